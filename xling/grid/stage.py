@@ -1,0 +1,78 @@
+"""What a stage is: a pure function of a frozen spec and its parents' results, named by a key.
+
+    sft = Stage.make("sft", 1, "sft[de]", {"lang": "de", ...}, {"base": base})
+    sft.key  # sha256 of everything that determines the result
+
+A `Kind` says how stages of one name are run. Workers find the kinds by the import path of a
+`dict[str, Kind]` (the catalogue), so that a payload is a key and JSON, never a pickle.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Json = Any  # what json.dumps takes: dict, list, str, int, float, bool, None
+
+
+def canonical_json(value: Json) -> bytes:
+    """The one serialisation that keys are computed from: sorted keys, no spaces, UTF-8, no NaN."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stage:
+    """One node of the plan. Two stages with the same key are the same stage."""
+
+    kind: str
+    version: int  # raised by hand when the code's meaning changes
+    label: str  # what people read, e.g. "score[de, tr]"; not in the key
+    spec: Mapping[str, Json]
+    parents: Mapping[str, "Stage"]  # role -> stage
+    key: str
+
+    @staticmethod
+    def make(
+        kind: str, version: int, label: str, spec: Mapping[str, Json], parents: Mapping[str, "Stage"]
+    ) -> "Stage":
+        """Build a stage and its key: kind, version, spec and the parents' keys, and nothing else."""
+        identity = {
+            "kind": kind,
+            "version": version,
+            "spec": spec,
+            "parents": {role: parent.key for role, parent in parents.items()},
+        }
+        key = hashlib.sha256(canonical_json(identity)).hexdigest()
+        return Stage(kind, version, label, spec, parents, key)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """All that a running stage sees."""
+
+    spec: Mapping[str, Json]
+    parents: Mapping[str, Path]  # role -> the parent's finished folder
+    out: Path  # an empty folder; becomes the result when the function returns
+    scratch: Path  # survives a kill of this stage; gone once the result is published
+    progress: Callable[[int, int], None]  # done, total
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How stages of one name run. `run` imports what it needs itself, so that a catalogue loads without torch."""
+
+    name: str
+    version: int
+    run: Callable[[Context], None]
+    seconds: float = 1.0  # cost estimate until a run of this kind has been recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One point of the grid: its coordinates, and the stage that holds its verdicts."""
+
+    axes: Mapping[str, str | int | float | bool | None]  # task, policy, rm_backbone, source_lang, ..., seed
+    stage: Stage

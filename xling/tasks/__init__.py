@@ -1,0 +1,1 @@
+"""Tasks: what each dataset family gives per language, in one record format."""
