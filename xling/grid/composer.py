@@ -1,0 +1,138 @@
+"""Hydra's config loader, asked for plain containers: full composes, and the facts of languages without one.
+
+Uses two members of Hydra 1.3 that are not public (the loader's class and its repository of config files);
+hydra-core is held below 1.4 for that.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import MissingMandatoryValue
+
+from xling.errors import ConfigError, did_you_mean
+from xling.grid.overrides import LANGUAGE_GROUPS
+
+Container = dict[str, Any]
+
+NAMED_GROUPS = ("task", "policy", "rm_backbone", "optimizer", "judge")
+PLAIN_GROUPS = (*NAMED_GROUPS, "sft")  # their options fill their own sub-tree and nothing else
+SHARED_KEYS = (*PLAIN_GROUPS, "seed")  # of an experiment, all but the languages
+SETTINGS = ("root", "name", "controls", "dry_run", "mode", "tracking")
+# ${oc.env:X} and ${hydra:...} are the same in every cell; anything else may look at an axis.
+INTERPOLATION = re.compile(r"\$\{(?!oc\.env:|hydra:)")
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One composition: the plain container, what was chosen of each group, and whether values refer to others."""
+
+    container: Container
+    choices: Mapping[str, Any]
+    interpolated: bool
+
+
+class Composer:
+    """Hydra's config loader, asked for plain containers. Counts its composes."""
+
+    def __init__(
+        self, loader: ConfigLoaderImpl, config_name: str, hydra_overrides: Sequence[str] = ()
+    ) -> None:
+        self.composes = 0
+        self._loader = loader
+        self._config_name = config_name
+        self._hydra_overrides = list(hydra_overrides)
+        # The repository that a compose would use, with hydra.searchpath of the config and the command line.
+        _, self._repository = loader._parse_overrides_and_create_caching_repo(
+            config_name, self._hydra_overrides
+        )
+        self._facts: dict[tuple[str, str], Container] = {}
+
+    def options(self, group: str) -> list[str]:
+        """Names of a group's options; empty for a group that does not exist."""
+        return self._repository.get_group_options(group)
+
+    def facts(self, group: str, code: str) -> Container:
+        """The plain facts of a language file, without a compose."""
+        if (group, code) not in self._facts:
+            self._facts[group, code] = self._load_facts(group, code)
+        return self._facts[group, code]
+
+    def _load_facts(self, group: str, code: str) -> Container:
+        loaded = self._repository.load_config(f"{group}/{code}")
+        if loaded is None:
+            raise self._unknown_language(group, code)
+        plain = OmegaConf.to_container(loaded.config, resolve=False)
+        if (
+            not isinstance(plain, dict)
+            or loaded.header["package"]
+            or len(loaded.defaults_list or ())
+            or "${" in str(plain)
+        ):
+            raise ConfigError(
+                f"{group}/{code}.yaml must hold plain facts only: no defaults list, package or ${{}}."
+            )
+        if plain.get("code") != code:
+            hint = ' A bare no is "false" in YAML: quote it.' if isinstance(plain.get("code"), bool) else ""
+            raise ConfigError(
+                f'{group}/{code}.yaml says code: {plain.get("code")}; it must be "{code}".{hint}'
+            )
+        return {str(key): value for key, value in plain.items()}
+
+    def _unknown_language(self, group: str, code: str) -> ConfigError:
+        known = self.options(group)
+        by_name = {self.facts(group, known_code)["name"].lower(): known_code for known_code in known}
+        suggestion = (
+            f" Did you mean '{by_name[code.lower()]}'?"
+            if code.lower() in by_name
+            else did_you_mean(code, known)
+        )
+        return ConfigError(
+            f"Unknown language '{code}' for {group}. Known (conf/lang): {', '.join(known)}.{suggestion}"
+        )
+
+    def compose(self, overrides: Sequence[str]) -> Composed:
+        """One full compose; raises Hydra's own errors (xling.grid.hydra_errors turns them into sentences)."""
+        self.composes += 1
+        config = self._loader.load_configuration(
+            self._config_name,
+            [*self._hydra_overrides, *overrides],
+            RunMode.RUN,
+            from_shell=False,
+            validate_sweep_overrides=False,
+        )
+        choices = OmegaConf.to_container(config.hydra.runtime.choices)
+        with open_dict(config):
+            del config["hydra"]  # it holds values that exist only inside a Hydra job
+        assert isinstance(choices, dict)
+        return Composed(_resolved(config), {str(k): v for k, v in choices.items()}, _is_interpolated(config))
+
+
+def _resolved(config: DictConfig) -> Container:
+    known = (*SHARED_KEYS, *LANGUAGE_GROUPS, *SETTINGS)
+    for key in config:
+        if key not in known:
+            package = (
+                " A file of the group lacks its first line, `# @package _global_`."
+                if key in ("sweeps", "experiment")
+                else ""
+            )
+            raise ConfigError(
+                f"Unknown key '{key}'.{package or did_you_mean(str(key), known)} Top-level keys: {', '.join(known)}."
+            )
+    try:
+        container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key} must be given. Type {error.full_key}=VALUE.") from error
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def _is_interpolated(config: DictConfig) -> bool:
+    raw = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(raw, dict)
+    return any(INTERPOLATION.search(str(raw.get(key))) for key in (*SHARED_KEYS, *LANGUAGE_GROUPS))

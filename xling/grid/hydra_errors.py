@@ -1,0 +1,100 @@
+"""Hydra's exceptions as sentences: what was wrong, the value, what is allowed, the override to type."""
+
+from collections.abc import Iterator
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
+
+from xling.errors import ConfigError, XlingError, did_you_mean
+from xling.grid.overrides import typed
+
+BARE_NO = (
+    'YAML reads a bare no, off, yes or on as true or false. Quote it in the file, as in source_lang: "no"; '
+    "on the command line source_lang=no is right as it is."
+)
+
+
+def explain(error: BaseException) -> XlingError | None:
+    """The sentence for an exception that came out of Hydra; None for one that is not about the request."""
+    for link in _chain(error):
+        if isinstance(link, XlingError):
+            return link
+    if isinstance(error, MissingConfigException):
+        return ConfigError(_unknown_option(error))
+    if isinstance(error, OverrideParseException):
+        return ConfigError(_unreadable(error))
+    for link in _chain(error):
+        if isinstance(link, (ConfigAttributeError, ConfigKeyError)):
+            return ConfigError(_unknown_key(link))
+    if isinstance(error, ValueError) and "Unsupported item value in defaults" in str(error):
+        return ConfigError(f"{error}. {BARE_NO}")
+    if isinstance(error, ValueError) and "Config group override must be" in str(error):
+        return ConfigError(f"{error}. A group takes the name of one of its files, as in judge=gold.")
+    if isinstance(error, (HydraException, OmegaConfBaseException, YAMLError)):
+        return ConfigError(_one_line(str(error) or str(error.__cause__)))
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _one_line(text: str) -> str:
+    return " ".join(
+        line.strip() for line in text.splitlines() if line.strip() and not line.startswith("See https")
+    )
+
+
+def _unknown_option(error: MissingConfigException) -> str:
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    if not group:
+        return _one_line(str(error))
+    options = list(error.options or [])
+    if group in ("source_lang", "target_lang"):
+        known = f"Known (conf/lang): {', '.join(options)}."
+        return f"Unknown language '{option}' for {group}. {known}{did_you_mean(option, options)}"
+    return f"Unknown option '{option}' for {group}. Allowed: {', '.join(options) or 'none'}.{did_you_mean(option, options)}"
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    reason = _one_line(str(error)).removeprefix(f"Error parsing override '{error.override}' ")
+    return (
+        f"Cannot read '{typed(error.override)}': {reason}. Overrides have the form key=value; "
+        "quote what the shell would change, as in target_lang='glob(*)'."
+    )
+
+
+def _unknown_key(error: OmegaConfBaseException) -> str:
+    key = str(error.full_key)
+    root = error.parent_node._get_root() if error.parent_node is not None else None
+    known = sorted(_paths(root, key.startswith("hydra"))) if isinstance(root, DictConfig) else []
+    return f"Unknown key '{key}'.{nearest_key(key, known)}"
+
+
+def nearest_key(key: str, known: list[str]) -> str:
+    """A suggestion by likeness, or by the last part of the path (`n` for policy.n), and the key's neighbours."""
+    parent, _, leaf = key.rpartition(".")
+    siblings = [path for path in known if path.rpartition(".")[0] == parent]
+    suggestion = did_you_mean(key, siblings) or did_you_mean(key, known)
+    same_leaf = [path for path in known if path.rpartition(".")[2] == leaf]
+    if same_leaf and not parent:
+        suggestion = f" Did you mean {' or '.join(repr(path) for path in same_leaf[:3])}?"
+    beside = (
+        f" Known{f' below {parent}' if parent else ''}: {', '.join(p.rpartition('.')[2] for p in siblings)}."
+    )
+    return suggestion + (beside if siblings else "")
+
+
+def _paths(node: DictConfig, with_hydra: bool, prefix: str = "") -> Iterator[str]:
+    for key in node:
+        if (key == "hydra" and not prefix) and not with_hydra:
+            continue
+        path = f"{prefix}{key}"
+        yield path
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            yield from _paths(child, with_hydra, f"{path}.")

@@ -1,0 +1,205 @@
+"""What a command line asks for: Hydra overrides, in Hydra's own grammar, sorted into fixed settings, axes and languages.
+
+    request = parse({"seed": "0,1"}, ["source_lang=de,de+en", "target_lang=glob(*)", "policy.n=8"], options)
+    request.fixed      # ["policy.n=8"]
+    request.axes       # [Axis("seed", (0, 1), ...)]
+    request.languages  # {"source_lang": ["de", "de+en"], "target_lang": [Glob(["*"])]}
+
+Later overrides win over earlier ones, and the command line over the `params` of a sweeps file.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override, QuotedString, ValueType
+
+from xling.errors import ConfigError, did_you_mean
+
+Scalar = str | int | float | bool | None
+Options = Callable[[str], list[str]]  # group -> names of its options, empty if there is no such group
+
+LANGUAGE_GROUPS = ("source_lang", "target_lang")
+LONE_CHOICE = re.compile(r"^(source_lang|target_lang)=choice\((.*)\)$")
+# One value for the whole run: two of them would be two grids.
+RUN_SETTINGS = ("controls", "dry_run", "mode", "name", "root", "sweeps", "tracking")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A swept key: its values as people read them, and the overrides that set them."""
+
+    key: str
+    values: tuple[Scalar, ...]
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A parsed command line."""
+
+    fixed: tuple[str, ...]
+    axes: tuple[Axis, ...]
+    languages: Mapping[str, tuple[str | Glob, ...]]
+    text: tuple[str, ...]  # what was typed that can change a number, sorted: the grid's identity by name
+
+
+def protected(argument: str) -> str:
+    """A single language as a sweep of one, which Hydra leaves to the sweeper: `de+en` is no option of its groups."""
+    key, _, value = argument.partition("=")
+    if key not in LANGUAGE_GROUPS or not value:
+        return argument
+    override = OverridesParser.create().parse_override(argument)
+    return f"{key}=choice({value})" if override.value_type == ValueType.ELEMENT else argument
+
+
+def typed(argument: str) -> str:
+    """The inverse of `protected`: the argument as people type it."""
+    return LONE_CHOICE.sub(r"\1=\2", argument)
+
+
+def parse(params: Mapping[str, Any], arguments: Sequence[str], options: Options) -> Request:
+    """Sort `arguments` and the sweeps file's `params`; `ConfigError` names what cannot be meant."""
+    parser = OverridesParser.create()
+    overrides = {o.key_or_group: o for o in parser.parse_overrides([*_param_lines(params), *arguments])}
+    fixed: list[str] = []
+    axes: list[Axis] = []
+    languages: dict[str, tuple[str | Glob, ...]] = {}
+    for key, override in overrides.items():
+        if key in LANGUAGE_GROUPS:
+            languages[key] = _languages(override)
+        elif not override.is_sweep_override():
+            fixed.append(_line(override))
+        else:
+            axis = _axis(override, options)
+            if len(axis.values) == 1:
+                fixed.append(axis.overrides[0])
+            else:
+                axes.append(axis)
+    text = {typed(line) for line in arguments if _changes_numbers(line)}
+    return Request(tuple(fixed), tuple(axes), languages, tuple(sorted(text)))
+
+
+def _line(override: Override) -> str:
+    """The override as it was typed."""
+    assert override.input_line is not None
+    return typed(override.input_line)
+
+
+def _changes_numbers(line: str) -> bool:
+    key = line.partition("=")[0].lstrip("+~")
+    return key == "controls" or not _is_run_setting(key)
+
+
+def _is_run_setting(key: str) -> bool:
+    return key.partition(".")[0] in RUN_SETTINGS
+
+
+def _param_lines(params: Mapping[str, Any]) -> list[str]:
+    for key, value in params.items():
+        if key.startswith("hydra"):
+            raise ConfigError(
+                f"hydra.sweeper.params sets '{key}'; settings of Hydra belong under `hydra:` itself."
+            )
+        values = value if isinstance(value, list) else [value]
+        if key in LANGUAGE_GROUPS and any(isinstance(item, bool) for item in values):
+            raise _bare_no(key, value)
+    return [f"{key}={'null' if value is None else value}" for key, value in params.items()]
+
+
+def _bare_no(key: str, value: Any) -> ConfigError:
+    return ConfigError(
+        f"{key} is {value}, which is no language: YAML reads a bare no, off, yes or on as true or false. "
+        f'Quote it in the file, {key}: "no", or type {key}=no on the command line.'
+    )
+
+
+# --- languages --------------------------------------------------------------------------------------------
+
+
+def _languages(override: Override) -> tuple[str | Glob, ...]:
+    """Codes, pooled codes (`de+en`, sorted, so that en+de is the same) and globs, each once."""
+    key = override.key_or_group
+    if override.is_delete() or override.is_add() or override.is_force_add():
+        raise ConfigError(f"'{_line(override)}': {key} is always there. Type {key}=LANGUAGE.")
+    items = _items(override)
+    return tuple({repr(item): item for item in (_language(key, item) for item in items)}.values())
+
+
+def _language(key: str, item: Any) -> str | Glob:
+    if isinstance(item, QuotedString):
+        item = item.text
+    if isinstance(item, Glob):
+        return item
+    if isinstance(item, list):
+        codes = [str(code) for code in Override._convert_value(item) or []]  # type: ignore[union-attr]
+        raise _list_of_languages(key, codes)
+    if isinstance(item, bool):
+        raise _bare_no(key, item)
+    if not isinstance(item, str):
+        raise ConfigError(
+            f"{key}={'null' if item is None else item} is no language. Type {key}=de, or {key}='glob(*)'."
+        )
+    members = sorted(set(item.split("+")))
+    if len(members) > 1 and key == "target_lang":
+        raise ConfigError(
+            f"target_lang={item}: a policy is aligned in one language; only sources are pooled. "
+            f"Type target_lang={','.join(members)} for a cell each."
+        )
+    return "+".join(members)
+
+
+def _list_of_languages(key: str, codes: list[str]) -> ConfigError:
+    pooled = (
+        f"{key}={'+'.join(codes)} to pool them into one reward model, or " if key == "source_lang" else ""
+    )
+    return ConfigError(
+        f"{key}=[{','.join(codes)}] is a list, which is no language. Type {pooled}{key}={','.join(codes)} for a cell each."
+    )
+
+
+# --- other axes -------------------------------------------------------------------------------------------
+
+
+def _items(override: Override) -> list[Any]:
+    """The elements of a sweep, or the one value."""
+    if override.value_type == ValueType.INTERVAL_SWEEP:
+        raise ConfigError(
+            f"'{_line(override)}' has no finite list of values. Type a list a,b,c, range() or choice()."
+        )
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        return [override._value]
+    return list(override.sweep_iterator()) if override.is_sweep_override() else [override._value]
+
+
+def _axis(override: Override, options: Options) -> Axis:
+    key = override.key_or_group
+    if _is_run_setting(key):
+        raise ConfigError(
+            f"'{_line(override)}': '{key}' holds for the whole run and cannot be swept. Give it one value."
+        )
+    values: dict[str, tuple[Scalar, str]] = {}
+    for item in _items(override):
+        for value in _matches(override, item, options) if isinstance(item, Glob) else [item]:
+            text = Override._get_value_element_as_str(value)
+            label = value.text if isinstance(value, QuotedString) else value
+            scalar = label if isinstance(label, (str, int, float, bool)) or label is None else text
+            values.setdefault(repr(scalar), (scalar, f"{override.get_key_element()}={text}"))
+    if not values:
+        raise ConfigError(f"'{_line(override)}' has no values at all. Give it at least one.")
+    return Axis(key, tuple(v for v, _ in values.values()), tuple(o for _, o in values.values()))
+
+
+def _matches(override: Override, glob: Glob, options: Options) -> list[str]:
+    names = options(override.key_or_group)
+    if not names:
+        raise ConfigError(
+            f"'{_line(override)}': glob() chooses among a group's options, and '{override.key_or_group}' is no group."
+        )
+    if not glob.filter(names):
+        raise ConfigError(
+            f"'{_line(override)}' matches none of {', '.join(names)}.{did_you_mean(glob.include[0], names)}"
+        )
+    return glob.filter(names)
