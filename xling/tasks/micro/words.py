@@ -63,7 +63,7 @@ CLDR_UNITS = (
     "area-hectare",
 )
 
-# Counted things; forms by CLDR plural category: one/other, in Russian one/few/many, in Turkish, Vietnamese one.
+# Counted things by CLDR plural category: one/other, Russian one/few/many, Turkish and Vietnamese one form.
 _THINGS = (  # de, en, es, ru, tr, vi
     "Haus/Häuser, house/houses, casa/casas, дом/дома/домов, ev, ngôi nhà",
     "Schiff/Schiffe, ship/ships, barco/barcos, корабль/корабля/кораблей, gemi, con tàu",

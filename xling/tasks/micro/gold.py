@@ -1,0 +1,182 @@
+"""Gold quality: exact, from the facts, for any text whatever.
+
+Seven dimensions in [0, 1] (Seahorse's six, and language), each computed by a rule below, and the overall
+
+    quality = prod_d max(0, 1 - COST[d] * (1 - score_d))
+
+A correct summary in any frame has exactly 1. Empty text, and text that states nothing, has 0.
+Attribution and the main idea cost most: one false value of five costs half of the quality, a correct summary
+of a side fact four fifths. Any single error costs at least 8 %, so GOOD separates flawless from flawed.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from xling.tasks.micro import words
+from xling.tasks.micro.facts import Fact, FactSet
+from xling.tasks.micro.lexicon import Item, bit, read
+from xling.tasks.micro.shape import Shape, shape_of
+from xling.tasks.micro.words import LANGUAGES
+
+COST = {
+    "comprehensible": 1.0,
+    "no_repetition": 0.6,
+    "grammatical": 0.5,
+    "attributable": 2.5,
+    "main_idea": 0.8,
+    "concise": 0.6,
+    "language": 0.9,
+}
+GOOD = 0.92  # simulated annotators call a summary good from here on
+
+_FAULT = 0.3  # of grammaticality, for each operation away from the nearest frame
+_REPEAT = 0.5  # of no_repetition, for each phrase said again
+_BREVITY = 4  # concise = _BREVITY / (_BREVITY + superfluous words)
+
+
+class Scores(NamedTuple):
+    """Quality by dimension, and overall."""
+
+    comprehensible: float
+    no_repetition: float
+    grammatical: float
+    attributable: float
+    main_idea: float
+    concise: float
+    language: float
+    quality: float
+
+
+NOTHING = Scores(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def _share_in(lang: str, items: Sequence[Item]) -> float:
+    """Share of the world's words and names that the language has; numbers belong to none."""
+    known = [item.langs for item in items if item.langs]
+    return sum(1 for langs in known if langs & bit(lang)) / len(known) if known else 0.0
+
+
+def _present_languages(lang: str, items: Sequence[Item], share: float) -> tuple[str, ...]:
+    """The target, and the other language that most words are in if some are not the target's."""
+    if share == 1.0:
+        return (lang,)
+    votes = {other: sum(1 for i in items if i.langs & bit(other)) for other in LANGUAGES if other != lang}
+    return (lang, max(votes, key=lambda other: (votes[other], other)))
+
+
+def _misspelt(present: Sequence[str], items: Sequence[Item]) -> int:
+    """Names in a form that is wrong in the languages present: article, plural beside its number."""
+    wrong = 0
+    for i, item in enumerate(items):
+        spoken = [o for o in present if item.langs & bit(o)] or [o for o in LANGUAGES if item.langs & bit(o)]
+        if item.symbol == "{T}":
+            wrong += not any(item.right & bit(o) for o in spoken)
+        elif item.symbol == "{U}":
+            numbers = [
+                items[j].value for j in (i - 1, i + 1) if 0 <= j < len(items) and items[j].symbol == "{N}"
+            ]
+            if numbers:
+                wrong += not any(_agrees(o, item, numbers[0]) for o in spoken)
+    return wrong
+
+
+def _agrees(lang: str, item: Item, number: int) -> bool:
+    return " ".join(item.text.split()) == words.unit(lang, item.value, number).replace("-", " - ")
+
+
+def _without_repeats(items: list[Item]) -> tuple[list[Item], int]:
+    """The items without phrases that repeat earlier ones, and how many such phrases there were.
+
+    A repeated phrase: a name said again with the words that came before it, or a word twice in a row.
+    """
+    keys = [(item.symbol, item.value) for item in items]
+    again = [key in keys[:i] and key[0][0] == "{" for i, key in enumerate(keys)]
+    if not any(again) and not any(a == b and a[0][0].isalnum() for a, b in pairwise(keys)):
+        return items, 0
+    dropped: set[int] = set()
+    repeats = 0
+    for i in range(len(keys)):
+        if i in dropped or not (again[i] or (i and keys[i] == keys[i - 1] and keys[i][0][0].isalnum())):
+            continue
+        first = keys.index(keys[i])
+        dropped |= _phrase_around(keys, first, i)
+        repeats += 1
+    return [item for i, item in enumerate(items) if i not in dropped], repeats
+
+
+def _phrase_around(keys: list[tuple[str, int]], first: int, second: int) -> set[int]:
+    """Positions of the phrase around `second` that also stands around `first`, the final mark left alone."""
+    start = 0
+    while (
+        first > start and second - start - 1 > first and keys[first - start - 1] == keys[second - start - 1]
+    ):
+        start += 1
+    end = 0
+    while (
+        second + end + 1 < len(keys) - 1
+        and first + end + 1 < second - start
+        and keys[first + end + 1] == keys[second + end + 1]
+    ):
+        end += 1
+    return set(range(second - start, second + end + 1))
+
+
+def _matches(fact: Fact, said: Sequence[Item]) -> int:
+    return sum(item.value == fact[words.SLOTS.index(item.symbol[1])] for item in said)
+
+
+def _told(facts: FactSet, said: Sequence[Item]) -> tuple[int, int]:
+    """(index of the fact that most of these names belong to, how many do). The topic decides a draw."""
+    topics = {item.value for item in said if item.symbol == "{T}"}
+    ranked = [
+        (_matches(fact, said), fact.topic in topics, i == facts.main, -i)
+        for i, fact in enumerate(facts.facts)
+    ]
+    best = max(ranked)
+    return -best[3], best[0]
+
+
+def _truth(facts: FactSet, items: Sequence[Item], shape: Shape) -> tuple[float, float]:
+    """(attributable, main_idea).
+
+    Attributable: the share of the names said that belong to the same single fact of the document; a second
+    statement ("also a fair in Peru") answers for itself. Main idea: 1 if the first statement is of the main
+    fact, times the share of the frame's slots it fills.
+    """
+    aside = {i for positions in shape.asides for i in positions}
+    said = [item for i, item in enumerate(items) if item.symbol[0] == "{" and i not in aside]
+    if not said:
+        return 0.0, 0.0
+    told, true = _told(facts, said)
+    total = len(said)
+    for positions in shape.asides:
+        true += _told(facts, [items[i] for i in positions])[1]
+        total += len(positions)
+    covered = min(1.0, len({item.symbol for item in said}) / shape.needed)
+    return true / total, covered if told == facts.main else 0.0
+
+
+def assess(facts: FactSet, lang: str, text: str) -> Scores:
+    """Scores of `text` as a summary, in `lang`, of the document that `facts` tell."""
+    items = read(text)
+    if not items:
+        return NOTHING
+    language = _share_in(lang, items)
+    present = _present_languages(lang, items, language)
+    kept, repeats = _without_repeats(items)
+    shape = shape_of(tuple(item.symbol for item in kept), present)
+    attributable, main_idea = _truth(facts, kept, shape)
+    scores = (
+        shape.comprehensible,
+        max(0.0, 1 - _REPEAT * repeats),
+        max(0.0, 1 - _FAULT * (shape.faults + _misspelt(present, kept))),
+        attributable,
+        main_idea,
+        _BREVITY / (_BREVITY + shape.extra),
+        language,
+    )
+    quality = 1.0
+    for score, cost in zip(scores, COST.values(), strict=True):
+        quality *= max(0.0, 1 - cost * (1 - score))
+    return Scores(*scores, quality if attributable else 0.0)

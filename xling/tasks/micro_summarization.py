@@ -1,0 +1,162 @@
+"""task=micro_summarization: the embedded world, where the truth is known. All feedback is simulated.
+
+A prompt is a document of three facts and a cue; the policy summarises the main fact in one sentence. Splits
+and uses never share a fact, in any language (tasks/micro/facts.py); prompts of the same group are the same
+facts in the six languages. Gold quality is exact (tasks/micro/gold.py). Everything follows from `task.seed`.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from xling.config import MicroSummarization, Task
+from xling.errors import ConfigError
+from xling.tasks.micro import errors, frames, gold, render, words
+from xling.tasks.micro.facts import FactSet, fact_set, fact_set_of
+from xling.tasks.records import Demonstration, Pair, Prompt, Rating, Split
+
+WORLD_VERSION = 1  # raise when code changes what the world says or how quality is computed
+
+SIMULATED = "simulated"  # the `system` of every rated response
+
+
+def _settings(config: Task, lang: str) -> MicroSummarization:
+    if not isinstance(config, MicroSummarization):
+        raise ConfigError(
+            f"{type(config).__name__} is no micro_summarization task: type task=micro_summarization."
+        )
+    if lang not in words.LANGUAGES or lang not in config.languages:
+        known = ", ".join(sorted(set(words.LANGUAGES) & set(config.languages)))
+        raise ConfigError(
+            f"The task micro_summarization has no language '{lang}', it has {known}: "
+            f"type target_lang={known.split(', ')[0]}, or the like."
+        )
+    return config
+
+
+def _count(config: MicroSummarization, split: Split, use: str) -> int:
+    if split == "test":
+        return config.test_prompts
+    if split == "validation":
+        return config.validation
+    return {
+        "demonstrations": config.demonstrations,
+        "ratings": config.ratings,
+        "pairs": config.pairs,
+        "prompts": config.demonstrations,
+    }[use]
+
+
+def _prompt(config: MicroSummarization, lang: str, facts: FactSet) -> Prompt:
+    rng = random.Random(f"document/{config.seed}/{lang}/{facts.group}")
+    text = render.prompt_text(render.document(facts, lang, rng), lang)
+    return Prompt(id=facts.group, lang=lang, group=facts.group, text=text, dataset="micro_summarization")
+
+
+def _items(
+    config: MicroSummarization, lang: str, split: Split, use: str
+) -> Iterator[tuple[FactSet, Prompt, random.Random]]:
+    """Fact set, prompt and a random generator of its own for each item of a use."""
+    for index in range(_count(config, split, use)):
+        facts = fact_set(config.seed, f"{split}-{use}", index)
+        rng = random.Random(f"response/{config.seed}/{lang}/{facts.group}")
+        yield facts, _prompt(config, lang, facts), rng
+
+
+def prompts(config: Task, lang: str, split: Split) -> list[Prompt]:
+    """Prompts of a split; their ids and facts are the same in every language."""
+    settings = _settings(config, lang)
+    return [prompt for _, prompt, _ in _items(settings, lang, split, "prompts")]
+
+
+def demonstrations(config: Task, lang: str, split: Split) -> list[Demonstration]:
+    """Summaries as scraped in the wild: a share `demonstration_error` of them has one or two errors."""
+    settings = _settings(config, lang)
+    return [
+        Demonstration(prompt, errors.drawn_summary(facts, lang, settings.demonstration_error, rng)[0])
+        for facts, prompt, rng in _items(settings, lang, split, "demonstrations")
+    ]
+
+
+def ratings(config: Task, lang: str, split: Split) -> list[Rating]:
+    """Simulated annotators' binary labels (as Seahorse's question 6: is it a good summary?).
+
+    1 from gold quality GOOD on, else 0; flipped at the rate `label_noise`. The rated responses come from
+    simulated systems, a share `rating_error` of them has one or two errors.
+    """
+    settings = _settings(config, lang)
+    found: list[Rating] = []
+    for facts, prompt, rng in _items(settings, lang, split, "ratings"):
+        response, _ = errors.drawn_summary(facts, lang, settings.rating_error, rng)
+        good = gold.assess(facts, lang, response).quality >= gold.GOOD
+        flipped = rng.random() < settings.label_noise
+        found.append(Rating(prompt, response, float(good != flipped), SIMULATED))
+    return found
+
+
+def pairs(config: Task, lang: str, split: Split) -> list[Pair]:
+    """Simulated annotators' choices: the response of higher gold quality, flipped at `label_noise`."""
+    settings = _settings(config, lang)
+    found: list[Pair] = []
+    for facts, prompt, rng in _items(settings, lang, split, "pairs"):
+        better, worse = _unequal(facts, lang, settings.rating_error, rng)
+        if rng.random() < settings.label_noise:
+            better, worse = worse, better
+        found.append(Pair(prompt, better, worse))
+    return found
+
+
+def _unequal(facts: FactSet, lang: str, error: float, rng: random.Random) -> tuple[str, str]:
+    """Two responses of simulated systems, the better one first."""
+    while True:
+        a, b = (errors.drawn_summary(facts, lang, share, rng)[0] for share in (error, max(error, 0.5)))
+        quality_a, quality_b = (gold.assess(facts, lang, text).quality for text in (a, b))
+        if quality_a != quality_b:
+            return (a, b) if quality_a > quality_b else (b, a)
+
+
+@lru_cache(maxsize=100_000)
+def _assessed(seed: int, group: str, lang: str, text: str) -> gold.Scores:
+    return gold.assess(fact_set_of(seed, group), lang, text)
+
+
+def _all_scores(
+    config: Task, asked: Sequence[Prompt], responses: Sequence[Sequence[str]]
+) -> Iterator[list[gold.Scores]]:
+    for prompt, texts in zip(asked, responses, strict=True):
+        settings = _settings(config, prompt.lang)
+        yield [_assessed(settings.seed, prompt.group, prompt.lang, text) for text in texts]
+
+
+def quality(config: Task, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
+    """Gold quality in [0, 1] of each response, exact; a correct summary has 1."""
+    return [[scores.quality for scores in row] for row in _all_scores(config, prompts, responses)]
+
+
+def quality_by_dimension(
+    config: Task, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]
+) -> list[list[gold.Scores]]:
+    """The same with the seven dimensions."""
+    return list(_all_scores(config, prompts, responses))
+
+
+def _world() -> dict[str, Any]:
+    """All tables, with the names that the installed CLDR gives: another CLDR is another world."""
+    names = {lang: {slot: list(words.names(lang, slot)) for slot in words.SLOTS} for lang in words.LANGUAGES}
+    tables = {
+        name: getattr(frames, name)
+        for name in ("CUE", "SUBJECT", "DOCUMENT", "SUMMARY", "FILLERS", "ADDITIONS")
+    }
+    return {"version": WORLD_VERSION, "names": names, "frames": tables, "cost": gold.COST, "good": gold.GOOD}
+
+
+def digest(config: Task) -> str:
+    """sha256 of what generates the data: tables, resolved CLDR names, version, seed and every setting."""
+    settings = _settings(config, config.languages[0])
+    fields = {name: getattr(settings, name) for name in settings.__struct_fields__}
+    content = {"world": _world(), "settings": fields}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
