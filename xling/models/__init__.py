@@ -1,0 +1,1 @@
+"""Models: loading, sampling from policies, and the one scoring path."""

@@ -1,0 +1,42 @@
+"""A key-value cache with room to grow: one prompt's entries fan out to its responses, new ones are written in place.
+
+transformers' DynamicCache copies the whole cache at every step, which was 80 % of the sampling time of a small
+model on a CPU; its StaticCache attends to the unused room as well.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+
+class RoomyLayer(DynamicLayer):
+    """One layer's keys and values, (B, heads, used, head_dim) views of a larger buffer."""
+
+    def __init__(self, keys: Tensor, values: Tensor, rows: Tensor, room: int) -> None:
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self.used = keys.shape[-2]
+        shape = (len(rows), keys.shape[1], self.used + room, keys.shape[3])
+        self._keys, self._values = keys.new_empty(shape), values.new_empty(shape)
+        torch.index_select(keys, 0, rows, out=self._keys[:, :, : self.used])
+        torch.index_select(values, 0, rows, out=self._values[:, :, : self.used])
+        self._view()
+
+    def _view(self) -> None:
+        self.keys, self.values = self._keys[:, :, : self.used], self._values[:, :, : self.used]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append (B, heads, new, head_dim) and return all that is cached."""
+        end = self.used + key_states.shape[-2]
+        self._keys[:, :, self.used : end] = key_states
+        self._values[:, :, self.used : end] = value_states
+        self.used = end
+        self._view()
+        return self.keys, self.values
+
+
+def fan_out(cache: Any, rows: Tensor, room: int) -> Any:
+    """A new cache whose batch is `cache`'s rows by index, with room for `room` more positions."""
+    return Cache(layers=[RoomyLayer(layer.keys, layer.values, rows, room) for layer in cache.layers])

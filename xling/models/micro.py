@@ -1,0 +1,181 @@
+"""The micro base: a tiny decoder-only LM and its tokenizer, made from scratch on the embedded world's text.
+
+    make base        # the recipe below, ~1 CPU-hour; writes xling/models/micro_base/
+
+Llama architecture (rotary positions, RMSNorm, SwiGLU) in Hugging Face format, so that the rest of the program
+loads it like any other causal LM. What made it learn to copy facts at this size: embeddings of unit scale,
+untied from the output, and residual branches that start at zero.
+"""
+
+import bisect
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from msgspec import Struct
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+POOL = 400  # texts waiting to be packed
+BASE_FOLDER = Path(__file__).parent / "micro_base"  # the weights that ship
+
+
+class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that determines the base, apart from library versions."""
+
+    vocab_size: int = 4096
+    hidden_size: int = 128
+    intermediate_size: int = 384
+    layers: int = 4
+    heads: int = 4
+    max_positions: int = 512
+    steps: int = 8000
+    tokens_per_batch: int = 3072
+    row_length: int = 192
+    muon_lr: float = 0.004
+    adam_lr: float = 3e-3
+    seed: int = 0
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE: every string can be written, and the world's words are one or two pieces.
+
+    Numbers are kept apart from letters and punctuation, and whole, so that a number is copied as one piece.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    split = Regex(r" ?\p{L}[\p{L}\p{M}'’]*| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(split, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS, clean_up_tokenization_spaces=False
+    )
+
+
+def build_model(recipe: Recipe, vocab_size: int) -> LlamaForCausalLM:
+    """A fresh model; token ids 0, 1, 2 are pad, bos, eos."""
+    torch.manual_seed(recipe.seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocab_size,
+            hidden_size=recipe.hidden_size,
+            intermediate_size=recipe.intermediate_size,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.heads,
+            max_position_embeddings=recipe.max_positions,
+            tie_word_embeddings=False,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+    )
+    torch.nn.init.normal_(model.model.embed_tokens.weight, std=1.0)
+    torch.nn.init.zeros_(model.lm_head.weight)
+    for layer in model.model.layers:
+        torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    return model
+
+
+def packed_batches(ids: Iterable[list[int]], recipe: Recipe) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Pack texts into rows without cutting any: yields (input_ids, position_ids, text_index), each (B, L).
+
+    Positions restart with every text and a text attends to itself alone (index -1 is padding). Texts wait in a pool
+    and each row takes the longest that still fits, so that little is padding.
+    """
+    rows, length = recipe.tokens_per_batch // recipe.row_length, recipe.row_length
+    source, waiting = iter(ids), list[list[int]]()
+    while True:
+        waiting += itertools.islice(source, POOL - len(waiting))
+        if sum(map(len, waiting)) < rows * length:
+            return
+        waiting.sort(key=len)
+        batch = torch.zeros(rows, length, dtype=torch.long)
+        positions, owners = torch.zeros_like(batch), torch.full_like(batch, -1)
+        for row in range(rows):
+            _fill_row(waiting, batch[row], positions[row], owners[row])
+        yield batch, positions, owners
+
+
+def _fill_row(waiting: list[list[int]], ids: Tensor, positions: Tensor, owners: Tensor) -> None:
+    """Move texts from `waiting` (sorted by length) into one row, the longest fitting first."""
+    used, count = 0, 0
+    while fitting := bisect.bisect_right(waiting, len(ids) - used, key=len):
+        text = waiting.pop(fitting - 1)
+        span = slice(used, used + len(text))
+        ids[span] = torch.tensor(text)
+        positions[span] = torch.arange(len(text))
+        owners[span] = count
+        used, count = used + len(text), count + 1
+
+
+def packed_loss(model: LlamaForCausalLM, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Mean next-token loss over the texts of a packed batch, in nats."""
+    ids, positions, owners = batch
+    length = ids.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    same_text = owners[:, :, None] == owners[:, None, :]
+    mask = (causal & same_text)[:, None]  # (B, 1, L, L)
+    logits = model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).logits
+    target = ids[:, 1:].masked_fill((owners[:, 1:] != owners[:, :-1]) | (owners[:, 1:] < 0), -100)
+    return torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), target.flatten(), ignore_index=-100
+    )
+
+
+def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, Adam for embeddings, output and norms."""
+    hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
+    rest = [p for name, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in name)]
+    return [
+        torch.optim.Muon(hidden, lr=recipe.muon_lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=recipe.adam_lr, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def learning_rate_scale(step: int, steps: int) -> float:
+    """Linear warm-up over 100 steps, constant, then linear to zero over the last 40 %."""
+    return min(1.0, (step + 1) / 100, max(0.0, (steps - step) / (0.4 * steps)))
+
+
+def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], report: Any = print) -> LlamaForCausalLM:
+    """Train the base; bfloat16 where it is safe, weights and optimizers in float32."""
+    model = build_model(recipe, len(tokenizer))
+    steppers = optimizers(model, recipe)
+    initial = [[group["lr"] for group in stepper.param_groups] for stepper in steppers]
+    encoded = (encode_text(tokenizer, text) for text in texts)
+    for step, batch in zip(range(recipe.steps), packed_batches(encoded, recipe), strict=False):
+        scale = learning_rate_scale(step, recipe.steps)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = packed_loss(model, batch)
+        loss.backward()
+        for stepper, rates in zip(steppers, initial, strict=True):
+            for group, rate in zip(stepper.param_groups, rates, strict=True):
+                group["lr"] = rate * scale
+            stepper.step()
+            stepper.zero_grad()
+        if step % 50 == 0:
+            report(step, float(loss))
+    return model
+
+
+def encode_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """bos, the text's pieces, eos."""
+    return [1, *tokenizer(text, add_special_tokens=False)["input_ids"], 2]

@@ -1,0 +1,77 @@
+"""Make the micro base again: tokenizer, pretraining, and the record that a test checks the shipped weights against.
+
+    python -m xling.models.pretrain [FOLDER]     # about an hour on one core; same recipe, same digest
+
+The text is the embedded world's unlabelled corpus, whose facts none of the task's splits contains.
+"""
+
+import hashlib
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from xling.models.micro import BASE_FOLDER, Recipe, encode_text, packed_batches, packed_loss, pretrain, train_tokenizer
+from xling.stages.files import read_json, write_json
+from xling.tasks.micro.corpus import pretraining_texts
+
+TOKENIZER_TEXTS = 20_000
+HELD_OUT_SEED, HELD_OUT_TEXTS = 1_000_003, 600
+
+
+def corpus_digest(seed: int) -> str:
+    """sha256 over the first texts of the corpus: changes when the world, its words or CLDR change."""
+    digest = hashlib.sha256()
+    for text in pretraining_texts(seed, 2000):
+        digest.update(text.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def endless(seed: int) -> Iterable[str]:
+    """Fresh text for as long as training lasts: no text is seen twice."""
+    for block in itertools.count():
+        yield from pretraining_texts(seed + 7919 * block, 10_000)
+
+
+def held_out_loss(model: Any, tokenizer: Any, recipe: Recipe) -> float:
+    """Mean next-token loss in nats on pretraining text of a seed that training does not use."""
+    encoded = [encode_text(tokenizer, text) for text in pretraining_texts(HELD_OUT_SEED, HELD_OUT_TEXTS)]
+    batches = list(packed_batches(encoded, recipe))
+    with torch.inference_mode():
+        return sum(float(packed_loss(model, batch)) for batch in batches) / len(batches)
+
+
+def make_base(folder: Path, progress: Callable[[int, int], None], recipe: Recipe | None = None) -> None:
+    """Tokenizer, model (float16 on disk) and recipe.json into `folder`."""
+    recipe = recipe or Recipe()
+    tokenizer = train_tokenizer(pretraining_texts(recipe.seed, TOKENIZER_TEXTS), recipe.vocab_size)
+    tokenizer.save_pretrained(folder)
+    start = time.monotonic()
+
+    def report(step: int, loss: float) -> None:
+        progress(step, recipe.steps)
+        print(f"step {step} loss {loss:.4f} {time.monotonic() - start:.0f} s", flush=True)
+
+    model = pretrain(recipe, tokenizer, endless(recipe.seed), report).half()
+    model.save_pretrained(folder)
+    record = {
+        "recipe": msgspec.to_builtins(recipe),
+        "corpus_digest": corpus_digest(recipe.seed),
+        "held_out_loss": round(held_out_loss(model.float().eval(), tokenizer, recipe), 4),
+        "torch": torch.__version__,
+    }
+    write_json(folder / "recipe.json", record)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else BASE_FOLDER
+    target.mkdir(parents=True, exist_ok=True)
+    make_base(target, lambda done, total: None)
+    print(read_json(target / "recipe.json"))

@@ -1,0 +1,43 @@
+"""The one rendering of (prompt, response) to token ids, shared by training, sampling and scoring.
+
+A prompt is bos (where the tokenizer has one) and its text; a response is its text, led by a space, and eos.
+Both are tokenised apart, so that what the policy sampled and what a reward model reads meet at the same border.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Ids = list[int]
+
+
+def prompt_ids(tokenizer: Any, texts: Sequence[str], limit: int = 1024) -> list[Ids]:
+    """Token ids per prompt; longer ones lose their beginning, since the cue stands at the end."""
+    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    return [bos + ids[-(limit - len(bos)) :] for ids in encoded]
+
+
+def response_ids(tokenizer: Any, texts: Sequence[str], limit: int = 512) -> list[Ids]:
+    """Token ids per response with eos; longer ones are cut and keep their eos."""
+    encoded = tokenizer([" " + text for text in texts], add_special_tokens=False)["input_ids"] if texts else []
+    return [ids[: limit - 1] + [tokenizer.eos_token_id] for ids in encoded]
+
+
+def decode_response(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The inverse of `response_ids`, without eos and outer white space."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+
+def padded_length(length: int, multiple: int = 16) -> int:
+    """Width a row is padded to: it depends on the row alone, never on its batch mates."""
+    return -(-length // multiple) * multiple
+
+
+def pad_right(rows: Sequence[Ids], width: int, pad: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """(len(rows), width) int64."""
+    out = np.full((len(rows), width), pad, dtype=np.int64)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return out

@@ -1,0 +1,125 @@
+"""Fine-tuning on token rows with transformers' Trainer: one loop for SFT and for reward models.
+
+Evaluation every `eval_every` steps decides which checkpoint is kept; checkpoints in the stage's scratch folder let a
+killed stage go on where it was (weights, optimizer, schedule, data order and random state are the Trainer's).
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from xling.config import Training
+from xling.errors import StageError
+
+Batch = dict[str, Tensor]
+
+
+class _Fit(Trainer):
+    """Trainer with our loss, and with our metric in place of its evaluation loop."""
+
+    def __init__(self, *args: Any, loss: Callable[[Any, Batch], Tensor], metric: Callable[[Any], float], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._loss, self._metric = loss, metric
+
+    def compute_loss(self, model: Any, inputs: Batch, return_outputs: bool = False, **_: Any) -> Any:
+        loss = self._loss(model, inputs)
+        if not torch.isfinite(loss):
+            raise StageError(f"The training loss became {float(loss)} at step {self.state.global_step}. Lower the learning rate.")
+        return (loss, {}) if return_outputs else loss
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        was_training = self.model.training
+        self.model.eval()
+        with torch.inference_mode():
+            metrics = {"eval_metric": self._metric(self.model)}
+        self.model.train(was_training)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class _Report(TrainerCallback):
+    """Progress to the runner."""
+
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        self.progress = progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.progress(state.global_step, state.max_steps)
+
+
+def fit(
+    model: nn.Module,
+    rows: Sequence[Any],
+    collate: Callable[[list[Any]], Batch],
+    loss: Callable[[Any, Batch], Tensor],
+    metric: Callable[[Any], float],
+    greater_is_better: bool,
+    training: Training,
+    seed: int,
+    scratch: Path,
+    progress: Callable[[int, int], None],
+) -> list[dict[str, float]]:
+    """Train `model` in place, leaving it at the checkpoint with the best `metric`; returns the curve.
+
+    `loss` is a mean over the batch; gradients are clipped to norm 1. The curve has a dict with `step` for each
+    logged training loss (`loss`) and each evaluation (`metric`).
+    """
+    if training.steps == 0:
+        return []
+    arguments = TrainingArguments(
+        output_dir=str(scratch),
+        max_steps=training.steps,
+        per_device_train_batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        warmup_steps=training.warmup_steps,
+        weight_decay=training.weight_decay,
+        lr_scheduler_type="linear",
+        eval_strategy="steps",
+        eval_steps=training.eval_every,
+        save_steps=training.eval_every,
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_metric",
+        greater_is_better=greater_is_better,
+        logging_steps=max(1, training.eval_every // 5),
+        use_cpu=not torch.cuda.is_available(),
+        bf16=False,
+        seed=seed,
+        data_seed=seed,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_drop_last=True,
+    )
+    trainer = _Fit(
+        model=model,
+        args=arguments,
+        train_dataset=list(rows),  # type: ignore[arg-type]
+        eval_dataset=list(rows[:1]),  # type: ignore[arg-type]
+        data_collator=collate,
+        loss=loss,
+        metric=metric,
+        callbacks=[_Report(progress)],
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(scratch)) if scratch.exists() else None)
+    return _curve(trainer.state.log_history)
+
+
+def _curve(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Trainer's log without its clocks, which would make results differ from run to run."""
+    names = {"loss": "loss", "eval_metric": "metric", "learning_rate": "learning_rate", "grad_norm": "grad_norm"}
+    rows = [{"step": row["step"], **{names[k]: v for k, v in row.items() if k in names}} for row in history]
+    return [row for row in rows if len(row) > 1]
+
+
+def write_curve(folder: Path, curve: Sequence[dict[str, float]]) -> None:
+    """`curve.jsonl`, read by the tracker and the report."""
+    text = "".join(json.dumps(row, sort_keys=True) + "\n" for row in curve)
+    (folder / "curve.jsonl").write_text(text, encoding="utf-8")

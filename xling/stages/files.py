@@ -1,0 +1,59 @@
+"""The files inside stage folders: one writer and one reader a format.
+
+samples.jsonl  a line a prompt: what a policy said (or the recorded systems)
+*.npy          float64 (prompts, responses), NaN where a prompt has fewer responses
+*.json         columns or settings
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class Samples(Struct, frozen=True):
+    """One prompt's responses; the lists run in parallel."""
+
+    prompt: str
+    group: str
+    dataset: str
+    responses: list[str]
+    in_language: list[bool]
+    lengths: list[int]  # in the policy's tokens, eos included
+    eos: list[bool]  # False: cut at max_new_tokens
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Sorted keys, UTF-8, a newline at the end."""
+    path.write_text(json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file."""
+    return msgspec.json.decode(path.read_bytes())
+
+
+def write_samples(folder: Path, samples: Iterable[Samples]) -> None:
+    """samples.jsonl."""
+    with (folder / "samples.jsonl").open("wb") as file:
+        for row in samples:
+            file.write(msgspec.json.encode(row, order="sorted") + b"\n")
+
+
+def read_samples(folder: Path) -> list[Samples]:
+    """The samples of a pool or baseline folder, in prompt order."""
+    return [msgspec.json.decode(line, type=Samples) for line in (folder / "samples.jsonl").open("rb")]
+
+
+def ragged(rows: Sequence[Sequence[float]]) -> Array:
+    """(len(rows), longest) float64, NaN-padded."""
+    out = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return out
