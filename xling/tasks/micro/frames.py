@@ -107,8 +107,8 @@ SUMMARY = {
     ),
     "tr": (
         "{P} ülkesinde [{M} ayında] {T} yaşandı | [, toplam {N} {U}].",
-        "Ana haber {T} [, yer {P}] | [, ay {M}] [, sonuç {N} {U}].",
-        "Burada asıl konu {T} [, ülke {P}] | [ve {N} {U}].",
+        "Bu metnin ana haberi {T} [, yer {P}] | [, ay {M}] [, sonuç olarak {N} {U}].",
+        "Asıl konu {T} [, ülke {P}] | [ve {N} {U}].",
         "{M} ayında {P} için {T} haberi var | [, toplam {N} {U}].",
         "Tam {N} {U} getiren olay | {T} [, yer {P}] [, ay {M}].",
         "Kısaca [{P} ülkesinde] {T} | [, {N} {U}].",
@@ -137,7 +137,7 @@ ADDITIONS = {
     "en": (", also {T} in {P}", ", besides {T}"),
     "es": (", además {T} en {P}", ", también {T}"),
     "ru": (", ещё {T} в стране {P}", ", также {T}"),
-    "tr": (", ayrıca {T} ve {P}", ", bir de {T}"),
+    "tr": (", ayrıca {P} için {T}", ", bir de {T}"),
     "vi": (", thêm {T} ở {P}", ", còn có {T}"),
 }
 
