@@ -51,12 +51,13 @@ def train_heads(
     """Train `folds` heads on the sources' ratings; write heads.npz and heads.json.
 
     `embeds`: language -> its embed folder (sentence_encoder only). `seeds`: (task.seed, seed); they decide
-    the folds and the permutation of labels. Ratings are standardised within a language, so that pooled
+    the folds and the permutation of labels. A head's ratings are standardised within a language: pooled
     sources need no common scale. heads.npz: weight (folds, columns); bias, penalty, explained (folds,).
     """
     systems = sorted({system for source in sources for _, system, _, _ in source.flat()})
     permutation = 0 if isinstance(backbone, SystemIdentity) else backbone.permutation
     groups = np.array([prompt.group for source in sources for prompt, _, _, _ in source.flat()])
+    langs = np.array([source.lang for source in sources for _ in source.flat()])
     labels = np.concatenate([_labels(source, permutation, seeds) for source in sources])
     parts = [_blocks(source, backbone, embeds.get(source.lang), systems) for source in sources]
     blocks = [np.concatenate(part) for part in zip(*parts, strict=True)]
@@ -65,23 +66,31 @@ def train_heads(
     heads = []
     for held in range(folds):
         seen = fold != held
-        train = [block[seen] for block in blocks]
+        train, wanted = [block[seen] for block in blocks], _standardised(labels[seen], langs[seen])
         if isinstance(backbone, SystemIdentity):
-            heads.append(_system_means(train[0], labels[seen]))
+            heads.append(_system_means(train[0], wanted))
         else:
-            heads.append(fit(train, labels[seen], groups[seen].tolist()))
+            heads.append(fit(train, wanted, groups[seen].tolist()))
     _save_heads(out, heads)
-    langs = [source.lang for source in sources]
-    _write_json(out / "heads.json", {"langs": langs, "folds": fold_of, "systems": systems})
+    kept = {"langs": [source.lang for source in sources], "folds": fold_of, "systems": systems}
+    _write_json(out / "heads.json", kept)
 
 
 def _labels(recorded: Recorded, permutation: int, seeds: tuple[int, int]) -> Array:
-    """(rows,) ratings with mean 0 and deviation 1; for a control shuffled over all rows of the language."""
+    """(rows,) ratings; for a control shuffled over all rows of the language."""
     labels: Array = np.array([rating for _, _, _, rating in recorded.flat()])
-    labels = (labels - labels.mean()) / (labels.std() or 1.0)
     if permutation:
         return _generator(*seeds, "labels", permutation, recorded.lang).permutation(labels)
     return labels
+
+
+def _standardised(labels: Array, langs: np.ndarray[Any, np.dtype[np.str_]]) -> Array:
+    """(rows,) labels with mean 0 and deviation 1 within each language."""
+    out = np.empty(len(labels))
+    for lang in np.unique(langs):
+        own = langs == lang
+        out[own] = (labels[own] - labels[own].mean()) / (labels[own].std() or 1.0)
+    return out
 
 
 def _blocks(recorded: Recorded, backbone: Trained, embed: Path | None, systems: Sequence[str]) -> list[Array]:

@@ -1,0 +1,252 @@
+"""Cross-fitted heads on recorded ratings: nothing leaks, signal is found, permuted labels lose it."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xling.config import BagOfWords, Files, SentenceEncoder, SystemIdentity, Untrained
+from xling.errors import ConfigError
+from xling.models.recorded import Trained, rated_responses, score_responses, train_heads, write_agreement
+from xling.tasks import files
+
+Row = dict[str, Any]
+FOLDS = 4
+GOOD = {"de": "gut", "tr": "iyi"}
+
+
+def planted(lang: str, documents: int = 40) -> list[Row]:
+    """Two systems a document; the response with the good word is rated higher, whichever system has it."""
+    draw = random.Random(lang)
+    rows = []
+    for d in range(documents):
+        best = draw.choice("ab")
+        for system in "ab":
+            word = GOOD[lang] if system == best else "xx"
+            rows.append(
+                {
+                    "id": str(d),
+                    "lang": lang,
+                    "document": f"{lang} {d} {draw.random()}",
+                    "response": f"{word} {draw.random()}",
+                    "system": system,
+                    "rating": (system == best) + 0.3 * draw.random(),
+                }
+            )
+        rows[-1]["document"] = rows[-2]["document"]
+    return rows
+
+
+def load(tmp_path: Path, rows: Sequence[Row], name: str = "rows.jsonl") -> dict[str, files.Recorded]:
+    path = tmp_path / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    config = Files(path=str(path), languages=())
+    return {lang: files.load(config, lang) for lang in files.languages(config)}
+
+
+def folder(tmp_path: Path, name: str) -> Path:
+    path = tmp_path / name
+    path.mkdir()
+    return path
+
+
+def scores(
+    tmp_path: Path,
+    sources: Sequence[files.Recorded],
+    target: files.Recorded,
+    backbone: Trained,
+    name: str,
+    embeds: dict[str, Path] | None = None,
+    seed: int = 0,
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """pool.npy of a target under heads trained on the sources."""
+    embeds = embeds or {}
+    heads, out = folder(tmp_path, f"{name}-heads"), folder(tmp_path, f"{name}-score")
+    train_heads(sources, backbone, embeds, FOLDS, (0, seed), heads)
+    langs = [source.lang for source in sources]
+    score_responses(target, backbone, langs, heads, embeds.get(target.lang), seed, out)
+    table: np.ndarray[Any, np.dtype[np.float64]] = np.load(out / "pool.npy")
+    assert np.array_equal(table, np.load(out / "baseline.npy"), equal_nan=True)
+    return table
+
+
+def accuracy(tmp_path: Path, target: files.Recorded, name: str) -> float:
+    out = folder(tmp_path, f"{name}-judge")
+    write_agreement(target, tmp_path / f"{name}-score", out)
+    return float(np.mean(json.loads((out / "pairs.json").read_text(encoding="utf-8"))["correct"]))
+
+
+def random_embeds(tmp_path: Path, data: dict[str, files.Recorded]) -> dict[str, Path]:
+    """Random unit vectors in the format of the embed stage: documents all alike, responses all different."""
+    embeds = {}
+    for lang, recorded in data.items():
+        out = embeds[lang] = folder(tmp_path, f"embed-{lang}")
+        draw = np.random.default_rng(len(lang))
+        documents = np.ones((len(recorded.prompts), 8), np.float32) / np.sqrt(8)
+        responses = draw.normal(size=(sum(map(len, recorded.responses)), 8)).astype(np.float32)
+        np.save(out / "documents.npy", documents)
+        np.save(out / "responses.npy", responses / np.linalg.norm(responses, axis=1, keepdims=True))
+    return embeds
+
+
+@pytest.mark.parametrize(
+    "backbone", [BagOfWords(), SystemIdentity(), SentenceEncoder()], ids=lambda b: type(b).__name__
+)
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_document_s_own_ratings_never_reach_its_scores_at_home(
+    tmp_path: Path, backbone: Trained, pooled: bool
+) -> None:
+    rows = planted("de") + planted("tr")
+    data = load(tmp_path, rows)
+    embeds = random_embeds(tmp_path, data)
+    langs = ["de", "tr"] if pooled else ["de"]
+    before = scores(tmp_path, [data[lang] for lang in langs], data["de"], backbone, "before", embeds)
+    for row in rows:
+        if row["lang"] == "de" and row["id"] == "7":
+            row["rating"] = 50.0 if row["system"] == "a" else -50.0
+    data = load(tmp_path, rows)
+    after = scores(tmp_path, [data[lang] for lang in langs], data["de"], backbone, "after", embeds)
+    same = (before == after).all(axis=1)
+    at = [prompt.id for prompt in data["de"].prompts].index("7")
+    assert same[at]
+    assert 0 < same.sum() < len(same)  # its fold keeps its scores, the others saw the change
+
+
+def test_the_same_document_under_two_ids_stays_in_one_fold(tmp_path: Path) -> None:
+    rows = planted("de")
+    for row in rows:
+        if int(row["id"]) >= 20:
+            row["document"] = next(r["document"] for r in rows if int(r["id"]) == int(row["id"]) - 20)
+    data = load(tmp_path, rows)["de"]
+    heads = folder(tmp_path, "heads")
+    train_heads([data], BagOfWords(), {}, FOLDS, (0, 0), heads)
+    fold_of = json.loads((heads / "heads.json").read_text(encoding="utf-8"))["folds"]
+    assert len(fold_of) == 20  # for 40 ids
+
+
+def test_abroad_a_row_gets_the_mean_of_the_same_heads(tmp_path: Path) -> None:
+    data = load(tmp_path, planted("de") + planted("tr"))
+    table = scores(tmp_path, [data["de"]], data["tr"], SystemIdentity(), "de")
+    with np.load(tmp_path / "de-heads" / "heads.npz") as heads:
+        assert heads["weight"].shape == (FOLDS, 2)
+        assert table == pytest.approx(np.tile(heads["weight"].mean(axis=0), (len(table), 1)))
+
+
+def test_true_labels_recover_a_planted_signal_and_permuted_ones_do_not(tmp_path: Path) -> None:
+    data = load(tmp_path, planted("de", 80))["de"]
+    scores(tmp_path, [data], data, BagOfWords(), "true")
+    assert accuracy(tmp_path, data, "true") > 0.95
+    shuffled = []
+    for k in range(1, 9):
+        scores(tmp_path, [data], data, BagOfWords(permutation=k), f"shuffled{k}")
+        shuffled.append(accuracy(tmp_path, data, f"shuffled{k}"))
+    assert len(set(shuffled)) > 1
+    assert 0.3 < np.mean(shuffled) < 0.7
+
+
+def test_scores_do_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
+    rows = planted("de") + planted("tr")
+    first = load(tmp_path, rows)
+    random.Random(0).shuffle(rows)
+    second = load(tmp_path, rows, "shuffled.jsonl")
+    for target in ("de", "tr"):
+        one = scores(tmp_path, [first["de"]], first[target], BagOfWords(), f"one-{target}")
+        two = scores(tmp_path, [second["de"]], second[target], BagOfWords(), f"two-{target}")
+        assert one.tobytes() == two.tobytes()
+
+
+def test_the_seed_decides_the_folds(tmp_path: Path) -> None:
+    data = load(tmp_path, planted("de"))["de"]
+    tables = [scores(tmp_path, [data], data, BagOfWords(), f"seed{seed}", seed=seed) for seed in (0, 1)]
+    assert not np.array_equal(*tables)
+
+
+def test_a_system_the_source_has_not_is_as_good_as_the_mean(tmp_path: Path) -> None:
+    abroad = [{**row, "system": {"a": "a", "b": "new"}[row["system"]]} for row in planted("tr")]
+    data = load(tmp_path, planted("de") + abroad)
+    table = scores(tmp_path, [data["de"]], data["tr"], SystemIdentity(), "de")
+    assert (table[:, 1] == 0).all()
+    assert (table[:, 0] != 0).all()
+
+
+def three_systems(tmp_path: Path) -> files.Recorded:
+    ratings = {"1": {"a": 1, "b": 2, "c": 2}, "2": {"a": 5, "b": 3}}
+    rows = [
+        {"id": i, "lang": "id", "document": f"d{i}", "response": "x" * (length + 1), "system": s, "rating": r}
+        for i, rated in ratings.items()
+        for length, (s, r) in enumerate(rated.items())
+    ]
+    return load(tmp_path, rows)["id"]
+
+
+def test_agreement_counts_pairs_with_different_ratings(tmp_path: Path) -> None:
+    data = three_systems(tmp_path)
+    score, judge = folder(tmp_path, "score"), folder(tmp_path, "judge")
+    score_responses(data, Untrained("length"), [], None, None, 0, score)
+    assert np.load(score / "pool.npy").tolist()[0] == [1, 2, 3]
+    assert np.isnan(np.load(score / "pool.npy")[1]).tolist() == [False, False, True]
+    write_agreement(data, score, judge)
+    assert json.loads((judge / "pairs.json").read_text(encoding="utf-8")) == {
+        "group": ["1", "1", "2"],  # b over a, c over a; b and c are rated alike; a over b
+        "correct": [1, 1, 0],
+    }
+    spearman = json.loads((judge / "spearman.json").read_text(encoding="utf-8"))
+    assert spearman["n"] == 5
+    assert spearman["rho"] == pytest.approx(-0.75 / np.sqrt(9 * 9.5))  # by hand, ties at their mean rank
+    held = json.loads((score / "heldout.json").read_text(encoding="utf-8"))
+    assert (held["chosen"], held["rejected"]) == ([2, 3, 1], [1, 1, 2])
+    assert (held["chosen_length"], held["rejected_length"]) == ([2, 3, 1], [1, 1, 2])
+
+
+def test_people_agree_with_themselves_and_a_constant_has_no_rank_correlation(tmp_path: Path) -> None:
+    data = three_systems(tmp_path)
+    gold, judge, flat = (folder(tmp_path, name) for name in ("gold", "judge", "flat"))
+    rated_responses(data, gold)
+    score_responses(data, Untrained("human"), [], None, None, 0, flat)
+    assert (gold / "pool.npy").read_bytes() == (flat / "pool.npy").read_bytes()
+    write_agreement(data, gold, judge)
+    assert json.loads((judge / "spearman.json").read_text(encoding="utf-8")) == {"rho": 1.0, "n": 5}
+    np.save(flat / "pool.npy", np.array([[1.0, 1.0, 1.0], [1.0, 1.0, np.nan]]))
+    write_agreement(data, flat, judge)
+    assert json.loads((judge / "spearman.json").read_text(encoding="utf-8"))["rho"] is None
+    assert json.loads((judge / "pairs.json").read_text(encoding="utf-8"))["correct"] == [0.5, 0.5, 0.5]
+
+
+def test_random_scores_are_drawn_by_name(tmp_path: Path) -> None:
+    data = load(tmp_path, planted("de"))["de"]
+    tables = []
+    for name, seed in (("r0", 0), ("again", 0), ("r1", 1)):
+        score_responses(data, Untrained("random"), [], None, None, seed, folder(tmp_path, name))
+        tables.append(np.load(tmp_path / name / "pool.npy"))
+    assert np.array_equal(tables[0], tables[1])
+    assert not np.array_equal(tables[0], tables[2])
+    assert len(np.unique(tables[0])) == tables[0].size
+    assert 0.35 < tables[0].mean() < 0.65
+
+
+def test_languages_that_the_encoder_does_not_know_are_marked(tmp_path: Path) -> None:
+    data = {**load(tmp_path, planted("de")), "id": three_systems(tmp_path)}
+    embeds = random_embeds(tmp_path, data)
+    for name, backbone, target, unknown in (
+        ("abroad", SentenceEncoder(), "id", ["id"]),
+        ("home", SentenceEncoder(), "de", []),
+        ("local", SentenceEncoder(encoder="some/folder"), "id", []),
+        ("words", BagOfWords(), "id", []),
+    ):
+        scores(tmp_path, [data["de"]], data[target], backbone, name, embeds)
+        notes = json.loads((tmp_path / f"{name}-score" / "notes.json").read_text(encoding="utf-8"))
+        assert notes == {"unknown_language": bool(unknown), "unknown_languages": unknown}
+
+
+def test_what_cannot_be_scored_is_refused(tmp_path: Path) -> None:
+    data = three_systems(tmp_path)
+    with pytest.raises(ConfigError, match="policy=recorded has none"):
+        score_responses(data, Untrained("likelihood_sft"), [], None, None, 0, folder(tmp_path, "a"))
+    with pytest.raises(ConfigError, match="embed stage"):
+        score_responses(data, Untrained("cosine"), [], None, None, 0, folder(tmp_path, "b"))
+    with pytest.raises(ConfigError, match="reward stage"):
+        score_responses(data, BagOfWords(), ["de"], None, None, 0, folder(tmp_path, "c"))

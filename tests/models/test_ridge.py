@@ -1,0 +1,62 @@
+"""Ridge regression with the penalty chosen by group, and the folds it is chosen by."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from xling.models.folds import assign_folds
+from xling.models.ridge import PENALTIES, _path, fit
+
+
+def test_folds_are_balanced_and_decided_by_names_and_seeds_alone() -> None:
+    groups = [f"g{i}" for i in range(23)]
+    folds = assign_folds(groups, 5, 0, 1)
+    assert sorted(Counter(folds.values()).values()) == [4, 4, 5, 5, 5]
+    assert assign_folds([*reversed(groups), *groups], 5, 0, 1) == folds
+    assert assign_folds(groups, 5, 0, 2) != folds
+    assert assign_folds(groups, 5, 1, 1) != folds
+
+
+def test_both_gram_matrices_give_the_textbook_solution() -> None:
+    draw = np.random.default_rng(0)
+    for rows, columns in ((30, 7), (7, 30)):
+        features, labels = draw.normal(size=(rows, columns)), draw.normal(size=rows)
+        for penalty, weight in zip(PENALTIES, _path(features, labels), strict=True):
+            gram = features.T @ features + penalty * np.eye(columns)
+            assert weight == pytest.approx(np.linalg.solve(gram, features.T @ labels), rel=1e-6, abs=1e-9)
+
+
+def test_a_strong_feature_beside_many_weak_ones_is_found() -> None:
+    draw = np.random.default_rng(1)
+    noise, signal = draw.normal(size=(200, 300)), draw.normal(size=(200, 1))
+    labels = 3.0 + 2.0 * signal[:, 0] + 0.1 * draw.normal(size=200)
+    groups = [f"g{i // 2}" for i in range(200)]
+    head = fit([noise, signal], labels, groups)
+    assert head.weight[-1] == pytest.approx(2.0, abs=0.15)
+    assert head.explained > 0.9
+    new = [draw.normal(size=(500, 300)), draw.normal(size=(500, 1))]
+    assert np.corrcoef(head.predict(new), new[1][:, 0])[0, 1] > 0.95
+    assert head.predict([noise, signal]).mean() == pytest.approx(labels.mean())
+
+
+def test_pure_noise_gets_the_hardest_penalties_and_explains_nothing() -> None:
+    draw = np.random.default_rng(2)
+    head = fit([draw.normal(size=(100, 50))], draw.normal(size=100), [str(i) for i in range(100)])
+    assert head.penalty >= 10
+    assert head.explained < 0.05
+
+
+def test_copies_in_one_group_do_not_make_noise_look_learnable() -> None:
+    draw = np.random.default_rng(3)
+    features, labels = draw.normal(size=(30, 100)).repeat(5, axis=0), draw.normal(size=30).repeat(5)
+    groups = [str(i) for i in range(30) for _ in range(5)]
+    assert fit([features], labels, groups).explained < 0.3
+    rows_apart = [str(i) for i in range(150)]
+    assert fit([features], labels, rows_apart).explained > 0.9  # so the test above can fail
+
+
+def test_constant_blocks_and_a_single_group_do_not_break() -> None:
+    head = fit([np.ones((4, 1)), np.arange(4.0)[:, None]], np.arange(4.0), ["one"] * 4)
+    assert head.penalty == PENALTIES[-1]
+    assert np.isfinite(head.weight).all()
