@@ -23,6 +23,12 @@ def canonical_json(value: Json) -> bytes:
     return text.encode()
 
 
+def identity_key(kind: str, version: int, spec: Mapping[str, Json], parents: Mapping[str, str]) -> str:
+    """The key of a stage: sha256 over kind, version, spec and the parents' keys by role."""
+    identity = {"kind": kind, "version": version, "spec": spec, "parents": dict(parents)}
+    return hashlib.sha256(canonical_json(identity)).hexdigest()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Stage:
     """One node of the plan. Two stages with the same key are the same stage."""
@@ -39,13 +45,7 @@ class Stage:
         kind: str, version: int, label: str, spec: Mapping[str, Json], parents: Mapping[str, "Stage"]
     ) -> "Stage":
         """Build a stage and its key: kind, version, spec and the parents' keys, and nothing else."""
-        identity = {
-            "kind": kind,
-            "version": version,
-            "spec": spec,
-            "parents": {role: parent.key for role, parent in parents.items()},
-        }
-        key = hashlib.sha256(canonical_json(identity)).hexdigest()
+        key = identity_key(kind, version, spec, {role: parent.key for role, parent in parents.items()})
         return Stage(kind, version, label, spec, parents, key)
 
 
@@ -62,7 +62,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How stages of one name run. `run` imports what it needs itself, so that a catalogue loads without torch."""
+    """How stages of one name run. `run` imports what it needs itself: a catalogue loads without torch."""
 
     name: str
     version: int

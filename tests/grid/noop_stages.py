@@ -1,0 +1,109 @@
+"""A catalogue of tiny stages for the grid tests: deterministic results, and every way to go wrong.
+
+`spec["do"]` says what happens before the result is written; `spec["unless"]` names a file: once it is there,
+nothing bad happens, so that a test can mend a stage between two runs.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xling.grid.stage import Cell, Context, Kind, Stage
+
+
+def run(context: Context) -> None:
+    """Write the hash of the spec and of the parents' results; misbehave first if the spec says so."""
+    action = context.spec.get("do", "")
+    if action and not os.path.exists(context.spec.get("unless", "/nowhere")):
+        misbehave(action, context)
+    digest = hashlib.sha256(json.dumps(dict(context.spec), sort_keys=True).encode())
+    for role in sorted(context.parents):
+        digest.update((context.parents[role] / "result.json").read_bytes())
+    result = {"value": digest.hexdigest(), "spec": dict(context.spec)}
+    (context.out / "result.json").write_text(json.dumps(result, sort_keys=True) + "\n", encoding="utf-8")
+    (context.out / "more").mkdir()
+    (context.out / "more" / "text.txt").write_text("a file in a folder\n", encoding="utf-8")
+
+
+def misbehave(action: str, context: Context) -> None:
+    """`sleep 0.2` and the like; anything else is an error of the test."""
+    word, _, value = action.partition(" ")
+    if word == "raise":
+        raise ValueError(value)
+    elif word == "exit":
+        sys.exit(int(value))
+    elif word == "os_exit":
+        os._exit(int(value))
+    elif word == "interrupt":
+        raise KeyboardInterrupt
+    elif word == "kill":
+        print("about to die", flush=True)
+        os.kill(os.getpid(), getattr(signal, value))
+    elif word == "sleep":
+        nap(float(value), context)
+    elif word == "print":
+        print(value)
+        os.system(f"echo {value} from a child")
+        sys.stdin.read()
+    elif word == "fill":
+        (context.out / "big").write_bytes(b"x" * int(value))
+    elif word == "count":
+        with open(value, "a", encoding="utf-8") as file:
+            file.write(f"{os.getpid()} {context.spec.get('name')}\n")
+    else:
+        raise AssertionError(f"unknown action {action}")
+
+
+def nap(seconds: float, context: Context) -> None:
+    """Sleep in steps, with progress; leaves a trace in scratch."""
+    (context.scratch / "began").write_text("yes", encoding="utf-8")
+    for step in range(10):
+        time.sleep(seconds / 10)
+        context.progress(step + 1, 10)
+
+
+NAMES = ("base", "sft", "reward", "pool", "score", "judge")
+KINDS = {name: Kind(name, 1, run, seconds=0.01) for name in NAMES}
+
+
+def stage(kind: str, label: str, parents: Mapping[str, Stage] | None = None, **spec: Any) -> Stage:
+    return Stage.make(kind, 1, label, spec, parents or {})
+
+
+def grid(sources: Sequence[str], targets: Sequence[str], **special: Mapping[str, Any]) -> list[Cell]:
+    """Cells of the usual graph; `special` adds to the spec of stages by label, `sft_de={"do": "raise x"}`."""
+
+    def make(kind: str, *languages: str, parents: Mapping[str, Stage] | None = None) -> Stage:
+        extra = special.get("_".join((kind, *languages)), special.get(kind, {}))
+        label = f"{kind}[{', '.join(languages)}]" if languages else kind
+        return stage(kind, label, parents, langs=list(languages), **extra)
+
+    base = make("base")
+    languages = sorted({*sources, *targets})
+    sft = {lang: make("sft", lang, parents={"base": base}) for lang in languages}
+    reward = {lang: make("reward", lang, parents={"sft": sft[lang]}) for lang in sources}
+    pool = {lang: make("pool", lang, parents={"sft": sft[lang]}) for lang in targets}
+    cells = []
+    for source in sources:
+        for target in targets:
+            parents = {"reward": reward[source], "pool": pool[target]}
+            score = make("score", source, target, parents=parents)
+            judge = make("judge", source, target, parents={"score": score, "pool": pool[target]})
+            cells.append(Cell({"source_lang": source, "target_lang": target, "seed": 0}, judge))
+    return cells
+
+
+def fold(root: Path) -> str:
+    """One hash over all results: names and bytes, without the markers."""
+    digest = hashlib.sha256()
+    for path in sorted((root / "stages").glob("*/*/**/*")):
+        relative = path.relative_to(root)
+        if path.is_file() and path.name != "done.json" and len(relative.parts[2]) == 64:
+            digest.update(f"{relative}\n".encode() + path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,201 @@
+"""One stage, from claim to published result. Every runner (local worker, cluster task) goes through here."""
+
+import errno
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from xling.errors import StageError, StoreError
+from xling.grid import claim, files, host
+from xling.grid.records import Failure, Run, Sheet
+from xling.grid.stage import Context, Kind
+from xling.grid.store import Damaged, Store, now
+
+Progress = Callable[[int, int], None]
+Event = Literal["ready", "fatal", "progress", "done", "found", "claimed", "damaged", "failed"]
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What a runner needs to know of a stage: JSON, so that it crosses pipes and files."""
+
+    key: str
+    sheet: Sheet
+
+
+class Report(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of a job. `found`: another runner has done it; `damaged`: a parent must run again."""
+
+    event: Event
+    key: str = ""
+    text: str = ""  # failed: last line; claimed: by whom; damaged: why
+    parent: str = ""  # damaged: the key
+    seconds: float = 0.0
+    numbers: tuple[int, int] = (0, 0)  # progress: done, total
+    leaving: bool = False  # the worker ends itself after this
+
+
+@dataclass
+class Executor:
+    """Runs stages one after the other in this process."""
+
+    store: Store
+    kinds: Mapping[str, Kind]
+    force: bool = False
+    threads: int = 1
+    git: str | None = None
+    foreign_hours: float = claim.FOREIGN_HOURS
+    who: host.Process = field(default_factory=host.this_process)
+
+    def execute(self, job: Job, progress: Progress) -> Report:
+        """Never raises: whatever stage code raises, SystemExit and KeyboardInterrupt too, is its failure."""
+        path = self.store.beside(job.sheet.kind, job.key, ".claim")
+        try:
+            living = claim.take(path, self.who, self.foreign_hours)
+        except OSError as error:
+            return self._failed(job, files.disk_error(error, self.store.root))
+        if living is not None:
+            return Report("claimed", job.key, f"{living.by.host}:{living.by.pid}")
+        try:
+            return self._claimed(job, progress)
+        except BaseException as error:
+            return self._failed(job, error)
+        finally:
+            with suppress(OSError):
+                claim.release(path)
+
+    def _claimed(self, job: Job, progress: Progress) -> Report:
+        kind, key = job.sheet.kind, job.key
+        status = self.store.check(kind, key)
+        if status.state == "done" and not self.force:
+            return Report("found", key)
+        if status.state == "damaged":
+            self.store.set_aside(kind, key)
+        try:
+            parents = {role: self.store.load(up.kind, up.key) for role, up in job.sheet.parents.items()}
+        except Damaged as damaged:
+            return Report("damaged", key, damaged.why, parent=damaged.key)
+        return self._run(job, parents, progress)
+
+    def _run(self, job: Job, parents: Mapping[str, Path], progress: Progress) -> Report:
+        sheet, key = job.sheet, job.key
+        previous = self.store.failure_record(sheet.kind, key)
+        attempt = previous.attempts + 1 if previous else 1
+        out = self.store.begin(sheet.kind, key, self.who)
+        scratch = self.store.scratch(sheet.kind, key)
+        try:
+            scratch.mkdir(exist_ok=True)
+            start, cpu = time.perf_counter(), time.process_time()
+            with self._logged(job, attempt):
+                self._kind(sheet).run(Context(sheet.spec, parents, out, scratch, progress))
+            seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+            self.store.publish(sheet, key, out, self._record(seconds, cpu, attempt), replace=self.force)
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+        return Report("done", key, seconds=seconds)
+
+    def _record(self, seconds: float, cpu: float, attempt: int) -> Run:
+        return Run(
+            seconds=round(seconds, 6),
+            cpu_seconds=round(cpu, 6),
+            when=now(),
+            attempt=attempt,
+            by=self.who,
+            threads=self.threads,
+            device=host.device(),
+            git=self.git,
+            versions=host.versions(),
+        )
+
+    def _kind(self, sheet: Sheet) -> Kind:
+        kind = self.kinds.get(sheet.kind)
+        if kind is None:
+            raise StageError(f"The catalogue has no stage '{sheet.kind}'; it has {', '.join(self.kinds)}.")
+        if kind.version != sheet.version:
+            raise StageError(
+                f"The plan has version {sheet.version} of stage '{sheet.kind}', the code has {kind.version}: "
+                f"the code changed after planning. Run the same command again."
+            )
+        return kind
+
+    @contextmanager
+    def _logged(self, job: Job, attempt: int) -> Iterator[None]:
+        """Send what the stage and the libraries below it print to its log, file descriptors and all."""
+        path = self.store.log(job.sheet.kind, job.key)
+        by = f"{self.who.host}:{self.who.pid}"
+        header = f"--- {job.sheet.label}, attempt {attempt}, {now()}, {by}, {job.key}\n"
+        with redirected(path, header):
+            try:
+                yield
+            except BaseException:
+                traceback.print_exc()
+                raise
+
+    def _failed(self, job: Job, error: BaseException) -> Report:
+        sheet = job.sheet
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            error = files.disk_error(error, self.store.root).with_traceback(error.__traceback__)
+        last = last_line(error)
+        text = "".join(traceback.format_exception(error))
+        record_failure(self.store, sheet.kind, job.key, sheet.label, last, text)
+        spoilt = host.device() != "cpu"  # an error on an accelerator can leave its context unusable
+        return Report("failed", job.key, last, leaving=spoilt)
+
+
+def last_line(error: BaseException) -> str:
+    """`ValueError: what it says`, first line of several; our own errors as they are."""
+    message = str(error).strip().partition("\n")[0]
+    if isinstance(error, (StoreError, StageError)):
+        return message
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def record_failure(store: Store, kind: str, key: str, label: str, last: str, text: str) -> None:
+    previous = store.failure_record(kind, key)
+    log = os.path.relpath(store.log(kind, key), store.root)
+    attempts = previous.attempts + 1 if previous else 1
+    store.record_failure(kind, key, Failure(label, attempts, last, text, log, now(), host.hostname()))
+
+
+@contextmanager
+def redirected(path: Path, header: str) -> Iterator[None]:
+    """File descriptors 1 and 2 append to a file for a while; to nowhere if it cannot be opened."""
+    log = _open_log(path)
+    saved = os.dup(1), os.dup(2)
+    with suppress(OSError):
+        os.write(log, header.encode())
+    for number in (1, 2):
+        os.dup2(log, number)
+    os.close(log)
+    try:
+        yield
+    finally:
+        flush()
+        for number, descriptor in zip((1, 2), saved, strict=True):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+
+
+def _open_log(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    try:
+        return os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags, 0o666)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY)
+
+
+def flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a full disk, a stream that stage code closed
+            stream.flush()

@@ -1,0 +1,118 @@
+"""Who is running: the identity of a process, whether it still lives, and the code it runs."""
+
+import functools
+import importlib.metadata
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+import xling
+
+
+class Process(msgspec.Struct, frozen=True):
+    """A process as others can recognise it: a pid alone is reused, with its start time it is not."""
+
+    host: str
+    pid: int
+    start: str  # boot id and clock ticks since boot; empty where /proc does not exist
+    slurm: str = ""  # SLURM_JOB_ID, with the array index if any
+
+    @property
+    def name(self) -> str:
+        """A word that tells processes apart, fit for a file name."""
+        return f"{self.host}-{self.pid}-{self.start or '0'}"
+
+
+def this_process() -> Process:
+    pid = os.getpid()
+    return Process(hostname(), pid, start_of(pid), _slurm_id())
+
+
+@functools.cache
+def hostname() -> str:
+    return socket.gethostname()
+
+
+def _slurm_id() -> str:
+    job, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{job}_{index}" if job and index else os.environ.get("SLURM_JOB_ID", "")
+
+
+@functools.cache
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+    except OSError:
+        return ""
+
+
+def start_of(pid: int) -> str:
+    """When a process of this host started, as a word; empty if it is gone or a zombie, or without /proc."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in (b"Z", b"X") else f"{_boot()}.{fields[19].decode()}"
+
+
+def is_alive(process: Process) -> bool:
+    """Whether a process of this host still runs; only to be asked for this host."""
+    if process.start:
+        return start_of(process.pid) == process.start
+    try:
+        os.kill(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@functools.cache
+def git_sha() -> str | None:
+    """Commit of the running code, with `+` if its tree has changes; None outside a checkout of xling."""
+    package = Path(xling.__file__).resolve().parent
+    git = ["git", "-C", str(package)]
+    try:
+        top, sha = subprocess.check_output(
+            [*git, "rev-parse", "--show-toplevel", "HEAD"], stderr=subprocess.DEVNULL, text=True
+        ).split("\n")[:2]
+        if Path(top) != package.parent:  # installed inside somebody else's repository
+            return None
+        changes = subprocess.check_output(
+            [*git, "status", "--porcelain", "--untracked-files=no", "--", "xling"],
+            stderr=subprocess.DEVNULL, text=True, cwd=top,
+        )
+    except (OSError, subprocess.CalledProcessError, ValueError):
+        return None
+    return sha + ("+" if changes else "")
+
+
+@functools.cache
+def _own_version() -> str:
+    try:
+        return importlib.metadata.version("xling")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree that was never installed
+        return "unknown"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what can decide the numbers and has been imported by now."""
+    found = {"python": ".".join(map(str, sys.version_info[:3])), "xling": _own_version()}
+    for name in ("numpy", "torch", "transformers", "trl", "peft", "tokenizers"):
+        if name in sys.modules:
+            found[name] = str(getattr(sys.modules[name], "__version__", "unknown"))
+    return found
+
+
+def device() -> str:
+    """The accelerator in use, or `cpu`; never imports torch for it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return str(torch.cuda.get_device_name())
+    return "cpu"

@@ -1,0 +1,141 @@
+"""Which stage next: a plan's stages while they run. Knows no processes, so that any runner can ask it.
+
+The stage with the longest chain of work below it goes first (critical path first).
+"""
+
+import heapq
+import statistics
+from collections import deque
+
+from xling.grid.estimate import path_lengths
+from xling.grid.outcome import End
+from xling.grid.plan import Plan
+from xling.grid.stage import Stage
+
+CHEAP_SECONDS = 0.05  # stages of a kind that takes less than this travel together,
+BATCH_SECONDS = 0.5  # as many as are expected to take this long,
+BATCH = 64  # and no more than this
+HEALS = 2  # times a damaged result is made again within one run
+
+
+class Schedule:
+    """States of a plan's stages: ready, taken, waiting for another runner, ended."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.steps = plan.steps
+        self.ends: dict[str, End] = {}
+        self.work: dict[str, float] = {}  # kind -> seconds inside stage functions
+        self.waiting: set[str] = set()
+        self._lengths = path_lengths((step.stage for step in plan.steps.values()), plan.seconds())
+        self._order = {key: number for number, key in enumerate(plan.steps)}
+        self._pending: dict[str, int] = {}  # key -> parents it still waits for
+        self._children: dict[str, list[str]] = {}  # key -> stages that still wait for it
+        self._ready: list[tuple[float, int, str]] = []
+        self._heals: dict[str, int] = {}
+        self._recent: dict[str, deque[float]] = {}
+        for kind, estimate in plan.estimates.items():
+            self._recent[kind] = deque([estimate.seconds] if estimate.recorded else [], maxlen=25)
+        self._enter()
+
+    def _enter(self) -> None:
+        for key, step in self.steps.items():
+            if step.state == "run":
+                parents = {up.key for up in step.stage.parents.values() if self.steps[up.key].state == "run"}
+                self._pending[key] = len(parents)
+                for parent in parents:
+                    self._children.setdefault(parent, []).append(key)
+                if not parents:
+                    self._push(key)
+            else:
+                self.ends[key] = "not run" if step.state == "missing" else step.state
+
+    def _push(self, key: str) -> None:
+        heapq.heappush(self._ready, (-self._lengths[key], self._order[key], key))
+
+    @property
+    def left(self) -> int:
+        """Stages that have not ended."""
+        return len(self.steps) - len(self.ends)
+
+    @property
+    def ready(self) -> int:
+        return len(self._ready)
+
+    def index(self, key: str) -> int:
+        return self._order[key]
+
+    def take(self, workers: int) -> list[Stage]:
+        """The next stage; cheap ones of its kind with it, a fair share for `workers`."""
+        first = self.steps[heapq.heappop(self._ready)[2]].stage
+        batch = [first]
+        size = min(self._batch(first.kind), len(self._ready) // workers + 1)
+        while len(batch) < size and self._ready:
+            stage = self.steps[self._ready[0][2]].stage
+            if stage.kind != first.kind:
+                break
+            heapq.heappop(self._ready)
+            batch.append(stage)
+        return batch
+
+    def _batch(self, kind: str) -> int:
+        recent = self._recent[kind]
+        if not recent:
+            return 1
+        median = statistics.median(recent)
+        return 1 if median >= CHEAP_SECONDS else min(BATCH, int(BATCH_SECONDS / (median + 0.002)))
+
+    def give_back(self, key: str) -> None:
+        """A stage that was taken and has not been started, or that another runner has let go."""
+        self.waiting.discard(key)
+        self._push(key)
+
+    def wait(self, key: str) -> None:
+        """Another runner is at it."""
+        self.waiting.add(key)
+
+    def done(self, key: str, end: End = "done", seconds: float = 0.0) -> None:
+        """`end` is "done" if it ran here, "cached" if another runner made it."""
+        self.waiting.discard(key)
+        self.ends[key] = end
+        if end == "done":
+            kind = self.steps[key].stage.kind
+            self.work[kind] = self.work.get(kind, 0.0) + seconds
+            self._recent[kind].append(seconds)
+        for child in self._children.pop(key, ()):
+            self._pending[child] -= 1
+            if not self._pending[child]:
+                self._push(child)
+
+    def fail(self, key: str) -> None:
+        """What waits for it, near or far, is blocked."""
+        self.waiting.discard(key)
+        self.ends[key] = "failed"
+        below = self._children.pop(key, [])
+        while below:
+            child = below.pop()
+            if child not in self.ends:
+                self.ends[child] = "blocked"
+                below.extend(self._children.pop(child, []))
+
+    def heal(self, parent: str, child: str) -> bool:
+        """The child found a finished parent damaged: make it again first.
+
+        False if that has not helped before, or the parent failed meanwhile.
+        """
+        if self.ends.get(parent) in ("failed", "blocked") or parent not in self.steps:
+            return False
+        if parent in self.ends:
+            if self._heals.get(parent, 0) >= HEALS:
+                return False
+            self._heals[parent] = self._heals.get(parent, 0) + 1
+            del self.ends[parent]
+            self._pending[parent] = 0
+            self._push(parent)
+        self._pending[child] = self._pending.get(child, 0) + 1
+        self._children.setdefault(parent, []).append(child)
+        return True
+
+    def stop(self) -> None:
+        """Whatever has not ended will not run."""
+        for key in self.steps:
+            self.ends.setdefault(key, "not run")

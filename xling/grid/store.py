@@ -1,0 +1,352 @@
+"""The store: results of stages on disk, one folder each, named by the stage's key. The files are the truth.
+
+    <root>/stages/<kind>/<key>/              the result's files, spec.json, done.json (written last)
+                        <key>.failed.json    how it failed, until it succeeds
+                        <key>.claim          who runs it now (claim.py)
+                        <key>.partial/       scratch of a stage that has not succeeded yet
+                        <key>.tmp-<process>/ a result in the making
+                        <key>.damaged-<n>/   a result that changed after it was published: never used
+                        doubles.jsonl        results made a second time and dropped
+    <root>/logs/<kind>/<key[:12]>.log        what the stage printed, attempt after attempt
+    <root>/grids/<name>/                     plans and matrices; grids own no results
+
+A result is trusted if its folder has a marker, its files have the marker's sizes and times (or else hashes);
+`load` checks the hashes always.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from xling.errors import StageError, StoreError
+from xling.grid import files
+from xling.grid.host import Process
+from xling.grid.records import Done, Failure, FileFact, Run, Sheet, read
+
+KEY = re.compile(r"[0-9a-f]{64}")
+
+
+class Damaged(StoreError):
+    """A result is not what was published, or is gone although it is needed."""
+
+    def __init__(self, kind: str, key: str, why: str) -> None:
+        super().__init__(f"The result {kind}/{key[:12]} cannot be used: {why}.")
+        self.kind, self.key, self.why = kind, key, why
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    state: str  # done | damaged | failed | missing
+    why: str = ""
+    done: Done | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The names in one kind's folder, by what they are: key -> name, or the names."""
+
+    results: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    claimed: set[str] = field(default_factory=set)
+    partial: set[str] = field(default_factory=set)
+    leftovers: list[str] = field(default_factory=list)  # names of <key>.tmp-*, .old-*
+    damaged: list[str] = field(default_factory=list)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Store:
+    """Results below one root. Cheap to make; opens nothing until asked."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self._stages = os.path.join(self.root, "stages")
+        self._verified: dict[tuple[str, str], tuple[tuple[str, int, int, int], ...]] = {}
+
+    # --- where things are ---------------------------------------------------------------------------------
+
+    def folder(self, kind: str, key: str) -> Path:
+        return Path(self._stages, kind, key)
+
+    def beside(self, kind: str, key: str, suffix: str) -> str:
+        return f"{self._stages}/{kind}/{key}{suffix}"
+
+    def kind_folder(self, kind: str) -> Path:
+        return Path(self._stages, kind)
+
+    def grid_folder(self, name: str) -> Path:
+        return self.root / "grids" / name
+
+    def log(self, kind: str, key: str) -> Path:
+        return self.root / "logs" / kind / f"{key[:12]}.log"
+
+    def kinds(self) -> list[str]:
+        """Kinds of which there is anything."""
+        try:
+            return sorted(entry.name for entry in os.scandir(self._stages) if entry.is_dir())
+        except FileNotFoundError:
+            return []
+
+    def prepare(self) -> None:
+        """Make the root and see that it can be written; StoreError says what is wrong with it."""
+        try:
+            Path(self._stages).mkdir(parents=True, exist_ok=True)
+            probe = Path(self._stages, f".probe-{os.getpid()}")
+            files.write_new(str(probe), b"x")
+            probe.unlink()
+        except OSError as error:
+            raise files.disk_error(error, self.root) from error
+
+    # --- what is there ------------------------------------------------------------------------------------
+
+    def listing(self, kind: str) -> Listing:
+        """One scan of a kind's folder instead of a stat per key."""
+        found = Listing()
+        try:
+            entries = os.scandir(f"{self._stages}/{kind}")
+        except (FileNotFoundError, NotADirectoryError):
+            return found
+        with entries:
+            for entry in entries:
+                key, dot, suffix = entry.name.partition(".")
+                if not dot:
+                    if KEY.fullmatch(key):
+                        found.results.add(key)
+                elif suffix == "failed.json":
+                    found.failed.add(key)
+                elif suffix == "claim":
+                    found.claimed.add(key)
+                elif suffix == "partial":
+                    found.partial.add(key)
+                elif suffix.startswith("damaged-"):
+                    found.damaged.append(entry.name)
+                elif suffix.startswith(("tmp-", "old-", "stale-")):
+                    found.leftovers.append(entry.name)
+        return found
+
+    def state(self, kind: str, key: str) -> str:
+        """done | damaged | failed | missing, by marker, sizes and times."""
+        return self.check(kind, key).state
+
+    def check(self, kind: str, key: str) -> Status:
+        """The state with its reason; files whose times differ (a copied store) count if their hash agrees."""
+        folder = f"{self._stages}/{kind}/{key}"
+        try:
+            done = read(Done, f"{folder}/done.json")
+        except FileNotFoundError:
+            if os.path.isdir(folder):
+                return Status("damaged", "done.json is missing")
+            failure = self.failure(kind, key)
+            return Status("missing") if failure is None else Status("failed", failure)
+        except (OSError, msgspec.DecodeError) as error:
+            return Status("damaged", f"done.json cannot be read ({error})")
+        why = _differs(folder, done)
+        return Status("damaged", why, done) if why else Status("done", "", done)
+
+    def failure(self, kind: str, key: str) -> str | None:
+        """Last line of the failure's traceback; None if the stage has not failed."""
+        record = self.failure_record(kind, key)
+        return None if record is None else record.last
+
+    def failure_record(self, kind: str, key: str) -> Failure | None:
+        try:
+            return read(Failure, self.beside(kind, key, ".failed.json"))
+        except OSError:
+            return None
+        except msgspec.DecodeError:
+            return Failure("", 1, "the record of the failure is damaged", "", "", "", "")
+
+    def sheet(self, kind: str, key: str) -> Sheet | None:
+        """The spec a stored result was made from; None if there is none to read."""
+        try:
+            return read(Sheet, f"{self._stages}/{kind}/{key}/spec.json")
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def load(self, kind: str, key: str) -> Path:
+        """The folder of a result, after its hashes and its spec have been checked; `Damaged` names the file.
+
+        Hashes are computed once a process and file; after that size, time and inode are compared.
+        """
+        folder = f"{self._stages}/{kind}/{key}"
+        status = self.check(kind, key)
+        if status.state != "done" or status.done is None:
+            why = status.why if status.state == "damaged" else "it is not there"
+            raise Damaged(kind, key, why)
+        signature = _signature(folder, status.done)
+        if self._verified.get((kind, key)) != signature:
+            why = _hashes_differ(folder, status.done) or self._spec_differs(kind, key)
+            if why:
+                raise Damaged(kind, key, why)
+            self._verified[kind, key] = signature
+        return Path(folder)
+
+    def _spec_differs(self, kind: str, key: str) -> str:
+        sheet = self.sheet(kind, key)
+        if sheet is None:
+            return "spec.json cannot be read"
+        return "" if sheet.kind == kind and sheet.key() == key else "spec.json is not the spec of this key"
+
+    # --- making results -----------------------------------------------------------------------------------
+
+    def begin(self, kind: str, key: str, who: Process) -> Path:
+        """An empty folder, on the result's file system, to make a result in."""
+        temporary = self.beside(kind, key, f".tmp-{who.name}")
+        try:
+            os.mkdir(temporary)
+        except FileNotFoundError:
+            os.makedirs(temporary)
+        except FileExistsError:  # of an earlier stage of this process that could not clean up
+            shutil.rmtree(temporary)
+            os.mkdir(temporary)
+        return Path(temporary)
+
+    def scratch(self, kind: str, key: str) -> Path:
+        return Path(self.beside(kind, key, ".partial"))
+
+    def publish(self, sheet: Sheet, key: str, temporary: Path, run: Run, replace: bool = False) -> bool:
+        """Make a finished folder the result of its key, all or nothing; False if there was one already.
+
+        Files reach the disk before the marker, the marker before the rename. A result that is there is
+        never overwritten: the second is dropped and noted in doubles.jsonl. `replace` (mode=force) swaps the
+        old out.
+        """
+        folder = os.fspath(temporary)
+        for name in ("spec.json", "done.json"):
+            if os.path.lexists(f"{folder}/{name}"):
+                raise StageError(f"The stage {sheet.label} wrote '{name}', a name that is the store's own.")
+        files.write_new(f"{folder}/spec.json", files.json_bytes(sheet))
+        done = Done(sheet.kind, key, sheet.label, _facts(folder), run)
+        files.write_new(f"{folder}/done.json", files.json_bytes(done))
+        _sync_folders(folder, done)
+        published = self._move_in(sheet.kind, key, folder, done, replace)
+        self._forget_failure(sheet.kind, key)
+        return published
+
+    def _move_in(self, kind: str, key: str, folder: str, done: Done, replace: bool) -> bool:
+        final = f"{self._stages}/{kind}/{key}"
+        old = self.beside(kind, key, f".old-{done.run.by.name}") if replace and os.path.isdir(final) else None
+        if old:
+            os.rename(final, old)
+        try:
+            os.rename(folder, final)
+            files.sync_folder(f"{self._stages}/{kind}")
+            return True
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            self._note_double(kind, key, done)
+            shutil.rmtree(folder)
+            return False
+        finally:
+            if old:
+                shutil.rmtree(old)
+
+    def _note_double(self, kind: str, key: str, second: Done) -> None:
+        first = self.check(kind, key).done
+        before = {name: fact.sha256 for name, fact in first.files.items()} if first else {}
+        after = {name: fact.sha256 for name, fact in second.files.items()}
+        differing = sorted(
+            name for name in before.keys() | after.keys()
+            if name != "spec.json" and before.get(name) != after.get(name)  # spec.json has the label
+        )
+        line = {"key": key, "label": second.label, "when": now(), "by": second.run.by,
+                "same_bytes": not differing, "differing": differing}  # fmt: skip
+        files.append_line(self.kind_folder(kind) / "doubles.jsonl", line)
+
+    def _forget_failure(self, kind: str, key: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.beside(kind, key, ".failed.json"))
+        scratch = self.scratch(kind, key)
+        if scratch.exists():
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def record_failure(self, kind: str, key: str, failure: Failure) -> None:
+        """Best effort: on a full disk the failure is known to the runner only."""
+        with contextlib.suppress(OSError):
+            path = Path(self.beside(kind, key, ".failed.json"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_atomically(path, files.json_bytes(failure))
+
+    def set_aside(self, kind: str, key: str) -> str | None:
+        """Move a damaged result out of the way and return its new name; None if it is gone already."""
+        for number in range(1, 1000):
+            name = f"{key}.damaged-{number}"
+            if os.path.lexists(f"{self._stages}/{kind}/{name}"):
+                continue
+            try:
+                os.rename(f"{self._stages}/{kind}/{key}", f"{self._stages}/{kind}/{name}")
+            except FileNotFoundError:
+                return None
+            except OSError:
+                continue
+            self._verified.pop((kind, key), None)
+            return name
+        raise StoreError(f"More than 999 damaged copies of {kind}/{key[:12]} in '{self.root}': delete them.")
+
+
+# --- the files of one result ------------------------------------------------------------------------------
+
+
+def _facts(folder: str) -> dict[str, FileFact]:
+    facts = {}
+    for name, entry in files.files_below(folder):
+        digest = files.sha256_of(entry.path, sync=True)
+        stat = os.stat(entry.path)
+        facts[name] = FileFact(digest, stat.st_size, stat.st_mtime_ns)
+    return facts
+
+
+def _sync_folders(folder: str, done: Done) -> None:
+    inner = {name.rpartition("/")[0] for name in done.files}
+    for name in sorted(inner | {""}, reverse=True):
+        files.sync_folder(f"{folder}/{name}")
+
+
+def _stats(folder: str, done: Done) -> Iterator[tuple[str, FileFact, os.stat_result | None]]:
+    for name, fact in done.files.items():
+        try:
+            yield name, fact, os.stat(f"{folder}/{name}")
+        except OSError:
+            yield name, fact, None
+
+
+def _differs(folder: str, done: Done) -> str:
+    """What does not fit the marker, or nothing. Another time alone is no difference if the hash agrees."""
+    for name, fact, stat in _stats(folder, done):
+        if stat is None:
+            return f"file {name} is missing"
+        if stat.st_size != fact.size:
+            return f"file {name} has {stat.st_size} bytes instead of {fact.size}"
+        if stat.st_mtime_ns != fact.mtime_ns and files.sha256_of(f"{folder}/{name}") != fact.sha256:
+            return f"file {name} was changed after it was published"
+    return ""
+
+
+def _hashes_differ(folder: str, done: Done) -> str:
+    for name, fact in done.files.items():
+        try:
+            digest = files.sha256_of(f"{folder}/{name}")
+        except OSError as error:
+            return f"file {name} cannot be read ({error.strerror})"
+        if digest != fact.sha256:
+            return f"file {name} does not have the bytes that were published"
+    return ""
+
+
+def _signature(folder: str, done: Done) -> tuple[tuple[str, int, int, int], ...]:
+    return tuple(
+        (fact.sha256, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        for _, fact, stat in _stats(folder, done)
+        if stat is not None
+    )

@@ -1,0 +1,103 @@
+"""The grid's tables in the terminal: the plan before it runs, and how it ended."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from xling.grid.outcome import Outcome
+    from xling.grid.plan import Plan
+
+SHOWN = 20  # rows of a list before it is cut
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 20 s`, `5 h 12 min`."""
+    if seconds < 10:
+        return f"{seconds:.2g} s" if seconds >= 0.01 else "<0.01 s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def plan_table(plan: "Plan", workers: int) -> RenderableType:
+    title = f"{escape(plan.name)}: {len(plan.cells)} cells, {len(plan.steps)} stages"
+    table = Table(title=title, title_justify="left")
+    for column, justify in (("stage", "left"), ("count", "right"), ("cached", "right"), ("to run", "right"),
+                            ("not run", "right"), ("est. time", "right"), ("why", "left")):  # fmt: skip
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    reasons = _reasons(plan)
+    for kind, states in plan.count().items():
+        estimate = plan.estimates[kind]
+        time = duration(estimate.seconds * states["run"]) + ("" if estimate.recorded else " ?")
+        rest = states["failed"] + states["blocked"] + states["missing"]
+        table.add_row(kind, str(states.total()), str(states["cached"]), str(states["run"]), str(rest or ""),
+                      time if states["run"] else "", reasons[kind])  # fmt: skip
+    total, wall = plan.cost(workers)
+    cost = f"Work: {duration(total)}; about {duration(wall)} with {workers} worker{'s' * (workers > 1)}."
+    if any(not e.recorded for e in plan.estimates.values()):
+        cost += "  (? = guessed: no run of the kind is recorded yet)"
+    lines = [cost if plan.to_run else "Nothing to run.", *_notes(plan)]
+    return Group(table, *lines)
+
+
+def _reasons(plan: "Plan") -> dict[str, str]:
+    """The most frequent reasons of each kind with their counts."""
+    counts: dict[str, Counter[str]] = {kind: Counter() for kind in plan.estimates}
+    for step in plan.steps.values():
+        if step.reason:
+            counts[step.stage.kind][step.reason] += 1
+    return {kind: _summary(reasons) for kind, reasons in counts.items()}
+
+
+def _summary(reasons: Counter[str]) -> str:
+    if len(reasons) == 1:
+        return escape(next(iter(reasons)))
+    shown = [f"{escape(reason)} ({count})" for reason, count in reasons.most_common(3)]
+    rest = len(reasons) - len(shown)
+    return "\n".join(shown + [f"and {rest} other reasons"] * (rest > 0))
+
+
+def _notes(plan: "Plan") -> Iterable[str]:
+    for warning in plan.warnings:
+        yield f"[yellow]Warning:[/yellow] {escape(warning)}"
+    if plan.left_out:
+        yield f"Left out ({len(plan.left_out)}):"
+        for row in plan.left_out[:SHOWN]:
+            axes = ", ".join(f"{name}={value}" for name, value in row.get("axes", {}).items())
+            yield escape(f"  {axes}: {row.get('reason', '')}")
+        if len(plan.left_out) > SHOWN:
+            yield f"  and {len(plan.left_out) - SHOWN} more (plan.json has all)"
+
+
+def outcome_table(outcome: "Outcome") -> RenderableType:
+    """Done, failed, blocked, not run by kind; then each failure with its last line and its log."""
+    title = f"{escape(outcome.name)}: {outcome.summary()}"
+    if not outcome.executed and not outcome.failures and not outcome.interrupted:
+        return title
+    table = Table(title=title, title_justify="left")
+    table.add_column("stage")
+    for column in ("ran", "cached", "failed", "blocked", "not run", "work"):
+        table.add_column(column, justify="right")
+    for kind, states in outcome.count().items():
+        numbers = (states[state] for state in ("done", "cached", "failed", "blocked", "not run"))
+        work = outcome.work.get(kind, 0.0)
+        table.add_row(kind, *(str(number or "") for number in numbers), duration(work) if work else "")
+    return Group(table, *_failures(outcome))
+
+
+def _failures(outcome: "Outcome") -> Iterable[RenderableType]:
+    if not outcome.failures:
+        return
+    for failed in outcome.failures[:SHOWN]:
+        yield f"[red]{failed.index:5d} {escape(failed.label)}[/red]: {escape(failed.last)}"
+        yield Text(f"      log: {failed.log}", no_wrap=True, overflow="ignore")  # one piece, to be copied
+    if len(outcome.failures) > SHOWN:
+        yield f"and {len(outcome.failures) - SHOWN} more: `xling status` lists them."
+    yield "The same command again runs what is left; `xling logs INDEX` shows a log."
