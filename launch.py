@@ -5,7 +5,7 @@
     python launch.py sweeps=embedded dry_run=true                   # a named grid; show the plan only
     python launch.py --help
 
-Exit code: 0 all cells done, 1 some cell failed, 2 the request cannot be meant and nothing was run, 130 Ctrl-C.
+Exit code: 0 all cells done, 1 some cell failed, 2 refused before anything was run, 130 Ctrl-C.
 """
 
 import sys

@@ -1,15 +1,16 @@
-"""Hydra sweeper: overrides in, cells out, all of them to the launcher at once. The work is in xling/grid/compose.py.
+"""Hydra sweeper: overrides in, cells out, all to the launcher at once. The work is in xling/grid/compose.py.
 
-Hydra finds it here because `hydra_plugins/`, without an __init__.py, lies beside launch.py. Modules are imported
-late: Hydra scans this folder at every start.
+Hydra finds it here because `hydra_plugins/`, without an __init__.py, lies beside launch.py. Modules are
+imported late: Hydra scans this folder at every start.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
@@ -21,7 +22,9 @@ class XlingSweeper(Sweeper):
     """`params`: the axes of a named grid, key to override value, e.g. {"source_lang": "de,en"}."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
-        self._params = OmegaConf.to_container(OmegaConf.create(dict(params)), resolve=True)
+        plain = OmegaConf.to_container(OmegaConf.create(dict(params)), resolve=True)
+        assert isinstance(plain, dict)
+        self._params = {str(key): value for key, value in plain.items()}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._context = hydra_context
@@ -35,28 +38,20 @@ class XlingSweeper(Sweeper):
         from xling.errors import ConfigError
         from xling.grid.compose import compose_grid
         from xling.grid.composer import Composer
+        from xling.launching import task_languages
 
         if not hasattr(self._launcher, "launch_grid"):
             choice = self._config.hydra.runtime.choices["hydra/launcher"]
-            raise ConfigError(f"hydra/launcher={choice} runs no grid. Type hydra/launcher=local, or leave it out.")
+            raise ConfigError(
+                f"hydra/launcher={choice} runs no grid. Type hydra/launcher=local, or leave it out."
+            )
         HydraConfig.instance().set_config(self._config)  # for ${hydra:...} in config files
         hydra = self._config.hydra
-        composer = Composer(self._context.config_loader, hydra.job.config_name, list(hydra.overrides.hydra))
+        loader = self._context.config_loader
+        assert isinstance(loader, ConfigLoaderImpl)
+        composer = Composer(loader, hydra.job.config_name, list(hydra.overrides.hydra))
         cells = compose_grid(composer, self._params, arguments, task_languages, _warn)
         return self._launcher.launch_grid(cells)
-
-
-def task_languages(task: Mapping[str, Any]) -> Sequence[str]:
-    """The languages that a composed task has; for recorded files, those that are in the file."""
-    import msgspec
-
-    from xling.config import Files
-
-    if task.get("name") != Files.__struct_config__.tag:
-        return list(task["languages"])
-    from xling.tasks import files
-
-    return list(files.languages(msgspec.convert(dict(task), Files)))
 
 
 def _warn(message: str) -> None:

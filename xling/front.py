@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from xling.errors import ConfigError
@@ -10,19 +10,18 @@ from xling.grid.hydra_errors import explain
 from xling.grid.overrides import protected
 
 REFUSED = 2  # nothing was run
-# Flags that make Hydra show something instead of running; the rest runs the sweeper, also when Hydra, unable to
-# compose the configuration, cannot see that hydra.mode is MULTIRUN.
-SHOWING = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--version")
+# Flags that make Hydra show something instead of running. Else --multirun is added, since Hydra cannot see
+# that hydra.mode is MULTIRUN in a configuration that it is unable to compose.
+SHOWING = "-h --help --hydra-help -c --cfg -i --info -sc --shell-completion --version".split()
+RUNNING = "-m --multirun -r --run".split()
 
 
 def run(main: Callable[[], Any]) -> int:
-    """Call `main`, decorated by hydra.main, on sys.argv; errors become one sentence. Returns the exit code."""
-    if not any(argument.split("=")[0] in SHOWING for argument in sys.argv[1:]):
-        arguments = [argument for argument in sys.argv[1:] if argument not in ("-m", "--multirun", "-r", "--run")]
-        sys.argv[1:] = ["--multirun", *map(protected, arguments)]
+    """Call `main`, decorated by hydra.main, on sys.argv; errors become one sentence. Gives the exit code."""
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's own switch: let exceptions through rather than print them
     try:
+        sys.argv[1:] = _arguments(sys.argv[1:])
         main()
     except KeyboardInterrupt:
         return 130
@@ -33,3 +32,9 @@ def run(main: Callable[[], Any]) -> int:
         print(f"xling: {sentence}", file=sys.stderr)
         return REFUSED if isinstance(sentence, ConfigError) else 1
     return 0
+
+
+def _arguments(arguments: Sequence[str]) -> list[str]:
+    if any(argument.partition("=")[0] in SHOWING for argument in arguments):
+        return list(arguments)
+    return ["--multirun", *(protected(argument) for argument in arguments if argument not in RUNNING)]

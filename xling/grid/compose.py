@@ -1,13 +1,14 @@
-"""From overrides to cells: Hydra composes each axis value once, and the cells are assembled from plain containers.
+"""From overrides to cells: Hydra composes each axis value once, cells are assembled from plain containers.
 
     composer = Composer(loader, "config", hydra_overrides)
     grid = compose_grid(composer, params, ["source_lang=de,en", "target_lang=glob(*)"], task_languages)
     grid.cells  # [({"task": ..., "source_lang": "de", ...}, container for xling.config.experiment_from), ...]
 
-One compose costs some 50 to 80 CPU-ms, so 100 x 100 languages composed cell by cell would take a quarter of an hour.
-Language files are plain facts and are read through Hydra's repository without a compose. Every other axis is composed
-once a value and merged, if its values change nothing but their own sub-tree; else each combination is composed. A few
-cells drawn with a fixed seed are compared with a full compose; should one differ, all cells are composed in full.
+One compose costs some 50 to 80 CPU-ms: 100 x 100 languages cell by cell would take a quarter of an hour.
+Language files are plain facts and are read through Hydra's repository without a compose. Every other axis is
+composed once a value and merged, if its values change nothing but their own sub-tree; else each combination
+is composed. A few cells drawn with a fixed seed are compared with a full compose; should one differ, all
+cells are composed in full.
 """
 
 import itertools
@@ -95,9 +96,7 @@ def _variants(
     if axis.key not in PLAIN_GROUPS:
         current = _at(first.container, axis.key)
         scalars = not isinstance(current, (dict, list)) and current is not KeyError
-        plain = scalars and not any(
-            isinstance(v, str) and v[:1] in "[{" or "$" in str(v) for v in axis.values
-        )
+        plain = scalars and not any(isinstance(v, str) and (v[:1] in "[{" or "$" in v) for v in axis.values)
         return [(value, None) for value in axis.values] if plain else None
     fixed = [*request.fixed, *(other.overrides[0] for other in request.axes if other.key != axis.key)]
     variants: list[tuple[Any, Any]] = [(first.container[axis.key], first.choices[axis.key])]
@@ -146,7 +145,7 @@ class _Languages:
     """Expands the language axes of a combination by what its task has."""
 
     def __init__(self, composer: Composer, request: Request, task_languages: TaskLanguages) -> None:
-        self.left_out: dict[bytes, dict[str, Any]] = {}
+        self._left_out: dict[tuple[str, str, str], list[str]] = {}
         self._composer = composer
         self._request = request
         self._task_languages = task_languages
@@ -175,7 +174,8 @@ class _Languages:
         return self._known[key]
 
     def _has(self, combination: Combination) -> str:
-        return f"Task {combination.composed.choices['task']} has {', '.join(self._of_task(combination)) or 'no languages'}."
+        known = ", ".join(self._of_task(combination)) or "no languages"
+        return f"Task {combination.composed.choices['task']} has {known}."
 
     def _named(self, combination: Combination, group: str, label: str) -> list[str]:
         for code in label.split("+"):
@@ -192,14 +192,22 @@ class _Languages:
         task = combination.composed.choices["task"]
         for code in glob.filter(sorted({*options, *known})):
             if code not in known:
-                self._leave_out(task, group, code, f"task {task} has no data in it")
+                self._leave_out(task, group, code, f"task {task} has no data in them")
             elif code not in options:
-                self._leave_out(task, group, code, f"no facts about it: conf/lang/{code}.yaml is missing")
+                self._leave_out(task, group, code, "conf/lang has no file about them")
         return [code for code in glob.filter(list(known)) if code in options]
 
     def _leave_out(self, task: str, group: str, code: str, reason: str) -> None:
-        entry = {"axes": {"task": task, group: code}, "reason": reason}
-        self.left_out.setdefault(canonical_json(entry), entry)
+        codes = self._left_out.setdefault((task, group, reason), [])
+        if code not in codes:
+            codes.append(code)
+
+    def left_out(self) -> list[dict[str, Any]]:
+        """One entry a task, group and reason, the codes in one string: `ar, fr, ja`."""
+        return [
+            {"axes": {"task": task, group: ", ".join(codes)}, "reason": reason}
+            for (task, group, reason), codes in self._left_out.items()
+        ]
 
 
 # --- the whole --------------------------------------------------------------------------------------------
@@ -238,7 +246,7 @@ def _points(
         for source in languages.of(combination, "source_lang")
         for target in languages.of(combination, "target_lang")
     ]
-    return points, list(languages.left_out.values())
+    return points, languages.left_out()
 
 
 def _axes(combination: Combination, source: str, target: str) -> Axes:

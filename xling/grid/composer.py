@@ -29,7 +29,7 @@ INTERPOLATION = re.compile(r"\$\{(?!oc\.env:|hydra:)")
 
 @dataclass(frozen=True)
 class Composed:
-    """One composition: the plain container, what was chosen of each group, and whether values refer to others."""
+    """One composition: the plain container, the option of each group, and whether values refer to others."""
 
     container: Container
     choices: Mapping[str, Any]
@@ -114,16 +114,11 @@ class Composer:
 
 def _resolved(config: DictConfig) -> Container:
     known = (*SHARED_KEYS, *LANGUAGE_GROUPS, *SETTINGS)
-    for key in config:
+    for key in map(str, config):
+        if key in ("sweeps", "experiment"):
+            raise ConfigError(f"The file chosen for {key} must open with the line `# @package _global_`.")
         if key not in known:
-            package = (
-                " A file of the group lacks its first line, `# @package _global_`."
-                if key in ("sweeps", "experiment")
-                else ""
-            )
-            raise ConfigError(
-                f"Unknown key '{key}'.{package or did_you_mean(str(key), known)} Top-level keys: {', '.join(known)}."
-            )
+            raise ConfigError(f"Unknown key '{key}'.{did_you_mean(key, known)} Known: {', '.join(known)}.")
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:

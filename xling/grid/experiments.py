@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from xling.config import Experiment, experiment_from
+from xling.config import Experiment, Task, experiment_from
 from xling.errors import ConfigError, did_you_mean
 from xling.grid.overrides import Scalar
 
@@ -31,6 +31,16 @@ def _experiment(container: Mapping[str, Any]) -> Experiment:
         raise
 
 
+def checked_task(task: Mapping[str, Any]) -> Task:
+    """The typed task of a composed one, before there are cells; ConfigError as above."""
+    try:
+        typed: Task = msgspec.convert(dict(task), Task)
+        return typed
+    except msgspec.ValidationError as error:
+        report = str(error).replace("`$", "`$.task") if " - at `$" in str(error) else f"{error} - at `$.task`"
+        raise ConfigError(_sentence({"task": task}, report)) from error
+
+
 def _sentence(container: Mapping[str, Any], report: str) -> str:
     match = REPORT.match(report)
     assert match is not None
@@ -47,9 +57,11 @@ def _sentence(container: Mapping[str, Any], report: str) -> str:
     shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
     allowed = _choices(container, path)
     if allowed:
-        return f"{path}={shown} does not fit: allowed are {', '.join(allowed)}.{did_you_mean(str(value), allowed)}"
+        words = ", ".join(allowed)
+        return f"{path}={shown} does not fit: allowed are {words}.{did_you_mean(str(value), allowed)}"
     plain = re.sub(r"^Expected ", "expected ", what.replace("`", ""))
-    return f"{path}={shown} does not fit: {plain}. Type {path}=VALUE."
+    bound = re.search(r">= (\d+)", plain)
+    return f"{path}={shown} does not fit: {plain}. Type {path}={bound[1] if bound else 'VALUE'}."
 
 
 def _at(container: Any, path: str) -> Any:
@@ -70,7 +82,7 @@ def _struct(container: Mapping[str, Any], path: str) -> inspect.StructType | Non
         tag = _at(container, ".".join([*parts[:depth], "name"]))
         options = [t for t in _alternatives(named[part]) if isinstance(t, inspect.StructType)]
         tagged = [t for t in options if t.tag == tag]
-        type_ = (tagged or options or [named[part]])[0]
+        type_ = [*tagged, *options, named[part]][0]
     return type_ if isinstance(type_, inspect.StructType) else None
 
 

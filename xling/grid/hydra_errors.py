@@ -1,14 +1,16 @@
 """Hydra's exceptions as sentences: what was wrong, the value, what is allowed, the override to type."""
 
+import re
 from collections.abc import Iterator
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
-from yaml import YAMLError
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from xling.errors import ConfigError, XlingError, did_you_mean
-from xling.grid.overrides import typed
+from xling.grid.composer import PLAIN_GROUPS
+from xling.grid.overrides import LANGUAGE_GROUPS, typed
 
 BARE_NO = (
     'YAML reads a bare no, off, yes or on as true or false. Quote it in the file, as in source_lang: "no"; '
@@ -32,6 +34,10 @@ def explain(error: BaseException) -> XlingError | None:
         return ConfigError(f"{error}. {BARE_NO}")
     if isinstance(error, ValueError) and "Config group override must be" in str(error):
         return ConfigError(f"{error}. A group takes the name of one of its files, as in judge=gold.")
+    if no_match := re.match(r"Could not override '(.*)'. No match in the defaults list", str(error)):
+        likely = [group for group in (*LANGUAGE_GROUPS, *PLAIN_GROUPS) if no_match[1] in group]
+        hint = f" Did you mean {' or '.join(map(repr, likely))}?" if likely else ""
+        return ConfigError(f"'{no_match[1]}' is a folder of conf/ but no setting.{hint}")
     if isinstance(error, (HydraException, OmegaConfBaseException, YAMLError)):
         return ConfigError(_one_line(str(error) or str(error.__cause__)))
     return None
@@ -57,7 +63,8 @@ def _unknown_option(error: MissingConfigException) -> str:
     if group in ("source_lang", "target_lang"):
         known = f"Known (conf/lang): {', '.join(options)}."
         return f"Unknown language '{option}' for {group}. {known}{did_you_mean(option, options)}"
-    return f"Unknown option '{option}' for {group}. Allowed: {', '.join(options) or 'none'}.{did_you_mean(option, options)}"
+    allowed = ", ".join(options) or "none"
+    return f"Unknown option '{option}' for {group}. Allowed: {allowed}.{did_you_mean(option, options)}"
 
 
 def _unreadable(error: OverrideParseException) -> str:
@@ -76,7 +83,7 @@ def _unknown_key(error: OmegaConfBaseException) -> str:
 
 
 def nearest_key(key: str, known: list[str]) -> str:
-    """A suggestion by likeness, or by the last part of the path (`n` for policy.n), and the key's neighbours."""
+    """A suggestion by likeness or by the path's last part (`n` for policy.n), and the key's neighbours."""
     parent, _, leaf = key.rpartition(".")
     siblings = [path for path in known if path.rpartition(".")[0] == parent]
     suggestion = did_you_mean(key, siblings) or did_you_mean(key, known)
@@ -93,7 +100,7 @@ def _paths(node: DictConfig, with_hydra: bool, prefix: str = "") -> Iterator[str
     for key in node:
         if (key == "hydra" and not prefix) and not with_hydra:
             continue
-        path = f"{prefix}{key}"
+        path = prefix + str(key)
         yield path
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():

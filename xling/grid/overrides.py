@@ -1,4 +1,4 @@
-"""What a command line asks for: Hydra overrides, in Hydra's own grammar, sorted into fixed settings, axes and languages.
+"""What a command line asks for: Hydra overrides, in Hydra's grammar, as fixed settings, axes and languages.
 
     request = parse({"seed": "0,1"}, ["source_lang=de,de+en", "target_lang=glob(*)", "policy.n=8"], options)
     request.fixed      # ["policy.n=8"]
@@ -43,15 +43,16 @@ class Request:
     fixed: tuple[str, ...]
     axes: tuple[Axis, ...]
     languages: Mapping[str, tuple[str | Glob, ...]]
+    command: tuple[str, ...]  # what was typed, without Hydra's own settings
     text: tuple[str, ...]  # what was typed that can change a number, sorted: the grid's identity by name
 
 
 def protected(argument: str) -> str:
-    """A single language as a sweep of one, which Hydra leaves to the sweeper: `de+en` is no option of its groups."""
+    """A single language as a sweep of one, which Hydra leaves to the sweeper: it knows no option `de+en`."""
     key, _, value = argument.partition("=")
     if key not in LANGUAGE_GROUPS or not value:
         return argument
-    override = OverridesParser.create().parse_override(argument)
+    [override] = OverridesParser.create().parse_overrides([argument])
     return f"{key}=choice({value})" if override.value_type == ValueType.ELEMENT else argument
 
 
@@ -78,8 +79,9 @@ def parse(params: Mapping[str, Any], arguments: Sequence[str], options: Options)
                 fixed.append(axis.overrides[0])
             else:
                 axes.append(axis)
-    text = {typed(line) for line in arguments if _changes_numbers(line)}
-    return Request(tuple(fixed), tuple(axes), languages, tuple(sorted(text)))
+    command = tuple(typed(line) for line in arguments)
+    text = sorted({line for line in command if _changes_numbers(line)})
+    return Request(tuple(fixed), tuple(axes), languages, command, tuple(text))
 
 
 def _line(override: Override) -> str:
@@ -156,7 +158,8 @@ def _list_of_languages(key: str, codes: list[str]) -> ConfigError:
         f"{key}={'+'.join(codes)} to pool them into one reward model, or " if key == "source_lang" else ""
     )
     return ConfigError(
-        f"{key}=[{','.join(codes)}] is a list, which is no language. Type {pooled}{key}={','.join(codes)} for a cell each."
+        f"{key}=[{','.join(codes)}] is a list, which is no language. "
+        f"Type {pooled}{key}={','.join(codes)} for a cell each."
     )
 
 
@@ -196,7 +199,8 @@ def _matches(override: Override, glob: Glob, options: Options) -> list[str]:
     names = options(override.key_or_group)
     if not names:
         raise ConfigError(
-            f"'{_line(override)}': glob() chooses among a group's options, and '{override.key_or_group}' is no group."
+            f"'{_line(override)}': glob() chooses among the options of a group, "
+            f"and '{override.key_or_group}' is none."
         )
     if not glob.filter(names):
         raise ConfigError(

@@ -1,0 +1,43 @@
+"""Hydra launcher: all cells as one plan, in worker processes on this machine. See xling/launching.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from xling.grid.compose import Cells
+
+
+class LocalLauncher(Launcher):
+    """`workers` processes (None: one a core), `threads` torch threads each; `catalogue`: where stages are."""
+
+    def __init__(self, workers: Any = None, threads: Any = 1, catalogue: str = "xling.stages") -> None:
+        from xling.launching import whole_number
+
+        self._workers = None if workers is None else whole_number("hydra.launcher.workers", workers)
+        self._threads = whole_number("hydra.launcher.threads", threads)
+        self._catalogue = catalogue
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's protocol; everything comes with the cells."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Hydra's protocol for jobs one by one, which would share nothing."""
+        from xling.errors import ConfigError
+
+        raise ConfigError("hydra/launcher=local takes whole grids: leave hydra/sweeper=xling as it is.")
+
+    def launch_grid(self, cells: Cells) -> Sequence[JobReturn]:
+        """Plan, run, fold into the matrix. Leaves with exit code 1 if a cell failed."""
+        from xling.launching import launch
+
+        code = launch(cells, self._catalogue, self._workers, self._threads)
+        if code:
+            raise SystemExit(code)
+        return []

@@ -1,0 +1,96 @@
+"""From composed cells to a filled matrix: plan, dry run or execution, reduction, tracking. Without Hydra.
+
+`catalogue` is the package that offers `KINDS` (how each kind of stage runs) and, in its module `dag`,
+`cells_from` (experiments to cells): `xling.stages`, or one of no-op stages in tests and benchmarks.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xling.config import Files
+from xling.errors import ConfigError
+from xling.grid.compose import Cells
+from xling.grid.experiments import checked_task, experiments
+from xling.grid.naming import grid_name
+from xling.grid.plan import Plan, make_plan
+from xling.grid.store import Store
+
+
+def task_languages(task: Mapping[str, Any]) -> Sequence[str]:
+    """The languages that a composed task has; for recorded files, those that are in the file."""
+    config = checked_task(task)
+    if not isinstance(config, Files):
+        return config.languages
+    from xling.tasks import files
+
+    return files.languages(config)
+
+
+def whole_number(key: str, value: Any) -> int:
+    """A setting that must be an integer >= 1."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise ConfigError(f"{key}={value} does not fit: expected a whole number >= 1. Type {key}=2.")
+
+
+def plan_of(cells: Cells, catalogue: str) -> Plan:
+    """Decide on every stage of the cells; nothing is run or written."""
+    settings = cells.settings
+    dag = importlib.import_module(f"{catalogue}.dag")
+    stage_cells = dag.cells_from(experiments(cells.cells), controls=_switch("controls", settings["controls"]))
+    return make_plan(
+        stage_cells,
+        Store(Path(str(settings["root"])).expanduser().absolute()),
+        mode=str(settings["mode"]),
+        name=grid_name(cells),
+        command=cells.request.command,
+        left_out=cells.left_out,
+        kinds=importlib.import_module(catalogue).KINDS,
+    )
+
+
+def launch(cells: Cells, catalogue: str, workers: int | None, threads: int) -> int:
+    """Do what the command line asks for. Exit code: 0, 1 if a cell failed, 128 + signal if interrupted."""
+    dry_run = _switch("dry_run", cells.settings["dry_run"])
+    plan = plan_of(cells, catalogue)
+    if dry_run:
+        plan.print(workers=workers or os.cpu_count() or 1)
+        return 0
+    from xling.grid.local import run_local
+
+    print(_intention(plan), file=sys.stderr)
+
+    outcome = run_local(plan, f"{catalogue}:KINDS", workers=workers, threads=threads)
+    if outcome.interrupted:
+        print(f"xling: stopped. The same command goes on; `xling reduce {plan.name}` folds what is there.")
+    else:
+        _fold(plan, cells.settings["tracking"])
+    return outcome.exit_code
+
+
+def _intention(plan: Plan) -> str:
+    """One line before anything runs, and the warnings."""
+    left = len(plan.to_run)
+    folder = plan.store.grid_folder(plan.name)
+    line = f"{plan.name}: {len(plan.cells)} cells, {len(plan.steps)} stages, {left} to run. Results: {folder}"
+    return "\n".join([line, *plan.warnings])
+
+
+def _fold(plan: Plan, tracking: Any) -> None:
+    from xling.analysis.reduce import reduce_grid
+    from xling.report.terminal import print_matrix
+    from xling.report.tracking import track_grid
+
+    matrix = reduce_grid(plan.store.root, plan.name)
+    print_matrix(matrix)
+    track_grid(plan.store.root, plan.name, tracking)
+
+
+def _switch(key: str, value: Any) -> bool:
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise ConfigError(f"{key}={value} does not fit: allowed are true and false. Type {key}=true.")
