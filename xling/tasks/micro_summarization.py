@@ -146,17 +146,27 @@ def quality_by_dimension(
 def _world() -> dict[str, Any]:
     """All tables, with the names that the installed CLDR gives: another CLDR is another world."""
     names = {lang: {slot: list(words.names(lang, slot)) for slot in words.SLOTS} for lang in words.LANGUAGES}
+    plurals = {lang: [words.plural(lang, number) for number in words.NUMBERS] for lang in words.LANGUAGES}
     tables = {
         name: getattr(frames, name)
         for name in ("CUE", "SUBJECT", "DOCUMENT", "SUMMARY", "FILLERS", "ADDITIONS")
     }
-    return {"version": WORLD_VERSION, "names": names, "frames": tables, "cost": gold.COST, "good": gold.GOOD}
+    quality = {"cost": gold.COST, "truth": gold.TRUTH, "good": gold.GOOD}
+    return {
+        "version": WORLD_VERSION,
+        "names": names,
+        "plurals": plurals,
+        "frames": tables,
+        "quality": quality,
+    }
 
 
 def digest(config: Task) -> str:
-    """sha256 of what generates the data: tables, resolved CLDR names, version, seed and every setting."""
+    """sha256 of what generates the data: tables, resolved CLDR names, WORLD_VERSION, `seed`.
+
+    Sizes and shares are not in it: they are in the configuration that a stage's key holds anyway.
+    """
     settings = _settings(config, config.languages[0])
-    fields = {name: getattr(settings, name) for name in settings.__struct_fields__}
-    content = {"world": _world(), "settings": fields}
+    content = {"world": _world(), "seed": settings.seed}
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -104,7 +104,8 @@ def pretraining_texts(seed: int, count: int) -> Iterator[str]:
 
 def world_words() -> list[str]:
     """Every word and name the world can write, correct or not, sorted: what a tokenizer should cover."""
-    found: set[str] = set(NATIVE.values()) | set(CUE.values())
+    found: set[str] = set(NATIVE.values())
+    found.update(part for cue in CUE.values() for part in parts_of(cue))
     for lang in LANGUAGES:
         for table in (SUBJECT, DOCUMENT, SUMMARY, FILLERS, ADDITIONS):
             found.update(part for frame in table[lang] for part in parts_of(frame) if part[0] != "{")

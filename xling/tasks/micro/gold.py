@@ -2,11 +2,12 @@
 
 Seven dimensions in [0, 1] (Seahorse's six, and language), each computed by a rule below, and the overall
 
-    quality = prod_d max(0, 1 - COST[d] * (1 - score_d))
+    quality = attributable ** 3 * prod_d (1 - COST[d] * (1 - score_d)),   d the other six
 
 A correct summary in any frame has exactly 1. Empty text, and text that states nothing, has 0.
-Attribution and the main idea cost most: one false value of five costs half of the quality, a correct summary
-of a side fact four fifths. Any single error costs at least 8 %, so GOOD separates flawless from flawed.
+Attribution and the main idea count most: one false value of five takes half of the quality, a correct summary
+of a side fact four fifths. Any one of the errors in errors.py takes more than 1 - GOOD, a missing full stop
+less, so that GOOD separates flawless from flawed. Upper and lower case are told apart.
 """
 
 from collections.abc import Sequence
@@ -15,15 +16,15 @@ from typing import NamedTuple
 
 from xling.tasks.micro import words
 from xling.tasks.micro.facts import Fact, FactSet
-from xling.tasks.micro.lexicon import Item, bit, read
+from xling.tasks.micro.lexicon import Item, bit, is_slot, is_word, read
 from xling.tasks.micro.shape import Shape, shape_of
 from xling.tasks.micro.words import LANGUAGES
 
-COST = {
+TRUTH = 3  # the power of `attributable`
+COST = {  # of losing a dimension wholly, as a share of quality
     "comprehensible": 1.0,
     "no_repetition": 0.6,
     "grammatical": 0.5,
-    "attributable": 2.5,
     "main_idea": 0.8,
     "concise": 0.6,
     "language": 0.9,
@@ -48,6 +49,7 @@ class Scores(NamedTuple):
     quality: float
 
 
+DIMENSIONS = Scores._fields[:-1]
 NOTHING = Scores(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -91,13 +93,13 @@ def _without_repeats(items: list[Item]) -> tuple[list[Item], int]:
     A repeated phrase: a name said again with the words that came before it, or a word twice in a row.
     """
     keys = [(item.symbol, item.value) for item in items]
-    again = [key in keys[:i] and key[0][0] == "{" for i, key in enumerate(keys)]
-    if not any(again) and not any(a == b and a[0][0].isalnum() for a, b in pairwise(keys)):
+    again = [key in keys[:i] and is_slot(key[0]) for i, key in enumerate(keys)]
+    if not any(again) and not any(a == b and is_word(a[0]) for a, b in pairwise(keys)):
         return items, 0
     dropped: set[int] = set()
     repeats = 0
     for i in range(len(keys)):
-        if i in dropped or not (again[i] or (i and keys[i] == keys[i - 1] and keys[i][0][0].isalnum())):
+        if i in dropped or not (again[i] or (i and keys[i] == keys[i - 1] and is_word(keys[i][0]))):
             continue
         first = keys.index(keys[i])
         dropped |= _phrase_around(keys, first, i)
@@ -145,7 +147,7 @@ def _truth(facts: FactSet, items: Sequence[Item], shape: Shape) -> tuple[float, 
     fact, times the share of the frame's slots it fills.
     """
     aside = {i for positions in shape.asides for i in positions}
-    said = [item for i, item in enumerate(items) if item.symbol[0] == "{" and i not in aside]
+    said = [item for i, item in enumerate(items) if is_slot(item.symbol) and i not in aside]
     if not said:
         return 0.0, 0.0
     told, true = _told(facts, said)
@@ -167,16 +169,16 @@ def assess(facts: FactSet, lang: str, text: str) -> Scores:
     kept, repeats = _without_repeats(items)
     shape = shape_of(tuple(item.symbol for item in kept), present)
     attributable, main_idea = _truth(facts, kept, shape)
-    scores = (
-        shape.comprehensible,
-        max(0.0, 1 - _REPEAT * repeats),
-        max(0.0, 1 - _FAULT * (shape.faults + _misspelt(present, kept))),
-        attributable,
-        main_idea,
-        _BREVITY / (_BREVITY + shape.extra),
-        language,
-    )
-    quality = 1.0
-    for score, cost in zip(scores, COST.values(), strict=True):
-        quality *= max(0.0, 1 - cost * (1 - score))
-    return Scores(*scores, quality if attributable else 0.0)
+    scores = {
+        "comprehensible": shape.comprehensible,
+        "no_repetition": max(0.0, 1 - _REPEAT * repeats),
+        "grammatical": max(0.0, 1 - _FAULT * (shape.faults + _misspelt(present, kept))),
+        "attributable": attributable,
+        "main_idea": main_idea,
+        "concise": _BREVITY / (_BREVITY + shape.extra),
+        "language": language,
+    }
+    quality = attributable**TRUTH
+    for dimension, cost in COST.items():
+        quality *= 1 - cost * (1 - scores[dimension])
+    return Scores(**scores, quality=quality)

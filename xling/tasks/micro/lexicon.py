@@ -10,6 +10,7 @@ from xling.tasks.micro.frames import ADDITIONS, CUE, DOCUMENT, FILLERS, SUBJECT,
 from xling.tasks.micro.words import LANGUAGES
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
+_SLOT_SYMBOLS = frozenset(f"{{{slot}}}" for slot in words.SLOTS)
 
 
 class Form(NamedTuple):
@@ -35,6 +36,16 @@ class Item(NamedTuple):
 def bit(lang: str) -> int:
     """The language's bit in masks."""
     return 1 << LANGUAGES.index(lang)
+
+
+def is_slot(symbol: str) -> bool:
+    """Whether the symbol stands for a name or number."""
+    return symbol in _SLOT_SYMBOLS
+
+
+def is_word(symbol: str) -> bool:
+    """Whether the symbol is a word, not a slot or mark."""
+    return symbol[0].isalnum() or symbol[0] == "_"
 
 
 def _forms_of(lang: str, slot: str) -> list[tuple[str, int, bool]]:
@@ -106,7 +117,7 @@ def read(text: str) -> list[Item]:
             items.append(Item(form.slot, form.value, form.right | form.wrong, joined, form.right))
             at += length
             continue
-        if token.isdigit():
+        if token.isdecimal():
             items.append(Item("{N}", int(token[:9]), 0, token))
         else:
             items.append(Item(token, 0, known.get(token, 0), token))

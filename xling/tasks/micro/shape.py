@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from xling.tasks.micro.frames import ADDITIONS, DOCUMENT, FILLERS, SUBJECT, SUMMARY, chunks_of, parts_of
-from xling.tasks.micro.lexicon import vocabulary
+from xling.tasks.micro.lexicon import is_slot, is_word, vocabulary
 from xling.tasks.micro.words import LANGUAGES
 
 Symbols = tuple[str, ...]
@@ -38,14 +38,6 @@ class _Frame(NamedTuple):
     mask: int  # bits of its symbols in _bits()
 
 
-def _is_slot(symbol: str) -> bool:
-    return symbol[0] == "{"
-
-
-def _is_word(symbol: str) -> bool:
-    return symbol[0].isalnum() or symbol[0] == "_"
-
-
 @cache
 def _bits() -> dict[str, int]:
     symbols = {part for a in LANGUAGES for b in LANGUAGES for frame in _builds(a, b) for part in frame}
@@ -70,7 +62,7 @@ def _builds(head: str, tail: str) -> dict[Symbols, int]:
             c for c in chunks_of(tail, index) if c.tail
         ]
         optional = [i for i, chunk in enumerate(chunks) if chunk.optional]
-        total = sum(_is_slot(part) for chunk in chunks for part in chunk.parts)
+        total = sum(is_slot(part) for chunk in chunks for part in chunk.parts)
         for count in range(len(optional) + 1):
             for dropped in combinations(optional, count):
                 build = tuple(p for i, chunk in enumerate(chunks) if i not in dropped for p in chunk.parts)
@@ -119,8 +111,8 @@ def _without_asides(symbols: Symbols) -> tuple[Symbols, tuple[tuple[int, ...], .
             kept.append(symbols[at])
             at += 1
             continue
-        extra += sum(_is_word(symbol) or _is_slot(symbol) for symbol in phrase)
-        asides.append(tuple(i for i in range(at, at + len(phrase)) if _is_slot(symbols[i])))
+        extra += sum(is_word(symbol) or is_slot(symbol) for symbol in phrase)
+        asides.append(tuple(i for i in range(at, at + len(phrase)) if is_slot(symbols[i])))
         at += len(phrase)
     return tuple(kept), tuple(aside for aside in asides if aside), extra
 
@@ -170,21 +162,56 @@ def _compared(symbols: Symbols, frame: _Frame) -> tuple[float, float, int]:
     surplus = [symbol for symbol, place in zip(symbols, places, strict=True) if place < 0]
     lacking = [frame.symbols[i] for i in set(range(len(frame.symbols))) - set(matched)]
     displaced = len(matched) - _in_order(matched)
-    wrong_words = sum(map(_is_word, surplus)) + sum(map(_is_word, lacking))
-    marks = sum(not _is_word(s) and not _is_slot(s) for s in (*surplus, *lacking))
+    wrong_words = sum(map(is_word, surplus)) + sum(map(is_word, lacking))
+    marks = sum(not is_word(s) and not is_slot(s) for s in (*surplus, *lacking))
     known = vocabulary()
-    unknown = sum(_is_word(s) and s not in known for s in surplus)
+    unknown = sum(is_word(s) and s not in known for s in surplus)
     order = 1 - max(0, displaced - 1) / max(1, len(matched) - 1)
     build = max(0.0, 1 - max(0, wrong_words - 3) / len(symbols)) * (1 - unknown / len(symbols))
-    return order * build, wrong_words + marks / 2 + min(1, displaced), sum(map(_is_slot, surplus))
+    return order * build, wrong_words + marks / 2 + min(1, displaced), sum(map(is_slot, surplus))
+
+
+def _first_sentence(symbols: Symbols) -> int:
+    """Where the first sentence ends: behind the first full stop that follows a word or name."""
+    for i, symbol in enumerate(symbols):
+        if symbol == "." and any(is_word(s) or is_slot(s) for s in symbols[:i]):
+            return i + 1
+    return len(symbols)
+
+
+def _with_more(shape: Shape, symbols: Symbols, end: int) -> Shape:
+    """The first sentence's shape, and what follows it: further statements, each answering for itself."""
+    rest = symbols[end:]
+    known = vocabulary()
+    solid = sum(is_word(s) or is_slot(s) for s in rest)
+    unknown = sum(is_word(s) and s not in known for s in rest)
+    names: list[list[int]] = [[]]
+    for i, symbol in enumerate(rest, end):
+        if is_slot(symbol):
+            names[-1].append(i)
+        elif symbol == ".":
+            names.append([])
+    return Shape(
+        shape.comprehensible * (1 - unknown / len(symbols)),
+        shape.faults + (0 if solid else len(rest) / 2),
+        shape.extra + solid,
+        (*shape.asides, *(tuple(found) for found in names if found)),
+        shape.needed,
+    )
 
 
 @lru_cache(maxsize=100_000)
 def shape_of(symbols: Symbols, langs: tuple[str, ...]) -> Shape:
-    """Compare with the frames of all languages exactly, then with those of `langs` for the nearest."""
+    """Compare with the frames of all languages exactly, then with those of `langs` for the nearest.
+
+    One sentence is asked for; whatever follows the first is superfluous.
+    """
     needed = _exact().get(symbols)
     if needed is not None:
         return Shape(1.0, 0.0, 0, (), needed)
+    end = _first_sentence(symbols)
+    if end < len(symbols):
+        return _with_more(shape_of(symbols[:end], langs), symbols, end)
     core, asides, extra = _without_asides(symbols)
     needed = _exact().get(core)
     if needed is not None:
