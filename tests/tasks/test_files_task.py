@@ -86,8 +86,9 @@ def test_bad_rows_stop_everything_and_are_listed(tmp_path: Path) -> None:
         *[False] * 4,
     ]
     assert "and 3 more" in text
-    with pytest.raises(DataError, match="13 bad rows"):
-        files.load(settings, "de")
+    for use in (files.languages, lambda config: files.load(config, "de")):
+        with pytest.raises(DataError, match="13 bad rows"):
+            use(settings)
 
 
 def test_unknown_languages_are_named_with_their_lines(tmp_path: Path) -> None:

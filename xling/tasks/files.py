@@ -115,12 +115,8 @@ def check_sources(config: Files, summary: Summary, langs: Sequence[str]) -> None
 
 
 def languages(config: Files) -> tuple[str, ...]:
-    """Languages with prompts to compare: those of task.languages, or all that the file has."""
-    rows = _rows(config)
-    found = [
-        lang for lang in config.languages or sorted(rows.languages) if _compared(_prompts(config, rows, lang))
-    ]
-    return tuple(found)
+    """Languages with prompts to compare, of task.languages or of the whole file. Raises what `check` raises."""
+    return tuple(lang for lang, summary in check(config).languages.items() if summary.prompts)
 
 
 def load(config: Files, lang: str, expected: str | None = None) -> Recorded:
