@@ -115,7 +115,7 @@ def check_sources(config: Files, summary: Summary, langs: Sequence[str]) -> None
 
 
 def languages(config: Files) -> tuple[str, ...]:
-    """Languages with prompts to compare, of task.languages or of the whole file. Raises what `check` raises."""
+    """Languages with prompts to compare, of task.languages or the whole file. Raises what `check` raises."""
     return tuple(lang for lang, summary in check(config).languages.items() if summary.prompts)
 
 
