@@ -25,9 +25,7 @@ SIMULATED = "simulated"  # the `system` of every rated response
 
 def _settings(config: Task, lang: str) -> MicroSummarization:
     if not isinstance(config, MicroSummarization):
-        raise ConfigError(
-            f"{type(config).__name__} is no micro_summarization task: type task=micro_summarization."
-        )
+        raise ConfigError(f"{type(config).__name__} is no micro_summarization task: type task=micro_summarization.")
     if lang not in words.LANGUAGES or lang not in config.languages:
         known = ", ".join(sorted(set(words.LANGUAGES) & set(config.languages)))
         raise ConfigError(
@@ -147,10 +145,7 @@ def _world() -> dict[str, Any]:
     """All tables, with the names that the installed CLDR gives: another CLDR is another world."""
     names = {lang: {slot: list(words.names(lang, slot)) for slot in words.SLOTS} for lang in words.LANGUAGES}
     plurals = {lang: [words.plural(lang, number) for number in words.NUMBERS] for lang in words.LANGUAGES}
-    tables = {
-        name: getattr(frames, name)
-        for name in ("CUE", "SUBJECT", "DOCUMENT", "SUMMARY", "FILLERS", "ADDITIONS")
-    }
+    tables = {name: getattr(frames, name) for name in ("CUE", "SUBJECT", "DOCUMENT", "SUMMARY", "FILLERS", "ADDITIONS")}
     quality = {"cost": gold.COST, "truth": gold.TRUTH, "good": gold.GOOD}
     return {
         "version": WORLD_VERSION,

@@ -45,8 +45,7 @@ def _translated_document(facts: FactSet, rng: random.Random) -> str:
     """A document in two languages, in the same frames."""
     frames = rng.getrandbits(32)
     return "\n".join(
-        f"{NATIVE[lang]}: {render.document(facts, lang, random.Random(frames))}"
-        for lang in rng.sample(LANGUAGES, 2)
+        f"{NATIVE[lang]}: {render.document(facts, lang, random.Random(frames))}" for lang in rng.sample(LANGUAGES, 2)
     )
 
 

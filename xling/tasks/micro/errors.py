@@ -78,17 +78,15 @@ def _language(draft: Draft, rng: random.Random) -> Draft:
     """Another language: wholly, from or up to the middle, or in the names."""
     other = rng.choice([lang for lang in words.LANGUAGES if lang != draft.lang])
     kind = rng.choice(("whole", "tail", "head", "names"))
-    if kind == "names" and not _would_be_misspelt(draft, other):
-        return draft._replace(names=other)
     own, foreign = draft.chunks, chunks_of(other, draft.frame)
+    if _would_be_misspelt(draft, other):
+        return draft._replace(chunks=foreign)
+    if kind == "names":
+        return draft._replace(names=other)
     if kind == "tail":
-        return draft._replace(
-            chunks=tuple(c for c in own if not c.tail) + tuple(c for c in foreign if c.tail)
-        )
+        return draft._replace(chunks=tuple(c for c in own if not c.tail) + tuple(c for c in foreign if c.tail))
     if kind == "head":
-        return draft._replace(
-            chunks=tuple(c for c in foreign if not c.tail) + tuple(c for c in own if c.tail)
-        )
+        return draft._replace(chunks=tuple(c for c in foreign if not c.tail) + tuple(c for c in own if c.tail))
     return draft._replace(chunks=foreign)
 
 
@@ -215,9 +213,7 @@ def spoilt_summary(facts: FactSet, lang: str, kinds: Sequence[str], rng: random.
     for kind, spoil in _SPOIL.items():
         if kind in kinds:
             draft = spoil(draft, rng)
-    filled = [
-        word for chunk in draft.chunks for word in fill(chunk.parts, draft.names or chunk.lang, draft.fact)
-    ]
+    filled = [word for chunk in draft.chunks for word in fill(chunk.parts, draft.names or chunk.lang, draft.fact)]
     return text_of(filled)
 
 

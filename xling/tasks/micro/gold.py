@@ -63,21 +63,24 @@ def _present_languages(lang: str, items: Sequence[Item], share: float) -> tuple[
     """The target, and the other language that most words are in if some are not the target's."""
     if share == 1.0:
         return (lang,)
-    votes = {other: sum(1 for i in items if i.langs & bit(other)) for other in LANGUAGES if other != lang}
+    foreign = [item.langs for item in items if not item.langs & bit(lang)]
+    votes = {other: sum(1 for langs in foreign if langs & bit(other)) for other in LANGUAGES if other != lang}
     return (lang, max(votes, key=lambda other: (votes[other], other)))
 
 
 def _misspelt(present: Sequence[str], items: Sequence[Item]) -> int:
-    """Names in a form that is wrong in the languages present: article, plural beside its number."""
+    """Names in a form that is wrong where they stand: article, plural beside its number.
+
+    In a text of one language its own forms count, in a mixed one those of any language.
+    """
+    possible = present if len(present) == 1 else LANGUAGES
     wrong = 0
     for i, item in enumerate(items):
-        spoken = [o for o in present if item.langs & bit(o)] or [o for o in LANGUAGES if item.langs & bit(o)]
+        spoken = [other for other in possible if item.langs & bit(other)]
         if item.symbol == "{T}":
             wrong += not any(item.right & bit(o) for o in spoken)
         elif item.symbol == "{U}":
-            numbers = [
-                items[j].value for j in (i - 1, i + 1) if 0 <= j < len(items) and items[j].symbol == "{N}"
-            ]
+            numbers = [items[j].value for j in (i - 1, i + 1) if 0 <= j < len(items) and items[j].symbol == "{N}"]
             if numbers:
                 wrong += not any(_agrees(o, item, numbers[0]) for o in spoken)
     return wrong
@@ -110,9 +113,7 @@ def _without_repeats(items: list[Item]) -> tuple[list[Item], int]:
 def _phrase_around(keys: list[tuple[str, int]], first: int, second: int) -> set[int]:
     """Positions of the phrase around `second` that also stands around `first`, the final mark left alone."""
     start = 0
-    while (
-        first > start and second - start - 1 > first and keys[first - start - 1] == keys[second - start - 1]
-    ):
+    while first > start and second - start - 1 > first and keys[first - start - 1] == keys[second - start - 1]:
         start += 1
     end = 0
     while (
@@ -131,10 +132,7 @@ def _matches(fact: Fact, said: Sequence[Item]) -> int:
 def _told(facts: FactSet, said: Sequence[Item]) -> tuple[int, int]:
     """(index of the fact that most of these names belong to, how many do). The topic decides a draw."""
     topics = {item.value for item in said if item.symbol == "{T}"}
-    ranked = [
-        (_matches(fact, said), fact.topic in topics, i == facts.main, -i)
-        for i, fact in enumerate(facts.facts)
-    ]
+    ranked = [(_matches(fact, said), fact.topic in topics, i == facts.main, -i) for i, fact in enumerate(facts.facts)]
     best = max(ranked)
     return -best[3], best[0]
 

@@ -56,9 +56,7 @@ def _forms_of(lang: str, slot: str) -> list[tuple[str, int, bool]]:
     if slot == "U":
         sample = (13, 14, 21, 23)
         agreeing = [(words.unit(lang, i, n), i, True) for i in indices for n in sample]
-        return agreeing + [
-            (f, i, True) for i in indices for n in sample for f in words.wrong_units(lang, i, n)
-        ]
+        return agreeing + [(f, i, True) for i in indices for n in sample for f in words.wrong_units(lang, i, n)]
     forms = [(words.name(lang, slot, i), i, True) for i in indices]
     if slot == "T":
         forms += [(form, i, False) for i in indices for form in words.wrong_topics(lang, i)]
@@ -85,9 +83,7 @@ def vocabulary() -> dict[str, int]:
     """Word of the frames -> mask of its languages."""
     masks: dict[str, int] = {}
     for lang in LANGUAGES:
-        frames = [
-            frame for table in (SUBJECT, DOCUMENT, SUMMARY, FILLERS, ADDITIONS) for frame in table[lang]
-        ]
+        frames = [frame for table in (SUBJECT, DOCUMENT, SUMMARY, FILLERS, ADDITIONS) for frame in table[lang]]
         for word in {part for frame in [*frames, CUE[lang]] for part in parts_of(frame) if part[0].isalpha()}:
             masks[word] = masks.get(word, 0) | bit(lang)
     return masks

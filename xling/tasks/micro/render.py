@@ -35,8 +35,7 @@ def document_lines(facts: FactSet, langs: Sequence[str], rng: random.Random) -> 
     main = facts.facts[facts.main]
     *body, first = langs
     lines = [
-        sentence(DOCUMENT[lang][frame], lang, fact)
-        for lang, frame, fact in zip(body, frames, facts.facts, strict=True)
+        sentence(DOCUMENT[lang][frame], lang, fact) for lang, frame, fact in zip(body, frames, facts.facts, strict=True)
     ]
     subject = sentence(rng.choice(SUBJECT[first]), first, main)
     return [*lines, subject] if subject_last else [subject, *lines]

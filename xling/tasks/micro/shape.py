@@ -58,9 +58,7 @@ def _builds(head: str, tail: str) -> dict[Symbols, int]:
     with or without their optional phrases; within one language document and subject sentences too."""
     needed: dict[Symbols, int] = {}
     for index in range(len(SUMMARY[head])):
-        chunks = [c for c in chunks_of(head, index) if not c.tail] + [
-            c for c in chunks_of(tail, index) if c.tail
-        ]
+        chunks = [c for c in chunks_of(head, index) if not c.tail] + [c for c in chunks_of(tail, index) if c.tail]
         optional = [i for i, chunk in enumerate(chunks) if chunk.optional]
         total = sum(is_slot(part) for chunk in chunks for part in chunk.parts)
         for count in range(len(optional) + 1):

@@ -1,0 +1,186 @@
+"""task=micro_summarization: sizes, splits, simulated feedback, what length gives away."""
+
+import inspect
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from omegaconf import OmegaConf
+
+from xling.config import Files, MicroSummarization, Task
+from xling.errors import ConfigError
+from xling.tasks import micro_summarization as task
+from xling.tasks.micro import words
+from xling.tasks.micro.gold import DIMENSIONS, GOOD
+from xling.tasks.micro.words import LANGUAGES
+from xling.tasks.records import Split, TaskModule
+
+SMALL = MicroSummarization(languages=LANGUAGES, demonstrations=60, ratings=50, pairs=40, validation=20, test_prompts=30)
+MIDDLE = MicroSummarization(languages=LANGUAGES, ratings=1500, pairs=400)
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+USES = (task.demonstrations, task.ratings, task.pairs, task.prompts)
+
+
+def groups(items: list[object]) -> list[str]:
+    return [getattr(item, "prompt", item).group for item in items]
+
+
+def test_the_module_offers_what_a_task_offers() -> None:
+    for name, function in inspect.getmembers(TaskModule, inspect.isfunction):
+        if not name.startswith("_"):
+            asked = list(inspect.signature(function).parameters)[1:]
+            assert list(inspect.signature(getattr(task, name)).parameters) == asked
+
+
+def test_the_preset_is_the_default() -> None:
+    path = Path(__file__).parents[2] / "conf/task/micro_summarization.yaml"
+    preset = OmegaConf.to_container(OmegaConf.load(path))
+    assert msgspec.convert(preset, Task) == MicroSummarization(languages=LANGUAGES)
+
+
+def test_sizes_are_the_settings() -> None:
+    assert [len(use(SMALL, "tr", "train")) for use in USES] == [60, 50, 40, 60]
+    for use in USES:
+        assert [len(use(SMALL, "tr", split)) for split in SPLITS[1:]] == [20, 30]
+
+
+def test_the_same_seed_gives_the_same_data_and_another_seed_other_data() -> None:
+    other = msgspec.structs.replace(SMALL, seed=1)
+    for use in USES:
+        assert use(SMALL, "vi", "train") == use(SMALL, "vi", "train")
+        assert use(SMALL, "vi", "train") != use(other, "vi", "train")
+
+
+def test_larger_sizes_begin_with_the_smaller() -> None:
+    larger = msgspec.structs.replace(SMALL, demonstrations=80, ratings=70, pairs=60, test_prompts=50)
+    for use in USES:
+        small = use(SMALL, "de", "train")
+        assert use(larger, "de", "train")[: len(small)] == small
+
+
+def test_prompts_are_parallel_and_nothing_else_has_their_group() -> None:
+    asked = {lang: task.prompts(SMALL, lang, "test") for lang in LANGUAGES}
+    assert len({tuple(p.id for p in found) for found in asked.values()}) == 1
+    assert len({found[0].text for found in asked.values()}) == len(LANGUAGES)
+    seen: set[str] = set()
+    for use in USES:
+        for split in SPLITS:
+            found = set(groups(use(SMALL, "es", split)))
+            assert not found & seen
+            seen |= found
+
+
+def test_no_text_of_training_is_asked_in_the_test() -> None:
+    for lang in LANGUAGES:
+        trained = {i.prompt.text for use in USES[:3] for i in use(SMALL, lang, "train")}
+        assert not trained & {p.text for split in SPLITS[1:] for p in task.prompts(SMALL, lang, split)}
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_labels_are_balanced_and_follow_gold_but_for_the_noise(lang: str) -> None:
+    rated = task.ratings(MIDDLE, lang, "train")
+    assert {item.label for item in rated} == {0.0, 1.0}
+    assert {item.system for item in rated} == {"simulated"}
+    assert 0.45 < statistics.mean(item.label for item in rated) < 0.55
+    gold = task.quality(MIDDLE, [item.prompt for item in rated], [[item.response] for item in rated])
+    flipped = [(row[0] >= GOOD) != bool(item.label) for row, item in zip(gold, rated, strict=True)]
+    assert abs(statistics.mean(flipped) - MIDDLE.label_noise) < 0.03
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_pairs_are_never_equal_and_follow_gold_but_for_the_noise(lang: str) -> None:
+    found = task.pairs(MIDDLE, lang, "train")
+    gold = task.quality(MIDDLE, [p.prompt for p in found], [[p.chosen, p.rejected] for p in found])
+    assert all(chosen != rejected for chosen, rejected in gold)
+    flipped = statistics.mean(chosen < rejected for chosen, rejected in gold)
+    assert abs(flipped - MIDDLE.label_noise) < 0.05
+
+
+def test_without_noise_the_labels_are_the_gold_s() -> None:
+    clean = msgspec.structs.replace(SMALL, label_noise=0.0)
+    rated = task.ratings(clean, "ru", "validation")
+    gold = task.quality(clean, [item.prompt for item in rated], [[item.response] for item in rated])
+    assert [row[0] >= GOOD for row in gold] == [bool(item.label) for item in rated]
+
+
+def test_demonstrations_carry_errors_at_the_stated_rate() -> None:
+    config = msgspec.structs.replace(MIDDLE, demonstrations=1500)
+    shown = task.demonstrations(config, "es", "train")
+    gold = task.quality(config, [d.prompt for d in shown], [[d.response] for d in shown])
+    assert abs(statistics.mean(row[0] < GOOD for row in gold) - config.demonstration_error) < 0.04
+    clean = msgspec.structs.replace(SMALL, demonstration_error=0.0)
+    shown = task.demonstrations(clean, "es", "train")
+    assert task.quality(clean, [d.prompt for d in shown], [[d.response] for d in shown]) == [[1.0]] * 60
+
+
+def words_in(text: str) -> int:
+    return len(text.split())
+
+
+def accuracy_of_best_threshold(lengths: list[int], good: list[bool]) -> float:
+    """The better side of the best threshold, on the very data it is fitted to."""
+    found = []
+    for threshold in sorted(set(lengths)):
+        right = statistics.mean((length >= threshold) == y for length, y in zip(lengths, good, strict=True))
+        found += [right, 1 - right]
+    return max(found)
+
+
+@pytest.mark.parametrize("measure", [words_in, len])
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_length_does_not_tell_a_bad_summary(lang: str, measure: Callable[[str], int]) -> None:
+    rated = task.ratings(MIDDLE, lang, "train")
+    gold = task.quality(MIDDLE, [item.prompt for item in rated], [[item.response] for item in rated])
+    good = [item.response for item, row in zip(rated, gold, strict=True) if row[0] >= GOOD]
+    bad = [item.response for item, row in zip(rated, gold, strict=True) if row[0] < GOOD]
+    size = min(len(good), len(bad))
+    lengths = [measure(text) for text in (*good[:size], *bad[:size])]
+    assert accuracy_of_best_threshold(lengths, [True] * size + [False] * size) < 0.65
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_neither_the_longest_nor_the_shortest_of_eight_wins(lang: str) -> None:
+    rated = task.ratings(MIDDLE, lang, "train")
+    gold = task.quality(MIDDLE, [item.prompt for item in rated], [[item.response] for item in rated])
+    scored = [(len(item.response), row[0]) for item, row in zip(rated, gold, strict=True)]
+    for choose in (min, max):
+        wins = []
+        for start in range(0, len(scored) - 8, 9):
+            _, picked = choose(scored[start : start + 8], key=lambda pair: pair[0])
+            other = scored[start + 8][1]
+            wins.append(0.5 if picked == other else float(picked > other))
+        assert statistics.mean(wins) < 0.6
+
+
+def test_quality_by_dimension_goes_with_quality() -> None:
+    asked = task.prompts(SMALL, "de", "test")[:3]
+    responses = [["Kurz gesagt: ein Fest.", ""], [asked[1].text.split("\n")[0]], []]
+    scores = task.quality_by_dimension(SMALL, asked, responses)
+    assert [[s.quality for s in row] for row in scores] == task.quality(SMALL, asked, responses)
+    assert scores[0][0]._fields == (*DIMENSIONS, "quality")
+    assert [len(row) for row in scores] == [2, 1, 0]
+
+
+def test_the_digest_is_of_the_world_and_the_seed() -> None:
+    assert task.digest(SMALL) == task.digest(MIDDLE)
+    assert task.digest(SMALL) != task.digest(msgspec.structs.replace(SMALL, seed=1))
+    assert len(task.digest(SMALL)) == 64
+
+
+def test_a_language_that_the_task_lacks_is_an_error_that_says_what_it_has() -> None:
+    with pytest.raises(ConfigError, match=r"no language 'fr', it has de, en, es, ru, tr, vi"):
+        task.prompts(SMALL, "fr", "test")
+    two = msgspec.structs.replace(SMALL, languages=("en", "tr"))
+    with pytest.raises(ConfigError, match=r"no language 'de', it has en, tr"):
+        task.ratings(two, "de", "train")
+
+
+def test_settings_of_another_task_are_refused() -> None:
+    with pytest.raises(ConfigError, match="type task=micro_summarization"):
+        task.prompts(Files(path="x.jsonl", languages=("de",)), "de", "test")
+
+
+def test_all_tabled_languages_are_there() -> None:
+    assert set(words.LANGUAGES) == {"de", "en", "es", "ru", "tr", "vi"}
