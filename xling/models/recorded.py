@@ -107,9 +107,7 @@ def _blocks(recorded: Recorded, backbone: Trained, embed: Path | None, systems: 
 def _embeddings(recorded: Recorded, embed: Path | None) -> tuple[Array, Array]:
     """Aligned (rows, d) vectors of documents and responses from the language's embed folder."""
     if embed is None:
-        raise ConfigError(
-            f"Scoring {recorded.lang} with a sentence encoder needs its embed stage as a parent."
-        )
+        raise ConfigError(f"Scoring {recorded.lang} with a sentence encoder needs its embed stage as a parent.")
     per_prompt = [len(responses) for responses in recorded.responses]
     return np.repeat(np.load(embed / "documents.npy"), per_prompt, axis=0), np.load(embed / "responses.npy")
 
@@ -183,10 +181,7 @@ def _untrained(recorded: Recorded, backbone: Untrained, embed: Path | None, seed
         return np.array([rating for _, _, _, rating in recorded.flat()])
     if backbone.score == "random":
         return np.array(
-            [
-                _generator(seed, "random", recorded.lang, p.id, system).random()
-                for p, system, _, _ in recorded.flat()
-            ]
+            [_generator(seed, "random", recorded.lang, p.id, system).random() for p, system, _, _ in recorded.flat()]
         )
     raise ConfigError(
         f"rm_backbone={backbone.score} needs a language model and policy=recorded has none. "
@@ -201,7 +196,8 @@ def write_agreement(recorded: Recorded, score: Path, out: Path) -> None:
     """Write pairs.json and spearman.json from a score folder's pool.npy.
 
     pairs.json: for each two responses to a prompt whose ratings differ, 1 if the reward orders them as people
-    did, 0.5 if it ties them, 0 if not. With two systems a prompt the win rate is 25 + 50 x their mean.
+    did, 0.5 if it ties them, 0 if not. With two systems a prompt and no ties the win rate is 25 + 50 x their
+    mean: its floor is 25, its ceiling 75.
     spearman.json: rank correlation of reward and rating over all n responses; null for a constant reward.
     """
     table = np.load(score / "pool.npy")
