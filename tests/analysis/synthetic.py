@@ -1,0 +1,200 @@
+"""Small grids with made-up records in the exact formats of the stages, published through the real store.
+
+grid = SyntheticGrid(tmp_path)
+grid.cell("de", "en", wins=[1.0, 0.5, 0.0, 1.0])
+grid.write()
+matrix = reduce_grid(tmp_path, grid.name)
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xling.grid.host import this_process
+from xling.grid.plan import make_plan
+from xling.grid.records import Failure, Run, Sheet
+from xling.grid.stage import Cell, Stage
+from xling.grid.store import Store
+
+AXES = {"task": "toy", "policy": "micro", "rm_backbone": "same_as_policy", "optimizer": "best_of_n", "judge": "gold"}
+N_SAMPLES = 4
+
+
+class SyntheticGrid:
+    """Collects cells, publishes their stages, writes plan.json."""
+
+    def __init__(self, root: Path, name: str = "toy") -> None:
+        self.root, self.name, self.store = root, name, Store(root)
+        self.cells: list[Cell] = []
+        self.left_out: list[Mapping[str, Any]] = []
+        self._published: set[str] = set()
+        self._base = Stage.make("base", 1, "base", {}, {})
+
+    def stages(self, source: str, target: str, seed: int, axes: Mapping[str, Any]) -> dict[str, Stage]:
+        """The stages of a cell by role, as the real DAG shares them."""
+        data_seed = {"task.seed": axes.get("task.seed", 0)}
+        spec = {"seed": seed, **data_seed}
+
+        def sft(lang: str) -> Stage:
+            return Stage.make("sft", 1, f"sft[{lang}]", {"lang": lang, **spec}, {"base": self._base})
+
+        pool = Stage.make("pool", 1, f"pool[{target}]", spec, {"sft": sft(target)})
+        baseline = Stage.make("baseline", 1, f"baseline[{target}]", spec, {"sft": sft(target)})
+        rm = {key: value for key, value in axes.items() if key.startswith("rm_backbone")}
+        reward = Stage.make("reward", 1, f"reward[{source}]", {**rm, **spec, "lang": source}, {"sft": sft(source)})
+        both = {"pool": pool, "baseline": baseline}
+        score = Stage.make("score", 1, f"score[{source}, {target}]", {}, {"reward": reward, **both})
+        verdict = Stage.make("gold", 1, f"gold[{target}]", {}, both)
+        rest = {key: value for key, value in axes.items() if key not in (*AXES, "task.seed")}
+        label = f"judge[{source}, {target}]"
+        judge = Stage.make("judge", 1, label, rest, {"score": score, "verdict": verdict, **both})
+        return {"sft": sft(source), "reward": reward, "score": score, "gold": verdict, "judge": judge, **both}
+
+    def cell(
+        self,
+        source: str,
+        target: str,
+        wins: Sequence[float] | None = None,
+        *,
+        groups: Sequence[str] | None = None,
+        datasets: Sequence[str] | None = None,
+        prompts: Sequence[str] | None = None,
+        seed: int | None = 0,
+        heldout: Mapping[str, Any] | None = None,
+        curve: np.ndarray | None = None,
+        pool: np.ndarray | None = None,
+        baseline: np.ndarray | None = None,
+        pairs: Mapping[str, Any] | None = None,
+        rho: float | None = None,
+        in_language: Sequence[bool] | None = None,
+        length: float = 7.0,
+        fails: str = "",
+        **axes: Any,
+    ) -> dict[str, Stage]:
+        """Add a cell. Without `wins` its judge stage is not there; `fails` names the kind of stage that failed."""
+        all_axes = {**AXES, "source_lang": source, "target_lang": target, **axes}
+        stages = self.stages(source, target, seed or 0, all_axes)
+        if seed is not None:
+            all_axes["seed"] = seed
+        self.cells.append(Cell(all_axes, stages["judge"]))
+        if fails:
+            self.fail(stages[fails])
+        if wins is None:
+            return stages
+        n = len(wins)
+        items = {
+            "prompt": list(prompts or (f"p{i}" for i in range(n))),
+            "group": list(groups or (f"g{i}" for i in range(n))),
+            "dataset": list(datasets or [""] * n),
+            "index": [0] * n,
+            "win": [float(win) for win in wins],
+            "in_language": list(in_language or [True] * n),
+            "length": [length] * n,
+            "reward": [0.0] * n,
+            "quality": [1.0] * n,
+            "baseline_quality": [0.5] * n,
+        }
+        flat = np.repeat(np.array(items["win"])[:, None], N_SAMPLES, axis=1)
+        files = {
+            "items.json": items,
+            "curve.npy": flat if curve is None else curve,
+            "summary.json": {"n_samples": N_SAMPLES, "kl_bound": float(np.log(N_SAMPLES) - 1 + 1 / N_SAMPLES)},
+        }
+        if pairs is not None:
+            files |= {"pairs.json": pairs, "spearman.json": {"rho": rho, "n": n}}
+        scores = np.zeros((n, N_SAMPLES))
+        qualities = {
+            "pool.npy": scores + np.arange(N_SAMPLES) if pool is None else pool,
+            "baseline.npy": np.ones((n, 2)) if baseline is None else baseline,
+        }
+        self.publish(stages["gold"], qualities)
+        score = {"pool.npy": scores, "baseline.npy": np.zeros((n, 2))}
+        self.publish(stages["score"], score if heldout is None else {**score, "heldout.json": heldout})
+        self.publish(stages["judge"], files)
+        return stages
+
+    def publish(self, stage: Stage, files: Mapping[str, Any]) -> None:
+        """A finished result; arrays become .npy, the rest JSON."""
+        if stage.key in self._published:
+            return
+        self._published.add(stage.key)
+        folder = self.store.begin(stage.kind, stage.key, this_process())
+        for name, content in files.items():
+            (folder / name).write_bytes(_encode(content))
+        run = Run(1.0, 1.0, "2026-01-01T00:00:00+00:00", 1, this_process(), 1, "cpu", "abc", {})
+        self.store.publish(Sheet.of(stage), stage.key, folder, run)
+
+    def fail(self, stage: Stage, last: str = "ValueError: loss is nan") -> None:
+        failure = Failure(stage.label, 1, last, "", "", "2026-01-01T00:00:00+00:00", "here")
+        self.store.record_failure(stage.kind, stage.key, failure)
+
+    def write(self) -> "SyntheticGrid":
+        """plan.json, by the real planner."""
+        plan = make_plan(self.cells, self.store, name=self.name, command=["x=y"], left_out=self.left_out)
+        plan.write()
+        return self
+
+
+def _encode(content: Any) -> bytes:
+    if isinstance(content, np.ndarray):
+        buffer = io.BytesIO()
+        np.save(buffer, content)
+        return buffer.getvalue()
+    if isinstance(content, bytes):
+        return content
+    return (json.dumps(content, sort_keys=True) + "\n").encode()
+
+
+LANGUAGES = ("de", "en", "es", "ru", "tr", "vi")
+
+
+def realistic(
+    root: Path,
+    languages: Sequence[str] = LANGUAGES,
+    prompts: int = 200,
+    seeds: Sequence[int] = (0,),
+    controls: bool = True,
+    name: str = "toy",
+) -> SyntheticGrid:
+    """A grid that looks like a real one: shared prompts, correlated cells, controls, held-out scores. Seeded."""
+    grid = SyntheticGrid(root, name)
+    for seed in seeds:
+        for column, target in enumerate(languages):
+            random = np.random.default_rng([seed, column])
+            ease = random.normal(0, 0.5, prompts)
+            kwargs = {"groups": [f"fact{i}" for i in range(prompts)], "seed": seed}
+            kwargs["prompts"] = [f"{target}-{i}" for i in range(prompts)]
+            label = random.random(120) < 0.45
+            length = random.normal(8, 2, 120) + label
+
+            def made(skill: float, random=random, ease=ease) -> np.ndarray:
+                return np.clip(np.round((random.normal(skill, 0.45, prompts) + ease + 0.5) * 4) / 4, 0, 1)
+
+            def heldout(skill: float, random=random, label=label, length=length) -> dict[str, Any]:
+                score = random.normal(0, 1, 120) + skill * (2 * label - 1)
+                rule = {"threshold": 8.0, "longer_is_better": True}
+                return {
+                    "group": [f"d{i // 2}" for i in range(120)],
+                    "score": [float(x) for x in score],
+                    "label": [int(x) for x in label],
+                    "length": [float(x) for x in length],
+                    "length_rule": rule,
+                }
+
+            for row, source in enumerate(languages):
+                skill = 0.12 if row == column else 0.07 - 0.012 * abs(row - column)
+                wins = made(skill)
+                steps = np.linspace(0, 1, N_SAMPLES)
+                curve = 0.48 * (1 - steps) + wins[:, None] * steps
+                grid.cell(source, target, wins, heldout=heldout(6 * skill), curve=curve, **kwargs)
+                if controls:
+                    for k in range(1, 6):
+                        grid.cell(source, target, made(-0.06), rm_backbone=f"shuffled_{k}", **kwargs)
+            if controls:
+                for control, skill in (("random", 0.0), ("length", -0.3), ("gold", 0.4), ("likelihood_sft", 0.02)):
+                    grid.cell("-", target, made(skill), heldout=heldout(skill), rm_backbone=control, **kwargs)
+    return grid

@@ -1,0 +1,276 @@
+"""A column's records become entries: estimates, ties for the best source, bands, references, accuracy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from msgspec.structs import replace
+
+from xling.analysis import accuracy
+from xling.analysis.column import (
+    Column,
+    Quantities,
+    Seeds,
+    arrange,
+    contrast,
+    pairwise,
+    read_bounds,
+    samples,
+)
+from xling.analysis.intervals import Clusters, Difference, Estimate, Sample, fold, judged
+from xling.analysis.matrix import NO_SOURCE, Accuracy, Band, Baseline, Bounds, Curve, Entry, Mean
+from xling.analysis.plan import PlannedEntry, Results
+from xling.analysis.records import Heldout, finite, read_heldout
+from xling.errors import StoreError
+
+PanelKey = tuple[tuple[str, str], ...]  # rm_backbone and its settings
+
+
+def panel_key(axes: dict[str, str]) -> PanelKey:
+    """What tells the panels of one block apart: the reward model and its settings."""
+    return tuple((axis, value) for axis, value in axes.items() if axis.split(".")[0] == "rm_backbone")
+
+
+def belongs(control: PanelKey, panel: PanelKey) -> bool:
+    """A control stands beside every panel whose reward-model settings it does not contradict."""
+    settings = dict(panel)
+    return all(
+        axis == "rm_backbone" or value in ("", NO_SOURCE) or settings.get(axis, value) == value
+        for axis, value in control
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The entries of a column by what they are for; numbers are places in the column."""
+
+    panels: dict[PanelKey, list[int]]
+    bands: dict[int, list[int]]  # an entry -> the same reward model on permuted labels
+    references: list[int]  # without a source: random, length, likelihood, gold
+
+
+def group(entries: Sequence[PlannedEntry]) -> Groups:
+    """Sort a column's entries into panels, shuffled bands and references."""
+    panels: dict[PanelKey, list[int]] = {}
+    shuffled, references = [], []
+    for number, entry in enumerate(entries):
+        if entry.axes["source_lang"] == NO_SOURCE:
+            references.append(number)
+        elif entry.axes["rm_backbone"].startswith("shuffled_"):
+            shuffled.append(number)
+        else:
+            panels.setdefault(panel_key(entry.axes), []).append(number)
+    bands: dict[int, list[int]] = {}
+    for key, members in panels.items():
+        for member in members:
+            source = entries[member].axes["source_lang"]
+            band = [
+                number
+                for number in shuffled
+                if entries[number].axes["source_lang"] == source and belongs(panel_key(entries[number].axes), key)
+            ]
+            if band:
+                bands[member] = band
+    return Groups(panels, bands, references)
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedColumn:
+    """A column's results; lists run parallel to the column's entries."""
+
+    target: str
+    groups: Groups
+    entries: list[Entry]
+    wins: list[Sample]  # one a seed: the win rate of every entry, for the means of rows
+    means: dict[PanelKey, tuple[Mean | None, Mean | None]]  # over all sources, over those abroad
+    bounds: dict[PanelKey, Bounds]
+    bands: dict[int, Band]
+    versus: dict[tuple[int, int], Difference]  # (entry, reference) -> entry minus reference
+    accuracy: list[Accuracy | None]
+    baseline: Baseline | None
+
+
+def fold_column(column: Column, clusters: dict[Seeds, Clusters], results: Results) -> FoldedColumn:
+    """All estimates of one target."""
+    groups = group(column.entries)
+    abroad = {key: [m for m in members if _abroad(column, m)] for key, members in groups.panels.items()}
+    averages = [*groups.panels.values(), *abroad.values(), *groups.bands.values()]
+    where = arrange(column, averages, len(groups.panels))
+    verdicts = [read_bounds(column, members, results) for members in groups.panels.values()]
+    taken = samples(column, where, verdicts, clusters)
+    estimates = fold(taken) if taken else [None] * where.total
+    entries = _entries(column, where, estimates)
+    for members in groups.panels.values():
+        _compare(entries, members, taken)
+    count = len(groups.panels)
+    means = {
+        key: (
+            _mean(estimates[where.average(number)], entries, members),
+            _mean(estimates[where.average(count + number)], entries, abroad[key]),
+        )
+        for number, (key, members) in enumerate(groups.panels.items())
+    }
+    measured, baseline = _accuracy(column, groups, results)
+    return FoldedColumn(
+        column.target,
+        groups,
+        entries,
+        [_first(sample, len(entries)) for sample in taken],
+        means,
+        _bounds(column.target, groups, where, estimates),
+        _bands(groups, entries, where, taken),
+        _versus(groups, taken),
+        measured,
+        baseline,
+    )
+
+
+def _abroad(column: Column, number: int) -> bool:
+    return column.target not in column.entries[number].axes["source_lang"].split("+")
+
+
+def _first(sample: Sample, count: int) -> Sample:
+    return Sample(
+        sample.means[:count].copy(),
+        sample.resamples[:, :count].copy(),  # a copy, so that the rest can be freed
+        sample.prompts,
+        sample.clusters,
+        sample.label,
+        sample.fresh,
+    )
+
+
+def _entries(column: Column, where: Quantities, estimates: Sequence[Estimate | None]) -> list[Entry]:
+    agreement = pairwise(column)
+    entries = []
+    for number, planned in enumerate(column.entries):
+        status, reason = planned.status()
+        records = [record for _, record in sorted(column.records[number].items())]
+        keys = [cell.judge.key for cell in planned.cells if cell.seeds in column.records[number]]
+        entry = Entry(planned.axes, status, reason, keys=keys)
+        if records:
+            entry = replace(
+                entry,
+                win=estimates[number],
+                share_in_language=estimates[where.share(number)],
+                length=float(np.mean([np.mean(record.items.length) for record in records])),
+                kl_bound=finite(records[0].summary.kl_bound),
+                n_samples=records[0].summary.n_samples,
+                curve=_curve(estimates[where.curve(number)]),
+                pairwise=agreement[number],
+                spearman=_spearman([record.spearman.rho for record in records if record.spearman]),
+            )
+        entries.append(entry)
+    return entries
+
+
+def _curve(estimates: Sequence[Estimate | None]) -> Curve:
+    there = [estimate for estimate in estimates if estimate is not None]
+    return Curve([e.value for e in there], [e.low for e in there], [e.high for e in there])
+
+
+def _spearman(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if finite(value) is not None]
+    return float(np.mean(np.array(there))) if there else None
+
+
+def _compare(entries: list[Entry], members: Sequence[int], taken: Sequence[Sample]) -> None:
+    """Fill in, for one panel's part of the column: difference to home, difference to the best, ties."""
+    filled = [(entry.win.value, m) for m in members if (entry := entries[m]).win is not None]
+    if not filled:
+        return
+    home = next((m for _, m in filled if entries[m].home), None)
+    if home is not None:
+        others = [m for _, m in filled if m != home]
+        for m, found in zip(others, contrast(taken, others, [home] * len(others)), strict=True):
+            entries[m] = replace(entries[m], versus_home=None if found is None else judged(found))
+    best = max(filled, key=lambda pair: (pair[0], -pair[1]))[1]
+    entries[best] = replace(entries[best], best=True)
+    others = [m for _, m in filled if m != best]
+    for m, found in zip(others, contrast(taken, others, [best] * len(others)), strict=True):
+        if found is not None:
+            entries[m] = replace(entries[m], versus_best=judged(found), tied=not found.below(0))
+
+
+def _mean(estimate: Estimate | None, entries: Sequence[Entry], members: Sequence[int]) -> Mean | None:
+    there = sum(entries[m].win is not None for m in members)
+    return None if estimate is None else Mean(estimate, there, len(members))
+
+
+def _bounds(
+    target: str, groups: Groups, where: Quantities, estimates: Sequence[Estimate | None]
+) -> dict[PanelKey, Bounds]:
+    found = {}
+    for number, key in enumerate(groups.panels):
+        floor, ceiling = estimates[where.floor(number)], estimates[where.floor(number) + 1]
+        if floor is not None and ceiling is not None:
+            found[key] = Bounds(target, floor, ceiling)
+    return found
+
+
+def _bands(groups: Groups, entries: Sequence[Entry], where: Quantities, taken: Sequence[Sample]) -> dict[int, Band]:
+    """The null band of each entry that has one: min..max over permutations, and the paired difference."""
+    first = 2 * len(groups.panels)
+    means = [where.average(first + number) for number in range(len(groups.bands))]
+    differences = contrast(taken, list(groups.bands), means)
+    bands = {}
+    for (member, permutations), found in zip(groups.bands.items(), differences, strict=True):
+        real = entries[member].win
+        values = [win.value for number in permutations if (win := entries[number].win) is not None]
+        if real is not None and values:
+            bands[member] = Band(
+                entries[member].source,
+                entries[member].target,
+                sorted(values),
+                float(np.mean(values)),
+                real.value > max(values),
+                None if found is None else judged(found),
+            )
+    return bands
+
+
+def _versus(groups: Groups, taken: Sequence[Sample]) -> dict[tuple[int, int], Difference]:
+    """Every trained entry minus every reference, paired by prompt."""
+    pairs = [
+        (member, reference)
+        for members in groups.panels.values()
+        for member in members
+        for reference in groups.references
+    ]
+    found = contrast(taken, [member for member, _ in pairs], [reference for _, reference in pairs])
+    return {pair: judged(estimate) for pair, estimate in zip(pairs, found, strict=True) if estimate is not None}
+
+
+def _accuracy(column: Column, groups: Groups, results: Results) -> tuple[list[Accuracy | None], Baseline | None]:
+    """Reward-model accuracy of panel entries and references, where their score stage has held-out scores."""
+    measured: list[Accuracy | None] = [None] * len(column.entries)
+    numbers = [m for members in groups.panels.values() for m in members] + groups.references
+    heldout = [_heldout(column.entries[number], results) for number in numbers]
+    found = accuracy.measure(heldout)
+    if found is None:
+        return measured, None
+    for place, number in enumerate(numbers):
+        value = found.accuracy[place]
+        if value is not None:
+            measured[number] = Accuracy(
+                column.entries[number].axes["source_lang"],
+                column.target,
+                value,
+                found.auc[place],
+                found.versus_majority[place],
+                found.versus_length[place],
+            )
+    return measured, Baseline(column.target, found.majority, found.length)
+
+
+def _heldout(entry: PlannedEntry, results: Results) -> dict[Seeds, Heldout]:
+    found: dict[Seeds, Heldout] = {}
+    for cell in entry.cells:
+        if cell.status == "done" and "score" in cell.stages:
+            try:
+                record = read_heldout(results.folder(cell.stages["score"]))
+            except StoreError:
+                continue  # the matrix is not the place that reports it: the score's own cell shows damage
+            if record is not None:
+                found[cell.seeds] = record
+    return found

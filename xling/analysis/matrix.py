@@ -1,0 +1,194 @@
+"""The transfer matrix as data: what `reduce_grid` returns, `matrix.json` holds and every report reads.
+
+Matrix
+└── Panel          one source x target matrix: a (task, policy, rm_backbone, optimizer, judge, other axes)
+    ├── Entry      one row of matrix.csv: a cell folded over its seeds, or a hole with its reason
+    ├── Accuracy   the reward model's accuracy on the target's held-out preferences
+    └── Control    a reference shown beside: random, length, likelihood, gold, shuffled labels
+
+Win rates, accuracies and shares are in percent, differences in points, lengths in tokens.
+"""
+
+from msgspec import Struct
+
+from xling.analysis.intervals import Difference, Estimate
+
+NO_SOURCE = "-"  # the source of references that learn nothing
+ENTRY_AXES = ("task", "policy", "rm_backbone", "source_lang", "target_lang", "optimizer", "judge")
+SEED_AXES = ("task.seed", "seed")
+CHANCE = 50.0
+
+
+class Curve(Struct, frozen=True):
+    """Expected win rate of best-of-k for k = 1..n, unbiased over all k-subsets of the pool."""
+
+    value: list[float]
+    low: list[float | None]
+    high: list[float | None]
+
+
+class Entry(Struct, frozen=True):
+    """A matrix entry. `win` is None for a hole, and `reason` says why; `partial` has some seeds missing."""
+
+    axes: dict[str, str]  # all but the seeds, as text
+    status: str  # done, partial, failed, blocked, not run, left out, damaged
+    reason: str = ""
+    win: Estimate | None = None
+    share_in_language: Estimate | None = None
+    length: float | None = None
+    kl_bound: float | None = None  # log n - (n - 1) / n, in nats; an upper bound for best-of-n
+    n_samples: int | None = None
+    curve: Curve | None = None
+    pairwise: Estimate | None = None  # recorded responses: accuracy within a prompt, ties 0.5
+    spearman: float | None = None
+    versus_home: Difference | None = None
+    versus_best: Difference | None = None  # None for the best itself
+    best: bool = False
+    tied: bool = False  # its difference to the best includes 0
+    keys: list[str] = []  # of the judge stages, in seed order
+
+    @property
+    def source(self) -> str:
+        return self.axes["source_lang"]
+
+    @property
+    def target(self) -> str:
+        return self.axes["target_lang"]
+
+    @property
+    def home(self) -> bool:
+        return self.source == self.target
+
+    @property
+    def abroad(self) -> bool:
+        """No part of the source is the target's own language."""
+        return self.target not in self.source.split("+")
+
+
+class Mean(Struct, frozen=True):
+    """The mean of a row or a column over the entries that are there."""
+
+    estimate: Estimate
+    entries: int
+    of: int
+
+
+class Accuracy(Struct, frozen=True):
+    """Of a reward model on the target's held-out preferences."""
+
+    source: str
+    target: str
+    accuracy: Estimate
+    auc: Estimate | None  # pointwise labels only, times 100
+    versus_majority: Difference | None
+    versus_length: Difference | None
+
+    @property
+    def beats_baselines(self) -> bool:
+        """Above every baseline there is, each by paired difference."""
+        baselines = [d for d in (self.versus_majority, self.versus_length) if d is not None]
+        return bool(baselines) and all(d.estimate.above(0) for d in baselines)
+
+
+class Baseline(Struct, frozen=True):
+    """What a rule without a model reaches on the same held-out preferences."""
+
+    target: str
+    majority: Estimate | None
+    length: Estimate | None
+
+
+class Band(Struct, frozen=True):
+    """Null band of one cell: the same reward model trained on permuted labels."""
+
+    source: str
+    target: str
+    values: list[float]  # win rates, one a permutation
+    mean: float
+    beaten: bool  # the real reward model lies above every permutation
+    versus_mean: Difference | None  # the real one minus the mean of the permutations, paired
+
+
+class Control(Struct, frozen=True):
+    """A reference that has no source language, per target: random, length, likelihood, gold ..."""
+
+    axes: dict[str, str]  # rm_backbone and its settings
+    entries: list[Entry]
+    accuracy: list[Accuracy]
+
+    @property
+    def name(self) -> str:
+        return self.axes["rm_backbone"]
+
+
+class Bounds(Struct, frozen=True):
+    """What the worst and the best possible picks would win: of the pool, by the judge's own scores."""
+
+    target: str
+    floor: Estimate
+    ceiling: Estimate
+
+
+class Count(Struct, frozen=True):
+    """k of N finished cells, in words that stand alone; `by_value` counts point estimates instead."""
+
+    name: str
+    text: str
+    k: int
+    of: int
+    planned: int
+    by_value: int | None = None
+
+
+class Panel(Struct, frozen=True):
+    """One source x target matrix with all that belongs beside it."""
+
+    axes: dict[str, str]  # all but source, target and seeds
+    sources: list[str]
+    targets: list[str]
+    entries: list[Entry]
+    row_means: dict[str, Mean]
+    column_means: dict[str, Mean]
+    row_means_abroad: dict[str, Mean]
+    column_means_abroad: dict[str, Mean]
+    bounds: list[Bounds]
+    accuracy: list[Accuracy]
+    accuracy_baselines: list[Baseline]
+    bands: list[Band]
+    versus: dict[str, dict[str, dict[str, Difference]]]  # reference -> source -> target: trained minus it
+    counts: list[Count] = []
+    verdicts: list[str] = []  # which differences are settled, and how many more prompts would settle the rest
+
+    def at(self) -> dict[tuple[str, str], Entry]:
+        """Entries by (source, target)."""
+        return {(entry.source, entry.target): entry for entry in self.entries}
+
+
+class Block(Struct, frozen=True):
+    """Panels and controls that share prompts and opponents: they differ in the reward model only."""
+
+    axes: dict[str, str]
+    panels: list[Panel]
+    controls: list[Control]
+    shuffled: list[Entry]  # reward models on permuted labels: what the panels' bands are made of
+
+
+class Matrix(Struct, frozen=True):
+    """The fold of all finished cells of a grid."""
+
+    name: str
+    blocks: list[Block]
+    other_axes: list[str]  # swept axes beside the fixed ones, seeds left out
+    provenance: dict[str, str | list[str] | int | None]
+    interval_note: str
+
+    def entries(self) -> list[Entry]:
+        """Every row of matrix.csv: panels and controls, unsorted."""
+        rows = []
+        for block in self.blocks:
+            for panel in block.panels:
+                rows += panel.entries
+            for control in block.controls:
+                rows += control.entries
+            rows += block.shuffled
+        return rows

@@ -1,0 +1,202 @@
+"""From the plan to panels: columns are folded one after the other, rows are gathered on the way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from msgspec.structs import replace
+
+from xling.analysis.column import Seeds, find_layouts, read_column
+from xling.analysis.fold import FoldedColumn, PanelKey, belongs, fold_column, panel_key
+from xling.analysis.intervals import Clusters, Difference, Floats, Sample, draw, fold, holm
+from xling.analysis.matrix import Accuracy, Band, Baseline, Block, Bounds, Control, Entry, Mean, Panel
+from xling.analysis.plan import PlannedEntry, Results
+from xling.analysis.verdicts import counts, verdicts
+
+BlockKey = tuple[tuple[str, str], ...]
+ColumnKey = tuple[BlockKey, str]  # block, target
+
+
+def fold_blocks(entries: Sequence[PlannedEntry], results: Results) -> list[Block]:
+    """All blocks of a grid: entries that share prompts and opponents stand in one block."""
+    columns: dict[ColumnKey, list[PlannedEntry]] = {}
+    for entry in sorted(entries, key=lambda entry: _source_order(entry.axes["source_lang"])):
+        columns.setdefault((_block_key(entry.axes), entry.axes["target_lang"]), []).append(entry)
+    layouts = {key: find_layouts(members, results) for key, members in columns.items()}
+    order = [(key, seeds) for key, found in layouts.items() for seeds in found]
+    drawn = draw([(layouts[key][seeds].groups, layouts[key][seeds].datasets) for key, seeds in order])
+    clusters: dict[ColumnKey, dict[Seeds, Clusters]] = {key: {} for key in columns}
+    for (key, seeds), weights in zip(order, drawn, strict=True):
+        clusters[key][seeds] = weights
+    blocks = sorted({block for block, _ in columns})
+    folded = (
+        (key, fold_column(read_column(key[1], columns[key], layouts[key], results), clusters[key], results))
+        for key in sorted(columns)
+    )
+    drafts = {block: _Draft(dict(block)) for block in blocks}
+    for (block, _), column in folded:
+        drafts[block].add(column)
+    return [draft.finish() for draft in drafts.values()]
+
+
+def _block_key(axes: dict[str, str]) -> BlockKey:
+    skip = ("source_lang", "target_lang")
+    return tuple(
+        (axis, value) for axis, value in axes.items() if axis not in skip and axis.split(".")[0] != "rm_backbone"
+    )
+
+
+def _source_order(source: str) -> tuple[bool, str]:
+    """Pooled sources after single ones."""
+    return ("+" in source, source)
+
+
+@dataclass(slots=True)
+class _Row:
+    """One source's samples summed over targets, seed by seed."""
+
+    sums: dict[str, tuple[float, Floats, int]] = field(default_factory=dict)
+    entries: int = 0
+    planned: int = 0
+    prompts: int = 0
+    clusters: int = 0
+
+    def add(self, samples: Sequence[Sample], number: int, entry: Entry) -> None:
+        self.planned += 1
+        if entry.win is None:
+            return
+        self.entries += 1
+        self.prompts += entry.win.n
+        self.clusters = max(self.clusters, entry.win.clusters)
+        for sample in samples:
+            value = float(sample.means[number])
+            if not np.isnan(value):
+                total, resamples, count = self.sums.get(sample.label, (0.0, np.zeros(1), 0))
+                column = sample.resamples[:, number]
+                self.sums[sample.label] = (total + value, resamples + column, count + 1)
+
+    def mean(self) -> Mean | None:
+        samples = [
+            Sample(np.array([total / n]), resamples[:, None] / n, self.prompts, self.clusters, label)
+            for label, (total, resamples, n) in self.sums.items()
+        ]
+        estimate = fold(samples)[0] if samples else None
+        return None if estimate is None else Mean(estimate, self.entries, self.planned)
+
+
+@dataclass(slots=True)
+class _PanelDraft:
+    """A panel while its columns come in."""
+
+    entries: list[Entry] = field(default_factory=list)
+    rows: dict[str, _Row] = field(default_factory=dict)
+    rows_abroad: dict[str, _Row] = field(default_factory=dict)
+    column_means: dict[str, Mean] = field(default_factory=dict)
+    column_means_abroad: dict[str, Mean] = field(default_factory=dict)
+    bounds: list[Bounds] = field(default_factory=list)
+    accuracy: list[Accuracy] = field(default_factory=list)
+    baselines: list[Baseline] = field(default_factory=list)
+    bands: list[Band] = field(default_factory=list)
+    versus: dict[str, dict[str, dict[str, Difference]]] = field(default_factory=dict)
+
+    def add(self, key: PanelKey, column: FoldedColumn) -> None:
+        """Take over this panel's part of a column."""
+        for number in column.groups.panels[key]:
+            entry = column.entries[number]
+            self.entries.append(entry)
+            self.rows.setdefault(entry.source, _Row()).add(column.wins, number, entry)
+            if entry.abroad:
+                self.rows_abroad.setdefault(entry.source, _Row()).add(column.wins, number, entry)
+            if (accuracy := column.accuracy[number]) is not None:
+                self.accuracy.append(accuracy)
+            if number in column.bands:
+                self.bands.append(column.bands[number])
+            for reference in column.groups.references:
+                self._add_versus(key, column, number, reference)
+        everywhere, abroad = column.means[key]
+        if everywhere is not None:
+            self.column_means[column.target] = everywhere
+        if abroad is not None:
+            self.column_means_abroad[column.target] = abroad
+        if key in column.bounds:
+            self.bounds.append(column.bounds[key])
+        if column.baseline is not None:
+            self.baselines.append(column.baseline)
+
+    def _add_versus(self, key: PanelKey, column: FoldedColumn, number: int, reference: int) -> None:
+        other = column.entries[reference]
+        found = column.versus.get((number, reference))
+        if found is not None and belongs(panel_key(other.axes), key):
+            sources = self.versus.setdefault(other.axes["rm_backbone"], {})
+            sources.setdefault(column.entries[number].source, {})[column.target] = found
+
+    def finish(self, axes: dict[str, str], controls: Sequence[Control]) -> Panel:
+        entries = _holm(self.entries)
+        panel = Panel(
+            axes=axes,
+            sources=sorted({entry.source for entry in entries}, key=_source_order),
+            targets=sorted({entry.target for entry in entries}),
+            entries=entries,
+            row_means=_means(self.rows),
+            column_means=self.column_means,
+            row_means_abroad=_means(self.rows_abroad),
+            column_means_abroad=self.column_means_abroad,
+            bounds=self.bounds,
+            accuracy=self.accuracy,
+            accuracy_baselines=self.baselines,
+            bands=self.bands,
+            versus=self.versus,
+        )
+        return replace(panel, counts=counts(panel, controls), verdicts=verdicts(panel))
+
+
+def _means(rows: dict[str, _Row]) -> dict[str, Mean]:
+    found = {source: row.mean() for source, row in rows.items()}
+    return {source: mean for source, mean in found.items() if mean is not None}
+
+
+def _holm(entries: Sequence[Entry]) -> list[Entry]:
+    """Correct the differences to home within a panel."""
+    tested = [
+        (number, difference, difference.p)
+        for number, entry in enumerate(entries)
+        if (difference := entry.versus_home) is not None and difference.p is not None
+    ]
+    result = list(entries)
+    for (number, difference, _), p_holm in zip(tested, holm([p for _, _, p in tested]), strict=True):
+        result[number] = replace(entries[number], versus_home=replace(difference, p_holm=p_holm))
+    return result
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A block while its columns come in."""
+
+    axes: dict[str, str]
+    panels: dict[PanelKey, _PanelDraft] = field(default_factory=dict)
+    controls: dict[PanelKey, tuple[list[Entry], list[Accuracy]]] = field(default_factory=dict)
+    shuffled: list[Entry] = field(default_factory=list)
+
+    def add(self, column: FoldedColumn) -> None:
+        for key in column.groups.panels:
+            self.panels.setdefault(key, _PanelDraft()).add(key, column)
+        in_panels = {number for members in column.groups.panels.values() for number in members}
+        for number, entry in enumerate(column.entries):
+            if number in column.groups.references:
+                entries, accuracies = self.controls.setdefault(panel_key(entry.axes), ([], []))
+                entries.append(entry)
+                if (accuracy := column.accuracy[number]) is not None:
+                    accuracies.append(accuracy)
+            elif number not in in_panels:
+                self.shuffled.append(entry)
+
+    def finish(self) -> Block:
+        controls = {key: Control(dict(key), *lists) for key, lists in sorted(self.controls.items())}
+        panels = [
+            draft.finish(
+                {**self.axes, **dict(key)},
+                [control for own, control in controls.items() if belongs(own, key)],
+            )
+            for key, draft in sorted(self.panels.items())
+        ]
+        return Block(self.axes, panels, list(controls.values()), self.shuffled)

@@ -1,0 +1,203 @@
+"""What a grid asked for and what stands in the store: plan.json folded over seeds, holes with a reason."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from xling.analysis.matrix import ENTRY_AXES, SEED_AXES
+from xling.errors import ConfigError, StoreError
+from xling.grid.records import Run
+from xling.grid.store import Status, Store
+
+AxisValue = str | int | float | bool | None
+
+
+class Ref(Struct, frozen=True):
+    """A stage's folder in the store."""
+
+    kind: str
+    key: str
+
+
+class PlannedCell(Struct, frozen=True):
+    axes: dict[str, AxisValue]
+    judge: Ref
+    stages: dict[str, Ref] = {}  # score, verdict, pool, baseline, reward
+
+
+class LeftOut(Struct, frozen=True):
+    axes: dict[str, AxisValue]
+    reason: str
+
+
+class PlannedStage(Struct, frozen=True):
+    """One stage of the grid; `parents` are places in the plan's list, parents before children."""
+
+    kind: str
+    key: str
+    label: str
+    parents: list[int]
+
+
+class Plan(Struct, frozen=True):
+    """plan.json, written before anything runs."""
+
+    name: str
+    format: int
+    command: list[str]
+    cells: list[PlannedCell]
+    stages: list[PlannedStage]
+    git: str | None = None
+    left_out: list[LeftOut] = []
+
+
+@dataclass(frozen=True, slots=True)
+class SeedCell:
+    """One seed of an entry: where its verdicts are, or why there are none."""
+
+    seeds: tuple[str, str]  # task.seed, seed
+    judge: Ref
+    stages: dict[str, Ref]
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedEntry:
+    """The cells that one row of the matrix folds."""
+
+    axes: dict[str, str]
+    cells: tuple[SeedCell, ...]
+    left_out: str = ""
+
+    def status(self) -> tuple[str, str]:
+        """(status, reason) of the row: done, partial, or the gravest reason of a hole."""
+        if not self.cells:
+            return "left out", self.left_out
+        holes = [cell for cell in self.cells if cell.status != "done"]
+        if not holes:
+            return "done", ""
+        gravest = min(holes, key=lambda cell: _GRAVITY.index(cell.status))
+        where = "" if len(self.cells) == 1 else f"{_seed_name(gravest.seeds)}: "
+        status = "partial" if len(holes) < len(self.cells) else gravest.status
+        return status, where + (gravest.reason or gravest.status)
+
+
+_GRAVITY = ["damaged", "failed", "blocked", "not run"]
+
+
+def _seed_name(seeds: tuple[str, str]) -> str:
+    return ", ".join(f"{axis}={value}" for axis, value in zip(SEED_AXES, seeds, strict=True) if value)
+
+
+def read_plan(folder: Path) -> Plan:
+    """Load <grid>/plan.json; ConfigError where there is none, StoreError where it is not a plan."""
+    path = folder / "plan.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Plan)
+    except FileNotFoundError:
+        known = sorted(child.parent.name for child in folder.parent.glob("*/plan.json"))
+        listing = f"Grids here: {', '.join(known)}." if known else "No grid has been planned here yet."
+        raise ConfigError(f"There is no grid '{folder.name}' in {folder.parent}. {listing}") from None
+    except msgspec.DecodeError as error:
+        raise StoreError(f"{path} is not a plan ({error}). Run the grid's command again to write it anew.") from error
+
+
+def planned_entries(plan: Plan, results: "Results") -> list[PlannedEntry]:
+    """Cells folded over their seeds, in the plan's order; left-out ones last."""
+    cells: dict[tuple[tuple[str, str], ...], list[SeedCell]] = {}
+    for cell in plan.cells:
+        axes = axes_text(cell.axes)
+        seeds = (axes.pop("task.seed", ""), axes.pop("seed", ""))
+        status, reason = results.outcome(cell.judge)
+        row = SeedCell(seeds, cell.judge, cell.stages, status, reason)
+        cells.setdefault(tuple(axes.items()), []).append(row)
+    entries = [
+        PlannedEntry(dict(axes), tuple(sorted(rows, key=lambda row: [_number(s) for s in row.seeds])))
+        for axes, rows in cells.items()
+    ]
+    taken = set(cells)
+    for left in plan.left_out:
+        axes = {axis: value for axis, value in axes_text(left.axes).items() if axis not in SEED_AXES}
+        if tuple(axes.items()) not in taken:
+            taken.add(tuple(axes.items()))
+            entries.append(PlannedEntry(axes, (), left.reason))
+    return entries
+
+
+def axes_text(axes: dict[str, AxisValue]) -> dict[str, str]:
+    """Axes as they are printed; every fixed axis is there, in the fixed order first."""
+    text = {axis: "" for axis in ENTRY_AXES}
+    for axis, value in axes.items():
+        text[axis] = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return text
+
+
+def _number(text: str) -> tuple[float, str]:
+    return (float(text), "") if text.lstrip("-").isdigit() else (0.0, text)
+
+
+def other_axes(entries: Iterable[PlannedEntry]) -> list[str]:
+    """Swept axes beside the fixed ones and the seeds, sorted."""
+    return sorted({axis for entry in entries for axis in entry.axes} - set(ENTRY_AXES))
+
+
+class Results:
+    """The store as the reducer sees it: what stands there, checked, and if not, why."""
+
+    def __init__(self, store: Store, plan: Plan) -> None:
+        self._store = store
+        self._stages = plan.stages
+        self._place = {stage.key: place for place, stage in enumerate(plan.stages)}
+        self._statuses: dict[str, Status] = {}
+        self._culprits: dict[int, int | None] = {}
+
+    def folder(self, ref: Ref) -> Path:
+        """The folder of a finished result, its hashes checked; StoreError (Damaged) otherwise."""
+        return self._store.load(ref.kind, ref.key)
+
+    def run(self, ref: Ref) -> Run | None:
+        """How a finished result came about."""
+        done = self._status(ref.kind, ref.key).done
+        return None if done is None else done.run
+
+    def outcome(self, judge: Ref) -> tuple[str, str]:
+        """(status, reason) of a cell; what stands in the way is the first of its ancestors that failed."""
+        status = self._status(judge.kind, judge.key)
+        if status.state in ("failed", "damaged"):
+            return status.state, _last_line(status.why)
+        if status.state == "done":
+            return "done", ""
+        place = self._place.get(judge.key)
+        culprit = None if place is None else self._culprit(place)
+        if culprit is None:
+            return "not run", ""
+        stage = self._stages[culprit]
+        above = self._status(stage.kind, stage.key)
+        return "blocked", f"{stage.label} {above.state}: {_last_line(above.why)}"
+
+    def _culprit(self, place: int) -> int | None:
+        """The first failed or damaged stage among a stage's ancestors."""
+        if place not in self._culprits:
+            found = None
+            for parent in self._stages[place].parents:
+                stage = self._stages[parent]
+                bad = self._status(stage.kind, stage.key).state in ("failed", "damaged")
+                found = parent if bad else self._culprit(parent)
+                if found is not None:
+                    break
+            self._culprits[place] = found
+        return self._culprits[place]
+
+    def _status(self, kind: str, key: str) -> Status:
+        if key not in self._statuses:
+            self._statuses[key] = self._store.check(kind, key)
+        return self._statuses[key]
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else "no reason was recorded"

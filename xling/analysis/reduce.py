@@ -1,0 +1,64 @@
+"""`xling reduce GRID`: fold the finished cells of a grid into its matrix. Reads plan.json and the store.
+
+matrix = reduce_grid(Path("outputs"), "embedded")  # writes matrix.csv, .json, .md and .png beside plan.json
+"""
+
+from collections import Counter
+from pathlib import Path
+
+from xling.analysis.matrix import Block, Matrix
+from xling.analysis.panels import fold_blocks
+from xling.analysis.plan import Plan, PlannedEntry, Results, other_axes, planned_entries, read_plan
+from xling.grid.store import Store
+from xling.report.files import write_matrix
+
+ONE_SEED = "95 % intervals over prompts only; RM training not included"
+
+
+def reduce_grid(root: Path, name: str) -> Matrix:
+    """Fold a grid, write its matrix files. ConfigError: no such grid; StoreError: its plan cannot be read."""
+    store = Store(root)
+    matrix = fold_grid(store, name)
+    write_matrix(store.grid_folder(name), matrix)
+    return matrix
+
+
+def fold_grid(store: Store, name: str) -> Matrix:
+    """The same without writing: a pure function of what stands in the store."""
+    plan = read_plan(store.grid_folder(name))
+    results = Results(store, plan)
+    entries = planned_entries(plan, results)
+    blocks = fold_blocks(entries, results)
+    return Matrix(
+        name=plan.name,
+        blocks=blocks,
+        other_axes=other_axes(entries),
+        provenance=_provenance(plan, results, entries),
+        interval_note=_interval_note(blocks),
+    )
+
+
+def _interval_note(blocks: list[Block]) -> str:
+    """What the intervals are over, as the table has to say."""
+    seeds = {entry.win.seeds for block in blocks for p in block.panels for entry in p.entries if entry.win}
+    most = max(seeds, default=1)
+    if most == 1:
+        return ONE_SEED
+    note = f"95 % t-intervals over {most} seeds"
+    return note if seeds == {most} else f"{note}, entries with one finished seed over prompts only"
+
+
+def _provenance(plan: Plan, results: Results, entries: list[PlannedEntry]) -> dict[str, str | list[str] | int | None]:
+    """What was asked for, with which code, and whether one grid mixes several."""
+    finished = [cell.judge for entry in entries for cell in entry.cells if cell.status == "done"]
+    runs = [run for ref in finished if (run := results.run(ref)) is not None]
+    made_by = Counter(run.git or "unknown" for run in runs)
+    return {
+        "command": plan.command,
+        "git": plan.git,
+        "cells": len(plan.cells),
+        "cells_done": len(finished),
+        "results_git": sorted(made_by),
+        "devices": sorted({run.device for run in runs}),
+        "threads": sorted({str(run.threads) for run in runs}),
+    }

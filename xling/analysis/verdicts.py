@@ -1,0 +1,175 @@
+"""What a matrix says, in counts and sentences: numbers that documents quote are made here, nowhere else."""
+
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from xling.analysis.intervals import MOST_PROMPTS, MOST_SEEDS, Difference
+from xling.analysis.matrix import CHANCE, Control, Count, Entry, Panel
+
+CEILINGS = ("gold", "human")  # references that are a bound, not a rival
+
+
+def counts(panel: Panel, controls: Sequence[Control]) -> list[Count]:
+    """k of N for every claim about a panel; N counts finished cells. Intervals are 95 %, not corrected."""
+    abroad = [entry for entry in panel.entries if entry.abroad]
+    finished = [entry for entry in abroad if entry.win is not None]
+    home = [entry for entry in panel.entries if entry.home]
+    there = [entry for entry in home if entry.win is not None]
+    result = []
+    if abroad:
+        text = "cells abroad whose interval lies above 50"
+        result.append(_count("above_50", text, abroad, finished, _above_chance))
+    if home:
+        text = "cells at home whose interval lies above 50"
+        result.append(_count("home_above_50", text, home, there, _above_chance))
+    result += [_random(control) for control in controls if control.name == "random"]
+    result += _bands(panel, abroad, finished)
+    result += _references(panel, abroad, finished)
+    return result + _accuracy(panel, abroad)
+
+
+def _above_chance(entry: Entry) -> bool:
+    return entry.win is not None and entry.win.above(CHANCE)
+
+
+def _count(
+    name: str, text: str, planned: Sequence[Entry], finished: Sequence[Entry], holds: Callable[[Entry], bool]
+) -> Count:
+    return Count(name, text, sum(holds(entry) for entry in finished), len(finished), len(planned))
+
+
+def _random(control: Control) -> Count:
+    finished = [entry for entry in control.entries if entry.win is not None]
+    return _count(
+        "random_contains_50",
+        "targets where the random control has 50 in its interval",
+        control.entries,
+        finished,
+        lambda entry: entry.win is not None and entry.win.contains(CHANCE),
+    )
+
+
+def _bands(panel: Panel, abroad: Sequence[Entry], finished: Sequence[Entry]) -> list[Count]:
+    bands = {(band.source, band.target): band for band in panel.bands}
+    banded = [entry for entry in finished if (entry.source, entry.target) in bands]
+    if not banded:
+        return []
+    return [
+        _count(
+            "beats_band",
+            "cells abroad above every shuffled-label reward model",
+            abroad,
+            banded,
+            lambda entry: bands[entry.source, entry.target].beaten,
+        )
+    ]
+
+
+def _references(panel: Panel, abroad: Sequence[Entry], finished: Sequence[Entry]) -> list[Count]:
+    beaten = {(band.source, band.target) for band in panel.bands if band.beaten}
+    banded = {(band.source, band.target) for band in panel.bands}
+    result = []
+    for name, sources in panel.versus.items():
+        if name in (*CEILINGS, "random"):
+            continue
+        found = [
+            (entry, difference)
+            for entry in finished
+            if (difference := sources.get(entry.source, {}).get(entry.target)) is not None
+        ]
+        above = [entry for entry, difference in found if difference.estimate.above(0)]
+        by_value = sum(difference.estimate.value > 0 for _, difference in found)
+        text = f"cells abroad above {name} by paired difference"
+        result.append(Count(f"beats_{name}", text, len(above), len(found), len(abroad), by_value))
+        both = [entry for entry, _ in found if (entry.source, entry.target) in banded]
+        if both and name.startswith("likelihood"):
+            k = sum((entry.source, entry.target) in beaten for entry in above)
+            text = f"cells abroad above both the shuffled band and {name}"
+            result.append(Count(f"beats_band_and_{name}", text, k, len(both), len(abroad)))
+    return result
+
+
+def _accuracy(panel: Panel, abroad: Sequence[Entry]) -> list[Count]:
+    measured = [found for found in panel.accuracy if found.target not in found.source.split("+")]
+    if not measured or all(m.versus_majority is None and m.versus_length is None for m in measured):
+        return []
+    by_value = sum(
+        all(d.estimate.value > 0 for d in (m.versus_majority, m.versus_length) if d is not None) for m in measured
+    )
+    text = "reward models abroad more accurate than majority and length, by paired difference"
+    if all(m.versus_majority is None for m in measured):
+        text = "reward models abroad more accurate than length, by paired difference"
+    k = sum(m.beats_baselines for m in measured)
+    return [Count("accuracy_beats_baselines", text, k, len(measured), len(abroad), by_value)]
+
+
+# --- sentences --------------------------------------------------------------------------------------------
+
+
+def verdicts(panel: Panel) -> list[str]:
+    """Which differences are settled, and what would settle the rest: one line for home, one for the best."""
+    lines = []
+    home = [(entry, entry.versus_home) for entry in panel.entries if entry.versus_home is not None]
+    if home:
+        lines.append(_home_line(home))
+    there = [entry for entry in panel.entries if entry.win is not None]
+    columns = [[entry for entry in there if entry.target == target] for target in panel.targets]
+    rivals = [column for column in columns if len(column) > 1]
+    if rivals:
+        lines.append(_best_line(rivals))
+    return lines
+
+
+def _home_line(found: Sequence[tuple[Entry, Difference]]) -> str:
+    worse = [entry for entry, difference in found if difference.estimate.below(0)]
+    better = [entry for entry, difference in found if difference.estimate.above(0)]
+    after_holm = sum(d.settled and d.p_holm is not None and d.p_holm <= 0.05 for _, d in found)
+    settled = len(worse) + len(better)
+    parts = [f"Source against home: {settled} of {len(found)} differences are settled"]
+    if settled:
+        parts[0] += f" (95 % intervals, each by itself; {after_holm} after Holm's correction)"
+        sides = [f"worse than home: {_by_target(worse)}"] if worse else []
+        sides += [f"better: {_by_target(better)}"] if better else []
+        parts[0] += ": " + "; ".join(sides)
+    unsettled = [difference for _, difference in found if not difference.settled]
+    if unsettled:
+        parts.append(_what_settles(unsettled))
+    return ". ".join(parts) + "."
+
+
+def _best_line(columns: Sequence[Sequence[Entry]]) -> str:
+    alone, words, unsettled = 0, [], []
+    for column in columns:
+        best = next(entry for entry in column if entry.best)
+        tied = [entry.source for entry in column if entry.tied]
+        alone += not tied
+        words.append(f"{best.target}: {best.source}" + (f" = {' = '.join(tied)}" if tied else ""))
+        unsettled += [d for e in column if e.tied and (d := e.versus_best) is not None and not d.settled]
+    line = f"Best source is settled for {alone} of {len(columns)} targets ({'; '.join(words)})"
+    if unsettled:
+        line += ". " + _what_settles(unsettled)
+    return line + "."
+
+
+def _by_target(entries: Sequence[Entry]) -> str:
+    """`de->tr, vi->tr` as `tr from de, vi`; targets apart by bars."""
+    targets: dict[str, list[str]] = {}
+    for entry in entries:
+        targets.setdefault(entry.target, []).append(entry.source)
+    return " | ".join(f"{target} from {', '.join(sources)}" for target, sources in targets.items())
+
+
+def _what_settles(unsettled: Sequence[Difference]) -> str:
+    """How many more prompts (or seeds) the unsettled differences need, if they are as large as they look."""
+    unit = unsettled[0].more_unit
+    needs = sorted(difference.more for difference in unsettled if difference.more is not None)
+    absurd = len(unsettled) - len(needs)
+    limit = MOST_PROMPTS if unit == "prompts" else MOST_SEEDS
+    most = f"more than {limit:,} more {unit}"
+    if not needs:
+        return f"The other {len(unsettled)} would need {most} a target"
+    span = f"{needs[0]:,}" if needs[0] == needs[-1] else f"{needs[0]:,} to {needs[-1]:,}"
+    text = f"If the others are as large as they look, {span} more {unit} a target would settle them"
+    if len(needs) > 1:
+        text += f" (median {int(median(needs)):,})"
+    return text + (f"; {absurd} would need {most}" if absurd else "")

@@ -1,0 +1,93 @@
+"""matrix.csv, matrix.json, matrix.md and matrix.png beside a grid's plan.json.
+
+matrix.csv is compared byte by byte: sorted rows, fixed decimals, no times, hosts or paths.
+"""
+
+import csv
+import hashlib
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from xling.analysis.matrix import ENTRY_AXES, Entry, Matrix
+from xling.errors import StoreError
+from xling.grid.files import disk_error, json_bytes, write_atomically
+from xling.report.markdown import markdown
+
+RESULT_COLUMNS = ("win_rate", "ci_low", "ci_high", "n", "seeds", "status", "reason")
+
+
+def write_matrix(folder: Path, matrix: Matrix) -> None:
+    """Write all files, each all or nothing; the plot is drawn again only if the matrix has changed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "matrix.csv", csv_bytes(matrix))
+        content = matrix_json(matrix)
+        write_atomically(folder / "matrix.json", content)
+        write_atomically(folder / "matrix.md", markdown(matrix).encode())
+        _write_plot(folder / "matrix.png", matrix, hashlib.sha256(content).hexdigest())
+    except OSError as error:
+        raise disk_error(error, folder) from error
+
+
+def csv_bytes(matrix: Matrix) -> bytes:
+    """One row an entry, percent with two decimals; a hole has no numbers but a status and a reason."""
+    axes = [*ENTRY_AXES, *matrix.other_axes]
+    rows = sorted(
+        ([entry.axes.get(axis, "") for axis in axes] + _result(entry) for entry in matrix.entries()),
+    )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*axes, *RESULT_COLUMNS])
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _result(entry: Entry) -> list[str]:
+    if entry.win is None:
+        return ["", "", "", "0", "0", entry.status, entry.reason]
+    win = entry.win
+    numbers = [_percent(win.value), _percent(win.low), _percent(win.high)]
+    return [*numbers, str(win.n), str(win.seeds), entry.status, entry.reason]
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def matrix_json(matrix: Matrix) -> bytes:
+    """Everything, sorted keys, floats to six decimals."""
+    return json_bytes(_rounded(msgspec.to_builtins(matrix)), indent=1)
+
+
+def read_matrix(folder: Path) -> Matrix:
+    """The matrix that `write_matrix` wrote; StoreError if there is none or it does not fit."""
+    path = folder / "matrix.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Matrix)
+    except FileNotFoundError:
+        raise StoreError(f"{path} is not there; make it with 'xling reduce {folder.name}'.") from None
+    except msgspec.DecodeError as error:
+        raise StoreError(f"{path} is not a matrix ({error}); run 'xling reduce {folder.name}'.") from error
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6) + 0.0 if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return value
+
+
+def _write_plot(path: Path, matrix: Matrix, digest: str) -> None:
+    """Draw, unless the plot that is there shows this very matrix: its metadata has the digest."""
+    if path.exists() and digest.encode() in path.read_bytes()[:4096]:
+        return
+    from xling.report.plot import plot_png  # matplotlib
+
+    write_atomically(path, plot_png(matrix, digest))

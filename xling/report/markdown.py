@@ -1,0 +1,72 @@
+"""matrix.md: the same tables as in the terminal, for a README, an issue or a paper's draft."""
+
+from xling.analysis.fold import belongs, panel_key
+from xling.analysis.matrix import Block, Matrix, Panel
+from xling.report.tables import BEST, HOME, TIED, Cell, Table, panel_tables
+from xling.report.text import needed, panel_title, task_names
+
+
+def markdown(matrix: Matrix) -> str:
+    """The whole report; ends with a newline."""
+    lines = [f"# Transfer matrix: {matrix.name}", ""]
+    marks = f"{HOME} home, {BEST} best source of its column, {TIED} tied with it"
+    lines += [f"Task: {task_names(matrix)}. {marks}."]
+    lines += [f"{matrix.interval_note}. Made by `xling reduce {matrix.name}`.", ""]
+    for block in matrix.blocks:
+        for panel in block.panels:
+            lines += _panel(block, panel)
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _panel(block: Block, panel: Panel) -> list[str]:
+    controls = [c for c in block.controls if belongs(panel_key(c.axes), panel_key(panel.axes))]
+    lines = [f"## {panel_title(panel)}", ""]
+    for number, table in enumerate(panel_tables(block, panel, controls)):
+        lines += _table(table)
+        if number == 0:
+            lines += _sentences(panel)
+    return lines + _needs(panel)
+
+
+def _sentences(panel: Panel) -> list[str]:
+    lines = [f"- {line}" for line in panel.verdicts]
+    for count in panel.counts:
+        by_value = "" if count.by_value is None else f" ({count.by_value} by point estimate)"
+        holes = "" if count.planned == count.of else f", {count.planned - count.of} not there"
+        lines.append(f"- {count.k} of {count.of} {count.text}{by_value}{holes}")
+    return [*lines, ""]
+
+
+def _table(table: Table) -> list[str]:
+    lines = [f"### {table.title}", "", f"| {table.corner} | {' | '.join(table.columns)} |"]
+    lines.append("|---|" + "---:|" * len(table.columns))
+    for label, row in table.rows:
+        lines.append(f"| {label} | {' | '.join(_cell(cell) for cell in row)} |")
+    lines += ["", *(f"- {_escape(note)}" for note in table.notes)]
+    return [*lines, ""] if table.notes else lines
+
+
+def _cell(cell: Cell) -> str:
+    text = _escape(cell.text)
+    if cell.home and text:
+        text = f"**{text}**"
+    return f"{text} <sub>{cell.span}</sub>" if cell.span else text
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+
+
+def _needs(panel: Panel) -> list[str]:
+    """What would settle each difference to home."""
+    cells = panel.at()
+    rows = []
+    for source in panel.sources:
+        entries = [cells.get((source, target)) for target in panel.targets]
+        words = [needed(entry.versus_home) if entry and entry.versus_home else "" for entry in entries]
+        rows.append(f"| {source} | {' | '.join(words)} |")
+    if not any(entry.versus_home for entry in panel.entries):
+        return []
+    header = f"| source | {' | '.join(panel.targets)} |"
+    title = "### More prompts (or seeds) that would settle source against home"
+    return [title, "", header, "|---|" + "---:|" * len(panel.targets), *rows, ""]

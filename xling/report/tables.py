@@ -1,0 +1,328 @@
+"""The tables of a report, without a medium: the terminal and Markdown draw the same ones.
+
+Rows are source languages (or references), columns target languages.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from xling.analysis.intervals import Difference, Estimate
+from xling.analysis.matrix import CHANCE, Accuracy, Block, Control, Entry, Mean, Panel
+from xling.report.text import hole_marks, hole_text, signed_span, span
+
+HOME, BEST, TIED, SETTLED = "◆", "▲", "△", "*"
+
+Look = Literal["", "above", "below", "hole", "quiet"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A value, its interval, and how it looks: above or below what it is compared with, a hole, or plain."""
+
+    text: str = ""
+    span: str = ""
+    look: Look = ""
+    home: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    title: str
+    corner: str
+    columns: list[str]
+    rows: list[tuple[str, list[Cell]]]
+    notes: list[str] = field(default_factory=list)
+    breaks: frozenset[int] = frozenset()  # rows that begin a new section
+
+
+def panel_tables(block: Block, panel: Panel, controls: Sequence[Control]) -> list[Table]:
+    """Everything about one panel, the result first. Recorded responses: accuracy before win rates."""
+    recorded = any(entry.pairwise is not None for entry in panel.entries)
+    first = [pairwise_table(panel, controls), spearman_table(panel, controls)] if recorded else []
+    tables = [
+        *first,
+        win_table(panel),
+        difference_table(panel),
+        reference_table(panel, controls),
+        *versus_tables(panel),
+        band_table(panel),
+        accuracy_table(panel),
+        auc_table(panel, controls),
+        share_table(panel),
+        curve_table(panel),
+    ]
+    return [table for table in tables if table is not None]
+
+
+# --- the matrix -------------------------------------------------------------------------------------------
+
+
+def win_table(panel: Panel) -> Table:
+    """Win rates with intervals, means of rows and columns, holes numbered."""
+    cells, marks = panel.at(), hole_marks(panel)
+    rows = []
+    for source in panel.sources:
+        row = [_win_cell(cells.get((source, target)), marks) for target in panel.targets]
+        row += [_mean_cell(panel.row_means.get(source)), _mean_cell(panel.row_means_abroad.get(source))]
+        rows.append((source, row))
+    breaks = {len(rows)}
+    for label, means in (("mean", panel.column_means), ("abroad", panel.column_means_abroad)):
+        if means:
+            row = [_mean_cell(means.get(target)) for target in panel.targets]
+            rows.append((label, [*row, Cell(), Cell()]))
+    notes = [f"({number}) {reason}" for reason, number in marks.items()]
+    return Table("Win rate, %", "source", [*panel.targets, "mean", "abroad"], rows, notes, frozenset(breaks))
+
+
+def _win_cell(entry: Entry | None, marks: dict[str, int]) -> Cell:
+    if entry is None:
+        return Cell("", look="quiet")
+    mark = _number(entry, marks)
+    if entry.win is None:
+        return Cell(f"hole{mark}", look="hole", home=entry.home)
+    rank = BEST if entry.best else TIED if entry.tied else ""
+    text = f"{HOME if entry.home else ''}{entry.win.value:.1f}{rank}{mark}"
+    return Cell(text, span(entry.win), _against(entry.win, CHANCE), entry.home)
+
+
+def _number(entry: Entry, marks: dict[str, int]) -> str:
+    return "" if entry.status == "done" else f"({marks[hole_text(entry)]})"
+
+
+def _against(estimate: Estimate, level: float) -> Look:
+    return "above" if estimate.above(level) else "below" if estimate.below(level) else ""
+
+
+def _mean_cell(mean: Mean | None) -> Cell:
+    if mean is None:
+        return Cell("")
+    missing = "" if mean.entries == mean.of else f"({mean.entries}/{mean.of})"
+    return Cell(f"{mean.estimate.value:.1f}{missing}", span(mean.estimate), "quiet")
+
+
+def difference_table(panel: Panel) -> Table | None:
+    """Source minus home, paired by prompt."""
+    cells = panel.at()
+    rows = [
+        (source, [_versus_home(cells.get((source, target))) for target in panel.targets]) for source in panel.sources
+    ]
+    if not any(entry.versus_home for entry in panel.entries):
+        return None
+    title = "Source minus home, points, paired by prompt"
+    return Table(title, "source", list(panel.targets), rows)
+
+
+def _versus_home(entry: Entry | None) -> Cell:
+    if entry is None:
+        return Cell()
+    return Cell(HOME, look="quiet", home=True) if entry.home else _difference_cell(entry.versus_home)
+
+
+def _difference_cell(difference: Difference | None) -> Cell:
+    if difference is None:
+        return Cell("")
+    estimate = difference.estimate
+    star = SETTLED if difference.settled else ""
+    return Cell(f"{estimate.value:+.1f}{star}", signed_span(estimate), _against(estimate, 0.0))
+
+
+# --- references and controls ------------------------------------------------------------------------------
+
+
+def reference_table(panel: Panel, controls: Sequence[Control]) -> Table | None:
+    """Win rates of what has no source: controls, references, and what the judge's own scores allow."""
+    rows = []
+    for control in controls:
+        entries = {entry.target: entry for entry in control.entries}
+        rows.append((control.name, [_reference_cell(entries.get(target)) for target in panel.targets]))
+    bounds = {bound.target: bound for bound in panel.bounds}
+    if bounds:
+        for label, pick in (("best pick", "ceiling"), ("worst pick", "floor")):
+            estimates = [getattr(bounds[t], pick) if t in bounds else None for t in panel.targets]
+            rows.append((label, [_quiet_cell(estimate) for estimate in estimates]))
+    if not rows:
+        return None
+    notes = ["best and worst pick: by the judge's own scores, from the same pool"] if bounds else []
+    title = "Controls and references, win rate, %"
+    return Table(title, "", list(panel.targets), rows, notes, frozenset({len(controls)} - {0}))
+
+
+def _quiet_cell(estimate: Estimate | None) -> Cell:
+    return Cell() if estimate is None else Cell(f"{estimate.value:.1f}", span(estimate), "quiet")
+
+
+def _reference_cell(entry: Entry | None) -> Cell:
+    if entry is None:
+        return Cell()
+    if entry.win is None:
+        return Cell(entry.status, look="hole")
+    return Cell(f"{entry.win.value:.1f}", span(entry.win), _against(entry.win, CHANCE))
+
+
+def versus_tables(panel: Panel) -> list[Table]:
+    """The trained reward model minus each reference, paired by prompt."""
+    tables = []
+    for name, sources in panel.versus.items():
+        if name in ("random", "gold", "human"):
+            continue
+        rows = [
+            (source, [_difference_cell(sources.get(source, {}).get(target)) for target in panel.targets])
+            for source in panel.sources
+        ]
+        tables.append(Table(f"Trained minus {name}, points, paired", "source", list(panel.targets), rows))
+    return tables
+
+
+def band_table(panel: Panel) -> Table | None:
+    """What reward models trained on shuffled labels win, and whether the real one beats all of them."""
+    if not panel.bands:
+        return None
+    bands = {(band.source, band.target): band for band in panel.bands}
+    rows = []
+    for source in panel.sources:
+        row = []
+        for target in panel.targets:
+            band = bands.get((source, target))
+            if band is None:
+                row.append(Cell())
+            else:
+                text = f"{band.mean:.1f}{SETTLED if band.beaten else ''}"
+                between = f"{min(band.values):.1f}-{max(band.values):.1f}"
+                row.append(Cell(text, between, "above" if band.beaten else "", source == target))
+        rows.append((source, row))
+    most = max(len(band.values) for band in panel.bands)
+    title = f"Shuffled labels: mean and range of {most} permutations, win rate, %"
+    notes = [f"{SETTLED} the real reward model lies above every permutation"]
+    return Table(title, "source", list(panel.targets), rows, notes)
+
+
+# --- the reward model's accuracy --------------------------------------------------------------------------
+
+
+def accuracy_table(panel: Panel) -> Table | None:
+    """Accuracy on held-out preferences, majority and length below."""
+    if not panel.accuracy:
+        return None
+    found = {(a.source, a.target): a for a in panel.accuracy}
+    rows = [
+        (source, [_accuracy_cell(found.get((source, target))) for target in panel.targets]) for source in panel.sources
+    ]
+    breaks = frozenset({len(rows)})
+    baselines = {baseline.target: baseline for baseline in panel.accuracy_baselines}
+    for label in ("majority", "length"):
+        estimates = [getattr(baselines[t], label) if t in baselines else None for t in panel.targets]
+        if any(estimates):
+            rows.append((label, [_quiet_cell(estimate) for estimate in estimates]))
+    notes = [f"{SETTLED} above every baseline by paired difference"] if baselines else []
+    title = "Reward model accuracy on held-out preferences, %"
+    return Table(title, "source", list(panel.targets), rows, notes, breaks)
+
+
+def _accuracy_cell(found: Accuracy | None) -> Cell:
+    if found is None:
+        return Cell()
+    star = SETTLED if found.beats_baselines else ""
+    home = found.source == found.target
+    text = f"{HOME if home else ''}{found.accuracy.value:.1f}{star}"
+    return Cell(text, span(found.accuracy), "above" if star else "", home)
+
+
+def auc_table(panel: Panel, controls: Sequence[Control]) -> Table | None:
+    """Area under the ROC curve, which needs no threshold: references can be compared."""
+    if not any(a.auc for a in panel.accuracy):
+        return None
+    rows = []
+    for source in panel.sources:
+        rows.append(_auc_row(source, [a for a in panel.accuracy if a.source == source], panel))
+    breaks = frozenset({len(rows)})
+    rows += [_auc_row(c.name, c.accuracy, panel) for c in controls if any(a.auc for a in c.accuracy)]
+    title = "Reward model AUC x 100 on the same"
+    return Table(title, "source", list(panel.targets), rows, [], breaks)
+
+
+def _auc_row(label: str, found: Sequence[Accuracy], panel: Panel) -> tuple[str, list[Cell]]:
+    values = {a.target: a.auc for a in found}
+    estimates = [values.get(target) for target in panel.targets]
+    return label, [Cell(f"{e.value:.1f}", span(e), _against(e, CHANCE)) if e else Cell() for e in estimates]
+
+
+# --- recorded responses -----------------------------------------------------------------------------------
+
+
+def pairwise_table(panel: Panel, controls: Sequence[Control]) -> Table:
+    """Share of pairs within a prompt on which the reward model and the people agree."""
+    return _by_entry(
+        "Agreement with people on pairs within a prompt, %",
+        panel,
+        controls,
+        lambda e: (
+            Cell(f"{e.pairwise.value:.1f}", span(e.pairwise), _against(e.pairwise, CHANCE), e.home)
+            if e.pairwise
+            else Cell()
+        ),
+    )
+
+
+def spearman_table(panel: Panel, controls: Sequence[Control]) -> Table:
+    """Rank correlation with the people's ratings over all responses of a target."""
+    return _by_entry(
+        "Spearman correlation with people's ratings",
+        panel,
+        controls,
+        lambda e: Cell() if e.spearman is None else Cell(f"{e.spearman:.2f}", home=e.home),
+    )
+
+
+def _by_entry(title: str, panel: Panel, controls: Sequence[Control], cell: Callable[[Entry], Cell]) -> Table:
+    cells = panel.at()
+    rows = []
+    for source in panel.sources:
+        entries = [cells.get((source, target)) for target in panel.targets]
+        rows.append((source, [cell(entry) if entry else Cell() for entry in entries]))
+    breaks = frozenset({len(rows)})
+    for control in controls:
+        own = {entry.target: entry for entry in control.entries}
+        rows.append((control.name, [cell(own[t]) if t in own else Cell() for t in panel.targets]))
+    return Table(title, "source", list(panel.targets), rows, [], breaks)
+
+
+# --- language and curve -----------------------------------------------------------------------------------
+
+
+def share_table(panel: Panel) -> Table | None:
+    """Share of chosen responses in the target language, and their length in tokens."""
+    cells = panel.at()
+    if not any(entry.share_in_language for entry in panel.entries):
+        return None
+    rows = []
+    for source in panel.sources:
+        row = []
+        for target in panel.targets:
+            entry = cells.get((source, target))
+            share = entry.share_in_language if entry else None
+            length = entry.length if entry else None
+            tokens = "" if length is None else f"{length:.1f} tok"
+            row.append(Cell(f"{share.value:.1f}", tokens, home=source == target) if share else Cell())
+        rows.append((source, row))
+    title = "Responses in the target language, %, and their length"
+    return Table(title, "source", list(panel.targets), rows)
+
+
+def curve_table(panel: Panel) -> Table | None:
+    """Best-of-k from the same pools: means over cells at home and abroad."""
+    there = [entry for entry in panel.entries if entry.curve is not None and entry.curve.value]
+    n = min((len(entry.curve.value) for entry in there if entry.curve), default=0)
+    if n < 3:
+        return None
+    ks = sorted({*(2**power for power in range(n.bit_length()) if 2**power <= n), n})
+    rows = []
+    sides = (("home", [e for e in there if e.home]), ("abroad", [e for e in there if e.abroad]))
+    for label, entries in sides:
+        curves = [entry.curve.value for entry in entries if entry.curve is not None]
+        if curves:
+            means = [sum(curve[k - 1] for curve in curves) / len(curves) for k in ks]
+            rows.append((label, [Cell(f"{mean:.1f}") for mean in means]))
+    rows.append(("KL at most", [Cell(f"{math.log(k) - (k - 1) / k:.2f}", look="quiet") for k in ks]))
+    return Table("Best-of-k win rate, %, mean over cells", "k", [str(k) for k in ks], rows)

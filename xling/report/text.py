@@ -1,0 +1,57 @@
+"""How numbers and names are written, the same in the terminal, in Markdown and in the plot."""
+
+from xling.analysis.intervals import Difference, Estimate
+from xling.analysis.matrix import Entry, Matrix, Panel
+
+
+def span(estimate: Estimate | None) -> str:
+    """The interval alone: `50.1-54.4`; differences have signs: `-1.2..+0.4`."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return ""
+    return f"{estimate.low:.1f}-{estimate.high:.1f}"
+
+
+def signed_span(estimate: Estimate | None) -> str:
+    """The interval of a difference: `-1.2..+0.4`."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return ""
+    return f"{estimate.low:+.1f}..{estimate.high:+.1f}"
+
+
+def needed(difference: Difference) -> str:
+    """What would settle a difference, in a word."""
+    if difference.settled:
+        return "settled"
+    if difference.more is None:
+        return "> 100,000 prompts" if difference.more_unit == "prompts" else "> 1,000 seeds"
+    return f"+{difference.more:,} {difference.more_unit}"
+
+
+def panel_title(panel: Panel) -> str:
+    """`same_as_policy, best_of_n, judge gold`, and other settings by name."""
+    axes = panel.axes
+    words = [axes["rm_backbone"], axes["optimizer"], f"judge {axes['judge']}", f"policy {axes['policy']}"]
+    fixed = {"task", "policy", "rm_backbone", "optimizer", "judge"}
+    words += [f"{axis}={value}" for axis, value in sorted(axes.items()) if axis not in fixed and value]
+    return ", ".join(word for word in words if word)
+
+
+def task_names(matrix: Matrix) -> str:
+    return ", ".join(sorted({block.axes["task"] for block in matrix.blocks}))
+
+
+def hole_marks(panel: Panel) -> dict[str, int]:
+    """A number for each different reason of a panel's holes and partial entries, in reading order."""
+    marks: dict[str, int] = {}
+    cells = panel.at()
+    for source in panel.sources:
+        for target in panel.targets:
+            entry = cells.get((source, target))
+            if entry is not None and entry.status != "done":
+                marks.setdefault(hole_text(entry), len(marks) + 1)
+    return marks
+
+
+def hole_text(entry: Entry) -> str:
+    """`blocked: sft[de] failed: ValueError: ...`; the status once."""
+    return entry.status if entry.reason in ("", entry.status) else f"{entry.status}: {entry.reason}"
