@@ -12,8 +12,9 @@ from xling.grid.overrides import protected
 REFUSED = 2  # nothing was run
 # Flags that make Hydra show something instead of running. Else --multirun is added, since Hydra cannot see
 # that hydra.mode is MULTIRUN in a configuration that it is unable to compose.
-SHOWING = "-h --help --hydra-help -c --cfg -i --info -sc --shell-completion --version".split()
-RUNNING = "-m --multirun -r --run".split()
+SHOWING = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info",
+           "-sc", "--shell-completion")  # fmt: skip
+RUNNING = ("-m", "--multirun", "-r", "--run")
 
 
 def run(main: Callable[[], Any]) -> int:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from xling.config import Files
-from xling.errors import ConfigError
+from xling.errors import ConfigError, did_you_mean
 from xling.grid.compose import Cells
 from xling.grid.experiments import checked_task, experiments
 from xling.grid.naming import grid_name
 from xling.grid.plan import Plan, make_plan
 from xling.grid.store import Store
+
+TRACKING_MODES = ("auto", "online", "offline", "off")
 
 
 def task_languages(task: Mapping[str, Any]) -> Sequence[str]:
@@ -56,6 +58,7 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
 def launch(cells: Cells, catalogue: str, workers: int | None, threads: int) -> int:
     """Do what the command line asks for. Exit code: 0, 1 if a cell failed, 128 + signal if interrupted."""
     dry_run = _switch("dry_run", cells.settings["dry_run"])
+    tracking = _tracking(cells.settings["tracking"])
     plan = plan_of(cells, catalogue)
     if dry_run:
         plan.print(workers=workers or os.cpu_count() or 1)
@@ -68,7 +71,7 @@ def launch(cells: Cells, catalogue: str, workers: int | None, threads: int) -> i
     if outcome.interrupted:
         print(f"xling: stopped. The same command goes on; `xling reduce {plan.name}` folds what is there.")
     else:
-        _fold(plan, cells.settings["tracking"])
+        _fold(plan, tracking)
     return outcome.exit_code
 
 
@@ -80,14 +83,25 @@ def _intention(plan: Plan) -> str:
     return "\n".join([line, *plan.warnings])
 
 
-def _fold(plan: Plan, tracking: Any) -> None:
+def _fold(plan: Plan, tracking: Mapping[str, Any]) -> None:
     from xling.analysis.reduce import reduce_grid
     from xling.report.terminal import print_matrix
-    from xling.report.tracking import track_grid
 
-    matrix = reduce_grid(plan.store.root, plan.name)
-    print_matrix(matrix)
-    track_grid(plan.store.root, plan.name, tracking)
+    print_matrix(reduce_grid(plan.store.root, plan.name))
+    if tracking["mode"] != "off":
+        from xling.report.tracking import track_grid
+
+        track_grid(plan.store.root, plan.name, tracking)
+
+
+def _tracking(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings with a known mode; a bare `off` in YAML is false."""
+    mode = "off" if settings["mode"] is False else settings["mode"]
+    if mode not in TRACKING_MODES:
+        allowed = ", ".join(TRACKING_MODES)
+        suggestion = did_you_mean(str(mode), TRACKING_MODES)
+        raise ConfigError(f"tracking.mode={mode} is unknown. Allowed: {allowed}.{suggestion}")
+    return {**settings, "mode": mode}
 
 
 def _switch(key: str, value: Any) -> bool:

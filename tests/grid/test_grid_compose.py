@@ -1,0 +1,266 @@
+"""Overrides to cells: what is expanded, in which order, and that merging gives what Hydra composes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from xling.errors import ConfigError
+from xling.grid.compose import Cells, compose_grid
+from xling.grid.composer import Composer
+from xling.grid.experiments import experiments
+from xling.grid.naming import grid_name
+from xling.grid.overrides import protected, typed
+
+CONF = Path(__file__).parents[2] / "conf"
+SIX = ["de", "en", "es", "ru", "tr", "vi"]
+
+
+@pytest.fixture(scope="module")
+def loader() -> Iterator[Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
+
+
+class Front:
+    """Composes command lines; remembers the last composer and what was warned of."""
+
+    def __init__(self, loader: Any, *hydra_overrides: str) -> None:
+        self.composer = Composer(loader, "config", hydra_overrides)
+        self.warned: list[str] = []
+
+    def __call__(self, *arguments: str, params: dict[str, Any] | None = None) -> Cells:
+        return compose_grid(self.composer, params or {}, arguments, lambda task: task["languages"], self.warned.append)
+
+
+@pytest.fixture
+def front(loader: Any) -> Front:
+    return Front(loader)
+
+
+def column(cells: Cells, axis: str) -> list[Any]:
+    """An axis' values in order, each once."""
+    return list(dict.fromkeys(axes[axis] for axes, _ in cells.cells))
+
+
+def full(front: Front, cells: Cells, axes: dict[str, Any]) -> dict[str, Any]:
+    """The cell as Hydra composes it, from its coordinates."""
+    values = [axis.overrides[axis.values.index(axes[axis.key])] for axis in cells.request.axes]
+    languages = [f"{key}={axes[key]}" for key in ("source_lang", "target_lang")]
+    composed = front.composer.compose([*cells.request.fixed, *values, *languages]).container
+    keys = ("task", "policy", "sft", "rm_backbone", "optimizer", "judge", "seed", "target_lang")
+    return {key: composed[key] for key in keys} | {"source_langs": [composed["source_lang"]]}
+
+
+# --- expansion --------------------------------------------------------------------------------------------
+
+
+def test_no_override_is_one_cell(front: Front) -> None:
+    cells = front()
+    [(axes, _)] = cells.cells
+    assert list(axes) == [
+        "task", "policy", "rm_backbone", "source_lang", "target_lang", "optimizer", "judge", "seed",
+    ]  # fmt: skip
+    assert axes["source_lang"] == axes["target_lang"] == "en" and axes["seed"] == 0
+    assert cells.left_out == [] and front.warned == []
+
+
+def test_axes_in_order_named_other_seeds(front: Front) -> None:
+    cells = front("task.seed=3,4", "seed=0,1", "rm_backbone.tuning=full,frozen", "sft.steps=10,20")
+    axes = cells.cells[0][0]
+    assert list(axes)[7:] == ["rm_backbone.tuning", "sft.steps", "seed", "task.seed"]
+    assert len(cells.cells) == 16
+    assert axes["rm_backbone.tuning"] == "full" and axes["task.seed"] == 3
+
+
+def test_the_grammar_of_hydra(front: Front) -> None:
+    assert column(front("seed=range(3)"), "seed") == [0, 1, 2]
+    assert column(front("seed=range(1,6,2)"), "seed") == [1, 3, 5]
+    assert column(front("seed=choice(4,2)"), "seed") == [4, 2]
+    assert column(front("seed=sort(4,2)"), "seed") == [2, 4]
+    assert column(front("policy.temperature=range(0.5,1.1,0.25)"), "policy.temperature") == [0.5, 0.75, 1.0]
+    likelihoods = column(front("rm_backbone=glob(likelihood_*,exclude=*_sft)"), "rm_backbone")
+    assert likelihoods == ["likelihood_base", "likelihood_gain_base"]
+
+
+def test_the_last_of_two_overrides_wins(front: Front) -> None:
+    assert column(front("seed=0,1", "seed=5"), "seed") == [5]
+
+
+def test_duplicate_values_are_one_cell(front: Front) -> None:
+    assert len(front("source_lang=en,en", "seed=0,0").cells) == 1
+    assert len(front("rm_backbone=length,length", "target_lang='de',de").cells) == 1
+
+
+# --- languages --------------------------------------------------------------------------------------------
+
+
+def test_glob_means_the_languages_of_the_task(front: Front) -> None:
+    cells = front("source_lang=glob(*)", "target_lang=glob([d*,e*],exclude=es)")
+    assert column(cells, "source_lang") == SIX
+    assert column(cells, "target_lang") == ["de", "en"]
+    left_out = {tuple(row["axes"]): row for row in cells.left_out}
+    assert set(left_out) == {("task", "source_lang"), ("task", "target_lang")}
+    assert "ja, ko" in left_out["task", "source_lang"]["axes"]["source_lang"]
+    assert left_out["task", "target_lang"]["axes"]["target_lang"] == "el"
+    assert left_out["task", "target_lang"]["reason"] == "task micro_summarization has no data in them"
+
+
+def test_glob_leaves_out_a_language_without_facts(front: Front) -> None:
+    cells = front("task.languages=[de,xx]", "source_lang=glob(*)", "target_lang=de")
+    assert column(cells, "source_lang") == ["de"]
+    assert [r["axes"]["source_lang"] for r in cells.left_out if "no file" in r["reason"]] == ["xx"]
+
+
+def test_glob_beside_named_languages(front: Front) -> None:
+    assert column(front("source_lang=glob(*),de+en"), "source_lang") == [*SIX, "de+en"]
+
+
+def test_pooled_sources_in_either_order_are_one_cell(front: Front) -> None:
+    cells = front("source_lang=en+de,de,de+en", "target_lang=tr")
+    assert column(cells, "source_lang") == ["de+en", "de"]
+    pooled, single = (container for _, container in cells.cells)
+    assert [facts["code"] for facts in pooled["source_langs"]] == ["de", "en"]
+    assert [facts["code"] for facts in single["source_langs"]] == ["de"]
+    assert column(front("source_lang=de+de"), "source_lang") == ["de"]
+
+
+def test_norwegian_stays_norwegian(front: Front) -> None:
+    for arguments, params in ((["source_lang=no"], {}), ([], {"source_lang": "no"}), ([], {"source_lang": "no,de"})):
+        cells = front("task.languages=[no,de]", "target_lang=no", *arguments, params=params)
+        assert column(cells, "source_lang")[0] == "no"
+        assert cells.cells[0][1]["target_lang"]["name"] == "Norwegian"
+
+
+def test_a_single_language_is_kept_from_hydra_and_given_back_as_typed() -> None:
+    assert protected("source_lang=de+en") == "source_lang=choice(de+en)"
+    assert protected("target_lang=no") == "target_lang=choice(no)"
+    for argument in ("source_lang=de,en", "source_lang=glob(*)", "source_lang=glob(*),de+en", "seed=1", "source_lang="):
+        assert protected(argument) == argument
+    for argument in ("source_lang=de+en", "source_lang=[de,en]", "seed=choice(1)", "source_lang=glob(*)"):
+        assert typed(protected(argument)) == argument
+
+
+# --- params of a sweeps file ------------------------------------------------------------------------------
+
+
+def test_params_are_overrides_and_the_command_line_wins(front: Front) -> None:
+    params = {"source_lang": "de,en", "seed": 3, "policy.n": "4,8"}
+    cells = front("policy.n=2", params=params)
+    assert column(cells, "source_lang") == ["de", "en"] and column(cells, "seed") == [3]
+    assert {container["policy"]["n"] for _, container in cells.cells} == {2}
+
+
+# --- merging is what Hydra composes -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "composes"),
+    [
+        (["source_lang=glob(*)", "target_lang=glob(*)"], 1),
+        (["source_lang=de,en", "seed=0,1,2", "task.seed=0,1", "policy.n=4,8"], 1),
+        (["rm_backbone=same_as_policy,bag_of_words,length", "judge=gold,target_rm", "seed=0,1"], 4),
+        (["rm_backbone=same_as_policy,bag_of_words", "rm_backbone.permutation=0,1"], 4),
+        (["rm_backbone.training={steps:5},{steps:6}", "target_lang=de,en"], 2),
+        (["policy=micro,recorded", "source_lang=de,en"], 2),
+    ],
+)
+def test_merged_cells_are_composed_cells(front: Front, arguments: list[str], composes: int) -> None:
+    cells = front(*arguments)
+    checks = min(3, len(cells.cells))
+    assert front.composer.composes == composes + checks and front.warned == []
+    for axes, container in cells.cells[:: max(1, len(cells.cells) // 6)]:
+        assert container == full(front, cells, axes)
+
+
+def overlay(folder: Path, **files: str) -> str:
+    """A configuration folder beside conf/; keys are paths with __ for /."""
+    for name, text in files.items():
+        path = folder / f"{name.replace('__', '/')}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return f"hydra.searchpath=[file://{folder}]"
+
+
+def test_settings_that_refer_to_each_other_are_composed_in_full(front: Front) -> None:
+    cells = front("sft.eval_every=${seed}", "seed=1,2", "source_lang=de,en")
+    assert [container["sft"]["eval_every"] for _, container in cells.cells] == [1, 1, 2, 2]
+    assert front.warned == [
+        "Hydra composes each of the 4 cells, about 0.1 s each: settings refer to each other with ${}."
+    ]
+
+
+def test_an_experiment_that_changes_other_groups(loader: Any, tmp_path: Path) -> None:
+    text = "# @package _global_\ndefaults:\n  - override /judge: target_rm\nsft:\n  steps: 7\n"
+    front = Front(loader, overlay(tmp_path, experiment__a=text, experiment__b="# @package _global_\nseed: 5\n"))
+    cells = front("experiment=a,b", "source_lang=de,en")
+    found = [(axes["experiment"], axes["judge"], axes["seed"], c["sft"]["steps"]) for axes, c in cells.cells]
+    assert found == [("a", "target_rm", 0, 7)] * 2 + [("b", "gold", 5, 300)] * 2
+
+
+def test_an_option_that_reaches_into_another_group(loader: Any, tmp_path: Path) -> None:
+    greedy = "# @package _global_\noptimizer:\n  name: best_of_n\n  n: 2\npolicy:\n  n: 2\n"
+    front = Front(loader, overlay(tmp_path, optimizer__greedy=greedy))
+    cells = front("optimizer=best_of_n,greedy", "rm_backbone=length,random")
+    assert [container["policy"]["n"] for _, container in cells.cells] == [16, 16, 2, 2]
+
+
+def test_a_mismatch_is_found_and_composed_in_full(loader: Any) -> None:
+    front = Front(loader)
+    cells = front("target_lang.native_name=Umbenannt", "target_lang=de,en", "source_lang=tr")
+    assert [container["target_lang"]["native_name"] for _, container in cells.cells] == ["Umbenannt"] * 2
+    assert [container["target_lang"]["code"] for _, container in cells.cells] == ["de", "en"]
+    assert "merging gives another cell" in front.warned[0]
+
+
+def test_a_language_of_ones_own(loader: Any, tmp_path: Path) -> None:
+    facts = "code: tlh\nname: Klingon\nnative_name: tlhIngan Hol\nscript: Latn\ndirection: ltr\n"
+    front = Front(loader, overlay(tmp_path, source_lang__tlh=facts, target_lang__tlh=facts))
+    cells = front("task.languages=[de,tlh]", "source_lang=glob(*)", "target_lang=tlh")
+    assert column(cells, "source_lang") == ["de", "tlh"]
+    assert experiments(cells.cells)[0][1].target_lang.native_name == "tlhIngan Hol"
+
+
+def test_language_files_hold_plain_facts(loader: Any, tmp_path: Path) -> None:
+    facts = "name: X\nnative_name: X\nscript: Latn\ndirection: ltr\n"
+    front = Front(
+        loader,
+        overlay(
+            tmp_path,
+            source_lang__q1=f"code: q1\n{facts}seed: ${{seed}}\n",
+            source_lang__q2=f"code: no\n{facts}",
+            source_lang__q3=f"# @package _global_\ncode: q3\n{facts}",
+        ),
+    )
+    for code, part in (("q1", "plain facts only"), ("q2", "quote it"), ("q3", "plain facts only")):
+        with pytest.raises(ConfigError, match=part):
+            front("task.languages=[q1,q2,q3,en]", f"source_lang={code}")
+
+
+# --- the grid's name --------------------------------------------------------------------------------------
+
+
+def test_names(front: Front) -> None:
+    assert grid_name(front("sweeps=embedded")) == "embedded"
+    assert (
+        grid_name(front("sweeps=embedded", "root=/x", "dry_run=true", "mode=force", "tracking.mode=off")) == "embedded"
+    )
+    assert grid_name(front("name=mine", "seed=0,1")) == "mine"
+    changed = grid_name(front("sweeps=embedded", "policy.n=8"))
+    assert changed.startswith("embedded-") and len(changed) == len("embedded-") + 6
+    assert changed != grid_name(front("sweeps=embedded", "policy.n=9"))
+    assert grid_name(front("sweeps=embedded", "+controls=true")) != "embedded"
+
+
+def test_a_name_does_not_depend_on_the_order_of_overrides(front: Front) -> None:
+    one = grid_name(front("source_lang=de,en", "seed=0,1"))
+    assert one == grid_name(front("seed=0,1", "source_lang=de,en"))
+    assert one.startswith("micro_summarization-de_en-en-")
+    assert grid_name(front(protected("source_lang=de"))) == grid_name(front("source_lang=de"))
+
+
+def test_what_was_typed_is_kept(front: Front) -> None:
+    assert front(protected("source_lang=de+en"), "seed=0,1").request.command == ("source_lang=de+en", "seed=0,1")

@@ -1,0 +1,62 @@
+"""A catalogue of no-op stages with the program's graph and file formats, to test what lies around them.
+
+`hydra.launcher.catalogue=toy_stages` with this folder's parent on PYTHONPATH. Wins follow from a hash; a
+reward model with permutation=99 raises.
+"""
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xling.grid.stage import Context, Kind
+
+PROMPTS, SAMPLES, OPPONENTS = 24, 4, 2
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def note(context: Context) -> None:
+    if context.spec.get("permutation") == 99:
+        raise ValueError("permutation 99 is the toy's failure")
+    _write(context.out / "note.json", dict(context.spec))
+
+
+def scores(context: Context) -> None:
+    generator = np.random.default_rng(random.Random(str(sorted(context.spec.items()))).randrange(2**32))
+    np.save(context.out / "pool.npy", generator.random((PROMPTS, SAMPLES)))
+    np.save(context.out / "baseline.npy", generator.random((PROMPTS, OPPONENTS)))
+
+
+def judge(context: Context) -> None:
+    score, verdict = (np.load(context.parents[role] / "pool.npy") for role in ("score", "verdict"))
+    opponents = np.load(context.parents["verdict"] / "baseline.npy")
+    picked = score.argmax(axis=1)
+    quality = verdict[np.arange(PROMPTS), picked]
+    win = (quality[:, None] > opponents).mean(axis=1)
+    items = {
+        "prompt": [f"p{i}" for i in range(PROMPTS)],
+        "group": [f"g{i // 2}" for i in range(PROMPTS)],
+        "dataset": [""] * PROMPTS,
+        "index": picked.tolist(),
+        "win": win.tolist(),
+        "in_language": [True] * PROMPTS,
+        "length": [5] * PROMPTS,
+        "reward": score.max(axis=1).tolist(),
+        "quality": quality.tolist(),
+        "baseline_quality": opponents.mean(axis=1).tolist(),
+    }
+    _write(context.out / "items.json", items)
+    np.save(context.out / "curve.npy", np.repeat(win[:, None], SAMPLES, axis=1))
+    bound = math.log(SAMPLES) - (SAMPLES - 1) / SAMPLES
+    _write(context.out / "summary.json", {"n_samples": SAMPLES, "kl_bound": bound})
+
+
+KINDS = {kind: Kind(kind, 1, note, 0.01) for kind in ("base", "sft", "reward", "pool", "baseline")}
+KINDS |= {kind: Kind(kind, 1, scores, 0.01) for kind in ("score", "gold")}
+KINDS["judge"] = Kind("judge", 1, judge, 0.01)

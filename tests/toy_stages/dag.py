@@ -1,0 +1,44 @@
+"""The program's graph over the toy stages."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from xling.config import Experiment
+from xling.grid.stage import Cell, Stage
+
+
+def cells_from(experiments: Sequence[tuple[Mapping[str, Any], Experiment]], controls: bool) -> list[Cell]:
+    cells = [Cell(axes, _judge(experiment)) for axes, experiment in experiments]
+    return cells + _controls(experiments) if controls else cells
+
+
+def _judge(experiment: Experiment) -> Stage:
+    source = "+".join(language.code for language in experiment.source_langs)
+    target, seed = experiment.target_lang.code, experiment.seed
+    base = Stage.make("base", 1, "base", {}, {})
+
+    def sft(lang: str) -> Stage:
+        spec = {"lang": lang, "steps": experiment.sft.steps, "seed": seed}
+        return Stage.make("sft", 1, f"sft[{lang}]", spec, {"base": base})
+
+    backbone = msgspec.to_builtins(experiment.rm_backbone)
+    spec = {"lang": source, "seed": seed, "permutation": backbone.get("permutation"), "backbone": backbone}
+    reward = Stage.make("reward", 1, f"reward[{source}]", spec, {"sft": sft(source)})
+    pool = Stage.make("pool", 1, f"pool[{target}]", {"lang": target}, {"sft": sft(target)})
+    baseline = Stage.make("baseline", 1, f"baseline[{target}]", {"lang": target}, {"sft": sft(target)})
+    made = {"pool": pool, "baseline": baseline}
+    verdict = Stage.make("gold", 1, f"gold[{target}]", {"lang": target}, made)
+    pair = {"source": source, "target": target}
+    score = Stage.make("score", 1, f"score[{source}, {target}]", pair, {"reward": reward, **made})
+    judged = {"score": score, "verdict": verdict, **made}
+    return Stage.make("judge", 1, f"judge[{source}, {target}]", pair, judged)
+
+
+def _controls(experiments: Sequence[tuple[Mapping[str, Any], Experiment]]) -> list[Cell]:
+    targets = {experiment.target_lang.code: (axes, experiment) for axes, experiment in experiments}
+    return [
+        Cell({**axes, "rm_backbone": "random", "source_lang": "-"}, _judge(experiment))
+        for axes, experiment in targets.values()
+    ]
