@@ -63,8 +63,8 @@ class Summary:
         for lang, summary in self.languages.items():
             if summary.one_system:
                 found.append(
-                    f"{lang}: {len(summary.one_system)} prompts were answered by one system only, cannot be "
-                    f"compared and are left out (lines {_first(summary.one_system)})."
+                    f"{lang}: prompts that one system alone answered cannot be compared and are left out: "
+                    f"{len(summary.one_system)} (lines {_first(summary.one_system)})."
                 )
         if self.ignored:
             counts = ", ".join(f"{lang} {n}" for lang, n in sorted(self.ignored.items()))
@@ -157,10 +157,7 @@ def prompts(config: Files, lang: str, split: Split) -> list[Prompt]:
 def ratings(config: Files, lang: str, split: Split) -> list[Rating]:
     """All rows of the language, as `train`; whoever scores them at home must cross-fit by document."""
     _only("train", split)
-    return [
-        Rating(prompt, response, rating, system)
-        for prompt, system, response, rating in load(config, lang).flat()
-    ]
+    return [Rating(prompt, response, rating, system) for prompt, system, response, rating in load(config, lang).flat()]
 
 
 def pairs(config: Files, lang: str, split: Split) -> list[Pair]:
@@ -181,9 +178,7 @@ def demonstrations(config: Files, lang: str, split: Split) -> list[Demonstration
     raise ConfigError("task=files has no demonstrations to fine-tune on. Use policy=recorded with it.")
 
 
-def quality(
-    config: Files, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]
-) -> list[list[float]]:
+def quality(config: Files, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
     """Gold quality is known in an embedded world only: ConfigError."""
     raise ConfigError("task=files has people's ratings and no gold quality. Use judge=human with it.")
 
@@ -202,9 +197,7 @@ def _identity(config: Files) -> tuple[str, int, int]:
         raise ConfigError("task=files needs a file of rated responses. Name it with task.path=PATH.")
     path = Path(config.path).expanduser()
     if not path.is_file():
-        raise ConfigError(
-            f"task.path={config.path} is not a file. Name a JSONL or JSONL.gz with task.path=PATH."
-        )
+        raise ConfigError(f"task.path={config.path} is not a file. Name a JSONL or JSONL.gz with task.path=PATH.")
     status = path.stat()
     return str(path), status.st_size, status.st_mtime_ns
 
@@ -287,6 +280,4 @@ def _first(lines: Sequence[int]) -> str:
 
 def _only(allowed: Split, split: Split) -> None:
     if split != allowed:
-        raise ConfigError(
-            f"task=files has no {split!r} split here: every row is an evaluation row ({allowed!r})."
-        )
+        raise ConfigError(f"task=files has no {split!r} split here: every row is an evaluation row ({allowed!r}).")
