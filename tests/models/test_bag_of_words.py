@@ -65,9 +65,7 @@ def test_pairwise_learns_which_of_two_is_chosen() -> None:
 
 
 def test_a_score_does_not_depend_on_its_companions() -> None:
-    model = fit_pointwise(
-        PROMPTS, [f"item {i} {i % 7}" for i in range(60)], [float(i % 7) for i in range(60)], GROUPS
-    )
+    model = fit_pointwise(PROMPTS, [f"item {i} {i % 7}" for i in range(60)], [float(i % 7) for i in range(60)], GROUPS)
     together = model.score(["p"], [["item 3", "item 4", "item 5"]])[0]
     alone = [model.score(["p"], [[text]])[0][0] for text in ("item 3", "item 4", "item 5")]
     assert together == pytest.approx(alone, rel=1e-12)

@@ -21,9 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     path = tmp_path_factory.mktemp("encoder")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(
-        path
-    )
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(path)
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=600, **shape)).save_pretrained(path)
@@ -46,9 +44,7 @@ def test_the_identity_of_a_folder_is_its_content(folder: Path, tmp_path: Path) -
 
     copy = shutil.copytree(folder, tmp_path / "copy")
     changed = shutil.copytree(folder, tmp_path / "changed")
-    (changed / "config.json").write_text(
-        (changed / "config.json").read_text(encoding="utf-8") + " ", encoding="utf-8"
-    )
+    (changed / "config.json").write_text((changed / "config.json").read_text(encoding="utf-8") + " ", encoding="utf-8")
     assert encoder.encoder_identity(str(copy)) == encoder.encoder_identity(str(folder))
     assert encoder.encoder_identity(str(changed)) != encoder.encoder_identity(str(folder))
 

@@ -26,9 +26,7 @@ class Linear:
     weight: Array  # (columns,)
     bias: float
     penalty: float  # chosen by cross-validation
-    explained: (
-        float  # share of label variance explained in that cross-validation; negative: worse than the mean
-    )
+    explained: float  # share of label variance explained in that cross-validation; negative: worse than the mean
 
     def predict(self, blocks: Sequence[Array]) -> Array:
         """(rows,) scores; each block is (rows, columns of the block)."""
