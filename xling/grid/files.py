@@ -19,11 +19,10 @@ def json_bytes(value: Any, indent: int = 2) -> bytes:
 
 
 def write_new(path: str, content: bytes) -> None:
-    """Write a file that must not exist yet, and wait until the disk has it."""
+    """Write a file that must not exist yet; `sync` makes sure that the disk has it."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         write_all(descriptor, content)
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -40,6 +39,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write_new(str(temporary), content)
+        sync(str(temporary))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -51,7 +51,8 @@ def append_line(path: Path, value: Any) -> None:
         file.write(json_bytes(value, indent=-1))
 
 
-def sync_folder(path: str) -> None:
+def sync(path: str) -> None:
+    """Wait until the disk has a file's bytes, or a folder's names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -70,11 +71,8 @@ def files_below(folder: str, prefix: str = "") -> Iterator[tuple[str, os.DirEntr
             yield prefix + entry.name, entry
 
 
-def sha256_of(path: str, sync: bool = False) -> str:
-    """Hash of a file's bytes; with `sync` it also waits until the disk has them."""
+def sha256_of(path: str) -> str:
     with open(path, "rb") as file:
-        if sync:
-            os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

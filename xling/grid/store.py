@@ -217,9 +217,8 @@ class Store:
     def publish(self, sheet: Sheet, key: str, temporary: Path, run: Run, replace: bool = False) -> bool:
         """Make a finished folder the result of its key, all or nothing; False if there was one already.
 
-        Files reach the disk before the marker, the marker before the rename. A result that is there is
-        never overwritten: the second is dropped and noted in doubles.jsonl. `replace` (mode=force) swaps the
-        old out.
+        Everything reaches the disk before the rename. A result that is there is never overwritten: the second
+        is dropped and noted in doubles.jsonl. `replace` (mode=force) swaps the old out.
         """
         folder = os.fspath(temporary)
         for name in ("spec.json", "done.json"):
@@ -228,7 +227,7 @@ class Store:
         files.write_new(f"{folder}/spec.json", files.json_bytes(sheet))
         done = Done(sheet.kind, key, sheet.label, _facts(folder), run)
         files.write_new(f"{folder}/done.json", files.json_bytes(done))
-        _sync_folders(folder, done)
+        _sync(folder, done)
         published = self._move_in(sheet.kind, key, folder, done, replace)
         self._forget_failure(sheet.kind, key)
         return published
@@ -239,8 +238,7 @@ class Store:
         if old:
             os.rename(final, old)
         try:
-            os.rename(folder, final)
-            files.sync_folder(f"{self._stages}/{kind}")
+            os.rename(folder, final)  # not synced: a power cut that undoes it costs the stage, not the trust
             return True
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -301,16 +299,17 @@ class Store:
 def _facts(folder: str) -> dict[str, FileFact]:
     facts = {}
     for name, entry in files.files_below(folder):
-        digest = files.sha256_of(entry.path, sync=True)
+        digest = files.sha256_of(entry.path)
         stat = os.stat(entry.path)
         facts[name] = FileFact(digest, stat.st_size, stat.st_mtime_ns)
     return facts
 
 
-def _sync_folders(folder: str, done: Done) -> None:
+def _sync(folder: str, done: Done) -> None:
+    """All files were written before the first of them is synced: that is one commit of a journal, not five."""
     inner = {name.rpartition("/")[0] for name in done.files}
-    for name in sorted(inner | {""}, reverse=True):
-        files.sync_folder(f"{folder}/{name}")
+    for name in (*done.files, "done.json", *sorted(inner, reverse=True)):
+        files.sync(f"{folder}/{name}")
 
 
 def _stats(folder: str, done: Done) -> Iterator[tuple[str, FileFact, os.stat_result | None]]:
