@@ -1,6 +1,5 @@
 """Loading and saving causal LMs: every folder is in Hugging Face format; safetensors only, no remote code."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,9 @@ def load_tokenizer(folder: Path) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for role in ("pad", "eos"):
         if getattr(tokenizer, f"{role}_token_id") is None:
-            raise DataError(f"The tokenizer in {folder} has no {role} token. Set `{role}_token` in its tokenizer_config.json.")
+            raise DataError(
+                f"The tokenizer in {folder} has no {role} token. Set `{role}_token` in its tokenizer_config.json."
+            )
     return tokenizer
 
 
@@ -31,12 +32,3 @@ def save_policy(folder: Path, model: Any, tokenizer: Any) -> None:
     """Write weights and tokenizer in Hugging Face format."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def folder_digest(folder: Path) -> str:
-    """sha256 over the names and bytes of a folder's files, in name order."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()

@@ -10,34 +10,16 @@ untied from the output, and residual branches that start at zero.
 import bisect
 import itertools
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
-from msgspec import Struct
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from xling.models.recipe import Recipe
+
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 POOL = 400  # texts waiting to be packed
-BASE_FOLDER = Path(__file__).parent / "micro_base"  # the weights that ship
-
-
-class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that determines the base, apart from library versions."""
-
-    vocab_size: int = 4096
-    hidden_size: int = 128
-    intermediate_size: int = 384
-    layers: int = 4
-    heads: int = 4
-    max_positions: int = 512
-    steps: int = 8000
-    tokens_per_batch: int = 3072
-    row_length: int = 192
-    muon_lr: float = 0.004
-    adam_lr: float = 3e-3
-    seed: int = 0
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -64,7 +46,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        clean_up_tokenization_spaces=False,
     )
 
 
@@ -135,9 +121,7 @@ def packed_loss(model: LlamaForCausalLM, batch: tuple[Tensor, Tensor, Tensor]) -
     mask = (causal & same_text)[:, None]  # (B, 1, L, L)
     logits = model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).logits
     target = ids[:, 1:].masked_fill((owners[:, 1:] != owners[:, :-1]) | (owners[:, 1:] < 0), -100)
-    return torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), target.flatten(), ignore_index=-100
-    )
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), target.flatten(), ignore_index=-100)
 
 
 def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -155,7 +139,9 @@ def learning_rate_scale(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 100, max(0.0, (steps - step) / (0.4 * steps)))
 
 
-def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], report: Any = print) -> LlamaForCausalLM:
+def pretrain(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], report: Any = print
+) -> LlamaForCausalLM:
     """Train the base; bfloat16 where it is safe, weights and optimizers in float32."""
     model = build_model(recipe, len(tokenizer))
     steppers = optimizers(model, recipe)
@@ -172,7 +158,7 @@ def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, texts: Iterable
             stepper.step()
             stepper.zero_grad()
         if step % 50 == 0:
-            report(step, float(loss))
+            report(step, float(loss.detach()))
     return model
 
 

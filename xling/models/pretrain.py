@@ -5,7 +5,6 @@
 The text is the embedded world's unlabelled corpus, whose facts none of the task's splits contains.
 """
 
-import hashlib
 import itertools
 import os
 import sys
@@ -17,20 +16,13 @@ from typing import Any
 import msgspec
 import torch
 
-from xling.models.micro import BASE_FOLDER, Recipe, encode_text, packed_batches, packed_loss, pretrain, train_tokenizer
+from xling.models.micro import encode_text, packed_batches, packed_loss, pretrain, train_tokenizer
+from xling.models.recipe import BASE_FOLDER, Recipe, corpus_digest
 from xling.stages.files import read_json, write_json
 from xling.tasks.micro.corpus import pretraining_texts
 
 TOKENIZER_TEXTS = 20_000
 HELD_OUT_SEED, HELD_OUT_TEXTS = 1_000_003, 600
-
-
-def corpus_digest(seed: int) -> str:
-    """sha256 over the first texts of the corpus: changes when the world, its words or CLDR change."""
-    digest = hashlib.sha256()
-    for text in pretraining_texts(seed, 2000):
-        digest.update(text.encode() + b"\0")
-    return digest.hexdigest()
 
 
 def endless(seed: int) -> Iterable[str]:

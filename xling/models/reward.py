@@ -157,7 +157,9 @@ def load_reward(folder: Path) -> RewardModel:
     return RewardModel(net.eval(), load_tokenizer(folder))
 
 
-def log_likelihood(model: Any, prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]], pad: int) -> list[list[float]]:
+def log_likelihood(
+    model: Any, prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]], pad: int
+) -> list[list[float]]:
     """Mean log-probability in nats of each response's tokens (eos included) under a causal LM, given its prompt."""
     out = [[0.0] * len(row) for row in responses]
     for state in response_states(model.model, prompts, responses, pad):

@@ -48,19 +48,33 @@ def sample(
         noise = np.concatenate(
             [uniforms(seed, purpose, name, n, max_new_tokens) for name, _ in prompts[start : start + chunk]]
         )
-        flat = decode(model, rows, n, torch.from_numpy(noise), temperature, top_p, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        flat = decode(
+            model,
+            rows,
+            n,
+            torch.from_numpy(noise),
+            temperature,
+            top_p,
+            tokenizer.eos_token_id,
+            tokenizer.pad_token_id,
+        )
         yield [flat[i * n : (i + 1) * n] for i in range(len(rows))]
 
 
 @torch.inference_mode()
-def decode(model: Any, rows: list[Ids], n: int, noise: Tensor, temperature: float, top_p: float, eos: int, pad: int) -> list[Ids]:
-    """Sample len(rows) * n sequences; `noise` is (len(rows) * n, steps). """
+def decode(
+    model: Any, rows: list[Ids], n: int, noise: Tensor, temperature: float, top_p: float, eos: int, pad: int
+) -> list[Ids]:
+    """Sample len(rows) * n sequences; `noise` is (len(rows) * n, steps)."""
     width = padded_length(max(map(len, rows)))
     lengths = torch.tensor([len(row) for row in rows])
     mask = (torch.arange(width) < lengths[:, None]).long()
     cache = DynamicCache(config=model.config)
     hidden = model.model(
-        input_ids=torch.from_numpy(pad_right(rows, width, pad)), attention_mask=mask, past_key_values=cache, use_cache=True
+        input_ids=torch.from_numpy(pad_right(rows, width, pad)),
+        attention_mask=mask,
+        past_key_values=cache,
+        use_cache=True,
     ).last_hidden_state
     logits = model.lm_head(hidden[torch.arange(len(rows)), lengths - 1]).repeat_interleave(n, 0)
     parent = torch.arange(len(rows)).repeat_interleave(n)
@@ -82,7 +96,11 @@ def decode(model: Any, rows: list[Ids], n: int, noise: Tensor, temperature: floa
             alive, mask, position, token, done = (x[keep] for x in (alive, mask, position, token, done))
         mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
         logits = model(
-            input_ids=token[:, None], attention_mask=mask, position_ids=position[:, None], past_key_values=cache, use_cache=True
+            input_ids=token[:, None],
+            attention_mask=mask,
+            position_ids=position[:, None],
+            past_key_values=cache,
+            use_cache=True,
         ).logits[:, -1]
         position = position + 1
     return out
@@ -98,7 +116,9 @@ def pick(logits: Tensor, noise: Tensor, top_p: float) -> Tensor:
         outside = ordered.cumsum(-1) - ordered >= top_p
         probabilities = probabilities.scatter(-1, order, ordered.masked_fill(outside, 0.0))
     cumulative = probabilities.cumsum(-1)
-    return torch.searchsorted(cumulative, noise[:, None] * cumulative[:, -1:], right=True)[:, 0].clamp_max(logits.shape[-1] - 1)
+    return torch.searchsorted(cumulative, noise[:, None] * cumulative[:, -1:], right=True)[:, 0].clamp_max(
+        logits.shape[-1] - 1
+    )
 
 
 def greedy(model: Any, tokenizer: Any, texts: Sequence[str], max_new_tokens: int, chunk: int = 32) -> list[Ids]:

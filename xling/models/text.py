@@ -22,7 +22,7 @@ def prompt_ids(tokenizer: Any, texts: Sequence[str], limit: int = 1024) -> list[
 def response_ids(tokenizer: Any, texts: Sequence[str], limit: int = 512) -> list[Ids]:
     """Token ids per response with eos; longer ones are cut and keep their eos."""
     encoded = tokenizer([" " + text for text in texts], add_special_tokens=False)["input_ids"] if texts else []
-    return [ids[: limit - 1] + [tokenizer.eos_token_id] for ids in encoded]
+    return [[*ids[: limit - 1], tokenizer.eos_token_id] for ids in encoded]
 
 
 def decode_response(tokenizer: Any, ids: Sequence[int]) -> str:

@@ -23,14 +23,18 @@ Batch = dict[str, Tensor]
 class _Fit(Trainer):
     """Trainer with our loss, and with our metric in place of its evaluation loop."""
 
-    def __init__(self, *args: Any, loss: Callable[[Any, Batch], Tensor], metric: Callable[[Any], float], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, loss: Callable[[Any, Batch], Tensor], metric: Callable[[Any], float], **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._loss, self._metric = loss, metric
 
     def compute_loss(self, model: Any, inputs: Batch, return_outputs: bool = False, **_: Any) -> Any:
         loss = self._loss(model, inputs)
         if not torch.isfinite(loss):
-            raise StageError(f"The training loss became {float(loss)} at step {self.state.global_step}. Lower the learning rate.")
+            raise StageError(
+                f"The training loss became {float(loss)} at step {self.state.global_step}. Lower the learning rate."
+            )
         return (loss, {}) if return_outputs else loss
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
@@ -114,7 +118,12 @@ def fit(
 
 def _curve(history: list[dict[str, float]]) -> list[dict[str, float]]:
     """Trainer's log without its clocks, which would make results differ from run to run."""
-    names = {"loss": "loss", "eval_metric": "metric", "learning_rate": "learning_rate", "grad_norm": "grad_norm"}
+    names = {
+        "loss": "loss",
+        "eval_metric": "metric",
+        "learning_rate": "learning_rate",
+        "grad_norm": "grad_norm",
+    }
     rows = [{"step": row["step"], **{names[k]: v for k, v in row.items() if k in names}} for row in history]
     return [row for row in rows if len(row) > 1]
 

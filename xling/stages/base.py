@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from xling.errors import StageError
 from xling.grid.stage import Context
+from xling.models.recipe import BASE_FOLDER, folder_digest
 from xling.stages.files import read_json, write_json
 
 
@@ -22,9 +23,6 @@ def run(context: Context) -> None:
     """Copy the packaged base, make it again, or point to a local folder (not copied: it may be large)."""
     spec = msgspec.convert(context.spec, BaseSpec)
     if spec.checkpoint == "packaged":
-        from xling.models.load import folder_digest
-        from xling.models.micro import BASE_FOLDER
-
         if folder_digest(BASE_FOLDER) != spec.digest:
             raise StageError(f"The packaged base in {BASE_FOLDER} changed after planning. Run the command again.")
         shutil.copytree(BASE_FOLDER, context.out, dirs_exist_ok=True)

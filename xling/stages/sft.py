@@ -57,7 +57,16 @@ def run(context: Context) -> None:
 
     torch.manual_seed(spec.seed)
     curve = fit(
-        model, rows, collate, causal_loss, metric, True, spec.training, spec.seed, context.scratch, context.progress
+        model,
+        rows,
+        collate,
+        causal_loss,
+        metric,
+        True,
+        spec.training,
+        spec.seed,
+        context.scratch,
+        context.progress,
     )
     save_policy(context.out, model, tokenizer)
     write_curve(context.out, curve)
@@ -78,7 +87,11 @@ def causal_batch(rows: list[tuple[Ids, Ids]], pad: int) -> dict[str, Tensor]:
     ids = torch.from_numpy(pad_right([p + r for p, r in rows], width, pad))
     labels = torch.from_numpy(pad_right([[-100] * len(p) + r for p, r in rows], width, -100))
     lengths = torch.tensor([len(p) + len(r) for p, r in rows])
-    return {"input_ids": ids, "attention_mask": (torch.arange(width) < lengths[:, None]).long(), "labels": labels}
+    return {
+        "input_ids": ids,
+        "attention_mask": (torch.arange(width) < lengths[:, None]).long(),
+        "labels": labels,
+    }
 
 
 def causal_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:

@@ -1,0 +1,66 @@
+"""What identifies a model without loading it: the micro base's recipe, and digests of folders. No torch here."""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+BASE_FOLDER = Path(__file__).parent / "micro_base"  # the weights that ship
+WHOLE = 64 << 20  # bytes; of larger files the size and both ends stand for the whole
+END = 1 << 20
+
+
+class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that determines the micro base, apart from library versions."""
+
+    vocab_size: int = 4096
+    hidden_size: int = 128
+    intermediate_size: int = 384
+    layers: int = 4
+    heads: int = 4
+    max_positions: int = 512
+    steps: int = 8000
+    tokens_per_batch: int = 3072
+    row_length: int = 192
+    muon_lr: float = 0.004
+    adam_lr: float = 3e-3
+    seed: int = 0
+
+
+@lru_cache(maxsize=8)
+def corpus_digest(seed: int = 0) -> str:
+    """sha256 over the first texts of the pretraining corpus: changes when the world, its words or CLDR change."""
+    from xling.tasks.micro.corpus import pretraining_texts
+
+    digest = hashlib.sha256()
+    for text in pretraining_texts(seed, 2000):
+        digest.update(text.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def recipe_digest(recipe: Recipe | None = None) -> str:
+    """sha256 of recipe and corpus."""
+    recipe = recipe or Recipe()
+    return hashlib.sha256(msgspec.json.encode(recipe) + corpus_digest(recipe.seed).encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def folder_digest(folder: Path) -> str:
+    """sha256 over the names and contents of a folder's files, in name order."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(_content(path))
+    return digest.hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        if path.stat().st_size <= WHOLE:
+            return hashlib.file_digest(file, "sha256").digest()
+        ends = hashlib.sha256(file.read(END))
+        file.seek(-END, 2)
+        ends.update(file.read(END))
+        return ends.digest()

@@ -1,0 +1,77 @@
+"""The stages in the order in which they run; each module reads top to bottom. `KINDS` is what workers look up.
+
+A version is raised by hand when the meaning of a stage's code changes: results of other versions are not used.
+"""
+
+from xling.grid.stage import Context, Kind
+
+
+def _base(context: Context) -> None:
+    from xling.stages import base
+
+    base.run(context)
+
+
+def _sft(context: Context) -> None:
+    from xling.stages import sft
+
+    sft.run(context)
+
+
+def _embed(context: Context) -> None:
+    from xling.stages import score
+
+    score.run_embed(context)
+
+
+def _reward(context: Context) -> None:
+    from xling.stages import reward
+
+    reward.run(context)
+
+
+def _samples(context: Context) -> None:
+    from xling.stages import pool
+
+    pool.run(context)
+
+
+def _recorded(context: Context) -> None:
+    from xling.stages import pool
+
+    pool.run_recorded(context)
+
+
+def _score(context: Context) -> None:
+    from xling.stages import score
+
+    score.run(context)
+
+
+def _gold(context: Context) -> None:
+    from xling.stages import score
+
+    score.run_gold(context)
+
+
+def _judge(context: Context) -> None:
+    from xling.stages import judge
+
+    judge.run(context)
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("base", 1, _base, seconds=1),
+        Kind("sft", 1, _sft, seconds=30),
+        Kind("embed", 1, _embed, seconds=10),
+        Kind("reward", 1, _reward, seconds=30),
+        Kind("pool", 1, _samples, seconds=20),
+        Kind("baseline", 1, _samples, seconds=6),
+        Kind("recorded", 1, _recorded, seconds=1),
+        Kind("score", 1, _score, seconds=10),
+        Kind("gold", 1, _gold, seconds=2),
+        Kind("judge", 1, _judge, seconds=0.1),
+    )
+}

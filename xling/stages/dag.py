@@ -1,0 +1,341 @@
+"""From an experiment to its stages: what each stage reads decides its key, and what it does not read must not.
+
+    base -- sft[l] -- reward[s] ------------ score[s,t] -- judge[s,t]
+              |------ pool[t], baseline[t] ------|  |-- gold[t] --|
+
+Everything that can be refused is refused here, before anything runs.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from xling.config import (
+    BagOfWords,
+    Experiment,
+    Files,
+    Language,
+    LanguageModel,
+    MicroSummarization,
+    Policy,
+    Recorded,
+    RewardModel,
+    SameAsPolicy,
+    SentenceEncoder,
+    SystemIdentity,
+    Task,
+    Training,
+    Untrained,
+)
+from xling.errors import ConfigError
+from xling.grid.stage import Cell, Stage
+from xling.models.encoder import encoder_identity
+from xling.models.recipe import BASE_FOLDER, folder_digest, recipe_digest
+from xling.stages import KINDS
+from xling.tasks import task_module
+
+Axes = Mapping[str, Any]
+
+# Which of the task's settings each use of its data reads: the rest is left out of the stage's spec.
+DEMONSTRATIONS = ("seed", "demonstrations", "validation", "demonstration_error")
+FEEDBACK = ("seed", "ratings", "pairs", "validation", "rating_error", "label_noise")
+PROMPTS = ("seed", "test_prompts")
+HELD_OUT = (*PROMPTS, "ratings", "rating_error", "label_noise")
+
+SHUFFLES = 5  # permutations of the labels: the null band
+SOURCELESS = (
+    "random",
+    "length",
+    "gold",
+    "likelihood_base",
+    "likelihood_sft",
+    "likelihood_gain_base",
+    "likelihood_gain_sft",
+)
+
+
+def cells_from(experiments: Sequence[tuple[Axes, Experiment]], controls: bool = False) -> list[Cell]:
+    """One cell an experiment, then the control cells, each once."""
+    asked = [(dict(axes), experiment) for axes, experiment in experiments]
+    if controls:
+        asked += control_experiments(asked)
+    return [Cell(axes, judge_stage(experiment)) for axes, experiment in asked]
+
+
+def control_experiments(
+    asked: Iterable[tuple[dict[str, Any], Experiment]],
+) -> list[tuple[dict[str, Any], Experiment]]:
+    """Controls and references (docs/controls.md): untrained ones once a target, shuffled labels for every source."""
+    found: dict[tuple[Any, ...], tuple[dict[str, Any], Experiment]] = {}
+    for axes, experiment in asked:
+        variants: list[tuple[dict[str, Any], Experiment]] = []
+        if isinstance(experiment.rm_backbone, SameAsPolicy | BagOfWords | SentenceEncoder):
+            for k in range(1, SHUFFLES + 1):
+                rm = msgspec.structs.replace(experiment.rm_backbone, permutation=k)
+                variants.append(
+                    (
+                        axes | {"rm_backbone": f"shuffled_{k}"},
+                        msgspec.structs.replace(experiment, rm_backbone=rm),
+                    )
+                )
+        for name in _references(experiment):
+            rm = Untrained(name)  # type: ignore[arg-type]
+            plain = {key: value for key, value in axes.items() if not key.startswith("rm_backbone.")}
+            label = plain | {"rm_backbone": name, "source_lang": "-"}
+            variants.append((label, msgspec.structs.replace(experiment, rm_backbone=rm)))
+        for label, variant in variants:
+            found.setdefault(tuple(sorted((k, str(v)) for k, v in label.items())), (label, variant))
+    return list(found.values())
+
+
+def _references(experiment: Experiment) -> tuple[str, ...]:
+    if isinstance(experiment.policy, Recorded):
+        encoder = isinstance(experiment.rm_backbone, SentenceEncoder)
+        return ("random", "length", "human", *(("cosine",) if encoder else ()))
+    return SOURCELESS
+
+
+# --- specs ------------------------------------------------------------------------------------------------
+
+
+def _stage(kind: str, label: str, spec: Mapping[str, Any], parents: Mapping[str, Stage]) -> Stage:
+    return Stage.make(kind, KINDS[kind].version, label, spec, parents)
+
+
+@lru_cache(maxsize=4096)
+def _task(task: Task, langs: tuple[str, ...], reads: tuple[str, ...]) -> dict[str, Any]:
+    """The task as one stage sees it: settings it does not read are at their defaults; and its data's digest."""
+    narrowed = task
+    if isinstance(task, MicroSummarization):
+        kept = {name: getattr(task, name) for name in reads}
+        narrowed = MicroSummarization(languages=tuple(sorted(langs)), **kept)
+    else:
+        narrowed = msgspec.structs.replace(task, languages=())
+    return {"task": msgspec.to_builtins(narrowed), "digest": task_module(task).digest(narrowed)}
+
+
+def _codes(langs: Sequence[Language]) -> tuple[str, ...]:
+    return tuple(sorted(lang.code for lang in langs))
+
+
+def _label(kind: str, *langs: Sequence[str]) -> str:
+    return f"{kind}[{', '.join('+'.join(codes) for codes in langs)}]"
+
+
+# --- stages, each from no more than it depends on -----------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def base(checkpoint: str) -> Stage:
+    """The packaged micro base, a base to pretrain, or a local folder."""
+    if checkpoint == "pretrain":
+        return _stage("base", "base", {"checkpoint": checkpoint, "digest": recipe_digest()}, {})
+    folder = BASE_FOLDER if checkpoint == "packaged" else Path(checkpoint)
+    if not (folder / "config.json").exists():
+        raise ConfigError(
+            f"policy.checkpoint={checkpoint} is no folder of a model in Hugging Face format (config.json is missing). "
+            "Use policy.checkpoint=packaged, pretrain, or a local folder."
+        )
+    return _stage("base", "base", {"checkpoint": checkpoint, "digest": folder_digest(folder)}, {})
+
+
+@lru_cache(maxsize=4096)
+def sft(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Training, seed: int) -> Stage:
+    """The policy of one language, or of several with their demonstrations pooled."""
+    spec = {
+        **_task(task, langs, DEMONSTRATIONS),
+        "langs": langs,
+        "training": msgspec.to_builtins(training),
+        "max_new_tokens": policy.max_new_tokens,
+        "seed": seed,
+    }
+    return _stage("sft", _label("sft", langs), spec, {"base": base(policy.checkpoint)})
+
+
+@lru_cache(maxsize=4096)
+def samples(kind: str, task: Task, lang: str, policy: LanguageModel, training: Training, seed: int) -> Stage:
+    """pool[t] or baseline[t]."""
+    spec = {
+        **_task(task, (lang,), PROMPTS),
+        "lang": lang,
+        "purpose": kind,
+        "n": policy.n if kind == "pool" else policy.baseline_samples,
+        "temperature": policy.temperature,
+        "top_p": policy.top_p,
+        "max_new_tokens": policy.max_new_tokens,
+        "chunk": policy.sampling_chunk,
+        "seed": seed,
+    }
+    return _stage(kind, _label(kind, (lang,)), spec, {"sft": sft(task, (lang,), policy, training, seed)})
+
+
+@lru_cache(maxsize=4096)
+def recorded(task: Task, lang: str) -> Stage:
+    """Recorded responses: pool and opponent at once."""
+    return _stage("recorded", _label("recorded", (lang,)), {**_task(task, (lang,), ()), "lang": lang}, {})
+
+
+@lru_cache(maxsize=4096)
+def embed(task: Task, lang: str, encoder: str) -> Stage:
+    """A language's recorded texts under a frozen sentence encoder."""
+    spec = {
+        **_task(task, (lang,), ()),
+        "lang": lang,
+        "rm": msgspec.to_builtins(SentenceEncoder(encoder)),
+        "objective": "",
+        "encoder": encoder_identity(encoder),
+    }
+    return _stage("embed", _label("embed", (lang,)), spec, {})
+
+
+@lru_cache(maxsize=4096)
+def reward(task: Task, langs: tuple[str, ...], policy: Policy, training: Training, rm: RewardModel, seed: int) -> Stage:
+    """The reward model of one source, or of several pooled."""
+    spec = {
+        **_task(task, langs, FEEDBACK),
+        "langs": langs,
+        "rm": msgspec.to_builtins(rm),
+        "objective": _objective(task, rm),
+        "seed": seed,
+    }
+    parents: dict[str, Stage] = {}
+    if isinstance(rm, SentenceEncoder):
+        parents = {f"embed_{lang}": embed(task, lang, rm.encoder) for lang in langs}
+        spec["encoder"] = encoder_identity(rm.encoder)
+    elif isinstance(rm, SameAsPolicy) and isinstance(policy, LanguageModel):
+        start = sft(task, langs, policy, training, seed) if rm.init == "sft" else base(policy.checkpoint)
+        parents = {"init": start}
+    return _stage("reward", _label("reward", langs) + _mark(rm), spec, parents)
+
+
+def _mark(rm: RewardModel) -> str:
+    permutation = getattr(rm, "permutation", 0)
+    return f" shuffled {permutation}" if permutation else ""
+
+
+def _objective(task: Task, rm: RewardModel) -> str:
+    return (rm.objective if isinstance(rm, SameAsPolicy) else None) or task.feedback
+
+
+def judge_stage(experiment: Experiment) -> Stage:
+    """The cell's last stage, and with it all that it needs."""
+    check(experiment)
+    task, lang = experiment.task, experiment.target_lang.code
+    pools = _samples(experiment, lang)
+    parents = {"score": _score(experiment, pools), "verdict": _verdict(experiment, pools), **pools}
+    spec: dict[str, Any] = {"judge": experiment.judge.name, "n": experiment.optimizer.n}
+    if isinstance(task, Files):
+        spec |= {**_task(task, (lang,), ()), "lang": lang}
+    sources = _codes(experiment.source_langs) if _has_source(experiment.rm_backbone) else ("-",)
+    return _stage("judge", _label("judge", sources, (lang,)), spec, parents)
+
+
+def _samples(experiment: Experiment, lang: str) -> dict[str, Stage]:
+    if isinstance(experiment.policy, Recorded):
+        stage = recorded(experiment.task, lang)
+        return {"pool": stage, "baseline": stage}
+    shared = (experiment.task, lang, experiment.policy, experiment.sft, experiment.seed)
+    return {"pool": samples("pool", *shared), "baseline": samples("baseline", *shared)}
+
+
+def _verdict(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
+    """What the judge decides by: scores of the same two sample folders."""
+    if experiment.judge.name == "target_rm":
+        home = msgspec.structs.replace(experiment, source_langs=(experiment.target_lang,))
+        return _score(home, pools)
+    name = "human" if experiment.judge.name == "human" else "gold"
+    lang = experiment.target_lang.code
+    spec = {
+        **_task(experiment.task, (lang,), PROMPTS),
+        "lang": lang,
+        "rm": msgspec.to_builtins(Untrained(name)),  # type: ignore[arg-type]
+        "objective": "",
+    }
+    return _stage("gold", _label(name, (lang,)), spec, pools)
+
+
+def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
+    task, rm, lang = experiment.task, experiment.rm_backbone, experiment.target_lang.code
+    sources = _codes(experiment.source_langs)
+    parents = dict(pools)
+    if _has_source(rm):
+        parents["reward"] = reward(task, sources, experiment.policy, experiment.sft, rm, experiment.seed)
+    spec = {
+        **_task(task, (lang,), HELD_OUT),
+        "lang": lang,
+        "rm": msgspec.to_builtins(rm),
+        "objective": _objective(task, rm),
+    }
+    if isinstance(experiment.policy, Recorded):
+        spec["source_langs"] = sources if _has_source(rm) else ()
+    if isinstance(rm, SentenceEncoder) or rm == Untrained("cosine"):
+        encoder = rm.encoder if isinstance(rm, SentenceEncoder) else "packaged"
+        parents["embed"] = embed(task, lang, encoder)
+        spec["encoder"] = encoder_identity(encoder)
+    if isinstance(rm, Untrained):
+        parents |= _language_model_of(experiment, rm)
+        spec["seed"] = experiment.seed if rm.score == "random" else 0
+    label = _label("score", sources if _has_source(rm) else (rm.score,), (lang,))  # type: ignore[union-attr]
+    return _stage("score", label + _mark(rm), spec, parents)
+
+
+def _language_model_of(experiment: Experiment, rm: Untrained) -> dict[str, Stage]:
+    if not rm.score.startswith("likelihood") or not isinstance(experiment.policy, LanguageModel):
+        return {}
+    if rm.score.endswith("base"):
+        return {"lm": base(experiment.policy.checkpoint)}
+    lang = experiment.target_lang.code
+    return {"lm": sft(experiment.task, (lang,), experiment.policy, experiment.sft, experiment.seed)}
+
+
+def _has_source(rm: RewardModel) -> bool:
+    return not isinstance(rm, Untrained)
+
+
+# --- what goes together -------------------------------------------------------------------------------------
+
+
+def check(experiment: Experiment) -> None:
+    """ConfigError for choices that do not go together, with those that do."""
+    policy, rm, judge = experiment.policy, experiment.rm_backbone, experiment.judge.name
+    n = experiment.optimizer.n
+    if isinstance(experiment.task, Files) != isinstance(policy, Recorded):
+        raise ConfigError(
+            "task=files has recorded responses and goes with policy=recorded judge=human; "
+            "task=micro_summarization goes with policy=micro judge=gold or target_rm."
+        )
+    if isinstance(policy, Recorded):
+        _check_recorded(rm, judge)
+        return
+    if isinstance(rm, SentenceEncoder | SystemIdentity) or rm in (Untrained("cosine"), Untrained("human")):
+        raise ConfigError(
+            f"rm_backbone={_name(rm)} reads recorded responses (task=files policy=recorded). With a language model use "
+            "rm_backbone=same_as_policy, bag_of_words, length, random or a likelihood."
+        )
+    if judge == "human":
+        raise ConfigError(
+            "judge=human needs recorded ratings (task=files policy=recorded). Use judge=gold or target_rm."
+        )
+    if judge == "target_rm" and isinstance(rm, Untrained):
+        raise ConfigError(f"judge=target_rm judges by the target's reward model, and rm_backbone={_name(rm)} has none.")
+    if n is not None and n > policy.n:
+        raise ConfigError(
+            f"optimizer.n={n} is larger than the pool: policy.n={policy.n}. Raise policy.n or lower optimizer.n."
+        )
+
+
+def _check_recorded(rm: RewardModel, judge: str) -> None:
+    if judge != "human":
+        raise ConfigError(f"judge={judge} cannot judge recorded responses. Use judge=human.")
+    if isinstance(rm, SameAsPolicy) or (isinstance(rm, Untrained) and rm.score.startswith("likelihood")):
+        raise ConfigError(
+            f"rm_backbone={_name(rm)} needs a language model and policy=recorded has none. "
+            "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."
+        )
+
+
+def _name(rm: RewardModel) -> str:
+    return rm.score if isinstance(rm, Untrained) else str(rm.__struct_config__.tag)

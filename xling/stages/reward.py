@@ -1,0 +1,223 @@
+"""reward[s]: train a reward model on the source's feedback.
+
+Pointwise: binary cross-entropy on the logit, as the paper's summarization; pairwise: Bradley-Terry,
+-log sigmoid(r(x, y_w) - r(x, y_l)), as its dialog (paper, section 2). The checkpoint with the best validation loss
+is kept. One loop of transformers' Trainer serves both (trl's RewardTrainer has no pointwise mode).
+"""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from msgspec import Struct
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+
+from xling.config import BagOfWords, Files, RewardModel, SameAsPolicy, Task
+from xling.errors import StageError
+from xling.grid.stage import Context
+from xling.stages.base import model_folder
+from xling.stages.files import write_json
+from xling.tasks import task_module
+from xling.tasks.records import Pair, Rating
+
+Row = tuple[list[int], list[int], list[int], float]  # prompt ids, response ids, rejected ids (or none), label
+
+
+class RewardSpec(Struct, frozen=True):
+    """What determines a reward model besides the model it starts from."""
+
+    task: Task
+    digest: str
+    langs: tuple[str, ...]
+    rm: RewardModel
+    objective: str
+    seed: int
+    encoder: str = ""  # identity of a sentence encoder
+
+
+def run(context: Context) -> None:
+    """Writes the model, curve.jsonl and reward.json; or, for recorded systems, cross-fitted heads."""
+    spec = msgspec.convert(context.spec, RewardSpec)
+    if isinstance(spec.task, Files):
+        _heads(context, spec, spec.task)
+    elif isinstance(spec.rm, SameAsPolicy):
+        _language_model(context, spec, spec.rm)
+    elif isinstance(spec.rm, BagOfWords):
+        _bag_of_words(context, spec, spec.rm.permutation)
+    else:
+        raise StageError(f"{type(spec.rm).__name__} is not trained.")
+
+
+# --- feedback ---------------------------------------------------------------------------------------------
+
+
+def feedback(spec: RewardSpec, split: str, permutation: int) -> list[Rating] | list[Pair]:
+    """The sources' feedback, pooled; for a control with labels permuted within each language."""
+    module, out = task_module(spec.task), []
+    for lang in spec.langs:
+        if spec.objective == "pairwise":
+            out += shuffled_pairs(module.pairs(spec.task, lang, split), spec.seed, permutation)  # type: ignore[arg-type]
+        else:
+            out += shuffled_ratings(module.ratings(spec.task, lang, split), spec.seed, permutation)  # type: ignore[arg-type]
+    return out  # type: ignore[return-value]
+
+
+def shuffled_ratings(ratings: list[Rating], seed: int, permutation: int) -> list[Any]:
+    """The same responses with their labels dealt out anew (permutation 0: as they were)."""
+    if permutation == 0:
+        return ratings
+    order = np.random.default_rng([seed, permutation]).permutation(len(ratings))
+    return [msgspec.structs.replace(r, label=ratings[i].label) for r, i in zip(ratings, order, strict=True)]
+
+
+def shuffled_pairs(pairs: list[Pair], seed: int, permutation: int) -> list[Any]:
+    """The same pairs, each turned round by a fair coin (permutation 0: as they were)."""
+    if permutation == 0:
+        return pairs
+    coins = np.random.default_rng([seed, permutation]).random(len(pairs)) < 0.5
+    return [Pair(p.prompt, p.rejected, p.chosen) if c else p for p, c in zip(pairs, coins, strict=True)]
+
+
+# --- a language model with a scalar head --------------------------------------------------------------------
+
+
+def _language_model(context: Context, spec: RewardSpec, rm: SameAsPolicy) -> None:
+    from transformers import AutoModel
+
+    from xling.models.load import load_tokenizer
+    from xling.models.reward import RewardNet, load_reward, save_reward
+    from xling.models.training import fit, write_curve
+
+    folder = model_folder(context.parents["init"])
+    tokenizer = load_tokenizer(folder)
+    torch.manual_seed(spec.seed)
+    net = RewardNet(AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True), rm.pooling)
+    train = _tokenised(tokenizer, feedback(spec, "train", rm.permutation))
+    held_out = _tokenised(tokenizer, feedback(spec, "validation", rm.permutation))
+    adapted = _prepared(net, rm.tuning)
+
+    def collate(rows: list[Row]) -> dict[str, Tensor]:
+        return reward_batch(rows, tokenizer.pad_token_id)
+
+    def metric(model: Any) -> float:
+        losses = [float(reward_loss(model, collate(held_out[i : i + 64]))) for i in range(0, len(held_out), 64)]
+        return float(np.average(losses, weights=[len(held_out[i : i + 64]) for i in range(0, len(held_out), 64)]))
+
+    curve = fit(
+        net,
+        train,
+        collate,
+        reward_loss,
+        metric,
+        False,
+        rm.training,
+        spec.seed,
+        context.scratch,
+        context.progress,
+    )
+    if adapted is not None:
+        net.trunk = adapted.merge_and_unload()
+    net.eval()
+    save_reward(context.out, net, tokenizer)
+    write_curve(context.out, curve)
+    probe = feedback(spec, "validation", 0)[:8]
+    texts = [p.response if isinstance(p, Rating) else p.chosen for p in probe]
+    prompts = [p.prompt.text for p in probe]
+    stored = load_reward(context.out).score(prompts, [[t] for t in texts])
+    with torch.inference_mode():
+        direct = net(*_inputs(collate(_tokenised(tokenizer, probe)), "")).tolist()
+    worst = max(abs(a[0] - b) for a, b in zip(stored, direct, strict=True))
+    if worst > 1e-3:
+        raise StageError(f"The stored reward model scores differently from the trained one (by up to {worst:.3g}).")
+    write_json(context.out / "training.json", {"examples": len(train), "validation_loss": metric(net)})
+
+
+def _prepared(net: Any, tuning: str) -> Any:
+    """Freeze what is not tuned; returns the adapted trunk for LoRA, else None."""
+    if tuning == "full":
+        return None
+    net.trunk.requires_grad_(False)
+    if tuning == "frozen":
+        return None
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise StageError("rm_backbone.tuning=lora needs peft: pip install 'xling[lora]'.") from error
+    net.trunk = get_peft_model(net.trunk, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
+    return net.trunk
+
+
+def _tokenised(tokenizer: Any, items: list[Rating] | list[Pair]) -> list[Row]:
+    from xling.models.text import prompt_ids, response_ids
+
+    prompts = prompt_ids(tokenizer, [item.prompt.text for item in items])
+    first = response_ids(tokenizer, [item.response if isinstance(item, Rating) else item.chosen for item in items])
+    pairs = [item for item in items if isinstance(item, Pair)]
+    second = response_ids(tokenizer, [pair.rejected for pair in pairs]) if pairs else [[]] * len(items)
+    labels = [item.label if isinstance(item, Rating) else 1.0 for item in items]
+    return list(zip(prompts, first, second, labels, strict=True))
+
+
+def reward_batch(rows: list[Row], pad: int) -> dict[str, Tensor]:
+    """Right-padded prompt + response (B, L) with masks and labels (B,); the rejected ones under `rejected_...`."""
+    batch = {"labels": torch.tensor([row[3] for row in rows])}
+    batch |= _side([(row[0], row[1]) for row in rows], pad, "")
+    if rows[0][2]:
+        batch |= _side([(row[0], row[2]) for row in rows], pad, "rejected_")
+    return batch
+
+
+def _side(rows: list[tuple[list[int], list[int]]], pad: int, prefix: str) -> dict[str, Tensor]:
+    from xling.models.text import pad_right
+
+    width = max(len(p) + len(r) for p, r in rows)
+    prompt, whole = (
+        torch.tensor([f(p, r) for p, r in rows])[:, None] for f in (lambda p, r: len(p), lambda p, r: len(p + r))
+    )
+    place = torch.arange(width)
+    return {
+        f"{prefix}input_ids": torch.from_numpy(pad_right([p + r for p, r in rows], width, pad)),
+        f"{prefix}attention_mask": (place < whole).long(),
+        f"{prefix}response_mask": (place >= prompt) & (place < whole),
+    }
+
+
+def _inputs(batch: dict[str, Tensor], prefix: str) -> list[Tensor]:
+    return [batch[f"{prefix}{name}"] for name in ("input_ids", "attention_mask", "response_mask")]
+
+
+def reward_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """Binary cross-entropy on the logit, or Bradley-Terry where the batch has rejected responses; in nats."""
+    rewards = model(*_inputs(batch, ""))
+    if "rejected_input_ids" in batch:
+        return -logsigmoid(rewards - model(*_inputs(batch, "rejected_"))).mean()
+    return binary_cross_entropy_with_logits(rewards, batch["labels"].to(rewards.dtype))
+
+
+# --- linear models ------------------------------------------------------------------------------------------
+
+
+def _bag_of_words(context: Context, spec: RewardSpec, permutation: int) -> None:
+    from xling.models import bag_of_words
+
+    items = feedback(spec, "train", permutation)
+    prompts, groups = [item.prompt.text for item in items], [item.prompt.group for item in items]
+    pairs = [item for item in items if isinstance(item, Pair)]
+    if pairs:
+        model = bag_of_words.fit_pairwise(prompts, [p.chosen for p in pairs], [p.rejected for p in pairs], groups)
+    else:
+        ratings = [item for item in items if isinstance(item, Rating)]
+        labels = [2 * rating.label - 1 for rating in ratings]  # so that 0 parts the two classes
+        model = bag_of_words.fit_pointwise(prompts, [rating.response for rating in ratings], labels, groups)
+    bag_of_words.save_bag_of_words(context.out, model)
+
+
+def _heads(context: Context, spec: RewardSpec, task: Files) -> None:
+    from xling.models.recorded import train_heads
+    from xling.tasks import files
+
+    sources = [files.load(task, lang, spec.digest) for lang in spec.langs]
+    embeds = {role.removeprefix("embed_"): folder for role, folder in context.parents.items()}
+    train_heads(sources, spec.rm, embeds, task.folds, (task.seed, spec.seed), context.out)  # type: ignore[arg-type]
