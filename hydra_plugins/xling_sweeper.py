@@ -42,9 +42,7 @@ class XlingSweeper(Sweeper):
 
         if not hasattr(self._launcher, "launch_grid"):
             choice = self._config.hydra.runtime.choices["hydra/launcher"]
-            raise ConfigError(
-                f"hydra/launcher={choice} runs no grid. Type hydra/launcher=local, or leave it out."
-            )
+            raise ConfigError(f"hydra/launcher={choice} runs no grid. Type hydra/launcher=local, or leave it out.")
         HydraConfig.instance().set_config(self._config)  # for ${hydra:...} in config files
         hydra = self._config.hydra
         loader = self._context.config_loader

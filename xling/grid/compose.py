@@ -62,17 +62,13 @@ class Combination:
 
 
 def _combinations(composer: Composer, request: Request, merge: bool) -> list[Combination]:
-    points = list(
-        itertools.product(*(list(zip(axis.values, axis.overrides, strict=True)) for axis in request.axes))
-    )
+    points = list(itertools.product(*(list(zip(axis.values, axis.overrides, strict=True)) for axis in request.axes)))
     overrides = [(*request.fixed, *(override for _, override in point)) for point in points]
     first = composer.compose(overrides[0])
     merged = _merged(composer, request, first) if merge else None
     composed = merged or itertools.chain([first], (composer.compose(lines) for lines in overrides[1:]))
     return [
-        Combination(
-            {axis.key: value for axis, (value, _) in zip(request.axes, point, strict=True)}, lines, result
-        )
+        Combination({axis.key: value for axis, (value, _) in zip(request.axes, point, strict=True)}, lines, result)
         for point, lines, result in zip(points, overrides, composed, strict=True)
     ]
 
@@ -89,9 +85,7 @@ def _merged(composer: Composer, request: Request, first: Composed) -> Iterator[C
     return (_with_subtrees(first, keys, point) for point in itertools.product(*(v for v in variants if v)))
 
 
-def _variants(
-    composer: Composer, request: Request, axis: Axis, first: Composed
-) -> list[tuple[Any, Any]] | None:
+def _variants(composer: Composer, request: Request, axis: Axis, first: Composed) -> list[tuple[Any, Any]] | None:
     """For each value of the axis its (sub-tree, choice), or None if it touches more than its sub-tree."""
     if axis.key not in PLAIN_GROUPS:
         current = _at(first.container, axis.key)
@@ -256,9 +250,7 @@ def _axes(combination: Combination, source: str, target: str) -> Axes:
     order = ("task", "policy", "rm_backbone", "source_lang", "target_lang", "optimizer", "judge")
     axes: Axes = {key: (named | {"source_lang": source, "target_lang": target})[key] for key in order}
     last = ("seed", "task.seed")
-    axes.update(
-        {key: value for key, value in combination.values.items() if key not in axes and key not in last}
-    )
+    axes.update({key: value for key, value in combination.values.items() if key not in axes and key not in last})
     axes["seed"] = combination.composed.container["seed"]
     if "task.seed" in combination.values:
         axes["task.seed"] = combination.values["task.seed"]
@@ -293,8 +285,6 @@ def _difference(composer: Composer, points: Sequence[Point]) -> str:
         return "settings refer to each other with ${}"
     for combination, source, target in random.Random(0).sample(points, min(CHECKED_CELLS, len(points))):
         first = source.split("+")[0]
-        if _cell(composer, combination, first, target) != _composed_cell(
-            composer, combination, first, target
-        ):
+        if _cell(composer, combination, first, target) != _composed_cell(composer, combination, first, target):
             return f"merging gives another cell {first} to {target} than Hydra"
     return ""

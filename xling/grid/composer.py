@@ -39,17 +39,13 @@ class Composed:
 class Composer:
     """Hydra's config loader, asked for plain containers. Counts its composes."""
 
-    def __init__(
-        self, loader: ConfigLoaderImpl, config_name: str, hydra_overrides: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, loader: ConfigLoaderImpl, config_name: str, hydra_overrides: Sequence[str] = ()) -> None:
         self.composes = 0
         self._loader = loader
         self._config_name = config_name
         self._hydra_overrides = list(hydra_overrides)
         # The repository that a compose would use, with hydra.searchpath of the config and the command line.
-        _, self._repository = loader._parse_overrides_and_create_caching_repo(
-            config_name, self._hydra_overrides
-        )
+        _, self._repository = loader._parse_overrides_and_create_caching_repo(config_name, self._hydra_overrides)
         self._facts: dict[tuple[str, str], Container] = {}
 
     def options(self, group: str) -> list[str]:
@@ -73,27 +69,19 @@ class Composer:
             or len(loaded.defaults_list or ())
             or "${" in str(plain)
         ):
-            raise ConfigError(
-                f"{group}/{code}.yaml must hold plain facts only: no defaults list, package or ${{}}."
-            )
+            raise ConfigError(f"{group}/{code}.yaml must hold plain facts only: no defaults list, package or ${{}}.")
         if plain.get("code") != code:
             hint = ' A bare no is "false" in YAML: quote it.' if isinstance(plain.get("code"), bool) else ""
-            raise ConfigError(
-                f'{group}/{code}.yaml says code: {plain.get("code")}; it must be "{code}".{hint}'
-            )
+            raise ConfigError(f'{group}/{code}.yaml says code: {plain.get("code")}; it must be "{code}".{hint}')
         return {str(key): value for key, value in plain.items()}
 
     def _unknown_language(self, group: str, code: str) -> ConfigError:
         known = self.options(group)
         by_name = {self.facts(group, known_code)["name"].lower(): known_code for known_code in known}
         suggestion = (
-            f" Did you mean '{by_name[code.lower()]}'?"
-            if code.lower() in by_name
-            else did_you_mean(code, known)
+            f" Did you mean '{by_name[code.lower()]}'?" if code.lower() in by_name else did_you_mean(code, known)
         )
-        return ConfigError(
-            f"Unknown language '{code}' for {group}. Known (conf/lang): {', '.join(known)}.{suggestion}"
-        )
+        return ConfigError(f"Unknown language '{code}' for {group}. Known (conf/lang): {', '.join(known)}.{suggestion}")
 
     def compose(self, overrides: Sequence[str]) -> Composed:
         """One full compose; raises Hydra's own errors (xling.grid.hydra_errors turns them into sentences)."""
@@ -119,6 +107,9 @@ def _resolved(config: DictConfig) -> Container:
             raise ConfigError(f"The file chosen for {key} must open with the line `# @package _global_`.")
         if key not in known:
             raise ConfigError(f"Unknown key '{key}'.{did_you_mean(key, known)} Known: {', '.join(known)}.")
+    for key in known:
+        if key not in config:
+            raise ConfigError(f"'{key}' is missing from the configuration; every cell needs one.")
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:

@@ -47,10 +47,8 @@ def _sentence(container: Mapping[str, Any], report: str) -> str:
     what, path = match["what"], match["path"] or ""
     if unknown := re.match(r"Object contains unknown field `(.*)`", what):
         known = _fields(container, path)
-        key = f"{path}.{unknown[1]}".lstrip(".")
-        return (
-            f"Unknown key '{key}'.{did_you_mean(unknown[1], known)} Known below {path}: {', '.join(known)}."
-        )
+        suggestion = did_you_mean(f"{path}.{unknown[1]}", [f"{path}.{field}" for field in known])
+        return f"Unknown key '{path}.{unknown[1]}'.{suggestion} Known below {path}: {', '.join(known)}."
     if missing := re.match(r"Object missing required field `(.*)`", what):
         return f"{path}.{missing[1]} must be given. Type {path}.{missing[1]}=VALUE."
     value = _at(container, path)

@@ -50,9 +50,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(
-        line.strip() for line in text.splitlines() if line.strip() and not line.startswith("See https")
-    )
+    return " ".join(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("See https"))
 
 
 def _unknown_option(error: MissingConfigException) -> str:
@@ -90,9 +88,7 @@ def nearest_key(key: str, known: list[str]) -> str:
     same_leaf = [path for path in known if path.rpartition(".")[2] == leaf]
     if same_leaf and not parent:
         suggestion = f" Did you mean {' or '.join(repr(path) for path in same_leaf[:3])}?"
-    beside = (
-        f" Known{f' below {parent}' if parent else ''}: {', '.join(p.rpartition('.')[2] for p in siblings)}."
-    )
+    beside = f" Known{f' below {parent}' if parent else ''}: {', '.join(p.rpartition('.')[2] for p in siblings)}."
     return suggestion + (beside if siblings else "")
 
 

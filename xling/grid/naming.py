@@ -14,9 +14,7 @@ def grid_name(cells: Cells) -> str:
     name = cells.settings["name"]
     if name is not None:
         if not re.fullmatch(r"[\w+-][\w.+-]*", str(name)):
-            raise ConfigError(
-                f"name={name} cannot name a folder. Use letters, digits and . _ + -, as in name=my_grid."
-            )
+            raise ConfigError(f"name={name} cannot name a folder. Use letters, digits and . _ + -, as in name=my_grid.")
         return str(name)
     if cells.sweep and not cells.request.text:
         return cells.sweep

@@ -102,9 +102,7 @@ def _is_run_setting(key: str) -> bool:
 def _param_lines(params: Mapping[str, Any]) -> list[str]:
     for key, value in params.items():
         if key.startswith("hydra"):
-            raise ConfigError(
-                f"hydra.sweeper.params sets '{key}'; settings of Hydra belong under `hydra:` itself."
-            )
+            raise ConfigError(f"hydra.sweeper.params sets '{key}'; settings of Hydra belong under `hydra:` itself.")
         values = value if isinstance(value, list) else [value]
         if key in LANGUAGE_GROUPS and any(isinstance(item, bool) for item in values):
             raise _bare_no(key, value)
@@ -154,9 +152,7 @@ def _language(key: str, item: Any) -> str | Glob:
 
 
 def _list_of_languages(key: str, codes: list[str]) -> ConfigError:
-    pooled = (
-        f"{key}={'+'.join(codes)} to pool them into one reward model, or " if key == "source_lang" else ""
-    )
+    pooled = f"{key}={'+'.join(codes)} to pool them into one reward model, or " if key == "source_lang" else ""
     return ConfigError(
         f"{key}=[{','.join(codes)}] is a list, which is no language. "
         f"Type {pooled}{key}={','.join(codes)} for a cell each."
@@ -169,9 +165,7 @@ def _list_of_languages(key: str, codes: list[str]) -> ConfigError:
 def _items(override: Override) -> list[Any]:
     """The elements of a sweep, or the one value."""
     if override.value_type == ValueType.INTERVAL_SWEEP:
-        raise ConfigError(
-            f"'{_line(override)}' has no finite list of values. Type a list a,b,c, range() or choice()."
-        )
+        raise ConfigError(f"'{_line(override)}' has no finite list of values. Type a list a,b,c, range() or choice().")
     if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
         return [override._value]
     return list(override.sweep_iterator()) if override.is_sweep_override() else [override._value]
@@ -199,8 +193,7 @@ def _matches(override: Override, glob: Glob, options: Options) -> list[str]:
     names = options(override.key_or_group)
     if not names:
         raise ConfigError(
-            f"'{_line(override)}': glob() chooses among the options of a group, "
-            f"and '{override.key_or_group}' is none."
+            f"'{_line(override)}': glob() chooses among the options of a group, and '{override.key_or_group}' is none."
         )
     if not glob.filter(names):
         raise ConfigError(

@@ -1,0 +1,148 @@
+"""Bad requests: one sentence that names what was wrong, what is allowed and what to type; nothing is run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from xling.errors import ConfigError
+from xling.grid.compose import compose_grid
+from xling.grid.composer import Composer
+from xling.grid.experiments import checked_task, experiments
+from xling.grid.hydra_errors import explain
+from xling.grid.naming import grid_name
+
+CONF = Path(__file__).parents[2] / "conf"
+SIX = "de, en, es, ru, tr, vi"
+
+
+@pytest.fixture(scope="module")
+def loader() -> Iterator[Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
+
+
+def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, hydra: tuple[str, ...] = ()) -> str:
+    """The sentence that a command line, split at spaces, is refused with."""
+
+    def task_languages(task: Any) -> list[str]:
+        return list(checked_task(task).languages)
+
+    with pytest.raises(Exception) as caught:
+        composer = Composer(loader, "config", hydra)
+        cells = compose_grid(composer, params or {}, arguments.split(), task_languages, lambda _: None)
+        experiments(cells.cells)
+        grid_name(cells)
+    error = explain(caught.value)
+    assert isinstance(error, ConfigError), caught.value
+    assert "\n" not in str(error)
+    return str(error)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        # languages
+        ("source_lang=deu", ["Unknown language 'deu' for source_lang", "ar, bn", "Did you mean 'de'?"]),
+        ("target_lang=German", ["Unknown language 'German'", "Did you mean 'de'?"]),
+        ("source_lang=de,xx+de", ["Unknown language 'xx' for source_lang"]),
+        ("source_lang=ja", ["source_lang=ja: the task has no 'ja'", SIX, "source_lang='glob(*)'"]),
+        ("target_lang=de,ja", ["target_lang=ja: the task has no 'ja'", SIX]),
+        ("source_lang=de+ja", ["source_lang=de+ja: the task has no 'ja'"]),
+        ("source_lang=glob(x*)", ["source_lang: nothing is left", SIX]),
+        ("source_lang=[de,en]", ["is a list", "source_lang=de+en to pool them", "source_lang=de,en for a cell each"]),
+        ("source_lang=choice([de,en])", ["source_lang=[de,en] is a list", "source_lang=de+en"]),
+        ("target_lang=[de,en]", ["is a list", "target_lang=de,en for a cell each"]),
+        ("target_lang=de+en", ["one language", "target_lang=de,en"]),
+        ("source_lang=false", ["source_lang is False", "source_lang=no"]),
+        ("source_lang=null", ["source_lang=null is no language"]),
+        ("+source_lang=de", ["source_lang is always there"]),
+        ("lang=de", ["'lang' is a folder of conf/ but no setting", "'source_lang' or 'target_lang'"]),
+        # keys and options
+        ("task.sede=1", ["Unknown key 'task.sede'", "Did you mean 'task.seed'?"]),
+        ("task.sede=1,2", ["Unknown key 'task.sede'", "Did you mean 'task.seed'?"]),
+        ("+task.sede=1", ["Unknown key 'task.sede'", "Did you mean 'task.seed'?"]),
+        ("sorce_lang=de", ["Unknown key 'sorce_lang'", "Did you mean 'source_lang'?"]),
+        ("+sorce_lang=de", ["Unknown key 'sorce_lang'", "Did you mean 'source_lang'?"]),
+        ("+sweep=embedded", ["Unknown key 'sweep'"]),
+        ("n=0", ["Unknown key 'n'", "Did you mean 'optimizer.n' or 'policy.n'?"]),
+        ("policy=micr", ["Unknown option 'micr' for policy", "micro, recorded", "Did you mean 'micro'?"]),
+        ("judge=gold,golf", ["Unknown option 'golf' for judge", "Did you mean 'gold'?"]),
+        ("sweeps=embeded", ["Unknown option 'embeded' for sweeps", "Did you mean 'embedded'?"]),
+        ("experiment=recordet", ["Unknown option 'recordet' for experiment", "Did you mean 'recorded'?"]),
+        ("judge=false", ["must be a string", "judge=gold"]),
+        ("optimizer=glob(x*)", ["matches none of best_of_n"]),
+        ("seed=glob(*)", ["'seed' is none"]),
+        # values
+        ("policy.n=0", ["policy.n=0 does not fit: expected int >= 1", "Type policy.n=1"]),
+        ("policy.n=4,0", ["policy.n=0 does not fit"]),
+        ("optimizer.n=0", ["optimizer.n=0 does not fit"]),
+        ("policy.n=many", ["policy.n=many does not fit: expected int"]),
+        ("seed=-1", ["seed=-1 does not fit: expected int >= 0"]),
+        ("policy.temperature=0", ["policy.temperature=0 does not fit: expected float > 0.0"]),
+        ("policy.top_p=true", ["policy.top_p=true does not fit"]),
+        ("rm_backbone.tuning=ful", ["allowed are frozen, full, lora", "Did you mean 'full'?"]),
+        ("rm_backbone.training.steps=-1", ["rm_backbone.training.steps=-1 does not fit"]),
+        ("task.test_prompts=0", ["task.test_prompts=0 does not fit"]),
+        ("task.languages=de", ["task.languages=de does not fit"]),
+        ("task=files", ["task.path must be given", "Type task.path=VALUE"]),
+        ("~policy.checkpoint", ["policy.checkpoint must be given", "Type policy.checkpoint=VALUE"]),
+        ("~seed", ["'seed' is missing"]),
+        ("~judge", ["'judge' is missing"]),
+        # sweeps
+        ("name=a,b", ["'name' holds for the whole run"]),
+        ("dry_run=true,false", ["'dry_run' holds for the whole run"]),
+        ("sweeps=demo,embedded", ["'sweeps' holds for the whole run"]),
+        ("seed=interval(0,1)", ["no finite list of values", "range()"]),
+        ("seed=range(3,3)", ["no values at all"]),
+        ("name=../elsewhere", ["cannot name a folder"]),
+        # the grammar
+        ("seed", ["Cannot read 'seed'", "key=value"]),
+        ("seed=[", ["Cannot read 'seed=['"]),
+        ("sft.steps=${nothing}", ["nothing"]),
+        ("sft.steps=${seed} source_lang=de+en", ["pooled sources cannot be used with"]),
+    ],
+)  # fmt: skip
+def test_refused_with_a_sentence(loader: Any, arguments: str, parts: list[str]) -> None:
+    sentence = refusal(loader, arguments)
+    for part in parts:
+        assert part in sentence
+
+
+@pytest.mark.parametrize("value", [False, ["de", False], True])
+def test_a_bare_no_in_a_sweeps_file(loader: Any, value: Any) -> None:
+    sentence = refusal(loader, "", {"source_lang": value})
+    assert 'source_lang: "no"' in sentence and "source_lang=no" in sentence
+
+
+def test_a_yaml_list_in_a_sweeps_file(loader: Any) -> None:
+    assert "source_lang=de+en" in refusal(loader, "", {"source_lang": ["de", "en"]})
+
+
+def test_hydras_own_settings_are_not_axes(loader: Any) -> None:
+    assert "under `hydra:`" in refusal(loader, "", {"hydra.launcher.workers": 2})
+
+
+def test_bad_files_of_ones_own(loader: Any, tmp_path: Path) -> None:
+    files = {
+        "experiment/no.yaml": "# @package _global_\ndefaults:\n  - override /source_lang: no\n",
+        "experiment/unpacked.yaml": "seed: 3\n",
+        "experiment/broken.yaml": "# @package _global_\nseed: [\n",
+        "experiment/typo.yaml": "# @package _global_\ntask:\n  sede: 3\n",
+    }
+    (tmp_path / "experiment").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    hydra = (f"hydra.searchpath=[file://{tmp_path}]",)
+    assert 'source_lang: "no"' in refusal(loader, "experiment='no'", hydra=hydra)
+    assert "# @package _global_" in refusal(loader, "experiment=unpacked", hydra=hydra)
+    assert "broken.yaml" in refusal(loader, "experiment=broken", hydra=hydra)
+    assert "Unknown key 'task.sede'" in refusal(loader, "experiment=typo", hydra=hydra)
+
+
+def test_what_is_no_request_is_no_sentence() -> None:
+    assert explain(ValueError("a bug")) is None
+    assert explain(ZeroDivisionError()) is None

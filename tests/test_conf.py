@@ -1,0 +1,106 @@
+"""The configuration files: every option composes and converts, and the facts of languages are CLDR's."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from babel import Locale
+from babel.core import get_global
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from xling.config import Files, Language, MicroSummarization, Recorded, experiment_from
+from xling.grid.compose import compose_grid
+from xling.grid.composer import Composer
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+GROUPS = ("task", "policy", "sft", "rm_backbone", "optimizer", "judge")
+OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+LANGUAGES = sorted(path.stem for path in (CONF / "lang").glob("*.yaml"))
+NEEDED = {"de", "en", "es", "ru", "tr", "vi", "fr", "id", "zh", "ar", "he", "ja", "uk", "yo", "no"}
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[Composer]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield Composer(GlobalHydra.instance().config_loader(), "config")
+
+
+def experiment(container: dict[str, Any]) -> Any:
+    keys = (*GROUPS, "seed", "target_lang")
+    return experiment_from({key: container[key] for key in keys} | {"source_langs": [container["source_lang"]]})
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_fits_its_struct(composer: Composer, option: str) -> None:
+    overrides = [option, "task.path=x.jsonl"] if option == "task=files" else [option]
+    group, name = option.split("=")
+    composed = composer.compose(overrides)
+    value = getattr(experiment(composed.container), group)
+    assert composed.choices[group] == name
+    assert set(composed.container[group]) - {"name"} == set(value.__struct_fields__) - {"name"}  # every key is shown
+
+
+def test_an_experiment_file_chooses_groups(composer: Composer) -> None:
+    built = experiment(composer.compose(["experiment=recorded", "task.path=x.jsonl"]).container)
+    assert isinstance(built.task, Files) and isinstance(built.policy, Recorded) and built.judge.name == "human"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_sweep_has_cells(composer: Composer, path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# @package _global_\n")
+    params = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
+    arguments = [f"sweeps={path.stem}"]
+    if "override /task: files" in text:
+        arguments += ["task.path=x.jsonl", "task.languages=[de,tr]"]
+    cells = compose_grid(composer, params, arguments, lambda task: task["languages"], pytest.fail)
+    for _, container in cells.cells:
+        experiment_from(container)
+    assert cells.sweep == path.stem
+    expected = {"embedded": 36, "demo": 4}
+    assert len(cells.cells) == expected.get(path.stem, len(cells.cells)) > 1
+
+
+def test_the_embedded_sweep_is_the_six_languages(composer: Composer) -> None:
+    params = yaml.safe_load((ROOT / "sweeps" / "embedded.yaml").read_text())["hydra"]["sweeper"]["params"]
+    cells = compose_grid(composer, params, ["sweeps=embedded"], lambda task: task["languages"], pytest.fail)
+    pairs = {(axes["source_lang"], axes["target_lang"]) for axes, _ in cells.cells}
+    six = {"de", "en", "es", "ru", "tr", "vi"}
+    assert pairs == {(source, target) for source in six for target in six}
+    assert isinstance(experiment_from(cells.cells[0][1]).task, MicroSummarization)
+
+
+def test_language_groups_are_the_one_folder() -> None:
+    for group in ("source_lang", "target_lang"):
+        assert (CONF / group).resolve() == CONF / "lang"
+    assert (CONF / "sweeps").resolve() == ROOT / "sweeps"
+    assert set(LANGUAGES) >= NEEDED
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_language_facts_are_those_of_cldr(composer: Composer, code: str) -> None:
+    locale = Locale.parse(code)
+    facts = Language(**composer.facts("source_lang", code))
+    assert facts == Language(
+        code=code,
+        name=Locale("en").languages[code],
+        native_name=locale.languages[code],
+        script=get_global("likely_subtags")[code].split("_")[1],
+        direction=locale.text_direction,
+    )
+
+
+def test_every_setting_says_what_it_is() -> None:
+    """A comment beside each key of the groups, but for tags and what the comment above the file says."""
+    for group in (*GROUPS, "hydra/launcher", "hydra/sweeper"):
+        for path in (CONF / group).glob("*.yaml"):
+            if path.parent.name == "task":
+                continue  # sizes that speak for themselves
+            lines = path.read_text(encoding="utf-8").splitlines()
+            assert lines[0].startswith("# "), path
+            bare = [line for line in lines[1:] if "#" not in line and line.split(":")[0] not in ("name", "_target_")]
+            assert bare == [], path

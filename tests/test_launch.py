@@ -1,0 +1,116 @@
+"""The front door as a user meets it: `python launch.py` in a process of its own, over no-op stages."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOY = ("hydra.launcher.catalogue=toy_stages", "hydra.launcher.workers=1", "tracking.mode=off")
+
+
+def launch(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, str(ROOT / "launch.py"), *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_a_grid_from_any_folder(tmp_path: Path) -> None:
+    arguments = (*TOY, "-m", "source_lang=en,tr,de+en", "target_lang=glob([d*,en])", "name=g")
+    first = launch(tmp_path, *arguments)
+    assert first.returncode == 0, first.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]  # nothing of Hydra's
+    grid = tmp_path / "outputs" / "grids" / "g"
+    rows = list(csv.DictReader((grid / "matrix.csv").read_text().splitlines()))
+    done = {(row["source_lang"], row["target_lang"]) for row in rows if row["status"] == "done"}
+    assert done == {(source, target) for source in ("en", "tr", "de+en") for target in ("de", "en")}
+    plan = json.loads((grid / "plan.json").read_text())
+    assert plan["command"] == [*TOY[2:], *arguments[4:]]
+    assert [row["axes"]["target_lang"] for row in plan["left_out"]] == []
+    assert len(plan["cells"]) == 6
+
+    again = launch(tmp_path, *arguments)
+    assert again.returncode == 0 and "0 to run" in again.stderr
+
+
+def test_dry_run_writes_nothing(tmp_path: Path) -> None:
+    result = launch(tmp_path, *TOY, "sweeps=embedded", "dry_run=true", COLUMNS="200")
+    assert result.returncode == 0, result.stderr
+    assert "embedded: 36 cells" in result.stdout and "Left out" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_cell_is_exit_code_1_and_the_others_are_done(tmp_path: Path) -> None:
+    result = launch(tmp_path, *TOY, "rm_backbone.permutation=0,99", "name=g")
+    assert result.returncode == 1
+    assert "permutation 99 is the toy's failure" in result.stderr
+    rows = list(csv.DictReader((tmp_path / "outputs" / "grids" / "g" / "matrix.csv").read_text().splitlines()))
+    assert {row["rm_backbone.permutation"]: row["status"] for row in rows} == {"0": "done", "99": "blocked"}
+
+
+def test_controls_with_and_without_plus(tmp_path: Path) -> None:
+    for override in ("+controls=true", "controls=true"):
+        result = launch(tmp_path, *TOY, override, "dry_run=true", "name=g")
+        assert "g: 2 cells" in result.stdout, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["source_lang=deu"], "Unknown language 'deu' for source_lang."),
+        (["source_lang=de+en+xx", "seed=0,1"], "Unknown language 'xx' for source_lang."),
+        (["source_lang=[de,en]"], "Type source_lang=de+en to pool them"),
+        (["task.sede=1"], "Unknown key 'task.sede'. Did you mean 'task.seed'?"),
+        (["sweeps=embeded", "seed=0,1"], "Unknown option 'embeded' for sweeps."),
+        (["policy.n=0"], "policy.n=0 does not fit: expected int >= 1."),
+        (["source_lang='de"], "Cannot read 'source_lang='de'"),
+        (["hydra/launcher=slrum"], "Unknown option 'slrum' for hydra/launcher."),
+        (["hydra/sweeper=basic", "hydra.sweep.dir=.", "seed=0,1"], "leave hydra/sweeper=xling as it is"),
+        (["hydra.launcher.workers=0"], "hydra.launcher.workers=0 does not fit"),
+        (["hydra.launcher.wrkers=2"], "Did you mean 'hydra.launcher.workers'?"),
+        (["mode=retri"], "mode=retri is unknown."),
+        (["tracking.mode=of"], "tracking.mode=of is unknown."),
+        (["dry_run=maybe"], "dry_run=maybe does not fit: allowed are true and false."),
+    ],
+)
+def test_refused_before_anything_runs(tmp_path: Path, arguments: list[str], sentence: str) -> None:
+    result = launch(tmp_path, *TOY, *arguments)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    [line] = result.stderr.splitlines()
+    assert line.startswith("xling: ") and sentence in line
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_launcher_that_runs_no_grids(tmp_path: Path) -> None:
+    result = launch(tmp_path, "hydra/launcher=basic")
+    assert result.returncode == 2 and "hydra/launcher=basic runs no grid." in result.stderr
+
+
+def test_an_unwritable_root_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    result = launch(tmp_path, *TOY, f"root={tmp_path}/file/below")
+    assert result.returncode == 1
+    assert "cannot be written" in result.stderr.splitlines()[-1]
+
+
+def test_hydras_flags_still_show(tmp_path: Path) -> None:
+    shown = launch(tmp_path, "--cfg", "job", "source_lang=tr")
+    assert shown.returncode == 0 and "code: tr" in shown.stdout
+    assert "conf" in launch(tmp_path, "--info", "searchpath").stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_tracebacks_on_request(tmp_path: Path) -> None:
+    result = launch(tmp_path, *TOY, "source_lang=deu", HYDRA_FULL_ERROR="1")
+    assert result.returncode == 1 and "Traceback" in result.stderr
