@@ -10,6 +10,7 @@ import msgspec
 import torch
 from msgspec import Struct
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from xling.analysis.rouge import rouge_l
 from xling.config import Task, Training
@@ -95,8 +96,11 @@ def causal_batch(rows: list[tuple[Ids, Ids]], pad: int) -> dict[str, Tensor]:
 
 
 def causal_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    """Mean negative log-likelihood of the response tokens, in nats."""
-    return model(**batch, use_cache=False).loss  # type: ignore[no-any-return]
+    """Mean negative log-likelihood of the response tokens, in nats; no logits are computed for the prompts."""
+    hidden = model.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)[0]
+    target = batch["labels"][:, 1:]
+    counted = target != -100
+    return cross_entropy(model.lm_head(hidden[:, :-1][counted]), target[counted])
 
 
 def validation_rouge(model: Any, tokenizer: Any, held_out: list[Demonstration], max_new_tokens: int) -> float:
