@@ -5,7 +5,6 @@
 """
 
 import importlib
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from xling.config import Files
 from xling.errors import ConfigError, did_you_mean
 from xling.grid.compose import Cells
 from xling.grid.experiments import checked_task, experiments
+from xling.grid.local import cores, run_local
 from xling.grid.naming import grid_name
 from xling.grid.plan import Plan, make_plan
 from xling.grid.store import Store
@@ -61,10 +61,8 @@ def launch(cells: Cells, catalogue: str, workers: int | None, threads: int) -> i
     tracking = _tracking(cells.settings["tracking"])
     plan = plan_of(cells, catalogue)
     if dry_run:
-        plan.print(workers=workers or os.cpu_count() or 1)
+        plan.print(workers=workers or max(1, cores() // threads))
         return 0
-    from xling.grid.local import run_local
-
     print(_intention(plan), file=sys.stderr)
 
     outcome = run_local(plan, f"{catalogue}:KINDS", workers=workers, threads=threads)
