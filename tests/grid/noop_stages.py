@@ -19,9 +19,9 @@ from xling.grid.stage import Cell, Context, Kind, Stage
 
 def run(context: Context) -> None:
     """Write the hash of the spec and of the parents' results; misbehave first if the spec says so."""
-    action = context.spec.get("do", "")
-    if action and not os.path.exists(context.spec.get("unless", "/nowhere")):
-        misbehave(action, context)
+    if not os.path.exists(context.spec.get("unless", "/nowhere")):
+        for action in filter(None, context.spec.get("do", "").split("; ")):
+            misbehave(action, context)
     digest = hashlib.sha256(json.dumps(dict(context.spec), sort_keys=True).encode())
     for role in sorted(context.parents):
         digest.update((context.parents[role] / "result.json").read_bytes())
@@ -32,7 +32,7 @@ def run(context: Context) -> None:
 
 
 def misbehave(action: str, context: Context) -> None:
-    """`sleep 0.2` and the like; anything else is an error of the test."""
+    """`sleep 0.2` and the like; several are joined by `; `."""
     word, _, value = action.partition(" ")
     if word == "raise":
         raise ValueError(value)
@@ -45,6 +45,8 @@ def misbehave(action: str, context: Context) -> None:
     elif word == "kill":
         print("about to die", flush=True)
         os.kill(os.getpid(), getattr(signal, value))
+    elif word == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     elif word == "sleep":
         nap(float(value), context)
     elif word == "print":
@@ -55,7 +57,7 @@ def misbehave(action: str, context: Context) -> None:
         (context.out / "big").write_bytes(b"x" * int(value))
     elif word == "count":
         with open(value, "a", encoding="utf-8") as file:
-            file.write(f"{os.getpid()} {context.spec.get('name')}\n")
+            file.write(f"{context.out.parent.name} {'+'.join(context.spec['langs'])}\n")
     else:
         raise AssertionError(f"unknown action {action}")
 

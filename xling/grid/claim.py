@@ -55,7 +55,7 @@ def take(path: str, who: Process, foreign_hours: float = FOREIGN_HOURS) -> Claim
         if living is not None:
             return living
         if not _is_fresh(path):
-            _remove_stale(path)
+            _remove_stale(path, foreign_hours)
         else:
             time.sleep(0.01)
     return holder(path, foreign_hours) or Claim(Process("unknown", 0, ""), time.time())
@@ -100,14 +100,14 @@ def _is_fresh(path: str) -> bool:
     return stat.st_size == 0 and time.time() - stat.st_mtime < 5
 
 
-def _remove_stale(path: str) -> None:
+def _remove_stale(path: str, foreign_hours: float) -> None:
     """Move the claim away first and look again: another runner may have replaced it by a living one."""
     grabbed = f"{path[: -len('.claim')]}.stale-{uuid.uuid4().hex[:8]}"
     try:
         os.rename(path, grabbed)
     except FileNotFoundError:
         return
-    if holder(grabbed) is not None:
+    if holder(grabbed, foreign_hours) is not None:
         with contextlib.suppress(FileExistsError):
             os.link(grabbed, path)
     os.unlink(grabbed)

@@ -3,10 +3,15 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
-from xling.grid import host
-from xling.grid.store import Store
+from xling.grid import claim, host
+from xling.grid.files import files_below
+from xling.grid.status import grids, read_grid
+from xling.grid.store import Damaged, Listing, Store
 
 
 def remove_leftovers(store: Store, kinds: Iterable[str]) -> None:
@@ -27,9 +32,87 @@ def remove_leftovers(store: Store, kinds: Iterable[str]) -> None:
 
 def is_abandoned(name: str) -> bool:
     """Whether the maker of `<key>.tmp-<host>-<pid>-<start>` ran on this host and has ended."""
-    maker = name.partition(".")[2].partition("-")[2]
-    on, _, rest = maker.rpartition(f"{host.hostname()}-")
+    before, here, rest = name.partition(".")[2].partition(f"-{host.hostname()}-")
     pid, _, start = rest.partition("-")
-    if on or not pid.isdigit():
+    if before not in ("tmp", "old") or not here or not pid.isdigit():
         return False
     return not host.is_alive(host.Process(host.hostname(), int(pid), "" if start == "0" else start))
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    path: Path
+    why: str
+    size: int  # bytes
+
+
+def garbage(store: Store, foreign_hours: float = claim.FOREIGN_HOURS) -> list[Garbage]:
+    """What can be deleted without any grid missing it; nothing that a living process works on.
+
+    StoreError if a plan.json cannot be read: what it refers to would count as garbage.
+    """
+    needed: dict[str, set[str]] = {}
+    for name in grids(store):
+        for stage in read_grid(store, name).stages:
+            needed.setdefault(stage.kind, set()).add(stage.key)
+    found = []
+    for kind in store.kinds():
+        for name, why in _of_kind(store, kind, needed.get(kind, set()), foreign_hours):
+            found.append(_sized(store.kind_folder(kind) / name, why))
+    logs = {f"{kind}/{key[:12]}.log" for kind, keys in needed.items() for key in keys}
+    for path in sorted((store.root / "logs").glob("*/*.log")):
+        if path.relative_to(store.root / "logs").as_posix() not in logs:
+            found.append(_sized(path, "log of a stage that no grid refers to"))
+    return found
+
+
+def _of_kind(store: Store, kind: str, needed: set[str], foreign_hours: float) -> Iterator[tuple[str, str]]:
+    listing = store.listing(kind)
+    held = {key for key in listing.claimed if claim.holder(store.beside(kind, key, ".claim"), foreign_hours)}
+    for key in sorted(listing.claimed - held):
+        yield f"{key}.claim", "claim of a runner that is gone"
+    for name in sorted(listing.leftovers):
+        age = time.time() - os.lstat(store.kind_folder(kind) / name).st_mtime
+        if is_abandoned(name) or (age > foreign_hours * 3600 and name.partition(".")[0] not in held):
+            yield name, "left behind by a killed run"
+    for name in sorted(listing.damaged):
+        yield name, "damaged result, set aside"
+    for key in sorted(listing.partial - held):
+        if key in listing.results or key not in needed:
+            yield f"{key}.partial", "scratch that nothing goes on from"
+    yield from _unneeded(listing, needed | held)
+
+
+def _unneeded(listing: Listing, needed: set[str]) -> Iterator[tuple[str, str]]:
+    for key in sorted(listing.results - needed):
+        yield key, "result that no grid refers to"
+    for key in sorted(listing.failed - needed):
+        yield f"{key}.failed.json", "failure of a stage that no grid refers to"
+
+
+def _sized(path: Path, why: str) -> Garbage:
+    if path.is_dir():
+        return Garbage(path, why, sum(entry.stat().st_size for _, entry in files_below(os.fspath(path))))
+    return Garbage(path, why, path.stat().st_size)
+
+
+def delete(items: Iterable[Garbage]) -> None:
+    """Folders are renamed first, so that a kill half way leaves no result with files missing."""
+    for item in items:
+        if item.path.is_dir():
+            doomed = item.path.with_name(f"{item.path.name[:64]}.tmp-{host.this_process().name}")
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(item.path, doomed)
+                shutil.rmtree(doomed)
+        else:
+            item.path.unlink(missing_ok=True)
+
+
+def damaged_results(store: Store) -> Iterator[Damaged]:
+    """Hash every file of every result; yields those that are not what was published."""
+    for kind in store.kinds():
+        for key in sorted(store.listing(kind).results):
+            try:
+                store.load(kind, key)
+            except Damaged as damaged:
+                yield damaged

@@ -86,7 +86,9 @@ def git_sha() -> str | None:
             return None
         changes = subprocess.check_output(
             [*git, "status", "--porcelain", "--untracked-files=no", "--", "xling"],
-            stderr=subprocess.DEVNULL, text=True, cwd=top,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=top,
         )
     except (OSError, subprocess.CalledProcessError, ValueError):
         return None

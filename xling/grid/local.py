@@ -110,9 +110,7 @@ class _Run:
                 last = self._failed.get(key) or step.reason
                 log = self._store.log(step.stage.kind, key)
                 failures.append(Failed(index, step.stage.label, last, str(log)))
-        return Outcome(
-            plan.name, plan.cells, stages, failures, self._schedule.work, seconds, self._count, self._signal
-        )
+        return Outcome(plan.name, plan.cells, stages, failures, self._schedule.work, seconds, self._count, self._signal)
 
     # --- one turn -----------------------------------------------------------------------------------------
 
@@ -132,7 +130,8 @@ class _Run:
         for worker in self._workers:
             if worker.ready and not worker.jobs and self._schedule.ready:
                 stages = self._schedule.take(self._count)
-                worker.send([Job(stage.key, Sheet.of(stage)) for stage in stages])
+                healed = self._schedule.healed
+                worker.send([Job(stage.key, Sheet.of(stage), stage.key in healed) for stage in stages])
                 self._display.started(stages[0].label)
         starting = sum(not worker.ready for worker in self._workers)
         while self._schedule.ready > starting and len(self._workers) < self._count:
@@ -240,8 +239,7 @@ class _Run:
             self._deaths += 1
             if self._deaths >= 3:
                 raise StageError(
-                    f"Worker processes do not start: {cause} "
-                    f"(details: {self._setting.root}/logs/workers.log)."
+                    f"Worker processes do not start: {cause} (details: {self._setting.root}/logs/workers.log)."
                 )
         if worker.jobs:
             job = worker.jobs.popleft()
@@ -258,7 +256,7 @@ class _Run:
     def _blame(self, job: Job, cause: str) -> None:
         label = job.sheet.label
         tail = _tail(str(self._store.log(job.sheet.kind, job.key)))
-        last = f"Killed: {cause}"
+        last = f"The stage's process died: {cause}"
         record_failure(self._store, job.sheet.kind, job.key, label, last, f"{tail}\n{last}\n")
         self._fail(job.key, last)
 

@@ -66,4 +66,4 @@ class Outcome:
     def print(self, console: Console | None = None) -> None:
         from xling.grid.tables import outcome_table
 
-        (console or Console(stderr=True)).print(outcome_table(self))
+        (console or Console(stderr=True, soft_wrap=True)).print(outcome_table(self))

@@ -81,7 +81,7 @@ class Plan:
         """The dry-run table: stages by kind, reasons, cost, what was left out."""
         from xling.grid.tables import plan_table
 
-        (console or Console()).print(plan_table(self, workers))
+        (console or Console(soft_wrap=True)).print(plan_table(self, workers))
 
     def write(self) -> None:
         """Write <root>/grids/<name>/plan.json, all or nothing."""

@@ -71,15 +71,15 @@ class Worker:
         return self._process.poll() is not None
 
     def cause_of_death(self) -> str:
-        """`killed by SIGKILL ...`, `exited with code 3`; waits for the process to be gone."""
+        """`killed by SIGKILL ...`, `it exited with code 3`; waits for the process to be gone."""
         self.wait(2.0)
         self.signal(signal.SIGKILL)  # should it hang in its last breath, or have children
         code = self._process.wait()
         if code >= 0:
-            return f"the process exited with code {code}"
+            return f"it exited with code {code}"
         name = signal.Signals(-code).name
         hint = {"SIGKILL": " (out of memory, or killed by hand)", "SIGSEGV": " (a crash in native code)"}
-        return f"the process was killed by {name}{hint.get(name, '')}"
+        return f"killed by {name}{hint.get(name, '')}"
 
     def signal(self, number: signal.Signals) -> None:
         """To the worker and the processes it started."""

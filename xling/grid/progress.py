@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 from rich.console import Console
@@ -47,8 +46,8 @@ class Silent:
 class Plain:
     """Lines for logs: every failure, and the latest finished stage every few seconds."""
 
-    def __init__(self, total: int, write: Callable[[str], object] = sys.stderr.write) -> None:
-        self._total, self._write = total, write
+    def __init__(self, total: int) -> None:
+        self._total = total
         self._latest = ""
         self._next = 0.0
 
@@ -60,15 +59,15 @@ class Plain:
         self._latest = f"{label} done" + ("" if seconds is None else f" in {duration(seconds)}")
 
     def failed(self, label: str, last: str) -> None:
-        self._write(f"{label} FAILED: {last}\n")
+        self.say(f"{label} FAILED: {last}")
 
     def say(self, text: str) -> None:
-        self._write(text + "\n")
+        print(text, file=sys.stderr, flush=True)
 
     def tick(self, left: int) -> None:
         if self._latest and (time.monotonic() >= self._next or not left):
             self._next = time.monotonic() + PLAIN_SECONDS
-            self._write(f"{self._latest} ({self._total - left} of {self._total} stages)\n")
+            self.say(f"{self._latest} ({self._total - left} of {self._total} stages)")
             self._latest = ""
 
     def close(self) -> None: ...

@@ -31,7 +31,7 @@ class Schedule:
         self._pending: dict[str, int] = {}  # key -> parents it still waits for
         self._children: dict[str, list[str]] = {}  # key -> stages that still wait for it
         self._ready: list[tuple[float, int, str]] = []
-        self._heals: dict[str, int] = {}
+        self.healed: dict[str, int] = {}  # key -> times
         self._recent: dict[str, deque[float]] = {}
         for kind, estimate in plan.estimates.items():
             self._recent[kind] = deque([estimate.seconds] if estimate.recorded else [], maxlen=25)
@@ -125,9 +125,9 @@ class Schedule:
         if self.ends.get(parent) in ("failed", "blocked") or parent not in self.steps:
             return False
         if parent in self.ends:
-            if self._heals.get(parent, 0) >= HEALS:
+            if self.healed.get(parent, 0) >= HEALS:
                 return False
-            self._heals[parent] = self._heals.get(parent, 0) + 1
+            self.healed[parent] = self.healed.get(parent, 0) + 1
             del self.ends[parent]
             self._pending[parent] = 0
             self._push(parent)

@@ -41,9 +41,7 @@ class Stage:
     key: str
 
     @staticmethod
-    def make(
-        kind: str, version: int, label: str, spec: Mapping[str, Json], parents: Mapping[str, "Stage"]
-    ) -> "Stage":
+    def make(kind: str, version: int, label: str, spec: Mapping[str, Json], parents: Mapping[str, "Stage"]) -> "Stage":
         """Build a stage and its key: kind, version, spec and the parents' keys, and nothing else."""
         key = identity_key(kind, version, spec, {role: parent.key for role, parent in parents.items()})
         return Stage(kind, version, label, spec, parents, key)

@@ -255,7 +255,8 @@ class Store:
         before = {name: fact.sha256 for name, fact in first.files.items()} if first else {}
         after = {name: fact.sha256 for name, fact in second.files.items()}
         differing = sorted(
-            name for name in before.keys() | after.keys()
+            name
+            for name in before.keys() | after.keys()
             if name != "spec.json" and before.get(name) != after.get(name)  # spec.json has the label
         )
         line = {"key": key, "label": second.label, "when": now(), "by": second.run.by,

@@ -1,7 +1,8 @@
 """The grid's tables in the terminal: the plan before it runs, and how it ended."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -9,9 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from xling.grid.status import STATES
+
 if TYPE_CHECKING:
+    from xling.grid.cleanup import Garbage
     from xling.grid.outcome import Outcome
     from xling.grid.plan import Plan
+    from xling.grid.status import GridStatus, Row
+    from xling.grid.store import Store
 
 SHOWN = 20  # rows of a list before it is cut
 
@@ -97,7 +103,44 @@ def _failures(outcome: "Outcome") -> Iterable[RenderableType]:
         return
     for failed in outcome.failures[:SHOWN]:
         yield f"[red]{failed.index:5d} {escape(failed.label)}[/red]: {escape(failed.last)}"
-        yield Text(f"      log: {failed.log}", no_wrap=True, overflow="ignore")  # one piece, to be copied
+        yield Text(f"      log: {failed.log}")
     if len(outcome.failures) > SHOWN:
         yield f"and {len(outcome.failures) - SHOWN} more: `xling status` lists them."
     yield "The same command again runs what is left; `xling logs INDEX` shows a log."
+
+
+def status_table(status: "GridStatus", store: "Store", every: bool = False) -> RenderableType:
+    """Stages by kind and state; then what runs and what failed, or with `every` all stages, by index."""
+    states = [state for state in STATES if any(count[state] for count in status.count().values())]
+    cells = status.cells()
+    table = Table(
+        title=f"{escape(status.plan.name)}: {cells['done']} of {cells.total()} cells done", title_justify="left"
+    )
+    table.add_column("stage")
+    for state in states:
+        table.add_column(state, justify="right")
+    for kind, count in status.count().items():
+        table.add_row(kind, *(str(count[state] or "") for state in states))
+    rows = status.rows if every else status.having("running", "failed", "damaged")
+    return Group(table, *(line for row in rows for line in _status_lines(row, store)))
+
+
+def _status_lines(row: "Row", store: "Store") -> Iterable[Text]:
+    yield Text(f"{row.index:5d}  {row.state:8s}{row.stage.label}" + (f": {row.note}" if row.note else ""))
+    if row.state == "failed":
+        yield Text(f"       log: {store.log(row.stage.kind, row.stage.key)}")
+
+
+def garbage_lines(items: Sequence["Garbage"], root: Path) -> Iterable[str]:
+    for item in items:
+        yield escape(f"{size(item.size):>10s}  {item.path.relative_to(root)}  ({item.why})")
+    if items:
+        yield f"{size(sum(item.size for item in items)):>10s}  in {len(items)} items that no grid needs"
+
+
+def size(count: int) -> str:
+    """`512 B`, `1.5 MB`: powers of 1000."""
+    amount, units = float(count), ["B", "kB", "MB", "GB"]
+    while amount >= 1000 and len(units) > 1:
+        amount, units = amount / 1000, units[1:]
+    return f"{amount:.0f} {units[0]}" if units[0] == "B" else f"{amount:.1f} {units[0]}"
