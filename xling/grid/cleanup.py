@@ -100,7 +100,7 @@ def delete(items: Iterable[Garbage]) -> None:
     """Folders are renamed first, so that a kill half way leaves no result with files missing."""
     for item in items:
         if item.path.is_dir():
-            doomed = item.path.with_name(f"{item.path.name[:64]}.tmp-{host.this_process().name}")
+            doomed = item.path.with_name(f"{item.path.name[:64]}.tmp-{host.this_process().name}.gc")
             with contextlib.suppress(FileNotFoundError):
                 os.rename(item.path, doomed)
                 shutil.rmtree(doomed)

@@ -101,10 +101,10 @@ class Live:
 
     def failed(self, label: str, last: str) -> None:
         self.finished(label, None)
-        self._bars.console.print(f"[red]{escape(label)} failed:[/red] {escape(last)}")
+        self._bars.console.print(f"[red]{escape(label)} failed:[/red] {escape(last)}", highlight=False)
 
     def say(self, text: str) -> None:
-        self._bars.console.print(escape(text))
+        self._bars.console.print(escape(text), highlight=False)
 
     def tick(self, left: int) -> None:
         if time.monotonic() >= self._next:

@@ -1,0 +1,171 @@
+"""`xling status|logs|gc|report` on real stores: what people see of a grid that runs, failed, or is done."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from noop_stages import fold, grid, stage
+
+from xling import cli
+from xling.errors import ConfigError
+from xling.grid import claim, host
+from xling.grid.local import run_local
+from xling.grid.plan import make_plan
+from xling.grid.stage import Cell
+from xling.grid.status import chosen_grid, grid_status
+from xling.grid.store import Store
+
+
+def run(root: Path, cells: list[Cell], name: str = "small") -> None:
+    run_local(make_plan(cells, Store(root), name=name), "noop_stages:KINDS", workers=1, show=False)
+
+
+def failing(root: Path) -> list[Cell]:
+    cells = grid(["de", "en"], ["de", "en"], sft_de={"do": "print words; raise no luck"})
+    run(root, cells)
+    return cells
+
+
+def xling(capsys: pytest.CaptureFixture[str], root: Path, *arguments: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = cli.main([*arguments, "--root", str(root)])
+    return code, *capsys.readouterr()
+
+
+def test_status_counts_by_kind_and_shows_failures_with_their_log(tmp_path: Path, capsys) -> None:
+    failing(tmp_path)
+    code, out, _ = xling(capsys, tmp_path, "status")
+    assert code == 0 and "small: 1 of 4 cells done" in out
+    assert re.search(r"judge\W+1\W+3\W", out)
+    assert re.search(r"^ +1  failed  sft\[de\]: ValueError: no luck$", out, flags=re.MULTILINE)
+    assert re.search(r"log: .*/logs/sft/[0-9a-f]{12}\.log$", out, flags=re.MULTILINE)
+
+
+def test_status_of_a_running_grid_says_where_and_how_long(tmp_path: Path) -> None:
+    cells = failing(tmp_path)
+    store, failed = Store(tmp_path), cells[0].stage.parents["pool"].parents["sft"]
+    held = claim.Claim(host.this_process(), time.time() - 100)
+    Path(store.beside("sft", failed.key, ".claim")).write_bytes(msgspec.json.encode(held))
+    (row,) = grid_status(store, "small").having("running")
+    assert row.stage.label == "sft[de]"
+    assert re.fullmatch(rf"on {host.hostname()} \(pid {os.getpid()}\) for 10\d s", row.note)
+    states = {row.stage.label: row.state for row in grid_status(store, "small").rows}
+    assert (states["sft[en]"], states["reward[de]"]) == ("done", "to do")
+
+
+def test_status_names_damaged_results(tmp_path: Path, capsys) -> None:
+    cells = grid(["de"], ["de"])
+    run(tmp_path, cells)
+    shutil.rmtree(Store(tmp_path).folder("judge", cells[0].stage.key) / "more")
+    assert "judge[de, de]: file more/text.txt is missing" in xling(capsys, tmp_path, "status")[1]
+
+
+def test_every_stage_has_an_index_that_logs_understands(tmp_path: Path, capsys) -> None:
+    failing(tmp_path)
+    out = xling(capsys, tmp_path, "status", "--all")[1]
+    lines = re.findall(r"^ +(\d+)  (done|failed|blocked) +(\S+(?: \S+\])?)", out, flags=re.MULTILINE)
+    assert [int(index) for index, _, _ in lines] == list(range(15))
+    by_index = xling(capsys, tmp_path, "logs", "1")
+    by_label = xling(capsys, tmp_path, "logs", "sft[de]", "small")
+    assert by_index == by_label
+    assert by_index[0] == 0 and "words" in by_index[1] and "ValueError: no luck" in by_index[1]
+    code, _, error = xling(capsys, tmp_path, "logs", "sft[dee]")
+    assert code == 2 and "'sft[dee]' is no stage of grid small" in error and "Did you mean 'sft[de]'?" in error
+    assert "has no log yet" in xling(capsys, tmp_path, "logs", "reward[de]")[2]
+
+
+def test_the_latest_grid_is_meant_unless_one_is_named(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(ConfigError, match="There is no grid in"):
+        chosen_grid(store, None)
+    for number, name in enumerate(("first", "second")):
+        make_plan(grid(["de"], ["de"]), store, name=name).write()
+        os.utime(tmp_path / "grids" / name / "plan.json", (number, number))
+    assert chosen_grid(store, None) == "second" and chosen_grid(store, "first") == "first"
+    with pytest.raises(ConfigError, match=r"no grid 'frist'.*Did you mean 'first'"):
+        chosen_grid(store, "frist")
+
+
+def test_gc_lists_what_no_grid_needs_and_deletes_it_only_when_told(tmp_path: Path, capsys) -> None:
+    run(tmp_path, grid(["de"], ["de"]), "kept")
+    kept = fold(tmp_path)
+    run(tmp_path, grid(["de"], ["en"]), "dropped")
+    run(tmp_path, [Cell({}, stage("base", "fails", do="raise no"))], "dropped_too")
+    for name in ("dropped", "dropped_too"):
+        shutil.rmtree(tmp_path / "grids" / name)
+    code, out, _ = xling(capsys, tmp_path, "gc")
+    assert code == 0 and out.count("(result that no grid refers to)") == 4
+    assert "failure of a stage" in out and out.count("log of a stage") == 5 and "xling gc --delete" in out
+    assert len(list(tmp_path.glob("stages/*/*/done.json"))) == 10
+    assert "Deleted." in xling(capsys, tmp_path, "gc", "--delete")[1]
+    assert fold(tmp_path) == kept and xling(capsys, tmp_path, "gc") == (0, "", "")
+
+
+def test_gc_removes_what_killed_runs_left_and_nothing_that_is_in_use(tmp_path: Path, capsys) -> None:
+    cells = grid(["de"], ["de"])
+    run(tmp_path, cells)
+    key, me = cells[0].stage.key, host.this_process()
+    folder = Store(tmp_path).kind_folder("judge")
+    (folder / f"{key}.damaged-1").mkdir()
+    (folder / f"{key}.partial").mkdir()
+    (folder / f"{key}.tmp-{me.host}-{me.pid}-0ld").mkdir()
+    in_use = folder / f"{key}.tmp-{me.name}"
+    in_use.mkdir()
+    xling(capsys, tmp_path, "gc", "--delete")
+    assert sorted(os.listdir(folder)) == [key, in_use.name]
+
+
+def test_gc_refuses_while_a_plan_cannot_be_read(tmp_path: Path, capsys) -> None:
+    run(tmp_path, grid(["de"], ["de"]))
+    (tmp_path / "grids" / "small" / "plan.json").write_text("{", encoding="utf-8")
+    code, _, error = xling(capsys, tmp_path, "gc", "--delete")
+    assert code == 2 and "is no plan" in error
+    assert len(list(tmp_path.glob("stages/*/*/done.json"))) == 6
+
+
+def test_gc_verify_hashes_everything(tmp_path: Path, capsys) -> None:
+    cells = grid(["de"], ["de"])
+    run(tmp_path, cells)
+    assert xling(capsys, tmp_path, "gc", "--verify")[:2] == (0, "Every result has the bytes that were published.\n")
+    path = Store(tmp_path).folder("judge", cells[0].stage.key) / "result.json"
+    times = path.stat()
+    path.write_text(path.read_text(encoding="utf-8").replace("value", "VALUE"), encoding="utf-8")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    code, out, _ = xling(capsys, tmp_path, "gc", "--verify")
+    assert code == 1 and f"damaged: judge/{cells[0].stage.key[:12]}: file result.json" in out
+    assert not make_plan(cells, Store(tmp_path)).to_run
+    xling(capsys, tmp_path, "gc", "--verify", "--delete")
+    assert [what.label for what in make_plan(cells, Store(tmp_path)).to_run] == ["judge[de, de]"]
+
+
+def test_a_result_that_force_was_about_to_replace_is_put_back(tmp_path: Path) -> None:
+    cells = grid(["de"], ["de"])
+    run(tmp_path, cells)
+    before, judge = fold(tmp_path), Store(tmp_path).folder("judge", cells[0].stage.key)
+    judge.rename(judge.with_name(f"{judge.name}.old-{host.hostname()}-1-gone"))
+    shutil.rmtree(Store(tmp_path).folder("score", cells[0].stage.parents["score"].key))
+    run(tmp_path, cells)
+    assert fold(tmp_path) == before
+    lines = (tmp_path / "grids" / "small" / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(lines[-1])["executed"] == {"score": 1}
+
+
+def test_report_prints_the_stored_matrix_or_says_how_to_get_one(tmp_path: Path, capsys) -> None:
+    run(tmp_path, grid(["de"], ["de"]))
+    code, _, error = xling(capsys, tmp_path, "report")
+    assert code == 2 and "xling reduce small" in error
+    (tmp_path / "grids" / "small" / "matrix.md").write_text("# matrix", encoding="utf-8")
+    assert xling(capsys, tmp_path, "report") == (0, "# matrix\n", "")
+
+
+def test_python_m_xling_is_the_same_program(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "xling", "status", "--root", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("xling: There is no grid in")
