@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -34,8 +35,10 @@ class SyntheticGrid:
         self._published: set[str] = set()
         self._base = Stage.make("base", 1, "base", {}, {})
 
-    def stages(self, source: str, target: str, seed: int, axes: Mapping[str, Any]) -> dict[str, Stage]:
-        """The stages of a cell by role, as the real DAG shares them."""
+    def stages(
+        self, source: str, target: str, seed: int, axes: Mapping[str, Any], trained: bool = True
+    ) -> dict[str, Stage]:
+        """The stages of a cell by role, as the real DAG shares them; an untrained score has no reward model."""
         data_seed = {"task.seed": axes.get("task.seed", 0)}
         spec = {"seed": seed, **data_seed}
 
@@ -47,7 +50,10 @@ class SyntheticGrid:
         rm = {key: value for key, value in axes.items() if key.startswith("rm_backbone")}
         reward = Stage.make("reward", 1, f"reward[{source}]", {**rm, **spec, "lang": source}, {"sft": sft(source)})
         both = {"pool": pool, "baseline": baseline}
-        score = Stage.make("score", 1, f"score[{source}, {target}]", {}, {"reward": reward, **both})
+        if trained:
+            score = Stage.make("score", 1, f"score[{source}, {target}]", {}, {"reward": reward, **both})
+        else:
+            score = Stage.make("score", 1, f"score[{axes['rm_backbone']}, {target}]", rm, both)
         verdict = Stage.make("gold", 1, f"gold[{target}]", {}, both)
         rest = {key: value for key, value in axes.items() if key not in (*AXES, "task.seed")}
         label = f"judge[{source}, {target}]"
@@ -73,11 +79,12 @@ class SyntheticGrid:
         in_language: Sequence[bool] | None = None,
         length: float = 7.0,
         fails: str = "",
+        trained: bool = True,
         **axes: Any,
     ) -> dict[str, Stage]:
         """Add a cell. Without `wins` its judge stage is not there; `fails` names the kind of stage that failed."""
         all_axes = {**AXES, "source_lang": source, "target_lang": target, **axes}
-        stages = self.stages(source, target, seed or 0, all_axes)
+        stages = self.stages(source, target, seed or 0, all_axes, trained)
         if seed is not None:
             all_axes["seed"] = seed
         self.cells.append(Cell(all_axes, stages["judge"]))
@@ -117,11 +124,19 @@ class SyntheticGrid:
         self.publish(stages["judge"], files)
         return stages
 
+    def untrained(self, source: str, target: str, wins: Sequence[float], **kwargs: Any) -> dict[str, Stage]:
+        """A cell whose score needs no reward model, as the grid names it: with a source that plays no part."""
+        return self.cell(source, target, wins, trained=False, **kwargs)
+
     def publish(self, stage: Stage, files: Mapping[str, Any]) -> None:
         """A finished result; arrays become .npy, the rest JSON."""
         if stage.key in self._published:
             return
         self._published.add(stage.key)
+        with patch("os.fsync"):  # a test's results need not survive a power cut
+            self._publish(stage, files)
+
+    def _publish(self, stage: Stage, files: Mapping[str, Any]) -> None:
         folder = self.store.begin(stage.kind, stage.key, this_process())
         for name, content in files.items():
             (folder / name).write_bytes(_encode(content))

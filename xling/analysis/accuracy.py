@@ -5,13 +5,14 @@ threshold. Pairs: the chosen response must score higher, ties count 0.5. All rew
 same items, so every comparison is paired.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from xling.analysis.column import PERCENT, Seeds
+from xling.analysis.column import PERCENT, Column, Seeds
 from xling.analysis.intervals import (
     Clusters,
     Difference,
@@ -25,7 +26,10 @@ from xling.analysis.intervals import (
     judged,
     resample,
 )
-from xling.analysis.records import Heldout
+from xling.analysis.matrix import Accuracy, Baseline
+from xling.analysis.plan import PlannedEntry, Results
+from xling.analysis.records import Heldout, read_heldout, read_notes
+from xling.errors import StoreError
 
 
 class Measured(Struct, frozen=True):
@@ -37,6 +41,51 @@ class Measured(Struct, frozen=True):
     versus_length: list[Difference | None]
     majority: Estimate | None
     length: Estimate | None
+
+
+def measure_column(
+    column: Column, numbers: Sequence[int], results: Results
+) -> tuple[list[Accuracy | None], Baseline | None]:
+    """Accuracy of the column's entries `numbers` whose score stage has held-out scores, in the column's order."""
+    measured: list[Accuracy | None] = [None] * len(column.entries)
+    found = measure([_scores(column.entries[number], results) for number in numbers])
+    if found is None:
+        return measured, None
+    for place, number in enumerate(numbers):
+        value = found.accuracy[place]
+        if value is not None:
+            measured[number] = Accuracy(
+                column.entries[number].axes["source_lang"],
+                column.target,
+                value,
+                found.auc[place],
+                found.versus_majority[place],
+                found.versus_length[place],
+            )
+    return measured, Baseline(column.target, found.majority, found.length)
+
+
+def _scores(entry: PlannedEntry, results: Results) -> dict[Seeds, Heldout]:
+    """The entry's held-out scores by seed; a damaged score has no accuracy (the store's own check reports it)."""
+    found: dict[Seeds, Heldout] = {}
+    for cell in entry.cells:
+        if cell.status == "done" and "score" in cell.stages:
+            with contextlib.suppress(StoreError):
+                record = read_heldout(results.folder(cell.stages["score"]))
+                if record is not None:
+                    found[cell.seeds] = record
+    return found
+
+
+def unknown_languages(column: Column, numbers: Sequence[int], results: Results) -> list[str]:
+    """Languages that a reward model's frozen encoder was not made for, as the score stages noted."""
+    unknown: set[str] = set()
+    for number in numbers:
+        for cell in column.entries[number].cells:
+            if cell.status == "done" and "score" in cell.stages:
+                with contextlib.suppress(StoreError):
+                    unknown.update(read_notes(results.folder(cell.stages["score"])).unknown_languages)
+    return sorted(unknown)
 
 
 def measure(heldout: Sequence[Mapping[Seeds, Heldout]]) -> Measured | None:
@@ -99,13 +148,18 @@ def majority_hits(record: Heldout) -> Floats | None:
 
 
 def length_hits(record: Heldout) -> Floats | None:
-    """(items,) for the rule fitted on training lengths; None where the record has no rule."""
+    """(items,) for the rule fitted on training lengths; None for pointwise scores without a rule.
+
+    Pairs without a rule: all longer or all shorter, whichever is right more often on these very pairs, which
+    favours the baseline.
+    """
     rule = record.length_rule
+    if record.pairwise:
+        longer = _wins(np.array(record.chosen_length), np.array(record.rejected_length))
+        up = rule.longer_is_better if rule else float(longer.mean()) >= 0.5
+        return longer if up else 1 - longer
     if rule is None:
         return None
-    if record.pairwise:
-        sign = 1 if rule.longer_is_better else -1
-        return _wins(sign * np.array(record.chosen_length), sign * np.array(record.rejected_length))
     called_good = np.equal(np.array(record.length) > rule.threshold, rule.longer_is_better)
     return np.equal(called_good, np.array(record.label) > 0).astype(np.float64)
 

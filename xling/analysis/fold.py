@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from msgspec.structs import replace
 
-from xling.analysis import accuracy
+from xling.analysis.accuracy import measure_column, unknown_languages
 from xling.analysis.column import (
     Column,
     Quantities,
@@ -20,8 +20,7 @@ from xling.analysis.column import (
 from xling.analysis.intervals import Clusters, Difference, Estimate, Sample, fold, judged
 from xling.analysis.matrix import NO_SOURCE, Accuracy, Band, Baseline, Bounds, Curve, Entry, Mean
 from xling.analysis.plan import PlannedEntry, Results
-from xling.analysis.records import Heldout, finite, read_heldout
-from xling.errors import StoreError
+from xling.analysis.records import finite
 
 PanelKey = tuple[tuple[str, str], ...]  # rm_backbone and its settings
 
@@ -50,7 +49,10 @@ class Groups:
 
 
 def group(entries: Sequence[PlannedEntry]) -> Groups:
-    """Sort a column's entries into panels, shuffled bands and references."""
+    """Sort a column's entries into panels, shuffled bands and references.
+
+    `shuffled_3` belongs to the only reward model there is, `shuffled_3:bag_of_words` to the one it names.
+    """
     panels: dict[PanelKey, list[int]] = {}
     shuffled, references = [], []
     for number, entry in enumerate(entries):
@@ -61,17 +63,25 @@ def group(entries: Sequence[PlannedEntry]) -> Groups:
         else:
             panels.setdefault(panel_key(entry.axes), []).append(number)
     bands: dict[int, list[int]] = {}
+    backbones = {dict(key)["rm_backbone"] for key in panels}
     for key, members in panels.items():
         for member in members:
             source = entries[member].axes["source_lang"]
             band = [
                 number
                 for number in shuffled
-                if entries[number].axes["source_lang"] == source and belongs(panel_key(entries[number].axes), key)
+                if entries[number].axes["source_lang"] == source
+                and belongs(panel_key(entries[number].axes), key)
+                and _shuffles(entries[number].axes["rm_backbone"], dict(key)["rm_backbone"], backbones)
             ]
             if band:
                 bands[member] = band
     return Groups(panels, bands, references)
+
+
+def _shuffles(name: str, backbone: str, backbones: set[str]) -> bool:
+    of = name.partition(":")[2]
+    return of == backbone if of else len(backbones) == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +98,7 @@ class FoldedColumn:
     versus: dict[tuple[int, int], Difference]  # (entry, reference) -> entry minus reference
     accuracy: list[Accuracy | None]
     baseline: Baseline | None
+    unknown_languages: list[str]  # those that a panel's encoder does not know
 
 
 def fold_column(column: Column, clusters: dict[Seeds, Clusters], results: Results) -> FoldedColumn:
@@ -110,7 +121,8 @@ def fold_column(column: Column, clusters: dict[Seeds, Clusters], results: Result
         )
         for number, (key, members) in enumerate(groups.panels.items())
     }
-    measured, baseline = _accuracy(column, groups, results)
+    scored = [number for members in groups.panels.values() for number in members] + groups.references
+    measured, baseline = measure_column(column, scored, results)
     return FoldedColumn(
         column.target,
         groups,
@@ -122,6 +134,7 @@ def fold_column(column: Column, clusters: dict[Seeds, Clusters], results: Result
         _versus(groups, taken),
         measured,
         baseline,
+        unknown_languages(column, scored, results),
     )
 
 
@@ -239,38 +252,3 @@ def _versus(groups: Groups, taken: Sequence[Sample]) -> dict[tuple[int, int], Di
     ]
     found = contrast(taken, [member for member, _ in pairs], [reference for _, reference in pairs])
     return {pair: judged(estimate) for pair, estimate in zip(pairs, found, strict=True) if estimate is not None}
-
-
-def _accuracy(column: Column, groups: Groups, results: Results) -> tuple[list[Accuracy | None], Baseline | None]:
-    """Reward-model accuracy of panel entries and references, where their score stage has held-out scores."""
-    measured: list[Accuracy | None] = [None] * len(column.entries)
-    numbers = [m for members in groups.panels.values() for m in members] + groups.references
-    heldout = [_heldout(column.entries[number], results) for number in numbers]
-    found = accuracy.measure(heldout)
-    if found is None:
-        return measured, None
-    for place, number in enumerate(numbers):
-        value = found.accuracy[place]
-        if value is not None:
-            measured[number] = Accuracy(
-                column.entries[number].axes["source_lang"],
-                column.target,
-                value,
-                found.auc[place],
-                found.versus_majority[place],
-                found.versus_length[place],
-            )
-    return measured, Baseline(column.target, found.majority, found.length)
-
-
-def _heldout(entry: PlannedEntry, results: Results) -> dict[Seeds, Heldout]:
-    found: dict[Seeds, Heldout] = {}
-    for cell in entry.cells:
-        if cell.status == "done" and "score" in cell.stages:
-            try:
-                record = read_heldout(results.folder(cell.stages["score"]))
-            except StoreError:
-                continue  # the matrix is not the place that reports it: the score's own cell shows damage
-            if record is not None:
-                found[cell.seeds] = record
-    return found

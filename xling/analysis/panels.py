@@ -20,7 +20,7 @@ ColumnKey = tuple[BlockKey, str]  # block, target
 def fold_blocks(entries: Sequence[PlannedEntry], results: Results) -> list[Block]:
     """All blocks of a grid: entries that share prompts and opponents stand in one block."""
     columns: dict[ColumnKey, list[PlannedEntry]] = {}
-    for entry in sorted(entries, key=lambda entry: _source_order(entry.axes["source_lang"])):
+    for entry in sorted(entries, key=lambda entry: (_source_order(entry.axes["source_lang"]), *entry.axes.values())):
         columns.setdefault((_block_key(entry.axes), entry.axes["target_lang"]), []).append(entry)
     layouts = {key: find_layouts(members, results) for key, members in columns.items()}
     order = [(key, seeds) for key, found in layouts.items() for seeds in found]
@@ -98,6 +98,7 @@ class _PanelDraft:
     baselines: list[Baseline] = field(default_factory=list)
     bands: list[Band] = field(default_factory=list)
     versus: dict[str, dict[str, dict[str, Difference]]] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
 
     def add(self, key: PanelKey, column: FoldedColumn) -> None:
         """Take over this panel's part of a column."""
@@ -113,6 +114,7 @@ class _PanelDraft:
                 self.bands.append(column.bands[number])
             for reference in column.groups.references:
                 self._add_versus(key, column, number, reference)
+        self.unknown.update(column.unknown_languages)
         everywhere, abroad = column.means[key]
         if everywhere is not None:
             self.column_means[column.target] = everywhere
@@ -146,6 +148,7 @@ class _PanelDraft:
             accuracy_baselines=self.baselines,
             bands=self.bands,
             versus=self.versus,
+            unknown_languages=sorted(self.unknown),
         )
         return replace(panel, counts=counts(panel, controls), verdicts=verdicts(panel))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from xling.analysis.matrix import ENTRY_AXES, SEED_AXES
+from xling.analysis.matrix import ENTRY_AXES, NO_SOURCE, SEED_AXES
 from xling.errors import ConfigError, StoreError
 from xling.grid.records import Run
 from xling.grid.store import Status, Store
@@ -81,9 +81,10 @@ class PlannedEntry:
         if not holes:
             return "done", ""
         gravest = min(holes, key=lambda cell: _GRAVITY.index(cell.status))
-        where = "" if len(self.cells) == 1 else f"{_seed_name(gravest.seeds)}: "
+        if len(self.cells) == 1:
+            return gravest.status, gravest.reason
         status = "partial" if len(holes) < len(self.cells) else gravest.status
-        return status, where + (gravest.reason or gravest.status)
+        return status, f"{_seed_name(gravest.seeds)}: {gravest.reason or gravest.status}"
 
 
 _GRAVITY = ["damaged", "failed", "blocked", "not run"]
@@ -107,16 +108,22 @@ def read_plan(folder: Path) -> Plan:
 
 
 def planned_entries(plan: Plan, results: "Results") -> list[PlannedEntry]:
-    """Cells folded over their seeds, in the plan's order; left-out ones last."""
-    cells: dict[tuple[tuple[str, str], ...], list[SeedCell]] = {}
+    """Cells folded over their seeds, in the plan's order; left-out ones last.
+
+    A score that needs no reward model has no source: such cells of all sources are one and the same, and stand
+    in one entry with the source `-`.
+    """
+    cells: dict[tuple[tuple[str, str], ...], dict[tuple[str, str], SeedCell]] = {}
     for cell in plan.cells:
         axes = axes_text(cell.axes)
+        if "score" in cell.stages and "reward" not in cell.stages:
+            axes["source_lang"] = NO_SOURCE
         seeds = (axes.pop("task.seed", ""), axes.pop("seed", ""))
         status, reason = results.outcome(cell.judge)
         row = SeedCell(seeds, cell.judge, cell.stages, status, reason)
-        cells.setdefault(tuple(axes.items()), []).append(row)
+        cells.setdefault(tuple(axes.items()), {})[seeds] = row
     entries = [
-        PlannedEntry(dict(axes), tuple(sorted(rows, key=lambda row: [_number(s) for s in row.seeds])))
+        PlannedEntry(dict(axes), tuple(rows[seeds] for seeds in sorted(rows, key=_seed_order)))
         for axes, rows in cells.items()
     ]
     taken = set(cells)
@@ -136,8 +143,8 @@ def axes_text(axes: dict[str, AxisValue]) -> dict[str, str]:
     return text
 
 
-def _number(text: str) -> tuple[float, str]:
-    return (float(text), "") if text.lstrip("-").isdigit() else (0.0, text)
+def _seed_order(seeds: tuple[str, str]) -> list[tuple[int, str]]:
+    return [(int(seed), "") if seed.isdigit() else (-1, seed) for seed in seeds]
 
 
 def other_axes(entries: Iterable[PlannedEntry]) -> list[str]:

@@ -105,13 +105,26 @@ def read_items(folder: Path) -> Items:
     return items
 
 
+class Notes(Struct, frozen=True):
+    """What a score stage of recorded responses remarks."""
+
+    unknown_languages: list[str] = []
+
+
+def read_notes(folder: Path) -> Notes:
+    """notes.json of a score stage; empty where there is none."""
+    path = folder / "notes.json"
+    return read_json(path, Notes) if path.exists() else Notes()
+
+
 def read_heldout(folder: Path) -> Heldout | None:
     """heldout.json of a score stage, or None where the task has no held-out preferences."""
     path = folder / "heldout.json"
     if not path.exists():
         return None
     heldout = read_json(path, Heldout)
-    columns = ("chosen", "rejected") if heldout.pairwise else ("score", "label")
+    pairs = ("chosen", "rejected", "chosen_length", "rejected_length")
+    columns = pairs if heldout.pairwise else ("score", "label", "length")
     for column in columns:
         if len(getattr(heldout, column)) != len(heldout.group):
             raise StoreError(f"heldout.json of {_stage(path)}: '{column}' and 'group' differ in length.")

@@ -34,18 +34,21 @@ def fold_grid(store: Store, name: str) -> Matrix:
         blocks=blocks,
         other_axes=other_axes(entries),
         provenance=_provenance(plan, results, entries),
-        interval_note=_interval_note(blocks),
+        interval_note=_interval_note(blocks, entries),
     )
 
 
-def _interval_note(blocks: list[Block]) -> str:
+def _interval_note(blocks: list[Block], planned: list[PlannedEntry]) -> str:
     """What the intervals are over, as the table has to say."""
     seeds = {entry.win.seeds for block in blocks for p in block.panels for entry in p.entries if entry.win}
-    most = max(seeds, default=1)
-    if most == 1:
+    several = sorted(seeds - {1})
+    if not several:
         return ONE_SEED
-    note = f"95 % t-intervals over {most} seeds"
-    return note if seeds == {most} else f"{note}, entries with one finished seed over prompts only"
+    span = " to ".join(str(count) for count in dict.fromkeys((several[0], several[-1])))
+    fresh = len({cell.seeds[0] for entry in planned for cell in entry.cells}) > 1
+    kind = "data seeds (each with its own prompts)" if fresh else "seeds (training and sampling; the same prompts)"
+    note = f"95 % t-intervals over {span} {kind}"
+    return f"{note}; where one seed is finished, over prompts only" if 1 in seeds else note
 
 
 def _provenance(plan: Plan, results: Results, entries: list[PlannedEntry]) -> dict[str, str | list[str] | int | None]:

@@ -1,9 +1,8 @@
 """matrix.md: the same tables as in the terminal, for a README, an issue or a paper's draft."""
 
-from xling.analysis.fold import belongs, panel_key
 from xling.analysis.matrix import Block, Matrix, Panel
 from xling.report.tables import BEST, HOME, TIED, Cell, Table, panel_tables
-from xling.report.text import needed, panel_title, task_names
+from xling.report.text import count_text, needed, panel_title, task_names
 
 
 def markdown(matrix: Matrix) -> str:
@@ -19,9 +18,8 @@ def markdown(matrix: Matrix) -> str:
 
 
 def _panel(block: Block, panel: Panel) -> list[str]:
-    controls = [c for c in block.controls if belongs(panel_key(c.axes), panel_key(panel.axes))]
     lines = [f"## {panel_title(panel)}", ""]
-    for number, table in enumerate(panel_tables(block, panel, controls)):
+    for number, table in enumerate(panel_tables(block, panel)):
         lines += _table(table)
         if number == 0:
             lines += _sentences(panel)
@@ -30,10 +28,7 @@ def _panel(block: Block, panel: Panel) -> list[str]:
 
 def _sentences(panel: Panel) -> list[str]:
     lines = [f"- {line}" for line in panel.verdicts]
-    for count in panel.counts:
-        by_value = "" if count.by_value is None else f" ({count.by_value} by point estimate)"
-        holes = "" if count.planned == count.of else f", {count.planned - count.of} not there"
-        lines.append(f"- {count.k} of {count.of} {count.text}{by_value}{holes}")
+    lines += [f"- {count.k} of {count.of} {count_text(count)}" for count in panel.counts]
     return [*lines, ""]
 
 

@@ -41,7 +41,9 @@ def _figure(matrix: Matrix) -> Figure:
     width = max(_size(len(panel.targets)) for panel in panels) + 1.6
     height = max(_size(len(panel.sources)) * 0.62 for panel in panels) + 1.7
     figure = Figure(figsize=(across * width, down * height + 0.5), layout="constrained")
-    figure.suptitle(f"{matrix.name}: {task_names(matrix)}\n{matrix.interval_note}", fontsize=9)
+    legend = f"outlined: home   {BEST} best source of its column   {TIED} tied with it"
+    title = f"Transfer matrix '{matrix.name}', task {task_names(matrix)}\n{matrix.interval_note}\n{legend}"
+    figure.suptitle(title, fontsize=8)
     norm = _norm(panels)
     for number, panel in enumerate(panels):
         axes = figure.add_subplot(down, across, number + 1)

@@ -5,14 +5,15 @@ Rows are source languages (or references), columns target languages.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from xling.analysis.fold import belongs, panel_key
 from xling.analysis.intervals import Difference, Estimate
 from xling.analysis.matrix import CHANCE, Accuracy, Block, Control, Entry, Mean, Panel
 from xling.report.text import hole_marks, hole_text, signed_span, span
 
-HOME, BEST, TIED, SETTLED = "◆", "▲", "△", "*"
+HOME, BEST, TIED, SETTLED, UNKNOWN = "◆", "▲", "△", "*", "†"
 
 Look = Literal["", "above", "below", "hole", "quiet"]
 
@@ -35,25 +36,37 @@ class Table:
     rows: list[tuple[str, list[Cell]]]
     notes: list[str] = field(default_factory=list)
     breaks: frozenset[int] = frozenset()  # rows that begin a new section
+    detail: bool = False  # for whoever asks for more: not in the terminal's first view
 
 
-def panel_tables(block: Block, panel: Panel, controls: Sequence[Control]) -> list[Table]:
-    """Everything about one panel, the result first. Recorded responses: accuracy before win rates."""
+def panel_tables(block: Block, panel: Panel) -> list[Table]:
+    """Everything about one panel, the result first. Recorded responses: agreement with people before win rates."""
+    controls = [c for c in block.controls if belongs(panel_key(c.axes), panel_key(panel.axes))]
     recorded = any(entry.pairwise is not None for entry in panel.entries)
-    first = [pairwise_table(panel, controls), spearman_table(panel, controls)] if recorded else []
+    agreement = [pairwise_table(panel, controls), spearman_table(panel, controls)] if recorded else []
     tables = [
-        *first,
+        *agreement,
         win_table(panel),
         difference_table(panel),
         reference_table(panel, controls),
+        None if recorded else accuracy_table(panel),  # recorded: the pairs above are the held-out pairs
+        curve_table(panel),
         *versus_tables(panel),
         band_table(panel),
-        accuracy_table(panel),
         auc_table(panel, controls),
         share_table(panel),
-        curve_table(panel),
     ]
-    return [table for table in tables if table is not None]
+    return [_marked(table, panel.unknown_languages) for table in tables if table is not None]
+
+
+def _marked(table: Table, unknown: Sequence[str]) -> Table:
+    """Mark the languages that the reward model's encoder does not know."""
+    if not unknown:
+        return table
+    columns = [column + UNKNOWN if column in unknown else column for column in table.columns]
+    rows = [(label + UNKNOWN if set(label.split("+")) & set(unknown) else label, row) for label, row in table.rows]
+    note = f"{UNKNOWN} the encoder was not made for this language"
+    return replace(table, columns=columns, rows=rows, notes=[*table.notes, note])
 
 
 # --- the matrix -------------------------------------------------------------------------------------------
@@ -137,6 +150,9 @@ def reference_table(panel: Panel, controls: Sequence[Control]) -> Table | None:
     for control in controls:
         entries = {entry.target: entry for entry in control.entries}
         rows.append((control.name, [_reference_cell(entries.get(target)) for target in panel.targets]))
+    if panel.bands:
+        rows.append(("shuffled labels", [_all_bands(panel, target) for target in panel.targets]))
+    breaks = {len(rows)} if rows else set()
     bounds = {bound.target: bound for bound in panel.bounds}
     if bounds:
         for label, pick in (("best pick", "ceiling"), ("worst pick", "floor")):
@@ -144,9 +160,17 @@ def reference_table(panel: Panel, controls: Sequence[Control]) -> Table | None:
             rows.append((label, [_quiet_cell(estimate) for estimate in estimates]))
     if not rows:
         return None
-    notes = ["best and worst pick: by the judge's own scores, from the same pool"] if bounds else []
+    notes = ["shuffled labels: mean and range over sources and permutations"] if panel.bands else []
+    notes += ["best and worst pick: by the judge's own scores, from the same pool"] if bounds else []
     title = "Controls and references, win rate, %"
-    return Table(title, "", list(panel.targets), rows, notes, frozenset({len(controls)} - {0}))
+    return Table(title, "", list(panel.targets), rows, notes, frozenset(breaks))
+
+
+def _all_bands(panel: Panel, target: str) -> Cell:
+    values = [value for band in panel.bands if band.target == target for value in band.values]
+    if not values:
+        return Cell()
+    return Cell(f"{sum(values) / len(values):.1f}", f"{min(values):.1f}-{max(values):.1f}")
 
 
 def _quiet_cell(estimate: Estimate | None) -> Cell:
@@ -171,7 +195,7 @@ def versus_tables(panel: Panel) -> list[Table]:
             (source, [_difference_cell(sources.get(source, {}).get(target)) for target in panel.targets])
             for source in panel.sources
         ]
-        tables.append(Table(f"Trained minus {name}, points, paired", "source", list(panel.targets), rows))
+        tables.append(Table(f"Trained minus {name}, points, paired", "source", list(panel.targets), rows, detail=True))
     return tables
 
 
@@ -195,7 +219,7 @@ def band_table(panel: Panel) -> Table | None:
     most = max(len(band.values) for band in panel.bands)
     title = f"Shuffled labels: mean and range of {most} permutations, win rate, %"
     notes = [f"{SETTLED} the real reward model lies above every permutation"]
-    return Table(title, "source", list(panel.targets), rows, notes)
+    return Table(title, "source", list(panel.targets), rows, notes, detail=True)
 
 
 # --- the reward model's accuracy --------------------------------------------------------------------------
@@ -238,8 +262,8 @@ def auc_table(panel: Panel, controls: Sequence[Control]) -> Table | None:
         rows.append(_auc_row(source, [a for a in panel.accuracy if a.source == source], panel))
     breaks = frozenset({len(rows)})
     rows += [_auc_row(c.name, c.accuracy, panel) for c in controls if any(a.auc for a in c.accuracy)]
-    title = "Reward model AUC x 100 on the same"
-    return Table(title, "source", list(panel.targets), rows, [], breaks)
+    title = "Reward model AUC x 100 on held-out preferences"
+    return Table(title, "source", list(panel.targets), rows, [], breaks, detail=True)
 
 
 def _auc_row(label: str, found: Sequence[Accuracy], panel: Panel) -> tuple[str, list[Cell]]:
@@ -307,7 +331,7 @@ def share_table(panel: Panel) -> Table | None:
             row.append(Cell(f"{share.value:.1f}", tokens, home=source == target) if share else Cell())
         rows.append((source, row))
     title = "Responses in the target language, %, and their length"
-    return Table(title, "source", list(panel.targets), rows)
+    return Table(title, "source", list(panel.targets), rows, detail=True)
 
 
 def curve_table(panel: Panel) -> Table | None:

@@ -1,56 +1,72 @@
 """A matrix in the terminal: readable at 80 columns and at 200, quiet about colours where there are none.
 
-print_matrix(matrix)
+print_matrix(matrix)             # the result, its controls, what is settled
+print_matrix(matrix, full=True)  # and every other table of matrix.md
 """
+
+from dataclasses import replace
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
+from rich.rule import Rule
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from xling.analysis.fold import belongs, panel_key
 from xling.analysis.matrix import Block, Matrix, Panel
-from xling.report.tables import BEST, HOME, TIED, Cell, Table, panel_tables
-from xling.report.text import panel_title, task_names
+from xling.report.tables import BEST, HOME, SETTLED, TIED, Cell, Table, panel_tables
+from xling.report.text import count_text, panel_title, task_names
 
 MOST_COLUMNS = 24  # beyond this a table is no longer read; the files have it
+_GAP = 2  # spaces between columns
+_RULES = box.Box("    \n    \n ── \n    \n ── \n ── \n    \n    \n")  # a line under the head and between sections
 _STYLES = {"": "", "above": "blue", "below": "dark_orange", "hole": "dim", "quiet": "dim"}
 
 
-def print_matrix(matrix: Matrix, console: Console | None = None) -> None:
+def print_matrix(matrix: Matrix, console: Console | None = None, full: bool = False) -> None:
     """Print every panel with its controls, verdicts and counts; `console` decides width and colours."""
     console = console or Console()
     console.print()
-    console.print(Text(f"Transfer matrix '{matrix.name}' of {task_names(matrix)}", style="bold"))
-    legend = f"{HOME} home  {BEST} best source of its column  {TIED} tied with it"
-    console.print(Text(f"{legend}\n{matrix.interval_note}", style="dim"))
+    console.print(Text(f"Transfer matrix '{matrix.name}', task {task_names(matrix)}", style="bold"))
+    console.print(Text(matrix.interval_note + ".", style="dim"))
+    console.print(
+        Text(f"{HOME} home  {BEST} best source of its column  {TIED} tied with it  {SETTLED} settled", style="dim")
+    )
     for block in matrix.blocks:
         for panel in block.panels:
-            _print_panel(block, panel, console)
+            _print_panel(block, panel, console, full)
         if not block.panels:
             console.print("No cell with a source language: only references were asked for.")
+    if not full:
+        console.print()
+        console.print(
+            Text("More tables, and what each difference needs: matrix.md. The picture: matrix.png.", style="dim")
+        )
 
 
-def _print_panel(block: Block, panel: Panel, console: Console) -> None:
-    controls = [c for c in block.controls if belongs(panel_key(c.axes), panel_key(panel.axes))]
+def _print_panel(block: Block, panel: Panel, console: Console, full: bool) -> None:
     console.print()
-    console.rule(escape(panel_title(panel)), align="left", style="dim")
-    for number, table in enumerate(panel_tables(block, panel, controls)):
-        _print_table(table, console)
-        if number == 0:
-            _print_sentences(panel, console)
+    console.print(Rule(Text(panel_title(panel)), align="left", style="dim"))
+    for table in panel_tables(block, panel):
+        if full or not table.detail:
+            _print_table(table, console)
+    _print_sentences(panel, console)
 
 
 def _print_sentences(panel: Panel, console: Console) -> None:
-    for line in panel.verdicts:
-        console.print(Padding(Text(line), (0, 0, 0, 2)))
-    for count in panel.counts:
-        by_value = "" if count.by_value is None else f" ({count.by_value} by point estimate)"
-        holes = "" if count.planned == count.of else f", {count.planned - count.of} not there"
-        line = f"{count.k} of {count.of} {count.text}{by_value}{holes}"
-        console.print(Padding(Text(line), (0, 0, 0, 2)))
+    """Counts and verdicts, last: the end is what stands on the screen."""
+    console.print()
+    ratios = [f"{count.k}/{count.of}" for count in panel.counts]
+    width = max(map(len, ratios), default=0)
+    lines = RichTable.grid(padding=(0, 2, 0, 0))
+    lines.add_column(justify="right", min_width=width, no_wrap=True)
+    lines.add_column()
+    for ratio, count in zip(ratios, panel.counts, strict=True):
+        lines.add_row(Text(ratio, style="bold"), Text(count_text(count)))
+    console.print(lines)
+    for verdict in panel.verdicts:
+        console.print()
+        console.print(Text(verdict))
 
 
 def _print_table(table: Table, console: Console) -> None:
@@ -62,21 +78,28 @@ def _print_table(table: Table, console: Console) -> None:
     else:
         wide, groups = _fit(table, console.width)
         for group in groups:
-            console.print(_render(table, group, wide))
+            console.print(_render(_without_empty_rows(table, group), group, wide))
     for note in table.notes:
-        console.print(Padding(Text(note, style="dim"), (0, 0, 0, 2)))
+        console.print(Padding(Text(note, style="dim"), (0, 0, 0, 2), expand=False))
 
 
 def _fit(table: Table, width: int) -> tuple[bool, list[range]]:
     """One line a cell if that fits, else two, else two and the columns in groups."""
-    label = max(len(name) for name in [table.corner, *(name for name, _ in table.rows)]) + 2
+    label = max(len(name) for name in [table.corner, *(name for name, _ in table.rows)])
     every = range(len(table.columns))
     for wide in (True, False):
-        widths = [_column_width(table, column, wide) + 2 for column in every]
+        widths = [_column_width(table, column, wide) + _GAP for column in every]
         if label + sum(widths) <= width:
             return wide, [every]
     per_group = max(1, (width - label) // max(widths))
     return False, [every[start : start + per_group] for start in range(0, len(every), per_group)]
+
+
+def _without_empty_rows(table: Table, columns: range) -> Table:
+    """A group of columns does not repeat rows that have nothing in it."""
+    kept = [number for number, (_, row) in enumerate(table.rows) if any(row[column].text for column in columns)]
+    breaks = frozenset(sum(number < at for number in kept) for at in table.breaks)
+    return replace(table, rows=[table.rows[number] for number in kept], breaks=breaks)
 
 
 def _column_width(table: Table, column: int, wide: bool) -> int:
@@ -91,7 +114,7 @@ def _lines(cell: Cell, wide: bool) -> list[str]:
 
 
 def _render(table: Table, columns: range, wide: bool) -> RichTable:
-    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+    drawn = RichTable(box=_RULES, pad_edge=False, padding=(0, 0, 0, _GAP - 1), show_edge=False)
     drawn.add_column(table.corner, no_wrap=True)
     for column in columns:
         drawn.add_column(table.columns[column], justify="right", no_wrap=True)

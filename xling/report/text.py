@@ -1,11 +1,11 @@
 """How numbers and names are written, the same in the terminal, in Markdown and in the plot."""
 
 from xling.analysis.intervals import Difference, Estimate
-from xling.analysis.matrix import Entry, Matrix, Panel
+from xling.analysis.matrix import Count, Entry, Matrix, Panel
 
 
 def span(estimate: Estimate | None) -> str:
-    """The interval alone: `50.1-54.4`; differences have signs: `-1.2..+0.4`."""
+    """The interval alone: `50.1-54.4`."""
     if estimate is None or estimate.low is None or estimate.high is None:
         return ""
     return f"{estimate.low:.1f}-{estimate.high:.1f}"
@@ -25,6 +25,13 @@ def needed(difference: Difference) -> str:
     if difference.more is None:
         return "> 100,000 prompts" if difference.more_unit == "prompts" else "> 1,000 seeds"
     return f"+{difference.more:,} {difference.more_unit}"
+
+
+def count_text(count: Count) -> str:
+    """`cells abroad ... (20 by point estimate; 2 not there)`"""
+    remarks = [] if count.by_value is None else [f"{count.by_value} by point estimate"]
+    remarks += [] if count.planned == count.of else [f"{count.planned - count.of} not there"]
+    return count.text + (f" ({'; '.join(remarks)})" if remarks else "")
 
 
 def panel_title(panel: Panel) -> str:

@@ -1,0 +1,239 @@
+"""The statistics by hand, by brute force and by simulation."""
+
+import math
+
+import numpy as np
+import pytest
+
+from xling.analysis.intervals import (
+    MOST_PROMPTS,
+    Estimate,
+    difference,
+    draw,
+    fold,
+    holm,
+    judged,
+    resample,
+)
+
+
+def layout(groups, datasets=None):
+    return draw([(groups, datasets or [""] * len(groups))])[0]
+
+
+def names(count, prefix="g"):
+    return [f"{prefix}{i}" for i in range(count)]
+
+
+def only(samples):
+    (estimate,) = fold(samples)
+    assert estimate is not None
+    return estimate
+
+
+# --- point values -----------------------------------------------------------------------------------------
+
+
+def test_a_score_is_the_macro_average_over_datasets():
+    datasets = ["a", "a", "a", "b"]
+    values = np.array([[0.0], [0.0], [3.0], [5.0]])
+    estimate = only([resample(layout(names(4), datasets), values)])
+    assert estimate.value == (1.0 + 5.0) / 2  # not the mean over prompts, which is 2
+    assert (estimate.n, estimate.clusters, estimate.seeds) == (4, 4, 1)
+
+
+def test_prompts_count_alike_whatever_their_cluster():
+    values = np.array([[0.0], [0.0], [0.0], [4.0]])
+    estimate = only([resample(layout(["x", "x", "x", "y"]), values)])
+    assert estimate.value == 1.0
+    assert estimate.clusters == 2
+
+
+def test_the_order_of_prompts_changes_nothing():
+    random = np.random.default_rng(0)
+    groups, values = [f"g{i // 2}" for i in range(40)], random.normal(size=(40, 3))
+    order = random.permutation(40)
+    straight = fold([resample(layout(groups), values)])
+    shuffled = fold([resample(layout([groups[i] for i in order]), values[order])])
+    for one, other in zip(straight, shuffled, strict=True):
+        assert one.value == pytest.approx(other.value, abs=1e-12)
+        assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=1e-12)
+
+
+# --- intervals over prompts -------------------------------------------------------------------------------
+
+
+def test_bootstrap_deviation_is_that_of_the_mean():
+    values = np.random.default_rng(1).normal(10, 3, size=(400, 1))
+    estimate = only([resample(layout(names(400)), values)])
+    assert estimate.se == pytest.approx(values.std() / math.sqrt(400), rel=0.06)
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * estimate.se, rel=0.06)
+
+
+def coverage(groups, clustered, simulations=1500, truth=0.0):
+    """Share of simulated data sets whose interval covers the truth; prompts of a cluster are correlated."""
+    random = np.random.default_rng(2)
+    index = np.unique(groups, return_inverse=True)[1]
+    shared = random.normal(size=(index.max() + 1, simulations))[index]
+    values = truth + shared + random.normal(size=(len(groups), simulations))
+    estimates = fold([resample(layout(groups if clustered else names(len(groups))), values)])
+    return np.mean([estimate.contains(truth) for estimate in estimates])
+
+
+def test_clustered_intervals_cover_the_truth_95_times_in_100():
+    groups = [f"doc{i}" for i in range(80) for _ in range(1 + i % 4)]  # clusters of 1 to 4 prompts
+    assert 0.925 <= coverage(groups, clustered=True) <= 0.965
+
+
+def test_intervals_that_ignore_clusters_do_not():
+    groups = [f"doc{i}" for i in range(80) for _ in range(1 + i % 4)]
+    assert coverage(groups, clustered=False) < 0.90
+
+
+def test_small_binary_samples_cover_too():
+    random = np.random.default_rng(3)
+    values = (random.random((60, 1500)) < 0.6).astype(float)
+    estimates = fold([resample(layout(names(60)), values)])
+    assert 0.92 <= np.mean([estimate.contains(0.6) for estimate in estimates]) <= 0.975
+
+
+def test_macro_average_over_unequal_datasets_covers_the_truth():
+    random = np.random.default_rng(4)
+    datasets = ["big"] * 150 + ["small"] * 30
+    values = np.concatenate([random.normal(0, 1, (150, 1500)), random.normal(2, 2, (30, 1500))])
+    estimates = fold([resample(layout(names(180), datasets), values)])
+    assert 0.92 <= np.mean([estimate.contains(1.0) for estimate in estimates]) <= 0.97
+
+
+def test_a_dataset_of_one_prompt_is_in_every_resample():
+    datasets = ["big"] * 30 + ["one"]
+    sample = resample(layout(names(31), datasets), np.arange(31.0)[:, None])
+    assert np.isfinite(sample.resamples).all()
+
+
+def test_one_cluster_has_no_interval():
+    estimate = only([resample(layout(["same"] * 5), np.arange(5.0)[:, None])])
+    assert (estimate.value, estimate.low, estimate.high, estimate.se) == (2.0, None, None, None)
+    assert not estimate.contains(2.0) and not estimate.above(0.0)
+
+
+def test_the_same_numbers_every_time():
+    values = np.random.default_rng(5).normal(size=(50, 4))
+    assert fold([resample(layout(names(50)), values)]) == fold([resample(layout(names(50)), values)])
+
+
+# --- pairing ----------------------------------------------------------------------------------------------
+
+
+def test_paired_difference_is_narrower_than_unpaired_when_cells_share_hard_prompts():
+    random = np.random.default_rng(6)
+    hardness = random.normal(0, 2, 300)
+    left, right = (hardness + random.normal(shift, 1, 300) for shift in (0.3, 0.0))
+    sample = resample(layout(names(300)), np.stack([left, right], axis=1))
+    paired = only([difference(sample, [0], [1])])
+    one, other = fold([sample])
+    unpaired = math.hypot(one.se, other.se)
+    assert paired.value == pytest.approx(one.value - other.value)
+    assert paired.se < 0.6 * unpaired
+    assert paired.se == pytest.approx(np.std(left - right) / math.sqrt(300), rel=0.06)
+
+
+def test_columns_that_share_groups_are_drawn_together_and_others_apart():
+    parallel = (names(40), [""] * 40)
+    subset = (names(40)[5:], [""] * 35)
+    elsewhere = (names(40, "other"), [""] * 40)
+    first, same, part, apart = draw([parallel, parallel, subset, elsewhere])
+    assert (first.weights == same.weights).all()
+    by_name = {name: column for column, name in enumerate(sorted(parallel[0]))}
+    shared = [by_name[name] for name in sorted(subset[0])]
+    assert (part.weights == first.weights[:, shared]).all()
+    assert not (first.weights == apart.weights).all()
+
+
+# --- seeds ------------------------------------------------------------------------------------------------
+
+
+def seed_sample(value, label, fresh=False, size=10):
+    return resample(layout(names(size)), np.full((size, 1), float(value)), label, fresh)
+
+
+def test_several_seeds_give_a_t_interval():
+    estimate = only([seed_sample(50, "0"), seed_sample(54, "1"), seed_sample(58, "2")])
+    half = 4.302652729911275 * 4 / math.sqrt(3)  # t with 2 degrees of freedom, deviation 4
+    assert (estimate.value, estimate.seeds, estimate.n) == (54.0, 3, 10)
+    assert estimate.low == pytest.approx(54 - half)
+    assert estimate.high == pytest.approx(54 + half)
+
+
+def test_training_seeds_are_averaged_within_a_data_seed():
+    samples = [seed_sample(40, "0", True), seed_sample(60, "0", True), seed_sample(54, "1", True)]
+    estimate = only(samples)
+    assert (estimate.value, estimate.seeds) == (52.0, 2)  # (50 + 54) / 2: two points, not three
+    assert estimate.n == 20  # each data seed has its own prompts
+
+
+def test_an_entry_with_one_finished_seed_has_an_interval_over_prompts():
+    random = np.random.default_rng(7)
+    both = resample(layout(names(50)), random.normal(size=(50, 2)), "0")
+    values = random.normal(size=(50, 2))
+    values[:, 1] = np.nan
+    first, second = fold([both, resample(layout(names(50)), values, "1")])
+    assert (first.seeds, second.seeds) == (2, 1)
+    assert second.value == pytest.approx(both.means[1])
+    assert second.low < second.value < second.high
+
+
+def test_an_entry_without_records_has_no_estimate():
+    assert fold([resample(layout(names(5)), np.full((5, 1), np.nan))]) == [None]
+
+
+# --- decisions --------------------------------------------------------------------------------------------
+
+
+def estimate_of(value, se, n=100, clusters=100, seeds=1):
+    return Estimate(value, value - 1.96 * se, value + 1.96 * se, se, n, clusters, seeds)
+
+
+def test_how_many_more_prompts_settle_a_difference():
+    found = judged(estimate_of(1.0, 1.0))
+    assert not found.settled
+    assert found.more == math.ceil(100 * (1.959963984540054**2 - 1))
+    deviation = 1.0 * math.sqrt(100)
+    assert 1.96 * deviation / math.sqrt(100 + found.more) <= 1.0
+    assert 1.95 * deviation / math.sqrt(100 + found.more - 10) > 0.98
+
+
+def test_a_settled_difference_needs_nothing_and_no_difference_needs_the_absurd():
+    assert judged(estimate_of(3.0, 1.0)).more is None
+    assert judged(estimate_of(3.0, 1.0)).settled
+    assert judged(estimate_of(0.0, 1.0)).more is None
+    tiny = judged(estimate_of(0.01, 1.0))
+    assert not tiny.settled and tiny.more is None
+    assert MOST_PROMPTS < 100 * (1.96 / 0.01) ** 2
+
+
+def test_with_seeds_it_is_seeds_that_settle():
+    half = 12.7062 * 2 / math.sqrt(2)
+    found = judged(Estimate(3.0, 3 - half, 3 + half, 2 / math.sqrt(2), 100, 100, 2))
+    assert found.more_unit == "seeds"
+    assert found.more == 3  # t(4) 2 / sqrt 5 = 2.48 < 3 < t(3) 2 / sqrt 4 = 3.18
+
+
+def test_p_value_of_two_deviations():
+    assert judged(estimate_of(1.984217, 1.0)).p == pytest.approx(0.05, abs=1e-6)  # t with 99 degrees of freedom
+    assert judged(Estimate(0.0, 0.0, 0.0, 0.0, 9, 9, 1)).p == 1.0
+
+
+def test_false_alarms_come_as_often_as_promised():
+    random = np.random.default_rng(8)
+    sample = resample(layout(names(120)), random.normal(size=(120, 2000)))
+    every = range(0, 2000, 2)
+    found = [judged(e) for e in fold([difference(sample, every, [i + 1 for i in every])])]
+    assert 0.03 <= np.mean([d.settled for d in found]) <= 0.075
+    assert 0.03 <= np.mean([d.p <= 0.05 for d in found]) <= 0.075
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
