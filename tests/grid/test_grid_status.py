@@ -145,6 +145,19 @@ def test_gc_verify_hashes_everything(tmp_path: Path, capsys) -> None:
     assert [what.label for what in make_plan(cells, Store(tmp_path)).to_run] == ["judge[de, de]"]
 
 
+def test_a_run_clears_what_was_left_beside_finished_results(tmp_path: Path) -> None:
+    """Killed after a result was published and before the rest was tidied."""
+    cells = grid(["de"], ["de"])
+    run(tmp_path, cells)
+    store, key = Store(tmp_path), cells[0].stage.key
+    store.scratch("judge", key).mkdir()
+    gone = claim.Claim(host.Process(host.hostname(), 1, "gone"), time.time())
+    Path(store.beside("judge", key, ".claim")).write_bytes(msgspec.json.encode(gone))
+    Path(store.beside("judge", key, ".failed.json")).write_text("{}", encoding="utf-8")
+    run(tmp_path, cells)
+    assert os.listdir(store.kind_folder("judge")) == [key]
+
+
 def test_a_result_that_force_was_about_to_replace_is_put_back(tmp_path: Path) -> None:
     cells = grid(["de"], ["de"])
     run(tmp_path, cells)

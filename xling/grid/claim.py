@@ -54,9 +54,7 @@ def take(path: str, who: Process, foreign_hours: float = FOREIGN_HOURS) -> Claim
         living = holder(path, foreign_hours)
         if living is not None:
             return living
-        if not _is_fresh(path):
-            _remove_stale(path, foreign_hours)
-        else:
+        if not remove_stale(path, foreign_hours):
             time.sleep(0.01)
     return holder(path, foreign_hours) or Claim(Process("unknown", 0, ""), time.time())
 
@@ -71,6 +69,26 @@ def release_of(path: str, pid: int) -> None:
     claim = read(path)
     if claim is not None and claim.by.host == hostname() and claim.by.pid == pid:
         release(path)
+
+
+def remove_stale(path: str, foreign_hours: float = FOREIGN_HOURS) -> bool:
+    """Remove a claim that nobody holds; False if somebody does.
+
+    It is moved away first and looked at again: another runner may have replaced it by a living one.
+    """
+    if _is_fresh(path) or holder(path, foreign_hours) is not None:
+        return False
+    grabbed = f"{path[: -len('.claim')]}.stale-{uuid.uuid4().hex[:8]}"
+    try:
+        os.rename(path, grabbed)
+    except FileNotFoundError:
+        return True
+    living = holder(grabbed, foreign_hours) is not None
+    if living:
+        with contextlib.suppress(FileExistsError):
+            os.link(grabbed, path)
+    os.unlink(grabbed)
+    return not living
 
 
 def _create(path: str, content: bytes) -> bool:
@@ -98,16 +116,3 @@ def _is_fresh(path: str) -> bool:
     except FileNotFoundError:
         return False
     return stat.st_size == 0 and time.time() - stat.st_mtime < 5
-
-
-def _remove_stale(path: str, foreign_hours: float) -> None:
-    """Move the claim away first and look again: another runner may have replaced it by a living one."""
-    grabbed = f"{path[: -len('.claim')]}.stale-{uuid.uuid4().hex[:8]}"
-    try:
-        os.rename(path, grabbed)
-    except FileNotFoundError:
-        return
-    if holder(grabbed, foreign_hours) is not None:
-        with contextlib.suppress(FileExistsError):
-            os.link(grabbed, path)
-    os.unlink(grabbed)

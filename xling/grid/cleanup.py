@@ -10,24 +10,33 @@ from pathlib import Path
 
 from xling.grid import claim, host
 from xling.grid.files import files_below
+from xling.grid.listing import Listing
 from xling.grid.status import grids, read_grid
-from xling.grid.store import Damaged, Listing, Store
+from xling.grid.store import Damaged, Store
 
 
 def remove_leftovers(store: Store, kinds: Iterable[str]) -> None:
-    """Delete unfinished results of processes of this host that are gone; of other hosts `xling gc` can.
+    """Clear away what processes of this host left when they were killed; of other hosts `xling gc` can.
 
-    A result that mode=force was about to replace when it was killed is put back.
+    Unfinished results go, and claims, failures and scratch beside a finished one. A result that mode=force was
+    about to replace is put back.
     """
     for kind in kinds:
-        folder = store.kind_folder(kind)
-        for name in store.listing(kind).leftovers:
-            if is_abandoned(name):
-                key, _, rest = name.partition(".")
-                if rest.startswith("old-"):
-                    with contextlib.suppress(OSError):  # there is a new one
-                        os.rename(folder / name, folder / key)
-                shutil.rmtree(folder / name, ignore_errors=True)
+        listing = store.listing(kind)
+        for name in filter(is_abandoned, listing.leftovers):
+            _restore_or_remove(store.kind_folder(kind), name)
+        for key in listing.results & (listing.claimed | listing.partial | listing.failed):
+            with contextlib.suppress(OSError):
+                if claim.remove_stale(store.beside(kind, key, ".claim")):
+                    store.forget_attempts(kind, key)
+
+
+def _restore_or_remove(folder: Path, name: str) -> None:
+    key, _, rest = name.partition(".")
+    if rest.startswith("old-"):
+        with contextlib.suppress(OSError):  # there is a new one
+            os.rename(folder / name, folder / key)
+    shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def is_abandoned(name: str) -> bool:

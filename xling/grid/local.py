@@ -56,8 +56,9 @@ def run_local(
     count = workers or max(1, cores() // threads)
     if plan.to_run:
         plan.store.prepare()
-        remove_leftovers(plan.store, plan.estimates)
     plan.write()
+    if plan.mode != "read-only":
+        remove_leftovers(plan.store, plan.estimates)
     force = plan.mode == "force"
     root = str(plan.store.root.absolute())
     setting = Setting(root, catalogue, force, threads, plan.git, foreign_hours, os.getpid())

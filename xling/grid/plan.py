@@ -19,10 +19,11 @@ from xling.errors import ConfigError, did_you_mean
 from xling.grid import files
 from xling.grid.estimate import Estimate, estimate, path_lengths
 from xling.grid.host import git_sha
+from xling.grid.listing import Listing
 from xling.grid.reasons import Neighbours
 from xling.grid.records import Done
 from xling.grid.stage import Cell, Json, Kind, Stage
-from xling.grid.store import Listing, Status, Store
+from xling.grid.store import Status, Store
 
 Mode = Literal["cached", "retry", "force", "read-only"]
 State = Literal["cached", "run", "failed", "blocked", "missing"]

@@ -10,7 +10,8 @@ import msgspec
 
 from xling.errors import ConfigError, StoreError, did_you_mean
 from xling.grid import claim
-from xling.grid.store import Listing, Store
+from xling.grid.listing import Listing
+from xling.grid.store import Store
 
 State = Literal["done", "running", "failed", "damaged", "blocked", "to do"]
 STATES: tuple[State, ...] = ("done", "running", "failed", "damaged", "blocked", "to do")

@@ -17,10 +17,9 @@ A result is trusted if its folder has a marker, its files have the marker's size
 import contextlib
 import errno
 import os
-import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,9 +28,8 @@ import msgspec
 from xling.errors import StageError, StoreError
 from xling.grid import files
 from xling.grid.host import Process
+from xling.grid.listing import Listing, scan
 from xling.grid.records import Done, Failure, FileFact, Run, Sheet, read
-
-KEY = re.compile(r"[0-9a-f]{64}")
 
 
 class Damaged(StoreError):
@@ -47,18 +45,6 @@ class Status:
     state: str  # done | damaged | failed | missing
     why: str = ""
     done: Done | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """The names in one kind's folder, by what they are: key -> name, or the names."""
-
-    results: set[str] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
-    claimed: set[str] = field(default_factory=set)
-    partial: set[str] = field(default_factory=set)
-    leftovers: list[str] = field(default_factory=list)  # names of <key>.tmp-*, .old-*
-    damaged: list[str] = field(default_factory=list)
 
 
 def now() -> str:
@@ -111,28 +97,7 @@ class Store:
 
     def listing(self, kind: str) -> Listing:
         """One scan of a kind's folder instead of a stat per key."""
-        found = Listing()
-        try:
-            entries = os.scandir(f"{self._stages}/{kind}")
-        except (FileNotFoundError, NotADirectoryError):
-            return found
-        with entries:
-            for entry in entries:
-                key, dot, suffix = entry.name.partition(".")
-                if not dot:
-                    if KEY.fullmatch(key):
-                        found.results.add(key)
-                elif suffix == "failed.json":
-                    found.failed.add(key)
-                elif suffix == "claim":
-                    found.claimed.add(key)
-                elif suffix == "partial":
-                    found.partial.add(key)
-                elif suffix.startswith("damaged-"):
-                    found.damaged.append(entry.name)
-                elif suffix.startswith(("tmp-", "old-", "stale-")):
-                    found.leftovers.append(entry.name)
-        return found
+        return scan(f"{self._stages}/{kind}")
 
     def state(self, kind: str, key: str) -> str:
         """done | damaged | failed | missing, by marker, sizes and times."""
@@ -229,7 +194,7 @@ class Store:
         files.write_new(f"{folder}/done.json", files.json_bytes(done))
         _sync(folder, done)
         published = self._move_in(sheet.kind, key, folder, done, replace)
-        self._forget_failure(sheet.kind, key)
+        self.forget_attempts(sheet.kind, key)
         return published
 
     def _move_in(self, kind: str, key: str, folder: str, done: Done, replace: bool) -> bool:
@@ -263,7 +228,8 @@ class Store:
                 "same_bytes": not differing, "differing": differing}  # fmt: skip
         files.append_line(self.kind_folder(kind) / "doubles.jsonl", line)
 
-    def _forget_failure(self, kind: str, key: str) -> None:
+    def forget_attempts(self, kind: str, key: str) -> None:
+        """Of a stage that has succeeded: its failures and its scratch."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.beside(kind, key, ".failed.json"))
         scratch = self.scratch(kind, key)
