@@ -80,6 +80,7 @@ class SyntheticGrid:
         length: float = 7.0,
         fails: str = "",
         trained: bool = True,
+        notes: Mapping[str, Any] | None = None,
         **axes: Any,
     ) -> dict[str, Stage]:
         """Add a cell. Without `wins` its judge stage is not there; `fails` names the kind of stage that failed."""
@@ -120,7 +121,9 @@ class SyntheticGrid:
         }
         self.publish(stages["gold"], qualities)
         score = {"pool.npy": scores, "baseline.npy": np.zeros((n, 2))}
-        self.publish(stages["score"], score if heldout is None else {**score, "heldout.json": heldout})
+        score |= {} if heldout is None else {"heldout.json": heldout}
+        score |= {} if notes is None else {"notes.json": notes}
+        self.publish(stages["score"], score)
         self.publish(stages["judge"], files)
         return stages
 

@@ -117,6 +117,15 @@ def test_holes_say_why(tmp_path):
     }
 
 
+def test_languages_without_cells_are_a_note_not_a_hole(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    grid.cell("de", "de", [1.0, 0.0])
+    grid.left_out.append({"axes": {"task": "toy", "target_lang": "ar, fr"}, "reason": "task toy has no data in them"})
+    matrix = reduced(grid.write())
+    assert matrix.left_out == ["target_lang ar, fr: task toy has no data in them"]
+    assert len(matrix.entries()) == 1
+
+
 def test_a_damaged_result_is_a_hole_and_is_never_read(tmp_path):
     grid = SyntheticGrid(tmp_path)
     judge = grid.cell("de", "de", [1.0, 0.0])["judge"]

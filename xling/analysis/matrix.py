@@ -180,6 +180,7 @@ class Matrix(Struct, frozen=True):
     name: str
     blocks: list[Block]
     other_axes: list[str]  # swept axes beside the fixed ones, seeds left out
+    left_out: list[str]  # languages that a glob matched and the task has not, with the reason
     provenance: dict[str, str | list[str] | int | None]
     interval_note: str
 

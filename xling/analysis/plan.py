@@ -126,13 +126,26 @@ def planned_entries(plan: Plan, results: "Results") -> list[PlannedEntry]:
         PlannedEntry(dict(axes), tuple(rows[seeds] for seeds in sorted(rows, key=_seed_order)))
         for axes, rows in cells.items()
     ]
-    taken = set(cells)
     for left in plan.left_out:
         axes = {axis: value for axis, value in axes_text(left.axes).items() if axis not in SEED_AXES}
-        if tuple(axes.items()) not in taken:
-            taken.add(tuple(axes.items()))
+        if _is_cell(left) and tuple(axes.items()) not in cells:
             entries.append(PlannedEntry(axes, (), left.reason))
     return entries
+
+
+def _is_cell(left: LeftOut) -> bool:
+    """Most of what is left out is a value of an axis, for which there is no cell."""
+    return set(ENTRY_AXES) <= set(left.axes)
+
+
+def left_out_notes(plan: Plan) -> list[str]:
+    """`source_lang ar, fr: task x has no data in them`, for values of axes that a glob matched in vain."""
+    notes = []
+    for left in plan.left_out:
+        if not _is_cell(left):
+            named = [(axis, value) for axis, value in left.axes.items() if axis != "task"]
+            notes.append(f"{', '.join(f'{axis} {value}' for axis, value in named)}: {left.reason}")
+    return sorted(notes)
 
 
 def axes_text(axes: dict[str, AxisValue]) -> dict[str, str]:

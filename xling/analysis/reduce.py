@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xling.analysis.matrix import Block, Matrix
 from xling.analysis.panels import fold_blocks
-from xling.analysis.plan import Plan, PlannedEntry, Results, other_axes, planned_entries, read_plan
+from xling.analysis.plan import Plan, PlannedEntry, Results, left_out_notes, other_axes, planned_entries, read_plan
 from xling.grid.store import Store
 from xling.report.files import write_matrix
 
@@ -33,6 +33,7 @@ def fold_grid(store: Store, name: str) -> Matrix:
         name=plan.name,
         blocks=blocks,
         other_axes=other_axes(entries),
+        left_out=left_out_notes(plan),
         provenance=_provenance(plan, results, entries),
         interval_note=_interval_note(blocks, entries),
     )

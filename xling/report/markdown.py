@@ -11,6 +11,8 @@ def markdown(matrix: Matrix) -> str:
     marks = f"{HOME} home, {BEST} best source of its column, {TIED} tied with it"
     lines += [f"Task: {task_names(matrix)}. {marks}."]
     lines += [f"{matrix.interval_note}. Made by `xling reduce {matrix.name}`.", ""]
+    lines += [f"- left out: {_escape(note)}" for note in matrix.left_out]
+    lines += [""] if matrix.left_out else []
     for block in matrix.blocks:
         for panel in block.panels:
             lines += _panel(block, panel)

@@ -37,6 +37,8 @@ def print_matrix(matrix: Matrix, console: Console | None = None, full: bool = Fa
             _print_panel(block, panel, console, full)
         if not block.panels:
             console.print("No cell with a source language: only references were asked for.")
+    for note in matrix.left_out:
+        console.print(Text(f"Left out: {note}", style="dim"))
     if not full:
         console.print()
         console.print(
