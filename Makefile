@@ -1,0 +1,56 @@
+# From a fresh clone to a filled matrix. Needs Python >= 3.11, make and pip; no compiler.
+#
+#   make demo                      sets everything up, then 2x2 languages
+#   make PYTHON=python3.12 grid    with another Python
+#   make help                      all targets
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,encoder,lora]'
+
+.DELETE_ON_ERROR:
+.PHONY: help setup demo grid controls test nightly lint base clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+setup: $(READY) ## .venv with pinned packages; the other targets do it by themselves
+
+demo: $(READY) ## 2x2 languages of the embedded world, about a minute on 2 cores
+	$(BIN)/python launch.py -m sweeps=demo
+
+grid: $(READY) ## the embedded 6x6 matrix
+	$(BIN)/python launch.py -m sweeps=embedded
+
+controls: $(READY) ## the embedded matrix with its controls and references: some six times the work
+	$(BIN)/python launch.py -m sweeps=embedded +controls=true
+
+test: $(READY) ## all tests but the nightly ones; warnings are errors
+	$(BIN)/python -m pytest -m 'not nightly'
+
+nightly: $(READY) ## tests that take long: killed and resumed grids of real models
+	$(BIN)/python -m pytest -m nightly
+
+lint: $(READY) ## ruff, its formatter and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+base: $(READY) ## pretrain the tiny base model again, about an hour on one core
+	$(BIN)/python -m xling.models.pretrain
+
+clean: ## remove .venv and caches; results in outputs/ stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Where the venv module cannot bring its own pip (Debian without python3-venv), the pip outside puts one in.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	"xling needs Python 3.11 or newer; $(PYTHON) is %d.%d. Type make PYTHON=python3.11 TARGET." % sys.version_info[:2])'
+	@echo 'Setting up $(VENV), once: about 2 minutes and 2 GB (CPU build of torch).'
+	@$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) \
+	&& $(PYTHON) -m pip --quiet --python $(BIN)/python install pip; }
+	@$(INSTALL) || { echo 'pip failed, perhaps for the network; once more in 10 s.'; sleep 10; $(INSTALL); }
+	@touch $@
