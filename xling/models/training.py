@@ -29,7 +29,9 @@ class _Fit(Trainer):
         super().__init__(*args, **kwargs)
         self._loss, self._metric = loss, metric
 
-    def compute_loss(self, model: Any, inputs: Batch, return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(  # type: ignore[override]  # the fourth argument differs between releases
+        self, model: Any, inputs: Batch, return_outputs: bool = False, **_: Any
+    ) -> Any:
         loss = self._loss(model, inputs)
         if not torch.isfinite(loss):
             raise StageError(
@@ -38,11 +40,11 @@ class _Fit(Trainer):
         return (loss, {}) if return_outputs else loss
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        was_training = self.model.training
-        self.model.eval()
+        model: Any = self.model
+        model.eval()
         with torch.inference_mode():
-            metrics = {"eval_metric": self._metric(self.model)}
-        self.model.train(was_training)
+            metrics = {"eval_metric": self._metric(model)}
+        model.train()
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -105,8 +107,8 @@ def fit(
     trainer = _Fit(
         model=model,
         args=arguments,
-        train_dataset=list(rows),  # type: ignore[arg-type]
-        eval_dataset=list(rows[:1]),  # type: ignore[arg-type]
+        train_dataset=list(rows),
+        eval_dataset=list(rows[:1]),
         data_collator=collate,
         loss=loss,
         metric=metric,

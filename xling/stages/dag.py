@@ -58,37 +58,36 @@ SOURCELESS = (
 
 
 def cells_from(experiments: Sequence[tuple[Axes, Experiment]], controls: bool = False) -> list[Cell]:
-    """One cell an experiment, then the control cells, each once."""
+    """One cell an experiment, then the control cells, each once. What is not trained has no source: `-`."""
     asked = [(dict(axes), experiment) for axes, experiment in experiments]
     if controls:
         asked += control_experiments(asked)
-    return [Cell(axes, judge_stage(experiment)) for axes, experiment in asked]
+    cells: dict[tuple[Any, ...], Cell] = {}
+    for axes, experiment in asked:
+        if not _has_source(experiment.rm_backbone):
+            axes["source_lang"] = "-"
+        place = tuple((key, str(value)) for key, value in axes.items())
+        if place not in cells:
+            cells[place] = Cell(axes, judge_stage(experiment))
+    return list(cells.values())
 
 
 def control_experiments(
     asked: Iterable[tuple[dict[str, Any], Experiment]],
 ) -> list[tuple[dict[str, Any], Experiment]]:
     """Controls and references (docs/controls.md): untrained ones once a target, shuffled labels for every source."""
-    found: dict[tuple[Any, ...], tuple[dict[str, Any], Experiment]] = {}
+    variants: list[tuple[dict[str, Any], Experiment]] = []
     for axes, experiment in asked:
-        variants: list[tuple[dict[str, Any], Experiment]] = []
         if isinstance(experiment.rm_backbone, SameAsPolicy | BagOfWords | SentenceEncoder):
             for k in range(1, SHUFFLES + 1):
                 rm = msgspec.structs.replace(experiment.rm_backbone, permutation=k)
-                variants.append(
-                    (
-                        axes | {"rm_backbone": f"shuffled_{k}"},
-                        msgspec.structs.replace(experiment, rm_backbone=rm),
-                    )
-                )
+                shuffled = msgspec.structs.replace(experiment, rm_backbone=rm)
+                variants.append((axes | {"rm_backbone": f"shuffled_{k}"}, shuffled))
         for name in _references(experiment):
-            rm = Untrained(name)  # type: ignore[arg-type]
             plain = {key: value for key, value in axes.items() if not key.startswith("rm_backbone.")}
-            label = plain | {"rm_backbone": name, "source_lang": "-"}
-            variants.append((label, msgspec.structs.replace(experiment, rm_backbone=rm)))
-        for label, variant in variants:
-            found.setdefault(tuple(sorted((k, str(v)) for k, v in label.items())), (label, variant))
-    return list(found.values())
+            reference = msgspec.structs.replace(experiment, rm_backbone=Untrained(name))  # type: ignore[arg-type]
+            variants.append((plain | {"rm_backbone": name}, reference))
+    return variants
 
 
 def _references(experiment: Experiment) -> tuple[str, ...]:

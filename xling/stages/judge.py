@@ -58,7 +58,8 @@ def run(context: Context) -> None:
 
 def best(reward: Array) -> np.ndarray[Any, np.dtype[np.intp]]:
     """(prompts, n) -> (prompts,) index of the highest reward; ties go to the lower index, NaN is no sample."""
-    return np.nanargmax(reward, axis=1)
+    picks: np.ndarray[Any, np.dtype[np.intp]] = np.nanargmax(reward, axis=1)
+    return picks
 
 
 def win_shares(quality: Array, opponents: Array) -> Array:

@@ -20,7 +20,7 @@ from xling.grid.stage import Context
 from xling.stages.base import model_folder
 from xling.stages.files import write_json
 from xling.tasks import task_module
-from xling.tasks.records import Pair, Rating
+from xling.tasks.records import Pair, Rating, Split
 
 Row = tuple[list[int], list[int], list[int], float]  # prompt ids, response ids, rejected ids (or none), label
 
@@ -53,18 +53,18 @@ def run(context: Context) -> None:
 # --- feedback ---------------------------------------------------------------------------------------------
 
 
-def feedback(spec: RewardSpec, split: str, permutation: int) -> list[Rating] | list[Pair]:
-    """The sources' feedback, pooled; for a control with labels permuted within each language."""
-    module, out = task_module(spec.task), []
+def feedback(spec: RewardSpec, split: Split, permutation: int) -> list[Any]:
+    """The sources' ratings or pairs, pooled; for a control with labels permuted within each language."""
+    module, out = task_module(spec.task), list[Any]()
     for lang in spec.langs:
         if spec.objective == "pairwise":
-            out += shuffled_pairs(module.pairs(spec.task, lang, split), spec.seed, permutation)  # type: ignore[arg-type]
+            out += shuffled_pairs(module.pairs(spec.task, lang, split), spec.seed, permutation)
         else:
-            out += shuffled_ratings(module.ratings(spec.task, lang, split), spec.seed, permutation)  # type: ignore[arg-type]
-    return out  # type: ignore[return-value]
+            out += shuffled_ratings(module.ratings(spec.task, lang, split), spec.seed, permutation)
+    return out
 
 
-def shuffled_ratings(ratings: list[Rating], seed: int, permutation: int) -> list[Any]:
+def shuffled_ratings(ratings: list[Rating], seed: int, permutation: int) -> list[Rating]:
     """The same responses with their labels dealt out anew (permutation 0: as they were)."""
     if permutation == 0:
         return ratings
@@ -72,7 +72,7 @@ def shuffled_ratings(ratings: list[Rating], seed: int, permutation: int) -> list
     return [msgspec.structs.replace(r, label=ratings[i].label) for r, i in zip(ratings, order, strict=True)]
 
 
-def shuffled_pairs(pairs: list[Pair], seed: int, permutation: int) -> list[Any]:
+def shuffled_pairs(pairs: list[Pair], seed: int, permutation: int) -> list[Pair]:
     """The same pairs, each turned round by a fair coin (permutation 0: as they were)."""
     if permutation == 0:
         return pairs
@@ -172,15 +172,14 @@ def reward_batch(rows: list[Row], pad: int) -> dict[str, Tensor]:
 def _side(rows: list[tuple[list[int], list[int]]], pad: int, prefix: str) -> dict[str, Tensor]:
     from xling.models.text import pad_right
 
-    width = max(len(p) + len(r) for p, r in rows)
-    prompt, whole = (
-        torch.tensor([f(p, r) for p, r in rows])[:, None] for f in (lambda p, r: len(p), lambda p, r: len(p + r))
-    )
-    place = torch.arange(width)
+    border = torch.tensor([len(prompt) for prompt, _ in rows])[:, None]
+    end = torch.tensor([len(prompt) + len(response) for prompt, response in rows])[:, None]
+    place = torch.arange(int(end.max()))
+    ids = pad_right([prompt + response for prompt, response in rows], int(end.max()), pad)
     return {
-        f"{prefix}input_ids": torch.from_numpy(pad_right([p + r for p, r in rows], width, pad)),
-        f"{prefix}attention_mask": (place < whole).long(),
-        f"{prefix}response_mask": (place >= prompt) & (place < whole),
+        f"{prefix}input_ids": torch.from_numpy(ids),
+        f"{prefix}attention_mask": (place < end).long(),
+        f"{prefix}response_mask": (place >= border) & (place < end),
     }
 
 
