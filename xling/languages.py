@@ -4,8 +4,6 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-UNSURE_WORDS = 3  # shorter texts (a name, a number) say nothing of their language
-
 
 @lru_cache(maxsize=1)
 def _detector() -> Any:

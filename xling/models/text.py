@@ -15,14 +15,22 @@ Ids = list[int]
 def prompt_ids(tokenizer: Any, texts: Sequence[str], limit: int = 1024) -> list[Ids]:
     """Token ids per prompt; longer ones lose their beginning, since the cue stands at the end."""
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    encoded = _encoded(tokenizer, texts)
     return [bos + ids[-(limit - len(bos)) :] for ids in encoded]
 
 
 def response_ids(tokenizer: Any, texts: Sequence[str], limit: int = 512) -> list[Ids]:
     """Token ids per response with eos; longer ones are cut and keep their eos."""
-    encoded = tokenizer([" " + text for text in texts], add_special_tokens=False)["input_ids"] if texts else []
+    encoded = _encoded(tokenizer, [" " + text for text in texts])
     return [[*ids[: limit - 1], tokenizer.eos_token_id] for ids in encoded]
+
+
+def _encoded(tokenizer: Any, texts: Sequence[str]) -> list[Ids]:
+    """Pieces of each text; what looks like a special token ("<eos>") is text too."""
+    if not texts:
+        return []
+    ids: list[Ids] = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return ids
 
 
 def decode_response(tokenizer: Any, ids: Sequence[int]) -> str:
