@@ -1,0 +1,39 @@
+"""Fixtures for all tests that need a language model: a real one, tiny, made on the spot with random weights."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A causal LM of two layers and a tokenizer of some 600 pieces, in Hugging Face format.
+
+    A fresh micro base answers nothing (its output weights start at zero), so its zero matrices are drawn at random.
+    """
+    import torch
+
+    from xling.models.load import save_policy
+    from xling.models.micro import build_model, train_tokenizer
+    from xling.models.recipe import Recipe
+    from xling.tasks.micro.corpus import pretraining_texts
+
+    recipe = Recipe(vocab_size=600, hidden_size=32, intermediate_size=64, layers=2, heads=2)
+    tokenizer = train_tokenizer(pretraining_texts(0, 300), recipe.vocab_size)
+    model = build_model(recipe, len(tokenizer))
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.3)
+    folder = tmp_path_factory.mktemp("tiny")
+    save_policy(folder, model, tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> tuple[Any, Any]:
+    """(model, tokenizer) of `tiny_folder`; not to be trained."""
+    from xling.models.load import load_policy
+
+    return load_policy(tiny_folder)

@@ -1,0 +1,118 @@
+"""Text to token ids and back: nothing is lost, the cue and eos survive truncation, prompt and response meet once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xling.errors import DataError
+from xling.models.load import load_policy, load_tokenizer
+from xling.models.text import decode_response, pad_right, padded_length, prompt_ids, response_ids
+from xling.tasks import micro_summarization
+from xling.tasks.micro.words import LANGUAGES
+from xling.tasks.micro_summarization import MicroSummarization
+
+WORLD = MicroSummarization(languages=LANGUAGES, demonstrations=12)
+STRANGE = [
+    "",
+    "naïve 🙂👩‍👩‍👧 flags 🇻🇳",
+    "في الشتاء: ١٢٣ كتابًا، وكِتَابٌ.",
+    "冬天很冷。三百二十一本书！",
+    "हिन्दी में की और का",
+    "e\u0301 is not é",
+    "tabs\tand\nlines  and   gaps",
+    "don't 'quote' “curly” — dash…",
+    "1234567890 3.14 12,5 ½",
+    "x" * 300,
+]
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_texts_of_the_world_come_back_as_they_were(tiny: tuple[Any, Any], lang: str) -> None:
+    _, tokenizer = tiny
+    shown = micro_summarization.demonstrations(WORLD, lang, "train")
+    texts = [d.response for d in shown] + [d.prompt.text for d in shown]
+    assert [decode_response(tokenizer, ids) for ids in response_ids(tokenizer, texts)] == texts
+
+
+@pytest.mark.parametrize("text", STRANGE)
+def test_any_text_comes_back_as_it_was(tiny: tuple[Any, Any], text: str) -> None:
+    _, tokenizer = tiny
+    assert decode_response(tokenizer, response_ids(tokenizer, [text])[0]) == text
+
+
+@pytest.mark.parametrize("text", ["a <eos> b", "<pad>", "<bos><eos>", "the tag <pad>."])
+def test_text_that_looks_like_a_special_token_is_text(tiny: tuple[Any, Any], text: str) -> None:
+    _, tokenizer = tiny
+    ids = response_ids(tokenizer, [text])[0]
+    assert ids.count(tokenizer.eos_token_id) == 1 and tokenizer.pad_token_id not in ids
+    assert decode_response(tokenizer, ids) == text
+    assert prompt_ids(tokenizer, [text])[0].count(tokenizer.bos_token_id) == 1
+
+
+def test_a_response_ends_with_eos_and_an_empty_one_has_more_than_nothing(tiny: tuple[Any, Any]) -> None:
+    _, tokenizer = tiny
+    for ids in response_ids(tokenizer, ["", "one", "two words"]):
+        assert ids[-1] == tokenizer.eos_token_id
+        assert tokenizer.eos_token_id not in ids[:-1]
+
+
+def test_a_long_prompt_keeps_its_cue_and_its_bos(tiny: tuple[Any, Any]) -> None:
+    _, tokenizer = tiny
+    text = "Nothing of this matters. " * 40 + "\nIn short:"
+    (cut,) = prompt_ids(tokenizer, [text], limit=20)
+    (whole,) = prompt_ids(tokenizer, [text])
+    assert len(cut) == 20 and cut[0] == tokenizer.bos_token_id
+    assert cut[1:] == whole[-19:]
+    assert tokenizer.decode(cut).endswith("In short:")
+
+
+def test_a_long_response_keeps_its_beginning_and_its_eos(tiny: tuple[Any, Any]) -> None:
+    _, tokenizer = tiny
+    (cut,) = response_ids(tokenizer, ["Ein Festival in Chile. " * 40], limit=10)
+    assert len(cut) == 10 and cut[-1] == tokenizer.eos_token_id
+    assert "Ein Festival in Chile.".startswith(decode_response(tokenizer, cut)[:8])
+
+
+def test_prompt_and_response_meet_with_one_space(tiny: tuple[Any, Any]) -> None:
+    _, tokenizer = tiny
+    prompt, response = prompt_ids(tokenizer, ["Kurz:"])[0], response_ids(tokenizer, ["Ein Fest."])[0]
+    assert tokenizer.decode(prompt + response, skip_special_tokens=True) == "Kurz: Ein Fest."
+
+
+def test_meeting_ids_are_those_of_the_text_in_one_piece(tiny: tuple[Any, Any]) -> None:
+    """So that what the base has read in pretraining is what the policy is asked to continue."""
+    _, tokenizer = tiny
+    for lang in LANGUAGES:
+        shown = micro_summarization.demonstrations(WORLD, lang, "train")[0]
+        whole = tokenizer(f"{shown.prompt.text} {shown.response}", add_special_tokens=False)["input_ids"]
+        apart = prompt_ids(tokenizer, [shown.prompt.text])[0][1:] + response_ids(tokenizer, [shown.response])[0][:-1]
+        assert apart == whole
+
+
+def test_no_texts_give_no_ids(tiny: tuple[Any, Any]) -> None:
+    _, tokenizer = tiny
+    assert prompt_ids(tokenizer, []) == [] and response_ids(tokenizer, []) == []
+
+
+def test_padding() -> None:
+    assert [padded_length(n) for n in (1, 15, 16, 17, 32)] == [16, 16, 16, 32, 32]
+    assert pad_right([[1, 2], [3]], 3, 9).tolist() == [[1, 2, 9], [3, 9, 9]]
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"config\.json is missing"):
+        load_policy(tmp_path)
+
+
+@pytest.mark.parametrize("role", ["pad", "eos"])
+def test_a_tokenizer_without_pad_or_eos_is_refused(tiny: tuple[Any, Any], tmp_path: Path, role: str) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    kept = {name: f"<{name}>" for name in ("pad", "bos", "eos") if name != role}
+    bare = PreTrainedTokenizerFast(
+        tokenizer_object=tiny[1].backend_tokenizer, **{f"{name}_token": token for name, token in kept.items()}
+    )
+    bare.save_pretrained(tmp_path)
+    with pytest.raises(DataError, match=f"no {role} token"):
+        load_tokenizer(tmp_path)
