@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
-INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,encoder,lora]'
+INSTALL := $(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,encoder,lora]'
 
 .DELETE_ON_ERROR:
 .PHONY: help setup demo grid controls test nightly lint base clean

@@ -1,0 +1,158 @@
+"""The project checks itself: what README promises is there, imports stay light, and files are what they say."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {"README.md": README} | {f"docs/{p.name}": p.read_text(encoding="utf-8") for p in (ROOT / "docs").glob("*.md")}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+MODULES = sorted((ROOT / "xling").rglob("*.py"))
+HEAVY = {"torch", "transformers", "trl", "datasets", "wandb", "matplotlib", "peft", "accelerate"}
+MACHINE_PATH = re.compile(r"(?<![\w.~/-])/(?:home|root|Users|work|mnt|media|scratch)/[\w.]")
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[Path]:
+    """The files under version control, relative; folders that are links count as files."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [Path(name) for name in listed.split("\0") if name and (ROOT / name).exists()]
+
+
+def tree() -> Iterator[str]:
+    """Every path that README's tree names, relative; folders end with a slash.
+
+    Every word of a file's form counts; four spaces of indentation are a folder below the one above.
+    """
+    block = README.split("<!-- tree:begin -->\n```\n")[1].split("```\n<!-- tree:end -->")[0]
+    folders: list[str] = []
+    for line in block.splitlines():
+        text = line.lstrip()
+        depth = (len(line) - len(text)) // 4
+        words = [word.rstrip(",;:") for word in text.split()]
+        names = [word for word in words if re.fullmatch(r"[\w.-]*\.[a-z]+|\.?\w+/|LICENSE|Makefile", word)]
+        if words[0].endswith("/"):
+            folders[depth:] = [names.pop(0)]
+            yield "".join(folders)
+        else:
+            del folders[depth:]
+        yield from ("".join(folders) + name for name in names)
+
+
+# --- README -------------------------------------------------------------------------------------------------
+
+
+def test_everything_in_the_tree_exists() -> None:
+    for name in tree():
+        path = ROOT / name
+        assert path.is_dir() if name.endswith("/") else path.is_file(), f"README names {name}, which is not there"
+
+
+def test_the_tree_names_every_module_and_all_of_the_top_level(tracked: list[Path]) -> None:
+    named = {name.rstrip("/") for name in tree()}
+    modules = {str(path) for path in tracked if path.parts[0] in ("xling", "hydra_plugins") and path.suffix == ".py"}
+    missing = {name for name in modules if not name.endswith("__init__.py")} - named
+    missing |= {path.parts[0] for path in tracked} - named
+    assert not missing, f"README's tree lacks {', '.join(sorted(missing))}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_in_the_text_exist(page: str) -> None:
+    folders = r"(?:xling|conf|sweeps|docs|tests|benchmarks|hydra_plugins)/"
+    for name in set(re.findall(rf"(?:`|\()({folders}[\w./-]+)(?:`|\))", PAGES[page])):
+        if "NAME" not in name:
+            assert (ROOT / name).exists(), f"{page} names {name}, which is not there"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_targets_in_the_text_exist(page: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    asked = set(re.findall(r"(?:^|[`\s(])make ([a-z]+)(?=[`\s):;,]|$)", "\n".join(_code(PAGES[page])), re.MULTILINE))
+    assert asked <= targets, f"{page}: no such target: {', '.join(sorted(asked - targets))}"
+
+
+def _code(text: str) -> list[str]:
+    """What stands between back quotes, in lines and in blocks."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return blocks + re.findall(r"`([^`\n]+)`", text)
+
+
+def test_readme_shows_the_targets_people_need() -> None:
+    for target in ("demo", "grid", "controls", "test", "lint", "nightly", "base", "clean"):
+        assert f"make {target}" in README
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+def test_no_path_of_anybodys_machine(tracked: list[Path]) -> None:
+    found = []
+    for path in tracked:
+        if (ROOT / path).is_file() and path.suffix not in (".safetensors", ".png", ".gz") and path.name != "LICENSE":
+            lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+            found += [f"{path}:{number}" for number, line in enumerate(lines, 1) if MACHINE_PATH.search(line)]
+    assert not found, f"absolute paths of one machine: {', '.join(found)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_opens_with_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_the_licence_is_the_one_that_is_named() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert PROJECT["license"] == "Apache-2.0"
+    assert text.split()[:4] == ["Apache", "License", "Version", "2.0,"] and "END OF TERMS AND CONDITIONS" in text
+
+
+def test_one_version_everywhere() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    latest = re.search(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d$", changelog, re.MULTILINE)
+    cited = re.search(r"^version: (\S+)$", citation, re.MULTILINE)
+    assert latest and cited and latest[1] == cited[1] == PROJECT["version"]
+
+
+def test_every_dependency_is_pinned() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", pin) for pin in pins)
+    assert "torch==2.13.0" in pins
+    extras = [name for names in PROJECT["optional-dependencies"].values() for name in names]
+    needed = {re.split(r"[<>=!~\[; ]", name)[0] for name in [*PROJECT["dependencies"], *extras]}
+    assert needed <= {pin.partition("==")[0] for pin in pins}
+
+
+# --- imports ------------------------------------------------------------------------------------------------
+
+
+def imported(*command: str, cwd: Path) -> set[str]:
+    """Top-level modules that a Python command imports, by Python's own account."""
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", *command], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    lines = [line for line in result.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
+def test_the_grid_library_imports_nothing_heavy() -> None:
+    modules = [f"xling.grid.{path.stem}" for path in (ROOT / "xling" / "grid").glob("[a-z]*.py")]
+    found = imported("-c", f"import {', '.join(modules)}", cwd=ROOT)
+    assert "xling" in found and not found & HEAVY
+
+
+def test_planning_imports_nothing_heavy(tmp_path: Path) -> None:
+    found = imported(str(ROOT / "launch.py"), "sweeps=embedded", "dry_run=true", cwd=tmp_path)
+    assert "hydra" in found and not found & HEAVY
+    assert list(tmp_path.iterdir()) == []
