@@ -120,9 +120,11 @@ def test_holes_say_why(tmp_path):
 def test_languages_without_cells_are_a_note_not_a_hole(tmp_path):
     grid = SyntheticGrid(tmp_path)
     grid.cell("de", "de", [1.0, 0.0])
-    grid.left_out.append({"axes": {"task": "toy", "target_lang": "ar, fr"}, "reason": "task toy has no data in them"})
+    for axis in ("source_lang", "target_lang"):
+        left = {"axes": {"task": "toy", axis: "ar, fr"}, "reason": "task toy has no data in them"}
+        grid.left_out.append(left)
     matrix = reduced(grid.write())
-    assert matrix.left_out == ["target_lang ar, fr: task toy has no data in them"]
+    assert matrix.left_out == ["source_lang, target_lang ar, fr: task toy has no data in them"]
     assert len(matrix.entries()) == 1
 
 
@@ -228,6 +230,16 @@ def test_best_and_ties_and_home(tmp_path):
     assert panel.verdicts[0].startswith("Source against home: 1 of 2 differences are settled")
     assert "worse than home: de from ru" in panel.verdicts[0]
     assert "de: de = en" in panel.verdicts[1]
+
+
+def test_two_sources_that_pick_the_same_are_called_equal(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    for source in ("de", "en"):
+        grid.cell(source, "en", np.arange(20) % 2)
+    panel = only_panel(reduced(grid.write()))
+    assert panel.at()["en", "en"].best and panel.at()["de", "en"].tied
+    assert panel.at()["de", "en"].versus_home.identical
+    assert panel.verdicts[0].endswith("Of the other 1, 1 are exactly equal.")
 
 
 def test_row_and_column_means(tmp_path):

@@ -90,6 +90,7 @@ def test_recorded_responses_show_agreement_first_and_the_floor(tmp_path):
     text = shown(fold_grid(grid.write().store, grid.name), 80)
     assert text.index("Agreement with people") < text.index("Spearman") < text.index("Win rate")
     assert "worst pick" in text and "25.0" in text and "75.0" in text
+    assert text.count("worst pick") == 2  # the table and its note
     assert "is†" in text and "† the encoder was not made for this language" in text
 
 

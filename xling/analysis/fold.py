@@ -98,7 +98,7 @@ class FoldedColumn:
     versus: dict[tuple[int, int], Difference]  # (entry, reference) -> entry minus reference
     accuracy: list[Accuracy | None]
     baseline: Baseline | None
-    unknown_languages: list[str]  # those that a panel's encoder does not know
+    unknown_languages: dict[PanelKey, list[str]]  # those that a panel's encoder does not know
 
 
 def fold_column(column: Column, clusters: dict[Seeds, Clusters], results: Results) -> FoldedColumn:
@@ -134,7 +134,7 @@ def fold_column(column: Column, clusters: dict[Seeds, Clusters], results: Result
         _versus(groups, taken),
         measured,
         baseline,
-        unknown_languages(column, scored, results),
+        {key: unknown_languages(column, members, results) for key, members in groups.panels.items()},
     )
 
 
@@ -197,7 +197,7 @@ def _compare(entries: list[Entry], members: Sequence[int], taken: Sequence[Sampl
         others = [m for _, m in filled if m != home]
         for m, found in zip(others, contrast(taken, others, [home] * len(others)), strict=True):
             entries[m] = replace(entries[m], versus_home=None if found is None else judged(found))
-    best = max(filled, key=lambda pair: (pair[0], -pair[1]))[1]
+    best = max(filled, key=lambda pair: (pair[0], pair[1] == home, -pair[1]))[1]  # home, where it is equal
     entries[best] = replace(entries[best], best=True)
     others = [m for _, m in filled if m != best]
     for m, found in zip(others, contrast(taken, others, [best] * len(others)), strict=True):

@@ -68,6 +68,11 @@ class Difference(Struct, frozen=True):
     more: int | None = None  # prompts or seeds that would settle it; None: settled, or absurdly many
     more_unit: str = "prompts"
 
+    @property
+    def identical(self) -> bool:
+        """Equal in every resample: no number of prompts would tell the two apart."""
+        return self.estimate.value == 0 and self.estimate.se == 0
+
 
 @dataclass(frozen=True, slots=True)
 class Clusters:

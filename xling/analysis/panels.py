@@ -114,7 +114,7 @@ class _PanelDraft:
                 self.bands.append(column.bands[number])
             for reference in column.groups.references:
                 self._add_versus(key, column, number, reference)
-        self.unknown.update(column.unknown_languages)
+        self.unknown.update(column.unknown_languages[key])
         everywhere, abroad = column.means[key]
         if everywhere is not None:
             self.column_means[column.target] = everywhere

@@ -139,13 +139,14 @@ def _is_cell(left: LeftOut) -> bool:
 
 
 def left_out_notes(plan: Plan) -> list[str]:
-    """`source_lang ar, fr: task x has no data in them`, for values of axes that a glob matched in vain."""
-    notes = []
+    """`source_lang, target_lang ar, fr: task x has no data in them`, for what a glob matched in vain."""
+    axes_of: dict[tuple[str, str], list[str]] = {}
     for left in plan.left_out:
         if not _is_cell(left):
-            named = [(axis, value) for axis, value in left.axes.items() if axis != "task"]
-            notes.append(f"{', '.join(f'{axis} {value}' for axis, value in named)}: {left.reason}")
-    return sorted(notes)
+            for axis, value in left.axes.items():
+                if axis != "task":
+                    axes_of.setdefault((str(value), left.reason), []).append(axis)
+    return sorted(f"{', '.join(axes)} {values}: {reason}" for (values, reason), axes in axes_of.items())
 
 
 def axes_text(axes: dict[str, AxisValue]) -> dict[str, str]:

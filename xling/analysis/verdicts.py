@@ -163,13 +163,16 @@ def _what_settles(unsettled: Sequence[Difference]) -> str:
     """How many more prompts (or seeds) the unsettled differences need, if they are as large as they look."""
     unit = unsettled[0].more_unit
     needs = sorted(difference.more for difference in unsettled if difference.more is not None)
-    absurd = len(unsettled) - len(needs)
+    identical = sum(difference.identical for difference in unsettled)
+    absurd = len(unsettled) - len(needs) - identical
     limit = MOST_PROMPTS if unit == "prompts" else MOST_SEEDS
-    most = f"more than {limit:,} more {unit}"
-    if not needs:
-        return f"The other {len(unsettled)} would need {most} a target"
-    span = f"{needs[0]:,}" if needs[0] == needs[-1] else f"{needs[0]:,} to {needs[-1]:,}"
-    text = f"If the others are as large as they look, {span} more {unit} a target would settle them"
-    if len(needs) > 1:
-        text += f" (median {int(median(needs)):,})"
-    return text + (f"; {absurd} would need {most}" if absurd else "")
+    parts = []
+    if needs:
+        span = f"{needs[0]:,}" if needs[0] == needs[-1] else f"{needs[0]:,} to {needs[-1]:,}"
+        middle = f" (median {int(median(needs)):,})" if len(needs) > 1 else ""
+        parts.append(f"{len(needs)} would settle with {span} more {unit} a target{middle}, if as large as they look")
+    if absurd:
+        parts.append(f"{absurd} would need more than {limit:,} more {unit} a target")
+    if identical:
+        parts.append(f"{identical} are exactly equal")
+    return f"Of the other {len(unsettled)}, " + ", ".join(parts)

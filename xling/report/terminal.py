@@ -33,8 +33,9 @@ def print_matrix(matrix: Matrix, console: Console | None = None, full: bool = Fa
         Text(f"{HOME} home  {BEST} best source of its column  {TIED} tied with it  {SETTLED} settled", style="dim")
     )
     for block in matrix.blocks:
+        seen: list[Table] = []
         for panel in block.panels:
-            _print_panel(block, panel, console, full)
+            seen += _print_panel(block, panel, console, full, seen)
         if not block.panels:
             console.print("No cell with a source language: only references were asked for.")
     for note in matrix.left_out:
@@ -46,13 +47,15 @@ def print_matrix(matrix: Matrix, console: Console | None = None, full: bool = Fa
         )
 
 
-def _print_panel(block: Block, panel: Panel, console: Console, full: bool) -> None:
+def _print_panel(block: Block, panel: Panel, console: Console, full: bool, seen: list[Table]) -> list[Table]:
+    """Print the tables that are not the same as those of another panel of the block, and return them."""
     console.print()
     console.print(Rule(Text(panel_title(panel)), align="left", style="dim"))
-    for table in panel_tables(block, panel):
-        if full or not table.detail:
-            _print_table(table, console)
+    tables = [table for table in panel_tables(block, panel) if (full or not table.detail) and table not in seen]
+    for table in tables:
+        _print_table(table, console)
     _print_sentences(panel, console)
+    return tables
 
 
 def _print_sentences(panel: Panel, console: Console) -> None:

@@ -22,6 +22,8 @@ def needed(difference: Difference) -> str:
     """What would settle a difference, in a word."""
     if difference.settled:
         return "settled"
+    if difference.identical:
+        return "identical"
     if difference.more is None:
         return "> 100,000 prompts" if difference.more_unit == "prompts" else "> 1,000 seeds"
     return f"+{difference.more:,} {difference.more_unit}"
