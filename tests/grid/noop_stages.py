@@ -47,6 +47,8 @@ def misbehave(action: str, context: Context) -> None:
         os.kill(os.getpid(), getattr(signal, value))
     elif word == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif word == "hang":
+        time.sleep(float(value))
     elif word == "sleep":
         nap(float(value), context)
     elif word == "print":
@@ -104,8 +106,8 @@ def grid(sources: Sequence[str], targets: Sequence[str], **special: Mapping[str,
 def fold(root: Path) -> str:
     """One hash over all results: names and bytes, without the markers."""
     digest = hashlib.sha256()
-    for path in sorted((root / "stages").glob("*/*/**/*")):
-        relative = path.relative_to(root)
-        if path.is_file() and path.name != "done.json" and len(relative.parts[2]) == 64:
-            digest.update(f"{relative}\n".encode() + path.read_bytes())
+    for folder in sorted((root / "stages").glob("*/" + "[0-9a-f]" * 64)):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.name != "done.json":
+                digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return digest.hexdigest()

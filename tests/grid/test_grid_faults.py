@@ -44,7 +44,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
 
 
 def claims(root: Path) -> list[claim.Claim]:
-    found = (claim.read(str(path)) for path in root.glob("stages/*/*.claim"))
+    found = (claim.read(str(path)) for path in root.glob("**/stages/*/*.claim"))
     return [one for one in found if one is not None]
 
 
@@ -77,6 +77,7 @@ def test_killed_at_random_moments_and_run_again_gives_the_same_bytes(
                 process.wait(moments.uniform(0.2, 0.8))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
+                wait_for(lambda: not any(claim.is_alive(held.by) for held in claims(tmp_path)))
                 kills += 1
         out, error = process.communicate()
         if process.returncode != -signal.SIGKILL:
@@ -88,7 +89,7 @@ def test_killed_at_random_moments_and_run_again_gives_the_same_bytes(
 
 
 def test_workers_die_with_the_process_that_started_them(tmp_path: Path) -> None:
-    process = launch(tmp_path, base={"do": "sleep 30"})
+    process = launch(tmp_path, base={"do": "hang 600"})
     (held,) = wait_for(lambda: claims(tmp_path))
     assert claim.holder(str(next(tmp_path.glob("stages/*/*.claim")))) is not None
     process.kill()

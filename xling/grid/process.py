@@ -22,7 +22,7 @@ def environment(threads: int) -> dict[str, str]:
     count = str(threads)
     libraries = ("OMP_NUM", "MKL_NUM", "OPENBLAS_NUM", "NUMEXPR_NUM", "RAYON_NUM", "VECLIB_MAXIMUM")
     fixed = {f"{name}_THREADS": count for name in libraries}
-    path = os.pathsep.join(folder for folder in sys.path if folder)
+    path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     return {
         **os.environ,
         **fixed,
