@@ -1,4 +1,4 @@
-"""Sampling: the right distribution, reproducible to the bit, one stream a prompt, the same as transformers when greedy."""
+"""Sampling: the right distribution, the same bits again, one stream a prompt, and greedy as transformers has it."""
 
 from typing import Any
 

@@ -5,19 +5,21 @@ killed stage go on where it was (weights, optimizer, schedule, data order and ra
 """
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from xling.config import Training
 from xling.errors import StageError
 
 Batch = dict[str, Tensor]
+
+CHECKPOINT = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")  # in the order of writing
 
 
 class _Fit(Trainer):
@@ -34,9 +36,8 @@ class _Fit(Trainer):
     ) -> Any:
         loss = self._loss(model, inputs)
         if not torch.isfinite(loss):
-            raise StageError(
-                f"The training loss became {float(loss)} at step {self.state.global_step}. Lower the learning rate."
-            )
+            value, step = float(loss.detach()), self.state.global_step
+            raise StageError(f"The training loss became {value} at step {step}. Lower the learning rate.")
         return (loss, {}) if return_outputs else loss
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
@@ -48,6 +49,16 @@ class _Fit(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def go_on(self, checkpoint: Path | None) -> None:
+        """Train from a checkpoint on; one of the last step is not trained any further."""
+        if checkpoint is not None:
+            state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+            if state.global_step >= self.args.max_steps:
+                self.state = state
+                self._load_best_model()
+                return
+        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
 
 class _Report(TrainerCallback):
@@ -79,6 +90,11 @@ def fit(
     """
     if training.steps == 0:
         return []
+    if len(rows) < training.batch_size:
+        raise StageError(
+            f"There are {len(rows)} training examples and a batch has {training.batch_size}. "
+            "Lower batch_size or raise the number of examples."
+        )
     arguments = TrainingArguments(
         output_dir=str(scratch),
         max_steps=training.steps,
@@ -94,7 +110,7 @@ def fit(
         load_best_model_at_end=True,
         metric_for_best_model="eval_metric",
         greater_is_better=greater_is_better,
-        logging_steps=max(1, training.eval_every // 5),
+        logging_steps=_divisor(training.eval_every, training.eval_every // 5),
         use_cpu=not torch.cuda.is_available(),
         bf16=False,
         seed=seed,
@@ -114,8 +130,33 @@ def fit(
         metric=metric,
         callbacks=[_Report(progress)],
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(scratch)) if scratch.exists() else None)
+    trainer.go_on(_last_checkpoint(scratch))
     return _curve(trainer.state.log_history)
+
+
+def _divisor(number: int, limit: int) -> int:
+    """The largest divisor up to `limit`: no logged mean loss spans a checkpoint, where a resumed run starts anew."""
+    return next(k for k in range(max(1, limit), 0, -1) if number % k == 0)
+
+
+def _last_checkpoint(scratch: Path) -> Path | None:
+    """The newest whole checkpoint; those that a kill left half written or half deleted are removed."""
+    found = sorted(scratch.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    whole = [path for path in found if _is_whole(path)]
+    for path in set(found) - set(whole):
+        shutil.rmtree(path)
+    return whole[0] if whole else None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """The Trainer writes the weights first and its state last; files go in any order."""
+    if not all((checkpoint / name).exists() for name in CHECKPOINT) or not any(checkpoint.glob("*.safetensors")):
+        return False
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True
 
 
 def _curve(history: list[dict[str, float]]) -> list[dict[str, float]]:

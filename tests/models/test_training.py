@@ -1,0 +1,250 @@
+"""The training loop on a toy: it learns, keeps the best checkpoint, and goes on after a kill as if nothing had been."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from torch import Tensor, nn
+
+from xling.config import Training
+from xling.errors import StageError
+from xling.models.training import fit, write_curve
+
+TRUE = torch.tensor([1.0, -2.0, 0.5, 3.0])
+BUDGET = Training(steps=12, batch_size=4, learning_rate=0.05, warmup_steps=2, eval_every=4, weight_decay=0.1)
+Row = tuple[list[float], float]
+
+
+def rows(count: int = 32) -> list[Row]:
+    points = torch.randn(count, 4, generator=torch.Generator().manual_seed(0))
+    return [(x.tolist(), float(x @ TRUE)) for x in points]
+
+
+def collate(batch: list[Row]) -> dict[str, Tensor]:
+    return {"x": torch.tensor([x for x, _ in batch]), "y": torch.tensor([y for _, y in batch])}
+
+
+class Toy(nn.Module):
+    """A regression whose dropout makes the random state part of the result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.layers = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1), nn.Linear(8, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layers(x)[:, 0]
+        return out
+
+
+def squared(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    return ((model(batch["x"]) - batch["y"]) ** 2).mean()
+
+
+def held_out(model: Any) -> float:
+    with torch.inference_mode():
+        return float(squared(model, collate(rows(64)[32:])))
+
+
+def train(
+    scratch: Path,
+    budget: Training = BUDGET,
+    seed: int = 7,
+    metric: Callable[[Any], float] = held_out,
+    greater: bool = False,
+    loss: Callable[[Any, dict[str, Tensor]], Tensor] = squared,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    data: list[Row] | None = None,
+) -> tuple[Toy, list[dict[str, float]]]:
+    model = Toy()
+    curve = fit(model, data or rows(), collate, loss, metric, greater, budget, seed, scratch, progress)
+    return model, curve
+
+
+def weights(model: nn.Module) -> list[list[float]]:
+    return [p.detach().flatten().tolist() for p in model.parameters()]
+
+
+def longer(**changed: Any) -> Training:
+    return msgspec.structs.replace(BUDGET, **changed)
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside: nothing catches it."""
+
+
+def killed_at(step: int) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        if done == step:
+            raise Killed
+
+    return progress
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    before = held_out(Toy().eval())
+    model, curve = train(tmp_path, longer(steps=200, eval_every=50))
+    losses = [row["loss"] for row in curve if "loss" in row]
+    assert losses[-1] < 0.2 * losses[0]
+    assert held_out(model.eval()) < 0.1 * before
+
+
+@pytest.mark.parametrize("best_step", [4, 8, 12])
+@pytest.mark.parametrize("greater", [True, False])
+def test_the_best_checkpoint_is_what_is_left(tmp_path: Path, best_step: int, greater: bool) -> None:
+    seen: dict[int, list[list[float]]] = {}
+
+    def metric(model: Any) -> float:
+        step = 4 * (len(seen) + 1)
+        seen[step] = weights(model)
+        return float(step == best_step) * (1 if greater else -1)
+
+    model, curve = train(tmp_path, metric=metric, greater=greater)
+    assert weights(model) == seen[best_step]
+    assert sum(weights(model) == other for other in seen.values()) == 1
+    assert [row["step"] for row in curve if "metric" in row] == [4, 8, 12]
+
+
+def test_the_first_of_equally_good_checkpoints_is_kept(tmp_path: Path) -> None:
+    seen: list[list[list[float]]] = []
+    model, _ = train(tmp_path, metric=lambda m: seen.append(weights(m)) or 1.0)  # type: ignore[func-returns-value]
+    assert weights(model) == seen[0]
+
+
+def test_a_last_step_that_is_no_multiple_is_evaluated_too(tmp_path: Path) -> None:
+    _, curve = train(tmp_path, longer(steps=10))
+    assert [row["step"] for row in curve if "metric" in row] == [4, 8, 10]
+
+
+def test_fewer_steps_than_the_first_evaluation(tmp_path: Path) -> None:
+    model, curve = train(tmp_path, longer(steps=3, eval_every=50))
+    assert [row["step"] for row in curve if "metric" in row] == [3]
+    assert weights(model) != weights(Toy())
+
+
+def test_the_model_is_evaluated_without_dropout(tmp_path: Path) -> None:
+    modes: list[bool] = []
+    train(tmp_path, metric=lambda model: float(modes.append(model.training) is None))  # type: ignore[func-returns-value]
+    assert modes == [False] * 3
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_one_others(tmp_path: Path) -> None:
+    one, curve = train(tmp_path / "a")
+    two, same = train(tmp_path / "b")
+    other, _ = train(tmp_path / "c", seed=8)
+    assert weights(one) == weights(two) != weights(other)
+    assert curve == same
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 8, 11, 12])
+def test_after_a_kill_the_result_is_the_same(tmp_path: Path, step: int) -> None:
+    """Before the first checkpoint, at one (the report comes before it is written), and between two."""
+    undisturbed, curve = train(tmp_path / "undisturbed")
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", progress=killed_at(step))
+    seen: list[int] = []
+    resumed, again = train(tmp_path / "killed", progress=lambda done, total: seen.append(done))
+    assert seen == list(range(4 * ((step - 1) // 4) + 1, 13))
+    assert weights(resumed) == weights(undisturbed)
+    assert again == curve
+
+
+@pytest.mark.parametrize(
+    ("steps", "eval_every"),
+    [(12, 4), (11, 4), (13, 11), (30, 12)],
+    ids=["whole epochs", "in an epoch", "uneven logging", "uneven logging, longer"],
+)
+def test_a_kill_after_the_last_step_changes_nothing(tmp_path: Path, steps: int, eval_every: int) -> None:
+    """The stage goes on after training (it saves, reloads, scores) and can be killed then, too."""
+    budget = longer(steps=steps, eval_every=eval_every)
+    first, curve = train(tmp_path, budget)
+    second, again = train(tmp_path, budget)
+    assert weights(second) == weights(first)
+    assert again == curve
+
+
+def test_logged_losses_do_not_depend_on_a_kill(tmp_path: Path) -> None:
+    """11 is no multiple of the steps between two logged losses."""
+    budget = longer(steps=22, eval_every=11)
+    _, curve = train(tmp_path / "undisturbed", budget)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", budget, progress=killed_at(12))
+    assert train(tmp_path / "killed", budget)[1] == curve
+
+
+@pytest.mark.parametrize("lost", ["trainer_state.json", "optimizer.pt", "rng_state.pth", "model.safetensors"])
+def test_a_checkpoint_that_was_being_written_is_not_used(tmp_path: Path, lost: str) -> None:
+    undisturbed, curve = train(tmp_path / "undisturbed")
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", progress=killed_at(10))
+    (tmp_path / "killed" / "checkpoint-8" / lost).unlink()
+    resumed, again = train(tmp_path / "killed")
+    assert weights(resumed) == weights(undisturbed)
+    assert again == curve
+
+
+def test_a_cut_state_file_is_not_used(tmp_path: Path) -> None:
+    undisturbed, _ = train(tmp_path / "undisturbed")
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", progress=killed_at(10))
+    state = tmp_path / "killed" / "checkpoint-8" / "trainer_state.json"
+    state.write_text(state.read_text()[:100])
+    resumed, _ = train(tmp_path / "killed")
+    assert weights(resumed) == weights(undisturbed)
+
+
+def test_an_only_checkpoint_that_was_being_written_means_a_fresh_start(tmp_path: Path) -> None:
+    undisturbed, _ = train(tmp_path / "undisturbed")
+    (tmp_path / "killed" / "checkpoint-4").mkdir(parents=True)
+    resumed, _ = train(tmp_path / "killed")
+    assert weights(resumed) == weights(undisturbed)
+
+
+def test_scratch_need_not_exist(tmp_path: Path) -> None:
+    train(tmp_path / "a" / "b")
+
+
+def test_nan_is_an_error_that_names_the_step(tmp_path: Path) -> None:
+    def diverging(model: Any, batch: dict[str, Tensor]) -> Tensor:
+        diverging.calls += 1  # type: ignore[attr-defined]
+        return squared(model, batch) * (float("nan") if diverging.calls > 5 else 1.0)  # type: ignore[attr-defined]
+
+    diverging.calls = 0  # type: ignore[attr-defined]
+    with pytest.raises(StageError, match=r"became nan at step 5\. Lower the learning rate"):
+        train(tmp_path, loss=diverging)
+
+
+def test_no_steps_leave_the_model_as_it_was(tmp_path: Path) -> None:
+    model, curve = train(tmp_path / "scratch", longer(steps=0))
+    assert weights(model) == weights(Toy()) and curve == []
+
+
+def test_fewer_examples_than_a_batch_is_an_error(tmp_path: Path) -> None:
+    """The Trainer would give back the model untrained."""
+    with pytest.raises(StageError, match=r"There are 5 training examples and a batch has 32\."):
+        train(tmp_path, longer(batch_size=32), data=rows(5))
+
+
+def test_progress_counts_to_the_end(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    train(tmp_path, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(step, 12) for step in range(1, 13)]
+
+
+def test_the_curve_has_no_clocks(tmp_path: Path) -> None:
+    _, curve = train(tmp_path / "scratch")
+    assert {name for row in curve for name in row} == {"step", "loss", "metric", "learning_rate", "grad_norm"}
+    write_curve(tmp_path, curve)
+    assert [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()] == curve
+
+
+def test_checkpoints_lie_in_scratch_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(tmp_path / "scratch")
+    shutil.rmtree(tmp_path / "scratch")
+    assert list(tmp_path.iterdir()) == []
