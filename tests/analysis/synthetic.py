@@ -131,19 +131,19 @@ class SyntheticGrid:
         """A cell whose score needs no reward model, as the grid names it: with a source that plays no part."""
         return self.cell(source, target, wins, trained=False, **kwargs)
 
-    def publish(self, stage: Stage, files: Mapping[str, Any]) -> None:
+    def publish(self, stage: Stage, files: Mapping[str, Any], device: str = "cpu") -> None:
         """A finished result; arrays become .npy, the rest JSON."""
         if stage.key in self._published:
             return
         self._published.add(stage.key)
         with patch("os.fsync"):  # a test's results need not survive a power cut
-            self._publish(stage, files)
+            self._publish(stage, files, device)
 
-    def _publish(self, stage: Stage, files: Mapping[str, Any]) -> None:
+    def _publish(self, stage: Stage, files: Mapping[str, Any], device: str) -> None:
         folder = self.store.begin(stage.kind, stage.key, this_process())
         for name, content in files.items():
             (folder / name).write_bytes(_encode(content))
-        run = Run(1.0, 1.0, "2026-01-01T00:00:00+00:00", 1, this_process(), 1, "cpu", "abc", {})
+        run = Run(1.0, 1.0, "2026-01-01T00:00:00+00:00", 1, this_process(), 1, device, "abc", {})
         self.store.publish(Sheet.of(stage), stage.key, folder, run)
 
     def fail(self, stage: Stage, last: str = "ValueError: loss is nan") -> None:

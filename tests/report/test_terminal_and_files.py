@@ -114,6 +114,16 @@ def test_the_same_matrix_gives_the_same_picture(matrix):
     assert len(colours) > 50
 
 
+def test_a_mix_of_devices_is_said(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    stages = grid.cell("de", "de", [1.0, 0.0])
+    assert "made with different" not in shown(fold_grid(grid.write().store, grid.name), 80)
+    grid.publish(stages["sft"], {"weights.bin": b"0"}, device="NVIDIA H200")
+    matrix = fold_grid(grid.store, grid.name)
+    assert "made with different devices: NVIDIA H200, cpu." in shown(matrix, 200)
+    assert "made with different devices" in markdown(matrix)
+
+
 def test_references_alone_are_no_matrix_but_no_error(tmp_path):
     grid = SyntheticGrid(tmp_path)
     grid.cell("-", "de", [1.0, 0.0], rm_backbone="random")

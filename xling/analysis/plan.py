@@ -1,6 +1,6 @@
 """What a grid asked for and what stands in the store: plan.json folded over seeds, holes with a reason."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,10 +180,12 @@ class Results:
         """The folder of a finished result, its hashes checked; StoreError (Damaged) otherwise."""
         return self._store.load(ref.kind, ref.key)
 
-    def run(self, ref: Ref) -> Run | None:
-        """How a finished result came about."""
-        done = self._status(ref.kind, ref.key).done
-        return None if done is None else done.run
+    def runs(self) -> Iterator[Run]:
+        """How each finished result of the grid came about."""
+        for stage in self._stages:
+            status = self._status(stage.kind, stage.key)
+            if status.state == "done" and status.done is not None:
+                yield status.done.run
 
     def outcome(self, judge: Ref) -> tuple[str, str]:
         """(status, reason) of a cell; what stands in the way is the first of its ancestors that failed."""

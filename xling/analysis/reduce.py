@@ -3,7 +3,6 @@
 matrix = reduce_grid(Path("outputs"), "embedded")  # writes matrix.csv, .json, .md and .png beside plan.json
 """
 
-from collections import Counter
 from pathlib import Path
 
 from xling.analysis.matrix import Block, Matrix
@@ -53,16 +52,14 @@ def _interval_note(blocks: list[Block], planned: list[PlannedEntry]) -> str:
 
 
 def _provenance(plan: Plan, results: Results, entries: list[PlannedEntry]) -> dict[str, str | list[str] | int | None]:
-    """What was asked for, with which code, and whether one grid mixes several."""
-    finished = [cell.judge for entry in entries for cell in entry.cells if cell.status == "done"]
-    runs = [run for ref in finished if (run := results.run(ref)) is not None]
-    made_by = Counter(run.git or "unknown" for run in runs)
+    """What was asked for, and with which code, devices and threads the results were made: a mix has to be said."""
+    runs = list(results.runs())
     return {
         "command": plan.command,
         "git": plan.git,
         "cells": len(plan.cells),
-        "cells_done": len(finished),
-        "results_git": sorted(made_by),
+        "cells_done": sum(cell.status == "done" for entry in entries for cell in entry.cells),
+        "code": sorted({run.git or "unknown" for run in runs}),
         "devices": sorted({run.device for run in runs}),
         "threads": sorted({str(run.threads) for run in runs}),
     }

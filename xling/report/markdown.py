@@ -2,7 +2,7 @@
 
 from xling.analysis.matrix import Block, Matrix, Panel
 from xling.report.tables import BEST, HOME, TIED, Cell, Table, panel_tables
-from xling.report.text import count_text, needed, panel_title, task_names
+from xling.report.text import count_text, mixes, needed, panel_title, task_names
 
 
 def markdown(matrix: Matrix) -> str:
@@ -11,8 +11,9 @@ def markdown(matrix: Matrix) -> str:
     marks = f"{HOME} home, {BEST} best source of its column, {TIED} tied with it"
     lines += [f"Task: {task_names(matrix)}. {marks}."]
     lines += [f"{matrix.interval_note}. Made by `xling reduce {matrix.name}`.", ""]
-    lines += [f"- left out: {_escape(note)}" for note in matrix.left_out]
-    lines += [""] if matrix.left_out else []
+    notes = [*mixes(matrix), *(f"left out: {note}" for note in matrix.left_out)]
+    lines += [f"- {_escape(note)}" for note in notes]
+    lines += [""] if notes else []
     for block in matrix.blocks:
         for panel in block.panels:
             lines += _panel(block, panel)

@@ -315,23 +315,16 @@ def _by_entry(title: str, panel: Panel, controls: Sequence[Control], cell: Calla
 # --- language and curve -----------------------------------------------------------------------------------
 
 
-def share_table(panel: Panel) -> Table | None:
+def share_table(panel: Panel) -> Table:
     """Share of chosen responses in the target language, and their length in tokens."""
-    cells = panel.at()
-    if not any(entry.share_in_language for entry in panel.entries):
-        return None
-    rows = []
-    for source in panel.sources:
-        row = []
-        for target in panel.targets:
-            entry = cells.get((source, target))
-            share = entry.share_in_language if entry else None
-            length = entry.length if entry else None
-            tokens = "" if length is None else f"{length:.1f} tok"
-            row.append(Cell(f"{share.value:.1f}", tokens, home=source == target) if share else Cell())
-        rows.append((source, row))
     title = "Responses in the target language, %, and their length"
-    return Table(title, "source", list(panel.targets), rows, detail=True)
+    return replace(_by_entry(title, panel, [], _share_cell), detail=True)
+
+
+def _share_cell(entry: Entry) -> Cell:
+    share, length = entry.share_in_language, entry.length
+    tokens = "" if length is None else f"{length:.1f} tok"
+    return Cell() if share is None else Cell(f"{share.value:.1f}", tokens, home=entry.home)
 
 
 def curve_table(panel: Panel) -> Table | None:

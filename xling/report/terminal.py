@@ -15,7 +15,7 @@ from rich.text import Text
 
 from xling.analysis.matrix import Block, Matrix, Panel
 from xling.report.tables import BEST, HOME, SETTLED, TIED, Cell, Table, panel_tables
-from xling.report.text import count_text, panel_title, task_names
+from xling.report.text import count_text, mixes, panel_title, task_names
 
 MOST_COLUMNS = 24  # beyond this a table is no longer read; the files have it
 _GAP = 2  # spaces between columns
@@ -38,6 +38,8 @@ def print_matrix(matrix: Matrix, console: Console | None = None, full: bool = Fa
             seen += _print_panel(block, panel, console, full, seen)
         if not block.panels:
             console.print("No cell with a source language: only references were asked for.")
+    for mix in mixes(matrix):
+        console.print(Text(mix, style="dim"))
     for note in matrix.left_out:
         console.print(Text(f"Left out: {note}", style="dim"))
     if not full:

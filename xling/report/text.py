@@ -49,6 +49,17 @@ def task_names(matrix: Matrix) -> str:
     return ", ".join(sorted({block.axes["task"] for block in matrix.blocks}))
 
 
+def mixes(matrix: Matrix) -> list[str]:
+    """What differs between the results of one grid and may decide bits: code, devices, threads."""
+    found = []
+    for what in ("code", "devices", "threads"):
+        values = matrix.provenance.get(what)
+        if isinstance(values, list) and len(values) > 1:
+            short = [value[:9] if what == "code" else value for value in values]
+            found.append(f"Results of this grid were made with different {what}: {', '.join(short)}.")
+    return found
+
+
 def hole_marks(panel: Panel) -> dict[str, int]:
     """A number for each different reason of a panel's holes and partial entries, in reading order."""
     marks: dict[str, int] = {}
