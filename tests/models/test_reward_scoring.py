@@ -12,25 +12,7 @@ from xling.models.reward import RewardModel, RewardNet, load_reward, log_likelih
 from xling.models.text import prompt_ids, response_ids
 
 DRAW = random.Random(0)
-WORDS = [
-    "flood",
-    "Chile",
-    "März",
-    "130",
-    "Häuser",
-    "наводнение",
-    "lễ",
-    "hội",
-    "ở",
-    "Cuba",
-    "sel",
-    "oldu",
-    "ngôi",
-    "nhà",
-    "ein",
-    "Festival",
-    "🙂",
-]
+WORDS = ["flood", "Chile", "März", "130", "Häuser", "наводнение", "lễ", "hội", "ở", "Cuba", "sel", "ngôi", "nhà", "🙂"]
 
 
 def text(words: int) -> str:

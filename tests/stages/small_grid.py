@@ -1,0 +1,109 @@
+"""A grid small enough for tests: real stages, tiny sizes; and a runner that makes each stage once."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from xling.config import (
+    BestOfN,
+    Experiment,
+    Judge,
+    Language,
+    LanguageModel,
+    MicroSummarization,
+    RewardModel,
+    SameAsPolicy,
+    Training,
+)
+from xling.grid.stage import Context, Stage
+from xling.stages import KINDS
+from xling.stages.dag import judge_stage
+from xling.tasks.micro.words import LANGUAGES
+
+BUDGET = Training(steps=6, batch_size=8, learning_rate=1e-2, warmup_steps=1, eval_every=3)
+TASK = MicroSummarization(languages=LANGUAGES, demonstrations=40, ratings=40, pairs=40, validation=16, test_prompts=12)
+N, M, NEW_TOKENS = 4, 2, 10
+
+
+def languages(*codes: str) -> tuple[Language, ...]:
+    return tuple(Language(code, code, code, "Latn") for code in codes)
+
+
+def experiment(checkpoint: Path, source: str = "en", target: str = "tr", **changed: Any) -> Experiment:
+    """One cell; `source` may be pooled ("de+en"); `judge` and `n` for short, other settings by their name."""
+    judge, n = changed.pop("judge", "gold"), changed.pop("n", None)
+    rm: RewardModel = changed.pop("rm", SameAsPolicy(training=BUDGET))
+    asked = Experiment(
+        task=TASK,
+        source_langs=languages(*source.split("+")),
+        target_lang=languages(target)[0],
+        policy=LanguageModel(str(checkpoint), n=N, baseline_samples=M, max_new_tokens=NEW_TOKENS, sampling_chunk=8),
+        sft=BUDGET,
+        rm_backbone=rm,
+        optimizer=BestOfN(n),
+        judge=Judge(judge),
+    )
+    return msgspec.structs.replace(asked, **changed)
+
+
+def changed(asked: Experiment, part: str, **values: Any) -> Experiment:
+    """The experiment with settings of one part replaced."""
+    return msgspec.structs.replace(asked, **{part: msgspec.structs.replace(getattr(asked, part), **values)})
+
+
+@dataclass
+class Runner:
+    """Runs a stage after its parents, each once; what a stage gets went through JSON, as in a worker."""
+
+    root: Path
+    ran: list[str] = field(default_factory=list)
+
+    def folder(self, stage: Stage) -> Path:
+        out = self.root / stage.kind / stage.key
+        if not out.exists():
+            parents = {role: self.folder(parent) for role, parent in stage.parents.items()}
+            self.run(stage, parents, out)
+            self.ran.append(stage.label)
+        return out
+
+    def run(
+        self,
+        stage: Stage,
+        parents: Mapping[str, Path],
+        out: Path,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        scratch = self.root / "scratch" / stage.key
+        scratch.mkdir(parents=True, exist_ok=True)
+        spec = json.loads(json.dumps(stage.spec, allow_nan=False))
+        KINDS[stage.kind].run(Context(spec, parents, out, scratch, progress))
+
+    def cell(self, asked: Experiment) -> tuple[Stage, Path]:
+        stage = judge_stage(asked)
+        return stage, self.folder(stage)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def read(path: Path) -> Any:
+    """JSON by the rules of the house: sorted keys, a newline at the end, no NaN."""
+    text = path.read_text(encoding="utf-8")
+    value = json.loads(text, parse_constant=lambda name: f"not JSON: {name}")
+    assert text.endswith("\n") and "not JSON" not in str(value)
+    if isinstance(value, dict):
+        assert list(value) == sorted(value)
+    return value
+
+
+def array(path: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
+    values: np.ndarray[Any, np.dtype[np.float64]] = np.load(path)
+    assert values.dtype == np.float64 and values.ndim == 2
+    return values
