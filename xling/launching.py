@@ -106,7 +106,7 @@ def _fold(plan: Plan, tracking: Mapping[str, Any]) -> None:
     if tracking["mode"] != "off":
         from xling.report.tracking import track_grid
 
-        track_grid(plan.store.root, plan.name, tracking)
+        print(f"xling: {track_grid(plan.store.root, plan.name, tracking).sentence()}", file=sys.stderr)
 
 
 def _tracking(settings: Mapping[str, Any]) -> Mapping[str, Any]:

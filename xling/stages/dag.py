@@ -82,7 +82,7 @@ def control_experiments(
             for k in range(1, SHUFFLES + 1):
                 rm = msgspec.structs.replace(experiment.rm_backbone, permutation=k)
                 shuffled = msgspec.structs.replace(experiment, rm_backbone=rm)
-                variants.append((axes | {"rm_backbone": f"shuffled_{k}"}, shuffled))
+                variants.append((axes | {"rm_backbone": f"shuffled_{k}:{axes['rm_backbone']}"}, shuffled))
         for name in _references(experiment):
             plain = {key: value for key, value in axes.items() if not key.startswith("rm_backbone.")}
             reference = msgspec.structs.replace(experiment, rm_backbone=Untrained(name))  # type: ignore[arg-type]
@@ -133,6 +133,8 @@ def base(checkpoint: str) -> Stage:
     if checkpoint == "pretrain":
         return _stage("base", "base", {"checkpoint": checkpoint, "digest": recipe_digest()}, {})
     folder = BASE_FOLDER if checkpoint == "packaged" else Path(checkpoint)
+    if checkpoint == "packaged" and not (folder / "config.json").exists():
+        raise ConfigError(f"This copy of xling has no micro base in {folder}. Run `make base` to train it (an hour).")
     if not (folder / "config.json").exists():
         raise ConfigError(
             f"policy.checkpoint={checkpoint} is no folder of a model in Hugging Face format (config.json is missing). "

@@ -75,7 +75,8 @@ def best_of_k_curve(reward: Array, wins: Array) -> Array:
     """(prompts, n) expected win of best-of-k for k = 1..n, over all k-subsets of the pool, without sampling.
 
     With the samples sorted by reward, the i-th lowest (i = 1..n) is the best of C(i-1, k-1) of the C(n, k) subsets.
-    Among equal rewards the lower index counts as higher, as in `best`. Prompts with fewer samples keep their last value.
+    Among equal rewards the lower index counts as higher, as in `best`; a prompt with fewer samples keeps its last
+    value.
     """
     out = np.empty(reward.shape)
     for row, (rewards, points) in enumerate(zip(reward, wins, strict=True)):

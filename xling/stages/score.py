@@ -162,7 +162,7 @@ def _held_out_pairs(pairs: Sequence[Pair], score: Scorer) -> dict[str, Any]:
 
 
 def length_rule(ratings: Sequence[Rating]) -> dict[str, Any]:
-    """The length threshold (characters) and direction with the best accuracy on training ratings (paper, section 6.1)."""
+    """Length threshold (characters) and direction with the best accuracy on training ratings (paper, section 6.1)."""
     lengths = np.array([len(r.response) for r in ratings])
     labels = np.array([r.label for r in ratings]) > 0.5
     thresholds = np.unique(lengths)
