@@ -48,7 +48,8 @@ def write_samples(folder: Path, samples: Iterable[Samples]) -> None:
 
 def read_samples(folder: Path) -> list[Samples]:
     """The samples of a pool or baseline folder, in prompt order."""
-    return [msgspec.json.decode(line, type=Samples) for line in (folder / "samples.jsonl").open("rb")]
+    with (folder / "samples.jsonl").open("rb") as file:
+        return [msgspec.json.decode(line, type=Samples) for line in file]
 
 
 def ragged(rows: Sequence[Sequence[float]]) -> Array:
