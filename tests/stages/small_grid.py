@@ -1,8 +1,9 @@
 """A grid small enough for tests: real stages, tiny sizes; and a runner that makes each stage once."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,14 @@ class Runner:
     """Runs a stage after its parents, each once; what a stage gets went through JSON, as in a worker."""
 
     root: Path
-    ran: list[str] = field(default_factory=list)
 
     def folder(self, stage: Stage) -> Path:
         out = self.root / stage.kind / stage.key
         if not out.exists():
             parents = {role: self.folder(parent) for role, parent in stage.parents.items()}
-            self.run(stage, parents, out)
-            self.ran.append(stage.label)
+            unfinished = out.with_name("unfinished")
+            self.run(stage, parents, unfinished)
+            unfinished.rename(out)
         return out
 
     def run(
@@ -78,7 +79,8 @@ class Runner:
         out: Path,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        out.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
         scratch = self.root / "scratch" / stage.key
         scratch.mkdir(parents=True, exist_ok=True)
         spec = json.loads(json.dumps(stage.spec, allow_nan=False))

@@ -107,7 +107,7 @@ def test_a_6x6_grid_with_controls(no_model: Path) -> None:
 def test_controls_are_told_by_their_axes(no_model: Path) -> None:
     cells = cells_from(grid(no_model, ("de", "tr")), controls=True)[4:]
     axes = Counter((cell.axes["rm_backbone"], cell.axes["source_lang"]) for cell in cells)
-    shuffled = {(f"shuffled_{k}", source): 2 for k in range(1, SHUFFLES + 1) for source in ("de", "tr")}
+    shuffled = {(f"shuffled_{k}:same_as_policy", source): 2 for k in range(1, SHUFFLES + 1) for source in ("de", "tr")}
     assert axes == shuffled | {(name, "-"): 2 for name in SOURCELESS}
 
 
@@ -352,7 +352,13 @@ def test_controls_of_recorded_systems(recorded: Files) -> None:
         )
     ]
     names = [cell.axes["rm_backbone"] for cell in cells_from(asked, controls=True)]
-    assert names == ["bag_of_words", *(f"shuffled_{k}" for k in range(1, SHUFFLES + 1)), "random", "length", "human"]
+    assert names == [
+        "bag_of_words",
+        *(f"shuffled_{k}:bag_of_words" for k in range(1, SHUFFLES + 1)),
+        "random",
+        "length",
+        "human",
+    ]
 
 
 def test_languages_of_the_task_are_in_no_key(recorded: Files) -> None:
