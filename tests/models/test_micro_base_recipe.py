@@ -1,0 +1,144 @@
+"""The recipe that makes the base: tokenizer, packing, loss, pretraining; and the record that goes with the weights."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+
+from xling.models import pretrain as pretraining
+from xling.models.load import load_policy
+from xling.models.micro import (
+    build_model,
+    encode_text,
+    learning_rate_scale,
+    newline_id,
+    packed_batches,
+    packed_loss,
+    train_tokenizer,
+)
+from xling.models.pretrain import endless, held_out_loss, make_base
+from xling.models.recipe import Recipe, corpus_digest, folder_digest, recipe_digest
+from xling.stages.files import read_json
+from xling.tasks.micro.corpus import pretraining_texts
+
+SMALL = Recipe(
+    vocab_size=600,
+    hidden_size=32,
+    intermediate_size=64,
+    layers=2,
+    heads=2,
+    steps=100,
+    tokens_per_batch=1536,
+    row_length=384,
+)
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return list(pretraining_texts(0, 120))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(texts: list[str]) -> Any:
+    return train_tokenizer(texts, SMALL.vocab_size)
+
+
+@pytest.fixture(scope="module")
+def batch(texts: list[str], tokenizer: Any) -> Any:
+    return next(packed_batches([encode_text(tokenizer, t) for t in texts], newline_id(tokenizer), SMALL))
+
+
+def test_numbers_are_pieces_of_their_own(tokenizer: Any) -> None:
+    for text in ("130 Häuser", "vor 130.", "130-mal", "(130)"):
+        pieces = [tokenizer.decode([i]).strip() for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
+        assert all(not any(c.isdigit() for c in p) or p.isdigit() for p in pieces), pieces
+
+
+def test_special_tokens_have_the_ids_that_the_model_expects(tokenizer: Any) -> None:
+    assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1, 2)
+    config = build_model(SMALL, len(tokenizer)).config
+    assert (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (0, 1, 2)
+
+
+def test_packing_cuts_no_text_and_loses_none(texts: list[str], tokenizer: Any, batch: Any) -> None:
+    ids, positions, owners, _ = batch
+    encoded = {tuple(encode_text(tokenizer, text)) for text in texts}
+    packed = []
+    for row in range(len(ids)):
+        for owner in range(int(owners[row].max()) + 1):
+            here = owners[row] == owner
+            packed.append(tuple(ids[row][here].tolist()))
+            assert positions[row][here].tolist() == list(range(int(here.sum())))
+    assert len(packed) > 4 and set(packed) <= encoded
+    assert len(set(packed)) == len(packed)
+
+
+def test_the_packed_loss_is_that_of_each_text_by_itself(texts: list[str], tokenizer: Any) -> None:
+    """With all tokens weighing the same, packing changes nothing: no text sees another."""
+    plain = msgspec.structs.replace(SMALL, first_line_weight=1.0)
+    ids, positions, owners, weights = next(
+        packed_batches([encode_text(tokenizer, t) for t in texts], newline_id(tokenizer), plain)
+    )
+    model = build_model(SMALL, len(tokenizer)).eval()
+    torch.manual_seed(0)
+    torch.nn.init.normal_(model.lm_head.weight, std=0.1)
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        packed = float(packed_loss(model, (ids, positions, owners, weights)))
+        for row in range(len(ids)):
+            for owner in range(int(owners[row].max()) + 1):
+                one = ids[row][owners[row] == owner][None]
+                total += float(model(input_ids=one, labels=one).loss) * (one.shape[1] - 1)
+                count += one.shape[1] - 1
+    assert packed == pytest.approx(total / count, abs=1e-4)
+
+
+def test_first_lines_weigh_less(tokenizer: Any, batch: Any) -> None:
+    ids, _, owners, weights = batch
+    newline = newline_id(tokenizer)
+    assert set(weights[owners < 0].tolist()) <= {0.0}
+    assert weights[owners >= 0].unique().tolist() == pytest.approx([SMALL.first_line_weight, 1.0])
+    for row in range(len(ids)):
+        for owner in range(int(owners[row].max()) + 1):
+            here = owners[row] == owner
+            text, weight = ids[row][here].tolist(), weights[row][here].tolist()
+            first = text.index(newline) if newline in text else 0
+            assert weight == pytest.approx([SMALL.first_line_weight] * first + [1.0] * (len(text) - first))
+
+
+def test_the_learning_rate_warms_up_and_ends_near_zero() -> None:
+    scales = [learning_rate_scale(step, 1000) for step in range(1000)]
+    assert scales[0] == 0.01 and scales[99] == scales[600] == 1.0
+    assert 0 < scales[999] < 0.01 and scales[800] == pytest.approx(0.5)
+
+
+def test_training_text_never_repeats() -> None:
+    assert len(set(islice(endless(0), 400))) > 390
+
+
+def test_make_base_writes_weights_that_match_their_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretraining, "TOKENIZER_TEXTS", 200)
+    monkeypatch.setattr(pretraining, "HELD_OUT_TEXTS", 120)
+    steps: list[tuple[int, int]] = []
+    make_base(tmp_path, lambda done, total: steps.append((done, total)), SMALL)
+    record = read_json(tmp_path / "recipe.json")
+    assert record["recipe"] == msgspec.to_builtins(SMALL)
+    assert record["corpus_digest"] == corpus_digest(0)
+    assert steps and steps[-1][1] == SMALL.steps
+    model, tokenizer = load_policy(tmp_path)
+    assert held_out_loss(model, tokenizer, SMALL) == pytest.approx(record["held_out_loss"], abs=1e-3)
+    assert record["held_out_loss"] < torch.tensor(float(len(tokenizer))).log().item() - 0.5
+
+
+def test_digests_tell_recipes_and_folders_apart(tmp_path: Path) -> None:
+    assert recipe_digest(SMALL) != recipe_digest() != recipe_digest(Recipe(seed=1))
+    for name, content in (("a", "x"), ("b", "x"), ("c", "y")):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "sub" / "file").write_text(content)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "file").write_text("x")
+    found = [folder_digest(tmp_path / name) for name in "abcd"]
+    assert found[0] == found[1] and len(set(found)) == 3
