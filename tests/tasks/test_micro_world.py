@@ -137,7 +137,7 @@ def test_pretraining_text_holds_no_fact_of_any_split() -> None:
 
 def test_pretraining_summaries_are_flawless() -> None:
     seen: Counter[str] = Counter()
-    for index, text in enumerate(pretraining_texts(1, 1500)):
+    for index, text in enumerate(pretraining_texts(1, 3000)):
         for lang, cue in frames.CUE.items():
             if f"\n{cue} " in text:
                 summary = text.split(f"\n{cue} ")[1]

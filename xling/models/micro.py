@@ -3,8 +3,9 @@
     make base        # the recipe below, ~1 CPU-hour; writes xling/models/micro_base/
 
 Llama architecture (rotary positions, RMSNorm, SwiGLU) in Hugging Face format, so that the rest of the program
-loads it like any other causal LM. What made it learn to copy facts at this size: embeddings of unit scale,
-untied from the output, and residual branches that start at zero.
+loads it like any other causal LM. What made it learn to tie values to their facts at this size: embeddings of unit
+scale with the output started as their copy, mimetic attention, text that restates a document in another order, and
+a loss that hardly counts what is said for the first time.
 """
 
 import bisect
@@ -19,6 +20,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from xling.models.recipe import Recipe
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+OUTPUT_SCALE = 0.1  # the output starts as the embedding scaled down: what is attended to is what is said
 POOL = 400  # texts waiting to be packed
 
 
@@ -73,15 +76,28 @@ def build_model(recipe: Recipe, vocab_size: int) -> LlamaForCausalLM:
         )
     )
     torch.nn.init.normal_(model.model.embed_tokens.weight, std=1.0)
-    torch.nn.init.zeros_(model.lm_head.weight)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(OUTPUT_SCALE * model.model.embed_tokens.weight)
     for layer in model.model.layers:
-        torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+        _mimetic(layer.self_attn, recipe.hidden_size)
         torch.nn.init.zeros_(layer.mlp.down_proj.weight)
     return model
 
 
-def packed_batches(ids: Iterable[list[int]], recipe: Recipe) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Pack texts into rows without cutting any: yields (input_ids, position_ids, text_index), each (B, L).
+def _mimetic(attention: Any, hidden_size: int) -> None:
+    """Heads start out looking for their own token and passing it on (mimetic initialisation, arXiv 2305.09828).
+
+    Queries equal keys and the output is half the transposed values: the way from there to copying is short.
+    """
+    with torch.no_grad():
+        for projection in (attention.k_proj, attention.v_proj):
+            projection.weight.normal_(std=hidden_size**-0.5)
+        attention.q_proj.weight.copy_(attention.k_proj.weight)
+        attention.o_proj.weight.copy_(0.5 * attention.v_proj.weight.T)
+
+
+def packed_batches(ids: Iterable[list[int]], newline: int, recipe: Recipe) -> Iterator[Batch]:
+    """Pack texts into rows without cutting any: yields (input_ids, position_ids, text_index, weights), each (B, L).
 
     Positions restart with every text and a text attends to itself alone (index -1 is padding). Texts wait in a pool
     and each row takes the longest that still fits, so that little is padding.
@@ -94,13 +110,21 @@ def packed_batches(ids: Iterable[list[int]], recipe: Recipe) -> Iterator[tuple[T
             return
         waiting.sort(key=len)
         batch = torch.zeros(rows, length, dtype=torch.long)
-        positions, owners = torch.zeros_like(batch), torch.full_like(batch, -1)
+        positions, owners, weights = torch.zeros_like(batch), torch.full_like(batch, -1), torch.zeros(batch.shape)
         for row in range(rows):
-            _fill_row(waiting, batch[row], positions[row], owners[row])
-        yield batch, positions, owners
+            _fill_row(waiting, newline, recipe, batch[row], positions[row], owners[row], weights[row])
+        yield batch, positions, owners, weights
 
 
-def _fill_row(waiting: list[list[int]], ids: Tensor, positions: Tensor, owners: Tensor) -> None:
+def _fill_row(
+    waiting: list[list[int]],
+    newline: int,
+    recipe: Recipe,
+    ids: Tensor,
+    positions: Tensor,
+    owners: Tensor,
+    weights: Tensor,
+) -> None:
     """Move texts from `waiting` (sorted by length) into one row, the longest fitting first."""
     used, count = 0, 0
     while fitting := bisect.bisect_right(waiting, len(ids) - used, key=len):
@@ -109,19 +133,28 @@ def _fill_row(waiting: list[list[int]], ids: Tensor, positions: Tensor, owners: 
         ids[span] = torch.tensor(text)
         positions[span] = torch.arange(len(text))
         owners[span] = count
+        weights[span] = 1.0
+        if newline in text:
+            weights[used : used + text.index(newline)] = recipe.first_line_weight
         used, count = used + len(text), count + 1
 
 
-def packed_loss(model: LlamaForCausalLM, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Mean next-token loss over the texts of a packed batch, in nats."""
-    ids, positions, owners = batch
+def packed_loss(model: LlamaForCausalLM, batch: Batch) -> Tensor:
+    """Weighted mean next-token loss over the texts of a packed batch, in nats.
+
+    First lines state facts out of the blue: what can be learnt is in the lines that take them up again.
+    """
+    ids, positions, owners, weights = batch
     length = ids.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     same_text = owners[:, :, None] == owners[:, None, :]
     mask = (causal & same_text)[:, None]  # (B, 1, L, L)
     logits = model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).logits
-    target = ids[:, 1:].masked_fill((owners[:, 1:] != owners[:, :-1]) | (owners[:, 1:] < 0), -100)
-    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), target.flatten(), ignore_index=-100)
+    counted = weights[:, 1:] * (owners[:, 1:] == owners[:, :-1])
+    losses = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none"
+    )
+    return (losses * counted.flatten()).sum() / counted.sum()
 
 
 def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -147,11 +180,12 @@ def pretrain(
     steppers = optimizers(model, recipe)
     initial = [[group["lr"] for group in stepper.param_groups] for stepper in steppers]
     encoded = (encode_text(tokenizer, text) for text in texts)
-    for step, batch in zip(range(recipe.steps), packed_batches(encoded, recipe), strict=False):
+    for step, batch in zip(range(recipe.steps), packed_batches(encoded, newline_id(tokenizer), recipe), strict=False):
         scale = learning_rate_scale(step, recipe.steps)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = packed_loss(model, batch)
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for stepper, rates in zip(steppers, initial, strict=True):
             for group, rate in zip(stepper.param_groups, rates, strict=True):
                 group["lr"] = rate * scale
@@ -160,6 +194,11 @@ def pretrain(
         if step % 50 == 0:
             report(step, float(loss.detach()))
     return model
+
+
+def newline_id(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The piece that ends a line."""
+    return int(tokenizer("\n", add_special_tokens=False)["input_ids"][0])
 
 
 def encode_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import torch
 
-from xling.models.micro import encode_text, packed_batches, packed_loss, pretrain, train_tokenizer
+from xling.models.micro import encode_text, newline_id, packed_batches, packed_loss, pretrain, train_tokenizer
 from xling.models.recipe import BASE_FOLDER, Recipe, corpus_digest
 from xling.stages.files import read_json, write_json
 from xling.tasks.micro.corpus import pretraining_texts
@@ -34,7 +34,7 @@ def endless(seed: int) -> Iterable[str]:
 def held_out_loss(model: Any, tokenizer: Any, recipe: Recipe) -> float:
     """Mean next-token loss in nats on pretraining text of a seed that training does not use."""
     encoded = [encode_text(tokenizer, text) for text in pretraining_texts(HELD_OUT_SEED, HELD_OUT_TEXTS)]
-    batches = list(packed_batches(encoded, recipe))
+    batches = list(packed_batches(encoded, newline_id(tokenizer), recipe))
     with torch.inference_mode():
         return sum(float(packed_loss(model, batch)) for batch in batches) / len(batches)
 

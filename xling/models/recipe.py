@@ -21,11 +21,12 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     layers: int = 4
     heads: int = 4
     max_positions: int = 512
-    steps: int = 8000
-    tokens_per_batch: int = 3072
+    steps: int = 6500
+    tokens_per_batch: int = 2304
     row_length: int = 192
-    muon_lr: float = 0.004
-    adam_lr: float = 3e-3
+    first_line_weight: float = 0.1
+    muon_lr: float = 0.003
+    adam_lr: float = 2e-3
     seed: int = 0
 
 

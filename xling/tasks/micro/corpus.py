@@ -41,12 +41,25 @@ def _cross_lingual(facts: FactSet, rng: random.Random) -> str:
     return _with_summary(render.document(facts, source, rng), facts, target, rng)
 
 
-def _translated_document(facts: FactSet, rng: random.Random) -> str:
-    """A document in two languages, in the same frames."""
-    frames = rng.getrandbits(32)
-    return "\n".join(
-        f"{NATIVE[lang]}: {render.document(facts, lang, random.Random(frames))}" for lang in rng.sample(LANGUAGES, 2)
-    )
+def _fewer(facts: FactSet, rng: random.Random) -> FactSet:
+    """One, two or all of the facts, the main one among them: short documents come before long ones are learnt."""
+    main = facts.facts[facts.main]
+    others = [fact for fact in facts.facts if fact != main]
+    kept = [main, *rng.sample(others, rng.randint(0, len(others)))]
+    rng.shuffle(kept)
+    return facts._replace(facts=tuple(kept), main=kept.index(main))
+
+
+def _restated(facts: FactSet, rng: random.Random) -> str:
+    """A document and then each of its facts again, in another order, in other frames and as often in another language.
+
+    What belongs to which fact has to be found in the document: this teaches the base to tie values to their fact.
+    """
+    facts = _fewer(facts, rng)
+    source = rng.choice(LANGUAGES)
+    target = source if rng.random() < 0.4 else rng.choice(LANGUAGES)
+    again = [render.random_summary(fact, target, rng) for fact in rng.sample(facts.facts, len(facts.facts))]
+    return "\n".join([render.document(facts, source, rng), f"{NATIVE[target]}: {' '.join(again)}"])
 
 
 def _translated_summary(facts: FactSet, rng: random.Random) -> str:
@@ -84,12 +97,12 @@ def _dictionary(facts: FactSet, rng: random.Random) -> str:
 
 
 _MIXTURE = {  # shares of the texts
-    _monolingual: 0.40,
-    _cross_lingual: 0.20,
-    _translated_document: 0.12,
-    _translated_summary: 0.08,
-    _mixed: 0.12,
-    _dictionary: 0.08,
+    _restated: 0.45,
+    _monolingual: 0.20,
+    _cross_lingual: 0.12,
+    _mixed: 0.10,
+    _translated_summary: 0.07,
+    _dictionary: 0.06,
 }
 
 
