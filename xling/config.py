@@ -139,6 +139,7 @@ class Untrained(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name
         "cosine",
         "human",
     ]
+    encoder: str = "packaged"  # of score=cosine, as in sentence_encoder
 
 
 class SystemIdentity(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="system"):
@@ -146,6 +147,14 @@ class SystemIdentity(Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 
 
 RewardModel = SameAsPolicy | BagOfWords | SentenceEncoder | Untrained | SystemIdentity
+
+
+def encoder_of(rm: RewardModel) -> str:
+    """The sentence encoder that a reward model reads texts with; empty if it reads with none."""
+    if isinstance(rm, SentenceEncoder) or (isinstance(rm, Untrained) and rm.score == "cosine"):
+        return rm.encoder
+    return ""
+
 
 # --- optimizer and judge ----------------------------------------------------------------------------------
 

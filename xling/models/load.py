@@ -5,8 +5,11 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from xling.errors import DataError
+
+disable_progress_bar()
 
 LONGEST = 1024 + 512  # tokens of a prompt and a response (models/text.py)
 

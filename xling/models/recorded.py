@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from xling.config import BagOfWords, SentenceEncoder, SystemIdentity, Untrained
+from xling.config import BagOfWords, SentenceEncoder, SystemIdentity, Untrained, encoder_of
 from xling.errors import ConfigError
 from xling.models import bag_of_words, encoder
 from xling.models.folds import assign_folds
@@ -146,9 +146,8 @@ def score_responses(
     table = _table(recorded, scores)
     _save_tables(out, table)
     _write_json(out / "heldout.json", _held_out_pairs(recorded, table))
-    uses_encoder = isinstance(backbone, SentenceEncoder) or backbone == Untrained("cosine")
-    name = backbone.encoder if isinstance(backbone, SentenceEncoder) else "packaged"
-    langs = sorted({recorded.lang, *source_langs}) if uses_encoder else []
+    name = encoder_of(backbone)
+    langs = sorted({recorded.lang, *source_langs}) if name else []
     unknown = [lang for lang in langs if encoder.knows(name, lang) is False]
     _write_json(out / "notes.json", {"unknown_language": bool(unknown), "unknown_languages": unknown})
 

@@ -111,7 +111,7 @@ def fit(
         metric_for_best_model="eval_metric",
         greater_is_better=greater_is_better,
         logging_steps=_divisor(training.eval_every, training.eval_every // 5),
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=True,
         bf16=False,
         seed=seed,
         data_seed=seed,

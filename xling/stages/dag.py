@@ -29,6 +29,7 @@ from xling.config import (
     Task,
     Training,
     Untrained,
+    encoder_of,
 )
 from xling.errors import ConfigError
 from xling.grid.stage import Cell, Stage
@@ -38,12 +39,17 @@ from xling.stages import KINDS
 from xling.tasks import task_module
 
 Axes = Mapping[str, Any]
+Asked = tuple[dict[str, Any], Experiment, RewardModel]  # axes, experiment, the reward model of judge=target_rm
 
 # Which of the task's settings each use of its data reads: the rest is left out of the stage's spec.
 DEMONSTRATIONS = ("seed", "demonstrations", "validation", "demonstration_error")
-FEEDBACK = ("seed", "ratings", "pairs", "validation", "rating_error", "label_noise")
+_RATED = ("seed", "validation", "rating_error", "label_noise")
+FEEDBACK = {"pointwise": (*_RATED, "ratings"), "pairwise": (*_RATED, "pairs")}
 PROMPTS = ("seed", "test_prompts")
-HELD_OUT = (*PROMPTS, "ratings", "rating_error", "label_noise")
+HELD_OUT = {
+    "pointwise": (*PROMPTS, "rating_error", "label_noise", "ratings"),  # the length rule is fitted on train ratings
+    "pairwise": (*PROMPTS, "rating_error", "label_noise"),
+}
 
 SHUFFLES = 5  # permutations of the labels: the null band
 SOURCELESS = (
@@ -59,34 +65,33 @@ SOURCELESS = (
 
 def cells_from(experiments: Sequence[tuple[Axes, Experiment]], controls: bool = False) -> list[Cell]:
     """One cell an experiment, then the control cells, each once. What is not trained has no source: `-`."""
-    asked = [(dict(axes), experiment) for axes, experiment in experiments]
+    asked = [(dict(axes), experiment, experiment.rm_backbone) for axes, experiment in experiments]
     if controls:
         asked += control_experiments(asked)
     cells: dict[tuple[Any, ...], Cell] = {}
-    for axes, experiment in asked:
+    for axes, experiment, judging in asked:
         if not _has_source(experiment.rm_backbone):
             axes["source_lang"] = "-"
         place = tuple((key, str(value)) for key, value in axes.items())
         if place not in cells:
-            cells[place] = Cell(axes, judge_stage(experiment))
+            cells[place] = Cell(axes, judge_stage(experiment, judging))
     return list(cells.values())
 
 
-def control_experiments(
-    asked: Iterable[tuple[dict[str, Any], Experiment]],
-) -> list[tuple[dict[str, Any], Experiment]]:
+def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
     """Controls and references (docs/controls.md): untrained ones once a target, shuffled labels for every source."""
-    variants: list[tuple[dict[str, Any], Experiment]] = []
-    for axes, experiment in asked:
+    variants: list[Asked] = []
+    for axes, experiment, judging in asked:
         if isinstance(experiment.rm_backbone, SameAsPolicy | BagOfWords | SentenceEncoder):
             for k in range(1, SHUFFLES + 1):
                 rm = msgspec.structs.replace(experiment.rm_backbone, permutation=k)
                 shuffled = msgspec.structs.replace(experiment, rm_backbone=rm)
-                variants.append((axes | {"rm_backbone": f"shuffled_{k}:{axes['rm_backbone']}"}, shuffled))
+                variants.append((axes | {"rm_backbone": f"shuffled_{k}:{axes['rm_backbone']}"}, shuffled, judging))
         for name in _references(experiment):
             plain = {key: value for key, value in axes.items() if not key.startswith("rm_backbone.")}
-            reference = msgspec.structs.replace(experiment, rm_backbone=Untrained(name))  # type: ignore[arg-type]
-            variants.append((plain | {"rm_backbone": name}, reference))
+            rm_reference = Untrained(name, encoder_of(experiment.rm_backbone) or "packaged")  # type: ignore[arg-type]
+            reference = msgspec.structs.replace(experiment, rm_backbone=rm_reference)
+            variants.append((plain | {"rm_backbone": name}, reference, judging))
     return variants
 
 
@@ -196,7 +201,7 @@ def embed(task: Task, lang: str, encoder: str) -> Stage:
 def reward(task: Task, langs: tuple[str, ...], policy: Policy, training: Training, rm: RewardModel, seed: int) -> Stage:
     """The reward model of one source, or of several pooled."""
     spec = {
-        **_task(task, langs, FEEDBACK),
+        **_task(task, langs, FEEDBACK[_objective(task, rm)]),
         "langs": langs,
         "rm": msgspec.to_builtins(rm),
         "objective": _objective(task, rm),
@@ -221,13 +226,14 @@ def _objective(task: Task, rm: RewardModel) -> str:
     return (rm.objective if isinstance(rm, SameAsPolicy) else None) or task.feedback
 
 
-def judge_stage(experiment: Experiment) -> Stage:
-    """The cell's last stage, and with it all that it needs."""
-    check(experiment)
+def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> Stage:
+    """The cell's last stage, and with it all that it needs; `judging` is the kind of the target's own RM."""
+    judging = judging or experiment.rm_backbone
+    check(experiment, judging)
     task, lang = experiment.task, experiment.target_lang.code
     pools = _samples(experiment, lang)
-    parents = {"score": _score(experiment, pools), "verdict": _verdict(experiment, pools), **pools}
-    spec: dict[str, Any] = {"judge": experiment.judge.name, "n": experiment.optimizer.n}
+    parents = {"score": _score(experiment, pools), "verdict": _verdict(experiment, judging, pools), **pools}
+    spec: dict[str, Any] = {"judge": experiment.judge.name, "n": _samples_picked_from(experiment)}
     if isinstance(task, Files):
         spec |= {**_task(task, (lang,), ()), "lang": lang}
     sources = _codes(experiment.source_langs) if _has_source(experiment.rm_backbone) else ("-",)
@@ -242,10 +248,17 @@ def _samples(experiment: Experiment, lang: str) -> dict[str, Stage]:
     return {"pool": samples("pool", *shared), "baseline": samples("baseline", *shared)}
 
 
-def _verdict(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
+def _samples_picked_from(experiment: Experiment) -> int | None:
+    """n of best-of-n; None for recorded systems, whose prompts may differ in it."""
+    if isinstance(experiment.policy, Recorded):
+        return experiment.optimizer.n
+    return experiment.optimizer.n or experiment.policy.n
+
+
+def _verdict(experiment: Experiment, judging: RewardModel, pools: Mapping[str, Stage]) -> Stage:
     """What the judge decides by: scores of the same two sample folders."""
     if experiment.judge.name == "target_rm":
-        home = msgspec.structs.replace(experiment, source_langs=(experiment.target_lang,))
+        home = msgspec.structs.replace(experiment, source_langs=(experiment.target_lang,), rm_backbone=judging)
         return _score(home, pools)
     name = "human" if experiment.judge.name == "human" else "gold"
     lang = experiment.target_lang.code
@@ -265,15 +278,14 @@ def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
     if _has_source(rm):
         parents["reward"] = reward(task, sources, experiment.policy, experiment.sft, rm, experiment.seed)
     spec = {
-        **_task(task, (lang,), HELD_OUT),
+        **_task(task, (lang,), HELD_OUT[_objective(task, rm)]),
         "lang": lang,
         "rm": msgspec.to_builtins(rm),
         "objective": _objective(task, rm),
     }
     if isinstance(experiment.policy, Recorded):
         spec["source_langs"] = sources if _has_source(rm) else ()
-    if isinstance(rm, SentenceEncoder) or rm == Untrained("cosine"):
-        encoder = rm.encoder if isinstance(rm, SentenceEncoder) else "packaged"
+    if encoder := encoder_of(rm):
         parents["embed"] = embed(task, lang, encoder)
         spec["encoder"] = encoder_identity(encoder)
     if isinstance(rm, Untrained):
@@ -299,7 +311,7 @@ def _has_source(rm: RewardModel) -> bool:
 # --- what goes together -------------------------------------------------------------------------------------
 
 
-def check(experiment: Experiment) -> None:
+def check(experiment: Experiment, judging: RewardModel) -> None:
     """ConfigError for choices that do not go together, with those that do."""
     policy, rm, judge = experiment.policy, experiment.rm_backbone, experiment.judge.name
     n = experiment.optimizer.n
@@ -311,7 +323,7 @@ def check(experiment: Experiment) -> None:
     if isinstance(policy, Recorded):
         _check_recorded(rm, judge)
         return
-    if isinstance(rm, SentenceEncoder | SystemIdentity) or rm in (Untrained("cosine"), Untrained("human")):
+    if encoder_of(rm) or isinstance(rm, SystemIdentity) or rm == Untrained("human"):
         raise ConfigError(
             f"rm_backbone={_name(rm)} reads recorded responses (task=files policy=recorded). With a language model use "
             "rm_backbone=same_as_policy, bag_of_words, length, random or a likelihood."
@@ -320,12 +332,29 @@ def check(experiment: Experiment) -> None:
         raise ConfigError(
             "judge=human needs recorded ratings (task=files policy=recorded). Use judge=gold or target_rm."
         )
-    if judge == "target_rm" and isinstance(rm, Untrained):
+    if judge == "target_rm" and isinstance(judging, Untrained):
         raise ConfigError(f"judge=target_rm judges by the target's reward model, and rm_backbone={_name(rm)} has none.")
+    _check_sizes(experiment)
     if n is not None and n > policy.n:
         raise ConfigError(
             f"optimizer.n={n} is larger than the pool: policy.n={policy.n}. Raise policy.n or lower optimizer.n."
         )
+
+
+def _check_sizes(experiment: Experiment) -> None:
+    task, rm = experiment.task, experiment.rm_backbone
+    if not isinstance(task, MicroSummarization):
+        return
+    budgets = [("sft", experiment.sft, "demonstrations")]
+    if isinstance(rm, SameAsPolicy):
+        kind = "ratings" if _objective(task, rm) == "pointwise" else "pairs"
+        budgets.append(("rm_backbone.training", rm.training, kind))
+    for name, training, kind in budgets:
+        if training.steps and getattr(task, kind) < training.batch_size:
+            raise ConfigError(
+                f"task.{kind}={getattr(task, kind)} is less than one batch: {name}.batch_size={training.batch_size}. "
+                f"Raise task.{kind} or lower {name}.batch_size."
+            )
 
 
 def _check_recorded(rm: RewardModel, judge: str) -> None:

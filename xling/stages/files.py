@@ -31,7 +31,7 @@ class Samples(Struct, frozen=True):
 
 def write_json(path: Path, value: Any) -> None:
     """Sorted keys, UTF-8, a newline at the end."""
-    path.write_text(json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:

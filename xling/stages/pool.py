@@ -54,7 +54,7 @@ def sampled(context: Context, spec: PoolSpec) -> list[Samples]:
         spec.chunk,
     )
     rows: list[Samples] = []
-    for block in sample(model, tokenizer, [(p.id, p.text) for p in prompts], *settings):
+    for block in sample(model, tokenizer, [(f"{p.lang}/{p.id}", p.text) for p in prompts], *settings):
         for ids in block:
             prompt = prompts[len(rows)]
             texts = [decode_response(tokenizer, one) for one in ids]

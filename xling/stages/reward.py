@@ -87,23 +87,25 @@ def _language_model(context: Context, spec: RewardSpec, rm: SameAsPolicy) -> Non
     from transformers import AutoModel
 
     from xling.models.load import load_tokenizer
-    from xling.models.reward import RewardNet, load_reward, save_reward
+    from xling.models.reward import RewardNet, save_reward
     from xling.models.training import fit, write_curve
 
     folder = model_folder(context.parents["init"])
     tokenizer = load_tokenizer(folder)
     torch.manual_seed(spec.seed)
     net = RewardNet(AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True), rm.pooling)
-    train = _tokenised(tokenizer, feedback(spec, "train", rm.permutation))
-    held_out = _tokenised(tokenizer, feedback(spec, "validation", rm.permutation))
+    train, dropped = _distinct(_tokenised(tokenizer, feedback(spec, "train", rm.permutation)))
+    held_out, _ = _distinct(_tokenised(tokenizer, feedback(spec, "validation", rm.permutation)))
     adapted = _prepared(net, rm.tuning)
 
     def collate(rows: list[Row]) -> dict[str, Tensor]:
         return reward_batch(rows, tokenizer.pad_token_id)
 
+    @torch.inference_mode()
     def metric(model: Any) -> float:
-        losses = [float(reward_loss(model, collate(held_out[i : i + 64]))) for i in range(0, len(held_out), 64)]
-        return float(np.average(losses, weights=[len(held_out[i : i + 64]) for i in range(0, len(held_out), 64)]))
+        blocks = [held_out[start : start + 64] for start in range(0, len(held_out), 64)]
+        losses = [float(reward_loss(model, collate(block))) for block in blocks]
+        return float(np.average(losses, weights=list(map(len, blocks))))
 
     curve = fit(
         net,
@@ -122,16 +124,22 @@ def _language_model(context: Context, spec: RewardSpec, rm: SameAsPolicy) -> Non
     net.eval()
     save_reward(context.out, net, tokenizer)
     write_curve(context.out, curve)
-    probe = feedback(spec, "validation", 0)[:8]
-    texts = [p.response if isinstance(p, Rating) else p.chosen for p in probe]
-    prompts = [p.prompt.text for p in probe]
-    stored = load_reward(context.out).score(prompts, [[t] for t in texts])
+    _check_stored(context, net, collate, tokenizer, feedback(spec, "validation", 0)[:8])
+    report = {"examples": len(train), "dropped_equal_pairs": dropped, "validation_loss": metric(net)}
+    write_json(context.out / "training.json", report)
+
+
+def _check_stored(context: Context, net: Any, collate: Any, tokenizer: Any, probe: list[Any]) -> None:
+    """Load what was stored, by the path that scoring takes, and see that it scores as the trained model does."""
+    from xling.models.reward import load_reward
+
+    texts = [item.response if isinstance(item, Rating) else item.chosen for item in probe]
+    stored = load_reward(context.out).score([item.prompt.text for item in probe], [[text] for text in texts])
     with torch.inference_mode():
         direct = net(*_inputs(collate(_tokenised(tokenizer, probe)), "")).tolist()
-    worst = max(abs(a[0] - b) for a, b in zip(stored, direct, strict=True))
-    if worst > 1e-3:
+    worst = float(np.max(np.abs(np.array(stored)[:, 0] - np.array(direct))))
+    if not worst <= 1e-3:  # also if it is no number
         raise StageError(f"The stored reward model scores differently from the trained one (by up to {worst:.3g}).")
-    write_json(context.out / "training.json", {"examples": len(train), "validation_loss": metric(net)})
 
 
 def _prepared(net: Any, tuning: str) -> Any:
@@ -158,6 +166,12 @@ def _tokenised(tokenizer: Any, items: list[Rating] | list[Pair]) -> list[Row]:
     second = response_ids(tokenizer, [pair.rejected for pair in pairs]) if pairs else [[]] * len(items)
     labels = [item.label if isinstance(item, Rating) else 1.0 for item in items]
     return list(zip(prompts, first, second, labels, strict=True))
+
+
+def _distinct(rows: list[Row]) -> tuple[list[Row], int]:
+    """Rows without the pairs whose two sides read the same (after cutting), and how many those were."""
+    kept = [row for row in rows if row[1] != row[2]]
+    return kept, len(rows) - len(kept)
 
 
 def reward_batch(rows: list[Row], pad: int) -> dict[str, Tensor]:

@@ -6,6 +6,8 @@ one scoring path.
 """
 
 import hashlib
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 from msgspec import Struct
 
 from xling.config import BagOfWords, Files, RewardModel, Task, Untrained
+from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.stages.base import model_folder
 from xling.stages.files import Samples, ragged, read_samples, write_json
@@ -67,6 +70,8 @@ def write_scores(context: Context, score: Scorer, prompts: dict[str, Prompt]) ->
     for step, role in enumerate(("pool", "baseline"), 1):
         samples: list[Samples] = read_samples(context.parents[role])
         scores = score([prompts[s.prompt] for s in samples], [s.responses for s in samples])
+        if not all(map(math.isfinite, itertools.chain.from_iterable(scores))):
+            raise StageError(f"Some scores of the {role} are no finite numbers; the judge would take them for missing.")
         np.save(context.out / f"{role}.npy", ragged(scores))
         context.progress(step, 3)
 
@@ -90,7 +95,7 @@ def untrained(context: Context, spec: ScoreSpec, score: str) -> Scorer:
     """References and controls that learn nothing."""
     if score == "random":
         return lambda prompts, responses: [
-            [hashed_score(spec.seed, p.id, j) for j in range(len(row))]
+            [hashed_score(spec.seed, f"{p.lang}/{p.id}", j) for j in range(len(row))]
             for p, row in zip(prompts, responses, strict=True)
         ]
     if score == "length":
