@@ -156,6 +156,11 @@ def encoder_of(rm: RewardModel) -> str:
     return ""
 
 
+def objective_of(task: Task, rm: RewardModel) -> str:
+    """pointwise or pairwise: what the reward model says, else the task's kind of feedback."""
+    return (rm.objective if isinstance(rm, SameAsPolicy) else None) or task.feedback
+
+
 # --- optimizer and judge ----------------------------------------------------------------------------------
 
 

@@ -1,9 +1,7 @@
 """From an experiment to its stages: what each stage reads decides its key, and what it does not read must not.
 
-    base -- sft[l] -- reward[s] ------------ score[s,t] -- judge[s,t]
-              |------ pool[t], baseline[t] ------|  |-- gold[t] --|
-
-Everything that can be refused is refused here, before anything runs.
+base -- sft[l] -- reward[s] ------------ score[s,t] -- judge[s,t]
+          |------ pool[t], baseline[t] ------|  |-- gold[t] --|
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,17 +23,18 @@ from xling.config import (
     RewardModel,
     SameAsPolicy,
     SentenceEncoder,
-    SystemIdentity,
     Task,
     Training,
     Untrained,
     encoder_of,
+    objective_of,
 )
 from xling.errors import ConfigError
 from xling.grid.stage import Cell, Stage
 from xling.models.encoder import encoder_identity
 from xling.models.recipe import BASE_FOLDER, folder_digest, recipe_digest
 from xling.stages import KINDS
+from xling.stages.checks import check
 from xling.tasks import task_module
 
 Axes = Mapping[str, Any]
@@ -201,10 +200,10 @@ def embed(task: Task, lang: str, encoder: str) -> Stage:
 def reward(task: Task, langs: tuple[str, ...], policy: Policy, training: Training, rm: RewardModel, seed: int) -> Stage:
     """The reward model of one source, or of several pooled."""
     spec = {
-        **_task(task, langs, FEEDBACK[_objective(task, rm)]),
+        **_task(task, langs, FEEDBACK[objective_of(task, rm)]),
         "langs": langs,
         "rm": msgspec.to_builtins(rm),
-        "objective": _objective(task, rm),
+        "objective": objective_of(task, rm),
         "seed": seed,
     }
     parents: dict[str, Stage] = {}
@@ -220,10 +219,6 @@ def reward(task: Task, langs: tuple[str, ...], policy: Policy, training: Trainin
 def _mark(rm: RewardModel) -> str:
     permutation = getattr(rm, "permutation", 0)
     return f" shuffled {permutation}" if permutation else ""
-
-
-def _objective(task: Task, rm: RewardModel) -> str:
-    return (rm.objective if isinstance(rm, SameAsPolicy) else None) or task.feedback
 
 
 def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> Stage:
@@ -278,10 +273,10 @@ def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
     if _has_source(rm):
         parents["reward"] = reward(task, sources, experiment.policy, experiment.sft, rm, experiment.seed)
     spec = {
-        **_task(task, (lang,), HELD_OUT[_objective(task, rm)]),
+        **_task(task, (lang,), HELD_OUT[objective_of(task, rm)]),
         "lang": lang,
         "rm": msgspec.to_builtins(rm),
-        "objective": _objective(task, rm),
+        "objective": objective_of(task, rm),
     }
     if isinstance(experiment.policy, Recorded):
         spec["source_langs"] = sources if _has_source(rm) else ()
@@ -306,66 +301,3 @@ def _language_model_of(experiment: Experiment, rm: Untrained) -> dict[str, Stage
 
 def _has_source(rm: RewardModel) -> bool:
     return not isinstance(rm, Untrained)
-
-
-# --- what goes together -------------------------------------------------------------------------------------
-
-
-def check(experiment: Experiment, judging: RewardModel) -> None:
-    """ConfigError for choices that do not go together, with those that do."""
-    policy, rm, judge = experiment.policy, experiment.rm_backbone, experiment.judge.name
-    n = experiment.optimizer.n
-    if isinstance(experiment.task, Files) != isinstance(policy, Recorded):
-        raise ConfigError(
-            "task=files has recorded responses and goes with policy=recorded judge=human; "
-            "task=micro_summarization goes with policy=micro judge=gold or target_rm."
-        )
-    if isinstance(policy, Recorded):
-        _check_recorded(rm, judge)
-        return
-    if encoder_of(rm) or isinstance(rm, SystemIdentity) or rm == Untrained("human"):
-        raise ConfigError(
-            f"rm_backbone={_name(rm)} reads recorded responses (task=files policy=recorded). With a language model use "
-            "rm_backbone=same_as_policy, bag_of_words, length, random or a likelihood."
-        )
-    if judge == "human":
-        raise ConfigError(
-            "judge=human needs recorded ratings (task=files policy=recorded). Use judge=gold or target_rm."
-        )
-    if judge == "target_rm" and isinstance(judging, Untrained):
-        raise ConfigError(f"judge=target_rm judges by the target's reward model, and rm_backbone={_name(rm)} has none.")
-    _check_sizes(experiment)
-    if n is not None and n > policy.n:
-        raise ConfigError(
-            f"optimizer.n={n} is larger than the pool: policy.n={policy.n}. Raise policy.n or lower optimizer.n."
-        )
-
-
-def _check_sizes(experiment: Experiment) -> None:
-    task, rm = experiment.task, experiment.rm_backbone
-    if not isinstance(task, MicroSummarization):
-        return
-    budgets = [("sft", experiment.sft, "demonstrations")]
-    if isinstance(rm, SameAsPolicy):
-        kind = "ratings" if _objective(task, rm) == "pointwise" else "pairs"
-        budgets.append(("rm_backbone.training", rm.training, kind))
-    for name, training, kind in budgets:
-        if training.steps and getattr(task, kind) < training.batch_size:
-            raise ConfigError(
-                f"task.{kind}={getattr(task, kind)} is less than one batch: {name}.batch_size={training.batch_size}. "
-                f"Raise task.{kind} or lower {name}.batch_size."
-            )
-
-
-def _check_recorded(rm: RewardModel, judge: str) -> None:
-    if judge != "human":
-        raise ConfigError(f"judge={judge} cannot judge recorded responses. Use judge=human.")
-    if isinstance(rm, SameAsPolicy) or (isinstance(rm, Untrained) and rm.score.startswith("likelihood")):
-        raise ConfigError(
-            f"rm_backbone={_name(rm)} needs a language model and policy=recorded has none. "
-            "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."
-        )
-
-
-def _name(rm: RewardModel) -> str:
-    return rm.score if isinstance(rm, Untrained) else str(rm.__struct_config__.tag)

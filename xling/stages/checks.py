@@ -1,0 +1,75 @@
+"""Which choices go together: everything that can be refused is refused here, before anything runs."""
+
+from xling.config import (
+    Experiment,
+    Files,
+    MicroSummarization,
+    Recorded,
+    RewardModel,
+    SameAsPolicy,
+    SystemIdentity,
+    Untrained,
+    encoder_of,
+    objective_of,
+)
+from xling.errors import ConfigError
+
+
+def check(experiment: Experiment, judging: RewardModel) -> None:
+    """ConfigError for choices that do not go together, with those that do."""
+    policy, rm, judge = experiment.policy, experiment.rm_backbone, experiment.judge.name
+    n = experiment.optimizer.n
+    if isinstance(experiment.task, Files) != isinstance(policy, Recorded):
+        raise ConfigError(
+            "task=files has recorded responses and goes with policy=recorded judge=human; "
+            "task=micro_summarization goes with policy=micro judge=gold or target_rm."
+        )
+    if isinstance(policy, Recorded):
+        _check_recorded(rm, judge)
+        return
+    if encoder_of(rm) or isinstance(rm, SystemIdentity) or rm == Untrained("human"):
+        raise ConfigError(
+            f"rm_backbone={_name(rm)} reads recorded responses (task=files policy=recorded). With a language model use "
+            "rm_backbone=same_as_policy, bag_of_words, length, random or a likelihood."
+        )
+    if judge == "human":
+        raise ConfigError(
+            "judge=human needs recorded ratings (task=files policy=recorded). Use judge=gold or target_rm."
+        )
+    if judge == "target_rm" and isinstance(judging, Untrained):
+        raise ConfigError(f"judge=target_rm judges by the target's reward model, and rm_backbone={_name(rm)} has none.")
+    _check_sizes(experiment)
+    if n is not None and n > policy.n:
+        raise ConfigError(
+            f"optimizer.n={n} is larger than the pool: policy.n={policy.n}. Raise policy.n or lower optimizer.n."
+        )
+
+
+def _check_sizes(experiment: Experiment) -> None:
+    task, rm = experiment.task, experiment.rm_backbone
+    if not isinstance(task, MicroSummarization):
+        return
+    budgets = [("sft", experiment.sft, "demonstrations")]
+    if isinstance(rm, SameAsPolicy):
+        kind = "ratings" if objective_of(task, rm) == "pointwise" else "pairs"
+        budgets.append(("rm_backbone.training", rm.training, kind))
+    for name, training, kind in budgets:
+        if training.steps and getattr(task, kind) < training.batch_size:
+            raise ConfigError(
+                f"task.{kind}={getattr(task, kind)} is less than one batch: {name}.batch_size={training.batch_size}. "
+                f"Raise task.{kind} or lower {name}.batch_size."
+            )
+
+
+def _check_recorded(rm: RewardModel, judge: str) -> None:
+    if judge != "human":
+        raise ConfigError(f"judge={judge} cannot judge recorded responses. Use judge=human.")
+    if isinstance(rm, SameAsPolicy) or (isinstance(rm, Untrained) and rm.score.startswith("likelihood")):
+        raise ConfigError(
+            f"rm_backbone={_name(rm)} needs a language model and policy=recorded has none. "
+            "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."
+        )
+
+
+def _name(rm: RewardModel) -> str:
+    return rm.score if isinstance(rm, Untrained) else str(rm.__struct_config__.tag)
