@@ -16,13 +16,19 @@ from typing import Any
 import msgspec
 import torch
 
+from xling.config import MicroSummarization
 from xling.models.micro import encode_text, newline_id, packed_batches, packed_loss, pretrain, train_tokenizer
 from xling.models.recipe import BASE_FOLDER, Recipe, corpus_digest
+from xling.models.sampling import greedy
+from xling.models.text import decode_response
 from xling.stages.files import read_json, write_json
+from xling.tasks import micro_summarization
 from xling.tasks.micro.corpus import pretraining_texts
+from xling.tasks.micro.words import LANGUAGES
 
 TOKENIZER_TEXTS = 20_000
 HELD_OUT_SEED, HELD_OUT_TEXTS = 1_000_003, 600
+COPY_PROMPTS = 16  # a language
 
 
 def endless(seed: int) -> Iterable[str]:
@@ -39,6 +45,17 @@ def held_out_loss(model: Any, tokenizer: Any, recipe: Recipe) -> float:
         return sum(float(packed_loss(model, batch)) for batch in batches) / len(batches)
 
 
+def copy_quality(model: Any, tokenizer: Any) -> float:
+    """Mean gold quality of greedy replies, before any fine-tuning, to validation prompts of all languages."""
+    task = MicroSummarization(languages=LANGUAGES, validation=COPY_PROMPTS)
+    scores: list[float] = []
+    for lang in LANGUAGES:
+        prompts = micro_summarization.prompts(task, lang, "validation")
+        replies = [decode_response(tokenizer, ids) for ids in greedy(model, tokenizer, [p.text for p in prompts], 40)]
+        scores += [row[0] for row in micro_summarization.quality(task, prompts, [[reply] for reply in replies])]
+    return sum(scores) / len(scores)
+
+
 def make_base(folder: Path, progress: Callable[[int, int], None], recipe: Recipe | None = None) -> None:
     """Tokenizer, model (float16 on disk) and recipe.json into `folder`."""
     recipe = recipe or Recipe()
@@ -52,10 +69,12 @@ def make_base(folder: Path, progress: Callable[[int, int], None], recipe: Recipe
 
     model = pretrain(recipe, tokenizer, endless(recipe.seed), report).half()
     model.save_pretrained(folder)
+    model = model.float().eval()
     record = {
         "recipe": msgspec.to_builtins(recipe),
         "corpus_digest": corpus_digest(recipe.seed),
-        "held_out_loss": round(held_out_loss(model.float().eval(), tokenizer, recipe), 4),
+        "held_out_loss": round(held_out_loss(model, tokenizer, recipe), 4),
+        "copy_quality": round(copy_quality(model, tokenizer), 4),
         "torch": torch.__version__,
     }
     write_json(folder / "recipe.json", record)
