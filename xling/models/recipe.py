@@ -21,12 +21,12 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     layers: int = 4
     heads: int = 4
     max_positions: int = 512
-    steps: int = 6500
-    tokens_per_batch: int = 2304
+    steps: int = 5500
+    tokens_per_batch: int = 1536
     row_length: int = 192
     first_line_weight: float = 0.1
-    muon_lr: float = 0.003
-    adam_lr: float = 2e-3
+    learning_rate: float = 1e-3
+    lessons: int = 12_000  # texts of plain copying that come first
     seed: int = 0
 
 

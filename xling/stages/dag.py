@@ -138,7 +138,7 @@ def base(checkpoint: str) -> Stage:
         return _stage("base", "base", {"checkpoint": checkpoint, "digest": recipe_digest()}, {})
     folder = BASE_FOLDER if checkpoint == "packaged" else Path(checkpoint)
     if checkpoint == "packaged" and not (folder / "config.json").exists():
-        raise ConfigError(f"This copy of xling has no micro base in {folder}. Run `make base` to train it (an hour).")
+        raise ConfigError(f"This copy of xling has no micro base in {folder}. Run `make base` to train it.")
     if not (folder / "config.json").exists():
         raise ConfigError(
             f"policy.checkpoint={checkpoint} is no folder of a model in Hugging Face format (config.json is missing). "
