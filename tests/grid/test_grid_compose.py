@@ -198,7 +198,7 @@ def test_an_experiment_that_changes_other_groups(loader: Any, tmp_path: Path) ->
     front = Front(loader, overlay(tmp_path, experiment__a=text, experiment__b="# @package _global_\nseed: 5\n"))
     cells = front("experiment=a,b", "source_lang=de,en")
     found = [(axes["experiment"], axes["judge"], axes["seed"], c["sft"]["steps"]) for axes, c in cells.cells]
-    assert found == [("a", "target_rm", 0, 7)] * 2 + [("b", "gold", 5, 300)] * 2
+    assert found == [("a", "target_rm", 0, 7)] * 2 + [("b", "gold", 5, 100)] * 2
 
 
 def test_an_option_that_reaches_into_another_group(loader: Any, tmp_path: Path) -> None:

@@ -177,6 +177,7 @@ def test_a_server_that_talks_nonsense_ends_in_offline_runs(tmp_path, monkeypatch
     reduce_grid(tmp_path, grid.write().name)
     server = HTTPServer(("127.0.0.1", 0), Nonsense)
     Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.delenv("WANDB_MODE", raising=False)  # CI sets it
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     result = track_grid(tmp_path, "toy", {"mode": "auto", "project": "probe", "entity": None})
