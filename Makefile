@@ -24,7 +24,7 @@ demo: $(READY) ## 2x2 languages of the embedded world, about a minute on 2 cores
 grid: $(READY) ## the embedded 6x6 matrix
 	$(BIN)/python launch.py -m sweeps=embedded
 
-controls: $(READY) ## the embedded matrix with its controls and references: some six times the work
+controls: $(READY) ## the embedded matrix with controls and references: 36 reward models, 258 scores
 	$(BIN)/python launch.py -m sweeps=embedded +controls=true
 
 test: $(READY) ## all tests but the nightly ones; warnings are errors

@@ -15,7 +15,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A causal LM of two layers and a tokenizer of some 600 pieces, in Hugging Face format.
 
-    A fresh micro base answers nothing (its output weights start at zero), so its zero matrices are drawn at random.
+    A fresh micro base has matrices that start at zero: they are drawn at random.
     """
     import torch
 
