@@ -47,7 +47,8 @@ class MicroSummarization(Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     validation: Positive = 256  # examples of each kind
     test_prompts: Positive = 512
     demonstration_error: Fraction = 0.4  # share of demonstrations with at least one error
-    rating_error: Fraction = 0.5  # the same among rated responses
+    rating_error: Fraction = 0.25  # the same among rated responses
+    lead_bias: Fraction = 0.6  # share of both that tells the document's first fact, main or not
     label_noise: Fraction = 0.1  # share of simulated labels flipped
     feedback: Literal["pointwise", "pairwise"] = "pointwise"
 
@@ -112,6 +113,13 @@ class SameAsPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag_field="n
     permutation: NonNegative = 0  # 0: true labels; k > 0: the k-th permutation of the labels (control)
 
 
+class FrozenLM(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="frozen_lm"):
+    """A ridge on what the policy's frozen base sees of the response: one forward pass serves every source."""
+
+    features: Literal["likelihood", "states", "both"] = "likelihood"
+    permutation: NonNegative = 0
+
+
 class BagOfWords(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="bag_of_words"):
     """Regularised linear model on counts of pieces; knows nothing of word order or of other languages."""
 
@@ -146,7 +154,7 @@ class SystemIdentity(Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     """Which system wrote it: mean source-language rating per system. Recorded responses only."""
 
 
-RewardModel = SameAsPolicy | BagOfWords | SentenceEncoder | Untrained | SystemIdentity
+RewardModel = SameAsPolicy | FrozenLM | BagOfWords | SentenceEncoder | Untrained | SystemIdentity
 
 
 def encoder_of(rm: RewardModel) -> str:

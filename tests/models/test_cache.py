@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from xling.models.cache import fan_out
+from xling.models.cache import fan_out, stack
 
 PROMPTS = torch.tensor([[1, 40, 41, 42, 43], [1, 50, 51, 52, 53]])
 ROWS = torch.tensor([0, 1, 1, 0, 0])
@@ -64,3 +64,12 @@ def test_more_than_there_is_room_for_is_an_error(tiny: tuple[Any, Any]) -> None:
     cache = fan_out(prefilled(model), ROWS, 1)
     with pytest.raises(RuntimeError), torch.inference_mode():
         model(input_ids=torch.ones(5, 2, dtype=torch.long), past_key_values=cache, use_cache=True)
+
+
+def test_a_stack_has_the_rows_of_all(tiny: tuple[Any, Any]) -> None:
+    model, _ = tiny
+    one = prefilled(model)
+    both = stack([prefilled(model), prefilled(model)])
+    assert both.get_seq_length() == 5
+    for a, b in zip(one.layers, both.layers, strict=True):
+        assert torch.equal(a.keys.repeat(2, 1, 1, 1), b.keys) and torch.equal(a.values.repeat(2, 1, 1, 1), b.values)

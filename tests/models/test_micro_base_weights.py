@@ -5,10 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from xling.jsonfiles import read_json
+from xling.models import pretrain as pretraining
 from xling.models.load import load_policy
-from xling.models.pretrain import copy_quality, held_out_loss
+from xling.models.pretrain import attribution, held_out_loss
 from xling.models.recipe import BASE_FOLDER, Recipe, corpus_digest
-from xling.stages.files import read_json
 from xling.tasks import micro_summarization as world
 from xling.tasks.micro.words import LANGUAGES
 from xling.tasks.micro_summarization import MicroSummarization
@@ -57,5 +58,14 @@ def test_it_reads_and_writes_all_six_languages(base: tuple[Any, Any]) -> None:
 
 
 def test_it_copies_facts_from_the_document(record: dict[str, Any], base: tuple[Any, Any]) -> None:
-    """Without this nothing here means anything: an attentionless model has hardly any reply right."""
-    assert copy_quality(*base) > record["copy_quality"] - 0.05
+    """Without this nothing here means anything: an attentionless model has hardly any value right."""
+    assert attribution(*base) > record["attribution"] - 0.05
+
+
+def test_copying_any_fact_of_the_document_is_attributed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The document's second sentence states a fact, more often than not another than the main one."""
+    monkeypatch.setattr(pretraining, "greedy", lambda model, tokenizer, prompts, most: prompts)
+    monkeypatch.setattr(pretraining, "decode_response", lambda tokenizer, text: text.split(". ")[1] + ".")
+    assert attribution(None, None) == 1.0
+    monkeypatch.setattr(pretraining, "decode_response", lambda tokenizer, text: "")
+    assert attribution(None, None) == 0.0

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from xling.models import reward
 from xling.models.reward import RewardModel, RewardNet, load_reward, log_likelihood, response_states, save_reward
 from xling.models.text import prompt_ids, response_ids
 
@@ -108,6 +109,25 @@ def test_padding_in_training_changes_no_reward(model: RewardModel) -> None:
 def test_nothing_to_score(model: RewardModel) -> None:
     assert model.score([], []) == []
     assert model.score(["x"], [[]]) == [[]]
+
+
+@pytest.mark.parametrize("kept", [1, 400])
+def test_a_score_does_not_depend_on_how_many_prompts_are_read_at_once(
+    model: RewardModel, together: list[list[float]], kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reward, "TOKENS_KEPT", kept)
+    assert model.score(PROMPTS * 4, RESPONSES * 4) == together * 4
+
+
+def test_what_a_prompt_has_several_times_is_read_once(model: RewardModel) -> None:
+    passes: list[int] = []
+    hook = model.net.trunk.register_forward_hook(lambda *_: passes.append(1))
+    model.score(["x"], [["a", "b c"]])
+    once = len(passes)
+    scores = model.score(["x"], [["a", "b c"] * 500])
+    hook.remove()
+    assert len(passes) == 2 * once
+    assert scores == [scores[0][:2] * 500] and scores[0][0] != scores[0][1]
 
 
 # --- likelihood ---------------------------------------------------------------------------------------------

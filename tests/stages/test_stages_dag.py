@@ -22,6 +22,7 @@ from xling.config import (
     SentenceEncoder,
     SystemIdentity,
     Untrained,
+    experiment_from,
 )
 from xling.errors import ConfigError
 from xling.grid.stage import Cell, Stage
@@ -179,6 +180,7 @@ TASK_CHANGES: list[tuple[str, dict[str, Any], set[str]]] = [
     ("task", {"demonstration_error": 0.5}, ALL - {"base"}),
     ("task", {"ratings": 41}, AFTER_REWARD),
     ("task", {"rating_error": 0.6}, AFTER_REWARD),
+    ("task", {"lead_bias": 0.3}, ALL - {"base"}),
     ("task", {"label_noise": 0.2}, AFTER_REWARD),
     ("task", {"validation": 17}, ALL - {"base"}),
     ("task", {"languages": ("en", "tr")}, set()),
@@ -208,6 +210,29 @@ def test_a_setting_changes_the_stages_that_read_it_and_those_below(
     # An RM from the base needs no SFT of its source: there are fewer of them, and the target's is the same.
     differing = {kind for kind in before if not after[kind] <= before[kind]}
     assert differing == touched
+
+
+@pytest.mark.parametrize("rm", [SameAsPolicy(), SameAsPolicy(objective="pairwise"), Untrained("length")])
+def test_only_stages_that_draw_summaries_know_their_lead_bias(no_model: Path, rm: Any) -> None:
+    """The others depend on it through their parents, if at all; their own spec holds the default."""
+    default, other = TASK.lead_bias, 0.3
+    read: dict[str, set[float]] = {}
+
+    def walk(stage: Stage) -> None:
+        if "task" in stage.spec:
+            read.setdefault(stage.kind, set()).add(stage.spec["task"]["lead_bias"])
+        for parent in stage.parents.values():
+            walk(parent)
+
+    walk(judge_stage(changed(experiment(no_model, rm=rm), "task", lead_bias=other)))
+    reward = {} if isinstance(rm, Untrained) else {"reward": {other}}
+    assert read == reward | {
+        "sft": {other},
+        "score": {other},
+        "pool": {default},
+        "baseline": {default},
+        "gold": {default},
+    }
 
 
 def test_the_seed_changes_all_but_the_base(no_model: Path) -> None:
@@ -293,6 +318,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_what_does_not_go_together_is_refused(no_model: Path, settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         judge_stage(experiment(no_model, **settings))
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1])
+def test_a_share_beyond_its_bounds_is_refused_by_name(no_model: Path, value: float) -> None:
+    container = msgspec.to_builtins(experiment(no_model))
+    assert experiment_from(container) == experiment(no_model)
+    container["task"]["lead_bias"] = value
+    with pytest.raises(ConfigError, match=r"does not fit: Expected `float` .* `\$\.task\.lead_bias`"):
+        experiment_from(container)
 
 
 def test_the_whole_pool_may_be_asked_for(no_model: Path) -> None:

@@ -17,6 +17,11 @@ def told(index: int) -> FactSet:
     return fact_set(0, "validation-prompts", index)
 
 
+def with_main_later(count: int) -> list[FactSet]:
+    """Documents whose first fact is not the main one: a summary of it is one of a side fact."""
+    return [facts for facts in map(told, range(count)) if facts.main != 0]
+
+
 def lowered(facts: FactSet, lang: str, text: str) -> set[str]:
     scores = assess(facts, lang, text)
     return {dimension for dimension in DIMENSIONS if getattr(scores, dimension) < 1.0}
@@ -47,6 +52,14 @@ def test_an_error_lowers_its_own_dimension_and_no_other(lang: str, kind: str) ->
         text = spoilt_summary(facts, lang, [kind], random.Random(f"{lang}{kind}{index}"))
         assert kind in lowered(facts, lang, text) <= LOWERS[kind], text
         assert assess(facts, lang, text).quality < GOOD, text
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("kind", sorted(set(LOWERS) - {"main_idea"}))
+def test_an_error_in_a_summary_of_a_side_fact_lowers_its_own_dimension_too(lang: str, kind: str) -> None:
+    for index, facts in enumerate(with_main_later(200)):
+        text = spoilt_summary(facts, lang, [kind], random.Random(f"{lang}{kind}{index}"), told=0)
+        assert {kind, "main_idea"} <= lowered(facts, lang, text) <= {"main_idea", *LOWERS[kind]}, text
 
 
 def test_two_errors_are_worse_than_good() -> None:
@@ -159,9 +172,48 @@ def test_canonically_equal_text_is_equal() -> None:
 
 def test_errors_are_drawn_at_the_stated_rates() -> None:
     rng = random.Random(3)
-    kinds = [drawn_summary(told(index % 100), "en", 0.4, rng)[1] for index in range(4000)]
+    kinds = [drawn_summary(told(index % 100), "en", 0.4, 0.0, rng)[1] for index in range(4000)]
     bad = [found for found in kinds if found]
     assert 0.37 < len(bad) / len(kinds) < 0.43
     assert abs(sum(len(found) == 2 for found in bad) / len(bad) - SECOND_ERROR) < 0.04
     for dimension in DIMENSIONS:
         assert abs(sum(dimension in found for found in bad) / len(bad) - 1.3 / 7) < 0.04
+
+
+def test_lead_bias_leaves_all_errors_but_the_main_idea_at_their_rates() -> None:
+    rng = random.Random(4)
+    kinds = [drawn_summary(told(index % 300), "tr", 0.4, 0.6, rng)[1] for index in range(4000)]
+    assert all(len(set(found)) == len(found) for found in kinds)
+    spoilt = 0.4 * (1 + SECOND_ERROR) / 7
+    for dimension in set(DIMENSIONS) - {"main_idea"}:
+        assert abs(sum(dimension in found for found in kinds) / len(kinds) - spoilt) < 0.02
+    aside = 0.6 * len(with_main_later(300)) / 300
+    assert abs(sum("main_idea" in found for found in kinds) / len(kinds) - (aside + (1 - aside) * spoilt)) < 0.03
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_lead_summary_is_true_and_named_main_idea_where_the_first_fact_is_not_the_main_one(lang: str) -> None:
+    rng = random.Random(lang)
+    for index in range(100):
+        facts = told(index)
+        text, kinds = drawn_summary(facts, lang, 0.0, 1.0, rng)
+        assert kinds == (() if facts.main == 0 else ("main_idea",))
+        assert lowered(facts, lang, text) == set(kinds), text
+        assert assess(facts._replace(main=0), lang, text).quality == 1.0, text
+
+
+@pytest.mark.parametrize("lead_bias", [0.0, 0.6, 1.0])
+def test_every_error_that_is_named_is_one_to_the_annotator(lead_bias: float) -> None:
+    rng = random.Random(5)
+    for index in range(1200):
+        lang = rng.choice(LANGUAGES)
+        text, kinds = drawn_summary(told(index % 300), lang, 0.5, lead_bias, rng)
+        assert (assess(told(index % 300), lang, text).quality < GOOD) == bool(kinds), (kinds, text)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_without_lead_bias_what_has_no_error_is_of_the_main_fact(lang: str) -> None:
+    rng = random.Random(lang)
+    for index in range(150):
+        text, kinds = drawn_summary(told(index), lang, 0.0, 0.0, rng)
+        assert kinds == () and assess(told(index), lang, text).quality == 1.0

@@ -13,18 +13,31 @@ from xling.config import Files, MicroSummarization, Task
 from xling.errors import ConfigError
 from xling.tasks import micro_summarization as task
 from xling.tasks.micro import words
-from xling.tasks.micro.gold import DIMENSIONS, GOOD
+from xling.tasks.micro.facts import fact_set_of
+from xling.tasks.micro.gold import COST, DIMENSIONS, GOOD, assess
 from xling.tasks.micro.words import LANGUAGES
-from xling.tasks.records import Split, TaskModule
+from xling.tasks.records import Demonstration, Rating, Split, TaskModule
 
 SMALL = MicroSummarization(languages=LANGUAGES, demonstrations=60, ratings=50, pairs=40, validation=20, test_prompts=30)
 MIDDLE = MicroSummarization(languages=LANGUAGES, ratings=1500, pairs=400)
+UNBIASED = msgspec.structs.replace(MIDDLE, lead_bias=0.0)
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 USES = (task.demonstrations, task.ratings, task.pairs, task.prompts)
 
 
 def groups(items: list[object]) -> list[str]:
     return [getattr(item, "prompt", item).group for item in items]
+
+
+def good_share(config: MicroSummarization, error: float) -> float:
+    """Share of responses without an error: the first fact is the main one in half of the documents."""
+    return (1 - error) * (1 - config.lead_bias / 2)
+
+
+def of_first_fact(config: MicroSummarization, item: Demonstration | Rating) -> bool:
+    """Whether it is a correct statement of the document's first fact."""
+    facts = fact_set_of(config.seed, item.prompt.group)
+    return assess(facts._replace(main=0), item.prompt.lang, item.response).quality == 1.0
 
 
 def test_the_module_offers_what_a_task_offers() -> None:
@@ -78,24 +91,33 @@ def test_no_text_of_training_is_asked_in_the_test() -> None:
         assert not trained & {p.text for split in SPLITS[1:] for p in task.prompts(SMALL, lang, split)}
 
 
+@pytest.mark.parametrize("config", [MIDDLE, UNBIASED], ids=["biased", "unbiased"])
 @pytest.mark.parametrize("lang", LANGUAGES)
-def test_labels_are_balanced_and_follow_gold_but_for_the_noise(lang: str) -> None:
-    rated = task.ratings(MIDDLE, lang, "train")
+def test_labels_follow_gold_but_for_the_noise(lang: str, config: MicroSummarization) -> None:
+    rated = task.ratings(config, lang, "train")
     assert {item.label for item in rated} == {0.0, 1.0}
     assert {item.system for item in rated} == {"simulated"}
-    assert 0.45 < statistics.mean(item.label for item in rated) < 0.55
-    gold = task.quality(MIDDLE, [item.prompt for item in rated], [[item.response] for item in rated])
-    flipped = [(row[0] >= GOOD) != bool(item.label) for row, item in zip(gold, rated, strict=True)]
-    assert abs(statistics.mean(flipped) - MIDDLE.label_noise) < 0.03
+    gold = task.quality(config, [item.prompt for item in rated], [[item.response] for item in rated])
+    good = [row[0] >= GOOD for row in gold]
+    assert abs(statistics.mean(good) - good_share(config, config.rating_error)) < 0.04
+    flipped = [found != bool(item.label) for found, item in zip(good, rated, strict=True)]
+    assert abs(statistics.mean(flipped) - config.label_noise) < 0.03
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-def test_pairs_are_never_equal_and_follow_gold_but_for_the_noise(lang: str) -> None:
-    found = task.pairs(MIDDLE, lang, "train")
-    gold = task.quality(MIDDLE, [p.prompt for p in found], [[p.chosen, p.rejected] for p in found])
+def test_labels_are_balanced(lang: str) -> None:
+    assert 0.45 < statistics.mean(item.label for item in task.ratings(MIDDLE, lang, "train")) < 0.57
+
+
+@pytest.mark.parametrize("lead_bias", [0.0, MIDDLE.lead_bias, 1.0])
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_pairs_are_never_equal_and_follow_gold_but_for_the_noise(lang: str, lead_bias: float) -> None:
+    config = msgspec.structs.replace(MIDDLE, lead_bias=lead_bias)
+    found = task.pairs(config, lang, "train")
+    gold = task.quality(config, [p.prompt for p in found], [[p.chosen, p.rejected] for p in found])
     assert all(chosen != rejected for chosen, rejected in gold)
     flipped = statistics.mean(chosen < rejected for chosen, rejected in gold)
-    assert abs(flipped - MIDDLE.label_noise) < 0.05
+    assert abs(flipped - config.label_noise) < 0.05
 
 
 def test_without_noise_the_labels_are_the_gold_s() -> None:
@@ -105,14 +127,48 @@ def test_without_noise_the_labels_are_the_gold_s() -> None:
     assert [row[0] >= GOOD for row in gold] == [bool(item.label) for item in rated]
 
 
-def test_demonstrations_carry_errors_at_the_stated_rate() -> None:
-    config = msgspec.structs.replace(MIDDLE, demonstrations=1500)
+@pytest.mark.parametrize("lead_bias", [0.0, MIDDLE.lead_bias, 1.0])
+def test_demonstrations_carry_errors_at_the_stated_rate(lead_bias: float) -> None:
+    config = msgspec.structs.replace(MIDDLE, demonstrations=1500, lead_bias=lead_bias)
     shown = task.demonstrations(config, "es", "train")
     gold = task.quality(config, [d.prompt for d in shown], [[d.response] for d in shown])
-    assert abs(statistics.mean(row[0] < GOOD for row in gold) - config.demonstration_error) < 0.04
-    clean = msgspec.structs.replace(SMALL, demonstration_error=0.0)
+    assert abs(statistics.mean(row[0] >= GOOD for row in gold) - good_share(config, config.demonstration_error)) < 0.04
+
+
+def test_without_lead_bias_and_errors_all_demonstrations_are_correct() -> None:
+    clean = msgspec.structs.replace(SMALL, demonstration_error=0.0, lead_bias=0.0)
     shown = task.demonstrations(clean, "es", "train")
     assert task.quality(clean, [d.prompt for d in shown], [[d.response] for d in shown]) == [[1.0]] * 60
+
+
+@pytest.mark.parametrize("lead_bias", [0.0, 0.3, 0.6, 1.0])
+def test_the_first_fact_is_told_at_the_stated_rate_and_where_it_is_the_main_one(lead_bias: float) -> None:
+    config = msgspec.structs.replace(
+        MIDDLE, demonstrations=1500, demonstration_error=0.0, rating_error=0.0, lead_bias=lead_bias
+    )
+    for use in (task.demonstrations, task.ratings):
+        items: list[Demonstration | Rating] = list(use(config, "vi", "train"))
+        first = [of_first_fact(config, item) for item in items]
+        assert abs(statistics.mean(first) - (lead_bias + (1 - lead_bias) / 2)) < 0.04
+        gold = task.quality(config, [item.prompt for item in items], [[item.response] for item in items])
+        assert {round(row[0], 9) for row in gold} <= {1.0, round(1 - COST["main_idea"], 9)}
+        assert all(lead or row[0] == 1.0 for lead, row in zip(first, gold, strict=True))
+
+
+def test_lead_bias_changes_no_prompt() -> None:
+    for use in USES:
+        plain, biased = (
+            [getattr(item, "prompt", item) for item in use(config, "de", "train")]
+            for config in (SMALL, msgspec.structs.replace(SMALL, lead_bias=0.0))
+        )
+        assert plain == biased
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1])
+def test_a_share_of_lead_summaries_is_a_share(value: float) -> None:
+    settings = msgspec.to_builtins(SMALL) | {"lead_bias": value}
+    with pytest.raises(msgspec.ValidationError, match=r"`\$\.lead_bias`"):
+        msgspec.convert(settings, Task)
 
 
 def words_in(text: str) -> int:
@@ -138,6 +194,15 @@ def test_length_does_not_tell_a_bad_summary(lang: str, measure: Callable[[str], 
     size = min(len(good), len(bad))
     lengths = [measure(text) for text in (*good[:size], *bad[:size])]
     assert accuracy_of_best_threshold(lengths, [True] * size + [False] * size) < 0.65
+
+
+@pytest.mark.parametrize("measure", [words_in, len])
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_length_does_not_tell_the_better_of_a_pair(lang: str, measure: Callable[[str], int]) -> None:
+    config = msgspec.structs.replace(MIDDLE, pairs=1000, label_noise=0.0)
+    sizes = [(measure(pair.chosen), measure(pair.rejected)) for pair in task.pairs(config, lang, "train")]
+    longer = statistics.mean((chosen > rejected) + 0.5 * (chosen == rejected) for chosen, rejected in sizes)
+    assert abs(longer - 0.5) < 0.08
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from xling.models.ridge import Array, Linear, fit
+from xling.models import ridge
+from xling.models.ridge import Array, Linear
 
 HASHED = 1024  # columns of hashed counts
 SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -74,35 +75,21 @@ def fit_pointwise(
     prompts: Sequence[str], responses: Sequence[str], labels: Sequence[float], groups: Sequence[str]
 ) -> BagOfWordsModel:
     """Least squares on labels; `groups` (documents) are kept together when the penalty is chosen."""
-    return BagOfWordsModel(fit(features(prompts, responses), np.asarray(labels, dtype=np.float64), groups))
+    return BagOfWordsModel(ridge.fit(features(prompts, responses), np.asarray(labels, dtype=np.float64), groups))
 
 
 def fit_pairwise(
     prompts: Sequence[str], chosen: Sequence[str], rejected: Sequence[str], groups: Sequence[str]
 ) -> BagOfWordsModel:
-    """Least squares of feature differences on +1, chosen minus rejected, and on -1 the other way round."""
-    forward = [
-        better - worse for better, worse in zip(features(prompts, chosen), features(prompts, rejected), strict=True)
-    ]
-    both = [np.concatenate([block, -block]) for block in forward]
-    labels = np.repeat([1.0, -1.0], len(prompts))
-    return BagOfWordsModel(fit(both, labels, [*groups, *groups]))
+    """Least squares on differences of features, chosen minus rejected."""
+    return BagOfWordsModel(ridge.fit_pairwise(features(prompts, chosen), features(prompts, rejected), groups))
 
 
 def save_bag_of_words(folder: Path, model: BagOfWordsModel) -> None:
     """`bag_of_words.npz` in the folder."""
-    head = model.head
-    np.savez(
-        folder / "bag_of_words.npz",
-        weight=head.weight,
-        bias=head.bias,
-        penalty=head.penalty,
-        explained=head.explained,
-    )
+    ridge.save(folder / "bag_of_words.npz", model.head)
 
 
 def load_bag_of_words(folder: Path) -> BagOfWordsModel:
     """A model from its stage's folder."""
-    with np.load(folder / "bag_of_words.npz") as stored:
-        head = Linear(stored["weight"], float(stored["bias"]), float(stored["penalty"]), float(stored["explained"]))
-    return BagOfWordsModel(head)
+    return BagOfWordsModel(ridge.load(folder / "bag_of_words.npz"))

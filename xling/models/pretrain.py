@@ -1,6 +1,6 @@
 """Make the micro base again: tokenizer, pretraining, and the record that a test checks the shipped weights against.
 
-    python -m xling.models.pretrain [FOLDER]     # a quarter of an hour on one core
+    python -m xling.models.pretrain [FOLDER]     # about an hour on one core
 
 The text is the embedded world's unlabelled corpus, whose facts none of the task's splits contains.
 """
@@ -17,11 +17,11 @@ import msgspec
 import torch
 
 from xling.config import MicroSummarization
+from xling.jsonfiles import read_json, write_json
 from xling.models.micro import encode_text, newline_id, packed_batches, packed_loss, pretrain, train_tokenizer
 from xling.models.recipe import BASE_FOLDER, Recipe, corpus_digest
 from xling.models.sampling import greedy
 from xling.models.text import decode_response
-from xling.stages.files import read_json, write_json
 from xling.tasks import micro_summarization
 from xling.tasks.micro.corpus import copying_lessons, pretraining_texts
 from xling.tasks.micro.words import LANGUAGES
@@ -46,14 +46,18 @@ def held_out_loss(model: Any, tokenizer: Any, recipe: Recipe) -> float:
         return sum(float(packed_loss(model, batch)) for batch in batches) / len(batches)
 
 
-def copy_quality(model: Any, tokenizer: Any) -> float:
-    """Mean gold quality of greedy replies, before any fine-tuning, to validation prompts of all languages."""
+def attribution(model: Any, tokenizer: Any) -> float:
+    """Mean `attributable` of greedy replies, before any fine-tuning, to validation prompts of all languages.
+
+    Whether the base copies a fact whole. Quality does not say it: a fact that is true but not the main one loses there.
+    """
     task = MicroSummarization(languages=LANGUAGES, validation=COPY_PROMPTS)
     scores: list[float] = []
     for lang in LANGUAGES:
         prompts = micro_summarization.prompts(task, lang, "validation")
         replies = [decode_response(tokenizer, ids) for ids in greedy(model, tokenizer, [p.text for p in prompts], 40)]
-        scores += [row[0] for row in micro_summarization.quality(task, prompts, [[reply] for reply in replies])]
+        rows = micro_summarization.quality_by_dimension(task, prompts, [[reply] for reply in replies])
+        scores += [row[0].attributable for row in rows]
     return sum(scores) / len(scores)
 
 
@@ -75,7 +79,7 @@ def make_base(folder: Path, progress: Callable[[int, int], None], recipe: Recipe
         "recipe": msgspec.to_builtins(recipe),
         "corpus_digest": corpus_digest(recipe.seed),
         "held_out_loss": round(held_out_loss(model, tokenizer, recipe), 4),
-        "copy_quality": round(copy_quality(model, tokenizer), 4),
+        "attribution": round(attribution(model, tokenizer), 4),
         "torch": torch.__version__,
     }
     write_json(folder / "recipe.json", record)

@@ -21,7 +21,7 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     layers: int = 4
     heads: int = 4
     max_positions: int = 512
-    steps: int = 5500
+    steps: int = 10_000
     tokens_per_batch: int = 1536
     row_length: int = 192
     first_line_weight: float = 0.1

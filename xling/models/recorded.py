@@ -9,7 +9,6 @@ abroad train on the same amount, and no row is scored by a head that has seen it
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from scipy.stats import spearmanr
 
 from xling.config import BagOfWords, SentenceEncoder, SystemIdentity, Untrained, encoder_of
 from xling.errors import ConfigError
+from xling.jsonfiles import read_json, write_json
 from xling.models import bag_of_words, encoder
 from xling.models.folds import assign_folds
 from xling.models.ridge import Array, Linear, fit
@@ -73,7 +73,7 @@ def train_heads(
             heads.append(fit(train, wanted, groups[seen].tolist()))
     _save_heads(out, heads)
     kept = {"langs": [source.lang for source in sources], "folds": fold_of, "systems": systems}
-    _write_json(out / "heads.json", kept)
+    write_json(out / "heads.json", kept)
 
 
 def _labels(recorded: Recorded, permutation: int, seeds: tuple[int, int]) -> Array:
@@ -145,11 +145,11 @@ def score_responses(
         scores = _trained(recorded, backbone, heads, embed)
     table = _table(recorded, scores)
     _save_tables(out, table)
-    _write_json(out / "heldout.json", _held_out_pairs(recorded, table))
+    write_json(out / "heldout.json", _held_out_pairs(recorded, table))
     name = encoder_of(backbone)
     langs = sorted({recorded.lang, *source_langs}) if name else []
     unknown = [lang for lang in langs if encoder.knows(name, lang) is False]
-    _write_json(out / "notes.json", {"unknown_language": bool(unknown), "unknown_languages": unknown})
+    write_json(out / "notes.json", {"unknown_language": bool(unknown), "unknown_languages": unknown})
 
 
 def rated_responses(recorded: Recorded, out: Path) -> None:
@@ -159,7 +159,7 @@ def rated_responses(recorded: Recorded, out: Path) -> None:
 
 def _trained(recorded: Recorded, backbone: Trained, folder: Path, embed: Path | None) -> Array:
     """(rows,) cross-fitted scores at home, mean scores abroad."""
-    kept = json.loads((folder / "heads.json").read_text(encoding="utf-8"))
+    kept = read_json(folder / "heads.json")
     blocks = _blocks(recorded, backbone, embed, kept["systems"])
     by_head = np.stack([head.predict(blocks) for head in _load_heads(folder)])  # (folds, rows)
     if recorded.lang in kept["langs"]:
@@ -203,12 +203,12 @@ def write_agreement(recorded: Recorded, score: Path, out: Path) -> None:
     pairs = _held_out_pairs(recorded, table)
     margin = np.array(pairs["chosen"]) - np.array(pairs["rejected"])
     correct = ((np.sign(margin) + 1) / 2).tolist()
-    _write_json(out / "pairs.json", {"group": pairs["group"], "correct": correct})
+    write_json(out / "pairs.json", {"group": pairs["group"], "correct": correct})
     rewards = table[~np.isnan(table)]
     ratings = np.array([rating for _, _, _, rating in recorded.flat()])
     varies = np.ptp(rewards) > 0 and np.ptp(ratings) > 0
     rho = float(spearmanr(rewards, ratings).statistic) if varies else None
-    _write_json(out / "spearman.json", {"rho": rho, "n": len(ratings)})
+    write_json(out / "spearman.json", {"rho": rho, "n": len(ratings)})
 
 
 def _held_out_pairs(recorded: Recorded, table: Array) -> dict[str, list[Any]]:
@@ -262,11 +262,6 @@ def _load_heads(folder: Path) -> list[Linear]:
             Linear(weight, float(bias), float(penalty), float(explained))
             for weight, bias, penalty, explained in zip(stored["weight"], *columns, strict=True)
         ]
-
-
-def _write_json(path: Path, value: Any) -> None:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _generator(*names: int | str) -> np.random.Generator:

@@ -6,7 +6,7 @@ responses are padded on the right to widths given by their own lengths, and batc
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel, DynamicCache
 
-from xling.models.cache import fan_out
+from xling.models.cache import fan_out, stack
 from xling.models.load import load_tokenizer
 from xling.models.text import Ids, pad_right, padded_length, prompt_ids, response_ids
 
 PROMPTS_PER_BATCH = 16
-ROWS_PER_BATCH = 16  # small enough to stay in the processor's cache: twice the speed of 128 on a CPU
+ROWS_PER_BATCH = 32  # small enough to stay in the processor's cache
+TOKENS_KEPT = 16384  # of prompts read at once: the more, the fewer rows that do nothing but fill a batch
+WIDTHS = 4  # prompts and responses are padded to multiples of it
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -45,7 +47,7 @@ def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
 def _by_width(lengths: dict[Any, int]) -> dict[int, list[Any]]:
     groups: dict[int, list[Any]] = {}
     for item, length in lengths.items():
-        groups.setdefault(padded_length(length), []).append(item)
+        groups.setdefault(padded_length(length, WIDTHS), []).append(item)
     return dict(sorted(groups.items()))
 
 
@@ -60,38 +62,51 @@ def response_states(
 ) -> Iterator[States]:
     """States of every response of every prompt, in batches of any order; `trunk` is an AutoModel decoder."""
     for width, group in _by_width({i: len(row) for i, row in enumerate(prompts) if responses[i]}).items():
-        for chosen in _batches(group, PROMPTS_PER_BATCH):
-            batch = _fill(chosen, PROMPTS_PER_BATCH)
-            lengths = torch.tensor([len(prompts[i]) for i in batch])
-            mask = torch.arange(width) < lengths[:, None]
-            cache = DynamicCache(config=trunk.config)
-            ids = torch.from_numpy(pad_right([prompts[i] for i in batch], width, pad))
-            hidden = trunk(input_ids=ids, attention_mask=mask.long(), past_key_values=cache, use_cache=True)[0]
-            before = hidden[torch.arange(len(batch)), lengths - 1]
+        kept = max(TOKENS_KEPT // (width * PROMPTS_PER_BATCH), 1) * PROMPTS_PER_BATCH
+        for chosen in _batches(group, kept):
+            texts = [prompts[i] for i in chosen]
+            cache, before = _read(trunk, texts, width, pad)
+            lengths = torch.tensor(list(map(len, texts)))
             slots = {(slot, j): len(row) for slot, i in enumerate(chosen) for j, row in enumerate(responses[i])}
             for tail, rows in _by_width(slots).items():
                 for real in _batches(rows, ROWS_PER_BATCH):
                     part = _fill(real, ROWS_PER_BATCH)
                     slot = torch.tensor([s for s, _ in part])
-                    texts = [responses[chosen[s]][j] for s, j in part]
-                    state = _continue(trunk, cache, slot, mask, lengths, texts, tail, pad)
+                    said = [responses[chosen[s]][j] for s, j in part]
+                    state = _continue(trunk, cache, slot, lengths[slot], width, said, tail, pad)
                     yield States([(chosen[s], j) for s, j in real], *state, before[slot])
 
 
+def _read(trunk: Any, prompts: list[Ids], width: int, pad: int) -> tuple[Any, Tensor]:
+    """(cache, last states) of prompts; what is padded stands behind all that is read, and needs no mask."""
+    caches, last = [], []
+    for real in _batches(prompts, PROMPTS_PER_BATCH):
+        batch = _fill(real, PROMPTS_PER_BATCH)
+        caches.append(DynamicCache(config=trunk.config))
+        ids = torch.from_numpy(pad_right(batch, width, pad))
+        hidden = trunk(input_ids=ids, past_key_values=caches[-1], use_cache=True)[0]
+        last.append(hidden[torch.arange(len(batch)), torch.tensor([len(row) - 1 for row in batch])])
+    return stack(caches), torch.cat(last)
+
+
 def _continue(
-    trunk: Any, cache: Any, slot: Tensor, mask: Tensor, lengths: Tensor, texts: list[Ids], tail: int, pad: int
+    trunk: Any, cache: Any, slot: Tensor, lengths: Tensor, width: int, texts: list[Ids], tail: int, pad: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(ids, mask, hidden) of `texts` read after the prompts at `slot` of a cache; leaves the cache as it was."""
     ids = torch.from_numpy(pad_right(texts, tail, pad))
-    here = torch.arange(tail) < torch.tensor([len(text) for text in texts])[:, None]
+    step = torch.arange(tail)
+    # (R, 1, tail, width + tail), additive: the prompt's tokens, and the response's up to one's own
+    mask = torch.zeros(len(texts), 1, tail, width + tail)
+    mask[..., :width].masked_fill_((torch.arange(width) >= lengths[:, None])[:, None, None], -torch.inf)
+    mask[..., width:].masked_fill_(step > step[:, None], -torch.inf)
     hidden = trunk(
         input_ids=ids,
-        attention_mask=torch.cat([mask[slot], here], 1).long(),
-        position_ids=lengths[slot][:, None] + torch.arange(tail),
+        attention_mask=mask,
+        position_ids=lengths[:, None] + step,
         past_key_values=fan_out(cache, slot, tail),
         use_cache=True,
     )[0]
-    return ids, here, hidden
+    return ids, step < torch.tensor([len(text) for text in texts])[:, None], hidden
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -129,15 +144,30 @@ class RewardModel:
 
     def score(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> list[list[float]]:
         """Reward of each response of each prompt; higher is better, no unit."""
-        pad = self.tokenizer.pad_token_id
-        out = [[0.0] * len(row) for row in responses]
+
+        def rewards(states: States) -> Tensor:
+            return self.net.head(pool(states.hidden, states.mask, self.net.pooling))[:, 0]  # type: ignore[no-any-return]
+
         encoded = [response_ids(self.tokenizer, row) for row in responses]
-        for state in response_states(self.net.trunk, prompt_ids(self.tokenizer, prompts), encoded, pad):
-            with torch.inference_mode():
-                rewards = self.net.head(pool(state.hidden, state.mask, self.net.pooling))[:, 0]
-            for (i, j), reward in zip(state.owners, rewards.tolist(), strict=False):
-                out[i][j] = reward
-        return out
+        prompt = prompt_ids(self.tokenizer, prompts)
+        return _numbers(self.net.trunk, prompt, encoded, self.tokenizer.pad_token_id, rewards)
+
+
+@torch.inference_mode()
+def _numbers(
+    trunk: Any,
+    prompts: Sequence[Ids],
+    responses: Sequence[Sequence[Ids]],
+    pad: int,
+    number: Callable[[States], Tensor],
+) -> list[list[float]]:
+    """A number of each response of each prompt; what a prompt has several times is read once."""
+    distinct = [list({tuple(ids): ids for ids in row}.values()) for row in responses]
+    found: list[dict[tuple[int, ...], float]] = [{} for _ in responses]
+    for states in response_states(trunk, prompts, distinct, pad):
+        for (i, j), value in zip(states.owners, number(states).tolist(), strict=False):
+            found[i][tuple(distinct[i][j])] = value
+    return [[found[i][tuple(ids)] for ids in row] for i, row in enumerate(responses)]
 
 
 def save_reward(folder: Path, net: RewardNet, tokenizer: Any) -> None:
@@ -161,12 +191,10 @@ def log_likelihood(
     model: Any, prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]], pad: int
 ) -> list[list[float]]:
     """Mean log-probability in nats of each response's tokens (eos included) under a causal LM, given its prompt."""
-    out = [[0.0] * len(row) for row in responses]
-    for state in response_states(model.model, prompts, responses, pad):
-        with torch.inference_mode():
-            hidden = torch.cat([state.before[:, None], state.hidden[:, :-1]], 1)
-            scores = model.lm_head(hidden).log_softmax(-1).gather(-1, state.ids[..., None])[..., 0]
-            means = (scores * state.mask).sum(1) / state.mask.sum(1)
-        for (i, j), value in zip(state.owners, means.tolist(), strict=False):
-            out[i][j] = value
-    return out
+
+    def means(states: States) -> Tensor:
+        hidden = torch.cat([states.before[:, None], states.hidden[:, :-1]], 1)
+        scores: Tensor = model.lm_head(hidden).log_softmax(-1).gather(-1, states.ids[..., None])[..., 0]
+        return (scores * states.mask).sum(1) / states.mask.sum(1)
+
+    return _numbers(model.model, prompts, responses, pad, means)

@@ -7,6 +7,7 @@ either shrink one strong feature away or leave 1,000 weak ones free to fit noise
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,24 @@ def fit(blocks: Sequence[Array], labels: Array, groups: Sequence[str]) -> Linear
     spread = float(((labels - mean) ** 2).sum())
     explained = 1.0 - float(errors[best]) / spread if spread > 0 else 0.0
     return Linear(weight, mean - float(centre @ weight), float(PENALTIES[best]), explained)
+
+
+def fit_pairwise(chosen: Sequence[Array], rejected: Sequence[Array], groups: Sequence[str]) -> Linear:
+    """Least squares of feature differences on +1, chosen minus rejected, and on -1 the other way round."""
+    forward = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
+    both = [np.concatenate([block, -block]) for block in forward]
+    return fit(both, np.repeat([1.0, -1.0], len(groups)), [*groups, *groups])
+
+
+def save(path: Path, head: Linear) -> None:
+    """An .npz file."""
+    np.savez(path, weight=head.weight, bias=head.bias, penalty=head.penalty, explained=head.explained)
+
+
+def load(path: Path) -> Linear:
+    """What `save` wrote."""
+    with np.load(path) as stored:
+        return Linear(stored["weight"], float(stored["bias"]), float(stored["penalty"]), float(stored["explained"]))
 
 
 def _total_deviation(block: Array) -> float:

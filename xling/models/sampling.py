@@ -17,6 +17,7 @@ from transformers import DynamicCache
 from xling.models.cache import fan_out
 from xling.models.text import Ids, pad_right, padded_length, prompt_ids
 
+WIDTHS = 8  # prompts are padded to a multiple of it
 KEEP_SHARE = 0.75  # finished sequences are taken out of the batch once fewer than this share go on
 
 GREEDY = 0.0  # as top_p: only the most probable token is left
@@ -66,56 +67,53 @@ def decode(
     model: Any, rows: list[Ids], n: int, noise: Tensor, temperature: float, top_p: float, eos: int, pad: int
 ) -> list[Ids]:
     """Sample len(rows) * n sequences; `noise` is (len(rows) * n, steps)."""
-    width = padded_length(max(map(len, rows)))
+    width = padded_length(max(map(len, rows)), WIDTHS)
     lengths = torch.tensor([len(row) for row in rows])
-    mask = (torch.arange(width) < lengths[:, None]).long()
     cache = DynamicCache(config=model.config)
-    hidden = model.model(
-        input_ids=torch.from_numpy(pad_right(rows, width, pad)),
-        attention_mask=mask,
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
+    ids = torch.from_numpy(pad_right(rows, width, pad))
+    hidden = model.model(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
     logits = model.lm_head(hidden[torch.arange(len(rows)), lengths - 1]).repeat_interleave(n, 0)
     parent = torch.arange(len(rows)).repeat_interleave(n)
-    cache = fan_out(cache, parent, noise.shape[1])
-    mask, position = mask[parent], lengths[parent]
+    steps = noise.shape[1]
+    cache = fan_out(cache, parent, steps)
+    # (R, 1, 1, width + steps), additive: what is padding in the prompt is not read
+    mask = torch.zeros(len(parent), 1, 1, width + steps)
+    mask[..., :width].masked_fill_((torch.arange(width) >= lengths[parent, None])[:, None, None], -torch.inf)
+    position = lengths[parent]
+    tokens, count = torch.full((len(parent), steps), pad), torch.zeros(len(parent), dtype=torch.long)
     alive, done = torch.arange(len(parent)), torch.zeros(len(parent), dtype=torch.bool)
-    out: list[Ids] = [[] for _ in range(len(parent))]
-    for step in range(noise.shape[1]):
+    for step in range(steps):
         token = pick(logits / temperature, noise[alive, step], top_p)
-        for i, t, over in zip(alive.tolist(), token.tolist(), done.tolist(), strict=True):
-            if not over:
-                out[i].append(t)
+        tokens[alive, step] = token
+        count[alive] += ~done
         done = done | (token == eos)
-        if done.all() or step == noise.shape[1] - 1:
+        if done.all() or step == steps - 1:
             break
         if (~done).float().mean() < KEEP_SHARE:
             keep = (~done).nonzero()[:, 0]
-            cache = fan_out(cache, keep, noise.shape[1] - step)
+            cache = fan_out(cache, keep, steps - step)
             alive, mask, position, token, done = (x[keep] for x in (alive, mask, position, token, done))
-        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
         logits = model(
             input_ids=token[:, None],
-            attention_mask=mask,
+            attention_mask=mask[..., : width + step + 1],
             position_ids=position[:, None],
             past_key_values=cache,
             use_cache=True,
         ).logits[:, -1]
         position = position + 1
-    return out
+    return [row[:length] for row, length in zip(tokens.tolist(), count.tolist(), strict=True)]
 
 
 def pick(logits: Tensor, noise: Tensor, top_p: float) -> Tensor:
     """Sample a token a row by inverting the cumulative distribution at `noise`; top_p = 1 is pure sampling."""
     if top_p == GREEDY:
         return logits.argmax(-1)
-    probabilities = logits.double().softmax(-1)
+    probabilities = logits.softmax(-1)
     if top_p < 1.0:
         ordered, order = probabilities.sort(-1, descending=True)
-        outside = ordered.cumsum(-1) - ordered >= top_p
+        outside = ordered.cumsum(-1, dtype=torch.double) - ordered >= top_p
         probabilities = probabilities.scatter(-1, order, ordered.masked_fill(outside, 0.0))
-    cumulative = probabilities.cumsum(-1)
+    cumulative = probabilities.cumsum(-1, dtype=torch.double)
     return torch.searchsorted(cumulative, noise[:, None] * cumulative[:, -1:], right=True)[:, 0].clamp_max(
         logits.shape[-1] - 1
     )

@@ -24,6 +24,12 @@ def _embed(context: Context) -> None:
     score.run_embed(context)
 
 
+def _features(context: Context) -> None:
+    from xling.stages import features
+
+    features.run(context)
+
+
 def _reward(context: Context) -> None:
     from xling.stages import reward
 
@@ -64,13 +70,14 @@ KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("base", 1, _base, seconds=1),
-        Kind("sft", 1, _sft, seconds=30),
+        Kind("sft", 2, _sft, seconds=30),
         Kind("embed", 1, _embed, seconds=10),
+        Kind("features", 1, _features, seconds=10),
         Kind("reward", 1, _reward, seconds=30),
-        Kind("pool", 1, _samples, seconds=20),
-        Kind("baseline", 1, _samples, seconds=6),
+        Kind("pool", 2, _samples, seconds=20),
+        Kind("baseline", 2, _samples, seconds=6),
         Kind("recorded", 1, _recorded, seconds=1),
-        Kind("score", 1, _score, seconds=10),
+        Kind("score", 2, _score, seconds=10),
         Kind("gold", 1, _gold, seconds=2),
         Kind("judge", 1, _judge, seconds=0.1),
     )

@@ -3,6 +3,7 @@
 from xling.config import (
     Experiment,
     Files,
+    FrozenLM,
     MicroSummarization,
     Recorded,
     RewardModel,
@@ -64,7 +65,7 @@ def _check_sizes(experiment: Experiment) -> None:
 def _check_recorded(rm: RewardModel, judge: str) -> None:
     if judge != "human":
         raise ConfigError(f"judge={judge} cannot judge recorded responses. Use judge=human.")
-    if isinstance(rm, SameAsPolicy) or (isinstance(rm, Untrained) and rm.score.startswith("likelihood")):
+    if isinstance(rm, SameAsPolicy | FrozenLM) or (isinstance(rm, Untrained) and rm.score.startswith("likelihood")):
         raise ConfigError(
             f"rm_backbone={_name(rm)} needs a language model and policy=recorded has none. "
             "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."

@@ -15,6 +15,7 @@ from xling.config import (
     BagOfWords,
     Experiment,
     Files,
+    FrozenLM,
     Language,
     LanguageModel,
     MicroSummarization,
@@ -41,13 +42,14 @@ Axes = Mapping[str, Any]
 Asked = tuple[dict[str, Any], Experiment, RewardModel]  # axes, experiment, the reward model of judge=target_rm
 
 # Which of the task's settings each use of its data reads: the rest is left out of the stage's spec.
-DEMONSTRATIONS = ("seed", "demonstrations", "validation", "demonstration_error")
-_RATED = ("seed", "validation", "rating_error", "label_noise")
+DEMONSTRATIONS = ("seed", "demonstrations", "validation", "demonstration_error", "lead_bias")
+_RATED = ("seed", "validation", "rating_error", "lead_bias", "label_noise")
 FEEDBACK = {"pointwise": (*_RATED, "ratings"), "pairwise": (*_RATED, "pairs")}
 PROMPTS = ("seed", "test_prompts")
+_HELD_OUT = (*PROMPTS, "rating_error", "lead_bias", "label_noise")
 HELD_OUT = {
-    "pointwise": (*PROMPTS, "rating_error", "label_noise", "ratings"),  # the length rule is fitted on train ratings
-    "pairwise": (*PROMPTS, "rating_error", "label_noise"),
+    "pointwise": (*_HELD_OUT, "ratings"),  # the length rule is fitted on train ratings
+    "pairwise": _HELD_OUT,
 }
 
 SHUFFLES = 5  # permutations of the labels: the null band
@@ -81,7 +83,7 @@ def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
     """Controls and references (docs/controls.md): untrained ones once a target, shuffled labels for every source."""
     variants: list[Asked] = []
     for axes, experiment, judging in asked:
-        if isinstance(experiment.rm_backbone, SameAsPolicy | BagOfWords | SentenceEncoder):
+        if isinstance(experiment.rm_backbone, SameAsPolicy | FrozenLM | BagOfWords | SentenceEncoder):
             for k in range(1, SHUFFLES + 1):
                 rm = msgspec.structs.replace(experiment.rm_backbone, permutation=k)
                 shuffled = msgspec.structs.replace(experiment, rm_backbone=rm)
@@ -197,6 +199,20 @@ def embed(task: Task, lang: str, encoder: str) -> Stage:
 
 
 @lru_cache(maxsize=4096)
+def features(task: Task, lang: str, policy: LanguageModel, rm: FrozenLM, pools: tuple[tuple[str, Stage], ...]) -> Stage:
+    """What the frozen base sees of a language's feedback, or of its samples and held-out feedback."""
+    objective = objective_of(task, rm)
+    spec = {
+        **_task(task, (lang,), (HELD_OUT if pools else FEEDBACK)[objective]),
+        "lang": lang,
+        "features": rm.features,
+        "objective": objective,
+    }
+    parents = {"lm": base(policy.checkpoint), **dict(pools)}
+    return _stage("features", _label("features", (lang,)) + (" samples" if pools else ""), spec, parents)
+
+
+@lru_cache(maxsize=4096)
 def reward(task: Task, langs: tuple[str, ...], policy: Policy, training: Training, rm: RewardModel, seed: int) -> Stage:
     """The reward model of one source, or of several pooled."""
     spec = {
@@ -213,7 +229,14 @@ def reward(task: Task, langs: tuple[str, ...], policy: Policy, training: Trainin
     elif isinstance(rm, SameAsPolicy) and isinstance(policy, LanguageModel):
         start = sft(task, langs, policy, training, seed) if rm.init == "sft" else base(policy.checkpoint)
         parents = {"init": start}
+    elif isinstance(rm, FrozenLM) and isinstance(policy, LanguageModel):
+        parents = {f"features_{lang}": features(task, lang, policy, _unshuffled(rm), ()) for lang in langs}
     return _stage("reward", _label("reward", langs) + _mark(rm), spec, parents)
+
+
+def _unshuffled(rm: FrozenLM) -> FrozenLM:
+    """Shuffled controls read the same features."""
+    return msgspec.structs.replace(rm, permutation=0)
 
 
 def _mark(rm: RewardModel) -> str:
@@ -283,6 +306,8 @@ def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
     if encoder := encoder_of(rm):
         parents["embed"] = embed(task, lang, encoder)
         spec["encoder"] = encoder_identity(encoder)
+    if isinstance(rm, FrozenLM) and isinstance(experiment.policy, LanguageModel):
+        parents["features"] = features(task, lang, experiment.policy, _unshuffled(rm), tuple(pools.items()))
     if isinstance(rm, Untrained):
         parents |= _language_model_of(experiment, rm)
         spec["seed"] = experiment.seed if rm.score == "random" else 0

@@ -5,7 +5,6 @@ samples.jsonl  a line a prompt: what a policy said (or the recorded systems)
 *.json         columns or settings
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,10 @@ from typing import Any
 import msgspec
 import numpy as np
 from msgspec import Struct
+
+# Passed on: the stages have all their formats from here.
+from xling.jsonfiles import read_json as read_json
+from xling.jsonfiles import write_json as write_json
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -27,16 +30,6 @@ class Samples(Struct, frozen=True):
     in_language: list[bool]
     lengths: list[int]  # in the policy's tokens, eos included
     eos: list[bool]  # False: cut at max_new_tokens
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Sorted keys, UTF-8, a newline at the end."""
-    path.write_text(json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file."""
-    return msgspec.json.decode(path.read_bytes())
 
 
 def write_samples(folder: Path, samples: Iterable[Samples]) -> None:

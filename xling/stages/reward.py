@@ -14,7 +14,7 @@ from msgspec import Struct
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from xling.config import BagOfWords, Files, RewardModel, SameAsPolicy, Task
+from xling.config import BagOfWords, Files, FrozenLM, RewardModel, SameAsPolicy, Task
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.stages.base import model_folder
@@ -44,6 +44,8 @@ def run(context: Context) -> None:
         _heads(context, spec, spec.task)
     elif isinstance(spec.rm, SameAsPolicy):
         _language_model(context, spec, spec.rm)
+    elif isinstance(spec.rm, FrozenLM):
+        _frozen(context, spec, spec.rm.permutation)
     elif isinstance(spec.rm, BagOfWords):
         _bag_of_words(context, spec, spec.rm.permutation)
     else:
@@ -210,6 +212,25 @@ def reward_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
 
 
 # --- linear models ------------------------------------------------------------------------------------------
+
+
+def _frozen(context: Context, spec: RewardSpec, permutation: int) -> None:
+    """A ridge on the features that the parents computed, language by language as `feedback` gives them."""
+    from xling.models import ridge
+    from xling.stages.features import read_blocks
+
+    parts = [read_blocks(context.parents[f"features_{lang}"] / "feedback.npz") for lang in spec.langs]
+    blocks = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    items = feedback(spec, "train", permutation)
+    groups = [item.prompt.group for item in items]
+    if spec.objective == "pairwise":
+        turned = [a.chosen != b.chosen for a, b in zip(items, feedback(spec, "train", 0), strict=True)]
+        sign = np.where(turned, -1.0, 1.0)[:, None]
+        head = ridge.fit_pairwise([sign * b[0::2] for b in blocks], [sign * b[1::2] for b in blocks], groups)
+    else:
+        labels = np.array([2 * rating.label - 1 for rating in items])  # so that 0 parts the two classes
+        head = ridge.fit(blocks, labels, groups)
+    ridge.save(context.out / "head.npz", head)
 
 
 def _bag_of_words(context: Context, spec: RewardSpec, permutation: int) -> None:

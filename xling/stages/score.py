@@ -9,17 +9,18 @@ import hashlib
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
-from xling.config import BagOfWords, Files, RewardModel, Task, Untrained
+from xling.config import BagOfWords, Files, FrozenLM, RewardModel, Task, Untrained
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.stages.base import model_folder
-from xling.stages.files import Samples, ragged, read_samples, write_json
+from xling.stages.files import ragged, read_samples, write_json
 from xling.tasks import task_module
 from xling.tasks.records import Pair, Prompt, Rating
 
@@ -66,14 +67,16 @@ def run_gold(context: Context) -> None:
 
 
 def write_scores(context: Context, score: Scorer, prompts: dict[str, Prompt]) -> None:
-    """Score both sample folders."""
-    for step, role in enumerate(("pool", "baseline"), 1):
-        samples: list[Samples] = read_samples(context.parents[role])
-        scores = score([prompts[s.prompt] for s in samples], [s.responses for s in samples])
-        if not all(map(math.isfinite, itertools.chain.from_iterable(scores))):
-            raise StageError(f"Some scores of the {role} are no finite numbers; the judge would take them for missing.")
-        np.save(context.out / f"{role}.npy", ragged(scores))
-        context.progress(step, 3)
+    """Score both sample folders, each prompt's responses in one go: the model reads a prompt once."""
+    pool, baseline = (read_samples(context.parents[role]) for role in ("pool", "baseline"))
+    both = [[*a.responses, *b.responses] for a, b in zip(pool, baseline, strict=True)]
+    scores = score([prompts[s.prompt] for s in pool], both)
+    if not all(map(math.isfinite, itertools.chain.from_iterable(scores))):
+        raise StageError("Some scores are no finite numbers; the judge would take them for missing.")
+    own = [len(s.responses) for s in pool]
+    np.save(context.out / "pool.npy", ragged([row[:n] for row, n in zip(scores, own, strict=True)]))
+    np.save(context.out / "baseline.npy", ragged([row[n:] for row, n in zip(scores, own, strict=True)]))
+    context.progress(1, 2)
 
 
 def scorer(context: Context, spec: ScoreSpec) -> Scorer:
@@ -85,10 +88,30 @@ def scorer(context: Context, spec: ScoreSpec) -> Scorer:
 
         linear = load_bag_of_words(context.parents["reward"])
         return lambda prompts, responses: linear.score([p.text for p in prompts], responses)
+    if isinstance(spec.rm, FrozenLM):
+        return frozen(context)
     from xling.models.reward import load_reward
 
     model = load_reward(context.parents["reward"])
     return lambda prompts, responses: model.score([p.text for p in prompts], responses)
+
+
+def frozen(context: Context) -> Scorer:
+    """A ridge on the rows of the parent `features`: first those of the samples, then those of the held-out feedback."""
+    from xling.models import ridge
+    from xling.stages.features import read_blocks
+
+    head = ridge.load(context.parents["reward"] / "head.npz")
+    files = iter(("samples.npz", "heldout.npz"))
+
+    def score(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
+        rows = iter(head.predict(read_blocks(context.parents["features"] / next(files))).tolist())
+        scores = [[next(rows) for _ in row] for row in responses]
+        if next(rows, None) is not None:
+            raise StageError("The features have more rows than there are responses.")
+        return scores
+
+    return score
 
 
 def untrained(context: Context, spec: ScoreSpec, score: str) -> Scorer:
@@ -151,7 +174,7 @@ def held_out(spec: ScoreSpec, score: Scorer) -> dict[str, Any]:
         "score": [row[0] for row in scores],
         "label": [int(r.label) for r in ratings],
         "length": [len(r.response) for r in ratings],
-        "length_rule": length_rule(module.ratings(spec.task, spec.lang, "train")),
+        "length_rule": _length_rule(spec.task, spec.lang),
     }
 
 
@@ -164,6 +187,12 @@ def _held_out_pairs(pairs: Sequence[Pair], score: Scorer) -> dict[str, Any]:
         "chosen_length": [len(p.chosen) for p in pairs],
         "rejected_length": [len(p.rejected) for p in pairs],
     }
+
+
+@lru_cache(maxsize=32)
+def _length_rule(task: Task, lang: str) -> dict[str, Any]:
+    """That of a target, for all the sources that one worker scores: its training ratings take a while to make."""
+    return length_rule(task_module(task).ratings(task, lang, "train"))
 
 
 def length_rule(ratings: Sequence[Rating]) -> dict[str, Any]:

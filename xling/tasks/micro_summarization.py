@@ -18,7 +18,7 @@ from xling.tasks.micro import errors, frames, gold, render, words
 from xling.tasks.micro.facts import FactSet, fact_set, fact_set_of
 from xling.tasks.records import Demonstration, Pair, Prompt, Rating, Split
 
-WORLD_VERSION = 1  # raise when code changes what the world says or how quality is computed
+WORLD_VERSION = 2  # raise when code changes what the world says or how quality is computed
 
 SIMULATED = "simulated"  # the `system` of every rated response
 
@@ -71,10 +71,13 @@ def prompts(config: Task, lang: str, split: Split) -> list[Prompt]:
 
 
 def demonstrations(config: Task, lang: str, split: Split) -> list[Demonstration]:
-    """Summaries as scraped in the wild: a share `demonstration_error` of them has one or two errors."""
+    """Summaries as scraped in the wild: a share `demonstration_error` of them has one or two errors.
+
+    Besides, a share `lead_bias` tells the document's first fact, whether it is the main one or not.
+    """
     settings = _settings(config, lang)
     return [
-        Demonstration(prompt, errors.drawn_summary(facts, lang, settings.demonstration_error, rng)[0])
+        Demonstration(prompt, _drawn(settings, facts, lang, settings.demonstration_error, rng))
         for facts, prompt, rng in _items(settings, lang, split, "demonstrations")
     ]
 
@@ -83,12 +86,12 @@ def ratings(config: Task, lang: str, split: Split) -> list[Rating]:
     """Simulated annotators' binary labels (as Seahorse's question 6: is it a good summary?).
 
     1 from gold quality GOOD on, else 0; flipped at the rate `label_noise`. The rated responses come from
-    simulated systems, a share `rating_error` of them has one or two errors.
+    simulated systems, a share `rating_error` of them has one or two errors, and the same lead bias as demonstrations.
     """
     settings = _settings(config, lang)
     found: list[Rating] = []
     for facts, prompt, rng in _items(settings, lang, split, "ratings"):
-        response, _ = errors.drawn_summary(facts, lang, settings.rating_error, rng)
+        response = _drawn(settings, facts, lang, settings.rating_error, rng)
         good = gold.assess(facts, lang, response).quality >= gold.GOOD
         flipped = rng.random() < settings.label_noise
         found.append(Rating(prompt, response, float(good != flipped), SIMULATED))
@@ -100,17 +103,22 @@ def pairs(config: Task, lang: str, split: Split) -> list[Pair]:
     settings = _settings(config, lang)
     found: list[Pair] = []
     for facts, prompt, rng in _items(settings, lang, split, "pairs"):
-        better, worse = _unequal(facts, lang, settings.rating_error, rng)
+        better, worse = _unequal(settings, facts, lang, rng)
         if rng.random() < settings.label_noise:
             better, worse = worse, better
         found.append(Pair(prompt, better, worse))
     return found
 
 
-def _unequal(facts: FactSet, lang: str, error: float, rng: random.Random) -> tuple[str, str]:
+def _drawn(config: MicroSummarization, facts: FactSet, lang: str, error: float, rng: random.Random) -> str:
+    return errors.drawn_summary(facts, lang, error, config.lead_bias, rng)[0]
+
+
+def _unequal(config: MicroSummarization, facts: FactSet, lang: str, rng: random.Random) -> tuple[str, str]:
     """Two responses of simulated systems, the better one first."""
+    error = config.rating_error
     while True:
-        a, b = (errors.drawn_summary(facts, lang, share, rng)[0] for share in (error, max(error, 0.5)))
+        a, b = (_drawn(config, facts, lang, share, rng) for share in (error, max(error, 0.5)))
         quality_a, quality_b = (gold.assess(facts, lang, text).quality for text in (a, b))
         if quality_a != quality_b:
             return (a, b) if quality_a > quality_b else (b, a)

@@ -45,9 +45,10 @@ def _fewer(facts: FactSet, rng: random.Random) -> FactSet:
     """One, two or all of the facts, the main one among them: short documents come before long ones are learnt."""
     main = facts.facts[facts.main]
     others = [fact for fact in facts.facts if fact != main]
-    kept = [main, *rng.sample(others, rng.randint(0, len(others)))]
-    rng.shuffle(kept)
-    return facts._replace(facts=tuple(kept), main=kept.index(main))
+    kept = rng.sample(others, rng.randint(0, len(others)))
+    if facts.main == 0:
+        return facts._replace(facts=(main, *kept))
+    return facts._replace(facts=(*kept, main), main=len(kept))
 
 
 def _quoted(facts: FactSet, rng: random.Random) -> str:

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from xling.tasks.micro import words
+from xling.tasks.micro import render, words
 from xling.tasks.micro.facts import Fact, FactSet
 from xling.tasks.micro.frames import ADDITIONS, FILLERS, SUMMARY, Chunk, chunks_of, parts_of, text_of
 from xling.tasks.micro.render import fill, slot_text
@@ -41,6 +41,11 @@ class Draft(NamedTuple):
 
 def _side_fact(draft: Draft, rng: random.Random) -> Fact:
     return rng.choice([fact for i, fact in enumerate(draft.facts.facts) if i != draft.facts.main])
+
+
+def _another_fact(draft: Draft, rng: random.Random) -> Fact:
+    """Not the one that is told: the topic says which, no error changes it."""
+    return rng.choice([fact for fact in draft.facts.facts if fact.topic != draft.fact.topic])
 
 
 def _optional(draft: Draft) -> list[int]:
@@ -116,7 +121,7 @@ def _concise(draft: Draft, rng: random.Random) -> Draft:
     if rng.random() < 0.5:
         extra = list(parts_of(rng.choice(FILLERS[draft.lang])))
     else:
-        extra = fill(parts_of(rng.choice(ADDITIONS[draft.lang])), draft.lang, _side_fact(draft, rng))
+        extra = fill(parts_of(rng.choice(ADDITIONS[draft.lang])), draft.lang, _another_fact(draft, rng))
     return draft._replace(chunks=(*draft.chunks[:-1], Chunk(tuple(extra), draft.lang), draft.chunks[-1]))
 
 
@@ -206,10 +211,10 @@ _SPOIL: dict[str, Callable[[Draft, random.Random], Draft]] = {  # in the order i
 }
 
 
-def spoilt_summary(facts: FactSet, lang: str, kinds: Sequence[str], rng: random.Random) -> str:
-    """A summary with the errors named; with none, a correct one."""
+def spoilt_summary(facts: FactSet, lang: str, kinds: Sequence[str], rng: random.Random, told: int | None = None) -> str:
+    """A summary of the `told`-th fact (None: of the main one) with the errors named."""
     frame = rng.randrange(len(SUMMARY[lang]))
-    draft = Draft(facts, lang, frame, facts.facts[facts.main], chunks_of(lang, frame))
+    draft = Draft(facts, lang, frame, facts.facts[facts.main if told is None else told], chunks_of(lang, frame))
     for kind, spoil in _SPOIL.items():
         if kind in kinds:
             draft = spoil(draft, rng)
@@ -217,9 +222,18 @@ def spoilt_summary(facts: FactSet, lang: str, kinds: Sequence[str], rng: random.
     return text_of(filled)
 
 
-def drawn_summary(facts: FactSet, lang: str, error: float, rng: random.Random) -> tuple[str, tuple[str, ...]]:
-    """A simulated system's summary and its errors: some with chance `error`, uniform over dimensions."""
+def drawn_summary(
+    facts: FactSet, lang: str, error: float, lead_bias: float, rng: random.Random
+) -> tuple[str, tuple[str, ...]]:
+    """A simulated system's summary and its errors: some with chance `error`, uniform over dimensions.
+
+    With chance `lead_bias` it tells the document's first fact, main or not, as many summarisers do (render.told).
+    """
     kinds: tuple[str, ...] = ()
     if rng.random() < error:
         kinds = tuple(rng.sample(DIMENSIONS, 2 if rng.random() < SECOND_ERROR else 1))
-    return spoilt_summary(facts, lang, kinds, rng), kinds
+    told = render.told(facts, lead_bias, rng)
+    text = spoilt_summary(facts, lang, kinds, rng, told)
+    if told != facts.main and "main_idea" not in kinds:
+        kinds = ("main_idea", *kinds)
+    return text, kinds

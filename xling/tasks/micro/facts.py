@@ -62,7 +62,7 @@ def _find(world: str, values: tuple[int, int, int, int], taken: set[int], rng: r
 
 @lru_cache(maxsize=20_000)
 def fact_set(seed: int, world: str, index: int, count: int = 3) -> FactSet:
-    """The `index`-th fact set of a world: `count` facts that differ in every slot, one of them main."""
+    """The `index`-th fact set of a world: `count` facts that differ in every slot, the first or last one main."""
     group = f"test-{index:04d}" if world == "test-prompts" else f"{world}-{index:04d}"
     rng = random.Random(f"facts/{seed}/{world}/{index}")
     while True:
@@ -73,7 +73,7 @@ def fact_set(seed: int, world: str, index: int, count: int = 3) -> FactSet:
             if fact is not None:
                 facts.append(fact)
         if len(facts) == count:
-            return FactSet(group, tuple(facts), rng.randrange(count))
+            return FactSet(group, tuple(facts), rng.choice((0, count - 1)))
 
 
 def fact_set_of(seed: int, group: str) -> FactSet:
