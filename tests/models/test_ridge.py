@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from xling.models import ridge
 from xling.models.folds import assign_folds
 from xling.models.ridge import PENALTIES, _path, fit
 
@@ -60,3 +61,42 @@ def test_constant_blocks_and_a_single_group_do_not_break() -> None:
     head = fit([np.ones((4, 1)), np.arange(4.0)[:, None]], np.arange(4.0), ["one"] * 4)
     assert head.penalty == PENALTIES[-1]
     assert np.isfinite(head.weight).all()
+
+
+def test_a_whitened_fit_finds_what_a_plain_one_finds_and_scores_the_blocks_as_they_came() -> None:
+    draw = np.random.default_rng(5)
+    features = draw.normal(size=(400, 4)) @ draw.normal(size=(4, 4)) + 3
+    labels = features @ np.array([1.0, -2.0, 0.5, 0.0]) + draw.normal(size=400) / 10
+    groups = [str(i) for i in range(400)]
+    head = ridge.fit_whitened([features[:, :3], features[:, 3:]], lambda parts: ridge.fit(parts, labels, groups))
+    assert np.corrcoef(head.predict([features[:, :3], features[:, 3:]]), labels)[0, 1] > 0.99
+
+
+def test_a_column_that_never_varies_does_no_harm() -> None:
+    draw = np.random.default_rng(6)
+    features = np.hstack([draw.normal(size=(60, 2)), np.ones((60, 1))])
+    labels, groups = features[:, 0], [str(i) for i in range(60)]
+    head = ridge.fit_whitened([features], lambda parts: ridge.fit(parts, labels, groups))
+    assert np.isfinite(head.weight).all() and head.weight[2] == pytest.approx(0)
+
+
+def test_random_labels_take_no_direction_for_its_variance() -> None:
+    """One direction has a hundred times the variance of nine others: it gets a tenth of a null head, not all of it."""
+    draw = np.random.default_rng(7)
+    features = draw.normal(size=(300, 10)) * np.array([100.0, *[1.0] * 9])
+    groups = [str(i) for i in range(300)]
+
+    def share(whiten: bool) -> float:
+        shares = []
+        for _ in range(40):
+            labels = draw.permutation(np.repeat([-1.0, 1.0], 150))
+            head = (
+                ridge.fit_whitened([features], lambda parts, y=labels: ridge.fit(parts, y, groups))  # type: ignore[misc]
+                if whiten
+                else ridge.fit([features], labels, groups)
+            )
+            spread = (head.weight * features.std(0)) ** 2
+            shares.append(spread[0] / spread.sum())
+        return float(np.mean(shares))
+
+    assert share(True) < 0.25 < 0.75 < share(False)

@@ -16,6 +16,7 @@ from xling.config import (
     BagOfWords,
     Experiment,
     Files,
+    FrozenLM,
     Judge,
     Recorded,
     SameAsPolicy,
@@ -85,6 +86,25 @@ def test_a_6x6_grid(no_model: Path) -> None:
         "gold": 6,
         "judge": 36,
     }
+
+
+def test_a_frozen_language_model_reads_each_text_once(no_model: Path) -> None:
+    """Features are a language's, whatever the sources, and shuffled labels read the same."""
+    cells = cells_from(grid(no_model, LANGUAGES, rm=FrozenLM()))
+    expected = {"base": 1, "sft": 6, "features": 12, "reward": 6, "pool": 6, "baseline": 6}
+    assert stages(cells) == expected | {"score": 36, "gold": 6, "judge": 36}
+    with_controls = stages(cells_from(grid(no_model, LANGUAGES, rm=FrozenLM()), controls=True))
+    assert with_controls["features"] == 12 and with_controls["reward"] == 6 * (1 + SHUFFLES)
+
+
+def test_features_are_of_the_objective_and_of_what_the_model_sees(no_model: Path) -> None:
+    asked = experiment(no_model, rm=FrozenLM())
+    states = by_kind(experiment(no_model, rm=FrozenLM("states")))
+    pairwise = by_kind(changed(asked, "task", feedback="pairwise"))
+    more = by_kind(changed(asked, "task", ratings=60))
+    own = by_kind(asked)
+    assert not own["features"] & (states["features"] | pairwise["features"])
+    assert own["sft"] == states["sft"] == pairwise["sft"] == more["sft"]
 
 
 def test_a_6x6_grid_with_controls(no_model: Path) -> None:

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 from small_grid import BUDGET, NEW_TOKENS, TASK, M, N, Runner, array, changed, contents, experiment, read
 
-from xling.config import BagOfWords, RewardModel, SameAsPolicy, Untrained
+from xling.config import BagOfWords, FrozenLM, RewardModel, SameAsPolicy, Untrained
 from xling.errors import StageError
 from xling.grid.stage import Stage
+from xling.models import ridge
 from xling.models.load import load_policy
 from xling.models.recipe import folder_digest
 from xling.models.reward import load_reward, log_likelihood
@@ -21,6 +22,7 @@ from xling.models.text import prompt_ids, response_ids
 from xling.stages import base as base_stage
 from xling.stages.base import model_folder
 from xling.stages.dag import SOURCELESS
+from xling.stages.features import read_blocks
 from xling.stages.judge import best, best_of_k_curve, win_shares
 from xling.tasks import micro_summarization as world
 
@@ -125,6 +127,39 @@ def test_a_larger_pool_begins_with_the_smaller(runner: Runner, tiny_folder: Path
     stage, _ = runner.cell(changed(experiment(tiny_folder, rm=Untrained("length")), "policy", n=N + 2))
     larger, small = (samples(parent(runner, one, "pool")) for one in (stage, cell[0]))
     assert [row["responses"][:N] for row in larger] == [row["responses"] for row in small]
+
+
+# --- frozen language model ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("feedback", ["pointwise", "pairwise"])
+@pytest.mark.parametrize("source", ["en", "de+en"])
+def test_a_frozen_language_model_scores_by_its_head(
+    runner: Runner, tiny_folder: Path, feedback: str, source: str
+) -> None:
+    asked = changed(experiment(tiny_folder, source, rm=FrozenLM("both")), "task", feedback=feedback)
+    cell, _ = runner.cell(asked)
+    head = ridge.load(parent(runner, cell, "score", "reward") / "head.npz")
+    features = parent(runner, cell, "score", "features")
+    scores = head.predict(read_blocks(features / "samples.npz")).reshape(TASK.test_prompts, N + M)
+    folder = parent(runner, cell, "score")
+    np.testing.assert_array_equal(array(folder / "pool.npy"), scores[:, :N])
+    np.testing.assert_array_equal(array(folder / "baseline.npy"), scores[:, N:])
+    held_out = read(folder / "heldout.json")
+    rows = held_out["score"] if feedback == "pointwise" else [*held_out["chosen"], *held_out["rejected"]]
+    assert sorted(rows) == sorted(head.predict(read_blocks(features / "heldout.npz")).tolist())
+
+
+@pytest.mark.parametrize("feedback", ["pointwise", "pairwise"])
+def test_shuffled_labels_give_another_head_from_the_same_features(
+    runner: Runner, tiny_folder: Path, feedback: str
+) -> None:
+    heads = []
+    for permutation in (0, 1):
+        asked = changed(experiment(tiny_folder, rm=FrozenLM("both", permutation)), "task", feedback=feedback)
+        cell, _ = runner.cell(asked)
+        heads.append(ridge.load(parent(runner, cell, "score", "reward") / "head.npz").weight)
+    assert not np.array_equal(*heads)
 
 
 # --- reward models ------------------------------------------------------------------------------------------

@@ -47,8 +47,8 @@ def likelihood_features(model: Any, states: States) -> Tensor:
     """(R, 11), in nats but for counts.
 
     Of the tokens' log-probabilities the mean, the sum and the WORST least; of their excess over the expected one (the
-    negative entropy) the mean and the least; of their gap to the most probable token's the mean and the largest, and
-    how many are beyond each of GAPS.
+    negative entropy) the mean and the least, at most 0; of their gap to the most probable token's the mean and the
+    largest, and how many are beyond each of GAPS.
     """
     hidden = torch.cat([states.before[:, None], states.hidden[:, :-1]], 1)
     scores = model.lm_head(hidden).log_softmax(-1)
@@ -67,7 +67,7 @@ def likelihood_features(model: Any, states: States) -> Tensor:
         kept(said).sum(1),
         *worst.unbind(1),
         kept(excess).sum(1) / length,
-        kept(excess).amin(1),
+        kept(excess).amin(1).clamp_max(0.0),  # 0 also where nothing is padded
         kept(gap).sum(1) / length,
         kept(gap).amax(1),
         *((kept(gap) > limit).sum(1) for limit in GAPS),

@@ -5,8 +5,8 @@ standard deviation, so that the one penalty weighs blocks of 1 and of 1,000 colu
 either shrink one strong feature away or leave 1,000 weak ones free to fit noise.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,27 @@ def fit(blocks: Sequence[Array], labels: Array, groups: Sequence[str]) -> Linear
     spread = float(((labels - mean) ** 2).sum())
     explained = 1.0 - float(errors[best]) / spread if spread > 0 else 0.0
     return Linear(weight, mean - float(centre @ weight), float(PENALTIES[best]), explained)
+
+
+def fit_whitened(blocks: Sequence[Array], fitted: Callable[[list[Array]], Linear]) -> Linear:
+    """`fitted` on decorrelated columns of unit variance, a block at a time; the head is for the blocks as they came.
+
+    Otherwise the penalty spares the direction in which features vary most, and a head of no signal takes that very
+    direction: for features that all go with quality, labels at random would give a good model or its opposite.
+    """
+    maps = [_whitening(block) for block in blocks]
+    head = fitted([block @ turn for block, turn in zip(blocks, maps, strict=True)])
+    cuts = np.cumsum([turn.shape[1] for turn in maps])[:-1]
+    weight = np.concatenate([turn @ part for turn, part in zip(maps, np.split(head.weight, cuts), strict=True)])
+    return replace(head, weight=weight)
+
+
+def _whitening(block: Array) -> Array:
+    """(columns, rank) map to columns of unit variance; directions without variance are left out."""
+    values, vectors = np.linalg.eigh(np.cov(block, rowvar=False, ddof=0).reshape(block.shape[1], -1))
+    kept = values > 1e-9 * values.max()
+    turn: Array = vectors[:, kept] / np.sqrt(values[kept])
+    return turn
 
 
 def fit_pairwise(chosen: Sequence[Array], rejected: Sequence[Array], groups: Sequence[str]) -> Linear:

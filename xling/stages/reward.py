@@ -226,11 +226,16 @@ def _frozen(context: Context, spec: RewardSpec, permutation: int) -> None:
     if spec.objective == "pairwise":
         turned = [a.chosen != b.chosen for a, b in zip(items, feedback(spec, "train", 0), strict=True)]
         sign = np.where(turned, -1.0, 1.0)[:, None]
-        head = ridge.fit_pairwise([sign * b[0::2] for b in blocks], [sign * b[1::2] for b in blocks], groups)
+
+        def fitted(parts: list[ridge.Array]) -> ridge.Linear:
+            return ridge.fit_pairwise([sign * p[0::2] for p in parts], [sign * p[1::2] for p in parts], groups)
     else:
         labels = np.array([2 * rating.label - 1 for rating in items])  # so that 0 parts the two classes
-        head = ridge.fit(blocks, labels, groups)
-    ridge.save(context.out / "head.npz", head)
+
+        def fitted(parts: list[ridge.Array]) -> ridge.Linear:
+            return ridge.fit(parts, labels, groups)
+
+    ridge.save(context.out / "head.npz", ridge.fit_whitened(blocks, fitted))
 
 
 def _bag_of_words(context: Context, spec: RewardSpec, permutation: int) -> None:
