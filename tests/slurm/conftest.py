@@ -1,0 +1,65 @@
+"""Fixtures of the tests on a real SLURM cluster; without SLURM on the machine they are skipped, and say so.
+
+`XLING_SLURM=none` or `XLING_SLURM=accounting` runs only one of the two variants (default: both where possible).
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, missing
+
+HERE = Path(__file__).parent
+VARIANTS = ("none", "accounting")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.slurm)
+
+
+@pytest.fixture(scope="session")
+def without_accounting() -> Iterator[Cluster]:
+    yield from _started("none")
+
+
+@pytest.fixture(scope="session")
+def with_accounting() -> Iterator[Cluster]:
+    yield from _started("accounting")
+
+
+def _started(variant: str) -> Iterator[Cluster]:
+    if os.environ.get("XLING_SLURM", variant) != variant:
+        pytest.skip(f"XLING_SLURM={os.environ['XLING_SLURM']}: not the variant {variant}")
+    accounting = variant == "accounting"
+    lacking = missing(accounting)
+    if lacking:
+        pytest.skip(f"no {', '.join(lacking)} on this machine: make test-slurm installs SLURM")
+    with Cluster(accounting=accounting) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=VARIANTS)
+def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """An empty cluster of each variant; this process's SLURM commands go to it."""
+    name = {"none": "without_accounting", "accounting": "with_accounting"}[request.param]
+    yield from _entered(request.getfixturevalue(name), monkeypatch)
+
+
+@pytest.fixture
+def plain_cluster(without_accounting: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """An empty cluster without accounting, for tests to which that makes no difference."""
+    yield from _entered(without_accounting, monkeypatch)
+
+
+def _entered(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    for name in list(os.environ):
+        if name.startswith(("SLURM", "SBATCH")):
+            monkeypatch.delenv(name)
+    for name in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(name, cluster.env[name])
+    cluster.empty()
+    yield cluster
+    cluster.empty()
