@@ -11,7 +11,7 @@ A job is recognised by its id and its name: SLURM may give an id a second time a
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path

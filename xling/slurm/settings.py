@@ -5,7 +5,7 @@ hydra.launcher.stages.reward.gpus_per_node=8                       # for one kin
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -19,6 +19,9 @@ Count = Annotated[int, Meta(ge=1)]
 Whole = Annotated[int, Meta(ge=0)]
 Amount = Annotated[float, Meta(gt=0.0)]
 NotNegative = Annotated[float, Meta(ge=0.0)]
+
+
+T = TypeVar("T", bound=Struct)
 
 
 class Resources(Struct, frozen=True):
@@ -117,7 +120,7 @@ def _known(values: Mapping[str, Any], known: Iterable[str], path: str) -> None:
             )
 
 
-def _converted(type_: type[Any], values: Mapping[str, Any], path: str) -> Any:
+def _converted(type_: type[T], values: Mapping[str, Any], path: str) -> T:
     """One value after the other, so that the message can name it."""
     fields = {field.name: field for field in msgspec.structs.fields(type_)}
     found = {}
