@@ -24,6 +24,10 @@ Progress = Callable[[int, int], None]
 Event = Literal["ready", "fatal", "progress", "done", "found", "claimed", "damaged", "failed"]
 
 
+class Interrupted(BaseException):
+    """The runner has to stop: no failure of the stage, which goes on from its scratch next time."""
+
+
 class Job(msgspec.Struct, frozen=True):
     """What a runner needs to know of a stage: JSON, so that it crosses pipes and files."""
 
@@ -55,9 +59,10 @@ class Executor:
     git: str | None = None
     foreign_hours: float = claim.FOREIGN_HOURS
     who: host.Process = field(default_factory=host.this_process)
+    note: str = ""  # said in the header of each stage's log
 
     def execute(self, job: Job, progress: Progress) -> Report:
-        """Never raises: whatever stage code raises, SystemExit and KeyboardInterrupt too, is its failure."""
+        """Whatever stage code raises, SystemExit and KeyboardInterrupt too, is its failure; raises Interrupted only."""
         path = self.store.beside(job.sheet.kind, job.key, ".claim")
         try:
             living = claim.take(path, self.who, self.foreign_hours)
@@ -67,6 +72,8 @@ class Executor:
             return Report("claimed", job.key, f"{living.by.host}:{living.by.pid}")
         try:
             return self._claimed(job, progress)
+        except Interrupted:
+            raise
         except BaseException as error:
             return self._failed(job, error)
         finally:
@@ -141,10 +148,14 @@ class Executor:
         """Send what the stage and the libraries below it print to its log, file descriptors and all."""
         path = self.store.log(job.sheet.kind, job.key)
         by = f"{self.who.host}:{self.who.pid}"
-        header = f"--- {job.sheet.label}, attempt {attempt}, {now()}, {by}, {job.key}\n"
+        note = f", {self.note}" if self.note else ""
+        header = f"--- {job.sheet.label}, attempt {attempt}, {now()}, {by}{note}, {job.key}\n"
         with redirected(path, header):
             try:
                 yield
+            except Interrupted as stop:
+                print(f"--- stopped: {stop}")
+                raise
             except BaseException:
                 traceback.print_exc()
                 raise

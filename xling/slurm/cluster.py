@@ -186,6 +186,17 @@ def named(names: Iterable[str]) -> dict[str, str]:
     return {name: id_ for name, id_ in ours("").items() if name in wanted}
 
 
+def details(id_: str) -> dict[str, str] | None:
+    """All that the controller knows of one job, by its own names; {} if it knows none; None: it does not answer."""
+    try:
+        answer = _run(["scontrol", "-o", "show", "job", id_], seconds=10, check=False)
+    except Unreachable:
+        return None
+    if answer.returncode and "Invalid job id" not in answer.stderr:
+        return None
+    return dict(word.split("=", 1) for word in answer.stdout.split() if "=" in word)
+
+
 # --- what changes jobs ------------------------------------------------------------------------------------
 
 

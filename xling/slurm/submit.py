@@ -1,0 +1,316 @@
+"""Submit a plan: held arrays through submitit, then the edges between their tasks, then the release.
+
+    made = submit(plan, settings, "xling.stages:KINDS", tracking)
+
+What is going to be submitted is written down before the first sbatch, and each answer of sbatch after it, so that a
+shell that dies anywhere in between leaves nothing that the next one cannot find: arrays are held until all of them
+are there, and an array whose id was never written down is found by its name.
+"""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from xling.errors import ConfigError, StageError
+from xling.grid import claim, host
+from xling.grid.plan import Plan
+from xling.grid.process import fixed_environment
+from xling.grid.store import Store
+from xling.slurm import cluster, record
+from xling.slurm.cluster import ClusterError
+from xling.slurm.dispatch import arrays_of, assign, dependencies
+from xling.slurm.record import Array, Event, Filed, Submission
+from xling.slurm.settings import HERE, REDUCE, Slurm
+from xling.slurm.survey import MOVED, Held, Survey, survey
+
+LOCK_HOURS = 5 / 60  # a shell on another login node that has not touched its lock for so long has died
+LOCK_SECONDS = 120.0  # how long to wait for another shell that submits
+PREFIX = "xling-"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a call of `submit` has done. Nothing submitted: all is done, queued or running already."""
+
+    filed: Filed | None
+    waiting_for: Mapping[str, Held]  # stages of the plan that other jobs run, by key
+    stages: int = 0
+    jobs: int = 0
+    calls: int = 0  # of sbatch
+    folds_later: bool = False  # some reducer of this grid is queued
+
+    def sentence(self, grid: str) -> str:
+        words = []
+        if self.filed is not None:
+            words.append(f"submitted {self.stages} stages as {self.jobs} jobs in {self.calls} arrays")
+        if self.waiting_for:
+            names = ", ".join(sorted({held.filed.submission.grid for held in self.waiting_for.values()}))
+            words.append(f"{len(self.waiting_for)} stages are queued or running already ({names})")
+        done = "; ".join(words) or "nothing to submit"
+        return f"{grid}: {done}. `xling status {grid}` shows how it goes, `xling cancel all` stops it."
+
+
+def check(plan: Plan, settings: Slurm) -> cluster.Limits:
+    """ConfigError if this is no SLURM cluster or some stage asks for what it does not have; submits nothing."""
+    cluster.require()
+    limits = cluster.limits()
+    for kind in dict.fromkeys([*(stage.kind for stage in plan.to_run), REDUCE]):
+        where = f"{HERE}.stages.{kind}" if kind in settings.stages else HERE
+        cluster.check(settings.of(kind), limits, where)
+    return limits
+
+
+def submit(plan: Plan, settings: Slurm, catalogue: str, tracking: Mapping[str, Any]) -> Made:
+    """Submit what nobody runs yet, to run after what it needs. Returns as soon as SLURM has it.
+
+    ConfigError: refused before anything was submitted. StageError: SLURM refused on the way; what it had taken by
+    then has been taken back.
+    """
+    limits = check(plan, settings)
+    plan.store.prepare()
+    plan.write()
+    with lock(plan.store) as touch:
+        recover(plan.store, touch)
+        found = survey(plan.store)
+        if not found.answered:
+            raise ConfigError("SLURM does not answer, so that nobody can say what is queued. Try again in a minute.")
+        held = _divide(plan, found)
+        new = [stage for stage in plan.to_run if stage.key not in held]
+        folds_later = any(one.filed.submission.grid == plan.name for one in found.reducers.values())
+        if not new and (folds_later or not held):
+            return Made(None, held, folds_later=folds_later)
+        filed = _write(plan, settings, catalogue, tracking, held, limits.max_array_size)
+        _submit_arrays(filed, touch)
+        sizes = [len(array.tasks) for array in filed.submission.arrays]
+        return Made(record.read(filed.folder), held, len(new), sum(sizes), len(sizes), True)
+
+
+# --- one shell at a time ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def lock(store: Store, seconds: float = LOCK_SECONDS) -> Iterator[Any]:
+    """Only one shell looks at the queue and adds to it; yields a function that shows that this one lives."""
+    path = str(store.root / "slurm.claim")
+    who = host.this_process()
+    deadline = time.monotonic() + seconds
+    said = False
+    while (other := claim.take(path, who, LOCK_HOURS)) is not None:
+        by = f"{other.by.host} (pid {other.by.pid})"
+        if time.monotonic() > deadline:
+            raise ConfigError(f"Another shell, on {by}, is submitting to '{store.root}'. Try again when it is done.")
+        if not said:
+            print(f"xling: waiting for another shell that is submitting, on {by}.", file=sys.stderr)
+            said = True
+        time.sleep(0.2)
+    try:
+        yield lambda: claim.renew(path, who)
+    finally:
+        mine = claim.read(path)
+        if mine is not None and mine.by == who:
+            claim.release(path)
+
+
+# --- what is there already --------------------------------------------------------------------------------
+
+
+def recover(store: Store, touch: Any) -> None:
+    """Complete or take back what a shell that died had begun to submit."""
+    begun = [one for one in record.submissions(store) if one.state in ("submitting", "abandoned")]
+    if not begun:
+        return
+    queued = cluster.ours(PREFIX)
+    for filed in begun:
+        by_name = {array.name: array.number for array in filed.submission.arrays}
+        ids = {by_name[name]: job for name, job in queued.items() if name in by_name}
+        if filed.state == "submitting" and len(ids) == len(filed.submission.arrays):
+            for number in ids.keys() - filed.refs.keys():
+                record.note_job(filed.folder, number, ids[number])
+            _connect(record.read(filed.folder))
+            continue
+        if ids:
+            cluster.cancel(list(ids.values()))
+        if filed.state == "submitting":
+            record.note_state(filed.folder, "abandoned")
+        touch()
+
+
+def _divide(plan: Plan, found: Survey) -> dict[str, Held]:
+    """The plan's stages that a living job is going to make; jobs that wait in vain are cancelled.
+
+    A queued job in vain is one that would start to find a parent missing that has to be submitted again.
+    """
+    held: dict[str, Held] = {}
+    vain: set[str] = set()
+    while True:
+        held = {}
+        new: set[str] = set()
+        grown = False
+        for stage in plan.to_run:
+            one = found.held.get(stage.key)
+            if one is None or one.job in vain:
+                new.add(stage.key)
+            elif not one.state.node and any(parent.key in new for parent in stage.parents.values()):
+                vain.add(one.job)
+                grown = True
+            else:
+                held[stage.key] = one
+        if not grown:
+            break
+    if vain:
+        _withdraw([one for one in found.held.values() if one.job in vain])
+    return held
+
+
+def _withdraw(jobs: list[Held]) -> None:
+    cluster.cancel(sorted({one.job for one in jobs}), pending_only=True)
+    for one in {one.job: one for one in jobs}.values():
+        submission = one.filed.submission
+        for job in submission.jobs(submission.task(one.place)):
+            record.note_event(
+                one.filed.folder, one.place, Event("stage", key=job.key, end=MOVED, text="submitted again")
+            )
+
+
+# --- writing down and submitting --------------------------------------------------------------------------
+
+
+def _write(
+    plan: Plan,
+    settings: Slurm,
+    catalogue: str,
+    tracking: Mapping[str, Any],
+    held: Mapping[str, Held],
+    max_array_size: int,
+) -> Filed:
+    now = time.time()
+    name = record.new_id(now)
+    groups = assign(plan, settings, {key: one.job for key, one in held.items()})
+    after = sorted({one.job for one in held.values()})
+    jobs, arrays = arrays_of(groups, settings, max_array_size, f"{PREFIX}{plan.name}-{name}", after)
+    submission = Submission(
+        id=name,
+        grid=plan.name,
+        root=str(plan.store.root.absolute()),
+        created=now,
+        command=tuple(plan.command),
+        catalogue=catalogue,
+        force=plan.mode == "force",
+        git=plan.git,
+        code=record.code_digest(),
+        python=sys.executable,
+        cwd=os.getcwd(),
+        path=tuple(folder or os.getcwd() for folder in sys.path),
+        settings=settings,
+        tracking=dict(tracking),
+        stages=jobs,
+        arrays=arrays,
+    )
+    folder = record.folder_of(plan.store, plan.name) / name
+    record.write(folder, submission)
+    return record.read(folder)
+
+
+def _submit_arrays(filed: Filed, touch: Any) -> None:
+    """All arrays, held; then the edges; then the release. Taken back if SLURM refuses any of it."""
+    arrays = filed.submission.arrays
+    taken = 0
+    try:
+        for array in arrays:
+            touch()
+            record.note_job(filed.folder, array.number, _sbatch(filed, array))
+            taken += 1
+        _connect(record.read(filed.folder))
+    except (ClusterError, _Refused) as error:
+        kept = _take_back(filed)
+        what = f"array {taken + 1} of {len(arrays)}" if taken < len(arrays) else "the order of the jobs"
+        raise StageError(f"SLURM did not take {what}: {error} {kept} The same command tries again.") from error
+
+
+class _Refused(Exception):
+    """What sbatch said, in one line."""
+
+
+def _take_back(filed: Filed) -> str:
+    """Cancel what has been submitted, by id and by name; what cannot be reached now, the next run finds."""
+    names = {array.name for array in filed.submission.arrays}
+    try:
+        known = {ref.id for ref in record.read(filed.folder).refs.values()}
+        known |= {job for name, job in cluster.ours(PREFIX).items() if name in names}
+        cluster.cancel(sorted(known))
+    except ClusterError:
+        return "What it had taken before is held, and is taken back by the next run."
+    record.note_state(filed.folder, "abandoned")
+    return "What it had taken before has been taken back."
+
+
+def _connect(filed: Filed) -> None:
+    """Tell SLURM which task waits for which, then let all of them go. May be done twice."""
+    ids = {number: ref.id for number, ref in filed.refs.items()}
+    cluster.update_dependencies(dependencies(filed.submission.arrays, ids))
+    cluster.release([ids[number] for number in sorted(ids, reverse=True)])
+    record.note_state(filed.folder, "released")
+
+
+def _sbatch(filed: Filed, array: Array) -> str:
+    """Submit an array, held, and return its id."""
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+    from submitit.slurm.slurm import SlurmExecutor
+
+    class Executor(SlurmExecutor):
+        """Submitit's script, submission and reading of the answer, for a command of ours in place of a pickle."""
+
+        def submit_array_of(self, size: int, command: str) -> str:
+            self.parameters["map_count"] = size
+            return str(self._submit_command(command).job_id)
+
+    folder = filed.folder
+    executor = Executor(folder / "logs", max_num_timeout=array.resources.max_num_timeout)
+    executor.update_parameters(**_parameters(filed.submission, array))
+    command = [filed.submission.python, "-P", "-u", "-m", "xling.slurm.task", str(folder), str(array.number)]
+    try:
+        with _outside_of_jobs():
+            return executor.submit_array_of(len(array.tasks), shlex.join(command))
+    except (FailedJobError, FailedSubmissionError, OSError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise _Refused(lines[-1].removeprefix("sbatch: error: ") if lines else type(error).__name__) from error
+
+
+def _parameters(submission: Submission, array: Array) -> dict[str, Any]:
+    """Resources in the words of submitit's SLURM executor."""
+    wanted = msgspec.structs.asdict(array.resources)
+    wanted["time"] = wanted.pop("timeout_min")
+    wanted["ntasks_per_node"] = wanted.pop("tasks_per_node")
+    memory = wanted.pop("mem_gb")
+    wanted["mem"] = None if memory is None else f"{round(memory * 1024)}MB"
+    del wanted["max_num_timeout"]
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in _environment(submission).items()]
+    wanted["setup"] = [*exports, *wanted["setup"]]
+    wanted["additional_parameters"] = {**wanted["additional_parameters"], "hold": True, "requeue": True}
+    return {**wanted, "job_name": array.name, "wckey": None} | {"stderr_to_stdout": False}
+
+
+def _environment(submission: Submission) -> dict[str, str]:
+    fixed = fixed_environment(submission.settings.threads)
+    return {**fixed, "PYTHONPATH": os.pathsep.join(submission.path)}
+
+
+@contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """Submitting from inside a job: what describes that job must not describe ours."""
+    hidden = {}
+    if "SLURM_JOB_ID" in os.environ:
+        for name in list(os.environ):
+            if name.startswith("SLURM_") and name not in ("SLURM_CONF", "SLURM_CLUSTERS"):
+                hidden[name] = os.environ.pop(name)
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)

@@ -1,0 +1,329 @@
+"""What runs in a job: `python -m xling.slurm.task FOLDER ARRAY`, with the task's number from SLURM's environment.
+
+Everything else stands in the submission's record. The stages of the task run one after the other in this process;
+each waits for its parents' done markers, whatever SLURM thinks of the parents' jobs.
+"""
+
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from xling.errors import StageError, XlingError
+from xling.grid import claim, host
+from xling.grid.execute import Executor, Interrupted, Job, Report, record_failure
+from xling.grid.records import Parent
+from xling.grid.store import Store
+from xling.grid.worker import load_catalogue
+from xling.slurm import cluster, record, survey
+from xling.slurm.cluster import ClusterError
+from xling.slurm.record import Event, Filed, Place
+from xling.slurm.stop import TIME_LIMIT, Stopper
+
+READ_SECONDS = 60.0  # how long the shared folder may take to show the record itself
+LOOK_SECONDS = 0.5  # between two looks for a marker
+ASK_SECONDS = 15.0  # between two questions to the cluster
+CLAIM_SECONDS = 1.0  # between two looks at a stage that another runner is at
+HEALS = 2  # times a damaged parent is made again
+
+
+def main() -> None:
+    folder, array = Path(sys.argv[1]), int(sys.argv[2])
+    filed = _read(folder)
+    place = (array, int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")))
+    code = 1
+    try:
+        code = Runner(filed, place).run()
+    except XlingError as error:
+        print(f"xling: {error}", file=sys.stderr)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # threads that stage code left behind do not keep the job
+
+
+def _read(folder: Path) -> Filed:
+    deadline = time.monotonic() + READ_SECONDS
+    while True:
+        try:
+            return record.read(folder)
+        except (OSError, msgspec.DecodeError) as error:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"xling: the record of this submission cannot be read: {error}") from error
+            time.sleep(LOOK_SECONDS)
+
+
+class Requeue(Exception):
+    """This job has started too early: it has to wait for other jobs."""
+
+    def __init__(self, why: str, after: str) -> None:
+        super().__init__(why)
+        self.after = after
+
+
+@dataclass
+class Runner:
+    """One task."""
+
+    filed: Filed
+    place: Place
+    store: Store = field(init=False)
+    job: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.store = Store(self.filed.submission.root)
+        self.job = host.this_process().slurm
+        array = self.filed.submission.arrays[self.place[0]].resources
+        self._max_timeouts = array.max_num_timeout
+        self._stopper = Stopper(self.job, array.timeout_min * 60.0, float(array.signal_delay_s), self._requeue)
+        self._ends: dict[str, str] = {}
+        self._noted = False
+
+    def run(self) -> int:
+        """All stages of the task; 0 if each of them is done."""
+        self._stopper.listen()
+        submission = self.filed.submission
+        self._note(Event("start", job=self.job, node=_node(), pid=os.getpid(), restarts=_restarts()))
+        self._compare_code()
+        try:
+            stages = submission.jobs(submission.task(self.place))
+            if not stages:
+                return self._reduce()
+            for job in stages:
+                self._ends[job.key] = self._stage(job)
+        except Interrupted:
+            self._stopper.act()
+        except Requeue as early:
+            self._wait_for(early)
+        self._note(Event("end"))
+        return 0 if set(self._ends.values()) <= {"done", "found"} else 1
+
+    # --- one stage ----------------------------------------------------------------------------------------
+
+    def _stage(self, job: Job) -> str:
+        blocked = self._blocked(job)
+        if blocked:
+            return self._end(job, "blocked", blocked)
+        report = self._execute(job)
+        return self._end(job, report.event, report.text, report.seconds)
+
+    def _end(self, job: Job, end: str, text: str = "", seconds: float = 0.0) -> str:
+        self._note(Event("stage", key=job.key, end=end, text=text, seconds=seconds))
+        print(f"{job.sheet.label}: {end}{f' ({text})' if text else ''}", flush=True)
+        return end
+
+    def _execute(self, job: Job) -> Report:
+        """Run a stage; wait where another runner is at it, make a damaged parent again."""
+        executor = self._executor
+        heals = 0
+        while True:
+            report = executor.execute(job, _no_progress)
+            if report.event == "claimed":
+                self._claimed(job)
+            elif report.event == "damaged" and heals < HEALS and self._heal(job, report.parent):
+                heals += 1
+            elif report.event == "damaged":
+                text = f"StoreError: a result it needs cannot be used: {report.text}"
+                record_failure(self.store, job.sheet.kind, job.key, job.sheet.label, text, text)
+                return Report("failed", job.key, text)
+            else:
+                return report
+
+    @property
+    def _executor(self) -> Executor:
+        submission = self.filed.submission
+        kinds = load_catalogue(submission.catalogue)
+        return Executor(
+            self.store, kinds, submission.force, submission.settings.threads, host.git_sha(), note=self._turn()
+        )
+
+    def _heal(self, job: Job, key: str) -> bool:
+        """Make a damaged parent again from its own sheet."""
+        for up in job.sheet.parents.values():
+            sheet = self.store.sheet(up.kind, up.key) if up.key == key else None
+            if sheet is not None and sheet.key() == key:
+                return self._executor.execute(Job(key, sheet, suspect=True), _no_progress).event in ("done", "found")
+        return False
+
+    def _claimed(self, job: Job) -> None:
+        """Another process is at the stage: clear its claim away if it has died, else let it."""
+        path = self.store.beside(job.sheet.kind, job.key, ".claim")
+        held = claim.read(path)
+        if held is None:
+            return
+        if held.by.slurm == self.job and held.by.host != host.hostname():
+            claim.release(path)  # of this job's own turn on another node
+        elif held.by.slurm and not self._may_live(held.by.slurm):
+            claim.release(path)
+        else:
+            time.sleep(CLAIM_SECONDS)
+
+    def _may_live(self, job: str) -> bool:
+        told = cluster.details(job)
+        return told is None or told.get("JobState") in ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "CONFIGURING")
+
+    # --- parents ------------------------------------------------------------------------------------------
+
+    def _blocked(self, job: Job) -> str:
+        """Wait until the results it needs are there; why they are not going to be, or nothing."""
+        for up in job.sheet.parents.values():
+            why = self._missing(up)
+            if why:
+                return why
+        return ""
+
+    def _missing(self, up: Parent) -> str:
+        if self._ends.get(up.key) in ("failed", "blocked"):
+            return f"{up.label} {self._ends[up.key]}"
+        deadline = time.monotonic() + self.filed.submission.settings.late_seconds
+        asked = -ASK_SECONDS
+        state = None
+        while not self._there(up):
+            source = self._source(up)
+            if source is None:
+                state = "is neither there nor in the queue"
+            else:
+                filed, place = source
+                said = self._said(filed, place, up.key)
+                if said:
+                    return f"{up.label} {said}"
+                if time.monotonic() - asked >= ASK_SECONDS:
+                    asked = time.monotonic()
+                    state = self._ask(filed, place, up)
+            if time.monotonic() > deadline:
+                return f"{up.label} {state or 'is not there'}"
+            time.sleep(LOOK_SECONDS)
+        return ""
+
+    def _there(self, up: Parent) -> bool:
+        folder = self.store.folder(up.kind, up.key)
+        try:
+            os.listdir(folder.parent)  # makes a network file system look again
+        except OSError:
+            return False
+        return self.store.state(up.kind, up.key) in ("done", "damaged")  # loading it says what is damaged
+
+    def _source(self, up: Parent) -> tuple[Filed, Place] | None:
+        """Whose task makes it: of this submission, or of one that this task was told to wait for."""
+        place = self.filed.places.get(up.key)
+        if place is not None:
+            return self.filed, place
+        others = set(self.filed.submission.task(self.place).others)
+        for filed in reversed(record.submissions(self.store)):
+            place = filed.places.get(up.key)
+            if place is not None and filed.job(place) in others:
+                return filed, place
+        return None
+
+    def _said(self, filed: Filed, place: Place, key: str) -> str:
+        ends = [event.end for event in filed.events(place) if event.key == key]
+        return ends[-1] if ends and ends[-1] in ("failed", "blocked") else ""
+
+    def _ask(self, filed: Filed, place: Place, up: Parent) -> str:
+        """What the cluster says of the job that makes a parent; Requeue if that is still to come."""
+        job, ref = filed.job(place), filed.refs.get(place[0])
+        states = cluster.states([ref], {job}) if ref and job else {}
+        if states is None or job is None:
+            return "is not there, and the cluster does not answer"
+        state = states.get(job)
+        if state is not None and state.alive and job != self.job:
+            raise Requeue(f"{up.label} is still {state.state.lower()}", job)
+        survey.settle(self.store, record.read(filed.folder), states)
+        return f"is missing: {state.cause if state else 'SLURM knows nothing of its job any more'}"
+
+    # --- turns --------------------------------------------------------------------------------------------
+
+    def _turns(self) -> list[Event]:
+        return [event for event in self.filed.events(self.place) if event.event in ("start", "requeue")]
+
+    def _turn(self) -> str:
+        """For the header of a stage's log: which job, and the how-manieth turn after what."""
+        events = self._turns()
+        starts = sum(event.event == "start" for event in events)
+        words = f"SLURM job {self.job} on {_node()}"
+        if starts > 1:
+            reasons = [event.text for event in events if event.event == "requeue"]
+            lost = starts - 1 - len(reasons)
+            reasons += ["node or job lost"] * max(0, lost)
+            words += f", turn {starts} after {', '.join(reasons)}"
+        return words
+
+    def _requeue(self, why: str) -> None:
+        """Another turn for this job, unless its time limits are used up: then its running stage has failed."""
+        limits = sum(event.event == "requeue" and event.text == TIME_LIMIT for event in self._turns())
+        if why == TIME_LIMIT and limits >= self._max_timeouts:
+            self._give_up(limits + 1)
+            return
+        if not self._noted:
+            self._noted = True
+            self._note(Event("requeue", text=why))
+        cluster.requeue(self.job)
+        time.sleep(60)  # SLURM ends this process
+
+    def _give_up(self, times: int) -> None:
+        submission = self.filed.submission
+        for job in submission.jobs(submission.task(self.place)):
+            if job.key not in self._ends:
+                last = (
+                    f"It reached the time limit {times} times. Raise hydra.launcher.timeout_min "
+                    f"or hydra.launcher.max_num_timeout and run the same command again."
+                )
+                record_failure(self.store, job.sheet.kind, job.key, job.sheet.label, last, last + "\n")
+                self._ends[job.key] = self._end(job, "failed", last)
+
+    def _wait_for(self, early: Requeue) -> None:
+        """Back into the queue, behind the job that is still to end."""
+        self._note(Event("requeue", text=str(early)))
+        print(f"xling: back into the queue: {early}", flush=True)
+        try:
+            cluster.requeue(self.job, after=f"afterany:{early.after}")
+        except ClusterError as error:
+            raise StageError(f"It started too early ({early}) and could not be requeued: {error}") from error
+        time.sleep(60)  # SLURM ends this process
+        os._exit(1)
+
+    # --- the last task ------------------------------------------------------------------------------------
+
+    def _reduce(self) -> int:
+        """Say what became of jobs that ended without a word, then fold what is complete."""
+        from xling.launching import fold
+
+        submission = self.filed.submission
+        refs = [ref for number, ref in self.filed.refs.items() if number != self.place[0]]
+        mine = self.filed.submission.arrays[self.place[0]].tasks[self.place[1]].needs
+        states = cluster.states(refs, {job for place in mine if (job := self.filed.job(place))})
+        if states is not None:
+            survey.settle(self.store, self.filed, states)
+        fold(self.store.root, submission.grid, submission.tracking)
+        self._note(Event("end"))
+        return 0
+
+    def _compare_code(self) -> None:
+        if record.code_digest() != self.filed.submission.code:
+            text = "the code has changed since this job was submitted"
+            self._note(Event("note", text=text))
+            print(f"xling: {text}", file=sys.stderr, flush=True)
+
+    def _note(self, event: Event) -> None:
+        try:
+            record.note_event(self.filed.folder, self.place, msgspec.structs.replace(event, at=round(time.time(), 3)))
+        except OSError as error:
+            print(f"xling: {error}", file=sys.stderr, flush=True)  # a full disk: the store says so as well
+
+
+def _no_progress(_done: int, _total: int) -> None: ...
+
+
+def _node() -> str:
+    return os.environ.get("SLURMD_NODENAME", host.hostname())
+
+
+def _restarts() -> int:
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+if __name__ == "__main__":
+    main()
