@@ -13,7 +13,7 @@ from xling.errors import ConfigError, XlingError
 from xling.slurm import states as words
 from xling.slurm.limits import Limits as Limits
 from xling.slurm.limits import check as check
-from xling.slurm.limits import parse_limits
+from xling.slurm.limits import facts_of, parse_limits
 from xling.slurm.record import JobRef as JobRef
 from xling.slurm.states import GONE, LOST, Row, log_rows, newest, sacct_rows, squeue_rows
 from xling.slurm.states import JobState as JobState
@@ -43,6 +43,9 @@ def require() -> None:
             f"There is no SLURM on this machine: '{lacking[0]}' is not in PATH. hydra/launcher=slurm works on a login "
             "node of a cluster; without it, or with hydra/launcher=local, the grid runs here."
         )
+    named = os.environ.get("SLURM_CONF")
+    if named and not os.path.exists(named):  # SLURM's commands would wait for it for a minute
+        raise ConfigError(f"SLURM_CONF={named}: there is no such file. Unset it, or name the cluster's slurm.conf.")
     answer = _run(["scontrol", "ping"], check=False)
     if " is UP" in answer.stdout:
         return
@@ -138,14 +141,13 @@ def _history(ids: Collection[str], by_id: Mapping[str, JobRef]) -> dict[str, Row
 
 def _logged(by_id: Mapping[str, JobRef]) -> dict[str, Row] | None:
     try:
-        config = _run(["scontrol", "show", "config"]).stdout
-        facts = dict(line.split(" = ", 1) for line in config.replace("  ", "").splitlines() if " = " in line)
+        facts = facts_of(_run(["scontrol", "show", "config"]).stdout)
     except ClusterError:
         return None
-    if facts.get("JobCompType", "").strip() != "jobcomp/filetxt":
+    if facts.get("JobCompType") != "jobcomp/filetxt":
         return None
     try:
-        with open(facts["JobCompLoc"].strip(), "rb") as file:
+        with open(facts["JobCompLoc"], "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
             names = {f"Name={ref.name} " for ref in by_id.values()}
             lines = [line for line in file.read().decode(errors="replace").splitlines() if _names_one(line, names)]

@@ -54,10 +54,7 @@ class Limits:
 
 def parse_limits(config: str, partitions: str, nodes: str, qos: str | None, accounts: str | None) -> Limits:
     """From `scontrol show config`, `scontrol -o show partition`, `sinfo -e -o '%R|%D|%c|%m|%G|%f'`, sacctmgr."""
-    facts = {}
-    for line in config.splitlines():
-        name, _, value = line.partition("=")
-        facts[name.strip()] = value.strip()
+    facts = facts_of(config)
     kinds: dict[str, list[NodeKind]] = {}
     for line in nodes.splitlines():
         name, count, cpus, memory, gres, features = line.split("|", 5)
@@ -78,6 +75,12 @@ def parse_limits(config: str, partitions: str, nodes: str, qos: str | None, acco
         found, default, _number(facts.get("MaxArraySize", "")) or 1001, _number(facts.get("MaxJobCount", "")) or 10000,
         "slurmdbd" in facts.get("AccountingStorageType", ""), _lines(qos), _lines(accounts) if enforced else None,
     )  # fmt: skip
+
+
+def facts_of(config: str) -> dict[str, str]:
+    """`scontrol show config` by name."""
+    parts = (line.partition("=") for line in config.splitlines())
+    return {name.strip(): value.strip() for name, _, value in parts}
 
 
 def _partition(name: str, has: Mapping[str, str], kinds: Sequence[NodeKind]) -> Partition:
