@@ -105,11 +105,15 @@ def _living(filed: Filed, states: Mapping[str, JobState] | None) -> dict[Place, 
 
 
 def settle(
-    store: Store, filed: Filed, states: Mapping[str, JobState], listings: dict[str, Listing] | None = None
+    store: Store,
+    filed: Filed,
+    states: Mapping[str, JobState],
+    listings: dict[str, Listing] | None = None,
+    only: str | None = None,
 ) -> int:
-    """Give every stage whose job has ended without a word its failure; returns how many.
+    """Give every stage whose job (`only` this one) has ended without a word its failure; returns how many.
 
-    A result or a word that the shared folder shows later wins: a failure beside a result counts for nothing.
+    A result that the shared folder shows later wins: a failure beside a result counts for nothing.
     """
     listings = {} if listings is None else listings
     count = 0
@@ -118,7 +122,7 @@ def settle(
             place = (array.number, number)
             job = filed.job(place)
             state = states.get(job) if job else None
-            if job is None or (state is not None and state.alive):
+            if job is None or (only is not None and job != only) or (state is not None and state.alive):
                 continue
             silent = _silent(store, filed, place, filed.submission.jobs(task), listings)
             for stage in silent:
@@ -132,7 +136,7 @@ def _silent(store: Store, filed: Filed, place: Place, jobs: Sequence[Job], listi
     left = _without_result(store, jobs, listings)
     if not left:
         return []
-    told = {event.key for event in filed.events(place) if event.end in TOLD}
+    told = {event.key for event in filed.events(place) if event.end}
     return [job for job in left if job.key not in told and not _failed_since(store, job, filed.submission.created)]
 
 

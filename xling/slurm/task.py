@@ -179,22 +179,17 @@ class Runner:
         if self._ends.get(up.key) in ("failed", "blocked"):
             return f"{up.label} {self._ends[up.key]}"
         deadline = time.monotonic() + self.filed.submission.settings.late_seconds
-        asked = -ASK_SECONDS
-        state = None
+        asked, state = -ASK_SECONDS, "neither there nor in the queue"
         while not self._there(up):
             source = self._source(up)
-            if source is None:
-                state = "is neither there nor in the queue"
-            else:
-                filed, place = source
-                said = self._said(filed, place, up.key)
-                if said:
-                    return f"{up.label} {said}"
-                if time.monotonic() - asked >= ASK_SECONDS:
-                    asked = time.monotonic()
-                    state = self._ask(filed, place, up)
-            if time.monotonic() > deadline:
-                return f"{up.label} {state or 'is not there'}"
+            said = self._said(*source, up.key) if source else ""
+            if said in ("failed", "blocked"):
+                return f"{up.label} {said}"
+            late = time.monotonic() > deadline
+            if source and (late or time.monotonic() - asked >= ASK_SECONDS):
+                asked, state = time.monotonic(), self._ask(*source, up, settle=late)
+            if late:
+                return f"{up.label} is {state}"
             time.sleep(LOOK_SECONDS)
         return ""
 
@@ -220,19 +215,20 @@ class Runner:
 
     def _said(self, filed: Filed, place: Place, key: str) -> str:
         ends = [event.end for event in filed.events(place) if event.key == key]
-        return ends[-1] if ends and ends[-1] in ("failed", "blocked") else ""
+        return ends[-1] if ends else ""
 
-    def _ask(self, filed: Filed, place: Place, up: Parent) -> str:
+    def _ask(self, filed: Filed, place: Place, up: Parent, settle: bool) -> str:
         """What the cluster says of the job that makes a parent; Requeue if that is still to come."""
         job, ref = filed.job(place), filed.refs.get(place[0])
         states = cluster.states([ref], {job}) if ref and job else {}
         if states is None or job is None:
-            return "is not there, and the cluster does not answer"
+            return "not there, and the cluster does not answer"
         state = states.get(job)
         if state is not None and state.alive and job != self.job:
             raise Requeue(f"{up.label} is still {state.state.lower()}", job)
-        survey.settle(self.store, record.read(filed.folder), states)
-        return f"is missing: {state.cause if state else 'SLURM knows nothing of its job any more'}"
+        if settle and state is not None:
+            survey.settle(self.store, record.read(filed.folder), states, only=job)
+        return f"missing: {state.cause or 'its job has ended'}" if state else "missing"
 
     # --- turns --------------------------------------------------------------------------------------------
 
