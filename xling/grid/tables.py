@@ -111,6 +111,12 @@ def _failures(outcome: "Outcome") -> Iterable[RenderableType]:
 
 def status_table(status: "GridStatus", store: "Store", every: bool = False) -> RenderableType:
     """Stages by kind and state; then what runs and what failed, or with `every` all stages, by index."""
+    rows = status.rows if every else status.having("running", "failed", "damaged")
+    return Group(count_table(status), *(line for row in rows for line in _status_lines(row, store)))
+
+
+def count_table(status: "GridStatus") -> Table:
+    """Stages by kind and state."""
     states = [state for state in STATES if any(count[state] for count in status.count().values())]
     cells = status.cells()
     table = Table(
@@ -121,8 +127,7 @@ def status_table(status: "GridStatus", store: "Store", every: bool = False) -> R
         table.add_column(state, justify="right")
     for kind, count in status.count().items():
         table.add_row(kind, *(str(count[state] or "") for state in states))
-    rows = status.rows if every else status.having("running", "failed", "damaged")
-    return Group(table, *(line for row in rows for line in _status_lines(row, store)))
+    return table
 
 
 def _status_lines(row: "Row", store: "Store") -> Iterable[Text]:
