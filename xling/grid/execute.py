@@ -17,15 +17,11 @@ import msgspec
 from xling.errors import StageError, StoreError
 from xling.grid import claim, files, host
 from xling.grid.records import Failure, Run, Sheet
-from xling.grid.stage import Context, Kind
+from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Damaged, Store, now
 
 Progress = Callable[[int, int], None]
 Event = Literal["ready", "fatal", "progress", "done", "found", "claimed", "damaged", "failed"]
-
-
-class Interrupted(BaseException):
-    """The runner has to stop: no failure of the stage, which goes on from its scratch next time."""
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -60,6 +56,7 @@ class Executor:
     foreign_hours: float = claim.FOREIGN_HOURS
     who: host.Process = field(default_factory=host.this_process)
     note: str = ""  # said in the header of each stage's log
+    stopping: Callable[[], bool] = lambda: False  # for stages: the runner has to stop
 
     def execute(self, job: Job, progress: Progress) -> Report:
         """Whatever stage code raises, SystemExit and KeyboardInterrupt too, is its failure; raises Interrupted only."""
@@ -112,7 +109,7 @@ class Executor:
             scratch.mkdir(exist_ok=True)
             start, cpu = time.perf_counter(), time.process_time()
             with self._logged(job, attempt):
-                self._kind(sheet).run(Context(sheet.spec, parents, out, scratch, progress))
+                self._kind(sheet).run(Context(sheet.spec, parents, out, scratch, progress, self.stopping))
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
             self.store.publish(sheet, key, out, self._record(seconds, cpu, attempt), replace=self.force)
         finally:

@@ -47,6 +47,10 @@ class Stage:
         return Stage(kind, version, label, spec, parents, key)
 
 
+class Interrupted(BaseException):
+    """The runner has to stop: no failure of the stage, which goes on from its scratch next time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """All that a running stage sees."""
@@ -56,6 +60,8 @@ class Context:
     out: Path  # an empty folder; becomes the result when the function returns
     scratch: Path  # survives a kill of this stage; gone once the result is published
     progress: Callable[[int, int], None]  # done, total
+    # True once the runner has to stop: a stage that asks leaves a checkpoint and raises Interrupted in good time
+    stopping: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 
 from xling.config import Training
 from xling.errors import StageError
+from xling.grid.stage import Interrupted
 
 Batch = dict[str, Tensor]
 
@@ -62,13 +63,19 @@ class _Fit(Trainer):
 
 
 class _Report(TrainerCallback):
-    """Progress to the runner."""
+    """Progress to the runner; and its wish to stop, which is granted with a checkpoint.
 
-    def __init__(self, progress: Callable[[int, int], None]) -> None:
-        self.progress = progress
+    Only where the training loss has just been logged: a logged mean must not span a checkpoint.
+    """
+
+    def __init__(self, progress: Callable[[int, int], None], stopping: Callable[[], bool]) -> None:
+        self.progress, self.stopping = progress, stopping
+        self.stopped = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.progress(state.global_step, state.max_steps)
+        if self.stopping() and state.global_step % args.logging_steps == 0 and state.global_step < state.max_steps:
+            self.stopped = control.should_save = control.should_training_stop = True
 
 
 def fit(
@@ -82,9 +89,11 @@ def fit(
     seed: int,
     scratch: Path,
     progress: Callable[[int, int], None],
+    stopping: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, float]]:
     """Train `model` in place, leaving it at the checkpoint with the best `metric`; returns the curve.
 
+    Raises Interrupted, with a checkpoint in `scratch`, soon after `stopping` has become true.
     `loss` is a mean over the batch; gradients are clipped to norm 1. The curve has a dict with `step` for each
     logged training loss (`loss`) and each evaluation (`metric`).
     """
@@ -120,6 +129,7 @@ def fit(
         remove_unused_columns=False,
         dataloader_drop_last=True,
     )
+    report = _Report(progress, stopping)
     trainer = _Fit(
         model=model,
         args=arguments,
@@ -128,9 +138,11 @@ def fit(
         data_collator=collate,
         loss=loss,
         metric=metric,
-        callbacks=[_Report(progress)],
+        callbacks=[report],
     )
     trainer.go_on(_last_checkpoint(scratch))
+    if report.stopped:
+        raise Interrupted(f"after step {trainer.state.global_step} of {training.steps}, with a checkpoint")
     return _curve(trainer.state.log_history)
 
 

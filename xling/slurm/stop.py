@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from xling.grid.execute import Interrupted
+from xling.grid.stage import Interrupted
 from xling.slurm import cluster
 from xling.slurm.cluster import ClusterError
 
@@ -37,6 +37,12 @@ class Stopper:
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self.why = ""
+        self.asked = False  # the running stage looks by itself whether it has to stop
+
+    def stopping(self) -> bool:
+        """Context.stopping: a stage that asks is not interrupted, and has `grace` seconds to come to a good end."""
+        self.asked = True
+        return bool(self.why)
 
     def listen(self) -> None:
         """From now on; only in the main thread."""
@@ -62,7 +68,8 @@ class Stopper:
             why = self._reason(data[0])
             if why:
                 self.why = why
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+                if not self.asked:
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
                 threading.Timer(self.grace, self.act).start()
 
     @property

@@ -14,8 +14,9 @@ import msgspec
 
 from xling.errors import StageError, XlingError
 from xling.grid import claim, host
-from xling.grid.execute import Executor, Interrupted, Job, Report, record_failure
+from xling.grid.execute import Executor, Job, Report, record_failure
 from xling.grid.records import Parent
+from xling.grid.stage import Interrupted
 from xling.grid.store import Store
 from xling.grid.worker import load_catalogue
 from xling.slurm import cluster, record, survey
@@ -118,7 +119,7 @@ class Runner:
     def _execute(self, job: Job) -> Report:
         """Run a stage; wait where another runner is at it, make a damaged parent again."""
         executor = self._executor
-        heals = 0
+        heals, self._stopper.asked = 0, False
         while True:
             report = executor.execute(job, _no_progress)
             if report.event == "claimed":
@@ -136,8 +137,9 @@ class Runner:
     def _executor(self) -> Executor:
         submission = self.filed.submission
         kinds = load_catalogue(submission.catalogue)
+        threads, stopping = submission.settings.threads, self._stopper.stopping
         return Executor(
-            self.store, kinds, submission.force, submission.settings.threads, host.git_sha(), note=self._turn()
+            self.store, kinds, submission.force, threads, host.git_sha(), note=self._turn(), stopping=stopping
         )
 
     def _heal(self, job: Job, key: str) -> bool:
