@@ -7,9 +7,14 @@ import pytest
 import yaml
 
 from xling.errors import ConfigError
+from xling.grid.stage import Context, Kind
 from xling.slurm.settings import OWN, RESOURCES, Resources, settings_from
 
-KINDS = ("base", "sft", "reward")
+
+def run(_: Context) -> None: ...
+
+
+KINDS = {kind: Kind(kind, 1, run, parallel=kind in ("sft", "reward")) for kind in ("base", "sft", "reward", "pool")}
 
 
 def test_the_yaml_file_gives_the_defaults_and_names_everything() -> None:
@@ -53,3 +58,11 @@ def test_what_does_not_fit_is_named(given: dict[str, Any], words: list[str]) -> 
     with pytest.raises(ConfigError) as refused:
         settings_from(given, KINDS)
     assert all(word in str(refused.value) for word in words), refused.value
+
+
+def test_several_processes_go_to_stages_that_can_use_them() -> None:
+    settings = settings_from({"tasks_per_node": 2, "nodes": 2}, KINDS)
+    assert settings.of("sft").processes == settings.of("reward").processes == 4
+    assert settings.of("pool").processes == settings.of("reduce").processes == 1
+    with pytest.raises(ConfigError, match=r"stages.pool: 1 nodes with 3 processes .* can be given to: sft, reward"):
+        settings_from({"stages": {"pool": {"tasks_per_node": 3}}}, KINDS)

@@ -57,6 +57,8 @@ class Executor:
     who: host.Process = field(default_factory=host.this_process)
     note: str = ""  # said in the header of each stage's log
     stopping: Callable[[], bool] = lambda: False  # for stages: the runner has to stop
+    call: Callable[[Kind, Context], None] = lambda kind, context: kind.run(context)
+    processes: int = 1  # that `call` runs a stage in
 
     def execute(self, job: Job, progress: Progress) -> Report:
         """Whatever stage code raises, SystemExit and KeyboardInterrupt too, is its failure; raises Interrupted only."""
@@ -109,7 +111,7 @@ class Executor:
             scratch.mkdir(exist_ok=True)
             start, cpu = time.perf_counter(), time.process_time()
             with self._logged(job, attempt):
-                self._kind(sheet).run(Context(sheet.spec, parents, out, scratch, progress, self.stopping))
+                self.call(self._kind(sheet), Context(sheet.spec, parents, out, scratch, progress, self.stopping))
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
             self.store.publish(sheet, key, out, self._record(seconds, cpu, attempt), replace=self.force)
         finally:
@@ -127,6 +129,7 @@ class Executor:
             device=host.device(),
             git=self.git,
             versions=host.versions(),
+            processes=self.processes,
         )
 
     def _kind(self, sheet: Sheet) -> Kind:

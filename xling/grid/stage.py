@@ -72,6 +72,7 @@ class Kind:
     version: int
     run: Callable[[Context], None]
     seconds: float = 1.0  # cost estimate until a run of this kind has been recorded
+    parallel: bool = False  # may run in several processes at once (torch.distributed), all with the same arguments
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,19 +115,18 @@ def status_table(status: "GridStatus", store: "Store", every: bool = False) -> R
     return Group(count_table(status), *(line for row in rows for line in _status_lines(row, store)))
 
 
-def count_table(status: "GridStatus") -> Table:
+def count_table(status: "GridStatus") -> RenderableType:
     """Stages by kind and state."""
     states = [state for state in STATES if any(count[state] for count in status.count().values())]
     cells = status.cells()
-    table = Table(
-        title=f"{escape(status.plan.name)}: {cells['done']} of {cells.total()} cells done", title_justify="left"
-    )
+    table = Table()
     table.add_column("stage")
     for state in states:
         table.add_column(state, justify="right")
     for kind, count in status.count().items():
         table.add_row(kind, *(str(count[state] or "") for state in states))
-    return table
+    # not the table's own title, which is broken to the width of the table
+    return Group(Text(f"{status.plan.name}: {cells['done']} of {cells.total()} cells done", style="italic"), table)
 
 
 def _status_lines(row: "Row", store: "Store") -> Iterable[Text]:

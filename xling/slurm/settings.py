@@ -4,13 +4,14 @@ hydra.launcher.partition=gpu hydra.launcher.timeout_min=240        # for all sta
 hydra.launcher.stages.reward.gpus_per_node=8                       # for one kind of stage
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from xling.errors import ConfigError, did_you_mean
+from xling.grid.stage import Kind
 
 HERE = "hydra.launcher"
 REDUCE = "reduce"  # the job that folds what is complete: resources as for a kind of stage
@@ -74,12 +75,28 @@ RESOURCES = Resources.__struct_fields__
 OWN = tuple(name for name in Slurm.__struct_fields__ if name != "common")
 
 
-def settings_from(values: Mapping[str, Any], kinds: Iterable[str]) -> Slurm:
+def settings_from(values: Mapping[str, Any], stages: Mapping[str, Kind]) -> Slurm:
     """Check plain values as they stand in conf/hydra/launcher/slurm.yaml; ConfigError names the first bad one.
 
-    `kinds`: the stages there are, so that an override for another is refused.
+    `stages`: the catalogue, so that an override for another stage is refused. Stages that cannot run in several
+    processes have one, unless just that is asked for, which is refused.
     """
-    kinds = [*kinds, REDUCE]
+    settings = _read(values, [*stages, REDUCE])
+    single = {}
+    for kind in [*stages, REDUCE]:
+        wanted = settings.of(kind)
+        if wanted.processes > 1 and not (kind in stages and stages[kind].parallel):
+            if kind in settings.stages and wanted.processes != settings.common.processes:
+                able = ", ".join(name for name, one in stages.items() if one.parallel)
+                raise ConfigError(
+                    f"{HERE}.stages.{kind}: {wanted.nodes} nodes with {wanted.tasks_per_node} processes each, "
+                    f"but '{kind}' runs in one process. Several processes can be given to: {able}."
+                )
+            single[kind] = msgspec.structs.replace(wanted, nodes=1, tasks_per_node=1)
+    return msgspec.structs.replace(settings, stages={**settings.stages, **single})
+
+
+def _read(values: Mapping[str, Any], kinds: Sequence[str]) -> Slurm:
     _known(values, (*RESOURCES, *OWN), HERE)
     shared = {name: value for name, value in values.items() if name in RESOURCES}
     own = {name: value for name, value in values.items() if name in OWN and name != "stages"}

@@ -22,6 +22,7 @@ from xling.errors import ConfigError, StageError
 from xling.grid import claim, host
 from xling.grid.plan import Plan
 from xling.grid.process import fixed_environment
+from xling.grid.stage import Stage
 from xling.grid.store import Store
 from xling.slurm import cluster, record
 from xling.slurm.cluster import ClusterError
@@ -64,7 +65,30 @@ def check(plan: Plan, settings: Slurm) -> cluster.Limits:
     for kind in dict.fromkeys([*(stage.kind for stage in plan.to_run), REDUCE]):
         where = f"{HERE}.stages.{kind}" if kind in settings.stages else HERE
         cluster.check(settings.of(kind), limits, where)
+    for stage in plan.to_run:
+        _check_batches(stage, settings.of(stage.kind).processes)
     return limits
+
+
+def _check_batches(stage: Stage, processes: int) -> None:
+    """Batch sizes are those of all processes together."""
+    size = _find(stage.spec, "batch_size")
+    if processes > 1 and size is not None and size % processes:
+        fitting = [number for number in range(2, size + 1) if size % number == 0]
+        raise ConfigError(
+            f"{stage.label} has a global batch size of {size}, which {processes} processes cannot share equally. "
+            f"Processes that can: {', '.join(map(str, fitting))}; they are nodes x tasks_per_node of "
+            f"{HERE}.stages.{stage.kind}."
+        )
+
+
+def _find(value: Any, name: str) -> int | None:
+    """The first number of that name in a spec."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get(name), int):
+            return int(value[name])
+        return next((found for child in value.values() if (found := _find(child, name)) is not None), None)
+    return None
 
 
 def submit(plan: Plan, settings: Slurm, catalogue: str, tracking: Mapping[str, Any]) -> Made:
@@ -277,7 +301,8 @@ def _sbatch(filed: Filed, array: Array) -> str:
     command = [filed.submission.python, "-P", "-u", "-m", "xling.slurm.task", str(folder), str(array.number)]
     try:
         with _outside_of_jobs():
-            return executor.submit_array_of(len(array.tasks), shlex.join(command))
+            several = array.resources.processes > 1  # no shell in between, which would keep signals to itself
+            return executor.submit_array_of(len(array.tasks), ("exec " if several else "") + shlex.join(command))
     except (FailedJobError, FailedSubmissionError, OSError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise _Refused(lines[-1].removeprefix("sbatch: error: ") if lines else type(error).__name__) from error
@@ -293,7 +318,11 @@ def _parameters(submission: Submission, array: Array) -> dict[str, Any]:
     del wanted["max_num_timeout"]
     exports = [f"export {name}={shlex.quote(value)}" for name, value in _environment(submission).items()]
     wanted["setup"] = [*exports, *wanted["setup"]]
-    wanted["additional_parameters"] = {**wanted["additional_parameters"], "hold": True, "requeue": True}
+    more: dict[str, Any] = {"hold": True, "requeue": True}
+    if array.resources.processes > 1:  # the job's own process starts the others, as a step: it must be none itself
+        more["signal"] = f"B:USR2@{array.resources.signal_delay_s}"
+        wanted["use_srun"] = False
+    wanted["additional_parameters"] = {**wanted["additional_parameters"], **more}
     return {**wanted, "job_name": array.name, "wckey": None} | {"stderr_to_stdout": False}
 
 

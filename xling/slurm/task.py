@@ -16,10 +16,10 @@ from xling.errors import StageError, XlingError
 from xling.grid import claim, host
 from xling.grid.execute import Executor, Job, Report, record_failure
 from xling.grid.records import Parent
-from xling.grid.stage import Interrupted
+from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Store
 from xling.grid.worker import load_catalogue
-from xling.slurm import cluster, record, survey
+from xling.slurm import cluster, ranks, record, survey
 from xling.slurm.cluster import ClusterError
 from xling.slurm.record import Event, Filed, Place
 from xling.slurm.stop import TIME_LIMIT, Stopper
@@ -137,10 +137,26 @@ class Runner:
     def _executor(self) -> Executor:
         submission = self.filed.submission
         kinds = load_catalogue(submission.catalogue)
-        threads, stopping = submission.settings.threads, self._stopper.stopping
-        return Executor(
-            self.store, kinds, submission.force, threads, host.git_sha(), note=self._turn(), stopping=stopping
+        executor = Executor(
+            self.store,
+            kinds,
+            submission.force,
+            submission.settings.threads,
+            host.git_sha(),
+            note=self._turn(),
+            stopping=self._stopper.stopping,
         )
+        resources = submission.arrays[self.place[0]].resources
+        if resources.processes > 1:
+            executor.processes, executor.call = resources.processes, self._in_processes
+        return executor
+
+    def _in_processes(self, kind: Kind, context: Context) -> None:
+        """A stage of a job that asks for several processes."""
+        resources = self.filed.submission.arrays[self.place[0]].resources
+        folder = self.filed.folder / "tasks" / f"{self.place[0]}_{self.place[1]}.processes"
+        self._stopper.asked = True  # they come to an end by themselves
+        ranks.run(kind, context, self.filed.submission.catalogue, resources, folder, lambda: self._stopper.why)
 
     def _heal(self, job: Job, key: str) -> bool:
         """Make a damaged parent again from its own sheet."""
