@@ -4,13 +4,16 @@
 """
 
 import os
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from cluster import Cluster, missing
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent / "grid"))  # no-op stages
 VARIANTS = ("none", "accounting")
 
 
@@ -63,3 +66,15 @@ def _entered(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clus
     cluster.empty()
     yield cluster
     cluster.empty()
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Names of the SLURM commands run so far: real ones, each behind a line of shell that notes it."""
+    folder, log = tmp_path / "bin", tmp_path / "commands"
+    folder.mkdir()
+    for name in ("sbatch", "squeue", "sacct", "scontrol", "sinfo", "scancel"):
+        (folder / name).write_text(f'#!/bin/sh\necho {name} >> {log}\nexec {shutil.which(name)} "$@"\n')
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return lambda: log.read_text().split() if log.exists() else []

@@ -1,7 +1,6 @@
 """xling.slurm.cluster against real daemons: what lives, what has ended and why, what the cluster would refuse."""
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,18 +15,6 @@ from xling.slurm.settings import Resources
 
 NAME = "xling-a_grid_with_a_long_name_that_says_what_it_is-1122064412abcd"
 Count = Callable[[], list[str]]
-
-
-@pytest.fixture
-def commands(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Count:
-    """Names of the SLURM commands run so far: real ones, each behind a line of shell that notes it."""
-    folder, log = tmp_path / "bin", tmp_path / "commands"
-    folder.mkdir()
-    for name in ("squeue", "sacct", "scontrol", "sinfo", "scancel"):
-        (folder / name).write_text(f'#!/bin/sh\necho {name} >> {log}\nexec {shutil.which(name)} "$@"\n')
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    return lambda: log.read_text().split() if log.exists() else []
 
 
 def submit(cluster: Cluster, script: str, *options: str, tasks: str = "0", name: str = NAME) -> JobRef:
@@ -73,7 +60,7 @@ def test_992_tasks_in_one_query(plain_cluster: Cluster) -> None:
     tasks = {f"{ref.id}_{task}" for ref in refs for task in range(31)}
     begin = time.monotonic()
     found = slurm.states(refs, tasks)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 10
     assert found is not None and len(found) == 992 and all(now.alive for now in found.values())
 
 
