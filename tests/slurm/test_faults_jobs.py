@@ -38,7 +38,7 @@ def test_a_stage_that_ends_its_job(toy: Toy, action: str, words: str) -> None:
     assert label == "pool[en]" and words in last
     rows = toy.matrix().decode().splitlines()[1:]
     assert [",en,best_of_n," in row for row in rows] == [",failed," in row or "blocked" in row for row in rows]
-    assert words.partition(": ")[2] in toy.matrix().decode()
+    assert words.rpartition(": ")[2] in toy.matrix().decode()
     mend(toy)
 
 

@@ -84,10 +84,11 @@ class Row:
         }
         if self.word in causes:
             return causes[self.word]
-        if self.signal == 9:
+        killer = self.signal or max(0, self.code - 128)  # a shell says 128 + signal of what it ran
+        if killer == 9:
             return "killed by signal 9, as SLURM does when a job takes more memory than it asked for"
-        if self.signal:
-            return f"killed by signal {self.signal}"
+        if killer:
+            return f"killed by signal {killer}"
         return f"exit code {self.code}" if self.code else self.reason or self.word.lower()
 
 
