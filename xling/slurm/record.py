@@ -159,26 +159,30 @@ def write(folder: Path, submission: Submission) -> None:
 def read(folder: Path) -> Filed:
     """OSError or msgspec.DecodeError if there is no whole submission in the folder."""
     submission = msgspec.json.decode((folder / "submission.json").read_bytes(), type=Submission)
-    refs: dict[int, JobRef] = {}
-    state: Word = "submitting"
-    for line in _lines(folder / "jobs.jsonl", _Line):
-        if line.job:
-            refs[line.array] = JobRef(line.job, submission.arrays[line.array].name, line.at)
-        else:
-            state = line.state  # type: ignore[assignment]
-    return Filed(folder, submission, state, refs)
+    refs = {
+        line.array: JobRef(line.job, submission.arrays[line.array].name, line.at)
+        for line in _lines(folder / "jobs.jsonl", _Line)
+        if line.job
+    }
+    return Filed(folder, submission, _state(folder), refs)
 
 
-def submissions(store: Store, grid: str | None = None) -> list[Filed]:
-    """All that can be read, of one grid or of all, the newest last."""
+def submissions(store: Store, grid: str | None = None, *states: Word) -> list[Filed]:
+    """All that can be read, of one grid or of all, the newest last; `states`: only those that are in one of them."""
     pattern = f"{'*' if grid is None else grid}/slurm/*/submission.json"
     found = []
     for path in (store.root / "grids").glob(pattern):
         try:
-            found.append(read(path.parent))
+            if not states or _state(path.parent) in states:
+                found.append(read(path.parent))
         except (OSError, msgspec.DecodeError):
             continue  # a shell that was killed while it wrote: nothing has been submitted from it
     return sorted(found, key=lambda filed: filed.submission.created)
+
+
+def _state(folder: Path) -> Word:
+    words = [line.state for line in _lines(folder / "jobs.jsonl", _Line) if line.state]
+    return words[-1] if words else "submitting"  # type: ignore[return-value]
 
 
 def note_job(folder: Path, array: int, job: str) -> None:

@@ -84,7 +84,7 @@ class Stopper:
         told = cluster.details(self._job)
         if told is not None and told.get("PreemptTime", "None") not in ("None", "Unknown", ""):
             return PREEMPTED
-        if told is not None and told.get("JobState") == "CANCELLED":
+        if told is not None and told.get("JobState") in ("CANCELLED", "COMPLETING"):
             return CANCELLED
         if number == signal.SIGUSR2:
             return TIME_LIMIT if over else PREEMPTED

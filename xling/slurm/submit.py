@@ -20,6 +20,7 @@ import msgspec
 
 from xling.errors import ConfigError, StageError
 from xling.grid import claim, host
+from xling.grid.cleanup import remove_leftovers
 from xling.grid.plan import Plan
 from xling.grid.process import fixed_environment
 from xling.grid.stage import Stage
@@ -101,6 +102,7 @@ def submit(plan: Plan, settings: Slurm, catalogue: str, tracking: Mapping[str, A
     plan.store.prepare()
     plan.write()
     with lock(plan.store) as touch:
+        remove_leftovers(plan.store, plan.estimates)
         recover(plan.store, touch)
         found = survey(plan.store)
         if not found.answered:
@@ -147,7 +149,7 @@ def lock(store: Store, seconds: float = LOCK_SECONDS) -> Iterator[Any]:
 
 def recover(store: Store, touch: Any) -> None:
     """Complete or take back what a shell that died had begun to submit."""
-    begun = [one for one in record.submissions(store) if one.state in ("submitting", "abandoned")]
+    begun = record.submissions(store, None, "submitting", "abandoned")
     if not begun:
         return
     queued = cluster.ours(PREFIX)
@@ -169,7 +171,8 @@ def recover(store: Store, touch: Any) -> None:
 def _divide(plan: Plan, found: Survey) -> dict[str, Held]:
     """The plan's stages that a living job is going to make; jobs that wait in vain are cancelled.
 
-    A queued job in vain is one that would start to find a parent missing that has to be submitted again.
+    A queued job in vain is one that would start to find a parent missing that has to be submitted again. One that
+    runs has found that already, or will; it is left alone, but its stage is submitted again.
     """
     held: dict[str, Held] = {}
     vain: set[str] = set()
@@ -181,9 +184,11 @@ def _divide(plan: Plan, found: Survey) -> dict[str, Held]:
             one = found.held.get(stage.key)
             if one is None or one.job in vain:
                 new.add(stage.key)
-            elif not one.state.node and any(parent.key in new for parent in stage.parents.values()):
-                vain.add(one.job)
-                grown = True
+            elif any(parent.key in new for parent in stage.parents.values()):
+                new.add(stage.key)
+                if not one.state.node:
+                    vain.add(one.job)
+                    grown = True
             else:
                 held[stage.key] = one
         if not grown:

@@ -43,7 +43,7 @@ class Survey:
 
 def survey(store: Store, grid: str | None = None) -> Survey:
     """Look at all open submissions, of one grid or of all; notes down what has ended."""
-    filed = [one for one in record.submissions(store, grid) if one.open]
+    filed = record.submissions(store, grid, "submitting", "released")
     listings: dict[str, Listing] = {}
     wanted = [_wanted(store, one, listings) for one in filed]
     refs = [ref for one, jobs in zip(filed, wanted, strict=True) if jobs for ref in one.refs.values()]
@@ -74,12 +74,16 @@ def _wanted(store: Store, filed: Filed, listings: dict[str, Listing]) -> list[st
     for array in filed.submission.arrays:
         for number, task in enumerate(array.tasks):
             job = filed.job((array.number, number))
-            if job is not None and (not task.stages or _without_result(store, filed.submission.jobs(task), listings)):
+            if job is not None and (not task.stages or _without_result(store, filed, (array.number, number), listings)):
                 jobs.append(job)
     return jobs
 
 
-def _without_result(store: Store, jobs: Sequence[Job], listings: dict[str, Listing]) -> list[Job]:
+def _without_result(store: Store, filed: Filed, place: Place, listings: dict[str, Listing]) -> list[Job]:
+    jobs = filed.submission.jobs(filed.submission.task(place))
+    if filed.submission.force:  # a result that is there may be the one that is to be replaced
+        made = {event.key for event in filed.events(place) if event.end == "done"}
+        return [job for job in jobs if job.key not in made]
     left = []
     for job in jobs:
         kind = job.sheet.kind
@@ -124,16 +128,16 @@ def settle(
             state = states.get(job) if job else None
             if job is None or (only is not None and job != only) or (state is not None and state.alive):
                 continue
-            silent = _silent(store, filed, place, filed.submission.jobs(task), listings)
+            silent = _silent(store, filed, place, listings) if task.stages else []
             for stage in silent:
                 blame(store, filed, place, stage, job, state)
             count += len(silent)
     return count
 
 
-def _silent(store: Store, filed: Filed, place: Place, jobs: Sequence[Job], listings: dict[str, Listing]) -> list[Job]:
+def _silent(store: Store, filed: Filed, place: Place, listings: dict[str, Listing]) -> list[Job]:
     """The stages of a task of which there is neither a result nor a word."""
-    left = _without_result(store, jobs, listings)
+    left = _without_result(store, filed, place, listings)
     if not left:
         return []
     told = {event.key for event in filed.events(place) if event.end}
