@@ -76,8 +76,8 @@ def test_paths_in_the_text_exist(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_make_targets_in_the_text_exist(page: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
-    asked = set(re.findall(r"(?:^|[`\s(])make ([a-z]+)(?=[`\s):;,]|$)", "\n".join(_code(PAGES[page])), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    asked = set(re.findall(r"(?:^|[`\s(])make ([a-z-]+)(?=[`\s):;,]|$)", "\n".join(_code(PAGES[page])), re.MULTILINE))
     assert asked <= targets, f"{page}: no such target: {', '.join(sorted(asked - targets))}"
 
 

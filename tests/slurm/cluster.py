@@ -12,7 +12,6 @@ its jobs are requeued, with a signal first, when a job of gpu wants the node).
 """
 
 import contextlib
-import ctypes
 import os
 import pwd
 import random
@@ -27,10 +26,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol")
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol", "setpriv")
 DATABASE = ("slurmdbd", "mariadbd", "mariadb-install-db", "sacctmgr")
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
-QUEUED_BEFORE_SIGNAL = 10  # seconds of grace that a preempted job has
+DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")  # however this process ends, its daemons end too
+GRACE_SECONDS = 10  # between the signal to a preempted job and its end
 
 
 def missing(accounting: bool = False) -> list[str]:
@@ -226,8 +226,8 @@ class Cluster:
         command = commands.get(name) or ["slurmd", "-D", "-N", name]
         with open(self.folder / "log" / f"{name}.out", "ab") as out:
             self.daemons[name] = subprocess.Popen(
-                [shutil.which(command[0], path=PATH) or command[0], *command[1:]], env=self.env, cwd=self.folder,
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, preexec_fn=_die_with_parent,
+                [*DIE_WITH_PARENT, *command], env=self.env, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out,
+                stderr=out, start_new_session=True,
             )  # fmt: skip
         if name in self.nodes:
             return
@@ -308,7 +308,7 @@ class Cluster:
             f"PartitionName=cpu Nodes={everywhere} Default=YES {usual} PriorityTier=10 PreemptMode=OFF",
             f"PartitionName=gpu Nodes={with_gpu} {usual} PriorityTier=10 PreemptMode=OFF",
             f"PartitionName=preemptible Nodes={with_gpu} {usual} PriorityTier=1 PreemptMode=REQUEUE "
-            f"GraceTime={QUEUED_BEFORE_SIGNAL}",
+            f"GraceTime={GRACE_SECONDS}",
         ]
         (etc / "slurm.conf").write_text("\n".join(text) + "\n")
         gres = [f"NodeName={node} Name=gpu File={self.folder}/dev/nvidia[0-{self.gpus - 1}]" for node in self.gpu_nodes]
@@ -422,11 +422,6 @@ def _free_ports(count: int) -> int:
                 held.enter_context(socket.socket()).bind(("127.0.0.1", port))
             return first
     raise RuntimeError(f"no {count} free ports in a row")
-
-
-def _die_with_parent() -> None:
-    """In the child, before exec: killed when this process is, however that happens."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _processes_with(setting: str) -> Iterator[tuple[int, dict[str, str]]]:

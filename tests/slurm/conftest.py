@@ -1,6 +1,8 @@
-"""Fixtures of the tests on a real SLURM cluster; without SLURM on the machine they are skipped, and say so.
+"""Fixtures of the tests on a real SLURM cluster.
 
-`XLING_SLURM=none` or `XLING_SLURM=accounting` runs only one of the two variants (default: both where possible).
+They take a quarter of an hour, so that they run only if they are asked for, by `-m slurm` (make test-slurm) or by
+their path, and if SLURM is on the machine; else they are skipped, and say why. XLING_SLURM=none or
+XLING_SLURM=accounting keeps to one of the two variants.
 """
 
 import os
@@ -24,22 +26,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def without_accounting() -> Iterator[Cluster]:
-    yield from _started("none")
+def without_accounting(pytestconfig: pytest.Config) -> Iterator[Cluster]:
+    yield from _started("none", pytestconfig)
 
 
 @pytest.fixture(scope="session")
-def with_accounting() -> Iterator[Cluster]:
-    yield from _started("accounting")
+def with_accounting(pytestconfig: pytest.Config) -> Iterator[Cluster]:
+    yield from _started("accounting", pytestconfig)
 
 
-def _started(variant: str) -> Iterator[Cluster]:
+def _started(variant: str, config: pytest.Config) -> Iterator[Cluster]:
     if os.environ.get("XLING_SLURM", variant) != variant:
         pytest.skip(f"XLING_SLURM={os.environ['XLING_SLURM']}: not the variant {variant}")
     accounting = variant == "accounting"
     lacking = missing(accounting)
     if lacking:
-        pytest.skip(f"no {', '.join(lacking)} on this machine: make test-slurm installs SLURM")
+        pytest.skip(f"no {', '.join(lacking)} on this machine: make test-slurm installs SLURM and runs these tests")
+    if "slurm" not in config.option.markexpr and not any("slurm" in argument for argument in config.args):
+        pytest.skip("on a SLURM cluster of their own: make test-slurm runs these tests")
     with Cluster(accounting=accounting) as cluster:
         yield cluster
 
