@@ -61,6 +61,7 @@ def judge(context: Context) -> None:
     _write(context.out / "summary.json", {"n_samples": SAMPLES, "kl_bound": bound})
 
 
-KINDS = {kind: Kind(kind, 1, note, 0.01) for kind in ("base", "sft", "reward", "pool", "baseline")}
+KINDS = {kind: Kind(kind, 1, note, 0.01) for kind in ("base", "pool", "baseline")}
+KINDS |= {kind: Kind(kind, 1, note, 0.01, parallel=True) for kind in ("sft", "reward")}
 KINDS |= {kind: Kind(kind, 1, scores, 0.01) for kind in ("score", "gold")}
 KINDS["judge"] = Kind("judge", 1, judge, 0.01)

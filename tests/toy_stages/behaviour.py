@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from xling.grid.stage import Context
+from xling.grid.stage import Context, Interrupted
 
 
 def behave(context: Context) -> None:
@@ -71,5 +71,27 @@ def _count(path: str, context: Context, more: str = "") -> None:
         file.write(f"{label(context)} {more}".strip() + "\n")
 
 
+def _together(value: str, context: Context) -> None:
+    """All processes of the stage meet; each leaves its node and number in `turns`. Process `value` raises, if given."""
+    import torch
+    from torch import distributed
+
+    distributed.init_process_group("gloo")
+    rank, world = distributed.get_rank(), distributed.get_world_size()
+    total = torch.tensor([rank])
+    distributed.all_reduce(total)
+    _count(f"{context.scratch.parents[2]}/turns", context, f"{os.environ['SLURMD_NODENAME']} {rank}/{world} {total[0]}")
+    if value and rank == int(value):
+        raise ValueError("one of many")
+
+
+def _wait(_: str, context: Context) -> None:
+    """Until the runner has to stop."""
+    _count(f"{context.scratch.parents[2]}/turns", context, "waits")
+    while not context.stopping():
+        time.sleep(0.2)
+    raise Interrupted("as told")
+
+
 ACTIONS = {"sleep": _sleep, "raise": _raise, "exit": _exit, "kill": _kill, "memory": _memory, "train": _train,
-           "count": _count}  # fmt: skip
+           "count": _count, "together": _together, "wait": _wait}  # fmt: skip

@@ -113,7 +113,9 @@ def _judge(code: int | None, folder: Path) -> None:
     for ending in endings.values():
         raise Interrupted(ending.last)
     if code:
-        raise RankError(f"The stage's processes ended with exit code {code}; the log has their words.")
+        killed = f"were killed by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
+        memory = ", as SLURM does when they take more memory than mem_gb" if code == 137 else ""
+        raise RankError(f"The stage's processes {killed}{memory}; the log has their words.")
 
 
 # --- in each of the processes -----------------------------------------------------------------------------
