@@ -15,6 +15,7 @@ import contextlib
 import os
 import pwd
 import random
+import re
 import shutil
 import signal
 import socket
@@ -66,6 +67,7 @@ class Cluster:
         self.gpu_nodes = [f"n{number + 1}" for number in range(gpu_nodes)]
         self.nodes = [f"n{number + 1}" for number in range(gpu_nodes + cpu_nodes)]
         self.folder = Path(tempfile.mkdtemp(prefix="xling-slurm-"))
+        self.name = "test" + re.sub("[^a-z0-9]", "", self.folder.name.rpartition("-")[2])
         self.options = dict(options or {})
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}  # by name; slurmd's by node
         self.start_seconds = 0.0
@@ -232,8 +234,8 @@ class Cluster:
         if name in self.nodes:
             return
         wait_until(lambda: self._answers(name), f"{name} answers", 60)
-        if name == "slurmdbd" and "testcluster" not in self.run("sacctmgr", "-nP", "show", "cluster"):
-            self.run("sacctmgr", "-iQ", "add", "cluster", "testcluster")
+        if name == "slurmdbd" and self.name not in self.run("sacctmgr", "-nP", "show", "cluster"):
+            self.run("sacctmgr", "-iQ", "add", "cluster", self.name)
 
     def _order(self) -> list[str]:
         """Daemons in the order in which they are started."""
@@ -318,7 +320,7 @@ class Cluster:
         """Seconds are short so that tests are: a real cluster waits longer everywhere."""
         here, user = self.folder, pwd.getpwuid(os.getuid()).pw_name
         return {
-            "ClusterName": "testcluster",
+            "ClusterName": self.name,
             "SlurmctldHost": f"{host}(127.0.0.1)",
             "SlurmctldPort": self._port,
             "SlurmUser": user,

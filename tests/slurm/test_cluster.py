@@ -149,6 +149,17 @@ def test_an_id_given_to_another_job_is_not_ours(cluster: Cluster) -> None:
     assert cluster.state(f"{other}_1") in ("PENDING", "RUNNING")
 
 
+def test_jobs_of_another_cluster_are_not_taken_for_dead(plain_cluster: Cluster) -> None:
+    """A root that two clusters share, looked at from the wrong one."""
+    assert slurm.name() == slurm.limits().cluster == plain_cluster.name
+    here, there = (JobRef(f"{number}", NAME, time.time(), name) for number, name in ((7001, plain_cluster.name),
+                                                                                   (7002, "other")))  # fmt: skip
+    found = slurm.states([here, there], {"7001_0", "7002_0"})
+    assert found is not None
+    assert (found["7001_0"].state, found["7001_0"].alive) == ("GONE", False)
+    assert (found["7002_0"].state, found["7002_0"].alive) == ("UNKNOWN", True)
+
+
 def test_a_dead_accounting_daemon_delays_nothing(with_accounting: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", with_accounting.env["SLURM_CONF"])
     ref = submit(with_accounting, "sleep 30")

@@ -19,7 +19,7 @@ def all_jobs(store: Store, name: str) -> str:
     """Cancel everything that was submitted for a grid; a sentence about what was cancelled."""
     with lock(store):  # another shell may be adding arrays at this moment
         view = look(store, name)
-        mine = [filed for filed in record.submissions(store, name) if filed.open]
+        mine = record.submissions(store, name, "submitting", "released")
         queued = cluster.ours()
         for filed in mine:
             _cancel_arrays(filed, queued)
@@ -46,8 +46,8 @@ def _waiting_elsewhere(store: Store, name: str, jobs: set[str]) -> str:
     grids = sorted(
         {
             filed.submission.grid
-            for filed in record.submissions(store)
-            if filed.open and filed.submission.grid != name
+            for filed in record.submissions(store, None, "submitting", "released")
+            if filed.submission.grid != name
             for array in filed.submission.arrays
             for task in array.tasks
             if jobs & set(task.others)

@@ -15,7 +15,7 @@ from xling.slurm.limits import Limits as Limits
 from xling.slurm.limits import check as check
 from xling.slurm.limits import facts_of, parse_limits
 from xling.slurm.record import JobRef as JobRef
-from xling.slurm.states import GONE, LOST, Row, log_rows, newest, sacct_rows, squeue_rows
+from xling.slurm.states import ELSEWHERE, GONE, LOST, Row, log_rows, newest, sacct_rows, squeue_rows
 from xling.slurm.states import JobState as JobState
 
 SECONDS = 25.0  # for a query: longer than MessageTimeout (10 s) and one retry
@@ -98,10 +98,12 @@ def states(refs: Sequence[JobRef], tasks: Collection[str] | None = None) -> dict
     """
     if not refs:
         return {}
-    by_id = {ref.id: ref for ref in refs}
+    by_id = {ref.id: ref for ref in sorted(refs, key=lambda ref: ref.submitted)}  # of an id given twice, the later
     rows = _queued(by_id)
     now = rows or {}
     open_ = {task for task in tasks if task not in now} if tasks is not None else set(by_id)
+    elsewhere = _elsewhere(open_, by_id) if rows is not None else set()
+    open_ -= elsewhere
     open_ |= {id_ for id_, row in now.items() if row.word == "CANCELLED" and (tasks is None or id_ in tasks)}
     before = _history({task.partition("_")[0] for task in open_}, by_id) if open_ else {}
     if rows is None:
@@ -111,8 +113,24 @@ def states(refs: Sequence[JobRef], tasks: Collection[str] | None = None) -> dict
         if row.word != "CANCELLED" or found.get(id_, GONE).state != "CANCELLED":
             found[id_] = row.state()
     for task in tasks or ():
-        found.setdefault(task, GONE)
+        found.setdefault(task, ELSEWHERE if task in elsewhere else GONE)
     return found
+
+
+def _elsewhere(tasks: Collection[str], by_id: Mapping[str, JobRef]) -> set[str]:
+    """Those that were submitted to another cluster than the one that answers here: it cannot know of them."""
+    if not any(by_id[task.partition("_")[0]].cluster for task in tasks):
+        return set()
+    here = name()
+    return {task for task in tasks if by_id[task.partition("_")[0]].cluster not in ("", here)}
+
+
+def name() -> str:
+    """Of the cluster whose commands these are; empty if it does not answer."""
+    try:
+        return facts_of(_run(["scontrol", "show", "config"]).stdout).get("ClusterName", "")
+    except ClusterError:
+        return ""
 
 
 def _queued(by_id: Mapping[str, JobRef]) -> dict[str, Row] | None:

@@ -47,6 +47,7 @@ class Limits:
     accounting: bool
     qos: tuple[str, ...] | None  # None: not known
     accounts: tuple[str, ...] | None  # of this user; None: not known or not enforced
+    cluster: str = ""  # its name
 
 
 # --- reading ----------------------------------------------------------------------------------------------
@@ -74,6 +75,7 @@ def parse_limits(config: str, partitions: str, nodes: str, qos: str | None, acco
     return Limits(
         found, default, _number(facts.get("MaxArraySize", "")) or 1001, _number(facts.get("MaxJobCount", "")) or 10000,
         "slurmdbd" in facts.get("AccountingStorageType", ""), _lines(qos), _lines(accounts) if enforced else None,
+        facts.get("ClusterName", ""),
     )  # fmt: skip
 
 

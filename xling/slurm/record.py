@@ -63,6 +63,7 @@ class Submission(msgspec.Struct, frozen=True):
     tracking: dict[str, Any]
     stages: tuple[Job, ...]
     arrays: tuple[Array, ...]
+    cluster: str = ""  # SLURM's ClusterName
     format: int = 1
 
     def task(self, place: Place) -> Task:
@@ -78,6 +79,7 @@ class JobRef(msgspec.Struct, frozen=True):
     id: str
     name: str
     submitted: float  # seconds since the epoch
+    cluster: str = ""  # its name; another one knows nothing of the job
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -160,7 +162,7 @@ def read(folder: Path) -> Filed:
     """OSError or msgspec.DecodeError if there is no whole submission in the folder."""
     submission = msgspec.json.decode((folder / "submission.json").read_bytes(), type=Submission)
     refs = {
-        line.array: JobRef(line.job, submission.arrays[line.array].name, line.at)
+        line.array: JobRef(line.job, submission.arrays[line.array].name, line.at, submission.cluster)
         for line in _lines(folder / "jobs.jsonl", _Line)
         if line.job
     }

@@ -37,6 +37,7 @@ class JobState(msgspec.Struct, frozen=True):
 
 
 GONE = JobState("GONE", alive=False, cause="SLURM has forgotten it")
+ELSEWHERE = JobState("UNKNOWN", alive=True, reason="OtherCluster")
 LOST = JobState("GONE", alive=False, cause="SLURM lost it: its controller was killed before the job was saved")
 
 

@@ -34,6 +34,7 @@ WHY = {
     "JobArrayTaskLimit": "array_parallelism jobs of its array run",
     "JobHeldAdmin": "held by an administrator",
     "JobHeldUser": "held: the same command lets it go",
+    "OtherCluster": "submitted to another cluster",
     "PartitionDown": "its partition is down",
     "PartitionInactive": "its partition takes no jobs",
     "Priority": "others come first",
@@ -163,15 +164,15 @@ def _line_table(lines: Sequence[Line]) -> Table:
 def look(store: Store, name: str) -> View:
     """How a grid stands; the cluster is asked once if anything of this root is open there."""
     found = survey(store)
+    living = {held.job for held in found.held.values()}
     arrays: set[str] = set()
 
     def gone(held: Claim) -> bool:
-        if not found.answered or not held.by.slurm:
+        if not found.answered or not held.by.slurm or held.by.slurm in living:
             return False
-        if not arrays:
+        if not arrays:  # rare: all that were ever submitted are read
             arrays.update(ref.id for filed in record.submissions(store) for ref in filed.refs.values())
-        ours = held.by.slurm.partition("_")[0] in arrays
-        return ours and all(job.job != held.by.slurm for job in found.held.values())
+        return held.by.slurm.partition("_")[0] in arrays
 
     status = grid_status(store, name, Cluster({key: held.job for key, held in found.held.items()}, gone))
     keys = {row.stage.key for row in status.rows if row.state in ("queued", "running")}
