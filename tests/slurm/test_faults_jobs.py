@@ -75,7 +75,7 @@ def test_somebody_cancels_jobs_that_wait(toy: Toy) -> None:
 def test_everything_is_cancelled_and_the_same_command_goes_on(toy: Toy) -> None:
     toy.behaviour = {"sft": "sleep 30"}
     toy.launch()
-    wait_until(lambda: toy.is_at("sft[de]"), "it runs")
+    wait_until(lambda: toy.is_at("sft[de]"), "it runs", 120)
     toy.cluster.run("scancel", *{job.partition("_")[0] for job in toy.queue()})
     toy.wait()
     mend(toy)

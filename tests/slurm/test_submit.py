@@ -66,6 +66,21 @@ def test_a_larger_grid_waits_for_the_jobs_of_a_smaller_one(toy: Toy, tmp_path: P
     assert not toy.doubles()
 
 
+def test_a_slow_stage_holds_up_nothing_but_what_needs_it(toy: Toy) -> None:
+    toy.behaviour = {"sft[de]": "sleep 40"}
+    toy.launch()
+    filed = toy.filed()[-1]
+    keys = {job.sheet.label: job.key for job in filed.submission.stages}
+    toy.wait()
+
+    def end(label: str) -> float:
+        [event] = [event for event in filed.events(filed.places[keys[label]]) if event.key == keys[label]]
+        return event.at
+
+    slow = end("sft[de]")
+    assert all((end(label) > slow) == ("de" in label) for label in keys if label not in ("base", "sft[de]"))
+
+
 def test_cheap_stages_share_jobs(toy: Toy) -> None:
     toy.settings = ("pack_minutes=0.5", "mem_gb=0.2", "partition=cpu")
     toy.sources = toy.targets = LANGUAGES

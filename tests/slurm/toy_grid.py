@@ -86,11 +86,11 @@ class Toy:
         assert job is not None
         return job
 
-    def wait(self, seconds: float = 120) -> None:
+    def wait(self, seconds: float = 300) -> None:
         """Until the queue is empty."""
         wait_until(lambda: not self.queue(), f"an empty queue (now {self.queue()})", seconds, 0.2)
 
-    def wait_running(self, label: str, seconds: float = 60) -> str:
+    def wait_running(self, label: str, seconds: float = 120) -> str:
         """Until a stage's job has said that it started; its id."""
         filed = self.filed()[-1]
         keys = {job.sheet.label: job.key for job in filed.submission.stages}

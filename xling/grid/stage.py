@@ -51,6 +51,10 @@ class Interrupted(BaseException):
     """The runner has to stop: no failure of the stage, which goes on from its scratch next time."""
 
 
+class PartDone(BaseException):
+    """This process of several has done its part of a stage; process 0 goes on and writes the result."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """All that a running stage sees."""

@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 
 from xling.config import Training
 from xling.errors import StageError
-from xling.grid.stage import Interrupted
+from xling.grid.stage import Interrupted, PartDone
 
 Batch = dict[str, Tensor]
 
@@ -111,7 +111,7 @@ def fit(
 ) -> list[dict[str, float]]:
     """Train `model` in place, leaving it at the checkpoint with the best `metric`; returns the curve.
 
-    In several processes (torchrun) the batch is shared out equally; all of them end with the same model.
+    In several processes (torchrun) the batch is shared out equally, and only process 0 returns.
     Raises Interrupted, with a checkpoint in `scratch`, soon after `stopping` has become true.
     `loss` is a mean over the batch; gradients are clipped to norm 1. The curve has a dict with `step` for each
     logged training loss (`loss`) and each evaluation (`metric`).
@@ -167,6 +167,8 @@ def fit(
     trainer.go_on(_last_checkpoint(scratch))
     if report.stopped:
         raise Interrupted(f"after step {trainer.state.global_step} of {training.steps}, with a checkpoint")
+    if int(os.environ.get("RANK", "0")) > 0:
+        raise PartDone
     return _curve(trainer.state.log_history)
 
 

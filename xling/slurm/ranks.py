@@ -22,7 +22,7 @@ import msgspec
 from xling.errors import StageError
 from xling.grid import files
 from xling.grid.execute import last_line
-from xling.grid.stage import Context, Interrupted, Json, Kind
+from xling.grid.stage import Context, Interrupted, Json, Kind, PartDone
 from xling.grid.worker import load_catalogue
 from xling.slurm.settings import Resources
 
@@ -131,6 +131,8 @@ def main(folder: Path, environment: Mapping[str, str]) -> int:
     context = Context(payload.spec, parents, out, Path(payload.scratch), _no_progress, _agreed(folder / "stop"))
     try:
         kind.run(context)
+        return 0
+    except PartDone:
         return 0
     except BaseException as error:
         told = isinstance(error, Interrupted)

@@ -322,6 +322,8 @@ def _parameters(submission: Submission, array: Array) -> dict[str, Any]:
     wanted["mem"] = None if memory is None else f"{round(memory * 1024)}MB"
     del wanted["max_num_timeout"]
     exports = [f"export {name}={shlex.quote(value)}" for name, value in _environment(submission).items()]
+    if array.resources.cpus_per_task is not None:  # since 22.05 a step does not take it over from its job
+        exports.append(f"export SRUN_CPUS_PER_TASK={array.resources.cpus_per_task}")
     wanted["setup"] = [*exports, *wanted["setup"]]
     more: dict[str, Any] = {"hold": True, "requeue": True}
     if array.resources.processes > 1:  # the job's own process starts the others, as a step: it must be none itself
