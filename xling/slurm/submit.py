@@ -8,7 +8,6 @@ are there, and an array whose id was never written down is found by its name.
 """
 
 import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -16,19 +15,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from xling.errors import ConfigError, StageError
 from xling.grid import claim, host
 from xling.grid.cleanup import remove_leftovers
 from xling.grid.plan import Plan
-from xling.grid.process import fixed_environment
 from xling.grid.stage import Stage
 from xling.grid.store import Store
 from xling.slurm import cluster, record
 from xling.slurm.cluster import ClusterError
 from xling.slurm.dispatch import arrays_of, assign, dependencies
-from xling.slurm.record import Array, Event, Filed, Submission
+from xling.slurm.record import Event, Filed, Submission
+from xling.slurm.sbatch import Refused, held_array
 from xling.slurm.settings import HERE, REDUCE, Slurm
 from xling.slurm.survey import MOVED, Held, Survey, survey
 
@@ -112,7 +109,7 @@ def submit(plan: Plan, settings: Slurm, catalogue: str, tracking: Mapping[str, A
         folds_later = any(one.filed.submission.grid == plan.name for one in found.reducers.values())
         if not new and (folds_later or not held):
             return Made(None, held, folds_later=folds_later)
-        filed = _write(plan, settings, catalogue, tracking, held, limits.max_array_size)
+        filed = _write(plan, settings, catalogue, tracking, held, limits)
         _submit_arrays(filed, touch)
         sizes = [len(array.tasks) for array in filed.submission.arrays]
         return Made(record.read(filed.folder), held, len(new), sum(sizes), len(sizes), True)
@@ -217,13 +214,13 @@ def _write(
     catalogue: str,
     tracking: Mapping[str, Any],
     held: Mapping[str, Held],
-    max_array_size: int,
+    limits: cluster.Limits,
 ) -> Filed:
     now = time.time()
     name = record.new_id(now)
     groups = assign(plan, settings, {key: one.job for key, one in held.items()})
     after = sorted({one.job for one in held.values()})
-    jobs, arrays = arrays_of(groups, settings, max_array_size, f"{PREFIX}{plan.name}-{name}", after)
+    jobs, arrays = arrays_of(groups, settings, limits.max_array_size, f"{PREFIX}{plan.name}-{name}", after)
     submission = Submission(
         id=name,
         grid=plan.name,
@@ -241,6 +238,7 @@ def _write(
         tracking=dict(tracking),
         stages=jobs,
         arrays=arrays,
+        cluster=limits.cluster,
     )
     folder = record.folder_of(plan.store, plan.name) / name
     record.write(folder, submission)
@@ -254,17 +252,13 @@ def _submit_arrays(filed: Filed, touch: Any) -> None:
     try:
         for array in arrays:
             touch()
-            record.note_job(filed.folder, array.number, _sbatch(filed, array))
+            record.note_job(filed.folder, array.number, held_array(filed, array))
             taken += 1
         _connect(record.read(filed.folder))
-    except (ClusterError, _Refused) as error:
+    except (ClusterError, Refused) as error:
         kept = _take_back(filed)
         what = f"array {taken + 1} of {len(arrays)}" if taken < len(arrays) else "the order of the jobs"
         raise StageError(f"SLURM did not take {what}: {error} {kept} The same command tries again.") from error
-
-
-class _Refused(Exception):
-    """What sbatch said, in one line."""
 
 
 def _take_back(filed: Filed) -> str:
@@ -286,67 +280,3 @@ def _connect(filed: Filed) -> None:
     cluster.update_dependencies(dependencies(filed.submission.arrays, ids))
     cluster.release([ids[number] for number in sorted(ids, reverse=True)])
     record.note_state(filed.folder, "released")
-
-
-def _sbatch(filed: Filed, array: Array) -> str:
-    """Submit an array, held, and return its id."""
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-    from submitit.slurm.slurm import SlurmExecutor
-
-    class Executor(SlurmExecutor):
-        """Submitit's script, submission and reading of the answer, for a command of ours in place of a pickle."""
-
-        def submit_array_of(self, size: int, command: str) -> str:
-            self.parameters["map_count"] = size
-            return str(self._submit_command(command).job_id)
-
-    folder = filed.folder
-    executor = Executor(folder / "logs", max_num_timeout=array.resources.max_num_timeout)
-    executor.update_parameters(**_parameters(filed.submission, array))
-    command = [filed.submission.python, "-P", "-u", "-m", "xling.slurm.task", str(folder), str(array.number)]
-    try:
-        with _outside_of_jobs():
-            several = array.resources.processes > 1  # no shell in between, which would keep signals to itself
-            return executor.submit_array_of(len(array.tasks), ("exec " if several else "") + shlex.join(command))
-    except (FailedJobError, FailedSubmissionError, OSError) as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        raise _Refused(lines[-1].removeprefix("sbatch: error: ") if lines else type(error).__name__) from error
-
-
-def _parameters(submission: Submission, array: Array) -> dict[str, Any]:
-    """Resources in the words of submitit's SLURM executor."""
-    wanted = msgspec.structs.asdict(array.resources)
-    wanted["time"] = wanted.pop("timeout_min")
-    wanted["ntasks_per_node"] = wanted.pop("tasks_per_node")
-    memory = wanted.pop("mem_gb")
-    wanted["mem"] = None if memory is None else f"{round(memory * 1024)}MB"
-    del wanted["max_num_timeout"]
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in _environment(submission).items()]
-    if array.resources.cpus_per_task is not None:  # since 22.05 a step does not take it over from its job
-        exports.append(f"export SRUN_CPUS_PER_TASK={array.resources.cpus_per_task}")
-    wanted["setup"] = [*exports, *wanted["setup"]]
-    more: dict[str, Any] = {"hold": True, "requeue": True}
-    if array.resources.processes > 1:  # the job's own process starts the others, as a step: it must be none itself
-        more["signal"] = f"B:USR2@{array.resources.signal_delay_s}"
-        wanted["use_srun"] = False
-    wanted["additional_parameters"] = {**wanted["additional_parameters"], **more}
-    return {**wanted, "job_name": array.name, "wckey": None} | {"stderr_to_stdout": False}
-
-
-def _environment(submission: Submission) -> dict[str, str]:
-    fixed = fixed_environment(submission.settings.threads)
-    return {**fixed, "PYTHONPATH": os.pathsep.join(submission.path)}
-
-
-@contextmanager
-def _outside_of_jobs() -> Iterator[None]:
-    """Submitting from inside a job: what describes that job must not describe ours."""
-    hidden = {}
-    if "SLURM_JOB_ID" in os.environ:
-        for name in list(os.environ):
-            if name.startswith("SLURM_") and name not in ("SLURM_CONF", "SLURM_CLUSTERS"):
-                hidden[name] = os.environ.pop(name)
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)

@@ -32,12 +32,10 @@ HEALS = 2  # times a damaged parent is made again
 
 
 def main() -> None:
-    folder, array = Path(sys.argv[1]), int(sys.argv[2])
-    filed = _read(folder)
-    place = (array, int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")))
+    place = (int(sys.argv[2]), int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")))
     code = 1
     try:
-        code = Runner(filed, place).run()
+        code = Runner(_read(Path(sys.argv[1])), place).run()
     except XlingError as error:
         print(f"xling: {error}", file=sys.stderr)
     finally:
@@ -53,7 +51,7 @@ def _read(folder: Path) -> Filed:
             return record.read(folder)
         except (OSError, msgspec.DecodeError) as error:
             if time.monotonic() > deadline:
-                raise SystemExit(f"xling: the record of this submission cannot be read: {error}") from error
+                raise StageError(f"The record of this submission cannot be read: {error}") from error
             time.sleep(LOOK_SECONDS)
 
 
@@ -105,6 +103,9 @@ class Runner:
     # --- one stage ----------------------------------------------------------------------------------------
 
     def _stage(self, job: Job) -> str:
+        self._stopper.asked = False
+        if self._stopper.why:
+            raise Interrupted(self._stopper.why)
         blocked = self._blocked(job)
         if blocked:
             return self._end(job, "blocked", blocked)
@@ -119,7 +120,7 @@ class Runner:
     def _execute(self, job: Job) -> Report:
         """Run a stage; wait where another runner is at it, make a damaged parent again."""
         executor = self._executor
-        heals, self._stopper.asked = 0, False
+        heals = 0
         while True:
             report = executor.execute(job, _no_progress)
             if report.event == "claimed":
