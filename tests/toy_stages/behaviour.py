@@ -19,14 +19,14 @@ def behave(context: Context) -> None:
     if not path:
         return
     wanted = json.loads(Path(path).read_text(encoding="utf-8"))
-    for action in filter(None, wanted.get(label(context), wanted.get(context.out.parent.name, "")).split("; ")):
+    for action in filter(None, wanted.get(label(context), wanted.get(context.scratch.parent.name, "")).split("; ")):
         word, _, value = action.partition(" ")
         ACTIONS[word](value, context)
 
 
 def label(context: Context) -> str:
     langs = [str(context.spec[name]) for name in ("lang", "source", "target") if name in context.spec]
-    kind = context.out.parent.name
+    kind = context.scratch.parent.name
     return f"{kind}[{', '.join(langs)}]" if langs else kind
 
 

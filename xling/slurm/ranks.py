@@ -28,6 +28,8 @@ from xling.slurm.settings import Resources
 
 POLL_SECONDS = 0.2
 END_SECONDS = 10.0  # for the step to end after it has been told to
+OF_THE_JOB = ("SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK", "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NTASKS_PER_NODE",
+              "SLURM_TASKS_PER_NODE")  # the step has other numbers  # fmt: skip
 
 
 class Payload(msgspec.Struct, frozen=True):
@@ -65,7 +67,8 @@ def run(
     parents = {role: str(path) for role, path in context.parents.items()}
     payload = Payload(catalogue, kind.name, dict(context.spec), parents, str(context.out), str(context.scratch))
     files.write_atomically(folder / "payload.json", files.json_bytes(payload))
-    step = subprocess.Popen(command(resources, folder), stdin=subprocess.DEVNULL)
+    here = {name: value for name, value in os.environ.items() if name not in OF_THE_JOB}
+    step = subprocess.Popen(command(resources, folder), stdin=subprocess.DEVNULL, env=here)
     try:
         while step.poll() is None:
             if why():
