@@ -34,6 +34,12 @@ def _sleep(value: str, _: Context) -> None:
     time.sleep(float(value))
 
 
+def _until(path: str, _: Context) -> None:
+    """Until a file is there."""
+    while not os.path.exists(path):
+        time.sleep(0.1)
+
+
 def _raise(value: str, _: Context) -> None:
     raise ValueError(value)
 
@@ -93,5 +99,5 @@ def _wait(_: str, context: Context) -> None:
     raise Interrupted("as told")
 
 
-ACTIONS = {"sleep": _sleep, "raise": _raise, "exit": _exit, "kill": _kill, "memory": _memory, "train": _train,
+ACTIONS = {"sleep": _sleep, "until": _until, "raise": _raise, "exit": _exit, "kill": _kill, "memory": _memory, "train": _train,
            "count": _count, "together": _together, "wait": _wait}  # fmt: skip
