@@ -99,5 +99,5 @@ def _wait(_: str, context: Context) -> None:
     raise Interrupted("as told")
 
 
-ACTIONS = {"sleep": _sleep, "until": _until, "raise": _raise, "exit": _exit, "kill": _kill, "memory": _memory, "train": _train,
-           "count": _count, "together": _together, "wait": _wait}  # fmt: skip
+ACTIONS = {"sleep": _sleep, "until": _until, "raise": _raise, "exit": _exit, "kill": _kill, "memory": _memory,
+           "train": _train, "count": _count, "together": _together, "wait": _wait}  # fmt: skip
