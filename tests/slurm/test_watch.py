@@ -158,7 +158,7 @@ def test_cancel_all_leaves_other_peoples_jobs_and_the_next_command_goes_on(toy: 
 
 
 def test_status_while_the_controller_is_away(toy: Toy, capsys: Said) -> None:
-    toy.behaviour = {"sft": "sleep 25"}
+    toy.behaviour = {"sft": "sleep 60"}
     toy.launch()
     toy.wait_running("sft[de]")
     toy.cluster.wait_until_saved()
