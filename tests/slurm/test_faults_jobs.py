@@ -51,7 +51,7 @@ def test_too_much_memory(cluster: Cluster, tmp_path: Path) -> None:
 
 
 def test_somebody_cancels_a_running_job(cluster: Cluster, tmp_path: Path) -> None:
-    toy = Toy(cluster, tmp_path, behaviour={"sft[de]": "sleep 60"})
+    toy = Toy(cluster, tmp_path, behaviour={"sft[de]": "sleep 300"})
     toy.launch()
     toy.wait_running("sft[de]")
     cluster.run("scancel", toy.job_of("sft[de]"))
@@ -64,16 +64,17 @@ def test_somebody_cancels_a_running_job(cluster: Cluster, tmp_path: Path) -> Non
 
 
 def test_somebody_cancels_jobs_that_wait(toy: Toy) -> None:
-    toy.behaviour = {"sft": "sleep 4"}
+    toy.behaviour = {"base": f"until {toy.gate}"}
     toy.launch()
     toy.cluster.run("scancel", "--state=PENDING", toy.job_of("pool[en]"), toy.job_of("score[de, de]"))
+    toy.open_gate()
     toy.wait()
     assert "cancelled" in toy.failures()["pool[en]"] and "cancelled" in toy.failures()["score[de, de]"]
     mend(toy)
 
 
 def test_everything_is_cancelled_and_the_same_command_goes_on(toy: Toy) -> None:
-    toy.behaviour = {"sft": "sleep 30"}
+    toy.behaviour = {"sft": "sleep 300"}
     toy.launch()
     wait_until(lambda: toy.is_at("sft[de]"), "it runs", 120)
     toy.cluster.run("scancel", *{job.partition("_")[0] for job in toy.queue()})
@@ -81,13 +82,14 @@ def test_everything_is_cancelled_and_the_same_command_goes_on(toy: Toy) -> None:
     mend(toy)
 
 
-def test_a_parent_that_is_submitted_again_takes_its_waiting_children_along(toy: Toy, tmp_path: Path) -> None:
+def test_a_parent_that_is_submitted_again_takes_its_waiting_children_along(toy: Toy) -> None:
     """Children of a dead parent that still wait (for others) would start in vain: they are submitted anew."""
-    toy.behaviour = {"pool[en]": "kill SIGKILL", "sft[de]": "sleep 12"}
+    toy.behaviour = {"pool[en]": "kill SIGKILL", "sft[de]": f"until {toy.gate}"}
     toy.launch()
-    wait_until(lambda: not {toy.job_of("pool[en]")} & toy.queue().keys(), "pool[en] has died", 60, 0.2)
+    wait_until(lambda: not {toy.job_of("pool[en]")} & toy.queue().keys(), "pool[en] has died", 120, 0.2)
     toy.behaviour = {}
     said = toy.launch()
     assert "submitted" in said and "are queued or running already" in said
+    toy.open_gate()
     toy.wait()
     assert toy.matrix() == toy.expected() and not toy.failures() and not toy.doubles()

@@ -66,9 +66,10 @@ def test_a_lost_answer_of_sbatch_is_found_by_the_jobs_name(toy: Toy, tmp_path: P
 
 
 def test_two_shells_submit_the_same_grid_at_once(toy: Toy, tmp_path: Path) -> None:
-    toy.behaviour = {**counted(tmp_path), "base": f"sleep 3; count {tmp_path}/count"}
+    toy.behaviour = {**counted(tmp_path), "base": f"until {toy.gate}; count {tmp_path}/count"}
     shells = [toy.start(), toy.start()]
     said = sorted(shell.communicate(timeout=120)[1] for shell in shells)
+    toy.open_gate()
     assert [shell.returncode for shell in shells] == [0, 0]
     assert sum("submitted 19 stages" in words for words in said) == 1
     assert sum("19 stages are queued or running already" in words for words in said) == 1

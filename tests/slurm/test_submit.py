@@ -28,12 +28,12 @@ def test_a_grid_runs_through_to_the_bytes_of_a_local_run(cluster: Cluster, tmp_p
 
 
 def test_the_same_command_while_it_runs_submits_nothing(toy: Toy) -> None:
-    toy.behaviour = {"sft": "sleep 3"}
+    toy.behaviour = {"base": f"until {toy.gate}"}
     toy.launch()
     queued = toy.queue().keys()
-    said = toy.launch()
-    assert "19 stages are queued or running already" in said or "18 stages are queued or running already" in said
-    assert toy.queue().keys() <= queued
+    assert "19 stages are queued or running already" in toy.launch()
+    assert toy.queue().keys() == queued
+    toy.open_gate()
     assert len(toy.filed()) == 1
     toy.wait()
     assert toy.matrix() == toy.expected()
@@ -55,19 +55,21 @@ def test_a_failure_costs_what_is_below_it_and_the_same_command_fills_the_hole(to
 
 
 def test_a_larger_grid_waits_for_the_jobs_of_a_smaller_one(toy: Toy, tmp_path: Path) -> None:
-    toy.behaviour = dict.fromkeys(("base", "sft", "reward", "pool"), f"sleep 1; count {tmp_path}/count")
+    toy.behaviour = dict.fromkeys(("sft", "reward", "pool"), f"count {tmp_path}/count")
+    toy.behaviour["base"] = f"until {toy.gate}; count {tmp_path}/count"
     toy.launch()
     toy.name, toy.targets = "wider", ("de", "en", "tr")
     said = toy.launch()
-    assert "stages are queued or running already (toy)" in said
+    assert "19 stages are queued or running already (toy)" in said
+    toy.open_gate()
     toy.wait()
     assert set(toy.ran(tmp_path / "count").values()) == {1}, "nothing ran twice"
     assert toy.matrix() == toy.expected()
     assert not toy.doubles()
 
 
-def test_a_slow_stage_holds_up_nothing_but_what_needs_it(toy: Toy, tmp_path: Path) -> None:
-    toy.behaviour = {"sft[de]": f"until {tmp_path}/now"}
+def test_a_slow_stage_holds_up_nothing_but_what_needs_it(toy: Toy) -> None:
+    toy.behaviour = {"sft[de]": f"until {toy.gate}"}
     toy.launch()
     filed = toy.filed()[-1]
     stages = {job.sheet.label: (job.sheet.kind, job.key) for job in filed.submission.stages}
@@ -77,7 +79,7 @@ def test_a_slow_stage_holds_up_nothing_but_what_needs_it(toy: Toy, tmp_path: Pat
 
     wait_until(lambda: "judge[en, en]" in done(), "the cell that needs no German", 180, 0.2)
     assert done() == {label for label in stages if "de" not in label}
-    (tmp_path / "now").touch()
+    toy.open_gate()
     toy.wait()
     assert toy.matrix() == toy.expected()
 
@@ -129,12 +131,13 @@ def test_secrets_stay_out_of_what_is_written(toy: Toy, monkeypatch: pytest.Monke
 
 
 def test_changed_code_is_said(toy: Toy) -> None:
-    toy.behaviour = {"base": "sleep 2"}
+    toy.behaviour = {"base": f"until {toy.gate}"}
     toy.launch()
     filed = toy.filed()[-1]
     path = filed.folder / "submission.json"
     content = json.loads(path.read_bytes())
     path.write_text(json.dumps({**content, "code": "of another day"}))
+    toy.open_gate()
     toy.wait()
     notes = [event.text for event in filed.events((1, 0)) if event.event == "note"]
     assert notes == ["the code has changed since this job was submitted"]

@@ -35,6 +35,14 @@ class Toy:
     settings: tuple[str, ...] = ("pack_minutes=0", "mem_gb=0.2", "timeout_min=10", "late_seconds=5", "partition=cpu")
 
     @property
+    def gate(self) -> Path:
+        """A file for the action `until`: made by `open_gate`."""
+        return self.folder / "gate"
+
+    def open_gate(self) -> None:
+        self.gate.touch()
+
+    @property
     def root(self) -> Path:
         return self.folder / "out"
 
