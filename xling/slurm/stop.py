@@ -28,12 +28,15 @@ RETRY_SECONDS = 2.0  # between two tries to reach the controller
 class Stopper:
     """Turns SLURM's signals into an `Interrupted` in the main thread, or into the end of the process.
 
-    job: "123_4"; limit: seconds; delay: seconds between the warning and the limit; requeue: called once with the
-    reason, in whichever thread gets to it first, and does not return if the job gets another turn.
+    job: "123_4"; limit: seconds; delay: seconds between the warning and the limit. Called in whichever thread gets to
+    it first: clean, then requeue with the reason, which does not return if the job gets another turn.
     """
 
-    def __init__(self, job: str, limit: float, delay: float, requeue: Callable[[str], None]) -> None:
-        self._job, self._limit, self._delay, self._requeue = job, limit, delay, requeue
+    def __init__(
+        self, job: str, limit: float, delay: float, clean: Callable[[], None], requeue: Callable[[str], None]
+    ) -> None:
+        self._job, self._limit, self._delay = job, limit, delay
+        self._clean, self._requeue = clean, requeue
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self.why = ""
@@ -93,6 +96,7 @@ class Stopper:
     def act(self) -> None:
         """Ask for another turn (not after a cancellation) and end this process. Called from either thread."""
         with self._lock:
+            self._clean()
             deadline = time.monotonic() + max(self._delay, 30.0)
             while self.why != CANCELLED and time.monotonic() < deadline:
                 try:

@@ -5,8 +5,10 @@ each waits for its parents' done markers, whatever SLURM thinks of the parents' 
 """
 
 import os
+import shutil
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,18 +17,16 @@ import msgspec
 from xling.errors import StageError, XlingError
 from xling.grid import claim, host
 from xling.grid.execute import Executor, Job, Report, record_failure
-from xling.grid.records import Parent
 from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Store
 from xling.grid.worker import load_catalogue
 from xling.slurm import cluster, ranks, record, survey
 from xling.slurm.cluster import ClusterError
+from xling.slurm.parents import Parents, Requeue
 from xling.slurm.record import Event, Filed, Place
 from xling.slurm.stop import TIME_LIMIT, Stopper
 
 READ_SECONDS = 60.0  # how long the shared folder may take to show the record itself
-LOOK_SECONDS = 0.5  # between two looks for a marker
-ASK_SECONDS = 15.0  # between two questions to the cluster
 CLAIM_SECONDS = 1.0  # between two looks at a stage that another runner is at
 HEALS = 2  # times a damaged parent is made again
 
@@ -52,15 +52,7 @@ def _read(folder: Path) -> Filed:
         except (OSError, msgspec.DecodeError) as error:
             if time.monotonic() > deadline:
                 raise StageError(f"The record of this submission cannot be read: {error}") from error
-            time.sleep(LOOK_SECONDS)
-
-
-class Requeue(Exception):
-    """This job has started too early: it has to wait for other jobs."""
-
-    def __init__(self, why: str, after: str) -> None:
-        super().__init__(why)
-        self.after = after
+            time.sleep(0.5)
 
 
 @dataclass
@@ -77,7 +69,10 @@ class Runner:
         self.job = host.this_process().slurm
         array = self.filed.submission.arrays[self.place[0]].resources
         self._max_timeouts = array.max_num_timeout
-        self._stopper = Stopper(self.job, array.timeout_min * 60.0, float(array.signal_delay_s), self._requeue)
+        limit, delay = array.timeout_min * 60.0, float(array.signal_delay_s)
+        self._stopper = Stopper(self.job, limit, delay, self._clean, self._requeue)
+        self._running: Job | None = None
+        self._parents = Parents(self.store, self.filed, self.place, self.job)
         self._ends: dict[str, str] = {}
         self._noted = False
 
@@ -109,7 +104,9 @@ class Runner:
         blocked = self._blocked(job)
         if blocked:
             return self._end(job, "blocked", blocked)
+        self._running = job
         report = self._execute(job)
+        self._running = None
         return self._end(job, report.event, report.text, report.seconds)
 
     def _end(self, job: Job, end: str, text: str = "", seconds: float = 0.0) -> str:
@@ -189,65 +186,12 @@ class Runner:
     def _blocked(self, job: Job) -> str:
         """Wait until the results it needs are there; why they are not going to be, or nothing."""
         for up in job.sheet.parents.values():
-            why = self._missing(up)
+            if self._ends.get(up.key) in ("failed", "blocked"):
+                return f"{up.label} {self._ends[up.key]}"
+            why = self._parents.missing(up)
             if why:
                 return why
         return ""
-
-    def _missing(self, up: Parent) -> str:
-        if self._ends.get(up.key) in ("failed", "blocked"):
-            return f"{up.label} {self._ends[up.key]}"
-        deadline = time.monotonic() + self.filed.submission.settings.late_seconds
-        asked, state = -ASK_SECONDS, "neither there nor in the queue"
-        while not self._there(up):
-            source = self._source(up)
-            said = self._said(*source, up.key) if source else ""
-            if said in ("failed", "blocked"):
-                return f"{up.label} {said}"
-            late = time.monotonic() > deadline
-            if source and (late or time.monotonic() - asked >= ASK_SECONDS):
-                asked, state = time.monotonic(), self._ask(*source, up, settle=late)
-            if late:
-                return f"{up.label} is {state}"
-            time.sleep(LOOK_SECONDS)
-        return ""
-
-    def _there(self, up: Parent) -> bool:
-        folder = self.store.folder(up.kind, up.key)
-        try:
-            os.listdir(folder.parent)  # makes a network file system look again
-        except OSError:
-            return False
-        return self.store.state(up.kind, up.key) in ("done", "damaged")  # loading it says what is damaged
-
-    def _source(self, up: Parent) -> tuple[Filed, Place] | None:
-        """Whose task makes it: of this submission, or of one that this task was told to wait for."""
-        place = self.filed.places.get(up.key)
-        if place is not None:
-            return self.filed, place
-        others = set(self.filed.submission.task(self.place).others)
-        for filed in reversed(record.submissions(self.store)):
-            place = filed.places.get(up.key)
-            if place is not None and filed.job(place) in others:
-                return filed, place
-        return None
-
-    def _said(self, filed: Filed, place: Place, key: str) -> str:
-        ends = [event.end for event in filed.events(place) if event.key == key]
-        return ends[-1] if ends else ""
-
-    def _ask(self, filed: Filed, place: Place, up: Parent, settle: bool) -> str:
-        """What the cluster says of the job that makes a parent; Requeue if that is still to come."""
-        job, ref = filed.job(place), filed.refs.get(place[0])
-        states = cluster.states([ref], {job}) if ref and job else {}
-        if states is None or job is None:
-            return "not there, and the cluster does not answer"
-        state = states.get(job)
-        if state is not None and state.alive and job != self.job:
-            raise Requeue(f"{up.label} is still {state.state.lower()}", job)
-        if settle and state is not None:
-            survey.settle(self.store, record.read(filed.folder), states, only=job)
-        return f"missing: {state.cause or 'its job has ended'}" if state else "missing"
 
     # --- turns --------------------------------------------------------------------------------------------
 
@@ -277,6 +221,20 @@ class Runner:
             self._note(Event("requeue", text=why))
         cluster.requeue(self.job)
         time.sleep(60)  # SLURM ends this process
+
+    def _clean(self) -> None:
+        """Clear away the running stage's claim and unfinished result, also where the stage does not end itself.
+
+        The result is moved away first: either this or the stage's own publishing finds it, never both.
+        """
+        if self._running is None:
+            return
+        kind, key, who = self._running.sheet.kind, self._running.key, host.this_process()
+        unfinished = self.store.beside(kind, key, f".tmp-{who.name}")
+        with suppress(OSError):
+            os.rename(unfinished, f"{unfinished}.0")
+            shutil.rmtree(f"{unfinished}.0", ignore_errors=True)
+        claim.release_of(self.store.beside(kind, key, ".claim"), who.pid)
 
     def _give_up(self, times: int) -> None:
         submission = self.filed.submission
