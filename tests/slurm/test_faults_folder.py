@@ -1,5 +1,7 @@
 """A shared folder that shows files late, and jobs that start before their parents are done."""
 
+import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -52,6 +54,21 @@ def test_a_result_that_never_comes_blocks_what_needs_it_and_is_made_again(toy: T
     toy.launch()
     toy.wait()
     assert toy.matrix() == toy.expected() and not toy.failures()
+
+
+def test_a_damaged_result_is_made_again_by_the_job_that_needs_it(toy: Toy) -> None:
+    toy.launch()
+    toy.wait()
+    [note] = [path for path in toy.root.glob("stages/reward/*/note.json") if '"de"' in path.read_text()]
+    times = note.stat()
+    note.write_bytes(note.read_bytes().replace(b'"de"', b'"xx"'))
+    os.utime(note, ns=(times.st_atime_ns, times.st_mtime_ns))  # sizes and times are as they were
+    for kind in ("score", "judge"):
+        shutil.rmtree(toy.root / "stages" / kind)
+    toy.launch()
+    toy.wait()
+    assert toy.matrix() == toy.expected() and not toy.failures() and not toy.leftovers()
+    assert list(toy.root.glob("stages/reward/*.damaged-1")) and b'"xx"' not in note.read_bytes()
 
 
 def test_a_job_that_starts_too_early_goes_back_behind_its_parents(toy: Toy) -> None:
