@@ -211,10 +211,12 @@ def watch(store: Store, name: str, seconds: float = 5.0, every: bool = False) ->
 
 def follow(store: Store, name: str, seconds: float) -> int:
     """hydra.launcher.wait=true: watch, then show the matrix. Exit code as of `watch`."""
+    from xling.analysis.reduce import reduce_grid
+    from xling.report.terminal import print_matrix
+
     code = watch(store, name, seconds)
-    path = store.grid_folder(name) / "matrix.md"
-    if code != 130 and path.exists():
-        print(path.read_text(encoding="utf-8"))
+    if code != 130:
+        print_matrix(reduce_grid(store.root, name))  # as the last job did; it may have been cancelled
     return code
 
 
