@@ -17,6 +17,7 @@ import msgspec
 from xling.errors import StageError, XlingError
 from xling.grid import claim, host
 from xling.grid.execute import Executor, Job, Report, record_failure
+from xling.grid.records import Parent, Sheet, read
 from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Store
 from xling.grid.worker import load_catalogue
@@ -157,12 +158,24 @@ class Runner:
         ranks.run(kind, context, self.filed.submission.catalogue, resources, folder, lambda: self._stopper.why)
 
     def _heal(self, job: Job, key: str) -> bool:
-        """Make a damaged parent again from its own sheet."""
+        """Make a damaged parent again from its own sheet, unless another job is at that already."""
         for up in job.sheet.parents.values():
-            sheet = self.store.sheet(up.kind, up.key) if up.key == key else None
-            if sheet is not None and sheet.key() == key:
-                return self._executor.execute(Job(key, sheet, suspect=True), _no_progress).event in ("done", "found")
+            sheet = self._sheet(up) if up.key == key else None
+            if sheet is not None:
+                parent = Job(key, sheet, suspect=True)
+                while (report := self._executor.execute(parent, _no_progress)).event == "claimed":
+                    self._claimed(parent)
+                return report.event in ("done", "found")
         return False
+
+    def _sheet(self, up: Parent) -> Sheet | None:
+        """Of a result, or of a damaged copy of it that has been set aside."""
+        for folder in sorted(self.store.kind_folder(up.kind).glob(f"{up.key}*")):
+            with suppress(OSError, msgspec.DecodeError):
+                sheet = read(Sheet, str(folder / "spec.json"))
+                if sheet.key() == up.key:
+                    return sheet
+        return None
 
     def _claimed(self, job: Job) -> None:
         """Another process is at the stage: clear its claim away if it has died, else let it."""
