@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +35,8 @@ ALONE = Slurm(common=Resources(partition="cpu", mem_gb=0.05), pack_minutes=0)
 def plan_of(root: Path, size: int, seconds: float) -> Plan:
     langs = [f"l{number:02}" for number in range(size)]
     slow = {kind: {"do": f"sleep {seconds}"} for kind in KINDS} if seconds else {}
-    return make_plan(grid(langs, langs, **slow), Store(root), name=f"{size}x{size}", kinds=KINDS)
+    kinds = {name: replace(kind, seconds=seconds or kind.seconds) for name, kind in KINDS.items()}
+    return make_plan(grid(langs, langs, **slow), Store(root), name=f"{size}x{size}", kinds=kinds)
 
 
 def submitted(root: Path, size: int, seconds: float = 0.0) -> Plan:
