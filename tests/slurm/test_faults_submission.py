@@ -36,7 +36,7 @@ def test_the_shell_is_killed_at_random_moments_of_submitting(toy: Toy, tmp_path:
     moments, states = random.Random(1), set()
     for _ in range(KILLS):
         process = toy.start(start_new_session=True)
-        wait_until((toy.root / "slurm.claim").exists, "it submits", 30)
+        wait_until(lambda p=process: (toy.root / "slurm.claim").exists() or p.poll() is not None, "it submits", 60)
         time.sleep(moments.uniform(0.0, 0.6))
         process.kill()
         process.communicate()

@@ -92,7 +92,8 @@ class View:
                         max(0.0, time.time() - row.claim.since), turn)  # fmt: skip
         if row.state == "queued" and held is not None:
             why = self._why(row, held, states)
-            return Line(row.index, row.stage.label, "queued", f"job {held.job}", held.state.seconds, why)
+            where = f"{held.state.node}, job {held.job}" if held.state.node else f"job {held.job}"
+            return Line(row.index, row.stage.label, "queued", where, held.state.seconds, why)
         if row.state in ("failed", "damaged"):
             return Line(row.index, row.stage.label, row.state, why=row.note)
         if row.state == "blocked":
@@ -102,7 +103,8 @@ class View:
     def _why(self, row: Row, held: Held, states: Sequence[str]) -> str:
         missing = [up for up in row.stage.parents if states[up] != "done"]
         if held.state.node:
-            return f"the job runs on {held.state.node}" + (", other stages first" if not missing else "")
+            alone = len(held.filed.submission.task(held.place).stages) == 1
+            return "its job is starting" if alone else "its job is at other stages"
         if held.state.reason in ("Dependency", "", "None") and missing:
             return f"waits for {self._labels(missing)}"
         why = WHY.get(held.state.reason, held.state.reason)
