@@ -95,7 +95,7 @@ def test_watch_ends_with_the_grid(toy: Toy, capsys: Said) -> None:
 
 def test_wait_stays_until_the_matrix_is_there(toy: Toy) -> None:
     said = toy.launch("hydra.launcher.wait=true", "hydra.launcher.poll_seconds=1")
-    assert "4 of 4 cells done" in said and "|" in said
+    assert "4 of 4 cells done" in said and "The picture: matrix.png." in said
     assert toy.matrix() == toy.expected()
     toy.behaviour = {"score[de, en]": "raise no luck"}
     toy.name = "second"
