@@ -11,10 +11,10 @@ READY := $(VENV)/.installed
 INSTALL := $(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,encoder,lora]'
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo grid controls test nightly lint base clean
+.PHONY: help setup demo grid controls test test-slurm nightly lint base clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 setup: $(READY) ## .venv with pinned packages; the other targets do it by themselves
 
@@ -29,6 +29,10 @@ controls: $(READY) ## the embedded matrix with controls and references: 36 rewar
 
 test: $(READY) ## all tests but the nightly ones; warnings are errors
 	$(BIN)/python -m pytest -m 'not nightly'
+
+test-slurm: $(READY) ## install SLURM and MariaDB (apt) if need be, start clusters of its own, test on them
+	tests/slurm/install.sh --accounting
+	$(BIN)/python -m pytest -m 'slurm and not nightly' tests/slurm
 
 nightly: $(READY) ## tests that take long: killed and resumed grids of real models
 	$(BIN)/python -m pytest -m nightly

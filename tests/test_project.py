@@ -76,8 +76,8 @@ def test_paths_in_the_text_exist(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_make_targets_in_the_text_exist(page: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
-    asked = set(re.findall(r"(?:^|[`\s(])make ([a-z]+)(?=[`\s):;,]|$)", "\n".join(_code(PAGES[page])), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    asked = set(re.findall(r"(?:^|[`\s(])make ([a-z-]+)(?=[`\s):;,]|$)", "\n".join(_code(PAGES[page])), re.MULTILINE))
     assert asked <= targets, f"{page}: no such target: {', '.join(sorted(asked - targets))}"
 
 
@@ -147,7 +147,8 @@ def imported(*command: str, cwd: Path) -> set[str]:
 
 
 def test_the_grid_library_imports_nothing_heavy() -> None:
-    modules = [f"xling.grid.{path.stem}" for path in (ROOT / "xling" / "grid").glob("[a-z]*.py")]
+    folders = [ROOT / "xling" / "grid", ROOT / "xling" / "slurm"]
+    modules = [f"xling.{folder.name}.{path.stem}" for folder in folders for path in folder.glob("[a-z]*.py")]
     found = imported("-c", f"import {', '.join(modules)}", cwd=ROOT)
     assert "xling" in found and not found & HEAVY
 

@@ -1,4 +1,4 @@
-"""`xling status|logs|reduce|report|gc`: look after a grid that is running or done. Also `python -m xling`.
+"""`xling status|logs|cancel|reduce|report|gc`: look after a grid that is running or done. Also `python -m xling`.
 
 A grid is named by its folder in <root>/grids; without a name it is the one that was planned last.
 """
@@ -12,30 +12,51 @@ from rich.console import Console
 
 from xling.errors import ConfigError, XlingError
 from xling.grid.cleanup import damaged_results, delete, garbage
-from xling.grid.status import chosen_grid, grid_status, read_grid, stage_at
+from xling.grid.status import chosen_grid, read_grid, stage_at
 from xling.grid.store import Store
-from xling.grid.tables import garbage_lines, status_table
+from xling.grid.tables import garbage_lines
 
 Command = Callable[[argparse.Namespace, Store], int]
 
 
 def status(options: argparse.Namespace, store: Store) -> int:
-    """How a grid stands: stages by state, what runs where, what failed and why."""
+    """How a grid stands: stages by state, what runs where, what is queued, what failed and why."""
+    from xling.slurm import watch
+
     name = chosen_grid(store, options.grid)
-    Console(soft_wrap=True).print(status_table(grid_status(store, name), store, every=options.all))
+    if options.watch:
+        return watch.watch(store, name, every=options.all)
+    Console(soft_wrap=True).print(watch.look(store, name).table(options.all))
     return 0
 
 
 def logs(options: argparse.Namespace, store: Store) -> int:
     """What a stage printed, attempt after attempt."""
-    stage = stage_at(read_grid(store, chosen_grid(store, options.grid)), options.stage)
+    from xling.slurm import logs as on_cluster
+
+    name = chosen_grid(store, options.grid)
+    stage = stage_at(read_grid(store, name), options.stage)
     path = store.log(stage.kind, stage.key)
-    if not path.exists():
+    if options.follow:
+        print(f"{stage.label}: {path}", file=sys.stderr)
+        return on_cluster.follow(store, name, stage, path)
+    paths = [path] if path.exists() else on_cluster.of_jobs(store, name, stage)
+    if not paths:
         raise ConfigError(f"{stage.label} has no log yet: it has not been started with this root.")
-    print(f"{stage.label}: {path}", file=sys.stderr)
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            sys.stdout.write(line)
+    for path in paths:
+        print(f"{stage.label}: {path}", file=sys.stderr)
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                sys.stdout.write(line)
+    return 0
+
+
+def cancel(options: argparse.Namespace, store: Store) -> int:
+    """Cancel the job of a stage, or all jobs of a grid, on the cluster."""
+    from xling.slurm import cancel as on_cluster
+
+    name = chosen_grid(store, options.grid)
+    print(on_cluster.all_jobs(store, name) if options.stage == "all" else on_cluster.one(store, name, options.stage))
     return 0
 
 
@@ -82,28 +103,32 @@ def gc(options: argparse.Namespace, store: Store) -> int:
 def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--root", default="outputs", help="folder of the results (default: outputs)")
-    whole = argparse.ArgumentParser(prog="xling", description=__doc__.partition("\n")[0])
-    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    program = argparse.ArgumentParser(prog="xling", description=__doc__.partition("\n")[0])
+    commands = program.add_subparsers(required=True, metavar="COMMAND")
 
     def add(command: Command, grid: bool = True) -> argparse.ArgumentParser:
         text = (command.__doc__ or "").rstrip(".")
         added = commands.add_parser(command.__name__, parents=[common], help=text, description=text)
         added.set_defaults(command=command)
-        if command is logs:
-            added.add_argument("stage", metavar="INDEX", help="index or label of a stage, as in `xling status`")
+        if command in (logs, cancel):
+            whole = " or `all`" if command is cancel else ""
+            added.add_argument("stage", metavar="INDEX", help=f"index or label of a stage as in `xling status`{whole}")
         if grid:
             added.add_argument("grid", nargs="?", metavar="GRID", help="name of the grid (default: the latest)")
         return added
 
-    add(status).add_argument("--all", action="store_true", help="list every stage with its index")
-    add(logs)
+    shown = add(status)
+    shown.add_argument("--all", action="store_true", help="list every stage with its index")
+    shown.add_argument("--watch", action="store_true", help="stay until nothing runs or is queued any more")
+    add(logs).add_argument("--follow", action="store_true", help="stay until the stage has ended")
+    add(cancel)
     add(reduce)
     add(report)
     collect = add(gc, grid=False)
     collect.add_argument("--delete", action="store_true", help="delete what is listed")
     collect.add_argument("--verify", action="store_true", help="hash every stored file first; with --delete, damaged "
                          "results are set aside")  # fmt: skip
-    return whole
+    return program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ REFUSED = 2  # nothing was run
 # that hydra.mode is MULTIRUN in a configuration that it is unable to compose.
 SHOWING = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info",
            "-sc", "--shell-completion")  # fmt: skip
+OPEN = ("hydra.launcher.stages.", "hydra.launcher.additional_parameters.")
 RUNNING = ("-m", "--multirun", "-r", "--run")
 
 
@@ -38,4 +39,9 @@ def run(main: Callable[[], Any]) -> int:
 def _arguments(arguments: Sequence[str]) -> list[str]:
     if any(argument.partition("=")[0] in SHOWING for argument in arguments):
         return list(arguments)
-    return ["--multirun", *(protected(argument) for argument in arguments if argument not in RUNNING)]
+    return ["--multirun", *(_addable(protected(argument)) for argument in arguments if argument not in RUNNING)]
+
+
+def _addable(argument: str) -> str:
+    """Settings by free names (kinds of stages, options of sbatch) may be added without Hydra's `+`."""
+    return f"++{argument}" if argument.startswith(OPEN) else argument

@@ -74,20 +74,55 @@ def _check_files(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) 
 
 def launch(cells: Cells, catalogue: str, workers: int | None, threads: int) -> int:
     """Do what the command line asks for. Exit code: 0, 1 if a cell failed, 128 + signal if interrupted."""
-    dry_run = _switch("dry_run", cells.settings["dry_run"])
     tracking = _tracking(cells.settings["tracking"])
-    plan = plan_of(cells, catalogue)
-    if dry_run:
-        plan.print(workers=workers or max(1, cores() // threads))
+    plan = _planned(cells, catalogue, workers or max(1, cores() // threads))
+    if plan is None:
         return 0
-    print(_intention(plan), file=sys.stderr)
-
     outcome = run_local(plan, f"{catalogue}:KINDS", workers=workers, threads=threads)
     if outcome.interrupted:
         print(f"xling: stopped. The same command goes on; `xling reduce {plan.name}` folds what is there.")
     else:
-        _fold(plan, tracking)
+        fold(plan.store.root, plan.name, tracking)
     return outcome.exit_code
+
+
+def launch_slurm(cells: Cells, catalogue: str, values: Mapping[str, Any]) -> int:
+    """Submit what the command line asks for, and return at once unless `wait` is set.
+
+    values: those of conf/hydra/launcher/slurm.yaml. Exit code: 0 submitted, or all is done; 1 if all has ended
+    and a cell failed.
+    """
+    from xling.slurm.settings import settings_from
+
+    settings = settings_from(values, importlib.import_module(catalogue).KINDS)
+    tracking = _tracking(cells.settings["tracking"])
+    plan = _planned(cells, catalogue, settings.common.array_parallelism)
+    if plan is None:
+        return 0
+    if plan.mode == "read-only" or not plan.to_run:
+        plan.write()
+        fold(plan.store.root, plan.name, tracking)
+        return int(any(step.state != "cached" for step in plan.steps.values()))
+    from xling.slurm.submit import submit
+
+    made = submit(plan, settings, f"{catalogue}:KINDS", tracking)
+    print(f"xling: {made.sentence(plan.name)}", file=sys.stderr)
+    if settings.wait:
+        from xling.slurm.watch import follow
+
+        return follow(plan.store, plan.name, settings.poll_seconds)
+    return 0
+
+
+def _planned(cells: Cells, catalogue: str, workers: int) -> Plan | None:
+    """The plan, announced; None if showing it was all that was asked for."""
+    dry_run = _switch("dry_run", cells.settings["dry_run"])
+    plan = plan_of(cells, catalogue)
+    if dry_run:
+        plan.print(workers=workers)
+        return None
+    print(_intention(plan), file=sys.stderr)
+    return plan
 
 
 def _intention(plan: Plan) -> str:
@@ -98,15 +133,16 @@ def _intention(plan: Plan) -> str:
     return "\n".join([line, *plan.warnings])
 
 
-def _fold(plan: Plan, tracking: Mapping[str, Any]) -> None:
+def fold(root: Path, name: str, tracking: Mapping[str, Any]) -> None:
+    """What is complete of a grid, as its matrix: files, terminal, tracker."""
     from xling.analysis.reduce import reduce_grid
     from xling.report.terminal import print_matrix
 
-    print_matrix(reduce_grid(plan.store.root, plan.name))
+    print_matrix(reduce_grid(root, name))
     if tracking["mode"] != "off":
         from xling.report.tracking import track_grid
 
-        print(f"xling: {track_grid(plan.store.root, plan.name, tracking).sentence()}", file=sys.stderr)
+        print(f"xling: {track_grid(root, name, tracking).sentence()}", file=sys.stderr)
 
 
 def _tracking(settings: Mapping[str, Any]) -> Mapping[str, Any]:

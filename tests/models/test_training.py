@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from xling.config import Training
 from xling.errors import StageError
+from xling.grid.stage import Interrupted
 from xling.models.training import fit, write_curve
 
 TRUE = torch.tensor([1.0, -2.0, 0.5, 3.0])
@@ -60,9 +61,10 @@ def train(
     loss: Callable[[Any, dict[str, Tensor]], Tensor] = squared,
     progress: Callable[[int, int], None] = lambda done, total: None,
     data: list[Row] | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> tuple[Toy, list[dict[str, float]]]:
     model = Toy()
-    curve = fit(model, data or rows(), collate, loss, metric, greater, budget, seed, scratch, progress)
+    curve = fit(model, data or rows(), collate, loss, metric, greater, budget, seed, scratch, progress, stopping)
     return model, curve
 
 
@@ -139,6 +141,24 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_others(tmp_path: Path
     other, _ = train(tmp_path / "c", seed=8)
     assert weights(one) == weights(two) != weights(other)
     assert curve == same
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 7, 8, 9])
+def test_told_to_stop_it_leaves_a_checkpoint_of_that_moment(tmp_path: Path, step: int) -> None:
+    budget = longer(steps=14, eval_every=10)  # the loss is logged every 2 steps
+    undisturbed, curve = train(tmp_path / "undisturbed", budget)
+    seen: list[int] = []
+
+    def note(done: int, _total: int) -> None:
+        seen.append(done)
+
+    with pytest.raises(Interrupted, match=f"after step {step + step % 2} of 14, with a checkpoint"):
+        train(tmp_path / "stopped", budget, progress=note, stopping=lambda: len(seen) >= step)
+    assert len(seen) == step + step % 2
+    resumed, same = train(tmp_path / "stopped", budget, progress=note)
+    assert seen[step + step % 2] == step + step % 2 + 1, "it goes on with the next step"
+    assert weights(resumed) == weights(undisturbed)
+    assert same == curve
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 8, 11, 12])

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from toy_stages.behaviour import behave
 from xling.grid.stage import Context, Kind
 
 PROMPTS, SAMPLES, OPPONENTS = 24, 4, 2
@@ -22,18 +23,21 @@ def _write(path: Path, content: Any) -> None:
 
 
 def note(context: Context) -> None:
+    behave(context)
     if context.spec.get("permutation") == 99:
         raise ValueError("permutation 99 is the toy's failure")
     _write(context.out / "note.json", dict(context.spec))
 
 
 def scores(context: Context) -> None:
+    behave(context)
     generator = np.random.default_rng(random.Random(str(sorted(context.spec.items()))).randrange(2**32))
     np.save(context.out / "pool.npy", generator.random((PROMPTS, SAMPLES)))
     np.save(context.out / "baseline.npy", generator.random((PROMPTS, OPPONENTS)))
 
 
 def judge(context: Context) -> None:
+    behave(context)
     score, verdict = (np.load(context.parents[role] / "pool.npy") for role in ("score", "verdict"))
     opponents = np.load(context.parents["verdict"] / "baseline.npy")
     picked = score.argmax(axis=1)
@@ -57,6 +61,7 @@ def judge(context: Context) -> None:
     _write(context.out / "summary.json", {"n_samples": SAMPLES, "kl_bound": bound})
 
 
-KINDS = {kind: Kind(kind, 1, note, 0.01) for kind in ("base", "sft", "reward", "pool", "baseline")}
+KINDS = {kind: Kind(kind, 1, note, 0.01) for kind in ("base", "pool", "baseline")}
+KINDS |= {kind: Kind(kind, 1, note, 0.01, parallel=True) for kind in ("sft", "reward")}
 KINDS |= {kind: Kind(kind, 1, scores, 0.01) for kind in ("score", "gold")}
 KINDS["judge"] = Kind("judge", 1, judge, 0.01)

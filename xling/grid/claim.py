@@ -9,10 +9,11 @@ import contextlib
 import os
 import time
 import uuid
+from pathlib import Path
 
 import msgspec
 
-from xling.grid.files import write_all
+from xling.grid.files import write_all, write_atomically
 from xling.grid.host import Process, hostname, is_alive
 
 FOREIGN_HOURS = 24.0
@@ -57,6 +58,13 @@ def take(path: str, who: Process, foreign_hours: float = FOREIGN_HOURS) -> Claim
         if not remove_stale(path, foreign_hours):
             time.sleep(0.01)
     return holder(path, foreign_hours) or Claim(Process("unknown", 0, ""), time.time())
+
+
+def renew(path: str, who: Process) -> None:
+    """Show to other hosts that a claim of ours still lives."""
+    mine = read(path)
+    if mine is not None and mine.by == who:
+        write_atomically(Path(path), msgspec.json.encode(Claim(who, time.time())))
 
 
 def release(path: str) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from xling.errors import StageError, StoreError
 from xling.grid import claim, files, host
 from xling.grid.records import Failure, Run, Sheet
-from xling.grid.stage import Context, Kind
+from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Damaged, Store, now
 
 Progress = Callable[[int, int], None]
@@ -55,9 +55,13 @@ class Executor:
     git: str | None = None
     foreign_hours: float = claim.FOREIGN_HOURS
     who: host.Process = field(default_factory=host.this_process)
+    note: str = ""  # said in the header of each stage's log
+    stopping: Callable[[], bool] = lambda: False  # for stages: the runner has to stop
+    call: Callable[[Kind, Context], None] = lambda kind, context: kind.run(context)
+    processes: int = 1  # that `call` runs a stage in
 
     def execute(self, job: Job, progress: Progress) -> Report:
-        """Never raises: whatever stage code raises, SystemExit and KeyboardInterrupt too, is its failure."""
+        """Whatever stage code raises, SystemExit and KeyboardInterrupt too, is its failure; raises Interrupted only."""
         path = self.store.beside(job.sheet.kind, job.key, ".claim")
         try:
             living = claim.take(path, self.who, self.foreign_hours)
@@ -67,6 +71,8 @@ class Executor:
             return Report("claimed", job.key, f"{living.by.host}:{living.by.pid}")
         try:
             return self._claimed(job, progress)
+        except Interrupted:
+            raise
         except BaseException as error:
             return self._failed(job, error)
         finally:
@@ -105,7 +111,7 @@ class Executor:
             scratch.mkdir(exist_ok=True)
             start, cpu = time.perf_counter(), time.process_time()
             with self._logged(job, attempt):
-                self._kind(sheet).run(Context(sheet.spec, parents, out, scratch, progress))
+                self.call(self._kind(sheet), Context(sheet.spec, parents, out, scratch, progress, self.stopping))
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
             self.store.publish(sheet, key, out, self._record(seconds, cpu, attempt), replace=self.force)
         finally:
@@ -123,6 +129,7 @@ class Executor:
             device=host.device(),
             git=self.git,
             versions=host.versions(),
+            processes=self.processes,
         )
 
     def _kind(self, sheet: Sheet) -> Kind:
@@ -141,10 +148,14 @@ class Executor:
         """Send what the stage and the libraries below it print to its log, file descriptors and all."""
         path = self.store.log(job.sheet.kind, job.key)
         by = f"{self.who.host}:{self.who.pid}"
-        header = f"--- {job.sheet.label}, attempt {attempt}, {now()}, {by}, {job.key}\n"
+        note = f", {self.note}" if self.note else ""
+        header = f"--- {job.sheet.label}, attempt {attempt}, {now()}, {by}{note}, {job.key}\n"
         with redirected(path, header):
             try:
                 yield
+            except Interrupted as stop:
+                print(f"--- stopped: {stop}")
+                raise
             except BaseException:
                 traceback.print_exc()
                 raise

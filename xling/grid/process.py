@@ -17,14 +17,13 @@ from xling.grid.worker import Setting
 _reports = msgspec.json.Decoder(Report)
 
 
-def environment(threads: int) -> dict[str, str]:
-    """The parent's environment with thread counts fixed before anything is imported."""
+def fixed_environment(threads: int) -> dict[str, str]:
+    """What every process that runs stages must have before anything is imported, whoever starts it."""
     count = str(threads)
     libraries = ("OMP_NUM", "MKL_NUM", "OPENBLAS_NUM", "NUMEXPR_NUM", "RAYON_NUM", "VECLIB_MAXIMUM")
     fixed = {f"{name}_THREADS": count for name in libraries}
     path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     return {
-        **os.environ,
         **fixed,
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONHASHSEED": "0",  # the order of sets decides no bytes
@@ -40,7 +39,7 @@ class Worker:
             [sys.executable, "-P", "-m", "xling.grid.worker", msgspec.json.encode(setting).decode()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment(setting.threads),
+            env={**os.environ, **fixed_environment(setting.threads)},
             process_group=0,  # the terminal's Ctrl-C reaches the parent only; a kill takes children along
         )
         assert self._process.stdin and self._process.stdout

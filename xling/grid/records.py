@@ -57,6 +57,7 @@ class Run(msgspec.Struct, frozen=True):
     device: str
     git: str | None
     versions: Mapping[str, str]
+    processes: int = 1  # that computed it together
 
 
 class Done(msgspec.Struct, frozen=True):

@@ -47,6 +47,14 @@ class Stage:
         return Stage(kind, version, label, spec, parents, key)
 
 
+class Interrupted(BaseException):
+    """The runner has to stop: no failure of the stage, which goes on from its scratch next time."""
+
+
+class PartDone(BaseException):
+    """This process of several has done its part of a stage; process 0 goes on and writes the result."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """All that a running stage sees."""
@@ -56,6 +64,8 @@ class Context:
     out: Path  # an empty folder; becomes the result when the function returns
     scratch: Path  # survives a kill of this stage; gone once the result is published
     progress: Callable[[int, int], None]  # done, total
+    # True once the runner has to stop: a stage that asks leaves a checkpoint and raises Interrupted in good time
+    stopping: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,7 @@ class Kind:
     version: int
     run: Callable[[Context], None]
     seconds: float = 1.0  # cost estimate until a run of this kind has been recorded
+    parallel: bool = False  # may run in several processes at once (torch.distributed), all with the same arguments
 
 
 @dataclass(frozen=True, slots=True)

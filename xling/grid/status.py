@@ -1,20 +1,24 @@
-"""How a grid stands: its plan.json, the store and the claims, whoever runs it and wherever. Changes nothing."""
+"""How a grid stands: its plan.json, the store and the claims, whoever runs it and wherever. Changes nothing.
+
+What a cluster knows beside that (which stages are queued, which runners are gone) is handed in as `Cluster`.
+"""
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
 
 from xling.errors import ConfigError, StoreError, did_you_mean
 from xling.grid import claim
+from xling.grid.claim import Claim
 from xling.grid.listing import Listing
 from xling.grid.store import Store
 
-State = Literal["done", "running", "failed", "damaged", "blocked", "to do"]
-STATES: tuple[State, ...] = ("done", "running", "failed", "damaged", "blocked", "to do")
+State = Literal["done", "running", "queued", "failed", "damaged", "blocked", "to do"]
+STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "damaged", "blocked", "to do")
 
 
 class PlannedStage(msgspec.Struct, frozen=True):
@@ -50,6 +54,15 @@ class Row:
     stage: PlannedStage
     state: State
     note: str = ""  # running: where and how long; failed, damaged: why
+    claim: Claim | None = None  # running: whose
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a cluster adds to the files."""
+
+    queued: Mapping[str, str] = field(default_factory=dict)  # key of a stage that a job is going to run -> its job
+    gone: Callable[[Claim], bool] = lambda claim: False  # whether it is known that the job of a claim has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,40 +111,43 @@ def read_grid(store: Store, name: str) -> GridPlan:
         raise StoreError(f"'{path}' is no plan ({error}). The grid's command writes it anew.") from error
 
 
-def grid_status(store: Store, name: str) -> GridStatus:
+def grid_status(store: Store, name: str, cluster: Cluster | None = None) -> GridStatus:
     plan = read_grid(store, name)
-    return GridStatus(plan, list(_rows(store, plan)))
+    return GridStatus(plan, list(_rows(store, plan, cluster or Cluster())))
 
 
-def _rows(store: Store, plan: GridPlan) -> Iterator[Row]:
+def _rows(store: Store, plan: GridPlan, cluster: Cluster) -> Iterator[Row]:
     listings: dict[str, Listing] = {}
     states: list[State] = []
     for index, stage in enumerate(plan.stages):
         if stage.kind not in listings:
             listings[stage.kind] = store.listing(stage.kind)
-        state, note = _state(store, stage, listings[stage.kind])
-        if state == "to do" and any(states[up] in ("failed", "blocked") for up in stage.parents):
-            state = "blocked"
-        states.append(state)
-        yield Row(index, stage, state, note)
+        row = _row(store, index, stage, listings[stage.kind], cluster)
+        if row.state == "to do" and any(states[up] in ("failed", "blocked") for up in stage.parents):
+            row = Row(index, stage, "blocked")
+        states.append(row.state)
+        yield row
 
 
-def _state(store: Store, stage: PlannedStage, listing: Listing) -> tuple[State, str]:
+def _row(store: Store, index: int, stage: PlannedStage, listing: Listing, cluster: Cluster) -> Row:
     kind, key = stage.kind, stage.key
     if key in listing.claimed:
         held = claim.holder(store.beside(kind, key, ".claim"))
-        if held is not None:
+        if held is not None and not cluster.gone(held):
             slurm = f", SLURM job {held.by.slurm}" if held.by.slurm else ""
             seconds = max(0, round(time.time() - held.since))
-            return "running", f"on {held.by.host} (pid {held.by.pid}{slurm}) for {seconds} s"
+            note = f"on {held.by.host} (pid {held.by.pid}{slurm}) for {seconds} s"
+            return Row(index, stage, "running", note, held)
     if key in listing.results:
         status = store.check(kind, key)
-        return ("done", "") if status.state == "done" else ("damaged", status.why)
+        return Row(index, stage, "done") if status.state == "done" else Row(index, stage, "damaged", status.why)
+    if key in cluster.queued:
+        return Row(index, stage, "queued", f"SLURM job {cluster.queued[key]}")
     failure = store.failure_record(kind, key) if key in listing.failed else None
     if failure is None:
-        return "to do", ""
+        return Row(index, stage, "to do")
     times = f" ({failure.attempts} attempts)" if failure.attempts > 1 else ""
-    return "failed", failure.last + times
+    return Row(index, stage, "failed", failure.last + times)
 
 
 def stage_at(plan: GridPlan, handle: str) -> PlannedStage:

@@ -111,18 +111,22 @@ def _failures(outcome: "Outcome") -> Iterable[RenderableType]:
 
 def status_table(status: "GridStatus", store: "Store", every: bool = False) -> RenderableType:
     """Stages by kind and state; then what runs and what failed, or with `every` all stages, by index."""
+    rows = status.rows if every else status.having("running", "failed", "damaged")
+    return Group(count_table(status), *(line for row in rows for line in _status_lines(row, store)))
+
+
+def count_table(status: "GridStatus") -> RenderableType:
+    """Stages by kind and state."""
     states = [state for state in STATES if any(count[state] for count in status.count().values())]
     cells = status.cells()
-    table = Table(
-        title=f"{escape(status.plan.name)}: {cells['done']} of {cells.total()} cells done", title_justify="left"
-    )
+    table = Table()
     table.add_column("stage")
     for state in states:
         table.add_column(state, justify="right")
     for kind, count in status.count().items():
         table.add_row(kind, *(str(count[state] or "") for state in states))
-    rows = status.rows if every else status.having("running", "failed", "damaged")
-    return Group(table, *(line for row in rows for line in _status_lines(row, store)))
+    # not the table's own title, which is broken to the width of the table
+    return Group(Text(f"{status.plan.name}: {cells['done']} of {cells.total()} cells done", style="italic"), table)
 
 
 def _status_lines(row: "Row", store: "Store") -> Iterable[Text]:

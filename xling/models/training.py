@@ -5,6 +5,7 @@ killed stage go on where it was (weights, optimizer, schedule, data order and ra
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,10 +17,11 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 
 from xling.config import Training
 from xling.errors import StageError
+from xling.grid.stage import Interrupted, PartDone
 
 Batch = dict[str, Tensor]
 
-CHECKPOINT = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")  # in the order of writing
+CHECKPOINT = ("optimizer.pt", "scheduler.pt", "trainer_state.json")  # besides weights and random states
 
 
 class _Fit(Trainer):
@@ -34,7 +36,7 @@ class _Fit(Trainer):
     def compute_loss(  # type: ignore[override]  # the fourth argument differs between releases
         self, model: Any, inputs: Batch, return_outputs: bool = False, **_: Any
     ) -> Any:
-        loss = self._loss(model, inputs)
+        loss = self._loss(model, inputs) if model is self.model else _through(model, self._loss, inputs)
         if not torch.isfinite(loss):
             value, step = float(loss.detach()), self.state.global_step
             raise StageError(f"The training loss became {value} at step {step}. Lower the learning rate.")
@@ -61,14 +63,37 @@ class _Fit(Trainer):
         self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
 
-class _Report(TrainerCallback):
-    """Progress to the runner."""
+def _through(parallel: Any, loss: Callable[[Any, Batch], Tensor], inputs: Batch) -> Tensor:
+    """The loss by way of the wrapper that averages gradients over processes, which sees no call but its own."""
+    inner = parallel.module
+    before = vars(inner).get("forward")
 
-    def __init__(self, progress: Callable[[int, int], None]) -> None:
-        self.progress = progress
+    def once(batch: Batch) -> Tensor:
+        if before is None:
+            del inner.forward
+        else:
+            inner.forward = before
+        return loss(inner, batch)
+
+    inner.forward = once
+    value: Tensor = parallel(inputs)
+    return value
+
+
+class _Report(TrainerCallback):
+    """Progress to the runner; and its wish to stop, which is granted with a checkpoint.
+
+    Only where the training loss has just been logged: a logged mean must not span a checkpoint.
+    """
+
+    def __init__(self, progress: Callable[[int, int], None], stopping: Callable[[], bool]) -> None:
+        self.progress, self.stopping = progress, stopping
+        self.stopped = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.progress(state.global_step, state.max_steps)
+        if self.stopping() and state.global_step % args.logging_steps == 0 and state.global_step < state.max_steps:
+            self.stopped = control.should_save = control.should_training_stop = True
 
 
 def fit(
@@ -82,9 +107,12 @@ def fit(
     seed: int,
     scratch: Path,
     progress: Callable[[int, int], None],
+    stopping: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, float]]:
     """Train `model` in place, leaving it at the checkpoint with the best `metric`; returns the curve.
 
+    In several processes (torchrun) the batch is shared out equally, and only process 0 returns.
+    Raises Interrupted, with a checkpoint in `scratch`, soon after `stopping` has become true.
     `loss` is a mean over the batch; gradients are clipped to norm 1. The curve has a dict with `step` for each
     logged training loss (`loss`) and each evaluation (`metric`).
     """
@@ -95,10 +123,15 @@ def fit(
             f"There are {len(rows)} training examples and a batch has {training.batch_size}. "
             "Lower batch_size or raise the number of examples."
         )
+    processes = world_size()
+    if training.batch_size % processes:
+        raise StageError(f"A global batch of {training.batch_size} cannot be shared by {processes} processes equally.")
     arguments = TrainingArguments(
         output_dir=str(scratch),
         max_steps=training.steps,
-        per_device_train_batch_size=training.batch_size,
+        per_device_train_batch_size=training.batch_size // processes,
+        ddp_backend="gloo" if processes > 1 else None,
+        ddp_find_unused_parameters=False if processes > 1 else None,
         learning_rate=training.learning_rate,
         warmup_steps=training.warmup_steps,
         weight_decay=training.weight_decay,
@@ -120,6 +153,7 @@ def fit(
         remove_unused_columns=False,
         dataloader_drop_last=True,
     )
+    report = _Report(progress, stopping)
     trainer = _Fit(
         model=model,
         args=arguments,
@@ -128,10 +162,19 @@ def fit(
         data_collator=collate,
         loss=loss,
         metric=metric,
-        callbacks=[_Report(progress)],
+        callbacks=[report],
     )
     trainer.go_on(_last_checkpoint(scratch))
+    if report.stopped:
+        raise Interrupted(f"after step {trainer.state.global_step} of {training.steps}, with a checkpoint")
+    if int(os.environ.get("RANK", "0")) > 0:
+        raise PartDone
     return _curve(trainer.state.log_history)
+
+
+def world_size() -> int:
+    """Processes that run this stage together, as torchrun tells each of them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _divisor(number: int, limit: int) -> int:
@@ -144,12 +187,14 @@ def _last_checkpoint(scratch: Path) -> Path | None:
     found = sorted(scratch.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     whole = [path for path in found if _is_whole(path)]
     for path in set(found) - set(whole):
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)  # another process may be at it
     return whole[0] if whole else None
 
 
 def _is_whole(checkpoint: Path) -> bool:
     """The Trainer writes the weights first and its state last; files go in any order."""
+    if len(list(checkpoint.glob("rng_state*.pth"))) < world_size():
+        return False
     if not all((checkpoint / name).exists() for name in CHECKPOINT) or not any(checkpoint.glob("*.safetensors")):
         return False
     try:

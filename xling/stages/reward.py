@@ -120,6 +120,7 @@ def _language_model(context: Context, spec: RewardSpec, rm: SameAsPolicy) -> Non
         spec.seed,
         context.scratch,
         context.progress,
+        context.stopping,
     )
     if adapted is not None:
         net.trunk = adapted.merge_and_unload()

@@ -68,6 +68,7 @@ def run(context: Context) -> None:
         spec.seed,
         context.scratch,
         context.progress,
+        context.stopping,
     )
     save_policy(context.out, model, tokenizer)
     write_curve(context.out, curve)

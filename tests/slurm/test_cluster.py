@@ -1,0 +1,290 @@
+"""xling.slurm.cluster against real daemons: what lives, what has ended and why, what the cluster would refuse."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, wait_until
+
+from xling.errors import ConfigError
+from xling.slurm import cluster as slurm
+from xling.slurm.record import JobRef
+from xling.slurm.settings import Resources
+
+NAME = "xling-a_grid_with_a_long_name_that_says_what_it_is-1122064412abcd"
+Count = Callable[[], list[str]]
+
+
+def submit(cluster: Cluster, script: str, *options: str, tasks: str = "0", name: str = NAME) -> JobRef:
+    return JobRef(cluster.sbatch(script, f"--array={tasks}", "-J", name, *options), name, time.time())
+
+
+def state(ref: JobRef, task: int = 0) -> slurm.JobState:
+    found = slurm.states([ref], {f"{ref.id}_{task}"})
+    assert found is not None
+    return found[f"{ref.id}_{task}"]
+
+
+def ended(ref: JobRef, task: int = 0, seconds: float = 60) -> slurm.JobState:
+    last = wait_until(lambda: (now := state(ref, task)) and not now.alive and now, "ended", seconds, 0.2)
+    assert isinstance(last, slurm.JobState)
+    return last
+
+
+# --- states -------------------------------------------------------------------------------------------------
+
+
+def test_one_query_tells_all_jobs(cluster: Cluster, commands: Count) -> None:
+    failing = submit(cluster, "exit 3", name=f"{NAME}-0")
+    running = submit(cluster, "sleep 60", name=f"{NAME}-1", tasks="0-2%2")
+    held = submit(cluster, "true", "--hold", name=f"{NAME}-2", tasks="0-5")
+    cluster.wait_for(f"{running.id}_1", "RUNNING")
+    cluster.wait_for(failing.id, "FAILED")
+    tasks = {f"{failing.id}_0", *(f"{running.id}_{n}" for n in range(3)), *(f"{held.id}_{n}" for n in range(6))}
+    before = commands()
+    found = slurm.states([failing, running, held], tasks)
+    assert commands()[len(before) :] == ["squeue"]
+    assert found is not None and found.keys() == tasks
+    assert (found[f"{failing.id}_0"].state, found[f"{failing.id}_0"].cause) == ("FAILED", "exit code 3")
+    assert [found[f"{running.id}_{n}"].state for n in range(3)] == ["RUNNING", "RUNNING", "PENDING"]
+    assert found[f"{running.id}_0"].node == "n1" and 0 <= found[f"{running.id}_0"].seconds < 30
+    assert found[f"{running.id}_2"].reason == "JobArrayTaskLimit"
+    assert {found[f"{held.id}_{n}"].reason for n in range(6)} == {"JobHeldUser"}
+    assert [now.alive for now in found.values()].count(True) == 9
+
+
+def test_992_tasks_in_one_query(plain_cluster: Cluster) -> None:
+    refs = [submit(plain_cluster, "true", "--hold", tasks="0-30", name=f"{NAME}-{number}") for number in range(32)]
+    tasks = {f"{ref.id}_{task}" for ref in refs for task in range(31)}
+    begin = time.monotonic()
+    found = slurm.states(refs, tasks)
+    assert time.monotonic() - begin < 10
+    assert found is not None and len(found) == 992 and all(now.alive for now in found.values())
+
+
+def test_causes_of_death(cluster: Cluster) -> None:
+    cancelled = submit(cluster, "sleep 60", name=f"{NAME}-0")
+    memory = "exec python3 -c 'x = bytearray(900_000_000); import time; time.sleep(60)'"
+    greedy = submit(cluster, memory, "--mem=100", name=f"{NAME}-1")
+    killed = submit(cluster, "kill -SEGV $$", name=f"{NAME}-2")
+    fine = submit(cluster, "true", name=f"{NAME}-3")
+    cluster.wait_for(cancelled.id, "RUNNING")
+    cluster.run("scancel", cancelled.id)
+    assert ended(cancelled).state == "CANCELLED" and ended(cancelled).cause.startswith("cancelled")
+    if cluster.accounting:
+        user = cluster.run("id", "-un").strip()
+        wait_until(lambda: state(cancelled).cause == f"cancelled by {user}", "accounting says who", 10, 0.3)
+    assert "memory" in ended(greedy).cause
+    assert ended(killed).cause == "killed by signal 11"
+    assert (ended(fine).state, ended(fine).cause) == ("COMPLETED", "")
+
+
+def test_a_job_of_a_dead_node_is_alive_because_it_is_queued_again(cluster: Cluster) -> None:
+    ref = submit(cluster, "sleep 60", "-w", "n1")
+    cluster.wait_for(ref.id, "RUNNING")
+    cluster.down("n1")
+    now = wait_until(lambda: (seen := state(ref)).state == "PENDING" and seen, "queued again", 20, 0.1)
+    assert now.alive and now.restarts == 1 and now.cause == ""
+    found = slurm.states([ref])  # the history, which says NODE_FAIL, is asked for too
+    assert found is not None and found[f"{ref.id}_0"].alive
+
+
+def test_a_job_that_may_not_be_requeued_dies_with_its_node(cluster: Cluster) -> None:
+    ref = submit(cluster, "sleep 60", "-w", "n2", "--no-requeue")
+    cluster.wait_for(ref.id, "RUNNING")
+    cluster.down("n2")
+    assert ended(ref).cause == "node n2 failed"
+
+
+def test_what_the_controller_has_forgotten_is_in_the_books(cluster: Cluster, commands: Count) -> None:
+    cluster.configure(MinJobAge=2)
+    try:
+        ref = submit(cluster, "exit $((SLURM_ARRAY_TASK_ID + 4))", tasks="0-1")
+        tasks = {f"{ref.id}_0", f"{ref.id}_1", f"{ref.id}_2"}
+        wait_until(lambda: not cluster.state(ref.id), "forgotten", 120, 0.5)
+        before = commands()
+        found = slurm.states([ref], tasks)
+    finally:
+        cluster.configure(MinJobAge=300)
+    assert commands()[len(before) :][:2] == ["squeue", "sacct"]
+    assert found is not None
+    assert [found[f"{ref.id}_{n}"].cause for n in range(3)] == ["exit code 4", "exit code 5", "SLURM has forgotten it"]
+    assert not any(now.alive for now in found.values())
+
+
+def test_while_the_controller_is_away_nothing_is_taken_for_dead(cluster: Cluster) -> None:
+    ref = submit(cluster, "sleep 60")
+    cluster.wait_for(ref.id, "RUNNING")
+    cluster.wait_until_saved()
+    cluster.kill("slurmctld")
+    begin = time.monotonic()
+    found = slurm.states([ref], {f"{ref.id}_0"})
+    assert time.monotonic() - begin < 2 * slurm.SECONDS + 5
+    if cluster.accounting:
+        assert found is not None
+        assert found[f"{ref.id}_0"].alive and found[f"{ref.id}_0"].reason == "ControllerAway"
+    else:
+        assert found is None
+    with pytest.raises(slurm.Unreachable, match="controller does not answer"):
+        slurm.require()
+    cluster.start("slurmctld")
+    assert state(ref).state == "RUNNING"
+
+
+def test_an_id_given_to_another_job_is_not_ours(cluster: Cluster) -> None:
+    cluster.wait_until_saved()
+    ref = submit(cluster, "true", "--hold")
+    if cluster.accounting:
+        time.sleep(2)  # accounting has it, and will say PENDING for ever
+    cluster.restart("slurmctld")
+    if cluster.state(ref.id):
+        pytest.skip("the controller happened to save its state in between")
+    assert not state(ref).alive and state(ref).state == "GONE"
+    other = cluster.sbatch("sleep 60", "-J", "other", "--array=0-1")
+    assert other == ref.id
+    assert not state(ref).alive and state(ref).state == "GONE"
+    slurm.cancel([ref.id], name=ref.name)
+    assert cluster.state(f"{other}_1") in ("PENDING", "RUNNING")
+
+
+def test_jobs_of_another_cluster_are_not_taken_for_dead(plain_cluster: Cluster) -> None:
+    """A root that two clusters share, looked at from the wrong one."""
+    assert slurm.name() == slurm.limits().cluster == plain_cluster.name
+    here, there = (JobRef(f"{number}", NAME, time.time(), name) for number, name in ((7001, plain_cluster.name),
+                                                                                   (7002, "other")))  # fmt: skip
+    found = slurm.states([here, there], {"7001_0", "7002_0"})
+    assert found is not None
+    assert (found["7001_0"].state, found["7001_0"].alive) == ("GONE", False)
+    assert (found["7002_0"].state, found["7002_0"].alive) == ("UNKNOWN", True)
+
+
+def test_a_dead_accounting_daemon_delays_nothing(with_accounting: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CONF", with_accounting.env["SLURM_CONF"])
+    ref = submit(with_accounting, "sleep 30")
+    with_accounting.wait_for(ref.id, "RUNNING")
+    with_accounting.kill("slurmdbd")
+    try:
+        found = slurm.states([ref], {f"{ref.id}_0", f"{ref.id}_1"})
+    finally:
+        with_accounting.start("slurmdbd")
+        with_accounting.empty()
+    assert found is not None
+    assert (found[f"{ref.id}_0"].state, found[f"{ref.id}_1"].state) == ("RUNNING", "GONE")
+
+
+# --- changing jobs ------------------------------------------------------------------------------------------
+
+
+def test_dependencies_of_tasks_then_release(plain_cluster: Cluster) -> None:
+    first = submit(plain_cluster, "sleep $((SLURM_ARRAY_TASK_ID * 20))", "--hold", name=f"{NAME}-0", tasks="0-1")
+    second = submit(plain_cluster, "true", "--hold", name=f"{NAME}-1", tasks="0-1")
+    edges = {f"{second.id}_{n}": f"afterany:{first.id}_{n}" for n in range(2)}
+    assert slurm.update_dependencies(edges) == []
+    assert slurm.release([first.id, second.id]) == []
+    assert ended(second, 0).state == "COMPLETED"
+    assert state(second, 1).reason == "Dependency"
+    assert state(first, 1).state == "RUNNING"
+    complaints = slurm.update_dependencies({"999_1": "afterany:1", f"{second.id}_1": f"afterany:{first.id}_1"})
+    assert len(complaints) == 1 and "999_1" in complaints[0] and "Invalid job id" in complaints[0]
+
+
+def test_names_of_the_queue_and_cancelling_by_name(plain_cluster: Cluster) -> None:
+    refs = [submit(plain_cluster, "true", "--hold", name=f"{NAME}-{n}", tasks="0-2") for n in range(2)]
+    other = submit(plain_cluster, "true", "--hold", name="other")
+    assert slurm.ours("xling-") == {ref.name: ref.id for ref in refs}
+    assert slurm.named(["other", "nobody"]) == {"other": other.id}
+    slurm.cancel([f"{refs[0].id}_1", "999_3"])
+    assert [state(refs[0], n).alive for n in range(3)] == [True, False, True]
+    slurm.cancel([refs[0].id, refs[1].id], name=refs[1].name)
+    assert [state(ref).alive for ref in refs] == [True, False]
+
+
+def test_a_running_task_can_be_queued_again_behind_another(plain_cluster: Cluster) -> None:
+    slow, early = (submit(plain_cluster, "sleep 60", name=f"{NAME}-{n}") for n in range(2))
+    plain_cluster.wait_for(early.id, "RUNNING")
+    slurm.requeue(f"{early.id}_0", after=f"afterany:{slow.id}_0")
+    now = wait_until(lambda: (seen := state(early)).reason == "Dependency" and seen, "waits", 30, 0.2)
+    assert now.alive and now.restarts == 1
+    with pytest.raises(slurm.ClusterError, match="could not be queued again"):
+        slurm.requeue("999_0")
+
+
+def test_a_controller_that_goes_away_while_jobs_are_changed(plain_cluster: Cluster) -> None:
+    plain_cluster.kill("slurmctld")
+    begin = time.monotonic()
+    with pytest.raises(slurm.Unreachable):
+        slurm.scontrol([f"release {number}" for number in range(1, 100)], seconds=5)
+    assert time.monotonic() - begin < 10
+
+
+# --- limits -------------------------------------------------------------------------------------------------
+
+
+def test_the_cluster_says_what_it_allows(cluster: Cluster) -> None:
+    limits = slurm.limits()
+    assert (limits.max_array_size, limits.default, limits.accounting) == (1001, "cpu", cluster.accounting)
+    gpu = limits.partitions["gpu"]
+    assert gpu.minutes == 1440 and gpu.most(lambda kind: kind.gpus) == 4 and gpu.most(lambda kind: kind.cpus) == 8
+    assert limits.qos == (("normal",) if cluster.accounting else None)
+    slurm.check(Resources(partition="gpu", gpus_per_node=4, cpus_per_task=8, mem_gb=3, nodes=4), limits)
+    slurm.check(Resources(partition="cpu,gpu", gpus_per_node=1, constraint="fakegpu"), limits)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"partition": "gpux"}, "has no partition 'gpux'. Partitions: cpu, gpu, preemptible. Did you mean 'gpu'?"),
+        ({"partition": "gpu", "timeout_min": 5000}, "partition gpu allows 1440 minutes. Type here.timeout_min=1440"),
+        ({"partition": "gpu", "gpus_per_node": 9}, "here.gpus_per_node=9: that is 9 GPUs a node, but no node of "),
+        ({"partition": "gpu", "gres": "gpu:a100:5"}, "here.gres=gpu:a100:5: that is 5 GPUs a node"),
+        ({"gpus_per_node": 1, "constraint": "nogpu"}, "gives a job more than 0. Another partition may have them."),
+        ({"cpus_per_task": 3, "tasks_per_node": 3}, "here.cpus_per_task=3: that is 9 CPUs a node"),
+        ({"mem_gb": 64}, "here.mem_gb=64: that is 65536 MB of memory a node, but no node of partition cpu gives "),
+        ({"mem_per_cpu": "3G", "cpus_per_task": 2}, "here.mem_per_cpu=3G: that is 6144 MB of memory"),
+        ({"partition": "gpu", "nodes": 5}, "here.nodes=5: partition gpu gives a job like this at most 4 nodes"),
+        ({"partition": "gpu", "constraint": "fakegpus"}, "no node of partition gpu has the feature 'fakegpus'"),
+    ],
+)  # fmt: skip
+def test_what_can_never_run_is_refused_before_it_is_submitted(
+    plain_cluster: Cluster, asked: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        slurm.check(Resources(**asked), slurm.limits(), "here")  # type: ignore[arg-type]
+    assert sentence in str(refused.value)
+
+
+def test_closed_partitions_and_unknown_qos_are_refused(
+    with_accounting: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", with_accounting.env["SLURM_CONF"])
+    with pytest.raises(ConfigError, match=r"here\.qos=norml: the cluster has no QOS 'norml'.*Did you mean 'normal'"):
+        slurm.check(Resources(qos="norml"), slurm.limits(), "here")
+    with_accounting.partition("gpu", "DRAIN")
+    try:
+        with pytest.raises(ConfigError, match=r"takes no jobs now \(state DRAIN\)"):
+            slurm.check(Resources(partition="gpu"), slurm.limits(), "here")
+    finally:
+        with_accounting.partition("gpu", "UP")
+
+
+def test_the_clusters_own_verdict(plain_cluster: Cluster) -> None:
+    assert slurm.refusal(["--partition=gpu", "--gres=gpu:2"]) == ""
+    assert "node configuration is not available" in slurm.refusal(["--mem=99G"])
+
+
+def test_no_slurm_on_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="There is no SLURM on this machine: 'sbatch' is not in PATH"):
+        slurm.require()
+
+
+@pytest.mark.skipif(os.path.exists("/etc/slurm/slurm.conf"), reason="this machine belongs to a cluster")
+def test_slurm_without_a_cluster(plain_cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "nowhere.conf"))
+    with pytest.raises(ConfigError, match=r"nowhere\.conf: there is no such file"):
+        slurm.require()
+    monkeypatch.delenv("SLURM_CONF")
+    with pytest.raises(ConfigError, match="SLURM is installed here but belongs to no cluster"):
+        slurm.require()

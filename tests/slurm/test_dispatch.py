@@ -1,0 +1,168 @@
+"""Stages to jobs, jobs to arrays, edges between jobs: no array is a barrier, few calls of sbatch. Needs no SLURM."""
+
+import random
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from xling.grid.plan import Plan, make_plan
+from xling.grid.stage import Cell, Context, Kind, Stage
+from xling.grid.store import Store
+from xling.slurm.dispatch import arrays_of, assign, dependencies
+from xling.slurm.record import Array, Place
+from xling.slurm.settings import Resources, Slurm
+
+CHEAP: Mapping[str, float] = dict.fromkeys(("base", "sft", "reward", "pool", "gold", "score", "judge"), 0.001)
+DEAR = {kind: 600.0 for kind in CHEAP}
+EMBEDDED = {"base": 1.0, "sft": 60.0, "reward": 60.0, "pool": 60.0, "gold": 0.4, "score": 60.0, "judge": 0.02}
+LANGUAGES = [f"l{number:02}" for number in range(30)]
+
+
+def run(_: Context) -> None: ...
+
+
+def plan_of(folder: Path, size: int, seconds: Mapping[str, float] = DEAR) -> Plan:
+    """The program's graph over `size` languages, with guessed run times."""
+    base = Stage.make("base", 1, "base", {}, {})
+    langs = LANGUAGES[:size]
+
+    def make(kind: str, *over: str, **parents: Stage) -> Stage:
+        return Stage.make(kind, 1, f"{kind}[{', '.join(over)}]", {"over": list(over)}, parents)
+
+    sft = {lang: make("sft", lang, base=base) for lang in langs}
+    reward = {lang: make("reward", lang, sft=sft[lang]) for lang in langs}
+    pool = {lang: make("pool", lang, sft=sft[lang]) for lang in langs}
+    gold = {lang: make("gold", lang, pool=pool[lang]) for lang in langs}
+    cells = []
+    for s in langs:
+        for t in langs:
+            score = make("score", s, t, reward=reward[s], pool=pool[t])
+            judge = make("judge", s, t, score=score, verdict=gold[t], pool=pool[t])
+            cells.append(Cell({"source_lang": s, "target_lang": t}, judge))
+    kinds = {kind: Kind(kind, 1, run, guess) for kind, guess in seconds.items()}
+    return make_plan(cells, Store(folder), kinds=kinds)
+
+
+def arrays_for(plan: Plan, settings: Slurm, size: int = 1001) -> tuple[dict[str, Place], tuple[Array, ...]]:
+    """Where each stage runs (by label), and the arrays."""
+    jobs, arrays = arrays_of(assign(plan, settings, {}), settings, size, "xling-g-1")
+    where = {
+        jobs[stage].sheet.label: (array.number, number)
+        for array in arrays
+        for number, task in enumerate(array.tasks)
+        for stage in task.stages
+    }
+    return where, arrays
+
+
+def check(plan: Plan, where: Mapping[str, Place], arrays: tuple[Array, ...]) -> None:
+    """Every stage once; parents in the same task before it or in a task that is waited for; edges lead down."""
+    assert len(where) == len(plan.to_run)
+    order = {step.stage.label: number for number, step in enumerate(plan.steps.values())}
+    for stage in plan.to_run:
+        place = where[stage.label]
+        for parent in stage.parents.values():
+            above = where[parent.label]
+            assert above == place or above in arrays[place[0]].tasks[place[1]].needs
+    for array in arrays:
+        for task in array.tasks:
+            assert all(above < array.number for above, _ in task.needs)
+    by_place: dict[Place, list[str]] = {}
+    for label, place in where.items():
+        by_place.setdefault(place, []).append(label)
+    for labels in by_place.values():
+        assert all(order[a] < order[b] for a, b in pairwise(labels))
+
+
+@pytest.mark.parametrize("seconds", [CHEAP, DEAR, EMBEDDED], ids=["cheap", "dear", "embedded"])
+@pytest.mark.parametrize("pack", [0.0, 0.5, 10.0])
+@pytest.mark.parametrize("array_size", [3, 1001])
+def test_every_stage_runs_once_and_after_its_parents(
+    tmp_path: Path, seconds: Mapping[str, float], pack: float, array_size: int
+) -> None:
+    plan = plan_of(tmp_path, 6, seconds)
+    where, arrays = arrays_for(plan, Slurm(pack_minutes=pack), array_size)
+    check(plan, where, arrays)
+    assert all(len(array.tasks) <= array_size for array in arrays)
+    assert not arrays[-1].tasks[0].stages, "the reducer is the last"
+    assert len(arrays[-1].tasks[0].needs) == sum(len(array.tasks) for array in arrays[:-1])
+
+
+def test_random_costs_never_make_a_circle(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    for _ in range(30):
+        seconds = {kind: rng.choice([0.01, 1.0, 5.0, 20.0, 300.0]) for kind in CHEAP}
+        plan = plan_of(tmp_path, 4, seconds)
+        check(plan, *arrays_for(plan, Slurm(pack_minutes=rng.choice([0.1, 1.0, 5.0, 60.0]))))
+
+
+@pytest.mark.parametrize(("size", "calls"), [(6, 10), (30, 25)])
+def test_few_calls_of_sbatch(tmp_path: Path, size: int, calls: int) -> None:
+    for pack in (0.0, 0.5):
+        _, arrays = arrays_for(plan_of(tmp_path, size), Slurm(pack_minutes=pack))
+        assert len(arrays) <= calls
+
+
+def test_a_verdict_rides_with_its_score_and_waits_for_the_gold_of_its_target_only(tmp_path: Path) -> None:
+    where, arrays = arrays_for(plan_of(tmp_path, 6, EMBEDDED), Slurm())
+    assert where["judge[l00, l01]"] == where["score[l00, l01]"]
+    assert where["gold[l01]"] == where["pool[l01]"]
+    array, task = where["score[l00, l01]"]
+    assert set(arrays[array].tasks[task].needs) == {where["reward[l00]"], where["pool[l01]"]}
+
+
+def test_no_array_is_a_barrier(tmp_path: Path) -> None:
+    where, arrays = arrays_for(plan_of(tmp_path, 6), Slurm())
+
+    def ancestors(place: Place) -> set[Place]:
+        needs = set(arrays[place[0]].tasks[place[1]].needs)
+        return needs.union(*(ancestors(need) for need in needs))
+
+    slow = where["sft[l00]"]
+    for label, place in where.items():
+        if "l00" not in label:
+            assert slow not in ancestors(place), label
+
+
+def test_kinds_with_other_resources_have_their_own_arrays(tmp_path: Path) -> None:
+    settings = Slurm(stages={"reward": Resources(gpus_per_node=8), "judge": Resources(partition="cpu")})
+    where, arrays = arrays_for(plan_of(tmp_path, 6, EMBEDDED), settings)
+    assert {arrays[a].resources.gpus_per_node for label, (a, _) in where.items() if label[:6] == "reward"} == {8}
+    assert {arrays[a].resources.gpus_per_node for label, (a, _) in where.items() if label[:6] != "reward"} == {None}
+    assert where["judge[l00, l01]"] != where["score[l00, l01]"]
+
+
+def test_packing_takes_no_more_than_it_may(tmp_path: Path) -> None:
+    settings = Slurm(pack_minutes=1.0)
+    groups = assign(plan_of(tmp_path, 6, EMBEDDED), settings, {})
+    assert all(group.riding <= 60 for group in groups)
+    everything = assign(plan_of(tmp_path, 6, CHEAP), settings, {})
+    assert len(everything) == 1, "6 x 6 stages of a millisecond are one job"
+    alone = assign(plan_of(tmp_path, 6, CHEAP), Slurm(pack_minutes=0.0), {})
+    assert all(len(group.stages) == 1 for group in alone)
+
+
+def test_stages_that_run_elsewhere_are_waited_for(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, 2)
+    elsewhere = {step.stage.key: "99_3" for step in plan.steps.values() if step.stage.label in ("base", "sft[l00]")}
+    groups = assign(plan, Slurm(), elsewhere)
+    labels = {group.stages[0].label: group.others for group in groups}
+    assert "sft[l00]" not in labels
+    assert labels["sft[l01]"] == labels["reward[l00]"] == {"99_3"} and labels["reward[l01]"] == set()
+    jobs, arrays = arrays_of(groups, Slurm(), 1001, "x", after=["99_3"])
+    edges = dependencies(arrays, {array.number: str(500 + array.number) for array in arrays})
+    first = next(place for place, group in zip(range(9), groups, strict=False) if group.stages[0].label == "sft[l01]")
+    assert jobs and first >= 0
+    assert sum("99_3" in edge.split(":") for edge in edges.values()) >= 4  # with the reducer
+
+
+def test_an_array_that_is_needed_whole_is_named_by_its_id(tmp_path: Path) -> None:
+    _, arrays = arrays_for(plan_of(tmp_path, 6), Slurm())
+    ids = {array.number: str(100 + array.number) for array in arrays}
+    edges = dependencies(arrays, ids)
+    last = arrays[-1].number
+    assert edges[f"{100 + last}_0"] == "afterany:" + ":".join(str(100 + number) for number in range(last))
+    assert edges["101_0"] == "afterany:100"  # base is an array of one
+    assert "100_0" not in edges

@@ -1,0 +1,151 @@
+"""A grid on a real cluster, from the command to the matrix, and the same command again."""
+
+import json
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, wait_until
+from toy_grid import LANGUAGES, Toy
+
+from xling.slurm import record
+
+
+@pytest.fixture
+def toy(plain_cluster: Cluster, tmp_path: Path) -> Toy:
+    return Toy(plain_cluster, tmp_path)
+
+
+def test_a_grid_runs_through_to_the_bytes_of_a_local_run(cluster: Cluster, tmp_path: Path) -> None:
+    toy = Toy(cluster, tmp_path)
+    said = toy.launch()
+    assert "submitted 19 stages as 20 jobs in 6 arrays" in said
+    toy.wait()
+    assert toy.matrix() == toy.expected()
+    assert not toy.leftovers() and not toy.failures()
+    again = toy.launch()
+    assert "0 to run" in again and not toy.queue()
+    assert [one.state for one in toy.filed()] == ["released"], "nobody had to look at it since"
+
+
+def test_the_same_command_while_it_runs_submits_nothing(toy: Toy) -> None:
+    toy.behaviour = {"base": f"until {toy.gate}"}
+    toy.launch()
+    queued = toy.queue().keys()
+    assert "19 stages are queued or running already" in toy.launch()
+    assert toy.queue().keys() == queued
+    toy.open_gate()
+    assert len(toy.filed()) == 1
+    toy.wait()
+    assert toy.matrix() == toy.expected()
+
+
+def test_a_failure_costs_what_is_below_it_and_the_same_command_fills_the_hole(toy: Toy, tmp_path: Path) -> None:
+    toy.behaviour = {"reward[de]": "raise bad luck"}
+    toy.launch()
+    toy.wait()
+    assert toy.failures() == {"reward[de]": "ValueError: bad luck"}
+    rows = toy.matrix().decode().splitlines()
+    assert sum("done" in row for row in rows) == 2 and sum("bad luck" in row for row in rows) == 2
+    toy.behaviour = {"reward": f"count {tmp_path}/count", "score": f"count {tmp_path}/count"}
+    assert "submitted 5 stages as 6 jobs" in toy.launch()
+    toy.wait()
+    assert toy.matrix() == toy.expected()
+    assert toy.ran(tmp_path / "count") == {"reward[de]": 1, "score[de, de]": 1, "score[de, en]": 1}
+    assert not toy.failures()
+
+
+def test_a_larger_grid_waits_for_the_jobs_of_a_smaller_one(toy: Toy, tmp_path: Path) -> None:
+    toy.behaviour = dict.fromkeys(("sft", "reward", "pool"), f"count {tmp_path}/count")
+    toy.behaviour["base"] = f"until {toy.gate}; count {tmp_path}/count"
+    toy.launch()
+    toy.name, toy.targets = "wider", ("de", "en", "tr")
+    said = toy.launch()
+    assert "19 stages are queued or running already (toy)" in said
+    toy.open_gate()
+    toy.wait()
+    assert set(toy.ran(tmp_path / "count").values()) == {1}, "nothing ran twice"
+    assert toy.matrix() == toy.expected()
+    assert not toy.doubles()
+
+
+def test_a_slow_stage_holds_up_nothing_but_what_needs_it(toy: Toy) -> None:
+    toy.behaviour = {"sft[de]": f"until {toy.gate}"}
+    toy.launch()
+    filed = toy.filed()[-1]
+    stages = {job.sheet.label: (job.sheet.kind, job.key) for job in filed.submission.stages}
+
+    def done() -> set[str]:
+        return {label for label, stage in stages.items() if toy.store.state(*stage) == "done"}
+
+    wait_until(lambda: "judge[en, en]" in done(), "the cell that needs no German", 180, 0.2)
+    assert done() == {label for label in stages if "de" not in label}
+    toy.open_gate()
+    toy.wait()
+    assert toy.matrix() == toy.expected()
+
+
+def test_cheap_stages_share_jobs(toy: Toy) -> None:
+    toy.settings = ("pack_minutes=0.5", "mem_gb=0.2", "partition=cpu")
+    toy.sources = toy.targets = LANGUAGES
+    said = toy.launch()
+    assert "submitted 103 stages as 2 jobs in 2 arrays" in said
+    toy.wait()
+    assert toy.matrix() == toy.expected()
+
+
+def test_several_arrays_where_slurm_takes_small_ones_only(toy: Toy) -> None:
+    toy.cluster.configure(MaxArraySize=4)
+    try:
+        assert "submitted 19 stages as 20 jobs in 8 arrays" in toy.launch()
+        toy.wait()
+        assert toy.matrix() == toy.expected()
+    finally:
+        toy.cluster.configure(MaxArraySize=10001)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["hydra.launcher.partition=gpus"], ["gpus", "Did you mean 'gpu'"]),
+        (["hydra.launcher.cpus_per_task=64"], ["hydra.launcher.cpus_per_task=64"]),
+        (["hydra.launcher.stages.reward.gpus_per_node=8"], ["hydra.launcher.stages.reward.gpus_per_node=8"]),
+        (["hydra.launcher.stages.reword.mem_gb=1"], ["no stage 'reword'", "Did you mean 'reward'"]),
+        (["hydra.launcher.timeout_mn=1"], ["Unknown key 'hydra.launcher.timeout_mn'"]),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_submitted(
+    toy: Toy, overrides: list[str], words: list[str]
+) -> None:
+    said = toy.launch(*overrides, code=2)
+    assert all(word in said for word in words), said
+    assert not toy.queue() and not toy.root.exists()
+
+
+def test_secrets_stay_out_of_what_is_written(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_a_secret_of_the_user")
+    toy.launch()
+    toy.wait()
+    written = [path for path in toy.root.rglob("*") if path.is_file()]
+    assert len(written) > 60
+    assert not [path for path in written if b"hf_a_secret_of_the_user" in path.read_bytes()]
+
+
+def test_changed_code_is_said(toy: Toy) -> None:
+    toy.behaviour = {"base": f"until {toy.gate}"}
+    toy.launch()
+    filed = toy.filed()[-1]
+    path = filed.folder / "submission.json"
+    content = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**content, "code": "of another day"}))
+    toy.open_gate()
+    toy.wait()
+    notes = [event.text for event in filed.events((1, 0)) if event.event == "note"]
+    assert notes == ["the code has changed since this job was submitted"]
+
+
+def test_the_record_is_there_before_the_jobs(toy: Toy) -> None:
+    process = toy.start()
+    first = wait_until(lambda: list(toy.root.glob("grids/toy/slurm/*/submission.json")), "the record")
+    assert record.read(first[0].parent).submission.arrays
+    process.communicate(timeout=60)
+    toy.wait()

@@ -1,0 +1,92 @@
+"""Turns of a job: time limits, preemptions, lost nodes. A stage goes on where it was, and its log says so."""
+
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, wait_until
+from toy_grid import Toy
+
+STEPS = 150  # of 0.1 s
+
+
+@pytest.fixture
+def toy(plain_cluster: Cluster, tmp_path: Path) -> Toy:
+    return Toy(plain_cluster, tmp_path)
+
+
+def hog(cluster: Cluster, seconds: int) -> str:
+    """A job of the partition with more rank that wants all the nodes of the other."""
+    return cluster.sbatch(f"sleep {seconds}", "-p", "gpu", "-N4", "--exclusive", "--mem=100", "-t", "5")
+
+
+def starts_of(toy: Toy, label: str) -> list[int]:
+    """The steps from which a training stage has started."""
+    return [int(line.rpartition(" ")[2]) for line in toy.turns() if line.startswith(label)]
+
+
+def test_a_time_limit_is_another_turn_and_counts(toy: Toy) -> None:
+    toy.behaviour = {"sft[de]": "train 800"}
+    toy.sources = toy.targets = ("de",)
+    toy.launch("hydra.launcher.stages.sft.timeout_min=1", "hydra.launcher.signal_delay_s=10")
+    toy.wait(240)
+    starts = starts_of(toy, "sft[de]")
+    assert len(starts) == 2 and starts[0] == 0 and 200 < starts[1] < 800
+    assert "turn 2 after time limit" in toy.log("sft[de]")
+    assert toy.matrix() == toy.expected() and not toy.leftovers()
+
+
+def test_too_many_time_limits_are_a_failure_that_says_what_to_type(toy: Toy) -> None:
+    toy.behaviour = {"sft[de]": "train 100000"}
+    toy.sources = toy.targets = ("de",)
+    toy.launch("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=10", "hydra.launcher.max_num_timeout=0")
+    toy.wait(180)
+    [(label, last)] = toy.failures().items()
+    assert label == "sft[de]"
+    assert "reached the time limit 1 times" in last and "hydra.launcher.max_num_timeout" in last
+    assert "reached the time limit" in toy.matrix().decode()
+
+
+def test_a_preemption_is_another_turn_and_does_not_count(toy: Toy) -> None:
+    toy.behaviour = {"sft[de]": f"train {STEPS}"}
+    toy.sources = toy.targets = ("de",)
+    toy.settings = ("pack_minutes=0", "mem_gb=0.2", "partition=preemptible", "late_seconds=5",
+                    "timeout_min=1", "signal_delay_s=20", "max_num_timeout=0")  # fmt: skip
+    toy.launch()
+    toy.wait_running("sft[de]")
+    wait_until(lambda: starts_of(toy, "sft[de]"), "it trains")
+    hog(toy.cluster, 3)
+    toy.wait(180)
+    starts = starts_of(toy, "sft[de]")
+    assert len(starts) == 2 and starts[1] > 0
+    assert "turn 2 after preempted" in toy.log("sft[de]")
+    assert not toy.failures() and toy.matrix() == toy.expected()
+
+
+def test_an_administrator_takes_a_node_down(toy: Toy) -> None:
+    toy.behaviour = {"sft[de]": f"train {STEPS}"}
+    toy.sources = toy.targets = ("de",)
+    toy.launch()
+    toy.wait_running("sft[de]")
+    wait_until(lambda: starts_of(toy, "sft[de]"), "it trains")
+    node = toy.cluster.run("squeue", "-h", "-j", toy.job_of("sft[de]"), "-o", "%N").strip()
+    toy.cluster.down(node)
+    toy.wait(180)
+    starts = starts_of(toy, "sft[de]")
+    assert len(starts) == 2 and starts[1] > 0
+    assert "turn 2 after node or job lost" in toy.log("sft[de]")
+    assert toy.matrix() == toy.expected() and not toy.failures()
+
+
+def test_a_node_dies_and_its_orphan_runs_on(toy: Toy) -> None:
+    """The daemon is killed, the job's process is not: SLURM starts the job a second time beside it."""
+    toy.behaviour = {"sft[de]": "train 600"}
+    toy.sources = toy.targets = ("de",)
+    toy.launch()
+    toy.wait_running("sft[de]")
+    wait_until(lambda: starts_of(toy, "sft[de]"), "it trains")
+    node = toy.cluster.run("squeue", "-h", "-j", toy.job_of("sft[de]"), "-o", "%N").strip()
+    toy.cluster.kill(node)
+    assert toy.cluster.jobs_of_node(node)
+    toy.wait(240)
+    assert toy.matrix() == toy.expected() and not toy.failures()
+    assert all(double["same_bytes"] for double in toy.doubles())

@@ -1,0 +1,197 @@
+"""What people see of a grid on the cluster, and what they can do: status, logs, cancel, waiting."""
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from cluster import Cluster, wait_until
+from noop_stages import KINDS, grid
+from toy_grid import Toy
+
+from xling import cli
+from xling.grid import claim, host
+from xling.grid.plan import make_plan
+from xling.grid.stage import Cell
+from xling.grid.status import GridStatus
+from xling.slurm import record
+from xling.slurm.settings import Slurm
+from xling.slurm.submit import submit
+from xling.slurm.watch import look
+
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+@pytest.fixture
+def toy(plain_cluster: Cluster, tmp_path: Path) -> Toy:
+    return Toy(plain_cluster, tmp_path)
+
+
+def xling(said: Said, toy: Toy, *arguments: str) -> tuple[int, str, str]:
+    said.readouterr()
+    code = cli.main([*arguments, "--root", str(toy.root)])
+    return code, *said.readouterr()
+
+
+def states(status: GridStatus) -> dict[str, str]:
+    return {row.stage.label: row.state for row in status.rows}
+
+
+def index_of(toy: Toy, label: str) -> str:
+    return str(next(row.index for row in look(toy.store, toy.name).status.rows if row.stage.label == label))
+
+
+def test_status_says_what_runs_where_and_what_waits_for_what(cluster: Cluster, tmp_path: Path, capsys: Said) -> None:
+    toy = Toy(cluster, tmp_path, behaviour={"sft[de]": "sleep 6", "reward[en]": "raise no luck"})
+    toy.launch()
+    job = toy.wait_running("sft[de]")
+    wait_until(lambda: toy.failures(), "the failure", 30)
+    code, out, _ = xling(capsys, toy, "status")
+    assert code == 0 and "toy: 0 of 4 cells done" in out
+    assert re.search(rf"^ +\d+ +sft\[de\] +running +n\d, job {job} +[\d.]+ s *$", out, re.MULTILINE), out
+    assert re.search(r"^ +\d+ +reward\[de\] +queued +job \d+_\d+ +[\d.]+ s +waits for sft\[de\] *$", out, re.MULTILINE)
+    assert re.search(r"^ +\d+ +reward\[en\] +failed +ValueError: no luck *$", out, re.MULTILINE)
+    assert re.search(r"^Jobs: .*running.* The last one folds the matrix\.$", out, re.MULTILINE)
+    toy.wait()
+    code, out, _ = xling(capsys, toy, "status", "--all")
+    assert re.search(r"score\[en, de\] +blocked +below reward\[en\] *$", out, re.MULTILINE)
+    assert "Jobs:" not in out and "2 of 4 cells done" in out
+
+
+def test_status_of_992_stages_is_one_query(
+    plain_cluster: Cluster, tmp_path: Path, capsys: Said, commands: Callable[[], list[str]]
+) -> None:
+    toy = Toy(plain_cluster, tmp_path, name="wide")
+    plain_cluster.partition("cpu", "DOWN")  # so that all of it stays in the queue
+    languages = [f"l{number}" for number in range(30)]
+    cells = [Cell(cell.axes, cell.stage.parents["score"]) for cell in grid(languages, languages)]
+    plan = make_plan(cells, toy.store, name="wide", kinds=KINDS)
+    made = submit(plan, Slurm(pack_minutes=0), "noop_stages:KINDS", {"mode": "off"})
+    assert made.stages == 991 and made.jobs == 992  # the last one folds
+    before = commands()
+    begin = time.monotonic()
+    code, out, _ = xling(capsys, toy, "status")
+    assert time.monotonic() - begin < 10  # 2 on a machine that does nothing else
+    assert commands()[len(before) :] == ["squeue"]
+    assert code == 0 and "wide: 0 of 900 cells done" in out and "and 971 more queued" in out
+    assert "cancelled 992 jobs" in xling(capsys, toy, "cancel", "all")[1]
+    assert not toy.queue()
+
+
+def test_watch_ends_with_the_grid(toy: Toy, capsys: Said) -> None:
+    toy.behaviour = {"sft": "sleep 2"}
+    toy.launch()
+    code, out, _ = xling(capsys, toy, "status", "--watch")
+    assert code == 0 and "toy: 0 of 4 cells done, " in out and "4 of 4 cells done" in out
+    assert not toy.queue()
+
+
+def test_wait_stays_until_the_matrix_is_there(toy: Toy) -> None:
+    said = toy.launch("hydra.launcher.wait=true", "hydra.launcher.poll_seconds=1")
+    assert "4 of 4 cells done" in said and "The picture: matrix.png." in said
+    assert toy.matrix() == toy.expected()
+    toy.behaviour = {"score[de, en]": "raise no luck"}
+    toy.name = "second"
+    said = toy.launch("hydra.launcher.wait=true", "hydra.launcher.poll_seconds=1", "seed=1", code=1)
+    assert "3 of 4 cells done" in said or "1 failed" in said
+
+
+def test_logs_follow_a_stage_from_the_queue_to_its_end(toy: Toy, capsys: Said) -> None:
+    toy.behaviour = {"base": "sleep 3", "sft[de]": "sleep 3; raise no luck"}
+    toy.launch()
+    code, out, error = xling(capsys, toy, "logs", index_of(toy, "sft[de]"), "--follow")
+    assert code == 1 and "--- sft[de], attempt 1" in out and "ValueError: no luck" in out
+    assert "xling: sft[de] is queued on job" in error and "(waits for base)" in error
+    assert "xling: sft[de] is running on n" in error and "xling: sft[de] is failed (ValueError: no luck)." in error
+
+
+def test_a_job_that_dies_before_its_stage_has_a_log_too(toy: Toy, capsys: Said) -> None:
+    toy.launch("hydra.launcher.setup=['echo no module called cuda >&2; exit 7']")
+    toy.wait()
+    index = index_of(toy, "base")
+    code, out, error = xling(capsys, toy, "logs", index)
+    assert code == 0 and "no module called cuda" in out and "_log." in error
+    code, out, _ = xling(capsys, toy, "status")
+    assert re.search(r"base +failed +Its SLURM job \d+_0 ended before it was done: exit code 7", out)
+
+
+def test_cancel_one_costs_what_is_below_it(toy: Toy, capsys: Said) -> None:
+    toy.behaviour = {"sft[de]": "sleep 60"}
+    toy.launch()
+    job = toy.wait_running("sft[de]")
+    code, out, _ = xling(capsys, toy, "cancel", index_of(toy, "sft[de]"))
+    assert code == 0 and out.startswith(f"sft[de]: job {job} cancelled.")
+    toy.wait()
+    now = states(look(toy.store, "toy").status)
+    assert (now["sft[de]"], now["reward[de]"], now["judge[en, en]"]) == ("failed", "blocked", "done")
+    assert "cancelled" in toy.failures()["sft[de]"]
+    code, _, error = xling(capsys, toy, "cancel", "sft[en]")
+    assert code == 2 and "sft[en] has no job on the cluster: it is done." in error
+    toy.behaviour = {}
+    toy.launch()
+    toy.wait()
+    assert toy.matrix() == toy.expected()
+
+
+def test_cancel_all_leaves_other_peoples_jobs_and_the_next_command_goes_on(toy: Toy, capsys: Said) -> None:
+    other = toy.cluster.sbatch("sleep 60", "-J", "other")
+    toy.behaviour = {"sft": "sleep 60"}
+    toy.launch()
+    toy.wait_running("sft[de]")
+    code, out, _ = xling(capsys, toy, "cancel", "all")
+    assert code == 0 and re.search(r"^toy: cancelled \d+ jobs\.", out)
+    wait_until(lambda: set(toy.queue()) == {other}, "only the other job", 30, 0.2)
+    assert "nothing of it is queued or running" in xling(capsys, toy, "cancel", "all")[1]
+    assert states(look(toy.store, "toy").status)["sft[de]"] == "to do"
+    toy.cluster.run("scancel", other)
+    toy.behaviour = {}
+    toy.launch()
+    toy.wait()
+    assert toy.matrix() == toy.expected()
+
+
+def test_status_while_the_controller_is_away(toy: Toy, capsys: Said) -> None:
+    toy.behaviour = {"sft": "sleep 60"}
+    toy.launch()
+    toy.wait_running("sft[de]")
+    toy.cluster.wait_until_saved()
+    toy.cluster.kill("slurmctld")
+    code, out, _ = xling(capsys, toy, "status")
+    assert code == 0 and "the cluster does not answer" in out
+    assert re.search(r"sft\[de\] +running", out) and re.search(r"reward\[de\] +queued", out)
+    toy.cluster.start("slurmctld")
+    toy.wait(180)
+    assert toy.matrix() == toy.expected()
+
+
+def test_a_claim_of_a_job_that_slurm_knows_to_be_dead_is_not_shown_as_running(toy: Toy) -> None:
+    toy.behaviour = {"sft[de]": "sleep 60"}
+    toy.launch()
+    job = toy.wait_running("sft[de]")
+    toy.cluster.run("scancel", job)
+    toy.wait()
+    row = next(row for row in look(toy.store, "toy").status.rows if row.stage.label == "sft[de]")
+    path = Path(toy.store.beside("sft", row.stage.key, ".claim"))
+    elsewhere = host.Process("another-node", 1, "", job)
+    path.write_bytes(msgspec.json.encode(claim.Claim(elsewhere, time.time())))
+    assert states(look(toy.store, "toy").status)["sft[de]"] == "failed"
+    not_ours = host.Process("another-node", 1, "", "99999_1")
+    path.write_bytes(msgspec.json.encode(claim.Claim(not_ours, time.time())))
+    assert states(look(toy.store, "toy").status)["sft[de]"] == "running"
+
+
+def test_changed_code_is_said(toy: Toy, capsys: Said) -> None:
+    toy.behaviour = {"base": "sleep 5"}
+    toy.launch()
+    path = toy.filed()[-1].folder / "submission.json"
+    path.write_text(re.sub(r'"code": ?"[0-9a-f]+"', '"code":"another"', path.read_text()))
+    assert record.read(path.parent).submission.code == "another"
+    assert "the code has changed since it was submitted" in xling(capsys, toy, "status")[1]
+    toy.wait()

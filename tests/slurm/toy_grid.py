@@ -1,0 +1,158 @@
+"""A grid of toy stages on the test cluster: the program's own command, what it leaves in the queue and on disk."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cluster import Cluster, wait_until
+
+from xling.grid.store import Store
+from xling.slurm import record
+from xling.slurm.record import Filed
+
+ROOT = Path(__file__).parents[2]
+LANGUAGES = ("de", "en", "es", "ru", "tr", "vi")  # of the embedded world
+PATH = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+
+
+@dataclass
+class Toy:
+    """One grid in one root. `behaviour`: label or kind to action, see tests/toy_stages/behaviour.py."""
+
+    cluster: Cluster
+    folder: Path
+    sources: Iterable[str] = ("de", "en")
+    targets: Iterable[str] = ("de", "en")
+    behaviour: dict[str, str] = field(default_factory=dict)
+    name: str = "toy"
+    settings: tuple[str, ...] = ("pack_minutes=0", "mem_gb=0.2", "timeout_min=10", "late_seconds=5", "partition=cpu")
+
+    @property
+    def gate(self) -> Path:
+        """A file for the action `until`: made by `open_gate`."""
+        return self.folder / "gate"
+
+    def open_gate(self) -> None:
+        self.gate.touch()
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "out"
+
+    @property
+    def store(self) -> Store:
+        return Store(self.root)
+
+    def command(self, *overrides: str, launcher: str = "slurm") -> list[str]:
+        settings = self.settings if launcher == "slurm" else ("workers=1",)
+        return [
+            sys.executable, str(ROOT / "launch.py"), f"hydra/launcher={launcher}", "tracking.mode=off",
+            "hydra.launcher.catalogue=toy_stages", *(f"hydra.launcher.{setting}" for setting in settings),
+            f"source_lang={','.join(self.sources)}", f"target_lang={','.join(self.targets)}",
+            f"root={self.root if launcher == 'slurm' else self.folder / 'local'}", f"name={self.name}", *overrides,
+        ]  # fmt: skip
+
+    @property
+    def env(self) -> dict[str, str]:
+        wanted = self.folder / "behaviour.json"
+        wanted.write_text(json.dumps(self.behaviour), encoding="utf-8")
+        return {**self.cluster.env, "PYTHONPATH": PATH, "TOY_BEHAVIOUR": str(wanted), "COLUMNS": "200"}
+
+    def start(self, *overrides: str, **more: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(self.command(*overrides), env=self.env, text=True, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self.folder, **more)  # fmt: skip
+
+    def launch(self, *overrides: str, code: int = 0, launcher: str = "slurm") -> str:
+        """Type the command; what it says."""
+        done = subprocess.run(self.command(*overrides, launcher=launcher), env=self.env, text=True, cwd=self.folder,
+                              capture_output=True, stdin=subprocess.DEVNULL, timeout=180)  # fmt: skip
+        assert done.returncode == code, done.stderr + done.stdout
+        return done.stderr + done.stdout
+
+    # --- what there is ------------------------------------------------------------------------------------
+
+    def filed(self) -> list[Filed]:
+        return record.submissions(self.store, self.name)
+
+    def queue(self) -> dict[str, str]:
+        """Task ("12_3") to state, of all that lives."""
+        rows = self.cluster.run("squeue", "-h", "-r", "-o", "%i %T", check=False).splitlines()
+        return dict(row.split() for row in rows)
+
+    def job_of(self, label: str) -> str:
+        """The job of a stage in the latest submission."""
+        filed = self.filed()[-1]
+        keys = {job.sheet.label: job.key for job in filed.submission.stages}
+        job = filed.job(filed.places[keys[label]])
+        assert job is not None
+        return job
+
+    def wait(self, seconds: float = 300) -> None:
+        """Until the queue is empty."""
+        wait_until(lambda: not self.queue(), f"an empty queue (now {self.queue()})", seconds, 0.2)
+
+    def wait_running(self, label: str, seconds: float = 120) -> str:
+        """Until a stage's job has said that it started; its id."""
+        filed = self.filed()[-1]
+        keys = {job.sheet.label: job.key for job in filed.submission.stages}
+        place = filed.places[keys[label]]
+        wait_until(lambda: filed.events(place) and self.is_at(label), f"{label} runs", seconds, 0.1)
+        return self.job_of(label)
+
+    def is_at(self, label: str) -> bool:
+        """Whether a stage is claimed."""
+        keys = {job.sheet.label: (job.sheet.kind, job.key) for job in self.filed()[-1].submission.stages}
+        return os.path.exists(self.store.beside(*keys[label], ".claim"))
+
+    def matrix(self) -> bytes:
+        return (self.root / "grids" / self.name / "matrix.csv").read_bytes()
+
+    def expected(self) -> bytes:
+        """The matrix of a local run without any trouble."""
+        kept, self.behaviour = self.behaviour, {}
+        self.launch(launcher="local")
+        self.behaviour = kept
+        return (self.folder / "local" / "grids" / self.name / "matrix.csv").read_bytes()
+
+    def failures(self) -> dict[str, str]:
+        """Label to the last line of a failure that stands."""
+        found = {}
+        for path in self.root.glob("stages/*/*.failed.json"):
+            failure = self.store.failure_record(path.parent.name, path.name.partition(".")[0])
+            assert failure is not None
+            found[failure.label] = failure.last
+        return found
+
+    def doubles(self) -> list[dict[str, Any]]:
+        files = self.root.glob("stages/*/doubles.jsonl")
+        return [json.loads(line) for path in files for line in path.read_text().splitlines()]
+
+    def leftovers(self) -> list[str]:
+        """Claims and unfinished results: nothing of them may stay."""
+        return sorted(path.name for path in self.root.glob("stages/*/*.claim")) + sorted(
+            path.name for path in self.root.glob("stages/*/*.tmp-*")
+        )
+
+    def turns(self) -> list[str]:
+        path = self.root / "turns"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def ran(self, counter: Path) -> Counter[str]:
+        return Counter(counter.read_text().splitlines()) if counter.exists() else Counter()
+
+    def log(self, label: str) -> str:
+        keys = {job.sheet.label: (job.sheet.kind, job.key) for job in self.filed()[-1].submission.stages}
+        return self.store.log(*keys[label]).read_text()
+
+
+def seconds_of(what: Any) -> float:
+    start = time.monotonic()
+    what()
+    return time.monotonic() - start
