@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xling.models.reward import States, pool, response_states
+from xling.models.reward import States, each_response, pool, token_log_probabilities
 from xling.models.ridge import Array
 from xling.models.text import prompt_ids, response_ids
 
 WORST = 3  # least probable tokens that are features of their own
 GAPS = (1.0, 3.0)  # nats below the most probable token: how many tokens lie further than that
+STATISTICS = 2 + WORST + 4 + len(GAPS)  # columns of the likelihood block
 BLOCKS = {"likelihood": ("likelihood",), "states": ("last", "mean"), "both": ("likelihood", "last", "mean")}
 
 
@@ -25,34 +26,30 @@ def read(
     model: Any, tokenizer: Any, prompts: Sequence[str], responses: Sequence[Sequence[str]], features: str
 ) -> list[Array]:
     """Blocks of (rows, columns), a row for each response in the order given; `features` is a key of BLOCKS."""
+    names = BLOCKS[features]
+
+    def value(states: States) -> Tensor:
+        return torch.cat([_block(model, states, name) for name in names], 1)
+
     texts = [response_ids(tokenizer, row) for row in responses]
-    found: dict[tuple[int, tuple[int, ...]], tuple[Array, ...]] = {}
-    distinct = [list({tuple(ids): ids for ids in row}.values()) for row in texts]
-    for states in response_states(model.model, prompt_ids(tokenizer, prompts), distinct, tokenizer.pad_token_id):
-        blocks = [_block(model, states, name).double().numpy() for name in BLOCKS[features]]
-        for (i, j), *rows in zip(states.owners, *blocks, strict=False):
-            found[i, tuple(distinct[i][j])] = tuple(row.copy() for row in rows)
-    order = [found[i, tuple(ids)] for i, row in enumerate(texts) for ids in row]
-    return [np.stack(rows) for rows in zip(*order, strict=True)]
+    found = each_response(model.model, prompt_ids(tokenizer, prompts), texts, tokenizer.pad_token_id, value)
+    rows = np.array([row for rows in found for row in rows])
+    widths = [STATISTICS if name == "likelihood" else model.config.hidden_size for name in names]
+    return np.split(rows, np.cumsum(widths)[:-1], axis=1)
 
 
-@torch.inference_mode()
 def _block(model: Any, states: States, name: str) -> Tensor:
-    if name == "likelihood":
-        return likelihood_features(model, states)
-    return pool(states.hidden, states.mask, name)
+    return likelihood_features(model, states) if name == "likelihood" else pool(states.hidden, states.mask, name)
 
 
 def likelihood_features(model: Any, states: States) -> Tensor:
-    """(R, 11), in nats but for counts.
+    """(R, STATISTICS), in nats but for counts.
 
     Of the tokens' log-probabilities the mean, the sum and the WORST least; of their excess over the expected one (the
     negative entropy) the mean and the least, at most 0; of their gap to the most probable token's the mean and the
     largest, and how many are beyond each of GAPS.
     """
-    hidden = torch.cat([states.before[:, None], states.hidden[:, :-1]], 1)
-    scores = model.lm_head(hidden).log_softmax(-1)
-    said = scores.gather(-1, states.ids[..., None])[..., 0]
+    scores, said = token_log_probabilities(model, states)
     excess = said - (scores.exp() * scores).sum(-1)
     gap = scores.amax(-1) - said
     mask, length = states.mask, states.mask.sum(1)

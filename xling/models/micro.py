@@ -1,6 +1,6 @@
 """The micro base: a tiny decoder-only LM and its tokenizer, made from scratch on the embedded world's text.
 
-    make base        # the recipe below, some 15 CPU-minutes; writes xling/models/micro_base/
+    make base        # the recipe below, some 27 CPU-minutes; writes xling/models/micro_base/
 
 Llama architecture (rotary positions, RMSNorm, SwiGLU) in Hugging Face format, so that the rest of the program
 loads it like any other causal LM. What made it learn to copy at this size: embeddings of unit scale with the output

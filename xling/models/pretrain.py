@@ -1,6 +1,6 @@
 """Make the micro base again: tokenizer, pretraining, and the record that a test checks the shipped weights against.
 
-    python -m xling.models.pretrain [FOLDER]     # about an hour on one core
+    python -m xling.models.pretrain [FOLDER]     # about half an hour on one core
 
 The text is the embedded world's unlabelled corpus, whose facts none of the task's splits contains.
 """

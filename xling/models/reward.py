@@ -150,23 +150,23 @@ class RewardModel:
 
         encoded = [response_ids(self.tokenizer, row) for row in responses]
         prompt = prompt_ids(self.tokenizer, prompts)
-        return _numbers(self.net.trunk, prompt, encoded, self.tokenizer.pad_token_id, rewards)
+        return each_response(self.net.trunk, prompt, encoded, self.tokenizer.pad_token_id, rewards)
 
 
 @torch.inference_mode()
-def _numbers(
+def each_response(
     trunk: Any,
     prompts: Sequence[Ids],
     responses: Sequence[Sequence[Ids]],
     pad: int,
-    number: Callable[[States], Tensor],
-) -> list[list[float]]:
-    """A number of each response of each prompt; what a prompt has several times is read once."""
+    value: Callable[[States], Tensor],
+) -> list[list[Any]]:
+    """What `value` (R, ...) gives for each response of each prompt; what a prompt has several times is read once."""
     distinct = [list({tuple(ids): ids for ids in row}.values()) for row in responses]
-    found: list[dict[tuple[int, ...], float]] = [{} for _ in responses]
+    found: list[dict[tuple[int, ...], Any]] = [{} for _ in responses]
     for states in response_states(trunk, prompts, distinct, pad):
-        for (i, j), value in zip(states.owners, number(states).tolist(), strict=False):
-            found[i][tuple(distinct[i][j])] = value
+        for (i, j), one in zip(states.owners, value(states).tolist(), strict=False):
+            found[i][tuple(distinct[i][j])] = one
     return [[found[i][tuple(ids)] for ids in row] for i, row in enumerate(responses)]
 
 
@@ -187,14 +187,20 @@ def load_reward(folder: Path) -> RewardModel:
     return RewardModel(net.eval(), load_tokenizer(folder))
 
 
+def token_log_probabilities(model: Any, states: States) -> tuple[Tensor, Tensor]:
+    """(R, L, vocabulary) of all tokens at each place of the responses, (R, L) of the one that stands there; in nats."""
+    hidden = torch.cat([states.before[:, None], states.hidden[:, :-1]], 1)
+    scores: Tensor = model.lm_head(hidden).log_softmax(-1)
+    return scores, scores.gather(-1, states.ids[..., None])[..., 0]
+
+
 def log_likelihood(
     model: Any, prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]], pad: int
 ) -> list[list[float]]:
     """Mean log-probability in nats of each response's tokens (eos included) under a causal LM, given its prompt."""
 
     def means(states: States) -> Tensor:
-        hidden = torch.cat([states.before[:, None], states.hidden[:, :-1]], 1)
-        scores: Tensor = model.lm_head(hidden).log_softmax(-1).gather(-1, states.ids[..., None])[..., 0]
-        return (scores * states.mask).sum(1) / states.mask.sum(1)
+        _, said = token_log_probabilities(model, states)
+        return (said * states.mask).sum(1) / states.mask.sum(1)
 
-    return _numbers(model.model, prompts, responses, pad, means)
+    return each_response(model.model, prompts, responses, pad, means)
