@@ -42,7 +42,7 @@ lint: $(READY) ## ruff, its formatter and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-base: $(READY) ## pretrain the tiny base model again, an hour on one core
+base: $(READY) ## pretrain the tiny base model again, half an hour on one core
 	$(BIN)/python -m xling.models.pretrain
 
 clean: ## remove .venv and caches; results in outputs/ stay
