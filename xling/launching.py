@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xling.config import Experiment, Files
+from xling.config import Experiment, Task
 from xling.errors import ConfigError, did_you_mean
 from xling.grid.compose import Cells
 from xling.grid.experiments import checked_task, experiments
@@ -18,18 +18,15 @@ from xling.grid.local import cores, run_local
 from xling.grid.naming import grid_name
 from xling.grid.plan import Plan, make_plan
 from xling.grid.store import Store
+from xling.tasks import task_module
 
 TRACKING_MODES = ("auto", "online", "offline", "off")
 
 
 def task_languages(task: Mapping[str, Any]) -> Sequence[str]:
-    """The languages that a composed task has; for recorded files, those that are in the file."""
+    """The languages that a composed task has; for data in files, those that are there."""
     config = checked_task(task)
-    if not isinstance(config, Files):
-        return config.languages
-    from xling.tasks import files
-
-    return files.languages(config)
+    return task_module(config).languages(config)
 
 
 def whole_number(key: str, value: Any) -> int:
@@ -44,7 +41,7 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
     settings = cells.settings
     dag = importlib.import_module(f"{catalogue}.dag")
     asked = experiments(cells.cells)
-    _check_files(asked, cells.known_languages)
+    _check_data(asked, cells.known_languages)
     stage_cells = dag.cells_from(asked, controls=_switch("controls", settings["controls"]))
     return make_plan(
         stage_cells,
@@ -57,18 +54,15 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
     )
 
 
-def _check_files(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -> None:
-    """Refuse bad rows, unknown languages and sources with too few documents; say what is left out."""
-    sources: dict[Files, set[str]] = {}
+def _check_data(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -> None:
+    """Each task looks at its data before anything runs: refuses, or says what is left out."""
+    grids: dict[Task, tuple[set[str], set[str]]] = {}
     for _, experiment in asked:
-        if isinstance(experiment.task, Files):
-            sources.setdefault(experiment.task, set()).update(lang.code for lang in experiment.source_langs)
-    for task, langs in sources.items():
-        from xling.tasks import files
-
-        summary = files.check(task, known)
-        files.check_sources(task, summary, sorted(langs))
-        for note in summary.notes():
+        sources, targets = grids.setdefault(experiment.task, (set(), set()))
+        sources.update(lang.code for lang in experiment.source_langs)
+        targets.add(experiment.target_lang.code)
+    for task, (sources, targets) in grids.items():
+        for note in task_module(task).check(task, known, sorted(sources), sorted(targets)):
             print(f"xling: {note}", file=sys.stderr)
 
 

@@ -45,7 +45,7 @@ def load(tmp_path: Path, rows: Sequence[Row], name: str = "rows.jsonl") -> dict[
     path = tmp_path / name
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     config = Files(path=str(path), languages=())
-    return {lang: files.load(config, lang) for lang in files.languages(config)}
+    return {lang: files.recorded(config, lang) for lang in files.languages(config)}
 
 
 def folder(tmp_path: Path, name: str) -> Path:

@@ -308,7 +308,7 @@ def test_a_plan_needs_no_torch() -> None:
 FILES = Files(path=str(RECORDED), languages=("en", "tr"))
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"task": FILES}, r"task=files has recorded responses and goes with policy=recorded judge=human"),
-    ({"policy": Recorded()}, r"task=micro_summarization goes with policy=micro judge=gold or target_rm"),
+    ({"policy": Recorded()}, r"policy=recorded needs recorded responses, and task=micro_summarization has none"),
     ({"rm": SentenceEncoder()}, r"rm_backbone=sentence_encoder reads recorded responses .* use rm_backbone=same_as"),
     ({"rm": SystemIdentity()}, r"rm_backbone=system reads recorded responses"),
     ({"rm": Untrained("cosine")}, r"rm_backbone=cosine reads recorded responses"),

@@ -39,9 +39,9 @@ def config(path: Path, rows: list[Row], **settings: Any) -> Files:
 
 def test_load_gives_prompts_by_id_and_systems_by_name_whatever_the_order_of_rows(tmp_path: Path) -> None:
     rows = rows_of("de", 12, "cab") + rows_of("tr", 3)
-    tidy = files.load(config(tmp_path / "tidy.jsonl", rows), "de")
+    tidy = files.recorded(config(tmp_path / "tidy.jsonl", rows), "de")
     random.Random(1).shuffle(rows)
-    assert files.load(config(tmp_path / "mixed.jsonl", rows), "de") == tidy
+    assert files.recorded(config(tmp_path / "mixed.jsonl", rows), "de") == tidy
     assert [p.id for p in tidy.prompts] == [f"{d:02}" for d in range(12)]
     assert tidy.systems == [["a", "b", "c"]] * 12
     assert tidy.responses[3] == ["a says 3", "b says 3", "c says 3"]
@@ -52,12 +52,12 @@ def test_prompts_with_the_same_text_are_one_group(tmp_path: Path) -> None:
     rows = rows_of("de", 3)
     for row in rows[4:]:
         row["document"] = "de 0"
-    assert [p.group for p in files.load(config(tmp_path / "f", rows), "de").prompts] == ["00", "01", "00"]
+    assert [p.group for p in files.recorded(config(tmp_path / "f", rows), "de").prompts] == ["00", "01", "00"]
 
 
 def test_check_counts_languages_and_loads_no_torch(tmp_path: Path) -> None:
     settings = config(tmp_path / "f.jsonl", rows_of("de", 12) + rows_of("tr", 10, "abc"))
-    summary = files.check(settings, known={"de", "tr", "en"})
+    summary = files.summary(settings, known={"de", "tr", "en"})
     assert summary.rows == 54
     assert summary.languages["tr"] == files.LanguageSummary(10, 10, 30, ("a", "b", "c"), ())
     assert summary.notes() == []
@@ -65,7 +65,7 @@ def test_check_counts_languages_and_loads_no_torch(tmp_path: Path) -> None:
 import sys
 from xling.config import Files
 from xling.tasks import files
-files.check(Files(path={settings.path!r}, languages=()))
+files.summary(Files(path={settings.path!r}, languages=()))
 assert not {{"torch", "transformers", "scipy", "omegaconf"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
@@ -77,7 +77,7 @@ def test_bad_rows_stop_everything_and_are_listed(tmp_path: Path) -> None:
         rows[number - 1]["rating"] = "n/a"
     settings = config(tmp_path / "f.jsonl", rows)
     with pytest.raises(DataError) as error:
-        files.check(settings)
+        files.summary(settings)
     text = str(error.value)
     assert "has 13 bad rows of 40 (rating field: 'rating')" in text
     assert [f"line {n}: Expected `float`" in text for n in range(4, 19)] == [
@@ -86,7 +86,7 @@ def test_bad_rows_stop_everything_and_are_listed(tmp_path: Path) -> None:
         *[False] * 4,
     ]
     assert "and 3 more" in text
-    for use in (files.languages, lambda config: files.load(config, "de")):
+    for use in (files.languages, lambda config: files.recorded(config, "de")):
         with pytest.raises(DataError, match="13 bad rows"):
             use(settings)
 
@@ -94,12 +94,12 @@ def test_bad_rows_stop_everything_and_are_listed(tmp_path: Path) -> None:
 def test_unknown_languages_are_named_with_their_lines(tmp_path: Path) -> None:
     rows = rows_of("de", 2) + rows_of("dee", 1)
     with pytest.raises(DataError) as error:
-        files.check(config(tmp_path / "f.jsonl", rows), known={"de", "tr"})
+        files.summary(config(tmp_path / "f.jsonl", rows), known={"de", "tr"})
     text = str(error.value)
     assert "2 bad rows of 6" in text
     assert "line 5: unknown language 'dee'. Did you mean 'de'?" in text
     assert "conf/lang" in text and "task.languages" in text
-    summary = files.check(config(tmp_path / "g.jsonl", rows, languages=("de",)), known={"de", "tr"})
+    summary = files.summary(config(tmp_path / "g.jsonl", rows, languages=("de",)), known={"de", "tr"})
     assert summary.ignored == {"dee": 2}
     assert summary.notes() == ["Rows of languages outside task.languages are left out: dee 2."]
 
@@ -108,33 +108,33 @@ def test_one_system_prompts_are_left_out_counted_and_named(tmp_path: Path) -> No
     rows = rows_of("de", 4)
     del rows[3], rows[0]  # line 1 is now 00 by b alone, line 2 is 01 by a alone
     settings = config(tmp_path / "f.jsonl", rows)
-    [note] = files.check(settings).notes()
+    [note] = files.summary(settings).notes()
     assert note.startswith("de: prompts that one system alone answered") and note.endswith("2 (lines 1, 2).")
-    assert [p.id for p in files.load(settings, "de").prompts] == ["02", "03"]
+    assert [p.id for p in files.recorded(settings, "de").prompts] == ["02", "03"]
 
 
 def test_nothing_but_one_system_prompts_is_an_error_that_says_what_id_means(tmp_path: Path) -> None:
     rows = [{**row, "id": f"{row['id']}-{row['system']}"} for row in rows_of("de", 3)]
     with pytest.raises(DataError, match="must be the same for all systems"):
-        files.check(config(tmp_path / "f.jsonl", rows))
+        files.summary(config(tmp_path / "f.jsonl", rows))
 
 
 def test_a_language_without_pairs_is_not_among_the_languages(tmp_path: Path) -> None:
     settings = config(tmp_path / "f.jsonl", rows_of("de", 3) + rows_of("tr", 3, "a"))
     assert files.languages(settings) == ("de",)
     with pytest.raises(ConfigError, match="no prompt in 'tr' that two systems answered"):
-        files.load(settings, "tr")
+        files.recorded(settings, "tr")
 
 
 def test_a_language_the_file_lacks_is_an_error_with_what_it_has(tmp_path: Path) -> None:
     settings = config(tmp_path / "f.jsonl", rows_of("de", 3) + rows_of("tr", 3), languages=("de", "tk"))
     with pytest.raises(ConfigError, match=r"no rows in 'tk'; it has de, tr.*task.languages=\[de,tr\]"):
-        files.check(settings)
+        files.summary(settings)
 
 
 def test_a_source_needs_documents_for_its_folds(tmp_path: Path) -> None:
     settings = config(tmp_path / "f.jsonl", rows_of("de", 10) + rows_of("tr", 9))
-    summary = files.check(settings)
+    summary = files.summary(settings)
     files.check_sources(settings, summary, ["de"])
     with pytest.raises(ConfigError, match=r"source_lang=tr has 9 documents.*task.folds=5"):
         files.check_sources(settings, summary, ["de", "tr"])
@@ -143,14 +143,14 @@ def test_a_source_needs_documents_for_its_folds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["", "???", "absent.jsonl", "."])
 def test_a_missing_path_says_what_to_type(path: str) -> None:
     with pytest.raises(ConfigError, match=r"task\.path=PATH"):
-        files.check(Files(path=path, languages=()))
+        files.summary(Files(path=path, languages=()))
 
 
 def test_an_empty_file_and_a_taken_rating_field_are_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no rows"):
-        files.check(config(tmp_path / "empty.jsonl", []))
+        files.summary(config(tmp_path / "empty.jsonl", []))
     with pytest.raises(ConfigError, match=r"task\.rating_field=system names another field"):
-        files.check(config(tmp_path / "f.jsonl", rows_of("de", 2), rating_field="system"))
+        files.summary(config(tmp_path / "f.jsonl", rows_of("de", 2), rating_field="system"))
 
 
 def test_a_changed_file_has_another_digest_and_is_not_loaded_for_the_old_plan(tmp_path: Path) -> None:
@@ -158,27 +158,6 @@ def test_a_changed_file_has_another_digest_and_is_not_loaded_for_the_old_plan(tm
     before = files.digest(config(path, rows_of("de", 3)))
     settings = config(path, rows_of("de", 4))
     assert files.digest(settings) != before
-    assert len(files.load(settings, "de", files.digest(settings)).prompts) == 4
+    assert len(files.recorded(settings, "de", files.digest(settings)).prompts) == 4
     with pytest.raises(DataError, match="has changed since the grid was planned"):
-        files.load(settings, "de", before)
-
-
-def test_the_surface_of_a_task(tmp_path: Path) -> None:
-    rows = rows_of("de", 2, "ab")
-    rows[2]["rating"] = rows[3]["rating"]  # a tie is no preference
-    settings = config(tmp_path / "f.jsonl", rows)
-    assert [p.text for p in files.prompts(settings, "de", "test")] == ["de 0", "de 1"]
-    assert [(r.system, r.label) for r in files.ratings(settings, "de", "train")][:2] == [
-        ("a", 0.097),
-        ("b", 0.098),
-    ]
-    [pair] = files.pairs(settings, "de", "train")
-    assert (pair.chosen, pair.rejected) == ("b says 0", "a says 0")
-    for refused in (
-        lambda: files.prompts(settings, "de", "train"),
-        lambda: files.ratings(settings, "de", "test"),
-        lambda: files.demonstrations(settings, "de", "train"),
-        lambda: files.quality(settings, [], []),
-    ):
-        with pytest.raises(ConfigError, match="task=files"):
-            refused()
+        files.recorded(settings, "de", before)

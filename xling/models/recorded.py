@@ -22,7 +22,7 @@ from xling.jsonfiles import read_json, write_json
 from xling.models import bag_of_words, encoder
 from xling.models.folds import assign_folds
 from xling.models.ridge import Array, Linear, fit
-from xling.tasks.files import Recorded
+from xling.tasks.records import Recorded
 
 Trained = BagOfWords | SentenceEncoder | SystemIdentity
 
@@ -33,7 +33,7 @@ Trained = BagOfWords | SentenceEncoder | SystemIdentity
 def embed_texts(recorded: Recorded, name: str, out: Path) -> None:
     """Write documents.npy (prompts, d) and responses.npy (rows, d): float32 unit rows of one language."""
     encode = encoder.load_encoder(name)
-    np.save(out / "documents.npy", encode([prompt.text for prompt in recorded.prompts]))
+    np.save(out / "documents.npy", encode([prompt.reward_text for prompt in recorded.prompts]))
     np.save(out / "responses.npy", encode([response for _, _, response, _ in recorded.flat()]))
 
 
@@ -98,7 +98,7 @@ def _blocks(recorded: Recorded, backbone: Trained, embed: Path | None, systems: 
     if isinstance(backbone, SentenceEncoder):
         return encoder.features(*_embeddings(recorded, embed))
     if isinstance(backbone, BagOfWords):
-        rows = [(prompt.text, response) for prompt, _, response, _ in recorded.flat()]
+        rows = [(prompt.reward_text, response) for prompt, _, response, _ in recorded.flat()]
         return bag_of_words.features([document for document, _ in rows], [response for _, response in rows])
     wrote = np.array([system for _, system, _, _ in recorded.flat()])
     return [(wrote[:, None] == np.array(systems)).astype(np.float64)]

@@ -2,7 +2,6 @@
 
 from xling.config import (
     Experiment,
-    Files,
     FrozenLM,
     MicroSummarization,
     Recorded,
@@ -14,20 +13,24 @@ from xling.config import (
     objective_of,
 )
 from xling.errors import ConfigError
+from xling.tasks import MODULES, task_module
+from xling.tasks.records import Offer
 
 
 def check(experiment: Experiment, judging: RewardModel) -> None:
     """ConfigError for choices that do not go together, with those that do."""
     policy, rm, judge = experiment.policy, experiment.rm_backbone, experiment.judge.name
     n = experiment.optimizer.n
-    if isinstance(experiment.task, Files) != isinstance(policy, Recorded):
-        raise ConfigError(
-            "task=files has recorded responses and goes with policy=recorded judge=human; "
-            "task=micro_summarization goes with policy=micro judge=gold or target_rm."
-        )
+    offers = task_module(experiment.task).OFFERS
     if isinstance(policy, Recorded):
+        if "recorded" not in offers:
+            raise ConfigError(
+                f"policy=recorded needs recorded responses, and {_task(experiment)} has none. "
+                f"Use a language model (policy=micro), or one of {_tasks_with('recorded')}."
+            )
         _check_recorded(rm, judge)
         return
+    _check_offers(experiment, offers)
     if encoder_of(rm) or isinstance(rm, SystemIdentity) or rm == Untrained("human"):
         raise ConfigError(
             f"rm_backbone={_name(rm)} reads recorded responses (task=files policy=recorded). With a language model use "
@@ -44,6 +47,42 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
         raise ConfigError(
             f"optimizer.n={n} is larger than the pool: policy.n={policy.n}. Raise policy.n or lower optimizer.n."
         )
+
+
+def _check_offers(experiment: Experiment, offers: frozenset[Offer]) -> None:
+    """What a language model needs of the task."""
+    task, rm = _task(experiment), experiment.rm_backbone
+    if "prompts" not in offers:
+        raise ConfigError(
+            f"{task} has recorded responses and goes with policy=recorded judge=human; "
+            f"a language model needs prompts, as in {_tasks_with('prompts')}."
+        )
+    if experiment.sft.steps and "demonstrations" not in offers:
+        raise ConfigError(
+            f"{task} has no demonstrations to fine-tune on. Type sft.steps=0 to sample the base as it is."
+        )
+    needed: Offer = "pairs" if objective_of(experiment.task, rm) == "pairwise" else "ratings"
+    if not isinstance(rm, Untrained) and needed not in offers:
+        raise ConfigError(f"{task} has no {needed} to train rm_backbone={_name(rm)} on.{_other_feedback(offers)}")
+    for setting, name in (("judge", experiment.judge.name), ("rm_backbone", _name(rm))):
+        if name == "gold" and "quality" not in offers:
+            raise ConfigError(
+                f"{setting}=gold needs exact quality, which only {_tasks_with('quality')} has. Use judge=target_rm."
+            )
+
+
+def _other_feedback(offers: frozenset[Offer]) -> str:
+    kinds = {"ratings": "pointwise", "pairs": "pairwise"}
+    found = [f"task.feedback={kinds[name]}" for name in kinds if name in offers]
+    return f" Type {found[0]}." if found else ""
+
+
+def _task(experiment: Experiment) -> str:
+    return f"task={experiment.task.__struct_config__.tag}"
+
+
+def _tasks_with(offer: Offer) -> str:
+    return ", ".join(f"task={config.__struct_config__.tag}" for config, one in MODULES.items() if offer in one.OFFERS)
 
 
 def _check_sizes(experiment: Experiment) -> None:

@@ -14,11 +14,9 @@ import msgspec
 from xling.config import (
     BagOfWords,
     Experiment,
-    Files,
     FrozenLM,
     Language,
     LanguageModel,
-    MicroSummarization,
     Policy,
     Recorded,
     RewardModel,
@@ -37,20 +35,10 @@ from xling.models.recipe import BASE_FOLDER, folder_digest, recipe_digest
 from xling.stages import KINDS
 from xling.stages.checks import check
 from xling.tasks import task_module
+from xling.tasks.records import Use
 
 Axes = Mapping[str, Any]
 Asked = tuple[dict[str, Any], Experiment, RewardModel]  # axes, experiment, the reward model of judge=target_rm
-
-# Which of the task's settings each use of its data reads: the rest is left out of the stage's spec.
-DEMONSTRATIONS = ("seed", "demonstrations", "validation", "demonstration_error", "lead_bias")
-_RATED = ("seed", "validation", "rating_error", "lead_bias", "label_noise")
-FEEDBACK = {"pointwise": (*_RATED, "ratings"), "pairwise": (*_RATED, "pairs")}
-PROMPTS = ("seed", "test_prompts")
-_HELD_OUT = (*PROMPTS, "rating_error", "lead_bias", "label_noise")
-HELD_OUT = {
-    "pointwise": (*_HELD_OUT, "ratings"),  # the length rule is fitted on train ratings
-    "pairwise": _HELD_OUT,
-}
 
 SHUFFLES = 5  # permutations of the labels: the null band
 SOURCELESS = (
@@ -111,15 +99,15 @@ def _stage(kind: str, label: str, spec: Mapping[str, Any], parents: Mapping[str,
 
 
 @lru_cache(maxsize=4096)
-def _task(task: Task, langs: tuple[str, ...], reads: tuple[str, ...]) -> dict[str, Any]:
+def _task(task: Task, langs: tuple[str, ...], use: Use) -> dict[str, Any]:
     """The task as one stage sees it: settings it does not read are at their defaults; and its data's digest."""
-    narrowed = task
-    if isinstance(task, MicroSummarization):
-        kept = {name: getattr(task, name) for name in reads}
-        narrowed = MicroSummarization(languages=tuple(sorted(langs)), **kept)
-    else:
-        narrowed = msgspec.structs.replace(task, languages=())
-    return {"task": msgspec.to_builtins(narrowed), "digest": task_module(task).digest(narrowed)}
+    module = task_module(task)
+    narrowed = module.narrowed(task, langs, use)
+    return {"task": msgspec.to_builtins(narrowed), "digest": module.digest(narrowed)}
+
+
+def _held_out(objective: str) -> Use:
+    return "held_out_pairwise" if objective == "pairwise" else "held_out_pointwise"
 
 
 def _codes(langs: Sequence[Language]) -> tuple[str, ...]:
@@ -153,7 +141,7 @@ def base(checkpoint: str) -> Stage:
 def sft(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Training, seed: int) -> Stage:
     """The policy of one language, or of several with their demonstrations pooled."""
     spec = {
-        **_task(task, langs, DEMONSTRATIONS),
+        **_task(task, langs, "demonstrations"),
         "langs": langs,
         "training": msgspec.to_builtins(training),
         "max_new_tokens": policy.max_new_tokens,
@@ -166,7 +154,7 @@ def sft(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Tra
 def samples(kind: str, task: Task, lang: str, policy: LanguageModel, training: Training, seed: int) -> Stage:
     """pool[t] or baseline[t]."""
     spec = {
-        **_task(task, (lang,), PROMPTS),
+        **_task(task, (lang,), "prompts"),
         "lang": lang,
         "purpose": kind,
         "n": policy.n if kind == "pool" else policy.baseline_samples,
@@ -182,14 +170,14 @@ def samples(kind: str, task: Task, lang: str, policy: LanguageModel, training: T
 @lru_cache(maxsize=4096)
 def recorded(task: Task, lang: str) -> Stage:
     """Recorded responses: pool and opponent at once."""
-    return _stage("recorded", _label("recorded", (lang,)), {**_task(task, (lang,), ()), "lang": lang}, {})
+    return _stage("recorded", _label("recorded", (lang,)), {**_task(task, (lang,), "recorded"), "lang": lang}, {})
 
 
 @lru_cache(maxsize=4096)
 def embed(task: Task, lang: str, encoder: str) -> Stage:
     """A language's recorded texts under a frozen sentence encoder."""
     spec = {
-        **_task(task, (lang,), ()),
+        **_task(task, (lang,), "recorded"),
         "lang": lang,
         "rm": msgspec.to_builtins(SentenceEncoder(encoder)),
         "objective": "",
@@ -203,7 +191,7 @@ def features(task: Task, lang: str, policy: LanguageModel, rm: FrozenLM, pools: 
     """What the frozen base sees of a language's feedback, or of its samples and held-out feedback."""
     objective = objective_of(task, rm)
     spec = {
-        **_task(task, (lang,), (HELD_OUT if pools else FEEDBACK)[objective]),
+        **_task(task, (lang,), _held_out(objective) if pools else objective),
         "lang": lang,
         "features": rm.features,
         "objective": objective,
@@ -216,13 +204,15 @@ def features(task: Task, lang: str, policy: LanguageModel, rm: FrozenLM, pools: 
 def reward(task: Task, langs: tuple[str, ...], policy: Policy, training: Training, rm: RewardModel, seed: int) -> Stage:
     """The reward model of one source, or of several pooled."""
     spec = {
-        **_task(task, langs, FEEDBACK[objective_of(task, rm)]),
+        **_task(task, langs, "recorded" if isinstance(policy, Recorded) else objective_of(task, rm)),
         "langs": langs,
         "rm": msgspec.to_builtins(rm),
         "objective": objective_of(task, rm),
         "seed": seed,
     }
     parents: dict[str, Stage] = {}
+    if isinstance(policy, Recorded):
+        spec["folds"] = task.folds  # type: ignore[union-attr]  # of every task with recorded responses
     if isinstance(rm, SentenceEncoder):
         parents = {f"embed_{lang}": embed(task, lang, rm.encoder) for lang in langs}
         spec["encoder"] = encoder_identity(rm.encoder)
@@ -252,8 +242,8 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
     pools = _samples(experiment, lang)
     parents = {"score": _score(experiment, pools), "verdict": _verdict(experiment, judging, pools), **pools}
     spec: dict[str, Any] = {"judge": experiment.judge.name, "n": _samples_picked_from(experiment)}
-    if isinstance(task, Files):
-        spec |= {**_task(task, (lang,), ()), "lang": lang}
+    if isinstance(experiment.policy, Recorded):
+        spec |= {**_task(task, (lang,), "recorded"), "lang": lang}
     sources = _codes(experiment.source_langs) if _has_source(experiment.rm_backbone) else ("-",)
     return _stage("judge", _label("judge", sources, (lang,)), spec, parents)
 
@@ -281,7 +271,7 @@ def _verdict(experiment: Experiment, judging: RewardModel, pools: Mapping[str, S
     name = "human" if experiment.judge.name == "human" else "gold"
     lang = experiment.target_lang.code
     spec = {
-        **_task(experiment.task, (lang,), PROMPTS),
+        **_task(experiment.task, (lang,), "recorded" if name == "human" else "prompts"),
         "lang": lang,
         "rm": msgspec.to_builtins(Untrained(name)),  # type: ignore[arg-type]
         "objective": "",
@@ -291,18 +281,18 @@ def _verdict(experiment: Experiment, judging: RewardModel, pools: Mapping[str, S
 
 def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
     task, rm, lang = experiment.task, experiment.rm_backbone, experiment.target_lang.code
-    sources = _codes(experiment.source_langs)
+    sources, people = _codes(experiment.source_langs), isinstance(experiment.policy, Recorded)
     parents = dict(pools)
     if _has_source(rm):
         parents["reward"] = reward(task, sources, experiment.policy, experiment.sft, rm, experiment.seed)
     spec = {
-        **_task(task, (lang,), HELD_OUT[objective_of(task, rm)]),
+        **_task(task, (lang,), "recorded" if people else _held_out(objective_of(task, rm))),
         "lang": lang,
         "rm": msgspec.to_builtins(rm),
         "objective": objective_of(task, rm),
     }
-    if isinstance(experiment.policy, Recorded):
-        spec["source_langs"] = sources if _has_source(rm) else ()
+    if people:
+        spec["recorded"], spec["source_langs"] = True, sources if _has_source(rm) else ()
     if encoder := encoder_of(rm):
         parents["embed"] = embed(task, lang, encoder)
         spec["encoder"] = encoder_identity(encoder)

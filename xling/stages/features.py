@@ -43,7 +43,7 @@ def run(context: Context) -> None:
     else:
         write_blocks(context.out / "heldout.npz", read(model, tokenizer, *_feedback(spec, "test"), spec.features))
         context.progress(1, 2)
-        prompts = {p.id: p.text for p in task_module(spec.task).prompts(spec.task, spec.lang, "test")}
+        prompts = {p.id: p.reward_text for p in task_module(spec.task).prompts(spec.task, spec.lang, "test")}
         pool, baseline = (read_samples(context.parents[role]) for role in ("pool", "baseline"))
         responses = [[*a.responses, *b.responses] for a, b in zip(pool, baseline, strict=True)]
         blocks = read(model, tokenizer, [prompts[s.prompt] for s in pool], responses, spec.features)
@@ -55,9 +55,9 @@ def _feedback(spec: FeaturesSpec, split: Split) -> tuple[list[str], list[list[st
     module = task_module(spec.task)
     if spec.objective == "pairwise":
         pairs = module.pairs(spec.task, spec.lang, split)
-        return [p.prompt.text for p in pairs], [[p.chosen, p.rejected] for p in pairs]
+        return [p.prompt.reward_text for p in pairs], [[p.chosen, p.rejected] for p in pairs]
     ratings = module.ratings(spec.task, spec.lang, split)
-    return [r.prompt.text for r in ratings], [[r.response] for r in ratings]
+    return [r.prompt.reward_text for r in ratings], [[r.response] for r in ratings]
 
 
 def write_blocks(path: Path, blocks: Sequence[Array]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 from scipy.special import gammaln
 
-from xling.config import Files, Task
+from xling.config import Task
 from xling.grid.stage import Context
 from xling.stages.files import Array, read_samples, write_json
 
@@ -52,7 +52,7 @@ def run(context: Context) -> None:
     write_json(context.out / "items.json", items)
     np.save(context.out / "curve.npy", best_of_k_curve(reward, wins))
     write_json(context.out / "summary.json", _summary(reward.shape[1]))
-    if isinstance(spec.task, Files):
+    if spec.task is not None:
         _agreement(context, spec, spec.task)
 
 
@@ -106,8 +106,8 @@ def _summary(n: int) -> dict[str, Any]:
     return {"n_samples": n, "kl_bound": kl_bound(n)}
 
 
-def _agreement(context: Context, spec: JudgeSpec, task: Files) -> None:
+def _agreement(context: Context, spec: JudgeSpec, task: Task) -> None:
     from xling.models.recorded import write_agreement
-    from xling.tasks import files
+    from xling.tasks import task_module
 
-    write_agreement(files.load(task, spec.lang, spec.digest), context.parents["score"], context.out)
+    write_agreement(task_module(task).recorded(task, spec.lang, spec.digest), context.parents["score"], context.out)

@@ -8,7 +8,7 @@ systems both are what the systems answered.
 import msgspec
 from msgspec import Struct
 
-from xling.config import Files, Task
+from xling.config import Task
 from xling.grid.stage import Context
 from xling.languages import in_language
 from xling.stages.files import Samples, write_samples
@@ -76,17 +76,15 @@ def sampled(context: Context, spec: PoolSpec) -> list[Samples]:
 class RecordedSpec(Struct, frozen=True):
     """Recorded responses: the data names everything."""
 
-    task: Files
+    task: Task
     digest: str
     lang: str
 
 
 def run_recorded(context: Context) -> None:
     """Writes samples.jsonl from the recorded responses, in system order; lengths are in characters."""
-    from xling.tasks import files
-
     spec = msgspec.convert(context.spec, RecordedSpec)
-    recorded = files.load(spec.task, spec.lang, spec.digest)
+    recorded = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
     write_samples(
         context.out,
         (

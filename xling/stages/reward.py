@@ -14,7 +14,7 @@ from msgspec import Struct
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from xling.config import BagOfWords, Files, FrozenLM, RewardModel, SameAsPolicy, Task
+from xling.config import BagOfWords, FrozenLM, RewardModel, SameAsPolicy, Task
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.stages.base import model_folder
@@ -35,13 +35,14 @@ class RewardSpec(Struct, frozen=True):
     objective: str
     seed: int
     encoder: str = ""  # identity of a sentence encoder
+    folds: int = 0  # of cross-fitted heads, where people rated recorded systems; 0: the feedback has splits
 
 
 def run(context: Context) -> None:
     """Writes the model, curve.jsonl and reward.json; or, for recorded systems, cross-fitted heads."""
     spec = msgspec.convert(context.spec, RewardSpec)
-    if isinstance(spec.task, Files):
-        _heads(context, spec, spec.task)
+    if spec.folds:
+        _heads(context, spec)
     elif isinstance(spec.rm, SameAsPolicy):
         _language_model(context, spec, spec.rm)
     elif isinstance(spec.rm, FrozenLM):
@@ -137,7 +138,7 @@ def _check_stored(context: Context, net: Any, collate: Any, tokenizer: Any, prob
     from xling.models.reward import load_reward
 
     texts = [item.response if isinstance(item, Rating) else item.chosen for item in probe]
-    stored = load_reward(context.out).score([item.prompt.text for item in probe], [[text] for text in texts])
+    stored = load_reward(context.out).score([item.prompt.reward_text for item in probe], [[text] for text in texts])
     with torch.inference_mode():
         direct = net(*_inputs(collate(_tokenised(tokenizer, probe)), "")).tolist()
     worst = float(np.max(np.abs(np.array(stored)[:, 0] - np.array(direct))))
@@ -163,7 +164,7 @@ def _prepared(net: Any, tuning: str) -> Any:
 def _tokenised(tokenizer: Any, items: list[Rating] | list[Pair]) -> list[Row]:
     from xling.models.text import prompt_ids, response_ids
 
-    prompts = prompt_ids(tokenizer, [item.prompt.text for item in items])
+    prompts = prompt_ids(tokenizer, [item.prompt.reward_text for item in items])
     first = response_ids(tokenizer, [item.response if isinstance(item, Rating) else item.chosen for item in items])
     pairs = [item for item in items if isinstance(item, Pair)]
     second = response_ids(tokenizer, [pair.rejected for pair in pairs]) if pairs else [[]] * len(items)
@@ -243,7 +244,7 @@ def _bag_of_words(context: Context, spec: RewardSpec, permutation: int) -> None:
     from xling.models import bag_of_words
 
     items = feedback(spec, "train", permutation)
-    prompts, groups = [item.prompt.text for item in items], [item.prompt.group for item in items]
+    prompts, groups = [item.prompt.reward_text for item in items], [item.prompt.group for item in items]
     pairs = [item for item in items if isinstance(item, Pair)]
     if pairs:
         model = bag_of_words.fit_pairwise(prompts, [p.chosen for p in pairs], [p.rejected for p in pairs], groups)
@@ -254,10 +255,10 @@ def _bag_of_words(context: Context, spec: RewardSpec, permutation: int) -> None:
     bag_of_words.save_bag_of_words(context.out, model)
 
 
-def _heads(context: Context, spec: RewardSpec, task: Files) -> None:
+def _heads(context: Context, spec: RewardSpec) -> None:
     from xling.models.recorded import train_heads
-    from xling.tasks import files
 
-    sources = [files.load(task, lang, spec.digest) for lang in spec.langs]
+    task, module = spec.task, task_module(spec.task)
+    sources = [module.recorded(task, lang, spec.digest) for lang in spec.langs]
     embeds = {role.removeprefix("embed_"): folder for role, folder in context.parents.items()}
-    train_heads(sources, spec.rm, embeds, task.folds, (task.seed, spec.seed), context.out)  # type: ignore[arg-type]
+    train_heads(sources, spec.rm, embeds, spec.folds, (task.seed, spec.seed), context.out)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from xling.config import BagOfWords, Files, FrozenLM, RewardModel, Task, Untrained
+from xling.config import BagOfWords, FrozenLM, RewardModel, Task, Untrained
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.stages.base import model_folder
@@ -35,7 +35,8 @@ class ScoreSpec(Struct, frozen=True):
     lang: str
     rm: RewardModel
     objective: str
-    source_langs: tuple[str, ...] = ()
+    recorded: bool = False  # the responses are what recorded systems said
+    source_langs: tuple[str, ...] = ()  # of recorded responses alone
     encoder: str = ""
     seed: int = 0
 
@@ -43,8 +44,8 @@ class ScoreSpec(Struct, frozen=True):
 def run(context: Context) -> None:
     """Writes pool.npy, baseline.npy (prompts, samples) and heldout.json."""
     spec = msgspec.convert(context.spec, ScoreSpec)
-    if isinstance(spec.task, Files):
-        return _recorded(context, spec, spec.task)
+    if spec.recorded:
+        return _recorded(context, spec)
     score = scorer(context, spec)
     prompts = {p.id: p for p in task_module(spec.task).prompts(spec.task, spec.lang, "test")}
     write_scores(context, score, prompts)
@@ -56,11 +57,10 @@ def run_gold(context: Context) -> None:
     """Writes pool.npy and baseline.npy: exact quality, or what people rated."""
     spec = msgspec.convert(context.spec, ScoreSpec)
     module = task_module(spec.task)
-    if isinstance(spec.task, Files):
+    if isinstance(spec.rm, Untrained) and spec.rm.score == "human":
         from xling.models.recorded import rated_responses
-        from xling.tasks import files
 
-        rated_responses(files.load(spec.task, spec.lang, spec.digest), context.out)
+        rated_responses(module.recorded(spec.task, spec.lang, spec.digest), context.out)
     else:
         prompts = {p.id: p for p in module.prompts(spec.task, spec.lang, "test")}
         write_scores(context, lambda p, r: module.quality(spec.task, p, r), prompts)
@@ -87,13 +87,13 @@ def scorer(context: Context, spec: ScoreSpec) -> Scorer:
         from xling.models.bag_of_words import load_bag_of_words
 
         linear = load_bag_of_words(context.parents["reward"])
-        return lambda prompts, responses: linear.score([p.text for p in prompts], responses)
+        return lambda prompts, responses: linear.score([p.reward_text for p in prompts], responses)
     if isinstance(spec.rm, FrozenLM):
         return frozen(context)
     from xling.models.reward import load_reward
 
     model = load_reward(context.parents["reward"])
-    return lambda prompts, responses: model.score([p.text for p in prompts], responses)
+    return lambda prompts, responses: model.score([p.reward_text for p in prompts], responses)
 
 
 def frozen(context: Context) -> Scorer:
@@ -206,13 +206,11 @@ def length_rule(ratings: Sequence[Rating]) -> dict[str, Any]:
     return {"threshold": float(thresholds[up if longer else down]), "longer_is_better": longer}
 
 
-def _recorded(context: Context, spec: ScoreSpec, task: Files) -> None:
+def _recorded(context: Context, spec: ScoreSpec) -> None:
     from xling.models.recorded import score_responses
-    from xling.tasks import files
 
-    recorded = files.load(task, spec.lang, spec.digest)
     score_responses(
-        recorded,
+        task_module(spec.task).recorded(spec.task, spec.lang, spec.digest),
         spec.rm,  # type: ignore[arg-type]
         spec.source_langs,
         context.parents.get("reward"),
@@ -225,9 +223,7 @@ def _recorded(context: Context, spec: ScoreSpec, task: Files) -> None:
 def run_embed(context: Context) -> None:
     """embed[l]: vectors of a language's recorded documents and responses, once for all that use them."""
     from xling.models.recorded import embed_texts
-    from xling.tasks import files
 
     spec = msgspec.convert(context.spec, ScoreSpec)
     encoder = spec.rm.encoder if hasattr(spec.rm, "encoder") else "packaged"
-    assert isinstance(spec.task, Files)
-    embed_texts(files.load(spec.task, spec.lang, spec.digest), encoder, context.out)
+    embed_texts(task_module(spec.task).recorded(spec.task, spec.lang, spec.digest), encoder, context.out)

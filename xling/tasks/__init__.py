@@ -6,9 +6,12 @@ from xling.config import Files, MicroSummarization, Task
 from xling.tasks import files, micro_summarization
 from xling.tasks.records import TaskModule
 
-MODULES = {MicroSummarization: micro_summarization, Files: files}
+MODULES: dict[type[Task], TaskModule] = {
+    MicroSummarization: cast(TaskModule, micro_summarization),
+    Files: cast(TaskModule, files),
+}
 
 
 def task_module(config: Task) -> TaskModule:
     """The module that knows the task of a config."""
-    return cast(TaskModule, MODULES[type(config)])
+    return MODULES[type(config)]

@@ -8,33 +8,16 @@ cross-fitted by document instead (xling/models/folds.py). Planning calls `check`
 
 import functools
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xling.config import Files
+import msgspec
+
+from xling.config import Files, Task
 from xling.errors import ConfigError, DataError, did_you_mean
-from xling.tasks.records import Demonstration, Pair, Prompt, Rating, Split
+from xling.tasks.records import Offer, Prompt, Recorded, Use
 from xling.tasks.rows import RESERVED, SHOWN, Rated, Rows, read_rows
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """One language's prompts, by id, each with its responses by system name: ragged (prompts, systems)."""
-
-    lang: str
-    prompts: list[Prompt]
-    systems: list[list[str]]
-    responses: list[list[str]]
-    ratings: list[list[float]]
-
-    def flat(self) -> Iterator[tuple[Prompt, str, str, float]]:
-        """(prompt, system, response, rating) row by row: the order of every flat array over this data."""
-        for prompt, systems, responses, ratings in zip(
-            self.prompts, self.systems, self.responses, self.ratings, strict=True
-        ):
-            for system, response, rating in zip(systems, responses, ratings, strict=True):
-                yield prompt, system, response, rating
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +43,11 @@ class Summary:
     def notes(self) -> list[str]:
         """Sentences for the plan: what was left out, and why."""
         found = []
-        for lang, summary in self.languages.items():
-            if summary.one_system:
+        for lang, one in self.languages.items():
+            if one.one_system:
                 found.append(
                     f"{lang}: prompts that one system alone answered cannot be compared and are left out: "
-                    f"{len(summary.one_system)} (lines {_first(summary.one_system)})."
+                    f"{len(one.one_system)} (lines {_first(one.one_system)})."
                 )
         if self.ignored:
             counts = ", ".join(f"{lang} {n}" for lang, n in sorted(self.ignored.items()))
@@ -72,7 +55,7 @@ class Summary:
         return found
 
 
-def check(config: Files, known: Collection[str] | None = None) -> Summary:
+def summary(config: Files, known: Collection[str] | None = None) -> Summary:
     """Read the whole file before anything runs (seconds for 100,000 rows; no torch).
 
     `known`: codes of the languages that have facts in conf/lang; None skips that test. DataError lists the
@@ -87,26 +70,26 @@ def check(config: Files, known: Collection[str] | None = None) -> Summary:
         raise DataError(_bad_rows(config, sorted(bad)[:SHOWN], rows.n_bad + n_unknown, rows.n, n_unknown > 0))
     if not rows.languages:
         raise DataError(f"{config.path} has no rows. Name a file of rated responses with task.path=PATH.")
-    languages = {lang: _summary(_prompts(config, rows, lang)) for lang in sorted(wanted)}
+    by_lang = {lang: _summary(_prompts(config, rows, lang)) for lang in sorted(wanted)}
     ignored = {
         lang: sum(len(prompt.answers) for prompt in prompts.values())
         for lang, prompts in rows.languages.items()
         if lang not in wanted
     }
-    if not any(summary.prompts for summary in languages.values()):
+    if not any(one.prompts for one in by_lang.values()):
         raise DataError(
             f"No prompt in {config.path} was answered by two systems, so there is nothing to compare (lines "
-            f"{_first([n for s in languages.values() for n in s.one_system])}). "
+            f"{_first([n for one in by_lang.values() for n in one.one_system])}). "
             "`id` names the document or prompt and must be the same for all systems that answered it."
         )
-    return Summary(rows.n, digest(config), languages, ignored)
+    return Summary(rows.n, digest(config), by_lang, ignored)
 
 
-def check_sources(config: Files, summary: Summary, langs: Sequence[str]) -> None:
+def check_sources(config: Files, found: Summary, langs: Sequence[str]) -> None:
     """ConfigError if a source has too few documents for the folds, or no comparable prompts at all."""
     needed = 2 * config.folds
     for lang in langs:
-        n = summary.languages[lang].documents if lang in summary.languages else 0
+        n = found.languages[lang].documents if lang in found.languages else 0
         if n < needed:
             raise ConfigError(
                 f"source_lang={lang} has {n} documents that two systems answered; {config.folds} folds need "
@@ -114,17 +97,13 @@ def check_sources(config: Files, summary: Summary, langs: Sequence[str]) -> None
             )
 
 
-def languages(config: Files) -> tuple[str, ...]:
-    """Languages with prompts to compare, of task.languages or the whole file. Raises what `check` raises."""
-    return tuple(lang for lang, summary in check(config).languages.items() if summary.prompts)
-
-
-def load(config: Files, lang: str, expected: str | None = None) -> Recorded:
+def recorded(config: Task, lang: str, expected: str | None = None) -> Recorded:
     """One language's prompts by id, with responses by system name, whatever the order of rows in the file.
 
     `expected`: the digest the plan was made with; DataError if the file has changed since. DataError also if
     the file has bad rows: nobody computes with half a file.
     """
+    assert isinstance(config, Files)
     if expected is not None and digest(config) != expected:
         raise DataError(f"{config.path} has changed since the grid was planned. Run the same command again.")
     rows = _rows(config)
@@ -134,57 +113,44 @@ def load(config: Files, lang: str, expected: str | None = None) -> Recorded:
     if not compared:
         raise ConfigError(f"{config.path} has no prompt in {lang!r} that two systems answered.")
     groups: dict[str, str] = {}  # text -> id of the first prompt that has it
-    recorded = Recorded(lang, [], [], [], [])
+    found = Recorded(lang, [], [], [], [])
     for name, prompt in compared:
         systems = sorted(prompt.answers)
         group = groups.setdefault(prompt.text, name)
-        recorded.prompts.append(Prompt(id=name, lang=lang, group=group, text=prompt.text))
-        recorded.systems.append(systems)
-        recorded.responses.append([prompt.answers[system].response for system in systems])
-        recorded.ratings.append([prompt.answers[system].rating for system in systems])
-    return recorded
+        found.prompts.append(Prompt(id=name, lang=lang, group=group, text=prompt.text))
+        found.systems.append(systems)
+        found.responses.append([prompt.answers[system].response for system in systems])
+        found.ratings.append([prompt.answers[system].rating for system in systems])
+    return found
 
 
 # --- the surface of a task module ---------------------------------------------------------------------------
 
-
-def prompts(config: Files, lang: str, split: Split) -> list[Prompt]:
-    """All prompts of the language, as `test`: the file has no other split."""
-    _only("test", split)
-    return load(config, lang).prompts
+OFFERS: frozenset[Offer] = frozenset({"recorded"})
 
 
-def ratings(config: Files, lang: str, split: Split) -> list[Rating]:
-    """All rows of the language, as `train`; whoever scores them at home must cross-fit by document."""
-    _only("train", split)
-    return [Rating(prompt, response, rating, system) for prompt, system, response, rating in load(config, lang).flat()]
+def languages(config: Task) -> Sequence[str]:
+    """Languages with prompts to compare, of task.languages or the whole file. Raises what `summary` raises."""
+    assert isinstance(config, Files)
+    return tuple(lang for lang, one in summary(config).languages.items() if one.prompts)
 
 
-def pairs(config: Files, lang: str, split: Split) -> list[Pair]:
-    """All pairs of responses to a prompt whose ratings differ, as `train`."""
-    _only("train", split)
-    recorded = load(config, lang)
-    found = []
-    for prompt, responses, rated in zip(recorded.prompts, recorded.responses, recorded.ratings, strict=True):
-        for i, better in enumerate(rated):
-            for j, worse in enumerate(rated):
-                if better > worse:
-                    found.append(Pair(prompt, responses[i], responses[j]))
-    return found
+def check(config: Task, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """Bad rows, unknown languages and sources with too few documents are refused."""
+    assert isinstance(config, Files)
+    found = summary(config, known)
+    check_sources(config, found, sources)
+    return found.notes()
 
 
-def demonstrations(config: Files, lang: str, split: Split) -> list[Demonstration]:
-    """Recorded systems are not fine-tuned: ConfigError."""
-    raise ConfigError("task=files has no demonstrations to fine-tune on. Use policy=recorded with it.")
+def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
+    """Which languages are used decides nothing."""
+    return msgspec.structs.replace(config, languages=())
 
 
-def quality(config: Files, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
-    """Gold quality is known in an embedded world only: ConfigError."""
-    raise ConfigError("task=files has people's ratings and no gold quality. Use judge=human with it.")
-
-
-def digest(config: Files) -> str:
+def digest(config: Task) -> str:
     """sha256 of the file's bytes, computed once for a size and modification time."""
+    assert isinstance(config, Files)
     return _digest(*_identity(config))
 
 
@@ -276,8 +242,3 @@ def _bad_rows(config: Files, bad: Sequence[tuple[int, str]], n_bad: int, n: int,
 def _first(lines: Sequence[int]) -> str:
     shown = ", ".join(map(str, sorted(lines)[:SHOWN]))
     return shown + (", ..." if len(lines) > SHOWN else "")
-
-
-def _only(allowed: Split, split: Split) -> None:
-    if split != allowed:
-        raise ConfigError(f"task=files has no {split!r} split here: every row is an evaluation row ({allowed!r}).")

@@ -8,7 +8,7 @@ facts in the six languages. Gold quality is exact (tasks/micro/gold.py). Everyth
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,11 +16,42 @@ from xling.config import MicroSummarization, Task
 from xling.errors import ConfigError
 from xling.tasks.micro import errors, frames, gold, render, words
 from xling.tasks.micro.facts import FactSet, fact_set, fact_set_of
-from xling.tasks.records import Demonstration, Pair, Prompt, Rating, Split
+from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Split, Use
 
 WORLD_VERSION = 2  # raise when code changes what the world says or how quality is computed
 
 SIMULATED = "simulated"  # the `system` of every rated response
+
+OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts", "quality"})
+
+# Which of the settings each use of the data reads.
+_RATED = ("seed", "validation", "rating_error", "lead_bias", "label_noise")
+_PROMPTS = ("seed", "test_prompts")
+_HELD_OUT = (*_PROMPTS, "rating_error", "lead_bias", "label_noise")
+READS: dict[Use, tuple[str, ...]] = {
+    "demonstrations": ("seed", "demonstrations", "validation", "demonstration_error", "lead_bias"),
+    "pointwise": (*_RATED, "ratings"),
+    "pairwise": (*_RATED, "pairs"),
+    "prompts": _PROMPTS,
+    "held_out_pointwise": (*_HELD_OUT, "ratings"),  # the length rule is fitted on train ratings
+    "held_out_pairwise": _HELD_OUT,
+}
+
+
+def languages(config: Task) -> Sequence[str]:
+    """Those of `task.languages`."""
+    return config.languages
+
+
+def check(config: Task, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """Generated data: nothing to look at."""
+    return []
+
+
+def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
+    """Everything else at its default."""
+    kept = {name: getattr(config, name) for name in READS[use]}
+    return MicroSummarization(languages=tuple(sorted(langs)), **kept)
 
 
 def _settings(config: Task, lang: str) -> MicroSummarization:

@@ -4,7 +4,8 @@
 clusters never cut through a group.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -12,16 +13,28 @@ from msgspec import Struct
 from xling.config import Task
 
 Split = Literal["train", "validation", "test"]
+Offer = Literal["demonstrations", "ratings", "pairs", "prompts", "quality", "recorded"]
+
+# What a stage reads of a task: it decides which of the task's settings and files are in the stage's key.
+Use = Literal[
+    "demonstrations", "pointwise", "pairwise", "prompts", "held_out_pointwise", "held_out_pairwise", "recorded"
+]
 
 
 class Prompt(Struct, frozen=True):
-    """What the policy is asked; `text` is rendered already."""
+    """What is asked, rendered already: once for the policy and, where that differs, for the reward model."""
 
     id: str  # unique within task and language
     lang: str
     group: str
-    text: str
+    text: str  # what the policy reads
     dataset: str = ""  # win rates are macro-averaged over a language's datasets
+    content: str = ""  # what the reward model reads, without instruction; empty: the same as `text`
+
+    @property
+    def reward_text(self) -> str:
+        """What the reward model reads."""
+        return self.content or self.text
 
 
 class Demonstration(Struct, frozen=True):
@@ -48,8 +61,50 @@ class Pair(Struct, frozen=True):
     rejected: str
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One language's prompts, by id, each with its responses by system name: ragged (prompts, systems)."""
+
+    lang: str
+    prompts: list[Prompt]
+    systems: list[list[str]]
+    responses: list[list[str]]
+    ratings: list[list[float]]
+
+    def flat(self) -> Iterator[tuple[Prompt, str, str, float]]:
+        """(prompt, system, response, rating) row by row: the order of every flat array over this data."""
+        for prompt, systems, responses, ratings in zip(
+            self.prompts, self.systems, self.responses, self.ratings, strict=True
+        ):
+            for system, response, rating in zip(systems, responses, ratings, strict=True):
+                yield prompt, system, response, rating
+
+
 class TaskModule(Protocol):
-    """The functions of a task module; those that a task cannot offer raise ConfigError saying so."""
+    """A task module. Of the data functions it has those that it OFFERS; xling/stages/checks.py refuses the others."""
+
+    OFFERS: frozenset[Offer]
+
+    def languages(self, config: Task) -> Sequence[str]:
+        """Those that `glob(*)` means."""
+        ...
+
+    def check(
+        self, config: Task, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]
+    ) -> list[str]:
+        """Look at the data before anything runs; ConfigError or DataError, else sentences to show with the plan.
+
+        known: languages that have facts in conf/lang (None: do not ask); sources, targets: those of the grid.
+        """
+        ...
+
+    def narrowed(self, config: Task, langs: Sequence[str], use: Use) -> Task:
+        """The settings that one use of these languages' data reads, the rest at their defaults."""
+        ...
+
+    def digest(self, config: Task) -> str:
+        """sha256 of the data that a narrowed config names; for generated data, of what generates it."""
+        ...
 
     def demonstrations(self, config: Task, lang: str, split: Split) -> list[Demonstration]: ...
     def ratings(self, config: Task, lang: str, split: Split) -> list[Rating]: ...
@@ -59,6 +114,6 @@ class TaskModule(Protocol):
         """Gold quality of each response, in [0, 1]; embedded world only."""
         ...
 
-    def digest(self, config: Task) -> str:
-        """sha256 of the data the config names; for generated data, of what generates it."""
+    def recorded(self, config: Task, lang: str, expected: str | None = None) -> Recorded:
+        """What recorded systems answered and people rated; DataError unless the data's digest is `expected`."""
         ...

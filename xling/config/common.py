@@ -1,0 +1,41 @@
+"""Numbers with bounds, and the facts of a language: what the settings of all groups are made of."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Positive = Annotated[int, Meta(ge=1)]
+NonNegative = Annotated[int, Meta(ge=0)]
+Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+PositiveFloat = Annotated[float, Meta(gt=0.0)]
+
+
+class Language(Struct, frozen=True, forbid_unknown_fields=True):
+    """Facts of one language, from conf/lang: everything a prompt or a report says of it."""
+
+    code: str  # BCP 47
+    name: str  # in English
+    native_name: str
+    script: str  # ISO 15924
+    direction: Literal["ltr", "rtl"] = "ltr"
+
+
+class Template(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a prompt is rendered: for the policy and, by default without any instruction, for the reward model.
+
+    `{text}` is the document or chat, `{language}` the language's name in English, `{native_language}` in itself.
+    """
+
+    policy: str = "{text}"
+    reward: str = "{text}"
+
+
+class Training(Struct, frozen=True, forbid_unknown_fields=True):
+    """A training budget. Batch sizes are global; evaluation and checkpoint choice every `eval_every` steps."""
+
+    steps: NonNegative = 300
+    batch_size: Positive = 32
+    learning_rate: PositiveFloat = 1e-3
+    warmup_steps: NonNegative = 20
+    weight_decay: Annotated[float, Meta(ge=0.0)] = 0.0
+    eval_every: Positive = 50
