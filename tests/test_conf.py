@@ -84,13 +84,14 @@ def test_language_groups_are_the_one_folder() -> None:
 
 @pytest.mark.parametrize("code", LANGUAGES)
 def test_language_facts_are_those_of_cldr(composer: Composer, code: str) -> None:
-    locale = Locale.parse(code)
+    cldr = code.replace("-", "_")
+    locale = Locale.parse(cldr)
     facts = Language(**composer.facts("source_lang", code))
     assert facts == Language(
         code=code,
-        name=Locale("en").languages[code],
-        native_name=locale.languages[code],
-        script=get_global("likely_subtags")[code].split("_")[1],
+        name=Locale("en").languages[cldr],
+        native_name=locale.languages[cldr],
+        script=get_global("likely_subtags")[cldr].split("_")[1],
         direction=locale.text_direction,
     )
 

@@ -23,9 +23,9 @@ from xling.tasks import task_module
 TRACKING_MODES = ("auto", "online", "offline", "off")
 
 
-def task_languages(task: Mapping[str, Any]) -> Sequence[str]:
-    """The languages that a composed task has; for data in files, those that are there."""
-    config = checked_task(task)
+def task_languages(task: Mapping[str, Any], group: str = "task") -> Sequence[str]:
+    """The languages that a composed task (or reward_task: `group`) has; for data in files, those that are there."""
+    config = checked_task(task, group)
     return task_module(config).languages(config)
 
 
@@ -58,8 +58,9 @@ def _check_data(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -
     """Each task looks at its data before anything runs: refuses, or says what is left out."""
     grids: dict[Task, tuple[set[str], set[str]]] = {}
     for _, experiment in asked:
-        sources, targets = grids.setdefault(experiment.task, (set(), set()))
+        sources, _ = grids.setdefault(experiment.feedback_task, (set(), set()))
         sources.update(lang.code for lang in experiment.source_langs)
+        _, targets = grids.setdefault(experiment.task, (set(), set()))
         targets.add(experiment.target_lang.code)
     for task, (sources, targets) in grids.items():
         for note in task_module(task).check(task, known, sorted(sources), sorted(targets)):

@@ -30,8 +30,10 @@ from xling.config.rewards import SystemIdentity as SystemIdentity
 from xling.config.rewards import Untrained as Untrained
 from xling.config.rewards import encoder_of as encoder_of
 from xling.config.rewards import objective_of as objective_of
+from xling.config.tasks import Columns as Columns
 from xling.config.tasks import Files as Files
 from xling.config.tasks import MicroSummarization as MicroSummarization
+from xling.config.tasks import MRewardBench as MRewardBench
 from xling.config.tasks import Task as Task
 from xling.errors import ConfigError
 
@@ -68,6 +70,12 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
     optimizer: Optimizer
     judge: Judge
     seed: NonNegative = 0
+    reward_task: Task | None = None  # whose feedback trains the reward model; None: the task's own
+
+    @property
+    def feedback_task(self) -> Task:
+        """The task that the reward model learns from; source languages are its languages."""
+        return self.reward_task or self.task
 
 
 def experiment_from(container: Mapping[str, Any]) -> Experiment:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from xling.config.common import Fraction, Positive
+from xling.config.common import Fraction, Language, Positive, Template
 
 
 class MicroSummarization(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="micro_summarization"):
@@ -27,8 +27,23 @@ class MicroSummarization(Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     feedback: Literal["pointwise", "pairwise"] = "pointwise"
 
 
+class Columns(Struct, frozen=True, forbid_unknown_fields=True):
+    """Names of a file's columns by what they hold; None: there is none, whatever the file has."""
+
+    id: str | None = "id"
+    lang: str | None = "lang"  # or `language`
+    prompt: str | None = "prompt"  # or `document` or `messages`; text, or a chat: a list of {role, content}
+    response: str | None = "response"
+    system: str | None = "system"
+    chosen: str | None = "chosen"
+    rejected: str | None = "rejected"
+    group: str | None = "group"
+    split: str | None = "split"
+    dataset: str | None = "dataset"
+
+
 class Files(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="files"):
-    """Your own JSONL(.gz): id, lang, document or prompt, response, system, rating. Split by document."""
+    """Your own JSONL(.gz), CSV, TSV or Parquet: ratings, pairs, demonstrations. Split by document or tree."""
 
     path: str
     languages: tuple[str, ...]
@@ -36,6 +51,25 @@ class Files(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", t
     folds: Annotated[int, Meta(ge=2)] = 5
     rating_field: str = "rating"
     feedback: Literal["pointwise", "pairwise"] = "pointwise"
+    columns: Columns = Columns()
+    rating_scale: tuple[float, float] | None = None  # lowest and highest rating that there can be
+    threshold: float | None = None  # ratings from here on are good
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    validation: Fraction = 0.1  # share of the documents of a language
+    test: Fraction = 0.1
+    template: Template = Template()
+    facts: tuple[Language, ...] = ()
 
 
-Task = MicroSummarization | Files
+class MRewardBench(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="m_rewardbench"):
+    """M-RewardBench (Gureja et al. 2025): chosen and rejected responses in 23 languages. For evaluation only."""
+
+    path: str
+    languages: tuple[str, ...] = ()
+    revision: str | None = None  # of a hub repository: branch, tag or commit
+    feedback: Literal["pairwise"] = "pairwise"
+    template: Template = Template()
+    facts: tuple[Language, ...] = ()
+
+
+Task = MicroSummarization | Files | MRewardBench

@@ -33,7 +33,7 @@ from xling.grid.overrides import Axis, Request, Scalar, parse
 from xling.grid.stage import canonical_json
 
 Axes = dict[str, Scalar]
-TaskLanguages = Callable[[Mapping[str, Any]], Sequence[str]]  # a composed task -> the languages it has
+TaskLanguages = Callable[..., Sequence[str]]  # (a composed task, its group's name if not task) -> its languages
 
 CHECKED_CELLS = 3
 
@@ -136,6 +136,12 @@ def _replaced(container: Container, path: Sequence[str], value: Any) -> Containe
 # --- languages --------------------------------------------------------------------------------------------
 
 
+def _task_group(combination: Combination, group: str) -> str:
+    """The group whose task a language axis goes by: a reward model may learn from a task of its own."""
+    learned = group == "source_lang" and combination.composed.container["reward_task"] is not None
+    return "reward_task" if learned else "task"
+
+
 class _Languages:
     """Expands the language axes of a combination by what its task has."""
 
@@ -158,33 +164,34 @@ class _Languages:
             ):
                 labels[label] = None
         if not labels:
-            raise ConfigError(f"{group}: nothing is left. {self._has(combination)}")
+            raise ConfigError(f"{group}: nothing is left. {self._has(combination, group)}")
         return list(labels)
 
-    def _of_task(self, combination: Combination) -> Sequence[str]:
-        task = combination.composed.container["task"]
+    def _of_task(self, combination: Combination, group: str) -> Sequence[str]:
+        name = _task_group(combination, group)
+        task = combination.composed.container[name]
         key = canonical_json(task)
         if key not in self._known:
-            self._known[key] = self._task_languages(task)
+            self._known[key] = self._task_languages(task) if name == "task" else self._task_languages(task, name)
         return self._known[key]
 
-    def _has(self, combination: Combination) -> str:
-        known = ", ".join(self._of_task(combination)) or "no languages"
-        return f"Task {combination.composed.choices['task']} has {known}."
+    def _has(self, combination: Combination, group: str) -> str:
+        known = ", ".join(self._of_task(combination, group)) or "no languages"
+        return f"Task {combination.composed.choices[_task_group(combination, group)]} has {known}."
 
     def _named(self, combination: Combination, group: str, label: str) -> list[str]:
         for code in label.split("+"):
             self._composer.facts(group, code)
-            if code not in self._of_task(combination):
+            if code not in self._of_task(combination, group):
                 raise ConfigError(
-                    f"{group}={label}: the task has no '{code}'. {self._has(combination)} "
+                    f"{group}={label}: the task has no '{code}'. {self._has(combination, group)} "
                     f"Type {group}='glob(*)' for all of them."
                 )
         return [label]
 
     def _glob(self, combination: Combination, group: str, glob: Glob) -> list[str]:
-        known, options = self._of_task(combination), self._composer.options(group)
-        task = combination.composed.choices["task"]
+        known, options = self._of_task(combination, group), self._composer.options(group)
+        task = str(combination.composed.choices[_task_group(combination, group)])
         for code in glob.filter(sorted({*options, *known})):
             if code not in known:
                 self._leave_out(task, group, code, f"task {task} has no data in them")
@@ -251,6 +258,8 @@ def _axes(combination: Combination, source: str, target: str) -> Axes:
     named = {group: choices[group] for group in NAMED_GROUPS}
     order = ("task", "policy", "rm_backbone", "source_lang", "target_lang", "optimizer", "judge")
     axes: Axes = {key: (named | {"source_lang": source, "target_lang": target})[key] for key in order}
+    if choices.get("reward_task"):
+        axes["reward_task"] = choices["reward_task"]
     last = ("seed", "task.seed")
     axes.update({key: value for key, value in combination.values.items() if key not in axes and key not in last})
     axes["seed"] = combination.composed.container["seed"]

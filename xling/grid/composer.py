@@ -20,7 +20,7 @@ from xling.grid.overrides import LANGUAGE_GROUPS
 Container = dict[str, Any]
 
 NAMED_GROUPS = ("task", "policy", "rm_backbone", "optimizer", "judge")
-PLAIN_GROUPS = (*NAMED_GROUPS, "sft")  # their options fill their own sub-tree and nothing else
+PLAIN_GROUPS = (*NAMED_GROUPS, "reward_task", "sft")  # their options fill their own sub-tree and nothing else
 SHARED_KEYS = (*PLAIN_GROUPS, "seed")  # of an experiment, all but the languages
 SETTINGS = ("root", "name", "controls", "dry_run", "mode", "tracking")
 # ${oc.env:X} and ${hydra:...} are the same in every cell; anything else may look at an axis.

@@ -31,14 +31,14 @@ def _experiment(container: Mapping[str, Any]) -> Experiment:
         raise
 
 
-def checked_task(task: Mapping[str, Any]) -> Task:
-    """The typed task of a composed one, before there are cells; ConfigError as above."""
+def checked_task(task: Mapping[str, Any], group: str = "task") -> Task:
+    """The typed task of a composed one (group `task` or `reward_task`), before there are cells; ConfigError as above."""
     try:
         typed: Task = msgspec.convert(dict(task), Task)
         return typed
     except msgspec.ValidationError as error:
-        report = str(error).replace("`$", "`$.task") if " - at `$" in str(error) else f"{error} - at `$.task`"
-        raise ConfigError(_sentence({"task": task}, report)) from error
+        report = str(error).replace("`$", f"`$.{group}") if " - at `$" in str(error) else f"{error} - at `$.{group}`"
+        raise ConfigError(_sentence({group: task}, report)) from error
 
 
 def _sentence(container: Mapping[str, Any], report: str) -> str:

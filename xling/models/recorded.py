@@ -129,11 +129,12 @@ def score_responses(
     embed: Path | None,
     seed: int,
     out: Path,
+    elsewhere: bool = False,
 ) -> None:
     """Score the target: pool.npy, baseline.npy (prompts, systems; NaN-padded), heldout.json and notes.json.
 
     `heads`: the reward stage's folder, None for untrained scores; `embed`: the target's embed folder, for
-    sentence_encoder and cosine. The baseline is the pool: the opponent is a uniformly random recorded
+    sentence_encoder and cosine; `elsewhere`: the heads come from another task. The baseline is the pool: the opponent is a uniformly random recorded
     response, itself included. heldout.json has all pairs whose ratings differ; notes.json marks languages
     that the encoder does not know.
     """
@@ -142,14 +143,19 @@ def score_responses(
     elif heads is None:
         raise ConfigError("Scoring with trained heads needs a reward stage as a parent.")
     else:
-        scores = _trained(recorded, backbone, heads, embed)
-    table = _table(recorded, scores)
-    _save_tables(out, table)
-    write_json(out / "heldout.json", _held_out_pairs(recorded, table))
+        scores = _trained(recorded, backbone, heads, embed, elsewhere)
+    write_scores(recorded, scores, out)
     name = encoder_of(backbone)
     langs = sorted({recorded.lang, *source_langs}) if name else []
     unknown = [lang for lang in langs if encoder.knows(name, lang) is False]
     write_json(out / "notes.json", {"unknown_language": bool(unknown), "unknown_languages": unknown})
+
+
+def write_scores(recorded: Recorded, scores: Array, out: Path) -> None:
+    """Write (rows,) scores as pool.npy, baseline.npy and heldout.json."""
+    table = _table(recorded, scores)
+    _save_tables(out, table)
+    write_json(out / "heldout.json", _held_out_pairs(recorded, table))
 
 
 def rated_responses(recorded: Recorded, out: Path) -> None:
@@ -157,12 +163,12 @@ def rated_responses(recorded: Recorded, out: Path) -> None:
     _save_tables(out, _table(recorded, np.array([rating for _, _, _, rating in recorded.flat()])))
 
 
-def _trained(recorded: Recorded, backbone: Trained, folder: Path, embed: Path | None) -> Array:
-    """(rows,) cross-fitted scores at home, mean scores abroad."""
+def _trained(recorded: Recorded, backbone: Trained, folder: Path, embed: Path | None, elsewhere: bool) -> Array:
+    """(rows,) cross-fitted scores at home, mean scores abroad or on another task."""
     kept = read_json(folder / "heads.json")
     blocks = _blocks(recorded, backbone, embed, kept["systems"])
     by_head = np.stack([head.predict(blocks) for head in _load_heads(folder)])  # (folds, rows)
-    if recorded.lang in kept["langs"]:
+    if recorded.lang in kept["langs"] and not elsewhere:
         unseen = [kept["folds"][prompt.group] for prompt, _, _, _ in recorded.flat()]
         scores: Array = by_head[unseen, np.arange(by_head.shape[1])]
     else:

@@ -3,17 +3,20 @@
 from xling.config import (
     Experiment,
     FrozenLM,
+    LanguageModel,
     MicroSummarization,
     Recorded,
     RewardModel,
     SameAsPolicy,
+    SentenceEncoder,
     SystemIdentity,
+    Task,
     Untrained,
     encoder_of,
     objective_of,
 )
 from xling.errors import ConfigError
-from xling.tasks import MODULES, task_module
+from xling.tasks import MODULES, offers, task_module
 from xling.tasks.records import Offer
 
 
@@ -21,16 +24,22 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
     """ConfigError for choices that do not go together, with those that do."""
     policy, rm, judge = experiment.policy, experiment.rm_backbone, experiment.judge.name
     n = experiment.optimizer.n
-    offers = task_module(experiment.task).OFFERS
-    if isinstance(policy, Recorded):
-        if "recorded" not in offers:
+    there = offers(experiment.task)
+    if responses_recorded(experiment):
+        if "recorded" not in there:
             raise ConfigError(
-                f"policy=recorded needs recorded responses, and {_task(experiment)} has none. "
+                f"policy=recorded needs recorded responses, and {_task(experiment.task)} has none. "
                 f"Use a language model (policy=micro), or one of {_tasks_with('recorded')}."
             )
-        _check_recorded(rm, judge)
+        _check_recorded(experiment, rm, judge)
         return
-    _check_offers(experiment, offers)
+    if experiment.reward_task is not None:
+        raise ConfigError(
+            "reward_task goes with recorded responses: a reward model of another task scores them. Leave it out, or "
+            f"type policy=recorded judge=human, or one of {_tasks_with('recorded')}."
+        )
+    assert isinstance(policy, LanguageModel)
+    _check_offers(experiment, there)
     if encoder_of(rm) or isinstance(rm, SystemIdentity) or rm == Untrained("human"):
         raise ConfigError(
             f"rm_backbone={_name(rm)} reads recorded responses (task=files policy=recorded). With a language model use "
@@ -49,40 +58,53 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
         )
 
 
-def _check_offers(experiment: Experiment, offers: frozenset[Offer]) -> None:
+def responses_recorded(experiment: Experiment) -> bool:
+    """No policy is sampled: policy=recorded, or a task that has nothing but recorded responses."""
+    return isinstance(experiment.policy, Recorded) or "prompts" not in task_module(experiment.task).OFFERS
+
+
+def cross_fitted(experiment: Experiment) -> bool:
+    """Heads are trained on folds of recorded responses, for want of splits or because that is what an encoder has."""
+    embeds = isinstance(experiment.rm_backbone, SentenceEncoder)
+    return responses_recorded(experiment) and (experiment.reward_task is None or embeds)
+
+
+def _check_offers(experiment: Experiment, there: frozenset[Offer]) -> None:
     """What a language model needs of the task."""
-    task, rm = _task(experiment), experiment.rm_backbone
-    if "prompts" not in offers:
-        raise ConfigError(
-            f"{task} has recorded responses and goes with policy=recorded judge=human; "
-            f"a language model needs prompts, as in {_tasks_with('prompts')}."
-        )
-    if experiment.sft.steps and "demonstrations" not in offers:
+    task, rm = _task(experiment.task), experiment.rm_backbone
+    if "prompts" not in there:
+        raise ConfigError(f"{task} has no prompts; a language model needs them, as in {_tasks_with('prompts')}.")
+    if experiment.sft.steps and "demonstrations" not in there:
         raise ConfigError(
             f"{task} has no demonstrations to fine-tune on. Type sft.steps=0 to sample the base as it is."
         )
-    needed: Offer = "pairs" if objective_of(experiment.task, rm) == "pairwise" else "ratings"
-    if not isinstance(rm, Untrained) and needed not in offers:
-        raise ConfigError(f"{task} has no {needed} to train rm_backbone={_name(rm)} on.{_other_feedback(offers)}")
+    if not isinstance(rm, Untrained):
+        _check_feedback("task", experiment.task, rm)
     for setting, name in (("judge", experiment.judge.name), ("rm_backbone", _name(rm))):
-        if name == "gold" and "quality" not in offers:
+        if name == "gold" and "quality" not in there:
             raise ConfigError(
                 f"{setting}=gold needs exact quality, which only {_tasks_with('quality')} has. Use judge=target_rm."
             )
 
 
-def _other_feedback(offers: frozenset[Offer]) -> str:
-    kinds = {"ratings": "pointwise", "pairs": "pairwise"}
-    found = [f"task.feedback={kinds[name]}" for name in kinds if name in offers]
-    return f" Type {found[0]}." if found else ""
+def _check_feedback(group: str, task: Task, rm: RewardModel) -> None:
+    needed: Offer = "pairs" if objective_of(task, rm) == "pairwise" else "ratings"
+    there = offers(task)
+    if needed not in there:
+        kinds = {"ratings": "pointwise", "pairs": "pairwise"}
+        found = [f" Type {group}.feedback={kinds[name]}." for name in kinds if name in there]
+        raise ConfigError(
+            f"{_task(task, group)} has no {needed} to train rm_backbone={_name(rm)} on.{found[0] if found else ''}"
+        )
 
 
-def _task(experiment: Experiment) -> str:
-    return f"task={experiment.task.__struct_config__.tag}"
+def _task(task: Task, group: str = "task") -> str:
+    return f"{group}={task.__struct_config__.tag}"
 
 
-def _tasks_with(offer: Offer) -> str:
-    return ", ".join(f"task={config.__struct_config__.tag}" for config, one in MODULES.items() if offer in one.OFFERS)
+def _tasks_with(offer: Offer, group: str = "task") -> str:
+    found = [config.__struct_config__.tag for config, one in MODULES.items() if offer in one.OFFERS]
+    return ", ".join(f"{group}={name}" for name in found)
 
 
 def _check_sizes(experiment: Experiment) -> None:
@@ -101,14 +123,42 @@ def _check_sizes(experiment: Experiment) -> None:
             )
 
 
-def _check_recorded(rm: RewardModel, judge: str) -> None:
+def _check_recorded(experiment: Experiment, rm: RewardModel, judge: str) -> None:
+    task, model = experiment.task, isinstance(experiment.policy, LanguageModel)
     if judge != "human":
         raise ConfigError(f"judge={judge} cannot judge recorded responses. Use judge=human.")
-    if isinstance(rm, SameAsPolicy | FrozenLM) or (isinstance(rm, Untrained) and rm.score.startswith("likelihood")):
+    if not isinstance(rm, Untrained) and experiment.reward_task is None and not hasattr(task, "folds"):
+        raise ConfigError(
+            f"{_task(task)} is for evaluation only: nothing of it trains rm_backbone={_name(rm)}. Name the task that "
+            f"does with reward_task=NAME ({_tasks_with('ratings', 'reward_task')})."
+        )
+    asks = isinstance(rm, SameAsPolicy | FrozenLM) or (isinstance(rm, Untrained) and rm.score.startswith("likelihood"))
+    if asks and not model:
         raise ConfigError(
             f"rm_backbone={_name(rm)} needs a language model and policy=recorded has none. "
             "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."
         )
+    if isinstance(rm, Untrained) and asks and rm.score != "likelihood_base":
+        raise ConfigError(f"rm_backbone={rm.score} does not go with recorded responses. Use likelihood_base.")
+    if experiment.reward_task is not None and not isinstance(rm, Untrained):
+        _check_reward_task(experiment, experiment.reward_task, rm)
+
+
+def _check_reward_task(experiment: Experiment, learned: Task, rm: RewardModel) -> None:
+    """What the task that a reward model learns from must have."""
+    there, task = offers(learned), _task(learned, "reward_task")
+    if isinstance(rm, SystemIdentity):
+        raise ConfigError("rm_backbone=system knows the systems of one task only. Leave reward_task out.")
+    if isinstance(rm, SentenceEncoder):
+        if "recorded" not in there or not hasattr(learned, "folds"):
+            raise ConfigError(
+                f"rm_backbone=sentence_encoder learns from recorded responses, and {task} has none. "
+                f"Use rm_backbone=bag_of_words, or reward_task=files."
+            )
+        return
+    _check_feedback("reward_task", learned, rm)
+    if isinstance(rm, SameAsPolicy) and rm.init == "sft" and experiment.sft.steps and "demonstrations" not in there:
+        raise ConfigError(f"{task} has no demonstrations to fine-tune on. Type rm_backbone.init=base or sft.steps=0.")
 
 
 def _name(rm: RewardModel) -> str:

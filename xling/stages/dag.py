@@ -18,7 +18,6 @@ from xling.config import (
     Language,
     LanguageModel,
     Policy,
-    Recorded,
     RewardModel,
     SameAsPolicy,
     SentenceEncoder,
@@ -33,9 +32,9 @@ from xling.grid.stage import Cell, Stage
 from xling.models.encoder import encoder_identity
 from xling.models.recipe import BASE_FOLDER, folder_digest, recipe_digest
 from xling.stages import KINDS
-from xling.stages.checks import check
-from xling.tasks import task_module
-from xling.tasks.records import Use
+from xling.stages.checks import check, cross_fitted, responses_recorded
+from xling.tasks import require, task_module
+from xling.tasks.records import Need, Use
 from xling.tasks.render import with_facts
 
 Axes = Mapping[str, Any]
@@ -86,9 +85,10 @@ def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
 
 
 def _references(experiment: Experiment) -> tuple[str, ...]:
-    if isinstance(experiment.policy, Recorded):
+    if responses_recorded(experiment):
         encoder = isinstance(experiment.rm_backbone, SentenceEncoder)
-        return ("random", "length", "human", *(("cosine",) if encoder else ()))
+        model = isinstance(experiment.policy, LanguageModel)
+        return ("random", "length", "human", *(("cosine",) if encoder else ()), *(("likelihood_base",) if model else ()))
     return SOURCELESS
 
 
@@ -100,8 +100,12 @@ def _stage(kind: str, label: str, spec: Mapping[str, Any], parents: Mapping[str,
 
 
 @lru_cache(maxsize=4096)
-def _task(task: Task, langs: tuple[str, ...], use: Use) -> dict[str, Any]:
-    """The task as one stage sees it: settings it does not read are at their defaults; and its data's digest."""
+def _task(task: Task, langs: tuple[str, ...], use: Use, need: Need | None = None) -> dict[str, Any]:
+    """The task as one stage sees it: settings it does not read are at their defaults; and its data's digest.
+
+    ConfigError where the data has too little for it (`need`: if that is more than the use says).
+    """
+    require(task, langs, need or use)
     module = task_module(task)
     narrowed = module.narrowed(task, langs, use)
     return {"task": msgspec.to_builtins(narrowed), "digest": module.digest(narrowed)}
@@ -202,17 +206,39 @@ def features(task: Task, lang: str, policy: LanguageModel, rm: FrozenLM, pools: 
 
 
 @lru_cache(maxsize=4096)
-def reward(task: Task, langs: tuple[str, ...], policy: Policy, training: Training, rm: RewardModel, seed: int) -> Stage:
-    """The reward model of one source, or of several pooled."""
+def recorded_features(task: Task, lang: str, policy: LanguageModel, rm: FrozenLM) -> Stage:
+    """What the frozen base sees of a language's recorded responses."""
     spec = {
-        **_task(task, langs, "recorded" if isinstance(policy, Recorded) else objective_of(task, rm)),
+        **_task(task, (lang,), "recorded"),
+        "lang": lang,
+        "features": rm.features,
+        "objective": "",
+        "recorded": True,
+    }
+    return _stage("features", _label("features", (lang,)) + " recorded", spec, {"lm": base(policy.checkpoint)})
+
+
+@lru_cache(maxsize=4096)
+def reward(
+    task: Task,
+    langs: tuple[str, ...],
+    policy: Policy,
+    training: Training,
+    rm: RewardModel,
+    seed: int,
+    crossfitted: bool = False,
+) -> Stage:
+    """The reward model of one source, or of several pooled; or heads cross-fitted on recorded responses."""
+    data = _task(task, langs, "recorded", "crossfitted") if crossfitted else _task(task, langs, objective_of(task, rm))
+    spec = {
+        **data,
         "langs": langs,
         "rm": msgspec.to_builtins(rm),
         "objective": objective_of(task, rm),
         "seed": seed,
     }
     parents: dict[str, Stage] = {}
-    if isinstance(policy, Recorded):
+    if crossfitted:
         spec["folds"] = task.folds  # type: ignore[union-attr]  # of every task with recorded responses
     if isinstance(rm, SentenceEncoder):
         parents = {f"embed_{lang}": embed(task, lang, rm.encoder) for lang in langs}
@@ -239,20 +265,30 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
     """The cell's last stage, and with it all that it needs; `judging` is the kind of the target's own RM."""
     judging = judging or experiment.rm_backbone
     check(experiment, judging)
-    facts = with_facts(experiment.task, (*experiment.source_langs, experiment.target_lang))
-    experiment = msgspec.structs.replace(experiment, task=facts)
+    experiment = _with_facts(experiment)
     task, lang = experiment.task, experiment.target_lang.code
     pools = _samples(experiment, lang)
     parents = {"score": _score(experiment, pools), "verdict": _verdict(experiment, judging, pools), **pools}
     spec: dict[str, Any] = {"judge": experiment.judge.name, "n": _samples_picked_from(experiment)}
-    if isinstance(experiment.policy, Recorded):
+    if responses_recorded(experiment):
         spec |= {**_task(task, (lang,), "recorded"), "lang": lang}
     sources = _codes(experiment.source_langs) if _has_source(experiment.rm_backbone) else ("-",)
     return _stage("judge", _label("judge", sources, (lang,)), spec, parents)
 
 
+def _with_facts(experiment: Experiment) -> Experiment:
+    """The experiment with the facts of its languages in its tasks."""
+    langs = (*experiment.source_langs, experiment.target_lang)
+    other = experiment.reward_task
+    return msgspec.structs.replace(
+        experiment,
+        task=with_facts(experiment.task, langs),
+        reward_task=None if other is None else with_facts(other, langs),
+    )
+
+
 def _samples(experiment: Experiment, lang: str) -> dict[str, Stage]:
-    if isinstance(experiment.policy, Recorded):
+    if responses_recorded(experiment):
         stage = recorded(experiment.task, lang)
         return {"pool": stage, "baseline": stage}
     shared = (experiment.task, lang, experiment.policy, experiment.sft, experiment.seed)
@@ -261,7 +297,7 @@ def _samples(experiment: Experiment, lang: str) -> dict[str, Stage]:
 
 def _samples_picked_from(experiment: Experiment) -> int | None:
     """n of best-of-n; None for recorded systems, whose prompts may differ in it."""
-    if isinstance(experiment.policy, Recorded):
+    if responses_recorded(experiment):
         return experiment.optimizer.n
     return experiment.optimizer.n or experiment.policy.n
 
@@ -284,23 +320,31 @@ def _verdict(experiment: Experiment, judging: RewardModel, pools: Mapping[str, S
 
 def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
     task, rm, lang = experiment.task, experiment.rm_backbone, experiment.target_lang.code
-    sources, people = _codes(experiment.source_langs), isinstance(experiment.policy, Recorded)
-    parents = dict(pools)
+    sources, people = _codes(experiment.source_langs), responses_recorded(experiment)
+    parents, learned, objective = dict(pools), experiment.feedback_task, objective_of(experiment.feedback_task, rm)
     if _has_source(rm):
-        parents["reward"] = reward(task, sources, experiment.policy, experiment.sft, rm, experiment.seed)
+        folds = cross_fitted(experiment)
+        parents["reward"] = reward(learned, sources, experiment.policy, experiment.sft, rm, experiment.seed, folds)
     spec = {
-        **_task(task, (lang,), "recorded" if people else _held_out(objective_of(task, rm))),
+        **_task(task, (lang,), "recorded" if people else _held_out(objective)),
         "lang": lang,
         "rm": msgspec.to_builtins(rm),
-        "objective": objective_of(task, rm),
+        "objective": objective,
     }
     if people:
         spec["recorded"], spec["source_langs"] = True, sources if _has_source(rm) else ()
+        if _has_source(rm) and experiment.reward_task is not None:
+            spec["elsewhere"] = True
     if encoder := encoder_of(rm):
         parents["embed"] = embed(task, lang, encoder)
         spec["encoder"] = encoder_identity(encoder)
     if isinstance(rm, FrozenLM) and isinstance(experiment.policy, LanguageModel):
-        parents["features"] = features(task, lang, experiment.policy, _unshuffled(rm), tuple(pools.items()))
+        plain, samples = _unshuffled(rm), tuple(pools.items())
+        parents["features"] = (
+            recorded_features(task, lang, experiment.policy, plain)
+            if people
+            else features(task, lang, experiment.policy, plain, samples)
+        )
     if isinstance(rm, Untrained):
         parents |= _language_model_of(experiment, rm)
         spec["seed"] = experiment.seed if rm.score == "random" else 0

@@ -29,6 +29,7 @@ class FeaturesSpec(Struct, frozen=True):
     lang: str
     features: str
     objective: str
+    recorded: bool = False  # what recorded systems said, to be scored by a reward model of another task
 
 
 def run(context: Context) -> None:
@@ -38,7 +39,11 @@ def run(context: Context) -> None:
 
     spec = msgspec.convert(context.spec, FeaturesSpec)
     model, tokenizer = load_policy(model_folder(context.parents["lm"]))
-    if "pool" not in context.parents:
+    if spec.recorded:
+        found = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
+        asked = [prompt.reward_text for prompt in found.prompts]
+        write_blocks(context.out / "samples.npz", read(model, tokenizer, asked, found.responses, spec.features))
+    elif "pool" not in context.parents:
         write_blocks(context.out / "feedback.npz", read(model, tokenizer, *_feedback(spec, "train"), spec.features))
     else:
         write_blocks(context.out / "heldout.npz", read(model, tokenizer, *_feedback(spec, "test"), spec.features))

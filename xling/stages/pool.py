@@ -11,7 +11,7 @@ from msgspec import Struct
 from xling.config import Task
 from xling.grid.stage import Context
 from xling.languages import in_language
-from xling.stages.files import Samples, write_samples
+from xling.stages.files import Samples, write_json, write_samples
 from xling.tasks import task_module
 
 
@@ -82,9 +82,22 @@ class RecordedSpec(Struct, frozen=True):
 
 
 def run_recorded(context: Context) -> None:
-    """Writes samples.jsonl from the recorded responses, in system order; lengths are in characters."""
+    """Writes samples.jsonl from the recorded responses, in system order; lengths are in characters.
+
+    And subsets.json, where prompts belong to subsets that weigh differently (xling/analysis/categories.py).
+    """
     spec = msgspec.convert(context.spec, RecordedSpec)
-    recorded = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
+    module = task_module(spec.task)
+    recorded = module.recorded(spec.task, spec.lang, spec.digest)
+    if any(prompt.subset for prompt in recorded.prompts):
+        weights: dict[str, float] = getattr(module, "WEIGHTS", {})
+        columns = {
+            "prompt": [p.id for p in recorded.prompts],
+            "category": [p.dataset for p in recorded.prompts],
+            "subset": [p.subset for p in recorded.prompts],
+            "weight": [weights.get(p.subset) for p in recorded.prompts],
+        }
+        write_json(context.out / "subsets.json", columns)
     write_samples(
         context.out,
         (

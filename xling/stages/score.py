@@ -39,6 +39,7 @@ class ScoreSpec(Struct, frozen=True):
     source_langs: tuple[str, ...] = ()  # of recorded responses alone
     encoder: str = ""
     seed: int = 0
+    elsewhere: bool = False  # recorded responses that the reward model has not seen: it was trained on another task
 
 
 def run(context: Context) -> None:
@@ -172,7 +173,7 @@ def held_out(spec: ScoreSpec, score: Scorer) -> dict[str, Any]:
     return {
         "group": [r.prompt.group for r in ratings],
         "score": [row[0] for row in scores],
-        "label": [int(r.label) for r in ratings],
+        "label": [int(r.label > 0.5) for r in ratings],
         "length": [len(r.response) for r in ratings],
         "length_rule": _length_rule(spec.task, spec.lang),
     }
@@ -207,16 +208,23 @@ def length_rule(ratings: Sequence[Rating]) -> dict[str, Any]:
 
 
 def _recorded(context: Context, spec: ScoreSpec) -> None:
-    from xling.models.recorded import score_responses
+    """Recorded responses: by cross-fitted heads, by what learns nothing, or by a reward model of another task."""
+    from xling.models.recorded import score_responses, write_scores
 
-    score_responses(
-        task_module(spec.task).recorded(spec.task, spec.lang, spec.digest),
+    recorded = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
+    likelihood = isinstance(spec.rm, Untrained) and spec.rm.score.startswith("likelihood")
+    if likelihood or (spec.elsewhere and not spec.encoder):
+        rows = scorer(context, spec)(recorded.prompts, recorded.responses)
+        return write_scores(recorded, np.concatenate([np.array(row) for row in rows]), context.out)
+    return score_responses(
+        recorded,
         spec.rm,  # type: ignore[arg-type]
         spec.source_langs,
         context.parents.get("reward"),
         context.parents.get("embed"),
         spec.seed,
         context.out,
+        spec.elsewhere,
     )
 
 

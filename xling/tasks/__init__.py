@@ -1,17 +1,33 @@
 """Tasks: what each dataset family gives per language, in one record format."""
 
+from collections.abc import Sequence
 from typing import cast
 
-from xling.config import Files, MicroSummarization, Task
-from xling.tasks import files, micro_summarization
-from xling.tasks.records import TaskModule
+from xling.config import Files, MicroSummarization, MRewardBench, Task
+from xling.tasks import files, m_rewardbench, micro_summarization
+from xling.tasks.records import Need, Offer, TaskModule
 
 MODULES: dict[type[Task], TaskModule] = {
     MicroSummarization: cast(TaskModule, micro_summarization),
     Files: cast(TaskModule, files),
+    MRewardBench: cast(TaskModule, m_rewardbench),
 }
 
 
 def task_module(config: Task) -> TaskModule:
     """The module that knows the task of a config."""
     return MODULES[type(config)]
+
+
+def offers(config: Task) -> frozenset[Offer]:
+    """What the task offers: of your own data what is there."""
+    module = task_module(config)
+    found: frozenset[Offer] = module.offers(config) if hasattr(module, "offers") else module.OFFERS
+    return found
+
+
+def require(config: Task, langs: Sequence[str], need: Need) -> None:
+    """ConfigError where your own data has too little for a use."""
+    module = task_module(config)
+    if hasattr(module, "require"):
+        module.require(config, langs, need)

@@ -1,54 +1,85 @@
-"""task=files: your own rated responses of recorded systems, from JSONL(.gz); row format: xling/tasks/rows.py.
+"""task=files: your own ratings, pairs and demonstrations, from JSONL, CSV or Parquet (xling/tasks/rows.py reads them).
 
     python launch.py -m sweeps=human_judgements task.path=PATH
+    python launch.py task=files task.path=PATH task.feedback=pairwise task.columns.group=tree judge=target_rm
 
-Every row is an evaluation row: there is no train, validation or test split in the file. Reward models are
-cross-fitted by document instead (xling/models/folds.py). Planning calls `check`; stages call `load`.
+With policy=recorded every row is an evaluation row; reward models are cross-fitted by document
+(xling/models/folds.py). With a language model, a language's documents (or trees: `group`) are split into train,
+validation and test, by a `split` column or by seeded shares. Planning calls `check` and `require`; stages the rest.
 """
 
 import functools
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from xling.config import Files, Task
+from xling.config import Files, Task, Template
 from xling.errors import ConfigError, DataError, did_you_mean
-from xling.tasks.records import Offer, Prompt, Recorded, Use
-from xling.tasks.rows import RESERVED, SHOWN, Rated, Rows, read_rows
+from xling.tasks.pieces import BY_TEXT, Labels, Piece, answers, pieces, split_groups
+from xling.tasks.records import Demonstration, Need, Offer, Pair, Prompt, Rating, Recorded, Split, Use
+from xling.tasks.render import language_of, read_by, rendered
+from xling.tasks.rows import SHOWN, Place, Reading, Row, Rows, read_rows
+from xling.tasks.tables import file_digest, identity, paths_of
+
+OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts", "recorded"})
+NEEDED = 2  # documents of a split: an interval is drawn over them, and a penalty is chosen between them
+
+# Which of the settings each use of the data reads, beside those that decide how the files are read.
+_SPLIT, _LABELS = ("seed", "validation", "test"), ("threshold",)
+READS: dict[Use, tuple[str, ...]] = {
+    "demonstrations": (*_SPLIT, *_LABELS),
+    "pointwise": (*_SPLIT, *_LABELS),
+    "pairwise": _SPLIT,
+    "prompts": _SPLIT,
+    "held_out_pointwise": (*_SPLIT, *_LABELS),
+    "held_out_pairwise": _SPLIT,
+    "recorded": ("seed", "folds"),
+}
+_READING = ("path", "rating_field", "columns", "rating_scale", "bad_rows")
+# What a use cannot do without: (what of the data, in which splits).
+_SPLITS_OF: dict[Need, tuple[Offer, tuple[Split, ...]]] = {
+    "demonstrations": ("demonstrations", ("train", "validation")),
+    "pointwise": ("ratings", ("train", "validation")),
+    "pairwise": ("pairs", ("train", "validation")),
+    "prompts": ("prompts", ("test",)),
+    "held_out_pointwise": ("ratings", ("test",)),
+    "held_out_pairwise": ("pairs", ("test",)),
+}
+
+
+# --- what planning asks -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class LanguageSummary:
-    """Counts of one language."""
+    """Counts of one language: rows by kind, documents, and what recorded responses there are to compare."""
 
-    prompts: int
-    documents: int  # prompts with the same text are one document
+    rows: dict[str, int]
+    groups: int
+    prompts: int  # that two systems answered
+    documents: int  # of those; prompts of one group are one document
     responses: int
     systems: tuple[str, ...]
-    one_system: tuple[int, ...]  # lines of prompts that only one system answered: left out
+    one_system: tuple[Place, ...]  # rows of prompts that only one system answered
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What `check` found in a file without bad rows."""
+    """What `check` found in data without bad rows, or with those left out."""
 
     rows: int
     digest: str
     languages: dict[str, LanguageSummary]
     ignored: dict[str, int]  # rows of languages outside task.languages
+    said: tuple[str, ...]
 
     def notes(self) -> list[str]:
         """Sentences for the plan: what was left out, and why."""
-        found = []
-        for lang, one in self.languages.items():
-            if one.one_system:
-                found.append(
-                    f"{lang}: prompts that one system alone answered cannot be compared and are left out: "
-                    f"{len(one.one_system)} (lines {_first(one.one_system)})."
-                )
+        found = list(self.said)
         if self.ignored:
             counts = ", ".join(f"{lang} {n}" for lang, n in sorted(self.ignored.items()))
             found.append(f"Rows of languages outside task.languages are left out: {counts}.")
@@ -56,189 +87,289 @@ class Summary:
 
 
 def summary(config: Files, known: Collection[str] | None = None) -> Summary:
-    """Read the whole file before anything runs (seconds for 100,000 rows; no torch).
+    """Read everything before anything runs (seconds for 100,000 rows; no torch).
 
     `known`: codes of the languages that have facts in conf/lang; None skips that test. DataError lists the
-    first ten bad rows with their line numbers and says how many there are; ConfigError if the settings do not
-    fit the file.
+    first ten bad rows with their numbers and says how many there are; ConfigError if the settings do not fit.
     """
     rows = _rows(config)
     wanted = config.languages or tuple(rows.languages)
-    bad = rows.bad + _unknown(rows, wanted, known)
-    if bad:
-        n_unknown = len(bad) - len(rows.bad)
-        raise DataError(_bad_rows(config, sorted(bad)[:SHOWN], rows.n_bad + n_unknown, rows.n, n_unknown > 0))
+    unknown = _unknown(rows, wanted, known)
+    if config.bad_rows == "refuse" and (rows.bad or unknown):
+        bad = sorted([*rows.bad, *unknown])[:SHOWN]
+        raise DataError(_bad_rows(config, rows, bad, rows.n_bad + len(unknown), bool(unknown)))
     if not rows.languages:
-        raise DataError(f"{config.path} has no rows. Name a file of rated responses with task.path=PATH.")
-    by_lang = {lang: _summary(_prompts(config, rows, lang)) for lang in sorted(wanted)}
-    ignored = {
-        lang: sum(len(prompt.answers) for prompt in prompts.values())
-        for lang, prompts in rows.languages.items()
-        if lang not in wanted
+        raise DataError(f"{config.path} has no {'good ' if rows.n else ''}rows. Name your data with task.path=PATH.")
+    codes = set(wanted) if known is None or config.bad_rows == "refuse" else set(wanted) & set(known)
+    by_lang = {lang: _summary(config, lang) for lang in sorted(codes)}
+    ignored = {lang: len(found) for lang, found in rows.languages.items() if lang not in codes}
+    return Summary(rows.n, digest(config), by_lang, ignored, tuple(_said(config, rows, by_lang)))
+
+
+def _said(config: Files, rows: Rows, by_lang: dict[str, LanguageSummary]) -> list[str]:
+    found = []
+    if rows.n_bad:
+        reasons = "; ".join(f"{rows.name(place)}: {reason}" for place, reason in rows.bad[:3])
+        found.append(f"{config.path}: {rows.n_bad} bad rows of {rows.n} are left out ({reasons}).")
+    for lang, one in by_lang.items():
+        if one.one_system and one.prompts:
+            found.append(
+                f"{lang}: prompts that one system alone answered cannot be compared by policy=recorded: "
+                f"{len(one.one_system)} ({rows.named(one.one_system)})."
+            )
+        if empty := rows.empty.get(lang):
+            found.append(f"{lang}: {len(empty)} rated responses are empty ({rows.named(empty)}).")
+    return found
+
+
+def languages(config: Task) -> Sequence[str]:
+    """Those of task.languages, or all that the data has. Raises what `summary` raises."""
+    assert isinstance(config, Files)
+    return tuple(summary(config).languages)
+
+
+def check(config: Task, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """Bad rows and unknown languages are refused, or said."""
+    assert isinstance(config, Files)
+    return summary(config, known).notes()
+
+
+def offers(config: Task) -> frozenset[Offer]:
+    """What this data has of what files can have."""
+    assert isinstance(config, Files)
+    kinds = {row.kind for rows in _rows(config).languages.values() for row in rows}
+    by_kind: dict[str, set[Offer]] = {
+        "rating": {"demonstrations", "ratings", "pairs", "prompts", "recorded"},
+        "pair": {"demonstrations", "pairs", "prompts", "recorded"},
+        "demonstration": {"demonstrations", "prompts"},
     }
-    if not any(one.prompts for one in by_lang.values()):
-        raise DataError(
-            f"No prompt in {config.path} was answered by two systems, so there is nothing to compare (lines "
-            f"{_first([n for one in by_lang.values() for n in one.one_system])}). "
-            "`id` names the document or prompt and must be the same for all systems that answered it."
-        )
-    return Summary(rows.n, digest(config), by_lang, ignored)
+    return frozenset().union(*(by_kind[kind] for kind in kinds))
 
 
-def check_sources(config: Files, found: Summary, langs: Sequence[str]) -> None:
-    """ConfigError if a source has too few documents for the folds, or no comparable prompts at all."""
-    needed = 2 * config.folds
+def require(config: Task, langs: Sequence[str], need: Need) -> None:
+    """ConfigError where a language has too little for a use: how much there is, and how much is needed."""
+    assert isinstance(config, Files)
     for lang in langs:
-        n = found.languages[lang].documents if lang in found.languages else 0
-        if n < needed:
+        if need in ("recorded", "crossfitted"):
+            _require_recorded(config, lang, need)
+        else:
+            _require_split(config, lang, *_SPLITS_OF[need])
+
+
+def _require_recorded(config: Files, lang: str, need: Need) -> None:
+    found, rows = _summary(config, lang), _rows(config)
+    if not found.prompts:
+        raise ConfigError(
+            f"{config.path} has no prompt in {lang!r} that two systems answered, so there is nothing to compare"
+            f"{f' ({rows.named(found.one_system)})' if found.one_system else ''}. The id names the prompt and must be "
+            "the same for all systems that answered it; task.columns.id=null takes prompts of the same text as one."
+        )
+    needed = 2 * config.folds
+    if need == "crossfitted" and found.documents < needed:
+        raise ConfigError(
+            f"source_lang={lang} has {found.documents} documents that two systems answered; {config.folds} folds need "
+            f"at least {needed}. Leave {lang} out of source_lang or lower task.folds={config.folds}."
+        )
+
+
+def _require_split(config: Files, lang: str, what: Offer, splits: Sequence[Split]) -> None:
+    for split in splits:
+        n = len({item.group for item in _pieces(config, lang, what) if item.split == split})
+        if n < NEEDED:
+            total = len({item.group for item in _pieces(config, lang, what)})
             raise ConfigError(
-                f"source_lang={lang} has {n} documents that two systems answered; {config.folds} folds need "
-                f"at least {needed}. Leave {lang} out of source_lang or lower task.folds={config.folds}."
+                f"{config.path}: {lang} has {n} documents with {what} in split {split}, of {total}; at least {NEEDED} are "
+                f"needed. Leave {lang} out, add data, or change task.validation={config.validation:g} and "
+                f"task.test={config.test:g} (or the split column)."
             )
 
 
-def recorded(config: Task, lang: str, expected: str | None = None) -> Recorded:
-    """One language's prompts by id, with responses by system name, whatever the order of rows in the file.
+# --- the data -----------------------------------------------------------------------------------------------
 
-    `expected`: the digest the plan was made with; DataError if the file has changed since. DataError also if
-    the file has bad rows: nobody computes with half a file.
+
+def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
+    """What decides how the files are read, and what the use reads; which languages are used decides nothing."""
+    assert isinstance(config, Files)
+    kept = {name: getattr(config, name) for name in (*_READING, *READS[use])}
+    lang = config.languages if _without_language(config) else ()
+    return Files(languages=lang, **kept, **read_by(use, config.template, config.facts, langs))
+
+
+def digest(config: Task) -> str:
+    """sha256 of the file's bytes, or of the digests of several; computed once for sizes and modification times."""
+    assert isinstance(config, Files)
+    found = [file_digest(*one) for one in identity(paths_of(config.path))]
+    return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
+
+
+def demonstrations(config: Task, lang: str, split: Split) -> list[Demonstration]:
+    """Those of the data; without any, a pair's chosen responses, or the best-rated one of each prompt if it is good."""
+    found = _of(config, lang, "demonstrations", split)
+    return [Demonstration(prompt, item.response) for prompt, item in found]
+
+
+def ratings(config: Task, lang: str, split: Split) -> list[Rating]:
+    """Rated responses with labels in 0..1."""
+    found = _of(config, lang, "ratings", split)
+    return [Rating(prompt, item.response, item.label, item.system) for prompt, item in found]
+
+
+def pairs(config: Task, lang: str, split: Split) -> list[Pair]:
+    """Those of the data, and each two responses to a prompt that are rated differently."""
+    found = _of(config, lang, "pairs", split)
+    return [Pair(prompt, item.response, item.other) for prompt, item in found]
+
+
+def prompts(config: Task, lang: str, split: Split) -> list[Prompt]:
+    """The prompts of a split, by id."""
+    return [prompt for prompt, _ in _of(config, lang, "prompts", split)]
+
+
+def recorded(config: Task, lang: str, expected: str | None = None) -> Recorded:
+    """One language's prompts by id, with responses by system name, whatever the order of rows in the files.
+
+    Of a pair, the chosen response is rated 1 and the rejected 0. `expected`: the digest the plan was made with;
+    DataError if the data has changed since, or has bad rows: nobody computes with half a file.
     """
     assert isinstance(config, Files)
     if expected is not None and digest(config) != expected:
         raise DataError(f"{config.path} has changed since the grid was planned. Run the same command again.")
     rows = _rows(config)
-    if rows.bad:
-        raise DataError(_bad_rows(config, rows.bad, rows.n_bad, rows.n, False))
-    compared = _compared(_prompts(config, rows, lang))
-    if not compared:
-        raise ConfigError(f"{config.path} has no prompt in {lang!r} that two systems answered.")
-    groups: dict[str, str] = {}  # text -> id of the first prompt that has it
+    if rows.bad and config.bad_rows == "refuse":
+        raise DataError(_bad_rows(config, rows, rows.bad, rows.n_bad, False))
+    _require_recorded(config, lang, "recorded")
     found = Recorded(lang, [], [], [], [])
-    for name, prompt in compared:
-        systems = sorted(prompt.answers)
-        group = groups.setdefault(prompt.text, name)
-        found.prompts.append(Prompt(id=name, lang=lang, group=group, text=prompt.text))
-        found.systems.append(systems)
-        found.responses.append([prompt.answers[system].response for system in systems])
-        found.ratings.append([prompt.answers[system].rating for system in systems])
+    named: dict[str, str] = {}  # a group of equal texts is named by its first prompt
+    for row, by_system in answers(_in(config, lang)):
+        if len(by_system) > 1:
+            prompt = _prompt(config, lang, row)
+            group = named.setdefault(row.group, row.id) if row.group.startswith(BY_TEXT) else row.group
+            found.prompts.append(msgspec.structs.replace(prompt, group=group))
+            found.systems.append([answer.system for answer in by_system])
+            found.responses.append([answer.response for answer in by_system])
+            found.ratings.append([answer.label for answer in by_system])
     return found
 
 
-# --- the surface of a task module ---------------------------------------------------------------------------
-
-OFFERS: frozenset[Offer] = frozenset({"recorded"})
-
-
-def languages(config: Task) -> Sequence[str]:
-    """Languages with prompts to compare, of task.languages or the whole file. Raises what `summary` raises."""
+def _of(config: Task, lang: str, what: Offer, split: Split) -> list[tuple[Prompt, Piece]]:
+    """The pieces of a split, each with its prompt: equal prompts are one object."""
     assert isinstance(config, Files)
-    return tuple(lang for lang, one in summary(config).languages.items() if one.prompts)
+    made: dict[str, Prompt] = {}
+    found = []
+    for item in _pieces(config, lang, what):
+        if item.split == split:
+            if item.row.id not in made:
+                made[item.row.id] = _prompt(config, lang, item.row)
+            found.append((made[item.row.id], item))
+    return found
 
 
-def check(config: Task, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
-    """Bad rows, unknown languages and sources with too few documents are refused."""
-    assert isinstance(config, Files)
-    found = summary(config, known)
-    check_sources(config, found, sources)
-    return found.notes()
-
-
-def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
-    """Which languages are used decides nothing."""
-    return msgspec.structs.replace(config, languages=())
-
-
-def digest(config: Task) -> str:
-    """sha256 of the file's bytes, computed once for a size and modification time."""
-    assert isinstance(config, Files)
-    return _digest(*_identity(config))
+def _prompt(config: Files, lang: str, row: Row) -> Prompt:
+    text, content = rendered(config.template, row.prompt, language_of(config.facts, lang))
+    return Prompt(row.id, lang, row.group, text, row.dataset, content)
 
 
 # --- inside -------------------------------------------------------------------------------------------------
 
 
-def _identity(config: Files) -> tuple[str, int, int]:
-    """(path, size, modification time): what the caches go by."""
-    if config.path in ("", "???"):
-        raise ConfigError("task=files needs a file of rated responses. Name it with task.path=PATH.")
-    path = Path(config.path).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"task.path={config.path} is not a file. Name a JSONL or JSONL.gz with task.path=PATH.")
-    status = path.stat()
-    return str(path), status.st_size, status.st_mtime_ns
-
-
 def _rows(config: Files) -> Rows:
-    if config.rating_field in RESERVED:
+    if config.rating_field in (name for role, name in msgspec.structs.asdict(config.columns).items()):
         raise ConfigError(
-            f"task.rating_field={config.rating_field} names another field of a row. Name the field that "
-            "holds the rating, as in task.rating_field=rating."
+            f"task.rating_field={config.rating_field} names another column. Name the one that holds the rating, "
+            "as in task.rating_field=rating."
         )
-    return _read(*_identity(config), config.rating_field)
-
-
-@functools.lru_cache(maxsize=4)
-def _digest(path: str, size: int, modified: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@functools.lru_cache(maxsize=1)
-def _read(path: str, size: int, modified: int, rating_field: str) -> Rows:
-    return read_rows(Path(path), rating_field)
-
-
-def _prompts(config: Files, rows: Rows, lang: str) -> dict[str, Rated]:
-    """The language's prompts; ConfigError if the file has none."""
-    if lang not in rows.languages:
-        have = ", ".join(sorted(rows.languages)) or "none"
+    if config.rating_scale is not None and not config.rating_scale[0] < config.rating_scale[1]:
+        raise ConfigError(f"task.rating_scale={list(config.rating_scale)} must be [lowest, highest], as in [1,5].")
+    if config.validation + config.test >= 1:
         raise ConfigError(
-            f"{config.path} has no rows in {lang!r}; it has {have}.{did_you_mean(lang, rows.languages)} "
-            f"Name languages of the file with task.languages=[{','.join(sorted(rows.languages))}]."
+            f"task.validation={config.validation:g} and task.test={config.test:g} leave nothing to train on. "
+            "Type task.validation=0.1 task.test=0.1."
         )
-    return rows.languages[lang]
+    lang = config.languages[0] if len(config.languages) == 1 else ""
+    reading = Reading(config.columns, config.rating_field, config.rating_scale, lang)
+    return _read(identity(paths_of(config.path)), reading)
 
 
-def _compared(found: dict[str, Rated]) -> list[tuple[str, Rated]]:
-    """Prompts that at least two systems answered, by id."""
-    return [(name, found[name]) for name in sorted(found) if len(found[name].answers) > 1]
+@functools.lru_cache(maxsize=2)  # a task and the one its reward models learn from
+def _read(files: tuple[tuple[str, int, int], ...], reading: Reading) -> Rows:
+    return read_rows([Path(path) for path, _, _ in files], reading)
 
 
-def _summary(found: dict[str, Rated]) -> LanguageSummary:
-    compared = [prompt for _, prompt in _compared(found)]
+def _without_language(config: Files) -> bool:
+    return _rows(config).without_language
+
+
+def _in(config: Files, lang: str) -> list[Row]:
+    """The language's rows; ConfigError if there are none."""
+    found = _rows(config).languages
+    if lang not in found:
+        have = ", ".join(sorted(found)) or "none"
+        raise ConfigError(
+            f"{config.path} has no rows in {lang!r}; it has {have}.{did_you_mean(lang, found)} "
+            f"Name languages of the data with task.languages=[{','.join(sorted(found))}]."
+        )
+    return found[lang]
+
+
+def _pieces(config: Files, lang: str, what: Offer) -> list[Piece]:
+    """What a language has for a use, in all splits."""
+    if lang not in _rows(config).languages:
+        _in(config, lang)
+    plain = msgspec.structs.replace(config, template=Template(), facts=(), folds=5, feedback="pointwise")
+    return _made(plain, identity(paths_of(config.path)), lang, what)
+
+
+@functools.lru_cache(maxsize=64)
+def _made(config: Files, files: tuple[tuple[str, int, int], ...], lang: str, what: Offer) -> list[Piece]:
+    labels = Labels(config.threshold, config.rating_scale, _only_binary(config, files))
+    return pieces(_in(config, lang), _splits(config, files), what, labels, config.path)
+
+
+@functools.lru_cache(maxsize=8)
+def _splits(config: Files, files: tuple[tuple[str, int, int], ...]) -> dict[str, Split]:
+    return split_groups(_rows(config).languages, config.seed, config.validation, config.test)
+
+
+@functools.lru_cache(maxsize=8)
+def _only_binary(config: Files, files: tuple[tuple[str, int, int], ...]) -> bool:
+    rated = (row for rows in _rows(config).languages.values() for row in rows if row.kind == "rating")
+    return all(row.rating in (0.0, 1.0) for row in rated)
+
+
+def _summary(config: Files, lang: str) -> LanguageSummary:
+    rows = _in(config, lang)
+    everything = answers(rows)
+    compared = [(prompt, found) for prompt, found in everything if len(found) > 1]
     return LanguageSummary(
+        rows=dict(Counter(row.kind for row in rows)),
+        groups=len({row.group for row in rows}),
         prompts=len(compared),
-        documents=len({prompt.text for prompt in compared}),
-        responses=sum(len(prompt.answers) for prompt in compared),
-        systems=tuple(sorted({system for prompt in compared for system in prompt.answers})),
-        one_system=tuple(sorted(prompt.line for prompt in found.values() if len(prompt.answers) == 1)),
+        documents=len({prompt.group for prompt, _ in compared}),
+        responses=sum(len(found) for _, found in compared),
+        systems=tuple(sorted({answer.system for _, found in compared for answer in found})),
+        one_system=tuple(sorted(found[0].row.place for _, found in everything if len(found) == 1)),
     )
 
 
-def _unknown(rows: Rows, wanted: Collection[str], known: Collection[str] | None) -> list[tuple[int, str]]:
+def _unknown(rows: Rows, wanted: Collection[str], known: Collection[str] | None) -> list[tuple[Place, str]]:
     """Rows in wanted languages without facts in conf/lang."""
     if known is None:
         return []
     found = []
     for lang in sorted(set(wanted) & set(rows.languages) - set(known)):
         reason = f"unknown language {lang!r}.{did_you_mean(lang, known)}"
-        found += [(a.line, reason) for p in rows.languages[lang].values() for a in p.answers.values()]
+        found += [(row.place, reason) for row in rows.languages[lang]]
     return found
 
 
-def _bad_rows(config: Files, bad: Sequence[tuple[int, str]], n_bad: int, n: int, unknown: bool) -> str:
-    listed = "\n".join(f"  line {line}: {reason}" for line, reason in bad)
+def _bad_rows(config: Files, rows: Rows, bad: Sequence[tuple[Place, str]], n_bad: int, unknown: bool) -> str:
+    listed = "\n".join(f"  {rows.name(place)}: {reason}" for place, reason in bad)
     more = f"\n  and {n_bad - len(bad)} more" if n_bad > len(bad) else ""
     hint = (
         "\nA language needs a file in conf/lang; rows of others are left out when you name the languages "
         "you want with task.languages=[...]."
         if unknown
-        else ""
+        else "\nMend them, or type task.bad_rows=skip to leave them out."
     )
-    counted = f"{config.path} has {n_bad} bad rows of {n} (rating field: {config.rating_field!r}):"
+    counted = f"{config.path} has {n_bad} bad rows of {rows.n} (rating field: {config.rating_field!r}):"
     return f"{counted}\n{listed}{more}{hint}"
-
-
-def _first(lines: Sequence[int]) -> str:
-    shown = ", ".join(map(str, sorted(lines)[:SHOWN]))
-    return shown + (", ..." if len(lines) > SHOWN else "")

@@ -19,6 +19,8 @@ Offer = Literal["demonstrations", "ratings", "pairs", "prompts", "quality", "rec
 Use = Literal[
     "demonstrations", "pointwise", "pairwise", "prompts", "held_out_pointwise", "held_out_pairwise", "recorded"
 ]
+# What planning asks a task for, before it makes the stage: a use, or ratings enough to cross-fit reward models.
+Need = Use | Literal["crossfitted"]
 
 
 class Prompt(Struct, frozen=True):
@@ -30,6 +32,7 @@ class Prompt(Struct, frozen=True):
     text: str  # what the policy reads
     dataset: str = ""  # win rates are macro-averaged over a language's datasets
     content: str = ""  # what the reward model reads, without instruction; empty: the same as `text`
+    subset: str = ""  # a part of the dataset with a weight of its own (M-RewardBench)
 
     @property
     def reward_text(self) -> str:
@@ -81,7 +84,12 @@ class Recorded:
 
 
 class TaskModule(Protocol):
-    """A task module. Of the data functions it has those that it OFFERS; xling/stages/checks.py refuses the others."""
+    """A task module. Of the data functions it has those that it OFFERS; xling/stages/checks.py refuses the others.
+
+    It may have, besides: `offers(config)`, where data of the user's own may hold less than OFFERS; `require(config,
+    langs, need)`, which raises ConfigError where a language has too little for a use; and `published(config)`, the
+    sizes that a paper states, {(lang, dataset or "", use, split): rows}, which `xling data check` shows.
+    """
 
     OFFERS: frozenset[Offer]
 

@@ -108,3 +108,8 @@ def _placeholders(part: str, template: str) -> frozenset[str]:
             f"{key}={template!r} has no {{text}}, so that no document would be read. Type {key}='{{text}}'."
         )
     return found
+
+
+def chat_text(messages: Sequence[tuple[str, str]]) -> str:
+    """A chat as plain text: each turn opens with its role, turns are parted by an empty line."""
+    return "\n\n".join(f"{role.capitalize()}: {content.strip()}" for role, content in messages)

@@ -1,151 +1,340 @@
-"""Reading JSONL(.gz) of rated responses: every row checked, bad ones named with their line number.
+"""Tables of your own as ratings, pairs and demonstrations: every row checked, bad ones named with their number.
 
-A row is an object with `id` (of the document or prompt: the same for all systems that answered it), `lang`,
-`document` or `prompt`, `response`, `system` and the rating, a finite number; other fields are ignored.
-Knows no config and no torch; xling/tasks/files.py makes a task of it.
+What a file holds is told from its columns: `chosen` and `rejected` are a pair, `response` with a rating a rating,
+`response` alone (or `messages` that end with the assistant) a demonstration. The names are settings
+(xling.config.Columns). Knows no torch; xling/tasks/files.py makes a task of it.
 """
 
-import gzip
-import json
+import hashlib
 import math
-import zlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
-from xling.errors import ConfigError, DataError
+from xling.config import Columns
+from xling.errors import ConfigError, did_you_mean
+from xling.tasks.render import chat_text
+from xling.tasks.tables import Row as TableRow
+from xling.tasks.tables import Table, open_table
 
+BY_TEXT = "text:"  # how a group begins that is named by its text
 SHOWN = 10  # bad rows that an error lists
-GZIP_MAGIC = b"\x1f\x8b"
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+Kind = Literal["rating", "pair", "demonstration"]
+SPLITS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation",
+          "val": "validation", "dev": "validation", "test": "test"}  # fmt: skip
+# Where the usual name is not there: what else a file may call it.
+ALSO = {"prompt": ("document", "messages"), "lang": ("language",)}
 
 
-class Answer(NamedTuple):
-    """What one system answered to a prompt, and how it was rated."""
+class Place(Struct, frozen=True, order=True):
+    """Where a row is: number of the file, and of the line or row in it."""
 
-    line: int
+    file: int
+    number: int
+
+
+class Row(Struct, frozen=True, gc=False):
+    """A good row. Of a pair `response` is the chosen one and `other` the rejected; only ratings have a number."""
+
+    place: Place
+    kind: Kind
+    lang: str
+    id: str  # of the prompt
+    prompt: str
     response: str
-    rating: float
+    group: str  # what prompts share
+    other: str = ""
+    rating: float = 0.0
+    system: str = ""
+    split: str = ""  # empty: the file says none
+    dataset: str = ""
 
 
-@dataclass(slots=True)
-class Rated:
-    """One prompt of one language with its answers by system."""
+class Reading(Struct, frozen=True):
+    """The settings that decide how a table is read."""
 
-    text: str
-    line: int  # where it was seen first
-    answers: dict[str, Answer] = field(default_factory=dict)
+    columns: Columns = Columns()
+    rating_field: str = "rating"
+    rating_scale: tuple[float, float] | None = None
+    lang: str = ""  # of a file without a language column
 
 
 @dataclass(slots=True)
 class Rows:
-    """A whole file: lang -> prompt id -> prompt. `bad` has the first bad rows, `n_bad` counts all of them."""
+    """All files: language -> good rows in order. `bad` has the first bad rows, `n_bad` counts all of them."""
 
-    languages: dict[str, dict[str, Rated]] = field(default_factory=dict)
-    bad: list[tuple[int, str]] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
+    units: list[str] = field(default_factory=list)  # what a file's numbers count
+    languages: dict[str, list[Row]] = field(default_factory=dict)
+    bad: list[tuple[Place, str]] = field(default_factory=list)
     n_bad: int = 0
     n: int = 0  # rows, good and bad, without empty lines
+    empty: dict[str, list[Place]] = field(default_factory=dict)  # rated, although the response is empty
+    without_language: bool = False  # a file has no language column
 
-    def reject(self, line: int, reason: str) -> None:
+    def name(self, place: Place) -> str:
+        """`line 3`, with the file's name where there are several."""
+        where = f"{self.units[place.file]} {place.number}"
+        return where if len(self.paths) == 1 else f"{self.paths[place.file].name} {where}"
+
+    def named(self, places: Sequence[Place]) -> str:
+        """The first of them in words: `lines 3, 5, ...`."""
+        shown = sorted(places)[:SHOWN]
+        dots = ", ..." if len(places) > SHOWN else ""
+        if len(self.paths) > 1:
+            return ", ".join(map(self.name, shown)) + dots
+        return f"{self.units[0]}s {', '.join(str(place.number) for place in shown)}{dots}"
+
+    def reject(self, place: Place, reason: str) -> None:
         """Note a bad row."""
         self.n_bad += 1
         if len(self.bad) < SHOWN:
-            self.bad.append((line, reason))
+            self.bad.append((place, reason))
 
 
-class _Fields(Struct):
-    """The fields of a row other than its rating, whose name is a setting."""
+def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
+    """Read all files. ConfigError if one cannot be read or lacks columns; DataError if it is damaged.
 
-    id: str | int
-    lang: str
-    response: str
-    system: str
-    document: str | None = None
-    prompt: str | None = None
-
-
-RESERVED = tuple(f.name for f in msgspec.structs.fields(_Fields))
-
-
-def read_rows(path: Path, rating_field: str) -> Rows:
-    """Read all rows of a plain or gzipped file (told by its first bytes).
-
-    ConfigError if the file cannot be read; DataError if it is a damaged archive. Bad rows are collected, not
-    raised, so that a caller can name unknown languages beside them.
+    Bad rows are collected, not raised, so that a caller can name unknown languages beside them, or skip them.
     """
-    row_type = msgspec.defstruct(
-        "Row", [("rating", float)], bases=(_Fields,), rename={"rating": rating_field}, kw_only=True
-    )
-    decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(row_type)
-    rows = Rows()
-    for number, line in _lines(path):
-        rows.n += 1
-        try:
-            row = decoder.decode(line.decode())
-        except (UnicodeDecodeError, msgspec.DecodeError) as error:
-            rows.reject(number, _reason(line, error))
-            continue
-        reason = _add(rows, number, row)
-        if reason:
-            rows.reject(number, reason)
+    rows = Rows(list(paths))
+    seen = _Seen(rows)
+    for file, path in enumerate(paths):
+        table = open_table(path)
+        rows.units.append(table.unit)
+        parser = _Parser(table, reading)
+        rows.without_language |= "lang" not in parser.columns
+        for number, found in table.rows:
+            rows.n += 1
+            place = Place(file, number)
+            row = found if isinstance(found, str) else parser.parse(place, found)
+            reason = row if isinstance(row, str) else seen.conflict(row)
+            if isinstance(row, str) or reason:
+                rows.reject(place, str(reason))
+                continue
+            rows.languages.setdefault(row.lang, []).append(row)
+            if not row.response:
+                rows.empty.setdefault(row.lang, []).append(place)
     return rows
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines (from 1) that are not empty, without a byte order mark."""
-    try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == GZIP_MAGIC
-            raw.seek(0)
-            for number, line in enumerate(gzip.GzipFile(fileobj=raw) if zipped else raw, start=1):
-                content = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
-                if not content.isspace():
-                    yield number, content
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is a damaged gzip file: {error}. Copy it again.") from error
-    except OSError as error:
-        raise ConfigError(
-            f"The ratings cannot be read from {str(path)!r}: {error.strerror or error}. "
-            "Name a JSONL or JSONL.gz file with task.path=PATH."
-        ) from error
+# --- columns ------------------------------------------------------------------------------------------------
 
 
-def _reason(line: bytes, error: Exception) -> str:
-    """What is wrong with a line that could not be decoded, in words."""
-    if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 (byte {error.start}: 0x{line[error.start]:02x})"
-    if isinstance(error, msgspec.ValidationError):
-        return str(error)
-    try:
-        json.loads(line)  # unlike the standard, takes NaN and Infinity
-    except ValueError:
-        return f"not JSON: {error}"
-    return "NaN and Infinity are no ratings and no JSON"
+def resolved(table: Table, reading: Reading) -> tuple[Kind, dict[str, str]]:
+    """What the table holds, and the column of each role that it has; ConfigError names what is missing."""
+    there, columns = table.columns, msgspec.structs.asdict(reading.columns)
+    found: dict[str, str] = {}
+    for role, name in columns.items():
+        usual = (role, *ALSO.get(role, ())) if name == role else (name,)
+        if (column := next((one for one in usual if one in there), None)) is not None:
+            found[role] = column
+    if reading.rating_field in there:
+        found["rating"] = reading.rating_field
+    chats = found.get("prompt") == "messages"
+    if "lang" not in found and not reading.lang:
+        raise _missing(table, "lang", columns, " Or name the one language of all rows with task.languages=[de].")
+    if "chosen" in found and "rejected" in found:
+        return "pair", found
+    if "prompt" not in found:
+        raise _missing(table, "prompt", columns)
+    if "response" not in found and not chats:
+        what = "chosen" if "rejected" in found else "rejected" if "chosen" in found else "response"
+        raise _missing(table, what, columns, "" if what != "response" else " Pairs have chosen and rejected.")
+    return "rating" if "rating" in found else "demonstration", found
 
 
-def _add(rows: Rows, number: int, row: Any) -> str | None:
-    """Add a decoded row; the reason if it cannot be."""
-    text = row.document if row.document is not None else row.prompt
-    if text is None:
-        return "Object missing required field `document` (or `prompt`)"
-    prompt_id = str(row.id)
-    for name, value in (("id", prompt_id), ("lang", row.lang), ("system", row.system), ("document", text)):
+def _missing(table: Table, role: str, columns: dict[str, str | None], more: str = "") -> ConfigError:
+    name = columns[role]
+    also = f" (or {', '.join(f'`{one}`' for one in ALSO[role])})" if name == role and role in ALSO else ""
+    have = ", ".join(table.columns) or "none"
+    wanted = f"no column `{name}`{also}" if name else f"no column for {role} (task.columns.{role}=null)"
+    near = did_you_mean(role, table.columns)
+    return ConfigError(
+        f"{table.path.name} has {wanted}; its columns are {have}.{near} Type task.columns.{role}=NAME.{more}"
+    )
+
+
+# --- rows ---------------------------------------------------------------------------------------------------
+
+
+class _Bad(Exception):
+    """Why a row is no good."""
+
+
+class _Parser:
+    """Table rows of one file to Rows."""
+
+    def __init__(self, table: Table, reading: Reading) -> None:
+        self.kind, self.columns = resolved(table, reading)
+        self._reading = reading
+        self._kept: dict[str, str] = {}  # equal texts are kept once
+
+    def parse(self, place: Place, row: TableRow) -> Row | str:
+        """The row, or why it is no good."""
+        try:
+            return self._row(place, row)
+        except _Bad as error:
+            return str(error)
+
+    def _row(self, place: Place, row: TableRow) -> Row:
+        prompt, root, answer = self._prompt(row)
+        response = self._response("chosen" if self.kind == "pair" else "response", row, answer)
+        other = self._response("rejected", row, None) if self.kind == "pair" else ""
+        if self.kind == "pair" and response == other:
+            raise _Bad("chosen and rejected are the same")
+        if not response.strip() and self.kind != "rating":
+            raise _Bad(f"`{self._name('chosen' if self.kind == 'pair' else 'response')}` is empty")
+        if self.kind == "pair" and not other.strip():
+            raise _Bad(f"`{self._name('rejected')}` is empty")
+        return Row(
+            place=place,
+            kind=self.kind,
+            lang=self._once(self._text("lang", row)) if "lang" in self.columns else self._reading.lang,
+            id=self._id(row, prompt),
+            prompt=self._once(prompt),
+            response=response,
+            group=self._once(self._label("group", row) or BY_TEXT + _short_digest(root)),
+            other=other,
+            rating=self._rating(row) if self.kind == "rating" else 0.0,
+            system=self._once(self._text("system", row)) if "system" in self.columns else "",
+            split=self._split(row),
+            dataset=self._once(self._label("dataset", row)),
+        )
+
+    def _once(self, text: str) -> str:
+        return self._kept.setdefault(text, text)
+
+    def _name(self, role: str) -> str:
+        return self.columns.get(role, role)
+
+    def _text(self, role: str, row: TableRow) -> str:
+        """A text that must be there and not be empty."""
+        value = row.get(self.columns[role])
+        if value is None:
+            raise _Bad(f"`{self._name(role)}` is missing")
+        if not isinstance(value, str):
+            raise _Bad(f"`{self._name(role)}` is {_shown(value)}, not text")
         if not value.strip():
-            return f"`{name}` is empty"
-    if not math.isfinite(row.rating):
-        return f"rating {row.rating} is not finite"
-    prompts = rows.languages.setdefault(row.lang, {})
-    prompt = prompts.get(prompt_id)
-    if prompt is None:
-        prompt = prompts[prompt_id] = Rated(text, number)
-    elif prompt.text != text:
-        return f"the document of id {prompt_id!r} differs from the one in line {prompt.line}"
-    elif row.system in prompt.answers:
-        first = prompt.answers[row.system].line
-        return f"duplicate of line {first}: id {prompt_id!r}, lang {row.lang!r}, system {row.system!r}"
-    prompt.answers[row.system] = Answer(number, row.response, row.rating)
-    return None
+            raise _Bad(f"`{self._name(role)}` is empty")
+        return value
+
+    def _label(self, role: str, row: TableRow) -> str:
+        """A name or whole number; empty if the row or the file has none."""
+        value = row.get(self.columns[role]) if role in self.columns else None
+        if value is None:
+            return ""
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise _Bad(f"`{self._name(role)}` is {_shown(value)}, neither text nor a whole number")
+        return str(value)
+
+    def _id(self, row: TableRow, prompt: str) -> str:
+        if "id" not in self.columns:
+            return _short_digest(prompt)
+        name = self._label("id", row)
+        if not name.strip():
+            raise _Bad(f"`{self._name('id')}` is {'empty' if row.get(self.columns['id']) else 'missing'}")
+        return self._once(name)
+
+    def _prompt(self, row: TableRow) -> tuple[str, str, str | None]:
+        """(text, what its group is named by, the answer that a chat ends with where there is no response column)."""
+        if "prompt" not in self.columns:
+            chat = _chat("chosen", row.get(self.columns["chosen"]))[:-1]  # pairs of whole chats
+        elif isinstance(row.get(self.columns["prompt"]), list):
+            chat = _chat(self._name("prompt"), row[self.columns["prompt"]])
+        else:
+            text = self._text("prompt", row)
+            return text, text, None
+        answer = None
+        if self.kind != "pair" and "response" not in self.columns:
+            if chat[-1][0] != "assistant":
+                raise _Bad(f"`{self._name('prompt')}` does not end with the assistant, and there is no response")
+            chat, answer = chat[:-1], chat[-1][1]
+        if not chat:
+            raise _Bad("a chat without a turn before the response")
+        return chat_text(chat), chat[0][1], answer
+
+    def _response(self, role: str, row: TableRow, answer: str | None) -> str:
+        value = row.get(self.columns[role]) if role in self.columns else answer
+        if isinstance(value, list):
+            value = _chat(self._name(role), value)[-1][1]
+        if value is None:
+            raise _Bad(f"`{self._name(role)}` is missing")
+        if not isinstance(value, str):
+            raise _Bad(f"`{self._name(role)}` is {_shown(value)}, not text")
+        return value
+
+    def _rating(self, row: TableRow) -> float:
+        value, scale = row.get(self.columns["rating"]), self._reading.rating_scale
+        name = self._name("rating")
+        if value is None:
+            raise _Bad(f"`{name}` is missing")
+        try:
+            rating = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise _Bad(f"`{name}` is {_shown(value)}, not a number") from None
+        if not math.isfinite(rating):
+            raise _Bad(f"`{name}` is {rating}, not a finite number")
+        if scale is not None and not scale[0] <= rating <= scale[1]:
+            raise _Bad(f"`{name}` is {rating:g}, outside task.rating_scale=[{scale[0]:g},{scale[1]:g}]")
+        return rating
+
+    def _split(self, row: TableRow) -> str:
+        if "split" not in self.columns:
+            return ""
+        value = self._label("split", row)
+        if value.lower() not in SPLITS:
+            raise _Bad(f"`{self._name('split')}` is {_shown(value)}; allowed are train, validation and test")
+        return SPLITS[value.lower()]
+
+
+def _chat(name: str, value: Any) -> list[tuple[str, str]]:
+    """[(role, content), ...] of a list of {role, content}."""
+    if not isinstance(value, list) or not value:
+        raise _Bad(f"`{name}` is {_shown(value)}, not a list of {{role, content}}")
+    turns = []
+    for turn in value:
+        role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (None, None)
+        if not isinstance(role, str) or not isinstance(content, str) or not content.strip():
+            raise _Bad(f"`{name}` has a turn without role or content: {_shown(turn)}")
+        turns.append((role, content))
+    return turns
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class _Seen:
+    """What the rows before have said, for duplicates and contradictions."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._prompts: dict[tuple[str, str], tuple[str, Place]] = {}
+        self._answers: dict[tuple[str, ...], Place] = {}
+        self._splits: dict[str, tuple[str, Place]] = {}
+
+    def conflict(self, row: Row) -> str | None:
+        """Why this row cannot stand beside those before it."""
+        text, first = self._prompts.setdefault((row.lang, row.id), (row.prompt, row.place))
+        if text != row.prompt:
+            return f"the prompt of id {row.id!r} differs from the one in {self._rows.name(first)}"
+        system = row.system if row.kind != "pair" else ""
+        key = (row.kind, row.lang, row.id, *((system,) if system else (row.response, row.other)))
+        if (first := self._answers.setdefault(key, row.place)) != row.place:
+            by = f", system {system!r}" if system else ", the same response" if row.kind != "pair" else ""
+            return f"duplicate of {self._rows.name(first)}: id {row.id!r}, lang {row.lang!r}{by}"
+        if row.split:
+            split, first = self._splits.setdefault(row.group, (row.split, row.place))
+            if split != row.split:
+                return f"split {row.split}, and {self._rows.name(first)} of the same group is in {split}"
+        return None
