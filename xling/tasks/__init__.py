@@ -2,13 +2,14 @@
 
 from typing import cast
 
-from xling.config import Files, MicroSummarization, Task
-from xling.tasks import files, micro_summarization
+from xling.config import Files, MicroSummarization, Seahorse, Task
+from xling.tasks import files, micro_summarization, seahorse
 from xling.tasks.records import TaskModule
 
 MODULES: dict[type[Task], TaskModule] = {
     MicroSummarization: cast(TaskModule, micro_summarization),
     Files: cast(TaskModule, files),
+    Seahorse: cast(TaskModule, seahorse),
 }
 
 
