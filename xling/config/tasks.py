@@ -72,4 +72,27 @@ class MRewardBench(Struct, frozen=True, forbid_unknown_fields=True, tag_field="n
     facts: tuple[Language, ...] = ()
 
 
-Task = MicroSummarization | Files | MRewardBench
+Corpus = Literal["xsum", "xlsum", "mlsum", "wikilingua"]
+
+
+class Seahorse(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="seahorse"):
+    """Summarization as in the paper: Seahorse's ratings, and the corpora that they were made of."""
+
+    path: str
+    articles: str | None = None
+    languages: tuple[str, ...] = ("de", "en", "es", "ru", "tr", "vi")
+    datasets: tuple[Corpus, ...] = ("xsum", "xlsum", "mlsum", "wikilingua")
+    question: Annotated[int, Meta(ge=1, le=6)] = 6
+    missing: Literal["drop", "bad"] = "drop"
+    mixing: Literal["concatenate", "equal"] = "concatenate"
+    evaluate: Literal["validation", "test"] = "validation"
+    max_demonstrations: Positive | None = None  # a corpus, language and split
+    max_prompts: Positive | None = None
+    max_characters: Positive | None = 3000
+    seed: int = 0
+    feedback: Literal["pointwise", "pairwise"] = "pointwise"
+    template: Template = Template()
+    facts: tuple[Language, ...] = ()  # of the languages that the template names; planning fills them in
+
+
+Task = MicroSummarization | Files | MRewardBench | Seahorse

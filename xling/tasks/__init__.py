@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import cast
 
-from xling.config import Files, MicroSummarization, MRewardBench, Task
-from xling.tasks import files, m_rewardbench, micro_summarization
+from xling.config import Files, MicroSummarization, MRewardBench, Seahorse, Task
+from xling.tasks import files, m_rewardbench, micro_summarization, seahorse
 from xling.tasks.records import Need, Offer, TaskModule
 
 MODULES: dict[type[Task], TaskModule] = {
     MicroSummarization: cast(TaskModule, micro_summarization),
     Files: cast(TaskModule, files),
     MRewardBench: cast(TaskModule, m_rewardbench),
+    Seahorse: cast(TaskModule, seahorse),
 }
 
 

@@ -125,3 +125,10 @@ class TaskModule(Protocol):
     def recorded(self, config: Task, lang: str, expected: str | None = None) -> Recorded:
         """What recorded systems answered and people rated; DataError unless the data's digest is `expected`."""
         ...
+
+    def published(self, config: Task) -> dict[tuple[str, str, str, str], int]:
+        """Sizes that a paper gives, where there are any; a module without them has no such function.
+
+        (language, dataset or "", "demonstrations" | "ratings" | "pairs" | "prompts", split) -> count
+        """
+        ...

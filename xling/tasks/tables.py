@@ -1,244 +1,168 @@
-"""Files as rows: JSONL, JSON, CSV, TSV (each plain or gzipped) and Parquet, read row by row with their numbers.
+"""Rows of published datasets, a few at a time: Parquet, JSON lines, CSV and TSV, plain or gzipped.
 
-    for path in paths_of("data/*.csv"):
-        table = open_table(path)
-        table.columns                     # what is there, for errors that name it
-        for number, row in table.rows:    # row: a dict, or a sentence on why it cannot be read
-            ...
-
-A row that cannot be read (bad UTF-8, no JSON, too many cells) does not stop the others. Empty cells and nulls are
-left out of a row. Knows no config and no torch.
+A million articles are read column by column and one batch at a time; nothing is copied into a cache of its own.
 """
 
 import csv
 import functools
-import glob
 import gzip
 import hashlib
-import itertools
 import json
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import msgspec
-
-from xling.errors import ConfigError, DataError, did_you_mean
+from xling.errors import DataError
 
 Row = dict[str, Any]
-Numbered = tuple[int, Row | str]
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
-GZIP_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-PEEKED = 1000  # rows whose fields are a JSON file's columns
-BATCH = 2000  # rows of Parquet in memory at a time
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One file. `rows` can be gone through once."""
-
-    path: Path
-    unit: str  # what a row's number counts: line or row
-    columns: tuple[str, ...]
-    rows: Iterator[Numbered]
-
-
-def paths_of(path: str, setting: str = "task.path") -> list[Path]:
-    """The files that a path names: itself, all tables below a folder, or what a glob matches; sorted.
-
-    ConfigError if there is none, with what to type.
-    """
-    if path in ("", "???"):
-        raise ConfigError(f"This task needs data. Name a file, a folder or a glob with {setting}=PATH.")
-    place = Path(path).expanduser()
-    if place.is_file():
-        return [place]
-    found = place.rglob("*") if place.is_dir() else map(Path, glob.glob(str(place), recursive=True))
-    named = sorted(file for file in found if file.is_file() and is_table(file))
-    if not named:
-        reason = "has no table in it" if place.is_dir() else "is not a file, nor a folder or glob with tables"
-        near = did_you_mean(place.name, (p.name for p in place.parent.glob("*"))) if place.parent.is_dir() else ""
-        raise ConfigError(
-            f"{setting}={path} {reason} ({', '.join(SUFFIXES)}, also .gz).{near} "
-            f"Name a file, a folder or a glob with {setting}=PATH."
-        )
-    return named
+SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
+BATCH = 512  # rows of Parquet in memory at a time
+WHOLE = 1 << 26  # larger files are told apart by size, first and last MiB: gigabytes take long to hash at every plan
+END = 1 << 20
+FIELD = 1 << 24  # characters of the longest field of a CSV
 
 
 def is_table(path: Path) -> bool:
-    """By its name, with or without .gz."""
-    return path.name.removesuffix(".gz").endswith(SUFFIXES) and not path.name.startswith(".")
+    """Whether the file's name ends as one of the formats."""
+    return path.name.lower().endswith(SUFFIXES)
 
 
-def identity(paths: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
-    """(path, size, modification time) of each: what caches of their content go by."""
-    return tuple((str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths)
+def fields(path: Path) -> list[str]:
+    """Names of a table's columns; of JSON lines, those of the first row. DataError if it cannot be read."""
+    if path.name.lower().endswith(".parquet"):
+        return list(_parquet(path).schema_arrow.names)
+    return list(next(iter(rows(path)), (0, {}))[1])
 
 
-@functools.lru_cache(maxsize=64)
-def file_digest(path: str, size: int, modified: int) -> str:
-    """sha256 of a file's bytes, computed once for a size and modification time."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def require(path: Path, needed: Iterable[str]) -> None:
+    """DataError that names the first column that is missing, with those found."""
+    found = fields(path)
+    for name in needed:
+        if name not in found:
+            raise DataError(f"{path} has no column '{name}'; it has {', '.join(found) or 'none'}.")
 
 
-def open_table(path: Path) -> Table:
-    """Told by its first bytes and its name; what is neither CSV, TSV, JSON nor Parquet is read as JSONL.
+def rows(path: Path, columns: Collection[str] | None = None) -> Iterator[tuple[int, Row]]:
+    """(row number from 0, row) of a table; of Parquet only the columns named are read, where they exist.
 
-    ConfigError if the file cannot be read; DataError for a damaged archive or table.
+    A value is what the format says: text in CSV and TSV (quoted as CSV is), None for null, a dict for a struct.
+    Bytes, as exports from TensorFlow Datasets have them, become text. DataError for a damaged file or a line that is
+    not UTF-8 or not JSON, with its number.
     """
+    name = path.name.lower()
+    if name.endswith(".parquet"):
+        yield from _parquet_rows(path, columns)
+    elif ".json" in name:
+        yield from _json_rows(path)
+    else:
+        yield from _csv_rows(path, "\t" if ".tsv" in name else ",")
+
+
+def text_of(value: Any) -> str:
+    """A field as text: nothing for null and for the NaN that pandas writes, bytes decoded."""
+    if value is None or value != value:
+        return ""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def digest(paths: Sequence[Path]) -> str:
+    """sha256 over names, sizes and contents; of files above 64 MiB only the first and last MiB are read.
+
+    Computed once for a size and modification time.
+    """
+    found = hashlib.sha256()
+    for path in sorted(paths):
+        found.update(f"{path.parent.name}/{path.name}\0".encode() + _content(*identity(path)))
+    return found.hexdigest()
+
+
+def identity(path: Path) -> tuple[str, int, int]:
+    """(path, size, modification time): what caches go by."""
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns
+
+
+# --- inside -------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=4096)
+def _content(path: str, size: int, modified: int) -> bytes:
+    with open(path, "rb") as file:
+        if size <= WHOLE:
+            return hashlib.file_digest(file, "sha256").digest()
+        ends = hashlib.sha256(str(size).encode() + file.read(END))
+        file.seek(-END, 2)
+        ends.update(file.read(END))
+        return ends.digest()
+
+
+def _parquet(path: Path) -> Any:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
     try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise ConfigError(
-            f"The data cannot be read from {str(path)!r}: {error.strerror or error}. "
-            "Name a file, a folder or a glob with task.path=PATH."
-        ) from error
-    name = path.name.removesuffix(".gz")
-    if magic == PARQUET_MAGIC:
-        return _parquet(path)
-    if name.endswith((".csv", ".tsv")):
-        return _separated(path, "\t" if name.endswith(".tsv") else ",")
-    if name.endswith(".json") and (array := _json_array(path)) is not None:
-        return array
-    peeked, rows = _peeked(_json_lines(path))
-    return Table(path, "line", _fields(peeked), rows)
+        return ParquetFile(path)
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path} is no readable Parquet file: {error}. Copy it again.") from error
 
 
-# --- formats ------------------------------------------------------------------------------------------------
+def _parquet_rows(path: Path, columns: Collection[str] | None) -> Iterator[tuple[int, Row]]:
+    file, number = _parquet(path), 0
+    names = file.schema_arrow.names
+    kept = None if columns is None else [name for name in names if name in columns]
+    for batch in file.iter_batches(batch_size=BATCH, columns=kept):
+        for row in batch.to_pylist():
+            yield number, row
+            number += 1
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines (from 1), without a byte order mark; gzip is told by its bytes."""
+def _opened(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Decoded lines, their ends kept, without a byte order mark."""
     try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == GZIP_MAGIC
-            raw.seek(0)
-            for number, line in enumerate(gzip.GzipFile(fileobj=raw) if zipped else raw, start=1):
-                yield number, line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+        with _opened(path) as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    shown = f"byte {error.start}: 0x{line[error.start]:02x}"
+                    raise DataError(f"{path}, line {number} is not UTF-8 ({shown}). Copy the file again.") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is a damaged gzip file: {error}. Copy it again.") from error
 
 
-def _json_lines(path: Path) -> Iterator[Numbered]:
-    decoder = msgspec.json.Decoder(dict[str, Any])
-    for number, line in _lines(path):
-        if line.isspace():
+def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    number = 0
+    for line_number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
             continue
         try:
-            yield number, decoder.decode(line.decode())
-        except (UnicodeDecodeError, msgspec.DecodeError) as error:
-            yield number, _reason(line, error)
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}, line {line_number} is not JSON: {error}. One object a line is read.") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {line_number} is no JSON object. One object a line is read.")
+        yield number, row
+        number += 1
 
 
-def _json_array(path: Path) -> Table | None:
-    """A .json file that holds one array of objects; None if it holds something else, such as lines."""
-    content = b"".join(line for _, line in _lines(path))
-    if not content.lstrip().startswith(b"["):
-        return None
-    try:
-        found = msgspec.json.decode(content.decode(), type=list[dict[str, Any]])
-    except (UnicodeDecodeError, msgspec.DecodeError) as error:
-        raise DataError(f"{path} is no array of objects: {_reason(content, error)}.") from error
-    return Table(path, "row", _fields(found[:PEEKED]), iter(enumerate(found, start=1)))
-
-
-def _reason(line: bytes, error: Exception) -> str:
-    """What is wrong with a line that could not be decoded, in words."""
-    if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 (byte {error.start}: 0x{line[error.start]:02x})"
-    if isinstance(error, msgspec.ValidationError):
-        return str(error)
-    try:
-        json.loads(line)  # unlike the standard, takes NaN and Infinity
-    except (ValueError, RecursionError):
-        return f"not JSON: {error}"
-    return "NaN and Infinity are no ratings and no JSON"
-
-
-def _peeked(rows: Iterator[Numbered]) -> tuple[list[Row], Iterator[Numbered]]:
-    """The first readable rows, and all of them."""
-    first = list(itertools.islice(rows, PEEKED))
-    return [row for _, row in first if isinstance(row, dict)], itertools.chain(first, rows)
-
-
-def _fields(rows: Sequence[Row]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(field for row in rows for field in row))
-
-
-def _separated(path: Path, separator: str) -> Table:
-    """CSV by RFC 4180: quoted cells may hold separators, doubled quotes and line ends; the first row names them."""
-    csv.field_size_limit(2**31 - 1)
-    damaged: dict[int, str] = {}
-    reader = csv.reader(_decoded(path, damaged), delimiter=separator, strict=True)
+def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, Row]]:
+    """Rows by the header's names; DataError for one of another length, as an unbalanced quote leaves behind."""
+    csv.field_size_limit(FIELD)
+    reader = csv.reader(_lines(path), delimiter=delimiter)
     try:
         header = next(reader, [])
+        for number, cells in enumerate(row for row in reader if row):
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{path}, line {reader.line_num} has {len(cells)} fields, the header has {len(header)}: "
+                    "a tab, line end or quote in a field has to be quoted."
+                )
+            yield number, dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        raise DataError(f"{path} has a first row that cannot be read: {error}.") from error
-    if twice := sorted({name for name in header if header.count(name) > 1}):
-        raise DataError(f"{path} has several columns of the same name: {', '.join(twice)}. Rename all but one.")
-    return Table(path, "line", tuple(header), _cells(reader, header, damaged))
-
-
-def _decoded(path: Path, damaged: dict[int, str]) -> Iterator[str]:
-    for number, line in _lines(path):
-        try:
-            yield line.decode()
-        except UnicodeDecodeError as error:
-            damaged[number] = _reason(line, error)
-            yield line.decode(errors="replace")
-
-
-def _cells(reader: Any, header: Sequence[str], damaged: dict[int, str]) -> Iterator[Numbered]:
-    while True:
-        start = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            yield start, f"not {'TSV' if reader.dialect.delimiter != ',' else 'CSV'}: {error}"
-            continue
-        if cells is None:
-            return
-        wrong = next((damaged[line] for line in range(start, reader.line_num + 1) if line in damaged), None)
-        if wrong:
-            yield start, wrong
-        elif cells and len(cells) != len(header):
-            yield start, f"{len(cells)} cells, and the first row names {len(header)}"
-        elif cells:
-            yield start, {name: cell for name, cell in zip(header, cells, strict=True) if cell}
-
-
-def _parquet(path: Path) -> Table:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} is a damaged Parquet file: {error}. Copy it again.") from error
-    return Table(path, "row", tuple(file.schema_arrow.names), _parquet_rows(path, file))
-
-
-def _parquet_rows(path: Path, file: Any) -> Iterator[Numbered]:
-    import pyarrow
-
-    number = 0
-    batches = file.iter_batches(batch_size=BATCH)
-    while True:
-        try:
-            batch = next(batches, None)
-            found = [] if batch is None else batch.to_pylist()
-        except (pyarrow.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path} is a damaged Parquet file: {error}. Copy it again.") from error
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} has text that is not UTF-8 after row {number}: {error}.") from error
-        if batch is None:
-            return
-        for row in found:
-            number += 1
-            yield number, {name: value for name, value in row.items() if value is not None}
+        raise DataError(f"{path}, line {reader.line_num} cannot be read: {error}.") from error

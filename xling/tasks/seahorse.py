@@ -1,0 +1,298 @@
+"""task=seahorse: summarization as in the paper. Seahorse's ratings train reward models; its corpora the policies.
+
+    python launch.py task=seahorse task.path=PATH task.articles=PATH ...
+
+Ratings are pointwise and binary (paper, section 2): question 6, which takes in the others. Demonstrations and prompts
+are the articles of XSum, XL-Sum, MLSum and WikiLingua, of which Seahorse rated some of the validation and test splits:
+the articles of its *training* rows are removed from the splits that are chosen or evaluated on (leakage rule).
+How to get the files: docs/tasks.md. Layouts: xling/tasks/seahorse_ratings.py, xling/tasks/seahorse_corpora.py.
+"""
+
+import functools
+import hashlib
+import heapq
+import itertools
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from xling.config import Seahorse, Task
+from xling.errors import ConfigError, DataError
+from xling.tasks import seahorse_corpora as corpora
+from xling.tasks import seahorse_ratings as source
+from xling.tasks import tables
+from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Split, Use
+from xling.tasks.render import language_of, read_by, rendered
+
+Item = TypeVar("Item")
+
+OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts"})
+
+RATED = ("validation", "test")  # splits of the corpora whose articles Seahorse rated
+
+# Which of the settings each use of the data reads, besides where it is.
+_PROMPTS = ("evaluate", "max_prompts", "seed")
+_LABELS = ("question", "missing")
+READS: dict[Use, tuple[str, ...]] = {
+    "demonstrations": ("mixing", "max_demonstrations", "seed"),
+    "pointwise": _LABELS,
+    "pairwise": _LABELS,
+    "prompts": _PROMPTS,
+    "held_out_pointwise": (*_PROMPTS, *_LABELS),
+    "held_out_pairwise": (*_PROMPTS, *_LABELS),
+}
+
+# Table 1: demonstrations and prompts, train and validation after the removal.
+TABLE_1 = {
+    ("de", "mlsum"): (220748, 8932),
+    ("de", "wikilingua"): (40839, 3699),
+    ("en", "xsum"): (23206, 642),
+    ("en", "xlsum"): (306522, 9690),
+    ("en", "wikilingua"): (99020, 12021),
+    ("es", "xlsum"): (38110, 3170),
+    ("es", "mlsum"): (259888, 8374),
+    ("es", "wikilingua"): (79212, 9730),
+    ("ru", "xlsum"): (62243, 5492),
+    ("ru", "wikilingua"): (37028, 3209),
+    ("tr", "xlsum"): (27176, 1953),
+    ("tr", "wikilingua"): (3148, 194),
+    ("vi", "xlsum"): (32111, 2341),
+    ("vi", "wikilingua"): (13707, 679),
+}
+# Table 2: ratings on question 6, train and validation.
+TABLE_2 = {
+    "de": (8389, 1250),
+    "en": (14031, 2071),
+    "es": (8741, 1310),
+    "ru": (7679, 1112),
+    "tr": (7855, 1096),
+    "vi": (7844, 1166),
+}
+
+
+# --- the surface of a task module ---------------------------------------------------------------------------
+
+
+def languages(config: Task) -> Sequence[str]:
+    """Those of `task.languages`."""
+    return _settings(config).languages
+
+
+def check(config: Task, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """Reads the ratings and joins the articles; what was left out is said, language by language."""
+    settings, notes = _settings(config), []
+    for lang in sorted({*sources, *targets}):
+        _settings(config, lang)
+        left_out: Counter[str] = Counter()
+        for split in ("train", "validation"):
+            for (of, reason), count in source.read(settings, split).left_out.items():
+                left_out[reason] += count if of == lang else 0
+        if missing := _unjoined(settings, lang):
+            left_out["a gem_id that is not among the articles (WikiLingua's are those of GEM's old release)"] = missing
+        if shown := ", ".join(f"{reason} {count}" for reason, count in sorted(left_out.items()) if count):
+            notes.append(f"{lang}: rows of Seahorse that are left out: {shown}.")
+    return notes
+
+
+def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
+    """Everything else at its default; ConfigError if the use needs files that are not there."""
+    settings = _settings(config)
+    for lang in langs:
+        _require(settings, lang, use)
+    return Seahorse(
+        path=settings.path,
+        articles=settings.articles,
+        languages=tuple(sorted(langs)),
+        datasets=settings.datasets,
+        max_characters=settings.max_characters,
+        **{name: getattr(settings, name) for name in READS[use]},
+        **read_by(use, settings.template, settings.facts, langs),
+    )
+
+
+def digest(config: Task) -> str:
+    """sha256 of the ratings' files and of the languages' articles."""
+    settings = _settings(config)
+    paths = [path for found in source.files(settings).values() for path in found]
+    if settings.articles is not None:
+        for lang in settings.languages:
+            for dataset in corpora.corpora(settings, lang):
+                paths += [path for found in corpora.files(settings, lang, dataset).values() for path in found]
+    return tables.digest(paths)
+
+
+def demonstrations(config: Task, lang: str, split: Split) -> list[Demonstration]:
+    """Articles with their reference summaries, the corpora in turns; in training mixed as `task.mixing` says."""
+    settings = _settings(config, lang)
+
+    def made(dataset: str, one: corpora.Document) -> Demonstration:
+        return Demonstration(_prompt(settings, lang, dataset, one.gem_id, one.text), one.summary)
+
+    mixed = _mixed(settings, lang, _split(settings, split), settings.max_demonstrations, made)
+    if settings.mixing == "equal" and split == "train":
+        longest = max(map(len, mixed))
+        mixed = [list(itertools.islice(itertools.cycle(found), longest)) for found in mixed]
+    return _in_turns(mixed)
+
+
+def prompts(config: Task, lang: str, split: Split) -> list[Prompt]:
+    """Articles without their summaries; "test" is the split of `task.evaluate`."""
+    settings = _settings(config, lang)
+
+    def made(dataset: str, one: corpora.Document) -> Prompt:
+        return _prompt(settings, lang, dataset, one.gem_id, one.text)
+
+    return _in_turns(_mixed(settings, lang, _split(settings, split), settings.max_prompts, made))
+
+
+def ratings(config: Task, lang: str, split: Split) -> list[Rating]:
+    """Rated summaries whose article is known; label 1 for Yes. "test" is the split of `task.evaluate`."""
+    settings = _settings(config, lang)
+    texts = _articles(settings, lang)
+    found = source.of(source.read(settings, _split(settings, split)).rated, lang, corpora.corpora(settings, lang))
+    asked = {row.gem_id: _prompt(settings, lang, row.dataset, row.gem_id, texts.get(row.gem_id, "")) for row in found}
+    kept = [Rating(asked[r.gem_id], r.summary, r.label, r.model) for r in found if r.gem_id in texts]
+    if found and not kept:
+        raise DataError(
+            f"None of the {len(found)} rated summaries in {lang!r} has its article, for example {found[0].gem_id}. "
+            "Name a folder with the GEM release's files and their gem_id: task.articles=PATH (docs/tasks.md)."
+        )
+    return kept
+
+
+def pairs(config: Task, lang: str, split: Split) -> list[Pair]:
+    """All pairs of a good and a bad summary of the same article (paper, appendix C)."""
+    by_article: dict[str, list[Rating]] = {}
+    for rating in ratings(config, lang, split):
+        by_article.setdefault(rating.prompt.id, []).append(rating)
+    return [
+        Pair(good.prompt, good.response, bad.response)
+        for found in by_article.values()
+        for good, bad in itertools.product(found, found)
+        if good.label > bad.label and good.response != bad.response
+    ]
+
+
+def published(config: Task) -> dict[tuple[str, str, str, str], int]:
+    """Sizes of the paper's Tables 1 and 2: (language, corpus or "", what, split) -> count.
+
+    "test" is there while `task.evaluate` is validation, as in the paper; ratings are those of question 6.
+    """
+    settings, sizes = _settings(config), dict[tuple[str, str, str, str], int]()
+    splits = {"train": 0, "validation": 1, **({"test": 1} if settings.evaluate == "validation" else {})}
+    for split, column in splits.items():
+        for (lang, dataset), both in TABLE_1.items():
+            sizes[lang, dataset, "prompts", split] = sizes[lang, dataset, "demonstrations", split] = both[column]
+        for lang, both in TABLE_2.items() if settings.question == 6 else ():
+            sizes[lang, "", "ratings", split] = both[column]
+    return sizes
+
+
+# --- inside -------------------------------------------------------------------------------------------------
+
+
+def _settings(config: Task, lang: str | None = None) -> Seahorse:
+    assert isinstance(config, Seahorse)
+    for one in config.languages if lang is None else (lang,):
+        have = source.LANGUAGES if lang is None else config.languages
+        if one not in have:
+            raise ConfigError(f"The task seahorse has no language {one!r}, it has {', '.join(have)}.")
+    return config
+
+
+def _require(settings: Seahorse, lang: str, use: Use) -> None:
+    """ConfigError for files that a use of the data would miss when it runs."""
+    if use.startswith("held_out") and settings.evaluate == "test" and not source.files(settings)["test"]:
+        raise ConfigError(
+            f"task.evaluate=test needs Seahorse's test split, and task.path={settings.path} has none. "
+            "Type task.evaluate=validation."
+        )
+    if use not in ("demonstrations", "prompts"):
+        return
+    if settings.articles is None:
+        raise ConfigError(
+            "task=seahorse has demonstrations and prompts from the articles of its corpora alone: type "
+            "task.articles=PATH (docs/tasks.md). Without it, there are ratings and pairs to train reward models on."
+        )
+    splits = ("train", "validation") if use == "demonstrations" else (settings.evaluate,)
+    for split in splits:
+        corpora.require(settings, lang, split)
+
+
+def _split(settings: Seahorse, split: Split) -> str:
+    return settings.evaluate if split == "test" else split
+
+
+def _cut(settings: Seahorse, text: str) -> str:
+    return text[: settings.max_characters]
+
+
+def _prompt(settings: Seahorse, lang: str, dataset: str, gem_id: str, text: str) -> Prompt:
+    shown, content = rendered(settings.template, _cut(settings, text), language_of(settings.facts, lang))
+    return Prompt(id=gem_id, lang=lang, group=gem_id, text=shown, dataset=dataset, content=content)
+
+
+def _mixed(
+    settings: Seahorse, lang: str, split: str, most: int | None, made: Callable[[str, corpora.Document], Item]
+) -> list[list[Item]]:
+    """What is made of each corpus's documents: those with a summary, each once, without those that Seahorse trains on.
+
+    Of more than `most` those are taken whose hashed id is lowest, whatever the order of the files.
+    """
+    _require(settings, lang, "prompts")
+    seen = set(source.read(settings, "train").ids) if split != "train" else set[str]()
+    mixed: list[list[Item]] = []
+    for dataset in corpora.corpora(settings, lang):
+        found = _once(corpora.documents(settings, lang, dataset, (split,)), seen)
+        kept = found if most is None else heapq.nsmallest(most, found, key=lambda one: _rank(settings, one))
+        mixed.append([made(dataset, one) for one in kept])
+        if not mixed[-1]:
+            raise DataError(f"{dataset} has no {split} documents in {lang!r} below task.articles={settings.articles}.")
+    return mixed
+
+
+def _once(documents: Iterable[corpora.Document], seen: set[str]) -> Iterator[corpora.Document]:
+    """Documents with a summary whose id has not been seen."""
+    for one in documents:
+        if one.summary and one.gem_id not in seen:
+            seen.add(one.gem_id)
+            yield one
+
+
+def _rank(settings: Seahorse, one: corpora.Document) -> bytes:
+    return hashlib.sha256(f"{settings.seed}\0{one.gem_id}".encode()).digest()
+
+
+def _in_turns(lists: Iterable[list[Item]]) -> list[Item]:
+    """One of each list after the other, so that a first part has something of all."""
+    return [one for turn in itertools.zip_longest(*lists) for one in turn if one is not None]
+
+
+def _articles(settings: Seahorse, lang: str) -> dict[str, str]:
+    """gem_id -> article of all rated summaries in a language."""
+    splits = [source.read(settings, split) for split in source.SPLITS]
+    if settings.articles is None:
+        return {gem_id: text for ratings in splits for gem_id, text in ratings.articles.items()}
+    asked = {name: corpora.files(settings, lang, name) for name in corpora.corpora(settings, lang)}
+    paths = [path for found in asked.values() for split in RATED for path in found.get(split, [])]
+    wanted = frozenset(row.gem_id for ratings in splits for row in ratings.rated if row.lang == lang)
+    place = Seahorse(settings.path, settings.articles, (lang,), settings.datasets)
+    return _joined(place, lang, wanted, tuple(map(tables.identity, paths)))
+
+
+@functools.lru_cache(maxsize=4)
+def _joined(
+    place: Seahorse, lang: str, wanted: frozenset[str], files: tuple[tuple[str, int, int], ...]
+) -> dict[str, str]:
+    """The wanted articles out of the corpora's validation and test splits, of which Seahorse was made."""
+    return {
+        one.gem_id: one.text
+        for dataset in corpora.corpora(place, lang)
+        for one in corpora.documents(place, lang, dataset, RATED, wanted)
+    }
+
+
+def _unjoined(settings: Seahorse, lang: str) -> int:
+    texts = _articles(settings, lang)
+    rated = [row for split in ("train", "validation") for row in source.read(settings, split).rated]
+    return sum(row.gem_id not in texts for row in source.of(rated, lang, corpora.corpora(settings, lang)))
