@@ -36,6 +36,7 @@ from xling.stages import KINDS
 from xling.stages.checks import check
 from xling.tasks import task_module
 from xling.tasks.records import Use
+from xling.tasks.render import with_facts
 
 Axes = Mapping[str, Any]
 Asked = tuple[dict[str, Any], Experiment, RewardModel]  # axes, experiment, the reward model of judge=target_rm
@@ -238,6 +239,8 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
     """The cell's last stage, and with it all that it needs; `judging` is the kind of the target's own RM."""
     judging = judging or experiment.rm_backbone
     check(experiment, judging)
+    facts = with_facts(experiment.task, (*experiment.source_langs, experiment.target_lang))
+    experiment = msgspec.structs.replace(experiment, task=facts)
     task, lang = experiment.task, experiment.target_lang.code
     pools = _samples(experiment, lang)
     parents = {"score": _score(experiment, pools), "verdict": _verdict(experiment, judging, pools), **pools}

@@ -1,0 +1,110 @@
+"""Prompts from templates and language facts: the one rendering of a task's text, for training, sampling and scoring.
+
+A task with a template has two settings: `template` and `facts`, the languages' own facts, which planning fills in
+(xling/stages/dag.py). In `narrowed` it keeps of both what a use reads (`read_by`), so that a reward model's key knows
+nothing of the policy's instruction, and no key of a language that its template does not name.
+"""
+
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from string import Formatter
+from typing import TypedDict
+
+import msgspec
+
+from xling.config import Language, Task, Template
+from xling.errors import ConfigError, did_you_mean
+from xling.tasks.records import Use
+
+PLACEHOLDERS = ("text", "language", "native_language")
+
+# Which parts of a template a use of the data reads. Held-out feedback comes with the test prompts, which both read.
+PARTS: dict[Use, tuple[str, ...]] = {
+    "demonstrations": ("policy",),
+    "prompts": ("policy",),
+    "pointwise": ("reward",),
+    "pairwise": ("reward",),
+    "recorded": ("reward",),
+    "held_out_pointwise": ("policy", "reward"),
+    "held_out_pairwise": ("policy", "reward"),
+}
+
+
+def rendered(template: Template, text: str, language: Language) -> tuple[str, str]:
+    """(`Prompt.text`, `Prompt.content`) of a document or chat; the content is empty where both read the same.
+
+    Braces in `text` are left as they are. ConfigError for a template that is none (`check_template`), or that names
+    a language whose facts are not given.
+    """
+    policy, reward = (_filled(part, getattr(template, part), text, language) for part in ("policy", "reward"))
+    return policy, "" if reward == policy else reward
+
+
+def language_of(facts: Sequence[Language], code: str) -> Language:
+    """The facts of a language; without names if they are not given, which is enough where no template asks for them."""
+    return next((language for language in facts if language.code == code), Language(code, "", "", ""))
+
+
+def check_template(template: Template) -> None:
+    """ConfigError unless both parts have `{text}` and no placeholder that is unknown."""
+    for part in ("policy", "reward"):
+        _placeholders(part, getattr(template, part))
+
+
+def with_facts(task: Task, languages: Collection[Language]) -> Task:
+    """The task with the facts that its template may name; as it is, if it has no template. ConfigError as above."""
+    template = getattr(task, "template", None)
+    if template is None:
+        return task
+    check_template(template)
+    facts = tuple(sorted(set(languages), key=lambda language: language.code))
+    return msgspec.structs.replace(task, facts=facts)
+
+
+class Read(TypedDict):
+    """The two settings of rendering, as a use of the data reads them."""
+
+    template: Template
+    facts: tuple[Language, ...]
+
+
+def read_by(use: Use, template: Template, facts: Sequence[Language], langs: Collection[str]) -> Read:
+    """What a use of these languages' data reads of template and facts; the rest at its default."""
+    parts = {part: getattr(template, part) for part in PARTS[use]}
+    named = any(_placeholders(part, text) - {"text"} for part, text in parts.items())
+    kept = tuple(language for language in facts if language.code in langs) if named else ()
+    return {"template": Template(**parts), "facts": kept}
+
+
+def _filled(part: str, template: str, text: str, language: Language) -> str:
+    if _placeholders(part, template) - {"text"} and not language.name:
+        raise ConfigError(
+            f"task.template.{part} names the language, and there are no facts of {language.code!r}. "
+            f"Write conf/lang/{language.code}.yaml, or type task.template.{part}='{{text}}'."
+        )
+    return template.format(text=text, language=language.name, native_language=language.native_name)
+
+
+@lru_cache(maxsize=64)
+def _placeholders(part: str, template: str) -> frozenset[str]:
+    """Those of a template; ConfigError if it has others than there are, or no `{text}`."""
+    key, allowed = f"task.template.{part}", ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+    try:
+        pieces = [piece[1:] for piece in Formatter().parse(template) if piece[1] is not None]
+    except ValueError as error:
+        raise ConfigError(
+            f"{key}={template!r} cannot be read: {error}. Allowed are {allowed}; a brace of the text itself is doubled."
+        ) from error
+    for name, form, conversion in pieces:
+        if name not in PLACEHOLDERS or form or conversion:
+            shown = f"{{{name}{'!' + conversion if conversion else ''}{':' + form if form else ''}}}"
+            raise ConfigError(
+                f"{key} has the unknown placeholder {shown}.{did_you_mean(str(name), PLACEHOLDERS)} "
+                f"Allowed are {allowed}; a brace of the text itself is doubled."
+            )
+    found = frozenset(str(name) for name, _, _ in pieces)
+    if "text" not in found:
+        raise ConfigError(
+            f"{key}={template!r} has no {{text}}, so that no document would be read. Type {key}='{{text}}'."
+        )
+    return found
