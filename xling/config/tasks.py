@@ -35,7 +35,22 @@ class Files(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", t
     seed: int = 0
     folds: Annotated[int, Meta(ge=2)] = 5
     rating_field: str = "rating"
+    documents: Positive | None = None  # rated ones of a source that its heads are trained on; None: all
     feedback: Literal["pointwise", "pairwise"] = "pointwise"
 
 
-Task = MicroSummarization | Files
+class Released(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="released"):
+    """People's judgements as their authors released them: a local checkout in its own layout, or JSONL of its rows."""
+
+    path: str
+    layout: Literal["multi_summeval", "beyond_ngrams", "oasst"]
+    languages: tuple[str, ...]
+    seed: int = 0
+    folds: Annotated[int, Meta(ge=2)] = 5
+    rating_field: str = "rating"
+    corrupted: Literal["both", "only", "without"] = "both"
+    documents: Positive | None = None
+    feedback: Literal["pointwise", "pairwise"] = "pointwise"
+
+
+Task = MicroSummarization | Files | Released

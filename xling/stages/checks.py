@@ -104,10 +104,15 @@ def _check_sizes(experiment: Experiment) -> None:
 def _check_recorded(rm: RewardModel, judge: str) -> None:
     if judge != "human":
         raise ConfigError(f"judge={judge} cannot judge recorded responses. Use judge=human.")
-    if isinstance(rm, SameAsPolicy | FrozenLM) or (isinstance(rm, Untrained) and rm.score.startswith("likelihood")):
+    if isinstance(rm, FrozenLM) and rm.checkpoint is None:
         raise ConfigError(
-            f"rm_backbone={_name(rm)} needs a language model and policy=recorded has none. "
-            "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."
+            "rm_backbone=frozen_lm reads with the policy's base, and policy=recorded has none. "
+            "Name a model with rm_backbone.checkpoint=FOLDER, or packaged."
+        )
+    if isinstance(rm, SameAsPolicy) or (isinstance(rm, Untrained) and rm.score.startswith("likelihood")):
+        raise ConfigError(
+            f"rm_backbone={_name(rm)} needs a language model and policy=recorded has none. Use rm_backbone="
+            "sentence_encoder, frozen_lm, bag_of_words, system, length, random, cosine or human."
         )
 
 

@@ -14,11 +14,13 @@ import msgspec
 from xling.config import (
     BagOfWords,
     Experiment,
+    Files,
     FrozenLM,
     Language,
     LanguageModel,
     Policy,
     Recorded,
+    Released,
     RewardModel,
     SameAsPolicy,
     SentenceEncoder,
@@ -178,7 +180,7 @@ def recorded(task: Task, lang: str) -> Stage:
 def embed(task: Task, lang: str, encoder: str) -> Stage:
     """A language's recorded texts under a frozen sentence encoder."""
     spec = {
-        **_task(task, (lang,), "recorded"),
+        **_task(task, (lang,), "texts"),
         "lang": lang,
         "rm": msgspec.to_builtins(SentenceEncoder(encoder)),
         "objective": "",
@@ -197,8 +199,21 @@ def features(task: Task, lang: str, policy: LanguageModel, rm: FrozenLM, pools: 
         "features": rm.features,
         "objective": objective,
     }
-    parents = {"lm": base(policy.checkpoint), **dict(pools)}
+    parents = {"lm": base(rm.checkpoint or policy.checkpoint), **dict(pools)}
     return _stage("features", _label("features", (lang,)) + (" samples" if pools else ""), spec, parents)
+
+
+@lru_cache(maxsize=4096)
+def recorded_features(task: Task, lang: str, rm: FrozenLM) -> Stage:
+    """What a frozen language model sees of a language's recorded responses."""
+    spec = {
+        **_task(task, (lang,), "texts"),
+        "lang": lang,
+        "features": rm.features,
+        "objective": "",
+        "recorded": True,
+    }
+    return _stage("features", _label("features", (lang,)) + " recorded", spec, {"lm": base(rm.checkpoint or "packaged")})
 
 
 @lru_cache(maxsize=4096)
@@ -213,8 +228,11 @@ def reward(task: Task, langs: tuple[str, ...], policy: Policy, training: Trainin
     }
     parents: dict[str, Stage] = {}
     if isinstance(policy, Recorded):
-        spec["folds"] = task.folds  # type: ignore[union-attr]  # of every task with recorded responses
-    if isinstance(rm, SentenceEncoder):
+        assert isinstance(task, Files | Released)  # the tasks with recorded responses
+        spec |= {"folds": task.folds, "documents": task.documents}
+    if isinstance(rm, FrozenLM) and isinstance(policy, Recorded):
+        parents = {f"features_{lang}": recorded_features(task, lang, _unshuffled(rm)) for lang in langs}
+    elif isinstance(rm, SentenceEncoder):
         parents = {f"embed_{lang}": embed(task, lang, rm.encoder) for lang in langs}
         spec["encoder"] = encoder_identity(rm.encoder)
     elif isinstance(rm, SameAsPolicy) and isinstance(policy, LanguageModel):
@@ -299,7 +317,9 @@ def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
     if encoder := encoder_of(rm):
         parents["embed"] = embed(task, lang, encoder)
         spec["encoder"] = encoder_identity(encoder)
-    if isinstance(rm, FrozenLM) and isinstance(experiment.policy, LanguageModel):
+    if isinstance(rm, FrozenLM) and people:
+        parents["features"] = recorded_features(task, lang, _unshuffled(rm))
+    elif isinstance(rm, FrozenLM) and isinstance(experiment.policy, LanguageModel):
         parents["features"] = features(task, lang, experiment.policy, _unshuffled(rm), tuple(pools.items()))
     if isinstance(rm, Untrained):
         parents |= _language_model_of(experiment, rm)

@@ -29,6 +29,7 @@ class FeaturesSpec(Struct, frozen=True):
     lang: str
     features: str
     objective: str
+    recorded: bool = False  # what recorded systems said
 
 
 def run(context: Context) -> None:
@@ -38,7 +39,12 @@ def run(context: Context) -> None:
 
     spec = msgspec.convert(context.spec, FeaturesSpec)
     model, tokenizer = load_policy(model_folder(context.parents["lm"]))
-    if "pool" not in context.parents:
+    if spec.recorded:
+        from xling.models.recorded import read_texts
+
+        recorded = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
+        read_texts(recorded, model, tokenizer, spec.features, context.out)
+    elif "pool" not in context.parents:
         write_blocks(context.out / "feedback.npz", read(model, tokenizer, *_feedback(spec, "train"), spec.features))
     else:
         write_blocks(context.out / "heldout.npz", read(model, tokenizer, *_feedback(spec, "test"), spec.features))

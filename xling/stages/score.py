@@ -214,7 +214,7 @@ def _recorded(context: Context, spec: ScoreSpec) -> None:
         spec.rm,  # type: ignore[arg-type]
         spec.source_langs,
         context.parents.get("reward"),
-        context.parents.get("embed"),
+        context.parents.get("embed") or context.parents.get("features"),
         spec.seed,
         context.out,
     )

@@ -2,13 +2,14 @@
 
 from typing import cast
 
-from xling.config import Files, MicroSummarization, Task
-from xling.tasks import files, micro_summarization
+from xling.config import Files, MicroSummarization, Released, Task
+from xling.tasks import files, micro_summarization, released
 from xling.tasks.records import TaskModule
 
 MODULES: dict[type[Task], TaskModule] = {
     MicroSummarization: cast(TaskModule, micro_summarization),
     Files: cast(TaskModule, files),
+    Released: cast(TaskModule, released),
 }
 
 

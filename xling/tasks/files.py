@@ -87,6 +87,7 @@ def summary(config: Files, known: Collection[str] | None = None) -> Summary:
 
 def check_sources(config: Files, found: Summary, langs: Sequence[str]) -> None:
     """ConfigError if a source has too few documents for the folds, or no comparable prompts at all."""
+    check_documents(config.documents, config.folds)
     needed = 2 * config.folds
     for lang in langs:
         n = found.languages[lang].documents if lang in found.languages else 0
@@ -95,6 +96,15 @@ def check_sources(config: Files, found: Summary, langs: Sequence[str]) -> None:
                 f"source_lang={lang} has {n} documents that two systems answered; {config.folds} folds need "
                 f"at least {needed}. Leave {lang} out of source_lang or lower task.folds={config.folds}."
             )
+
+
+def check_documents(documents: int | None, folds: int) -> None:
+    """ConfigError for so few documents that a head would be trained on one."""
+    if documents is not None and documents < 2 * folds:
+        raise ConfigError(
+            f"task.documents={documents} is too few for task.folds={folds}: at least two a fold. "
+            f"Type task.documents={2 * folds}, or null for all."
+        )
 
 
 def recorded(config: Task, lang: str, expected: str | None = None) -> Recorded:
@@ -144,8 +154,8 @@ def check(config: Task, known: Collection[str] | None, sources: Sequence[str], t
 
 
 def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
-    """Which languages are used decides nothing."""
-    return msgspec.structs.replace(config, languages=())
+    """Which languages are used decides nothing; how many documents train a head, the reward stage's key alone."""
+    return msgspec.structs.replace(config, languages=(), documents=None)
 
 
 def digest(config: Task) -> str:
