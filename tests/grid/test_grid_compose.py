@@ -128,6 +128,25 @@ def test_pooled_sources_in_either_order_are_one_cell(front: Front) -> None:
     assert column(front("source_lang=de+de"), "source_lang") == ["de"]
 
 
+def test_others_are_all_languages_of_the_task_but_the_target(front: Front) -> None:
+    cells = front("source_lang=others,de", "target_lang=de,tr", "task.languages=[de,en,tr,xx]")
+    assert column(cells, "source_lang") == ["others", "de"]
+    pooled = {
+        axes["target_lang"]: [facts["code"] for facts in container["source_langs"]]
+        for axes, container in cells.cells
+        if axes["source_lang"] == "others"
+    }
+    assert pooled == {"de": ["en", "tr"], "tr": ["de", "en"]}  # xx has no facts in conf/lang
+    two = front("source_lang=others", "target_lang=glob(*)", "task.languages=[de,tr]").cells
+    assert [container["source_langs"][0]["code"] for _, container in two] == ["tr", "de"]
+    assert protected("source_lang=others") == "source_lang=choice(others)"
+
+
+def test_others_under_references_between_settings(front: Front) -> None:
+    with pytest.raises(ConfigError, match="source_lang=en\\+tr: pooled sources cannot be used"):
+        front("source_lang=others", "target_lang=de", "task.languages=[de,en,tr]", "policy.max_new_tokens=${policy.n}")
+
+
 def test_norwegian_stays_norwegian(front: Front) -> None:
     for arguments, params in ((["source_lang=no"], {}), ([], {"source_lang": "no"}), ([], {"source_lang": "no,de"})):
         cells = front("task.languages=[no,de]", "target_lang=no", *arguments, params=params)

@@ -57,6 +57,12 @@ def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, h
         ("source_lang=choice([de,en])", ["source_lang=[de,en] is a list", "source_lang=de+en"]),
         ("target_lang=[de,en]", ["is a list", "target_lang=de,en for a cell each"]),
         ("target_lang=de+en", ["one language", "target_lang=de,en"]),
+        ("target_lang=others", ["'others' is a source by itself", "source_lang=others"]),
+        ("source_lang=others+de", ["'others' is a source by itself", "source_lang=others"]),
+        (
+            "source_lang=others target_lang=de task.languages=[de]",
+            ["no other than de", "Task micro_summarization has de", "source_lang=de"],
+        ),
         ("source_lang=false", ["source_lang is False", "source_lang=no"]),
         ("source_lang=null", ["source_lang=null is no language"]),
         ("+source_lang=de", ["source_lang is always there"]),

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from xling.config import BagOfWords, Files, SentenceEncoder, SystemIdentity, Untrained
-from xling.errors import ConfigError
-from xling.models.recorded import Trained, rated_responses, score_responses, train_heads, write_agreement
+from xling.errors import ConfigError, DataError, StageError
+from xling.models.folds import in_order
+from xling.models.heads import Fitting, Trained, train_heads
+from xling.models.recorded import rated_responses, score_responses, write_agreement
+from xling.models.rows import read_rows, write_rows
 from xling.tasks import files
 
 Row = dict[str, Any]
@@ -62,11 +65,12 @@ def scores(
     name: str,
     embeds: dict[str, Path] | None = None,
     seed: int = 0,
+    **fitting: Any,
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """pool.npy of a target under heads trained on the sources."""
     embeds = embeds or {}
     heads, out = folder(tmp_path, f"{name}-heads"), folder(tmp_path, f"{name}-score")
-    train_heads(sources, backbone, embeds, FOLDS, (0, seed), heads)
+    train_heads(sources, backbone, embeds, Fitting(FOLDS, (0, seed), **fitting), heads)
     langs = [source.lang for source in sources]
     score_responses(target, backbone, langs, heads, embeds.get(target.lang), seed, out)
     table: np.ndarray[Any, np.dtype[np.float64]] = np.load(out / "pool.npy")
@@ -86,10 +90,12 @@ def random_embeds(tmp_path: Path, data: dict[str, files.Recorded]) -> dict[str, 
     for lang, recorded in data.items():
         out = embeds[lang] = folder(tmp_path, f"embed-{lang}")
         draw = np.random.default_rng(len(lang))
-        documents = np.ones((len(recorded.prompts), 8), np.float32) / np.sqrt(8)
-        responses = draw.normal(size=(sum(map(len, recorded.responses)), 8)).astype(np.float32)
-        np.save(out / "documents.npy", documents)
-        np.save(out / "responses.npy", responses / np.linalg.norm(responses, axis=1, keepdims=True))
+        rows = [(prompt.reward_text, response) for prompt, _, response, _ in recorded.flat()]
+        texts = list(dict.fromkeys([document for document, _ in rows])), [response for _, response in rows]
+        documents = np.ones((len(texts[0]), 8), np.float32) / np.sqrt(8)
+        responses = draw.normal(size=(len(rows), 8)).astype(np.float32)
+        unit = responses / np.linalg.norm(responses, axis=1, keepdims=True)
+        write_rows(out / "texts.npz", [*texts[0], *texts[1]], [np.concatenate([documents, unit])])
     return embeds
 
 
@@ -116,6 +122,77 @@ def test_a_document_s_own_ratings_never_reach_its_scores_at_home(
     assert 0 < same.sum() < len(same)  # its fold keeps its scores, the others saw the change
 
 
+@pytest.mark.parametrize("objective", ["pointwise", "pairwise"])
+def test_a_cap_on_documents_takes_a_nested_sample(tmp_path: Path, objective: str) -> None:
+    rows = planted("de") + planted("tr")
+    data = load(tmp_path, rows)
+    tables = {}
+    for name, documents in (("8", 8), ("16", 16), ("all", 40), ("null", None)):
+        own = [data["de"]]
+        tables[name] = scores(tmp_path, own, data["tr"], BagOfWords(), name, documents=documents, objective=objective)
+    assert np.array_equal(tables["all"], tables["null"]) and not np.array_equal(tables["8"], tables["16"])
+    small = in_order((prompt.group for prompt in data["de"].prompts), 0, 0)[:8]
+    for row in rows:
+        if row["lang"] == "de" and row["id"] not in small:  # ids are groups: every document is there once
+            row["rating"] = -row["rating"]
+    changed = load(tmp_path, rows)
+    after = {n: scores(tmp_path, [changed["de"]], changed["tr"], BagOfWords(), f"after{n}", documents=n) for n in (8, 16)}
+    if objective == "pointwise":
+        assert np.array_equal(tables["8"], after[8])
+    assert not np.array_equal(tables["16"], after[16])
+
+
+def test_at_home_a_document_outside_the_sample_is_scored_by_the_head_of_its_fold(tmp_path: Path) -> None:
+    data = load(tmp_path, planted("de"))["de"]
+    table = scores(tmp_path, [data], data, SystemIdentity(), "home", documents=8)
+    fold_of = json.loads((tmp_path / "home-heads" / "heads.json").read_text(encoding="utf-8"))["folds"]
+    with np.load(tmp_path / "home-heads" / "heads.npz") as heads:
+        expected = [heads["weight"][fold_of[prompt.group]] for prompt in data.prompts]
+    assert np.array_equal(table, expected)
+    assert len(set(fold_of.values())) == FOLDS and len(fold_of) == 40
+
+
+def test_pairwise_heads_learn_from_differences_within_a_prompt(tmp_path: Path) -> None:
+    rows = planted("de", 60)
+    for row in rows:
+        row["rating"] += 100 * (int(row["id"]) % 7)  # documents differ far more than responses do
+    data = load(tmp_path, rows)["de"]
+    for objective in ("pointwise", "pairwise"):
+        scores(tmp_path, [data], data, BagOfWords(), objective, objective=objective)
+    assert accuracy(tmp_path, data, "pairwise") > 0.95
+    equal = load(tmp_path, [{**row, "rating": 1.0} for row in rows])["de"]
+    with pytest.raises(DataError, match="No prompt has two responses that were rated differently"):
+        scores(tmp_path, [equal], equal, BagOfWords(), "equal", objective="pairwise")
+
+
+def test_cross_validation_on_the_source_chooses_what_a_head_reads(tmp_path: Path) -> None:
+    data = load(tmp_path, planted("de", 80))["de"]
+    embeds = random_embeds(tmp_path, {"de": data})
+    texts = [response for _, _, response, _ in data.flat()]
+    documents = [prompt.reward_text for prompt in data.prompts]
+    good = np.array([[1.0 if "gut" in text else -1.0, 1.0] for text in texts])  # quality is in the response alone
+    vectors = np.concatenate([np.tile([0.0, 1.0], (len(documents), 1)), good / np.sqrt(2)])
+    write_rows(embeds["de"] / "texts.npz", [*documents, *texts], [vectors])
+    scores(tmp_path, [data], data, SentenceEncoder(), "chosen", embeds)
+    chosen = json.loads((tmp_path / "chosen-heads" / "heads.json").read_text(encoding="utf-8"))["features"]
+    assert set(chosen) <= {"response", "both"} and accuracy(tmp_path, data, "chosen") > 0.95
+    scores(tmp_path, [data], data, SentenceEncoder(head="interaction"), "fixed", embeds)
+    fixed = json.loads((tmp_path / "fixed-heads" / "heads.json").read_text(encoding="utf-8"))["features"]
+    assert set(fixed) == {"interaction"} and accuracy(tmp_path, data, "fixed") < 0.8
+
+
+def test_features_are_found_by_their_text(tmp_path: Path) -> None:
+    texts = [f"text {i}" for i in range(50)]
+    blocks = [np.arange(50.0)[:, None], np.random.default_rng(0).normal(size=(50, 3))]
+    path = tmp_path / "rows.npz"
+    write_rows(path, texts, blocks)
+    picked = [7, 3, 3, 49, 0]
+    found = read_rows(path, [texts[i] for i in picked])
+    assert all(np.array_equal(one, block[picked]) for one, block in zip(found, blocks, strict=True))
+    with pytest.raises(StageError, match="1 texts of 2 have no features"):
+        read_rows(path, ["text 1", "text 50"])
+
+
 def test_the_same_document_under_two_ids_stays_in_one_fold(tmp_path: Path) -> None:
     rows = planted("de")
     for row in rows:
@@ -123,7 +200,7 @@ def test_the_same_document_under_two_ids_stays_in_one_fold(tmp_path: Path) -> No
             row["document"] = next(r["document"] for r in rows if int(r["id"]) == int(row["id"]) - 20)
     data = load(tmp_path, rows)["de"]
     heads = folder(tmp_path, "heads")
-    train_heads([data], BagOfWords(), {}, FOLDS, (0, 0), heads)
+    train_heads([data], BagOfWords(), {}, Fitting(FOLDS), heads)
     fold_of = json.loads((heads / "heads.json").read_text(encoding="utf-8"))["folds"]
     assert len(fold_of) == 20  # for 40 ids
 

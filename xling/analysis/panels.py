@@ -12,6 +12,7 @@ from xling.analysis.intervals import Clusters, Difference, Floats, Sample, draw,
 from xling.analysis.matrix import Accuracy, Band, Baseline, Block, Bounds, Control, Entry, Mean, Panel
 from xling.analysis.plan import PlannedEntry, Results
 from xling.analysis.verdicts import counts, verdicts
+from xling.grid.stage import OTHERS
 
 BlockKey = tuple[tuple[str, str], ...]
 ColumnKey = tuple[BlockKey, str]  # block, target
@@ -48,7 +49,7 @@ def _block_key(axes: dict[str, str]) -> BlockKey:
 
 def _source_order(source: str) -> tuple[bool, str]:
     """Pooled sources after single ones."""
-    return ("+" in source, source)
+    return ("+" in source or source == OTHERS, source)
 
 
 @dataclass(slots=True)

@@ -50,6 +50,7 @@ class Files(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", t
     seed: int = 0
     folds: Annotated[int, Meta(ge=2)] = 5
     rating_field: str = "rating"
+    documents: Positive | None = None  # rated ones of a source that its heads are trained on; None: all
     feedback: Literal["pointwise", "pairwise"] = "pointwise"
     columns: Columns = Columns()
     rating_scale: tuple[float, float] | None = None  # lowest and highest rating that there can be
@@ -95,4 +96,18 @@ class Seahorse(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"
     facts: tuple[Language, ...] = ()  # of the languages that the template names; planning fills them in
 
 
-Task = MicroSummarization | Files | MRewardBench | Seahorse
+class Released(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="released"):
+    """People's judgements as their authors released them: a local checkout in its own layout, or JSONL of its rows."""
+
+    path: str
+    layout: Literal["multi_summeval", "beyond_ngrams", "oasst"]
+    languages: tuple[str, ...]
+    seed: int = 0
+    folds: Annotated[int, Meta(ge=2)] = 5
+    rating_field: str = "rating"
+    corrupted: Literal["both", "only", "without"] = "both"
+    documents: Positive | None = None
+    feedback: Literal["pointwise", "pairwise"] = "pointwise"
+
+
+Task = MicroSummarization | Files | MRewardBench | Seahorse | Released

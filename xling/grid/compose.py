@@ -30,7 +30,7 @@ from xling.grid.composer import (
     Container,
 )
 from xling.grid.overrides import Axis, Request, Scalar, parse
-from xling.grid.stage import canonical_json
+from xling.grid.stage import OTHERS, canonical_json
 
 Axes = dict[str, Scalar]
 TaskLanguages = Callable[..., Sequence[str]]  # (a composed task, its group's name if not task) -> its languages
@@ -179,8 +179,21 @@ class _Languages:
         known = ", ".join(self._of_task(combination, group)) or "no languages"
         return f"Task {combination.composed.choices[_task_group(combination, group)]} has {known}."
 
+    def members(self, combination: Combination, source: str, target: str) -> tuple[str, ...]:
+        """Codes behind a source's label; those of `others` are all that the task has but the target."""
+        if source != OTHERS:
+            return tuple(source.split("+"))
+        options = self._composer.options("source_lang")
+        codes = tuple(sorted(code for code in self._of_task(combination) if code != target and code in options))
+        if not codes:
+            raise ConfigError(
+                f"source_lang={OTHERS} pools all languages of the task but the target, and there is no other than "
+                f"{target}. {self._has(combination)} Type source_lang={target}."
+            )
+        return codes
+
     def _named(self, combination: Combination, group: str, label: str) -> list[str]:
-        for code in label.split("+"):
+        for code in () if label == OTHERS and group == "source_lang" else label.split("+"):
             self._composer.facts(group, code)
             if code not in self._of_task(combination, group):
                 raise ConfigError(
@@ -214,7 +227,7 @@ class _Languages:
 
 # --- the whole --------------------------------------------------------------------------------------------
 
-Point = tuple[Combination, str, str]  # with the labels of source and target
+Point = tuple[Combination, str, str, tuple[str, ...]]  # with the labels of source and target, the source's codes
 
 
 def compose_grid(
@@ -232,7 +245,10 @@ def compose_grid(
         warn(f"Hydra composes each of the {len(points)} cells, about 0.1 s each: {differs}.")
         points, left_out = _points(composer, request, task_languages, merge=False)
         make = _composed_cell
-    cells = [(_axes(*point), make(composer, *point)) for point in points]
+    cells = [
+        (_axes(combination, source, target), make(composer, combination, codes, target))
+        for combination, source, target, codes in points
+    ]
     first = points[0][0].composed
     settings = {key: first.container[key] for key in SETTINGS}
     known = composer.options("target_lang")
@@ -244,7 +260,7 @@ def _points(
 ) -> tuple[list[Point], list[dict[str, Any]]]:
     languages = _Languages(composer, request, task_languages)
     points = [
-        (combination, source, target)
+        (combination, source, target, languages.members(combination, source, target))
         for combination in _combinations(composer, request, merge)
         for source in languages.of(combination, "source_lang")
         for target in languages.of(combination, "target_lang")
@@ -268,20 +284,20 @@ def _axes(combination: Combination, source: str, target: str) -> Axes:
     return axes
 
 
-def _cell(composer: Composer, combination: Combination, source: str, target: str) -> Container:
+def _cell(composer: Composer, combination: Combination, sources: Sequence[str], target: str) -> Container:
     cell = {key: combination.composed.container[key] for key in SHARED_KEYS}
-    cell["source_langs"] = [composer.facts("source_lang", code) for code in source.split("+")]
+    cell["source_langs"] = [composer.facts("source_lang", code) for code in sources]
     cell["target_lang"] = composer.facts("target_lang", target)
     return cell
 
 
-def _composed_cell(composer: Composer, combination: Combination, source: str, target: str) -> Container:
+def _composed_cell(composer: Composer, combination: Combination, sources: Sequence[str], target: str) -> Container:
     """The same cell by a full compose. A pooled cell is that of its first source, and the others' facts."""
-    first, *others = source.split("+")
+    first, *others = sources
     composed = composer.compose([*combination.overrides, f"source_lang={first}", f"target_lang={target}"])
     if others and composed.interpolated:
         raise ConfigError(
-            f"source_lang={source}: pooled sources cannot be used with ${{}} references between settings."
+            f"source_lang={'+'.join(sources)}: pooled sources cannot be used with ${{}} references between settings."
         )
     cell = {key: composed.container[key] for key in SHARED_KEYS}
     pooled = [composer.facts("source_lang", code) for code in others]
@@ -292,10 +308,10 @@ def _composed_cell(composer: Composer, combination: Combination, source: str, ta
 
 def _difference(composer: Composer, points: Sequence[Point]) -> str:
     """Why merging is wrong here, by what a few cells are in a full compose; empty if they agree."""
-    if any(combination.composed.interpolated for combination, _, _ in points):
+    if any(combination.composed.interpolated for combination, *_ in points):
         return "settings refer to each other with ${}"
-    for combination, source, target in random.Random(0).sample(points, min(CHECKED_CELLS, len(points))):
-        first = source.split("+")[0]
+    for combination, _, target, codes in random.Random(0).sample(points, min(CHECKED_CELLS, len(points))):
+        first = codes[:1]
         if _cell(composer, combination, first, target) != _composed_cell(composer, combination, first, target):
-            return f"merging gives another cell {first} to {target} than Hydra"
+            return f"merging gives another cell {first[0]} to {target} than Hydra"
     return ""

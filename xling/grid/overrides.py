@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString, ValueType
 
 from xling.errors import ConfigError, did_you_mean
+from xling.grid.stage import OTHERS
 
 Scalar = str | int | float | bool | None
 Options = Callable[[str], list[str]]  # group -> names of its options, empty if there is no such group
@@ -147,6 +148,11 @@ def _language(key: str, item: Any) -> str | Glob:
         raise ConfigError(
             f"target_lang={item}: a policy is aligned in one language; only sources are pooled. "
             f"Type target_lang={','.join(members)} for a cell each."
+        )
+    if OTHERS in members and (len(members) > 1 or key == "target_lang"):
+        raise ConfigError(
+            f"{key}={item}: '{OTHERS}' is a source by itself: all languages of the task but the target, pooled. "
+            f"Type source_lang={OTHERS}."
         )
     return "+".join(members)
 

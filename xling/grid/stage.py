@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+OTHERS = "others"  # a cell's source: all languages of the task but the target, pooled
 Json = Any  # what json.dumps takes: dict, list, str, int, float, bool, None
 
 

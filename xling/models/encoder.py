@@ -64,14 +64,19 @@ def load_encoder(encoder: str) -> Encode:
     return _packaged() if encoder == "packaged" else _local(encoder)
 
 
-def features(documents: Array, responses: Array) -> list[Array]:
-    """Feature blocks of aligned rows of unit vectors: the products by dimension, and their sum, the cosine.
+# What a head may read, by block of `features`: how response and document go together, what the response is, or both.
+HEADS = {"interaction": (0, 1), "response": (2,), "both": (0, 1, 2)}
 
-    A linear head on these is a cosine with learned weights of the dimensions. A ridge that weighs both blocks
+
+def features(documents: Array, responses: Array) -> list[Array]:
+    """Blocks of aligned rows of unit vectors: products by dimension; their sum, the cosine; the response's vector.
+
+    A linear head on the first two is a cosine with learned weights of the dimensions. A ridge that weighs both blocks
     alike (xling/models/ridge.py) keeps it near the plain cosine where ratings are few.
     """
-    products = documents.astype(np.float64) * responses.astype(np.float64)
-    return [products, products.sum(axis=1, keepdims=True)]
+    said = responses.astype(np.float64)
+    products = documents.astype(np.float64) * said
+    return [products, products.sum(axis=1, keepdims=True), said]
 
 
 def cosine(documents: Array, responses: Array) -> Array:

@@ -4,10 +4,15 @@ import hashlib
 from collections.abc import Iterable
 
 
-def assign_folds(groups: Iterable[str], folds: int, *seeds: int | str) -> dict[str, int]:
-    """group -> fold in 0..folds-1; groups are dealt out by their hashes, so sizes differ by 1 at most."""
+def in_order(groups: Iterable[str], *seeds: int | str) -> list[str]:
+    """Each group once, in a random order that the seeds decide: its first N are a nested sample."""
 
     def place(group: str) -> bytes:
         return hashlib.sha256("\0".join([*map(str, seeds), group]).encode()).digest()
 
-    return {group: rank % folds for rank, group in enumerate(sorted(set(groups), key=place))}
+    return sorted(set(groups), key=place)
+
+
+def assign_folds(groups: Iterable[str], folds: int, *seeds: int | str) -> dict[str, int]:
+    """group -> fold in 0..folds-1; dealt out `in_order`, so that sizes differ by 1 at most, of any first N as well."""
+    return {group: rank % folds for rank, group in enumerate(in_order(groups, *seeds))}

@@ -71,13 +71,13 @@ KINDS: dict[str, Kind] = {
     for kind in (
         Kind("base", 1, _base, seconds=1),
         Kind("sft", 2, _sft, seconds=30, parallel=True),
-        Kind("embed", 1, _embed, seconds=10),
+        Kind("embed", 2, _embed, seconds=10),
         Kind("features", 1, _features, seconds=10),
-        Kind("reward", 2, _reward, seconds=30, parallel=True),
+        Kind("reward", 3, _reward, seconds=30, parallel=True),
         Kind("pool", 2, _samples, seconds=20),
         Kind("baseline", 2, _samples, seconds=6),
         Kind("recorded", 1, _recorded, seconds=1),
-        Kind("score", 2, _score, seconds=10),
+        Kind("score", 3, _score, seconds=10),
         Kind("gold", 1, _gold, seconds=2),
         Kind("judge", 1, _judge, seconds=0.1),
     )

@@ -64,9 +64,11 @@ def responses_recorded(experiment: Experiment) -> bool:
 
 
 def cross_fitted(experiment: Experiment) -> bool:
-    """Heads are trained on folds of recorded responses, for want of splits or because that is what an encoder has."""
-    embeds = isinstance(experiment.rm_backbone, SentenceEncoder)
-    return responses_recorded(experiment) and (experiment.reward_task is None or embeds)
+    """Heads are trained on folds of recorded responses: what a task without splits has, and a sentence encoder reads."""
+    if not responses_recorded(experiment) or experiment.reward_task is None:
+        return responses_recorded(experiment)
+    splits = {"ratings", "pairs"} & task_module(experiment.reward_task).OFFERS
+    return isinstance(experiment.rm_backbone, SentenceEncoder) or not splits
 
 
 def _check_offers(experiment: Experiment, there: frozenset[Offer]) -> None:
@@ -132,14 +134,19 @@ def _check_recorded(experiment: Experiment, rm: RewardModel, judge: str) -> None
             f"{_task(task)} is for evaluation only: nothing of it trains rm_backbone={_name(rm)}. Name the task that "
             f"does with reward_task=NAME ({_tasks_with('ratings', 'reward_task')})."
         )
-    asks = isinstance(rm, SameAsPolicy | FrozenLM) or (isinstance(rm, Untrained) and rm.score.startswith("likelihood"))
-    if asks and not model:
+    if isinstance(rm, FrozenLM) and rm.checkpoint is None and not model:
         raise ConfigError(
-            f"rm_backbone={_name(rm)} needs a language model and policy=recorded has none. "
-            "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."
+            "rm_backbone=frozen_lm reads with the policy's base, and policy=recorded has none. "
+            "Name a model with rm_backbone.checkpoint=FOLDER, or packaged."
         )
-    if isinstance(rm, Untrained) and asks and rm.score != "likelihood_base":
-        raise ConfigError(f"rm_backbone={rm.score} does not go with recorded responses. Use likelihood_base.")
+    likelihood = isinstance(rm, Untrained) and rm.score.startswith("likelihood")
+    if (isinstance(rm, SameAsPolicy) or likelihood) and not model:
+        raise ConfigError(
+            f"rm_backbone={_name(rm)} needs a language model and policy=recorded has none. Use rm_backbone="
+            "sentence_encoder, frozen_lm, bag_of_words, system, length, random, cosine or human."
+        )
+    if likelihood and rm != Untrained("likelihood_base"):
+        raise ConfigError(f"rm_backbone={_name(rm)} does not go with recorded responses. Use likelihood_base.")
     if experiment.reward_task is not None and not isinstance(rm, Untrained):
         _check_reward_task(experiment, experiment.reward_task, rm)
 
@@ -149,11 +156,11 @@ def _check_reward_task(experiment: Experiment, learned: Task, rm: RewardModel) -
     there, task = offers(learned), _task(learned, "reward_task")
     if isinstance(rm, SystemIdentity):
         raise ConfigError("rm_backbone=system knows the systems of one task only. Leave reward_task out.")
-    if isinstance(rm, SentenceEncoder):
-        if "recorded" not in there or not hasattr(learned, "folds"):
+    if cross_fitted(experiment):
+        if "recorded" not in there or not hasattr(learned, "folds") or isinstance(rm, SameAsPolicy):
             raise ConfigError(
-                f"rm_backbone=sentence_encoder learns from recorded responses, and {task} has none. "
-                f"Use rm_backbone=bag_of_words, or reward_task=files."
+                f"rm_backbone={_name(rm)} cannot learn from {task}: heads learn from recorded responses, all else from "
+                "ratings or pairs with splits. Use rm_backbone=bag_of_words, or reward_task=files."
             )
         return
     _check_feedback("reward_task", learned, rm)

@@ -14,10 +14,12 @@ import msgspec
 from xling.config import (
     BagOfWords,
     Experiment,
+    Files,
     FrozenLM,
     Language,
     LanguageModel,
     Policy,
+    Released,
     RewardModel,
     SameAsPolicy,
     SentenceEncoder,
@@ -182,7 +184,7 @@ def recorded(task: Task, lang: str) -> Stage:
 def embed(task: Task, lang: str, encoder: str) -> Stage:
     """A language's recorded texts under a frozen sentence encoder."""
     spec = {
-        **_task(task, (lang,), "recorded"),
+        **_task(task, (lang,), "texts"),
         "lang": lang,
         "rm": msgspec.to_builtins(SentenceEncoder(encoder)),
         "objective": "",
@@ -201,21 +203,21 @@ def features(task: Task, lang: str, policy: LanguageModel, rm: FrozenLM, pools: 
         "features": rm.features,
         "objective": objective,
     }
-    parents = {"lm": base(policy.checkpoint), **dict(pools)}
+    parents = {"lm": base(rm.checkpoint or policy.checkpoint), **dict(pools)}
     return _stage("features", _label("features", (lang,)) + (" samples" if pools else ""), spec, parents)
 
 
 @lru_cache(maxsize=4096)
-def recorded_features(task: Task, lang: str, policy: LanguageModel, rm: FrozenLM) -> Stage:
-    """What the frozen base sees of a language's recorded responses."""
+def recorded_features(task: Task, lang: str, rm: FrozenLM) -> Stage:
+    """What a frozen language model sees of a language's recorded responses."""
     spec = {
-        **_task(task, (lang,), "recorded"),
+        **_task(task, (lang,), "texts"),
         "lang": lang,
         "features": rm.features,
         "objective": "",
         "recorded": True,
     }
-    return _stage("features", _label("features", (lang,)) + " recorded", spec, {"lm": base(policy.checkpoint)})
+    return _stage("features", _label("features", (lang,)) + " recorded", spec, {"lm": base(rm.checkpoint or "packaged")})
 
 
 @lru_cache(maxsize=4096)
@@ -239,8 +241,12 @@ def reward(
     }
     parents: dict[str, Stage] = {}
     if crossfitted:
-        spec["folds"] = task.folds  # type: ignore[union-attr]  # of every task with recorded responses
-    if isinstance(rm, SentenceEncoder):
+        assert isinstance(task, Files | Released)  # the tasks with recorded responses and folds
+        spec |= {"folds": task.folds, "documents": task.documents}
+    if isinstance(rm, FrozenLM) and crossfitted:
+        plain = _reading(rm, policy)
+        parents = {f"features_{lang}": recorded_features(task, lang, plain) for lang in langs}
+    elif isinstance(rm, SentenceEncoder):
         parents = {f"embed_{lang}": embed(task, lang, rm.encoder) for lang in langs}
         spec["encoder"] = encoder_identity(rm.encoder)
     elif isinstance(rm, SameAsPolicy) and isinstance(policy, LanguageModel):
@@ -249,6 +255,12 @@ def reward(
     elif isinstance(rm, FrozenLM) and isinstance(policy, LanguageModel):
         parents = {f"features_{lang}": features(task, lang, policy, _unshuffled(rm), ()) for lang in langs}
     return _stage("reward", _label("reward", langs) + _mark(rm), spec, parents)
+
+
+def _reading(rm: FrozenLM, policy: Policy) -> FrozenLM:
+    """The same with the model named that reads: its own, else the policy's base."""
+    own = policy.checkpoint if isinstance(policy, LanguageModel) else None
+    return msgspec.structs.replace(_unshuffled(rm), checkpoint=rm.checkpoint or own)
 
 
 def _unshuffled(rm: FrozenLM) -> FrozenLM:
@@ -338,13 +350,10 @@ def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
     if encoder := encoder_of(rm):
         parents["embed"] = embed(task, lang, encoder)
         spec["encoder"] = encoder_identity(encoder)
-    if isinstance(rm, FrozenLM) and isinstance(experiment.policy, LanguageModel):
-        plain, samples = _unshuffled(rm), tuple(pools.items())
-        parents["features"] = (
-            recorded_features(task, lang, experiment.policy, plain)
-            if people
-            else features(task, lang, experiment.policy, plain, samples)
-        )
+    if isinstance(rm, FrozenLM) and people:
+        parents["features"] = recorded_features(task, lang, _reading(rm, experiment.policy))
+    elif isinstance(rm, FrozenLM) and isinstance(experiment.policy, LanguageModel):
+        parents["features"] = features(task, lang, experiment.policy, _unshuffled(rm), tuple(pools.items()))
     if isinstance(rm, Untrained):
         parents |= _language_model_of(experiment, rm)
         spec["seed"] = experiment.seed if rm.score == "random" else 0

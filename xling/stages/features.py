@@ -29,7 +29,7 @@ class FeaturesSpec(Struct, frozen=True):
     lang: str
     features: str
     objective: str
-    recorded: bool = False  # what recorded systems said, to be scored by a reward model of another task
+    recorded: bool = False  # what recorded systems said
 
 
 def run(context: Context) -> None:
@@ -40,9 +40,10 @@ def run(context: Context) -> None:
     spec = msgspec.convert(context.spec, FeaturesSpec)
     model, tokenizer = load_policy(model_folder(context.parents["lm"]))
     if spec.recorded:
-        found = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
-        asked = [prompt.reward_text for prompt in found.prompts]
-        write_blocks(context.out / "samples.npz", read(model, tokenizer, asked, found.responses, spec.features))
+        from xling.models.recorded import read_texts
+
+        recorded = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
+        read_texts(recorded, model, tokenizer, spec.features, context.out)
     elif "pool" not in context.parents:
         write_blocks(context.out / "feedback.npz", read(model, tokenizer, *_feedback(spec, "train"), spec.features))
     else:

@@ -35,6 +35,7 @@ class RewardSpec(Struct, frozen=True):
     objective: str
     seed: int
     encoder: str = ""  # identity of a sentence encoder
+    documents: int | None = None
     folds: int = 0  # of cross-fitted heads, where people rated recorded systems; 0: the feedback has splits
 
 
@@ -256,9 +257,10 @@ def _bag_of_words(context: Context, spec: RewardSpec, permutation: int) -> None:
 
 
 def _heads(context: Context, spec: RewardSpec) -> None:
-    from xling.models.recorded import train_heads
+    from xling.models.heads import Fitting, train_heads
 
     task, module = spec.task, task_module(spec.task)
     sources = [module.recorded(task, lang, spec.digest) for lang in spec.langs]
-    embeds = {role.removeprefix("embed_"): folder for role, folder in context.parents.items()}
-    train_heads(sources, spec.rm, embeds, spec.folds, (task.seed, spec.seed), context.out)  # type: ignore[arg-type]
+    folders = {role.partition("_")[2]: folder for role, folder in context.parents.items()}
+    fitting = Fitting(spec.folds, (task.seed, spec.seed), spec.objective, spec.documents)
+    train_heads(sources, spec.rm, folders, fitting, context.out)  # type: ignore[arg-type]

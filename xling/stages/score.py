@@ -20,9 +20,9 @@ from xling.config import BagOfWords, FrozenLM, RewardModel, Task, Untrained
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.stages.base import model_folder
-from xling.stages.files import ragged, read_samples, write_json
+from xling.stages.files import Array, ragged, read_samples, write_json
 from xling.tasks import task_module
-from xling.tasks.records import Pair, Prompt, Rating
+from xling.tasks.records import Pair, Prompt, Rating, Recorded
 
 Scorer = Callable[[Sequence[Prompt], Sequence[Sequence[str]]], list[list[float]]]
 
@@ -113,6 +113,16 @@ def frozen(context: Context) -> Scorer:
         return scores
 
     return score
+
+
+def frozen_recorded(context: Context, rm: FrozenLM, recorded: Recorded) -> Array:
+    """(rows,) scores of recorded responses by a ridge that was trained on another task."""
+    from xling.models import ridge
+    from xling.models.heads import blocks_of
+
+    return ridge.load(context.parents["reward"] / "head.npz").predict(
+        blocks_of(recorded, rm, context.parents["features"], ())
+    )
 
 
 def untrained(context: Context, spec: ScoreSpec, score: str) -> Scorer:
@@ -213,7 +223,9 @@ def _recorded(context: Context, spec: ScoreSpec) -> None:
 
     recorded = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
     likelihood = isinstance(spec.rm, Untrained) and spec.rm.score.startswith("likelihood")
-    if likelihood or (spec.elsewhere and not spec.encoder):
+    if isinstance(spec.rm, FrozenLM) and (context.parents["reward"] / "head.npz").exists():
+        return write_scores(recorded, frozen_recorded(context, spec.rm, recorded), context.out)
+    if likelihood or (spec.elsewhere and not (context.parents["reward"] / "heads.npz").exists()):
         rows = scorer(context, spec)(recorded.prompts, recorded.responses)
         return write_scores(recorded, np.concatenate([np.array(row) for row in rows]), context.out)
     return score_responses(
@@ -221,7 +233,7 @@ def _recorded(context: Context, spec: ScoreSpec) -> None:
         spec.rm,  # type: ignore[arg-type]
         spec.source_langs,
         context.parents.get("reward"),
-        context.parents.get("embed"),
+        context.parents.get("embed") or context.parents.get("features"),
         spec.seed,
         context.out,
         spec.elsewhere,

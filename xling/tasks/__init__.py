@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import cast
 
-from xling.config import Files, MicroSummarization, MRewardBench, Seahorse, Task
-from xling.tasks import files, m_rewardbench, micro_summarization, seahorse
+from xling.config import Files, MicroSummarization, MRewardBench, Released, Seahorse, Task
+from xling.tasks import files, m_rewardbench, micro_summarization, released, seahorse
 from xling.tasks.records import Need, Offer, TaskModule
 
 MODULES: dict[type[Task], TaskModule] = {
@@ -12,6 +12,7 @@ MODULES: dict[type[Task], TaskModule] = {
     Files: cast(TaskModule, files),
     MRewardBench: cast(TaskModule, m_rewardbench),
     Seahorse: cast(TaskModule, seahorse),
+    Released: cast(TaskModule, released),
 }
 
 

@@ -38,6 +38,7 @@ READS: dict[Use, tuple[str, ...]] = {
     "held_out_pointwise": (*_SPLIT, *_LABELS),
     "held_out_pairwise": _SPLIT,
     "recorded": ("seed", "folds"),
+    "texts": (),
 }
 _READING = ("path", "rating_field", "columns", "rating_scale", "bad_rows")
 # What a use cannot do without: (what of the data, in which splits).
@@ -150,10 +151,19 @@ def require(config: Task, langs: Sequence[str], need: Need) -> None:
     """ConfigError where a language has too little for a use: how much there is, and how much is needed."""
     assert isinstance(config, Files)
     for lang in langs:
-        if need in ("recorded", "crossfitted"):
+        if need in ("recorded", "crossfitted", "texts"):
             _require_recorded(config, lang, need)
         else:
             _require_split(config, lang, *_SPLITS_OF[need])
+
+
+def check_documents(documents: int | None, folds: int) -> None:
+    """ConfigError for so few documents that a head would be trained on one."""
+    if documents is not None and documents < 2 * folds:
+        raise ConfigError(
+            f"task.documents={documents} is too few for task.folds={folds}: at least two a fold. "
+            f"Type task.documents={2 * folds}, or null for all."
+        )
 
 
 def _require_recorded(config: Files, lang: str, need: Need) -> None:
@@ -164,6 +174,8 @@ def _require_recorded(config: Files, lang: str, need: Need) -> None:
             f"{f' ({rows.named(found.one_system)})' if found.one_system else ''}. The id names the prompt and must be "
             "the same for all systems that answered it; task.columns.id=null takes prompts of the same text as one."
         )
+    if need == "crossfitted":
+        check_documents(config.documents, config.folds)
     needed = 2 * config.folds
     if need == "crossfitted" and found.documents < needed:
         raise ConfigError(
@@ -174,9 +186,10 @@ def _require_recorded(config: Files, lang: str, need: Need) -> None:
 
 def _require_split(config: Files, lang: str, what: Offer, splits: Sequence[Split]) -> None:
     for split in splits:
-        n = len({item.group for item in _pieces(config, lang, what) if item.split == split})
+        found = _pieces(config, lang, what)
+        n = len({item.row.group for item in found if item.split == split})
         if n < NEEDED:
-            total = len({item.group for item in _pieces(config, lang, what)})
+            total = len({item.row.group for item in found})
             raise ConfigError(
                 f"{config.path}: {lang} has {n} documents with {what} in split {split}, of {total}; at least {NEEDED} are "
                 f"needed. Leave {lang} out, add data, or change task.validation={config.validation:g} and "

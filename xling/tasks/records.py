@@ -16,8 +16,9 @@ Split = Literal["train", "validation", "test"]
 Offer = Literal["demonstrations", "ratings", "pairs", "prompts", "quality", "recorded"]
 
 # What a stage reads of a task: it decides which of the task's settings and files are in the stage's key.
+# `texts` are the documents and responses of what is recorded, without their ratings.
 Use = Literal[
-    "demonstrations", "pointwise", "pairwise", "prompts", "held_out_pointwise", "held_out_pairwise", "recorded"
+    "demonstrations", "pointwise", "pairwise", "prompts", "held_out_pointwise", "held_out_pairwise", "recorded", "texts"
 ]
 # What planning asks a task for, before it makes the stage: a use, or ratings enough to cross-fit reward models.
 Need = Use | Literal["crossfitted"]

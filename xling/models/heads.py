@@ -1,0 +1,248 @@
+"""Heads on people's ratings of recorded systems: cross-fitted by document, on a source's ratings and nothing else.
+
+Each head is trained on all folds of the source's documents but one. A row of a source language is scored by the
+head that has not seen its document, a row of any other language by the mean of the same heads: home and
+abroad train on the same amount, and no row is scored by a head that has seen its document's ratings.
+
+What is chosen (penalty, and which features a sentence encoder's head reads) is chosen inside those training folds, by
+cross-validation over documents: by ratings of the source that the head may see anyway.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xling.config import BagOfWords, FrozenLM, SentenceEncoder, SystemIdentity
+from xling.errors import ConfigError, DataError
+from xling.jsonfiles import read_json, write_json
+from xling.models import bag_of_words, encoder
+from xling.models.folds import assign_folds, in_order
+from xling.models.ridge import Array, Linear, fit, fit_pairwise, fit_whitened
+from xling.models.rows import pair_text, read_rows
+from xling.tasks.records import Recorded
+
+Trained = BagOfWords | SentenceEncoder | FrozenLM | SystemIdentity
+Rows = np.ndarray[Any, np.dtype[np.intp]]
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How heads are trained on a source. `seeds`: (task.seed, seed); they decide folds, samples and permutations."""
+
+    folds: int = 5
+    seeds: tuple[int, int] = (0, 0)
+    objective: str = "pointwise"  # pairwise: on differences of responses to one prompt that people rated differently
+    documents: int | None = None  # of each source language; None: all
+
+
+def train_heads(
+    sources: Sequence[Recorded], backbone: Trained, features: Mapping[str, Path], fitting: Fitting, out: Path
+) -> None:
+    """Train a head a fold on the sources' ratings; write heads.npz and heads.json.
+
+    `features`: language -> the folder of its embed or features stage, where the backbone has one. Ratings are
+    standardised within a language: pooled sources need no common scale. With `documents` a head sees the first so many
+    of each source in one fixed order: samples are nested, and folds stay balanced. heads.npz: weight (folds, columns);
+    bias, penalty, explained (folds,). DataError if no two ratings of a prompt differ and the objective is pairwise.
+    """
+    systems = sorted({system for source in sources for _, system, _, _ in source.flat()})
+    permutation = 0 if isinstance(backbone, SystemIdentity) else backbone.permutation
+    groups = np.array([prompt.group for source in sources for prompt, _, _, _ in source.flat()])
+    langs = np.array([source.lang for source in sources for _ in source.flat()])
+    prompts = np.array([f"{prompt.lang}\0{prompt.id}" for source in sources for prompt, _, _, _ in source.flat()])
+    labels = np.concatenate([_labels(source, permutation, fitting.seeds) for source in sources])
+    parts = [blocks_of(source, backbone, features.get(source.lang), systems) for source in sources]
+    blocks = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    fold_of = assign_folds(groups.tolist(), fitting.folds, *fitting.seeds)
+    fold = np.array([fold_of[group] for group in groups])
+    sampled = _sample(sources, fitting)
+    heads, chosen = [], []
+    for held in range(fitting.folds):
+        seen = np.flatnonzero((fold != held) & sampled)
+        wanted = np.zeros(len(labels))
+        wanted[seen] = _standardised(labels[seen], langs[seen])
+        if isinstance(backbone, SystemIdentity):
+            head, name = _system_means(blocks[0][seen], wanted[seen]), ""
+        elif fitting.objective == "pairwise":
+            better, worse = _ordered_pairs(prompts, labels, seen)
+            head, name = _pairwise(blocks, backbone, better, worse, groups)
+        else:
+            head, name = _pointwise(blocks, backbone, seen, wanted, groups)
+        heads.append(head)
+        chosen.append(name)
+    _save(out, heads)
+    kept = {"langs": [source.lang for source in sources], "folds": fold_of, "systems": systems, "features": chosen}
+    write_json(out / "heads.json", kept)
+
+
+def score_rows(
+    recorded: Recorded, backbone: Trained, heads: Path, features: Path | None, elsewhere: bool = False
+) -> Array:
+    """(rows,) cross-fitted scores at home, mean scores abroad and, `elsewhere`, on the responses of another task."""
+    kept = read_json(heads / "heads.json")
+    blocks = blocks_of(recorded, backbone, features, kept["systems"])
+    by_head = np.stack([head.predict(blocks) for head in _load(heads)])  # (folds, rows)
+    if elsewhere or recorded.lang not in kept["langs"]:
+        abroad: Array = by_head.mean(axis=0)
+        return abroad
+    unseen = [kept["folds"][prompt.group] for prompt, _, _, _ in recorded.flat()]
+    home: Array = by_head[unseen, np.arange(by_head.shape[1])]
+    return home
+
+
+# --- labels and samples -------------------------------------------------------------------------------------
+
+
+def generator(*names: int | str) -> np.random.Generator:
+    """A stream of its own for every combination of names, on any machine."""
+    digest = hashlib.sha256("\0".join(map(str, names)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+
+
+def _labels(recorded: Recorded, permutation: int, seeds: tuple[int, int]) -> Array:
+    """(rows,) ratings; for a control shuffled over all rows of the language."""
+    labels: Array = np.array([rating for _, _, _, rating in recorded.flat()])
+    if permutation:
+        return generator(*seeds, "labels", permutation, recorded.lang).permutation(labels)
+    return labels
+
+
+def _sample(sources: Sequence[Recorded], fitting: Fitting) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """(rows,) whether a row's document is among those that may train."""
+    kept = {
+        (source.lang, group)
+        for source in sources
+        for group in in_order((prompt.group for prompt in source.prompts), *fitting.seeds)[: fitting.documents]
+    }
+    return np.array([(source.lang, prompt.group) in kept for source in sources for prompt, _, _, _ in source.flat()])
+
+
+def _standardised(labels: Array, langs: np.ndarray[Any, np.dtype[np.str_]]) -> Array:
+    """(rows,) labels with mean 0 and deviation 1 within each language."""
+    out = np.empty(len(labels))
+    for lang in np.unique(langs):
+        own = langs == lang
+        out[own] = (labels[own] - labels[own].mean()) / (labels[own].std() or 1.0)
+    return out
+
+
+def _ordered_pairs(prompts: np.ndarray[Any, np.dtype[np.str_]], labels: Array, seen: Rows) -> tuple[Rows, Rows]:
+    """Rows of all two responses to one prompt whose labels differ, the higher one first."""
+    starts = np.flatnonzero(prompts[seen][1:] != prompts[seen][:-1]) + 1  # a prompt's rows follow each other
+    pairs = [
+        (a, b) if labels[a] > labels[b] else (b, a)
+        for rows in np.split(seen, starts)
+        for a, b in combinations(rows, 2)
+        if labels[a] != labels[b]
+    ]
+    if not pairs:
+        raise DataError("No prompt has two responses that were rated differently. Type task.feedback=pointwise.")
+    better, worse = np.array(pairs).T
+    return better, worse
+
+
+# --- features and fits --------------------------------------------------------------------------------------
+
+
+def blocks_of(recorded: Recorded, backbone: Trained, features: Path | None, systems: Sequence[str]) -> list[Array]:
+    """Feature blocks, each (rows, columns)."""
+    if isinstance(backbone, SentenceEncoder):
+        return encoder.features(*embeddings(recorded, features))
+    if isinstance(backbone, FrozenLM):
+        texts = [pair_text(prompt.reward_text, response) for prompt, _, response, _ in recorded.flat()]
+        return read_rows(_needed(features, recorded) / "recorded.npz", texts)
+    if isinstance(backbone, BagOfWords):
+        rows = [(prompt.reward_text, response) for prompt, _, response, _ in recorded.flat()]
+        return bag_of_words.features([document for document, _ in rows], [response for _, response in rows])
+    wrote = np.array([system for _, system, _, _ in recorded.flat()])
+    return [(wrote[:, None] == np.array(systems)).astype(np.float64)]
+
+
+def embeddings(recorded: Recorded, embed: Path | None) -> tuple[Array, Array]:
+    """Aligned (rows, d) vectors of documents and responses from the language's embed folder."""
+    texts = [text for prompt, _, response, _ in recorded.flat() for text in (prompt.reward_text, response)]
+    [vectors] = read_rows(_needed(embed, recorded) / "texts.npz", texts)
+    return vectors[0::2], vectors[1::2]
+
+
+def _needed(folder: Path | None, recorded: Recorded) -> Path:
+    if folder is None:
+        raise ConfigError(f"Scoring {recorded.lang} with a frozen encoder or model needs its embed stage as a parent.")
+    return folder
+
+
+def _families(backbone: Trained, count: int) -> dict[str, tuple[int, ...]]:
+    """Which blocks a head may read, by name; where there are several, cross-validation decides."""
+    if not isinstance(backbone, SentenceEncoder):
+        return {"all": tuple(range(count))}
+    named = encoder.HEADS
+    return named if backbone.head == "chosen" else {backbone.head: named[backbone.head]}
+
+
+def _pointwise(
+    blocks: Sequence[Array], backbone: Trained, seen: Rows, wanted: Array, groups: np.ndarray[Any, np.dtype[np.str_]]
+) -> tuple[Linear, str]:
+    train, names = [block[seen] for block in blocks], groups[seen].tolist()
+    return _best(train, backbone, lambda parts: fit(parts, wanted[seen], names))
+
+
+def _pairwise(
+    blocks: Sequence[Array], backbone: Trained, better: Rows, worse: Rows, groups: np.ndarray[Any, np.dtype[np.str_]]
+) -> tuple[Linear, str]:
+    """One head for rows that come as the better responses, then the worse ones."""
+    train, names = [np.concatenate([block[better], block[worse]]) for block in blocks], groups[better].tolist()
+    half = len(better)
+    return _best(train, backbone, lambda p: fit_pairwise([x[:half] for x in p], [x[half:] for x in p], names))
+
+
+def _best(train: Sequence[Array], backbone: Trained, fitted: Any) -> tuple[Linear, str]:
+    """The head with the least cross-validated error on the source, over penalties and families of features."""
+    found: dict[str, Linear] = {}
+    for name, members in _families(backbone, len(train)).items():
+        parts = [train[member] for member in members]
+        head = fit_whitened(parts, fitted) if isinstance(backbone, FrozenLM) else fitted(parts)
+        found[name] = _spread(head, members, [block.shape[1] for block in train])
+    best = max(found, key=lambda name: found[name].explained)
+    return found[best], best
+
+
+def _spread(head: Linear, members: Sequence[int], widths: Sequence[int]) -> Linear:
+    """A head on some blocks as a head on all of them."""
+    weight, ends = np.zeros(sum(widths)), np.cumsum(widths)
+    pieces = np.split(head.weight, np.cumsum([widths[member] for member in members])[:-1])
+    for member, piece in zip(members, pieces, strict=True):
+        weight[ends[member] - widths[member] : ends[member]] = piece
+    return replace(head, weight=weight)
+
+
+def _system_means(wrote: Array, labels: Array) -> Linear:
+    """Mean label per system from one-hot rows; 0, the mean of all, for a system that was not seen."""
+    seen = wrote.sum(axis=0)
+    return Linear((labels @ wrote) / np.maximum(seen, 1.0), 0.0, 0.0, float("nan"))
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+def _save(out: Path, heads: Sequence[Linear]) -> None:
+    np.savez(
+        out / "heads.npz",
+        weight=np.stack([head.weight for head in heads]),
+        bias=np.array([head.bias for head in heads]),
+        penalty=np.array([head.penalty for head in heads]),
+        explained=np.array([head.explained for head in heads]),
+    )
+
+
+def _load(folder: Path) -> list[Linear]:
+    with np.load(folder / "heads.npz") as stored:
+        columns = (stored["bias"], stored["penalty"], stored["explained"])
+        return [
+            Linear(weight, float(bias), float(penalty), float(explained))
+            for weight, bias, penalty, explained in zip(stored["weight"], *columns, strict=True)
+        ]

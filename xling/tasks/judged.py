@@ -1,0 +1,111 @@
+"""Responses that people judged, before they are a task: rows, what was wrong with others, and files read row by row."""
+
+import csv
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from xling.errors import DataError
+
+SHOWN = 10  # bad rows that an error lists
+DIGITS = 4  # of a mean rating
+
+
+class Judged(NamedTuple):
+    """One response with people's mean ratings, by criterion."""
+
+    lang: str
+    prompt: str  # id of the document or prompt: the same for all its responses
+    group: str  # what is never split: a conversation tree; empty until `settle`: prompts with the same text
+    text: str
+    system: str
+    response: str
+    ratings: Mapping[str, float]
+    corrupted: bool = False  # degraded on purpose before people saw it
+
+
+@dataclass(slots=True)
+class Release:
+    """All rows of a release. `bad` names the first bad ones, `notes` counts by language what was left out, and why."""
+
+    rows: list[Judged] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    n_bad: int = 0
+    notes: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def reject(self, place: str, reason: str) -> None:
+        """Note a bad row."""
+        self.n_bad += 1
+        if len(self.bad) < SHOWN:
+            self.bad.append(f"{place}: {reason}")
+
+    def add(self, place: str, row: Judged) -> None:
+        """Add a complete row; one without a text or a rating is a bad row."""
+        empty = [name for name in ("lang", "prompt", "text", "system", "response") if not getattr(row, name).strip()]
+        infinite = [f"{name}={value}" for name, value in row.ratings.items() if not -1e9 < value < 1e9]
+        if empty or infinite:
+            self.reject(place, f"{empty[0]} is empty" if empty else f"{infinite[0]} is no rating")
+        elif not row.ratings:
+            self.reject(place, "it has no rating")
+        else:
+            self.rows.append(row)
+
+    def settle(self) -> None:
+        """Keep responses whose text is surely the one that was rated, each once; group prompts by their text."""
+        texts: dict[tuple[str, str, str], set[str]] = {}
+        for row in self.rows:
+            texts.setdefault((row.lang, row.prompt, row.system), set()).add(row.response)
+        kept: dict[tuple[str, str, str], Judged] = {}
+        for row in self.rows:
+            key = (row.lang, row.prompt, row.system)
+            if len(texts[key]) > 1:
+                self.notes[row.lang, "responses whose rating may be that of another text of the same system"] += 1
+            elif key in kept:
+                self.notes[row.lang, "responses that are there twice"] += 1
+            else:
+                kept[key] = row
+        first: dict[tuple[str, str], str] = {}
+        for row in sorted(kept.values(), key=lambda row: row.prompt):
+            first.setdefault((row.lang, row.text), row.prompt)
+        self.rows = [row._replace(group=row.group or first[row.lang, row.text]) for row in kept.values()]
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(place, line) of a plain or gzipped file, without empty lines and byte order mark; DataError if it is damaged."""
+    try:
+        with path.open("rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            for number, line in enumerate(gzip.GzipFile(fileobj=raw) if zipped else raw, start=1):
+                content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                if not content.isspace():
+                    yield f"{path.name} line {number}", content
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path} is a damaged gzip file: {error}. Copy it again.") from error
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """(place, row) of a CSV; DataError if a column is missing or a byte is not UTF-8."""
+    csv.field_size_limit(2**24)  # whole articles
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if missing := sorted(set(columns) - set(reader.fieldnames or ())):
+                found = ", ".join(reader.fieldnames or ()) or "none"
+                raise DataError(f"{path} lacks the columns {', '.join(missing)}; it has {found}.")
+            for number, row in enumerate(reader, start=1):
+                yield f"{path.parent.name}/{path.name} row {number}", {key: row[key] or "" for key in columns}
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 (byte {error.start}). Copy it again.") from error
+
+
+def read_text(path: Path) -> str:
+    """A whole file, white space normalised; DataError as above."""
+    try:
+        return " ".join(path.read_text(encoding="utf-8").split())
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 (byte {error.start}). Copy it again.") from error

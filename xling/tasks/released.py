@@ -1,0 +1,153 @@
+"""Released judgements of people as a task: recorded responses, several criteria, checked before anything runs.
+
+    python launch.py -m sweeps=human_multi_summeval task.path=PATH
+
+conf/task has one option a layout (xling/tasks/layouts.py says what each reads). Reward models are cross-fitted by
+document (xling/models/heads.py); there are no splits.
+"""
+
+import functools
+import hashlib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import msgspec
+
+from xling.config import Released, Task
+from xling.errors import ConfigError, DataError, did_you_mean
+from xling.tasks.files import check_documents
+from xling.tasks.judged import Judged, Release
+from xling.tasks.layouts import LAYOUTS, files_of, read_release
+from xling.tasks.records import Offer, Prompt, Recorded, Use
+
+Prompts = dict[str, list[Judged]]  # prompt id -> its responses, by system
+
+OFFERS: frozenset[Offer] = frozenset({"recorded"})
+
+
+def languages(config: Task) -> Sequence[str]:
+    """Those of task.languages, or of the release, in which some prompt has two rated responses."""
+    assert isinstance(config, Released)
+    rows = _release(config).rows
+    there = sorted({row.lang for row in rows})
+    unknown = [lang for lang in config.languages if lang not in there]
+    if unknown:
+        raise ConfigError(
+            f"task.languages names {', '.join(unknown)}, and {config.path} has {', '.join(there)}."
+            f"{did_you_mean(unknown[0], there)}"
+        )
+    return tuple(lang for lang in config.languages or there if _compared(config, lang))
+
+
+def check(config: Task, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """Settings that do not fit the layout, bad rows, and sources with too few documents are refused."""
+    assert isinstance(config, Released)
+    release = _release(config)
+    check_documents(config.documents, config.folds)
+    for lang in sources:
+        n = len({row.group for rows in _compared(config, lang).values() for row in rows})
+        if n < 2 * config.folds:
+            raise ConfigError(
+                f"source_lang={lang} has {n} documents with two rated responses; {config.folds} folds need at least "
+                f"{2 * config.folds}. Leave {lang} out of source_lang, name others with task.languages=[...], or "
+                f"lower task.folds={config.folds}."
+            )
+    used = {*sources, *targets}
+    left_out = sorted((lang, reason, n) for (lang, reason), n in release.notes.items() if lang in used)
+    notes = [f"{lang}: {n} {reason}, left out." for lang, reason, n in left_out]
+    alone = {lang: len(_prompts(config, lang)) - len(_compared(config, lang)) for lang in sorted(used)}
+    if counts := ", ".join(f"{lang} {n}" for lang, n in alone.items() if n):
+        notes.append(f"Prompts with a single rated response cannot be compared and are left out: {counts}.")
+    return notes
+
+
+def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
+    """Texts are those of all criteria and kinds of row; the number of training documents decides no data."""
+    assert isinstance(config, Released)
+    plain = msgspec.structs.replace(config, languages=(), documents=None)
+    if use == "texts":
+        return msgspec.structs.replace(plain, rating_field="rating", corrupted="both", seed=0, folds=5, feedback="pointwise")
+    return plain
+
+
+def digest(config: Task) -> str:
+    """sha256 over names and bytes of all files that are read."""
+    assert isinstance(config, Released)
+    return _digest(*_identity(config))
+
+
+def recorded(config: Task, lang: str, expected: str | None = None) -> Recorded:
+    """One language's prompts by id, responses by system; DataError if the files changed since the plan."""
+    assert isinstance(config, Released)
+    if expected is not None and digest(config) != expected:
+        raise DataError(f"{config.path} has changed since the grid was planned. Run the same command again.")
+    compared = _compared(config, lang)
+    if not compared:
+        raise ConfigError(f"{config.path} has no prompt in {lang!r} with two rated responses.")
+    found = Recorded(lang, [], [], [], [])
+    for name in sorted(compared):
+        rows = sorted(compared[name], key=lambda row: row.system)
+        found.prompts.append(Prompt(id=name, lang=lang, group=rows[0].group, text=rows[0].text))
+        found.systems.append([row.system for row in rows])
+        found.responses.append([row.response for row in rows])
+        found.ratings.append([row.ratings[config.rating_field] for row in rows])
+    return found
+
+
+# --- inside -------------------------------------------------------------------------------------------------
+
+
+def _compared(config: Released, lang: str) -> Prompts:
+    """Prompts with at least two rated responses."""
+    return {name: rows for name, rows in _prompts(config, lang).items() if len(rows) > 1}
+
+
+def _prompts(config: Released, lang: str) -> Prompts:
+    """Responses that have the criterion and are of the kind asked for."""
+    found: Prompts = {}
+    for row in _release(config).rows:
+        kind = config.corrupted == "both" or row.corrupted == (config.corrupted == "only")
+        if row.lang == lang and kind and config.rating_field in row.ratings:
+            found.setdefault(row.prompt, []).append(row)
+    return found
+
+
+def _release(config: Released) -> Release:
+    criteria = LAYOUTS[config.layout].criteria
+    if config.rating_field not in criteria:
+        raise ConfigError(
+            f"task.rating_field={config.rating_field} is no criterion of {config.layout}: allowed are "
+            f"{', '.join(criteria)}.{did_you_mean(config.rating_field, criteria)}"
+        )
+    if config.corrupted != "both" and config.layout != "beyond_ngrams":
+        raise ConfigError(
+            f"task.corrupted={config.corrupted}: only beyond_ngrams has rows that were degraded on purpose. "
+            "Type task.corrupted=both."
+        )
+    return _read(config.layout, *_identity(config))
+
+
+Identity = tuple[str, tuple[tuple[str, int, int], ...]]  # path; file, size and modification time: what caches go by
+
+
+def _identity(config: Released) -> Identity:
+    if config.path in ("", "???"):
+        raise ConfigError(f"task={config.layout} needs a local checkout or its JSONL. Name it with task.path=PATH.")
+    path = Path(config.path).expanduser()
+    files = [(file, file.stat()) for file in files_of(config.layout, path)]
+    return str(path), tuple((str(file), status.st_size, status.st_mtime_ns) for file, status in files)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(layout: str, path: str, files: tuple[tuple[str, int, int], ...]) -> Release:
+    return read_release(layout, Path(path))
+
+
+@functools.lru_cache(maxsize=4)
+def _digest(path: str, files: tuple[tuple[str, int, int], ...]) -> str:
+    found = hashlib.sha256()
+    for name, _, _ in files:
+        found.update(Path(name).name.encode() + b"\0")
+        with open(name, "rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
