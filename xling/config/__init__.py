@@ -34,8 +34,8 @@ from xling.config.tasks import Columns as Columns
 from xling.config.tasks import Files as Files
 from xling.config.tasks import MicroSummarization as MicroSummarization
 from xling.config.tasks import MRewardBench as MRewardBench
-from xling.config.tasks import Seahorse as Seahorse
 from xling.config.tasks import Released as Released
+from xling.config.tasks import Seahorse as Seahorse
 from xling.config.tasks import Task as Task
 from xling.errors import ConfigError
 

@@ -184,11 +184,11 @@ class _Languages:
         if source != OTHERS:
             return tuple(source.split("+"))
         options = self._composer.options("source_lang")
-        codes = tuple(sorted(code for code in self._of_task(combination) if code != target and code in options))
+        codes = tuple(sorted(code for code in self._of_task(combination, "source_lang") if code != target and code in options))
         if not codes:
             raise ConfigError(
                 f"source_lang={OTHERS} pools all languages of the task but the target, and there is no other than "
-                f"{target}. {self._has(combination)} Type source_lang={target}."
+                f"{target}. {self._has(combination, 'source_lang')} Type source_lang={target}."
             )
         return codes
 

@@ -311,6 +311,7 @@ def _samples_picked_from(experiment: Experiment) -> int | None:
     """n of best-of-n; None for recorded systems, whose prompts may differ in it."""
     if responses_recorded(experiment):
         return experiment.optimizer.n
+    assert isinstance(experiment.policy, LanguageModel)
     return experiment.optimizer.n or experiment.policy.n
 
 

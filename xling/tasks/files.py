@@ -19,11 +19,11 @@ import msgspec
 
 from xling.config import Files, Task, Template
 from xling.errors import ConfigError, DataError, did_you_mean
+from xling.tasks.numbered import file_digest, identity, paths_of
 from xling.tasks.pieces import BY_TEXT, Labels, Piece, answers, pieces, split_groups
 from xling.tasks.records import Demonstration, Need, Offer, Pair, Prompt, Rating, Recorded, Split, Use
 from xling.tasks.render import language_of, read_by, rendered
 from xling.tasks.rows import SHOWN, Place, Reading, Row, Rows, read_rows
-from xling.tasks.numbered import file_digest, identity, paths_of
 
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts", "recorded"})
 NEEDED = 2  # documents of a split: an interval is drawn over them, and a penalty is chosen between them

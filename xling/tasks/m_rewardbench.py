@@ -23,11 +23,11 @@ import msgspec
 
 from xling.config import MRewardBench, Task
 from xling.errors import ConfigError, DataError, did_you_mean
+from xling.tasks.numbered import file_digest, identity, is_table, open_table
 from xling.tasks.pieces import in_random_order
 from xling.tasks.records import Offer, Prompt, Recorded, Use
 from xling.tasks.render import language_of, read_by, rendered
 from xling.tasks.rows import Place, Row
-from xling.tasks.numbered import file_digest, identity, is_table, open_table
 
 OFFERS: frozenset[Offer] = frozenset({"recorded"})
 

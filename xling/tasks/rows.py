@@ -17,9 +17,9 @@ from msgspec import Struct
 
 from xling.config import Columns
 from xling.errors import ConfigError, did_you_mean
-from xling.tasks.render import chat_text
 from xling.tasks.numbered import Row as TableRow
 from xling.tasks.numbered import Table, open_table
+from xling.tasks.render import chat_text
 
 BY_TEXT = "text:"  # how a group begins that is named by its text
 SHOWN = 10  # bad rows that an error lists
