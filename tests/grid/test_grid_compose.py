@@ -51,7 +51,7 @@ def full(front: Front, cells: Cells, axes: dict[str, Any]) -> dict[str, Any]:
     values = [axis.overrides[axis.values.index(axes[axis.key])] for axis in cells.request.axes]
     languages = [f"{key}={axes[key]}" for key in ("source_lang", "target_lang")]
     composed = front.composer.compose([*cells.request.fixed, *values, *languages]).container
-    keys = ("task", "policy", "sft", "rm_backbone", "optimizer", "judge", "seed", "target_lang")
+    keys = ("task", "policy", "sft", "rm_backbone", "optimizer", "judge", "seed", "target_lang", "reward_task")
     return {key: composed[key] for key in keys} | {"source_langs": [composed["source_lang"]]}
 
 

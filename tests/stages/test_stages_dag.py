@@ -18,6 +18,7 @@ from xling.config import (
     Files,
     FrozenLM,
     Judge,
+    MRewardBench,
     Recorded,
     SameAsPolicy,
     SentenceEncoder,
@@ -306,8 +307,12 @@ def test_a_plan_needs_no_torch() -> None:
 # --- refusals -----------------------------------------------------------------------------------------------
 
 FILES = Files(path=str(RECORDED), languages=("en", "tr"))
+BENCHMARK = MRewardBench(path="nowhere")
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"task": FILES}, r"task=files has recorded responses and goes with policy=recorded judge=human"),
+    ({"task": FILES}, r"recorded\.jsonl is not a file, nor a folder or glob with tables"),
+    ({"task": BENCHMARK, "judge": "human", "rm": BagOfWords()}, r"m_rewardbench is for evaluation only.*reward_task="),
+    ({"task": BENCHMARK}, r"judge=gold cannot judge recorded responses"),
+    ({"reward_task": TASK}, r"reward_task goes with recorded responses"),
     ({"policy": Recorded()}, r"policy=recorded needs recorded responses, and task=micro_summarization has none"),
     ({"rm": SentenceEncoder()}, r"rm_backbone=sentence_encoder reads recorded responses .* use rm_backbone=same_as"),
     ({"rm": SystemIdentity()}, r"rm_backbone=system reads recorded responses"),

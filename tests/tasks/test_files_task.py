@@ -1,4 +1,4 @@
-"""task=files: what planning checks, and what stages load."""
+"""task=files: what planning checks, how data is split, and what stages load."""
 
 import json
 import os
@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from own_files import Row, jsonl, paired, rated
 
-from xling.config import Files
+from xling.config import Columns, Files, Language, Template
 from xling.errors import ConfigError, DataError
 from xling.tasks import files
 
-Row = dict[str, Any]
+SPLITS = ("train", "validation", "test")
 
 
 def rows_of(lang: str, documents: int, systems: str = "ab") -> list[Row]:
@@ -33,8 +34,14 @@ def rows_of(lang: str, documents: int, systems: str = "ab") -> list[Row]:
 
 
 def config(path: Path, rows: list[Row], **settings: Any) -> Files:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return Files(path=str(path), **{"languages": (), **settings})
+    return Files(path=str(jsonl(path, rows)), **{"languages": (), **settings})
+
+
+def tree_config(path: Path, rows: list[Row], **settings: Any) -> Files:
+    return config(path, rows, columns=Columns(group="tree"), feedback="pairwise", **settings)
+
+
+# --- recorded responses -------------------------------------------------------------------------------------
 
 
 def test_load_gives_prompts_by_id_and_systems_by_name_whatever_the_order_of_rows(tmp_path: Path) -> None:
@@ -52,26 +59,196 @@ def test_prompts_with_the_same_text_are_one_group(tmp_path: Path) -> None:
     rows = rows_of("de", 3)
     for row in rows[4:]:
         row["document"] = "de 0"
-    assert [p.group for p in files.recorded(config(tmp_path / "f", rows), "de").prompts] == ["00", "01", "00"]
+    assert [p.group for p in files.recorded(config(tmp_path / "f.jsonl", rows), "de").prompts] == ["00", "01", "00"]
+
+
+def test_pairs_are_recorded_responses_whose_order_says_nothing(tmp_path: Path) -> None:
+    found = files.recorded(tree_config(tmp_path / "f.jsonl", paired("de", 40)), "de")
+    assert found.systems == [["1", "2"]] * 40
+    assert {tuple(ratings) for ratings in found.ratings} == {(1.0, 0.0), (0.0, 1.0)}
+    assert all(
+        response.startswith("good") == (rating == 1.0)
+        for responses, ratings in zip(found.responses, found.ratings, strict=True)
+        for response, rating in zip(responses, ratings, strict=True)
+    )
+    assert len({p.group for p in found.prompts}) == 20
+
+
+def test_several_pairs_of_a_prompt_and_responses_without_a_system(tmp_path: Path) -> None:
+    rows = paired("de", 2)
+    rows.append(rows[0] | {"rejected": "another bad answer"})
+    assert len(files.recorded(tree_config(tmp_path / "f.jsonl", rows), "de").prompts) == 3
+    plain = [{k: v for k, v in row.items() if k != "system"} for row in rated("de", 3)]
+    assert files.recorded(config(tmp_path / "g.jsonl", plain), "de").systems == [["1", "2"]] * 3
+
+
+def test_a_changed_file_has_another_digest_and_is_not_loaded_for_the_old_plan(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    before = files.digest(config(path, rows_of("de", 3)))
+    settings = config(path, rows_of("de", 4))
+    assert files.digest(settings) != before
+    assert len(files.recorded(settings, "de", files.digest(settings)).prompts) == 4
+    with pytest.raises(DataError, match="has changed since the grid was planned"):
+        files.recorded(settings, "de", before)
+
+
+# --- splits -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("feedback", ["pointwise", "pairwise"])
+def test_no_group_is_in_two_splits_and_nothing_is_lost(tmp_path: Path, feedback: str) -> None:
+    pointwise = feedback == "pointwise"
+    settings = config(tmp_path / "f.jsonl", rated("de", 60)) if pointwise else tree_config(tmp_path / "f.jsonl", paired("de", 60))  # fmt: skip
+    load = files.ratings if pointwise else files.pairs
+    groups = {split: {item.prompt.group for item in load(settings, "de", split)} for split in SPLITS}
+    assert not groups["train"] & groups["test"] and not groups["train"] & groups["validation"]
+    assert not groups["validation"] & groups["test"]
+    assert {split: len(found) for split, found in groups.items()} == (
+        {"train": 48, "validation": 6, "test": 6} if pointwise else {"train": 24, "validation": 3, "test": 3}
+    )
+    assert sum(len(load(settings, "de", split)) for split in SPLITS) == (120 if pointwise else 60)
+    assert {p.group for p in files.prompts(settings, "de", "test")} == groups["test"]
+
+
+def test_splits_follow_the_seed_and_not_the_order_of_rows(tmp_path: Path) -> None:
+    rows = rated("de", 40)
+    first = config(tmp_path / "f.jsonl", rows)
+    wanted = {p.id for p in files.prompts(first, "de", "test")}
+    random.Random(3).shuffle(rows)
+    assert {p.id for p in files.prompts(config(tmp_path / "g.jsonl", rows), "de", "test")} == wanted
+    other = config(tmp_path / "f.jsonl", rows, seed=1)
+    assert {p.id for p in files.prompts(other, "de", "test")} != wanted
+
+
+def test_a_document_of_two_languages_is_in_the_same_split_in_both(tmp_path: Path) -> None:
+    rows = [row | {"group": row["id"][2:]} for lang in ("de", "tr") for row in rated(lang, 30)]
+    settings = config(tmp_path / "f.jsonl", rows)
+    for split in SPLITS:
+        de, tr = ({p.group for p in files.prompts(settings, lang, split)} for lang in ("de", "tr"))
+        assert de == tr and de
+
+
+def test_a_split_column_decides(tmp_path: Path) -> None:
+    rows = rated("de", 9)
+    for number, row in enumerate(rows):
+        row["split"] = ("train", "val", "Test")[number // 6]
+    settings = config(tmp_path / "f.jsonl", rows)
+    assert [len(files.prompts(settings, "de", split)) for split in SPLITS] == [3, 3, 3]
+    files.require(settings, ["de"], "pointwise")
+
+
+def test_a_language_with_too_little_for_a_split_says_how_much_is_needed(tmp_path: Path) -> None:
+    settings = config(tmp_path / "f.jsonl", rated("de", 60) + rated("tr", 8))
+    files.require(settings, ["de"], "prompts")
+    with pytest.raises(
+        ConfigError, match=r"tr has 1 documents with prompts in split test, of 8; at least 2 are needed"
+    ):
+        files.require(settings, ["de", "tr"], "prompts")
+    with pytest.raises(ConfigError, match=r"de has 0 documents with pairs .*task\.validation=0\.1"):
+        files.require(config(tmp_path / "g.jsonl", rated("de", 60, "a")), ["de"], "pairwise")
+
+
+# --- kinds --------------------------------------------------------------------------------------------------
+
+
+def test_ratings_become_pairs_and_the_best_good_response_a_demonstration(tmp_path: Path) -> None:
+    settings = config(tmp_path / "f.jsonl", rated("de", 40))
+    pairs = files.pairs(settings, "de", "train")
+    assert len(pairs) == 32 and all(pair.chosen != pair.rejected for pair in pairs)
+    shown = files.demonstrations(settings, "de", "train")
+    assert len(shown) == 32 and {d.response for d in shown} == {p.chosen for p in pairs}
+
+
+def test_demonstrations_of_ones_own_come_before_what_people_preferred(tmp_path: Path) -> None:
+    jsonl(tmp_path / "pairs.jsonl", paired("de", 20))
+    jsonl(tmp_path / "shown.jsonl", [{"lang": "de", "prompt": f"q{n}", "response": f"r{n}"} for n in range(10)])
+    settings = Files(path=str(tmp_path), languages=(), columns=Columns(group="tree"))
+    shown = [d.response for split in SPLITS for d in files.demonstrations(settings, "de", split)]
+    assert sorted(shown) == sorted(f"r{n}" for n in range(10))
+    assert len(files.pairs(settings, "de", "train")) == 16
+    globbed = Files(path=str(tmp_path / "pair*"), languages=())
+    assert {d.response.split()[0] for d in files.demonstrations(globbed, "de", "train")} == {"good"}
+
+
+def test_the_chosen_of_one_pair_that_another_rejects_is_not_imitated(tmp_path: Path) -> None:
+    ranked = [("first", "second"), ("first", "third"), ("second", "third")]
+    rows = [{"lang": "de", "prompt": "q", "chosen": a, "rejected": b} for a, b in ranked]
+    settings = config(tmp_path / "f.jsonl", rows, validation=0, test=0)
+    assert [d.response for d in files.demonstrations(settings, "de", "train")] == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels"),
+    [
+        ({"threshold": 3}, {0.0, 1.0}),
+        ({"rating_scale": (1.0, 5.0)}, {0.0, 0.25, 0.5, 0.75, 1.0}),
+    ],
+)
+def test_labels_by_threshold_or_stated_scale(tmp_path: Path, settings: dict[str, Any], labels: set[float]) -> None:
+    rows = [row | {"rating": 1 + n % 5} for n, row in enumerate(rated("de", 40))]
+    found = files.ratings(config(tmp_path / "f.jsonl", rows, **settings), "de", "train")
+    assert {rating.label for rating in found} == labels
+
+
+def test_ratings_without_a_scale_are_no_labels_but_can_be_compared(tmp_path: Path) -> None:
+    settings = config(tmp_path / "f.jsonl", rows_of("de", 40))
+    with pytest.raises(
+        ConfigError, match=r"labels must lie in 0\.\.1\. Type task\.threshold=NUMBER .*task\.rating_scale"
+    ):
+        files.ratings(settings, "de", "train")
+    assert files.pairs(settings, "de", "train") and files.recorded(settings, "de")
+
+
+def test_what_the_data_offers(tmp_path: Path) -> None:
+    assert files.offers(config(tmp_path / "r.jsonl", rated("de", 3))) >= {"ratings", "pairs", "recorded"}
+    assert "ratings" not in files.offers(tree_config(tmp_path / "p.jsonl", paired("de", 3)))
+    assert files.offers(config(tmp_path / "d.jsonl", [{"lang": "de", "prompt": "a", "response": "b"}])) == {
+        "demonstrations",
+        "prompts",
+    }
+
+
+def test_the_template_speaks_to_the_policy_and_not_to_the_reward_model(tmp_path: Path) -> None:
+    german = Language("de", "German", "Deutsch", "Latn")
+    template = Template(policy="In {language}: {text}")
+    settings = config(tmp_path / "f.jsonl", rated("de", 40), template=template, facts=(german,))
+    prompt = files.ratings(settings, "de", "train")[0].prompt
+    assert prompt.text == f"In German: {prompt.reward_text}" and prompt.reward_text.startswith("de document")
+    assert files.narrowed(settings, ["de"], "pointwise").template == Template()  # type: ignore[union-attr]
+    kept = files.narrowed(settings, ["de"], "prompts")
+    assert isinstance(kept, Files) and kept.facts == (german,)
+
+
+def test_a_use_reads_only_its_settings(tmp_path: Path) -> None:
+    settings = config(tmp_path / "f.jsonl", rated("de", 12), threshold=1, folds=3)
+    one = files.narrowed(settings, ["de"], "pairwise")
+    assert isinstance(one, Files) and (one.threshold, one.folds) == (None, 5)
+    both = (files.narrowed(settings, langs, "recorded") for langs in (["de"], ["tr"]))
+    assert len(set(both)) == 1
+
+
+# --- what planning sees -------------------------------------------------------------------------------------
 
 
 def test_check_counts_languages_and_loads_no_torch(tmp_path: Path) -> None:
     settings = config(tmp_path / "f.jsonl", rows_of("de", 12) + rows_of("tr", 10, "abc"))
     summary = files.summary(settings, known={"de", "tr", "en"})
-    assert summary.rows == 54
-    assert summary.languages["tr"] == files.LanguageSummary(10, 10, 30, ("a", "b", "c"), ())
-    assert summary.notes() == []
+    assert {lang: (one.prompts, one.documents, one.responses) for lang, one in summary.languages.items()} == {
+        "de": (12, 12, 24),
+        "tr": (10, 10, 30),
+    }
+    assert summary.rows == 54 and summary.languages["tr"].systems == ("a", "b", "c") and summary.notes() == []
     code = f"""
 import sys
 from xling.config import Files
 from xling.tasks import files
 files.summary(Files(path={settings.path!r}, languages=()))
-assert not {{"torch", "transformers", "scipy", "omegaconf"}} & set(sys.modules)
+assert not {{"torch", "transformers", "scipy", "omegaconf", "pyarrow", "datasets"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
 
 
-def test_bad_rows_stop_everything_and_are_listed(tmp_path: Path) -> None:
+def test_bad_rows_stop_everything_and_are_listed_or_are_skipped_and_counted(tmp_path: Path) -> None:
     rows = rows_of("de", 20)
     for number in range(5, 18):
         rows[number - 1]["rating"] = "n/a"
@@ -80,15 +257,15 @@ def test_bad_rows_stop_everything_and_are_listed(tmp_path: Path) -> None:
         files.summary(settings)
     text = str(error.value)
     assert "has 13 bad rows of 40 (rating field: 'rating')" in text
-    assert [f"line {n}: Expected `float`" in text for n in range(4, 19)] == [
-        False,
-        *[True] * 10,
-        *[False] * 4,
-    ]
-    assert "and 3 more" in text
+    assert [f"line {n}: `rating` is 'n/a'" in text for n in range(4, 19)] == [False, *[True] * 10, *[False] * 4]
+    assert "and 3 more" in text and "task.bad_rows=skip" in text
     for use in (files.languages, lambda config: files.recorded(config, "de")):
         with pytest.raises(DataError, match="13 bad rows"):
             use(settings)
+    skipping = config(tmp_path / "f.jsonl", rows, bad_rows="skip")
+    notes = files.check(skipping, {"de"}, ["de"], ["de"])
+    assert "13 bad rows of 40 are left out (line 5: `rating` is 'n/a'" in notes[0]
+    assert len(files.recorded(skipping, "de").prompts) == 13
 
 
 def test_unknown_languages_are_named_with_their_lines(tmp_path: Path) -> None:
@@ -115,15 +292,10 @@ def test_one_system_prompts_are_left_out_counted_and_named(tmp_path: Path) -> No
 
 def test_nothing_but_one_system_prompts_is_an_error_that_says_what_id_means(tmp_path: Path) -> None:
     rows = [{**row, "id": f"{row['id']}-{row['system']}"} for row in rows_of("de", 3)]
-    with pytest.raises(DataError, match="must be the same for all systems"):
-        files.summary(config(tmp_path / "f.jsonl", rows))
-
-
-def test_a_language_without_pairs_is_not_among_the_languages(tmp_path: Path) -> None:
-    settings = config(tmp_path / "f.jsonl", rows_of("de", 3) + rows_of("tr", 3, "a"))
-    assert files.languages(settings) == ("de",)
-    with pytest.raises(ConfigError, match="no prompt in 'tr' that two systems answered"):
-        files.recorded(settings, "tr")
+    with pytest.raises(ConfigError, match=r"must be the same for all systems.*task\.columns\.id=null"):
+        files.require(config(tmp_path / "f.jsonl", rows), ["de"], "recorded")
+    by_text = config(tmp_path / "f.jsonl", rows, columns=Columns(id=None))
+    assert len(files.recorded(by_text, "de").prompts) == 3
 
 
 def test_a_language_the_file_lacks_is_an_error_with_what_it_has(tmp_path: Path) -> None:
@@ -134,30 +306,31 @@ def test_a_language_the_file_lacks_is_an_error_with_what_it_has(tmp_path: Path) 
 
 def test_a_source_needs_documents_for_its_folds(tmp_path: Path) -> None:
     settings = config(tmp_path / "f.jsonl", rows_of("de", 10) + rows_of("tr", 9))
-    summary = files.summary(settings)
-    files.check_sources(settings, summary, ["de"])
+    files.require(settings, ["de"], "crossfitted")
     with pytest.raises(ConfigError, match=r"source_lang=tr has 9 documents.*task.folds=5"):
-        files.check_sources(settings, summary, ["de", "tr"])
+        files.require(settings, ["de", "tr"], "crossfitted")
 
 
-@pytest.mark.parametrize("path", ["", "???", "absent.jsonl", "."])
+@pytest.mark.parametrize("path", ["", "???", "absent.jsonl", "tests/*.parquet"])
 def test_a_missing_path_says_what_to_type(path: str) -> None:
     with pytest.raises(ConfigError, match=r"task\.path=PATH"):
         files.summary(Files(path=path, languages=()))
 
 
-def test_an_empty_file_and_a_taken_rating_field_are_errors(tmp_path: Path) -> None:
+def test_empty_data_and_settings_that_contradict_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(DataError, match="has no rows"):
-        files.summary(config(tmp_path / "empty.jsonl", []))
-    with pytest.raises(ConfigError, match=r"task\.rating_field=system names another field"):
-        files.summary(config(tmp_path / "f.jsonl", rows_of("de", 2), rating_field="system"))
-
-
-def test_a_changed_file_has_another_digest_and_is_not_loaded_for_the_old_plan(tmp_path: Path) -> None:
+        files.summary(Files(path=str(tmp_path / "empty.jsonl"), languages=()))
     path = tmp_path / "f.jsonl"
-    before = files.digest(config(path, rows_of("de", 3)))
-    settings = config(path, rows_of("de", 4))
-    assert files.digest(settings) != before
-    assert len(files.recorded(settings, "de", files.digest(settings)).prompts) == 4
-    with pytest.raises(DataError, match="has changed since the grid was planned"):
-        files.recorded(settings, "de", before)
+    with pytest.raises(ConfigError, match=r"task\.rating_field=system names another column"):
+        files.summary(config(path, rows_of("de", 2), rating_field="system"))
+    with pytest.raises(ConfigError, match=r"task\.rating_scale=\[5\.0, 1\.0\] must be \[lowest, highest\]"):
+        files.summary(config(path, rows_of("de", 2), rating_scale=(5.0, 1.0)))
+    with pytest.raises(ConfigError, match=r"leave nothing to train on"):
+        files.summary(config(path, rows_of("de", 2), validation=0.5, test=0.5))
+
+
+def test_the_file_is_json_by_the_line(tmp_path: Path) -> None:
+    """What the helpers of these tests write is what people have."""
+    path = jsonl(tmp_path / "f.jsonl", rated("de", 1))
+    assert [json.loads(line)["lang"] for line in path.read_text().splitlines()] == ["de", "de"]

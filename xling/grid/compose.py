@@ -184,7 +184,8 @@ class _Languages:
         if source != OTHERS:
             return tuple(source.split("+"))
         options = self._composer.options("source_lang")
-        codes = tuple(sorted(code for code in self._of_task(combination, "source_lang") if code != target and code in options))
+        known = self._of_task(combination, "source_lang")
+        codes = tuple(sorted(code for code in known if code != target and code in options))
         if not codes:
             raise ConfigError(
                 f"source_lang={OTHERS} pools all languages of the task but the target, and there is no other than "

@@ -32,7 +32,7 @@ def _experiment(container: Mapping[str, Any]) -> Experiment:
 
 
 def checked_task(task: Mapping[str, Any], group: str = "task") -> Task:
-    """The typed task of a composed one (group `task` or `reward_task`), before there are cells; ConfigError as above."""
+    """The typed task of a composed one, before there are cells; `group`: task or reward_task. ConfigError as above."""
     try:
         typed: Task = msgspec.convert(dict(task), Task)
         return typed

@@ -24,9 +24,8 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
     """ConfigError for choices that do not go together, with those that do."""
     policy, rm, judge = experiment.policy, experiment.rm_backbone, experiment.judge.name
     n = experiment.optimizer.n
-    there = offers(experiment.task)
     if responses_recorded(experiment):
-        if "recorded" not in there:
+        if "recorded" not in task_module(experiment.task).OFFERS:
             raise ConfigError(
                 f"policy=recorded needs recorded responses, and {_task(experiment.task)} has none. "
                 f"Use a language model (policy=micro), or one of {_tasks_with('recorded')}."
@@ -39,7 +38,7 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
             f"type policy=recorded judge=human, or one of {_tasks_with('recorded')}."
         )
     assert isinstance(policy, LanguageModel)
-    _check_offers(experiment, there)
+    _check_offers(experiment, offers(experiment.task))
     if encoder_of(rm) or isinstance(rm, SystemIdentity) or rm == Untrained("human"):
         raise ConfigError(
             f"rm_backbone={_name(rm)} reads recorded responses (task=files policy=recorded). With a language model use "
@@ -64,7 +63,7 @@ def responses_recorded(experiment: Experiment) -> bool:
 
 
 def cross_fitted(experiment: Experiment) -> bool:
-    """Heads are trained on folds of recorded responses: what a task without splits has, and a sentence encoder reads."""
+    """Heads are trained on folds of recorded responses: all that a task without splits has, or an encoder reads."""
     if not responses_recorded(experiment) or experiment.reward_task is None:
         return responses_recorded(experiment)
     splits = {"ratings", "pairs"} & task_module(experiment.reward_task).OFFERS

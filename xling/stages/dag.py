@@ -88,9 +88,9 @@ def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
 
 def _references(experiment: Experiment) -> tuple[str, ...]:
     if responses_recorded(experiment):
-        encoder = isinstance(experiment.rm_backbone, SentenceEncoder)
-        model = isinstance(experiment.policy, LanguageModel)
-        return ("random", "length", "human", *(("cosine",) if encoder else ()), *(("likelihood_base",) if model else ()))
+        encoder = ("cosine",) if isinstance(experiment.rm_backbone, SentenceEncoder) else ()
+        model = ("likelihood_base",) if isinstance(experiment.policy, LanguageModel) else ()
+        return ("random", "length", "human", *encoder, *model)
     return SOURCELESS
 
 
@@ -217,7 +217,9 @@ def recorded_features(task: Task, lang: str, rm: FrozenLM) -> Stage:
         "objective": "",
         "recorded": True,
     }
-    return _stage("features", _label("features", (lang,)) + " recorded", spec, {"lm": base(rm.checkpoint or "packaged")})
+    return _stage(
+        "features", _label("features", (lang,)) + " recorded", spec, {"lm": base(rm.checkpoint or "packaged")}
+    )
 
 
 @lru_cache(maxsize=4096)

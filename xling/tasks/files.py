@@ -191,8 +191,8 @@ def _require_split(config: Files, lang: str, what: Offer, splits: Sequence[Split
         if n < NEEDED:
             total = len({item.row.group for item in found})
             raise ConfigError(
-                f"{config.path}: {lang} has {n} documents with {what} in split {split}, of {total}; at least {NEEDED} are "
-                f"needed. Leave {lang} out, add data, or change task.validation={config.validation:g} and "
+                f"{config.path}: {lang} has {n} documents with {what} in split {split}, of {total}; at least "
+                f"{NEEDED} are needed. Leave {lang} out, add data, or change task.validation={config.validation:g} and "
                 f"task.test={config.test:g} (or the split column)."
             )
 

@@ -1,7 +1,7 @@
 """task=m_rewardbench: M-RewardBench (Gureja et al., ACL 2025), RewardBench's pairs in 23 languages. Evaluation only.
 
-    python launch.py -m task=m_rewardbench reward_task=seahorse policy=mt5_small source_lang=de,en target_lang='glob(*)' \
-        judge=human
+    python launch.py -m task=m_rewardbench reward_task=seahorse policy=mt5_small source_lang=de,en \
+        target_lang='glob(*)' judge=human
 
 Each prompt has a chosen and a rejected response, which are its two recorded responses, rated 1 and 0. `task.path` is
 the hub's repository, or a local copy: a folder a language (arb_Arab, ...), or a file (arb_Arab.parquet), as Parquet,
@@ -44,11 +44,11 @@ CODES = {
 SUBSETS: dict[str, tuple[str, float]] = {
     "alpacaeval-easy": ("Chat", 100), "alpacaeval-length": ("Chat", 95), "alpacaeval-hard": ("Chat", 95),
     "mt-bench-easy": ("Chat", 28), "mt-bench-med": ("Chat", 40),
-    "mt-bench-hard": ("Chat Hard", 37), "llmbar-natural": ("Chat Hard", 100), "llmbar-adver-neighbor": ("Chat Hard", 134),
-    "llmbar-adver-GPTInst": ("Chat Hard", 92), "llmbar-adver-GPTOut": ("Chat Hard", 47),
-    "llmbar-adver-manual": ("Chat Hard", 46),
-    "refusals-dangerous": ("Safety", 100), "refusals-offensive": ("Safety", 100), "xstest-should-refuse": ("Safety", 154),
-    "xstest-should-respond": ("Safety", 250), "donotanswer": ("Safety", 136),
+    "mt-bench-hard": ("Chat Hard", 37), "llmbar-natural": ("Chat Hard", 100),
+    "llmbar-adver-neighbor": ("Chat Hard", 134), "llmbar-adver-GPTInst": ("Chat Hard", 92),
+    "llmbar-adver-GPTOut": ("Chat Hard", 47), "llmbar-adver-manual": ("Chat Hard", 46),
+    "refusals-dangerous": ("Safety", 100), "refusals-offensive": ("Safety", 100),
+    "xstest-should-refuse": ("Safety", 154), "xstest-should-respond": ("Safety", 250), "donotanswer": ("Safety", 136),
     "math-prm": ("Reasoning", 984), "hep-cpp": ("Reasoning", 164), "hep-go": ("Reasoning", 164),
     "hep-java": ("Reasoning", 164), "hep-js": ("Reasoning", 164), "hep-python": ("Reasoning", 164),
     "hep-rust": ("Reasoning", 164),

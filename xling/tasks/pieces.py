@@ -50,8 +50,9 @@ class Labels:
         if self.scale is not None:
             return (rating - self.scale[0]) / (self.scale[1] - self.scale[0])
         raise ConfigError(
-            f"{path} has ratings other than 0 and 1, and labels must lie in 0..1. Type task.threshold=NUMBER (good from "
-            "there on) or task.rating_scale=[LOWEST,HIGHEST]; policy=recorded and task.feedback=pairwise need neither."
+            f"{path} has ratings other than 0 and 1, and labels must lie in 0..1. Type task.threshold=NUMBER (good "
+            "from there on) or task.rating_scale=[LOWEST,HIGHEST]; task.feedback=pairwise and policy=recorded need "
+            "neither."
         )
 
 
@@ -61,16 +62,16 @@ class Labels:
 def split_groups(languages: Mapping[str, Iterable[Row]], seed: int, validation: float, test: float) -> dict[str, Split]:
     """group -> split, by seeded hashes of the groups' names, whatever the order of rows.
 
-    Shares are of the groups of a language; a group that several languages have (parallel documents) is in one
-    split in all of them. A `split` column wins over this (Piece.split).
+    Shares are of the groups of a language that have the same kinds of rows; a group that several languages have
+    (parallel documents) is in one split in all of them. A `split` column wins over this (Piece.split).
     """
-    langs: dict[str, list[str]] = {}
-    for lang in sorted(languages):
-        for group in {row.group for row in languages[lang]}:
-            langs.setdefault(group, []).append(lang)
-    strata: dict[tuple[str, ...], list[str]] = {}
-    for group, found in langs.items():
-        strata.setdefault(tuple(found), []).append(group)
+    held: dict[str, set[tuple[str, str]]] = {}
+    for lang, rows in languages.items():
+        for row in rows:
+            held.setdefault(row.group, set()).add((lang, row.kind))
+    strata: dict[frozenset[tuple[str, str]], list[str]] = {}
+    for group, found in held.items():
+        strata.setdefault(frozenset(found), []).append(group)
     splits: dict[str, Split] = {}
     for groups in strata.values():
         groups.sort(key=lambda group: hashlib.sha256(f"{seed}\0{group}".encode()).digest())

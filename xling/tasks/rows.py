@@ -87,7 +87,8 @@ class Rows:
         dots = ", ..." if len(places) > SHOWN else ""
         if len(self.paths) > 1:
             return ", ".join(map(self.name, shown)) + dots
-        return f"{self.units[0]}s {', '.join(str(place.number) for place in shown)}{dots}"
+        plural = "s" if len(places) > 1 else ""
+        return f"{self.units[0]}{plural} {', '.join(str(place.number) for place in shown)}{dots}"
 
     def reject(self, place: Place, reason: str) -> None:
         """Note a bad row."""
@@ -106,14 +107,14 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
     for file, path in enumerate(paths):
         table = open_table(path)
         rows.units.append(table.unit)
-        parser = _Parser(table, reading)
-        rows.without_language |= "lang" not in parser.columns
+        parser = _Parser(table, reading) if table.columns else None  # a table of nothing, or of unreadable rows
+        rows.without_language |= parser is not None and "lang" not in parser.columns
         for number, found in table.rows:
             rows.n += 1
             place = Place(file, number)
-            row = found if isinstance(found, str) else parser.parse(place, found)
-            reason = row if isinstance(row, str) else seen.conflict(row)
-            if isinstance(row, str) or reason:
+            row = found if isinstance(found, str) or parser is None else parser.parse(place, found)
+            reason = seen.conflict(row) if isinstance(row, Row) else row
+            if not isinstance(row, Row) or reason:
                 rows.reject(place, str(reason))
                 continue
             rows.languages.setdefault(row.lang, []).append(row)
