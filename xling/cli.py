@@ -1,5 +1,7 @@
 """`xling status|logs|cancel|reduce|report|gc`: look after a grid that is running or done. Also `python -m xling`.
 
+`xling data check task=NAME ...` looks at a task's data instead.
+
 A grid is named by its folder in <root>/grids; without a name it is the one that was planned last.
 """
 
@@ -100,6 +102,20 @@ def gc(options: argparse.Namespace, store: Store) -> int:
     return 1 if damaged else 0
 
 
+def data(options: argparse.Namespace, store: Store) -> int:
+    """Look at a task's data: counts, lengths, balance, duplicates, leakage between splits, languages."""
+    from xling.datacheck import check_data
+    from xling.grid.alone import composed_task
+    from xling.report.datacheck import json_text, print_report
+
+    report = check_data(*composed_task(options.overrides))
+    if options.json:
+        print(json_text(report))
+    else:
+        print_report(report, Console(width=None if sys.stdout.isatty() else 150))
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--root", default="outputs", help="folder of the results (default: outputs)")
@@ -124,6 +140,10 @@ def parser() -> argparse.ArgumentParser:
     add(cancel)
     add(reduce)
     add(report)
+    looked = add(data, grid=False)
+    looked.add_argument("what", choices=["check"], help="check: load all languages and count")
+    looked.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="task=NAME and its settings, as for launch.py")
+    looked.add_argument("--json", action="store_true", help="for machines")
     collect = add(gc, grid=False)
     collect.add_argument("--delete", action="store_true", help="delete what is listed")
     collect.add_argument("--verify", action="store_true", help="hash every stored file first; with --delete, damaged "

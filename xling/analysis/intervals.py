@@ -190,19 +190,26 @@ def _arrange(
 # --- estimating -------------------------------------------------------------------------------------------
 
 
-def resample(clusters: Clusters, values: Floats, label: str = "", fresh: bool = False) -> Sample:
-    """Macro-averages over datasets of (N, K) per-prompt values, and their cluster bootstrap."""
+def resample(
+    clusters: Clusters, values: Floats, label: str = "", fresh: bool = False, shares: Floats | None = None
+) -> Sample:
+    """Averages over datasets of (N, K) per-prompt values, and their cluster bootstrap.
+
+    shares: (datasets,) weights that sum to 1, datasets in the order of their names; None: equal ones.
+    """
     sums = cluster_sums(clusters, values)
     datasets = range(int(clusters.dataset.max()) + 1)
     means = np.zeros(values.shape[1])
     resamples = np.zeros((RESAMPLES, values.shape[1]))
+    scale = np.full(len(datasets), 1 / len(datasets)) if shares is None else shares
     for dataset in datasets:
+        if scale[dataset] == 0:
+            continue
         rows = clusters.dataset == dataset
         weights = clusters.weights[:, rows].astype(np.float64)
-        resamples += (weights @ sums[rows]) / (weights @ clusters.counts[rows])[:, None]
-        means += sums[rows].sum(axis=0) / clusters.counts[rows].sum()
-    scale = 1 / len(datasets)
-    return Sample(means * scale, resamples * scale, len(values), clusters.groups, label, fresh)
+        resamples += scale[dataset] * (weights @ sums[rows]) / (weights @ clusters.counts[rows])[:, None]
+        means += scale[dataset] * sums[rows].sum(axis=0) / clusters.counts[rows].sum()
+    return Sample(means, resamples, len(values), clusters.groups, label, fresh)
 
 
 def cluster_sums(clusters: Clusters, values: Floats) -> Floats:

@@ -105,6 +105,25 @@ def read_items(folder: Path) -> Items:
     return items
 
 
+class Subsets(Struct, frozen=True):
+    """What the prompts of a benchmark belong to, by prompt; `weight` is the subset's in its category."""
+
+    prompt: list[str]
+    category: list[str]
+    subset: list[str]
+    weight: list[float | None]
+
+
+def read_subsets(folder: Path) -> Subsets | None:
+    """subsets.json of a recorded stage, or None where prompts have no subsets."""
+    path = folder / "subsets.json"
+    if not path.exists():
+        return None
+    subsets = read_json(path, Subsets)
+    _same_length(path, subsets)
+    return subsets
+
+
 class Notes(Struct, frozen=True):
     """What a score stage of recorded responses remarks."""
 

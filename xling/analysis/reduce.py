@@ -5,10 +5,12 @@ matrix = reduce_grid(Path("outputs"), "embedded")  # writes matrix.csv, .json, .
 
 from pathlib import Path
 
+from xling.analysis.categories import Categories, fold_categories
 from xling.analysis.matrix import Block, Matrix
 from xling.analysis.panels import fold_blocks
 from xling.analysis.plan import Plan, PlannedEntry, Results, left_out_notes, other_axes, planned_entries, read_plan
 from xling.grid.store import Store
+from xling.report.categories import write_categories
 from xling.report.files import write_matrix
 
 ONE_SEED = "95 % intervals over prompts only; RM training not included"
@@ -19,7 +21,15 @@ def reduce_grid(root: Path, name: str) -> Matrix:
     store = Store(root)
     matrix = fold_grid(store, name)
     write_matrix(store.grid_folder(name), matrix)
+    write_categories(store.grid_folder(name), grid_categories(store, name), matrix.other_axes)
     return matrix
+
+
+def grid_categories(store: Store, name: str) -> Categories:
+    """Accuracy by category, where the grid is on a benchmark that has categories."""
+    plan = read_plan(store.grid_folder(name))
+    results = Results(store, plan)
+    return fold_categories(planned_entries(plan, results), results)
 
 
 def fold_grid(store: Store, name: str) -> Matrix:

@@ -1,0 +1,43 @@
+"""A task's settings from overrides, composed as launch.py composes them, without a grid: for `xling data check`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
+
+from xling.config import Language, Task
+from xling.errors import ConfigError
+from xling.grid.composer import Composer
+from xling.grid.experiments import checked_task
+from xling.grid.hydra_errors import explain
+from xling.grid.overrides import parse
+
+CONF = Path(__file__).parents[2] / "conf"  # beside the package, as launch.py has it
+
+
+def composed_task(overrides: Sequence[str]) -> tuple[str, Task, list[Language]]:
+    """(its option's name, the task, the facts of all languages in conf/lang); ConfigError for what cannot be meant."""
+    if not (CONF / "config.yaml").exists():
+        raise ConfigError(f"There is no configuration in {CONF}. Run xling from a checkout that has launch.py.")
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            assert isinstance(loader, ConfigLoaderImpl)
+            return _composed(Composer(loader, "config"), overrides)
+    except Exception as error:
+        if (sentence := explain(error)) is None:
+            raise
+        raise sentence from error
+
+
+def _composed(composer: Composer, overrides: Sequence[str]) -> tuple[str, Task, list[Language]]:
+    request = parse({}, overrides, composer.options)
+    if request.axes:
+        key = request.axes[0].key
+        raise ConfigError(f"{key} has several values; one task is looked at. Type {key}={request.axes[0].values[0]}.")
+    composed = composer.compose(request.fixed)
+    facts: list[dict[str, Any]] = [composer.facts("target_lang", code) for code in composer.options("target_lang")]
+    return composed.choices["task"], checked_task(composed.container["task"]), [Language(**one) for one in facts]
