@@ -63,12 +63,14 @@ def split_groups(languages: Mapping[str, Iterable[Row]], seed: int, validation: 
     """group -> split, by seeded hashes of the groups' names, whatever the order of rows.
 
     Shares are of the groups of a language that have the same kinds of rows; a group that several languages have
-    (parallel documents) is in one split in all of them. A `split` column wins over this (Piece.split).
+    (parallel documents) is in one split in all of them, and so are groups in which the same prompt occurs. A `split`
+    column wins over this (Piece.split).
     """
+    joined = _joined(languages)
     held: dict[str, set[tuple[str, str]]] = {}
     for lang, rows in languages.items():
         for row in rows:
-            held.setdefault(row.group, set()).add((lang, row.kind))
+            held.setdefault(joined[row.group], set()).add((lang, row.kind))
     strata: dict[frozenset[tuple[str, str]], list[str]] = {}
     for group, found in held.items():
         strata.setdefault(frozenset(found), []).append(group)
@@ -78,7 +80,24 @@ def split_groups(languages: Mapping[str, Iterable[Row]], seed: int, validation: 
         tested, validated = round(test * len(groups)), round(validation * len(groups))
         for rank, group in enumerate(groups):
             splits[group] = "test" if rank < tested else "validation" if rank < tested + validated else "train"
-    return splits
+    return {group: splits[name] for group, name in joined.items()}
+
+
+def _joined(languages: Mapping[str, Iterable[Row]]) -> dict[str, str]:
+    """group -> the name of all that it shares a prompt with, directly or through others: the least of their names."""
+    first: dict[str, str] = {}  # prompt -> the group in which it was seen first
+    name: dict[str, str] = {}
+
+    def found(group: str) -> str:
+        while name.setdefault(group, group) != group:
+            group = name[group]
+        return group
+
+    for rows in languages.values():
+        for row in rows:
+            one, other = found(row.group), found(first.setdefault(row.prompt, row.group))
+            name[max(one, other)] = min(one, other)
+    return {group: found(group) for group in list(name)}
 
 
 def _split(row: Row, splits: Mapping[str, Split]) -> Split:

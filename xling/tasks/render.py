@@ -78,6 +78,8 @@ def read_by(use: Use, template: Template, facts: Sequence[Language], langs: Coll
 
 
 def _filled(part: str, template: str, text: str, language: Language) -> str:
+    if template == "{text}":
+        return text  # not a copy: there may be a hundred thousand
     if _placeholders(part, template) - {"text"} and not language.name:
         raise ConfigError(
             f"task.template.{part} names the language, and there are no facts of {language.code!r}. "

@@ -1,0 +1,165 @@
+"""Your own data and M-RewardBench, end to end on a tiny model: real files, real stages, a matrix at the end."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from small_grid import BUDGET, TASK, Runner, array, experiment, read
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
+from bench_files import benchmark
+from own_files import jsonl, paired, rated
+
+from xling.config import (
+    BagOfWords,
+    Columns,
+    Experiment,
+    Files,
+    FrozenLM,
+    MRewardBench,
+    Recorded,
+    RewardModel,
+    SameAsPolicy,
+    SentenceEncoder,
+    SystemIdentity,
+    Untrained,
+)
+from xling.errors import ConfigError
+from xling.grid.stage import Stage
+from xling.stages.dag import cells_from, judge_stage
+from xling.tasks import m_rewardbench
+
+SHORT = msgspec.structs.replace(BUDGET, steps=2, eval_every=2, batch_size=4)
+
+
+def own(folder: Path, feedback: str) -> Files:
+    path = folder / f"{feedback}.jsonl"
+    rows = [row for lang in ("en", "tr") for row in (rated if feedback == "pointwise" else paired)(lang, 40)]
+    columns = Columns() if feedback == "pointwise" else Columns(group="tree")
+    return Files(path=str(jsonl(path, rows)), languages=(), feedback=feedback, columns=columns)  # type: ignore[arg-type]
+
+
+# --- a language model on your own data ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("feedback", ["pointwise", "pairwise"])
+def test_two_by_two_languages_judged_by_the_targets_own_reward_model(
+    runner: Runner, tiny_folder: Path, tmp_path: Path, feedback: str
+) -> None:
+    task, rm = own(tmp_path, feedback), SameAsPolicy(training=SHORT)
+    for source in ("en", "tr"):
+        for target in ("en", "tr"):
+            asked = experiment(tiny_folder, source, target, task=task, judge="target_rm", rm=rm, sft=SHORT)
+            stage, folder = runner.cell(asked)
+            items = read(folder / "items.json")
+            assert len(items["win"]) == 4 and all(0 <= win <= 1 for win in items["win"])
+            held_out = read(runner.folder(stage.parents["score"]) / "heldout.json")
+            assert len(held_out["group"]) == (8 if feedback == "pointwise" else 4)
+            assert ("label" in held_out) == (feedback == "pointwise")
+
+
+def test_what_the_data_lacks_is_said_before_anything_runs(tiny_folder: Path, tmp_path: Path) -> None:
+    task = msgspec.structs.replace(own(tmp_path, "pairwise"), feedback="pointwise")
+    with pytest.raises(ConfigError, match=r"task=files has no ratings .* Type task\.feedback=pairwise"):
+        judge_stage(experiment(tiny_folder, task=task, judge="target_rm", rm=BagOfWords()))
+    few = Files(path=str(jsonl(tmp_path / "few.jsonl", rated("en", 40) + rated("tr", 6))), languages=())
+    with pytest.raises(ConfigError, match=r"tr has 1 documents with ratings in split validation, of 6"):
+        judge_stage(experiment(tiny_folder, "tr", "en", task=few, judge="target_rm", rm=BagOfWords()))
+
+
+# --- a reward model of one task on another's responses ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> MRewardBench:
+    folder = tmp_path_factory.mktemp("bench")
+    return MRewardBench(path=str(benchmark(folder, "eng_Latn", "tur_Latn", "deu_Latn")))
+
+
+def elsewhere(checkpoint: Path, bench: MRewardBench, learned: Any, rm: RewardModel, **changed: Any) -> Experiment:
+    sft = changed.pop("sft", SHORT)
+    return experiment(checkpoint, **changed, task=bench, reward_task=learned, judge="human", rm=rm, sft=sft)
+
+
+@pytest.mark.parametrize(
+    ("rm", "kinds"),
+    [
+        (BagOfWords(), {"recorded", "reward", "score", "gold", "judge"}),
+        (FrozenLM(), {"recorded", "base", "features", "reward", "score", "gold", "judge"}),
+        (SameAsPolicy(training=SHORT), {"recorded", "base", "sft", "reward", "score", "gold", "judge"}),
+    ],
+    ids=["bag_of_words", "frozen_lm", "same_as_policy"],
+)
+def test_every_backbone_scores_recorded_responses_of_another_task(
+    runner: Runner, tiny_folder: Path, tmp_path: Path, bench: MRewardBench, rm: RewardModel, kinds: set[str]
+) -> None:
+    learned = own(tmp_path, "pointwise")
+    stage, folder = runner.cell(elsewhere(tiny_folder, bench, learned, rm, source="en", target="tr"))
+    assert {one.kind for one in _all(stage)} == kinds
+    scores = array(runner.folder(stage.parents["score"]) / "pool.npy")
+    assert scores.shape == (23, 2) and np.isfinite(scores).all()
+    assert len(read(runner.folder(stage.parents["score"]) / "heldout.json")["chosen"]) == 23
+    assert len(read(folder / "pairs.json")["correct"]) == 23
+    subsets = read(runner.folder(stage.parents["pool"]) / "subsets.json")
+    assert set(subsets["category"]) == {"Chat", "Chat Hard", "Safety", "Reasoning"}
+
+
+def _all(stage: Stage) -> list[Stage]:
+    return [stage, *(one for parent in stage.parents.values() for one in _all(parent))]
+
+
+def test_a_reward_model_of_the_embedded_world_scores_your_own_files(
+    runner: Runner, tiny_folder: Path, tmp_path: Path
+) -> None:
+    task = own(tmp_path, "pointwise")
+    learned = {"reward_task": TASK, "rm": BagOfWords(), "policy": Recorded()}
+    stage, folder = runner.cell(experiment(tiny_folder, "en", "tr", task=task, judge="human", **learned))
+    assert len(read(folder / "items.json")["win"]) == 40
+    assert "folds" not in stage.parents["score"].parents["reward"].spec
+
+
+def test_the_reward_model_is_trained_once_for_all_targets_and_knows_nothing_of_the_benchmark(
+    tiny_folder: Path, tmp_path: Path, bench: MRewardBench
+) -> None:
+    learned = own(tmp_path, "pointwise")
+    asked = [
+        (
+            {"rm_backbone": "bag_of_words", "source_lang": "en", "target_lang": target},
+            elsewhere(tiny_folder, bench, learned, BagOfWords(), source="en", target=target),
+        )
+        for target in ("en", "tr", "de")
+    ]
+    cells = cells_from(asked, controls=True)
+    rewards = {one.key: one for cell in cells for one in _all(cell.stage) if one.kind == "reward"}
+    assert len(rewards) == 6  # the true labels and five permutations
+    assert all(one.spec["task"]["name"] == "files" for one in rewards.values())
+    names = {str(cell.axes["rm_backbone"]) for cell in cells}
+    assert {"random", "length", "human", "likelihood_base"} < names
+
+
+@pytest.mark.parametrize(
+    ("rm", "learned", "sentence"),
+    [
+        (
+            Untrained("likelihood_sft"),
+            TASK,
+            r"likelihood_sft does not go with recorded responses\. Use likelihood_base",
+        ),
+        (SystemIdentity(), TASK, r"rm_backbone=system knows the systems of one task only\. Leave reward_task out"),
+        (SentenceEncoder(), TASK, r"sentence_encoder cannot learn from reward_task=micro_summarization"),
+        (BagOfWords(), None, r"m_rewardbench is for evaluation only.*reward_task=NAME \(reward_task=micro"),
+    ],
+)
+def test_what_cannot_be_learned_elsewhere_is_refused(
+    tiny_folder: Path, bench: MRewardBench, rm: RewardModel, learned: Any, sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        judge_stage(elsewhere(tiny_folder, bench, learned, rm, source="en", target="tr"))
+
+
+def test_dropped_pairs_are_said(bench: MRewardBench) -> None:
+    notes = m_rewardbench.check(bench, None, [], ["en", "tr"])
+    assert notes == [f"{lang}: 1 pairs dropped, chosen == rejected (row 24)." for lang in ("en", "tr")]

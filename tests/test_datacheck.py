@@ -1,0 +1,135 @@
+"""`xling data check`: what it counts, and the command as people type it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xling.cli import main
+from xling.config import Columns, Files, Language
+from xling.datacheck import Part, Report, check_data
+
+sys.path.insert(0, str(Path(__file__).parent / "tasks"))
+from bench_files import benchmark
+from own_files import jsonl, paired, rated
+
+FACTS = [Language(code, code, code, "Latn") for code in ("de", "en", "tr")]
+GERMAN = "Das ist ein kurzer deutscher Satz über das Wetter von heute, Nummer {}."
+
+
+def looked(path: Path, **settings: Any) -> Report:
+    return check_data("files", Files(path=str(path), **{"languages": (), **settings}), FACTS)
+
+
+def part(report: Report, lang: str, use: str, split: str) -> Part:
+    [found] = [p for p in report.parts if (p.lang, p.use, p.split) == (lang, use, split)]
+    return found
+
+
+def test_counts_by_use_and_split(tmp_path: Path) -> None:
+    report = looked(jsonl(tmp_path / "f.jsonl", rated("de", 40) + rated("tr", 20)))
+    assert {(p.use, p.split) for p in report.parts if p.lang == "de"} == {
+        *((use, split) for use in ("demonstrations", "ratings", "pairs", "prompts") for split in ("train", "validation", "test")),
+        ("recorded", ""),
+    }  # fmt: skip
+    train = part(report, "de", "ratings", "train")
+    assert (train.rows, train.prompts, train.groups, train.duplicates) == (64, 32, 32, 0)
+    assert train.balance == 50 and train.measure == "good"
+    assert part(report, "tr", "recorded", "").rows == 20
+    assert [(w.lang, w.leaked_groups, w.leaked_texts) for w in report.languages] == [("de", 0, 0), ("tr", 0, 0)]
+
+
+def test_leaks_duplicates_and_lengths_are_seen(tmp_path: Path) -> None:
+    rows = paired("de", 40)
+    for row in rows[:20]:
+        row["split"], row["tree"] = "train", f"{row['tree']}-train"
+    for row in rows[20:]:
+        row["split"], row["tree"] = "test", f"{row['tree']}-test"
+    rows[20]["prompt"] = rows[0]["prompt"]  # one prompt under two trees, in two splits
+    report = looked(jsonl(tmp_path / "f.jsonl", rows), columns=Columns(group="tree"))
+    [whole] = report.languages
+    assert (whole.leaked_groups, whole.leaked_texts) == (0, 1)
+    train = part(report, "de", "pairs", "train")
+    assert train.balance == 100 and train.measure == "chosen is longer"  # "good" is longer than "bad"
+    assert train.response_median == 12 and train.prompt_median == len("User: de question 1")
+
+
+def test_one_prompt_of_two_trees_is_in_one_split_where_splits_are_made_here(tmp_path: Path) -> None:
+    rows = paired("de", 40)
+    for row in rows[20:]:
+        row["prompt"] = rows[rows.index(row) - 20]["prompt"]
+        row["chosen"] += " again"
+    [whole] = looked(jsonl(tmp_path / "f.jsonl", rows), columns=Columns(group="tree")).languages
+    assert (whole.leaked_groups, whole.leaked_texts) == (0, 0)
+
+
+def test_the_share_in_the_stated_language(tmp_path: Path) -> None:
+    rows = [row | {"response": GERMAN.format(n)} for n, row in enumerate(rated("de", 20) + rated("en", 20))]
+    by_lang = {w.lang: w.in_language for w in looked(jsonl(tmp_path / "f.jsonl", rows)).languages}
+    assert by_lang == {"de": 100.0, "en": 0.0}
+
+
+def test_a_use_that_the_settings_do_not_allow_is_a_note(tmp_path: Path) -> None:
+    rows = [row | {"rating": n / 7} for n, row in enumerate(rated("de", 40))]
+    report = looked(jsonl(tmp_path / "f.jsonl", rows))
+    assert {p.use for p in report.parts} == {"pairs", "prompts", "recorded"}
+    assert [note.split(":")[0] for note in report.notes] == ["demonstrations", "ratings"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(["data", "check", *arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_command_in_the_terminal_and_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jsonl(tmp_path / "f.jsonl", rated("de", 40))
+    asked = ("task=files", f"task.path={tmp_path}/f.jsonl", "task.columns.group=null")
+    code, out, _ = run(capsys, *asked)
+    assert code == 0 and "validation" in out and "50 % good" in out and "in language" in out
+    code, out, _ = run(capsys, *asked, "--json")
+    found = json.loads(out)
+    assert found["task"] == "files" and {p["lang"] for p in found["parts"]} == {"de"}
+
+
+def test_a_task_of_recorded_responses_beside_the_papers_sizes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = benchmark(tmp_path / "b", "deu_Latn", "eng_Latn")
+    code, out, _ = run(capsys, "task=m_rewardbench", f"task.path={folder}")
+    assert code == 0 and "paper" in out and "1430" in out and "1 pairs dropped, chosen == rejected" in out
+
+
+def test_the_embedded_world(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = [f"task.{name}=20" for name in ("demonstrations", "ratings", "pairs", "validation", "test_prompts")]
+    code, out, _ = run(capsys, "task=micro_summarization", "task.languages=[de,tr]", *sizes, "--json")
+    assert code == 0 and {w["lang"]: w["leaked_groups"] for w in json.loads(out)["languages"]} == {"de": 0, "tr": 0}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["task=fils"], "Unknown option 'fils' for task. Did you mean 'files'?"),
+        (["task=files"], "task.path must be given"),
+        (["task=files", "task.path=absent.jsonl"], "is not a file"),
+        (["task=files,micro_summarization"], "task has several values; one task is looked at"),
+        (["task.sede=1"], "Unknown key 'task.sede'. Did you mean 'task.seed'?"),
+    ],
+)
+def test_what_cannot_be_meant(capsys: pytest.CaptureFixture[str], overrides: Sequence[str], sentence: str) -> None:
+    code, out, err = run(capsys, *overrides)
+    assert code == 2 and out == "" and sentence in err
+
+
+def test_it_needs_no_torch(tmp_path: Path) -> None:
+    jsonl(tmp_path / "f.jsonl", rated("de", 10))
+    code = (
+        "import sys; from xling.cli import main; "
+        f"main(['data', 'check', 'task=files', 'task.path={tmp_path}/f.jsonl']); "
+        "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120).returncode == 0
