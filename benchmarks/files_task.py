@@ -4,7 +4,8 @@
     python benchmarks/files_task.py --rows 10000
 
 Each format is read in a process of its own, which measures its CPU time and its peak of resident memory (imports
-included); the parent stays small, because a child's peak begins with its parent's. Exit code 1 if one takes more than 20 CPU-s or 1 GB.
+included); the parent stays small, because a child's peak begins with its parent's. Exit code 1 if one takes more
+than 20 CPU-s or 1 GB.
 """
 
 import argparse
@@ -51,14 +52,15 @@ def load(path: str) -> None:
     start = time.perf_counter()
     from xling.config import Files
     from xling.tasks import files
+    from xling.tasks.records import Split
 
     config = Files(path=path, languages=())
     found = files.summary(config, LANGUAGES)
     for lang in found.languages:
         for need in ("demonstrations", "pointwise", "pairwise", "prompts", "held_out_pointwise", "crossfitted"):
             files.require(config, [lang], need)  # type: ignore[arg-type]
-    ratings = sum(len(files.ratings(config, lang, split)) for lang in found.languages for split in ("train", "validation", "test"))  # type: ignore[arg-type] # fmt: skip
-    assert ratings == found.rows
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    assert found.rows == sum(len(files.ratings(config, lang, split)) for lang in found.languages for split in splits)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     measured = {
         "rows": found.rows,

@@ -138,7 +138,7 @@ def test_only_the_first_bad_rows_are_kept_but_all_are_counted(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ({"id": 1, "lang": "de", "promt": "x", "response": "y"}, r"f\.jsonl has no column `prompt` \(or `document`, `messages"
+        ({"id": 1, "lang": "de", "promt": "x", "response": "y"}, r"f\.jsonl has no column `prompt` \(or `document`,"
          r".*its columns are id, lang, promt, response\. Did you mean 'promt'\? Type task\.columns\.prompt=NAME"),
         ({"id": 1, "prompt": "x", "response": "y"}, r"no column `lang` \(or `language`\).*task\.languages=\[de\]"),
         ({"lang": "de", "prompt": "x", "rating": 1}, r"no column `response`.*task\.columns\.response=NAME"),

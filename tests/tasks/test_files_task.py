@@ -98,7 +98,8 @@ def test_a_changed_file_has_another_digest_and_is_not_loaded_for_the_old_plan(tm
 @pytest.mark.parametrize("feedback", ["pointwise", "pairwise"])
 def test_no_group_is_in_two_splits_and_nothing_is_lost(tmp_path: Path, feedback: str) -> None:
     pointwise = feedback == "pointwise"
-    settings = config(tmp_path / "f.jsonl", rated("de", 60)) if pointwise else tree_config(tmp_path / "f.jsonl", paired("de", 60))  # fmt: skip
+    path = tmp_path / "f.jsonl"
+    settings = config(path, rated("de", 60)) if pointwise else tree_config(path, paired("de", 60))
     load = files.ratings if pointwise else files.pairs
     groups = {split: {item.prompt.group for item in load(settings, "de", split)} for split in SPLITS}
     assert not groups["train"] & groups["test"] and not groups["train"] & groups["validation"]
