@@ -32,6 +32,7 @@ from xling.config.rewards import encoder_of as encoder_of
 from xling.config.rewards import objective_of as objective_of
 from xling.config.tasks import Files as Files
 from xling.config.tasks import MicroSummarization as MicroSummarization
+from xling.config.tasks import Oasst as Oasst
 from xling.config.tasks import Seahorse as Seahorse
 from xling.config.tasks import Task as Task
 from xling.errors import ConfigError

@@ -2,14 +2,15 @@
 
 from typing import cast
 
-from xling.config import Files, MicroSummarization, Seahorse, Task
-from xling.tasks import files, micro_summarization, seahorse
+from xling.config import Files, MicroSummarization, Oasst, Seahorse, Task
+from xling.tasks import files, micro_summarization, oasst, seahorse
 from xling.tasks.records import TaskModule
 
 MODULES: dict[type[Task], TaskModule] = {
     MicroSummarization: cast(TaskModule, micro_summarization),
     Files: cast(TaskModule, files),
     Seahorse: cast(TaskModule, seahorse),
+    Oasst: cast(TaskModule, oasst),
 }
 
 
