@@ -24,6 +24,8 @@ from xling.tasks.render import dialog, language_of, read_by, rendered
 
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "pairs", "prompts"})
 
+TRUNCATION_SIDE = "left"  # of a conversation that is too long for a model: the oldest turns go
+
 # Tables 3 and 4: prompts with their best reply, and pairs; train and validation.
 TABLE_3 = {"en": (8898, 472), "es": (5681, 311), "ru": (1884, 99)}
 TABLE_4 = {"en": (22076, 1026), "es": (13714, 699), "ru": (2627, 135)}
