@@ -314,5 +314,5 @@ def test_a_use_keeps_what_it_reads(hub: Oasst) -> None:
 
 def test_published_sizes_are_those_of_the_tables(hub: Oasst) -> None:
     sizes = oasst.published(hub)
-    assert sizes["en", "", "demonstrations", "train"] == sizes["en", "", "prompts", "train"] == 8898
-    assert sizes["ru", "", "pairs", "validation"] == sizes["ru", "", "pairs", "test"] == 135
+    assert sizes["en", "oasst", "demonstrations", "train"] == sizes["en", "oasst", "prompts", "train"] == 8898
+    assert sizes["ru", "oasst", "pairs", "validation"] == sizes["ru", "oasst", "pairs", "test"] == 135

@@ -24,6 +24,7 @@ from xling.tasks.render import dialog, language_of, read_by, rendered
 
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "pairs", "prompts"})
 
+DATASET = "oasst"
 TRUNCATION_SIDE = "left"  # of a conversation that is too long for a model: the oldest turns go
 
 # Tables 3 and 4: prompts with their best reply, and pairs; train and validation.
@@ -96,12 +97,14 @@ def pairs(config: Task, lang: str, split: Split) -> list[Pair]:
 
 
 def published(config: Task) -> dict[tuple[str, str, str, str], int]:
-    """Sizes of the paper's Tables 3 and 4: (language, "", what, split) -> count. "test" is the validation split."""
+    """Sizes of the paper's Tables 3 and 4: (language, DATASET, what, split) -> count. "test" is "validation"."""
     sizes: dict[tuple[str, str, str, str], int] = {}
     for split, column in (("train", 0), ("validation", 1), ("test", 1)):
         for lang in TABLE_3:
-            sizes[lang, "", "prompts", split] = sizes[lang, "", "demonstrations", split] = TABLE_3[lang][column]
-            sizes[lang, "", "pairs", split] = TABLE_4[lang][column]
+            sizes[lang, DATASET, "prompts", split] = sizes[lang, DATASET, "demonstrations", split] = TABLE_3[lang][
+                column
+            ]
+            sizes[lang, DATASET, "pairs", split] = TABLE_4[lang][column]
     return sizes
 
 
@@ -157,4 +160,4 @@ def _lack(settings: Oasst, lang: str, pairs: bool = True) -> str:
 def _prompt(settings: Oasst, one: Asked) -> Prompt:
     text = dialog(one.turns, settings.roles, settings.max_characters)
     shown, content = rendered(settings.template, text, language_of(settings.facts, one.lang))
-    return Prompt(id=one.message_id, lang=one.lang, group=one.tree, text=shown, dataset="oasst", content=content)
+    return Prompt(id=one.message_id, lang=one.lang, group=one.tree, text=shown, dataset=DATASET, content=content)

@@ -39,7 +39,7 @@ ENGLISH_NAMES = {
 }
 SPLITS = {"train": "train", "validation": "validation", "val": "validation", "dev": "validation", "test": "test"}
 SPLIT = re.compile(rf"(?:^|[/_.-])({'|'.join(SPLITS)})(?=[/_.-])")
-LEFT_OUT = re.compile(r"challenge|sampled")
+LEFT_OUT = re.compile(r"challenge|sampled|partial-")  # the last: half of a large split, as the hub converts it
 TEXTS = ("document", "text", "source", "article")
 SUMMARIES = ("target", "summary")
 ALIGNED = ("source_aligned", "target_aligned")
