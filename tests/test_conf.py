@@ -21,6 +21,8 @@ GROUPS = ("task", "policy", "sft", "rm_backbone", "optimizer", "judge")
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 LANGUAGES = sorted(path.stem for path in (CONF / "lang").glob("*.yaml"))
 NEEDED = {"de", "en", "es", "ru", "tr", "vi", "fr", "id", "zh", "ar", "he", "ja", "uk", "yo", "no"}
+NEEDED |= {"sv", "bn", "da", "it", "fa", "sk", "el", "nl", "hu", "eu", "eo", "ca", "cs", "bg", "fi", "pt", "ro", "gl"}
+NEEDED |= {"ko", "pl", "th"}  # with these, all that oasst1 has
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,10 @@ class StageError(XlingError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`Did you mean 'x'?` for the nearest known word, or the empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    """`Did you mean 'x'?` for the nearest known word (of equally near ones, one that begins alike), or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=5, cutoff=0.6)
+    if not close:
+        return ""
+    nearness = [difflib.SequenceMatcher(None, one, word).ratio() for one in close]
+    nearest = [one for one, value in zip(close, nearness, strict=True) if value == max(nearness)]
+    return f" Did you mean '{max(nearest, key=lambda one: one[:1] == word[:1])}'?"

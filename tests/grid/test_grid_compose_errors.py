@@ -46,7 +46,7 @@ def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, h
     ("arguments", "parts"),
     [
         # languages
-        ("source_lang=deu", ["Unknown language 'deu' for source_lang", "ar, bn", "Did you mean 'de'?"]),
+        ("source_lang=deu", ["Unknown language 'deu' for source_lang", "am, ar", "Did you mean 'de'?"]),
         ("target_lang=German", ["Unknown language 'German'", "Did you mean 'de'?"]),
         ("source_lang=de,xx+de", ["Unknown language 'xx' for source_lang"]),
         ("source_lang=ja", ["source_lang=ja: the task has no 'ja'", SIX, "source_lang='glob(*)'"]),

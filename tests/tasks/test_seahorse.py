@@ -1,5 +1,7 @@
 """task=seahorse on files written as the originals are, with the originals' traps."""
 
+import csv
+import gzip
 import os
 import subprocess
 import sys
@@ -348,11 +350,28 @@ def test_a_corpus_without_its_columns_is_refused_with_those_found(release: Path,
         seahorse.ratings(settings, "de", "train")
 
 
+def test_corpora_as_csv_read_the_same(release: Path, tmp_path: Path) -> None:
+    write_corpora(tmp_path, ("de",), CORPORA)
+    folder = tmp_path / "mlsum" / "de"
+    rows = documents("de", "mlsum", "train")
+    folder.joinpath("mlsum-train.jsonl").unlink()
+    with gzip.open(folder / "mlsum-train.csv.gz", "wt", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    settings = config(release, articles=str(tmp_path), languages=("de",))
+    assert seahorse.demonstrations(settings, "de", "train") == seahorse.demonstrations(config(release), "de", "train")
+    with gzip.open(folder / "mlsum-train.csv.gz", "wt") as file:
+        file.write("gem_id,text,target\n")
+    with pytest.raises(DataError, match="mlsum has no train documents in 'de'"):
+        seahorse.demonstrations(settings, "de", "train")
+
+
 def test_challenge_sets_and_samples_are_no_splits(release: Path, tmp_path: Path) -> None:
     write_corpora(tmp_path, ("de",), CORPORA)
     settings = config(release, articles=str(tmp_path), languages=("de",))
     before = seahorse.demonstrations(settings, "de", "train")
-    for name in ("challenge_train_sample", "sampled_validation"):
+    for name in ("challenge_train_sample", "sampled_validation", "partial-train"):
         write_table(tmp_path / "mlsum" / "de" / f"mlsum-{name}.parquet", documents("de", "mlsum", "train"))
     assert seahorse.demonstrations(settings, "de", "train") == before
 

@@ -35,6 +35,7 @@ from xling.config.tasks import Files as Files
 from xling.config.tasks import MicroSummarization as MicroSummarization
 from xling.config.tasks import MRewardBench as MRewardBench
 from xling.config.tasks import Released as Released
+from xling.config.tasks import Oasst as Oasst
 from xling.config.tasks import Seahorse as Seahorse
 from xling.config.tasks import Task as Task
 from xling.errors import ConfigError

@@ -110,4 +110,24 @@ class Released(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"
     feedback: Literal["pointwise", "pairwise"] = "pointwise"
 
 
-Task = MicroSummarization | Files | MRewardBench | Seahorse | Released
+class Oasst(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="oasst"):
+    """Open-ended dialog as in the paper: OpenAssistant's message trees with people's rankings."""
+
+    path: str
+    languages: tuple[str, ...] = ()
+    seed: int = 0
+    validation: Fraction = 0.05  # share of the trees, where the files have no split
+    states: tuple[str, ...] = ("ready_for_export",)
+    unreviewed: Literal["drop", "keep"] = "drop"
+    synthetic: Literal["keep", "drop"] = "keep"
+    max_spam: Fraction = 0.5
+    max_lang_mismatch: Fraction = 0.5
+    single_replies: Literal["keep", "drop"] = "keep"
+    max_characters: Positive | None = 3000
+    roles: tuple[str, str] = ("Human", "Assistant")
+    feedback: Literal["pairwise"] = "pairwise"
+    template: Template = Template()
+    facts: tuple[Language, ...] = ()  # of the languages that the template names; planning fills them in
+
+
+Task = MicroSummarization | Files | MRewardBench | Seahorse | Oasst | Released

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import cast
 
-from xling.config import Files, MicroSummarization, MRewardBench, Released, Seahorse, Task
-from xling.tasks import files, m_rewardbench, micro_summarization, released, seahorse
+from xling.config import Files, MicroSummarization, MRewardBench, Oasst, Released, Seahorse, Task
+from xling.tasks import files, m_rewardbench, micro_summarization, oasst, released, seahorse
 from xling.tasks.records import Need, Offer, TaskModule
 
 MODULES: dict[type[Task], TaskModule] = {
@@ -13,6 +13,7 @@ MODULES: dict[type[Task], TaskModule] = {
     MRewardBench: cast(TaskModule, m_rewardbench),
     Seahorse: cast(TaskModule, seahorse),
     Released: cast(TaskModule, released),
+    Oasst: cast(TaskModule, oasst),
 }
 
 

@@ -13,10 +13,12 @@ from typing import TypedDict
 import msgspec
 
 from xling.config import Language, Task, Template
-from xling.errors import ConfigError, did_you_mean
+from xling.errors import ConfigError, DataError, did_you_mean
 from xling.tasks.records import Use
 
 PLACEHOLDERS = ("text", "language", "native_language")
+
+USER = {"user": 0, "prompter": 0, "human": 0, "assistant": 1}  # the side of a role
 
 # Which parts of a template a use of the data reads. Held-out feedback comes with the test prompts, which both read.
 PARTS: dict[Use, tuple[str, ...]] = {
@@ -44,6 +46,25 @@ def rendered(template: Template, text: str, language: Language) -> tuple[str, st
 def language_of(facts: Sequence[Language], code: str) -> Language:
     """The facts of a language; without names if they are not given, which is enough where no template asks for them."""
     return next((language for language in facts if language.code == code), Language(code, "", "", ""))
+
+
+def dialog(turns: Sequence[tuple[str, str]], names: tuple[str, str], most: int | None = None) -> str:
+    """A conversation of (role, text) as text: each turn after its side's name, then the name of the one to answer.
+
+    names: of the user's and the assistant's side; `most`: characters, for which the earliest turns are left out, the
+    last one never. DataError for a role that is none, or if the last turn is not the user's.
+    """
+    sides = [USER.get(role) for role, _ in turns]
+    if not sides or None in sides or sides[-1] != 0:
+        raise DataError(
+            f"A conversation has the roles {', '.join(role for role, _ in turns) or 'of nobody'}; allowed are "
+            f"{', '.join(USER)}, and the last turn is the user's."
+        )
+    lines = [f"{names[side or 0]}: {text}" for side, (_, text) in zip(sides, turns, strict=True)]
+    cue = f"{names[1]}:"
+    while most is not None and len(lines) > 1 and len("\n".join([*lines, cue])) > most:
+        lines = lines[2 - (len(lines) % 2 == 0) :]  # a question with its answer: a user begins
+    return "\n".join([*lines, cue])
 
 
 def check_template(template: Template) -> None:

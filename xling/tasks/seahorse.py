@@ -28,6 +28,7 @@ Item = TypeVar("Item")
 
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts"})
 
+TRUNCATION_SIDE = "right"  # of an article that is too long for a model: its lead is what is summarised
 RATED = ("validation", "test")  # splits of the corpora whose articles Seahorse rated
 
 # Which of the settings each use of the data reads, besides where it is.

@@ -39,7 +39,7 @@ ENGLISH_NAMES = {
 }
 SPLITS = {"train": "train", "validation": "validation", "val": "validation", "dev": "validation", "test": "test"}
 SPLIT = re.compile(rf"(?:^|[/_.-])({'|'.join(SPLITS)})(?=[/_.-])")
-LEFT_OUT = re.compile(r"challenge|sampled")
+LEFT_OUT = re.compile(r"challenge|sampled|partial-")  # the last: half of a large split, as the hub converts it
 TEXTS = ("document", "text", "source", "article")
 SUMMARIES = ("target", "summary")
 ALIGNED = ("source_aligned", "target_aligned")
@@ -114,7 +114,8 @@ def documents(
 
 def _folder_names(dataset: str, lang: str) -> tuple[str, ...]:
     name = ENGLISH_NAMES[lang]
-    names = (lang, name, f"wiki_lingua_{name}_{lang}", f"{name}_{lang}", f"{dataset}_{lang}", f"{dataset}_{name}")
+    old = (f"wiki_lingua_{name}_{lang}",) if dataset == "wikilingua" else ()
+    names = (lang, name, *old, f"{name}_{lang}", f"{dataset}_{lang}", f"{dataset}_{name}")
     alone = sum(dataset in found for found in CORPORA.values()) == 1
     return (*names, "default", dataset, "") if alone else names
 

@@ -31,9 +31,12 @@ def is_table(path: Path) -> bool:
 
 def fields(path: Path) -> list[str]:
     """Names of a table's columns; of JSON lines, those of the first row. DataError if it cannot be read."""
-    if path.name.lower().endswith(".parquet"):
+    name = path.name.lower()
+    if name.endswith(".parquet"):
         return list(_parquet(path).schema_arrow.names)
-    return list(next(iter(rows(path)), (0, {}))[1])
+    if ".json" in name:
+        return list(next(_json_rows(path), (0, {}))[1])
+    return next(csv.reader(_lines(path), delimiter=_delimiter(path)), [])
 
 
 def require(path: Path, needed: Iterable[str]) -> None:
@@ -57,7 +60,7 @@ def rows(path: Path, columns: Collection[str] | None = None) -> Iterator[tuple[i
     elif ".json" in name:
         yield from _json_rows(path)
     else:
-        yield from _csv_rows(path, "\t" if ".tsv" in name else ",")
+        yield from _csv_rows(path)
 
 
 def text_of(value: Any) -> str:
@@ -151,10 +154,14 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
         number += 1
 
 
-def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, Row]]:
+def _delimiter(path: Path) -> str:
+    return "\t" if ".tsv" in path.name.lower() else ","
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """Rows by the header's names; DataError for one of another length, as an unbalanced quote leaves behind."""
     csv.field_size_limit(FIELD)
-    reader = csv.reader(_lines(path), delimiter=delimiter)
+    reader = csv.reader(_lines(path), delimiter=_delimiter(path))
     try:
         header = next(reader, [])
         for number, cells in enumerate(row for row in reader if row):

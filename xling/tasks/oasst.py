@@ -1,0 +1,163 @@
+"""task=oasst: open-ended dialog as in the paper. People ranked assistants' replies in OpenAssistant's message trees.
+
+    python launch.py task=oasst task.path=PATH ...
+
+Feedback is pairwise: all pairs of replies to the same message, the higher-ranked one chosen (Table 4 of the paper has
+2.5 pairs a prompt, more than best against worst gives). Demonstrations are the top-ranked replies (Table 3), and the
+same messages are the prompts. What is evaluated on is the validation split, oasst's own where the files have one, else
+drawn by tree. How to get the files: docs/tasks.md. Layouts and what is left out: xling/tasks/oasst_trees.py.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from xling.config import Oasst, Task
+from xling.errors import ConfigError, did_you_mean
+from xling.tasks import oasst_trees as trees
+from xling.tasks import tables
+from xling.tasks.oasst_trees import Asked
+from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Split, Use
+from xling.tasks.render import dialog, language_of, read_by, rendered
+
+OFFERS: frozenset[Offer] = frozenset({"demonstrations", "pairs", "prompts"})
+
+DATASET = "oasst"
+TRUNCATION_SIDE = "left"  # of a conversation that is too long for a model: the oldest turns go
+
+# Tables 3 and 4: prompts with their best reply, and pairs; train and validation.
+TABLE_3 = {"en": (8898, 472), "es": (5681, 311), "ru": (1884, 99)}
+TABLE_4 = {"en": (22076, 1026), "es": (13714, 699), "ru": (2627, 135)}
+
+
+# --- the surface of a task module ---------------------------------------------------------------------------
+
+
+def languages(config: Task) -> Sequence[str]:
+    """Those of `task.languages`, or all that have pairs in both splits."""
+    settings = _settings(config)
+    return settings.languages or tuple(lang for lang in sorted(trees.read(settings).asked) if not _lack(settings, lang))
+
+
+def check(config: Task, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """ConfigError for a language without pairs or prompts in a split; what was left out is said, by language."""
+    settings, notes = _settings(config), []
+    found = trees.read(settings)
+    for lang in sorted({*sources, *targets}):
+        _language(settings, lang)
+        if lack := _lack(settings, lang, pairs=lang in sources):
+            raise ConfigError(
+                f"{settings.path} has no {lack} in {lang!r}, and at least one is needed. Leave {lang} out of "
+                f"{'source_lang' if lang in sources else 'target_lang'}."
+            )
+        left_out = Counter({reason: n for (of, reason), n in found.left_out.items() if of == lang})
+        left_out["several replies without ranks, of which none is the best"] = sum(
+            len(one.replies) > 1 and one.replies[0][1] is None for one in found.asked[lang]
+        )
+        if shown := ", ".join(f"{reason} {count}" for reason, count in sorted(left_out.items()) if count):
+            notes.append(f"{lang}: messages of {settings.path} that are left out: {shown}.")
+    return notes
+
+
+def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
+    """Which languages are used decides nothing but what the template names."""
+    settings = _settings(config)
+    read = read_by(use, settings.template, settings.facts, langs)
+    single = "keep" if use in ("pairwise", "pointwise") else settings.single_replies
+    return msgspec.structs.replace(settings, languages=(), feedback="pairwise", single_replies=single, **read)
+
+
+def digest(config: Task) -> str:
+    """sha256 of the files."""
+    return tables.digest(trees.files(_settings(config)))
+
+
+def demonstrations(config: Task, lang: str, split: Split) -> list[Demonstration]:
+    """The best reply to each message; where several have no ranks there is none."""
+    settings = _settings(config)
+    return [Demonstration(_prompt(settings, one), one.replies[0][0]) for one in _best(settings, lang, split)]
+
+
+def prompts(config: Task, lang: str, split: Split) -> list[Prompt]:
+    """The messages of the demonstrations, with the conversation up to them."""
+    settings = _settings(config)
+    return [_prompt(settings, one) for one in _best(settings, lang, split)]
+
+
+def pairs(config: Task, lang: str, split: Split) -> list[Pair]:
+    """All k-choose-2 of a message's ranked replies, the lower rank chosen; equal ranks and equal texts make none."""
+    settings = _settings(config)
+    found: list[Pair] = []
+    for one in _asked(settings, lang, split):
+        prompt = _prompt(settings, one)
+        found += [Pair(prompt, chosen, rejected) for chosen, rejected in _pairs(one)]
+    return found
+
+
+def published(config: Task) -> dict[tuple[str, str, str, str], int]:
+    """Sizes of the paper's Tables 3 and 4: (language, DATASET, what, split) -> count. "test" is "validation"."""
+    sizes: dict[tuple[str, str, str, str], int] = {}
+    for split, column in (("train", 0), ("validation", 1), ("test", 1)):
+        for lang in TABLE_3:
+            sizes[lang, DATASET, "prompts", split] = sizes[lang, DATASET, "demonstrations", split] = TABLE_3[lang][
+                column
+            ]
+            sizes[lang, DATASET, "pairs", split] = TABLE_4[lang][column]
+    return sizes
+
+
+# --- inside -------------------------------------------------------------------------------------------------
+
+
+def _settings(config: Task) -> Oasst:
+    assert isinstance(config, Oasst)
+    return config
+
+
+def _language(settings: Oasst, lang: str) -> list[Asked]:
+    """The conversations of a language; ConfigError if there is none."""
+    found = trees.read(settings).asked
+    have = [one for one in sorted(found) if one in settings.languages or not settings.languages]
+    if lang not in have:
+        raise ConfigError(
+            f"The task oasst has no language {lang!r}; it has {', '.join(have) or 'none'}.{did_you_mean(lang, have)}"
+        )
+    return found[lang]
+
+
+def _asked(settings: Oasst, lang: str, split: Split) -> list[Asked]:
+    wanted = "train" if split == "train" else "validation"
+    return [one for one in _language(settings, lang) if one.split == wanted]
+
+
+def _best(settings: Oasst, lang: str, split: Split) -> list[Asked]:
+    """Those whose first reply is the best there is."""
+    alone = settings.single_replies == "keep"
+    return [
+        one
+        for one in _asked(settings, lang, split)
+        if (len(one.replies) == 1 and alone) or (len(one.replies) > 1 and one.replies[0][1] is not None)
+    ]
+
+
+def _pairs(one: Asked) -> list[tuple[str, str]]:
+    ranked = [(text, rank) for text, rank in one.replies if rank is not None]
+    return [(a, b) for (a, i), (b, j) in itertools.combinations(ranked, 2) if i < j and a != b]
+
+
+def _lack(settings: Oasst, lang: str, pairs: bool = True) -> str:
+    """What a language has nothing of."""
+    for split in ("train", "validation"):
+        if not _best(settings, lang, split):
+            return f"prompt with a best reply in the {split} split"
+        if pairs and not any(map(_pairs, _asked(settings, lang, split))):
+            return f"pair of ranked replies in the {split} split"
+    return ""
+
+
+def _prompt(settings: Oasst, one: Asked) -> Prompt:
+    text = dialog(one.turns, settings.roles, settings.max_characters)
+    shown, content = rendered(settings.template, text, language_of(settings.facts, one.lang))
+    return Prompt(id=one.message_id, lang=one.lang, group=one.tree, text=shown, dataset=DATASET, content=content)

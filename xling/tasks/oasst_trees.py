@@ -1,0 +1,280 @@
+"""OpenAssistant's message trees (oasst1, oasst2) in their own layouts: prompts, each with its ranked replies.
+
+Messages come flat (`*.messages.jsonl.gz`, or the hub's data/train-*.parquet and data/validation-*.parquet) or nested
+(`*.trees.jsonl.gz`: message_tree_id, tree_state, prompt with replies in replies), told apart by their fields. A message
+has message_id, parent_id, text, role (prompter, assistant), lang, rank (0 is best; among siblings), deleted,
+review_result (false: spam), synthetic, tree_state and labels: spam and lang_mismatch as people voted, 0 to 1.
+A message that is left out takes the conversation below it along.
+"""
+
+import functools
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from xling.config import Oasst
+from xling.errors import ConfigError, DataError
+from xling.tasks import tables
+
+COLUMNS = (
+    *("message_id", "parent_id", "message_tree_id", "text", "role", "lang", "rank", "deleted", "review_result"),
+    *("synthetic", "tree_state", "labels"),
+)
+NEEDED = ("message_id", "parent_id", "text", "role", "lang")
+TREE = ("message_tree_id", "prompt")
+NORWEGIAN = {"nb": "no", "nn": "no"}  # one language for whoever detects languages, and one file in conf/lang
+SPLIT = re.compile(r"(?:^|[/_.-])(train|validation)(?=[/_.-])")
+
+Identity = tuple[tuple[str, int, int], ...]
+
+
+class Asked(NamedTuple):
+    """A conversation that ends with a user's turn, and what was answered: the best first, each with its rank."""
+
+    message_id: str
+    tree: str
+    lang: str
+    split: str
+    turns: tuple[tuple[str, str], ...]  # (role, text), the user's last
+    replies: tuple[tuple[str, int | None], ...]
+
+
+class Trees(NamedTuple):
+    """What a release gives: conversations by language, and messages left out by (language, reason)."""
+
+    asked: dict[str, list[Asked]]
+    left_out: Counter[tuple[str, str]]
+
+
+class _Message(NamedTuple):
+    message_id: str
+    parent: str
+    tree: str
+    text: str
+    role: str
+    lang: str
+    rank: int | None
+    split: str
+    reason: str  # why it is left out; empty: it is not
+
+
+def read(config: Oasst) -> Trees:
+    """All languages, read once for the files' size and time. DataError for what is not as published."""
+    return _read(tuple(map(tables.identity, files(config))), _reading(config))
+
+
+def files(config: Oasst) -> list[Path]:
+    """One file, or the train and validation files of a folder; ConfigError if there are none."""
+    hint = (
+        "Type task.path=PATH: a .messages.jsonl.gz or .trees.jsonl.gz, or the folder of the hub dataset "
+        "OpenAssistant/oasst1 (docs/tasks.md)."
+    )
+    if config.path in ("", "???"):
+        raise ConfigError(f"task=oasst needs the message trees. {hint}")
+    path = Path(config.path).expanduser()
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ConfigError(f"task.path={config.path} is not there. {hint}")
+    found = sorted(one for one in path.rglob("*") if one.is_file() and tables.is_table(one) and _split_of(one))
+    missing = {"train", "validation"} - {_split_of(one) for one in found}
+    if missing:
+        there = ", ".join(sorted(one.name for one in path.iterdir())) or "nothing"
+        raise ConfigError(
+            f"task.path={config.path} has no {' and no '.join(sorted(missing))} files; it has {there}. {hint}"
+        )
+    return found
+
+
+def language(code: str) -> str:
+    """The language in conf/lang of a message's `lang`: pt-BR is pt, nb-NO is no."""
+    base = code.replace("_", "-").split("-")[0].lower()
+    return NORWEGIAN.get(base, base)
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def _reading(config: Oasst) -> Oasst:
+    """The settings that decide what is read: others must not read the files again."""
+    return Oasst(
+        config.path,
+        seed=config.seed,
+        validation=config.validation,
+        states=config.states,
+        unreviewed=config.unreviewed,
+        synthetic=config.synthetic,
+        max_spam=config.max_spam,
+        max_lang_mismatch=config.max_lang_mismatch,
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _read(found: Identity, config: Oasst) -> Trees:
+    left_out: Counter[tuple[str, str]] = Counter()
+    messages: dict[str, _Message] = {}
+    splits: dict[str, str] = {}
+    for name, _, _ in found:
+        split = _split_of(Path(name)) if len(found) > 1 else ""
+        for message in _messages(Path(name), split, config):
+            if splits.setdefault(message.tree, message.split) != message.split:
+                raise DataError(
+                    f"{name} has the tree {message.tree}, which is in the {splits[message.tree]} files too."
+                )
+            if message.message_id in messages:
+                left_out[message.lang, "the same message again"] += 1
+            else:
+                messages[message.message_id] = message
+    reasons = _reasons(messages)
+    for message_id, reason in reasons.items():
+        if reason:
+            left_out[messages[message_id].lang, reason] += 1
+    return Trees(_asked(messages, reasons), left_out)
+
+
+def _messages(path: Path, split: str, config: Oasst) -> Iterator[_Message]:
+    """A file's messages, parents before their replies or not; DataError names a missing column."""
+    columns = tables.fields(path)
+    if all(name in columns for name in TREE):
+        for number, row in tables.rows(path):
+            yield from _nested(path, number, row, split, config)
+        return
+    tables.require(path, NEEDED)
+    for number, row in tables.rows(path, COLUMNS):
+        yield _message(path, number, row, row, split, config)
+
+
+def _nested(path: Path, number: int, tree: tables.Row, split: str, config: Oasst) -> Iterator[_Message]:
+    waiting: list[tuple[str, Any]] = [("", tree["prompt"])]
+    while waiting:
+        parent, row = waiting.pop()
+        if not isinstance(row, Mapping) or not {"message_id", "text", "role"} <= row.keys():
+            raise DataError(f"{path}, row {number}: a message of the tree has no message_id, text or role.")
+        yield _message(path, number, {**row, "parent_id": row.get("parent_id") or parent}, tree, split, config)
+        waiting += [(str(row["message_id"]), reply) for reply in reversed(row.get("replies") or [])]
+
+
+def _message(path: Path, number: int, row: tables.Row, tree: tables.Row, split: str, config: Oasst) -> _Message:
+    message_id, role = tables.text_of(row.get("message_id")), tables.text_of(row.get("role"))
+    if not message_id or role not in ("prompter", "assistant"):
+        raise DataError(
+            f"{path}, row {number}: message_id {message_id!r} with role {role!r}; roles are prompter, assistant."
+        )
+    tree_id = tables.text_of(tree.get("message_tree_id")) or message_id
+    rank, text = row.get("rank"), tables.text_of(row.get("text")).strip()
+    return _Message(
+        message_id,
+        tables.text_of(row.get("parent_id")),
+        tree_id,
+        text,
+        role,
+        language(tables.text_of(row.get("lang"))),
+        None if rank is None or rank != rank else int(rank),
+        split or _drawn(config, tree_id),
+        _flaw(config, row, tables.text_of(tree.get("tree_state"))) or ("" if text else "empty"),
+    )
+
+
+def _split_of(path: Path) -> str:
+    match = SPLIT.search(f"{path.parent.name}/{path.name}".lower())
+    return match[1] if match else ""
+
+
+def _drawn(config: Oasst, tree: str) -> str:
+    """The split of a whole tree, where the release has none."""
+    drawn = hashlib.sha256(f"{config.seed}\0{tree}".encode()).digest()
+    return "validation" if int.from_bytes(drawn[:7], "big") / 2**56 < config.validation else "train"
+
+
+def _flaw(config: Oasst, row: tables.Row, state: str) -> str:
+    """Why a message is left out by what is said of itself; empty: it is kept."""
+    if state and config.states and state not in config.states:
+        return f"in a tree in state {state}"
+    if row.get("deleted"):
+        return "deleted"
+    if not row.get("lang"):
+        return "without a language"
+    if row.get("review_result") is False:
+        return "rejected by its reviewers"
+    if row.get("review_result") is None and config.unreviewed == "drop":
+        return "not reviewed"
+    if row.get("synthetic") and config.synthetic == "drop":
+        return "synthetic"
+    labels = _labels(row.get("labels"))
+    if labels.get("spam", 0.0) > config.max_spam:
+        return "labelled as spam"
+    if labels.get("lang_mismatch", 0.0) > config.max_lang_mismatch:
+        return "labelled as in another language"
+    return ""
+
+
+def _labels(found: Any) -> dict[str, float]:
+    """name -> mean vote, of the three layouts: {name: {value}}, {name: [...], value: [...]}, [{name, value}]."""
+    if not found:
+        return {}
+    if isinstance(found, list):
+        pairs = [(one["name"], one["value"]) for one in found]
+    elif isinstance(found.get("name"), list):
+        pairs = list(zip(found["name"], found["value"], strict=True))
+    else:
+        pairs = [(name, one.get("value")) for name, one in found.items() if isinstance(one, Mapping)]
+    return {str(name): float(value) for name, value in pairs if value is not None}
+
+
+# --- trees --------------------------------------------------------------------------------------------------
+
+
+def _reasons(messages: Mapping[str, _Message]) -> dict[str, str]:
+    """Why each message is left out (empty: it is not), its parents' reasons considered."""
+    reasons: dict[str, str] = {}
+    for message_id in messages:
+        path = [message_id]
+        while (parent := messages[path[-1]].parent) and parent in messages and parent not in reasons:
+            if parent in path:
+                raise DataError(f"The message {parent} is its own ancestor.")
+            path.append(parent)
+        for one in reversed(path):
+            if one not in reasons:
+                reasons[one] = _reason(messages, reasons, messages[one])
+    return reasons
+
+
+def _reason(messages: Mapping[str, _Message], reasons: Mapping[str, str], message: _Message) -> str:
+    if message.reason or not message.parent:
+        return message.reason or ("" if message.role == "prompter" else "a reply to nothing")
+    parent = messages.get(message.parent)
+    if parent is None:
+        return "a reply to a message that is not there"
+    if reasons[parent.message_id]:
+        return "below a message that is left out"
+    if parent.role == message.role:
+        return "a reply to its own side"
+    return "" if parent.lang == message.lang else "in another language than what it answers"
+
+
+def _asked(messages: Mapping[str, _Message], reasons: Mapping[str, str]) -> dict[str, list[Asked]]:
+    """language -> conversations with at least one reply, by message id."""
+    replies: dict[str, list[_Message]] = {}
+    for message in messages.values():
+        if message.role == "assistant" and not reasons[message.message_id]:
+            replies.setdefault(message.parent, []).append(message)
+    asked: dict[str, list[Asked]] = {}
+    for message_id in sorted(replies):
+        prompt = messages[message_id]
+        found = sorted(replies[message_id], key=lambda one: (one.rank is None, one.rank or 0, one.message_id))
+        ranked = tuple((one.text, one.rank) for one in found)
+        turns = _turns(messages, prompt)
+        asked.setdefault(prompt.lang, []).append(
+            Asked(message_id, prompt.tree, prompt.lang, prompt.split, turns, ranked)
+        )
+    return asked
+
+
+def _turns(messages: Mapping[str, _Message], last: _Message) -> tuple[tuple[str, str], ...]:
+    found = [last]
+    while found[-1].parent:
+        found.append(messages[found[-1].parent])
+    return tuple((one.role, one.text) for one in reversed(found))
