@@ -213,7 +213,9 @@ def recorded_features(task: Task, lang: str, rm: FrozenLM) -> Stage:
         "objective": "",
         "recorded": True,
     }
-    return _stage("features", _label("features", (lang,)) + " recorded", spec, {"lm": base(rm.checkpoint or "packaged")})
+    return _stage(
+        "features", _label("features", (lang,)) + " recorded", spec, {"lm": base(rm.checkpoint or "packaged")}
+    )
 
 
 @lru_cache(maxsize=4096)

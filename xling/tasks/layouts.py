@@ -105,7 +105,9 @@ def _multi_summeval_files(path: Path) -> list[Path]:
     root = path / "resulting_data" if (path / "resulting_data").is_dir() else path
     tables = sorted(root.glob("??/score.csv"))
     kinds = ("gold", *(f"pred_{model}" for model in SYSTEMS))
-    return [file for table in tables for file in (table, *(f for k in kinds for f in sorted(table.parent.glob(f"{k}/*"))))]
+    return [
+        file for table in tables for file in (table, *(f for k in kinds for f in sorted(table.parent.glob(f"{k}/*"))))
+    ]
 
 
 def _multi_summeval(files: list[Path], release: Release) -> None:

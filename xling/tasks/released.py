@@ -66,7 +66,9 @@ def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
     assert isinstance(config, Released)
     plain = msgspec.structs.replace(config, languages=(), documents=None)
     if use == "texts":
-        return msgspec.structs.replace(plain, rating_field="rating", corrupted="both", seed=0, folds=5, feedback="pointwise")
+        return msgspec.structs.replace(
+            plain, rating_field="rating", corrupted="both", seed=0, folds=5, feedback="pointwise"
+        )
     return plain
 
 

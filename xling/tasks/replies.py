@@ -98,7 +98,9 @@ class Replies:
         lang = path.stem.rpartition("_")[2]
         for one in prompts:
             asked = "\n".join(text for text in (one.instruction, one.input) if text)
-            turns = [(role, text) for pair in one.history for role, text in zip(("user", "assistant"), pair, strict=True)]
+            turns = [
+                (role, text) for pair in one.history for role, text in zip(("user", "assistant"), pair, strict=True)
+            ]
             first = turns[0][1] if turns else asked
             for rank, reply in enumerate(one.output):
                 self._rank(lang, _short(first), (*turns, ("user", asked)), reply, rank)
