@@ -136,7 +136,9 @@ def test_a_cap_on_documents_takes_a_nested_sample(tmp_path: Path, objective: str
         if row["lang"] == "de" and row["id"] not in small:  # ids are groups: every document is there once
             row["rating"] = -row["rating"]
     changed = load(tmp_path, rows)
-    after = {n: scores(tmp_path, [changed["de"]], changed["tr"], BagOfWords(), f"after{n}", documents=n) for n in (8, 16)}
+    after = {
+        n: scores(tmp_path, [changed["de"]], changed["tr"], BagOfWords(), f"after{n}", documents=n) for n in (8, 16)
+    }
     if objective == "pointwise":
         assert np.array_equal(tables["8"], after[8])
     assert not np.array_equal(tables["16"], after[16])

@@ -7,7 +7,7 @@ import pytest
 
 from xling.models import ridge
 from xling.models.folds import assign_folds
-from xling.models.ridge import PENALTIES, _path, fit
+from xling.models.ridge import PENALTIES, _spectrum, fit, fit_pairwise
 
 
 def test_folds_are_balanced_and_decided_by_names_and_seeds_alone() -> None:
@@ -23,9 +23,50 @@ def test_both_gram_matrices_give_the_textbook_solution() -> None:
     draw = np.random.default_rng(0)
     for rows, columns in ((30, 7), (7, 30)):
         features, labels = draw.normal(size=(rows, columns)), draw.normal(size=rows)
-        for penalty, weight in zip(PENALTIES, _path(features, labels), strict=True):
+        spectrum = _spectrum(features)
+        for penalty in PENALTIES:
+            weight = spectrum.weights(labels, penalty)
             gram = features.T @ features + penalty * np.eye(columns)
             assert weight == pytest.approx(np.linalg.solve(gram, features.T @ labels), rel=1e-6, abs=1e-9)
+
+
+def left_out_errors(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, penalty: float) -> float:
+    """The slow way: a fit, centred anew, for each fold left out."""
+    total = 0.0
+    for fold in np.unique(folds):
+        held, train = folds == fold, folds != fold
+        centre, mean = features[train].mean(axis=0), labels[train].mean()
+        own = features[train] - centre
+        weight = np.linalg.solve(own.T @ own + penalty * np.eye(own.shape[1]), own.T @ (labels[train] - mean))
+        total += float((((features[held] - centre) @ weight + mean - labels[held]) ** 2).sum())
+    return total
+
+
+@pytest.mark.parametrize("columns", [6, 90])
+def test_the_penalty_is_that_of_cross_validation_by_group(columns: int) -> None:
+    draw = np.random.default_rng(5)
+    features = draw.normal(size=(60, columns))
+    labels = features[:, 0] + 2 * draw.normal(size=60) + 3
+    groups = [f"g{i // 3}" for i in range(60)]
+    fold_of = assign_folds(groups, 5, "inner")
+    scaled = (features - features.mean(axis=0)) / np.sqrt(features.var(axis=0).sum())
+    folds = np.array([fold_of[group] for group in groups])
+    errors = [left_out_errors(scaled, labels, folds, penalty) for penalty in PENALTIES]
+    head = fit([features], labels, groups)
+    assert head.penalty == PENALTIES[int(np.argmin(errors))]
+    assert head.explained == pytest.approx(1 - min(errors) / ((labels - labels.mean()) ** 2).sum(), abs=1e-9)
+
+
+def test_pairs_one_way_are_pairs_both_ways() -> None:
+    draw = np.random.default_rng(6)
+    better, worse = draw.normal(size=(40, 5)) + 0.3, draw.normal(size=(40, 5))
+    groups = [f"g{i // 2}" for i in range(40)]
+    forward = better - worse
+    one, both = fit_pairwise([better], [worse], groups), np.concatenate([forward, -forward])
+    two = fit([both], np.repeat([1.0, -1.0], 40), [*groups, *groups])
+    assert one.weight == pytest.approx(two.weight)
+    assert (one.bias, one.penalty) == (0.0, two.penalty)
+    assert one.explained == pytest.approx(two.explained) and two.bias == pytest.approx(0, abs=1e-12)
 
 
 def test_a_strong_feature_beside_many_weak_ones_is_found() -> None:

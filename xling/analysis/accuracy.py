@@ -48,7 +48,7 @@ def measure_column(
 ) -> tuple[list[Accuracy | None], Baseline | None]:
     """Accuracy of the column's entries `numbers` whose score stage has held-out scores, in the column's order."""
     measured: list[Accuracy | None] = [None] * len(column.entries)
-    found = measure([_scores(column.entries[number], results) for number in numbers])
+    found = measure([_scores(column.entries[number], results) for number in numbers], column.recorded)
     if found is None:
         return measured, None
     for place, number in enumerate(numbers):
@@ -88,8 +88,11 @@ def unknown_languages(column: Column, numbers: Sequence[int], results: Results) 
     return sorted(unknown)
 
 
-def measure(heldout: Sequence[Mapping[Seeds, Heldout]]) -> Measured | None:
-    """`heldout`: for each reward model, its scores under each seed. None where there are none at all."""
+def measure(heldout: Sequence[Mapping[Seeds, Heldout]], recorded: bool = False) -> Measured | None:
+    """`heldout`: for each reward model, its scores under each seed; `recorded`: of the same people's ratings.
+
+    None where there are none at all.
+    """
     first = {seeds: record for found in reversed(heldout) for seeds, record in found.items()}
     if not first:
         return None
@@ -99,7 +102,7 @@ def measure(heldout: Sequence[Mapping[Seeds, Heldout]]) -> Measured | None:
         models = [_comparable(found.get(seeds), record) for found in heldout]
         columns = [correct(model) for model in models] + [majority_hits(record), length_hits(record)]
         values = np.stack([_or_nan(column, len(record.group)) for column in columns], axis=1) * PERCENT
-        hits.append(resample(clusters, values, "/".join(seeds)))
+        hits.append(resample(clusters, values, "/".join(seeds), crossed=recorded))
         if not record.pairwise:
             aucs.append(_auc_sample(clusters, models, "/".join(seeds)))
     count = len(heldout)

@@ -39,6 +39,11 @@ class Column:
     records: list[dict[Seeds, Record]]
     layouts: dict[Seeds, Layout]
 
+    @property
+    def recorded(self) -> bool:
+        """Seeds split the same people's ratings, so that prompts are what an interval has to be over."""
+        return any(record.pairs is not None for found in self.records for record in found.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Quantities:
@@ -121,7 +126,7 @@ def samples(
     for seeds in sorted(column.layouts):
         values = _values(column, where, verdicts, seeds) * PERCENT
         label = seeds[0] if len(data_seeds) > 1 else seeds[1]
-        result.append(resample(clusters[seeds], values, label, fresh=len(data_seeds) > 1))
+        result.append(resample(clusters[seeds], values, label, fresh=len(data_seeds) > 1, crossed=column.recorded))
     return result
 
 
@@ -168,15 +173,13 @@ def contrast(taken: Sequence[Sample], left: Sequence[int], right: Sequence[int])
     return fold([difference(sample, left, right) for sample in taken])
 
 
-def pairwise(column: Column) -> list[Estimate | None]:
-    """Accuracy within a prompt (percent), entry by entry: recorded responses only."""
+def pair_samples(column: Column) -> list[Sample]:
+    """Agreement with people on pairs within a prompt (percent), one sample a seed: recorded responses only."""
     first: dict[Seeds, Pairs] = {}
     for found in column.records:
         for seeds, record in found.items():
             if record.pairs is not None and record.pairs.group:
                 first.setdefault(seeds, record.pairs)
-    if not first:
-        return [None] * len(column.entries)
     taken = []
     for seeds, pairs in sorted(first.items()):
         values = np.full((len(pairs.group), len(column.entries)), np.nan)
@@ -185,5 +188,5 @@ def pairwise(column: Column) -> list[Estimate | None]:
             if own is not None and own.group == pairs.group:
                 values[:, number] = own.correct
         clusters = draw([(pairs.group, [""] * len(pairs.group))])[0]
-        taken.append(resample(clusters, values * PERCENT, "/".join(seeds)))
-    return fold(taken)
+        taken.append(resample(clusters, values * PERCENT, "/".join(seeds), crossed=True))
+    return taken

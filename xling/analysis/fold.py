@@ -13,7 +13,7 @@ from xling.analysis.column import (
     Seeds,
     arrange,
     contrast,
-    pairwise,
+    pair_samples,
     read_bounds,
     samples,
 )
@@ -96,6 +96,7 @@ class FoldedColumn:
     bounds: dict[PanelKey, Bounds]
     bands: dict[int, Band]
     versus: dict[tuple[int, int], Difference]  # (entry, reference) -> entry minus reference
+    pairs_versus: dict[tuple[int, int], Difference]  # the same of agreement with people; recorded responses only
     accuracy: list[Accuracy | None]
     baseline: Baseline | None
     unknown_languages: dict[PanelKey, list[str]]  # those that a panel's encoder does not know
@@ -110,7 +111,8 @@ def fold_column(column: Column, clusters: dict[Seeds, Clusters], results: Result
     verdicts = [read_bounds(column, members, results) for members in groups.panels.values()]
     taken = samples(column, where, verdicts, clusters)
     estimates = fold(taken) if taken else [None] * where.total
-    entries = _entries(column, where, estimates)
+    pairs = pair_samples(column)
+    entries = _entries(column, where, estimates, fold(pairs) if pairs else [None] * len(column.entries))
     for members in groups.panels.values():
         _compare(entries, members, taken)
     count = len(groups.panels)
@@ -132,6 +134,7 @@ def fold_column(column: Column, clusters: dict[Seeds, Clusters], results: Result
         _bounds(column.target, groups, where, estimates),
         _bands(groups, entries, where, taken),
         _versus(groups, taken),
+        _versus(groups, pairs),
         measured,
         baseline,
         {key: unknown_languages(column, members, results) for key, members in groups.panels.items()},
@@ -150,11 +153,16 @@ def _first(sample: Sample, count: int) -> Sample:
         sample.clusters,
         sample.label,
         sample.fresh,
+        sample.crossed,
     )
 
 
-def _entries(column: Column, where: Quantities, estimates: Sequence[Estimate | None]) -> list[Entry]:
-    agreement = pairwise(column)
+def _entries(
+    column: Column,
+    where: Quantities,
+    estimates: Sequence[Estimate | None],
+    agreement: Sequence[Estimate | None],
+) -> list[Entry]:
     entries = []
     for number, planned in enumerate(column.entries):
         status, reason = planned.status()

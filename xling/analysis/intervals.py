@@ -3,7 +3,8 @@
 One seed: percentile bootstrap over prompts, by cluster (prompts that share a document or a fact are drawn
 together), a score being the macro-average over its datasets. All cells of a column share the draws, so that
 the difference of two cells is paired by prompt. Several seeds: the seeds are the points, the interval is
-Student's t.
+Student's t. But where seeds only split the same recorded ratings anew, prompts are what varies: then seeds and
+prompts are drawn together (the pigeonhole bootstrap, Owen 2007).
 
     clusters = draw([(groups, datasets)])[0]
     sample = resample(clusters, wins)                    # wins: (prompts, cells)
@@ -13,7 +14,6 @@ Student's t.
 Efron and Tibshirani 1993 (percentile interval), Cameron, Gelbach and Miller 2008 (clusters).
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,12 +23,13 @@ import numpy.typing as npt
 from msgspec import Struct
 from scipy.special import stdtr, stdtrit
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from xling.analysis.drawing import RESAMPLES as RESAMPLES
+from xling.analysis.drawing import SEED as SEED
+from xling.analysis.drawing import Clusters as Clusters
+from xling.analysis.drawing import Floats as Floats
+from xling.analysis.drawing import draw as draw
 
-RESAMPLES = 2000
 LEVEL = 0.95
-SEED = 8191  # fixed, so that the same records give the same bytes
 MOST_PROMPTS = 100_000  # beyond this, "how many more prompts" is no longer advice
 MOST_SEEDS = 1_000
 _NORMAL = 1.959963984540054
@@ -44,6 +45,12 @@ class Estimate(Struct, frozen=True):
     n: int  # distinct prompts (or rated items, or pairs)
     clusters: int
     seeds: int  # 1: bootstrap over prompts; more: t over seeds
+    crossed: bool = False  # several seeds, and still a bootstrap over prompts, drawn together with the seeds
+
+    @property
+    def over_prompts(self) -> bool:
+        """More prompts would narrow the interval, not more seeds."""
+        return self.seeds == 1 or self.crossed
 
     def above(self, level: float) -> bool:
         """The whole interval lies above `level`."""
@@ -75,18 +82,6 @@ class Difference(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Clusters:
-    """The prompts of one column, arranged for resampling. R rows are the (dataset, group) pairs, in order."""
-
-    order: Ints  # (N,) prompts sorted by row
-    starts: Ints  # (R,) where each row begins in `order`
-    counts: Floats  # (R,) prompts a row
-    dataset: Ints  # (R,)
-    weights: npt.NDArray[np.uint8]  # (RESAMPLES, R) how often each row's group was drawn
-    groups: int
-
-
-@dataclass(frozen=True, slots=True)
 class Sample:
     """One seed's numbers for K quantities: means (K,), their resamples (RESAMPLES, K); NaN where missing."""
 
@@ -96,102 +91,19 @@ class Sample:
     clusters: int
     label: str = ""  # which seed; samples with one label are averaged before they count as a point
     fresh: bool = False  # a data seed: other labels have other prompts
-
-
-# --- drawing ----------------------------------------------------------------------------------------------
-
-
-def draw(columns: Sequence[tuple[Sequence[str], Sequence[str]]]) -> list[Clusters]:
-    """Resampling weights for columns given as (group of each prompt, dataset of each prompt).
-
-    Columns that share a group share one draw: where the prompts of several languages are parallel, they are
-    resampled together and a mean over languages gets the right interval. Groups are drawn within strata (the
-    set of datasets a group occurs in), since datasets are fixed, not sampled.
-    """
-    universes = _universes([groups for groups, _ in columns])
-    weights: dict[int, tuple[dict[str, int], npt.NDArray[np.uint8]]] = {}
-    arranged: dict[tuple[tuple[str, ...], tuple[str, ...]], Clusters] = {}
-    for (groups, datasets), universe in zip(columns, universes, strict=True):
-        if universe not in weights:
-            members = [column for column, u in zip(columns, universes, strict=True) if u == universe]
-            weights[universe] = _weights(members)
-        layout = (tuple(groups), tuple(datasets))
-        if layout not in arranged:
-            arranged[layout] = _arrange(groups, datasets, *weights[universe])
-    return [arranged[tuple(groups), tuple(datasets)] for groups, datasets in columns]
-
-
-def _universes(columns: Sequence[Sequence[str]]) -> list[int]:
-    """Number the connected components of columns that share groups."""
-    components: list[tuple[set[str], list[int]]] = []
-    for position, groups in enumerate(columns):
-        names, members = set(groups), [position]
-        apart = []
-        for component in components:
-            if component[0].isdisjoint(names):
-                apart.append(component)
-            else:
-                names |= component[0]
-                members += component[1]
-        components = [*apart, (names, members)]
-    number = {member: min(members) for _, members in components for member in members}
-    return [number[position] for position in range(len(columns))]
-
-
-def _weights(
-    columns: Sequence[tuple[Sequence[str], Sequence[str]]],
-) -> tuple[dict[str, int], npt.NDArray[np.uint8]]:
-    """Draw every stratum's groups with replacement; (groups -> column of the weights, weights)."""
-    occurs: dict[str, set[str]] = {}
-    for groups, datasets in columns:
-        for group, dataset in set(zip(groups, datasets, strict=True)):
-            occurs.setdefault(group, set()).add(dataset)
-    strata: dict[tuple[str, ...], list[str]] = {}
-    for group in sorted(occurs):
-        strata.setdefault(tuple(sorted(occurs[group])), []).append(group)
-    names = [name for stratum in sorted(strata) for name in strata[stratum]]
-    digest = hashlib.sha256("\n".join(names).encode()).digest()
-    random = np.random.Generator(np.random.PCG64([SEED, int.from_bytes(digest[:8], "big")]))
-    blocks = [_multinomial(random, len(strata[stratum])) for stratum in sorted(strata)]
-    return {name: column for column, name in enumerate(names)}, np.hstack(blocks)
-
-
-def _multinomial(random: np.random.Generator, size: int) -> npt.NDArray[np.uint8]:
-    """(RESAMPLES, size) multinomial counts of `size` draws from `size` equal cells."""
-    picks = random.integers(0, size, size=(RESAMPLES, size))
-    picks += size * np.arange(RESAMPLES)[:, None]
-    counts = np.bincount(picks.ravel(), minlength=RESAMPLES * size).reshape(RESAMPLES, size)
-    return np.minimum(counts, 255).astype(np.uint8)
-
-
-def _arrange(
-    groups: Sequence[str],
-    datasets: Sequence[str],
-    index: dict[str, int],
-    drawn: npt.NDArray[np.uint8],
-) -> Clusters:
-    rows, row_of_prompt = np.unique(
-        np.array([f"{dataset}\0{group}" for dataset, group in zip(datasets, groups, strict=True)]),
-        return_inverse=True,
-    )
-    names = [str(row).split("\0", 1) for row in rows]
-    known = sorted({dataset for dataset, _ in names})
-    counts = np.bincount(row_of_prompt, minlength=len(rows))
-    return Clusters(
-        order=np.argsort(row_of_prompt, kind="stable"),
-        starts=np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64),
-        counts=counts.astype(np.float64),
-        dataset=np.array([known.index(dataset) for dataset, _ in names], dtype=np.int64),
-        weights=drawn[:, [index[group] for _, group in names]],
-        groups=len({group for _, group in names}),
-    )
+    crossed: bool = False  # labels share prompts and draws, and split the same recorded ratings
 
 
 # --- estimating -------------------------------------------------------------------------------------------
 
 
 def resample(
-    clusters: Clusters, values: Floats, label: str = "", fresh: bool = False, shares: Floats | None = None
+    clusters: Clusters,
+    values: Floats,
+    label: str = "",
+    fresh: bool = False,
+    crossed: bool = False,
+    shares: Floats | None = None,
 ) -> Sample:
     """Averages over datasets of (N, K) per-prompt values, and their cluster bootstrap.
 
@@ -209,7 +121,7 @@ def resample(
         weights = clusters.weights[:, rows].astype(np.float64)
         resamples += scale[dataset] * (weights @ sums[rows]) / (weights @ clusters.counts[rows])[:, None]
         means += scale[dataset] * sums[rows].sum(axis=0) / clusters.counts[rows].sum()
-    return Sample(means, resamples, len(values), clusters.groups, label, fresh)
+    return Sample(means, resamples, len(values), clusters.groups, label, fresh, crossed)
 
 
 def cluster_sums(clusters: Clusters, values: Floats) -> Floats:
@@ -229,6 +141,8 @@ def difference(sample: Sample, left: Sequence[int], right: Sequence[int]) -> Sam
 def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
     """One estimate a quantity: bootstrap where one seed has it, t over seeds where several do, else None."""
     points = _by_label(samples)
+    if len(points) > 1 and all(point.crossed for point in points):
+        return _over_both(points)
     values = np.stack([point.means for point in points])  # (P, K)
     present = ~np.isnan(values)
     several = [_over_seeds(points, values, present, k) for k in range(values.shape[1])]
@@ -255,6 +169,37 @@ def _average(samples: Sequence[Sample]) -> Sample:
         means = np.nansum([sample.means for sample in samples], axis=0) / present
         resamples = np.nansum([sample.resamples for sample in samples], axis=0) / present
     return replace(samples[0], means=means, resamples=resamples)
+
+
+def _over_both(points: Sequence[Sample]) -> list[Estimate | None]:
+    """Each resample draws as many seeds as there are, and takes the mean of their resamples of the prompts."""
+    means = np.stack([point.means for point in points])  # (P, K)
+    present = ~np.isnan(means)
+    random = np.random.Generator(np.random.PCG64([SEED, len(points)]))
+    drawn = random.multinomial(len(points), np.full(len(points), 1 / len(points)), size=RESAMPLES)
+    counts = drawn @ present  # (RESAMPLES, K)
+    resamples = sum(
+        weight[:, None] * np.nan_to_num(point.resamples) for weight, point in zip(drawn.T, points, strict=True)
+    )
+    seeds = present.sum(axis=0)
+    value = np.where(present, means, 0.0).sum(axis=0) / np.maximum(seeds, 1)
+    low, high, se = _quantiles(np.where(counts > 0, resamples / np.maximum(counts, 1), value))
+    first, several = points[0], points[0].clusters > 1
+    return [
+        Estimate(
+            float(value[k]),
+            float(low[k]) if several else None,
+            float(high[k]) if several else None,
+            float(se[k]) if several else None,
+            first.prompts,
+            first.clusters,
+            int(seeds[k]),
+            crossed=True,
+        )
+        if seeds[k]
+        else None
+        for k in range(means.shape[1])
+    ]
 
 
 def _over_seeds(points: Sequence[Sample], values: Floats, present: npt.NDArray[np.bool_], k: int) -> Estimate | None:
@@ -304,13 +249,13 @@ def _quantiles(resamples: Floats) -> tuple[Floats, Floats, Floats]:
 def judged(estimate: Estimate) -> Difference:
     """What a paired difference says: settled or not, p, and what would settle it."""
     settled = estimate.above(0) or estimate.below(0)
-    unit = "prompts" if estimate.seeds == 1 else "seeds"
+    unit = "prompts" if estimate.over_prompts else "seeds"
     more = None if settled else _more(estimate)
     return Difference(estimate, settled, _p_value(estimate), None, more, unit)
 
 
 def _p_value(estimate: Estimate) -> float | None:
-    freedom = (estimate.clusters if estimate.seeds == 1 else estimate.seeds) - 1
+    freedom = (estimate.clusters if estimate.over_prompts else estimate.seeds) - 1
     if estimate.se is None or freedom < 1:
         return None
     if estimate.se == 0:
@@ -326,7 +271,7 @@ def _more(estimate: Estimate) -> int | None:
     """
     if estimate.se is None or estimate.value == 0:
         return None
-    if estimate.seeds == 1:
+    if estimate.over_prompts:
         factor = (_NORMAL * estimate.se / abs(estimate.value)) ** 2
         more = max(1, math.ceil(estimate.n * (factor - 1)))
         return more if more <= MOST_PROMPTS else None

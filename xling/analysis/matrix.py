@@ -156,6 +156,7 @@ class Panel(Struct, frozen=True):
     accuracy_baselines: list[Baseline]
     bands: list[Band]
     versus: dict[str, dict[str, dict[str, Difference]]]  # reference -> source -> target: trained minus it
+    pairs_versus: dict[str, dict[str, dict[str, Difference]]] = {}  # the same of agreement on pairs within a prompt
     unknown_languages: list[str] = []  # those that the reward model's encoder does not know
     counts: list[Count] = []
     verdicts: list[str] = []  # which differences are settled, and how many more prompts would settle the rest

@@ -61,6 +61,7 @@ class _Row:
     planned: int = 0
     prompts: int = 0
     clusters: int = 0
+    crossed: bool = False
 
     def add(self, samples: Sequence[Sample], number: int, entry: Entry) -> None:
         self.planned += 1
@@ -71,6 +72,7 @@ class _Row:
         self.clusters = max(self.clusters, entry.win.clusters)
         for sample in samples:
             value = float(sample.means[number])
+            self.crossed = sample.crossed
             if not np.isnan(value):
                 total, resamples, count = self.sums.get(sample.label, (0.0, np.zeros(1), 0))
                 column = sample.resamples[:, number]
@@ -78,7 +80,9 @@ class _Row:
 
     def mean(self) -> Mean | None:
         samples = [
-            Sample(np.array([total / n]), resamples[:, None] / n, self.prompts, self.clusters, label)
+            Sample(
+                np.array([total / n]), resamples[:, None] / n, self.prompts, self.clusters, label, crossed=self.crossed
+            )
             for label, (total, resamples, n) in self.sums.items()
         ]
         estimate = fold(samples)[0] if samples else None
@@ -99,6 +103,7 @@ class _PanelDraft:
     baselines: list[Baseline] = field(default_factory=list)
     bands: list[Band] = field(default_factory=list)
     versus: dict[str, dict[str, dict[str, Difference]]] = field(default_factory=dict)
+    pairs_versus: dict[str, dict[str, dict[str, Difference]]] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
 
     def add(self, key: PanelKey, column: FoldedColumn) -> None:
@@ -128,10 +133,12 @@ class _PanelDraft:
 
     def _add_versus(self, key: PanelKey, column: FoldedColumn, number: int, reference: int) -> None:
         other = column.entries[reference]
-        found = column.versus.get((number, reference))
-        if found is not None and belongs(panel_key(other.axes), key):
-            sources = self.versus.setdefault(other.axes["rm_backbone"], {})
-            sources.setdefault(column.entries[number].source, {})[column.target] = found
+        if not belongs(panel_key(other.axes), key):
+            return
+        for kept, found in ((self.versus, column.versus), (self.pairs_versus, column.pairs_versus)):
+            if (difference := found.get((number, reference))) is not None:
+                sources = kept.setdefault(other.axes["rm_backbone"], {})
+                sources.setdefault(column.entries[number].source, {})[column.target] = difference
 
     def finish(self, axes: dict[str, str], controls: Sequence[Control]) -> Panel:
         entries = _holm(self.entries)
@@ -149,6 +156,7 @@ class _PanelDraft:
             accuracy_baselines=self.baselines,
             bands=self.bands,
             versus=self.versus,
+            pairs_versus=self.pairs_versus,
             unknown_languages=sorted(self.unknown),
         )
         return replace(panel, counts=counts(panel, controls), verdicts=verdicts(panel))

@@ -54,6 +54,8 @@ def _interval_note(blocks: list[Block], planned: list[PlannedEntry]) -> str:
     several = sorted(seeds - {1})
     if not several:
         return ONE_SEED
+    if any(entry.win.crossed for block in blocks for p in block.panels for entry in p.entries if entry.win):
+        return f"95 % bootstrap intervals over prompts and {several[-1]} seeds (the same ratings, split anew)"
     span = " to ".join(str(count) for count in dict.fromkeys((several[0], several[-1])))
     fresh = len({cell.seeds[0] for entry in planned for cell in entry.cells}) > 1
     kind = "data seeds (each with its own prompts)" if fresh else "seeds (training and sampling; the same prompts)"

@@ -16,7 +16,7 @@ from xling.models.folds import assign_folds
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-PENALTIES = 10.0 ** np.arange(-2, 7)  # in units of a block's total variance in one row
+PENALTIES: Array = 10.0 ** np.arange(-2, 7)  # in units of a block's total variance in one row
 INNER_FOLDS = 5
 
 
@@ -40,16 +40,11 @@ def fit(blocks: Sequence[Array], labels: Array, groups: Sequence[str]) -> Linear
     Rows of a group are held out together. With a single group the largest penalty is taken.
     """
     features = np.hstack(blocks)
-    centre = features.mean(axis=0)
-    scale = np.concatenate([np.full(block.shape[1], _total_deviation(block)) for block in blocks])
-    features = (features - centre) / scale
-    errors = _held_out_errors(features, labels, groups)
-    best = int(np.argmin(errors))
-    mean = float(labels.mean())
-    weight = _path(features, labels - mean)[best] / scale
-    spread = float(((labels - mean) ** 2).sum())
-    explained = 1.0 - float(errors[best]) / spread if spread > 0 else 0.0
-    return Linear(weight, mean - float(centre @ weight), float(PENALTIES[best]), explained)
+    centre, mean = features.mean(axis=0), float(labels.mean())
+    scale = np.concatenate([np.full(block.shape[1], _deviation(block - block.mean(axis=0))) for block in blocks])
+    weight, penalty, explained = _solve((features - centre) / scale, labels - mean, groups, PENALTIES, True)
+    weight /= scale
+    return Linear(weight, mean - float(centre @ weight), penalty, explained)
 
 
 def fit_whitened(blocks: Sequence[Array], fitted: Callable[[list[Array]], Linear]) -> Linear:
@@ -74,10 +69,15 @@ def _whitening(block: Array) -> Array:
 
 
 def fit_pairwise(chosen: Sequence[Array], rejected: Sequence[Array], groups: Sequence[str]) -> Linear:
-    """Least squares of feature differences on +1, chosen minus rejected, and on -1 the other way round."""
+    """Least squares of feature differences on +1, chosen minus rejected, and on -1 the other way round.
+
+    The two ways mirror each other: one of them without an intercept and with half the penalty has the same solution.
+    """
     forward = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
-    both = [np.concatenate([block, -block]) for block in forward]
-    return fit(both, np.repeat([1.0, -1.0], len(groups)), [*groups, *groups])
+    scale = np.concatenate([np.full(block.shape[1], _deviation(block)) for block in forward])
+    labels = np.ones(len(groups))
+    weight, penalty, explained = _solve(np.hstack(forward) / scale, labels, groups, PENALTIES / 2, False)
+    return Linear(weight / scale, 0.0, penalty * 2, explained)
 
 
 def save(path: Path, head: Linear) -> None:
@@ -91,35 +91,68 @@ def load(path: Path) -> Linear:
         return Linear(stored["weight"], float(stored["bias"]), float(stored["penalty"]), float(stored["explained"]))
 
 
-def _total_deviation(block: Array) -> float:
-    return float(np.sqrt(block.var(axis=0).sum())) or 1.0
+def _deviation(centred: Array) -> float:
+    """Total standard deviation of a block's columns; 1 for a constant block."""
+    return float(np.sqrt((centred**2).mean(axis=0).sum())) or 1.0
 
 
-def _held_out_errors(features: Array, labels: Array, groups: Sequence[str]) -> Array:
-    """(penalties,) squared errors summed over held-out groups; with one group, in favour of the largest."""
+def _solve(
+    features: Array, labels: Array, groups: Sequence[str], penalties: Array, intercept: bool
+) -> tuple[Array, float, float]:
+    """(weights, penalty, explained) for scaled features, with labels and features centred if there is an intercept."""
+    spectrum = _spectrum(features)
+    errors = _held_out_errors(spectrum, labels, groups, penalties, intercept)
+    best = int(np.argmin(errors))
+    spread = float((labels**2).sum())
+    explained = 1.0 - float(errors[best]) / spread if spread > 0 else 0.0
+    return spectrum.weights(labels, penalties[best]), float(penalties[best]), explained
+
+
+@dataclass(frozen=True, slots=True)
+class _Spectrum:
+    """Features as left @ diag(values ** 0.5) @ right.T: rows, spectrum of the Gram matrix, columns."""
+
+    left: Array  # (rows, rank), orthonormal columns
+    values: Array  # (rank,)
+    right: Array  # (columns, rank), orthonormal columns
+
+    def weights(self, labels: Array, penalty: float) -> Array:
+        """(columns,) ridge solution."""
+        found: Array = self.right @ (np.sqrt(self.values) / (self.values + penalty) * (self.left.T @ labels))
+        return found
+
+
+def _spectrum(features: Array) -> _Spectrum:
+    """One eigendecomposition of the smaller Gram matrix; directions without variance are left out."""
+    rows, columns = features.shape
+    values, vectors = np.linalg.eigh(features @ features.T if rows <= columns else features.T @ features)
+    kept = values > max(values[-1], 1e-300) * 1e-13
+    values, vectors = values[kept], vectors[:, kept]
+    other = (features.T if rows <= columns else features) @ vectors / np.sqrt(values)
+    return _Spectrum(vectors, values, other) if rows <= columns else _Spectrum(other, values, vectors)
+
+
+def _held_out_errors(
+    spectrum: _Spectrum, labels: Array, groups: Sequence[str], penalties: Array, intercept: bool
+) -> Array:
+    """(penalties,) squared errors summed over held-out groups; with one group, in favour of the largest.
+
+    Exactly those of fits without the held-out rows, centred anew, and none of them is made: with the hat matrix H of
+    the fit on all rows (its intercept included), the errors on rows g without g are (I - H_gg)^-1 times their residuals
+    (Golub, Heath and Wahba 1979, for several rows at once).
+    """
     fold_of = assign_folds(groups, INNER_FOLDS, "inner")
     folds = np.array([fold_of[group] for group in groups])
     if len(fold_of) < 2:
-        return np.arange(len(PENALTIES), 0.0, -1.0)
-    errors = np.zeros(len(PENALTIES))
+        return np.arange(len(penalties), 0.0, -1.0)
+    errors = np.zeros(len(penalties))
+    projected = spectrum.left.T @ labels
     for fold in np.unique(folds):
-        held, train = folds == fold, folds != fold
-        centre, mean = features[train].mean(axis=0), labels[train].mean()
-        weights = _path(features[train] - centre, labels[train] - mean)  # (penalties, columns)
-        predicted = (features[held] - centre) @ weights.T + mean  # (rows, penalties)
-        errors += ((predicted - labels[held][:, None]) ** 2).sum(axis=0)
+        held = folds == fold
+        own = spectrum.left[held]
+        for number, penalty in enumerate(penalties):
+            shrunk = own * (spectrum.values / (spectrum.values + penalty))
+            residuals = labels[held] - shrunk @ projected
+            hat = shrunk @ own.T + intercept / len(labels)
+            errors[number] += float((np.linalg.solve(np.eye(len(own)) - hat, residuals) ** 2).sum())
     return errors
-
-
-def _path(features: Array, labels: Array) -> Array:
-    """(penalties, columns) ridge solutions from one eigendecomposition of the smaller Gram matrix."""
-    rows, columns = features.shape
-    if rows <= columns:
-        values, vectors = np.linalg.eigh(features @ features.T)
-        target = vectors.T @ labels
-        weights: Array = (vectors @ (target[:, None] / (values[:, None] + PENALTIES))).T @ features
-        return weights
-    values, vectors = np.linalg.eigh(features.T @ features)
-    target = vectors.T @ (features.T @ labels)
-    weights = (vectors @ (target[:, None] / (values[:, None] + PENALTIES))).T
-    return weights

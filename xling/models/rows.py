@@ -17,14 +17,14 @@ def write_rows(path: Path, texts: Sequence[str], blocks: Sequence[Array]) -> Non
     """An .npz of blocks (len(texts), columns), sorted by the texts' keys; `texts` holds each once."""
     keys = _keys(texts)
     order = np.argsort(keys)
-    np.savez(path, keys=keys[order], **{f"block_{i}": block[order] for i, block in enumerate(blocks)})
+    np.savez(path, keys[order], *(block[order] for block in blocks))
 
 
 def read_rows(path: Path, texts: Sequence[str]) -> list[Array]:
     """The blocks' rows of these texts, in their order; StageError for one that is not there."""
     with np.load(path) as stored:
-        keys: Keys = stored["keys"]
-        blocks = [stored[f"block_{i}"] for i in range(len(stored.files) - 1)]
+        keys: Keys = stored["arr_0"]
+        blocks = [stored[f"arr_{i}"] for i in range(1, len(stored.files))]
     wanted = _keys(texts)
     places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     missing = np.flatnonzero(keys[places] != wanted)

@@ -23,7 +23,7 @@ def markdown(matrix: Matrix) -> str:
 def _panel(block: Block, panel: Panel) -> list[str]:
     lines = [f"## {panel_title(panel)}", ""]
     for number, table in enumerate(panel_tables(block, panel)):
-        lines += _table(table)
+        lines += table_lines(table)
         if number == 0:
             lines += _sentences(panel)
     return lines + _needs(panel)
@@ -35,7 +35,8 @@ def _sentences(panel: Panel) -> list[str]:
     return [*lines, ""]
 
 
-def _table(table: Table) -> list[str]:
+def table_lines(table: Table) -> list[str]:
+    """A table under its title, then its notes, with an empty line at the end."""
     lines = [f"### {table.title}", "", f"| {table.corner} | {' | '.join(table.columns)} |"]
     lines.append("|---|" + "---:|" * len(table.columns))
     for label, row in table.rows:

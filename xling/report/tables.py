@@ -186,16 +186,18 @@ def _reference_cell(entry: Entry | None) -> Cell:
 
 
 def versus_tables(panel: Panel) -> list[Table]:
-    """The trained reward model minus each reference, paired by prompt."""
+    """The trained reward model minus each reference, paired: agreement with people, if any, and win rates."""
     tables = []
-    for name, sources in panel.versus.items():
-        if name in ("random", "gold", "human"):
-            continue
-        rows = [
-            (source, [_difference_cell(sources.get(source, {}).get(target)) for target in panel.targets])
-            for source in panel.sources
-        ]
-        tables.append(Table(f"Trained minus {name}, points, paired", "source", list(panel.targets), rows, detail=True))
+    for what, differences in (("agreement on pairs, ", panel.pairs_versus), ("", panel.versus)):
+        for name, sources in differences.items():
+            if name in ("random", "gold", "human"):
+                continue
+            rows = [
+                (source, [_difference_cell(sources.get(source, {}).get(target)) for target in panel.targets])
+                for source in panel.sources
+            ]
+            title = f"Trained minus {name}, {what}points, paired"
+            tables.append(Table(title, "source", list(panel.targets), rows, detail=True))
     return tables
 
 

@@ -91,7 +91,7 @@ def _jsonl(layout: str, path: Path, release: Release) -> None:
         if outside := [f"{one}={value:g}" for one, value in ratings.items() if not low <= value <= high]:
             release.reject(place, f"{outside[0]} is outside the scale {low:g} to {high:g}")
             continue
-        name = str(row.inner_index or row.id)
+        name = f"{row.lang}-{row.inner_index}" if row.inner_index else str(row.id)
         judged = Judged(row.lang, name, "", row.document, row.system, row.response, ratings, row.corrupted)
         release.add(place, judged)
 
@@ -166,7 +166,7 @@ def _beyond_ngrams(files: list[Path], release: Release) -> None:
                 if scores is None:
                     release.reject(place, f"{score} is {row[score]!r}, which is no list of scores from 1 to 4")
                 elif scores:
-                    name, text = row["inner_index"].removesuffix(".0"), row["text"].strip()
+                    name, text = f"{lang}-{row['inner_index'].removesuffix('.0')}", row["text"].strip()
                     degraded = bool(row[original].strip())  # what it was before is there
                     key = (lang, name, text, system, row[shown].strip(), degraded)
                     means.setdefault(key, {})[criterion] = fmean(scores)

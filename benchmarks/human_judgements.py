@@ -1,0 +1,310 @@
+"""docs/human_judgements.md: run its sweeps, fold their matrices, and fill in the page between its markers.
+
+    make human-judgements DATA=FOLDER        # or: python benchmarks/human_judgements.py FOLDER
+
+FOLDER holds the releases, as checkouts or as JSONL (`DATA` below has the names); what is not there is skipped, and its
+part of the page stays as it is. Finished stages are not run again. The words of the page are written by hand.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from xling.analysis.column import PERCENT
+from xling.analysis.intervals import Estimate, Sample, draw, fold, resample
+from xling.analysis.matrix import Block, Entry, Matrix, Panel
+from xling.analysis.records import Pairs, read_json
+from xling.analysis.reduce import fold_grid
+from xling.errors import ConfigError
+from xling.grid.stage import OTHERS
+from xling.grid.store import Store
+from xling.report.markdown import table_lines
+from xling.report.tables import panel_tables
+from xling.report.text import signed_span, span
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "human_judgements.md"
+DATA = {  # task -> names below the data folder, the first that is there
+    "multi_summeval": ("multi_summeval.jsonl.gz", "multi_summeval.jsonl", "Multi_SummEval"),
+    "beyond_ngrams": ("beyond_ngrams.jsonl.gz", "beyond_ngrams.jsonl", "Beyond_ngrams"),
+    "oasst_excerpts": ("oasst_small.jsonl.gz", "oasst.jsonl", "oasst"),
+}
+ENCODER = ("rm_backbone=sentence_encoder,cosine,length,random,human", "source_lang=glob(*)")
+APART = "task.corrupted=without,only"
+DIALOG = "task.languages=[en,zh]"
+AGREEMENT, AGAINST = "Agreement with people on pairs", "Trained minus cosine, agreement"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A grid of the study."""
+
+    task: str
+    sweep: str
+    overrides: tuple[str, ...] = ()
+
+
+PARTS = {
+    "summaries": Part("multi_summeval", "human_judgements"),
+    "criteria": Part("multi_summeval", "human_judgements", ("task.rating_field=focus,coverage", *ENCODER)),
+    "controls": Part("multi_summeval", "human_controls"),
+    "curve": Part("multi_summeval", "human_curve"),
+    "articles": Part("beyond_ngrams", "human_judgements", (APART,)),
+    "articles_criteria": Part(
+        "beyond_ngrams", "human_judgements", ("task.rating_field=coherence,consistency", APART, *ENCODER)
+    ),
+    "articles_controls": Part("beyond_ngrams", "human_controls", (APART,)),
+    "dialog": Part("oasst_excerpts", "human_judgements", (DIALOG,)),
+    "dialog_controls": Part("oasst_excerpts", "human_controls", (DIALOG,)),
+    "dialog_curve": Part("oasst_excerpts", "human_curve", (DIALOG, "task.documents=20,60,200,null")),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what there is data for, then write the page. Exit code 1 if a grid did not finish."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--root", type=Path, default=ROOT / "outputs", help="of all results")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    given = parser.parse_args(arguments)
+    matrices, failed = {}, []
+    for name, part in PARTS.items():
+        path = next((given.data / one for one in DATA[part.task] if (given.data / one).exists()), None)
+        if path is None:
+            print(f"{name}: {given.data} has none of {', '.join(DATA[part.task])}; skipped.", file=sys.stderr)
+            continue
+        if run_part(name, part, path.absolute(), given.root, given.workers):
+            failed.append(name)
+        else:
+            matrices[name] = fold_grid(Store(given.root), grid_of(name))
+    given.page.write_text(filled(given.page.read_text("utf-8"), bodies(matrices, Store(given.root))), "utf-8")
+    if failed:
+        print(f"Not finished: {', '.join(failed)}. Type the same command again.", file=sys.stderr)
+    return int(bool(failed))
+
+
+def grid_of(name: str) -> str:
+    return f"human_{name}"
+
+
+def run_part(name: str, part: Part, data: Path, root: Path, workers: int) -> int:
+    """The exit code of its command line."""
+    sweep = [f"sweeps={part.sweep}", f"task={part.task}", f"task.path='{data}'", *part.overrides]
+    where = [f"name={grid_of(name)}", f"root='{root.absolute()}'", "tracking.mode=off"]
+    command = [sys.executable, str(ROOT / "launch.py"), "-m", *sweep, *where, f"hydra.launcher.workers={workers}"]
+    return subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode
+
+
+# --- the page -----------------------------------------------------------------------------------------------
+
+
+def filled(page: str, found: Mapping[str, Sequence[str]]) -> str:
+    """The page with each body between its markers; ConfigError for a marker that is missing."""
+    for name, lines in found.items():
+        begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
+        before, there, rest = page.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not there or not closed:
+            raise ConfigError(f"The page has no lines '{begin.strip()}' and '{end}' for the results of {name}.")
+        page = before + begin + "\n".join(lines).strip("\n") + "\n" + end + after
+    return page
+
+
+def bodies(matrices: Mapping[str, Matrix], store: Store) -> dict[str, list[str]]:
+    """Markdown lines by marker, for the grids that there are."""
+    found: dict[str, list[str]] = {}
+    for name, matrix in matrices.items():
+        if name.endswith("controls"):
+            found[name] = [line for block in matrix.blocks for line in control_lines(block)]
+        elif name.endswith("curve"):
+            found[name] = curve_lines(matrix, store)
+        elif name != "articles_criteria":
+            found[name] = [line for block in matrix.blocks for p in block.panels for line in panel_lines(block, p)]
+    if matrices:
+        found["headline"] = headline_lines(matrices, store)
+    return found
+
+
+def panel_lines(block: Block, panel: Panel) -> list[str]:
+    """The matrix of agreement, what it adds to the cosine, and the counts."""
+    tables = [table for table in panel_tables(block, panel) if table.title.startswith((AGREEMENT, AGAINST))]
+    lines = [f"#### {title(panel)}", ""]
+    for table in tables:
+        lines += [f"{table.title}:", "", *table_lines(table)[2:]]
+    counted = [count for count in panel.counts if count.name in ("beats_cosine", "beats_length", "random_contains_50")]
+    lines += [f"- win rate, {count.k} of {count.of} {count.text}" for count in counted]
+    return [*lines, *agreement_counts(panel), numbers(panel.entries), ""]
+
+
+def agreement_counts(panel: Panel) -> list[str]:
+    """How many cells lie above the cosine in agreement, each interval by itself."""
+    found = [
+        (source, target, difference)
+        for source, targets in panel.pairs_versus.get("cosine", {}).items()
+        for target, difference in targets.items()
+    ]
+    lines = []
+    for where, home in (("abroad", False), ("at home", True)):
+        there = [difference for source, target, difference in found if (source == target) == home]
+        if there:
+            above = sum(difference.estimate.above(0) for difference in there)
+            below = sum(difference.estimate.below(0) for difference in there)
+            lines.append(f"- agreement, cells {where}: {above} above the cosine, {below} below it, of {len(there)}")
+    return lines
+
+
+def numbers(entries: Sequence[Entry]) -> str:
+    """`Pairs: de 135, en 135; 3 seeds.`"""
+    there = [(entry.target, entry.pairwise) for entry in entries if entry.pairwise is not None]
+    pairs = {target: estimate.n for target, estimate in there}
+    seeds = max((estimate.seeds for _, estimate in there), default=0)
+    counted = ", ".join(f"{target} {n}" for target, n in pairs.items())
+    return f"\nPairs of responses: {counted}. Seeds: {seeds}."
+
+
+def title(panel: Panel) -> str:
+    """`sentence_encoder, corrupted=only, rating_field=focus`"""
+    settings = [
+        f"{axis.removeprefix('task.')}={value}" for axis, value in panel.axes.items() if axis.startswith("task.")
+    ]
+    return ", ".join([panel.axes["rm_backbone"], *settings])
+
+
+def control_lines(block: Block) -> list[str]:
+    """Agreement a target: trained heads, heads on permuted labels, system identity, references; one seed."""
+    panels = {panel.axes["rm_backbone"]: panel for panel in block.panels}
+    trained = panels["sentence_encoder"]
+    rows: dict[str, Callable[[str], Sequence[Entry]]] = {
+        "trained, home": lambda t: [e for e in trained.entries if e.target == t and e.home],
+        "trained, abroad": lambda t: [e for e in trained.entries if e.target == t and e.abroad],
+        "permuted labels": lambda t: [e for e in block.shuffled if e.target == t],
+    }
+    if "system" in panels:
+        rows["system identity, abroad"] = lambda t: [e for e in panels["system"].entries if e.target == t and e.abroad]
+    lines = [f"#### {title(trained)}", "", f"| agreement, % | {' | '.join(trained.targets)} |"]
+    lines.append("|---|" + "---:|" * len(trained.targets))
+    for label, pick in rows.items():
+        cells = [_mean_and_range([e.pairwise for e in pick(t) if e.pairwise]) for t in trained.targets]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    for control in block.controls:
+        own = {e.target: e.pairwise for e in control.entries}
+        cells = [f"{e.value:.1f} <sub>{span(e)}</sub>" if (e := own.get(t)) else "" for t in trained.targets]
+        lines.append(f"| {control.name} | {' | '.join(cells)} |")
+    abroad = [e for e in trained.entries if e.abroad and e.pairwise]
+    null = [(e.target, e.pairwise.value) for e in block.shuffled if e.pairwise]
+    above = sum(e.pairwise.value > max(v for t, v in null if t == e.target) for e in abroad if e.pairwise)
+    lines += [
+        "",
+        f"- {above} of {len(abroad)} cells abroad agree more than every head on permuted labels of their target",
+    ]
+    return [*lines, numbers(trained.entries), ""]
+
+
+def _mean_and_range(estimates: Sequence[Estimate]) -> str:
+    values = [estimate.value for estimate in estimates]
+    if not values:
+        return ""
+    return f"{np.mean(values):.1f} <sub>{min(values):.1f} to {max(values):.1f}, {len(values)}</sub>"
+
+
+# --- means over cells ---------------------------------------------------------------------------------------
+
+KINDS: dict[str, Callable[[Entry], bool]] = {
+    "home": lambda entry: entry.home,
+    "abroad": lambda entry: entry.abroad and entry.source != OTHERS,
+    "others": lambda entry: entry.source == OTHERS,
+}
+
+
+def averages(store: Store, block: Block, panel: Panel) -> dict[str, Estimate]:
+    """Agreement averaged over targets (and over sources abroad), and the same minus the cosine, paired by response pair.
+
+    Intervals: documents drawn within each target, together with the seeds.
+    """
+    cosine = {e.target: e for control in block.controls if control.name == "cosine" for e in control.entries}
+    names = [*KINDS, "cosine", *(f"{kind} - cosine" for kind in KINDS)]
+    samples: dict[int, list[Sample]] = {}
+    for target in panel.targets:
+        picked = {kind: [e for e in panel.entries if e.target == target and holds(e)] for kind, holds in KINDS.items()}
+        picked["cosine"] = [cosine[target]] if target in cosine else []
+        for seed in range(max(len(e.keys) for entries in picked.values() for e in entries)):
+            records = {kind: [_pairs(store, e.keys[seed]) for e in entries] for kind, entries in picked.items()}
+            groups = next(record.group for found in records.values() for record in found)
+            if not groups:
+                continue
+            means = {
+                kind: np.mean([record.correct for record in found], axis=0) if found else np.full(len(groups), np.nan)
+                for kind, found in records.items()
+            }
+            means |= {f"{kind} - cosine": means[kind] - means["cosine"] for kind in KINDS}
+            values = np.stack([means[name] for name in names], axis=1) * PERCENT
+            samples.setdefault(seed, []).append(resample(draw([(groups, [""] * len(groups))])[0], values))
+    folded = fold([_over_targets(found, str(seed)) for seed, found in samples.items()])
+    return {name: estimate for name, estimate in zip(names, folded, strict=True) if estimate is not None}
+
+
+def _pairs(store: Store, key: str) -> Pairs:
+    return read_json(store.load("judge", key) / "pairs.json", Pairs)
+
+
+def _over_targets(samples: Sequence[Sample], label: str) -> Sample:
+    """The mean over targets, each with draws of its own."""
+    return Sample(
+        np.mean([sample.means for sample in samples], axis=0),
+        np.mean([sample.resamples for sample in samples], axis=0),
+        sum(sample.prompts for sample in samples),
+        sum(sample.clusters for sample in samples),
+        label,
+        crossed=True,
+    )
+
+
+def headline_lines(matrices: Mapping[str, Matrix], store: Store) -> list[str]:
+    """A row a grid's panel."""
+    shown = ["home", "abroad", "others", "cosine", "home - cosine", "abroad - cosine", "others - cosine"]
+    lines = [f"| judgements, heads | {' | '.join(shown)} | pairs | seeds |", "|---|" + "---:|" * (len(shown) + 2)]
+    for name in ("summaries", "criteria", "articles", "articles_criteria", "dialog"):
+        for block in matrices[name].blocks if name in matrices else ():
+            for panel in block.panels:
+                found = averages(store, block, panel)
+                task = panel.axes["task"]
+                lines.append(
+                    f"| {task}: {title(panel)} | {' | '.join(_cell(found, one) for one in shown)} |" + _n(found)
+                )
+    return lines
+
+
+def curve_lines(matrix: Matrix, store: Store) -> list[str]:
+    """A row a number of rated documents."""
+    shown = ["home", "abroad", "home - cosine", "abroad - cosine"]
+    lines = [f"| documents a source | {' | '.join(shown)} | pairs | seeds |", "|---|" + "---:|" * (len(shown) + 2)]
+    blocks = sorted(matrix.blocks, key=lambda block: int(block.axes["task.documents"] or 10**9))
+    for block in blocks:
+        found = averages(store, block, block.panels[0])
+        cells = " | ".join(_cell(found, one) for one in shown)
+        lines.append(f"| {block.axes['task.documents'] or 'all'} | {cells} |" + _n(found))
+    return lines
+
+
+def _cell(found: Mapping[str, Estimate], name: str) -> str:
+    estimate = found.get(name)
+    if estimate is None:
+        return ""
+    if "-" in name:
+        return f"{estimate.value:+.1f} <sub>{signed_span(estimate)}</sub>"
+    return f"{estimate.value:.1f} <sub>{span(estimate)}</sub>"
+
+
+def _n(found: Mapping[str, Estimate]) -> str:
+    first = next(iter(found.values()))
+    return f" {first.n} | {first.seeds} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
