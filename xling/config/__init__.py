@@ -19,6 +19,7 @@ from xling.config.common import Positive as Positive
 from xling.config.common import Template as Template
 from xling.config.common import Training as Training
 from xling.config.policies import LanguageModel as LanguageModel
+from xling.config.policies import Lora as Lora
 from xling.config.policies import Policy as Policy
 from xling.config.policies import Recorded as Recorded
 from xling.config.rewards import BagOfWords as BagOfWords
