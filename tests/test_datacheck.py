@@ -54,7 +54,7 @@ def test_leaks_duplicates_and_lengths_are_seen(tmp_path: Path) -> None:
     assert (whole.leaked_groups, whole.leaked_texts) == (0, 1)
     train = part(report, "de", "pairs", "train")
     assert train.balance == 100 and train.measure == "chosen is longer"  # "good" is longer than "bad"
-    assert train.response_median == 13 and train.prompt_median == len("User: de question 1")
+    assert train.response_median == 13 and train.prompt_median == len("Human: de question 10\nAssistant:")
 
 
 def test_one_prompt_of_two_trees_is_in_one_split_where_splits_are_made_here(tmp_path: Path) -> None:

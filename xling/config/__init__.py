@@ -19,6 +19,7 @@ from xling.config.common import Positive as Positive
 from xling.config.common import Template as Template
 from xling.config.common import Training as Training
 from xling.config.policies import LanguageModel as LanguageModel
+from xling.config.policies import Lora as Lora
 from xling.config.policies import Policy as Policy
 from xling.config.policies import Recorded as Recorded
 from xling.config.rewards import BagOfWords as BagOfWords
@@ -34,8 +35,8 @@ from xling.config.tasks import Columns as Columns
 from xling.config.tasks import Files as Files
 from xling.config.tasks import MicroSummarization as MicroSummarization
 from xling.config.tasks import MRewardBench as MRewardBench
-from xling.config.tasks import Released as Released
 from xling.config.tasks import Oasst as Oasst
+from xling.config.tasks import Released as Released
 from xling.config.tasks import Seahorse as Seahorse
 from xling.config.tasks import Task as Task
 from xling.errors import ConfigError

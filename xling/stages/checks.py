@@ -1,5 +1,7 @@
 """Which choices go together: everything that can be refused is refused here, before anything runs."""
 
+import importlib.util
+
 from xling.config import (
     Experiment,
     FrozenLM,
@@ -11,6 +13,7 @@ from xling.config import (
     SentenceEncoder,
     SystemIdentity,
     Task,
+    Training,
     Untrained,
     encoder_of,
     objective_of,
@@ -38,6 +41,7 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
             f"type policy=recorded judge=human, or one of {_tasks_with('recorded')}."
         )
     assert isinstance(policy, LanguageModel)
+    _check_policy(policy, experiment.sft)
     _check_offers(experiment, offers(experiment.task))
     if encoder_of(rm) or isinstance(rm, SystemIdentity) or rm == Untrained("human"):
         raise ConfigError(
@@ -68,6 +72,29 @@ def cross_fitted(experiment: Experiment) -> bool:
         return responses_recorded(experiment)
     splits = {"ratings", "pairs"} & task_module(experiment.reward_task).OFFERS
     return isinstance(experiment.rm_backbone, SentenceEncoder) or not splits
+
+
+def _check_policy(policy: LanguageModel, sft: Training) -> None:
+    """What the policy's own settings need of one another and of this machine."""
+    if policy.remote_code is not None and policy.remote_code != policy.checkpoint:
+        raise ConfigError(
+            f"policy.remote_code={policy.remote_code} must name the repository of policy.checkpoint="
+            f"{policy.checkpoint}: its code runs with your rights. Type policy.remote_code=null to run none."
+        )
+    if policy.attention == "flash_attention_2" and policy.dtype == "float32":
+        raise ConfigError("policy.attention=flash_attention_2 has no float32. Type policy.dtype=bfloat16.")
+    micro = sft.micro_batch_size
+    if sft.steps and micro is not None and sft.batch_size % micro:
+        raise ConfigError(f"sft.micro_batch_size={micro} does not divide sft.batch_size={sft.batch_size}.")
+    needed = {
+        "policy.attention=flash_attention_2": ("flash_attn", policy.attention == "flash_attention_2", "flash-attn"),
+        "policy.tuning=lora": ("peft", policy.tuning == "lora" and bool(sft.steps), "'xling[lora]'"),
+        "policy.tuning=qlora": ("bitsandbytes", policy.tuning == "qlora" and bool(sft.steps), "'xling[qlora]'"),
+        "policy.engine=vllm": ("vllm", policy.engine == "vllm", "'xling[vllm]'"),
+    }
+    for setting, (module, asked, install) in needed.items():
+        if asked and importlib.util.find_spec(module) is None:
+            raise ConfigError(f"{setting} needs {module}, which is not installed: pip install {install}.")
 
 
 def _check_offers(experiment: Experiment, there: frozenset[Offer]) -> None:

@@ -32,6 +32,7 @@ from xling.config import (
 from xling.errors import ConfigError
 from xling.grid.stage import Cell, Stage
 from xling.models.encoder import encoder_identity
+from xling.models.hub import commit_of, is_repository
 from xling.models.recipe import BASE_FOLDER, folder_digest, recipe_digest
 from xling.stages import KINDS
 from xling.stages.checks import check, cross_fitted, responses_recorded
@@ -129,19 +130,36 @@ def _label(kind: str, *langs: Sequence[str]) -> str:
 
 
 @lru_cache(maxsize=256)
-def base(checkpoint: str) -> Stage:
-    """The packaged micro base, a base to pretrain, or a local folder."""
+def base(policy: LanguageModel) -> Stage:
+    """The packaged micro base, a base to pretrain, a local folder, or a repository of the hub at one commit."""
+    checkpoint = policy.checkpoint
+    spec = {
+        "checkpoint": checkpoint,
+        "digest": "",
+        "dtype": policy.dtype,
+        "attention": policy.attention,
+        "remote_code": policy.remote_code,
+    }
     if checkpoint == "pretrain":
-        return _stage("base", "base", {"checkpoint": checkpoint, "digest": recipe_digest()}, {})
+        return _stage("base", "base", spec | {"digest": recipe_digest()}, {})
+    if is_repository(checkpoint):
+        commit = commit_of(checkpoint, policy.revision)
+        return _stage("base", f"base {checkpoint}@{commit[:7]}", spec | {"commit": commit}, {})
     folder = BASE_FOLDER if checkpoint == "packaged" else Path(checkpoint)
     if checkpoint == "packaged" and not (folder / "config.json").exists():
         raise ConfigError(f"This copy of xling has no micro base in {folder}. Run `make base` to train it.")
     if not (folder / "config.json").exists():
         raise ConfigError(
             f"policy.checkpoint={checkpoint} is no folder of a model in Hugging Face format (config.json is missing). "
-            "Use policy.checkpoint=packaged, pretrain, or a local folder."
+            "Use policy.checkpoint=packaged, pretrain, a local folder, or a hub id (owner/name)."
         )
-    return _stage("base", "base", {"checkpoint": checkpoint, "digest": folder_digest(folder)}, {})
+    return _stage("base", "base", spec | {"digest": folder_digest(folder)}, {})
+
+
+def _reading(task: Task, policy: LanguageModel) -> dict[str, Any]:
+    """How the policy reads prompts."""
+    side = policy.truncation_side or getattr(task_module(task), "TRUNCATION_SIDE", "right")
+    return {"max_prompt_tokens": policy.max_prompt_tokens, "truncation_side": side}
 
 
 @lru_cache(maxsize=4096)
@@ -149,12 +167,15 @@ def sft(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Tra
     """The policy of one language, or of several with their demonstrations pooled."""
     spec = {
         **_task(task, langs, "demonstrations"),
+        **_reading(task, policy),
         "langs": langs,
         "training": msgspec.to_builtins(training),
         "max_new_tokens": policy.max_new_tokens,
+        "tuning": policy.tuning,
+        "lora": None if policy.tuning == "full" else msgspec.to_builtins(policy.lora),
         "seed": seed,
     }
-    return _stage("sft", _label("sft", langs), spec, {"base": base(policy.checkpoint)})
+    return _stage("sft", _label("sft", langs), spec, {"base": base(policy)})
 
 
 @lru_cache(maxsize=4096)
@@ -162,6 +183,7 @@ def samples(kind: str, task: Task, lang: str, policy: LanguageModel, training: T
     """pool[t] or baseline[t]."""
     spec = {
         **_task(task, (lang,), "prompts"),
+        **_reading(task, policy),
         "lang": lang,
         "purpose": kind,
         "n": policy.n if kind == "pool" else policy.baseline_samples,
@@ -169,6 +191,8 @@ def samples(kind: str, task: Task, lang: str, policy: LanguageModel, training: T
         "top_p": policy.top_p,
         "max_new_tokens": policy.max_new_tokens,
         "chunk": policy.sampling_chunk,
+        "by_length": policy.by_length,
+        "engine": policy.engine,
         "seed": seed,
     }
     return _stage(kind, _label(kind, (lang,)), spec, {"sft": sft(task, (lang,), policy, training, seed)})
@@ -203,12 +227,12 @@ def features(task: Task, lang: str, policy: LanguageModel, rm: FrozenLM, pools: 
         "features": rm.features,
         "objective": objective,
     }
-    parents = {"lm": base(rm.checkpoint or policy.checkpoint), **dict(pools)}
+    parents = {"lm": base(_reader(rm, policy)), **dict(pools)}
     return _stage("features", _label("features", (lang,)) + (" samples" if pools else ""), spec, parents)
 
 
 @lru_cache(maxsize=4096)
-def recorded_features(task: Task, lang: str, rm: FrozenLM) -> Stage:
+def recorded_features(task: Task, lang: str, policy: LanguageModel, rm: FrozenLM) -> Stage:
     """What a frozen language model sees of a language's recorded responses."""
     spec = {
         **_task(task, (lang,), "texts"),
@@ -217,9 +241,7 @@ def recorded_features(task: Task, lang: str, rm: FrozenLM) -> Stage:
         "objective": "",
         "recorded": True,
     }
-    return _stage(
-        "features", _label("features", (lang,)) + " recorded", spec, {"lm": base(rm.checkpoint or "packaged")}
-    )
+    return _stage("features", _label("features", (lang,)) + " recorded", spec, {"lm": base(policy)})
 
 
 @lru_cache(maxsize=4096)
@@ -246,23 +268,24 @@ def reward(
         assert isinstance(task, Files | Released)  # the tasks with recorded responses and folds
         spec |= {"folds": task.folds, "documents": task.documents}
     if isinstance(rm, FrozenLM) and crossfitted:
-        plain = _reading(rm, policy)
-        parents = {f"features_{lang}": recorded_features(task, lang, plain) for lang in langs}
+        reader, plain = _reader(rm, policy), _unshuffled(rm)
+        parents = {f"features_{lang}": recorded_features(task, lang, reader, plain) for lang in langs}
     elif isinstance(rm, SentenceEncoder):
         parents = {f"embed_{lang}": embed(task, lang, rm.encoder) for lang in langs}
         spec["encoder"] = encoder_identity(rm.encoder)
     elif isinstance(rm, SameAsPolicy) and isinstance(policy, LanguageModel):
-        start = sft(task, langs, policy, training, seed) if rm.init == "sft" else base(policy.checkpoint)
+        start = sft(task, langs, policy, training, seed) if rm.init == "sft" else base(policy)
         parents = {"init": start}
     elif isinstance(rm, FrozenLM) and isinstance(policy, LanguageModel):
         parents = {f"features_{lang}": features(task, lang, policy, _unshuffled(rm), ()) for lang in langs}
     return _stage("reward", _label("reward", langs) + _mark(rm), spec, parents)
 
 
-def _reading(rm: FrozenLM, policy: Policy) -> FrozenLM:
-    """The same with the model named that reads: its own, else the policy's base."""
-    own = policy.checkpoint if isinstance(policy, LanguageModel) else None
-    return msgspec.structs.replace(_unshuffled(rm), checkpoint=rm.checkpoint or own)
+def _reader(rm: FrozenLM, policy: Policy) -> LanguageModel:
+    """The model that reads: the reward model's own, else the policy's base."""
+    if rm.checkpoint is None and isinstance(policy, LanguageModel):
+        return policy
+    return LanguageModel(checkpoint=rm.checkpoint or "packaged")
 
 
 def _unshuffled(rm: FrozenLM) -> FrozenLM:
@@ -354,7 +377,7 @@ def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
         parents["embed"] = embed(task, lang, encoder)
         spec["encoder"] = encoder_identity(encoder)
     if isinstance(rm, FrozenLM) and people:
-        parents["features"] = recorded_features(task, lang, _reading(rm, experiment.policy))
+        parents["features"] = recorded_features(task, lang, _reader(rm, experiment.policy), _unshuffled(rm))
     elif isinstance(rm, FrozenLM) and isinstance(experiment.policy, LanguageModel):
         parents["features"] = features(task, lang, experiment.policy, _unshuffled(rm), tuple(pools.items()))
     if isinstance(rm, Untrained):
@@ -368,7 +391,7 @@ def _language_model_of(experiment: Experiment, rm: Untrained) -> dict[str, Stage
     if not rm.score.startswith("likelihood") or not isinstance(experiment.policy, LanguageModel):
         return {}
     if rm.score.endswith("base"):
-        return {"lm": base(experiment.policy.checkpoint)}
+        return {"lm": base(experiment.policy)}
     lang = experiment.target_lang.code
     return {"lm": sft(experiment.task, (lang,), experiment.policy, experiment.sft, experiment.seed)}
 

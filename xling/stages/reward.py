@@ -93,7 +93,8 @@ def _language_model(context: Context, spec: RewardSpec, rm: SameAsPolicy) -> Non
 
     tokenizer = load_tokenizer(context.parents["init"])
     torch.manual_seed(spec.seed)
-    net = RewardNet(load_trunk(context.parents["init"]), rm.pooling)
+    trunk = load_trunk(context.parents["init"], dtype="float32", dropout=rm.training.dropout)
+    net = RewardNet(trunk, rm.pooling)
     train, dropped = _distinct(_tokenised(tokenizer, feedback(spec, "train", rm.permutation)))
     held_out, _ = _distinct(_tokenised(tokenizer, feedback(spec, "validation", rm.permutation)))
     adapted = _prepared(net, rm.tuning)

@@ -48,6 +48,9 @@ def language_of(facts: Sequence[Language], code: str) -> Language:
     return next((language for language in facts if language.code == code), Language(code, "", "", ""))
 
 
+CHAT_NAMES = ("Human", "Assistant")
+
+
 def dialog(turns: Sequence[tuple[str, str]], names: tuple[str, str], most: int | None = None) -> str:
     """A conversation of (role, text) as text: each turn after its side's name, then the name of the one to answer.
 
@@ -135,5 +138,7 @@ def _placeholders(part: str, template: str) -> frozenset[str]:
 
 
 def chat_text(messages: Sequence[tuple[str, str]]) -> str:
-    """A chat as plain text: each turn opens with its role, turns are parted by an empty line."""
-    return "\n\n".join(f"{role.capitalize()}: {content.strip()}" for role, content in messages)
+    """A chat of one's own as text: what the system says, then the turns as `dialog` has them. DataError as there."""
+    system = [content.strip() for role, content in messages if role == "system"]
+    turns = [(role, content.strip()) for role, content in messages if role != "system"]
+    return "\n".join([*system, dialog(turns, CHAT_NAMES)])

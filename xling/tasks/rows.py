@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from xling.config import Columns
-from xling.errors import ConfigError, did_you_mean
+from xling.errors import ConfigError, DataError, did_you_mean
 from xling.tasks.numbered import Row as TableRow
 from xling.tasks.numbered import Table, open_table
 from xling.tasks.render import chat_text
@@ -179,7 +179,7 @@ class _Parser:
         """The row, or why it is no good."""
         try:
             return self._row(place, row)
-        except _Bad as error:
+        except (_Bad, DataError) as error:
             return str(error)
 
     def _row(self, place: Place, row: TableRow) -> Row:
