@@ -17,6 +17,7 @@ from xling.datacheck import Part, Report, check_data
 sys.path.insert(0, str(Path(__file__).parent / "tasks"))
 from bench_files import benchmark
 from own_files import jsonl, paired, rated
+from seahorse_files import plain_rows, write_corpora, write_ratings
 
 FACTS = [Language(code, code, code, "Latn") for code in ("de", "en", "tr")]
 GERMAN = "Das ist ein kurzer deutscher Satz über das Wetter von heute, Nummer {}."
@@ -101,6 +102,18 @@ def test_a_task_of_recorded_responses_beside_the_papers_sizes(
     folder = benchmark(tmp_path / "b", "deu_Latn", "eng_Latn")
     code, out, _ = run(capsys, "task=m_rewardbench", f"task.path={folder}")
     assert code == 0 and "paper" in out and "1430" in out and "1 pairs dropped, chosen == rejected" in out
+
+
+def test_summarization_as_in_the_paper_by_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpora = {"tr": ("xlsum", "wikilingua")}
+    write_ratings(tmp_path / "ratings", plain_rows(("tr",), corpora))
+    write_corpora(tmp_path / "articles", ("tr",), corpora)
+    places = (f"task.path={tmp_path}/ratings", f"task.articles={tmp_path}/articles")
+    code, out, err = run(capsys, "task=seahorse", *places, "task.languages=[tr]", "--json")
+    assert code == 0, err
+    parts = {(p["dataset"], p["use"], p["split"]): p for p in json.loads(out)["parts"]}
+    assert parts["xlsum", "demonstrations", "train"]["published"] == 27176
+    assert parts["all", "ratings", "train"]["published"] == 7855 and parts["all", "ratings", "train"]["rows"] == 16
 
 
 def test_the_embedded_world(capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,10 +98,12 @@ def check_data(name: str, config: Task, facts: Sequence[Language]) -> Report:
         whole = _Language()
         for use, split, items in _loaded(config, lang, notes):
             _remember(whole, split, items)
-            for dataset in sorted({item.prompt.dataset for item in items}):
+            datasets = sorted({item.prompt.dataset for item in items})
+            for dataset in datasets:
                 own = [item for item in items if item.prompt.dataset == dataset]
-                stated = published.get((lang, dataset, use, split))
-                parts.append(_part(lang, dataset, use, split, own, stated))
+                parts.append(_part(lang, dataset, use, split, own, published.get((lang, dataset, use, split))))
+            if len(datasets) > 1 and (lang, "", use, split) in published:
+                parts.append(_part(lang, "all", use, split, items, published[lang, "", use, split]))
         wholes.append(_whole(lang, whole))
     return Report(name, parts, wholes, notes)
 

@@ -10,20 +10,19 @@ validation and test, by a `split` column or by seeded shares. Planning calls `ch
 
 import functools
 import hashlib
-from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from xling.config import Files, Task, Template
 from xling.errors import ConfigError, DataError, did_you_mean
+from xling.tasks.findings import Summary, bad_rows_text, said, summarised, unknown_languages
 from xling.tasks.numbered import file_digest, identity, paths_of
 from xling.tasks.pieces import BY_TEXT, Labels, Piece, answers, pieces, split_groups
 from xling.tasks.records import Demonstration, Need, Offer, Pair, Prompt, Rating, Recorded, Split, Use
 from xling.tasks.render import language_of, read_by, rendered
-from xling.tasks.rows import SHOWN, Place, Reading, Row, Rows, read_rows
+from xling.tasks.rows import SHOWN, Reading, Row, Rows, read_rows
 
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts", "recorded"})
 NEEDED = 2  # documents of a split: an interval is drawn over them, and a penalty is chosen between them
@@ -55,38 +54,6 @@ _SPLITS_OF: dict[Need, tuple[Offer, tuple[Split, ...]]] = {
 # --- what planning asks -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class LanguageSummary:
-    """Counts of one language: rows by kind, documents, and what recorded responses there are to compare."""
-
-    rows: dict[str, int]
-    groups: int
-    prompts: int  # that two systems answered
-    documents: int  # of those; prompts of one group are one document
-    responses: int
-    systems: tuple[str, ...]
-    one_system: tuple[Place, ...]  # rows of prompts that only one system answered
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What `check` found in data without bad rows, or with those left out."""
-
-    rows: int
-    digest: str
-    languages: dict[str, LanguageSummary]
-    ignored: dict[str, int]  # rows of languages outside task.languages
-    said: tuple[str, ...]
-
-    def notes(self) -> list[str]:
-        """Sentences for the plan: what was left out, and why."""
-        found = list(self.said)
-        if self.ignored:
-            counts = ", ".join(f"{lang} {n}" for lang, n in sorted(self.ignored.items()))
-            found.append(f"Rows of languages outside task.languages are left out: {counts}.")
-        return found
-
-
 def summary(config: Files, known: Collection[str] | None = None) -> Summary:
     """Read everything before anything runs (seconds for 100,000 rows; no torch).
 
@@ -95,32 +62,16 @@ def summary(config: Files, known: Collection[str] | None = None) -> Summary:
     """
     rows = _rows(config)
     wanted = config.languages or tuple(rows.languages)
-    unknown = _unknown(rows, wanted, known)
+    unknown = unknown_languages(rows, wanted, known)
     if config.bad_rows == "refuse" and (rows.bad or unknown):
         bad = sorted([*rows.bad, *unknown])[:SHOWN]
-        raise DataError(_bad_rows(config, rows, bad, rows.n_bad + len(unknown), bool(unknown)))
+        raise DataError(bad_rows_text(config, rows, bad, rows.n_bad + len(unknown), bool(unknown)))
     if not rows.languages:
         raise DataError(f"{config.path} has no {'good ' if rows.n else ''}rows. Name your data with task.path=PATH.")
     codes = set(wanted) if known is None or config.bad_rows == "refuse" else set(wanted) & set(known)
-    by_lang = {lang: _summary(config, lang) for lang in sorted(codes)}
+    by_lang = {lang: summarised(_in(config, lang)) for lang in sorted(codes)}
     ignored = {lang: len(found) for lang, found in rows.languages.items() if lang not in codes}
-    return Summary(rows.n, digest(config), by_lang, ignored, tuple(_said(config, rows, by_lang)))
-
-
-def _said(config: Files, rows: Rows, by_lang: dict[str, LanguageSummary]) -> list[str]:
-    found = []
-    if rows.n_bad:
-        reasons = "; ".join(f"{rows.name(place)}: {reason}" for place, reason in rows.bad[:3])
-        found.append(f"{config.path}: {rows.n_bad} bad rows of {rows.n} are left out ({reasons}).")
-    for lang, one in by_lang.items():
-        if one.one_system and one.prompts:
-            found.append(
-                f"{lang}: prompts that one system alone answered cannot be compared by policy=recorded: "
-                f"{len(one.one_system)} ({rows.named(one.one_system)})."
-            )
-        if empty := rows.empty.get(lang):
-            found.append(f"{lang}: {len(empty)} rated responses are empty ({rows.named(empty)}).")
-    return found
+    return Summary(rows.n, digest(config), by_lang, ignored, tuple(said(config, rows, by_lang)))
 
 
 def languages(config: Task) -> Sequence[str]:
@@ -167,7 +118,7 @@ def check_documents(documents: int | None, folds: int) -> None:
 
 
 def _require_recorded(config: Files, lang: str, need: Need) -> None:
-    found, rows = _summary(config, lang), _rows(config)
+    found, rows = summarised(_in(config, lang)), _rows(config)
     if not found.prompts:
         raise ConfigError(
             f"{config.path} has no prompt in {lang!r} that two systems answered, so there is nothing to compare"
@@ -249,7 +200,7 @@ def recorded(config: Task, lang: str, expected: str | None = None) -> Recorded:
         raise DataError(f"{config.path} has changed since the grid was planned. Run the same command again.")
     rows = _rows(config)
     if rows.bad and config.bad_rows == "refuse":
-        raise DataError(_bad_rows(config, rows, rows.bad, rows.n_bad, False))
+        raise DataError(bad_rows_text(config, rows, rows.bad, rows.n_bad, False))
     _require_recorded(config, lang, "recorded")
     found = Recorded(lang, [], [], [], [])
     named: dict[str, str] = {}  # a group of equal texts is named by its first prompt
@@ -347,42 +298,3 @@ def _splits(config: Files, files: tuple[tuple[str, int, int], ...]) -> dict[str,
 def _only_binary(config: Files, files: tuple[tuple[str, int, int], ...]) -> bool:
     rated = (row for rows in _rows(config).languages.values() for row in rows if row.kind == "rating")
     return all(row.rating in (0.0, 1.0) for row in rated)
-
-
-def _summary(config: Files, lang: str) -> LanguageSummary:
-    rows = _in(config, lang)
-    everything = answers(rows)
-    compared = [(prompt, found) for prompt, found in everything if len(found) > 1]
-    return LanguageSummary(
-        rows=dict(Counter(row.kind for row in rows)),
-        groups=len({row.group for row in rows}),
-        prompts=len(compared),
-        documents=len({prompt.group for prompt, _ in compared}),
-        responses=sum(len(found) for _, found in compared),
-        systems=tuple(sorted({answer.system for _, found in compared for answer in found})),
-        one_system=tuple(sorted(found[0].row.place for _, found in everything if len(found) == 1)),
-    )
-
-
-def _unknown(rows: Rows, wanted: Collection[str], known: Collection[str] | None) -> list[tuple[Place, str]]:
-    """Rows in wanted languages without facts in conf/lang."""
-    if known is None:
-        return []
-    found = []
-    for lang in sorted(set(wanted) & set(rows.languages) - set(known)):
-        reason = f"unknown language {lang!r}.{did_you_mean(lang, known)}"
-        found += [(row.place, reason) for row in rows.languages[lang]]
-    return found
-
-
-def _bad_rows(config: Files, rows: Rows, bad: Sequence[tuple[Place, str]], n_bad: int, unknown: bool) -> str:
-    listed = "\n".join(f"  {rows.name(place)}: {reason}" for place, reason in bad)
-    more = f"\n  and {n_bad - len(bad)} more" if n_bad > len(bad) else ""
-    hint = (
-        "\nA language needs a file in conf/lang; rows of others are left out when you name the languages "
-        "you want with task.languages=[...]."
-        if unknown
-        else "\nMend them, or type task.bad_rows=skip to leave them out."
-    )
-    counted = f"{config.path} has {n_bad} bad rows of {rows.n} (rating field: {config.rating_field!r}):"
-    return f"{counted}\n{listed}{more}{hint}"
