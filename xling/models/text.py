@@ -1,6 +1,7 @@
 """The one rendering of (prompt, response) to token ids, shared by training, sampling and scoring.
 
-A prompt is bos (where the tokenizer has one) and its text; a response is its text, led by a space, and eos.
+A prompt is bos (where the tokenizer has one) and its text; a response is its text, led by a space, and eos. An
+encoder-decoder reads the prompt with eos in its encoder, and its decoder the response after decoder_start.
 Both are tokenised apart, so that what the policy sampled and what a reward model reads meet at the same border.
 """
 
@@ -12,17 +13,33 @@ import numpy as np
 Ids = list[int]
 
 
-def prompt_ids(tokenizer: Any, texts: Sequence[str], limit: int = 1024) -> list[Ids]:
-    """Token ids per prompt; longer ones lose their beginning, since the cue stands at the end."""
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    encoded = _encoded(tokenizer, texts)
-    return [bos + ids[-(limit - len(bos)) :] for ids in encoded]
+def prompt_ids(tokenizer: Any, texts: Sequence[str], limit: int = 1024, encoder: bool = False) -> list[Ids]:
+    """Token ids per prompt; longer ones lose their beginning, since the cue stands at the end.
+
+    For an `encoder`, which must see where the text ends, eos comes last.
+    """
+    first, last = _frame(tokenizer, encoder)
+    room = limit - len(first) - len(last)
+    return [first + ids[-room:] + last or [tokenizer.eos_token_id] for ids in _encoded(tokenizer, texts)]
 
 
 def response_ids(tokenizer: Any, texts: Sequence[str], limit: int = 512) -> list[Ids]:
     """Token ids per response with eos; longer ones are cut and keep their eos."""
-    encoded = _encoded(tokenizer, [" " + text for text in texts])
+    space = "" if _prepends_space(tokenizer) else " "
+    encoded = _encoded(tokenizer, [space + text for text in texts])
     return [[*ids[: limit - 1], tokenizer.eos_token_id] for ids in encoded]
+
+
+def _frame(tokenizer: Any, encoder: bool) -> tuple[Ids, Ids]:
+    """What stands before and after a prompt: bos, unless the tokenizer says that it adds none, and eos."""
+    bos = tokenizer.bos_token_id is not None and tokenizer.init_kwargs.get("add_bos_token") is not False
+    return [tokenizer.bos_token_id] if bos else [], [tokenizer.eos_token_id] if encoder else []
+
+
+def _prepends_space(tokenizer: Any) -> bool:
+    """Whether the tokenizer itself puts a space before each text, as SentencePiece's do."""
+    ids = tokenizer("a", add_special_tokens=False)["input_ids"]
+    return str(tokenizer.convert_ids_to_tokens(ids[:1])[0]).startswith("\u2581")
 
 
 def _encoded(tokenizer: Any, texts: Sequence[str]) -> list[Ids]:

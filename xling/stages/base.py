@@ -1,7 +1,6 @@
 """base: the language model before any fine-tuning, as a folder that later stages load."""
 
 import shutil
-from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -9,7 +8,6 @@ from msgspec import Struct
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.recipe import BASE_FOLDER, folder_digest
-from xling.stages.files import read_json, write_json
 
 
 class BaseSpec(Struct, frozen=True):
@@ -31,10 +29,6 @@ def run(context: Context) -> None:
 
         make_base(context.out, context.progress)
     else:
-        write_json(context.out / "pointer.json", {"path": spec.checkpoint})
+        from xling.models.load import Loading, write_loading
 
-
-def model_folder(stage_folder: Path) -> Path:
-    """Where the model of a base (or fine-tuned) stage really lies."""
-    pointer = stage_folder / "pointer.json"
-    return Path(read_json(pointer)["path"]) if pointer.exists() else stage_folder
+        write_loading(context.out, Loading(spec.checkpoint))

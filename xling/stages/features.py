@@ -15,7 +15,6 @@ from xling.config import Task
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.ridge import Array
-from xling.stages.base import model_folder
 from xling.stages.files import read_samples
 from xling.tasks import task_module
 from xling.tasks.records import Split
@@ -37,7 +36,7 @@ def run(context: Context) -> None:
     from xling.models.load import load_policy
 
     spec = msgspec.convert(context.spec, FeaturesSpec)
-    model, tokenizer = load_policy(model_folder(context.parents["lm"]))
+    model, tokenizer = load_policy(context.parents["lm"])
     if "pool" not in context.parents:
         write_blocks(context.out / "feedback.npz", read(model, tokenizer, *_feedback(spec, "train"), spec.features))
     else:

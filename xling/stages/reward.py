@@ -17,7 +17,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from xling.config import BagOfWords, FrozenLM, RewardModel, SameAsPolicy, Task
 from xling.errors import StageError
 from xling.grid.stage import Context
-from xling.stages.base import model_folder
 from xling.stages.files import write_json
 from xling.tasks import task_module
 from xling.tasks.records import Pair, Rating, Split
@@ -87,16 +86,13 @@ def shuffled_pairs(pairs: list[Pair], seed: int, permutation: int) -> list[Pair]
 
 
 def _language_model(context: Context, spec: RewardSpec, rm: SameAsPolicy) -> None:
-    from transformers import AutoModel
-
-    from xling.models.load import load_tokenizer
+    from xling.models.load import load_tokenizer, load_trunk
     from xling.models.reward import RewardNet, save_reward
     from xling.models.training import fit, write_curve
 
-    folder = model_folder(context.parents["init"])
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(context.parents["init"])
     torch.manual_seed(spec.seed)
-    net = RewardNet(AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True), rm.pooling)
+    net = RewardNet(load_trunk(context.parents["init"]), rm.pooling)
     train, dropped = _distinct(_tokenised(tokenizer, feedback(spec, "train", rm.permutation)))
     held_out, _ = _distinct(_tokenised(tokenizer, feedback(spec, "validation", rm.permutation)))
     adapted = _prepared(net, rm.tuning)

@@ -19,7 +19,6 @@ from msgspec import Struct
 from xling.config import BagOfWords, FrozenLM, RewardModel, Task, Untrained
 from xling.errors import StageError
 from xling.grid.stage import Context
-from xling.stages.base import model_folder
 from xling.stages.files import ragged, read_samples, write_json
 from xling.tasks import task_module
 from xling.tasks.records import Pair, Prompt, Rating
@@ -140,7 +139,7 @@ def likelihood(context: Context, without_document: bool) -> Scorer:
     from xling.models.reward import log_likelihood
     from xling.models.text import prompt_ids, response_ids
 
-    model, tokenizer = load_policy(model_folder(context.parents["lm"]))
+    model, tokenizer = load_policy(context.parents["lm"])
 
     def score(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
         encoded = [response_ids(tokenizer, row) for row in responses]

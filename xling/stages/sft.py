@@ -19,7 +19,6 @@ from xling.models.load import load_policy, save_policy
 from xling.models.sampling import greedy
 from xling.models.text import Ids, decode_response, pad_right, prompt_ids, response_ids
 from xling.models.training import fit, write_curve
-from xling.stages.base import model_folder
 from xling.stages.files import write_json
 from xling.tasks import task_module
 from xling.tasks.records import Demonstration
@@ -42,7 +41,7 @@ def run(context: Context) -> None:
     """Writes the model in Hugging Face format, curve.jsonl and sft.json."""
     spec = msgspec.convert(context.spec, SftSpec)
     module = task_module(spec.task)
-    model, tokenizer = load_policy(model_folder(context.parents["base"]))
+    model, tokenizer = load_policy(context.parents["base"])
     rows = [token_row(tokenizer, d) for lang in spec.langs for d in module.demonstrations(spec.task, lang, "train")]
     held_out = [
         d
