@@ -74,6 +74,16 @@ def features(documents: Array, responses: Array) -> list[Array]:
     return [products, products.sum(axis=1, keepdims=True)]
 
 
+def pair_features(encode: Encode, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> list[Array]:
+    """`features` of each response of each prompt, row after row, as float32; every text is encoded once."""
+    flat = [text for row in responses for text in row]
+    names = list(dict.fromkeys([*prompts, *flat]))
+    vectors = dict(zip(names, encode(names), strict=True)) if names else {}
+    documents = [vectors[prompt] for prompt, row in zip(prompts, responses, strict=True) for _ in row]
+    products, whole = features(np.stack(documents), np.stack([vectors[text] for text in flat]))
+    return [products.astype(np.float32), whole]
+
+
 def cosine(documents: Array, responses: Array) -> Array:
     """(rows,) cosine of aligned rows of unit vectors."""
     return features(documents, responses)[1][:, 0]

@@ -5,13 +5,21 @@ A stage's folder says in load.json where its weights are and how they are read: 
 encoder-decoder models come through the same doors; `model.config.is_encoder_decoder` tells them apart.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from xling.errors import DataError
@@ -66,11 +74,18 @@ def load_trunk(folder: Path, dtype: str | None = None) -> Any:
     return _read(AutoModel, where, how, dtype)
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_classifier(folder: Path) -> Any:
+    """A sequence classifier as it was published, on `device()` in eval mode."""
+    where, how = _found(folder)
+    check_files(where)
+    return _read(AutoModelForSequenceClassification, where, how, None)
+
+
+def load_tokenizer(folder: Path, needed: Sequence[str] = ("pad", "eos")) -> Any:
     """The folder's tokenizer; one without pad or eos is refused, since padding would be mistaken for text."""
     where, how = _found(folder)
     tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=bool(how.remote_code))
-    for role in ("pad", "eos"):
+    for role in needed:
         if getattr(tokenizer, f"{role}_token_id") is None:
             raise DataError(
                 f"The tokenizer in {where} has no {role} token. Set `{role}_token` in its tokenizer_config.json."

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from xling.errors import DataError
 from xling.models.reward import Batch, scalar_head
 from xling.models.states import Row, each_row, pool
-from xling.models.text import Ids, encoded, pad_right
+from xling.models.text import Ids, pad_right, pieces
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def pair_rows(
     longest, longest_response = limits
     return [
         join.joined(a[-longest:], b[:longest_response])
-        for a, b in zip(encoded(tokenizer, prompts), encoded(tokenizer, responses), strict=True)
+        for a, b in zip(pieces(tokenizer, prompts), pieces(tokenizer, responses), strict=True)
     ]
 
 
@@ -95,6 +95,10 @@ class PairNet(nn.Module):
         if self.pooling == "first":
             return self.head(hidden[:, 0].float())[:, 0]  # type: ignore[no-any-return]
         return self.head(pool(hidden, mask, "mean"))[:, 0]  # type: ignore[no-any-return]
+
+    def rooms(self, tokenizer: Any) -> tuple[int, int]:
+        """Tokens that a prompt and a response may have of their own."""
+        return self.limits
 
     def rows(self, tokenizer: Any, prompts: Sequence[str], responses: Sequence[str]) -> list[Row]:
         """What is read of aligned prompts and responses; token types where the encoder was trained with them."""
@@ -121,6 +125,10 @@ class PairModel:
 
     net: PairNet
     tokenizer: Any
+
+    def rooms(self) -> tuple[int, int]:
+        """Tokens that a prompt and a response may have of their own."""
+        return self.net.rooms(self.tokenizer)
 
     def score(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> list[list[float]]:
         """Reward of each response of each prompt; higher is better, no unit."""

@@ -8,22 +8,25 @@ their end before they are rendered.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from xling.errors import DataError
+from xling.models.load import load_classifier, load_policy, load_tokenizer
 from xling.models.pairs import pair_rows
 from xling.models.states import Row, States, each_response, each_row, log_likelihood, pool
-from xling.models.text import Ids, encoded, pad_right, prompt_ids, response_ids
+from xling.models.text import Ids, pad_right, pieces, prompt_ids, response_ids
+from xling.models.truncation import language_model_rooms
 
 Scores = list[list[float]]
 
 
 def cut(tokenizer: Any, texts: Sequence[str], limit: int, keep_end: bool) -> list[str]:
     """Texts of at most `limit` tokens: the last ones of a prompt (`keep_end`), the first ones of a response."""
-    ids = encoded(tokenizer, texts)
+    ids = pieces(tokenizer, texts)
     return [
         text if len(own) <= limit else str(tokenizer.decode(own[-limit:] if keep_end else own[:limit])).strip()
         for text, own in zip(texts, ids, strict=True)
@@ -80,6 +83,10 @@ class Classifier:
         rows = self._rows([prompt for prompt, _ in flat], [text for _, text in flat])
         found = iter(each_row(self.model, rows, self._logits))
         return [[next(found) for _ in row] for row in responses]
+
+    def rooms(self) -> tuple[int, int]:
+        """Tokens that a prompt and a response may have of their own."""
+        return self.limits
 
     def decoder(self) -> bool:
         """Whether the head sits on each state of a decoder: then the prompt is read once for its responses."""
@@ -166,6 +173,11 @@ def check_labels(labels: int, label: int | None) -> None:
         )
 
 
+def load_published_classifier(folder: Path, render: str, label: int | None, limits: tuple[int, int]) -> Classifier:
+    """From the folder of a stage."""
+    return Classifier(load_classifier(folder), load_tokenizer(folder, ("pad",)), render, label, limits)
+
+
 # --- log-ratio of two language models -----------------------------------------------------------------------
 
 
@@ -193,12 +205,18 @@ class LogRatio:
         ours, theirs = (log_likelihood(m, asked, said, pad, total=True) for m in (self.policy, self.reference))
         return [[self.beta * (a - b) for a, b in zip(*rows, strict=True)] for rows in zip(ours, theirs, strict=True)]
 
+    def rooms(self) -> tuple[int, int]:
+        """Tokens that a prompt and a response may have of their own."""
+        if self.render == "chat":
+            return self.limits[0], self.limits[1] - 1
+        return language_model_rooms(self.tokenizer, self.limits, self.policy.config.is_encoder_decoder)
+
     def _ids(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> tuple[list[Ids], list[list[Ids]]]:
         longest, longest_response = self.limits
         if self.render == "chat":
             asked = [_chat(self.tokenizer, text, None) for text in cut(self.tokenizer, prompts, longest, True)]
             eos = self.tokenizer.eos_token_id
-            bare = [encoded(self.tokenizer, row) for row in responses]
+            bare = [pieces(self.tokenizer, row) for row in responses]
             return asked, [[[*ids[: longest_response - 1], eos] for ids in row] for row in bare]
         asked = prompt_ids(self.tokenizer, prompts, longest, self.policy.config.is_encoder_decoder)
         return asked, [response_ids(self.tokenizer, row, longest_response) for row in responses]
@@ -212,3 +230,10 @@ def check_same_tokenizer(policy: Any, reference: Any) -> None:
             f"{len(reference)} tokens): the probabilities of their tokens cannot be compared. Name the model that "
             "the policy was trained from: rm_backbone.reference=FOLDER or a hub id."
         )
+
+
+def load_log_ratio(policy: Path, reference: Path, render: str, beta: float, limits: tuple[int, int]) -> LogRatio:
+    """From the folders of two stages; DataError if they do not read the same tokens."""
+    tokenizer = load_tokenizer(policy)
+    check_same_tokenizer(tokenizer, load_tokenizer(reference))
+    return LogRatio(load_policy(policy)[0], load_policy(reference)[0], tokenizer, render, beta, limits)

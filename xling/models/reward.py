@@ -6,18 +6,14 @@ Training reads prompt and response in one go (`RewardNet`), scoring reads the pr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModel
 
-from xling.jsonfiles import read_json, write_json
-from xling.models.load import load_tokenizer
 from xling.models.states import States, each_response, pool
 from xling.models.text import Ids, pad_right, prompt_ids, response_ids
+from xling.models.truncation import language_model_rooms
 
 Batch = dict[str, Tensor]
 
@@ -45,6 +41,10 @@ class RewardNet(nn.Module):
     def value(self, pooled: Tensor) -> Tensor:
         """(B, D) -> (B,)."""
         return self.head(pooled)[:, 0]  # type: ignore[no-any-return]
+
+    def rooms(self, tokenizer: Any) -> tuple[int, int]:
+        """Tokens that a prompt and a response may have of their own."""
+        return language_model_rooms(tokenizer, self.limits, self.trunk.config.is_encoder_decoder)
 
     def rows(self, tokenizer: Any, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
         """What is read of aligned prompts and responses."""
@@ -105,6 +105,10 @@ class RewardModel:
     net: RewardNet
     tokenizer: Any
 
+    def rooms(self) -> tuple[int, int]:
+        """Tokens that a prompt and a response may have of their own."""
+        return self.net.rooms(self.tokenizer)
+
     def score(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> list[list[float]]:
         """Reward of each response of each prompt; higher is better, no unit."""
 
@@ -115,11 +119,3 @@ class RewardModel:
         encoded = [response_ids(self.tokenizer, row, longest_response) for row in responses]
         prompt = prompt_ids(self.tokenizer, prompts, longest, self.net.trunk.config.is_encoder_decoder)
         return each_response(self.net.trunk, prompt, encoded, self.tokenizer.pad_token_id, rewards)
-
-
-def save_reward(folder: Path, net: Any, tokenizer: Any) -> None:
-    """Trunk and tokenizer in Hugging Face format, the head beside them."""
-    net.trunk.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    save_file({k: v.contiguous() for k, v in net.head.state_dict().items()}, folder / "head.safetensors")
-    write_json(folder / "reward.json", {"pooling": net.pooling, "limits": net.limits})

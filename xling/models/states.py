@@ -80,6 +80,8 @@ def response_states(
     trunk: Any, prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]], pad: int
 ) -> Iterator[States]:
     """States of every response of every prompt, in batches of any order; `trunk` has no LM head."""
+    if "flash" in trunk.config._attn_implementation:  # reads no masks of our own
+        trunk.set_attn_implementation("sdpa")
     for width, group in by_width({i: len(row) for i, row in enumerate(prompts) if responses[i]}).items():
         kept = max(TOKENS_KEPT // (width * PROMPTS_PER_BATCH), 1) * PROMPTS_PER_BATCH
         for chosen in batches(group, kept):
@@ -115,12 +117,12 @@ def _read(trunk: Any, prompts: list[Ids], width: int, pad: int) -> Read:
         cache, state = one(trunk, _tokens(batch, width, pad, trunk.device), lengths)
         caches.append(cache)
         last.append(state)
-    return Read(stack(caches), torch.cat(last), torch.tensor([len(p) for p in prompts], device=trunk.device), width)
+    return Read(_stacked(caches), torch.cat(last), torch.tensor([len(p) for p in prompts], device=trunk.device), width)
 
 
 def _prefill(trunk: Any, ids: Tensor, lengths: Tensor) -> tuple[Any, Tensor]:
     """(cache, last states) of prompts; what is padded stands behind all that is read, and needs no mask."""
-    cache = DynamicCache(config=trunk.config)
+    cache = DynamicCache()
     hidden = trunk(input_ids=ids, past_key_values=cache, use_cache=True)[0]
     return cache, hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
 
@@ -150,26 +152,56 @@ def _continue(
     lengths = read.lengths[slot]
     here = torch.zeros(len(texts), 1, tail, tail, dtype=trunk.dtype, device=trunk.device)
     here.masked_fill_(step > step[:, None], -torch.inf)  # (R, 1, tail, tail), additive: a token's own and earlier ones
-    prompt = _padding_mask(lengths, read.width, trunk.dtype).expand(-1, -1, tail, -1)
-    cache = fan_out(read.cache, slot, tail)
+    prompt = _padding_mask(lengths, read.width, trunk.dtype)
     if trunk.config.is_encoder_decoder:
         hidden = trunk.get_decoder()(
             input_ids=ids,
             attention_mask=torch.nn.functional.pad(here, (1, 0)),  # the start token
-            encoder_hidden_states=read.last[slot][:, None],  # its keys and values are in the cache: read for no other
+            encoder_hidden_states=read.last[slot][:, None],  # their keys and values are in the cache: not read again
             encoder_attention_mask=prompt,
-            past_key_values=cache,
+            past_key_values=_shared_out(read.cache, slot, tail),
             use_cache=True,
         )[0]
     else:
         hidden = trunk(
             input_ids=ids,
-            attention_mask=torch.cat([prompt, here], -1),
+            attention_mask=_by_layer(trunk.config, torch.cat([prompt.expand(-1, -1, tail, -1), here], -1), lengths),
             position_ids=lengths[:, None] + step,
-            past_key_values=cache,
+            past_key_values=fan_out(read.cache, slot, tail),
             use_cache=True,
         )[0]
     return ids, step < torch.tensor([len(text) for text in texts], device=trunk.device)[:, None], hidden
+
+
+def _by_layer(config: Any, mask: Tensor, lengths: Tensor) -> Tensor | dict[str, Tensor]:
+    """`mask` (R, 1, tail, width + tail), or one for each kind of layer where some see no further than a window."""
+    windows = layer_windows(config)
+    if set(windows.values()) == {None}:
+        return mask
+    tail = mask.shape[2]
+    place = torch.arange(mask.shape[3], device=mask.device) - (mask.shape[3] - tail)  # from 0 on: the response's
+    key = torch.where(place < 0, place + (mask.shape[3] - tail), lengths[:, None] + place)  # (R, width + tail)
+    query = lengths[:, None] + torch.arange(tail, device=mask.device)
+    distance = (query[:, :, None] - key[:, None])[:, None]
+    masks = {
+        kind: mask if window is None else mask.masked_fill(distance >= window, -torch.inf)
+        for kind, window in windows.items()
+    }
+    return masks if len(masks) > 1 else next(iter(masks.values()))
+
+
+def _shared_out(cache: Any, slot: Tensor, room: int) -> Any:
+    """An encoder-decoder's cache for the responses of the prompts at `slot`."""
+    own, cross = cache.self_attention_cache, cache.cross_attention_cache
+    return EncoderDecoderCache(fan_out(own, slot, room), fan_out(cross, slot, 0))
+
+
+def _stacked(caches: list[Any]) -> Any:
+    if not isinstance(caches[0], EncoderDecoderCache):
+        return stack(caches)
+    stack([cache.self_attention_cache for cache in caches])
+    stack([cache.cross_attention_cache for cache in caches])
+    return caches[0]
 
 
 @torch.inference_mode()

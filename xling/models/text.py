@@ -20,13 +20,13 @@ def prompt_ids(tokenizer: Any, texts: Sequence[str], limit: int = 1024, encoder:
     """
     first, last = _frame(tokenizer, encoder)
     room = limit - len(first) - len(last)
-    return [first + ids[-room:] + last or [tokenizer.eos_token_id] for ids in _encoded(tokenizer, texts)]
+    return [first + ids[-room:] + last or [tokenizer.eos_token_id] for ids in pieces(tokenizer, texts)]
 
 
 def response_ids(tokenizer: Any, texts: Sequence[str], limit: int = 512) -> list[Ids]:
     """Token ids per response with eos; longer ones are cut and keep their eos."""
     space = "" if _prepends_space(tokenizer) else " "
-    encoded = _encoded(tokenizer, [space + text for text in texts])
+    encoded = pieces(tokenizer, [space + text for text in texts])
     return [[*ids[: limit - 1], tokenizer.eos_token_id] for ids in encoded]
 
 
@@ -42,7 +42,7 @@ def _prepends_space(tokenizer: Any) -> bool:
     return str(tokenizer.convert_ids_to_tokens(ids[:1])[0]).startswith("\u2581")
 
 
-def _encoded(tokenizer: Any, texts: Sequence[str]) -> list[Ids]:
+def pieces(tokenizer: Any, texts: Sequence[str]) -> list[Ids]:
     """Pieces of each text; what looks like a special token ("<eos>") is text too."""
     if not texts:
         return []

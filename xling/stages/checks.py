@@ -1,15 +1,19 @@
 """Which choices go together: everything that can be refused is refused here, before anything runs."""
 
 from xling.config import (
+    Encoder,
     Experiment,
     FrozenLM,
     MicroSummarization,
+    Published,
     Recorded,
     RewardModel,
     SameAsPolicy,
     SystemIdentity,
+    Tuned,
     Untrained,
-    encoder_of,
+    has_source,
+    name_of,
     objective_of,
 )
 from xling.errors import ConfigError
@@ -31,17 +35,20 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
         _check_recorded(rm, judge)
         return
     _check_offers(experiment, offers)
-    if encoder_of(rm) or isinstance(rm, SystemIdentity) or rm == Untrained("human"):
+    if isinstance(rm, SystemIdentity) or rm == Untrained("human"):
         raise ConfigError(
-            f"rm_backbone={_name(rm)} reads recorded responses (task=files policy=recorded). With a language model use "
-            "rm_backbone=same_as_policy, bag_of_words, length, random or a likelihood."
+            f"rm_backbone={name_of(rm)} reads recorded responses (policy=recorded). With a language model use "
+            "rm_backbone=same_as_policy, xlm_roberta, sentence_encoder, bag_of_words, length, random or a likelihood."
         )
     if judge == "human":
         raise ConfigError(
             "judge=human needs recorded ratings (task=files policy=recorded). Use judge=gold or target_rm."
         )
-    if judge == "target_rm" and isinstance(judging, Untrained):
-        raise ConfigError(f"judge=target_rm judges by the target's reward model, and rm_backbone={_name(rm)} has none.")
+    if judge == "target_rm" and not has_source(judging):
+        raise ConfigError(
+            f"judge=target_rm judges by a reward model that is trained in the target, and rm_backbone={name_of(rm)} is "
+            "trained nowhere. Type judge=gold, or a backbone with training."
+        )
     _check_sizes(experiment)
     if n is not None and n > policy.n:
         raise ConfigError(
@@ -62,9 +69,9 @@ def _check_offers(experiment: Experiment, offers: frozenset[Offer]) -> None:
             f"{task} has no demonstrations to fine-tune on. Type sft.steps=0 to sample the base as it is."
         )
     needed: Offer = "pairs" if objective_of(experiment.task, rm) == "pairwise" else "ratings"
-    if not isinstance(rm, Untrained) and needed not in offers:
-        raise ConfigError(f"{task} has no {needed} to train rm_backbone={_name(rm)} on.{_other_feedback(offers)}")
-    for setting, name in (("judge", experiment.judge.name), ("rm_backbone", _name(rm))):
+    if has_source(rm) and needed not in offers:
+        raise ConfigError(f"{task} has no {needed} to train rm_backbone={name_of(rm)} on.{_other_feedback(offers)}")
+    for setting, name in (("judge", experiment.judge.name), ("rm_backbone", name_of(rm))):
         if name == "gold" and "quality" not in offers:
             raise ConfigError(
                 f"{setting}=gold needs exact quality, which only {_tasks_with('quality')} has. Use judge=target_rm."
@@ -90,7 +97,7 @@ def _check_sizes(experiment: Experiment) -> None:
     if not isinstance(task, MicroSummarization):
         return
     budgets = [("sft", experiment.sft, "demonstrations")]
-    if isinstance(rm, SameAsPolicy):
+    if isinstance(rm, Tuned):
         kind = "ratings" if objective_of(task, rm) == "pointwise" else "pairs"
         budgets.append(("rm_backbone.training", rm.training, kind))
     for name, training, kind in budgets:
@@ -104,12 +111,8 @@ def _check_sizes(experiment: Experiment) -> None:
 def _check_recorded(rm: RewardModel, judge: str) -> None:
     if judge != "human":
         raise ConfigError(f"judge={judge} cannot judge recorded responses. Use judge=human.")
-    if isinstance(rm, SameAsPolicy | FrozenLM) or (isinstance(rm, Untrained) and rm.score.startswith("likelihood")):
+    if isinstance(rm, SameAsPolicy | FrozenLM | Encoder | Published) or (isinstance(rm, Untrained) and rm.score.startswith("likelihood")):
         raise ConfigError(
-            f"rm_backbone={_name(rm)} needs a language model and policy=recorded has none. "
+            f"rm_backbone={name_of(rm)} scores what a policy samples, and policy=recorded samples nothing. "
             "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."
         )
-
-
-def _name(rm: RewardModel) -> str:
-    return rm.score if isinstance(rm, Untrained) else str(rm.__struct_config__.tag)

@@ -13,19 +13,24 @@ import msgspec
 
 from xling.config import (
     BagOfWords,
+    Classifier,
+    Encoder,
     Experiment,
     FrozenLM,
     Language,
     LanguageModel,
+    LogRatio,
     Policy,
     Recorded,
     RewardModel,
-    SameAsPolicy,
     SentenceEncoder,
     Task,
     Training,
+    Tuned,
     Untrained,
     encoder_of,
+    has_source,
+    name_of,
     objective_of,
 )
 from xling.errors import ConfigError
@@ -59,7 +64,7 @@ def cells_from(experiments: Sequence[tuple[Axes, Experiment]], controls: bool = 
         asked += control_experiments(asked)
     cells: dict[tuple[Any, ...], Cell] = {}
     for axes, experiment, judging in asked:
-        if not _has_source(experiment.rm_backbone):
+        if not has_source(experiment.rm_backbone):
             axes["source_lang"] = "-"
         place = tuple((key, str(value)) for key, value in axes.items())
         if place not in cells:
@@ -71,7 +76,7 @@ def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
     """Controls and references (docs/controls.md): untrained ones once a target, shuffled labels for every source."""
     variants: list[Asked] = []
     for axes, experiment, judging in asked:
-        if isinstance(experiment.rm_backbone, SameAsPolicy | FrozenLM | BagOfWords | SentenceEncoder):
+        if isinstance(experiment.rm_backbone, Tuned | FrozenLM | BagOfWords | SentenceEncoder):
             for k in range(1, SHUFFLES + 1):
                 rm = msgspec.structs.replace(experiment.rm_backbone, permutation=k)
                 shuffled = msgspec.structs.replace(experiment, rm_backbone=rm)
@@ -187,16 +192,22 @@ def embed(task: Task, lang: str, encoder: str) -> Stage:
 
 
 @lru_cache(maxsize=4096)
-def features(task: Task, lang: str, policy: LanguageModel, rm: FrozenLM, pools: tuple[tuple[str, Stage], ...]) -> Stage:
-    """What the frozen base sees of a language's feedback, or of its samples and held-out feedback."""
+def features(
+    task: Task, lang: str, policy: LanguageModel, rm: RewardModel, pools: tuple[tuple[str, Stage], ...]
+) -> Stage:
+    """What a frozen model sees of a language's feedback, or of its samples and held-out feedback."""
     objective = objective_of(task, rm)
     spec = {
         **_task(task, (lang,), _held_out(objective) if pools else objective),
         "lang": lang,
-        "features": rm.features,
         "objective": objective,
     }
-    parents = {"lm": base(policy.checkpoint), **dict(pools)}
+    parents = dict(pools)
+    if isinstance(rm, FrozenLM):
+        spec["features"] = rm.features
+        parents["lm"] = base(policy.checkpoint)
+    else:
+        spec |= {"encoder": encoder_of(rm), "identity": encoder_identity(encoder_of(rm))}
     return _stage("features", _label("features", (lang,)) + (" samples" if pools else ""), spec, parents)
 
 
@@ -213,20 +224,29 @@ def reward(task: Task, langs: tuple[str, ...], policy: Policy, training: Trainin
     parents: dict[str, Stage] = {}
     if isinstance(policy, Recorded):
         spec["folds"] = task.folds  # type: ignore[union-attr]  # of every task with recorded responses
-    if isinstance(rm, SentenceEncoder):
+    if isinstance(rm, SentenceEncoder) and isinstance(policy, Recorded):
         parents = {f"embed_{lang}": embed(task, lang, rm.encoder) for lang in langs}
         spec["encoder"] = encoder_identity(rm.encoder)
-    elif isinstance(rm, SameAsPolicy) and isinstance(policy, LanguageModel):
-        start = sft(task, langs, policy, training, seed) if rm.init == "sft" else base(policy.checkpoint)
-        parents = {"init": start}
-    elif isinstance(rm, FrozenLM) and isinstance(policy, LanguageModel):
+    elif isinstance(rm, Tuned):
+        parents = {"init": _start(task, langs, policy, training, rm, seed)}
+    elif isinstance(rm, FrozenLM | SentenceEncoder) and isinstance(policy, LanguageModel):
         parents = {f"features_{lang}": features(task, lang, policy, _unshuffled(rm), ()) for lang in langs}
     return _stage("reward", _label("reward", langs) + _mark(rm), spec, parents)
 
 
-def _unshuffled(rm: FrozenLM) -> FrozenLM:
+def _start(task: Task, langs: tuple[str, ...], policy: Policy, training: Training, rm: Tuned, seed: int) -> Stage:
+    """The model that a network's training starts from."""
+    if isinstance(rm, Encoder):
+        return base(rm.checkpoint)
+    assert isinstance(policy, LanguageModel)
+    if rm.init == "sft":
+        return sft(task, langs, policy, training, seed)
+    return base(policy.checkpoint if rm.init == "base" else rm.init)
+
+
+def _unshuffled(rm: RewardModel) -> RewardModel:
     """Shuffled controls read the same features."""
-    return msgspec.structs.replace(rm, permutation=0)
+    return msgspec.structs.replace(rm, permutation=0) if hasattr(rm, "permutation") else rm
 
 
 def _mark(rm: RewardModel) -> str:
@@ -244,7 +264,7 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
     spec: dict[str, Any] = {"judge": experiment.judge.name, "n": _samples_picked_from(experiment)}
     if isinstance(experiment.policy, Recorded):
         spec |= {**_task(task, (lang,), "recorded"), "lang": lang}
-    sources = _codes(experiment.source_langs) if _has_source(experiment.rm_backbone) else ("-",)
+    sources = _codes(experiment.source_langs) if has_source(experiment.rm_backbone) else ("-",)
     return _stage("judge", _label("judge", sources, (lang,)), spec, parents)
 
 
@@ -283,7 +303,7 @@ def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
     task, rm, lang = experiment.task, experiment.rm_backbone, experiment.target_lang.code
     sources, people = _codes(experiment.source_langs), isinstance(experiment.policy, Recorded)
     parents = dict(pools)
-    if _has_source(rm):
+    if has_source(rm):
         parents["reward"] = reward(task, sources, experiment.policy, experiment.sft, rm, experiment.seed)
     spec = {
         **_task(task, (lang,), "recorded" if people else _held_out(objective_of(task, rm))),
@@ -292,16 +312,21 @@ def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
         "objective": objective_of(task, rm),
     }
     if people:
-        spec["recorded"], spec["source_langs"] = True, sources if _has_source(rm) else ()
-    if encoder := encoder_of(rm):
+        spec["recorded"], spec["source_langs"] = True, sources if has_source(rm) else ()
+    if isinstance(rm, FrozenLM) or (encoder_of(rm) and not people):
+        assert isinstance(experiment.policy, LanguageModel)
+        parents["features"] = features(task, lang, experiment.policy, _unshuffled(rm), tuple(pools.items()))
+    elif encoder := encoder_of(rm):
         parents["embed"] = embed(task, lang, encoder)
         spec["encoder"] = encoder_identity(encoder)
-    if isinstance(rm, FrozenLM) and isinstance(experiment.policy, LanguageModel):
-        parents["features"] = features(task, lang, experiment.policy, _unshuffled(rm), tuple(pools.items()))
+    if isinstance(rm, Classifier):
+        parents["model"] = base(rm.checkpoint)
+    if isinstance(rm, LogRatio):
+        parents |= {"policy": base(rm.policy), "reference": base(rm.reference)}
     if isinstance(rm, Untrained):
         parents |= _language_model_of(experiment, rm)
         spec["seed"] = experiment.seed if rm.score == "random" else 0
-    label = _label("score", sources if _has_source(rm) else (rm.score,), (lang,))  # type: ignore[union-attr]
+    label = _label("score", sources if has_source(rm) else (name_of(rm),), (lang,))
     return _stage("score", label + _mark(rm), spec, parents)
 
 
@@ -312,7 +337,3 @@ def _language_model_of(experiment: Experiment, rm: Untrained) -> dict[str, Stage
         return {"lm": base(experiment.policy.checkpoint)}
     lang = experiment.target_lang.code
     return {"lm": sft(experiment.task, (lang,), experiment.policy, experiment.sft, experiment.seed)}
-
-
-def _has_source(rm: RewardModel) -> bool:
-    return not isinstance(rm, Untrained)
