@@ -138,7 +138,7 @@ def layer_windows(config: Any) -> dict[str, int | None]:
 
 
 def trunk_of(model: Any) -> Any:
-    """What reads tokens and gives hidden states: the decoder of a decoder-only LM, both halves of an encoder-decoder."""
+    """What reads tokens and gives hidden states: the decoder of a decoder-only LM, all of an encoder-decoder."""
     return model.get_decoder() if not model.config.is_encoder_decoder else model
 
 

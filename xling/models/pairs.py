@@ -65,9 +65,7 @@ def separators(tokenizer: Any) -> Separators:
     )
 
 
-def pair_rows(
-    tokenizer: Any, prompts: Sequence[str], responses: Sequence[str], limits: tuple[int, int]
-) -> list[Row]:
+def pair_rows(tokenizer: Any, prompts: Sequence[str], responses: Sequence[str], limits: tuple[int, int]) -> list[Row]:
     """Aligned pairs; long prompts lose their beginning, long responses their end, as everywhere."""
     join = separators(tokenizer)
     longest, longest_response = limits

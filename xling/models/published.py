@@ -99,19 +99,24 @@ class Classifier:
 
     def _parts(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
         """Ids of each text in two parts; the first depends on the prompt alone, where the tokenizer lets it."""
-        tokenizer, parts = self.tokenizer, []
-        begun: dict[str, Ids] = {}
-        short = cut(tokenizer, prompts, self.limits[0], True), cut(tokenizer, responses, self.limits[1], False)
+        parts, begun = list[tuple[Ids, Ids]](), dict[str, Ids]()
+        longest, longest_response = self.limits
+        short = cut(self.tokenizer, prompts, longest, True), cut(self.tokenizer, responses, longest_response, False)
         for prompt, response in zip(*short, strict=True):
-            if self.render == "chat":
-                whole = _chat(tokenizer, prompt, response)
-            else:
-                whole = tokenizer(*_plain(self.render, prompt, response))["input_ids"]
             if prompt not in begun:
-                begun[prompt] = _chat(tokenizer, prompt, None) if self.render == "chat" else tokenizer(prompt)["input_ids"]
+                begun[prompt] = self._whole(prompt, None)
+            whole = self._whole(prompt, response)
             border = _common(begun[prompt], whole)
             parts.append((whole[:border], whole[border:]))
         return parts
+
+    def _whole(self, prompt: str, response: str | None) -> Ids:
+        """Token ids of the rendered text; without a response, of what stands before it."""
+        if self.render == "chat":
+            return _chat(self.tokenizer, prompt, response)
+        parts = (prompt,) if response is None else _plain(self.render, prompt, response)
+        ids: Ids = self.tokenizer(*parts)["input_ids"]
+        return ids
 
     def _logits(self, rows: list[Row], width: int) -> Tensor:
         ids = torch.from_numpy(pad_right([row for row, _ in rows], width, self.tokenizer.pad_token_id))
@@ -154,7 +159,9 @@ def _plain(render: str, prompt: str, response: str) -> tuple[str, ...]:
 
 def _common(prompt: Ids, whole: Ids) -> int:
     """Tokens that both begin with; at least one, and not all of `whole`."""
-    same = next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), min(len(prompt), len(whole)))
+    same = 0
+    while same < min(len(prompt), len(whole)) and prompt[same] == whole[same]:
+        same += 1
     return min(max(same, 1), len(whole) - 1)
 
 

@@ -1,4 +1,4 @@
-"""Trained reward models as folders: trunk and tokenizer in Hugging Face format, the head and its settings beside them."""
+"""Trained reward models as folders: trunk and tokenizer in Hugging Face format, head and settings beside them."""
 
 from dataclasses import replace
 from pathlib import Path

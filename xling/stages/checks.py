@@ -111,7 +111,9 @@ def _check_sizes(experiment: Experiment) -> None:
 def _check_recorded(rm: RewardModel, judge: str) -> None:
     if judge != "human":
         raise ConfigError(f"judge={judge} cannot judge recorded responses. Use judge=human.")
-    if isinstance(rm, SameAsPolicy | FrozenLM | Encoder | Published) or (isinstance(rm, Untrained) and rm.score.startswith("likelihood")):
+    if isinstance(rm, SameAsPolicy | FrozenLM | Encoder | Published) or (
+        isinstance(rm, Untrained) and rm.score.startswith("likelihood")
+    ):
         raise ConfigError(
             f"rm_backbone={name_of(rm)} scores what a policy samples, and policy=recorded samples nothing. "
             "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."

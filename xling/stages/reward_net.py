@@ -137,7 +137,8 @@ def distinct(rows: list[Row]) -> tuple[list[Row], int]:
 
 def reward_batch(net: Any, rows: list[Row], pad: int) -> dict[str, Tensor]:
     """What the net takes, right-padded, with labels (B,); of the rejected ones under `rejected_...`."""
-    batch = {"labels": torch.tensor([label for _, _, label in rows])} | net.collate([row[0] for row in rows], pad)
+    batch = {"labels": torch.tensor([label for _, _, label in rows])}
+    batch |= net.collate([row[0] for row in rows], pad)
     if rows[0][1] is not None:
         rejected = net.collate([row[1] for row in rows], pad)
         batch |= {f"rejected_{name}": value for name, value in rejected.items()}
