@@ -36,7 +36,9 @@ CLASSIFIERS: dict[str, Any] = {
     "deberta_v2": lambda labels: hf.DebertaV2ForSequenceClassification(
         hf.DebertaV2Config(num_labels=labels, **DEBERTA)
     ),
-    "xlm_roberta": lambda labels: hf.XLMRobertaForSequenceClassification(hf.XLMRobertaConfig(num_labels=labels, **XLM_R)),
+    "xlm_roberta": lambda labels: hf.XLMRobertaForSequenceClassification(
+        hf.XLMRobertaConfig(num_labels=labels, **XLM_R)
+    ),
 }
 CHAT = (
     "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] }}</s>{% endfor %}"

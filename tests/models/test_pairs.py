@@ -11,8 +11,9 @@ from xling.errors import DataError
 from xling.models.load import load_tokenizer, load_trunk
 from xling.models.pairs import PairModel, PairNet, pair_rows, separators
 from xling.models.stored import load_reward, save_reward
+from xling.models.truncation import Limits
 
-LIMITS = (40, 20)
+LIMITS = Limits(40, 20, "left")
 
 
 @pytest.fixture(scope="module", params=["xlm_roberta", "deberta_v2", "bert"])
@@ -50,7 +51,7 @@ def test_prompts_lose_their_beginning_and_responses_their_end(folder: Path) -> N
     tokenizer = load_tokenizer(folder, ("pad",))
     long, longer = text(100), "one more " + text(3)
     (row, _), (same, _), (other, _) = pair_rows(tokenizer, [long, longer + " " + long, long], [long, long, "a"], LIMITS)
-    assert len(row) == sum(LIMITS) + len(separators(tokenizer)) and row == same != other
+    assert len(row) == 60 + len(separators(tokenizer)) and row == same != other
 
 
 def test_a_score_is_that_of_the_net_alone(model: PairModel, together: list[list[float]]) -> None:
@@ -62,7 +63,7 @@ def test_a_score_is_that_of_the_net_alone(model: PairModel, together: list[list[
 
 
 def test_a_score_depends_on_its_text_alone(model: PairModel, together: list[list[float]], tmp_path: Path) -> None:
-    assert len({score for row in together for score in row}) > 0.8 * len(sum(RESPONSES, []))
+    assert len({score for row in together for score in row}) > 0.8 * sum(map(len, RESPONSES))
     for prompt, row, scores in zip(PROMPTS, RESPONSES, together, strict=True):
         assert [model.score([prompt], [[response]])[0][0] for response in row] == scores
     assert model.score(PROMPTS[::-1] * 3, RESPONSES[::-1] * 3) == together[::-1] * 3
@@ -76,5 +77,5 @@ def test_half_precision_is_close(folder: Path, model: PairModel, together: list[
     net = PairNet(load_trunk(folder, "bfloat16"), model.net.pooling, LIMITS).eval()
     net.head.load_state_dict(model.net.head.state_dict())
     half = PairModel(net, model.tokenizer).score(PROMPTS, RESPONSES)
-    flat, close = (torch.tensor(sum(scores, [])) for scores in (together, half))
+    flat, close = (torch.tensor([one for row in scores for one in row]) for scores in (together, half))
     assert (flat - close).abs().max() < 0.1 * (flat.max() - flat.min())

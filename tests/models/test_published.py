@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from xling.errors import DataError
+from xling.models.checkpoints import check_labels
 from xling.models.load import load_classifier, load_tokenizer, save_policy
-from xling.models.published import Classifier, check_labels, load_log_ratio, load_published_classifier
+from xling.models.published import Classifier, load_log_ratio, load_published_classifier
+from xling.models.truncation import Limits
 
 DRAW = random.Random(0)
 WORDS = ["flood", "Chile", "März", "130", "Häuser", "наводнение", "lễ", "hội", "Cuba", "sel", "ngôi", "nhà"]
-LIMITS = (160, 80)
+LIMITS = Limits(160, 80, "left")
 
 
 def text(words: int) -> str:
@@ -64,7 +66,7 @@ def test_a_score_is_the_logit_of_the_models_own_forward(model: Classifier, toget
 
 def test_scores_have_the_shape_of_the_responses_and_differ(together: list[list[float]]) -> None:
     assert list(map(len, together)) == list(map(len, RESPONSES))
-    assert len({score for row in together for score in row}) > 0.8 * len(sum(RESPONSES, []))
+    assert len({score for row in together for score in row}) > 0.8 * sum(map(len, RESPONSES))
     assert together[2][1] == together[2][2]
 
 

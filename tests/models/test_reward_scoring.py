@@ -14,7 +14,7 @@ from xling.models.reward import RewardModel, RewardNet
 from xling.models.states import log_likelihood, response_states
 from xling.models.stored import load_reward, save_reward
 from xling.models.text import prompt_ids, response_ids
-from xling.models.truncation import count_cut
+from xling.models.truncation import Limits, count_cut
 
 DRAW = random.Random(0)
 WORDS = ["flood", "Chile", "März", "130", "Häuser", "наводнение", "lễ", "hội", "ở", "Cuba", "sel", "ngôi", "nhà", "🙂"]
@@ -115,7 +115,7 @@ def test_padding_in_training_changes_no_reward(model: RewardModel) -> None:
 
 
 def test_limits_cut_the_beginning_of_prompts_and_the_end_of_responses(model: RewardModel) -> None:
-    net = RewardNet(model.net.trunk, model.net.pooling, (12, 6)).eval()
+    net = RewardNet(model.net.trunk, model.net.pooling, Limits(12, 6, "left")).eval()
     net.head = model.net.head
     short, long = RewardModel(net, model.tokenizer), text(60)
     rows = net.rows(model.tokenizer, [long], [long])
@@ -169,7 +169,7 @@ def test_half_precision_is_close(folder: Path, model: RewardModel, together: lis
     net = RewardNet(load_trunk(folder, "bfloat16"), model.net.pooling).eval()
     net.head.load_state_dict(model.net.head.state_dict())
     half = RewardModel(net, model.tokenizer).score(PROMPTS, RESPONSES)
-    flat, close = (torch.tensor(sum(scores, [])) for scores in (together, half))
+    flat, close = (torch.tensor([one for row in scores for one in row]) for scores in (together, half))
     assert (flat - close).abs().mean() < 0.1 * (flat.max() - flat.min())
 
 

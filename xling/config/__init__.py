@@ -19,6 +19,7 @@ from xling.config.common import Positive as Positive
 from xling.config.common import Template as Template
 from xling.config.common import Training as Training
 from xling.config.policies import LanguageModel as LanguageModel
+from xling.config.policies import Lora as Lora
 from xling.config.policies import Policy as Policy
 from xling.config.policies import Recorded as Recorded
 from xling.config.rewards import BagOfWords as BagOfWords
@@ -33,9 +34,9 @@ from xling.config.rewards import SentenceEncoder as SentenceEncoder
 from xling.config.rewards import SystemIdentity as SystemIdentity
 from xling.config.rewards import Tuned as Tuned
 from xling.config.rewards import Untrained as Untrained
+from xling.config.rewards import checkpoints_of as checkpoints_of
 from xling.config.rewards import encoder_of as encoder_of
 from xling.config.rewards import has_source as has_source
-from xling.config.rewards import limits_of as limits_of
 from xling.config.rewards import name_of as name_of
 from xling.config.rewards import objective_of as objective_of
 from xling.config.tasks import Files as Files

@@ -39,3 +39,8 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
     warmup_steps: NonNegative = 20
     weight_decay: Annotated[float, Meta(ge=0.0)] = 0.0
     eval_every: Positive = 50
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    schedule: Literal["linear", "constant"] = "linear"  # after the warm-up: down to 0, or on as it is
+    dropout: Fraction | None = None  # None: what the model's config says
+    gradient_checkpointing: bool = False  # less memory for more time: states are computed again for the gradients
+    micro_batch_size: Positive | None = None  # examples read at once; gradients add up to those of the batch

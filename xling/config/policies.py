@@ -1,22 +1,44 @@
 """Settings of the policies."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from xling.config.common import Positive, PositiveFloat
+from xling.config.common import Fraction, Positive, PositiveFloat
+
+
+class Lora(Struct, frozen=True, forbid_unknown_fields=True):
+    """Low-rank adapters (Hu et al. 2021); they are merged into the weights before the policy is stored."""
+
+    r: Positive = 16
+    alpha: Positive = 32  # the update is scaled by alpha / r
+    dropout: Fraction = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"  # or names of layers, e.g. [q_proj, v_proj]
 
 
 class LanguageModel(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="language_model"):
-    """A causal LM: `checkpoint` is `packaged` (the micro base that ships with xling), `pretrain` or a folder."""
+    """A decoder-only or encoder-decoder LM.
+
+    `checkpoint` is `packaged` (the micro base that ships with xling), `pretrain`, a local folder, or a hub id.
+    """
 
     checkpoint: str
+    revision: str | None = None  # of a hub id: commit, tag or branch; None: main, as it is when the grid is planned
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None  # None: what transformers chooses
+    remote_code: str | None = None  # the repository whose code may run
+    tuning: Literal["full", "lora", "qlora"] = "full"
+    lora: Lora = Lora()
+    max_prompt_tokens: Positive = 1024
+    truncation_side: Literal["left", "right"] | None = None  # of the document in too long a prompt; None: the task's
     n: Positive = 16  # samples a prompt in the pool
     baseline_samples: Positive = 4  # fresh samples a prompt: the opponent
     temperature: PositiveFloat = 1.0
     top_p: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
     max_new_tokens: Positive = 32
     sampling_chunk: Positive = 32  # prompts decoded together; in the key, since it decides the bits
+    by_length: bool = False  # prompts of like length are decoded together
+    engine: Literal["torch", "vllm"] = "torch"
 
 
 class Recorded(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="recorded"):

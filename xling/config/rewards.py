@@ -5,8 +5,11 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from xling.config.common import NonNegative, PositiveFloat, Training
+from xling.config.policies import Lora
 from xling.config.tasks import Task
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+Side = Literal["left", "right"]
 Objective = Literal["pointwise", "pairwise"]
 Limit = Annotated[int, Meta(ge=2)]  # tokens, those that the model adds included
 
@@ -16,12 +19,14 @@ class SameAsPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag_field="n
 
     training: Training = Training()
     tuning: Literal["full", "lora", "qlora", "frozen"] = "full"
+    lora: Lora = Lora()
     init: str = "sft"  # sft: the source's SFT policy; base; else a local folder or a hub id
     revision: str | None = None  # of a hub id in `init`
     objective: Objective | None = None  # None: the task's kind of feedback
     pooling: Literal["last", "mean"] = "last"
     max_prompt_tokens: Limit = 1024
     max_response_tokens: Limit = 512
+    truncation_side: Side | None = None  # of too long a prompt; None: the task's
     permutation: NonNegative = 0  # 0: true labels; k > 0: the k-th permutation of the labels (control)
 
 
@@ -30,12 +35,15 @@ class Encoder(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name",
 
     checkpoint: str  # a local folder or a hub id
     revision: str | None = None
+    dtype: Dtype = "float32"
     training: Training = Training()
     tuning: Literal["full", "lora", "frozen"] = "full"
+    lora: Lora = Lora()
     objective: Objective | None = None
     pooling: Literal["first", "mean"] = "first"
     max_prompt_tokens: Limit = 1024
     max_response_tokens: Limit = 512
+    truncation_side: Side | None = None  # of too long a prompt; None: the task's
     permutation: NonNegative = 0
 
 
@@ -64,10 +72,13 @@ class Classifier(Struct, frozen=True, forbid_unknown_fields=True, tag_field="nam
 
     checkpoint: str  # a local folder or a hub id
     revision: str | None = None
+    dtype: Dtype = "float32"
+    remote_code: str | None = None  # the repository whose code may run
     label: Annotated[int, Meta(ge=0, le=1)] | None = None  # the good class of two
     render: Literal["auto", "chat", "pair", "plain"] = "auto"
     max_prompt_tokens: Limit = 1024
     max_response_tokens: Limit = 512
+    truncation_side: Side | None = None  # of too long a prompt; None: the task's
 
 
 class LogRatio(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="log_ratio"):
@@ -77,10 +88,12 @@ class LogRatio(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"
     reference: str
     policy_revision: str | None = None
     reference_revision: str | None = None
+    dtype: Dtype = "float32"
     beta: PositiveFloat = 0.1
     render: Literal["auto", "chat", "plain"] = "auto"
     max_prompt_tokens: Limit = 1024
     max_response_tokens: Limit = 512
+    truncation_side: Side | None = None  # of too long a prompt; None: the task's
 
 
 class Untrained(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="untrained"):
@@ -141,6 +154,12 @@ def name_of(rm: RewardModel) -> str:
     return rm.score if isinstance(rm, Untrained) else str(rm.__struct_config__.tag)
 
 
-def limits_of(rm: SameAsPolicy | Encoder | Classifier | LogRatio) -> tuple[int, int]:
-    """Tokens of a prompt, tokens of a response."""
-    return rm.max_prompt_tokens, rm.max_response_tokens
+def checkpoints_of(rm: RewardModel) -> dict[str, tuple[str, str | None]]:
+    """Setting -> checkpoint and revision, of those models that the reward model names itself."""
+    if isinstance(rm, SameAsPolicy):
+        return {} if rm.init in ("sft", "base") else {"init": (rm.init, rm.revision)}
+    if isinstance(rm, Encoder | Classifier):
+        return {"checkpoint": (rm.checkpoint, rm.revision)}
+    if isinstance(rm, LogRatio):
+        return {"policy": (rm.policy, rm.policy_revision), "reference": (rm.reference, rm.reference_revision)}
+    return {}

@@ -5,6 +5,7 @@ A stage's folder says in load.json where its weights are and how they are read: 
 encoder-decoder models come through the same doors; `model.config.is_encoder_decoder` tells them apart.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,18 @@ from xling.jsonfiles import read_json, write_json
 
 disable_progress_bar()
 
+DROPOUTS = (
+    "dropout",
+    "dropout_rate",
+    "attention_dropout",
+    "activation_dropout",
+    "hidden_dropout",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "resid_pdrop",
+    "embd_pdrop",
+    "attn_pdrop",
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -41,8 +54,12 @@ class Loading:
 
 
 def device() -> torch.device:
-    """The accelerator if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU if there is one (of several processes each has its own), else the CPU."""
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
 
 
 def loading(stage_folder: Path) -> Loading:
@@ -56,29 +73,29 @@ def write_loading(stage_folder: Path, how: Loading) -> None:
     write_json(stage_folder / "load.json", asdict(how))
 
 
-def load_policy(folder: Path, dtype: str | None = None) -> tuple[Any, Any]:
-    """(model on `device()` in eval mode, tokenizer) of a stage's folder; `dtype` in place of the stage's own."""
-    where, how = _found(folder)
-    check_files(where)
-    config = AutoConfig.from_pretrained(where, trust_remote_code=bool(how.remote_code))
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model = _read(kind, where, how, dtype)
+def load_policy(
+    folder: Path, dtype: str | None = None, dropout: float | None = None, quantized: bool = False
+) -> tuple[Any, Any]:
+    """(model on `device()` in eval mode, tokenizer) of a stage's folder.
+
+    dtype: in place of the stage's own; dropout: in place of the model's own, for training; quantized: 4-bit weights.
+    """
+    from xling.models.prefill import check_reading  # which reads models by this module
+
+    model = _read(AutoModelForCausalLM, folder, dtype, dropout, quantized)
     check_architecture(folder, model)
+    check_reading(folder, model)
     return model, load_tokenizer(folder)
 
 
-def load_trunk(folder: Path, dtype: str | None = None) -> Any:
+def load_trunk(folder: Path, dtype: str | None = None, dropout: float | None = None, quantized: bool = False) -> Any:
     """The same without the LM head, for reward models: an AutoModel on `device()` in eval mode."""
-    where, how = _found(folder)
-    check_files(where)
-    return _read(AutoModel, where, how, dtype)
+    return _read(AutoModel, folder, dtype, dropout, quantized)
 
 
 def load_classifier(folder: Path) -> Any:
     """A sequence classifier as it was published, on `device()` in eval mode."""
-    where, how = _found(folder)
-    check_files(where)
-    return _read(AutoModelForSequenceClassification, where, how, None)
+    return _read(AutoModelForSequenceClassification, folder, None, None, False)
 
 
 def load_tokenizer(folder: Path, needed: Sequence[str] = ("pad", "eos")) -> Any:
@@ -101,15 +118,70 @@ def _found(stage_folder: Path) -> tuple[Path, Loading]:
     return where, how
 
 
-def _read(kind: Any, where: Path, how: Loading, dtype: str | None) -> Any:
+def load_config(folder: Path) -> Any:
+    """The transformers config of a stage's model, after a look at the files: weights are not read."""
+    where, how = _found(folder)
+    check_files(where)
+    _check_code(where, how.remote_code)
+    return AutoConfig.from_pretrained(where, trust_remote_code=bool(how.remote_code))
+
+
+def _read(kind: Any, folder: Path, dtype: str | None, dropout: float | None, quantized: bool) -> Any:
+    config, (where, how) = load_config(folder), _found(folder)
+    if kind is AutoModelForCausalLM and config.is_encoder_decoder:
+        kind = AutoModelForSeq2SeqLM
+    if dropout is not None:
+        _set_dropout(config, dropout)
+    chosen = DTYPES[dtype or how.dtype]
+    extra: dict[str, Any] = {"attn_implementation": how.attention} if how.attention else {}
+    if quantized:
+        extra |= {"quantization_config": _four_bits(chosen), "device_map": {"": device()}}
     model = kind.from_pretrained(
-        where,
-        dtype=DTYPES[dtype or how.dtype],
-        use_safetensors=True,
-        trust_remote_code=bool(how.remote_code),
-        **({"attn_implementation": how.attention} if how.attention else {}),
+        where, config=config, dtype=chosen, use_safetensors=True, trust_remote_code=bool(how.remote_code), **extra
     )
-    return model.to(device()).eval()
+    return model.eval() if quantized else model.to(device()).eval()
+
+
+def empty_policy(folder: Path) -> Any:
+    """The model of a stage's folder without weights (on torch's meta device), to look at how it is built."""
+    config, how = load_config(folder), loading(folder)
+    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    extra = {"attn_implementation": how.attention} if how.attention else {}
+    with torch.device("meta"):
+        return kind.from_config(config, trust_remote_code=bool(how.remote_code), **extra)
+
+
+def _four_bits(compute: torch.dtype) -> Any:
+    """The quantisation of QLoRA (Dettmers et al. 2023): 4-bit normal floats, their scales quantised too."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )
+
+
+def _set_dropout(config: Any, rate: float) -> None:
+    """Every dropout that the architecture has; its config says which those are."""
+    for part in {id(one): one for one in (config, config.get_text_config())}.values():
+        for name in DROPOUTS:
+            if hasattr(part, name):
+                setattr(part, name, rate)
+
+
+def _check_code(where: Path, allowed: str | None) -> None:
+    """DataError for a model whose code comes from elsewhere than the repository that was named."""
+    if not (where / "config.json").exists():
+        return
+    classes = read_json(where / "config.json").get("auto_map", {}).values()
+    origins = {str(name).partition("--")[0] for name in classes if "--" in str(name)}
+    if allowed and origins - {allowed}:
+        raise DataError(
+            f"The model in {where} runs code of {', '.join(sorted(origins))}, and policy.remote_code={allowed}. "
+            "Name that repository outright if you trust it, or use another model."
+        )
 
 
 def check_files(folder: Path) -> None:
@@ -138,7 +210,7 @@ def layer_windows(config: Any) -> dict[str, int | None]:
 
 
 def trunk_of(model: Any) -> Any:
-    """What reads tokens and gives hidden states: the decoder of a decoder-only LM, all of an encoder-decoder."""
+    """What reads tokens and gives hidden states: a decoder-only LM's decoder, both halves of an encoder-decoder."""
     return model.get_decoder() if not model.config.is_encoder_decoder else model
 
 

@@ -15,6 +15,7 @@ from xling.errors import DataError
 from xling.models.reward import Batch, scalar_head
 from xling.models.states import Row, each_row, pool
 from xling.models.text import Ids, pad_right, pieces
+from xling.models.truncation import Limits
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,12 @@ def separators(tokenizer: Any) -> Separators:
     )
 
 
-def pair_rows(tokenizer: Any, prompts: Sequence[str], responses: Sequence[str], limits: tuple[int, int]) -> list[Row]:
-    """Aligned pairs; long prompts lose their beginning, long responses their end, as everywhere."""
+def pair_rows(tokenizer: Any, prompts: Sequence[str], responses: Sequence[str], limits: Limits) -> list[Row]:
+    """Aligned pairs, each text cut to its limit."""
     join = separators(tokenizer)
-    longest, longest_response = limits
+    longest, longest_response, side = limits
     return [
-        join.joined(a[-longest:], b[:longest_response])
+        join.joined(a[-longest:] if side == "left" else a[:longest], b[:longest_response])
         for a, b in zip(pieces(tokenizer, prompts), pieces(tokenizer, responses), strict=True)
     ]
 
@@ -78,7 +79,7 @@ def pair_rows(tokenizer: Any, prompts: Sequence[str], responses: Sequence[str], 
 class PairNet(nn.Module):
     """An encoder with a scalar head on its first state or on the mean of all."""
 
-    def __init__(self, trunk: Any, pooling: str, limits: tuple[int, int]) -> None:
+    def __init__(self, trunk: Any, pooling: str, limits: Limits) -> None:
         super().__init__()
         self.trunk, self.pooling, self.limits = trunk, pooling, limits
         if getattr(trunk, "pooler", None) is not None:
@@ -96,7 +97,7 @@ class PairNet(nn.Module):
 
     def rooms(self, tokenizer: Any) -> tuple[int, int]:
         """Tokens that a prompt and a response may have of their own."""
-        return self.limits
+        return self.limits.prompt, self.limits.response
 
     def rows(self, tokenizer: Any, prompts: Sequence[str], responses: Sequence[str]) -> list[Row]:
         """What is read of aligned prompts and responses; token types where the encoder was trained with them."""

@@ -2,8 +2,7 @@
 
 How prompt and response become one text is a setting, `render`: `chat` by the tokenizer's chat template, `pair` as two
 texts with its separators, `plain` as the prompt, a line break and the response; `auto` is chat where the tokenizer has
-a template, else pair (classifiers) or plain (language models). Long prompts lose their beginning and long responses
-their end before they are rendered.
+a template, else pair (classifiers) or plain (language models). Long texts are cut before they are rendered.
 """
 
 from collections.abc import Sequence
@@ -15,20 +14,21 @@ import torch
 from torch import Tensor
 
 from xling.errors import DataError
+from xling.models.checkpoints import check_labels
 from xling.models.load import load_classifier, load_policy, load_tokenizer
 from xling.models.pairs import pair_rows
 from xling.models.states import Row, States, each_response, each_row, log_likelihood, pool
 from xling.models.text import Ids, pad_right, pieces, prompt_ids, response_ids
-from xling.models.truncation import language_model_rooms
+from xling.models.truncation import Limits, language_model_rooms
 
 Scores = list[list[float]]
 
 
-def cut(tokenizer: Any, texts: Sequence[str], limit: int, keep_end: bool) -> list[str]:
-    """Texts of at most `limit` tokens: the last ones of a prompt (`keep_end`), the first ones of a response."""
+def cut(tokenizer: Any, texts: Sequence[str], limit: int, side: str = "right") -> list[str]:
+    """Texts of at most `limit` tokens, cut on one side."""
     ids = pieces(tokenizer, texts)
     return [
-        text if len(own) <= limit else str(tokenizer.decode(own[-limit:] if keep_end else own[:limit])).strip()
+        text if len(own) <= limit else str(tokenizer.decode(own[-limit:] if side == "left" else own[:limit])).strip()
         for text, own in zip(texts, ids, strict=True)
     ]
 
@@ -67,7 +67,7 @@ class Classifier:
     tokenizer: Any
     render: str
     label: int | None
-    limits: tuple[int, int]
+    limits: Limits
 
     def __post_init__(self) -> None:
         check_labels(self.model.config.num_labels, self.label)
@@ -86,7 +86,7 @@ class Classifier:
 
     def rooms(self) -> tuple[int, int]:
         """Tokens that a prompt and a response may have of their own."""
-        return self.limits
+        return self.limits.prompt, self.limits.response
 
     def decoder(self) -> bool:
         """Whether the head sits on each state of a decoder: then the prompt is read once for its responses."""
@@ -100,8 +100,8 @@ class Classifier:
     def _parts(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
         """Ids of each text in two parts; the first depends on the prompt alone, where the tokenizer lets it."""
         parts, begun = list[tuple[Ids, Ids]](), dict[str, Ids]()
-        longest, longest_response = self.limits
-        short = cut(self.tokenizer, prompts, longest, True), cut(self.tokenizer, responses, longest_response, False)
+        longest, longest_response, side = self.limits
+        short = cut(self.tokenizer, prompts, longest, side), cut(self.tokenizer, responses, longest_response)
         for prompt, response in zip(*short, strict=True):
             if prompt not in begun:
                 begun[prompt] = self._whole(prompt, None)
@@ -165,22 +165,7 @@ def _common(prompt: Ids, whole: Ids) -> int:
     return min(max(same, 1), len(whole) - 1)
 
 
-def check_labels(labels: int, label: int | None) -> None:
-    """DataError unless the head gives one number, or two and the good one is named."""
-    if labels == 1 and label in (None, 0):
-        return
-    if labels == 2 and label is None:
-        raise DataError(
-            "This classifier has 2 labels. Say which is the good one: rm_backbone.label=0 or rm_backbone.label=1."
-        )
-    if labels != 2 or label not in (0, 1):
-        raise DataError(
-            f"This classifier has {labels} labels (num_labels in config.json), with rm_backbone.label="
-            f"{'null' if label is None else label}. A reward model has 1, or 2 and rm_backbone.label=0 or 1."
-        )
-
-
-def load_published_classifier(folder: Path, render: str, label: int | None, limits: tuple[int, int]) -> Classifier:
+def load_published_classifier(folder: Path, render: str, label: int | None, limits: Limits) -> Classifier:
     """From the folder of a stage."""
     return Classifier(load_classifier(folder), load_tokenizer(folder, ("pad",)), render, label, limits)
 
@@ -200,7 +185,7 @@ class LogRatio:
     tokenizer: Any
     render: str
     beta: float
-    limits: tuple[int, int]
+    limits: Limits
 
     def __post_init__(self) -> None:
         self.render = rendering(self.tokenizer, self.render, "plain")
@@ -215,17 +200,17 @@ class LogRatio:
     def rooms(self) -> tuple[int, int]:
         """Tokens that a prompt and a response may have of their own."""
         if self.render == "chat":
-            return self.limits[0], self.limits[1] - 1
+            return self.limits.prompt, self.limits.response - 1
         return language_model_rooms(self.tokenizer, self.limits, self.policy.config.is_encoder_decoder)
 
     def _ids(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> tuple[list[Ids], list[list[Ids]]]:
-        longest, longest_response = self.limits
+        longest, longest_response, side = self.limits
         if self.render == "chat":
-            asked = [_chat(self.tokenizer, text, None) for text in cut(self.tokenizer, prompts, longest, True)]
+            asked = [_chat(self.tokenizer, text, None) for text in cut(self.tokenizer, prompts, longest, side)]
             eos = self.tokenizer.eos_token_id
             bare = [pieces(self.tokenizer, row) for row in responses]
             return asked, [[[*ids[: longest_response - 1], eos] for ids in row] for row in bare]
-        asked = prompt_ids(self.tokenizer, prompts, longest, self.policy.config.is_encoder_decoder)
+        asked = prompt_ids(self.tokenizer, prompts, longest, self.policy.config.is_encoder_decoder, side)
         return asked, [response_ids(self.tokenizer, row, longest_response) for row in responses]
 
 
@@ -239,7 +224,7 @@ def check_same_tokenizer(policy: Any, reference: Any) -> None:
         )
 
 
-def load_log_ratio(policy: Path, reference: Path, render: str, beta: float, limits: tuple[int, int]) -> LogRatio:
+def load_log_ratio(policy: Path, reference: Path, render: str, beta: float, limits: Limits) -> LogRatio:
     """From the folders of two stages; DataError if they do not read the same tokens."""
     tokenizer = load_tokenizer(policy)
     check_same_tokenizer(tokenizer, load_tokenizer(reference))

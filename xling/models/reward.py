@@ -13,17 +13,18 @@ from torch import Tensor, nn
 
 from xling.models.states import States, each_response, pool
 from xling.models.text import Ids, pad_right, prompt_ids, response_ids
-from xling.models.truncation import language_model_rooms
+from xling.models.truncation import Limits, language_model_rooms
 
 Batch = dict[str, Tensor]
+LIMITS = Limits()  # the paper's
 
 
 class RewardNet(nn.Module):
     """A trunk (decoder-only or encoder-decoder) with a scalar head on the pooled states of the response."""
 
-    def __init__(self, trunk: Any, pooling: str, limits: tuple[int, int] = (1024, 512)) -> None:
+    def __init__(self, trunk: Any, pooling: str, limits: Limits = LIMITS) -> None:
         super().__init__()
-        self.trunk, self.pooling, self.limits = trunk, pooling, limits  # limits: tokens of a prompt, of a response
+        self.trunk, self.pooling, self.limits = trunk, pooling, limits
         self.head = scalar_head(trunk)
 
     def forward(
@@ -48,14 +49,16 @@ class RewardNet(nn.Module):
 
     def rows(self, tokenizer: Any, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
         """What is read of aligned prompts and responses."""
-        longest, longest_response = self.limits
-        return list(
-            zip(
-                prompt_ids(tokenizer, prompts, longest, self.trunk.config.is_encoder_decoder),
-                response_ids(tokenizer, responses, longest_response),
-                strict=True,
-            )
-        )
+        asked, [said] = self.ids(tokenizer, prompts, [responses])
+        return list(zip(asked, said, strict=True))
+
+    def ids(
+        self, tokenizer: Any, prompts: Sequence[str], responses: Sequence[Sequence[str]]
+    ) -> tuple[list[Ids], list[list[Ids]]]:
+        """Token ids of the prompts and of lists of responses, as far as they are read."""
+        longest, longest_response, side = self.limits
+        asked = prompt_ids(tokenizer, prompts, longest, self.trunk.config.is_encoder_decoder, side)
+        return asked, [response_ids(tokenizer, row, longest_response) for row in responses]
 
     def collate(self, rows: Sequence[tuple[Ids, Ids]], pad: int) -> Batch:
         """The arguments of `forward`, padded to the longest."""
@@ -115,7 +118,5 @@ class RewardModel:
         def rewards(states: States) -> Tensor:
             return self.net.value(pool(states.hidden, states.mask, self.net.pooling))
 
-        longest, longest_response = self.net.limits
-        encoded = [response_ids(self.tokenizer, row, longest_response) for row in responses]
-        prompt = prompt_ids(self.tokenizer, prompts, longest, self.net.trunk.config.is_encoder_decoder)
-        return each_response(self.net.trunk, prompt, encoded, self.tokenizer.pad_token_id, rewards)
+        asked, said = self.net.ids(self.tokenizer, prompts, responses)
+        return each_response(self.net.trunk, asked, said, self.tokenizer.pad_token_id, rewards)

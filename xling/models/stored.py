@@ -10,6 +10,7 @@ from xling.jsonfiles import read_json, write_json
 from xling.models.load import Loading, load_tokenizer, load_trunk, write_loading
 from xling.models.pairs import PairModel, PairNet
 from xling.models.reward import RewardModel, RewardNet
+from xling.models.truncation import Limits
 
 NEEDED = {"encoder": ("pad",), "language_model": ("pad", "eos")}  # special tokens of the tokenizer
 
@@ -28,7 +29,7 @@ def load_reward(folder: Path) -> RewardModel | PairModel:
     """A reward model from its stage's folder."""
     settings = read_json(folder / "reward.json")
     pair = settings["kind"] == "encoder"
-    net = (PairNet if pair else RewardNet)(load_trunk(folder), settings["pooling"], tuple(settings["limits"]))
+    net = (PairNet if pair else RewardNet)(load_trunk(folder), settings["pooling"], Limits(*settings["limits"]))
     net.head.load_state_dict(load_file(folder / "head.safetensors"))
     tokenizer = load_tokenizer(folder, NEEDED[settings["kind"]])
     return (PairModel if pair else RewardModel)(net.eval(), tokenizer)  # type: ignore[arg-type]

@@ -5,22 +5,57 @@ encoder-decoder reads the prompt with eos in its encoder, and its decoder the re
 Both are tokenised apart, so that what the policy sampled and what a reward model reads meet at the same border.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from xling.tasks.records import Prompt
+
 Ids = list[int]
 
 
-def prompt_ids(tokenizer: Any, texts: Sequence[str], limit: int = 1024, encoder: bool = False) -> list[Ids]:
-    """Token ids per prompt; longer ones lose their beginning, since the cue stands at the end.
+def prompt_ids(
+    tokenizer: Any, texts: Sequence[str], limit: int = 1024, encoder: bool = False, side: str = "left"
+) -> list[Ids]:
+    """Token ids per prompt; longer ones are cut on one side: by default the left, since the cue stands at the end.
 
     For an `encoder`, which must see where the text ends, eos comes last.
     """
     first, last = _frame(tokenizer, encoder)
     room = limit - len(first) - len(last)
-    return [first + ids[-room:] + last or [tokenizer.eos_token_id] for ids in pieces(tokenizer, texts)]
+    kept = [ids[-room:] if side == "left" else ids[:room] for ids in pieces(tokenizer, texts)]
+    return [first + ids + last or [tokenizer.eos_token_id] for ids in kept]
+
+
+def policy_ids(
+    tokenizer: Any, prompts: Sequence[Prompt], limit: int = 1024, side: str = "right", encoder: bool = False
+) -> tuple[list[Ids], int]:
+    """Token ids of what the policy reads of each prompt, and how many prompts were too long.
+
+    Too long a prompt loses part of its document (`content`, where `text` has it word for word): the end (`side` right)
+    or the beginning (left: the oldest turns of a chat). What stands around it, instruction and cue, is kept. Where the
+    document cannot be told apart, the text loses its beginning.
+    """
+    ids = prompt_ids(tokenizer, [p.text for p in prompts], sys.maxsize, encoder)
+    too_long = [i for i, row in enumerate(ids) if len(row) > limit]
+    for i in too_long:
+        ids[i] = _shortened(tokenizer, prompts[i], limit, side, encoder)
+    return ids, len(too_long)
+
+
+def _shortened(tokenizer: Any, prompt: Prompt, limit: int, side: str, encoder: bool) -> Ids:
+    first, last = _frame(tokenizer, encoder)
+    read = tokenizer(prompt.text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    ids, spare = list(read["input_ids"]), len(read["input_ids"]) + len(first) + len(last) - limit
+    begin = prompt.text.find(prompt.content) if prompt.content else -1
+    end = begin + len(prompt.content)
+    inside = [i for i, (a, b) in enumerate(read["offset_mapping"]) if begin <= a and b <= end] if begin >= 0 else []
+    if spare > len(inside):
+        return first + ids[spare:] + last
+    cut = inside[len(inside) - spare :] if side == "right" else inside[:spare]
+    return first + ids[: cut[0]] + ids[cut[-1] + 1 :] + last
 
 
 def response_ids(tokenizer: Any, texts: Sequence[str], limit: int = 512) -> list[Ids]:

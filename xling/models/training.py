@@ -4,16 +4,17 @@ Evaluation every `eval_every` steps decides which checkpoint is kept; checkpoint
 killed stage go on where it was (weights, optimizer, schedule, data order and random state are the Trainer's).
 """
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from xling.config import Training
 from xling.errors import StageError
@@ -25,13 +26,35 @@ CHECKPOINT = ("optimizer.pt", "scheduler.pt", "trainer_state.json")  # besides w
 
 
 class _Fit(Trainer):
-    """Trainer with our loss, and with our metric in place of its evaluation loop."""
+    """Trainer with our loss, with our metric in place of its evaluation loop, and with weighted micro-batches."""
 
     def __init__(
-        self, *args: Any, loss: Callable[[Any, Batch], Tensor], metric: Callable[[Any], float], **kwargs: Any
+        self,
+        *args: Any,
+        loss: Callable[[Any, Batch], Tensor],
+        metric: Callable[[Any], float],
+        precision: str,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._loss, self._metric = loss, metric
+        self._loss, self._metric, self._precision = loss, metric, precision
+        self._share = 1.0  # of the batch's loss, the micro-batch at hand
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """One step; the micro-batches count by what their losses are means over, so that their sum is the batch's."""
+        if "parts" not in inputs:
+            return super().training_step(model, inputs, num_items_in_batch)
+        sizes = [_items(part) for part in inputs["parts"]]
+        losses = []
+        for part, size in zip(inputs["parts"], sizes, strict=True):
+            self._share = size / sum(sizes)
+            losses.append(super().training_step(model, part, None))
+        self._share = 1.0
+        return torch.stack(losses).sum()
+
+    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> Any:
+        """Around the loss, which calls parts of the model that accelerate's own wrapper does not see."""
+        return computing_in(self._precision, self.args.device)
 
     def compute_loss(  # type: ignore[override]  # the fourth argument differs between releases
         self, model: Any, inputs: Batch, return_outputs: bool = False, **_: Any
@@ -40,12 +63,14 @@ class _Fit(Trainer):
         if not torch.isfinite(loss):
             value, step = float(loss.detach()), self.state.global_step
             raise StageError(f"The training loss became {value} at step {step}. Lower the learning rate.")
+        if self._share != 1.0:
+            loss = loss * self._share
         return (loss, {}) if return_outputs else loss
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         model: Any = self.model
         model.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), computing_in(self._precision, self.args.device):
             metrics = {"eval_metric": self._metric(model)}
         model.train()
         self.log(metrics)
@@ -96,6 +121,19 @@ class _Report(TrainerCallback):
             self.stopped = control.should_save = control.should_training_stop = True
 
 
+def computing_in(precision: str, device: torch.device) -> Any:
+    """A context in which matrices are multiplied in `precision`; weights stay as they are."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, getattr(torch, precision))
+
+
+def _items(batch: Batch) -> int:
+    """What a batch's mean loss is a mean over: its counted tokens, or its rows."""
+    labels = batch["labels"]
+    return int((labels[:, 1:] != -100).sum()) if labels.ndim == 2 else len(labels)
+
+
 def fit(
     model: nn.Module,
     rows: Sequence[Any],
@@ -108,13 +146,15 @@ def fit(
     scratch: Path,
     progress: Callable[[int, int], None],
     stopping: Callable[[], bool] = lambda: False,
+    precision: str = "float32",
 ) -> list[dict[str, float]]:
     """Train `model` in place, leaving it at the checkpoint with the best `metric`; returns the curve.
 
     In several processes (torchrun) the batch is shared out equally, and only process 0 returns.
     Raises Interrupted, with a checkpoint in `scratch`, soon after `stopping` has become true.
-    `loss` is a mean over the batch; gradients are clipped to norm 1. The curve has a dict with `step` for each
-    logged training loss (`loss`) and each evaluation (`metric`).
+    `loss` is a mean over the batch's rows or, where `labels` has two dimensions, over its counted tokens; it is
+    computed in `precision` (float32, bfloat16, float16). Gradients are clipped to norm 1. The curve has a dict with
+    `step` for each logged training loss (`loss`) and each evaluation (`metric`).
     """
     if training.steps == 0:
         return []
@@ -123,19 +163,45 @@ def fit(
             f"There are {len(rows)} training examples and a batch has {training.batch_size}. "
             "Lower batch_size or raise the number of examples."
         )
-    processes = world_size()
-    if training.batch_size % processes:
-        raise StageError(f"A global batch of {training.batch_size} cannot be shared by {processes} processes equally.")
+    report = _Report(progress, stopping)
+    trainer = _Fit(
+        model=model,
+        args=_arguments(training, seed, scratch, greater_is_better, precision),
+        train_dataset=list(rows),
+        eval_dataset=list(rows[:1]),
+        data_collator=_in_parts(collate, training.micro_batch_size),
+        loss=loss,
+        metric=metric,
+        precision=precision,
+        callbacks=[report],
+    )
+    with _checkpointed(model, training.gradient_checkpointing):
+        trainer.go_on(_last_checkpoint(scratch))
+    if report.stopped:
+        raise Interrupted(f"after step {trainer.state.global_step} of {training.steps}, with a checkpoint")
+    if int(os.environ.get("RANK", "0")) > 0:
+        raise PartDone
+    return _curve(trainer.state.log_history)
+
+
+def _arguments(
+    training: Training, seed: int, scratch: Path, greater_is_better: bool, precision: str
+) -> TrainingArguments:
+    """Our settings in the Trainer's words."""
+    processes, gpu = world_size(), torch.cuda.is_available()
+    if precision == "float16" and not gpu:
+        raise StageError("Training in float16 needs a GPU. Type policy.dtype=bfloat16 or float32.")
     arguments = TrainingArguments(
         output_dir=str(scratch),
         max_steps=training.steps,
-        per_device_train_batch_size=training.batch_size // processes,
-        ddp_backend="gloo" if processes > 1 else None,
+        per_device_train_batch_size=_share(training, processes),
+        ddp_backend=("nccl" if gpu else "gloo") if processes > 1 else None,
         ddp_find_unused_parameters=False if processes > 1 else None,
+        optim="adafactor" if training.optimizer == "adafactor" else "adamw_torch_fused",
         learning_rate=training.learning_rate,
         warmup_steps=training.warmup_steps,
         weight_decay=training.weight_decay,
-        lr_scheduler_type="linear",
+        lr_scheduler_type="constant_with_warmup" if training.schedule == "constant" else "linear",
         eval_strategy="steps",
         eval_steps=training.eval_every,
         save_steps=training.eval_every,
@@ -144,8 +210,9 @@ def fit(
         metric_for_best_model="eval_metric",
         greater_is_better=greater_is_better,
         logging_steps=_divisor(training.eval_every, training.eval_every // 5),
-        use_cpu=True,
-        bf16=False,
+        use_cpu=not gpu,
+        bf16=False,  # `computing_in` instead
+        fp16=precision == "float16",  # for its scaling of the loss
         seed=seed,
         data_seed=seed,
         report_to="none",
@@ -153,23 +220,45 @@ def fit(
         remove_unused_columns=False,
         dataloader_drop_last=True,
     )
-    report = _Report(progress, stopping)
-    trainer = _Fit(
-        model=model,
-        args=arguments,
-        train_dataset=list(rows),
-        eval_dataset=list(rows[:1]),
-        data_collator=collate,
-        loss=loss,
-        metric=metric,
-        callbacks=[report],
-    )
-    trainer.go_on(_last_checkpoint(scratch))
-    if report.stopped:
-        raise Interrupted(f"after step {trainer.state.global_step} of {training.steps}, with a checkpoint")
-    if int(os.environ.get("RANK", "0")) > 0:
-        raise PartDone
-    return _curve(trainer.state.log_history)
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # several GPUs are used by several processes, never by nn.DataParallel
+    return arguments
+
+
+def _share(training: Training, processes: int) -> int:
+    """Examples a step of one process."""
+    if training.batch_size % processes:
+        raise StageError(f"A global batch of {training.batch_size} cannot be shared by {processes} processes equally.")
+    share, micro = training.batch_size // processes, training.micro_batch_size
+    if micro is not None and share % micro:
+        raise StageError(
+            f"micro_batch_size={micro} does not divide the {share} examples that each of {processes} processes has of "
+            f"batch_size={training.batch_size}. Use a divisor."
+        )
+    return share
+
+
+def _in_parts(collate: Callable[[list[Any]], Batch], size: int | None) -> Callable[[list[Any]], Any]:
+    """`collate`, or for micro-batches {"parts": [batch, ...]}, each padded to its own width."""
+    if size is None:
+        return collate
+    return lambda rows: {"parts": [collate(rows[start : start + size]) for start in range(0, len(rows), size)]}
+
+
+@contextlib.contextmanager
+def _checkpointed(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Gradient checkpointing in the outermost transformers models inside `model`, if wanted."""
+    found = [module for module in model.modules() if isinstance(module, PreTrainedModel)] if wanted else []
+    inner = {id(part) for module in found for part in module.modules() if part is not module}
+    outermost = [module for module in found if id(module) not in inner]
+    word = "activation" if hasattr(PreTrainedModel, "activation_checkpointing_enable") else "gradient"
+    for module in outermost:
+        getattr(module, f"{word}_checkpointing_enable")({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        for module in outermost:
+            getattr(module, f"{word}_checkpointing_disable")()
 
 
 def world_size() -> int:

@@ -1,15 +1,26 @@
-"""How many texts are longer than a model's limits: they are cut (prompts lose their beginning), and counted."""
+"""How long a text a reward model reads: what is longer is cut, and counted."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from xling.models.text import pieces, prompt_ids
 
 
-def language_model_rooms(tokenizer: Any, limits: tuple[int, int], encoder: bool) -> tuple[int, int]:
+class Limits(NamedTuple):
+    """Tokens that a model reads of a prompt and of a response, and the side on which a long prompt is cut.
+
+    Responses lose their end.
+    """
+
+    prompt: int = 1024
+    response: int = 512
+    side: str = "right"  # left: its beginning
+
+
+def language_model_rooms(tokenizer: Any, limits: Limits, encoder: bool) -> tuple[int, int]:
     """Tokens left for the texts themselves under limits that include bos and eos (xling/models/text.py)."""
     frame = len(prompt_ids(tokenizer, ["a"], 1 << 20, encoder)[0]) - len(pieces(tokenizer, ["a"])[0])
-    return limits[0] - frame, limits[1] - 1
+    return limits.prompt - frame, limits.response - 1
 
 
 def count_cut(

@@ -69,13 +69,13 @@ def _judge(context: Context) -> None:
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("base", 1, _base, seconds=1),
-        Kind("sft", 2, _sft, seconds=30, parallel=True),
+        Kind("base", 2, _base, seconds=1),
+        Kind("sft", 3, _sft, seconds=30, parallel=True),
         Kind("embed", 1, _embed, seconds=10),
         Kind("features", 1, _features, seconds=10),
         Kind("reward", 2, _reward, seconds=30, parallel=True),
-        Kind("pool", 2, _samples, seconds=20),
-        Kind("baseline", 2, _samples, seconds=6),
+        Kind("pool", 3, _samples, seconds=20),
+        Kind("baseline", 3, _samples, seconds=6),
         Kind("recorded", 1, _recorded, seconds=1),
         Kind("score", 2, _score, seconds=10),
         Kind("gold", 1, _gold, seconds=2),

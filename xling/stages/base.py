@@ -1,25 +1,33 @@
-"""base: the language model before any fine-tuning, as a folder that later stages load."""
+"""base: the language model before any fine-tuning, found, checked, and named to later stages by load.json."""
 
 import shutil
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from xling.errors import StageError
+from xling.errors import DataError, StageError
 from xling.grid.stage import Context
+from xling.models.hub import download
 from xling.models.recipe import BASE_FOLDER, folder_digest
 
 
 class BaseSpec(Struct, frozen=True):
-    """`checkpoint` as in the policy's config; `digest` of the packaged weights or of the pretraining corpus."""
+    """`checkpoint` as in the policy's config, with what tells that it is still the same."""
 
     checkpoint: str
-    digest: str
+    digest: str  # of the packaged weights, the pretraining corpus or the local folder; empty for a hub id
+    dtype: str = "float32"
+    attention: str | None = None
+    remote_code: str | None = None
+    commit: str = ""  # of a hub id
+    use: str = "policy"  # or of a reward model: encoder, classifier
 
 
 def run(context: Context) -> None:
-    """Copy the packaged base, make it again, or point to a local folder (not copied: it may be large)."""
+    """Copy the packaged base, make it again, or point to a folder (not copied: it may be large). Writes load.json."""
     spec = msgspec.convert(context.spec, BaseSpec)
+    where = "."
     if spec.checkpoint == "packaged":
         if folder_digest(BASE_FOLDER) != spec.digest:
             raise StageError(f"The packaged base in {BASE_FOLDER} changed after planning. Run the command again.")
@@ -29,6 +37,31 @@ def run(context: Context) -> None:
 
         make_base(context.out, context.progress)
     else:
-        from xling.models.load import Loading, write_loading
+        where = str(_downloaded(spec) if spec.commit else Path(spec.checkpoint).absolute())
+    _check(context, spec, where)
 
-        write_loading(context.out, Loading(spec.checkpoint))
+
+def _downloaded(spec: BaseSpec) -> Path:
+    try:
+        return download(spec.checkpoint, spec.commit)
+    except Exception as error:  # of whatever kind the client's transport raises
+        raise StageError(
+            f"{spec.checkpoint} at {spec.commit} cannot be downloaded ({type(error).__name__}: {error}). Download it "
+            "where there is a network, and type policy.checkpoint=FOLDER."
+        ) from error
+
+
+def _check(context: Context, spec: BaseSpec, where: str) -> None:
+    """Write load.json, and see that a model of the kind we can read is there; its weights are not read."""
+    from xling.models.load import Loading, check_architecture, empty_policy, load_config, load_tokenizer, write_loading
+
+    write_loading(context.out, Loading(where, spec.dtype, spec.attention, spec.remote_code))
+    try:
+        if spec.use == "policy":
+            check_architecture(Path(where), empty_policy(context.out))
+            load_tokenizer(context.out)
+        else:
+            load_config(context.out)
+            load_tokenizer(context.out, ("pad",))
+    except (ValueError, ImportError) as error:  # transformers' own refusals
+        raise DataError(f"{spec.checkpoint} cannot be used: {error}") from error

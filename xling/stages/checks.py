@@ -1,22 +1,30 @@
 """Which choices go together: everything that can be refused is refused here, before anything runs."""
 
+import importlib.util
+
 from xling.config import (
+    Classifier,
     Encoder,
     Experiment,
     FrozenLM,
+    LanguageModel,
     MicroSummarization,
     Published,
     Recorded,
     RewardModel,
     SameAsPolicy,
     SystemIdentity,
+    Training,
     Tuned,
     Untrained,
+    encoder_of,
     has_source,
     name_of,
     objective_of,
 )
 from xling.errors import ConfigError
+from xling.models.checkpoints import check_checkpoints
+from xling.models.encoder import check_encoder
 from xling.tasks import MODULES, task_module
 from xling.tasks.records import Offer
 
@@ -34,6 +42,7 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
             )
         _check_recorded(rm, judge)
         return
+    _check_policy(policy, experiment.sft)
     _check_offers(experiment, offers)
     if isinstance(rm, SystemIdentity) or rm == Untrained("human"):
         raise ConfigError(
@@ -49,11 +58,58 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
             f"judge=target_rm judges by a reward model that is trained in the target, and rm_backbone={name_of(rm)} is "
             "trained nowhere. Type judge=gold, or a backbone with training."
         )
+    _check_reward_model(rm)
     _check_sizes(experiment)
     if n is not None and n > policy.n:
         raise ConfigError(
             f"optimizer.n={n} is larger than the pool: policy.n={policy.n}. Raise policy.n or lower optimizer.n."
         )
+
+
+def _check_policy(policy: LanguageModel, sft: Training) -> None:
+    """What the policy's own settings need of one another and of this machine."""
+    if policy.remote_code is not None and policy.remote_code != policy.checkpoint:
+        raise ConfigError(
+            f"policy.remote_code={policy.remote_code} must name the repository of policy.checkpoint="
+            f"{policy.checkpoint}: its code runs with your rights. Type policy.remote_code=null to run none."
+        )
+    if policy.attention == "flash_attention_2" and policy.dtype == "float32":
+        raise ConfigError("policy.attention=flash_attention_2 has no float32. Type policy.dtype=bfloat16.")
+    micro = sft.micro_batch_size
+    if sft.steps and micro is not None and sft.batch_size % micro:
+        raise ConfigError(f"sft.micro_batch_size={micro} does not divide sft.batch_size={sft.batch_size}.")
+    needed = {
+        "policy.attention=flash_attention_2": ("flash_attn", policy.attention == "flash_attention_2", "flash-attn"),
+        "policy.tuning=lora": ("peft", policy.tuning == "lora" and bool(sft.steps), "'xling[lora]'"),
+        "policy.tuning=qlora": ("bitsandbytes", policy.tuning == "qlora" and bool(sft.steps), "'xling[qlora]'"),
+        "policy.engine=vllm": ("vllm", policy.engine == "vllm", "'xling[vllm]'"),
+    }
+    for setting, (module, asked, install) in needed.items():
+        if asked and importlib.util.find_spec(module) is None:
+            raise ConfigError(f"{setting} needs {module}, which is not installed: pip install {install}.")
+
+
+def _check_reward_model(rm: RewardModel) -> None:
+    """What can be known of a reward model before anything runs."""
+    if encoder_of(rm):
+        check_encoder(encoder_of(rm))
+    if isinstance(rm, Tuned | Published):
+        check_checkpoints(rm, (rm.max_prompt_tokens, rm.max_response_tokens))
+    if isinstance(rm, Classifier) and rm.remote_code not in (None, rm.checkpoint):
+        raise ConfigError(
+            f"rm_backbone.remote_code={rm.remote_code} must name the repository of rm_backbone.checkpoint="
+            f"{rm.checkpoint}: its code runs with your rights. Type rm_backbone.remote_code=null to run none."
+        )
+    if not isinstance(rm, Tuned):
+        return
+    micro, batch = rm.training.micro_batch_size, rm.training.batch_size
+    if rm.training.steps and micro is not None and batch % micro:
+        raise ConfigError(
+            f"rm_backbone.training.micro_batch_size={micro} does not divide rm_backbone.training.batch_size={batch}."
+        )
+    for tuning, module, extra in (("lora", "peft", "lora"), ("qlora", "bitsandbytes", "qlora")):
+        if rm.tuning == tuning and importlib.util.find_spec(module) is None:
+            raise ConfigError(f"rm_backbone.tuning={tuning} needs {module}: pip install 'xling[{extra}]'.")
 
 
 def _check_offers(experiment: Experiment, offers: frozenset[Offer]) -> None:

@@ -19,15 +19,17 @@ from xling.config import (
     FrozenLM,
     Language,
     LanguageModel,
-    LogRatio,
     Policy,
+    Published,
     Recorded,
     RewardModel,
+    SameAsPolicy,
     SentenceEncoder,
     Task,
     Training,
     Tuned,
     Untrained,
+    checkpoints_of,
     encoder_of,
     has_source,
     name_of,
@@ -36,6 +38,7 @@ from xling.config import (
 from xling.errors import ConfigError
 from xling.grid.stage import Cell, Stage
 from xling.models.encoder import encoder_identity
+from xling.models.hub import commit_of, is_repository
 from xling.models.recipe import BASE_FOLDER, folder_digest, recipe_digest
 from xling.stages import KINDS
 from xling.stages.checks import check
@@ -127,19 +130,59 @@ def _label(kind: str, *langs: Sequence[str]) -> str:
 
 
 @lru_cache(maxsize=256)
-def base(checkpoint: str) -> Stage:
-    """The packaged micro base, a base to pretrain, or a local folder."""
+def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "policy") -> Stage:
+    """The packaged micro base, a base to pretrain, a local folder, or a repository of the hub at one commit.
+
+    `setting` is what people typed; `use` is policy, or of a reward model's own checkpoint encoder or classifier.
+    """
+    checkpoint = policy.checkpoint
+    spec = {
+        "checkpoint": checkpoint,
+        "digest": "",
+        "dtype": policy.dtype,
+        "attention": policy.attention,
+        "remote_code": policy.remote_code,
+        **({} if use == "policy" else {"use": use}),
+    }
     if checkpoint == "pretrain":
-        return _stage("base", "base", {"checkpoint": checkpoint, "digest": recipe_digest()}, {})
+        return _stage("base", "base", spec | {"digest": recipe_digest()}, {})
+    if is_repository(checkpoint):
+        commit = commit_of(checkpoint, policy.revision, setting)
+        return _stage("base", f"base {checkpoint}@{commit[:7]}", spec | {"commit": commit}, {})
     folder = BASE_FOLDER if checkpoint == "packaged" else Path(checkpoint)
     if checkpoint == "packaged" and not (folder / "config.json").exists():
         raise ConfigError(f"This copy of xling has no micro base in {folder}. Run `make base` to train it.")
     if not (folder / "config.json").exists():
         raise ConfigError(
-            f"policy.checkpoint={checkpoint} is no folder of a model in Hugging Face format (config.json is missing). "
-            "Use policy.checkpoint=packaged, pretrain, or a local folder."
+            f"{setting}={checkpoint} is no folder of a model in Hugging Face format (config.json is missing). "
+            f"Use {setting}=packaged, a local folder, or a hub id (owner/name)."
         )
-    return _stage("base", "base", {"checkpoint": checkpoint, "digest": folder_digest(folder)}, {})
+    return _stage("base", "base", spec | {"digest": folder_digest(folder)}, {})
+
+
+def own_checkpoint(rm: RewardModel, setting: str, policy: Policy, use: str = "policy") -> Stage:
+    """A model that the reward model names itself, by a setting of checkpoints_of; else read as the policy is."""
+    checkpoint, revision = checkpoints_of(rm)[setting]
+    like = policy if isinstance(rm, SameAsPolicy) and isinstance(policy, LanguageModel) else None
+    model = LanguageModel(
+        checkpoint,
+        revision=revision,
+        dtype=like.dtype if like else rm.dtype,  # type: ignore[union-attr]  # all others with checkpoints have it
+        attention=like.attention if like else None,
+        remote_code=getattr(rm, "remote_code", None),
+    )
+    return base(model, f"rm_backbone.{setting}", use)
+
+
+def _side(task: Task, rm: RewardModel) -> str:
+    """On which side a reward model cuts too long a prompt."""
+    return str(getattr(rm, "truncation_side", None) or getattr(task_module(task), "TRUNCATION_SIDE", "right"))
+
+
+def _reading(task: Task, policy: LanguageModel) -> dict[str, Any]:
+    """How the policy reads prompts."""
+    side = policy.truncation_side or getattr(task_module(task), "TRUNCATION_SIDE", "right")
+    return {"max_prompt_tokens": policy.max_prompt_tokens, "truncation_side": side}
 
 
 @lru_cache(maxsize=4096)
@@ -147,12 +190,15 @@ def sft(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Tra
     """The policy of one language, or of several with their demonstrations pooled."""
     spec = {
         **_task(task, langs, "demonstrations"),
+        **_reading(task, policy),
         "langs": langs,
         "training": msgspec.to_builtins(training),
         "max_new_tokens": policy.max_new_tokens,
+        "tuning": policy.tuning,
+        "lora": None if policy.tuning == "full" else msgspec.to_builtins(policy.lora),
         "seed": seed,
     }
-    return _stage("sft", _label("sft", langs), spec, {"base": base(policy.checkpoint)})
+    return _stage("sft", _label("sft", langs), spec, {"base": base(policy)})
 
 
 @lru_cache(maxsize=4096)
@@ -160,6 +206,7 @@ def samples(kind: str, task: Task, lang: str, policy: LanguageModel, training: T
     """pool[t] or baseline[t]."""
     spec = {
         **_task(task, (lang,), "prompts"),
+        **_reading(task, policy),
         "lang": lang,
         "purpose": kind,
         "n": policy.n if kind == "pool" else policy.baseline_samples,
@@ -167,6 +214,8 @@ def samples(kind: str, task: Task, lang: str, policy: LanguageModel, training: T
         "top_p": policy.top_p,
         "max_new_tokens": policy.max_new_tokens,
         "chunk": policy.sampling_chunk,
+        "by_length": policy.by_length,
+        "engine": policy.engine,
         "seed": seed,
     }
     return _stage(kind, _label(kind, (lang,)), spec, {"sft": sft(task, (lang,), policy, training, seed)})
@@ -205,7 +254,7 @@ def features(
     parents = dict(pools)
     if isinstance(rm, FrozenLM):
         spec["features"] = rm.features
-        parents["lm"] = base(policy.checkpoint)
+        parents["lm"] = base(policy)
     else:
         spec |= {"encoder": encoder_of(rm), "identity": encoder_identity(encoder_of(rm))}
     return _stage("features", _label("features", (lang,)) + (" samples" if pools else ""), spec, parents)
@@ -228,6 +277,7 @@ def reward(task: Task, langs: tuple[str, ...], policy: Policy, training: Trainin
         parents = {f"embed_{lang}": embed(task, lang, rm.encoder) for lang in langs}
         spec["encoder"] = encoder_identity(rm.encoder)
     elif isinstance(rm, Tuned):
+        spec["truncation_side"] = _side(task, rm)
         parents = {"init": _start(task, langs, policy, training, rm, seed)}
     elif isinstance(rm, FrozenLM | SentenceEncoder) and isinstance(policy, LanguageModel):
         parents = {f"features_{lang}": features(task, lang, policy, _unshuffled(rm), ()) for lang in langs}
@@ -237,11 +287,11 @@ def reward(task: Task, langs: tuple[str, ...], policy: Policy, training: Trainin
 def _start(task: Task, langs: tuple[str, ...], policy: Policy, training: Training, rm: Tuned, seed: int) -> Stage:
     """The model that a network's training starts from."""
     if isinstance(rm, Encoder):
-        return base(rm.checkpoint)
+        return own_checkpoint(rm, "checkpoint", policy, "encoder")
     assert isinstance(policy, LanguageModel)
     if rm.init == "sft":
         return sft(task, langs, policy, training, seed)
-    return base(policy.checkpoint if rm.init == "base" else rm.init)
+    return base(policy) if rm.init == "base" else own_checkpoint(rm, "init", policy)
 
 
 def _unshuffled(rm: RewardModel) -> RewardModel:
@@ -319,12 +369,14 @@ def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
     elif encoder := encoder_of(rm):
         parents["embed"] = embed(task, lang, encoder)
         spec["encoder"] = encoder_identity(encoder)
-    if isinstance(rm, Classifier):
-        parents["model"] = base(rm.checkpoint)
-    if isinstance(rm, LogRatio):
-        parents |= {"policy": base(rm.policy), "reference": base(rm.reference)}
+    if isinstance(rm, Published):
+        spec["truncation_side"] = _side(task, rm)
+        use = "classifier" if isinstance(rm, Classifier) else "policy"
+        parents |= {name: own_checkpoint(rm, name, experiment.policy, use) for name in checkpoints_of(rm)}
     if isinstance(rm, Untrained):
-        parents |= _language_model_of(experiment, rm)
+        if lm := _language_model_of(experiment, rm):
+            parents |= lm
+            spec |= _reading(task, experiment.policy)  # type: ignore[arg-type]  # which is a language model
         spec["seed"] = experiment.seed if rm.score == "random" else 0
     label = _label("score", sources if has_source(rm) else (name_of(rm),), (lang,))
     return _stage("score", label + _mark(rm), spec, parents)
@@ -334,6 +386,6 @@ def _language_model_of(experiment: Experiment, rm: Untrained) -> dict[str, Stage
     if not rm.score.startswith("likelihood") or not isinstance(experiment.policy, LanguageModel):
         return {}
     if rm.score.endswith("base"):
-        return {"lm": base(experiment.policy.checkpoint)}
+        return {"lm": base(experiment.policy)}
     lang = experiment.target_lang.code
     return {"lm": sft(experiment.task, (lang,), experiment.policy, experiment.sft, experiment.seed)}

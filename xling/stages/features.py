@@ -54,9 +54,9 @@ def run(context: Context) -> None:
 
 def _reader(context: Context, spec: FeaturesSpec) -> Read:
     if spec.encoder:
-        from xling.models.encoder import load_encoder, pair_features
+        from xling.models.encoder import load_encoder, located, pair_features
 
-        encode = load_encoder(spec.encoder)
+        encode = load_encoder(located(spec.encoder, spec.identity))
         return lambda prompts, responses: pair_features(encode, prompts, responses)
     from xling.models.frozen_lm import read
     from xling.models.load import load_policy

@@ -5,14 +5,24 @@ samples with the same settings and streams of their own: the opponent of every c
 systems both are what the systems answered.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import msgspec
 from msgspec import Struct
 
 from xling.config import Task
 from xling.grid.stage import Context
 from xling.languages import in_language
-from xling.stages.files import Samples, write_samples
+from xling.models.text import Ids, decode_response, policy_ids
+from xling.stages.files import Samples, write_json, write_samples
+from xling.stages.shards import Shards
 from xling.tasks import task_module
+from xling.tasks.records import Prompt
+
+BLOCK = 1024  # prompts tokenised at once to learn their lengths
 
 
 class PoolSpec(Struct, frozen=True):
@@ -28,49 +38,89 @@ class PoolSpec(Struct, frozen=True):
     max_new_tokens: int
     chunk: int
     seed: int
+    max_prompt_tokens: int
+    truncation_side: str
+    by_length: bool
+    engine: str
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A policy ready to be sampled."""
+
+    draw: Callable[[Sequence[str], Sequence[Ids]], list[list[Ids]]]  # prompts' names and ids to n samples each
+    tokenizer: Any
+    encoder: bool  # whether an encoder reads the prompt
 
 
 def run(context: Context) -> None:
-    """Writes samples.jsonl, a line a test prompt."""
+    """Writes samples.jsonl, a line a test prompt, and samples.json, what was cut.
+
+    Each chunk of prompts is kept in the scratch folder once it is sampled (xling/stages/shards.py).
+    """
     spec = msgspec.convert(context.spec, PoolSpec)
-    write_samples(context.out, sampled(context, spec))
-
-
-def sampled(context: Context, spec: PoolSpec) -> list[Samples]:
-    """Sample the policy of the parent `sft`."""
-    from xling.models.load import load_policy
-    from xling.models.sampling import sample
-    from xling.models.text import decode_response
-
     prompts = task_module(spec.task).prompts(spec.task, spec.lang, "test")
-    model, tokenizer = load_policy(context.parents["sft"])
-    settings = (
-        spec.n,
-        spec.seed,
-        spec.purpose,
-        spec.temperature,
-        spec.top_p,
-        spec.max_new_tokens,
-        spec.chunk,
-    )
-    rows: list[Samples] = []
-    for block in sample(model, tokenizer, [(f"{p.lang}/{p.id}", p.text) for p in prompts], *settings):
-        for ids in block:
-            prompt = prompts[len(rows)]
-            texts = [decode_response(tokenizer, one) for one in ids]
-            eos = [one[-1] == tokenizer.eos_token_id for one in ids]
-            row = Samples(
-                prompt.id,
-                prompt.group,
-                prompt.dataset,
-                texts,
-                in_language(texts, spec.lang),
-                list(map(len, ids)),
-                eos,
-            )
-            rows.append(row)
-        context.progress(len(rows), len(prompts))
-    return rows
+    engine = load_engine(context.parents["sft"], spec)
+
+    def ids_of(items: Sequence[int]) -> tuple[list[Ids], int]:
+        chosen = [prompts[i] for i in items]
+        return policy_ids(engine.tokenizer, chosen, spec.max_prompt_tokens, spec.truncation_side, engine.encoder)
+
+    def sampled(items: Sequence[int]) -> list[bytes]:
+        drawn = engine.draw([f"{prompts[i].lang}/{prompts[i].id}" for i in items], ids_of(items)[0])
+        return [line(prompts[i], ids, engine.tokenizer, spec.lang) for i, ids in zip(items, drawn, strict=True)]
+
+    lengths, cut = lengths_of(ids_of, len(prompts))
+    shards = Shards(context.scratch / "shards", chunks(lengths, spec.chunk, spec.by_length))
+    shards.run(sampled, context.progress, context.stopping)
+    shards.write(context.out / "samples.jsonl")
+    write_json(context.out / "samples.json", {"prompts": len(prompts), "prompts_cut": cut})
+
+
+def load_engine(folder: Path, spec: PoolSpec) -> Engine:
+    """The policy of a stage's folder, sampled by our own decoding or by vLLM."""
+    from xling.models.load import load_policy
+    from xling.models.sampling import Sampling, sample_chunk
+
+    how = Sampling(spec.n, spec.seed, spec.purpose, spec.temperature, spec.top_p, spec.max_new_tokens)
+    if spec.engine == "vllm":
+        from xling.models.vllm import load_vllm
+
+        return Engine(*load_vllm(folder, how, spec.max_prompt_tokens + spec.max_new_tokens), encoder=False)
+    model, tokenizer = load_policy(folder)
+
+    def draw(names: Sequence[str], rows: Sequence[Ids]) -> list[list[Ids]]:
+        return sample_chunk(model, tokenizer, names, rows, how)
+
+    return Engine(draw, tokenizer, bool(model.config.is_encoder_decoder))
+
+
+def lengths_of(ids_of: Callable[[Sequence[int]], tuple[list[Ids], int]], count: int) -> tuple[list[int], int]:
+    """Tokens of each prompt, and how many prompts are cut; the ids themselves are not kept, there may be many."""
+    lengths: list[int] = []
+    cut = 0
+    for start in range(0, count, BLOCK):
+        rows, too_long = ids_of(range(start, min(start + BLOCK, count)))
+        lengths += map(len, rows)
+        cut += too_long
+    return lengths, cut
+
+
+def chunks(lengths: Sequence[int], size: int, by_length: bool) -> list[list[int]]:
+    """Prompts by number, in the chunks in which they are decoded: in their own order, or from short to long."""
+    order = list(range(len(lengths)))
+    if by_length:
+        order.sort(key=lambda i: lengths[i])  # stable: equally long ones keep their order
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def line(prompt: Prompt, drawn: Sequence[Ids], tokenizer: Any, lang: str) -> bytes:
+    """One prompt's samples as a line of samples.jsonl."""
+    texts = [decode_response(tokenizer, ids) for ids in drawn]
+    eos = [ids[-1] == tokenizer.eos_token_id for ids in drawn]
+    lengths = list(map(len, drawn))
+    row = Samples(prompt.id, prompt.group, prompt.dataset, texts, in_language(texts, lang), lengths, eos)
+    return msgspec.json.encode(row, order="sorted")
 
 
 class RecordedSpec(Struct, frozen=True):

@@ -23,6 +23,7 @@ class RewardSpec(Struct, frozen=True):
     objective: str
     seed: int
     encoder: str = ""  # identity of a sentence encoder
+    truncation_side: str = "right"  # of a network's prompts
     folds: int = 0  # of cross-fitted heads, where people rated recorded systems; 0: the feedback has splits
 
 

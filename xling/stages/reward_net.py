@@ -5,7 +5,8 @@ Pointwise: binary cross-entropy on the logit, as the paper's summarization; pair
 is kept. One loop of transformers' Trainer serves both (trl's RewardTrainer has no pointwise mode).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from xling.config import Encoder, SameAsPolicy, limits_of
+from xling.config import Encoder, SameAsPolicy
 from xling.errors import StageError
 from xling.grid.stage import Context
-from xling.models.load import load_tokenizer, load_trunk, loading
-from xling.models.pairs import PairNet
+from xling.models.checkpoints import check_encoder_config
+from xling.models.load import DTYPES, load_tokenizer, load_trunk, loading
+from xling.models.pairs import PairNet, separators
 from xling.models.reward import RewardNet
 from xling.models.stored import NEEDED, load_reward, save_reward
 from xling.models.training import fit, write_curve
-from xling.models.truncation import count_cut
+from xling.models.truncation import Limits, count_cut
 from xling.stages.files import write_json
 from xling.stages.reward import RewardSpec, feedback
 from xling.tasks.records import Pair, Rating
@@ -35,17 +37,21 @@ ROUGHLY = 0.1  # in half precision
 
 def train(context: Context, spec: RewardSpec, rm: SameAsPolicy | Encoder) -> None:
     """Writes the model, curve.jsonl and training.json."""
-    kind = "encoder" if isinstance(rm, Encoder) else "language_model"
-    tokenizer = load_tokenizer(context.parents["init"], NEEDED[kind])
+    how = loading(context.parents["init"])
+    tokenizer = load_tokenizer(
+        context.parents["init"], NEEDED["encoder" if isinstance(rm, Encoder) else "language_model"]
+    )
     torch.manual_seed(spec.seed)
-    net = new_net(context, rm)
+    net = new_net(context, spec, rm, tokenizer)
     examples = feedback(spec, "train", rm.permutation)
     train, dropped = distinct(rows_of(net, tokenizer, examples))
     held_out, _ = distinct(rows_of(net, tokenizer, feedback(spec, "validation", rm.permutation)))
-    adapted = prepared(net, rm.tuning)
+    prepare(net, rm)
+
+    padded = partial(net.collate, pad=tokenizer.pad_token_id)
 
     def collate(rows: list[Row]) -> dict[str, Tensor]:
-        return reward_batch(net, rows, tokenizer.pad_token_id)
+        return reward_batch(rows, padded)
 
     @torch.inference_mode()
     def metric(model: Any) -> float:
@@ -65,11 +71,11 @@ def train(context: Context, spec: RewardSpec, rm: SameAsPolicy | Encoder) -> Non
         context.scratch,
         context.progress,
         context.stopping,
+        how.dtype,
     )
-    if adapted is not None:
-        net.trunk = adapted.merge_and_unload()
+    net.trunk = whole(context, net.trunk, rm).to(DTYPES[how.dtype])
     net.eval()
-    save_reward(context.out, net, tokenizer, loading(context.parents["init"]))
+    save_reward(context.out, net, tokenizer, how)
     write_curve(context.out, curve)
     check_stored(context, net, tokenizer, feedback(spec, "validation", 0)[:8])
     cut = count_cut(tokenizer, *texts(examples), net.rooms(tokenizer))
@@ -77,10 +83,56 @@ def train(context: Context, spec: RewardSpec, rm: SameAsPolicy | Encoder) -> Non
     write_json(context.out / "training.json", report)
 
 
-def new_net(context: Context, rm: SameAsPolicy | Encoder) -> RewardNet | PairNet:
-    """The parent `init` with a fresh head."""
-    kind = PairNet if isinstance(rm, Encoder) else RewardNet
-    return kind(load_trunk(context.parents["init"]), rm.pooling, limits_of(rm))
+def new_net(context: Context, spec: RewardSpec, rm: SameAsPolicy | Encoder, tokenizer: Any) -> RewardNet | PairNet:
+    """The parent `init` with a fresh head; in float32 if all of it is trained, else in its own dtype."""
+    if rm.tuning == "qlora" and not torch.cuda.is_available():
+        raise StageError("rm_backbone.tuning=qlora needs a GPU. Type rm_backbone.tuning=lora.")
+    trunk = load_trunk(
+        context.parents["init"],
+        dtype="float32" if rm.tuning == "full" else None,
+        dropout=rm.training.dropout,
+        quantized=rm.tuning == "qlora",
+    )
+    limits = Limits(rm.max_prompt_tokens, rm.max_response_tokens, spec.truncation_side)
+    if isinstance(rm, SameAsPolicy):
+        return RewardNet(trunk, rm.pooling, limits)
+    check_encoder_config(trunk.config.to_dict(), limits, len(separators(tokenizer)))
+    return PairNet(trunk, rm.pooling, limits)
+
+
+def prepare(net: Any, rm: SameAsPolicy | Encoder) -> None:
+    """Freeze what is not tuned, and add adapters where they are."""
+    if rm.tuning == "full":
+        return
+    net.trunk.requires_grad_(False)
+    if rm.tuning == "frozen":
+        return
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if rm.tuning == "qlora":
+        net.trunk = prepare_model_for_kbit_training(net.trunk, use_gradient_checkpointing=False)
+    names = rm.lora.target_modules
+    config = LoraConfig(
+        r=rm.lora.r,
+        lora_alpha=rm.lora.alpha,
+        lora_dropout=rm.lora.dropout,
+        target_modules=names if isinstance(names, str) else list(names),
+    )
+    net.trunk = get_peft_model(net.trunk, config)
+
+
+def whole(context: Context, trunk: Any, rm: SameAsPolicy | Encoder) -> Any:
+    """The trunk with what its adapters learnt; of 4-bit weights those that they were made of, read again."""
+    if rm.tuning not in ("lora", "qlora"):
+        return trunk
+    if rm.tuning == "lora":
+        return trunk.merge_and_unload()
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+    trained = {name: value.detach() for name, value in get_peft_model_state_dict(trunk).items()}
+    fresh = get_peft_model(load_trunk(context.parents["init"]), trunk.peft_config["default"])
+    set_peft_model_state_dict(fresh, trained)
+    return fresh.merge_and_unload()
 
 
 def check_stored(context: Context, net: Any, tokenizer: Any, probe: list[Any]) -> None:
@@ -88,26 +140,11 @@ def check_stored(context: Context, net: Any, tokenizer: Any, probe: list[Any]) -
     answers = [item.response if isinstance(item, Rating) else item.chosen for item in probe]
     stored = load_reward(context.out).score([item.prompt.reward_text for item in probe], [[text] for text in answers])
     with torch.inference_mode():
-        batch = reward_batch(net, rows_of(net, tokenizer, probe), tokenizer.pad_token_id)
+        batch = reward_batch(rows_of(net, tokenizer, probe), partial(net.collate, pad=tokenizer.pad_token_id))
         direct = net(**_inputs(on_device(net, batch), "")).tolist()
     worst = float(np.max(np.abs(np.array(stored)[:, 0] - np.array(direct))))
     if not worst <= CLOSE.get(net.trunk.dtype, ROUGHLY):  # also if it is no number
         raise StageError(f"The stored reward model scores differently from the trained one (by up to {worst:.3g}).")
-
-
-def prepared(net: Any, tuning: str) -> Any:
-    """Freeze what is not tuned; returns the adapted trunk for LoRA, else None."""
-    if tuning == "full":
-        return None
-    net.trunk.requires_grad_(False)
-    if tuning == "frozen":
-        return None
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise StageError("rm_backbone.tuning=lora needs peft: pip install 'xling[lora]'.") from error
-    net.trunk = get_peft_model(net.trunk, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
-    return net.trunk
 
 
 # --- rows and batches ---------------------------------------------------------------------------------------
@@ -135,12 +172,12 @@ def distinct(rows: list[Row]) -> tuple[list[Row], int]:
     return kept, len(rows) - len(kept)
 
 
-def reward_batch(net: Any, rows: list[Row], pad: int) -> dict[str, Tensor]:
-    """What the net takes, right-padded, with labels (B,); of the rejected ones under `rejected_...`."""
+def reward_batch(rows: list[Row], padded: Callable[[list[Any]], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What the net takes, `padded`, with labels (B,); of the rejected ones under `rejected_...`."""
     batch = {"labels": torch.tensor([label for _, _, label in rows])}
-    batch |= net.collate([row[0] for row in rows], pad)
+    batch |= padded([row[0] for row in rows])
     if rows[0][1] is not None:
-        rejected = net.collate([row[1] for row in rows], pad)
+        rejected = padded([row[1] for row in rows])
         batch |= {f"rejected_{name}": value for name, value in rejected.items()}
     return batch
 

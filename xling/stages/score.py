@@ -20,7 +20,7 @@ from xling.grid.stage import Context
 from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept, read_arrays
 from xling.stages.features import FEEDBACK
 from xling.stages.files import ragged, write_json
-from xling.stages.scorers import feature_scores, reads_features, scorer
+from xling.stages.scorers import Asking, feature_scores, reads_features, scorer
 from xling.tasks import task_module
 from xling.tasks.records import Pair, Prompt, Rating
 
@@ -37,6 +37,8 @@ class ScoreSpec(Struct, frozen=True):
     source_langs: tuple[str, ...] = ()  # of recorded responses alone
     encoder: str = ""
     seed: int = 0
+    truncation_side: str = "right"  # of published models and likelihoods
+    max_prompt_tokens: int = 1024  # of likelihoods
 
 
 Asked = tuple[Prompt, list[str]]  # a prompt and its responses
@@ -75,7 +77,9 @@ class Scores:
         self.context, self.rm = context, spec.rm
         self.linear = reads_features(spec.rm)
         if not self.linear:
-            self.scorer = scorer(context, spec.rm, spec.task, spec.seed)
+            self.scorer = scorer(
+                context, spec.rm, Asking(spec.task, spec.seed, spec.truncation_side, spec.max_prompt_tokens)
+            )
         self.cut: dict[str, dict[str, int]] = {}  # part -> how many texts were longer than the limits
 
     def of(self, part: str, asked: Iterable[Asked], total: int, size: int) -> list[list[float]]:
@@ -181,8 +185,10 @@ def _recorded(context: Context, spec: ScoreSpec) -> None:
 
 def run_embed(context: Context) -> None:
     """embed[l]: vectors of a language's recorded documents and responses, once for all that use them."""
+    from xling.models.encoder import located
     from xling.models.recorded import embed_texts
 
     spec = msgspec.convert(context.spec, ScoreSpec)
     encoder = spec.rm.encoder if hasattr(spec.rm, "encoder") else "packaged"
-    embed_texts(task_module(spec.task).recorded(spec.task, spec.lang, spec.digest), encoder, context.out)
+    recorded = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
+    embed_texts(recorded, located(encoder, spec.encoder), context.out)

@@ -9,13 +9,12 @@ from xling.config import (
     BagOfWords,
     Classifier,
     FrozenLM,
-    LogRatio,
+    Published,
     RewardModel,
     SentenceEncoder,
     Task,
     Untrained,
     encoder_of,
-    limits_of,
 )
 from xling.grid.stage import Context
 from xling.tasks import task_module
@@ -30,6 +29,16 @@ class Scorer:
 
     score: Score
     cut: Callable[[Iterable[Prompt], Iterable[str]], dict[str, int]] | None = None
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What of a score's spec some kinds of reward models read."""
+
+    task: Task
+    seed: int = 0  # of the random control
+    side: str = "right"  # where published models and likelihoods cut too long a prompt
+    max_prompt_tokens: int = 1024  # of likelihoods
 
 
 def reads_features(rm: RewardModel) -> bool:
@@ -47,29 +56,29 @@ def feature_scores(context: Context, rm: RewardModel, name: str) -> Iterator[flo
         yield from (blocks[-1][:, 0] if head is None else head.predict(blocks)).tolist()  # the cosine comes last
 
 
-def scorer(context: Context, rm: RewardModel, task: Task, seed: int) -> Scorer:
-    """Every other reward model; `seed` is the random control's."""
+def scorer(context: Context, rm: RewardModel, asking: Asking) -> Scorer:
+    """Every other reward model."""
     if isinstance(rm, Untrained):
-        return _untrained(context, rm.score, task, seed)
+        return _untrained(context, rm.score, asking)
     if isinstance(rm, BagOfWords):
         from xling.models.bag_of_words import load_bag_of_words
 
         linear = load_bag_of_words(context.parents["reward"])
         return Scorer(lambda prompts, responses: linear.score([p.reward_text for p in prompts], responses))
-    return _reading(_network(context, rm))
+    return _reading(_network(context, rm, asking.side))
 
 
-def _network(context: Context, rm: RewardModel) -> Any:
+def _network(context: Context, rm: RewardModel, side: str) -> Any:
     """A model with `score`, `tokenizer` and `rooms`."""
-    if isinstance(rm, Classifier):
-        from xling.models.published import load_published_classifier
+    if isinstance(rm, Published):
+        from xling.models.published import load_log_ratio, load_published_classifier
+        from xling.models.truncation import Limits
 
-        return load_published_classifier(context.parents["model"], rm.render, rm.label, limits_of(rm))
-    if isinstance(rm, LogRatio):
-        from xling.models.published import load_log_ratio
-
+        limits = Limits(rm.max_prompt_tokens, rm.max_response_tokens, side)
+        if isinstance(rm, Classifier):
+            return load_published_classifier(context.parents["checkpoint"], rm.render, rm.label, limits)
         parents = context.parents["policy"], context.parents["reference"]
-        return load_log_ratio(*parents, rm.render, rm.beta, limits_of(rm))
+        return load_log_ratio(*parents, rm.render, rm.beta, limits)
     from xling.models.stored import load_reward
 
     return load_reward(context.parents["reward"])
@@ -87,19 +96,19 @@ def _reading(model: Any) -> Scorer:
 # --- references that learn nothing --------------------------------------------------------------------------
 
 
-def _untrained(context: Context, score: str, task: Task, seed: int) -> Scorer:
+def _untrained(context: Context, score: str, asking: Asking) -> Scorer:
     if score == "random":
         return Scorer(
             lambda prompts, responses: [
-                [hashed_score(seed, f"{p.lang}/{p.id}", j) for j in range(len(row))]
+                [hashed_score(asking.seed, f"{p.lang}/{p.id}", j) for j in range(len(row))]
                 for p, row in zip(prompts, responses, strict=True)
             ]
         )
     if score == "length":
         return Scorer(lambda prompts, responses: [[float(len(text)) for text in row] for row in responses])
     if score == "gold":
-        return Scorer(lambda prompts, responses: task_module(task).quality(task, prompts, responses))
-    return likelihood(context, without_document=score.startswith("likelihood_gain"))
+        return Scorer(lambda prompts, responses: task_module(asking.task).quality(asking.task, prompts, responses))
+    return likelihood(context, asking, without_document=score.startswith("likelihood_gain"))
 
 
 def hashed_score(seed: int, prompt: str, index: int) -> float:
@@ -108,29 +117,34 @@ def hashed_score(seed: int, prompt: str, index: int) -> float:
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
-def likelihood(context: Context, without_document: bool) -> Scorer:
+def likelihood(context: Context, asking: Asking, without_document: bool) -> Scorer:
     """Mean token log-probability under the parent `lm`; with `without_document`, minus that given no document."""
     from xling.models.load import load_policy
     from xling.models.states import log_likelihood
-    from xling.models.text import prompt_ids, response_ids
-    from xling.models.truncation import count_cut, language_model_rooms
+    from xling.models.text import policy_ids, prompt_ids, response_ids
+    from xling.models.truncation import Limits, count_cut, language_model_rooms
 
     model, tokenizer = load_policy(context.parents["lm"])
-    encoder, pad, limits = model.config.is_encoder_decoder, tokenizer.pad_token_id, (1024, 512)
+    encoder, pad = model.config.is_encoder_decoder, tokenizer.pad_token_id
+    limits = Limits(asking.max_prompt_tokens, 512, asking.side)
 
-    def given(texts: list[str], said: list[Any]) -> list[list[float]]:
-        return log_likelihood(model, prompt_ids(tokenizer, texts, limits[0], encoder), said, pad)
+    def read(prompts: Iterable[Prompt]) -> tuple[list[list[int]], int]:
+        return policy_ids(tokenizer, list(prompts), limits.prompt, limits.side, encoder)
 
     def score(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
-        said = [response_ids(tokenizer, row, limits[1]) for row in responses]
-        whole = given([p.text for p in prompts], said)
+        said = [response_ids(tokenizer, row, limits.response) for row in responses]
+        given = log_likelihood(model, read(prompts)[0], said, pad)
         if not without_document:
-            return whole
-        alone = given([_cue(p) for p in prompts], said)
-        return [[a - b for a, b in zip(x, y, strict=True)] for x, y in zip(whole, alone, strict=True)]
+            return given
+        cues = prompt_ids(tokenizer, [_cue(p) for p in prompts], limits.prompt, encoder)
+        alone = log_likelihood(model, cues, said, pad)
+        return [[a - b for a, b in zip(x, y, strict=True)] for x, y in zip(given, alone, strict=True)]
 
-    rooms = language_model_rooms(tokenizer, limits, encoder)
-    return Scorer(score, lambda prompts, said: count_cut(tokenizer, (p.text for p in prompts), said, rooms))
+    def cut(prompts: Iterable[Prompt], said: Iterable[str]) -> dict[str, int]:
+        longer = count_cut(tokenizer, (), said, language_model_rooms(tokenizer, limits, encoder))
+        return longer | {"cut_prompts": read(prompts)[1]}
+
+    return Scorer(score, cut)
 
 
 def _cue(prompt: Prompt) -> str:

@@ -3,7 +3,9 @@
 The checkpoint with the best ROUGE-L of greedy responses on validation demonstrations is kept (paper, appendix B).
 """
 
-import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,17 +15,20 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from xling.analysis.rouge import rouge_l
-from xling.config import Task, Training
+from xling.config import Lora, Task, Training
 from xling.grid.stage import Context
-from xling.models.load import load_policy, save_policy
-from xling.models.sampling import greedy
-from xling.models.text import Ids, decode_response, pad_right, prompt_ids, response_ids
+from xling.models.adapters import core, load_adapted, merged
+from xling.models.load import DTYPES, load_policy, loading, logits_of, save_policy, trunk_of
+from xling.models.sampling import greedy_ids
+from xling.models.text import Ids, decode_response, pad_right, policy_ids, response_ids
 from xling.models.training import fit, write_curve
 from xling.stages.files import write_json
 from xling.tasks import task_module
-from xling.tasks.records import Demonstration
+from xling.tasks.records import Demonstration, Split
 
 VALIDATION_DEMONSTRATIONS = 64  # a language; enough to tell checkpoints apart, cheap enough to do at each evaluation
+
+RESPONSE_TOKENS = 512  # the longest response that is learnt from, unless policy.max_new_tokens is more
 
 
 class SftSpec(Struct, frozen=True):
@@ -35,32 +40,41 @@ class SftSpec(Struct, frozen=True):
     training: Training
     max_new_tokens: int
     seed: int
+    max_prompt_tokens: int
+    truncation_side: str
+    tuning: str
+    lora: Lora | None
 
 
 def run(context: Context) -> None:
     """Writes the model in Hugging Face format, curve.jsonl and sft.json."""
     spec = msgspec.convert(context.spec, SftSpec)
-    module = task_module(spec.task)
-    model, tokenizer = load_policy(context.parents["base"])
-    rows = [token_row(tokenizer, d) for lang in spec.langs for d in module.demonstrations(spec.task, lang, "train")]
-    held_out = [
-        d
-        for lang in spec.langs
-        for d in itertools.islice(module.demonstrations(spec.task, lang, "validation"), VALIDATION_DEMONSTRATIONS)
-    ]
+    torch.manual_seed(spec.seed)
+    model, tokenizer = _model(context.parents["base"], spec)
+    encoder = bool(model.config.is_encoder_decoder)
+    train, cut = token_rows(tokenizer, _demonstrations(spec, "train", None), spec, encoder)
+    held_out = _demonstrations(spec, "validation", VALIDATION_DEMONSTRATIONS)
+    held_out_ids, _ = policy_ids(
+        tokenizer, [d.prompt for d in held_out], spec.max_prompt_tokens, spec.truncation_side, encoder
+    )
 
     def metric(current: Any) -> float:
-        return validation_rouge(current, tokenizer, held_out, spec.max_new_tokens)
+        return validation_rouge(core(current), tokenizer, held_out, held_out_ids, spec.max_new_tokens)
+
+    pad, start = tokenizer.pad_token_id, getattr(model.config, "decoder_start_token_id", None) or 0
 
     def collate(batch: list[tuple[Ids, Ids]]) -> dict[str, Tensor]:
-        return causal_batch(batch, tokenizer.pad_token_id)
+        return seq2seq_batch(batch, pad, start) if encoder else causal_batch(batch, pad)
+
+    def loss(current: Any, batch: dict[str, Tensor]) -> Tensor:
+        return (seq2seq_loss if encoder else causal_loss)(core(current), batch)
 
     torch.manual_seed(spec.seed)
     curve = fit(
         model,
-        rows,
+        train,
         collate,
-        causal_loss,
+        loss,
         metric,
         True,
         spec.training,
@@ -68,18 +82,50 @@ def run(context: Context) -> None:
         context.scratch,
         context.progress,
         context.stopping,
+        loading(context.parents["base"]).dtype,
     )
-    save_policy(context.out, model, tokenizer)
+    model = _stored(context, spec, model, tokenizer)
     write_curve(context.out, curve)
-    write_json(context.out / "sft.json", {"demonstrations": len(rows), "validation_rouge_l": metric(model.eval())})
+    report = {"demonstrations": len(train), "validation_rouge_l": metric(model)} | cut
+    write_json(context.out / "sft.json", report)
 
 
-def token_row(tokenizer: Any, demonstration: Demonstration) -> tuple[Ids, Ids]:
-    """(prompt ids, response ids)."""
-    return (
-        prompt_ids(tokenizer, [demonstration.prompt.text])[0],
-        response_ids(tokenizer, [demonstration.response])[0],
+def _model(base: Path, spec: SftSpec) -> tuple[Any, Any]:
+    """The base, ready to be trained: whole and in float32, or frozen with adapters in its own dtype."""
+    dropout = spec.training.dropout
+    if spec.lora is not None and spec.training.steps:
+        return load_adapted(base, spec.tuning, spec.lora, dropout)
+    return load_policy(base, dtype="float32", dropout=dropout)
+
+
+def _stored(context: Context, spec: SftSpec, model: Any, tokenizer: Any) -> Any:
+    """Write the trained model in the base's dtype, adapters merged, to be loaded as the base was."""
+    how = loading(context.parents["base"])
+    if spec.lora is not None and spec.training.steps:
+        model = merged(context.parents["base"], model)
+    model = model.to(DTYPES[how.dtype]).eval()
+    save_policy(context.out, model, tokenizer, replace(how, folder="."))
+    return model
+
+
+def _demonstrations(spec: SftSpec, split: Split, most: int | None) -> list[Demonstration]:
+    """Those of all languages, at most `most` of each."""
+    module = task_module(spec.task)
+    return [d for lang in spec.langs for d in module.demonstrations(spec.task, lang, split)[:most]]
+
+
+def token_rows(
+    tokenizer: Any, demonstrations: Sequence[Demonstration], spec: SftSpec, encoder: bool
+) -> tuple[list[tuple[Ids, Ids]], dict[str, int]]:
+    """(prompt ids, response ids) of each demonstration, and how many prompts and responses were too long."""
+    limit = max(RESPONSE_TOKENS, spec.max_new_tokens)
+    prompts, prompts_cut = policy_ids(
+        tokenizer, [d.prompt for d in demonstrations], spec.max_prompt_tokens, spec.truncation_side, encoder
     )
+    responses = response_ids(tokenizer, [d.response for d in demonstrations], limit + 1)
+    cut = {"prompts_cut": prompts_cut, "responses_cut": sum(len(ids) > limit for ids in responses)}
+    responses = [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in responses]
+    return list(zip(prompts, responses, strict=True)), cut
 
 
 def causal_batch(rows: list[tuple[Ids, Ids]], pad: int) -> dict[str, Tensor]:
@@ -97,14 +143,45 @@ def causal_batch(rows: list[tuple[Ids, Ids]], pad: int) -> dict[str, Tensor]:
 
 def causal_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
     """Mean negative log-likelihood of the response tokens, in nats; no logits are computed for the prompts."""
-    hidden = model.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)[0]
+    trunk = trunk_of(model)
+    hidden = trunk(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)[0]
     target = batch["labels"][:, 1:]
     counted = target != -100
-    return cross_entropy(model.lm_head(hidden[:, :-1][counted]), target[counted])
+    return cross_entropy(logits_of(model, hidden[:, :-1][counted]).float(), target[counted])
 
 
-def validation_rouge(model: Any, tokenizer: Any, held_out: list[Demonstration], max_new_tokens: int) -> float:
-    """Mean ROUGE-L F1 of greedy responses against the demonstrations, 0 to 1."""
-    replies = greedy(model, tokenizer, [d.prompt.text for d in held_out], max_new_tokens)
-    texts = [decode_response(tokenizer, ids) for ids in replies]
+def seq2seq_batch(rows: list[tuple[Ids, Ids]], pad: int, start: int) -> dict[str, Tensor]:
+    """The encoder's input_ids, attention_mask (B, P) and the decoder's decoder_input_ids, labels (B, 1 + R).
+
+    The decoder reads decoder_start (`start`) and the response; the first label is not counted, as in a causal LM.
+    """
+    prompts, responses = [p for p, _ in rows], [[start, *r] for _, r in rows]
+    width, tail = max(map(len, prompts)), max(map(len, responses))
+    lengths = torch.tensor([len(p) for p in prompts])
+    return {
+        "input_ids": torch.from_numpy(pad_right(prompts, width, pad)),
+        "attention_mask": (torch.arange(width) < lengths[:, None]).long(),
+        "decoder_input_ids": torch.from_numpy(pad_right(responses, tail, pad)),
+        "labels": torch.from_numpy(pad_right([[-100, *r[1:]] for r in responses], tail, -100)),
+    }
+
+
+def seq2seq_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """Mean negative log-likelihood of the response tokens, in nats."""
+    logits = model(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        decoder_input_ids=batch["decoder_input_ids"],
+        use_cache=False,
+    ).logits[:, :-1]
+    target = batch["labels"][:, 1:]
+    counted = target != -100
+    return cross_entropy(logits[counted].float(), target[counted])
+
+
+def validation_rouge(
+    model: Any, tokenizer: Any, held_out: Sequence[Demonstration], prompts: Sequence[Ids], max_new_tokens: int
+) -> float:
+    """Mean ROUGE-L F1 of greedy responses to `prompts` (ids) against the demonstrations, 0 to 1."""
+    texts = [decode_response(tokenizer, ids) for ids in greedy_ids(model, tokenizer, prompts, max_new_tokens)]
     return sum(rouge_l(d.response, text) for d, text in zip(held_out, texts, strict=True)) / len(held_out)

@@ -1,0 +1,95 @@
+"""A tiny random model of each real architecture that conf/policy names, with its own kind of tokenizer."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as hf
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from xling.models.load import save_policy
+from xling.tasks.micro.corpus import pretraining_texts
+
+VOCABULARY = 700
+SHAPE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+}
+WINDOW = 6  # of sliding-window layers: shorter than the prompts of the tests
+FAMILIES: dict[str, Any] = {
+    "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**SHAPE)),
+    "qwen2": lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(tie_word_embeddings=True, **SHAPE)),
+    "qwen3": lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(tie_word_embeddings=True, **SHAPE)),
+    "smollm3": lambda: hf.SmolLM3ForCausalLM(hf.SmolLM3Config(tie_word_embeddings=True, **SHAPE)),
+    "mistral": lambda: hf.MistralForCausalLM(hf.MistralConfig(sliding_window=WINDOW, **SHAPE)),
+    "gemma2": lambda: hf.Gemma2ForCausalLM(hf.Gemma2Config(sliding_window=WINDOW, **SHAPE)),
+    "gemma3": lambda: hf.Gemma3ForCausalLM(
+        hf.Gemma3TextConfig(sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"] * 2, **SHAPE)
+    ),
+    "mt5": lambda: hf.MT5ForConditionalGeneration(
+        hf.MT5Config(
+            vocab_size=VOCABULARY,
+            d_model=32,
+            d_kv=8,
+            d_ff=64,
+            num_layers=3,
+            num_heads=4,
+            relative_attention_num_buckets=8,
+            relative_attention_max_distance=16,
+            dropout_rate=0.1,
+        )
+    ),
+}
+
+
+def build(family: str) -> Any:
+    """Random weights of a scale at which replies depend on the prompt."""
+    model = FAMILIES[family]().eval()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            if parameter.ndim > 1:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.03 if "embed" in name else 0.3))
+    return model
+
+
+def tokenizer(family: str) -> Any:
+    """Byte-level BPE for the decoders; for mT5 and Llama pieces that begin with SentencePiece's space."""
+    pieces = ["<pad>", "</s>", "<s>", "<unk>"]
+    made = Tokenizer(models.Unigram() if family == "mt5" else models.BPE(byte_fallback=family == "llama"))
+    trainer: Any
+    if family in ("mt5", "llama"):
+        made.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" ", "\u2581")])
+        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+        made.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="always")])
+    else:
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.decoder = decoders.ByteLevel()
+    if family == "mt5":
+        trainer = trainers.UnigramTrainer(
+            vocab_size=VOCABULARY - 50, special_tokens=pieces, unk_token="<unk>", show_progress=False
+        )
+    else:
+        alphabet = pre_tokenizers.ByteLevel.alphabet() if family != "llama" else []
+        trainer = trainers.BpeTrainer(
+            vocab_size=VOCABULARY - 50, special_tokens=pieces, initial_alphabet=alphabet, show_progress=False
+        )
+    made.train_from_iterator(pretraining_texts(0, 150), trainer)
+    bos = {} if family in ("mt5", "qwen2", "qwen3") else {"bos_token": "<s>"}
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", **bos
+    )
+
+
+def saved(folder: Path, family: str) -> Path:
+    """A checkpoint as it would come from the hub."""
+    save_policy(folder, build(family), tokenizer(family))
+    return folder
