@@ -9,6 +9,7 @@ from small_grid import changed, experiment
 from xling.config import SameAsPolicy
 from xling.errors import ConfigError
 from xling.stages.dag import cells_from, judge_stage
+from xling.stages.reward_net import distinct
 from xling.stages.scorers import hashed_score
 
 AXES = {"rm_backbone": "same_as_policy", "source_lang": "en", "target_lang": "tr", "seed": 0}

@@ -20,7 +20,6 @@ from xling.config import (
     Judge,
     Recorded,
     SameAsPolicy,
-    SentenceEncoder,
     SystemIdentity,
     Untrained,
     experiment_from,
@@ -309,9 +308,7 @@ FILES = Files(path=str(RECORDED), languages=("en", "tr"))
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"task": FILES}, r"task=files has recorded responses and goes with policy=recorded judge=human"),
     ({"policy": Recorded()}, r"policy=recorded needs recorded responses, and task=micro_summarization has none"),
-    ({"rm": SentenceEncoder()}, r"rm_backbone=sentence_encoder reads recorded responses .* use rm_backbone=same_as"),
-    ({"rm": SystemIdentity()}, r"rm_backbone=system reads recorded responses"),
-    ({"rm": Untrained("cosine")}, r"rm_backbone=cosine reads recorded responses"),
+    ({"rm": SystemIdentity()}, r"rm_backbone=system reads recorded responses .* use rm_backbone=same_as"),
     ({"rm": Untrained("human")}, r"rm_backbone=human reads recorded responses"),
     ({"judge": "human"}, r"judge=human needs recorded ratings .* Use judge=gold or target_rm"),
     (

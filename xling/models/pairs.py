@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from xling.errors import DataError
-from xling.models.reward import Batch, scalar_head
+from xling.models.reward import Batch, HeadedNet, scalar_head
 from xling.models.states import Row, each_row, pool
 from xling.models.text import Ids, pad_right, pieces
 from xling.models.truncation import Limits
@@ -76,7 +76,7 @@ def pair_rows(tokenizer: Any, prompts: Sequence[str], responses: Sequence[str], 
     ]
 
 
-class PairNet(nn.Module):
+class PairNet(HeadedNet):
     """An encoder with a scalar head on its first state or on the mean of all."""
 
     def __init__(self, trunk: Any, pooling: str, limits: Limits) -> None:

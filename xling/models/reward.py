@@ -19,7 +19,34 @@ Batch = dict[str, Tensor]
 LIMITS = Limits()  # the paper's
 
 
-class RewardNet(nn.Module):
+class HeadedNet(nn.Module):
+    """A trunk and a head whose state names a weight once where a trunk uses it under several names, as mT5 does.
+
+    The Trainer's checkpoints are safetensors, which refuse the same memory under two names.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_state_dict_post_hook(_without_aliases)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_miss_no_aliases)  # type: ignore[no-untyped-call]
+
+
+def _aliases(net: nn.Module) -> set[str]:
+    every = {name for name, _ in net.named_parameters(remove_duplicate=False)}
+    return every - {name for name, _ in net.named_parameters()}
+
+
+def _without_aliases(net: nn.Module, state: dict[str, Tensor], prefix: str, _: Any) -> None:
+    for name in _aliases(net):
+        state.pop(prefix + name, None)
+
+
+def _miss_no_aliases(net: nn.Module, keys: Any) -> None:
+    aliases = _aliases(net)
+    keys.missing_keys[:] = [name for name in keys.missing_keys if name not in aliases]
+
+
+class RewardNet(HeadedNet):
     """A trunk (decoder-only or encoder-decoder) with a scalar head on the pooled states of the response."""
 
     def __init__(self, trunk: Any, pooling: str, limits: Limits = LIMITS) -> None:

@@ -28,6 +28,8 @@ from xling.models.encoder import check_encoder
 from xling.tasks import MODULES, task_module
 from xling.tasks.records import Offer
 
+OF_RECORDED = "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."
+
 
 def check(experiment: Experiment, judging: RewardModel) -> None:
     """ConfigError for choices that do not go together, with those that do."""
@@ -55,8 +57,7 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
         )
     if judge == "target_rm" and not has_source(judging):
         raise ConfigError(
-            f"judge=target_rm judges by a reward model that is trained in the target, and rm_backbone={name_of(rm)} is "
-            "trained nowhere. Type judge=gold, or a backbone with training."
+            f"judge=target_rm judges by the target's reward model, and rm_backbone={name_of(rm)} has none."
         )
     _check_reward_model(rm)
     _check_sizes(experiment)
@@ -167,10 +168,9 @@ def _check_sizes(experiment: Experiment) -> None:
 def _check_recorded(rm: RewardModel, judge: str) -> None:
     if judge != "human":
         raise ConfigError(f"judge={judge} cannot judge recorded responses. Use judge=human.")
-    if isinstance(rm, SameAsPolicy | FrozenLM | Encoder | Published) or (
-        isinstance(rm, Untrained) and rm.score.startswith("likelihood")
-    ):
+    if isinstance(rm, SameAsPolicy | FrozenLM) or (isinstance(rm, Untrained) and rm.score.startswith("likelihood")):
         raise ConfigError(
-            f"rm_backbone={name_of(rm)} scores what a policy samples, and policy=recorded samples nothing. "
-            "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."
+            f"rm_backbone={name_of(rm)} needs a language model and policy=recorded has none. {OF_RECORDED}"
         )
+    if isinstance(rm, Encoder | Published):
+        raise ConfigError(f"rm_backbone={name_of(rm)} reads no recorded responses. {OF_RECORDED}")
