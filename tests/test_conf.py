@@ -19,6 +19,11 @@ ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 GROUPS = ("task", "policy", "sft", "rm_backbone", "optimizer", "judge")
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+MUST_BE_GIVEN = {
+    "task=files": ["task.path=x.jsonl"],
+    "rm_backbone=classifier": ["rm_backbone.checkpoint=x"],
+    "rm_backbone=log_ratio": ["rm_backbone.policy=x", "rm_backbone.reference=y"],
+}
 LANGUAGES = sorted(path.stem for path in (CONF / "lang").glob("*.yaml"))
 NEEDED = {"de", "en", "es", "ru", "tr", "vi", "fr", "id", "zh", "ar", "he", "ja", "uk", "yo", "no"}
 NEEDED |= {"sv", "bn", "da", "it", "fa", "sk", "el", "nl", "hu", "eu", "eo", "ca", "cs", "bg", "fi", "pt", "ro", "gl"}
@@ -39,7 +44,7 @@ def experiment(container: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_fits_its_struct(composer: Composer, option: str) -> None:
     in_files = option.startswith("task=") and option != "task=micro_summarization"
-    overrides = [option, "task.path=x.jsonl"] if in_files else [option]
+    overrides = [option, *(["task.path=x.jsonl"] if in_files else MUST_BE_GIVEN.get(option, ()))]
     group, name = option.split("=")
     composed = composer.compose(overrides)
     value = getattr(experiment(composed.container), group)

@@ -4,13 +4,17 @@ import random
 from pathlib import Path
 from typing import Any
 
+import families
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
 
-from xling.models import reward
-from xling.models.reward import RewardModel, RewardNet, load_reward, log_likelihood, response_states, save_reward
+from xling.models import states
+from xling.models.load import load_policy, load_tokenizer, load_trunk, trunk_of
+from xling.models.reward import RewardModel, RewardNet
+from xling.models.states import log_likelihood, response_states
+from xling.models.stored import load_reward, save_reward
 from xling.models.text import prompt_ids, response_ids
+from xling.models.truncation import Limits, count_cut
 
 DRAW = random.Random(0)
 WORDS = ["flood", "Chile", "März", "130", "Häuser", "наводнение", "lễ", "hội", "ở", "Cuba", "sel", "ngôi", "nhà", "🙂"]
@@ -20,19 +24,35 @@ def text(words: int) -> str:
     return " ".join(DRAW.choices(WORDS, k=words))
 
 
-PROMPTS = [text(words) for words in (3, 5, 8, 20, 21, 22, 40, 60, 9, 7)] + ["x"]
-RESPONSES = [[text(DRAW.choice((1, 2, 4, 9, 30))) for _ in range(DRAW.randint(1, 5))] for _ in PROMPTS]
-RESPONSES[2] = ["", "a", text(120), ""]
+PROMPTS = [text(words) for words in (3, 5, 8, 20, 21, 30, 9, 7)] + ["x"]
+RESPONSES = [[text(DRAW.choice((1, 2, 4, 9))) for _ in range(DRAW.randint(1, 4))] for _ in PROMPTS]
+RESPONSES[2] = ["", "a", text(50), ""]
 RESPONSES[4] = []
 
 
-@pytest.fixture(scope="module", params=["last", "mean"])
-def model(tiny_folder: Path, request: pytest.FixtureRequest) -> RewardModel:
+CASES = [("micro", "last"), ("micro", "mean"), ("mt5", "last"), ("mt5", "mean"), ("qwen3", "last")]
+CASES += [("mistral", "mean"), ("gemma3", "last")]  # with sliding windows
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def case(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Architecture and pooling."""
+    chosen: tuple[str, str] = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def folder(case: tuple[str, str], tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_folder if case[0] == "micro" else families.saved(tmp_path_factory.mktemp(case[0]), case[0])
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path, case: tuple[str, str]) -> RewardModel:
     torch.manual_seed(2)
-    net = RewardNet(AutoModel.from_pretrained(tiny_folder, dtype=torch.float32), request.param).eval()
+    net = RewardNet(load_trunk(folder), case[1]).eval()
     torch.nn.init.normal_(net.head.weight)
     torch.nn.init.normal_(net.head.bias)
-    return RewardModel(net, AutoTokenizer.from_pretrained(tiny_folder))
+    return RewardModel(net, load_tokenizer(folder))
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +62,11 @@ def together(model: RewardModel) -> list[list[float]]:
 
 def test_a_score_is_what_a_plain_forward_pass_says(model: RewardModel, together: list[list[float]]) -> None:
     for prompt, responses, scores in zip(PROMPTS, RESPONSES, together, strict=True):
-        before = prompt_ids(model.tokenizer, [prompt])[0]
-        for ids, score in zip(response_ids(model.tokenizer, responses), scores, strict=True):
-            whole = torch.tensor([before + ids])
-            here = (torch.arange(whole.shape[1]) >= len(before))[None]
+        for response, score in zip(responses, scores, strict=True):
+            rows = model.net.rows(model.tokenizer, [prompt], [response])
             with torch.inference_mode():
-                plain = model.net(whole, torch.ones_like(whole), here).item()
-            assert score == pytest.approx(plain, abs=1e-5)
+                plain = model.net(**model.net.collate(rows, model.tokenizer.pad_token_id)).item()
+            assert score == pytest.approx(plain, abs=1e-4)
 
 
 def test_scores_have_the_shape_of_the_responses_and_differ(together: list[list[float]]) -> None:
@@ -87,23 +105,32 @@ def test_a_reloaded_model_gives_the_same_bits(model: RewardModel, together: list
     assert stored.score(PROMPTS, RESPONSES) == together
 
 
-def test_padding_with_eos_never_matters(model: RewardModel, together: list[list[float]], tiny_folder: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+def test_padding_with_eos_never_matters(model: RewardModel, together: list[list[float]], folder: Path) -> None:
+    tokenizer = load_tokenizer(folder)
     tokenizer.pad_token = tokenizer.eos_token
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     assert RewardModel(model.net, tokenizer).score(PROMPTS, RESPONSES) == together
 
 
 def test_padding_in_training_changes_no_reward(model: RewardModel) -> None:
-    rows = [[1, 40, 41, 42, 2], [1, 50, 2], [1, 60, 61, 62, 63, 64, 65, 2]]
-    alone = [
-        model.net(torch.tensor([r]), torch.ones(1, len(r)), (torch.arange(len(r)) >= 2)[None]).item() for r in rows
-    ]
-    for pad in (0, 2, 77):
-        ids = torch.tensor([r + [pad] * (8 - len(r)) for r in rows])
-        mask = torch.arange(8) < torch.tensor([len(r) for r in rows])[:, None]
-        rewards = model.net(ids, mask.long(), mask & (torch.arange(8) >= 2))
-        assert rewards.tolist() == pytest.approx(alone, abs=1e-5)
+    rows = model.net.rows(model.tokenizer, ["x", text(9), "x"], ["a", text(3), text(12)])
+    with torch.inference_mode():
+        alone = [model.net(**model.net.collate([row], 0)).item() for row in rows]
+        for pad in (0, 2, 77):
+            assert model.net(**model.net.collate(rows, pad)).tolist() == pytest.approx(alone, abs=1e-4)
+
+
+def test_limits_cut_the_beginning_of_prompts_and_the_end_of_responses(model: RewardModel) -> None:
+    net = RewardNet(model.net.trunk, model.net.pooling, Limits(12, 6, "left")).eval()
+    net.head = model.net.head
+    short, long = RewardModel(net, model.tokenizer), text(60)
+    rows = net.rows(model.tokenizer, [long], [long])
+    assert len(rows[0][0]) == 12 and len(rows[0][1]) == 6 and rows[0][1][-1] == model.tokenizer.eos_token_id
+    assert short.score([long], [[long, long + " more"]]) == short.score(["more " + long], [[long + " x", long]])
+    assert count_cut(model.tokenizer, [long, "x", long], [long, "a"], short.rooms()) == {
+        "cut_prompts": 1,
+        "cut_responses": 1,
+    }
 
 
 def test_nothing_to_score(model: RewardModel) -> None:
@@ -115,13 +142,13 @@ def test_nothing_to_score(model: RewardModel) -> None:
 def test_a_score_does_not_depend_on_how_many_prompts_are_read_at_once(
     model: RewardModel, together: list[list[float]], kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reward, "TOKENS_KEPT", kept)
+    monkeypatch.setattr(states, "TOKENS_KEPT", kept)
     assert model.score(PROMPTS * 4, RESPONSES * 4) == together * 4
 
 
 def test_what_a_prompt_has_several_times_is_read_once(model: RewardModel) -> None:
     passes: list[int] = []
-    hook = model.net.trunk.register_forward_hook(lambda *_: passes.append(1))
+    hook = trunk_layers(model.net.trunk).register_forward_hook(lambda *_: passes.append(1))
     model.score(["x"], [["a", "b c"]])
     once = len(passes)
     scores = model.score(["x"], [["a", "b c"] * 500])
@@ -130,36 +157,77 @@ def test_what_a_prompt_has_several_times_is_read_once(model: RewardModel) -> Non
     assert scores == [scores[0][:2] * 500] and scores[0][0] != scores[0][1]
 
 
+def trunk_layers(trunk: Any) -> Any:
+    return trunk.get_decoder() if trunk.config.is_encoder_decoder else trunk
+
+
+def test_an_encoder_reads_a_prompt_once_for_all_its_responses(tmp_path: Path) -> None:
+    folder = families.saved(tmp_path, "mt5")
+    trunk = load_trunk(folder)
+    model, passes = RewardModel(RewardNet(trunk, "last").eval(), load_tokenizer(folder)), list[int]()
+    trunk.get_encoder().register_forward_hook(lambda *_: passes.append(1))
+    model.score(["x"], [[f"a {i}" for i in range(100)]])
+    assert len(passes) == 1
+
+
+def test_half_precision_is_close(folder: Path, model: RewardModel, together: list[list[float]]) -> None:
+    net = RewardNet(load_trunk(folder, "bfloat16"), model.net.pooling).eval()
+    net.head.load_state_dict(model.net.head.state_dict())
+    half = RewardModel(net, model.tokenizer).score(PROMPTS, RESPONSES)
+    flat, close = (torch.tensor([one for row in scores for one in row]) for scores in (together, half))
+    assert (flat - close).abs().mean() < 0.1 * (flat.max() - flat.min())
+
+
 # --- likelihood ---------------------------------------------------------------------------------------------
 
 
-def encoded(tokenizer: Any) -> tuple[list[list[int]], list[list[list[int]]]]:
-    return prompt_ids(tokenizer, PROMPTS), [response_ids(tokenizer, row) for row in RESPONSES]
+@pytest.fixture(scope="module")
+def lm(folder: Path) -> tuple[Any, Any]:
+    return load_policy(folder)
 
 
-def test_likelihood_is_that_of_a_plain_forward_pass(tiny: tuple[Any, Any]) -> None:
-    causal, tokenizer = tiny
-    prompts, responses = encoded(tokenizer)
-    found = log_likelihood(causal, prompts, responses, tokenizer.pad_token_id)
-    for prompt, row, values in zip(prompts, responses, found, strict=True):
-        for ids, value in zip(row, values, strict=True):
+def encoded(model: Any, tokenizer: Any) -> tuple[list[list[int]], list[list[list[int]]]]:
+    prompts = prompt_ids(tokenizer, PROMPTS, encoder=model.config.is_encoder_decoder)
+    return prompts, [response_ids(tokenizer, row) for row in RESPONSES]
+
+
+def test_likelihood_is_that_of_a_plain_forward_pass(lm: tuple[Any, Any]) -> None:
+    model, tokenizer = lm
+    prompts, responses = encoded(model, tokenizer)
+    found = log_likelihood(model, prompts, responses, tokenizer.pad_token_id)
+    totals = log_likelihood(model, prompts, responses, tokenizer.pad_token_id, total=True)
+    for prompt, row, values, sums in zip(prompts, responses, found, totals, strict=True):
+        for ids, value, total in zip(row, values, sums, strict=True):
             with torch.inference_mode():
-                logits = causal(input_ids=torch.tensor([prompt + ids])).logits[0]
-            each = logits.log_softmax(-1)[len(prompt) - 1 : -1].gather(-1, torch.tensor(ids)[:, None])
-            assert value == pytest.approx(each.mean().item(), abs=1e-5)
+                if model.config.is_encoder_decoder:
+                    logits = model(input_ids=torch.tensor([prompt]), labels=torch.tensor([ids])).logits[0]
+                else:
+                    logits = model(input_ids=torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+            each = logits.log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])
+            assert value == pytest.approx(each.mean().item(), abs=1e-4)
+            assert total == pytest.approx(each.sum().item(), rel=1e-4)
 
 
-def test_likelihood_does_not_depend_on_batch_mates(tiny: tuple[Any, Any]) -> None:
-    causal, tokenizer = tiny
-    prompts, responses = encoded(tokenizer)
-    together = log_likelihood(causal, prompts, responses, tokenizer.pad_token_id)
+def test_likelihood_does_not_depend_on_batch_mates(lm: tuple[Any, Any]) -> None:
+    model, tokenizer = lm
+    prompts, responses = encoded(model, tokenizer)
+    together = log_likelihood(model, prompts, responses, tokenizer.pad_token_id)
     for prompt, row, values in zip(prompts, responses, together, strict=True):
         for ids, value in zip(row, values, strict=True):
-            assert log_likelihood(causal, [prompt], [[ids]], tokenizer.eos_token_id) == [[value]]
+            assert log_likelihood(model, [prompt], [[ids]], tokenizer.eos_token_id) == [[value]]
 
 
-def test_states_come_once_for_every_response(tiny: tuple[Any, Any]) -> None:
-    causal, tokenizer = tiny
-    prompts, responses = encoded(tokenizer)
-    owners = [o for state in response_states(causal.model, prompts, responses, 0) for o in state.owners]
+def test_a_large_vocabulary_is_looked_at_in_parts(lm: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = lm
+    prompts, responses = encoded(model, tokenizer)
+    whole = log_likelihood(model, prompts, responses, tokenizer.pad_token_id)
+    monkeypatch.setattr(states, "VOCABULARY_AT_ONCE", 20_000)
+    for ours, theirs in zip(log_likelihood(model, prompts, responses, 0), whole, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_states_come_once_for_every_response(lm: tuple[Any, Any]) -> None:
+    model, tokenizer = lm
+    prompts, responses = encoded(model, tokenizer)
+    owners = [o for state in response_states(trunk_of(model), prompts, responses, 0) for o in state.owners]
     assert sorted(owners) == [(i, j) for i, row in enumerate(responses) for j in range(len(row))]

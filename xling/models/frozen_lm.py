@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xling.models.reward import States, each_response, pool, token_log_probabilities
+from xling.models.load import trunk_of
 from xling.models.ridge import Array
+from xling.models.states import States, each_response, in_parts, pool, token_log_probabilities
 from xling.models.text import prompt_ids, response_ids
 
 WORST = 3  # least probable tokens that are features of their own
@@ -32,7 +33,8 @@ def read(
         return torch.cat([_block(model, states, name) for name in names], 1)
 
     texts = [response_ids(tokenizer, row) for row in responses]
-    found = each_response(model.model, prompt_ids(tokenizer, prompts), texts, tokenizer.pad_token_id, value)
+    asked = prompt_ids(tokenizer, prompts, encoder=model.config.is_encoder_decoder)
+    found = each_response(trunk_of(model), asked, texts, tokenizer.pad_token_id, in_parts(model, value))
     rows = np.array([row for rows in found for row in rows])
     widths = [STATISTICS if name == "likelihood" else model.config.hidden_size for name in names]
     return np.split(rows, np.cumsum(widths)[:-1], axis=1)

@@ -20,7 +20,7 @@ def is_repository(checkpoint: str) -> bool:
     return REPOSITORY.fullmatch(checkpoint) is not None and not Path(checkpoint).exists()
 
 
-def commit_of(repository: str, revision: str | None) -> str:
+def commit_of(repository: str, revision: str | None, setting: str = "policy.checkpoint") -> str:
     """The commit (40 hexadecimal digits) that a revision of a repository means now.
 
     Raises ConfigError if there is no such repository or revision, or if neither the hub nor a cached copy is there.
@@ -32,28 +32,28 @@ def commit_of(repository: str, revision: str | None) -> str:
         return str(HfApi().model_info(repository, revision=revision, timeout=SECONDS).sha)
     except GatedRepoError as error:
         raise ConfigError(
-            f"policy.checkpoint={repository} asks for its licence to be accepted. Accept it on the hub and set "
-            "HF_TOKEN, or type policy.checkpoint=FOLDER."
+            f"{setting}={repository} asks for its licence to be accepted. Accept it on the hub and set "
+            f"HF_TOKEN, or type {setting}=FOLDER."
         ) from error
     except RevisionNotFoundError as error:
-        raise ConfigError(f"policy.revision={revision} is no revision of {repository}. Use one it has.") from error
+        raise ConfigError(f"{revision} is no revision of {setting}={repository}. Use one it has.") from error
     except RepositoryNotFoundError as error:
         raise ConfigError(
-            f"policy.checkpoint={repository} is neither a folder nor a repository of the hub. "
-            "Use policy.checkpoint=packaged, pretrain, a local folder, or owner/name."
+            f"{setting}={repository} is neither a folder nor a repository of the hub. "
+            f"Type {setting}=FOLDER, or owner/name as the hub has it."
         ) from error
     except Exception as error:  # no network: of whatever kind the client's transport raises
-        return _cached_commit(repository, revision, error)
+        return _cached_commit(repository, revision, setting, error)
 
 
-def _cached_commit(repository: str, revision: str | None, error: Exception) -> str:
+def _cached_commit(repository: str, revision: str | None, setting: str, error: Exception) -> str:
     folder = cached(repository, revision)
     if folder is None:
         named = repository if revision is None else f"{repository} --revision {revision}"
         raise ConfigError(
-            f"policy.checkpoint={repository} is no folder, the hub cannot be reached ({type(error).__name__}), and "
+            f"{setting}={repository} is no folder, the hub cannot be reached ({type(error).__name__}), and "
             f"this machine has no copy of it. Where there is a network type `hf download {named} --local-dir FOLDER`, "
-            "then here policy.checkpoint=FOLDER."
+            f"then here {setting}=FOLDER."
         ) from error
     return folder.name
 

@@ -6,13 +6,21 @@ encoder-decoder models come through the same doors; `model.config.is_encoder_dec
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from xling.errors import DataError
@@ -80,16 +88,21 @@ def load_policy(
     return model, load_tokenizer(folder)
 
 
-def load_trunk(folder: Path, dtype: str | None = None, dropout: float | None = None) -> Any:
+def load_trunk(folder: Path, dtype: str | None = None, dropout: float | None = None, quantized: bool = False) -> Any:
     """The same without the LM head, for reward models: an AutoModel on `device()` in eval mode."""
-    return _read(AutoModel, folder, dtype, dropout, False)
+    return _read(AutoModel, folder, dtype, dropout, quantized)
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_classifier(folder: Path) -> Any:
+    """A sequence classifier as it was published, on `device()` in eval mode."""
+    return _read(AutoModelForSequenceClassification, folder, None, None, False)
+
+
+def load_tokenizer(folder: Path, needed: Sequence[str] = ("pad", "eos")) -> Any:
     """The folder's tokenizer; one without pad or eos is refused, since padding would be mistaken for text."""
     where, how = _found(folder)
     tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=bool(how.remote_code))
-    for role in ("pad", "eos"):
+    for role in needed:
         if getattr(tokenizer, f"{role}_token_id") is None:
             raise DataError(
                 f"The tokenizer in {where} has no {role} token. Set `{role}_token` in its tokenizer_config.json."

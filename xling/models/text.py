@@ -16,14 +16,17 @@ from xling.tasks.records import Prompt
 Ids = list[int]
 
 
-def prompt_ids(tokenizer: Any, texts: Sequence[str], limit: int = 1024, encoder: bool = False) -> list[Ids]:
-    """Token ids per prompt; longer ones lose their beginning, since the cue stands at the end.
+def prompt_ids(
+    tokenizer: Any, texts: Sequence[str], limit: int = 1024, encoder: bool = False, side: str = "left"
+) -> list[Ids]:
+    """Token ids per prompt; longer ones are cut on one side: by default the left, since the cue stands at the end.
 
     For an `encoder`, which must see where the text ends, eos comes last.
     """
     first, last = _frame(tokenizer, encoder)
     room = limit - len(first) - len(last)
-    return [first + ids[-room:] + last or [tokenizer.eos_token_id] for ids in _encoded(tokenizer, texts)]
+    kept = [ids[-room:] if side == "left" else ids[:room] for ids in pieces(tokenizer, texts)]
+    return [first + ids + last or [tokenizer.eos_token_id] for ids in kept]
 
 
 def policy_ids(
@@ -58,7 +61,7 @@ def _shortened(tokenizer: Any, prompt: Prompt, limit: int, side: str, encoder: b
 def response_ids(tokenizer: Any, texts: Sequence[str], limit: int = 512) -> list[Ids]:
     """Token ids per response with eos; longer ones are cut and keep their eos."""
     space = "" if _prepends_space(tokenizer) else " "
-    encoded = _encoded(tokenizer, [space + text for text in texts])
+    encoded = pieces(tokenizer, [space + text for text in texts])
     return [[*ids[: limit - 1], tokenizer.eos_token_id] for ids in encoded]
 
 
@@ -74,7 +77,7 @@ def _prepends_space(tokenizer: Any) -> bool:
     return str(tokenizer.convert_ids_to_tokens(ids[:1])[0]).startswith("\u2581")
 
 
-def _encoded(tokenizer: Any, texts: Sequence[str]) -> list[Ids]:
+def pieces(tokenizer: Any, texts: Sequence[str]) -> list[Ids]:
     """Pieces of each text; what looks like a special token ("<eos>") is text too."""
     if not texts:
         return []

@@ -21,6 +21,7 @@ class BaseSpec(Struct, frozen=True):
     attention: str | None = None
     remote_code: str | None = None
     commit: str = ""  # of a hub id
+    use: str = "policy"  # or of a reward model: encoder, classifier
 
 
 def run(context: Context) -> None:
@@ -52,11 +53,15 @@ def _downloaded(spec: BaseSpec) -> Path:
 
 def _check(context: Context, spec: BaseSpec, where: str) -> None:
     """Write load.json, and see that a model of the kind we can read is there; its weights are not read."""
-    from xling.models.load import Loading, check_architecture, empty_policy, load_tokenizer, write_loading
+    from xling.models.load import Loading, check_architecture, empty_policy, load_config, load_tokenizer, write_loading
 
     write_loading(context.out, Loading(where, spec.dtype, spec.attention, spec.remote_code))
     try:
-        check_architecture(Path(where), empty_policy(context.out))
-        load_tokenizer(context.out)
+        if spec.use == "policy":
+            check_architecture(Path(where), empty_policy(context.out))
+            load_tokenizer(context.out)
+        else:
+            load_config(context.out)
+            load_tokenizer(context.out, ("pad",))
     except (ValueError, ImportError) as error:  # transformers' own refusals
-        raise DataError(f"policy.checkpoint={spec.checkpoint} cannot be used: {error}") from error
+        raise DataError(f"{spec.checkpoint} cannot be used: {error}") from error

@@ -3,24 +3,32 @@
 import importlib.util
 
 from xling.config import (
+    Classifier,
     Experiment,
     FrozenLM,
     LanguageModel,
     MicroSummarization,
+    Published,
     Recorded,
     RewardModel,
     SameAsPolicy,
-    SentenceEncoder,
     SystemIdentity,
     Task,
     Training,
+    Tuned,
     Untrained,
     encoder_of,
+    has_source,
+    name_of,
     objective_of,
 )
 from xling.errors import ConfigError
+from xling.models.checkpoints import check_checkpoints
+from xling.models.encoder import check_encoder
 from xling.tasks import MODULES, offers, task_module
 from xling.tasks.records import Offer
+
+OF_RECORDED = "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."
 
 
 def check(experiment: Experiment, judging: RewardModel) -> None:
@@ -43,17 +51,20 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
     assert isinstance(policy, LanguageModel)
     _check_policy(policy, experiment.sft)
     _check_offers(experiment, offers(experiment.task))
-    if encoder_of(rm) or isinstance(rm, SystemIdentity) or rm == Untrained("human"):
+    if isinstance(rm, SystemIdentity) or rm == Untrained("human"):
         raise ConfigError(
-            f"rm_backbone={_name(rm)} reads recorded responses (task=files policy=recorded). With a language model use "
-            "rm_backbone=same_as_policy, bag_of_words, length, random or a likelihood."
+            f"rm_backbone={name_of(rm)} reads recorded responses (policy=recorded). With a language model use "
+            "rm_backbone=same_as_policy, xlm_roberta, sentence_encoder, bag_of_words, length, random or a likelihood."
         )
     if judge == "human":
         raise ConfigError(
             "judge=human needs recorded ratings (task=files policy=recorded). Use judge=gold or target_rm."
         )
-    if judge == "target_rm" and isinstance(judging, Untrained):
-        raise ConfigError(f"judge=target_rm judges by the target's reward model, and rm_backbone={_name(rm)} has none.")
+    if judge == "target_rm" and not has_source(judging):
+        raise ConfigError(
+            f"judge=target_rm judges by the target's reward model, and rm_backbone={name_of(rm)} has none."
+        )
+    _check_reward_model(rm)
     _check_sizes(experiment)
     if n is not None and n > policy.n:
         raise ConfigError(
@@ -67,11 +78,10 @@ def responses_recorded(experiment: Experiment) -> bool:
 
 
 def cross_fitted(experiment: Experiment) -> bool:
-    """Heads are trained on folds of recorded responses: all that a task without splits has, or an encoder reads."""
+    """Heads are trained on folds of recorded responses: there is nothing else, or no splits."""
     if not responses_recorded(experiment) or experiment.reward_task is None:
         return responses_recorded(experiment)
-    splits = {"ratings", "pairs"} & task_module(experiment.reward_task).OFFERS
-    return isinstance(experiment.rm_backbone, SentenceEncoder) or not splits
+    return not {"ratings", "pairs"} & task_module(experiment.reward_task).OFFERS
 
 
 def _check_policy(policy: LanguageModel, sft: Training) -> None:
@@ -97,6 +107,29 @@ def _check_policy(policy: LanguageModel, sft: Training) -> None:
             raise ConfigError(f"{setting} needs {module}, which is not installed: pip install {install}.")
 
 
+def _check_reward_model(rm: RewardModel) -> None:
+    """What can be known of a reward model before anything runs."""
+    if encoder_of(rm):
+        check_encoder(encoder_of(rm))
+    if isinstance(rm, Tuned | Published):
+        check_checkpoints(rm, (rm.max_prompt_tokens, rm.max_response_tokens))
+    if isinstance(rm, Classifier) and rm.remote_code not in (None, rm.checkpoint):
+        raise ConfigError(
+            f"rm_backbone.remote_code={rm.remote_code} must name the repository of rm_backbone.checkpoint="
+            f"{rm.checkpoint}: its code runs with your rights. Type rm_backbone.remote_code=null to run none."
+        )
+    if not isinstance(rm, Tuned):
+        return
+    micro, batch = rm.training.micro_batch_size, rm.training.batch_size
+    if rm.training.steps and micro is not None and batch % micro:
+        raise ConfigError(
+            f"rm_backbone.training.micro_batch_size={micro} does not divide rm_backbone.training.batch_size={batch}."
+        )
+    for tuning, module, extra in (("lora", "peft", "lora"), ("qlora", "bitsandbytes", "qlora")):
+        if rm.tuning == tuning and importlib.util.find_spec(module) is None:
+            raise ConfigError(f"rm_backbone.tuning={tuning} needs {module}: pip install 'xling[{extra}]'.")
+
+
 def _check_offers(experiment: Experiment, there: frozenset[Offer]) -> None:
     """What a language model needs of the task."""
     task, rm = _task(experiment.task), experiment.rm_backbone
@@ -106,9 +139,9 @@ def _check_offers(experiment: Experiment, there: frozenset[Offer]) -> None:
         raise ConfigError(
             f"{task} has no demonstrations to fine-tune on. Type sft.steps=0 to sample the base as it is."
         )
-    if not isinstance(rm, Untrained):
+    if has_source(rm):
         _check_feedback("task", experiment.task, rm)
-    for setting, name in (("judge", experiment.judge.name), ("rm_backbone", _name(rm))):
+    for setting, name in (("judge", experiment.judge.name), ("rm_backbone", name_of(rm))):
         if name == "gold" and "quality" not in there:
             raise ConfigError(
                 f"{setting}=gold needs exact quality, which only {_tasks_with('quality')} has. Use judge=target_rm."
@@ -122,7 +155,7 @@ def _check_feedback(group: str, task: Task, rm: RewardModel) -> None:
         kinds = {"ratings": "pointwise", "pairs": "pairwise"}
         found = [f" Type {group}.feedback={kinds[name]}." for name in kinds if name in there]
         raise ConfigError(
-            f"{_task(task, group)} has no {needed} to train rm_backbone={_name(rm)} on.{found[0] if found else ''}"
+            f"{_task(task, group)} has no {needed} to train rm_backbone={name_of(rm)} on.{found[0] if found else ''}"
         )
 
 
@@ -140,7 +173,7 @@ def _check_sizes(experiment: Experiment) -> None:
     if not isinstance(task, MicroSummarization):
         return
     budgets = [("sft", experiment.sft, "demonstrations")]
-    if isinstance(rm, SameAsPolicy):
+    if isinstance(rm, Tuned):
         kind = "ratings" if objective_of(task, rm) == "pointwise" else "pairs"
         budgets.append(("rm_backbone.training", rm.training, kind))
     for name, training, kind in budgets:
@@ -155,9 +188,9 @@ def _check_recorded(experiment: Experiment, rm: RewardModel, judge: str) -> None
     task, model = experiment.task, isinstance(experiment.policy, LanguageModel)
     if judge != "human":
         raise ConfigError(f"judge={judge} cannot judge recorded responses. Use judge=human.")
-    if not isinstance(rm, Untrained) and experiment.reward_task is None and not hasattr(task, "folds"):
+    if has_source(rm) and experiment.reward_task is None and not hasattr(task, "folds"):
         raise ConfigError(
-            f"{_task(task)} is for evaluation only: nothing of it trains rm_backbone={_name(rm)}. Name the task that "
+            f"{_task(task)} is for evaluation only: nothing of it trains rm_backbone={name_of(rm)}. Name the task that "
             f"does with reward_task=NAME ({_tasks_with('ratings', 'reward_task')})."
         )
     if isinstance(rm, FrozenLM) and rm.checkpoint is None and not model:
@@ -168,12 +201,17 @@ def _check_recorded(experiment: Experiment, rm: RewardModel, judge: str) -> None
     likelihood = isinstance(rm, Untrained) and rm.score.startswith("likelihood")
     if (isinstance(rm, SameAsPolicy) or likelihood) and not model:
         raise ConfigError(
-            f"rm_backbone={_name(rm)} needs a language model and policy=recorded has none. Use rm_backbone="
-            "sentence_encoder, frozen_lm, bag_of_words, system, length, random, cosine or human."
+            f"rm_backbone={name_of(rm)} needs a language model and policy=recorded has none. {OF_RECORDED}"
         )
     if likelihood and rm != Untrained("likelihood_base"):
-        raise ConfigError(f"rm_backbone={_name(rm)} does not go with recorded responses. Use likelihood_base.")
-    if experiment.reward_task is not None and not isinstance(rm, Untrained):
+        raise ConfigError(f"rm_backbone={name_of(rm)} does not go with recorded responses. Use likelihood_base.")
+    if experiment.reward_task is None and isinstance(rm, Tuned):
+        raise ConfigError(
+            f"rm_backbone={name_of(rm)} is trained on ratings or pairs with splits, not on recorded responses. Name a "
+            f"task that has them with reward_task=NAME. {OF_RECORDED}"
+        )
+    _check_reward_model(rm)
+    if experiment.reward_task is not None and has_source(rm):
         _check_reward_task(experiment, experiment.reward_task, rm)
 
 
@@ -183,16 +221,12 @@ def _check_reward_task(experiment: Experiment, learned: Task, rm: RewardModel) -
     if isinstance(rm, SystemIdentity):
         raise ConfigError("rm_backbone=system knows the systems of one task only. Leave reward_task out.")
     if cross_fitted(experiment):
-        if "recorded" not in there or not hasattr(learned, "folds") or isinstance(rm, SameAsPolicy):
+        if not hasattr(learned, "folds") or isinstance(rm, Tuned):
             raise ConfigError(
-                f"rm_backbone={_name(rm)} cannot learn from {task}: heads learn from recorded responses, all else from "
-                "ratings or pairs with splits. Use rm_backbone=bag_of_words, or reward_task=files."
+                f"rm_backbone={name_of(rm)} cannot learn from {task}: it has neither ratings nor pairs with splits. "
+                "Use rm_backbone=bag_of_words, or reward_task=files."
             )
         return
     _check_feedback("reward_task", learned, rm)
     if isinstance(rm, SameAsPolicy) and rm.init == "sft" and experiment.sft.steps and "demonstrations" not in there:
         raise ConfigError(f"{task} has no demonstrations to fine-tune on. Type rm_backbone.init=base or sft.steps=0.")
-
-
-def _name(rm: RewardModel) -> str:
-    return rm.score if isinstance(rm, Untrained) else str(rm.__struct_config__.tag)

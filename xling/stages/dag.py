@@ -13,20 +13,27 @@ import msgspec
 
 from xling.config import (
     BagOfWords,
+    Classifier,
+    Encoder,
     Experiment,
     Files,
     FrozenLM,
     Language,
     LanguageModel,
     Policy,
+    Published,
     Released,
     RewardModel,
     SameAsPolicy,
     SentenceEncoder,
     Task,
     Training,
+    Tuned,
     Untrained,
+    checkpoints_of,
     encoder_of,
+    has_source,
+    name_of,
     objective_of,
 )
 from xling.errors import ConfigError
@@ -62,7 +69,7 @@ def cells_from(experiments: Sequence[tuple[Axes, Experiment]], controls: bool = 
         asked += control_experiments(asked)
     cells: dict[tuple[Any, ...], Cell] = {}
     for axes, experiment, judging in asked:
-        if not _has_source(experiment.rm_backbone):
+        if not has_source(experiment.rm_backbone):
             axes["source_lang"] = "-"
         place = tuple((key, str(value)) for key, value in axes.items())
         if place not in cells:
@@ -74,7 +81,7 @@ def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
     """Controls and references (docs/controls.md): untrained ones once a target, shuffled labels for every source."""
     variants: list[Asked] = []
     for axes, experiment, judging in asked:
-        if isinstance(experiment.rm_backbone, SameAsPolicy | FrozenLM | BagOfWords | SentenceEncoder):
+        if isinstance(experiment.rm_backbone, Tuned | FrozenLM | BagOfWords | SentenceEncoder):
             for k in range(1, SHUFFLES + 1):
                 rm = msgspec.structs.replace(experiment.rm_backbone, permutation=k)
                 shuffled = msgspec.structs.replace(experiment, rm_backbone=rm)
@@ -130,8 +137,11 @@ def _label(kind: str, *langs: Sequence[str]) -> str:
 
 
 @lru_cache(maxsize=256)
-def base(policy: LanguageModel) -> Stage:
-    """The packaged micro base, a base to pretrain, a local folder, or a repository of the hub at one commit."""
+def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "policy") -> Stage:
+    """The packaged micro base, a base to pretrain, a local folder, or a repository of the hub at one commit.
+
+    `setting` is what people typed; `use` is policy, or of a reward model's own checkpoint encoder or classifier.
+    """
     checkpoint = policy.checkpoint
     spec = {
         "checkpoint": checkpoint,
@@ -139,21 +149,41 @@ def base(policy: LanguageModel) -> Stage:
         "dtype": policy.dtype,
         "attention": policy.attention,
         "remote_code": policy.remote_code,
+        **({} if use == "policy" else {"use": use}),
     }
     if checkpoint == "pretrain":
         return _stage("base", "base", spec | {"digest": recipe_digest()}, {})
     if is_repository(checkpoint):
-        commit = commit_of(checkpoint, policy.revision)
+        commit = commit_of(checkpoint, policy.revision, setting)
         return _stage("base", f"base {checkpoint}@{commit[:7]}", spec | {"commit": commit}, {})
     folder = BASE_FOLDER if checkpoint == "packaged" else Path(checkpoint)
     if checkpoint == "packaged" and not (folder / "config.json").exists():
         raise ConfigError(f"This copy of xling has no micro base in {folder}. Run `make base` to train it.")
     if not (folder / "config.json").exists():
         raise ConfigError(
-            f"policy.checkpoint={checkpoint} is no folder of a model in Hugging Face format (config.json is missing). "
-            "Use policy.checkpoint=packaged, pretrain, a local folder, or a hub id (owner/name)."
+            f"{setting}={checkpoint} is no folder of a model in Hugging Face format (config.json is missing). "
+            f"Use {setting}=packaged, a local folder, or a hub id (owner/name)."
         )
     return _stage("base", "base", spec | {"digest": folder_digest(folder)}, {})
+
+
+def own_checkpoint(rm: RewardModel, setting: str, policy: Policy, use: str = "policy") -> Stage:
+    """A model that the reward model names itself, by a setting of checkpoints_of; else read as the policy is."""
+    checkpoint, revision = checkpoints_of(rm)[setting]
+    like = policy if isinstance(rm, SameAsPolicy) and isinstance(policy, LanguageModel) else None
+    model = LanguageModel(
+        checkpoint,
+        revision=revision,
+        dtype=like.dtype if like else rm.dtype,  # type: ignore[union-attr]  # all others with checkpoints have it
+        attention=like.attention if like else None,
+        remote_code=getattr(rm, "remote_code", None),
+    )
+    return base(model, f"rm_backbone.{setting}", use)
+
+
+def _side(task: Task, rm: RewardModel) -> str:
+    """On which side a reward model cuts too long a prompt."""
+    return str(getattr(rm, "truncation_side", None) or getattr(task_module(task), "TRUNCATION_SIDE", "right"))
 
 
 def _reading(task: Task, policy: LanguageModel) -> dict[str, Any]:
@@ -218,26 +248,32 @@ def embed(task: Task, lang: str, encoder: str) -> Stage:
 
 
 @lru_cache(maxsize=4096)
-def features(task: Task, lang: str, policy: LanguageModel, rm: FrozenLM, pools: tuple[tuple[str, Stage], ...]) -> Stage:
-    """What the frozen base sees of a language's feedback, or of its samples and held-out feedback."""
+def features(
+    task: Task, lang: str, policy: LanguageModel, rm: RewardModel, pools: tuple[tuple[str, Stage], ...]
+) -> Stage:
+    """What a frozen model sees of a language's feedback, or of its samples and held-out feedback."""
     objective = objective_of(task, rm)
     spec = {
         **_task(task, (lang,), _held_out(objective) if pools else objective),
         "lang": lang,
-        "features": rm.features,
         "objective": objective,
     }
-    parents = {"lm": base(_reader(rm, policy)), **dict(pools)}
+    parents = dict(pools)
+    if isinstance(rm, FrozenLM):
+        spec["features"] = rm.features
+        parents["lm"] = base(_reader(rm, policy))
+    else:
+        spec |= {"encoder": encoder_of(rm), "identity": encoder_identity(encoder_of(rm))}
     return _stage("features", _label("features", (lang,)) + (" samples" if pools else ""), spec, parents)
 
 
 @lru_cache(maxsize=4096)
-def recorded_features(task: Task, lang: str, policy: LanguageModel, rm: FrozenLM) -> Stage:
+def recorded_features(task: Task, lang: str, policy: LanguageModel, rm: RewardModel) -> Stage:
     """What a frozen language model sees of a language's recorded responses."""
     spec = {
         **_task(task, (lang,), "texts"),
         "lang": lang,
-        "features": rm.features,
+        "features": rm.features if isinstance(rm, FrozenLM) else "",
         "objective": "",
         "recorded": True,
     }
@@ -270,27 +306,39 @@ def reward(
     if isinstance(rm, FrozenLM) and crossfitted:
         reader, plain = _reader(rm, policy), _unshuffled(rm)
         parents = {f"features_{lang}": recorded_features(task, lang, reader, plain) for lang in langs}
-    elif isinstance(rm, SentenceEncoder):
+    elif isinstance(rm, SentenceEncoder) and crossfitted:
         parents = {f"embed_{lang}": embed(task, lang, rm.encoder) for lang in langs}
         spec["encoder"] = encoder_identity(rm.encoder)
-    elif isinstance(rm, SameAsPolicy) and isinstance(policy, LanguageModel):
-        start = sft(task, langs, policy, training, seed) if rm.init == "sft" else base(policy)
-        parents = {"init": start}
-    elif isinstance(rm, FrozenLM) and isinstance(policy, LanguageModel):
-        parents = {f"features_{lang}": features(task, lang, policy, _unshuffled(rm), ()) for lang in langs}
+    elif isinstance(rm, Tuned):
+        spec["truncation_side"] = _side(task, rm)
+        parents = {"init": _start(task, langs, policy, training, rm, seed)}
+    elif isinstance(rm, FrozenLM | SentenceEncoder):
+        reader, plain = _reader(rm, policy), _unshuffled(rm)
+        parents = {f"features_{lang}": features(task, lang, reader, plain, ()) for lang in langs}
     return _stage("reward", _label("reward", langs) + _mark(rm), spec, parents)
 
 
-def _reader(rm: FrozenLM, policy: Policy) -> LanguageModel:
+def _reader(rm: RewardModel, policy: Policy) -> LanguageModel:
     """The model that reads: the reward model's own, else the policy's base."""
-    if rm.checkpoint is None and isinstance(policy, LanguageModel):
+    own = rm.checkpoint if isinstance(rm, FrozenLM) else None
+    if own is None and isinstance(policy, LanguageModel):
         return policy
-    return LanguageModel(checkpoint=rm.checkpoint or "packaged")
+    return LanguageModel(checkpoint=own or "packaged")
 
 
-def _unshuffled(rm: FrozenLM) -> FrozenLM:
+def _start(task: Task, langs: tuple[str, ...], policy: Policy, training: Training, rm: Tuned, seed: int) -> Stage:
+    """The model that a network's training starts from."""
+    if isinstance(rm, Encoder):
+        return own_checkpoint(rm, "checkpoint", policy, "encoder")
+    assert isinstance(policy, LanguageModel)
+    if rm.init == "sft":
+        return sft(task, langs, policy, training, seed)
+    return base(policy) if rm.init == "base" else own_checkpoint(rm, "init", policy)
+
+
+def _unshuffled(rm: RewardModel) -> RewardModel:
     """Shuffled controls read the same features."""
-    return msgspec.structs.replace(rm, permutation=0)
+    return msgspec.structs.replace(rm, permutation=0) if hasattr(rm, "permutation") else rm
 
 
 def _mark(rm: RewardModel) -> str:
@@ -309,7 +357,7 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
     spec: dict[str, Any] = {"judge": experiment.judge.name, "n": _samples_picked_from(experiment)}
     if responses_recorded(experiment):
         spec |= {**_task(task, (lang,), "recorded"), "lang": lang}
-    sources = _codes(experiment.source_langs) if _has_source(experiment.rm_backbone) else ("-",)
+    sources = _codes(experiment.source_langs) if has_source(experiment.rm_backbone) else ("-",)
     return _stage("judge", _label("judge", sources, (lang,)), spec, parents)
 
 
@@ -360,7 +408,7 @@ def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
     task, rm, lang = experiment.task, experiment.rm_backbone, experiment.target_lang.code
     sources, people = _codes(experiment.source_langs), responses_recorded(experiment)
     parents, learned, objective = dict(pools), experiment.feedback_task, objective_of(experiment.feedback_task, rm)
-    if _has_source(rm):
+    if has_source(rm):
         folds = cross_fitted(experiment)
         parents["reward"] = reward(learned, sources, experiment.policy, experiment.sft, rm, experiment.seed, folds)
     spec = {
@@ -370,20 +418,27 @@ def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
         "objective": objective,
     }
     if people:
-        spec["recorded"], spec["source_langs"] = True, sources if _has_source(rm) else ()
-        if _has_source(rm) and experiment.reward_task is not None:
+        spec["recorded"], spec["source_langs"] = True, sources if has_source(rm) else ()
+        if has_source(rm) and experiment.reward_task is not None:
             spec["elsewhere"] = True
-    if encoder := encoder_of(rm):
+    reader, plain = _reader(rm, experiment.policy), _unshuffled(rm)
+    if isinstance(rm, FrozenLM) and people:
+        parents["features"] = recorded_features(task, lang, reader, plain)
+    elif isinstance(rm, FrozenLM) or (encoder_of(rm) and not people):
+        parents["features"] = features(task, lang, reader, plain, tuple(pools.items()))
+    elif encoder := encoder_of(rm):
         parents["embed"] = embed(task, lang, encoder)
         spec["encoder"] = encoder_identity(encoder)
-    if isinstance(rm, FrozenLM) and people:
-        parents["features"] = recorded_features(task, lang, _reader(rm, experiment.policy), _unshuffled(rm))
-    elif isinstance(rm, FrozenLM) and isinstance(experiment.policy, LanguageModel):
-        parents["features"] = features(task, lang, experiment.policy, _unshuffled(rm), tuple(pools.items()))
+    if isinstance(rm, Published):
+        spec["truncation_side"] = _side(task, rm)
+        use = "classifier" if isinstance(rm, Classifier) else "policy"
+        parents |= {name: own_checkpoint(rm, name, experiment.policy, use) for name in checkpoints_of(rm)}
     if isinstance(rm, Untrained):
-        parents |= _language_model_of(experiment, rm)
+        if lm := _language_model_of(experiment, rm):
+            parents |= lm
+            spec |= _reading(task, experiment.policy)  # type: ignore[arg-type]  # which is a language model
         spec["seed"] = experiment.seed if rm.score == "random" else 0
-    label = _label("score", sources if _has_source(rm) else (rm.score,), (lang,))  # type: ignore[union-attr]
+    label = _label("score", sources if has_source(rm) else (name_of(rm),), (lang,))
     return _stage("score", label + _mark(rm), spec, parents)
 
 
@@ -394,7 +449,3 @@ def _language_model_of(experiment: Experiment, rm: Untrained) -> dict[str, Stage
         return {"lm": base(experiment.policy)}
     lang = experiment.target_lang.code
     return {"lm": sft(experiment.task, (lang,), experiment.policy, experiment.sft, experiment.seed)}
-
-
-def _has_source(rm: RewardModel) -> bool:
-    return not isinstance(rm, Untrained)

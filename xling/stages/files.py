@@ -5,7 +5,7 @@ samples.jsonl  a line a prompt: what a policy said (or the recorded systems)
 *.json         columns or settings
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,16 @@ def write_samples(folder: Path, samples: Iterable[Samples]) -> None:
             file.write(msgspec.json.encode(row, order="sorted") + b"\n")
 
 
-def read_samples(folder: Path) -> list[Samples]:
-    """The samples of a pool or baseline folder, in prompt order."""
+def iterate_samples(folder: Path) -> Iterator[Samples]:
+    """The samples of a pool or baseline folder, in prompt order, read line by line."""
     with (folder / "samples.jsonl").open("rb") as file:
-        return [msgspec.json.decode(line, type=Samples) for line in file]
+        for line in file:
+            yield msgspec.json.decode(line, type=Samples)
+
+
+def read_samples(folder: Path) -> list[Samples]:
+    """The same, all at once."""
+    return list(iterate_samples(folder))
 
 
 def ragged(rows: Sequence[Sequence[float]]) -> Array:

@@ -1,14 +1,12 @@
 """score[s,t]: the reward model of s on everything of t: pool, baseline and held-out feedback. And gold[t].
 
 A score of what people or the embedded world say is the quality itself: gold[t] has the same files and is what
-judge=gold and judge=human decide by. Untrained references and controls are scored here as well, so that there is
-one scoring path.
+judge=gold and judge=human decide by. References, controls and published models are scored here as well, so that
+there is one scoring path. Prompts go through in blocks, and a killed stage goes on at the next one.
 """
 
-import hashlib
 import itertools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,14 +14,15 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from xling.config import BagOfWords, FrozenLM, RewardModel, Task, Untrained
+from xling.config import FrozenLM, Published, RewardModel, Task, Untrained
 from xling.errors import StageError
 from xling.grid.stage import Context
-from xling.stages.files import Array, ragged, read_samples, write_json
+from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept, read_arrays
+from xling.stages.features import FEEDBACK
+from xling.stages.files import Array, ragged, write_json
+from xling.stages.scorers import Asking, feature_scores, reads_features, scorer
 from xling.tasks import task_module
 from xling.tasks.records import Pair, Prompt, Rating, Recorded
-
-Scorer = Callable[[Sequence[Prompt], Sequence[Sequence[str]]], list[list[float]]]
 
 
 class ScoreSpec(Struct, frozen=True):
@@ -39,17 +38,23 @@ class ScoreSpec(Struct, frozen=True):
     encoder: str = ""
     seed: int = 0
     elsewhere: bool = False  # recorded responses that the reward model has not seen: it was trained on another task
+    truncation_side: str = "right"  # of published models and likelihoods
+    max_prompt_tokens: int = 1024  # of likelihoods
+
+
+Asked = tuple[Prompt, list[str]]  # a prompt and its responses
 
 
 def run(context: Context) -> None:
-    """Writes pool.npy, baseline.npy (prompts, samples) and heldout.json."""
+    """Writes pool.npy, baseline.npy (prompts, samples), heldout.json and score.json, which counts what was cut."""
     spec = msgspec.convert(context.spec, ScoreSpec)
     if spec.recorded:
         return _recorded(context, spec)
-    score = scorer(context, spec)
+    scores = Scores(context, spec)
     prompts = {p.id: p for p in task_module(spec.task).prompts(spec.task, spec.lang, "test")}
-    write_scores(context, score, prompts)
-    write_json(context.out / "heldout.json", held_out(spec, score))
+    write_scores(context, scores, prompts)
+    write_json(context.out / "heldout.json", held_out(spec, scores))
+    write_json(context.out / "score.json", scores.cut)
     return None
 
 
@@ -63,137 +68,86 @@ def run_gold(context: Context) -> None:
         rated_responses(module.recorded(spec.task, spec.lang, spec.digest), context.out)
     else:
         prompts = {p.id: p for p in module.prompts(spec.task, spec.lang, "test")}
-        write_scores(context, lambda p, r: module.quality(spec.task, p, r), prompts)
+        write_scores(context, Scores(context, spec), prompts)
 
 
-def write_scores(context: Context, score: Scorer, prompts: dict[str, Prompt]) -> None:
+class Scores:
+    """The reward model of a spec, asked for one part of the target's texts at a time."""
+
+    def __init__(self, context: Context, spec: ScoreSpec) -> None:
+        self.context, self.rm = context, spec.rm
+        self.linear = reads_features(spec.rm)
+        if not self.linear:
+            self.scorer = scorer(
+                context, spec.rm, Asking(spec.task, spec.seed, spec.truncation_side, spec.max_prompt_tokens)
+            )
+        self.cut: dict[str, dict[str, int]] = {}  # part -> how many texts were longer than the limits
+
+    def of(self, part: str, asked: Iterable[Asked], total: int, size: int) -> list[list[float]]:
+        """A number for each response of each prompt; `part` is samples or heldout, `size` the prompts in a block."""
+        if self.linear:
+            return _dealt_out(feature_scores(self.context, self.rm, part), (len(row) for _, row in asked))
+        paths = kept(self.context, part, blocks_of(asked, size), self._block, -(-total // size))
+        out, cut = list[list[float]](), np.zeros(2, np.int64)
+        for path in paths:
+            flat, lengths, longer = read_arrays(path)
+            out += _dealt_out(iter(flat.tolist()), lengths.astype(int).tolist())
+            cut += longer.astype(np.int64)
+        self.cut[part] = {"cut_prompts": int(cut[0]), "cut_responses": int(cut[1])}
+        return out
+
+    def _block(self, block: list[Asked]) -> list[Any]:
+        """Scores row after row, responses a prompt, and how many prompts and responses are cut."""
+        prompts, responses = [prompt for prompt, _ in block], [row for _, row in block]
+        flat = np.array([one for row in self.scorer.score(prompts, responses) for one in row], np.float64)
+        if not np.isfinite(flat).all():
+            raise StageError("Some scores are no finite numbers; the judge would take them for missing.")
+        cut = self.scorer.cut(prompts, [text for row in responses for text in row]) if self.scorer.cut else {}
+        return [flat, np.array([len(row) for row in responses]), np.array(list(cut.values()) or [0, 0])]
+
+
+def _dealt_out(flat: Iterable[float], lengths: Iterable[int]) -> list[list[float]]:
+    rest = iter(flat)
+    out = [list(itertools.islice(rest, length)) for length in lengths]
+    if next(rest, None) is not None:
+        raise StageError("There are more scores than responses: the features are of other texts.")
+    return out
+
+
+def write_scores(context: Context, scores: Scores, prompts: dict[str, Prompt]) -> None:
     """Score both sample folders, each prompt's responses in one go: the model reads a prompt once."""
-    pool, baseline = (read_samples(context.parents[role]) for role in ("pool", "baseline"))
-    both = [[*a.responses, *b.responses] for a, b in zip(pool, baseline, strict=True)]
-    scores = score([prompts[s.prompt] for s in pool], both)
-    if not all(map(math.isfinite, itertools.chain.from_iterable(scores))):
-        raise StageError("Some scores are no finite numbers; the judge would take them for missing.")
-    own = [len(s.responses) for s in pool]
-    np.save(context.out / "pool.npy", ragged([row[:n] for row, n in zip(scores, own, strict=True)]))
-    np.save(context.out / "baseline.npy", ragged([row[n:] for row, n in zip(scores, own, strict=True)]))
-    context.progress(1, 2)
-
-
-def scorer(context: Context, spec: ScoreSpec) -> Scorer:
-    """The reward model named by the spec as a function of prompts and responses."""
-    if isinstance(spec.rm, Untrained):
-        return untrained(context, spec, spec.rm.score)
-    if isinstance(spec.rm, BagOfWords):
-        from xling.models.bag_of_words import load_bag_of_words
-
-        linear = load_bag_of_words(context.parents["reward"])
-        return lambda prompts, responses: linear.score([p.reward_text for p in prompts], responses)
-    if isinstance(spec.rm, FrozenLM):
-        return frozen(context)
-    from xling.models.reward import load_reward
-
-    model = load_reward(context.parents["reward"])
-    return lambda prompts, responses: model.score([p.reward_text for p in prompts], responses)
-
-
-def frozen(context: Context) -> Scorer:
-    """A ridge on the rows of the parent `features`: first those of the samples, then those of the held-out feedback."""
-    from xling.models import ridge
-    from xling.stages.features import read_blocks
-
-    head = ridge.load(context.parents["reward"] / "head.npz")
-    files = iter(("samples.npz", "heldout.npz"))
-
-    def score(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
-        rows = iter(head.predict(read_blocks(context.parents["features"] / next(files))).tolist())
-        scores = [[next(rows) for _ in row] for row in responses]
-        if next(rows, None) is not None:
-            raise StageError("The features have more rows than there are responses.")
-        return scores
-
-    return score
-
-
-def frozen_recorded(context: Context, rm: FrozenLM, recorded: Recorded) -> Array:
-    """(rows,) scores of recorded responses by a ridge that was trained on another task."""
-    from xling.models import ridge
-    from xling.models.heads import blocks_of
-
-    return ridge.load(context.parents["reward"] / "head.npz").predict(
-        blocks_of(recorded, rm, context.parents["features"], ())
-    )
-
-
-def untrained(context: Context, spec: ScoreSpec, score: str) -> Scorer:
-    """References and controls that learn nothing."""
-    if score == "random":
-        return lambda prompts, responses: [
-            [hashed_score(spec.seed, f"{p.lang}/{p.id}", j) for j in range(len(row))]
-            for p, row in zip(prompts, responses, strict=True)
-        ]
-    if score == "length":
-        return lambda prompts, responses: [[float(len(text)) for text in row] for row in responses]
-    if score == "gold":
-        return lambda prompts, responses: task_module(spec.task).quality(spec.task, prompts, responses)
-    return likelihood(context, without_document=score.startswith("likelihood_gain"))
-
-
-def hashed_score(seed: int, prompt: str, index: int) -> float:
-    """A number in [0, 1) that depends on nothing but its name."""
-    digest = hashlib.sha256(f"{seed}\0{prompt}\0{index}".encode()).digest()
-    return int.from_bytes(digest[:7], "big") / 2**56
-
-
-def likelihood(context: Context, without_document: bool) -> Scorer:
-    """Mean token log-probability under the parent `lm`; with `without_document`, minus that given no document."""
-    from xling.models.load import load_policy
-    from xling.models.reward import log_likelihood
-    from xling.models.text import prompt_ids, response_ids
-
-    model, tokenizer = load_policy(context.parents["lm"])
-
-    def score(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
-        encoded = [response_ids(tokenizer, row) for row in responses]
-        pad = tokenizer.pad_token_id
-        given = log_likelihood(model, prompt_ids(tokenizer, [p.text for p in prompts]), encoded, pad)
-        if not without_document:
-            return given
-        alone = log_likelihood(model, prompt_ids(tokenizer, [_cue(p) for p in prompts]), encoded, pad)
-        return [[a - b for a, b in zip(x, y, strict=True)] for x, y in zip(given, alone, strict=True)]
-
-    return score
-
-
-def _cue(prompt: Prompt) -> str:
-    """The prompt without its document: its last line."""
-    return prompt.text.rsplit("\n", 1)[-1]
+    own = [len(pool.responses) for pool, _ in both_samples(context)]
+    asked = ((prompts[a.prompt], [*a.responses, *b.responses]) for a, b in both_samples(context))
+    found = scores.of("samples", asked, len(own), PROMPTS)
+    np.save(context.out / "pool.npy", ragged([row[:n] for row, n in zip(found, own, strict=True)]))
+    np.save(context.out / "baseline.npy", ragged([row[n:] for row, n in zip(found, own, strict=True)]))
 
 
 # --- accuracy on held-out feedback --------------------------------------------------------------------------
 
 
-def held_out(spec: ScoreSpec, score: Scorer) -> dict[str, Any]:
+def held_out(spec: ScoreSpec, scores: Scores) -> dict[str, Any]:
     """Columns of the target's test feedback with the model's scores (xling.analysis.accuracy reads them)."""
     module = task_module(spec.task)
     if spec.objective == "pairwise":
-        return _held_out_pairs(module.pairs(spec.task, spec.lang, "test"), score)
+        return _held_out_pairs(module.pairs(spec.task, spec.lang, "test"), scores)
     ratings = module.ratings(spec.task, spec.lang, "test")
-    scores = score([r.prompt for r in ratings], [[r.response] for r in ratings])
+    found = scores.of("heldout", ((r.prompt, [r.response]) for r in ratings), len(ratings), FEEDBACK)
     return {
         "group": [r.prompt.group for r in ratings],
-        "score": [row[0] for row in scores],
+        "score": [row[0] for row in found],
         "label": [int(r.label > 0.5) for r in ratings],
         "length": [len(r.response) for r in ratings],
         "length_rule": _length_rule(spec.task, spec.lang),
     }
 
 
-def _held_out_pairs(pairs: Sequence[Pair], score: Scorer) -> dict[str, Any]:
-    scores = score([p.prompt for p in pairs], [[p.chosen, p.rejected] for p in pairs])
+def _held_out_pairs(pairs: Sequence[Pair], scores: Scores) -> dict[str, Any]:
+    found = scores.of("heldout", ((p.prompt, [p.chosen, p.rejected]) for p in pairs), len(pairs), FEEDBACK)
     return {
         "group": [p.prompt.group for p in pairs],
-        "chosen": [row[0] for row in scores],
-        "rejected": [row[1] for row in scores],
+        "chosen": [row[0] for row in found],
+        "rejected": [row[1] for row in found],
         "chosen_length": [len(p.chosen) for p in pairs],
         "rejected_length": [len(p.rejected) for p in pairs],
     }
@@ -218,15 +172,13 @@ def length_rule(ratings: Sequence[Rating]) -> dict[str, Any]:
 
 def _recorded(context: Context, spec: ScoreSpec) -> None:
     """Recorded responses: by cross-fitted heads, by what learns nothing, or by a reward model of another task."""
-    from xling.models.recorded import score_responses, write_scores
+    from xling.models.recorded import score_responses
+    from xling.models.recorded import write_scores as write_scores_of
 
     recorded = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
     likelihood = isinstance(spec.rm, Untrained) and spec.rm.score.startswith("likelihood")
-    if isinstance(spec.rm, FrozenLM) and (context.parents["reward"] / "head.npz").exists():
-        return write_scores(recorded, frozen_recorded(context, spec.rm, recorded), context.out)
-    if likelihood or (spec.elsewhere and not (context.parents["reward"] / "heads.npz").exists()):
-        rows = scorer(context, spec)(recorded.prompts, recorded.responses)
-        return write_scores(recorded, np.concatenate([np.array(row) for row in rows]), context.out)
+    if isinstance(spec.rm, Published) or likelihood or (spec.elsewhere and not _cross_fitted(context)):
+        return write_scores_of(recorded, _unseen(context, spec, recorded), context.out)
     return score_responses(
         recorded,
         spec.rm,  # type: ignore[arg-type]
@@ -239,10 +191,31 @@ def _recorded(context: Context, spec: ScoreSpec) -> None:
     )
 
 
+def _cross_fitted(context: Context) -> bool:
+    return (context.parents["reward"] / "heads.npz").exists()
+
+
+def _unseen(context: Context, spec: ScoreSpec, recorded: Recorded) -> Array:
+    """(rows,) scores of recorded responses by a reward model that was trained elsewhere, or was not trained at all."""
+    if not reads_features(spec.rm):
+        asked = zip(recorded.prompts, map(list, recorded.responses), strict=True)
+        rows = Scores(context, spec).of("recorded", asked, len(recorded.prompts), PROMPTS)
+        return np.array([score for row in rows for score in row])
+    from xling.models import ridge
+    from xling.models.heads import blocks_of as features_of
+
+    folder = context.parents.get("features") or context.parents["embed"]
+    blocks = features_of(recorded, spec.rm, folder, ())  # type: ignore[arg-type]  # those that read features
+    head = ridge.load(context.parents["reward"] / "head.npz")
+    return head.predict(blocks if isinstance(spec.rm, FrozenLM) else blocks[:2])  # as encoder.pair_features
+
+
 def run_embed(context: Context) -> None:
     """embed[l]: vectors of a language's recorded documents and responses, once for all that use them."""
+    from xling.models.encoder import located
     from xling.models.recorded import embed_texts
 
     spec = msgspec.convert(context.spec, ScoreSpec)
     encoder = spec.rm.encoder if hasattr(spec.rm, "encoder") else "packaged"
-    embed_texts(task_module(spec.task).recorded(spec.task, spec.lang, spec.digest), encoder, context.out)
+    recorded = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
+    embed_texts(recorded, located(encoder, spec.encoder), context.out)

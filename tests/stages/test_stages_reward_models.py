@@ -1,0 +1,273 @@
+"""Every kind of reward model through its stages: conf/rm_backbone on tiny models of real architectures."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from small_grid import BUDGET, M, N, Runner, array, changed, contents, experiment, read
+
+from xling.config import (
+    Classifier,
+    Encoder,
+    Experiment,
+    FrozenLM,
+    LogRatio,
+    RewardModel,
+    SameAsPolicy,
+    SentenceEncoder,
+    Untrained,
+    experiment_from,
+)
+from xling.errors import ConfigError
+from xling.grid.composer import Composer
+from xling.grid.stage import Interrupted, Stage
+from xling.stages import blocks
+from xling.stages.dag import judge_stage
+
+sys.path.append(str(Path(__file__).parents[1] / "models"))  # where the tiny models are made
+import encoders
+import families
+
+pytestmark = [  # peft's own
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True:UserWarning"),
+]
+CONF = Path(__file__).parents[2] / "conf"
+OPTIONS = sorted(path.stem for path in (CONF / "rm_backbone").glob("*.yaml"))
+OF_PEOPLE = {"human", "system"}  # of recorded responses alone: tests/models/test_recorded_heads.py
+MADE = {
+    "xlm_roberta": lambda folder: encoders.saved_encoder(folder, "xlm_roberta"),
+    "mdeberta": lambda folder: encoders.saved_encoder(folder, "deberta_v2"),
+    "classifier": lambda folder: encoders.saved_classifier(folder, "qwen3"),
+    "chat": lambda folder: encoders.saved_classifier(folder, "llama"),
+    "mt5": lambda folder: families.saved(folder, "mt5"),
+    "qwen3": lambda folder: families.saved(folder, "qwen3"),
+    "llama": lambda folder: families.saved(folder, "llama"),
+    "smollm3": lambda folder: families.saved(folder, "smollm3"),
+}
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """As from the hub, by name."""
+    return {name: make(tmp_path_factory.mktemp(name)) for name, make in MADE.items()}
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[Composer]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield Composer(GlobalHydra.instance().config_loader(), "config")
+
+
+def scores(runner: Runner, asked: Experiment) -> tuple[Stage, Path]:
+    """The score stage of a cell, run."""
+    stage = judge_stage(asked).parents["score"]
+    return stage, runner.folder(stage)
+
+
+def check_folder(folder: Path, asked: Experiment) -> None:
+    for role, count in (("pool", N), ("baseline", M)):
+        found = array(folder / f"{role}.npy")
+        assert found.shape == (asked.task.test_prompts, count)  # type: ignore[union-attr]
+        assert np.isfinite(found).all() and len(np.unique(found)) > count
+    held_out = read(folder / "heldout.json")
+    assert len(set(held_out["chosen" if "chosen" in held_out else "score"])) > 8
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_runs_from_reward_to_score(
+    option: str, composer: Composer, runner: Runner, tiny_folder: Path, checkpoints: dict[str, Path]
+) -> None:
+    if option in OF_PEOPLE:
+        pytest.skip("of recorded responses")
+    own = {
+        "xlm_roberta": [f"rm_backbone.checkpoint={checkpoints['xlm_roberta']}", "rm_backbone.revision=null"],
+        "mdeberta": [f"rm_backbone.checkpoint={checkpoints['mdeberta']}", "rm_backbone.revision=null"],
+        "classifier": [f"rm_backbone.checkpoint={checkpoints['classifier']}"],
+        "log_ratio": [f"rm_backbone.policy={checkpoints['qwen3']}", f"rm_backbone.reference={checkpoints['smollm3']}"],
+        "sentence_encoder": [f"rm_backbone.encoder={checkpoints['xlm_roberta']}"],
+        "cosine": [f"rm_backbone.encoder={checkpoints['xlm_roberta']}"],
+    }.get(option, [])
+    rm = composer.compose([f"rm_backbone={option}", *own]).container["rm_backbone"]
+    if "training" in rm:
+        rm["training"] |= {"steps": 6, "batch_size": 8, "warmup_steps": 1, "eval_every": 3}
+    container = msgspec.to_builtins(experiment(tiny_folder)) | {"rm_backbone": rm}
+    asked = experiment_from(container)
+    stage, folder = scores(runner, asked)
+    if option != "gold":  # which the tiny model's nonsense does not reach
+        check_folder(folder, asked)
+    assert ("reward" in stage.parents) == (stage.label.startswith("score[en"))
+
+
+CASES: dict[str, tuple[str, Any]] = {
+    "mt5": ("mt5", lambda c: SameAsPolicy(training=BUDGET)),
+    "mt5, lora, pairwise": ("mt5", lambda c: SameAsPolicy(training=BUDGET, tuning="lora", objective="pairwise")),
+    "mt5, frozen base, mean": ("mt5", lambda c: SameAsPolicy(BUDGET, tuning="frozen", init="base", pooling="mean")),
+    "mt5, likelihood": ("mt5", lambda c: Untrained("likelihood_gain_sft")),
+    "mt5, frozen_lm": ("mt5", lambda c: FrozenLM("both")),
+    "qwen3 for an mt5 policy": ("mt5", lambda c: SameAsPolicy(training=BUDGET, init=str(c["qwen3"]))),
+    "xlm_roberta, pairwise": ("micro", lambda c: Encoder(str(c["xlm_roberta"]), training=BUDGET, objective="pairwise",
+                                                         max_prompt_tokens=352, max_response_tokens=156)),
+    "mdeberta, lora": ("micro", lambda c: Encoder(str(c["mdeberta"]), training=BUDGET, tuning="lora", pooling="mean")),
+    "xlm_roberta, frozen, bfloat16": ("micro", lambda c: Encoder(str(c["xlm_roberta"]), None, "bfloat16", BUDGET, "frozen",
+                                      max_prompt_tokens=352, max_response_tokens=156)),
+    "sentence encoder": ("micro", lambda c: SentenceEncoder(str(c["xlm_roberta"]))),
+    "chat classifier": ("micro", lambda c: Classifier(str(c["chat"]))),
+    "log-ratio": ("micro", lambda c: LogRatio(str(c["qwen3"]), str(c["smollm3"]))),  # of the same vocabulary
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_kinds_of_reward_models_of_two_pooled_sources(
+    case: str, runner: Runner, tiny_folder: Path, checkpoints: dict[str, Path]
+) -> None:
+    policy, make = CASES[case]
+    asked = experiment(checkpoints["mt5"] if policy == "mt5" else tiny_folder, "de+en", rm=make(checkpoints))
+    if "pairwise" in case:
+        asked = changed(asked, "task", feedback="pairwise")
+    stage, folder = scores(runner, asked)
+    check_folder(folder, asked)
+    assert read(folder / "score.json").get("samples", {"cut_prompts": 0})["cut_prompts"] == 0
+    if "reward" not in stage.parents:
+        return
+    trained = runner.folder(stage.parents["reward"])
+    assert stage.parents["reward"].label.startswith("reward[de+en]")
+    if isinstance(asked.rm_backbone, SameAsPolicy | Encoder):
+        report = read(trained / "training.json")
+        assert report["examples"] + report["dropped_equal_pairs"] == 2 * 40
+        assert report["cut_prompts"] == report["cut_responses"] == 0
+
+
+def test_what_is_cut_is_counted_and_pairs_that_become_equal_are_dropped(runner: Runner, tiny_folder: Path) -> None:
+    rm = SameAsPolicy(BUDGET, tuning="frozen", max_prompt_tokens=30, max_response_tokens=4)
+    asked = changed(experiment(tiny_folder, rm=rm), "task", feedback="pairwise", pairs=60)
+    stage, folder = scores(runner, asked)
+    report = read(runner.folder(stage.parents["reward"]) / "training.json")
+    assert report["dropped_equal_pairs"] > 0 and report["examples"] + report["dropped_equal_pairs"] == 60
+    assert report["cut_prompts"] > 40 and report["cut_responses"] > 60
+    assert read(folder / "score.json")["samples"]["cut_prompts"] == 12
+    assert read(folder / "score.json")["heldout"]["cut_responses"] > 10
+
+
+class Stop(Exception):
+    """A kill after some blocks."""
+
+
+@pytest.mark.parametrize("kind", ["score", "features"])
+def test_a_killed_stage_goes_on_where_it_was(
+    kind: str, runner: Runner, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rm: RewardModel = SameAsPolicy(BUDGET, tuning="frozen") if kind == "score" else FrozenLM()
+    stage, undisturbed = scores(runner, experiment(tiny_folder, rm=rm))
+    if kind == "features":
+        stage = stage.parents["features"]
+        undisturbed = runner.folder(stage)
+    parents = {role: runner.folder(parent) for role, parent in stage.parents.items()}
+    for module in ("xling.stages.score", "xling.stages.features"):
+        monkeypatch.setattr(f"{module}.PROMPTS", 5)
+        monkeypatch.setattr(f"{module}.FEEDBACK", 7)
+    made: list[Path] = []
+    write = blocks._write
+    monkeypatch.setattr(blocks, "_write", lambda path, arrays: (made.append(path), write(path, arrays)))
+
+    def kill(done: int, total: int) -> None:
+        if len(made) == 4:
+            raise Stop
+
+    again = Runner(tmp_path)
+    with pytest.raises(Stop):
+        again.run(stage, parents, tmp_path / "out", kill)
+    assert len(made) == 4
+    again.run(stage, parents, tmp_path / "out")
+    assert len(set(made)) == len(made) == 3 + 2  # blocks of 12 prompts and of 12 ratings
+    if kind == "score":
+        assert contents(tmp_path / "out") == contents(undisturbed)
+    else:
+        from xling.stages.features import all_features
+
+        for name in ("samples", "heldout"):
+            ours, theirs = (all_features([folder / name]) for folder in (tmp_path / "out", undisturbed))
+            assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_stage_that_is_asked_to_stop_keeps_its_blocks(tmp_path: Path) -> None:
+    from xling.grid.stage import Context
+
+    asked = iter([False, True])
+    context = Context({}, {}, tmp_path, tmp_path, lambda done, total: None, lambda: next(asked))
+    with pytest.raises(Interrupted, match="after 1 of 3 blocks of x"):
+        blocks.kept(context, "x", [[1], [2], [3]], lambda block: [np.array(block)], 3)
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["000000.npz"]
+
+
+# --- what is refused while planning -------------------------------------------------------------------------
+
+
+def refused(folder: Path, rm: RewardModel) -> str:
+    with pytest.raises(ConfigError) as error:
+        judge_stage(experiment(folder, rm=rm))
+    return str(error.value)
+
+
+def test_pickles_are_refused(no_model: Path, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((checkpoints["xlm_roberta"] / "config.json").read_text())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    for rm in (Encoder(str(tmp_path)), Classifier(str(tmp_path)), SameAsPolicy(init=str(tmp_path))):
+        assert "pickle format (pytorch_model.bin), which can run code" in refused(no_model, rm)
+
+
+def test_too_few_positions_are_refused_with_the_limit_that_fits(no_model: Path, checkpoints: dict[str, Path]) -> None:
+    sentence = refused(no_model, Encoder(str(checkpoints["xlm_roberta"]), max_response_tokens=156))
+    assert "an xlm-roberta" not in sentence and "with 512 positions cannot read 1024 tokens of a prompt" in sentence
+    assert "Set rm_backbone.max_prompt_tokens=352." in sentence
+    judge_stage(experiment(no_model, rm=Encoder(str(checkpoints["mdeberta"]))))  # its positions are relative
+
+
+def test_what_is_no_encoder_is_refused(no_model: Path, checkpoints: dict[str, Path]) -> None:
+    for name in ("mt5", "llama"):
+        assert "is no encoder" in refused(no_model, Encoder(str(checkpoints[name])))
+
+
+@pytest.mark.parametrize(
+    ("labels", "label", "sentence"), [(3, None, "has 3 labels"), (2, None, "the good one"), (1, 1, "has 1 labels")]
+)
+def test_other_heads_are_refused(no_model: Path, tmp_path: Path, labels: int, label: int | None, sentence: str) -> None:
+    folder = encoders.saved_classifier(tmp_path, "xlm_roberta", labels)
+    assert sentence in refused(no_model, Classifier(str(folder), label=label))
+
+
+def test_two_tokenizers_are_refused(no_model: Path, checkpoints: dict[str, Path]) -> None:
+    rm = LogRatio(str(checkpoints["llama"]), str(checkpoints["qwen3"]))
+    assert "have different tokenizers" in refused(no_model, rm)
+
+
+def test_a_folder_that_is_no_model_is_named_by_its_setting(no_model: Path, tmp_path: Path) -> None:
+    for rm, setting in ((Encoder(str(tmp_path)), "checkpoint"), (SameAsPolicy(init=str(tmp_path)), "init")):
+        assert f"rm_backbone.{setting}={tmp_path} is no folder of a model" in refused(no_model, rm)
+    sentence = refused(no_model, LogRatio(str(tmp_path), "packaged"))
+    assert f"rm_backbone.policy={tmp_path} is no folder of a model" in sentence
+
+
+def test_published_models_have_no_source_and_cannot_judge(no_model: Path, checkpoints: dict[str, Path]) -> None:
+    rm = Classifier(str(checkpoints["classifier"]))
+    stages = [judge_stage(experiment(no_model, source, rm=rm)) for source in ("de", "en")]
+    assert stages[0].key == stages[1].key and stages[0].label == "judge[-, tr]"
+    with pytest.raises(ConfigError, match="judge=target_rm judges by the target's reward model"):
+        judge_stage(experiment(no_model, rm=rm, judge="target_rm"))
+
+
+def test_a_reward_models_own_checkpoint_keeps_it_apart_from_the_policys(
+    no_model: Path, checkpoints: dict[str, Path]
+) -> None:
+    by_encoder = [judge_stage(experiment(no_model, rm=Encoder(str(checkpoints["mdeberta"])), sft=sft)) for sft in
+                  (BUDGET, msgspec.structs.replace(BUDGET, steps=7))]  # fmt: skip
+    rewards = [stage.parents["score"].parents["reward"].key for stage in by_encoder]
+    assert rewards[0] == rewards[1]
+    assert json.dumps(by_encoder[0].parents["score"].parents["reward"].parents["init"].spec)

@@ -1,0 +1,113 @@
+"""What a reward model's own checkpoint must be, as far as its config.json tells before anything runs. No torch."""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from xling.config import Classifier, Encoder, LogRatio, RewardModel, checkpoints_of
+from xling.errors import ConfigError, DataError
+from xling.models.hub import cached, is_repository
+
+SEPARATORS = 4  # of XLM-R, which has the most
+ROBERTA = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")  # positions begin after the padding's number
+RELATIVE = ("deberta", "deberta-v2")  # positions without end, unless they are added to the words too
+
+
+def check_checkpoints(rm: RewardModel, sides: tuple[int, int]) -> None:
+    """ConfigError for a checkpoint that cannot be what the reward model needs of it; `sides` are its limits in tokens.
+
+    A repository of the hub that this machine has no copy of is looked at once it has been downloaded.
+    """
+    for setting, (checkpoint, revision) in checkpoints_of(rm).items():
+        folder = folder_of(checkpoint, revision)
+        if folder is None:
+            continue
+        try:
+            _check_weights(folder)
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if isinstance(rm, Encoder):
+                check_encoder_config(config, sides, SEPARATORS)
+            if isinstance(rm, Classifier):
+                check_labels(label_count(config), rm.label)
+        except DataError as error:
+            raise ConfigError(f"rm_backbone.{setting}={checkpoint}: {error}") from error
+    if isinstance(rm, LogRatio):
+        _check_pair(rm)
+
+
+def folder_of(checkpoint: str, revision: str | None) -> Path | None:
+    """Where a checkpoint lies on this machine; None if it does not, or has no config.json."""
+    found = cached(checkpoint, revision) if is_repository(checkpoint) else Path(checkpoint)
+    return found if found is not None and (found / "config.json").is_file() else None
+
+
+def _check_weights(folder: Path) -> None:
+    pickles = [path.name for kind in ("*.bin", "*.pt", "*.pth") for path in sorted(folder.glob(kind))]
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise DataError(
+            f"its weights are in pickle format ({', '.join(pickles[:3])}), which can run code when it is read. "
+            "Convert them to safetensors, or name a revision that has them (refs/pr/N of the hub's conversion bot)."
+        )
+
+
+def check_encoder_config(config: Mapping[str, Any], sides: tuple[Any, ...], separators: int) -> None:
+    """DataError for what is no bidirectional encoder, or has too few positions for a pair of the limits' lengths."""
+    kind, causal = config.get("model_type"), any(n.endswith("CausalLM") for n in config.get("architectures") or ())
+    if config.get("is_encoder_decoder") or causal or config.get("is_decoder"):
+        raise DataError(
+            f"a {kind} is no encoder, as rm_backbone=encoder needs. Name an encoder (XLM-R, mDeBERTa), or type "
+            "rm_backbone=same_as_policy rm_backbone.init=FOLDER."
+        )
+    places, rest = positions(config), sides[1] + separators
+    if places is not None and sides[0] + rest > places:
+        fits = f"max_prompt_tokens={places - rest}" if places - rest > 1 else "max_response_tokens to less than that"
+        raise DataError(
+            f"a {kind} with {places} positions cannot read {sides[0]} tokens of a prompt, {sides[1]} of a response and "
+            f"{separators} separators. Set rm_backbone.{fits}."
+        )
+
+
+def positions(config: Mapping[str, Any]) -> int | None:
+    """Tokens that an encoder can tell the places of; None: any number."""
+    kind, most = config.get("model_type"), config.get("max_position_embeddings")
+    if most is None or (kind in RELATIVE and not config.get("position_biased_input", True)):
+        return None
+    return int(most) - (int(config.get("pad_token_id") or 0) + 1 if kind in ROBERTA else 0)
+
+
+def label_count(config: Mapping[str, Any]) -> int:
+    """Numbers that a classification head gives, as transformers reads it: two unless config.json says otherwise."""
+    return int(config.get("num_labels") or len(config.get("id2label") or ()) or 2)
+
+
+def check_labels(labels: int, label: int | None) -> None:
+    """DataError unless the head gives one number, or two and the good one is named."""
+    if labels == 1 and label in (None, 0):
+        return
+    if labels == 2 and label is None:
+        raise DataError(
+            "This classifier has 2 labels. Say which is the good one: rm_backbone.label=0 or rm_backbone.label=1."
+        )
+    if labels != 2 or label not in (0, 1):
+        raise DataError(
+            f"This classifier has {labels} labels (num_labels in config.json), with rm_backbone.label="
+            f"{'null' if label is None else label}. A reward model has 1, or 2 and rm_backbone.label=0 or 1."
+        )
+
+
+def _check_pair(rm: LogRatio) -> None:
+    folders = [folder_of(*checkpoint) for checkpoint in checkpoints_of(rm).values()]
+    vocabularies = [_vocabulary(folder) for folder in folders if folder and (folder / "tokenizer.json").is_file()]
+    if len(vocabularies) == 2 and vocabularies[0] != vocabularies[1]:
+        raise ConfigError(
+            f"rm_backbone.policy={rm.policy} and rm_backbone.reference={rm.reference} have different tokenizers: the "
+            "probabilities of their tokens cannot be compared. Name the model that the policy was trained from."
+        )
+
+
+@lru_cache(maxsize=4)
+def _vocabulary(folder: Path) -> str:
+    """The pieces of a tokenizer as canonical JSON."""
+    return json.dumps(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"], sort_keys=True)

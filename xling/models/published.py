@@ -1,0 +1,231 @@
+"""Reward models from the hub as they are: sequence classifiers, and the log-ratio of two language models.
+
+How prompt and response become one text is a setting, `render`: `chat` by the tokenizer's chat template, `pair` as two
+texts with its separators, `plain` as the prompt, a line break and the response; `auto` is chat where the tokenizer has
+a template, else pair (classifiers) or plain (language models). Long texts are cut before they are rendered.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xling.errors import DataError
+from xling.models.checkpoints import check_labels
+from xling.models.load import load_classifier, load_policy, load_tokenizer
+from xling.models.pairs import pair_rows
+from xling.models.states import Row, States, each_response, each_row, log_likelihood, pool
+from xling.models.text import Ids, pad_right, pieces, prompt_ids, response_ids
+from xling.models.truncation import Limits, language_model_rooms
+
+Scores = list[list[float]]
+
+
+def cut(tokenizer: Any, texts: Sequence[str], limit: int, side: str = "right") -> list[str]:
+    """Texts of at most `limit` tokens, cut on one side."""
+    ids = pieces(tokenizer, texts)
+    return [
+        text if len(own) <= limit else str(tokenizer.decode(own[-limit:] if side == "left" else own[:limit])).strip()
+        for text, own in zip(texts, ids, strict=True)
+    ]
+
+
+def rendering(tokenizer: Any, render: str, otherwise: str) -> str:
+    """chat, pair or plain; DataError for chat without a template."""
+    template = bool(getattr(tokenizer, "chat_template", None))
+    if render == "auto":
+        return "chat" if template else otherwise
+    if render == "chat" and not template:
+        raise DataError(
+            "rm_backbone.render=chat needs a tokenizer with a chat template, and this one has none. "
+            "Type rm_backbone.render=pair or rm_backbone.render=plain."
+        )
+    return render
+
+
+def _chat(tokenizer: Any, prompt: str, response: str | None) -> Ids:
+    """Token ids of a conversation of one turn; without a response, of its beginning."""
+    turns = [{"role": "user", "content": prompt}]
+    if response is not None:
+        turns.append({"role": "assistant", "content": response})
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=response is None)
+    ids: Ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+# --- sequence classifiers -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Classifier:
+    """A model of AutoModelForSequenceClassification; `label` is the index of its good class if it has two."""
+
+    model: Any
+    tokenizer: Any
+    render: str
+    label: int | None
+    limits: Limits
+
+    def __post_init__(self) -> None:
+        check_labels(self.model.config.num_labels, self.label)
+        if self.model.config.num_labels == 1:
+            self.label = None
+        self.render = rendering(self.tokenizer, self.render, "pair")
+
+    def score(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> Scores:
+        """The logit of each response, or the log-odds of the good class; higher is better."""
+        if self.decoder():
+            return self._after_the_prompt(prompts, responses)
+        flat = [(prompt, text) for prompt, row in zip(prompts, responses, strict=True) for text in row]
+        rows = self._rows([prompt for prompt, _ in flat], [text for _, text in flat])
+        found = iter(each_row(self.model, rows, self._logits))
+        return [[next(found) for _ in row] for row in responses]
+
+    def rooms(self) -> tuple[int, int]:
+        """Tokens that a prompt and a response may have of their own."""
+        return self.limits.prompt, self.limits.response
+
+    def decoder(self) -> bool:
+        """Whether the head sits on each state of a decoder: then the prompt is read once for its responses."""
+        return hasattr(self.model, "score") and not self.model.config.is_encoder_decoder
+
+    def _rows(self, prompts: Sequence[str], responses: Sequence[str]) -> list[Row]:
+        if self.render == "pair" and not self.decoder():
+            return pair_rows(self.tokenizer, prompts, responses, self.limits)
+        return [([*before, *after], []) for before, after in self._parts(prompts, responses)]
+
+    def _parts(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
+        """Ids of each text in two parts; the first depends on the prompt alone, where the tokenizer lets it."""
+        parts, begun = list[tuple[Ids, Ids]](), dict[str, Ids]()
+        longest, longest_response, side = self.limits
+        short = cut(self.tokenizer, prompts, longest, side), cut(self.tokenizer, responses, longest_response)
+        for prompt, response in zip(*short, strict=True):
+            if prompt not in begun:
+                begun[prompt] = self._whole(prompt, None)
+            whole = self._whole(prompt, response)
+            border = _common(begun[prompt], whole)
+            parts.append((whole[:border], whole[border:]))
+        return parts
+
+    def _whole(self, prompt: str, response: str | None) -> Ids:
+        """Token ids of the rendered text; without a response, of what stands before it."""
+        if self.render == "chat":
+            return _chat(self.tokenizer, prompt, response)
+        parts = (prompt,) if response is None else _plain(self.render, prompt, response)
+        ids: Ids = self.tokenizer(*parts)["input_ids"]
+        return ids
+
+    def _logits(self, rows: list[Row], width: int) -> Tensor:
+        ids = torch.from_numpy(pad_right([row for row, _ in rows], width, self.tokenizer.pad_token_id))
+        mask = torch.arange(width) < torch.tensor([len(row) for row, _ in rows])[:, None]
+        inputs = {"input_ids": ids, "attention_mask": mask.long()}
+        if getattr(self.model.config, "type_vocab_size", 0) > 1 and rows[0][1]:
+            inputs["token_type_ids"] = torch.from_numpy(pad_right([types for _, types in rows], width, 0))
+        return self._value(self.model(**{k: v.to(self.model.device) for k, v in inputs.items()}).logits)
+
+    def _value(self, logits: Tensor) -> Tensor:
+        """(R, labels) -> (R,)."""
+        logits = logits.float()
+        if self.label is None:
+            return logits[:, 0]
+        return logits[:, self.label] - logits[:, 1 - self.label]
+
+    def _after_the_prompt(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> Scores:
+        """Each (prompt, first part) is a prompt of its own: almost always one a prompt."""
+        flat = [(prompt, text) for prompt, row in zip(prompts, responses, strict=True) for text in row]
+        parts = self._parts([prompt for prompt, _ in flat], [text for _, text in flat])
+        groups: dict[tuple[int, ...], list[Ids]] = {}
+        for before, after in parts:
+            groups.setdefault(tuple(before), []).append(after)
+
+        def value(states: States) -> Tensor:
+            pooled = pool(states.hidden, states.mask, "last").to(self.model.dtype)
+            return self._value(self.model.score(pooled))
+
+        found = each_response(
+            self.model.base_model, list(map(list, groups)), list(groups.values()), self.tokenizer.pad_token_id, value
+        )
+        values = {before: iter(row) for before, row in zip(groups, found, strict=True)}
+        each = iter([next(values[tuple(before)]) for before, _ in parts])
+        return [[next(each) for _ in row] for row in responses]
+
+
+def _plain(render: str, prompt: str, response: str) -> tuple[str, ...]:
+    return (prompt, response) if render == "pair" else (f"{prompt}\n{response}",)
+
+
+def _common(prompt: Ids, whole: Ids) -> int:
+    """Tokens that both begin with; at least one, and not all of `whole`."""
+    same = 0
+    while same < min(len(prompt), len(whole)) and prompt[same] == whole[same]:
+        same += 1
+    return min(max(same, 1), len(whole) - 1)
+
+
+def load_published_classifier(folder: Path, render: str, label: int | None, limits: Limits) -> Classifier:
+    """From the folder of a stage."""
+    return Classifier(load_classifier(folder), load_tokenizer(folder, ("pad",)), render, label, limits)
+
+
+# --- log-ratio of two language models -----------------------------------------------------------------------
+
+
+@dataclass
+class LogRatio:
+    """The implicit reward of direct preference optimisation (Rafailov et al. 2023, section 4).
+
+    r(x, y) = beta (log p_policy(y | x) - log p_reference(y | x)), summed over the tokens of y, eos included.
+    """
+
+    policy: Any
+    reference: Any
+    tokenizer: Any
+    render: str
+    beta: float
+    limits: Limits
+
+    def __post_init__(self) -> None:
+        self.render = rendering(self.tokenizer, self.render, "plain")
+
+    def score(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> Scores:
+        """In nats times beta."""
+        asked, said = self._ids(prompts, responses)
+        pad = self.tokenizer.pad_token_id
+        ours, theirs = (log_likelihood(m, asked, said, pad, total=True) for m in (self.policy, self.reference))
+        return [[self.beta * (a - b) for a, b in zip(*rows, strict=True)] for rows in zip(ours, theirs, strict=True)]
+
+    def rooms(self) -> tuple[int, int]:
+        """Tokens that a prompt and a response may have of their own."""
+        if self.render == "chat":
+            return self.limits.prompt, self.limits.response - 1
+        return language_model_rooms(self.tokenizer, self.limits, self.policy.config.is_encoder_decoder)
+
+    def _ids(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> tuple[list[Ids], list[list[Ids]]]:
+        longest, longest_response, side = self.limits
+        if self.render == "chat":
+            asked = [_chat(self.tokenizer, text, None) for text in cut(self.tokenizer, prompts, longest, side)]
+            eos = self.tokenizer.eos_token_id
+            bare = [pieces(self.tokenizer, row) for row in responses]
+            return asked, [[[*ids[: longest_response - 1], eos] for ids in row] for row in bare]
+        asked = prompt_ids(self.tokenizer, prompts, longest, self.policy.config.is_encoder_decoder, side)
+        return asked, [response_ids(self.tokenizer, row, longest_response) for row in responses]
+
+
+def check_same_tokenizer(policy: Any, reference: Any) -> None:
+    """DataError for two models that do not read the same tokens: their probabilities cannot be compared."""
+    if policy.get_vocab() != reference.get_vocab():
+        raise DataError(
+            f"The policy and the reference of rm_backbone=log_ratio have different tokenizers ({len(policy)} and "
+            f"{len(reference)} tokens): the probabilities of their tokens cannot be compared. Name the model that "
+            "the policy was trained from: rm_backbone.reference=FOLDER or a hub id."
+        )
+
+
+def load_log_ratio(policy: Path, reference: Path, render: str, beta: float, limits: Limits) -> LogRatio:
+    """From the folders of two stages; DataError if they do not read the same tokens."""
+    tokenizer = load_tokenizer(policy)
+    check_same_tokenizer(tokenizer, load_tokenizer(reference))
+    return LogRatio(load_policy(policy)[0], load_policy(reference)[0], tokenizer, render, beta, limits)

@@ -1,0 +1,288 @@
+"""Reading: hidden states of the responses to a prompt, with the prompt encoded once, for all that scores texts.
+
+Rewards, likelihoods and frozen features are read off `response_states`. A decoder-only model reads the response
+after the prompt; an encoder-decoder reads the prompt with its encoder and the response with its decoder. A row's
+arithmetic depends on the row alone: prompts and responses are padded on the right to widths given by their own
+lengths, batches have a fixed number of rows, and every mask is written out (a mask that is left out where no row of
+the batch has padding would take another path through the attention).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache
+
+from xling.models.cache import fan_out, stack
+from xling.models.load import layer_windows, logits_of, trunk_of
+from xling.models.text import Ids, pad_right, padded_length
+
+PROMPTS_PER_BATCH = 16
+ROWS_PER_BATCH = 32  # small enough to stay in the processor's cache
+TOKENS_PER_BATCH = 65536  # on an accelerator, which wants more of them
+TOKENS_KEPT = 16384  # of prompts read at once: the more, the fewer rows that do nothing but fill a batch
+WIDTHS = 4  # prompts and responses are padded to multiples of it
+Row = tuple[Ids, Ids]  # token ids of a whole text, and their types (or none)
+VOCABULARY_AT_ONCE = 1 << 27  # numbers in a table of log-probabilities (512 MiB)
+
+
+@dataclass(frozen=True)
+class States:
+    """Hidden states of some responses; rows past the owners fill the batch and mean nothing."""
+
+    owners: list[tuple[int, int]]  # (prompt, response) of the first rows
+    ids: Tensor  # (R, L), padded on the right
+    mask: Tensor  # (R, L) bool
+    hidden: Tensor  # (R, L, D)
+    before: Tensor  # (R, D): the state that predicts token 0
+
+
+@dataclass(frozen=True)
+class Read:
+    """Prompts that have been read: what their responses are read after."""
+
+    cache: Any
+    last: Tensor  # (P, D): the state that predicts a response's first token
+    lengths: Tensor  # (P,) tokens
+    width: int  # tokens with padding
+
+
+def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of `size` items, the last one shorter."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def by_width(lengths: dict[Any, int]) -> dict[int, list[Any]]:
+    """Items by the width that their length is padded to, narrow ones first."""
+    groups: dict[int, list[Any]] = {}
+    for item, length in lengths.items():
+        groups.setdefault(padded_length(length, WIDTHS), []).append(item)
+    return dict(sorted(groups.items()))
+
+
+def fill(items: list[Any], size: int) -> list[Any]:
+    """Repeat the last item up to `size`: every batch has the same number of rows."""
+    return items + [items[-1]] * (size - len(items))
+
+
+def rows_per_batch(model: Any, width: int) -> int:
+    """Rows of `width` tokens read together; fixed by the width and the kind of device."""
+    if model.device.type == "cpu":
+        return ROWS_PER_BATCH
+    return max(8, min(256, TOKENS_PER_BATCH // width))
+
+
+@torch.inference_mode()
+def response_states(
+    trunk: Any, prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]], pad: int
+) -> Iterator[States]:
+    """States of every response of every prompt, in batches of any order; `trunk` has no LM head."""
+    if "flash" in trunk.config._attn_implementation:  # reads no masks of our own
+        trunk.set_attn_implementation("sdpa")
+    for width, group in by_width({i: len(row) for i, row in enumerate(prompts) if responses[i]}).items():
+        kept = max(TOKENS_KEPT // (width * PROMPTS_PER_BATCH), 1) * PROMPTS_PER_BATCH
+        for chosen in batches(group, kept):
+            read = _read(trunk, [prompts[i] for i in chosen], width, pad)
+            slots = {(slot, j): len(row) for slot, i in enumerate(chosen) for j, row in enumerate(responses[i])}
+            for tail, rows in by_width(slots).items():
+                size = rows_per_batch(trunk, width + tail)
+                for real in batches(rows, size):
+                    part = fill(real, size)
+                    slot = torch.tensor([s for s, _ in part], device=trunk.device)
+                    said = [responses[chosen[s]][j] for s, j in part]
+                    owners = [(chosen[s], j) for s, j in real]
+                    yield States(owners, *_continue(trunk, read, slot, said, tail, pad), read.last[slot])
+
+
+def _tokens(rows: Sequence[Ids], width: int, pad: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(pad_right(rows, width, pad)).to(device)
+
+
+def _padding_mask(lengths: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """(R, 1, 1, width), additive: 0 on what is read, minus infinity on padding."""
+    mask = torch.zeros(len(lengths), 1, 1, width, dtype=dtype, device=lengths.device)
+    outside = torch.arange(width, device=lengths.device) >= lengths[:, None]
+    return mask.masked_fill_(outside[:, None, None], -torch.inf)
+
+
+def _read(trunk: Any, prompts: list[Ids], width: int, pad: int) -> Read:
+    caches, last = [], []
+    one = _encode if trunk.config.is_encoder_decoder else _prefill
+    for real in batches(prompts, PROMPTS_PER_BATCH):
+        batch = fill(real, PROMPTS_PER_BATCH)
+        lengths = torch.tensor([len(row) for row in batch], device=trunk.device)
+        cache, state = one(trunk, _tokens(batch, width, pad, trunk.device), lengths)
+        caches.append(cache)
+        last.append(state)
+    return Read(_stacked(caches), torch.cat(last), torch.tensor([len(p) for p in prompts], device=trunk.device), width)
+
+
+def _prefill(trunk: Any, ids: Tensor, lengths: Tensor) -> tuple[Any, Tensor]:
+    """(cache, last states) of prompts; what is padded stands behind all that is read, and needs no mask."""
+    cache = DynamicCache()
+    hidden = trunk(input_ids=ids, past_key_values=cache, use_cache=True)[0]
+    return cache, hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
+
+
+def _encode(trunk: Any, ids: Tensor, lengths: Tensor) -> tuple[Any, Tensor]:
+    """(cache, first states of the decoder): the encoder reads the prompts, the decoder its start token."""
+    mask = _padding_mask(lengths, ids.shape[1], trunk.dtype)
+    read = trunk.get_encoder()(input_ids=ids, attention_mask=mask)[0]
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    start = torch.full_like(ids[:, :1], trunk.config.decoder_start_token_id)
+    hidden = trunk.get_decoder()(
+        input_ids=start,
+        encoder_hidden_states=read,
+        encoder_attention_mask=mask,
+        past_key_values=cache,
+        use_cache=True,
+    )[0]
+    return cache, hidden[:, 0]
+
+
+def _continue(
+    trunk: Any, read: Read, slot: Tensor, texts: list[Ids], tail: int, pad: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(ids, mask, hidden) of `texts` read after the prompts at `slot`; leaves the cache as it was."""
+    ids = _tokens(texts, tail, pad, trunk.device)
+    step = torch.arange(tail, device=trunk.device)
+    lengths = read.lengths[slot]
+    here = torch.zeros(len(texts), 1, tail, tail, dtype=trunk.dtype, device=trunk.device)
+    here.masked_fill_(step > step[:, None], -torch.inf)  # (R, 1, tail, tail), additive: a token's own and earlier ones
+    prompt = _padding_mask(lengths, read.width, trunk.dtype)
+    if trunk.config.is_encoder_decoder:
+        hidden = trunk.get_decoder()(
+            input_ids=ids,
+            attention_mask=torch.nn.functional.pad(here, (1, 0)),  # the start token
+            encoder_hidden_states=read.last[slot][:, None],  # their keys and values are in the cache: not read again
+            encoder_attention_mask=prompt,
+            past_key_values=_shared_out(read.cache, slot, tail),
+            use_cache=True,
+        )[0]
+    else:
+        hidden = trunk(
+            input_ids=ids,
+            attention_mask=_by_layer(trunk.config, torch.cat([prompt.expand(-1, -1, tail, -1), here], -1), lengths),
+            position_ids=lengths[:, None] + step,
+            past_key_values=fan_out(read.cache, slot, tail),
+            use_cache=True,
+        )[0]
+    return ids, step < torch.tensor([len(text) for text in texts], device=trunk.device)[:, None], hidden
+
+
+def _by_layer(config: Any, mask: Tensor, lengths: Tensor) -> Tensor | dict[str, Tensor]:
+    """`mask` (R, 1, tail, width + tail), or one for each kind of layer where some see no further than a window."""
+    windows = layer_windows(config)
+    if set(windows.values()) == {None}:
+        return mask
+    tail = mask.shape[2]
+    place = torch.arange(mask.shape[3], device=mask.device) - (mask.shape[3] - tail)  # from 0 on: the response's
+    key = torch.where(place < 0, place + (mask.shape[3] - tail), lengths[:, None] + place)  # (R, width + tail)
+    query = lengths[:, None] + torch.arange(tail, device=mask.device)
+    distance = (query[:, :, None] - key[:, None])[:, None]
+    masks = {
+        kind: mask if window is None else mask.masked_fill(distance >= window, -torch.inf)
+        for kind, window in windows.items()
+    }
+    return masks if len(masks) > 1 else next(iter(masks.values()))
+
+
+def _shared_out(cache: Any, slot: Tensor, room: int) -> Any:
+    """An encoder-decoder's cache for the responses of the prompts at `slot`."""
+    own, cross = cache.self_attention_cache, cache.cross_attention_cache
+    return EncoderDecoderCache(fan_out(own, slot, room), fan_out(cross, slot, 0))
+
+
+def _stacked(caches: list[Any]) -> Any:
+    if not isinstance(caches[0], EncoderDecoderCache):
+        return stack(caches)
+    stack([cache.self_attention_cache for cache in caches])
+    stack([cache.cross_attention_cache for cache in caches])
+    return caches[0]
+
+
+@torch.inference_mode()
+def each_response(
+    trunk: Any,
+    prompts: Sequence[Ids],
+    responses: Sequence[Sequence[Ids]],
+    pad: int,
+    value: Callable[[States], Tensor],
+) -> list[list[Any]]:
+    """What `value` gives for each response of each prompt: floats of (R,), arrays of (R, columns).
+
+    What a prompt has several times is read once.
+    """
+    distinct = [list({tuple(ids): ids for ids in row}.values()) for row in responses]
+    found: list[dict[tuple[int, ...], Any]] = [{} for _ in responses]
+    for states in response_states(trunk, prompts, distinct, pad):
+        values = value(states).double().cpu()
+        for (i, j), one in zip(states.owners, values.tolist() if values.dim() == 1 else values.numpy(), strict=False):
+            found[i][tuple(distinct[i][j])] = one
+    return [[found[i][tuple(ids)] for ids in row] for i, row in enumerate(responses)]
+
+
+@torch.inference_mode()
+def each_row(model: Any, rows: Sequence[Row], value: Callable[[list[Row], int], Tensor]) -> list[float]:
+    """What `value` (rows, width) -> (R,) gives for each row, read whole; equal rows are read once.
+
+    At least one column is padding in every batch, so that the mask is never left out.
+    """
+    names = [(tuple(ids), tuple(types)) for ids, types in rows]
+    distinct = dict(zip(names, rows, strict=True))
+    found: dict[Any, float] = {}
+    for width, some in by_width({name: len(name[0]) + 1 for name in distinct}).items():
+        size = rows_per_batch(model, width)
+        for real in batches(some, size):
+            values = value([distinct[name] for name in fill(real, size)], width).double().tolist()
+            found |= dict(zip(real, values, strict=False))
+    return [found[name] for name in names]
+
+
+def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """(R, L, D) -> (R, D) float32: the state at the last token of the mask, or the mean over its tokens."""
+    if pooling == "last":
+        places = torch.arange(mask.shape[1], device=mask.device)
+        return hidden[torch.arange(len(hidden), device=hidden.device), (mask * places).amax(1)].float()
+    weight = mask[..., None].float()
+    return (hidden.float() * weight).sum(1) / weight.sum(1)
+
+
+# --- probabilities of tokens --------------------------------------------------------------------------------
+
+
+def token_log_probabilities(model: Any, states: States) -> tuple[Tensor, Tensor]:
+    """(R, L, vocabulary) of all tokens at each place of the responses, (R, L) of the one that stands there; in nats."""
+    hidden = torch.cat([states.before[:, None], states.hidden[:, :-1]], 1)
+    if getattr(model.config, "scale_decoder_outputs", False):  # T5's own
+        hidden = hidden * model.config.d_model**-0.5
+    scores = logits_of(model, hidden).float().log_softmax(-1)
+    return scores, scores.gather(-1, states.ids[..., None])[..., 0]
+
+
+def in_parts(model: Any, value: Callable[[States], Tensor]) -> Callable[[States], Tensor]:
+    """`value` of a few rows at a time where the table of all tokens' log-probabilities would not fit in memory."""
+
+    def parts(states: States) -> Tensor:
+        rows = max(1, VOCABULARY_AT_ONCE // (states.ids.shape[1] * model.config.vocab_size))
+        cuts = [slice(start, start + rows) for start in range(0, len(states.ids), rows)]
+        every = (states.ids, states.mask, states.hidden, states.before)
+        return torch.cat([value(States([], *(one[cut] for one in every))) for cut in cuts])
+
+    return parts
+
+
+def log_likelihood(
+    model: Any, prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]], pad: int, total: bool = False
+) -> list[list[float]]:
+    """Mean (or `total`) log-probability in nats of each response's tokens, eos included, given its prompt."""
+
+    def value(states: States) -> Tensor:
+        _, said = token_log_probabilities(model, states)
+        summed = (said * states.mask).sum(1)
+        return summed if total else summed / states.mask.sum(1)
+
+    return each_response(trunk_of(model), prompts, responses, pad, in_parts(model, value))
