@@ -179,7 +179,7 @@ def title(panel: Panel) -> str:
 def control_lines(block: Block) -> list[str]:
     """Agreement a target: trained heads, heads on permuted labels, system identity, references; one seed."""
     panels = {panel.axes["rm_backbone"]: panel for panel in block.panels}
-    trained = panels["sentence_encoder"]
+    trained = next(panel for name, panel in panels.items() if name != "system")
     rows: dict[str, Callable[[str], Sequence[Entry]]] = {
         "trained, home": lambda t: [e for e in trained.entries if e.target == t and e.home],
         "trained, abroad": lambda t: [e for e in trained.entries if e.target == t and e.abroad],
@@ -223,7 +223,7 @@ KINDS: dict[str, Callable[[Entry], bool]] = {
 
 
 def averages(store: Store, block: Block, panel: Panel) -> dict[str, Estimate]:
-    """Agreement averaged over targets (and over sources abroad), and the same minus the cosine, paired by response pair.
+    """Agreement averaged over targets (abroad: over sources too), and the same minus the cosine, paired.
 
     Intervals: documents drawn within each target, together with the seeds.
     """
