@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-CONFIG = (
-    "{'should_shuffle': True, 'should_remove_sentence': False, 'should_replace_ner': {'enabled': True, 'number': 5}}"
-)
+CONFIG = "{'should_shuffle': True, 'should_replace_ner': {'enabled': True, 'number': 5}}"
 
 
 def multi_summeval(root: Path, langs: Sequence[str] = ("DE", "EN"), documents: int = 3) -> Path:

@@ -15,6 +15,8 @@ from xling.grid.stage import Stage
 from xling.stages import dag
 from xling.stages.dag import judge_stage
 
+WORDS = BagOfWords()
+
 
 @pytest.fixture
 def task(tmp_path: Path) -> Released:
@@ -22,7 +24,7 @@ def task(tmp_path: Path) -> Released:
     return Released(path=str(path), layout="multi_summeval", languages=())
 
 
-def people(task: Released, source: str, target: str, rm: Any = BagOfWords(), **changed: Any) -> Experiment:
+def people(task: Released, source: str, target: str, rm: Any = WORDS, **changed: Any) -> Experiment:
     asked = experiment(Path("unused"), source, target, rm=rm)
     task = msgspec.structs.replace(task, **changed)
     return msgspec.structs.replace(asked, task=task, policy=Recorded(), judge=Judge("human"), optimizer=BestOfN())
