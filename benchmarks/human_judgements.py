@@ -206,8 +206,8 @@ def control_lines(block: Block) -> list[str]:
 
 def _mean_and_range(estimates: Sequence[Estimate]) -> str:
     values = [estimate.value for estimate in estimates]
-    if not values:
-        return ""
+    if len(values) < 2:
+        return f"{values[0]:.1f} <sub>{span(estimates[0])}</sub>" if values else ""
     return f"{np.mean(values):.1f} <sub>{min(values):.1f} to {max(values):.1f}, {len(values)}</sub>"
 
 
