@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from xling.analysis.column import PERCENT
-from xling.analysis.intervals import Estimate, Sample, draw, fold, resample
+from xling.analysis.intervals import Estimate, Floats, Sample, draw, fold, resample
 from xling.analysis.matrix import Block, Entry, Matrix, Panel
 from xling.analysis.records import Pairs, read_json
 from xling.analysis.reduce import fold_grid
@@ -37,7 +37,7 @@ DATA = {  # task -> names below the data folder, the first that is there
 ENCODER = ("rm_backbone=sentence_encoder,cosine,length,random,human", "source_lang=glob(*)")
 APART = "task.corrupted=without,only"
 DIALOG = "task.languages=[en,zh]"
-AGREEMENT, AGAINST = "Agreement with people on pairs", "Trained minus cosine, agreement"
+SHOWN = ("Agreement with people on pairs", "Trained minus cosine, agreement")  # tables of a panel
 
 
 @dataclass(frozen=True)
@@ -133,29 +133,27 @@ def bodies(matrices: Mapping[str, Matrix], store: Store) -> dict[str, list[str]]
 
 def panel_lines(block: Block, panel: Panel) -> list[str]:
     """The matrix of agreement, what it adds to the cosine, and the counts."""
-    tables = [table for table in panel_tables(block, panel) if table.title.startswith((AGREEMENT, AGAINST))]
+    tables = [table for table in panel_tables(block, panel) if table.title.startswith(SHOWN)]
     lines = [f"#### {title(panel)}", ""]
     for table in tables:
         lines += [f"{table.title}:", "", *table_lines(table)[2:]]
-    counted = [count for count in panel.counts if count.name in ("beats_cosine", "beats_length", "random_contains_50")]
-    lines += [f"- win rate, {count.k} of {count.of} {count.text}" for count in counted]
     return [*lines, *agreement_counts(panel), numbers(panel.entries), ""]
 
 
 def agreement_counts(panel: Panel) -> list[str]:
-    """How many cells lie above the cosine in agreement, each interval by itself."""
-    found = [
-        (source, target, difference)
-        for source, targets in panel.pairs_versus.get("cosine", {}).items()
-        for target, difference in targets.items()
-    ]
+    """How many cells lie above and below each rival in agreement, each interval by itself."""
     lines = []
-    for where, home in (("abroad", False), ("at home", True)):
-        there = [difference for source, target, difference in found if (source == target) == home]
-        if there:
-            above = sum(difference.estimate.above(0) for difference in there)
-            below = sum(difference.estimate.below(0) for difference in there)
-            lines.append(f"- agreement, cells {where}: {above} above the cosine, {below} below it, of {len(there)}")
+    for rival in RIVALS:
+        found = [
+            (source == target, difference.estimate)
+            for source, targets in panel.pairs_versus.get(rival, {}).items()
+            for target, difference in targets.items()
+        ]
+        for where, at_home in (("abroad", False), ("at home", True)):
+            there = [estimate for home, estimate in found if home == at_home]
+            if there:
+                above, below = sum(one.above(0) for one in there), sum(one.below(0) for one in there)
+                lines.append(f"- {where}: {above} of {len(there)} cells above {rival}, {below} below it")
     return lines
 
 
@@ -179,7 +177,7 @@ def title(panel: Panel) -> str:
 def control_lines(block: Block) -> list[str]:
     """Agreement a target: trained heads, heads on permuted labels, system identity, references; one seed."""
     panels = {panel.axes["rm_backbone"]: panel for panel in block.panels}
-    trained = panels["sentence_encoder"]
+    trained = next(panel for name, panel in panels.items() if name != "system")
     rows: dict[str, Callable[[str], Sequence[Entry]]] = {
         "trained, home": lambda t: [e for e in trained.entries if e.target == t and e.home],
         "trained, abroad": lambda t: [e for e in trained.entries if e.target == t and e.abroad],
@@ -208,8 +206,8 @@ def control_lines(block: Block) -> list[str]:
 
 def _mean_and_range(estimates: Sequence[Estimate]) -> str:
     values = [estimate.value for estimate in estimates]
-    if not values:
-        return ""
+    if len(values) < 2:
+        return f"{values[0]:.1f} <sub>{span(estimates[0])}</sub>" if values else ""
     return f"{np.mean(values):.1f} <sub>{min(values):.1f} to {max(values):.1f}, {len(values)}</sub>"
 
 
@@ -220,33 +218,38 @@ KINDS: dict[str, Callable[[Entry], bool]] = {
     "abroad": lambda entry: entry.abroad and entry.source != OTHERS,
     "others": lambda entry: entry.source == OTHERS,
 }
+RIVALS = ("cosine", "length")  # untrained
+COLUMNS = (*KINDS, *RIVALS, *(f"{kind} - {rival}" for kind in KINDS for rival in RIVALS))
 
 
 def averages(store: Store, block: Block, panel: Panel) -> dict[str, Estimate]:
-    """Agreement averaged over targets (and over sources abroad), and the same minus the cosine, paired by response pair.
+    """Agreement averaged over targets (abroad: over sources too), and the same minus each rival, paired.
 
     Intervals: documents drawn within each target, together with the seeds.
     """
-    cosine = {e.target: e for control in block.controls if control.name == "cosine" for e in control.entries}
-    names = [*KINDS, "cosine", *(f"{kind} - cosine" for kind in KINDS)]
+    rivals = {one: {e.target: e for c in block.controls if c.name == one for e in c.entries} for one in RIVALS}
     samples: dict[int, list[Sample]] = {}
     for target in panel.targets:
         picked = {kind: [e for e in panel.entries if e.target == target and holds(e)] for kind, holds in KINDS.items()}
-        picked["cosine"] = [cosine[target]] if target in cosine else []
+        picked |= {one: [entries[target]] if target in entries else [] for one, entries in rivals.items()}
         for seed in range(max(len(e.keys) for entries in picked.values() for e in entries)):
             records = {kind: [_pairs(store, e.keys[seed]) for e in entries] for kind, entries in picked.items()}
             groups = next(record.group for found in records.values() for record in found)
-            if not groups:
-                continue
-            means = {
-                kind: np.mean([record.correct for record in found], axis=0) if found else np.full(len(groups), np.nan)
-                for kind, found in records.items()
-            }
-            means |= {f"{kind} - cosine": means[kind] - means["cosine"] for kind in KINDS}
-            values = np.stack([means[name] for name in names], axis=1) * PERCENT
-            samples.setdefault(seed, []).append(resample(draw([(groups, [""] * len(groups))])[0], values))
+            if groups:
+                values = _columns(records, len(groups)) * PERCENT
+                samples.setdefault(seed, []).append(resample(draw([(groups, [""] * len(groups))])[0], values))
     folded = fold([_over_targets(found, str(seed)) for seed, found in samples.items()])
-    return {name: estimate for name, estimate in zip(names, folded, strict=True) if estimate is not None}
+    return {name: estimate for name, estimate in zip(COLUMNS, folded, strict=True) if estimate is not None}
+
+
+def _columns(records: Mapping[str, Sequence[Pairs]], pairs: int) -> Floats:
+    """(pairs, COLUMNS) in 0..1, NaN where there is nothing."""
+    means = {
+        kind: np.mean([record.correct for record in found], axis=0) if found else np.full(pairs, np.nan)
+        for kind, found in records.items()
+    }
+    means |= {f"{kind} - {rival}": means[kind] - means[rival] for kind in KINDS for rival in RIVALS}
+    return np.stack([means[name] for name in COLUMNS], axis=1)
 
 
 def _pairs(store: Store, key: str) -> Pairs:
@@ -267,7 +270,7 @@ def _over_targets(samples: Sequence[Sample], label: str) -> Sample:
 
 def headline_lines(matrices: Mapping[str, Matrix], store: Store) -> list[str]:
     """A row a grid's panel."""
-    shown = ["home", "abroad", "others", "cosine", "home - cosine", "abroad - cosine", "others - cosine"]
+    shown = [*KINDS, *RIVALS, *(f"{kind} - cosine" for kind in KINDS), "abroad - length"]
     lines = [f"| judgements, heads | {' | '.join(shown)} | pairs | seeds |", "|---|" + "---:|" * (len(shown) + 2)]
     for name in ("summaries", "criteria", "articles", "articles_criteria", "dialog"):
         for block in matrices[name].blocks if name in matrices else ():
@@ -282,7 +285,7 @@ def headline_lines(matrices: Mapping[str, Matrix], store: Store) -> list[str]:
 
 def curve_lines(matrix: Matrix, store: Store) -> list[str]:
     """A row a number of rated documents."""
-    shown = ["home", "abroad", "home - cosine", "abroad - cosine"]
+    shown = ["home", "abroad", "home - cosine", "abroad - cosine", "abroad - length"]
     lines = [f"| documents a source | {' | '.join(shown)} | pairs | seeds |", "|---|" + "---:|" * (len(shown) + 2)]
     blocks = sorted(matrix.blocks, key=lambda block: int(block.axes["task.documents"] or 10**9))
     for block in blocks:

@@ -237,3 +237,42 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert holm([]) == []
+
+
+# --- seeds that split the same ratings ----------------------------------------------------------------------
+
+
+def crossed(values, label):
+    groups = [str(i) for i in range(len(values))]
+    return resample(draw([(groups, [""] * len(groups))])[0], values, label, crossed=True)
+
+
+def test_seeds_over_the_same_prompts_are_drawn_with_them():
+    random = np.random.default_rng(4)
+    prompts = random.normal(size=(80, 1))
+    alone = fold([crossed(prompts, "0")])[0]
+    assert alone is not None and not alone.crossed
+    equal = fold([crossed(prompts, str(seed)) for seed in range(3)])[0]
+    assert equal is not None and equal.crossed and equal.over_prompts
+    assert (equal.value, equal.n, equal.seeds) == (pytest.approx(alone.value), 80, 3)
+    assert (equal.low, equal.high) == (pytest.approx(alone.low), pytest.approx(alone.high))  # seeds add nothing here
+    shifts = (-0.4, 0.0, 0.7)
+    varied = fold([crossed(prompts + shift, str(seed)) for seed, shift in enumerate(shifts)])[0]
+    assert varied is not None and varied.value == pytest.approx(alone.value + 0.1)
+    assert varied.se is not None and alone.se is not None
+    between = np.std(shifts) / np.sqrt(3)  # of a mean of three drawn from the three
+    assert varied.se == pytest.approx(np.hypot(alone.se, between), rel=0.05)
+    assert judged(varied).more_unit == "prompts"
+
+
+def test_a_quantity_that_some_seed_lacks_is_of_the_others():
+    values = np.random.default_rng(5).normal(size=(40, 2))
+    gap = values.copy()
+    gap[:, 1] = np.nan
+    both, some = fold([crossed(values, "0"), crossed(gap, "1")])
+    assert both is not None and some is not None and (both.seeds, some.seeds) == (2, 1)
+    assert some.value == pytest.approx(values[:, 1].mean()) and some.low is not None and some.low < some.value
+    nothing = fold([crossed(np.full((40, 1), np.nan), str(seed)) for seed in range(2)])
+    assert nothing == [None]
+    single = fold([crossed(np.ones((1, 1)), str(seed)) for seed in range(2)])[0]
+    assert single is not None and single.low is None

@@ -69,9 +69,10 @@ def test_the_package_knows_sixteen_languages(lang: str, known: bool) -> None:
     assert encoder.knows("some/folder", lang) is None
 
 
-def test_features_are_products_and_their_sum() -> None:
+def test_features_are_products_their_sum_and_the_response() -> None:
     documents, responses = np.array([[0.6, 0.8]], np.float32), np.array([[1.0, 0.0]], np.float32)
-    products, cosine = encoder.features(documents, responses)
+    products, cosine, said = encoder.features(documents, responses)
+    assert said.tolist() == [[1.0, 0.0]] and max(max(blocks) for blocks in encoder.HEADS.values()) == 2
     assert products == pytest.approx(np.array([[0.6, 0.0]]))
     assert cosine == pytest.approx(np.array([[0.6]]))
     assert encoder.cosine(documents, responses) == pytest.approx([0.6])

@@ -16,7 +16,7 @@ from xling.models.folds import assign_folds
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-PENALTIES: Array = 10.0 ** np.arange(-2, 7)  # in units of a block's total variance in one row
+PENALTIES: Array = np.array([10.0**power for power in range(-2, 7)])  # in units of a block's total variance in one row
 INNER_FOLDS = 5
 
 
