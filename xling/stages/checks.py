@@ -17,6 +17,7 @@ from xling.config import (
     objective_of,
 )
 from xling.errors import ConfigError
+from xling.models.hub import settings_of
 from xling.tasks import MODULES, task_module
 from xling.tasks.records import Offer
 
@@ -75,6 +76,8 @@ def _check_policy(policy: LanguageModel, sft: Training) -> None:
     for setting, (module, asked, install) in needed.items():
         if asked and importlib.util.find_spec(module) is None:
             raise ConfigError(f"{setting} needs {module}, which is not installed: pip install {install}.")
+    if policy.engine == "vllm" and settings_of(policy.checkpoint, policy.revision).get("is_encoder_decoder"):
+        raise ConfigError("policy.engine=vllm samples decoder-only models. Type policy.engine=torch.")
 
 
 def _check_offers(experiment: Experiment, offers: frozenset[Offer]) -> None:

@@ -132,6 +132,7 @@ def base(policy: LanguageModel) -> Stage:
         "dtype": policy.dtype,
         "attention": policy.attention,
         "remote_code": policy.remote_code,
+        "pad_token": policy.pad_token,
     }
     if checkpoint == "pretrain":
         return _stage("base", "base", spec | {"digest": recipe_digest()}, {})
