@@ -116,8 +116,8 @@ CASES: dict[str, tuple[str, Any]] = {
     "xlm_roberta, pairwise": ("micro", lambda c: Encoder(str(c["xlm_roberta"]), training=BUDGET, objective="pairwise",
                                                          max_prompt_tokens=352, max_response_tokens=156)),
     "mdeberta, lora": ("micro", lambda c: Encoder(str(c["mdeberta"]), training=BUDGET, tuning="lora", pooling="mean")),
-    "xlm_roberta, frozen, bfloat16": ("micro", lambda c: Encoder(str(c["xlm_roberta"]), None, "bfloat16", BUDGET, "frozen",
-                                      max_prompt_tokens=352, max_response_tokens=156)),
+    "xlm_roberta, frozen, bfloat16": ("micro", lambda c: Encoder(str(c["xlm_roberta"]), None, "bfloat16", BUDGET,
+                                      "frozen", max_prompt_tokens=352, max_response_tokens=156)),
     "sentence encoder": ("micro", lambda c: SentenceEncoder(str(c["xlm_roberta"]))),
     "chat classifier": ("micro", lambda c: Classifier(str(c["chat"]))),
     "log-ratio": ("micro", lambda c: LogRatio(str(c["qwen3"]), str(c["smollm3"]))),  # of the same vocabulary

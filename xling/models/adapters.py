@@ -3,6 +3,7 @@
 What is published is a model like any other, so that sampling, reward models and likelihoods have one path.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,22 @@ from xling.models.load import load_policy
 
 def load_adapted(folder: Path, tuning: str, lora: Lora, dropout: float | None) -> tuple[Any, Any]:
     """(peft model in training, tokenizer) on the frozen weights of a stage's folder; for qlora those are in 4 bits."""
-    from peft import get_peft_model, prepare_model_for_kbit_training
+    from peft import prepare_model_for_kbit_training
 
     if tuning == "qlora" and not torch.cuda.is_available():
         raise StageError("policy.tuning=qlora needs a GPU. Type policy.tuning=lora, or run it where there is one.")
     model, tokenizer = load_policy(folder, dropout=dropout, quantized=tuning == "qlora")
     if tuning == "qlora":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    return get_peft_model(model, _config(model, lora)), tokenizer
+    return _with_adapters(model, _config(model, lora)), tokenizer
+
+
+def _with_adapters(model: Any, config: Any) -> Any:
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that has been renamed
+        return get_peft_model(model, config)
 
 
 def _config(model: Any, lora: Lora) -> Any:
@@ -48,10 +57,10 @@ def merged(folder: Path, adapted: Any) -> Any:
 
     The weights are read again: those trained on may be in 4 bits, and adding to those would lose the adapters.
     """
-    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     config = adapted.peft_config["default"]
     trained = {name: value.detach().cpu() for name, value in get_peft_model_state_dict(adapted).items()}
-    fresh = get_peft_model(load_policy(folder)[0], config)
+    fresh = _with_adapters(load_policy(folder)[0], config)
     set_peft_model_state_dict(fresh, trained)
     return fresh.merge_and_unload().eval()

@@ -8,7 +8,7 @@ from typing import Any
 
 from xling.config import Classifier, Encoder, LogRatio, RewardModel, checkpoints_of
 from xling.errors import ConfigError, DataError
-from xling.models.hub import cached, is_repository
+from xling.models.hub import cached, is_repository, settings_of
 
 SEPARATORS = 4  # of XLM-R, which has the most
 ROBERTA = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")  # positions begin after the padding's number
@@ -18,18 +18,16 @@ RELATIVE = ("deberta", "deberta-v2")  # positions without end, unless they are a
 def check_checkpoints(rm: RewardModel, sides: tuple[int, int]) -> None:
     """ConfigError for a checkpoint that cannot be what the reward model needs of it; `sides` are its limits in tokens.
 
-    A repository of the hub that this machine has no copy of is looked at once it has been downloaded.
+    What cannot be looked at without a network is looked at once it has been downloaded.
     """
     for setting, (checkpoint, revision) in checkpoints_of(rm).items():
-        folder = folder_of(checkpoint, revision)
-        if folder is None:
-            continue
+        folder, config = folder_of(checkpoint, revision), settings_of(checkpoint, revision)
         try:
-            _check_weights(folder)
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            if isinstance(rm, Encoder):
+            if folder is not None:
+                _check_weights(folder)
+            if isinstance(rm, Encoder) and config:
                 check_encoder_config(config, sides, SEPARATORS)
-            if isinstance(rm, Classifier):
+            if isinstance(rm, Classifier) and config:
                 check_labels(label_count(config), rm.label)
         except DataError as error:
             raise ConfigError(f"rm_backbone.{setting}={checkpoint}: {error}") from error

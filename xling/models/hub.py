@@ -6,10 +6,12 @@ network the copy in the hub's cache is taken. The base stage then downloads that
 
 import re
 from pathlib import Path
+from typing import Any
 
 from xling.errors import ConfigError
+from xling.jsonfiles import read_json
 
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SECONDS = 10  # to wait for the hub while planning
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]  # no pickles, no other frameworks' weights
@@ -28,8 +30,10 @@ def commit_of(repository: str, revision: str | None, setting: str = "policy.chec
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+    if COMMIT.fullmatch(revision or "") and cached(repository, revision):
+        return str(revision)
     try:
-        return str(HfApi().model_info(repository, revision=revision, timeout=SECONDS).sha)
+        found = HfApi().model_info(repository, revision=revision, timeout=SECONDS)
     except GatedRepoError as error:
         raise ConfigError(
             f"{setting}={repository} asks for its licence to be accepted. Accept it on the hub and set "
@@ -44,6 +48,26 @@ def commit_of(repository: str, revision: str | None, setting: str = "policy.chec
         ) from error
     except Exception as error:  # no network: of whatever kind the client's transport raises
         return _cached_commit(repository, revision, setting, error)
+    if not any(file.rfilename.endswith(".safetensors") for file in found.siblings or []):
+        raise ConfigError(
+            f"{repository} has no safetensors at revision {revision or 'main'}, and pickles are not read. Name a "
+            "revision that has them as policy.revision (refs/pr/N, as the hub's conversion bot makes them)."
+        )
+    return str(found.sha)
+
+
+def settings_of(checkpoint: str, revision: str | None) -> dict[str, Any]:
+    """A checkpoint's config.json, from its folder, the cache or the hub; empty if it cannot be had."""
+    from huggingface_hub import hf_hub_download
+
+    path = Path(checkpoint) / "config.json"
+    try:
+        if is_repository(checkpoint):
+            path = Path(hf_hub_download(checkpoint, "config.json", revision=revision))
+        settings: dict[str, Any] = read_json(path)
+    except Exception:  # no such file, or no network: of whatever kind the client's transport raises
+        return {}
+    return settings
 
 
 def _cached_commit(repository: str, revision: str | None, setting: str, error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Loading and saving language models from stages' folders: safetensors only, remote code only where it is named.
 
 A stage's folder says in load.json where its weights are and how they are read: {"folder", "dtype", "attention",
-"remote_code"}; a folder without it is a model in Hugging Face format, read in float32. Decoder-only models and
+"remote_code", "pad_token"}; a folder without it is a model in Hugging Face format, read in float32. Decoder-only and
 encoder-decoder models come through the same doors; `model.config.is_encoder_decoder` tells them apart.
 """
 
@@ -51,6 +51,7 @@ class Loading:
     dtype: str = "float32"  # a key of DTYPES
     attention: str | None = None  # None: transformers' choice; eager, sdpa, flash_attention_2
     remote_code: str | None = None  # the repository whose code may run; None: none
+    pad_token: str | None = None  # where the tokenizer names none
 
 
 def device() -> torch.device:
@@ -102,10 +103,14 @@ def load_tokenizer(folder: Path, needed: Sequence[str] = ("pad", "eos")) -> Any:
     """The folder's tokenizer; one without pad or eos is refused, since padding would be mistaken for text."""
     where, how = _found(folder)
     tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=bool(how.remote_code))
+    if tokenizer.pad_token_id is None and how.pad_token in tokenizer.get_vocab():
+        tokenizer.pad_token = how.pad_token
+    hints = {"pad": ", or name a piece of it as policy.pad_token"}
     for role in needed:
         if getattr(tokenizer, f"{role}_token_id") is None:
             raise DataError(
-                f"The tokenizer in {where} has no {role} token. Set `{role}_token` in its tokenizer_config.json."
+                f"The tokenizer in {where} has no {role} token. Set `{role}_token` in its tokenizer_config.json"
+                f"{hints.get(role, '')}."
             )
     return tokenizer
 

@@ -20,6 +20,7 @@ class BaseSpec(Struct, frozen=True):
     dtype: str = "float32"
     attention: str | None = None
     remote_code: str | None = None
+    pad_token: str | None = None
     commit: str = ""  # of a hub id
     use: str = "policy"  # or of a reward model: encoder, classifier
 
@@ -55,7 +56,7 @@ def _check(context: Context, spec: BaseSpec, where: str) -> None:
     """Write load.json, and see that a model of the kind we can read is there; its weights are not read."""
     from xling.models.load import Loading, check_architecture, empty_policy, load_config, load_tokenizer, write_loading
 
-    write_loading(context.out, Loading(where, spec.dtype, spec.attention, spec.remote_code))
+    write_loading(context.out, Loading(where, spec.dtype, spec.attention, spec.remote_code, spec.pad_token))
     try:
         if spec.use == "policy":
             check_architecture(Path(where), empty_policy(context.out))

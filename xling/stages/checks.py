@@ -25,6 +25,7 @@ from xling.config import (
 from xling.errors import ConfigError
 from xling.models.checkpoints import check_checkpoints
 from xling.models.encoder import check_encoder
+from xling.models.hub import settings_of
 from xling.tasks import MODULES, offers, task_module
 from xling.tasks.records import Offer
 
@@ -105,6 +106,8 @@ def _check_policy(policy: LanguageModel, sft: Training) -> None:
     for setting, (module, asked, install) in needed.items():
         if asked and importlib.util.find_spec(module) is None:
             raise ConfigError(f"{setting} needs {module}, which is not installed: pip install {install}.")
+    if policy.engine == "vllm" and settings_of(policy.checkpoint, policy.revision).get("is_encoder_decoder"):
+        raise ConfigError("policy.engine=vllm samples decoder-only models. Type policy.engine=torch.")
 
 
 def _check_reward_model(rm: RewardModel) -> None:

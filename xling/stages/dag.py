@@ -149,6 +149,7 @@ def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "
         "dtype": policy.dtype,
         "attention": policy.attention,
         "remote_code": policy.remote_code,
+        "pad_token": policy.pad_token,
         **({} if use == "policy" else {"use": use}),
     }
     if checkpoint == "pretrain":

@@ -1,0 +1,76 @@
+"""Hub ids without a hub: the cache is used where it has the commit, else a sentence says what to do."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from families import saved
+from huggingface_hub import constants
+
+from xling.config import LanguageModel
+from xling.errors import ConfigError, StageError
+from xling.grid.stage import Context
+from xling.models.hub import commit_of, is_repository, settings_of
+from xling.models.load import load_policy, loading
+from xling.stages import base as base_stage
+from xling.stages.dag import base
+
+NAME, COMMIT = "some/tiny-model", "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache, and no way to the hub, as HF_HUB_OFFLINE=1 has it."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    base.cache_clear()
+    yield tmp_path / "hub"
+    base.cache_clear()
+
+
+def cached(cache: Path) -> Path:
+    """A repository as the hub's own client leaves it in its cache."""
+    repository = cache / "models--some--tiny-model"
+    folder = saved(repository / "snapshots" / COMMIT, "qwen3")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    return folder
+
+
+def test_what_is_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_repository("google/mt5-small") and is_repository("Qwen/Qwen3-0.6B-Base")
+    assert not any(map(is_repository, ("packaged", "a/b/c", "/models/x", "./models", str(tmp_path))))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my" / "model").mkdir(parents=True)
+    assert not is_repository("my/model"), "a folder of that name comes first"
+
+
+@pytest.mark.parametrize("revision", [None, COMMIT, "v1"])
+def test_without_network_or_copy_a_sentence_says_what_to_do(offline: Path, revision: str | None) -> None:
+    asked = f"{NAME}{f' --revision {revision}' if revision else ''}"
+    sentence = rf"the hub cannot be reached .*`hf download {asked} --local-dir FOLDER`.*policy\.checkpoint=FOLDER"
+    with pytest.raises(ConfigError, match=sentence):
+        base(LanguageModel(NAME, revision))
+    assert settings_of(NAME, revision) == {}
+
+
+@pytest.mark.parametrize("revision", [None, "main", COMMIT])
+def test_a_cached_revision_is_its_commit_and_runs(offline: Path, tmp_path: Path, revision: str | None) -> None:
+    folder = cached(offline)
+    assert commit_of(NAME, revision) == COMMIT
+    stage = base(LanguageModel(NAME, revision))
+    assert stage.spec["commit"] == COMMIT and stage.label == f"base {NAME}@{COMMIT[:7]}"
+    assert stage.key == base(LanguageModel(NAME, COMMIT)).key
+    (tmp_path / "out").mkdir()
+    base_stage.run(Context(stage.spec, {}, tmp_path / "out", tmp_path, lambda done, total: None))
+    assert Path(loading(tmp_path / "out").folder) == folder
+    assert type(load_policy(tmp_path / "out")[0]).__name__ == "Qwen3ForCausalLM"
+
+
+def test_what_was_planned_and_is_gone_cannot_be_downloaded(offline: Path, tmp_path: Path) -> None:
+    cached(offline)
+    stage = base(LanguageModel(NAME))
+    shutil.rmtree(offline)
+    with pytest.raises(StageError, match=rf"(?s){NAME} at {COMMIT} cannot be downloaded.*policy\.checkpoint=FOLDER"):
+        base_stage.run(Context(stage.spec, {}, tmp_path, tmp_path, lambda done, total: None))

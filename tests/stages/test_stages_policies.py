@@ -1,0 +1,245 @@
+"""Every option of conf/policy runs from base to samples on a tiny model of its own architecture, and resumes."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from small_grid import BUDGET, TASK, Runner, changed, contents, experiment, read
+
+from xling.config import LanguageModel, Lora, experiment_from
+from xling.errors import ConfigError, DataError, StageError
+from xling.grid.composer import Composer
+from xling.grid.stage import Interrupted, Stage
+from xling.models.load import load_policy, loading
+from xling.stages.dag import base, judge_stage, samples, sft
+from xling.stages.files import read_samples
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+from families import saved
+
+ROOT = Path(__file__).parents[2]
+FAMILY = {
+    "eurollm_1_7b": "llama",
+    "mt5_base": "mt5",
+    "mt5_large": "mt5",
+    "mt5_small": "mt5",
+    "mt5_xl": "mt5",
+    "qwen3_0_6b": "qwen3",
+    "qwen3_1_7b": "qwen3",
+    "qwen3_4b": "qwen3",
+    "qwen3_8b": "qwen3",
+    "smollm3_3b": "smollm3",
+}
+SMALL = {"max_new_tokens": 8, "n": 3, "baseline_samples": 2, "sampling_chunk": 4}
+PAPER = msgspec.structs.replace(BUDGET, optimizer="adafactor", schedule="constant", dropout=0.1, warmup_steps=0)
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[Composer]:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield Composer(GlobalHydra.instance().config_loader(), "config")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    families = sorted({*FAMILY.values(), "gemma3"})
+    return {family: saved(tmp_path_factory.mktemp(family), family) for family in families}
+
+
+def option(composer: Composer, name: str, folder: Path) -> LanguageModel:
+    """The option's own settings with the tiny model in place of the real one."""
+    container = composer.compose([f"policy={name}", f"policy.checkpoint={folder}"]).container
+    keys = ("task", "policy", "sft", "rm_backbone", "optimizer", "judge", "seed", "target_lang")
+    policy = experiment_from({k: container[k] for k in keys} | {"source_langs": [container["source_lang"]]}).policy
+    assert isinstance(policy, LanguageModel)
+    return policy
+
+
+def test_every_option_is_run_below() -> None:
+    names = {path.stem for path in (ROOT / "conf" / "policy").glob("*.yaml")}
+    assert names - {"micro", "recorded"} == set(FAMILY)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_an_option_runs_from_base_to_samples(
+    composer: Composer, name: str, folders: dict[str, Path], runner: Runner
+) -> None:
+    policy = msgspec.structs.replace(option(composer, name, folders[FAMILY[name]]), **SMALL)
+    stage = samples("pool", TASK, "tr", policy, PAPER, 0)
+    out, tuned = runner.folder(stage), runner.folder(stage.parents["sft"])
+    rows = read_samples(out)
+    assert len(rows) == TASK.test_prompts and all(len(row.responses) == 3 for row in rows)
+    assert read(out / "samples.json") == {"prompts": TASK.test_prompts, "prompts_cut": 0}
+    report = read(tuned / "sft.json")
+    assert report["demonstrations"] == 40 and report["prompts_cut"] == report["responses_cut"] == 0
+    model, _ = load_policy(tuned)
+    assert model.dtype == torch.bfloat16 and loading(tuned).folder == "."
+    assert not list(tuned.glob("adapter*"))
+
+
+# --- adapters ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["mt5", "qwen3"])
+def test_adapters_move_the_layers_that_were_named(family: str, folders: dict[str, Path], runner: Runner) -> None:
+    lora = Lora(r=4, alpha=8, dropout=0.1, target_modules=("q", "v") if family == "mt5" else "all-linear")
+    policy = LanguageModel(str(folders[family]), tuning="lora", lora=lora, **SMALL)
+    tuned = runner.folder(sft(TASK, ("de",), policy, BUDGET, 0))
+    before, _ = load_policy(folders[family])
+    after, _ = load_policy(tuned)
+    moved = {
+        name for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True)
+        if not torch.equal(old, new)
+    }  # fmt: skip
+    wanted = (".q.weight", ".v.weight") if family == "mt5" else ("_proj.weight",)
+    assert moved and all(name.endswith(wanted) for name in moved)
+
+
+def test_qlora_without_a_gpu_says_so(folders: dict[str, Path], runner: Runner) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    policy = LanguageModel(str(folders["qwen3"]), tuning="qlora", **SMALL)
+    with pytest.raises(StageError, match=r"policy\.tuning=qlora needs a GPU\. Type policy\.tuning=lora"):
+        runner.folder(sft(TASK, ("de",), policy, BUDGET, 0))
+
+
+# --- long prompts -------------------------------------------------------------------------------------------------
+
+
+def test_prompts_over_the_limit_are_counted(folders: dict[str, Path], runner: Runner) -> None:
+    policy = LanguageModel(str(folders["mt5"]), max_prompt_tokens=40, **SMALL)
+    stage = samples("pool", TASK, "de", policy, BUDGET, 0)
+    assert read(runner.folder(stage) / "samples.json")["prompts_cut"] == TASK.test_prompts
+    assert read(runner.folder(stage.parents["sft"]) / "sft.json")["prompts_cut"] == 40
+
+
+# --- large pools --------------------------------------------------------------------------------------------------
+
+
+KILLED = """
+import json, sys
+from pathlib import Path
+from xling.grid.stage import Context
+from xling.stages import pool
+spec, parent, out, scratch = json.loads(sys.argv[1]), *map(Path, sys.argv[2:])
+def progress(done, total):
+    print(done, flush=True)
+    if done == 8:
+        sys.stdin.read()  # where it is when the kill comes
+pool.run(Context(spec, {"sft": parent}, out, scratch, progress))
+"""
+
+
+@pytest.mark.parametrize("by_length", [False, True])
+def test_a_killed_pool_goes_on_at_a_chunk_and_gives_the_same_bytes(
+    by_length: bool, folders: dict[str, Path], runner: Runner, tmp_path: Path
+) -> None:
+    policy = LanguageModel(str(folders["qwen3"]), by_length=by_length, **(SMALL | {"sampling_chunk": 2}))
+    stage = samples("pool", TASK, "de", policy, BUDGET, 0)
+    undisturbed, parent = runner.folder(stage), runner.folder(stage.parents["sft"])
+    spec = json.dumps(stage.spec)
+    other, scratch = Runner(tmp_path), tmp_path / "scratch" / stage.key
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, "-c", KILLED, spec, str(parent), str(tmp_path / "out"), str(scratch)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while process.stdout.readline() != "8\n":
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    kept = contents(scratch / "shards")
+    assert len(kept) == 4
+    seen: list[int] = []
+    other.run(stage, {"sft": parent}, tmp_path / "again", lambda done, total: seen.append(done))
+    assert contents(tmp_path / "again") == contents(undisturbed)
+    assert seen == [2, 4, 6, 8, 10, 12] and kept.items() <= contents(scratch / "shards").items()
+
+
+def test_a_pool_that_has_to_stop_keeps_its_chunks(folders: dict[str, Path], runner: Runner, tmp_path: Path) -> None:
+    from xling.grid.stage import Context
+    from xling.stages import pool
+
+    stage = samples("baseline", TASK, "de", LanguageModel(str(folders["qwen3"]), **SMALL), BUDGET, 0)
+    seen: list[int] = []
+    out = tmp_path / "out"
+    out.mkdir()
+    context = Context(
+        json.loads(json.dumps(stage.spec)),
+        {"sft": runner.folder(stage.parents["sft"])},
+        out,
+        tmp_path / "scratch",
+        lambda done, total: seen.append(done),
+        lambda: len(seen) == 2,
+    )
+    with pytest.raises(Interrupted, match="after 8 of 12 items, which are kept"):
+        pool.run(context)
+    pool.run(replace(context, stopping=lambda: False))
+    assert contents(out) == contents(runner.folder(stage))
+
+
+def test_decoding_by_length_gives_every_prompt_its_own_samples(folders: dict[str, Path], runner: Runner) -> None:
+    policy = LanguageModel(str(folders["qwen3"]), **SMALL)
+    stages = [
+        samples("pool", TASK, "de", msgspec.structs.replace(policy, by_length=flag), BUDGET, 0)
+        for flag in (False, True)
+    ]
+    one, other = (read_samples(runner.folder(stage)) for stage in stages)
+    assert stages[0].key != stages[1].key and one == other  # of a tiny model: no rounding decides
+
+
+# --- what is refused while planning ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"remote_code": "some/one"}, r"policy\.remote_code=some/one must name the repository of policy\.checkpoint="),
+        ({"attention": "flash_attention_2"}, "flash_attention_2 has no float32"),
+        ({"attention": "flash_attention_2", "dtype": "bfloat16"}, r"needs flash_attn.*pip install flash-attn"),
+        ({"tuning": "qlora"}, r"policy\.tuning=qlora needs bitsandbytes.*pip install 'xling\[qlora\]'"),
+        ({"engine": "vllm"}, r"policy\.engine=vllm needs vllm.*pip install 'xling\[vllm\]'"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(no_model: Path, settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        judge_stage(changed(experiment(no_model), "policy", **settings))
+
+
+def test_micro_batches_must_divide_the_batch(no_model: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sft\.micro_batch_size=3 does not divide sft\.batch_size=8"):
+        judge_stage(changed(experiment(no_model), "sft", micro_batch_size=3))
+
+
+def test_vllm_is_for_decoder_only_models(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    with pytest.raises(ConfigError, match=r"policy\.engine=vllm samples decoder-only models"):
+        judge_stage(changed(experiment(folders["mt5"]), "policy", engine="vllm"))
+
+
+def test_a_base_that_cannot_be_read_fails_at_once(tmp_path: Path, folders: dict[str, Path]) -> None:
+    """In the base stage, before anything is trained."""
+    import shutil
+
+    shutil.copytree(folders["qwen3"], tmp_path / "model")
+    config = read_json_of(tmp_path / "model" / "config.json")
+    for wrong, sentence in (
+        ({"model_type": "unheard_of"}, r"policy\.checkpoint=.* cannot be used"),
+        ({"layer_types": ["chunked_attention"] * 4}, "has layers of chunked_attention"),
+    ):
+        (tmp_path / "model" / "config.json").write_text(json.dumps(config | wrong))
+        stage: Stage = base(LanguageModel(str(tmp_path / "model"), n=len(sentence)))
+        with pytest.raises(DataError, match=sentence):
+            Runner(tmp_path).run(stage, {}, tmp_path / "out")
+
+
+def read_json_of(path: Path) -> Any:
+    return json.loads(path.read_text())
