@@ -33,7 +33,12 @@ class Front:
         self.warned: list[str] = []
 
     def __call__(self, *arguments: str, params: dict[str, Any] | None = None) -> Cells:
-        return compose_grid(self.composer, params or {}, arguments, lambda task: task["languages"], self.warned.append)
+        return compose_grid(self.composer, params or {}, arguments, self._languages, self.warned.append)
+
+    @staticmethod
+    def _languages(task: dict[str, Any], group: str = "task") -> list[str]:
+        found: list[str] = task["languages"]
+        return found
 
 
 @pytest.fixture
@@ -283,3 +288,14 @@ def test_a_name_does_not_depend_on_the_order_of_overrides(front: Front) -> None:
 
 def test_what_was_typed_is_kept(front: Front) -> None:
     assert front(protected("source_lang=de+en"), "seed=0,1").request.command == ("source_lang=de+en", "seed=0,1")
+
+
+def test_sources_are_languages_of_the_reward_task(front: Front) -> None:
+    learned = ["reward_task=micro_summarization", "reward_task.languages=[de,en]", "source_lang=glob(*)"]
+    cells = front("task.languages=[en,tr]", *learned, "target_lang=glob(*)")
+    pairs = {(axes["source_lang"], axes["target_lang"]) for axes, _ in cells.cells}
+    assert pairs == {(source, target) for source in ("de", "en") for target in ("en", "tr")}
+    assert {axes["reward_task"] for axes, _ in cells.cells} == {"micro_summarization"}
+    assert cells.cells[0][1]["reward_task"]["languages"] == ["de", "en"]
+    with pytest.raises(ConfigError, match=r"source_lang=tr: the task has no 'tr'\. Task micro_summarization has de, en"):
+        front("task.languages=[en,tr]", *learned[:2], "source_lang=tr", "target_lang=en")
