@@ -2,6 +2,7 @@
 
     python benchmarks/slurm.py            # 6x6 and 30x30 stages: wall time and calls of sbatch
     python benchmarks/slurm.py --run      # besides: 6x6 stages of 1 s each, run to the end
+    python benchmarks/slurm.py --grid     # besides: the embedded grid on 4 nodes and here, and whether they agree
 
 Needs SLURM's programs on this machine (make test-slurm installs them), but no cluster.
 """
@@ -9,6 +10,7 @@ Needs SLURM's programs on this machine (make test-slurm installs them), but no c
 import argparse
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,16 +22,19 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "slurm"), str(ROOT / "tests" / "grid")]
 
 from cluster import Cluster, wait_until  # noqa: E402
+from msgspec import structs  # noqa: E402
 from noop_stages import KINDS, grid  # noqa: E402
 
 from xling.grid.plan import Plan, make_plan  # noqa: E402
 from xling.grid.store import Store  # noqa: E402
 from xling.slurm import cluster as slurm  # noqa: E402
 from xling.slurm import record, survey  # noqa: E402
+from xling.slurm.dispatch import arrays_of, assign, dependencies  # noqa: E402
 from xling.slurm.settings import Resources, Slurm  # noqa: E402
 from xling.slurm.submit import submit  # noqa: E402
 
-ALONE = Slurm(common=Resources(partition="cpu", mem_gb=0.05), pack_minutes=0)
+PACKED = Slurm(common=Resources(partition="cpu", mem_gb=0.05))  # cheap stages share jobs, as they do by default
+ALONE = structs.replace(PACKED, pack_minutes=0)
 
 
 def plan_of(root: Path, size: int, seconds: float) -> Plan:
@@ -39,16 +44,20 @@ def plan_of(root: Path, size: int, seconds: float) -> Plan:
     return make_plan(grid(langs, langs, **slow), Store(root), name=f"{size}x{size}", kinds=kinds)
 
 
-def submitted(root: Path, size: int, seconds: float = 0.0) -> Plan:
+def submitted(root: Path, size: int, seconds: float = 0.0, settings: Slurm = ALONE) -> Plan:
     plan = plan_of(root, size, seconds)
     start = time.perf_counter()
-    made = submit(plan, ALONE, "noop_stages:KINDS", {"mode": "off"})
+    made = submit(plan, settings, "noop_stages:KINDS", {"mode": "off"})
     took = time.perf_counter() - start
     start = time.perf_counter()
     survey.survey(plan.store)
     look = time.perf_counter() - start
+    command = [sys.executable, "-m", "xling", "status", plan.name, "--root", str(root)]
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    status = time.perf_counter() - start
     print(f"{plan.name}: {made.stages} stages, {made.jobs} jobs, {made.calls} calls of sbatch: submitted in {took:.2f} "
-          f"s; a look at all of them {look:.2f} s", flush=True)  # fmt: skip
+          f"s; asking for all of them {look:.2f} s, `xling status` {status:.2f} s", flush=True)  # fmt: skip
     return plan
 
 
@@ -72,6 +81,35 @@ def bare_latency(cluster: Cluster, count: int = 5) -> float:
     return statistics.median(start - end for end, start in zip(times[1::2], times[2::2], strict=False))
 
 
+def embedded(cluster: Cluster, folder: Path) -> None:
+    """The embedded 6x6 grid through SLURM and on this machine: the bytes of its matrix."""
+    command = [sys.executable, str(ROOT / "launch.py"), "-m", "sweeps=embedded", "tracking.mode=off"]
+    there = ["hydra/launcher=slurm", "hydra.launcher.mem_gb=4", f"root={folder / 'slurm'}"]
+    start = time.perf_counter()
+    subprocess.run([*command, *there], env=cluster.env, check=True)
+    print(f"submitted in {time.perf_counter() - start:.1f} s", flush=True)
+    wait_until(lambda: not cluster.run("squeue", "-h", check=False).strip(), "the grid", 3600, 1.0)
+    print(f"done after {time.perf_counter() - start:.0f} s", flush=True)
+    subprocess.run([*command, f"root={folder / 'local'}"], check=True)
+    ours, theirs = ((folder / where / "grids/embedded/matrix.csv").read_bytes() for where in ("slurm", "local"))
+    print("matrix.csv: " + ("the same bytes" if ours == theirs else "NOT the same bytes"))
+
+
+def bare_makespan(cluster: Cluster, plan: Plan) -> float:
+    """Seconds that SLURM itself needs for jobs of the same number, order and length that do nothing but sleep."""
+    _, arrays = arrays_of(assign(plan, ALONE, {}), ALONE, 1001, "bare")
+    with tempfile.TemporaryDirectory() as name:
+        log, ids, begin = Path(name) / "log", {}, time.time()
+        for array in arrays[:-1]:
+            indices = f"--array=0-{len(array.tasks) - 1}"
+            script = f"sleep 1; date +%s.%N >> {log}"
+            ids[array.number] = cluster.sbatch(script, "-p", "cpu", "--mem=50", "--hold", indices)
+        slurm.update_dependencies(dependencies(arrays[:-1], ids))
+        slurm.release(list(ids.values()))
+        wait_until(lambda: not cluster.run("squeue", "-h", check=False).strip(), "bare jobs", 300, 1.0)
+        return max(map(float, log.read_text().split())) - begin
+
+
 def makespan(cluster: Cluster, plan: Plan) -> None:
     """Wait for the grid and say where its time went."""
     wait_until(lambda: not cluster.run("squeue", "-h", check=False).strip(), "the grid", 1800, 1.0)
@@ -92,15 +130,25 @@ def makespan(cluster: Cluster, plan: Plan) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", action="store_true", help="run a grid of 1-second stages as well")
+    parser.add_argument("--grid", action="store_true", help="run the embedded grid on 4 nodes, then here (20 minutes)")
     options = parser.parse_args(arguments)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # jobs start from compiled modules, as they do elsewhere
     with Cluster(cpus=32) as cluster, tempfile.TemporaryDirectory() as name:
         os.environ.update(cluster.env)
         os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:3])
         for size in (6, 30):
             withdraw(submitted(Path(name) / str(size), size))
         if options.run:
+            plan = submitted(Path(name) / "c", 6, 1.0, PACKED)
+            makespan(cluster, plan)
+            print(f"the same jobs without xling and Python, each `sleep 1`: {bare_makespan(cluster, plan):.1f} s")
             print(f"a bare job starts {bare_latency(cluster):.2f} s (median) after the one it waits for")
-            makespan(cluster, submitted(Path(name) / "c", 6, 1.0))
+    if options.grid:
+        with (
+            Cluster(gpu_nodes=4, cpu_nodes=0, cpus=1, memory_mb=5000) as cluster,
+            tempfile.TemporaryDirectory() as name,
+        ):
+            embedded(cluster, Path(name))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import xling
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {"README.md": README} | {f"docs/{p.name}": p.read_text(encoding="utf-8") for p in (ROOT / "docs").glob("*.md")}
@@ -120,7 +122,7 @@ def test_one_version_everywhere() -> None:
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     latest = re.search(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d$", changelog, re.MULTILINE)
     cited = re.search(r"^version: (\S+)$", citation, re.MULTILINE)
-    assert latest and cited and latest[1] == cited[1] == PROJECT["version"]
+    assert latest and cited and latest[1] == cited[1] == xling.__version__
 
 
 def test_every_dependency_is_pinned() -> None:

@@ -158,10 +158,11 @@ class Cluster:
         self.run("scontrol", "update", f"PartitionName={name}", f"State={state}")
 
     def configure(self, **options: Any) -> None:
-        """Change lines of slurm.conf while it runs (MinJobAge, MaxArraySize, MaxJobCount ...)."""
+        """Change lines of slurm.conf, also while it runs (MinJobAge, MaxArraySize, MaxJobCount ...)."""
         self.options.update(options)
         self._write_configuration()
-        self.run("scontrol", "reconfigure")
+        if self.lives("slurmctld"):
+            self.run("scontrol", "reconfigure")
 
     def node_states(self) -> dict[str, str]:
         """Node to state, such as idle, mixed, allocated, down; a star follows where slurmd does not answer."""

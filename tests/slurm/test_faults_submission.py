@@ -2,6 +2,8 @@
 
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -113,8 +115,26 @@ def test_the_controller_is_killed_right_after_submission(toy: Toy, tmp_path: Pat
     toy.cluster.kill("slurmctld")
     time.sleep(20)
     toy.cluster.start("slurmctld")
-    toy.wait(240)
+    wait_until(lambda: not toy.queue() or "launch failed" in str(toy.queue()), "all ended, or one held", 240, 0.2)
     toy.launch()
+    toy.wait()
+    assert toy.matrix() == toy.expected() and not toy.failures()
+
+
+def test_a_job_that_slurm_could_not_start_is_let_go_by_the_same_command(toy: Toy) -> None:
+    """A broken prolog drains the node and holds the job: `launch failed requeued held`."""
+    broken, prolog = toy.cluster.folder / "broken", toy.cluster.folder / "prolog"
+    prolog.write_text(f"#!/bin/sh\ntest ! -e {broken}\n", encoding="utf-8")
+    prolog.chmod(0o755)
+    toy.cluster.configure(Prolog=prolog)
+    broken.touch()
+    toy.launch()
+    wait_until(lambda: "launch failed" in str(toy.queue()), "a job held by SLURM", 60, 0.2)
+    said = subprocess.run([sys.executable, "-m", "xling", "status", "--root", str(toy.root)], env=toy.env, text=True,
+                          capture_output=True, check=True).stdout  # fmt: skip
+    assert "the same command lets it go" in said
+    broken.unlink()
+    assert "held and may go on" in toy.launch()
     toy.wait()
     assert toy.matrix() == toy.expected() and not toy.failures()
 
@@ -126,15 +146,10 @@ def test_a_job_id_that_is_given_again_is_not_ours(toy: Toy) -> None:
     toy.cluster.kill("slurmctld")
     for path in (toy.cluster.folder / "state").glob("job_state*"):
         path.unlink()
-    for path in (toy.cluster.folder / "state").glob("last_config_lite*"):
-        path.unlink()
+    toy.cluster.configure(FirstJobId=min(map(int, ids)))
     toy.cluster.start("slurmctld")
-    first = int(min(ids, key=int))
-    others = [toy.cluster.sbatch("sleep 15", "--hold") for _ in range(1)]
-    while int(others[-1]) < first + 3 and len(others) < 200:
-        others.append(toy.cluster.sbatch("sleep 15", "--hold"))
-    if not ids & set(others):
-        pytest.skip(f"ids were not given again: {ids} {others[:3]}")
+    others = [toy.cluster.sbatch("sleep 15", "--hold") for _ in range(3)]
+    assert ids & set(others), "the same ids again"
     said = toy.launch()
     assert "submitted" in said
     toy.cluster.run("scancel", *others)

@@ -82,9 +82,12 @@ class Toy:
         return record.submissions(self.store, self.name)
 
     def queue(self) -> dict[str, str]:
-        """Task ("12_3") to state, of all that lives."""
-        rows = self.cluster.run("squeue", "-h", "-r", "-o", "%i %T", check=False).splitlines()
-        return dict(row.split() for row in rows)
+        """Task ("12_3") to state and reason, of all that lives."""
+        try:
+            rows = self.cluster.run("squeue", "-h", "-r", "-o", "%i %T %r").splitlines()
+        except RuntimeError as error:
+            return {"?": str(error)}
+        return {job: state for job, _, state in (row.partition(" ") for row in rows)}
 
     def job_of(self, label: str) -> str:
         """The job of a stage in the latest submission."""
@@ -96,7 +99,11 @@ class Toy:
 
     def wait(self, seconds: float = 300) -> None:
         """Until the queue is empty."""
-        wait_until(lambda: not self.queue(), f"an empty queue (now {self.queue()})", seconds, 0.2)
+        try:
+            wait_until(lambda: not self.queue(), "an empty queue", seconds, 0.2)
+        except TimeoutError as error:
+            error.add_note(f"{self.queue()}\n{self.cluster.node_states()}\n{self.cluster.errors()}")
+            raise
 
     def wait_running(self, label: str, seconds: float = 120) -> str:
         """Until a stage's job has said that it started; its id."""

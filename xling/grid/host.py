@@ -1,7 +1,6 @@
 """Who is running: the identity of a process, whether it still lives, and the code it runs."""
 
 import functools
-import importlib.metadata
 import os
 import socket
 import subprocess
@@ -95,17 +94,9 @@ def git_sha() -> str | None:
     return sha + ("+" if changes else "")
 
 
-@functools.cache
-def _own_version() -> str:
-    try:
-        return importlib.metadata.version("xling")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree that was never installed
-        return "unknown"
-
-
 def versions() -> dict[str, str]:
     """Versions of what can decide the numbers and has been imported by now."""
-    found = {"python": ".".join(map(str, sys.version_info[:3])), "xling": _own_version()}
+    found = {"python": ".".join(map(str, sys.version_info[:3])), "xling": xling.__version__}
     for name in ("numpy", "torch", "transformers", "trl", "peft", "tokenizers"):
         if name in sys.modules:
             found[name] = str(getattr(sys.modules[name], "__version__", "unknown"))

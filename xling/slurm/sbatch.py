@@ -38,8 +38,8 @@ def held_array(filed: Filed, array: Array) -> str:
     command = [filed.submission.python, "-P", "-u", "-m", "xling.slurm.task", str(folder), str(array.number)]
     try:
         with _outside_of_jobs():
-            several = array.resources.processes > 1  # no shell in between, which would keep signals to itself
-            return executor.submit_array_of(len(array.tasks), ("exec " if several else "") + shlex.join(command))
+            # No shell in between, which would keep signals to itself.
+            return executor.submit_array_of(len(array.tasks), f"exec {shlex.join(command)}")
     except (FailedJobError, FailedSubmissionError, OSError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise Refused(lines[-1].removeprefix("sbatch: error: ") if lines else type(error).__name__) from error
@@ -57,10 +57,9 @@ def _parameters(submission: Submission, array: Array) -> dict[str, Any]:
     if array.resources.cpus_per_task is not None:  # since 22.05 a step does not take it over from its job
         exports.append(f"export SRUN_CPUS_PER_TASK={array.resources.cpus_per_task}")
     wanted["setup"] = [*exports, *wanted["setup"]]
-    more: dict[str, Any] = {"hold": True, "requeue": True}
-    if array.resources.processes > 1:  # the job's own process starts the others, as a step: it must be none itself
-        more["signal"] = f"B:USR2@{array.resources.signal_delay_s}"
-        wanted["use_srun"] = False
+    # No step of its own: it costs a fifth of a job's start, and the steps of several processes must not lie in one.
+    wanted["use_srun"] = False
+    more: dict[str, Any] = {"hold": True, "requeue": True, "signal": f"B:USR2@{array.resources.signal_delay_s}"}
     wanted["additional_parameters"] = {**wanted["additional_parameters"], **more}
     return {**wanted, "job_name": array.name, "wckey": None} | {"stderr_to_stdout": False}
 

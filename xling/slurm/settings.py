@@ -61,7 +61,7 @@ class Slurm(Struct, frozen=True):
 
     common: Resources = Resources()
     stages: dict[str, Resources] = {}  # by kind, whole: what is not overridden is as in `common`
-    pack_minutes: NotNegative = 0.5  # predicted stages shorter than this share a job; 0: each has its own
+    pack_minutes: NotNegative = 0.1  # predicted stages shorter than this share a job; 0: each has its own
     late_seconds: NotNegative = 60.0  # so long may a shared folder take to show a finished file
     poll_seconds: Amount = 5.0  # between two looks at the cluster, in `xling status --watch` and wait=true
     wait: bool = False

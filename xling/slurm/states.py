@@ -36,6 +36,10 @@ class JobState(msgspec.Struct, frozen=True):
     restarts: int = 0
 
 
+# A job of ours that SLURM will not start by itself: held by hand, or by SLURM after its start had failed (a broken
+# node or prolog, a controller that was killed before it had written down that the job runs).
+HELD = ("JobHeldUser", "launch_failed_requeued_held")
+
 GONE = JobState("GONE", alive=False, cause="SLURM has forgotten it")
 ELSEWHERE = JobState("UNKNOWN", alive=True, reason="OtherCluster")
 LOST = JobState("GONE", alive=False, cause="SLURM lost it: its controller was killed before the job was saved")
@@ -69,7 +73,7 @@ class Row:
         begin = self.started if self.word == "RUNNING" else self.submitted
         seconds = max(0.0, (time.time() if now is None else now) - begin)
         alive = self.word not in DEAD
-        reason = self.reason if alive and self.reason not in ("None", "N/A", "(null)") else ""
+        reason = self.reason.replace(" ", "_") if alive and self.reason not in ("None", "N/A", "(null)") else ""
         return JobState(self.word, alive, reason, self.node, seconds, "" if alive else self._cause(), self.restarts)
 
     def _cause(self) -> str:

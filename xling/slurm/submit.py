@@ -27,6 +27,7 @@ from xling.slurm.dispatch import arrays_of, assign, dependencies
 from xling.slurm.record import Event, Filed, Submission
 from xling.slurm.sbatch import Refused, held_array
 from xling.slurm.settings import HERE, REDUCE, Slurm
+from xling.slurm.states import HELD
 from xling.slurm.survey import MOVED, Held, Survey, survey
 
 LOCK_HOURS = 5 / 60  # a shell on another login node that has not touched its lock for so long has died
@@ -44,6 +45,7 @@ class Made:
     jobs: int = 0
     calls: int = 0  # of sbatch
     folds_later: bool = False  # some reducer of this grid is queued
+    let_go: int = 0  # jobs that SLURM held
 
     def sentence(self, grid: str) -> str:
         words = []
@@ -52,6 +54,8 @@ class Made:
         if self.waiting_for:
             names = ", ".join(sorted({held.filed.submission.grid for held in self.waiting_for.values()}))
             words.append(f"{len(self.waiting_for)} stages are queued or running already ({names})")
+        if self.let_go:
+            words.append(f"{self.let_go} of them were held and may go on")
         done = "; ".join(words) or "nothing to submit"
         return f"{grid}: {done}. `xling status {grid}` shows how it goes, `xling cancel all` stops it."
 
@@ -104,15 +108,16 @@ def submit(plan: Plan, settings: Slurm, catalogue: str, tracking: Mapping[str, A
         found = survey(plan.store)
         if not found.answered:
             raise ConfigError("SLURM does not answer, so that nobody can say what is queued. Try again in a minute.")
+        let_go = _let_go(found)
         held = _divide(plan, found)
         new = [stage for stage in plan.to_run if stage.key not in held]
         folds_later = any(one.filed.submission.grid == plan.name for one in found.reducers.values())
         if not new and (folds_later or not held):
-            return Made(None, held, folds_later=folds_later)
+            return Made(None, held, folds_later=folds_later, let_go=let_go)
         filed = _write(plan, settings, catalogue, tracking, held, limits)
         _submit_arrays(filed, touch)
         sizes = [len(array.tasks) for array in filed.submission.arrays]
-        return Made(record.read(filed.folder), held, len(new), sum(sizes), len(sizes), True)
+        return Made(record.read(filed.folder), held, len(new), sum(sizes), len(sizes), True, let_go)
 
 
 # --- one shell at a time ----------------------------------------------------------------------------------
@@ -163,6 +168,14 @@ def recover(store: Store, touch: Any) -> None:
         if filed.state == "submitting":
             record.note_state(filed.folder, "abandoned")
         touch()
+
+
+def _let_go(found: Survey) -> int:
+    """Release jobs of complete submissions that are held; returns how many those are."""
+    living = [*found.held.values(), *found.reducers.values()]
+    jobs = {one.job for one in living if one.state.reason in HELD and one.filed.state == "released"}
+    cluster.release(sorted(jobs))
+    return len(jobs)
 
 
 def _divide(plan: Plan, found: Survey) -> dict[str, Held]:

@@ -76,6 +76,7 @@ class Runner:
         self._parents = Parents(self.store, self.filed, self.place, self.job)
         self._ends: dict[str, str] = {}
         self._noted = False
+        self._code_changed = record.code_digest() != self.filed.submission.code
 
     def run(self) -> int:
         """All stages of the task; 0 if each of them is done."""
@@ -141,7 +142,7 @@ class Runner:
             kinds,
             submission.force,
             submission.settings.threads,
-            host.git_sha(),
+            host.git_sha() if self._code_changed else submission.git,  # thousands of jobs need not ask git
             note=self._turn(),
             stopping=self._stopper.stopping,
         )
@@ -288,7 +289,7 @@ class Runner:
         return 0
 
     def _compare_code(self) -> None:
-        if record.code_digest() != self.filed.submission.code:
+        if self._code_changed:
             text = "the code has changed since this job was submitted"
             self._note(Event("note", text=text))
             print(f"xling: {text}", file=sys.stderr, flush=True)

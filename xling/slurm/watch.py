@@ -34,6 +34,7 @@ WHY = {
     "JobArrayTaskLimit": "array_parallelism jobs of its array run",
     "JobHeldAdmin": "held by an administrator",
     "JobHeldUser": "held: the same command lets it go",
+    "launch_failed_requeued_held": "SLURM could not start it and holds it: the same command lets it go",
     "OtherCluster": "submitted to another cluster",
     "PartitionDown": "its partition is down",
     "PartitionInactive": "its partition takes no jobs",
