@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from xling.models.text import decode_response, pad_right, padded_length, prompt_ids, response_ids
+from xling.models.text import decode_response, pad_right, padded_length, policy_ids, prompt_ids, response_ids
 from xling.tasks import micro_summarization
 from xling.tasks.micro.words import LANGUAGES
 from xling.tasks.micro_summarization import MicroSummarization
+from xling.tasks.records import Prompt
 
 WORLD = MicroSummarization(languages=LANGUAGES, demonstrations=12)
 STRANGE = [
@@ -95,3 +96,54 @@ def test_no_texts_give_no_ids(tiny: tuple[Any, Any]) -> None:
 def test_padding() -> None:
     assert [padded_length(n) for n in (1, 15, 16, 17, 32)] == [16, 16, 16, 32, 32]
     assert pad_right([[1, 2], [3]], 3, 9).tolist() == [[1, 2, 9], [3, 9, 9]]
+
+
+# --- prompts over the limit -----------------------------------------------------------------------------------
+
+DOCUMENT = "First sentence of it. " + "Nothing of this matters. " * 30 + "Last sentence of it."
+BEFORE, AFTER = "Summarize the following text in German: ", "\nSummary:"
+
+
+def asked(document: str, content: str) -> Prompt:
+    return Prompt("0", "de", "0", BEFORE + document + AFTER, content=content)
+
+
+def test_prompts_within_the_limit_are_read_whole(tiny: tuple[Any, Any]) -> None:
+    _, tokenizer = tiny
+    prompt = asked("Ein Festival in Chile.", "Ein Festival in Chile.")
+    ids, cut = policy_ids(tokenizer, [prompt])
+    assert cut == 0 and ids == prompt_ids(tokenizer, [prompt.text])
+    assert policy_ids(tokenizer, [prompt], len(ids[0])) == (ids, 0)
+    assert policy_ids(tokenizer, [], 8) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("side", "kept", "lost"),
+    [("right", "First sentence", "Last sentence"), ("left", "Last sentence", "First sentence")],
+)
+@pytest.mark.parametrize("encoder", [False, True])
+def test_too_long_a_prompt_loses_part_of_its_document_alone(
+    tiny: tuple[Any, Any], side: str, kept: str, lost: str, encoder: bool
+) -> None:
+    _, tokenizer = tiny
+    short = asked("Kurz.", "Kurz.")
+    (whole, ids), cut = policy_ids(tokenizer, [short, asked(DOCUMENT, DOCUMENT)], 100, side, encoder)
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    assert cut == 1 and len(ids) == 100 and whole == prompt_ids(tokenizer, [short.text], encoder=encoder)[0]
+    assert text.startswith(BEFORE.strip()) and text.endswith(AFTER) and kept in text and lost not in text
+    assert ids[0] == tokenizer.bos_token_id and (ids[-1] == tokenizer.eos_token_id) == encoder
+
+
+@pytest.mark.parametrize("content", ["", "what the reward model reads is another text"])
+def test_without_a_document_to_tell_apart_the_beginning_goes(tiny: tuple[Any, Any], content: str) -> None:
+    _, tokenizer = tiny
+    prompt = asked(DOCUMENT, content)
+    (ids,), cut = policy_ids(tokenizer, [prompt], 20, "right")
+    assert cut == 1 and ids == prompt_ids(tokenizer, [prompt.text], 20)[0]
+
+
+def test_a_frame_that_is_too_long_itself_loses_its_beginning(tiny: tuple[Any, Any]) -> None:
+    _, tokenizer = tiny
+    prompt = asked("Kurz.", "Kurz.")
+    (ids,), cut = policy_ids(tokenizer, [prompt], 6, "right")
+    assert cut == 1 and ids == prompt_ids(tokenizer, [prompt.text], 6)[0]

@@ -268,3 +268,123 @@ def test_checkpoints_lie_in_scratch_alone(tmp_path: Path, monkeypatch: pytest.Mo
     train(tmp_path / "scratch")
     shutil.rmtree(tmp_path / "scratch")
     assert list(tmp_path.iterdir()) == []
+
+
+# --- what the paper asks for, and what fits a GPU ---------------------------------------------------------------
+
+
+def rates(curve: list[dict[str, float]]) -> list[float]:
+    return [row["learning_rate"] for row in curve if "learning_rate" in row]
+
+
+def test_schedules(tmp_path: Path) -> None:
+    """The rate that a step was made with: linear warm-up, then down to 0 or on as it is."""
+    _, falling = train(tmp_path / "a", longer(eval_every=1))
+    _, constant = train(tmp_path / "b", longer(eval_every=1, schedule="constant"))
+    assert rates(falling)[:3] == rates(constant)[:3] == [0, 0.025, 0.05]
+    assert set(rates(constant)[2:]) == {0.05}
+    assert rates(falling)[-1] == pytest.approx(0.005)
+
+
+def test_adafactor_learns_and_is_another_optimizer(tmp_path: Path) -> None:
+    budget = longer(steps=200, eval_every=50, optimizer="adafactor", schedule="constant")
+    model, _ = train(tmp_path / "a", budget)
+    assert held_out(model.eval()) < 0.1 * held_out(Toy().eval())
+    assert weights(model) != weights(train(tmp_path / "b", longer(steps=200, eval_every=50, schedule="constant"))[0])
+
+
+def test_adafactor_goes_on_after_a_kill_as_if_nothing_had_been(tmp_path: Path) -> None:
+    budget = longer(optimizer="adafactor")
+    undisturbed, curve = train(tmp_path / "undisturbed", budget)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", budget, progress=killed_at(7))
+    resumed, again = train(tmp_path / "killed", budget)
+    assert weights(resumed) == weights(undisturbed) and again == curve
+
+
+class Words(nn.Module):
+    """Predicts a token from one: rows have as many counted tokens as they are long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.layers = nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 9))
+
+
+def token_rows() -> list[list[int]]:
+    return [[1 + (i * j) % 8 for j in range(2 + i % 7)] for i in range(32)]
+
+
+def token_batch(rows: list[list[int]]) -> dict[str, Tensor]:
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+    return {"input_ids": ids, "labels": ids.masked_fill(ids == 0, -100)}
+
+
+def token_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    logits = model.layers(batch["input_ids"])[:, :-1]
+    return nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=-100)
+
+
+@pytest.mark.parametrize("micro", [1, 2, 4, 8])
+def test_micro_batches_make_the_step_of_the_whole_batch(tmp_path: Path, micro: int) -> None:
+    """Also where their losses are means over different numbers of tokens."""
+
+    def learn(size: int | None) -> tuple[list[float], list[dict[str, float]]]:
+        model = Words()
+        budget = longer(batch_size=8, micro_batch_size=size)
+        scratch = tmp_path / str(size)
+        curve = fit(
+            model, token_rows(), token_batch, token_loss, lambda m: 0.0, True, budget, 7, scratch, lambda *_: None
+        )
+        return [value for row in weights(model) for value in row], curve
+
+    whole, curve = learn(None)
+    parts, same = learn(micro)
+    assert parts == pytest.approx(whole, abs=1e-5)
+    assert [row["loss"] for row in same if "loss" in row] == pytest.approx(
+        [row["loss"] for row in curve if "loss" in row], abs=1e-5
+    )
+    assert len({len(row) for row in token_rows()[:8]}) > 1
+
+
+def test_micro_batches_that_do_not_divide_the_batch_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"micro_batch_size=3 does not divide the 4 examples"):
+        train(tmp_path, longer(micro_batch_size=3))
+
+
+def test_gradient_checkpointing_changes_no_weight(tmp_path: Path, tiny_folder: Path) -> None:
+    from xling.models.load import load_policy
+    from xling.stages.sft import causal_batch, causal_loss
+
+    found = []
+    for wanted in (False, True):
+        model, _ = load_policy(tiny_folder)
+        texts = [([1, 5 + i, 6], [7, 8 + i, 2]) for i in range(8)]
+        budget = longer(steps=3, gradient_checkpointing=wanted)
+        scratch = tmp_path / str(wanted)
+        fit(model, texts, lambda batch: causal_batch(batch, 0), causal_loss, lambda m: 0.0, True, budget, 0, scratch,
+            lambda *_: None)  # fmt: skip
+        assert not model.is_activation_checkpointing
+        found.append(weights(model))
+    assert found[0] == found[1]
+
+
+def test_bfloat16_computes_in_it_and_keeps_float32_weights(tmp_path: Path) -> None:
+    seen: set[torch.dtype] = set()
+
+    def loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
+        said = model(batch["x"])
+        seen.add(said.dtype)
+        return ((said.float() - batch["y"]) ** 2).mean()
+
+    model = Toy()
+    fit(model, rows(), collate, loss, held_out, False, BUDGET, 0, tmp_path, lambda *_: None, precision="bfloat16")
+    assert seen == {torch.bfloat16} and next(model.parameters()).dtype == torch.float32
+
+
+def test_float16_is_not_trained_on_a_processor(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(StageError, match=r"float16 needs a GPU\. Type policy\.dtype=bfloat16"):
+        fit(Toy(), rows(), collate, squared, held_out, False, BUDGET, 0, tmp_path, lambda *_: None, precision="float16")

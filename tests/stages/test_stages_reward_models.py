@@ -197,6 +197,34 @@ def test_a_killed_stage_goes_on_where_it_was(
             assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+def test_a_killed_training_of_an_encoder_decoder_gives_the_same_bytes(
+    runner: Runner, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    stage = scores(runner, experiment(checkpoints["mt5"], "de+en", rm=SameAsPolicy(training=BUDGET)))[0].parents[
+        "reward"
+    ]
+    parents = {role: runner.folder(parent) for role, parent in stage.parents.items()}
+
+    def kill(done: int, total: int) -> None:
+        if done == 5:
+            raise Stop
+
+    again, seen = Runner(tmp_path), list[int]()
+    with pytest.raises(Stop):
+        again.run(stage, parents, tmp_path / "killed", kill)
+    again.run(stage, parents, tmp_path / "resumed", lambda done, total: seen.append(done))
+    assert seen[0] == 4
+    assert contents(tmp_path / "resumed") == contents(runner.folder(stage))
+
+
+def test_a_repository_without_a_network_says_what_to_do(no_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    sentence = refused(no_model, Classifier("owner/not-on-this-machine"))
+    assert "rm_backbone.checkpoint=owner/not-on-this-machine is no folder, the hub cannot be reached" in sentence
+    assert "then here rm_backbone.checkpoint=FOLDER" in sentence
+
+
 def test_a_stage_that_is_asked_to_stop_keeps_its_blocks(tmp_path: Path) -> None:
     from xling.grid.stage import Context
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from xling.config import Classifier, Encoder, LogRatio, RewardModel, checkpoints_of
 from xling.errors import ConfigError, DataError
-from xling.models.hub import cached, is_repository, settings_of
+from xling.models.hub import cached, commit_of, is_repository, settings_of
 
 SEPARATORS = 4  # of XLM-R, which has the most
 ROBERTA = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")  # positions begin after the padding's number
@@ -21,7 +21,7 @@ def check_checkpoints(rm: RewardModel, sides: tuple[int, int]) -> None:
     What cannot be looked at without a network is looked at once it has been downloaded.
     """
     for setting, (checkpoint, revision) in checkpoints_of(rm).items():
-        folder, config = folder_of(checkpoint, revision), settings_of(checkpoint, revision)
+        folder, config = _looked_up(f"rm_backbone.{setting}", checkpoint, revision)
         try:
             if folder is not None:
                 _check_weights(folder)
@@ -33,6 +33,14 @@ def check_checkpoints(rm: RewardModel, sides: tuple[int, int]) -> None:
             raise ConfigError(f"rm_backbone.{setting}={checkpoint}: {error}") from error
     if isinstance(rm, LogRatio):
         _check_pair(rm)
+
+
+@lru_cache(maxsize=64)
+def _looked_up(setting: str, checkpoint: str, revision: str | None) -> tuple[Path | None, dict[str, Any]]:
+    """(folder on this machine, config.json); ConfigError at once for a repository that cannot be had."""
+    if is_repository(checkpoint):
+        commit_of(checkpoint, revision, setting)
+    return folder_of(checkpoint, revision), settings_of(checkpoint, revision)
 
 
 def folder_of(checkpoint: str, revision: str | None) -> Path | None:

@@ -234,6 +234,10 @@ def check_architecture(folder: Path, model: Any) -> None:
     if model.config.is_encoder_decoder:
         if model.config.decoder_start_token_id is None:
             raise DataError(f"{name} in {folder} has no decoder_start_token_id. Set it in config.json.")
+        if model.config._attn_implementation == "flash_attention_2":
+            raise DataError(
+                f"{name} is an encoder-decoder: policy.attention=flash_attention_2 is for others. Type sdpa."
+            )
         return
     if model.get_decoder() is model:
         raise DataError(f"{name} in {folder} is not built of a decoder and a head. Use a decoder-only LM like Llama.")

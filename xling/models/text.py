@@ -95,7 +95,7 @@ def padded_length(length: int, multiple: int = 16) -> int:
     return -(-length // multiple) * multiple
 
 
-def pad_right(rows: Sequence[Ids], width: int, pad: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def pad_right(rows: Sequence[Sequence[int]], width: int, pad: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """(len(rows), width) int64."""
     out = np.full((len(rows), width), pad, dtype=np.int64)
     for i, row in enumerate(rows):

@@ -72,7 +72,7 @@ KINDS: dict[str, Kind] = {
         Kind("base", 2, _base, seconds=1),
         Kind("sft", 3, _sft, seconds=30, parallel=True),
         Kind("embed", 2, _embed, seconds=10),
-        Kind("features", 1, _features, seconds=10),
+        Kind("features", 2, _features, seconds=10),
         Kind("reward", 3, _reward, seconds=30, parallel=True),
         Kind("pool", 3, _samples, seconds=20),
         Kind("baseline", 3, _samples, seconds=6),

@@ -65,4 +65,5 @@ def _check(context: Context, spec: BaseSpec, where: str) -> None:
             load_config(context.out)
             load_tokenizer(context.out, ("pad",))
     except (ValueError, ImportError) as error:  # transformers' own refusals
-        raise DataError(f"{spec.checkpoint} cannot be used: {error}") from error
+        setting = "policy.checkpoint" if spec.use == "policy" else "rm_backbone.checkpoint"
+        raise DataError(f"{setting}={spec.checkpoint} cannot be used: {error}") from error

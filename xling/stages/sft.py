@@ -3,6 +3,7 @@
 The checkpoint with the best ROUGE-L of greedy responses on validation demonstrations is kept (paper, appendix B).
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,10 @@ from xling.tasks.records import Demonstration, Split
 
 VALIDATION_DEMONSTRATIONS = 64  # a language; enough to tell checkpoints apart, cheap enough to do at each evaluation
 
+BLOCK = 1024  # demonstrations tokenised at once; half a million of them are kept as arrays, not as lists of objects
 RESPONSE_TOKENS = 512  # the longest response that is learnt from, unless policy.max_new_tokens is more
+
+Row = tuple[Sequence[int], Sequence[int]]  # prompt ids, response ids
 
 
 class SftSpec(Struct, frozen=True):
@@ -63,7 +67,7 @@ def run(context: Context) -> None:
 
     pad, start = tokenizer.pad_token_id, getattr(model.config, "decoder_start_token_id", None) or 0
 
-    def collate(batch: list[tuple[Ids, Ids]]) -> dict[str, Tensor]:
+    def collate(batch: list[Row]) -> dict[str, Tensor]:
         return seq2seq_batch(batch, pad, start) if encoder else causal_batch(batch, pad)
 
     def loss(current: Any, batch: dict[str, Tensor]) -> Tensor:
@@ -116,8 +120,20 @@ def _demonstrations(spec: SftSpec, split: Split, most: int | None) -> list[Demon
 
 def token_rows(
     tokenizer: Any, demonstrations: Sequence[Demonstration], spec: SftSpec, encoder: bool
-) -> tuple[list[tuple[Ids, Ids]], dict[str, int]]:
+) -> tuple[list[Row], dict[str, int]]:
     """(prompt ids, response ids) of each demonstration, and how many prompts and responses were too long."""
+    rows: list[Row] = []
+    cut = {"prompts_cut": 0, "responses_cut": 0}
+    for start in range(0, len(demonstrations), BLOCK):
+        block, more = _token_block(tokenizer, demonstrations[start : start + BLOCK], spec, encoder)
+        rows += [(array("i", prompt), array("i", response)) for prompt, response in block]
+        cut = {name: count + more[name] for name, count in cut.items()}
+    return rows, cut
+
+
+def _token_block(
+    tokenizer: Any, demonstrations: Sequence[Demonstration], spec: SftSpec, encoder: bool
+) -> tuple[list[tuple[Ids, Ids]], dict[str, int]]:
     limit = max(RESPONSE_TOKENS, spec.max_new_tokens)
     prompts, prompts_cut = policy_ids(
         tokenizer, [d.prompt for d in demonstrations], spec.max_prompt_tokens, spec.truncation_side, encoder
@@ -128,11 +144,11 @@ def token_rows(
     return list(zip(prompts, responses, strict=True)), cut
 
 
-def causal_batch(rows: list[tuple[Ids, Ids]], pad: int) -> dict[str, Tensor]:
+def causal_batch(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
     """input_ids, attention_mask, labels (B, L), right-padded; the loss is on the responses alone."""
     width = max(len(p) + len(r) for p, r in rows)
-    ids = torch.from_numpy(pad_right([p + r for p, r in rows], width, pad))
-    labels = torch.from_numpy(pad_right([[-100] * len(p) + r for p, r in rows], width, -100))
+    ids = torch.from_numpy(pad_right([[*p, *r] for p, r in rows], width, pad))
+    labels = torch.from_numpy(pad_right([[-100] * len(p) + [*r] for p, r in rows], width, -100))
     lengths = torch.tensor([len(p) + len(r) for p, r in rows])
     return {
         "input_ids": ids,
@@ -150,7 +166,7 @@ def causal_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
     return cross_entropy(logits_of(model, hidden[:, :-1][counted]).float(), target[counted])
 
 
-def seq2seq_batch(rows: list[tuple[Ids, Ids]], pad: int, start: int) -> dict[str, Tensor]:
+def seq2seq_batch(rows: Sequence[Row], pad: int, start: int) -> dict[str, Tensor]:
     """The encoder's input_ids, attention_mask (B, P) and the decoder's decoder_input_ids, labels (B, 1 + R).
 
     The decoder reads decoder_start (`start`) and the response; the first label is not counted, as in a causal LM.
