@@ -141,13 +141,14 @@ def panel_lines(block: Block, panel: Panel) -> list[str]:
 
 
 def agreement_counts(panel: Panel) -> list[str]:
-    """How many cells lie above and below each rival in agreement, each interval by itself."""
+    """How many cells of single sources lie above and below each rival in agreement, each interval by itself."""
     lines = []
     for rival in RIVALS:
         found = [
             (source == target, difference.estimate)
             for source, targets in panel.pairs_versus.get(rival, {}).items()
             for target, difference in targets.items()
+            if source != OTHERS
         ]
         for where, at_home in (("abroad", False), ("at home", True)):
             there = [estimate for home, estimate in found if home == at_home]

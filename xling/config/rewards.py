@@ -51,8 +51,8 @@ class FrozenLM(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"
     """A ridge on what the policy's frozen base sees of the response: one forward pass serves every source."""
 
     features: Literal["likelihood", "states", "both"] = "likelihood"
-    checkpoint: str | None = None  # another frozen model's folder; None: the policy's base
     permutation: NonNegative = 0
+    checkpoint: str | None = None  # another frozen model's folder; None: the policy's base
 
 
 class BagOfWords(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="bag_of_words"):
@@ -65,8 +65,8 @@ class SentenceEncoder(Struct, frozen=True, forbid_unknown_fields=True, tag_field
     """A frozen multilingual sentence encoder with a small head on (document, response) features."""
 
     encoder: str = "packaged"  # the package of the `encoder` extra, a local folder, or a hub id
-    head: Literal["chosen", "interaction", "response", "both"] = "chosen"  # by cross-validation on the source
     permutation: NonNegative = 0
+    head: Literal["chosen", "interaction", "response", "both"] = "chosen"  # by cross-validation on the source
 
 
 class Classifier(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="classifier"):
