@@ -93,8 +93,8 @@ def pair_features(encode: Encode, prompts: Sequence[str], responses: Sequence[Se
     names = list(dict.fromkeys([*prompts, *flat]))
     vectors = dict(zip(names, encode(names), strict=True)) if names else {}
     documents = [vectors[prompt] for prompt, row in zip(prompts, responses, strict=True) for _ in row]
-    products, whole, _ = features(np.stack(documents), np.stack([vectors[text] for text in flat]))
-    return [products.astype(np.float32), whole]
+    products, whole, said = features(np.stack(documents), np.stack([vectors[text] for text in flat]))
+    return [products.astype(np.float32), whole, said.astype(np.float32)]
 
 
 def cosine(documents: Array, responses: Array) -> Array:

@@ -188,7 +188,7 @@ def _pointwise(
     blocks: Sequence[Array], backbone: Trained, seen: Rows, wanted: Array, groups: np.ndarray[Any, np.dtype[np.str_]]
 ) -> tuple[Linear, str]:
     train, names = [block[seen] for block in blocks], groups[seen].tolist()
-    return _best(train, backbone, lambda parts: fit(parts, wanted[seen], names))
+    return best_head(train, backbone, lambda parts: fit(parts, wanted[seen], names))
 
 
 def _pairwise(
@@ -197,10 +197,10 @@ def _pairwise(
     """One head for rows that come as the better responses, then the worse ones."""
     train, names = [np.concatenate([block[better], block[worse]]) for block in blocks], groups[better].tolist()
     half = len(better)
-    return _best(train, backbone, lambda p: fit_pairwise([x[:half] for x in p], [x[half:] for x in p], names))
+    return best_head(train, backbone, lambda p: fit_pairwise([x[:half] for x in p], [x[half:] for x in p], names))
 
 
-def _best(train: Sequence[Array], backbone: Trained, fitted: Any) -> tuple[Linear, str]:
+def best_head(train: Sequence[Array], backbone: Trained, fitted: Any) -> tuple[Linear, str]:
     """The head with the least cross-validated error on the source, over penalties and families of features."""
     found: dict[str, Linear] = {}
     for name, members in _families(backbone, len(train)).items():

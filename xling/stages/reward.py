@@ -9,6 +9,7 @@ from msgspec import Struct
 from xling.config import BagOfWords, Files, FrozenLM, Released, RewardModel, SentenceEncoder, Task, Tuned
 from xling.errors import StageError
 from xling.grid.stage import Context
+from xling.stages.files import write_json
 from xling.tasks import task_module
 from xling.tasks.records import Pair, Rating, Split
 
@@ -81,6 +82,7 @@ def shuffled_pairs(pairs: list[Pair], seed: int, permutation: int) -> list[Pair]
 def _frozen(context: Context, spec: RewardSpec, rm: FrozenLM | SentenceEncoder) -> None:
     """A ridge on the features that the parents computed, language by language as `feedback` gives them."""
     from xling.models import ridge
+    from xling.models.heads import best_head
     from xling.stages.features import all_features
 
     blocks = all_features(context.parents[f"features_{lang}"] / "feedback" for lang in spec.langs)
@@ -98,9 +100,9 @@ def _frozen(context: Context, spec: RewardSpec, rm: FrozenLM | SentenceEncoder) 
         def fitted(parts: list[ridge.Array]) -> ridge.Linear:
             return ridge.fit(parts, labels, groups)
 
-    # a sentence encoder's many columns are alike in spread: the plain penalty keeps the head near the cosine
-    head = ridge.fit_whitened(blocks, fitted) if isinstance(rm, FrozenLM) else fitted(blocks)
+    head, read = best_head(blocks, rm, fitted)
     ridge.save(context.out / "head.npz", head)
+    write_json(context.out / "head.json", {"features": read, "penalty": head.penalty, "explained": head.explained})
 
 
 def _bag_of_words(context: Context, spec: RewardSpec, permutation: int) -> None:

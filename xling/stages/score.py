@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from xling.config import FrozenLM, Published, RewardModel, Task, Untrained
+from xling.config import Published, RewardModel, Task, Untrained
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept, read_arrays
@@ -207,7 +207,7 @@ def _unseen(context: Context, spec: ScoreSpec, recorded: Recorded) -> Array:
     folder = context.parents.get("features") or context.parents["embed"]
     blocks = features_of(recorded, spec.rm, folder, ())  # type: ignore[arg-type]  # those that read features
     head = ridge.load(context.parents["reward"] / "head.npz")
-    return head.predict(blocks if isinstance(spec.rm, FrozenLM) else blocks[:2])  # as encoder.pair_features
+    return head.predict(blocks)
 
 
 def run_embed(context: Context) -> None:

@@ -53,7 +53,7 @@ def feature_scores(context: Context, rm: RewardModel, name: str) -> Iterator[flo
 
     head = None if isinstance(rm, Untrained) else ridge.load(context.parents["reward"] / "head.npz")
     for blocks in feature_blocks(context.parents["features"] / name):
-        yield from (blocks[-1][:, 0] if head is None else head.predict(blocks)).tolist()  # the cosine comes last
+        yield from (blocks[1][:, 0] if head is None else head.predict(blocks)).tolist()  # the cosine
 
 
 def scorer(context: Context, rm: RewardModel, asking: Asking) -> Scorer:
