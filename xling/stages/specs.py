@@ -1,0 +1,282 @@
+"""The stages below a cell, each from no more than it depends on: that is what its key is made of.
+
+Every function is cached: the cells of a grid share their stages.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from xling.config import (
+    Encoder,
+    Files,
+    FrozenLM,
+    Language,
+    LanguageModel,
+    Policy,
+    Released,
+    RewardModel,
+    SameAsPolicy,
+    SentenceEncoder,
+    Task,
+    Training,
+    Tuned,
+    checkpoints_of,
+    encoder_of,
+    objective_of,
+)
+from xling.errors import ConfigError
+from xling.grid.stage import Stage
+from xling.models.encoder import encoder_identity
+from xling.models.hub import commit_of, is_repository
+from xling.models.recipe import BASE_FOLDER, folder_digest, recipe_digest
+from xling.stages import KINDS
+from xling.tasks import require, task_module
+from xling.tasks.records import Need, Use
+
+
+def make(kind: str, label: str, spec: Mapping[str, Any], parents: Mapping[str, Stage]) -> Stage:
+    return Stage.make(kind, KINDS[kind].version, label, spec, parents)
+
+
+@lru_cache(maxsize=4096)
+def data_of(task: Task, langs: tuple[str, ...], use: Use, need: Need | None = None) -> dict[str, Any]:
+    """The task as one stage sees it: settings it does not read are at their defaults; and its data's digest.
+
+    ConfigError where the data has too little for it (`need`: if that is more than the use says).
+    """
+    require(task, langs, need or use)
+    module = task_module(task)
+    narrowed = module.narrowed(task, langs, use)
+    return {"task": msgspec.to_builtins(narrowed), "digest": module.digest(narrowed)}
+
+
+def held_out(objective: str) -> Use:
+    return "held_out_pairwise" if objective == "pairwise" else "held_out_pointwise"
+
+
+def codes(langs: Sequence[Language]) -> tuple[str, ...]:
+    return tuple(sorted(lang.code for lang in langs))
+
+
+def label_of(kind: str, *langs: Sequence[str]) -> str:
+    return f"{kind}[{', '.join('+'.join(codes) for codes in langs)}]"
+
+
+# --- stages, each from no more than it depends on -----------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "policy") -> Stage:
+    """The packaged micro base, a base to pretrain, a local folder, or a repository of the hub at one commit.
+
+    `setting` is what people typed; `use` is policy, or of a reward model's own checkpoint encoder or classifier.
+    """
+    checkpoint = policy.checkpoint
+    spec = {
+        "checkpoint": checkpoint,
+        "digest": "",
+        "dtype": policy.dtype,
+        "attention": policy.attention,
+        "remote_code": policy.remote_code,
+        "pad_token": policy.pad_token,
+        **({} if use == "policy" else {"use": use}),
+    }
+    if checkpoint == "pretrain":
+        return make("base", "base", spec | {"digest": recipe_digest()}, {})
+    if is_repository(checkpoint):
+        commit = commit_of(checkpoint, policy.revision, setting)
+        return make("base", f"base {checkpoint}@{commit[:7]}", spec | {"commit": commit}, {})
+    folder = BASE_FOLDER if checkpoint == "packaged" else Path(checkpoint)
+    if checkpoint == "packaged" and not (folder / "config.json").exists():
+        raise ConfigError(f"This copy of xling has no micro base in {folder}. Run `make base` to train it.")
+    if not (folder / "config.json").exists():
+        raise ConfigError(
+            f"{setting}={checkpoint} is no folder of a model in Hugging Face format (config.json is missing). "
+            f"Use {setting}=packaged, a local folder, or a hub id (owner/name)."
+        )
+    return make("base", "base", spec | {"digest": folder_digest(folder)}, {})
+
+
+def own_checkpoint(rm: RewardModel, setting: str, policy: Policy, use: str = "policy") -> Stage:
+    """A model that the reward model names itself, by a setting of checkpoints_of; else read as the policy is."""
+    checkpoint, revision = checkpoints_of(rm)[setting]
+    like = policy if isinstance(rm, SameAsPolicy) and isinstance(policy, LanguageModel) else None
+    model = LanguageModel(
+        checkpoint,
+        revision=revision,
+        dtype=like.dtype if like else rm.dtype,  # type: ignore[union-attr]  # all others with checkpoints have it
+        attention=like.attention if like else None,
+        remote_code=getattr(rm, "remote_code", None),
+    )
+    return base(model, f"rm_backbone.{setting}", use)
+
+
+def side_of(task: Task, rm: RewardModel) -> str:
+    """On which side a reward model cuts too long a prompt."""
+    return str(getattr(rm, "truncation_side", None) or getattr(task_module(task), "TRUNCATION_SIDE", "right"))
+
+
+def reading(task: Task, policy: LanguageModel) -> dict[str, Any]:
+    """How the policy reads prompts."""
+    side = policy.truncation_side or getattr(task_module(task), "TRUNCATION_SIDE", "right")
+    return {"max_prompt_tokens": policy.max_prompt_tokens, "truncation_side": side}
+
+
+@lru_cache(maxsize=4096)
+def sft(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Training, seed: int) -> Stage:
+    """The policy of one language, or of several with their demonstrations pooled."""
+    spec = {
+        **data_of(task, langs, "demonstrations"),
+        **reading(task, policy),
+        "langs": langs,
+        "training": msgspec.to_builtins(training),
+        "max_new_tokens": policy.max_new_tokens,
+        "tuning": policy.tuning,
+        "lora": None if policy.tuning == "full" else msgspec.to_builtins(policy.lora),
+        "seed": seed,
+    }
+    return make("sft", label_of("sft", langs), spec, {"base": base(policy)})
+
+
+@lru_cache(maxsize=4096)
+def samples(kind: str, task: Task, lang: str, policy: LanguageModel, training: Training, seed: int) -> Stage:
+    """pool[t] or baseline[t]."""
+    spec = {
+        **data_of(task, (lang,), "prompts"),
+        **reading(task, policy),
+        "lang": lang,
+        "purpose": kind,
+        "n": policy.n if kind == "pool" else policy.baseline_samples,
+        "temperature": policy.temperature,
+        "top_p": policy.top_p,
+        "max_new_tokens": policy.max_new_tokens,
+        "chunk": policy.sampling_chunk,
+        "by_length": policy.by_length,
+        "engine": policy.engine,
+        "seed": seed,
+    }
+    return make(kind, label_of(kind, (lang,)), spec, {"sft": sft(task, (lang,), policy, training, seed)})
+
+
+@lru_cache(maxsize=4096)
+def recorded(task: Task, lang: str) -> Stage:
+    """Recorded responses: pool and opponent at once."""
+    return make("recorded", label_of("recorded", (lang,)), {**data_of(task, (lang,), "recorded"), "lang": lang}, {})
+
+
+@lru_cache(maxsize=4096)
+def embed(task: Task, lang: str, encoder: str) -> Stage:
+    """A language's recorded texts under a frozen sentence encoder."""
+    spec = {
+        **data_of(task, (lang,), "texts"),
+        "lang": lang,
+        "rm": msgspec.to_builtins(SentenceEncoder(encoder)),
+        "objective": "",
+        "encoder": encoder_identity(encoder),
+    }
+    return make("embed", label_of("embed", (lang,)), spec, {})
+
+
+@lru_cache(maxsize=4096)
+def features(
+    task: Task, lang: str, policy: LanguageModel, rm: RewardModel, pools: tuple[tuple[str, Stage], ...]
+) -> Stage:
+    """What a frozen model sees of a language's feedback, or of its samples and held-out feedback."""
+    objective = objective_of(task, rm)
+    spec = {
+        **data_of(task, (lang,), held_out(objective) if pools else objective),
+        "lang": lang,
+        "objective": objective,
+    }
+    parents = dict(pools)
+    if isinstance(rm, FrozenLM):
+        spec["features"] = rm.features
+        parents["lm"] = base(reader_of(rm, policy))
+    else:
+        spec |= {"encoder": encoder_of(rm), "identity": encoder_identity(encoder_of(rm))}
+    return make("features", label_of("features", (lang,)) + (" samples" if pools else ""), spec, parents)
+
+
+@lru_cache(maxsize=4096)
+def recorded_features(task: Task, lang: str, policy: LanguageModel, rm: RewardModel) -> Stage:
+    """What a frozen language model sees of a language's recorded responses."""
+    spec = {
+        **data_of(task, (lang,), "texts"),
+        "lang": lang,
+        "features": rm.features if isinstance(rm, FrozenLM) else "",
+        "objective": "",
+        "recorded": True,
+    }
+    return make("features", label_of("features", (lang,)) + " recorded", spec, {"lm": base(policy)})
+
+
+@lru_cache(maxsize=4096)
+def reward(
+    task: Task,
+    langs: tuple[str, ...],
+    policy: Policy,
+    training: Training,
+    rm: RewardModel,
+    seed: int,
+    crossfitted: bool = False,
+) -> Stage:
+    """The reward model of one source, or of several pooled; or heads cross-fitted on recorded responses."""
+    data = (
+        data_of(task, langs, "recorded", "crossfitted") if crossfitted else data_of(task, langs, objective_of(task, rm))
+    )
+    spec = {
+        **data,
+        "langs": langs,
+        "rm": msgspec.to_builtins(rm),
+        "objective": objective_of(task, rm),
+        "seed": seed,
+    }
+    parents: dict[str, Stage] = {}
+    if crossfitted:
+        assert isinstance(task, Files | Released)  # the tasks with recorded responses and folds
+        spec |= {"folds": task.folds, "documents": task.documents}
+    if isinstance(rm, FrozenLM) and crossfitted:
+        reader, plain = reader_of(rm, policy), unshuffled(rm)
+        parents = {f"features_{lang}": recorded_features(task, lang, reader, plain) for lang in langs}
+    elif isinstance(rm, SentenceEncoder) and crossfitted:
+        parents = {f"embed_{lang}": embed(task, lang, rm.encoder) for lang in langs}
+        spec["encoder"] = encoder_identity(rm.encoder)
+    elif isinstance(rm, Tuned):
+        spec["truncation_side"] = side_of(task, rm)
+        parents = {"init": _start(task, langs, policy, training, rm, seed)}
+    elif isinstance(rm, FrozenLM | SentenceEncoder):
+        reader, plain = reader_of(rm, policy), unshuffled(rm)
+        parents = {f"features_{lang}": features(task, lang, reader, plain, ()) for lang in langs}
+    return make("reward", label_of("reward", langs) + mark(rm), spec, parents)
+
+
+def reader_of(rm: RewardModel, policy: Policy) -> LanguageModel:
+    """The model that reads: the reward model's own, else the policy's base."""
+    own = rm.checkpoint if isinstance(rm, FrozenLM) else None
+    if own is None and isinstance(policy, LanguageModel):
+        return policy
+    return LanguageModel(checkpoint=own or "packaged")
+
+
+def _start(task: Task, langs: tuple[str, ...], policy: Policy, training: Training, rm: Tuned, seed: int) -> Stage:
+    """The model that a network's training starts from."""
+    if isinstance(rm, Encoder):
+        return own_checkpoint(rm, "checkpoint", policy, "encoder")
+    assert isinstance(policy, LanguageModel)
+    if rm.init == "sft":
+        return sft(task, langs, policy, training, seed)
+    return base(policy) if rm.init == "base" else own_checkpoint(rm, "init", policy)
+
+
+def unshuffled(rm: RewardModel) -> RewardModel:
+    """Shuffled controls read the same features."""
+    return msgspec.structs.replace(rm, permutation=0) if hasattr(rm, "permutation") else rm
+
+
+def mark(rm: RewardModel) -> str:
+    permutation = getattr(rm, "permutation", 0)
+    return f" shuffled {permutation}" if permutation else ""
