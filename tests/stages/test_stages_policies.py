@@ -21,8 +21,9 @@ from xling.errors import ConfigError, DataError, StageError
 from xling.grid.composer import Composer
 from xling.grid.stage import Interrupted, Stage
 from xling.models.load import load_policy, loading
-from xling.stages.dag import base, judge_stage, samples, sft
+from xling.stages.dag import judge_stage
 from xling.stages.files import read_samples
+from xling.stages.specs import base, samples, sft
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from families import saved

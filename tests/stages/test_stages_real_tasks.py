@@ -16,9 +16,10 @@ from test_stages_dag import by_kind
 from xling.config import BagOfWords, Experiment, Language, Oasst, Seahorse, Template
 from xling.errors import ConfigError
 from xling.grid.stage import Stage
-from xling.models.reward import load_reward
+from xling.models.stored import load_reward
 from xling.stages.checks import check
-from xling.stages.dag import judge_stage, reward
+from xling.stages.dag import judge_stage
+from xling.stages.specs import reward
 from xling.tasks import task_module
 from xling.tasks.render import with_facts
 from xling.tasks.seahorse_corpora import CORPORA
