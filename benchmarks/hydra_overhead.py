@@ -66,7 +66,7 @@ def main() -> int:
         folder = Path(temporary)
         codes = overlay(folder / "conf", options.languages)
         shared = [f"hydra.searchpath=[file://{folder / 'conf'}]", f"task.languages=[{','.join(codes)}]"]
-        ours = [str(LAUNCH), "hydra.launcher.catalogue=noop_stages", f"root={folder / 'outputs'}", "dry_run=true"]
+        ours = [str(LAUNCH), "hydra.launcher.catalogue=noop_grid", f"root={folder / 'outputs'}", "dry_run=true"]
         hydras = [str(Path(__file__).resolve()), "--multirun", *BASIC]
         one = [f"source_lang={codes[0]}", f"target_lang={codes[0]}"]
         every = ["source_lang=glob(q*)", "target_lang=glob(q*)"]
