@@ -17,7 +17,7 @@ from xling.config import Task
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.ridge import Array
-from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept, read_arrays
+from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
 from xling.tasks import task_module
 from xling.tasks.records import Split
 
@@ -34,6 +34,7 @@ class FeaturesSpec(Struct, frozen=True):
     lang: str
     objective: str
     features: str = ""  # of the language model that is the parent `lm`
+    truncation_side: str = "left"  # of prompts that are too long for it
     encoder: str = ""  # or a sentence encoder's name
     identity: str = ""  # and what stands for its weights
     recorded: bool = False  # what recorded systems said
@@ -70,14 +71,14 @@ def _reader(context: Context, spec: FeaturesSpec) -> Read:
     from xling.models.load import load_policy
 
     model, tokenizer = load_policy(context.parents["lm"])
-    return lambda prompts, responses: read(model, tokenizer, prompts, responses, spec.features)
+    return lambda prompts, responses: read(model, tokenizer, prompts, responses, spec.features, spec.truncation_side)
 
 
 def _write(context: Context, read: Read, name: str, texts: Iterable[Texts], total: int, size: int) -> None:
     def make(block: list[Texts]) -> list[Array]:
         return read([prompt for prompt, _ in block], [responses for _, responses in block])
 
-    paths = kept(context, name, blocks_of(texts, size), make, -(-total // size))
+    paths = kept_arrays(context, name, blocks_of(texts, size), make, total)
     (context.out / name).mkdir()
     for path in paths:
         shutil.copyfile(path, context.out / name / path.name)

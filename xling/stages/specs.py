@@ -195,6 +195,8 @@ def features(
     parents = dict(pools)
     if isinstance(rm, FrozenLM):
         spec["features"] = rm.features
+        if side := getattr(task_module(task), "TRUNCATION_SIDE", ""):
+            spec["truncation_side"] = side
         parents["lm"] = base(reader_of(rm, policy))
     else:
         spec |= {"encoder": encoder_of(rm), "identity": encoder_identity(encoder_of(rm))}
