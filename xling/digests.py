@@ -7,7 +7,6 @@ time and inode: `$XDG_CACHE_HOME/xling/digests.jsonl`, a line a file, only ever 
 import functools
 import hashlib
 import os
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,14 +29,6 @@ def file_digest(path: Path) -> str:
     """sha256 of a file's content, hexadecimal; read once for each size, modification time and inode."""
     status = path.stat()
     return _digest((str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino))
-
-
-def files_digest(paths: Iterable[Path]) -> str:
-    """sha256 over the contents of several files, in the order given."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(file_digest(path).encode())
-    return digest.hexdigest()
 
 
 @functools.lru_cache(maxsize=1024)

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from xling.errors import DataError
-from xling.tasks import tables
 from xling.tasks.tables import digest, open_table
 
 
@@ -53,14 +52,3 @@ def test_a_digest_is_of_content_and_of_the_names_of_several(tmp_path: Path) -> N
     one.write_bytes(b"a")
     other.write_bytes(b"a")
     assert digest([one]) == digest([other]) != digest([one, other]) != digest([other, one])
-
-
-def test_large_published_files_are_told_apart_by_size_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "WHOLE", 10)
-    monkeypatch.setattr(tables, "END", 4)
-    contents = (b"abcd----wxyz", b"abcd-----wxyz", b"abcX----wxyz", b"abcd----wxyZ", b"abcd-##-wxyz")
-    paths = [tmp_path / str(number) for number in range(len(contents))]
-    for path, content in zip(paths, contents, strict=True):
-        path.write_bytes(content)
-    assert len({digest([path], whole=False) for path in paths}) == 4
-    assert len({digest([path]) for path in paths}) == 5

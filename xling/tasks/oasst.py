@@ -71,7 +71,7 @@ def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
 
 def digest(config: Task) -> str:
     """sha256 of the files."""
-    return tables.digest(trees.files(_settings(config)), whole=False)
+    return tables.digest(trees.files(_settings(config)))
 
 
 def demonstrations(config: Task, lang: str, split: Split) -> list[Demonstration]:

@@ -119,7 +119,7 @@ def digest(config: Task) -> str:
         for lang in settings.languages:
             for dataset in corpora.corpora(settings, lang):
                 paths += [path for found in corpora.files(settings, lang, dataset).values() for path in found]
-    return tables.digest(paths, whole=False)
+    return tables.digest(paths)
 
 
 def demonstrations(config: Task, lang: str, split: Split) -> list[Demonstration]:

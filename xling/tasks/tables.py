@@ -13,7 +13,6 @@ the columns that are asked for. Knows no config and no torch.
 """
 
 import csv
-import functools
 import glob
 import gzip
 import hashlib
@@ -27,6 +26,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from xling.digests import file_digest
 from xling.errors import ConfigError, DataError, did_you_mean
 
 T = TypeVar("T")
@@ -40,8 +40,6 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 LINE, ARRAY = msgspec.json.Decoder(Row), msgspec.json.Decoder(list[Row])
 PEEKED = 1000  # rows whose fields are a JSON file's columns
 BATCH = 512  # rows of Parquet in memory at a time: they may be long articles
-WHOLE = 1 << 26  # bytes up to which a published file is hashed whole
-END = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +114,11 @@ def identity(paths: Iterable[Path]) -> Identity:
     return tuple((str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths)
 
 
-def digest(paths: Sequence[Path], whole: bool = True) -> str:
-    """sha256 of a file's bytes, or over the folders, names and contents of several, in this order.
-
-    Without `whole`, a file above 64 MiB counts by its size, first and last MiB: published gigabytes, which nobody
-    edits, take long to hash at every plan. Computed once for a size and modification time.
-    """
-    contents = [_content(*one, WHOLE if not whole else one[1]) for one in identity(paths)]
-    if len(contents) == 1:
-        return contents[0]
-    named = (f"{path.parent.name}/{path.name} {content}\n" for path, content in zip(paths, contents, strict=True))
+def digest(paths: Sequence[Path]) -> str:
+    """sha256 of a file's bytes, or over the folders, names and contents of several, in this order."""
+    if len(paths) == 1:
+        return file_digest(paths[0])
+    named = (f"{path.parent.name}/{path.name} {file_digest(path)}\n" for path in paths)
     return hashlib.sha256("".join(named).encode()).hexdigest()
 
 
@@ -159,17 +152,6 @@ def open_table(path: Path, strict: bool = True) -> Table:
 
 def _plain_name(path: Path) -> str:
     return path.name.lower().removesuffix(".gz")
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def _content(path: str, size: int, modified: int, whole: int) -> str:
-    with open(path, "rb") as file:
-        if size <= whole:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        ends = hashlib.sha256(str(size).encode() + file.read(END))
-        file.seek(-END, 2)
-        ends.update(file.read(END))
-        return ends.hexdigest()
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
