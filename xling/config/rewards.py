@@ -22,13 +22,13 @@ class SameAsPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag_field="n
     lora: Lora = Lora()
     init: str = "sft"  # sft: the source's SFT policy; base; else a local folder or a hub id
     revision: str | None = None  # of a hub id in `init`
-    pad_token: str | None = None  # of a model named in `init`: a piece to pad with where its tokenizer names none
     objective: Objective | None = None  # None: the task's kind of feedback
     pooling: Literal["last", "mean"] = "last"
     max_prompt_tokens: Limit = 1024
     max_response_tokens: Limit = 512
     truncation_side: Side | None = None  # of too long a prompt; None: the task's
     permutation: NonNegative = 0  # 0: true labels; k > 0: the k-th permutation of the labels (control)
+    pad_token: str | None = None  # of a model named in `init`: a piece to pad with where its tokenizer names none
 
 
 class Encoder(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="encoder"):
@@ -36,7 +36,6 @@ class Encoder(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name",
 
     checkpoint: str  # a local folder or a hub id
     revision: str | None = None
-    pad_token: str | None = None  # a piece to pad with where the tokenizer names none; what is padded is never read
     dtype: Dtype = "float32"
     training: Training = Training()
     tuning: Literal["full", "lora", "frozen"] = "full"
@@ -47,6 +46,7 @@ class Encoder(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name",
     max_response_tokens: Limit = 512
     truncation_side: Side | None = None  # of too long a prompt; None: the task's
     permutation: NonNegative = 0
+    pad_token: str | None = None  # a piece to pad with where the tokenizer names none; what is padded is never read
 
 
 class FrozenLM(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="frozen_lm"):
@@ -55,10 +55,10 @@ class FrozenLM(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"
     features: Literal["likelihood", "states", "both"] = "likelihood"
     permutation: NonNegative = 0
     checkpoint: str | None = None  # another frozen model's folder; None: the policy's base
-    pad_token: str | None = None  # of `checkpoint`: a piece to pad with where its tokenizer names none
     max_prompt_tokens: Limit = 1024
     max_response_tokens: Limit = 512
     truncation_side: Side | None = None  # of too long a prompt; None: the task's
+    pad_token: str | None = None  # of `checkpoint`: a piece to pad with where its tokenizer names none
 
 
 class BagOfWords(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="bag_of_words"):
@@ -81,13 +81,13 @@ class Classifier(Struct, frozen=True, forbid_unknown_fields=True, tag_field="nam
     checkpoint: str  # a local folder or a hub id
     revision: str | None = None
     dtype: Dtype = "float32"
-    pad_token: str | None = None  # a piece to pad with where the tokenizer names none; what is padded is never read
     remote_code: str | None = None  # the repository whose code may run
     label: Annotated[int, Meta(ge=0, le=1)] | None = None  # the good class of two
     render: Literal["auto", "chat", "pair", "plain"] = "auto"
     max_prompt_tokens: Limit = 1024
     max_response_tokens: Limit = 512
     truncation_side: Side | None = None  # of too long a prompt; None: the task's
+    pad_token: str | None = None  # a piece to pad with where the tokenizer names none; what is padded is never read
 
 
 class LogRatio(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="log_ratio"):
@@ -97,13 +97,13 @@ class LogRatio(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"
     reference: str
     policy_revision: str | None = None
     reference_revision: str | None = None
-    pad_token: str | None = None  # a piece to pad with where the tokenizers name none; what is padded is never read
     dtype: Dtype = "float32"
     beta: PositiveFloat = 0.1
     render: Literal["auto", "chat", "plain"] = "auto"
     max_prompt_tokens: Limit = 1024
     max_response_tokens: Limit = 512
     truncation_side: Side | None = None  # of too long a prompt; None: the task's
+    pad_token: str | None = None  # a piece to pad with where the tokenizers name none; what is padded is never read
 
 
 class Untrained(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="untrained"):
