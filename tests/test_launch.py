@@ -64,6 +64,11 @@ def test_controls_with_and_without_plus(tmp_path: Path) -> None:
         assert "g: 2 cells" in result.stdout, result.stderr
 
 
+def test_backbones_side_by_side_with_a_setting_that_the_default_one_lacks(tmp_path: Path) -> None:
+    result = launch(tmp_path, *TOY, "rm_backbone=cosine,sentence_encoder", "rm_backbone.encoder=here", "dry_run=true")
+    assert result.returncode == 0 and "2 cells" in result.stdout, result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

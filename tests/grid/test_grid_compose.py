@@ -168,6 +168,26 @@ def test_a_single_language_is_kept_from_hydra_and_given_back_as_typed() -> None:
         assert typed(protected(argument)) == argument
 
 
+def test_one_value_of_a_groups_setting_is_kept_from_hydra_and_given_back_as_typed(front: Front) -> None:
+    """Hydra would look for it in the default option of a group that is swept."""
+    assert protected("rm_backbone.checkpoint=/x") == "rm_backbone.checkpoint=/x,/x"
+    for value in ("/x", "null", "'a=b, c'", "'<|x|>'", "1e-5", "[de,no]", "a\\,b", "${seed}", "'{text}'"):
+        for group in ("task", "policy", "rm_backbone", "sft", "reward_task"):
+            argument = f"{group}.key={value}"
+            assert protected(argument) != argument and typed(protected(argument)) == argument
+    for argument in ("policy.n=4,8", "policy.n=range(3)", "policy.n=", "policy.n=[", "++policy.n=3", "judge=gold"):
+        assert protected(argument) == argument
+    arguments = ("policy.n=4", "rm_backbone.revision=null", "policy.pad_token='<|x|>'", "sft.learning_rate=1e-5")
+    plain, kept = front(*arguments), front(*map(protected, arguments))
+    assert kept.cells == plain.cells and kept.request.command == arguments and grid_name(kept) == grid_name(plain)
+
+
+def test_a_setting_that_the_default_option_lacks_goes_with_options_that_have_it(front: Front) -> None:
+    cells = front("rm_backbone=xlm_roberta,mdeberta", protected("rm_backbone.checkpoint=/x"))
+    assert [cell["rm_backbone"]["checkpoint"] for _, cell in cells.cells] == ["/x", "/x"]
+    assert column(cells, "rm_backbone") == ["xlm_roberta", "mdeberta"]
+
+
 # --- params of a sweeps file ------------------------------------------------------------------------------
 
 

@@ -75,6 +75,11 @@ def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, h
         ("+sorce_lang=de", ["Unknown key 'sorce_lang'", "Did you mean 'source_lang'?"]),
         ("+sweep=embedded", ["Unknown key 'sweep'"]),
         ("n=0", ["Unknown key 'n'", "Did you mean 'optimizer.n' or 'policy.n'?"]),
+        (
+            "rm_backbone=xlm_roberta,bag_of_words rm_backbone.checkpoint=/x",
+            ["Unknown key 'rm_backbone.checkpoint': rm_backbone=bag_of_words has none", "name, permutation"],
+        ),
+        ("rm_backbone=mdeberta rm_backbone.init=base", ["'rm_backbone.init': rm_backbone=mdeberta has none"]),
         ("policy=micr", ["Unknown option 'micr' for policy", "micro, mt5_base", "Did you mean 'micro'?"]),
         ("judge=gold,golf", ["Unknown option 'golf' for judge", "Did you mean 'gold'?"]),
         ("sweeps=embeded", ["Unknown option 'embeded' for sweeps", "Did you mean 'embedded'?"]),

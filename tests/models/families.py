@@ -1,5 +1,7 @@
 """A tiny random model of each real architecture that conf/policy names, with its own kind of tokenizer."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +95,14 @@ def saved(folder: Path, family: str) -> Path:
     """A checkpoint as it would come from the hub."""
     save_policy(folder, build(family), tokenizer(family))
     return folder
+
+
+def without(role: str, folder: Path, copy: Path) -> Path:
+    """A copy of a saved model whose tokenizer names no token for a role (pad, eos)."""
+    shutil.copytree(folder, copy)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (copy / name).exists():
+            named = json.loads((copy / name).read_text())
+            named.pop(f"{role}_token", None)
+            (copy / name).write_text(json.dumps(named))
+    return copy

@@ -10,6 +10,7 @@ import torch
 from xling.models.frozen_lm import BLOCKS, GAPS, read
 from xling.models.load import load_policy
 from xling.models.text import prompt_ids, response_ids
+from xling.models.truncation import Limits
 
 PROMPTS = ["a flood in Chile", "März: 130 Häuser, viele davon neu", "x"]
 RESPONSES = [["a flood", "наводнение в Чили, всего 130 домов", "a flood"], [""], ["lễ hội", "a"]]
@@ -53,14 +54,15 @@ def test_a_row_depends_on_its_prompt_and_response_alone(model: tuple[Any, Any]) 
     assert np.array_equal(alone[0], together[3])
 
 
-def test_too_long_a_prompt_is_cut_on_the_side_that_is_asked_for(model: tuple[Any, Any]) -> None:
-    long = ["one two three " * 600]
-    whole = prompt_ids(model[1], long, 1 << 20)[0]
-    assert len(whole) > 1500
-    left, right = (read(*model, long, [["a"]], "likelihood", side)[0] for side in ("left", "right"))
-    assert not np.array_equal(left, right) and np.array_equal(left, read(*model, long, [["a"]], "likelihood")[0])
-    ends = (long[0], long[0] + "and more that is cut")
-    assert np.array_equal(*(read(*model, [text], [["a"]], "likelihood", "right")[0] for text in ends))
+def test_long_texts_are_cut_at_the_limits_and_on_the_side_that_is_asked_for(model: tuple[Any, Any]) -> None:
+    long = " ".join(f"the {word} in Chile" for word in ("flood", "fest", "storm", "house", "game") * 6)
+    for side, prompt in (("right", f"{long} at last"), ("left", f"at first {long}")):
+        limits = Limits(24, 8, side)
+        (cut,) = read(*model, [prompt], [[long]], "likelihood", limits)
+        (same,) = read(*model, [long], [[f"{long} at last"]], "likelihood", limits)
+        assert np.array_equal(cut, same)
+        (other,) = read(*model, [prompt], [[long]], "likelihood", Limits(24, 8, "left" if side == "right" else "right"))
+        assert not np.array_equal(cut, other)
 
 
 @pytest.mark.parametrize("features", BLOCKS)

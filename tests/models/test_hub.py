@@ -72,5 +72,7 @@ def test_what_was_planned_and_is_gone_cannot_be_downloaded(offline: Path, tmp_pa
     cached(offline)
     stage = base(LanguageModel(NAME))
     shutil.rmtree(offline)
-    with pytest.raises(StageError, match=rf"(?s){NAME} at {COMMIT} cannot be downloaded.*policy\.checkpoint=FOLDER"):
+    with pytest.raises(
+        StageError, match=rf"(?s){NAME} at {COMMIT} cannot be downloaded.*name the folder in place of {NAME}"
+    ):
         base_stage.run(Context(stage.spec, {}, tmp_path, tmp_path, lambda done, total: None))

@@ -134,12 +134,18 @@ def test_too_long_a_prompt_loses_part_of_its_document_alone(
     assert ids[0] == tokenizer.bos_token_id and (ids[-1] == tokenizer.eos_token_id) == encoder
 
 
+@pytest.mark.parametrize("encoder", [False, True])
 @pytest.mark.parametrize("content", ["", "what the reward model reads is another text"])
-def test_without_a_document_to_tell_apart_the_beginning_goes(tiny: tuple[Any, Any], content: str) -> None:
+def test_without_a_document_to_tell_apart_the_whole_text_is_it(
+    tiny: tuple[Any, Any], content: str, encoder: bool
+) -> None:
     _, tokenizer = tiny
-    prompt = asked(DOCUMENT, content)
-    (ids,), cut = policy_ids(tokenizer, [prompt], 20, "right")
-    assert cut == 1 and ids == prompt_ids(tokenizer, [prompt.text], 20)[0]
+    prompt = Prompt("0", "de", "0", DOCUMENT, content=content)
+    for side in ("right", "left"):
+        (ids,), cut = policy_ids(tokenizer, [prompt], 20, side, encoder)
+        assert cut == 1 and ids == prompt_ids(tokenizer, [DOCUMENT], 20, encoder, side)[0]
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        assert text.startswith("First sentence") == (side == "right") and text.endswith("of it.") == (side == "left")
 
 
 def test_a_frame_that_is_too_long_itself_loses_its_beginning(tiny: tuple[Any, Any]) -> None:

@@ -75,6 +75,28 @@ def test_what_the_data_lacks_is_said_before_anything_runs(tiny_folder: Path, tmp
         judge_stage(experiment(tiny_folder, "tr", "en", task=few, judge="target_rm", rm=BagOfWords()))
 
 
+@pytest.mark.parametrize(("feedback", "side"), [("pointwise", "right"), ("pairwise", "left")])
+def test_what_is_cut_goes_by_whether_prompts_are_chats(
+    tiny_folder: Path, tmp_path: Path, feedback: str, side: str
+) -> None:
+    task = own(tmp_path, feedback)
+    for rm, role in ((SameAsPolicy(training=SHORT), "reward"), (FrozenLM(), "features")):
+        score = judge_stage(experiment(tiny_folder, task=task, judge="target_rm", rm=rm)).parents["score"]
+        assert score.parents[role].spec["truncation_side"] == score.parents["pool"].spec["truncation_side"] == side
+
+
+def test_a_frozen_lm_reads_within_its_limits(runner: Runner, tiny_folder: Path, tmp_path: Path) -> None:
+    task = own(tmp_path, "pairwise")
+    asked = [
+        experiment(tiny_folder, task=task, judge="target_rm", rm=FrozenLM(max_prompt_tokens=9, truncation_side=side))
+        for side in (None, "left", "right")  # None: the task's, which are chats
+    ]
+    found = [judge_stage(one).parents["score"].parents["features"] for one in asked]
+    assert found[0].spec == found[1].spec and found[0].spec["max_prompt_tokens"] == 9
+    rows = [np.load(runner.folder(stage) / "heldout" / "000000.npz") for stage in found[1:]]
+    assert not all(np.array_equal(rows[0][name], rows[1][name]) for name in rows[0].files)
+
+
 # --- a reward model of one task on another's responses ------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from xling.stages.files import read_samples
 from xling.stages.specs import base, samples, sft
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
-from families import saved
+from families import saved, without
 
 ROOT = Path(__file__).parents[2]
 FAMILY = {
@@ -233,13 +233,33 @@ def test_a_base_that_cannot_be_read_fails_at_once(tmp_path: Path, folders: dict[
     shutil.copytree(folders["qwen3"], tmp_path / "model")
     config = read_json_of(tmp_path / "model" / "config.json")
     for wrong, sentence in (
-        ({"model_type": "unheard_of"}, r"policy\.checkpoint=.* cannot be used"),
+        ({"model_type": "unheard_of"}, r"The model .* cannot be used as a language model"),
         ({"layer_types": ["chunked_attention"] * 4}, "has layers of chunked_attention"),
     ):
         (tmp_path / "model" / "config.json").write_text(json.dumps(config | wrong))
         stage: Stage = base(LanguageModel(str(tmp_path / "model"), n=len(sentence)))
         with pytest.raises(DataError, match=sentence):
             Runner(tmp_path).run(stage, {}, tmp_path / "out")
+
+
+def test_a_checkpoint_in_pickle_format_is_refused_while_planning(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"policy\.checkpoint=.* its weights are in pickle format"):
+        judge_stage(experiment(tmp_path))
+
+
+@pytest.mark.parametrize("role", ["pad", "eos"])
+def test_a_tokenizer_without_pad_or_eos_is_refused_while_planning(
+    folders: dict[str, Path], tmp_path: Path, role: str
+) -> None:
+    folder = without(role, folders["qwen3"], tmp_path / "model")
+    with pytest.raises(ConfigError, match=rf"policy\.checkpoint=.* its tokenizer has no {role} token"):
+        judge_stage(experiment(folder))
+    if role == "pad":
+        with pytest.raises(ConfigError, match=r"has no piece 'x y z'.* as in \"policy\.pad_token='</s>'\""):
+            judge_stage(changed(experiment(folder), "policy", pad_token="x y z"))
+        judge_stage(changed(experiment(folder), "policy", pad_token="</s>"))
 
 
 def read_json_of(path: Path) -> Any:

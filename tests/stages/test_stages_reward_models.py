@@ -25,7 +25,7 @@ from xling.config import (
     Untrained,
     experiment_from,
 )
-from xling.errors import ConfigError
+from xling.errors import ConfigError, DataError
 from xling.grid.composer import Composer
 from xling.grid.stage import Stage
 from xling.stages import blocks
@@ -239,6 +239,41 @@ def test_pickles_are_refused(no_model: Path, checkpoints: dict[str, Path], tmp_p
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     for rm in (Encoder(str(tmp_path)), Classifier(str(tmp_path)), SameAsPolicy(init=str(tmp_path))):
         assert "pickle format (pytorch_model.bin), which can run code" in refused(no_model, rm)
+
+
+def test_a_tokenizer_without_pad_is_refused_and_a_piece_may_stand_for_it(
+    no_model: Path, checkpoints: dict[str, Path], runner: Runner, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """While planning; in the score padding says nothing: the same as with the tokenizer's own."""
+    llama, head = checkpoints["llama"], checkpoints["chat"]
+    bare, classifier = families.without("pad", llama, tmp_path / "lm"), families.without("pad", head, tmp_path / "head")
+    for rm, setting in (
+        (SameAsPolicy(init=str(bare), training=BUDGET), "init"),
+        (LogRatio(str(llama), str(bare)), "reference"),
+        (FrozenLM(checkpoint=str(bare)), "checkpoint"),
+        (Classifier(str(classifier)), "checkpoint"),
+    ):
+        sentence = refused(no_model, rm)
+        assert f"rm_backbone.{setting}={tmp_path}" in sentence and "has no pad token" in sentence
+        assert "rm_backbone.pad_token='</s>'" in sentence
+        judge_stage(experiment(no_model, rm=msgspec.structs.replace(rm, pad_token="</s>")))
+    for whole, padded in (
+        (Classifier(str(head)), Classifier(str(classifier), pad_token="</s>")),
+        (LogRatio(str(llama), str(llama)), LogRatio(str(llama), str(bare), pad_token="</s>")),
+    ):
+        own, other = (scores(runner, experiment(tiny_folder, rm=rm))[1] for rm in (whole, padded))
+        assert contents(own) == contents(other)
+
+
+def test_no_error_of_a_base_names_a_setting_that_was_not_typed(
+    checkpoints: dict[str, Path], runner: Runner, tmp_path: Path, no_model: Path
+) -> None:
+    folder = families.without("", checkpoints["llama"], tmp_path / "model")
+    (folder / "config.json").write_text(json.dumps({"model_type": "unheard_of"}))
+    score = judge_stage(experiment(no_model, rm=LogRatio(str(folder), str(checkpoints["llama"])))).parents["score"]
+    with pytest.raises(DataError, match="cannot be used as a language model") as error:
+        runner.folder(score.parents["policy"])
+    assert str(folder) in str(error.value) and "policy.checkpoint" not in str(error.value)
 
 
 def test_too_few_positions_are_refused_with_the_limit_that_fits(no_model: Path, checkpoints: dict[str, Path]) -> None:

@@ -62,6 +62,15 @@ def test_prompts_with_the_same_text_are_one_group(tmp_path: Path) -> None:
     assert [p.group for p in files.recorded(config(tmp_path / "f.jsonl", rows), "de").prompts] == ["00", "01", "00"]
 
 
+def test_long_chats_lose_their_oldest_turns_and_long_documents_their_end(tmp_path: Path) -> None:
+    assert files.truncation_side(config(tmp_path / "documents.jsonl", rows_of("de", 3))) == "right"
+    assert files.truncation_side(tree_config(tmp_path / "chats.jsonl", paired("de", 3))) == "left"
+    chat = [{"role": "user", "content": "Hi"}]
+    whole = [{"lang": "de", "chosen": [*chat, {"role": "assistant", "content": text}],
+              "rejected": [*chat, {"role": "assistant", "content": "Go"}]} for text in ("Hello", "Yes")]  # fmt: skip
+    assert files.truncation_side(tree_config(tmp_path / "whole.jsonl", whole)) == "left"
+
+
 def test_pairs_are_recorded_responses_whose_order_says_nothing(tmp_path: Path) -> None:
     found = files.recorded(tree_config(tmp_path / "f.jsonl", paired("de", 40)), "de")
     assert found.systems == [["1", "2"]] * 40

@@ -28,6 +28,7 @@ class SameAsPolicy(Struct, frozen=True, forbid_unknown_fields=True, tag_field="n
     max_response_tokens: Limit = 512
     truncation_side: Side | None = None  # of too long a prompt; None: the task's
     permutation: NonNegative = 0  # 0: true labels; k > 0: the k-th permutation of the labels (control)
+    pad_token: str | None = None  # of a model named in `init`: a piece to pad with where its tokenizer names none
 
 
 class Encoder(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="encoder"):
@@ -45,6 +46,7 @@ class Encoder(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name",
     max_response_tokens: Limit = 512
     truncation_side: Side | None = None  # of too long a prompt; None: the task's
     permutation: NonNegative = 0
+    pad_token: str | None = None  # a piece to pad with where the tokenizer names none; what is padded is never read
 
 
 class FrozenLM(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="frozen_lm"):
@@ -53,6 +55,10 @@ class FrozenLM(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"
     features: Literal["likelihood", "states", "both"] = "likelihood"
     permutation: NonNegative = 0
     checkpoint: str | None = None  # another frozen model's folder; None: the policy's base
+    max_prompt_tokens: Limit = 1024
+    max_response_tokens: Limit = 512
+    truncation_side: Side | None = None  # of too long a prompt; None: the task's
+    pad_token: str | None = None  # of `checkpoint`: a piece to pad with where its tokenizer names none
 
 
 class BagOfWords(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="bag_of_words"):
@@ -81,6 +87,7 @@ class Classifier(Struct, frozen=True, forbid_unknown_fields=True, tag_field="nam
     max_prompt_tokens: Limit = 1024
     max_response_tokens: Limit = 512
     truncation_side: Side | None = None  # of too long a prompt; None: the task's
+    pad_token: str | None = None  # a piece to pad with where the tokenizer names none; what is padded is never read
 
 
 class LogRatio(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="log_ratio"):
@@ -96,6 +103,7 @@ class LogRatio(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"
     max_prompt_tokens: Limit = 1024
     max_response_tokens: Limit = 512
     truncation_side: Side | None = None  # of too long a prompt; None: the task's
+    pad_token: str | None = None  # a piece to pad with where the tokenizers name none; what is padded is never read
 
 
 Control = Literal[
@@ -163,6 +171,8 @@ def checkpoints_of(rm: RewardModel) -> dict[str, tuple[str, str | None]]:
         return {} if rm.init in ("sft", "base") else {"init": (rm.init, rm.revision)}
     if isinstance(rm, Encoder | Classifier):
         return {"checkpoint": (rm.checkpoint, rm.revision)}
+    if isinstance(rm, FrozenLM) and rm.checkpoint not in (None, "packaged"):
+        return {"checkpoint": (str(rm.checkpoint), None)}
     if isinstance(rm, LogRatio):
         return {"policy": (rm.policy, rm.policy_revision), "reference": (rm.reference, rm.reference_revision)}
     return {}

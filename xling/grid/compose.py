@@ -20,16 +20,8 @@ from typing import Any
 from hydra.core.override_parser.types import Glob
 
 from xling.errors import ConfigError
-from xling.grid.composer import (
-    NAMED_GROUPS,
-    PLAIN_GROUPS,
-    SETTINGS,
-    SHARED_KEYS,
-    Composed,
-    Composer,
-    Container,
-)
-from xling.grid.overrides import Axis, Request, Scalar, parse
+from xling.grid.composer import SETTINGS, SHARED_KEYS, Composed, Composer, Container
+from xling.grid.overrides import NAMED_GROUPS, PLAIN_GROUPS, Axis, Request, Scalar, parse
 from xling.grid.stage import OTHERS, canonical_json
 
 Axes = dict[str, Scalar]

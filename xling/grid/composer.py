@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue
 
 from xling.errors import ConfigError, did_you_mean
-from xling.grid.overrides import LANGUAGE_GROUPS
+from xling.grid.hydra_errors import lacking
+from xling.grid.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS
 
 Container = dict[str, Any]
 
-NAMED_GROUPS = ("task", "policy", "rm_backbone", "optimizer", "judge")
-PLAIN_GROUPS = (*NAMED_GROUPS, "reward_task", "sft")  # their options fill their own sub-tree and nothing else
 SHARED_KEYS = (*PLAIN_GROUPS, "seed")  # of an experiment, all but the languages
 SETTINGS = ("root", "name", "controls", "dry_run", "mode", "tracking")
 # ${oc.env:X} and ${hydra:...} are the same in every cell; anything else may look at an axis.
@@ -84,15 +84,23 @@ class Composer:
         return ConfigError(f"Unknown language '{code}' for {group}. Known (conf/lang): {', '.join(known)}.{suggestion}")
 
     def compose(self, overrides: Sequence[str]) -> Composed:
-        """One full compose; raises Hydra's own errors (xling.grid.hydra_errors turns them into sentences)."""
+        """One full compose; raises Hydra's own errors (xling.grid.hydra_errors turns them into sentences).
+
+        ConfigError for a setting that the option chosen for its group has not: of several options it says which.
+        """
         self.composes += 1
-        config = self._loader.load_configuration(
-            self._config_name,
-            [*self._hydra_overrides, *overrides],
-            RunMode.RUN,
-            from_shell=False,
-            validate_sweep_overrides=False,
-        )
+        try:
+            config = self._loader.load_configuration(
+                self._config_name,
+                [*self._hydra_overrides, *overrides],
+                RunMode.RUN,
+                from_shell=False,
+                validate_sweep_overrides=False,
+            )
+        except HydraException as error:
+            if sentence := lacking(error, overrides):
+                raise ConfigError(sentence) from error
+            raise
         choices = OmegaConf.to_container(config.hydra.runtime.choices)
         with open_dict(config):
             del config["hydra"]  # it holds values that exist only inside a Hydra job

@@ -1,7 +1,7 @@
 """Hydra's exceptions as sentences: what was wrong, the value, what is allowed, the override to type."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
@@ -9,8 +9,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from xling.errors import ConfigError, XlingError, did_you_mean
-from xling.grid.composer import PLAIN_GROUPS
-from xling.grid.overrides import LANGUAGE_GROUPS, typed
+from xling.grid.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS, typed
 
 BARE_NO = (
     'YAML reads a bare no, off, yes or on as true or false. Quote it in the file, as in source_lang: "no"; '
@@ -73,11 +72,22 @@ def _unreadable(error: OverrideParseException) -> str:
     )
 
 
-def _unknown_key(error: OmegaConfBaseException) -> str:
+def lacking(error: BaseException, overrides: Sequence[str]) -> str | None:
+    """The sentence for a setting that the option named in `overrides` has not; None for any other error."""
+    for link in _chain(error):
+        if isinstance(link, (ConfigAttributeError, ConfigKeyError)):
+            group = str(link.full_key).partition(".")[0]
+            chosen = [line for line in overrides if group in PLAIN_GROUPS and line.startswith(f"{group}=")]
+            return _unknown_key(link, chosen[-1]) if chosen else None
+    return None
+
+
+def _unknown_key(error: OmegaConfBaseException, option: str = "") -> str:
+    """`option`: the choice (`rm_backbone=frozen_lm`) that has no such setting."""
     key = str(error.full_key)
     root = error.parent_node._get_root() if error.parent_node is not None else None
     known = sorted(_paths(root, key.startswith("hydra"))) if isinstance(root, DictConfig) else []
-    return f"Unknown key '{key}'.{nearest_key(key, known)}"
+    return f"Unknown key '{key}'{f': {option} has none' if option else ''}.{nearest_key(key, known)}"
 
 
 def nearest_key(key: str, known: list[str]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString, ValueType
+from hydra.errors import HydraException
 
 from xling.errors import ConfigError, did_you_mean
 from xling.grid.stage import OTHERS
@@ -23,7 +24,10 @@ Scalar = str | int | float | bool | None
 Options = Callable[[str], list[str]]  # group -> names of its options, empty if there is no such group
 
 LANGUAGE_GROUPS = ("source_lang", "target_lang")
+NAMED_GROUPS = ("task", "policy", "rm_backbone", "optimizer", "judge")
+PLAIN_GROUPS = (*NAMED_GROUPS, "reward_task", "sft")  # their options fill their own sub-tree and nothing else
 LONE_CHOICE = re.compile(r"^(source_lang|target_lang)=choice\((.*)\)$")
+TWICE = re.compile(rf"^((?:{'|'.join(PLAIN_GROUPS)})\.[^=]+)=(.+),\2$")  # choice() takes no null and drops quotes
 # One value for the whole run: two of them would be two grids.
 RUN_SETTINGS = ("controls", "dry_run", "mode", "name", "root", "sweeps", "tracking")
 
@@ -49,17 +53,37 @@ class Request:
 
 
 def protected(argument: str) -> str:
-    """A single language as a sweep of one, which Hydra leaves to the sweeper: it knows no option `de+en`."""
+    """A single language, or one value of a group's setting, as a sweep, which Hydra leaves to the sweeper.
+
+    It knows no option `de+en`, and would look for rm_backbone.checkpoint in the default rm_backbone, not in the swept.
+    """
     key, _, value = argument.partition("=")
-    if key not in LANGUAGE_GROUPS or not value:
+    setting = "." in key and key.partition(".")[0] in PLAIN_GROUPS
+    if not value or not (key in LANGUAGE_GROUPS or setting):
         return argument
+    if setting:
+        return f"{argument},{value}" if _can_be_swept(argument) else argument
     [override] = OverridesParser.create().parse_overrides([argument])
     return f"{key}=choice({value})" if override.value_type == ValueType.ELEMENT else argument
 
 
+def _can_be_swept(argument: str) -> bool:
+    """Whether it has one value, which is still the same when it is written back."""
+    parser = OverridesParser.create()
+    try:
+        [override] = parser.parse_overrides([argument])
+        if override.is_sweep_override():
+            return False
+        text = Override._get_value_element_as_str(override._value)  # type: ignore[arg-type]  # which is no sweep
+        [back] = parser.parse_overrides([f"{override.key_or_group}={text}"])
+    except (HydraException, ValueError):
+        return False  # cannot be read: that is said elsewhere
+    return repr(override._value) == repr(back._value)
+
+
 def typed(argument: str) -> str:
     """The inverse of `protected`: the argument as people type it."""
-    return LONE_CHOICE.sub(r"\1=\2", argument)
+    return TWICE.sub(r"\1=\2", LONE_CHOICE.sub(r"\1=\2", argument))
 
 
 def parse(params: Mapping[str, Any], arguments: Sequence[str], options: Options) -> Request:

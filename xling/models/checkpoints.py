@@ -1,18 +1,35 @@
-"""What a reward model's own checkpoint must be, as far as its config.json tells before anything runs. No torch."""
+"""What a checkpoint must be, as far as its small files tell before anything runs. No torch."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from xling.config import Classifier, Encoder, LogRatio, RewardModel, checkpoints_of
+from xling.config import Classifier, Encoder, LanguageModel, LogRatio, RewardModel, checkpoints_of
 from xling.errors import ConfigError, DataError
+from xling.jsonfiles import read_json
 from xling.models.hub import cached, commit_of, is_repository, settings_of
 
 SEPARATORS = 4  # of XLM-R, which has the most
 ROBERTA = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")  # positions begin after the padding's number
 RELATIVE = ("deberta", "deberta-v2")  # positions without end, unless they are added to the words too
+
+
+@lru_cache(maxsize=64)
+def check_policy(policy: LanguageModel) -> None:
+    """ConfigError for a checkpoint that no policy can be read from; of one on the hub as `check_checkpoints` has it."""
+    if policy.checkpoint in ("packaged", "pretrain"):
+        return
+    folder, _ = _looked_up("policy.checkpoint", policy.checkpoint, policy.revision)
+    if folder is None:
+        return
+    try:
+        _check_weights(folder)
+        if policy.remote_code is None:
+            check_tokenizer(folder, ("pad", "eos"), policy.pad_token, "policy.pad_token")
+    except DataError as error:
+        raise ConfigError(f"policy.checkpoint={policy.checkpoint}: {error}") from error
 
 
 def check_checkpoints(rm: RewardModel, sides: tuple[int, int]) -> None:
@@ -29,6 +46,9 @@ def check_checkpoints(rm: RewardModel, sides: tuple[int, int]) -> None:
                 check_encoder_config(config, sides, SEPARATORS)
             if isinstance(rm, Classifier) and config:
                 check_labels(label_count(config), rm.label)
+            if folder is not None and getattr(rm, "remote_code", None) is None:
+                needed = ("pad",) if isinstance(rm, Encoder | Classifier) else ("pad", "eos")
+                check_tokenizer(folder, needed, getattr(rm, "pad_token", None), "rm_backbone.pad_token")
         except DataError as error:
             raise ConfigError(f"rm_backbone.{setting}={checkpoint}: {error}") from error
     if isinstance(rm, LogRatio):
@@ -56,6 +76,40 @@ def _check_weights(folder: Path) -> None:
             f"its weights are in pickle format ({', '.join(pickles[:3])}), which can run code when it is read. "
             "Convert them to safetensors, or name a revision that has them (refs/pr/N of the hub's conversion bot)."
         )
+
+
+def check_tokenizer(folder: Path, needed: Sequence[str], pad_token: str | None, setting: str) -> None:
+    """DataError for a tokenizer without a token of a needed role; `pad_token`, by its setting, may stand for pad."""
+    ids, pieces, eos = _special_tokens(folder)
+    for role in needed:
+        if role in ids or (role == "pad" and pad_token in pieces):
+            continue
+        if role != "pad":
+            raise DataError(f"its tokenizer has no {role} token. Set `{role}_token` in its tokenizer_config.json.")
+        why = f"its tokenizer has no piece {pad_token!r}" if pad_token else "its tokenizer has no pad token"
+        raise DataError(f"{why}. Name a piece of it to pad with, as in \"{setting}='{eos or 'PIECE'}'\".")
+
+
+@lru_cache(maxsize=64)
+def _special_tokens(folder: Path) -> tuple[frozenset[str], Collection[str], str]:
+    """Which of pad and eos a tokenizer has, its pieces if it lacks one, and its eos.
+
+    Those that its files name are taken at their word. Otherwise it is loaded, since some kinds have tokens of their
+    own; one that is not there yet, or that cannot be loaded here, counts as whole.
+    """
+    whole = frozenset(("pad", "eos")), frozenset[str](), ""
+    files = [folder / name for name in ("tokenizer_config.json", "special_tokens_map.json")]
+    named = {key for file in files if file.is_file() for key, value in read_json(file).items() if value is not None}
+    if {"pad_token", "eos_token"} <= named or not any(file.is_file() for file in (*files, folder / "tokenizer.json")):
+        return whole
+    try:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception:  # of whatever kind: the stage that loads the model says it
+        return whole
+    ids = frozenset(role for role in ("pad", "eos") if getattr(tokenizer, f"{role}_token_id") is not None)
+    return ids, tokenizer.get_vocab().keys(), tokenizer.eos_token or ""
 
 
 def check_encoder_config(config: Mapping[str, Any], sides: tuple[Any, ...], separators: int) -> None:

@@ -16,7 +16,9 @@ from xling.models.load import trunk_of
 from xling.models.ridge import Array
 from xling.models.states import States, each_response, in_parts, pool, token_log_probabilities
 from xling.models.text import prompt_ids, response_ids
+from xling.models.truncation import Limits
 
+LIMITS = Limits()  # the paper's
 WORST = 3  # least probable tokens that are features of their own
 GAPS = (1.0, 3.0)  # nats below the most probable token: how many tokens lie further than that
 STATISTICS = 2 + WORST + 4 + len(GAPS)  # columns of the likelihood block
@@ -29,19 +31,19 @@ def read(
     prompts: Sequence[str],
     responses: Sequence[Sequence[str]],
     features: str,
-    side: str = "left",
+    limits: Limits = LIMITS,
 ) -> list[Array]:
     """Blocks of (rows, columns), a row for each response in the order given; `features` is a key of BLOCKS.
 
-    side: where prompts of more than 1,024 tokens are cut.
+    What is longer than the limits is cut.
     """
     names = BLOCKS[features]
 
     def value(states: States) -> Tensor:
         return torch.cat([_block(model, states, name) for name in names], 1)
 
-    texts = [response_ids(tokenizer, row) for row in responses]
-    asked = prompt_ids(tokenizer, prompts, encoder=model.config.is_encoder_decoder, side=side)
+    texts = [response_ids(tokenizer, row, limits.response) for row in responses]
+    asked = prompt_ids(tokenizer, prompts, limits.prompt, model.config.is_encoder_decoder, limits.side)
     found = each_response(trunk_of(model), asked, texts, tokenizer.pad_token_id, in_parts(model, value))
     rows = np.array([row for rows in found for row in rows])
     widths = [STATISTICS if name == "likelihood" else model.config.hidden_size for name in names]

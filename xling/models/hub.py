@@ -51,9 +51,15 @@ def commit_of(repository: str, revision: str | None, setting: str = "policy.chec
     if not any(file.rfilename.endswith(".safetensors") for file in found.siblings or []):
         raise ConfigError(
             f"{repository} has no safetensors at revision {revision or 'main'}, and pickles are not read. Name a "
-            "revision that has them as policy.revision (refs/pr/N, as the hub's conversion bot makes them)."
+            f"revision that has them as {_revision_of(setting)} (refs/pr/N, as the hub's conversion bot makes them)."
         )
     return str(found.sha)
+
+
+def _revision_of(setting: str) -> str:
+    """The setting of a checkpoint's revision: policy.checkpoint -> policy.revision."""
+    group, _, leaf = setting.rpartition(".")
+    return f"{group}.{leaf}_revision" if leaf in ("policy", "reference") else f"{group}.revision"
 
 
 def settings_of(checkpoint: str, revision: str | None) -> dict[str, Any]:

@@ -105,12 +105,17 @@ def load_tokenizer(folder: Path, needed: Sequence[str] = ("pad", "eos")) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=bool(how.remote_code))
     if tokenizer.pad_token_id is None and how.pad_token in tokenizer.get_vocab():
         tokenizer.pad_token = how.pad_token
-    hints = {"pad": ", or name a piece of it as policy.pad_token"}
     for role in needed:
         if getattr(tokenizer, f"{role}_token_id") is None:
+            named = f", nor the piece {how.pad_token!r}" if role == "pad" and how.pad_token else ""
+            hint = (
+                ", or name a piece of it as policy.pad_token (rm_backbone.pad_token, if that names the model)"
+                if role == "pad"
+                else ""
+            )
             raise DataError(
-                f"The tokenizer in {where} has no {role} token. Set `{role}_token` in its tokenizer_config.json"
-                f"{hints.get(role, '')}."
+                f"The tokenizer in {where} has no {role} token{named}. Set `{role}_token` in its "
+                f"tokenizer_config.json{hint}."
             )
     return tokenizer
 

@@ -19,6 +19,7 @@ from xling.models import encoder
 from xling.models.heads import Trained, embeddings, generator, score_rows
 from xling.models.ridge import Array
 from xling.models.rows import pair_text, write_rows
+from xling.models.truncation import Limits
 from xling.tasks.records import Recorded
 
 # --- embed[l] and features[l] -------------------------------------------------------------------------------
@@ -30,8 +31,8 @@ def embed_texts(recorded: Recorded, name: str, out: Path) -> None:
     write_rows(out / "texts.npz", list(texts), [encoder.load_encoder(name)(list(texts))])
 
 
-def read_texts(recorded: Recorded, model: Any, tokenizer: Any, features: str, out: Path) -> None:
-    """Write recorded.npz: what a frozen language model sees of each (document, response)."""
+def read_texts(recorded: Recorded, model: Any, tokenizer: Any, features: str, limits: Limits, out: Path) -> None:
+    """Write recorded.npz: what a frozen language model sees of each (document, response), within the limits."""
     from xling.models.frozen_lm import read
 
     asked: dict[str, list[str]] = {}
@@ -39,7 +40,7 @@ def read_texts(recorded: Recorded, model: Any, tokenizer: Any, features: str, ou
         answers = asked.setdefault(prompt.reward_text, [])
         if response not in answers:
             answers.append(response)
-    blocks = read(model, tokenizer, list(asked), list(asked.values()), features)
+    blocks = read(model, tokenizer, list(asked), list(asked.values()), features, limits)
     texts = [pair_text(document, response) for document, answers in asked.items() for response in answers]
     write_rows(out / "recorded.npz", texts, blocks)
 

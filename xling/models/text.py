@@ -36,7 +36,7 @@ def policy_ids(
 
     Too long a prompt loses part of its document (`content`, where `text` has it word for word): the end (`side` right)
     or the beginning (left: the oldest turns of a chat). What stands around it, instruction and cue, is kept. Where the
-    document cannot be told apart, the text loses its beginning.
+    document cannot be told apart, the whole text is it.
     """
     ids = prompt_ids(tokenizer, [p.text for p in prompts], sys.maxsize, encoder)
     too_long = [i for i, row in enumerate(ids) if len(row) > limit]
@@ -51,7 +51,9 @@ def _shortened(tokenizer: Any, prompt: Prompt, limit: int, side: str, encoder: b
     ids, spare = list(read["input_ids"]), len(read["input_ids"]) + len(first) + len(last) - limit
     begin = prompt.text.find(prompt.content) if prompt.content else -1
     end = begin + len(prompt.content)
-    inside = [i for i, (a, b) in enumerate(read["offset_mapping"]) if begin <= a and b <= end] if begin >= 0 else []
+    inside = [i for i, (a, b) in enumerate(read["offset_mapping"]) if begin <= a and b <= end]
+    if begin < 0:
+        inside = list(range(len(ids)))
     if spare > len(inside):
         return first + ids[spare:] + last
     cut = inside[len(inside) - spare :] if side == "right" else inside[:spare]

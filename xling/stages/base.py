@@ -48,7 +48,7 @@ def _downloaded(spec: BaseSpec) -> Path:
     except Exception as error:  # of whatever kind the client's transport raises
         raise StageError(
             f"{spec.checkpoint} at {spec.commit} cannot be downloaded ({type(error).__name__}: {error}). Download it "
-            "where there is a network, and type policy.checkpoint=FOLDER."
+            f"where there is a network, and name the folder in place of {spec.checkpoint}."
         ) from error
 
 
@@ -65,5 +65,5 @@ def _check(context: Context, spec: BaseSpec, where: str) -> None:
             load_config(context.out)
             load_tokenizer(context.out, ("pad",))
     except (ValueError, ImportError) as error:  # transformers' own refusals
-        setting = "policy.checkpoint" if spec.use == "policy" else "rm_backbone.checkpoint"
-        raise DataError(f"{setting}={spec.checkpoint} cannot be used: {error}") from error
+        what = {"policy": "a language model"}.get(spec.use, f"an rm_backbone={spec.use}")
+        raise DataError(f"The model {spec.checkpoint} cannot be used as {what}: {error}") from error

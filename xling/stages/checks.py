@@ -23,7 +23,7 @@ from xling.config import (
     objective_of,
 )
 from xling.errors import ConfigError
-from xling.models.checkpoints import check_checkpoints
+from xling.models.checkpoints import check_checkpoints, check_policy
 from xling.models.encoder import check_encoder
 from xling.models.hub import settings_of
 from xling.tasks import MODULES, offers, task_module
@@ -51,6 +51,7 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
         )
     assert isinstance(policy, LanguageModel)
     _check_policy(policy, experiment.sft)
+    check_policy(policy)
     _check_offers(experiment, offers(experiment.task))
     if isinstance(rm, SystemIdentity) or rm == Untrained("human"):
         raise ConfigError(
@@ -114,7 +115,7 @@ def _check_reward_model(rm: RewardModel) -> None:
     """What can be known of a reward model before anything runs."""
     if encoder_of(rm):
         check_encoder(encoder_of(rm))
-    if isinstance(rm, Tuned | Published):
+    if isinstance(rm, Tuned | Published | FrozenLM):
         check_checkpoints(rm, (rm.max_prompt_tokens, rm.max_response_tokens))
     if isinstance(rm, Classifier) and rm.remote_code not in (None, rm.checkpoint):
         raise ConfigError(
@@ -214,6 +215,8 @@ def _check_recorded(experiment: Experiment, rm: RewardModel, judge: str) -> None
             f"task that has them with reward_task=NAME. {OF_RECORDED}"
         )
     _check_reward_model(rm)
+    if isinstance(experiment.policy, LanguageModel) and (likelihood or isinstance(rm, FrozenLM | SameAsPolicy)):
+        check_policy(experiment.policy)  # which they may be read with
     if experiment.reward_task is not None and has_source(rm):
         _check_reward_task(experiment, experiment.reward_task, rm)
 

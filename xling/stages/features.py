@@ -8,6 +8,7 @@ the order in which the reward and score stages ask for them; a file for each blo
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -21,6 +22,9 @@ from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, r
 from xling.tasks import task_module
 from xling.tasks.records import Split
 
+if TYPE_CHECKING:
+    from xling.models.truncation import Limits
+
 FEEDBACK = 4096  # prompts a block of feedback, which has a response or two each
 Texts = tuple[str, list[str]]  # a prompt and its responses
 Read = Callable[[Sequence[str], Sequence[Sequence[str]]], list[Array]]
@@ -33,8 +37,10 @@ class FeaturesSpec(Struct, frozen=True):
     digest: str
     lang: str
     objective: str
-    features: str = ""  # of the language model that is the parent `lm`
-    truncation_side: str = "left"  # of prompts that are too long for it
+    features: str = ""  # of the language model that is the parent `lm`; the next three are of what it reads
+    max_prompt_tokens: int = 1024
+    max_response_tokens: int = 512
+    truncation_side: str = "right"
     encoder: str = ""  # or a sentence encoder's name
     identity: str = ""  # and what stands for its weights
     recorded: bool = False  # what recorded systems said
@@ -48,7 +54,7 @@ def run(context: Context) -> None:
         from xling.models.recorded import read_texts
 
         recorded = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
-        return read_texts(recorded, *load_policy(context.parents["lm"]), spec.features, context.out)
+        return read_texts(recorded, *load_policy(context.parents["lm"]), spec.features, _limits(spec), context.out)
     read = _reader(context, spec)
     if "pool" not in context.parents:
         texts = _feedback(spec, "train")
@@ -71,7 +77,14 @@ def _reader(context: Context, spec: FeaturesSpec) -> Read:
     from xling.models.load import load_policy
 
     model, tokenizer = load_policy(context.parents["lm"])
-    return lambda prompts, responses: read(model, tokenizer, prompts, responses, spec.features, spec.truncation_side)
+    limits = _limits(spec)
+    return lambda prompts, responses: read(model, tokenizer, prompts, responses, spec.features, limits)
+
+
+def _limits(spec: FeaturesSpec) -> "Limits":
+    from xling.models.truncation import Limits
+
+    return Limits(spec.max_prompt_tokens, spec.max_response_tokens, spec.truncation_side)
 
 
 def _write(context: Context, read: Read, name: str, texts: Iterable[Texts], total: int, size: int) -> None:

@@ -35,7 +35,7 @@ from xling.models.hub import commit_of, is_repository
 from xling.models.recipe import BASE_FOLDER, folder_digest, recipe_digest
 from xling.stages import KINDS
 from xling.stages.data import data_spec
-from xling.tasks import require, task_module
+from xling.tasks import require, task_module, truncation_side
 from xling.tasks.records import Need, Use
 
 
@@ -110,6 +110,7 @@ def own_checkpoint(rm: RewardModel, setting: str, policy: Policy, use: str = "po
         revision=revision,
         dtype=like.dtype if like else rm.dtype,  # type: ignore[union-attr]  # all others with checkpoints have it
         attention=like.attention if like else None,
+        pad_token=rm.pad_token,  # type: ignore[union-attr]  # as above
         remote_code=getattr(rm, "remote_code", None),
     )
     return base(model, f"rm_backbone.{setting}", use)
@@ -117,13 +118,23 @@ def own_checkpoint(rm: RewardModel, setting: str, policy: Policy, use: str = "po
 
 def side_of(task: Task, rm: RewardModel) -> str:
     """On which side a reward model cuts too long a prompt."""
-    return str(getattr(rm, "truncation_side", None) or getattr(task_module(task), "TRUNCATION_SIDE", "right"))
+    return str(getattr(rm, "truncation_side", None) or truncation_side(task))
 
 
 def reading(task: Task, policy: LanguageModel) -> dict[str, Any]:
     """How the policy reads prompts."""
-    side = policy.truncation_side or getattr(task_module(task), "TRUNCATION_SIDE", "right")
+    side = policy.truncation_side or truncation_side(task)
     return {"max_prompt_tokens": policy.max_prompt_tokens, "truncation_side": side}
+
+
+def _frozen_reading(task: Task, rm: FrozenLM) -> dict[str, Any]:
+    """What a frozen language model reads of a text, and which of its features are kept."""
+    return {
+        "features": rm.features,
+        "max_prompt_tokens": rm.max_prompt_tokens,
+        "max_response_tokens": rm.max_response_tokens,
+        "truncation_side": side_of(task, rm),
+    }
 
 
 @lru_cache(maxsize=4096)
@@ -194,10 +205,8 @@ def features(
     }
     parents = dict(pools)
     if isinstance(rm, FrozenLM):
-        spec["features"] = rm.features
-        if side := getattr(task_module(task), "TRUNCATION_SIDE", ""):
-            spec["truncation_side"] = side
-        parents["lm"] = base(reader_of(rm, policy))
+        spec |= _frozen_reading(task, rm)
+        parents["lm"] = _reader(rm, policy)
     else:
         spec |= {"encoder": encoder_of(rm), "identity": encoder_identity(encoder_of(rm))}
     return make("features", label_of("features", (lang,)) + (" samples" if pools else ""), spec, parents)
@@ -206,14 +215,15 @@ def features(
 @lru_cache(maxsize=4096)
 def recorded_features(task: Task, lang: str, policy: LanguageModel, rm: RewardModel) -> Stage:
     """What a frozen language model sees of a language's recorded responses."""
+    assert isinstance(rm, FrozenLM)
     spec = {
         **data_of(task, (lang,), "texts"),
+        **_frozen_reading(task, rm),
         "lang": lang,
-        "features": rm.features if isinstance(rm, FrozenLM) else "",
         "objective": "",
         "recorded": True,
     }
-    return make("features", label_of("features", (lang,)) + " recorded", spec, {"lm": base(policy)})
+    return make("features", label_of("features", (lang,)) + " recorded", spec, {"lm": _reader(rm, policy)})
 
 
 @lru_cache(maxsize=4096)
@@ -261,7 +271,11 @@ def reader_of(rm: RewardModel, policy: Policy) -> LanguageModel:
     own = rm.checkpoint if isinstance(rm, FrozenLM) else None
     if own is None and isinstance(policy, LanguageModel):
         return policy
-    return LanguageModel(checkpoint=own or "packaged")
+    return LanguageModel(checkpoint=own or "packaged", pad_token=getattr(rm, "pad_token", None) if own else None)
+
+
+def _reader(rm: FrozenLM, policy: LanguageModel) -> Stage:
+    return base(policy, "policy.checkpoint" if rm.checkpoint is None else "rm_backbone.checkpoint")
 
 
 def _start(task: Task, langs: tuple[str, ...], policy: Policy, training: Training, rm: Tuned, seed: int) -> Stage:

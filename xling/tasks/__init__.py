@@ -29,6 +29,14 @@ def offers(config: Task) -> frozenset[Offer]:
     return found
 
 
+def truncation_side(config: Task) -> str:
+    """Where too long a prompt is cut if no setting says it: right (a document's end); left (a chat's oldest turns)."""
+    module = task_module(config)
+    if hasattr(module, "truncation_side"):
+        return str(module.truncation_side(config))
+    return str(getattr(module, "TRUNCATION_SIDE", "right"))
+
+
 def require(config: Task, langs: Sequence[str], need: Need) -> None:
     """ConfigError where your own data has too little for a use."""
     module = task_module(config)

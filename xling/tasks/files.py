@@ -98,6 +98,12 @@ def offers(config: Task) -> frozenset[Offer]:
     return frozenset().union(*(by_kind[kind] for kind in kinds))
 
 
+def truncation_side(config: Task) -> str:
+    """left where a prompt is a chat, whose oldest turns go and whose last question stays; right for documents."""
+    assert isinstance(config, Files)
+    return "left" if _rows(config).chats else "right"
+
+
 def require(config: Task, langs: Sequence[str], need: Need) -> None:
     """ConfigError where a language has too little for a use: how much there is, and how much is needed."""
     assert isinstance(config, Files)

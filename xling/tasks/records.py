@@ -87,7 +87,8 @@ class Recorded:
 class TaskModule(Protocol):
     """A task module. Of the data functions it has those that it OFFERS; xling/stages/checks.py refuses the others.
 
-    It may have, besides: `offers(config)`, where data of the user's own may hold less than OFFERS; `require(config,
+    It may have, besides: `TRUNCATION_SIDE`, or `truncation_side(config)` where the data decides it (xling/tasks);
+    `offers(config)`, where data of the user's own may hold less than OFFERS; `require(config,
     langs, need)`, which raises ConfigError where a language has too little for a use; and `published(config)`, the
     sizes that a paper states, {(lang, dataset or "", use, split): rows}, which `xling data check` shows.
     """

@@ -52,6 +52,7 @@ class Row(Struct, frozen=True, gc=False):
     system: str = ""
     split: str = ""  # empty: the file says none
     dataset: str = ""
+    chat: bool = False  # the prompt is one
 
 
 class Reading(Struct, frozen=True):
@@ -75,6 +76,7 @@ class Rows:
     n: int = 0  # rows, good and bad, without empty lines
     empty: dict[str, list[Place]] = field(default_factory=dict)  # rated, although the response is empty
     without_language: bool = False  # a file has no language column
+    chats: bool = False  # a good row's prompt is one
 
     def name(self, place: Place) -> str:
         """`line 3`, with the file's name where there are several."""
@@ -118,6 +120,7 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
                 rows.reject(place, str(reason))
                 continue
             rows.languages.setdefault(row.lang, []).append(row)
+            rows.chats |= row.chat
             if not row.response:
                 rows.empty.setdefault(row.lang, []).append(place)
     return rows
@@ -205,6 +208,7 @@ class _Parser:
             system=self._once(self._text("system", row)) if "system" in self.columns else "",
             split=self._split(row),
             dataset=self._once(self._label("dataset", row)),
+            chat="prompt" not in self.columns or isinstance(row.get(self.columns["prompt"]), list),
         )
 
     def _once(self, text: str) -> str:
