@@ -26,7 +26,7 @@ from xling.errors import ConfigError
 from xling.models.checkpoints import check_checkpoints, check_policy
 from xling.models.encoder import check_encoder
 from xling.models.hub import settings_of
-from xling.tasks import MODULES, offers, task_module
+from xling.tasks import MODULES, lacking, offers, task_module
 from xling.tasks.records import Offer
 
 OF_RECORDED = "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."
@@ -158,9 +158,8 @@ def _check_feedback(group: str, task: Task, rm: RewardModel) -> None:
     if needed not in there:
         kinds = {"ratings": "pointwise", "pairs": "pairwise"}
         found = [f" Type {group}.feedback={kinds[name]}." for name in kinds if name in there]
-        raise ConfigError(
-            f"{_task(task, group)} has no {needed} to train rm_backbone={name_of(rm)} on.{found[0] if found else ''}"
-        )
+        hint = found[0] if found else lacking(task, needed)
+        raise ConfigError(f"{_task(task, group)} has no {needed} to train rm_backbone={name_of(rm)} on.{hint}")
 
 
 def _task(task: Task, group: str = "task") -> str:

@@ -187,7 +187,6 @@ def _recorded(context: Context, spec: ScoreSpec) -> None:
         context.parents.get("embed") or context.parents.get("features"),
         spec.seed,
         context.out,
-        spec.elsewhere,
     )
 
 

@@ -27,6 +27,7 @@ PARTS: dict[Use, tuple[str, ...]] = {
     "pointwise": ("reward",),
     "pairwise": ("reward",),
     "recorded": ("reward",),
+    "crossfitted": ("reward",),
     "texts": ("reward",),
     "held_out_pointwise": ("policy", "reward"),
     "held_out_pairwise": ("policy", "reward"),
