@@ -53,6 +53,16 @@ def test_a_row_depends_on_its_prompt_and_response_alone(model: tuple[Any, Any]) 
     assert np.array_equal(alone[0], together[3])
 
 
+def test_too_long_a_prompt_is_cut_on_the_side_that_is_asked_for(model: tuple[Any, Any]) -> None:
+    long = ["one two three " * 600]
+    whole = prompt_ids(model[1], long, 1 << 20)[0]
+    assert len(whole) > 1500
+    left, right = (read(*model, long, [["a"]], "likelihood", side)[0] for side in ("left", "right"))
+    assert not np.array_equal(left, right) and np.array_equal(left, read(*model, long, [["a"]], "likelihood")[0])
+    ends = (long[0], long[0] + "and more that is cut")
+    assert np.array_equal(*(read(*model, [text], [["a"]], "likelihood", "right")[0] for text in ends))
+
+
 @pytest.mark.parametrize("features", BLOCKS)
 def test_blocks_are_those_that_were_asked_for(model: tuple[Any, Any], features: str) -> None:
     assert len(read(*model, PROMPTS, RESPONSES, features)) == len(BLOCKS[features])

@@ -98,20 +98,21 @@ class LogRatio(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"
     truncation_side: Side | None = None  # of too long a prompt; None: the task's
 
 
+Control = Literal[
+    "random",
+    "length",
+    "gold",
+    "likelihood_base",
+    "likelihood_sft",
+    "likelihood_gain_base",
+    "likelihood_gain_sft",
+]
+
+
 class Untrained(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="untrained"):
     """References and controls that learn nothing (docs/controls.md says what each is for)."""
 
-    score: Literal[
-        "random",
-        "length",
-        "gold",
-        "likelihood_base",
-        "likelihood_sft",
-        "likelihood_gain_base",
-        "likelihood_gain_sft",
-        "cosine",
-        "human",
-    ]
+    score: Literal[Control, "cosine", "human"]
     encoder: str = "packaged"  # of score=cosine, as in sentence_encoder
 
 

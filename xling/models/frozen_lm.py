@@ -24,16 +24,24 @@ BLOCKS = {"likelihood": ("likelihood",), "states": ("last", "mean"), "both": ("l
 
 
 def read(
-    model: Any, tokenizer: Any, prompts: Sequence[str], responses: Sequence[Sequence[str]], features: str
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    responses: Sequence[Sequence[str]],
+    features: str,
+    side: str = "left",
 ) -> list[Array]:
-    """Blocks of (rows, columns), a row for each response in the order given; `features` is a key of BLOCKS."""
+    """Blocks of (rows, columns), a row for each response in the order given; `features` is a key of BLOCKS.
+
+    side: where prompts of more than 1,024 tokens are cut.
+    """
     names = BLOCKS[features]
 
     def value(states: States) -> Tensor:
         return torch.cat([_block(model, states, name) for name in names], 1)
 
     texts = [response_ids(tokenizer, row) for row in responses]
-    asked = prompt_ids(tokenizer, prompts, encoder=model.config.is_encoder_decoder)
+    asked = prompt_ids(tokenizer, prompts, encoder=model.config.is_encoder_decoder, side=side)
     found = each_response(trunk_of(model), asked, texts, tokenizer.pad_token_id, in_parts(model, value))
     rows = np.array([row for rows in found for row in rows])
     widths = [STATISTICS if name == "likelihood" else model.config.hidden_size for name in names]

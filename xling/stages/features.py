@@ -19,7 +19,7 @@ from xling.config import Task
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.ridge import Array
-from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept, read_arrays
+from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
 from xling.stages.files import write_json
 from xling.tasks import task_module
 from xling.tasks.records import Split
@@ -48,6 +48,7 @@ class FeaturesSpec(Struct, frozen=True):
     lang: str
     objective: str
     features: str = ""  # of the language model that is the parent `lm`
+    truncation_side: str = "left"  # of prompts that are too long for it
     encoder: str = ""  # or a sentence encoder's name
     identity: str = ""  # and what stands for its weights
     recorded: bool = False  # what recorded systems said
@@ -95,8 +96,8 @@ def _reader(context: Context, spec: FeaturesSpec) -> Reader:
     from xling.models.load import load_policy
 
     model, tokenizer = load_policy(context.parents["lm"])
-    cut = _language_model_cut(model, tokenizer, _limits(spec))
-    return Reader(lambda prompts, responses: read(model, tokenizer, prompts, responses, spec.features), cut)
+    cut, side = _language_model_cut(model, tokenizer, _limits(spec)), spec.truncation_side
+    return Reader(lambda prompts, responses: read(model, tokenizer, prompts, responses, spec.features, side), cut)
 
 
 def _language_model_cut(model: Any, tokenizer: Any, limits: "Limits") -> Callable[[Iterable[str], Iterable[str]], Cut]:
@@ -109,7 +110,7 @@ def _language_model_cut(model: Any, tokenizer: Any, limits: "Limits") -> Callabl
 def _limits(spec: FeaturesSpec) -> "Limits":
     from xling.models.truncation import Limits
 
-    return Limits()  # as xling/models/frozen_lm.py reads
+    return Limits(side=spec.truncation_side)  # as xling/models/frozen_lm.py reads
 
 
 def _write(
@@ -120,7 +121,7 @@ def _write(
     def make(block: list[Texts]) -> list[Array]:
         return reader.blocks([prompt for prompt, _ in block], [responses for _, responses in block])
 
-    paths = kept(context, name, blocks_of(texts(), size), make, -(-total // size))
+    paths = kept_arrays(context, name, blocks_of(texts(), size), make, total)
     (context.out / name).mkdir()
     for path in paths:
         shutil.copyfile(path, context.out / name / path.name)

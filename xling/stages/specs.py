@@ -34,6 +34,7 @@ from xling.models.encoder import encoder_identity
 from xling.models.hub import commit_of, is_repository
 from xling.models.recipe import BASE_FOLDER, folder_digest, recipe_digest
 from xling.stages import KINDS
+from xling.stages.data import data_spec
 from xling.tasks import require, task_module
 from xling.tasks.records import Need, Use
 
@@ -50,8 +51,7 @@ def data_of(task: Task, langs: tuple[str, ...], use: Use, need: Need | None = No
     """
     require(task, langs, need or use)
     module = task_module(task)
-    narrowed = module.narrowed(task, langs, use)
-    return {"task": msgspec.to_builtins(narrowed), "digest": module.digest(narrowed)}
+    return data_spec(module.narrowed(task, langs, use))
 
 
 def held_out(objective: str) -> Use:
@@ -195,6 +195,8 @@ def features(
     parents = dict(pools)
     if isinstance(rm, FrozenLM):
         spec["features"] = rm.features
+        if side := getattr(task_module(task), "TRUNCATION_SIDE", ""):
+            spec["truncation_side"] = side
         parents["lm"] = base(reader_of(rm, policy))
     else:
         spec |= {"encoder": encoder_of(rm), "identity": encoder_identity(encoder_of(rm))}
