@@ -74,8 +74,8 @@ KINDS: dict[str, Kind] = {
     for kind in (
         Kind("base", 2, _base, seconds=1),
         Kind("sft", 3, _sft, seconds=30, parallel=True),
-        Kind("embed", 2, _embed, seconds=10),
-        Kind("features", 2, _features, seconds=10),
+        Kind("embed", 3, _embed, seconds=10),
+        Kind("features", 3, _features, seconds=10),
         Kind("reward", 4, _reward, seconds=30, parallel=True),
         Kind("pool", 3, _samples, seconds=20),
         Kind("baseline", 3, _samples, seconds=6),

@@ -11,10 +11,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from xling.errors import ConfigError
-from xling.tasks.records import Offer, Split
+from xling.tasks.records import GOOD, Offer, Split
 from xling.tasks.rows import Row
-
-GOOD = 0.5  # a response with this label or more may be imitated
 
 
 class Piece(Struct, frozen=True, gc=False):

@@ -15,6 +15,8 @@ from xling.config import Task
 Split = Literal["train", "validation", "test"]
 Offer = Literal["demonstrations", "ratings", "pairs", "prompts", "quality", "recorded"]
 
+GOOD = 0.5  # a response whose label is this or more is good
+
 # What a stage reads of a task: it decides which of the task's settings and files are in the stage's key.
 # `texts` are the documents and responses of what is recorded, without their ratings; `crossfitted`: what is recorded,
 # to train reward models on folds of it.
