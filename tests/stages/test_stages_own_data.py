@@ -31,7 +31,7 @@ from xling.config import (
     SystemIdentity,
     Untrained,
 )
-from xling.errors import ConfigError
+from xling.errors import ConfigError, DataError
 from xling.grid.stage import Stage
 from xling.stages.dag import cells_from, judge_stage
 from xling.tasks import m_rewardbench
@@ -215,3 +215,33 @@ def test_what_cannot_be_learned_elsewhere_is_refused(
 def test_dropped_pairs_are_said(bench: MRewardBench) -> None:
     notes = m_rewardbench.check(bench, None, [], ["en", "tr"])
     assert notes == [f"{lang}: 1 pairs dropped, chosen == rejected (row 24)." for lang in ("en", "tr")]
+
+
+# --- where data lies, and that it stays -------------------------------------------------------------------------
+
+
+def test_the_same_file_elsewhere_is_the_same_data(tiny_folder: Path, tmp_path: Path) -> None:
+    task = own(tmp_path, "pointwise")
+    (tmp_path / "moved").mkdir()
+    moved = msgspec.structs.replace(task, path=str(tmp_path / "moved" / "other.jsonl"))
+    Path(moved.path).write_bytes(Path(task.path).read_bytes())
+    keys = [
+        judge_stage(experiment(tiny_folder, "en", "tr", task=one, judge="target_rm", rm=BagOfWords())).key
+        for one in (task, moved)
+    ]
+    assert keys[0] == keys[1]
+
+
+def test_data_that_is_swapped_after_planning_gives_no_result(runner: Runner, tiny_folder: Path, tmp_path: Path) -> None:
+    task = own(tmp_path, "pointwise")
+    asked = experiment(tiny_folder, "en", "tr", task=task, judge="target_rm", rm=BagOfWords(), sft=SHORT)
+    stage = judge_stage(asked)
+    pool = stage.parents["pool"]
+    runner.folder(pool.parents["sft"])
+    kept = Path(task.path).read_bytes()
+    Path(task.path).write_bytes(kept.replace(b"a", b"o"))
+    for one in (pool, stage.parents["score"].parents["reward"], stage.parents["score"]):
+        with pytest.raises(DataError, match=r"pointwise\.jsonl has changed since the grid was planned"):
+            runner.folder(one)
+    Path(task.path).write_bytes(kept)
+    assert runner.folder(stage)

@@ -157,12 +157,12 @@ def test_a_killed_pool_goes_on_at_a_chunk_and_gives_the_same_bytes(
         while process.stdout.readline() != "8\n":
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
-    kept = contents(scratch / "shards")
+    kept = contents(scratch / "samples")
     assert len(kept) == 4
     seen: list[int] = []
     other.run(stage, {"sft": parent}, tmp_path / "again", lambda done, total: seen.append(done))
     assert contents(tmp_path / "again") == contents(undisturbed)
-    assert seen == [2, 4, 6, 8, 10, 12] and kept.items() <= contents(scratch / "shards").items()
+    assert seen == [2, 4, 6, 8, 10, 12] and kept.items() <= contents(scratch / "samples").items()
 
 
 def test_a_pool_that_has_to_stop_keeps_its_chunks(folders: dict[str, Path], runner: Runner, tmp_path: Path) -> None:

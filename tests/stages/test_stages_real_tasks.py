@@ -13,7 +13,7 @@ from seahorse_files import plain_rows, write_corpora, write_mirror, write_rating
 from small_grid import BUDGET, Runner, array, changed, experiment, read
 from test_stages_dag import by_kind
 
-from xling.config import BagOfWords, Experiment, Language, Oasst, Seahorse, Template
+from xling.config import BagOfWords, Experiment, FrozenLM, Language, Oasst, Seahorse, Template
 from xling.errors import ConfigError
 from xling.grid.stage import Stage
 from xling.models.stored import load_reward
@@ -129,6 +129,12 @@ def test_a_languages_facts_are_in_the_keys_of_what_reads_that_language(no_model:
     trained, other_trained = (one.parents["score"].parents["reward"] for one in (stage, changed_stage))
     assert trained.parents["init"].key != other_trained.parents["init"].key
     assert trained.spec == other_trained.spec  # its own data names no language
+
+
+def test_a_frozen_model_cuts_too_long_a_prompt_where_the_task_says(no_model: Path, task: Any) -> None:
+    stage = judge_stage(cell(no_model, task, *task.languages, rm=FrozenLM()))
+    found = [one.spec["truncation_side"] for one in walk(stage).values() if one.kind == "features"]
+    assert set(found) == {task_module(task).TRUNCATION_SIDE}  # type: ignore[attr-defined]
 
 
 def test_a_template_that_is_none_is_refused_while_planning(no_model: Path, task: Any) -> None:

@@ -27,7 +27,7 @@ from xling.config import (
 )
 from xling.errors import ConfigError, DataError
 from xling.grid.composer import Composer
-from xling.grid.stage import Interrupted, Stage
+from xling.grid.stage import Stage
 from xling.stages import blocks
 from xling.stages.dag import judge_stage
 
@@ -175,7 +175,7 @@ def test_a_killed_stage_goes_on_where_it_was(
         monkeypatch.setattr(f"{module}.FEEDBACK", 7)
     made: list[Path] = []
     write = blocks._write
-    monkeypatch.setattr(blocks, "_write", lambda path, arrays: (made.append(path), write(path, arrays)))
+    monkeypatch.setattr(blocks, "_write", lambda path, *rest: (made.append(path), write(path, *rest)))
 
     def kill(done: int, total: int) -> None:
         if len(made) == 4:
@@ -223,16 +223,6 @@ def test_a_repository_without_a_network_says_what_to_do(no_model: Path, monkeypa
     sentence = refused(no_model, Classifier("owner/not-on-this-machine"))
     assert "rm_backbone.checkpoint=owner/not-on-this-machine is no folder, the hub cannot be reached" in sentence
     assert "then here rm_backbone.checkpoint=FOLDER" in sentence
-
-
-def test_a_stage_that_is_asked_to_stop_keeps_its_blocks(tmp_path: Path) -> None:
-    from xling.grid.stage import Context
-
-    asked = iter([False, True])
-    context = Context({}, {}, tmp_path, tmp_path, lambda done, total: None, lambda: next(asked))
-    with pytest.raises(Interrupted, match="after 1 of 3 blocks of x"):
-        blocks.kept(context, "x", [[1], [2], [3]], lambda block: [np.array(block)], 3)
-    assert [path.name for path in (tmp_path / "x").iterdir()] == ["000000.npz"]
 
 
 # --- what is refused while planning -------------------------------------------------------------------------

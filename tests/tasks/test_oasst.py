@@ -242,7 +242,7 @@ def test_early_turns_make_way_and_the_last_one_never() -> None:
     assert dialog([("assistant", "Hi."), ("user", "b" * 9)], names, 10) == f"Human: {'b' * 9}\nAssistant:"
 
 
-@pytest.mark.parametrize("roles", [(), ("prompter", "assistant"), ("system", "prompter")])
+@pytest.mark.parametrize("roles", [(), ("prompter", "assistant"), ("system",), ("tool", "prompter")])
 def test_a_conversation_ends_with_the_users_turn(roles: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match="the last turn is the user's"):
         dialog([(role, "x") for role in roles], ("Human", "Assistant"))
@@ -276,7 +276,8 @@ def test_files_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 )
 def test_messages_that_are_not_as_published(tmp_path: Path, change: Callable[[Any], None], sentence: str) -> None:
     rows = list(flat(tree("en", 0)))
-    change(rows[0])
+    for row in rows:
+        change(row)
     path = tmp_path / "m.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError, match=sentence):
@@ -286,9 +287,9 @@ def test_messages_that_are_not_as_published(tmp_path: Path, change: Callable[[An
 def test_damaged_and_binary_files_are_named_with_their_line(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     for content, sentence in (
-        (b'{"message_id": "\xff"}\n', r"line 1 is not UTF-8 \(byte 16: 0xff\)"),
-        (b"[1]\n", "line 1 is no JSON object"),
-        (b'{"message_id": 1\n', "line 1 is not JSON"),
+        (b'{"message_id": "\xff"}\n', r"line 1: not UTF-8 \(byte 16: 0xff\)"),
+        (b"[1]\n", "line 1: Expected `object`, got `array`"),
+        (b'{"message_id": 1\n', "line 1: not JSON"),
         (b"", "no column 'message_id'; it has none"),
     ):
         path.write_bytes(content)
@@ -298,7 +299,7 @@ def test_damaged_and_binary_files_are_named_with_their_line(tmp_path: Path) -> N
     with pytest.raises(DataError, match="damaged gzip"):
         oasst.languages(Oasst(str(tmp_path / "m.jsonl.gz")))
     (tmp_path / "m.parquet").write_bytes(b"PAR1 not")
-    with pytest.raises(DataError, match="no readable Parquet file"):
+    with pytest.raises(DataError, match="damaged Parquet file"):
         oasst.languages(Oasst(str(tmp_path / "m.parquet")))
 
 

@@ -63,9 +63,9 @@ def test_multi_summeval_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_release("multi_summeval", checkout)
     assert "3 bad rows" in str(caught.value) and "there is no pred_PG/7" in str(caught.value)
-    assert "DE/score.csv row 4" in str(caught.value) and "focus 'n/a'" in str(caught.value)
+    assert "DE/score.csv line 5" in str(caught.value) and "focus 'n/a'" in str(caught.value)
     (folder / "score.csv").write_text("id,model,focus\n1,PG,0\n")
-    with pytest.raises(DataError, match=r"lacks the columns coverage; it has id, model, focus"):
+    with pytest.raises(DataError, match=r"no column 'coverage'; it has id, model, focus"):
         read_release("multi_summeval", checkout)
 
 
@@ -113,7 +113,7 @@ def test_scores_outside_the_scale_are_bad_rows(tmp_path: Path) -> None:
     checkout = beyond_ngrams(tmp_path, {"consistency/arabic": [wrong]})
     with pytest.raises(DataError) as caught:
         read_release("beyond_ngrams", checkout)
-    assert "consistency/arabic.csv row 1: gemini_grade is \"['7']\"" in str(caught.value)
+    assert "consistency/arabic.csv line 2: gemini_grade is \"['7']\"" in str(caught.value)
     assert "gpt_grade is 'four', which is no list of scores from 1 to 4" in str(caught.value)
     row = {"lang": "ar", "system": "gpt", "document": "d", "response": "r", "inner_index": "1", "rating": 5}
     with pytest.raises(DataError, match=r"line 1: rating=5 is outside the scale 1 to 4"):

@@ -28,7 +28,7 @@ from seahorse_files import (
 
 from xling.config import Language, Seahorse, Template
 from xling.errors import ConfigError, DataError
-from xling.tasks import seahorse, tables
+from xling.tasks import seahorse
 from xling.tasks.seahorse_corpora import CORPORA
 
 LANGS = ("de", "en", "tr")
@@ -147,10 +147,10 @@ def test_a_file_with_cr_lf_reads_the_same(release: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("Der Zug", "Der \udcff", r"train\.tsv, line 2 is not UTF-8 \(byte \d+: 0xff\)"),
+        ("Der Zug", "Der \udcff", r"train\.tsv, line 2: not UTF-8 \(byte \d+: 0xff\)"),
         ("question6", "question7", r"no column 'question6'; it has gem_id, worker_lang, summary.*question7"),
-        ("Yes\tYes", "Yes", "line 2 has 9 fields, the header has 10"),
-        ("\tYes\n", "\tMaybe\n", "row 0: question6 is 'Maybe'; Seahorse answers Yes or No"),
+        ("Yes\tYes", "Yes", "line 2: 9 cells, and the first row names 10"),
+        ("\tYes\n", "\tMaybe\n", "line 2: question6 is 'Maybe'; Seahorse answers Yes or No"),
         ("\tde\t", "\txx\t", "worker_lang is 'xx'; Seahorse has de, en-US"),
     ],
 )
@@ -170,7 +170,7 @@ def test_an_open_quote_does_not_swallow_rows_unseen(release: Path, tmp_path: Pat
     path = tmp_path / "r" / "train.tsv"
     text = path.read_text().replace("Der Zug nach Bonn war 0", '"Der Zug', 1).replace("Bonn war 3", 'Bonn war 3"', 1)
     path.write_text(text)
-    with pytest.raises(DataError, match=r"fields, the header has 10|quotes are not balanced"):
+    with pytest.raises(DataError, match=r"cells, and the first row names 10|quotes are not balanced"):
         seahorse.check(settings, None, ["de"], ["de"])
 
 
@@ -441,15 +441,3 @@ seahorse.check(Seahorse({settings.path!r}, {settings.articles!r}, ("de",)), None
 assert not {{"torch", "transformers", "datasets", "pandas"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
-
-
-def test_large_files_are_told_apart_by_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "WHOLE", 10)
-    monkeypatch.setattr(tables, "END", 4)
-    digests = set()
-    for number, content in enumerate((b"abcd----wxyz", b"abcd-----wxyz", b"abcX----wxyz", b"abcd----wxyZ")):
-        path = tmp_path / str(number) / "a.jsonl"
-        path.parent.mkdir()
-        path.write_bytes(content)
-        digests.add(tables.digest([path]).encode())
-    assert len(digests) == 4

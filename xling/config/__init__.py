@@ -24,6 +24,7 @@ from xling.config.policies import Policy as Policy
 from xling.config.policies import Recorded as Recorded
 from xling.config.rewards import BagOfWords as BagOfWords
 from xling.config.rewards import Classifier as Classifier
+from xling.config.rewards import Control as Control
 from xling.config.rewards import Encoder as Encoder
 from xling.config.rewards import FrozenLM as FrozenLM
 from xling.config.rewards import LogRatio as LogRatio

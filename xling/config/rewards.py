@@ -106,20 +106,21 @@ class LogRatio(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"
     pad_token: str | None = None  # a piece to pad with where the tokenizers name none; what is padded is never read
 
 
+Control = Literal[
+    "random",
+    "length",
+    "gold",
+    "likelihood_base",
+    "likelihood_sft",
+    "likelihood_gain_base",
+    "likelihood_gain_sft",
+]
+
+
 class Untrained(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="untrained"):
     """References and controls that learn nothing (docs/controls.md says what each is for)."""
 
-    score: Literal[
-        "random",
-        "length",
-        "gold",
-        "likelihood_base",
-        "likelihood_sft",
-        "likelihood_gain_base",
-        "likelihood_gain_sft",
-        "cosine",
-        "human",
-    ]
+    score: Literal[Control, "cosine", "human"]
     encoder: str = "packaged"  # of score=cosine, as in sentence_encoder
 
 

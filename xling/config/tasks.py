@@ -89,7 +89,7 @@ class Seahorse(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"
     evaluate: Literal["validation", "test"] = "validation"
     max_demonstrations: Positive | None = None  # a corpus, language and split
     max_prompts: Positive | None = None
-    max_characters: Positive | None = 3000
+    max_characters: Positive | None = None
     seed: int = 0
     feedback: Literal["pointwise", "pairwise"] = "pointwise"
     template: Template = Template()
@@ -123,7 +123,7 @@ class Oasst(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", t
     max_spam: Fraction = 0.5
     max_lang_mismatch: Fraction = 0.5
     single_replies: Literal["keep", "drop"] = "keep"
-    max_characters: Positive | None = 3000
+    max_characters: Positive | None = None
     roles: tuple[str, str] = ("Human", "Assistant")
     feedback: Literal["pairwise"] = "pairwise"
     template: Template = Template()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from xling.grid.records import Sheet
-from xling.grid.stage import Json, Stage, canonical_json
+from xling.grid.stage import WHERE, Json, Stage, canonical_json
 from xling.grid.store import Store
 
 
@@ -64,7 +64,7 @@ class Neighbours:
 
 def _compare(sheet: Sheet, stage: Stage) -> tuple[list[str], list[str]]:
     """(changes of the spec, roles whose parent is another)."""
-    changed = list(differences(sheet.spec, stage.spec))
+    changed = [one for one in differences(sheet.spec, stage.spec) if not one.startswith(f"{WHERE}.")]
     if sheet.version != stage.version:
         changed.insert(0, f"version {sheet.version} -> {stage.version}")
     old = {role: parent.key for role, parent in sheet.parents.items()}

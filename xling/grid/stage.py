@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+WHERE = "where"  # in a spec: where things lie; no part of the key, and nothing that it holds may change a result
 OTHERS = "others"  # a cell's source: all languages of the task but the target, pooled
 Json = Any  # what json.dumps takes: dict, list, str, int, float, bool, None
 
@@ -25,8 +26,9 @@ def canonical_json(value: Json) -> bytes:
 
 
 def identity_key(kind: str, version: int, spec: Mapping[str, Json], parents: Mapping[str, str]) -> str:
-    """The key of a stage: sha256 over kind, version, spec and the parents' keys by role."""
-    identity = {"kind": kind, "version": version, "spec": spec, "parents": dict(parents)}
+    """The key of a stage: sha256 over kind, version, spec (but for where things lie) and the parents' keys by role."""
+    what = {name: value for name, value in spec.items() if name != WHERE}
+    identity = {"kind": kind, "version": version, "spec": what, "parents": dict(parents)}
     return hashlib.sha256(canonical_json(identity)).hexdigest()
 
 

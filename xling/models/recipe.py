@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from xling.digests import file_digest
+
 BASE_FOLDER = Path(__file__).parent / "micro_base"  # the weights that ship
-WHOLE = 64 << 20  # bytes; of larger files the size and both ends stand for the whole
-END = 1 << 20
 
 
 class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,15 +53,5 @@ def folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
-        digest.update(_content(path))
+        digest.update(bytes.fromhex(file_digest(path)))
     return digest.hexdigest()
-
-
-def _content(path: Path) -> bytes:
-    with path.open("rb") as file:
-        if path.stat().st_size <= WHOLE:
-            return hashlib.file_digest(file, "sha256").digest()
-        ends = hashlib.sha256(file.read(END))
-        file.seek(-END, 2)
-        ends.update(file.read(END))
-        return ends.digest()

@@ -4,6 +4,7 @@ A version is raised by hand when the meaning of a stage's code changes: results 
 """
 
 from xling.grid.stage import Context, Kind
+from xling.stages.data import on_data
 
 
 def _base(context: Context) -> None:
@@ -70,15 +71,15 @@ KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("base", 2, _base, seconds=1),
-        Kind("sft", 3, _sft, seconds=30, parallel=True),
-        Kind("embed", 2, _embed, seconds=10),
-        Kind("features", 2, _features, seconds=10),
-        Kind("reward", 3, _reward, seconds=30, parallel=True),
-        Kind("pool", 3, _samples, seconds=20),
-        Kind("baseline", 3, _samples, seconds=6),
-        Kind("recorded", 1, _recorded, seconds=1),
-        Kind("score", 3, _score, seconds=10),
-        Kind("gold", 1, _gold, seconds=2),
-        Kind("judge", 1, _judge, seconds=0.1),
+        Kind("sft", 3, on_data(_sft), seconds=30, parallel=True),
+        Kind("embed", 2, on_data(_embed), seconds=10),
+        Kind("features", 2, on_data(_features), seconds=10),
+        Kind("reward", 3, on_data(_reward), seconds=30, parallel=True),
+        Kind("pool", 3, on_data(_samples), seconds=20),
+        Kind("baseline", 3, on_data(_samples), seconds=6),
+        Kind("recorded", 1, on_data(_recorded), seconds=1),
+        Kind("score", 3, on_data(_score), seconds=10),
+        Kind("gold", 1, on_data(_gold), seconds=2),
+        Kind("judge", 1, on_data(_judge), seconds=0.1),
     )
 }

@@ -1,13 +1,17 @@
-"""Work in blocks of prompts: what a block gave is kept in the scratch folder, so that a killed stage goes on there.
+"""Work in blocks: what a block gave is kept in the scratch folder, so that a killed stage goes on there.
 
-Memory is bounded by a block, and nothing depends on where the work was cut off.
+    paths = kept_arrays(context, "samples", blocks_of(prompts), make, len(prompts))    # an .npz a block
+    lines = kept_lines(context, "samples", blocks, make)    # blocks: [[item, ...], ...], items 0 .. N-1 once each
+
+Memory is bounded by a block. A block's file appears whole or not at all, so nothing depends on where the work was cut
+off; the scratch folder is deleted once the stage has published, and a stage's key fixes its blocks.
 """
 
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
@@ -17,6 +21,7 @@ from xling.stages.files import Samples, iterate_samples
 
 PROMPTS = 512  # a block
 T = TypeVar("T")
+B = TypeVar("B", bound=Sequence[object])
 
 
 def blocks_of(items: Iterable[T], size: int = PROMPTS) -> Iterator[list[T]]:
@@ -31,37 +36,73 @@ def both_samples(context: Context) -> Iterator[tuple[Samples, Samples]]:
     yield from zip(*(iterate_samples(context.parents[role]) for role in ("pool", "baseline")), strict=True)
 
 
-def kept(
-    context: Context, name: str, blocks: Iterable[T], make: Callable[[T], Sequence[Array]], total: int
+def kept_arrays(
+    context: Context, name: str, blocks: Iterable[list[T]], make: Callable[[list[T]], Sequence[Array]], total: int
 ) -> list[Path]:
-    """One .npz a block in the scratch folder, in order; `total` blocks are expected.
+    """One .npz a block, in order, of `total` items in all.
 
     Raises Interrupted before a block that is still to be made, once the runner has to stop.
     """
-    folder, paths = context.scratch / name, list[Path]()
-    folder.mkdir(exist_ok=True)
-    for number, block in enumerate(blocks):
-        path = folder / f"{number:06d}.npz"
-        if not path.exists():
-            if context.stopping():
-                raise Interrupted(f"after {number} of {total} blocks of {name}")
-            _write(path, make(block))
-        paths.append(path)
-        context.progress(len(paths), total)
-    return paths
-
-
-def _write(path: Path, arrays: Sequence[Array]) -> None:
-    """Whole or not at all."""
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.savez(file, *arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    return _kept(context, name, ".npz", blocks, lambda file, block: np.savez(file, *make(block)), total)
 
 
 def read_arrays(path: Path) -> list[Array]:
     """The arrays of a block, in order."""
     with np.load(path) as stored:
         return [stored[f"arr_{i}"] for i in range(len(stored.files))]
+
+
+def kept_lines(
+    context: Context, name: str, blocks: Sequence[Sequence[int]], make: Callable[[Sequence[int]], Sequence[bytes]]
+) -> Iterator[bytes]:
+    """The line that `make` gives for each item, line break included, in the order of the items, whatever the blocks'.
+
+    All are made before the first is read; one is in memory at a time. Raises Interrupted as above.
+    """
+    places = [(Path(), 0)] * sum(map(len, blocks))  # file and first byte of an item's line
+
+    def store(file: BinaryIO, items: Sequence[int]) -> None:
+        lines = make(items)
+        if len(lines) != len(items) or any(b"\n" in line for line in lines):
+            raise ValueError(f"{len(lines)} lines for {len(items)} items, or a line break in one.")
+        file.writelines(line + b"\n" for line in lines)
+
+    for path, items in zip(_kept(context, name, ".jsonl", blocks, store, len(places)), blocks, strict=True):
+        with path.open("rb") as file:
+            start = 0
+            for item, line in zip(items, file, strict=True):
+                places[item] = (path, start)
+                start += len(line)
+    return itertools.starmap(_line, places)
+
+
+def _line(path: Path, start: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.readline()
+
+
+def _kept(
+    context: Context, name: str, suffix: str, blocks: Iterable[B], store: Callable[[BinaryIO, B], None], total: int
+) -> list[Path]:
+    folder, paths, done = context.scratch / name, list[Path](), 0
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, block in enumerate(blocks):
+        paths.append(folder / f"{number:06d}{suffix}")
+        if not paths[-1].exists():
+            if context.stopping():
+                raise Interrupted(f"after {done} of {total} items, which are kept")
+            _write(paths[-1], store, block)
+        done += len(block)
+        context.progress(done, total)
+    return paths
+
+
+def _write(path: Path, store: Callable[[BinaryIO, B], None], block: B) -> None:
+    """Whole or not at all."""
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        store(file, block)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -5,13 +5,14 @@ base -- sft[l] -- reward[s] ------------ score[s,t] -- judge[s,t]
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from xling.config import (
     BagOfWords,
     Classifier,
+    Control,
     Experiment,
     FrozenLM,
     LanguageModel,
@@ -56,15 +57,7 @@ Axes = Mapping[str, Any]
 Asked = tuple[dict[str, Any], Experiment, RewardModel]  # axes, experiment, the reward model of judge=target_rm
 
 SHUFFLES = 5  # permutations of the labels: the null band
-SOURCELESS = (
-    "random",
-    "length",
-    "gold",
-    "likelihood_base",
-    "likelihood_sft",
-    "likelihood_gain_base",
-    "likelihood_gain_sft",
-)
+SOURCELESS: tuple[Control, ...] = get_args(Control)
 
 
 def cells_from(experiments: Sequence[tuple[Axes, Experiment]], controls: bool = False) -> list[Cell]:

@@ -18,7 +18,7 @@ from xling.config import Task
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.ridge import Array
-from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept, read_arrays
+from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
 from xling.tasks import task_module
 from xling.tasks.records import Split
 
@@ -91,7 +91,7 @@ def _write(context: Context, read: Read, name: str, texts: Iterable[Texts], tota
     def make(block: list[Texts]) -> list[Array]:
         return read([prompt for prompt, _ in block], [responses for _, responses in block])
 
-    paths = kept(context, name, blocks_of(texts, size), make, -(-total // size))
+    paths = kept_arrays(context, name, blocks_of(texts, size), make, total)
     (context.out / name).mkdir()
     for path in paths:
         shutil.copyfile(path, context.out / name / path.name)

@@ -17,8 +17,8 @@ from xling.config import Task
 from xling.grid.stage import Context
 from xling.languages import in_language
 from xling.models.text import Ids, decode_response, policy_ids
+from xling.stages.blocks import kept_lines
 from xling.stages.files import Samples, write_json, write_samples
-from xling.stages.shards import Shards
 from xling.tasks import task_module
 from xling.tasks.records import Prompt
 
@@ -56,7 +56,7 @@ class Engine:
 def run(context: Context) -> None:
     """Writes samples.jsonl, a line a test prompt, and samples.json, what was cut.
 
-    Each chunk of prompts is kept in the scratch folder once it is sampled (xling/stages/shards.py).
+    Each chunk of prompts is kept in the scratch folder once it is sampled (xling/stages/blocks.py).
     """
     spec = msgspec.convert(context.spec, PoolSpec)
     prompts = task_module(spec.task).prompts(spec.task, spec.lang, "test")
@@ -71,9 +71,9 @@ def run(context: Context) -> None:
         return [line(prompts[i], ids, engine.tokenizer, spec.lang) for i, ids in zip(items, drawn, strict=True)]
 
     lengths, cut = lengths_of(ids_of, len(prompts))
-    shards = Shards(context.scratch / "shards", chunks(lengths, spec.chunk, spec.by_length))
-    shards.run(sampled, context.progress, context.stopping)
-    shards.write(context.out / "samples.jsonl")
+    lines = kept_lines(context, "samples", chunks(lengths, spec.chunk, spec.by_length), sampled)
+    with (context.out / "samples.jsonl").open("wb") as file:
+        file.writelines(lines)
     write_json(context.out / "samples.json", {"prompts": len(prompts), "prompts_cut": cut})
 
 

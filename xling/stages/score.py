@@ -17,7 +17,7 @@ from msgspec import Struct
 from xling.config import Published, RewardModel, Task, Untrained
 from xling.errors import StageError
 from xling.grid.stage import Context
-from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept, read_arrays
+from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
 from xling.stages.features import FEEDBACK
 from xling.stages.files import Array, ragged, write_json
 from xling.stages.scorers import Asking, feature_scores, reads_features, scorer
@@ -87,7 +87,7 @@ class Scores:
         """A number for each response of each prompt; `part` is samples or heldout, `size` the prompts in a block."""
         if self.linear:
             return _dealt_out(feature_scores(self.context, self.rm, part), (len(row) for _, row in asked))
-        paths = kept(self.context, part, blocks_of(asked, size), self._block, -(-total // size))
+        paths = kept_arrays(self.context, part, blocks_of(asked, size), self._block, total)
         out, cut = list[list[float]](), np.zeros(2, np.int64)
         for path in paths:
             flat, lengths, longer = read_arrays(path)

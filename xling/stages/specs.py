@@ -34,6 +34,7 @@ from xling.models.encoder import encoder_identity
 from xling.models.hub import commit_of, is_repository
 from xling.models.recipe import BASE_FOLDER, folder_digest, recipe_digest
 from xling.stages import KINDS
+from xling.stages.data import data_spec
 from xling.tasks import require, task_module, truncation_side
 from xling.tasks.records import Need, Use
 
@@ -50,8 +51,7 @@ def data_of(task: Task, langs: tuple[str, ...], use: Use, need: Need | None = No
     """
     require(task, langs, need or use)
     module = task_module(task)
-    narrowed = module.narrowed(task, langs, use)
-    return {"task": msgspec.to_builtins(narrowed), "digest": module.digest(narrowed)}
+    return data_spec(module.narrowed(task, langs, use))
 
 
 def held_out(objective: str) -> Use:

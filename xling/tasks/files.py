@@ -9,7 +9,6 @@ validation and test, by a `split` column or by seeded shares. Planning calls `ch
 """
 
 import functools
-import hashlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -17,12 +16,13 @@ import msgspec
 
 from xling.config import Files, Task, Template
 from xling.errors import ConfigError, DataError, did_you_mean
+from xling.tasks import tables
 from xling.tasks.findings import Summary, bad_rows_text, said, summarised, unknown_languages
-from xling.tasks.numbered import file_digest, identity, paths_of
 from xling.tasks.pieces import BY_TEXT, Labels, Piece, answers, pieces, split_groups
 from xling.tasks.records import Demonstration, Need, Offer, Pair, Prompt, Rating, Recorded, Split, Use
 from xling.tasks.render import language_of, read_by, rendered
 from xling.tasks.rows import SHOWN, Reading, Row, Rows, read_rows
+from xling.tasks.tables import Identity, identity, paths_of
 
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts", "recorded"})
 NEEDED = 2  # documents of a split: an interval is drawn over them, and a penalty is chosen between them
@@ -166,10 +166,9 @@ def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
 
 
 def digest(config: Task) -> str:
-    """sha256 of the file's bytes, or of the digests of several; computed once for sizes and modification times."""
+    """sha256 of the file's bytes, or over names and bytes of several."""
     assert isinstance(config, Files)
-    found = [file_digest(*one) for one in identity(paths_of(config.path))]
-    return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
+    return tables.digest(paths_of(config.path))
 
 
 def demonstrations(config: Task, lang: str, split: Split) -> list[Demonstration]:
@@ -261,7 +260,7 @@ def _rows(config: Files) -> Rows:
 
 
 @functools.lru_cache(maxsize=2)  # a task and the one its reward models learn from
-def _read(files: tuple[tuple[str, int, int], ...], reading: Reading) -> Rows:
+def _read(files: Identity, reading: Reading) -> Rows:
     return read_rows([Path(path) for path, _, _ in files], reading)
 
 
@@ -290,17 +289,17 @@ def _pieces(config: Files, lang: str, what: Offer) -> list[Piece]:
 
 
 @functools.lru_cache(maxsize=64)
-def _made(config: Files, files: tuple[tuple[str, int, int], ...], lang: str, what: Offer) -> list[Piece]:
+def _made(config: Files, files: Identity, lang: str, what: Offer) -> list[Piece]:
     labels = Labels(config.threshold, config.rating_scale, _only_binary(config, files))
     return pieces(_in(config, lang), _splits(config, files), what, labels, config.path)
 
 
 @functools.lru_cache(maxsize=8)
-def _splits(config: Files, files: tuple[tuple[str, int, int], ...]) -> dict[str, Split]:
+def _splits(config: Files, files: Identity) -> dict[str, Split]:
     return split_groups(_rows(config).languages, config.seed, config.validation, config.test)
 
 
 @functools.lru_cache(maxsize=8)
-def _only_binary(config: Files, files: tuple[tuple[str, int, int], ...]) -> bool:
+def _only_binary(config: Files, files: Identity) -> bool:
     rated = (row for rows in _rows(config).languages.values() for row in rows if row.kind == "rating")
     return all(row.rating in (0.0, 1.0) for row in rated)

@@ -1,8 +1,5 @@
 """Responses that people judged, before they are a task: rows, what was wrong with others, and files read row by row."""
 
-import csv
-import gzip
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xling.errors import DataError
+from xling.tasks.tables import Row, open_table, text_of
 
 SHOWN = 10  # bad rows that an error lists
 DIGITS = 4  # of a mean rating
@@ -74,37 +72,23 @@ class Release:
         self.rows = [row._replace(group=row.group or first[row.lang, row.text]) for row in kept.values()]
 
 
-def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(place, line) of a plain or gzipped file, without empty lines and byte order mark; DataError if it is damaged."""
-    try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            for number, line in enumerate(gzip.GzipFile(fileobj=raw) if zipped else raw, start=1):
-                content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                if not content.isspace():
-                    yield f"{path.name} line {number}", content
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is a damaged gzip file: {error}. Copy it again.") from error
+def read_rows(path: Path, release: Release, columns: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
+    """(place, row) of a table; rows that cannot be read are rejected. With `columns`, these alone, as text.
 
-
-def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """(place, row) of a CSV; DataError if a column is missing or a byte is not UTF-8."""
-    csv.field_size_limit(2**24)  # whole articles
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if missing := sorted(set(columns) - set(reader.fieldnames or ())):
-                found = ", ".join(reader.fieldnames or ()) or "none"
-                raise DataError(f"{path} lacks the columns {', '.join(missing)}; it has {found}.")
-            for number, row in enumerate(reader, start=1):
-                yield f"{path.parent.name}/{path.name} row {number}", {key: row[key] or "" for key in columns}
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start}). Copy it again.") from error
+    DataError if one of them is missing.
+    """
+    table = open_table(path, strict=False)
+    table.require(columns)
+    for number, row in table.rows():
+        place = f"{path.parent.name}/{path.name} {table.unit} {number}"
+        if isinstance(row, str):
+            release.reject(place, row)
+        else:
+            yield place, {name: text_of(row.get(name)) for name in columns} if columns else row
 
 
 def read_text(path: Path) -> str:
-    """A whole file, white space normalised; DataError as above."""
+    """A whole file, white space normalised; DataError if it is not UTF-8."""
     try:
         return " ".join(path.read_text(encoding="utf-8").split())
     except UnicodeDecodeError as error:

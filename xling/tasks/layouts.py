@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from xling.errors import ConfigError, DataError
-from xling.tasks.judged import DIGITS, Judged, Release, read_lines, read_table, read_text
+from xling.tasks.judged import DIGITS, Judged, Release, read_rows, read_text
 from xling.tasks.replies import Replies
 
 
@@ -79,12 +79,11 @@ class _Line(Struct):
 
 
 def _jsonl(layout: str, path: Path, release: Release) -> None:
-    decoder = msgspec.json.Decoder(_Line)
     criteria, (low, high) = LAYOUTS[layout].criteria, LAYOUTS[layout].scale
-    for place, line in read_lines(path):
+    for place, found in read_rows(path, release):
         try:
-            row = decoder.decode(line)
-        except (UnicodeDecodeError, msgspec.DecodeError) as error:
+            row = msgspec.convert(found, _Line)
+        except msgspec.ValidationError as error:
             release.reject(place, str(error))
             continue
         ratings = {one: value for one in criteria if (value := getattr(row, one)) is not None}
@@ -112,13 +111,13 @@ def _multi_summeval_files(path: Path) -> list[Path]:
 
 def _multi_summeval(files: list[Path], release: Release) -> None:
     for table in (file for file in files if file.name == "score.csv"):
-        for place, row in read_table(table, ("id", "model", "focus", "coverage")):
+        for place, row in read_rows(table, release, ("id", "model", "focus", "coverage")):
             texts = [table.parent / kind / row["id"] for kind in ("gold", f"pred_{row['model']}")]
             missing = [f"{text.parent.name}/{text.name}" for text in texts if not text.is_file()]
             try:
                 focus, coverage = float(row["focus"]), float(row["coverage"])
             except ValueError:
-                release.reject(f"{table.parent.name} {place}", f"focus {row['focus']!r}, coverage {row['coverage']!r}")
+                release.reject(place, f"focus {row['focus']!r}, coverage {row['coverage']!r}")
                 continue
             if missing or row["model"] not in SYSTEMS:
                 what = f"there is no {missing[0]}" if missing else f"unknown model {row['model']!r}"
@@ -161,7 +160,7 @@ def _beyond_ngrams(files: list[Path], release: Release) -> None:
         for system in ("gemini", "gpt"):
             score = SCORES[criterion].format(system)
             shown, original = f"{system}_corrupted_summary", f"orig_{system}_prediction"
-            for place, row in read_table(table, ("inner_index", "text", score, shown, original)):
+            for place, row in read_rows(table, release, ("inner_index", "text", score, shown, original)):
                 scores = _scores(row[score])
                 if scores is None:
                     release.reject(place, f"{score} is {row[score]!r}, which is no list of scores from 1 to 4")

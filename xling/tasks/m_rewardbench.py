@@ -11,7 +11,6 @@ so that a win rate is the mean over categories, as the authors report; xling/ana
 """
 
 import functools
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -23,11 +22,12 @@ import msgspec
 
 from xling.config import MRewardBench, Task
 from xling.errors import ConfigError, DataError, did_you_mean
-from xling.tasks.numbered import file_digest, identity, is_table, open_table
+from xling.tasks import tables
 from xling.tasks.pieces import in_random_order
 from xling.tasks.records import Offer, Prompt, Recorded, Use
 from xling.tasks.render import language_of, read_by, rendered
 from xling.tasks.rows import Place, Row
+from xling.tasks.tables import Identity, identity, is_table, open_table
 
 OFFERS: frozenset[Offer] = frozenset({"recorded"})
 
@@ -100,8 +100,7 @@ def digest(config: Task) -> str:
     """sha256 of the languages' files."""
     there = _files(_settings(config))
     wanted = config.languages or tuple(sorted(there))
-    found = [f"{lang} {file_digest(*one)}" for lang in wanted for one in identity(there.get(lang, []))]
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()
+    return tables.digest([path for lang in wanted for path in there.get(lang, [])])
 
 
 def recorded(config: Task, lang: str, expected: str | None = None) -> Recorded:
@@ -142,10 +141,10 @@ def _files(config: MRewardBench) -> dict[str, list[Path]]:
     found = {}
     for name, code in CODES.items():
         below, beside = folder / name, sorted(folder.glob(f"{name}.*"))
-        tables = [path for path in sorted(below.glob("*")) if is_table(path)] if below.is_dir() else beside
-        named = [path for path in tables if path.name.startswith("test")]
-        filtered = [path for path in tables if path.name.startswith("filtered")]
-        if chosen := named or filtered or [path for path in tables if is_table(path)]:
+        there = [path for path in (sorted(below.glob("*")) if below.is_dir() else beside) if is_table(path)]
+        named = [path for path in there if path.name.startswith("test")]
+        filtered = [path for path in there if path.name.startswith("filtered")]
+        if chosen := named or filtered or there:
             found[code] = chosen
     if not found:
         raise ConfigError(
@@ -189,26 +188,24 @@ def _pairs(config: MRewardBench, lang: str) -> Pairs:
 
 
 @functools.lru_cache(maxsize=32)
-def _read(files: tuple[tuple[str, int, int], ...], lang: str) -> Pairs:
+def _read(files: Identity, lang: str) -> Pairs:
     found, equal, empty = list[tuple[Row, str]](), list[str](), list[str]()
     for number, (path, _, _) in enumerate(files):
         table = open_table(Path(path))
         subset_column = next((name for name in SUBSET_COLUMNS if name in table.columns), None)
         _check_columns(table.path.name, table.columns, subset_column)
-        for at, row in table.rows:
+        for at, row in table.good_rows():
             where = f"{table.unit} {at}"
-            if isinstance(row, str):
-                raise DataError(f"{table.path.name}, {where}: {row}.")
             texts = [row.get(name) for name in ("prompt", "chosen", "rejected")]
             if wrong := next((text for text in texts if text is not None and not isinstance(text, str)), None):
-                raise DataError(f"{table.path.name}, {where}: {wrong!r:.60} is not text.")
+                raise DataError(f"{table.where(at)}: {wrong!r:.60} is not text.")
             prompt, chosen, rejected = (text or "" for text in texts)
             if not (prompt.strip() and chosen.strip() and rejected.strip()):
                 empty.append(where)
             elif chosen == rejected:
                 equal.append(where)
             else:
-                subset = str(row.get(subset_column or "", ""))
+                subset = str(row.get(subset_column or "") or "")
                 made = Row(Place(number, at), "pair", lang, str(row.get("id")), prompt, chosen, "", rejected)
                 found.append((msgspec.structs.replace(made, dataset=_category(row, subset)), subset))
     return Pairs(_identified(found, lang), equal, empty)

@@ -200,7 +200,11 @@ def digest(config: Task) -> str:
 
     Sizes and shares are not in it: they are in the configuration that a stage's key holds anyway.
     """
-    settings = _settings(config, config.languages[0])
-    content = {"world": _world(), "seed": settings.seed}
+    return _digest(_settings(config, config.languages[0]).seed)
+
+
+@lru_cache(maxsize=64)
+def _digest(seed: int) -> str:
+    content = {"world": _world(), "seed": seed}
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from xling.config import Oasst
 from xling.errors import ConfigError, DataError
-from xling.tasks import tables
+from xling.tasks.tables import Identity, Row, identity, is_table, open_table, text_of
 
 COLUMNS = (
     *("message_id", "parent_id", "message_tree_id", "text", "role", "lang", "rank", "deleted", "review_result"),
@@ -27,8 +27,6 @@ NEEDED = ("message_id", "parent_id", "text", "role", "lang")
 TREE = ("message_tree_id", "prompt")
 NORWEGIAN = {"nb": "no", "nn": "no"}  # one language for whoever detects languages, and one file in conf/lang
 SPLIT = re.compile(r"(?:^|[/_.-])(train|validation)(?=[/_.-])")
-
-Identity = tuple[tuple[str, int, int], ...]
 
 
 class Asked(NamedTuple):
@@ -63,7 +61,7 @@ class _Message(NamedTuple):
 
 def read(config: Oasst) -> Trees:
     """All languages, read once for the files' size and time. DataError for what is not as published."""
-    return _read(tuple(map(tables.identity, files(config))), _reading(config))
+    return _read(identity(files(config)), _reading(config))
 
 
 def files(config: Oasst) -> list[Path]:
@@ -79,7 +77,7 @@ def files(config: Oasst) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise ConfigError(f"task.path={config.path} is not there. {hint}")
-    found = sorted(one for one in path.rglob("*") if one.is_file() and tables.is_table(one) and _split_of(one))
+    found = sorted(one for one in path.rglob("*") if one.is_file() and is_table(one) and _split_of(one))
     missing = {"train", "validation"} - {_split_of(one) for one in found}
     if missing:
         there = ", ".join(sorted(one.name for one in path.iterdir())) or "nothing"
@@ -137,44 +135,42 @@ def _read(found: Identity, config: Oasst) -> Trees:
 
 def _messages(path: Path, split: str, config: Oasst) -> Iterator[_Message]:
     """A file's messages, parents before their replies or not; DataError names a missing column."""
-    columns = tables.fields(path)
-    if all(name in columns for name in TREE):
-        for number, row in tables.rows(path):
-            yield from _nested(path, number, row, split, config)
+    table = open_table(path)
+    if all(name in table.columns for name in TREE):
+        for number, row in table.good_rows():
+            yield from _nested(table.where(number), row, split, config)
         return
-    tables.require(path, NEEDED)
-    for number, row in tables.rows(path, COLUMNS):
-        yield _message(path, number, row, row, split, config)
+    table.require(NEEDED)
+    for number, row in table.good_rows(COLUMNS):
+        yield _message(table.where(number), row, row, split, config)
 
 
-def _nested(path: Path, number: int, tree: tables.Row, split: str, config: Oasst) -> Iterator[_Message]:
-    waiting: list[tuple[str, Any]] = [("", tree["prompt"])]
+def _nested(where: str, tree: Row, split: str, config: Oasst) -> Iterator[_Message]:
+    waiting: list[tuple[str, Any]] = [("", tree.get("prompt"))]
     while waiting:
         parent, row = waiting.pop()
         if not isinstance(row, Mapping) or not {"message_id", "text", "role"} <= row.keys():
-            raise DataError(f"{path}, row {number}: a message of the tree has no message_id, text or role.")
-        yield _message(path, number, {**row, "parent_id": row.get("parent_id") or parent}, tree, split, config)
+            raise DataError(f"{where}: a message of the tree has no message_id, text or role.")
+        yield _message(where, {**row, "parent_id": row.get("parent_id") or parent}, tree, split, config)
         waiting += [(str(row["message_id"]), reply) for reply in reversed(row.get("replies") or [])]
 
 
-def _message(path: Path, number: int, row: tables.Row, tree: tables.Row, split: str, config: Oasst) -> _Message:
-    message_id, role = tables.text_of(row.get("message_id")), tables.text_of(row.get("role"))
+def _message(where: str, row: Row, tree: Row, split: str, config: Oasst) -> _Message:
+    message_id, role = text_of(row.get("message_id")), text_of(row.get("role"))
     if not message_id or role not in ("prompter", "assistant"):
-        raise DataError(
-            f"{path}, row {number}: message_id {message_id!r} with role {role!r}; roles are prompter, assistant."
-        )
-    tree_id = tables.text_of(tree.get("message_tree_id")) or message_id
-    rank, text = row.get("rank"), tables.text_of(row.get("text")).strip()
+        raise DataError(f"{where}: message_id {message_id!r} with role {role!r}; roles are prompter, assistant.")
+    tree_id = text_of(tree.get("message_tree_id")) or message_id
+    rank, text = row.get("rank"), text_of(row.get("text")).strip()
     return _Message(
         message_id,
-        tables.text_of(row.get("parent_id")),
+        text_of(row.get("parent_id")),
         tree_id,
         text,
         role,
-        language(tables.text_of(row.get("lang"))),
+        language(text_of(row.get("lang"))),
         None if rank is None or rank != rank else int(rank),
         split or _drawn(config, tree_id),
-        _flaw(config, row, tables.text_of(tree.get("tree_state"))) or ("" if text else "empty"),
+        _flaw(config, row, text_of(tree.get("tree_state"))) or ("" if text else "empty"),
     )
 
 
@@ -189,7 +185,7 @@ def _drawn(config: Oasst, tree: str) -> str:
     return "validation" if int.from_bytes(drawn[:7], "big") / 2**56 < config.validation else "train"
 
 
-def _flaw(config: Oasst, row: tables.Row, state: str) -> str:
+def _flaw(config: Oasst, row: Row, state: str) -> str:
     """Why a message is left out by what is said of itself; empty: it is kept."""
     if state and config.states and state not in config.states:
         return f"in a tree in state {state}"

@@ -7,7 +7,6 @@ document (xling/models/heads.py); there are no splits.
 """
 
 import functools
-import hashlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import msgspec
 
 from xling.config import Released, Task
 from xling.errors import ConfigError, DataError, did_you_mean
+from xling.tasks import tables
 from xling.tasks.files import check_documents
 from xling.tasks.judged import Judged, Release
 from xling.tasks.layouts import LAYOUTS, files_of, read_release
@@ -75,7 +75,7 @@ def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
 def digest(config: Task) -> str:
     """sha256 over names and bytes of all files that are read."""
     assert isinstance(config, Released)
-    return _digest(*_identity(config))
+    return tables.digest(_files(config))
 
 
 def recorded(config: Task, lang: str, expected: str | None = None) -> Recorded:
@@ -126,30 +126,15 @@ def _release(config: Released) -> Release:
             f"task.corrupted={config.corrupted}: only beyond_ngrams has rows that were degraded on purpose. "
             "Type task.corrupted=both."
         )
-    return _read(config.layout, *_identity(config))
+    return _read(config.layout, config.path, tables.identity(_files(config)))
 
 
-Identity = tuple[str, tuple[tuple[str, int, int], ...]]  # path; file, size and modification time: what caches go by
-
-
-def _identity(config: Released) -> Identity:
+def _files(config: Released) -> list[Path]:
     if config.path in ("", "???"):
         raise ConfigError(f"task={config.layout} needs a local checkout or its JSONL. Name it with task.path=PATH.")
-    path = Path(config.path).expanduser()
-    files = [(file, file.stat()) for file in files_of(config.layout, path)]
-    return str(path), tuple((str(file), status.st_size, status.st_mtime_ns) for file, status in files)
+    return files_of(config.layout, Path(config.path).expanduser())
 
 
 @functools.lru_cache(maxsize=4)
-def _read(layout: str, path: str, files: tuple[tuple[str, int, int], ...]) -> Release:
-    return read_release(layout, Path(path))
-
-
-@functools.lru_cache(maxsize=4)
-def _digest(path: str, files: tuple[tuple[str, int, int], ...]) -> str:
-    found = hashlib.sha256()
-    for name, _, _ in files:
-        found.update(Path(name).name.encode() + b"\0")
-        with open(name, "rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
-    return found.hexdigest()
+def _read(layout: str, path: str, files: tables.Identity) -> Release:
+    return read_release(layout, Path(path).expanduser())

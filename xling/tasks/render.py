@@ -48,26 +48,31 @@ def language_of(facts: Sequence[Language], code: str) -> Language:
     return next((language for language in facts if language.code == code), Language(code, "", "", ""))
 
 
-CHAT_NAMES = ("Human", "Assistant")
-
-
-def dialog(turns: Sequence[tuple[str, str]], names: tuple[str, str], most: int | None = None) -> str:
-    """A conversation of (role, text) as text: each turn after its side's name, then the name of the one to answer.
+def dialog(
+    messages: Sequence[tuple[str, str]],
+    names: tuple[str, str] = ("Human", "Assistant"),
+    most: int | None = None,
+    between: str = "\n",
+    cue: bool = True,
+) -> str:
+    """A chat of (role, text) as text: what the system says, then each turn after its side's name, then who answers.
 
     names: of the user's and the assistant's side; `most`: characters, for which the earliest turns are left out, the
-    last one never. DataError for a role that is none, or if the last turn is not the user's.
+    last one never; `cue`: whether the name of the one to answer stands at the end. DataError for a role that is none,
+    or if the last turn is not the user's.
     """
-    sides = [USER.get(role) for role, _ in turns]
-    if not sides or None in sides or sides[-1] != 0:
+    system = [text.strip() for role, text in messages if role == "system"]
+    turns = [(USER.get(role), text.strip()) for role, text in messages if role != "system"]
+    if not turns or turns[-1][0] != 0 or None in dict(turns):
         raise DataError(
-            f"A conversation has the roles {', '.join(role for role, _ in turns) or 'of nobody'}; allowed are "
-            f"{', '.join(USER)}, and the last turn is the user's."
+            f"A conversation has the roles {', '.join(role for role, _ in messages) or 'of nobody'}; allowed are "
+            f"system, {', '.join(USER)}, and the last turn is the user's."
         )
-    lines = [f"{names[side or 0]}: {text}" for side, (_, text) in zip(sides, turns, strict=True)]
-    cue = f"{names[1]}:"
-    while most is not None and len(lines) > 1 and len("\n".join([*lines, cue])) > most:
+    lines = [f"{names[side or 0]}: {text}" for side, text in turns]
+    end = [f"{names[1]}:"] if cue else []
+    while most is not None and len(lines) > 1 and len(between.join([*system, *lines, *end])) > most:
         lines = lines[2 - (len(lines) % 2 == 0) :]  # a question with its answer: a user begins
-    return "\n".join([*lines, cue])
+    return between.join([*system, *lines, *end])
 
 
 def check_template(template: Template) -> None:
@@ -135,10 +140,3 @@ def _placeholders(part: str, template: str) -> frozenset[str]:
             f"{key}={template!r} has no {{text}}, so that no document would be read. Type {key}='{{text}}'."
         )
     return found
-
-
-def chat_text(messages: Sequence[tuple[str, str]]) -> str:
-    """A chat of one's own as text: what the system says, then the turns as `dialog` has them. DataError as there."""
-    system = [content.strip() for role, content in messages if role == "system"]
-    turns = [(role, content.strip()) for role, content in messages if role != "system"]
-    return "\n".join([*system, dialog(turns, CHAT_NAMES)])

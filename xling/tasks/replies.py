@@ -5,15 +5,18 @@ Köpf et al. 2023 (oasst1); Apache-2.0.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from xling.tasks.judged import Judged, Release, read_lines
+from xling.tasks.judged import Judged, Release, read_rows
+from xling.tasks.render import dialog
+from xling.tasks.tables import Row
 
 Turns = tuple[tuple[str, str], ...]  # (role, text)
+SIDES = ("user", "assistant")
 ROLES = {"prompter": "user"}  # Open Assistant's word
 
 
@@ -35,17 +38,19 @@ class _Message(Struct):
     replies: "list[_Message]" = []
 
 
-class _Line(Struct):
-    """A line of any of the JSONL forms: a pair has `chosen`, a tree has a message as `prompt`, else it is a message."""
-
-    prompt: list[_Turn] | _Message | None = None
-    lang: str = ""
-    tree: str = ""
-    chosen: str = ""
-    rejected: str = ""
-    rank_chosen: int = 0
-    rank_rejected: int = 0
+class _Tree(Struct):
+    prompt: _Message
     message_tree_id: str = ""
+
+
+class _Pair(Struct):
+    lang: str
+    tree: str
+    prompt: list[_Turn]
+    chosen: str
+    rejected: str
+    rank_chosen: int
+    rank_rejected: int
 
 
 class _List(Struct):
@@ -67,43 +72,36 @@ class Replies:
 
     def read(self, path: Path) -> None:
         """One file: JSONL of pairs, messages or trees; or a JSON list whose name ends with its language."""
-        if path.suffix == ".json":
-            self._lists(path)
-            return
-        for place, line in read_lines(path):
+        lang = path.stem.rpartition("_")[2] if path.suffix == ".json" else ""
+        for place, row in read_rows(path, self._release):
             try:
-                self._line(line)
-            except (UnicodeDecodeError, msgspec.DecodeError) as error:
+                if lang:
+                    self._list(lang, msgspec.convert(row, _List))
+                else:
+                    self._line(row)
+            except msgspec.ValidationError as error:
                 self._release.reject(place, str(error))
 
-    def _line(self, line: bytes) -> None:
-        row = msgspec.json.decode(line, type=_Line)
-        if row.chosen or row.rejected:
-            pair = msgspec.json.decode(line, type=_Pair)
+    def _line(self, row: Row) -> None:
+        """A pair has `chosen`, a tree a message as `prompt`; what has neither is a message."""
+        if row.get("chosen") or row.get("rejected"):
+            pair = msgspec.convert(row, _Pair)
             turns = tuple((turn.role, turn.content) for turn in pair.prompt)
             self._rank(pair.lang, pair.tree, turns, pair.chosen, pair.rank_chosen)
             self._rank(pair.lang, pair.tree, turns, pair.rejected, pair.rank_rejected)
-        elif isinstance(row.prompt, _Message):
-            self._messages |= {one.message_id: one for one in _walk(row.prompt, None, row.message_tree_id)}
+        elif isinstance(row.get("prompt"), dict):
+            tree = msgspec.convert(row, _Tree)
+            self._messages |= {one.message_id: one for one in _walk(tree.prompt, None, tree.message_tree_id)}
         else:
-            message = msgspec.json.decode(line, type=_Message)
+            message = msgspec.convert(row, _Message)
             self._messages[message.message_id] = message
 
-    def _lists(self, path: Path) -> None:
-        try:
-            prompts = msgspec.json.decode(path.read_bytes(), type=list[_List])
-        except msgspec.DecodeError as error:
-            self._release.reject(path.name, str(error))
-            return
-        lang = path.stem.rpartition("_")[2]
-        for one in prompts:
-            asked = "\n".join(text for text in (one.instruction, one.input) if text)
-            turns = [
-                (role, text) for pair in one.history for role, text in zip(("user", "assistant"), pair, strict=True)
-            ]
-            first = turns[0][1] if turns else asked
-            for rank, reply in enumerate(one.output):
-                self._rank(lang, _short(first), (*turns, ("user", asked)), reply, rank)
+    def _list(self, lang: str, one: _List) -> None:
+        asked = "\n".join(text for text in (one.instruction, one.input) if text)
+        turns = [(role, text) for pair in one.history for role, text in zip(SIDES, pair, strict=True)]
+        first = turns[0][1] if turns else asked
+        for rank, reply in enumerate(one.output):
+            self._rank(lang, _short(first), (*turns, ("user", asked)), reply, rank)
 
     def _rank(self, lang: str, tree: str, turns: Turns, reply: str, rank: int) -> None:
         self._ranks.setdefault((lang, tree, turns), {}).setdefault(reply, set()).add(rank)
@@ -119,7 +117,7 @@ class Replies:
                 elif not reply.strip():
                     self._release.notes[lang, "empty replies"] += 1
                 else:
-                    text, ratings = chat(turns), {"rating": -float(min(ranks))}
+                    text, ratings = _text(turns), {"rating": -float(min(ranks))}
                     name, system = f"{tree}/{_short(text)}", f"reply-{_short(reply)}"  # no name tells the rank
                     self._release.add(name, Judged(lang, name, tree, text, system, reply, ratings))
 
@@ -140,25 +138,15 @@ class Replies:
         self._rank(lang, message.message_tree_id or "", tuple(reversed(turns)), message.text, message.rank)
 
 
-class _Pair(Struct):
-    lang: str
-    tree: str
-    prompt: list[_Turn]
-    chosen: str
-    rejected: str
-    rank_chosen: int
-    rank_rejected: int
-
-
 def _walk(message: _Message, parent: str | None, tree: str) -> Iterator[_Message]:
     yield msgspec.structs.replace(message, parent_id=parent, message_tree_id=tree, replies=[])
     for reply in message.replies:
         yield from _walk(reply, message.message_id, tree)
 
 
-def chat(turns: Sequence[tuple[str, str]]) -> str:
-    """(role, text) turns as one text: a single question as it is, else paragraphs `role: text`."""
-    return turns[0][1] if len(turns) == 1 else "\n\n".join(f"{role}: {text}" for role, text in turns)
+def _text(turns: Turns) -> str:
+    """A single question as it is, else a paragraph a turn."""
+    return turns[0][1] if len(turns) == 1 else dialog(turns, SIDES, between="\n\n", cue=False)
 
 
 def _short(text: str) -> str:

@@ -17,9 +17,9 @@ from msgspec import Struct
 
 from xling.config import Columns
 from xling.errors import ConfigError, DataError, did_you_mean
-from xling.tasks.numbered import Row as TableRow
-from xling.tasks.numbered import Table, open_table
-from xling.tasks.render import chat_text
+from xling.tasks.render import dialog
+from xling.tasks.tables import Row as TableRow
+from xling.tasks.tables import Table, open_table
 
 BY_TEXT = "text:"  # how a group begins that is named by its text
 SHOWN = 10  # bad rows that an error lists
@@ -111,7 +111,7 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
         rows.units.append(table.unit)
         parser = _Parser(table, reading) if table.columns else None  # a table of nothing, or of unreadable rows
         rows.without_language |= parser is not None and "lang" not in parser.columns
-        for number, found in table.rows:
+        for number, found in table.rows():
             rows.n += 1
             place = Place(file, number)
             row = found if isinstance(found, str) or parser is None else parser.parse(place, found)
@@ -261,7 +261,7 @@ class _Parser:
             chat, answer = chat[:-1], chat[-1][1]
         if not chat:
             raise _Bad("a chat without a turn before the response")
-        return chat_text(chat), chat[0][1], answer
+        return dialog(chat), chat[0][1], answer
 
     def _response(self, role: str, row: TableRow, answer: str | None) -> str:
         value = row.get(self.columns[role]) if role in self.columns else answer

@@ -278,13 +278,11 @@ def _articles(settings: Seahorse, lang: str) -> dict[str, str]:
     paths = [path for found in asked.values() for split in RATED for path in found.get(split, [])]
     wanted = frozenset(row.gem_id for ratings in splits for row in ratings.rated if row.lang == lang)
     place = Seahorse(settings.path, settings.articles, (lang,), settings.datasets)
-    return _joined(place, lang, wanted, tuple(map(tables.identity, paths)))
+    return _joined(place, lang, wanted, tables.identity(paths))
 
 
 @functools.lru_cache(maxsize=4)
-def _joined(
-    place: Seahorse, lang: str, wanted: frozenset[str], files: tuple[tuple[str, int, int], ...]
-) -> dict[str, str]:
+def _joined(place: Seahorse, lang: str, wanted: frozenset[str], files: tables.Identity) -> dict[str, str]:
     """The wanted articles out of the corpora's validation and test splits, of which Seahorse was made."""
     return {
         one.gem_id: one.text

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from xling.config import Seahorse
 from xling.errors import ConfigError, DataError
-from xling.tasks import tables
+from xling.tasks.tables import Row, Table, is_table, open_table, text_of
 
 # Table 1 of the paper: the corpora of each language.
 CORPORA: dict[str, tuple[str, ...]] = {
@@ -100,9 +100,10 @@ def documents(
     """A corpus's documents, streamed; only those `wanted` by gem_id, if given. Rows without text are left out."""
     found = files(config, lang, dataset)
     for path in (path for split in splits for path in found.get(split, [])):
-        columns = _columns(path, lang)
-        for _, row in tables.rows(path, (*columns, "references", "source_language", "target_language")):
-            gem_id = tables.text_of(row.get("gem_id")).strip()
+        table = open_table(path, strict=False)
+        columns = _columns(table, lang)
+        for _, row in table.good_rows((*columns, "references", "source_language", "target_language")):
+            gem_id = text_of(row.get("gem_id")).strip()
             if gem_id and (wanted is None or gem_id in wanted) and _in_language(row, lang):
                 text, summary = _text(row, columns[1], lang), _text(row, columns[2], lang)
                 if text:
@@ -125,7 +126,7 @@ def _by_split(folder: Path) -> dict[str, list[Path]]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix().lower()
         match = SPLIT.search(name)
-        if match and path.is_file() and tables.is_table(path) and not LEFT_OUT.search(name):
+        if match and path.is_file() and is_table(path) and not LEFT_OUT.search(name):
             found.setdefault(SPLITS[match[1]], []).append(path)
     for split, paths in found.items():
         kinds = sorted({path.name.removesuffix(".gz").rpartition(".")[2] for path in paths})
@@ -134,32 +135,34 @@ def _by_split(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _columns(path: Path, lang: str) -> tuple[str, str, str]:
+def _columns(table: Table, lang: str) -> tuple[str, str, str]:
     """Names of id, text and summary in a file."""
-    found = tables.fields(path)
+    found = table.columns
     if not found:
         return "gem_id", TEXTS[0], SUMMARIES[0]
-    tables.require(path, ["gem_id"])
+    table.require(["gem_id"])
     source, target = ALIGNED
     text = next((name for name in (source, f"{source}/{lang}", *TEXTS) if name in found), None)
     summary = next((name for name in (target, f"{target}/{lang}", *SUMMARIES) if name in found), None)
     if text is None or summary is None:
         needed = TEXTS if text is None else SUMMARIES
-        raise DataError(f"{path} has no column '{needed[0]}' (or {', '.join(needed[1:])}); it has {', '.join(found)}.")
+        raise DataError(
+            f"{table.path} has no column '{needed[0]}' (or {', '.join(needed[1:])}); it has {', '.join(found)}."
+        )
     return "gem_id", text, summary
 
 
-def _text(row: tables.Row, column: str, lang: str) -> str:
+def _text(row: Row, column: str, lang: str) -> str:
     value = row.get(column)
-    return tables.text_of(value.get(lang) if isinstance(value, Mapping) else value).strip()
+    return text_of(value.get(lang) if isinstance(value, Mapping) else value).strip()
 
 
-def _reference(row: tables.Row) -> str:
+def _reference(row: Row) -> str:
     references = row.get("references")
-    return tables.text_of(references[0]).strip() if isinstance(references, list) and references else ""
+    return text_of(references[0]).strip() if isinstance(references, list) and references else ""
 
 
-def _in_language(row: tables.Row, lang: str) -> bool:
+def _in_language(row: Row, lang: str) -> bool:
     """Whether text and summary are in the language, where the row says so (the new GEM release of WikiLingua)."""
     said = (row.get("source_language"), row.get("target_language"))
-    return all(tables.text_of(one).split("_")[0].lower() in ("", lang) for one in said)
+    return all(text_of(one).split("_")[0].lower() in ("", lang) for one in said)

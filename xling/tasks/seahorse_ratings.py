@@ -16,15 +16,13 @@ from typing import NamedTuple
 
 from xling.config import Seahorse
 from xling.errors import ConfigError, DataError
-from xling.tasks import tables
+from xling.tasks.tables import Identity, Row, Table, identity, open_table, text_of
 
 LANGUAGES = ("de", "en", "es", "ru", "tr", "vi")
 QUESTIONS = ("comprehensib", "repetition", "grammar", "attribution", "main idea", "concise")
 SPLITS = ("train", "validation", "test")
 CORPUS = re.compile(r"(xsum|xlsum|mlsum|wiki_?lingua)", re.IGNORECASE)  # how a gem_id begins
 CELLS = 9  # tabs within one summary: a row swallowed by a quote that is not closed
-
-Identity = tuple[tuple[str, int, int], ...]
 
 
 class Rated(NamedTuple):
@@ -56,13 +54,13 @@ class _Row(NamedTuple):
     model: str
     summary: str
     answers: dict[int, str]
-    number: int
+    where: str
 
 
 def read(config: Seahorse, split: str) -> Ratings:
     """All languages of a split; read once for a file's size and time. DataError for what is not as published."""
     found = files(config).get(split, [])
-    return _read(tuple(map(tables.identity, found)), config.question, config.missing)
+    return _read(identity(found), config.question, config.missing)
 
 
 def files(config: Seahorse) -> dict[str, list[Path]]:
@@ -106,13 +104,11 @@ def _hint(config: Seahorse) -> str:
 def _read(found: Identity, question: int, missing: str) -> Ratings:
     out, seen = Ratings([], Counter(), {}, set()), set[tuple[str, ...]]()
     for name, _, _ in found:
-        path = Path(name)
-        columns = tables.fields(path)
-        by_question = "question" in columns and "answer" in columns
-        source = _by_question(path, out.articles) if by_question else _by_summary(path, out.articles)
-        for row in source:
+        table = open_table(Path(name), strict=False)
+        by_question = "question" in table.columns and "answer" in table.columns
+        for row in (_by_question if by_question else _by_summary)(table, out.articles):
             key = (row.gem_id, row.lang, row.model, row.summary, *map(str, row.answers.items()))
-            reason, label = _label(path, row, question, missing)
+            reason, label = _label(row, question, missing)
             corpus = CORPUS.match(row.gem_id)
             out.ids.add(row.gem_id)
             if not row.gem_id:
@@ -132,64 +128,60 @@ def _read(found: Identity, question: int, missing: str) -> Ratings:
     return out
 
 
-def _label(path: Path, row: _Row, question: int, missing: str) -> tuple[str, float]:
+def _label(row: _Row, question: int, missing: str) -> tuple[str, float]:
     """(why it is left out, label): the answer Yes is 1 and No is 0."""
     answer = row.answers.get(question, "").strip().lower()
     if answer in ("yes", "no"):
         return "", float(answer == "yes")
     if answer in ("", "nan", "na", "none", "unsure"):
         return ("", 0.0) if missing == "bad" else (f"no answer to question {question}", 0.0)
-    raise DataError(
-        f"{path}, row {row.number}: question{question} is {row.answers[question]!r}; Seahorse answers Yes or No."
-    )
+    raise DataError(f"{row.where}: question{question} is {row.answers[question]!r}; Seahorse answers Yes or No.")
 
 
-def _by_summary(path: Path, articles: dict[str, str]) -> Iterator[_Row]:
+def _by_summary(table: Table, articles: dict[str, str]) -> Iterator[_Row]:
     """The release's layout: a row a summary, six columns of answers; an `article` column is taken along."""
-    tables.require(path, ("gem_id", "worker_lang", "summary", "model", *(f"question{k}" for k in range(1, 7))))
-    for number, row in tables.rows(path):
-        answers = {k: tables.text_of(row[f"question{k}"]) for k in range(1, 7)}
-        made = _row(path, number, row, answers)
-        if article := tables.text_of(row.get("article")).strip():
+    table.require(("gem_id", "worker_lang", "summary", "model", *(f"question{k}" for k in range(1, 7))))
+    for number, row in table.good_rows():
+        answers = {k: text_of(row[f"question{k}"]) for k in range(1, 7)}
+        made = _row(table.where(number), row, answers)
+        if article := text_of(row.get("article")).strip():
             articles[made.gem_id] = article
         yield made
 
 
-def _by_question(path: Path, articles: dict[str, str]) -> Iterator[_Row]:
+def _by_question(table: Table, articles: dict[str, str]) -> Iterator[_Row]:
     """The mirror's layout: a row a question, put together again to a row a summary."""
     columns = ("gem_id", "worker_lang", "summary", "model", "article", "question", "answer")
-    tables.require(path, columns)
+    table.require(columns)
     made: dict[tuple[str, str, str, str], _Row] = {}
-    for number, row in tables.rows(path, columns):
-        one = _row(path, number, row, {})
-        article = tables.text_of(row["article"]).strip()
+    for number, row in table.good_rows(columns):
+        one = _row(table.where(number), row, {})
+        article = text_of(row["article"]).strip()
         if article and one.gem_id not in articles:
             articles[one.gem_id] = article
         kept = made.setdefault((one.gem_id, one.lang, one.model, one.summary), one)
-        kept.answers[_question(path, number, tables.text_of(row["question"]))] = tables.text_of(row["answer"])
+        kept.answers[_question(one.where, text_of(row["question"]))] = text_of(row["answer"])
     yield from made.values()
 
 
-def _row(path: Path, number: int, row: tables.Row, answers: dict[int, str]) -> _Row:
-    gem_id, summary = (tables.text_of(row[name]).strip() for name in ("gem_id", "summary"))
-    lang = tables.text_of(row["worker_lang"]).strip().split("-")[0].lower()
+def _row(where: str, row: Row, answers: dict[int, str]) -> _Row:
+    gem_id, summary = (text_of(row[name]).strip() for name in ("gem_id", "summary"))
+    lang = text_of(row["worker_lang"]).strip().split("-")[0].lower()
     if lang not in LANGUAGES:
-        raise DataError(
-            f"{path}, row {number}: worker_lang is {row['worker_lang']!r}; Seahorse has de, en-US, es-ES, ru, tr, vi."
-        )
+        raise DataError(f"{where}: worker_lang is {row['worker_lang']!r}; Seahorse has de, en-US, es-ES, ru, tr, vi.")
     if summary.count("\t") >= CELLS:
-        raise DataError(f"{path}, row {number}: the summary has swallowed other rows; its quotes are not balanced.")
-    return _Row("" if gem_id.lower() == "nan" else gem_id, lang, tables.text_of(row["model"]), summary, answers, number)
+        raise DataError(f"{where}: the summary has swallowed other rows; its quotes are not balanced.")
+    return _Row("" if gem_id.lower() == "nan" else gem_id, lang, text_of(row["model"]), summary, answers, where)
 
 
-def _question(path: Path, number: int, name: str) -> int:
+def _question(where: str, name: str) -> int:
     """1 to 6, from `question6`, `6` or what the question is about."""
     if match := re.fullmatch(r"(?:q|question)?[ _]?([1-6])", name.strip().lower()):
         return int(match[1])
     about = [k for k, word in enumerate(QUESTIONS, start=1) if word in name.lower().replace("_", " ")]
     if len(about) == 1:
         return about[0]
-    raise DataError(f"{path}, row {number}: question is {name!r}; it should name one of question1 to question6.")
+    raise DataError(f"{where}: question is {name!r}; it should name one of question1 to question6.")
 
 
 def of(rated: Iterable[Rated], lang: str, datasets: Iterable[str]) -> list[Rated]:

@@ -1,0 +1,65 @@
+"""sha256 of files, whole: a model or a data set that differs in one byte is another one.
+
+Hashing gigabytes takes a while, so the digest of a large file is remembered on disk by its path, size, modification
+time and inode: `$XDG_CACHE_HOME/xling/digests.jsonl`, a line a file, only ever added to. Deleting it costs time alone.
+"""
+
+import functools
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+LARGE = 64 << 20  # bytes; from here on a digest is remembered on disk
+
+Facts = tuple[str, int, int, int]
+
+
+class _Known(msgspec.Struct, array_like=True):
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+    sha256: str
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's content, hexadecimal; read once for each size, modification time and inode."""
+    status = path.stat()
+    return _digest((str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino))
+
+
+@functools.lru_cache(maxsize=1024)
+def _digest(facts: Facts) -> str:
+    large = facts[1] >= LARGE
+    if large and (known := _remembered().get(facts)):
+        return known
+    with open(facts[0], "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if large:
+        _remember(_Known(*facts, found))
+    return found
+
+
+def _memory() -> Path:
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "xling" / "digests.jsonl"
+
+
+def _remembered() -> dict[Facts, str]:
+    known: dict[Facts, str] = {}
+    with suppress(OSError):
+        for line in _memory().read_bytes().splitlines():
+            with suppress(msgspec.DecodeError):  # two processes may write at once
+                one = msgspec.json.decode(line, type=_Known)
+                known[one.path, one.size, one.mtime_ns, one.inode] = one.sha256
+    return known
+
+
+def _remember(one: _Known) -> None:
+    with suppress(OSError):  # no home, or a full one: then it is hashed again next time
+        _memory().parent.mkdir(parents=True, exist_ok=True)
+        with _memory().open("ab") as file:
+            file.write(msgspec.json.encode(one) + b"\n")
