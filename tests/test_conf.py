@@ -108,8 +108,6 @@ def test_every_setting_says_what_it_is() -> None:
     """A comment beside each key of the groups, but for tags and what the comment above the file says."""
     for group in (*GROUPS, "hydra/launcher", "hydra/sweeper"):
         for path in (CONF / group).glob("*.yaml"):
-            if path.parent.name == "task":
-                continue  # sizes that speak for themselves
             lines = path.read_text(encoding="utf-8").splitlines()
             assert lines[0].startswith("# "), path
             bare = [line for line in lines[1:] if "#" not in line and line.split(":")[0] not in ("name", "_target_")]

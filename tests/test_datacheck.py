@@ -16,6 +16,7 @@ from xling.datacheck import Part, Report, check_data
 
 sys.path.insert(0, str(Path(__file__).parent / "tasks"))
 from bench_files import benchmark
+from oasst_files import tree, write_hub
 from own_files import jsonl, paired, rated
 from seahorse_files import plain_rows, write_corpora, write_ratings
 
@@ -114,6 +115,20 @@ def test_summarization_as_in_the_paper_by_corpus(tmp_path: Path, capsys: pytest.
     parts = {(p["dataset"], p["use"], p["split"]): p for p in json.loads(out)["parts"]}
     assert parts["xlsum", "demonstrations", "train"]["published"] == 27176
     assert parts["all", "ratings", "train"]["published"] == 7855 and parts["all", "ratings", "train"]["rows"] == 16
+
+
+def test_what_the_paper_evaluates_on_is_said_and_no_leak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trees = [[tree("en", n) for n in numbers] for numbers in (range(6), range(6, 12))]
+    for row in trees[1][0]["replies"]:
+        row["text"] += " And more."
+    folder = write_hub(tmp_path / "hub", *trees)
+    asked = ("task=oasst", f"task.path={folder}", "task.languages=[en]")
+    found = json.loads(run(capsys, *asked, "--json")[1])
+    assert [w["leaked_groups"] for w in found["languages"]] == [0]
+    assert any("Type task.evaluate=halves to keep them apart" in note for note in found["notes"])
+    apart = json.loads(run(capsys, *asked, "task.evaluate=halves", "--json")[1])
+    assert [w["leaked_groups"] for w in apart["languages"]] == [0]
+    assert not any("task.evaluate" in note for note in apart["notes"])
 
 
 def test_the_embedded_world(capsys: pytest.CaptureFixture[str]) -> None:

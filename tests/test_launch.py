@@ -50,6 +50,20 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_settings_that_recorded_responses_do_not_read_are_said_with_the_plan(tmp_path: Path) -> None:
+    rows = [
+        {"id": d, "lang": lang, "prompt": f"{lang} {d}", "response": s, "system": s, "rating": d % 2}
+        for lang in ("de", "tr")
+        for d in range(12)
+        for s in "ab"
+    ]
+    (tmp_path / "f.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = ["experiment=recorded", "rm_backbone=bag_of_words", "task.path=f.jsonl", "task.columns.group=id"]
+    result = launch(tmp_path, *own, "task.threshold=1", "source_lang=de", "target_lang=tr", "dry_run=true")
+    assert result.returncode == 0, result.stderr
+    assert "xling: task.threshold=1: not read, since with policy=recorded every row is scored" in result.stderr
+
+
 def test_a_failed_cell_is_exit_code_1_and_the_others_are_done(tmp_path: Path) -> None:
     result = launch(tmp_path, *TOY, "rm_backbone.permutation=0,99", "name=g")
     assert result.returncode == 1

@@ -15,15 +15,20 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from xling.config import Language, Task
+from xling.config import Language, Oasst, Task
 from xling.errors import ConfigError
 from xling.languages import in_language
 from xling.tasks import offers, task_module
-from xling.tasks.records import Demonstration, Pair, Prompt, Rating, Split
+from xling.tasks.records import GOOD, Demonstration, Pair, Prompt, Rating, Split
 from xling.tasks.render import with_facts
 
 SAMPLE = 500  # responses a language whose language is told
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+ONE_SPLIT = (
+    "What is evaluated on (test) is the validation split, as in the paper: it chooses checkpoints too "
+    "(task.evaluate=validation). What they share is by design and not counted. "
+    "Type task.evaluate={} to keep them apart."
+)
 USES = ("demonstrations", "ratings", "pairs", "prompts")
 
 
@@ -43,7 +48,7 @@ class Part(Struct, frozen=True):
     response_median: int | None
     response_p95: int | None
     balance: float | None  # percent; see `measure`
-    measure: str  # what balance is: labels above one half; pairs whose chosen response is longer
+    measure: str  # what balance is: labels of one half or more; pairs whose chosen response is longer
     duplicates: int  # rows that say what another row of this part says
 
 
@@ -51,7 +56,7 @@ class Whole(Struct, frozen=True):
     """One language: what splits share, and whether its texts are in it."""
 
     lang: str
-    leaked_groups: int  # in more than one split, whatever the use
+    leaked_groups: int  # in more than one split, whatever the use; splits that are one by design are not counted
     leaked_texts: int  # prompts read by reward models that are in more than one split
     in_language: float | None  # percent of the sampled responses
     sampled: int
@@ -79,6 +84,7 @@ class Item:
 class _Language:
     """A language while its parts come in."""
 
+    same: frozenset[str]  # splits that are one and the same by design
     groups: dict[str, set[str]] = field(default_factory=dict)  # split -> groups
     texts: dict[str, set[bytes]] = field(default_factory=dict)
     responses: list[str] = field(default_factory=list)
@@ -93,9 +99,12 @@ def check_data(name: str, config: Task, facts: Sequence[Language]) -> Report:
     langs = list(module.languages(config))
     notes = list(module.check(config, [one.code for one in facts], [], langs))
     published = module.published(config) if hasattr(module, "published") else {}
+    same = frozenset(("validation", "test")) if getattr(config, "evaluate", "") == "validation" else frozenset()
+    if same:
+        notes.append(ONE_SPLIT.format("halves" if isinstance(config, Oasst) else "test"))
     parts, wholes = list[Part](), list[Whole]()
     for lang in langs:
-        whole = _Language()
+        whole = _Language(same)
         for use, split, items in _loaded(config, lang, notes):
             _remember(whole, split, items)
             datasets = sorted({item.prompt.dataset for item in items})
@@ -177,7 +186,7 @@ def _quantile(values: Sequence[int], percent: int) -> int:
 def _balance(use: str, items: Sequence[Item]) -> tuple[float | None, str]:
     """Percent, and of what: half is balance; far from it a rule without a model is already right."""
     if use == "ratings":
-        return 100 * float(np.mean([(item.label or 0.0) > 0.5 for item in items])), "good"
+        return 100 * float(np.mean([(item.label or 0.0) >= GOOD for item in items])), "good"
     if use == "pairs":
         return _longer([(len(item.responses[0]), len(item.responses[1])) for item in items]), "chosen is longer"
     if use == "recorded":
@@ -216,14 +225,14 @@ def _whole(lang: str, whole: _Language) -> Whole:
     read = in_language(sample, lang)
     return Whole(
         lang=lang,
-        leaked_groups=_shared(whole.groups),
-        leaked_texts=_shared(whole.texts),
+        leaked_groups=_shared(whole.groups, whole.same),
+        leaked_texts=_shared(whole.texts, whole.same),
         in_language=100 * sum(read) / len(read) if read else None,
         sampled=len(sample),
     )
 
 
-def _shared(by_split: dict[str, set[Any]]) -> int:
-    """How many are in more than one split; recorded responses are no split."""
-    parts = [found for split, found in by_split.items() if split]
-    return len({one for a, b in itertools.combinations(parts, 2) for one in a & b})
+def _shared(by_split: dict[str, set[Any]], same: frozenset[str]) -> int:
+    """How many are in more than one split, other than those of `same`; recorded responses are no split."""
+    pairs = itertools.combinations([split for split in by_split if split], 2)
+    return len({one for a, b in pairs if {a, b} != same for one in by_split[a] & by_split[b]})

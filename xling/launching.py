@@ -18,7 +18,8 @@ from xling.grid.local import cores, run_local
 from xling.grid.naming import grid_name
 from xling.grid.plan import Plan, make_plan
 from xling.grid.store import Store
-from xling.tasks import task_module
+from xling.stages.checks import cross_fitted, responses_recorded
+from xling.tasks import ignored, task_module
 
 TRACKING_MODES = ("auto", "online", "offline", "off")
 
@@ -57,13 +58,17 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
 def _check_data(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -> None:
     """Each task looks at its data before anything runs: refuses, or says what is left out."""
     grids: dict[Task, tuple[set[str], set[str]]] = {}
+    split: set[Task] = set()  # tasks of which some cell reads splits
     for _, experiment in asked:
         sources, _ = grids.setdefault(experiment.feedback_task, (set(), set()))
         sources.update(lang.code for lang in experiment.source_langs)
         _, targets = grids.setdefault(experiment.task, (set(), set()))
         targets.add(experiment.target_lang.code)
+        split |= set() if cross_fitted(experiment) else {experiment.feedback_task}
+        split |= set() if responses_recorded(experiment) else {experiment.task}
     for task, (sources, targets) in grids.items():
-        for note in task_module(task).check(task, known, sorted(sources), sorted(targets)):
+        notes = task_module(task).check(task, known, sorted(sources), sorted(targets))
+        for note in [*notes, *ignored(task, task in split)]:
             print(f"xling: {note}", file=sys.stderr)
 
 

@@ -8,6 +8,7 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from xling.config import BagOfWords, SentenceEncoder, name_of
 from xling.errors import ConfigError
 from xling.grid.compose import Cells, compose_grid
 from xling.grid.composer import Composer
@@ -218,6 +219,42 @@ def test_merged_cells_are_composed_cells(front: Front, arguments: list[str], com
     assert front.composer.composes == composes + checks and front.warned == []
     for axes, container in cells.cells[:: max(1, len(cells.cells) // 6)]:
         assert container == full(front, cells, axes)
+
+
+# --- a group inside a group: the reward model that judges --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed_in", "expected"),
+    [
+        (["judge/rm_backbone=bag_of_words"], BagOfWords()),
+        (["judge/rm_backbone=bag_of_words", "judge.rm_backbone.permutation=2"], BagOfWords(2)),
+        (["judge.rm_backbone={name:bag_of_words}"], BagOfWords()),
+        (["judge/rm_backbone=sentence_encoder", "judge.rm_backbone.encoder=x"], SentenceEncoder("x")),
+        ([], None),
+    ],
+)
+def test_the_judging_reward_model_is_chosen_by_name(front: Front, typed_in: list[str], expected: Any) -> None:
+    cells = front("judge=target_rm", "rm_backbone=length,same_as_policy", "source_lang=de,en", *typed_in)
+    found = experiments(cells.cells)
+    assert len(found) == 4 and {one.judge.rm_backbone for _, one in found} == {expected}
+    assert {axes["judge"] for axes, _ in found} == {"target_rm"} and front.warned == []
+    assert not any("/" in key for axes, _ in found for key in axes)  # no column for what all rows share
+
+
+def test_judging_reward_models_side_by_side_are_a_column(front: Front) -> None:
+    cells = front(
+        "judge=target_rm", "judge/rm_backbone=bag_of_words,frozen_lm", "rm_backbone=length,random", "seed=0,1"
+    )
+    found = [(axes["judge"], axes["judge/rm_backbone"], name_of(one.judging)) for axes, one in experiments(cells.cells)]
+    assert sorted(found) == [("target_rm", name, name) for name in ("bag_of_words", "frozen_lm") for _ in range(4)]
+    for axes, container in cells.cells:
+        assert container == full(front, cells, axes)
+
+
+def test_a_bare_name_for_the_judging_reward_model_is_told_how(front: Front) -> None:
+    with pytest.raises(ConfigError, match=r"Type judge/rm_backbone=bag_of_words\."):
+        experiments(front("judge=target_rm", "judge.rm_backbone=bag_of_words").cells)
 
 
 def overlay(folder: Path, **files: str) -> str:

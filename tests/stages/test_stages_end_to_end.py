@@ -430,7 +430,4 @@ def test_a_killed_training_stage_gives_the_same_bytes(
 def test_no_steps_leave_the_policy_as_the_base_is(runner: Runner, tiny_folder: Path) -> None:
     none = msgspec.structs.replace(BUDGET, steps=0)
     stage, _ = runner.cell(experiment(tiny_folder, sft=none, rm=Untrained("length")))
-    tuned = parent(runner, stage, "pool", "sft")
-    before, after = load_file(tiny_folder / "model.safetensors"), load_file(tuned / "model.safetensors")
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert (tuned / "curve.jsonl").read_text() == ""
+    assert stage.parents["pool"].parents["sft"].kind == "base"  # nothing is trained, copied or read

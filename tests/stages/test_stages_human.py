@@ -48,6 +48,12 @@ def test_documents_decide_the_reward_model_and_no_data(task: Released) -> None:
     assert differ == {"reward", "score", "judge"}  # the last two by their parents
 
 
+def test_folds_decide_the_reward_model_and_no_data(task: Released) -> None:
+    for changed in ({"folds": 4}, {"seed": 7}):
+        differ = kinds_that_differ(people(task, "de", "tr"), people(task, "de", "tr", **changed))
+        assert differ == {"reward", "score", "judge"}  # neither `recorded` nor people's verdicts, `gold`
+
+
 def test_texts_are_embedded_once_for_all_criteria(task: Released, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dag, "encoder_identity", lambda encoder: "an encoder")
     one, other = (people(task, "de", "tr", SentenceEncoder(), rating_field=name) for name in ("focus", "coverage"))

@@ -70,6 +70,10 @@ def test_what_the_data_lacks_is_said_before_anything_runs(tiny_folder: Path, tmp
     task = msgspec.structs.replace(own(tmp_path, "pairwise"), feedback="pointwise")
     with pytest.raises(ConfigError, match=r"task=files has no ratings .* Type task\.feedback=pairwise"):
         judge_stage(experiment(tiny_folder, task=task, judge="target_rm", rm=BagOfWords()))
+    scored = [{("score" if key == "rating" else key): value for key, value in row.items()} for row in rated("en", 40)]
+    other = Files(path=str(jsonl(tmp_path / "scored.jsonl", scored)), languages=())
+    with pytest.raises(ConfigError, match=r"task=files has no ratings .* column `rating`.*task\.rating_field=score"):
+        judge_stage(experiment(tiny_folder, task=other, judge="target_rm", rm=BagOfWords()))
     few = Files(path=str(jsonl(tmp_path / "few.jsonl", rated("en", 40) + rated("tr", 6))), languages=())
     with pytest.raises(ConfigError, match=r"tr has 1 documents with ratings in split validation, of 6"):
         judge_stage(experiment(tiny_folder, "tr", "en", task=few, judge="target_rm", rm=BagOfWords()))
@@ -95,6 +99,17 @@ def test_a_frozen_lm_reads_within_its_limits(runner: Runner, tiny_folder: Path, 
     assert found[0].spec == found[1].spec and found[0].spec["max_prompt_tokens"] == 9
     rows = [np.load(runner.folder(stage) / "heldout" / "000000.npz") for stage in found[1:]]
     assert not all(np.array_equal(rows[0][name], rows[1][name]) for name in rows[0].files)
+
+
+def test_without_steps_no_demonstrations_are_asked_for(tiny_folder: Path, tmp_path: Path) -> None:
+    rows = [row | {"rating": 1 + n % 3} for n, row in enumerate(rated("en", 40) + rated("tr", 40))]
+    rows = [row if row["lang"] == "en" else row | {"rating": 1 + row["rating"] % 2} for row in rows]
+    task = Files(path=str(jsonl(tmp_path / "f.jsonl", rows)), languages=(), threshold=3)
+    asked = {"task": task, "judge": "target_rm", "rm": SameAsPolicy(training=SHORT)}
+    with pytest.raises(ConfigError, match=r"tr has no demonstrations: .*type sft\.steps=0"):
+        judge_stage(experiment(tiny_folder, "en", "tr", **asked, sft=SHORT))
+    stage = judge_stage(experiment(tiny_folder, "en", "tr", **asked, sft=msgspec.structs.replace(SHORT, steps=0)))
+    assert "sft" not in {one.kind for one in _all(stage)}
 
 
 # --- a reward model of one task on another's responses ------------------------------------------------------

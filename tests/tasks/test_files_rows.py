@@ -10,7 +10,8 @@ from own_files import jsonl, paired, parquet, rated, separated
 
 from xling.config import Columns
 from xling.errors import ConfigError, DataError
-from xling.tasks.rows import SHOWN, Reading, Row, Rows, read_rows
+from xling.tasks.reading import read_rows
+from xling.tasks.rows import SHOWN, Reading, Row, Rows
 
 GOOD: dict[str, Any] = {
     "id": "d1",
@@ -71,7 +72,7 @@ def said(rows: Rows) -> list[tuple[Any, ...]]:
         (line().replace(b"Kurz", b"K\xffrz"), "not UTF-8"),
         (line()[:-4], "not JSON"),
         (b"[1, 2]", "Expected `object`, got `array`"),
-        (line(), "duplicate of line 1: id 'd1', lang 'de', system 'a'"),
+        (line(response="Lang."), "duplicate of line 1: id 'd1', lang 'de', system 'a', another response"),
         (line(system="b", document="Another text."), "the prompt of id 'd1' differs from the one in line 1"),
         (line(id="d9", split="trian"), "`split` is 'trian'; allowed are train, validation and test"),
     ],
@@ -110,6 +111,29 @@ def test_the_same_pair_twice_is_a_duplicate_and_other_pairs_of_a_prompt_are_not(
     rows = read(jsonl(tmp_path / "pairs.jsonl", [first, first, first | {"rejected": "worse"}]))
     assert [(rows.name(place), why.split(":")[0]) for place, why in rows.bad] == [("line 2", "duplicate of line 1")]
     assert len(rows.languages["de"]) == 2
+
+
+@pytest.mark.parametrize("system", ["a", None])
+def test_several_raters_of_a_response_are_averaged_and_counted(tmp_path: Path, system: str | None) -> None:
+    given = [line(rating=rating, system=system) for rating in (0, 1, 1)]
+    rows = read(write(tmp_path / "f.jsonl", given[0], line(id="d2", system=system), *given[1:]))
+    assert not rows.bad and rows.n == 4
+    assert [(row.id, row.rating) for row in rows.languages["de"]] == [("d1", 2 / 3), ("d2", 0.5)]
+    assert rows.named(rows.again["de"]) == "lines 3, 4"
+    assert read(write(tmp_path / "g.jsonl", *given)).binary and not rows.binary  # what was given, not the mean
+    other = read(write(tmp_path / "h.jsonl", *given, line(rating=1, response="L", system=system)))
+    assert len(other.bad) == int(system is not None)  # two texts of one system; without systems both are read
+
+
+def test_a_file_without_the_column_of_ratings_says_what_it_has(tmp_path: Path) -> None:
+    rows = [{key: value for key, value in row.items() if key != "rating"} | {"score": 1} for row in rated("de", 2)]
+    found = read(jsonl(tmp_path / "f.jsonl", rows), separated(tmp_path / "g.csv", rows))
+    assert [one.numbers for one in found.unrated] == [("score",), ("score",)] and not found.rated
+    assert found.unrated_text("rating") == (
+        "f.jsonl has no column `rating`, so that its rows are demonstrations; its columns are id, lang, prompt, "
+        "response, system, score. If one of them is a rating, type task.rating_field=score."
+    )
+    assert read(jsonl(tmp_path / "h.jsonl", rated("de", 2))).unrated_text("rating") == ""
 
 
 def test_a_rating_outside_its_stated_scale(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from own_files import Row, jsonl, paired, rated
 
@@ -59,7 +60,12 @@ def test_prompts_with_the_same_text_are_one_group(tmp_path: Path) -> None:
     rows = rows_of("de", 3)
     for row in rows[4:]:
         row["document"] = "de 0"
-    assert [p.group for p in files.recorded(config(tmp_path / "f.jsonl", rows), "de").prompts] == ["00", "01", "00"]
+    for row in rows_of("tr", 2):
+        rows.append(row | {"document": "de 0" if row["id"] == "01" else row["document"]})
+    settings = config(tmp_path / "f.jsonl", rows)
+    first, second, third = (p.group for p in files.recorded(settings, "de").prompts)
+    assert first == third != second
+    assert [p.group == first for p in files.recorded(settings, "tr").prompts] == [False, True]  # in any language
 
 
 def test_long_chats_lose_their_oldest_turns_and_long_documents_their_end(tmp_path: Path) -> None:
@@ -154,7 +160,7 @@ def test_a_language_with_too_little_for_a_split_says_how_much_is_needed(tmp_path
         ConfigError, match=r"tr has 1 documents with prompts in split test, of 8; at least 2 are needed"
     ):
         files.require(settings, ["de", "tr"], "prompts")
-    with pytest.raises(ConfigError, match=r"de has 0 documents with pairs .*task\.validation=0\.1"):
+    with pytest.raises(ConfigError, match=r"de has no pairs: no two responses to a prompt are rated differently"):
         files.require(config(tmp_path / "g.jsonl", rated("de", 60, "a")), ["de"], "pairwise")
 
 
@@ -200,6 +206,57 @@ def test_labels_by_threshold_or_stated_scale(tmp_path: Path, settings: dict[str,
     assert {rating.label for rating in found} == labels
 
 
+def test_a_threshold_that_parts_nothing_is_named(tmp_path: Path) -> None:
+    rows = [row | {"rating": 1 + n % 5} for n, row in enumerate(rated("de", 40) + rated("tr", 40))]
+    path = tmp_path / "f.jsonl"
+    for need in ("demonstrations", "pointwise"):
+        with pytest.raises(
+            ConfigError, match=r"task\.threshold=10: the ratings in .* lie in 1\.\.5, so that none is good"
+        ):
+            files.require(config(path, rows, threshold=10), ["de"], need)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"so that all are good\. Type a number above 1 and up to 5"):
+        files.require(config(path, rows, threshold=1), ["de"], "pointwise")
+    files.require(config(path, rows, threshold=1), ["de"], "demonstrations")  # good responses alone may be imitated
+    files.require(config(path, rows, threshold=10), ["de"], "pairwise")  # which reads none
+    with pytest.raises(ConfigError, match=r"task\.threshold=10 parts nothing of task\.rating_scale=\[1,5\]"):
+        files.summary(config(path, rows, threshold=10, rating_scale=(1.0, 5.0)))
+    rows = [row | {"rating": 1 + (row["lang"] == "de") * n % 5} for n, row in enumerate(rows)]
+    with pytest.raises(ConfigError, match=r"tr has no demonstrations: its ratings lie in 1\.\.1, .*sft\.steps=0"):
+        files.require(config(path, rows, threshold=3), ["de", "tr"], "demonstrations")
+
+
+def test_labels_of_several_raters_are_their_mean(tmp_path: Path) -> None:
+    rows = rated("de", 40)
+    settings = config(tmp_path / "f.jsonl", [*rows, *(row | {"rating": 1} for row in rows)])
+    assert {one.label for one in files.ratings(settings, "de", "train")} == {0.5, 1.0}
+    assert "de: further ratings of the same response: 80 (lines 81, 82, " in files.summary(settings).notes()[0]
+
+
+def test_ratings_under_another_name_are_not_silently_demonstrations(tmp_path: Path) -> None:
+    rows = [{key: value for key, value in row.items() if key != "rating"} | {"score": 1} for row in rated("de", 40)]
+    settings = config(tmp_path / "f.jsonl", rows)
+    [note] = files.check(settings, None, ["de"], ["de"])
+    assert "f.jsonl has no column `rating`" in note and note.endswith("type task.rating_field=score.")
+    for need in ("recorded", "pointwise", "pairwise"):
+        with pytest.raises(ConfigError, match=r"de has no|no rated responses in 'de'.*task\.rating_field=score"):
+            files.require(settings, ["de"], need)  # type: ignore[arg-type]
+    plain = [{"lang": "de", "prompt": f"q{n}", "response": "r"} for n in range(3)]
+    assert files.check(config(tmp_path / "g.jsonl", plain), None, ["de"], ["de"]) == []
+    with pytest.raises(ConfigError, match=r"task\.rating_field=scor: .* has no such column.*Did you mean 'score'\?"):
+        files.summary(config(tmp_path / "f.jsonl", rows, rating_field="scor"))
+
+
+def test_settings_that_decide_nothing_are_said(tmp_path: Path) -> None:
+    rows = [row | {"split": "train"} for row in rated("de", 4)]
+    settings = config(tmp_path / "f.jsonl", rows, threshold=1, validation=0.2, folds=3, documents=9)
+    [note] = files.ignored(settings, splits=False)
+    assert note.startswith("task.threshold=1, task.validation=0.2, the column `split`: not read, since with policy=rec")
+    [note] = files.ignored(settings, splits=True)
+    assert note.startswith("task.folds=3, task.documents=9: not read, since with a language model")
+    plain = config(tmp_path / "g.jsonl", rated("de", 4))
+    assert files.ignored(plain, splits=False) == files.ignored(plain, splits=True) == []
+
+
 def test_ratings_without_a_scale_are_no_labels_but_can_be_compared(tmp_path: Path) -> None:
     settings = config(tmp_path / "f.jsonl", rows_of("de", 40))
     with pytest.raises(
@@ -235,6 +292,9 @@ def test_a_use_reads_only_its_settings(tmp_path: Path) -> None:
     assert isinstance(one, Files) and (one.threshold, one.folds) == (None, 5)
     both = (files.narrowed(settings, langs, "recorded") for langs in (["de"], ["tr"]))
     assert len(set(both)) == 1
+    other = msgspec.structs.replace(settings, folds=4, seed=7)
+    assert files.narrowed(settings, ["de"], "recorded") == files.narrowed(other, ["de"], "recorded")
+    assert files.narrowed(settings, ["de"], "crossfitted") != files.narrowed(other, ["de"], "crossfitted")
 
 
 # --- what planning sees -------------------------------------------------------------------------------------
@@ -247,7 +307,12 @@ def test_check_counts_languages_and_loads_no_torch(tmp_path: Path) -> None:
         "de": (12, 12, 24),
         "tr": (10, 10, 30),
     }
-    assert summary.rows == 54 and summary.languages["tr"].systems == ("a", "b", "c") and summary.notes() == []
+    assert summary.rows == 54 and summary.languages["tr"].systems == ("a", "b", "c")
+    [note] = summary.notes()
+    assert note.startswith("de and tr have 10 ids in common, with other texts.") and "task.columns.group=id" in note
+    assert files.summary(config(tmp_path / "f.jsonl", rated("de", 9) + rated("tr", 9))).notes() == []
+    by_id = config(tmp_path / "f.jsonl", rows_of("de", 12) + rows_of("tr", 10, "abc"), columns=Columns(group="id"))
+    assert files.summary(by_id).notes() == []
     code = f"""
 import sys
 from xling.config import Files

@@ -230,6 +230,31 @@ def test_a_tree_in_both_splits_is_refused(tmp_path: Path) -> None:
         oasst.languages(settings)
 
 
+def test_halves_keep_apart_what_chooses_and_what_is_evaluated_on(tmp_path: Path) -> None:
+    validation = [tree(lang, number) for lang in LANGS for number in range(6, 13)]
+    hub = str(write_hub(tmp_path / "hub", TRAIN, validation))
+    whole, halves = Oasst(hub), Oasst(hub, evaluate="halves")
+    for use in (oasst.prompts, oasst.pairs):
+        parts = {s: [getattr(one, "prompt", one).id for one in use(halves, "en", s)] for s in ("validation", "test")}  # type: ignore[operator]
+        ids = [getattr(one, "prompt", one).id for one in use(whole, "en", "test")]  # type: ignore[operator]
+        assert sorted(parts["validation"] + parts["test"]) == sorted(ids)
+        assert use(halves, "en", "train") == use(whole, "en", "train")  # type: ignore[operator]
+    groups = {s: {p.group for p in oasst.prompts(halves, "en", s)} for s in ("validation", "test")}  # type: ignore[arg-type]
+    assert (len(groups["validation"]), len(groups["test"])) == (3, 4) and not groups["validation"] & groups["test"]
+    again = msgspec.structs.replace(halves, seed=1)
+    assert {p.group for p in oasst.prompts(again, "en", "test")} != groups["test"]
+    assert oasst.prompts(whole, "en", "validation") == oasst.prompts(whole, "en", "test")
+    assert {split for *_, split in oasst.published(halves)} == {"train"}
+    assert oasst.narrowed(halves, ("en",), "pairwise") != oasst.narrowed(whole, ("en",), "pairwise")
+
+
+def test_one_tree_cannot_be_cut_in_two(tmp_path: Path) -> None:
+    hub = str(write_hub(tmp_path / "hub", TRAIN, [tree("en", 6)]))
+    oasst.check(Oasst(hub), None, ["en"], ["en"])
+    with pytest.raises(ConfigError, match="no prompt with a best reply in the half of the validation split that"):
+        oasst.check(Oasst(hub, evaluate="halves"), None, ["en"], ["en"])
+
+
 # --- rendering ----------------------------------------------------------------------------------------------
 
 

@@ -213,5 +213,8 @@ def test_texts_do_not_depend_on_what_was_asked_about_them(tmp_path: Path) -> Non
     other = config("multi_summeval", file)
     assert released.narrowed(one, ("de",), "texts") == released.narrowed(other, ("de",), "texts")
     assert released.narrowed(one, ("de",), "recorded") != released.narrowed(other, ("de",), "recorded")
-    uncapped = msgspec.structs.replace(one, documents=None)
-    assert released.narrowed(one, ("de",), "recorded") == released.narrowed(uncapped, ("de",), "recorded")
+    for settings in ({"documents": None}, {"seed": 4}, {"folds": 3}, {"feedback": "pairwise"}):
+        changed = msgspec.structs.replace(one, **settings)
+        assert released.narrowed(one, ("de",), "recorded") == released.narrowed(changed, ("de",), "recorded")
+        same = released.narrowed(one, ("de",), "crossfitted") == released.narrowed(changed, ("de",), "crossfitted")
+        assert same == ("documents" in settings)

@@ -66,6 +66,7 @@ class Judge(Struct, frozen=True, forbid_unknown_fields=True):
     """Which of two responses is better."""
 
     name: Literal["gold", "target_rm", "human"]
+    rm_backbone: RewardModel | None = None  # of target_rm: judges all rows; None: each row's own kind judges it
 
 
 # --- the whole --------------------------------------------------------------------------------------------
@@ -89,6 +90,11 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
     def feedback_task(self) -> Task:
         """The task that the reward model learns from; source languages are its languages."""
         return self.reward_task or self.task
+
+    @property
+    def judging(self) -> RewardModel:
+        """The kind of reward model, trained on the target's own feedback, that judge=target_rm decides by."""
+        return self.judge.rm_backbone or self.rm_backbone
 
 
 def experiment_from(container: Mapping[str, Any]) -> Experiment:

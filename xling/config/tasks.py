@@ -117,6 +117,7 @@ class Oasst(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", t
     languages: tuple[str, ...] = ()
     seed: int = 0
     validation: Fraction = 0.05  # share of the trees, where the files have no split
+    evaluate: Literal["validation", "halves"] = "validation"
     states: tuple[str, ...] = ("ready_for_export",)
     unreviewed: Literal["drop", "keep"] = "drop"
     synthetic: Literal["keep", "drop"] = "keep"

@@ -59,6 +59,8 @@ def _sentence(container: Mapping[str, Any], report: str) -> str:
         return f"{path}={shown} does not fit: allowed are {words}.{did_you_mean(str(value), allowed)}"
     plain = re.sub(r"^Expected ", "expected ", what.replace("`", ""))
     bound = re.search(r">= (\d+)", plain)
+    if path == "judge.rm_backbone":
+        return f"{path}={shown} does not fit: it is chosen by name. Type judge/rm_backbone={shown}."
     return f"{path}={shown} does not fit: {plain}. Type {path}={bound[1] if bound else 'VALUE'}."
 
 

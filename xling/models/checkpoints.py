@@ -158,6 +158,11 @@ def check_labels(labels: int, label: int | None) -> None:
 
 
 def _check_pair(rm: LogRatio) -> None:
+    if (rm.policy, rm.policy_revision) == (rm.reference, rm.reference_revision):
+        raise ConfigError(
+            f"rm_backbone.policy={rm.policy} and rm_backbone.reference are the same model: every response's log-ratio "
+            "is 0. Name the model that the policy was trained from: rm_backbone.reference=FOLDER or a hub id."
+        )
     folders = [folder_of(*checkpoint) for checkpoint in checkpoints_of(rm).values()]
     vocabularies = [_vocabulary(folder) for folder in folders if folder and (folder / "tokenizer.json").is_file()]
     if len(vocabularies) == 2 and vocabularies[0] != vocabularies[1]:

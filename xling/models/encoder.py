@@ -9,7 +9,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,20 @@ def load_encoder(encoder: str) -> Encode:
     return _packaged() if encoder == "packaged" else _local(encoder)
 
 
+def cut_counter(encoder: str) -> Callable[[Iterable[str], Iterable[str]], dict[str, int]]:
+    """A function that counts, of prompts and of responses, the texts whose end the encoder does not read.
+
+    The packaged one reads every text to its end.
+    """
+    if encoder == "packaged":
+        return lambda prompts, responses: {"cut_prompts": 0, "cut_responses": 0}
+    from xling.models.truncation import count_cut
+
+    tokenizer = _tokenizer(encoder)
+    room = MAX_TOKENS - tokenizer.num_special_tokens_to_add()
+    return lambda prompts, responses: count_cut(tokenizer, prompts, responses, (room, room))
+
+
 # What a head may read, by block of `features`: how response and document go together, what the response is, or both.
 HEADS = {"interaction": (0, 1), "response": (2,), "both": (0, 1, 2)}
 
@@ -113,14 +127,21 @@ def _packaged() -> Encode:
 
 
 @functools.lru_cache(maxsize=1)
+def _tokenizer(folder: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@functools.lru_cache(maxsize=1)
 def _local(folder: str) -> Encode:
     import torch
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
     from xling.models.load import check_files
 
     check_files(Path(folder))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = _tokenizer(folder)
     model: Any = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
     if model.config.is_encoder_decoder:
         model = model.get_encoder()

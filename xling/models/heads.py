@@ -1,8 +1,9 @@
 """Heads on people's ratings of recorded systems: cross-fitted by document, on a source's ratings and nothing else.
 
-Each head is trained on all folds of the source's documents but one. A row of a source language is scored by the
-head that has not seen its document, a row of any other language by the mean of the same heads: home and
-abroad train on the same amount, and no row is scored by a head that has seen its document's ratings.
+Each head is trained on all folds of the source's documents but one. A row whose document (`group`) is among them is
+scored by the head that has not seen it: at home, and abroad where documents are parallel. Any other row is scored by
+the mean of the same heads. So home and abroad train on the same amount, and no row is scored by a head that has seen
+ratings of its document, in whatever language.
 
 What is chosen (penalty, and which features a sentence encoder's head reads) is chosen inside those training folds, by
 cross-validation over documents: by ratings of the source that the head may see anyway.
@@ -80,19 +81,20 @@ def train_heads(
     write_json(out / "heads.json", kept)
 
 
-def score_rows(
-    recorded: Recorded, backbone: Trained, heads: Path, features: Path | None, elsewhere: bool = False
-) -> Array:
-    """(rows,) cross-fitted scores at home, mean scores abroad and, `elsewhere`, on the responses of another task."""
+def score_rows(recorded: Recorded, backbone: Trained, heads: Path, features: Path | None) -> Array:
+    """(rows,) scores: of a document of the sources by the head that has not seen it, of any other by all heads' mean.
+
+    A document is one of the sources' if its `group` is, whatever language its row is in: parallel documents, and the
+    same documents in another task, are held out as those at home are.
+    """
     kept = read_json(heads / "heads.json")
     blocks = blocks_of(recorded, backbone, features, kept["systems"])
     by_head = np.stack([head.predict(blocks) for head in _load(heads)])  # (folds, rows)
-    if elsewhere or recorded.lang not in kept["langs"]:
-        abroad: Array = by_head.mean(axis=0)
-        return abroad
-    unseen = [kept["folds"][prompt.group] for prompt, _, _, _ in recorded.flat()]
-    home: Array = by_head[unseen, np.arange(by_head.shape[1])]
-    return home
+    unseen = np.array([kept["folds"].get(prompt.group, -1) for prompt, _, _, _ in recorded.flat()])
+    theirs = np.flatnonzero(unseen >= 0)
+    out: Array = by_head.mean(axis=0)
+    out[theirs] = by_head[unseen[theirs], theirs]
+    return out
 
 
 # --- labels and samples -------------------------------------------------------------------------------------

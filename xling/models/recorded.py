@@ -56,13 +56,11 @@ def score_responses(
     embed: Path | None,
     seed: int,
     out: Path,
-    elsewhere: bool = False,
 ) -> None:
     """Score the target: pool.npy, baseline.npy (prompts, systems; NaN-padded), heldout.json and notes.json.
 
     `heads`: the reward stage's folder, None for untrained scores; `embed`: the target's embed or features folder, for
-    sentence_encoder, cosine and frozen_lm; `elsewhere`: another task trained the heads, which have seen none of these
-    responses. The baseline is the pool: the opponent is a uniformly random recorded
+    sentence_encoder, cosine and frozen_lm. The baseline is the pool: the opponent is a uniformly random recorded
     response, itself included. heldout.json has all pairs whose ratings differ; notes.json marks languages
     that the encoder does not know.
     """
@@ -71,7 +69,7 @@ def score_responses(
     elif heads is None:
         raise ConfigError("Scoring with trained heads needs a reward stage as a parent.")
     else:
-        scores = score_rows(recorded, backbone, heads, embed, elsewhere)
+        scores = score_rows(recorded, backbone, heads, embed)
     write_scores(recorded, scores, out)
     name = encoder_of(backbone)
     langs = sorted({recorded.lang, *source_langs}) if name else []

@@ -3,6 +3,8 @@
 A version is raised by hand when the meaning of a stage's code changes: results of other versions are not used.
 """
 
+from dataclasses import replace
+
 from xling.grid.stage import Context, Kind
 from xling.stages.data import on_data
 
@@ -68,18 +70,18 @@ def _judge(context: Context) -> None:
 
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind
+    kind.name: replace(kind, run=on_data(kind.run))
     for kind in (
         Kind("base", 2, _base, seconds=1),
-        Kind("sft", 3, on_data(_sft), seconds=30, parallel=True),
-        Kind("embed", 2, on_data(_embed), seconds=10),
-        Kind("features", 2, on_data(_features), seconds=10),
-        Kind("reward", 3, on_data(_reward), seconds=30, parallel=True),
-        Kind("pool", 3, on_data(_samples), seconds=20),
-        Kind("baseline", 3, on_data(_samples), seconds=6),
-        Kind("recorded", 1, on_data(_recorded), seconds=1),
-        Kind("score", 3, on_data(_score), seconds=10),
-        Kind("gold", 1, on_data(_gold), seconds=2),
-        Kind("judge", 1, on_data(_judge), seconds=0.1),
+        Kind("sft", 3, _sft, seconds=30, parallel=True),
+        Kind("embed", 3, _embed, seconds=10),
+        Kind("features", 3, _features, seconds=10),
+        Kind("reward", 4, _reward, seconds=30, parallel=True),
+        Kind("pool", 3, _samples, seconds=20),
+        Kind("baseline", 3, _samples, seconds=6),
+        Kind("recorded", 2, _recorded, seconds=1),
+        Kind("score", 4, _score, seconds=10),
+        Kind("gold", 1, _gold, seconds=2),
+        Kind("judge", 1, _judge, seconds=0.1),
     )
 }

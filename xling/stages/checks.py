@@ -1,11 +1,15 @@
 """Which choices go together: everything that can be refused is refused here, before anything runs."""
 
 import importlib.util
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from xling.config import (
     Classifier,
     Experiment,
     FrozenLM,
+    Judge,
     LanguageModel,
     MicroSummarization,
     Published,
@@ -26,8 +30,9 @@ from xling.errors import ConfigError
 from xling.models.checkpoints import check_checkpoints, check_policy
 from xling.models.encoder import check_encoder
 from xling.models.hub import settings_of
-from xling.tasks import MODULES, offers, task_module
+from xling.tasks import MODULES, lacking, offers, task_module
 from xling.tasks.records import Offer
+from xling.tasks.render import has_cue
 
 OF_RECORDED = "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."
 
@@ -36,6 +41,11 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
     """ConfigError for choices that do not go together, with those that do."""
     policy, rm, judge = experiment.policy, experiment.rm_backbone, experiment.judge.name
     n = experiment.optimizer.n
+    if judge != "target_rm" and experiment.judge.rm_backbone is not None:
+        raise ConfigError(
+            f"judge/rm_backbone={name_of(experiment.judge.rm_backbone)} is the reward model that judge=target_rm "
+            f"decides by, and judge={judge} decides by none. Type judge=target_rm, or leave judge/rm_backbone out."
+        )
     if responses_recorded(experiment):
         if "recorded" not in task_module(experiment.task).OFFERS:
             raise ConfigError(
@@ -53,7 +63,7 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
     _check_policy(policy, experiment.sft)
     check_policy(policy)
     _check_offers(experiment, offers(experiment.task))
-    if isinstance(rm, SystemIdentity) or rm == Untrained("human"):
+    if isinstance(rm, SystemIdentity) or (isinstance(rm, Untrained) and rm.score == "human"):
         raise ConfigError(
             f"rm_backbone={name_of(rm)} reads recorded responses (policy=recorded). With a language model use "
             "rm_backbone=same_as_policy, xlm_roberta, sentence_encoder, bag_of_words, length, random or a likelihood."
@@ -62,16 +72,42 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
         raise ConfigError(
             "judge=human needs recorded ratings (task=files policy=recorded). Use judge=gold or target_rm."
         )
-    if judge == "target_rm" and not has_source(judging):
-        raise ConfigError(
-            f"judge=target_rm judges by the target's reward model, and rm_backbone={name_of(rm)} has none."
-        )
+    if judge == "target_rm":
+        _check_judging(experiment, judging)
     _check_reward_model(rm)
-    _check_sizes(experiment)
+    _check_sizes(experiment, rm)
     if n is not None and n > policy.n:
         raise ConfigError(
             f"optimizer.n={n} is larger than the pool: policy.n={policy.n}. Raise policy.n or lower optimizer.n."
         )
+
+
+def _check_judging(experiment: Experiment, judging: RewardModel) -> None:
+    """The reward model of judge=target_rm: trained on the target's own feedback, as a row's own would be."""
+    if not has_source(judging) or isinstance(judging, SystemIdentity):
+        own = "rm_backbone" if experiment.judge.rm_backbone is None else "judge/rm_backbone"
+        raise ConfigError(
+            f"judge=target_rm judges by the target's reward model, and {own}={name_of(judging)} has none: it is not "
+            "trained. Name one that judges all rows, references and published models too: judge/rm_backbone="
+            "bag_of_words, sentence_encoder, xlm_roberta or same_as_policy."
+        )
+    if experiment.judge.rm_backbone is not None:
+        with named_as_typed(experiment.judge):
+            _check_feedback("task", experiment.task, judging)
+            _check_reward_model(judging)
+            _check_sizes(experiment, judging)
+
+
+@contextmanager
+def named_as_typed(judge: Judge) -> Iterator[None]:
+    """Errors of the reward model that judges all rows name its settings: judge.rm_backbone.checkpoint=..."""
+    try:
+        yield
+    except ConfigError as error:
+        if judge.rm_backbone is None:
+            raise
+        by_name = re.sub(r"\brm_backbone=", "judge/rm_backbone=", str(error))
+        raise ConfigError(re.sub(r"\brm_backbone\.", "judge.rm_backbone.", by_name)) from error
 
 
 def responses_recorded(experiment: Experiment) -> bool:
@@ -150,6 +186,12 @@ def _check_offers(experiment: Experiment, there: frozenset[Offer]) -> None:
             raise ConfigError(
                 f"{setting}=gold needs exact quality, which only {_tasks_with('quality')} has. Use judge=target_rm."
             )
+    if name_of(rm).startswith("likelihood_gain") and not has_cue(experiment.task):
+        raise ConfigError(
+            f"rm_backbone={name_of(rm)} compares with the prompt without its document, and task.template.policy is "
+            "nothing but the document. Put an instruction around it, as in task.template.policy='Summarize:\\n{text}', "
+            f"or use rm_backbone={name_of(rm).replace('_gain', '')}."
+        )
 
 
 def _check_feedback(group: str, task: Task, rm: RewardModel) -> None:
@@ -158,9 +200,8 @@ def _check_feedback(group: str, task: Task, rm: RewardModel) -> None:
     if needed not in there:
         kinds = {"ratings": "pointwise", "pairs": "pairwise"}
         found = [f" Type {group}.feedback={kinds[name]}." for name in kinds if name in there]
-        raise ConfigError(
-            f"{_task(task, group)} has no {needed} to train rm_backbone={name_of(rm)} on.{found[0] if found else ''}"
-        )
+        hint = found[0] if found else lacking(task, needed)
+        raise ConfigError(f"{_task(task, group)} has no {needed} to train rm_backbone={name_of(rm)} on.{hint}")
 
 
 def _task(task: Task, group: str = "task") -> str:
@@ -172,8 +213,8 @@ def _tasks_with(offer: Offer, group: str = "task") -> str:
     return ", ".join(f"{group}={name}" for name in found)
 
 
-def _check_sizes(experiment: Experiment) -> None:
-    task, rm = experiment.task, experiment.rm_backbone
+def _check_sizes(experiment: Experiment, rm: RewardModel) -> None:
+    task = experiment.task
     if not isinstance(task, MicroSummarization):
         return
     budgets = [("sft", experiment.sft, "demonstrations")]
@@ -207,7 +248,7 @@ def _check_recorded(experiment: Experiment, rm: RewardModel, judge: str) -> None
         raise ConfigError(
             f"rm_backbone={name_of(rm)} needs a language model and policy=recorded has none. {OF_RECORDED}"
         )
-    if likelihood and rm != Untrained("likelihood_base"):
+    if likelihood and name_of(rm) != "likelihood_base":
         raise ConfigError(f"rm_backbone={name_of(rm)} does not go with recorded responses. Use likelihood_base.")
     if experiment.reward_task is None and isinstance(rm, Tuned):
         raise ConfigError(

@@ -29,7 +29,7 @@ from xling.config import (
 )
 from xling.grid.stage import Cell, Stage
 from xling.models.encoder import encoder_identity
-from xling.stages.checks import check, cross_fitted, responses_recorded
+from xling.stages.checks import check, cross_fitted, named_as_typed, responses_recorded
 from xling.stages.specs import (
     base,
     codes,
@@ -51,10 +51,11 @@ from xling.stages.specs import (
     side_of,
     unshuffled,
 )
-from xling.tasks.render import with_facts
+from xling.tasks import offers
+from xling.tasks.render import has_cue, with_facts
 
 Axes = Mapping[str, Any]
-Asked = tuple[dict[str, Any], Experiment, RewardModel]  # axes, experiment, the reward model of judge=target_rm
+Asked = tuple[dict[str, Any], Experiment, RewardModel]  # axes, experiment, the kind of reward model that may judge
 
 SHUFFLES = 5  # permutations of the labels: the null band
 SOURCELESS: tuple[Control, ...] = get_args(Control)
@@ -62,7 +63,7 @@ SOURCELESS: tuple[Control, ...] = get_args(Control)
 
 def cells_from(experiments: Sequence[tuple[Axes, Experiment]], controls: bool = False) -> list[Cell]:
     """One cell an experiment, then the control cells, each once. What is not trained has no source: `-`."""
-    asked = [(dict(axes), experiment, experiment.rm_backbone) for axes, experiment in experiments]
+    asked = [(dict(axes), experiment, experiment.judging) for axes, experiment in experiments]
     if controls:
         asked += control_experiments(asked)
     cells: dict[tuple[Any, ...], Cell] = {}
@@ -86,7 +87,8 @@ def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
                 variants.append((axes | {"rm_backbone": f"shuffled_{k}:{axes['rm_backbone']}"}, shuffled, judging))
         for name in _references(experiment):
             plain = {key: value for key, value in axes.items() if not key.startswith("rm_backbone.")}
-            rm_reference = Untrained(name, encoder_of(experiment.rm_backbone) or "packaged")  # type: ignore[arg-type]
+            encoder = encoder_of(experiment.rm_backbone) if name == "cosine" else ""
+            rm_reference = Untrained(name, encoder or "packaged")  # type: ignore[arg-type]
             reference = msgspec.structs.replace(experiment, rm_backbone=rm_reference)
             variants.append((plain | {"rm_backbone": name}, reference, judging))
     return variants
@@ -97,12 +99,17 @@ def _references(experiment: Experiment) -> tuple[str, ...]:
         encoder = ("cosine",) if isinstance(experiment.rm_backbone, SentenceEncoder) else ()
         model = ("likelihood_base",) if isinstance(experiment.policy, LanguageModel) else ()
         return ("random", "length", "human", *encoder, *model)
-    return SOURCELESS
+    gold = "quality" in offers(experiment.task)
+    bare = has_cue(experiment.task)
+    return tuple(n for n in SOURCELESS if (gold or n != "gold") and (bare or not n.startswith("likelihood_gain")))
 
 
 def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> Stage:
-    """The cell's last stage, and with it all that it needs; `judging` is the kind of the target's own RM."""
-    judging = judging or experiment.rm_backbone
+    """The cell's last stage, and with it all that it needs.
+
+    judging: the kind of reward model that judge=target_rm decides by; None: what the experiment says.
+    """
+    judging = judging or experiment.judging
     check(experiment, judging)
     experiment = _with_facts(experiment)
     task, lang = experiment.task, experiment.target_lang.code
@@ -146,7 +153,8 @@ def _verdict(experiment: Experiment, judging: RewardModel, pools: Mapping[str, S
     """What the judge decides by: scores of the same two sample folders."""
     if experiment.judge.name == "target_rm":
         home = msgspec.structs.replace(experiment, source_langs=(experiment.target_lang,), rm_backbone=judging)
-        return _score(home, pools)
+        with named_as_typed(experiment.judge):
+            return _score(home, pools)
     name = "human" if experiment.judge.name == "human" else "gold"
     lang = experiment.target_lang.code
     spec = {

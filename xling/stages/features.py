@@ -7,8 +7,9 @@ the order in which the reward and score stages ask for them; a file for each blo
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -19,6 +20,7 @@ from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.ridge import Array
 from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
+from xling.stages.files import write_json
 from xling.tasks import task_module
 from xling.tasks.records import Split
 
@@ -27,7 +29,15 @@ if TYPE_CHECKING:
 
 FEEDBACK = 4096  # prompts a block of feedback, which has a response or two each
 Texts = tuple[str, list[str]]  # a prompt and its responses
-Read = Callable[[Sequence[str], Sequence[Sequence[str]]], list[Array]]
+Cut = dict[str, int]  # cut_prompts and cut_responses: how many texts are longer than what is read of them
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reads texts: `blocks` of (prompts, responses), and `cut` of how many distinct prompts and responses."""
+
+    blocks: Callable[[Sequence[str], Sequence[Sequence[str]]], list[Array]]
+    cut: Callable[[Iterable[str], Iterable[str]], Cut]
 
 
 class FeaturesSpec(Struct, frozen=True):
@@ -47,38 +57,57 @@ class FeaturesSpec(Struct, frozen=True):
 
 
 def run(context: Context) -> None:
-    """Writes the folders feedback, or heldout and samples; or recorded.npz."""
+    """Writes the folders feedback, or heldout and samples; or recorded.npz. And cut.json: what was cut, by part."""
     spec = msgspec.convert(context.spec, FeaturesSpec)
     if spec.recorded:
-        from xling.models.load import load_policy
-        from xling.models.recorded import read_texts
-
-        recorded = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
-        return read_texts(recorded, *load_policy(context.parents["lm"]), spec.features, _limits(spec), context.out)
-    read = _reader(context, spec)
+        return _run_recorded(context, spec)
+    reader, cut = _reader(context, spec), dict[str, Cut]()
     if "pool" not in context.parents:
         texts = _feedback(spec, "train")
-        _write(context, read, "feedback", texts, len(texts), FEEDBACK)
+        cut["feedback"] = _write(context, reader, "feedback", lambda: texts, len(texts), FEEDBACK)
     else:
         texts = _feedback(spec, "test")
-        _write(context, read, "heldout", texts, len(texts), FEEDBACK)
+        cut["heldout"] = _write(context, reader, "heldout", lambda: texts, len(texts), FEEDBACK)
         prompts = {p.id: p.reward_text for p in task_module(spec.task).prompts(spec.task, spec.lang, "test")}
-        _write(context, read, "samples", _samples(context, prompts), len(prompts), PROMPTS)
+        cut["samples"] = _write(context, reader, "samples", lambda: _samples(context, prompts), len(prompts), PROMPTS)
+    write_json(context.out / "cut.json", cut)
     return None
 
 
-def _reader(context: Context, spec: FeaturesSpec) -> Read:
-    if spec.encoder:
-        from xling.models.encoder import load_encoder, located, pair_features
+def _run_recorded(context: Context, spec: FeaturesSpec) -> None:
+    from xling.models.load import load_policy
+    from xling.models.recorded import read_texts
 
-        encode = load_encoder(located(spec.encoder, spec.identity))
-        return lambda prompts, responses: pair_features(encode, prompts, responses)
+    recorded = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
+    model, tokenizer = load_policy(context.parents["lm"])
+    read_texts(recorded, model, tokenizer, spec.features, _limits(spec), context.out)
+    prompts, said = (p.reward_text for p in recorded.prompts), (text for row in recorded.responses for text in row)
+    write_json(
+        context.out / "cut.json", {"recorded": _language_model_cut(model, tokenizer, _limits(spec))(prompts, said)}
+    )
+
+
+def _reader(context: Context, spec: FeaturesSpec) -> Reader:
+    if spec.encoder:
+        from xling.models.encoder import cut_counter, load_encoder, located, pair_features
+
+        folder = located(spec.encoder, spec.identity)
+        encode = load_encoder(folder)
+        return Reader(lambda prompts, responses: pair_features(encode, prompts, responses), cut_counter(folder))
     from xling.models.frozen_lm import read
     from xling.models.load import load_policy
 
     model, tokenizer = load_policy(context.parents["lm"])
     limits = _limits(spec)
-    return lambda prompts, responses: read(model, tokenizer, prompts, responses, spec.features, limits)
+    cut = _language_model_cut(model, tokenizer, limits)
+    return Reader(lambda prompts, responses: read(model, tokenizer, prompts, responses, spec.features, limits), cut)
+
+
+def _language_model_cut(model: Any, tokenizer: Any, limits: "Limits") -> Callable[[Iterable[str], Iterable[str]], Cut]:
+    from xling.models.truncation import count_cut, language_model_rooms
+
+    rooms = language_model_rooms(tokenizer, limits, model.config.is_encoder_decoder)
+    return lambda prompts, responses: count_cut(tokenizer, prompts, responses, rooms)
 
 
 def _limits(spec: FeaturesSpec) -> "Limits":
@@ -87,14 +116,19 @@ def _limits(spec: FeaturesSpec) -> "Limits":
     return Limits(spec.max_prompt_tokens, spec.max_response_tokens, spec.truncation_side)
 
 
-def _write(context: Context, read: Read, name: str, texts: Iterable[Texts], total: int, size: int) -> None:
-    def make(block: list[Texts]) -> list[Array]:
-        return read([prompt for prompt, _ in block], [responses for _, responses in block])
+def _write(
+    context: Context, reader: Reader, name: str, texts: Callable[[], Iterable[Texts]], total: int, size: int
+) -> Cut:
+    """Features of all texts in a folder `name`; what of them was cut."""
 
-    paths = kept_arrays(context, name, blocks_of(texts, size), make, total)
+    def make(block: list[Texts]) -> list[Array]:
+        return reader.blocks([prompt for prompt, _ in block], [responses for _, responses in block])
+
+    paths = kept_arrays(context, name, blocks_of(texts(), size), make, total)
     (context.out / name).mkdir()
     for path in paths:
         shutil.copyfile(path, context.out / name / path.name)
+    return reader.cut((prompt for prompt, _ in texts()), (text for _, row in texts() for text in row))
 
 
 def _feedback(spec: FeaturesSpec, split: Split) -> list[Texts]:

@@ -19,10 +19,10 @@ from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
 from xling.stages.features import FEEDBACK
-from xling.stages.files import Array, ragged, write_json
+from xling.stages.files import Array, ragged, read_json, write_json
 from xling.stages.scorers import Asking, feature_scores, reads_features, scorer
 from xling.tasks import task_module
-from xling.tasks.records import Pair, Prompt, Rating, Recorded
+from xling.tasks.records import GOOD, Pair, Prompt, Rating, Recorded
 
 
 class ScoreSpec(Struct, frozen=True):
@@ -86,6 +86,7 @@ class Scores:
     def of(self, part: str, asked: Iterable[Asked], total: int, size: int) -> list[list[float]]:
         """A number for each response of each prompt; `part` is samples or heldout, `size` the prompts in a block."""
         if self.linear:
+            self.cut[part] = _cut_of(self.context)[part]
             return _dealt_out(feature_scores(self.context, self.rm, part), (len(row) for _, row in asked))
         paths = kept_arrays(self.context, part, blocks_of(asked, size), self._block, total)
         out, cut = list[list[float]](), np.zeros(2, np.int64)
@@ -104,6 +105,13 @@ class Scores:
             raise StageError("Some scores are no finite numbers; the judge would take them for missing.")
         cut = self.scorer.cut(prompts, [text for row in responses for text in row]) if self.scorer.cut else {}
         return [flat, np.array([len(row) for row in responses]), np.array(list(cut.values()) or [0, 0])]
+
+
+def _cut_of(context: Context) -> dict[str, dict[str, int]]:
+    """What was cut of the texts that a frozen model has read for this stage, by part."""
+    folder = context.parents.get("features") or context.parents["embed"]
+    found: dict[str, dict[str, int]] = read_json(folder / "cut.json")
+    return found
 
 
 def _dealt_out(flat: Iterable[float], lengths: Iterable[int]) -> list[list[float]]:
@@ -136,7 +144,7 @@ def held_out(spec: ScoreSpec, scores: Scores) -> dict[str, Any]:
     return {
         "group": [r.prompt.group for r in ratings],
         "score": [row[0] for row in found],
-        "label": [int(r.label > 0.5) for r in ratings],
+        "label": [int(r.label >= GOOD) for r in ratings],
         "length": [len(r.response) for r in ratings],
         "length_rule": _length_rule(spec.task, spec.lang),
     }
@@ -162,7 +170,7 @@ def _length_rule(task: Task, lang: str) -> dict[str, Any]:
 def length_rule(ratings: Sequence[Rating]) -> dict[str, Any]:
     """Length threshold (characters) and direction with the best accuracy on training ratings (paper, section 6.1)."""
     lengths = np.array([len(r.response) for r in ratings])
-    labels = np.array([r.label for r in ratings]) > 0.5
+    labels = np.array([r.label for r in ratings]) >= GOOD
     thresholds = np.unique(lengths)
     longer_good = np.array([np.mean((lengths > t) == labels) for t in thresholds])
     up, down = int(longer_good.argmax()), int(longer_good.argmin())
@@ -174,6 +182,9 @@ def _recorded(context: Context, spec: ScoreSpec) -> None:
     """Recorded responses: by cross-fitted heads, by what learns nothing, or by a reward model of another task."""
     from xling.models.recorded import score_responses
     from xling.models.recorded import write_scores as write_scores_of
+
+    if reads_features(spec.rm):
+        write_json(context.out / "score.json", _cut_of(context))
 
     recorded = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
     likelihood = isinstance(spec.rm, Untrained) and spec.rm.score.startswith("likelihood")
@@ -187,7 +198,6 @@ def _recorded(context: Context, spec: ScoreSpec) -> None:
         context.parents.get("embed") or context.parents.get("features"),
         spec.seed,
         context.out,
-        spec.elsewhere,
     )
 
 
@@ -199,7 +209,9 @@ def _unseen(context: Context, spec: ScoreSpec, recorded: Recorded) -> Array:
     """(rows,) scores of recorded responses by a reward model that was trained elsewhere, or was not trained at all."""
     if not reads_features(spec.rm):
         asked = zip(recorded.prompts, map(list, recorded.responses), strict=True)
-        rows = Scores(context, spec).of("recorded", asked, len(recorded.prompts), PROMPTS)
+        scores = Scores(context, spec)
+        rows = scores.of("recorded", asked, len(recorded.prompts), PROMPTS)
+        write_json(context.out / "score.json", scores.cut)
         return np.array([score for row in rows for score in row])
     from xling.models import ridge
     from xling.models.heads import blocks_of as features_of
@@ -212,10 +224,13 @@ def _unseen(context: Context, spec: ScoreSpec, recorded: Recorded) -> Array:
 
 def run_embed(context: Context) -> None:
     """embed[l]: vectors of a language's recorded documents and responses, once for all that use them."""
-    from xling.models.encoder import located
+    from xling.models.encoder import cut_counter, located
     from xling.models.recorded import embed_texts
 
     spec = msgspec.convert(context.spec, ScoreSpec)
     encoder = spec.rm.encoder if hasattr(spec.rm, "encoder") else "packaged"
     recorded = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
-    embed_texts(recorded, located(encoder, spec.encoder), context.out)
+    folder = located(encoder, spec.encoder)
+    embed_texts(recorded, folder, context.out)
+    prompts, said = (p.reward_text for p in recorded.prompts), (text for row in recorded.responses for text in row)
+    write_json(context.out / "cut.json", {"recorded": cut_counter(folder)(prompts, said)})

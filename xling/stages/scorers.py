@@ -19,6 +19,7 @@ from xling.config import (
 from xling.grid.stage import Context
 from xling.tasks import task_module
 from xling.tasks.records import Prompt
+from xling.tasks.render import cue_of
 
 Score = Callable[[Sequence[Prompt], Sequence[Sequence[str]]], list[list[float]]]
 
@@ -136,7 +137,7 @@ def likelihood(context: Context, asking: Asking, without_document: bool) -> Scor
         given = log_likelihood(model, read(prompts)[0], said, pad)
         if not without_document:
             return given
-        cues = prompt_ids(tokenizer, [_cue(p) for p in prompts], limits.prompt, encoder)
+        cues = prompt_ids(tokenizer, [cue_of(asking.task, p) for p in prompts], limits.prompt, encoder)
         alone = log_likelihood(model, cues, said, pad)
         return [[a - b for a, b in zip(x, y, strict=True)] for x, y in zip(given, alone, strict=True)]
 
@@ -145,8 +146,3 @@ def likelihood(context: Context, asking: Asking, without_document: bool) -> Scor
         return longer | {"cut_prompts": read(prompts)[1]}
 
     return Scorer(score, cut)
-
-
-def _cue(prompt: Prompt) -> str:
-    """The prompt without its document: its last line."""
-    return prompt.text.rsplit("\n", 1)[-1]

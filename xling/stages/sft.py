@@ -97,7 +97,7 @@ def run(context: Context) -> None:
 def _model(base: Path, spec: SftSpec) -> tuple[Any, Any]:
     """The base, ready to be trained: whole and in float32, or frozen with adapters in its own dtype."""
     dropout = spec.training.dropout
-    if spec.lora is not None and spec.training.steps:
+    if spec.lora is not None:
         return load_adapted(base, spec.tuning, spec.lora, dropout)
     return load_policy(base, dtype="float32", dropout=dropout)
 
@@ -105,7 +105,7 @@ def _model(base: Path, spec: SftSpec) -> tuple[Any, Any]:
 def _stored(context: Context, spec: SftSpec, model: Any, tokenizer: Any) -> Any:
     """Write the trained model in the base's dtype, adapters merged, to be loaded as the base was."""
     how = loading(context.parents["base"])
-    if spec.lora is not None and spec.training.steps:
+    if spec.lora is not None:
         model = merged(context.parents["base"], model)
     model = model.to(DTYPES[how.dtype]).eval()
     save_policy(context.out, model, tokenizer, replace(how, folder="."))

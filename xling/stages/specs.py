@@ -36,7 +36,7 @@ from xling.models.recipe import BASE_FOLDER, folder_digest, recipe_digest
 from xling.stages import KINDS
 from xling.stages.data import data_spec
 from xling.tasks import require, task_module, truncation_side
-from xling.tasks.records import Need, Use
+from xling.tasks.records import Use
 
 
 def make(kind: str, label: str, spec: Mapping[str, Any], parents: Mapping[str, Stage]) -> Stage:
@@ -44,12 +44,12 @@ def make(kind: str, label: str, spec: Mapping[str, Any], parents: Mapping[str, S
 
 
 @lru_cache(maxsize=4096)
-def data_of(task: Task, langs: tuple[str, ...], use: Use, need: Need | None = None) -> dict[str, Any]:
+def data_of(task: Task, langs: tuple[str, ...], use: Use) -> dict[str, Any]:
     """The task as one stage sees it: settings it does not read are at their defaults; and its data's digest.
 
-    ConfigError where the data has too little for it (`need`: if that is more than the use says).
+    ConfigError where the data has too little for it.
     """
-    require(task, langs, need or use)
+    require(task, langs, use)
     module = task_module(task)
     return data_spec(module.narrowed(task, langs, use))
 
@@ -139,7 +139,9 @@ def _frozen_reading(task: Task, rm: FrozenLM) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def sft(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Training, seed: int) -> Stage:
-    """The policy of one language, or of several with their demonstrations pooled."""
+    """The policy of one language, or of several with their demonstrations pooled; without steps the base itself."""
+    if not training.steps:
+        return base(policy)
     spec = {
         **data_of(task, langs, "demonstrations"),
         **reading(task, policy),
@@ -237,11 +239,8 @@ def reward(
     crossfitted: bool = False,
 ) -> Stage:
     """The reward model of one source, or of several pooled; or heads cross-fitted on recorded responses."""
-    data = (
-        data_of(task, langs, "recorded", "crossfitted") if crossfitted else data_of(task, langs, objective_of(task, rm))
-    )
     spec = {
-        **data,
+        **data_of(task, langs, "crossfitted" if crossfitted else objective_of(task, rm)),
         "langs": langs,
         "rm": msgspec.to_builtins(rm),
         "objective": objective_of(task, rm),

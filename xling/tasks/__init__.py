@@ -5,7 +5,7 @@ from typing import cast
 
 from xling.config import Files, MicroSummarization, MRewardBench, Oasst, Released, Seahorse, Task
 from xling.tasks import files, m_rewardbench, micro_summarization, oasst, released, seahorse
-from xling.tasks.records import Need, Offer, TaskModule
+from xling.tasks.records import Offer, TaskModule, Use
 
 MODULES: dict[type[Task], TaskModule] = {
     MicroSummarization: cast(TaskModule, micro_summarization),
@@ -37,8 +37,21 @@ def truncation_side(config: Task) -> str:
     return str(getattr(module, "TRUNCATION_SIDE", "right"))
 
 
-def require(config: Task, langs: Sequence[str], need: Need) -> None:
+def lacking(config: Task, what: Offer) -> str:
+    """Why your own data may not have what is needed, as a sentence after another; or nothing."""
+    module = task_module(config)
+    return f" {module.lacking(config, what)}".rstrip() if hasattr(module, "lacking") else ""
+
+
+def ignored(config: Task, splits: bool) -> list[str]:
+    """Sentences on settings of your own data that decide nothing: `splits` are read, or every row is."""
+    module = task_module(config)
+    found: list[str] = module.ignored(config, splits) if hasattr(module, "ignored") else []
+    return found
+
+
+def require(config: Task, langs: Sequence[str], use: Use) -> None:
     """ConfigError where your own data has too little for a use."""
     module = task_module(config)
     if hasattr(module, "require"):
-        module.require(config, langs, need)
+        module.require(config, langs, use)

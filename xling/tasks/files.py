@@ -1,4 +1,4 @@
-"""task=files: your own ratings, pairs and demonstrations, from JSONL, CSV or Parquet (xling/tasks/rows.py reads them).
+"""task=files: your own ratings, pairs and demonstrations; JSONL, CSV or Parquet (xling/tasks/reading.py reads them).
 
     python launch.py -m sweeps=human_judgements task.path=PATH
     python launch.py task=files task.path=PATH task.feedback=pairwise task.columns.group=tree judge=target_rm
@@ -9,6 +9,7 @@ validation and test, by a `split` column or by seeded shares. Planning calls `ch
 """
 
 import functools
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -17,14 +18,16 @@ import msgspec
 from xling.config import Files, Task, Template
 from xling.errors import ConfigError, DataError, did_you_mean
 from xling.tasks import tables
-from xling.tasks.findings import Summary, bad_rows_text, said, summarised, unknown_languages
-from xling.tasks.pieces import BY_TEXT, Labels, Piece, answers, pieces, split_groups
-from xling.tasks.records import Demonstration, Need, Offer, Pair, Prompt, Rating, Recorded, Split, Use
+from xling.tasks.findings import Summary, bad_rows_text, nothing, said, summarised, unknown_languages, unread
+from xling.tasks.pieces import Labels, Piece, answers, pieces, split_groups
+from xling.tasks.reading import read_rows
+from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Recorded, Split, Use
 from xling.tasks.render import language_of, read_by, rendered
-from xling.tasks.rows import SHOWN, Reading, Row, Rows, read_rows
+from xling.tasks.rows import SHOWN, Reading, Row, Rows
 from xling.tasks.tables import Identity, identity, paths_of
 
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts", "recorded"})
+RATING = "rating"  # the rating_field that need not be there
 NEEDED = 2  # documents of a split: an interval is drawn over them, and a penalty is chosen between them
 
 # Which of the settings each use of the data reads, beside those that decide how the files are read.
@@ -36,12 +39,13 @@ READS: dict[Use, tuple[str, ...]] = {
     "prompts": _SPLIT,
     "held_out_pointwise": (*_SPLIT, *_LABELS),
     "held_out_pairwise": _SPLIT,
-    "recorded": ("seed", "folds"),
+    "recorded": (),
+    "crossfitted": ("seed", "folds"),
     "texts": (),
 }
 _READING = ("path", "rating_field", "columns", "rating_scale", "bad_rows")
 # What a use cannot do without: (what of the data, in which splits).
-_SPLITS_OF: dict[Need, tuple[Offer, tuple[Split, ...]]] = {
+_SPLITS_OF: dict[Use, tuple[Offer, tuple[Split, ...]]] = {
     "demonstrations": ("demonstrations", ("train", "validation")),
     "pointwise": ("ratings", ("train", "validation")),
     "pairwise": ("pairs", ("train", "validation")),
@@ -104,14 +108,26 @@ def truncation_side(config: Task) -> str:
     return "left" if _rows(config).chats else "right"
 
 
-def require(config: Task, langs: Sequence[str], need: Need) -> None:
+def ignored(config: Task, splits: bool) -> list[str]:
+    """A sentence on settings that decide nothing where the data is split, or where it is not (policy=recorded)."""
+    assert isinstance(config, Files)
+    return unread(config, _rows(config), splits)
+
+
+def lacking(config: Task, what: Offer) -> str:
+    """Why the data may have no ratings, pairs or recorded responses, in a sentence; or nothing."""
+    assert isinstance(config, Files)
+    return "" if what in ("demonstrations", "prompts") else _rows(config).unrated_text(config.rating_field)
+
+
+def require(config: Task, langs: Sequence[str], use: Use) -> None:
     """ConfigError where a language has too little for a use: how much there is, and how much is needed."""
     assert isinstance(config, Files)
     for lang in langs:
-        if need in ("recorded", "crossfitted", "texts"):
-            _require_recorded(config, lang, need)
+        if use in ("recorded", "crossfitted", "texts"):
+            _require_recorded(config, lang, use)
         else:
-            _require_split(config, lang, *_SPLITS_OF[need])
+            _require_split(config, lang, *_SPLITS_OF[use])
 
 
 def check_documents(documents: int | None, folds: int) -> None:
@@ -123,18 +139,23 @@ def check_documents(documents: int | None, folds: int) -> None:
         )
 
 
-def _require_recorded(config: Files, lang: str, need: Need) -> None:
+def _require_recorded(config: Files, lang: str, use: Use) -> None:
     found, rows = summarised(_in(config, lang)), _rows(config)
+    if found.rows.keys() == {"demonstration"}:
+        raise ConfigError(
+            f"{config.path} has no rated responses in {lang!r}, and policy=recorded compares those. "
+            f"{lacking(config, 'recorded')}"
+        )
     if not found.prompts:
         raise ConfigError(
             f"{config.path} has no prompt in {lang!r} that two systems answered, so there is nothing to compare"
             f"{f' ({rows.named(found.one_system)})' if found.one_system else ''}. The id names the prompt and must be "
             "the same for all systems that answered it; task.columns.id=null takes prompts of the same text as one."
         )
-    if need == "crossfitted":
+    if use == "crossfitted":
         check_documents(config.documents, config.folds)
     needed = 2 * config.folds
-    if need == "crossfitted" and found.documents < needed:
+    if use == "crossfitted" and found.documents < needed:
         raise ConfigError(
             f"source_lang={lang} has {found.documents} documents that two systems answered; {config.folds} folds need "
             f"at least {needed}. Leave {lang} out of source_lang or lower task.folds={config.folds}."
@@ -147,6 +168,9 @@ def _require_split(config: Files, lang: str, what: Offer, splits: Sequence[Split
         n = len({item.row.group for item in found if item.split == split})
         if n < NEEDED:
             total = len({item.row.group for item in found})
+            if not total:
+                why = lacking(config, what)
+                raise ConfigError(f"{config.path}: {nothing(config, lang, _in(config, lang), what)} {why}".rstrip())
             raise ConfigError(
                 f"{config.path}: {lang} has {n} documents with {what} in split {split}, of {total}; at least "
                 f"{NEEDED} are needed. Leave {lang} out, add data, or change task.validation={config.validation:g} and "
@@ -208,12 +232,9 @@ def recorded(config: Task, lang: str, expected: str | None = None) -> Recorded:
         raise DataError(bad_rows_text(config, rows, rows.bad, rows.n_bad, False))
     _require_recorded(config, lang, "recorded")
     found = Recorded(lang, [], [], [], [])
-    named: dict[str, str] = {}  # a group of equal texts is named by its first prompt
     for row, by_system in answers(_in(config, lang)):
         if len(by_system) > 1:
-            prompt = _prompt(config, lang, row)
-            group = named.setdefault(row.group, row.id) if row.group.startswith(BY_TEXT) else row.group
-            found.prompts.append(msgspec.structs.replace(prompt, group=group))
+            found.prompts.append(_prompt(config, lang, row))
             found.systems.append([answer.system for answer in by_system])
             found.responses.append([answer.response for answer in by_system])
             found.ratings.append([answer.label for answer in by_system])
@@ -249,6 +270,13 @@ def _rows(config: Files) -> Rows:
         )
     if config.rating_scale is not None and not config.rating_scale[0] < config.rating_scale[1]:
         raise ConfigError(f"task.rating_scale={list(config.rating_scale)} must be [lowest, highest], as in [1,5].")
+    if config.threshold is not None and config.rating_scale is not None:
+        low, high = config.rating_scale
+        if not low < config.threshold <= high:
+            raise ConfigError(
+                f"task.threshold={config.threshold:g} parts nothing of task.rating_scale=[{low:g},{high:g}]. Type a "
+                f"number above {low:g} and up to {high:g}."
+            )
     if config.validation + config.test >= 1:
         raise ConfigError(
             f"task.validation={config.validation:g} and task.test={config.test:g} leave nothing to train on. "
@@ -256,7 +284,14 @@ def _rows(config: Files) -> Rows:
         )
     lang = config.languages[0] if len(config.languages) == 1 else ""
     reading = Reading(config.columns, config.rating_field, config.rating_scale, lang)
-    return _read(identity(paths_of(config.path)), reading)
+    rows = _read(identity(paths_of(config.path)), reading)
+    if rows.n and not rows.rated and config.rating_field != RATING:
+        there = sorted({column for one in rows.unrated for column in one.columns})
+        raise ConfigError(
+            f"task.rating_field={config.rating_field}: {config.path} has no such column; unrated files have "
+            f"{', '.join(there) or 'none'}.{did_you_mean(config.rating_field, there)} Type task.rating_field=NAME."
+        )
+    return rows
 
 
 @functools.lru_cache(maxsize=2)  # a task and the one its reward models learn from
@@ -290,7 +325,8 @@ def _pieces(config: Files, lang: str, what: Offer) -> list[Piece]:
 
 @functools.lru_cache(maxsize=64)
 def _made(config: Files, files: Identity, lang: str, what: Offer) -> list[Piece]:
-    labels = Labels(config.threshold, config.rating_scale, _only_binary(config, files))
+    _check_threshold(config, files, what)
+    labels = Labels(config.threshold, config.rating_scale, _rows(config).binary)
     return pieces(_in(config, lang), _splits(config, files), what, labels, config.path)
 
 
@@ -299,7 +335,21 @@ def _splits(config: Files, files: Identity) -> dict[str, Split]:
     return split_groups(_rows(config).languages, config.seed, config.validation, config.test)
 
 
+def _check_threshold(config: Files, files: Identity, what: Offer) -> None:
+    """ConfigError for one that calls no rating of the data good or, where labels are learnt, all of them."""
+    if config.threshold is None or what not in ("ratings", "demonstrations"):
+        return
+    low, high = _range(config, files)
+    none, every = config.threshold > high, what == "ratings" and config.threshold <= low
+    if low <= high and (none or every):
+        raise ConfigError(
+            f"task.threshold={config.threshold:g}: the ratings in {config.path} lie in {low:g}..{high:g}, so that "
+            f"{'none is' if none else 'all are'} good. Type a number above {low:g} and up to {high:g}."
+        )
+
+
 @functools.lru_cache(maxsize=8)
-def _only_binary(config: Files, files: Identity) -> bool:
-    rated = (row for rows in _rows(config).languages.values() for row in rows if row.kind == "rating")
-    return all(row.rating in (0.0, 1.0) for row in rated)
+def _range(config: Files, files: Identity) -> tuple[float, float]:
+    """The lowest and the highest rating of all languages; (inf, -inf) without any."""
+    rated = [row.rating for rows in _rows(config).languages.values() for row in rows if row.kind == "rating"]
+    return min(rated, default=math.inf), max(rated, default=-math.inf)

@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from xling.config import Files
 from xling.errors import did_you_mean
 from xling.tasks.pieces import answers
-from xling.tasks.rows import Place, Row, Rows
+from xling.tasks.records import Offer
+from xling.tasks.rows import BY_TEXT, Place, Row, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,13 @@ def said(config: Files, rows: Rows, by_lang: dict[str, LanguageSummary]) -> list
     if rows.n_bad:
         reasons = "; ".join(f"{rows.name(place)}: {reason}" for place, reason in rows.bad[:3])
         found.append(f"{config.path}: {rows.n_bad} bad rows of {rows.n} are left out ({reasons}).")
+    if any(one.numbers for one in rows.unrated):
+        found.append(rows.unrated_text(config.rating_field))
+    if note := _translations(config, rows, by_lang):
+        found.append(note)
     for lang, one in by_lang.items():
+        if again := rows.again.get(lang):
+            found.append(f"{lang}: further ratings of the same response: {len(again)} ({rows.named(again)}), averaged.")
         if one.one_system and one.prompts:
             found.append(
                 f"{lang}: prompts that one system alone answered cannot be compared by policy=recorded: "
@@ -57,6 +65,52 @@ def said(config: Files, rows: Rows, by_lang: dict[str, LanguageSummary]) -> list
         if empty := rows.empty.get(lang):
             found.append(f"{lang}: {len(empty)} rated responses are empty ({rows.named(empty)}).")
     return found
+
+
+def _translations(config: Files, rows: Rows, langs: Collection[str]) -> str:
+    """A sentence if most ids of a language are another's as well, with other texts, and no column says why."""
+    texts = {lang: {row.id: row.group for row in rows.languages.get(lang, ())} for lang in langs}
+    for one, other in combinations(sorted(texts), 2):
+        shared = texts[one].keys() & texts[other].keys()
+        n = sum(
+            texts[one][name] != texts[other][name]
+            and all(texts[lang][name].startswith(BY_TEXT) for lang in (one, other))
+            for name in shared
+        )
+        if 2 * n > min(len(texts[one]), len(texts[other])):
+            return (
+                f"{one} and {other} have {n} ids in common, with other texts. If they are translations, type "
+                f"task.columns.group={config.columns.id}: then none is scored or tested by what was trained on another."
+            )
+    return ""
+
+
+def unread(config: Files, rows: Rows, splits: bool) -> list[str]:
+    """A sentence on settings that are not read where the data is split, or where it is not."""
+    names, plain = ("folds", "documents") if splits else ("threshold", "validation", "test"), Files("", ())
+    found = [f"task.{name}={value:g}" for name in names if (value := getattr(config, name)) != getattr(plain, name)]
+    if not splits and any(row.split for found_rows in rows.languages.values() for row in found_rows):
+        found.append(f"the column `{config.columns.split}`")
+    why = (
+        "with a language model the data is split, and nothing is cross-fitted"
+        if splits
+        else "with policy=recorded every row is scored, and reward models learn ratings as they are, cross-fitted"
+    )
+    return [f"{', '.join(found)}: not read, since {why}."] if found else []
+
+
+def nothing(config: Files, lang: str, rows: Sequence[Row], what: Offer) -> str:
+    """Why a language has nothing for a use, and what to type."""
+    ratings = [row.rating for row in rows if row.kind == "rating"]
+    if not ratings:
+        return f"{lang} has no {what}."
+    if what == "pairs":
+        return f"{lang} has no pairs: no two responses to a prompt are rated differently. Leave {lang} out."
+    limit = "half of task.rating_scale" if config.threshold is None else f"task.threshold={config.threshold:g}"
+    return (
+        f"{lang} has no {what}: its ratings lie in {min(ratings):g}..{max(ratings):g}, none of them good by {limit}. "
+        f"Leave {lang} out, change task.threshold, or type sft.steps=0 to sample the base as it is."
+    )
 
 
 def summarised(rows: Sequence[Row]) -> LanguageSummary:

@@ -5,9 +5,11 @@
 Feedback is pairwise: all pairs of replies to the same message, the higher-ranked one chosen (Table 4 of the paper has
 2.5 pairs a prompt, more than best against worst gives). Demonstrations are the top-ranked replies (Table 3), and the
 same messages are the prompts. What is evaluated on is the validation split, oasst's own where the files have one, else
-drawn by tree. How to get the files: docs/tasks.md. Layouts and what is left out: xling/tasks/oasst_trees.py.
+drawn by tree; or, with task.evaluate=halves, one half of its trees, and the other chooses checkpoints. How to get the
+files: docs/tasks.md. Layouts and what is left out: xling/tasks/oasst_trees.py.
 """
 
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -97,9 +99,13 @@ def pairs(config: Task, lang: str, split: Split) -> list[Pair]:
 
 
 def published(config: Task) -> dict[tuple[str, str, str, str], int]:
-    """Sizes of the paper's Tables 3 and 4: (language, DATASET, what, split) -> count. "test" is "validation"."""
+    """Sizes of the paper's Tables 3 and 4: (language, DATASET, what, split) -> count.
+
+    "test" is "validation", as in the paper; of halves it gives none.
+    """
+    whole = (("validation", 1), ("test", 1)) if _settings(config).evaluate == "validation" else ()
     sizes: dict[tuple[str, str, str, str], int] = {}
-    for split, column in (("train", 0), ("validation", 1), ("test", 1)):
+    for split, column in (("train", 0), *whole):
         for lang in TABLE_3:
             sizes[lang, DATASET, "prompts", split] = sizes[lang, DATASET, "demonstrations", split] = TABLE_3[lang][
                 column
@@ -129,7 +135,15 @@ def _language(settings: Oasst, lang: str) -> list[Asked]:
 
 def _asked(settings: Oasst, lang: str, split: Split) -> list[Asked]:
     wanted = "train" if split == "train" else "validation"
-    return [one for one in _language(settings, lang) if one.split == wanted]
+    found = [one for one in _language(settings, lang) if one.split == wanted]
+    if split == "train" or settings.evaluate == "validation":
+        return found
+    by_hash = sorted(
+        {one.tree for one in found},
+        key=lambda tree: hashlib.sha256(f"halves\0{settings.seed}\0{tree}".encode()).digest(),
+    )
+    half = set(by_hash[: len(by_hash) // 2] if split == "validation" else by_hash[len(by_hash) // 2 :])
+    return [one for one in found if one.tree in half]
 
 
 def _best(settings: Oasst, lang: str, split: Split) -> list[Asked]:
@@ -149,11 +163,14 @@ def _pairs(one: Asked) -> list[tuple[str, str]]:
 
 def _lack(settings: Oasst, lang: str, pairs: bool = True) -> str:
     """What a language has nothing of."""
-    for split in ("train", "validation"):
+    splits: dict[Split, str] = {"train": "train split", "validation": "validation split"}
+    if settings.evaluate == "halves":
+        splits |= {"validation": "half of the validation split that chooses checkpoints", "test": "other half"}
+    for split, name in splits.items():
         if not _best(settings, lang, split):
-            return f"prompt with a best reply in the {split} split"
+            return f"prompt with a best reply in the {name}"
         if pairs and not any(map(_pairs, _asked(settings, lang, split))):
-            return f"pair of ranked replies in the {split} split"
+            return f"pair of ranked replies in the {name}"
     return ""
 
 

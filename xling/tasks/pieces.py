@@ -11,11 +11,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from xling.errors import ConfigError
-from xling.tasks.records import Offer, Split
-from xling.tasks.rows import BY_TEXT as BY_TEXT
+from xling.tasks.records import GOOD, Offer, Split
 from xling.tasks.rows import Row
-
-GOOD = 0.5  # a response with this label or more may be imitated
 
 
 class Piece(Struct, frozen=True, gc=False):
@@ -33,13 +30,14 @@ class Piece(Struct, frozen=True, gc=False):
 class Labels:
     """How ratings become labels in 0..1, which training on single responses needs (binary cross-entropy).
 
-    With a threshold good (1) or bad (0); else 0 and 1 as they are; else a stated scale is mapped to 0..1. Ratings
-    without either are refused: a scale guessed from the data would change when data is added.
+    With a threshold good (1) or bad (0); else 0 and 1 as they are, or their mean where several people rated a
+    response; else a stated scale is mapped to 0..1. Ratings without either are refused: a scale guessed from the data
+    would change when data is added.
     """
 
     threshold: float | None
     scale: tuple[float, float] | None
-    binary: bool  # all ratings of the data are 0 or 1
+    binary: bool  # all that people gave is 0 or 1
 
     def of(self, rating: float, path: str) -> float:
         """The label of a rating; ConfigError with what to type."""

@@ -15,13 +15,22 @@ from xling.config import Task
 Split = Literal["train", "validation", "test"]
 Offer = Literal["demonstrations", "ratings", "pairs", "prompts", "quality", "recorded"]
 
+GOOD = 0.5  # a response whose label is this or more is good
+
 # What a stage reads of a task: it decides which of the task's settings and files are in the stage's key.
-# `texts` are the documents and responses of what is recorded, without their ratings.
+# `texts` are the documents and responses of what is recorded, without their ratings; `crossfitted`: what is recorded,
+# to train reward models on folds of it.
 Use = Literal[
-    "demonstrations", "pointwise", "pairwise", "prompts", "held_out_pointwise", "held_out_pairwise", "recorded", "texts"
+    "demonstrations",
+    "pointwise",
+    "pairwise",
+    "prompts",
+    "held_out_pointwise",
+    "held_out_pairwise",
+    "recorded",
+    "crossfitted",
+    "texts",
 ]
-# What planning asks a task for, before it makes the stage: a use, or ratings enough to cross-fit reward models.
-Need = Use | Literal["crossfitted"]
 
 
 class Prompt(Struct, frozen=True):
@@ -88,8 +97,9 @@ class TaskModule(Protocol):
     """A task module. Of the data functions it has those that it OFFERS; xling/stages/checks.py refuses the others.
 
     It may have, besides: `TRUNCATION_SIDE`, or `truncation_side(config)` where the data decides it (xling/tasks);
-    `offers(config)`, where data of the user's own may hold less than OFFERS; `require(config,
-    langs, need)`, which raises ConfigError where a language has too little for a use; and `published(config)`, the
+    `offers(config)`, where data of the user's own may hold less than OFFERS; `require(config, langs, use)`, which
+    raises ConfigError where a language has too little for a use; `lacking(config, what)` and `ignored(config,
+    splits)`, sentences for errors and for the plan (xling/tasks/files.py); `published(config)`, the
     sizes that a paper states, {(lang, dataset or "", use, split): rows}, which `xling data check` shows.
     """
 

@@ -62,14 +62,13 @@ def check(config: Task, known: Collection[str] | None, sources: Sequence[str], t
 
 
 def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
-    """Texts are those of all criteria and kinds of row; the number of training documents decides no data."""
+    """Only heads have folds; texts are those of all criteria and kinds of row; `documents` decides no data."""
     assert isinstance(config, Released)
     plain = msgspec.structs.replace(config, languages=(), documents=None)
-    if use == "texts":
-        return msgspec.structs.replace(
-            plain, rating_field="rating", corrupted="both", seed=0, folds=5, feedback="pointwise"
-        )
-    return plain
+    if use == "crossfitted":
+        return plain
+    read = msgspec.structs.replace(plain, seed=0, folds=5, feedback="pointwise")
+    return read if use != "texts" else msgspec.structs.replace(read, rating_field="rating", corrupted="both")
 
 
 def digest(config: Task) -> str:

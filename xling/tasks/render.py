@@ -14,7 +14,7 @@ import msgspec
 
 from xling.config import Language, Task, Template
 from xling.errors import ConfigError, DataError, did_you_mean
-from xling.tasks.records import Use
+from xling.tasks.records import Prompt, Use
 
 PLACEHOLDERS = ("text", "language", "native_language")
 
@@ -27,6 +27,7 @@ PARTS: dict[Use, tuple[str, ...]] = {
     "pointwise": ("reward",),
     "pairwise": ("reward",),
     "recorded": ("reward",),
+    "crossfitted": ("reward",),
     "texts": ("reward",),
     "held_out_pointwise": ("policy", "reward"),
     "held_out_pairwise": ("policy", "reward"),
@@ -41,6 +42,24 @@ def rendered(template: Template, text: str, language: Language) -> tuple[str, st
     """
     policy, reward = (_filled(part, getattr(template, part), text, language) for part in ("policy", "reward"))
     return policy, "" if reward == policy else reward
+
+
+def has_cue(task: Task) -> bool:
+    """Whether something of a prompt is left without its document: an instruction or a cue."""
+    template = getattr(task, "template", None)
+    return template is None or bool(template.policy.replace("{text}", "").strip())
+
+
+def cue_of(task: Task, prompt: Prompt) -> str:
+    """What the policy reads of a prompt if its document is empty: the template without it.
+
+    Of a task without templates (micro_summarization) it is the last line. `task` with facts, if its template names the
+    language.
+    """
+    template = getattr(task, "template", None)
+    if template is None:
+        return prompt.text.rsplit("\n", 1)[-1]
+    return rendered(template, "", language_of(task.facts, prompt.lang))[0]  # type: ignore[union-attr]  # beside a template
 
 
 def language_of(facts: Sequence[Language], code: str) -> Language:

@@ -2,7 +2,7 @@
 
 What a file holds is told from its columns: `chosen` and `rejected` are a pair, `response` with a rating a rating,
 `response` alone (or `messages` that end with the assistant) a demonstration. The names are settings
-(xling.config.Columns). Knows no torch; xling/tasks/files.py makes a task of it.
+(xling.config.Columns). Knows no torch; xling/tasks/reading.py goes through the files.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from xling.config import Columns
 from xling.errors import ConfigError, DataError, did_you_mean
 from xling.tasks.render import dialog
 from xling.tasks.tables import Row as TableRow
-from xling.tasks.tables import Table, open_table
+from xling.tasks.tables import Table
 
 BY_TEXT = "text:"  # how a group begins that is named by its text
 SHOWN = 10  # bad rows that an error lists
@@ -64,6 +64,14 @@ class Reading(Struct, frozen=True):
     lang: str = ""  # of a file without a language column
 
 
+class Unrated(Struct, frozen=True):
+    """A file whose rows are demonstrations, since it has no column of ratings. `numbers`: what might be one."""
+
+    name: str
+    columns: tuple[str, ...]
+    numbers: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class Rows:
     """All files: language -> good rows in order. `bad` has the first bad rows, `n_bad` counts all of them."""
@@ -77,6 +85,10 @@ class Rows:
     empty: dict[str, list[Place]] = field(default_factory=dict)  # rated, although the response is empty
     without_language: bool = False  # a file has no language column
     chats: bool = False  # a good row's prompt is one
+    rated: bool = False  # a file has the column of ratings
+    unrated: list[Unrated] = field(default_factory=list)
+    binary: bool = True  # every single rating is 0 or 1
+    again: dict[str, list[Place]] = field(default_factory=dict)  # another rating of a response that is there already
 
     def name(self, place: Place) -> str:
         """`line 3`, with the file's name where there are several."""
@@ -92,38 +104,22 @@ class Rows:
         plural = "s" if len(places) > 1 else ""
         return f"{self.units[0]}{plural} {', '.join(str(place.number) for place in shown)}{dots}"
 
+    def unrated_text(self, rating_field: str) -> str:
+        """Why rows are demonstrations, and what to type if they should be ratings; empty if no file's are."""
+        if not self.unrated:
+            return ""
+        first = next((one for one in self.unrated if one.numbers), self.unrated[0])
+        return (
+            f"{first.name} has no column `{rating_field}`, so that its rows are demonstrations; its columns are "
+            f"{', '.join(first.columns)}. If one of them is a rating, type task.rating_field="
+            f"{first.numbers[0] if first.numbers else 'NAME'}."
+        )
+
     def reject(self, place: Place, reason: str) -> None:
         """Note a bad row."""
         self.n_bad += 1
         if len(self.bad) < SHOWN:
             self.bad.append((place, reason))
-
-
-def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
-    """Read all files. ConfigError if one cannot be read or lacks columns; DataError if it is damaged.
-
-    Bad rows are collected, not raised, so that a caller can name unknown languages beside them, or skip them.
-    """
-    rows = Rows(list(paths))
-    seen = _Seen(rows)
-    for file, path in enumerate(paths):
-        table = open_table(path)
-        rows.units.append(table.unit)
-        parser = _Parser(table, reading) if table.columns else None  # a table of nothing, or of unreadable rows
-        rows.without_language |= parser is not None and "lang" not in parser.columns
-        for number, found in table.rows():
-            rows.n += 1
-            place = Place(file, number)
-            row = found if isinstance(found, str) or parser is None else parser.parse(place, found)
-            reason = seen.conflict(row) if isinstance(row, Row) else row
-            if not isinstance(row, Row) or reason:
-                rows.reject(place, str(reason))
-                continue
-            rows.languages.setdefault(row.lang, []).append(row)
-            rows.chats |= row.chat
-            if not row.response:
-                rows.empty.setdefault(row.lang, []).append(place)
-    return rows
 
 
 # --- columns ------------------------------------------------------------------------------------------------
@@ -170,13 +166,22 @@ class _Bad(Exception):
     """Why a row is no good."""
 
 
-class _Parser:
+class Parser:
     """Table rows of one file to Rows."""
 
     def __init__(self, table: Table, reading: Reading) -> None:
         self.kind, self.columns = resolved(table, reading)
         self._reading = reading
         self._kept: dict[str, str] = {}  # equal texts are kept once
+        self._looked = False
+
+    def unrated(self, table: Table, first: TableRow) -> list[Unrated]:
+        """Of the table's first row: its columns, and those of them that nothing reads and that hold a number."""
+        if self._looked:
+            return []
+        self._looked = True
+        unread = [name for name in table.columns if name not in self.columns.values()]
+        return [Unrated(table.path.name, table.columns, tuple(name for name in unread if _number(first.get(name))))]
 
     def parse(self, place: Place, row: TableRow) -> Row | str:
         """The row, or why it is no good."""
@@ -310,6 +315,13 @@ def _chat(name: str, value: Any) -> list[tuple[str, str]]:
     return turns
 
 
+def _number(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
@@ -317,29 +329,3 @@ def _shown(value: Any) -> str:
 
 def _short_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-class _Seen:
-    """What the rows before have said, for duplicates and contradictions."""
-
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-        self._prompts: dict[tuple[str, str], tuple[str, Place]] = {}
-        self._answers: dict[tuple[str, ...], Place] = {}
-        self._splits: dict[str, tuple[str, Place]] = {}
-
-    def conflict(self, row: Row) -> str | None:
-        """Why this row cannot stand beside those before it."""
-        text, first = self._prompts.setdefault((row.lang, row.id), (row.prompt, row.place))
-        if text != row.prompt:
-            return f"the prompt of id {row.id!r} differs from the one in {self._rows.name(first)}"
-        system = row.system if row.kind != "pair" else ""
-        key = (row.kind, row.lang, row.id, *((system,) if system else (row.response, row.other)))
-        if (first := self._answers.setdefault(key, row.place)) != row.place:
-            by = f", system {system!r}" if system else ", the same response" if row.kind != "pair" else ""
-            return f"duplicate of {self._rows.name(first)}: id {row.id!r}, lang {row.lang!r}{by}"
-        if row.split:
-            split, first = self._splits.setdefault(row.group, (row.split, row.place))
-            if split != row.split:
-                return f"split {row.split}, and {self._rows.name(first)} of the same group is in {split}"
-        return None
