@@ -79,6 +79,10 @@ def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, h
             "rm_backbone=xlm_roberta,bag_of_words rm_backbone.checkpoint=/x",
             ["Unknown key 'rm_backbone.checkpoint': rm_backbone=bag_of_words has none", "name, permutation"],
         ),
+        (
+            "judge=target_rm judge/rm_backbone=bag_of_words judge.rm_backbone.init=base",
+            ["'judge.rm_backbone.init': judge/rm_backbone=bag_of_words has none"],
+        ),
         ("rm_backbone=mdeberta rm_backbone.init=base", ["'rm_backbone.init': rm_backbone=mdeberta has none"]),
         ("policy=micr", ["Unknown option 'micr' for policy", "micro, mt5_base", "Did you mean 'micro'?"]),
         ("judge=gold,golf", ["Unknown option 'golf' for judge", "Did you mean 'gold'?"]),

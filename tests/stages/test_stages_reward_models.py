@@ -259,7 +259,7 @@ def test_a_tokenizer_without_pad_is_refused_and_a_piece_may_stand_for_it(
         judge_stage(experiment(no_model, rm=msgspec.structs.replace(rm, pad_token="</s>")))
     for whole, padded in (
         (Classifier(str(head)), Classifier(str(classifier), pad_token="</s>")),
-        (LogRatio(str(llama), str(llama)), LogRatio(str(llama), str(bare), pad_token="</s>")),
+        (FrozenLM("both", checkpoint=str(llama)), FrozenLM("both", checkpoint=str(bare), pad_token="</s>")),
     ):
         own, other = (scores(runner, experiment(tiny_folder, rm=rm))[1] for rm in (whole, padded))
         assert contents(own) == contents(other)

@@ -76,10 +76,14 @@ def lacking(error: BaseException, overrides: Sequence[str]) -> str | None:
     """The sentence for a setting that the option named in `overrides` has not; None for any other error."""
     for link in _chain(error):
         if isinstance(link, (ConfigAttributeError, ConfigKeyError)):
-            group = str(link.full_key).partition(".")[0]
-            chosen = [line for line in overrides if group in PLAIN_GROUPS and line.startswith(f"{group}=")]
-            return _unknown_key(link, chosen[-1]) if chosen else None
+            chosen = [line for line in overrides if _holds(line.partition("=")[0], str(link.full_key))]
+            return _unknown_key(link, max(reversed(chosen), key=lambda line: line.count("/"))) if chosen else None
     return None
+
+
+def _holds(group: str, key: str) -> bool:
+    """Whether a setting is one of a group (judge/rm_backbone), so that an option of it was to have it."""
+    return group.partition("/")[0] in PLAIN_GROUPS and key.startswith(f"{group.replace('/', '.')}.")
 
 
 def _unknown_key(error: OmegaConfBaseException, option: str = "") -> str:
