@@ -61,12 +61,13 @@ def together(model: RewardModel) -> list[list[float]]:
 
 
 def test_a_score_is_what_a_plain_forward_pass_says(model: RewardModel, together: list[list[float]]) -> None:
+    largest = max(abs(score) for row in together for score in row)  # a random T5 is not scaled: its states are large
     for prompt, responses, scores in zip(PROMPTS, RESPONSES, together, strict=True):
         for response, score in zip(responses, scores, strict=True):
             rows = model.net.rows(model.tokenizer, [prompt], [response])
             with torch.inference_mode():
                 plain = model.net(**model.net.collate(rows, model.tokenizer.pad_token_id)).item()
-            assert score == pytest.approx(plain, abs=1e-4)
+            assert score == pytest.approx(plain, abs=1e-4 * max(1.0, largest))
 
 
 def test_scores_have_the_shape_of_the_responses_and_differ(together: list[list[float]]) -> None:

@@ -247,8 +247,8 @@ def test_the_same_file_elsewhere_is_the_same_data(tiny_folder: Path, tmp_path: P
     assert keys[0] == keys[1]
 
 
-def test_data_that_is_swapped_after_planning_gives_no_result(runner: Runner, tiny_folder: Path, tmp_path: Path) -> None:
-    task = own(tmp_path, "pointwise")
+def test_data_that_is_swapped_after_planning_gives_no_result(tiny_folder: Path, tmp_path: Path) -> None:
+    task, runner = own(tmp_path, "pointwise"), Runner(tmp_path / "results")
     asked = experiment(tiny_folder, "en", "tr", task=task, judge="target_rm", rm=BagOfWords(), sft=SHORT)
     stage = judge_stage(asked)
     pool = stage.parents["pool"]
