@@ -83,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failed.append(name)
         else:
             matrices[name] = fold_grid(Store(given.root), grid_of(name))
+    if not matrices and not failed:
+        parser.error(f"{given.data} holds none of the releases. Type make human-judgements DATA=FOLDER, above them.")
     given.page.write_text(filled(given.page.read_text("utf-8"), bodies(matrices, Store(given.root))), "utf-8")
     if failed:
         print(f"Not finished: {', '.join(failed)}. Type the same command again.", file=sys.stderr)
