@@ -3,7 +3,7 @@
 import grp
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from xling.errors import ConfigError, did_you_mean
@@ -280,13 +280,3 @@ def _group(gid: int) -> grp.struct_group | None:
         return grp.getgrgid(gid)
     except KeyError:
         return None
-
-
-def described(limits: Limits) -> Iterable[str]:
-    """A line for each partition, for people who have to choose."""
-    for name, partition in limits.partitions.items():
-        nodes = sum(kind.count for kind in partition.kinds)
-        time = "no time limit" if partition.minutes is None else f"{partition.minutes} minutes"
-        star = " (default)" if name == limits.default else ""
-        yield (f"{name}{star}: {nodes} nodes, up to {partition.most(lambda k: k.gpus)} GPUs, "
-               f"{partition.most(lambda k: k.cpus)} CPUs a node, {time}")  # fmt: skip
