@@ -18,6 +18,14 @@ from xling.config.common import NonNegative as NonNegative
 from xling.config.common import Positive as Positive
 from xling.config.common import Template as Template
 from xling.config.common import Training as Training
+from xling.config.optimizers import DPO as DPO
+from xling.config.optimizers import GRPO as GRPO
+from xling.config.optimizers import PPO as PPO
+from xling.config.optimizers import RLOO as RLOO
+from xling.config.optimizers import BestOfN as BestOfN
+from xling.config.optimizers import Online as Online
+from xling.config.optimizers import Optimizer as Optimizer
+from xling.config.optimizers import Trained as Trained
 from xling.config.policies import LanguageModel as LanguageModel
 from xling.config.policies import Lora as Lora
 from xling.config.policies import Policy as Policy
@@ -50,16 +58,7 @@ from xling.config.tasks import Seahorse as Seahorse
 from xling.config.tasks import Task as Task
 from xling.errors import ConfigError
 
-# --- optimizer and judge ----------------------------------------------------------------------------------
-
-
-class BestOfN(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="best_of_n"):
-    """argmax of the reward over n samples; ties go to the lower sample index."""
-
-    n: Positive | None = None  # None: the whole pool
-
-
-Optimizer = BestOfN
+# --- judge ------------------------------------------------------------------------------------------------
 
 
 class Judge(Struct, frozen=True, forbid_unknown_fields=True):
