@@ -41,7 +41,7 @@ class Online(Training, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class PPO(Online, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="name", tag="ppo"):
-    """Proximal policy optimisation (Schulman et al. 2017) with a value model and a KL penalty in each token's reward."""
+    """Proximal policy optimisation (Schulman et al. 2017), a value model, and a KL penalty in each token's reward."""
 
     epochs: Positive = 2  # passes over a step's responses
     minibatches: Positive = 2  # updates a pass
