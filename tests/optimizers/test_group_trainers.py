@@ -2,24 +2,28 @@
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import torch
-from problems import TOKENS, measure_with, problem_of, same, weights
+from datasets import Dataset
+from problems import TOKENS, disturb, measure_with, problem_of, same, weights
 from torch import Tensor
 from transformers import GenerationConfig
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
-from xling.config.optimizers import GRPO, RLOO
+from xling.config.optimizers import DPO, GRPO, RLOO
 from xling.errors import StageError
 from xling.grid.stage import Interrupted
 from xling.models.responses import log_probabilities, predicting_states, responses_of
 from xling.models.text import Ids
-from xling.optimizers.group_trainers import train
+from xling.optimizers import dpo
+from xling.optimizers.group_trainers import CHECKPOINTING, train
 from xling.optimizers.problem import Problem, Reward, prompts_of_step
 
 SHORT: dict[str, Any] = {"steps": 6, "batch_size": 8, "k": 4, "learning_rate": 1e-2, "warmup_steps": 1, "eval_every": 2}
@@ -87,10 +91,7 @@ def test_the_model_reads_our_prompts_token_by_token(kind: Any, tiny_folder: Path
 def test_a_step_by_hand(kind: Any, tiny_folder: Path, tmp_path: Path) -> None:
     """What is logged, and the gradient; the first step of the warm-up changes no weights."""
     problem = problem_of(tiny_folder, tmp_path, 1)
-    with torch.no_grad():
-        for parameter in problem.reference.parameters():
-            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
-            parameter.add_(0.02 * noise)
+    disturb(problem.reference)
     reward = recorded(problem)
     train(problem, kind(**{**SHORT, "steps": 1, "beta": 0.3}))
     [row], [(numbers, groups)], [paid] = problem.watch.curve, reward.asked, reward.paid
@@ -131,7 +132,7 @@ def by_hand(
     tokens = (ours - ours.detach()).exp() * advantages.flatten()[:, None]
     kl = (theirs - ours).exp() - (theirs - ours) - 1
     each = ((tokens - beta * kl) * batch.mask).sum(1) / batch.mask.sum(1)
-    return -each.mean(), float(kl.sum(1).mean())
+    return -each.mean(), float(kl.detach().sum(1).mean())
 
 
 def test_the_models_own_habits_of_generating_are_left_out_and_left_alone(tiny_folder: Path, tmp_path: Path) -> None:
@@ -195,6 +196,42 @@ def test_a_run_that_was_killed_at_its_end_trains_no_further(tiny_folder: Path, t
     assert first.watch.curve == second.watch.curve
 
 
+# --- DPO ----------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_of_dpo_is_trls(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours, which both architectures have, on one batch of token ids; the first step changes no weights."""
+    monkeypatch.setenv("CI", "1")  # trl reports to nobody
+    problem = problem_of(tiny_folder, tmp_path, 1)
+    disturb(problem.reference)
+    eos = problem.eos
+    pairs = [(0, [9, 10, eos], [11, 12, 13, 14, 15, 16]), (3, [20, eos], [21, 22, eos]), (5, [eos], [30, 31, 32, eos])]
+    dpo.train(problem, DPO(steps=1, batch_size=3, warmup_steps=1, beta=0.3), pairs)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`is_gradient_checkpointing` is deprecated", FutureWarning)
+        trainer = DPOTrainer(
+            model=problem.policy,
+            ref_model=problem.reference,
+            args=DPOConfig(
+                output_dir=str(tmp_path),
+                beta=0.3,
+                use_cpu=True,
+                bf16=False,
+                disable_tqdm=True,
+                **{CHECKPOINTING: False},
+            ),
+            train_dataset=Dataset.from_list([{"prompt": "Who", "chosen": " sea", "rejected": " hill"}]),
+            processing_class=problem.tokenizer,
+        )
+        features = [
+            {"prompt_ids": problem.prompts[number], "chosen_ids": chosen, "rejected_ids": rejected}
+            for number, chosen, rejected in pairs
+        ]
+        loss = trainer.compute_loss(problem.policy, DataCollatorForPreference(problem.pad)(features))
+    assert problem.watch.curve[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-4)
+    assert abs(float(loss.detach()) - math.log(2)) > 0.01
+
+
 # --- what goes wrong ----------------------------------------------------------------------------------------
 
 
@@ -215,5 +252,5 @@ def test_a_reward_that_is_no_number_is_no_missing_reward(tiny_folder: Path, tmp_
 def test_what_does_not_go_together_is_said(tiny_folder: Path, mt5_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"encoder-decoder, .* optimizer=grpo .* Type optimizer=ppo or dpo"):
         train(problem_of(mt5_folder, tmp_path, 6), GRPO(**SHORT))
-    with pytest.raises(StageError, match=r"batch_size=10 .* k=4.* Type optimizer\.batch_size=12"):
+    with pytest.raises(StageError, match=r"batch_size=10 .*k=4.* Type optimizer\.batch_size=12"):
         train(problem_of(tiny_folder, tmp_path, 6), RLOO(**{**SHORT, "batch_size": 10}))

@@ -261,7 +261,9 @@ def _go_on(trainer: Any, checkpoint: Path | None) -> None:
     if checkpoint is None:
         trainer.train()
         return
-    trainer.problem.watch.restore(checkpoints.load(checkpoint) or {})
+    watched = checkpoints.load(checkpoint)
+    assert watched is not None  # it was written before the rest
+    trainer.problem.watch.restore(watched)
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     if state.global_step < trainer.args.max_steps:
         trainer.train(resume_from_checkpoint=str(checkpoint))
@@ -278,15 +280,16 @@ def _borrowed(problem: Problem) -> Iterator[None]:
     """
     policy, tokenizer = problem.policy, problem.tokenizer
     tokens = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
-    before = policy.generation_config, {name: getattr(policy.config, name, None) for name in tokens}
+    habits = policy.generation_config
+    before = {name: getattr(policy.config, name, None) for name in (*tokens, "use_cache")}
     forwards = [(model, vars(model).get("forward")) for model in (policy, problem.reference)]
     policy.generation_config = GenerationConfig(**tokens)
     _set(policy.config, tokens)
     try:
         yield
     finally:
-        policy.generation_config = before[0]
-        _set(policy.config, before[1])
+        policy.generation_config = habits
+        _set(policy.config, before)
         for model, forward in forwards:
             vars(model).pop("forward", None)
             if forward is not None:
