@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from problems import measure_with, problem_of, same, weights
+from problems import disturb, measure_with, problem_of, same, weights
 
 from xling.config.optimizers import DPO
 from xling.errors import StageError
@@ -88,11 +88,7 @@ def whole_log_probability(model: Any, prompt: list[int], response: list[int]) ->
 def test_a_steps_row_is_that_of_whole_responses(sft: Path, tmp_path: Path) -> None:
     """Sums over the tokens, eos included, whatever else is in the batch."""
     problem = problem_of(sft, tmp_path, steps=1)
-    with torch.no_grad():
-        for parameter in problem.policy.parameters():
-            parameter.add_(
-                0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
-            )
+    disturb(problem.policy)
     eos = problem.eos
     pairs = [(0, [9, 10, eos], [11, 12, 13, 14, 15, 16]), (3, [20, eos], [21, 22, eos]), (5, [eos], [30, 31, 32, eos])]
     margins = []
