@@ -16,18 +16,18 @@ from xling.optimizers.problem import Problem
 from xling.optimizers.rollouts import roll_out
 
 TEXTS = ["The harbour opens in May.", "A library closes.", "Nobody swims in winter.", "Twelve trains run a day."]
-COMMON: dict[str, Any] = {"steps": 15, "batch_size": 32, "learning_rate": 1e-2, "beta": 0.02, "eval_every": 1000}
+COMMON: dict[str, Any] = {"steps": 30, "batch_size": 32, "learning_rate": 1e-2, "beta": 0.05, "eval_every": 1000}
 
 
 def problem(folder: Path, scratch: Path) -> Problem:
-    """The reward of a text is the share of its letters that are vowels."""
+    """The reward of a text is the share of its letters that are vowels, in deviations from the mean."""
     made = bandit.problem(folder, scratch, lambda ids: 0.0, COMMON["steps"], 8, 1000)
     encoder = made.policy.config.is_encoder_decoder
     made.prompts, made.names = prompt_ids(made.tokenizer, TEXTS, encoder=encoder), TEXTS
 
     def vowels(ids: Ids) -> float:
         text = decode_response(made.tokenizer, ids).lower()
-        return sum(text.count(letter) for letter in "aeiou") / max(1, len(text))
+        return (sum(text.count(letter) for letter in "aeiou") / max(1, len(text)) - 0.22) / 0.1
 
     made.reward = lambda numbers, said: [[vowels(ids) for ids in row] for row in said]
     return made
@@ -52,7 +52,7 @@ def test_rewards_rise(folder: Path, tmp_path: Path, module: ModuleType, settings
     made = problem(folder, tmp_path)
     module.train(made, settings)
     rewards = [row["reward"] for row in made.watch.curve]
-    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.1
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.5
     last = made.watch.curve[-1]
     assert last["kl_k3"] > 0 and last["entropy"] > 0 and 1 <= last["length"] <= 8 and 0 <= last["eos"] <= 1
 

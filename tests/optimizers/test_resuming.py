@@ -20,7 +20,10 @@ from xling.optimizers.problem import Problem
 SHARED: dict[str, Any] = {"steps": 6, "batch_size": 8, "learning_rate": 1e-2, "eval_every": 4, "warmup_steps": 2}
 RUNS: dict[str, tuple[ModuleType, PPO | RLOO]] = {
     "ppo": (ppo, PPO(value_only_steps=2, **SHARED)),
-    "ppo, adafactor, shared": (ppo, PPO(optimizer="adafactor", value="shared", value_only="inside", **SHARED)),
+    "ppo, adafactor, shared": (
+        ppo,
+        PPO(optimizer="adafactor", value="shared", value_only="inside", value_only_steps=1, **SHARED),
+    ),
     "rloo": (rloo, RLOO(k=2, schedule="linear", **SHARED)),
 }
 
