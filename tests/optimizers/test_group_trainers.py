@@ -89,11 +89,11 @@ def test_the_model_reads_our_prompts_token_by_token(kind: Any, tiny_folder: Path
 
 @BOTH
 def test_a_step_by_hand(kind: Any, tiny_folder: Path, tmp_path: Path) -> None:
-    """What is logged, and the gradient; the first step of the warm-up changes no weights."""
+    """What is logged, and the gradient; the learning rate is too small to change the weights."""
     problem = problem_of(tiny_folder, tmp_path, 1)
     disturb(problem.reference)
     reward = recorded(problem)
-    train(problem, kind(**{**SHORT, "steps": 1, "beta": 0.3}))
+    train(problem, kind(**{**SHORT, "steps": 1, "beta": 0.3, "learning_rate": 1e-12}))
     [row], [(numbers, groups)], [paid] = problem.watch.curve, reward.asked, reward.paid
     responses = [ids for group in groups for ids in group]
     assert all(problem.eos not in ids[:-1] for ids in responses)
@@ -182,7 +182,7 @@ def test_goes_on_after_a_kill_from_the_last_whole_checkpoint(tiny_folder: Path, 
         run(RLOO, tiny_folder, tmp_path / "cut", lambda: next(asked))
     half = tmp_path / "cut" / "checkpoint-6"
     half.mkdir()
-    (half / "training.pt").write_bytes((tmp_path / "cut" / "checkpoint-4" / "training.pt").read_bytes())
+    (half / "watched.pt").write_bytes((tmp_path / "cut" / "checkpoint-4" / "watched.pt").read_bytes())
     cut = run(RLOO, tiny_folder, tmp_path / "cut")
     assert same(weights(whole.policy), weights(cut.policy)) and whole.watch.curve == cut.watch.curve
 
@@ -191,7 +191,7 @@ def test_a_run_that_was_killed_at_its_end_trains_no_further(tiny_folder: Path, t
     first = run(RLOO, tiny_folder, tmp_path, keep="best")
     second = problem_of(tiny_folder, tmp_path, 6, 2, keep="best")
     reward = recorded(second)
-    assert train(second, RLOO(**SHORT, keep="best")) == first.watch.best_step
+    train(second, RLOO(**SHORT, keep="best"))
     assert not reward.asked and same(weights(first.policy), weights(second.policy))
     assert first.watch.curve == second.watch.curve
 
@@ -200,13 +200,13 @@ def test_a_run_that_was_killed_at_its_end_trains_no_further(tiny_folder: Path, t
 
 
 def test_the_loss_of_dpo_is_trls(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours, which both architectures have, on one batch of token ids; the first step changes no weights."""
+    """Ours, on one batch of token ids; the learning rate is too small to change the weights."""
     monkeypatch.setenv("CI", "1")  # trl reports to nobody
     problem = problem_of(tiny_folder, tmp_path, 1)
     disturb(problem.reference)
     eos = problem.eos
     pairs = [(0, [9, 10, eos], [11, 12, 13, 14, 15, 16]), (3, [20, eos], [21, 22, eos]), (5, [eos], [30, 31, 32, eos])]
-    dpo.train(problem, DPO(steps=1, batch_size=3, warmup_steps=1, beta=0.3), pairs)
+    dpo.train(problem, DPO(steps=1, batch_size=3, learning_rate=1e-12, beta=0.3), pairs)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`is_gradient_checkpointing` is deprecated", FutureWarning)
         trainer = DPOTrainer(
