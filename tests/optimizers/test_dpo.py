@@ -128,10 +128,10 @@ def test_parts_of_a_batch_have_the_gradients_of_the_whole(
 
 
 def test_learns_what_the_pairs_say(sft: Path, tmp_path: Path) -> None:
-    settings = msgspec.structs.replace(SETTINGS, steps=40, batch_size=32, learning_rate=1e-2)
+    settings = msgspec.structs.replace(SETTINGS, steps=40, batch_size=64, learning_rate=5e-3)
     problem = problem_of(sft, tmp_path, settings.steps, every=40, kl_budget=None)
     before = measure_with(problem, 32)(problem.policy)["reward"]
-    train(problem, settings, pairs_of(problem, 12))
+    train(problem, settings, pairs_of(problem, 32))
     first, last = problem.watch.curve[0], problem.watch.curve[-1]
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-3)
     assert last["accuracy"] > 0.9 and last["loss"] < 0.6

@@ -1,5 +1,6 @@
 """RLOO and GRPO by trl: what it is given and what it makes of it, by hand; learning; going on after a kill."""
 
+import contextlib
 import dataclasses
 import math
 import warnings
@@ -17,14 +18,17 @@ from transformers import GenerationConfig
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
+from xling.config import Lora
 from xling.config.optimizers import DPO, GRPO, RLOO
 from xling.errors import StageError
 from xling.grid.stage import Interrupted
+from xling.models.adapters import core
 from xling.models.responses import log_probabilities, predicting_states, responses_of
 from xling.models.text import Ids
 from xling.optimizers import dpo
 from xling.optimizers.group_trainers import CHECKPOINTING, train
 from xling.optimizers.problem import Problem, Reward, prompts_of_step
+from xling.stages.policies import trainable
 
 SHORT: dict[str, Any] = {"steps": 6, "batch_size": 8, "k": 4, "learning_rate": 1e-2, "warmup_steps": 1, "eval_every": 2}
 BOTH = pytest.mark.parametrize("kind", [RLOO, GRPO])
@@ -194,6 +198,27 @@ def test_a_run_that_was_killed_at_its_end_trains_no_further(tiny_folder: Path, t
     train(second, RLOO(**SHORT, keep="best"))
     assert not reward.asked and same(weights(first.policy), weights(second.policy))
     assert first.watch.curve == second.watch.curve
+
+
+def test_adapters_learn_and_go_on_after_a_stop(tiny_folder: Path, tmp_path: Path) -> None:
+    """policy.tuning=lora: the frozen weights stay as they are."""
+    settings, ends = RLOO(**SHORT), []
+    lora = Lora(r=2, alpha=4, dropout=0.0, target_modules=("q_proj", "v_proj"))
+    for stops in (None, 3):
+        scratch = tmp_path / str(stops)
+        for stop in (stops, None):
+            problem = problem_of(tiny_folder, scratch, 6, 2)
+            torch.manual_seed(5)
+            problem.policy = core(trainable(tiny_folder, "lora", lora, 0.0)[0]).eval()
+            start = weights(problem.policy)
+            asked = iter([step + 1 == stop for step in range(6)])
+            problem.stopping = lambda asked=asked: next(asked)  # type: ignore[misc]
+            with contextlib.nullcontext() if stop is None else pytest.raises(Interrupted):
+                train(problem, settings)
+        ends.append(weights(problem.policy))
+    assert same(*ends)
+    moved = {name for name, value in ends[0].items() if not torch.equal(value, start[name])}
+    assert moved and all("lora" in name for name in moved)
 
 
 # --- DPO ----------------------------------------------------------------------------------------------------
