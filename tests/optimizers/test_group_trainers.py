@@ -1,5 +1,6 @@
 """RLOO and GRPO by trl: what it is given and what it makes of it, by hand; learning; going on after a kill."""
 
+import contextlib
 import dataclasses
 import math
 import warnings
@@ -17,14 +18,17 @@ from transformers import GenerationConfig
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
+from xling.config import Lora
 from xling.config.optimizers import DPO, GRPO, RLOO
 from xling.errors import StageError
 from xling.grid.stage import Interrupted
+from xling.models.adapters import core
 from xling.models.responses import log_probabilities, predicting_states, responses_of
 from xling.models.text import Ids
 from xling.optimizers import dpo
 from xling.optimizers.group_trainers import CHECKPOINTING, train
 from xling.optimizers.problem import Problem, Reward, prompts_of_step
+from xling.stages.policies import trainable
 
 SHORT: dict[str, Any] = {"steps": 6, "batch_size": 8, "k": 4, "learning_rate": 1e-2, "warmup_steps": 1, "eval_every": 2}
 BOTH = pytest.mark.parametrize("kind", [RLOO, GRPO])
@@ -89,11 +93,11 @@ def test_the_model_reads_our_prompts_token_by_token(kind: Any, tiny_folder: Path
 
 @BOTH
 def test_a_step_by_hand(kind: Any, tiny_folder: Path, tmp_path: Path) -> None:
-    """What is logged, and the gradient; the first step of the warm-up changes no weights."""
+    """What is logged, and the gradient; the learning rate is too small to change the weights."""
     problem = problem_of(tiny_folder, tmp_path, 1)
     disturb(problem.reference)
     reward = recorded(problem)
-    train(problem, kind(**{**SHORT, "steps": 1, "beta": 0.3}))
+    train(problem, kind(**{**SHORT, "steps": 1, "beta": 0.3, "learning_rate": 1e-12}))
     [row], [(numbers, groups)], [paid] = problem.watch.curve, reward.asked, reward.paid
     responses = [ids for group in groups for ids in group]
     assert all(problem.eos not in ids[:-1] for ids in responses)
@@ -182,7 +186,7 @@ def test_goes_on_after_a_kill_from_the_last_whole_checkpoint(tiny_folder: Path, 
         run(RLOO, tiny_folder, tmp_path / "cut", lambda: next(asked))
     half = tmp_path / "cut" / "checkpoint-6"
     half.mkdir()
-    (half / "training.pt").write_bytes((tmp_path / "cut" / "checkpoint-4" / "training.pt").read_bytes())
+    (half / "watched.pt").write_bytes((tmp_path / "cut" / "checkpoint-4" / "watched.pt").read_bytes())
     cut = run(RLOO, tiny_folder, tmp_path / "cut")
     assert same(weights(whole.policy), weights(cut.policy)) and whole.watch.curve == cut.watch.curve
 
@@ -191,22 +195,43 @@ def test_a_run_that_was_killed_at_its_end_trains_no_further(tiny_folder: Path, t
     first = run(RLOO, tiny_folder, tmp_path, keep="best")
     second = problem_of(tiny_folder, tmp_path, 6, 2, keep="best")
     reward = recorded(second)
-    assert train(second, RLOO(**SHORT, keep="best")) == first.watch.best_step
+    train(second, RLOO(**SHORT, keep="best"))
     assert not reward.asked and same(weights(first.policy), weights(second.policy))
     assert first.watch.curve == second.watch.curve
+
+
+def test_adapters_learn_and_go_on_after_a_stop(tiny_folder: Path, tmp_path: Path) -> None:
+    """policy.tuning=lora: the frozen weights stay as they are."""
+    settings, ends = RLOO(**SHORT), []
+    lora = Lora(r=2, alpha=4, dropout=0.0, target_modules=("q_proj", "v_proj"))
+    for stops in (None, 3):
+        scratch = tmp_path / str(stops)
+        for stop in (stops, None):
+            problem = problem_of(tiny_folder, scratch, 6, 2)
+            torch.manual_seed(5)
+            problem.policy = core(trainable(tiny_folder, "lora", lora, 0.0)[0]).eval()
+            start = weights(problem.policy)
+            asked = iter([step + 1 == stop for step in range(6)])
+            problem.stopping = lambda asked=asked: next(asked)  # type: ignore[misc]
+            with contextlib.nullcontext() if stop is None else pytest.raises(Interrupted):
+                train(problem, settings)
+        ends.append(weights(problem.policy))
+    assert same(*ends)
+    moved = {name for name, value in ends[0].items() if not torch.equal(value, start[name])}
+    assert moved and all("lora" in name for name in moved)
 
 
 # --- DPO ----------------------------------------------------------------------------------------------------
 
 
 def test_the_loss_of_dpo_is_trls(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours, which both architectures have, on one batch of token ids; the first step changes no weights."""
+    """Ours, on one batch of token ids; the learning rate is too small to change the weights."""
     monkeypatch.setenv("CI", "1")  # trl reports to nobody
     problem = problem_of(tiny_folder, tmp_path, 1)
     disturb(problem.reference)
     eos = problem.eos
     pairs = [(0, [9, 10, eos], [11, 12, 13, 14, 15, 16]), (3, [20, eos], [21, 22, eos]), (5, [eos], [30, 31, 32, eos])]
-    dpo.train(problem, DPO(steps=1, batch_size=3, warmup_steps=1, beta=0.3), pairs)
+    dpo.train(problem, DPO(steps=1, batch_size=3, learning_rate=1e-12, beta=0.3), pairs)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`is_gradient_checkpointing` is deprecated", FutureWarning)
         trainer = DPOTrainer(

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import GenerationConfig, PrinterCallback, TrainerCallback, TrainerState, TrainingArguments
 from trl.trainer.grpo_config import GRPOConfig
@@ -29,10 +30,12 @@ from xling.errors import StageError
 from xling.grid.stage import Interrupted
 from xling.models.text import Ids
 from xling.models.training import last_checkpoint
-from xling.optimizers import checkpoints
+from xling.optimizers import loop
+from xling.optimizers.descent import LARGEST_NORM, Descent, learning_rate
 from xling.optimizers.problem import Problem, prompts_of_step
-from xling.optimizers.updates import MAX_NORM, Updates
 from xling.optimizers.watch import Row
+
+WATCHED = "watched.pt"  # in a checkpoint of the Trainer
 
 # transformers 5.0's name and, of the same, later ones'
 CHECKPOINTING = (
@@ -53,8 +56,8 @@ LOGGED = {
 }
 
 
-def train(problem: Problem, settings: RLOO | GRPO) -> int:
-    """Train the policy; returns the step whose weights it is left with.
+def train(problem: Problem, settings: RLOO | GRPO) -> None:
+    """Train the policy in place; it ends at the checkpoint that is kept.
 
     Raises StageError for an encoder-decoder, for a batch that is no whole number of groups and where training
     diverges, and Interrupted, with a checkpoint, soon after `problem.stopping` has become true.
@@ -68,7 +71,7 @@ def train(problem: Problem, settings: RLOO | GRPO) -> int:
         _go_on(trainer, last_checkpoint(problem.scratch))
     if watching.stopped:
         raise Interrupted(f"after step {trainer.state.global_step} of {settings.steps}, with a checkpoint")
-    return problem.watch.finish(problem.policy)
+    problem.watch.finish(problem.policy)
 
 
 def _check(problem: Problem, settings: RLOO | GRPO) -> None:
@@ -104,7 +107,7 @@ class _Ours:
         """What has been watched goes first: a checkpoint is whole once the Trainer's own state, the last, is there."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         folder.mkdir(exist_ok=True)
-        checkpoints.save(folder, self.problem.watch.state())
+        loop.save(folder / WATCHED, self.problem.watch.state())
         super()._save_checkpoint(model, trial)  # type: ignore[misc]  # of the trainer beside this class
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
@@ -184,14 +187,11 @@ class _Reward:
 
 
 def _trainer(problem: Problem, settings: RLOO | GRPO, watching: _Watching) -> Any:
-    updates = Updates(
-        problem.policy.parameters(),
-        settings.optimizer,
-        settings.learning_rate,
-        settings.warmup_steps,
-        settings.schedule,
-        settings.steps,
-    )
+    optimizer = Descent("policy", problem.policy.parameters(), settings.optimizer, "learning_rate").optimizer
+
+    def rate(step: int) -> float:
+        return learning_rate(settings.learning_rate, step, settings.steps, settings.warmup_steps, settings.schedule)
+
     kind: Any = _RLOO if isinstance(settings, RLOO) else _GRPO
     trainer = kind(
         model=problem.policy,
@@ -200,7 +200,7 @@ def _trainer(problem: Problem, settings: RLOO | GRPO, watching: _Watching) -> An
         train_dataset=Dataset.from_dict({"prompt": list(problem.prompts), "number": range(len(problem.prompts))}),
         processing_class=problem.tokenizer,
         callbacks=[watching],
-        optimizers=(updates.optimizer, updates.schedule),
+        optimizers=(optimizer, LambdaLR(optimizer, rate)),  # the optimizer's own learning rate is 1
     )
     trainer.problem = problem
     trainer.remove_callback(PrinterCallback)
@@ -231,7 +231,7 @@ def _arguments(problem: Problem, settings: RLOO | GRPO) -> Any:
         "min_p": None,
         "repetition_penalty": 1.0,
         "beta": 0.0,  # set with the reference
-        "max_grad_norm": MAX_NORM,
+        "max_grad_norm": LARGEST_NORM,
         "save_strategy": "steps",
         "save_steps": settings.eval_every,
         "save_total_limit": 1,
@@ -261,9 +261,8 @@ def _go_on(trainer: Any, checkpoint: Path | None) -> None:
     if checkpoint is None:
         trainer.train()
         return
-    watched = checkpoints.load(checkpoint)
-    assert watched is not None  # it was written before the rest
-    trainer.problem.watch.restore(watched)
+    watch = trainer.problem.watch
+    watch.restore(torch.load(checkpoint / WATCHED, map_location=trainer.args.device, weights_only=True))
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     if state.global_step < trainer.args.max_steps:
         trainer.train(resume_from_checkpoint=str(checkpoint))
