@@ -132,11 +132,10 @@ def _problems(table: Table, sheet: SheetKey, key: Key) -> Iterator[str]:
     first: dict[str, int] = {}
     for number, cells in table:
         name, given = cells["id"].strip(), cells["preference"].strip()
-        if name not in rows:
-            where = f"is of {elsewhere[name]}: import each sheet's rows as a file of its own"
-            yield f"row {number}: id '{name}' " + (
-                where if name in elsewhere else "is not of this sheet: delete the row"
-            )
+        if name in elsewhere and name not in rows:
+            yield f"row {number}: id '{name}' is of {elsewhere[name]}: import each sheet's rows as a file of its own"
+        elif name not in rows:
+            yield f"row {number}: id '{name}' is not of this sheet: delete the row"
         elif name in first:
             yield f"row {number}: id '{name}' stands in row {first[name]} already: delete one of the two"
         else:

@@ -65,7 +65,7 @@ def parse_filters(words: Sequence[str]) -> Filters:
     """`source=en,tr,target=de` -> axis to values; a word without `=` is one more value. ConfigError if it is none."""
     found: dict[str, set[str]] = {}
     axis = ""
-    for word in map(str.strip, ",".join(words).split(",")):
+    for word in map(str.strip, ",".join(words).split(",") if words else []):
         name, equals, value = word.partition("=")
         if equals:
             axis = SHORT.get(name, name)

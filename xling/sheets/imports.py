@@ -11,7 +11,7 @@ All of it follows from the key and the answers: a file that is imported again ch
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,16 +60,15 @@ def import_answers(store: Store, folder: Path, paths: Sequence[Path], replace: b
         )
     out = grid / "human" / key.id
     known = _kept(out, key)
-    files: dict[Path, Imported] = {}
+    taken: list[Imported] = []
     for path in paths:
-        one = Imported(path, read_answers(path, key), "added")
-        place = _place(out, one.answers)
-        files[place] = _compared(one, known.get(place), files.get(place), replace)
-    everybody = list((known | {place: one.answers for place, one in files.items()}).values())
+        taken.append(_compared(Imported(path, read_answers(path, key), "added"), out, known, taken, replace))
+    new = {_place(out, one.answers): one for one in taken}
+    everybody = list((known | {place: one.answers for place, one in new.items()}).values())
     result = judge(key, everybody)
-    changed = {place: one.path.read_bytes() for place, one in files.items() if one.state != "known"}
+    changed = {place: one.path.read_bytes() for place, one in new.items() if one.state != "known"}
     _write(out, {out / NAME: key_bytes(key), **changed, **_tables(out, key, result, everybody)})
-    return Result(out, list(files.values()), result)
+    return Result(out, taken, result)
 
 
 def _place(out: Path, answers: Answers) -> Path:
@@ -82,18 +81,23 @@ def _kept(out: Path, key: Key) -> dict[Path, Answers]:
     return {path: read_answers(path, key, unquote(path.stem)) for path in paths}
 
 
-def _compared(one: Imported, before: Answers | None, beside: Imported | None, replace: bool) -> Imported:
+def _compared(
+    one: Imported, out: Path, known: Mapping[Path, Answers], taken: Sequence[Imported], replace: bool
+) -> Imported:
     """What becomes of a file whose annotator may have given answers to the sheet before."""
-    name = one.answers.annotator
-    if beside is not None and beside.answers != one.answers:
-        raise DataError(f"{beside.path} and {one.path} are both answers of {name} to {one.answers.sheet}. Import one.")
-    if before is None:
+    place, name, sheet = _place(out, one.answers), one.answers.annotator, one.answers.sheet
+    for other in taken:
+        if _place(out, other.answers) == place:
+            if other.answers == one.answers:
+                return dataclasses.replace(one, state=other.state)
+            raise DataError(f"{other.path} and {one.path} are both answers of {name} to {sheet}. Import one of them.")
+    if place not in known:
         return one
-    if before == one.answers:
+    if known[place] == one.answers:
         return dataclasses.replace(one, state="known")
     if not replace:
         raise ConfigError(
-            f"{one.path}: {name} has given other answers to {one.answers.sheet} before. If these are to stand in their "
+            f"{one.path}: {name} has given other answers to {sheet} before. If these are to stand in their "
             "place, add --replace; if it is somebody else, name the file (or the column 'annotator') after them."
         )
     return dataclasses.replace(one, state="replaced")
