@@ -150,8 +150,8 @@ def summary(written: Exported, folder: Path) -> list[str]:
     drawn = sum(len(cell.pairs) for cell in key.cells)
     rows = sum(not pair.identical for pair in key.pairs)
     lines = [
-        f"Grid {key.grid}, {len(key.cells)} cells: {rows} different pairs to judge, for {drawn} prompts of cells; "
-        f"{identical} of these have identical responses and count as ties."
+        f"Grid {key.grid}, {len(key.cells)} cells with {drawn} prompts in all: {identical} have identical responses "
+        f"(ties, nobody is asked), the other {drawn - identical} are {rows} different pairs."
     ]
     if written.unfinished:
         lines.append(f"{written.unfinished} cells are left out: they are not finished.")

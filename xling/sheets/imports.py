@@ -27,7 +27,7 @@ from xling.sheets.answers import Answers, read_answers
 from xling.sheets.cells import told_apart
 from xling.sheets.judgements import Judgements, judge
 from xling.sheets.key import NAME, Key, key_bytes, read_key
-from xling.sheets.text import guarded
+from xling.sheets.text import harmless
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +136,10 @@ def answers_csv(key: Key, answers: Sequence[Answers]) -> bytes:
     for one in sorted(answers, key=lambda one: (one.annotator, one.sheet)):
         for answer in one.given:
             for named, point in places[answer.pair]:
-                cells = [named[name] for name in names] + [guarded(key.pairs[answer.pair].prompt), answer.preference]
+                cells = [named[name] for name in names] + [harmless(key.pairs[answer.pair].prompt), answer.preference]
                 numbers = [better[answer.point], f"{answer.point:g}", f"{point:g}"]
                 writer.writerow(
-                    [guarded(one.annotator), one.sheet, answer.id, *cells, *numbers, guarded(answer.comment)]
+                    [harmless(one.annotator), one.sheet, answer.id, *cells, *numbers, harmless(answer.comment)]
                 )
     return text.getvalue().encode()
 

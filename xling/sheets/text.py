@@ -54,6 +54,11 @@ def guarded(text: str) -> str:
     return f"'{text}" if _misread(text) else text
 
 
+def harmless(text: str) -> str:
+    """The text as a cell of a table for programs: guarded against being a formula, and otherwise left alone."""
+    return f"'{text}" if text[:1] and text[0] in FORMULA else text
+
+
 def unguarded(cell: str) -> str:
     """The inverse."""
     return cell[1:] if cell[:1] == "'" and _misread(cell[1:]) else cell
