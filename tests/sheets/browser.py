@@ -9,6 +9,7 @@ with Browser(chromium, tmp_path) as page:
 import itertools
 import json
 import os
+import select
 import subprocess
 import time
 from pathlib import Path
@@ -74,6 +75,7 @@ class Browser:
 
     def _message(self) -> dict[str, Any]:
         while b"\0" not in self._read:
+            assert select.select([self._in], [], [], 60)[0], "Chromium says nothing"
             part = os.read(self._in, 1 << 16)
             assert part, "Chromium has ended"
             self._read += part

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -141,6 +143,14 @@ def test_all_prompts_where_there_are_fewer(recorded: Store, tmp_path: Path, caps
     assert "4 of the cells have fewer than 100 prompts" in capsys.readouterr().out
     names = {path.name for path in tmp_path.glob("*.html")}
     assert names == {f"sheet_{lang}_{k}.html" for lang in ("ar", "en") for k in (1, 2)}
+
+
+def test_nothing_heavy_is_imported(recorded: Store, tmp_path: Path) -> None:
+    command = ["sheet", "export", "g", "--root", str(recorded.root), "--n", "3", "--out", str(tmp_path / "s")]
+    script = f"import sys, xling.cli; xling.cli.main({command!r}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "xling.sheets.export" in loaded and not loaded & {"torch", "transformers", "datasets", "matplotlib", "wandb"}
 
 
 # --- what stands in the way ---------------------------------------------------------------------------------

@@ -13,11 +13,13 @@ from grids import Row, filled, prefers_policy, table, written
 from xling.cli import main
 from xling.errors import ConfigError, DataError
 from xling.grid.store import Store
+from xling.sheets.answers import Answer, Answers
 from xling.sheets.cells import parse_filters
 from xling.sheets.export import Asked, export
 from xling.sheets.imports import Result, import_answers
-from xling.sheets.judgements import CellResult, Judgements
-from xling.sheets.key import read_key
+from xling.sheets.judgements import CellResult, Judgements, judge
+from xling.sheets.key import CellKey, Key, Pair, SheetKey, read_key
+from xling.sheets.key import Row as KeyRow
 
 
 @pytest.fixture
@@ -267,6 +269,7 @@ WRONG: dict[str, tuple[Edit, str]] = {
     "foreign": (replaced(0, id="zzzzzzzz"), "row 2: id 'zzzzzzzz' is not of this sheet: delete the row"),
     "no id": (replaced(3, id=""), "row 5: id '' is not of this sheet"),
     "preference": (replaced(2, preference="C"), "row 4: preference 'C' is not allowed: type A, B, tie, or nothing"),
+    "control codes": (replaced(2, preference="\x1b[2J"), "row 4: preference '␛[2J' is not allowed"),
     "number": (replaced(2, preference="1"), "row 4: preference '1' is not allowed"),
     "prompt": (replaced(1, prompt="another"), "row 3: prompt is not the text that was exported (it reads 'another')"),
     "response": (
@@ -283,6 +286,7 @@ WRONG: dict[str, tuple[Edit, str]] = {
         "has several annotators: a, b. Import a file of its own for each",
     ),
     "name": (lambda rows: [row | {"annotator": "x" * 81} for row in rows], "is too long"),
+    "long name": (lambda rows: [row | {"annotator": "ж" * 50} for row in rows], "is too long"),
     "all foreign": (
         lambda rows: [row | {"id": "zzzzzzzz"} for row in rows],
         "has no row of this folder's sheets (sheet.csv)",
@@ -358,6 +362,18 @@ def test_a_root_without_the_grid(recorded: Store, tmp_path: Path) -> None:
     answers = filled(sheet(store), tmp_path / "ada.csv", lambda *_: "A")
     with pytest.raises(ConfigError, match=r"is of grid 'g', which .* has not"):
         import_answers(Store(tmp_path / "elsewhere"), tmp_path / "sheets", [answers])
+
+
+def test_a_cell_whose_responses_are_all_identical_is_all_ties() -> None:
+    """Another cell has a pair to judge, so that there is a sheet."""
+    same = [Pair("de", f"p{n}", f"g{n}", "", "text", "one", "one") for n in range(3)]
+    other = Pair("de", "p0", "g0", "", "text", "two", "one")
+    axes = {"judge": "gold", "source_lang": "de", "target_lang": "de"}
+    cells = [CellKey(axes, "j", "v", [0, 1, 2], [0.5] * 3), CellKey(axes, "j", "v", [3], [1.0])]
+    key = Key("", "g", 0, 3, "?", [*same, other], cells, [SheetKey("sheet", "de", [KeyRow("x", 3, "A")])])
+    ties, won = judge(key, [Answers("ada", "sheet", (Answer("x", 3, "A", 1.0, ""),), 1)]).cells
+    assert ties.people and (ties.people.value, ties.people.n, ties.identical, ties.annotators) == (50.0, 3, 3, 0)
+    assert won.people and (won.people.value, won.people.low, won.annotators) == (100.0, None, 1)
 
 
 def test_a_cell_without_answers_is_a_hole(recorded: Store, tmp_path: Path, capsys: Any) -> None:

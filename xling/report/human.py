@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.text import Text
 
 from xling.analysis.intervals import Estimate
-from xling.report.markdown import table_lines
+from xling.report.markdown import escaped, table_lines
 from xling.report.tables import Cell, Table
 from xling.report.terminal import print_table
 from xling.report.text import span
@@ -25,7 +25,7 @@ def print_judgements(found: Judgements, console: Console | None = None) -> None:
 
 def markdown(found: Judgements) -> str:
     """The same as a page; ends with a newline."""
-    lines = [f"# {found.grid}, judged by people", "", f"{found.question} Sheets {found.key}. {NOTE}.", ""]
+    lines = [f"# {found.grid}, judged by people", "", f"{escaped(found.question)} Sheets {found.key}. {NOTE}.", ""]
     for table in tables(found):
         lines += table_lines(table)
     return "\n".join(lines).rstrip("\n") + "\n"

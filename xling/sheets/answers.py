@@ -9,16 +9,22 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from xling.errors import DataError
 from xling.sheets.export import COLUMNS
 from xling.sheets.key import Key, Row, SheetKey
-from xling.sheets.text import same_text, unguarded
+from xling.sheets.text import same_text, shown, unguarded
 
 PREFERENCES = {"a": "A", "b": "B", "tie": "tie"}
 ANNOTATOR = "annotator"  # a column that the page writes; a file without it is named after its annotator
-LONGEST_NAME = 80
+LONGEST_NAME, LONGEST_FILE = 80, 240  # characters of a name, and of its file's
 SHOWN = 5  # problems of a file that an error lists
+
+
+def kept_as(annotator: str) -> str:
+    """The file name of an annotator's answers: names of people may hold anything, names of files may not."""
+    return f"{quote(annotator, safe=' ')}.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,20 +141,20 @@ def _problems(table: Table, sheet: SheetKey, key: Key) -> Iterator[str]:
         if name in elsewhere and name not in rows:
             yield f"row {number}: id '{name}' is of {elsewhere[name]}: import each sheet's rows as a file of its own"
         elif name not in rows:
-            yield f"row {number}: id '{name}' is not of this sheet: delete the row"
+            yield f"row {number}: id '{_short(name)}' is not of this sheet: delete the row"
         elif name in first:
             yield f"row {number}: id '{name}' stands in row {first[name]} already: delete one of the two"
         else:
             first[name] = number
             if given and given.lower() not in PREFERENCES:
-                yield f"row {number}: preference '{given}' is not allowed: type A, B, tie, or nothing"
+                yield f"row {number}: preference '{_short(given)}' is not allowed: type A, B, tie, or nothing"
             yield from _changed(number, cells, rows[name], key)
     lost = [row.id for row in sheet.rows if row.id not in first]
     if lost:
-        shown = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
+        first_ones = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
         yield (
-            f"{len(lost)} of {len(rows)} rows are missing ({shown}): copy them back from {sheet.name}.csv; a row that "
-            "nobody answered stays, with an empty preference"
+            f"{len(lost)} of {len(rows)} rows are missing ({first_ones}): copy them back from {sheet.name}.csv; a row "
+            "that nobody answered stays, with an empty preference"
         )
 
 
@@ -158,12 +164,16 @@ def _changed(number: int, cells: Mapping[str, str], row: Row, key: Key) -> Itera
     a, b = (pair.policy, pair.baseline) if row.policy == "A" else (pair.baseline, pair.policy)
     for column, expected in (("prompt", pair.text), ("response_a", a), ("response_b", b)):
         if not same_text(cells[column], expected):
-            text = " ".join(cells[column].split())
-            short = text if len(text) <= 40 else text[:40] + "..."
             yield (
-                f"row {number}: {column} is not the text that was exported (it reads '{short}'): copy the cell back "
-                "from the exported sheet, or fill in the page instead, which no spreadsheet can change"
+                f"row {number}: {column} is not the text that was exported (it reads '{_short(cells[column])}'): copy "
+                "the cell back from the exported sheet, or fill in the page instead, which no spreadsheet can change"
             )
+
+
+def _short(cell: str) -> str:
+    """What stands in a cell, in a few words and without control codes."""
+    text = " ".join(shown(cell).split())
+    return text if len(text) <= 40 else text[:40] + "..."
 
 
 def _annotator(path: Path, table: Table, key: Key) -> str:
@@ -176,8 +186,6 @@ def _annotator(path: Path, table: Table, key: Key) -> str:
     [name] = names or {path.stem}
     if not names and name in {sheet.name for sheet in key.sheets}:
         raise DataError(f"{path} does not say who answered. Name the file after its annotator, as in ada.csv.")
-    if len(name) > LONGEST_NAME or not name.isprintable():
-        raise DataError(
-            f"{path}: the annotator's name '{name[:LONGEST_NAME]}' is too long, or has control codes in it."
-        )
+    if len(name) > LONGEST_NAME or len(kept_as(name)) > LONGEST_FILE or not name.isprintable():
+        raise DataError(f"{path}: the annotator's name '{_short(name)}' is too long, or has control codes in it.")
     return name

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import msgspec
 
@@ -23,7 +23,7 @@ from xling.errors import ConfigError, DataError
 from xling.grid.files import disk_error, json_bytes, write_atomically
 from xling.grid.store import Store
 from xling.report.human import markdown
-from xling.sheets.answers import Answers, read_answers
+from xling.sheets.answers import Answers, kept_as, read_answers
 from xling.sheets.cells import told_apart
 from xling.sheets.judgements import Judgements, judge
 from xling.sheets.key import NAME, Key, key_bytes, read_key
@@ -72,8 +72,7 @@ def import_answers(store: Store, folder: Path, paths: Sequence[Path], replace: b
 
 
 def _place(out: Path, answers: Answers) -> Path:
-    """Where an annotator's file is kept: names of people may hold anything, names of files may not."""
-    return out / "answers" / answers.sheet / f"{quote(answers.annotator, safe=' ')}.csv"
+    return out / "answers" / answers.sheet / kept_as(answers.annotator)
 
 
 def _kept(out: Path, key: Key) -> dict[Path, Answers]:

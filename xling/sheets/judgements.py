@@ -126,7 +126,7 @@ def _cell(cell: CellKey, key: Key, table: Floats) -> CellResult:
     identical = [at for at, pair in enumerate(cell.pairs) if key.pairs[pair].identical]
     kept = identical[: round(len(identical) * len(judged) / len(asked))] if asked else identical
     people = own = None
-    if judged:
+    if judged or not asked:
         places = sorted(judged + kept)
         pairs = [key.pairs[cell.pairs[at]] for at in places]
         means = [
