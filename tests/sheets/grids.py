@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from xling.grid.execute import Executor, Job
 from xling.grid.plan import make_plan
 from xling.grid.records import Sheet
 from xling.grid.store import Store
+from xling.sheets.cells import parse_filters
+from xling.sheets.export import Asked, export
+from xling.sheets.imports import Result, import_answers
 from xling.sheets.key import read_key
 from xling.sheets.text import csv_bytes
 from xling.stages import KINDS
@@ -117,3 +121,21 @@ def prefers_policy(folder: Path) -> Callable[[int, Row], str]:
     """Somebody who knows the key: always the aligned policy."""
     side = {row.id: row.policy for sheet in read_key(folder).sheets for row in sheet.rows}
     return lambda _, row: side[row["id"]]
+
+
+# --- there and back -----------------------------------------------------------------------------------------
+
+
+def with_sheets(original: Store, tmp_path: Path, asked: Asked, *cells: str) -> Store:
+    shutil.copytree(original.root, tmp_path / "root")
+    store = Store(tmp_path / "root")
+    export(store, "g", parse_filters(cells), tmp_path / "sheets", asked)
+    return store
+
+
+def take(store: Store, *paths: Path, replace: bool = False) -> Result:
+    return import_answers(store, store.root.parent / "sheets", paths, replace)
+
+
+def sheet(store: Store, name: str = "sheet") -> Path:
+    return store.root.parent / "sheets" / f"{name}.csv"

@@ -45,10 +45,6 @@ class Answers:
     given: tuple[Answer, ...]
     rows: int  # of the sheet
 
-    @property
-    def unanswered(self) -> int:
-        return self.rows - len(self.given)
-
 
 def read_answers(path: Path, key: Key, annotator: str | None = None) -> Answers:
     """Read one file; DataError lists what is wrong with it. `annotator`: known already, of answers that are kept."""
