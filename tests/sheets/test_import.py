@@ -1,4 +1,4 @@
-"""Answers back in: real sheets filled in by rules with known results; every way in which a file can be wrong."""
+"""Answers back in: real sheets filled in by rules with known results; what is kept, and what a spreadsheet does."""
 
 import csv
 import json
