@@ -78,13 +78,14 @@ class Runner:
         parents: Mapping[str, Path],
         out: Path,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         scratch = self.root / "scratch" / stage.key
         scratch.mkdir(parents=True, exist_ok=True)
         spec = json.loads(json.dumps(stage.spec, allow_nan=False))
-        KINDS[stage.kind].run(Context(spec, parents, out, scratch, progress))
+        KINDS[stage.kind].run(Context(spec, parents, out, scratch, progress, stopping))
 
     def cell(self, asked: Experiment) -> tuple[Stage, Path]:
         stage = judge_stage(asked)

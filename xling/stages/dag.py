@@ -65,6 +65,8 @@ Axes = Mapping[str, Any]
 Asked = tuple[dict[str, Any], Experiment, RewardModel]  # axes, experiment, the kind of reward model that may judge
 
 SHUFFLES = 5  # permutations of the labels: the null band
+SHUFFLES_TRAINED = 1  # the same where each trains a policy
+REFERENCES_TRAINED = ("random", "gold")  # rewards that a policy is trained against as a control: neither learnt
 SOURCELESS: tuple[Control, ...] = get_args(Control)
 
 
@@ -88,7 +90,7 @@ def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
     variants: list[Asked] = []
     for axes, experiment, judging in asked:
         if isinstance(experiment.rm_backbone, Tuned | FrozenLM | BagOfWords | SentenceEncoder):
-            for k in range(1, SHUFFLES + 1):
+            for k in range(1, (SHUFFLES_TRAINED if isinstance(experiment.optimizer, Trained) else SHUFFLES) + 1):
                 rm = msgspec.structs.replace(experiment.rm_backbone, permutation=k)
                 shuffled = msgspec.structs.replace(experiment, rm_backbone=rm)
                 variants.append((axes | {"rm_backbone": f"shuffled_{k}:{axes['rm_backbone']}"}, shuffled, judging))
@@ -108,7 +110,8 @@ def _references(experiment: Experiment) -> tuple[str, ...]:
         return ("random", "length", "human", *encoder, *model)
     gold = "quality" in offers(experiment.task)
     bare = has_cue(experiment.task)
-    return tuple(n for n in SOURCELESS if (gold or n != "gold") and (bare or not n.startswith("likelihood_gain")))
+    names = REFERENCES_TRAINED if isinstance(experiment.optimizer, Trained) else SOURCELESS
+    return tuple(n for n in names if (gold or n != "gold") and (bare or not n.startswith("likelihood_gain")))
 
 
 def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> Stage:

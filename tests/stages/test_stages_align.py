@@ -1,0 +1,200 @@
+"""Policies trained against a reward model: every optimizer on both architectures, from the plan to the verdict."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from families import saved
+from small_grid import TASK, M, Runner, changed, contents, experiment, read
+from test_stages_dag import by_kind, stages
+
+from xling.config import DPO, GRPO, PPO, RLOO, BagOfWords, Experiment, FrozenLM, Lora, Trained, Untrained
+from xling.errors import ConfigError, StageError
+from xling.grid.stage import Interrupted, Stage
+from xling.models.load import load_policy
+from xling.models.responses import kl_along
+from xling.stages.dag import REFERENCES_TRAINED, cells_from, judge_stage
+from xling.stages.files import read_samples
+
+FEW: dict[str, Any] = {"steps": 4, "batch_size": 8, "eval_every": 2, "eval_prompts": 6, "reward_samples": 12}
+PPO_FEW = PPO(**FEW, value_only_steps=1)
+OPTIMIZERS: dict[str, Trained] = {
+    "ppo": PPO_FEW,
+    "rloo": RLOO(**FEW, k=2),
+    "rloo own": RLOO(**FEW, k=2, trainer="own"),
+    "grpo": GRPO(**FEW, k=2),
+    "dpo": DPO(**FEW, n=3, prompts=20),
+}
+DECODER_ONLY = ("grpo",)
+MEASURED = ("reward", "kl", "entropy", "length", "eos", "in_language", "repetition", "quality")
+
+
+@pytest.fixture(scope="module")
+def mt5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("mt5"), "mt5")
+
+
+def cell(folder: Path, optimizer: Trained, **more: Any) -> Experiment:
+    return experiment(folder, optimizer=optimizer, **({"rm": BagOfWords()} | more))
+
+
+def aligned(stage: Stage) -> Stage:
+    return stage.parents["pool"].parents["sft"]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("family", ["llama", "mt5"])
+def test_every_optimizer_fills_a_cell(
+    name: str, family: str, tiny_folder: Path, mt5_folder: Path, runner: Runner
+) -> None:
+    folder, optimizer = tiny_folder if family == "llama" else mt5_folder, OPTIMIZERS[name]
+    if family == "mt5" and name in DECODER_ONLY:
+        with pytest.raises(ConfigError, match=r"decoder-only policies.*Use one of ppo, rloo"):
+            judge_stage(cell(folder, optimizer))
+        return
+    stage, out = runner.cell(cell(folder, optimizer))
+    training, pool = runner.folder(aligned(stage)), runner.folder(stage.parents["pool"])
+    _check_training(training, optimizer)
+    said, items = read_samples(pool), read(out / "items.json")
+    assert not (out / "curve.npy").exists() and read(out / "summary.json")["kl_bound"] is None
+    assert [len(row.responses) for row in said] == [M] * TASK.test_prompts
+    assert items["kl"] == [np.mean(row.kl) for row in said] and min(items["kl"]) >= 0 and max(items["kl"]) > 0
+    rewards = np.load(runner.folder(stage.parents["score"]) / "pool.npy")
+    assert items["reward"] == rewards.mean(axis=1).tolist()  # all samples count, none is picked
+    start, policy = (load_policy(path)[0] for path in (runner.folder(aligned(stage).parents["sft"]), training))
+    assert any((a != b).any() for a, b in zip(start.parameters(), policy.parameters(), strict=True))
+
+
+def _check_training(folder: Path, optimizer: Trained) -> None:
+    curve = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in curve] == [1, 2, 3, 4]
+    assert all(np.isfinite(list(row.values())).all() for row in curve)
+    for row in curve:
+        assert all((f"validation_{what}" in row) == (row["step"] % 2 == 0) for what in MEASURED)
+    report = read(folder / "align.json")
+    assert report["step"] == 4 and report["reward_std"] > 0 and report["prompts"] == TASK.demonstrations
+    assert ("pairs" in report) == isinstance(optimizer, DPO)
+
+
+def test_the_divergence_of_test_samples_is_that_of_the_stored_policies(tiny_folder: Path, runner: Runner) -> None:
+    stage, _ = runner.cell(cell(tiny_folder, PPO_FEW))
+    pool = stage.parents["pool"]
+    policy, tokenizer = load_policy(runner.folder(pool.parents["sft"]))
+    reference, _ = load_policy(runner.folder(pool.parents["reference"]))
+    prompts, responses = [[1, 5, 6], [1, 7]], [[8, 9, 2], [11, 2]]
+    found = kl_along(policy, reference, prompts, responses, tokenizer.pad_token_id, 0.7)
+    for prompt, response, value in zip(prompts, responses, found, strict=True):
+        import torch
+
+        ids = torch.tensor([prompt + response])
+        with torch.inference_mode():
+            p, q = ((model(ids).logits[0] / 0.7).log_softmax(-1) for model in (policy, reference))
+        places = slice(len(prompt) - 1, len(prompt) + len(response) - 1)
+        assert value == pytest.approx(float((p[places].exp() * (p[places] - q[places])).sum()), abs=1e-5)
+    same = kl_along(policy, policy, prompts, responses, tokenizer.pad_token_id)
+    assert same == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("rm", [FrozenLM(), Untrained("random"), Untrained("length"), Untrained("likelihood_base")])
+def test_kinds_of_rewards(rm: Any, tiny_folder: Path, runner: Runner) -> None:
+    stage, out = runner.cell(cell(tiny_folder, PPO_FEW, rm=rm))
+    assert ("reward" in aligned(stage).parents) == isinstance(rm, FrozenLM)
+    assert len(read(out / "items.json")["kl"]) == TASK.test_prompts
+
+
+def test_a_value_model_may_start_as_the_reward_model(tiny_folder: Path, runner: Runner) -> None:
+    settings = msgspec.structs.replace(PPO_FEW, value_init="reward")
+    stage = judge_stage(experiment(tiny_folder, optimizer=settings))
+    assert read(runner.folder(aligned(stage)) / "align.json")["step"] == 4
+
+
+def test_adapters_are_merged(tiny_folder: Path, runner: Runner) -> None:
+    asked = changed(cell(tiny_folder, PPO_FEW), "policy", tuning="lora", lora=Lora(r=2))
+    stage = aligned(judge_stage(asked))
+    names = {path.name for path in runner.folder(stage).iterdir()}
+    assert "model.safetensors" in names and "adapter_config.json" not in names
+
+
+@pytest.mark.parametrize("name", ["ppo", "grpo", "dpo"])
+def test_a_stopped_stage_goes_on_to_the_same_bytes(
+    name: str, tiny_folder: Path, runner: Runner, tmp_path: Path
+) -> None:
+    stage = aligned(judge_stage(cell(tiny_folder, OPTIMIZERS[name])))
+    whole = contents(runner.folder(stage))
+    parents = {role: runner.folder(parent) for role, parent in stage.parents.items()}
+    cut = Runner(tmp_path)
+    with pytest.raises(Interrupted):
+        cut.run(stage, parents, tmp_path / "out", stopping=lambda: True)
+    assert not (tmp_path / "out" / "align.json").exists()
+    cut.run(stage, parents, tmp_path / "out")
+    assert contents(tmp_path / "out") == whole
+
+
+def test_a_policy_that_goes_too_far_stops_with_the_reason(tiny_folder: Path, runner: Runner) -> None:
+    asked = cell(tiny_folder, msgspec.structs.replace(PPO_FEW, kl_budget=1e-6, learning_rate=1e-2))
+    with pytest.raises(StageError, match=r"diverged: KL .* above optimizer.kl_budget=1e-06"):
+        runner.folder(aligned(judge_stage(asked)))
+
+
+# --- keys, counts, refusals ---------------------------------------------------------------------------------
+
+
+def test_a_grid_trains_one_policy_a_cell_and_shares_the_rest(no_model: Path) -> None:
+    codes = ("de", "en", "tr")
+    asked = [
+        (
+            {"source_lang": s, "target_lang": t, "optimizer": o, "rm_backbone": "bag_of_words"},
+            cell(no_model, OPTIMIZERS[o], source=s, target=t),
+        )
+        for s in codes
+        for t in codes
+        for o in ("ppo", "dpo")
+    ]
+    found = stages(cells_from(asked))
+    assert found["align"] == found["aligned"] == 18
+    assert found["pool"] == found["baseline"] == found["sft"] == found["reward"] == 3  # dpo's pools; none for ppo
+
+
+def test_the_judge_and_the_test_prompts_do_not_train_again(no_model: Path) -> None:
+    asked = cell(no_model, PPO_FEW)
+    assert by_kind(asked)["align"] == by_kind(msgspec.structs.replace(asked, judge=_target_rm()))["align"]
+    assert by_kind(asked)["align"] == by_kind(changed(asked, "task", test_prompts=13))["align"]
+    more = changed(asked, "optimizer", samples=3)
+    assert by_kind(asked)["align"] == by_kind(more)["align"] and by_kind(asked)["aligned"] != by_kind(more)["aligned"]
+    assert by_kind(asked)["align"] != by_kind(changed(asked, "optimizer", beta=0.2))["align"]
+
+
+def _target_rm() -> Any:
+    from xling.config import Judge
+
+    return Judge("target_rm")
+
+
+def test_controls_of_trained_policies(no_model: Path) -> None:
+    axes = {"rm_backbone": "bag_of_words", "source_lang": "en", "target_lang": "tr", "optimizer": "ppo"}
+    cells = cells_from([(axes, cell(no_model, PPO_FEW))], controls=True)
+    assert [one.axes["rm_backbone"] for one in cells] == [
+        "bag_of_words", "shuffled_1:bag_of_words", *REFERENCES_TRAINED
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "words"),
+    [
+        (RLOO(batch_size=10), "optimizer.k=4 responses a prompt do not divide optimizer.batch_size=10"),
+        (PPO(batch_size=9), "optimizer.minibatches=2 does not divide optimizer.batch_size=9"),
+        (PPO(value_only="inside", value_only_steps=40), "leaves none of optimizer.steps=40"),
+        (PPO(value_init="reward"), "rm_backbone=bag_of_words is no network.*value_init=sft"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(optimizer: Trained, words: str, no_model: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        judge_stage(cell(no_model, optimizer))
+
+
+def test_trl_does_not_take_encoder_decoders(mt5_folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"optimizer\.trainer=own"):
+        judge_stage(cell(mt5_folder, RLOO(trainer="trl")))
