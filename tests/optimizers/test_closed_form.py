@@ -5,6 +5,7 @@ Tolerance: 0.05 in total variation, from a start that is at least 0.15 away.
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import bandit
 import pytest
@@ -15,7 +16,13 @@ from xling.optimizers import ppo, rloo
 
 TOLERANCE, FAR = 0.05, 0.15
 BETA = 1.0
-COMMON = {"batch_size": 128, "learning_rate": 1e-2, "beta": BETA, "schedule": "linear", "eval_every": 1000}
+COMMON: dict[str, Any] = {
+    "batch_size": 128,
+    "learning_rate": 1e-2,
+    "beta": BETA,
+    "schedule": "linear",
+    "eval_every": 1000,
+}
 
 
 def distances(

@@ -43,7 +43,7 @@ def folder(request: pytest.FixtureRequest, tiny_folder: Path, tmp_path_factory: 
 @pytest.mark.parametrize(
     ("module", "settings"),
     [
-        (ppo, PPO(value_learning_rate=1e-2, value_only_steps=2, **COMMON)),
+        (ppo, PPO(value_learning_rate=1e-2, value_only_steps=2, **COMMON | {"steps": 20})),
         (rloo, RLOO(k=4, **COMMON)),
     ],
     ids=["ppo", "rloo"],

@@ -63,6 +63,15 @@ def test_with_dropout_the_ratio_would_not_be_one(tmp_path: Path) -> None:
     assert problem.watch.curve[0]["clip_fraction"] > 0
 
 
+def test_minibatches_share_out_all_responses_in_an_order_of_their_own(tmp_path: Path) -> None:
+    problem = bandit.problem(bandit.saved(tmp_path / "model", "llama"), tmp_path, count_a, 1, 4)
+    learner = ppo.Learner(problem, PPO(minibatches=3, **SMALL))
+    orders = [learner._order(number, epoch) for number in (0, 1) for epoch in (0, 1)]
+    assert all(sorted(i for part in order for i in part) == list(range(8)) for order in orders)
+    assert [len(part) for part in orders[0]] == [3, 3, 2]
+    assert len({str(order) for order in orders}) == 4 and learner._order(1, 1) == orders[3]
+
+
 # --- phases -------------------------------------------------------------------------------------------------
 
 
@@ -81,6 +90,7 @@ def test_in_the_value_only_phase_the_policy_stays_and_the_value_model_learns(
     fresh = {name: weight.clone() for name, weight in learner.value.state_dict().items()}
     rows = [learner.iterate(number) for number in range(6)]
     assert same(before, problem.policy.state_dict())
+    assert all(weight.grad is None for weight in problem.policy.parameters()), "it would be in the first update"
     assert not same(fresh, learner.value.state_dict())
     assert rows[-1]["explained_variance"] > rows[0]["explained_variance"]
     assert all(row["kl_k1"] == 0 and "policy_loss" not in row for row in rows)

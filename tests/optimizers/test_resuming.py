@@ -86,7 +86,7 @@ def test_a_process_killed_outright_goes_on_from_its_checkpoint(tmp_path: Path) -
                 break
     assert process.returncode == -signal.SIGKILL
     going_on, whole = (killed.problem(folder, tmp_path / scratch) for scratch in ("scratch", "whole"))
-    asked = []
+    asked: list[int] = []
     going_on.watch.progress = lambda done, total: asked.append(done)
     ppo.train(going_on, killed.SETTINGS)
     ppo.train(whole, killed.SETTINGS)
