@@ -13,13 +13,13 @@ import numpy as np
 from xling.config import (
     BestOfN,
     Experiment,
-    Judge,
     Language,
     LanguageModel,
     MicroSummarization,
     RewardModel,
     SameAsPolicy,
     Training,
+    judge_named,
 )
 from xling.grid.stage import Context, Stage
 from xling.stages import KINDS
@@ -47,7 +47,7 @@ def experiment(checkpoint: Path, source: str = "en", target: str = "tr", **chang
         sft=BUDGET,
         rm_backbone=rm,
         optimizer=BestOfN(n),
-        judge=Judge(judge),
+        judge=judge_named(judge),
     )
     return msgspec.structs.replace(asked, **changed)
 
@@ -84,7 +84,7 @@ class Runner:
         scratch = self.root / "scratch" / stage.key
         scratch.mkdir(parents=True, exist_ok=True)
         spec = json.loads(json.dumps(stage.spec, allow_nan=False))
-        KINDS[stage.kind].run(Context(spec, parents, out, scratch, progress))
+        KINDS[stage.kind].run(Context(spec, parents, out, scratch, progress, cache=self.root / "cache"))
 
     def cell(self, asked: Experiment) -> tuple[Stage, Path]:
         stage = judge_stage(asked)
