@@ -24,6 +24,14 @@ from xling.config.judges import Judge as Judge
 from xling.config.judges import LlmJudge as LlmJudge
 from xling.config.judges import TargetRM as TargetRM
 from xling.config.judges import judge_named as judge_named
+from xling.config.optimizers import DPO as DPO
+from xling.config.optimizers import GRPO as GRPO
+from xling.config.optimizers import PPO as PPO
+from xling.config.optimizers import RLOO as RLOO
+from xling.config.optimizers import BestOfN as BestOfN
+from xling.config.optimizers import Online as Online
+from xling.config.optimizers import Optimizer as Optimizer
+from xling.config.optimizers import Trained as Trained
 from xling.config.policies import LanguageModel as LanguageModel
 from xling.config.policies import Lora as Lora
 from xling.config.policies import Policy as Policy
@@ -55,18 +63,6 @@ from xling.config.tasks import Released as Released
 from xling.config.tasks import Seahorse as Seahorse
 from xling.config.tasks import Task as Task
 from xling.errors import ConfigError
-
-# --- optimizer --------------------------------------------------------------------------------------------
-
-
-class BestOfN(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="best_of_n"):
-    """argmax of the reward over n samples; ties go to the lower sample index."""
-
-    n: Positive | None = None  # None: the whole pool
-
-
-Optimizer = BestOfN
-
 
 # --- the whole --------------------------------------------------------------------------------------------
 

@@ -19,9 +19,9 @@ Accuracy: does it say nothing but what the text says, without contradicting it o
 Coverage: does it hold the text's main points, those that a reader could not do without?
 Overall quality: how good a summary is it, the three other axes and anything else that counts considered?
 
-You are an expert rater of summaries with an excellent knowledge of {language}. Text and summaries are supposed to be in \
-{language}; a summary in another language is a bad one. The order in which the summaries stand means nothing. Answer \
-with one digit, 1 or 2, and nothing else.
+You are an expert rater of summaries with an excellent knowledge of {language}. Text and summaries are supposed to be \
+in {language}; a summary in another language is a bad one. The order in which the summaries stand means nothing. \
+Answer with one digit, 1 or 2, and nothing else.
 
 Text: {text}
 
@@ -33,10 +33,10 @@ Better summary (1 or 2):"""
 
 DIALOG = """\
 You keep a leaderboard of assistants that is ordered by how good people find their answers. You are knowledgeable in \
-{language} and in what speakers of {language} expect of an answer. You will see an instruction (or a conversation up to \
-the user's last turn) in {language} and what two models answered to it. Rank the two answers as most people who read \
-{language} would: by how helpful, correct and well written they are, and whether they are in the language that was asked \
-for. The order in which the answers stand means nothing.
+{language} and in what speakers of {language} expect of an answer. You will see an instruction (or a conversation up \
+to the user's last turn) in {language} and what two models answered to it. Rank the two answers as most people who \
+read {language} would: by how helpful, correct and well written they are, and whether they are in the language that \
+was asked for. The order in which the answers stand means nothing.
 
 Instruction:
 {{"instruction": {text}}}

@@ -257,10 +257,15 @@ def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
 def token_log_probabilities(model: Any, states: States) -> tuple[Tensor, Tensor]:
     """(R, L, vocabulary) of all tokens at each place of the responses, (R, L) of the one that stands there; in nats."""
     hidden = torch.cat([states.before[:, None], states.hidden[:, :-1]], 1)
+    scores = vocabulary_scores(model, hidden).float().log_softmax(-1)
+    return scores, scores.gather(-1, states.ids[..., None])[..., 0]
+
+
+def vocabulary_scores(model: Any, hidden: Tensor) -> Tensor:
+    """(..., D) last hidden states of either kind of model -> (..., vocabulary) logits."""
     if getattr(model.config, "scale_decoder_outputs", False):  # T5's own
         hidden = hidden * model.config.d_model**-0.5
-    scores = logits_of(model, hidden).float().log_softmax(-1)
-    return scores, scores.gather(-1, states.ids[..., None])[..., 0]
+    return logits_of(model, hidden)
 
 
 def in_parts(model: Any, value: Callable[[States], Tensor]) -> Callable[[States], Tensor]:
