@@ -11,6 +11,7 @@ from xling.config import (
     FrozenLM,
     Judge,
     LanguageModel,
+    LlmJudge,
     MicroSummarization,
     Published,
     Recorded,
@@ -30,6 +31,7 @@ from xling.errors import ConfigError
 from xling.models.checkpoints import check_checkpoints, check_policy
 from xling.models.encoder import check_encoder
 from xling.models.hub import settings_of
+from xling.stages.llm_dag import check_llm
 from xling.tasks import MODULES, lacking, offers, task_module
 from xling.tasks.records import Offer
 from xling.tasks.render import has_cue
@@ -74,6 +76,8 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
         )
     if judge == "target_rm":
         _check_judging(experiment, judging)
+    if isinstance(experiment.judge, LlmJudge):
+        check_llm(experiment.judge, policy.baseline_samples)
     _check_reward_model(rm)
     _check_sizes(experiment, rm)
     if n is not None and n > policy.n:

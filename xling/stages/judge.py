@@ -1,9 +1,11 @@
 """judge[s,t]: best-of-n by the reward, and which of its picks a judge prefers to the baseline.
 
 No model runs here: rewards and verdict scores (exact quality, people's ratings or the target's own reward model) were
-computed by score stages. A prompt's win is the mean over its m baseline responses of 1 (better), 0.5 (tie), 0 (worse).
+computed by score stages, a language model's verdicts by xling/stages/llm.py. A prompt's win is the mean over its m
+baseline responses of 1 (better), 0.5 (tie), 0 (worse).
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +16,7 @@ from scipy.special import gammaln
 
 from xling.config import Task
 from xling.grid.stage import Context
-from xling.stages.files import Array, read_samples, write_json
+from xling.stages.files import Array, Samples, read_samples, write_json
 
 
 class JudgeSpec(Struct, frozen=True):
@@ -25,6 +27,7 @@ class JudgeSpec(Struct, frozen=True):
     task: Task | None = None
     digest: str = ""
     lang: str = ""
+    win: str = ""  # of judge=llm: soft or hard
 
 
 def run(context: Context) -> None:
@@ -32,6 +35,8 @@ def run(context: Context) -> None:
     spec = msgspec.convert(context.spec, JudgeSpec)
     samples = read_samples(context.parents["pool"])
     reward = np.load(context.parents["score"] / "pool.npy")[:, : spec.n]
+    if spec.judge == "llm":
+        return _by_language_model(context, spec, samples, reward)
     quality = np.load(context.parents["verdict"] / "pool.npy")[:, : spec.n]
     opponents = np.load(context.parents["verdict"] / "baseline.npy")
     wins = win_shares(quality, opponents)
@@ -54,6 +59,25 @@ def run(context: Context) -> None:
     write_json(context.out / "summary.json", _summary(reward.shape[1]))
     if spec.task is not None:
         _agreement(context, spec, spec.task)
+    return None
+
+
+def _by_language_model(context: Context, spec: JudgeSpec, samples: Sequence[Samples], reward: Array) -> None:
+    """The same from verdicts of a language model on what was picked; there is no curve, since only that was judged."""
+    from xling.stages.llm import fold
+
+    items = fold(context.parents["verdict"], samples, spec.win)
+    rows = items.pop("row")
+    pick = best(reward)[rows].tolist()
+    items |= {
+        "index": pick,
+        "in_language": [samples[row].in_language[i] for row, i in zip(rows, pick, strict=True)],
+        "length": [samples[row].lengths[i] for row, i in zip(rows, pick, strict=True)],
+        "reward": [float(reward[row, i]) for row, i in zip(rows, pick, strict=True)],
+    }
+    write_json(context.out / "items.json", items)
+    np.save(context.out / "curve.npy", np.empty((len(rows), 0)))
+    write_json(context.out / "summary.json", _summary(reward.shape[1]))
 
 
 def best(reward: Array) -> np.ndarray[Any, np.dtype[np.intp]]:
