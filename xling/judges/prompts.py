@@ -11,17 +11,15 @@ from typing import Literal
 PromptKind = Literal["summarization", "dialog"]
 
 SUMMARIZATION = """\
-A good summary is a shorter text that gives the reader of a longer one what matters in it. You will see a text and two \
-summaries of it, and you are to decide which summary is better. Judge them on four axes:
+A good summary gives what matters in a longer text in few words. Decide which of two summaries is better, on four axes:
 
-Coherence: is the summary clear in itself, well put together and easy to follow?
-Accuracy: does it say nothing but what the text says, without contradicting it or making anything up?
-Coverage: does it hold the text's main points, those that a reader could not do without?
-Overall quality: how good a summary is it, the three other axes and anything else that counts considered?
+Coherence: is it clear in itself, well put together and easy to read?
+Accuracy: does it say only what the text says, with nothing made up or contradicted?
+Coverage: does it hold the main points of the text?
+Overall quality: how good is it, all in all?
 
-You are an expert rater of summaries with an excellent knowledge of {language}. Text and summaries are supposed to be \
-in {language}; a summary in another language is a bad one. The order in which the summaries stand means nothing. \
-Answer with one digit, 1 or 2, and nothing else.
+You are an expert rater who knows {language} well. Text and summaries should be in {language}; a summary in another \
+language is bad. Their order means nothing. Answer with 1 or 2 alone.
 
 Text: {text}
 
@@ -32,20 +30,17 @@ Summary 2: {second}
 Better summary (1 or 2):"""
 
 DIALOG = """\
-You keep a leaderboard of assistants that is ordered by how good people find their answers. You are knowledgeable in \
-{language} and in what speakers of {language} expect of an answer. You will see an instruction (or a conversation up \
-to the user's last turn) in {language} and what two models answered to it. Rank the two answers as most people who \
-read {language} would: by how helpful, correct and well written they are, and whether they are in the language that \
-was asked for. The order in which the answers stand means nothing.
+You keep a leaderboard of assistants, ordered by how good people find their answers. You know {language} well. Below \
+is an instruction in {language}, or a conversation up to the user's last turn, and what two models answered. Rank the \
+answers as most readers of {language} would: by how helpful, correct and well written they are, and whether they are \
+in the right language. Their order means nothing.
 
-Instruction:
 {{"instruction": {text}}}
 
-Answers:
 {{"model": 1, "answer": {first}}}
 {{"model": 2, "answer": {second}}}
 
-Which model's answer comes first on the leaderboard? Answer with its number, 1 or 2, and nothing else.
+Which model's answer ranks first? Answer with 1 or 2 alone.
 
 Best model (1 or 2):"""
 

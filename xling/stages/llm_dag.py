@@ -43,7 +43,7 @@ def judge_accuracy(experiment: Experiment, judge: LlmJudge) -> Stage | None:
     """judge_accuracy[t]: the judge on the target's held-out preferences, once a target; None where it has none."""
     lang = experiment.target_lang.code
     data = _held_out(experiment.task, lang)
-    if data is None:
+    if data is None or not _held_out_count(experiment.task, lang, None, 0):
         return None
     return make("judge_accuracy", label_of("judge_accuracy", (lang,)), _asking(experiment, judge, data), _model(judge))
 
@@ -157,7 +157,10 @@ def notes(plan: Plan) -> list[str]:
     }
     if unchecked:
         langs = ", ".join(sorted(map(str, unchecked)))
-        found.append(f"judge=llm is not checked in {langs}: the task has no held-out pairs or ratings there.")
+        found.append(
+            f"judge=llm is not checked in {langs}: the task has no two held-out responses there, to one prompt, "
+            "that people rated differently."
+        )
     return found
 
 
