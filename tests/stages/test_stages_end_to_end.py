@@ -234,7 +234,9 @@ def check_verdicts(runner: Runner, stage: Stage, folder: Path) -> None:
     items, pick = read(folder / "items.json"), best(rewards)
     assert contents(folder).keys() == {"items.json", "curve.npy", "summary.json"}
     assert items.keys() == {
-        "prompt", "group", "dataset", "index", "win", "in_language", "length", "reward", "quality", "baseline_quality"
+        "prompt", "group", "dataset", "index", "win", "in_language", "length", "eos", "repetition", "reward", "quality",
+        "baseline_quality", "baseline_reward", "baseline_in_language", "baseline_length", "baseline_eos",
+        "baseline_repetition",
     }  # fmt: skip
     assert items["index"] == pick.tolist()
     assert items["prompt"] == [row["prompt"] for row in drawn]

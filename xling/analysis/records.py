@@ -24,14 +24,14 @@ class Items(Struct, frozen=True):
     prompt: list[str]
     group: list[str]
     dataset: list[str]
-    win: list[float | None]  # 0..1, mean over the opponents; None: a judge that answered nothing about this prompt
-    in_language: list[bool]
+    win: list[float | None]  # 0..1, mean over opponents and judged responses; None: a judge that gave no answer
+    in_language: list[float]  # share of the judged responses: one, or all samples of a trained policy
     length: list[float]
 
 
 class Summary(Struct, frozen=True):
     n_samples: int
-    kl_bound: float
+    kl_bound: float | None  # None: a trained policy, whose divergence was measured
 
 
 class Pairs(Struct, frozen=True):
@@ -169,7 +169,7 @@ class Record(Struct, frozen=True):
     """All that the matrix needs of one finished judge stage."""
 
     items: Items
-    curve: Floats  # (prompts, n) in 0..1
+    curve: Floats  # (prompts, n) in 0..1; (prompts, 0) of a trained policy
     summary: Summary
     pairs: Pairs | None
     spearman: Spearman | None
@@ -178,14 +178,15 @@ class Record(Struct, frozen=True):
 def read_record(folder: Path) -> Record:
     """Read a judge stage's folder; StoreError names the file that does not fit."""
     items = read_items(folder)
-    curve = read_array(folder / "curve.npy")
+    summary = read_json(folder / "summary.json", Summary)
+    curve = np.empty((len(items.prompt), 0)) if summary.kl_bound is None else read_array(folder / "curve.npy")
     if len(curve) != len(items.prompt):
         raise StoreError(f"curve.npy of {_stage(folder / 'x')} has {len(curve)} rows, items.json {len(items.prompt)}.")
     recorded = (folder / "pairs.json").exists()
     return Record(
         items,
         curve,
-        read_json(folder / "summary.json", Summary),
+        summary,
         read_json(folder / "pairs.json", Pairs) if recorded else None,
         read_json(folder / "spearman.json", Spearman) if recorded else None,
     )

@@ -19,14 +19,14 @@ class BestOfN(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name",
 class Training(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What all optimizers that train the policy have. Batch sizes count responses and are global."""
 
-    steps: Positive = 100
+    steps: Positive = 60
     batch_size: Positive = 64  # responses (of dpo: pairs) a step
     learning_rate: PositiveFloat = 1e-3
     warmup_steps: NonNegative = 5
     schedule: Literal["linear", "constant"] = "constant"
     optimizer: Literal["adamw", "adafactor"] = "adamw"
     beta: NonNegativeFloat = 0.1  # weight of the KL divergence from SFT_t; the reward has a standard deviation of 1
-    eval_every: Positive = 25
+    eval_every: Positive = 20
     eval_prompts: Positive = 64
     keep: Literal["last", "best"] = "last"  # best: by validation reward - beta KL
     kl_budget: PositiveFloat | None = 50.0  # nats a response on validation; above it the stage stops
@@ -41,7 +41,7 @@ class Online(Training, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class PPO(Online, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="name", tag="ppo"):
-    """Proximal policy optimisation (Schulman et al. 2017) with a value model and a KL penalty in each token's reward."""
+    """Proximal policy optimisation (Schulman et al. 2017): a value model, and a KL penalty in each token's reward."""
 
     epochs: Positive = 2  # passes over a step's responses
     minibatches: Positive = 2  # updates a pass
@@ -65,6 +65,7 @@ class RLOO(Online, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_fi
     """REINFORCE with a leave-one-out baseline (Ahmadian et al. 2024): trl's trainer, or ours for encoder-decoders."""
 
     k: AtLeastTwo = 4  # responses a prompt
+    trainer: Literal["auto", "trl", "own"] = "auto"  # auto: trl's for decoder-only policies, else our own
 
 
 class GRPO(Online, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="name", tag="grpo"):
@@ -79,6 +80,7 @@ class DPO(Training, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_f
     The pairs are of a pool of the training prompts, sampled once a target.
     """
 
+    batch_size: Positive = 32  # pairs
     n: AtLeastTwo = 4  # samples a training prompt
     prompts: Positive | None = 1000  # training prompts in the pool; None: all
     pairs: Literal["extremes", "all"] = "extremes"  # a prompt's best and worst sample, or all with different rewards

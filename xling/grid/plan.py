@@ -119,6 +119,8 @@ def _cell_content(cell: Cell) -> Json:
     roles = dict(cell.stage.parents)
     if "score" in roles and "reward" in roles["score"].parents:
         roles["reward"] = roles["score"].parents["reward"]
+    if "pool" in roles and "reference" in roles["pool"].parents:  # samples of a policy that was trained for this cell
+        roles["align"] = roles["pool"].parents["sft"]
     return {
         "axes": dict(cell.axes),
         "judge": {"kind": cell.stage.kind, "key": cell.stage.key},

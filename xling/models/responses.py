@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xling.models.load import trunk_of
 from xling.models.reward import decoder_batch, encoder_decoder_batch
-from xling.models.states import vocabulary_scores
+from xling.models.states import VOCABULARY_AT_ONCE, vocabulary_scores
 from xling.models.text import Ids, pad_right
 
 
@@ -78,3 +78,25 @@ def all_log_probabilities(model: Any, states: Tensor, temperature: float = 1.0) 
 def log_probabilities(model: Any, states: Tensor, ids: Tensor, temperature: float = 1.0) -> Tensor:
     """(B, R) log-probabilities in nats of the tokens `ids` that follow `states` (B, R, D)."""
     return all_log_probabilities(model, states, temperature).gather(-1, ids[..., None])[..., 0]
+
+
+@torch.inference_mode()
+def kl_along(
+    policy: Any, reference: Any, prompts: Sequence[Ids], responses: Sequence[Ids], pad: int, temperature: float = 1.0
+) -> list[float]:
+    """KL(policy || reference) in nats along each response: the divergence of the next-token distributions, summed.
+
+    At `temperature`. Its mean over the policy's own samples is an unbiased estimate of the divergence between the
+    distributions of whole responses (chain rule), with less variance than log-ratios of the sampled tokens.
+    """
+    batch = responses_of(policy, prompts, responses, pad)
+    own, other = predicting_states(policy, batch), predicting_states(reference, batch)
+    rows = max(1, VOCABULARY_AT_ONCE // (batch.ids.shape[1] * policy.config.vocab_size))
+    sums: list[float] = []
+    for start in range(0, len(batch), rows):
+        cut = slice(start, start + rows)
+        log_p = all_log_probabilities(policy, own[cut], temperature)
+        log_q = all_log_probabilities(reference, other[cut], temperature)
+        each = (log_p.exp() * (log_p - log_q)).sum(-1)
+        sums += (each * batch.mask[cut]).sum(1).tolist()
+    return sums

@@ -1,7 +1,7 @@
 """What is seen of a policy while it is trained: its curve, the checkpoint that is kept, and when to give up.
 
 An optimizer calls `after_step` once a step; every `every` steps the policy is measured on validation prompts, by the
-same code whatever the optimizer. All that this holds goes through `state` and `restore`, so that a killed stage goes on.
+same code whatever the optimizer. All that this holds goes through `state` and `restore`: a killed stage goes on.
 """
 
 import math

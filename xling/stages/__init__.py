@@ -45,6 +45,12 @@ def _samples(context: Context) -> None:
     pool.run(context)
 
 
+def _align(context: Context) -> None:
+    from xling.stages import align
+
+    align.run(context)
+
+
 def _recorded(context: Context) -> None:
     from xling.stages import pool
 
@@ -91,11 +97,13 @@ KINDS: dict[str, Kind] = {
         Kind("reward", 4, _reward, seconds=30, parallel=True),
         Kind("pool", 3, _samples, seconds=20),
         Kind("baseline", 3, _samples, seconds=6),
+        Kind("align", 1, _align, seconds=60),
+        Kind("aligned", 1, _samples, seconds=8),
         Kind("recorded", 2, _recorded, seconds=1),
         Kind("score", 4, _score, seconds=10),
         Kind("gold", 1, _gold, seconds=2),
         Kind("llm", 1, _llm, seconds=60),
         Kind("judge_accuracy", 1, _judge_accuracy, seconds=60),
-        Kind("judge", 1, _judge, seconds=0.1),
+        Kind("judge", 2, _judge, seconds=0.1),
     )
 }

@@ -19,6 +19,7 @@ from xling.config import (
     SameAsPolicy,
     SystemIdentity,
     Task,
+    Trained,
     Training,
     Tuned,
     Untrained,
@@ -32,6 +33,7 @@ from xling.models.checkpoints import check_checkpoints, check_policy
 from xling.models.encoder import check_encoder
 from xling.models.hub import settings_of
 from xling.stages.llm_dag import check_llm
+from xling.stages.training_checks import check_trained
 from xling.tasks import MODULES, lacking, offers, task_module
 from xling.tasks.records import Offer
 from xling.tasks.render import has_cue
@@ -42,7 +44,6 @@ OF_RECORDED = "Use rm_backbone=sentence_encoder, bag_of_words, system, length, r
 def check(experiment: Experiment, judging: RewardModel) -> None:
     """ConfigError for choices that do not go together, with those that do."""
     policy, rm, judge = experiment.policy, experiment.rm_backbone, experiment.judge.name
-    n = experiment.optimizer.n
     if judge != "target_rm" and experiment.judge.rm_backbone is not None:
         raise ConfigError(
             f"judge/rm_backbone={name_of(experiment.judge.rm_backbone)} is the reward model that judge=target_rm "
@@ -53,6 +54,11 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
             raise ConfigError(
                 f"policy=recorded needs recorded responses, and {_task(experiment.task)} has none. "
                 f"Use a language model (policy=micro), or one of {_tasks_with('recorded')}."
+            )
+        if isinstance(experiment.optimizer, Trained):
+            raise ConfigError(
+                f"optimizer={_optimizer(experiment)} trains a policy, and there is none here: the responses are "
+                "recorded. Use optimizer=best_of_n, or a task with prompts and a language model."
             )
         _check_recorded(experiment, rm, judge)
         return
@@ -80,7 +86,9 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
         check_llm(experiment.judge, policy.baseline_samples)
     _check_reward_model(rm)
     _check_sizes(experiment, rm)
-    if n is not None and n > policy.n:
+    if isinstance(experiment.optimizer, Trained):
+        check_trained(experiment, policy, experiment.optimizer)
+    elif (n := experiment.optimizer.n) is not None and n > policy.n:
         raise ConfigError(
             f"optimizer.n={n} is larger than the pool: policy.n={policy.n}. Raise policy.n or lower optimizer.n."
         )
@@ -206,6 +214,10 @@ def _check_feedback(group: str, task: Task, rm: RewardModel) -> None:
         found = [f" Type {group}.feedback={kinds[name]}." for name in kinds if name in there]
         hint = found[0] if found else lacking(task, needed)
         raise ConfigError(f"{_task(task, group)} has no {needed} to train rm_backbone={name_of(rm)} on.{hint}")
+
+
+def _optimizer(experiment: Experiment) -> str:
+    return str(experiment.optimizer.__struct_config__.tag)
 
 
 def _task(task: Task, group: str = "task") -> str:

@@ -3,6 +3,8 @@
 base -- sft[l] -- reward[s] ------------ score[s,t] -- judge[s,t]
           |------ pool[t], baseline[t] ------|  |-- gold[t] --|
                                                 |-- llm[s,t] -|  (and judge_accuracy[t])
+
+A policy that an optimizer trains answers in the pool's place: align[s,t] from sft[t] and reward[s], then aligned[s,t].
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +14,7 @@ import msgspec
 
 from xling.config import (
     BagOfWords,
+    BestOfN,
     Classifier,
     Control,
     Experiment,
@@ -21,6 +24,7 @@ from xling.config import (
     Published,
     RewardModel,
     SentenceEncoder,
+    Trained,
     Tuned,
     Untrained,
     checkpoints_of,
@@ -34,11 +38,14 @@ from xling.models.encoder import encoder_identity
 from xling.stages.checks import check, cross_fitted, named_as_typed, responses_recorded
 from xling.stages.llm_dag import judge_accuracy, llm
 from xling.stages.specs import (
+    align,
+    aligned_samples,
     base,
     codes,
     data_of,
     embed,
     features,
+    frozen_reader,
     held_out,
     label_of,
     make,
@@ -116,9 +123,11 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
     check(experiment, judging)
     experiment = _with_facts(experiment)
     task, lang = experiment.task, experiment.target_lang.code
+    trained = isinstance(experiment.optimizer, Trained)
     pools = _samples(experiment, lang)
     sources = codes(experiment.source_langs) if has_source(experiment.rm_backbone) else ("-",)
     spec: dict[str, Any] = {"judge": experiment.judge.name, "n": _samples_picked_from(experiment)}
+    spec |= {"trained": True} if trained else {}
     parents = {"score": _score(experiment, pools), **pools}
     if isinstance(experiment.judge, LlmJudge):
         parents["verdict"] = llm(experiment, experiment.judge, pools, parents["score"], sources)
@@ -148,15 +157,45 @@ def _samples(experiment: Experiment, lang: str) -> dict[str, Stage]:
         stage = recorded(experiment.task, lang)
         return {"pool": stage, "baseline": stage}
     shared = (experiment.task, lang, experiment.policy, experiment.sft, experiment.seed)
-    return {"pool": samples("pool", *shared), "baseline": samples("baseline", *shared)}
+    said = _aligned(experiment, lang) if isinstance(experiment.optimizer, Trained) else samples("pool", *shared)
+    return {"pool": said, "baseline": samples("baseline", *shared)}
+
+
+def _aligned(experiment: Experiment, lang: str) -> Stage:
+    """The samples of the policy that is trained against the cell's reward model."""
+    task, rm, policy, optimizer = experiment.task, experiment.rm_backbone, experiment.policy, experiment.optimizer
+    assert isinstance(policy, LanguageModel) and isinstance(optimizer, Trained)
+    rewarding = _published(experiment)
+    sources: tuple[str, ...] = ("-",)
+    if has_source(rm):
+        sources = codes(experiment.source_langs)
+        rewarding["reward"] = reward(task, sources, policy, experiment.sft, rm, experiment.seed)
+    if isinstance(rm, FrozenLM):
+        rewarding["lm"] = frozen_reader(rm, reader_of(rm, policy))
+    elif isinstance(rm, Untrained):
+        rewarding |= _language_model_of(experiment, rm)
+    quality = "quality" in offers(task)
+    shared = (policy, experiment.sft)
+    trained = align(task, sources, lang, *shared, rm, optimizer, rewarding, quality, experiment.seed)
+    return aligned_samples(task, lang, *shared, optimizer, trained, experiment.seed)
+
+
+def _published(experiment: Experiment) -> dict[str, Stage]:
+    """Models that a published reward model is made of."""
+    rm = experiment.rm_backbone
+    if not isinstance(rm, Published):
+        return {}
+    use = "classifier" if isinstance(rm, Classifier) else "policy"
+    return {name: own_checkpoint(rm, name, experiment.policy, use) for name in checkpoints_of(rm)}
 
 
 def _samples_picked_from(experiment: Experiment) -> int | None:
-    """n of best-of-n; None for recorded systems, whose prompts may differ in it."""
-    if responses_recorded(experiment):
-        return experiment.optimizer.n
+    """n of best-of-n; None for recorded systems, whose prompts may differ in it, and where nothing is picked."""
+    optimizer = experiment.optimizer
+    if isinstance(optimizer, Trained) or responses_recorded(experiment):
+        return getattr(optimizer, "n", None) if isinstance(optimizer, BestOfN) else None
     assert isinstance(experiment.policy, LanguageModel)
-    return experiment.optimizer.n or experiment.policy.n
+    return optimizer.n or experiment.policy.n
 
 
 def _verdict(experiment: Experiment, judging: RewardModel, pools: Mapping[str, Stage]) -> Stage:
@@ -203,8 +242,7 @@ def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
         spec["encoder"] = encoder_identity(encoder)
     if isinstance(rm, Published):
         spec["truncation_side"] = side_of(task, rm)
-        use = "classifier" if isinstance(rm, Classifier) else "policy"
-        parents |= {name: own_checkpoint(rm, name, experiment.policy, use) for name in checkpoints_of(rm)}
+        parents |= _published(experiment)
     if isinstance(rm, Untrained):
         if lm := _language_model_of(experiment, rm):
             parents |= lm

@@ -6,7 +6,7 @@ the order in which the reward and score stages ask for them; a file for each blo
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,7 @@ def run(context: Context) -> None:
     spec = msgspec.convert(context.spec, FeaturesSpec)
     if spec.recorded:
         return _run_recorded(context, spec)
-    reader, cut = _reader(context, spec), dict[str, Cut]()
+    reader, cut = reader_of(context.parents.get("lm"), context.spec), dict[str, Cut]()
     if "pool" not in context.parents:
         texts = _feedback(spec, "train")
         cut["feedback"] = _write(context, reader, "feedback", lambda: texts, len(texts), FEEDBACK)
@@ -87,20 +87,25 @@ def _run_recorded(context: Context, spec: FeaturesSpec) -> None:
     )
 
 
-def _reader(context: Context, spec: FeaturesSpec) -> Reader:
-    if spec.encoder:
+def reader_of(lm: Path | None, reading: Mapping[str, Any]) -> Reader:
+    """The frozen model that `reading` describes (settings as in FeaturesSpec); `lm`: the folder of a language model."""
+    if reading.get("encoder"):
         from xling.models.encoder import cut_counter, load_encoder, located, pair_features
 
-        folder = located(spec.encoder, spec.identity)
+        folder = located(reading["encoder"], reading["identity"])
         encode = load_encoder(folder)
         return Reader(lambda prompts, responses: pair_features(encode, prompts, responses), cut_counter(folder))
     from xling.models.frozen_lm import read
     from xling.models.load import load_policy
+    from xling.models.truncation import Limits
 
-    model, tokenizer = load_policy(context.parents["lm"])
-    limits = _limits(spec)
+    assert lm is not None  # a parent of every stage whose reading names no encoder
+    model, tokenizer = load_policy(lm)
+    limits = Limits(reading["max_prompt_tokens"], reading["max_response_tokens"], reading["truncation_side"])
     cut = _language_model_cut(model, tokenizer, limits)
-    return Reader(lambda prompts, responses: read(model, tokenizer, prompts, responses, spec.features, limits), cut)
+    return Reader(
+        lambda prompts, responses: read(model, tokenizer, prompts, responses, reading["features"], limits), cut
+    )
 
 
 def _language_model_cut(model: Any, tokenizer: Any, limits: "Limits") -> Callable[[Iterable[str], Iterable[str]], Cut]:

@@ -20,7 +20,7 @@ from xling.jsonfiles import write_json as write_json
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-class Samples(Struct, frozen=True):
+class Samples(Struct, frozen=True, omit_defaults=True):
     """One prompt's responses; the lists run in parallel."""
 
     prompt: str
@@ -30,6 +30,7 @@ class Samples(Struct, frozen=True):
     in_language: list[bool]
     lengths: list[int]  # in the policy's tokens, eos included
     eos: list[bool]  # False: cut at max_new_tokens
+    kl: list[float] = []  # nats from the SFT policy along each response; of trained policies alone
 
 
 def write_samples(folder: Path, samples: Iterable[Samples]) -> None:

@@ -1,11 +1,12 @@
-"""judge[s,t]: best-of-n by the reward, and which of its picks a judge prefers to the baseline.
+"""judge[s,t]: what a cell answers, and how often a judge prefers it to the baseline.
 
-No model runs here: rewards and verdict scores (exact quality, people's ratings or the target's own reward model) were
-computed by score stages, a language model's verdicts by xling/stages/llm.py. A prompt's win is the mean over its m
-baseline responses of 1 (better), 0.5 (tie), 0 (worse).
+Best-of-n answers with its pick by the reward; a policy that an optimizer has trained, with all its samples. No model
+runs here: rewards and verdict scores (exact quality, people's ratings or the target's own reward model) were computed
+by score stages. A response's win is the mean over the m baseline responses of 1 (better), 0.5 (tie), 0 (worse); a
+prompt's is the mean over its responses. A language model's verdicts come from xling/stages/llm.py, pair by pair.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -14,9 +15,12 @@ import numpy as np
 from msgspec import Struct
 from scipy.special import gammaln
 
+from xling.analysis.repetition import repetition
 from xling.config import Task
 from xling.grid.stage import Context
 from xling.stages.files import Array, Samples, read_samples, write_json
+
+Places = np.ndarray[Any, np.dtype[np.intp]]
 
 
 class JudgeSpec(Struct, frozen=True):
@@ -27,62 +31,102 @@ class JudgeSpec(Struct, frozen=True):
     task: Task | None = None
     digest: str = ""
     lang: str = ""
+    trained: bool = False  # the pool is what a trained policy said: nothing is picked
     win: str = ""  # of judge=llm: soft or hard
 
 
 def run(context: Context) -> None:
-    """Writes items.json, curve.npy and summary.json; for recorded systems pairs.json and spearman.json as well."""
+    """Writes items.json and summary.json; of best-of-n curve.npy; of recorded systems pairs.json, spearman.json too."""
     spec = msgspec.convert(context.spec, JudgeSpec)
-    samples = read_samples(context.parents["pool"])
+    samples, opponents = (read_samples(context.parents[role]) for role in ("pool", "baseline"))
     reward = np.load(context.parents["score"] / "pool.npy")[:, : spec.n]
-    if spec.judge == "llm":
-        return _by_language_model(context, spec, samples, reward)
-    quality = np.load(context.parents["verdict"] / "pool.npy")[:, : spec.n]
-    opponents = np.load(context.parents["verdict"] / "baseline.npy")
-    wins = win_shares(quality, opponents)
-    pick = best(reward)
-    rows = np.arange(len(pick))
-    items = {
+    said = answers(reward, spec.trained)
+    items = described(samples, said) | {
+        "reward": mean_of(reward, said),
+        "baseline_reward": np.nanmean(np.load(context.parents["score"] / "baseline.npy"), axis=1).tolist(),
+    }
+    items |= {f"baseline_{name}": value for name, value in measures(opponents, every(opponents)).items()}
+    if spec.trained:
+        items["kl"] = [float(np.mean(s.kl)) for s in samples]
+    else:
+        items["index"] = said[:, 0].tolist()
+    judged, curve = _by_verdicts(context, spec, items) if spec.judge == "llm" else _by_scores(context, reward, said)
+    if not spec.trained:
+        np.save(context.out / "curve.npy", curve)
+    write_json(context.out / "items.json", items | judged)
+    write_json(context.out / "summary.json", _summary(reward.shape[1], spec.trained))
+    if spec.task is not None:
+        _agreement(context, spec, spec.task)
+
+
+def _by_scores(context: Context, reward: Array, said: Places) -> tuple[dict[str, list[Any]], Array]:
+    """The judge's columns of items.json, by what it scored; and the curve of best-of-k, (prompts, n)."""
+    quality = np.load(context.parents["verdict"] / "pool.npy")[:, : reward.shape[1]]
+    opposed = np.load(context.parents["verdict"] / "baseline.npy")
+    wins = win_shares(quality, opposed)
+    columns = {
+        "win": mean_of(wins, said),
+        "quality": mean_of(quality, said),
+        "baseline_quality": np.nanmean(opposed, axis=1).tolist(),
+    }
+    return columns, best_of_k_curve(reward, wins)
+
+
+def _by_verdicts(
+    context: Context, spec: JudgeSpec, items: Mapping[str, list[Any]]
+) -> tuple[dict[str, list[Any]], Array]:
+    """All columns of items.json for the prompts that a language model was asked about; no curve: the rest was not."""
+    from xling.stages.llm import fold
+
+    judged = fold(context.parents["verdict"], items["prompt"], spec.win)
+    rows = judged.pop("row")
+    return {name: [values[row] for row in rows] for name, values in items.items()} | judged, np.empty((len(rows), 0))
+
+
+def answers(reward: Array, trained: bool) -> Places:
+    """(prompts, n) rewards -> (prompts, j) places of the responses that are judged: the best one, or all."""
+    if trained:
+        return np.broadcast_to(np.arange(reward.shape[1]), reward.shape)
+    return best(reward)[:, None]
+
+
+def described(samples: list[Samples], said: Places) -> dict[str, list[Any]]:
+    """Columns of items.json that need no judge: which prompt, and the measures of its judged responses."""
+    return {
         "prompt": [s.prompt for s in samples],
         "group": [s.group for s in samples],
         "dataset": [s.dataset for s in samples],
-        "index": pick.tolist(),
-        "win": wins[rows, pick].tolist(),
-        "in_language": [s.in_language[i] for s, i in zip(samples, pick, strict=True)],
-        "length": [s.lengths[i] for s, i in zip(samples, pick, strict=True)],
-        "reward": reward[rows, pick].tolist(),
-        "quality": quality[rows, pick].tolist(),
-        "baseline_quality": np.nanmean(opponents, axis=1).tolist(),
+        **measures(samples, said),
     }
-    write_json(context.out / "items.json", items)
-    np.save(context.out / "curve.npy", best_of_k_curve(reward, wins))
-    write_json(context.out / "summary.json", _summary(reward.shape[1]))
-    if spec.task is not None:
-        _agreement(context, spec, spec.task)
-    return None
 
 
-def _by_language_model(context: Context, spec: JudgeSpec, samples: Sequence[Samples], reward: Array) -> None:
-    """The same from verdicts of a language model on what was picked; there is no curve, since only that was judged."""
-    from xling.stages.llm import fold
+def measures(samples: list[Samples], said: Places) -> dict[str, list[Any]]:
+    """Means over a prompt's responses at `said`: share in the language, length, share that ended, repetition."""
 
-    items = fold(context.parents["verdict"], samples, spec.win)
-    rows = items.pop("row")
-    pick = best(reward)[rows].tolist()
-    items |= {
-        "index": pick,
-        "in_language": [samples[row].in_language[i] for row, i in zip(rows, pick, strict=True)],
-        "length": [samples[row].lengths[i] for row, i in zip(rows, pick, strict=True)],
-        "reward": [float(reward[row, i]) for row, i in zip(rows, pick, strict=True)],
+    def column(of: Callable[[Samples, int], float]) -> list[float]:
+        return [float(np.mean([of(s, i) for i in row])) for s, row in zip(samples, said, strict=True)]
+
+    return {
+        "in_language": column(lambda s, i: s.in_language[i]),
+        "length": column(lambda s, i: s.lengths[i]),
+        "eos": column(lambda s, i: s.eos[i]),
+        "repetition": column(lambda s, i: repetition(s.responses[i])),
     }
-    write_json(context.out / "items.json", items)
-    np.save(context.out / "curve.npy", np.empty((len(rows), 0)))
-    write_json(context.out / "summary.json", _summary(reward.shape[1]))
 
 
-def best(reward: Array) -> np.ndarray[Any, np.dtype[np.intp]]:
+def every(samples: list[Samples]) -> Any:
+    """Places of all responses of each prompt; a prompt may have fewer than another."""
+    return [range(len(s.responses)) for s in samples]
+
+
+def mean_of(values: Array, said: Places) -> list[float]:
+    """(prompts, n) at `said` (prompts, j), averaged over j."""
+    return np.take_along_axis(values, said, axis=1).mean(axis=1).tolist()  # type: ignore[no-any-return]
+
+
+def best(reward: Array) -> Places:
     """(prompts, n) -> (prompts,) index of the highest reward; ties go to the lower index, NaN is no sample."""
-    picks: np.ndarray[Any, np.dtype[np.intp]] = np.nanargmax(reward, axis=1)
+    picks: Places = np.nanargmax(reward, axis=1)
     return picks
 
 
@@ -126,8 +170,8 @@ def kl_bound(n: int) -> float:
     return float(np.log(n) - (n - 1) / n)
 
 
-def _summary(n: int) -> dict[str, Any]:
-    return {"n_samples": n, "kl_bound": kl_bound(n)}
+def _summary(n: int, trained: bool) -> dict[str, Any]:
+    return {"n_samples": n, "kl_bound": None if trained else kl_bound(n)}
 
 
 def _agreement(context: Context, spec: JudgeSpec, task: Task) -> None:

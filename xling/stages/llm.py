@@ -32,6 +32,7 @@ from xling.judges.cache import Cache
 from xling.judges.prompts import PromptKind
 from xling.stages.blocks import blocks_of, kept_lines
 from xling.stages.files import Samples, read_json, read_samples, write_json
+from xling.stages.judge import answers
 from xling.tasks import task_module
 from xling.tasks.records import Pair, Prompt, Rating
 
@@ -70,6 +71,7 @@ class LlmSpec(AskSpec, frozen=True, kw_only=True):
     n: int | None
     opponents: int
     orders: str  # both, random
+    trained: bool = False  # the pool is what a trained policy said: all of it is judged
 
 
 class Asked(Struct, frozen=True):
@@ -94,7 +96,7 @@ def run(context: Context) -> None:
     texts = {p.id: p.reward_text for p in task_module(spec.task).prompts(spec.task, spec.lang, "test")}
     pool, baseline = (read_samples(context.parents[role]) for role in ("pool", "baseline"))
     chosen = capped([s.prompt for s in pool], [s.dataset for s in pool], spec.max_instances, spec.seed)
-    judged = responses_judged(context, spec.n)
+    judged = responses_judged(context, spec)
     places = [
         (i, sample, opponent)
         for i in chosen
@@ -119,12 +121,11 @@ def run(context: Context) -> None:
     write_json(context.out / "verdicts.json", columns | _columns(verdicts))
 
 
-def responses_judged(context: Context, n: int | None) -> list[list[int]]:
-    """A prompt's samples that the cell answers with: best-of-n's pick of the first `n` of the pool."""
-    from xling.stages.judge import best
-
-    reward = np.load(context.parents["score"] / "pool.npy")[:, :n]
-    return [[pick] for pick in best(reward).tolist()]
+def responses_judged(context: Context, spec: LlmSpec) -> list[list[int]]:
+    """A prompt's samples that the cell answers with: best-of-n's pick, or all that a trained policy said."""
+    reward = np.load(context.parents["score"] / "pool.npy")[:, : spec.n]
+    said: list[list[int]] = answers(reward, spec.trained).tolist()
+    return said
 
 
 def _orders(spec: LlmSpec, samples: Samples, opponent: int) -> tuple[bool, bool]:
@@ -159,25 +160,22 @@ def _columns(verdicts: Sequence[Verdict]) -> dict[str, list[Any]]:
 # --- what the judge stage makes of it -----------------------------------------------------------------------
 
 
-def fold(verdicts: Path, samples: Sequence[Samples], win: str) -> dict[str, list[Any]]:
-    """Columns of items.json, an entry a prompt that was judged, in the order of the test prompts.
+def fold(verdicts: Path, prompts: Sequence[str], win: str) -> dict[str, list[Any]]:
+    """Columns of items.json, an entry a prompt that was judged, in the order of `prompts`, the test's.
 
     win: mean over the pairs whose every order was answered, of the preferred share (soft) or of 1, 0.5, 0 (hard); null
     where there is no such pair. unanswered: share of pairs with an order that was not answered. inconsistent: share of
     pairs, of those answered in both orders, that the two decide differently; null where there is none. And `row`, the
-    prompt's place in `samples`.
+    prompt's place in `prompts`.
     """
     asked = msgspec.convert(read_json(verdicts / "verdicts.json"), Asked)
     by_prompt: dict[str, list[Verdict]] = {}
     for prompt, verdict in zip(asked.prompt, asked.verdicts(), strict=True):
         by_prompt.setdefault(prompt, []).append(verdict)
-    rows = [row for row, one in enumerate(samples) if one.prompt in by_prompt]
-    each = [by_prompt[samples[row].prompt] for row in rows]
+    rows = [row for row, prompt in enumerate(prompts) if prompt in by_prompt]
+    each = [by_prompt[prompts[row]] for row in rows]
     return {
         "row": rows,
-        "prompt": [samples[row].prompt for row in rows],
-        "group": [samples[row].group for row in rows],
-        "dataset": [samples[row].dataset for row in rows],
         "win": [_mean(_points(v, win) for v in some) for some in each],
         "unanswered": [_mean(v.unanswered_first or v.unanswered_second for v in some) for some in each],
         "inconsistent": [_mean(v.inconsistent for v in some) for some in each],

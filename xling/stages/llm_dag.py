@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from xling.config import Experiment, LanguageModel, LlmJudge, Task
+from xling.config import BestOfN, Experiment, LanguageModel, LlmJudge, Task, Trained
 from xling.errors import ConfigError
 from xling.grid.plan import Plan
 from xling.grid.stage import WHERE, Stage
@@ -29,13 +29,16 @@ def llm(
     experiment: Experiment, judge: LlmJudge, pools: Mapping[str, Stage], score: Stage, sources: tuple[str, ...]
 ) -> Stage:
     """llm[s, t]: verdicts on what the cell answers."""
-    lang, n = experiment.target_lang.code, getattr(experiment.optimizer, "n", None)
+    lang, optimizer, policy = experiment.target_lang.code, experiment.optimizer, experiment.policy
+    assert isinstance(policy, LanguageModel)  # recorded responses are refused
     spec = {
         **_asking(experiment, judge, data_of(experiment.task, (lang,), "prompts")),
-        "n": n or getattr(experiment.policy, "n", None),
+        "n": optimizer.n or policy.n if isinstance(optimizer, BestOfN) else None,
         "opponents": judge.opponents,
         "orders": judge.orders,
     }
+    if isinstance(optimizer, Trained):
+        spec["trained"] = True
     return make("llm", label_of("llm", sources, (lang,)), spec, {"score": score, **pools, **_model(judge)})
 
 
@@ -172,7 +175,13 @@ def most_requests(stage: Stage) -> int:
         return 2 * _held_out_count(asked.task, asked.lang, asked.max_instances, asked.seed)
     judged = msgspec.convert(spec, LlmSpec)
     orders = 2 if judged.orders == "both" else 1
-    return orders * judged.opponents * _prompt_count(judged.task, judged.lang, judged.max_instances, judged.seed)
+    responses = stage.parents["pool"].spec["n"] if judged.trained else 1
+    return (
+        orders
+        * responses
+        * judged.opponents
+        * _prompt_count(judged.task, judged.lang, judged.max_instances, judged.seed)
+    )
 
 
 @lru_cache(maxsize=256)

@@ -1,8 +1,9 @@
-"""pool[t] and baseline[t]: what the target's SFT policy says to the test prompts.
+"""pool[t], baseline[t] and aligned[s,t]: what a policy says to prompts.
 
 The pool does not depend on the source: every reward model picks from the same n samples. The baseline is fresh
-samples with the same settings and streams of their own: the opponent of every cell of the target. With recorded
-systems both are what the systems answered.
+samples with the same settings and streams of their own: the opponent of every cell of the target. `aligned` is what a
+policy that was trained against a reward says, sampled the same way, with its distance from the SFT policy. With
+recorded systems pool and baseline are what the systems answered.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,13 +21,13 @@ from xling.models.text import Ids, decode_response, policy_ids
 from xling.stages.blocks import kept_lines
 from xling.stages.files import Samples, write_json, write_samples
 from xling.tasks import task_module
-from xling.tasks.records import Prompt
+from xling.tasks.records import Prompt, Split
 
 BLOCK = 1024  # prompts tokenised at once to learn their lengths
 
 
 class PoolSpec(Struct, frozen=True):
-    """What determines the samples of a policy; `purpose` (pool or baseline) names the random streams."""
+    """What determines the samples of a policy; `purpose` (pool, baseline, aligned) names the random streams."""
 
     task: Task
     digest: str
@@ -42,6 +43,8 @@ class PoolSpec(Struct, frozen=True):
     truncation_side: str
     by_length: bool
     engine: str
+    split: Split = "test"  # train: the prompts of demonstrations, for optimizers that learn from samples
+    prompts: int | None = None  # of them, the first so many
 
 
 @dataclass(frozen=True)
@@ -51,30 +54,65 @@ class Engine:
     draw: Callable[[Sequence[str], Sequence[Ids]], list[list[Ids]]]  # prompts' names and ids to n samples each
     tokenizer: Any
     encoder: bool  # whether an encoder reads the prompt
+    model: Any = None  # of our own decoding
 
 
 def run(context: Context) -> None:
-    """Writes samples.jsonl, a line a test prompt, and samples.json, what was cut.
+    """Writes samples.jsonl, a line a prompt, and samples.json, what was cut; with a parent `reference` the KL from it.
 
     Each chunk of prompts is kept in the scratch folder once it is sampled (xling/stages/blocks.py).
     """
     spec = msgspec.convert(context.spec, PoolSpec)
-    prompts = task_module(spec.task).prompts(spec.task, spec.lang, "test")
+    prompts = prompts_of(spec)
     engine = load_engine(context.parents["sft"], spec)
 
     def ids_of(items: Sequence[int]) -> tuple[list[Ids], int]:
         chosen = [prompts[i] for i in items]
         return policy_ids(engine.tokenizer, chosen, spec.max_prompt_tokens, spec.truncation_side, engine.encoder)
 
+    distance = _distance(context, spec, engine)
+
     def sampled(items: Sequence[int]) -> list[bytes]:
-        drawn = engine.draw([f"{prompts[i].lang}/{prompts[i].id}" for i in items], ids_of(items)[0])
-        return [line(prompts[i], ids, engine.tokenizer, spec.lang) for i, ids in zip(items, drawn, strict=True)]
+        asked = ids_of(items)[0]
+        drawn = engine.draw([name_of(prompts[i]) for i in items], asked)
+        return [
+            line(prompts[i], said, engine.tokenizer, spec.lang, distance(ids, said))
+            for i, ids, said in zip(items, asked, drawn, strict=True)
+        ]
 
     lengths, cut = lengths_of(ids_of, len(prompts))
     lines = kept_lines(context, "samples", chunks(lengths, spec.chunk, spec.by_length), sampled)
     with (context.out / "samples.jsonl").open("wb") as file:
         file.writelines(lines)
     write_json(context.out / "samples.json", {"prompts": len(prompts), "prompts_cut": cut})
+
+
+def prompts_of(spec: PoolSpec) -> list[Prompt]:
+    """The test prompts; or those of the training demonstrations, whose references are not read."""
+    module = task_module(spec.task)
+    if spec.split == "test":
+        return module.prompts(spec.task, spec.lang, "test")
+    return [d.prompt for d in module.demonstrations(spec.task, spec.lang, spec.split)[: spec.prompts]]
+
+
+def name_of(prompt: Prompt) -> str:
+    """What names a prompt's random streams."""
+    return f"{prompt.lang}/{prompt.id}"
+
+
+def _distance(context: Context, spec: PoolSpec, engine: Engine) -> Callable[[Ids, list[Ids]], list[float]]:
+    """KL divergence in nats from the parent `reference` along each of a prompt's samples; without it nothing."""
+    if "reference" not in context.parents:
+        return lambda ids, said: []
+    from xling.models.load import load_policy
+    from xling.models.responses import kl_along
+
+    reference, pad = load_policy(context.parents["reference"])[0], engine.tokenizer.pad_token_id
+
+    def distance(ids: Ids, said: list[Ids]) -> list[float]:
+        return kl_along(engine.model, reference, [ids] * len(said), said, pad, spec.temperature)
+
+    return distance
 
 
 def load_engine(folder: Path, spec: PoolSpec) -> Engine:
@@ -92,7 +130,7 @@ def load_engine(folder: Path, spec: PoolSpec) -> Engine:
     def draw(names: Sequence[str], rows: Sequence[Ids]) -> list[list[Ids]]:
         return sample_chunk(model, tokenizer, names, rows, how)
 
-    return Engine(draw, tokenizer, bool(model.config.is_encoder_decoder))
+    return Engine(draw, tokenizer, bool(model.config.is_encoder_decoder), model)
 
 
 def lengths_of(ids_of: Callable[[Sequence[int]], tuple[list[Ids], int]], count: int) -> tuple[list[int], int]:
@@ -114,12 +152,12 @@ def chunks(lengths: Sequence[int], size: int, by_length: bool) -> list[list[int]
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def line(prompt: Prompt, drawn: Sequence[Ids], tokenizer: Any, lang: str) -> bytes:
+def line(prompt: Prompt, drawn: Sequence[Ids], tokenizer: Any, lang: str, kl: list[float]) -> bytes:
     """One prompt's samples as a line of samples.jsonl."""
     texts = [decode_response(tokenizer, ids) for ids in drawn]
     eos = [ids[-1] == tokenizer.eos_token_id for ids in drawn]
     lengths = list(map(len, drawn))
-    row = Samples(prompt.id, prompt.group, prompt.dataset, texts, in_language(texts, lang), lengths, eos)
+    row = Samples(prompt.id, prompt.group, prompt.dataset, texts, in_language(texts, lang), lengths, eos, kl)
     return msgspec.json.encode(row, order="sorted")
 
 

@@ -1,7 +1,7 @@
 """What scores: each kind of reward model as one function from prompts and responses to numbers."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,32 @@ def scorer(context: Context, rm: RewardModel, asking: Asking) -> Scorer:
     return _reading(_network(context, rm, asking.side))
 
 
+def text_scorer(context: Context, rm: RewardModel, reading: Mapping[str, Any], asking: Asking) -> Score:
+    """Any reward model that scores texts, also one with a linear head, for those who ask while they train.
+
+    reading: what the frozen model of such a head reads, as in the spec of its features.
+    """
+    if isinstance(rm, Untrained) and rm.score == "random":
+        return lambda prompts, responses: [
+            [text_score(asking.seed, f"{p.lang}/{p.id}", text) for text in row]
+            for p, row in zip(prompts, responses, strict=True)
+        ]
+    if not reads_features(rm):
+        return scorer(context, rm, asking).score
+    from xling.models import ridge
+    from xling.stages.features import reader_of
+
+    read = reader_of(context.parents.get("lm"), reading)
+    head = None if isinstance(rm, Untrained) else ridge.load(context.parents["reward"] / "head.npz")
+
+    def score(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
+        blocks = read.blocks([p.reward_text for p in prompts], responses)
+        flat = iter((blocks[1][:, 0] if head is None else head.predict(blocks)).tolist())
+        return [[next(flat) for _ in row] for row in responses]
+
+    return score
+
+
 def _network(context: Context, rm: RewardModel, side: str) -> Any:
     """A model with `score`, `tokenizer` and `rooms`."""
     if isinstance(rm, Published):
@@ -114,8 +140,16 @@ def _untrained(context: Context, score: str, asking: Asking) -> Scorer:
 
 def hashed_score(seed: int, prompt: str, index: int) -> float:
     """A number in [0, 1) that depends on nothing but its name."""
-    digest = hashlib.sha256(f"{seed}\0{prompt}\0{index}".encode()).digest()
-    return int.from_bytes(digest[:7], "big") / 2**56
+    return _hashed(f"{seed}\0{prompt}\0{index}")
+
+
+def text_score(seed: int, prompt: str, text: str) -> float:
+    """The same for a text that stands in no pool: a random reward, but the same each time that it is said."""
+    return _hashed(f"{seed}\0{prompt}\0text\0{text}")
+
+
+def _hashed(name: str) -> float:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big") / 2**56
 
 
 def likelihood(context: Context, asking: Asking, without_document: bool) -> Scorer:

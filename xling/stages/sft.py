@@ -5,8 +5,6 @@ The checkpoint with the best ROUGE-L of greedy responses on validation demonstra
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,12 +16,13 @@ from torch.nn.functional import cross_entropy
 from xling.analysis.rouge import rouge_l
 from xling.config import Lora, Task, Training
 from xling.grid.stage import Context
-from xling.models.adapters import core, load_adapted, merged
-from xling.models.load import DTYPES, load_policy, loading, logits_of, save_policy, trunk_of
+from xling.models.adapters import core
+from xling.models.load import loading, logits_of, trunk_of
 from xling.models.sampling import greedy_ids
 from xling.models.text import Ids, decode_response, pad_right, policy_ids, response_ids
 from xling.models.training import fit, write_curve
 from xling.stages.files import write_json
+from xling.stages.policies import store_trained, trainable
 from xling.tasks import task_module
 from xling.tasks.records import Demonstration, Split
 
@@ -54,7 +53,7 @@ def run(context: Context) -> None:
     """Writes the model in Hugging Face format, curve.jsonl and sft.json."""
     spec = msgspec.convert(context.spec, SftSpec)
     torch.manual_seed(spec.seed)
-    model, tokenizer = _model(context.parents["base"], spec)
+    model, tokenizer = trainable(context.parents["base"], spec.tuning, spec.lora, spec.training.dropout)
     encoder = bool(model.config.is_encoder_decoder)
     train, cut = token_rows(tokenizer, _demonstrations(spec, "train", None), spec, encoder)
     held_out = _demonstrations(spec, "validation", VALIDATION_DEMONSTRATIONS)
@@ -88,28 +87,10 @@ def run(context: Context) -> None:
         context.stopping,
         loading(context.parents["base"]).dtype,
     )
-    model = _stored(context, spec, model, tokenizer)
+    model = store_trained(context.parents["base"], context.out, model, tokenizer, spec.lora)
     write_curve(context.out, curve)
     report = {"demonstrations": len(train), "validation_rouge_l": metric(model)} | cut
     write_json(context.out / "sft.json", report)
-
-
-def _model(base: Path, spec: SftSpec) -> tuple[Any, Any]:
-    """The base, ready to be trained: whole and in float32, or frozen with adapters in its own dtype."""
-    dropout = spec.training.dropout
-    if spec.lora is not None:
-        return load_adapted(base, spec.tuning, spec.lora, dropout)
-    return load_policy(base, dtype="float32", dropout=dropout)
-
-
-def _stored(context: Context, spec: SftSpec, model: Any, tokenizer: Any) -> Any:
-    """Write the trained model in the base's dtype, adapters merged, to be loaded as the base was."""
-    how = loading(context.parents["base"])
-    if spec.lora is not None:
-        model = merged(context.parents["base"], model)
-    model = model.to(DTYPES[how.dtype]).eval()
-    save_policy(context.out, model, tokenizer, replace(how, folder="."))
-    return model
 
 
 def _demonstrations(spec: SftSpec, split: Split, most: int | None) -> list[Demonstration]:

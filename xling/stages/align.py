@@ -1,0 +1,258 @@
+"""align[s,t]: train the target's policy against the source's reward model (ppo, rloo, grpo, dpo).
+
+The policy starts as SFT_t, which is also what it is held to. It learns on the prompts of the training demonstrations,
+whose references are not read, and is watched on those of validation; test prompts are not seen here. Rewards come from
+text, so that the reward model may have any tokenizer, and are standardised with samples of SFT_t in the target
+language: beta weighs the KL divergence against a reward whose standard deviation is 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from msgspec import Struct
+
+from xling.analysis.repetition import repetition
+from xling.config import DPO, GRPO, PPO, RLOO, Lora, Online, RewardModel, SameAsPolicy, Task, Trained
+from xling.errors import StageError
+from xling.grid.stage import Context
+from xling.languages import in_language
+from xling.models.adapters import core
+from xling.models.load import load_policy
+from xling.models.responses import all_log_probabilities, kl_along, predicting_states, responses_of
+from xling.models.sampling import Sampling, sample_chunk
+from xling.models.text import Ids, decode_response, policy_ids
+from xling.models.training import write_curve
+from xling.optimizers.problem import Problem, Reward, prompts_of_step
+from xling.optimizers.watch import Row, Watch
+from xling.stages.files import write_json
+from xling.stages.policies import store_trained, trainable
+from xling.stages.pool import name_of
+from xling.stages.scorers import Asking, Score, text_scorer
+from xling.tasks import task_module
+from xling.tasks.records import Prompt
+
+CHUNK = 64  # prompts sampled and read together where nothing else fixes it
+LEAST_SPREAD = 1e-9  # standard deviation of rewards
+
+
+class AlignSpec(Struct, frozen=True):
+    """What determines an aligned policy besides SFT_t and the reward model."""
+
+    task: Task
+    digest: str
+    lang: str
+    optimizer: Trained
+    rm: RewardModel
+    reading: dict[str, Any]  # what a frozen reward model reads of a text
+    rm_truncation_side: str
+    max_prompt_tokens: int
+    truncation_side: str
+    max_new_tokens: int
+    tuning: str
+    lora: Lora | None
+    quality: bool  # whether the task knows the truth, to be watched beside the reward
+    seed: int
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Prompts of one split, and how they and their responses are read."""
+
+    prompts: list[Prompt]
+    ids: list[Ids]
+    cut: int  # prompts that were too long
+    tokenizer: Any
+
+    def said(self, responses: Sequence[Sequence[Ids]]) -> list[list[str]]:
+        """Token ids as texts, by the one way of decoding."""
+        return [[decode_response(self.tokenizer, ids) for ids in row] for row in responses]
+
+    def names(self) -> list[str]:
+        return [name_of(prompt) for prompt in self.prompts]
+
+
+def run(context: Context) -> None:
+    """Writes the policy in Hugging Face format, curve.jsonl and align.json."""
+    spec = msgspec.convert(context.spec, AlignSpec)
+    torch.manual_seed(spec.seed)
+    whole, tokenizer = trainable(context.parents["sft"], spec.tuning, spec.lora, 0.0)
+    policy, reference = core(whole), load_policy(context.parents["sft"], dtype="float32")[0]
+    policy.eval()
+    train, validation = (_texts(spec, tokenizer, policy, split) for split in ("train", "validation"))
+    score = text_scorer(context, spec.rm, spec.reading, Asking(spec.task, spec.seed, spec.rm_truncation_side))
+    scale = _scale(spec, reference, tokenizer, train, score)
+    settings = spec.optimizer
+    validate = Validation(spec, reference, _first(validation, settings.eval_prompts), score, scale)
+    problem = Problem(
+        policy,
+        reference,
+        tokenizer,
+        train.names(),
+        train.ids,
+        _reward(train, score, scale, settings, tokenizer.eos_token_id),
+        spec.max_new_tokens,
+        spec.seed,
+        Watch(
+            validate,
+            settings.steps,
+            settings.eval_every,
+            settings.beta,
+            settings.keep,
+            settings.kl_budget,
+            context.progress,
+        ),
+        context.scratch,
+        context.stopping,
+        {"sft": context.parents["sft"]} | ({"reward": context.parents["reward"]} if _is_network(spec.rm) else {}),
+    )
+    report = _train(context, spec, problem, train, score)
+    step = problem.watch.finish(policy)
+    store_trained(context.parents["sft"], context.out, whole, tokenizer, spec.lora)
+    write_curve(context.out, problem.watch.curve)
+    write_json(
+        context.out / "align.json",
+        {"step": step, "reward_mean": scale[0], "reward_std": scale[1], "prompts": len(train.ids), **report}
+        | {"prompts_cut": train.cut},
+    )
+
+
+def _is_network(rm: RewardModel) -> bool:
+    return isinstance(rm, SameAsPolicy)
+
+
+def _texts(spec: AlignSpec, tokenizer: Any, policy: Any, split: Any) -> Texts:
+    demonstrations = task_module(spec.task).demonstrations(spec.task, spec.lang, split)
+    prompts = list({d.prompt.id: d.prompt for d in demonstrations}.values())
+    encoder = bool(policy.config.is_encoder_decoder)
+    ids, cut = policy_ids(tokenizer, prompts, spec.max_prompt_tokens, spec.truncation_side, encoder)
+    return Texts(prompts, ids, cut, tokenizer)
+
+
+def _first(texts: Texts, count: int) -> Texts:
+    return replace(texts, prompts=texts.prompts[:count], ids=texts.ids[:count])
+
+
+def _train(context: Context, spec: AlignSpec, problem: Problem, train: Texts, score: Score) -> dict[str, Any]:
+    """Run the optimizer; returns what it has to report besides the curve."""
+    settings = spec.optimizer
+    if isinstance(settings, PPO):
+        from xling.optimizers import ppo
+
+        ppo.train(problem, settings)
+    elif isinstance(settings, DPO):
+        from xling.stages.ranking import train_on_ranked
+
+        return train_on_ranked(context, problem, settings, train.prompts, score)
+    elif isinstance(settings, GRPO) or trains_by_trl(settings, problem.policy.config.is_encoder_decoder):
+        from xling.optimizers import group_trainers
+
+        group_trainers.train(problem, settings)
+    else:
+        from xling.optimizers import rloo
+
+        rloo.train(problem, settings)
+    return {}
+
+
+def trains_by_trl(settings: RLOO, encoder: bool) -> bool:
+    """Whether RLOO is trl's: it has no encoder-decoders."""
+    return settings.trainer == "trl" or (settings.trainer == "auto" and not encoder)
+
+
+# --- the reward ---------------------------------------------------------------------------------------------
+
+
+def _scale(spec: AlignSpec, reference: Any, tokenizer: Any, train: Texts, score: Score) -> tuple[float, float]:
+    """Mean and standard deviation of the rewards of SFT_t's own samples, one each of some training prompts."""
+    count = min(spec.optimizer.reward_samples, len(train.ids))
+    chosen = prompts_of_step(len(train.ids), count, spec.seed, 0)
+    how = Sampling(1, spec.seed, "standardise", max_new_tokens=spec.max_new_tokens)
+    rewards = []
+    for start in range(0, count, CHUNK):
+        some = chosen[start : start + CHUNK]
+        drawn = sample_chunk(
+            reference, tokenizer, [name_of(train.prompts[i]) for i in some], [train.ids[i] for i in some], how
+        )
+        rewards += [row[0] for row in score([train.prompts[i] for i in some], train.said(drawn))]
+    mean, spread = float(np.mean(rewards)), float(np.std(rewards))
+    if not spread > LEAST_SPREAD:  # also if it is no number
+        raise StageError(
+            f"The reward model gives {count} samples of the policy rewards with a standard deviation of {spread:g}: "
+            "there is nothing to optimise."
+        )
+    return mean, spread
+
+
+def _reward(train: Texts, score: Score, scale: tuple[float, float], settings: Trained, eos: int) -> Reward:
+    """Standardised rewards of responses to training prompts, less the penalty for one that never ended."""
+    penalty = settings.missing_eos_penalty if isinstance(settings, Online) else 0.0
+    mean, spread = scale
+
+    def reward(numbers: Sequence[int], responses: Sequence[Sequence[Ids]]) -> list[list[float]]:
+        found = score([train.prompts[i] for i in numbers], train.said(responses))
+        return [
+            [(value - mean) / spread - (penalty if ids[-1] != eos else 0.0) for value, ids in zip(*both, strict=True)]
+            for both in zip(found, responses, strict=True)
+        ]
+
+    return reward
+
+
+# --- validation ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a policy says to validation prompts, measured: one pure sample each, with the same random numbers always."""
+
+    spec: AlignSpec
+    reference: Any
+    texts: Texts
+    score: Score
+    scale: tuple[float, float]
+
+    def __call__(self, policy: Any) -> Row:
+        """reward (standardised, without the penalty), kl (nats a response), entropy (nats a token), length (tokens).
+
+        eos, in_language and repetition are shares; quality is the exact one, where the task knows it.
+        """
+        texts, tokenizer = self.texts, self.texts.tokenizer
+        how = Sampling(1, self.spec.seed, "validation", max_new_tokens=self.spec.max_new_tokens)
+        names, drawn, kl, entropy = texts.names(), list[list[Ids]](), list[float](), list[float]()
+        for start in range(0, len(names), CHUNK):
+            cut = slice(start, start + CHUNK)
+            some = sample_chunk(policy, tokenizer, names[cut], texts.ids[cut], how)
+            said = [row[0] for row in some]
+            kl += kl_along(policy, self.reference, texts.ids[cut], said, tokenizer.pad_token_id)
+            entropy += entropies(policy, texts.ids[cut], said, tokenizer.pad_token_id)
+            drawn += some
+        written = texts.said(drawn)
+        rewards = np.array([row[0] for row in self.score(texts.prompts, written)])
+        row = {
+            "reward": float((rewards.mean() - self.scale[0]) / self.scale[1]),
+            "kl": float(np.mean(kl)),
+            "entropy": float(np.mean(entropy)),
+            "length": float(np.mean([len(ids) for [ids] in drawn])),
+            "eos": float(np.mean([ids[-1] == tokenizer.eos_token_id for [ids] in drawn])),
+            "in_language": float(np.mean(in_language([text for [text] in written], self.spec.lang))),
+            "repetition": float(np.mean([repetition(text) for [text] in written])),
+        }
+        if self.spec.quality:
+            quality = task_module(self.spec.task).quality(self.spec.task, texts.prompts, written)
+            row["quality"] = float(np.mean(quality))
+        return row
+
+
+@torch.inference_mode()
+def entropies(policy: Any, prompts: Sequence[Ids], responses: Sequence[Ids], pad: int) -> list[float]:
+    """Mean entropy in nats of the next-token distribution along each response."""
+    batch = responses_of(policy, prompts, responses, pad)
+    out: list[float] = []
+    for states, mask in zip(predicting_states(policy, batch), batch.mask, strict=True):
+        scores = all_log_probabilities(policy, states[mask])
+        out.append(float(-(scores.exp() * scores).sum(-1).mean()))
+    return out
