@@ -18,7 +18,7 @@ from oasst_files import tree, write_hub
 from own_files import jsonl, rated
 
 from xling.analysis.records import read_record
-from xling.config import BagOfWords, Experiment, Files, LlmJudge, Oasst, Recorded, Untrained
+from xling.config import DPO, BagOfWords, Experiment, Files, LlmJudge, Oasst, Recorded, Untrained
 from xling.errors import ConfigError, DataError, StageError
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell, Stage
@@ -130,6 +130,22 @@ def test_two_sources_by_an_endpoint_ask_everything_once(tiny_folder: Path, own: 
 
 def rows(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def test_all_that_a_trained_policy_says_is_judged(tiny_folder: Path, own: Runner) -> None:
+    optimizer = DPO(steps=2, batch_size=4, warmup_steps=0, eval_every=2, eval_prompts=4, reward_samples=8, n=2)
+    with ChatServer().running() as url:
+        one = msgspec.structs.replace(asked(tiny_folder, endpoint(url, opponents=2)), optimizer=optimizer)
+        stage, folder = own.cell(one)
+    columns, items = verdicts_of(own, stage), read(folder / "items.json")
+    aligned = read_samples(own.folder(stage.parents["pool"]))
+    assert columns["sample"] == [0, 0, 1, 1] * PROMPTS and columns["opponent"] == [0, 1] * (2 * PROMPTS)
+    assert columns["prompt"] == [s.prompt for s in aligned for _ in range(2 * M)]
+    np.testing.assert_allclose(items["win"], np.array(columns["p_first"]).reshape(-1, 4).mean(axis=1))
+    assert len(items["kl"]) == PROMPTS and "index" not in items
+    assert len(read_record(folder).items.win) == PROMPTS
+    (note,) = notes(make_plan([Cell({"target_lang": "tr"}, stage)], Store(own.root / "empty")))
+    assert f"at most {2 * PROMPTS * 2 * 2 + 2 * len(held_out_pairs(one.task, 'tr'))} times" in note
 
 
 def test_a_judge_that_dies_in_mid_run_and_comes_back(tiny_folder: Path, own: Runner) -> None:
