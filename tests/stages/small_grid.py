@@ -11,8 +11,10 @@ import msgspec
 import numpy as np
 
 from xling.config import (
+    BagOfWords,
     BestOfN,
     Experiment,
+    Judge,
     Language,
     LanguageModel,
     MicroSummarization,
@@ -50,6 +52,12 @@ def experiment(checkpoint: Path, source: str = "en", target: str = "tr", **chang
         judge=judge_named(judge),
     )
     return msgspec.structs.replace(asked, **changed)
+
+
+def judged_by(checkpoint: Path, judge: Judge, source: str = "en", **settings: Any) -> Experiment:
+    """A cell of a cheap reward model, decided by a judge with settings of its own."""
+    made = experiment(checkpoint, source, "tr", rm=settings.pop("rm", BagOfWords()), **settings)
+    return msgspec.structs.replace(made, judge=judge)
 
 
 def changed(asked: Experiment, part: str, **values: Any) -> Experiment:
