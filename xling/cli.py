@@ -1,6 +1,6 @@
 """`xling status|logs|cancel|reduce|report|gc`: look after a grid that is running or done. Also `python -m xling`.
 
-`xling data check task=NAME ...` looks at a task's data instead.
+`xling data check task=NAME ...` looks at a task's data instead; `xling sheet export|import` has people judge a grid.
 
 A grid is named by its folder in <root>/grids; without a name it is the one that was planned last.
 """
@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -116,6 +117,36 @@ def data(options: argparse.Namespace, store: Store) -> int:
     return 0
 
 
+def sheet_export(options: argparse.Namespace, store: Store) -> int:
+    """Write blinded sheets of response pairs for people to judge, and the key that stays with you."""
+    from xling.sheets import cells, export
+
+    name = chosen_grid(store, options.grid)
+    folder = Path(options.out).expanduser()
+    asked = export.Asked(options.n, options.seed, options.annotators, options.question)
+    written = export.export(store, name, cells.parse_filters(options.cells), folder, asked)
+    for line in export.summary(written, folder):
+        print(line)
+    return 0
+
+
+def sheet_import(options: argparse.Namespace, store: Store) -> int:
+    """Check filled-in sheets and say what people prefer, how far they agree, and how far the grid's judge does."""
+    from xling.report.human import print_judgements
+    from xling.sheets.imports import import_answers
+
+    paths = [Path(path).expanduser() for path in options.answers]
+    found = import_answers(store, Path(options.folder).expanduser(), paths, options.replace)
+    for one in found.files:
+        given = one.answers
+        print(
+            f"{one.path}: {given.annotator}, {given.sheet}, {len(given.given)} of {given.rows} answered ({one.state})"
+        )
+    print_judgements(found.judgements)
+    print(f"Written to {found.folder}: judgements.md, .json, .csv and the answers as given.")
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--root", default="outputs", help="folder of the results (default: outputs)")
@@ -148,7 +179,32 @@ def parser() -> argparse.ArgumentParser:
     collect.add_argument("--delete", action="store_true", help="delete what is listed")
     collect.add_argument("--verify", action="store_true", help="hash every stored file first; with --delete, damaged "
                          "results are set aside")  # fmt: skip
+    _add_sheet(commands.add_parser("sheet", help="People judge a grid: sheets out, answers in"), common)
     return program
+
+
+def _add_sheet(sheet: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    commands = sheet.add_subparsers(required=True, metavar="export|import")
+
+    def add(name: str, command: Command) -> argparse.ArgumentParser:
+        text = (command.__doc__ or "").rstrip(".")
+        added = commands.add_parser(name, parents=[common], help=text, description=text)
+        added.set_defaults(command=command)
+        return added
+
+    out = add("export", sheet_export)
+    out.add_argument("grid", nargs="?", metavar="GRID", help="name of the grid (default: the latest)")
+    out.add_argument("--cells", action="append", default=[], metavar="AXIS=VALUE,...",
+                     help="source=en,tr,target=de and other axes of the grid (default: all finished)")  # fmt: skip
+    out.add_argument("--n", type=int, default=100, help="prompts a cell (default: 100)")
+    out.add_argument("--seed", type=int, default=0, help="which prompts, in which order, on which side (default: 0)")
+    out.add_argument("--annotators", type=int, default=1, help="sheets of the same pairs, each in its own order")
+    out.add_argument("--question", default="Which response is better?", help="what annotators are asked")
+    out.add_argument("--out", required=True, metavar="FOLDER", help="where the sheets and their key are written")
+    answers = add("import", sheet_import)
+    answers.add_argument("folder", metavar="FOLDER", help="what the export wrote, with its key.json")
+    answers.add_argument("answers", nargs="+", metavar="ANSWERS.csv", help="filled-in sheets, a file an annotator")
+    answers.add_argument("--replace", action="store_true", help="take an annotator's new answers in place of the old")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

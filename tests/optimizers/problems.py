@@ -93,6 +93,14 @@ def problem_of(
     return problem
 
 
+def disturb(model: Any, scale: float = 0.02) -> None:
+    """Move the model's weights a little, always in the same way."""
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+            parameter.add_(scale * noise.to(parameter.device))
+
+
 def weights(policy: Any) -> dict[str, torch.Tensor]:
     """A copy of the policy's weights."""
     return {name: value.detach().clone() for name, value in policy.state_dict().items()}

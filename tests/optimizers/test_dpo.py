@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from problems import measure_with, problem_of, same, weights
+from problems import disturb, measure_with, problem_of, same, weights
 
 from xling.config.optimizers import DPO
 from xling.errors import StageError
@@ -88,11 +88,7 @@ def whole_log_probability(model: Any, prompt: list[int], response: list[int]) ->
 def test_a_steps_row_is_that_of_whole_responses(sft: Path, tmp_path: Path) -> None:
     """Sums over the tokens, eos included, whatever else is in the batch."""
     problem = problem_of(sft, tmp_path, steps=1)
-    with torch.no_grad():
-        for parameter in problem.policy.parameters():
-            parameter.add_(
-                0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
-            )
+    disturb(problem.policy)
     eos = problem.eos
     pairs = [(0, [9, 10, eos], [11, 12, 13, 14, 15, 16]), (3, [20, eos], [21, 22, eos]), (5, [eos], [30, 31, 32, eos])]
     margins = []
@@ -132,10 +128,10 @@ def test_parts_of_a_batch_have_the_gradients_of_the_whole(
 
 
 def test_learns_what_the_pairs_say(sft: Path, tmp_path: Path) -> None:
-    settings = msgspec.structs.replace(SETTINGS, steps=40, batch_size=32, learning_rate=1e-2)
+    settings = msgspec.structs.replace(SETTINGS, steps=40, batch_size=64, learning_rate=5e-3)
     problem = problem_of(sft, tmp_path, settings.steps, every=40, kl_budget=None)
     before = measure_with(problem, 32)(problem.policy)["reward"]
-    train(problem, settings, pairs_of(problem, 12))
+    train(problem, settings, pairs_of(problem, 32))
     first, last = problem.watch.curve[0], problem.watch.curve[-1]
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-3)
     assert last["accuracy"] > 0.9 and last["loss"] < 0.6
@@ -146,10 +142,13 @@ def test_learns_what_the_pairs_say(sft: Path, tmp_path: Path) -> None:
 def test_every_step_is_watched_and_the_best_is_kept(tiny_folder: Path, tmp_path: Path) -> None:
     settings = msgspec.structs.replace(SETTINGS, keep="best")
     problem = problem_of(tiny_folder, tmp_path, 8, 3, keep="best")
-    kept = train(problem, settings, pairs_of(problem))
+    train(problem, settings, pairs_of(problem))
     curve = problem.watch.curve
     assert [row["step"] for row in curve] == list(range(1, 9))
-    measured = {row["step"]: row["validation_reward"] - 0.1 * row["validation_kl"] for row in curve if len(row) > 6}
+    measured = {
+        row["step"]: row["validation_reward"] - 0.1 * row["validation_kl"] for row in curve if "validation_kl" in row
+    }
+    kept = problem.watch.best_step
     assert list(measured) == [3, 6, 8] and kept == max(measured, key=lambda step: measured[step])
     assert problem.watch.measure(problem.policy)["reward"] == curve[kept - 1]["validation_reward"]
 

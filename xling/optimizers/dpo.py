@@ -17,13 +17,12 @@ from torch.nn.functional import logsigmoid
 
 from xling.config.optimizers import DPO
 from xling.errors import StageError
-from xling.grid.stage import Interrupted
 from xling.models.responses import log_probabilities, predicting_states, responses_of
 from xling.models.states import VOCABULARY_AT_ONCE, batches
 from xling.models.text import Ids
-from xling.optimizers import checkpoints
+from xling.optimizers import loop
+from xling.optimizers.descent import Descent, learning_rate
 from xling.optimizers.problem import Problem, prompts_of_step
-from xling.optimizers.updates import Updates
 from xling.optimizers.watch import Row
 
 Pair = tuple[int, Ids, Ids]  # number of the prompt, chosen response, rejected response
@@ -81,38 +80,42 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> tuple[Tensor, Row
     return losses.sum(), {name: float(value.detach()) for name, value in row.items()}
 
 
-def train(problem: Problem, settings: DPO, pairs: Sequence[Pair]) -> int:
-    """Train the policy on `pairs`; returns the step whose weights it is left with.
+def train(problem: Problem, settings: DPO, pairs: Sequence[Pair]) -> None:
+    """Train the policy in place on `pairs`; it ends at the checkpoint that is kept.
 
-    Raises StageError without pairs and where training diverges, and Interrupted, with a checkpoint, soon after
-    `problem.stopping` has become true.
+    Raises StageError without pairs and where training diverges, and Interrupted, with a checkpoint in the scratch
+    folder, soon after `problem.stopping` has become true.
     """
     if not pairs:
         raise StageError(
             "There are no pairs to train on: all responses to a prompt got the same reward. Raise optimizer.n, or use "
             "a reward model that tells them apart."
         )
-    policy = problem.policy
-    updates = Updates(
-        policy.parameters(),
-        settings.optimizer,
-        settings.learning_rate,
-        settings.warmup_steps,
-        settings.schedule,
-        settings.steps,
-    )
-    anchored = _anchored(problem, pairs)
-    for step in range(_restored(problem, updates) + 1, settings.steps + 1):
-        numbers = prompts_of_step(len(pairs), settings.batch_size, problem.seed, step - 1)
-        row = gradients(problem, [(pairs[i], anchored[i]) for i in numbers], settings.beta)
-        updates.step()
-        problem.watch.after_step(policy, step, row)
-        stop = step < settings.steps and problem.stopping()
-        if stop or step % settings.eval_every == 0:
-            _save(problem, updates, step)
-        if stop:
-            raise Interrupted(f"after step {step} of {settings.steps}, with a checkpoint")
-    return problem.watch.finish(policy)
+    loop.run(problem, settings, Learner(problem, settings, pairs))
+
+
+class Learner:
+    """The policy with its gradient optimizer, and what the reference thinks of the pairs."""
+
+    def __init__(self, problem: Problem, settings: DPO, pairs: Sequence[Pair]) -> None:
+        self.problem, self.settings, self.policy, self.pairs = problem, settings, problem.policy, pairs
+        self.descent = Descent("policy", self.policy.parameters(), settings.optimizer, "learning_rate")
+        self.anchors = _anchored(problem, pairs)
+
+    def iterate(self, number: int) -> Row:
+        """Update the policy once; each pass over the pairs has an order of its own."""
+        settings = self.settings
+        chosen = prompts_of_step(len(self.pairs), settings.batch_size, self.problem.seed, number)
+        row = gradients(self.problem, [(self.pairs[i], self.anchors[i]) for i in chosen], settings.beta)
+        rate = learning_rate(settings.learning_rate, number, settings.steps, settings.warmup_steps, settings.schedule)
+        return row | {"gradient_norm": self.descent.step(rate)}
+
+    def state(self) -> dict[str, Any]:
+        return {"policy": self.policy.state_dict(), "descent": self.descent.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state["policy"])
+        self.descent.restore(state["descent"])
 
 
 @torch.inference_mode()
@@ -156,19 +159,3 @@ def _pairs_at_once(model: Any, pairs: Sequence[Pair], limit: int) -> int:
     width = max(max(len(chosen), len(rejected)) for _, chosen, rejected in pairs)
     vocabulary: int = model.get_output_embeddings().weight.shape[0]
     return max(1, min(limit, VOCABULARY_AT_ONCE // (2 * width * vocabulary)))
-
-
-def _save(problem: Problem, updates: Updates, step: int) -> None:
-    state = {"step": step, "policy": problem.policy.state_dict(), "updates": updates.state()}
-    checkpoints.save(problem.scratch, {**state, "watch": problem.watch.state()})
-
-
-def _restored(problem: Problem, updates: Updates) -> int:
-    """Steps that a killed run has done; policy, updates and watch are as they were then."""
-    state = checkpoints.load(problem.scratch)
-    if state is None:
-        return 0
-    problem.policy.load_state_dict(state["policy"])
-    updates.restore(state["updates"])
-    problem.watch.restore(state["watch"])
-    return int(state["step"])

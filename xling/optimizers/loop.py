@@ -45,7 +45,7 @@ def run(problem: Problem, settings: Training, learner: Learner, before: int = 0)
             problem.watch.progress(done, settings.steps)
         stopped = made < total and problem.stopping()
         if stopped or made == total or made % settings.eval_every == 0:
-            _save(file, {"made": made, "learner": learner.state(), "watch": problem.watch.state()})
+            save(file, {"made": made, "learner": learner.state(), "watch": problem.watch.state()})
         if stopped:
             raise Interrupted(f"after step {made} of {total}, with a checkpoint")
     problem.watch.finish(problem.policy)
@@ -61,8 +61,8 @@ def _restored(problem: Problem, learner: Learner, file: Path) -> int:
     return int(state["made"])
 
 
-def _save(file: Path, state: dict[str, Any]) -> None:
-    """A reader sees the old checkpoint or the new one, whole."""
+def save(file: Path, state: dict[str, Any]) -> None:
+    """Plain numbers and tensors to a file; a reader sees the old one or the new one, whole."""
     partial = file.with_suffix(".partial")
     torch.save(state, partial)
     sync(str(partial))

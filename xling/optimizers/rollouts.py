@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xling.errors import StageError
 from xling.models.responses import Responses, all_log_probabilities, predicting_states, responses_of
 from xling.models.sampling import sample_chunk
 from xling.models.text import Ids
@@ -49,9 +50,12 @@ def roll_out(problem: Problem, number: int, prompts: int, n: int = 1) -> Rollout
         part = slice(start, start + together)
         rows = [problem.prompts[i] for i in chosen[part]]
         said += sample_chunk(problem.policy, problem.tokenizer, names[part], rows, how)
-    rewards = torch.tensor(problem.reward(chosen, said), dtype=torch.float32, device=problem.policy.device)
+    rewards = torch.tensor(problem.reward(chosen, said), dtype=torch.float32, device=problem.policy.device).flatten()
+    wrong = rewards[~rewards.isfinite()]
+    if len(wrong):
+        raise StageError(f"The reward of a response is {float(wrong[0])}. Train the reward model again (mode=force).")
     return Rollout(
-        [problem.prompts[i] for i in chosen for _ in range(n)], [ids for row in said for ids in row], rewards.flatten()
+        [problem.prompts[i] for i in chosen for _ in range(n)], [ids for row in said for ids in row], rewards
     )
 
 

@@ -12,7 +12,7 @@ def markdown(matrix: Matrix) -> str:
     lines += [f"Task: {task_names(matrix)}. {marks}."]
     lines += [f"{matrix.interval_note}. Made by `xling reduce {matrix.name}`.", ""]
     notes = [*mixes(matrix), *(f"left out: {note}" for note in matrix.left_out)]
-    lines += [f"- {_escape(note)}" for note in notes]
+    lines += [f"- {escaped(note)}" for note in notes]
     lines += [""] if notes else []
     for block in matrix.blocks:
         for panel in block.panels:
@@ -40,19 +40,20 @@ def table_lines(table: Table) -> list[str]:
     lines = [f"### {table.title}", "", f"| {table.corner} | {' | '.join(table.columns)} |"]
     lines.append("|---|" + "---:|" * len(table.columns))
     for label, row in table.rows:
-        lines.append(f"| {label} | {' | '.join(_cell(cell) for cell in row)} |")
-    lines += ["", *(f"- {_escape(note)}" for note in table.notes)]
+        lines.append(f"| {escaped(label)} | {' | '.join(_cell(cell) for cell in row)} |")
+    lines += ["", *(f"- {escaped(note)}" for note in table.notes)]
     return [*lines, ""] if table.notes else lines
 
 
 def _cell(cell: Cell) -> str:
-    text = _escape(cell.text)
+    text = escaped(cell.text)
     if cell.home and text:
         text = f"**{text}**"
     return f"{text} <sub>{cell.span}</sub>" if cell.span else text
 
 
-def _escape(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text that is no markup in a table."""
     return text.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
 
 

@@ -55,7 +55,7 @@ def _print_panel(block: Block, panel: Panel, console: Console, full: bool, seen:
     console.print(Rule(Text(panel_title(panel)), align="left", style="dim"))
     tables = [table for table in panel_tables(block, panel) if (full or not table.detail) and table not in seen]
     for table in tables:
-        _print_table(table, console)
+        print_table(table, console)
     _print_sentences(panel, console)
     return tables
 
@@ -76,7 +76,8 @@ def _print_sentences(panel: Panel, console: Console) -> None:
         console.print(Text(verdict))
 
 
-def _print_table(table: Table, console: Console) -> None:
+def print_table(table: Table, console: Console) -> None:
+    """Print a table under its title, its notes below; in groups of columns where they do not fit side by side."""
     console.print()
     console.print(Text(table.title, style="bold"))
     if len(table.columns) > MOST_COLUMNS:

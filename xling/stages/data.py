@@ -42,14 +42,15 @@ def on_data(run: Callable[[Context], None]) -> Callable[[Context], None]:
 
     def checked(context: Context) -> None:
         spec = located(context.spec)
-        _compare(spec)
+        unchanged(spec)
         run(replace(context, spec=spec))
-        _compare(spec)
+        unchanged(spec)
 
     return checked
 
 
-def _compare(spec: Mapping[str, Any]) -> None:
+def unchanged(spec: Mapping[str, Any]) -> None:
+    """DataError unless the data of a located spec has the digest that the plan saw."""
     if not spec.get("task"):
         return
     task: Task = msgspec.convert(spec["task"], Task)

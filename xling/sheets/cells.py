@@ -1,0 +1,188 @@
+"""The cells that people judge, and what they would read of each: prompts, the policy's responses, the baseline's.
+
+Read from finished stages by the roles that the plan gives them: `pool` has the policy's responses (best-of-n picks
+one of them; a trained policy has no pick, its first is taken), `baseline` the opponent's, `verdict` the judge's scores.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from xling.analysis.drawing import Floats
+from xling.analysis.matrix import SEED_AXES
+from xling.analysis.plan import Plan, PlannedCell, Ref, Results, axes_text
+from xling.analysis.records import read_array, read_json
+from xling.config import Task
+from xling.errors import ConfigError, StoreError, did_you_mean
+from xling.grid.store import Store
+from xling.sheets.text import shown
+from xling.stages.data import located, unchanged
+from xling.stages.files import Samples, read_samples
+from xling.tasks import task_module
+
+SHORT = {"source": "source_lang", "target": "target_lang"}
+Filters = Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A finished cell that was asked for."""
+
+    axes: dict[str, str]
+    cell: PlannedCell
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One prompt of a cell, texts as they are shown."""
+
+    lang: str
+    prompt: str
+    group: str
+    dataset: str
+    text: str
+    policy: str
+    baseline: str
+    point: float  # what the cell's judge says: 1 the policy's response is better, 0.5 a tie, 0
+
+
+class _Picks(Struct, frozen=True):
+    """What is read of a judge stage's items.json; `index` is the sample that best-of-n picked."""
+
+    prompt: list[str]
+    group: list[str]
+    dataset: list[str]
+    win: list[float]
+    index: list[int] = []
+
+
+def parse_filters(words: Sequence[str]) -> Filters:
+    """`source=en,tr,target=de` -> axis to values; a word without `=` is one more value. ConfigError if it is none."""
+    found: dict[str, set[str]] = {}
+    axis = ""
+    for word in map(str.strip, ",".join(words).split(",") if words else []):
+        name, equals, value = word.partition("=")
+        if equals:
+            axis = SHORT.get(name, name)
+        value = value if equals else word
+        if not axis or not value:
+            raise ConfigError(
+                f"--cells {' '.join(words)}: '{word}' does not fit. Type axis=value, as in --cells source=en,target=de."
+            )
+        found.setdefault(axis, set()).add(value)
+    return {name: frozenset(values) for name, values in found.items()}
+
+
+def choose(plan: Plan, results: Results, filters: Filters) -> tuple[list[Chosen], int]:
+    """The finished cells that the filters leave, by target, and how many of those asked for are not finished.
+
+    ConfigError for an axis or a value that the grid has not, and where nothing is left.
+    """
+    cells = [Chosen(axes_text(cell.axes), cell) for cell in plan.cells]
+    for axis, values in filters.items():
+        known = sorted({one.axes.get(axis, "") for one in cells} - {""})
+        if not known:
+            axes = sorted({name for one in cells for name, value in one.axes.items() if value})
+            raise ConfigError(
+                f"--cells {axis}=...: grid {plan.name} has no axis '{axis}'.{did_you_mean(axis, axes)} "
+                f"It has {', '.join(axes)}; source and target are short for source_lang and target_lang."
+            )
+        for value in sorted(values - set(known)):
+            raise ConfigError(
+                f"--cells {axis}={value}: grid {plan.name} has no such cell.{did_you_mean(value, known)} "
+                f"Its values of {axis} are {', '.join(known)}."
+            )
+    asked = [one for one in cells if all(one.axes.get(axis, "") in values for axis, values in filters.items())]
+    done = [one for one in asked if results.outcome(one.cell.judge)[0] == "done"]
+    if not done:
+        state = f"none of the {len(asked)} cells asked for is finished" if asked else "no cell fits all of --cells"
+        raise ConfigError(f"Grid {plan.name}: {state}. `xling status {plan.name}` shows how it stands.")
+    return sorted(done, key=lambda one: one.axes["target_lang"]), len(asked) - len(done)
+
+
+def told_apart(axes: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Source and target of each cell, and of the other axes those in which the cells differ."""
+    names = list(dict.fromkeys(name for one in axes for name in one))
+    kept = [n for n in names if n in ("source_lang", "target_lang") or len({one.get(n, "") for one in axes}) > 1]
+    kept.sort(key=lambda name: name in SEED_AXES)
+    return [{name: one.get(name, "") for name in kept} for one in axes]
+
+
+class Reader:
+    """Reads the questions of cells; prompts and samples that cells share are read once, in the order of targets."""
+
+    def __init__(self, store: Store, results: Results, seed: int) -> None:
+        self._store, self._results, self._seed = store, results, seed
+        self._prompts = lru_cache(maxsize=2)(self._read_prompts)
+        self._samples = lru_cache(maxsize=4)(read_samples)
+
+    def questions(self, chosen: Chosen, n: int) -> list[Question]:
+        """Prompts of a cell in a random order of its target's own, until n of them have different responses.
+
+        The order and the baseline response follow from seed, language and prompt: cells of a target share both.
+        """
+        cell, lang = chosen.cell, chosen.axes["target_lang"]
+        for role in ("pool", "baseline"):
+            if role not in cell.stages:
+                raise StoreError(f"A cell of the plan names no {role}. Run the grid's command again to write it anew.")
+        items = read_json(self._results.folder(cell.judge) / "items.json", _Picks)
+        pool, baseline = (self._samples(self._results.folder(cell.stages[role])) for role in ("pool", "baseline"))
+        _check_rows(items, pool, baseline, cell.judge)
+        texts = self._prompts(cell.stages["baseline"])
+        scores = self._scores(cell)
+        row_of = {prompt: row for row, prompt in enumerate(items.prompt)}
+        found: list[Question] = []
+        for prompt in self._order(lang, row_of):
+            row = row_of[prompt]
+            if prompt not in texts:
+                raise StoreError(f"Prompt {prompt!r} of target {lang} is not in the task's data any more.")
+            first = items.index[row] if items.index else 0
+            other = random.Random(f"{self._seed}/{lang}/{prompt}").randrange(len(baseline[row].responses))
+            point = items.win[row] if scores is None else _point(scores[0][row, first], scores[1][row, other])
+            policy, opponent = shown(pool[row].responses[first]), shown(baseline[row].responses[other])
+            identical = policy == opponent
+            place = (lang, prompt, items.group[row], items.dataset[row])
+            found.append(Question(*place, shown(texts[prompt]), policy, opponent, 0.5 if identical else point))
+            n -= not identical
+            if n == 0:
+                break
+        return found
+
+    def _order(self, lang: str, prompts: Mapping[str, int]) -> list[str]:
+        order = sorted(prompts)
+        random.Random(f"{self._seed}/{lang}").shuffle(order)
+        return order
+
+    def _scores(self, cell: PlannedCell) -> tuple[Floats, Floats] | None:
+        """The judge's scores of pool and baseline; None for a judge without any: then a prompt's win counts."""
+        if "verdict" not in cell.stages:
+            return None
+        paths = [self._results.folder(cell.stages["verdict"]) / name for name in ("pool.npy", "baseline.npy")]
+        return (read_array(paths[0]), read_array(paths[1])) if all(path.exists() for path in paths) else None
+
+    def _read_prompts(self, ref: Ref) -> dict[str, str]:
+        """Prompt id to what the policy read, from the data that the samples were drawn for."""
+        sheet = self._store.sheet(ref.kind, ref.key)
+        if sheet is None or not sheet.spec.get("task"):
+            raise StoreError(f"The result {ref.kind}/{ref.key[:12]} does not say which data its prompts are from.")
+        spec = located(sheet.spec)
+        unchanged(spec)
+        task: Task = msgspec.convert(spec["task"], Task)
+        module = task_module(task)
+        if ref.kind == "recorded":
+            return {p.id: p.text for p in module.recorded(task, spec["lang"], spec["digest"]).prompts}
+        return {p.id: p.text for p in module.prompts(task, spec["lang"], "test")}
+
+
+def _check_rows(items: _Picks, pool: Sequence[Samples], baseline: Sequence[Samples], judge: Ref) -> None:
+    if not items.prompt == [s.prompt for s in pool] == [s.prompt for s in baseline]:
+        raise StoreError(f"The prompts of judge {judge.key[:12]} are not those of its pool and baseline.")
+
+
+def _point(policy: float, baseline: float) -> float:
+    return float((np.sign(policy - baseline) + 1) / 2)

@@ -1,0 +1,191 @@
+"""`xling sheet export`: sheets of pairs for annotators, and the key that stays with the researcher.
+
+    FOLDER/sheet.csv, sheet.html     what an annotator gets, one or the other; `sheet_LANG_K` where there are several
+           key.json                  what they hide: never to be sent along
+
+A pair that several cells share (two reward models that picked the same sample) is asked once. Languages have sheets
+of their own, since few people read all; of several annotators each gets the same pairs in an order, with sides, of
+their own. Everything follows from the seed: the same command gives the same bytes.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xling.analysis.plan import Results, read_plan
+from xling.errors import ConfigError
+from xling.grid.files import disk_error, write_atomically
+from xling.grid.store import Store
+from xling.sheets.cells import Chosen, Filters, Question, Reader, choose
+from xling.sheets.key import NAME, CellKey, Key, Pair, Row, SheetKey, Side, identified, key_bytes
+from xling.sheets.page import Texts, page_bytes
+from xling.sheets.text import CELL_LIMIT, csv_bytes, digest, guarded
+
+COLUMNS = ("id", "language", "prompt", "response_a", "response_b", "preference", "comment")
+QUESTION = "Which response is better?"
+_LETTERS = "bcdfghjklmnpqrstvwxz"  # ids that are no words, no numbers and no dates
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `xling sheet export` was told."""
+
+    n: int = 100  # prompts a cell
+    seed: int = 0
+    annotators: int = 1
+    question: str = QUESTION
+
+    def check(self) -> None:
+        for name in ("n", "annotators"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name} {getattr(self, name)} does not fit: expected a whole number >= 1.")
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    key: Key
+    unfinished: int  # cells that were asked for and have no verdicts yet
+    too_long: int  # pairs with a text that a cell of Excel does not hold
+
+
+def export(store: Store, name: str, filters: Filters, folder: Path, asked: Asked) -> Exported:
+    """Write the sheets of a grid's finished cells and their key into a folder.
+
+    ConfigError: a cell or value that the grid has not, or a folder that holds another sheet.
+    """
+    asked.check()
+    plan = read_plan(store.grid_folder(name))
+    results = Results(store, plan)
+    chosen, unfinished = choose(plan, results, filters)
+    reader = Reader(store, results, asked.seed)
+    drawn = [reader.questions(one, asked.n) for one in chosen]
+    key, pairs = build_key(name, chosen, drawn, asked)
+    if not any(sheet.rows for sheet in key.sheets):
+        raise ConfigError("All responses of these cells are identical to the baseline's: there is nothing to ask.")
+    rows = {sheet.name: texts_of(sheet, pairs) for sheet in key.sheets}
+    files = {NAME: key_bytes(key)}
+    for sheet, texts in rows.items():
+        files[f"{sheet}.csv"] = sheet_csv(texts)
+        files[f"{sheet}.html"] = page_bytes(key, sheet, texts)
+    _write(folder, files)
+    return Exported(key, unfinished, sum(map(_too_long, pairs)))
+
+
+def build_key(
+    grid: str, chosen: Sequence[Chosen], drawn: Sequence[Sequence[Question]], asked: Asked
+) -> tuple[Key, list[Question]]:
+    """The key, and the texts of its pairs: each different pair once, whichever cells share it."""
+    place: dict[tuple[str, ...], int] = {}
+    pairs: list[Question] = []
+    cells = []
+    for one, questions in zip(chosen, drawn, strict=True):
+        found = []
+        for q in questions:
+            number = place.setdefault((q.lang, q.prompt, q.text, q.policy, q.baseline), len(pairs))
+            if number == len(pairs):
+                pairs.append(q)
+            found.append(number)
+        decided = one.cell.stages.get("verdict", one.cell.judge)
+        points = [q.point for q in questions]
+        cells.append(CellKey(one.axes, one.cell.judge.key, decided.key, found, points))
+    sheets = make_sheets(pairs, asked)
+    hidden = [
+        Pair(q.lang, q.prompt, q.group, q.dataset, digest(q.text), digest(q.policy), digest(q.baseline)) for q in pairs
+    ]
+    return identified(Key("", grid, asked.seed, asked.n, asked.question, hidden, cells, sheets)), pairs
+
+
+def make_sheets(pairs: Sequence[Question], asked: Asked) -> list[SheetKey]:
+    """One sheet a language and annotator: rows shuffled, sides by a coin, ids by chance."""
+    by_lang: dict[str, list[int]] = {}
+    for number, pair in enumerate(pairs):
+        if pair.policy != pair.baseline:
+            by_lang.setdefault(pair.lang, []).append(number)
+    sheets = []
+    taken: set[str] = set()
+    for lang, numbers in sorted(by_lang.items()):
+        for annotator in range(1, asked.annotators + 1):
+            name = "_".join(
+                ["sheet", *([lang] if len(by_lang) > 1 else []), *([str(annotator)] if asked.annotators > 1 else [])]
+            )
+            chance = random.Random(f"{asked.seed}/{name}/{len(pairs)}")
+            order = list(numbers)
+            chance.shuffle(order)
+            sheets.append(SheetKey(name, lang, [Row(_new_id(chance, taken), i, _coin(chance)) for i in order]))
+    return sheets
+
+
+def _new_id(chance: random.Random, taken: set[str]) -> str:
+    while (name := "".join(chance.choices(_LETTERS, k=8))) in taken:
+        pass
+    taken.add(name)
+    return name
+
+
+def _coin(chance: random.Random) -> Side:
+    return "A" if chance.random() < 0.5 else "B"
+
+
+def texts_of(sheet: SheetKey, pairs: Sequence[Question]) -> list[Texts]:
+    """The rows as people see them."""
+    rows = []
+    for row in sheet.rows:
+        pair = pairs[row.pair]
+        a, b = (pair.policy, pair.baseline) if row.policy == "A" else (pair.baseline, pair.policy)
+        rows.append(Texts(row.id, pair.lang, pair.text, a, b))
+    return rows
+
+
+def sheet_csv(rows: Sequence[Texts]) -> bytes:
+    """The table to fill in: `preference` takes A, B or tie."""
+    texts = [[row.id, row.lang, *map(guarded, (row.prompt, row.a, row.b)), "", ""] for row in rows]
+    return csv_bytes([COLUMNS, *texts])
+
+
+def summary(written: Exported, folder: Path) -> list[str]:
+    """What people are told after an export."""
+    key = written.key
+    identical = sum(key.pairs[pair].identical for cell in key.cells for pair in cell.pairs)
+    drawn = sum(len(cell.pairs) for cell in key.cells)
+    rows = sum(not pair.identical for pair in key.pairs)
+    lines = [
+        f"Grid {key.grid}, {len(key.cells)} cells with {drawn} prompts in all: {identical} have identical responses "
+        f"(ties, nobody is asked), the other {drawn - identical} are {rows} different pairs."
+    ]
+    if written.unfinished:
+        lines.append(f"{written.unfinished} cells are left out: they are not finished.")
+    short = [cell for cell in key.cells if sum(not key.pairs[pair].identical for pair in cell.pairs) < key.n]
+    if short:
+        lines.append(
+            f"{len(short)} of the cells have fewer than {key.n} prompts with different responses: all are there."
+        )
+    if written.too_long:
+        lines.append(
+            f"{written.too_long} pairs are too long for a cell of Excel ({CELL_LIMIT} characters): use the page."
+        )
+    lines += [f"{folder / sheet.name}.html or .csv: {len(sheet.rows)} rows in {sheet.lang}" for sheet in key.sheets]
+    return [*lines, f"{folder / NAME}: what they hide. Keep it, and send annotators the sheets alone."]
+
+
+def _too_long(pair: Question) -> bool:
+    return max(map(len, (pair.text, pair.policy, pair.baseline))) >= CELL_LIMIT
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> None:
+    """Those that are missing, the key last. What is there stays: answers may be in it, or on their way."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = {name: (folder / name).read_bytes() for name in files if (folder / name).exists()}
+        if there.get(NAME, files[NAME]) != files[NAME]:
+            raise ConfigError(f"'{folder}' holds another sheet already. Name another folder with --out FOLDER.")
+        for name, content in there.items():
+            if content != files[name]:
+                raise ConfigError(
+                    f"'{folder / name}' was changed after the export, answers may be in it. Move it elsewhere, or "
+                    "name another folder with --out FOLDER."
+                )
+        for name in sorted(files.keys() - there.keys(), key=lambda name: (name == NAME, name)):
+            write_atomically(folder / name, files[name])
+    except OSError as error:
+        raise disk_error(error, folder) from error
