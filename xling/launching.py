@@ -7,6 +7,7 @@
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from xling.grid.naming import grid_name
 from xling.grid.plan import Plan, make_plan
 from xling.grid.store import Store
 from xling.stages.checks import cross_fitted, responses_recorded
+from xling.stages.llm_dag import notes
 from xling.tasks import ignored, task_module
 
 TRACKING_MODES = ("auto", "online", "offline", "off")
@@ -44,7 +46,7 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
     asked = experiments(cells.cells)
     _check_data(asked, cells.known_languages)
     stage_cells = dag.cells_from(asked, controls=_switch("controls", settings["controls"]))
-    return make_plan(
+    plan = make_plan(
         stage_cells,
         Store(Path(str(settings["root"])).expanduser().absolute()),
         mode=str(settings["mode"]),
@@ -53,6 +55,7 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
         left_out=cells.left_out,
         kinds=importlib.import_module(catalogue).KINDS,
     )
+    return replace(plan, warnings=[*plan.warnings, *notes(plan)])
 
 
 def _check_data(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -> None:

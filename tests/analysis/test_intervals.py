@@ -49,6 +49,32 @@ def test_prompts_count_alike_whatever_their_cluster():
     assert estimate.clusters == 2
 
 
+def test_prompts_without_a_value_are_left_out_of_their_quantity_alone():
+    """As a judge that did not answer leaves them: mean, macro-average and interval are those of the others."""
+    random = np.random.default_rng(1)
+    groups, datasets = [f"g{i // 2}" for i in range(60)], ["a"] * 40 + ["b"] * 20
+    whole = random.random((60, 2))
+    holes = whole.copy()
+    gone = [0, 1, 2, 17, 41, 59]  # all of one cluster, and halves of others
+    holes[gone, 1] = np.nan
+    first, second = fold([resample(layout(groups, datasets), holes)])
+    assert first == fold([resample(layout(groups, datasets), whole)])[0]
+    kept = [i for i in range(60) if i not in gone]
+    expected = np.mean([whole[[i for i in kept if datasets[i] == d], 1].mean() for d in "ab"])
+    assert second.value == pytest.approx(expected, abs=1e-12)
+    alone = only([resample(layout([groups[i] for i in kept], [datasets[i] for i in kept]), whole[kept, 1:])])
+    assert (second.low, second.high) == pytest.approx((alone.low, alone.high), abs=0.02)
+
+
+def test_a_resample_that_draws_no_value_does_not_spoil_the_interval():
+    values = np.full((6, 1), np.nan)
+    values[2] = 0.75
+    estimate = only([resample(layout(names(6)), values)])
+    assert (estimate.value, estimate.low, estimate.high) == (0.75, 0.75, 0.75)
+    values[:3], values[3:] = np.nan, 1.0
+    assert fold([resample(layout(names(6), ["a"] * 3 + ["b"] * 3), values)]) == [None]  # a dataset has none
+
+
 def test_the_order_of_prompts_changes_nothing():
     random = np.random.default_rng(0)
     groups, values = [f"g{i // 2}" for i in range(40)], random.normal(size=(40, 3))

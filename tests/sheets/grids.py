@@ -12,7 +12,7 @@ import msgspec
 from small_grid import experiment
 
 from xling.analysis.matrix import ENTRY_AXES
-from xling.config import BagOfWords, BestOfN, Experiment, Files, Judge, Recorded
+from xling.config import BagOfWords, BestOfN, Experiment, Files, Human, Recorded
 from xling.grid.execute import Executor, Job
 from xling.grid.plan import make_plan
 from xling.grid.records import Sheet
@@ -73,7 +73,7 @@ def recorded_grid(root: Path) -> Store:
 
     def cell(source: str, target: str) -> Experiment:
         asked = experiment(Path("unused"), source, target, rm=BagOfWords())
-        return msgspec.structs.replace(asked, task=task, policy=Recorded(), judge=Judge("human"), optimizer=BestOfN())
+        return msgspec.structs.replace(asked, task=task, policy=Recorded(), judge=Human(), optimizer=BestOfN())
 
     return run(root, [cell(source, target) for source in LANGS for target in LANGS])
 

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from xling.config import (
+    BagOfWords,
     BestOfN,
     Experiment,
     Judge,
@@ -20,6 +21,7 @@ from xling.config import (
     RewardModel,
     SameAsPolicy,
     Training,
+    judge_named,
 )
 from xling.grid.stage import Context, Stage
 from xling.stages import KINDS
@@ -47,9 +49,15 @@ def experiment(checkpoint: Path, source: str = "en", target: str = "tr", **chang
         sft=BUDGET,
         rm_backbone=rm,
         optimizer=BestOfN(n),
-        judge=Judge(judge),
+        judge=judge_named(judge),
     )
     return msgspec.structs.replace(asked, **changed)
+
+
+def judged_by(checkpoint: Path, judge: Judge, source: str = "en", **settings: Any) -> Experiment:
+    """A cell of a cheap reward model, decided by a judge with settings of its own."""
+    made = experiment(checkpoint, source, "tr", rm=settings.pop("rm", BagOfWords()), **settings)
+    return msgspec.structs.replace(made, judge=judge)
 
 
 def changed(asked: Experiment, part: str, **values: Any) -> Experiment:
@@ -85,7 +93,7 @@ class Runner:
         scratch = self.root / "scratch" / stage.key
         scratch.mkdir(parents=True, exist_ok=True)
         spec = json.loads(json.dumps(stage.spec, allow_nan=False))
-        KINDS[stage.kind].run(Context(spec, parents, out, scratch, progress, stopping))
+        KINDS[stage.kind].run(Context(spec, parents, out, scratch, progress, stopping, self.root / "cache"))
 
     def cell(self, asked: Experiment) -> tuple[Stage, Path]:
         stage = judge_stage(asked)

@@ -11,7 +11,7 @@ from families import saved
 from small_grid import TASK, M, Runner, changed, contents, experiment, read
 from test_stages_dag import by_kind, stages
 
-from xling.config import DPO, GRPO, PPO, RLOO, BagOfWords, Experiment, FrozenLM, Lora, Trained, Untrained
+from xling.config import DPO, GRPO, PPO, RLOO, BagOfWords, Experiment, FrozenLM, Lora, TargetRM, Trained, Untrained
 from xling.errors import ConfigError, StageError
 from xling.grid.stage import Interrupted, Stage
 from xling.models.load import load_policy
@@ -160,17 +160,11 @@ def test_a_grid_trains_one_policy_a_cell_and_shares_the_rest(no_model: Path) -> 
 
 def test_the_judge_and_the_test_prompts_do_not_train_again(no_model: Path) -> None:
     asked = cell(no_model, PPO_FEW)
-    assert by_kind(asked)["align"] == by_kind(msgspec.structs.replace(asked, judge=_target_rm()))["align"]
+    assert by_kind(asked)["align"] == by_kind(msgspec.structs.replace(asked, judge=TargetRM()))["align"]
     assert by_kind(asked)["align"] == by_kind(changed(asked, "task", test_prompts=13))["align"]
     more = changed(asked, "optimizer", samples=3)
     assert by_kind(asked)["align"] == by_kind(more)["align"] and by_kind(asked)["aligned"] != by_kind(more)["aligned"]
     assert by_kind(asked)["align"] != by_kind(changed(asked, "optimizer", beta=0.2))["align"]
-
-
-def _target_rm() -> Any:
-    from xling.config import Judge
-
-    return Judge("target_rm")
 
 
 def test_controls_of_trained_policies(no_model: Path) -> None:

@@ -17,13 +17,13 @@ from xling.config import (
     Experiment,
     Files,
     FrozenLM,
-    Judge,
     MRewardBench,
     Recorded,
     SameAsPolicy,
     SystemIdentity,
     Untrained,
     experiment_from,
+    judge_named,
 )
 from xling.errors import ConfigError
 from xling.grid.stage import Cell, Stage
@@ -173,7 +173,10 @@ def test_the_order_of_pooled_sources_does_not_matter(no_model: Path) -> None:
 
 
 def test_judging_by_the_targets_reward_model_uses_its_scores(no_model: Path) -> None:
-    asked = [(axes, changed(one, "judge", name="target_rm")) for axes, one in grid(no_model, ("de", "en", "tr"))]
+    asked = [
+        (axes, msgspec.structs.replace(one, judge=judge_named("target_rm")))
+        for axes, one in grid(no_model, ("de", "en", "tr"))
+    ]
     cells = cells_from(asked)
     assert stages(cells)["score"] == 9 and "gold" not in stages(cells)
     for cell in cells:
@@ -385,7 +388,7 @@ def recorded(tmp_path: Path) -> Files:
 
 def people(task: Files, source: str, target: str, rm: Any) -> Experiment:
     asked = experiment(Path("unused"), source, target, rm=rm)
-    return msgspec.structs.replace(asked, task=task, policy=Recorded(), judge=Judge("human"))
+    return msgspec.structs.replace(asked, task=task, policy=Recorded(), judge=judge_named("human"))
 
 
 def test_recorded_systems_are_pool_and_opponent_at_once(recorded: Files) -> None:

@@ -9,7 +9,7 @@ import pytest
 from releases import jsonl, rated
 from small_grid import Runner, experiment
 
-from xling.config import BagOfWords, BestOfN, Experiment, FrozenLM, Judge, Recorded, Released, SentenceEncoder
+from xling.config import BagOfWords, BestOfN, Experiment, FrozenLM, Recorded, Released, SentenceEncoder, judge_named
 from xling.errors import ConfigError
 from xling.grid.stage import Stage
 from xling.stages import dag
@@ -27,7 +27,7 @@ def task(tmp_path: Path) -> Released:
 def people(task: Released, source: str, target: str, rm: Any = WORDS, **changed: Any) -> Experiment:
     asked = experiment(Path("unused"), source, target, rm=rm)
     task = msgspec.structs.replace(task, **changed)
-    return msgspec.structs.replace(asked, task=task, policy=Recorded(), judge=Judge("human"), optimizer=BestOfN())
+    return msgspec.structs.replace(asked, task=task, policy=Recorded(), judge=judge_named("human"), optimizer=BestOfN())
 
 
 def every(stage: Stage) -> dict[str, Stage]:

@@ -34,6 +34,7 @@ from xling.config import (
     Task,
     Template,
     Untrained,
+    judge_named,
 )
 from xling.datacheck import check_data
 from xling.errors import ConfigError
@@ -50,7 +51,7 @@ from xling.tasks.records import Prompt, Rating
 from xling.tasks.render import cue_of, with_facts
 from xling.tasks.seahorse_corpora import CORPORA
 
-BY_BAG = Judge("target_rm", BagOfWords())
+BY_BAG = judge_named("target_rm", BagOfWords())
 INSTRUCTED = Template(policy="Answer in {language}.\n{text}")
 NAMES = {"de": ("German", "Deutsch"), "en": ("English", "English"), "es": ("Spanish", "español")}
 FACTS = [Language(code, *names, "Latn") for code, names in NAMES.items()]
@@ -95,7 +96,7 @@ def asked(checkpoint: Path, task: Task = TASK, rm: RewardModel | None = None, ju
 
 @pytest.mark.parametrize("name", TASKS)
 def test_controls_of_real_tasks_are_what_the_task_offers(no_model: Path, tmp_path: Path, name: str) -> None:
-    one = asked(no_model, TASKS[name](tmp_path), judge=Judge("target_rm"))
+    one = asked(no_model, TASKS[name](tmp_path), judge=judge_named("target_rm"))
     found = [cell.axes["rm_backbone"] for cell in cells_from([(axes_of("bag_of_words"), one)], controls=True)]
     shuffled = [f"shuffled_{k}:bag_of_words" for k in range(1, SHUFFLES + 1)]
     likelihoods = LIKELIHOODS[:2] if name == "files" else LIKELIHOODS  # files: the prompt is nothing but the document
@@ -125,7 +126,7 @@ def test_one_reward_model_judges_backbones_references_and_controls(no_model: Pat
 
 
 def test_without_one_each_row_is_judged_by_its_own_kind_as_before(no_model: Path) -> None:
-    own = [judge_stage(asked(no_model, rm=rm, judge=Judge("target_rm"))) for rm in (BagOfWords(), FrozenLM())]
+    own = [judge_stage(asked(no_model, rm=rm, judge=judge_named("target_rm"))) for rm in (BagOfWords(), FrozenLM())]
     assert own[0].parents["verdict"].key != own[1].parents["verdict"].key
     assert own[0].key == judge_stage(asked(no_model)).key  # the same reward model by name
 
@@ -148,18 +149,18 @@ def test_a_reference_and_a_published_model_fill_cells_of_real_tasks(
 @pytest.mark.parametrize("rm", [Untrained("length"), Untrained("likelihood_base"), LogRatio("a", "b")])
 def test_what_cannot_judge_itself_is_told_what_to_type(no_model: Path, rm: RewardModel) -> None:
     with pytest.raises(ConfigError, match=r"has none: it is not trained\. .* judge/rm_backbone=bag_of_words, sentence"):
-        check(asked(no_model, rm=rm, judge=Judge("target_rm")), rm)
+        check(asked(no_model, rm=rm, judge=judge_named("target_rm")), rm)
 
 
 REFUSED: list[tuple[Judge, str]] = [
-    (Judge("target_rm", Untrained("random")), r"and judge/rm_backbone=random has none"),
-    (Judge("target_rm", SystemIdentity()), r"and judge/rm_backbone=system has none"),
-    (Judge("gold", BagOfWords()), r"judge/rm_backbone=bag_of_words is the .* Type judge=target_rm, or leave"),
+    (judge_named("target_rm", Untrained("random")), r"and judge/rm_backbone=random has none"),
+    (judge_named("target_rm", SystemIdentity()), r"and judge/rm_backbone=system has none"),
+    (judge_named("gold", BagOfWords()), r"judge/rm_backbone=bag_of_words is the .* Type judge=target_rm, or leave"),
     (
-        Judge("target_rm", Encoder("nowhere", training=BUDGET)),
+        judge_named("target_rm", Encoder("nowhere", training=BUDGET)),
         r"^judge\.rm_backbone\.checkpoint=nowhere is no folder of a model .* Use judge\.rm_backbone\.checkpoint=",
     ),
-    (Judge("target_rm", SentenceEncoder("nowhere")), r"^judge\.rm_backbone\.encoder=nowhere is neither"),
+    (judge_named("target_rm", SentenceEncoder("nowhere")), r"^judge\.rm_backbone\.encoder=nowhere is neither"),
 ]
 
 
@@ -172,12 +173,12 @@ def test_a_judge_that_cannot_be_is_refused_by_its_own_settings(no_model: Path, j
 def test_a_judge_needs_feedback_of_the_target(no_model: Path, tmp_path: Path) -> None:
     pointwise = msgspec.structs.replace(Encoder("x", training=BUDGET), objective="pointwise")
     with pytest.raises(ConfigError, match=r"no ratings to train judge/rm_backbone=encoder on"):
-        judge_stage(asked(no_model, oasst(tmp_path), Untrained("length"), Judge("target_rm", pointwise)))
+        judge_stage(asked(no_model, oasst(tmp_path), Untrained("length"), judge_named("target_rm", pointwise)))
 
 
 def test_people_need_no_reward_model_to_judge(tmp_path: Path) -> None:
     people = msgspec.structs.replace(
-        asked(tmp_path, files(tmp_path), judge=Judge("human", BagOfWords())), policy=Recorded()
+        asked(tmp_path, files(tmp_path), judge=judge_named("human", BagOfWords())), policy=Recorded()
     )
     with pytest.raises(ConfigError, match="and judge=human decides by none"):
         judge_stage(people)
@@ -189,7 +190,7 @@ def test_people_need_no_reward_model_to_judge(tmp_path: Path) -> None:
 def test_the_encoder_of_a_row_is_in_no_reference_but_the_cosine(no_model: Path, tmp_path: Path) -> None:
     folder = str(encoders.saved_encoder(tmp_path / "encoder", "xlm_roberta"))
     people = msgspec.structs.replace(
-        asked(no_model, files(tmp_path), SentenceEncoder(folder), Judge("human")), policy=Recorded()
+        asked(no_model, files(tmp_path), SentenceEncoder(folder), judge_named("human")), policy=Recorded()
     )
     found = {
         cell.axes["rm_backbone"]: cell.stage.parents["score"].spec["rm"]["encoder"]
@@ -203,7 +204,7 @@ def test_the_encoder_of_a_row_is_in_no_reference_but_the_cosine(no_model: Path, 
 def test_a_reference_is_the_same_whatever_its_encoder(no_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="rm_backbone=human reads recorded responses"):
         judge_stage(experiment(no_model, rm=Untrained("human", "elsewhere")))
-    by_base = asked(no_model, files(tmp_path), Untrained("likelihood_base", "elsewhere"), Judge("human"))
+    by_base = asked(no_model, files(tmp_path), Untrained("likelihood_base", "elsewhere"), judge_named("human"))
     check(msgspec.structs.replace(by_base, task=Released("nowhere", "oasst", ("en", "es"))), by_base.rm_backbone)
 
 
@@ -269,7 +270,7 @@ def test_what_a_frozen_model_does_not_read_is_counted(tiny_folder: Path, tmp_pat
     assert cut["heldout"]["cut_prompts"] == prompts
     trained = runner.folder(score.parents["reward"].parents["features_es"]) / "cut.json"
     assert read(trained) == {"feedback": {"cut_prompts": 0, "cut_responses": 0}}
-    people = msgspec.structs.replace(asked(tiny_folder, task, rm, Judge("human")), policy=Recorded())
+    people = msgspec.structs.replace(asked(tiny_folder, task, rm, judge_named("human")), policy=Recorded())
     if kind == "sentence_encoder":
         recorded = runner.folder(judge_stage(people).parents["score"])
         assert read(recorded / "score.json")["recorded"]["cut_prompts"] == 40

@@ -136,7 +136,7 @@ def _values(column: Column, where: Quantities, verdicts: Sequence[dict[Seeds, Fl
     for number, found in enumerate(column.records):
         if seeds in found:
             record = found[seeds]
-            values[:, number] = record.items.win
+            values[:, number] = np.array(record.items.win, dtype=np.float64)  # NaN where there is no verdict
             values[:, where.share(number)] = record.items.in_language
             values[:, where.curve(number)][:, : record.curve.shape[1]] = record.curve
     for number, members in enumerate(where.averages):

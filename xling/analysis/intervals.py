@@ -107,9 +107,15 @@ def resample(
 ) -> Sample:
     """Averages over datasets of (N, K) per-prompt values, and their cluster bootstrap.
 
+    A quantity without a value for some prompts (NaN: a judge that did not answer) is the mean over the others; without
+    any in a dataset it is missing.
     shares: (datasets,) weights that sum to 1, datasets in the order of their names; None: equal ones.
     """
-    sums = cluster_sums(clusters, values)
+    there = ~np.isnan(values)
+    holes = bool((there.any(axis=0) & ~there.all(axis=0)).any())
+    sums = cluster_sums(clusters, np.where(there, values, 0.0) if holes else values)
+    # (R, 1) prompts in each row of the clusters, or where some have no value (R, K) of those that have one
+    counts = cluster_sums(clusters, there.astype(np.float64)) if holes else clusters.counts[:, None]
     datasets = range(int(clusters.dataset.max()) + 1)
     means = np.zeros(values.shape[1])
     resamples = np.zeros((RESAMPLES, values.shape[1]))
@@ -119,8 +125,11 @@ def resample(
             continue
         rows = clusters.dataset == dataset
         weights = clusters.weights[:, rows].astype(np.float64)
-        resamples += scale[dataset] * (weights @ sums[rows]) / (weights @ clusters.counts[rows])[:, None]
-        means += scale[dataset] * sums[rows].sum(axis=0) / clusters.counts[rows].sum()
+        with np.errstate(invalid="ignore"):  # 0 / 0: no value at all
+            resamples += scale[dataset] * (weights @ sums[rows]) / (weights @ counts[rows])
+            means += scale[dataset] * sums[rows].sum(axis=0) / counts[rows].sum(axis=0)
+    if holes:  # a resample that drew no value says nothing
+        resamples = np.where(np.isnan(resamples), means, resamples)
     return Sample(means, resamples, len(values), clusters.groups, label, fresh, crossed)
 
 

@@ -24,7 +24,7 @@ class Items(Struct, frozen=True):
     prompt: list[str]
     group: list[str]
     dataset: list[str]
-    win: list[float]  # 0..1, mean over the opponents and the judged responses
+    win: list[float | None]  # 0..1, mean over opponents and judged responses; None: a judge that gave no answer
     in_language: list[float]  # share of the judged responses: one, or all samples of a trained policy
     length: list[float]
 
@@ -99,8 +99,8 @@ def read_items(folder: Path) -> Items:
     """items.json of a judge stage: equal columns, wins in [0, 1], at least one prompt."""
     items = read_json(folder / "items.json", Items)
     _same_length(folder / "items.json", items)
-    wins = np.array(items.win)
-    if not ((wins >= 0) & (wins <= 1)).all():
+    wins = np.array(items.win, dtype=np.float64)  # None is NaN
+    if not ((wins >= 0) & (wins <= 1) | np.isnan(wins)).all():
         raise StoreError(f"items.json of stage {_stage(folder / 'x')} has a win outside 0..1.")
     return items
 

@@ -7,7 +7,7 @@ path of the offending value, at a few microseconds a cell.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -18,6 +18,12 @@ from xling.config.common import NonNegative as NonNegative
 from xling.config.common import Positive as Positive
 from xling.config.common import Template as Template
 from xling.config.common import Training as Training
+from xling.config.judges import Gold as Gold
+from xling.config.judges import Human as Human
+from xling.config.judges import Judge as Judge
+from xling.config.judges import LlmJudge as LlmJudge
+from xling.config.judges import TargetRM as TargetRM
+from xling.config.judges import judge_named as judge_named
 from xling.config.optimizers import DPO as DPO
 from xling.config.optimizers import GRPO as GRPO
 from xling.config.optimizers import PPO as PPO
@@ -57,16 +63,6 @@ from xling.config.tasks import Released as Released
 from xling.config.tasks import Seahorse as Seahorse
 from xling.config.tasks import Task as Task
 from xling.errors import ConfigError
-
-# --- judge ------------------------------------------------------------------------------------------------
-
-
-class Judge(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which of two responses is better."""
-
-    name: Literal["gold", "target_rm", "human"]
-    rm_backbone: RewardModel | None = None  # of target_rm: judges all rows; None: each row's own kind judges it
-
 
 # --- the whole --------------------------------------------------------------------------------------------
 

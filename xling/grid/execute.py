@@ -111,7 +111,8 @@ class Executor:
             scratch.mkdir(exist_ok=True)
             start, cpu = time.perf_counter(), time.process_time()
             with self._logged(job, attempt):
-                self.call(self._kind(sheet), Context(sheet.spec, parents, out, scratch, progress, self.stopping))
+                cache = self.store.cache()
+                self.call(self._kind(sheet), Context(sheet.spec, parents, out, scratch, progress, self.stopping, cache))
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
             self.store.publish(sheet, key, out, self._record(seconds, cpu, attempt), replace=self.force)
         finally:

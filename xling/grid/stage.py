@@ -69,6 +69,9 @@ class Context:
     progress: Callable[[int, int], None]  # done, total
     # True once the runner has to stop: a stage that asks leaves a checkpoint and raises Interrupted in good time
     stopping: Callable[[], bool] = lambda: False
+    # One folder for all stages of a root, beside their results: content-addressed, and it never decides a result, so
+    # that it can be deleted at any time. None: there is none; a stage then keeps what it would share in its scratch
+    cache: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

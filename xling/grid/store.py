@@ -76,6 +76,10 @@ class Store:
     def log(self, kind: str, key: str) -> Path:
         return self.root / "logs" / kind / f"{key[:12]}.log"
 
+    def cache(self) -> Path:
+        """What stages share by its content; made by whoever writes to it."""
+        return self.root / "cache"
+
     def kinds(self) -> list[str]:
         """Kinds of which there is anything."""
         try:

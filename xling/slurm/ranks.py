@@ -41,6 +41,7 @@ class Payload(msgspec.Struct, frozen=True):
     parents: dict[str, str]
     out: str
     scratch: str
+    cache: str | None = None
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -65,7 +66,8 @@ def run(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     parents = {role: str(path) for role, path in context.parents.items()}
-    payload = Payload(catalogue, kind.name, dict(context.spec), parents, str(context.out), str(context.scratch))
+    cache = None if context.cache is None else str(context.cache)
+    payload = Payload(catalogue, kind.name, dict(context.spec), parents, str(context.out), str(context.scratch), cache)
     files.write_atomically(folder / "payload.json", files.json_bytes(payload))
     here = {name: value for name, value in os.environ.items() if name not in OF_THE_JOB}
     step = subprocess.Popen(command(resources, folder), stdin=subprocess.DEVNULL, env=here)
@@ -131,7 +133,9 @@ def main(folder: Path, environment: Mapping[str, str]) -> int:
     kind = load_catalogue(payload.catalogue)[payload.kind]
     out = Path(payload.out) if rank == 0 else Path(tempfile.mkdtemp(prefix="xling-rank-"))
     parents = {role: Path(path) for role, path in payload.parents.items()}
-    context = Context(payload.spec, parents, out, Path(payload.scratch), _no_progress, _agreed(folder / "stop"))
+    cache = None if payload.cache is None else Path(payload.cache)
+    stopping = _agreed(folder / "stop")
+    context = Context(payload.spec, parents, out, Path(payload.scratch), _no_progress, stopping, cache)
     try:
         kind.run(context)
         return 0

@@ -69,6 +69,18 @@ def _gold(context: Context) -> None:
     score.run_gold(context)
 
 
+def _llm(context: Context) -> None:
+    from xling.stages import llm
+
+    llm.run(context)
+
+
+def _judge_accuracy(context: Context) -> None:
+    from xling.stages import llm
+
+    llm.run_accuracy(context)
+
+
 def _judge(context: Context) -> None:
     from xling.stages import judge
 
@@ -90,6 +102,8 @@ KINDS: dict[str, Kind] = {
         Kind("recorded", 2, _recorded, seconds=1),
         Kind("score", 4, _score, seconds=10),
         Kind("gold", 1, _gold, seconds=2),
+        Kind("llm", 1, _llm, seconds=60),
+        Kind("judge_accuracy", 1, _judge_accuracy, seconds=60),
         Kind("judge", 2, _judge, seconds=0.1),
     )
 }

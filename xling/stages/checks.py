@@ -11,6 +11,7 @@ from xling.config import (
     FrozenLM,
     Judge,
     LanguageModel,
+    LlmJudge,
     MicroSummarization,
     Published,
     Recorded,
@@ -31,6 +32,7 @@ from xling.errors import ConfigError
 from xling.models.checkpoints import check_checkpoints, check_policy
 from xling.models.encoder import check_encoder
 from xling.models.hub import settings_of
+from xling.stages.llm_dag import check_llm
 from xling.stages.training_checks import check_trained
 from xling.tasks import MODULES, lacking, offers, task_module
 from xling.tasks.records import Offer
@@ -80,6 +82,8 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
         )
     if judge == "target_rm":
         _check_judging(experiment, judging)
+    if isinstance(experiment.judge, LlmJudge):
+        check_llm(experiment.judge, policy.baseline_samples)
     _check_reward_model(rm)
     _check_sizes(experiment, rm)
     if isinstance(experiment.optimizer, Trained):

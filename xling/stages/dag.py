@@ -2,6 +2,7 @@
 
 base -- sft[l] -- reward[s] ------------ score[s,t] -- judge[s,t]
           |------ pool[t], baseline[t] ------|  |-- gold[t] --|
+                                                |-- llm[s,t] -|  (and judge_accuracy[t])
 
 A policy that an optimizer trains answers in the pool's place: align[s,t] from sft[t] and reward[s], then aligned[s,t].
 """
@@ -19,6 +20,7 @@ from xling.config import (
     Experiment,
     FrozenLM,
     LanguageModel,
+    LlmJudge,
     Published,
     RewardModel,
     SentenceEncoder,
@@ -34,6 +36,7 @@ from xling.config import (
 from xling.grid.stage import Cell, Stage
 from xling.models.encoder import encoder_identity
 from xling.stages.checks import check, cross_fitted, named_as_typed, responses_recorded
+from xling.stages.llm_dag import judge_accuracy, llm
 from xling.stages.specs import (
     align,
     aligned_samples,
@@ -125,12 +128,19 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
     task, lang = experiment.task, experiment.target_lang.code
     trained = isinstance(experiment.optimizer, Trained)
     pools = _samples(experiment, lang)
-    parents = {"score": _score(experiment, pools), "verdict": _verdict(experiment, judging, pools), **pools}
+    sources = codes(experiment.source_langs) if has_source(experiment.rm_backbone) else ("-",)
     spec: dict[str, Any] = {"judge": experiment.judge.name, "n": _samples_picked_from(experiment)}
     spec |= {"trained": True} if trained else {}
+    parents = {"score": _score(experiment, pools), **pools}
+    if isinstance(experiment.judge, LlmJudge):
+        parents["verdict"] = llm(experiment, experiment.judge, pools, parents["score"], sources)
+        if (accuracy := judge_accuracy(experiment, experiment.judge)) is not None:
+            parents["accuracy"] = accuracy
+        spec["win"] = experiment.judge.win
+    else:
+        parents["verdict"] = _verdict(experiment, judging, pools)
     if responses_recorded(experiment):
         spec |= {**data_of(task, (lang,), "recorded"), "lang": lang}
-    sources = codes(experiment.source_langs) if has_source(experiment.rm_backbone) else ("-",)
     return make("judge", label_of("judge", sources, (lang,)), spec, parents)
 
 

@@ -30,7 +30,11 @@ def data_spec(narrowed: Task) -> dict[str, Json]:
 def located(spec: Mapping[str, Json]) -> dict[str, Json]:
     """The spec with its task's paths."""
     task = spec.get("task")
-    return {**spec, "task": {**task, **spec[WHERE]}} if task and WHERE in spec else dict(spec)
+    return {**spec, "task": {**task, **_paths(spec)}} if task else dict(spec)
+
+
+def _paths(spec: Mapping[str, Json]) -> dict[str, str]:
+    return {name: where for name, where in spec.get(WHERE, {}).items() if name in PATHS}
 
 
 def on_data(run: Callable[[Context], None]) -> Callable[[Context], None]:
@@ -51,5 +55,5 @@ def unchanged(spec: Mapping[str, Any]) -> None:
         return
     task: Task = msgspec.convert(spec["task"], Task)
     if task_module(task).digest(task) != spec["digest"]:
-        where = ", ".join(spec.get(WHERE, {}).values()) or "the data"
+        where = ", ".join(_paths(spec).values()) or "the data"
         raise DataError(f"{where} has changed since the grid was planned. Run the same command again.")

@@ -3,10 +3,10 @@
 Best-of-n answers with its pick by the reward; a policy that an optimizer has trained, with all its samples. No model
 runs here: rewards and verdict scores (exact quality, people's ratings or the target's own reward model) were computed
 by score stages. A response's win is the mean over the m baseline responses of 1 (better), 0.5 (tie), 0 (worse); a
-prompt's is the mean over its responses.
+prompt's is the mean over its responses. A language model's verdicts come from xling/stages/llm.py, pair by pair.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -32,6 +32,7 @@ class JudgeSpec(Struct, frozen=True):
     digest: str = ""
     lang: str = ""
     trained: bool = False  # the pool is what a trained policy said: nothing is picked
+    win: str = ""  # of judge=llm: soft or hard
 
 
 def run(context: Context) -> None:
@@ -39,15 +40,9 @@ def run(context: Context) -> None:
     spec = msgspec.convert(context.spec, JudgeSpec)
     samples, opponents = (read_samples(context.parents[role]) for role in ("pool", "baseline"))
     reward = np.load(context.parents["score"] / "pool.npy")[:, : spec.n]
-    quality = np.load(context.parents["verdict"] / "pool.npy")[:, : spec.n]
-    opposed = np.load(context.parents["verdict"] / "baseline.npy")
-    wins = win_shares(quality, opposed)
     said = answers(reward, spec.trained)
     items = described(samples, said) | {
-        "win": mean_of(wins, said),
         "reward": mean_of(reward, said),
-        "quality": mean_of(quality, said),
-        "baseline_quality": np.nanmean(opposed, axis=1).tolist(),
         "baseline_reward": np.nanmean(np.load(context.parents["score"] / "baseline.npy"), axis=1).tolist(),
     }
     items |= {f"baseline_{name}": value for name, value in measures(opponents, every(opponents)).items()}
@@ -55,11 +50,37 @@ def run(context: Context) -> None:
         items["kl"] = [float(np.mean(s.kl)) for s in samples]
     else:
         items["index"] = said[:, 0].tolist()
-        np.save(context.out / "curve.npy", best_of_k_curve(reward, wins))
-    write_json(context.out / "items.json", items)
+    judged, curve = _by_verdicts(context, spec, items) if spec.judge == "llm" else _by_scores(context, reward, said)
+    if not spec.trained:
+        np.save(context.out / "curve.npy", curve)
+    write_json(context.out / "items.json", items | judged)
     write_json(context.out / "summary.json", _summary(reward.shape[1], spec.trained))
     if spec.task is not None:
         _agreement(context, spec, spec.task)
+
+
+def _by_scores(context: Context, reward: Array, said: Places) -> tuple[dict[str, list[Any]], Array]:
+    """The judge's columns of items.json, by what it scored; and the curve of best-of-k, (prompts, n)."""
+    quality = np.load(context.parents["verdict"] / "pool.npy")[:, : reward.shape[1]]
+    opposed = np.load(context.parents["verdict"] / "baseline.npy")
+    wins = win_shares(quality, opposed)
+    columns = {
+        "win": mean_of(wins, said),
+        "quality": mean_of(quality, said),
+        "baseline_quality": np.nanmean(opposed, axis=1).tolist(),
+    }
+    return columns, best_of_k_curve(reward, wins)
+
+
+def _by_verdicts(
+    context: Context, spec: JudgeSpec, items: Mapping[str, list[Any]]
+) -> tuple[dict[str, list[Any]], Array]:
+    """All columns of items.json for the prompts that a language model was asked about; no curve: the rest was not."""
+    from xling.stages.llm import fold
+
+    judged = fold(context.parents["verdict"], items["prompt"], spec.win)
+    rows = judged.pop("row")
+    return {name: [values[row] for row in rows] for name, values in items.items()} | judged, np.empty((len(rows), 0))
 
 
 def answers(reward: Array, trained: bool) -> Places:

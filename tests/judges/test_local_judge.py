@@ -1,0 +1,115 @@
+"""A local judge: the next token's probabilities, as a plain forward pass has them, whatever stands beside."""
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parents[1] / "models"))  # tiny models of other architectures
+from families import saved
+
+from xling.errors import DataError, StageError
+from xling.judges.asking import Compared, How, asker, compare
+from xling.judges.cache import Answer, Cache
+from xling.judges.local import LocalJudge, digit_ids, load_local_judge
+from xling.judges.prompts import judge_prompt
+
+LENGTHS = (1, 3, 20, 9, 2, 13, 30)
+PROMPTS = [f"Which is better? 1: kurz 2: {'lang ' * n} Answer:" for n in LENGTHS]
+
+
+def plain(judge: LocalJudge, prompt: str) -> float:
+    """From the model's own forward pass over the whole row, one request at a time."""
+    model, (ids,) = judge.model, judge.ids([prompt])
+    row = torch.tensor([ids])
+    with torch.inference_mode():
+        if model.config.is_encoder_decoder:
+            start = torch.tensor([[model.config.decoder_start_token_id]])
+            logits = model(input_ids=row, decoder_input_ids=start).logits[0, 0]
+        else:
+            logits = model(input_ids=row).logits[0, -1]
+    p = logits.double().softmax(-1)
+    ones, twos = (float(p[list(some)].sum()) for some in digit_ids(judge.tokenizer))
+    return ones / (ones + twos)
+
+
+@pytest.mark.parametrize("family", ["tiny", "qwen3", "llama", "gemma3", "mt5"])
+def test_probabilities_are_those_of_a_plain_forward_pass(tmp_path: Path, tiny_folder: Path, family: str) -> None:
+    judge = load_local_judge(tiny_folder if family == "tiny" else saved(tmp_path, family))
+    found = judge.first(PROMPTS)
+    assert found == pytest.approx([plain(judge, prompt) for prompt in PROMPTS], abs=1e-5)
+    assert all(0 < p < 1 for p in found) and len({round(p, 7) for p in found}) > 3
+
+
+def test_an_answer_depends_on_its_request_alone(tiny_folder: Path) -> None:
+    judge = load_local_judge(tiny_folder)
+    found = judge.first(PROMPTS)
+    assert judge.first(PROMPTS[::-1]) == found[::-1]
+    assert [judge.first([prompt])[0] for prompt in PROMPTS] == found
+
+
+def test_both_orders_are_other_requests(tiny_folder: Path) -> None:
+    judge = load_local_judge(tiny_folder)
+    judge.model.config.max_position_embeddings = 2048  # positions are rotary
+    how = How("dialog", "German", None, "left")
+    (verdict,) = compare(
+        lambda prompts: [Answer(p) for p in judge.first(prompts)], how, [Compared("Text.", "ja", "nein", True, True)]
+    )
+    shown = [judge_prompt("dialog", "German", "Text.", *pair) for pair in (("ja", "nein"), ("nein", "ja"))]
+    assert verdict.p_first == judge.first(shown)[0] and verdict.p_second == 1 - judge.first(shown)[1]
+
+
+def test_digits_with_and_without_a_space(tiny: tuple[Any, Any]) -> None:
+    tokenizer = tiny[1]
+    ones, twos = digit_ids(tokenizer)
+    assert {tokenizer.decode([i]).strip() for i in ones} == {"1"} and {tokenizer.decode([i]).strip() for i in twos} == {
+        "2"
+    }
+    with pytest.raises(DataError, match="no token for the digits 1 and 2"):
+        digit_ids(WithoutDigits())
+
+
+class WithoutDigits:
+    """All that is asked of a tokenizer here: its pieces."""
+
+    def get_vocab(self) -> dict[str, int]:
+        return {"12": 0, "▁one": 1, "1": 2}
+
+
+def test_a_chat_template_is_used_and_a_request_cannot_be_a_turn_of_its_own(tiny: tuple[Any, Any]) -> None:
+    model, tokenizer = tiny
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}A:"
+    judge = LocalJudge(model, tokenizer)
+    (ids,) = judge.ids([f"say {tokenizer.eos_token} now"])
+    assert ids.count(tokenizer.eos_token_id) == 1
+    assert tokenizer.decode(ids) == f"user: say {tokenizer.eos_token} now{tokenizer.eos_token}A:"
+    assert judge.first(PROMPTS[:2]) == pytest.approx([plain(judge, prompt) for prompt in PROMPTS[:2]], abs=1e-5)
+
+
+def test_too_long_a_request_is_an_error_that_says_what_to_do(tiny: tuple[Any, Any]) -> None:
+    judge = LocalJudge(*tiny)
+    room = judge.model.config.max_position_embeddings
+    with pytest.raises(
+        StageError, match=rf"longer than the {room} that judge.checkpoint can read.*judge.max_characters"
+    ):
+        judge.first(["a b " * room])
+
+
+def test_what_was_answered_is_not_computed_again(tiny_folder: Path, tmp_path: Path) -> None:
+    cache, identity = Cache(tmp_path / "cache"), {"local": "a key"}
+    with asker(identity, None, tiny_folder, cache, lambda: False) as ask:
+        found = ask([*PROMPTS, PROMPTS[0]])
+    assert found[-1] == found[0] and len(list((tmp_path / "cache").rglob("*.json"))) == len(PROMPTS)
+    with asker(identity, None, tmp_path / "no model here", cache, lambda: False) as ask:
+        assert ask(PROMPTS) == found[:-1]
+        with pytest.raises(DataError):
+            ask(["new"])
+    with (
+        asker({"local": "another"}, None, tmp_path / "no model here", cache, lambda: False) as ask,
+        pytest.raises(DataError),
+    ):
+        ask(PROMPTS)

@@ -1,0 +1,120 @@
+"""Answers of judges by the exact content of what was asked, shared by all stages and processes of a root.
+
+    cache = Cache(folder)
+    key = request_key({"model": "gpt-4o"}, body)
+    with cache.asking(key):                  # of several that ask the same at once, one does
+        answer = cache.get(key) or ask(...)
+        cache.put(key, answer)
+
+A file a request, which appears whole or not at all: a killed run loses what was under way and asks nothing else twice.
+Nothing here decides a result: the same request has the same answer, and the folder can be deleted.
+"""
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from xling.grid.files import json_bytes, sync, write_new
+from xling.grid.stage import canonical_json
+
+
+class Answer(Struct, frozen=True, omit_defaults=True):
+    """What a judge said. `first`: P("1") / (P("1") + P("2")), 0 to 1; None: it said neither."""
+
+    first: float | None
+    by: Literal["probabilities", "text"] = "probabilities"
+    text: str = ""  # an endpoint's
+
+
+def request_key(model: Mapping[str, Any], request: Any) -> str:
+    """sha256 over which model is asked and what it is asked; no URL, no key, no date."""
+    return hashlib.sha256(canonical_json({"model": dict(model), "request": request})).hexdigest()
+
+
+class Cache:
+    """A folder of answers, 256 folders wide."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, key: str) -> Answer | None:
+        """None: it has not been asked yet, or its file is damaged."""
+        try:
+            return msgspec.json.decode(self._path(key).read_bytes(), type=Answer)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+
+    def put(self, key: str, answer: Answer, durable: bool = True) -> None:
+        """Atomically; of two answers to the same request the last one stays. `durable`: the disk has it on return."""
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = f"{path}.{os.getpid()}-{time.monotonic_ns()}.partial"
+        write_new(partial, json_bytes(answer, indent=-1))
+        if durable:
+            sync(partial)
+        os.replace(partial, path)
+
+    @contextmanager
+    def asking(self, key: str) -> Iterator[None]:
+        """Hold the place of a request among all processes and threads; the kernel lets go of it if we are killed."""
+        folder = self._path(key).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / "lock"):
+            yield
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """An exclusive lock on a file, and its descriptor; without one where the file system has no locks."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class Pace:
+    """When the next request may be sent: one clock in a file, for all processes that ask the same server."""
+
+    def __init__(self, path: Path, per_minute: float | None) -> None:
+        self.path, self.between = path, 60 / per_minute if per_minute else 0.0
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def wait(self, stopping: Callable[[], bool] = lambda: False) -> None:
+        """Return at this request's turn, or once `stopping`."""
+        with _locked(self.path) as file:
+            turn = max(self._next(file), time.time())
+            if self.between:
+                self._set(file, turn + self.between)
+        while (left := turn - time.time()) > 0 and not stopping():
+            time.sleep(min(left, 0.2))
+
+    def hold(self, seconds: float) -> None:
+        """Nobody sends anything for so long: the server said so."""
+        with _locked(self.path) as file:
+            self._set(file, max(self._next(file), time.time() + seconds))
+
+    @staticmethod
+    def _next(file: int) -> float:
+        try:
+            return float(os.pread(file, 64, 0) or b"0")
+        except ValueError:
+            return 0.0
+
+    @staticmethod
+    def _set(file: int, when: float) -> None:
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{when:.6f}".encode(), 0)

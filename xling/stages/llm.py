@@ -1,0 +1,252 @@
+"""llm[s, t]: what a language model says of the cell's responses and their opponents; and how good it is as a judge.
+
+It is asked in both orders (or one, by a seeded coin), a pair of texts at a time, in blocks that a killed stage keeps;
+each answer is in the root's cache besides (xling/judges/cache.py), so that nothing is asked twice: not by this stage
+and not by another source whose pick is the same.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from xling.config import Task
+from xling.grid.stage import Context
+from xling.judges.asking import (
+    Ask,
+    Compared,
+    EndpointSettings,
+    How,
+    Verdict,
+    asker,
+    capped,
+    coin,
+    compare,
+    points,
+)
+from xling.judges.cache import Cache
+from xling.judges.prompts import PromptKind
+from xling.stages.blocks import blocks_of, kept_lines
+from xling.stages.files import Samples, read_json, read_samples, write_json
+from xling.stages.judge import answers
+from xling.tasks import task_module
+from xling.tasks.records import Pair, Prompt, Rating
+
+PAIRS = 128  # a block
+
+
+class Where(Struct, frozen=True):
+    """What of a spec is in no key: here the endpoint; None: the model is the `lm` parent."""
+
+    endpoint: EndpointSettings | None = None
+
+
+class AskSpec(Struct, frozen=True):
+    """What both stages need to ask. `identity` says which model: {"endpoint": its name} or {"local": its stage}."""
+
+    task: Task
+    digest: str
+    lang: str
+    language: str  # in English
+    identity: dict[str, str]
+    prompt: PromptKind
+    max_instances: int | None
+    max_characters: int | None
+    truncation_side: str
+    seed: int
+    where: Where = Where()
+
+    def how(self) -> How:
+        """What is asked."""
+        return How(self.prompt, self.language, self.max_characters, self.truncation_side)
+
+
+class LlmSpec(AskSpec, frozen=True, kw_only=True):
+    """And which responses are judged: `n` of the pool are picked from, `opponents` a response."""
+
+    n: int | None
+    opponents: int
+    orders: str  # both, random
+    trained: bool = False  # the pool is what a trained policy said: all of it is judged
+
+
+class Asked(Struct, frozen=True):
+    """verdicts.json in rows: an entry a (response, opponent), by prompt, then sample, then opponent."""
+
+    prompt: list[str]
+    sample: list[int]  # index in the pool
+    opponent: list[int]  # index in the baseline
+    p_first: list[float | None]  # P(response preferred), shown first; None: not asked so, or no answer
+    p_second: list[float | None]  # shown second
+    unanswered_first: list[bool]  # asked so, and the answer was neither 1 nor 2
+    unanswered_second: list[bool]
+
+    def verdicts(self) -> list[Verdict]:
+        """One an entry."""
+        return list(map(Verdict, self.p_first, self.p_second, self.unanswered_first, self.unanswered_second))
+
+
+def run(context: Context) -> None:
+    """Writes verdicts.json: the columns of `Asked`."""
+    spec = msgspec.convert(context.spec, LlmSpec)
+    texts = {p.id: p.reward_text for p in task_module(spec.task).prompts(spec.task, spec.lang, "test")}
+    pool, baseline = (read_samples(context.parents[role]) for role in ("pool", "baseline"))
+    chosen = capped([s.prompt for s in pool], [s.dataset for s in pool], spec.max_instances, spec.seed)
+    judged = responses_judged(context, spec)
+    places = [
+        (i, sample, opponent)
+        for i in chosen
+        for sample in judged[i]
+        for opponent in range(min(spec.opponents, len(baseline[i].responses)))
+    ]
+    pairs = [
+        Compared(
+            texts[pool[i].prompt],
+            pool[i].responses[sample],
+            baseline[i].responses[opponent],
+            *_orders(spec, pool[i], opponent),
+        )
+        for i, sample, opponent in places
+    ]
+    verdicts = _verdicts(context, spec, pairs)
+    columns = {
+        "prompt": [pool[i].prompt for i, _, _ in places],
+        "sample": [sample for _, sample, _ in places],
+        "opponent": [opponent for _, _, opponent in places],
+    }
+    write_json(context.out / "verdicts.json", columns | _columns(verdicts))
+
+
+def responses_judged(context: Context, spec: LlmSpec) -> list[list[int]]:
+    """A prompt's samples that the cell answers with: best-of-n's pick, or all that a trained policy said."""
+    reward = np.load(context.parents["score"] / "pool.npy")[:, : spec.n]
+    said: list[list[int]] = answers(reward, spec.trained).tolist()
+    return said
+
+
+def _orders(spec: LlmSpec, samples: Samples, opponent: int) -> tuple[bool, bool]:
+    """Whether the response is shown first, and second: the same for all cells of a target."""
+    if spec.orders == "both":
+        return True, True
+    heads = coin(spec.seed, "order", spec.lang, samples.prompt, opponent)
+    return heads, not heads
+
+
+def _verdicts(context: Context, spec: AskSpec, pairs: Sequence[Compared]) -> list[Verdict]:
+    """Verdicts of all pairs, asked block after block."""
+
+    with _asker(context, spec) as ask:
+
+        def block(items: Sequence[int]) -> list[bytes]:
+            return [msgspec.json.encode(v) for v in compare(ask, spec.how(), [pairs[i] for i in items])]
+
+        blocks = list(blocks_of(range(len(pairs)), PAIRS))
+        return [Verdict(*msgspec.json.decode(line)) for line in kept_lines(context, "verdicts", blocks, block)]
+
+
+def _asker(context: Context, spec: AskSpec) -> AbstractContextManager[Ask]:
+    cache = Cache((context.cache or context.scratch) / "judges")
+    return asker(spec.identity, spec.where.endpoint, context.parents.get("lm"), cache, context.stopping)
+
+
+def _columns(verdicts: Sequence[Verdict]) -> dict[str, list[Any]]:
+    return {name: [getattr(verdict, name) for verdict in verdicts] for name in Verdict._fields}
+
+
+# --- what the judge stage makes of it -----------------------------------------------------------------------
+
+
+def fold(verdicts: Path, prompts: Sequence[str], win: str) -> dict[str, list[Any]]:
+    """Columns of items.json, an entry a prompt that was judged, in the order of `prompts`, the test's.
+
+    win: mean over the pairs whose every order was answered, of the preferred share (soft) or of 1, 0.5, 0 (hard); null
+    where there is no such pair. unanswered: share of pairs with an order that was not answered. inconsistent: share of
+    pairs, of those answered in both orders, that the two decide differently; null where there is none. And `row`, the
+    prompt's place in `prompts`.
+    """
+    asked = msgspec.convert(read_json(verdicts / "verdicts.json"), Asked)
+    by_prompt: dict[str, list[Verdict]] = {}
+    for prompt, verdict in zip(asked.prompt, asked.verdicts(), strict=True):
+        by_prompt.setdefault(prompt, []).append(verdict)
+    rows = [row for row, prompt in enumerate(prompts) if prompt in by_prompt]
+    each = [by_prompt[prompts[row]] for row in rows]
+    return {
+        "row": rows,
+        "win": [_mean(_points(v, win) for v in some) for some in each],
+        "unanswered": [_mean(v.unanswered_first or v.unanswered_second for v in some) for some in each],
+        "inconsistent": [_mean(v.inconsistent for v in some) for some in each],
+    }
+
+
+def _points(verdict: Verdict, win: str) -> float | None:
+    preference = verdict.preference
+    return preference if preference is None or win == "soft" else points(preference)
+
+
+def _mean(values: Any) -> float | None:
+    """Of those that are not None."""
+    there = [float(value) for value in values if value is not None]
+    return sum(there) / len(there) if there else None
+
+
+# --- accuracy -----------------------------------------------------------------------------------------------
+
+
+def run_accuracy(context: Context) -> None:
+    """judge_accuracy[t]: the judge on the target's held-out human preferences. Writes accuracy.json.
+
+    Columns, an entry a pair of responses that people told apart (asked in both orders, whatever judge.orders says):
+    group, dataset    of the prompt: what bootstrap clusters and macro-averages go by
+    correct           1: it prefers what people prefer, by the mean of both orders; 0.5: neither; 0; null: not answered
+    inconsistent      whether the two orders prefer different responses; null: not answered
+    p_first, p_second           P(what people prefer), shown first and second; null: no answer
+    unanswered_first, unanswered_second      the answer was neither 1 nor 2
+    """
+    spec = msgspec.convert(context.spec, AskSpec)
+    found = held_out_pairs(spec.task, spec.lang)
+    kept = capped(pair_ids(found), [pair.prompt.dataset for pair in found], spec.max_instances, spec.seed)
+    pairs = [found[i] for i in kept]
+    asked = [Compared(pair.prompt.reward_text, pair.chosen, pair.rejected, True, True) for pair in pairs]
+    verdicts = _verdicts(context, spec, asked)
+    columns = {
+        "group": [pair.prompt.group for pair in pairs],
+        "dataset": [pair.prompt.dataset for pair in pairs],
+        "correct": [_points(verdict, "hard") for verdict in verdicts],
+        "inconsistent": [verdict.inconsistent for verdict in verdicts],
+    }
+    write_json(context.out / "accuracy.json", columns | _columns(verdicts))
+
+
+def held_out_pairs(task: Task, lang: str) -> list[Pair]:
+    """The target's held-out pairs, or those of its held-out ratings; the two texts of a pair differ."""
+    from xling.tasks import offers
+
+    module = task_module(task)
+    if "pairs" in offers(task):
+        return [pair for pair in module.pairs(task, lang, "test") if pair.chosen != pair.rejected]
+    return pairs_of(module.ratings(task, lang, "test"))
+
+
+def pairs_of(ratings: Sequence[Rating]) -> list[Pair]:
+    """Pairs of responses to the same prompt whose labels differ, the higher one chosen (paper, Appendix C)."""
+    by_prompt: dict[tuple[str, str], tuple[Prompt, dict[str, float]]] = {}
+    for rating in ratings:
+        # the same document is the same prompt, whatever its id
+        place = (rating.prompt.dataset, rating.prompt.reward_text)
+        by_prompt.setdefault(place, (rating.prompt, {}))[1].setdefault(rating.response, rating.label)
+    return [
+        Pair(prompt, one, other)
+        for prompt, labels in by_prompt.values()
+        for one in labels
+        for other in labels
+        if labels[one] > labels[other]
+    ]
+
+
+def pair_ids(pairs: Sequence[Pair]) -> list[str]:
+    """What a cap chooses pairs by."""
+    return ["\0".join((pair.prompt.id, pair.chosen, pair.rejected)) for pair in pairs]

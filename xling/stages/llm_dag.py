@@ -1,0 +1,196 @@
+"""The stages of judge=llm, what is refused of its settings while planning, and how many requests a plan may send."""
+
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from xling.config import BestOfN, Experiment, LanguageModel, LlmJudge, Task, Trained
+from xling.errors import ConfigError
+from xling.grid.plan import Plan
+from xling.grid.stage import WHERE, Stage
+from xling.judges.asking import EndpointSettings, capped
+from xling.models.checkpoints import check_policy
+from xling.stages.data import located
+from xling.stages.llm import AskSpec, LlmSpec, held_out_pairs, pair_ids
+from xling.stages.specs import base, data_of, label_of, make
+from xling.tasks import offers, task_module, truncation_side
+
+ENDPOINT = ("api_key_env", "requests_per_minute", "concurrency", "timeout", "retries", "backoff")  # in no key
+
+
+# --- stages -------------------------------------------------------------------------------------------------
+
+
+def llm(
+    experiment: Experiment, judge: LlmJudge, pools: Mapping[str, Stage], score: Stage, sources: tuple[str, ...]
+) -> Stage:
+    """llm[s, t]: verdicts on what the cell answers."""
+    lang, optimizer, policy = experiment.target_lang.code, experiment.optimizer, experiment.policy
+    assert isinstance(policy, LanguageModel)  # recorded responses are refused
+    spec = {
+        **_asking(experiment, judge, data_of(experiment.task, (lang,), "prompts")),
+        "n": optimizer.n or policy.n if isinstance(optimizer, BestOfN) else None,
+        "opponents": judge.opponents,
+        "orders": judge.orders,
+    }
+    if isinstance(optimizer, Trained):
+        spec["trained"] = True
+    return make("llm", label_of("llm", sources, (lang,)), spec, {"score": score, **pools, **_model(judge)})
+
+
+def judge_accuracy(experiment: Experiment, judge: LlmJudge) -> Stage | None:
+    """judge_accuracy[t]: the judge on the target's held-out preferences, once a target; None where it has none."""
+    lang = experiment.target_lang.code
+    data = _held_out(experiment.task, lang)
+    if data is None or not _held_out_count(experiment.task, lang, None, 0):
+        return None
+    return make("judge_accuracy", label_of("judge_accuracy", (lang,)), _asking(experiment, judge, data), _model(judge))
+
+
+def _held_out(task: Task, lang: str) -> dict[str, Any] | None:
+    there = offers(task)
+    try:
+        if "pairs" in there:
+            return data_of(task, (lang,), "held_out_pairwise")
+        return data_of(task, (lang,), "held_out_pointwise") if "ratings" in there else None
+    except ConfigError:  # your own data may have none of this language
+        return None
+
+
+def _asking(experiment: Experiment, judge: LlmJudge, data: Mapping[str, Any]) -> dict[str, Any]:
+    side = truncation_side(experiment.task)
+    kind = judge.prompt if judge.prompt != "auto" else "dialog" if side == "left" else "summarization"
+    spec = {
+        **data,
+        "lang": experiment.target_lang.code,
+        "language": experiment.target_lang.name,
+        "identity": {"endpoint": judge.model} if judge.base_url else {"local": _model(judge)["lm"].key},
+        "prompt": kind,
+        "max_instances": judge.max_instances,
+        "max_characters": judge.max_characters,
+        "truncation_side": side,
+        "seed": judge.seed,
+    }
+    if judge.base_url:
+        endpoint = EndpointSettings(judge.base_url, **{name: getattr(judge, name) for name in ENDPOINT})
+        spec[WHERE] = {**data.get(WHERE, {}), "endpoint": msgspec.to_builtins(endpoint)}
+    return spec
+
+
+def _model(judge: LlmJudge) -> dict[str, Stage]:
+    return {} if judge.base_url else {"lm": base(_language_model(judge), "judge.checkpoint")}
+
+
+def _language_model(judge: LlmJudge) -> LanguageModel:
+    assert judge.checkpoint is not None  # check_llm
+    return LanguageModel(judge.checkpoint, revision=judge.revision, dtype=judge.dtype, pad_token=judge.pad_token)
+
+
+# --- what is refused ----------------------------------------------------------------------------------------
+
+
+def check_llm(judge: LlmJudge, baseline_samples: int) -> None:
+    """ConfigError for a judge that cannot be asked."""
+    if (judge.checkpoint is None) == (judge.base_url is None):
+        found = "neither" if judge.checkpoint is None else "both"
+        raise ConfigError(
+            f"judge=llm needs a model or a server, and {found} is named. Type judge.checkpoint=FOLDER (or a hub id) "
+            "for a local model, or judge.base_url=URL judge.model=NAME for an OpenAI-compatible endpoint."
+        )
+    if judge.opponents > baseline_samples:
+        raise ConfigError(
+            f"judge.opponents={judge.opponents} is more than the baseline has: policy.baseline_samples="
+            f"{baseline_samples}. Lower judge.opponents or raise policy.baseline_samples."
+        )
+    if judge.base_url is not None:
+        return _check_endpoint(judge, judge.base_url)
+    for setting in ("model", "api_key_env"):
+        if (value := getattr(judge, setting)) is not None:
+            raise ConfigError(f"judge.{setting}={value} is of an endpoint, and judge.checkpoint names a local model.")
+    try:
+        check_policy(_language_model(judge))
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("policy.", "judge.")) from error
+    return None
+
+
+def _check_endpoint(judge: LlmJudge, url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"judge.base_url={url} is no URL of a server. Type one like http://localhost:8000/v1.")
+    if parts.username or parts.password or parts.query:
+        raise ConfigError(
+            f"judge.base_url with a name, a password or a query for {parts.hostname} would be stored with the results. "
+            "Give a key by the name of an environment variable: judge.api_key_env=NAME."
+        )
+    if judge.model is None:
+        raise ConfigError(f"judge.base_url={url} needs the name of a model there. Type judge.model=NAME.")
+    if judge.api_key_env is not None and not os.environ.get(judge.api_key_env):
+        raise ConfigError(
+            f"judge.api_key_env={judge.api_key_env} names an environment variable that is not set. Type "
+            f"`export {judge.api_key_env}=KEY`, or judge.api_key_env=null for a server that asks for none."
+        )
+
+
+# --- what a plan says of it ---------------------------------------------------------------------------------
+
+
+def notes(plan: Plan) -> list[str]:
+    """Sentences: how many requests the plan sends at most, and which judges are not checked."""
+    found: list[str] = []
+    waiting = [step.stage for step in plan.steps.values() if step.state == "run" and "identity" in step.stage.spec]
+    by_model: dict[str, list[Stage]] = {}
+    for stage in waiting:
+        name = stage.spec["identity"].get("endpoint") or stage.parents["lm"].spec["checkpoint"]
+        by_model.setdefault(name, []).append(stage)
+    for name, stages in by_model.items():
+        total = sum(map(most_requests, stages))
+        found.append(
+            f"judge=llm asks {name} at most {total:,} times ({len(stages)} stages); equal requests are sent once, and "
+            "those that were answered before not at all."
+        )
+    unchecked = {
+        cell.axes["target_lang"]
+        for cell in plan.cells
+        if cell.stage.parents.get("verdict", cell.stage).kind == "llm" and "accuracy" not in cell.stage.parents
+    }
+    if unchecked:
+        langs = ", ".join(sorted(map(str, unchecked)))
+        found.append(
+            f"judge=llm is not checked in {langs}: the task has no two held-out responses there, to one prompt, "
+            "that people rated differently."
+        )
+    return found
+
+
+def most_requests(stage: Stage) -> int:
+    """Requests of an llm or judge_accuracy stage, none of them equal and none of them known."""
+    spec = located(stage.spec)
+    if stage.kind == "judge_accuracy":
+        asked = msgspec.convert(spec, AskSpec)
+        return 2 * _held_out_count(asked.task, asked.lang, asked.max_instances, asked.seed)
+    judged = msgspec.convert(spec, LlmSpec)
+    orders = 2 if judged.orders == "both" else 1
+    responses = stage.parents["pool"].spec["n"] if judged.trained else 1
+    return (
+        orders
+        * responses
+        * judged.opponents
+        * _prompt_count(judged.task, judged.lang, judged.max_instances, judged.seed)
+    )
+
+
+@lru_cache(maxsize=256)
+def _prompt_count(task: Task, lang: str, most: int | None, seed: int) -> int:
+    prompts = task_module(task).prompts(task, lang, "test")
+    return len(capped([p.id for p in prompts], [p.dataset for p in prompts], most, seed))
+
+
+@lru_cache(maxsize=256)
+def _held_out_count(task: Task, lang: str, most: int | None, seed: int) -> int:
+    pairs = held_out_pairs(task, lang)
+    return len(capped(pair_ids(pairs), [pair.prompt.dataset for pair in pairs], most, seed))
