@@ -2,7 +2,8 @@
 
     python benchmarks/slurm.py            # 6x6 and 30x30 stages: wall time and calls of sbatch
     python benchmarks/slurm.py --run      # besides: 6x6 stages of 1 s each, run to the end
-    python benchmarks/slurm.py --grid     # besides: the embedded grid on 4 nodes and here, and whether they agree
+    python benchmarks/slurm.py --grid sweeps=embedded    # alone: a grid on 4 nodes and here, and whether they agree
+    python benchmarks/slurm.py --grid sweeps=optimizers source_lang=en,tr target_lang=en,tr seed=0
 
 Needs SLURM's programs on this machine (make test-slurm installs them), but no cluster.
 """
@@ -81,9 +82,9 @@ def bare_latency(cluster: Cluster, count: int = 5) -> float:
     return statistics.median(start - end for end, start in zip(times[1::2], times[2::2], strict=False))
 
 
-def embedded(cluster: Cluster, folder: Path) -> None:
-    """The embedded 6x6 grid through SLURM and on this machine: the bytes of its matrix."""
-    command = [sys.executable, str(ROOT / "launch.py"), "-m", "sweeps=embedded", "tracking.mode=off"]
+def both_ways(cluster: Cluster, folder: Path, overrides: Sequence[str]) -> None:
+    """A grid through SLURM and on this machine: the bytes of its matrix."""
+    command = [sys.executable, str(ROOT / "launch.py"), "-m", *overrides, "tracking.mode=off", "name=both"]
     there = ["hydra/launcher=slurm", "hydra.launcher.mem_gb=4", f"root={folder / 'slurm'}"]
     start = time.perf_counter()
     subprocess.run([*command, *there], env=cluster.env, check=True)
@@ -91,7 +92,7 @@ def embedded(cluster: Cluster, folder: Path) -> None:
     wait_until(lambda: not cluster.run("squeue", "-h", check=False).strip(), "the grid", 3600, 1.0)
     print(f"done after {time.perf_counter() - start:.0f} s", flush=True)
     subprocess.run([*command, f"root={folder / 'local'}"], check=True)
-    ours, theirs = ((folder / where / "grids/embedded/matrix.csv").read_bytes() for where in ("slurm", "local"))
+    ours, theirs = ((folder / where / "grids/both/matrix.csv").read_bytes() for where in ("slurm", "local"))
     print("matrix.csv: " + ("the same bytes" if ours == theirs else "NOT the same bytes"))
 
 
@@ -130,9 +131,15 @@ def makespan(cluster: Cluster, plan: Plan) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", action="store_true", help="run a grid of 1-second stages as well")
-    parser.add_argument("--grid", action="store_true", help="run the embedded grid on 4 nodes, then here (20 minutes)")
+    parser.add_argument("--grid", nargs="+", metavar="OVERRIDE", help="run this grid on 4 nodes, then here")
     options = parser.parse_args(arguments)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # jobs start from compiled modules, as they do elsewhere
+    if options.grid:
+        with (
+            Cluster(gpu_nodes=4, cpu_nodes=0, cpus=1, memory_mb=5000) as cluster,
+            tempfile.TemporaryDirectory() as name,
+        ):
+            return both_ways(cluster, Path(name), options.grid)
     with Cluster(cpus=32) as cluster, tempfile.TemporaryDirectory() as name:
         os.environ.update(cluster.env)
         os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:3])
@@ -143,12 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             makespan(cluster, plan)
             print(f"the same jobs without xling and Python, each `sleep 1`: {bare_makespan(cluster, plan):.1f} s")
             print(f"a bare job starts {bare_latency(cluster):.2f} s (median) after the one it waits for")
-    if options.grid:
-        with (
-            Cluster(gpu_nodes=4, cpu_nodes=0, cpus=1, memory_mb=5000) as cluster,
-            tempfile.TemporaryDirectory() as name,
-        ):
-            embedded(cluster, Path(name))
+    return None
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class _Picks(Struct, frozen=True):
     prompt: list[str]
     group: list[str]
     dataset: list[str]
-    win: list[float]
+    win: list[float | None]  # None: judge=llm got no answer
     index: list[int] = []
 
 
@@ -135,19 +135,21 @@ class Reader:
         _check_rows(items, pool, baseline, cell.judge)
         texts = self._prompts(cell.stages["baseline"])
         scores = self._scores(cell)
-        row_of = {prompt: row for row, prompt in enumerate(items.prompt)}
+        row_of = {prompt: row for row, prompt in enumerate(items.prompt) if items.win[row] is not None}
+        place_of = {samples.prompt: place for place, samples in enumerate(pool)}
         found: list[Question] = []
         for prompt in self._order(lang, row_of):
-            row = row_of[prompt]
+            row, place = row_of[prompt], place_of[prompt]
             if prompt not in texts:
                 raise StoreError(f"Prompt {prompt!r} of target {lang} is not in the task's data any more.")
             first = items.index[row] if items.index else 0
-            other = random.Random(f"{self._seed}/{lang}/{prompt}").randrange(len(baseline[row].responses))
-            point = items.win[row] if scores is None else _point(scores[0][row, first], scores[1][row, other])
-            policy, opponent = shown(pool[row].responses[first]), shown(baseline[row].responses[other])
+            other = random.Random(f"{self._seed}/{lang}/{prompt}").randrange(len(baseline[place].responses))
+            win = items.win[row] if scores is None else _point(scores[0][place, first], scores[1][place, other])
+            assert win is not None  # else it is not among row_of
+            policy, opponent = shown(pool[place].responses[first]), shown(baseline[place].responses[other])
             identical = policy == opponent
-            place = (lang, prompt, items.group[row], items.dataset[row])
-            found.append(Question(*place, shown(texts[prompt]), policy, opponent, 0.5 if identical else point))
+            what = (lang, prompt, items.group[row], items.dataset[row])
+            found.append(Question(*what, shown(texts[prompt]), policy, opponent, 0.5 if identical else win))
             n -= not identical
             if n == 0:
                 break
@@ -180,7 +182,8 @@ class Reader:
 
 
 def _check_rows(items: _Picks, pool: Sequence[Samples], baseline: Sequence[Samples], judge: Ref) -> None:
-    if not items.prompt == [s.prompt for s in pool] == [s.prompt for s in baseline]:
+    asked = [s.prompt for s in pool]
+    if asked != [s.prompt for s in baseline] or not set(items.prompt) <= set(asked):  # judge=llm may be asked of fewer
         raise StoreError(f"The prompts of judge {judge.key[:12]} are not those of its pool and baseline.")
 
 
