@@ -58,6 +58,26 @@ def test_an_experiment_file_chooses_groups(composer: Composer) -> None:
     assert isinstance(built.task, Files) and isinstance(built.policy, Recorded) and built.judge.name == "human"
 
 
+@pytest.mark.parametrize(("name", "steps", "rate"), [("summarization", 3000, 1e-3), ("dialog", 2500, 1e-5)])
+def test_the_papers_settings(composer: Composer, name: str, steps: int, rate: float) -> None:
+    """Appendix B, and the same for best-of-64 by one more word."""
+    chosen = [f"experiment=paper_{name}", "task.path=x"]
+    built = experiment(composer.compose(chosen).container)
+    ppo, training = built.optimizer, built.rm_backbone.training
+    assert (ppo.steps, ppo.beta, ppo.batch_size, ppo.learning_rate, ppo.optimizer) == (
+        steps,
+        0.1,
+        32,
+        1e-4,
+        "adafactor",
+    )
+    assert (ppo.value_only_steps, ppo.value_warmup_steps, ppo.schedule) == (2000, 1000, "constant")
+    assert (built.sft.learning_rate, built.sft.dropout, built.sft.optimizer) == (rate, 0.1, "adafactor")
+    assert (training.learning_rate, training.warmup_steps, training.batch_size) == (1e-4, 1000, 32)
+    best = experiment(composer.compose([*chosen, "optimizer=best_of_n", "policy.n=64"]).container)
+    assert best.policy.n == 64 and best.optimizer.n is None
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_sweep_has_cells(composer: Composer, path: Path) -> None:
     text = path.read_text(encoding="utf-8")

@@ -157,7 +157,10 @@ def test_nothing_heavy_is_imported(recorded: Store, tmp_path: Path) -> None:
 
 
 def test_a_trained_policys_first_sample_is_taken(sampled: Store, tmp_path: Path) -> None:
-    """items.json without a pick, and a judge without scores: the first response, the prompt's win."""
+    """items.json without a pick, and a judge without scores: the first response, the prompt's win.
+
+    Of a prompt that the judge was not asked about, or did not answer, people are not asked either.
+    """
     store = copied(sampled, tmp_path / "root")
     plan = read_plan(store.grid_folder("g"))
     ref = plan.cells[0].judge
@@ -166,6 +169,8 @@ def test_a_trained_policys_first_sample_is_taken(sampled: Store, tmp_path: Path)
     items = json.loads((old / "items.json").read_text())
     del items["index"]
     items["win"] = [0.25] * len(items["win"])
+    items = {name: column[1:] for name, column in items.items()}
+    items["win"][0] = None
     (new / "items.json").write_text(json.dumps(items))
     sheet, done = store.sheet(ref.kind, ref.key), store.check(ref.kind, ref.key).done
     assert sheet and done
@@ -179,6 +184,7 @@ def test_a_trained_policys_first_sample_is_taken(sampled: Store, tmp_path: Path)
     key = read_key(tmp_path / "s")
     first = {prompt: digest(said[0]) for prompt, said in responses(store, "pool", "tr").items()}
     assert all(pair.policy == first[pair.prompt] for pair in key.pairs)
+    assert {pair.prompt for pair in key.pairs} == set(items["prompt"][1:])
     assert {p for n, p in zip(key.cells[0].pairs, key.cells[0].points, strict=True) if not key.pairs[n].identical} == {
         0.25
     }
