@@ -11,7 +11,7 @@ READY := $(VENV)/.installed
 INSTALL := $(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,encoder,lora]'
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo grid controls human-judgements test test-slurm nightly lint base clean
+.PHONY: help setup demo grid controls human-judgements optimizers test test-slurm nightly lint base clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -29,6 +29,9 @@ controls: $(READY) ## the embedded matrix with controls and references: 36 rewar
 
 human-judgements: $(READY) ## docs/human_judgements.md from DATA=FOLDER, which has the releases of people's judgements
 	$(BIN)/python benchmarks/human_judgements.py "$(DATA)"
+
+optimizers: $(READY) ## docs/optimizers.md: five optimizers, 3x3 languages, three seeds; an hour or two, goes on where it stopped
+	$(BIN)/python benchmarks/optimizers.py
 
 test: $(READY) ## all tests but the nightly ones; warnings are errors
 	$(BIN)/python -m pytest -m 'not nightly'
