@@ -27,6 +27,7 @@ from xling.analysis.drawing import RESAMPLES as RESAMPLES
 from xling.analysis.drawing import SEED as SEED
 from xling.analysis.drawing import Clusters as Clusters
 from xling.analysis.drawing import Floats as Floats
+from xling.analysis.drawing import Ints
 from xling.analysis.drawing import draw as draw
 
 LEVEL = 0.95
@@ -92,6 +93,13 @@ class Sample:
     label: str = ""  # which seed; samples with one label are averaged before they count as a point
     fresh: bool = False  # a data seed: other labels have other prompts
     crossed: bool = False  # labels share prompts and draws, and split the same recorded ratings
+    present: tuple[Ints, Ints] | None = None  # (prompts (K,), clusters (K,)) where some quantities lack some prompts
+
+    def counts(self, k: int) -> tuple[int, int]:
+        """Prompts and clusters behind quantity k."""
+        if self.present is None:
+            return self.prompts, self.clusters
+        return int(self.present[0][k]), int(self.present[1][k])
 
 
 # --- estimating -------------------------------------------------------------------------------------------
@@ -107,13 +115,19 @@ def resample(
 ) -> Sample:
     """Averages over datasets of (N, K) per-prompt values, and their cluster bootstrap.
 
+    A quantity that is NaN for some prompts is the average of the others (a resample without any of them takes the
+    average itself), over the datasets that have any; one that is NaN for all of them is missing.
     shares: (datasets,) weights that sum to 1, datasets in the order of their names; None: equal ones.
     """
-    sums = cluster_sums(clusters, values)
     datasets = range(int(clusters.dataset.max()) + 1)
+    scale = np.full(len(datasets), 1 / len(datasets)) if shares is None else shares
+    there, present = ~np.isnan(values), None
+    if (there.any(axis=0) & ~there.all(axis=0)).any():
+        means, resamples, present = _with_gaps(clusters, values, there, scale)
+        return Sample(means, resamples, len(values), clusters.groups, label, fresh, crossed, present)
+    sums = cluster_sums(clusters, values)
     means = np.zeros(values.shape[1])
     resamples = np.zeros((RESAMPLES, values.shape[1]))
-    scale = np.full(len(datasets), 1 / len(datasets)) if shares is None else shares
     for dataset in datasets:
         if scale[dataset] == 0:
             continue
@@ -122,6 +136,27 @@ def resample(
         resamples += scale[dataset] * (weights @ sums[rows]) / (weights @ clusters.counts[rows])[:, None]
         means += scale[dataset] * sums[rows].sum(axis=0) / clusters.counts[rows].sum()
     return Sample(means, resamples, len(values), clusters.groups, label, fresh, crossed)
+
+
+def _with_gaps(
+    clusters: Clusters, values: Floats, there: npt.NDArray[np.bool_], scale: Floats
+) -> tuple[Floats, Floats, tuple[Ints, Ints]]:
+    """(means, resamples, (prompts, clusters)) where prompts are missing from some quantities."""
+    sums = cluster_sums(clusters, np.where(there, values, 0.0))
+    counts = cluster_sums(clusters, there.astype(np.float64))
+    means, resamples, share = np.zeros(values.shape[1]), np.zeros((RESAMPLES, values.shape[1])), 0.0
+    for dataset, weight in enumerate(scale):
+        rows = clusters.dataset == dataset
+        weights = clusters.weights[:, rows].astype(np.float64)
+        total = counts[rows].sum(axis=0)
+        mean = sums[rows].sum(axis=0) / np.maximum(total, 1)
+        drawn = weights @ counts[rows]
+        resamples += weight * np.where(drawn > 0, (weights @ sums[rows]) / np.maximum(drawn, 1), mean)
+        means += weight * mean
+        share = share + weight * (total > 0)
+    with np.errstate(invalid="ignore"):  # no dataset at all: missing
+        means, resamples = means / share, resamples / share
+    return means, resamples, (there.sum(axis=0), np.minimum((counts > 0).sum(axis=0), clusters.groups))
 
 
 def cluster_sums(clusters: Clusters, values: Floats) -> Floats:
@@ -135,6 +170,22 @@ def difference(sample: Sample, left: Sequence[int], right: Sequence[int]) -> Sam
         sample,
         means=sample.means[list(left)] - sample.means[list(right)],
         resamples=sample.resamples[:, list(left)] - sample.resamples[:, list(right)],
+        present=sample.present
+        and (
+            np.minimum(sample.present[0][list(left)], sample.present[0][list(right)]),
+            np.minimum(sample.present[1][list(left)], sample.present[1][list(right)]),
+        ),
+    )
+
+
+def select(sample: Sample, which: slice | Sequence[int]) -> Sample:
+    """Some of the quantities, as copies, so that the rest can be freed."""
+    places = which if isinstance(which, slice) else list(which)
+    return replace(
+        sample,
+        means=sample.means[places].copy(),
+        resamples=sample.resamples[:, places].copy(),
+        present=sample.present and (sample.present[0][places], sample.present[1][places]),
     )
 
 
@@ -168,7 +219,9 @@ def _average(samples: Sequence[Sample]) -> Sample:
     with np.errstate(invalid="ignore"):
         means = np.nansum([sample.means for sample in samples], axis=0) / present
         resamples = np.nansum([sample.resamples for sample in samples], axis=0) / present
-    return replace(samples[0], means=means, resamples=resamples)
+    present = [sample.present for sample in samples]
+    counts = None if None in present else tuple(np.max([p[side] for p in present if p], axis=0) for side in (0, 1))
+    return replace(samples[0], means=means, resamples=resamples, present=counts)
 
 
 def _over_both(points: Sequence[Sample]) -> list[Estimate | None]:
@@ -191,8 +244,7 @@ def _over_both(points: Sequence[Sample]) -> list[Estimate | None]:
             float(low[k]) if several else None,
             float(high[k]) if several else None,
             float(se[k]) if several else None,
-            first.prompts,
-            first.clusters,
+            *first.counts(k),
             int(seeds[k]),
             crossed=True,
         )
@@ -209,8 +261,9 @@ def _over_seeds(points: Sequence[Sample], values: Floats, present: npt.NDArray[n
     mean = float(values[where, k].mean())
     se = float(values[where, k].std(ddof=1) / math.sqrt(len(where)))
     half = float(stdtrit(len(where) - 1, (1 + LEVEL) / 2)) * se
-    n = sum(points[i].prompts for i in where) if points[0].fresh else max(points[i].prompts for i in where)
-    return Estimate(mean, mean - half, mean + half, se, n, points[where[0]].clusters, len(where))
+    prompts = [points[i].counts(k)[0] for i in where]
+    n = sum(prompts) if points[0].fresh else max(prompts)
+    return Estimate(mean, mean - half, mean + half, se, n, points[where[0]].counts(k)[1], len(where))
 
 
 def _over_prompts(
@@ -224,10 +277,11 @@ def _over_prompts(
     seed = int(np.argmax(present[:, k]))
     point, bound = points[seed], bounds[seed]
     value = float(point.means[k])
-    if bound is None:
-        return Estimate(value, None, None, None, point.prompts, point.clusters, 1)
+    prompts, clusters = point.counts(k)
+    if bound is None or clusters < 2:
+        return Estimate(value, None, None, None, prompts, clusters, 1)
     low, high, se = (float(side[k]) for side in bound)
-    return Estimate(value, low, high, se, point.prompts, point.clusters, 1)
+    return Estimate(value, low, high, se, prompts, clusters, 1)
 
 
 def _quantiles(resamples: Floats) -> tuple[Floats, Floats, Floats]:

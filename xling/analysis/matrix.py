@@ -6,7 +6,8 @@ Matrix
     ├── Accuracy   the reward model's accuracy on the target's held-out preferences
     └── Control    a reference shown beside: random, length, likelihood, gold, shuffled labels
 
-Win rates, accuracies and shares are in percent, differences in points, lengths in tokens.
+Win rates, accuracies and shares are in percent, differences in points, lengths in tokens, divergences in nats a
+response.
 """
 
 from msgspec import Struct
@@ -34,8 +35,19 @@ class Entry(Struct, frozen=True):
     status: str  # done, partial, failed, blocked, not run, left out, damaged
     reason: str = ""
     win: Estimate | None = None
+    win_lc: Estimate | None = None  # length-controlled (lengths.py)
+    win_soft: Estimate | None = None  # by the probabilities of the judge's answers; `win` is what the setting says
+    win_hard: Estimate | None = None  # by its answers
+    inconsistent: Estimate | None = None  # verdicts that turn with the order of the responses
+    unanswered: Estimate | None = None  # requests without a verdict, which are in no other number
     share_in_language: Estimate | None = None
-    length: float | None = None
+    length: Estimate | None = None
+    eos: Estimate | None = None  # responses that ended by themselves
+    repetition: Estimate | None = None  # word bigrams that have occurred before in their response
+    reward: Estimate | None = None  # increase over the baseline, in standard deviations of the baseline's responses
+    reward_scale: float | None = None  # that standard deviation, in the reward model's units; mean over seeds
+    quality: Estimate | None = None  # increase of the judge's score over the baseline (paper, section 5.1)
+    kl: Estimate | None = None  # from SFT_t, measured along a trained policy's samples
     kl_bound: float | None = None  # log n - (n - 1) / n, in nats; an upper bound for best-of-n
     n_samples: int | None = None
     curve: Curve | None = None
@@ -63,6 +75,16 @@ class Entry(Struct, frozen=True):
     def abroad(self) -> bool:
         """No part of the source is the target's own language."""
         return self.target not in self.source.split("+")
+
+
+class Opponent(Struct, frozen=True):
+    """The same measures of the baseline, which all cells of a target are judged against."""
+
+    target: str
+    share_in_language: Estimate | None
+    length: Estimate | None
+    eos: Estimate | None
+    repetition: Estimate | None
 
 
 class Mean(Struct, frozen=True):
@@ -157,6 +179,7 @@ class Panel(Struct, frozen=True):
     bands: list[Band]
     versus: dict[str, dict[str, dict[str, Difference]]]  # reference -> source -> target: trained minus it
     pairs_versus: dict[str, dict[str, dict[str, Difference]]] = {}  # the same of agreement on pairs within a prompt
+    opponents: list[Opponent] = []
     unknown_languages: list[str] = []  # those that the reward model's encoder does not know
     counts: list[Count] = []
     verdicts: list[str] = []  # which differences are settled, and how many more prompts would settle the rest

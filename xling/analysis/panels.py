@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from xling.analysis.column import Seeds, find_layouts, read_column
 from xling.analysis.fold import FoldedColumn, PanelKey, belongs, fold_column, panel_key
 from xling.analysis.intervals import Clusters, Difference, Floats, Sample, draw, fold, holm
-from xling.analysis.matrix import Accuracy, Band, Baseline, Block, Bounds, Control, Entry, Mean, Panel
+from xling.analysis.matrix import Accuracy, Band, Baseline, Block, Bounds, Control, Entry, Mean, Opponent, Panel
 from xling.analysis.plan import PlannedEntry, Results
 from xling.analysis.verdicts import counts, verdicts
 from xling.grid.stage import OTHERS
@@ -104,6 +104,7 @@ class _PanelDraft:
     bands: list[Band] = field(default_factory=list)
     versus: dict[str, dict[str, dict[str, Difference]]] = field(default_factory=dict)
     pairs_versus: dict[str, dict[str, dict[str, Difference]]] = field(default_factory=dict)
+    opponents: list[Opponent] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
 
     def add(self, key: PanelKey, column: FoldedColumn) -> None:
@@ -120,6 +121,7 @@ class _PanelDraft:
                 self.bands.append(column.bands[number])
             for reference in column.groups.references:
                 self._add_versus(key, column, number, reference)
+        self.opponents.append(column.opponent)
         self.unknown.update(column.unknown_languages[key])
         everywhere, abroad = column.means[key]
         if everywhere is not None:
@@ -157,6 +159,7 @@ class _PanelDraft:
             bands=self.bands,
             versus=self.versus,
             pairs_versus=self.pairs_versus,
+            opponents=self.opponents,
             unknown_languages=sorted(self.unknown),
         )
         return replace(panel, counts=counts(panel, controls), verdicts=verdicts(panel))

@@ -325,7 +325,7 @@ def share_table(panel: Panel) -> Table:
 
 def _share_cell(entry: Entry) -> Cell:
     share, length = entry.share_in_language, entry.length
-    tokens = "" if length is None else f"{length:.1f} tok"
+    tokens = "" if length is None else f"{length.value:.1f} tok"
     return Cell() if share is None else Cell(f"{share.value:.1f}", tokens, home=entry.home)
 
 
