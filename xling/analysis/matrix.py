@@ -196,6 +196,7 @@ class Block(Struct, frozen=True):
     panels: list[Panel]
     controls: list[Control]
     shuffled: list[Entry]  # reward models on permuted labels: what the panels' bands are made of
+    length_slope: Estimate | None = None  # log-odds of a win per tanh of standardised extra length (lengths.py)
 
 
 class Matrix(Struct, frozen=True):

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from msgspec.structs import replace
 
-from xling.analysis.column import Seeds, find_layouts, read_column
+from xling.analysis.column import Column, Seeds, find_layouts, read_column
 from xling.analysis.fold import FoldedColumn, PanelKey, belongs, fold_column, panel_key
 from xling.analysis.intervals import Clusters, Difference, Floats, Sample, draw, fold, holm
+from xling.analysis.lengths import Lengths, length_controlled, lengths_of
 from xling.analysis.matrix import Accuracy, Band, Baseline, Block, Bounds, Control, Entry, Mean, Opponent, Panel
 from xling.analysis.plan import PlannedEntry, Results
 from xling.analysis.verdicts import counts, verdicts
@@ -16,6 +17,11 @@ from xling.grid.stage import OTHERS
 
 BlockKey = tuple[tuple[str, str], ...]
 ColumnKey = tuple[BlockKey, str]  # block, target
+Place = tuple[str, ...]  # all of an entry's axes
+
+
+def _place(axes: dict[str, str]) -> Place:
+    return tuple(f"{axis}={value}" for axis, value in axes.items())
 
 
 def fold_blocks(entries: Sequence[PlannedEntry], results: Results) -> list[Block]:
@@ -30,13 +36,11 @@ def fold_blocks(entries: Sequence[PlannedEntry], results: Results) -> list[Block
     for (key, seeds), weights in zip(order, drawn, strict=True):
         clusters[key][seeds] = weights
     blocks = sorted({block for block, _ in columns})
-    folded = (
-        (key, fold_column(read_column(key[1], columns[key], layouts[key], results), clusters[key], results))
-        for key in sorted(columns)
-    )
     drafts = {block: _Draft(dict(block)) for block in blocks}
-    for (block, _), column in folded:
-        drafts[block].add(column)
+    for key in sorted(columns):
+        column = read_column(key[1], columns[key], layouts[key], results)
+        drafts[key[0]].add(fold_column(column, clusters[key], results))
+        drafts[key[0]].add_lengths(column, clusters[key])
     return [draft.finish() for draft in drafts.values()]
 
 
@@ -191,6 +195,14 @@ class _Draft:
     panels: dict[PanelKey, _PanelDraft] = field(default_factory=dict)
     controls: dict[PanelKey, tuple[list[Entry], list[Accuracy]]] = field(default_factory=dict)
     shuffled: list[Entry] = field(default_factory=list)
+    lengths: dict[Seeds, list[Lengths]] = field(default_factory=dict)
+    places: dict[str, list[Place]] = field(default_factory=dict)  # a target's entries, in the column's order
+
+    def add_lengths(self, column: Column, clusters: dict[Seeds, Clusters]) -> None:
+        """Keep what the length-controlled win rates are fitted to."""
+        self.places[column.target] = [_place(entry.axes) for entry in column.entries]
+        for seeds, drawn in clusters.items():
+            self.lengths.setdefault(seeds, []).append(lengths_of(column, seeds, drawn))
 
     def add(self, column: FoldedColumn) -> None:
         for key in column.groups.panels:
@@ -206,12 +218,23 @@ class _Draft:
                 self.shuffled.append(entry)
 
     def finish(self) -> Block:
-        controls = {key: Control(dict(key), *lists) for key, lists in sorted(self.controls.items())}
-        panels = [
-            draft.finish(
-                {**self.axes, **dict(key)},
-                [control for own, control in controls.items() if belongs(own, key)],
-            )
-            for key, draft in sorted(self.panels.items())
-        ]
-        return Block(self.axes, panels, list(controls.values()), self.shuffled)
+        found, slope = length_controlled([columns for _, columns in sorted(self.lengths.items())])
+        controlled = {
+            place: estimate
+            for target, estimates in found.items()
+            for place, estimate in zip(self.places[target], estimates, strict=True)
+        }
+
+        def completed(entries: Sequence[Entry]) -> list[Entry]:
+            return [replace(entry, win_lc=controlled.get(_place(entry.axes))) for entry in entries]
+
+        controls = {
+            key: Control(dict(key), completed(entries), accuracy)
+            for key, (entries, accuracy) in sorted(self.controls.items())
+        }
+        panels = []
+        for key, draft in sorted(self.panels.items()):
+            draft.entries = completed(draft.entries)
+            beside = [control for own, control in controls.items() if belongs(own, key)]
+            panels.append(draft.finish({**self.axes, **dict(key)}, beside))
+        return Block(self.axes, panels, list(controls.values()), completed(self.shuffled), slope)
