@@ -67,7 +67,9 @@ class SyntheticGrid:
         parents = {"score": score, "verdict": verdict, **both}
         if axes["judge"] == "llm":
             checked = {key: value for key, value in axes.items() if key.startswith("judge")}
-            parents["accuracy"] = Stage.make("judge_accuracy", 1, f"judge_accuracy[{target}]", checked, {})
+            parents["accuracy"] = Stage.make(
+                "judge_accuracy", 1, f"judge_accuracy[{target}]", checked | {"lang": target}, {}
+            )
         judge = Stage.make("judge", 1, label, rest, parents)
         align = pool.parents["sft"]
         return {"sft": sft(source), "reward": reward, "gold": verdict, "judge": judge, "align": align, **parents}

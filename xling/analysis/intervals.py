@@ -16,7 +16,7 @@ Efron and Tibshirani 1993 (percentile interval), Cameron, Gelbach and Miller 200
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,11 @@ from xling.analysis.drawing import Clusters as Clusters
 from xling.analysis.drawing import Floats as Floats
 from xling.analysis.drawing import Ints
 from xling.analysis.drawing import draw as draw
+from xling.analysis.resampling import Sample as Sample
+from xling.analysis.resampling import cluster_sums as cluster_sums
+from xling.analysis.resampling import difference as difference
+from xling.analysis.resampling import resample as resample
+from xling.analysis.resampling import select as select
 
 LEVEL = 0.95
 MOST_PROMPTS = 100_000  # beyond this, "how many more prompts" is no longer advice
@@ -82,111 +87,7 @@ class Difference(Struct, frozen=True):
         return self.estimate.value == 0 and self.estimate.se == 0
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One seed's numbers for K quantities: means (K,), their resamples (RESAMPLES, K); NaN where missing."""
-
-    means: Floats
-    resamples: Floats
-    prompts: int
-    clusters: int
-    label: str = ""  # which seed; samples with one label are averaged before they count as a point
-    fresh: bool = False  # a data seed: other labels have other prompts
-    crossed: bool = False  # labels share prompts and draws, and split the same recorded ratings
-    present: tuple[Ints, Ints] | None = None  # (prompts (K,), clusters (K,)) where some quantities lack some prompts
-
-    def counts(self, k: int) -> tuple[int, int]:
-        """Prompts and clusters behind quantity k."""
-        if self.present is None:
-            return self.prompts, self.clusters
-        return int(self.present[0][k]), int(self.present[1][k])
-
-
 # --- estimating -------------------------------------------------------------------------------------------
-
-
-def resample(
-    clusters: Clusters,
-    values: Floats,
-    label: str = "",
-    fresh: bool = False,
-    crossed: bool = False,
-    shares: Floats | None = None,
-) -> Sample:
-    """Averages over datasets of (N, K) per-prompt values, and their cluster bootstrap.
-
-    A quantity that is NaN for some prompts is the average of the others (a resample without any of them takes the
-    average itself), over the datasets that have any; one that is NaN for all of them is missing.
-    shares: (datasets,) weights that sum to 1, datasets in the order of their names; None: equal ones.
-    """
-    datasets = range(int(clusters.dataset.max()) + 1)
-    scale = np.full(len(datasets), 1 / len(datasets)) if shares is None else shares
-    there, present = ~np.isnan(values), None
-    if (there.any(axis=0) & ~there.all(axis=0)).any():
-        means, resamples, present = _with_gaps(clusters, values, there, scale)
-        return Sample(means, resamples, len(values), clusters.groups, label, fresh, crossed, present)
-    sums = cluster_sums(clusters, values)
-    means = np.zeros(values.shape[1])
-    resamples = np.zeros((RESAMPLES, values.shape[1]))
-    for dataset in datasets:
-        if scale[dataset] == 0:
-            continue
-        rows = clusters.dataset == dataset
-        weights = clusters.weights[:, rows].astype(np.float64)
-        resamples += scale[dataset] * (weights @ sums[rows]) / (weights @ clusters.counts[rows])[:, None]
-        means += scale[dataset] * sums[rows].sum(axis=0) / clusters.counts[rows].sum()
-    return Sample(means, resamples, len(values), clusters.groups, label, fresh, crossed)
-
-
-def _with_gaps(
-    clusters: Clusters, values: Floats, there: npt.NDArray[np.bool_], scale: Floats
-) -> tuple[Floats, Floats, tuple[Ints, Ints]]:
-    """(means, resamples, (prompts, clusters)) where prompts are missing from some quantities."""
-    sums = cluster_sums(clusters, np.where(there, values, 0.0))
-    counts = cluster_sums(clusters, there.astype(np.float64))
-    means, resamples, share = np.zeros(values.shape[1]), np.zeros((RESAMPLES, values.shape[1])), 0.0
-    for dataset, weight in enumerate(scale):
-        rows = clusters.dataset == dataset
-        weights = clusters.weights[:, rows].astype(np.float64)
-        total = counts[rows].sum(axis=0)
-        mean = sums[rows].sum(axis=0) / np.maximum(total, 1)
-        drawn = weights @ counts[rows]
-        resamples += weight * np.where(drawn > 0, (weights @ sums[rows]) / np.maximum(drawn, 1), mean)
-        means += weight * mean
-        share = share + weight * (total > 0)
-    with np.errstate(invalid="ignore"):  # no dataset at all: missing
-        means, resamples = means / share, resamples / share
-    return means, resamples, (there.sum(axis=0), np.minimum((counts > 0).sum(axis=0), clusters.groups))
-
-
-def cluster_sums(clusters: Clusters, values: Floats) -> Floats:
-    """(R, K) sums of (N, K) per-prompt values within each row of the clusters."""
-    return np.asarray(np.add.reduceat(values[clusters.order], clusters.starts, axis=0))
-
-
-def difference(sample: Sample, left: Sequence[int], right: Sequence[int]) -> Sample:
-    """left - right, quantity by quantity: paired, because the resamples are shared."""
-    return replace(
-        sample,
-        means=sample.means[list(left)] - sample.means[list(right)],
-        resamples=sample.resamples[:, list(left)] - sample.resamples[:, list(right)],
-        present=sample.present
-        and (
-            np.minimum(sample.present[0][list(left)], sample.present[0][list(right)]),
-            np.minimum(sample.present[1][list(left)], sample.present[1][list(right)]),
-        ),
-    )
-
-
-def select(sample: Sample, which: slice | Sequence[int]) -> Sample:
-    """Some of the quantities, as copies, so that the rest can be freed."""
-    places = which if isinstance(which, slice) else list(which)
-    return replace(
-        sample,
-        means=sample.means[places].copy(),
-        resamples=sample.resamples[:, places].copy(),
-        present=sample.present and (sample.present[0][places], sample.present[1][places]),
-    )
 
 
 def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
@@ -219,9 +120,14 @@ def _average(samples: Sequence[Sample]) -> Sample:
     with np.errstate(invalid="ignore"):
         means = np.nansum([sample.means for sample in samples], axis=0) / present
         resamples = np.nansum([sample.resamples for sample in samples], axis=0) / present
-    present = [sample.present for sample in samples]
-    counts = None if None in present else tuple(np.max([p[side] for p in present if p], axis=0) for side in (0, 1))
-    return replace(samples[0], means=means, resamples=resamples, present=counts)
+    return replace(samples[0], means=means, resamples=resamples, present=_most([s.present for s in samples]))
+
+
+def _most(present: Sequence[tuple[Ints, Ints] | None]) -> tuple[Ints, Ints] | None:
+    known = [counts for counts in present if counts is not None]
+    if len(known) < len(present):
+        return None
+    return np.max([prompts for prompts, _ in known], axis=0), np.max([clusters for _, clusters in known], axis=0)
 
 
 def _over_both(points: Sequence[Sample]) -> list[Estimate | None]:

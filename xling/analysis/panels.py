@@ -6,11 +6,26 @@ from dataclasses import dataclass, field
 import numpy as np
 from msgspec.structs import replace
 
+from xling.analysis.across import Kept, keep, named
+from xling.analysis.agreement import judge_accuracy
 from xling.analysis.column import Column, Seeds, find_layouts, read_column
 from xling.analysis.fold import FoldedColumn, PanelKey, belongs, fold_column, panel_key
+from xling.analysis.frontier import marked
 from xling.analysis.intervals import Clusters, Difference, Floats, Sample, draw, fold, holm
 from xling.analysis.lengths import Lengths, length_controlled, lengths_of
-from xling.analysis.matrix import Accuracy, Band, Baseline, Block, Bounds, Control, Entry, Mean, Opponent, Panel
+from xling.analysis.matrix import (
+    Accuracy,
+    Band,
+    Baseline,
+    Block,
+    Bounds,
+    Control,
+    Entry,
+    JudgeAccuracy,
+    Mean,
+    Opponent,
+    Panel,
+)
 from xling.analysis.plan import PlannedEntry, Results
 from xling.analysis.verdicts import counts, verdicts
 from xling.grid.stage import OTHERS
@@ -24,8 +39,11 @@ def _place(axes: dict[str, str]) -> Place:
     return tuple(f"{axis}={value}" for axis, value in axes.items())
 
 
-def fold_blocks(entries: Sequence[PlannedEntry], results: Results) -> list[Block]:
-    """All blocks of a grid: entries that share prompts and opponents stand in one block."""
+def fold_blocks(entries: Sequence[PlannedEntry], results: Results) -> tuple[list[Block], list[Kept]]:
+    """All blocks of a grid: entries that share prompts and opponents stand in one block.
+
+    With them, of grids with several blocks, what comparisons between these need.
+    """
     columns: dict[ColumnKey, list[PlannedEntry]] = {}
     for entry in sorted(entries, key=lambda entry: (_source_order(entry.axes["source_lang"]), *entry.axes.values())):
         columns.setdefault((_block_key(entry.axes), entry.axes["target_lang"]), []).append(entry)
@@ -37,11 +55,16 @@ def fold_blocks(entries: Sequence[PlannedEntry], results: Results) -> list[Block
         clusters[key][seeds] = weights
     blocks = sorted({block for block, _ in columns})
     drafts = {block: _Draft(dict(block)) for block in blocks}
+    optimizers = {named(dict(block), "optimizer") for block in blocks}
+    kept: list[Kept] = []
     for key in sorted(columns):
         column = read_column(key[1], columns[key], layouts[key], results)
         drafts[key[0]].add(fold_column(column, clusters[key], results))
         drafts[key[0]].add_lengths(column, clusters[key])
-    return [draft.finish() for draft in drafts.values()]
+        drafts[key[0]].add_accuracy(judge_accuracy(column, results))
+        own = keep(column, clusters[key]) if len(blocks) > 1 else []
+        kept += marked(own, column, results) if len(optimizers) > 1 else own
+    return [draft.finish() for draft in drafts.values()], kept
 
 
 def _block_key(axes: dict[str, str]) -> BlockKey:
@@ -195,6 +218,7 @@ class _Draft:
     panels: dict[PanelKey, _PanelDraft] = field(default_factory=dict)
     controls: dict[PanelKey, tuple[list[Entry], list[Accuracy]]] = field(default_factory=dict)
     shuffled: list[Entry] = field(default_factory=list)
+    judged: list[JudgeAccuracy] = field(default_factory=list)
     lengths: dict[Seeds, list[Lengths]] = field(default_factory=dict)
     places: dict[str, list[Place]] = field(default_factory=dict)  # a target's entries, in the column's order
 
@@ -203,6 +227,10 @@ class _Draft:
         self.places[column.target] = [_place(entry.axes) for entry in column.entries]
         for seeds, drawn in clusters.items():
             self.lengths.setdefault(seeds, []).append(lengths_of(column, seeds, drawn))
+
+    def add_accuracy(self, found: JudgeAccuracy | None) -> None:
+        """Of the block's judge on a target's preferences."""
+        self.judged += [] if found is None else [found]
 
     def add(self, column: FoldedColumn) -> None:
         for key in column.groups.panels:
@@ -237,4 +265,4 @@ class _Draft:
             draft.entries = completed(draft.entries)
             beside = [control for own, control in controls.items() if belongs(own, key)]
             panels.append(draft.finish({**self.axes, **dict(key)}, beside))
-        return Block(self.axes, panels, list(controls.values()), completed(self.shuffled), slope)
+        return Block(self.axes, panels, list(controls.values()), completed(self.shuffled), self.judged, slope)
