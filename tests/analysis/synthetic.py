@@ -7,6 +7,7 @@ matrix = reduce_grid(tmp_path, grid.name)
 """
 
 import io
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -245,3 +246,30 @@ def realistic(
                 for control, skill in (("random", 0.0), ("length", -0.3), ("gold", 0.4), ("likelihood_sft", 0.02)):
                     grid.cell("-", target, made(skill), heldout=heldout(skill), rm_backbone=control, **kwargs)
     return grid
+
+
+OPTIMIZERS = ("best_of_n", "dpo", "grpo", "ppo", "rloo")
+
+
+def five(root: Path, seeds: Sequence[int] = (0, 1, 2), prompts: int = 40) -> SyntheticGrid:
+    """All optimizers in 3 x 3 cells, as the issue's grid; seeded."""
+    grid = SyntheticGrid(root)
+    places = itertools.product(seeds, ("de", "en", "tr"), ("de", "en", "tr"), enumerate(OPTIMIZERS))
+    for seed, target, source, (number, optimizer) in places:
+        random = np.random.default_rng([seed, "de en tr".index(source), "de en tr".index(target), number])
+        lift = 0.05 * number + (0.1 if source == target else 0.0)
+        wins = np.clip(np.round(4 * random.normal(0.5 + lift, 0.3, prompts)) / 4, 0, 1)
+        columns = {"reward": random.normal(lift * 4, 1, prompts), "quality": random.normal(0.5 + lift, 0.2, prompts)}
+        learning = None
+        if optimizer != "best_of_n":
+            columns["kl"] = random.gamma(2.0, 1 + number, prompts)
+            learning = [{"step": s} | validated(s / 10, lift * s / 10) for s in (0, 20, 40)]
+        names = [f"{target}{i}" for i in range(prompts)]
+        kwargs = {"prompts": names, "groups": names, "columns": columns, "learning": learning}
+        grid.cell(source, target, wins, seed=seed, optimizer=optimizer, **kwargs)
+    return grid
+
+
+def validated(step: float, reward: float) -> dict[str, float]:
+    """Columns of a validation row; its quality is its step."""
+    return {"validation_reward": reward, "validation_kl": 0.1, "validation_quality": float(step)}

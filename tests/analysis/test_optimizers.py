@@ -4,12 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-from synthetic import N_SAMPLES, SyntheticGrid
+from synthetic import N_SAMPLES, OPTIMIZERS, SyntheticGrid, five, validated
 
 from xling.analysis.matrix import CHANCE
 from xling.analysis.reduce import fold_grid
-
-OPTIMIZERS = ("best_of_n", "dpo", "grpo", "ppo", "rloo")
 
 
 def folded(grid):
@@ -145,10 +143,6 @@ def test_learning_curves_are_means_over_the_steps_that_all_cells_have(tmp_path):
     ]
 
 
-def validated(step, reward):
-    return {"validation_reward": reward, "validation_kl": 0.1, "validation_quality": float(step)}
-
-
 def test_five_optimizers_three_by_three_and_two_seeds(tmp_path):
     matrix = folded(five(tmp_path, seeds=(0, 1), prompts=20))
     (table,) = matrix.optimizers
@@ -160,22 +154,3 @@ def test_five_optimizers_three_by_three_and_two_seeds(tmp_path):
             (e.source, e.target): e.win.value for e in entries
         }
     assert matrix.frontiers[0].cells == 9
-
-
-def five(root, seeds=(0, 1, 2), prompts=40):
-    """All optimizers in 3 x 3 cells, as the issue's grid; seeded."""
-    grid = SyntheticGrid(root)
-    places = itertools.product(seeds, ("de", "en", "tr"), ("de", "en", "tr"), enumerate(OPTIMIZERS))
-    for seed, target, source, (number, optimizer) in places:
-        random = np.random.default_rng([seed, "de en tr".index(source), "de en tr".index(target), number])
-        lift = 0.05 * number + (0.1 if source == target else 0.0)
-        wins = np.clip(np.round(4 * random.normal(0.5 + lift, 0.3, prompts)) / 4, 0, 1)
-        columns = {"reward": random.normal(lift * 4, 1, prompts), "quality": random.normal(0.5 + lift, 0.2, prompts)}
-        learning = None
-        if optimizer != "best_of_n":
-            columns["kl"] = random.gamma(2.0, 1 + number, prompts)
-            learning = [{"step": s} | validated(s / 10, lift * s / 10) for s in (0, 20, 40)]
-        names = [f"{target}{i}" for i in range(prompts)]
-        kwargs = {"prompts": names, "groups": names, "columns": columns, "learning": learning}
-        grid.cell(source, target, wins, seed=seed, optimizer=optimizer, **kwargs)
-    return grid

@@ -18,7 +18,7 @@ import numpy as np
 
 from xling.analysis.across import Kept, Mark, grouped, mean_of_columns, over_columns
 from xling.analysis.column import PERCENT, Column, Seeds
-from xling.analysis.intervals import Estimate, Floats, Sample
+from xling.analysis.intervals import Floats, Sample
 from xling.analysis.matrix import Frontier, FrontierPoint, LearningPoint
 from xling.analysis.optimizers import REFERENCE, Cells, in_order, reference_of
 from xling.analysis.plan import Results, SeedCell
@@ -95,7 +95,7 @@ def frontiers(kept: Sequence[Kept], results: Results) -> list[Frontier]:
         places = _common(list(shown.values()))
         if places:
             points = [point for name, cells in in_order(shown) for point in _points(name, cells, places)]
-            learning = [row for name, cells in in_order(shown) for row in _learning(name, cells, results)]
+            learning = [row for name, cells in in_order(shown) for row in _learning(name, cells, places, results)]
             cells = len({(source, target) for source, target, _ in places})
             found.append(Frontier(axes, cells, points, learning))
     return found
@@ -139,12 +139,12 @@ def _points(name: str, cells: Cells, places: Sequence[Place]) -> list[FrontierPo
     ]
 
 
-def _learning(name: str, cells: Cells, results: Results) -> list[LearningPoint]:
+def _learning(name: str, cells: Cells, places: Sequence[Place], results: Results) -> list[LearningPoint]:
     """Over the steps at which every cell of an arm was measured; nothing for best-of-n."""
     curves: dict[str, dict[int, dict[str, float]]] = {}
-    for kept in cells.values():
-        for cell in kept.planned.cells:
-            if cell.status == "done" and "align" in cell.stages:
+    for source, target, seeds in places:
+        for cell in cells[source, target].planned.cells:
+            if cell.seeds == seeds and "align" in cell.stages:
                 with contextlib.suppress(StoreError):
                     rows = read_learning(results.folder(cell.stages["align"]))
                     curves[cell.stages["align"].key] = {int(row["step"]): row for row in rows}
@@ -160,8 +160,3 @@ def _learning(name: str, cells: Cells, results: Results) -> list[LearningPoint]:
 
 def _mean(rows: Sequence[Mapping[str, float]], name: str) -> float:
     return float(np.mean([row[name] for row in rows]))
-
-
-def estimate_of(point: FrontierPoint, name: str) -> Estimate | None:
-    """One of QUANTITIES."""
-    return {"kl": point.kl, "reward": point.reward, "quality": point.quality, "win": point.win}[name]

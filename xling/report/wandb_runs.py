@@ -143,7 +143,7 @@ def _summary(folder: Path, done: Done) -> dict[str, Any]:
         "bytes": sum(fact.size for fact in done.files.values()),
     }
     if "items.json" in done.files:
-        wins = read_json(folder / "items.json", Items).win
+        wins = [win for win in read_json(folder / "items.json", Items).win if win is not None]
         found["win_rate"] = 100 * sum(wins) / len(wins)
     return found
 
