@@ -19,9 +19,9 @@ class BestOfN(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name",
 class Training(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What all optimizers that train the policy have. Batch sizes count responses and are global."""
 
-    steps: Positive = 60
-    batch_size: Positive = 64  # responses (of dpo: pairs) a step
-    learning_rate: PositiveFloat = 1e-3
+    steps: Positive = 40
+    batch_size: Positive = 32  # responses (of dpo: pairs) a step
+    learning_rate: PositiveFloat = 5e-4
     warmup_steps: NonNegative = 5
     schedule: Literal["linear", "constant"] = "constant"
     optimizer: Literal["adamw", "adafactor"] = "adamw"
@@ -43,7 +43,7 @@ class Online(Training, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class PPO(Online, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="name", tag="ppo"):
     """Proximal policy optimisation (Schulman et al. 2017): a value model, and a KL penalty in each token's reward."""
 
-    epochs: Positive = 2  # passes over a step's responses
+    epochs: Positive = 1  # passes over a step's responses
     minibatches: Positive = 2  # updates a pass
     gamma: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
     lam: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.95
@@ -55,9 +55,9 @@ class PPO(Online, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_fie
     kl_horizon: Positive = 10_000  # responses, of the adaptive beta
     value: Literal["own", "shared"] = "own"  # trunk of the value model
     value_init: Literal["sft", "reward"] = "sft"
-    value_learning_rate: PositiveFloat = 1e-3
+    value_learning_rate: PositiveFloat = 5e-4
     value_warmup_steps: NonNegative = 5
-    value_only_steps: NonNegative = 10  # before the first update of the policy
+    value_only_steps: NonNegative = 5  # before the first update of the policy
     value_only: Literal["outside", "inside"] = "outside"  # of the count of steps
 
 
@@ -80,7 +80,8 @@ class DPO(Training, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_f
     The pairs are of a pool of the training prompts, sampled once a target.
     """
 
-    batch_size: Positive = 32  # pairs
+    learning_rate: PositiveFloat = 1e-4
+    beta: PositiveFloat = 0.5  # also bounds how far the policy may go
     n: AtLeastTwo = 4  # samples a training prompt
     prompts: Positive | None = 1000  # training prompts in the pool; None: all
     pairs: Literal["extremes", "all"] = "extremes"  # a prompt's best and worst sample, or all with different rewards

@@ -176,7 +176,7 @@ def fit(
         callbacks=[report],
     )
     with _checkpointed(model, training.gradient_checkpointing):
-        trainer.go_on(_last_checkpoint(scratch))
+        trainer.go_on(last_checkpoint(scratch))
     if report.stopped:
         raise Interrupted(f"after step {trainer.state.global_step} of {training.steps}, with a checkpoint")
     if int(os.environ.get("RANK", "0")) > 0:
@@ -271,7 +271,7 @@ def _divisor(number: int, limit: int) -> int:
     return next(k for k in range(max(1, limit), 0, -1) if number % k == 0)
 
 
-def _last_checkpoint(scratch: Path) -> Path | None:
+def last_checkpoint(scratch: Path) -> Path | None:
     """The newest whole checkpoint; those that a kill left half written or half deleted are removed."""
     found = sorted(scratch.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     whole = [path for path in found if _is_whole(path)]

@@ -34,6 +34,7 @@ class Problem:
     scratch: Path  # survives a kill
     stopping: Callable[[], bool]
     rooms: Mapping[str, Path]  # folders of models: `sft`, and `reward` where that is a network of the policy's kind
+    standardised: tuple[float, float] = (0.0, 1.0)  # mean and deviation of that network's rewards under SFT_t
 
     @property
     def pad(self) -> int:

@@ -107,7 +107,9 @@ def run(context: Context) -> None:
         ),
         context.scratch,
         context.stopping,
-        {"sft": context.parents["sft"]} | ({"reward": context.parents["reward"]} if _is_network(spec.rm) else {}),
+        {"sft": context.parents["sft"]}
+        | ({"reward": context.parents["reward"]} if isinstance(spec.rm, SameAsPolicy) else {}),
+        scale,
     )
     report = _train(context, spec, problem, train, score)
     step = problem.watch.finish(policy)
@@ -115,13 +117,9 @@ def run(context: Context) -> None:
     write_curve(context.out, problem.watch.curve)
     write_json(
         context.out / "align.json",
-        {"step": step, "reward_mean": scale[0], "reward_std": scale[1], "prompts": len(train.ids), **report}
-        | {"prompts_cut": train.cut},
+        {"step": step, "reward_mean": scale[0], "reward_std": scale[1], "prompts": len(train.ids)}
+        | {"prompts_cut": train.cut, **report},
     )
-
-
-def _is_network(rm: RewardModel) -> bool:
-    return isinstance(rm, SameAsPolicy)
 
 
 def _texts(spec: AlignSpec, tokenizer: Any, policy: Any, split: Any) -> Texts:

@@ -208,7 +208,7 @@ def align(
     settings = msgspec.structs.replace(optimizer, samples=None)
     if isinstance(settings, DPO):
         parents["pool"] = training_samples(task, lang, policy, training, settings, seed)
-        settings = msgspec.structs.replace(settings, n=DPO.n, prompts=DPO.prompts)  # the pool's
+        settings = msgspec.structs.replace(settings, n=DPO().n, prompts=None)  # those are the pool's
     spec = {
         **data_of(task, (lang,), "demonstrations"),
         **reading(task, policy),

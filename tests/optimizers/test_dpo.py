@@ -1,0 +1,169 @@
+"""DPO: pairs from ranked samples, the loss by hand, learning, and going on after a kill; both architectures."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from problems import disturb, measure_with, problem_of, same, weights
+
+from xling.config.optimizers import DPO
+from xling.errors import StageError
+from xling.grid.stage import Interrupted
+from xling.models.sampling import sample_chunk
+from xling.optimizers.dpo import Pair, Ranked, dpo_loss, gradients, ranked_pairs, train
+from xling.optimizers.problem import Problem
+
+SETTINGS = DPO(steps=8, batch_size=4, learning_rate=1e-3, warmup_steps=2, eval_every=3)
+
+
+def pairs_of(problem: Problem, n: int = 4) -> list[Pair]:
+    samples = sample_chunk(
+        problem.policy, problem.tokenizer, problem.names, problem.prompts, problem.sampling("pool", n)
+    )
+    return ranked_pairs(problem.reward(range(len(samples)), samples), samples, "all").pairs
+
+
+def dpo(sft: Path, scratch: Path, settings: DPO = SETTINGS, stopping: Callable[[], bool] = lambda: False) -> Problem:
+    problem = problem_of(sft, scratch, settings.steps, settings.eval_every, keep=settings.keep, stopping=stopping)
+    train(problem, settings, pairs_of(problem))
+    return problem
+
+
+# --- pairs --------------------------------------------------------------------------------------------------
+
+A, B, C, D = [5, 1], [6, 1], [7, 7, 1], [8, 1]
+
+
+def test_extremes_are_a_prompts_best_and_worst() -> None:
+    got = ranked_pairs([[0.5, 2.0, -1.0, 2.0], [1.0, 3.0, 2.0, 0.0]], [[A, B, C, D], [A, B, C, D]], "extremes")
+    assert got == Ranked([(0, B, C), (1, B, D)], ties=0, identical=0)
+
+
+def test_all_are_every_two_with_different_rewards() -> None:
+    got = ranked_pairs([[0.5, 2.0, -1.0]], [[A, B, C]], "all")
+    assert got == Ranked([(0, B, A), (0, A, C), (0, B, C)], ties=0, identical=0)
+
+
+def test_ties_and_identical_responses_are_dropped_and_counted() -> None:
+    rewards, ids = [[1.0, 1.0, 0.0], [2.0, 2.0, 2.0]], [[A, B, C], [A, A, B]]
+    assert ranked_pairs(rewards, ids, "all") == Ranked([(0, A, C), (0, B, C)], ties=3, identical=1)
+    assert ranked_pairs(rewards, ids, "extremes") == Ranked([(0, A, C)], ties=1, identical=0)
+    assert ranked_pairs([[2.0, 2.0]], [[A, A]], "extremes") == Ranked([], ties=0, identical=1)
+
+
+def test_without_pairs_it_says_why(tiny_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"no pairs to train on.*Raise optimizer\.n"):
+        train(problem_of(tiny_folder, tmp_path, 1), SETTINGS, [])
+
+
+# --- the loss -----------------------------------------------------------------------------------------------
+
+
+def test_loss_by_hand() -> None:
+    # margins: 0.5 (2 - (-1)) = 1.5 and 0.5 (0 - 1) = -0.5
+    loss, row = dpo_loss(torch.tensor([2.0, 0.0]), torch.tensor([-1.0, 1.0]), beta=0.5)
+    by_hand = math.log(1 + math.exp(-1.5)) + math.log(1 + math.exp(0.5))
+    assert float(loss) == pytest.approx(by_hand)
+    wanted = {"loss": by_hand / 2, "accuracy": 0.5, "margin": 0.5, "reward_chosen": 0.5, "reward_rejected": 0.0}
+    assert row == pytest.approx(wanted, abs=1e-6)
+
+
+def whole_log_probability(model: Any, prompt: list[int], response: list[int]) -> float:
+    """By the model's own forward pass on this one response, without padding."""
+    with torch.inference_mode():
+        if model.config.is_encoder_decoder:
+            logits = model(
+                input_ids=torch.tensor([prompt]),
+                decoder_input_ids=torch.tensor([[model.config.decoder_start_token_id, *response[:-1]]]),
+            ).logits[0]
+        else:
+            logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+        return float(logits.log_softmax(-1)[torch.arange(len(response)), torch.tensor(response)].sum())
+
+
+def test_a_steps_row_is_that_of_whole_responses(sft: Path, tmp_path: Path) -> None:
+    """Sums over the tokens, eos included, whatever else is in the batch."""
+    problem = problem_of(sft, tmp_path, steps=1)
+    disturb(problem.policy)
+    eos = problem.eos
+    pairs = [(0, [9, 10, eos], [11, 12, 13, 14, 15, 16]), (3, [20, eos], [21, 22, eos]), (5, [eos], [30, 31, 32, eos])]
+    margins = []
+    for prompt, *both in pairs:
+        chosen, rejected = (
+            whole_log_probability(problem.policy, problem.prompts[prompt], ids)
+            - whole_log_probability(problem.reference, problem.prompts[prompt], ids)
+            for ids in both
+        )
+        margins.append(0.3 * (chosen - rejected))
+    settings = msgspec.structs.replace(SETTINGS, steps=1, batch_size=3, beta=0.3)
+    train(problem, settings, pairs)
+    [row] = problem.watch.curve
+    assert row["margin"] == pytest.approx(sum(margins) / 3, rel=1e-4)
+    assert row["loss"] == pytest.approx(sum(math.log1p(math.exp(-margin)) for margin in margins) / 3, rel=1e-4)
+    assert max(map(abs, margins)) > 0.01
+
+
+def test_parts_of_a_batch_have_the_gradients_of_the_whole(
+    sft: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = problem_of(sft, tmp_path, steps=1)
+    batch = [(pair, (-30.0 - i, -31.0)) for i, pair in enumerate(pairs_of(problem)[:7])]
+    seen = []
+    for at_once in (1 << 27, 3 * 2 * 6 * problem.policy.get_output_embeddings().weight.shape[0]):
+        monkeypatch.setattr("xling.optimizers.dpo.VOCABULARY_AT_ONCE", at_once)
+        problem.policy.zero_grad()
+        row = gradients(problem, batch, beta=0.1)
+        seen.append((row, {name: value.grad.clone() for name, value in problem.policy.named_parameters()}))
+    (row, whole), (other, parts) = seen
+    assert other == pytest.approx(row, rel=1e-4)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient, rtol=1e-3, atol=1e-5 * float(gradient.abs().max()))
+
+
+# --- training -----------------------------------------------------------------------------------------------
+
+
+def test_learns_what_the_pairs_say(sft: Path, tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(SETTINGS, steps=40, batch_size=64, learning_rate=5e-3)
+    problem = problem_of(sft, tmp_path, settings.steps, every=40, kl_budget=None)
+    before = measure_with(problem, 32)(problem.policy)["reward"]
+    train(problem, settings, pairs_of(problem, 32))
+    first, last = problem.watch.curve[0], problem.watch.curve[-1]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-3)
+    assert last["accuracy"] > 0.9 and last["loss"] < 0.6
+    assert measure_with(problem, 32)(problem.policy)["reward"] > before + 0.3  # five standard errors
+    assert same(weights(problem.reference), weights(problem_of(sft, tmp_path, 1).policy)), "the reference moved"
+
+
+def test_every_step_is_watched_and_the_best_is_kept(tiny_folder: Path, tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(SETTINGS, keep="best")
+    problem = problem_of(tiny_folder, tmp_path, 8, 3, keep="best")
+    train(problem, settings, pairs_of(problem))
+    curve = problem.watch.curve
+    assert [row["step"] for row in curve] == list(range(1, 9))
+    measured = {
+        row["step"]: row["validation_reward"] - 0.1 * row["validation_kl"] for row in curve if "validation_kl" in row
+    }
+    kept = problem.watch.best_step
+    assert list(measured) == [3, 6, 8] and kept == max(measured, key=lambda step: measured[step])
+    assert problem.watch.measure(problem.policy)["reward"] == curve[kept - 1]["validation_reward"]
+
+
+def test_goes_on_after_a_stop_as_if_nothing_had_been(sft: Path, tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(SETTINGS, optimizer="adafactor", schedule="linear", keep="best")
+    whole = dpo(sft, tmp_path / "whole", settings)
+    asked = iter([False, False, False, True])
+    with pytest.raises(Interrupted, match="after step 4 of 8"):
+        dpo(sft, tmp_path / "cut", settings, lambda: next(asked))
+    cut = dpo(sft, tmp_path / "cut", settings)
+    assert same(weights(whole.policy), weights(cut.policy)) and whole.watch.curve == cut.watch.curve
+
+
+def test_divergence_says_what_to_change(tiny_folder: Path, tmp_path: Path) -> None:
+    problem = problem_of(tiny_folder, tmp_path, 40, 2, kl_budget=0.5)
+    with pytest.raises(StageError, match=r"(diverged|collapsed).*learning_rate"):
+        train(problem, msgspec.structs.replace(SETTINGS, steps=40, learning_rate=0.1), pairs_of(problem))

@@ -1,0 +1,161 @@
+"""Direct preference optimisation (Rafailov et al. 2023) of decoder-only and encoder-decoder policies.
+
+    ranked = ranked_pairs(rewards, samples, "extremes")
+    train(problem, settings, ranked.pairs)
+
+Nothing is sampled while it trains: the pairs come from a pool of SFT_t's samples, ranked by the reward.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from xling.config.optimizers import DPO
+from xling.errors import StageError
+from xling.models.responses import log_probabilities, predicting_states, responses_of
+from xling.models.states import VOCABULARY_AT_ONCE, batches
+from xling.models.text import Ids
+from xling.optimizers import loop
+from xling.optimizers.descent import Descent, learning_rate
+from xling.optimizers.problem import Problem, prompts_of_step
+from xling.optimizers.watch import Row
+
+Pair = tuple[int, Ids, Ids]  # number of the prompt, chosen response, rejected response
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Pairs, and how many comparisons gave none."""
+
+    pairs: list[Pair]
+    ties: int  # different responses with the same reward
+    identical: int  # the same response twice
+
+
+def ranked_pairs(rewards: Sequence[Sequence[float]], ids: Sequence[Sequence[Ids]], how: str) -> Ranked:
+    """Pairs of each prompt's responses `ids`, by their `rewards`.
+
+    how: `extremes`, a prompt's best against its worst (of equals the first and the last), or `all`, every two.
+    """
+    pairs: list[Pair] = []
+    ties = identical = 0
+    for prompt, (values, responses) in enumerate(zip(rewards, ids, strict=True)):
+        for i, j in combinations(range(len(values)), 2) if how == "all" else [_extremes(values)]:
+            better, worse = (i, j) if values[i] > values[j] else (j, i)
+            if responses[i] == responses[j]:
+                identical += 1
+            elif values[i] == values[j]:
+                ties += 1
+            else:
+                pairs.append((prompt, responses[better], responses[worse]))
+    return Ranked(pairs, ties, identical)
+
+
+def _extremes(values: Sequence[float]) -> tuple[int, int]:
+    """Where the greatest and the smallest value stand; with two values or more never at the same place."""
+    places = range(len(values))
+    return max(places, key=lambda i: (values[i], -i)), min(places, key=lambda i: (values[i], -i))
+
+
+def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> tuple[Tensor, Row]:
+    """Eq. 7 of Rafailov et al. (2023): the sum over pairs of -log sigmoid(beta (chosen - rejected)); and what to log.
+
+    chosen, rejected: (B,) log ratios of policy and reference, in nats of whole responses. beta times a log ratio is
+    the implicit reward; the row has its means over the pairs, and the share of pairs whose order is right.
+    """
+    margins = beta * (chosen - rejected)
+    losses = -logsigmoid(margins)
+    row = {
+        "loss": losses.mean(),
+        "accuracy": (margins > 0).float().mean(),
+        "margin": margins.mean(),
+        "reward_chosen": beta * chosen.mean(),
+        "reward_rejected": beta * rejected.mean(),
+    }
+    return losses.sum(), {name: float(value.detach()) for name, value in row.items()}
+
+
+def train(problem: Problem, settings: DPO, pairs: Sequence[Pair]) -> None:
+    """Train the policy in place on `pairs`; it ends at the checkpoint that is kept.
+
+    Raises StageError without pairs and where training diverges, and Interrupted, with a checkpoint in the scratch
+    folder, soon after `problem.stopping` has become true.
+    """
+    if not pairs:
+        raise StageError(
+            "There are no pairs to train on: all responses to a prompt got the same reward. Raise optimizer.n, or use "
+            "a reward model that tells them apart."
+        )
+    loop.run(problem, settings, Learner(problem, settings, pairs))
+
+
+class Learner:
+    """The policy with its gradient optimizer, and what the reference thinks of the pairs."""
+
+    def __init__(self, problem: Problem, settings: DPO, pairs: Sequence[Pair]) -> None:
+        self.problem, self.settings, self.policy, self.pairs = problem, settings, problem.policy, pairs
+        self.descent = Descent("policy", self.policy.parameters(), settings.optimizer, "learning_rate")
+        self.anchors = _anchored(problem, pairs)
+
+    def iterate(self, number: int) -> Row:
+        """Update the policy once; each pass over the pairs has an order of its own."""
+        settings = self.settings
+        chosen = prompts_of_step(len(self.pairs), settings.batch_size, self.problem.seed, number)
+        row = gradients(self.problem, [(self.pairs[i], self.anchors[i]) for i in chosen], settings.beta)
+        rate = learning_rate(settings.learning_rate, number, settings.steps, settings.warmup_steps, settings.schedule)
+        return row | {"gradient_norm": self.descent.step(rate)}
+
+    def state(self) -> dict[str, Any]:
+        return {"policy": self.policy.state_dict(), "descent": self.descent.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state["policy"])
+        self.descent.restore(state["descent"])
+
+
+@torch.inference_mode()
+def _anchored(problem: Problem, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
+    """Log-probabilities of each pair's responses under the reference, in nats."""
+    out: list[tuple[float, float]] = []
+    for part in batches(list(pairs), _pairs_at_once(problem.reference, pairs, 32)):
+        chosen, rejected = _log_probabilities(problem.reference, problem, part)
+        out += zip(chosen.tolist(), rejected.tolist(), strict=True)
+    return out
+
+
+def _log_probabilities(model: Any, problem: Problem, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+    """(B,) log-probabilities in nats of the chosen and of the rejected responses, eos included, read together."""
+    prompts = [problem.prompts[prompt] for prompt, _, _ in pairs] * 2
+    responses = [chosen for _, chosen, _ in pairs] + [rejected for _, _, rejected in pairs]
+    batch = responses_of(model, prompts, responses, problem.pad)
+    tokens = log_probabilities(model, predicting_states(model, batch), batch.ids)
+    chosen, rejected = tokens.masked_fill(~batch.mask, 0.0).sum(1).chunk(2)
+    return chosen, rejected
+
+
+def gradients(problem: Problem, batch: Sequence[tuple[Pair, tuple[float, float]]], beta: float) -> Row:
+    """Add the gradients of the mean loss over `batch`: pairs with the reference's log-probabilities.
+
+    It is read in parts that memory holds. Returns the row of the step.
+    """
+    rows: list[tuple[int, Row]] = []
+    size = _pairs_at_once(problem.policy, [pair for pair, _ in batch], len(batch))
+    for part in batches(list(batch), size):
+        chosen, rejected = _log_probabilities(problem.policy, problem, [pair for pair, _ in part])
+        anchors = torch.tensor([anchor for _, anchor in part], device=chosen.device)
+        loss, row = dpo_loss(chosen - anchors[:, 0], rejected - anchors[:, 1], beta)
+        (loss / len(batch)).backward()
+        rows.append((len(part), row))
+    return {name: sum(count * row[name] for count, row in rows) / len(batch) for name in rows[0][1]}
+
+
+def _pairs_at_once(model: Any, pairs: Sequence[Pair], limit: int) -> int:
+    """Pairs whose tables of log-probabilities over the vocabulary are not too large, `limit` at most."""
+    width = max(max(len(chosen), len(rejected)) for _, chosen, rejected in pairs)
+    vocabulary: int = model.get_output_embeddings().weight.shape[0]
+    return max(1, min(limit, VOCABULARY_AT_ONCE // (2 * width * vocabulary)))

@@ -1,0 +1,301 @@
+"""RLOO (Ahmadian et al. 2024) and GRPO (Shao et al. 2024) by trl's trainers, for decoder-only policies.
+
+    train(problem, settings)    # settings: RLOO or GRPO
+
+trl makes the responses, the advantages and the loss. From here come the prompts (token ids, never tokenised again),
+their order, the reward of a response's ids, the reference, the updates, and what is watched and kept for a killed run.
+trl's version is pinned: what `_Ours` overrides is not all public.
+"""
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import Sampler
+from transformers import GenerationConfig, PrinterCallback, TrainerCallback, TrainerState, TrainingArguments
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.rloo_config import RLOOConfig
+from trl.trainer.rloo_trainer import RLOOTrainer
+from trl.trainer.utils import add_fused_lm_head
+
+from xling.config.optimizers import GRPO, RLOO
+from xling.errors import StageError
+from xling.grid.stage import Interrupted
+from xling.models.text import Ids
+from xling.models.training import last_checkpoint
+from xling.optimizers import loop
+from xling.optimizers.descent import LARGEST_NORM, Descent, learning_rate
+from xling.optimizers.problem import Problem, prompts_of_step
+from xling.optimizers.watch import Row
+
+WATCHED = "watched.pt"  # in a checkpoint of the Trainer
+
+# transformers 5.0's name and, of the same, later ones'
+CHECKPOINTING = (
+    f"{'activation' if hasattr(TrainingArguments, 'activation_checkpointing') else 'gradient'}_checkpointing"
+)
+
+# trl's names of what is logged a step: ours. Its KL is a mean over tokens; ours is in nats a response.
+LOGGED = {
+    "loss": "loss",
+    "grad_norm": "gradient_norm",
+    "reward": "reward",
+    "reward_std": "reward_spread",
+    "frac_reward_zero_std": "groups_without_spread",
+    "kl": "kl",
+    "entropy": "entropy",
+    "completions/mean_length": "length",
+    "eos": "eos",
+}
+
+
+def train(problem: Problem, settings: RLOO | GRPO) -> None:
+    """Train the policy in place; it ends at the checkpoint that is kept.
+
+    Raises StageError for an encoder-decoder, for a batch that is no whole number of groups and where training
+    diverges, and Interrupted, with a checkpoint, soon after `problem.stopping` has become true.
+    """
+    _check(problem, settings)
+    watching = _Watching(problem)
+    with _borrowed(problem), warnings.catch_warnings():
+        # trl 1.16 asks models by a name that transformers has given up
+        warnings.filterwarnings("ignore", r"`is_gradient_checkpointing` is deprecated", FutureWarning)
+        trainer = _trainer(problem, settings, watching)
+        _go_on(trainer, last_checkpoint(problem.scratch))
+    if watching.stopped:
+        raise Interrupted(f"after step {trainer.state.global_step} of {settings.steps}, with a checkpoint")
+    problem.watch.finish(problem.policy)
+
+
+def _check(problem: Problem, settings: RLOO | GRPO) -> None:
+    name = type(settings).__name__.lower()
+    if problem.policy.config.is_encoder_decoder:
+        raise StageError(
+            f"The policy is an encoder-decoder, and trl's trainer of optimizer={name} takes decoder-only policies. "
+            "Type optimizer=ppo or dpo."
+        )
+    if settings.batch_size % settings.k:
+        whole = -(-settings.batch_size // settings.k) * settings.k
+        raise StageError(
+            f"optimizer.batch_size={settings.batch_size} counts responses, and is no multiple of optimizer.k="
+            f"{settings.k}, the responses to a prompt. Type optimizer.batch_size={whole}."
+        )
+
+
+class _Ours:
+    """What both trainers do otherwise than trl's."""
+
+    problem: Problem
+    args: Any
+    state: TrainerState
+
+    def _tokenize_prompts(self, prompts: list[Ids]) -> tuple[list[Ids], None, dict[str, Any]]:
+        """The prompts are token ids."""
+        return prompts, None, {}
+
+    def _get_train_sampler(self, dataset: Any = None) -> Sampler[int]:
+        return _Order(len(self.problem.prompts), self.args)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """What has been watched goes first: a checkpoint is whole once the Trainer's own state, the last, is there."""
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        folder.mkdir(exist_ok=True)
+        loop.save(folder / WATCHED, self.problem.watch.state())
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]  # of the trainer beside this class
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: a checkpoint is not published."""
+
+    def _send_telemetry(self) -> None:
+        """Nothing is sent anywhere."""
+
+
+class _RLOO(_Ours, RLOOTrainer):
+    pass
+
+
+class _GRPO(_Ours, GRPOTrainer):
+    pass
+
+
+class _Order(Sampler[int]):
+    """Each step's prompts as for every optimizer, each as often as it has responses."""
+
+    def __init__(self, prompts: int, args: Any) -> None:
+        self.prompts, self.k, self.seed, self.steps = prompts, args.num_generations, args.seed, args.max_steps
+        self.size = args.per_device_train_batch_size // self.k
+
+    def __len__(self) -> int:
+        return int(self.steps * self.size * self.k)
+
+    def __iter__(self) -> Iterator[int]:
+        for step in range(self.steps):
+            for number in prompts_of_step(self.prompts, self.size, self.seed, step):
+                yield from [number] * self.k
+
+
+class _Watching(TrainerCallback):
+    """Tells the watch of each step; and grants the runner's wish to stop, with a checkpoint."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.stopped = False
+
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **_: Any) -> None:
+        """After every step; the Trainer saves and stops, where it has to, after this."""
+        if "grad_norm" not in logs:
+            return  # the summary at the end
+        policy = self.problem.policy
+        policy.eval()
+        self.problem.watch.after_step(policy, state.global_step, _row(logs))
+        policy.train()
+        if state.global_step < state.max_steps and self.problem.stopping():
+            self.stopped = control.should_save = control.should_training_stop = True
+
+
+def _row(logs: dict[str, Any]) -> Row:
+    """A step's row from what trl logged; a number that trl could not take a mean of is NaN."""
+    row = {ours: math.nan if logs[name] is None else float(logs[name]) for name, ours in LOGGED.items() if name in logs}
+    if "kl" in row:
+        row["kl"] *= row["length"]
+    return row
+
+
+class _Reward:
+    """The problem's reward as trl calls it: of token ids, eos last where it came, in groups of one prompt each."""
+
+    __name__ = "reward"  # by which trl logs it
+
+    def __init__(self, problem: Problem, k: int) -> None:
+        self.problem, self.k = problem, k
+
+    def __call__(self, completion_ids: Sequence[Ids], number: Sequence[int], log_metric: Any, **_: Any) -> list[float]:
+        groups = [list(completion_ids[start : start + self.k]) for start in range(0, len(number), self.k)]
+        rewards = [value for group in self.problem.reward(number[:: self.k], groups) for value in group]
+        for value in rewards:
+            if not math.isfinite(value):  # trl would leave the response out
+                raise StageError(f"The reward of a response is {value}. Look at the reward model's scores.")
+        log_metric("eos", sum(ids[-1] == self.problem.eos for ids in completion_ids) / len(completion_ids))
+        return rewards
+
+
+def _trainer(problem: Problem, settings: RLOO | GRPO, watching: _Watching) -> Any:
+    optimizer = Descent("policy", problem.policy.parameters(), settings.optimizer, "learning_rate").optimizer
+
+    def rate(step: int) -> float:
+        return learning_rate(settings.learning_rate, step, settings.steps, settings.warmup_steps, settings.schedule)
+
+    kind: Any = _RLOO if isinstance(settings, RLOO) else _GRPO
+    trainer = kind(
+        model=problem.policy,
+        reward_funcs=_Reward(problem, settings.k),
+        args=_arguments(problem, settings),
+        train_dataset=Dataset.from_dict({"prompt": list(problem.prompts), "number": range(len(problem.prompts))}),
+        processing_class=problem.tokenizer,
+        callbacks=[watching],
+        optimizers=(optimizer, LambdaLR(optimizer, rate)),  # the optimizer's own learning rate is 1
+    )
+    trainer.problem = problem
+    trainer.remove_callback(PrinterCallback)
+    if settings.beta > 0:  # trl would read a reference from the disk a second time, and not as a stage's folder is read
+        add_fused_lm_head(problem.reference)
+        trainer.beta, trainer.ref_model = settings.beta, problem.reference
+    return trainer
+
+
+def _arguments(problem: Problem, settings: RLOO | GRPO) -> Any:
+    """Our settings in trl's words.
+
+    RLOO: the KL penalty (k1, whole responses) is part of the reward, advantages are not normalised. GRPO as in Shao
+    et al. (2024): advantages in standard deviations of their group, the loss a mean over each response's tokens and
+    then over responses (trl's own default is DAPO's), the KL penalty (k3) in the loss. Both: one update a batch.
+    """
+    gpu = torch.cuda.is_available()
+    common: dict[str, Any] = {
+        "output_dir": str(problem.scratch),
+        "max_steps": settings.steps,
+        "per_device_train_batch_size": settings.batch_size,
+        "num_generations": settings.k,
+        "num_iterations": 1,
+        "max_completion_length": problem.max_new_tokens,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": None,
+        "repetition_penalty": 1.0,
+        "beta": 0.0,  # set with the reference
+        "max_grad_norm": LARGEST_NORM,
+        "save_strategy": "steps",
+        "save_steps": settings.eval_every,
+        "save_total_limit": 1,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "use_cpu": not gpu,
+        "bf16": False,
+        CHECKPOINTING: False,
+        "disable_dropout": True,
+        "pad_to_multiple_of": None,
+        "seed": problem.seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    arguments = (
+        RLOOConfig(**common, normalize_advantages=False, reward_clip_range=None)
+        if isinstance(settings, RLOO)
+        else GRPOConfig(**common, loss_type="grpo", scale_rewards="group")
+    )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one process uses one GPU
+    return arguments
+
+
+def _go_on(trainer: Any, checkpoint: Path | None) -> None:
+    """Train from a checkpoint on; one of the last step is not trained any further."""
+    if checkpoint is None:
+        trainer.train()
+        return
+    watch = trainer.problem.watch
+    watch.restore(torch.load(checkpoint / WATCHED, map_location=trainer.args.device, weights_only=True))
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    if state.global_step < trainer.args.max_steps:
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+    else:
+        trainer._load_from_checkpoint(str(checkpoint))
+
+
+@contextlib.contextmanager
+def _borrowed(problem: Problem) -> Iterator[None]:
+    """Policy and reference, which trl changes, are as before after it but for the policy's weights.
+
+    Meanwhile the tokens are those of the tokenizer, and the model's own habits of generating (top_k, penalties, other
+    tokens that end a text) are left out.
+    """
+    policy, tokenizer = problem.policy, problem.tokenizer
+    tokens = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
+    habits = policy.generation_config
+    before = {name: getattr(policy.config, name, None) for name in (*tokens, "use_cache")}
+    forwards = [(model, vars(model).get("forward")) for model in (policy, problem.reference)]
+    policy.generation_config = GenerationConfig(**tokens)
+    _set(policy.config, tokens)
+    try:
+        yield
+    finally:
+        policy.generation_config = habits
+        _set(policy.config, before)
+        for model, forward in forwards:
+            vars(model).pop("forward", None)
+            if forward is not None:
+                model.forward = forward
+            model.eval()
+
+
+def _set(config: Any, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(config, name, value)
