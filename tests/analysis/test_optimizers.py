@@ -75,6 +75,18 @@ def test_without_best_of_n_nothing_is_subtracted_and_one_optimizer_makes_no_tabl
     assert matrix.optimizers == [] and matrix.frontiers == []
 
 
+def test_an_optimizer_that_failed_everywhere_is_shown_as_such(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    grid.cell("de", "de", [1.0, 0.5])
+    grid.cell("de", "de", optimizer="grpo", fails="align")
+    matrix = folded(grid)
+    (table,) = matrix.optimizers
+    best, failed = table.arms
+    assert (failed.name, failed.mean, failed.versus, failed.above_50) == ("grpo", None, None, 0)
+    assert [cell.status for cell in failed.cells] == ["blocked"] and best.mean.value == 75
+    assert matrix.frontiers == []  # nothing to compare
+
+
 # --- the frontier -----------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ with its divergence and its difference to best-of-n.
 
 from collections.abc import Mapping, Sequence
 
-from xling.analysis.across import Kept, Key, grouped, key_without, mean_of_columns, over_columns, shared_seeds
+from xling.analysis.across import Kept, Key, key_without, mean_of_columns, named, over_columns, shared_seeds
 from xling.analysis.intervals import Difference, Sample, fold, judged
 from xling.analysis.matrix import CHANCE, Arm, ArmCell, Block, Entry, OptimizerTable
 
@@ -15,24 +15,33 @@ Cells = Mapping[tuple[str, str], Kept]
 
 
 def optimizer_tables(kept: Sequence[Kept], blocks: Sequence[Block]) -> list[OptimizerTable]:
-    """A table for every judge and reward model that several optimizers (or settings of one) have been used with."""
-    entries = {key_without(entry.axes): entry for block in blocks for panel in block.panels for entry in panel.entries}
+    """A table for every judge and reward model that several optimizers (or settings of one) were asked for with."""
+    groups: dict[Key, dict[str, list[Entry]]] = {}
+    for entry in (entry for block in blocks for panel in block.panels for entry in panel.entries):
+        shared = key_without(entry.axes, "optimizer", "source_lang", "target_lang")
+        groups.setdefault(shared, {}).setdefault(named(entry.axes, "optimizer"), []).append(entry)
+    finished = {key_without(one.axes): one for one in kept}
     tables = []
-    for axes, arms in grouped(kept, over="optimizer"):
-        reference = reference_of(arms)
-        made = [_arm(name, cells, arms.get(reference, {}), entries) for name, cells in in_order(arms)]
-        tables.append(OptimizerTable(axes, reference, made))
+    for key, planned in sorted(groups.items()):
+        arms = {
+            name: {one.place: one for entry in entries if (one := finished.get(key_without(entry.axes)))}
+            for name, entries in planned.items()
+        }
+        if len(arms) > 1:
+            reference = reference_of(arms)
+            made = [_arm(name, cells, arms.get(reference, {}), planned[name]) for name, cells in in_order(arms)]
+            tables.append(OptimizerTable(dict(key), reference, made))
     return tables
 
 
 def reference_of(arms: Mapping[str, Cells]) -> str:
     """Best-of-n with the largest n; empty where there is none."""
-    n = {name: _samples(cells) for name, cells in arms.items() if name.split()[0] == REFERENCE}
+    n = {name: _samples(cells) for name, cells in arms.items() if cells and name.split()[0] == REFERENCE}
     return max(sorted(n), key=lambda name: n[name], default="")
 
 
 def _samples(cells: Cells) -> int:
-    return max(kept.n for kept in cells.values())
+    return max((kept.n for kept in cells.values()), default=0)
 
 
 def in_order(arms: Mapping[str, Cells]) -> list[tuple[str, Cells]]:
@@ -45,20 +54,15 @@ def _order(arm: tuple[str, Cells]) -> tuple[int, str]:
     return (_samples(cells) if name.split()[0] == REFERENCE else 0, name)
 
 
-def _arm(name: str, cells: Cells, reference: Cells, entries: Mapping[Key, Entry]) -> Arm:
-    own = next(iter(cells.values()))
-    panel = key_without(own.axes, "source_lang", "target_lang")
-    planned = [e for e in entries.values() if key_without(e.axes, "source_lang", "target_lang") == panel]
-    there, paired = {}, []
-    for place, kept in cells.items():
-        other = reference.get(place)
-        if other is not None and other is not kept:
-            there[place] = _differences(kept, other)
-            paired.append((kept, other))
-    made = [_cell(entry, there.get((entry.source, entry.target), [])) for entry in planned]
+def _arm(name: str, cells: Cells, reference: Cells, planned: Sequence[Entry]) -> Arm:
+    paired = {p: one for p, one in cells.items() if p in reference and reference[p] is not one}
+    made = []
+    for entry in planned:
+        place = (entry.source, entry.target)
+        made.append(_cell(entry, _differences(paired[place], reference[place]) if place in paired else []))
     above = sum(cell.win is not None and cell.win.above(CHANCE) for cell in made)
-    mean = over_columns(_wins(list(cells.values())))[0]
-    return Arm(name, made, above, mean, _judged(_wins([kept for kept, _ in paired], dict(reference))))
+    wins, differences = _wins(list(cells.values())), _wins(list(paired.values()), reference)
+    return Arm(name, made, above, over_columns(wins)[0] if wins else None, _judged(differences))
 
 
 def _cell(entry: Entry, samples: Sequence[Sample]) -> ArmCell:
