@@ -98,6 +98,25 @@ def test_prompts_that_one_judge_did_not_judge_are_left_out(tmp_path):
     assert (entry.win.value, entry.win.n, entry.win.clusters) == (100, 2, 2)
 
 
+def test_a_judge_that_was_asked_about_fewer_prompts_is_compared_on_those(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    for source, wins in (("de", [1.0, 0.0, 1.0, 0.0]), ("en", [0.0, 1.0, 0.0, 0.5])):
+        grid.cell(source, "de", wins)
+        grid.cell(source, "de", [1.0, 0.75], prompts=["p2", "p1"], groups=["g2", "g1"], judge="llm")
+    (found,) = fold_grid(grid.write().store, grid.name).agreement
+    assert (found.instances.value, found.instances.n) == (50, 2)  # de: p2 yes, p1 no; en: p1 yes, p2 no
+    assert (found.source_pairs, found.ranking.value) == (1, 100)  # on these two prompts both call the sources level
+
+
+def test_a_cell_with_an_unjudged_dataset_is_a_hole_that_says_so(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    grid.cell("de", "de", [1.0, None], datasets=["a", "b"], judge="llm")
+    grid.cell("en", "de", [1.0, 0.5], datasets=["a", "b"], judge="llm")
+    hole, there = fold_grid(grid.write().store, grid.name).blocks[0].panels[0].entries
+    assert (hole.win, hole.status, hole.reason) == (None, "partial", "no prompt of one of its datasets was judged")
+    assert there.win.value == 75
+
+
 def test_one_judge_has_nobody_to_agree_with(tmp_path):
     assert judged(tmp_path, {"gold": {"de": [1.0, 0.0]}}).agreement == []
 
@@ -121,3 +140,11 @@ def test_what_an_llm_judge_adds_is_folded(tmp_path):
     (checked,) = block.judge_accuracy
     assert (checked.target, checked.accuracy.value, checked.accuracy.n) == ("de", 50.0, 3)
     assert checked.inconsistent.value == pytest.approx(100 / 3)
+
+
+def test_accuracy_of_a_judge_is_the_macro_average_over_datasets(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    accuracy = {"group": list("abcd"), "correct": [1.0, 1.0, 1.0, 0.0], "dataset": ["x", "x", "x", "y"]}
+    grid.cell("de", "de", [1.0, 0.5], judge="llm", accuracy=accuracy)
+    (checked,) = fold_grid(grid.write().store, grid.name).blocks[0].judge_accuracy
+    assert (checked.accuracy.value, checked.inconsistent) == (50.0, None)

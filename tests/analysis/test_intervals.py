@@ -298,10 +298,9 @@ def test_a_quantity_without_some_prompts_is_the_average_of_the_others():
     assert second.se == pytest.approx(alone.se, rel=0.15)
 
 
-def test_a_dataset_without_any_judged_prompt_is_left_out():
+def test_without_any_judged_prompt_of_a_dataset_there_is_no_macro_average():
     values = np.array([[1.0], [0.0], [np.nan], [np.nan]])
-    estimate = only([resample(layout(names(4), ["a", "a", "b", "b"]), values)])
-    assert (estimate.value, estimate.n, estimate.clusters) == (0.5, 2, 2)
+    assert fold([resample(layout(names(4), ["a", "a", "b", "b"]), values)]) == [None]
     single = only([resample(layout(names(4)), np.array([[1.0], [np.nan], [np.nan], [np.nan]]))])
     assert (single.value, single.low, single.n) == (1.0, None, 1)
 

@@ -131,6 +131,18 @@ def test_the_last_point_of_the_curve_is_the_entry(tmp_path):
     assert entry.reward_scale == 2
 
 
+def test_a_judge_of_picks_alone_gives_best_of_n_alone(tmp_path):
+    """As judge=llm, which is asked about some prompts and no other sample of the pool."""
+    grid = SyntheticGrid(tmp_path)
+    scores = {"pool": np.ones((5, N_SAMPLES)), "baseline": np.array([[0.0, 2.0]] * 5)}
+    kwargs = {"judge": "llm", "curve": np.empty((3, 0)), "scores": scores}
+    grid.cell("en", "de", [1.0, 1.0, 0.5], columns={"reward": [1.0, 2.0, 3.0], "quality": [None] * 3}, **kwargs)
+    grid.cell("en", "de", [1.0, 0.5, 0.5], optimizer="ppo", **kwargs)
+    best, ppo = folded(grid).frontiers[0].points
+    assert (best.k, best.reward.value, best.quality) == (N_SAMPLES, 2.0, None)
+    assert (best.win.value, ppo.win.value) == pytest.approx((250 / 3, 200 / 3))
+
+
 def test_the_frontier_is_over_cells_that_all_optimizers_have(tmp_path):
     grid = SyntheticGrid(tmp_path)
     for target, win in (("de", 0.25), ("en", 1.0)):

@@ -93,8 +93,12 @@ def over_columns(samples: Sequence[Sample]) -> list[Estimate | None]:
     """The mean over columns, seed by seed, then folded over the seeds; columns that share prompts share draws."""
     totals: dict[str, int] = {}
     for sample in samples:
-        totals[sample.label] = totals.get(sample.label, 0) + sample.prompts
+        totals[sample.label] = totals.get(sample.label, 0) + _judged(sample)
     return fold([replace(sample, prompts=totals[sample.label], present=None) for sample in samples])
+
+
+def _judged(sample: Sample) -> int:
+    return sample.prompts if sample.present is None else int(sample.present[0].max())
 
 
 def mean_of_columns(columns: Sequence[Floats]) -> Floats:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from msgspec.structs import replace
 
-from xling.analysis.across import Kept, grouped, mean_of_columns, over_columns, shared_seeds
+from xling.analysis.across import Kept, grouped, mean_of_columns, over_columns
 from xling.analysis.column import PERCENT, Column, Seeds
 from xling.analysis.drawing import draw
 from xling.analysis.intervals import RESAMPLES, Estimate, Floats, Sample, fold, resample
@@ -40,7 +40,7 @@ def agreements(kept: Sequence[Kept]) -> list[JudgeAgreement]:
 
 def _compared(axes: dict[str, str], names: tuple[str, str], left: Cells, right: Cells) -> JudgeAgreement | None:
     """None where the two have no cell in common."""
-    places = [place for place in left if place in right and shared_seeds(left[place], right[place])]
+    places = [place for place in left if place in right and _seeds(left[place], right[place])]
     targets = sorted({target for _, target in places})
     by_target: dict[str, list[Sample]] = {}
     for target in targets:
@@ -66,9 +66,9 @@ def _sign(values: Floats) -> Floats:
 def _instances(both: Sequence[tuple[Kept, Kept]]) -> list[Sample]:
     """One sample a seed of a target: agreement in percent, a prompt's being the mean over sources."""
     samples = []
-    for seeds in sorted({seeds for left, right in both for seeds in shared_seeds(left, right)}):
-        there = [(left, right) for left, right in both if seeds in shared_seeds(left, right)]
-        columns = [alike(left.wins[seeds] - CHANCE, right.wins[seeds] - CHANCE)[:, None] for left, right in there]
+    for seeds in sorted({seeds for left, right in both for seeds in _seeds(left, right)}):
+        there = [(left, right) for left, right in both if seeds in _seeds(left, right)]
+        columns = [alike(*(wins - CHANCE for wins in _aligned(left, right, seeds)))[:, None] for left, right in there]
         samples.append(there[0][0].sample(seeds, mean_of_columns(columns) * PERCENT))
     return samples
 
@@ -78,14 +78,14 @@ def _ranking(targets: Sequence[Sequence[tuple[Kept, Kept]]]) -> tuple[Estimate |
     value, drawn, pairs, prompts, seeds = 0.0, np.zeros(RESAMPLES), 0, 0, 0
     clusters = 0
     for both in targets:
-        rates = [(_rate(left, right), _rate(right, left)) for left, right in both]
+        rates = [_rates(left, right) for left, right in both]
         for (a, b), (c, d) in itertools.combinations(rates, 2):
             value += float(alike(a.means - c.means, b.means - d.means)[0])
             drawn += alike(a.resamples - c.resamples, b.resamples - d.resamples)[:, 0]
             pairs += 1
         prompts += rates[0][0].prompts if len(rates) > 1 else 0
         clusters = max(clusters, rates[0][0].clusters)
-        seeds = max([seeds, *(len(shared_seeds(left, right)) for left, right in both)])
+        seeds = max([seeds, *(len(_seeds(left, right)) for left, right in both)])
     if not pairs:
         return None, 0
     sample = Sample(
@@ -95,11 +95,29 @@ def _ranking(targets: Sequence[Sequence[tuple[Kept, Kept]]]) -> tuple[Estimate |
     return (None if estimate is None else replace(estimate, seeds=seeds)), pairs
 
 
-def _rate(own: Kept, other: Kept) -> Sample:
-    """One judge's win rate, the mean over the seeds that both judges have."""
-    samples = [own.sample(seeds, own.wins[seeds][:, None]) for seeds in shared_seeds(own, other)]
+def _rates(left: Kept, right: Kept) -> tuple[Sample, Sample]:
+    """Both judges' win rates on the prompts that both judged, means over the seeds that both have."""
+    samples = [left.sample(seeds, np.stack(_aligned(left, right, seeds), axis=1)) for seeds in _seeds(left, right)]
     means, resamples = (np.mean([getattr(s, part) for s in samples], axis=0) for part in ("means", "resamples"))
-    return Sample(means, resamples, samples[0].prompts, samples[0].clusters)
+    prompts, clusters = samples[0].counts(0)
+    first, second = (Sample(means[k : k + 1], resamples[:, k : k + 1], prompts, clusters) for k in (0, 1))
+    return first, second
+
+
+def _seeds(left: Kept, right: Kept) -> list[Seeds]:
+    """Seeds under which the two have judged some of the same prompts: one of them may have judged fewer."""
+    return sorted(
+        s
+        for s in left.wins
+        if s in right.wins and not set(left.layouts[s].prompts).isdisjoint(right.layouts[s].prompts)
+    )
+
+
+def _aligned(left: Kept, right: Kept, seeds: Seeds) -> tuple[Floats, Floats]:
+    """(prompts of the left,) wins of both, NaN where one of the two has not judged."""
+    own = dict(zip(right.layouts[seeds].prompts, right.wins[seeds].tolist(), strict=True))
+    other = np.array([own.get(prompt, np.nan) for prompt in left.layouts[seeds].prompts])
+    return np.where(np.isnan(other), np.nan, left.wins[seeds]), np.where(np.isnan(left.wins[seeds]), np.nan, other)
 
 
 # --- with people ------------------------------------------------------------------------------------------
@@ -117,7 +135,7 @@ def judge_accuracy(column: Column, results: Results) -> JudgeAccuracy | None:
     for ref, seeds in stages.values():
         with contextlib.suppress(StoreError):
             items = read_judge_accuracy(results.folder(ref))
-            clusters = draw([(items.group, [""] * len(items.group))])[0]
+            clusters = draw([(items.group, items.dataset or [""] * len(items.group))])[0]
             turned = items.inconsistent or [None] * len(items.group)
             values = np.array([items.correct, turned], dtype=np.float64).T
             samples.append(resample(clusters, values * PERCENT, column.label(seeds)))

@@ -171,6 +171,8 @@ def _entries(
                 pairwise=agreement[number],
                 spearman=_spearman([record.spearman.rho for record in records if record.spearman]),
             )
+            if entry.win is None:
+                entry = replace(entry, status="partial", reason="no prompt of one of its datasets was judged")
         entries.append(entry)
     return entries
 

@@ -49,8 +49,16 @@ def _marks(column: Column, number: int, cells: Sequence[SeedCell], results: Resu
             found[cell.seeds] = [Mark(None, _stacked(columns, len(record.items.prompt)))]
         else:
             with contextlib.suppress(StoreError, KeyError):
-                found[cell.seeds] = _best_of_k(record, column.scales[number].get(cell.seeds), cell, results)
+                scored = _best_of_k(record, column.scales[number].get(cell.seeds), cell, results)
+                found[cell.seeds] = scored or [_pick(column, number, cell.seeds, record)]
     return found
+
+
+def _pick(column: Column, number: int, seeds: Seeds, record: Record) -> Mark:
+    """Best-of-n alone, where the judge was asked about the picks and not about the rest of the pool."""
+    n, prompts = record.summary.n_samples, len(record.items.prompt)
+    columns = [column.measure(number, seeds, name) for name in QUANTITIES[1:]]
+    return Mark(n, _stacked([np.full(prompts, kl_bound(n)), *columns], prompts))
 
 
 def _stacked(columns: Sequence[Floats | None], prompts: int) -> Floats:
@@ -58,9 +66,11 @@ def _stacked(columns: Sequence[Floats | None], prompts: int) -> Floats:
 
 
 def _best_of_k(record: Record, scale: float | None, cell: SeedCell, results: Results) -> list[Mark]:
-    """Best-of-k for k = 1, 2, 4, ... n from the scores of the pool."""
+    """Best-of-k for k = 1, 2, 4, ... n from the scores of the pool; nothing where only picks were judged."""
     n, items = record.summary.n_samples, record.items
     reward = read_array(results.folder(cell.stages["score"]) / "pool.npy")[:, :n]
+    if not record.curve.shape[1] or len(reward) != len(items.prompt):
+        return []
     curves: list[Floats | None] = [best_of_k_curve(reward, reward)]
     with contextlib.suppress(StoreError, KeyError):  # not every judge scores the whole pool
         quality = read_array(results.folder(cell.stages["verdict"]) / "pool.npy")[:, :n]
@@ -71,7 +81,7 @@ def _best_of_k(record: Record, scale: float | None, cell: SeedCell, results: Res
         (curve - opponent[:, None]) / unit if curve is not None and opponent is not None and unit else None
         for curve, opponent, unit in zip([*curves, None][:2], opponents, units, strict=True)
     ]
-    wins = record.curve * PERCENT if record.curve.shape[1] else None
+    wins = record.curve * PERCENT
     marks = []
     for k in doublings(reward.shape[1]):
         columns = [found[:, k - 1] if found is not None else None for found in (*increases, wins)]

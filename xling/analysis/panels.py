@@ -254,7 +254,9 @@ class _Draft:
         }
 
         def completed(entries: Sequence[Entry]) -> list[Entry]:
-            return [replace(entry, win_lc=controlled.get(_place(entry.axes))) for entry in entries]
+            return [
+                replace(entry, win_lc=controlled.get(_place(entry.axes)) if entry.win else None) for entry in entries
+            ]
 
         controls = {
             key: Control(dict(key), completed(entries), accuracy)

@@ -234,6 +234,7 @@ class JudgeItems(Struct, frozen=True):
     group: list[str]
     correct: Column
     inconsistent: Flags = []
+    dataset: list[str] = []  # empty: all of one
 
 
 def read_judge_accuracy(folder: Path) -> JudgeItems:

@@ -40,7 +40,7 @@ def resample(
     """Averages over datasets of (N, K) per-prompt values, and their cluster bootstrap.
 
     A quantity that is NaN for some prompts is the average of the others (a resample without any of them takes the
-    average itself), over the datasets that have any; one that is NaN for all of them is missing.
+    average itself); one that is NaN for all prompts of a dataset is missing.
     shares: (datasets,) weights that sum to 1, datasets in the order of their names; None: equal ones.
     """
     datasets = int(clusters.dataset.max()) + 1
@@ -73,18 +73,17 @@ def _with_gaps(
     """(means, resamples, (prompts, clusters)) where prompts are missing from some quantities."""
     sums = cluster_sums(clusters, np.where(there, values, 0.0))
     counts = cluster_sums(clusters, there.astype(np.float64))
-    means, resamples, share = np.zeros(values.shape[1]), np.zeros((RESAMPLES, values.shape[1])), 0.0
+    means, resamples = np.zeros(values.shape[1]), np.zeros((RESAMPLES, values.shape[1]))
     for dataset, weight in enumerate(scale):
+        if weight == 0:
+            continue
         rows = clusters.dataset == dataset
         weights = clusters.weights[:, rows].astype(np.float64)
         total = counts[rows].sum(axis=0)
-        mean = sums[rows].sum(axis=0) / np.maximum(total, 1)
+        mean = np.where(total > 0, sums[rows].sum(axis=0) / np.maximum(total, 1), np.nan)
         drawn = weights @ counts[rows]
         resamples += weight * np.where(drawn > 0, (weights @ sums[rows]) / np.maximum(drawn, 1), mean)
         means += weight * mean
-        share = share + weight * (total > 0)
-    with np.errstate(invalid="ignore"):  # no dataset at all: missing
-        means, resamples = means / share, resamples / share
     return means, resamples, (there.sum(axis=0), np.minimum((counts > 0).sum(axis=0), clusters.groups))
 
 
