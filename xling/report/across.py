@@ -31,13 +31,19 @@ def agreement_tables(found: Sequence[JudgeAgreement]) -> list[Table]:
     for one in found:
         cells = [_share(one.by_target.get(target)) for target in targets]
         ranking = _share(one.ranking)
-        rows.append((f"{' ~ '.join(one.judges)}, {words_of(one.axes)}", [*cells, _share(one.instances), ranking]))
+        rows.append((_name(one, found), [*cells, _share(one.instances), ranking]))
     pairs = ", ".join(dict.fromkeys(str(one.source_pairs) for one in found))
     notes = [
         "instances: both prefer the same side; a tie of one judge counts half",
         f"sources: pairs of sources within a target in the same order ({pairs} pairs); a tie of one judge counts half",
     ]
     return [Table("Agreement between judges, %", "", [*targets, "mean", "sources"], rows, notes)]
+
+
+def _name(one: JudgeAgreement, among: Sequence[JudgeAgreement]) -> str:
+    """The two judges, and what tells this row from the others."""
+    apart = [value for axis, value in one.axes.items() if any(other.axes.get(axis) != value for other in among)]
+    return ", ".join([" ~ ".join(one.judges), *apart])
 
 
 def _share(estimate: Estimate | None) -> Cell:

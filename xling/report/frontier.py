@@ -70,7 +70,7 @@ def _draw_frontier(frontier: Frontier, axes: Sequence[Any]) -> None:
         side.set_xlabel("KL from SFT_t, nats a response (best-of-k: at most)", fontsize=8)
         side.set_ylabel(_LABELS[name].format(judge=frontier.axes.get("judge", "")), fontsize=8)
         side.tick_params(labelsize=8)
-    axes[0].legend(fontsize=7)
+    axes[0].legend(fontsize=7, loc="lower right")
 
 
 _LABELS = {

@@ -30,17 +30,17 @@ MEASURES: dict[str, tuple[str, Shown]] = {  # of an Entry, and some of an Oppone
     "win_hard": ("hard", _plain),
     "inconsistent": ("order decides", _plain),
     "unanswered": ("unanswered", _plain),
-    "share_in_language": ("in lang.", _plain),
+    "share_in_language": ("lang.", _plain),
     "length": ("length", _plain),
     "eos": ("ended", _plain),
-    "repetition": ("repeats", _plain),
+    "repetition": ("rep.", _plain),
     "reward": ("reward", _signed),
     "quality": ("quality", _signed),
     "kl": ("KL", _precise),
 }
 NOTES = [
     "LC win: length-controlled (one logistic regression for all cells of a judge and optimizer); all shares in %",
-    "in lang.: responses in the target language; length: tokens; ended: not cut off; repeats: word bigrams said before",
+    "lang.: responses in the target language; length: tokens; ended: not cut off; rep.: word bigrams said before",
     "reward, quality: increase over the baseline by the reward model (in its standard deviations over the baseline's "
     "responses) and by the judge's score; KL: nats a response from SFT_t, of best-of-n at most",
 ]
