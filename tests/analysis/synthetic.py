@@ -7,6 +7,7 @@ matrix = reduce_grid(tmp_path, grid.name)
 """
 
 import io
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,26 +46,40 @@ class SyntheticGrid:
         def sft(lang: str) -> Stage:
             return Stage.make("sft", 1, f"sft[{lang}]", {"lang": lang, **spec}, {"base": self._base})
 
+        optimizer = {key: value for key, value in axes.items() if key.startswith("optimizer")}
         pool = Stage.make("pool", 1, f"pool[{target}]", spec, {"sft": sft(target)})
         baseline = Stage.make("baseline", 1, f"baseline[{target}]", spec, {"sft": sft(target)})
         rm = {key: value for key, value in axes.items() if key.startswith("rm_backbone")}
         reward = Stage.make("reward", 1, f"reward[{source}]", {**rm, **spec, "lang": source}, {"sft": sft(source)})
+        if axes["optimizer"] != "best_of_n":
+            parents = {"sft": sft(target), "reward": reward}
+            policy = Stage.make("align", 1, f"align[{source}, {target}]", optimizer, parents)
+            parents = {"sft": policy, "reference": sft(target)}
+            pool = Stage.make("pool", 1, f"aligned[{source}, {target}]", spec, parents)
         both = {"pool": pool, "baseline": baseline}
         if trained:
             score = Stage.make("score", 1, f"score[{source}, {target}]", {}, {"reward": reward, **both})
         else:
             score = Stage.make("score", 1, f"score[{axes['rm_backbone']}, {target}]", rm, both)
-        verdict = Stage.make("gold", 1, f"gold[{target}]", {}, both)
+        judge_of = {key: value for key, value in axes.items() if key.startswith("judge") and value != "gold"}
+        verdict = Stage.make("gold", 1, f"gold[{target}]", judge_of, both)
         rest = {key: value for key, value in axes.items() if key not in (*AXES, "task.seed")}
         label = f"judge[{source}, {target}]"
-        judge = Stage.make("judge", 1, label, rest, {"score": score, "verdict": verdict, **both})
-        return {"sft": sft(source), "reward": reward, "score": score, "gold": verdict, "judge": judge, **both}
+        parents = {"score": score, "verdict": verdict, **both}
+        if axes["judge"] == "llm":
+            checked = {key: value for key, value in axes.items() if key.startswith("judge")}
+            parents["accuracy"] = Stage.make(
+                "judge_accuracy", 1, f"judge_accuracy[{target}]", checked | {"lang": target}, {}
+            )
+        judge = Stage.make("judge", 1, label, rest, parents)
+        align = pool.parents["sft"]
+        return {"sft": sft(source), "reward": reward, "gold": verdict, "judge": judge, "align": align, **parents}
 
     def cell(
         self,
         source: str,
         target: str,
-        wins: Sequence[float] | None = None,
+        wins: Sequence[float | None] | None = None,
         *,
         groups: Sequence[str] | None = None,
         datasets: Sequence[str] | None = None,
@@ -76,14 +91,20 @@ class SyntheticGrid:
         baseline: np.ndarray | None = None,
         pairs: Mapping[str, Any] | None = None,
         rho: float | None = None,
-        in_language: Sequence[bool] | None = None,
-        length: float = 7.0,
+        columns: Mapping[str, Sequence[float | None]] | None = None,
+        scores: Mapping[str, np.ndarray] | None = None,
+        learning: Sequence[Mapping[str, float]] | None = None,
+        accuracy: Mapping[str, Any] | None = None,
         fails: str = "",
         trained: bool = True,
         notes: Mapping[str, Any] | None = None,
         **axes: Any,
     ) -> dict[str, Stage]:
-        """Add a cell. Without `wins` its judge stage is not there; `fails` names the kind of stage that failed."""
+        """Add a cell. Without `wins` its judge stage is not there; `fails` names the kind of stage that failed.
+
+        With `optimizer=` other than best_of_n it is a trained policy's. columns: of items.json; scores: pool and
+        baseline of the score stage; learning: rows of the align stage's curve; accuracy: the judge's.
+        """
         all_axes = {**AXES, "source_lang": source, "target_lang": target, **axes}
         stages = self.stages(source, target, seed or 0, all_axes, trained)
         if seed is not None:
@@ -93,38 +114,38 @@ class SyntheticGrid:
             self.fail(stages[fails])
         if wins is None:
             return stages
-        n = len(wins)
+        n, sampled = len(wins), all_axes["optimizer"] == "best_of_n"
         items = {
             "prompt": list(prompts or (f"p{i}" for i in range(n))),
             "group": list(groups or (f"g{i}" for i in range(n))),
             "dataset": list(datasets or [""] * n),
-            "index": [0] * n,
-            "win": [float(win) for win in wins],
-            "in_language": list(in_language or [True] * n),
-            "length": [length] * n,
-            "reward": [0.0] * n,
-            "quality": [1.0] * n,
-            "baseline_quality": [0.5] * n,
+            "win": [None if win is None else float(win) for win in wins],
+            **_measures(n, sampled),
+            **{name: [None if x is None else float(x) for x in column] for name, column in (columns or {}).items()},
         }
-        flat = np.repeat(np.array(items["win"])[:, None], N_SAMPLES, axis=1)
-        files = {
-            "items.json": items,
-            "curve.npy": flat if curve is None else curve,
-            "summary.json": {"n_samples": N_SAMPLES, "kl_bound": float(np.log(N_SAMPLES) - 1 + 1 / N_SAMPLES)},
-        }
+        files: dict[str, Any] = {"items.json": items, "summary.json": {"n_samples": N_SAMPLES, "kl_bound": None}}
+        if sampled:
+            flat = np.repeat(np.array(items["win"], dtype=float)[:, None], N_SAMPLES, axis=1)
+            files["curve.npy"] = flat if curve is None else curve
+            files["summary.json"] = {"n_samples": N_SAMPLES, "kl_bound": float(np.log(N_SAMPLES) - 1 + 1 / N_SAMPLES)}
         if pairs is not None:
             files |= {"pairs.json": pairs, "spearman.json": {"rho": rho, "n": n}}
-        scores = np.zeros((n, N_SAMPLES))
         qualities = {
-            "pool.npy": scores + np.arange(N_SAMPLES) if pool is None else pool,
+            "pool.npy": np.zeros((n, N_SAMPLES)) + np.arange(N_SAMPLES) if pool is None else pool,
             "baseline.npy": np.ones((n, 2)) if baseline is None else baseline,
         }
         self.publish(stages["gold"], qualities)
-        score = {"pool.npy": scores, "baseline.npy": np.zeros((n, 2))}
+        made = scores or {"pool": np.zeros((n, N_SAMPLES)), "baseline": np.tile([-1.0, 1.0], (n, 1))}
+        score: dict[str, Any] = {f"{name}.npy": values for name, values in made.items()}
         score |= {} if heldout is None else {"heldout.json": heldout}
         score |= {} if notes is None else {"notes.json": notes}
         self.publish(stages["score"], score)
         self.publish(stages["judge"], files)
+        if learning is not None:
+            lines = "".join(json.dumps(row) + "\n" for row in learning)
+            self.publish(stages["align"], {"curve.jsonl": lines.encode(), "align.json": {"reward_std": 1.0}})
+        if accuracy is not None:
+            self.publish(stages["accuracy"], {"accuracy.json": accuracy})
         return stages
 
     def untrained(self, source: str, target: str, wins: Sequence[float], **kwargs: Any) -> dict[str, Stage]:
@@ -155,6 +176,15 @@ class SyntheticGrid:
         plan = make_plan(self.cells, self.store, name=self.name, command=["x=y"], left_out=self.left_out)
         plan.write()
         return self
+
+
+def _measures(n: int, sampled: bool) -> dict[str, list[float]]:
+    """The columns of items.json that are not the verdict, as a judge stage writes them."""
+    opponent = {"in_language": 1.0, "length": 7.0, "eos": 1.0, "repetition": 0.0, "reward": 0.0, "quality": 0.5}
+    own = {**opponent, "quality": 1.0}
+    columns = {name: [value] * n for name, value in own.items()}
+    columns |= {f"baseline_{name}": [value] * n for name, value in opponent.items()}
+    return columns | ({"index": [0] * n} if sampled else {"kl": [0.5] * n})
 
 
 def _encode(content: Any) -> bytes:
@@ -216,3 +246,30 @@ def realistic(
                 for control, skill in (("random", 0.0), ("length", -0.3), ("gold", 0.4), ("likelihood_sft", 0.02)):
                     grid.cell("-", target, made(skill), heldout=heldout(skill), rm_backbone=control, **kwargs)
     return grid
+
+
+OPTIMIZERS = ("best_of_n", "dpo", "grpo", "ppo", "rloo")
+
+
+def five(root: Path, seeds: Sequence[int] = (0, 1, 2), prompts: int = 40) -> SyntheticGrid:
+    """All optimizers in 3 x 3 cells, as the issue's grid; seeded."""
+    grid = SyntheticGrid(root)
+    places = itertools.product(seeds, ("de", "en", "tr"), ("de", "en", "tr"), enumerate(OPTIMIZERS))
+    for seed, target, source, (number, optimizer) in places:
+        random = np.random.default_rng([seed, "de en tr".index(source), "de en tr".index(target), number])
+        lift = 0.05 * number + (0.1 if source == target else 0.0)
+        wins = np.clip(np.round(4 * random.normal(0.5 + lift, 0.3, prompts)) / 4, 0, 1)
+        columns = {"reward": random.normal(lift * 4, 1, prompts), "quality": random.normal(0.5 + lift, 0.2, prompts)}
+        learning = None
+        if optimizer != "best_of_n":
+            columns["kl"] = random.gamma(2.0, 1 + number, prompts)
+            learning = [{"step": s} | validated(s / 10, lift * s / 10) for s in (0, 20, 40)]
+        names = [f"{target}{i}" for i in range(prompts)]
+        kwargs = {"prompts": names, "groups": names, "columns": columns, "learning": learning}
+        grid.cell(source, target, wins, seed=seed, optimizer=optimizer, **kwargs)
+    return grid
+
+
+def validated(step: float, reward: float) -> dict[str, float]:
+    """Columns of a validation row; its quality is its step."""
+    return {"validation_reward": reward, "validation_kl": 0.1, "validation_quality": float(step)}

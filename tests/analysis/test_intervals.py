@@ -302,3 +302,49 @@ def test_a_quantity_that_some_seed_lacks_is_of_the_others():
     assert nothing == [None]
     single = fold([crossed(np.ones((1, 1)), str(seed)) for seed in range(2)])[0]
     assert single is not None and single.low is None
+
+
+# --- prompts that are missing from some quantities --------------------------------------------------------
+
+
+def test_a_quantity_without_some_prompts_is_the_average_of_the_others():
+    groups, datasets = [f"g{i // 2}" for i in range(60)], ["a"] * 20 + ["b"] * 40
+    random = np.random.default_rng(0)
+    whole, part = random.random(60), random.random(60)
+    part[::3] = np.nan
+    sample = resample(layout(groups, datasets), np.stack([whole, part, np.full(60, np.nan)], axis=1))
+    first, second, nothing = fold([sample])
+    assert nothing is None
+    assert first == only([resample(layout(groups, datasets), whole[:, None])])
+    assert second.value == pytest.approx((np.nanmean(part[:20]) + np.nanmean(part[20:])) / 2)
+    assert (first.n, second.n, second.clusters) == (60, 40, 30)
+    alone = only(
+        [resample(layout([g for g, x in zip(groups, part, strict=True) if x == x]), part[part == part][:, None])]
+    )
+    assert second.se == pytest.approx(alone.se, rel=0.15)
+
+
+def test_without_any_judged_prompt_of_a_dataset_there_is_no_macro_average():
+    values = np.array([[1.0], [0.0], [np.nan], [np.nan]])
+    assert fold([resample(layout(names(4), ["a", "a", "b", "b"]), values)]) == [None]
+    single = only([resample(layout(names(4)), np.array([[1.0], [np.nan], [np.nan], [np.nan]]))])
+    assert (single.value, single.low, single.n) == (1.0, None, 1)
+
+
+def test_differences_of_quantities_with_gaps_are_paired():
+    random = np.random.default_rng(1)
+    values = random.random((200, 1)) + np.array([[0.0, 0.3]])
+    values[:50] = np.nan
+    sample = resample(layout(names(200)), np.hstack([values, np.zeros((200, 1))]))
+    (estimate,) = fold([difference(sample, [1], [0])])
+    assert estimate.value == pytest.approx(0.3) and estimate.se < 1e-9
+    assert estimate.n == 150
+
+
+def test_a_short_column_drawn_with_a_longer_one_has_numbers():
+    """Of parallel prompts one language has two, another many: some resamples hold neither of the two."""
+    short, long = draw([(names(2), ["", ""]), (names(40), [""] * 40)])
+    assert (short.weights.sum(axis=1) == 0).any()
+    estimate = only([resample(short, np.array([[1.0], [0.0]]))])
+    assert estimate.value == 0.5 and 0 <= estimate.low < estimate.high <= 1
+    assert long.groups == 40

@@ -89,6 +89,21 @@ def test_the_reduce_run_carries_the_matrix_and_uses_the_stages(tracked):
     assert {f"judge-{key}" for key in published(grid)} < used
 
 
+def test_a_grid_of_several_optimizers_logs_its_frontier(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    grid.cell("de", "de", [1.0, 0.5, None])
+    grid.cell("de", "de", [1.0, 1.0, 1.0], optimizer="ppo", learning=[{"step": 5, "loss": 1.0, "validation_kl": 0.25}])
+    reduce_grid(tmp_path, grid.write().name)
+    assert track_grid(tmp_path, "toy", OFFLINE).problem == ""
+    (run,) = of_type(tmp_path, "reduce")
+    (picture,) = (run.folder / "files/media/images").glob("frontier_*.png")
+    assert picture.read_bytes() == (tmp_path / "grids/toy/frontier.png").read_bytes()
+    assert (run.summary["above_50/best_of_n"], run.summary["above_50/ppo"]) == (0, 1)
+    assert sorted(judge.summary["win_rate"] for judge in of_type(tmp_path, "judge")) == [75.0, 100.0]
+    (align,) = of_type(tmp_path, "align")
+    assert align.history[0]["validation_kl"] == 0.25
+
+
 def test_a_second_grid_shows_the_stages_it_shares_and_writes_only_its_own(tracked):
     root, grid, _, _, _, first, then = tracked
     assert then.known == first.written

@@ -1,7 +1,7 @@
 """One column of the matrix: all cells of a target language, which share prompts and opponents.
 
-Everything that can be paired by prompt is computed here: win rates, curves, differences to home, to the best
-source, to the untrained likelihoods and to the shuffled band, means over sources, floor and ceiling.
+Everything that can be paired by prompt is computed here: win rates, what is measured beside them, curves, differences
+to home, to the best source, to the untrained likelihoods and to the shuffled band, means over sources, floor, ceiling.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,12 +10,27 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xling.analysis.intervals import Clusters, Estimate, Floats, Sample, difference, draw, fold, resample
-from xling.analysis.plan import PlannedEntry, Results
-from xling.analysis.records import Items, Pairs, Record, bounds, read_items, read_record
+from xling.analysis.plan import PlannedEntry, Results, SeedCell
+from xling.analysis.records import Items, Pairs, Record, bounds, read_array, read_items, read_record
 from xling.errors import StoreError
 
 Seeds = tuple[str, str]  # task.seed, seed
 PERCENT = 100.0
+UNITS = {  # of what is measured in every cell: shares become percent
+    "win": PERCENT,
+    "in_language": PERCENT,
+    "length": 1.0,  # tokens
+    "eos": PERCENT,
+    "repetition": PERCENT,
+    "reward": 1.0,  # increase over the baseline, in standard deviations of RM_s over the baseline's responses
+    "quality": 1.0,  # increase of the verdict's score over the baseline, in its own units
+    "kl": 1.0,  # nats a response
+    "win_soft": PERCENT,
+    "win_hard": PERCENT,
+    "inconsistent": PERCENT,
+    "unanswered": PERCENT,
+}
+OPPONENT = ("in_language", "length", "eos", "repetition")  # measured of the baseline too
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +53,40 @@ class Column:
     entries: list[PlannedEntry]
     records: list[dict[Seeds, Record]]
     layouts: dict[Seeds, Layout]
+    scales: list[dict[Seeds, float]]  # standard deviation of the entry's reward over the baseline's responses
 
     @property
     def recorded(self) -> bool:
         """Seeds split the same people's ratings, so that prompts are what an interval has to be over."""
         return any(record.pairs is not None for found in self.records for record in found.values())
+
+    @property
+    def fresh(self) -> bool:
+        """Several data seeds, each with its own prompts."""
+        return len({task_seed for task_seed, _ in self.layouts}) > 1
+
+    def label(self, seeds: Seeds) -> str:
+        """What counts as one point of an interval over seeds."""
+        return seeds[0] if self.fresh else seeds[1]
+
+    def measure(self, number: int, seeds: Seeds, name: str) -> Floats | None:
+        """(prompts,) of an entry, in the unit of UNITS; NaN where a prompt was not judged."""
+        record = self.records[number].get(seeds)
+        values = None if record is None else _measured(record.items, name, self.scales[number].get(seeds))
+        if record is None or values is None:
+            return None
+        if name != "unanswered":
+            values[np.isnan(np.array(record.items.win, dtype=np.float64))] = np.nan
+        return values * UNITS[name]
+
+
+def _measured(items: Items, name: str, scale: float | None) -> Floats | None:
+    values, opponent = items.column(name), items.column(f"baseline_{name}") if name in ("reward", "quality") else None
+    if name == "reward":
+        return None if values is None or opponent is None or not scale else (values - opponent) / scale
+    if name == "quality":
+        return None if values is None or opponent is None else values - opponent
+    return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +94,31 @@ class Quantities:
     """Where each quantity stands among a sample's K; entries are numbered as in the column."""
 
     entries: int
+    measures: list[str]  # of UNITS, those that any entry has; the first is `win`
     curve_length: int
     averages: list[list[int]]  # entries whose mean is a quantity of its own: column means, bands
     panels: int
 
-    def share(self, entry: int) -> int:
-        return self.entries + entry
+    def at(self, measure: str, entry: int) -> int:
+        return self.measures.index(measure) * self.entries + entry
 
     def curve(self, entry: int) -> slice:
-        start = 2 * self.entries + entry * self.curve_length
+        start = len(self.measures) * self.entries + entry * self.curve_length
         return slice(start, start + self.curve_length)
 
     def average(self, number: int) -> int:
-        return (2 + self.curve_length) * self.entries + number
+        return (len(self.measures) + self.curve_length) * self.entries + number
 
     def floor(self, panel: int) -> int:
         """Its ceiling is the next one."""
         return self.average(len(self.averages)) + 2 * panel
 
+    def opponent(self, measure: str) -> int:
+        return self.floor(self.panels) + OPPONENT.index(measure)
+
     @property
     def total(self) -> int:
-        return self.floor(self.panels)
+        return self.floor(self.panels) + len(OPPONENT)
 
 
 def find_layouts(entries: Iterable[PlannedEntry], results: Results) -> dict[Seeds, Layout]:
@@ -89,9 +137,10 @@ def find_layouts(entries: Iterable[PlannedEntry], results: Results) -> dict[Seed
 
 def read_column(target: str, entries: Sequence[PlannedEntry], layouts: dict[Seeds, Layout], results: Results) -> Column:
     """Read all records of a column. A record that does not fit makes a hole that says so, never an error."""
-    checked, records = [], []
+    checked, records, scales = [], [], []
     for entry in entries:
         found: dict[Seeds, Record] = {}
+        spread: dict[Seeds, float] = {}
         cells = []
         for cell in entry.cells:
             reason = ""
@@ -101,17 +150,32 @@ def read_column(target: str, entries: Sequence[PlannedEntry], layouts: dict[Seed
                     if not layouts[cell.seeds].holds(record.items):
                         raise StoreError("its prompts are not those of the other cells of this target")
                     found[cell.seeds] = record
+                    spread |= _spread(cell, results)
                 except StoreError as error:
                     reason = str(error)
             cells.append(replace(cell, status="damaged", reason=reason) if reason else cell)
         checked.append(replace(entry, cells=tuple(cells)))
         records.append(found)
-    return Column(target, checked, records, layouts)
+        scales.append(spread)
+    return Column(target, checked, records, layouts, scales)
+
+
+def _spread(cell: SeedCell, results: Results) -> dict[Seeds, float]:
+    """Of all responses of the baseline, by the cell's reward model; nothing where the scores are gone or all alike."""
+    try:
+        spread = float(np.nanstd(read_array(results.folder(cell.stages["score"]) / "baseline.npy")))
+    except (KeyError, StoreError):
+        return {}
+    return {cell.seeds: spread} if spread > 0 else {}
 
 
 def arrange(column: Column, averages: list[list[int]], panels: int) -> Quantities:
-    lengths = [record.curve.shape[1] for found in column.records for record in found.values()]
-    return Quantities(len(column.entries), max(lengths, default=0), averages, panels)
+    records = [record for found in column.records for record in found.values()]
+    measures = [
+        name for name in UNITS if name == "win" or any(record.items.column(name) is not None for record in records)
+    ]
+    length = max((record.curve.shape[1] for record in records), default=0)
+    return Quantities(len(column.entries), measures, length, averages, panels)
 
 
 def samples(
@@ -121,31 +185,37 @@ def samples(
     clusters: dict[Seeds, Clusters],
 ) -> list[Sample]:
     """One sample a seed, `where`'s quantities in percent. `verdicts`: each panel's floor and ceiling."""
-    data_seeds = {task_seed for task_seed, _ in column.layouts}
     result = []
     for seeds in sorted(column.layouts):
-        values = _values(column, where, verdicts, seeds) * PERCENT
-        label = seeds[0] if len(data_seeds) > 1 else seeds[1]
-        result.append(resample(clusters[seeds], values, label, fresh=len(data_seeds) > 1, crossed=column.recorded))
+        values = _values(column, where, verdicts, seeds)
+        label = column.label(seeds)
+        result.append(resample(clusters[seeds], values, label, fresh=column.fresh, crossed=column.recorded))
     return result
 
 
 def _values(column: Column, where: Quantities, verdicts: Sequence[dict[Seeds, Floats]], seeds: Seeds) -> Floats:
-    """(prompts, K) in 0..1, NaN where there is no record."""
+    """(prompts, K), NaN where there is no record."""
     values = np.full((len(column.layouts[seeds].prompts), where.total), np.nan)
     for number, found in enumerate(column.records):
         if seeds in found:
-            record = found[seeds]
-            values[:, number] = np.array(record.items.win, dtype=np.float64)  # NaN where there is no verdict
-            values[:, where.share(number)] = record.items.in_language
-            values[:, where.curve(number)][:, : record.curve.shape[1]] = record.curve
+            for name in where.measures:
+                if (measured := column.measure(number, seeds, name)) is not None:
+                    values[:, where.at(name, number)] = measured
+            curve = found[seeds].curve
+            values[:, where.curve(number)][:, : curve.shape[1]] = curve * PERCENT
     for number, members in enumerate(where.averages):
         there = [member for member in members if seeds in column.records[member]]
         if there:
             values[:, where.average(number)] = values[:, there].mean(axis=1)
     for panel, verdict in enumerate(verdicts):
         if seeds in verdict:
-            values[:, where.floor(panel) : where.floor(panel) + 2] = verdict[seeds]
+            values[:, where.floor(panel) : where.floor(panel) + 2] = verdict[seeds] * PERCENT
+    for name in OPPONENT:
+        opponents = (found[seeds].items.column(f"baseline_{name}") for found in column.records if seeds in found)
+        for opponent in opponents:
+            if opponent is not None:
+                values[:, where.opponent(name)] = opponent * UNITS[name]
+                break
     return values
 
 
@@ -155,13 +225,13 @@ def read_bounds(column: Column, members: Sequence[int], results: Results) -> dic
     for member in members:
         for cell in column.entries[member].cells:
             record = column.records[member].get(cell.seeds)
-            if record is None or cell.seeds in found or "verdict" not in cell.stages:
-                continue
+            if record is None or record.trained or cell.seeds in found or "verdict" not in cell.stages:
+                continue  # a trained policy picks nothing
             try:
                 values = bounds(results.folder(cell.stages["verdict"]), record.summary.n_samples)
             except StoreError:
                 continue
-            if len(values) == len(record.items.prompt):
+            if len(values) == len(record.items.prompt) and None not in record.items.win:
                 found[cell.seeds] = values
     return found
 

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from xling.analysis.accuracy import measure_column, unknown_languages
 from xling.analysis.column import (
+    OPPONENT,
     Column,
     Quantities,
     Seeds,
@@ -17,8 +18,8 @@ from xling.analysis.column import (
     read_bounds,
     samples,
 )
-from xling.analysis.intervals import Clusters, Difference, Estimate, Sample, fold, judged
-from xling.analysis.matrix import NO_SOURCE, Accuracy, Band, Baseline, Bounds, Curve, Entry, Mean
+from xling.analysis.intervals import Clusters, Difference, Estimate, Sample, fold, judged, select
+from xling.analysis.matrix import NO_SOURCE, Accuracy, Band, Baseline, Bounds, Curve, Entry, Mean, Opponent
 from xling.analysis.plan import PlannedEntry, Results
 from xling.analysis.records import finite
 
@@ -99,6 +100,7 @@ class FoldedColumn:
     pairs_versus: dict[tuple[int, int], Difference]  # the same of agreement with people; recorded responses only
     accuracy: list[Accuracy | None]
     baseline: Baseline | None
+    opponent: Opponent
     unknown_languages: dict[PanelKey, list[str]]  # those that a panel's encoder does not know
 
 
@@ -129,7 +131,7 @@ def fold_column(column: Column, clusters: dict[Seeds, Clusters], results: Result
         column.target,
         groups,
         entries,
-        [_first(sample, len(entries)) for sample in taken],
+        [select(sample, slice(len(entries))) for sample in taken],
         means,
         _bounds(column.target, groups, where, estimates),
         _bands(groups, entries, where, taken),
@@ -137,24 +139,13 @@ def fold_column(column: Column, clusters: dict[Seeds, Clusters], results: Result
         _versus(groups, pairs),
         measured,
         baseline,
+        _opponent(column.target, where, estimates),
         {key: unknown_languages(column, members, results) for key, members in groups.panels.items()},
     )
 
 
 def _abroad(column: Column, number: int) -> bool:
     return column.target not in column.entries[number].axes["source_lang"].split("+")
-
-
-def _first(sample: Sample, count: int) -> Sample:
-    return Sample(
-        sample.means[:count].copy(),
-        sample.resamples[:, :count].copy(),  # a copy, so that the rest can be freed
-        sample.prompts,
-        sample.clusters,
-        sample.label,
-        sample.fresh,
-        sample.crossed,
-    )
 
 
 def _entries(
@@ -172,17 +163,32 @@ def _entries(
         if records:
             entry = replace(
                 entry,
-                win=estimates[number],
-                share_in_language=estimates[where.share(number)],
-                length=float(np.mean([np.mean(record.items.length) for record in records])),
+                **{_field(name): estimates[where.at(name, number)] for name in where.measures},
+                reward_scale=_mean_scale(column, number),
                 kl_bound=finite(records[0].summary.kl_bound),
                 n_samples=records[0].summary.n_samples,
                 curve=_curve(estimates[where.curve(number)]),
                 pairwise=agreement[number],
                 spearman=_spearman([record.spearman.rho for record in records if record.spearman]),
             )
+            if entry.win is None:
+                entry = replace(entry, status="partial", reason="no prompt of one of its datasets was judged")
         entries.append(entry)
     return entries
+
+
+def _field(measure: str) -> str:
+    """Of an Entry or an Opponent."""
+    return "share_in_language" if measure == "in_language" else measure
+
+
+def _mean_scale(column: Column, number: int) -> float | None:
+    scales = list(column.scales[number].values())
+    return float(np.mean(scales)) if scales else None
+
+
+def _opponent(target: str, where: Quantities, estimates: Sequence[Estimate | None]) -> Opponent:
+    return Opponent(target, **{_field(name): estimates[where.opponent(name)] for name in OPPONENT})
 
 
 def _curve(estimates: Sequence[Estimate | None]) -> Curve:

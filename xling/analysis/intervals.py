@@ -16,7 +16,7 @@ Efron and Tibshirani 1993 (percentile interval), Cameron, Gelbach and Miller 200
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,13 @@ from xling.analysis.drawing import RESAMPLES as RESAMPLES
 from xling.analysis.drawing import SEED as SEED
 from xling.analysis.drawing import Clusters as Clusters
 from xling.analysis.drawing import Floats as Floats
+from xling.analysis.drawing import Ints
 from xling.analysis.drawing import draw as draw
+from xling.analysis.resampling import Sample as Sample
+from xling.analysis.resampling import cluster_sums as cluster_sums
+from xling.analysis.resampling import difference as difference
+from xling.analysis.resampling import resample as resample
+from xling.analysis.resampling import select as select
 
 LEVEL = 0.95
 MOST_PROMPTS = 100_000  # beyond this, "how many more prompts" is no longer advice
@@ -81,70 +87,7 @@ class Difference(Struct, frozen=True):
         return self.estimate.value == 0 and self.estimate.se == 0
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One seed's numbers for K quantities: means (K,), their resamples (RESAMPLES, K); NaN where missing."""
-
-    means: Floats
-    resamples: Floats
-    prompts: int
-    clusters: int
-    label: str = ""  # which seed; samples with one label are averaged before they count as a point
-    fresh: bool = False  # a data seed: other labels have other prompts
-    crossed: bool = False  # labels share prompts and draws, and split the same recorded ratings
-
-
 # --- estimating -------------------------------------------------------------------------------------------
-
-
-def resample(
-    clusters: Clusters,
-    values: Floats,
-    label: str = "",
-    fresh: bool = False,
-    crossed: bool = False,
-    shares: Floats | None = None,
-) -> Sample:
-    """Averages over datasets of (N, K) per-prompt values, and their cluster bootstrap.
-
-    A quantity without a value for some prompts (NaN: a judge that did not answer) is the mean over the others; without
-    any in a dataset it is missing.
-    shares: (datasets,) weights that sum to 1, datasets in the order of their names; None: equal ones.
-    """
-    there = ~np.isnan(values)
-    holes = bool((there.any(axis=0) & ~there.all(axis=0)).any())
-    sums = cluster_sums(clusters, np.where(there, values, 0.0) if holes else values)
-    # (R, 1) prompts in each row of the clusters, or where some have no value (R, K) of those that have one
-    counts = cluster_sums(clusters, there.astype(np.float64)) if holes else clusters.counts[:, None]
-    datasets = range(int(clusters.dataset.max()) + 1)
-    means = np.zeros(values.shape[1])
-    resamples = np.zeros((RESAMPLES, values.shape[1]))
-    scale = np.full(len(datasets), 1 / len(datasets)) if shares is None else shares
-    for dataset in datasets:
-        if scale[dataset] == 0:
-            continue
-        rows = clusters.dataset == dataset
-        weights = clusters.weights[:, rows].astype(np.float64)
-        with np.errstate(invalid="ignore"):  # 0 / 0: no value at all
-            resamples += scale[dataset] * (weights @ sums[rows]) / (weights @ counts[rows])
-            means += scale[dataset] * sums[rows].sum(axis=0) / counts[rows].sum(axis=0)
-    if holes:  # a resample that drew no value says nothing
-        resamples = np.where(np.isnan(resamples), means, resamples)
-    return Sample(means, resamples, len(values), clusters.groups, label, fresh, crossed)
-
-
-def cluster_sums(clusters: Clusters, values: Floats) -> Floats:
-    """(R, K) sums of (N, K) per-prompt values within each row of the clusters."""
-    return np.asarray(np.add.reduceat(values[clusters.order], clusters.starts, axis=0))
-
-
-def difference(sample: Sample, left: Sequence[int], right: Sequence[int]) -> Sample:
-    """left - right, quantity by quantity: paired, because the resamples are shared."""
-    return replace(
-        sample,
-        means=sample.means[list(left)] - sample.means[list(right)],
-        resamples=sample.resamples[:, list(left)] - sample.resamples[:, list(right)],
-    )
 
 
 def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
@@ -177,7 +120,14 @@ def _average(samples: Sequence[Sample]) -> Sample:
     with np.errstate(invalid="ignore"):
         means = np.nansum([sample.means for sample in samples], axis=0) / present
         resamples = np.nansum([sample.resamples for sample in samples], axis=0) / present
-    return replace(samples[0], means=means, resamples=resamples)
+    return replace(samples[0], means=means, resamples=resamples, present=_most([s.present for s in samples]))
+
+
+def _most(present: Sequence[tuple[Ints, Ints] | None]) -> tuple[Ints, Ints] | None:
+    known = [counts for counts in present if counts is not None]
+    if len(known) < len(present):
+        return None
+    return np.max([prompts for prompts, _ in known], axis=0), np.max([clusters for _, clusters in known], axis=0)
 
 
 def _over_both(points: Sequence[Sample]) -> list[Estimate | None]:
@@ -200,8 +150,7 @@ def _over_both(points: Sequence[Sample]) -> list[Estimate | None]:
             float(low[k]) if several else None,
             float(high[k]) if several else None,
             float(se[k]) if several else None,
-            first.prompts,
-            first.clusters,
+            *first.counts(k),
             int(seeds[k]),
             crossed=True,
         )
@@ -218,8 +167,9 @@ def _over_seeds(points: Sequence[Sample], values: Floats, present: npt.NDArray[n
     mean = float(values[where, k].mean())
     se = float(values[where, k].std(ddof=1) / math.sqrt(len(where)))
     half = float(stdtrit(len(where) - 1, (1 + LEVEL) / 2)) * se
-    n = sum(points[i].prompts for i in where) if points[0].fresh else max(points[i].prompts for i in where)
-    return Estimate(mean, mean - half, mean + half, se, n, points[where[0]].clusters, len(where))
+    prompts = [points[i].counts(k)[0] for i in where]
+    n = sum(prompts) if points[0].fresh else max(prompts)
+    return Estimate(mean, mean - half, mean + half, se, n, points[where[0]].counts(k)[1], len(where))
 
 
 def _over_prompts(
@@ -233,10 +183,11 @@ def _over_prompts(
     seed = int(np.argmax(present[:, k]))
     point, bound = points[seed], bounds[seed]
     value = float(point.means[k])
-    if bound is None:
-        return Estimate(value, None, None, None, point.prompts, point.clusters, 1)
+    prompts, clusters = point.counts(k)
+    if bound is None or clusters < 2:
+        return Estimate(value, None, None, None, prompts, clusters, 1)
     low, high, se = (float(side[k]) for side in bound)
-    return Estimate(value, low, high, se, point.prompts, point.clusters, 1)
+    return Estimate(value, low, high, se, prompts, clusters, 1)
 
 
 def _quantiles(resamples: Floats) -> tuple[Floats, Floats, Floats]:

@@ -1,12 +1,14 @@
 """The transfer matrix as data: what `reduce_grid` returns, `matrix.json` holds and every report reads.
 
 Matrix
+├── JudgeAgreement, OptimizerTable, Frontier    what panels are compared by
 └── Panel          one source x target matrix: a (task, policy, rm_backbone, optimizer, judge, other axes)
     ├── Entry      one row of matrix.csv: a cell folded over its seeds, or a hole with its reason
     ├── Accuracy   the reward model's accuracy on the target's held-out preferences
     └── Control    a reference shown beside: random, length, likelihood, gold, shuffled labels
 
-Win rates, accuracies and shares are in percent, differences in points, lengths in tokens.
+Win rates, accuracies and shares are in percent, differences in points, lengths in tokens, divergences in nats a
+response.
 """
 
 from msgspec import Struct
@@ -34,8 +36,19 @@ class Entry(Struct, frozen=True):
     status: str  # done, partial, failed, blocked, not run, left out, damaged
     reason: str = ""
     win: Estimate | None = None
+    win_lc: Estimate | None = None  # length-controlled (lengths.py)
+    win_soft: Estimate | None = None  # by the probabilities of the judge's answers; `win` is what the setting says
+    win_hard: Estimate | None = None  # by its answers
+    inconsistent: Estimate | None = None  # verdicts that turn with the order of the responses
+    unanswered: Estimate | None = None  # requests without a verdict, which are in no other number
     share_in_language: Estimate | None = None
-    length: float | None = None
+    length: Estimate | None = None
+    eos: Estimate | None = None  # responses that ended by themselves
+    repetition: Estimate | None = None  # word bigrams that have occurred before in their response
+    reward: Estimate | None = None  # increase over the baseline, in standard deviations of the baseline's responses
+    reward_scale: float | None = None  # that standard deviation, in the reward model's units; mean over seeds
+    quality: Estimate | None = None  # increase of the judge's score over the baseline (paper, section 5.1)
+    kl: Estimate | None = None  # from SFT_t, measured along a trained policy's samples
     kl_bound: float | None = None  # log n - (n - 1) / n, in nats; an upper bound for best-of-n
     n_samples: int | None = None
     curve: Curve | None = None
@@ -63,6 +76,16 @@ class Entry(Struct, frozen=True):
     def abroad(self) -> bool:
         """No part of the source is the target's own language."""
         return self.target not in self.source.split("+")
+
+
+class Opponent(Struct, frozen=True):
+    """The same measures of the baseline, which all cells of a target are judged against."""
+
+    target: str
+    share_in_language: Estimate | None
+    length: Estimate | None
+    eos: Estimate | None
+    repetition: Estimate | None
 
 
 class Mean(Struct, frozen=True):
@@ -140,6 +163,85 @@ class Count(Struct, frozen=True):
     by_value: int | None = None
 
 
+class JudgeAccuracy(Struct, frozen=True):
+    """Of a judge on a target's held-out human preferences (paper, Table 5)."""
+
+    target: str
+    accuracy: Estimate  # percent; a tie counts half
+    inconsistent: Estimate | None  # percent of the pairs on which the order of the two responses decides
+
+
+class JudgeAgreement(Struct, frozen=True):
+    """Two judges on the same responses to the same prompts, in percent (agreement.py has the rules for ties)."""
+
+    axes: dict[str, str]  # what the two have in common
+    judges: tuple[str, str]
+    by_target: dict[str, Estimate]  # instance by instance
+    instances: Estimate  # mean over targets
+    ranking: Estimate | None  # pairs of sources within a target that both order alike
+    source_pairs: int  # how many pairs that is over
+
+
+class ArmCell(Struct, frozen=True):
+    """One optimizer (with its settings) in one source and target."""
+
+    source: str
+    target: str
+    status: str
+    win: Estimate | None
+    kl: Estimate | None  # measured
+    kl_bound: float | None  # of best-of-n
+    versus: Difference | None  # win rate minus the reference's, paired by prompt
+
+
+class Arm(Struct, frozen=True):
+    """An optimizer with the settings that a grid sweeps."""
+
+    name: str
+    cells: list[ArmCell]
+    above_50: int  # cells whose interval lies above 50
+    mean: Estimate | None  # of the win rates, over targets and the sources within
+    versus: Difference | None  # mean paired difference to the reference, over the cells that both have
+
+
+class OptimizerTable(Struct, frozen=True):
+    """The optimizers of a grid against the same baseline samples."""
+
+    axes: dict[str, str]
+    reference: str  # the arm that differences are to; empty: there is no best-of-n
+    arms: list[Arm]
+
+
+class FrontierPoint(Struct, frozen=True):
+    """How far from SFT_t, and what that brought: means over targets and the sources within."""
+
+    arm: str
+    k: int | None  # of best-of-k; None: a trained policy
+    kl: Estimate  # nats a response; best-of-k: the bound log k - (k - 1) / k
+    reward: Estimate | None  # RM_s, increase over the baseline in its standard deviations
+    quality: Estimate | None  # the judge's score, increase over the baseline
+    win: Estimate | None  # percent
+
+
+class LearningPoint(Struct, frozen=True):
+    """Means over cells of what was measured on validation prompts after a step."""
+
+    arm: str
+    step: int
+    reward: float
+    kl: float
+    quality: float | None  # exact; None where the task does not know it
+
+
+class Frontier(Struct, frozen=True):
+    """KL against reward and quality, over the cells and seeds that all optimizers have."""
+
+    axes: dict[str, str]
+    cells: int
+    points: list[FrontierPoint]
+    learning: list[LearningPoint]
+
+
 class Panel(Struct, frozen=True):
     """One source x target matrix with all that belongs beside it."""
 
@@ -157,6 +259,7 @@ class Panel(Struct, frozen=True):
     bands: list[Band]
     versus: dict[str, dict[str, dict[str, Difference]]]  # reference -> source -> target: trained minus it
     pairs_versus: dict[str, dict[str, dict[str, Difference]]] = {}  # the same of agreement on pairs within a prompt
+    opponents: list[Opponent] = []
     unknown_languages: list[str] = []  # those that the reward model's encoder does not know
     counts: list[Count] = []
     verdicts: list[str] = []  # which differences are settled, and how many more prompts would settle the rest
@@ -173,6 +276,8 @@ class Block(Struct, frozen=True):
     panels: list[Panel]
     controls: list[Control]
     shuffled: list[Entry]  # reward models on permuted labels: what the panels' bands are made of
+    judge_accuracy: list[JudgeAccuracy] = []
+    length_slope: Estimate | None = None  # log-odds of a win per tanh of standardised extra length (lengths.py)
 
 
 class Matrix(Struct, frozen=True):
@@ -184,6 +289,9 @@ class Matrix(Struct, frozen=True):
     left_out: list[str]  # languages that a glob matched and the task has not, with the reason
     provenance: dict[str, str | list[str] | int | None]
     interval_note: str
+    agreement: list[JudgeAgreement] = []  # of grids with several judges
+    optimizers: list[OptimizerTable] = []  # of grids with several optimizers, or settings of one
+    frontiers: list[Frontier] = []
 
     def entries(self) -> list[Entry]:
         """Every row of matrix.csv: panels and controls, unsorted."""

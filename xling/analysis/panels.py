@@ -6,20 +6,44 @@ from dataclasses import dataclass, field
 import numpy as np
 from msgspec.structs import replace
 
-from xling.analysis.column import Seeds, find_layouts, read_column
+from xling.analysis.across import Kept, keep, named
+from xling.analysis.agreement import judge_accuracy
+from xling.analysis.column import Column, Seeds, find_layouts, read_column
 from xling.analysis.fold import FoldedColumn, PanelKey, belongs, fold_column, panel_key
+from xling.analysis.frontier import marked
 from xling.analysis.intervals import Clusters, Difference, Floats, Sample, draw, fold, holm
-from xling.analysis.matrix import Accuracy, Band, Baseline, Block, Bounds, Control, Entry, Mean, Panel
+from xling.analysis.lengths import Lengths, length_controlled, lengths_of
+from xling.analysis.matrix import (
+    Accuracy,
+    Band,
+    Baseline,
+    Block,
+    Bounds,
+    Control,
+    Entry,
+    JudgeAccuracy,
+    Mean,
+    Opponent,
+    Panel,
+)
 from xling.analysis.plan import PlannedEntry, Results
 from xling.analysis.verdicts import counts, verdicts
 from xling.grid.stage import OTHERS
 
 BlockKey = tuple[tuple[str, str], ...]
 ColumnKey = tuple[BlockKey, str]  # block, target
+Place = tuple[str, ...]  # all of an entry's axes
 
 
-def fold_blocks(entries: Sequence[PlannedEntry], results: Results) -> list[Block]:
-    """All blocks of a grid: entries that share prompts and opponents stand in one block."""
+def _place(axes: dict[str, str]) -> Place:
+    return tuple(f"{axis}={value}" for axis, value in axes.items())
+
+
+def fold_blocks(entries: Sequence[PlannedEntry], results: Results) -> tuple[list[Block], list[Kept]]:
+    """All blocks of a grid: entries that share prompts and opponents stand in one block.
+
+    With them, of grids with several blocks, what comparisons between these need.
+    """
     columns: dict[ColumnKey, list[PlannedEntry]] = {}
     for entry in sorted(entries, key=lambda entry: (_source_order(entry.axes["source_lang"]), *entry.axes.values())):
         columns.setdefault((_block_key(entry.axes), entry.axes["target_lang"]), []).append(entry)
@@ -30,14 +54,17 @@ def fold_blocks(entries: Sequence[PlannedEntry], results: Results) -> list[Block
     for (key, seeds), weights in zip(order, drawn, strict=True):
         clusters[key][seeds] = weights
     blocks = sorted({block for block, _ in columns})
-    folded = (
-        (key, fold_column(read_column(key[1], columns[key], layouts[key], results), clusters[key], results))
-        for key in sorted(columns)
-    )
     drafts = {block: _Draft(dict(block)) for block in blocks}
-    for (block, _), column in folded:
-        drafts[block].add(column)
-    return [draft.finish() for draft in drafts.values()]
+    optimizers = {named(dict(block), "optimizer") for block in blocks}
+    kept: list[Kept] = []
+    for key in sorted(columns):
+        column = read_column(key[1], columns[key], layouts[key], results)
+        drafts[key[0]].add(fold_column(column, clusters[key], results))
+        drafts[key[0]].add_lengths(column, clusters[key])
+        drafts[key[0]].add_accuracy(judge_accuracy(column, results))
+        own = keep(column, clusters[key]) if len(blocks) > 1 else []
+        kept += marked(own, column, results) if len(optimizers) > 1 else own
+    return [draft.finish() for draft in drafts.values()], kept
 
 
 def _block_key(axes: dict[str, str]) -> BlockKey:
@@ -104,6 +131,7 @@ class _PanelDraft:
     bands: list[Band] = field(default_factory=list)
     versus: dict[str, dict[str, dict[str, Difference]]] = field(default_factory=dict)
     pairs_versus: dict[str, dict[str, dict[str, Difference]]] = field(default_factory=dict)
+    opponents: list[Opponent] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
 
     def add(self, key: PanelKey, column: FoldedColumn) -> None:
@@ -120,6 +148,7 @@ class _PanelDraft:
                 self.bands.append(column.bands[number])
             for reference in column.groups.references:
                 self._add_versus(key, column, number, reference)
+        self.opponents.append(column.opponent)
         self.unknown.update(column.unknown_languages[key])
         everywhere, abroad = column.means[key]
         if everywhere is not None:
@@ -157,6 +186,7 @@ class _PanelDraft:
             bands=self.bands,
             versus=self.versus,
             pairs_versus=self.pairs_versus,
+            opponents=self.opponents,
             unknown_languages=sorted(self.unknown),
         )
         return replace(panel, counts=counts(panel, controls), verdicts=verdicts(panel))
@@ -188,6 +218,19 @@ class _Draft:
     panels: dict[PanelKey, _PanelDraft] = field(default_factory=dict)
     controls: dict[PanelKey, tuple[list[Entry], list[Accuracy]]] = field(default_factory=dict)
     shuffled: list[Entry] = field(default_factory=list)
+    judged: list[JudgeAccuracy] = field(default_factory=list)
+    lengths: dict[Seeds, list[Lengths]] = field(default_factory=dict)
+    places: dict[str, list[Place]] = field(default_factory=dict)  # a target's entries, in the column's order
+
+    def add_lengths(self, column: Column, clusters: dict[Seeds, Clusters]) -> None:
+        """Keep what the length-controlled win rates are fitted to."""
+        self.places[column.target] = [_place(entry.axes) for entry in column.entries]
+        for seeds, drawn in clusters.items():
+            self.lengths.setdefault(seeds, []).append(lengths_of(column, seeds, drawn))
+
+    def add_accuracy(self, found: JudgeAccuracy | None) -> None:
+        """Of the block's judge on a target's preferences."""
+        self.judged += [] if found is None else [found]
 
     def add(self, column: FoldedColumn) -> None:
         for key in column.groups.panels:
@@ -203,12 +246,25 @@ class _Draft:
                 self.shuffled.append(entry)
 
     def finish(self) -> Block:
-        controls = {key: Control(dict(key), *lists) for key, lists in sorted(self.controls.items())}
-        panels = [
-            draft.finish(
-                {**self.axes, **dict(key)},
-                [control for own, control in controls.items() if belongs(own, key)],
-            )
-            for key, draft in sorted(self.panels.items())
-        ]
-        return Block(self.axes, panels, list(controls.values()), self.shuffled)
+        found, slope = length_controlled([columns for _, columns in sorted(self.lengths.items())])
+        controlled = {
+            place: estimate
+            for target, estimates in found.items()
+            for place, estimate in zip(self.places[target], estimates, strict=True)
+        }
+
+        def completed(entries: Sequence[Entry]) -> list[Entry]:
+            return [
+                replace(entry, win_lc=controlled.get(_place(entry.axes)) if entry.win else None) for entry in entries
+            ]
+
+        controls = {
+            key: Control(dict(key), completed(entries), accuracy)
+            for key, (entries, accuracy) in sorted(self.controls.items())
+        }
+        panels = []
+        for key, draft in sorted(self.panels.items()):
+            draft.entries = completed(draft.entries)
+            beside = [control for own, control in controls.items() if belongs(own, key)]
+            panels.append(draft.finish({**self.axes, **dict(key)}, beside))
+        return Block(self.axes, panels, list(controls.values()), completed(self.shuffled), self.judged, slope)

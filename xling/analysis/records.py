@@ -1,7 +1,8 @@
 """Per-item records of finished stages, read and checked: the only files that the matrix is folded from.
 
-items.json, curve.npy, summary.json, pairs.json and spearman.json stand in a judge stage's folder;
-heldout.json, pool.npy and baseline.npy in a score or gold stage's. StoreError names what does not fit.
+items.json, curve.npy, summary.json, pairs.json and spearman.json stand in a judge stage's folder; heldout.json,
+pool.npy and baseline.npy in a score or gold stage's; curve.jsonl in an align stage's; accuracy.json in that of a
+judge's accuracy. StoreError names what does not fit.
 """
 
 import math
@@ -18,15 +19,40 @@ from xling.errors import StoreError
 _T = TypeVar("_T")
 
 
+Column = list[float | None]  # null: not judged, or not measured
+Flags = list[float | bool | None]
+
+
 class Items(Struct, frozen=True):
-    """One entry a prompt, in the task's test order."""
+    """One entry a prompt, in the task's test order; measures are means over the judged responses: one, or all samples
+    of a trained policy. Columns that a judge or an optimizer has nothing to say in are empty."""
 
     prompt: list[str]
     group: list[str]
     dataset: list[str]
-    win: list[float | None]  # 0..1, mean over opponents and judged responses; None: a judge that gave no answer
-    in_language: list[float]  # share of the judged responses: one, or all samples of a trained policy
-    length: list[float]
+    win: Column  # 0..1, mean over the opponents and the judged responses; null: this prompt was not judged
+    in_language: Column  # share
+    length: Column  # tokens
+    eos: Column = []  # share that ended by itself
+    repetition: Column = []  # share of word bigrams (repetition.py)
+    reward: Column = []  # of RM_s, in its own units
+    quality: Column = []  # of the judge's verdict scores, in their units
+    kl: Column = []  # nats a response from SFT_t, measured along the samples; of trained policies
+    baseline_in_language: Column = []
+    baseline_length: Column = []
+    baseline_eos: Column = []
+    baseline_repetition: Column = []
+    baseline_reward: Column = []
+    baseline_quality: Column = []
+    win_soft: Column = []  # by the probabilities of a judge's answers
+    win_hard: Column = []  # by its answers
+    inconsistent: Flags = []  # share of verdicts that turned with the order of the two responses
+    unanswered: Flags = []  # share of requests that gave no verdict
+
+    def column(self, name: str) -> Floats | None:
+        """(prompts,) float64 with NaN for null; None where the column is empty."""
+        values = getattr(self, name)
+        return np.array(values, dtype=np.float64) if values else None
 
 
 class Summary(Struct, frozen=True):
@@ -96,11 +122,14 @@ def read_array(path: Path) -> Floats:
 
 
 def read_items(folder: Path) -> Items:
-    """items.json of a judge stage: equal columns, wins in [0, 1], at least one prompt."""
+    """items.json of a judge stage: equal columns, wins in [0, 1], at least one prompt that was judged."""
     items = read_json(folder / "items.json", Items)
     _same_length(folder / "items.json", items)
-    wins = np.array(items.win, dtype=np.float64)  # None is NaN
-    if not ((wins >= 0) & (wins <= 1) | np.isnan(wins)).all():
+    wins = np.array(items.win, dtype=np.float64)
+    judged = wins[~np.isnan(wins)]
+    if not len(judged):
+        raise StoreError(f"items.json of stage {_stage(folder / 'x')} has no prompt that was judged.")
+    if not ((judged >= 0) & (judged <= 1)).all():
         raise StoreError(f"items.json of stage {_stage(folder / 'x')} has a win outside 0..1.")
     return items
 
@@ -151,9 +180,12 @@ def read_heldout(folder: Path) -> Heldout | None:
 
 
 def _same_length(path: Path, record: Struct) -> None:
-    lengths = {name: len(getattr(record, name)) for name in record.__struct_fields__}
-    if len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise StoreError(f"{path.name} of stage {_stage(path)} has columns of unequal lengths {lengths}.")
+    """All columns have one length, at least 1; those with a default may be empty."""
+    fields = {field.name: field.required for field in msgspec.structs.fields(record)}
+    lengths = {name: len(getattr(record, name)) for name in fields}
+    told = {name: length for name, length in lengths.items() if fields[name] or length}
+    if len(set(told.values())) != 1 or 0 in told.values():
+        raise StoreError(f"{path.name} of stage {_stage(path)} has columns of unequal lengths {told}.")
 
 
 def _stage(path: Path) -> str:
@@ -169,27 +201,61 @@ class Record(Struct, frozen=True):
     """All that the matrix needs of one finished judge stage."""
 
     items: Items
-    curve: Floats  # (prompts, n) in 0..1; (prompts, 0) of a trained policy
+    curve: Floats  # (prompts, n) in 0..1; (prompts, 0) of a trained policy, or where only the picks were judged
     summary: Summary
     pairs: Pairs | None
     spearman: Spearman | None
+
+    @property
+    def trained(self) -> bool:
+        """The responses are a trained policy's, whose divergence was measured."""
+        return self.summary.kl_bound is None
 
 
 def read_record(folder: Path) -> Record:
     """Read a judge stage's folder; StoreError names the file that does not fit."""
     items = read_items(folder)
-    summary = read_json(folder / "summary.json", Summary)
-    curve = np.empty((len(items.prompt), 0)) if summary.kl_bound is None else read_array(folder / "curve.npy")
+    curve = read_array(folder / "curve.npy") if (folder / "curve.npy").exists() else np.empty((len(items.prompt), 0))
     if len(curve) != len(items.prompt):
         raise StoreError(f"curve.npy of {_stage(folder / 'x')} has {len(curve)} rows, items.json {len(items.prompt)}.")
     recorded = (folder / "pairs.json").exists()
     return Record(
         items,
         curve,
-        summary,
+        read_json(folder / "summary.json", Summary),
         read_json(folder / "pairs.json", Pairs) if recorded else None,
         read_json(folder / "spearman.json", Spearman) if recorded else None,
     )
+
+
+class JudgeItems(Struct, frozen=True):
+    """A judge on held-out human preferences, one entry a pair: 1, 0.5 or 0; null where it gave no verdict."""
+
+    group: list[str]
+    correct: Column
+    inconsistent: Flags = []
+    dataset: list[str] = []  # empty: all of one
+
+
+def read_judge_accuracy(folder: Path) -> JudgeItems:
+    """accuracy.json of a stage that checks a judge."""
+    items = read_json(folder / "accuracy.json", JudgeItems)
+    _same_length(folder / "accuracy.json", items)
+    return items
+
+
+def read_learning(folder: Path) -> list[dict[str, float]]:
+    """The validation rows of an align stage's curve.jsonl: step, and the measures without their prefix."""
+    path, prefix, rows = folder / "curve.jsonl", "validation_", []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            row = msgspec.json.decode(line, type=dict[str, float | None])
+        except msgspec.DecodeError as error:
+            raise StoreError(f"curve.jsonl of stage {_stage(path)} does not fit: {error}.") from error
+        found = {name.removeprefix(prefix): v for name, v in row.items() if name.startswith(prefix) and v is not None}
+        if found and row.get("step") is not None:
+            rows.append({"step": float(row["step"] or 0), **found})
+    return rows
 
 
 def bounds(verdict: Path, n: int) -> Floats:

@@ -5,8 +5,11 @@ matrix = reduce_grid(Path("outputs"), "embedded")  # writes matrix.csv, .json, .
 
 from pathlib import Path
 
+from xling.analysis.agreement import agreements
 from xling.analysis.categories import Categories, fold_categories
+from xling.analysis.frontier import frontiers
 from xling.analysis.matrix import Block, Matrix
+from xling.analysis.optimizers import optimizer_tables
 from xling.analysis.panels import fold_blocks
 from xling.analysis.plan import Plan, PlannedEntry, Results, left_out_notes, other_axes, planned_entries, read_plan
 from xling.grid.store import Store
@@ -37,7 +40,7 @@ def fold_grid(store: Store, name: str) -> Matrix:
     plan = read_plan(store.grid_folder(name))
     results = Results(store, plan)
     entries = planned_entries(plan, results)
-    blocks = fold_blocks(entries, results)
+    blocks, kept = fold_blocks(entries, results)
     return Matrix(
         name=plan.name,
         blocks=blocks,
@@ -45,6 +48,9 @@ def fold_grid(store: Store, name: str) -> Matrix:
         left_out=left_out_notes(plan),
         provenance=_provenance(plan, results, entries),
         interval_note=_interval_note(blocks, entries),
+        agreement=agreements(kept),
+        optimizers=optimizer_tables(kept, blocks),
+        frontiers=frontiers(kept, results),
     )
 
 

@@ -1,5 +1,8 @@
 """matrix.csv, matrix.json, matrix.md and matrix.png beside a grid's plan.json.
 
+Of grids with several optimizers (or settings of one) frontier.csv and frontier.png too, and learning.png of those that
+train.
+
 matrix.csv is compared byte by byte: sorted rows, fixed decimals, no times, hosts or paths.
 """
 
@@ -12,11 +15,13 @@ from typing import Any
 
 import msgspec
 
+from xling.analysis.intervals import Estimate
 from xling.analysis.matrix import ENTRY_AXES, Entry, Matrix
 from xling.errors import StoreError
 from xling.grid.files import disk_error, json_bytes, write_atomically
 from xling.report.markdown import markdown
 
+FRONTIER = ("kl", "reward", "quality", "win")  # what each point has
 RESULT_COLUMNS = ("win_rate", "ci_low", "ci_high", "n", "seeds", "status", "reason")
 
 
@@ -28,7 +33,7 @@ def write_matrix(folder: Path, matrix: Matrix) -> None:
         content = matrix_json(matrix)
         write_atomically(folder / "matrix.json", content)
         write_atomically(folder / "matrix.md", markdown(matrix).encode())
-        _write_plot(folder / "matrix.png", matrix, hashlib.sha256(content).hexdigest())
+        _write_pictures(folder, matrix, hashlib.sha256(content).hexdigest())
     except OSError as error:
         raise disk_error(error, folder) from error
 
@@ -84,10 +89,44 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def _write_plot(path: Path, matrix: Matrix, digest: str) -> None:
-    """Draw, unless the plot that is there shows this very matrix: its metadata has the digest."""
-    if path.exists() and digest.encode() in path.read_bytes()[:4096]:
-        return
-    from xling.report.plot import plot_png  # matplotlib
+def _write_pictures(folder: Path, matrix: Matrix, digest: str) -> None:
+    """Draw, unless the picture that is there shows this very matrix: its metadata has the digest."""
+    pictures = ["matrix.png"]
+    if matrix.frontiers:
+        write_atomically(folder / "frontier.csv", frontier_csv(matrix))
+        pictures += ["frontier.png"]
+    if any(frontier.learning for frontier in matrix.frontiers):
+        pictures += ["learning.png"]
+    for name in pictures:
+        path = folder / name
+        if not (path.exists() and digest.encode() in path.read_bytes()[:4096]):
+            write_atomically(path, _draw(name, matrix, digest))
 
-    write_atomically(path, plot_png(matrix, digest))
+
+def _draw(name: str, matrix: Matrix, digest: str) -> bytes:
+    from xling.report.frontier import frontier_png, learning_png  # matplotlib
+    from xling.report.plot import plot_png
+
+    drawn = {"matrix.png": plot_png, "frontier.png": frontier_png, "learning.png": learning_png}
+    return drawn[name](matrix, digest)
+
+
+def frontier_csv(matrix: Matrix) -> bytes:
+    """A row a point of the frontiers, with its intervals."""
+    axes = [axis for axis in (*ENTRY_AXES, *matrix.other_axes) if any(axis in f.axes for f in matrix.frontiers)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    numbers = [f"{name}{end}" for name in FRONTIER for end in ("", "_low", "_high")]
+    writer.writerow([*axes, "optimizer", "k", *numbers, "cells", "n", "seeds"])
+    for frontier in matrix.frontiers:
+        for point in frontier.points:
+            place = [frontier.axes.get(axis, "") for axis in axes]
+            values = [number for name in FRONTIER for number in _three(getattr(point, name))]
+            about = [str(frontier.cells), str(point.kl.n), str(point.kl.seeds)]
+            writer.writerow([*place, point.arm, "" if point.k is None else str(point.k), *values, *about])
+    return text.getvalue().encode()
+
+
+def _three(estimate: Estimate | None) -> list[str]:
+    numbers = [None] * 3 if estimate is None else [estimate.value, estimate.low, estimate.high]
+    return ["" if number is None else f"{number:.4f}" for number in numbers]

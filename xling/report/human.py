@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.text import Text
 
 from xling.analysis.intervals import Estimate
+from xling.report.cells import Cell, Table
 from xling.report.markdown import escaped, table_lines
-from xling.report.tables import Cell, Table
 from xling.report.terminal import print_table
 from xling.report.text import span
 from xling.sheets.cells import told_apart

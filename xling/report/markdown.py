@@ -1,7 +1,9 @@
 """matrix.md: the same tables as in the terminal, for a README, an issue or a paper's draft."""
 
 from xling.analysis.matrix import Block, Matrix, Panel
-from xling.report.tables import BEST, HOME, TIED, Cell, Table, panel_tables
+from xling.report.across import comparison_tables
+from xling.report.cells import BEST, HOME, TIED, Cell, Table
+from xling.report.tables import panel_tables
 from xling.report.text import count_text, mixes, needed, panel_title, task_names
 
 
@@ -14,6 +16,12 @@ def markdown(matrix: Matrix) -> str:
     notes = [*mixes(matrix), *(f"left out: {note}" for note in matrix.left_out)]
     lines += [f"- {escaped(note)}" for note in notes]
     lines += [""] if notes else []
+    across = comparison_tables(matrix)
+    lines += ["## Panels compared", ""] if across else []
+    for table in across:
+        lines += table_lines(table)
+    if matrix.frontiers:
+        lines += ["The KL/reward frontier: frontier.png, its numbers: frontier.csv.", ""]
     for block in matrix.blocks:
         for panel in block.panels:
             lines += _panel(block, panel)
@@ -22,7 +30,7 @@ def markdown(matrix: Matrix) -> str:
 
 def _panel(block: Block, panel: Panel) -> list[str]:
     lines = [f"## {panel_title(panel)}", ""]
-    for number, table in enumerate(panel_tables(block, panel)):
+    for number, table in enumerate(table for table in panel_tables(block, panel) if not table.brief):
         lines += table_lines(table)
         if number == 0:
             lines += _sentences(panel)

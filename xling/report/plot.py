@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from xling.analysis.matrix import CHANCE, Entry, Matrix, Panel
-from xling.report.tables import BEST, TIED
+from xling.report.cells import BEST, TIED
 from xling.report.text import hole_marks, hole_text, panel_title, span, task_names
 
 COLOURS = "RdBu"  # red below 50, blue above: told apart with every common colour blindness

@@ -4,39 +4,15 @@ Rows are source languages (or references), columns target languages.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import replace
 
 from xling.analysis.fold import belongs, panel_key
-from xling.analysis.intervals import Difference, Estimate
-from xling.analysis.matrix import CHANCE, Accuracy, Block, Control, Entry, Mean, Panel
-from xling.report.text import hole_marks, hole_text, signed_span, span
-
-HOME, BEST, TIED, SETTLED, UNKNOWN = "◆", "▲", "△", "*", "†"
-
-Look = Literal["", "above", "below", "hole", "quiet"]
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A value, its interval, and how it looks: above or below what it is compared with, a hole, or plain."""
-
-    text: str = ""
-    span: str = ""
-    look: Look = ""
-    home: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    title: str
-    corner: str
-    columns: list[str]
-    rows: list[tuple[str, list[Cell]]]
-    notes: list[str] = field(default_factory=list)
-    breaks: frozenset[int] = frozenset()  # rows that begin a new section
-    detail: bool = False  # for whoever asks for more: not in the terminal's first view
+from xling.analysis.matrix import CHANCE, Block, Control, Entry, Mean, Panel
+from xling.report.accuracy import accuracy_table, auc_table, pairwise_table, spearman_table
+from xling.report.cells import BEST, HOME, SETTLED, TIED, UNKNOWN, Cell, Table, against, difference_cell, quiet_cell
+from xling.report.measures import judge_table, measure_tables
+from xling.report.text import hole_marks, hole_text, span
 
 
 def panel_tables(block: Block, panel: Panel) -> list[Table]:
@@ -51,10 +27,11 @@ def panel_tables(block: Block, panel: Panel) -> list[Table]:
         reference_table(panel, controls),
         None if recorded else accuracy_table(panel),  # recorded: the pairs above are the held-out pairs
         curve_table(panel),
+        *measure_tables(block, panel),
+        judge_table(block, panel),
         *versus_tables(panel),
         band_table(panel),
         auc_table(panel, controls),
-        share_table(panel),
     ]
     return [_marked(table, panel.unknown_languages) for table in tables if table is not None]
 
@@ -97,15 +74,11 @@ def _win_cell(entry: Entry | None, marks: dict[str, int]) -> Cell:
         return Cell(f"hole{mark}", look="hole", home=entry.home)
     rank = BEST if entry.best else TIED if entry.tied else ""
     text = f"{HOME if entry.home else ''}{entry.win.value:.1f}{rank}{mark}"
-    return Cell(text, span(entry.win), _against(entry.win, CHANCE), entry.home)
+    return Cell(text, span(entry.win), against(entry.win, CHANCE), entry.home)
 
 
 def _number(entry: Entry, marks: dict[str, int]) -> str:
     return "" if entry.status == "done" else f"({marks[hole_text(entry)]})"
-
-
-def _against(estimate: Estimate, level: float) -> Look:
-    return "above" if estimate.above(level) else "below" if estimate.below(level) else ""
 
 
 def _mean_cell(mean: Mean | None) -> Cell:
@@ -130,15 +103,7 @@ def difference_table(panel: Panel) -> Table | None:
 def _versus_home(entry: Entry | None) -> Cell:
     if entry is None:
         return Cell()
-    return Cell(HOME, look="quiet", home=True) if entry.home else _difference_cell(entry.versus_home)
-
-
-def _difference_cell(difference: Difference | None) -> Cell:
-    if difference is None:
-        return Cell("")
-    estimate = difference.estimate
-    star = SETTLED if difference.settled else ""
-    return Cell(f"{estimate.value:+.1f}{star}", signed_span(estimate), _against(estimate, 0.0))
+    return Cell(HOME, look="quiet", home=True) if entry.home else difference_cell(entry.versus_home)
 
 
 # --- references and controls ------------------------------------------------------------------------------
@@ -157,7 +122,7 @@ def reference_table(panel: Panel, controls: Sequence[Control]) -> Table | None:
     if bounds:
         for label, pick in (("best pick", "ceiling"), ("worst pick", "floor")):
             estimates = [getattr(bounds[t], pick) if t in bounds else None for t in panel.targets]
-            rows.append((label, [_quiet_cell(estimate) for estimate in estimates]))
+            rows.append((label, [quiet_cell(estimate) for estimate in estimates]))
     if not rows:
         return None
     notes = ["shuffled labels: mean and range over sources and permutations"] if panel.bands else []
@@ -173,16 +138,12 @@ def _all_bands(panel: Panel, target: str) -> Cell:
     return Cell(f"{sum(values) / len(values):.1f}", f"{min(values):.1f}-{max(values):.1f}")
 
 
-def _quiet_cell(estimate: Estimate | None) -> Cell:
-    return Cell() if estimate is None else Cell(f"{estimate.value:.1f}", span(estimate), "quiet")
-
-
 def _reference_cell(entry: Entry | None) -> Cell:
     if entry is None:
         return Cell()
     if entry.win is None:
         return Cell(entry.status, look="hole")
-    return Cell(f"{entry.win.value:.1f}", span(entry.win), _against(entry.win, CHANCE))
+    return Cell(f"{entry.win.value:.1f}", span(entry.win), against(entry.win, CHANCE))
 
 
 def versus_tables(panel: Panel) -> list[Table]:
@@ -193,7 +154,7 @@ def versus_tables(panel: Panel) -> list[Table]:
             if name in ("random", "gold", "human"):
                 continue
             rows = [
-                (source, [_difference_cell(sources.get(source, {}).get(target)) for target in panel.targets])
+                (source, [difference_cell(sources.get(source, {}).get(target)) for target in panel.targets])
                 for source in panel.sources
             ]
             title = f"Trained minus {name}, {what}points, paired"
@@ -224,109 +185,7 @@ def band_table(panel: Panel) -> Table | None:
     return Table(title, "source", list(panel.targets), rows, notes, detail=True)
 
 
-# --- the reward model's accuracy --------------------------------------------------------------------------
-
-
-def accuracy_table(panel: Panel) -> Table | None:
-    """Accuracy on held-out preferences, majority and length below."""
-    if not panel.accuracy:
-        return None
-    found = {(a.source, a.target): a for a in panel.accuracy}
-    rows = [
-        (source, [_accuracy_cell(found.get((source, target))) for target in panel.targets]) for source in panel.sources
-    ]
-    breaks = frozenset({len(rows)})
-    baselines = {baseline.target: baseline for baseline in panel.accuracy_baselines}
-    for label in ("majority", "length"):
-        estimates = [getattr(baselines[t], label) if t in baselines else None for t in panel.targets]
-        if any(estimates):
-            rows.append((label, [_quiet_cell(estimate) for estimate in estimates]))
-    notes = [f"{SETTLED} above every baseline by paired difference"] if baselines else []
-    title = "Reward model accuracy on held-out preferences, %"
-    return Table(title, "source", list(panel.targets), rows, notes, breaks)
-
-
-def _accuracy_cell(found: Accuracy | None) -> Cell:
-    if found is None:
-        return Cell()
-    star = SETTLED if found.beats_baselines else ""
-    home = found.source == found.target
-    text = f"{HOME if home else ''}{found.accuracy.value:.1f}{star}"
-    return Cell(text, span(found.accuracy), "above" if star else "", home)
-
-
-def auc_table(panel: Panel, controls: Sequence[Control]) -> Table | None:
-    """Area under the ROC curve, which needs no threshold: references can be compared."""
-    if not any(a.auc for a in panel.accuracy):
-        return None
-    rows = []
-    for source in panel.sources:
-        rows.append(_auc_row(source, [a for a in panel.accuracy if a.source == source], panel))
-    breaks = frozenset({len(rows)})
-    rows += [_auc_row(c.name, c.accuracy, panel) for c in controls if any(a.auc for a in c.accuracy)]
-    title = "Reward model AUC x 100 on held-out preferences"
-    return Table(title, "source", list(panel.targets), rows, [], breaks, detail=True)
-
-
-def _auc_row(label: str, found: Sequence[Accuracy], panel: Panel) -> tuple[str, list[Cell]]:
-    values = {a.target: a.auc for a in found}
-    estimates = [values.get(target) for target in panel.targets]
-    return label, [Cell(f"{e.value:.1f}", span(e), _against(e, CHANCE)) if e else Cell() for e in estimates]
-
-
-# --- recorded responses -----------------------------------------------------------------------------------
-
-
-def pairwise_table(panel: Panel, controls: Sequence[Control]) -> Table:
-    """Share of pairs within a prompt on which the reward model and the people agree."""
-    return _by_entry(
-        "Agreement with people on pairs within a prompt, %",
-        panel,
-        controls,
-        lambda e: (
-            Cell(f"{e.pairwise.value:.1f}", span(e.pairwise), _against(e.pairwise, CHANCE), e.home)
-            if e.pairwise
-            else Cell()
-        ),
-    )
-
-
-def spearman_table(panel: Panel, controls: Sequence[Control]) -> Table:
-    """Rank correlation with the people's ratings over all responses of a target."""
-    return _by_entry(
-        "Spearman correlation with people's ratings",
-        panel,
-        controls,
-        lambda e: Cell() if e.spearman is None else Cell(f"{e.spearman:.2f}", home=e.home),
-    )
-
-
-def _by_entry(title: str, panel: Panel, controls: Sequence[Control], cell: Callable[[Entry], Cell]) -> Table:
-    cells = panel.at()
-    rows = []
-    for source in panel.sources:
-        entries = [cells.get((source, target)) for target in panel.targets]
-        rows.append((source, [cell(entry) if entry else Cell() for entry in entries]))
-    breaks = frozenset({len(rows)})
-    for control in controls:
-        own = {entry.target: entry for entry in control.entries}
-        rows.append((control.name, [cell(own[t]) if t in own else Cell() for t in panel.targets]))
-    return Table(title, "source", list(panel.targets), rows, [], breaks)
-
-
-# --- language and curve -----------------------------------------------------------------------------------
-
-
-def share_table(panel: Panel) -> Table:
-    """Share of chosen responses in the target language, and their length in tokens."""
-    title = "Responses in the target language, %, and their length"
-    return replace(_by_entry(title, panel, [], _share_cell), detail=True)
-
-
-def _share_cell(entry: Entry) -> Cell:
-    share, length = entry.share_in_language, entry.length
-    tokens = "" if length is None else f"{length:.1f} tok"
-    return Cell() if share is None else Cell(f"{share.value:.1f}", tokens, home=entry.home)
+# --- the curve -----------------------------------------------------------------------------------
 
 
 def curve_table(panel: Panel) -> Table | None:

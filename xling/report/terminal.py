@@ -14,7 +14,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from xling.analysis.matrix import Block, Matrix, Panel
-from xling.report.tables import BEST, HOME, SETTLED, TIED, Cell, Table, panel_tables
+from xling.report.across import comparison_tables
+from xling.report.cells import BEST, HOME, SETTLED, TIED, Cell, Table
+from xling.report.tables import panel_tables
 from xling.report.text import count_text, mixes, panel_title, task_names
 
 MOST_COLUMNS = 24  # beyond this a table is no longer read; the files have it
@@ -32,12 +34,16 @@ def print_matrix(matrix: Matrix, console: Console | None = None, full: bool = Fa
     console.print(
         Text(f"{HOME} home  {BEST} best source of its column  {TIED} tied with it  {SETTLED} settled", style="dim")
     )
+    shared: list[Table] = []
+    said: set[str] = set()
     for block in matrix.blocks:
-        seen: list[Table] = []
+        seen = list(shared)
         for panel in block.panels:
-            seen += _print_panel(block, panel, console, full, seen)
+            seen += _print_panel(block, panel, console, full, seen, said)
         if not block.panels:
             console.print("No cell with a source language: only references were asked for.")
+        shared += [table for table in seen if table.shared and table not in shared]
+    _print_comparisons(matrix, console, full)
     for mix in mixes(matrix):
         console.print(Text(mix, style="dim"))
     for note in matrix.left_out:
@@ -49,15 +55,35 @@ def print_matrix(matrix: Matrix, console: Console | None = None, full: bool = Fa
         )
 
 
-def _print_panel(block: Block, panel: Panel, console: Console, full: bool, seen: list[Table]) -> list[Table]:
-    """Print the tables that are not the same as those of another panel of the block, and return them."""
+def _print_panel(
+    block: Block, panel: Panel, console: Console, full: bool, seen: list[Table], said: set[str]
+) -> list[Table]:
+    """Print the tables that are not the same as those of another panel of the block, and return them.
+
+    said: what has been explained; the words of a table that stands in every panel are not repeated.
+    """
     console.print()
     console.print(Rule(Text(panel_title(panel)), align="left", style="dim"))
-    tables = [table for table in panel_tables(block, panel) if (full or not table.detail) and table not in seen]
+    tables = [table for table in panel_tables(block, panel) if _wanted(table, full) and table not in seen]
     for table in tables:
-        print_table(table, console)
+        print_table(replace(table, notes=[n for n in table.notes if n not in said]), console)
+        said.update(table.notes if table.brief else [])
     _print_sentences(panel, console)
     return tables
+
+
+def _wanted(table: Table, full: bool) -> bool:
+    return not table.brief if full else not table.detail
+
+
+def _print_comparisons(matrix: Matrix, console: Console, full: bool) -> None:
+    """What stands across panels, last."""
+    tables = [table for table in comparison_tables(matrix) if _wanted(table, full)]
+    if tables:
+        console.print()
+        console.print(Rule(Text("panels compared"), align="left", style="dim"))
+    for table in tables:
+        print_table(table, console)
 
 
 def _print_sentences(panel: Panel, console: Console) -> None:

@@ -1,14 +1,17 @@
 """How numbers and names are written, the same in the terminal, in Markdown and in the plot."""
 
+from collections.abc import Mapping
+
 from xling.analysis.intervals import Difference, Estimate
 from xling.analysis.matrix import Count, Entry, Matrix, Panel
 
 
-def span(estimate: Estimate | None) -> str:
-    """The interval alone: `50.1-54.4`."""
+def span(estimate: Estimate | None, digits: int = 1) -> str:
+    """The interval alone: `50.1-54.4`, or `-0.3..0.2` where a bound is negative."""
     if estimate is None or estimate.low is None or estimate.high is None:
         return ""
-    return f"{estimate.low:.1f}-{estimate.high:.1f}"
+    between = ".." if estimate.low < 0 else "-"
+    return f"{estimate.low:.{digits}f}{between}{estimate.high:.{digits}f}"
 
 
 def signed_span(estimate: Estimate | None) -> str:
@@ -38,8 +41,13 @@ def count_text(count: Count) -> str:
 
 def panel_title(panel: Panel) -> str:
     """`same_as_policy, best_of_n, judge gold`, and other settings by name."""
-    axes = panel.axes
-    words = [axes["rm_backbone"], axes["optimizer"], f"judge {axes['judge']}", f"policy {axes['policy']}"]
+    return words_of(panel.axes)
+
+
+def words_of(axes: Mapping[str, str]) -> str:
+    """The axes of a panel, or those that several share."""
+    words = [axes["rm_backbone"], axes.get("optimizer", "")]
+    words += [f"{axis} {axes[axis]}" for axis in ("judge", "policy") if axes.get(axis)]
     fixed = {"task", "policy", "rm_backbone", "optimizer", "judge"}
     words += [f"{axis}={value}" for axis, value in sorted(axes.items()) if axis not in fixed and value]
     return ", ".join(word for word in words if word)

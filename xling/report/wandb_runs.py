@@ -144,7 +144,7 @@ def _summary(folder: Path, done: Done) -> dict[str, Any]:
     }
     if "items.json" in done.files:
         wins = [win for win in read_json(folder / "items.json", Items).win if win is not None]
-        found["win_rate"] = 100 * sum(wins) / len(wins) if wins else None
+        found["win_rate"] = 100 * sum(wins) / len(wins)
     return found
 
 
@@ -178,8 +178,9 @@ def _reduce_run(store: Store, plan: Plan, to: Destination) -> None:
     try:
         for stage, marker in done:
             _use(run, stage_artifact(store.folder(stage.kind, stage.key), marker), to)
-        picture = wandb.Image(str(folder / "matrix.png"))
-        run.log({"matrix": matrix_table(matrix), "rm_accuracy": accuracy_table(matrix), "picture": picture})
+        pictures = {"picture": "matrix.png"} | ({"frontier": "frontier.png"} if matrix.frontiers else {})
+        shown = {name: wandb.Image(str(folder / file)) for name, file in pictures.items()}
+        run.log({"matrix": matrix_table(matrix), "rm_accuracy": accuracy_table(matrix), **shown})
         run.summary.update(_counts(matrix))
     finally:
         run.finish()
@@ -227,6 +228,8 @@ def _counts(matrix: Matrix) -> dict[str, int]:
         for count in panel.counts:
             found[f"{prefix}{count.name}"] = count.k
             found[f"{prefix}{count.name}_of"] = count.of
+    for table in matrix.optimizers if len(matrix.optimizers) == 1 else []:
+        found |= {f"above_50/{arm.name}": arm.above_50 for arm in table.arms}
     return found
 
 

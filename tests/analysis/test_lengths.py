@@ -1,0 +1,129 @@
+"""Length-controlled win rates: by hand, where length decides, where it does not, and from the files."""
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+from synthetic import SyntheticGrid
+
+from xling.analysis.intervals import draw, fold, resample
+from xling.analysis.lengths import PRIOR_PRECISION, Lengths, length_controlled, maximum
+from xling.analysis.reduce import fold_grid
+
+
+def column(wins, longer, datasets=None, target="de"):
+    wins, longer = np.asarray(wins, dtype=float), np.asarray(longer, dtype=float)
+    clusters = draw([([f"g{i}" for i in range(len(wins))], datasets or [""] * len(wins))])[0]
+    return Lengths(target, clusters, wins, longer, "0", False, False)
+
+
+def controlled(*columns):
+    cells, slope = length_controlled([list(columns)])
+    return cells, slope
+
+
+def test_two_lengths_by_hand():
+    """Equally long responses win 0.6, longer ones 0.9: a saturated model, whose intercept is logit 0.6."""
+    wins, term = np.array([0.6] * 500 + [0.9] * 500), np.repeat([0.0, 0.8], 500)
+    (intercept,), slope = maximum([wins], [term])
+    assert intercept == pytest.approx(logit(0.6), abs=1e-3)  # the prior of the slope pulls by so much at most
+    assert slope == pytest.approx((logit(0.9) - logit(0.6)) / 0.8, abs=2e-3)
+    cells, _ = controlled(column(wins[:, None], np.repeat([0.0, 5.0], 500)[:, None]))
+    assert cells["de"][0].value == pytest.approx(60, abs=0.02)
+
+
+def test_the_fit_is_where_the_gradient_vanishes():
+    random = np.random.default_rng(0)
+    wins = [random.random(40).round(2) for _ in range(3)]
+    terms = [np.tanh(random.normal(0.3, 1, 40)) for _ in range(3)]
+    intercepts, slope = maximum(wins, terms)
+    residuals = [y - expit(a + slope * z) for y, z, a in zip(wins, terms, intercepts, strict=True)]
+    assert [r.sum() for r in residuals] == pytest.approx([0, 0, 0], abs=1e-8)
+    along = sum(r @ z for r, z in zip(residuals, terms, strict=True))
+    assert along == pytest.approx(PRIOR_PRECISION * slope, abs=1e-8)
+
+
+def test_where_length_alone_decides_it_comes_to_50():
+    random = np.random.default_rng(1)
+    longer = random.normal([[4.0, -2.0, 1.0]], 5.0, (1500, 3)).round()
+    wins = random.binomial(4, expit(2.5 * np.tanh(longer / longer.std()))) / 4
+    cells, slope = controlled(column(wins, longer))
+    assert wins.mean(axis=0)[0] > 0.65 and wins.mean(axis=0)[1] < 0.42
+    for estimate in cells["de"]:
+        assert estimate.value == pytest.approx(50, abs=3)
+        assert 0.3 < estimate.se < 2
+    assert slope.value == pytest.approx(2.5, abs=0.3) and slope.low > 0
+
+
+def test_length_that_decides_without_exception_has_a_finite_slope():
+    longer = np.array([-6.0, -4.0, -2.0, 2.0, 4.0, 6.0] * 20)
+    cells, slope = controlled(column((longer > 0).astype(float)[:, None], longer[:, None]))
+    assert cells["de"][0].value == pytest.approx(50, abs=1e-6)
+    assert 5 < slope.value < 50
+
+
+def test_where_length_does_not_matter_it_is_the_raw_win_rate_with_its_interval():
+    random = np.random.default_rng(2)
+    wins = (random.random((1200, 2)) < [0.7, 0.45]).astype(float)
+    layout = column(wins, random.normal(3.0, 5.0, wins.shape), ["a"] * 300 + ["b"] * 900)
+    raw = fold([resample(layout.clusters, 100 * wins)])
+    cells, slope = controlled(layout)
+    assert slope.contains(0)
+    for estimate, plain in zip(cells["de"], raw, strict=True):
+        assert estimate.value == pytest.approx(plain.value, abs=1.0)
+        assert estimate.se == pytest.approx(plain.se, rel=0.25)
+
+
+def test_without_any_difference_in_length_it_is_the_raw_win_rate_exactly():
+    wins = np.random.default_rng(3).random((30, 2)).round(1)
+    cells, slope = controlled(column(wins, np.zeros_like(wins), ["a"] * 10 + ["b"] * 20))
+    raw = 100 * (wins[:10].mean(axis=0) + wins[10:].mean(axis=0)) / 2
+    assert [estimate.value for estimate in cells["de"]] == pytest.approx(raw.tolist())
+    assert slope.value == 0
+
+
+def test_one_step_resamples_are_close_to_whole_fits():
+    random = np.random.default_rng(4)
+    longer = random.normal(2.0, 4.0, (150, 1))
+    wins = (random.random((150, 1)) < expit(0.4 + np.tanh(longer / 4))).astype(float)
+    layout = column(wins, longer)
+    cells, _ = controlled(layout)
+    spread = longer.std()
+    whole = []
+    for weights in layout.clusters.weights[:200]:
+        rows = np.repeat(np.arange(150), weights[np.argsort(layout.clusters.order)])
+        (a,), _ = maximum([wins[rows, 0]], [np.tanh(longer[rows, 0] / spread)])
+        whole.append(100 * expit(a))
+    assert cells["de"][0].se == pytest.approx(np.std(whole), rel=0.15)
+    assert cells["de"][0].value == pytest.approx(np.mean(whole), abs=1.0)
+
+
+def test_a_cell_that_wins_everything_stays_and_does_not_touch_the_slope():
+    random = np.random.default_rng(5)
+    longer = random.normal(1.0, 4.0, (80, 2))
+    wins = np.stack([np.ones(80), (random.random(80) < expit(np.tanh(longer[:, 1] / 4))).astype(float)], axis=1)
+    cells, slope = controlled(column(wins, longer))
+    won, other = cells["de"]
+    assert (won.value, won.low, won.high) == (100, 100, 100)
+    half, alone = controlled(column(wins[:, 1:], longer[:, 1:]))
+    assert slope.value == pytest.approx(alone.value, rel=0.1)  # only the standardisation differs
+    assert other.value == pytest.approx(half["de"][0].value, abs=0.5)
+
+
+def test_cells_of_a_block_share_one_slope_and_prompts_without_a_verdict_are_left_out(tmp_path):
+    random = np.random.default_rng(6)
+    grid = SyntheticGrid(tmp_path)
+    for target in ("de", "en"):
+        for judge, taste in (("gold", 0.0), ("llm", 3.0)):
+            length = 7 + random.normal(3.0, 4.0, 400).round()
+            wins = (random.random(400) < expit(0.8 + taste * np.tanh((length - 7) / 4))).astype(float)
+            asked = [None if judge == "llm" and i < 100 else win for i, win in enumerate(wins)]
+            prompts = [f"{target}{i}" for i in range(400)]
+            grid.cell("de", target, asked, columns={"length": length}, prompts=prompts, judge=judge)
+    gold, llm = fold_grid(grid.write().store, grid.name).blocks
+    assert gold.length_slope.contains(0) and llm.length_slope.low > 1
+    for entry in gold.panels[0].entries:
+        assert entry.win_lc.value == pytest.approx(entry.win.value, abs=3)
+    for entry in llm.panels[0].entries:
+        assert entry.win_lc.value < entry.win.value - 4
+        assert entry.win_lc.value == pytest.approx(100 * expit(0.8), abs=8)
+        assert (entry.win.n, entry.win_lc.n) == (300, 300)

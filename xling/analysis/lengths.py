@@ -1,0 +1,217 @@
+"""Length-controlled win rates: what a judge would prefer if responses were as long as the baseline's.
+
+After AlpacaEval 2 (Dubois et al. 2024, "Length-Controlled AlpacaEval", section 3), without its term for how hard an
+instruction is. All cells of a block (one judge, one optimizer; controls and references too) share one logistic
+regression of a prompt's win share:
+
+    logit P(win) = a[cell, dataset] + b tanh(d / s)
+
+d: the response's length minus the baseline's, tokens; s: the standard deviation of d over the block. Fitted to win
+shares in 0..1 by quasi-likelihood (McCullagh and Nelder 1989, section 9), with a weak normal prior on b (standard
+deviation 10), which keeps b finite where length alone decides. A cell's length-controlled win rate is its mean over
+datasets of 1 / (1 + exp(-a)): the prediction with the length term at 0. A cell that wins (or loses) everything stays
+as it is: no length explains it.
+
+Each seed has its own fit. Resamples take one Newton step from it with the resampled weights (the one-step bootstrap of
+generalised linear models, Moulton and Zeger 1991), so that intervals come from the draws of the one statistics path.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit, logit
+
+from xling.analysis.column import PERCENT, Column, Seeds
+from xling.analysis.drawing import Ints
+from xling.analysis.intervals import RESAMPLES, Clusters, Estimate, Floats, Sample, cluster_sums, fold
+
+Bools = npt.NDArray[np.bool_]
+PRIOR_PRECISION = 0.01  # of the slope: a standard deviation of 10
+MOST_STEPS = 100
+CLOSE = 1e-10  # Newton steps below this are the end
+LEAST_CURVATURE = 1e-12
+MOST_STEP = 4.0  # of a log-odds in one step: far from the maximum a full step may overshoot
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """One column under one seed: E cells on N prompts."""
+
+    target: str
+    clusters: Clusters
+    wins: Floats  # (N, E) in 0..1; NaN: not judged
+    longer: Floats  # (N, E) length minus the baseline's, tokens
+    label: str
+    fresh: bool
+    crossed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """One cell on one dataset; `column` and `cell` say whose."""
+
+    column: int
+    cell: int
+    rows: Ints  # (n,) prompts
+    wins: Floats  # (n,)
+    term: Floats  # (n,) tanh of the standardised difference
+
+
+def lengths_of(column: Column, seeds: Seeds, clusters: Clusters) -> Lengths:
+    """What a column's records say under one seed."""
+    wins = np.full((len(column.layouts[seeds].prompts), len(column.entries)), np.nan)
+    longer = np.full_like(wins, np.nan)
+    for number, found in enumerate(column.records):
+        record = found.get(seeds)
+        own, other = (record.items.column(name) if record else None for name in ("length", "baseline_length"))
+        if record is not None and own is not None and other is not None:
+            wins[:, number], longer[:, number] = np.array(record.items.win, dtype=np.float64), own - other
+    return Lengths(column.target, clusters, wins, longer, column.label(seeds), column.fresh, column.recorded)
+
+
+Found = dict[str, list[Estimate | None]]
+
+
+def length_controlled(seeds: Sequence[Sequence[Lengths]]) -> tuple[Found, Estimate | None]:
+    """Length-controlled win rates in percent of each target's cells, and the slope b.
+
+    seeds: for each seed the block's columns; a target has the same cells under every seed.
+    """
+    cells: dict[str, list[Sample]] = {}
+    slopes = []
+    for columns in seeds:
+        samples, slope = _fit(columns)
+        slopes.append(slope)
+        for column, sample in zip(columns, samples, strict=True):
+            cells.setdefault(column.target, []).append(sample)
+    return {target: fold(samples) for target, samples in cells.items()}, fold(slopes)[0] if slopes else None
+
+
+def _fit(columns: Sequence[Lengths]) -> tuple[list[Sample], Sample]:
+    """Samples of the cells' win rates, one a column, and of the slope."""
+    groups = _groups(columns)
+    free = [group for group in groups if 0 < group.wins.mean() < 1]
+    intercepts, slope = maximum([group.wins for group in free], [group.term for group in free])
+    moved, slopes = _resampled(columns, free, intercepts, slope)
+    fitted = {id(group): (expit(a), expit(drawn)) for group, a, drawn in zip(free, intercepts, moved.T, strict=True)}
+    means = [np.zeros(column.wins.shape[1]) for column in columns]
+    resamples = [np.zeros((RESAMPLES, column.wins.shape[1])) for column in columns]
+    datasets = [np.zeros(column.wins.shape[1]) for column in columns]
+    for group in groups:
+        value, drawn = fitted.get(id(group), (group.wins.mean(), group.wins.mean()))
+        means[group.column][group.cell] += PERCENT * value
+        resamples[group.column][:, group.cell] += PERCENT * drawn
+        datasets[group.column][group.cell] += 1
+    with np.errstate(invalid="ignore"):  # a cell without any verdict is missing
+        samples = [
+            _sample(column, mean / n, drawn / n, ~np.isnan(column.wins))
+            for column, mean, drawn, n in zip(columns, means, resamples, datasets, strict=True)
+        ]
+    return samples, _sample(columns[0], np.array([slope]), slopes[:, None])
+
+
+def _sample(column: Lengths, means: Floats, resamples: Floats, judged: Bools | None = None) -> Sample:
+    clusters, present = column.clusters.groups, None
+    if judged is not None and not judged.all():
+        counts = judged.sum(axis=0)
+        present = counts, np.minimum(counts, clusters)
+    seed = (column.label, column.fresh, column.crossed)
+    return Sample(means, resamples, len(column.wins), clusters, *seed, present)
+
+
+def _groups(columns: Sequence[Lengths]) -> list[_Group]:
+    """The block's cells by dataset, without prompts that were not judged."""
+    differences = np.concatenate([column.longer[~np.isnan(column.wins)] for column in columns])
+    spread = float(np.nanstd(differences)) if len(differences) else 0.0
+    groups = []
+    for number, column in enumerate(columns):
+        dataset = dataset_of(column.clusters)
+        term = np.tanh(column.longer / spread) if spread > 0 else np.zeros_like(column.longer)
+        there = ~np.isnan(column.wins) & ~np.isnan(term)
+        for cell in range(column.wins.shape[1]):
+            for name in np.unique(dataset[there[:, cell]]):
+                rows = np.flatnonzero(there[:, cell] & (dataset == name))
+                groups.append(_Group(number, cell, rows, column.wins[rows, cell], term[rows, cell]))
+    return groups
+
+
+def dataset_of(clusters: Clusters) -> Ints:
+    """(N,) number of each prompt's dataset."""
+    lengths = np.diff(np.append(clusters.starts, len(clusters.order)))
+    out = np.empty(len(clusters.order), dtype=np.int64)
+    out[clusters.order] = np.repeat(clusters.dataset, lengths)
+    return out
+
+
+def maximum(wins: Sequence[Floats], terms: Sequence[Floats]) -> tuple[Floats, float]:
+    """Intercepts, one a group, and the shared slope that maximise the penalised quasi-likelihood.
+
+    Newton's method; a step that would lower the likelihood is halved.
+    """
+    intercepts, slope = np.array([float(logit(group.mean())) for group in wins]), 0.0
+    for _ in range(MOST_STEPS if len(wins) else 0):
+        parts = np.array([_parts(y, z, a, slope) for y, z, a in zip(wins, terms, intercepts, strict=True)])
+        steps, step = _newton(parts.T[:, None, :], slope)
+        now, scale = _likelihood(wins, terms, intercepts, slope), 1.0
+        while _likelihood(wins, terms, intercepts + scale * steps[0], slope + scale * float(step[0])) < now - CLOSE:
+            scale /= 2
+        intercepts, slope = intercepts + scale * steps[0], slope + scale * float(step[0])
+        if max(np.abs(steps).max(), abs(float(step[0]))) < CLOSE:
+            break
+    return intercepts, slope
+
+
+def _likelihood(wins: Sequence[Floats], terms: Sequence[Floats], intercepts: Floats, slope: float) -> float:
+    total = -0.5 * PRIOR_PRECISION * slope**2
+    for y, z, a in zip(wins, terms, intercepts, strict=True):
+        odds = a + slope * z
+        total += float((y * odds - np.logaddexp(0, odds)).sum())
+    return total
+
+
+def _parts(wins: Floats, term: Floats, intercept: float, slope: float) -> list[float]:
+    """Sums over a group of residual, residual x term, weight, weight x term, weight x term squared."""
+    return [float(part.sum()) for part in _terms(wins, term, intercept, slope).T]
+
+
+def _terms(wins: Floats, term: Floats, intercept: float, slope: float) -> Floats:
+    """(n, 5) what `_parts` sums."""
+    p = expit(intercept + slope * term)
+    residual, weight = wins - p, p * (1 - p)
+    return np.stack([residual, residual * term, weight, weight * term, weight * term**2], axis=1)
+
+
+def _newton(parts: Floats, slope: float) -> tuple[Floats, Floats]:
+    """One Newton step for (5, B, G) sums of G groups: (B, G) of the intercepts, (B,) of the slope.
+
+    The Hessian is an arrow: each intercept meets only itself and the slope, so that the slope's step comes from the
+    Schur complement and each intercept's from its own row.
+    """
+    residual, residual_term, weight, weight_term, weight_term2 = parts
+    weight = np.maximum(weight, LEAST_CURVATURE)
+    curvature = PRIOR_PRECISION + (weight_term2 - weight_term**2 / weight).sum(axis=1)
+    gradient = (residual_term - residual * weight_term / weight).sum(axis=1) - PRIOR_PRECISION * slope
+    step = np.clip(gradient / curvature, -MOST_STEP, MOST_STEP)
+    steps = (residual - weight_term * step[:, None]) / weight
+    return np.clip(steps, -MOST_STEP, MOST_STEP), step
+
+
+def _resampled(
+    columns: Sequence[Lengths], groups: Sequence[_Group], intercepts: Floats, slope: float
+) -> tuple[Floats, Floats]:
+    """(RESAMPLES, groups) intercepts and (RESAMPLES,) slopes, one Newton step from the fit."""
+    sums = np.zeros((5, RESAMPLES, len(groups)))
+    for number, column in enumerate(columns):
+        members = [place for place, group in enumerate(groups) if group.column == number]
+        if not members:
+            continue
+        values = np.zeros((len(column.wins), 5 * len(members)))
+        for at, place in enumerate(members):
+            group = groups[place]
+            values[group.rows, 5 * at : 5 * at + 5] = _terms(group.wins, group.term, intercepts[place], slope)
+        drawn = column.clusters.weights.astype(np.float64) @ cluster_sums(column.clusters, values)
+        sums[:, :, members] = drawn.reshape(RESAMPLES, len(members), 5).transpose(2, 0, 1)
+    steps, step = _newton(sums, slope)
+    return intercepts + steps, slope + step

@@ -1,0 +1,117 @@
+"""Averages over prompts and datasets, and the same of every resample: what intervals.py makes intervals of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from xling.analysis.drawing import RESAMPLES, Clusters, Floats, Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One seed's numbers for K quantities: means (K,), their resamples (RESAMPLES, K); NaN where missing."""
+
+    means: Floats
+    resamples: Floats
+    prompts: int
+    clusters: int
+    label: str = ""  # which seed; samples with one label are averaged before they count as a point
+    fresh: bool = False  # a data seed: other labels have other prompts
+    crossed: bool = False  # labels share prompts and draws, and split the same recorded ratings
+    present: tuple[Ints, Ints] | None = None  # (prompts (K,), clusters (K,)) where some quantities lack some prompts
+
+    def counts(self, k: int) -> tuple[int, int]:
+        """Prompts and clusters behind quantity k."""
+        if self.present is None:
+            return self.prompts, self.clusters
+        return int(self.present[0][k]), int(self.present[1][k])
+
+
+def resample(
+    clusters: Clusters,
+    values: Floats,
+    label: str = "",
+    fresh: bool = False,
+    crossed: bool = False,
+    shares: Floats | None = None,
+) -> Sample:
+    """Averages over datasets of (N, K) per-prompt values, and their cluster bootstrap.
+
+    A quantity that is NaN for some prompts is the average of the others (a resample without any of them takes the
+    average itself); one that is NaN for all prompts of a dataset is missing.
+    shares: (datasets,) weights that sum to 1, datasets in the order of their names; None: equal ones.
+    """
+    datasets = int(clusters.dataset.max()) + 1
+    scale = np.full(datasets, 1 / datasets) if shares is None else shares
+    there = ~np.isnan(values)
+    if (there.any(axis=0) & ~there.all(axis=0)).any() or not _covered(clusters):
+        means, resamples, present = _with_gaps(clusters, values, there, scale)
+        return Sample(means, resamples, len(values), clusters.groups, label, fresh, crossed, present)
+    sums = cluster_sums(clusters, values)
+    means = np.zeros(values.shape[1])
+    resamples = np.zeros((RESAMPLES, values.shape[1]))
+    for dataset in range(datasets):
+        if scale[dataset] == 0:
+            continue
+        rows = clusters.dataset == dataset
+        weights = clusters.weights[:, rows].astype(np.float64)
+        resamples += scale[dataset] * (weights @ sums[rows]) / (weights @ clusters.counts[rows])[:, None]
+        means += scale[dataset] * sums[rows].sum(axis=0) / clusters.counts[rows].sum()
+    return Sample(means, resamples, len(values), clusters.groups, label, fresh, crossed)
+
+
+def _covered(clusters: Clusters) -> bool:
+    """Whether every resample holds something of every dataset; a short column drawn with longer ones may miss out."""
+    return all(clusters.weights[:, clusters.dataset == d].any(axis=1).all() for d in set(clusters.dataset))
+
+
+def _with_gaps(
+    clusters: Clusters, values: Floats, there: npt.NDArray[np.bool_], scale: Floats
+) -> tuple[Floats, Floats, tuple[Ints, Ints]]:
+    """(means, resamples, (prompts, clusters)) where prompts are missing from some quantities."""
+    sums = cluster_sums(clusters, np.where(there, values, 0.0))
+    counts = cluster_sums(clusters, there.astype(np.float64))
+    means, resamples = np.zeros(values.shape[1]), np.zeros((RESAMPLES, values.shape[1]))
+    for dataset, weight in enumerate(scale):
+        if weight == 0:
+            continue
+        rows = clusters.dataset == dataset
+        weights = clusters.weights[:, rows].astype(np.float64)
+        total = counts[rows].sum(axis=0)
+        mean = np.where(total > 0, sums[rows].sum(axis=0) / np.maximum(total, 1), np.nan)
+        drawn = weights @ counts[rows]
+        resamples += weight * np.where(drawn > 0, (weights @ sums[rows]) / np.maximum(drawn, 1), mean)
+        means += weight * mean
+    return means, resamples, (there.sum(axis=0), np.minimum((counts > 0).sum(axis=0), clusters.groups))
+
+
+def cluster_sums(clusters: Clusters, values: Floats) -> Floats:
+    """(R, K) sums of (N, K) per-prompt values within each row of the clusters."""
+    return np.asarray(np.add.reduceat(values[clusters.order], clusters.starts, axis=0))
+
+
+def difference(sample: Sample, left: Sequence[int], right: Sequence[int]) -> Sample:
+    """left - right, quantity by quantity: paired, because the resamples are shared."""
+    return replace(
+        sample,
+        means=sample.means[list(left)] - sample.means[list(right)],
+        resamples=sample.resamples[:, list(left)] - sample.resamples[:, list(right)],
+        present=sample.present
+        and (
+            np.minimum(sample.present[0][list(left)], sample.present[0][list(right)]),
+            np.minimum(sample.present[1][list(left)], sample.present[1][list(right)]),
+        ),
+    )
+
+
+def select(sample: Sample, which: slice | Sequence[int]) -> Sample:
+    """Some of the quantities, as copies, so that the rest can be freed."""
+    places = which if isinstance(which, slice) else list(which)
+    return replace(
+        sample,
+        means=sample.means[places].copy(),
+        resamples=sample.resamples[:, places].copy(),
+        present=sample.present and (sample.present[0][places], sample.present[1][places]),
+    )
