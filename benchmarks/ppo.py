@@ -41,7 +41,7 @@ from xling.optimizers.watch import Watch
 from xling.tasks import micro_summarization
 
 RESPONSES, K, NEW_TOKENS, STILL, MOST = 64, 4, 32, 1e-12, 0.35
-DEFAULTS = "PPO, 2 passes of 2 minibatches"
+DEFAULTS = f"PPO, defaults ({PPO().epochs} x {PPO().minibatches} updates)"
 
 
 @dataclass

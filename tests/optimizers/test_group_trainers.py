@@ -272,10 +272,3 @@ def test_a_reward_that_is_no_number_is_no_missing_reward(tiny_folder: Path, tmp_
     problem.reward = lambda numbers, responses: [[math.nan] + [1.0] * (len(group) - 1) for group in responses]
     with pytest.raises(StageError, match="reward of a response is nan"):
         train(problem, RLOO(**SHORT))
-
-
-def test_what_does_not_go_together_is_said(tiny_folder: Path, mt5_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"encoder-decoder, .* optimizer=grpo .* Type optimizer=ppo or dpo"):
-        train(problem_of(mt5_folder, tmp_path, 6), GRPO(**SHORT))
-    with pytest.raises(StageError, match=r"batch_size=10 .*k=4.* Type optimizer\.batch_size=12"):
-        train(problem_of(tiny_folder, tmp_path, 6), RLOO(**{**SHORT, "batch_size": 10}))

@@ -16,6 +16,7 @@ from xling.errors import ConfigError, StageError
 from xling.grid.stage import Interrupted, Stage
 from xling.models.load import load_policy
 from xling.models.responses import kl_along
+from xling.stages.align import AlignSpec, _asking
 from xling.stages.dag import REFERENCES_TRAINED, cells_from, judge_stage
 from xling.stages.files import read_samples
 
@@ -182,11 +183,28 @@ def test_controls_of_trained_policies(no_model: Path) -> None:
         (PPO(batch_size=9), "optimizer.minibatches=2 does not divide optimizer.batch_size=9"),
         (PPO(value_only="inside", value_only_steps=40), "leaves none of optimizer.steps=40"),
         (PPO(value_init="reward"), "rm_backbone=bag_of_words is no network.*value_init=sft"),
+        (DPO(prompts=4), "optimizer.prompts=4 give at most 4 pairs"),
     ],
 )
 def test_what_does_not_go_together_is_refused(optimizer: Trained, words: str, no_model: Path) -> None:
     with pytest.raises(ConfigError, match=words):
         judge_stage(cell(no_model, optimizer))
+
+
+def test_controls_start_no_value_model_from_what_was_not_trained(no_model: Path) -> None:
+    asked = experiment(no_model, optimizer=msgspec.structs.replace(PPO_FEW, value_init="reward"))
+    axes = {"rm_backbone": "same_as_policy", "source_lang": "en", "target_lang": "tr"}
+    assert len(cells_from([(axes, asked)], controls=True)) == 2 + len(REFERENCES_TRAINED)
+
+
+def test_a_likelihood_rewards_as_it_is_reported(tiny_folder: Path, runner: Runner) -> None:
+    """The prompt is cut alike while the policy is trained and when its samples are scored."""
+    asked = changed(cell(tiny_folder, PPO_FEW, rm=Untrained("likelihood_base")), "policy", max_prompt_tokens=40)
+    stage = judge_stage(asked)
+    spec = msgspec.convert(json.loads(json.dumps(aligned(stage).spec)), AlignSpec)
+    asking, scored = _asking(spec), stage.parents["score"].spec
+    assert (asking.max_prompt_tokens, asking.side) == (scored["max_prompt_tokens"], scored["truncation_side"])
+    assert asking.max_prompt_tokens == 40
 
 
 def test_trl_does_not_take_encoder_decoders(mt5_folder: Path) -> None:

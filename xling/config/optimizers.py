@@ -67,6 +67,10 @@ class RLOO(Online, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_fi
     k: AtLeastTwo = 4  # responses a prompt
     trainer: Literal["auto", "trl", "own"] = "auto"  # auto: trl's for decoder-only policies, else our own
 
+    def by_trl(self, encoder: bool) -> bool:
+        """Whether it is trl's trainer that trains a policy; `encoder`: it is an encoder-decoder."""
+        return self.trainer == "trl" or (self.trainer == "auto" and not encoder)
+
 
 class GRPO(Online, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="name", tag="grpo"):
     """Group-relative policy optimisation (Shao et al. 2024): trl's trainer. Decoder-only policies."""

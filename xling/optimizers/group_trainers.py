@@ -59,10 +59,9 @@ LOGGED = {
 def train(problem: Problem, settings: RLOO | GRPO) -> None:
     """Train the policy in place; it ends at the checkpoint that is kept.
 
-    Raises StageError for an encoder-decoder, for a batch that is no whole number of groups and where training
-    diverges, and Interrupted, with a checkpoint, soon after `problem.stopping` has become true.
+    Raises StageError where training diverges, and Interrupted, with a checkpoint, soon after `problem.stopping` has
+    become true. Encoder-decoders and batches that are no whole number of groups are refused while planning.
     """
-    _check(problem, settings)
     watching = _Watching(problem)
     with _borrowed(problem), warnings.catch_warnings():
         # trl 1.16 asks models by a name that transformers has given up
@@ -72,21 +71,6 @@ def train(problem: Problem, settings: RLOO | GRPO) -> None:
     if watching.stopped:
         raise Interrupted(f"after step {trainer.state.global_step} of {settings.steps}, with a checkpoint")
     problem.watch.finish(problem.policy)
-
-
-def _check(problem: Problem, settings: RLOO | GRPO) -> None:
-    name = type(settings).__name__.lower()
-    if problem.policy.config.is_encoder_decoder:
-        raise StageError(
-            f"The policy is an encoder-decoder, and trl's trainer of optimizer={name} takes decoder-only policies. "
-            "Type optimizer=ppo or dpo."
-        )
-    if settings.batch_size % settings.k:
-        whole = -(-settings.batch_size // settings.k) * settings.k
-        raise StageError(
-            f"optimizer.batch_size={settings.batch_size} counts responses, and is no multiple of optimizer.k="
-            f"{settings.k}, the responses to a prompt. Type optimizer.batch_size={whole}."
-        )
 
 
 class _Ours:
@@ -262,7 +246,7 @@ def _go_on(trainer: Any, checkpoint: Path | None) -> None:
         trainer.train()
         return
     watch = trainer.problem.watch
-    watch.restore(torch.load(checkpoint / WATCHED, map_location=trainer.args.device, weights_only=True))
+    watch.restore(torch.load(checkpoint / WATCHED, map_location="cpu", weights_only=True))
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     if state.global_step < trainer.args.max_steps:
         trainer.train(resume_from_checkpoint=str(checkpoint))

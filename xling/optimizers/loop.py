@@ -55,7 +55,7 @@ def _restored(problem: Problem, learner: Learner, file: Path) -> int:
     """Iterations that are done."""
     if not file.exists():
         return 0
-    state = torch.load(file, map_location=problem.policy.device, weights_only=True)
+    state = torch.load(file, map_location="cpu", weights_only=True)
     learner.restore(state["learner"])
     problem.watch.restore(state["watch"])
     return int(state["made"])

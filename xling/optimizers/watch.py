@@ -17,7 +17,7 @@ LEAST_ENTROPY = 1e-3  # nats a token on validation: below it the policy says one
 
 @dataclass
 class Watch:
-    """`measure` gives the validation row of a policy: reward, kl, entropy and others (xling/stages/validation.py)."""
+    """`measure` gives the validation row of a policy: reward, kl, entropy and others (xling/stages/align.py)."""
 
     measure: Callable[[Any], Row]
     steps: int

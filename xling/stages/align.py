@@ -16,7 +16,7 @@ import torch
 from msgspec import Struct
 
 from xling.analysis.repetition import repetition
-from xling.config import DPO, GRPO, PPO, RLOO, Lora, Online, RewardModel, SameAsPolicy, Task, Trained
+from xling.config import DPO, GRPO, PPO, Lora, Online, RewardModel, SameAsPolicy, Task, Trained, Untrained
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.languages import in_language
@@ -30,7 +30,7 @@ from xling.optimizers.problem import Problem, Reward, prompts_of_step
 from xling.optimizers.watch import Row, Watch
 from xling.stages.files import write_json
 from xling.stages.policies import store_trained, trainable
-from xling.stages.pool import name_of
+from xling.stages.pool import demonstrated, name_of
 from xling.stages.scorers import Asking, Score, text_scorer
 from xling.tasks import task_module
 from xling.tasks.records import Prompt
@@ -80,10 +80,12 @@ def run(context: Context) -> None:
     spec = msgspec.convert(context.spec, AlignSpec)
     torch.manual_seed(spec.seed)
     whole, tokenizer = trainable(context.parents["sft"], spec.tuning, spec.lora, 0.0)
-    policy, reference = core(whole), load_policy(context.parents["sft"], dtype="float32")[0]
-    policy.eval()
+    policy = core(whole).eval()
+    # Adapters start on weights in the stage's own dtype, or in 4 bits: what they are held to is read the same way.
+    own = {"quantized": spec.tuning == "qlora"} if spec.lora is not None else {"dtype": "float32"}
+    reference = load_policy(context.parents["sft"], **own)[0]
     train, validation = (_texts(spec, tokenizer, policy, split) for split in ("train", "validation"))
-    score = text_scorer(context, spec.rm, spec.reading, Asking(spec.task, spec.seed, spec.rm_truncation_side))
+    score = text_scorer(context, spec.rm, spec.reading, _asking(spec))
     scale = _scale(spec, reference, tokenizer, train, score)
     settings = spec.optimizer
     validate = Validation(spec, reference, _first(validation, settings.eval_prompts), score, scale)
@@ -122,9 +124,14 @@ def run(context: Context) -> None:
     )
 
 
+def _asking(spec: AlignSpec) -> Asking:
+    """As the score stage asks: likelihoods read prompts as the policy does."""
+    side = spec.truncation_side if isinstance(spec.rm, Untrained) else spec.rm_truncation_side
+    return Asking(spec.task, spec.seed, side, spec.max_prompt_tokens)
+
+
 def _texts(spec: AlignSpec, tokenizer: Any, policy: Any, split: Any) -> Texts:
-    demonstrations = task_module(spec.task).demonstrations(spec.task, spec.lang, split)
-    prompts = list({d.prompt.id: d.prompt for d in demonstrations}.values())
+    prompts = demonstrated(spec.task, spec.lang, split)
     encoder = bool(policy.config.is_encoder_decoder)
     ids, cut = policy_ids(tokenizer, prompts, spec.max_prompt_tokens, spec.truncation_side, encoder)
     return Texts(prompts, ids, cut, tokenizer)
@@ -145,7 +152,7 @@ def _train(context: Context, spec: AlignSpec, problem: Problem, train: Texts, sc
         from xling.stages.ranking import train_on_ranked
 
         return train_on_ranked(context, problem, settings, train.prompts, score)
-    elif isinstance(settings, GRPO) or trains_by_trl(settings, problem.policy.config.is_encoder_decoder):
+    elif isinstance(settings, GRPO) or settings.by_trl(problem.policy.config.is_encoder_decoder):
         from xling.optimizers import group_trainers
 
         group_trainers.train(problem, settings)
@@ -154,11 +161,6 @@ def _train(context: Context, spec: AlignSpec, problem: Problem, train: Texts, sc
 
         rloo.train(problem, settings)
     return {}
-
-
-def trains_by_trl(settings: RLOO, encoder: bool) -> bool:
-    """Whether RLOO is trl's: it has no encoder-decoders."""
-    return settings.trainer == "trl" or (settings.trainer == "auto" and not encoder)
 
 
 # --- the reward ---------------------------------------------------------------------------------------------

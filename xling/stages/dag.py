@@ -13,6 +13,7 @@ from typing import Any, get_args
 import msgspec
 
 from xling.config import (
+    PPO,
     BagOfWords,
     BestOfN,
     Classifier,
@@ -102,6 +103,9 @@ def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
             encoder = encoder_of(experiment.rm_backbone) if name == "cosine" else ""
             rm_reference = Untrained(name, encoder or "packaged")  # type: ignore[arg-type]
             reference = msgspec.structs.replace(experiment, rm_backbone=rm_reference)
+            if isinstance(reference.optimizer, PPO):  # what was not trained starts no value model
+                own = msgspec.structs.replace(reference.optimizer, value_init="sft")
+                reference = msgspec.structs.replace(reference, optimizer=own)
             variants.append((plain | {"rm_backbone": name}, reference, judging))
     return variants
 

@@ -89,10 +89,15 @@ def run(context: Context) -> None:
 
 def prompts_of(spec: PoolSpec) -> list[Prompt]:
     """The test prompts; or those of the training demonstrations, whose references are not read."""
-    module = task_module(spec.task)
     if spec.split == "test":
-        return module.prompts(spec.task, spec.lang, "test")
-    return [d.prompt for d in module.demonstrations(spec.task, spec.lang, spec.split)[: spec.prompts]]
+        return task_module(spec.task).prompts(spec.task, spec.lang, "test")
+    return demonstrated(spec.task, spec.lang, spec.split)[: spec.prompts]
+
+
+def demonstrated(task: Task, lang: str, split: Split) -> list[Prompt]:
+    """The prompts of a split's demonstrations, each once."""
+    prompts = (d.prompt for d in task_module(task).demonstrations(task, lang, split))
+    return list({prompt.id: prompt for prompt in prompts}.values())
 
 
 def name_of(prompt: Prompt) -> str:
@@ -107,10 +112,11 @@ def _distance(context: Context, spec: PoolSpec, engine: Engine) -> Callable[[Ids
     from xling.models.load import load_policy
     from xling.models.responses import kl_along
 
+    policy = load_policy(context.parents["sft"])[0] if engine.model is None else engine.model
     reference, pad = load_policy(context.parents["reference"])[0], engine.tokenizer.pad_token_id
 
     def distance(ids: Ids, said: list[Ids]) -> list[float]:
-        return kl_along(engine.model, reference, [ids] * len(said), said, pad, spec.temperature)
+        return kl_along(policy, reference, [ids] * len(said), said, pad, spec.temperature)
 
     return distance
 

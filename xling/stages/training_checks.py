@@ -1,6 +1,6 @@
 """Which optimizers that train the policy go with what: refused here, before anything runs."""
 
-from xling.config import DPO, GRPO, PPO, RLOO, Experiment, LanguageModel, SameAsPolicy, Trained, Untrained, name_of
+from xling.config import DPO, GRPO, PPO, RLOO, Experiment, LanguageModel, SameAsPolicy, Trained, name_of
 from xling.errors import ConfigError
 from xling.models.hub import settings_of
 from xling.tasks import offers
@@ -13,13 +13,19 @@ def check_trained(experiment: Experiment, policy: LanguageModel, optimizer: Trai
     name = str(optimizer.__struct_config__.tag)
     encoder = bool(settings_of(policy.checkpoint, policy.revision).get("is_encoder_decoder"))
     _check_architecture(optimizer, encoder)
+    by_trl = isinstance(optimizer, GRPO) or (isinstance(optimizer, RLOO) and optimizer.by_trl(encoder))
+    if by_trl and policy.tuning == "qlora":
+        raise ConfigError(
+            f"optimizer={name} is trl's trainer, which does not take our 4-bit policies (policy.tuning=qlora). Type "
+            "policy.tuning=lora, optimizer=ppo or dpo, or optimizer=rloo optimizer.trainer=own."
+        )
     if "demonstrations" not in offers(experiment.task):
         task = experiment.task.__struct_config__.tag
         raise ConfigError(
             f"optimizer={name} learns on the prompts of training demonstrations, and task={task} has none. Use "
             "optimizer=best_of_n, which trains nothing."
         )
-    _check_sizes(optimizer, name)
+    _check_sizes(optimizer)
     rm = experiment.rm_backbone
     if isinstance(optimizer, PPO) and optimizer.value_init == "reward":
         if not isinstance(rm, SameAsPolicy) or rm.init not in ("sft", "base"):
@@ -33,8 +39,6 @@ def check_trained(experiment: Experiment, policy: LanguageModel, optimizer: Trai
                 "optimizer.value_init=reward needs a trunk of its own. Type optimizer.value=own, or "
                 "optimizer.value_init=sft."
             )
-    if isinstance(rm, Untrained) and rm.score == "human":
-        raise ConfigError(f"optimizer={name} cannot ask people. Use optimizer=best_of_n.")
 
 
 def _check_architecture(optimizer: Trained, encoder: bool) -> None:
@@ -49,7 +53,7 @@ def _check_architecture(optimizer: Trained, encoder: bool) -> None:
         )
 
 
-def _check_sizes(optimizer: Trained, name: str) -> None:
+def _check_sizes(optimizer: Trained) -> None:
     size = optimizer.batch_size
     if isinstance(optimizer, PPO) and size % optimizer.minibatches:
         raise ConfigError(
@@ -65,5 +69,10 @@ def _check_sizes(optimizer: Trained, name: str) -> None:
         raise ConfigError(
             f"optimizer.k={optimizer.k} responses a prompt do not divide optimizer.batch_size={size}. Use a divisor."
         )
-    if isinstance(optimizer, DPO) and not optimizer.beta:
-        raise ConfigError(f"optimizer.beta=0 leaves optimizer={name} nothing to learn from. Type optimizer.beta=0.1.")
+    if isinstance(optimizer, DPO) and optimizer.prompts is not None:
+        each = 1 if optimizer.pairs == "extremes" else optimizer.n * (optimizer.n - 1) // 2
+        if optimizer.prompts * each < size:
+            raise ConfigError(
+                f"optimizer.prompts={optimizer.prompts} give at most {optimizer.prompts * each} pairs, and a batch has "
+                f"optimizer.batch_size={size}. Raise optimizer.prompts or lower optimizer.batch_size."
+            )
