@@ -238,8 +238,8 @@ def test_a_clear_answer(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "3", "12", "1.5", "1 or 2", "1/2", "Summary 1", "1st", "one", "I prefer 2", "1, 2", "１", "-1 of 2", "1 is worse",
-     "1, no", "-1", "1%", "1 because it is", "1 – klar", "1?", "1:", "#1", "1,"],
+    ["", "3", "12", "1.5", "1 or 2", "1/2", "Summary 1", "1st", "one", "I prefer 2", "1, 2", "１", "-1 of 2",
+     "1 is worse", "1, no", "-1", "1%", "1 because it is", "1 – klar", "1?", "1:", "#1", "1,"],
 )  # fmt: skip
 def test_an_unclear_answer_is_none(text: str) -> None:
     assert said(text) is None
