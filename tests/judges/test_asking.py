@@ -1,11 +1,14 @@
 """What a judge is asked, in which order, and what becomes of its answers: hand-computed."""
 
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from xling.judges.asking import Compared, How, Verdict, capped, coin, compare, points
-from xling.judges.cache import Answer
+from xling.errors import StageError
+from xling.judges.asking import Compared, EndpointSettings, How, Verdict, asker, capped, coin, compare, points
+from xling.judges.cache import Answer, Cache
 from xling.judges.prompts import judge_prompt, shortened
 
 HOW = How("summarization", "Turkish", None, "right")
@@ -55,8 +58,18 @@ def test_equal_texts_are_a_tie_that_nobody_is_asked_about() -> None:
     ask = Scripted(0.9, 0.1)
     pairs = [Compared("t", "same", "same", True, True), Compared("t", "a", "b", True, True)]
     tie, other = compare(ask, HOW, pairs)
-    assert (tie.preference, tie.inconsistent, other.preference) == (0.5, False, pytest.approx(0.9))
-    assert len(ask.asked) == 2
+    assert (tie.preference, other.preference) == (0.5, pytest.approx(0.9)) and len(ask.asked) == 2
+    assert (tie.inconsistent, tie.unanswered) == (None, None)  # in neither share
+    assert (other.inconsistent, other.unanswered) == (False, False)
+
+
+@pytest.mark.parametrize("key", ["k\r", "k\n", " k", "k k", "k\u00e9", "k\x7f", "k\u200b"])
+def test_a_key_that_no_header_can_hold_is_not_echoed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "s3cret" + key)
+    where = EndpointSettings("http://127.0.0.1:9/v1", "JUDGE_KEY", retries=0)
+    with pytest.raises(StageError, match=r"JUDGE_KEY .* holds no key: .* printable ASCII") as caught:
+        asker({"endpoint": "m"}, where, None, Cache(tmp_path), lambda: False).__enter__()
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_prompts_hold_everything_they_should() -> None:

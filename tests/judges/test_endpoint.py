@@ -1,10 +1,12 @@
 """A judge behind a real HTTP server: every verdict once, nothing asked twice, whatever goes wrong on the way."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +121,40 @@ def test_a_request_that_stays_garbled_is_an_error_after_all_others(tmp_path: Pat
 
 def test_a_refusal_is_an_error_without_a_second_try(tmp_path: Path) -> None:
     server = ChatServer(fault=lambda number, body: (401, {}, b"invalid key"))
-    with server.running() as url, pytest.raises(StageError, match=r"\(401\): invalid key Is the key in judge.api_key"):
-        ask(url, tmp_path, concurrency=1)
-    assert len(server.seen) == 1 and stored(tmp_path) == 0
+    with server.running() as url:
+        for number in range(1, 11):  # the second request may be taken up at any moment
+            with pytest.raises(StageError, match=r"\(401\): invalid key Is the key in judge.api_key"):
+                ask(url, tmp_path, concurrency=1)
+            assert len(server.seen) == number and stored(tmp_path) == 0
+
+
+def test_a_refusal_halts_those_that_are_under_way(tmp_path: Path) -> None:
+    """What the others are is interrupted; what the caller hears is the refusal."""
+    server = ChatServer(fault=lambda number, body: (503, {}, b"") if number < 3 else (401, {}, b"invalid key"))
+    with server.running() as url, pytest.raises(StageError, match=r"\(401\): invalid key"):
+        ask(url, tmp_path, concurrency=4, backoff=60.0)
+    assert len(server.seen) == 4
+
+
+HTML: Reply = (200, {"Content-Type": "text/html"}, b"<!doctype html><title>Welcome</title>")
+
+
+def test_a_server_that_is_none_is_asked_no_further(tmp_path: Path) -> None:
+    server = ChatServer(fault=lambda number, body: HTML)
+    with server.running() as url:
+        with pytest.raises(StageError, match=r"<!doctype html>.*\(2 tries.*is judge.base_url right\?"):
+            ask(url, tmp_path, concurrency=1, retries=1)
+        assert len(server.seen) == 4  # two requests, each twice
+        with pytest.raises(StageError, match=r"is judge\.base_url right"):
+            ask(url, tmp_path, concurrency=3, retries=0)
+    assert 4 + 4 <= len(server.seen) <= 4 + 3 + 4
+
+
+def test_a_server_that_has_answered_before_is_not_given_up(tmp_path: Path) -> None:
+    server = ChatServer(fault=lambda number, body: HTML if 0 < number < 20 else None)
+    with server.running() as url, pytest.raises(StageError, match=r"^19 of 24 requests to the judge failed"):
+        ask(url, tmp_path, concurrency=1, retries=0)
+    assert len(server.seen) == len(PROMPTS) and stored(tmp_path) == 5
 
 
 def test_nobody_there(tmp_path: Path) -> None:
@@ -138,6 +171,27 @@ def test_the_key_is_sent_and_written_nowhere(tmp_path: Path) -> None:
         assert "s3cret" not in repr(client)
     assert {headers["Authorization"] for headers in server.headers} == {"Bearer s3cret"}
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
+
+
+def test_a_key_that_cannot_be_sent_is_in_no_error(tmp_path: Path) -> None:
+    server = ChatServer()
+    with server.running() as url, Endpoint(url, "m", "s3cret\r", Cache(tmp_path), backoff=0.01) as client:
+        with pytest.raises(StageError, match=r"cannot be sent: LocalProtocolError\.$") as caught:
+            client.ask(PROMPTS[:1])
+        assert client.asked == 1 and not server.seen
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("status", [200, 401, 503])
+def test_a_key_that_the_server_repeats_is_in_no_error(tmp_path: Path, status: int) -> None:
+    server = ChatServer(fault=lambda number, body: (status, {}, b"who is s3cret?"))
+    with (
+        server.running() as url,
+        Endpoint(url, "m", "s3cret", Cache(tmp_path), retries=0) as client,
+        pytest.raises(StageError, match=r"who is \[key\]\?") as caught,
+    ):
+        client.ask(PROMPTS[:1])
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 # --- answers ------------------------------------------------------------------------------------------------
@@ -162,14 +216,31 @@ def test_an_answer_that_is_neither_is_counted_and_not_asked_again(tmp_path: Path
     assert len(server.seen) == len(PROMPTS)
 
 
-@pytest.mark.parametrize("text", ["1", " 1", "1.", "**1**", "(1)", "1\n", "1 because it is better", "1 – klar"])
+def test_the_text_is_asked_for_at_its_turn(tmp_path: Path) -> None:
+    """Without logprobs the first request is two, and the pace is that of both."""
+    server = ChatServer(logprobs=False)
+    with server.running() as url:
+        ask(url, tmp_path, PROMPTS[:1], per_minute=200)
+    assert len(server.times) == 2 and server.times[1] - server.times[0] >= 0.3 - 0.02
+
+
+def test_a_slash_at_the_end_is_the_same_server(tmp_path: Path) -> None:
+    with ChatServer().running() as url:
+        ask(url, tmp_path, PROMPTS[:1])
+        ask(f"{url}/", tmp_path, PROMPTS[1:2])
+    assert len(list(tmp_path.glob("pace-*"))) == 1
+
+
+@pytest.mark.parametrize("text", ["1", " 1", "1.", "**1**", "(1)", "1\n", '"1"', "„1“", "1!", "`1`", "[1]", "\n\n1.\n"])
 def test_a_clear_answer(text: str) -> None:
     assert said(text) == 1.0
 
 
 @pytest.mark.parametrize(
-    "text", ["", "3", "12", "1.5", "1 or 2", "1/2", "Summary 1", "1st", "one", "I prefer 2", "1, 2", "１", "-1 of 2"]
-)
+    "text",
+    ["", "3", "12", "1.5", "1 or 2", "1/2", "Summary 1", "1st", "one", "I prefer 2", "1, 2", "１", "-1 of 2",
+     "1 is worse", "1, no", "-1", "1%", "1 because it is", "1 – klar", "1?", "1:", "#1", "1,"],
+)  # fmt: skip
 def test_an_unclear_answer_is_none(text: str) -> None:
     assert said(text) is None
 
@@ -190,7 +261,31 @@ def test_without_a_digit_among_the_alternatives_the_text_decides() -> None:
     assert read_answer(body).first is None
 
 
+def spoken(text: str, *tokens: tuple[str, dict[str, float]]) -> Any:
+    """A completion with the alternatives to each of its tokens."""
+    content = [
+        {"token": token, "logprob": 0.0, "top_logprobs": [{"token": t, "logprob": p} for t, p in top.items()]}
+        for token, top in tokens
+    ]
+    return {"choices": [{"message": {"content": text}, "logprobs": {"content": content}}]}
+
+
+def test_the_first_token_that_is_not_blank_is_read() -> None:
+    found = read_answer(spoken("\n2", ("\n", {"\n": -0.1, "1": -6.0}), ("2", {"2": -0.1, "1": -3.0})))
+    assert found.first == pytest.approx(math.exp(-3) / (math.exp(-3) + math.exp(-0.1)))
+    assert found.by == "probabilities"
+
+
+def test_probabilities_of_what_was_not_said_do_not_decide() -> None:
+    prose = read_answer(spoken("I cannot decide", ("I", {"I": -0.1, "1": -6.0}), (" cannot", {" cannot": 0.0})))
+    assert (prose.first, prose.by) == (None, "text")
+    elsewhere = read_answer(spoken("2", ("2", {"1": -0.1})))  # alternatives that lack what was said
+    assert (elsewhere.first, elsewhere.by) == (0.0, "text")
+    assert read_answer(spoken("\n", ("\n", {"\n": -0.1, "1": -6.0}))).first is None
+
+
 def test_retry_after_headers() -> None:
+    assert [retry_after(value) for value in ("nan", "inf", "-inf", "1e999")] == [None] * 4
     assert (
         retry_after("2.5") == 2.5 and retry_after("-1") == 0 and retry_after("soon") is None and retry_after("") is None
     )

@@ -4,13 +4,26 @@ import threading
 import time
 from pathlib import Path
 
-from xling.judges.cache import Answer, Cache, Pace, request_key
+import pytest
+
+from xling.grid.stage import Interrupted
+from xling.judges.cache import READERS, Answer, Cache, Pace, request_key
 
 
 def test_keys_are_of_the_model_and_all_of_the_request() -> None:
     one = request_key({"endpoint": "m"}, {"a": 1, "b": [2]})
     assert one == request_key({"endpoint": "m"}, {"b": [2], "a": 1})
     assert len({one, request_key({"local": "m"}, {"a": 1, "b": [2]}), request_key({"endpoint": "m"}, {"a": 1})}) == 3
+
+
+@pytest.mark.parametrize("kind", ["endpoint", "local"])
+def test_what_was_read_by_other_rules_is_asked_anew(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    before = request_key({kind: "m"}, "x")
+    monkeypatch.setitem(READERS, kind, READERS[kind] + 1)
+    assert request_key({kind: "m"}, "x") != before
+    monkeypatch.undo()
+    monkeypatch.setitem(READERS, {"endpoint": "local", "local": "endpoint"}[kind], 99)
+    assert request_key({kind: "m"}, "x") == before
 
 
 def test_what_is_put_is_got(tmp_path: Path) -> None:
@@ -50,6 +63,21 @@ def test_one_asks_while_the_others_wait(tmp_path: Path) -> None:
     assert len(asked) == 1
 
 
+def test_other_requests_do_not_wait_and_the_same_one_can_be_stopped(tmp_path: Path) -> None:
+    cache, over = Cache(tmp_path), threading.Event()
+    with cache.asking("ab1"):
+        with cache.asking("ab2", lambda: True):
+            pass
+        timer = threading.Timer(0.1, over.set)
+        timer.start()
+        with pytest.raises(Interrupted, match="answers are kept"), Cache(tmp_path).asking("ab1", over.is_set):
+            raise AssertionError
+        timer.join()
+    with cache.asking("ab1", lambda: True):  # free again
+        pass
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_the_pace_is_that_of_all_together(tmp_path: Path) -> None:
     """Two clients of one clock: ten turns are nine intervals, never less."""
     paces = [Pace(tmp_path / "pace", 1200), Pace(tmp_path / "pace", 1200)]
@@ -66,5 +94,8 @@ def test_without_a_limit_nobody_waits_but_for_what_the_server_said(tmp_path: Pat
     other.hold(0.05)  # the longer one stays
     pace.wait()
     assert time.time() - begin >= 0.2 - 0.001
-    (tmp_path / "pace").write_text("nonsense")
-    pace.wait()
+    for content in ("nonsense", "nan", "inf"):
+        (tmp_path / "pace").write_text(content)
+        pace.wait()
+        other.hold(0.05)
+        assert time.time() < float((tmp_path / "pace").read_text()) < time.time() + 0.06

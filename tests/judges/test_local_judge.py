@@ -69,14 +69,25 @@ def test_digits_with_and_without_a_space(tiny: tuple[Any, Any]) -> None:
         "2"
     }
     with pytest.raises(DataError, match="no token for the digits 1 and 2"):
-        digit_ids(WithoutDigits())
+        digit_ids(Vocabulary({"12": 0, "▁one": 1, "1": 2}))
 
 
-class WithoutDigits:
+@pytest.mark.parametrize("odd", ["1", "2"])
+def test_a_variant_that_one_digit_lacks_counts_for_neither(odd: str) -> None:
+    pieces = {"1": 3, "2": 5, f"\u2581{odd}": 7, "\u01201": 8, "\u01202": 9}
+    assert digit_ids(Vocabulary(pieces)) == ([3, 8], [5, 9])
+    with pytest.raises(DataError, match="no token for the digits 1 and 2"):
+        digit_ids(Vocabulary({"1": 3, "\u01202": 5}))
+
+
+class Vocabulary:
     """All that is asked of a tokenizer here: its pieces."""
 
+    def __init__(self, pieces: dict[str, int]) -> None:
+        self.pieces = pieces
+
     def get_vocab(self) -> dict[str, int]:
-        return {"12": 0, "▁one": 1, "1": 2}
+        return self.pieces
 
 
 def test_a_chat_template_is_used_and_a_request_cannot_be_a_turn_of_its_own(tiny: tuple[Any, Any]) -> None:

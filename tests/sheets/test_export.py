@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from grids import Row, table
 
-from xling.analysis.plan import read_plan
+from xling.analysis.plan import Ref, read_plan
 from xling.cli import main
 from xling.errors import ConfigError, DataError, StoreError
 from xling.grid.host import this_process
@@ -188,6 +188,76 @@ def test_a_trained_policys_first_sample_is_taken(sampled: Store, tmp_path: Path)
     assert {p for n, p in zip(key.cells[0].pairs, key.cells[0].points, strict=True) if not key.pairs[n].identical} == {
         0.25
     }
+
+
+def test_people_are_asked_about_the_pairs_that_a_language_model_saw(sampled: Store, tmp_path: Path) -> None:
+    """Verdicts in place of scores: on the last of the baseline's samples alone; one is a tie, one is not answered."""
+    store = copied(sampled, tmp_path / "root")
+    cell = next(c for c in read_plan(store.grid_folder("g")).cells if c.axes["judge"] == "gold")
+    items = json.loads((store.folder("judge", cell.judge.key) / "items.json").read_text())
+    rows = len(items["prompt"])
+    preferences = [0.5, None, *([0.75, 0.25] * rows)][:rows]
+    columns = {
+        "prompt": items["prompt"],
+        "sample": items["index"],
+        "opponent": [1] * rows,
+        "p_first": preferences,
+        "p_second": [None] * rows,
+        "unanswered_first": [p is None for p in preferences],
+        "unanswered_second": [False] * rows,
+        "identical": [False] * rows,
+    }
+    ref = cell.stages["verdict"]
+    republished(store, ref, {"verdicts.json": json.dumps(columns)})
+    axes = f"source={cell.axes['source_lang']},judge=gold"
+    exported(store, tmp_path / "s", axes)
+    key = read_key(tmp_path / "s")
+    [told] = key.cells
+    opponents = responses(store, "baseline", "tr")
+    said = dict(zip(items["prompt"], [0.5, None, *([1.0, 0.0] * rows)], strict=False))
+    for number, point in zip(told.pairs, told.points, strict=True):
+        pair = key.pairs[number]
+        assert pair.baseline == digest(opponents[pair.prompt][1])
+        assert point == (0.5 if pair.identical else said[pair.prompt])
+    assert {key.pairs[n].prompt for n in told.pairs} == set(items["prompt"]) - {items["prompt"][1]}
+    columns["sample"] = [99] * rows
+    republished(store, ref, {"verdicts.json": json.dumps(columns)})
+    with pytest.raises(StoreError, match="are not those of its picks"):
+        exported(store, tmp_path / "t", axes)
+
+
+def republished(store: Store, ref: Ref, files: dict[str, str]) -> None:
+    """A finished stage anew, with other files in it."""
+    sheet, done = store.sheet(ref.kind, ref.key), store.check(ref.kind, ref.key).done
+    assert sheet and done
+    new = store.begin(ref.kind, ref.key, this_process())
+    for name, text in files.items():
+        (new / name).write_text(text)
+    store.publish(sheet, ref.key, new, done.run, replace=True)
+
+
+def test_a_prompt_that_a_cell_lacks_moves_no_other(sampled: Store, tmp_path: Path) -> None:
+    store = copied(sampled, tmp_path / "root")
+    exported(store, tmp_path / "s", "source=en,judge=gold")
+    before = read_key(tmp_path / "s")
+    order = [before.pairs[n].prompt for n in before.cells[0].pairs]
+    ref = next(c for c in read_plan(store.grid_folder("g")).cells if c.judge.key == before.cells[0].judge).judge
+    items = json.loads((store.folder("judge", ref.key) / "items.json").read_text())
+    items["win"][items["prompt"].index(order[3])] = None
+    republished(store, ref, {"items.json": json.dumps(items)})
+    exported(store, tmp_path / "t", "source=en,judge=gold")
+    after = read_key(tmp_path / "t")
+    assert [after.pairs[n].prompt for n in after.cells[0].pairs] == order[:3] + order[4:]
+
+
+def test_what_an_annotator_knows_tells_no_side(sampled: Store, tmp_path: Path) -> None:
+    """Seed, name and rows are known. Ids and orders that follow from them would give away the coins."""
+    exported(sampled, tmp_path / "en", "source=en,judge=gold", n=6)
+    exported(sampled, tmp_path / "rm", "source=en,judge=target_rm", n=6)
+    one, other = read_key(tmp_path / "en"), read_key(tmp_path / "rm")
+    assert [pair.text for pair in one.pairs] == [pair.text for pair in other.pairs]  # the same to the eye
+    assert [row.id for row in one.sheets[0].rows] != [row.id for row in other.sheets[0].rows]
+    assert one.sheets[0].rows != other.sheets[0].rows
 
 
 def copied(store: Store, root: Path) -> Store:

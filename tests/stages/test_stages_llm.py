@@ -23,7 +23,7 @@ from xling.judges.prompts import judge_prompt
 from xling.stages.dag import judge_stage
 from xling.stages.files import read_samples
 from xling.stages.judge import best
-from xling.stages.llm import held_out_pairs, pairs_of
+from xling.stages.llm import fold, held_out_pairs, pairs_of
 from xling.stages.llm_dag import notes
 from xling.tasks import task_module
 from xling.tasks.records import Prompt, Rating
@@ -86,10 +86,16 @@ def test_a_cell_by_a_local_judge(tiny_folder: Path, judge_folder: Path, own: Run
     items = read(folder / "items.json")
     both = (np.array(columns["p_first"]) + np.array(columns["p_second"])) / 2
     np.testing.assert_allclose(items["win"], both.reshape(-1, 2).mean(axis=1))
+    hard = np.where(both == 0.5, 0.5, both > 0.5)
+    assert items["win_soft"] == items["win"] and items["win_hard"] == hard.reshape(-1, 2).mean(axis=1).tolist()
+    asked = ~np.array(columns["identical"])
     disagree = (np.array(columns["p_first"]) > 0.5) != (np.array(columns["p_second"]) > 0.5)
-    assert items["inconsistent"] == disagree.reshape(-1, 2).mean(axis=1).tolist()
-    assert items["unanswered"] == [0.0] * PROMPTS and items["index"] == picks
+    for row, (own, turned) in enumerate(zip(asked.reshape(-1, 2), disagree.reshape(-1, 2), strict=True)):
+        assert items["inconsistent"][row] == (turned[own].mean() if own.any() else None)
+        assert items["unanswered"][row] == (0.0 if own.any() else None)
+    assert items["index"] == picks
     record = read_record(folder)
+    assert record.items.win_hard == items["win_hard"]
     assert record.curve.shape == (PROMPTS, 0) and record.summary.n_samples == 4
 
 
@@ -168,12 +174,35 @@ def test_what_is_not_answered_is_counted_and_left_out(tiny_folder: Path, own: Ru
         silent = min(mine, theirs) < "b" and mine != theirs
         assert row["unanswered_first"] is row["unanswered_second"] is silent
         assert (row["p_first"] is None) == silent
-        assert items["unanswered"][i] == float(silent) and (items["win"][i] is None) == silent
-        assert (items["inconsistent"][i] is None) == silent
+        assert row["identical"] == (mine == theirs) and (items["win"][i] is None) == silent
+        assert items["unanswered"][i] == (None if mine == theirs else float(silent))
+        assert (items["inconsistent"][i] is None) == (silent or mine == theirs)
         if not silent:
             assert items["win"][i] in (0.0, 0.5, 1.0)
-    assert 0 < sum(items["unanswered"]) < PROMPTS
+    assert items["win_hard"] == items["win"]
+    assert 0 < items["unanswered"].count(1.0) < PROMPTS
     assert len(read_record(folder).items.win) == PROMPTS
+
+
+def test_equal_texts_are_ties_in_win_and_in_no_share(tmp_path: Path) -> None:
+    """One prompt: a tie of equal texts, a pair whose orders disagree, one that was not answered; another: a tie."""
+    folder = tmp_path / "llm"
+    folder.mkdir()
+    columns = {
+        "prompt": ["p", "p", "p", "q"],
+        "sample": [0] * 4,
+        "opponent": [0, 1, 2, 0],
+        "p_first": [0.5, 0.9, None, 0.5],
+        "p_second": [0.5, 0.3, 1.0, 0.5],
+        "unanswered_first": [False, False, True, False],
+        "unanswered_second": [False] * 4,
+        "identical": [True, False, False, True],
+    }
+    (folder / "verdicts.json").write_text(json.dumps(columns))
+    found = fold(folder, ["q", "other", "p"], "hard")
+    assert found["row"] == [0, 2] and found["win"] == found["win_hard"] == [0.5, 0.75]
+    assert found["win_soft"] == [0.5, pytest.approx(0.55)]
+    assert found["inconsistent"] == [None, 1.0] and found["unanswered"] == [None, 0.5]
 
 
 def test_one_random_order_is_one_request_and_the_same_for_all_sources(tiny_folder: Path, own: Runner) -> None:
@@ -184,7 +213,9 @@ def test_one_random_order_is_one_request_and_the_same_for_all_sources(tiny_folde
     assert first[0] == first[1] and second[0] == [not gone for gone in first[0]]
     assert 0 < sum(first[0]) < PROMPTS
     items = read(cells[0][1] / "items.json")
-    assert items["inconsistent"] == [None] * PROMPTS and items["unanswered"] == [0.0] * PROMPTS
+    assert items["inconsistent"] == [None] * PROMPTS
+    identical = verdicts_of(own, cells[0][0])["identical"]
+    assert items["unanswered"] == [None if same else 0.0 for same in identical]
     accuracy = read(own.folder(cells[0][0].parents["accuracy"]) / "accuracy.json")
     assert None not in accuracy["p_first"] and None not in accuracy["p_second"]
 

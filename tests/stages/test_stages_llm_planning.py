@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,19 @@ def test_what_decides_a_verdict_is_in_the_key(no_model: Path, settings: dict[str
     assert {name for name in before if before[name] != after[name]} == differ
 
 
+@pytest.mark.parametrize(
+    ("drawn", "differ"),
+    [
+        ({}, set()),
+        ({"orders": "random"}, {"judge", "verdict"}),
+        ({"max_instances": 3}, {"judge", "verdict", "accuracy"}),
+    ],
+)
+def test_a_seed_that_decides_nothing_is_in_no_key(no_model: Path, drawn: dict[str, Any], differ: set[str]) -> None:
+    before, after = keys(no_model, **drawn), keys(no_model, seed=1, **drawn)
+    assert {name for name in before if before[name] != after[name]} == differ
+
+
 def test_the_accuracy_is_one_a_target_and_judge(no_model: Path) -> None:
     cells = [judge_stage(judged_by(no_model, LlmJudge(checkpoint="packaged"), source)) for source in ("en", "de")]
     assert cells[0].parents["accuracy"].key == cells[1].parents["accuracy"].key
@@ -91,9 +105,11 @@ def test_the_accuracy_is_one_a_target_and_judge(no_model: Path) -> None:
 def test_chats_get_the_dialog_prompt(no_model: Path, tmp_path: Path) -> None:
     roots = [[tree(lang, n) for lang in ("en", "es") for n in numbers] for numbers in (range(6), (6, 7))]
     task = Oasst(str(write_hub(tmp_path / "hub", *roots)), ("en", "es"))
-    judge = LlmJudge(base_url="http://a/v1", model="m")
+    judge = LlmJudge(base_url="http://a/v1", model="m", max_characters=500)
     made = msgspec.structs.replace(experiment(no_model, "es", "en", task=task, rm=BagOfWords()), judge=judge)
     stage = judge_stage(made)
+    whole = judge_stage(changed(made, "judge", max_characters=None)).parents["verdict"].spec
+    assert (whole["prompt"], whole["truncation_side"]) == ("dialog", "right")  # nothing is cut
     spec = stage.parents["verdict"].spec
     assert (spec["prompt"], spec["truncation_side"], spec["language"]) == ("dialog", "left", "en")
     assert spec["where"]["path"] == str(tmp_path / "hub") and spec["where"]["endpoint"]["base_url"] == "http://a/v1"
@@ -122,6 +138,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"checkpoint": "packaged", "base_url": "http://a/v1", "model": "m"}, r"and both is named"),
     ({"base_url": "http://a/v1"}, r"judge\.base_url=http://a/v1 needs the name of a model there\. Type judge\.model="),
     ({"base_url": "localhost:8000", "model": "m"}, r"judge\.base_url=localhost:8000 is no URL of a server"),
+    ({"base_url": "http://[::1/v1", "model": "m"}, r"judge\.base_url=http://\[::1/v1 is no URL of a server"),
+    ({"base_url": "http://localhost:abc/v1", "model": "m"}, r"localhost:abc/v1 is no URL of a server"),
+    ({"base_url": "http://localhost:99999/v1", "model": "m"}, r"localhost:99999/v1 is no URL of a server"),
+    ({"base_url": "http://me:pw@a:b/v1", "model": "m"}, r"judge\.base_url is no URL of a server"),
+    ({"base_url": "http://a/v1", "model": "m", "revision": "main"}, r"judge\.revision=main is of a local model"),
+    ({"base_url": "http://a/v1", "model": "m", "dtype": "bfloat16"}, r"judge\.dtype=bfloat16 is of a local model"),
+    ({"base_url": "http://a/v1", "model": "m", "pad_token": "eos"}, r"judge\.pad_token=eos is of a local model"),
     ({"base_url": "http://me:pw@a/v1", "model": "m"}, r"would be stored with the results"),
     ({"base_url": "http://a/v1", "model": "m", "api_key_env": "NO_SUCH"}, r"api_key_env=NO_SUCH names an .* not set"),
     ({"checkpoint": "packaged", "model": "m"}, r"judge\.model=m is of an endpoint"),
@@ -135,6 +158,15 @@ def test_a_judge_that_cannot_be_asked_is_refused(no_model: Path, settings: dict[
     with pytest.raises(ConfigError, match=sentence) as caught:
         judge_stage(judged_by(no_model, LlmJudge(**settings)))
     assert "pw" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["k\r", "k\n", "k k", "k\u00e9"])
+def test_a_key_that_cannot_be_sent_is_refused(no_model: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("JUDGE_KEY", f"s3cret{key}")
+    judge = LlmJudge(base_url="http://a/v1", model="m", api_key_env="JUDGE_KEY")
+    with pytest.raises(ConfigError, match=r"api_key_env=JUDGE_KEY names .* that holds no key: .*ASCII") as caught:
+        judge_stage(judged_by(no_model, judge))
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_recorded_responses_are_left_to_people(tmp_path: Path) -> None:

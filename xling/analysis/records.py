@@ -44,10 +44,11 @@ class Items(Struct, frozen=True):
     baseline_repetition: Column = []
     baseline_reward: Column = []
     baseline_quality: Column = []
-    win_soft: Column = []  # by the probabilities of a judge's answers
-    win_hard: Column = []  # by its answers
-    inconsistent: Flags = []  # share of verdicts that turned with the order of the two responses
-    unanswered: Flags = []  # share of requests that gave no verdict
+    win_soft: Column = []  # of judge=llm, by the preference for the response in each pair
+    win_hard: Column = []  # by 1, 0.5 or 0 in each pair
+    # shares of the pairs that the judge was asked about (not of equal texts); null: none
+    inconsistent: Flags = []  # of those answered in both orders, that the two orders decide differently
+    unanswered: Flags = []  # with an order that was not answered
 
     def column(self, name: str) -> Floats | None:
         """(prompts,) float64 with NaN for null; None where the column is empty."""

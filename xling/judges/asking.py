@@ -54,12 +54,16 @@ class Compared(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """P(the response is preferred) where it stood first and second; None: not asked, or not answered (then True)."""
+    """P(the response is preferred) where it stood first and second; None: not asked, or not answered (then True).
+
+    `identical`: the two texts are the same; nobody was asked, and the preference is 0.5.
+    """
 
     p_first: float | None
     p_second: float | None
     unanswered_first: bool
     unanswered_second: bool
+    identical: bool = False
 
     @property
     def preference(self) -> float | None:
@@ -72,9 +76,14 @@ class Verdict(NamedTuple):
     @property
     def inconsistent(self) -> bool | None:
         """Whether the two orders prefer different responses; None unless both were asked and answered."""
-        if self.p_first is None or self.p_second is None:
+        if self.identical or self.p_first is None or self.p_second is None:
             return None
         return (self.p_first - 0.5) * (self.p_second - 0.5) < 0
+
+    @property
+    def unanswered(self) -> bool | None:
+        """Whether an order that was asked was not answered; None where nobody was asked."""
+        return None if self.identical else self.unanswered_first or self.unanswered_second
 
 
 def points(preference: float) -> float:
@@ -96,7 +105,7 @@ def compare(ask: Ask, how: How, pairs: Sequence[Compared]) -> list[Verdict]:
 
 def _verdict(pair: Compared, answers: Iterator[Answer]) -> Verdict:
     if pair.response == pair.opponent:
-        return Verdict(0.5 if pair.first else None, 0.5 if pair.second else None, False, False)
+        return Verdict(0.5 if pair.first else None, 0.5 if pair.second else None, False, False, True)
     first = next(answers).first if pair.first else None
     other = next(answers).first if pair.second else None
     second = None if other is None else 1 - other
@@ -157,12 +166,23 @@ def asker(
         print(f"{client.asked} requests sent to {endpoint.base_url}")
 
 
+NOT_SENDABLE = "a key is of printable ASCII characters without white space or line breaks. Set it anew."
+
+
+def sendable(key: str) -> bool:
+    """Whether a key can stand in a header; what an HTTP library says of one that cannot, has the key in it."""
+    return all("!" <= character <= "~" for character in key)
+
+
 def _key(name: str | None) -> str | None:
     if name is None:
         return None
-    if not os.environ.get(name):
+    key = os.environ.get(name, "")
+    if not key:
         raise StageError(f"The environment variable {name} (judge.api_key_env) is not set where this stage runs.")
-    return os.environ[name]
+    if not sendable(key):
+        raise StageError(f"The environment variable {name} (judge.api_key_env) holds no key: {NOT_SENDABLE}")
+    return key
 
 
 def _local(identity: Mapping[str, str], folder: Path, cache: Cache) -> Ask:

@@ -2,7 +2,7 @@
 
     cache = Cache(folder)
     key = request_key({"model": "gpt-4o"}, body)
-    with cache.asking(key):                  # of several that ask the same at once, one does
+    with cache.asking(key, over):            # of several that ask the same at once, one does
         answer = cache.get(key) or ask(...)
         cache.put(key, answer)
 
@@ -12,6 +12,7 @@ Nothing here decides a result: the same request has the same answer, and the fol
 
 import fcntl
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,11 @@ import msgspec
 from msgspec import Struct
 
 from xling.grid.files import json_bytes, sync, write_new
-from xling.grid.stage import canonical_json
+from xling.grid.stage import Interrupted, canonical_json
+
+# by which rules an answer was read, by kind of model: raise it when they change, and what was read before is asked anew
+READERS = {"endpoint": 2, "local": 2}
+POLL = 0.05  # seconds between two looks at a lock that somebody else holds
 
 
 class Answer(Struct, frozen=True, omit_defaults=True):
@@ -35,8 +40,9 @@ class Answer(Struct, frozen=True, omit_defaults=True):
 
 
 def request_key(model: Mapping[str, Any], request: Any) -> str:
-    """sha256 over which model is asked and what it is asked; no URL, no key, no date."""
-    return hashlib.sha256(canonical_json({"model": dict(model), "request": request})).hexdigest()
+    """sha256 over which model is asked, what it is asked and how its answer is read; no URL, no key, no date."""
+    readers = {kind: READERS[kind] for kind in model if kind in READERS}
+    return hashlib.sha256(canonical_json({"model": dict(model), "readers": readers, "request": request})).hexdigest()
 
 
 class Cache:
@@ -63,15 +69,49 @@ class Cache:
         os.replace(partial, path)
 
     @contextmanager
-    def asking(self, key: str) -> Iterator[None]:
-        """Hold the place of a request among all processes and threads; the kernel lets go of it if we are killed."""
-        folder = self._path(key).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / "lock"):
+    def asking(self, key: str, over: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Hold the place of a request among all processes and threads; the kernel lets go of it if we are killed.
+
+        Interrupted where it is `over` while somebody else holds it.
+        """
+        path = self._path(key).with_suffix(".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _alone(path, over)
+        try:
             yield
+        finally:
+            path.unlink(missing_ok=True)  # by its holder alone: those that wait see that it is another file
+            os.close(descriptor)
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
+
+
+def _alone(path: Path, over: Callable[[], bool]) -> int:
+    """A descriptor of the file at `path`, locked; not locked where the file system has no locks."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _wait(descriptor, over)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its holder has deleted it
+
+
+def _wait(descriptor: int, over: Callable[[], bool]) -> None:
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if over():
+                raise Interrupted("while another process asked the judge the same; the answers are kept") from None
+            time.sleep(POLL)
+        except OSError:  # no locks here
+            return None
 
 
 @contextmanager
@@ -110,9 +150,10 @@ class Pace:
     @staticmethod
     def _next(file: int) -> float:
         try:
-            return float(os.pread(file, 64, 0) or b"0")
+            when = float(os.pread(file, 64, 0) or b"0")
         except ValueError:
             return 0.0
+        return when if math.isfinite(when) else 0.0
 
     @staticmethod
     def _set(file: int, when: float) -> None:

@@ -1,9 +1,9 @@
 """A local language model as a judge: the next token's probabilities of "1" and "2", renormalised over the two.
 
-As in the paper (section 5): P("1") / (P("1") + P("2")), each with and without a space before it where the vocabulary
-has both. Decoder-only models read the request and are asked for the next token, encoder-decoders for the decoder's
-first. A row's arithmetic depends on the row alone (xling/models/states.py), so that an answer is the same whatever it
-was asked beside.
+As in the paper (section 5): P("1") / (P("1") + P("2")), each with and without a space before it, as far as the
+vocabulary has that of both digits. Decoder-only models read the request and are asked for the next token,
+encoder-decoders for the decoder's first. A row's arithmetic depends on the row alone (xling/models/states.py), so that
+an answer is the same whatever it was asked beside.
 """
 
 import sys
@@ -24,10 +24,11 @@ CONTENT = "THE-REQUEST"  # stands for it while a chat template is filled in
 
 
 def digit_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Token ids of "1" and of "2", alone or after a space; DataError for a vocabulary that lacks either."""
+    """Token ids of "1" and of "2", alone or after a space, the same variants of both; DataError where there is none."""
     vocabulary = tokenizer.get_vocab()
-    ones, twos = ([vocabulary[name] for name in (d, f"\u0120{d}", f"\u2581{d}") if name in vocabulary] for d in "12")
-    if not ones or not twos:
+    spaces = [space for space in ("", "\u0120", "\u2581") if f"{space}1" in vocabulary and f"{space}2" in vocabulary]
+    ones, twos = ([vocabulary[f"{space}{digit}"] for space in spaces] for digit in "12")
+    if not spaces:
         raise DataError(
             "The tokenizer of judge.checkpoint has no token for the digits 1 and 2 alone, which a judge answers with. "
             "Use another model."

@@ -1,11 +1,12 @@
 """The cells that people judge, and what they would read of each: prompts, the policy's responses, the baseline's.
 
 Read from finished stages by the roles that the plan gives them: `pool` has the policy's responses (best-of-n picks
-one of them; a trained policy has no pick, its first is taken), `baseline` the opponent's, `verdict` the judge's scores.
+one of them; a trained policy has no pick, its first is taken), `baseline` the opponent's, `verdict` the judge's scores,
+or what a language model said of pairs: then people are asked about one of those.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,16 +14,17 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from xling.analysis.drawing import Floats
 from xling.analysis.matrix import SEED_AXES
 from xling.analysis.plan import Plan, PlannedCell, Ref, Results, axes_text
 from xling.analysis.records import read_array, read_json
 from xling.config import Task
 from xling.errors import ConfigError, StoreError, did_you_mean
 from xling.grid.store import Store
+from xling.judges.asking import points
 from xling.sheets.text import shown
 from xling.stages.data import located, unchanged
 from xling.stages.files import Samples, read_samples
+from xling.stages.llm import read_verdicts
 from xling.tasks import task_module
 
 SHORT = {"source": "source_lang", "target": "target_lang"}
@@ -59,6 +61,10 @@ class _Picks(Struct, frozen=True):
     dataset: list[str]
     win: list[float | None]  # None: judge=llm got no answer
     index: list[int] = []
+
+
+# row of items.json, place in pool and baseline, sample, how many opponents -> opponent -> point; None: not answered
+_Judged = Callable[[int, int, int, int], Mapping[int, float | None]]
 
 
 def parse_filters(words: Sequence[str]) -> Filters:
@@ -124,7 +130,8 @@ class Reader:
     def questions(self, chosen: Chosen, n: int) -> list[Question]:
         """Prompts of a cell in a random order of its target's own, until n of them have different responses.
 
-        The order and the baseline response follow from seed, language and prompt: cells of a target share both.
+        The order and the baseline response follow from seed, language and prompt: cells of a target share both, as far
+        as their judges compared with the same of the baseline's responses. Left out is what the judge did not answer.
         """
         cell, lang = chosen.cell, chosen.axes["target_lang"]
         for role in ("pool", "baseline"):
@@ -134,38 +141,46 @@ class Reader:
         pool, baseline = (self._samples(self._results.folder(cell.stages[role])) for role in ("pool", "baseline"))
         _check_rows(items, pool, baseline, cell.judge)
         texts = self._prompts(cell.stages["baseline"])
-        scores = self._scores(cell)
+        judged = self._judged(cell, items)
         row_of = {prompt: row for row, prompt in enumerate(items.prompt) if items.win[row] is not None}
         place_of = {samples.prompt: place for place, samples in enumerate(pool)}
         found: list[Question] = []
-        for prompt in self._order(lang, row_of):
+        for prompt in self._order(lang, baseline):
+            if prompt not in row_of:
+                continue
             row, place = row_of[prompt], place_of[prompt]
             if prompt not in texts:
                 raise StoreError(f"Prompt {prompt!r} of target {lang} is not in the task's data any more.")
             first = items.index[row] if items.index else 0
-            other = random.Random(f"{self._seed}/{lang}/{prompt}").randrange(len(baseline[place].responses))
-            win = items.win[row] if scores is None else _point(scores[0][place, first], scores[1][place, other])
-            assert win is not None  # else it is not among row_of
+            said = judged(row, place, first, len(baseline[place].responses))
+            other, point = random.Random(f"{self._seed}/{lang}/{prompt}").choice(list(said.items()))
+            if point is None:
+                continue
             policy, opponent = shown(pool[place].responses[first]), shown(baseline[place].responses[other])
             identical = policy == opponent
             what = (lang, prompt, items.group[row], items.dataset[row])
-            found.append(Question(*what, shown(texts[prompt]), policy, opponent, 0.5 if identical else win))
+            found.append(Question(*what, shown(texts[prompt]), policy, opponent, 0.5 if identical else point))
             n -= not identical
             if n == 0:
                 break
         return found
 
-    def _order(self, lang: str, prompts: Mapping[str, int]) -> list[str]:
-        order = sorted(prompts)
+    def _order(self, lang: str, baseline: Sequence[Samples]) -> list[str]:
+        """All prompts of the target, so that none moves where a cell lacks another."""
+        order = sorted(samples.prompt for samples in baseline)
         random.Random(f"{self._seed}/{lang}").shuffle(order)
         return order
 
-    def _scores(self, cell: PlannedCell) -> tuple[Floats, Floats] | None:
-        """The judge's scores of pool and baseline; None for a judge without any: then a prompt's win counts."""
+    def _judged(self, cell: PlannedCell, items: _Picks) -> _Judged:
+        """What the cell's judge compared; by scores each with all, and of a judge without any a prompt's win counts."""
         if "verdict" not in cell.stages:
-            return None
-        paths = [self._results.folder(cell.stages["verdict"]) / name for name in ("pool.npy", "baseline.npy")]
-        return (read_array(paths[0]), read_array(paths[1])) if all(path.exists() for path in paths) else None
+            return lambda row, place, first, many: dict.fromkeys(range(many), items.win[row])
+        folder = self._results.folder(cell.stages["verdict"])
+        if (folder / "verdicts.json").exists():
+            said = read_verdicts(folder).preferences()
+            return lambda row, place, first, many: _points(said.get((items.prompt[row], first)), cell.judge)
+        pool, baseline = (read_array(folder / name) for name in ("pool.npy", "baseline.npy"))
+        return lambda row, place, first, many: {i: _point(pool[place, first], baseline[place, i]) for i in range(many)}
 
     def _read_prompts(self, ref: Ref) -> dict[str, str]:
         """Prompt id to what the policy read, from the data that the samples were drawn for."""
@@ -179,6 +194,12 @@ class Reader:
         if ref.kind == "recorded":
             return {p.id: p.text for p in module.recorded(task, spec["lang"], spec["digest"]).prompts}
         return {p.id: p.text for p in module.prompts(task, spec["lang"], "test")}
+
+
+def _points(said: Mapping[int, float | None] | None, judge: Ref) -> dict[int, float | None]:
+    if not said:
+        raise StoreError(f"The verdicts of judge {judge.key[:12]} are not those of its picks.")
+    return {opponent: None if p is None else points(p) for opponent, p in sorted(said.items())}
 
 
 def _check_rows(items: _Picks, pool: Sequence[Samples], baseline: Sequence[Samples], judge: Ref) -> None:

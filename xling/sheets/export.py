@@ -5,9 +5,11 @@
 
 A pair that several cells share (two reward models that picked the same sample) is asked once. Languages have sheets
 of their own, since few people read all; of several annotators each gets the same pairs in an order, with sides, of
-their own. Everything follows from the seed: the same command gives the same bytes.
+their own. The same command gives the same bytes, since all is drawn by the seed and by what no annotator has: whose the
+responses are, and what the judges said of them.
 """
 
+import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from xling.analysis.plan import Results, read_plan
 from xling.errors import ConfigError
-from xling.grid.files import disk_error, write_atomically
+from xling.grid.files import disk_error, json_bytes, write_atomically
 from xling.grid.store import Store
 from xling.sheets.cells import Chosen, Filters, Question, Reader, choose
 from xling.sheets.key import NAME, CellKey, Key, Pair, Row, SheetKey, Side, identified, key_bytes
@@ -89,15 +91,19 @@ def build_key(
         decided = one.cell.stages.get("verdict", one.cell.judge)
         points = [q.point for q in questions]
         cells.append(CellKey(one.axes, one.cell.judge.key, decided.key, found, points))
-    sheets = make_sheets(pairs, asked)
     hidden = [
         Pair(q.lang, q.prompt, q.group, q.dataset, digest(q.text), digest(q.policy), digest(q.baseline)) for q in pairs
     ]
+    secret = hashlib.sha256(json_bytes([asked.seed, hidden, cells])).hexdigest()
+    sheets = make_sheets(pairs, asked, secret)
     return identified(Key("", grid, asked.seed, asked.n, asked.question, hidden, cells, sheets)), pairs
 
 
-def make_sheets(pairs: Sequence[Question], asked: Asked) -> list[SheetKey]:
-    """One sheet a language and annotator: rows shuffled, sides by a coin, ids by chance."""
+def make_sheets(pairs: Sequence[Question], asked: Asked, secret: str) -> list[SheetKey]:
+    """One sheet a language and annotator: rows shuffled, sides by a coin, ids by chance.
+
+    All three are drawn by the secret, each apart: ids and order are seen, and must not tell of the coins.
+    """
     by_lang: dict[str, list[int]] = {}
     for number, pair in enumerate(pairs):
         if pair.policy != pair.baseline:
@@ -109,10 +115,10 @@ def make_sheets(pairs: Sequence[Question], asked: Asked) -> list[SheetKey]:
             name = "_".join(
                 ["sheet", *([lang] if len(by_lang) > 1 else []), *([str(annotator)] if asked.annotators > 1 else [])]
             )
-            chance = random.Random(f"{asked.seed}/{name}/{len(pairs)}")
+            rows, ids, coins = (random.Random(f"{secret}/{name}/{what}") for what in ("rows", "ids", "coins"))
             order = list(numbers)
-            chance.shuffle(order)
-            sheets.append(SheetKey(name, lang, [Row(_new_id(chance, taken), i, _coin(chance)) for i in order]))
+            rows.shuffle(order)
+            sheets.append(SheetKey(name, lang, [Row(_new_id(ids, taken), i, _coin(coins)) for i in order]))
     return sheets
 
 

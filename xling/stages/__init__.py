@@ -102,8 +102,8 @@ KINDS: dict[str, Kind] = {
         Kind("recorded", 2, _recorded, seconds=1),
         Kind("score", 4, _score, seconds=10),
         Kind("gold", 1, _gold, seconds=2),
-        Kind("llm", 1, _llm, seconds=60),
-        Kind("judge_accuracy", 1, _judge_accuracy, seconds=60),
+        Kind("llm", 2, _llm, seconds=60),
+        Kind("judge_accuracy", 2, _judge_accuracy, seconds=60),
         Kind("judge", 2, _judge, seconds=0.1),
     )
 }

@@ -84,10 +84,20 @@ class Asked(Struct, frozen=True):
     p_second: list[float | None]  # shown second
     unanswered_first: list[bool]  # asked so, and the answer was neither 1 nor 2
     unanswered_second: list[bool]
+    identical: list[bool]  # the two texts are the same: a tie that nobody was asked about
 
     def verdicts(self) -> list[Verdict]:
         """One an entry."""
-        return list(map(Verdict, self.p_first, self.p_second, self.unanswered_first, self.unanswered_second))
+        columns = (self.p_first, self.p_second, self.unanswered_first, self.unanswered_second, self.identical)
+        return list(map(Verdict, *columns))
+
+    def preferences(self) -> dict[tuple[str, int], dict[int, float | None]]:
+        """(prompt, sample) -> opponent -> preference for the sample, 0 to 1; None: not answered."""
+        found: dict[tuple[str, int], dict[int, float | None]] = {}
+        places = zip(self.prompt, self.sample, strict=True)
+        for place, opponent, verdict in zip(places, self.opponent, self.verdicts(), strict=True):
+            found.setdefault(place, {})[opponent] = verdict.preference
+        return found
 
 
 def run(context: Context) -> None:
@@ -163,23 +173,32 @@ def _columns(verdicts: Sequence[Verdict]) -> dict[str, list[Any]]:
 def fold(verdicts: Path, prompts: Sequence[str], win: str) -> dict[str, list[Any]]:
     """Columns of items.json, an entry a prompt that was judged, in the order of `prompts`, the test's.
 
-    win: mean over the pairs whose every order was answered, of the preferred share (soft) or of 1, 0.5, 0 (hard); null
-    where there is no such pair. unanswered: share of pairs with an order that was not answered. inconsistent: share of
-    pairs, of those answered in both orders, that the two decide differently; null where there is none. And `row`, the
-    prompt's place in `prompts`.
+    win_soft, win_hard: mean over the pairs whose every order was answered, of the preference and of 1, 0.5, 0; null
+    where there is no such pair. win: the one that judge.win names. Of the pairs that were asked about, which those of
+    two equal texts are not, unanswered: share with an order that was not answered; inconsistent: share, of those
+    answered in both orders, that the two decide differently; null where there is none. And `row`, the prompt's place
+    in `prompts`.
     """
-    asked = msgspec.convert(read_json(verdicts / "verdicts.json"), Asked)
+    asked = read_verdicts(verdicts)
     by_prompt: dict[str, list[Verdict]] = {}
     for prompt, verdict in zip(asked.prompt, asked.verdicts(), strict=True):
         by_prompt.setdefault(prompt, []).append(verdict)
     rows = [row for row, prompt in enumerate(prompts) if prompt in by_prompt]
     each = [by_prompt[prompts[row]] for row in rows]
+    wins = {kind: [_mean(_points(v, kind) for v in some) for some in each] for kind in ("soft", "hard")}
     return {
         "row": rows,
-        "win": [_mean(_points(v, win) for v in some) for some in each],
-        "unanswered": [_mean(v.unanswered_first or v.unanswered_second for v in some) for some in each],
+        "win": wins[win],
+        "win_soft": wins["soft"],
+        "win_hard": wins["hard"],
+        "unanswered": [_mean(v.unanswered for v in some) for some in each],
         "inconsistent": [_mean(v.inconsistent for v in some) for some in each],
     }
+
+
+def read_verdicts(folder: Path) -> Asked:
+    """verdicts.json of an llm stage."""
+    return msgspec.convert(read_json(folder / "verdicts.json"), Asked)
 
 
 def _points(verdict: Verdict, win: str) -> float | None:

@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -12,7 +13,7 @@ from xling.config import BestOfN, Experiment, LanguageModel, LlmJudge, Task, Tra
 from xling.errors import ConfigError
 from xling.grid.plan import Plan
 from xling.grid.stage import WHERE, Stage
-from xling.judges.asking import EndpointSettings, capped
+from xling.judges.asking import NOT_SENDABLE, EndpointSettings, capped, sendable
 from xling.models.checkpoints import check_policy
 from xling.stages.data import located
 from xling.stages.llm import AskSpec, LlmSpec, held_out_pairs, pair_ids
@@ -20,6 +21,7 @@ from xling.stages.specs import base, data_of, label_of, make
 from xling.tasks import offers, task_module, truncation_side
 
 ENDPOINT = ("api_key_env", "requests_per_minute", "concurrency", "timeout", "retries", "backoff")  # in no key
+LOCAL = ("revision", "dtype", "pad_token")  # of judge.checkpoint alone
 
 
 # --- stages -------------------------------------------------------------------------------------------------
@@ -31,8 +33,9 @@ def llm(
     """llm[s, t]: verdicts on what the cell answers."""
     lang, optimizer, policy = experiment.target_lang.code, experiment.optimizer, experiment.policy
     assert isinstance(policy, LanguageModel)  # recorded responses are refused
+    drawn = judge.max_instances is not None or judge.orders == "random"
     spec = {
-        **_asking(experiment, judge, data_of(experiment.task, (lang,), "prompts")),
+        **_asking(experiment, judge, data_of(experiment.task, (lang,), "prompts"), drawn),
         "n": optimizer.n or policy.n if isinstance(optimizer, BestOfN) else None,
         "opponents": judge.opponents,
         "orders": judge.orders,
@@ -48,7 +51,8 @@ def judge_accuracy(experiment: Experiment, judge: LlmJudge) -> Stage | None:
     data = _held_out(experiment.task, lang)
     if data is None or not _held_out_count(experiment.task, lang, None, 0):
         return None
-    return make("judge_accuracy", label_of("judge_accuracy", (lang,)), _asking(experiment, judge, data), _model(judge))
+    spec = _asking(experiment, judge, data, judge.max_instances is not None)
+    return make("judge_accuracy", label_of("judge_accuracy", (lang,)), spec, _model(judge))
 
 
 def _held_out(task: Task, lang: str) -> dict[str, Any] | None:
@@ -61,7 +65,8 @@ def _held_out(task: Task, lang: str) -> dict[str, Any] | None:
         return None
 
 
-def _asking(experiment: Experiment, judge: LlmJudge, data: Mapping[str, Any]) -> dict[str, Any]:
+def _asking(experiment: Experiment, judge: LlmJudge, data: Mapping[str, Any], drawn: bool) -> dict[str, Any]:
+    """What both stages have in their keys; `drawn`: the seed decides something. What does not is as by default."""
     side = truncation_side(experiment.task)
     kind = judge.prompt if judge.prompt != "auto" else "dialog" if side == "left" else "summarization"
     spec = {
@@ -72,8 +77,8 @@ def _asking(experiment: Experiment, judge: LlmJudge, data: Mapping[str, Any]) ->
         "prompt": kind,
         "max_instances": judge.max_instances,
         "max_characters": judge.max_characters,
-        "truncation_side": side,
-        "seed": judge.seed,
+        "truncation_side": side if judge.max_characters is not None else "right",
+        "seed": judge.seed if drawn else 0,
     }
     if judge.base_url:
         endpoint = EndpointSettings(judge.base_url, **{name: getattr(judge, name) for name in ENDPOINT})
@@ -87,7 +92,7 @@ def _model(judge: LlmJudge) -> dict[str, Stage]:
 
 def _language_model(judge: LlmJudge) -> LanguageModel:
     assert judge.checkpoint is not None  # check_llm
-    return LanguageModel(judge.checkpoint, revision=judge.revision, dtype=judge.dtype, pad_token=judge.pad_token)
+    return LanguageModel(judge.checkpoint, **{name: getattr(judge, name) for name in LOCAL})
 
 
 # --- what is refused ----------------------------------------------------------------------------------------
@@ -119,9 +124,7 @@ def check_llm(judge: LlmJudge, baseline_samples: int) -> None:
 
 
 def _check_endpoint(judge: LlmJudge, url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"judge.base_url={url} is no URL of a server. Type one like http://localhost:8000/v1.")
+    parts = _parts(url)
     if parts.username or parts.password or parts.query:
         raise ConfigError(
             f"judge.base_url with a name, a password or a query for {parts.hostname} would be stored with the results. "
@@ -129,11 +132,34 @@ def _check_endpoint(judge: LlmJudge, url: str) -> None:
         )
     if judge.model is None:
         raise ConfigError(f"judge.base_url={url} needs the name of a model there. Type judge.model=NAME.")
-    if judge.api_key_env is not None and not os.environ.get(judge.api_key_env):
+    for setting in LOCAL:
+        if (value := getattr(judge, setting)) != getattr(LlmJudge(), setting):
+            raise ConfigError(
+                f"judge.{setting}={value} is of a local model, and judge.base_url names an endpoint. Leave it out."
+            )
+    if judge.api_key_env is None:
+        return
+    if not (key := os.environ.get(judge.api_key_env)):
         raise ConfigError(
             f"judge.api_key_env={judge.api_key_env} names an environment variable that is not set. Type "
             f"`export {judge.api_key_env}=KEY`, or judge.api_key_env=null for a server that asks for none."
         )
+    if not sendable(key):
+        raise ConfigError(
+            f"judge.api_key_env={judge.api_key_env} names an environment variable that holds no key: {NOT_SENDABLE}"
+        )
+
+
+def _parts(url: str) -> SplitResult:
+    """ConfigError for what no request can be sent to."""
+    from httpx import URL, InvalidURL
+
+    with suppress(ValueError, InvalidURL):  # of a bracket, a port, a control character
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and URL(url).host:
+            return parts
+    named = "judge.base_url" if "@" in url else f"judge.base_url={url}"  # a password may stand before the @
+    raise ConfigError(f"{named} is no URL of a server. Type one like http://localhost:8000/v1.")
 
 
 # --- what a plan says of it ---------------------------------------------------------------------------------
