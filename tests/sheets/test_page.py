@@ -36,7 +36,7 @@ def hostile(tmp_path: Path) -> tuple[Path, Key]:
     """A sheet in which every text is hostile, and its key."""
     texts = list(map(shown, HOSTILE))
     pairs = [Question("en", f"p{n}", f"g{n}", "", text, text, f"fine {n}", 1.0) for n, text in enumerate(texts)]
-    [sheet] = make_sheets(pairs, Asked())
+    [sheet] = make_sheets(pairs, Asked(), "hidden")
     hidden = [Pair("en", q.prompt, q.group, "", *map(digest, (q.text, q.policy, q.baseline))) for q in pairs]
     key = identified(Key("", "g", 0, 14, "<b>Which</b> {{DATA}} is better?", hidden, [], [sheet]))
     rows = texts_of(sheet, pairs)

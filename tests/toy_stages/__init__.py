@@ -49,7 +49,7 @@ def judge(context: Context) -> None:
         "dataset": [""] * PROMPTS,
         "index": picked.tolist(),
         "win": win.tolist(),
-        "in_language": [True] * PROMPTS,
+        "in_language": [1.0] * PROMPTS,
         "length": [5] * PROMPTS,
         "reward": score.max(axis=1).tolist(),
         "quality": quality.tolist(),
