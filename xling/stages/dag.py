@@ -36,11 +36,10 @@ from xling.config import (
 )
 from xling.grid.stage import Cell, Stage
 from xling.models.encoder import encoder_identity
+from xling.stages.align_specs import align, aligned_samples
 from xling.stages.checks import check, cross_fitted, named_as_typed, responses_recorded
 from xling.stages.llm_dag import judge_accuracy, llm
 from xling.stages.specs import (
-    align,
-    aligned_samples,
     base,
     codes,
     data_of,

@@ -11,20 +11,17 @@ from typing import Any
 import msgspec
 
 from xling.config import (
-    DPO,
     Encoder,
     Files,
     FrozenLM,
     Language,
     LanguageModel,
-    Optimizer,
     Policy,
     Released,
     RewardModel,
     SameAsPolicy,
     SentenceEncoder,
     Task,
-    Trained,
     Training,
     Tuned,
     checkpoints_of,
@@ -162,73 +159,8 @@ def sft(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Tra
 def samples(kind: str, task: Task, lang: str, policy: LanguageModel, training: Training, seed: int) -> Stage:
     """pool[t] or baseline[t]."""
     n = policy.n if kind == "pool" else policy.baseline_samples
-    spec = {**data_of(task, (lang,), "prompts"), **_sampling(task, lang, policy, kind, n, seed)}
+    spec = {**data_of(task, (lang,), "prompts"), **sampling_of(task, lang, policy, kind, n, seed)}
     return make(kind, label_of(kind, (lang,)), spec, {"sft": sft(task, (lang,), policy, training, seed)})
-
-
-@lru_cache(maxsize=4096)
-def training_samples(
-    task: Task, lang: str, policy: LanguageModel, training: Training, optimizer: DPO, seed: int
-) -> Stage:
-    """A pool of training prompts, which does not depend on the source either."""
-    spec = {
-        **data_of(task, (lang,), "demonstrations"),
-        **_sampling(task, lang, policy, "training pool", optimizer.n, seed),
-        "split": "train",
-        "prompts": optimizer.prompts,
-    }
-    return make("pool", label_of("pool", (lang,)) + " train", spec, {"sft": sft(task, (lang,), policy, training, seed)})
-
-
-def aligned_samples(
-    task: Task, lang: str, policy: LanguageModel, training: Training, optimizer: Trained, trained: Stage, seed: int
-) -> Stage:
-    """aligned[s,t]: test prompts answered by the policy of the stage `trained`, sampled like the baseline."""
-    n = optimizer.samples or policy.baseline_samples
-    spec = {**data_of(task, (lang,), "prompts"), **_sampling(task, lang, policy, "aligned", n, seed)}
-    parents = {"sft": trained, "reference": sft(task, (lang,), policy, training, seed)}
-    return make("aligned", trained.label.replace("align[", "aligned["), spec, parents)
-
-
-def align(
-    task: Task,
-    sources: Sequence[str],
-    lang: str,
-    policy: LanguageModel,
-    training: Training,
-    rm: RewardModel,
-    optimizer: Trained,
-    rewarding: Mapping[str, Stage],
-    quality: bool,
-    seed: int,
-) -> Stage:
-    """align[s,t]: SFT_t trained against a reward model, whose stages are `rewarding`."""
-    start = sft(task, (lang,), policy, training, seed)
-    parents = {"sft": start, **rewarding}
-    settings = msgspec.structs.replace(optimizer, samples=None)
-    if isinstance(settings, DPO):
-        parents["pool"] = training_samples(task, lang, policy, training, settings, seed)
-        settings = msgspec.structs.replace(settings, n=DPO().n, prompts=None)  # those are the pool's
-    spec = {
-        **data_of(task, (lang,), "demonstrations"),
-        **reading(task, policy),
-        "lang": lang,
-        "optimizer": msgspec.to_builtins(settings),
-        "rm": msgspec.to_builtins(rm),
-        "reading": texts_read(task, rm),
-        "rm_truncation_side": side_of(task, rm),
-        "max_new_tokens": policy.max_new_tokens,
-        "tuning": policy.tuning,
-        "lora": None if policy.tuning == "full" else msgspec.to_builtins(policy.lora),
-        "quality": quality,
-        "seed": seed,
-    }
-    label = f"{label_of('align', sources, (lang,))} {name_of_optimizer(optimizer)}{mark(rm)}"
-    return make("align", label, spec, parents)
-
-
-def name_of_optimizer(optimizer: Optimizer) -> str:
-    return str(optimizer.__struct_config__.tag)
 
 
 def texts_read(task: Task, rm: RewardModel) -> dict[str, Any]:
@@ -239,7 +171,7 @@ def texts_read(task: Task, rm: RewardModel) -> dict[str, Any]:
     return {"encoder": encoder, "identity": encoder_identity(encoder)} if encoder else {}
 
 
-def _sampling(task: Task, lang: str, policy: LanguageModel, purpose: str, n: int, seed: int) -> dict[str, Any]:
+def sampling_of(task: Task, lang: str, policy: LanguageModel, purpose: str, n: int, seed: int) -> dict[str, Any]:
     """How a policy is sampled, whoever it is."""
     return {
         **reading(task, policy),
