@@ -32,6 +32,7 @@ from xling.config.optimizers import BestOfN as BestOfN
 from xling.config.optimizers import Online as Online
 from xling.config.optimizers import Optimizer as Optimizer
 from xling.config.optimizers import Trained as Trained
+from xling.config.optimizers import optimizer_name as optimizer_name
 from xling.config.policies import LanguageModel as LanguageModel
 from xling.config.policies import Lora as Lora
 from xling.config.policies import Policy as Policy

@@ -93,3 +93,8 @@ class DPO(Training, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_f
 
 Trained = PPO | RLOO | GRPO | DPO
 Optimizer = BestOfN | PPO | RLOO | GRPO | DPO
+
+
+def optimizer_name(optimizer: Optimizer) -> str:
+    """Its name in conf/optimizer."""
+    return str(optimizer.__struct_config__.tag)

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import msgspec
 
-from xling.config import DPO, LanguageModel, Optimizer, RewardModel, Task, Trained, Training
+from xling.config import DPO, LanguageModel, RewardModel, Task, Trained, Training, optimizer_name
 from xling.grid.stage import Stage
 from xling.stages.specs import data_of, label_of, make, mark, reading, sampling_of, sft, side_of, texts_read
 
@@ -67,9 +67,5 @@ def align(
         "quality": quality,
         "seed": seed,
     }
-    label = f"{label_of('align', sources, (lang,))} {name_of_optimizer(optimizer)}{mark(rm)}"
+    label = f"{label_of('align', sources, (lang,))} {optimizer_name(optimizer)}{mark(rm)}"
     return make("align", label, spec, parents)
-
-
-def name_of_optimizer(optimizer: Optimizer) -> str:
-    return str(optimizer.__struct_config__.tag)

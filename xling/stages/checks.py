@@ -27,6 +27,7 @@ from xling.config import (
     has_source,
     name_of,
     objective_of,
+    optimizer_name,
 )
 from xling.errors import ConfigError
 from xling.models.checkpoints import check_checkpoints, check_policy
@@ -57,8 +58,8 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
             )
         if isinstance(experiment.optimizer, Trained):
             raise ConfigError(
-                f"optimizer={_optimizer(experiment)} trains a policy, and there is none here: the responses are "
-                "recorded. Use optimizer=best_of_n, or a task with prompts and a language model."
+                f"optimizer={optimizer_name(experiment.optimizer)} trains a policy, and there is none here: the "
+                "responses are recorded. Use optimizer=best_of_n, or a task with prompts and a language model."
             )
         _check_recorded(experiment, rm, judge)
         return
@@ -214,10 +215,6 @@ def _check_feedback(group: str, task: Task, rm: RewardModel) -> None:
         found = [f" Type {group}.feedback={kinds[name]}." for name in kinds if name in there]
         hint = found[0] if found else lacking(task, needed)
         raise ConfigError(f"{_task(task, group)} has no {needed} to train rm_backbone={name_of(rm)} on.{hint}")
-
-
-def _optimizer(experiment: Experiment) -> str:
-    return str(experiment.optimizer.__struct_config__.tag)
 
 
 def _task(task: Task, group: str = "task") -> str:

@@ -1,6 +1,6 @@
 """Which optimizers that train the policy go with what: refused here, before anything runs."""
 
-from xling.config import DPO, GRPO, PPO, RLOO, Experiment, LanguageModel, SameAsPolicy, Trained, name_of
+from xling.config import DPO, GRPO, PPO, RLOO, Experiment, LanguageModel, SameAsPolicy, Trained, name_of, optimizer_name
 from xling.errors import ConfigError
 from xling.models.hub import settings_of
 from xling.tasks import offers
@@ -10,7 +10,7 @@ BOTH = "ppo, rloo, dpo and best_of_n"  # those that take encoder-decoders too
 
 def check_trained(experiment: Experiment, policy: LanguageModel, optimizer: Trained) -> None:
     """ConfigError for an optimizer that does not go with the policy, the task or the reward model."""
-    name = str(optimizer.__struct_config__.tag)
+    name = optimizer_name(optimizer)
     encoder = bool(settings_of(policy.checkpoint, policy.revision).get("is_encoder_decoder"))
     _check_architecture(optimizer, encoder)
     by_trl = isinstance(optimizer, GRPO) or (isinstance(optimizer, RLOO) and optimizer.by_trl(encoder))
