@@ -1,0 +1,22 @@
+"""What an analysis says: a tidy table with its title and what has to be read along with it.
+
+Every analysis is a pure function from tidy tables (pandas) to one of these; every report (terminal, Markdown, HTML,
+LaTeX) shows any of them. A tidy table has a row an observation and a column a variable: `source_lang`, `target_lang`,
+`optimizer`, `judge` and other axes as text, then numbers. A statistic x has its 95 % interval in `x_low` and `x_high`
+(NaN: none could be made), and `n` says over how many observations it is.
+"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One table for people and for machines."""
+
+    name: str  # stands in file names and anchors: source_ranking
+    title: str  # a line
+    table: pd.DataFrame
+    note: str = ""  # how it was made (formula or paper section), and over what
+    left_out: tuple[str, ...] = ()  # holes: what is not in it and why, a sentence each
