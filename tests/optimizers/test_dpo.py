@@ -130,8 +130,8 @@ def test_parts_of_a_batch_have_the_gradients_of_the_whole(
 def test_learns_what_the_pairs_say(sft: Path, tmp_path: Path) -> None:
     """What is learnt of random models differs by seed, and by processor as much as by seed.
 
-    Over ten seeds the reward rose by 0.23 to 0.64, and the last batch had 0.73 to 0.98 of its pairs right. With a smaller
-    beta the encoder-decoder goes so far from its reference (13 nats) that it may rise by 0.06.
+    Over ten seeds the reward rose by 0.23 to 0.64, and the last batch had 0.73 to 0.98 of its pairs right. With a
+    smaller beta the encoder-decoder goes so far from its reference (13 nats) that it may rise by 0.06.
     """
     settings = msgspec.structs.replace(SETTINGS, beta=1.0, steps=40, batch_size=64, learning_rate=5e-3)
     problem = problem_of(sft, tmp_path, settings.steps, every=40, kl_budget=None)
