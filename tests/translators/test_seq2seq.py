@@ -82,8 +82,9 @@ def translator(folder: Path, memory: Path, **changed: Any) -> Translator:
 def test_documents_go_sentence_by_sentence_and_lines_stay(folders: dict[str, Path], tmp_path: Path) -> None:
     ask = translator(folders["madlad"], tmp_path)
     model = load_model(folders["madlad"], ask.settings, EN, DE)
-    found = model.translate([text for text in texts() if text.count(".") == 1 and model.fits(text)][:12])
-    first, second, *_ = [text for text, said in found.items() if said and text.endswith(".")]
+    months = ("January", "July", "April", "May", "March", "August", "June", "October")
+    found = model.translate([f"{month} had a vote." for month in months] + [f"In {month}." for month in months])
+    first, second, *_ = [text for text, said in found.items() if said]
     [together, one, other, nothing] = ask([f"Human: {first} {second}\n\n  42!\n", first, second, "  \n"])
     assert together == f"Human: {one} {other}\n\n  42!\n" and nothing == "  \n"
 
