@@ -92,7 +92,7 @@ def test_documents_go_sentence_by_sentence_and_lines_stay(folders: dict[str, Pat
 def test_one_lost_sentence_loses_the_document(folders: dict[str, Path], tmp_path: Path) -> None:
     ask = translator(folders["madlad"], tmp_path, segments="lines")
     model = load_model(folders["madlad"], ask.settings, EN, DE)
-    found = model.translate([text for text in texts() if 4 < len(text) and model.fits(text)][:12])
+    found = model.translate([text for text in texts() if len(text) > 4 and model.fits(text)][:12])
     lost, kept = (next(text for text, said in found.items() if (said is None) == gone) for gone in (True, False))
     assert ask([f"{kept}\n{lost}", kept]) == [None, found[kept]]
 
