@@ -18,7 +18,8 @@ def test_speakers_line_breaks_and_white_space_are_not_translated() -> None:
     segments = segments_of(TEXT, "en", "sentences", ("Human", "Assistant"), " ")
     shouted = joined(segments, [one.text.upper() for one in segments])
     assert shouted == ("DR. SMITH HAD A VOTE ON MAY 3. IT WAS FINE!\n\n  THEN HE LEFT.  \nHuman: HELLO THERE. BYE.\n")
-    assert "HUMAN:" in joined(plain := segments_of(TEXT, "en", "lines", (), " "), [one.text.upper() for one in plain])
+    plain = segments_of(TEXT, "en", "lines", (), " ")
+    assert "HUMAN:" in joined(plain, [one.text.upper() for one in plain])
 
 
 def test_the_cue_of_a_chat_has_nothing_to_translate() -> None:
