@@ -53,6 +53,7 @@ KNOWN: dict[str, dict[str, Any]] = {
     "Qwen/Qwen3-4B-Base": _llama(2560, 36, 9728, 32, 8, 151936),
     "Qwen/Qwen3-4B-Instruct-2507": _llama(2560, 36, 9728, 32, 8, 151936),
     "Qwen/Qwen3-8B-Base": _llama(4096, 36, 12288, 32, 8, 151936),
+    "microsoft/Phi-4-mini-instruct": _llama(3072, 32, 8192, 24, 8, 200064),
     "HuggingFaceTB/SmolLM3-3B-Base": _llama(2048, 36, 11008, 16, 4, 128256),
     "utter-project/EuroLLM-1.7B": _llama(2048, 24, 5632, 16, 8, 128000),
 }
