@@ -24,6 +24,7 @@ from xling.grid.store import Store
 from xling.stages import unresolved
 from xling.stages.checks import cross_fitted, responses_recorded
 from xling.stages.llm_dag import notes
+from xling.stages.translate_checks import notes as untranslated
 from xling.tasks import ignored, task_module
 from xling.tasks.absent import absent
 
@@ -96,6 +97,8 @@ def _check_data(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -
         notes = task_module(task).check(task, known, sorted(sources), sorted(targets))
         for note in [*notes, *ignored(task, task in split)]:
             print(f"xling: {note}", file=sys.stderr)
+    for note in untranslated([experiment for _, experiment in asked]):
+        print(f"xling: {note}", file=sys.stderr)
 
 
 def launch(cells: Cells, catalogue: str, workers: int | None, threads: int) -> int:

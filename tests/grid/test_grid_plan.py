@@ -196,7 +196,12 @@ def test_plan_json_has_cells_roles_and_what_was_left_out(tmp_path: Path) -> None
     assert cell["judge"] == {"kind": "judge", "key": step(plan, "judge[de, en]").stage.key}
     assert cell["stages"] == {
         role: {"kind": role, "key": step(plan, label).stage.key}
-        for role, label in (("score", "score[de, en]"), ("pool", "pool[en]"), ("reward", "reward[de]"))
+        for role, label in (
+            ("score", "score[de, en]"),
+            ("pool", "pool[en]"),
+            ("reward", "reward[de]"),
+            ("sft", "sft[en]"),
+        )
     }
     assert [row["key"] for row in content["stages"]] == list(plan.steps)
     assert all(parent < index for index, row in enumerate(content["stages"]) for parent in row["parents"])

@@ -22,7 +22,7 @@ from xling.grid.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS
 
 Container = dict[str, Any]
 
-SHARED_KEYS = (*PLAIN_GROUPS, "seed")  # of an experiment, all but the languages
+SHARED_KEYS = (*PLAIN_GROUPS, "seed", "reward_data", "sft_data")  # of an experiment, all but the languages
 SETTINGS = ("root", "name", "controls", "pairs", "scale", "dry_run", "cost", "mode", "tracking")
 # ${oc.env:X} and ${hydra:...} are the same in every cell; anything else may look at an axis.
 INTERPOLATION = re.compile(r"\$\{(?!oc\.env:|hydra:)")

@@ -25,7 +25,7 @@ Options = Callable[[str], list[str]]  # group -> names of its options, empty if 
 
 LANGUAGE_GROUPS = ("source_lang", "target_lang")
 NAMED_GROUPS = ("task", "policy", "rm_backbone", "optimizer", "judge")
-PLAIN_GROUPS = (*NAMED_GROUPS, "reward_task", "sft")  # their options fill their own sub-tree and nothing else
+PLAIN_GROUPS = (*NAMED_GROUPS, "reward_task", "sft", "translator")  # their options fill their own sub-tree alone
 LONE_CHOICE = re.compile(r"^(source_lang|target_lang)=choice\((.*)\)$")
 TWICE = re.compile(rf"^((?:{'|'.join(PLAIN_GROUPS)})\.[^=]+)=(.+),\2$")  # choice() takes no null and drops quotes
 # One value for the whole run: two of them would be two grids.

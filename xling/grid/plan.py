@@ -122,6 +122,8 @@ def _cell_content(cell: Cell) -> Json:
         roles["reward"] = roles["score"].parents["reward"]
     if "pool" in roles and "reference" in roles["pool"].parents:  # samples of a policy that was trained for this cell
         roles["align"] = roles["pool"].parents["sft"]
+    if (sampled := roles.get("pool")) is not None and {"sft", "reference"} & sampled.parents.keys():
+        roles["sft"] = sampled.parents.get("reference") or sampled.parents["sft"]
     return {
         "axes": dict(cell.axes),
         "judge": {"kind": cell.stage.kind, "key": cell.stage.key},

@@ -7,7 +7,8 @@ from xling.config import Files, MicroSummarization, MRewardBench, Oasst, Release
 from xling.errors import ConfigError
 from xling.tasks import files, m_rewardbench, micro_summarization, oasst, released, seahorse
 from xling.tasks.absent import AbsentTask, absent
-from xling.tasks.records import Offer, TaskModule, Use
+from xling.tasks.records import Offer, Prompt, TaskModule, Use
+from xling.tasks.render import SPEAKERS, language_of, rendered
 
 MODULES: dict[type[Task], TaskModule] = {
     MicroSummarization: cast(TaskModule, micro_summarization),
@@ -62,3 +63,22 @@ def require(config: Task, langs: Sequence[str], use: Use) -> None:
     module = task_module(config)
     if hasattr(module, "require"):
         module.require(config, langs, use)
+
+
+def document_of(config: Task, prompt: Prompt) -> str:
+    """The document or chat of a prompt of a task that was made `bare` (xling/tasks/render.py)."""
+    module = task_module(config)
+    return str(module.document_of(prompt)) if hasattr(module, "document_of") else prompt.text
+
+
+def prompt_around(config: Task, lang: str, document: str) -> tuple[str, str]:
+    """(`Prompt.text`, `Prompt.content`) of a document in a language, as the task's own prompts are rendered."""
+    module = task_module(config)
+    if hasattr(module, "prompt_around"):
+        return str(module.prompt_around(document, lang)), ""
+    return rendered(config.template, document, language_of(config.facts, lang))  # type: ignore[union-attr]  # with one
+
+
+def speakers(config: Task) -> tuple[str, ...]:
+    """How the lines of a chat begin, in every language; nothing where prompts are documents."""
+    return tuple(getattr(config, "roles", SPEAKERS)) if truncation_side(config) == "left" else ()

@@ -85,6 +85,16 @@ def _prompt(config: MicroSummarization, lang: str, facts: FactSet) -> Prompt:
     return Prompt(id=facts.group, lang=lang, group=facts.group, text=text, dataset="micro_summarization")
 
 
+def document_of(prompt: Prompt) -> str:
+    """A prompt without its cue."""
+    return prompt.text.rsplit("\n", 1)[0]
+
+
+def prompt_around(document: str, lang: str) -> str:
+    """A document with the cue of a language."""
+    return render.prompt_text(document, lang)
+
+
 def _items(
     config: MicroSummarization, lang: str, split: Split, use: str
 ) -> Iterator[tuple[FactSet, Prompt, random.Random]]:
