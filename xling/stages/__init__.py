@@ -98,7 +98,7 @@ KINDS: dict[str, Kind] = {
     kind.name: replace(kind, run=on_data(kind.run))
     for kind in (
         Kind("base", 2, _base, seconds=1),
-        Kind("translate", 1, _translate, seconds=20),
+        Kind("translate", 1, _translate, seconds=20, work=costs.translate),
         Kind("sft", 3, _sft, seconds=30, work=costs.sft, parallel=True),
         Kind("embed", 3, _embed, seconds=10),
         Kind("features", 3, _features, seconds=10, work=costs.features),

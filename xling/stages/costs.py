@@ -119,6 +119,20 @@ def score(stage: Stage, tokens: Tokens) -> Work:
     return Work({"reading": reading}, units)
 
 
+def translate(stage: Stage, tokens: Tokens) -> Work:
+    """Documents and responses of both splits that models learn from, each read once and written by a beam search."""
+    first, what = stage.parents.get("data", stage), stage.spec["what"]
+    records = sum(_rows(stage, what, split, [first.spec["source"]["code"]]) for split in ("train", "validation"))
+    responses = 2 if what == "pairs" else 1
+    units = {"texts at most": records * (1 + responses)}
+    model = model_of(stage) if "lm" in stage.parents else None
+    if model is None:
+        return Work({}, units)
+    length = records * ((tokens.prompt or PROMPT) + responses * (tokens.response or RESPONSE))
+    beams = stage.spec["translator"].get("beams", 1)
+    return Work({"reading": model.forward(length, 0), "sampling": beams * model.forward(0, length)}, units)
+
+
 def features(stage: Stage, tokens: Tokens) -> Work:
     """A frozen language model over feedback, or over samples and held-out feedback."""
     spec = stage.spec
