@@ -25,12 +25,14 @@ from xling.analysis.reduce import reduce_grid
 from xling.grid.compose import compose_grid
 from xling.grid.composer import Composer
 from xling.grid.plan import Plan
+from xling.grid.stage import Stage, Tokens
 from xling.grid.store import Store
 from xling.launching import plan_of, task_languages
 from xling.report.accuracy import accuracy_table
 from xling.report.cells import Table
 from xling.report.tables import win_table
 from xling.report.text import panel_title
+from xling.stages.costs import asked
 
 ROOT = Path(__file__).parents[1]
 PAGE, TINY = ROOT / "docs" / "paper.md", ROOT / "docs" / "paper_tiny.md"
@@ -39,7 +41,7 @@ COUNTED = ("translate", "sft", "reward", "pool", "align", "score", "llm")  # kin
 UNITS = {
     "texts at most": "texts to translate",
     "samples": "samples",
-    "scorings": "scorings",
+    "scorings of answers": "scorings",
     "judge calls": "judge calls",
 }
 
@@ -93,6 +95,11 @@ def counts(plan: Plan) -> dict[str, float]:
     hours = sum(estimate.seconds * stages[kind] for kind, estimate in modelled) / 3600
     flops = sum(estimate.flops for _, estimate in modelled) / 1e18
     return {**{kind: stages.get(kind, 0) for kind in COUNTED}, **units, "EFLOP": flops, "GPU hours": hours}
+
+
+def asked_of(stage: Stage) -> int:
+    """Requests that a stage of a judge sends at most."""
+    return asked(stage, Tokens()).units["judge calls"]
 
 
 # --- tiny scale ---------------------------------------------------------------------------------------------

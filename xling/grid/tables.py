@@ -39,18 +39,30 @@ def plan_table(plan: "Plan", workers: int) -> RenderableType:
     title = f"{escape(plan.name)}: {len(plan.cells)} cells, {len(plan.steps)} stages"
     table = Table(title=title, title_justify="left")
     for column, justify in (("stage", "left"), ("count", "right"), ("cached", "right"), ("to run", "right"),
-                            ("not run", "right"), ("est. time", "right"), ("work", "left"),
-                            ("why", "left")):  # fmt: skip
+                            ("not run", "right"), ("est. time", "right"), ("why", "left")):  # fmt: skip
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     reasons = _reasons(plan)
     for kind, states in plan.count().items():
         estimate = plan.estimates[kind]
         time = duration(estimate.seconds * states["run"]) + _certainty(estimate)
         rest = states["failed"] + states["blocked"] + states["missing"]
-        units = ", ".join(f"{count:,} {what}" for what, count in estimate.units.items() if count)
         table.add_row(kind, str(states.total()), str(states["cached"]), str(states["run"]), str(rest or ""),
-                      time if states["run"] else "", units, reasons[kind])  # fmt: skip
-    return Group(table, *(_cost(plan, workers) if plan.to_run else ["Nothing to run."]), *_notes(plan))
+                      time if states["run"] else "", reasons[kind])  # fmt: skip
+    cost = [*_cost(plan, workers), *_units(plan)] if plan.to_run else ["Nothing to run."]
+    return Group(table, *cost, *_notes(plan))
+
+
+def _units(plan: "Plan") -> Iterable[RenderableType]:
+    """What the stages to run come to, as people count it; a dry run's alone."""
+    rows = [(kind, {what: count for what, count in e.units.items() if count}) for kind, e in plan.estimates.items()]
+    if not any(units for _, units in rows):
+        return
+    grid = Table.grid(padding=(0, 1))
+    for kind, units in rows:
+        if units:
+            grid.add_row(f"  {kind}", ", ".join(f"{count:,} {what}" for what, count in units.items()))
+    yield "To run, in units:"
+    yield grid
 
 
 def _certainty(estimate: "Estimate") -> str:

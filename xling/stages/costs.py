@@ -108,7 +108,7 @@ def score(stage: Stage, tokens: Tokens) -> Work:
     prompts, pool, baseline = _sampled(stage)
     sides, what = (2, "pairs") if spec["objective"] == "pairwise" else (1, "ratings")
     held_out = sides * _rows(stage, what, "test", [spec["lang"]]) if spec["objective"] else 0
-    units = {"scorings": pool, "of opponents": baseline, "held out": held_out}
+    units = {"scorings of answers": pool, "of opponents": baseline, "of held-out feedback": held_out}
     model = _scoring_model(stage)
     if model is None:
         return Work({}, units)
