@@ -35,9 +35,12 @@ def _capped(count: int, most: int | None) -> int:
 
 
 def _counted(task: Task, lang: str, what: What, split: Split) -> dict[str, int]:
-    """Rows by dataset."""
+    """Rows by dataset; a module that can count without reading (`counted`) has one dataset."""
+    module = task_module(task)
+    if hasattr(module, "counted"):
+        return {"": module.counted(task, what, split)}
     counts: dict[str, int] = {}
-    for row in getattr(task_module(task), what)(task, lang, split):
+    for row in getattr(module, what)(task, lang, split):
         dataset = getattr(row, "prompt", row).dataset
         counts[dataset] = counts.get(dataset, 0) + 1
     return counts
