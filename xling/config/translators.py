@@ -33,9 +33,9 @@ class Seq2Seq(_Translator, frozen=True, kw_only=True, tag="seq2seq"):
     dtype: Dtype = "float32"
     family: Family = "auto"  # how languages are named to the model; auto: by its config
     codes: tuple[str, ...] = ()  # "ours:theirs", where the model's code does not follow from the language's facts
-    beams: Positive = 4
-    max_tokens: Annotated[int, Meta(ge=2)] = 256  # of a sentence or line: longer ones are cut, as translations are
-    batch_tokens: Positive = 4096  # of a batch, padding and beams included: decides the bits, hence in the key
+    beams: Positive = 4  # of the beam search; 1: greedy
+    max_tokens: Annotated[int, Meta(ge=8)] = 256  # of a segment (longer ones are halved) and its translation
+    batch_size: Positive = 16  # segments read together; changes the floating-point bits, hence part of the key
     segments: Literal["sentences", "lines"] = "sentences"  # what is translated at once
 
 

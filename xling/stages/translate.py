@@ -8,7 +8,6 @@ Texts are translated in blocks, which a killed stage keeps (xling/stages/blocks.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -38,6 +37,7 @@ class TranslateSpec(Struct, frozen=True):
     speakers: tuple[str, ...]  # how the lines of a chat begin: not to be translated
     translator: dict[str, Any]
     translations: str = ""  # digest of recorded ones
+    model: str = ""  # key of the base stage of a model
 
 
 def run(context: Context) -> None:
@@ -119,10 +119,11 @@ def translator_of(context: Context, spec: TranslateSpec) -> Translate:
         from xling.translators.recorded import recorded_translator
 
         return recorded_translator(context.spec[WHERE]["translations"], spec.source, spec.target, spec.translations)
+    from xling.translators.memory import Memory
     from xling.translators.seq2seq import seq2seq_translator
 
-    folder = context.cache or context.scratch
     settings = msgspec.convert({"checkpoint": "", **spec.translator}, Seq2Seq)
-    return seq2seq_translator(
-        context.parents["lm"], settings, spec.source, spec.target, spec.speakers, Path(folder) / "translations"
-    )
+    what = {"model": spec.model, "settings": spec.translator, "speakers": spec.speakers}
+    pair = {name: msgspec.to_builtins(spoken) for name, spoken in (("source", spec.source), ("target", spec.target))}
+    memory = Memory((context.cache or context.scratch) / "translations", what | pair)
+    return seq2seq_translator(context.parents["lm"], settings, spec.source, spec.target, spec.speakers, memory)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from xling.config import (
     Experiment,
+    Language,
     MicroSummarization,
     OfMicroWorld,
     RecordedTranslations,
@@ -14,6 +15,7 @@ from xling.config import (
 )
 from xling.errors import ConfigError
 from xling.stages.translate_specs import translates_feedback
+from xling.translators.checks import check_model
 from xling.translators.recorded import pairs_of
 
 
@@ -77,24 +79,23 @@ def _check_translator(experiment: Experiment, translator: Translator) -> None:
     if isinstance(translator, RecordedTranslations):
         _check_recorded(experiment, translator)
     if isinstance(translator, Seq2Seq):
-        from xling.translators.checks import check_model
-
         check_model(translator, directions(experiment))
 
 
-def directions(experiment: Experiment) -> list[tuple[str, str]]:
-    """(from, to): codes of the languages that the cell's data is translated between."""
-    target, found = experiment.target_lang, list[tuple[str, str]]()
+def directions(experiment: Experiment) -> list[tuple[Language, Language]]:
+    """(from, to): the languages that the cell's data is translated between."""
+    target, found = experiment.target_lang, list[tuple[Language, Language]]()
     for source in experiment.source_langs:
-        found.append((source.code, target.code))
+        found.append((source, target))
         if experiment.sft_data == "round_trip":
-            found.append((target.code, source.code))
+            found.append((target, source))
     return found
 
 
 def _check_recorded(experiment: Experiment, translator: RecordedTranslations) -> None:
     there = pairs_of(translator.path)
-    for pair in directions(experiment):
+    for source, target in directions(experiment):
+        pair = (source.code, target.code)
         if pair not in there:
             shown = ", ".join(f"{a} -> {b}" for a, b in there) or "none"
             raise ConfigError(

@@ -50,6 +50,7 @@ from xling.stages.translated import DATA, What
 from xling.tasks import speakers
 from xling.tasks.records import Use
 from xling.tasks.render import bare, read_by
+from xling.translators.checks import checkpoint_of
 from xling.translators.recorded import pair_digest
 
 READ_AS: dict[What, Use] = {"demonstrations": "demonstrations", "ratings": "pointwise", "pairs": "pairwise"}
@@ -86,6 +87,7 @@ def translate(
     parents = {} if data is None else {"data": data}
     if isinstance(translator, Seq2Seq):
         parents["lm"] = model_of(translator, source, target)
+        spec["model"] = parents["lm"].key  # for what is remembered of it
     if isinstance(translator, RecordedTranslations):
         spec["translations"] = pair_digest(translator.path, source.code, target.code)
         spec[WHERE] = {**spec.get(WHERE, {}), "translations": translator.path}
@@ -105,7 +107,7 @@ def _settings(translator: Translator) -> dict[str, Any]:
 
 def model_of(translator: Seq2Seq, source: Language, target: Language) -> Stage:
     """The base stage of a pair's model; of one that knows many languages the same for all."""
-    checkpoint = translator.checkpoint.replace("{source}", source.code).replace("{target}", target.code)
+    checkpoint = checkpoint_of(translator, source.code, target.code)
     model = LanguageModel(checkpoint, revision=translator.revision, dtype=translator.dtype)
     return base(model, "translator.checkpoint", "translator")
 

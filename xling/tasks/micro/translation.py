@@ -6,7 +6,7 @@ where the other language has no wrong form. The two languages change places: wha
 error in the source, stands in the source language afterwards. Any text at all has a translation.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import combinations
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from xling.tasks.micro.lexicon import Item, bit, is_slot, is_word, read, vocabul
 from xling.tasks.micro.shape import Symbols, aligned, nearest
 from xling.tasks.micro.words import LANGUAGES
 
-SENTENCES: dict[str, dict[str, tuple[str, ...]]] = {"document": DOCUMENT, "subject": SUBJECT}
+SENTENCES: Mapping[str, Mapping[str, Sequence[str]]] = {"document": DOCUMENT, "subject": SUBJECT}
 UNCOUNTED = 14  # the number that a unit without one agrees with
 
 
