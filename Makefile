@@ -33,7 +33,7 @@ human-judgements: $(READY) ## docs/human_judgements.md from DATA=FOLDER, which h
 optimizers: $(READY) ## docs/optimizers.md: five optimizers, 3x3 languages, three seeds; an hour or two, goes on where it stopped
 	$(BIN)/python benchmarks/optimizers.py
 
-paper-tiny: $(READY) ## docs/paper_tiny.md: every preset of the paper at tiny scale, about an hour on one core
+paper-tiny: $(READY) ## docs/paper_tiny.md: every preset of the paper at tiny scale, half an hour on an idle core
 	$(BIN)/python benchmarks/paper.py
 
 test: $(READY) ## all tests but the nightly ones; warnings are errors

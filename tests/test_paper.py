@@ -136,12 +136,16 @@ def test_a_preset_at_tiny_scale_has_its_cells_and_shares_as_it_does(
         assert tiny.get(kind) == full.get(kind), kind
 
 
-@pytest.mark.parametrize("preset", ["paper_rm_accuracy_dialog", "paper_translate_train"])
-def test_runs_at_tiny_scale(preset: str, tmp_path: Path) -> None:
-    few = ["source_lang=en,es", "target_lang=en,es"]
-    command = [sys.executable, str(ROOT / "launch.py"), "-m", f"sweeps={preset}", "+scale=tiny", *few, "name=g"]
-    options = ["tracking.mode=off", "hydra.launcher.workers=1"]
+@pytest.mark.parametrize(
+    ("preset", "langs", "cells"),
+    [("paper_bilingual", ("de+en", "tr"), 1), ("paper_translate_train", ("en", "es"), 2)],
+)
+def test_runs_at_tiny_scale(preset: str, langs: tuple[str, str], cells: int, tmp_path: Path) -> None:
+    """Of few languages, to be quick; `make paper-tiny` runs all of all presets."""
+    source, target = langs
+    command = [sys.executable, str(ROOT / "launch.py"), "-m", f"sweeps={preset}", "+scale=tiny", "name=g"]
+    options = [f"source_lang={source}", f"target_lang={target}", "tracking.mode=off", "hydra.launcher.workers=1"]
     done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0, done.stderr[-2000:]
     rows = (tmp_path / "outputs" / "grids" / "g" / "matrix.csv").read_text("utf-8").splitlines()
-    assert len(rows) == 1 + 4 and all(row.split(",")[-2] == "done" for row in rows[1:])
+    assert len(rows) == 1 + cells and all(row.split(",")[-2] == "done" for row in rows[1:])
