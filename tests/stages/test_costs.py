@@ -7,15 +7,16 @@ import msgspec
 import pytest
 from small_grid import BUDGET, TASK, M, N, changed, experiment
 
-from xling.config import PPO, BagOfWords, LanguageModel, LlmJudge, Oasst, SameAsPolicy
+from xling.config import PPO, BagOfWords, LanguageModel, LlmJudge, Oasst, SameAsPolicy, SentenceEncoder
 from xling.grid.estimate import estimate, rates_from
-from xling.grid.plan import in_order
+from xling.grid.plan import in_order, make_plan
 from xling.grid.stage import Cell, Stage, Tokens
 from xling.grid.store import Store
 from xling.models.hub import UNRESOLVED
 from xling.models.parameters import parameters_of
 from xling.stages import KINDS, unresolved
 from xling.stages.dag import judge_stage
+from xling.stages.llm_dag import notes
 
 COST: dict[str, Any] = {
     "flops_per_second": 1e9,
@@ -91,6 +92,11 @@ def test_calls_of_a_server_are_counted_and_cost_no_operations(tiny_folder: Path)
     assert work(stages(asked)["llm"]) == work(stages(asked)["llm"])
     assert work(stages(asked)["llm"]).units == {"judge calls": 2 * TASK.test_prompts}
     assert work(stages(asked)["llm"]).flops == {}
+
+
+def test_a_plan_without_an_llm_judge_has_nothing_to_say_of_one(tiny_folder: Path, tmp_path: Path) -> None:
+    cells = [Cell({"target_lang": "tr"}, judge_stage(experiment(tiny_folder, rm=SentenceEncoder())))]
+    assert notes(make_plan(cells, Store(tmp_path), kinds=KINDS)) == []
 
 
 def test_an_estimate_is_the_work_at_the_rate_but_no_less_than_the_guess(tiny_folder: Path, tmp_path: Path) -> None:

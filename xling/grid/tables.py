@@ -52,6 +52,11 @@ def plan_table(plan: "Plan", workers: int) -> RenderableType:
     return Group(table, *cost, *_notes(plan))
 
 
+def _few(number: float) -> str:
+    """`1,234`, `12`, `0.45`."""
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+
+
 def _units(plan: "Plan") -> Iterable[RenderableType]:
     """What the stages to run come to, as people count it; a dry run's alone."""
     rows = [(kind, {what: count for what, count in e.units.items() if count}) for kind, e in plan.estimates.items()]
@@ -82,7 +87,7 @@ def _cost(plan: "Plan", workers: int) -> Iterable[str]:
         hours = sum(estimate.seconds * plan.count()[kind]["run"] for kind, estimate in modelled) / 3600
         flops, shares = sum(estimate.flops for _, estimate in modelled), plan.rates.utilisation.items()
         yield (
-            f"* = by its work: {flops:.3g} FLOP, {hours:,.0f} GPU hours at {plan.rates.flops_per_second:.3g} FLOP/s, "
+            f"* = by its work: {flops:.3g} FLOP, {_few(hours)} GPU hours at {plan.rates.flops_per_second:.3g} FLOP/s, "
             f"of which {', '.join(f'{sort} gets {share:.0%}' for sort, share in shares)} (cost.*; docs/paper.md)"
         )
 

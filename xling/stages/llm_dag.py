@@ -23,6 +23,7 @@ from xling.tasks.absent import absent
 from xling.tasks.sizes import size
 
 ENDPOINT = ("api_key_env", "requests_per_minute", "concurrency", "timeout", "retries", "backoff")  # in no key
+ASKING = ("llm", "judge_accuracy")  # kinds of stages that send requests
 LOCAL = ("revision", "dtype", "pad_token")  # of judge.checkpoint alone
 
 
@@ -170,7 +171,7 @@ def _parts(url: str) -> SplitResult:
 def notes(plan: Plan) -> list[str]:
     """Sentences: how many requests the plan sends at most, and which judges are not checked."""
     found: list[str] = []
-    waiting = [step.stage for step in plan.steps.values() if step.state == "run" and "identity" in step.stage.spec]
+    waiting = [step.stage for step in plan.steps.values() if step.state == "run" and step.stage.kind in ASKING]
     by_model: dict[str, list[Stage]] = {}
     for stage in waiting:
         name = stage.spec["identity"].get("endpoint") or stage.parents["lm"].spec["checkpoint"]
