@@ -83,6 +83,17 @@ def report(options: argparse.Namespace, store: Store) -> int:
     return 0
 
 
+def figures(options: argparse.Namespace, store: Store) -> int:
+    """Draw a finished grid for a paper: PDF, SVG or PNG figures and LaTeX tables."""
+    from xling.figures.command import figures as draw
+    from xling.figures.write import Asked
+
+    asked = Asked.of(options.format, options.width, options.only, options.names)
+    for line in draw(store, options.grid, options.out, asked).lines():
+        print(line)
+    return 0
+
+
 def gc(options: argparse.Namespace, store: Store) -> int:
     """List what no grid needs and what killed runs left; nothing is deleted without --delete."""
     console = Console(soft_wrap=True)
@@ -171,6 +182,7 @@ def parser() -> argparse.ArgumentParser:
     add(cancel)
     add(reduce)
     add(report)
+    _add_figures(add(figures))
     looked = add(data, grid=False)
     looked.add_argument("what", choices=["check"], help="check: load all languages and count")
     looked.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="task=NAME and its settings, as for launch.py")
@@ -181,6 +193,16 @@ def parser() -> argparse.ArgumentParser:
                          "results are set aside")  # fmt: skip
     _add_sheet(commands.add_parser("sheet", help="People judge a grid: sheets out, answers in"), common)
     return program
+
+
+def _add_figures(drawn: argparse.ArgumentParser) -> None:
+    drawn.add_argument("--out", metavar="FOLDER", help="where they go (default: figures/ in the grid's folder)")
+    drawn.add_argument("--format", default="pdf", metavar="pdf,svg,png", help="of the figures (default: pdf)")
+    drawn.add_argument("--width", default="column,text", metavar="WIDTHS", help="column, text or inches "
+                       "(default: column,text: of the ACL's two columns and of its page)")  # fmt: skip
+    drawn.add_argument("--only", default="", metavar="NAMES", help="heatmap, accuracy, best_of_k, learning, frontier, "
+                       "ranks, forest, judges, accuracy_win, kl_win, tables (default: all)")  # fmt: skip
+    drawn.add_argument("--names", default="code", help="languages by code, english or native name (default: code)")
 
 
 def _add_sheet(sheet: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
