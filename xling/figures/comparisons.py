@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
 from xling.analysis.matrix import CHANCE, Difference, Entry, Matrix, Panel
-from xling.figures.look import GREY, Drawing, Made, Width, legend_below, look_of
+from xling.figures.look import GREY, Drawing, Made, Width, legend_below, look_of, text_width
 from xling.figures.names import Names
 from xling.figures.panels import groups_over, named_panels, plain, reach
 from xling.report.frontier import COLOURS
@@ -59,8 +59,9 @@ def ranked(panel: Panel) -> dict[tuple[str, str], float]:
 
 def _ranks(panel: Panel, names: Names, width: Width) -> Figure:
     places, cells = ranked(panel), panel.at()
+    lowest = math.ceil(max(places.values()))
     inches = min(width.inches, 1.1 + 0.55 * len(panel.targets))
-    figure = Figure(figsize=(inches, 0.6 + 0.24 * len(panel.sources)))
+    figure = Figure(figsize=(inches, 0.6 + 0.24 * lowest))
     axes = figure.subplots()
     for number, source in enumerate(panel.sources):
         look = look_of(number + 1)
@@ -74,9 +75,11 @@ def _ranks(panel: Panel, names: Names, width: Width) -> Figure:
                 if entry.home:
                     axes.plot(x, rank, "o", markersize=10, fillstyle="none", color="black", markeredgewidth=0.7)
     _ends(axes, panel, names, places)
-    axes.set_xticks(range(len(panel.targets)), names.all(panel.targets))
-    axes.set_yticks(range(1, len(panel.sources) + 1))
-    axes.set_ylim(len(panel.sources) + 0.5, 0.5)
+    targets = names.all(panel.targets)
+    steep = max(text_width(name, 7) for name in targets) > inches * 72 * 0.8 / len(targets)
+    axes.set_xticks(range(len(targets)), targets, rotation=90 if steep else 0)
+    axes.set_yticks(range(1, lowest + 1))
+    axes.set_ylim(lowest + 0.5, 0.5)
     axes.set_xlim(-0.35, len(panel.targets) - 0.65)
     axes.set_xlabel("target")
     axes.set_ylabel("rank of the source")
@@ -92,9 +95,12 @@ def _ends(axes: Any, panel: Panel, names: Names, places: dict[tuple[str, str], f
             ends.setdefault((there[-1], places[source, panel.targets[there[-1]]]), []).append(number)
     for (x, rank), sources in ends.items():
         for turn, number in enumerate(sources):
-            at = (x + 0.22, rank + (turn - (len(sources) - 1) / 2) * 0.62)
-            colour = look_of(number + 1)["color"]
-            axes.text(*at, names(panel.sources[number]), color=colour, va="center", fontsize=7, clip_on=False)
+            style = {"color": look_of(number + 1)["color"], "fontsize": 7, "clip_on": False}
+            off = (turn - (len(sources) - 1) / 2) * 0.62
+            if x == len(panel.targets) - 1:
+                axes.text(x + 0.22, rank + off, names(panel.sources[number]), va="center", **style)
+            else:  # where other lines go on
+                axes.text(x, rank - 0.3 + off, names(panel.sources[number]), ha="center", va="bottom", **style)
 
 
 # --- differences to home ----------------------------------------------------------------------------------
@@ -118,15 +124,18 @@ def forest(matrix: Matrix, names: Names) -> Made:
 
 
 def _forest(panel: Panel, names: Names, width: Width) -> Figure:
-    """In a column all targets under one another, else side by side."""
+    """Targets under one another, in as many columns as fit."""
     groups = [(target, _away(panel, target)) for target in panel.targets]
     groups = [(target, rows) for target, rows in groups if rows]
-    sides = 1 if width.narrow else min(len(groups), 2 if len(groups) <= 4 else 3)
-    shares = [list(range(side, len(groups), sides)) for side in range(sides)]
+    widest = max(text_width(f"{names(e.source)} → {names(t)}", 6) for t, rows in groups for e, _ in rows) / 72
+    sides = max(1, min(len(groups), 3, int(width.inches / (widest + 1.2))))
+    each = math.ceil(len(groups) / sides)
+    shares = [list(range(first, min(first + each, len(groups)))) for first in range(0, len(groups), each)]
     lines = max(sum(len(groups[g][1]) + 0.7 for g in share) for share in shares)
     figure = Figure(figsize=(width.inches, lines * 0.135 + 0.55))
-    for side, share in zip(figure.subplots(1, sides, sharex=True, squeeze=False).flat, shares, strict=True):
+    for side, share in zip(figure.subplots(1, len(shares), sharex=True, squeeze=False).flat, shares, strict=True):
         _forest_side(side, [groups[g] for g in share], names, lines)
+    figure.supxlabel("source minus home, points", fontsize=7)
     return figure
 
 
@@ -158,7 +167,6 @@ def _forest_side(
     axes.set_ylim(lines - 0.5, -0.7)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("source minus home, points")
 
 
 # --- judges -----------------------------------------------------------------------------------------------
@@ -202,13 +210,11 @@ def _judges(members: dict[str, Panel], targets: Sequence[str], names: Names, wid
         side.set_xlabel("win rate, %" if number + across >= len(targets) else "", labelpad=1)
         for line in range(1, len(sources)):
             side.axhline(line - 0.5, color="0.92", linewidth=0.5, zorder=0)
-    legend_below(figure, axes.flat[0], 4)
+    legend_below(figure, axes.flat[0])
     return figure
 
 
-def _judged(
-    axes: Any, panel: Panel, target: str, sources: Sequence[str], offset: float, look: dict[str, Any]
-) -> None:
+def _judged(axes: Any, panel: Panel, target: str, sources: Sequence[str], offset: float, look: dict[str, Any]) -> None:
     there = [e for e in panel.entries if e.target == target and e.win is not None]
     x, y = [e.win for e in there if e.win], [sources.index(e.source) + offset for e in there]
     axes.errorbar(

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from xling.analysis.matrix import CHANCE, Entry, Frontier, LearningPoint, Matrix, Panel
 from xling.figures.look import GREY, Drawing, Made, Width, legend_below, look_of, slug
@@ -62,9 +63,10 @@ def _curves(panel: Panel, names: Names, width: Width) -> Figure:
             _line(side, entry, names, looks[entry.source], len(panel.sources) > MOST_LINES)
         _doublings(side, max((len(_curve(entry)) for entry in entries), default=2))
         side.set_title(names(target), pad=2)
+        side.tick_params(labelbottom=number + across >= len(panel.targets))
         side.set_xlabel("k" if number + across >= len(panel.targets) else "", labelpad=1)
         side.set_ylabel("win rate, %" if number % across == 0 else "")
-    _sources_legend(figure, panel, names, looks, 4 if width.narrow else 8)
+    _sources_legend(figure, panel, names, looks)
     return figure
 
 
@@ -91,9 +93,7 @@ def _doublings(axes: Any, n: int) -> None:
     axes.axhline(CHANCE, color=GREY, linewidth=0.5, linestyle=":")
 
 
-def _sources_legend(figure: Figure, panel: Panel, names: Names, looks: dict[str, dict[str, Any]], columns: int) -> None:
-    from matplotlib.lines import Line2D
-
+def _sources_legend(figure: Figure, panel: Panel, names: Names, looks: dict[str, dict[str, Any]]) -> None:
     if len(panel.sources) > MOST_LINES:
         handles = [Line2D([], [], color="black", linewidth=1.5), Line2D([], [], color=GREY, linewidth=0.5)]
         labels = ["home", "abroad"]
@@ -101,7 +101,7 @@ def _sources_legend(figure: Figure, panel: Panel, names: Names, looks: dict[str,
         handles = [Line2D([], [], **look, markersize=2.5, linewidth=0.8) for look in looks.values()]
         handles.append(Line2D([], [], color="black", linewidth=1.5))
         labels = [*names.all(list(looks)), "home"]
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), title=None)
+    legend_below(figure, handles=handles, labels=labels)
 
 
 def _mean_curves(panel: Panel, width: Width) -> Figure:
@@ -131,9 +131,9 @@ def _mean_curves(panel: Panel, width: Width) -> Figure:
 # --- learning ---------------------------------------------------------------------------------------------
 
 SEEN = {
-    "reward": "reward (its standard deviations)",
-    "quality": "quality (the judge's score)",
-    "kl": "KL from SFT, nats a response",
+    "reward": "reward, SD",
+    "quality": "quality",
+    "kl": "KL, nats",
 }
 
 
@@ -147,7 +147,10 @@ def learning(matrix: Matrix, names: Names) -> Made:
     for frontier in there:
         words = ", ".join(worded(frontier.axes, ordered(frontier.axes)))
         name = "-".join(["learning", *(slug(frontier.axes.get(axis, "")) for axis in apart)])
-        caption = f"On validation prompts while training, means over {frontier.cells} cells, {words}."
+        caption = (
+            f"On validation prompts while training, means over {frontier.cells} cells, {words}. Reward in standard "
+            "deviations of the reward model; quality: the judge's score; KL from the SFT policy, nats a response."
+        )
         made.append(Drawing(name, caption, lambda width, frontier=frontier: _learning(frontier, width)))
     return made
 
@@ -166,8 +169,9 @@ def _learning(frontier: Frontier, width: Width) -> Figure:
             if rows:
                 side.plot(*zip(*rows, strict=True), label=optimizer_word(arm), **look)
         side.set_ylabel(SEEN[name])
+        side.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         side.set_xlabel("step" if not width.narrow or number == len(seen) - 1 else "")
-    legend_below(figure, axes.flat[0], 4)
+    legend_below(figure, axes.flat[0])
     return figure
 
 

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 
 from xling.analysis.intervals import Estimate
 from xling.analysis.matrix import CHANCE, Matrix, Panel
-from xling.figures.look import Drawing, Made, Width
+from xling.figures.look import Drawing, Made, Width, text_width
 from xling.figures.names import Names
 from xling.figures.panels import Named, holes_caption, named_panels
 from xling.report.cells import BEST, TIED
@@ -25,8 +25,7 @@ from xling.report.text import hole_marks, hole_text, span
 LEAST_REACH = 15.0  # points the colours span at least, so that noise does not look like a result
 SMALLEST = 3.9  # points: smaller letters are left out
 MOST_TOGETHER = 8  # panels side by side
-LABELS = 0.62  # inches beside the cells
-_WIDE = 0.53  # how wide a digit is, in its height
+BESIDE = 0.32  # inches for the axis' title and gaps
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ class Grid:
     columns: Sequence[str]
     squares: Mapping[tuple[str, str], Square]
     breaks: int = 0  # the last so many rows stand apart: baselines
+    across: str = "policy"  # whose languages the columns are
 
     def values(self) -> list[float]:
         return [square.value.value for square in self.squares.values() if square.value]
@@ -128,13 +128,12 @@ def accuracies(matrix: Matrix, names: Names) -> Made:
 
 def _accuracy_grid(panel: Panel) -> Grid:
     squares = {(a.source, a.target): Square(a.accuracy, home=a.source == a.target) for a in panel.accuracy}
-    rules = [
-        rule for rule in ("majority", "length") if any(getattr(one, rule) for one in panel.accuracy_baselines)
-    ]
+    rules = [rule for rule in ("majority", "length") if any(getattr(one, rule) for one in panel.accuracy_baselines)]
     for one in panel.accuracy_baselines:
         squares |= {(rule, one.target): Square(value) for rule in rules if (value := getattr(one, rule))}
     sources = [s for s in panel.sources if any(a.source == s for a in panel.accuracy)]
-    return Grid("", [*sources, *rules], panel.targets, squares, breaks=len(rules))
+    targets = [t for t in panel.targets if any(a.target == t for a in panel.accuracy)]
+    return Grid("", [*sources, *rules], targets, squares, len(rules), "preferences")
 
 
 # --- drawing ----------------------------------------------------------------------------------------------
@@ -161,9 +160,10 @@ def scale_of(values: Sequence[float]) -> Normalize:
 
 def _figure(grids: Sequence[Grid], names: Names, label: str, width: Width) -> Figure:
     columns, rows = max(len(grid.columns) for grid in grids), max(len(grid.rows) for grid in grids)
-    across = _across(len(grids), columns, width)
+    beside = BESIDE + max(text_width(name, 6.5) for grid in grids for name in names.all(grid.rows)) / 72
+    across = _across(len(grids), columns, width.inches - beside)
     down = math.ceil(len(grids) / across)
-    cell = (width.inches - LABELS - 0.12 * (across - 1)) / (across * columns)
+    cell = (width.inches - beside - 0.12 * (across - 1)) / (across * columns)
     tall = min(max(cell * 0.62, 0.23 if rows <= 20 else 0.1), 0.42)
     figure = Figure(figsize=(width.inches, down * (rows * tall + 0.3) + 0.62))
     axes = figure.subplots(down, across, squeeze=False, sharey=len({tuple(grid.rows) for grid in grids}) == 1)
@@ -171,12 +171,11 @@ def _figure(grids: Sequence[Grid], names: Names, label: str, width: Width) -> Fi
     image = None
     for number, side in enumerate(axes.flat):
         if number < len(grids):
-            first = number % across == 0
             image = _draw(side, grids[number], names, norm, colours, min(cell, tall * 2) * 72)
-            side.set_ylabel("reward model" if first else "")
-            side.set_xlabel("policy" if number + across >= len(grids) else "")
+            side.set_xlabel(grids[number].across if number + across >= len(grids) else "", labelpad=1)
         else:
             side.set_axis_off()
+    figure.supylabel("reward model", fontsize=7)
     bar = figure.colorbar(
         image, ax=list(axes.flat), orientation="horizontal", aspect=45, shrink=0.62, pad=0.02, fraction=0.05
     )
@@ -184,9 +183,9 @@ def _figure(grids: Sequence[Grid], names: Names, label: str, width: Width) -> Fi
     return figure
 
 
-def _across(grids: int, columns: int, width: Width) -> int:
+def _across(grids: int, columns: int, inches: float) -> int:
     """So many maps side by side that their intervals can be read, in rows of about the same length."""
-    fit = int((width.inches - LABELS) * 72 // (24 * columns + 10))
+    fit = int(inches * 72 // (25 * columns + 8))
     most = max(1, min(grids, fit))
     return math.ceil(grids / math.ceil(grids / most))
 
@@ -202,7 +201,10 @@ def _bar(bar: Any, label: str, norm: Normalize) -> None:
 def _draw(axes: Any, grid: Grid, names: Names, norm: Normalize, colours: Colormap, points: float) -> Any:
     """points: how wide a cell is."""
     values = [
-        [square.value.value if (square := grid.squares.get((r, c))) and square.value else math.nan for c in grid.columns]
+        [
+            square.value.value if (square := grid.squares.get((r, c))) and square.value else math.nan
+            for c in grid.columns
+        ]
         for r in grid.rows
     ]
     image = axes.imshow(values, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
@@ -225,14 +227,15 @@ def _draw(axes: Any, grid: Grid, names: Names, norm: Normalize, colours: Colorma
 
 def _fonts(grid: Grid, points: float) -> tuple[float, float]:
     """Sizes of the number and of the interval; 0: too small to be read."""
-    number = min(8.0, points * 0.9 / (_WIDE * _longest(grid, lambda s: _number(s))))
-    interval = min(5.8, points * 0.94 / (_WIDE * _longest(grid, lambda s: span(s.value))))
+    number = min(8.0, points * 0.88 / _widest(grid, _number))
+    interval = min(5.8, points * 0.9 / _widest(grid, lambda square: span(square.value)))
     number = number if number >= SMALLEST else 0.0
     return number, interval if number and interval >= SMALLEST else 0.0
 
 
-def _longest(grid: Grid, text: Callable[[Square], str]) -> int:
-    return max([4, *(len(text(square)) for square in grid.squares.values())])
+def _widest(grid: Grid, text: Callable[[Square], str]) -> float:
+    """In heights of a letter."""
+    return max([1.0, *(text_width(text(square), 1.0) for square in grid.squares.values())])
 
 
 def _number(square: Square) -> str:
@@ -242,7 +245,7 @@ def _number(square: Square) -> str:
 def _ticks(axes: Any, grid: Grid, names: Names, points: float) -> None:
     across = names.all(grid.columns)
     size = max(3.5, min(6.5, points * 0.9))
-    steep = max(map(len, across), default=0) * size * _WIDE > points
+    steep = max((text_width(name, size) for name in across), default=0) > points
     axes.set_xticks(range(len(across)), across, fontsize=size, rotation=90 if steep else 0)
     axes.set_yticks(range(len(grid.rows)), names.all(grid.rows), fontsize=size)
 
@@ -278,5 +281,5 @@ def _write(
 
 def _ink(value: float, norm: Normalize, colours: Colormap) -> str:
     """Black or white, whichever can be read on the colour of this value."""
-    red, green, blue, _ = colours(float(norm(value)))
-    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.52 else "black"
+    red, green, blue = (part**2.2 for part in colours(float(norm(value)))[:3])
+    return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.18 else "black"  # equal contrast at 0.18

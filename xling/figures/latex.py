@@ -21,8 +21,8 @@ LONG_TEXT = 40  # characters of a cell, beyond which its column is broken into l
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "≤": r"$\le$", "≥": r"$\ge$", "→": r"$\to$", "−": "$-$", "×": r"$\times$",
-    "±": r"$\pm$", "·": r"$\cdot$", "≈": r"$\approx$", "∞": r"$\infty$", "…": r"\dots{}", "–": "--", "—": "---",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "≤": r"$\le$", "≥": r"$\ge$", "→": r"$\to$", "−": "$-$",
+    "×": r"$\times$", "±": r"$\pm$", "·": r"$\cdot$", "≈": r"$\approx$", "∞": r"$\infty$", "…": r"\dots{}", "–": "--", "—": "---",
     "\u00a0": "~", "²": r"\textsuperscript{2}", "³": r"\textsuperscript{3}", "°": r"$^{\circ}$", "µ": r"$\mu$",
     HOME: r"\underline{home}", BEST: r"$\blacktriangle$", TIED: r"$^{\sim}$", UNKNOWN: r"$^{\dagger}$",
 }  # fmt: skip
@@ -182,9 +182,7 @@ def _floating(frame: pd.DataFrame, caption: str, label: str, columns: str, break
     """A float, or a table over several pages; `breaks`: rows that have a rule above."""
     style, head = frame.style.hide(axis="index"), _head(frame)
     if len(frame) > MOST_ROWS:
-        body = style.to_latex(
-            hrules=True, column_format=columns, environment="longtable", caption=caption, label=label
-        )
+        body = style.to_latex(hrules=True, column_format=columns, environment="longtable", caption=caption, label=label)
         return head + "{\\small\\setlength{\\tabcolsep}{4pt}\n" + body + "}\n"
     tabular = _ruled(style.to_latex(hrules=True, column_format=columns), breaks)
     if len(frame.columns) > MOST_COLUMNS:
@@ -197,7 +195,9 @@ def _floating(frame: pd.DataFrame, caption: str, label: str, columns: str, break
 
 def _head(frame: pd.DataFrame) -> str:
     text = "".join(map(str, [*frame.columns, *frame.to_numpy().ravel()]))
-    return "% needs XeLaTeX or LuaLaTeX: there are letters that pdfLaTeX does not know\n" if beyond_pdflatex(text) else ""
+    return (
+        "% needs XeLaTeX or LuaLaTeX: there are letters that pdfLaTeX does not know\n" if beyond_pdflatex(text) else ""
+    )
 
 
 def _ruled(tabular: str, breaks: set[int]) -> str:

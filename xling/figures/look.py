@@ -6,8 +6,9 @@ in their markers too (Okabe and Ito 2008).
 """
 
 import io
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,12 @@ WIDTHS = {"column": 3.03, "text": 6.30}  # inches, of the ACL's two columns and 
 NARROWEST, WIDEST = 2.0, 20.0
 DPI = 300
 GREY = "0.55"
-_NO_DATES: dict[str, dict[str, None]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
+_EMS = {".": 0.32, " ": 0.32, "-": 0.5, "–": 0.5, "(": 0.39, ")": 0.39, "▲": 0.77, "△": 0.77}  # of DejaVu Sans
+_NO_DATES: dict[str, dict[str, None]] = {
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+    "png": {"Software": None},
+}
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,6 @@ class Width:
     @property
     def narrow(self) -> bool:
         return self.inches < 4.5
-
-    def height(self, rows: float, each: float, margin: float) -> float:
-        """Inches for this many rows and what stands around them."""
-        return rows * each + margin
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,18 @@ def slug(text: str) -> str:
     return re.sub(r"[^\w.+-]+", "_", text).strip("_.")
 
 
-def legend_below(figure: Figure, axes: Any, columns: int, **more: Any) -> None:
-    """One legend for all axes, under them."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), **more)
+def legend_below(figure: Figure, axes: Any = None, handles: Sequence[Any] = (), labels: Sequence[str] = ()) -> None:
+    """One legend for all axes, under them, in as many columns as fit: of what `axes` has, or of what is given."""
+    if axes is not None:
+        handles, labels = axes.get_legend_handles_labels()
+    if not handles:
+        return
+    widest = max(text_width(label, 6.5) for label in labels) / 72 + 0.42  # the sign and the gap
+    fit = max(1, int(figure.get_figwidth() / widest))
+    rows = math.ceil(len(labels) / fit)
+    figure.legend(handles, labels, loc="outside lower center", ncols=math.ceil(len(labels) / rows), columnspacing=1.2)
+
+
+def text_width(text: str, size: float) -> float:
+    """About how wide a line is, in points."""
+    return size * sum(_EMS.get(letter, 0.64 if letter.isdigit() else 0.6) for letter in text)

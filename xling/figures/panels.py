@@ -90,9 +90,11 @@ def groups_over(panels: Sequence[Named], axis: str) -> Iterator[tuple[str, str, 
     for rest, members in several.items():
         axes = dict(rest)
         every = [entry for panel in members.values() for entry in panel.entries]
-        yield slug("-".join(axes.get(name, "") or "none" for name in apart)), ", ".join(
-            worded(axes, ordered(axes), every)
-        ), members
+        yield (
+            slug("-".join(axes.get(name, "") or "none" for name in apart)),
+            ", ".join(worded(axes, ordered(axes), every)),
+            members,
+        )
 
 
 def reach(estimates: Sequence[Estimate]) -> list[list[float]]:

@@ -13,6 +13,8 @@ from xling.figures.names import Names
 from xling.figures.panels import named_panels, optimizer_word, ordered, plain, reach, varying, worded
 
 MOST_TARGETS = 7  # with a colour each; beyond, all points look alike
+MOST_BARS = 16  # points with intervals; beyond, they hide one another
+Point = tuple[Entry, Estimate, Estimate]  # a cell, where it stands across, where up
 THIN = {"elinewidth": 0.5, "capsize": 0, "linestyle": "none"}
 
 
@@ -23,22 +25,20 @@ def accuracy_and_win(matrix: Matrix, names: Names) -> Made:
         points = _accuracy_points(one.panel)
         if points:
             caption = (
-                f"Accuracy of the reward model on the target's held-out preferences against the win rate, {one.about()}; "
-                "a point a cell, ringed at home."
+                "Accuracy of the reward model on the target's held-out preferences against the win rate, "
+                f"{one.about()}; a point a cell, black edges at home."
             )
             draw = lambda width, panel=one.panel, points=points: _accuracies(panel, points, names, width)  # noqa: E731
             made.append(Drawing(one.file("accuracy_win"), caption, draw))
     return made or "no cell has both an accuracy of its reward model and a win rate"
 
 
-def _accuracy_points(panel: Panel) -> list[tuple[Entry, Estimate, Estimate]]:
+def _accuracy_points(panel: Panel) -> list[Point]:
     found = {(one.source, one.target): one.accuracy for one in panel.accuracy}
     return [(e, found[e.source, e.target], e.win) for e in panel.entries if e.win and (e.source, e.target) in found]
 
 
-def _accuracies(
-    panel: Panel, points: Sequence[tuple[Entry, Estimate, Estimate]], names: Names, width: Width
-) -> Figure:
+def _accuracies(panel: Panel, points: Sequence[Point], names: Names, width: Width) -> Figure:
     figure = Figure(figsize=(min(width.inches, 4.2), 2.5))
     axes = figure.subplots()
     targets = [target for target in panel.targets if any(entry.target == target for entry, _, _ in points)]
@@ -46,33 +46,36 @@ def _accuracies(
         own = [point for point in points if point[0].target == target]
         look = look_of(number + 1) if len(targets) <= MOST_TARGETS else {"color": "0.25", "marker": "o"}
         label = names(target) if len(targets) <= MOST_TARGETS else None
-        _points(axes, own, look, label)
+        _points(axes, own, look, label, len(points) <= MOST_BARS)
     axes.set_xlabel("accuracy of the reward model, %")
     axes.set_ylabel("win rate, %")
-    legend_below(figure, axes, 6, title="target")
+    legend_below(figure, axes)
     return figure
 
 
-def _points(axes: Any, points: Sequence[tuple[Entry, Estimate, Estimate]], look: Any, label: str | None) -> None:
-    """Points with thin intervals; a ring around those at home."""
+def _points(axes: Any, points: Sequence[Point], look: Any, label: str | None, bars: bool) -> None:
+    """Points, with thin intervals where they can be told apart; black edges at home."""
     x, y = [point[1] for point in points], [point[2] for point in points]
     at = [one.value for one in x], [one.value for one in y]
     style: dict[str, Any] = {**THIN, **look, "markersize": 3.5, "alpha": 0.85}
-    if len(points) <= 60:
+    if bars:
         axes.errorbar(*at, xerr=reach(x), yerr=reach(y), label=label, **style)
     else:
-        axes.plot(*at, label=label, linestyle="none", markersize=2, **look)
+        axes.plot(*at, label=label, linestyle="none", markersize=3.2, alpha=0.85, **look)
     home = [(one.value, other.value) for entry, one, other in points if entry.home]
     if home:
-        axes.plot(*zip(*home, strict=True), "o", markersize=7, fillstyle="none", color="black", markeredgewidth=0.7)
+        edge = {"markersize": 3.6, "fillstyle": "none", "markeredgecolor": "black", "markeredgewidth": 0.9}
+        axes.plot(*zip(*home, strict=True), linestyle="none", marker=look["marker"], **edge)
 
 
 def kl_and_win(matrix: Matrix, names: Names) -> Made:
     """How far from SFT_t, and the win rate (paper, Figure 8); best-of-n at the bound of its divergence."""
-    groups: dict[tuple[tuple[str, str], ...], dict[str, list[tuple[Entry, Estimate, Estimate]]]] = {}
+    groups: dict[tuple[tuple[str, str], ...], dict[str, list[Point]]] = {}
     measured = False
     for one in named_panels(matrix):
-        rest = tuple(sorted((axis, value) for axis, value in one.panel.axes.items() if not axis.startswith("optimizer")))
+        rest = tuple(
+            sorted((axis, value) for axis, value in one.panel.axes.items() if not axis.startswith("optimizer"))
+        )
         arm = _arm(one.panel)
         for entry in one.panel.entries:
             far = _divergence(entry)
@@ -88,7 +91,7 @@ def kl_and_win(matrix: Matrix, names: Names) -> Made:
         name = "-".join(["kl_win", *(slug(dict(rest).get(axis, "")) for axis in apart)])
         words = ", ".join(worded(dict(rest), ordered(dict(rest))))
         caption = (
-            f"Divergence from the SFT policy against the win rate, {words}; a point a cell, ringed at home. "
+            f"Divergence from the SFT policy against the win rate, {words}; a point a cell, black edges at home. "
             "Best-of-n stands at the upper bound log n - (n - 1)/n."
         )
         made.append(Drawing(name, caption, lambda width, arms=arms: _divergences(arms, width)))
@@ -107,16 +110,17 @@ def _divergence(entry: Entry) -> Estimate | None:
     return Estimate(entry.kl_bound, None, None, None, 0, 0, 1)
 
 
-def _divergences(arms: dict[str, list[tuple[Entry, Estimate, Estimate]]], width: Width) -> Figure:
+def _divergences(arms: dict[str, list[Point]], width: Width) -> Figure:
     figure = Figure(figsize=(min(width.inches, 4.2), 2.4))
     axes = figure.subplots()
+    few = sum(map(len, arms.values())) <= MOST_BARS
     for number, (arm, points) in enumerate(sorted(arms.items(), key=lambda item: not item[0].startswith("best"))):
-        _points(axes, points, look_of(number + 1), arm)
+        _points(axes, points, look_of(number + 1), arm, few)
     axes.axhline(CHANCE, color=GREY, linewidth=0.5, linestyle=":", zorder=0)
     axes.set_xlim(left=0)
     axes.set_xlabel("KL from the SFT policy, nats a response")
     axes.set_ylabel("win rate, %")
-    legend_below(figure, axes, 5)
+    legend_below(figure, axes)
     return figure
 
 
@@ -124,8 +128,8 @@ def _divergences(arms: dict[str, list[tuple[Entry, Estimate, Estimate]]], width:
 
 SIDES = {
     "win": "win rate, %",
-    "quality": "quality (the judge's score)",
-    "reward": "reward (its standard deviations)",
+    "quality": "quality",
+    "reward": "reward, SD",
 }
 
 
@@ -142,7 +146,8 @@ def frontier(matrix: Matrix, names: Names) -> Made:
         caption = (
             f"Divergence from the SFT policy against what it brings, means over {found.cells} cells with "
             f"{'intervals over seeds' if found.points[0].kl.seeds > 1 else 'intervals over prompts'}, {words}. "
-            "Best-of-k stands at the upper bound log k - (k - 1)/k."
+            "Best-of-k stands at the upper bound log k - (k - 1)/k. Quality and reward: increase over the baseline by "
+            "the judge's score and by the reward model (in its standard deviations)."
         )
         made.append(Drawing(name, caption, lambda width, found=found: _frontier(found, width)))
     return made
@@ -165,7 +170,7 @@ def _frontier(found: Frontier, width: Width) -> Figure:
     if not width.narrow:
         for side in axes.flat:
             side.set_xlabel("KL, nats a response")
-    legend_below(figure, axes.flat[0], 5)
+    legend_below(figure, axes.flat[0])
     return figure
 
 
