@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from xling.analysis.matrix import CHANCE, Difference, Entry, Matrix, Panel
+from xling.analysis.intervals import Difference
+from xling.analysis.matrix import CHANCE, Entry, Matrix, Panel
 from xling.figures.look import GREY, Drawing, Made, Width, legend_below, look_of, text_width
 from xling.figures.names import Names
 from xling.figures.panels import groups_over, named_panels, plain, reach
@@ -36,8 +38,7 @@ def ranks(matrix: Matrix, names: Names) -> Made:
             f"Rank of each source language by target, {one.about()}; equal win rates share the mean of their ranks. "
             "Ringed: home. " + ("Open: tied with the best." if _any_tied(panel) else "")
         )
-        draw = lambda width, panel=panel: _ranks(panel, names, width)  # noqa: E731
-        made.append(Drawing(one.file("ranks"), caption.strip(), draw))
+        made.append(Drawing(one.file("ranks"), caption.strip(), partial(_ranks, panel, names)))
     if too_many:
         return made or f"{too_many} source languages are too many lines for a chart of ranks (at most {MOST_LINES})"
     return made or "no panel has two source languages to rank"
@@ -49,7 +50,7 @@ def _any_tied(panel: Panel) -> bool:
 
 def ranked(panel: Panel) -> dict[tuple[str, str], float]:
     """(source, target) -> rank among the sources that are there, 1 the highest win rate, ties the mean rank."""
-    found = {}
+    found: dict[tuple[str, str], float] = {}
     for target in panel.targets:
         there = [entry for entry in panel.entries if entry.target == target and entry.win is not None]
         values = rankdata([-round(entry.win.value, 6) for entry in there if entry.win], method="average")
@@ -118,8 +119,7 @@ def forest(matrix: Matrix, names: Names) -> Made:
                 f"Win rate of each source minus that of home, points, paired by prompt, with 95 % intervals, "
                 f"{one.about()}. Filled: the interval excludes 0 (each by itself)."
             )
-            draw = lambda width, panel=one.panel: _forest(panel, names, width)  # noqa: E731
-            made.append(Drawing(one.file("forest"), caption, draw))
+            made.append(Drawing(one.file("forest"), caption, partial(_forest, one.panel, names)))
     return made or reason
 
 
@@ -182,8 +182,7 @@ def judges(matrix: Matrix, names: Names) -> Made:
         if len(targets) > MOST_SIDES:
             return f"{len(targets)} target languages are too many to set judges side by side (at most {MOST_SIDES})"
         caption = f"Win rate by judge, %, {words}; rows: source language."
-        draw = lambda width, members=members, targets=targets: _judges(members, targets, names, width)  # noqa: E731
-        made.append(Drawing(f"judges-{name}" if name else "judges", caption, draw))
+        made.append(Drawing(f"judges-{name}" if name else "judges", caption, partial(_judges, members, targets, names)))
     return made or "this grid has one judge"
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -9,9 +10,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from xling.analysis.matrix import CHANCE, Entry, Frontier, LearningPoint, Matrix, Panel
-from xling.figures.look import GREY, Drawing, Made, Width, legend_below, look_of, slug
+from xling.figures.look import GREY, Drawing, Made, Width, legend_below, look_of
 from xling.figures.names import Names
-from xling.figures.panels import named_panels, optimizer_word, ordered, varying, worded
+from xling.figures.panels import named_panels, optimizer_word, ordered, slug_of, varying, worded
 from xling.report.frontier import COLOURS
 
 MOST_LINES = 7  # sources with a colour each; beyond, those abroad are grey
@@ -29,7 +30,7 @@ def best_of_k(matrix: Matrix, names: Names) -> Made:
             one.file("best_of_k"),
             f"Win rate of best-of-k, %, over all subsets of k of the samples, {one.about()}. "
             + ("Black: home, with its 95 % interval." if _split(one.panel) else "Means over cells."),
-            lambda width, panel=one.panel: _curves(panel, names, width),
+            partial(_curves, one.panel, names),
         )
         for one in panels
     ]
@@ -118,7 +119,8 @@ def _mean_curves(panel: Panel, width: Width) -> Figure:
         n = min(map(len, curves))
         columns = [sorted(curve[k] for curve in curves) for k in range(n)]
         quarter = [(column[len(column) // 4], column[(3 * len(column)) // 4]) for column in columns]
-        axes.fill_between(range(1, n + 1), *zip(*quarter, strict=True), color=colour, alpha=0.15, linewidth=0)
+        lower, upper = zip(*quarter, strict=True)
+        axes.fill_between(range(1, n + 1), lower, upper, color=colour, alpha=0.15, linewidth=0)
         means = [sum(column) / len(column) for column in columns]
         axes.plot(range(1, n + 1), means, color=colour, label=f"{label}, mean of {len(curves)} (shaded: middle half)")
         _doublings(axes, n)
@@ -146,12 +148,12 @@ def learning(matrix: Matrix, names: Names) -> Made:
     made = []
     for frontier in there:
         words = ", ".join(worded(frontier.axes, ordered(frontier.axes)))
-        name = "-".join(["learning", *(slug(frontier.axes.get(axis, "")) for axis in apart)])
+        name = "-".join(["learning", *slug_of(frontier.axes, apart)])
         caption = (
             f"On validation prompts while training, means over {frontier.cells} cells, {words}. Reward in standard "
             "deviations of the reward model; quality: the judge's score; KL from the SFT policy, nats a response."
         )
-        made.append(Drawing(name, caption, lambda width, frontier=frontier: _learning(frontier, width)))
+        made.append(Drawing(name, caption, partial(_learning, frontier)))
     return made
 
 

@@ -18,7 +18,7 @@ from xling.analysis.intervals import Estimate
 from xling.analysis.matrix import CHANCE, Matrix, Panel
 from xling.figures.look import Drawing, Made, Width, text_width
 from xling.figures.names import Names
-from xling.figures.panels import Named, holes_caption, named_panels
+from xling.figures.panels import Named, groups_over, holes_caption, named_panels, slug_of, varying, worded
 from xling.report.cells import BEST, TIED
 from xling.report.text import hole_marks, hole_text, span
 
@@ -71,16 +71,28 @@ def win_rates(matrix: Matrix, names: Names) -> Made:
         )
         for one in there
     ]
-    if 1 < len(there) <= MOST_TOGETHER:
-        grids = [win_grid(one) for one in there]
-        made.append(
-            Drawing(
-                "heatmaps",
-                f"Win rate, %; rows: language of the reward model, columns: of the policy. {note}",
-                _drawing(grids, names, "win rate, %"),
-            )
-        )
-    return made
+    return made + _together(there, names, note)
+
+
+def _together(panels: Sequence[Named], names: Names, note: str) -> list[Drawing]:
+    """Panels that differ in the optimizer alone (or else in the reward model, or the judge) in one figure."""
+    for axis in ("optimizer", "rm_backbone", "judge"):
+        groups = [group for group in groups_over(panels, axis) if len(group[2]) <= MOST_TOGETHER]
+        if groups:
+            return [
+                Drawing(
+                    f"heatmaps-{name}" if name else "heatmaps",
+                    f"Win rate, %, {words}; rows: language of the reward model, columns: of the policy. {note}",
+                    _drawing([win_grid(Named("", _title(axis, panel), panel)) for panel in members.values()],
+                             names, "win rate, %"),
+                )
+                for name, words, members in groups
+            ]  # fmt: skip
+    return []
+
+
+def _title(axis: str, panel: Panel) -> str:
+    return ", ".join(worded(panel.axes, [axis], panel.entries))
 
 
 def _note(matrix: Matrix) -> str:
@@ -105,25 +117,30 @@ def win_grid(named: Named, title: bool = True) -> Grid:
 
 def accuracies(matrix: Matrix, names: Names) -> Made:
     """Accuracy on held-out preferences, majority and length rule below; once for panels that share reward models."""
-    seen: list[Panel] = []
-    made = []
-    for one in named_panels(matrix):
-        panel = one.panel
-        if panel.accuracy and not any(other.accuracy == panel.accuracy for other in seen):
-            seen.append(panel)
-            made.append((one, _accuracy_grid(panel)))
-    if not made:
+    kept: list[Panel] = []
+    for one in sorted(named_panels(matrix), key=lambda one: -len(one.panel.accuracy)):
+        if one.panel.accuracy and not any(_within(one.panel, other) for other in kept):
+            kept.append(one.panel)
+    if not kept:
         return "no accuracy of a reward model on held-out preferences was measured"
-    several = len(made) > 1
+    shared = [{a: v for a, v in panel.axes.items() if a != "judge" and a[:9] != "optimizer"} for panel in kept]
+    apart = varying(shared)
     return [
         Drawing(
-            one.file("accuracy") if several else "accuracy",
+            "-".join(["accuracy", *slug_of(axes, apart)]),
             "Accuracy of the reward models on held-out preferences, %; rows: their language, columns: that of the "
             "preferences. Outlined: home. Below: rules without a model.",
-            _drawing([grid], names, "accuracy, %"),
+            _drawing([_accuracy_grid(panel)], names, "accuracy, %"),
         )
-        for one, grid in made
+        for panel, axes in zip(kept, shared, strict=True)
     ]
+
+
+def _within(panel: Panel, other: Panel) -> bool:
+    """Nothing new: the other has the same accuracies."""
+    known = {(one.source, one.target): one.accuracy for one in other.accuracy}
+    same = all(known.get((one.source, one.target)) == one.accuracy for one in panel.accuracy)
+    return same and panel.axes["rm_backbone"] == other.axes["rm_backbone"]
 
 
 def _accuracy_grid(panel: Panel) -> Grid:
@@ -168,7 +185,7 @@ def _figure(grids: Sequence[Grid], names: Names, label: str, width: Width) -> Fi
     figure = Figure(figsize=(width.inches, down * (rows * tall + 0.3) + 0.62))
     axes = figure.subplots(down, across, squeeze=False, sharey=len({tuple(grid.rows) for grid in grids}) == 1)
     norm, colours = scale_of([value for grid in grids for value in grid.values()]), darkening()
-    image = None
+    image: Any = None
     for number, side in enumerate(axes.flat):
         if number < len(grids):
             image = _draw(side, grids[number], names, norm, colours, min(cell, tall * 2) * 72)

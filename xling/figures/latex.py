@@ -8,6 +8,7 @@ Letters that pdfLaTeX does not know stay as they are, and the file says that XeL
 import math
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -22,8 +23,9 @@ _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "≤": r"$\le$", "≥": r"$\ge$", "→": r"$\to$", "−": "$-$",
-    "×": r"$\times$", "±": r"$\pm$", "·": r"$\cdot$", "≈": r"$\approx$", "∞": r"$\infty$", "…": r"\dots{}", "–": "--", "—": "---",
-    "\u00a0": "~", "²": r"\textsuperscript{2}", "³": r"\textsuperscript{3}", "°": r"$^{\circ}$", "µ": r"$\mu$",
+    "×": r"$\times$", "±": r"$\pm$", "·": r"$\cdot$", "≈": r"$\approx$", "∞": r"$\infty$", "…": r"\dots{}", "–": "--",
+    "—": "---", "\u00a0": "~", "²": r"\textsuperscript{2}", "³": r"\textsuperscript{3}", "°": r"$^{\circ}$",
+    "µ": r"$\mu$",
     HOME: r"\underline{home}", BEST: r"$\blacktriangle$", TIED: r"$^{\sim}$", UNKNOWN: r"$^{\dagger}$",
 }  # fmt: skip
 _GREEK = {
@@ -61,6 +63,7 @@ def table_name(table: Table) -> str:
 
 def table_latex(table: Table, label: str, about: str = "") -> str:
     """A table of a report; a cell's interval stands below its value. about: goes into the caption."""
+    table = _without_empty_columns(table)
     spans = any(cell.span for _, row in table.rows for cell in row)
     lines: list[list[str]] = []
     breaks = set()
@@ -73,6 +76,12 @@ def table_latex(table: Table, label: str, about: str = "") -> str:
     frame = pd.DataFrame(lines, columns=[escaped(table.corner), *map(escaped, table.columns)], dtype=object)
     caption = ". ".join(part for part in (escaped(table.title), escaped(about), *_notes(table)) if part) + "."
     return _floating(frame, caption, label, "l" + "r" * len(table.columns), breaks)
+
+
+def _without_empty_columns(table: Table) -> Table:
+    kept = [n for n in range(len(table.columns)) if any(row[n].text for _, row in table.rows)]
+    rows = [(name, [row[n] for n in kept]) for name, row in table.rows]
+    return replace(table, columns=[table.columns[n] for n in kept], rows=rows)
 
 
 def _value(cell: Cell) -> str:
@@ -119,7 +128,7 @@ def _notes(table: Table) -> list[str]:
 
 def finding_latex(finding: Finding, label: str) -> str:
     """Any analysis: `x`, `x_low` and `x_high` become one column, what is not there a dash."""
-    table = finding.table.reset_index(drop=True)
+    table, same = _apart(finding.table.reset_index(drop=True))
     heads, columns, kinds = [], [], ""
     for name in map(str, table.columns):
         if name.rpartition("_")[2] in ("low", "high") and name.rpartition("_")[0] in table.columns:
@@ -134,15 +143,28 @@ def finding_latex(finding: Finding, label: str) -> str:
                      for i in rows]  # fmt: skip
         else:
             shown = [_text(column[i]) for i in rows]
-        heads.append(escaped(name.removesuffix("_lang").replace("_", " ")))
+        heads.append(escaped(_head_of(name)))
         columns.append(shown)
         long = not numeric and any(len(str(value)) > LONG_TEXT for value in column)
         kinds += "r" if numeric else r"p{0.3\textwidth}" if long else "l"
     frame = pd.DataFrame({number: column for number, column in enumerate(columns)}, dtype=object)
     frame.columns = pd.Index(heads, dtype=object)
     left = [f"Left out: {'; '.join(finding.left_out)}"] if finding.left_out else []
-    words = [part.rstrip(". ") for part in (finding.title, finding.note, *left) if part]
+    words = [part.rstrip(". ") for part in (finding.title, same, finding.note, *left) if part]
     return _floating(frame, escaped(". ".join(words)) + ".", label, kinds, set())
+
+
+def _apart(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Without the columns of text that say the same in every row, and what they say."""
+    text = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
+    same = [name for name in text if len(table) > 1 and table[name].astype(str).nunique() == 1]
+    same = same if len(same) < len(table.columns) else []
+    words = [f"{_head_of(name)}: {table[name].iloc[0]}" for name in same if str(table[name].iloc[0])]
+    return table.drop(columns=same), ", ".join(words)
+
+
+def _head_of(name: object) -> str:
+    return str(name).removesuffix("_lang").replace("_", " ")
 
 
 def _text(value: object) -> str:
@@ -182,8 +204,12 @@ def _floating(frame: pd.DataFrame, caption: str, label: str, columns: str, break
     """A float, or a table over several pages; `breaks`: rows that have a rule above."""
     style, head = frame.style.hide(axis="index"), _head(frame)
     if len(frame) > MOST_ROWS:
-        body = style.to_latex(hrules=True, column_format=columns, environment="longtable", caption=caption, label=label)
-        return head + "{\\small\\setlength{\\tabcolsep}{4pt}\n" + body + "}\n"
+        body: str = style.to_latex(
+            hrules=True, column_format=columns, environment="longtable", caption=caption, label=label
+        )
+        body = body.replace(rf"\caption[]{{{caption}}}", r"\caption[]{(continued)}")
+        size = "scriptsize" if len(frame.columns) > 7 else "small"
+        return f"{head}{{\\{size}\\setlength{{\\tabcolsep}}{{3pt}}\n{body}}}\n"
     tabular = _ruled(style.to_latex(hrules=True, column_format=columns), breaks)
     if len(frame.columns) > MOST_COLUMNS:
         tabular = "\\resizebox{\\linewidth}{!}{%\n" + tabular.rstrip("\n") + "}\n"

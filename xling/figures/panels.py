@@ -34,14 +34,20 @@ def named_panels(matrix: Matrix) -> list[Named]:
     found = []
     for panel in panels:
         words = ", ".join(worded(panel.axes, apart, panel.entries))
-        found.append(Named(slug("-".join(panel.axes.get(axis, "") or "none" for axis in apart)), words, panel))
+        found.append(Named("-".join(slug_of(panel.axes, apart)), words, panel))
     return found
 
 
 def varying(axes: Sequence[Mapping[str, str]]) -> list[str]:
-    """The axes in which they differ, the usual ones first."""
-    names = {name for one in axes for name in one}
-    return ordered({name for name in names if len({one.get(name, "") for one in axes}) > 1})
+    """The axes that tell them apart, the usual ones first; one that says nothing new is left out."""
+    kept: list[str] = []
+    names, classes = ordered({name for one in axes for name in one}), 1
+    for name in names:
+        found = len({tuple(one.get(axis, "") for axis in (*kept, name)) for one in axes})
+        if found > classes:
+            kept.append(name)
+            classes = found
+    return kept
 
 
 def ordered(axes: Mapping[str, str] | set[str]) -> list[str]:
@@ -95,6 +101,11 @@ def groups_over(panels: Sequence[Named], axis: str) -> Iterator[tuple[str, str, 
             ", ".join(worded(axes, ordered(axes), every)),
             members,
         )
+
+
+def slug_of(axes: Mapping[str, str], which: Sequence[str]) -> list[str]:
+    """Values as parts of a file's name."""
+    return [slug(axes.get(axis, "")) or "none" for axis in which]
 
 
 def reach(estimates: Sequence[Estimate]) -> list[list[float]]:

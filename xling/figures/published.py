@@ -11,7 +11,7 @@ import pandas as pd
 
 from xling.analysis.intervals import Estimate
 from xling.analysis.matrix import Accuracy, Block, Entry, Matrix, Panel
-from xling.analysis.paper import HOW, NAME, N, paper_entries
+from xling.analysis.paper import HOW, NAME, N, paper_entries, sizes
 
 AXES = ("task", "policy", "rm_backbone", "optimizer", "judge")
 
@@ -35,7 +35,7 @@ def _panel(axes: dict[str, str], rows: pd.DataFrame) -> Panel:
     accuracy = [
         Accuracy(str(row["source_lang"]), str(row["target_lang"]), found, None, None, None)
         for row in rows.to_dict("records")
-        if (found := _estimate(row, "accuracy"))
+        if (found := _estimate(row, "accuracy", sum(sizes(axes["task"], "rm")[str(row["target_lang"])])))
     ]
     return Panel(axes, sources, targets, entries, {}, {}, {}, {}, [], accuracy, [], [], {})
 
@@ -45,17 +45,17 @@ def _entry(axes: dict[str, str], row: Mapping[Any, Any], best: bool) -> Entry:
     return Entry(
         axes={**axes, "source_lang": str(row["source_lang"]), "target_lang": str(row["target_lang"])},
         status="done",
-        win=_estimate(row, "win_rate"),
-        kl=_estimate(row, "kl"),
+        win=_estimate(row, "win_rate", int(row["n"])),
+        kl=_estimate(row, "kl", int(row["n"])),
         kl_bound=None if pd.isna(bound) else bound,
         n_samples=None if pd.isna(bound) else N,
         best=best,
     )
 
 
-def _estimate(row: Mapping[Any, Any], name: str) -> Estimate | None:
+def _estimate(row: Mapping[Any, Any], name: str, n: int) -> Estimate | None:
     value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
     if value is None or pd.isna(value):
         return None
-    ends = [None if end is None or pd.isna(end) else float(end) for end in (low, high)]
-    return Estimate(float(value), *ends, se=None, n=int(row["n"]), clusters=int(row["n"]), seeds=1)
+    low, high = (None if end is None or pd.isna(end) else float(end) for end in (low, high))
+    return Estimate(float(value), low, high, se=None, n=n, clusters=n, seeds=1)

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from xling.analysis.intervals import Estimate
 from xling.analysis.matrix import CHANCE, Entry, Frontier, FrontierPoint, Matrix, Panel
-from xling.figures.look import GREY, Drawing, Made, Width, legend_below, look_of, slug
+from xling.figures.look import GREY, Drawing, Made, Width, legend_below, look_of
 from xling.figures.names import Names
-from xling.figures.panels import named_panels, optimizer_word, ordered, plain, reach, varying, worded
+from xling.figures.panels import named_panels, optimizer_word, ordered, plain, reach, slug_of, varying, worded
 
 MOST_TARGETS = 7  # with a colour each; beyond, all points look alike
 MOST_BARS = 16  # points with intervals; beyond, they hide one another
@@ -28,8 +29,7 @@ def accuracy_and_win(matrix: Matrix, names: Names) -> Made:
                 "Accuracy of the reward model on the target's held-out preferences against the win rate, "
                 f"{one.about()}; a point a cell, black edges at home."
             )
-            draw = lambda width, panel=one.panel, points=points: _accuracies(panel, points, names, width)  # noqa: E731
-            made.append(Drawing(one.file("accuracy_win"), caption, draw))
+            made.append(Drawing(one.file("accuracy_win"), caption, partial(_accuracies, one.panel, points, names)))
     return made or "no cell has both an accuracy of its reward model and a win rate"
 
 
@@ -88,13 +88,13 @@ def kl_and_win(matrix: Matrix, names: Names) -> Made:
     apart = varying([dict(rest) for rest in several])
     made = []
     for rest, arms in several.items():
-        name = "-".join(["kl_win", *(slug(dict(rest).get(axis, "")) for axis in apart)])
+        name = "-".join(["kl_win", *slug_of(dict(rest), apart)])
         words = ", ".join(worded(dict(rest), ordered(dict(rest))))
         caption = (
             f"Divergence from the SFT policy against the win rate, {words}; a point a cell, black edges at home. "
             "Best-of-n stands at the upper bound log n - (n - 1)/n."
         )
-        made.append(Drawing(name, caption, lambda width, arms=arms: _divergences(arms, width)))
+        made.append(Drawing(name, caption, partial(_divergences, arms)))
     return made
 
 
@@ -142,14 +142,14 @@ def frontier(matrix: Matrix, names: Names) -> Made:
     made = []
     for found in there:
         words = ", ".join(worded(found.axes, ordered(found.axes)))
-        name = "-".join(["frontier", *(slug(found.axes.get(axis, "")) for axis in apart)])
+        name = "-".join(["frontier", *slug_of(found.axes, apart)])
         caption = (
             f"Divergence from the SFT policy against what it brings, means over {found.cells} cells with "
             f"{'intervals over seeds' if found.points[0].kl.seeds > 1 else 'intervals over prompts'}, {words}. "
             "Best-of-k stands at the upper bound log k - (k - 1)/k. Quality and reward: increase over the baseline by "
             "the judge's score and by the reward model (in its standard deviations)."
         )
-        made.append(Drawing(name, caption, lambda width, found=found: _frontier(found, width)))
+        made.append(Drawing(name, caption, partial(_frontier, found)))
     return made
 
 

@@ -8,6 +8,7 @@ The same matrix gives the same bytes with the same fonts and version of matplotl
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from xling.analysis.findings import Finding
@@ -141,10 +142,10 @@ def _tables(matrix: Matrix, findings: Sequence[Finding], written: Written) -> li
         texts.setdefault(name, made(f"tab:{matrix.name}-{name}"))
 
     for name, table, about in _all_tables(matrix):
-        add(name, lambda label, table=table, about=about: table_latex(table, label, about))  # type: ignore[misc]
+        add(name, partial(table_latex, table, about=about))
     for finding in findings:
         if len(finding.table):
-            add(f"finding-{finding.name}", lambda label, finding=finding: finding_latex(finding, label))  # type: ignore[misc]
+            add(f"finding-{finding.name}", partial(finding_latex, finding))
     for name, text in texts.items():
         _write(written, f"tables/{name}.tex", text.encode())
     if not texts:
