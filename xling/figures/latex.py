@@ -37,7 +37,7 @@ _KNOWN_TO_PDFLATEX = 0x180  # T1 has the letters of Latin-1 and Latin Extended-A
 
 def escaped(text: str) -> str:
     """Text as LaTeX that prints it; control codes are left out, line breaks are spaces."""
-    return "".join(map(_letter, " ".join(text.split())))
+    return "".join(map(_letter, " ".join(text.replace("->", "→").split())))
 
 
 def _letter(letter: str) -> str:
