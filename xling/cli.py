@@ -11,8 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from xling.console import Console, harmless
 from xling.errors import ConfigError, XlingError
 from xling.grid.cleanup import damaged_results, delete, garbage
 from xling.grid.status import chosen_grid, read_grid, stage_at
@@ -50,7 +49,7 @@ def logs(options: argparse.Namespace, store: Store) -> int:
         print(f"{stage.label}: {path}", file=sys.stderr)
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
-                sys.stdout.write(line)
+                sys.stdout.write(harmless(line))
     return 0
 
 
@@ -75,11 +74,11 @@ def reduce(options: argparse.Namespace, store: Store) -> int:
 
 def report(options: argparse.Namespace, store: Store) -> int:
     """Print the matrix that was folded last."""
+    from xling.report.files import read_matrix
+    from xling.report.terminal import print_matrix
+
     name = chosen_grid(store, options.grid)
-    path = store.grid_folder(name) / "matrix.md"
-    if not path.exists():
-        raise ConfigError(f"Grid {name} has no matrix yet. Type `xling reduce {name}` to fold what is finished.")
-    print(path.read_text(encoding="utf-8"))
+    print_matrix(read_matrix(store.grid_folder(name)), full=options.full)
     return 0
 
 
@@ -90,7 +89,7 @@ def figures(options: argparse.Namespace, store: Store) -> int:
 
     asked = Asked.of(options.format, options.width, options.only, options.names)
     for line in draw(store, options.grid, options.out, asked).lines():
-        print(line)
+        print(harmless(line))
     return 0
 
 
@@ -137,7 +136,7 @@ def sheet_export(options: argparse.Namespace, store: Store) -> int:
     asked = export.Asked(options.n, options.seed, options.annotators, options.question)
     written = export.export(store, name, cells.parse_filters(options.cells), folder, asked)
     for line in export.summary(written, folder):
-        print(line)
+        print(harmless(line))
     return 0
 
 
@@ -150,9 +149,8 @@ def sheet_import(options: argparse.Namespace, store: Store) -> int:
     found = import_answers(store, Path(options.folder).expanduser(), paths, options.replace)
     for one in found.files:
         given = one.answers
-        print(
-            f"{one.path}: {given.annotator}, {given.sheet}, {len(given.given)} of {given.rows} answered ({one.state})"
-        )
+        answered = f"{len(given.given)} of {given.rows} answered ({one.state})"
+        print(harmless(f"{one.path}: {given.annotator}, {given.sheet}, {answered}"))
     print_judgements(found.judgements)
     print(f"Written to {found.folder}: judgements.md, .json, .csv and the answers as given.")
     return 0
@@ -181,7 +179,8 @@ def parser() -> argparse.ArgumentParser:
     add(logs).add_argument("--follow", action="store_true", help="stay until the stage has ended")
     add(cancel)
     add(reduce)
-    add(report)
+    shown = add(report)
+    shown.add_argument("--full", action="store_true", help="every table of matrix.md")
     _add_figures(add(figures))
     looked = add(data, grid=False)
     looked.add_argument("what", choices=["check"], help="check: load all languages and count")
@@ -235,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.command(options, Store(options.root))
         sys.stdout.flush()
     except XlingError as error:
-        print(f"xling: {error}", file=sys.stderr)
+        print(harmless(f"xling: {error}"), file=sys.stderr)
         return 2
     except BrokenPipeError:  # `xling logs 3 | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
