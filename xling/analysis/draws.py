@@ -30,8 +30,8 @@ NORMAL = np.inf  # degrees of freedom of what is no t
 
 
 def place_of(axes: dict[str, str]) -> Place:
-    """What names an entry."""
-    return tuple(sorted(axes.items()))
+    """What names an entry: an empty axis is one that it does not have."""
+    return tuple(sorted((axis, value) for axis, value in axes.items() if value))
 
 
 @dataclass(slots=True)

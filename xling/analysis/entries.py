@@ -6,6 +6,7 @@ included; axes as text, then numbers. References without a source and shuffled l
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,9 @@ from xling.analysis.draws import Draws, Place, Small, place_of, tails
 from xling.analysis.intervals import Estimate
 from xling.analysis.matrix import ENTRY_AXES, Entry, Matrix
 
+Row = dict[str, Any]  # of a tidy table
 PLACE = ("source_lang", "target_lang")
+EVERY = "all"  # stands for the target in a row that is over all of them
 MEASURES = {"win": "win_rate", "kl": "kl", "accuracy": "accuracy"}  # what has errors, and its column
 LEVEL = 1e-9  # numbers closer than this are level: they were summed in different orders
 _MOST_NAMED = 4

@@ -103,9 +103,9 @@ def paper_entries(tables: Sequence[Published] = tuple(TABLES.values())) -> Entri
         accuracies, divergences = _lookup(f"rm_accuracy_{one.task}", "accuracy"), _divergences(one)
         for source, target, value in read(one.name).itertuples(index=False):
             place, n = (source, target), judged(one, target)
-            win.append(_binomial(value, n, (one.name, *place)))
+            win.append(binomial(value, n, (one.name, *place)))
             right = accuracies.get(place, math.nan)
-            accuracy.append(_binomial(right, sizes(one.task, "rm")[target], (f"rm_accuracy_{one.task}", *place)))
+            accuracy.append(binomial(right, sizes(one.task, "rm")[target], (f"rm_accuracy_{one.task}", *place)))
             kl.append(np.full(RESAMPLES, 0.0 if place in divergences else np.nan, dtype=np.float32))
             bound = math.log(N) - (N - 1) / N if one.optimizer == "best_of_n" else math.nan
             low, high = percentile(value + win[-1])
@@ -129,7 +129,7 @@ def _divergences(published: Published) -> dict[tuple[str, str], float]:
     return _lookup("kl_ppo_summarization", "kl") if trained else {}
 
 
-def _binomial(percent: float, sizes: Sequence[int], name: Sequence[str]) -> Small:
+def binomial(percent: float, sizes: Sequence[int], name: Sequence[str]) -> Small:
     """(draws,) errors in points of a mean over datasets of shares of `sizes` instances; NaN of NaN."""
     if math.isnan(percent):
         return np.full(RESAMPLES, np.nan, dtype=np.float32)
