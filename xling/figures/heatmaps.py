@@ -192,7 +192,10 @@ def _figure(grids: Sequence[Grid], names: Names, label: str, width: Width) -> Fi
             side.set_xlabel(grids[number].across if number + across >= len(grids) else "", labelpad=1)
         else:
             side.set_axis_off()
-    figure.supylabel("reward model", fontsize=7)
+    if len(grids) == 1:
+        axes[0, 0].set_ylabel("reward model")
+    else:
+        figure.supylabel("reward model", fontsize=7)
     bar = figure.colorbar(
         image, ax=list(axes.flat), orientation="horizontal", aspect=45, shrink=0.62, pad=0.02, fraction=0.05
     )
