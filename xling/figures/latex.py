@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from xling.analysis.findings import Finding
@@ -88,23 +89,24 @@ def _value(cell: Cell) -> str:
     """Marks become type: home underlined, best bold."""
     text = cell.text.replace(HOME, "", 1) if len(cell.text) > 1 else cell.text
     best = BEST in text
-    shown = escaped(text.replace(BEST, "")).replace(SETTLED, r"$^{*}$")
+    shown = _minus(escaped(text.replace(BEST, ""))).replace(SETTLED, r"$^{*}$")
     shown = rf"\textbf{{{shown}}}" if best and shown else shown
-    if text[:1] in "+-" and text[1:2].isdigit():
-        shown = f"${text[0]}${shown[1:]}"
     return rf"\underline{{{shown}}}" if cell.home and shown and cell.text != HOME else shown
 
 
 def _span(cell: Cell) -> str:
+    """`50.1--54.4`, or `-1.2, +0.4` where a bound is negative."""
     if not cell.span:
         return ""
     low, between, high = cell.span.partition("..")
-    inside = f"{low}, {high}" if between else cell.span.replace("-", "--")
-    return rf"{{\scriptsize {inside.replace(', -', ', $-$') if not inside.startswith('-') else _signs(inside)}}}"
+    if between:
+        return rf"{{\scriptsize {_minus(escaped(low))}, {_minus(escaped(high))}}}"
+    return rf"{{\scriptsize {escaped(cell.span).replace('-', '--')}}}"
 
 
-def _signs(span: str) -> str:
-    return ", ".join(f"$-${part[1:]}" if part.startswith("-") else part for part in span.split(", "))
+def _minus(number: str) -> str:
+    """A sign as it is set; nothing of text."""
+    return f"${number[0]}${number[1:]}" if number[:1] in "+-" and number[1:2].isdigit() else number
 
 
 def _notes(table: Table) -> list[str]:
@@ -170,7 +172,7 @@ def _head_of(name: object) -> str:
 def _text(value: object) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
         return "--"
-    return "yes" if value is True else "no" if value is False else escaped(str(value))
+    return ("yes" if value else "no") if isinstance(value, bool | np.bool_) else escaped(str(value))
 
 
 def _digits(column: "pd.Series[float]") -> int:
@@ -193,8 +195,7 @@ def _estimate(value: float, low: float | None, high: float | None, digits: int) 
 
 
 def _signed(value: float, digits: int) -> str:
-    text = f"{float(value):.{digits}f}"
-    return f"$-${text[1:]}" if text.startswith("-") else text
+    return _minus(f"{float(value):.{digits}f}")
 
 
 # --- what stands around a table ---------------------------------------------------------------------------
