@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 
 from xling.analysis.drawing import Floats, Ints
-from xling.analysis.entries import Entries, Row, Square, words
+from xling.analysis.entries import EVERY, Entries, Row, Square, words
 from xling.analysis.findings import Finding
 from xling.analysis.statistics import NONE, percentile, spanning
 
 COMPONENTS = ("source", "target", "pair")
+_MOST_ERROR = 90.0  # percent of the variance; beyond that nothing is left to share out
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,10 @@ def decomposition(entries: Entries) -> Finding:
         if isinstance(fit, str):
             left_out.append(f"{words(axes)}: {fit}")
             continue
-        rows += [dict(axes) | row for row in _components(fit)]
+        found = _components(fit)
+        rows += [dict(axes) | row for row in found]
+        if math.isnan(found[0]["share"]):
+            left_out.append(f"{words(axes)}: its cells differ hardly more than by sampling error: no shares.")
     return Finding(
         "decomposition",
         "What decides a cell: its source, its target, or the pair",
@@ -124,6 +128,7 @@ def decomposition(entries: Entries) -> Finding:
         "measured). pair: what is left. Corrected for sampling error; intervals over draws: "
         f"{entries.how}.",
         tuple(left_out),
+        compact=("", "component", "share"),
     )
 
 
@@ -135,15 +140,17 @@ def _components(fit: Fit) -> list[Row]:
     variance = np.maximum(measured - error, 0.0)
     scale = np.abs(drawn).sum(axis=1) / np.abs(normal).sum(axis=1)  # the t's tail in each draw
     draws = np.maximum(fit.mean_squares(cells + drawn) - error * (1 + scale[:, None] ** 2), 0.0)
+    total = float(measured.sum())
+    part = min(100.0, 100 * float(error.sum()) / total) if total > 0 else math.nan
     shares, shares_drawn = _percent(variance), _percent(draws)
+    if not part < _MOST_ERROR:
+        shares = np.full(len(COMPONENTS), math.nan)
     rows: list[Row] = []
     for k, name in enumerate(COMPONENTS):
-        low, high = spanning(float(shares[k]), shares_drawn[:, k]) if np.isfinite(error[k]) else NONE
+        low, high = NONE if math.isnan(shares[k]) else spanning(float(shares[k]), shares_drawn[:, k])
         row: Row = {"component": name, "sd": math.sqrt(variance[k]) if np.isfinite(variance[k]) else math.nan}
         rows.append(row | {"share": shares[k], "share_low": low, "share_high": high, "cells": len(cells)})
-    total = float(measured.sum())
-    part = 100 * float(error.sum()) / total if total > 0 else math.nan
-    return [*rows, {"component": "error", "sd": math.sqrt(error.sum()), "share": min(part, 100.0), "cells": len(cells)}]
+    return [*rows, {"component": "error", "sd": math.sqrt(error.sum()), "share": part, "cells": len(cells)}]
 
 
 def _percent(variance: Floats) -> Floats:
@@ -163,21 +170,22 @@ def effects(entries: Entries) -> Finding:
             continue
         cells, errors = fit.square.value[fit.there], fit.square.errors[:, fit.there].astype(np.float64)
         names = [
-            ("mean", ""),
+            ("mean", EVERY),
             *(("source", s) for s in fit.square.sources),
             *(("target", t) for t in fit.square.targets),
         ]
-        maps = [*zip(names, fit.effects, strict=True)] + ([] if fit.home is None else [(("home", ""), fit.home)])
+        maps = [*zip(names, fit.effects, strict=True)] + ([] if fit.home is None else [(("home", EVERY), fit.home)])
         for (kind, lang), weights in maps:
             value = float(weights @ cells)
             low, high = percentile(value + errors @ weights)
-            row: Row = {"kind": kind, "lang": lang, "effect": value, "effect_low": low, "effect_high": high}
+            row: Row = {"kind": kind, "of": lang, "effect": value, "effect_low": low, "effect_high": high}
             rows.append(dict(axes) | row)
     return Finding(
         "effects",
         "What each source and target adds, in points",
-        pd.DataFrame(rows, columns=[*entries.axes, "kind", "lang", "effect", "effect_low", "effect_high"]),
+        pd.DataFrame(rows, columns=[*entries.axes, "kind", "of", "effect", "effect_low", "effect_high"]),
         "Of the same fit. mean: of the matrix, percent; source and target: over that mean, summing to zero; home: what "
         f"source = target adds to both. Draws: {entries.how}.",
         tuple(left_out),
+        compact=("kind", "of", "effect"),
     )

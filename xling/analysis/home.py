@@ -47,30 +47,41 @@ def home_differences(entries: Entries) -> Finding:
     left_out: list[str] = []
     for axes, panel in entries.panels():
         left_out += panel.holes(words(axes))
-        square, own = panel.square(), []
+        square = panel.square()
+        own: list[Row] = []
+        means: dict[str, list[tuple[float, Floats]]] = {}
         for target in square.targets:
             found = _differences(square, target)
             if isinstance(found, str):
                 left_out.append(f"{words(axes)}: {found}")
                 continue
             for source, value, drawn in zip(found.sources, found.value, found.draws.T, strict=True):
-                low, high = percentile(drawn)
-                row: Row = {"target_lang": target, "source_lang": source, "difference": value}
-                row |= {"difference_low": low, "difference_high": high, "p": p_two_sided(drawn)}
-                own.append(dict(axes) | row | {"p_better": math.nan if np.isnan(drawn).any() else _above(drawn)})
+                own.append(dict(axes) | {"target_lang": target, "source_lang": source} | _tested(value, drawn))
+                means.setdefault(source, []).append((value, drawn))
         told = [row for row in own if not math.isnan(float(row["p"]))]
         for row, adjusted in zip(told, holm([float(row["p"]) for row in told]), strict=True):
             row["p_holm"] = adjusted
         rows += own
+        for source, one in means.items():
+            mean, drawn = (np.mean(side, axis=0) for side in zip(*one, strict=True))
+            rows.append(dict(axes) | {"target_lang": EVERY, "source_lang": source} | _tested(float(mean), drawn))
     columns = [*entries.axes, "target_lang", "source_lang", "difference", "difference_low", "difference_high"]
     return Finding(
         "home_differences",
         "Every foreign source minus the home source",
         pd.DataFrame(rows, columns=[*columns, "p_better", "p", "p_holm"]),
         "Points. p_better: share of draws in which the foreign source is the better one. p: two-sided, from the same "
-        f"draws; p_holm: after Holm's correction within the matrix. Draws: {entries.how}.",
+        f"draws; p_holm: after Holm's correction within the matrix. `all`: mean over targets. "
+        f"Draws: {entries.how}.",
         tuple(left_out),
+        compact=("source_lang", "target_lang", "difference"),
     )
+
+
+def _tested(value: float, draws: Floats) -> Row:
+    low, high = percentile(draws)
+    row: Row = {"difference": value, "difference_low": low, "difference_high": high, "p": p_two_sided(draws)}
+    return row | {"p_better": math.nan if np.isnan(draws).any() else _above(draws)}
 
 
 class _Column:

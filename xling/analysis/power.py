@@ -22,20 +22,22 @@ from xling.analysis.intervals import MOST_SEEDS
 from xling.analysis.statistics import pairs_of
 
 POWER, LEVEL = 0.8, 0.05
-POINTS = (1.0, 2.0, 5.0)
+POINTS = (1, 2, 5)
+_COLUMNS = ("target_lang", "unit", "difference", "points", "needed", "have", "sd")
 
 
 def power(entries: Entries) -> Finding:
     """Prompts and seeds needed for typical differences, and for those seen."""
     rows: list[Row] = []
     left_out: list[str] = []
-    variances = {place: (number, column) for column, (places, _) in enumerate(entries.prompts)
-                 for number, place in enumerate(places)}  # fmt: skip
+    places = {
+        place: (column, k) for column, (members, _) in enumerate(entries.prompts) for k, place in enumerate(members)
+    }
     for axes, panel in entries.panels():
         columns = []
-        for target, rows_of in panel.table.groupby("target_lang", sort=True).indices.items():
-            there = [row for row in rows_of if not math.isnan(panel.table["win_rate"].iloc[row])]
-            column = _Column(panel, there, [_covariance(entries, variances, panel, row) for row in there])
+        for target, members in panel.table.groupby("target_lang", sort=True).indices.items():
+            there = [int(row) for row in members if not math.isnan(panel.table["win_rate"].iloc[row])]
+            column = _Column(panel, there, [_covariance(entries, places, panel, row) for row in there])
             if len(there) < 2 or not column.told:
                 left_out.append(f"{words(axes)}: target {target}: fewer than two sources with an interval.")
                 continue
@@ -43,17 +45,21 @@ def power(entries: Entries) -> Finding:
             rows += [dict(axes) | {"target_lang": target} | row for row in _needs([column])]
         if columns:
             rows += [dict(axes) | {"target_lang": EVERY} | row for row in _needs(columns)]
-    own = [*entries.axes, "target_lang", "difference", "points", "prompts", "seeds", "sd_prompts", "sd_seeds"]
+            if columns[0].seeds < 2:
+                left_out.append("with one seed how many seeds would be needed cannot be told.")
     return Finding(
         "power",
         "How many prompts or seeds tell two sources apart",
-        pd.DataFrame(rows, columns=[*own, "prompts_now", "seeds_now"]),
-        "80 % power, two-sided 5 %, for a true difference of `points`. difference: `fixed`, or one seen: `median pair` "
-        "of sources, `best two` (seen differences are inflated by noise, so that these needs are too low). prompts: "
-        "under one seed, RM training not included; seeds: at prompts_now; empty: one seed, or more than "
-        f"{MOST_SEEDS}. sd_prompts, sd_seeds: of the paired difference over prompts and between seeds, typical pair. "
-        f"Variances: {entries.how}.",
+        pd.DataFrame(
+            rows, columns=[*entries.axes, "target_lang", "unit", "difference", "points", "needed", "have", "sd"]
+        ),
+        "80 % power, two-sided 5 %, for a true difference of 1, 2 and 5 points, and for those seen between the sources "
+        "of a target (the median pair, the best two; noise inflates them, so that these needs are too low). prompts: "
+        "under one seed, RM training not included; seeds: at the prompts of the grid. Empty: no number would do, or "
+        f"more than {MOST_SEEDS} seeds. sd: of the paired difference, over prompts or between seeds, typical pair. "
+        f"Draws: {entries.how}.",
         tuple(left_out),
+        compact=("difference", "target_lang", "needed"),
     )
 
 
@@ -83,7 +89,7 @@ def _covariance(
     """(column, number in it, the column's covariance) of an entry."""
     axes = panel.table[[*panel.axes, *PLACE]].iloc[row].to_dict()
     found = variances.get(place_of(axes))
-    return None if found is None else (found[1], found[0], entries.prompts[found[1]][1])
+    return None if found is None else (*found, entries.prompts[found[0]][1])
 
 
 def _of_pair(one: tuple[int, int, Floats], other: tuple[int, int, Floats]) -> float:
@@ -93,21 +99,20 @@ def _of_pair(one: tuple[int, int, Floats], other: tuple[int, int, Floats]) -> fl
 
 
 def _needs(columns: Sequence[_Column]) -> list[Row]:
-    """A row a difference; over several columns the typical variance is the mean, the numbers seen the median."""
+    """A row a difference and unit; over several columns the typical variance is the mean, a number seen the median."""
     prompts = float(np.mean(np.concatenate([column.prompts for column in columns])))
-    between = float(np.mean(np.concatenate([column.between for column in columns])))
-    seen = {
-        "median pair": float(np.median(np.concatenate([column.differences for column in columns]))),
-        "best two": float(np.median([column.best_two for column in columns])),
-    }
-    now = {"prompts_now": min(c.n for c in columns), "seeds_now": min(c.seeds for c in columns)}
-    spread = {"sd_prompts": math.sqrt(prompts), "sd_seeds": math.sqrt(between)}
-    asked = [("fixed", points) for points in POINTS] + list(seen.items())
-    return [
-        {"difference": name, "points": points, "prompts": prompts_needed(prompts, points)}
-        | {"seeds": seeds_needed(math.sqrt(between), points), **spread, **now}
-        for name, points in asked
-    ]
+    between = math.sqrt(float(np.mean(np.concatenate([column.between for column in columns]))))
+    asked = {f"{points} point{'s' if points > 1 else ''}": float(points) for points in POINTS}
+    asked["median pair"] = float(np.median(np.concatenate([column.differences for column in columns])))
+    asked["best two"] = float(np.median([column.best_two for column in columns]))
+    rows: list[Row] = []
+    for name, points in asked.items():
+        row: Row = {"unit": "prompts", "difference": name, "points": points, "sd": math.sqrt(prompts)}
+        rows.append(row | {"needed": prompts_needed(prompts, points), "have": min(c.n for c in columns)})
+    for name, points in asked.items() if not math.isnan(between) else ():
+        row = {"unit": "seeds", "difference": name, "points": points, "sd": between}
+        rows.append(row | {"needed": seeds_needed(between, points), "have": min(c.seeds for c in columns)})
+    return rows
 
 
 def prompts_needed(variance: float, points: float) -> float:

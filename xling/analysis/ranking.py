@@ -13,7 +13,7 @@ import pandas as pd
 
 from xling.analysis.across import named
 from xling.analysis.drawing import Floats
-from xling.analysis.entries import EVERY, Entries, Row, words
+from xling.analysis.entries import EVERY, Entries, Row, Square, words
 from xling.analysis.findings import Finding
 from xling.analysis.statistics import DIGITS, best_shares, centred, pair_signs, percentile, ranks
 
@@ -31,6 +31,7 @@ def source_ranking(entries: Entries) -> Finding:
                 left_out.append(f"{words(axes)}: target {target} has {len(sources)} source, nothing to rank.")
                 continue
             rows += _ranked(dict(axes), target, sources, value, draws)
+        rows += _over_targets(dict(axes), square)
     columns = [*entries.axes, "target_lang", "source_lang", "win_rate", "win_rate_low", "win_rate_high"]
     columns += ["rank", "rank_low", "rank_high", "p_best"]
     return Finding(
@@ -39,8 +40,20 @@ def source_ranking(entries: Entries) -> Finding:
         pd.DataFrame(rows, columns=columns),
         "rank: 1 is the highest win rate; win rates equal to two decimals share a rank. rank_low, rank_high: the "
         "central 95 % of its ranks over draws. p_best: share of draws in which it is the best source (ties share). "
-        f"Draws: {entries.how}. Paper, Figure 6.",
+        f"`all`: by the mean over the targets that all sources have. Draws: {entries.how}. Paper, Figure 6.",
         tuple(left_out),
+        compact=("source_lang", "target_lang", "rank"),
+    )
+
+
+def _over_targets(axes: Row, square: Square) -> list[Row]:
+    """The sources by their mean over the targets that all of them have."""
+    whole = ~np.isnan(square.value).any(axis=0)
+    if whole.sum() < 2 or len(square.sources) < 2:
+        return []
+    value = square.value[:, whole].mean(axis=1)
+    return _ranked(
+        axes, EVERY, square.sources, value, value + square.errors[:, :, whole].mean(axis=2, dtype=np.float64)
     )
 
 
@@ -69,7 +82,7 @@ def judge_ranking(entries: Entries) -> Finding:
             rows += _agreement(axes | {"judge": first, "other_judge": second}, left, right)
     axes_left = [axis for axis in entries.axes if axis.split(".")[0] != "judge"]
     columns = [*axes_left, "judge", "other_judge", "target_lang", "pairs", "agree", "agree_low", "agree_high"]
-    columns += ["untied_pairs", "agree_untied", "agree_untied_low", "agree_untied_high", "agree_exactly", "repeated"]
+    columns += ["untied_pairs", "agree_untied", "agree_exactly", "repeated"]
     one = () if rows else ("There is one judge only, or no two that judged two sources of one target.",)
     return Finding(
         "judge_ranking",
@@ -81,6 +94,7 @@ def judge_ranking(entries: Entries) -> Finding:
         "on as many other prompts (mean of the two), the most that noise leaves. Intervals: agreement as measured with "
         f"so many prompts; draws: {entries.how}. Paper, section 5.1.",
         one,
+        compact=("", "target_lang", "agree"),
     )
 
 
@@ -128,7 +142,6 @@ def _shares(signs: tuple[Floats, ...]) -> Row:
     row: Row = {"pairs": len(left), "agree": half, "agree_exactly": float(100 * (left == right).mean())}
     row["agree_low"], row["agree_high"] = centred(half, _half(drawn_left, drawn_right), 0, 100)
     row |= {"untied_pairs": int(((left != 0) & (right != 0)).sum()), "agree_untied": untied}
-    row["agree_untied_low"], row["agree_untied_high"] = centred(untied, _untied(drawn_left, drawn_right), 0, 100)
     return row | {"repeated": float(_half(left, left_again).mean() + _half(right, right_again).mean()) / 2}
 
 

@@ -51,6 +51,7 @@ def recommendation(entries: Entries) -> Finding:
         f"best_source_lang: by the column as it is. `{EVERY}`: mean over targets. Draws: "
         f"{entries.how}.",
         tuple(left_out),
+        compact=("rule", "target_lang", "regret"),
     )
 
 

@@ -46,8 +46,9 @@ def accuracy_vs_win(entries: Entries) -> Finding:
         pd.DataFrame(rows, columns=[*entries.axes, "target_lang", "n", "tau", "tau_low", "tau_high"]),
         "tau-b over the sources of a target, home included; `all` is the mean over targets (n counts targets). 1: the "
         "same order, 0: no relation, -1: the opposite one. Intervals: tau as measured with so many prompts, "
-        f"accuracies and win rates drawn independently of each other: {entries.how}. Paper, section 6.1.",
+        f"accuracies and win rates drawn independently. Draws: {entries.how}. Paper, section 6.1.",
         tuple(left_out),
+        compact=("", "target_lang", "tau"),
     )
 
 
@@ -75,7 +76,7 @@ def kl_vs_win(entries: Entries) -> Finding:
         pd.DataFrame(rows, columns=[*entries.axes, "target_lang", "n", *numbers]),
         "Correlations of KL(policy, SFT) and win rate over all n cells (Pearson, Spearman), and within targets "
         "(Pearson after taking each target's means away: targets differ in both). Intervals: as measured "
-        f"with so many prompts, over draws of both: {entries.how}. Paper, section 6.2.",
+        f"with so many prompts. Draws: {entries.how}. Paper, section 6.2.",
         tuple(left_out),
     )
 

@@ -5,21 +5,20 @@ nothing from a model, a label or a path is ever a command. Home is underlined, t
 Letters that pdfLaTeX does not know stay as they are, and the file says that XeLaTeX or LuaLaTeX is needed.
 """
 
-import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from xling.analysis.findings import Finding
 from xling.figures.look import slug
 from xling.report.cells import BEST, HOME, SETTLED, TIED, UNKNOWN, Cell, Table
+from xling.report.findings import finding_tables, said
 
 MOST_ROWS = 42  # of a page; longer tables go over several
+MOST_LEFT_OUT = 6  # sentences of a caption
 MOST_COLUMNS = 9  # wider tables are scaled to the width of the text
-LONG_TEXT = 40  # characters of a cell, beyond which its column is broken into lines
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -75,7 +74,8 @@ def table_latex(table: Table, label: str, about: str = "") -> str:
         if spans and any(cell.span for cell in row):
             lines.append(["", *(_span(cell) for cell in row)])
     frame = pd.DataFrame(lines, columns=[escaped(table.corner), *map(escaped, table.columns)], dtype=object)
-    caption = ". ".join(part for part in (escaped(table.title), escaped(about), *_notes(table)) if part) + "."
+    words = (escaped(table.title), escaped(about.rstrip(". ")), *_notes(table))
+    caption = ". ".join(part for part in words if part) + "."
     return _floating(frame, caption, label, "l" + "r" * len(table.columns), breaks)
 
 
@@ -129,73 +129,14 @@ def _notes(table: Table) -> list[str]:
 
 
 def finding_latex(finding: Finding, label: str) -> str:
-    """Any analysis: `x`, `x_low` and `x_high` become one column, what is not there a dash."""
-    table, same = _apart(finding.table.reset_index(drop=True))
-    heads, columns, kinds = [], [], ""
-    for name in map(str, table.columns):
-        if name.rpartition("_")[2] in ("low", "high") and name.rpartition("_")[0] in table.columns:
-            continue
-        column = table[name]
-        numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-        digits = _digits(column) if numeric else 0
-        low, high = (table.get(f"{name}_{end}") for end in ("low", "high"))
-        rows = range(len(table))
-        if numeric:
-            shown = [_estimate(column[i], None if low is None else low[i], None if high is None else high[i], digits)
-                     for i in rows]  # fmt: skip
-        else:
-            shown = [_text(column[i]) for i in rows]
-        heads.append(escaped(_head_of(name)))
-        columns.append(shown)
-        long = not numeric and any(len(str(value)) > LONG_TEXT for value in column)
-        kinds += "r" if numeric else r"p{0.3\textwidth}" if long else "l"
-    frame = pd.DataFrame({number: column for number, column in enumerate(columns)}, dtype=object)
-    frame.columns = pd.Index(heads, dtype=object)
-    left = [f"Left out: {'; '.join(finding.left_out)}"] if finding.left_out else []
-    words = [part.rstrip(". ") for part in (finding.title, same, finding.note, *left) if part]
-    return _floating(frame, escaped(". ".join(words)) + ".", label, kinds, set())
-
-
-def _apart(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Without the columns of text that say the same in every row, and what they say."""
-    text = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
-    same = [name for name in text if len(table) > 1 and table[name].astype(str).nunique() == 1]
-    same = same if len(same) < len(table.columns) else []
-    words = [f"{_head_of(name)}: {table[name].iloc[0]}" for name in same if str(table[name].iloc[0])]
-    return table.drop(columns=same), ", ".join(words)
-
-
-def _head_of(name: object) -> str:
-    return str(name).removesuffix("_lang").replace("_", " ")
-
-
-def _text(value: object) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
-        return "--"
-    return ("yes" if value else "no") if isinstance(value, bool | np.bool_) else escaped(str(value))
-
-
-def _digits(column: "pd.Series[float]") -> int:
-    """Whole numbers as such, large ones with a decimal, small ones with two, tiny ones with three."""
-    there = column.dropna().astype(float)
-    if not len(there) or (there == there.round()).all():
-        return 0
-    most = float(there.abs().max())
-    return 1 if most >= 10 else 2 if most >= 0.1 else 3
-
-
-def _estimate(value: float, low: float | None, high: float | None, digits: int) -> str:
-    if value is None or not math.isfinite(value):
-        return "--"
-    shown = _signed(value, digits)
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        return shown
-    digits = digits or _digits(pd.Series([low, high]))
-    return rf"{_signed(value, digits)} {{\scriptsize [{_signed(low, digits)}, {_signed(high, digits)}]}}"
-
-
-def _signed(value: float, digits: int) -> str:
-    return _minus(f"{float(value):.{digits}f}")
+    """Any analysis, as the terminal and Markdown have it: a table, or several; the first says how it was made."""
+    tables = finding_tables(finding)
+    made = []
+    for number, table in enumerate(tables):
+        titled = replace(table, title=": ".join(part for part in (finding.title, table.title) if part))
+        about = " ".join(said(finding, MOST_LEFT_OUT)) if number == 0 else ""
+        made.append(table_latex(titled, label if len(tables) == 1 else f"{label}-{number + 1}", about))
+    return "\n".join(made)
 
 
 # --- what stands around a table ---------------------------------------------------------------------------
