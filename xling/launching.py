@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xling.config import PUBLISHED, Experiment, Task
+from xling.console import harmless
 from xling.errors import ConfigError, did_you_mean
 from xling.grid.compose import Cells
 from xling.grid.estimate import rates_from
@@ -96,9 +97,9 @@ def _check_data(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -
     for task, (sources, targets) in grids.items():
         notes = task_module(task).check(task, known, sorted(sources), sorted(targets))
         for note in [*notes, *ignored(task, task in split)]:
-            print(f"xling: {note}", file=sys.stderr)
+            print(harmless(f"xling: {note}"), file=sys.stderr)
     for note in untranslated([experiment for _, experiment in asked]):
-        print(f"xling: {note}", file=sys.stderr)
+        print(harmless(f"xling: {note}"), file=sys.stderr)
 
 
 def launch(cells: Cells, catalogue: str, workers: int | None, threads: int) -> int:
@@ -150,7 +151,7 @@ def _planned(cells: Cells, catalogue: str, workers: int) -> Plan | None:
     if dry_run:
         plan.print(workers=workers)
         return None
-    print(_intention(plan), file=sys.stderr)
+    print(harmless(_intention(plan)), file=sys.stderr)
     return plan
 
 

@@ -4,13 +4,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from xling.analysis.analyses import grid_findings, paper_findings
 from xling.analysis.compare import compare as compare_matrices
 from xling.analysis.findings import Finding
 from xling.analysis.paper import NAME as PAPER
+from xling.console import Console, harmless
 from xling.grid.status import chosen_grid
 from xling.grid.store import Store
 from xling.report.analysis_files import findings_json, write_findings
@@ -56,4 +56,4 @@ def report(written: Sequence[Path], as_json: bool) -> None:
     """Say where the files are; beside JSON on the error stream."""
     names = ", ".join(path.name for path in written[:2])
     line = f"Written to {written[0].parent}: {names} and {len(written) - 2} tables in {written[0].stem}/."
-    print(line, file=sys.stderr if as_json else sys.stdout)
+    print(harmless(line), file=sys.stderr if as_json else sys.stdout)

@@ -15,12 +15,12 @@ from dataclasses import replace
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
 from xling.analysis.entries import EVERY
 from xling.analysis.findings import Finding
+from xling.console import Console
 from xling.report.cells import Cell, Look, Table
 from xling.report.markdown import escaped, table_lines
 from xling.report.terminal import print_table
