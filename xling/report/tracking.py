@@ -1,10 +1,11 @@
 """Tracking with Weights & Biases: one run a stage, and one for the grid's matrix. Never a reason to fail.
 
-    result = track_grid(root, "embedded", {"mode": "auto", "project": "xling", "entity": None})
+    settings = {"mode": "auto", "project": "xling", "entity": None, "artifacts": "references"}
+    result = track_grid(root, "embedded", settings)
 
 Stages know nothing of it. When a grid has been folded, one child process (wandb_runs.py) writes the runs of all
 finished stages that have none yet; <root>/tracking/ has its log, its ledger of what has been written, and the
-offline runs (send them later with `wandb sync <root>/tracking/wandb/offline-run-*`).
+offline runs (send them later with `wandb sync <root>/tracking/wandb/offline-run-*`). docs/wandb.md has the rest.
 """
 
 import netrc
@@ -25,6 +26,7 @@ import xling
 from xling.analysis.plan import Plan, PlannedStage, read_plan
 from xling.grid.store import Store
 
+ARTIFACTS = ("none", "references", "files")  # what of a stage's folder goes along (wandb_stages.py)
 PATIENCE = 120.0  # seconds to wait for the child; slow uploads go on without us
 _WANDB_MODES = {"disabled": "off", "dryrun": "offline", "offline": "offline", "online": "online"}
 _REACH = 3.0  # seconds for the network to answer
@@ -36,6 +38,7 @@ class Destination(Struct, frozen=True):
     mode: str  # online or offline
     project: str
     entity: str | None
+    artifacts: str = "references"  # one of ARTIFACTS
 
     @property
     def ledger(self) -> str:
@@ -51,6 +54,8 @@ class TrackingResult(Struct, frozen=True):
     known: int = 0
     folder: str = ""
     problem: str = ""
+    project: str = ""
+    entity: str | None = None  # online, the one that W&B chose where the settings name none
 
     def sentence(self) -> str:
         """One line for people."""
@@ -73,7 +78,9 @@ def track_grid(root: Path, name: str, tracking: Mapping[str, Any]) -> TrackingRe
         mode, why = choose_mode(str(tracking["mode"]), os.environ)
         if mode == "off":
             return TrackingResult("off")
-        to = Destination(mode, str(tracking["project"]), tracking.get("entity"))
+        to = Destination(
+            mode, str(tracking["project"]), tracking.get("entity"), str(tracking.get("artifacts", "references"))
+        )
         store = Store(root)
         stages, reduce_key = missing(store, read_plan(store.grid_folder(name)), to)
         known = len(read_ledger(folder, to))
@@ -142,6 +149,7 @@ def reduce_id(plan: Plan) -> str:
 
 
 def reduce_ledger_key(store: Store, plan: Plan) -> str:
+    """The reduce run as it shows this very matrix."""
     content = (store.grid_folder(plan.name) / "matrix.json").read_bytes()
     return f"{reduce_id(plan)}-{sha256(content).hexdigest()[:16]}"
 
@@ -168,11 +176,10 @@ def _in_child(folder: Path, root: Path, name: str, to: Destination, known: int) 
     folder.mkdir(parents=True, exist_ok=True)
     answer = folder / f"{name}.json"
     answer.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "xling.report.wandb_runs", str(root), name, to.mode, to.project]
     log = folder / "wandb.log"
     with log.open("ab") as output:
         child = subprocess.Popen(
-            [*command, *([to.entity] if to.entity else [])],
+            [sys.executable, "-m", "xling.report.wandb_runs", str(root), name, msgspec.json.encode(to).decode()],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
