@@ -49,7 +49,7 @@ def write_reduce(store: Store, plan: Plan, to: Destination) -> Run:
     shown = logged(store, plan, matrix, folder)
     run = start(store, to, id=ident, name=plan.name, job_type="reduce", group=plan.name, config=config)
     try:
-        run.log(shown, step=max(before, run.step))  # a step of its own, offline too
+        run.log(shown, step=max(before, run.starting_step))  # one of its own, offline too
         run.summary.update(counts(matrix))
         if to.artifacts != "none":
             _lineage(run, store, plan, states, to)
