@@ -83,6 +83,17 @@ def report(options: argparse.Namespace, store: Store) -> int:
     return 0
 
 
+def wandb(options: argparse.Namespace, store: Store) -> int:
+    """Write the W&B runs of a grid that are missing, and save its workspace and report there (docs/wandb.md)."""
+    from xling.report import dashboard
+
+    name = chosen_grid(store, options.grid)
+    asked = {key: getattr(options, key) for key in ("mode", "project", "entity", "artifacts")}
+    for sentence in dashboard.run(store, name, asked, options.new):
+        print(sentence)
+    return 0
+
+
 def gc(options: argparse.Namespace, store: Store) -> int:
     """List what no grid needs and what killed runs left; nothing is deleted without --delete."""
     console = Console(soft_wrap=True)
@@ -171,6 +182,7 @@ def parser() -> argparse.ArgumentParser:
     add(cancel)
     add(reduce)
     add(report)
+    _add_wandb(add(wandb))
     looked = add(data, grid=False)
     looked.add_argument("what", choices=["check"], help="check: load all languages and count")
     looked.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="task=NAME and its settings, as for launch.py")
@@ -181,6 +193,15 @@ def parser() -> argparse.ArgumentParser:
                          "results are set aside")  # fmt: skip
     _add_sheet(commands.add_parser("sheet", help="People judge a grid: sheets out, answers in"), common)
     return program
+
+
+def _add_wandb(saved: argparse.ArgumentParser) -> None:
+    saved.add_argument("--mode", choices=["auto", "online", "offline"], default="auto",
+                       help="auto: online if there is a key and a network (default)")  # fmt: skip
+    saved.add_argument("--project", help="W&B project (default: the one of the last time, else xling)")
+    saved.add_argument("--entity", help="W&B team or user (default: the one of the last time, else the account's)")
+    saved.add_argument("--artifacts", choices=["none", "references", "files"], help="as tracking.artifacts")
+    saved.add_argument("--new", action="store_true", help="save a new workspace and report, instead of updating")
 
 
 def _add_sheet(sheet: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:

@@ -17,9 +17,10 @@ from wandb.sdk.wandb_run import Run
 
 from xling.analysis.matrix import Matrix
 from xling.analysis.plan import Plan
+from xling.grid.files import json_bytes, write_atomically
 from xling.grid.store import Store
 from xling.report.files import read_matrix
-from xling.report.tracking import Destination, read_ledger, reduce_id
+from xling.report.tracking import Destination, read_ledger, reduce_id, shown_file
 from xling.report.wandb_samples import sample_rows
 from xling.report.wandb_stages import artifact_of, start, use
 from xling.report.wandb_tables import Rows, counts, frontier_lines, panel_names, panels, tables
@@ -55,6 +56,7 @@ def write_reduce(store: Store, plan: Plan, to: Destination) -> Run:
             _lineage(run, store, plan, states, to)
     finally:
         run.finish()
+    write_atomically(shown_file(store.root, plan.name), json_bytes(sorted(shown)))
     return run
 
 
