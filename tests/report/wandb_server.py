@@ -115,6 +115,17 @@ class WandbServer:
     def _xXHashDigestsEnabled(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"entity": {"xxhashDigestsEnabled": False}}
 
+    def _projectInternalId(self, variables: dict[str, Any]) -> dict[str, Any]:
+        there = variables["projectName"] in self.projects
+        return {"project": {"id": "model", "internalId": "1"} if there else None}
+
+    def _getProjects(self, variables: dict[str, Any]) -> dict[str, Any]:
+        about = {"__typename": "Project", "entityName": ENTITY, "createdAt": "2026-01-01T00:00:00Z"}
+        about |= {"isBenchmark": False, "user": None}
+        edges = [{"node": {"id": name, "name": name, **about}} for name in sorted(self.projects)]
+        pages = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+        return {"models": {"pageInfo": pages, "edges": edges}}
+
     # --- runs --------------------------------------------------------------------------------------------------
 
     def _runResumeStatus(self, variables: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def run(store: Store, name: str, asked: Mapping[str, Any], new: bool = False) ->
     online = result.mode == "online"
     plan, matrix = read_plan(store.grid_folder(name)), read_matrix(store.grid_folder(name))
     to = Destination(result.mode, str(settings["project"]), settings["entity"])
-    entity = settings["entity"] or result.entity or before.entity or (_default_entity() if online else "")
+    entity = settings["entity"] or result.team or before.team or (_default_entity() if online else "")
     grid = grid_of(store, plan, matrix, to, str(entity or ""))
     view, page = wandb_views.workspace(grid), wandb_views.report(grid)
     yield from _save(store, name, view, page, new) if online else _describe(store, name, view, page)

@@ -55,7 +55,8 @@ class TrackingResult(Struct, frozen=True):
     folder: str = ""
     problem: str = ""
     project: str = ""
-    entity: str | None = None  # online, the one that W&B chose where the settings name none
+    entity: str | None = None  # as it was asked for
+    team: str | None = None  # online, where the runs went
 
     def sentence(self) -> str:
         """One line for people."""

@@ -55,10 +55,10 @@ def write_runs(store: Store, name: str, to: Destination) -> TrackingResult:
     jobs += [(stage.key, partial(write_stage, store, stage.kind, stage.key, to)) for stage in stages]
     jobs += [] if reduce_key is None else [(reduce_key, partial(write_reduce, store, plan, to))]
     problems: list[str] = []
-    entity = to.entity
+    team = to.entity
     for key, job in jobs:
         try:
-            entity = job().entity or entity
+            team = job().entity or team
             append_line(folder / to.ledger, Noted(key))
         except Exception as error:
             problems.append(f"{type(error).__name__}: {error}")
@@ -69,7 +69,7 @@ def write_runs(store: Store, name: str, to: Destination) -> TrackingResult:
                 break
     told = f"{len(problems)} could not be written: {problems[0]}" if problems else ""
     written = len(read_ledger(folder, to)) - known
-    return TrackingResult(to.mode, written, known, str(folder), told, to.project, entity)
+    return TrackingResult(to.mode, written, known, str(folder), told, to.project, to.entity, team)
 
 
 def _offline_instead(store: Store, name: str, to: Destination, problem: str) -> TrackingResult:

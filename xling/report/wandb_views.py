@@ -101,10 +101,13 @@ def _panel(name: str) -> Any:
         return wr.MediaBrowser(title=name.removeprefix("images/"), media_keys=[name], layout=wr.Layout(w=12, h=12))
     if name.startswith(("heatmap/", "frontier_chart/")):
         preset, fields = HEATS if name.startswith("heatmap/") else LINES
-        query = {"summaryTable": {"tableKey": f"{name}_table"}}
-        strings = {"title": name.partition("/")[2]}
-        chart = {"query": query, "chart_name": preset, "chart_fields": fields, "chart_strings": strings}
-        return wr.CustomChart(**chart, layout=wr.Layout(w=8, h=8))
+        return wr.CustomChart(
+            query={"summaryTable": {"tableKey": f"{name}_table"}},
+            chart_name=preset,
+            chart_fields=fields,
+            chart_strings={"title": name.partition("/")[2]},
+            layout=wr.Layout(w=8, h=8),
+        )
     return wr.WeavePanelSummaryTable(table_name=name, layout=wr.Layout(w=24, h=10))
 
 

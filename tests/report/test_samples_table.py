@@ -1,0 +1,53 @@
+"""The samples that W&B shows: every row against the records of its stages."""
+
+import json
+
+import numpy as np
+from grids import recorded_grid
+
+from xling.analysis.plan import read_plan
+from xling.report.wandb_samples import PROMPTS, sample_rows
+from xling.sheets.text import shown
+
+
+def test_every_row_says_what_its_stages_say(tmp_path):
+    store = recorded_grid(tmp_path)
+    plan = read_plan(store.grid_folder("g"))
+    table = sample_rows(store, plan)
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert len(rows) == len(plan.cells) * PROMPTS
+    for cell in plan.cells:
+        place = {axis: cell.axes[axis] for axis in ("source_lang", "target_lang")}
+        found = [row for row in rows if place.items() <= row.items()]
+        folders = {role: store.folder(ref.kind, ref.key) for role, ref in cell.stages.items()}
+        items = json.loads((store.folder(cell.judge.kind, cell.judge.key) / "items.json").read_bytes())
+        said = {line["prompt"]: line["responses"] for line in lines(folders["pool"] / "samples.jsonl")}
+        order = [line["prompt"] for line in lines(folders["pool"] / "samples.jsonl")]
+        opposed = {line["prompt"]: line["responses"] for line in lines(folders["baseline"] / "samples.jsonl")}
+        scores, qualities = (np.load(folders[role] / "pool.npy") for role in ("score", "verdict"))
+        assert len(found) == PROMPTS
+        for row in found:
+            number = items["prompt"].index(row["prompt"])
+            index, line = items["index"][number], order.index(row["prompt"])
+            assert row["aligned_response"] == shown(said[row["prompt"]][index])
+            assert row["sft_response"] == shown(opposed[row["prompt"]][0])
+            assert (row["reward"], row["quality"]) == (scores[line, index], qualities[line, index])
+            level = np.sign(row["quality"] - row["sft_quality"])
+            assert row["verdict"] == {-1: "loss", 0: "tie", 1: "win"}[int(level)]
+            assert row["win"] == items["win"][number]
+            assert "<i>&amp;</i>" in row["text"]
+
+
+def test_the_cells_of_a_target_show_the_same_prompts(tmp_path):
+    store = recorded_grid(tmp_path)
+    table = sample_rows(store, read_plan(store.grid_folder("g")))
+    by_cell: dict[tuple[str, str], list[str]] = {}
+    for row in table.rows:
+        source, target, prompt = (row[table.columns.index(name)] for name in ("source_lang", "target_lang", "prompt"))
+        by_cell.setdefault((source, target), []).append(prompt)
+    assert by_cell["ar", "en"] == by_cell["en", "en"]
+    assert by_cell["ar", "ar"] == by_cell["en", "ar"]
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
