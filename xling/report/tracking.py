@@ -26,7 +26,6 @@ import xling
 from xling.analysis.plan import Plan, PlannedStage, read_plan
 from xling.grid.store import Store
 
-ARTIFACTS = ("none", "references", "files")  # what of a stage's folder goes along (wandb_stages.py)
 PATIENCE = 120.0  # seconds to wait for the child; slow uploads go on without us
 _WANDB_MODES = {"disabled": "off", "dryrun": "offline", "offline": "offline", "online": "online"}
 _REACH = 3.0  # seconds for the network to answer
@@ -38,7 +37,7 @@ class Destination(Struct, frozen=True):
     mode: str  # online or offline
     project: str
     entity: str | None
-    artifacts: str = "references"  # one of ARTIFACTS
+    artifacts: str = "references"  # what of a stage's folder goes along: references, files or none
 
     @property
     def ledger(self) -> str:

@@ -1,13 +1,14 @@
 """The child process that writes W&B runs: `python -m xling.report.wandb_runs ROOT GRID DESTINATION`.
 
-DESTINATION is a Destination as JSON. One process and one wandb-core write all runs that are missing, one after the
-other; the ledger has a line for each. The answer is <root>/tracking/<grid>.json, a TrackingResult.
+DESTINATION is a Destination as JSON. One process and one wandb-core write all runs that are missing; the ledger has a
+line for each. The answer is <root>/tracking/<grid>.json, a TrackingResult.
 """
 
 import fcntl
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import msgspec
 import wandb
 from wandb.sdk.wandb_run import Run
 
-from xling.analysis.plan import read_plan
+from xling.analysis.plan import Plan, PlannedStage, read_plan
 from xling.errors import XlingError
 from xling.grid.files import append_line, json_bytes, write_atomically
 from xling.grid.store import Store
@@ -25,6 +26,7 @@ from xling.report.wandb_matrix import write_reduce
 from xling.report.wandb_stages import write_stage
 
 OURS = (XlingError, msgspec.MsgspecError)  # trouble with what stands on the disk: the network has no part in it
+AT_A_TIME = 8  # runs that are written online
 MOST_PROBLEMS = 3  # then something is wrong with all of them
 
 
@@ -51,25 +53,57 @@ def write_runs(store: Store, name: str, to: Destination) -> TrackingResult:
     plan = read_plan(store.grid_folder(name))
     known = len(read_ledger(folder, to))
     stages, reduce_key = missing(store, plan, to)
-    jobs: list[tuple[str, Callable[[], Run]]] = []
-    jobs += [(stage.key, partial(write_stage, store, stage.kind, stage.key, to)) for stage in stages]
-    jobs += [] if reduce_key is None else [(reduce_key, partial(write_reduce, store, plan, to))]
-    problems: list[str] = []
-    team = to.entity
-    for key, job in jobs:
-        try:
-            team = job().entity or team
-            append_line(folder / to.ledger, Noted(key))
-        except Exception as error:
-            problems.append(f"{type(error).__name__}: {error}")
-            traceback.print_exc()
-            if to.mode == "online" and not isinstance(error, OURS):
-                return _offline_instead(store, name, to, problems[0])
-            if len(problems) == MOST_PROBLEMS:
-                break
+    writing = _Writing(folder, to)
+    for wave in waves(plan, {stage.key for stage in stages}):
+        writing.all((stage.key, partial(write_stage, store, stage.kind, stage.key, to)) for stage in wave)
+    if reduce_key is not None:
+        writing.all([(reduce_key, partial(write_reduce, store, plan, to))])
+    problems = writing.problems
+    if writing.network:
+        return _offline_instead(store, name, to, problems[-1])
     told = f"{len(problems)} could not be written: {problems[0]}" if problems else ""
     written = len(read_ledger(folder, to)) - known
-    return TrackingResult(to.mode, written, known, str(folder), told, to.project, to.entity, team)
+    return TrackingResult(to.mode, written, known, str(folder), told, to.project, to.entity, writing.team)
+
+
+def waves(plan: Plan, keys: set[str]) -> list[list[PlannedStage]]:
+    """The stages with these keys, those of a wave needing only what stands in the waves before it.
+
+    So an artifact is given out by its own run before another uses it.
+    """
+    depth: list[int] = []
+    found: dict[int, list[PlannedStage]] = {}
+    for stage in plan.stages:
+        depth.append(1 + max((depth[parent] for parent in stage.parents), default=-1))
+        if stage.key in keys:
+            found.setdefault(depth[-1], []).append(stage)
+    return [found[level] for level in sorted(found)]
+
+
+class _Writing:
+    """Writes runs, online several at a time since most of the time is the network's, until something is wrong."""
+
+    def __init__(self, folder: Path, to: Destination) -> None:
+        self._folder, self._to = folder, to
+        self.team = to.entity
+        self.problems: list[str] = []
+        self.network = False  # trouble with it, or with what answers there
+
+    def all(self, jobs: Iterable[tuple[str, Callable[[], Run]]]) -> None:
+        with ThreadPoolExecutor(AT_A_TIME if self._to.mode == "online" else 1) as pool:
+            list(pool.map(self._write, jobs))
+
+    def _write(self, job: tuple[str, Callable[[], Run]]) -> None:
+        if self.network or len(self.problems) >= MOST_PROBLEMS:
+            return
+        key, write = job
+        try:
+            self.team = write().entity or self.team
+            append_line(self._folder / self._to.ledger, Noted(key))
+        except Exception as error:
+            self.problems.append(f"{type(error).__name__}: {error}")
+            traceback.print_exc()
+            self.network = self.network or (self._to.mode == "online" and not isinstance(error, OURS))
 
 
 def _offline_instead(store: Store, name: str, to: Destination, problem: str) -> TrackingResult:

@@ -31,6 +31,7 @@ def start(store: Store, to: Destination, **about: Any) -> Run:
         root_dir=str(store.root / "tracking"),
         console="off",
         silent=True,
+        reinit="create_new",  # several may be open
         disable_git=True,
         disable_code=True,
         init_timeout=INIT_TIMEOUT,
