@@ -45,7 +45,7 @@ def run(store: Store, name: str, asked: Mapping[str, Any], new: bool = False) ->
         "entity": asked.get("entity") or before.entity,
         "artifacts": asked.get("artifacts") or "references",
     }
-    result = track_grid(store.root, name, settings)
+    result = track_grid(store.root, name, settings, patience=None)
     yield result.sentence()
     if result.mode == "off":
         raise ConfigError("Without runs there is nothing to show. Type --mode offline, or look into the trouble above.")

@@ -71,8 +71,11 @@ class Noted(Struct, frozen=True):
     key: str
 
 
-def track_grid(root: Path, name: str, tracking: Mapping[str, Any]) -> TrackingResult:
-    """Write the W&B runs of a grid that are missing. Raises nothing: trouble is in the result and in the log."""
+def track_grid(root: Path, name: str, tracking: Mapping[str, Any], patience: float | None = PATIENCE) -> TrackingResult:
+    """Write the W&B runs of a grid that are missing. Raises nothing: trouble is in the result and in the log.
+
+    patience: seconds to wait for the child, which goes on after them; None: until it has ended.
+    """
     folder = Path(root) / "tracking"
     try:
         mode, why = choose_mode(str(tracking["mode"]), os.environ)
@@ -86,7 +89,7 @@ def track_grid(root: Path, name: str, tracking: Mapping[str, Any]) -> TrackingRe
         known = len(read_ledger(folder, to))
         if not stages and reduce_key is None:
             return TrackingResult(mode, 0, known, str(folder), why)
-        result = _in_child(folder, Path(root), name, to, known)
+        result = _in_child(folder, Path(root), name, to, known, patience)
         return msgspec.structs.replace(result, problem=f"{why} {result.problem}".strip())
     except Exception as error:
         return TrackingResult("off", 0, 0, str(folder), f"{type(error).__name__}: {error}")
@@ -177,7 +180,9 @@ def _lines(path: Path) -> Iterator[Noted]:
 # --- the child ----------------------------------------------------------------------------------------------
 
 
-def _in_child(folder: Path, root: Path, name: str, to: Destination, known: int) -> TrackingResult:
+def _in_child(
+    folder: Path, root: Path, name: str, to: Destination, known: int, patience: float | None
+) -> TrackingResult:
     folder.mkdir(parents=True, exist_ok=True)
     answer = folder / f"{name}.json"
     answer.unlink(missing_ok=True)
@@ -192,7 +197,7 @@ def _in_child(folder: Path, root: Path, name: str, to: Destination, known: int) 
             start_new_session=True,  # Ctrl-C in the terminal does not tear a run
         )
     try:
-        code = child.wait(PATIENCE)
+        code = child.wait(patience)
     except subprocess.TimeoutExpired:
         return TrackingResult(to.mode, 0, known, str(folder), f"Still writing in the background: {log}.")
     if code or not answer.exists():
