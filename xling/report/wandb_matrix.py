@@ -69,7 +69,7 @@ def logged(store: Store, plan: Plan, matrix: Matrix, folder: Path) -> dict[str, 
         f"images/{name}": wandb.Image(str(path)) for name in PICTURES if (path := folder / f"{name}.png").exists()
     }
     found |= _optional("samples", lambda: {"samples": _table(sample_rows(store, plan))})
-    found |= _optional("findings", lambda: dict(_findings(store, plan)))
+    found |= _optional("findings", lambda: dict(findings(store, plan)))
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -115,7 +115,7 @@ def _frontiers(matrix: Matrix) -> dict[str, Any]:
     return found
 
 
-def _findings(store: Store, plan: Plan) -> Iterator[tuple[str, Any]]:
+def findings(store: Store, plan: Plan) -> Iterator[tuple[str, Any]]:
     """What the analyses of the grid found, a table each."""
     try:
         analyses = import_module("xling.analysis.analyses")

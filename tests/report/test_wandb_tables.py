@@ -1,11 +1,14 @@
-"""The samples that W&B shows: every row against the records of its stages."""
+"""Tables that W&B shows: samples against the records of their stages, findings against the analyses."""
 
 import json
 
 import numpy as np
+import pytest
 from grids import recorded_grid
+from synthetic import realistic
 
 from xling.analysis.plan import read_plan
+from xling.analysis.reduce import reduce_grid
 from xling.report.wandb_samples import PROMPTS, sample_rows
 from xling.sheets.text import shown
 
@@ -47,6 +50,22 @@ def test_the_cells_of_a_target_show_the_same_prompts(tmp_path):
         by_cell.setdefault((source, target), []).append(prompt)
     assert by_cell["ar", "en"] == by_cell["en", "en"]
     assert by_cell["ar", "ar"] == by_cell["en", "ar"]
+
+
+def test_findings_are_tables_with_nothing_where_no_number_is(tmp_path):
+    analyses = pytest.importorskip("xling.analysis.analyses")
+    from xling.report.wandb_matrix import findings
+
+    grid = realistic(tmp_path, languages=("de", "en", "tr"), prompts=20, controls=False)
+    reduce_grid(tmp_path, grid.write().name)
+    found = {finding.name: finding.table for finding in analyses.grid_findings(grid.store, "toy")}
+    logged = dict(findings(grid.store, read_plan(grid.store.grid_folder("toy"))))
+    assert logged and set(logged) == {f"finding/{name}" for name, table in found.items() if len(table)}
+    for key, shown_table in logged.items():
+        frame = found[key.removeprefix("finding/")]
+        assert shown_table.columns == [str(column) for column in frame.columns]
+        for row, expected in zip(shown_table.data, frame.itertuples(index=False), strict=True):
+            assert all(a == b or (a is None and b != b) for a, b in zip(row, expected, strict=True))
 
 
 def lines(path):
