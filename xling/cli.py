@@ -1,4 +1,4 @@
-"""`xling status|logs|cancel|reduce|report|gc`: look after a grid that is running or done. Also `python -m xling`.
+"""`xling status|logs|cancel|reduce|report|wandb|gc`: look after a grid that is running or done. Also `python -m xling`.
 
 `xling data check task=NAME ...` looks at a task's data instead; `xling sheet export|import` has people judge a grid.
 
