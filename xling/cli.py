@@ -1,4 +1,4 @@
-"""`xling status|logs|cancel|reduce|report|gc`: look after a grid that is running or done. Also `python -m xling`.
+"""`xling status|logs|cancel|reduce|report|wandb|gc`: look after a grid that is running or done. Also `python -m xling`.
 
 `xling data check task=NAME ...` looks at a task's data instead; `xling sheet export|import` has people judge a grid.
 
@@ -90,6 +90,17 @@ def figures(options: argparse.Namespace, store: Store) -> int:
     asked = Asked.of(options.format, options.width, options.only, options.names)
     for line in draw(store, options.grid, options.out, asked).lines():
         print(harmless(line))
+    return 0
+
+
+def wandb(options: argparse.Namespace, store: Store) -> int:
+    """Write the W&B runs of a grid that are missing, and save its workspace and report there (docs/wandb.md)."""
+    from xling.report import dashboard
+
+    name = chosen_grid(store, options.grid)
+    asked = {key: getattr(options, key) for key in ("mode", "project", "entity", "artifacts")}
+    for sentence in dashboard.run(store, name, asked, options.new):
+        print(sentence)
     return 0
 
 
@@ -206,6 +217,7 @@ def parser() -> argparse.ArgumentParser:
     both.add_argument("other", metavar="OTHER", help="another one, `paper`, or paper:TABLE")
     both.add_argument("--json", action="store_true", help="for machines")
     both.add_argument("--out", metavar="FOLDER", help="write compare.md, compare.json and tables there")
+    _add_wandb(add(wandb))
     looked = add(data, grid=False)
     looked.add_argument("what", choices=["check"], help="check: load all languages and count")
     looked.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="task=NAME and its settings, as for launch.py")
@@ -226,6 +238,15 @@ def _add_figures(drawn: argparse.ArgumentParser) -> None:
     drawn.add_argument("--only", default="", metavar="NAMES", help="heatmap, accuracy, best_of_k, learning, frontier, "
                        "ranks, forest, judges, accuracy_win, kl_win, tables (default: all)")  # fmt: skip
     drawn.add_argument("--names", default="code", help="languages by code, english or native name (default: code)")
+
+
+def _add_wandb(saved: argparse.ArgumentParser) -> None:
+    saved.add_argument("--mode", choices=["auto", "online", "offline"], default="auto",
+                       help="auto: online if there is a key and a network (default)")  # fmt: skip
+    saved.add_argument("--project", help="W&B project (default: the one of the last time, else xling)")
+    saved.add_argument("--entity", help="W&B team or user (default: the one of the last time, else the account's)")
+    saved.add_argument("--artifacts", choices=["none", "references", "files"], help="as tracking.artifacts")
+    saved.add_argument("--new", action="store_true", help="save a new workspace and report, instead of updating")
 
 
 def _add_sheet(sheet: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:

@@ -32,6 +32,7 @@ from xling.tasks.absent import absent
 Asked = tuple[Mapping[str, Scalar], Experiment]
 
 TRACKING_MODES = ("auto", "online", "offline", "off")
+TRACKING_ARTIFACTS = ("references", "files", "none")
 
 
 def task_languages(task: Mapping[str, Any], group: str = "task") -> Sequence[str]:
@@ -176,13 +177,14 @@ def fold(root: Path, name: str, tracking: Mapping[str, Any]) -> None:
 
 
 def _tracking(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings with a known mode; a bare `off` in YAML is false."""
+    """The settings with a known mode and kind of artifacts; a bare `off` in YAML is false, a null stands for none."""
     mode = "off" if settings["mode"] is False else settings["mode"]
-    if mode not in TRACKING_MODES:
-        allowed = ", ".join(TRACKING_MODES)
-        suggestion = did_you_mean(str(mode), TRACKING_MODES)
-        raise ConfigError(f"tracking.mode={mode} is unknown. Allowed: {allowed}.{suggestion}")
-    return {**settings, "mode": mode}
+    artifacts = settings.get("artifacts") or "none"
+    for key, value, known in (("mode", mode, TRACKING_MODES), ("artifacts", artifacts, TRACKING_ARTIFACTS)):
+        if value not in known:
+            suggestion = did_you_mean(str(value), known)
+            raise ConfigError(f"tracking.{key}={value} is unknown. Allowed: {', '.join(known)}.{suggestion}")
+    return {**settings, "mode": mode, "artifacts": artifacts}
 
 
 def _switch(key: str, value: Any) -> bool:
