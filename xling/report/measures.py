@@ -1,10 +1,11 @@
 """What stands beside every win rate: length control, language, length, endings, repetition, KL, reward, quality."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from xling.analysis.intervals import Estimate
 from xling.analysis.matrix import CHANCE, Block, Entry, Opponent, Panel
-from xling.report.cells import Cell, Table, against, by_entry
+from xling.report.cells import Cell, Table, against, by_entry, quiet_cell
 from xling.report.text import span
 
 MOST_ROWS = 12  # of a terminal's first view; larger matrices are averaged over targets
@@ -137,8 +138,8 @@ def judge_table(block: Block, panel: Panel) -> Table | None:
         return None
     found = {one.target: one for one in block.judge_accuracy}
     accuracy = [found[t].accuracy if t in found else None for t in panel.targets]
-    rows = [("accuracy", [Cell(_plain(e.value), span(e), against(e, CHANCE), exact=e) if e else Cell() for e in accuracy])]
+    rows = [("accuracy", [replace(quiet_cell(e), look=against(e, CHANCE)) if e else Cell() for e in accuracy])]
     turned = [found[t].inconsistent if t in found else None for t in panel.targets]
     if any(turned):
-        rows.append(("order decides", [Cell(_plain(e.value), span(e), "quiet", exact=e) if e else Cell() for e in turned]))
+        rows.append(("order decides", [quiet_cell(e) for e in turned]))
     return Table("The judge on held-out human preferences, %", "", list(panel.targets), rows, shared=True)

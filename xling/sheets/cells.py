@@ -8,7 +8,7 @@ or what a language model said of pairs: then people are asked about one of those
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import msgspec
 import numpy as np
@@ -123,8 +123,8 @@ class Reader:
     """Reads the questions of cells; prompts and samples that cells share are read once, in the order of targets."""
 
     def __init__(self, store: Store, results: Results, seed: int) -> None:
-        self._store, self._results, self._seed = store, results, seed
-        self._prompts = lru_cache(maxsize=2)(self._read_prompts)
+        self._results, self._seed = results, seed
+        self._prompts = lru_cache(maxsize=2)(partial(prompt_texts, store))
         self._samples = lru_cache(maxsize=4)(read_samples)
 
     def questions(self, chosen: Chosen, n: int) -> list[Question]:
@@ -182,18 +182,22 @@ class Reader:
         pool, baseline = (read_array(folder / name) for name in ("pool.npy", "baseline.npy"))
         return lambda row, place, first, many: {i: _point(pool[place, first], baseline[place, i]) for i in range(many)}
 
-    def _read_prompts(self, ref: Ref) -> dict[str, str]:
-        """Prompt id to what the policy read, from the data that the samples were drawn for."""
-        sheet = self._store.sheet(ref.kind, ref.key)
-        if sheet is None or not sheet.spec.get("task"):
-            raise StoreError(f"The result {ref.kind}/{ref.key[:12]} does not say which data its prompts are from.")
-        spec = located(sheet.spec)
-        unchanged(spec)
-        task: Task = msgspec.convert(spec["task"], Task)
-        module = task_module(task)
-        if ref.kind == "recorded":
-            return {p.id: p.text for p in module.recorded(task, spec["lang"], spec["digest"]).prompts}
-        return {p.id: p.text for p in module.prompts(task, spec["lang"], "test")}
+
+def prompt_texts(store: Store, ref: Ref) -> dict[str, str]:
+    """Prompt id to what the policy read, from the data that a stage's samples were drawn for.
+
+    StoreError if the stage does not say which, DataError if the data have changed or are gone.
+    """
+    sheet = store.sheet(ref.kind, ref.key)
+    if sheet is None or not sheet.spec.get("task"):
+        raise StoreError(f"The result {ref.kind}/{ref.key[:12]} does not say which data its prompts are from.")
+    spec = located(sheet.spec)
+    unchanged(spec)
+    task: Task = msgspec.convert(spec["task"], Task)
+    module = task_module(task)
+    if ref.kind == "recorded":
+        return {p.id: p.text for p in module.recorded(task, spec["lang"], spec["digest"]).prompts}
+    return {p.id: p.text for p in module.prompts(task, spec["lang"], "test")}
 
 
 def _points(said: Mapping[int, float | None] | None, judge: Ref) -> dict[int, float | None]:

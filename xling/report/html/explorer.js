@@ -1,0 +1,124 @@
+// The matrix: a heat map of any measure, walked with the arrow keys, and a card that tells all about one cell.
+
+function matrixSection(box) {
+  const maps = panel().tables.maps;
+  state.map = Math.min(state.map, maps.length - 1);
+  const table = maps[state.map];
+  const choose = (number) => { state.map = number; drawSection("matrix"); focusTab("map", number); };
+  const corner = "reward model ↓  policy →";
+  const map = drawTable(table, { corner, title: table.title + suffix() });
+  map.querySelector("table").setAttribute("aria-describedby", "map-keys");
+  const card = el("aside", { id: "card", class: "card", "aria-live": "polite" });
+  box.append(
+    tabs("Measure", "map", maps.map(mapName), state.map, choose),
+    el("div", { class: "explorer" },
+      el("figure", { class: "table" }, map, legend(table), notes(table.notes),
+        el("p", { id: "map-keys", class: "quiet hint" }, "Click a cell, or walk with the arrow keys, for all that is known of it.")),
+      card),
+    el("div", { class: "verdicts" }, countList(panel()), panel().verdicts.map((text) => el("p", {}, text))));
+  walkable(map.querySelector("table"));
+  drawCard(card);
+}
+
+const suffix = () => (data.panels.length > 1 ? ": " + shortName(state.panel) : "");
+
+// What a heat map is called on its tab.
+function mapName(table) {
+  const known = { "Win rate, %": "win rate", "Length-controlled win rate, %": "length-controlled" };
+  if (table.title.startsWith("Source minus home")) return "minus home";
+  if (table.title.startsWith("Source minus best")) return "minus best";
+  const words = { "lang.": "language", rep: "repetition", "rep.": "repetition" };
+  return known[table.title] || words[table.short] || table.short || table.title;
+}
+
+function countList(one) {
+  return one.counts.length ? el("dl", { class: "counts" }, one.counts.map(([k, of, text]) =>
+    el("div", {}, el("dt", {}, `${k}/${of}`), el("dd", {}, text)))) : null;
+}
+
+// --- walking ---------------------------------------------------------------------------------------------
+
+function walkable(table) {
+  table.setAttribute("role", "grid");
+  const cells = [...table.querySelectorAll("td[data-source]")];
+  for (const td of cells) td.tabIndex = -1;
+  const first = cells.find((td) => isChosen(td)) || cells[0];
+  if (first) first.tabIndex = 0;
+  table.addEventListener("click", (event) => chooseCell(event.target.closest("td[data-source]")));
+  table.addEventListener("focusin", (event) => chooseCell(event.target.closest("td[data-source]")));
+  table.addEventListener("keydown", (event) => {
+    const td = event.target.closest("td[data-source]");
+    if (!td || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (event.key === "Enter") showSamplesOf(panel().sources[td.dataset.source], panel().targets[td.dataset.target]);
+    const next = neighbour(td, event.key);
+    if (next) next.focus();
+    if (next || event.key === "Enter") event.preventDefault();
+  });
+}
+
+function neighbour(td, key) {
+  const row = td.parentElement, place = [...row.children].indexOf(td);
+  const inRow = { ArrowLeft: place - 1, ArrowRight: place + 1 }[key];
+  const found = inRow !== undefined ? row.children[inRow]
+    : { ArrowUp: row.previousElementSibling, ArrowDown: row.nextElementSibling }[key]?.children[place];
+  return found && found.dataset.source !== undefined ? found : null;
+}
+
+const isChosen = (td) => state.cell && td.dataset.source === String(state.cell[0]) && td.dataset.target === String(state.cell[1]);
+
+function chooseCell(td) {
+  if (!td) return;
+  for (const old of byId("matrix").querySelectorAll("td[aria-selected=true]")) {
+    old.removeAttribute("aria-selected");
+    old.tabIndex = -1;
+  }
+  td.setAttribute("aria-selected", "true");
+  td.tabIndex = 0;
+  state.cell = [Number(td.dataset.source), Number(td.dataset.target)];
+  drawCard(byId("card"));
+}
+
+// --- the card --------------------------------------------------------------------------------------------
+
+function drawCard(card) {
+  card.replaceChildren();
+  if (!state.cell) {
+    card.append(el("p", { class: "quiet" }, "No cell is chosen."));
+    return;
+  }
+  const one = panel(), [s, t] = state.cell;
+  if (s >= one.sources.length || t >= one.targets.length) return;
+  const source = one.sources[s], target = one.targets[t], at = s * one.targets.length + t;
+  card.append(el("h3", {}, language(source), " → ", language(target)),
+    el("p", { class: "quiet" }, `Reward model trained in ${named(source)}, policy in ${named(target)}.`));
+  if (one.reasons[at]) card.append(el("p", { class: "reason" }, one.reasons[at]));
+  const rows = [];
+  for (const table of [...one.tables.maps, ...one.tables.rewards]) {
+    if (table.sources <= s || table.targets <= t) continue;
+    const cell = cellOf(table, s, t);
+    if (cell.value === null && !/\d/.test(cell.text)) continue;
+    rows.push(el("tr", {}, el("th", { scope: "row" }, shortTitle(table)),
+      el("td", {}, cell.text.replace(/^◆/, "")), el("td", { class: "span" }, cell.span)));
+  }
+  if (rows.length) card.append(el("table", { class: "plain" }, el("caption", { class: "unseen" }, `${source} to ${target}`), el("tbody", {}, rows)));
+  const needs = one.needs[at];
+  if (needs) card.append(el("p", { class: "quiet" }, needs === "settled" ? "Its difference to home is settled."
+    : needs === "identical" ? "It is exactly equal to home." : `Would settle its difference to home: ${needs} a target.`));
+  card.append(miniCurve(one, s, t));
+  if (samplesOf(source, target).length) {
+    card.append(el("button", { type: "button", onclick: () => showSamplesOf(source, target) }, "Read its samples"));
+  }
+}
+
+const shortTitle = (table) => table.title.replace(/, (points|%|tokens|standard).*$/, "").replace(/ on held-out preferences/, "");
+
+// Best-of-k of this cell.
+function miniCurve(one, s, t) {
+  const found = one.curves && one.curves.cells.find((cell) => cell[0] === s && cell[1] === t);
+  if (!found) return "";
+  const points = found[2].map((y, n) => ({ x: one.curves.k[n], y, low: found[3][n], high: found[4][n] }));
+  return lineChart({ about: "Best-of-k win rate of this cell", x: { label: "k of best-of-k", log: true, ticks: doublings(one.curves.k) },
+    y: { label: "win rate, %", rule: 50 }, series: [{ name: "win rate", look: 1, points, band: true }] });
+}
+
+const doublings = (ks) => ks.filter((k) => Number.isInteger(Math.log2(k)));

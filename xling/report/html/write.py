@@ -1,0 +1,69 @@
+"""report.html beside a grid's matrix.json: made when the matrix (or this code) has changed, opened on request.
+
+update(store, "embedded")           # after matrix.json was written
+open_page(update(store, "embedded"))
+"""
+
+import os
+import sys
+import webbrowser
+from pathlib import Path
+
+from xling.analysis.matrix import Matrix
+from xling.analysis.plan import Results, planned_entries, read_plan
+from xling.grid.files import disk_error, sha256_of, write_atomically
+from xling.grid.store import Store
+from xling.report.files import read_matrix
+from xling.report.html.document import Document, page_bytes, version
+from xling.report.html.learning import learning
+from xling.report.html.origin import origin
+from xling.report.html.samples import select
+
+FILE = "report.html"
+HEAD = 4096  # bytes in which a page says what it was drawn from
+
+
+def update(store: Store, name: str) -> Path:
+    """The grid's page, drawn if it does not show the matrix.json that is there. StoreError where there is none, or one
+    of another version."""
+    folder = store.grid_folder(name)
+    page, matrix = folder / FILE, folder / "matrix.json"
+    try:
+        digest = sha256_of(matrix) if matrix.exists() else ""
+        if not digest or not _is_drawn_from(page, version(digest)):
+            write_atomically(page, page_bytes(_document(store, name, read_matrix(folder), digest)))
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    return page
+
+
+def _is_drawn_from(page: Path, drawn_from: str) -> bool:
+    if not page.exists():
+        return False
+    with page.open("rb") as file:
+        return f'content="{drawn_from}"'.encode() in file.read(HEAD)
+
+
+def _document(store: Store, name: str, matrix: Matrix, digest: str) -> Document:
+    """Everything about a grid that stands in the store."""
+    plan = read_plan(store.grid_folder(name))
+    entries = planned_entries(plan, Results(store, plan))
+    return Document(
+        matrix,
+        digest,
+        select(matrix, store, entries),
+        learning(matrix, store, entries),
+        origin(matrix, plan, store),
+    )
+
+
+def open_page(page: Path) -> bool:
+    """Open it in a browser; False where there is none to open it in. Its path is said in any case."""
+    print(f"Report: {page.resolve()}")
+    return _has_display() and webbrowser.open(page.resolve().as_uri())
+
+
+def _has_display() -> bool:
+    """Without one `webbrowser` would start a browser in the terminal."""
+    known = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
+    return known or sys.platform in ("darwin", "win32")
