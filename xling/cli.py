@@ -74,8 +74,13 @@ def reduce(options: argparse.Namespace, store: Store) -> int:
 
 
 def report(options: argparse.Namespace, store: Store) -> int:
-    """Print the matrix that was folded last."""
+    """Print the matrix that was folded last; with --open, show it in a browser."""
     name = chosen_grid(store, options.grid)
+    if options.open:
+        from xling.report.html.write import open_page, update
+
+        open_page(update(store, name))
+        return 0
     path = store.grid_folder(name) / "matrix.md"
     if not path.exists():
         raise ConfigError(f"Grid {name} has no matrix yet. Type `xling reduce {name}` to fold what is finished.")
@@ -170,7 +175,7 @@ def parser() -> argparse.ArgumentParser:
     add(logs).add_argument("--follow", action="store_true", help="stay until the stage has ended")
     add(cancel)
     add(reduce)
-    add(report)
+    add(report).add_argument("--open", action="store_true", help="open report.html, drawn anew if it is outdated")
     looked = add(data, grid=False)
     looked.add_argument("what", choices=["check"], help="check: load all languages and count")
     looked.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="task=NAME and its settings, as for launch.py")

@@ -28,7 +28,7 @@ function linear([low, high], from, to) {
 // {x: {label, reach, log, ticks}, y: {label, reach, rule}, series: [...], title, about}
 // series: {name, look: 0.. | "thin", points: [{x, y, low, high, left, right, note}], band, bars, label}
 function lineChart(chart) {
-  const { width, height, left, right, top, bottom } = SIZE;
+  const { height, left, right, top, bottom } = SIZE, width = chart.width || SIZE.width;
   const points = chart.series.flatMap((one) => one.points);
   const onX = chart.x.log ? Math.log2 : (x) => x;
   const xReach = chart.x.reach || (chart.x.log ? reach(points.map((p) => onX(p.x)))
@@ -74,7 +74,7 @@ function drawSeries(one, x, y) {
   if (one.look !== "thin") {
     for (const p of one.points) {
       group.append(marker(one.look, x(p.x), y(p.y)));
-      if (p.note) group.append(svg("text", { class: "note", x: x(p.x) + 5, y: y(p.y) - 5 }, p.note));
+      if (p.note) group.append(svg("text", { class: "note", x: x(p.x) + 6, y: y(p.y) + 12 }, p.note));
     }
   }
   return group;
@@ -110,7 +110,7 @@ function endLabels(series, x, y, width) {
 // Names with their line and marker.
 function chartKey(series) {
   const one = ({ name, look }) => el("li", {},
-    svg("svg", { viewBox: "0 0 26 12", class: "key", "aria-hidden": "true" },
+    svg("svg", { viewBox: "0 0 26 12", class: "sign", "aria-hidden": "true" },
       svg("g", { class: look === "thin" ? "series thin" : "series c" + (look % 7) },
         svg("path", { class: "line", d: "M1,6L25,6" }), look === "thin" ? null : marker(look, 13, 6))), name);
   return el("ul", { class: "key" }, series.map(one));

@@ -19,14 +19,12 @@ from xling.analysis.findings import Finding
 from xling.analysis.headline import headline
 from xling.analysis.intervals import Estimate
 from xling.analysis.matrix import Frontier, Matrix
-from xling.report.across import comparison_tables
-from xling.report.html.encode import Json, encode_table, everywhere, exact
+from xling.report.html.encode import Json, everywhere, exact
 from xling.report.html.findings import encode_finding
 from xling.report.html.learning import NAMES, Learning
 from xling.report.html.origin import Origin
-from xling.report.html.panels import encode_panels
+from xling.report.html.panels import encode_across, encode_panels
 from xling.report.html.samples import Sample, Selection
-from xling.report.measures import NOTES
 from xling.report.text import mixes, task_names, words_of
 from xling.sheets.text import direction, shown
 from xling.webpage import filled, json_in_html, policy
@@ -93,11 +91,10 @@ def encode(document: Document) -> dict[str, Json]:
     return {
         "name": matrix.name,
         "panels": panels,
-        "across": [encode_table(table) for table in comparison_tables(matrix)],
+        "across": encode_across(matrix),
         "frontiers": [_frontier(frontier) for frontier in matrix.frontiers],
         "learning": [asdict(one) for one in document.learning],
-        "learning_names": NAMES,
-        "measure_notes": NOTES,
+        "learning_names": list(NAMES.items()),
         "findings": [encode_finding(finding) for finding in document.findings],
         "samples": _samples(document.selection),
         "origin": None if document.origin is None else asdict(document.origin),

@@ -3,10 +3,14 @@
 // nothing here or below writes markup, so that nothing a model said can become any.
 
 let data = null; // parsed after the first paint (main.js)
-const state = { panel: 0, map: 0, cell: null, sources: null, targets: null }; // sources, targets: Sets of codes
+const state = { panel: 0, map: 0, cell: null, sources: null, targets: null, spread: false };
+// sources, targets: Sets of codes; spread: colours over what there is, not from 50
 
 const byId = (id) => document.getElementById(id);
 const panel = () => data.panels[state.panel];
+
+// Like append, with what is missing left out.
+const put = (box, ...children) => fill(box, null, children);
 
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes || {})) {

@@ -16,9 +16,14 @@ LEAST_REACH = 10.0  # points around the middle that the colours span at least, s
 
 
 def encode_table(table: Table, scale: Scale | None = None, **more: Json) -> dict[str, Json]:
-    """A table; `more` stands beside, such as how many of its rows are sources."""
+    """A table; `more` stands beside or instead.
+
+    `sources` and `targets` say how many of its leading rows and columns are languages that a filter may hide.
+    """
     cells = [cell for _, row in table.rows for cell in row]
     encoded: dict[str, Json] = {
+        "sources": 0,
+        "targets": 0,
         "title": table.title,
         "corner": table.corner,
         "columns": table.columns,

@@ -3,21 +3,35 @@
 function matrixSection(box) {
   const maps = panel().tables.maps;
   state.map = Math.min(state.map, maps.length - 1);
-  const table = maps[state.map];
+  const plain = maps[state.map], spreads = plain.scale && plain.scale.middle === 50;
+  const table = spreads && state.spread ? { ...plain, scale: spreadOf(plain) } : plain;
   const choose = (number) => { state.map = number; drawSection("matrix"); focusTab("map", number); };
   const corner = "reward model ↓  policy →";
   const map = drawTable(table, { corner, title: table.title + suffix() });
   map.querySelector("table").setAttribute("aria-describedby", "map-keys");
   const card = el("aside", { id: "card", class: "card", "aria-live": "polite" });
-  box.append(
-    tabs("Measure", "map", maps.map(mapName), state.map, choose),
+  put(box,
+    el("div", { class: "choices" }, tabs("Measure", "map", maps.map(mapName), state.map, choose),
+      spreads ? tabs("Colours", "spread", ["around 50", "over the range"], Number(state.spread), (on) => {
+        state.spread = Boolean(on);
+        drawSection("matrix");
+        focusTab("spread", on);
+      }) : null),
     el("div", { class: "explorer" },
-      el("figure", { class: "table" }, map, legend(table), notes(table.notes),
+      el("figure", { class: "table" }, titleOf(table.title + suffix()), map, legend(table), notes(table.notes),
         el("p", { id: "map-keys", class: "quiet hint" }, "Click a cell, or walk with the arrow keys, for all that is known of it.")),
       card),
     el("div", { class: "verdicts" }, countList(panel()), panel().verdicts.map((text) => el("p", {}, text))));
   walkable(map.querySelector("table"));
   drawCard(card);
+}
+
+// A scale from the least to the greatest of what sources and targets have.
+function spreadOf(table) {
+  const values = [];
+  for (let s = 0; s < table.sources; s++) for (let t = 0; t < table.targets; t++) values.push(cellOf(table, s, t).value);
+  const there = values.filter((value) => value !== null);
+  return { low: Math.min(...there), high: Math.max(...there) };
 }
 
 const suffix = () => (data.panels.length > 1 ? ": " + shortName(state.panel) : "");
@@ -83,15 +97,15 @@ function chooseCell(td) {
 function drawCard(card) {
   card.replaceChildren();
   if (!state.cell) {
-    card.append(el("p", { class: "quiet" }, "No cell is chosen."));
+    put(card, el("p", { class: "quiet" }, "Choose a cell of the matrix, for all that is known of it."));
     return;
   }
   const one = panel(), [s, t] = state.cell;
   if (s >= one.sources.length || t >= one.targets.length) return;
   const source = one.sources[s], target = one.targets[t], at = s * one.targets.length + t;
-  card.append(el("h3", {}, language(source), " → ", language(target)),
+  put(card, el("h3", {}, language(source), " → ", language(target)),
     el("p", { class: "quiet" }, `Reward model trained in ${named(source)}, policy in ${named(target)}.`));
-  if (one.reasons[at]) card.append(el("p", { class: "reason" }, one.reasons[at]));
+  if (one.reasons[at]) put(card, el("p", { class: "reason" }, one.reasons[at]));
   const rows = [];
   for (const table of [...one.tables.maps, ...one.tables.rewards]) {
     if (table.sources <= s || table.targets <= t) continue;
@@ -100,13 +114,13 @@ function drawCard(card) {
     rows.push(el("tr", {}, el("th", { scope: "row" }, shortTitle(table)),
       el("td", {}, cell.text.replace(/^◆/, "")), el("td", { class: "span" }, cell.span)));
   }
-  if (rows.length) card.append(el("table", { class: "plain" }, el("caption", { class: "unseen" }, `${source} to ${target}`), el("tbody", {}, rows)));
+  if (rows.length) put(card, el("table", { class: "plain" }, el("caption", { class: "unseen" }, `${source} to ${target}`), el("tbody", {}, rows)));
   const needs = one.needs[at];
-  if (needs) card.append(el("p", { class: "quiet" }, needs === "settled" ? "Its difference to home is settled."
+  if (needs) put(card, el("p", { class: "quiet" }, needs === "settled" ? "Its difference to home is settled."
     : needs === "identical" ? "It is exactly equal to home." : `Would settle its difference to home: ${needs} a target.`));
-  card.append(miniCurve(one, s, t));
+  put(card, miniCurve(one, s, t));
   if (samplesOf(source, target).length) {
-    card.append(el("button", { type: "button", onclick: () => showSamplesOf(source, target) }, "Read its samples"));
+    put(card, el("button", { type: "button", onclick: () => showSamplesOf(source, target) }, "Read its samples"));
   }
 }
 

@@ -30,18 +30,18 @@ const empty = (text) => el("p", { class: "quiet" }, text);
 function tablesSection(name) {
   return (box) => {
     const tables = panel().tables[name] || [];
-    if (!tables.length) box.append(empty("None for this panel."));
-    for (const table of tables) box.append(figureOf(table));
+    if (!tables.length) put(box, empty("None for this panel."));
+    for (const table of tables) put(box, figureOf(table));
   };
 }
 
 function measuresSection(box) {
-  for (const name of ["judges", "measures"]) for (const table of panel().tables[name] || []) box.append(figureOf(table));
-  if (!box.children.length) box.append(empty("None for this panel."));
+  for (const name of ["judges", "measures"]) for (const table of panel().tables[name] || []) put(box, figureOf(table));
+  if (!box.children.length) put(box, empty("None for this panel."));
 }
 
 function acrossSection(box) {
-  for (const table of data.across) box.append(figureOf(table));
+  for (const table of data.across) put(box, figureOf(table));
 }
 
 // --- sources -------------------------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ function sourcesSection(box) {
   const cells = targets.map((t) => shownSources().map((s) => ({ ...cellOf(table, s, t), s, t })).filter((c) => c.value !== null));
   const range = reach(cells.flat().flatMap((c) => [c.value, c.low, c.high]));
   const figures = targets.map((t, n) => (cells[n].length ? forest(t, cells[n].sort((a, b) => b.value - a.value), range) : null));
-  box.append(el("div", { class: "small" }, figures),
+  put(box, el("div", { class: "small" }, figures),
     el("ul", { class: "key" }, el("li", {}, el("span", { class: "mark" }, "◆"), " home"),
       el("li", {}, el("span", { class: "mark" }, "●"), " best, or tied with it"), el("li", {}, el("span", { class: "mark" }, "○"), " settled below the best"),
       range[0] < 50 ? el("li", {}, "line: 50 %") : null));
@@ -89,14 +89,13 @@ function forest(target, cells, range) {
 
 function curvesSection(box) {
   const one = panel();
-  if (!one.curves) { box.append(empty("This panel's policies were trained: there is nothing to pick from.")); return; }
+  if (!one.curves) { put(box, empty("This panel's policies were trained: there is nothing to pick from.")); return; }
   const sources = new Set(shownSources());
   const cells = one.curves.cells.filter((cell) => sources.has(cell[0]));
-  const numbers = cells.flatMap((cell) => cell[2]);
-  if (!numbers.length) return;
-  const yReach = reach(numbers, [50]);
-  box.append(el("div", { class: "small" }, shownTargets().map((t) => {
-    const series = curveSeries(one, cells.filter((cell) => cell[1] === t), t);
+  const byTarget = shownTargets().map((t) => [t, curveSeries(one, cells.filter((cell) => cell[1] === t), t)]);
+  const points = byTarget.flatMap(([, series]) => series.flatMap((line) => line.points.flatMap((p) => (line.band ? [p.y, p.low, p.high] : [p.y]))));
+  const yReach = reach(points, [50]);
+  put(box, el("div", { class: "small" }, byTarget.map(([t, series]) => {
     return series.length ? chartFigure({ title: ["policy in ", language(one.targets[t])], about: `Best-of-k win rates, policy in ${named(one.targets[t])}`,
       x: { label: "k", log: true, ticks: doublings(one.curves.k) }, y: { label: "win rate, %", reach: yReach, rule: 50 }, series }) : null;
   })), chartKey([{ name: "the target's own language", look: 1 }, { name: "best source", look: 2 }, { name: "other sources", look: "thin" }]));
@@ -115,7 +114,7 @@ function curveSeries(one, cells, target) {
 
 function learningSection(box) {
   const looks = new Map(data.learning.map((one, n) => [one.panel, n + 1]));
-  const charts = Object.entries(data.learning_names).map(([name, title]) => {
+  const charts = data.learning_names.map(([name, title]) => {
     const series = data.learning.filter((one) => one.lines[name]).map((one) => {
       const line = one.lines[name];
       const points = line.steps.map((x, n) => ({ x, y: line.mean[n], low: line.least[n], high: line.greatest[n] }));
@@ -123,7 +122,7 @@ function learningSection(box) {
     });
     return series.length ? chartFigure({ title, about: `${title} over training steps`, x: { label: "step" }, y: { label: "" }, series }) : null;
   });
-  box.append(el("div", { class: "small" }, charts), chartKey(data.learning.map((one) => ({ name: shortName(one.panel), look: looks.get(one.panel) }))),
+  put(box, el("div", { class: "small" }, charts), chartKey(data.learning.map((one) => ({ name: shortName(one.panel), look: looks.get(one.panel) }))),
     el("p", { class: "quiet" }, `${data.learning.map((one) => `${shortName(one.panel)}: ${one.policies} policies`).join("; ")}. The band is that of the panel that is shown above.`));
 }
 
@@ -139,9 +138,9 @@ function frontierSection(box) {
         .filter((point) => point.arm.split(" ")[0] === arm && point[name])
         .sort((a, b) => a.kl[0] - b.kl[0]).map((point) => frontierPoint(point, name)) })).filter((one) => one.points.length);
       return series.length ? chartFigure({ title: titles[name], about: `${titles[name]} against KL`, x: { label: "KL from SFT_t, nats a response" },
-        y: { label: "", rule: name === "win" ? 50 : 0 }, series }) : null;
+        y: { label: "", rule: name === "win" ? 50 : 0 }, series, width: 500 }) : null;
     });
-    box.append(el("h3", {}, frontier.title), el("p", { class: "quiet" }, `Means over ${frontier.cells} cells.`),
+    put(box, el("h3", {}, frontier.title), el("p", { class: "quiet" }, `Means over ${frontier.cells} cells.`),
       el("div", { class: "small two" }, charts), chartKey(arms.map((name, look) => ({ name, look }))));
   }
 }
@@ -156,11 +155,11 @@ function frontierPoint(point, name) {
 
 function findingsSection(box) {
   for (const finding of data.findings) {
-    const draw = () => el("figure", { class: "table", id: "finding-" + finding.name }, findingTable(finding),
+    const draw = () => el("figure", { class: "table", id: "finding-" + finding.name }, titleOf(finding.title), findingTable(finding),
       notes([finding.note, ...finding.left_out.map((text) => "Left out: " + text)].filter(Boolean)),
       finding.total > finding.rows.length ? empty(`The first ${finding.rows.length} of ${finding.total} rows.`) : null);
     const long = finding.rows.length > 12;
-    box.append(long ? el("div", {}, lazyDetails(`${finding.title} (${finding.total} rows)`, draw, { class: "finding" })) : draw());
+    put(box, long ? el("div", {}, lazyDetails(`${finding.title} (${finding.total} rows)`, draw, { class: "finding" })) : draw());
   }
 }
 
@@ -169,7 +168,7 @@ function findingTable(finding) {
     ? el("td", { "data-value": value[2] }, el("span", { class: "number" }, value[0]), value[1] ? el("span", { class: "span" }, value[1]) : null)
     : el(column ? "td" : "th", { scope: column ? null : "row", class: "words" }, value));
   return el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": finding.title },
-    el("table", { class: "plain" }, el("caption", {}, finding.title),
+    el("table", { class: "plain" }, el("caption", { class: "unseen" }, finding.title),
       el("thead", {}, el("tr", {}, finding.columns.map((name, n) => el("th", { scope: "col", class: finding.numeric[n] ? null : "words" }, name)))),
       el("tbody", {}, finding.rows.map((row) => el("tr", {}, row.map(cell))))));
 }

@@ -129,7 +129,7 @@ function toPaper() {
       const box = byId(id);
       if (!box) continue;
       const tables = names.flatMap((name) => one.tables[name] || []);
-      if (tables.length) box.append(el("div", { class: "paper" }, data.panels.length > 1 ? el("h3", {}, one.title) : null, tables.map(paperTables),
+      if (tables.length) put(box, el("div", { class: "paper" }, data.panels.length > 1 ? el("h3", {}, one.title) : null, tables.map(paperTables),
         id === "matrix" ? [countList(one), one.verdicts.map((text) => el("p", {}, text))] : null));
     }
   });

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from xling.analysis.fold import belongs, panel_key
 from xling.analysis.matrix import CHANCE, Block, Entry, Matrix, Opponent, Panel
+from xling.report.across import comparison_tables
 from xling.report.cells import BEST, Cell, Table, by_entry, difference_cell
 from xling.report.html.encode import Json, Scale, diverging, encode_table, exact, sequential
 from xling.report.measures import MEASURES, measure_cell
@@ -75,8 +76,8 @@ def _sorted(block: Block, panel: Panel) -> dict[str, list[Table]]:
     found: dict[str, list[Table]] = {name: [] for name in (*SECTIONS.values(), "measures")}
     for table in panel_tables(block, panel):
         section = next((name for start, name in SECTIONS.items() if table.title.startswith(start)), "measures")
-        if section == "measures" and len(table.rows) > MOST_CELLS:
-            continue
+        if table.title.startswith("Beside the win rates") and table.brief != (len(panel.entries) > MOST_CELLS):
+            continue  # means over targets of a large matrix, a row a cell of a small one
         found[section].append(table)
     found["maps"] += _measure_maps(block, panel)
     return found
@@ -148,6 +149,16 @@ def _encode(table: Table, panel: Panel, scales: Mapping[str, Scale | None]) -> d
     scale = scales[table.title] if table.title in scales else _scale_alone(table) if targets else None
     short = next((MEASURES[name][0] for name, title in TITLES.items() if title == table.title), "")
     return encode_table(table, scale, sources=sources, targets=targets, short=short)
+
+
+def encode_across(matrix: Matrix) -> list[dict[str, Json]]:
+    """Tables that compare panels: those with a row an optimizer or a pair of judges first."""
+    tables = comparison_tables(matrix)
+    tables.sort(key=lambda table: not table.title.startswith(("Optimizers", "Agreement")))
+    return [
+        encode_table(table, None if table.title.startswith("Optimizers") else _scale(table.title, [table]))
+        for table in tables
+    ]
 
 
 def _scale_alone(table: Table) -> Scale | None:

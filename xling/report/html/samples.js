@@ -21,7 +21,7 @@ function samplesSection(box) {
   const search = el("input", { type: "search", id: "search", placeholder: "words in prompts or responses", autocomplete: "off",
     oninput: (event) => change("text")(event.target.value) });
   search.value = asked.text;
-  box.append(
+  put(box,
     el("p", { class: "intro" }, `Not chosen by hand: of each target the first ${all.prompts} prompts in the order of a hash, the same for all cells of a column; ` +
       "best-of-n's pick or a trained policy's first sample, beside the baseline's first. Verdicts are on these two; “beats” is over all responses of the baseline."),
     notes(all.left_out.map((text) => "Left out: " + text)),
@@ -81,7 +81,7 @@ function textBox(title, place, lang, scores, more = "") {
   const text = data.samples.texts[place], dir = { l: "ltr", r: "rtl", a: "auto" }[data.samples.directions[place]];
   return el("div", { class: "textbox" }, el("h4", {}, title),
     el("div", { class: "text", dir, lang }, ...marked(text)),
-    scores.length || more ? el("p", { class: "scores" }, scores.map(([name, value]) => el("span", {}, name + " ", el("b", {}, String(value)))),
+    scores.length || more ? el("p", { class: "scores" }, scores.map(([name, value]) => el("span", {}, name + " ", el("b", {}, value.toFixed(2)))),
       more ? el("span", {}, more) : null) : null);
 }
 

@@ -21,7 +21,7 @@ function shade(scale, value) {
     const off = (value - scale.middle) / scale.reach;
     return [off < 0 ? "lo" : "hi", Math.min(1, Math.abs(off))];
   }
-  return ["seq", (value - scale.low) / (scale.high - scale.low)];
+  return ["seq", Math.min(1, Math.max(0, (value - scale.low) / (scale.high - scale.low || 1)))];
 }
 
 // "◆71.3△(1)": marks are small, and read out by their meaning.
@@ -48,6 +48,8 @@ function tableCell(table, row, column, dense) {
     classes.push(shaded[0]);
     td.style.setProperty("--x", shaded[1].toFixed(3));
   } else if (cell.look === "q") classes.push("faint");
+  if (!cell.text) classes.push("nothing");
+  if (column === table.targets && table.targets) classes.push("aside");
   td.className = classes.filter(Boolean).join(" ");
   if (row < table.sources && column < table.targets) {
     td.dataset.source = row;
@@ -64,11 +66,11 @@ function tableCell(table, row, column, dense) {
   return td;
 }
 
-// options: columns, rows: which; corner: words at the top left; caption: false for none
+// options: columns, rows: which; corner: words at the top left; title: in place of its own; wide: never dense
 function drawTable(table, options = {}) {
   const columns = options.columns || leftColumns(table), rows = options.rows || leftRows(table);
   const dense = !options.wide && columns.length > DENSE;
-  const head = columns.map((n) => el("th", { scope: "col" }, headOf(table.columns[n], n < table.targets)));
+  const head = columns.map((n) => el("th", { scope: "col", class: n && n === table.targets ? "aside" : null }, headOf(table.columns[n], n < table.targets)));
   const body = document.createElement("tbody");
   rows.forEach((n, place) => {
     const cells = columns.map((column) => tableCell(table, n, column, dense));
@@ -77,9 +79,8 @@ function drawTable(table, options = {}) {
     body.append(line);
   });
   const kind = [table.scale ? "heat" : "plain", dense ? "dense" : ""].join(" ").trim();
-  const caption = options.caption === false ? null : el("caption", {}, options.title || table.title);
   return el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": table.title },
-    el("table", { class: kind }, caption,
+    el("table", { class: kind }, el("caption", { class: "unseen" }, options.title || table.title),
       el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "corner" }, options.corner ?? table.corner), head)),
       body));
 }
@@ -89,8 +90,11 @@ function headOf(label, code) {
   return code && data.languages[plain] ? [language(plain), label.slice(plain.length)] : label;
 }
 
+// What a table is called, above it; screen readers have its caption.
+const titleOf = (text) => el("figcaption", { class: "title", "aria-hidden": "true" }, text);
+
 // A table and its notes.
-const figureOf = (table, options) => el("figure", { class: "table" }, drawTable(table, options), notes(table.notes));
+const figureOf = (table, options) => el("figure", { class: "table" }, titleOf(table.title), drawTable(table, options), notes(table.notes));
 
 // In groups of columns that fit on paper.
 const PAPER = 10;
@@ -99,7 +103,7 @@ function paperTables(table) {
   const groups = [];
   for (let start = 0; start < every.length; start += PAPER) groups.push(every.slice(start, start + PAPER));
   const rows = table.rows.map((_, n) => n);
-  return el("figure", { class: "table" },
+  return el("figure", { class: "table" }, titleOf(table.title),
     groups.map((columns) => drawTable(table, { columns, rows, wide: true })), notes(table.notes));
 }
 
