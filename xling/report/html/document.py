@@ -98,7 +98,8 @@ def encode(document: Document) -> dict[str, Json]:
         "findings": [encode_finding(finding) for finding in document.findings],
         "samples": _samples(document.selection),
         "origin": None if document.origin is None else asdict(document.origin),
-        "warnings": [*mixes(matrix), *(f"Left out: {note}" for note in matrix.left_out)],
+        "warnings": mixes(matrix),
+        "left_out": matrix.left_out,
         "cells": [matrix.provenance.get("cells_done"), matrix.provenance.get("cells")],
         "languages": _languages(code for panel in panels for code in (*panel["sources"], *panel["targets"])),
     }

@@ -1,12 +1,14 @@
 // The matrix: a heat map of any measure, walked with the arrow keys, and a card that tells all about one cell.
 
+const BESIDE = 9; // columns up to which the card stands beside the map
+
 function matrixSection(box) {
   const maps = panel().tables.maps;
   state.map = Math.min(state.map, maps.length - 1);
   const plain = maps[state.map], spreads = plain.scale && plain.scale.middle === 50;
   const table = spreads && state.spread ? { ...plain, scale: spreadOf(plain) } : plain;
   const choose = (number) => { state.map = number; drawSection("matrix"); focusTab("map", number); };
-  const corner = "reward model ↓  policy →";
+  const corner = ["reward model ↓", el("br"), "policy →"];
   const map = drawTable(table, { corner, title: table.title + suffix() });
   map.querySelector("table").setAttribute("aria-describedby", "map-keys");
   const card = el("aside", { id: "card", class: "card", "aria-live": "polite" });
@@ -17,11 +19,12 @@ function matrixSection(box) {
         drawSection("matrix");
         focusTab("spread", on);
       }) : null),
-    el("div", { class: "explorer" },
-      el("figure", { class: "table" }, titleOf(table.title + suffix()), map, legend(table), notes(table.notes),
-        el("p", { id: "map-keys", class: "quiet hint" }, "Click a cell, or walk with the arrow keys, for all that is known of it.")),
-      card),
-    el("div", { class: "verdicts" }, countList(panel()), panel().verdicts.map((text) => el("p", {}, text))));
+    el("div", { class: "explorer" + (table.columns.length > BESIDE ? " wide" : "") },
+      el("div", {},
+        el("figure", { class: "table" }, titleOf(table.title + suffix()), map, legend(table), notes(table.notes),
+          el("p", { id: "map-keys", class: "quiet hint" }, "Click a cell, or walk with the arrow keys, for all that is known of it.")),
+        el("div", { class: "verdicts" }, countList(panel()), panel().verdicts.map((text) => el("p", {}, text)))),
+      card));
   walkable(map.querySelector("table"));
   drawCard(card);
 }
@@ -38,11 +41,11 @@ const suffix = () => (data.panels.length > 1 ? ": " + shortName(state.panel) : "
 
 // What a heat map is called on its tab.
 function mapName(table) {
-  const known = { "Win rate, %": "win rate", "Length-controlled win rate, %": "length-controlled" };
-  if (table.title.startsWith("Source minus home")) return "minus home";
-  if (table.title.startsWith("Source minus best")) return "minus best";
-  const words = { "lang.": "language", rep: "repetition", "rep.": "repetition" };
-  return known[table.title] || words[table.short] || table.short || table.title;
+  const known = [["Win rate, %", "win rate"], ["Length-controlled", "length-controlled"], ["Source minus home", "minus home"],
+    ["Source minus best", "minus best"], ["Reward model acc", "RM accuracy"], ["Reward model AUC", "RM AUC"], ["Agreement with people", "agrees with people"]];
+  const words = { "lang.": "language", "rep.": "repetition" };
+  const found = known.find(([start]) => table.title.startsWith(start));
+  return found ? found[1] : words[table.short] || table.short || table.title;
 }
 
 function countList(one) {
@@ -111,7 +114,7 @@ function drawCard(card) {
     if (table.sources <= s || table.targets <= t) continue;
     const cell = cellOf(table, s, t);
     if (cell.value === null && !/\d/.test(cell.text)) continue;
-    rows.push(el("tr", {}, el("th", { scope: "row" }, shortTitle(table)),
+    rows.push(el("tr", {}, el("th", { scope: "row" }, mapName(table)),
       el("td", {}, cell.text.replace(/^◆/, "")), el("td", { class: "span" }, cell.span)));
   }
   if (rows.length) put(card, el("table", { class: "plain" }, el("caption", { class: "unseen" }, `${source} to ${target}`), el("tbody", {}, rows)));
@@ -123,8 +126,6 @@ function drawCard(card) {
     put(card, el("button", { type: "button", onclick: () => showSamplesOf(source, target) }, "Read its samples"));
   }
 }
-
-const shortTitle = (table) => table.title.replace(/, (points|%|tokens|standard).*$/, "").replace(/ on held-out preferences/, "");
 
 // Best-of-k of this cell.
 function miniCurve(one, s, t) {

@@ -82,7 +82,7 @@ function forest(target, cells, range) {
       svg("text", { class: "amount", x: width, y: y + 4, "text-anchor": "end" }, cell.text.replace(/[◆▲△]/g, "")));
     drawn.append(row);
   });
-  return el("figure", { class: "drawing" }, el("figcaption", {}, el("strong", {}, "policy in ", language(name))), drawn);
+  return el("figure", { class: "drawing" }, el("figcaption", {}, el("strong", {}, "policy in ", language(name)), el("span", { class: "yaxis" }, "win rate, %")), drawn);
 }
 
 // --- curves --------------------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ function facts() {
   const told = [["cells finished", `${done} of ${planned}`], ["matrix entries", entries], ["panels", data.panels.length], ["target languages", languages],
     time ? ["stages took", duration(time)] : null].filter(Boolean);
   byId("facts").append(...told.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value)))));
-  byId("warnings").append(...data.warnings.map((text) => el("li", {}, text)));
+  byId("warnings").append(...data.warnings.map((text) => el("li", {}, text)), ...data.left_out.map((text) => el("li", { class: "quiet" }, "Left out: " + text)));
 }
 
 function start() {

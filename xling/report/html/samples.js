@@ -79,11 +79,11 @@ function promptCard(members) {
     same.set(key, [...(same.get(key) || []), n]);
   }
   return el("article", { class: "sample" },
-    el("h3", {}, "policy in ", language(target), el("span", { class: "quiet" }, all.texts[all.prompt[first]])),
+    el("h3", {}, el("span", {}, "policy in ", language(target)), el("span", { class: "quiet" }, all.texts[all.prompt[first]])),
     el("div", { class: "texts" },
       el("div", {}, textBox("Prompt", all.text[first], target)),
       el("div", {}, textBox("Baseline (SFT)", all.baseline[first], target, scores([first], 1))),
-      el("div", { class: "responses" }, el("h4", {}, "Aligned, by the reward model's language"), [...same.values()].map((group) => responseBox(group, target)))));
+      el("div", { class: "responses" }, el("h4", {}, "Aligned, by the language of the reward model"), [...same.values()].map((group) => responseBox(group, target)))));
 }
 
 function responseBox(group, target) {
@@ -99,7 +99,7 @@ function scores(group, at) {
   const all = data.samples, first = group[0];
   const rewards = group.map((n) => all.reward[n][at]).filter((value) => value !== null).map((value) => value.toFixed(2));
   const told = [
-    rewards.length && (at === 0 || group.length === 1) ? ["reward", [...new Set(rewards)].join(", ")] : null,
+    rewards.length && (at === 0 || group.length === 1) ? ["reward", rewards.join(", ")] : null,
     all.score[first][at] === null ? null : ["judge", all.score[first][at].toFixed(2)],
     at || all.win[first] === null ? null : ["win rate", (100 * all.win[first]).toFixed(0) + " %"],
   ].filter(Boolean);
