@@ -126,7 +126,7 @@ function chartNumbers(chart) {
     el("tbody", {}, chart.series.flatMap((one) => one.points.map((p) => el("tr", {},
       el("th", { scope: "row" }, one.name),
       [p.x, p.y, p.low, p.high].map((value) => el("td", {}, digits(value)))))))));
-  return lazyDetails("Numbers", open);
+  return lazyDetails("Numbers", open, { class: "numbers" });
 }
 
 // Details whose content is made when they are opened (or printed).

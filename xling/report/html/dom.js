@@ -19,7 +19,7 @@ function fill(node, attributes, children) {
     else if (name === "vars") for (const [key, x] of Object.entries(value)) node.style.setProperty("--" + key, x);
     else node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== ""));
   return node;
 }
 

@@ -1,8 +1,8 @@
 """Tables of the report as compact JSON: the texts of the terminal, and the full numbers that they were written from.
 
 A table of R rows and C columns has flat lists of R x C, row after row: `text`, `span`, and `value`, `low`, `high`
-(null where there is none), six decimals as in matrix.json. `look` has a letter a cell: the first of plain, above, below,
-hole or quiet; in upper case for home. `scale` says what the colours mean, or is null for a table without.
+(null where there is none), six decimals as in matrix.json. `look` has a letter a cell: the first of plain, above,
+below, hole or quiet; in upper case for home. `scale` says what the colours mean, or is null for a table without.
 """
 
 from collections.abc import Callable, Mapping, Sequence

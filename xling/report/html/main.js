@@ -120,7 +120,7 @@ function onKey(event) {
 // On paper all panels are there with all their tables, in groups of columns that fit, and everything is open.
 function toPaper() {
   drawAll();
-  for (const details of document.querySelectorAll("main details:not(.filter)")) {
+  for (const details of document.querySelectorAll("main details:not(.filter, .numbers)")) {
     details.open = true;
     details.dispatchEvent(new Event("toggle"));
   }
@@ -129,8 +129,9 @@ function toPaper() {
       const box = byId(id);
       if (!box) continue;
       const tables = names.flatMap((name) => one.tables[name] || []);
-      if (tables.length) put(box, el("div", { class: "paper" }, data.panels.length > 1 ? el("h3", {}, one.title) : null, tables.map(paperTables),
-        id === "matrix" ? [countList(one), one.verdicts.map((text) => el("p", {}, text))] : null));
+      const words = id === "matrix" ? [countList(one), one.verdicts.map((text) => el("p", {}, text)), legend(tables[0])] : null;
+      const title = data.panels.length > 1 ? el("h3", {}, one.title) : null;
+      if (tables.length) put(box, el("div", { class: "paper" }, title, words, tables.map(paperTables)));
     }
   });
 }

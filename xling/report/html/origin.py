@@ -17,6 +17,7 @@ from xling.grid.records import Run
 from xling.grid.stage import WHERE
 from xling.grid.store import Store
 
+TASK = "task"
 MOST_VALUES = 12  # of a setting that are listed
 
 
@@ -94,12 +95,13 @@ def _costs(stages: Sequence[PlannedStage], runs: Mapping[str, Run]) -> list[Cost
 
 
 def _settings(plan: Plan, store: Store) -> dict[str, dict[str, list[str]]]:
-    """By kind, every setting that its stages read, with the values that it has in this grid."""
+    """By kind, every setting that its stages read, with the values that it has in this grid; those of the task once."""
     found: dict[str, dict[str, dict[str, None]]] = {}
     for stage in plan.stages:
         sheet = store.sheet(stage.kind, stage.key)
         for name, value in _flat(sheet.spec if sheet else {}):
-            found.setdefault(stage.kind, {}).setdefault(name, {})[json.dumps(value, ensure_ascii=False)] = None
+            group = TASK if name.startswith(f"{TASK}.") else stage.kind  # the same for all who read a task's data
+            found.setdefault(group, {}).setdefault(name, {})[json.dumps(value, ensure_ascii=False)] = None
     return {kind: {name: _few(list(values)) for name, values in by_name.items()} for kind, by_name in found.items()}
 
 

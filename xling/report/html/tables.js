@@ -97,13 +97,13 @@ const titleOf = (text) => el("figcaption", { class: "title", "aria-hidden": "tru
 const figureOf = (table, options) => el("figure", { class: "table" }, titleOf(table.title), drawTable(table, options), notes(table.notes));
 
 // In groups of columns that fit on paper.
-const PAPER = 10;
+const PAPER = 10, SHORT = 14; // columns; rows that are not torn apart
 function paperTables(table) {
   const every = table.columns.map((_, n) => n);
   const groups = [];
   for (let start = 0; start < every.length; start += PAPER) groups.push(every.slice(start, start + PAPER));
   const rows = table.rows.map((_, n) => n);
-  return el("figure", { class: "table" }, titleOf(table.title),
+  return el("figure", { class: "table" + (rows.length <= SHORT ? " short" : "") }, titleOf(table.title),
     groups.map((columns) => drawTable(table, { columns, rows, wide: true })), notes(table.notes));
 }
 

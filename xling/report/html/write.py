@@ -29,7 +29,7 @@ def update(store: Store, name: str) -> Path:
     folder = store.grid_folder(name)
     page, matrix = folder / FILE, folder / "matrix.json"
     try:
-        digest = sha256_of(matrix) if matrix.exists() else ""
+        digest = sha256_of(str(matrix)) if matrix.exists() else ""
         if not digest or not _is_drawn_from(page, version(digest)):
             write_atomically(page, page_bytes(_document(store, name, read_matrix(folder), digest)))
     except OSError as error:
