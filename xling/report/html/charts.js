@@ -7,9 +7,8 @@ function ticks(low, high, count = 5) {
   const rough = (high - low) / count || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((x) => x * power).find((x) => x >= rough);
-  const found = [];
-  for (let x = Math.ceil(low / step) * step; x <= high + step / 1e6; x += step) found.push(Number(x.toFixed(10)));
-  return found;
+  const first = Math.ceil(low / step - 1e-6), last = Math.floor(high / step + 1e-6);
+  return Array.from({ length: Math.max(0, last - first + 1) }, (_, n) => Number(((first + n) * step).toPrecision(12)));
 }
 
 const label = (value) => String(Number(value.toFixed(2)));
@@ -17,7 +16,8 @@ const label = (value) => String(Number(value.toFixed(2)));
 // Least and greatest of numbers, with some room; `around` has to be inside.
 function reach(numbers, around = []) {
   const all = [...numbers.filter((x) => x !== null && x !== undefined), ...around];
-  const low = Math.min(...all), high = Math.max(...all), room = (high - low) * 0.06 || 1;
+  const low = Math.min(...all), high = Math.max(...all), size = Math.max(Math.abs(low), Math.abs(high), 1e-3);
+  const room = high - low > size * 1e-6 ? (high - low) * 0.06 : size * 0.5; // all but equal: a line in the middle
   return [low - room, high + room];
 }
 
