@@ -118,7 +118,8 @@ class Browser:
     def click(self, selector: str) -> None:
         """The mouse, in the middle of an element."""
         box = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({block: 'center', behavior: 'instant'}); "
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); "
+            "e.scrollIntoView({ block: 'center', behavior: 'instant' }); "
             "const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):

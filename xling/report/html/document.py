@@ -19,8 +19,8 @@ from xling.analysis.findings import Finding
 from xling.analysis.headline import headline
 from xling.analysis.intervals import Estimate
 from xling.analysis.matrix import Frontier, Matrix
-from xling.report.html.encode import Json, everywhere, exact
-from xling.report.html.findings import encode_finding
+from xling.report.findings import finding_tables, said
+from xling.report.html.encode import Json, encode_table, everywhere, exact
 from xling.report.html.learning import NAMES, Learning
 from xling.report.html.origin import Origin
 from xling.report.html.panels import encode_across, encode_panels
@@ -95,7 +95,7 @@ def encode(document: Document) -> dict[str, Json]:
         "frontiers": [_frontier(frontier) for frontier in matrix.frontiers],
         "learning": [asdict(one) for one in document.learning],
         "learning_names": list(NAMES.items()),
-        "findings": [encode_finding(finding) for finding in document.findings],
+        "findings": [_finding(finding) for finding in document.findings],
         "samples": _samples(document.selection),
         "origin": None if document.origin is None else asdict(document.origin),
         "warnings": mixes(matrix),
@@ -118,6 +118,12 @@ def _language(code: str) -> str:
         return Locale.parse(code.replace("-", "_")).get_display_name("en") or code
     except (ValueError, UnknownLocaleError):
         return code
+
+
+def _finding(finding: Finding) -> dict[str, Json]:
+    """As in the terminal and in Markdown."""
+    tables = [encode_table(table) for table in finding_tables(finding)]
+    return {"name": finding.name, "title": finding.title, "tables": tables, "notes": said(finding)}
 
 
 def _frontier(frontier: Frontier) -> dict[str, Json]:

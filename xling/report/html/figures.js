@@ -24,6 +24,8 @@ const SECTIONS = [
   ["provenance", "Provenance", () => data.origin !== null, provenanceSection, "What it takes to have the same numbers again."],
 ];
 
+const FEW = 30; // rows up to which a finding stands open
+
 const anyTable = (name) => data.panels.some((one) => (one.tables[name] || []).length > 0);
 const empty = (text) => el("p", { class: "quiet" }, text);
 
@@ -155,20 +157,10 @@ function frontierPoint(point, name) {
 
 function findingsSection(box) {
   for (const finding of data.findings) {
-    const draw = () => el("figure", { class: "table", id: "finding-" + finding.name }, titleOf(finding.title), findingTable(finding),
-      notes([finding.note, ...finding.left_out.map((text) => "Left out: " + text)].filter(Boolean)),
-      finding.total > finding.rows.length ? empty(`The first ${finding.rows.length} of ${finding.total} rows.`) : null);
-    const long = finding.rows.length > 12;
-    put(box, long ? el("div", {}, lazyDetails(`${finding.title} (${finding.total} rows)`, draw, { class: "finding" })) : draw());
+    const rows = finding.tables.reduce((sum, table) => sum + table.rows.length, 0);
+    const draw = () => el("div", { class: "flow" }, finding.tables.map((table) => el("figure", { class: "table" },
+      table.title ? titleOf(table.title) : null, drawTable(table, { title: table.title || finding.title }))));
+    put(box, el("article", { class: "finding", id: "finding-" + finding.name }, el("h3", {}, finding.title),
+      finding.tables.length ? rows > FEW ? lazyDetails(`${rows} rows`, draw) : draw() : empty("Nothing in this grid."), notes(finding.notes)));
   }
-}
-
-function findingTable(finding) {
-  const cell = (value, column) => (Array.isArray(value)
-    ? el("td", { "data-value": value[2] }, el("span", { class: "number" }, value[0]), value[1] ? el("span", { class: "span" }, value[1]) : null)
-    : el(column ? "td" : "th", { scope: column ? null : "row", class: "words" }, value));
-  return el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": finding.title },
-    el("table", { class: "plain" }, el("caption", { class: "unseen" }, finding.title),
-      el("thead", {}, el("tr", {}, finding.columns.map((name, n) => el("th", { scope: "col", class: finding.numeric[n] ? null : "words" }, name)))),
-      el("tbody", {}, finding.rows.map((row) => el("tr", {}, row.map(cell))))));
 }

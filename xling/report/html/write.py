@@ -46,6 +46,8 @@ def _is_drawn_from(page: Path, drawn_from: str) -> bool:
 
 def _document(store: Store, name: str, matrix: Matrix, digest: str) -> Document:
     """Everything about a grid that stands in the store."""
+    from xling.analysis.analyses import grid_findings  # which reads grids by reduce.py, which writes this page
+
     plan = read_plan(store.grid_folder(name))
     entries = planned_entries(plan, Results(store, plan))
     return Document(
@@ -54,6 +56,7 @@ def _document(store: Store, name: str, matrix: Matrix, digest: str) -> Document:
         select(matrix, store, entries),
         learning(matrix, store, entries),
         origin(matrix, plan, store),
+        grid_findings(store, name),
     )
 
 
