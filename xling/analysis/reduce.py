@@ -23,11 +23,11 @@ ONE_SEED = "95 % intervals over prompts only; RM training not included"
 
 def reduce_grid(root: Path, name: str) -> Matrix:
     """Fold a grid, write its matrix files. ConfigError: no such grid; StoreError: its plan cannot be read."""
-    store = Store(root)
-    matrix = fold_grid(store, name)
+    store, draws = Store(root), Draws()
+    matrix = fold_grid(store, name, draws)
     write_matrix(store.grid_folder(name), matrix)
     write_categories(store.grid_folder(name), grid_categories(store, name), matrix.other_axes)
-    update(store, name)
+    update(store, name, (matrix, draws))
     return matrix
 
 

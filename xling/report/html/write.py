@@ -9,6 +9,9 @@ import sys
 import webbrowser
 from pathlib import Path
 
+from xling.analysis.draws import Draws
+from xling.analysis.entries import grid_entries
+from xling.analysis.findings import Finding
 from xling.analysis.matrix import Matrix
 from xling.analysis.plan import Results, planned_entries, read_plan
 from xling.grid.files import disk_error, sha256_of, write_atomically
@@ -19,19 +22,20 @@ from xling.report.html.learning import learning
 from xling.report.html.origin import origin
 from xling.report.html.samples import select
 
+Folded = tuple[Matrix, Draws]
 FILE = "report.html"
 HEAD = 4096  # bytes in which a page says what it was drawn from
 
 
-def update(store: Store, name: str) -> Path:
+def update(store: Store, name: str, folded: Folded | None = None) -> Path:
     """The grid's page, drawn if it does not show the matrix.json that is there. StoreError where there is none, or one
-    of another version."""
+    of another version. `folded`: what it was written from, where that is at hand."""
     folder = store.grid_folder(name)
     page, matrix = folder / FILE, folder / "matrix.json"
     try:
         digest = sha256_of(str(matrix)) if matrix.exists() else ""
         if not digest or not _is_drawn_from(page, version(digest)):
-            write_atomically(page, page_bytes(_document(store, name, read_matrix(folder), digest)))
+            write_atomically(page, page_bytes(_document(store, name, digest, folded)))
     except OSError as error:
         raise disk_error(error, folder) from error
     return page
@@ -44,11 +48,9 @@ def _is_drawn_from(page: Path, drawn_from: str) -> bool:
         return f'content="{drawn_from}"'.encode() in file.read(HEAD)
 
 
-def _document(store: Store, name: str, matrix: Matrix, digest: str) -> Document:
+def _document(store: Store, name: str, digest: str, folded: Folded | None) -> Document:
     """Everything about a grid that stands in the store."""
-    from xling.analysis.analyses import grid_findings  # which reads grids by reduce.py, which writes this page
-
-    plan = read_plan(store.grid_folder(name))
+    matrix, plan = read_matrix(store.grid_folder(name)), read_plan(store.grid_folder(name))
     entries = planned_entries(plan, Results(store, plan))
     return Document(
         matrix,
@@ -56,8 +58,18 @@ def _document(store: Store, name: str, matrix: Matrix, digest: str) -> Document:
         select(matrix, store, entries),
         learning(matrix, store, entries),
         origin(matrix, plan, store),
-        grid_findings(store, name),
+        _findings(store, name, folded),
     )
+
+
+def _findings(store: Store, name: str, folded: Folded | None) -> list[Finding]:
+    """All analyses of the grid, which is not folded a second time if that has just been done."""
+    from xling.analysis import analyses  # which reads grids by reduce.py, which writes this page
+
+    if folded is None:
+        return analyses.grid_findings(store, name)
+    found = analyses.findings_of(grid_entries(*folded))
+    return found + analyses.grid_findings(store, name, list(analyses.OF_ITEMS)) if analyses.OF_ITEMS else found
 
 
 def open_page(page: Path) -> bool:
