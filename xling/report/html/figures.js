@@ -156,11 +156,13 @@ function frontierPoint(point, name) {
 // --- findings ------------------------------------------------------------------------------------------------
 
 function findingsSection(box) {
-  for (const finding of data.findings) {
+  for (const finding of data.findings.filter((one) => one.tables.length)) {
     const rows = finding.tables.reduce((sum, table) => sum + table.rows.length, 0);
     const draw = () => el("div", { class: "flow" }, finding.tables.map((table) => el("figure", { class: "table" },
-      table.title ? titleOf(table.title) : null, drawTable(table, { title: table.title || finding.title }))));
+      table.title ? el("figcaption", { class: "quiet", "aria-hidden": "true" }, table.title) : null, drawTable(table, { title: table.title || finding.title }))));
     put(box, el("article", { class: "finding", id: "finding-" + finding.name }, el("h3", {}, finding.title),
-      finding.tables.length ? rows > FEW ? lazyDetails(`${rows} rows`, draw) : draw() : empty("Nothing in this grid."), notes(finding.notes)));
+      rows > FEW ? lazyDetails(`${rows} rows`, draw) : draw(), notes(finding.notes)));
   }
+  const none = data.findings.filter((one) => !one.tables.length).map((one) => one.title);
+  if (none.length) put(box, empty(`Nothing in this grid on: ${none.join("; ")}.`));
 }
