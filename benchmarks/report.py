@@ -30,20 +30,21 @@ from xling.report.html.samples import MOST_PROMPTS, Sample, within
 from xling.report.html.write import update
 
 OPTIMIZERS = ("best_of_n", "ppo", "rloo", "grpo", "dpo")
-WORDS = "the a news of report about flood in Kenya May people 870 houses was very large and said that".split()
+WORDS = tuple("the a news of report about flood in Kenya May people 870 houses was very large and said that".split())  # noqa: SIM905
 READY = """new Promise((done) => { const look = () => document.querySelector('#matrix td') ? done(true)
     : setTimeout(look, 10); look(); })"""
 TIMED = """new Promise((done) => { const before = performance.now(); %s;
     requestAnimationFrame(() => setTimeout(() => done(performance.now() - before))); })"""
 PAINT = "performance.getEntriesByType('paint').map((one) => [one.name, one.startTime])"
+SEARCH = "byId('search').value = '%s'; byId('search').dispatchEvent(new Event('input'))"
 ACTIONS = {
     "leave a target out": "document.querySelectorAll('#filter-targets input')[1].click()",
     "leave a source out": "document.querySelectorAll('#filter-sources input')[2].click()",
     "another measure": "document.querySelectorAll('input[name=map]')[3].click()",
     "another panel": "choosePanel((state.panel + 1) % data.panels.length)",
-    "search the samples": "drawSection('samples'); byId('search').value = 'flood'; byId('search').dispatchEvent(new Event('input'))",
-    "search again": "byId('search').value = 'kenya'; byId('search').dispatchEvent(new Event('input'))",
-    "choose a cell": "document.querySelectorAll('#matrix td[data-source]')[77 % document.querySelectorAll('#matrix td[data-source]').length].click()",
+    "search the samples": "drawSection('samples'); " + SEARCH % "flood",
+    "search again": SEARCH % "kenya",
+    "choose a cell": "[...document.querySelectorAll('#matrix td[data-source]')].at(-1).click()",
 }
 
 
@@ -131,8 +132,9 @@ def panel_of(axes: dict[str, str], codes: list[str], random: np.random.Generator
     ]
     opponents = [Opponent(t, *(estimate(random, 50, 2) for _ in range(4))) for t in codes]
     versus = {"likelihood_sft": {s: {t: difference(random) for t in codes} for s in codes}}
+    counts = [Count("above_50", "cells abroad whose interval lies above 50", 800, 870, 870)]
     return Panel(axes, codes, codes, entries, means, means, means, means, [], accuracy, [], [], versus, {}, opponents,
-                 [], [Count("above_50", "cells abroad whose interval lies above 50", 800, 870, 870)], ["A sentence."])  # fmt: skip
+                 [], counts, ["A sentence."])  # fmt: skip
 
 
 def entry_of(axes: dict[str, str], random: np.random.Generator) -> Entry:

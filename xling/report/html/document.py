@@ -29,6 +29,7 @@ from xling.report.text import mixes, task_names, words_of
 from xling.sheets.text import direction, shown
 from xling.webpage import filled, json_in_html, policy
 
+MOST_LEFT_OUT = 3  # of an analysis that has nothing to say
 FOLDER = Path(__file__).parent
 SCRIPTS = ("dom.js", "tables.js", "charts.js", "explorer.js", "figures.js", "samples.js", "origin.js", "main.js")
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # what `shown` and the page look at
@@ -123,7 +124,13 @@ def _language(code: str) -> str:
 def _finding(finding: Finding) -> dict[str, Json]:
     """As in the terminal and in Markdown."""
     tables = [encode_table(table) for table in finding_tables(finding)]
-    return {"name": finding.name, "title": finding.title, "tables": tables, "notes": said(finding)}
+    return {
+        "name": finding.name,
+        "title": finding.title,
+        "tables": tables,
+        "notes": said(finding),
+        "left_out": list(finding.left_out)[:MOST_LEFT_OUT],
+    }
 
 
 def _frontier(frontier: Frontier) -> dict[str, Json]:

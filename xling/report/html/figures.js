@@ -163,6 +163,6 @@ function findingsSection(box) {
     put(box, el("article", { class: "finding", id: "finding-" + finding.name }, el("h3", {}, finding.title),
       rows > FEW ? lazyDetails(`${rows} rows`, draw) : draw(), notes(finding.notes)));
   }
-  const none = data.findings.filter((one) => !one.tables.length).map((one) => one.title);
-  if (none.length) put(box, empty(`Nothing in this grid on: ${none.join("; ")}.`));
+  const none = data.findings.filter((one) => !one.tables.length);
+  if (none.length) put(box, empty("Nothing in this grid on:"), notes(none.map((one) => [one.title, ...one.left_out].join(": "))));
 }

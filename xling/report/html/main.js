@@ -159,6 +159,7 @@ function start() {
     state.sources = new Set(panel().sources);
     state.targets = new Set(panel().targets);
     drawBar();
+    document.body.classList.toggle("broad", data.panels.some((one) => one.targets.length > DENSE));
   } else byId("bar").remove();
   watcher = new IntersectionObserver((seen) => {
     for (const entry of seen) if (entry.isIntersecting && !drawn.has(entry.target.id)) drawSection(entry.target.id);

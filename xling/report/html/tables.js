@@ -56,13 +56,8 @@ function tableCell(table, row, column, dense) {
     td.dataset.target = column;
   }
   for (const name of ["value", "low", "high"]) if (cell[name] !== null) td.dataset[name] = cell[name];
-  if (dense) {
-    td.textContent = cell.text;
-    if (cell.span) td.title = cell.span;
-  } else {
-    td.append(...withMarks(cell.text).filter(Boolean));
-    if (cell.span) td.append(el("span", { class: "span" }, cell.span));
-  }
+  put(td, withMarks(cell.text), dense || !cell.span ? null : el("span", { class: "span" }, cell.span));
+  if (dense && cell.span) td.title = cell.span;
   return td;
 }
 

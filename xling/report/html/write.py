@@ -7,10 +7,14 @@ open_page(update(store, "embedded"))
 import os
 import sys
 import webbrowser
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import pandas as pd
+
 from xling.analysis.draws import Draws
-from xling.analysis.entries import grid_entries
+from xling.analysis.entries import Entries, grid_entries
 from xling.analysis.findings import Finding
 from xling.analysis.matrix import Matrix
 from xling.analysis.plan import Results, planned_entries, read_plan
@@ -64,12 +68,31 @@ def _document(store: Store, name: str, digest: str, folded: Folded | None) -> Do
 
 def _findings(store: Store, name: str, folded: Folded | None) -> list[Finding]:
     """All analyses of the grid, which is not folded a second time if that has just been done."""
-    from xling.analysis import analyses  # which reads grids by reduce.py, which writes this page
+    from xling.analysis import analyses, reduce  # reduce writes this page
 
     if folded is None:
-        return analyses.grid_findings(store, name)
-    found = analyses.findings_of(grid_entries(*folded))
-    return found + analyses.grid_findings(store, name, list(analyses.OF_ITEMS)) if analyses.OF_ITEMS else found
+        draws = Draws()
+        folded = reduce.fold_grid(store, name, draws), draws
+    entries = grid_entries(*folded)
+    found: list[Finding] = []
+    for one, analysis in analyses.OF_ENTRIES.items():
+        found += _made(one, partial(_one, analysis, entries))
+    for one, of_items in analyses.OF_ITEMS.items():
+        found += _made(one, partial(of_items, store, name))
+    return found
+
+
+def _one(analysis: Callable[[Entries], Finding], entries: Entries) -> list[Finding]:
+    return [analysis(entries)]
+
+
+def _made(name: str, make: Callable[[], list[Finding]]) -> list[Finding]:
+    """One that fails costs neither the page nor the others, and is told."""
+    try:
+        return make()
+    except Exception as error:
+        why = f"it could not be made ({type(error).__name__}: {error})"
+        return [Finding(name, name.replace("_", " ").capitalize(), pd.DataFrame(), left_out=(why,))]
 
 
 def open_page(page: Path) -> bool:
