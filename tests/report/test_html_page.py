@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from browser import Browser, needs_browser
-from pages import CELLS, controlled, narrow, opened, several
+from pages import CELLS, narrow, opened
 
 MEASURES = {  # heat maps by the words on their tabs -> fields of an entry
     "win rate": "win",
@@ -25,16 +25,6 @@ MEASURES = {  # heat maps by the words on their tabs -> fields of an entry
 }
 TABS = "[...document.querySelectorAll('input[name=map]')].map((input) => input.labels[0].textContent)"
 SHOWN = "document.querySelector('input[name=map]:checked').labels[0].textContent"
-
-
-@pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return several(tmp_path_factory.mktemp("several"))
-
-
-@pytest.fixture(scope="module")
-def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return controlled(tmp_path_factory.mktemp("controlled"))
 
 
 def panels_of(folder: Path) -> list[dict[str, Any]]:
@@ -63,9 +53,9 @@ def shown(browser: Browser) -> dict[tuple[int, int], tuple[float, float, float]]
 
 
 @needs_browser
-def test_every_number_of_every_panel_is_that_of_matrix_json(browser: Browser, grid: Path) -> None:
-    opened(browser, grid)
-    panels = panels_of(grid)
+def test_every_number_of_every_panel_is_that_of_matrix_json(browser: Browser, five_panels: Path) -> None:
+    opened(browser, five_panels)
+    panels = panels_of(five_panels)
     assert browser.run("data.panels.length") == len(panels) == 5
     compared = 0
     for number, panel in enumerate(panels):
@@ -86,12 +76,12 @@ def test_every_number_of_every_panel_is_that_of_matrix_json(browser: Browser, gr
         browser.key("p")
         assert browser.run("state.panel") == (number + 1) % len(panels)
     assert compared > 300
-    assert browser.complaints() == [] and browser.requests() == [(grid / "report.html").as_uri()]
+    assert browser.complaints() == [] and browser.requests() == [(five_panels / "report.html").as_uri()]
 
 
 @needs_browser
-def test_numbers_are_written_as_in_the_terminal(browser: Browser, grid: Path) -> None:
-    opened(browser, grid)
+def test_numbers_are_written_as_in_the_terminal(browser: Browser, five_panels: Path) -> None:
+    opened(browser, five_panels)
     for cell in browser.run(CELLS):
         assert cell["text"] == f"{float(cell['value']):.1f}"
         assert cell["span"] == f"{float(cell['low']):.1f}-{float(cell['high']):.1f}"
@@ -101,11 +91,13 @@ def test_numbers_are_written_as_in_the_terminal(browser: Browser, grid: Path) ->
 
 
 @needs_browser
-def test_a_hole_says_why_and_runs_nothing(browser: Browser, grid: Path) -> None:
-    opened(browser, grid)
+def test_a_hole_says_why_and_runs_nothing(browser: Browser, five_panels: Path) -> None:
+    opened(browser, five_panels)
     title = browser.run("document.title")
     browser.click("label[for=axis-optimizer-3]")
-    place = {name: panels_of(grid)[3][f"{name}s"].index(code) for name, code in (("source", "vi"), ("target", "de"))}
+    place = {
+        name: panels_of(five_panels)[3][f"{name}s"].index(code) for name, code in (("source", "vi"), ("target", "de"))
+    }
     cell = f"td[data-source='{place['source']}'][data-target='{place['target']}']"
     assert browser.run(f'document.querySelector("{cell}").className') == "hole"
     browser.click(cell)
@@ -118,8 +110,8 @@ def test_a_hole_says_why_and_runs_nothing(browser: Browser, grid: Path) -> None:
 
 
 @needs_browser
-def test_languages_can_be_left_out(browser: Browser, grid: Path) -> None:
-    opened(browser, grid)
+def test_languages_can_be_left_out(browser: Browser, five_panels: Path) -> None:
+    opened(browser, five_panels)
     heads = "[...document.querySelectorAll('#matrix .heat thead th')].slice(1).map((th) => th.textContent)"
     rows = "[...document.querySelectorAll('#matrix .heat tbody th')].map((th) => th.textContent)"
     assert browser.run(heads) == ["de", "en", "tr", "mean", "abroad"]
@@ -130,15 +122,15 @@ def test_languages_can_be_left_out(browser: Browser, grid: Path) -> None:
     browser.click("#filter-sources input[value=de]")
     assert browser.run(rows)[:2] == ["en", "tr"]
     assert browser.run("document.querySelector('#filter-targets b').textContent") == "2 of 3"
-    wanted = expected(panels_of(grid)[0], "win")
+    wanted = expected(panels_of(five_panels)[0], "win")
     assert shown(browser) == {place: numbers for place, numbers in wanted.items() if place[0] != 0 and place[1] != 1}
     browser.key("p")  # stays so in the next panel
     assert browser.run(heads)[:2] == ["de", "tr"]
 
 
 @needs_browser
-def test_the_keyboard_is_enough(browser: Browser, grid: Path) -> None:
-    opened(browser, grid)
+def test_the_keyboard_is_enough(browser: Browser, five_panels: Path) -> None:
+    opened(browser, five_panels)
     focus = "document.activeElement"
     browser.run("document.querySelector('#matrix td[data-source]').focus()")
     for key in ("ArrowRight", "ArrowDown", "ArrowDown", "ArrowLeft", "ArrowLeft"):  # the last one leads nowhere
@@ -154,7 +146,7 @@ def test_the_keyboard_is_enough(browser: Browser, grid: Path) -> None:
     browser.key("Escape")
     assert not browser.run("document.getElementById('help').open") and browser.run("state.map") == 0
     order = []
-    opened(browser, grid)
+    opened(browser, five_panels)
     for _ in range(9):
         browser.key("Tab")
         order.append(browser.run(f"{focus}.tagName + ({focus}.name || {focus}.getAttribute('href') || '')"))
@@ -163,8 +155,8 @@ def test_the_keyboard_is_enough(browser: Browser, grid: Path) -> None:
 
 
 @needs_browser
-def test_tables_can_be_read_by_a_screen_reader(browser: Browser, beside: Path) -> None:
-    opened(browser, beside)
+def test_tables_can_be_read_by_a_screen_reader(browser: Browser, with_controls: Path) -> None:
+    opened(browser, with_controls)
     browser.run("drawAll()")
     assert browser.run("[...document.querySelectorAll('table')].every((t) => t.querySelector(':scope > caption'))")
     assert browser.run("[...document.querySelectorAll('th')].every((th) => th.scope)")
@@ -183,10 +175,10 @@ def test_tables_can_be_read_by_a_screen_reader(browser: Browser, beside: Path) -
 
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_every_shade(browser: Browser, beside: Path, scheme: str) -> None:
+def test_text_stands_out_from_every_shade(browser: Browser, with_controls: Path, scheme: str) -> None:
     """Contrast of at least 4.5 (WCAG AA), from the palest to the strongest colour of each scale."""
     browser.media(prefers_color_scheme=scheme)
-    opened(browser, beside)
+    opened(browser, with_controls)
     contrasts = browser.run(CONTRASTS)
     assert len(contrasts) == 33 and min(contrasts) >= 4.5
     assert browser.run("getComputedStyle(document.body).backgroundColor") == {
@@ -211,16 +203,16 @@ CONTRASTS = f"""(() => {{ const td = document.querySelector('#matrix td[data-sou
 
 @needs_browser
 @pytest.mark.parametrize("width", [400, 760, 1900])
-def test_no_width_makes_the_page_scroll_sideways(browser: Browser, beside: Path, width: int) -> None:
+def test_no_width_makes_the_page_scroll_sideways(browser: Browser, with_controls: Path, width: int) -> None:
     browser.size(width, 800)
-    opened(browser, beside)
+    opened(browser, with_controls)
     browser.run("drawAll()")
     assert browser.run("document.documentElement.scrollWidth") <= width
 
 
 @needs_browser
-def test_on_paper_all_panels_are_there(browser: Browser, grid: Path) -> None:
-    opened(browser, grid)
+def test_on_paper_all_panels_are_there(browser: Browser, five_panels: Path) -> None:
+    opened(browser, five_panels)
     content = browser.pdf()
     assert content.startswith(b"%PDF") and content.count(b"/Type /Page\n") >= 4
     assert browser.run("document.querySelectorAll('.paper').length") == 0  # gone again
@@ -265,19 +257,19 @@ def test_a_grid_of_references_alone_has_its_costs(browser: Browser, tmp_path: Pa
 
 
 @needs_browser
-def test_figures_show_what_the_matrix_has(browser: Browser, grid: Path, beside: Path) -> None:
-    opened(browser, beside)
+def test_figures_show_what_the_matrix_has(browser: Browser, five_panels: Path, with_controls: Path) -> None:
+    opened(browser, with_controls)
     browser.run("drawAll()")
     assert browser.run("document.querySelectorAll('#curves svg.chart').length") == 2  # targets
     dots = "[...document.querySelectorAll('#sources text.amount')].map((t) => Number(t.textContent)).sort()"
-    wins = sorted(f"{numbers[0]:.1f}" for numbers in expected(panels_of(beside)[0], "win").values())
+    wins = sorted(f"{numbers[0]:.1f}" for numbers in expected(panels_of(with_controls)[0], "win").values())
     assert [f"{value:.1f}" for value in browser.run(dots)] == wins
     browser.run("document.querySelector('#curves details.numbers').open = true")
     browser.run("new Promise((done) => setTimeout(done, 50))")
     table = browser.run("[...document.querySelectorAll('#curves details.numbers td')].map((td) => td.textContent)")
-    curve = panels_of(beside)[0]["entries"][0]["curve"]
+    curve = panels_of(with_controls)[0]["entries"][0]["curve"]
     assert table[1] == str(round(curve["value"][0], 3)).removesuffix(".0")
-    opened(browser, grid)
+    opened(browser, five_panels)
     browser.run("drawAll()")
     assert browser.run("document.querySelectorAll('#learning svg.chart').length") == 3
     assert browser.run("data.learning.map((one) => one.lines.quality.mean)") == [[0.0, 2.0, 4.0]] * 4

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from browser import Browser, needs_browser
 from grids import HOSTILE, recorded_grid
-from pages import READY, controlled, opened
+from pages import READY, opened
 
 from xling.analysis.findings import Finding
 from xling.analysis.reduce import reduce_grid
@@ -28,16 +28,11 @@ def sample(text: str, target: str = "en", prompt: str = "p0", **changed: Any) ->
     return replace(made, **changed)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return controlled(tmp_path_factory.mktemp("safe"))
-
-
 @pytest.fixture
-def hostile(folder: Path, tmp_path: Path) -> Path:
+def hostile(with_controls: Path, tmp_path: Path) -> Path:
     """A page in which every text is hostile."""
     texts = [*HOSTILE, TURNING]
-    matrix = read_matrix(folder)
+    matrix = read_matrix(with_controls)
     bad = " ".join(HOSTILE)
     matrix = type(matrix)(
         **{name: getattr(matrix, name) for name in matrix.__struct_fields__} | {"name": bad, "left_out": HOSTILE}
@@ -75,8 +70,8 @@ def test_hostile_texts_are_shown_and_never_run(browser: Browser, hostile: Path) 
     assert browser.complaints() == [] and browser.requests() == [hostile.as_uri()]
 
 
-def test_the_page_is_one_file_that_asks_for_nothing(folder: Path) -> None:
-    text = (folder / "report.html").read_text(encoding="utf-8")
+def test_the_page_is_one_file_that_asks_for_nothing(with_controls: Path) -> None:
+    text = (with_controls / "report.html").read_text(encoding="utf-8")
     code = text.split('id="data">')[0] + text.split("</script>", 1)[1]
     assert not re.search(r"\b(?:src|srcset|action)=|url\(|@import|https?://(?!www\.w3\.org/2000/svg)", code)
     assert re.search(r"default-src 'none'; script-src 'sha256-[^']+'; style-src 'sha256-[^']+'; base-uri 'none'", text)
@@ -87,8 +82,8 @@ def test_the_page_is_one_file_that_asks_for_nothing(folder: Path) -> None:
 
 
 @needs_browser
-def test_the_policy_stops_what_is_put_in_by_force(browser: Browser, folder: Path) -> None:
-    opened(browser, folder)
+def test_the_policy_stops_what_is_put_in_by_force(browser: Browser, with_controls: Path) -> None:
+    opened(browser, with_controls)
     browser.run(
         """(() => { const s = document.createElement("script"); s.textContent = "document.title = 'pwned'";
         document.body.append(s); const d = document.createElement("div");
@@ -105,12 +100,14 @@ def test_the_policy_stops_what_is_put_in_by_force(browser: Browser, folder: Path
 
 
 @needs_browser
-def test_samples_are_searched_filtered_and_put_together(browser: Browser, folder: Path, tmp_path: Path) -> None:
+def test_samples_are_searched_filtered_and_put_together(browser: Browser, with_controls: Path, tmp_path: Path) -> None:
     found = [sample(f"text {n}", prompt=f"p{n}", verdict=(1.0, 0.5, 0.0)[n % 3]) for n in range(30)]
     found += [replace(one, source="en") for one in found[:3]]  # the same response from another source
     found += [sample("Ein Hund <b>bellt</b>", target="de", prompt="hund", panel=0)]
     page = tmp_path / "report.html"
-    page.write_bytes(page_bytes(Document(read_matrix(folder), "0" * 64, Selection(found, 30, ["x is damaged."]))))
+    page.write_bytes(
+        page_bytes(Document(read_matrix(with_controls), "0" * 64, Selection(found, 30, ["x is damaged."])))
+    )
     browser.open(page)
     browser.run(READY)
     browser.key("/")
@@ -144,12 +141,12 @@ def test_samples_are_searched_filtered_and_put_together(browser: Browser, folder
 
 
 @needs_browser
-def test_a_cell_leads_to_its_samples(browser: Browser, folder: Path, tmp_path: Path) -> None:
+def test_a_cell_leads_to_its_samples(browser: Browser, with_controls: Path, tmp_path: Path) -> None:
     found = [
         sample(f"{source} {target}", target=target, source=source) for source in ("de", "en") for target in ("de", "en")
     ]
     page = tmp_path / "report.html"
-    page.write_bytes(page_bytes(Document(read_matrix(folder), "0" * 64, Selection(found, 1))))
+    page.write_bytes(page_bytes(Document(read_matrix(with_controls), "0" * 64, Selection(found, 1))))
     browser.open(page)
     browser.run(READY)
     browser.run('document.querySelector(\'#matrix td[data-source="1"][data-target="0"]\').focus()')
