@@ -1,4 +1,4 @@
-"""`xling analyse [GRID|paper]`: print the findings of a matrix and write them down."""
+"""`xling analyse [GRID|paper]` and `xling compare GRID OTHER`: print the findings of a matrix and write them down."""
 
 import sys
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from xling.analysis.analyses import grid_findings, paper_findings
+from xling.analysis.compare import compare as compare_matrices
 from xling.analysis.findings import Finding
 from xling.analysis.paper import NAME as PAPER
 from xling.grid.status import chosen_grid
@@ -27,6 +28,15 @@ def analyse(store: Store, grid: str | None, only: Sequence[str], as_json: bool, 
     show(title, findings, as_json)
     if folder is not None:
         report(write_findings(folder, title, findings), as_json)
+    return 0
+
+
+def compare(store: Store, left: str, right: str, as_json: bool, out: str | None) -> int:
+    """Two matrices against each other; files only where `out` says."""
+    title, findings = f"{left} (left) against {right} (right)", compare_matrices(store, left, right)
+    show(title, findings, as_json)
+    if out:
+        report(write_findings(Path(out).expanduser(), title, findings, "compare"), as_json)
     return 0
 
 

@@ -29,7 +29,7 @@ _DRAWS = re.compile(r"Draws: [^.]*\.")
 _MOST_ROWS = 16  # in the terminal; longer tables show their rows over all targets
 _MOST_PANELS = 3  # beyond that the terminal shows what stands over all targets
 _MOST_LEFT_OUT = 4
-_OF_CELLS = ("source_lang", "target_lang", "best_source_lang")  # text that says something of a cell
+_OF_CELLS = ("source_lang", "target_lang", "best_source_lang", "pairing")  # text that says something of a cell
 _SIGNED = ("difference", "regret", "tau", "pearson", "spearman", "within")  # what 0 means something for
 
 
@@ -42,8 +42,8 @@ def print_finding(finding: Finding, console: Console, heard: set[str] | None = N
         console.print(Text(finding.title, style="bold underline"))
     for table in tables:
         print_table(replace(table, title=table.title or finding.title), console)
-    lines = said(finding, _MOST_LEFT_OUT)
-    for draws in _DRAWS.findall(finding.note):
+    lines = said(finding, _MOST_LEFT_OUT) if tables else said(replace(finding, note=""), _MOST_LEFT_OUT)
+    for draws in _DRAWS.findall(finding.note) if tables else []:
         if heard is not None and draws in heard:
             lines[0] = lines[0].replace(draws, "")
         elif heard is not None:
@@ -105,7 +105,7 @@ def _without_constants(data: pd.DataFrame, keep: Sequence[str]) -> tuple[pd.Data
     """The table without axes that are the same everywhere or follow from those before, and the former in words."""
     kept: list[str] = []
     words, gone = [], []
-    for name in _texts(data) if len(data) > 1 else []:
+    for name in _texts(data):
         over_all = name == "target_lang" and set(data[name]) == {EVERY}
         if over_all and name not in keep:
             gone.append(name)
