@@ -51,7 +51,11 @@ def print_matrix(matrix: Matrix, console: Console | None = None, full: bool = Fa
     if not full:
         console.print()
         console.print(
-            Text("More tables, and what each difference needs: matrix.md. The picture: matrix.png.", style="dim")
+            Text(
+                "More tables, and what each difference needs: matrix.md. The picture: matrix.png. "
+                "All of it as a page: report.html.",
+                style="dim",
+            )
         )
 
 

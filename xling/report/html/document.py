@@ -101,9 +101,17 @@ def encode(document: Document) -> dict[str, Json]:
         "origin": None if document.origin is None else asdict(document.origin),
         "warnings": mixes(matrix),
         "left_out": matrix.left_out,
+        "prompts": _span(entry.win.n for entry in matrix.entries() if entry.win),
+        "seeds": _span(entry.win.seeds for entry in matrix.entries() if entry.win),
         "cells": [matrix.provenance.get("cells_done"), matrix.provenance.get("cells")],
         "languages": _languages(code for panel in panels for code in (*panel["sources"], *panel["targets"])),
     }
+
+
+def _span(numbers: Iterable[int]) -> str:
+    """`512`, or `256 to 512`."""
+    found = sorted(set(numbers))
+    return " to ".join(f"{number:,}" for number in dict.fromkeys((found[0], found[-1]))) if found else ""
 
 
 def _languages(codes: Iterable[str]) -> dict[str, str]:

@@ -61,6 +61,7 @@ function walkable(table) {
   for (const td of cells) td.tabIndex = -1;
   const first = cells.find((td) => isChosen(td)) || cells[0];
   if (first) first.tabIndex = 0;
+  if (first && isChosen(first)) first.setAttribute("aria-selected", "true");
   table.addEventListener("click", (event) => chooseCell(event.target.closest("td[data-source]")));
   table.addEventListener("focusin", (event) => chooseCell(event.target.closest("td[data-source]")));
   table.addEventListener("keydown", (event) => {
@@ -82,6 +83,16 @@ function neighbour(td, key) {
 }
 
 const isChosen = (td) => state.cell && td.dataset.source === String(state.cell[0]) && td.dataset.target === String(state.cell[1]);
+
+// What the card shows before anybody chooses: the highest win rate.
+function firstCell() {
+  const table = panel().tables.maps[0], best = { value: -Infinity, at: null };
+  for (let s = 0; s < table.sources; s++) for (let t = 0; t < table.targets; t++) {
+    const { value } = cellOf(table, s, t);
+    if (value !== null && value > best.value) Object.assign(best, { value, at: [s, t] });
+  }
+  return best.at;
+}
 
 function chooseCell(td) {
   if (!td) return;

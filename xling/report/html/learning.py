@@ -15,7 +15,7 @@ from xling.grid.store import Store
 from xling.report.html.samples import panel_place
 
 NAMES = {
-    "reward": "Reward model's score, standard deviations",
+    "reward": "Reward, standard deviations",
     "kl": "KL from SFT_t, nats a response",
     "quality": "Judge's score",
 }

@@ -143,11 +143,11 @@ function fromPaper() {
 // --- start -------------------------------------------------------------------------------------------------
 
 function facts() {
-  const [done, planned] = data.cells, entries = data.panels.reduce((sum, one) => sum + one.sources.length * one.targets.length, 0);
+  const [done, planned] = data.cells, panels = data.panels.length;
   const time = data.origin ? data.origin.costs.reduce((sum, cost) => sum + cost.seconds, 0) : 0;
-  const languages = new Set(data.panels.flatMap((one) => one.targets)).size;
-  const told = [["cells finished", `${done} of ${planned}`], ["matrix entries", entries], ["panels", data.panels.length], ["target languages", languages],
-    time ? ["stages took", duration(time)] : null].filter(Boolean);
+  const size = panels ? `${panel().sources.length} × ${panel().targets.length}` : "";
+  const told = [["cells finished", `${done} of ${planned}`], ["sources × targets", size], ["matrices", panels > 1 ? panels : ""],
+    ["prompts a target", data.prompts], ["seeds", data.seeds], ["stages took", time ? duration(time) : ""]].filter(([, value]) => value !== "");
   byId("facts").append(...told.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value)))));
   byId("warnings").append(...data.warnings.map((text) => el("li", {}, text)), ...data.left_out.map((text) => el("li", { class: "quiet" }, "Left out: " + text)));
 }
@@ -158,6 +158,7 @@ function start() {
   if (data.panels.length) {
     state.sources = new Set(panel().sources);
     state.targets = new Set(panel().targets);
+    state.cell = firstCell();
     drawBar();
     document.body.classList.toggle("broad", data.panels.some((one) => one.targets.length > DENSE));
   } else byId("bar").remove();
