@@ -73,11 +73,16 @@ def reduce(options: argparse.Namespace, store: Store) -> int:
 
 
 def report(options: argparse.Namespace, store: Store) -> int:
-    """Print the matrix that was folded last."""
+    """Print the matrix that was folded last; with --open, show it in a browser."""
     from xling.report.files import read_matrix
     from xling.report.terminal import print_matrix
 
     name = chosen_grid(store, options.grid)
+    if options.open:
+        from xling.report.html.write import open_page, update
+
+        open_page(update(store, name))
+        return 0
     print_matrix(read_matrix(store.grid_folder(name)), full=options.full)
     return 0
 
@@ -207,6 +212,7 @@ def parser() -> argparse.ArgumentParser:
     add(reduce)
     shown = add(report)
     shown.add_argument("--full", action="store_true", help="every table of matrix.md")
+    shown.add_argument("--open", action="store_true", help="open report.html, drawn anew if it is outdated")
     _add_figures(add(figures))
     said = add(analyse)
     said.add_argument("--only", action="append", default=[], metavar="NAME,...", help="these analyses (default: all)")

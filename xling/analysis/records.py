@@ -246,13 +246,19 @@ def read_judge_accuracy(folder: Path) -> JudgeItems:
 
 
 def read_learning(folder: Path) -> list[dict[str, float]]:
-    """The validation rows of an align stage's curve.jsonl: step, and the measures without their prefix."""
-    path, prefix, rows = folder / "curve.jsonl", "validation_", []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
+    """The validation rows of an align stage's curve.jsonl; none where there is no such file."""
+    path = folder / "curve.jsonl"
+    return validation_rows(path.read_bytes(), _stage(path)) if path.exists() else []
+
+
+def validation_rows(content: bytes, stage: str) -> list[dict[str, float]]:
+    """Of the lines of a curve.jsonl those with validation measures: step, and the measures without their prefix."""
+    prefix, rows = "validation_", []
+    for line in content.splitlines():
         try:
             row = msgspec.json.decode(line, type=dict[str, float | None])
         except msgspec.DecodeError as error:
-            raise StoreError(f"curve.jsonl of stage {_stage(path)} does not fit: {error}.") from error
+            raise StoreError(f"curve.jsonl of stage {stage} does not fit: {error}.") from error
         found = {name.removeprefix(prefix): v for name, v in row.items() if name.startswith(prefix) and v is not None}
         if found and row.get("step") is not None:
             rows.append({"step": float(row["step"] or 0), **found})
