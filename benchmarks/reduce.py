@@ -109,12 +109,13 @@ def items(size: Size, target: str, random: np.random.Generator, trained: bool) -
     count = size.prompts
     columns: dict[str, Any] = {
         "prompt": [f"test-{number:04d}" for number in range(count)],
-        "group": [f"test-{number // 2:04d}" for number in range(count)],
+        "group": [f"test-{number:04d}" for number in range(count)],
         "dataset": ["toy"] * count,
         "win": (random.integers(0, 5, count) / 4).tolist(),
     }
     for name in ("", "baseline_"):
-        columns |= {f"{name}{measure}": random.random(count).tolist() for measure in ("reward", "quality", "repetition")}
+        measured = ("reward", "quality", "repetition")
+        columns |= {f"{name}{measure}": random.random(count).tolist() for measure in measured}
         columns |= {f"{name}{measure}": [1.0] * count for measure in ("in_language", "eos")}
         columns |= {f"{name}length": random.integers(5, 25, count).astype(float).tolist()}
     return columns | ({"kl": random.gamma(2.0, 1.0, count).tolist()} if trained else {"index": [0] * count})
@@ -131,11 +132,9 @@ def held_out(random: np.random.Generator) -> dict[str, Any]:
 
 
 def samples(size: Size) -> bytes:
-    rows = (
-        Samples(f"test-{n:04d}", f"test-{n // 2:04d}", "toy", ["the cat sat"] * OPPONENTS, [True] * OPPONENTS,
-                [4] * OPPONENTS, [True] * OPPONENTS)  # fmt: skip
-        for n in range(size.prompts)
-    )
+    said, true, lengths = ["the cat sat"] * OPPONENTS, [True] * OPPONENTS, [4] * OPPONENTS
+    names = [f"test-{number:04d}" for number in range(size.prompts)]
+    rows = (Samples(name, name, "toy", said, true, lengths, true) for name in names)
     return b"".join(msgspec.json.encode(row, order="sorted") + b"\n" for row in rows)
 
 
@@ -212,7 +211,7 @@ usage = resource.getrusage(resource.RUSAGE_SELF)
 megabytes = usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
 print(usage.ru_utime + usage.ru_stime, megabytes)
 """
-PROFILE = "import cProfile, pstats; p = cProfile.Profile(); p.enable()\n"
+PROFILE = "import cProfile, pstats; p = cProfile.Profile(time.process_time); p.enable()\n"
 SHOWN = "\np.disable(); pstats.Stats(p, stream=sys.stderr).sort_stats('tottime').print_stats(25)"
 
 
@@ -231,7 +230,8 @@ def measured(work: str, root: Path, profile: bool) -> tuple[float, float, float]
 def benchmark(root: Path, size: Size, parts: Sequence[str], profile: bool) -> int:
     began = time.process_time()
     make_grid(root, size)
-    print(f"made {size.cells:,} cells x {size.prompts:,} prompts in {time.process_time() - began:.0f} CPU-s", flush=True)
+    took = time.process_time() - began
+    print(f"made {size.cells:,} cells x {size.prompts:,} prompts in {took:.0f} CPU-s", flush=True)
     total, peak = 0.0, 0.0
     for name in parts:
         cpu, megabytes, seconds = measured(PARTS[name], root, profile)
@@ -239,7 +239,10 @@ def benchmark(root: Path, size: Size, parts: Sequence[str], profile: bool) -> in
         total, peak = total + cpu, max(peak, megabytes)
     print(f"{'together':16s} {total:8.1f} CPU-s {peak:8.0f} MB")
     whole = size.cells >= 9_000 and size.prompts >= 1_000 and not profile
-    limits = {f"at most {MOST_CPU:.0f} CPU-s": total <= MOST_CPU, f"at most {MOST_MEGABYTES} MB": peak <= MOST_MEGABYTES}
+    limits = {
+        f"at most {MOST_CPU:.0f} CPU-s": total <= MOST_CPU,
+        f"at most {MOST_MEGABYTES} MB": peak <= MOST_MEGABYTES,
+    }
     for name, holds in limits.items() if whole else ():
         print(f"{'ok  ' if holds else 'MISS'} {name}")
     return 0 if all(limits.values()) or not whole else 1

@@ -16,7 +16,7 @@ Each seed has its own fit. Resamples take one Newton step from it with the resam
 generalised linear models, Moulton and Zeger 1991), so that intervals come from the draws of the one statistics path.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,22 +94,35 @@ def _fit(columns: Sequence[Lengths]) -> tuple[list[Sample], Sample]:
     groups = _groups(columns)
     free = [group for group in groups if 0 < group.wins.mean() < 1]
     intercepts, slope = maximum([group.wins for group in free], [group.term for group in free])
-    moved, slopes = _resampled(columns, free, intercepts, slope)
-    fitted = {id(group): (expit(a), expit(drawn)) for group, a, drawn in zip(free, intercepts, moved.T, strict=True)}
-    means = [np.zeros(column.wins.shape[1]) for column in columns]
-    resamples = [np.zeros((RESAMPLES, column.wins.shape[1])) for column in columns]
-    datasets = [np.zeros(column.wins.shape[1]) for column in columns]
-    for group in groups:
-        value, drawn = fitted.get(id(group), (group.wins.mean(), group.wins.mean()))
-        means[group.column][group.cell] += PERCENT * value
-        resamples[group.column][:, group.cell] += PERCENT * drawn
-        datasets[group.column][group.cell] += 1
-    with np.errstate(invalid="ignore"):  # a cell without any verdict is missing
-        samples = [
-            _sample(column, mean / n, drawn / n, ~np.isnan(column.wins))
-            for column, mean, drawn, n in zip(columns, means, resamples, datasets, strict=True)
-        ]
+    moves, slopes = _resampled(columns, free, intercepts, slope)
+    fitted = {id(group): number for number, group in enumerate(free)}
+    samples = []
+    for number, column in enumerate(columns):
+        own = [group for group in groups if group.column == number]
+        places = [fitted[id(group)] for group in own if id(group) in fitted]
+        drawn = expit(intercepts[places] + moves.pop(number).steps(slopes - slope)) if places else None
+        samples.append(_averaged(column, own, dict(zip(places, expit(intercepts[places]), strict=True)), fitted, drawn))
     return samples, _sample(columns[0], np.array([slope]), slopes[:, None])
+
+
+def _averaged(
+    column: Lengths,
+    groups: Sequence[_Group],
+    means_of: Mapping[int, float],
+    fitted: Mapping[int, int],
+    drawn: Floats | None,
+) -> Sample:
+    """Win rates of a column's cells: means over datasets, of the fit where there is one."""
+    cells = column.wins.shape[1]
+    means, resamples, datasets = np.zeros(cells), np.zeros((RESAMPLES, cells)), np.zeros(cells)
+    moved = iter(() if drawn is None else drawn.T)
+    for group in groups:
+        free = id(group) in fitted
+        means[group.cell] += PERCENT * (means_of[fitted[id(group)]] if free else group.wins.mean())
+        resamples[:, group.cell] += PERCENT * (next(moved) if free else group.wins.mean())
+        datasets[group.cell] += 1
+    with np.errstate(invalid="ignore"):  # a cell without any verdict is missing
+        return _sample(column, means / datasets, resamples / datasets, ~np.isnan(column.wins))
 
 
 def _sample(column: Lengths, means: Floats, resamples: Floats, judged: Bools | None = None) -> Sample:
@@ -198,20 +211,37 @@ def _newton(parts: Floats, slope: float) -> tuple[Floats, Floats]:
     return np.clip(steps, -MOST_STEP, MOST_STEP), step
 
 
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """How a column's intercepts move with the slope: what is left of its sums, so that a big block fits in memory."""
+
+    alone: Floats  # (RESAMPLES, groups) steps of the intercepts if the slope stays
+    coupled: Floats  # (RESAMPLES, groups) what a step of the slope takes from them
+
+    def steps(self, step: Floats) -> Floats:
+        """(RESAMPLES, groups) for (RESAMPLES,) steps of the slope."""
+        return np.clip(self.alone - self.coupled * step[:, None], -MOST_STEP, MOST_STEP)
+
+
 def _resampled(
     columns: Sequence[Lengths], groups: Sequence[_Group], intercepts: Floats, slope: float
-) -> tuple[Floats, Floats]:
-    """(RESAMPLES, groups) intercepts and (RESAMPLES,) slopes, one Newton step from the fit."""
-    sums = np.zeros((5, RESAMPLES, len(groups)))
-    for number, column in enumerate(columns):
-        members = [place for place, group in enumerate(groups) if group.column == number]
-        if not members:
-            continue
+) -> tuple[dict[int, _Moves], Floats]:
+    """One Newton step from the fit in every resample (as `_newton`): moves by column, and (RESAMPLES,) slopes."""
+    moves: dict[int, _Moves] = {}
+    members_of: dict[int, list[int]] = {}
+    for place, group in enumerate(groups):
+        members_of.setdefault(group.column, []).append(place)
+    curvature, gradient = np.full(RESAMPLES, PRIOR_PRECISION), np.full(RESAMPLES, -PRIOR_PRECISION * slope)
+    for number, members in members_of.items():
+        column = columns[number]
         values = np.zeros((len(column.wins), 5 * len(members)))
         for at, place in enumerate(members):
             group = groups[place]
             values[group.rows, 5 * at : 5 * at + 5] = _terms(group.wins, group.term, intercepts[place], slope)
         drawn = column.clusters.weights.astype(np.float64) @ cluster_sums(column.clusters, values)
-        sums[:, :, members] = drawn.reshape(RESAMPLES, len(members), 5).transpose(2, 0, 1)
-    steps, step = _newton(sums, slope)
-    return intercepts + steps, slope + step
+        residual, residual_term, weight, weight_term, weight_term2 = drawn.reshape(RESAMPLES, len(members), 5).T
+        weight = np.maximum(weight, LEAST_CURVATURE)
+        moves[number] = _Moves((residual / weight).T, (weight_term / weight).T)
+        curvature += (weight_term2 - weight_term**2 / weight).sum(axis=0)
+        gradient += (residual_term - residual * weight_term / weight).sum(axis=0)
+    return moves, slope + np.clip(gradient / curvature, -MOST_STEP, MOST_STEP)
