@@ -97,7 +97,9 @@ def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
         return _over_both(points)
     values = np.stack([point.means for point in points])  # (P, K)
     present = ~np.isnan(values)
-    several = [_over_seeds(points, values, present, k) for k in range(values.shape[1])]
+    several: list[Estimate | None] = [None] * values.shape[1]
+    if len(points) > 1:
+        several = [_over_seeds(points, values, present, k) for k in range(values.shape[1])]
     if not any(estimate is None for estimate in several):
         return several
     bounds = [_quantiles(point.resamples) if point.clusters > 1 else None for point in points]

@@ -30,6 +30,7 @@ from xling.analysis.intervals import RESAMPLES, Clusters, Estimate, Floats, Samp
 Bools = npt.NDArray[np.bool_]
 PRIOR_PRECISION = 0.01  # of the slope: a standard deviation of 10
 MOST_STEPS = 100
+CHUNK = 64  # groups looked at together
 CLOSE = 1e-10  # Newton steps below this are the end
 LEAST_CURVATURE = 1e-12
 MOST_STEP = 4.0  # of a log-odds in one step: far from the maximum a full step may overshoot
@@ -161,36 +162,45 @@ def dataset_of(clusters: Clusters) -> Ints:
 def maximum(wins: Sequence[Floats], terms: Sequence[Floats]) -> tuple[Floats, float]:
     """Intercepts, one a group, and the shared slope that maximise the penalised quasi-likelihood.
 
-    Newton's method; a step that would lower the likelihood is halved.
+    Newton's method; a step that would lower the likelihood by more than rounding does is halved.
     """
     intercepts, slope = np.array([float(logit(group.mean())) for group in wins]), 0.0
+    chunks = [(wins[at : at + CHUNK], terms[at : at + CHUNK]) for at in range(0, len(wins), CHUNK)]
+    now, parts = _evaluated(chunks, intercepts, slope)
     for _ in range(MOST_STEPS if len(wins) else 0):
-        parts = np.array([_parts(y, z, a, slope) for y, z, a in zip(wins, terms, intercepts, strict=True)])
-        steps, step = _newton(parts.T[:, None, :], slope)
-        now, scale = _likelihood(wins, terms, intercepts, slope), 1.0
-        while _likelihood(wins, terms, intercepts + scale * steps[0], slope + scale * float(step[0])) < now - CLOSE:
+        steps, step = _newton(parts[:, None, :], slope)
+        least, scale = now - CLOSE * max(1.0, abs(now)), 1.0
+        while True:
+            moved, turned = intercepts + scale * steps[0], slope + scale * float(step[0])
+            now, parts = _evaluated(chunks, moved, turned)
+            if now >= least:
+                break
             scale /= 2
-        intercepts, slope = intercepts + scale * steps[0], slope + scale * float(step[0])
+        intercepts, slope = moved, turned
         if max(np.abs(steps).max(), abs(float(step[0]))) < CLOSE:
             break
     return intercepts, slope
 
 
-def _likelihood(wins: Sequence[Floats], terms: Sequence[Floats], intercepts: Floats, slope: float) -> float:
-    total = -0.5 * PRIOR_PRECISION * slope**2
-    for y, z, a in zip(wins, terms, intercepts, strict=True):
-        odds = a + slope * z
+def _evaluated(
+    chunks: Sequence[tuple[Sequence[Floats], Sequence[Floats]]], intercepts: Floats, slope: float
+) -> tuple[float, Floats]:
+    """The penalised quasi-likelihood, and (5, groups) sums of `_terms`; chunk by chunk, so that arrays stay short."""
+    total, parts, begin = -0.5 * PRIOR_PRECISION * slope**2, np.empty((len(intercepts), 5)), 0
+    for wins, terms in chunks:
+        sizes = [len(group) for group in wins]
+        y, z = np.concatenate(wins), np.concatenate(terms)
+        intercept = np.repeat(intercepts[begin : begin + len(sizes)], sizes)
+        odds = intercept + slope * z
         total += float((y * odds - np.logaddexp(0, odds)).sum())
-    return total
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        parts[begin : begin + len(sizes)] = np.add.reduceat(_terms(y, z, intercept, slope), starts, axis=0)
+        begin += len(sizes)
+    return total, parts.T
 
 
-def _parts(wins: Floats, term: Floats, intercept: float, slope: float) -> list[float]:
-    """Sums over a group of residual, residual x term, weight, weight x term, weight x term squared."""
-    return [float(part.sum()) for part in _terms(wins, term, intercept, slope).T]
-
-
-def _terms(wins: Floats, term: Floats, intercept: float, slope: float) -> Floats:
-    """(n, 5) what `_parts` sums."""
+def _terms(wins: Floats, term: Floats, intercept: float | Floats, slope: float) -> Floats:
+    """(n, 5) residual, residual x term, weight, weight x term, weight x term squared; summed over groups."""
     p = expit(intercept + slope * term)
     residual, weight = wins - p, p * (1 - p)
     return np.stack([residual, residual * term, weight, weight * term, weight * term**2], axis=1)
