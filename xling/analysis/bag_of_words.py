@@ -70,17 +70,19 @@ def bag_of_words(store: Store, name: str) -> list[Finding]:
 
 def responses(finished: Finished) -> tuple[pd.DataFrame, list[str]]:
     """A row a reward model and response: axes, `seed`, `dataset`, `document`, `text`, `score`."""
-    texts: dict[str, pd.DataFrame] = {}
+    texts: dict[str, dict[str, Any]] = {}
 
     def read(cell: Scored) -> dict[str, Any] | None:
         role = "pool" if cell.shared_pool else "baseline"
         ref = cell.stages[role]
         if ref.key not in texts:
-            texts[ref.key] = sampled_texts(finished, cell, role)
+            sampled = sampled_texts(finished, cell, role)
+            columns = {name: sampled[name].to_numpy(dtype=object) for name in ("dataset", *ITEMS)}
+            texts[ref.key] = columns | {name: sampled[name].to_numpy() for name in ("row", "column")}
         rows = texts[ref.key]
         scores = read_array(finished.results.folder(cell.stages["score"]) / f"{role}.npy")
-        columns = {name: rows[name].to_numpy() for name in ("dataset", *ITEMS)}
-        return columns | {"score": scores[rows["row"].to_numpy(), rows["column"].to_numpy()]}
+        columns = {name: rows[name] for name in ("dataset", *ITEMS)}
+        return columns | {"score": scores[rows["row"], rows["column"]]}
 
     found, misfits = readable(once(finished.cells, *SCORED_BY), read)
     parts = [({**without(cell.axes, *SCORED_BY), "seed": cell.label}, columns) for cell, columns in found]

@@ -73,18 +73,19 @@ def increases(finished: Finished) -> tuple[pd.DataFrame, list[str]]:
     lacking = [cell.axes["target_lang"] for cell in cells if _column(cell) not in homes]
     if lacking:
         left_out.append(f"No finished reward model of the target's own for {some(lacking)}.")
-    prompts: dict[Ref, pd.DataFrame] = {}
+    prompts: dict[Ref, dict[str, Any]] = {}
     constant: list[str] = []
 
     def read(cell: Scored) -> dict[str, Any] | None:
         ref = cell.stages["baseline"]
         if ref not in prompts:
-            prompts[ref] = prompts_of(finished.results, ref)
+            rows = prompts_of(finished.results, ref)
+            prompts[ref] = {name: rows[name].to_numpy(dtype=object) for name in ITEMS}
         increase = _increase(finished, cell, picked[_column(cell)])
         if increase is None:
             constant.append(f"{cell.axes['source_lang']} on {cell.axes['target_lang']}")
             return None
-        return {**{name: prompts[ref][name].to_numpy() for name in ITEMS}, "increase": increase}
+        return {**prompts[ref], "increase": increase}
 
     found, misfits = readable((cell for cell in cells if _column(cell) in picked), read)
     if constant:

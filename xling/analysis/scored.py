@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from xling.analysis.column import Seeds
@@ -121,8 +122,19 @@ def long_table(parts: Sequence[tuple[Mapping[str, str], Mapping[str, Any]]]) -> 
         codes = np.repeat(np.array([known[value] for value in values], dtype=np.int32), lengths)
         table[name] = pd.Categorical.from_codes(codes, list(known))
     for name in parts[0][1]:
-        table[name] = np.concatenate([np.asarray(columns[name]) for _, columns in parts])
+        arrays = [np.asarray(columns[name]) for _, columns in parts]
+        table[name] = _categories(arrays) if arrays[0].dtype == object else np.concatenate(arrays)
     return pd.DataFrame(table)
+
+
+def _categories(arrays: Sequence[npt.NDArray[Any]]) -> pd.Categorical:
+    """Texts one after the other as categories; an array that many parts share is looked at once."""
+    known: dict[str, int] = {}
+    codes: dict[int, npt.NDArray[np.int32]] = {}
+    for array in arrays:
+        if id(array) not in codes:
+            codes[id(array)] = np.array([known.setdefault(text, len(known)) for text in array.tolist()], dtype=np.int32)
+    return pd.Categorical.from_codes(np.concatenate([codes[id(array)] for array in arrays]), list(known))
 
 
 def prompts_of(results: Results, samples: Ref) -> pd.DataFrame:
