@@ -147,6 +147,21 @@ def sheet_import(options: argparse.Namespace, store: Store) -> int:
     return 0
 
 
+def analyse(options: argparse.Namespace, store: Store) -> int:
+    """What a matrix says: who is best, how sure that is, which source to pick. GRID `paper`: the published matrices."""
+    from xling.report.analyse import analyse as run
+
+    only = [name for names in options.only for name in names.split(",") if name]
+    return run(store, options.grid, only, options.json, options.out)
+
+
+def compare(options: argparse.Namespace, store: Store) -> int:
+    """Set a grid against another, or against the paper: cell by cell, and the ranking of the sources."""
+    from xling.report.analyse import compare as run
+
+    return run(store, options.grid, options.other, options.json, options.out)
+
+
 def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--root", default="outputs", help="folder of the results (default: outputs)")
@@ -171,6 +186,15 @@ def parser() -> argparse.ArgumentParser:
     add(cancel)
     add(reduce)
     add(report)
+    said = add(analyse)
+    said.add_argument("--only", action="append", default=[], metavar="NAME,...", help="these analyses (default: all)")
+    said.add_argument("--json", action="store_true", help="for machines")
+    said.add_argument("--out", metavar="FOLDER", help="where files are written (default: the grid's folder)")
+    both = add(compare, grid=False)
+    both.add_argument("grid", metavar="GRID", help="a grid, or some of its panels: NAME:judge=llm,optimizer=ppo")
+    both.add_argument("other", metavar="OTHER", help="another one, `paper`, or paper:TABLE")
+    both.add_argument("--json", action="store_true", help="for machines")
+    both.add_argument("--out", metavar="FOLDER", help="write compare.md, compare.json and tables there")
     looked = add(data, grid=False)
     looked.add_argument("what", choices=["check"], help="check: load all languages and count")
     looked.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="task=NAME and its settings, as for launch.py")

@@ -92,7 +92,7 @@ class Difference(Struct, frozen=True):
 
 def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
     """One estimate a quantity: bootstrap where one seed has it, t over seeds where several do, else None."""
-    points = _by_label(samples)
+    points = by_label(samples)
     if len(points) > 1 and all(point.crossed for point in points):
         return _over_both(points)
     values = np.stack([point.means for point in points])  # (P, K)
@@ -109,7 +109,8 @@ def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
     ]
 
 
-def _by_label(samples: Sequence[Sample]) -> list[Sample]:
+def by_label(samples: Sequence[Sample]) -> list[Sample]:
+    """One sample a seed: those with one label averaged."""
     labels = list(dict.fromkeys(sample.label for sample in samples))
     if len(labels) == len(samples):
         return list(samples)
@@ -132,8 +133,9 @@ def _most(present: Sequence[tuple[Ints, Ints] | None]) -> tuple[Ints, Ints] | No
     return np.max([prompts for prompts, _ in known], axis=0), np.max([clusters for _, clusters in known], axis=0)
 
 
-def _over_both(points: Sequence[Sample]) -> list[Estimate | None]:
-    """Each resample draws as many seeds as there are, and takes the mean of their resamples of the prompts."""
+def over_seeds_and_prompts(points: Sequence[Sample]) -> tuple[Floats, Floats]:
+    """(K,) means over seeds and (RESAMPLES, K): each draws as many seeds as there are, and takes the mean of their
+    resamples of the prompts."""
     means = np.stack([point.means for point in points])  # (P, K)
     present = ~np.isnan(means)
     random = np.random.Generator(np.random.PCG64([SEED, len(points)]))
@@ -142,9 +144,14 @@ def _over_both(points: Sequence[Sample]) -> list[Estimate | None]:
     resamples = sum(
         weight[:, None] * np.nan_to_num(point.resamples) for weight, point in zip(drawn.T, points, strict=True)
     )
-    seeds = present.sum(axis=0)
-    value = np.where(present, means, 0.0).sum(axis=0) / np.maximum(seeds, 1)
-    low, high, se = _quantiles(np.where(counts > 0, resamples / np.maximum(counts, 1), value))
+    value = np.where(present, means, 0.0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)
+    return value, np.where(counts > 0, resamples / np.maximum(counts, 1), value)
+
+
+def _over_both(points: Sequence[Sample]) -> list[Estimate | None]:
+    value, resamples = over_seeds_and_prompts(points)
+    seeds = np.sum([~np.isnan(point.means) for point in points], axis=0)
+    low, high, se = _quantiles(resamples)
     first, several = points[0], points[0].clusters > 1
     return [
         Estimate(
@@ -158,7 +165,7 @@ def _over_both(points: Sequence[Sample]) -> list[Estimate | None]:
         )
         if seeds[k]
         else None
-        for k in range(means.shape[1])
+        for k in range(len(value))
     ]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from xling.analysis.agreement import agreements
 from xling.analysis.categories import Categories, fold_categories
+from xling.analysis.draws import Draws
 from xling.analysis.frontier import frontiers
 from xling.analysis.matrix import Block, Matrix
 from xling.analysis.optimizers import optimizer_tables
@@ -35,12 +36,12 @@ def grid_categories(store: Store, name: str) -> Categories:
     return fold_categories(planned_entries(plan, results), results)
 
 
-def fold_grid(store: Store, name: str) -> Matrix:
-    """The same without writing: a pure function of what stands in the store."""
+def fold_grid(store: Store, name: str, draws: Draws | None = None) -> Matrix:
+    """The same without writing: a pure function of what stands in the store. `draws` collects what analyses need."""
     plan = read_plan(store.grid_folder(name))
     results = Results(store, plan)
     entries = planned_entries(plan, results)
-    blocks, kept = fold_blocks(entries, results)
+    blocks, kept = fold_blocks(entries, results, draws)
     return Matrix(
         name=plan.name,
         blocks=blocks,
