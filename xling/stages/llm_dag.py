@@ -19,6 +19,8 @@ from xling.stages.data import located
 from xling.stages.llm import AskSpec, LlmSpec, held_out_pairs, pair_ids
 from xling.stages.specs import base, data_of, label_of, make
 from xling.tasks import offers, task_module, truncation_side
+from xling.tasks.absent import absent
+from xling.tasks.sizes import size
 
 ENDPOINT = ("api_key_env", "requests_per_minute", "concurrency", "timeout", "retries", "backoff")  # in no key
 LOCAL = ("revision", "dtype", "pad_token")  # of judge.checkpoint alone
@@ -212,11 +214,15 @@ def most_requests(stage: Stage) -> int:
 
 @lru_cache(maxsize=256)
 def _prompt_count(task: Task, lang: str, most: int | None, seed: int) -> int:
+    if absent(task):
+        return size(task, lang, "prompts", "test", most) or 0
     prompts = task_module(task).prompts(task, lang, "test")
     return len(capped([p.id for p in prompts], [p.dataset for p in prompts], most, seed))
 
 
 @lru_cache(maxsize=256)
 def _held_out_count(task: Task, lang: str, most: int | None, seed: int) -> int:
+    if absent(task):
+        return size(task, lang, "pairs", "test", most) or 0
     pairs = held_out_pairs(task, lang)
     return len(capped(pair_ids(pairs), [pair.prompt.dataset for pair in pairs], most, seed))
