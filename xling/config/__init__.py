@@ -55,6 +55,7 @@ from xling.config.rewards import encoder_of as encoder_of
 from xling.config.rewards import has_source as has_source
 from xling.config.rewards import name_of as name_of
 from xling.config.rewards import objective_of as objective_of
+from xling.config.tasks import PUBLISHED as PUBLISHED
 from xling.config.tasks import Columns as Columns
 from xling.config.tasks import Files as Files
 from xling.config.tasks import MicroSummarization as MicroSummarization

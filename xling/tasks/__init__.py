@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import cast
 
 from xling.config import Files, MicroSummarization, MRewardBench, Oasst, Released, Seahorse, Task
+from xling.errors import ConfigError
 from xling.tasks import files, m_rewardbench, micro_summarization, oasst, released, seahorse
+from xling.tasks.absent import AbsentTask, absent
 from xling.tasks.records import Offer, Prompt, TaskModule, Use
 from xling.tasks.render import SPEAKERS, language_of, rendered
 
@@ -19,8 +21,13 @@ MODULES: dict[type[Task], TaskModule] = {
 
 
 def task_module(config: Task) -> TaskModule:
-    """The module that knows the task of a config."""
-    return MODULES[type(config)]
+    """The module that knows the task of a config. ConfigError where neither data nor published sizes are there."""
+    module = MODULES[type(config)]
+    if not absent(config):
+        return module
+    if not hasattr(module, "published"):
+        raise ConfigError("task.path must be given: the paper states no sizes of this task. Type task.path=PATH.")
+    return cast(TaskModule, AbsentTask(module))
 
 
 def offers(config: Task) -> frozenset[Offer]:

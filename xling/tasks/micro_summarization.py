@@ -79,6 +79,12 @@ def _count(config: MicroSummarization, split: Split, use: str) -> int:
     }[use]
 
 
+def counted(config: Task, what: str, split: Split) -> int:
+    """Rows of one language, without making them."""
+    assert isinstance(config, MicroSummarization)
+    return _count(config, split, what)
+
+
 def _prompt(config: MicroSummarization, lang: str, facts: FactSet) -> Prompt:
     rng = random.Random(f"document/{config.seed}/{lang}/{facts.group}")
     text = render.prompt_text(render.document(facts, lang, rng), lang)
