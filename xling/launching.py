@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xling.config import PUBLISHED, Experiment, Task
+from xling.console import harmless
 from xling.errors import ConfigError, did_you_mean
 from xling.grid.compose import Cells
 from xling.grid.estimate import rates_from
@@ -31,6 +32,7 @@ from xling.tasks.absent import absent
 Asked = tuple[Mapping[str, Scalar], Experiment]
 
 TRACKING_MODES = ("auto", "online", "offline", "off")
+TRACKING_ARTIFACTS = ("references", "files", "none")
 
 
 def task_languages(task: Mapping[str, Any], group: str = "task") -> Sequence[str]:
@@ -96,9 +98,9 @@ def _check_data(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -
     for task, (sources, targets) in grids.items():
         notes = task_module(task).check(task, known, sorted(sources), sorted(targets))
         for note in [*notes, *ignored(task, task in split)]:
-            print(f"xling: {note}", file=sys.stderr)
+            print(harmless(f"xling: {note}"), file=sys.stderr)
     for note in untranslated([experiment for _, experiment in asked]):
-        print(f"xling: {note}", file=sys.stderr)
+        print(harmless(f"xling: {note}"), file=sys.stderr)
 
 
 def launch(cells: Cells, catalogue: str, workers: int | None, threads: int) -> int:
@@ -150,7 +152,7 @@ def _planned(cells: Cells, catalogue: str, workers: int) -> Plan | None:
     if dry_run:
         plan.print(workers=workers)
         return None
-    print(_intention(plan), file=sys.stderr)
+    print(harmless(_intention(plan)), file=sys.stderr)
     return plan
 
 
@@ -175,13 +177,14 @@ def fold(root: Path, name: str, tracking: Mapping[str, Any]) -> None:
 
 
 def _tracking(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings with a known mode; a bare `off` in YAML is false."""
+    """The settings with a known mode and kind of artifacts; a bare `off` in YAML is false, a null stands for none."""
     mode = "off" if settings["mode"] is False else settings["mode"]
-    if mode not in TRACKING_MODES:
-        allowed = ", ".join(TRACKING_MODES)
-        suggestion = did_you_mean(str(mode), TRACKING_MODES)
-        raise ConfigError(f"tracking.mode={mode} is unknown. Allowed: {allowed}.{suggestion}")
-    return {**settings, "mode": mode}
+    artifacts = settings.get("artifacts") or "none"
+    for key, value, known in (("mode", mode, TRACKING_MODES), ("artifacts", artifacts, TRACKING_ARTIFACTS)):
+        if value not in known:
+            suggestion = did_you_mean(str(value), known)
+            raise ConfigError(f"tracking.{key}={value} is unknown. Allowed: {', '.join(known)}.{suggestion}")
+    return {**settings, "mode": mode, "artifacts": artifacts}
 
 
 def _switch(key: str, value: Any) -> bool:

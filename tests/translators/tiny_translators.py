@@ -80,7 +80,7 @@ def madlad_tokenizer() -> Any:
     return hf.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
-def model_of(family: str, tokenizer: Any) -> Any:
+def model_of(family: str, tokenizer: Any, tendency: float | None = None) -> Any:
     """Random weights at which translations depend on the text, and come to an end."""
     size = max(tokenizer.get_vocab().values()) + 1
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
@@ -102,7 +102,7 @@ def model_of(family: str, tokenizer: Any) -> Any:
             if parameter.ndim > 1:
                 parameter.normal_(std=0.4 if "embed" in name or "shared" in name else 0.5)
     model.generation_config.min_new_tokens = 4
-    return ending(model.eval(), tokenizer, TENDENCY[family])
+    return ending(model.eval(), tokenizer, tendency or TENDENCY[family])
 
 
 def ending(model: Any, tokenizer: Any, tendency: float) -> Any:
@@ -115,13 +115,13 @@ def ending(model: Any, tokenizer: Any, tendency: float) -> Any:
     return model
 
 
-def saved(folder: Path, family: str) -> Path:
-    """A checkpoint of a family: nllb, m2m100, madlad, marian."""
+def saved(folder: Path, family: str, tendency: float | None = None) -> Path:
+    """A checkpoint of a family: nllb, m2m100, madlad, marian; `tendency` to come to an end."""
     parts = folder / "parts"
     parts.mkdir(parents=True)
     makers = {"nllb": nllb_tokenizer, "madlad": madlad_tokenizer}
     others = {"m2m100": m2m100_tokenizer, "marian": marian_tokenizer}
     tokenizer = makers[family]() if family in makers else others[family](parts)
-    model_of(family, tokenizer).save_pretrained(folder / family)
+    model_of(family, tokenizer, tendency).save_pretrained(folder / family)
     tokenizer.save_pretrained(folder / family)
     return folder / family

@@ -286,9 +286,20 @@ def _axes(combination: Combination, source: str, target: str) -> Axes:
 
 def _cell(composer: Composer, combination: Combination, sources: Sequence[str], target: str) -> Container:
     cell = {key: combination.composed.container[key] for key in SHARED_KEYS}
+    cell["judge"] = _judge(composer, cell["judge"])
     cell["source_langs"] = [composer.facts("source_lang", code) for code in sources]
     cell["target_lang"] = composer.facts("target_lang", target)
     return cell
+
+
+def _judge(composer: Composer, judge: Container) -> Container:
+    """The judge's settings, with the facts of the language that judge.lang names."""
+    code = judge.get("lang")
+    if code is None:
+        return judge
+    if not isinstance(code, str):
+        raise ConfigError(f"judge.lang={code} is no language code. Type judge.lang=de; quote no: judge.lang='\"no\"'.")
+    return {**judge, "lang": composer.facts("source_lang", code)}
 
 
 def _composed_cell(composer: Composer, combination: Combination, sources: Sequence[str], target: str) -> Container:
@@ -300,6 +311,7 @@ def _composed_cell(composer: Composer, combination: Combination, sources: Sequen
             f"source_lang={'+'.join(sources)}: pooled sources cannot be used with ${{}} references between settings."
         )
     cell = {key: composed.container[key] for key in SHARED_KEYS}
+    cell["judge"] = _judge(composer, cell["judge"])
     pooled = [composer.facts("source_lang", code) for code in others]
     cell["source_langs"] = [composed.container["source_lang"], *pooled]
     cell["target_lang"] = composed.container["target_lang"]

@@ -13,10 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from rich.console import Console
-
+from xling.console import Console
 from xling.errors import ConfigError, did_you_mean
-from xling.grid import files
+from xling.grid import files, formats
 from xling.grid.estimate import Estimate, Rates, estimate, path_lengths
 from xling.grid.host import git_sha
 from xling.grid.listing import Listing
@@ -107,7 +106,7 @@ class Plan:
         ]
         return {
             "name": self.name,
-            "format": 1,
+            "format": formats.PLAN,
             "command": list(self.command),
             "git": self.git,
             "cells": [_cell_content(cell) for cell in self.cells],

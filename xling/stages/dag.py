@@ -20,11 +20,13 @@ from xling.config import (
     Control,
     Experiment,
     FrozenLM,
+    Language,
     LanguageModel,
     LlmJudge,
     Published,
     RewardModel,
     SentenceEncoder,
+    TargetRM,
     Trained,
     Tuned,
     Untrained,
@@ -179,13 +181,19 @@ def _reward(experiment: Experiment, folds: bool = False) -> Stage:
 
 def _with_facts(experiment: Experiment) -> Experiment:
     """The experiment with the facts of its languages in its tasks."""
-    langs = (*experiment.source_langs, experiment.target_lang)
+    judging = judge_lang(experiment)
+    langs = (*experiment.source_langs, experiment.target_lang, *((judging,) if judging else ()))
     other = experiment.reward_task
     return msgspec.structs.replace(
         experiment,
         task=with_facts(experiment.task, langs),
         reward_task=None if other is None else with_facts(other, langs),
     )
+
+
+def judge_lang(experiment: Experiment) -> Language | None:
+    """Whose reward model judge=target_rm decides by, where it is not the target's own."""
+    return experiment.judge.lang if isinstance(experiment.judge, TargetRM) else None
 
 
 def _samples(experiment: Experiment, lang: str) -> dict[str, Stage]:
@@ -238,9 +246,8 @@ def _samples_picked_from(experiment: Experiment) -> int | None:
 def _verdict(experiment: Experiment, judging: RewardModel, pools: Mapping[str, Stage]) -> Stage:
     """What the judge decides by: scores of the same two sample folders."""
     if experiment.judge.name == "target_rm":
-        home = msgspec.structs.replace(
-            experiment, source_langs=(experiment.target_lang,), rm_backbone=judging, reward_data="organic"
-        )
+        judge = judge_lang(experiment) or experiment.target_lang
+        home = msgspec.structs.replace(experiment, source_langs=(judge,), rm_backbone=judging, reward_data="organic")
         with named_as_typed(experiment.judge):
             return _score(home, pools)
     name = "human" if experiment.judge.name == "human" else "gold"

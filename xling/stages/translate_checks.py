@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from xling.config import (
     Experiment,
     Language,
+    MicroNoisy,
     MicroSummarization,
     OfMicroWorld,
     RecordedTranslations,
@@ -75,6 +76,11 @@ def _check_translator(experiment: Experiment, translator: Translator) -> None:
         raise ConfigError(
             f"translator={translator.name} knows the embedded world alone, and task={task} is another. Type "
             "translator=nllb_600m, or translator=recorded translator.path=FILE."
+        )
+    if isinstance(translator, MicroNoisy) and translator.wrong + translator.dropped > 1:
+        raise ConfigError(
+            f"translator.wrong={translator.wrong:g} and translator.dropped={translator.dropped:g} are shares of the "
+            "same words and add up to more than 1. Lower one of them."
         )
     if isinstance(translator, RecordedTranslations):
         _check_recorded(experiment, translator)

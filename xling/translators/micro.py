@@ -6,11 +6,13 @@ others of the same kind, by a random generator named by the text itself: the sam
 
 import random
 from collections.abc import Sequence
+from functools import cache
 
 from xling.config import MicroExact, MicroNoisy
+from xling.tasks.micro.edits import Part
 from xling.tasks.micro.frames import text_of
-from xling.tasks.micro.lexicon import Item, bit, is_slot, is_word, read, vocabulary
-from xling.tasks.micro.translation import exactly
+from xling.tasks.micro.lexicon import bit, is_slot, is_word, vocabulary
+from xling.tasks.micro.translation import exactly, parts
 from xling.tasks.micro.words import names
 from xling.translators.translator import Translate
 
@@ -19,33 +21,35 @@ def micro_translator(settings: MicroExact | MicroNoisy, source: str, target: str
     """The translator of a pair of languages of the embedded world."""
 
     def translate(texts: Sequence[str]) -> list[str | None]:
-        said = [exactly(text, source, target) for text in texts]
         if isinstance(settings, MicroExact):
-            return list(said)
-        return [noisy(text, target, settings, f"{settings.seed}/{source}/{target}/{text}") for text in said]
+            return [exactly(text, source, target) for text in texts]
+        return [noisily(text, source, target, settings) for text in texts]
 
     return translate
 
 
-def noisy(text: str, lang: str, settings: MicroNoisy, name: str) -> str:
-    """The text with words and names lost and mistaken; `name` decides which."""
-    rng = random.Random(name)
-    return text_of([word for item in read(text) for word in _heard(item, lang, settings, rng)])
+def noisily(text: str, source: str, target: str, settings: MicroNoisy) -> str:
+    """The exact translation with words and names lost and mistaken."""
+    rng = random.Random(f"{settings.seed}/{source}/{target}/{text}")
+    heard = [_heard(part, target, settings, rng) for part in parts(text, source, target)]
+    return text_of([word for word in heard if word])
 
 
-def _heard(item: Item, lang: str, settings: MicroNoisy, rng: random.Random) -> list[str]:
-    if not (is_slot(item.symbol) or is_word(item.symbol)):
-        return [item.text]
+def _heard(part: Part, lang: str, settings: MicroNoisy, rng: random.Random) -> str:
+    """A part as it comes through; nothing if it is lost. Marks always do."""
+    if not (is_slot(part.symbol) or is_word(part.symbol)):
+        return part.text
     fate = rng.random()
     if fate < settings.dropped:
-        return []
-    if fate < settings.dropped + settings.wrong * (1 - settings.dropped):
-        return [rng.choice(_others(item, lang))]
-    return [item.text]
+        return ""
+    if fate < settings.dropped + settings.wrong:
+        return rng.choice([other for other in _others(part.symbol, lang) if other != part.text])
+    return part.text
 
 
-def _others(item: Item, lang: str) -> list[str]:
-    """What it may be mistaken for: names of the same kind, or other words of the language."""
-    if is_slot(item.symbol):
-        return [form for form in names(lang, item.symbol[1]) if form != item.text]
-    return sorted(word for word, langs in vocabulary().items() if langs & bit(lang) and word != item.symbol)
+@cache
+def _others(symbol: str, lang: str) -> list[str]:
+    """What it may be mistaken for: names of the same kind, or the words of the language."""
+    if is_slot(symbol):
+        return list(names(lang, symbol[1]))
+    return sorted(word for word, langs in vocabulary().items() if langs & bit(lang))

@@ -12,20 +12,16 @@ from itertools import combinations
 from typing import NamedTuple
 
 from xling.tasks.micro import words
+from xling.tasks.micro.edits import Added, Edit, Lost, Part, Parts, edited, moved_by
 from xling.tasks.micro.frames import ADDITIONS, DOCUMENT, FILLERS, SUBJECT, SUMMARY, Chunk, chunks_of, parts_of, text_of
+from xling.tasks.micro.gold import form_of, repeats
 from xling.tasks.micro.lexicon import Item, bit, is_slot, is_word, read, vocabulary
 from xling.tasks.micro.shape import Symbols, aligned, nearest
 from xling.tasks.micro.words import LANGUAGES
 
 SENTENCES: Mapping[str, Mapping[str, Sequence[str]]] = {"document": DOCUMENT, "subject": SUBJECT}
+CLOSE = 1e-9
 UNCOUNTED = 14  # the number that a unit without one agrees with
-
-
-class Part(NamedTuple):
-    """A word, name or mark of a translation; `symbol` as in lexicon.Item."""
-
-    symbol: str
-    text: str
 
 
 class Build(NamedTuple):
@@ -137,7 +133,10 @@ class _Sentence:
     def __init__(self, items: list[Item], source: str, target: str) -> None:
         self.source, self.target = source, target
         self.change = {lang: {source: target, target: source}.get(lang, lang) for lang in LANGUAGES}
-        self.items = items
+        again = repeats(items)
+        self.all = items
+        self.items = [item for i, item in enumerate(items) if not any(i in phrase for phrase in again)]
+        self.again = [[items[i] for i in sorted(phrase)] for phrase in again]
         self.foreign = self._foreign()
         self.faults = 0  # wrong forms that the target has no like of
 
@@ -157,9 +156,21 @@ class _Sentence:
             frame = nearest(symbols, present).symbols
             known, places = builds()[frame], aligned(symbols, frame)
         build = chosen(known, self.source)
-        out = self._edited(build, core, places)
-        end = len(out) - 1 if out and out[-1].symbol == "." else len(out)
-        return [*out[:end], *(part for aside in said for part in self._aside(aside)), *out[end:]]
+        out, edits = self._framed(build, core, places), self._edits(build, core, places)
+
+        def whole(parts: Parts) -> Parts:
+            end = len(parts) - 1 if parts and parts[-1].symbol == "." else len(parts)
+            return [*parts[:end], *(part for aside in said for part in self._aside(aside)), *parts[end:]]
+
+        return edited(out, edits, whole, lambda parts: self._alike(parts, bool(said)))
+
+    def _alike(self, parts: Parts, superfluous: bool) -> bool:
+        """Whether the translation has as many errors as the source, each as grave; superfluous words may differ."""
+        forms = form_of(self.source, self.all), form_of(self.target, read(text_of([part.text for part in parts])))
+        first, second = (
+            (f.shape.comprehensible, f.faults, f.repeats, f.shape.extra * (not superfluous)) for f in forms
+        )
+        return all(abs(a - b) < CLOSE for a, b in zip(first, second, strict=True))
 
     def _mixed(self) -> bool:
         return any(item.langs and not item.langs & bit(self.source) for item in self.items)
@@ -182,41 +193,50 @@ class _Sentence:
 
     # --- its words ------------------------------------------------------------------------------------------
 
-    def _edited(self, build: Build, core: list[Item], places: list[int]) -> list[Part]:
-        """The target's frame with the source's names in it, and with what was done to the source's frame."""
+    def _framed(self, build: Build, core: list[Item], places: list[int]) -> Parts:
+        """The target's frame with those of the source's names in it that the source has."""
         own = [(part, chunk.lang) for chunk in chunks(build, SAME) for part in chunk.parts]
-        other = [(part, chunk.lang) for chunk in chunks(build, self.change) for part in chunk.parts]
         at = {place: item for item, place in zip(core, places, strict=True) if place >= 0}
         named = {own[place][0]: (item, own[place][1]) for place, item in at.items() if is_slot(own[place][0])}
-        out: list[tuple[float, Part]] = []
-        for number, (part, lang) in enumerate(other):
-            if not is_slot(part):
-                out.append((number / len(other), Part(part, part)))
-            elif part in named:
-                item, home = named[part]
-                out.append((number / len(other), self._name(item, home, lang, named)))
-        return [part for _, part in self._disturbed(out, own, core, places)]
-
-    def _disturbed(
-        self, out: list[tuple[float, Part]], own: list[tuple[str, str]], core: list[Item], places: list[int]
-    ) -> list[tuple[float, Part]]:
-        """Words lost, added and moved, as many and about where they are in the source."""
-        there = set(places)
-        lost = [place / len(own) for place, (part, _) in enumerate(own) if place not in there and not is_slot(part)]
-        for where in [*lost, *([0.5] * self.faults)]:
-            self._lose(out, where)
-        matched = [place for place in places if place >= 0]
-        out = _moved(out, matched)
-        for number, (item, place) in enumerate(zip(core, places, strict=True)):
-            if place < 0:
-                out.insert(min(len(out), round(number / len(core) * len(out))), (0.0, self._stray(item)))
+        out: Parts = []
+        for chunk in self._said_again(chunks(build, self.change)):
+            for part in chunk.parts:
+                if not is_slot(part):
+                    out.append(Part(part, part))
+                elif part in named:
+                    out.append(self._name(*named[part], chunk.lang, named))
         return out
 
-    def _lose(self, out: list[tuple[float, Part]], where: float) -> None:
-        """Without the word nearest to a place."""
-        solid = [i for i, (_, part) in enumerate(out) if is_word(part.symbol)]
-        if solid:
-            del out[min(solid, key=lambda i: abs(out[i][0] - where))]
+    def _edits(self, build: Build, core: list[Item], places: list[int]) -> list[Edit]:
+        """What was done to the source's frame: words lost, moved and added."""
+        own = [part for chunk in chunks(build, SAME) for part in chunk.parts]
+        there = set(places)
+        lost = [(number, part) for number, part in enumerate(own) if number not in there and not is_slot(part)]
+        edits: list[Edit] = [Lost(number / len(own), is_word(part)) for number, part in lost]
+        edits += [Lost(0.5, True)] * self.faults
+        matched = [(place, item.symbol) for item, place in zip(core, places, strict=True) if place >= 0]
+        if (moved := moved_by(matched)) is not None:
+            edits.append(moved)
+        for number, (item, place) in enumerate(zip(core, places, strict=True)):
+            if place < 0:
+                edits.append(Added(number / len(core), self._stray(item)))
+        return edits
+
+    def _said_again(self, phrases: list[Chunk]) -> list[Chunk]:
+        """The phrases, those twice that have a name which the source says twice; of a word, one with a word alone."""
+        for phrase in self.again:
+            slots = slots_of(item.symbol for item in phrase)
+            have = [i for i, chunk in enumerate(phrases) if slots & slots_of(chunk.parts)]
+            where = have[-1] if have else 0
+            said = phrases[where]
+            if not slots:
+                word = next((part for part in said.parts if is_word(part)), "")
+                at = said.parts.index(word)
+                said = said._replace(parts=(*said.parts[: at + 1], word, *said.parts[at + 1 :]))
+                phrases = [*phrases[:where], said, *phrases[where + 1 :]]
+            else:
+                phrases = [*phrases[:where], said, *phrases[where:]]
+        return phrases
 
     def _name(self, item: Item, home: str, lang: str, named: dict[str, tuple[Item, str]]) -> Part:
         """A name in the language that it is in: the phrase's own, or, where it was a foreign one, a foreign one."""
@@ -271,22 +291,6 @@ class _Sentence:
 
 def _spaced(text: str) -> str:
     return " ".join(text.replace("-", " - ").split())
-
-
-def _moved(out: list[tuple[float, Part]], matched: list[int]) -> list[tuple[float, Part]]:
-    """The parts in an order that is to theirs as that of the matched places is to 0, 1, 2, ..."""
-    if matched == sorted(matched) or len(matched) < 2:
-        return out
-    ranks = sorted(matched)
-    order = [ranks.index(place) for place in matched]  # of the source's parts: which one stands where
-    if len(order) - sum(a == b for a, b in enumerate(order)) == 2:  # two have changed places
-        first, second = (i for i, rank in enumerate(order) if i != rank)
-        a = round(first / len(order) * len(out))
-        b = min(len(out) - 1, max(a + 1, round(second / len(order) * len(out))))
-        return [*out[:a], out[b], *out[a + 1 : b], out[a], *out[b + 1 :]]
-    where = {rank: number for number, rank in enumerate(order)}
-    last = max(1, len(out) - 1)
-    return sorted(out, key=lambda part: where[round(out.index(part) / last * (len(order) - 1))])
 
 
 @cache
