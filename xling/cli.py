@@ -1,4 +1,4 @@
-"""`xling status|logs|cancel|reduce|report|gc`: look after a grid that is running or done. Also `python -m xling`.
+"""`xling status|logs|cancel|reduce|report|wandb|gc`: look after a grid that is running or done. Also `python -m xling`.
 
 `xling analyse` and `xling compare` say what a matrix shows, `xling figures` draws it for a paper. `xling data check
 task=NAME ...` looks at a task's data; `xling sheet export|import` has people judge a grid.
@@ -74,11 +74,16 @@ def reduce(options: argparse.Namespace, store: Store) -> int:
 
 
 def report(options: argparse.Namespace, store: Store) -> int:
-    """Print the matrix that was folded last."""
+    """Print the matrix that was folded last; with --open, show it in a browser."""
     from xling.report.files import read_matrix
     from xling.report.terminal import print_matrix
 
     name = chosen_grid(store, options.grid)
+    if options.open:
+        from xling.report.html.write import open_page, update
+
+        open_page(update(store, name))
+        return 0
     print_matrix(read_matrix(store.grid_folder(name)), full=options.full)
     return 0
 
@@ -91,6 +96,17 @@ def figures(options: argparse.Namespace, store: Store) -> int:
     asked = Asked.of(options.format, options.width, options.only, options.names)
     for line in draw(store, options.grid, options.out, asked).lines():
         print(harmless(line))
+    return 0
+
+
+def wandb(options: argparse.Namespace, store: Store) -> int:
+    """Write the W&B runs of a grid that are missing, and save its workspace and report there (docs/wandb.md)."""
+    from xling.report import dashboard
+
+    name = chosen_grid(store, options.grid)
+    asked = {key: getattr(options, key) for key in ("mode", "project", "entity", "artifacts")}
+    for sentence in dashboard.run(store, name, asked, options.new):
+        print(sentence)
     return 0
 
 
@@ -197,6 +213,7 @@ def parser() -> argparse.ArgumentParser:
     add(reduce)
     shown = add(report)
     shown.add_argument("--full", action="store_true", help="every table of matrix.md")
+    shown.add_argument("--open", action="store_true", help="open report.html, drawn anew if it is outdated")
     _add_figures(add(figures))
     said = add(analyse)
     said.add_argument("--only", action="append", default=[], metavar="NAME,...", help="these analyses (default: all)")
@@ -207,6 +224,7 @@ def parser() -> argparse.ArgumentParser:
     both.add_argument("other", metavar="OTHER", help="another one, `paper`, or paper:TABLE")
     both.add_argument("--json", action="store_true", help="for machines")
     both.add_argument("--out", metavar="FOLDER", help="write compare.md, compare.json and tables there")
+    _add_wandb(add(wandb))
     looked = add(data, grid=False)
     looked.add_argument("what", choices=["check"], help="check: load all languages and count")
     looked.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="task=NAME and its settings, as for launch.py")
@@ -227,6 +245,15 @@ def _add_figures(drawn: argparse.ArgumentParser) -> None:
     drawn.add_argument("--only", default="", metavar="NAMES", help="heatmap, accuracy, best_of_k, learning, frontier, "
                        "ranks, forest, judges, accuracy_win, kl_win, tables (default: all)")  # fmt: skip
     drawn.add_argument("--names", default="code", help="languages by code, english or native name (default: code)")
+
+
+def _add_wandb(saved: argparse.ArgumentParser) -> None:
+    saved.add_argument("--mode", choices=["auto", "online", "offline"], default="auto",
+                       help="auto: online if there is a key and a network (default)")  # fmt: skip
+    saved.add_argument("--project", help="W&B project (default: the one of the last time, else xling)")
+    saved.add_argument("--entity", help="W&B team or user (default: the one of the last time, else the account's)")
+    saved.add_argument("--artifacts", choices=["none", "references", "files"], help="as tracking.artifacts")
+    saved.add_argument("--new", action="store_true", help="save a new workspace and report, instead of updating")
 
 
 def _add_sheet(sheet: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:

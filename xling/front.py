@@ -44,5 +44,7 @@ def _arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def _addable(argument: str) -> str:
-    """Settings by free names (kinds of stages, options of sbatch) may be added without Hydra's `+`."""
+    """Settings by free names (kinds of stages, options of sbatch) need no `+` of Hydra's; `scale` is there already."""
+    if argument.startswith("+scale="):
+        return argument[1:]
     return f"++{argument}" if argument.startswith(OPEN) else argument

@@ -97,7 +97,9 @@ def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
         return _over_both(points)
     values = np.stack([point.means for point in points])  # (P, K)
     present = ~np.isnan(values)
-    several = [_over_seeds(points, values, present, k) for k in range(values.shape[1])]
+    several: list[Estimate | None] = [None] * values.shape[1]
+    if len(points) > 1:
+        several = [_over_seeds(points, values, present, k) for k in range(values.shape[1])]
     if not any(estimate is None for estimate in several):
         return several
     bounds = [_quantiles(point.resamples) if point.clusters > 1 else None for point in points]
@@ -199,11 +201,11 @@ def _over_prompts(
 
 def _quantiles(resamples: Floats) -> tuple[Floats, Floats, Floats]:
     """(low, high, standard deviation) of each column, quantiles by linear interpolation."""
-    columns = np.ascontiguousarray(resamples.T)
+    columns = np.array(resamples.T, order="C")
     deviation = columns.std(axis=1, ddof=1)
     tail = (1 - LEVEL) / 2 * (RESAMPLES - 1)
     below, above = math.floor(tail), math.floor(RESAMPLES - 1 - tail)
-    columns.partition([below, below + 1, above, above + 1], axis=1)
+    columns.sort(axis=1)  # numpy's vectorised sort takes a quarter of the time of its partition
     part = tail - below
     low = columns[:, below] * (1 - part) + columns[:, below + 1] * part
     high = columns[:, above] * part + columns[:, above + 1] * (1 - part)

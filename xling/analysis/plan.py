@@ -26,7 +26,7 @@ class Ref(Struct, frozen=True):
 class PlannedCell(Struct, frozen=True):
     axes: dict[str, AxisValue]
     judge: Ref
-    stages: dict[str, Ref] = {}  # score, verdict, pool, baseline, reward
+    stages: dict[str, Ref] = {}  # score, verdict, pool, baseline, reward, align, sft: the policy before its alignment
 
 
 class LeftOut(Struct, frozen=True):

@@ -1,6 +1,6 @@
 """`xling reduce GRID`: fold the finished cells of a grid into its matrix. Reads plan.json and the store.
 
-matrix = reduce_grid(Path("outputs"), "embedded")  # writes matrix.csv, .json, .md and .png beside plan.json
+matrix = reduce_grid(Path("outputs"), "embedded")  # writes matrix.csv, .json, .md, .png and report.html
 """
 
 from pathlib import Path
@@ -16,16 +16,18 @@ from xling.analysis.plan import Plan, PlannedEntry, Results, left_out_notes, oth
 from xling.grid.store import Store
 from xling.report.categories import write_categories
 from xling.report.files import write_matrix
+from xling.report.html.write import update
 
 ONE_SEED = "95 % intervals over prompts only; RM training not included"
 
 
 def reduce_grid(root: Path, name: str) -> Matrix:
     """Fold a grid, write its matrix files. ConfigError: no such grid; StoreError: its plan cannot be read."""
-    store = Store(root)
-    matrix = fold_grid(store, name)
+    store, draws = Store(root), Draws()
+    matrix = fold_grid(store, name, draws)
     write_matrix(store.grid_folder(name), matrix)
     write_categories(store.grid_folder(name), grid_categories(store, name), matrix.other_axes)
+    update(store, name, (matrix, draws))
     return matrix
 
 

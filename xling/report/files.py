@@ -85,11 +85,12 @@ def read_matrix(folder: Path) -> Matrix:
 
 
 def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
+    kind = type(value)
+    if kind is float:
         return round(value, 6) + 0.0 if math.isfinite(value) else None
-    if isinstance(value, dict):
+    if kind is dict:
         return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if kind is list:
         return [_rounded(item) for item in value]
     return value
 

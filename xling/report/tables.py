@@ -75,7 +75,7 @@ def _win_cell(entry: Entry | None, marks: dict[str, int]) -> Cell:
         return Cell(f"hole{mark}", look="hole", home=entry.home)
     rank = BEST if entry.best else TIED if entry.tied else ""
     text = f"{HOME if entry.home else ''}{entry.win.value:.1f}{rank}{mark}"
-    return Cell(text, span(entry.win), against(entry.win, CHANCE), entry.home)
+    return Cell(text, span(entry.win), against(entry.win, CHANCE), entry.home, entry.win)
 
 
 def _number(entry: Entry, marks: dict[str, int]) -> str:
@@ -86,7 +86,7 @@ def _mean_cell(mean: Mean | None) -> Cell:
     if mean is None:
         return Cell("")
     missing = "" if mean.entries == mean.of else f"({mean.entries}/{mean.of})"
-    return Cell(f"{mean.estimate.value:.1f}{missing}", span(mean.estimate), "quiet")
+    return Cell(f"{mean.estimate.value:.1f}{missing}", span(mean.estimate), "quiet", exact=mean.estimate)
 
 
 def difference_table(panel: Panel) -> Table | None:
@@ -144,7 +144,7 @@ def _reference_cell(entry: Entry | None) -> Cell:
         return Cell()
     if entry.win is None:
         return Cell(entry.status, look="hole")
-    return Cell(f"{entry.win.value:.1f}", span(entry.win), against(entry.win, CHANCE))
+    return Cell(f"{entry.win.value:.1f}", span(entry.win), against(entry.win, CHANCE), exact=entry.win)
 
 
 def versus_tables(panel: Panel) -> list[Table]:

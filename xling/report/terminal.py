@@ -56,7 +56,7 @@ def print_matrix(matrix: Matrix, console: Console | None = None, full: bool = Fa
         console.print(Text(f"Left out: {note}", style="dim"))
     if not full:
         console.print()
-        more = "More tables: `xling report --full`; what each difference needs: matrix.md. The picture: matrix.png."
+        more = "More tables: `xling report --full`; what each difference needs: matrix.md; all as a page: report.html."
         console.print(Text(more, style="dim"))
 
 

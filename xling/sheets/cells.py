@@ -8,7 +8,7 @@ or what a language model said of pairs: then people are asked about one of those
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import msgspec
 import numpy as np
@@ -53,7 +53,7 @@ class Question:
     point: float  # what the cell's judge says: 1 the policy's response is better, 0.5 a tie, 0
 
 
-class _Picks(Struct, frozen=True):
+class Picks(Struct, frozen=True):
     """What is read of a judge stage's items.json; `index` is the sample that best-of-n picked."""
 
     prompt: list[str]
@@ -123,8 +123,8 @@ class Reader:
     """Reads the questions of cells; prompts and samples that cells share are read once, in the order of targets."""
 
     def __init__(self, store: Store, results: Results, seed: int) -> None:
-        self._store, self._results, self._seed = store, results, seed
-        self._prompts = lru_cache(maxsize=2)(self._read_prompts)
+        self._results, self._seed = results, seed
+        self._prompts = lru_cache(maxsize=2)(partial(prompt_texts, store))
         self._samples = lru_cache(maxsize=4)(read_samples)
 
     def questions(self, chosen: Chosen, n: int) -> list[Question]:
@@ -137,7 +137,7 @@ class Reader:
         for role in ("pool", "baseline"):
             if role not in cell.stages:
                 raise StoreError(f"A cell of the plan names no {role}. Run the grid's command again to write it anew.")
-        items = read_json(self._results.folder(cell.judge) / "items.json", _Picks)
+        items = read_json(self._results.folder(cell.judge) / "items.json", Picks)
         pool, baseline = (self._samples(self._results.folder(cell.stages[role])) for role in ("pool", "baseline"))
         _check_rows(items, pool, baseline, cell.judge)
         texts = self._prompts(cell.stages["baseline"])
@@ -171,7 +171,7 @@ class Reader:
         random.Random(f"{self._seed}/{lang}").shuffle(order)
         return order
 
-    def _judged(self, cell: PlannedCell, items: _Picks) -> _Judged:
+    def _judged(self, cell: PlannedCell, items: Picks) -> _Judged:
         """What the cell's judge compared; by scores each with all, and of a judge without any a prompt's win counts."""
         if "verdict" not in cell.stages:
             return lambda row, place, first, many: dict.fromkeys(range(many), items.win[row])
@@ -182,18 +182,22 @@ class Reader:
         pool, baseline = (read_array(folder / name) for name in ("pool.npy", "baseline.npy"))
         return lambda row, place, first, many: {i: _point(pool[place, first], baseline[place, i]) for i in range(many)}
 
-    def _read_prompts(self, ref: Ref) -> dict[str, str]:
-        """Prompt id to what the policy read, from the data that the samples were drawn for."""
-        sheet = self._store.sheet(ref.kind, ref.key)
-        if sheet is None or not sheet.spec.get("task"):
-            raise StoreError(f"The result {ref.kind}/{ref.key[:12]} does not say which data its prompts are from.")
-        spec = located(sheet.spec)
-        unchanged(spec)
-        task: Task = msgspec.convert(spec["task"], Task)
-        module = task_module(task)
-        if ref.kind == "recorded":
-            return {p.id: p.text for p in module.recorded(task, spec["lang"], spec["digest"]).prompts}
-        return {p.id: p.text for p in module.prompts(task, spec["lang"], "test")}
+
+def prompt_texts(store: Store, ref: Ref) -> dict[str, str]:
+    """Prompt id to what the policy read, from the data that a stage's samples were drawn for.
+
+    StoreError if the stage does not say which, DataError if the data have changed or are gone.
+    """
+    sheet = store.sheet(ref.kind, ref.key)
+    if sheet is None or not sheet.spec.get("task"):
+        raise StoreError(f"The result {ref.kind}/{ref.key[:12]} does not say which data its prompts are from.")
+    spec = located(sheet.spec)
+    unchanged(spec)
+    task: Task = msgspec.convert(spec["task"], Task)
+    module = task_module(task)
+    if ref.kind == "recorded":
+        return {p.id: p.text for p in module.recorded(task, spec["lang"], spec["digest"]).prompts}
+    return {p.id: p.text for p in module.prompts(task, spec["lang"], "test")}
 
 
 def _points(said: Mapping[int, float | None] | None, judge: Ref) -> dict[int, float | None]:
@@ -202,7 +206,7 @@ def _points(said: Mapping[int, float | None] | None, judge: Ref) -> dict[int, fl
     return {opponent: None if p is None else points(p) for opponent, p in sorted(said.items())}
 
 
-def _check_rows(items: _Picks, pool: Sequence[Samples], baseline: Sequence[Samples], judge: Ref) -> None:
+def _check_rows(items: Picks, pool: Sequence[Samples], baseline: Sequence[Samples], judge: Ref) -> None:
     asked = [s.prompt for s in pool]
     if asked != [s.prompt for s in baseline] or not set(items.prompt) <= set(asked):  # judge=llm may be asked of fewer
         raise StoreError(f"The prompts of judge {judge.key[:12]} are not those of its pool and baseline.")
