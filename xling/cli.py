@@ -1,7 +1,8 @@
 """`xling status|logs|cancel|reduce|report|wandb|gc`: look after a grid that is running or done. Also `python -m xling`.
 
-`xling analyse` and `xling compare` say what a matrix shows, `xling data check task=NAME ...` looks at a task's data,
-`xling sheet export|import` has people judge a grid, `xling translate export` writes what has to be translated.
+`xling analyse` and `xling compare` say what a matrix shows, `xling figures` draws it for a paper, `xling data check
+task=NAME ...` looks at a task's data, `xling sheet export|import` has people judge a grid, `xling translate export`
+writes what has to be translated.
 
 A grid is named by its folder in <root>/grids; without a name it is the one that was planned last.
 """
