@@ -290,5 +290,5 @@ def test_a_server_that_talks_nonsense_ends_in_offline_runs(tmp_path, monkeypatch
     server.shutdown()
     server.server_close()
     assert result.mode == "offline" and result.written == 4
-    assert result.problem.startswith("Not online (")
+    assert result.problem.startswith("Not online (") and "\n" not in result.problem
     assert {run.job_type for run in offline_runs(tmp_path)} == {"score", "gold", "judge", "reduce"}

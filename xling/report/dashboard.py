@@ -7,6 +7,7 @@ key, no network) their specs go to <root>/tracking/dashboard/<grid>/ instead, an
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from xling.grid.store import Store
 from xling.report.files import read_matrix
 from xling.report.tracking import Destination, TrackingResult, read_ledger, reduce_id, shown_file, track_grid
 
+A_LINE = 300  # characters of what W&B says that are told
 MOST_READ = 60  # curves of a kind that are looked at for the names of its metrics
 MISSING = "Dashboards are made with wandb-workspaces, which is not installed. Type pip install 'xling[wandb]'."
 
@@ -36,8 +38,10 @@ class Saved(Struct, frozen=True):
 def run(store: Store, name: str, asked: Mapping[str, Any], new: bool = False) -> Iterator[str]:
     """Sentences as it goes. `asked`: mode, project, entity, artifacts; None: as the grid was tracked before.
 
-    ConfigError: wandb-workspaces is not there, nothing could be tracked, or W&B refuses what is saved.
+    StoreError: the grid has not been folded. ConfigError: wandb-workspaces is not there, nothing could be tracked, or
+    W&B refuses what is saved.
     """
+    plan, matrix = read_plan(store.grid_folder(name)), read_matrix(store.grid_folder(name))
     before = _last(store, name)
     settings = {
         "mode": asked.get("mode") or "auto",
@@ -54,7 +58,6 @@ def run(store: Store, name: str, asked: Mapping[str, Any], new: bool = False) ->
     except ModuleNotFoundError as error:
         raise ConfigError(MISSING) from error
     online = result.mode == "online"
-    plan, matrix = read_plan(store.grid_folder(name)), read_matrix(store.grid_folder(name))
     to = Destination(result.mode, str(settings["project"]), settings["entity"])
     entity = settings["entity"] or result.team or before.team or (_default_entity() if online else "")
     grid = grid_of(store, plan, matrix, to, str(entity or ""))
@@ -141,7 +144,8 @@ def _save(store: Store, name: str, view: Any, page: Any, new: bool) -> Iterator[
         raise
     except Exception as error:
         again = "" if saved == Saved() else f" Should it have been deleted there: `xling wandb {name} --new`."
-        raise ConfigError(f"W&B did not take the dashboard ({type(error).__name__}: {error}).{again}") from error
+        why = shorten(f"{type(error).__name__}: {error}", A_LINE)
+        raise ConfigError(f"W&B did not take the dashboard ({why}).{again}") from error
     saved = Saved(view._internal_id, view._internal_name, page.id, (view.url, page.url))
     write_atomically(path, json_bytes({**all_saved, place: saved}))
     yield f"Workspace ({_size(view)}): {view.url}"
