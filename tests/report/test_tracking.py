@@ -11,9 +11,10 @@ import pytest
 from synthetic import SyntheticGrid, realistic
 from wandb_file import offline_runs
 
+from xling.analysis.plan import read_plan
 from xling.analysis.reduce import reduce_grid
 from xling.report.files import csv_bytes
-from xling.report.tracking import choose_mode, track_grid
+from xling.report.tracking import choose_mode, destination, missing, track_grid
 
 OFFLINE = {"mode": "offline", "project": "probe", "entity": None}
 
@@ -264,6 +265,27 @@ def test_online_needs_a_key_and_a_network(tmp_path):
     assert choose_mode("off", there) == ("off", "")
     assert choose_mode("offline", {**there, "WANDB_API_KEY": "k"}) == ("offline", "")
     assert choose_mode("auto", {"WANDB_MODE": "disabled"}) == ("off", "")
+
+
+def test_every_destination_has_a_ledger_of_its_own(tmp_path):
+    here = {"mode": "online", "project": "p", "entity": "team"}
+    default = destination("online", here, {})
+    assert default.ledger == destination("online", here, {"WANDB_BASE_URL": "https://api.wandb.ai"}).ledger
+    others = [
+        destination("online", here, {"WANDB_BASE_URL": "https://wandb.example.org"}),
+        destination("offline", here, {}),
+        destination("online", {**here, "entity": None}, {}),
+        destination("online", {**here, "project": "q"}, {}),
+    ]
+    assert len({default.ledger, *(one.ledger for one in others)}) == 5
+    grid = SyntheticGrid(tmp_path)
+    stages = grid.cell("de", "de", [1.0, 0.5])
+    reduce_grid(tmp_path, grid.write().name)
+    (tmp_path / "tracking").mkdir()
+    (tmp_path / "tracking" / default.ledger).write_text(json.dumps({"key": stages["judge"].key}) + '\n{"torn')
+    plan = read_plan(tmp_path / "grids/toy")
+    there, elsewhere = ({stage.key for stage in missing(grid.store, plan, to)[0]} for to in (default, others[0]))
+    assert elsewhere - there == {stages["judge"].key} and len(there) == 2
 
 
 def test_a_server_that_talks_nonsense_ends_in_offline_runs(tmp_path, monkeypatch):

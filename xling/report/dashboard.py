@@ -19,7 +19,16 @@ from xling.errors import ConfigError, XlingError
 from xling.grid.files import json_bytes, write_atomically
 from xling.grid.store import Store
 from xling.report.files import read_matrix
-from xling.report.tracking import Destination, TrackingResult, read_ledger, reduce_id, shown_file, track_grid
+from xling.report.tracking import (
+    WANDB,
+    Destination,
+    TrackingResult,
+    destination,
+    read_ledger,
+    reduce_id,
+    shown_file,
+    track_grid,
+)
 
 A_LINE = 300  # characters of what W&B says that are told
 MOST_READ = 60  # curves of a kind that are looked at for the names of its metrics
@@ -58,7 +67,7 @@ def run(store: Store, name: str, asked: Mapping[str, Any], new: bool = False) ->
     except ModuleNotFoundError as error:
         raise ConfigError(MISSING) from error
     online = result.mode == "online"
-    to = Destination(result.mode, str(settings["project"]), settings["entity"])
+    to = destination(result.mode, settings, os.environ)
     entity = settings["entity"] or result.team or before.team or (_default_entity() if online else "")
     grid = grid_of(store, plan, matrix, to, str(entity or ""))
     view, page = wandb_views.workspace(grid), wandb_views.report(grid)
@@ -132,7 +141,7 @@ def _save(store: Store, name: str, view: Any, page: Any, new: bool) -> Iterator[
     """Online: update what was saved before, or save it for the first time."""
     path = store.root / "tracking" / "dashboards.json"
     all_saved = _read_saved(path)
-    place = f"{os.environ.get('WANDB_BASE_URL', 'https://api.wandb.ai')} {view.entity}/{view.project} {name}"
+    place = f"{os.environ.get('WANDB_BASE_URL', WANDB)} {view.entity}/{view.project} {name}"
     saved = Saved() if new else all_saved.get(place, Saved())
     view._internal_id, view._internal_name, page.id = saved.view_id, saved.view_name, saved.report_id
     try:
