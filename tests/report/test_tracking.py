@@ -120,6 +120,8 @@ def test_the_reduce_run_carries_the_matrix(tracked):
     assert by_source["ru"][-2:] == ["failed", "ValueError: loss is nan"]
     assert (run.summary["cells"], run.summary["holes"]) == (3, 1)
     assert run.table("heatmap/all_table")["data"] == [["de", "de", 75.0], ["de", "en", 50.0]]
+    chart = run.config["_wandb/visualize/heatmap/all"]["panel_config"]
+    assert chart["panelDefId"] == "wandb/heatmap/v1" and "heatmap/all_table" in json.dumps(chart["userQuery"])
     (picture,) = (run.folder / "files/media/images").rglob("matrix_*.png")
     assert picture.read_bytes() == (root / "grids/first/matrix.png").read_bytes()
     rows = {row[2]: row for row in run.table("stages")["data"]}
