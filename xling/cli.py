@@ -11,8 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from xling.console import Console, harmless
 from xling.errors import ConfigError, XlingError
 from xling.grid.cleanup import damaged_results, delete, garbage
 from xling.grid.status import chosen_grid, read_grid, stage_at
@@ -50,7 +49,7 @@ def logs(options: argparse.Namespace, store: Store) -> int:
         print(f"{stage.label}: {path}", file=sys.stderr)
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
-                sys.stdout.write(line)
+                sys.stdout.write(harmless(line))
     return 0
 
 
@@ -74,12 +73,28 @@ def reduce(options: argparse.Namespace, store: Store) -> int:
 
 
 def report(options: argparse.Namespace, store: Store) -> int:
-    """Print the matrix that was folded last."""
+    """Print the matrix that was folded last; with --open, show it in a browser."""
+    from xling.report.files import read_matrix
+    from xling.report.terminal import print_matrix
+
     name = chosen_grid(store, options.grid)
-    path = store.grid_folder(name) / "matrix.md"
-    if not path.exists():
-        raise ConfigError(f"Grid {name} has no matrix yet. Type `xling reduce {name}` to fold what is finished.")
-    print(path.read_text(encoding="utf-8"))
+    if options.open:
+        from xling.report.html.write import open_page, update
+
+        open_page(update(store, name))
+        return 0
+    print_matrix(read_matrix(store.grid_folder(name)), full=options.full)
+    return 0
+
+
+def figures(options: argparse.Namespace, store: Store) -> int:
+    """Draw a finished grid for a paper: PDF, SVG or PNG figures and LaTeX tables."""
+    from xling.figures.command import figures as draw
+    from xling.figures.write import Asked
+
+    asked = Asked.of(options.format, options.width, options.only, options.names)
+    for line in draw(store, options.grid, options.out, asked).lines():
+        print(harmless(line))
     return 0
 
 
@@ -137,7 +152,7 @@ def sheet_export(options: argparse.Namespace, store: Store) -> int:
     asked = export.Asked(options.n, options.seed, options.annotators, options.question)
     written = export.export(store, name, cells.parse_filters(options.cells), folder, asked)
     for line in export.summary(written, folder):
-        print(line)
+        print(harmless(line))
     return 0
 
 
@@ -150,12 +165,26 @@ def sheet_import(options: argparse.Namespace, store: Store) -> int:
     found = import_answers(store, Path(options.folder).expanduser(), paths, options.replace)
     for one in found.files:
         given = one.answers
-        print(
-            f"{one.path}: {given.annotator}, {given.sheet}, {len(given.given)} of {given.rows} answered ({one.state})"
-        )
+        answered = f"{len(given.given)} of {given.rows} answered ({one.state})"
+        print(harmless(f"{one.path}: {given.annotator}, {given.sheet}, {answered}"))
     print_judgements(found.judgements)
     print(f"Written to {found.folder}: judgements.md, .json, .csv and the answers as given.")
     return 0
+
+
+def analyse(options: argparse.Namespace, store: Store) -> int:
+    """What a matrix says: who is best, how sure that is, which source to pick. GRID `paper`: the published matrices."""
+    from xling.report.analyse import analyse as run
+
+    only = [name for names in options.only for name in names.split(",") if name]
+    return run(store, options.grid, only, options.json, options.out)
+
+
+def compare(options: argparse.Namespace, store: Store) -> int:
+    """Set a grid against another, or against the paper: cell by cell, and the ranking of the sources."""
+    from xling.report.analyse import compare as run
+
+    return run(store, options.grid, options.other, options.json, options.out)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -181,7 +210,19 @@ def parser() -> argparse.ArgumentParser:
     add(logs).add_argument("--follow", action="store_true", help="stay until the stage has ended")
     add(cancel)
     add(reduce)
-    add(report)
+    shown = add(report)
+    shown.add_argument("--full", action="store_true", help="every table of matrix.md")
+    shown.add_argument("--open", action="store_true", help="open report.html, drawn anew if it is outdated")
+    _add_figures(add(figures))
+    said = add(analyse)
+    said.add_argument("--only", action="append", default=[], metavar="NAME,...", help="these analyses (default: all)")
+    said.add_argument("--json", action="store_true", help="for machines")
+    said.add_argument("--out", metavar="FOLDER", help="where files are written (default: the grid's folder)")
+    both = add(compare, grid=False)
+    both.add_argument("grid", metavar="GRID", help="a grid, or some of its panels: NAME:judge=llm,optimizer=ppo")
+    both.add_argument("other", metavar="OTHER", help="another one, `paper`, or paper:TABLE")
+    both.add_argument("--json", action="store_true", help="for machines")
+    both.add_argument("--out", metavar="FOLDER", help="write compare.md, compare.json and tables there")
     _add_wandb(add(wandb))
     looked = add(data, grid=False)
     looked.add_argument("what", choices=["check"], help="check: load all languages and count")
@@ -193,6 +234,16 @@ def parser() -> argparse.ArgumentParser:
                          "results are set aside")  # fmt: skip
     _add_sheet(commands.add_parser("sheet", help="People judge a grid: sheets out, answers in"), common)
     return program
+
+
+def _add_figures(drawn: argparse.ArgumentParser) -> None:
+    drawn.add_argument("--out", metavar="FOLDER", help="where they go (default: figures/ in the grid's folder)")
+    drawn.add_argument("--format", default="pdf", metavar="pdf,svg,png", help="of the figures (default: pdf)")
+    drawn.add_argument("--width", default="column,text", metavar="WIDTHS", help="column, text or inches "
+                       "(default: column,text: of the ACL's two columns and of its page)")  # fmt: skip
+    drawn.add_argument("--only", default="", metavar="NAMES", help="heatmap, accuracy, best_of_k, learning, frontier, "
+                       "ranks, forest, judges, accuracy_win, kl_win, tables (default: all)")  # fmt: skip
+    drawn.add_argument("--names", default="code", help="languages by code, english or native name (default: code)")
 
 
 def _add_wandb(saved: argparse.ArgumentParser) -> None:
@@ -234,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.command(options, Store(options.root))
         sys.stdout.flush()
     except XlingError as error:
-        print(f"xling: {error}", file=sys.stderr)
+        print(harmless(f"xling: {error}"), file=sys.stderr)
         return 2
     except BrokenPipeError:  # `xling logs 3 | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

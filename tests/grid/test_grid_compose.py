@@ -58,6 +58,7 @@ def full(front: Front, cells: Cells, axes: dict[str, Any]) -> dict[str, Any]:
     languages = [f"{key}={axes[key]}" for key in ("source_lang", "target_lang")]
     composed = front.composer.compose([*cells.request.fixed, *values, *languages]).container
     keys = ("task", "policy", "sft", "rm_backbone", "optimizer", "judge", "seed", "target_lang", "reward_task")
+    keys += ("translator", "reward_data", "sft_data")
     return {key: composed[key] for key in keys} | {"source_langs": [composed["source_lang"]]}
 
 
@@ -173,7 +174,7 @@ def test_one_value_of_a_groups_setting_is_kept_from_hydra_and_given_back_as_type
     """Hydra would look for it in the default option of a group that is swept."""
     assert protected("rm_backbone.checkpoint=/x") == "rm_backbone.checkpoint=/x,/x"
     for value in ("/x", "null", "'a=b, c'", "'<|x|>'", "1e-5", "[de,no]", "a\\,b", "${seed}", "'{text}'"):
-        for group in ("task", "policy", "rm_backbone", "sft", "reward_task"):
+        for group in ("task", "policy", "rm_backbone", "sft", "reward_task", "translator"):
             argument = f"{group}.key={value}"
             assert protected(argument) != argument and typed(protected(argument)) == argument
     for argument in ("policy.n=4,8", "policy.n=range(3)", "policy.n=", "policy.n=[", "++policy.n=3", "judge=gold"):

@@ -41,16 +41,20 @@ class Measured(Struct, frozen=True):
     versus_length: list[Difference | None]
     majority: Estimate | None
     length: Estimate | None
+    hits: list[Sample]  # one a seed: the accuracies of the models, then majority and length
 
 
 def measure_column(
     column: Column, numbers: Sequence[int], results: Results
-) -> tuple[list[Accuracy | None], Baseline | None]:
-    """Accuracy of the column's entries `numbers` whose score stage has held-out scores, in the column's order."""
+) -> tuple[list[Accuracy | None], Baseline | None, list[Sample]]:
+    """Accuracy of the column's entries `numbers` whose score stage has held-out scores, in the column's order.
+
+    The samples are of the entries `numbers`, in their order.
+    """
     measured: list[Accuracy | None] = [None] * len(column.entries)
     found = measure([_scores(column.entries[number], results) for number in numbers], column.recorded)
     if found is None:
-        return measured, None
+        return measured, None, []
     for place, number in enumerate(numbers):
         value = found.accuracy[place]
         if value is not None:
@@ -62,7 +66,7 @@ def measure_column(
                 found.versus_majority[place],
                 found.versus_length[place],
             )
-    return measured, Baseline(column.target, found.majority, found.length)
+    return measured, Baseline(column.target, found.majority, found.length), found.hits
 
 
 def _scores(entry: PlannedEntry, results: Results) -> dict[Seeds, Heldout]:
@@ -115,6 +119,7 @@ def measure(heldout: Sequence[Mapping[Seeds, Heldout]], recorded: bool = False) 
         _compared(hits, every, count + 1, estimates),
         estimates[count],
         estimates[count + 1],
+        hits,
     )
 
 

@@ -20,3 +20,5 @@ class Finding:
     table: pd.DataFrame
     note: str = ""  # how it was made (formula or paper section), and over what
     left_out: tuple[str, ...] = ()  # holes: what is not in it and why, a sentence each
+    # (rows, columns, value): how people see it, a table for every panel; rows "": one table whose rows are the panels
+    compact: tuple[str, str, str] | None = None

@@ -102,6 +102,8 @@ class FoldedColumn:
     baseline: Baseline | None
     opponent: Opponent
     unknown_languages: dict[PanelKey, list[str]]  # those that a panel's encoder does not know
+    kl: list[Sample]  # as `wins`; empty where nothing was trained
+    hits: list[Sample]  # accuracies of the panels' members, in the order of `groups.panels`, then of references
 
 
 def fold_column(column: Column, clusters: dict[Seeds, Clusters], results: Results) -> FoldedColumn:
@@ -126,12 +128,12 @@ def fold_column(column: Column, clusters: dict[Seeds, Clusters], results: Result
         for number, (key, members) in enumerate(groups.panels.items())
     }
     scored = [number for members in groups.panels.values() for number in members] + groups.references
-    measured, baseline = measure_column(column, scored, results)
+    measured, baseline, hits = measure_column(column, scored, results)
     return FoldedColumn(
         column.target,
         groups,
         entries,
-        [select(sample, slice(len(entries))) for sample in taken],
+        _of_measure("win", where, taken),
         means,
         _bounds(column.target, groups, where, estimates),
         _bands(groups, entries, where, taken),
@@ -141,7 +143,14 @@ def fold_column(column: Column, clusters: dict[Seeds, Clusters], results: Result
         baseline,
         _opponent(column.target, where, estimates),
         {key: unknown_languages(column, members, results) for key, members in groups.panels.items()},
+        _of_measure("kl", where, taken) if "kl" in where.measures else [],
+        hits,
     )
+
+
+def _of_measure(name: str, where: Quantities, taken: Sequence[Sample]) -> list[Sample]:
+    start = where.at(name, 0)
+    return [select(sample, slice(start, start + where.entries)) for sample in taken]
 
 
 def _abroad(column: Column, number: int) -> bool:

@@ -92,12 +92,14 @@ class Difference(Struct, frozen=True):
 
 def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
     """One estimate a quantity: bootstrap where one seed has it, t over seeds where several do, else None."""
-    points = _by_label(samples)
+    points = by_label(samples)
     if len(points) > 1 and all(point.crossed for point in points):
         return _over_both(points)
     values = np.stack([point.means for point in points])  # (P, K)
     present = ~np.isnan(values)
-    several = [_over_seeds(points, values, present, k) for k in range(values.shape[1])]
+    several: list[Estimate | None] = [None] * values.shape[1]
+    if len(points) > 1:
+        several = [_over_seeds(points, values, present, k) for k in range(values.shape[1])]
     if not any(estimate is None for estimate in several):
         return several
     bounds = [_quantiles(point.resamples) if point.clusters > 1 else None for point in points]
@@ -107,7 +109,8 @@ def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
     ]
 
 
-def _by_label(samples: Sequence[Sample]) -> list[Sample]:
+def by_label(samples: Sequence[Sample]) -> list[Sample]:
+    """One sample a seed: those with one label averaged."""
     labels = list(dict.fromkeys(sample.label for sample in samples))
     if len(labels) == len(samples):
         return list(samples)
@@ -130,8 +133,9 @@ def _most(present: Sequence[tuple[Ints, Ints] | None]) -> tuple[Ints, Ints] | No
     return np.max([prompts for prompts, _ in known], axis=0), np.max([clusters for _, clusters in known], axis=0)
 
 
-def _over_both(points: Sequence[Sample]) -> list[Estimate | None]:
-    """Each resample draws as many seeds as there are, and takes the mean of their resamples of the prompts."""
+def over_seeds_and_prompts(points: Sequence[Sample]) -> tuple[Floats, Floats]:
+    """(K,) means over seeds and (RESAMPLES, K): each draws as many seeds as there are, and takes the mean of their
+    resamples of the prompts."""
     means = np.stack([point.means for point in points])  # (P, K)
     present = ~np.isnan(means)
     random = np.random.Generator(np.random.PCG64([SEED, len(points)]))
@@ -140,9 +144,14 @@ def _over_both(points: Sequence[Sample]) -> list[Estimate | None]:
     resamples = sum(
         weight[:, None] * np.nan_to_num(point.resamples) for weight, point in zip(drawn.T, points, strict=True)
     )
-    seeds = present.sum(axis=0)
-    value = np.where(present, means, 0.0).sum(axis=0) / np.maximum(seeds, 1)
-    low, high, se = _quantiles(np.where(counts > 0, resamples / np.maximum(counts, 1), value))
+    value = np.where(present, means, 0.0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)
+    return value, np.where(counts > 0, resamples / np.maximum(counts, 1), value)
+
+
+def _over_both(points: Sequence[Sample]) -> list[Estimate | None]:
+    value, resamples = over_seeds_and_prompts(points)
+    seeds = np.sum([~np.isnan(point.means) for point in points], axis=0)
+    low, high, se = _quantiles(resamples)
     first, several = points[0], points[0].clusters > 1
     return [
         Estimate(
@@ -156,7 +165,7 @@ def _over_both(points: Sequence[Sample]) -> list[Estimate | None]:
         )
         if seeds[k]
         else None
-        for k in range(means.shape[1])
+        for k in range(len(value))
     ]
 
 
@@ -192,11 +201,11 @@ def _over_prompts(
 
 def _quantiles(resamples: Floats) -> tuple[Floats, Floats, Floats]:
     """(low, high, standard deviation) of each column, quantiles by linear interpolation."""
-    columns = np.ascontiguousarray(resamples.T)
+    columns = np.array(resamples.T, order="C")
     deviation = columns.std(axis=1, ddof=1)
     tail = (1 - LEVEL) / 2 * (RESAMPLES - 1)
     below, above = math.floor(tail), math.floor(RESAMPLES - 1 - tail)
-    columns.partition([below, below + 1, above, above + 1], axis=1)
+    columns.sort(axis=1)  # numpy's vectorised sort takes a quarter of the time of its partition
     part = tail - below
     low = columns[:, below] * (1 - part) + columns[:, below + 1] * part
     high = columns[:, above] * part + columns[:, above + 1] * (1 - part)

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from xling.analysis.across import Kept, keep, named
 from xling.analysis.agreement import judge_accuracy
 from xling.analysis.column import Column, Seeds, find_layouts, read_column
+from xling.analysis.draws import Draws
 from xling.analysis.fold import FoldedColumn, PanelKey, belongs, fold_column, panel_key
 from xling.analysis.frontier import marked
 from xling.analysis.intervals import Clusters, Difference, Floats, Sample, draw, fold, holm
@@ -39,10 +40,12 @@ def _place(axes: dict[str, str]) -> Place:
     return tuple(f"{axis}={value}" for axis, value in axes.items())
 
 
-def fold_blocks(entries: Sequence[PlannedEntry], results: Results) -> tuple[list[Block], list[Kept]]:
+def fold_blocks(
+    entries: Sequence[PlannedEntry], results: Results, draws: Draws | None = None
+) -> tuple[list[Block], list[Kept]]:
     """All blocks of a grid: entries that share prompts and opponents stand in one block.
 
-    With them, of grids with several blocks, what comparisons between these need.
+    With them, of grids with several blocks, what comparisons between these need. `draws` collects what analyses need.
     """
     columns: dict[ColumnKey, list[PlannedEntry]] = {}
     for entry in sorted(entries, key=lambda entry: (_source_order(entry.axes["source_lang"]), *entry.axes.values())):
@@ -59,7 +62,10 @@ def fold_blocks(entries: Sequence[PlannedEntry], results: Results) -> tuple[list
     kept: list[Kept] = []
     for key in sorted(columns):
         column = read_column(key[1], columns[key], layouts[key], results)
-        drafts[key[0]].add(fold_column(column, clusters[key], results))
+        folded = fold_column(column, clusters[key], results)
+        drafts[key[0]].add(folded)
+        if draws is not None:
+            draws.add(folded)
         drafts[key[0]].add_lengths(column, clusters[key])
         drafts[key[0]].add_accuracy(judge_accuracy(column, results))
         own = keep(column, clusters[key]) if len(blocks) > 1 else []

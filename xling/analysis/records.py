@@ -5,6 +5,7 @@ pool.npy and baseline.npy in a score or gold stage's; curve.jsonl in an align st
 judge's accuracy. StoreError names what does not fit.
 """
 
+import functools
 import math
 from pathlib import Path
 from typing import TypeVar
@@ -182,11 +183,17 @@ def read_heldout(folder: Path) -> Heldout | None:
 
 def _same_length(path: Path, record: Struct) -> None:
     """All columns have one length, at least 1; those with a default may be empty."""
-    fields = {field.name: field.required for field in msgspec.structs.fields(record)}
+    fields = _fields(type(record))
     lengths = {name: len(getattr(record, name)) for name in fields}
     told = {name: length for name, length in lengths.items() if fields[name] or length}
     if len(set(told.values())) != 1 or 0 in told.values():
         raise StoreError(f"{path.name} of stage {_stage(path)} has columns of unequal lengths {told}.")
+
+
+@functools.cache
+def _fields(of: type[Struct]) -> dict[str, bool]:
+    """Its fields, and whether they are required; msgspec looks at all annotations every time it is asked."""
+    return {field.name: field.required for field in msgspec.structs.fields(of)}
 
 
 def _stage(path: Path) -> str:
@@ -246,13 +253,19 @@ def read_judge_accuracy(folder: Path) -> JudgeItems:
 
 
 def read_learning(folder: Path) -> list[dict[str, float]]:
-    """The validation rows of an align stage's curve.jsonl: step, and the measures without their prefix."""
-    path, prefix, rows = folder / "curve.jsonl", "validation_", []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
+    """The validation rows of an align stage's curve.jsonl; none where there is no such file."""
+    path = folder / "curve.jsonl"
+    return validation_rows(path.read_bytes(), _stage(path)) if path.exists() else []
+
+
+def validation_rows(content: bytes, stage: str) -> list[dict[str, float]]:
+    """Of the lines of a curve.jsonl those with validation measures: step, and the measures without their prefix."""
+    prefix, rows = "validation_", []
+    for line in content.splitlines():
         try:
             row = msgspec.json.decode(line, type=dict[str, float | None])
         except msgspec.DecodeError as error:
-            raise StoreError(f"curve.jsonl of stage {_stage(path)} does not fit: {error}.") from error
+            raise StoreError(f"curve.jsonl of stage {stage} does not fit: {error}.") from error
         found = {name.removeprefix(prefix): v for name, v in row.items() if name.startswith(prefix) and v is not None}
         if found and row.get("step") is not None:
             rows.append({"step": float(row["step"] or 0), **found})

@@ -1,12 +1,13 @@
 """`xling reduce GRID`: fold the finished cells of a grid into its matrix. Reads plan.json and the store.
 
-matrix = reduce_grid(Path("outputs"), "embedded")  # writes matrix.csv, .json, .md and .png beside plan.json
+matrix = reduce_grid(Path("outputs"), "embedded")  # writes matrix.csv, .json, .md, .png and report.html
 """
 
 from pathlib import Path
 
 from xling.analysis.agreement import agreements
 from xling.analysis.categories import Categories, fold_categories
+from xling.analysis.draws import Draws
 from xling.analysis.frontier import frontiers
 from xling.analysis.matrix import Block, Matrix
 from xling.analysis.optimizers import optimizer_tables
@@ -15,16 +16,18 @@ from xling.analysis.plan import Plan, PlannedEntry, Results, left_out_notes, oth
 from xling.grid.store import Store
 from xling.report.categories import write_categories
 from xling.report.files import write_matrix
+from xling.report.html.write import update
 
 ONE_SEED = "95 % intervals over prompts only; RM training not included"
 
 
 def reduce_grid(root: Path, name: str) -> Matrix:
     """Fold a grid, write its matrix files. ConfigError: no such grid; StoreError: its plan cannot be read."""
-    store = Store(root)
-    matrix = fold_grid(store, name)
+    store, draws = Store(root), Draws()
+    matrix = fold_grid(store, name, draws)
     write_matrix(store.grid_folder(name), matrix)
     write_categories(store.grid_folder(name), grid_categories(store, name), matrix.other_axes)
+    update(store, name, (matrix, draws))
     return matrix
 
 
@@ -35,12 +38,12 @@ def grid_categories(store: Store, name: str) -> Categories:
     return fold_categories(planned_entries(plan, results), results)
 
 
-def fold_grid(store: Store, name: str) -> Matrix:
-    """The same without writing: a pure function of what stands in the store."""
+def fold_grid(store: Store, name: str, draws: Draws | None = None) -> Matrix:
+    """The same without writing: a pure function of what stands in the store. `draws` collects what analyses need."""
     plan = read_plan(store.grid_folder(name))
     results = Results(store, plan)
     entries = planned_entries(plan, results)
-    blocks, kept = fold_blocks(entries, results)
+    blocks, kept = fold_blocks(entries, results, draws)
     return Matrix(
         name=plan.name,
         blocks=blocks,

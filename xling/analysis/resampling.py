@@ -51,14 +51,19 @@ def resample(
         return Sample(means, resamples, len(values), clusters.groups, label, fresh, crossed, present)
     sums = cluster_sums(clusters, values)
     means = np.zeros(values.shape[1])
-    resamples = np.zeros((RESAMPLES, values.shape[1]))
+    averaged: Floats | None = None
     for dataset in range(datasets):
         if scale[dataset] == 0:
             continue
         rows = clusters.dataset == dataset
         weights = clusters.weights[:, rows].astype(np.float64)
-        resamples += scale[dataset] * (weights @ sums[rows]) / (weights @ clusters.counts[rows])[:, None]
+        drawn = weights @ sums[rows]  # the largest array of a big column: changed in place
+        if scale[dataset] != 1:
+            drawn *= scale[dataset]
+        drawn /= (weights @ clusters.counts[rows])[:, None]
+        averaged = drawn if averaged is None else np.add(averaged, drawn, out=averaged)
         means += scale[dataset] * sums[rows].sum(axis=0) / clusters.counts[rows].sum()
+    resamples = np.zeros((RESAMPLES, values.shape[1])) if averaged is None else averaged
     return Sample(means, resamples, len(values), clusters.groups, label, fresh, crossed)
 
 

@@ -16,6 +16,7 @@ A result is trusted if its folder has a marker, its files have the marker's size
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ import msgspec
 
 from xling.errors import StageError, StoreError
 from xling.grid import files
+from xling.grid.formats import RESULT, check_format
 from xling.grid.host import Process
 from xling.grid.listing import Listing, scan
 from xling.grid.records import Done, Failure, FileFact, Run, Sheet, read
@@ -119,6 +121,9 @@ class Store:
             return Status("missing") if failure is None else Status("failed", failure)
         except (OSError, msgspec.DecodeError) as error:
             return Status("damaged", f"done.json cannot be read ({error})")
+        if done.format != RESULT:
+            again = "give another root=PATH, where results are made anew"
+            check_format(f"'{folder}/done.json'", done.format, RESULT, again)
         why = _differs(folder, done)
         return Status("damaged", why, done) if why else Status("done", "", done)
 
@@ -159,6 +164,18 @@ class Store:
                 raise Damaged(kind, key, why)
             self._verified[kind, key] = signature
         return Path(folder)
+
+    def content(self, kind: str, key: str, name: str) -> bytes:
+        """One file of a finished result, its hash checked, the others not read; `Damaged` says what is wrong."""
+        status = self.check(kind, key)
+        fact = status.done.files.get(name) if status.state == "done" and status.done is not None else None
+        if fact is None:
+            why = status.why if status.state == "damaged" else f"{name} is not there"
+            raise Damaged(kind, key, why)
+        content = Path(self._stages, kind, key, name).read_bytes()
+        if hashlib.sha256(content).hexdigest() != fact.sha256:
+            raise Damaged(kind, key, f"file {name} does not have the bytes that were published")
+        return content
 
     def _spec_differs(self, kind: str, key: str) -> str:
         sheet = self.sheet(kind, key)

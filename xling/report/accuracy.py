@@ -34,7 +34,7 @@ def _accuracy_cell(found: Accuracy | None) -> Cell:
     star = SETTLED if found.beats_baselines else ""
     home = found.source == found.target
     text = f"{HOME if home else ''}{found.accuracy.value:.1f}{star}"
-    return Cell(text, span(found.accuracy), "above" if star else "", home)
+    return Cell(text, span(found.accuracy), "above" if star else "", home, found.accuracy)
 
 
 def auc_table(panel: Panel, controls: Sequence[Control]) -> Table | None:
@@ -53,7 +53,7 @@ def auc_table(panel: Panel, controls: Sequence[Control]) -> Table | None:
 def _auc_row(label: str, found: Sequence[Accuracy], panel: Panel) -> tuple[str, list[Cell]]:
     values = {a.target: a.auc for a in found}
     estimates = [values.get(target) for target in panel.targets]
-    return label, [Cell(f"{e.value:.1f}", span(e), against(e, CHANCE)) if e else Cell() for e in estimates]
+    return label, [Cell(f"{e.value:.1f}", span(e), against(e, CHANCE), exact=e) if e else Cell() for e in estimates]
 
 
 # --- recorded responses -----------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def pairwise_table(panel: Panel, controls: Sequence[Control]) -> Table:
         panel,
         controls,
         lambda e: (
-            Cell(f"{e.pairwise.value:.1f}", span(e.pairwise), against(e.pairwise, CHANCE), e.home)
+            Cell(f"{e.pairwise.value:.1f}", span(e.pairwise), against(e.pairwise, CHANCE), e.home, e.pairwise)
             if e.pairwise
             else Cell()
         ),

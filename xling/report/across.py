@@ -47,7 +47,7 @@ def _name(one: JudgeAgreement, among: Sequence[JudgeAgreement]) -> str:
 
 
 def _share(estimate: Estimate | None) -> Cell:
-    return Cell(f"{estimate.value:.1f}", span(estimate)) if estimate else Cell()
+    return Cell(f"{estimate.value:.1f}", span(estimate), exact=estimate) if estimate else Cell()
 
 
 # --- optimizers -------------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def _summary(found: OptimizerTable, where: str) -> Table:
     versus = [f"minus {found.reference}"] if found.reference else []
     rows = []
     for arm in found.arms:
-        mean = Cell(f"{arm.mean.value:.1f}", span(arm.mean), against(arm.mean, CHANCE)) if arm.mean else Cell()
+        mean = Cell() if arm.mean is None else _above(arm.mean)
         there = sum(cell.win is not None for cell in arm.cells)
         cells = [mean, *([difference_cell(arm.versus)] if versus else []), Cell(f"{arm.above_50}/{there}"), _far(arm)]
         rows.append((arm.name, cells))
@@ -67,6 +67,10 @@ def _summary(found: OptimizerTable, where: str) -> Table:
         notes.append(f"minus {found.reference}: same prompts, same baseline samples, paired by prompt")
     heads = ["win rate, %", *versus, "above 50", "KL"]
     return Table(f"Optimizers{where}", "", heads, rows, notes)
+
+
+def _above(mean: Estimate) -> Cell:
+    return Cell(f"{mean.value:.1f}", span(mean), against(mean, CHANCE), exact=mean)
 
 
 def _far(arm: Arm) -> Cell:
@@ -102,7 +106,7 @@ def _win(cell: ArmCell | None) -> Cell:
     home = cell.source == cell.target
     if cell.win is None:
         return Cell(cell.status, look="hole", home=home)
-    return Cell(f"{cell.win.value:.1f}", span(cell.win), against(cell.win, CHANCE), home)
+    return Cell(f"{cell.win.value:.1f}", span(cell.win), against(cell.win, CHANCE), home, cell.win)
 
 
 def _versus(cell: ArmCell | None) -> Cell:
@@ -112,7 +116,7 @@ def _versus(cell: ArmCell | None) -> Cell:
 def _kl(cell: ArmCell | None) -> Cell:
     if cell is None or (cell.kl is None and cell.kl_bound is None):
         return Cell()
-    return Cell(f"{cell.kl.value:.2f}", span(cell.kl, 2)) if cell.kl else Cell(f"≤{cell.kl_bound:.2f}")
+    return Cell(f"{cell.kl.value:.2f}", span(cell.kl, 2), exact=cell.kl) if cell.kl else Cell(f"≤{cell.kl_bound:.2f}")
 
 
 _SHOWN = {"win": _win, "versus": _versus, "kl": _kl}

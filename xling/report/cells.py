@@ -21,6 +21,7 @@ class Cell:
     span: str = ""
     look: Look = ""
     home: bool = False
+    exact: Estimate | None = field(default=None, compare=False)  # the numbers that text and span were written from
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Table:
     breaks: frozenset[int] = frozenset()  # rows that begin a new section
     detail: bool = False  # for whoever asks for more: not in the terminal's first view
     brief: bool = False  # of the terminal's first view only: another table says the same at length
+    whole: bool = False  # shown however wide it is: the matrix itself
     shared: bool = False  # says nothing of the optimizer: shown once if several panels have it
 
 
@@ -43,7 +45,7 @@ def against(estimate: Estimate, level: float) -> Look:
 
 def quiet_cell(estimate: Estimate | None) -> Cell:
     """A value for comparison."""
-    return Cell() if estimate is None else Cell(f"{estimate.value:.1f}", span(estimate), "quiet")
+    return Cell() if estimate is None else Cell(f"{estimate.value:.1f}", span(estimate), "quiet", exact=estimate)
 
 
 def difference_cell(difference: Difference | None) -> Cell:
@@ -52,7 +54,7 @@ def difference_cell(difference: Difference | None) -> Cell:
         return Cell("")
     estimate = difference.estimate
     star = SETTLED if difference.settled else ""
-    return Cell(f"{estimate.value:+.1f}{star}", signed_span(estimate), against(estimate, 0.0))
+    return Cell(f"{estimate.value:+.1f}{star}", signed_span(estimate), against(estimate, 0.0), exact=estimate)
 
 
 def by_entry(

@@ -1,10 +1,11 @@
 """What stands beside every win rate: length control, language, length, endings, repetition, KL, reward, quality."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from xling.analysis.intervals import Estimate
 from xling.analysis.matrix import CHANCE, Block, Entry, Opponent, Panel
-from xling.report.cells import Cell, Table, against, by_entry
+from xling.report.cells import Cell, Table, against, by_entry, quiet_cell
 from xling.report.text import span
 
 MOST_ROWS = 12  # of a terminal's first view; larger matrices are averaged over targets
@@ -62,8 +63,10 @@ def _value(of: Entry | Opponent, name: str) -> float | None:
     return found.value if isinstance(found, Estimate) else None
 
 
-def _cell(of: Entry | Opponent, name: str, interval: bool) -> Cell:
-    value, found = _value(of, name), getattr(of, name, None)
+def measure_cell(of: Entry | Opponent, name: str, interval: bool) -> Cell:
+    """A measure of MEASURES, with its interval if wanted."""
+    value: float | None = _value(of, name)
+    found: Estimate | None = getattr(of, name, None)
     if value is None:
         return Cell()
     text = MEASURES[name][1](value)
@@ -71,7 +74,7 @@ def _cell(of: Entry | Opponent, name: str, interval: bool) -> Cell:
         text = f"≤{text}"
     digits = 1 if MEASURES[name][1] is _plain else 2
     home = isinstance(of, Entry) and of.home
-    return Cell(text, span(found, digits) if interval and found else "", "" if home else "quiet", home)
+    return Cell(text, span(found, digits) if interval and found else "", "" if home else "quiet", home, found)
 
 
 def _whole(panel: Panel, names: Sequence[str]) -> Table:
@@ -95,9 +98,9 @@ def _rows(panel: Panel, names: Sequence[str], interval: bool) -> Table:
     for target in panel.targets:
         breaks.add(len(rows))
         if target in opponents:
-            rows.append((f"baseline {target}", [_cell(opponents[target], name, interval) for name in names]))
+            rows.append((f"baseline {target}", [measure_cell(opponents[target], name, interval) for name in names]))
         there = [entry for entry in panel.entries if entry.target == target and entry.win is not None]
-        rows += [(f"{e.source} -> {target}", [_cell(e, name, interval) for name in names]) for e in there]
+        rows += [(f"{e.source} -> {target}", [measure_cell(e, name, interval) for name in names]) for e in there]
     heads = [MEASURES[name][0] for name in names]
     title = "Beside the win rates" + (", with intervals" if interval else "")
     return Table(title, "", heads, rows, NOTES, frozenset(breaks - {0}), detail=interval, brief=not interval)
@@ -126,7 +129,7 @@ def _length_controlled(block: Block, panel: Panel) -> list[Table]:
 
 def _lc_cell(entry: Entry) -> Cell:
     win = entry.win_lc
-    return Cell() if win is None else Cell(_plain(win.value), span(win), against(win, CHANCE), entry.home)
+    return Cell() if win is None else Cell(_plain(win.value), span(win), against(win, CHANCE), entry.home, win)
 
 
 def judge_table(block: Block, panel: Panel) -> Table | None:
@@ -135,8 +138,8 @@ def judge_table(block: Block, panel: Panel) -> Table | None:
         return None
     found = {one.target: one for one in block.judge_accuracy}
     accuracy = [found[t].accuracy if t in found else None for t in panel.targets]
-    rows = [("accuracy", [Cell(_plain(e.value), span(e), against(e, CHANCE)) if e else Cell() for e in accuracy])]
+    rows = [("accuracy", [replace(quiet_cell(e), look=against(e, CHANCE)) if e else Cell() for e in accuracy])]
     turned = [found[t].inconsistent if t in found else None for t in panel.targets]
     if any(turned):
-        rows.append(("order decides", [Cell(_plain(e.value), span(e), "quiet") if e else Cell() for e in turned]))
+        rows.append(("order decides", [quiet_cell(e) for e in turned]))
     return Table("The judge on held-out human preferences, %", "", list(panel.targets), rows, shared=True)

@@ -63,7 +63,8 @@ def win_table(panel: Panel) -> Table:
             row = [_mean_cell(means.get(target)) for target in panel.targets]
             rows.append((label, [*row, Cell(), Cell()]))
     notes = [f"({number}) {reason}" for reason, number in marks.items()]
-    return Table("Win rate, %", "source", [*panel.targets, "mean", "abroad"], rows, notes, frozenset(breaks))
+    columns = [*panel.targets, "mean", "abroad"]
+    return Table("Win rate, %", "source", columns, rows, notes, frozenset(breaks), whole=True)
 
 
 def _win_cell(entry: Entry | None, marks: dict[str, int]) -> Cell:
@@ -74,7 +75,7 @@ def _win_cell(entry: Entry | None, marks: dict[str, int]) -> Cell:
         return Cell(f"hole{mark}", look="hole", home=entry.home)
     rank = BEST if entry.best else TIED if entry.tied else ""
     text = f"{HOME if entry.home else ''}{entry.win.value:.1f}{rank}{mark}"
-    return Cell(text, span(entry.win), against(entry.win, CHANCE), entry.home)
+    return Cell(text, span(entry.win), against(entry.win, CHANCE), entry.home, entry.win)
 
 
 def _number(entry: Entry, marks: dict[str, int]) -> str:
@@ -85,7 +86,7 @@ def _mean_cell(mean: Mean | None) -> Cell:
     if mean is None:
         return Cell("")
     missing = "" if mean.entries == mean.of else f"({mean.entries}/{mean.of})"
-    return Cell(f"{mean.estimate.value:.1f}{missing}", span(mean.estimate), "quiet")
+    return Cell(f"{mean.estimate.value:.1f}{missing}", span(mean.estimate), "quiet", exact=mean.estimate)
 
 
 def difference_table(panel: Panel) -> Table | None:
@@ -143,7 +144,7 @@ def _reference_cell(entry: Entry | None) -> Cell:
         return Cell()
     if entry.win is None:
         return Cell(entry.status, look="hole")
-    return Cell(f"{entry.win.value:.1f}", span(entry.win), against(entry.win, CHANCE))
+    return Cell(f"{entry.win.value:.1f}", span(entry.win), against(entry.win, CHANCE), exact=entry.win)
 
 
 def versus_tables(panel: Panel) -> list[Table]:

@@ -8,7 +8,7 @@ or what a language model said of pairs: then people are asked about one of those
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import msgspec
 import numpy as np
@@ -124,7 +124,7 @@ class Reader:
 
     def __init__(self, store: Store, results: Results, seed: int) -> None:
         self._results, self._seed = results, seed
-        self._prompts = lru_cache(maxsize=2)(lambda ref: prompt_texts(store, ref))
+        self._prompts = lru_cache(maxsize=2)(partial(prompt_texts, store))
         self._samples = lru_cache(maxsize=4)(read_samples)
 
     def questions(self, chosen: Chosen, n: int) -> list[Question]:
@@ -184,7 +184,10 @@ class Reader:
 
 
 def prompt_texts(store: Store, ref: Ref) -> dict[str, str]:
-    """Prompt id to what the policy read, from the data that a stage of samples was drawn for."""
+    """Prompt id to what the policy read, from the data that a stage's samples were drawn for.
+
+    StoreError if the stage does not say which, DataError if the data have changed or are gone.
+    """
     sheet = store.sheet(ref.kind, ref.key)
     if sheet is None or not sheet.spec.get("task"):
         raise StoreError(f"The result {ref.kind}/{ref.key[:12]} does not say which data its prompts are from.")

@@ -1,15 +1,9 @@
 """sheet.html: one file that an annotator opens from the disk, without a network, and that nothing can get out of.
 
-The page is page.html; here the sheet's rows are put in, as JSON in which no `<` is left, so that no text can end the
-script it stands in; the page writes texts as text, never as markup. Besides, its content security policy allows the
-page's own script and style by their hashes and nothing else: no other script, no image, no request.
+The page is page.html; here the sheet's rows are put in (xling/webpage.py says how that is safe).
 """
 
-import base64
-import hashlib
 import html
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +11,8 @@ from pathlib import Path
 
 from xling.sheets.key import Key
 from xling.sheets.text import direction
+from xling.webpage import filled, json_in_html
+from xling.webpage import policy as policy_of
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -44,19 +40,12 @@ def page_bytes(key: Key, sheet: str, rows: Sequence[Texts]) -> bytes:
         ],
     }
     parts = {"POLICY": policy(), "TITLE": html.escape(f"{sheet} {key.id}"), "DATA": json_in_html(data)}
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _template()).encode()
+    return filled(_template(), parts).encode()
 
 
 def directions(row: Texts) -> list[str]:
     """Of prompt and responses: a response may be in another script than it should."""
     return [direction(text) for text in (row.prompt, row.a, row.b)]
-
-
-def json_in_html(value: object) -> str:
-    """JSON that can stand in a script element, whatever its texts hold."""
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
-    escapes: dict[str, str | int | None] = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
-    return text.translate(str.maketrans(escapes))
 
 
 @lru_cache(maxsize=1)
@@ -67,12 +56,4 @@ def _template() -> str:
 @lru_cache(maxsize=1)
 def policy() -> str:
     """The content security policy: the page's own script and style, by hash."""
-    allowed = [
-        f"{kind}-src '{_hash(re.search(f'<{tag}>(.*?)</{tag}>', _template(), re.DOTALL)[1])}'"  # type: ignore[index]
-        for kind, tag in (("script", "script"), ("style", "style"))
-    ]
-    return "; ".join(["default-src 'none'", *allowed, "base-uri 'none'", "form-action 'none'"])
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return policy_of(_template())

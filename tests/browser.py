@@ -1,25 +1,32 @@
 """A real headless Chromium, driven by its DevTools protocol over pipes: no package, no port, no network.
 
-with Browser(chromium, tmp_path) as page:
+with Browser(tmp_path) as page:
     page.open(path)
     page.key("1")
     page.run("document.title")
 """
 
+import base64
 import itertools
 import json
 import os
 import select
+import shutil
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-CODES = {"ArrowLeft": 37, "ArrowRight": 39, "Escape": 27}
+import pytest
+
+CODES = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Escape": 27, "Enter": 13, "Tab": 9}
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
 
 
 class Browser:
-    def __init__(self, program: str, folder: Path) -> None:
+    def __init__(self, folder: Path, program: str | None = CHROMIUM) -> None:
+        assert program is not None
         self.downloads = folder / "downloads"
         self.downloads.mkdir()
         theirs, self._out = os.pipe()
@@ -91,8 +98,8 @@ class Browser:
             self.events.append(self._message())
 
     def run(self, script: str) -> Any:
-        """The value of an expression in the page."""
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        """The value of an expression in the page; of a promise, what it comes to."""
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
@@ -111,11 +118,40 @@ class Browser:
     def click(self, selector: str) -> None:
         """The mouse, in the middle of an element."""
         box = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView(); "
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); "
+            "e.scrollIntoView({ block: 'center', behavior: 'instant' }); "
             "const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
+
+    def media(self, kind: str = "", **features: str) -> None:
+        """As if on paper (kind="print"), or with what the system prefers: prefers_color_scheme="dark"."""
+        wanted = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        self.call("Emulation.setEmulatedMedia", media=kind, features=wanted)
+
+    def size(self, width: int, height: int) -> None:
+        """Of the window."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+
+    def pdf(self) -> bytes:
+        """The page as it is printed."""
+        answer = self.call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)
+        return base64.b64decode(answer["data"])
+
+    def screenshot(self) -> bytes:
+        """What is in the window, as PNG."""
+        return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+
+    def complaints(self) -> list[dict[str, Any]]:
+        """What was written to the console, and errors."""
+        told = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
+        return [event for event in self.events if event["method"] in told]
+
+    def requests(self) -> list[str]:
+        """What was asked of the network."""
+        sent = [event for event in self.events if event["method"] == "Network.requestWillBeSent"]
+        return [event["params"]["request"]["url"] for event in sent]
 
     def downloaded(self) -> Path:
         """The file that is being downloaded, once it is whole."""

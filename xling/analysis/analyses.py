@@ -1,0 +1,91 @@
+"""All analyses of a grid or of the paper's published matrices, by name.
+
+grid_findings(store, "embedded")          # of what stands in the store now
+findings_of(grid_entries(matrix, draws))  # of a grid that has just been folded
+paper_findings()
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from xling.analysis.decomposition import decomposition, effects
+from xling.analysis.draws import Draws
+from xling.analysis.entries import Entries, grid_entries
+from xling.analysis.findings import Finding
+from xling.analysis.home import cross_vs_home, home_differences
+from xling.analysis.paper import paper_entries
+from xling.analysis.paper_findings import (
+    bilingual,
+    instance_agreement,
+    no_target_sft,
+    people_and_models,
+    rm_accuracy,
+    translate_train,
+)
+from xling.analysis.power import power
+from xling.analysis.ranking import judge_ranking, source_ranking
+from xling.analysis.recommendation import recommendation
+from xling.analysis.reduce import fold_grid
+from xling.analysis.relations import accuracy_vs_win, kl_vs_win
+from xling.errors import ConfigError
+from xling.grid.store import Store
+
+Analysis = Callable[[Entries], Finding]
+OF_ENTRIES: dict[str, Analysis] = {
+    "source_ranking": source_ranking,
+    "judge_ranking": judge_ranking,
+    "cross_vs_home": cross_vs_home,
+    "home_differences": home_differences,
+    "accuracy_vs_win": accuracy_vs_win,
+    "kl_vs_win": kl_vs_win,
+    "decomposition": decomposition,
+    "effects": effects,
+    "recommendation": recommendation,
+    "power": power,
+}
+
+
+OF_ITEMS: dict[str, Callable[[Store, str], list[Finding]]] = {}  # those that read a grid's files again
+OF_PAPER: dict[str, Callable[[], Finding]] = {
+    "translate_train": translate_train,
+    "bilingual": bilingual,
+    "no_target_sft": no_target_sft,
+    "rm_accuracy": rm_accuracy,
+    "people_and_models": lambda: people_and_models(paper_entries()),
+    "instance_agreement": instance_agreement,
+}
+
+
+def grid_findings(store: Store, name: str, only: Sequence[str] = ()) -> list[Finding]:
+    """Every analysis of a grid, or those named. ConfigError: no such grid or analysis."""
+    wanted = chosen(only, [*OF_ENTRIES, *OF_ITEMS])
+    found: list[Finding] = []
+    if any(analysis in OF_ENTRIES for analysis in wanted):
+        draws = Draws()
+        matrix = fold_grid(store, name, draws)
+        found += findings_of(grid_entries(matrix, draws), [one for one in wanted if one in OF_ENTRIES])
+    for analysis in wanted:
+        if analysis in OF_ITEMS:
+            found += OF_ITEMS[analysis](store, name)
+    return found
+
+
+def findings_of(entries: Entries, only: Sequence[str] = ()) -> list[Finding]:
+    """What can be said from the matrix alone, without reading a grid's files again."""
+    findings = [OF_ENTRIES[name](entries) for name in chosen(only, list(OF_ENTRIES))]
+    nothing = ("There is no entry with a source language, only references.",)
+    return [replace(finding, left_out=nothing) if entries.table.empty else finding for finding in findings]
+
+
+def paper_findings(only: Sequence[str] = ()) -> list[Finding]:
+    """The same of the paper's published matrices, and what its other tables say."""
+    wanted, entries = chosen(only, [*OF_ENTRIES, *OF_PAPER]), paper_entries()
+    return [OF_ENTRIES[name](entries) if name in OF_ENTRIES else OF_PAPER[name]() for name in wanted]
+
+
+def chosen(only: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The names asked for in the order of `known`; all of them where none is asked for. ConfigError: unknown."""
+    unknown = [name for name in only if name not in known]
+    if unknown:
+        raise ConfigError(f"There is no analysis '{unknown[0]}' here. Type --only with some of: {', '.join(known)}.")
+    return [name for name in known if not only or name in only]

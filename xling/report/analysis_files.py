@@ -1,0 +1,63 @@
+"""analysis.md, analysis.json and a CSV a finding: what `xling analyse` and `xling compare` write."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from xling.analysis.findings import Finding
+from xling.grid.files import disk_error, json_bytes, write_atomically
+from xling.report.findings import markdown_lines
+
+_DIGITS = 6
+
+
+def write_findings(folder: Path, title: str, findings: Sequence[Finding], stem: str = "analysis") -> list[Path]:
+    """<stem>.md, <stem>.json and <stem>/NAME.csv below a folder; StoreError where the disk does not take them."""
+    content = {f"{stem}.md": markdown(title, findings), f"{stem}.json": findings_json(title, findings)}
+    content |= {f"{stem}/{finding.name}.csv": csv_bytes(finding) for finding in findings}
+    try:
+        for name, written in content.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / name, written)
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    return [folder / name for name in content]
+
+
+def markdown(title: str, findings: Sequence[Finding]) -> bytes:
+    """All findings, one section each."""
+    lines = [f"# {title}", "", "Intervals are 95 %; what they are over stands under each table.", ""]
+    for finding in findings:
+        lines += markdown_lines(finding)
+    return ("\n".join(lines).rstrip("\n") + "\n").encode()
+
+
+def findings_json(title: str, findings: Sequence[Finding]) -> bytes:
+    """Every table as a list of rows; what is missing is null."""
+    return json_bytes({"title": title, "findings": [_plain(finding) for finding in findings]}, indent=1)
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    names = [str(name) for name in finding.table.columns]
+    rows = [
+        {name: _value(value) for name, value in zip(names, row, strict=True)}
+        for row in finding.table.itertuples(index=False, name=None)
+    ]
+    told = {"name": finding.name, "title": finding.title, "note": finding.note, "left_out": list(finding.left_out)}
+    return {**told, "columns": names, "rows": rows}
+
+
+def _value(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool):
+        return value
+    number = float(value)
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() else round(number, _DIGITS)
+
+
+def csv_bytes(finding: Finding) -> bytes:
+    """The tidy table; numbers to six decimals, what is missing empty."""
+    text: str = finding.table.round(_DIGITS).to_csv(index=False, lineterminator="\n")
+    return text.encode()

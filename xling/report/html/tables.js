@@ -1,0 +1,120 @@
+// Tables of the report: the texts that the terminal prints, colours on them, full numbers in data attributes.
+
+const DENSE = 14; // columns beyond which a heat map shows numbers alone; its intervals stand in the card
+const MARKS = { "◆": "home", "▲": "best source of its column", "△": "tied with the best", "*": "settled" };
+
+// Columns and rows of a table that the filter leaves. Means and controls stay.
+function leftColumns(table) {
+  const targets = new Set(shownTargets());
+  return table.columns.map((_, n) => n).filter((n) => n >= table.targets || targets.has(n));
+}
+
+function leftRows(table) {
+  const sources = new Set(shownSources());
+  return table.rows.map((_, n) => n).filter((n) => n >= table.sources || sources.has(n));
+}
+
+// Where a number lies on a scale: [class, 0..1].
+function shade(scale, value) {
+  if (!scale || value === null || value === undefined) return null;
+  if (scale.reach !== undefined) {
+    const off = (value - scale.middle) / scale.reach;
+    return [off < 0 ? "lo" : "hi", Math.min(1, Math.abs(off))];
+  }
+  return ["seq", Math.min(1, Math.max(0, (value - scale.low) / (scale.high - scale.low || 1)))];
+}
+
+// "◆71.3△(1)": marks are small, and read out by their meaning.
+function withMarks(text) {
+  const parts = text.match(/^(◆?)(.*?)([▲△*]?)((?:\(\d+\))?)$/s);
+  if (!parts) return [text];
+  const mark = (sign) => sign && el("span", { class: "mark", role: "img", "aria-label": MARKS[sign] }, sign);
+  return [mark(parts[1]), el("span", { class: "number" }, parts[2]), mark(parts[3]),
+    parts[4] && el("sup", {}, parts[4])];
+}
+
+function cellOf(table, row, column) {
+  const at = row * table.columns.length + column;
+  const look = table.look[at], number = (name) => (table[name] ? table[name][at] : null);
+  return { text: table.text[at], span: table.span[at], value: number("value"), low: number("low"), high: number("high"),
+    home: look !== look.toLowerCase(), look: look.toLowerCase() };
+}
+
+function tableCell(table, row, column, dense) {
+  const cell = cellOf(table, row, column), td = document.createElement("td");
+  const classes = [cell.home ? "home" : "", cell.look === "h" ? "hole" : ""];
+  const shaded = shade(table.scale, cell.value);
+  if (shaded) {
+    classes.push(shaded[0]);
+    td.style.setProperty("--x", shaded[1].toFixed(3));
+  } else if (cell.look === "q") classes.push("faint");
+  if (!cell.text) classes.push("nothing");
+  if (column === table.targets && table.targets) classes.push("aside");
+  td.className = classes.filter(Boolean).join(" ");
+  if (row < table.sources && column < table.targets) {
+    td.dataset.source = row;
+    td.dataset.target = column;
+  }
+  for (const name of ["value", "low", "high"]) if (cell[name] !== null) td.dataset[name] = cell[name];
+  put(td, withMarks(cell.text), dense || !cell.span ? null : el("span", { class: "span" }, cell.span));
+  if (dense && cell.span) td.title = cell.span;
+  return td;
+}
+
+// options: columns, rows: which; corner: words at the top left; title: in place of its own; wide: never dense
+function drawTable(table, options = {}) {
+  const columns = options.columns || leftColumns(table), rows = options.rows || leftRows(table);
+  const dense = !options.wide && columns.length > DENSE;
+  const head = columns.map((n) => el("th", { scope: "col", class: n && n === table.targets ? "aside" : null }, headOf(table.columns[n], n < table.targets)));
+  const body = document.createElement("tbody");
+  rows.forEach((n, place) => {
+    const cells = columns.map((column) => tableCell(table, n, column, dense));
+    const th = el("th", { scope: "row" }, headOf(table.rows[n], n < table.sources));
+    const line = el("tr", { class: place && table.breaks.includes(n) ? "break" : null }, th, cells);
+    body.append(line);
+  });
+  const kind = [table.scale ? "heat" : "plain", dense ? "dense" : ""].join(" ").trim();
+  return el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": table.title },
+    el("table", { class: kind }, el("caption", { class: "unseen" }, options.title || table.title),
+      el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "corner" }, options.corner ?? table.corner), head)),
+      body));
+}
+
+function headOf(label, code) {
+  const plain = label.replace(/†$/, "");
+  return code && data.languages[plain] ? [language(plain), label.slice(plain.length)] : label;
+}
+
+// What a table is called, above it; screen readers have its caption.
+const titleOf = (text) => el("figcaption", { class: "title", "aria-hidden": "true" }, text);
+
+// A table and its notes.
+const figureOf = (table, options) => el("figure", { class: "table" }, titleOf(table.title), drawTable(table, options), notes(table.notes));
+
+// In groups of columns that fit on paper.
+const PAPER = 10, SHORT = 14; // columns; rows that are not torn apart
+function paperTables(table) {
+  const every = table.columns.map((_, n) => n);
+  const groups = [];
+  for (let start = 0; start < every.length; start += PAPER) groups.push(every.slice(start, start + PAPER));
+  const rows = table.rows.map((_, n) => n);
+  return el("figure", { class: "table" + (rows.length <= SHORT ? " short" : "") }, titleOf(table.title),
+    groups.map((columns) => drawTable(table, { columns, rows, wide: true })), notes(table.notes));
+}
+
+function legend(table) {
+  const scale = table.scale;
+  if (!scale) return null;
+  const words = (value) => value.toFixed(Math.abs(scale.reach ?? scale.high - scale.low) < 5 ? 2 : 0);
+  const ends = scale.reach !== undefined
+    ? [scale.middle - scale.reach, scale.middle, scale.middle + scale.reach] : [scale.low, scale.high];
+  const signs = ["◆", "▲", "△", "*"].filter((sign) => table.text.some((text) => text.includes(sign)));
+  const holes = [...table.look].some((look, at) => look.toLowerCase() === "h" && table.text[at]);
+  return el("div", { class: "legend" },
+    el("div", { class: "ramp " + (scale.reach !== undefined ? "both" : "one") },
+      el("span", { class: "colours", "aria-hidden": "true" }),
+      el("span", { class: "ends" }, ends.map((end) => el("span", {}, words(end))))),
+    el("ul", {}, signs.map((sign) => el("li", {}, el("span", { class: "mark" }, sign), " " + MARKS[sign])),
+      signs.includes("◆") ? null : el("li", {}, el("span", { class: "outline" }), " home: the same language"),
+      holes ? el("li", {}, el("span", { class: "outline hatched" }), " no result: the reason is below") : null));
+}
