@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from xling.analysis.drawing import RESAMPLES, Clusters, Floats, Ints
 
-
 MANY = 64  # quantities: with fewer there is nothing to gain
 UNIT = 64.0
 

@@ -11,7 +11,6 @@ import msgspec
 
 from xling.errors import StoreError
 
-
 SMALL = 1 << 20  # bytes that are read at once; of the many small files of a grid that takes half the time
 
 
