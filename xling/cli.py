@@ -1,6 +1,7 @@
 """`xling status|logs|cancel|reduce|report|gc`: look after a grid that is running or done. Also `python -m xling`.
 
-`xling data check task=NAME ...` looks at a task's data instead; `xling sheet export|import` has people judge a grid.
+`xling analyse` and `xling compare` say what a matrix shows, `xling data check task=NAME ...` looks at a task's data,
+`xling sheet export|import` has people judge a grid.
 
 A grid is named by its folder in <root>/grids; without a name it is the one that was planned last.
 """

@@ -48,7 +48,8 @@ class SyntheticGrid:
 
         optimizer = {key: value for key, value in axes.items() if key.startswith("optimizer")}
         pool = Stage.make("pool", 1, f"pool[{target}]", spec, {"sft": sft(target)})
-        baseline = Stage.make("baseline", 1, f"baseline[{target}]", spec, {"sft": sft(target)})
+        data = {"task": {"name": axes["task"], "seed": axes.get("task.seed", 0)}, "digest": "of the data"}
+        baseline = Stage.make("baseline", 1, f"baseline[{target}]", {**spec, **data}, {"sft": sft(target)})
         rm = {key: value for key, value in axes.items() if key.startswith("rm_backbone")}
         reward = Stage.make("reward", 1, f"reward[{source}]", {**rm, **spec, "lang": source}, {"sft": sft(source)})
         if axes["optimizer"] != "best_of_n":
@@ -134,6 +135,7 @@ class SyntheticGrid:
             "pool.npy": np.zeros((n, N_SAMPLES)) + np.arange(N_SAMPLES) if pool is None else pool,
             "baseline.npy": np.ones((n, 2)) if baseline is None else baseline,
         }
+        self.publish(stages["baseline"], {"samples.json": {"prompts": n}})
         self.publish(stages["gold"], qualities)
         made = scores or {"pool": np.zeros((n, N_SAMPLES)), "baseline": np.tile([-1.0, 1.0], (n, 1))}
         score: dict[str, Any] = {f"{name}.npy": values for name, values in made.items()}

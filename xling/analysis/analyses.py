@@ -6,6 +6,7 @@ paper_findings()
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from xling.analysis.decomposition import decomposition, effects
 from xling.analysis.draws import Draws
@@ -71,7 +72,9 @@ def grid_findings(store: Store, name: str, only: Sequence[str] = ()) -> list[Fin
 
 def findings_of(entries: Entries, only: Sequence[str] = ()) -> list[Finding]:
     """What can be said from the matrix alone, without reading a grid's files again."""
-    return [OF_ENTRIES[name](entries) for name in chosen(only, list(OF_ENTRIES))]
+    findings = [OF_ENTRIES[name](entries) for name in chosen(only, list(OF_ENTRIES))]
+    nothing = ("There is no entry with a source language, only references.",)
+    return [replace(finding, left_out=nothing) if entries.table.empty else finding for finding in findings]
 
 
 def paper_findings(only: Sequence[str] = ()) -> list[Finding]:

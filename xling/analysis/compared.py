@@ -6,6 +6,7 @@ paper                         of the paper the table that suits a panel best: ta
 paper:TABLE                   that table
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,13 +66,13 @@ class Side:
         """By seed of an entry: what names its data and prompts, and its verdicts; what cannot be read is not there."""
         entry = self.planned.get(place_of(axes))
         found = {}
-        for cell in entry.cells if entry is not None and self.results is not None else ():
+        if entry is None or self.results is None:
+            return {}
+        for cell in entry.cells:
             if cell.status == "done":
-                try:
-                    items = read_items(self.results.folder(cell.judge))  # type: ignore[union-attr]
+                with contextlib.suppress(StoreError, KeyError):
+                    items = read_items(self.results.folder(cell.judge))
                     found[cell.seeds] = ((*_data(self.results, cell), *map(tuple, _layout(items))), items)
-                except (StoreError, KeyError):
-                    continue
         return found
 
 
@@ -79,11 +80,12 @@ def _layout(items: Items) -> tuple[list[str], list[str], list[str]]:
     return items.prompt, items.group, items.dataset
 
 
-def _data(results: Results | None, cell: SeedCell) -> tuple[object, ...]:
+def _data(results: Results, cell: SeedCell) -> tuple[object, ...]:
     """Name, seed and digest of the data that a cell's prompts come from."""
-    assert results is not None
     folder: Path = results.folder(cell.stages["baseline"])
     spec = read_json(folder / "spec.json", _Sheet).spec
+    if not spec.digest:
+        raise StoreError(f"{folder.name[:12]} does not say which data it is on.")
     return (*(bytes(spec.task.get(key, msgspec.Raw(b""))) for key in ("name", "seed")), spec.digest)
 
 

@@ -37,10 +37,11 @@ def power(entries: Entries) -> Finding:
         columns = []
         for target, members in panel.table.groupby("target_lang", sort=True).indices.items():
             there = [int(row) for row in members if not math.isnan(panel.table["win_rate"].iloc[row])]
-            column = _Column(panel, there, [_covariance(entries, places, panel, row) for row in there])
-            if len(there) < 2 or not column.told:
+            covariances = [_covariance(entries, places, panel, row) for row in there]
+            if len(there) < 2 or any(one is None for one in covariances):
                 left_out.append(f"{words(axes)}: target {target}: fewer than two sources with an interval.")
                 continue
+            column = _Column(panel, there, [one for one in covariances if one is not None])
             columns.append(column)
             rows += [dict(axes) | {"target_lang": target} | row for row in _needs([column])]
         if columns:
@@ -66,18 +67,16 @@ def power(entries: Entries) -> Finding:
 class _Column:
     """One target: its sources' win rates and the variances of all pairs."""
 
-    def __init__(self, panel: Entries, rows: Sequence[int], covariances: Sequence[tuple[int, int, Floats] | None]):
+    def __init__(self, panel: Entries, rows: Sequence[int], own: Sequence[tuple[int, int, Floats]]):
         table = panel.table.iloc[list(rows)]
         left, right = pairs_of(len(rows))
         win = table["win_rate"].to_numpy()
         self.differences = np.abs(win[left] - win[right])
-        self.best_two = float(np.diff(np.sort(win)[-2:])[0]) if len(win) > 1 else math.nan
+        self.best_two = float(np.diff(np.sort(win)[-2:])[0])
         self.n, self.seeds = int(table["n"].max()), int(table["seeds"].min())
-        own = [one for one in covariances if one is not None]
-        self.told = len(own) == len(rows) > 0
-        self.prompts = self.between = np.full(len(left), math.nan)  # variances of a difference: a prompt, between seeds
-        if self.told:
-            self.prompts = self.n * np.array([_of_pair(own[i], own[j]) for i, j in zip(left, right, strict=True)])
+        # variances of a difference: over prompts for one of them, and between seeds
+        self.prompts = self.n * np.array([_of_pair(own[i], own[j]) for i, j in zip(left, right, strict=True)])
+        self.between = np.full(len(left), math.nan)
         if self.seeds > 1:
             normal = panel.normal[:, list(rows)].astype(np.float64)
             self.between = self.seeds * (normal[:, left] - normal[:, right]).var(axis=0)

@@ -11,7 +11,8 @@ rule's pick on half of the others; it is negative where the rule does better tha
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,8 @@ from xling.analysis.entries import EVERY, Entries, Row, Square, abroad, words
 from xling.analysis.findings import Finding
 from xling.analysis.statistics import centred
 
-_OUTER, _INNER = 300, 100  # draws of the matrix, and of what splits each of them
+_OUTER, _INNER = 300, 60  # draws of the matrix, and of what splits each of them
+_MOST_NUMBERS = 4_000_000  # in one array
 ENGLISH = "en"
 RULES = ("others", "english", "home", "random")
 
@@ -55,22 +57,35 @@ def recommendation(entries: Entries) -> Finding:
     )
 
 
+@dataclass(frozen=True)
+class _Target:
+    """A target with a choice: places of its sources, and of the foreign ones among them."""
+
+    t: int
+    there: Ints
+    foreign: Ints
+
+
 def _rows(square: Square) -> list[Row]:
-    targets = [t for t in range(len(square.targets)) if _candidates(square, t) is not None]
+    targets = [found for t in range(len(square.targets)) if (found := _target(square, t)) is not None]
     if not targets:
         return []
-    estimate = _regrets(square, square.value, targets)
-    outer = square.errors[:_OUTER].astype(np.float64)
-    draws = np.stack([_regrets(square, square.value + errors, targets) for errors in outer])  # (outer, targets, rules)
+    estimate = _regrets(square, square.value[None], targets)[0]
+    size = max(1, _MOST_NUMBERS // (_INNER * square.value.size))
+    outer = square.value + square.errors[:_OUTER].astype(np.float64)
+    draws = np.concatenate([_regrets(square, outer[i : i + size], targets) for i in range(0, len(outer), size)])
     rows: list[Row] = []
     for k, rule in enumerate(RULES):
-        for number, t in enumerate(targets):
-            if not math.isnan(estimate[number, k]):
-                rows.append(_row(square, t, rule) | _interval(estimate[number, k], draws[:, number, k]))
-        there = ~np.isnan(estimate[:, k])
-        if there.any():
-            row: Row = {"target_lang": EVERY, "rule": rule, "source_lang": "", "best_source_lang": ""}
-            row["win_rate"] = float(np.mean([_taken(square, t, rule)[1] for t in np.array(targets)[there]]))
+        there = np.flatnonzero(~np.isnan(estimate[:, k]))
+        taken = [_taken(square, targets[number], rule) for number in there]
+        for number, (source, win) in zip(there, taken, strict=True):
+            best = square.sources[int(np.nanargmax(square.value[:, targets[number].t]))]
+            row: Row = {"target_lang": square.targets[targets[number].t], "rule": rule, "source_lang": source}
+            row |= {"win_rate": win, "best_source_lang": best}
+            rows.append(row | _interval(estimate[number, k], draws[:, number, k]))
+        if len(there):
+            row = {"target_lang": EVERY, "rule": rule, "source_lang": "", "best_source_lang": ""}
+            row["win_rate"] = float(np.mean([win for _, win in taken]))
             rows.append(row | _interval(estimate[there, k].mean(), draws[:, there, k].mean(axis=1)))
     return rows
 
@@ -80,82 +95,61 @@ def _interval(value: float, draws: Floats) -> Row:
     return {"regret": float(value), "regret_low": low, "regret_high": high}
 
 
-def _row(square: Square, t: int, rule: str) -> Row:
-    source, win = _taken(square, t, rule)
-    best = square.sources[int(np.nanargmax(square.value[:, t]))]
-    return {
-        "target_lang": square.targets[t],
-        "rule": rule,
-        "source_lang": source,
-        "win_rate": win,
-        "best_source_lang": best,
-    }
+def _target(square: Square, t: int) -> _Target | None:
+    """None where there is no choice."""
+    there = np.flatnonzero(~np.isnan(square.value[:, t]))
+    foreign = np.array([s for s in there if abroad(square.sources[s], square.targets[t])], dtype=np.int64)
+    return _Target(t, there, foreign) if len(there) > 1 and len(foreign) else None
 
 
-def _taken(square: Square, t: int, rule: str) -> tuple[str, float]:
+def _taken(square: Square, target: _Target, rule: str) -> tuple[str, float]:
     """What a rule takes on the matrix as it is: (source, its win rate)."""
-    _there, foreign = _candidates(square, t) or ([], [])
     if rule == "random":
-        return "", float(square.value[foreign, t].mean())
-    source = int(_CHOICES[rule](square, square.value[None], t, foreign)[0])
-    return square.sources[source], float(square.value[source, t])
+        return "", float(square.value[target.foreign, target.t].mean())
+    source = _choice(rule, square, _merits(square.value), target)
+    assert source is not None  # it has a regret
+    return square.sources[int(source)], float(square.value[int(source), target.t])
 
 
-def _candidates(square: Square, t: int) -> tuple[list[int], list[int]] | None:
-    """(sources there, foreign ones); None where there is no choice."""
-    there = [int(s) for s in np.flatnonzero(~np.isnan(square.value[:, t]))]
-    foreign = [s for s in there if abroad(square.sources[s], square.targets[t])]
-    return (there, foreign) if len(there) > 1 and foreign else None
-
-
-def _regrets(square: Square, value: Floats, targets: list[int]) -> Floats:
-    """(targets, rules) expected regrets on a matrix (S, T); NaN where a rule has nothing to take."""
+def _regrets(square: Square, value: Floats, targets: Sequence[_Target]) -> Floats:
+    """(B, targets, rules) expected regrets on matrices (B, S, T); NaN where a rule has nothing to take."""
     errors = square.normal[-_INNER:].astype(np.float64)
-    choosing, evaluating = value + errors, value - errors
-    found = np.full((len(targets), len(RULES)), math.nan)
-    every = np.arange(len(errors))
-    for number, t in enumerate(targets):
-        there, foreign = _candidates(square, t) or ([], [])
-        best = np.array(there)[np.argmax(choosing[:, there, t], axis=1)]
-        top = evaluating[every, best, t]
+    choosing, evaluating = value[:, None] + errors, value[:, None] - errors  # (B, inner, S, T)
+    merits = _merits(choosing)
+    found = np.full((len(value), len(targets), len(RULES)), math.nan)
+    for number, target in enumerate(targets):
+        own = evaluating[..., target.t]
+        best = target.there[np.argmax(choosing[..., target.there, target.t], axis=-1)]
+        top = np.take_along_axis(own, best[..., None], axis=-1)[..., 0]
         for k, rule in enumerate(RULES):
             if rule == "random":
-                found[number, k] = float((top - evaluating[:, foreign, t].mean(axis=1)).mean())
-                continue
-            source = _CHOICES[rule](square, choosing, t, foreign)
-            if (source >= 0).all() and not math.isnan(square.value[int(source[0]), t]):
-                found[number, k] = float((top - evaluating[every, source, t]).mean())
+                taken = own[..., target.foreign].mean(axis=-1)
+            else:
+                source = _choice(rule, square, merits, target)
+                if source is None:
+                    continue
+                taken = np.take_along_axis(own, np.broadcast_to(source, top.shape)[..., None], axis=-1)[..., 0]
+            found[:, number, k] = (top - taken).mean(axis=1)
     return found
 
 
-# --- the rules: (draws,) places of sources, -1 where there is none -------------------------------------------------
-
-
-def _others(square: Square, choosing: Floats, t: int, foreign: list[int]) -> Ints:
-    """The foreign source with the best mean over the other targets, each column less its mean."""
-    rest = np.delete(choosing[:, foreign], t, axis=2)
-    there = ~np.isnan(rest)
+def _merits(value: Floats) -> tuple[Floats, Floats]:
+    """(..., S, T) how far a source is above the mean of a target's column, and the (..., S) sums of that."""
+    there = ~np.isnan(value)
     with np.errstate(invalid="ignore"):
-        columns = np.where(there, rest, 0.0).sum(axis=1, keepdims=True) / there.sum(axis=1, keepdims=True)
-        score = np.where(there, rest - columns, 0.0).sum(axis=2) / there.sum(axis=2)
-    score = np.where(np.isnan(score), -math.inf, score)
-    return np.asarray(np.array(foreign)[np.argmax(score, axis=1)])
+        columns = np.where(there, value, 0.0).sum(axis=-2, keepdims=True) / there.sum(axis=-2, keepdims=True)
+    above = np.where(there, value - columns, math.nan)
+    return above, np.nansum(above, axis=-1)
 
 
-def _english(square: Square, choosing: Floats, t: int, foreign: list[int]) -> Ints:
-    return _fixed(square, ENGLISH, len(choosing))
-
-
-def _at_home(square: Square, choosing: Floats, t: int, foreign: list[int]) -> Ints:
-    return _fixed(square, square.targets[t], len(choosing))
-
-
-def _fixed(square: Square, lang: str, size: int) -> Ints:
-    return np.full(size, square.sources.index(lang) if lang in square.sources else -1)
-
-
-_CHOICES: dict[str, Callable[[Square, Floats, int, list[int]], Ints]] = {
-    "others": _others,
-    "english": _english,
-    "home": _at_home,
-}
+def _choice(rule: str, square: Square, merits: tuple[Floats, Floats], target: _Target) -> Ints | None:
+    """(...,) the source that a rule takes for a target, seeing the other columns only; None where it is not there."""
+    if rule != "others":
+        lang = ENGLISH if rule == "english" else square.targets[target.t]
+        place = square.sources.index(lang) if lang in square.sources else -1
+        return np.array(place) if place in target.there else None
+    above, sums = merits
+    own = above[..., target.foreign, target.t]
+    others = (~np.isnan(square.value)).sum(axis=1)[target.foreign] - 1  # columns of a source beside this one
+    score = np.where(others > 0, (sums[..., target.foreign] - own) / np.maximum(others, 1), -math.inf)
+    return np.asarray(target.foreign[np.argmax(score, axis=-1)])

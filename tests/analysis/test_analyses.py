@@ -1,0 +1,245 @@
+"""Analyses of a matrix by hand, on matrices with holes, and on those with nothing to say."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from matrices import both, entries_of, row
+from scipy.stats import ttest_1samp
+from synthetic import SyntheticGrid, realistic
+
+from xling.analysis.analyses import OF_ENTRIES, OF_ITEMS, findings_of, grid_findings, paper_findings
+from xling.analysis.decomposition import decomposition, effects
+from xling.analysis.home import cross_vs_home, home_differences
+from xling.analysis.power import power, prompts_needed, seeds_needed
+from xling.analysis.ranking import judge_ranking, source_ranking
+from xling.analysis.recommendation import recommendation
+from xling.analysis.relations import accuracy_vs_win, kl_vs_win
+from xling.errors import ConfigError
+
+VALUE = np.array([[60.0, 50.0, 55.0], [62.0, 58.0, 55.0], [61.0, 52.0, math.nan]])  # de en es by de en es
+
+
+def numbers(finding):
+    """All numbers of a table in one array."""
+    return finding.table.select_dtypes("number").to_numpy(dtype=float)
+
+
+# --- by hand ----------------------------------------------------------------------------------------------
+
+
+def test_ranks_ties_and_how_sure_the_best_is():
+    finding = source_ranking(entries_of(VALUE, se=1.0))
+    ranks = {(r.target_lang, r.source_lang): r.rank for r in finding.table.itertuples()}
+    assert [ranks["de", s] for s in ("de", "en", "es")] == [3, 1, 2]
+    assert [ranks["es", s] for s in ("de", "en")] == [1, 1]
+    assert [ranks["all", s] for s in ("de", "en", "es")] == [3, 1, 2]  # over de and en, which all sources have
+    best = row(finding, target_lang="en", source_lang="en")
+    assert best["p_best"] > 0.99 and (best["rank_low"], best["rank_high"]) == (1, 1)
+    level = [row(finding, target_lang="es", source_lang=s)["p_best"] for s in ("de", "en")]
+    assert sum(level) == pytest.approx(1) and level[0] == pytest.approx(0.5, abs=0.05)
+    assert finding.left_out == ("toy, ppo, gold: 1 of 9 entries are holes: es -> es (failed).",)
+
+
+def test_foreign_sources_against_home():
+    finding = cross_vs_home(entries_of(VALUE, se=0.1))
+    de, en, total = (row(finding, target_lang=t) for t in ("de", "en", "all"))
+    assert (de["foreign"], de["better"], de["settled_better"], de["settled_worse"]) == (2, 2, 2, 0)
+    assert (en["better"], en["settled_worse"], en["difference"]) == (0, 2, -7)
+    assert (total["foreign"], total["better"], total["difference"]) == (4, 2, -2.75)
+    assert (total["better_low"], total["better_high"]) == (2, 2)
+    assert "toy, ppo, gold: target es has no home source to compare with." in finding.left_out
+    each = home_differences(entries_of(VALUE, se=0.1))
+    found = row(each, target_lang="de", source_lang="en")
+    assert (
+        found["difference"] == 2 and found["p"] == pytest.approx(1 / 2000) and found["p_holm"] == pytest.approx(0.002)
+    )
+    assert row(each, target_lang="all", source_lang="en")["difference"] == 2
+
+
+def test_a_pooled_source_with_the_target_in_it_is_neither_foreign_nor_home():
+    value = np.array([[60.0], [70.0], [65.0]])
+    finding = cross_vs_home(entries_of(value, se=1.0, sources=("de", "de+en", "en"), targets=("de",)))
+    assert row(finding, target_lang="de")["foreign"] == 1
+
+
+@pytest.mark.parametrize(
+    ("right", "agree", "untied", "exactly"),
+    [([3.0, 2.0, 1.0], 100, 100, 100), ([1.0, 2.0, 3.0], 0, 0, 0), ([3.0, 2.0, 2.0], 250 / 3, 100, 200 / 3)],
+)
+def test_two_judges_and_three_rules_for_ties(right, agree, untied, exactly):
+    left = entries_of(np.array([[3.0], [2.0], [1.0]]), se=0.01, judge="gold")
+    found = judge_ranking(both(left, entries_of(np.array(right)[:, None], se=0.01, seed=1, judge="llm")))
+    total = row(found, target_lang="all")
+    assert (total["judge"], total["other_judge"], total["pairs"]) == ("gold", "llm", 3)
+    assert [total[name] for name in ("agree", "agree_untied", "agree_exactly")] == pytest.approx(
+        [agree, untied, exactly]
+    )
+    assert total["repeated"] == pytest.approx(100, abs=10)  # hardly any noise
+
+
+def test_noise_leaves_a_judge_less_agreement_with_itself():
+    value = np.linspace(50, 51, 6)[:, None]
+    left, right = entries_of(value, se=1.0, judge="gold"), entries_of(value, se=1.0, seed=1, judge="llm")
+    total = row(judge_ranking(both(left, right)), target_lang="all")
+    assert total["agree"] == 100 and 55 < total["repeated"] < 80
+
+
+def test_accuracy_and_kl_by_hand():
+    accuracy = np.array([[70.0, 60.0, 60.0], [80.0, 65.0, 61.0], [75.0, 66.0, 62.0]])
+    finding = accuracy_vs_win(entries_of(VALUE, se=0.01, accuracy=accuracy))
+    assert row(finding, target_lang="de")["tau"] == 1
+    assert row(finding, target_lang="en")["tau"] == pytest.approx(1 / 3)
+    assert row(finding, target_lang="all")["tau"] == pytest.approx(2 / 3)
+    assert any("es: fewer than 3 sources" in line for line in finding.left_out)
+    value = np.arange(9.0).reshape(3, 3) + 50
+    kl = np.array([[1.0], [2.0], [3.0]]) + np.array([0.0, 10.0, 20.0])
+    found = row(kl_vs_win(entries_of(value, se=0.01, kl=kl)))
+    assert found["within"] == pytest.approx(1) and found["n"] == 9  # within each target both rise with the source
+    assert found["pearson"] == pytest.approx(np.corrcoef(kl.ravel(), value.ravel())[0, 1])
+
+
+def test_an_additive_matrix_is_decomposed_exactly_with_holes_too():
+    source, target = np.array([3.0, 0.0, -3.0]), np.array([1.0, -1.0])
+    value = 50 + source[:, None] + target
+    value[0, 0] += 4
+    for at in (None, (2, 1)):
+        holed = value.copy()
+        if at:
+            holed[at] = math.nan
+        holed[0, 0] -= 4
+        finding = decomposition(entries_of(holed, se=1e-6))
+        shares = {one.component: one.share for one in finding.table.itertuples()}
+        assert shares["pair"] == pytest.approx(0, abs=1e-6)
+        assert shares["source"] == pytest.approx(100 * 6 / 7) and shares["target"] == pytest.approx(100 / 7)
+        told = effects(entries_of(holed, se=1e-6))
+        assert row(told, kind="source", of="de")["effect"] == pytest.approx(3)
+        assert row(told, kind="mean")["effect"] == pytest.approx(50)
+        assert row(told, kind="home")["effect"] == pytest.approx(0, abs=1e-6)
+
+
+def test_being_at_home_is_told_apart_from_source_and_target():
+    value = 50 + np.array([3.0, 0.0, -3.0])[:, None] + np.array([1.0, 0.0, -1.0]) + 5 * np.eye(3)
+    found = row(effects(entries_of(value, se=0.1)), kind="home")
+    assert found["effect"] == pytest.approx(5) and found["effect_low"] < 5 < found["effect_high"]
+
+
+def test_a_matrix_of_noise_has_nothing_to_share_out():
+    value = 50 + np.random.default_rng(0).normal(0, 1, (6, 6))
+    finding = decomposition(entries_of(value, se=1.5))
+    assert any("hardly more than by sampling error" in line for line in finding.left_out)
+    assert finding.table[finding.table.component != "error"]["share"].isna().all()
+
+
+def test_the_rules_of_a_recommendation():
+    value = 50 + np.array([2.0, 6.0, 0.0])[:, None] + np.array([0.0, 5.0, -5.0])  # en is best everywhere
+    finding = recommendation(entries_of(value, se=0.05))
+    by = {(one.target_lang, one.rule): one for one in finding.table.itertuples()}
+    assert (by["de", "others"].source_lang, by["en", "others"].source_lang) == ("en", "de")  # never the target's own
+    assert by["de", "english"].regret == pytest.approx(0, abs=0.05)
+    assert by["es", "home"].regret == pytest.approx(6, abs=0.05)
+    assert by["es", "random"].regret == pytest.approx(2, abs=0.05)
+    assert by["all", "home"].regret == pytest.approx((4 + 0 + 6) / 3, abs=0.05)
+    assert by["all", "home"].regret_low < 10 / 3 < by["all", "home"].regret_high
+
+
+def test_no_english_source_no_english_rule():
+    finding = recommendation(entries_of(VALUE[:2, :2], se=0.1, sources=("de", "es"), targets=("de", "es")))
+    assert set(finding.table["rule"]) == {"others", "home", "random"}
+
+
+def test_power_by_its_formulas():
+    # sd of a difference per prompt: sqrt(2) se sqrt(n) = 28.28 points; (1.96 + 0.8416)^2 * 800 / 4
+    found = row(power(entries_of(VALUE, se=1.0, n=400)), target_lang="all", unit="prompts", difference="2 points")
+    assert found["sd"] == pytest.approx(math.sqrt(800)) and found["needed"] == math.ceil(7.8489 * 800 / 4)
+    assert math.isnan(prompts_needed(800.0, 0.0))
+    assert math.isnan(seeds_needed(math.nan, 1.0)) and seeds_needed(0.0, 1.0) == 2
+
+
+@pytest.mark.parametrize("points", [1.0, 2.0])
+def test_so_many_seeds_give_80_percent(points):
+    random = np.random.default_rng(0)
+    seeds = int(seeds_needed(1.5, points))
+
+    def found(k):
+        return (ttest_1samp(random.normal(points, 1.5, (4000, k)), 0, axis=1).pvalue < 0.05).mean()
+
+    assert found(seeds) > 0.78 and found(seeds - 1) < 0.82
+
+
+# --- bad input --------------------------------------------------------------------------------------------
+
+HOLED = np.where(np.eye(3, dtype=bool), math.nan, VALUE)
+SPLIT = np.array([[50.0, math.nan], [math.nan, 60.0]])
+CASES = {
+    "one source": VALUE[:1],
+    "one target": VALUE[:, :1],
+    "one cell": VALUE[:1, :1],
+    "constant": np.full((3, 3), 50.0),
+    "only holes": np.full((3, 3), math.nan),
+    "no home": HOLED,
+    "split": SPLIT,
+}
+
+
+@pytest.mark.parametrize(("case", "analysis"), list(itertools.product(CASES, OF_ENTRIES)))
+def test_whatever_the_matrix_there_is_a_sentence_and_no_error(case, analysis):
+    finding = OF_ENTRIES[analysis](entries_of(CASES[case], se=1.0, kl=CASES[case], accuracy=CASES[case]))
+    assert finding.name == analysis
+    if finding.table.empty:
+        assert finding.left_out and all(line.endswith(".") for line in finding.left_out)
+    assert not np.isinf(numbers(finding)).any()
+
+
+def test_holes_are_named_with_their_number():
+    value = np.full((6, 6), 50.0) + np.arange(6)
+    value[0] = math.nan
+    (line,) = source_ranking(entries_of(value, se=1.0)).left_out
+    assert line == (
+        "toy, ppo, gold: 6 of 36 entries are holes: de -> de (failed), de -> en (failed), de -> es (failed), "
+        "de -> ru (failed) and 2 more."
+    )
+    (line,) = decomposition(entries_of(value, se=1.0)).left_out
+    assert "6 of 36" in line
+
+
+def test_parts_of_a_matrix_that_share_nothing_cannot_be_decomposed():
+    finding = decomposition(entries_of(SPLIT, se=1.0))
+    assert any("holes split the matrix" in line for line in finding.left_out)
+
+
+# --- of grids ---------------------------------------------------------------------------------------------
+
+
+def test_a_grid_with_controls_and_a_hole_says_all(tmp_path):
+    grid = realistic(tmp_path, ("de", "en", "tr"), prompts=40)
+    grid.cell("fr", "de", fails="reward")
+    findings = {finding.name: finding for finding in grid_findings(grid.write().store, grid.name)}
+    assert list(findings) == [*OF_ENTRIES, *OF_ITEMS]
+    sources = set(findings["source_ranking"].table["source_lang"])
+    assert sources == {"de", "en", "tr"}  # no control is a source, and a hole has no rank
+    assert any("fr -> de (blocked)" in line for line in findings["source_ranking"].left_out)
+    assert findings["power"].table["needed"].notna().all()
+    every = grid_findings(grid.store, grid.name, ["power", "source_ranking"])
+    assert [finding.name for finding in every] == ["source_ranking", "power"]
+
+
+def test_a_grid_with_nothing_finished(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    grid.cell("de", "de")
+    for finding in grid_findings(grid.write().store, grid.name):
+        assert finding.left_out, finding.name
+
+
+def test_only_references(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    grid.untrained("-", "de", [1.0, 0.0], rm_backbone="random")
+    for finding in grid_findings(grid.write().store, grid.name):
+        assert finding.table.empty and finding.left_out, finding.name
+
+
+def test_unknown_names_are_refused_with_those_there_are():
+    for found in (lambda: findings_of(entries_of(VALUE), ["nope"]), lambda: paper_findings(["nope"])):
+        with pytest.raises(ConfigError, match=r"no analysis 'nope' here.*source_ranking"):
+            found()

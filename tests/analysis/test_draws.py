@@ -1,0 +1,67 @@
+"""Draws of a grid's entries give back the intervals of its matrix, entry by entry and for paired differences."""
+
+import numpy as np
+import pytest
+from synthetic import SyntheticGrid, five, realistic
+
+from xling.analysis.draws import Draws, place_of
+from xling.analysis.entries import grid_entries
+from xling.analysis.reduce import fold_grid
+
+
+def entries(grid):
+    draws = Draws()
+    return grid_entries(fold_grid(grid.write().store, grid.name, draws), draws)
+
+
+def test_one_seed_the_very_bootstrap_of_the_matrix(tmp_path):
+    found = entries(realistic(tmp_path, ("de", "en"), prompts=60))
+    table = found.table
+    assert sorted(set(table["source_lang"])) == ["de", "en"]  # neither references nor shuffled labels
+    assert set(table["rm_backbone"]) == {"same_as_policy"}
+    drawn = table["win_rate"].to_numpy() + found.errors["win"].astype(float)
+    np.testing.assert_allclose(np.quantile(drawn, 0.025, axis=0), table["win_rate_low"], atol=1e-4)
+    np.testing.assert_allclose(np.quantile(drawn, 0.975, axis=0), table["win_rate_high"], atol=1e-4)
+    right = table["accuracy"].to_numpy() + found.errors["accuracy"].astype(float)
+    np.testing.assert_allclose(np.quantile(right, 0.025, axis=0), table["accuracy_low"], atol=1e-4)
+
+
+def test_several_seeds_the_t_interval_of_the_matrix_and_of_its_paired_differences(tmp_path):
+    grid = five(tmp_path)
+    draws = Draws()
+    matrix = fold_grid(grid.write().store, grid.name, draws)
+    found = grid_entries(matrix, draws)
+    drawn = found.table["win_rate"].to_numpy() + found.errors["win"].astype(float)
+    table = found.table
+    half = (table["win_rate_high"] - table["win_rate_low"]).to_numpy() / 2
+    ours = np.diff(np.quantile(drawn, [0.025, 0.975], axis=0), axis=0)[0] / 2
+    np.testing.assert_allclose(ours, half, rtol=0.1)  # 2,000 draws of a t with two degrees of freedom
+    assert (np.abs(np.median(drawn, axis=0) - table["win_rate"]) < 0.1 * half).all()
+    panel = matrix.blocks[0].panels[0]
+    places = table[table["optimizer"] == panel.axes["optimizer"]]
+    row = {(one.source_lang, one.target_lang): one.Index for one in places.itertuples()}
+    for entry in panel.entries:
+        if entry.versus_home is not None:
+            pair = row[entry.source, entry.target], row[entry.target, entry.target]
+            difference = drawn[:, pair[0]] - drawn[:, pair[1]]
+            width = entry.versus_home.estimate.high - entry.versus_home.estimate.low
+            assert np.ptp(np.quantile(difference, [0.025, 0.975])) == pytest.approx(width, rel=0.15)
+
+
+def test_the_kl_of_trained_policies_is_drawn_and_best_of_n_has_its_bound(tmp_path):
+    found = entries(five(tmp_path, seeds=(0,)))
+    trained = (found.table["optimizer"] != "best_of_n").to_numpy()
+    assert found.table["kl"].notna().to_numpy().tolist() == trained.tolist()
+    assert not np.isnan(found.errors["kl"][:, trained]).any()
+    assert found.table["kl_bound"].notna().to_numpy().tolist() == (~trained).tolist()
+
+
+def test_one_document_gives_no_draws(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    for source in ("de", "en"):
+        grid.cell(source, "de", [1.0, 0.0], groups=["same", "same"])
+    assert np.isnan(entries(grid).errors["win"]).all()
+
+
+def test_an_axis_that_an_entry_has_not_is_no_part_of_its_name():
+    assert place_of({"judge": "gold", "optimizer.beta": ""}) == place_of({"judge": "gold"})
