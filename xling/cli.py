@@ -1,6 +1,8 @@
 """`xling status|logs|cancel|reduce|report|wandb|gc`: look after a grid that is running or done. Also `python -m xling`.
 
-`xling data check task=NAME ...` looks at a task's data instead; `xling sheet export|import` has people judge a grid.
+`xling analyse` and `xling compare` say what a matrix shows, `xling figures` draws it for a paper, `xling data check
+task=NAME ...` looks at a task's data, `xling sheet export|import` has people judge a grid, `xling translate export`
+writes what has to be translated.
 
 A grid is named by its folder in <root>/grids; without a name it is the one that was planned last.
 """
@@ -143,6 +145,21 @@ def data(options: argparse.Namespace, store: Store) -> int:
     return 0
 
 
+def translate(options: argparse.Namespace, store: Store) -> int:
+    """Write the texts that a grid has to have translated elsewhere (translator=recorded)."""
+    from xling.grid.alone import composed_cells
+    from xling.grid.experiments import experiments
+    from xling.launching import task_languages
+    from xling.stages.translate_export import to_translate, write
+
+    cells = composed_cells(options.overrides, task_languages, lambda text: print(f"xling: {text}", file=sys.stderr))
+    exported = to_translate([experiment for _, experiment in experiments(cells.cells)])
+    write(Path(options.out).expanduser(), exported)
+    for line in exported.sentences(Path(options.out)):
+        print(line)
+    return 0
+
+
 def sheet_export(options: argparse.Namespace, store: Store) -> int:
     """Write blinded sheets of response pairs for people to judge, and the key that stays with you."""
     from xling.sheets import cells, export
@@ -228,6 +245,10 @@ def parser() -> argparse.ArgumentParser:
     looked.add_argument("what", choices=["check"], help="check: load all languages and count")
     looked.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="task=NAME and its settings, as for launch.py")
     looked.add_argument("--json", action="store_true", help="for machines")
+    texts = add(translate, grid=False)
+    texts.add_argument("what", choices=["export"], help="export: write the texts, one a row")
+    texts.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="the grid, as for launch.py")
+    texts.add_argument("--out", required=True, metavar="FILE", help="where to: a .jsonl or .csv")
     collect = add(gc, grid=False)
     collect.add_argument("--delete", action="store_true", help="delete what is listed")
     collect.add_argument("--verify", action="store_true", help="hash every stored file first; with --delete, damaged "
