@@ -8,10 +8,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
-INSTALL := $(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,encoder,lora]'
+INSTALL := $(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,encoder,lora,wandb]'
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo grid controls human-judgements optimizers test test-slurm nightly lint base clean
+.PHONY: help setup demo grid controls human-judgements optimizers paper-tiny test test-slurm nightly lint base clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -32,6 +32,9 @@ human-judgements: $(READY) ## docs/human_judgements.md from DATA=FOLDER, which h
 
 optimizers: $(READY) ## docs/optimizers.md: five optimizers, 3x3 languages, three seeds; an hour or two, goes on where it stopped
 	$(BIN)/python benchmarks/optimizers.py
+
+paper-tiny: $(READY) ## docs/paper_tiny.md: every preset of the paper at tiny scale, half an hour on an idle core
+	$(BIN)/python benchmarks/paper.py
 
 test: $(READY) ## all tests but the nightly ones; warnings are errors
 	$(BIN)/python -m pytest -m 'not nightly'

@@ -17,12 +17,14 @@ from xling.grid.composer import Composer
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
-GROUPS = ("task", "policy", "sft", "rm_backbone", "optimizer", "judge")
+GROUPS = ("task", "policy", "sft", "rm_backbone", "optimizer", "judge", "translator")
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 MUST_BE_GIVEN = {
     "task=files": ["task.path=x.jsonl"],
     "rm_backbone=classifier": ["rm_backbone.checkpoint=x"],
     "rm_backbone=log_ratio": ["rm_backbone.policy=x", "rm_backbone.reference=y"],
+    "translator=recorded": ["translator.path=x.jsonl"],
+    "translator=seq2seq": ["translator.checkpoint=x"],
 }
 LANGUAGES = sorted(path.stem for path in (CONF / "lang").glob("*.yaml"))
 NEEDED = {"de", "en", "es", "ru", "tr", "vi", "fr", "id", "zh", "ar", "he", "ja", "uk", "yo", "no"}
@@ -43,7 +45,7 @@ def experiment(container: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_fits_its_struct(composer: Composer, option: str) -> None:
-    in_files = option.startswith("task=") and option != "task=micro_summarization"
+    in_files = option.startswith("task=") and not option.startswith("task=micro")
     overrides = [option, *(["task.path=x.jsonl"] if in_files else MUST_BE_GIVEN.get(option, ()))]
     group, name = option.split("=")
     composed = composer.compose(overrides)
@@ -78,7 +80,10 @@ def test_the_papers_settings(composer: Composer, name: str, steps: int, rate: fl
     assert best.policy.n == 64 and best.optimizer.n is None
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+SWEEPS = [path for path in sorted((ROOT / "sweeps").glob("*.yaml")) if not path.stem.startswith("paper_")]
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)  # those of the paper: test_paper.py
 def test_every_sweep_has_cells(composer: Composer, path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# @package _global_\n")

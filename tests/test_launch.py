@@ -99,6 +99,7 @@ def test_backbones_side_by_side_with_a_setting_that_the_default_one_lacks(tmp_pa
         (["hydra.launcher.wrkers=2"], "Did you mean 'hydra.launcher.workers'?"),
         (["mode=retri"], "mode=retri is unknown."),
         (["tracking.mode=of"], "tracking.mode=of is unknown."),
+        (["tracking.artifacts=file"], "tracking.artifacts=file is unknown. Allowed: references, files, none."),
         (["dry_run=maybe"], "dry_run=maybe does not fit: allowed are true and false."),
     ],
 )

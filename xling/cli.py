@@ -1,6 +1,8 @@
-"""`xling status|logs|cancel|reduce|report|gc`: look after a grid that is running or done. Also `python -m xling`.
+"""`xling status|logs|cancel|reduce|report|wandb|gc`: look after a grid that is running or done. Also `python -m xling`.
 
-`xling data check task=NAME ...` looks at a task's data instead; `xling sheet export|import` has people judge a grid.
+`xling analyse` and `xling compare` say what a matrix shows, `xling figures` draws it for a paper, `xling data check
+task=NAME ...` looks at a task's data, `xling sheet export|import` has people judge a grid, `xling translate export`
+writes what has to be translated.
 
 A grid is named by its folder in <root>/grids; without a name it is the one that was planned last.
 """
@@ -11,8 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from xling.console import Console, harmless
 from xling.errors import ConfigError, XlingError
 from xling.grid.cleanup import damaged_results, delete, garbage
 from xling.grid.status import chosen_grid, read_grid, stage_at
@@ -50,7 +51,7 @@ def logs(options: argparse.Namespace, store: Store) -> int:
         print(f"{stage.label}: {path}", file=sys.stderr)
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
-                sys.stdout.write(line)
+                sys.stdout.write(harmless(line))
     return 0
 
 
@@ -75,16 +76,38 @@ def reduce(options: argparse.Namespace, store: Store) -> int:
 
 def report(options: argparse.Namespace, store: Store) -> int:
     """Print the matrix that was folded last; with --open, show it in a browser."""
+    from xling.report.files import read_matrix
+    from xling.report.terminal import print_matrix
+
     name = chosen_grid(store, options.grid)
     if options.open:
         from xling.report.html.write import open_page, update
 
         open_page(update(store, name))
         return 0
-    path = store.grid_folder(name) / "matrix.md"
-    if not path.exists():
-        raise ConfigError(f"Grid {name} has no matrix yet. Type `xling reduce {name}` to fold what is finished.")
-    print(path.read_text(encoding="utf-8"))
+    print_matrix(read_matrix(store.grid_folder(name)), full=options.full)
+    return 0
+
+
+def figures(options: argparse.Namespace, store: Store) -> int:
+    """Draw a finished grid for a paper: PDF, SVG or PNG figures and LaTeX tables."""
+    from xling.figures.command import figures as draw
+    from xling.figures.write import Asked
+
+    asked = Asked.of(options.format, options.width, options.only, options.names)
+    for line in draw(store, options.grid, options.out, asked).lines():
+        print(harmless(line))
+    return 0
+
+
+def wandb(options: argparse.Namespace, store: Store) -> int:
+    """Write the W&B runs of a grid that are missing, and save its workspace and report there (docs/wandb.md)."""
+    from xling.report import dashboard
+
+    name = chosen_grid(store, options.grid)
+    asked = {key: getattr(options, key) for key in ("mode", "project", "entity", "artifacts")}
+    for sentence in dashboard.run(store, name, asked, options.new):
+        print(sentence)
     return 0
 
 
@@ -122,6 +145,21 @@ def data(options: argparse.Namespace, store: Store) -> int:
     return 0
 
 
+def translate(options: argparse.Namespace, store: Store) -> int:
+    """Write the texts that a grid has to have translated elsewhere (translator=recorded)."""
+    from xling.grid.alone import composed_cells
+    from xling.grid.experiments import experiments
+    from xling.launching import task_languages
+    from xling.stages.translate_export import to_translate, write
+
+    cells = composed_cells(options.overrides, task_languages, lambda text: print(f"xling: {text}", file=sys.stderr))
+    exported = to_translate([experiment for _, experiment in experiments(cells.cells)])
+    write(Path(options.out).expanduser(), exported)
+    for line in exported.sentences(Path(options.out)):
+        print(line)
+    return 0
+
+
 def sheet_export(options: argparse.Namespace, store: Store) -> int:
     """Write blinded sheets of response pairs for people to judge, and the key that stays with you."""
     from xling.sheets import cells, export
@@ -131,7 +169,7 @@ def sheet_export(options: argparse.Namespace, store: Store) -> int:
     asked = export.Asked(options.n, options.seed, options.annotators, options.question)
     written = export.export(store, name, cells.parse_filters(options.cells), folder, asked)
     for line in export.summary(written, folder):
-        print(line)
+        print(harmless(line))
     return 0
 
 
@@ -144,9 +182,8 @@ def sheet_import(options: argparse.Namespace, store: Store) -> int:
     found = import_answers(store, Path(options.folder).expanduser(), paths, options.replace)
     for one in found.files:
         given = one.answers
-        print(
-            f"{one.path}: {given.annotator}, {given.sheet}, {len(given.given)} of {given.rows} answered ({one.state})"
-        )
+        answered = f"{len(given.given)} of {given.rows} answered ({one.state})"
+        print(harmless(f"{one.path}: {given.annotator}, {given.sheet}, {answered}"))
     print_judgements(found.judgements)
     print(f"Written to {found.folder}: judgements.md, .json, .csv and the answers as given.")
     return 0
@@ -190,7 +227,10 @@ def parser() -> argparse.ArgumentParser:
     add(logs).add_argument("--follow", action="store_true", help="stay until the stage has ended")
     add(cancel)
     add(reduce)
-    add(report).add_argument("--open", action="store_true", help="open report.html, drawn anew if it is outdated")
+    shown = add(report)
+    shown.add_argument("--full", action="store_true", help="every table of matrix.md")
+    shown.add_argument("--open", action="store_true", help="open report.html, drawn anew if it is outdated")
+    _add_figures(add(figures))
     said = add(analyse)
     said.add_argument("--only", action="append", default=[], metavar="NAME,...", help="these analyses (default: all)")
     said.add_argument("--json", action="store_true", help="for machines")
@@ -200,16 +240,40 @@ def parser() -> argparse.ArgumentParser:
     both.add_argument("other", metavar="OTHER", help="another one, `paper`, or paper:TABLE")
     both.add_argument("--json", action="store_true", help="for machines")
     both.add_argument("--out", metavar="FOLDER", help="write compare.md, compare.json and tables there")
+    _add_wandb(add(wandb))
     looked = add(data, grid=False)
     looked.add_argument("what", choices=["check"], help="check: load all languages and count")
     looked.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="task=NAME and its settings, as for launch.py")
     looked.add_argument("--json", action="store_true", help="for machines")
+    texts = add(translate, grid=False)
+    texts.add_argument("what", choices=["export"], help="export: write the texts, one a row")
+    texts.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="the grid, as for launch.py")
+    texts.add_argument("--out", required=True, metavar="FILE", help="where to: a .jsonl or .csv")
     collect = add(gc, grid=False)
     collect.add_argument("--delete", action="store_true", help="delete what is listed")
     collect.add_argument("--verify", action="store_true", help="hash every stored file first; with --delete, damaged "
                          "results are set aside")  # fmt: skip
     _add_sheet(commands.add_parser("sheet", help="People judge a grid: sheets out, answers in"), common)
     return program
+
+
+def _add_figures(drawn: argparse.ArgumentParser) -> None:
+    drawn.add_argument("--out", metavar="FOLDER", help="where they go (default: figures/ in the grid's folder)")
+    drawn.add_argument("--format", default="pdf", metavar="pdf,svg,png", help="of the figures (default: pdf)")
+    drawn.add_argument("--width", default="column,text", metavar="WIDTHS", help="column, text or inches "
+                       "(default: column,text: of the ACL's two columns and of its page)")  # fmt: skip
+    drawn.add_argument("--only", default="", metavar="NAMES", help="heatmap, accuracy, best_of_k, learning, frontier, "
+                       "ranks, forest, judges, accuracy_win, kl_win, tables (default: all)")  # fmt: skip
+    drawn.add_argument("--names", default="code", help="languages by code, english or native name (default: code)")
+
+
+def _add_wandb(saved: argparse.ArgumentParser) -> None:
+    saved.add_argument("--mode", choices=["auto", "online", "offline"], default="auto",
+                       help="auto: online if there is a key and a network (default)")  # fmt: skip
+    saved.add_argument("--project", help="W&B project (default: the one of the last time, else xling)")
+    saved.add_argument("--entity", help="W&B team or user (default: the one of the last time, else the account's)")
+    saved.add_argument("--artifacts", choices=["none", "references", "files"], help="as tracking.artifacts")
+    saved.add_argument("--new", action="store_true", help="save a new workspace and report, instead of updating")
 
 
 def _add_sheet(sheet: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
@@ -242,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.command(options, Store(options.root))
         sys.stdout.flush()
     except XlingError as error:
-        print(f"xling: {error}", file=sys.stderr)
+        print(harmless(f"xling: {error}"), file=sys.stderr)
         return 2
     except BrokenPipeError:  # `xling logs 3 | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from xling.console import harmless
 from xling.errors import ConfigError
 from xling.grid.hydra_errors import explain
 from xling.grid.overrides import protected
@@ -31,7 +32,7 @@ def run(main: Callable[[], Any]) -> int:
         sentence = None if full_error else explain(error)
         if sentence is None:
             raise
-        print(f"xling: {sentence}", file=sys.stderr)
+        print(harmless(f"xling: {sentence}"), file=sys.stderr)
         return REFUSED if isinstance(sentence, ConfigError) else 1
     return 0
 
@@ -43,5 +44,7 @@ def _arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def _addable(argument: str) -> str:
-    """Settings by free names (kinds of stages, options of sbatch) may be added without Hydra's `+`."""
+    """Settings by free names (kinds of stages, options of sbatch) need no `+` of Hydra's; `scale` is there already."""
+    if argument.startswith("+scale="):
+        return argument[1:]
     return f"++{argument}" if argument.startswith(OPEN) else argument

@@ -11,19 +11,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from xling.config import Experiment, Task
+from xling.config import PUBLISHED, Experiment, Task
+from xling.console import harmless
 from xling.errors import ConfigError, did_you_mean
 from xling.grid.compose import Cells
+from xling.grid.estimate import rates_from
 from xling.grid.experiments import checked_task, experiments
 from xling.grid.local import cores, run_local
 from xling.grid.naming import grid_name
+from xling.grid.overrides import Scalar
 from xling.grid.plan import Plan, make_plan
 from xling.grid.store import Store
+from xling.stages import unresolved
 from xling.stages.checks import cross_fitted, responses_recorded
 from xling.stages.llm_dag import notes
+from xling.stages.translate_checks import notes as untranslated
 from xling.tasks import ignored, task_module
+from xling.tasks.absent import absent
+
+Asked = tuple[Mapping[str, Scalar], Experiment]
 
 TRACKING_MODES = ("auto", "online", "offline", "off")
+TRACKING_ARTIFACTS = ("references", "files", "none")
 
 
 def task_languages(task: Mapping[str, Any], group: str = "task") -> Sequence[str]:
@@ -40,10 +49,18 @@ def whole_number(key: str, value: Any) -> int:
 
 
 def plan_of(cells: Cells, catalogue: str) -> Plan:
-    """Decide on every stage of the cells; nothing is run or written."""
-    settings = cells.settings
+    """Decide on every stage of the cells; nothing is run or written. A dry run needs neither data nor the hub."""
+    settings, dry_run = cells.settings, _switch("dry_run", cells.settings["dry_run"])
+    rates = rates_from(settings["cost"])
     dag = importlib.import_module(f"{catalogue}.dag")
-    asked = experiments(cells.cells)
+    asked, remarks = experiments(cells.cells), list[str]()
+    if dry_run:
+        asked, remarks = _without_the_hub(asked)
+    elif any(absent(experiment.task) for _, experiment in asked):
+        raise ConfigError(
+            f"task.path={PUBLISHED} stands for data that is not here, whose sizes the paper states: only a dry run can "
+            "do with it. Type task.path=PATH, or dry_run=true."
+        )
     _check_data(asked, cells.known_languages)
     stage_cells = dag.cells_from(asked, controls=_switch("controls", settings["controls"]))
     plan = make_plan(
@@ -54,8 +71,17 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
         command=cells.request.command,
         left_out=cells.left_out,
         kinds=importlib.import_module(catalogue).KINDS,
+        rates=rates if dry_run else None,
     )
-    return replace(plan, warnings=[*plan.warnings, *notes(plan)])
+    return replace(plan, warnings=[*plan.warnings, *remarks, *notes(plan)])
+
+
+def _without_the_hub(asked: Sequence[Asked]) -> tuple[list[Asked], list[str]]:
+    """The experiments with checkpoints that nobody can be asked for, and a sentence about them."""
+    found = [(axes, *unresolved.planned(experiment)) for axes, experiment in asked]
+    repositories = frozenset[str]().union(*(names for *_, names in found))
+    plain = [(axes, experiment) for axes, experiment, _ in found]
+    return plain, [unresolved.note(repositories)] if repositories else []
 
 
 def _check_data(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -> None:
@@ -72,7 +98,9 @@ def _check_data(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -
     for task, (sources, targets) in grids.items():
         notes = task_module(task).check(task, known, sorted(sources), sorted(targets))
         for note in [*notes, *ignored(task, task in split)]:
-            print(f"xling: {note}", file=sys.stderr)
+            print(harmless(f"xling: {note}"), file=sys.stderr)
+    for note in untranslated([experiment for _, experiment in asked]):
+        print(harmless(f"xling: {note}"), file=sys.stderr)
 
 
 def launch(cells: Cells, catalogue: str, workers: int | None, threads: int) -> int:
@@ -124,7 +152,7 @@ def _planned(cells: Cells, catalogue: str, workers: int) -> Plan | None:
     if dry_run:
         plan.print(workers=workers)
         return None
-    print(_intention(plan), file=sys.stderr)
+    print(harmless(_intention(plan)), file=sys.stderr)
     return plan
 
 
@@ -149,13 +177,14 @@ def fold(root: Path, name: str, tracking: Mapping[str, Any]) -> None:
 
 
 def _tracking(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings with a known mode; a bare `off` in YAML is false."""
+    """The settings with a known mode and kind of artifacts; a bare `off` in YAML is false, a null stands for none."""
     mode = "off" if settings["mode"] is False else settings["mode"]
-    if mode not in TRACKING_MODES:
-        allowed = ", ".join(TRACKING_MODES)
-        suggestion = did_you_mean(str(mode), TRACKING_MODES)
-        raise ConfigError(f"tracking.mode={mode} is unknown. Allowed: {allowed}.{suggestion}")
-    return {**settings, "mode": mode}
+    artifacts = settings.get("artifacts") or "none"
+    for key, value, known in (("mode", mode, TRACKING_MODES), ("artifacts", artifacts, TRACKING_ARTIFACTS)):
+        if value not in known:
+            suggestion = did_you_mean(str(value), known)
+            raise ConfigError(f"tracking.{key}={value} is unknown. Allowed: {', '.join(known)}.{suggestion}")
+    return {**settings, "mode": mode, "artifacts": artifacts}
 
 
 def _switch(key: str, value: Any) -> bool:

@@ -101,7 +101,7 @@ def test_a_grid_against_the_table_of_the_paper_that_suits_it(tmp_path):
 def test_a_task_that_is_not_the_paper_s_needs_a_table(tmp_path):
     grid = SyntheticGrid(tmp_path)
     grid.cell("en", "en", PATTERN)
-    with pytest.raises(ConfigError, match="win_rate_dialog_palm_bon; .*choose one with paper:TABLE"):
+    with pytest.raises(ConfigError, match=r"win_rate_dialog_palm_bon; .*choose one with paper:TABLE"):
         compare(grid.write().store, "toy", "paper")
 
 

@@ -1,5 +1,6 @@
 """Overrides to cells: what is expanded, in which order, and that merging gives what Hydra composes."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def full(front: Front, cells: Cells, axes: dict[str, Any]) -> dict[str, Any]:
     languages = [f"{key}={axes[key]}" for key in ("source_lang", "target_lang")]
     composed = front.composer.compose([*cells.request.fixed, *values, *languages]).container
     keys = ("task", "policy", "sft", "rm_backbone", "optimizer", "judge", "seed", "target_lang", "reward_task")
+    keys += ("translator", "reward_data", "sft_data")
     return {key: composed[key] for key in keys} | {"source_langs": [composed["source_lang"]]}
 
 
@@ -173,7 +175,7 @@ def test_one_value_of_a_groups_setting_is_kept_from_hydra_and_given_back_as_type
     """Hydra would look for it in the default option of a group that is swept."""
     assert protected("rm_backbone.checkpoint=/x") == "rm_backbone.checkpoint=/x,/x"
     for value in ("/x", "null", "'a=b, c'", "'<|x|>'", "1e-5", "[de,no]", "a\\,b", "${seed}", "'{text}'"):
-        for group in ("task", "policy", "rm_backbone", "sft", "reward_task"):
+        for group in ("task", "policy", "rm_backbone", "sft", "reward_task", "translator"):
             argument = f"{group}.key={value}"
             assert protected(argument) != argument and typed(protected(argument)) == argument
     for argument in ("policy.n=4,8", "policy.n=range(3)", "policy.n=", "policy.n=[", "++policy.n=3", "judge=gold"):
@@ -345,6 +347,20 @@ def test_a_name_does_not_depend_on_the_order_of_overrides(front: Front) -> None:
 
 def test_what_was_typed_is_kept(front: Front) -> None:
     assert front(protected("source_lang=de+en"), "seed=0,1").request.command == ("source_lang=de+en", "seed=0,1")
+
+
+def test_translated_data_and_translators_are_columns_if_they_are_swept(front: Front) -> None:
+    regimes = ("translator=micro_exact,micro_noisy", "reward_data=organic,translated", "sft_data=round_trip")
+    cells = front(*regimes, "source_lang=en", "target_lang=tr")
+    found = [(axes["translator"], axes["reward_data"]) for axes, _ in cells.cells]
+    assert found == list(itertools.product(("micro_exact", "micro_noisy"), ("organic", "translated")))
+    assert all("sft_data" not in axes for axes, _ in cells.cells)
+    asked = [one for _, one in experiments(cells.cells)]
+    assert [(one.translator.name, one.reward_data, one.sft_data) for one in asked] == [
+        (name, data, "round_trip") for name, data in found
+    ]
+    for axes, container in cells.cells:
+        assert container == full(front, cells, axes)
 
 
 def test_sources_are_languages_of_the_reward_task(front: Front) -> None:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from noop_stages import KINDS, grid, stage
@@ -12,12 +13,20 @@ from rich.console import Console
 
 from xling.errors import ConfigError
 from xling.grid import host
+from xling.grid.estimate import rates_from
 from xling.grid.execute import Executor, Job, record_failure
 from xling.grid.plan import Plan, Step, make_plan
 from xling.grid.reasons import differences
 from xling.grid.records import Run, Sheet
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
+
+COST: dict[str, Any] = {
+    "flops_per_second": 1e12,
+    "utilisation": {"training": 0.5},
+    "prompt_tokens": None,
+    "response_tokens": None,
+}
 
 
 def made(store: Store, plan: Plan) -> None:
@@ -196,7 +205,12 @@ def test_plan_json_has_cells_roles_and_what_was_left_out(tmp_path: Path) -> None
     assert cell["judge"] == {"kind": "judge", "key": step(plan, "judge[de, en]").stage.key}
     assert cell["stages"] == {
         role: {"kind": role, "key": step(plan, label).stage.key}
-        for role, label in (("score", "score[de, en]"), ("pool", "pool[en]"), ("reward", "reward[de]"))
+        for role, label in (
+            ("score", "score[de, en]"),
+            ("pool", "pool[en]"),
+            ("reward", "reward[de]"),
+            ("sft", "sft[en]"),
+        )
     }
     assert [row["key"] for row in content["stages"]] == list(plan.steps)
     assert all(parent < index for index, row in enumerate(content["stages"]) for parent in row["parents"])
@@ -220,3 +234,28 @@ def test_the_grid_library_imports_without_torch_and_hydra() -> None:
     code = f"{imports}; print([name for name in ('torch', 'hydra', 'numpy') if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed == "[]\n"
+
+
+def test_a_dry_run_leaves_out_runs_of_another_model(tmp_path: Path) -> None:
+    """A small model's fine-tuning says nothing of a large one's."""
+    store, rates = Store(tmp_path), rates_from(COST)
+    small, large = stage("base", "small", x=1), stage("base", "large", x=2)
+    publish(store, stage("sft", "small", {"base": small}, x=1), 5.0)
+    for base, recorded in ((small, True), (large, False)):
+        found = make_plan(one(stage("sft", "new", {"base": base}, x=3)), store, kinds=KINDS, rates=rates)
+        assert found.estimates["sft"].recorded == recorded
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"flops_per_second": 0}, "cost.flops_per_second=0 does not fit: expected a number above 0"),
+        ({"utilisation": {"training": 1.5}}, "cost.utilisation.training=1.5 does not fit: .* at most 1"),
+        ({"prompt_tokens": 1.5}, "cost.prompt_tokens=1.5 does not fit: expected a whole number of tokens"),
+        ({"utilisation": 0.5}, "cost.utilisation=0.5 does not fit: it has settings of its own"),
+        ({"speed": 1}, "Unknown key 'cost.speed'"),
+    ],
+)
+def test_rates_that_are_none(changed: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        rates_from(COST | changed)

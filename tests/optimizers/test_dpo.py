@@ -128,14 +128,19 @@ def test_parts_of_a_batch_have_the_gradients_of_the_whole(
 
 
 def test_learns_what_the_pairs_say(sft: Path, tmp_path: Path) -> None:
-    settings = msgspec.structs.replace(SETTINGS, steps=40, batch_size=64, learning_rate=5e-3)
+    """What is learnt of random models differs by seed, and by processor as much as by seed.
+
+    Over ten seeds the reward rose by 0.23 to 0.64, and the last batch had 0.73 to 0.98 of its pairs right. With a
+    smaller beta the encoder-decoder goes so far from its reference (13 nats) that it may rise by 0.06.
+    """
+    settings = msgspec.structs.replace(SETTINGS, beta=1.0, steps=40, batch_size=64, learning_rate=5e-3)
     problem = problem_of(sft, tmp_path, settings.steps, every=40, kl_budget=None)
-    before = measure_with(problem, 32)(problem.policy)["reward"]
+    before = measure_with(problem, 128)(problem.policy)["reward"]
     train(problem, settings, pairs_of(problem, 32))
     first, last = problem.watch.curve[0], problem.watch.curve[-1]
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-3)
-    assert last["accuracy"] > 0.9 and last["loss"] < 0.6
-    assert measure_with(problem, 32)(problem.policy)["reward"] > before + 0.3  # five standard errors
+    assert last["accuracy"] > 0.65  # 0.5 by chance, with a standard error of 0.06
+    assert measure_with(problem, 128)(problem.policy)["reward"] > before + 0.1  # two standard errors of the difference
     assert same(weights(problem.reference), weights(problem_of(sft, tmp_path, 1).policy)), "the reference moved"
 
 

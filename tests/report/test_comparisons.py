@@ -38,7 +38,7 @@ def test_five_optimizers_fit_the_terminal(reduced, width):
 
 def test_a_panel_an_optimizer_and_the_comparison_last(reduced):
     matrix = reduced[1]
-    lines = shown(matrix, 200).splitlines()
+    lines = shown(matrix, 100).splitlines()
     for optimizer in OPTIMIZERS:
         assert sum(line.startswith(f"same_as_policy, {optimizer}, judge gold") for line in lines) == 1
     summary = lines[lines.index("Optimizers") :]
@@ -75,7 +75,7 @@ def test_a_larger_matrix_shows_means_over_targets(tmp_path):
         for number in range(7):
             prompts = [f"{number}-{i}" for i in range(3)]
             grid.cell(source, f"l{number}", [1.0, 0.5, 0.0], prompts=prompts, columns={"length": [number] * 3})
-    lines = shown(fold_grid(grid.write().store, grid.name), 120).splitlines()
+    lines = shown(fold_grid(grid.write().store, grid.name), 100).splitlines()
     head = lines.index("Beside the win rates, means over targets")
     assert lines[head + 3].split() == ["baseline", "100.0", "7.0", "100.0", "0.0"]
     assert lines[head + 5].split()[:5] == ["de", "50.0", "50.0", "100.0", "3.0"]

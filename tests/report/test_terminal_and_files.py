@@ -45,7 +45,7 @@ def test_every_number_of_the_matrix_is_there(matrix):
     for entry in panel.entries:
         if entry.win is not None:
             assert f"{entry.win.value:.1f}" in narrow
-            assert f"[{entry.win.low:.1f}-{entry.win.high:.1f}]" in wide
+            assert f"{entry.win.low:.1f}-{entry.win.high:.1f}" in wide
     for control in ("random", "length", "gold", "likelihood_sft", "shuffled labels", "majority"):
         assert control in narrow
 
@@ -67,15 +67,14 @@ def test_no_escape_codes_unless_it_is_a_terminal(matrix):
     assert "\x1b[" in shown(matrix, 80, colours=True)
 
 
-def test_a_large_matrix_refers_to_the_files(tmp_path):
+def test_a_large_matrix_is_no_flood(tmp_path):
     grid = SyntheticGrid(tmp_path)
     for number in range(30):
         grid.cell("l00", f"l{number:02d}", [1.0, 0.5, 0.0], prompts=[f"{number}-{i}" for i in range(3)])
     matrix = fold_grid(grid.write().store, grid.name)
     text = shown(matrix, 80)
-    assert "see matrix.csv" in text
     assert max(map(len, text.splitlines())) <= 80
-    assert len(text.splitlines()) < 60
+    assert len(text.splitlines()) < 100
     assert plot_png(matrix, "0").startswith(b"\x89PNG")
 
 

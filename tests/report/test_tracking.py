@@ -1,17 +1,20 @@
 """W&B: what stands in the offline files, read back byte by byte; nothing is written twice; nothing can fail."""
 
+import hashlib
 import json
 import socket
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import SyntheticGrid
+from synthetic import SyntheticGrid, realistic
 from wandb_file import offline_runs
 
+from xling.analysis.plan import read_plan
 from xling.analysis.reduce import reduce_grid
 from xling.report.files import csv_bytes
-from xling.report.tracking import choose_mode, track_grid
+from xling.report.tracking import choose_mode, destination, missing, track_grid
 
 OFFLINE = {"mode": "offline", "project": "probe", "entity": None}
 
@@ -30,6 +33,8 @@ def tracked(tmp_path_factory):
     grid.cell("ru", "de", fails="judge")
     curve = b'{"loss": 2.5, "step": 10}\n{"loss": 1.5, "step": 20, "validation": 1.75}\n'
     grid.publish(stages["sft"], {"curve.jsonl": curve, "weights.bin": b"0" * (2 << 20)})
+    for role in ("reward", "pool", "baseline"):
+        grid.publish(stages[role], {"samples.json": {}})
     matrix = reduce_grid(root, grid.write().name)
     first = track_grid(root, "first", OFFLINE)
     second = SyntheticGrid(root, "second")
@@ -59,21 +64,51 @@ def test_every_finished_stage_has_one_run_with_its_key_as_id(tracked):
     assert judge.summary["win_rate"] == 75.0
 
 
-def test_training_curves_and_the_small_files_are_there(tracked):
+def test_training_curves_are_the_lines_of_the_stage(tracked):
     root, _, _, _, stages, _, _ = tracked
     (sft,) = of_type(root, "sft")
     assert sft.id == stages["sft"].key
     assert sft.config["spec"]["lang"] == "de"
-    assert [(row["_step"], row["loss"]) for row in sft.history] == [(10, 2.5), (20, 1.5)]
-    assert sft.history[1]["validation"] == 1.75
+    lines = (root / "stages/sft" / sft.id / "curve.jsonl").read_text().splitlines()
+    logged = [{k: v for k, v in row.items() if k not in ("_runtime", "_timestamp")} for row in sft.history]
+    renamed = {"loss": "sft/loss", "validation": "sft/validation", "step": "_step"}
+    assert logged == [{renamed[name]: value for name, value in json.loads(line).items()} for line in lines]
+
+
+def test_an_artifact_names_the_files_and_takes_only_spec_and_manifest_along(tracked):
+    root = tracked[0]
+    (sft,) = of_type(root, "sft")
     artifact = sft.artifacts[f"sft-{sft.id}"]
-    assert artifact.type == "sft"
-    assert [entry.path for entry in artifact.manifest.contents] == ["curve.jsonl", "spec.json"]  # 2 MiB: hash only
-    assert set(json.loads(artifact.metadata)["sha256"]) == {"curve.jsonl", "spec.json", "weights.bin"}
+    assert (artifact.type, artifact.use_after_commit) == ("sft", False)
+    entries = {entry.path: entry for entry in artifact.manifest.contents}
+    assert set(entries) == {"manifest.json", "spec.json", "curve.jsonl", "weights.bin"}
+    folder = root / "stages/sft" / sft.id
+    assert entries["weights.bin"].ref == (folder / "weights.bin").as_uri()
+    assert not entries["spec.json"].ref and entries["spec.json"].local_path == str(folder / "spec.json")
+    manifest = json.loads(Path(entries["manifest.json"].local_path).read_bytes())
+    assert manifest["files"]["weights.bin"]["sha256"] == hashlib.sha256(b"0" * (2 << 20)).hexdigest()
 
 
-def test_the_reduce_run_carries_the_matrix_and_uses_the_stages(tracked):
-    root, grid, _, matrix, _, _, _ = tracked
+def test_lineage_leads_from_sft_over_pool_and_cell_to_the_matrix(tracked):
+    root, _, _, _, stages, _, _ = tracked
+    names = {role: f"{stage.kind}-{stage.key}" for role, stage in stages.items()}
+
+    def used(run):
+        return {name for name, artifact in run.artifacts.items() if artifact.use_after_commit}
+
+    by_id = {run.id: run for run in offline_runs(root)}
+    assert used(by_id[stages["pool"].key]) == {names["sft"]}
+    assert used(by_id[stages["score"].key]) == {names["reward"], names["pool"], names["baseline"]}
+    assert used(by_id[stages["judge"].key]) == {names["score"], names["gold"], names["pool"], names["baseline"]}
+    reduce_run = of_type(root, "reduce")[0]
+    assert {names["judge"], names["score"]} <= used(reduce_run)
+    (given,) = [artifact for artifact in reduce_run.artifacts.values() if artifact.type == "matrix"]
+    assert given.name == "matrix-first" and not given.use_after_commit
+    assert {"matrix.csv", "matrix.json", "plan.json"} <= {entry.path for entry in given.manifest.contents}
+
+
+def test_the_reduce_run_carries_the_matrix(tracked):
+    root, _, _, matrix, stages, _, _ = tracked
     run = of_type(root, "reduce")[0]
     assert (run.name, run.group) == ("first", "first")
     table = run.table("matrix")
@@ -83,10 +118,49 @@ def test_the_reduce_run_carries_the_matrix_and_uses_the_stages(tracked):
     by_source = {row[3]: row for row in table["data"]}
     assert by_source["de"][7] == 75.0 and by_source["ru"][7] is None
     assert by_source["ru"][-2:] == ["failed", "ValueError: loss is nan"]
-    (picture,) = (run.folder / "files/media/images").glob("picture_*.png")
+    assert (run.summary["cells"], run.summary["holes"]) == (3, 1)
+    assert run.table("heatmap/all_table")["data"] == [["de", "de", 75.0], ["de", "en", 50.0]]
+    chart = run.config["_wandb/visualize/heatmap/all"]["panel_config"]
+    assert chart["panelDefId"] == "wandb/heatmap/v1" and "heatmap/all_table" in json.dumps(chart["userQuery"])
+    (picture,) = (run.folder / "files/media/images").rglob("matrix_*.png")
     assert picture.read_bytes() == (root / "grids/first/matrix.png").read_bytes()
-    used = {name for name, artifact in run.artifacts.items() if artifact.use_after_commit}
-    assert {f"judge-{key}" for key in published(grid)} < used
+    rows = {row[2]: row for row in run.table("stages")["data"]}
+    assert rows[stages["sft"].key][:4] == ["sft", "sft[de]", stages["sft"].key, "done"]
+
+
+def test_every_table_equals_matrix_json(tmp_path):
+    grid = realistic(tmp_path, languages=("de", "en"), prompts=30)
+    reduce_grid(tmp_path, grid.write().name)
+    assert track_grid(tmp_path, "toy", {**OFFLINE, "artifacts": "none"}).problem == ""
+    (run,) = of_type(tmp_path, "reduce")
+    (panel,) = json.loads((tmp_path / "grids/toy/matrix.json").read_bytes())["blocks"][0]["panels"]
+    by_place = {(e["axes"]["source_lang"], e["axes"]["target_lang"]): e for e in panel["entries"]}
+    measures = rows_of(run.table("measures"))
+    assert len(measures) == 4 + 2  # cells, and the baseline of each target
+    for row in measures:
+        entry = by_place.get((row["source_lang"], row["target_lang"]))
+        if entry is not None:
+            for name in ("length", "win_lc", "quality"):
+                found = [row[name], row[f"{name}_low"], row[f"{name}_high"]]
+                assert found == [entry[name]["value"], entry[name]["low"], entry[name]["high"]]
+    for row in rows_of(run.table("rm_accuracy")):
+        (found,) = [
+            a for a in panel["accuracy"] if [a["source"], a["target"]] == [row["source_lang"], row["target_lang"]]
+        ]
+        assert row["accuracy"] == found["accuracy"]["value"] and row["auc"] == found["auc"]["value"]
+    for row in rows_of(run.table("best_of_k")):
+        curve = by_place[row["source_lang"], row["target_lang"]]["curve"]
+        assert [row["win_rate"], row["win_rate_low"]] == [curve[side][row["k"] - 1] for side in ("value", "low")]
+    bands = {(band["source"], band["target"]): band for band in panel["bands"]}
+    for row in rows_of(run.table("null_bands")):
+        assert row["band_high"] == max(bands[row["source_lang"], row["target_lang"]]["values"])
+    controls = rows_of(run.table("controls"))
+    assert {row["rm_backbone"] for row in controls} >= {"random", "gold", "shuffled_1"}
+    assert not any(r.artifacts for r in offline_runs(tmp_path) if r.job_type != "reduce")  # tables are artifacts too
+
+
+def rows_of(table):
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
 
 def test_a_grid_of_several_optimizers_logs_its_frontier(tmp_path):
@@ -96,12 +170,19 @@ def test_a_grid_of_several_optimizers_logs_its_frontier(tmp_path):
     reduce_grid(tmp_path, grid.write().name)
     assert track_grid(tmp_path, "toy", OFFLINE).problem == ""
     (run,) = of_type(tmp_path, "reduce")
-    (picture,) = (run.folder / "files/media/images").glob("frontier_*.png")
+    (picture,) = (run.folder / "files/media/images").rglob("frontier_*.png")
     assert picture.read_bytes() == (tmp_path / "grids/toy/frontier.png").read_bytes()
     assert (run.summary["above_50/best_of_n"], run.summary["above_50/ppo"]) == (0, 1)
     assert sorted(judge.summary["win_rate"] for judge in of_type(tmp_path, "judge")) == [75.0, 100.0]
     (align,) = of_type(tmp_path, "align")
-    assert align.history[0]["validation_kl"] == 0.25
+    assert align.history[0]["align/validation_kl"] == 0.25
+    points = json.loads((tmp_path / "grids/toy/matrix.json").read_bytes())["frontiers"][0]["points"]
+    table = rows_of(run.table("frontier"))
+    assert [(row["arm"], row["k"], row["kl"], row["win"]) for row in table] == [
+        (p["arm"], p["k"], p["kl"]["value"], p["win"]["value"]) for p in points
+    ]
+    assert len(run.table("frontier_chart/all_table")["data"]) == len(points)
+    assert {row["arm"] for row in rows_of(run.table("optimizers"))} == {"best_of_n", "ppo"}
 
 
 def test_a_second_grid_shows_the_stages_it_shares_and_writes_only_its_own(tracked):
@@ -112,7 +193,7 @@ def test_a_second_grid_shows_the_stages_it_shares_and_writes_only_its_own(tracke
     shared = {f"judge-{key}" for key in published(grid)}
     used = {name for name, artifact in reduce_runs["second"].artifacts.items() if artifact.use_after_commit}
     assert shared < used
-    assert shared < set(reduce_runs["second"].config["artifacts"]["judge"])
+    assert published(grid) < set(reduce_runs["second"].config["stages"]["judge"])
     for name in shared:
         assert reduce_runs["first"].artifacts[name].digest == reduce_runs["second"].artifacts[name].digest
     assert reduce_runs["first"].id != reduce_runs["second"].id
@@ -132,6 +213,7 @@ def test_nothing_is_written_twice_and_a_new_matrix_goes_to_the_same_run(tmp_path
     assert track_grid(tmp_path, "toy", OFFLINE).written == 1
     runs = of_type(tmp_path, "reduce")
     assert len(runs) == 2 and len({run.id for run in runs}) == 1
+    assert [run.history[0]["_step"] for run in runs] == [0, 1]  # `wandb sync` puts one after the other
     assert stages["judge"].key in {run.id for run in offline_runs(tmp_path)}
 
 
@@ -142,6 +224,18 @@ def test_off_writes_nothing(tmp_path):
     result = track_grid(tmp_path, "toy", {**OFFLINE, "mode": "off"})
     assert result.mode == "off"
     assert not (tmp_path / "tracking").exists()
+
+
+def test_off_imports_nothing_of_it(tmp_path, monkeypatch, capsys):
+    from xling.launching import fold
+
+    grid = SyntheticGrid(tmp_path)
+    grid.cell("de", "de", [1.0, 0.5])
+    grid.write()
+    monkeypatch.delitem(sys.modules, "xling.report.tracking")
+    fold(tmp_path, "toy", {**OFFLINE, "mode": "off"})
+    assert "xling.report.tracking" not in sys.modules
+    assert "W&B" not in capsys.readouterr().err
 
 
 def test_trouble_is_told_and_never_raised(tmp_path):
@@ -175,6 +269,27 @@ def test_online_needs_a_key_and_a_network(tmp_path):
     assert choose_mode("auto", {"WANDB_MODE": "disabled"}) == ("off", "")
 
 
+def test_every_destination_has_a_ledger_of_its_own(tmp_path):
+    here = {"mode": "online", "project": "p", "entity": "team"}
+    default = destination("online", here, {})
+    assert default.ledger == destination("online", here, {"WANDB_BASE_URL": "https://api.wandb.ai"}).ledger
+    others = [
+        destination("online", here, {"WANDB_BASE_URL": "https://wandb.example.org"}),
+        destination("offline", here, {}),
+        destination("online", {**here, "entity": None}, {}),
+        destination("online", {**here, "project": "q"}, {}),
+    ]
+    assert len({default.ledger, *(one.ledger for one in others)}) == 5
+    grid = SyntheticGrid(tmp_path)
+    stages = grid.cell("de", "de", [1.0, 0.5])
+    reduce_grid(tmp_path, grid.write().name)
+    (tmp_path / "tracking").mkdir()
+    (tmp_path / "tracking" / default.ledger).write_text(json.dumps({"key": stages["judge"].key}) + '\n{"torn')
+    plan = read_plan(tmp_path / "grids/toy")
+    there, elsewhere = ({stage.key for stage in missing(grid.store, plan, to)[0]} for to in (default, others[0]))
+    assert elsewhere - there == {stages["judge"].key} and len(there) == 2
+
+
 def test_a_server_that_talks_nonsense_ends_in_offline_runs(tmp_path, monkeypatch):
     from http.server import BaseHTTPRequestHandler, HTTPServer
     from threading import Thread
@@ -199,5 +314,5 @@ def test_a_server_that_talks_nonsense_ends_in_offline_runs(tmp_path, monkeypatch
     server.shutdown()
     server.server_close()
     assert result.mode == "offline" and result.written == 4
-    assert result.problem.startswith("Not online (")
+    assert result.problem.startswith("Not online (") and "\n" not in result.problem
     assert {run.job_type for run in offline_runs(tmp_path)} == {"score", "gold", "judge", "reduce"}

@@ -1,7 +1,11 @@
-"""Reads back what W&B wrote offline: a header, then protobuf records in LevelDB's log format. Checks lengths only."""
+"""Reads back what W&B wrote offline: a header, then protobuf records in LevelDB's log format, checksums verified.
+
+The checksum of a piece is CRC-32 (zlib's, not LevelDB's CRC-32C) over its type and its data.
+"""
 
 import json
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +26,10 @@ def records(path: Path) -> Iterator[pb.Record]:
         if left < HEADER:
             at += left
             continue
-        _, length, kind = struct.unpack("<IHB", content[at : at + HEADER])
+        checksum, length, kind = struct.unpack("<IHB", content[at : at + HEADER])
         assert kind in (FULL, FIRST, MIDDLE, LAST), kind
         parts.append(content[at + HEADER : at + HEADER + length])
+        assert zlib.crc32(parts[-1], zlib.crc32(bytes([kind]))) == checksum, f"{path} at {at}"
         at += HEADER + length
         if kind in (FULL, LAST):
             record = pb.Record()
@@ -52,6 +57,8 @@ class OfflineRun:
                 self.id, self.job_type, self.name = run.run_id, run.job_type, run.display_name
                 self.group, self.project = run.run_group, run.project
                 self.config |= {item.key: json.loads(item.value_json) for item in run.config.update}
+            elif kind == "config":
+                self.config |= {_key(item): json.loads(item.value_json) for item in record.config.update}
             elif kind == "history":
                 self.history.append({_key(item): json.loads(item.value_json) for item in record.history.item})
             elif kind == "summary":

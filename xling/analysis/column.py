@@ -75,7 +75,7 @@ class Column:
         values = None if record is None else _measured(record.items, name, self.scales[number].get(seeds))
         if record is None or values is None:
             return None
-        if name != "unanswered":
+        if name not in ("win", "unanswered") and None in record.items.win:
             values[np.isnan(np.array(record.items.win, dtype=np.float64))] = np.nan
         return values * UNITS[name]
 
@@ -222,11 +222,16 @@ def _values(column: Column, where: Quantities, verdicts: Sequence[dict[Seeds, Fl
 def read_bounds(column: Column, members: Sequence[int], results: Results) -> dict[Seeds, Floats]:
     """Floor and ceiling of each seed by the judge's own scores; nothing where those are gone."""
     found: dict[Seeds, Floats] = {}
+    pools: dict[Seeds, set[str]] = {}
+    for cell in (cell for member in members for cell in column.entries[member].cells if "pool" in cell.stages):
+        pools.setdefault(cell.seeds, set()).add(cell.stages["pool"].key)
     for member in members:
         for cell in column.entries[member].cells:
             record = column.records[member].get(cell.seeds)
             if record is None or record.trained or cell.seeds in found or "verdict" not in cell.stages:
                 continue  # a trained policy picks nothing
+            if len(pools.get(cell.seeds, ())) > 1:
+                continue  # each source's own policy, as with sft_data=translated: there is no one ceiling
             try:
                 values = bounds(results.folder(cell.stages["verdict"]), record.summary.n_samples)
             except StoreError:

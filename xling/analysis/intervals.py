@@ -97,10 +97,14 @@ def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
         return _over_both(points)
     values = np.stack([point.means for point in points])  # (P, K)
     present = ~np.isnan(values)
-    several = [_over_seeds(points, values, present, k) for k in range(values.shape[1])]
+    several: list[Estimate | None] = [None] * values.shape[1]
+    if len(points) > 1:
+        several = [_over_seeds(points, values, present, k) for k in range(values.shape[1])]
     if not any(estimate is None for estimate in several):
         return several
     bounds = [_quantiles(point.resamples) if point.clusters > 1 else None for point in points]
+    if len(points) == 1:
+        return _of_one(points[0], bounds[0])
     return [
         estimate if estimate is not None else _over_prompts(points, bounds, present, k)
         for k, estimate in enumerate(several)
@@ -179,6 +183,22 @@ def _over_seeds(points: Sequence[Sample], values: Floats, present: npt.NDArray[n
     return Estimate(mean, mean - half, mean + half, se, n, points[where[0]].counts(k)[1], len(where))
 
 
+def _of_one(point: Sample, bound: tuple[Floats, Floats, Floats] | None) -> list[Estimate | None]:
+    """As `_over_prompts` of all quantities of the only seed, which big grids have many of."""
+    values = point.means.tolist()
+    if bound is None:
+        return [None if v != v else Estimate(v, None, None, None, *point.counts(k), 1) for k, v in enumerate(values)]
+    rows = enumerate(zip(values, *(side.tolist() for side in bound), strict=True))
+    return [
+        None
+        if value != value
+        else Estimate(value, low, high, se, *counts, 1)
+        if (counts := point.counts(k))[1] > 1
+        else Estimate(value, None, None, None, *counts, 1)
+        for k, (value, low, high, se) in rows
+    ]
+
+
 def _over_prompts(
     points: Sequence[Sample],
     bounds: Sequence[tuple[Floats, Floats, Floats] | None],
@@ -199,11 +219,11 @@ def _over_prompts(
 
 def _quantiles(resamples: Floats) -> tuple[Floats, Floats, Floats]:
     """(low, high, standard deviation) of each column, quantiles by linear interpolation."""
-    columns = np.ascontiguousarray(resamples.T)
+    columns = np.array(resamples.T, order="C")
     deviation = columns.std(axis=1, ddof=1)
     tail = (1 - LEVEL) / 2 * (RESAMPLES - 1)
     below, above = math.floor(tail), math.floor(RESAMPLES - 1 - tail)
-    columns.partition([below, below + 1, above, above + 1], axis=1)
+    columns.sort(axis=1)  # numpy's vectorised sort takes a quarter of the time of its partition
     part = tail - below
     low = columns[:, below] * (1 - part) + columns[:, below + 1] * part
     high = columns[:, above] * part + columns[:, above + 1] * (1 - part)

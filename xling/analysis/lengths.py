@@ -16,7 +16,7 @@ Each seed has its own fit. Resamples take one Newton step from it with the resam
 generalised linear models, Moulton and Zeger 1991), so that intervals come from the draws of the one statistics path.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ from xling.analysis.intervals import RESAMPLES, Clusters, Estimate, Floats, Samp
 Bools = npt.NDArray[np.bool_]
 PRIOR_PRECISION = 0.01  # of the slope: a standard deviation of 10
 MOST_STEPS = 100
+CHUNK = 64  # groups looked at together
 CLOSE = 1e-10  # Newton steps below this are the end
 LEAST_CURVATURE = 1e-12
 MOST_STEP = 4.0  # of a log-odds in one step: far from the maximum a full step may overshoot
@@ -94,22 +95,35 @@ def _fit(columns: Sequence[Lengths]) -> tuple[list[Sample], Sample]:
     groups = _groups(columns)
     free = [group for group in groups if 0 < group.wins.mean() < 1]
     intercepts, slope = maximum([group.wins for group in free], [group.term for group in free])
-    moved, slopes = _resampled(columns, free, intercepts, slope)
-    fitted = {id(group): (expit(a), expit(drawn)) for group, a, drawn in zip(free, intercepts, moved.T, strict=True)}
-    means = [np.zeros(column.wins.shape[1]) for column in columns]
-    resamples = [np.zeros((RESAMPLES, column.wins.shape[1])) for column in columns]
-    datasets = [np.zeros(column.wins.shape[1]) for column in columns]
-    for group in groups:
-        value, drawn = fitted.get(id(group), (group.wins.mean(), group.wins.mean()))
-        means[group.column][group.cell] += PERCENT * value
-        resamples[group.column][:, group.cell] += PERCENT * drawn
-        datasets[group.column][group.cell] += 1
-    with np.errstate(invalid="ignore"):  # a cell without any verdict is missing
-        samples = [
-            _sample(column, mean / n, drawn / n, ~np.isnan(column.wins))
-            for column, mean, drawn, n in zip(columns, means, resamples, datasets, strict=True)
-        ]
+    moves, slopes = _resampled(columns, free, intercepts, slope)
+    fitted = {id(group): number for number, group in enumerate(free)}
+    samples = []
+    for number, column in enumerate(columns):
+        own = [group for group in groups if group.column == number]
+        places = [fitted[id(group)] for group in own if id(group) in fitted]
+        drawn = expit(intercepts[places] + moves.pop(number).steps(slopes - slope)) if places else None
+        samples.append(_averaged(column, own, dict(zip(places, expit(intercepts[places]), strict=True)), fitted, drawn))
     return samples, _sample(columns[0], np.array([slope]), slopes[:, None])
+
+
+def _averaged(
+    column: Lengths,
+    groups: Sequence[_Group],
+    means_of: Mapping[int, float],
+    fitted: Mapping[int, int],
+    drawn: Floats | None,
+) -> Sample:
+    """Win rates of a column's cells: means over datasets, of the fit where there is one."""
+    cells = column.wins.shape[1]
+    means, resamples, datasets = np.zeros(cells), np.zeros((RESAMPLES, cells)), np.zeros(cells)
+    moved = iter(() if drawn is None else drawn.T)
+    for group in groups:
+        free = id(group) in fitted
+        means[group.cell] += PERCENT * (means_of[fitted[id(group)]] if free else group.wins.mean())
+        resamples[:, group.cell] += PERCENT * (next(moved) if free else group.wins.mean())
+        datasets[group.cell] += 1
+    with np.errstate(invalid="ignore"):  # a cell without any verdict is missing
+        return _sample(column, means / datasets, resamples / datasets, ~np.isnan(column.wins))
 
 
 def _sample(column: Lengths, means: Floats, resamples: Floats, judged: Bools | None = None) -> Sample:
@@ -148,36 +162,45 @@ def dataset_of(clusters: Clusters) -> Ints:
 def maximum(wins: Sequence[Floats], terms: Sequence[Floats]) -> tuple[Floats, float]:
     """Intercepts, one a group, and the shared slope that maximise the penalised quasi-likelihood.
 
-    Newton's method; a step that would lower the likelihood is halved.
+    Newton's method; a step that would lower the likelihood by more than rounding does is halved.
     """
     intercepts, slope = np.array([float(logit(group.mean())) for group in wins]), 0.0
+    chunks = [(wins[at : at + CHUNK], terms[at : at + CHUNK]) for at in range(0, len(wins), CHUNK)]
+    now, parts = _evaluated(chunks, intercepts, slope)
     for _ in range(MOST_STEPS if len(wins) else 0):
-        parts = np.array([_parts(y, z, a, slope) for y, z, a in zip(wins, terms, intercepts, strict=True)])
-        steps, step = _newton(parts.T[:, None, :], slope)
-        now, scale = _likelihood(wins, terms, intercepts, slope), 1.0
-        while _likelihood(wins, terms, intercepts + scale * steps[0], slope + scale * float(step[0])) < now - CLOSE:
+        steps, step = _newton(parts[:, None, :], slope)
+        least, scale = now - CLOSE * max(1.0, abs(now)), 1.0
+        while True:
+            moved, turned = intercepts + scale * steps[0], slope + scale * float(step[0])
+            now, parts = _evaluated(chunks, moved, turned)
+            if now >= least:
+                break
             scale /= 2
-        intercepts, slope = intercepts + scale * steps[0], slope + scale * float(step[0])
+        intercepts, slope = moved, turned
         if max(np.abs(steps).max(), abs(float(step[0]))) < CLOSE:
             break
     return intercepts, slope
 
 
-def _likelihood(wins: Sequence[Floats], terms: Sequence[Floats], intercepts: Floats, slope: float) -> float:
-    total = -0.5 * PRIOR_PRECISION * slope**2
-    for y, z, a in zip(wins, terms, intercepts, strict=True):
-        odds = a + slope * z
+def _evaluated(
+    chunks: Sequence[tuple[Sequence[Floats], Sequence[Floats]]], intercepts: Floats, slope: float
+) -> tuple[float, Floats]:
+    """The penalised quasi-likelihood, and (5, groups) sums of `_terms`; chunk by chunk, so that arrays stay short."""
+    total, parts, begin = -0.5 * PRIOR_PRECISION * slope**2, np.empty((len(intercepts), 5)), 0
+    for wins, terms in chunks:
+        sizes = [len(group) for group in wins]
+        y, z = np.concatenate(wins), np.concatenate(terms)
+        intercept = np.repeat(intercepts[begin : begin + len(sizes)], sizes)
+        odds = intercept + slope * z
         total += float((y * odds - np.logaddexp(0, odds)).sum())
-    return total
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        parts[begin : begin + len(sizes)] = np.add.reduceat(_terms(y, z, intercept, slope), starts, axis=0)
+        begin += len(sizes)
+    return total, parts.T
 
 
-def _parts(wins: Floats, term: Floats, intercept: float, slope: float) -> list[float]:
-    """Sums over a group of residual, residual x term, weight, weight x term, weight x term squared."""
-    return [float(part.sum()) for part in _terms(wins, term, intercept, slope).T]
-
-
-def _terms(wins: Floats, term: Floats, intercept: float, slope: float) -> Floats:
-    """(n, 5) what `_parts` sums."""
+def _terms(wins: Floats, term: Floats, intercept: float | Floats, slope: float) -> Floats:
+    """(n, 5) residual, residual x term, weight, weight x term, weight x term squared; summed over groups."""
     p = expit(intercept + slope * term)
     residual, weight = wins - p, p * (1 - p)
     return np.stack([residual, residual * term, weight, weight * term, weight * term**2], axis=1)
@@ -198,20 +221,37 @@ def _newton(parts: Floats, slope: float) -> tuple[Floats, Floats]:
     return np.clip(steps, -MOST_STEP, MOST_STEP), step
 
 
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """How a column's intercepts move with the slope: what is left of its sums, so that a big block fits in memory."""
+
+    alone: Floats  # (RESAMPLES, groups) steps of the intercepts if the slope stays
+    coupled: Floats  # (RESAMPLES, groups) what a step of the slope takes from them
+
+    def steps(self, step: Floats) -> Floats:
+        """(RESAMPLES, groups) for (RESAMPLES,) steps of the slope."""
+        return np.clip(self.alone - self.coupled * step[:, None], -MOST_STEP, MOST_STEP)
+
+
 def _resampled(
     columns: Sequence[Lengths], groups: Sequence[_Group], intercepts: Floats, slope: float
-) -> tuple[Floats, Floats]:
-    """(RESAMPLES, groups) intercepts and (RESAMPLES,) slopes, one Newton step from the fit."""
-    sums = np.zeros((5, RESAMPLES, len(groups)))
-    for number, column in enumerate(columns):
-        members = [place for place, group in enumerate(groups) if group.column == number]
-        if not members:
-            continue
+) -> tuple[dict[int, _Moves], Floats]:
+    """One Newton step from the fit in every resample (as `_newton`): moves by column, and (RESAMPLES,) slopes."""
+    moves: dict[int, _Moves] = {}
+    members_of: dict[int, list[int]] = {}
+    for place, group in enumerate(groups):
+        members_of.setdefault(group.column, []).append(place)
+    curvature, gradient = np.full(RESAMPLES, PRIOR_PRECISION), np.full(RESAMPLES, -PRIOR_PRECISION * slope)
+    for number, members in members_of.items():
+        column = columns[number]
         values = np.zeros((len(column.wins), 5 * len(members)))
         for at, place in enumerate(members):
             group = groups[place]
             values[group.rows, 5 * at : 5 * at + 5] = _terms(group.wins, group.term, intercepts[place], slope)
         drawn = column.clusters.weights.astype(np.float64) @ cluster_sums(column.clusters, values)
-        sums[:, :, members] = drawn.reshape(RESAMPLES, len(members), 5).transpose(2, 0, 1)
-    steps, step = _newton(sums, slope)
-    return intercepts + steps, slope + step
+        residual, residual_term, weight, weight_term, weight_term2 = drawn.reshape(RESAMPLES, len(members), 5).T
+        weight = np.maximum(weight, LEAST_CURVATURE)
+        moves[number] = _Moves((residual / weight).T, (weight_term / weight).T)
+        curvature += (weight_term2 - weight_term**2 / weight).sum(axis=0)
+        gradient += (residual_term - residual * weight_term / weight).sum(axis=0)
+    return moves, slope + np.clip(gradient / curvature, -MOST_STEP, MOST_STEP)

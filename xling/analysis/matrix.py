@@ -14,6 +14,7 @@ response.
 from msgspec import Struct
 
 from xling.analysis.intervals import Difference, Estimate
+from xling.grid.formats import MATRIX
 
 NO_SOURCE = "-"  # the source of references that learn nothing
 ENTRY_AXES = ("task", "policy", "rm_backbone", "source_lang", "target_lang", "optimizer", "judge")
@@ -292,6 +293,7 @@ class Matrix(Struct, frozen=True):
     agreement: list[JudgeAgreement] = []  # of grids with several judges
     optimizers: list[OptimizerTable] = []  # of grids with several optimizers, or settings of one
     frontiers: list[Frontier] = []
+    format: int = MATRIX
 
     def entries(self) -> list[Entry]:
         """Every row of matrix.csv: panels and controls, unsorted."""

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from xling.analysis.matrix import ENTRY_AXES, NO_SOURCE, SEED_AXES
 from xling.errors import ConfigError, StoreError
+from xling.grid import formats
 from xling.grid.records import Run
 from xling.grid.store import Status, Store
 
@@ -25,7 +26,7 @@ class Ref(Struct, frozen=True):
 class PlannedCell(Struct, frozen=True):
     axes: dict[str, AxisValue]
     judge: Ref
-    stages: dict[str, Ref] = {}  # score, verdict, pool, baseline, reward
+    stages: dict[str, Ref] = {}  # score, verdict, pool, baseline, reward, align, sft: the policy before its alignment
 
 
 class LeftOut(Struct, frozen=True):
@@ -98,7 +99,11 @@ def read_plan(folder: Path) -> Plan:
     """Load <grid>/plan.json; ConfigError where there is none, StoreError where it is not a plan."""
     path = folder / "plan.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Plan)
+        content = path.read_bytes()
+        found = formats.format_of(content)
+        if found is not None:
+            formats.check_format(str(path), found, formats.PLAN, formats.PLAN_AGAIN)
+        return msgspec.json.decode(content, type=Plan)
     except FileNotFoundError:
         known = sorted(child.parent.name for child in folder.parent.glob("*/plan.json"))
         listing = f"Grids here: {', '.join(known)}." if known else "No grid has been planned here yet."
@@ -174,11 +179,14 @@ class Results:
         self._stages = plan.stages
         self._place = {stage.key: place for place, stage in enumerate(plan.stages)}
         self._statuses: dict[str, Status] = {}
+        self._folders: dict[str, Path] = {}
         self._culprits: dict[int, int | None] = {}
 
     def folder(self, ref: Ref) -> Path:
-        """The folder of a finished result, its hashes checked; StoreError (Damaged) otherwise."""
-        return self._store.load(ref.kind, ref.key)
+        """The folder of a finished result, its hashes checked once; StoreError (Damaged) otherwise."""
+        if ref.key not in self._folders:
+            self._folders[ref.key] = self._store.load(ref.kind, ref.key)
+        return self._folders[ref.key]
 
     def runs(self) -> Iterator[Run]:
         """How each finished result of the grid came about."""

@@ -5,6 +5,7 @@ pool.npy and baseline.npy in a score or gold stage's; curve.jsonl in an align st
 judge's accuracy. StoreError names what does not fit.
 """
 
+import functools
 import math
 from pathlib import Path
 from typing import TypeVar
@@ -182,11 +183,17 @@ def read_heldout(folder: Path) -> Heldout | None:
 
 def _same_length(path: Path, record: Struct) -> None:
     """All columns have one length, at least 1; those with a default may be empty."""
-    fields = {field.name: field.required for field in msgspec.structs.fields(record)}
+    fields = _fields(type(record))
     lengths = {name: len(getattr(record, name)) for name in fields}
     told = {name: length for name, length in lengths.items() if fields[name] or length}
     if len(set(told.values())) != 1 or 0 in told.values():
         raise StoreError(f"{path.name} of stage {_stage(path)} has columns of unequal lengths {told}.")
+
+
+@functools.cache
+def _fields(of: type[Struct]) -> dict[str, bool]:
+    """Its fields, and whether they are required; msgspec looks at all annotations every time it is asked."""
+    return {field.name: field.required for field in msgspec.structs.fields(of)}
 
 
 def _stage(path: Path) -> str:

@@ -7,7 +7,7 @@ path of the offending value, at a few microseconds a cell.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -55,6 +55,7 @@ from xling.config.rewards import encoder_of as encoder_of
 from xling.config.rewards import has_source as has_source
 from xling.config.rewards import name_of as name_of
 from xling.config.rewards import objective_of as objective_of
+from xling.config.tasks import PUBLISHED as PUBLISHED
 from xling.config.tasks import Columns as Columns
 from xling.config.tasks import Files as Files
 from xling.config.tasks import MicroSummarization as MicroSummarization
@@ -63,6 +64,13 @@ from xling.config.tasks import Oasst as Oasst
 from xling.config.tasks import Released as Released
 from xling.config.tasks import Seahorse as Seahorse
 from xling.config.tasks import Task as Task
+from xling.config.translators import MicroExact as MicroExact
+from xling.config.translators import MicroNoisy as MicroNoisy
+from xling.config.translators import OfMicroWorld as OfMicroWorld
+from xling.config.translators import RecordedTranslations as RecordedTranslations
+from xling.config.translators import Regime as Regime
+from xling.config.translators import Seq2Seq as Seq2Seq
+from xling.config.translators import Translator as Translator
 from xling.errors import ConfigError
 
 # --- the whole --------------------------------------------------------------------------------------------
@@ -81,6 +89,9 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
     judge: Judge
     seed: NonNegative = 0
     reward_task: Task | None = None  # whose feedback trains the reward model; None: the task's own
+    translator: Translator | None = None
+    reward_data: Literal["organic", "translated"] = "organic"  # translated: the source's feedback, in the target
+    sft_data: Regime = "organic"  # translated: the source's demonstrations, in the target; round_trip: there and back
 
     @property
     def feedback_task(self) -> Task:

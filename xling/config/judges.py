@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from xling.config.common import NonNegative, Positive, PositiveFloat
+from xling.config.common import Language, NonNegative, Positive, PositiveFloat
 from xling.config.rewards import Dtype, RewardModel
 
 
@@ -24,7 +24,12 @@ class Gold(_Named, frozen=True, tag="gold"):
 
 
 class TargetRM(_Named, frozen=True, tag="target_rm"):
-    """The target's own reward model; `rm_backbone` judges all rows, None: each row's own kind judges it."""
+    """The target's own reward model; `rm_backbone` judges all rows, None: each row's own kind judges it.
+
+    lang: the language whose reward model judges; None: the target's own. Typed as a code, and its facts stand here.
+    """
+
+    lang: Language | None = None
 
 
 class Human(_Named, frozen=True, tag="human"):

@@ -6,6 +6,8 @@ from msgspec import Meta, Struct
 
 from xling.config.common import Fraction, Language, Positive, Template
 
+PUBLISHED = "published"  # a task's path in a dry run: its data is not here, its sizes are those that the paper states
+
 
 class MicroSummarization(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="micro_summarization"):
     """The embedded world: documents that state several facts, summaries of the main one, exact gold quality.

@@ -22,6 +22,8 @@ from hydra.core.override_parser.types import Glob
 from xling.errors import ConfigError
 from xling.grid.composer import SETTINGS, SHARED_KEYS, Composed, Composer, Container
 from xling.grid.overrides import NAMED_GROUPS, PLAIN_GROUPS, Axis, Request, Scalar, parse
+from xling.grid.pairs import left_out_pairs, wanted_pairs
+from xling.grid.scale import at_scale
 from xling.grid.stage import OTHERS, canonical_json
 
 Axes = dict[str, Scalar]
@@ -35,8 +37,8 @@ class Cells:
     """All cells of a command, in the order they were asked for."""
 
     cells: list[tuple[Axes, Container]]  # coordinates; what xling.config.experiment_from takes
-    left_out: list[dict[str, Any]]  # {"axes", "reason"}: what a glob matched and the grid has not
-    settings: Container  # root, name, controls, dry_run, mode, tracking
+    left_out: list[dict[str, Any]]  # {"axes", "reason"}: what a glob matched or `pairs` does not want
+    settings: Container  # those of composer.SETTINGS
     sweep: str | None  # the named grid of sweeps/
     request: Request
     known_languages: Sequence[str]  # those that conf/lang has facts about
@@ -231,7 +233,7 @@ def compose_grid(
     warn: Callable[[str], None],
 ) -> Cells:
     """All cells of a command line and a sweeps file's `params`; nothing is run. See the module docstring."""
-    request = parse(params, arguments, composer.options)
+    request = at_scale(composer, parse(params, arguments, composer.options))
     points, left_out = _points(composer, request, task_languages, merge=True)
     make, differs = _cell, _difference(composer, points)
     if differs:
@@ -252,13 +254,18 @@ def _points(
     composer: Composer, request: Request, task_languages: TaskLanguages, merge: bool
 ) -> tuple[list[Point], list[dict[str, Any]]]:
     languages = _Languages(composer, request, task_languages)
-    points = [
+    asked = [
         (combination, source, target, languages.members(combination, source, target))
         for combination in _combinations(composer, request, merge)
         for source in languages.of(combination, "source_lang")
         for target in languages.of(combination, "target_lang")
     ]
-    return points, languages.left_out()
+    value = asked[0][0].composed.container["pairs"]
+    wanted = wanted_pairs(value, composer.options("target_lang"))
+    points = [point for point in asked if wanted(point[3], point[2])]
+    left = {(source, target): None for _, source, target, codes in asked if not wanted(codes, target)}
+    kept = {(source, target) for _, source, target, _ in points}
+    return points, [*languages.left_out(), *left_out_pairs(value, kept, list(left))]
 
 
 def _axes(combination: Combination, source: str, target: str) -> Axes:
@@ -279,9 +286,20 @@ def _axes(combination: Combination, source: str, target: str) -> Axes:
 
 def _cell(composer: Composer, combination: Combination, sources: Sequence[str], target: str) -> Container:
     cell = {key: combination.composed.container[key] for key in SHARED_KEYS}
+    cell["judge"] = _judge(composer, cell["judge"])
     cell["source_langs"] = [composer.facts("source_lang", code) for code in sources]
     cell["target_lang"] = composer.facts("target_lang", target)
     return cell
+
+
+def _judge(composer: Composer, judge: Container) -> Container:
+    """The judge's settings, with the facts of the language that judge.lang names."""
+    code = judge.get("lang")
+    if code is None:
+        return judge
+    if not isinstance(code, str):
+        raise ConfigError(f"judge.lang={code} is no language code. Type judge.lang=de; quote no: judge.lang='\"no\"'.")
+    return {**judge, "lang": composer.facts("source_lang", code)}
 
 
 def _composed_cell(composer: Composer, combination: Combination, sources: Sequence[str], target: str) -> Container:
@@ -293,6 +311,7 @@ def _composed_cell(composer: Composer, combination: Combination, sources: Sequen
             f"source_lang={'+'.join(sources)}: pooled sources cannot be used with ${{}} references between settings."
         )
     cell = {key: composed.container[key] for key in SHARED_KEYS}
+    cell["judge"] = _judge(composer, cell["judge"])
     pooled = [composer.facts("source_lang", code) for code in others]
     cell["source_langs"] = [composed.container["source_lang"], *pooled]
     cell["target_lang"] = composed.container["target_lang"]

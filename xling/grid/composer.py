@@ -15,14 +15,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue
 
+from xling.config import PUBLISHED
 from xling.errors import ConfigError, did_you_mean
 from xling.grid.hydra_errors import lacking
 from xling.grid.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS
 
 Container = dict[str, Any]
 
-SHARED_KEYS = (*PLAIN_GROUPS, "seed")  # of an experiment, all but the languages
-SETTINGS = ("root", "name", "controls", "dry_run", "mode", "tracking")
+SHARED_KEYS = (*PLAIN_GROUPS, "seed", "reward_data", "sft_data")  # of an experiment, all but the languages
+SETTINGS = ("root", "name", "controls", "pairs", "scale", "dry_run", "cost", "mode", "tracking")
 # ${oc.env:X} and ${hydra:...} are the same in every cell; anything else may look at an axis.
 INTERPOLATION = re.compile(r"\$\{(?!oc\.env:|hydra:)")
 
@@ -88,6 +89,17 @@ class Composer:
 
         ConfigError for a setting that the option chosen for its group has not: of several options it says which.
         """
+        config, choices = self._loaded(overrides)
+        return Composed(_resolved(config), choices, _is_interpolated(config))
+
+    def chosen(self, overrides: Sequence[str]) -> tuple[Mapping[str, Any], Container]:
+        """(the option of each group, the container as far as it is given) of a full compose."""
+        config, choices = self._loaded(overrides)
+        container = OmegaConf.to_container(config, resolve=False)
+        assert isinstance(container, dict)
+        return choices, {str(key): value for key, value in container.items()}
+
+    def _loaded(self, overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, Any]]:
         self.composes += 1
         try:
             config = self._loader.load_configuration(
@@ -105,11 +117,13 @@ class Composer:
         with open_dict(config):
             del config["hydra"]  # it holds values that exist only inside a Hydra job
         assert isinstance(choices, dict)
-        return Composed(_resolved(config), {str(k): v for k, v in choices.items()}, _is_interpolated(config))
+        return config, {str(key): value for key, value in choices.items()}
 
 
 def _resolved(config: DictConfig) -> Container:
     known = (*SHARED_KEYS, *LANGUAGE_GROUPS, *SETTINGS)
+    if config.get("dry_run") is True and OmegaConf.is_missing(config.task, "path"):
+        config.task.path = PUBLISHED
     for key in map(str, config):
         if key in ("sweeps", "experiment"):
             raise ConfigError(f"The file chosen for {key} must open with the line `# @package _global_`.")

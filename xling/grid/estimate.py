@@ -1,14 +1,23 @@
-"""What a plan will cost: recorded run times of the same kind of stage, and the critical path."""
+"""What a plan will cost: recorded run times of the same kind of stage, a model of the work, and the critical path.
+
+    python launch.py -m ... dry_run=true cost.flops_per_second=3.12e14
+
+Where no run of a kind is recorded, a dry run takes the work that the kind's stages say they are (`Kind.work`) at the
+rate of `cost`, but no less than the kind's guess, which covers starting and reading. docs/paper.md has the formulas.
+"""
 
 import itertools
 import statistics
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
-from xling.grid.records import Done, read
-from xling.grid.stage import Kind, Stage
+from xling.errors import ConfigError
+from xling.grid.records import Done, Sheet, read
+from xling.grid.stage import Kind, Stage, Tokens, Work
 from xling.grid.store import Store
 
 SAMPLED = 32  # markers read of a kind that the plan has no finished stage of
@@ -16,28 +25,116 @@ SAMPLED = 32  # markers read of a kind that the plan has no finished stage of
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    seconds: float
-    recorded: bool  # False: the kind's own guess
+    seconds: float  # a stage
+    recorded: bool  # False: the kind's own guess, or
+    modelled: bool = False  # what its work takes at a stated rate
+    units: Mapping[str, int] = field(default_factory=dict)  # of all that run: {"samples": 4488064}
+    flops: float = 0.0  # of all that run
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How fast work is taken to be done: the settings `cost`."""
+
+    flops_per_second: float
+    utilisation: Mapping[str, float]  # by the sort of work, above 0 and at most 1
+    tokens: Tokens
+
+    def seconds(self, work: Work) -> float:
+        return sum(flops / self.utilisation[sort] for sort, flops in work.flops.items()) / self.flops_per_second
+
+
+def rates_from(cost: Mapping[str, Any]) -> Rates:
+    """ConfigError for settings that are no rates."""
+    known = {"flops_per_second", "utilisation", "prompt_tokens", "response_tokens"}
+    for key, value in (("cost", cost), ("cost.utilisation", (cost or {}).get("utilisation"))):
+        if not isinstance(value, Mapping):
+            raise ConfigError(
+                f"{key}={value} does not fit: it has settings of its own. Leave it as conf/config.yaml has it."
+            )
+    if unknown := sorted(set(cost) - known):
+        raise ConfigError(f"Unknown key 'cost.{unknown[0]}'. Known below cost: {', '.join(sorted(known))}.")
+    speed = _number("cost.flops_per_second", cost["flops_per_second"], None)
+    shares = {str(k): _number(f"cost.utilisation.{k}", share, 1.0) for k, share in cost["utilisation"].items()}
+    lengths = [_length(f"cost.{name}", cost[name]) for name in ("prompt_tokens", "response_tokens")]
+    return Rates(speed, shares, Tokens(*lengths))
+
+
+def _number(key: str, value: Any, most: float | None) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= (most or float("inf")):
+        return float(value)
+    allowed = "above 0" if most is None else f"above 0 and at most {most:g}"
+    raise ConfigError(
+        f"{key}={value} does not fit: expected a number {allowed}. Type {key}={0.35 if most else 3.12e14}."
+    )
+
+
+def _length(key: str, value: Any) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ConfigError(f"{key}={value} does not fit: expected a whole number of tokens >= 1, or null. Type {key}=null.")
 
 
 def estimate(
-    store: Store, kind: str, recorded: Iterable[Done], others: Iterable[str], kinds: Mapping[str, Kind]
+    store: Store,
+    kind: str,
+    recorded: Iterable[Done],
+    others: Iterable[str],
+    kinds: Mapping[str, Kind],
+    asked: Sequence[Stage] = (),
+    rates: Rates | None = None,
 ) -> Estimate:
-    """Median seconds of a kind: of the plan's own results, else of others in the store, else a guess."""
-    seconds = [done.run.seconds for done in recorded] or _seconds_of(store, kind, others)
+    """Median seconds of a kind: of the plan's own results, else of others in the store, else a model or a guess.
+
+    asked: the plan's stages of the kind. With `rates` those that run say their work; those of another model (made from
+    other first stages) then tell nothing.
+    """
+    works = _works(kind, kinds, asked, rates)
+    units: Counter[str] = Counter()
+    for work in works:
+        units.update(work.units)
+    flops = sum(sum(work.flops.values()) for work in works)
+    own = [done.run.seconds for done in recorded]
+    seconds = own or _seconds_of(store, kind, others, _roots(asked[0]) if asked and rates else None)
     if seconds:
-        return Estimate(statistics.median(seconds), True)
-    return Estimate(kinds[kind].seconds if kind in kinds else 1.0, False)
+        return Estimate(statistics.median(seconds), True, False, units, flops)
+    guess = kinds[kind].seconds if kind in kinds else 1.0
+    modelled = statistics.mean([rates.seconds(work) for work in works]) if works and rates else 0.0
+    return Estimate(max(guess, modelled), False, modelled > guess, units, flops)
 
 
-def _seconds_of(store: Store, kind: str, keys: Iterable[str]) -> list[float]:
+def _works(kind: str, kinds: Mapping[str, Kind], asked: Iterable[Stage], rates: Rates | None) -> list[Work]:
+    work = kinds[kind].work if kind in kinds else None
+    return [work(stage, rates.tokens) for stage in asked] if work and rates else []
+
+
+def _roots(stage: Stage) -> set[str]:
+    """Keys of the stages without parents that a stage was made from."""
+    return set().union(*map(_roots, stage.parents.values())) if stage.parents else {stage.key}
+
+
+def _seconds_of(store: Store, kind: str, keys: Iterable[str], roots: set[str] | None) -> list[float]:
     found = []
     for key in itertools.islice(keys, SAMPLED):
         try:
-            found.append(read(Done, str(store.folder(kind, key) / "done.json")).run.seconds)
+            if roots is None or _alike(store, kind, key, roots):
+                found.append(read(Done, str(store.folder(kind, key) / "done.json")).run.seconds)
         except (OSError, msgspec.DecodeError):
             continue
     return found
+
+
+def _alike(store: Store, kind: str, key: str, roots: set[str]) -> bool:
+    """Whether a result was made from one of the first stages `roots`; what was made from nothing is alike."""
+    parents = read(Sheet, str(store.folder(kind, key) / "spec.json")).parents.values()
+    return not parents or any(_is_above(store, up.kind, up.key, roots) for up in parents)
+
+
+def _is_above(store: Store, kind: str, key: str, roots: set[str]) -> bool:
+    if key in roots:
+        return True
+    parents = read(Sheet, str(store.folder(kind, key) / "spec.json")).parents.values()
+    return any(_is_above(store, up.kind, up.key, roots) for up in parents)
 
 
 def path_lengths(stages: Iterable[Stage], seconds: Mapping[str, float]) -> dict[str, float]:

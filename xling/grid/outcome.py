@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rich.console import Console
-
+from xling.console import Console
 from xling.grid.stage import Cell
 
 End = Literal["done", "cached", "failed", "blocked", "not run"]

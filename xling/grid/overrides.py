@@ -25,11 +25,12 @@ Options = Callable[[str], list[str]]  # group -> names of its options, empty if 
 
 LANGUAGE_GROUPS = ("source_lang", "target_lang")
 NAMED_GROUPS = ("task", "policy", "rm_backbone", "optimizer", "judge")
-PLAIN_GROUPS = (*NAMED_GROUPS, "reward_task", "sft")  # their options fill their own sub-tree and nothing else
+PLAIN_GROUPS = (*NAMED_GROUPS, "reward_task", "sft", "translator")  # their options fill their own sub-tree alone
 LONE_CHOICE = re.compile(r"^(source_lang|target_lang)=choice\((.*)\)$")
 TWICE = re.compile(rf"^((?:{'|'.join(PLAIN_GROUPS)})\.[^=]+)=(.+),\2$")  # choice() takes no null and drops quotes
 # One value for the whole run: two of them would be two grids.
-RUN_SETTINGS = ("controls", "dry_run", "mode", "name", "root", "sweeps", "tracking")
+RUN_SETTINGS = ("controls", "cost", "dry_run", "mode", "name", "pairs", "root", "scale", "sweeps", "tracking")
+CHOOSING = ("controls", "pairs", "scale")  # those of them that decide which cells there are
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def _line(override: Override) -> str:
 
 def _changes_numbers(line: str) -> bool:
     key = line.partition("=")[0].lstrip("+~")
-    return key == "controls" or not _is_run_setting(key)
+    return key in CHOOSING or not _is_run_setting(key)
 
 
 def _is_run_setting(key: str) -> bool:

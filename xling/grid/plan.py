@@ -13,11 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from rich.console import Console
-
+from xling.console import Console
 from xling.errors import ConfigError, did_you_mean
-from xling.grid import files
-from xling.grid.estimate import Estimate, estimate, path_lengths
+from xling.grid import files, formats
+from xling.grid.estimate import Estimate, Rates, estimate, path_lengths
 from xling.grid.host import git_sha
 from xling.grid.listing import Listing
 from xling.grid.reasons import Neighbours
@@ -52,6 +51,7 @@ class Plan:
     estimates: Mapping[str, Estimate]  # by kind, in order of first use
     warnings: Sequence[str]
     git: str | None
+    rates: Rates | None = None  # of a dry run, which estimates by what stages say of their work
 
     @property
     def to_run(self) -> list[Stage]:
@@ -106,7 +106,7 @@ class Plan:
         ]
         return {
             "name": self.name,
-            "format": 1,
+            "format": formats.PLAN,
             "command": list(self.command),
             "git": self.git,
             "cells": [_cell_content(cell) for cell in self.cells],
@@ -121,6 +121,8 @@ def _cell_content(cell: Cell) -> Json:
         roles["reward"] = roles["score"].parents["reward"]
     if "pool" in roles and "reference" in roles["pool"].parents:  # samples of a policy that was trained for this cell
         roles["align"] = roles["pool"].parents["sft"]
+    if (sampled := roles.get("pool")) is not None and {"sft", "reference"} & sampled.parents.keys():
+        roles["sft"] = sampled.parents.get("reference") or sampled.parents["sft"]
     return {
         "axes": dict(cell.axes),
         "judge": {"kind": cell.stage.kind, "key": cell.stage.key},
@@ -136,10 +138,12 @@ def make_plan(
     command: Sequence[str] = (),
     left_out: Sequence[Mapping[str, Json]] = (),
     kinds: Mapping[str, Kind] | None = None,
+    rates: Rates | None = None,
 ) -> Plan:
     """Decide what is to be done about every stage of the cells; reads the store, changes nothing.
 
-    `kinds` gives the guessed cost of kinds that have never run. `ConfigError` on an unknown mode.
+    `kinds` gives the guessed cost of kinds that have never run; with `rates` (a dry run's) stages say how much work
+    they are, for which a task's data may have to be read. `ConfigError` on an unknown mode.
     """
     decide = checked_mode(mode)
     stages = in_order(cells)
@@ -152,10 +156,11 @@ def make_plan(
     estimates = {}
     for kind, keys in keys_of.items():
         others = listings[kind].results.difference(keys)
-        estimates[kind] = estimate(store, kind, _markers(statuses, keys), others, kinds or {})
+        asked = [stages[key] for key in keys if steps[key].state == "run"]
+        estimates[kind] = estimate(store, kind, _markers(statuses, keys), others, kinds or {}, asked, rates)
     git = git_sha()
     used = [status.done for key, status in statuses.items() if status.done and steps[key].state == "cached"]
-    return Plan(name, decide, store, command, cells, steps, left_out, estimates, _warnings(used, git), git)
+    return Plan(name, decide, store, command, cells, steps, left_out, estimates, _warnings(used, git), git, rates)
 
 
 def checked_mode(mode: str) -> Mode:

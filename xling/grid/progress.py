@@ -4,10 +4,10 @@ import sys
 import time
 from typing import Protocol
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from xling.console import Console, harmless
 from xling.grid.tables import duration
 
 PLAIN_SECONDS = 2.0  # at most one line about finished stages in this time
@@ -62,7 +62,7 @@ class Plain:
         self.say(f"{label} FAILED: {last}")
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(harmless(text), file=sys.stderr, flush=True)
 
     def tick(self, left: int) -> None:
         if self._latest and (time.monotonic() >= self._next or not left):

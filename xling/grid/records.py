@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from xling.grid.formats import RESULT
 from xling.grid.host import Process
 from xling.grid.stage import Json, Stage, identity_key
 
@@ -68,7 +69,7 @@ class Done(msgspec.Struct, frozen=True):
     label: str
     files: dict[str, FileFact]
     run: Run
-    format: int = 1
+    format: int = RESULT
 
 
 class Failure(msgspec.Struct, frozen=True):

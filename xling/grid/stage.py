@@ -75,6 +75,22 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """What one stage does, as far as its spec tells; for estimates alone, in no key."""
+
+    flops: Mapping[str, float]  # sort of work -> floating-point operations; sorts are those of cost.utilisation
+    units: Mapping[str, int]  # what -> how many, as people count it: {"samples": 808384}
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Mean lengths that work is estimated with; None: the limits of the spec."""
+
+    prompt: int | None = None
+    response: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """How stages of one name run. `run` imports what it needs itself: a catalogue loads without torch."""
 
@@ -82,6 +98,7 @@ class Kind:
     version: int
     run: Callable[[Context], None]
     seconds: float = 1.0  # cost estimate until a run of this kind has been recorded
+    work: Callable[[Stage, Tokens], Work] | None = None  # a model of its cost; None: it takes next to nothing
     parallel: bool = False  # may run in several processes at once (torch.distributed), all with the same arguments
 
 

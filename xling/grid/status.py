@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from xling.errors import ConfigError, StoreError, did_you_mean
-from xling.grid import claim
+from xling.grid import claim, formats
 from xling.grid.claim import Claim
 from xling.grid.listing import Listing
 from xling.grid.store import Store
@@ -106,7 +106,11 @@ def chosen_grid(store: Store, name: str | None) -> str:
 def read_grid(store: Store, name: str) -> GridPlan:
     path = store.grid_folder(name) / "plan.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=GridPlan)
+        content = path.read_bytes()
+        found = formats.format_of(content)
+        if found is not None:
+            formats.check_format(f"'{path}'", found, formats.PLAN, formats.PLAN_AGAIN)
+        return msgspec.json.decode(content, type=GridPlan)
     except (OSError, msgspec.DecodeError) as error:
         raise StoreError(f"'{path}' is no plan ({error}). The grid's command writes it anew.") from error
 

@@ -28,6 +28,7 @@ import msgspec
 
 from xling.errors import StageError, StoreError
 from xling.grid import files
+from xling.grid.formats import RESULT, check_format
 from xling.grid.host import Process
 from xling.grid.listing import Listing, scan
 from xling.grid.records import Done, Failure, FileFact, Run, Sheet, read
@@ -120,6 +121,9 @@ class Store:
             return Status("missing") if failure is None else Status("failed", failure)
         except (OSError, msgspec.DecodeError) as error:
             return Status("damaged", f"done.json cannot be read ({error})")
+        if done.format != RESULT:
+            again = "give another root=PATH, where results are made anew"
+            check_format(f"'{folder}/done.json'", done.format, RESULT, again)
         why = _differs(folder, done)
         return Status("damaged", why, done) if why else Status("done", "", done)
 

@@ -14,6 +14,7 @@ from xling.grid.status import STATES
 
 if TYPE_CHECKING:
     from xling.grid.cleanup import Garbage
+    from xling.grid.estimate import Estimate
     from xling.grid.outcome import Outcome
     from xling.grid.plan import Plan
     from xling.grid.status import GridStatus, Row
@@ -29,6 +30,8 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 6000:
+        return f"{round(minutes / 60):,} h"
     return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
@@ -41,16 +44,52 @@ def plan_table(plan: "Plan", workers: int) -> RenderableType:
     reasons = _reasons(plan)
     for kind, states in plan.count().items():
         estimate = plan.estimates[kind]
-        time = duration(estimate.seconds * states["run"]) + ("" if estimate.recorded else " ?")
+        time = duration(estimate.seconds * states["run"]) + _certainty(estimate)
         rest = states["failed"] + states["blocked"] + states["missing"]
         table.add_row(kind, str(states.total()), str(states["cached"]), str(states["run"]), str(rest or ""),
                       time if states["run"] else "", reasons[kind])  # fmt: skip
+    cost = [*_cost(plan, workers), *_units(plan)] if plan.to_run else ["Nothing to run."]
+    return Group(table, *cost, *_notes(plan))
+
+
+def _few(number: float) -> str:
+    """`1,234`, `12`, `0.45`."""
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+
+
+def _units(plan: "Plan") -> Iterable[RenderableType]:
+    """What the stages to run come to, as people count it; a dry run's alone."""
+    rows = [(kind, {what: count for what, count in e.units.items() if count}) for kind, e in plan.estimates.items()]
+    if not any(units for _, units in rows):
+        return
+    grid = Table.grid(padding=(0, 1))
+    for kind, units in rows:
+        if units:
+            grid.add_row(f"  {kind}", ", ".join(f"{count:,} {what}" for what, count in units.items()))
+    yield "To run, in units:"
+    yield grid
+
+
+def _certainty(estimate: "Estimate") -> str:
+    return "" if estimate.recorded else " *" if estimate.modelled else " ?"
+
+
+def _cost(plan: "Plan", workers: int) -> Iterable[str]:
+    """What the whole takes, and how that is known."""
     total, wall = plan.cost(workers)
-    cost = f"Work: {duration(total)}; about {duration(wall)} with {workers} worker{'s' * (workers > 1)}."
-    if any(not e.recorded for e in plan.estimates.values()):
-        cost += "  (? = guessed: no run of the kind is recorded yet)"
-    lines = [cost if plan.to_run else "Nothing to run.", *_notes(plan)]
-    return Group(table, *lines)
+    found = [estimate for kind, estimate in plan.estimates.items() if plan.count()[kind]["run"]]
+    guessed = any(not (estimate.recorded or estimate.modelled) for estimate in found)
+    yield f"Work: {duration(total)}; about {duration(wall)} with {workers} worker{'s' * (workers > 1)}." + (
+        "  (? = guessed: no run of the kind is recorded yet)" if guessed else ""
+    )
+    modelled = [(kind, e) for kind, e in plan.estimates.items() if e.modelled]
+    if modelled and plan.rates:
+        hours = sum(estimate.seconds * plan.count()[kind]["run"] for kind, estimate in modelled) / 3600
+        flops, shares = sum(estimate.flops for _, estimate in modelled), plan.rates.utilisation.items()
+        yield (
+            f"* = by its work: {flops:.3g} FLOP, {_few(hours)} GPU hours at {plan.rates.flops_per_second:.3g} FLOP/s, "
+            f"of which {', '.join(f'{sort} gets {share:.0%}' for sort, share in shares)} (cost.*; docs/paper.md)"
+        )
 
 
 def _reasons(plan: "Plan") -> dict[str, str]:

@@ -1,9 +1,11 @@
-"""A log that is still being written, printed as it grows."""
+"""A log that is still being written, printed as it grows; control codes in it are shown, not obeyed."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
+
+from xling.console import harmless
 
 LOOK_SECONDS = 0.3
 ASK_SECONDS = 3.0
@@ -42,6 +44,6 @@ def _write(out: TextIO, content: bytes, whole: bool) -> bytes:
     """Print all up to the last line break, or everything if `whole`; returns what was kept back."""
     end = len(content) if whole else content.rfind(b"\n") + 1
     if end:
-        out.write(content[:end].decode("utf-8", errors="replace"))
+        out.write(harmless(content[:end].decode("utf-8", errors="replace").replace("\r", "\n")))
         out.flush()
     return content[end:]

@@ -13,8 +13,13 @@ from xling.jsonfiles import read_json
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+UNRESOLVED = "?"  # a revision that a dry run did not ask the hub for; no name that git allows
 SECONDS = 10  # to wait for the hub while planning
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]  # no pickles, no other frameworks' weights
+
+
+class HubUnreachable(ConfigError):
+    """Neither the hub nor a cached copy can say what a revision is."""
 
 
 def is_repository(checkpoint: str) -> bool:
@@ -23,14 +28,15 @@ def is_repository(checkpoint: str) -> bool:
 
 
 def commit_of(repository: str, revision: str | None, setting: str = "policy.checkpoint") -> str:
-    """The commit (40 hexadecimal digits) that a revision of a repository means now.
+    """The commit (40 hexadecimal digits) that a revision of a repository means now; UNRESOLVED stays what it is.
 
-    Raises ConfigError if there is no such repository or revision, or if neither the hub nor a cached copy is there.
+    Raises ConfigError if there is no such repository or revision, HubUnreachable if neither the hub nor a cached copy
+    is there.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    if COMMIT.fullmatch(revision or "") and cached(repository, revision):
+    if revision == UNRESOLVED or (COMMIT.fullmatch(revision or "") and cached(repository, revision)):
         return str(revision)
     try:
         found = HfApi().model_info(repository, revision=revision, timeout=SECONDS)
@@ -67,6 +73,8 @@ def settings_of(checkpoint: str, revision: str | None) -> dict[str, Any]:
     from huggingface_hub import hf_hub_download
 
     path = Path(checkpoint) / "config.json"
+    if revision == UNRESOLVED:
+        return {}
     try:
         if is_repository(checkpoint):
             path = Path(hf_hub_download(checkpoint, "config.json", revision=revision))
@@ -80,7 +88,7 @@ def _cached_commit(repository: str, revision: str | None, setting: str, error: E
     folder = cached(repository, revision)
     if folder is None:
         named = repository if revision is None else f"{repository} --revision {revision}"
-        raise ConfigError(
+        raise HubUnreachable(
             f"{setting}={repository} is no folder, the hub cannot be reached ({type(error).__name__}), and "
             f"this machine has no copy of it. Where there is a network type `hf download {named} --local-dir FOLDER`, "
             f"then here {setting}=FOLDER."
@@ -92,6 +100,8 @@ def cached(repository: str, revision: str | None) -> Path | None:
     """The snapshot of a revision in the hub's cache; its name is the commit."""
     from huggingface_hub import snapshot_download
 
+    if revision == UNRESOLVED:
+        return None
     try:
         folder = Path(snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=FILES))
     except OSError:

@@ -6,6 +6,7 @@ encoder-decoder models come through the same doors; `model.config.is_encoder_dec
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -102,7 +103,9 @@ def load_classifier(folder: Path) -> Any:
 def load_tokenizer(folder: Path, needed: Sequence[str] = ("pad", "eos")) -> Any:
     """The folder's tokenizer; one without pad or eos is refused, since padding would be mistaken for text."""
     where, how = _found(folder)
-    tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=bool(how.remote_code))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")  # Marian's, which it does not use
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=bool(how.remote_code))
     if tokenizer.pad_token_id is None and how.pad_token in tokenizer.get_vocab():
         tokenizer.pad_token = how.pad_token
     for role in needed:

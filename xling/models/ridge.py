@@ -47,6 +47,21 @@ def fit(blocks: Sequence[Array], labels: Array, groups: Sequence[str]) -> Linear
     return Linear(weight, mean - float(centre @ weight), penalty, explained)
 
 
+def fit_each(features: Array, labels: Array, groups: Sequence[str]) -> list[Linear]:
+    """`fit` on one block for every column of (rows, K) labels, each with its own penalty: one decomposition for all."""
+    centre, means = features.mean(axis=0), labels.mean(axis=0)
+    scale = _deviation(features - centre)
+    spectrum, centred = _spectrum((features - centre) / scale), labels - means
+    errors = _held_out_errors(spectrum, centred, groups, PENALTIES, True)
+    heads = []
+    for own, error, mean in zip(centred.T, errors.T, means, strict=True):
+        penalty, spread = float(PENALTIES[int(np.argmin(error))]), float((own**2).sum())
+        weight = spectrum.weights(own, penalty) / scale
+        explained = 1.0 - float(error.min()) / spread if spread > 0 else 0.0
+        heads.append(Linear(weight, float(mean - centre @ weight), penalty, explained))
+    return heads
+
+
 def fit_whitened(blocks: Sequence[Array], fitted: Callable[[list[Array]], Linear]) -> Linear:
     """`fitted` on decorrelated columns of unit variance, a block at a time; the head is for the blocks as they came.
 
@@ -135,7 +150,8 @@ def _spectrum(features: Array) -> _Spectrum:
 def _held_out_errors(
     spectrum: _Spectrum, labels: Array, groups: Sequence[str], penalties: Array, intercept: bool
 ) -> Array:
-    """(penalties,) squared errors summed over held-out groups; with one group, in favour of the largest.
+    """(penalties, *labels' columns) squared errors summed over held-out groups; with one group, in favour of the
+    largest penalty.
 
     Exactly those of fits without the held-out rows, centred anew, and none of them is made: with the hat matrix H of
     the fit on all rows (its intercept included), the errors on rows g without g are (I - H_gg)^-1 times their residuals
@@ -144,8 +160,9 @@ def _held_out_errors(
     fold_of = assign_folds(groups, INNER_FOLDS, "inner")
     folds = np.array([fold_of[group] for group in groups])
     if len(fold_of) < 2:
-        return np.arange(len(penalties), 0.0, -1.0)
-    errors = np.zeros(len(penalties))
+        order = np.arange(len(penalties), 0.0, -1.0)
+        return np.broadcast_to(order.reshape(-1, *[1] * (labels.ndim - 1)), (len(penalties), *labels.shape[1:]))
+    errors = np.zeros((len(penalties), *labels.shape[1:]))
     projected = spectrum.left.T @ labels
     for fold in np.unique(folds):
         held = folds == fold
@@ -154,5 +171,5 @@ def _held_out_errors(
             shrunk = own * (spectrum.values / (spectrum.values + penalty))
             residuals = labels[held] - shrunk @ projected
             hat = shrunk @ own.T + intercept / len(labels)
-            errors[number] += float((np.linalg.solve(np.eye(len(own)) - hat, residuals) ** 2).sum())
+            errors[number] += (np.linalg.solve(np.eye(len(own)) - hat, residuals) ** 2).sum(axis=0)
     return errors

@@ -4,13 +4,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from xling.analysis.analyses import grid_findings, paper_findings
 from xling.analysis.compare import compare as compare_matrices
 from xling.analysis.findings import Finding
 from xling.analysis.paper import NAME as PAPER
+from xling.console import Console, harmless
 from xling.grid.status import chosen_grid
 from xling.grid.store import Store
 from xling.report.analysis_files import findings_json, write_findings
@@ -25,7 +25,7 @@ def analyse(store: Store, grid: str | None, only: Sequence[str], as_json: bool, 
     else:
         title, findings = f"What the matrix '{name}' says", grid_findings(store, name, only)
     folder = Path(out).expanduser() if out else None if name == PAPER else store.grid_folder(name)
-    show(title, findings, as_json)
+    show(title, findings, as_json, "with --out FOLDER" if folder is None else "analysis.md")
     if folder is not None:
         report(write_findings(folder, title, findings), as_json)
     return 0
@@ -34,14 +34,14 @@ def analyse(store: Store, grid: str | None, only: Sequence[str], as_json: bool, 
 def compare(store: Store, left: str, right: str, as_json: bool, out: str | None) -> int:
     """Two matrices against each other; files only where `out` says."""
     title, findings = f"{left} (left) against {right} (right)", compare_matrices(store, left, right)
-    show(title, findings, as_json)
+    show(title, findings, as_json, "compare.md" if out else "with --out FOLDER")
     if out:
         report(write_findings(Path(out).expanduser(), title, findings, "compare"), as_json)
     return 0
 
 
-def show(title: str, findings: Sequence[Finding], as_json: bool) -> None:
-    """Print findings for people or for machines."""
+def show(title: str, findings: Sequence[Finding], as_json: bool, rest: str) -> None:
+    """Print findings for people or for machines; rest: where what the terminal leaves out can be read."""
     if as_json:
         sys.stdout.write(findings_json(title, findings).decode())
         return
@@ -49,11 +49,11 @@ def show(title: str, findings: Sequence[Finding], as_json: bool) -> None:
     console.print(Text(title + ". Intervals are 95 %.", style="bold"))
     heard: set[str] = set()
     for finding in findings:
-        print_finding(finding, console, heard)
+        print_finding(finding, console, heard, rest)
 
 
 def report(written: Sequence[Path], as_json: bool) -> None:
     """Say where the files are; beside JSON on the error stream."""
     names = ", ".join(path.name for path in written[:2])
     line = f"Written to {written[0].parent}: {names} and {len(written) - 2} tables in {written[0].stem}/."
-    print(line, file=sys.stderr if as_json else sys.stdout)
+    print(harmless(line), file=sys.stderr if as_json else sys.stdout)

@@ -34,6 +34,7 @@ class Table:
     breaks: frozenset[int] = frozenset()  # rows that begin a new section
     detail: bool = False  # for whoever asks for more: not in the terminal's first view
     brief: bool = False  # of the terminal's first view only: another table says the same at length
+    whole: bool = False  # shown however wide it is: the matrix itself
     shared: bool = False  # says nothing of the optimizer: shown once if several panels have it
 
 

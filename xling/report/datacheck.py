@@ -2,9 +2,9 @@
 
 import msgspec
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from xling.console import Console
 from xling.datacheck import Part, Report
 
 

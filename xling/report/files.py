@@ -18,6 +18,7 @@ import msgspec
 from xling.analysis.intervals import Estimate
 from xling.analysis.matrix import ENTRY_AXES, Entry, Matrix
 from xling.errors import StoreError
+from xling.grid import formats
 from xling.grid.files import disk_error, json_bytes, write_atomically
 from xling.report.markdown import markdown
 
@@ -72,7 +73,11 @@ def read_matrix(folder: Path) -> Matrix:
     """The matrix that `write_matrix` wrote; StoreError if there is none or it does not fit."""
     path = folder / "matrix.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Matrix)
+        content = path.read_bytes()
+        found = formats.format_of(content, default=formats.MATRIX)  # it had no number at first
+        if found is not None:
+            formats.check_format(str(path), found, formats.MATRIX, f"run 'xling reduce {folder.name}'")
+        return msgspec.json.decode(content, type=Matrix)
     except FileNotFoundError:
         raise StoreError(f"{path} is not there; make it with 'xling reduce {folder.name}'.") from None
     except msgspec.DecodeError as error:
@@ -80,11 +85,12 @@ def read_matrix(folder: Path) -> Matrix:
 
 
 def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
+    kind = type(value)
+    if kind is float:
         return round(value, 6) + 0.0 if math.isfinite(value) else None
-    if isinstance(value, dict):
+    if kind is dict:
         return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if kind is list:
         return [_rounded(item) for item in value]
     return value
 

@@ -1,9 +1,9 @@
 """People's judgements of a grid as tables: the same in the terminal and in judgements.md."""
 
-from rich.console import Console
 from rich.text import Text
 
 from xling.analysis.intervals import Estimate
+from xling.console import Console
 from xling.report.cells import Cell, Table
 from xling.report.markdown import escaped, table_lines
 from xling.report.terminal import print_table

@@ -63,7 +63,8 @@ def win_table(panel: Panel) -> Table:
             row = [_mean_cell(means.get(target)) for target in panel.targets]
             rows.append((label, [*row, Cell(), Cell()]))
     notes = [f"({number}) {reason}" for reason, number in marks.items()]
-    return Table("Win rate, %", "source", [*panel.targets, "mean", "abroad"], rows, notes, frozenset(breaks))
+    columns = [*panel.targets, "mean", "abroad"]
+    return Table("Win rate, %", "source", columns, rows, notes, frozenset(breaks), whole=True)
 
 
 def _win_cell(entry: Entry | None, marks: dict[str, int]) -> Cell:

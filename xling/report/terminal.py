@@ -4,22 +4,28 @@ print_matrix(matrix)             # the result, its controls, what is settled
 print_matrix(matrix, full=True)  # and every other table of matrix.md
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rich import box
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from xling.analysis.matrix import Block, Matrix, Panel
+from xling.console import Console, harmless
 from xling.report.across import comparison_tables
 from xling.report.cells import BEST, HOME, SETTLED, TIED, Cell, Table
 from xling.report.tables import panel_tables
 from xling.report.text import count_text, mixes, panel_title, task_names
 
-MOST_COLUMNS = 24  # beyond this a table is no longer read; the files have it
+MOST_COLUMNS = 24  # beyond this only the matrix itself is shown, page by page; the files have the rest
+LONGEST_LABEL, LONGEST_HEAD = 26, 16  # characters of a line of a row's name and of a column's
+BETWEEN = 4  # spaces between tables side by side
 _GAP = 2  # spaces between columns
 _RULES = box.Box("    \n    \n ── \n    \n ── \n ── \n    \n    \n")  # a line under the head and between sections
 _STYLES = {"": "", "above": "blue", "below": "dark_orange", "hole": "dim", "quiet": "dim"}
@@ -50,13 +56,8 @@ def print_matrix(matrix: Matrix, console: Console | None = None, full: bool = Fa
         console.print(Text(f"Left out: {note}", style="dim"))
     if not full:
         console.print()
-        console.print(
-            Text(
-                "More tables, and what each difference needs: matrix.md. The picture: matrix.png. "
-                "All of it as a page: report.html.",
-                style="dim",
-            )
-        )
+        more = "More tables: `xling report --full`; what each difference needs: matrix.md; all as a page: report.html."
+        console.print(Text(more, style="dim"))
 
 
 def _print_panel(
@@ -69,9 +70,11 @@ def _print_panel(
     console.print()
     console.print(Rule(Text(panel_title(panel)), align="left", style="dim"))
     tables = [table for table in panel_tables(block, panel) if _wanted(table, full) and table not in seen]
+    shown = []
     for table in tables:
-        print_table(replace(table, notes=[n for n in table.notes if n not in said]), console)
+        shown.append(replace(table, notes=[n for n in table.notes if n not in said]))
         said.update(table.notes if table.brief else [])
+    print_tables(shown, console, full)
     _print_sentences(panel, console)
     return tables
 
@@ -86,8 +89,7 @@ def _print_comparisons(matrix: Matrix, console: Console, full: bool) -> None:
     if tables:
         console.print()
         console.print(Rule(Text("panels compared"), align="left", style="dim"))
-    for table in tables:
-        print_table(table, console)
+    print_tables(tables, console, full)
 
 
 def _print_sentences(panel: Panel, console: Console) -> None:
@@ -106,43 +108,109 @@ def _print_sentences(panel: Panel, console: Console) -> None:
         console.print(Text(verdict))
 
 
-def print_table(table: Table, console: Console) -> None:
-    """Print a table under its title, its notes below; in groups of columns where they do not fit side by side."""
-    console.print()
-    console.print(Text(table.title, style="bold"))
-    if len(table.columns) > MOST_COLUMNS:
+# --- tables -----------------------------------------------------------------------------------------------
+
+
+def print_tables(tables: Sequence[Table], console: Console, full: bool = False) -> None:
+    """Print tables in their order, side by side as far as the width goes; `full`: the widest too, page by page."""
+    for row in _rows([_on_a_line(table) for table in tables], console.width):
+        console.print()
+        if len(row) == 1:
+            console.print(_block(row[0], console.width, full or row[0].whole))
+        else:
+            console.print(_beside(row, console.width))
+
+
+def print_table(table: Table, console: Console, full: bool = True) -> None:
+    """Print one table under its title, its notes below."""
+    print_tables([table], console, full)
+
+
+def _rows(tables: Sequence[Table], width: int) -> list[list[Table]]:
+    """Neighbours that fit beside each other with two lines a cell."""
+    rows: list[list[Table]] = []
+    for table in tables:
+        if rows and sum(_block_width(one, False) + BETWEEN for one in [*rows[-1], table]) - BETWEEN <= width:
+            rows[-1].append(table)
+        else:
+            rows.append([table])
+    return rows
+
+
+def _beside(tables: Sequence[Table], width: int) -> RichTable:
+    """Tables in one line; the first of them with one line a cell where there is room for it."""
+    widths = [_block_width(table, False) for table in tables]
+    for number, table in enumerate(tables):
+        wider = [*widths[:number], _block_width(table, True), *widths[number + 1 :]]
+        widths = wider if sum(wider) + BETWEEN * (len(tables) - 1) <= width else widths
+    drawn = RichTable.grid(padding=(0, BETWEEN, 0, 0))
+    for one in widths:
+        drawn.add_column(width=one)
+    drawn.add_row(*(_block(table, one, True) for table, one in zip(tables, widths, strict=True)))
+    return drawn
+
+
+def _block_width(table: Table, wide: bool) -> int:
+    columns = sum(_column_width(table, column, wide) + _GAP for column in range(len(table.columns)))
+    return max(cell_len(table.title), _label_width(table) + columns)
+
+
+def _block(table: Table, width: int, whole: bool) -> Group:
+    """The title, the table in pages of columns that fit, the notes."""
+    parts: list[RenderableType] = [Text(table.title, style="bold")]
+    if len(table.columns) > MOST_COLUMNS and not whole:
         size = f"{len(table.rows)} x {len(table.columns)}"
-        console.print(Text(f"{size}: see matrix.csv, matrix.md and matrix.png", style="dim"))
+        parts.append(Text(f"{size}: `xling report --full`, matrix.csv, matrix.md and matrix.png have it", style="dim"))
     else:
-        wide, groups = _fit(table, console.width)
-        for group in groups:
-            console.print(_render(_without_empty_rows(table, group), group, wide))
-    for note in table.notes:
-        console.print(Padding(Text(note, style="dim"), (0, 0, 0, 2), expand=False))
+        wide, pages = _fit(table, width)
+        for page in pages:
+            if len(pages) > 1:
+                parts.append(Text(f"columns {page[0] + 1} to {page[-1] + 1} of {len(table.columns)}", style="dim"))
+            parts.append(_render(_without_empty_rows(table, page), page, wide))
+    parts += [Padding(Text(note, style="dim"), (0, 0, 0, 2), expand=False) for note in table.notes]
+    return Group(*parts)
+
+
+def _on_a_line(table: Table) -> Table:
+    """Every text of a table without control codes and line breaks, so that its width is what it looks like."""
+    rows = [(_line(name), [replace(cell, text=_line(cell.text)) for cell in row]) for name, row in table.rows]
+    columns, notes = [_line(column) for column in table.columns], [_line(note) for note in table.notes]
+    return replace(table, title=_line(table.title), columns=columns, rows=rows, notes=notes)
+
+
+def _line(text: str) -> str:
+    return harmless(text).replace("\n", "\u240a").replace("\t", " ")
 
 
 def _fit(table: Table, width: int) -> tuple[bool, list[range]]:
-    """One line a cell if that fits, else two, else two and the columns in groups."""
-    label = max(len(name) for name in [table.corner, *(name for name, _ in table.rows)])
-    every = range(len(table.columns))
+    """One line a cell if that fits, else two, else two and the columns in pages of about the same width."""
+    every, room = range(len(table.columns)), width - _label_width(table)
     for wide in (True, False):
         widths = [_column_width(table, column, wide) + _GAP for column in every]
-        if label + sum(widths) <= width:
+        if sum(widths) <= room:
             return wide, [every]
-    per_group = max(1, (width - label) // max(widths))
-    return False, [every[start : start + per_group] for start in range(0, len(every), per_group)]
+    most = max(1, room // max(widths))
+    each = math.ceil(len(every) / math.ceil(len(every) / most))
+    return False, [every[start : start + each] for start in range(0, len(every), each)]
+
+
+def _label_width(table: Table) -> int:
+    """Longer names go over several lines."""
+    return min(LONGEST_LABEL, max(cell_len(name) for name in [table.corner, *(name for name, _ in table.rows)]))
 
 
 def _without_empty_rows(table: Table, columns: range) -> Table:
-    """A group of columns does not repeat rows that have nothing in it."""
+    """A page of columns does not repeat rows that have nothing in it."""
     kept = [number for number, (_, row) in enumerate(table.rows) if any(row[column].text for column in columns)]
     breaks = frozenset(sum(number < at for number in kept) for at in table.breaks)
     return replace(table, rows=[table.rows[number] for number in kept], breaks=breaks)
 
 
 def _column_width(table: Table, column: int, wide: bool) -> int:
+    """Of its numbers, which are never broken; a longer head is."""
     cells = [row[column] for _, row in table.rows]
-    return max([len(table.columns[column]), *(len(line) for cell in cells for line in _lines(cell, wide))])
+    head = min(LONGEST_HEAD, cell_len(table.columns[column]))
+    return max([head, *(cell_len(line) for cell in cells for line in _lines(cell, wide))])
 
 
 def _lines(cell: Cell, wide: bool) -> list[str]:
@@ -153,9 +221,10 @@ def _lines(cell: Cell, wide: bool) -> list[str]:
 
 def _render(table: Table, columns: range, wide: bool) -> RichTable:
     drawn = RichTable(box=_RULES, pad_edge=False, padding=(0, 0, 0, _GAP - 1), show_edge=False)
-    drawn.add_column(table.corner, no_wrap=True)
+    drawn.add_column(Text(table.corner), overflow="fold", width=_label_width(table))
     for column in columns:
-        drawn.add_column(table.columns[column], justify="right", no_wrap=True)
+        head = Text(table.columns[column], justify="right")
+        drawn.add_column(head, justify="right", overflow="fold", width=_column_width(table, column, wide))
     for number, (label, row) in enumerate(table.rows):
         drawn.add_row(
             Text(label),

@@ -1,10 +1,11 @@
 """Tracking with Weights & Biases: one run a stage, and one for the grid's matrix. Never a reason to fail.
 
-    result = track_grid(root, "embedded", {"mode": "auto", "project": "xling", "entity": None})
+    settings = {"mode": "auto", "project": "xling", "entity": None, "artifacts": "references"}
+    result = track_grid(root, "embedded", settings)
 
 Stages know nothing of it. When a grid has been folded, one child process (wandb_runs.py) writes the runs of all
 finished stages that have none yet; <root>/tracking/ has its log, its ledger of what has been written, and the
-offline runs (send them later with `wandb sync <root>/tracking/wandb/offline-run-*`).
+offline runs (send them later with `wandb sync <root>/tracking/wandb/offline-run-*`). docs/wandb.md has the rest.
 """
 
 import netrc
@@ -25,6 +26,7 @@ import xling
 from xling.analysis.plan import Plan, PlannedStage, read_plan
 from xling.grid.store import Store
 
+WANDB = "https://api.wandb.ai"
 PATIENCE = 120.0  # seconds to wait for the child; slow uploads go on without us
 _WANDB_MODES = {"disabled": "off", "dryrun": "offline", "offline": "offline", "online": "online"}
 _REACH = 3.0  # seconds for the network to answer
@@ -36,10 +38,12 @@ class Destination(Struct, frozen=True):
     mode: str  # online or offline
     project: str
     entity: str | None
+    artifacts: str = "references"  # what of a stage's folder goes along: references, files or none
+    host: str = ""  # online, of a server of one's own
 
     @property
     def ledger(self) -> str:
-        where = "-".join(word for word in (self.mode, self.entity or "", self.project) if word)
+        where = "-".join(word for word in (self.mode, self.host, self.entity or "", self.project) if word)
         return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in where) + ".jsonl"
 
 
@@ -51,6 +55,9 @@ class TrackingResult(Struct, frozen=True):
     known: int = 0
     folder: str = ""
     problem: str = ""
+    project: str = ""
+    entity: str | None = None  # as it was asked for
+    team: str | None = None  # online, where the runs went
 
     def sentence(self) -> str:
         """One line for people."""
@@ -66,20 +73,23 @@ class Noted(Struct, frozen=True):
     key: str
 
 
-def track_grid(root: Path, name: str, tracking: Mapping[str, Any]) -> TrackingResult:
-    """Write the W&B runs of a grid that are missing. Raises nothing: trouble is in the result and in the log."""
+def track_grid(root: Path, name: str, tracking: Mapping[str, Any], patience: float | None = PATIENCE) -> TrackingResult:
+    """Write the W&B runs of a grid that are missing. Raises nothing: trouble is in the result and in the log.
+
+    patience: seconds to wait for the child, which goes on after them; None: until it has ended.
+    """
     folder = Path(root) / "tracking"
     try:
         mode, why = choose_mode(str(tracking["mode"]), os.environ)
         if mode == "off":
             return TrackingResult("off")
-        to = Destination(mode, str(tracking["project"]), tracking.get("entity"))
+        to = destination(mode, tracking, os.environ)
         store = Store(root)
         stages, reduce_key = missing(store, read_plan(store.grid_folder(name)), to)
         known = len(read_ledger(folder, to))
         if not stages and reduce_key is None:
             return TrackingResult(mode, 0, known, str(folder), why)
-        result = _in_child(folder, Path(root), name, to, known)
+        result = _in_child(folder, Path(root), name, to, known, patience)
         return msgspec.structs.replace(result, problem=f"{why} {result.problem}".strip())
     except Exception as error:
         return TrackingResult("off", 0, 0, str(folder), f"{type(error).__name__}: {error}")
@@ -88,13 +98,21 @@ def track_grid(root: Path, name: str, tracking: Mapping[str, Any]) -> TrackingRe
 # --- where to -----------------------------------------------------------------------------------------------
 
 
+def destination(mode: str, tracking: Mapping[str, Any], environment: Mapping[str, str]) -> Destination:
+    """Where runs go by the settings of a grid."""
+    host = urlsplit(environment.get("WANDB_BASE_URL", WANDB)).netloc if mode == "online" else ""
+    artifacts = str(tracking.get("artifacts", "references"))
+    own = "" if host == urlsplit(WANDB).netloc else host
+    return Destination(mode, str(tracking["project"]), tracking.get("entity"), artifacts, own)
+
+
 def choose_mode(mode: str, environment: Mapping[str, str]) -> tuple[str, str]:
     """(online, offline or off; why not online). WANDB_MODE decides for `auto`; online needs a key and a network."""
     if mode == "auto":
         mode = _WANDB_MODES.get(environment.get("WANDB_MODE", ""), "auto")
     if mode in ("off", "offline"):
         return mode, ""
-    url = urlsplit(environment.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    url = urlsplit(environment.get("WANDB_BASE_URL", WANDB))
     host, port = url.hostname or "", url.port or (80 if url.scheme == "http" else 443)
     if not _has_key(host, environment):
         return "offline", f"There is no key for {host} (WANDB_API_KEY or `wandb login`)."
@@ -141,7 +159,13 @@ def reduce_id(plan: Plan) -> str:
     return f"reduce-{sha256(cells.encode()).hexdigest()[:32]}"
 
 
+def shown_file(root: Path, name: str) -> Path:
+    """Where the keys stand that a grid's reduce run has logged; dashboards are made from them."""
+    return Path(root) / "tracking" / f"{name}.shown.json"
+
+
 def reduce_ledger_key(store: Store, plan: Plan) -> str:
+    """The reduce run as it shows this very matrix."""
     content = (store.grid_folder(plan.name) / "matrix.json").read_bytes()
     return f"{reduce_id(plan)}-{sha256(content).hexdigest()[:16]}"
 
@@ -164,15 +188,16 @@ def _lines(path: Path) -> Iterator[Noted]:
 # --- the child ----------------------------------------------------------------------------------------------
 
 
-def _in_child(folder: Path, root: Path, name: str, to: Destination, known: int) -> TrackingResult:
+def _in_child(
+    folder: Path, root: Path, name: str, to: Destination, known: int, patience: float | None
+) -> TrackingResult:
     folder.mkdir(parents=True, exist_ok=True)
     answer = folder / f"{name}.json"
     answer.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "xling.report.wandb_runs", str(root), name, to.mode, to.project]
     log = folder / "wandb.log"
     with log.open("ab") as output:
         child = subprocess.Popen(
-            [*command, *([to.entity] if to.entity else [])],
+            [sys.executable, "-m", "xling.report.wandb_runs", str(root), name, msgspec.json.encode(to).decode()],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -180,7 +205,7 @@ def _in_child(folder: Path, root: Path, name: str, to: Destination, known: int) 
             start_new_session=True,  # Ctrl-C in the terminal does not tear a run
         )
     try:
-        code = child.wait(PATIENCE)
+        code = child.wait(patience)
     except subprocess.TimeoutExpired:
         return TrackingResult(to.mode, 0, known, str(folder), f"Still writing in the background: {log}.")
     if code or not answer.exists():

@@ -53,7 +53,7 @@ class Question:
     point: float  # what the cell's judge says: 1 the policy's response is better, 0.5 a tie, 0
 
 
-class _Picks(Struct, frozen=True):
+class Picks(Struct, frozen=True):
     """What is read of a judge stage's items.json; `index` is the sample that best-of-n picked."""
 
     prompt: list[str]
@@ -137,7 +137,7 @@ class Reader:
         for role in ("pool", "baseline"):
             if role not in cell.stages:
                 raise StoreError(f"A cell of the plan names no {role}. Run the grid's command again to write it anew.")
-        items = read_json(self._results.folder(cell.judge) / "items.json", _Picks)
+        items = read_json(self._results.folder(cell.judge) / "items.json", Picks)
         pool, baseline = (self._samples(self._results.folder(cell.stages[role])) for role in ("pool", "baseline"))
         _check_rows(items, pool, baseline, cell.judge)
         texts = self._prompts(cell.stages["baseline"])
@@ -171,7 +171,7 @@ class Reader:
         random.Random(f"{self._seed}/{lang}").shuffle(order)
         return order
 
-    def _judged(self, cell: PlannedCell, items: _Picks) -> _Judged:
+    def _judged(self, cell: PlannedCell, items: Picks) -> _Judged:
         """What the cell's judge compared; by scores each with all, and of a judge without any a prompt's win counts."""
         if "verdict" not in cell.stages:
             return lambda row, place, first, many: dict.fromkeys(range(many), items.win[row])
@@ -206,7 +206,7 @@ def _points(said: Mapping[int, float | None] | None, judge: Ref) -> dict[int, fl
     return {opponent: None if p is None else points(p) for opponent, p in sorted(said.items())}
 
 
-def _check_rows(items: _Picks, pool: Sequence[Samples], baseline: Sequence[Samples], judge: Ref) -> None:
+def _check_rows(items: Picks, pool: Sequence[Samples], baseline: Sequence[Samples], judge: Ref) -> None:
     asked = [s.prompt for s in pool]
     if asked != [s.prompt for s in baseline] or not set(items.prompt) <= set(asked):  # judge=llm may be asked of fewer
         raise StoreError(f"The prompts of judge {judge.key[:12]} are not those of its pool and baseline.")

@@ -12,29 +12,19 @@ import io
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from xling.console import visible
+
 BYTE_ORDER_MARK = "\ufeff"  # without it Excel reads UTF-8 as something else
 FORMULA = "=+-@\t\r\n'\uff1d\uff0b\uff0d\uff20"  # the last four are full-width = + - @
 SHORT = 24  # characters; longer texts with digits are no number or date
 CELL_LIMIT = 32_767  # characters that a cell of Excel holds
 _LINE_ENDS = str.maketrans({"\u2028": "\n", "\u2029": "\n", "\x85": "\n"})
-_OVERRIDES = range(0x202A, 0x202F)  # embedding and overriding directions: texts that read as others
 
 
 def shown(text: str) -> str:
     """The text as people see it; the same again for what is shown already."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_LINE_ENDS)
-    return "".join(map(_visible, text)).strip()
-
-
-def _visible(character: str) -> str:
-    code = ord(character)
-    if character in "\n\t":
-        return character
-    if code < 0x20:
-        return chr(0x2400 + code)  # the sign for it: NUL is \u2400
-    if 0x7F <= code < 0xA0 or code in _OVERRIDES:
-        return f"<U+{code:04X}>"
-    return character
+    return "".join(map(visible, text)).strip()
 
 
 def digest(text: str) -> str:

@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from xling.console import Console, harmless
 from xling.errors import ConfigError
 from xling.grid.claim import Claim
 from xling.grid.status import Cluster, GridStatus, Row, grid_status
@@ -256,7 +257,7 @@ def _shower(console: Console, every: bool) -> Callable[[View], None]:
             live.update(view.table(every), refresh=True)
         elif view.sentence() != last and view.alive:
             last = view.sentence()
-            print(last, flush=True)
+            print(harmless(last), flush=True)
         if not view.alive:
             if live is not None:
                 live.stop()

@@ -6,6 +6,7 @@ A version is raised by hand when the meaning of a stage's code changes: results 
 from dataclasses import replace
 
 from xling.grid.stage import Context, Kind
+from xling.stages import costs
 from xling.stages.data import on_data
 
 
@@ -19,6 +20,12 @@ def _sft(context: Context) -> None:
     from xling.stages import sft
 
     sft.run(context)
+
+
+def _translate(context: Context) -> None:
+    from xling.stages import translate
+
+    translate.run(context)
 
 
 def _embed(context: Context) -> None:
@@ -91,19 +98,20 @@ KINDS: dict[str, Kind] = {
     kind.name: replace(kind, run=on_data(kind.run))
     for kind in (
         Kind("base", 2, _base, seconds=1),
-        Kind("sft", 3, _sft, seconds=30, parallel=True),
+        Kind("translate", 1, _translate, seconds=20, work=costs.translate),
+        Kind("sft", 3, _sft, seconds=30, work=costs.sft, parallel=True),
         Kind("embed", 3, _embed, seconds=10),
-        Kind("features", 3, _features, seconds=10),
-        Kind("reward", 4, _reward, seconds=30, parallel=True),
-        Kind("pool", 3, _samples, seconds=20),
-        Kind("baseline", 3, _samples, seconds=6),
-        Kind("align", 1, _align, seconds=60),
-        Kind("aligned", 1, _samples, seconds=8),
+        Kind("features", 3, _features, seconds=10, work=costs.features),
+        Kind("reward", 4, _reward, seconds=30, work=costs.reward, parallel=True),
+        Kind("pool", 3, _samples, seconds=20, work=costs.samples),
+        Kind("baseline", 3, _samples, seconds=6, work=costs.samples),
+        Kind("align", 1, _align, seconds=60, work=costs.align),
+        Kind("aligned", 1, _samples, seconds=8, work=costs.samples),
         Kind("recorded", 2, _recorded, seconds=1),
-        Kind("score", 4, _score, seconds=10),
+        Kind("score", 4, _score, seconds=10, work=costs.score),
         Kind("gold", 1, _gold, seconds=2),
-        Kind("llm", 2, _llm, seconds=60),
-        Kind("judge_accuracy", 2, _judge_accuracy, seconds=60),
+        Kind("llm", 2, _llm, seconds=60, work=costs.asked),
+        Kind("judge_accuracy", 2, _judge_accuracy, seconds=60, work=costs.asked),
         Kind("judge", 2, _judge, seconds=0.1),
     )
 }

@@ -5,14 +5,14 @@ from functools import lru_cache
 
 import msgspec
 
-from xling.config import DPO, LanguageModel, RewardModel, Task, Trained, Training, optimizer_name
+from xling.config import DPO, LanguageModel, RewardModel, Task, Trained, optimizer_name
 from xling.grid.stage import Stage
-from xling.stages.specs import data_of, label_of, make, mark, reading, sampling_of, sft, side_of, texts_read
+from xling.stages.specs import data_of, label_of, make, mark, reading, sampling_of, side_of, texts_read
 
 
 @lru_cache(maxsize=4096)
 def training_samples(
-    task: Task, lang: str, policy: LanguageModel, training: Training, optimizer: DPO, seed: int
+    task: Task, lang: str, policy: LanguageModel, start: Stage, optimizer: DPO, seed: int, regime: tuple[str, ...]
 ) -> Stage:
     """A pool of training prompts, which does not depend on the source either."""
     spec = {
@@ -21,16 +21,17 @@ def training_samples(
         "split": "train",
         "prompts": optimizer.prompts,
     }
-    return make("pool", label_of("pool", (lang,)) + " train", spec, {"sft": sft(task, (lang,), policy, training, seed)})
+    label = label_of("pool", (lang,), *((one,) for one in regime)) + " train"
+    return make("pool", label, spec, {"sft": start})
 
 
 def aligned_samples(
-    task: Task, lang: str, policy: LanguageModel, training: Training, optimizer: Trained, trained: Stage, seed: int
+    task: Task, lang: str, policy: LanguageModel, start: Stage, optimizer: Trained, trained: Stage, seed: int
 ) -> Stage:
     """aligned[s,t]: test prompts answered by the policy of the stage `trained`, sampled like the baseline."""
     n = optimizer.samples or policy.baseline_samples
     spec = {**data_of(task, (lang,), "prompts"), **sampling_of(task, lang, policy, "aligned", n, seed)}
-    parents = {"sft": trained, "reference": sft(task, (lang,), policy, training, seed)}
+    parents = {"sft": trained, "reference": start}
     return make("aligned", trained.label.replace("align[", "aligned["), spec, parents)
 
 
@@ -39,19 +40,22 @@ def align(
     sources: Sequence[str],
     lang: str,
     policy: LanguageModel,
-    training: Training,
+    start: Stage,
     rm: RewardModel,
     optimizer: Trained,
     rewarding: Mapping[str, Stage],
     quality: bool,
     seed: int,
+    regime: tuple[str, ...] = (),
 ) -> Stage:
-    """align[s,t]: SFT_t trained against a reward model, whose stages are `rewarding`."""
-    start = sft(task, (lang,), policy, training, seed)
+    """align[s,t]: an SFT policy (`start`) trained against a reward model, whose stages are `rewarding`.
+
+    sources: what the label says of the reward model; regime: and of the SFT policy, if it was translated for.
+    """
     parents = {"sft": start, **rewarding}
     settings = msgspec.structs.replace(optimizer, samples=None)
     if isinstance(settings, DPO):
-        parents["pool"] = training_samples(task, lang, policy, training, settings, seed)
+        parents["pool"] = training_samples(task, lang, policy, start, settings, seed, regime)
         settings = msgspec.structs.replace(settings, n=DPO().n, prompts=None)  # those are the pool's
     spec = {
         **data_of(task, (lang,), "demonstrations"),
@@ -67,5 +71,5 @@ def align(
         "quality": quality,
         "seed": seed,
     }
-    label = f"{label_of('align', sources, (lang,))} {optimizer_name(optimizer)}{mark(rm)}"
+    label = f"{label_of('align', sources, (lang,), *((one,) for one in regime))} {optimizer_name(optimizer)}{mark(rm)}"
     return make("align", label, spec, parents)

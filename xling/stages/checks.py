@@ -35,6 +35,7 @@ from xling.models.encoder import check_encoder
 from xling.models.hub import settings_of
 from xling.stages.llm_dag import check_llm
 from xling.stages.training_checks import check_trained
+from xling.stages.translate_checks import check_translation
 from xling.tasks import MODULES, lacking, offers, task_module
 from xling.tasks.records import Offer
 from xling.tasks.render import has_cue
@@ -50,6 +51,7 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
             f"judge/rm_backbone={name_of(experiment.judge.rm_backbone)} is the reward model that judge=target_rm "
             f"decides by, and judge={judge} decides by none. Type judge=target_rm, or leave judge/rm_backbone out."
         )
+    check_translation(experiment, responses_recorded(experiment))
     if responses_recorded(experiment):
         if "recorded" not in task_module(experiment.task).OFFERS:
             raise ConfigError(

@@ -20,11 +20,13 @@ from xling.config import (
     Control,
     Experiment,
     FrozenLM,
+    Language,
     LanguageModel,
     LlmJudge,
     Published,
     RewardModel,
     SentenceEncoder,
+    TargetRM,
     Trained,
     Tuned,
     Untrained,
@@ -61,6 +63,7 @@ from xling.stages.specs import (
     side_of,
     unshuffled,
 )
+from xling.stages.translate_specs import heard, policy_of, regime_of, silver, translates_feedback
 from xling.tasks import offers
 from xling.tasks.render import has_cue, with_facts
 
@@ -101,7 +104,7 @@ def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
             plain = {key: value for key, value in axes.items() if not key.startswith("rm_backbone.")}
             encoder = encoder_of(experiment.rm_backbone) if name == "cosine" else ""
             rm_reference = Untrained(name, encoder or "packaged")  # type: ignore[arg-type]
-            reference = msgspec.structs.replace(experiment, rm_backbone=rm_reference)
+            reference = msgspec.structs.replace(experiment, rm_backbone=rm_reference, reward_data="organic")
             if isinstance(reference.optimizer, PPO):  # what was not trained starts no value model
                 own = msgspec.structs.replace(reference.optimizer, value_init="sft")
                 reference = msgspec.structs.replace(reference, optimizer=own)
@@ -110,6 +113,8 @@ def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
 
 
 def _references(experiment: Experiment) -> tuple[str, ...]:
+    if experiment.sft_data != "organic":  # there the policy goes by the source, and references have none
+        return ()
     if responses_recorded(experiment):
         encoder = ("cosine",) if isinstance(experiment.rm_backbone, SentenceEncoder) else ()
         model = ("likelihood_base",) if isinstance(experiment.policy, LanguageModel) else ()
@@ -131,7 +136,7 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
     task, lang = experiment.task, experiment.target_lang.code
     trained = isinstance(experiment.optimizer, Trained)
     pools = _samples(experiment, lang)
-    sources = codes(experiment.source_langs) if has_source(experiment.rm_backbone) else ("-",)
+    sources, regime = _heard(experiment), regime_of(experiment)
     spec: dict[str, Any] = {"judge": experiment.judge.name, "n": _samples_picked_from(experiment)}
     spec |= {"trained": True} if trained else {}
     parents = {"score": _score(experiment, pools), **pools}
@@ -144,12 +149,40 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
         parents["verdict"] = _verdict(experiment, judging, pools)
     if responses_recorded(experiment):
         spec |= {**data_of(task, (lang,), "recorded"), "lang": lang}
-    return make("judge", label_of("judge", sources, (lang,)), spec, parents)
+    return make("judge", label_of("judge", sources, (lang,), *((one,) for one in regime)), spec, parents)
+
+
+def _heard(experiment: Experiment) -> tuple[str, ...]:
+    """What labels say of the source: `-` where nothing is learnt, en->tr where its feedback is translated."""
+    if not has_source(experiment.rm_backbone):
+        return ("-",)
+    sources = codes(experiment.source_langs)
+    return heard(sources, experiment.target_lang.code) if translates_feedback(experiment) else sources
+
+
+def _policy(experiment: Experiment, lang: str) -> Stage:
+    """The policy that the cell samples or aligns."""
+    return _organic(experiment, lang) if experiment.sft_data == "organic" else policy_of(experiment)
+
+
+def _organic(experiment: Experiment, lang: str) -> Stage:
+    """The policy of the language's own demonstrations: what every cell of a target is compared with."""
+    assert isinstance(experiment.policy, LanguageModel)
+    return sft(experiment.task, (lang,), experiment.policy, experiment.sft, experiment.seed)
+
+
+def _reward(experiment: Experiment, folds: bool = False) -> Stage:
+    """The reward model of the cell's source; `folds`: heads cross-fitted on recorded responses."""
+    if translates_feedback(experiment):
+        return silver(experiment)
+    learned, rm, sources = experiment.feedback_task, experiment.rm_backbone, codes(experiment.source_langs)
+    return reward(learned, sources, experiment.policy, experiment.sft, rm, experiment.seed, folds)
 
 
 def _with_facts(experiment: Experiment) -> Experiment:
     """The experiment with the facts of its languages in its tasks."""
-    langs = (*experiment.source_langs, experiment.target_lang)
+    judging = judge_lang(experiment)
+    langs = (*experiment.source_langs, experiment.target_lang, *((judging,) if judging else ()))
     other = experiment.reward_task
     return msgspec.structs.replace(
         experiment,
@@ -158,13 +191,21 @@ def _with_facts(experiment: Experiment) -> Experiment:
     )
 
 
+def judge_lang(experiment: Experiment) -> Language | None:
+    """Whose reward model judge=target_rm decides by, where it is not the target's own."""
+    return experiment.judge.lang if isinstance(experiment.judge, TargetRM) else None
+
+
 def _samples(experiment: Experiment, lang: str) -> dict[str, Stage]:
     if responses_recorded(experiment):
         stage = recorded(experiment.task, lang)
         return {"pool": stage, "baseline": stage}
-    shared = (experiment.task, lang, experiment.policy, experiment.sft, experiment.seed)
-    said = _aligned(experiment, lang) if isinstance(experiment.optimizer, Trained) else samples("pool", *shared)
-    return {"pool": said, "baseline": samples("baseline", *shared)}
+    shared, seed = (experiment.task, lang, experiment.policy), experiment.seed
+    if isinstance(experiment.optimizer, Trained):
+        said = _aligned(experiment, lang)
+    else:
+        said = samples("pool", *shared, _policy(experiment, lang), seed, regime_of(experiment))
+    return {"pool": said, "baseline": samples("baseline", *shared, _organic(experiment, lang), seed)}
 
 
 def _aligned(experiment: Experiment, lang: str) -> Stage:
@@ -172,18 +213,16 @@ def _aligned(experiment: Experiment, lang: str) -> Stage:
     task, rm, policy, optimizer = experiment.task, experiment.rm_backbone, experiment.policy, experiment.optimizer
     assert isinstance(policy, LanguageModel) and isinstance(optimizer, Trained)
     rewarding = _published(experiment)
-    sources: tuple[str, ...] = ("-",)
     if has_source(rm):
-        sources = codes(experiment.source_langs)
-        rewarding["reward"] = reward(task, sources, policy, experiment.sft, rm, experiment.seed)
+        rewarding["reward"] = _reward(experiment)
     if isinstance(rm, FrozenLM):
         rewarding["lm"] = frozen_reader(rm, reader_of(rm, policy))
     elif isinstance(rm, Untrained):
         rewarding |= _language_model_of(experiment, rm)
     quality = "quality" in offers(task)
-    shared = (policy, experiment.sft)
-    trained = align(task, sources, lang, *shared, rm, optimizer, rewarding, quality, experiment.seed)
-    return aligned_samples(task, lang, *shared, optimizer, trained, experiment.seed)
+    shared, seed, regime = (policy, _policy(experiment, lang)), experiment.seed, regime_of(experiment)
+    trained = align(task, _heard(experiment), lang, *shared, rm, optimizer, rewarding, quality, seed, regime)
+    return aligned_samples(task, lang, *shared, optimizer, trained, seed)
 
 
 def _published(experiment: Experiment) -> dict[str, Stage]:
@@ -207,7 +246,8 @@ def _samples_picked_from(experiment: Experiment) -> int | None:
 def _verdict(experiment: Experiment, judging: RewardModel, pools: Mapping[str, Stage]) -> Stage:
     """What the judge decides by: scores of the same two sample folders."""
     if experiment.judge.name == "target_rm":
-        home = msgspec.structs.replace(experiment, source_langs=(experiment.target_lang,), rm_backbone=judging)
+        judge = judge_lang(experiment) or experiment.target_lang
+        home = msgspec.structs.replace(experiment, source_langs=(judge,), rm_backbone=judging, reward_data="organic")
         with named_as_typed(experiment.judge):
             return _score(home, pools)
     name = "human" if experiment.judge.name == "human" else "gold"
@@ -224,10 +264,9 @@ def _verdict(experiment: Experiment, judging: RewardModel, pools: Mapping[str, S
 def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
     task, rm, lang = experiment.task, experiment.rm_backbone, experiment.target_lang.code
     sources, people = codes(experiment.source_langs), responses_recorded(experiment)
-    parents, learned, objective = dict(pools), experiment.feedback_task, objective_of(experiment.feedback_task, rm)
+    parents, objective = dict(pools), objective_of(experiment.feedback_task, rm)
     if has_source(rm):
-        folds = cross_fitted(experiment)
-        parents["reward"] = reward(learned, sources, experiment.policy, experiment.sft, rm, experiment.seed, folds)
+        parents["reward"] = _reward(experiment, cross_fitted(experiment))
     spec = {
         **data_of(task, (lang,), "recorded" if people else held_out(objective)),
         "lang": lang,
@@ -254,7 +293,7 @@ def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
             parents |= lm
             spec |= reading(task, experiment.policy)  # type: ignore[arg-type]  # which is a language model
         spec["seed"] = experiment.seed if rm.score == "random" else 0
-    label = label_of("score", sources if has_source(rm) else (name_of(rm),), (lang,))
+    label = label_of("score", _heard(experiment) if has_source(rm) else (name_of(rm),), (lang,))
     return make("score", label + mark(rm), spec, parents)
 
 
@@ -263,5 +302,4 @@ def _language_model_of(experiment: Experiment, rm: Untrained) -> dict[str, Stage
         return {}
     if rm.score.endswith("base"):
         return {"lm": base(experiment.policy)}
-    lang = experiment.target_lang.code
-    return {"lm": sft(experiment.task, (lang,), experiment.policy, experiment.sft, experiment.seed)}
+    return {"lm": _organic(experiment, experiment.target_lang.code)}

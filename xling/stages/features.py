@@ -21,6 +21,7 @@ from xling.grid.stage import Context
 from xling.models.ridge import Array
 from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
 from xling.stages.files import write_json
+from xling.stages.translated import given
 from xling.tasks import task_module
 from xling.tasks.records import Split
 
@@ -63,10 +64,10 @@ def run(context: Context) -> None:
         return _run_recorded(context, spec)
     reader, cut = reader_of(context.parents.get("lm"), context.spec), dict[str, Cut]()
     if "pool" not in context.parents:
-        texts = _feedback(spec, "train")
+        texts = _feedback(context, spec, "train")
         cut["feedback"] = _write(context, reader, "feedback", lambda: texts, len(texts), FEEDBACK)
     else:
-        texts = _feedback(spec, "test")
+        texts = _feedback(context, spec, "test")
         cut["heldout"] = _write(context, reader, "heldout", lambda: texts, len(texts), FEEDBACK)
         prompts = {p.id: p.reward_text for p in task_module(spec.task).prompts(spec.task, spec.lang, "test")}
         cut["samples"] = _write(context, reader, "samples", lambda: _samples(context, prompts), len(prompts), PROMPTS)
@@ -136,13 +137,12 @@ def _write(
     return reader.cut((prompt for prompt, _ in texts()), (text for _, row in texts() for text in row))
 
 
-def _feedback(spec: FeaturesSpec, split: Split) -> list[Texts]:
+def _feedback(context: Context, spec: FeaturesSpec, split: Split) -> list[Texts]:
     """Prompts and responses of a split's ratings (one each) or pairs (chosen, rejected)."""
-    module = task_module(spec.task)
     if spec.objective == "pairwise":
-        pairs = module.pairs(spec.task, spec.lang, split)
+        [pairs] = given(context, spec.task, (spec.lang,), "pairs", split)
         return [(p.prompt.reward_text, [p.chosen, p.rejected]) for p in pairs]
-    ratings = module.ratings(spec.task, spec.lang, split)
+    [ratings] = given(context, spec.task, (spec.lang,), "ratings", split)
     return [(r.prompt.reward_text, [r.response]) for r in ratings]
 
 

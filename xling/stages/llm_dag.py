@@ -19,8 +19,11 @@ from xling.stages.data import located
 from xling.stages.llm import AskSpec, LlmSpec, held_out_pairs, pair_ids
 from xling.stages.specs import base, data_of, label_of, make
 from xling.tasks import offers, task_module, truncation_side
+from xling.tasks.absent import absent
+from xling.tasks.sizes import size
 
 ENDPOINT = ("api_key_env", "requests_per_minute", "concurrency", "timeout", "retries", "backoff")  # in no key
+ASKING = ("llm", "judge_accuracy")  # kinds of stages that send requests
 LOCAL = ("revision", "dtype", "pad_token")  # of judge.checkpoint alone
 
 
@@ -168,7 +171,7 @@ def _parts(url: str) -> SplitResult:
 def notes(plan: Plan) -> list[str]:
     """Sentences: how many requests the plan sends at most, and which judges are not checked."""
     found: list[str] = []
-    waiting = [step.stage for step in plan.steps.values() if step.state == "run" and "identity" in step.stage.spec]
+    waiting = [step.stage for step in plan.steps.values() if step.state == "run" and step.stage.kind in ASKING]
     by_model: dict[str, list[Stage]] = {}
     for stage in waiting:
         name = stage.spec["identity"].get("endpoint") or stage.parents["lm"].spec["checkpoint"]
@@ -212,11 +215,15 @@ def most_requests(stage: Stage) -> int:
 
 @lru_cache(maxsize=256)
 def _prompt_count(task: Task, lang: str, most: int | None, seed: int) -> int:
+    if absent(task):
+        return size(task, lang, "prompts", "test", most) or 0
     prompts = task_module(task).prompts(task, lang, "test")
     return len(capped([p.id for p in prompts], [p.dataset for p in prompts], most, seed))
 
 
 @lru_cache(maxsize=256)
 def _held_out_count(task: Task, lang: str, most: int | None, seed: int) -> int:
+    if absent(task):
+        return size(task, lang, "pairs", "test", most) or 0
     pairs = held_out_pairs(task, lang)
     return len(capped(pair_ids(pairs), [pair.prompt.dataset for pair in pairs], most, seed))

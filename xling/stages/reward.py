@@ -10,6 +10,7 @@ from xling.config import BagOfWords, Files, FrozenLM, Released, RewardModel, Sen
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.stages.files import write_json
+from xling.stages.translated import given
 from xling.tasks import task_module
 from xling.tasks.records import Pair, Rating, Split
 
@@ -49,14 +50,17 @@ def run(context: Context) -> None:
 # --- feedback ---------------------------------------------------------------------------------------------
 
 
-def feedback(spec: RewardSpec, split: Split, permutation: int) -> list[Any]:
+def feedback(context: Context, spec: RewardSpec, split: Split, permutation: int) -> list[Any]:
     """The sources' ratings or pairs, pooled; for a control with labels permuted within each language."""
-    module, out = task_module(spec.task), list[Any]()
-    for lang in spec.langs:
-        if spec.objective == "pairwise":
-            out += shuffled_pairs(module.pairs(spec.task, lang, split), spec.seed, permutation)
-        else:
-            out += shuffled_ratings(module.ratings(spec.task, lang, split), spec.seed, permutation)
+    out = list[Any]()
+    if spec.objective == "pairwise":
+        for pairs in given(context, spec.task, spec.langs, "pairs", split):
+            out += shuffled_pairs(pairs, spec.seed, permutation)
+    else:
+        for ratings in given(context, spec.task, spec.langs, "ratings", split):
+            out += shuffled_ratings(ratings, spec.seed, permutation)
+    if not out:
+        raise StageError(f"Of the {split} feedback none is left after translation (translate.json says why).")
     return out
 
 
@@ -86,10 +90,10 @@ def _frozen(context: Context, spec: RewardSpec, rm: FrozenLM | SentenceEncoder) 
     from xling.stages.features import all_features
 
     blocks = all_features(context.parents[f"features_{lang}"] / "feedback" for lang in spec.langs)
-    items = feedback(spec, "train", rm.permutation)
+    items = feedback(context, spec, "train", rm.permutation)
     groups = [item.prompt.group for item in items]
     if spec.objective == "pairwise":
-        turned = [a.chosen != b.chosen for a, b in zip(items, feedback(spec, "train", 0), strict=True)]
+        turned = [a.chosen != b.chosen for a, b in zip(items, feedback(context, spec, "train", 0), strict=True)]
         sign = np.where(turned, -1.0, 1.0)[:, None]
 
         def fitted(parts: list[ridge.Array]) -> ridge.Linear:
@@ -108,7 +112,7 @@ def _frozen(context: Context, spec: RewardSpec, rm: FrozenLM | SentenceEncoder) 
 def _bag_of_words(context: Context, spec: RewardSpec, permutation: int) -> None:
     from xling.models import bag_of_words
 
-    items = feedback(spec, "train", permutation)
+    items = feedback(context, spec, "train", permutation)
     prompts, groups = [item.prompt.reward_text for item in items], [item.prompt.group for item in items]
     pairs = [item for item in items if isinstance(item, Pair)]
     if pairs:

@@ -43,9 +43,9 @@ def train(context: Context, spec: RewardSpec, rm: SameAsPolicy | Encoder) -> Non
     )
     torch.manual_seed(spec.seed)
     net = new_net(context, spec, rm, tokenizer)
-    examples = feedback(spec, "train", rm.permutation)
+    examples = feedback(context, spec, "train", rm.permutation)
     train, dropped = distinct(rows_of(net, tokenizer, examples))
-    held_out, _ = distinct(rows_of(net, tokenizer, feedback(spec, "validation", rm.permutation)))
+    held_out, _ = distinct(rows_of(net, tokenizer, feedback(context, spec, "validation", rm.permutation)))
     prepare(net, rm)
 
     padded = partial(net.collate, pad=tokenizer.pad_token_id)
@@ -77,7 +77,7 @@ def train(context: Context, spec: RewardSpec, rm: SameAsPolicy | Encoder) -> Non
     net.eval()
     save_reward(context.out, net, tokenizer, how)
     write_curve(context.out, curve)
-    check_stored(context, net, tokenizer, feedback(spec, "validation", 0)[:8])
+    check_stored(context, net, tokenizer, feedback(context, spec, "validation", 0)[:8])
     cut = count_cut(tokenizer, *texts(examples), net.rooms(tokenizer))
     report = {"examples": len(train), "dropped_equal_pairs": dropped, "validation_loss": metric(net), **cut}
     write_json(context.out / "training.json", report)

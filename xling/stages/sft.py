@@ -1,10 +1,11 @@
 """sft[l]: fine-tune the base on the demonstrations of a language (or of several, pooled).
 
 The checkpoint with the best ROUGE-L of greedy responses on validation demonstrations is kept (paper, appendix B).
+On translated demonstrations these are translated too; ROUGE-L on the language's own is then reported besides.
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from xling.analysis.rouge import rouge_l
 from xling.config import Lora, Task, Training
+from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.adapters import core
 from xling.models.load import loading, logits_of, trunk_of
@@ -23,6 +25,7 @@ from xling.models.text import Ids, decode_response, pad_right, policy_ids, respo
 from xling.models.training import fit, write_curve
 from xling.stages.files import write_json
 from xling.stages.policies import store_trained, trainable
+from xling.stages.translated import given, translates
 from xling.tasks import task_module
 from xling.tasks.records import Demonstration, Split
 
@@ -55,14 +58,9 @@ def run(context: Context) -> None:
     torch.manual_seed(spec.seed)
     model, tokenizer = trainable(context.parents["base"], spec.tuning, spec.lora, spec.training.dropout)
     encoder = bool(model.config.is_encoder_decoder)
-    train, cut = token_rows(tokenizer, _demonstrations(spec, "train", None), spec, encoder)
-    held_out = _demonstrations(spec, "validation", VALIDATION_DEMONSTRATIONS)
-    held_out_ids, _ = policy_ids(
-        tokenizer, [d.prompt for d in held_out], spec.max_prompt_tokens, spec.truncation_side, encoder
-    )
-
-    def metric(current: Any) -> float:
-        return validation_rouge(core(current), tokenizer, held_out, held_out_ids, spec.max_new_tokens)
+    train, cut = token_rows(tokenizer, _demonstrations(context, spec, "train", None), spec, encoder)
+    held_out = _demonstrations(context, spec, "validation", VALIDATION_DEMONSTRATIONS)
+    metric = _rouge_on(held_out, tokenizer, spec, encoder)
 
     pad, start = tokenizer.pad_token_id, getattr(model.config, "decoder_start_token_id", None) or 0
 
@@ -90,13 +88,31 @@ def run(context: Context) -> None:
     model = store_trained(context.parents["base"], context.out, model, tokenizer, spec.lora)
     write_curve(context.out, curve)
     report = {"demonstrations": len(train), "validation_rouge_l": metric(model)} | cut
+    if translates(context):
+        own = [d for lang in spec.langs for d in task_module(spec.task).demonstrations(spec.task, lang, "validation")]
+        organic = _rouge_on(own[:VALIDATION_DEMONSTRATIONS], tokenizer, spec, encoder)
+        report["organic_rouge_l"] = organic(model)  # reported, and read by nothing
     write_json(context.out / "sft.json", report)
 
 
-def _demonstrations(spec: SftSpec, split: Split, most: int | None) -> list[Demonstration]:
+def _demonstrations(context: Context, spec: SftSpec, split: Split, most: int | None) -> list[Demonstration]:
     """Those of all languages, at most `most` of each."""
-    module = task_module(spec.task)
-    return [d for lang in spec.langs for d in module.demonstrations(spec.task, lang, split)[:most]]
+    found = [d for own in given(context, spec.task, spec.langs, "demonstrations", split) for d in own[:most]]
+    if not found:
+        raise StageError(f"Of the {split} demonstrations none is left after translation (translate.json says why).")
+    return found
+
+
+def _rouge_on(
+    held_out: Sequence[Demonstration], tokenizer: Any, spec: SftSpec, encoder: bool
+) -> Callable[[Any], float]:
+    """What a model's greedy responses to demonstrations have in common with these."""
+    ids, _ = policy_ids(tokenizer, [d.prompt for d in held_out], spec.max_prompt_tokens, spec.truncation_side, encoder)
+
+    def rouge(model: Any) -> float:
+        return validation_rouge(core(model), tokenizer, held_out, ids, spec.max_new_tokens)
+
+    return rouge
 
 
 def token_rows(

@@ -73,7 +73,8 @@ def label_of(kind: str, *langs: Sequence[str]) -> str:
 def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "policy") -> Stage:
     """The packaged micro base, a base to pretrain, a local folder, or a repository of the hub at one commit.
 
-    `setting` is what people typed; `use` is policy, or of a reward model's own checkpoint encoder or classifier.
+    `setting` is what people typed; `use` is policy, of a reward model's own checkpoint encoder or classifier, or
+    translator.
     """
     checkpoint = policy.checkpoint
     spec = {
@@ -127,7 +128,7 @@ def reading(task: Task, policy: LanguageModel) -> dict[str, Any]:
     return {"max_prompt_tokens": policy.max_prompt_tokens, "truncation_side": side}
 
 
-def _frozen_reading(task: Task, rm: FrozenLM) -> dict[str, Any]:
+def frozen_reading(task: Task, rm: FrozenLM) -> dict[str, Any]:
     """What a frozen language model reads of a text, and which of its features are kept."""
     return {
         "features": rm.features,
@@ -142,7 +143,15 @@ def sft(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Tra
     """The policy of one language, or of several with their demonstrations pooled; without steps the base itself."""
     if not training.steps:
         return base(policy)
-    spec = {
+    spec = fine_tuning(task, langs, policy, training, seed)
+    return make("sft", label_of("sft", langs), spec, {"base": base(policy)})
+
+
+def fine_tuning(
+    task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Training, seed: int
+) -> dict[str, Any]:
+    """What decides a fine-tuned policy besides its base, and besides what it learns from if that is translated."""
+    return {
         **data_of(task, langs, "demonstrations"),
         **reading(task, policy),
         "langs": langs,
@@ -152,21 +161,22 @@ def sft(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Tra
         "lora": None if policy.tuning == "full" else msgspec.to_builtins(policy.lora),
         "seed": seed,
     }
-    return make("sft", label_of("sft", langs), spec, {"base": base(policy)})
 
 
 @lru_cache(maxsize=4096)
-def samples(kind: str, task: Task, lang: str, policy: LanguageModel, training: Training, seed: int) -> Stage:
-    """pool[t] or baseline[t]."""
+def samples(
+    kind: str, task: Task, lang: str, policy: LanguageModel, start: Stage, seed: int, regime: tuple[str, ...] = ()
+) -> Stage:
+    """pool[t] or baseline[t] of an SFT policy; `regime`: which one, if its demonstrations were translated."""
     n = policy.n if kind == "pool" else policy.baseline_samples
     spec = {**data_of(task, (lang,), "prompts"), **sampling_of(task, lang, policy, kind, n, seed)}
-    return make(kind, label_of(kind, (lang,)), spec, {"sft": sft(task, (lang,), policy, training, seed)})
+    return make(kind, label_of(kind, (lang,), *((one,) for one in regime)), spec, {"sft": start})
 
 
 def texts_read(task: Task, rm: RewardModel) -> dict[str, Any]:
     """What the frozen model of a linear head reads of a text; nothing for other kinds."""
     if isinstance(rm, FrozenLM):
-        return _frozen_reading(task, rm)
+        return frozen_reading(task, rm)
     encoder = encoder_of(rm)
     return {"encoder": encoder, "identity": encoder_identity(encoder)} if encoder else {}
 
@@ -220,7 +230,7 @@ def features(
     }
     parents = dict(pools)
     if isinstance(rm, FrozenLM):
-        spec |= _frozen_reading(task, rm)
+        spec |= frozen_reading(task, rm)
         parents["lm"] = frozen_reader(rm, policy)
     else:
         spec |= texts_read(task, rm)
@@ -233,7 +243,7 @@ def recorded_features(task: Task, lang: str, policy: LanguageModel, rm: RewardMo
     assert isinstance(rm, FrozenLM)
     spec = {
         **data_of(task, (lang,), "texts"),
-        **_frozen_reading(task, rm),
+        **frozen_reading(task, rm),
         "lang": lang,
         "objective": "",
         "recorded": True,
@@ -271,7 +281,7 @@ def reward(
         spec["encoder"] = encoder_identity(rm.encoder)
     elif isinstance(rm, Tuned):
         spec["truncation_side"] = side_of(task, rm)
-        parents = {"init": _start(task, langs, policy, training, rm, seed)}
+        parents = {"init": start_of(task, langs, policy, training, rm, seed)}
     elif isinstance(rm, FrozenLM | SentenceEncoder):
         reader, plain = reader_of(rm, policy), unshuffled(rm)
         parents = {f"features_{lang}": features(task, lang, reader, plain, ()) for lang in langs}
@@ -290,7 +300,7 @@ def frozen_reader(rm: FrozenLM, policy: LanguageModel) -> Stage:
     return base(policy, "policy.checkpoint" if rm.checkpoint is None else "rm_backbone.checkpoint")
 
 
-def _start(task: Task, langs: tuple[str, ...], policy: Policy, training: Training, rm: Tuned, seed: int) -> Stage:
+def start_of(task: Task, langs: tuple[str, ...], policy: Policy, training: Training, rm: Tuned, seed: int) -> Stage:
     """The model that a network's training starts from."""
     if isinstance(rm, Encoder):
         return own_checkpoint(rm, "checkpoint", policy, "encoder")

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from typing import cast
 
 from xling.config import Files, MicroSummarization, MRewardBench, Oasst, Released, Seahorse, Task
+from xling.errors import ConfigError
 from xling.tasks import files, m_rewardbench, micro_summarization, oasst, released, seahorse
-from xling.tasks.records import Offer, TaskModule, Use
+from xling.tasks.absent import AbsentTask, absent
+from xling.tasks.records import Offer, Prompt, TaskModule, Use
+from xling.tasks.render import SPEAKERS, language_of, rendered
 
 MODULES: dict[type[Task], TaskModule] = {
     MicroSummarization: cast(TaskModule, micro_summarization),
@@ -18,8 +21,13 @@ MODULES: dict[type[Task], TaskModule] = {
 
 
 def task_module(config: Task) -> TaskModule:
-    """The module that knows the task of a config."""
-    return MODULES[type(config)]
+    """The module that knows the task of a config. ConfigError where neither data nor published sizes are there."""
+    module = MODULES[type(config)]
+    if not absent(config):
+        return module
+    if not hasattr(module, "published"):
+        raise ConfigError("task.path must be given: the paper states no sizes of this task. Type task.path=PATH.")
+    return cast(TaskModule, AbsentTask(module))
 
 
 def offers(config: Task) -> frozenset[Offer]:
@@ -55,3 +63,22 @@ def require(config: Task, langs: Sequence[str], use: Use) -> None:
     module = task_module(config)
     if hasattr(module, "require"):
         module.require(config, langs, use)
+
+
+def document_of(config: Task, prompt: Prompt) -> str:
+    """The document or chat of a prompt of a task that was made `bare` (xling/tasks/render.py)."""
+    module = task_module(config)
+    return str(module.document_of(prompt)) if hasattr(module, "document_of") else prompt.text
+
+
+def prompt_around(config: Task, lang: str, document: str) -> tuple[str, str]:
+    """(`Prompt.text`, `Prompt.content`) of a document in a language, as the task's own prompts are rendered."""
+    module = task_module(config)
+    if hasattr(module, "prompt_around"):
+        return str(module.prompt_around(document, lang)), ""
+    return rendered(config.template, document, language_of(config.facts, lang))  # type: ignore[union-attr]  # with one
+
+
+def speakers(config: Task) -> tuple[str, ...]:
+    """How the lines of a chat begin, in every language; nothing where prompts are documents."""
+    return tuple(getattr(config, "roles", SPEAKERS)) if truncation_side(config) == "left" else ()

@@ -79,10 +79,26 @@ def _count(config: MicroSummarization, split: Split, use: str) -> int:
     }[use]
 
 
+def counted(config: Task, what: str, split: Split) -> int:
+    """Rows of one language, without making them."""
+    assert isinstance(config, MicroSummarization)
+    return _count(config, split, what)
+
+
 def _prompt(config: MicroSummarization, lang: str, facts: FactSet) -> Prompt:
     rng = random.Random(f"document/{config.seed}/{lang}/{facts.group}")
     text = render.prompt_text(render.document(facts, lang, rng), lang)
     return Prompt(id=facts.group, lang=lang, group=facts.group, text=text, dataset="micro_summarization")
+
+
+def document_of(prompt: Prompt) -> str:
+    """A prompt without its cue."""
+    return prompt.text.rsplit("\n", 1)[0]
+
+
+def prompt_around(document: str, lang: str) -> str:
+    """A document with the cue of a language."""
+    return render.prompt_text(document, lang)
 
 
 def _items(

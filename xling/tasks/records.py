@@ -99,8 +99,10 @@ class TaskModule(Protocol):
     It may have, besides: `TRUNCATION_SIDE`, or `truncation_side(config)` where the data decides it (xling/tasks);
     `offers(config)`, where data of the user's own may hold less than OFFERS; `require(config, langs, use)`, which
     raises ConfigError where a language has too little for a use; `lacking(config, what)` and `ignored(config,
-    splits)`, sentences for errors and for the plan (xling/tasks/files.py); `published(config)`, the
-    sizes that a paper states, {(lang, dataset or "", use, split): rows}, which `xling data check` shows.
+    splits)`, sentences for errors and for the plan (xling/tasks/files.py); `document_of(prompt)` and
+    `prompt_around(document, lang)`, where prompts come from no template (xling/tasks); `published(config)`, the
+    sizes that a paper states, {(lang, dataset or "", use, split): rows}, which `xling data check` shows and a dry run
+    without the data goes by; `counted(config, use, split)`, for data whose rows are known without making them.
     """
 
     OFFERS: frozenset[Offer]

@@ -18,6 +18,8 @@ from xling.tasks.records import Prompt, Use
 
 PLACEHOLDERS = ("text", "language", "native_language")
 
+SPEAKERS = ("Human", "Assistant")  # the names of a chat's sides where the task has no setting for them
+
 USER = {"user": 0, "prompter": 0, "human": 0, "assistant": 1}  # the side of a role
 
 # Which parts of a template a use of the data reads. Held-out feedback comes with the test prompts, which both read.
@@ -62,6 +64,13 @@ def cue_of(task: Task, prompt: Prompt) -> str:
     return rendered(template, "", language_of(task.facts, prompt.lang))[0]  # type: ignore[union-attr]  # beside a template
 
 
+def bare(task: Task) -> Task:
+    """The task whose prompts are nothing but their documents or chats; as it is, if it has no template."""
+    if not hasattr(task, "template"):
+        return task
+    return msgspec.structs.replace(task, template=Template(), facts=())
+
+
 def language_of(facts: Sequence[Language], code: str) -> Language:
     """The facts of a language; without names if they are not given, which is enough where no template asks for them."""
     return next((language for language in facts if language.code == code), Language(code, "", "", ""))
@@ -69,7 +78,7 @@ def language_of(facts: Sequence[Language], code: str) -> Language:
 
 def dialog(
     messages: Sequence[tuple[str, str]],
-    names: tuple[str, str] = ("Human", "Assistant"),
+    names: tuple[str, str] = SPEAKERS,
     most: int | None = None,
     between: str = "\n",
     cue: bool = True,

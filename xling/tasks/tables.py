@@ -75,13 +75,15 @@ class Table:
                 raise DataError(f"{self.path} has no column '{name}'; it has {', '.join(self.columns) or 'none'}.")
 
 
-def paths_of(path: str) -> list[Path]:
-    """The files that task.path names: itself, all tables below a folder, or what a glob matches; sorted.
+def paths_of(path: str, setting: str = "task.path") -> list[Path]:
+    """The files that a setting names: itself, all tables below a folder, or what a glob matches; sorted.
 
     ConfigError if there is none, with what to type.
     """
     if path in ("", "???"):
-        raise ConfigError("This task needs data. Name a file, a folder or a glob with task.path=PATH.")
+        raise ConfigError(
+            f"This {setting.partition('.')[0]} needs data. Name a file, a folder or a glob with {setting}=PATH."
+        )
     place = Path(path).expanduser()
     if place.is_file():
         return [place]
@@ -91,8 +93,8 @@ def paths_of(path: str) -> list[Path]:
         reason = "has no table in it" if place.is_dir() else "is not a file, nor a folder or glob with tables"
         near = did_you_mean(place.name, (p.name for p in place.parent.glob("*"))) if place.parent.is_dir() else ""
         raise ConfigError(
-            f"task.path={path} {reason} ({', '.join(SUFFIXES)}, also .gz).{near} "
-            "Name a file, a folder or a glob with task.path=PATH."
+            f"{setting}={path} {reason} ({', '.join(SUFFIXES)}, also .gz).{near} "
+            f"Name a file, a folder or a glob with {setting}=PATH."
         )
     return named
 

@@ -90,24 +90,29 @@ def _agrees(lang: str, item: Item, number: int) -> bool:
     return " ".join(item.text.split()) == words.unit(lang, item.value, number).replace("-", " - ")
 
 
-def _without_repeats(items: list[Item]) -> tuple[list[Item], int]:
-    """The items without phrases that repeat earlier ones, and how many such phrases there were.
+def repeats(items: Sequence[Item]) -> list[set[int]]:
+    """Positions of each phrase that repeats an earlier one.
 
     A repeated phrase: a name said again with the words that came before it, or a word twice in a row.
     """
     keys = [(item.symbol, item.value) for item in items]
     again = [key in keys[:i] and is_slot(key[0]) for i, key in enumerate(keys)]
     if not any(again) and not any(a == b and is_word(a[0]) for a, b in pairwise(keys)):
-        return items, 0
-    dropped: set[int] = set()
-    repeats = 0
+        return []
+    found: list[set[int]] = []
     for i in range(len(keys)):
-        if i in dropped or not (again[i] or (i and keys[i] == keys[i - 1] and is_word(keys[i][0]))):
+        if any(i in phrase for phrase in found):
             continue
-        first = keys.index(keys[i])
-        dropped |= _phrase_around(keys, first, i)
-        repeats += 1
-    return [item for i, item in enumerate(items) if i not in dropped], repeats
+        if again[i] or (i and keys[i] == keys[i - 1] and is_word(keys[i][0])):
+            found.append(_phrase_around(keys, keys.index(keys[i]), i))
+    return found
+
+
+def _without_repeats(items: list[Item]) -> tuple[list[Item], int]:
+    """The items without phrases that repeat earlier ones, and how many such phrases there were."""
+    found = repeats(items)
+    dropped = set[int]().union(*found)
+    return [item for i, item in enumerate(items) if i not in dropped] if found else items, len(found)
 
 
 def _phrase_around(keys: list[tuple[str, int]], first: int, second: int) -> set[int]:
@@ -157,20 +162,36 @@ def _truth(facts: FactSet, items: Sequence[Item], shape: Shape) -> tuple[float, 
     return true / total, covered if told == facts.main else 0.0
 
 
+class Form(NamedTuple):
+    """What can be told of a text without the facts. `faults` of grammar, wrong forms of names among them."""
+
+    language: float
+    kept: list[Item]  # without what is said again
+    repeats: int
+    shape: Shape
+    faults: float
+
+
+def form_of(lang: str, items: list[Item]) -> Form:
+    """The form of the items of a text that should be in `lang`."""
+    language = _share_in(lang, items)
+    present = _present_languages(lang, items, language)
+    kept, again = _without_repeats(items)
+    shape = shape_of(tuple(item.symbol for item in kept), present)
+    return Form(language, kept, again, shape, shape.faults + _misspelt(present, kept))
+
+
 def assess(facts: FactSet, lang: str, text: str) -> Scores:
     """Scores of `text` as a summary, in `lang`, of the document that `facts` tell."""
     items = read(text)
     if not items:
         return NOTHING
-    language = _share_in(lang, items)
-    present = _present_languages(lang, items, language)
-    kept, repeats = _without_repeats(items)
-    shape = shape_of(tuple(item.symbol for item in kept), present)
+    language, kept, again, shape, faults = form_of(lang, items)
     attributable, main_idea = _truth(facts, kept, shape)
     scores = {
         "comprehensible": shape.comprehensible,
-        "no_repetition": max(0.0, 1 - _REPEAT * repeats),
-        "grammatical": max(0.0, 1 - _FAULT * (shape.faults + _misspelt(present, kept))),
+        "no_repetition": max(0.0, 1 - _REPEAT * again),
+        "grammatical": max(0.0, 1 - _FAULT * faults),
         "attributable": attributable,
         "main_idea": main_idea,
         "concise": _BREVITY / (_BREVITY + shape.extra),

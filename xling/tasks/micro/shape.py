@@ -115,14 +115,14 @@ def _without_asides(symbols: Symbols) -> tuple[Symbols, tuple[tuple[int, ...], .
     return tuple(kept), tuple(aside for aside in asides if aside), extra
 
 
-def _nearest(symbols: Symbols, langs: tuple[str, ...]) -> _Frame:
+def nearest(symbols: Symbols, langs: tuple[str, ...]) -> _Frame:
     """The frame of these languages that shares most symbols with the text; the first among equals."""
     mask = _mask(symbols)
     frames = [frame for head in langs for tail in langs for frame in _frames(head, tail)]
     return max(frames, key=lambda f: (mask & f.mask).bit_count() / (len(symbols) + len(f.symbols)))
 
 
-def _aligned(symbols: Symbols, frame: Symbols) -> list[int]:
+def aligned(symbols: Symbols, frame: Symbols) -> list[int]:
     """For each symbol its place in the frame, -1 if it has none; of several of a kind, firsts to firsts or
     lasts to lasts, whichever keeps more in order."""
     forward = _paired(symbols, frame)
@@ -155,7 +155,7 @@ def _compared(symbols: Symbols, frame: _Frame) -> tuple[float, float, int]:
     One word out of place is a fault of grammar; the second and further ones make the text hard to
     understand, as do words unknown to the world and more than three words too many or too few.
     """
-    places = _aligned(symbols, frame.symbols)
+    places = aligned(symbols, frame.symbols)
     matched = [place for place in places if place >= 0]
     surplus = [symbol for symbol, place in zip(symbols, places, strict=True) if place < 0]
     lacking = [frame.symbols[i] for i in set(range(len(frame.symbols))) - set(matched)]
@@ -216,6 +216,6 @@ def shape_of(symbols: Symbols, langs: tuple[str, ...]) -> Shape:
         return Shape(1.0, 0.0, extra, asides, needed)
     if not core:
         return Shape(0.0, 1.0, extra, asides, _SUBJECT_NEEDS)
-    frame = _nearest(core, langs)
+    frame = nearest(core, langs)
     comprehensible, faults, surplus = _compared(core, frame)
     return Shape(comprehensible, faults, extra + surplus, asides, frame.needed)

@@ -1,0 +1,161 @@
+"""The paper's presets: docs/paper.md gets their counts and cost, docs/paper_tiny.md what came of them at tiny scale.
+
+    make paper-tiny        # or: python benchmarks/paper.py [--root FOLDER] [--workers N] [--only PRESET ...]
+    python benchmarks/paper.py --counts    # docs/paper.md alone; nothing is run, no data, models or network are needed
+
+All presets run in one root, so that they share stages as their originals do, and finished stages are not run again: the
+same command goes on where it was stopped. Numbers at tiny scale mean nothing; that they are there does.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+from human_judgements import filled
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from xling.analysis.matrix import Matrix
+from xling.analysis.plan import read_plan
+from xling.analysis.reduce import reduce_grid
+from xling.grid.compose import compose_grid
+from xling.grid.composer import Composer
+from xling.grid.plan import Plan
+from xling.grid.stage import Stage, Tokens
+from xling.grid.store import Store
+from xling.launching import plan_of, task_languages
+from xling.report.accuracy import accuracy_table
+from xling.report.cells import Table
+from xling.report.tables import win_table
+from xling.report.text import panel_title
+from xling.stages.costs import asked
+
+ROOT = Path(__file__).parents[1]
+PAGE, TINY = ROOT / "docs" / "paper.md", ROOT / "docs" / "paper_tiny.md"
+PRESETS = sorted(path.stem for path in (ROOT / "sweeps").glob("paper_*.yaml"))
+WALLS = "paper_tiny.json"  # of a root: preset -> wall seconds
+COUNTED = ("translate", "sft", "reward", "pool", "align", "score", "llm")  # kinds of stages
+UNITS = {
+    "texts at most": "texts to translate",
+    "samples": "samples",
+    "scorings of answers": "scorings",
+    "judge calls": "judge calls",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fill in the pages. Exit code 1 if a cell of a preset is missing."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--root", type=Path, default=ROOT / "outputs", help="of all results")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=PRESETS, default=PRESETS, metavar="PRESET")
+    parser.add_argument("--counts", action="store_true", help="fill in docs/paper.md and run nothing")
+    given = parser.parse_args(arguments)
+    if given.counts:
+        plans = {name: planned(name, "dry_run=true", f"root={given.root.absolute()}/none") for name in PRESETS}
+        PAGE.write_text(filled(PAGE.read_text("utf-8"), {"counts": count_lines(plans)}), "utf-8")
+        return 0
+    codes = [run_tiny(name, given.root, given.workers) for name in given.only]
+    TINY.write_text(filled(TINY.read_text("utf-8"), {"runs": tiny_lines(given.root)}), "utf-8")
+    return int(any(codes))
+
+
+def planned(preset: str, *arguments: str) -> Plan:
+    """The plan of a preset with more overrides; nothing is run or written."""
+    params = yaml.safe_load((ROOT / "sweeps" / f"{preset}.yaml").read_text("utf-8"))["hydra"]["sweeper"]["params"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composer = Composer(GlobalHydra.instance().config_loader(), "config")
+        cells = compose_grid(composer, params, [f"sweeps={preset}", *arguments], task_languages, print)
+        return plan_of(cells, "xling.stages")
+
+
+# --- counts -------------------------------------------------------------------------------------------------
+
+
+def count_lines(plans: Mapping[str, Plan]) -> list[str]:
+    """A row a preset: stages by kind, what they are in units, and GPU hours."""
+    names = [*COUNTED, *UNITS.values(), "EFLOP", "GPU hours"]
+    lines = [f"| preset | cells | {' | '.join(names)} |", f"|---|{'---:|' * (len(names) + 1)}"]
+    for preset, plan in plans.items():
+        numbers = [len(plan.cells), *counts(plan).values()]
+        lines.append(f"| `{preset}` | {' | '.join(f'{n:,.0f}' if n else '' for n in numbers)} |")
+    return lines
+
+
+def counts(plan: Plan) -> dict[str, float]:
+    """By the columns of docs/paper.md."""
+    stages = {kind: states.total() for kind, states in plan.count().items()}
+    units = {
+        name: sum(estimate.units.get(unit, 0) for estimate in plan.estimates.values()) for unit, name in UNITS.items()
+    }
+    modelled = [(kind, estimate) for kind, estimate in plan.estimates.items() if estimate.modelled]
+    hours = sum(estimate.seconds * stages[kind] for kind, estimate in modelled) / 3600
+    flops = sum(estimate.flops for _, estimate in modelled) / 1e18
+    return {**{kind: stages.get(kind, 0) for kind in COUNTED}, **units, "EFLOP": flops, "GPU hours": hours}
+
+
+def asked_of(stage: Stage) -> int:
+    """Requests that a stage of a judge sends at most."""
+    return asked(stage, Tokens()).units["judge calls"]
+
+
+# --- tiny scale ---------------------------------------------------------------------------------------------
+
+
+def run_tiny(preset: str, root: Path, workers: int) -> int:
+    """Exit code of the preset at tiny scale; its wall seconds are noted in the root, the longest of its runs."""
+    where = [f"root='{root.absolute()}'", f"name={preset}", "tracking.mode=off", f"hydra.launcher.workers={workers}"]
+    command = [sys.executable, str(ROOT / "launch.py"), "-m", f"sweeps={preset}", "scale=tiny", *where]
+    start = time.monotonic()
+    code = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode
+    walls = _walls(root)
+    walls[preset] = max(walls.get(preset, 0.0), time.monotonic() - start)
+    (root / WALLS).write_text(json.dumps(walls, indent=1, sort_keys=True) + "\n", "utf-8")
+    return code
+
+
+def _walls(root: Path) -> dict[str, float]:
+    path = root / WALLS
+    found: dict[str, float] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return found
+
+
+def tiny_lines(root: Path) -> list[str]:
+    """What each preset that has run took, then the matrices of all."""
+    lines = ["| preset | cells | done | stages | work, s | wall, s |", "|---|---:|---:|---:|---:|---:|"]
+    matrices: list[str] = []
+    for preset, wall in sorted(_walls(root).items()):
+        matrix, store = reduce_grid(root, preset), Store(root)
+        plan = read_plan(store.grid_folder(preset))
+        done = [store.check(stage.kind, stage.key).done for stage in plan.stages]
+        work = sum(one.run.seconds for one in done if one is not None)
+        full = sum(store.check(cell.judge.kind, cell.judge.key).done is not None for cell in plan.cells)
+        lines.append(f"| `{preset}` | {len(plan.cells)} | {full} | {len(plan.stages)} | {work:.0f} | {wall:.0f} |")
+        matrices += matrix_lines(preset, matrix)
+    return [*lines, "", *matrices]
+
+
+def matrix_lines(preset: str, matrix: Matrix) -> list[str]:
+    """The win rates of each panel; of presets for accuracy that."""
+    lines = [f"## {preset}", ""]
+    for panel in (panel for block in matrix.blocks for panel in block.panels):
+        table = accuracy_table(panel) if "accuracy" in preset else win_table(panel)
+        lines += [f"{panel_title(panel)}: {'accuracy' if 'accuracy' in preset else 'win rates'}, %", ""]
+        lines += plain_lines(table) if table is not None else []
+    return lines
+
+
+def plain_lines(table: Table) -> list[str]:
+    """A table's numbers without intervals and notes."""
+    lines = [f"| {table.corner} | {' | '.join(table.columns)} |", f"|---|{'---:|' * len(table.columns)}"]
+    lines += [f"| {label} | {' | '.join(cell.text for cell in row)} |" for label, row in table.rows]
+    return [*lines, ""]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""The terminal at 80 and at 200 columns: no line longer, every number there and whole, nothing obeyed."""
+
+import io
+import re
+
+import pytest
+from rich.cells import cell_len
+from synthetic import LANGUAGES, SyntheticGrid, realistic
+
+from xling.analysis.plan import read_plan
+from xling.analysis.reduce import fold_grid
+from xling.cli import main
+from xling.console import Console, harmless
+from xling.report.cells import Cell, Table
+from xling.report.files import write_matrix
+from xling.report.terminal import print_matrix, print_table, print_tables
+
+WIDTHS = [80, 200]
+
+
+def drawn(what, width, *arguments, **console):
+    out = Console(width=width, file=io.StringIO(), **console)
+    what(*arguments[:1], out, *arguments[1:])
+    return out.file.getvalue()
+
+
+def tables(text):
+    """Words of a text that stand between two or more spaces: cells, whole."""
+    return {word for line in text.splitlines() for word in re.split(r"\s{2,}", line.strip())}
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    grid = realistic(tmp_path_factory.mktemp("grid"), LANGUAGES, prompts=30)
+    grid.cell("fr", "de", fails="reward")
+    return grid.write()
+
+
+@pytest.fixture(scope="module")
+def matrix(grid):
+    return fold_grid(grid.store, grid.name)
+
+
+def numbers(matrix):
+    """Every number of the first view, as it is written."""
+    (panel,) = matrix.blocks[0].panels
+    for entry in panel.entries:
+        if entry.win is not None:
+            yield f"{entry.win.value:.1f}", f"{entry.win.low:.1f}-{entry.win.high:.1f}"
+        if entry.versus_home is not None and not entry.home:
+            difference = entry.versus_home.estimate
+            yield f"{difference.value:+.1f}", f"{difference.low:+.1f}..{difference.high:+.1f}"
+    for accuracy in panel.accuracy:
+        yield f"{accuracy.accuracy.value:.1f}", f"{accuracy.accuracy.low:.1f}-{accuracy.accuracy.high:.1f}"
+    for control in matrix.blocks[0].controls:
+        for entry in control.entries:
+            yield f"{entry.win.value:.1f}", f"{entry.win.low:.1f}-{entry.win.high:.1f}"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_number_is_there_and_whole(matrix, width):
+    text = drawn(print_matrix, width, matrix)
+    assert max(map(cell_len, text.splitlines())) <= width
+    cells = {word.strip("◆▲△*[]") for cell in tables(text) for word in cell.split(" ")}
+    missing = [pair for pair in numbers(matrix) if not set(pair) <= cells]
+    assert not missing
+
+
+def test_at_200_columns_differences_stand_beside_the_win_rates(matrix):
+    lines = drawn(print_matrix, 200, matrix).splitlines()
+    assert [line for line in lines if "Win rate, %" in line and "Source minus home" in line]
+    lines = drawn(print_matrix, 80, matrix).splitlines()
+    assert not [line for line in lines if "Win rate, %" in line and "Source minus home" in line]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_wide_matrix_is_shown_in_pages_with_its_sources_again(tmp_path, width):
+    grid = SyntheticGrid(tmp_path)
+    targets = [f"l{number:02d}" for number in range(30)]
+    for number, target in enumerate(targets):
+        for source in ("l00", "l01+l02"):
+            grid.cell(source, target, [1.0, 0.5, 0.0], prompts=[f"{number}-{i}" for i in range(3)])
+    text = drawn(print_matrix, width, fold_grid(grid.write().store, grid.name))
+    lines = text.splitlines()
+    assert max(map(cell_len, lines)) <= width
+    pages = [line for line in lines if line.startswith("columns ")]
+    assert pages[0].startswith("columns 1 to ") and pages[-1].endswith(" of 32")
+    heads = [line.split() for line in lines if line.startswith("source ")][: len(pages)]
+    assert [head for line in heads for head in line[1:]] == [*targets, "mean", "abroad"]
+    assert sum(line.startswith("l01+l02 ") for line in lines) >= len(pages)
+    assert "xling report --full" in text
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_long_names_are_folded_and_numbers_are_not(width):
+    name = "frozen_lm, tuning=full, learning_rate=0.0001, epochs=3, a_very_long_value=" + "x" * 60
+    row = [Cell("-12.3*", "-100.0..-10.0"), Cell("45.6", "40.0-50.0")] * 6
+    table = Table("A table", "corner", [f"{name} {number}" for number in range(12)], [(name, row)] * 2, [name * 3])
+    text = drawn(print_table, width, table)
+    assert max(map(cell_len, text.splitlines())) <= width
+    assert text.count("-12.3*") == 12 and text.count("-100.0..-10.0") == 12
+    assert name.replace(" ", "") in re.sub(r"\s", "", text) or "x" * 20 in text
+
+
+def test_wide_characters_keep_columns_in_line():
+    rows = [(name, [Cell("50.0"), Cell("60.0")]) for name in ("中文", "日本語", "de", "한국어")]
+    for width in (*WIDTHS, 24):
+        lines = drawn(print_table, width, Table("語言", "源", ["目標一", "b"], rows)).splitlines()
+        ends = {cell_len(line.rstrip()) for line in lines if line.rstrip().endswith("60.0")}
+        assert len(ends) == 1 and max(map(cell_len, lines)) <= width
+
+
+def test_control_codes_in_labels_are_shown(matrix):
+    evil = "\x1b[2J\x1b]0;owned\x07x\x9b31m\u202egnp\ny"
+    table = Table(evil, evil, [evil], [(evil, [Cell(evil, evil)])], [evil])
+    for colours in (False, True):
+        text = drawn(lambda t, c: print_tables([t, t], c), 80, table, force_terminal=colours, color_system="256")
+        own = re.sub(r"\x1b\[[\d;]*m", "", text)  # rich's own colours
+        assert not set(own) & {"\x1b", "\x07", "\x9b", "\u202e"}
+        assert "\u241b[2J" in own and "<U+009B>" in own
+        assert max(map(cell_len, own.splitlines())) <= 80
+
+
+def test_no_color_and_no_tty(matrix, monkeypatch):
+    assert "\x1b" not in drawn(print_matrix, 80, matrix)
+    monkeypatch.setenv("NO_COLOR", "1")
+    text = drawn(print_matrix, 80, matrix, force_terminal=True)
+    assert not re.findall(r"\x1b\[(?:[\d;]*;)?[34]\d", text)  # bold and dim may stay
+
+
+def test_report_reads_what_was_folded(grid, matrix, capsys, monkeypatch):
+    write_matrix(grid.store.grid_folder(grid.name), matrix)
+    for width in WIDTHS:
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert main(["report", grid.name, "--root", str(grid.root)]) == 0
+        short = capsys.readouterr().out
+        assert main(["report", "--full", grid.name, "--root", str(grid.root)]) == 0
+        full = capsys.readouterr().out
+        assert max(map(cell_len, (short + full).splitlines())) <= width
+        assert "Trained minus likelihood_sft" in full and "Trained minus likelihood_sft" not in short
+
+
+def test_logs_show_control_codes(grid, capsys):
+    stage = read_plan(grid.store.grid_folder(grid.name)).stages[0]
+    path = grid.store.log(stage.kind, stage.key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes("step 1\rstep 2\n\x1b[31mred\x07 Привет\tende\n".encode())
+    assert main(["logs", "0", grid.name, "--root", str(grid.root)]) == 0
+    text = capsys.readouterr().out
+    assert text == "step 1\nstep 2\n\u241b[31mred\u2407 Привет\tende\n"
+
+
+def test_harmless_text_stays_the_same():
+    text = "Türkçe, русский, العربية, 中文 ◆ 70.2\tx\n"
+    assert harmless(text) == text and harmless(harmless("\x1b[m")) == harmless("\x1b[m") == "\u241b[m"

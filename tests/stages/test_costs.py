@@ -1,0 +1,141 @@
+"""How much work a stage is: units and operations by hand, and which recorded times count."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from small_grid import BUDGET, TASK, M, N, changed, experiment
+
+from xling.config import PPO, BagOfWords, LanguageModel, LlmJudge, Oasst, SameAsPolicy, SentenceEncoder
+from xling.grid.estimate import estimate, rates_from
+from xling.grid.plan import in_order, make_plan
+from xling.grid.stage import Cell, Stage, Tokens
+from xling.grid.store import Store
+from xling.models.hub import UNRESOLVED
+from xling.models.parameters import parameters_of
+from xling.stages import KINDS, unresolved
+from xling.stages.dag import judge_stage
+from xling.stages.llm_dag import notes
+
+COST: dict[str, Any] = {
+    "flops_per_second": 1e9,
+    "utilisation": {"training": 0.5, "reading": 0.5, "sampling": 0.1},
+    "prompt_tokens": 20,
+    "response_tokens": 5,
+}
+LENGTHS = Tokens(20, 5)
+
+
+def stages(asked: Any) -> dict[str, Stage]:
+    """By kind, the last of each."""
+    return {stage.kind: stage for stage in in_order([Cell({}, judge_stage(asked))]).values()}
+
+
+def work(stage: Stage, tokens: Tokens = LENGTHS) -> Any:
+    found = KINDS[stage.kind].work
+    assert found is not None
+    return found(stage, tokens)
+
+
+def test_training_sampling_and_scoring(tiny_folder: Path) -> None:
+    found, model = stages(experiment(tiny_folder)), parameters_of(str(tiny_folder), None)
+    assert model is not None
+    seen = BUDGET.steps * BUDGET.batch_size
+    once = 2 * (model.prompt * 20 + (model.response + model.head) * 5)
+    assert work(found["sft"]).flops["training"] == 3 * seen * once
+    assert work(found["reward"]).flops["training"] == 3 * seen * 2 * model.prompt * 25
+    assert work(found["reward"]).flops["reading"] == BUDGET.steps // BUDGET.eval_every * TASK.validation * (
+        2 * model.prompt * 25
+    )
+    pool = work(found["pool"])
+    assert pool.units == {"samples": N * TASK.test_prompts}
+    assert pool.flops["reading"] == TASK.test_prompts * 2 * model.prompt * 20
+    assert pool.flops["sampling"] == N * TASK.test_prompts * 2 * (model.response + model.head) * 5
+    assert work(found["score"]).units == {
+        "scorings of answers": N * TASK.test_prompts, "of opponents": M * TASK.test_prompts,
+        "of held-out feedback": TASK.test_prompts,
+    }  # fmt: skip
+
+
+def test_lengths_are_the_limits_unless_they_are_named(tiny_folder: Path) -> None:
+    pool = stages(experiment(tiny_folder))["pool"]
+    longest, short = work(pool, Tokens()), work(pool)
+    assert longest.flops["reading"] / short.flops["reading"] == pool.spec["max_prompt_tokens"] / 20
+    assert work(pool, Tokens(10**6, 10**6)).flops == longest.flops  # no longer than they may be
+
+
+def test_ppo_trains_two_networks_and_reads_with_four(tiny_folder: Path) -> None:
+    ppo = PPO(steps=3, batch_size=8, value_only_steps=2, epochs=2)
+    found, model = stages(experiment(tiny_folder, optimizer=ppo)), parameters_of(str(tiny_folder), None)
+    assert model is not None
+    align = work(found["align"])
+    once = model.forward(20, 5)
+    assert align.units == {"responses learnt from": 8 * 5}
+    assert align.flops["training"] == 3 * 2 * once * 8 * (3 + 5)  # policy 3 steps, value model 5
+    reading = model.forward(20, 0) + 3 * once + model.forward(20, 5, head=False)
+    assert align.flops["reading"] == pytest.approx(8 * 5 * reading)
+    within = msgspec.structs.replace(ppo, value_only="inside", value_only_steps=1)
+    inside = work(stages(experiment(tiny_folder, optimizer=within))["align"])
+    assert inside.units == {"responses learnt from": 8 * 3}
+
+
+def test_what_reads_nothing_costs_nothing(tiny_folder: Path) -> None:
+    found = stages(experiment(tiny_folder, rm=BagOfWords()))
+    assert work(found["reward"]).flops == {} and work(found["score"]).flops == {}
+    assert work(found["score"]).units["scorings of answers"] == N * TASK.test_prompts
+
+
+def test_calls_of_a_server_are_counted_and_cost_no_operations(tiny_folder: Path) -> None:
+    judge = LlmJudge(base_url="http://localhost:1/v1", model="m")
+    asked = msgspec.structs.replace(experiment(tiny_folder, rm=BagOfWords()), judge=judge)
+    assert work(stages(asked)["llm"]) == work(stages(asked)["llm"])
+    assert work(stages(asked)["llm"]).units == {"judge calls": 2 * TASK.test_prompts}
+    assert work(stages(asked)["llm"]).flops == {}
+
+
+def test_a_plan_without_an_llm_judge_has_nothing_to_say_of_one(tiny_folder: Path, tmp_path: Path) -> None:
+    cells = [Cell({"target_lang": "tr"}, judge_stage(experiment(tiny_folder, rm=SentenceEncoder())))]
+    assert notes(make_plan(cells, Store(tmp_path), kinds=KINDS)) == []
+
+
+def test_an_estimate_is_the_work_at_the_rate_but_no_less_than_the_guess(tiny_folder: Path, tmp_path: Path) -> None:
+    pool, store = stages(experiment(tiny_folder))["pool"], Store(tmp_path)
+    flops = work(pool).flops
+    fast, slow = (rates_from(COST | {"flops_per_second": speed}) for speed in (1e12, 1.0))
+    guessed = estimate(store, "pool", [], [], KINDS, [pool], fast)
+    assert (guessed.seconds, guessed.modelled, guessed.recorded) == (KINDS["pool"].seconds, False, False)
+    modelled = estimate(store, "pool", [], [], KINDS, [pool], slow)
+    assert modelled.modelled and modelled.seconds == pytest.approx(flops["reading"] / 0.5 + flops["sampling"] / 0.1)
+    assert modelled.units == {"samples": N * TASK.test_prompts}
+    assert estimate(store, "pool", [], [], KINDS).units == {}  # without rates nothing is asked
+
+
+# --- the hub --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    unresolved._known.cache_clear()
+    unresolved._settled.cache_clear()
+
+
+def test_revisions_that_nobody_can_be_asked_for(offline: None) -> None:
+    asked = msgspec.structs.replace(
+        experiment(Path("here"), rm=SameAsPolicy(init="owner/reward", revision="v1")),
+        policy=LanguageModel("owner/policy"), judge=LlmJudge(checkpoint="owner/judge"), task=Oasst("x"),
+    )  # fmt: skip
+    found, names = unresolved.planned(asked)
+    assert names == {"owner/policy", "owner/reward", "owner/judge"}
+    assert {found.policy.revision, found.rm_backbone.revision, found.judge.revision} == {UNRESOLVED}  # type: ignore[union-attr]
+    assert found.task == asked.task
+    own = experiment(Path("folder"))
+    assert unresolved.planned(own) == (own, frozenset())
+
+
+def test_an_unresolved_model_is_planned_and_never_cached(offline: None) -> None:
+    asked, _ = unresolved.planned(changed(experiment(Path("x")), "policy", checkpoint="google/mt5-small"))
+    base = stages(asked)["base"]
+    assert base.label == "base google/mt5-small@?" and base.spec["commit"] == UNRESOLVED
+    assert work(stages(asked)["pool"]).flops["sampling"] > 0  # by the table

@@ -1,0 +1,107 @@
+"""The embedded world's exact translation: what is right stays right, and an error stays the error that it was."""
+
+import random
+from itertools import permutations
+
+import pytest
+
+from xling.config import MicroSummarization
+from xling.tasks import micro_summarization as task
+from xling.tasks.micro import errors, gold
+from xling.tasks.micro.facts import fact_set, fact_set_of
+from xling.tasks.micro.frames import SUMMARY, chunks_of
+from xling.tasks.micro.render import document, summary
+from xling.tasks.micro.translation import SAME, builds, chunks, exactly, slots_of
+from xling.tasks.micro.words import LANGUAGES
+
+DIRECTIONS = list(permutations(LANGUAGES, 2))
+# Superfluous words, words in another language and words out of order are counted, and languages need different numbers
+# of words to say the same: of texts with these errors quality changes a little.
+COUNTED = {"concise", "language", "comprehensible"}
+
+
+def both(text: str, source: str, target: str, group: str) -> tuple[float, float]:
+    """Gold quality of a text, and of its translation."""
+    facts = fact_set_of(0, group)
+    translated = exactly(text, source, target)
+    return gold.assess(facts, source, text).quality, gold.assess(facts, target, translated).quality
+
+
+def test_phrases_are_named_by_their_slots_in_all_languages() -> None:
+    """What a summary leaves out is told by its slots, which have to be the same ones everywhere."""
+    for index in range(len(SUMMARY["en"])):
+        found = {
+            lang: sorted((sorted(slots_of(c.parts)), c.optional, c.tail) for c in chunks_of(lang, index) if c.optional)
+            for lang in LANGUAGES
+        }
+        assert all(phrases == found["en"] for phrases in found.values())
+    for symbols, known in builds().items():
+        assert all(tuple(part for c in chunks(build, SAME) for part in c.parts) == symbols for build in known)
+
+
+@pytest.mark.parametrize(("source", "target"), DIRECTIONS)
+def test_quality_is_carried_over_in_every_direction(source: str, target: str) -> None:
+    """Exactly, but for errors whose words are counted; no text becomes good or stops being it."""
+    kinds = [
+        (),
+        *((kind,) for kind in errors.DIMENSIONS),
+        ("attributable", "grammatical"),
+        ("no_repetition", "main_idea"),
+    ]
+    for number, kind in enumerate(kinds * 3):
+        facts = fact_set(0, "train-ratings", number)
+        text = errors.spoilt_summary(facts, source, kind, random.Random(f"{source}{number}"))
+        before, after = both(text, source, target, facts.group)
+        assert (before >= gold.GOOD) == (after >= gold.GOOD) == (kind == ())
+        if not COUNTED & set(kind):
+            assert after == pytest.approx(before, abs=1e-9), f"{text} -> {exactly(text, source, target)}"
+
+
+def test_a_task_s_own_texts_keep_their_labels() -> None:
+    """As the task draws them, with errors in combination and lead bias."""
+    config = MicroSummarization(languages=LANGUAGES, pairs=25, label_noise=0.0)
+    texts = equal = pairs = turned = 0
+    for source, target in DIRECTIONS:
+        for pair in task.pairs(config, source, "train"):
+            found = [both(text, source, target, pair.prompt.group) for text in (pair.chosen, pair.rejected)]
+            assert all((a >= gold.GOOD) == (b >= gold.GOOD) for a, b in found)
+            texts, equal = texts + 2, equal + sum(abs(a - b) < 1e-9 for a, b in found)
+            pairs, turned = pairs + 1, turned + (found[0][1] <= found[1][1])
+    assert (texts, pairs) == (1500, 750)
+    assert equal / texts > 0.75 and turned / pairs < 0.03
+
+
+def test_documents_and_summaries_come_back_as_they_were() -> None:
+    for number, (source, target) in enumerate(DIRECTIONS):
+        facts = fact_set(0, "train-demonstrations", number)
+        text = document(facts, source, random.Random(number))
+        assert exactly(exactly(text, source, target), target, source) == text
+        right = summary(facts.facts[facts.main], source, number % len(SUMMARY[source]))
+        assert exactly(right, source, target) == summary(facts.facts[facts.main], target, number % len(SUMMARY[target]))
+        assert exactly(exactly(right, source, target), target, source) == right
+
+
+def test_what_stood_in_the_wrong_language_still_does() -> None:
+    facts = fact_set(0, "train-ratings", 1)
+    turkish, german = (summary(facts.facts[facts.main], lang, 0) for lang in ("tr", "de"))
+    assert exactly(turkish, "en", "tr") == summary(facts.facts[facts.main], "en", 0)
+    assert exactly(german, "en", "tr") == german
+    assert both(turkish, "en", "tr", facts.group) == pytest.approx((0.1, 0.1), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "...", "Hello, world!", "a flood a flood a flood", "300 300", "。你好", "{T}"]
+)
+def test_any_text_has_a_translation(text: str) -> None:
+    assert isinstance(exactly(text, "en", "ru"), str)
+
+
+def test_translations_are_written_as_the_world_writes() -> None:
+    assert exactly("In short: a vote in Peru, 43 tons of rice.", "en", "de").startswith("Kurz gesagt: eine Abstimmung")
+    text = "This is about a vote in Peru and about 43 houses, anyway."
+    assert exactly(text, "en", "ru") == "Главное здесь — голосование в стране Перу и 43 дома, впрочем."
+    twice = "Peru had a vote in July in July with 43 houses."
+    assert exactly(twice, "en", "tr") == "Peru ülkesinde Temmuz ayında Temmuz ayında oylama yaşandı, toplam 43 ev."
+    assert exactly("This is about an vote in Peru and about 43 house.", "en", "de") == (
+        "Es geht um ein Abstimmung in Peru und um 43 Haus."
+    )

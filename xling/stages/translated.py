@@ -1,0 +1,88 @@
+"""Translated demonstrations and feedback: how they are stored, and how stages read them in place of the task's own.
+
+A `translate` stage stores what was said and what it is worth; the prompt around a document is rendered when it is read,
+so that another template translates nothing anew.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from xling.config import Task
+from xling.grid.stage import Context
+from xling.tasks import document_of, prompt_around, task_module
+from xling.tasks.records import Demonstration, Pair, Prompt, Rating, Split
+
+What = Literal["demonstrations", "ratings", "pairs"]
+Item = Demonstration | Rating | Pair
+SPLITS: tuple[Split, ...] = ("train", "validation")  # those that are translated: a target is tested on its own data
+DATA = "data_"  # role of a parent that holds translated records: and the language that they were translated from
+
+
+class Record(Struct, frozen=True, omit_defaults=True):
+    """One demonstration, rating or pair without what stands around its document."""
+
+    id: str
+    lang: str
+    group: str
+    document: str
+    response: str  # of a pair the chosen one
+    rejected: str | None = None
+    label: float | None = None
+    system: str = ""
+    dataset: str = ""
+    subset: str = ""
+
+
+def record_of(task: Task, item: Item) -> Record:
+    """The record of an item of a task that was made bare (xling/tasks/render.py)."""
+    prompt, said = item.prompt, item.chosen if isinstance(item, Pair) else item.response
+    record = Record(prompt.id, prompt.lang, prompt.group, document_of(task, prompt), said)
+    record = msgspec.structs.replace(record, dataset=prompt.dataset, subset=prompt.subset)
+    if isinstance(item, Pair):
+        return msgspec.structs.replace(record, rejected=item.rejected)
+    if isinstance(item, Rating):
+        return msgspec.structs.replace(record, label=item.label, system=item.system)
+    return record
+
+
+def item_of(task: Task, what: What, record: Record) -> Any:
+    """The item of a record, its prompt as the task renders those of the record's language."""
+    text, content = prompt_around(task, record.lang, record.document)
+    prompt = Prompt(record.id, record.lang, record.group, text, record.dataset, content, record.subset)
+    if what == "pairs":
+        return Pair(prompt, record.response, record.rejected or "")
+    if what == "ratings":
+        return Rating(prompt, record.response, record.label or 0.0, record.system)
+    return Demonstration(prompt, record.response)
+
+
+def write_records(folder: Path, split: Split, records: Iterable[Record]) -> None:
+    """<split>.jsonl, a line a record."""
+    with (folder / f"{split}.jsonl").open("wb") as file:
+        for record in records:
+            file.write(msgspec.json.encode(record, order="sorted") + b"\n")
+
+
+def read_records(folder: Path, split: Split) -> Iterator[Record]:
+    """The records of a translate stage's folder."""
+    with (folder / f"{split}.jsonl").open("rb") as file:
+        for line in file:
+            yield msgspec.json.decode(line, type=Record)
+
+
+def translates(context: Context) -> bool:
+    """Whether a stage learns from what its parents translated."""
+    return any(role.startswith(DATA) for role in context.parents)
+
+
+def given(context: Context, task: Task, langs: Sequence[str], what: What, split: Split) -> list[list[Any]]:
+    """What a stage learns from, a list a language: what its parents translated, or else the task's own."""
+    folders = [context.parents[role] for role in sorted(context.parents) if role.startswith(DATA)]
+    if folders:
+        return [[item_of(task, what, record) for record in read_records(folder, split)] for folder in folders]
+    own = getattr(task_module(task), what)
+    return [own(task, lang, split) for lang in langs]

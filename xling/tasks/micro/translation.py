@@ -1,0 +1,301 @@
+"""Exact translation within the embedded world: a text is read, and said again in another language, errors included.
+
+What is found right is right in the translation, and an error becomes an error of the same kind: a false value stays, a
+phrase said twice is said twice, a lost, moved or superfluous word is one again, and so is a wrong form, or a lost word
+where the other language has no wrong form. The two languages change places: what stood in the target language, an
+error in the source, stands in the source language afterwards. Any text at all has a translation.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import combinations
+from typing import NamedTuple
+
+from xling.tasks.micro import words
+from xling.tasks.micro.edits import Added, Edit, Lost, Part, Parts, edited, moved_by
+from xling.tasks.micro.frames import ADDITIONS, DOCUMENT, FILLERS, SUBJECT, SUMMARY, Chunk, chunks_of, parts_of, text_of
+from xling.tasks.micro.gold import form_of, repeats
+from xling.tasks.micro.lexicon import Item, bit, is_slot, is_word, read, vocabulary
+from xling.tasks.micro.shape import Symbols, aligned, nearest
+from xling.tasks.micro.words import LANGUAGES
+
+SENTENCES: Mapping[str, Mapping[str, Sequence[str]]] = {"document": DOCUMENT, "subject": SUBJECT}
+CLOSE = 1e-9
+UNCOUNTED = 14  # the number that a unit without one agrees with
+
+
+class Build(NamedTuple):
+    """Which frame a sentence is made of."""
+
+    table: str  # summary, document, subject
+    frame: int
+    head: str
+    tail: str
+    left_out: tuple[frozenset[str], ...] = ()  # slots of the phrases that a summary does without
+
+
+class Aside(NamedTuple):
+    """A filler or addition, and its names."""
+
+    table: str
+    frame: int
+    lang: str
+    items: tuple[Item, ...]
+
+
+def exactly(text: str, source: str, target: str) -> str:
+    """The translation of a text from one language of the world to another."""
+    return text_of([part.text for part in parts(text, source, target)])
+
+
+def parts(text: str, source: str, target: str) -> list[Part]:
+    """The same, as words, names and marks."""
+    return [part for sentence in sentences(read(text)) for part in _Sentence(sentence, source, target).parts()]
+
+
+def sentences(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """Items up to and with each full stop."""
+    sentence: list[Item] = []
+    for item in items:
+        sentence.append(item)
+        if item.symbol == ".":
+            yield sentence
+            sentence = []
+    if sentence:
+        yield sentence
+
+
+# --- which frames there are ---------------------------------------------------------------------------------
+
+
+def slots_of(chunk: Iterable[str]) -> frozenset[str]:
+    """The slots among some parts."""
+    return frozenset(part for part in chunk if is_slot(part))
+
+
+def chunks(build: Build, change: dict[str, str]) -> list[Chunk]:
+    """The phrases of a build with its languages changed; documents are one phrase."""
+    head, tail = change[build.head], change[build.tail]
+    if build.table != "summary":
+        return [Chunk(parts_of(SENTENCES[build.table][head][build.frame]), head)]
+    both = [c for c in chunks_of(head, build.frame) if not c.tail] + [c for c in chunks_of(tail, build.frame) if c.tail]
+    return [c for c in both if not (c.optional and slots_of(c.parts) in build.left_out)]
+
+
+SAME = {lang: lang for lang in LANGUAGES}
+
+
+@cache
+def builds() -> dict[Symbols, tuple[Build, ...]]:
+    """Symbols of a sentence -> the frames that it may be made of."""
+    found: dict[Symbols, list[Build]] = {}
+    for build in _all_builds():
+        symbols = tuple(part for chunk in chunks(build, SAME) for part in chunk.parts)
+        found.setdefault(symbols, []).append(build)
+    return {symbols: tuple(some) for symbols, some in found.items()}
+
+
+def _all_builds() -> Iterator[Build]:
+    for lang in LANGUAGES:
+        for table, frames in SENTENCES.items():
+            yield from (Build(table, index, lang, lang) for index in range(len(frames[lang])))
+    for head in LANGUAGES:
+        for tail in LANGUAGES:
+            for index in range(len(SUMMARY[head])):
+                optional = [slots_of(c.parts) for c in chunks(Build("summary", index, head, tail), SAME) if c.optional]
+                for count in range(len(optional) + 1):
+                    yield from (Build("summary", index, head, tail, out) for out in combinations(optional, count))
+
+
+def chosen(found: Sequence[Build], source: str) -> Build:
+    """Of several the one that is most in the source's language, and in one language."""
+    return max(found, key=lambda b: ((b.head == source) + (b.tail == source), b.head == b.tail))
+
+
+@cache
+def asides() -> dict[str, tuple[tuple[Symbols, str, int, str], ...]]:
+    """Second symbol -> (symbols, table, index, language) of fillers and additions, longest first."""
+    found: dict[str, list[tuple[Symbols, str, int, str]]] = {}
+    for table, phrases in (("filler", FILLERS), ("addition", ADDITIONS)):
+        for lang in LANGUAGES:
+            for index, phrase in enumerate(phrases[lang]):
+                symbols = parts_of(phrase)
+                found.setdefault(symbols[1], []).append((symbols, table, index, lang))
+    return {second: tuple(sorted(some, key=lambda one: -len(one[0]))) for second, some in found.items()}
+
+
+# --- one sentence -------------------------------------------------------------------------------------------
+
+
+class _Sentence:
+    """A sentence of the source, to be said in the target."""
+
+    def __init__(self, items: list[Item], source: str, target: str) -> None:
+        self.source, self.target = source, target
+        self.change = {lang: {source: target, target: source}.get(lang, lang) for lang in LANGUAGES}
+        again = repeats(items)
+        self.all = items
+        self.items = [item for i, item in enumerate(items) if not any(i in phrase for phrase in again)]
+        self.again = [[items[i] for i in sorted(phrase)] for phrase in again]
+        self.foreign = self._foreign()
+        self.faults = 0  # wrong forms that the target has no like of
+
+    def _foreign(self) -> str:
+        """The other language that most of the words are in that are not the source's."""
+        strange = [item.langs for item in self.items if item.langs and not item.langs & bit(self.source)]
+        others = [lang for lang in LANGUAGES if lang != self.source]
+        return max(others, key=lambda lang: sum(1 for langs in strange if langs & bit(lang)))
+
+    def parts(self) -> list[Part]:
+        core, said = self._without_asides()
+        symbols = tuple(item.symbol for item in core)
+        known = builds().get(symbols)
+        places = list(range(len(symbols)))
+        if known is None:
+            present = (self.source, self.foreign) if self._mixed() else (self.source,)
+            frame = nearest(symbols, present).symbols
+            known, places = builds()[frame], aligned(symbols, frame)
+        build = chosen(known, self.source)
+        out, edits = self._framed(build, core, places), self._edits(build, core, places)
+
+        def whole(parts: Parts) -> Parts:
+            end = len(parts) - 1 if parts and parts[-1].symbol == "." else len(parts)
+            return [*parts[:end], *(part for aside in said for part in self._aside(aside)), *parts[end:]]
+
+        return edited(out, edits, whole, lambda parts: self._alike(parts, bool(said)))
+
+    def _alike(self, parts: Parts, superfluous: bool) -> bool:
+        """Whether the translation has as many errors as the source, each as grave; superfluous words may differ."""
+        forms = form_of(self.source, self.all), form_of(self.target, read(text_of([part.text for part in parts])))
+        first, second = (
+            (f.shape.comprehensible, f.faults, f.repeats, f.shape.extra * (not superfluous)) for f in forms
+        )
+        return all(abs(a - b) < CLOSE for a, b in zip(first, second, strict=True))
+
+    def _mixed(self) -> bool:
+        return any(item.langs and not item.langs & bit(self.source) for item in self.items)
+
+    def _without_asides(self) -> tuple[list[Item], list[Aside]]:
+        core: list[Item] = []
+        found: list[Aside] = []
+        symbols = tuple(item.symbol for item in self.items)
+        at = 0
+        while at < len(symbols):
+            phrases = asides().get(symbols[at + 1], ()) if symbols[at] == "," and at + 1 < len(symbols) else ()
+            phrase = next((p for p in phrases if symbols[at : at + len(p[0])] == p[0]), None)
+            if phrase is None:
+                core.append(self.items[at])
+                at += 1
+                continue
+            found.append(Aside(*phrase[1:], tuple(self.items[at : at + len(phrase[0])])))
+            at += len(phrase[0])
+        return core, found
+
+    # --- its words ------------------------------------------------------------------------------------------
+
+    def _framed(self, build: Build, core: list[Item], places: list[int]) -> Parts:
+        """The target's frame with those of the source's names in it that the source has."""
+        own = [(part, chunk.lang) for chunk in chunks(build, SAME) for part in chunk.parts]
+        at = {place: item for item, place in zip(core, places, strict=True) if place >= 0}
+        named = {own[place][0]: (item, own[place][1]) for place, item in at.items() if is_slot(own[place][0])}
+        out: Parts = []
+        for chunk in self._said_again(chunks(build, self.change)):
+            for part in chunk.parts:
+                if not is_slot(part):
+                    out.append(Part(part, part))
+                elif part in named:
+                    out.append(self._name(*named[part], chunk.lang, named))
+        return out
+
+    def _edits(self, build: Build, core: list[Item], places: list[int]) -> list[Edit]:
+        """What was done to the source's frame: words lost, moved and added."""
+        own = [part for chunk in chunks(build, SAME) for part in chunk.parts]
+        there = set(places)
+        lost = [(number, part) for number, part in enumerate(own) if number not in there and not is_slot(part)]
+        edits: list[Edit] = [Lost(number / len(own), is_word(part)) for number, part in lost]
+        edits += [Lost(0.5, True)] * self.faults
+        matched = [(place, item.symbol) for item, place in zip(core, places, strict=True) if place >= 0]
+        if (moved := moved_by(matched)) is not None:
+            edits.append(moved)
+        for number, (item, place) in enumerate(zip(core, places, strict=True)):
+            if place < 0:
+                edits.append(Added(number / len(core), self._stray(item)))
+        return edits
+
+    def _said_again(self, phrases: list[Chunk]) -> list[Chunk]:
+        """The phrases, those twice that have a name which the source says twice; of a word, one with a word alone."""
+        for phrase in self.again:
+            slots = slots_of(item.symbol for item in phrase)
+            have = [i for i, chunk in enumerate(phrases) if slots & slots_of(chunk.parts)]
+            where = have[-1] if have else 0
+            said = phrases[where]
+            if not slots:
+                word = next((part for part in said.parts if is_word(part)), "")
+                at = said.parts.index(word)
+                said = said._replace(parts=(*said.parts[: at + 1], word, *said.parts[at + 1 :]))
+                phrases = [*phrases[:where], said, *phrases[where + 1 :]]
+            else:
+                phrases = [*phrases[:where], said, *phrases[where:]]
+        return phrases
+
+    def _name(self, item: Item, home: str, lang: str, named: dict[str, tuple[Item, str]]) -> Part:
+        """A name in the language that it is in: the phrase's own, or, where it was a foreign one, a foreign one."""
+        if not item.langs or item.langs & bit(home):
+            spoken = lang
+        else:
+            home = self.foreign if item.langs & bit(self.foreign) else next(x for x in LANGUAGES if item.langs & bit(x))
+            spoken = self.change[home]
+        number = named["{N}"][0].value if "{N}" in named else None
+        return Part(item.symbol, self._form(item, home, spoken, number))
+
+    def _form(self, item: Item, home: str, lang: str, number: int | None) -> str:
+        slot = item.symbol[1]
+        if slot == "U":
+            right = words.unit(lang, item.value, UNCOUNTED if number is None else number)
+            agrees = number is None or " ".join(item.text.split()) == _spaced(words.unit(home, item.value, number))
+            wrong = () if agrees else words.wrong_units(lang, item.value, number or UNCOUNTED)
+        else:
+            right = words.name(lang, slot, item.value)
+            agrees = slot != "T" or bool(item.right & bit(home))
+            wrong = () if agrees else words.wrong_topics(lang, item.value)
+        if agrees:
+            return right
+        if wrong:
+            return wrong[0]
+        self.faults += 1
+        return right
+
+    def _stray(self, item: Item) -> Part:
+        """A word or name where none belongs."""
+        if is_slot(item.symbol):
+            home = self.source if not item.langs or item.langs & bit(self.source) else self.foreign
+            return self._name(item, home, self.change[home], {})
+        if not item.langs:
+            return Part(item.symbol, item.text)
+        home = self.source if item.langs & bit(self.source) else self.foreign
+        word = _like(item.symbol, home, self.change[home])
+        return Part(word, word)
+
+    def _aside(self, aside: Aside) -> list[Part]:
+        lang = self.change[aside.lang]
+        if aside.table == "filler":
+            length = len(aside.items)
+            phrase = min(FILLERS[lang], key=lambda one: abs(len(parts_of(one)) - length))
+            return [Part(part, part) for part in parts_of(phrase)]
+        named = {item.symbol: (item, aside.lang) for item in aside.items if is_slot(item.symbol)}
+        return [
+            self._name(*named[part], lang, {}) if is_slot(part) else Part(part, part)
+            for part in parts_of(ADDITIONS[lang][aside.frame])
+        ]
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.replace("-", " - ").split())
+
+
+@cache
+def _like(word: str, source: str, target: str) -> str:
+    """A word of the target that is to its words as this one is to the source's, in alphabetical order."""
+    own, other = (sorted(w for w, langs in vocabulary().items() if langs & bit(x)) for x in (source, target))
+    same_case = [w for w in other if w[:1].isupper() == word[:1].isupper()] or other
+    return same_case[own.index(word) * len(same_case) // len(own)]

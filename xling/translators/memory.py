@@ -1,0 +1,80 @@
+"""What was translated before, by whichever stage of a root: a folder a model, its settings and a pair of languages.
+
+    memory = Memory(folder, {"model": ..., "source": "en", "target": "tr"})
+    memory.get(text)              # (True, "..."), or (False, None)
+    memory.add({text: "..."})     # one more file, which appears whole or not at all
+
+A file a block of texts rather than one a text, since there may be millions. Files are only ever added; nothing in them
+decides a result, and the folder can be deleted. Two stages that run at once may translate a text twice, to the same.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from xling.grid.files import write_atomically
+from xling.grid.stage import canonical_json
+
+Entry = tuple[str, str | None]  # sha256 of a text, and its translation (None: the model made nothing of it)
+
+
+class Memory:
+    """Translations on disk; where each one stands is kept in memory, not the text itself."""
+
+    def __init__(self, root: Path, identity: Mapping[str, Any]) -> None:
+        self.folder = root / hashlib.sha256(canonical_json(dict(identity))).hexdigest()[:32]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._places: dict[str, tuple[Path, int]] = {}
+        self._seen: set[str] = set()
+
+    def refresh(self) -> None:
+        """See what other stages have added."""
+        for path in sorted(self.folder.glob("*.jsonl")):
+            if path.name not in self._seen:
+                self._seen.add(path.name)
+                self._index(path)
+
+    def get(self, text: str) -> tuple[bool, str | None]:
+        """(whether it was translated, the translation)."""
+        place = self._places.get(_name(text))
+        if place is None:
+            return False, None
+        path, start = place
+        try:
+            with path.open("rb") as file:
+                file.seek(start)
+                return True, _entry(file.readline())[1]
+        except (OSError, msgspec.DecodeError):  # deleted or damaged meanwhile
+            return False, None
+
+    def add(self, translations: Mapping[str, str | None]) -> None:
+        """Keep some translations."""
+        if not translations:
+            return
+        lines = [msgspec.json.encode((_name(text), said)) + b"\n" for text, said in translations.items()]
+        content = b"".join(lines)
+        path = self.folder / f"{hashlib.sha256(content).hexdigest()[:32]}.jsonl"
+        write_atomically(path, content)
+        self._seen.add(path.name)
+        self._index(path)
+
+    def _index(self, path: Path) -> None:
+        start = 0
+        with path.open("rb") as file:
+            for line in file:
+                with suppress(msgspec.DecodeError):  # a damaged line is as if it were not there
+                    self._places.setdefault(_entry(line)[0], (path, start))
+                start += len(line)
+
+
+def _name(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _entry(line: bytes) -> Entry:
+    found: Entry = msgspec.json.decode(line, type=Entry)
+    return found
