@@ -31,8 +31,8 @@ def transfer(rate, langs=LANGS):
 
 
 def test_the_test_by_hand_and_its_corrections():
-    table = transfer(lambda s, t: {"deen": 60, "ende": 62, "dees": 50, "esde": 52, "enes": 54, "esen": 52}.get(s + t, 99),
-                     ["de", "en", "es"])  # fmt: skip
+    rates = {"deen": 60, "ende": 62, "dees": 50, "esde": 52, "enes": 54, "esen": 52}
+    table = transfer(lambda s, t: rates.get(s + t, 99), ["de", "en", "es"])
     tests, _ = language_features(table, features(f1="aab", f2="abc", f3="xxx", f4="aba"), ["judge"])
     rows = tests.table.set_index("feature")
     assert sorted(rows.index) == ["f1", "f4"]  # f2 has no pair alike, f3 none that differs
