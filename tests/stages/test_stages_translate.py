@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from xling.config import (
 )
 from xling.errors import DataError, StageError
 from xling.grid.stage import Interrupted, Stage
+from xling.stages import KINDS
 from xling.stages import translate as stage_module
 from xling.stages.dag import judge_stage
 from xling.stages.translate import distinct, translated
@@ -208,6 +210,26 @@ def test_a_model_is_asked_once_by_whatever_stage(tiny_folder: Path, tmp_path: Pa
     trip = judge_stage(msgspec.structs.replace(small, sft_data="round_trip"))
     there_and_back = found(trip, "translate[demonstrations, tr->en->tr]")
     assert read(runs.folder(there_and_back) / "translate.json")["train"]["records"] <= 8
+
+
+def test_what_other_code_translated_is_not_remembered(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A raised version of the stage, or another package that cuts sentences, translates anew."""
+    folder = saved(tmp_path / "marian", "marian")
+    model = Seq2Seq(checkpoint=str(folder), beams=1, max_tokens=64, batch_size=8, segments="lines")
+    asked = changed(cell(tiny_folder, sft_data="translated", translator=model), "task", demonstrations=8, validation=4)
+    stage = found(judge_stage(changed(asked, "sft", batch_size=4)), "translate[demonstrations, en->tr]")
+    runs = Runner(tmp_path / "runs")
+    runs.folder(stage)
+    made = list((runs.root / "cache" / "translations").iterdir())
+    assert len(made) == 1
+    monkeypatch.setitem(KINDS, "translate", replace(KINDS["translate"], version=99))
+    runs.folder(Stage.make("translate", 99, stage.label, stage.spec, stage.parents))
+    assert len(list((runs.root / "cache" / "translations").iterdir())) == 2
+    monkeypatch.setattr(stage_module, "version", lambda name: "another")
+    runs.folder(Stage.make("translate", 100, stage.label, stage.spec, stage.parents))
+    assert len(list((runs.root / "cache" / "translations").iterdir())) == 3
 
 
 def _remembered(runs: Runner) -> int:

@@ -1,6 +1,7 @@
 """What translated data depends on, who shares it, and what of it is refused: planning alone."""
 
 import json
+import sys
 from collections import Counter
 from itertools import permutations
 from pathlib import Path
@@ -10,6 +11,9 @@ import msgspec
 import pytest
 from small_grid import N, changed, experiment
 from test_stages_dag import by_kind, stages
+
+sys.path.append(str(Path(__file__).parents[1] / "translators"))
+from tiny_translators import saved
 
 from xling.config import (
     BagOfWords,
@@ -22,6 +26,7 @@ from xling.config import (
     Recorded,
     RecordedTranslations,
     SameAsPolicy,
+    Seq2Seq,
     Template,
     Untrained,
     judge_named,
@@ -166,6 +171,21 @@ def test_a_setting_changes_what_reads_it(
         assert {kind for kind in before if not after[kind] <= before[kind]} == expected
 
 
+def test_a_models_codes_of_other_languages_are_in_no_key(no_model: Path, tmp_path: Path) -> None:
+    """A code that is added for one language translates no other one anew."""
+    folder = saved(tmp_path / "nllb", "nllb")
+
+    def key(*codes: str, batch_size: int = 16) -> str:
+        model = Seq2Seq(checkpoint=str(folder), codes=codes, batch_size=batch_size)
+        asked = cell(no_model, reward_data="translated", translator=model)
+        [stage] = [s for s in ancestors(judge_stage(asked)).values() if s.kind == "translate"]
+        return stage.key
+
+    assert key() == key("no:nob_Latn") == key("sw:swh_Latn", "no:nob_Latn")
+    assert key("tr:tur_Latn", "en:eng_Latn") == key("en:eng_Latn", "no:nob_Latn", "tr:tur_Latn")
+    assert len({key(), key("tr:tur_Latn"), key("tr:deu_Latn"), key("en:deu_Latn"), key(batch_size=8)}) == 5
+
+
 def test_names_of_languages_and_templates_are_in_no_key_of_a_translation(no_model: Path, tmp_path: Path) -> None:
     task = own_files(tmp_path)
     asked = msgspec.structs.replace(
@@ -272,4 +292,6 @@ def test_a_translator_that_translates_nothing_is_said(no_model: Path) -> None:
     [note] = notes([organic])
     assert note.startswith("translator=micro_exact translates nothing here: type reward_data=translated or sft_data=")
     reference = msgspec.structs.replace(silver, rm_backbone=Untrained("length"), optimizer=BestOfN(N))
+    [note] = notes([reference, organic])
+    assert note.startswith("reward_data=translated changes nothing here: rm_backbone=length learns from no feedback.")
     assert judge_stage(reference).parents["score"].parents.keys() == {"pool", "baseline"}

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -97,9 +98,9 @@ def git_sha() -> str | None:
 def versions() -> dict[str, str]:
     """Versions of what can decide the numbers and has been imported by now."""
     found = {"python": ".".join(map(str, sys.version_info[:3])), "xling": xling.__version__}
-    for name in ("numpy", "torch", "transformers", "trl", "peft", "tokenizers"):
+    for name in ("numpy", "torch", "transformers", "trl", "peft", "tokenizers", "sentencex"):
         if name in sys.modules:
-            found[name] = str(getattr(sys.modules[name], "__version__", "unknown"))
+            found[name] = str(getattr(sys.modules[name], "__version__", None) or metadata.version(name))
     return found
 
 

@@ -8,6 +8,7 @@ Texts are translated in blocks, which a killed stage keeps (xling/stages/blocks.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
@@ -107,6 +108,17 @@ def translated(
     return kept, dropped
 
 
+def _makers() -> dict[str, Any]:
+    """What else decides a model's translations: remembered ones of other code, packages or devices are not taken."""
+    import torch
+
+    from xling.stages import KINDS
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    packages = {name: version(name) for name in ("sentencex", "tokenizers", "torch", "transformers")}
+    return {"stage": KINDS["translate"].version, "device": device, **packages}
+
+
 def translator_of(context: Context, spec: TranslateSpec, texts: Sequence[str]) -> Translate:
     """What translates this stage's texts; DataError at once if recorded translations lack some of them."""
     kind = spec.translator["name"]
@@ -124,7 +136,7 @@ def translator_of(context: Context, spec: TranslateSpec, texts: Sequence[str]) -
     from xling.translators.seq2seq import seq2seq_translator
 
     settings = msgspec.convert({"checkpoint": "", **spec.translator}, Seq2Seq)
-    what = {"model": spec.model, "settings": spec.translator, "speakers": spec.speakers}
+    what = {"model": spec.model, "settings": spec.translator, "speakers": spec.speakers, "made by": _makers()}
     pair = {name: msgspec.to_builtins(spoken) for name, spoken in (("source", spec.source), ("target", spec.target))}
     memory = Memory((context.cache or context.scratch) / "translations", what | pair)
     return seq2seq_translator(context.parents["lm"], settings, spec.source, spec.target, spec.speakers, memory)

@@ -111,11 +111,20 @@ def _check_recorded(experiment: Experiment, translator: RecordedTranslations) ->
 
 
 def notes(asked: Sequence[Experiment]) -> list[str]:
-    """A sentence where a translator is named and translates nothing."""
-    named = {experiment.translator.name for experiment in asked if experiment.translator is not None}
-    if not named or any(e.sft_data != "organic" or translates_feedback(e) for e in asked):
+    """A sentence where a translator is named, or translated feedback asked for, and nothing is translated."""
+    if any(e.sft_data != "organic" or translates_feedback(e) for e in asked):
         return []
-    return [
-        f"translator={', '.join(sorted(named))} translates nothing here: type reward_data=translated or "
-        "sft_data=translated, or leave it out."
-    ]
+    if untrained := sorted({name_of(e.rm_backbone) for e in asked if e.reward_data == "translated"}):
+        return [
+            f"reward_data=translated changes nothing here: rm_backbone={', '.join(untrained)} learns from no feedback. "
+            "Use rm_backbone=same_as_policy, frozen_lm, xlm_roberta or bag_of_words, or reward_data=organic."
+        ]
+    named = {experiment.translator.name for experiment in asked if experiment.translator is not None}
+    return (
+        []
+        if not named
+        else [
+            f"translator={', '.join(sorted(named))} translates nothing here: type reward_data=translated or "
+            "sft_data=translated, or leave it out."
+        ]
+    )

@@ -51,6 +51,7 @@ from xling.tasks import speakers
 from xling.tasks.records import Use
 from xling.tasks.render import bare, read_by
 from xling.translators.checks import checkpoint_of
+from xling.translators.languages import own_code
 from xling.translators.recorded import pair_digest
 
 READ_AS: dict[What, Use] = {"demonstrations": "demonstrations", "ratings": "pointwise", "pairs": "pairwise"}
@@ -82,7 +83,7 @@ def translate(
         "source": _spoken(source),
         "target": _spoken(target),
         "speakers": speakers(task),
-        "translator": _settings(translator),
+        "translator": _settings(translator, source.code, target.code),
     }
     parents = {} if data is None else {"data": data}
     if isinstance(translator, Seq2Seq):
@@ -99,9 +100,12 @@ def _spoken(language: Language) -> dict[str, str]:
     return {"code": language.code, "script": language.script}
 
 
-def _settings(translator: Translator) -> dict[str, Any]:
-    """What decides a translation, besides the model and the file that are named elsewhere."""
+def _settings(translator: Translator, *pair: str) -> dict[str, Any]:
+    """What decides a pair's translations, besides the model and the file that are named elsewhere."""
     settings: dict[str, Any] = msgspec.to_builtins(translator)
+    if isinstance(translator, Seq2Seq):
+        named = {code: own_code(translator.codes, code) for code in sorted(pair)}
+        settings["codes"] = [f"{code}:{theirs}" for code, theirs in named.items() if theirs]
     return {name: value for name, value in settings.items() if name not in NOT_TRANSLATION}
 
 
