@@ -67,16 +67,18 @@ def marian_tokenizer(folder: Path) -> Any:
         return hf.MarianTokenizer(str(model), str(model), str(vocab))
 
 
-def madlad_tokenizer() -> Any:
-    made = Tokenizer(models.Unigram())
+def madlad_tokenizer(folder: Path) -> Any:
+    """Of SentencePiece's pieces: the trainer of `tokenizers` gives other ones each time."""
+    languages = [f"<2{code}>" for code in ("de", "en", "es", "ru", "tr", "vi", "iw")]
+    special = ["<pad>", "</s>", "<unk>", *languages]
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_model(folder, "spiece")))
+    pieces = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(processor.get_piece_size())]
+    scored = [(name, 0.0) for name in special] + [row for row in pieces if row[0] not in ("<s>", "</s>", "<unk>")]
+    made = Tokenizer(models.Unigram(scored, unk_id=special.index("<unk>")))
     made.normalizer = normalizers.Replace(" ", "\u2581")
     made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     made.decoder = decoders.Metaspace(prepend_scheme="always")
-    languages = [f"<2{code}>" for code in ("de", "en", "es", "ru", "tr", "vi", "iw")]
-    trainer = trainers.UnigramTrainer(
-        vocab_size=PIECES, special_tokens=["<pad>", "</s>", "<unk>", *languages], unk_token="<unk>", show_progress=False
-    )
-    made.train_from_iterator(texts(), trainer)
+    made.add_special_tokens(special)
     return hf.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
@@ -119,9 +121,8 @@ def saved(folder: Path, family: str, tendency: float | None = None) -> Path:
     """A checkpoint of a family: nllb, m2m100, madlad, marian; `tendency` to come to an end."""
     parts = folder / "parts"
     parts.mkdir(parents=True)
-    makers = {"nllb": nllb_tokenizer, "madlad": madlad_tokenizer}
-    others = {"m2m100": m2m100_tokenizer, "marian": marian_tokenizer}
-    tokenizer = makers[family]() if family in makers else others[family](parts)
+    others = {"m2m100": m2m100_tokenizer, "madlad": madlad_tokenizer, "marian": marian_tokenizer}
+    tokenizer = others[family](parts) if family in others else nllb_tokenizer()
     model_of(family, tokenizer, tendency).save_pretrained(folder / family)
     tokenizer.save_pretrained(folder / family)
     return folder / family
