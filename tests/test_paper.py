@@ -109,6 +109,13 @@ def test_hours_come_from_the_work_and_the_rate(plans: dict[str, Plan], tmp_path:
     assert [s.key for s in slow.to_run] == [s.key for s in plan.to_run]  # cost is in no key
 
 
+def test_every_model_of_the_presets_computes_as_the_rate_of_cost_is_stated(plans: dict[str, Plan]) -> None:
+    """cost.flops_per_second is bfloat16's: in float32 the hours would be some ten times as many."""
+    bases = [step.stage for plan in plans.values() for step in plan.steps.values() if step.stage.kind == "base"]
+    assert {stage.spec["dtype"] for stage in bases} == {"bfloat16"}
+    assert {stage.spec.get("use", "policy") for stage in bases} == {"policy", "translator"}
+
+
 def test_a_dry_run_says_what_is_not_here(plans: dict[str, Plan], capsys: pytest.CaptureFixture[str]) -> None:
     warnings = " ".join(plans["paper_dialog"].warnings)
     assert "The hub cannot be reached: Qwen/Qwen3-1.7B-Base, Qwen/Qwen3-4B-Instruct-2507 planned" in warnings

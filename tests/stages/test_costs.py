@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from small_grid import BUDGET, TASK, M, N, changed, experiment
 
-from xling.config import PPO, BagOfWords, LanguageModel, LlmJudge, Oasst, SameAsPolicy, SentenceEncoder
+from xling.config import PPO, BagOfWords, LanguageModel, LlmJudge, Oasst, SameAsPolicy, SentenceEncoder, Seq2Seq
 from xling.grid.estimate import estimate, rates_from
 from xling.grid.plan import in_order, make_plan
 from xling.grid.stage import Cell, Stage, Tokens
@@ -132,6 +132,17 @@ def test_revisions_that_nobody_can_be_asked_for(offline: None) -> None:
     assert found.task == asked.task
     own = experiment(Path("folder"))
     assert unresolved.planned(own) == (own, frozenset())
+
+
+def test_a_translation_model_a_pair_is_asked_for_by_pair(offline: None, tiny_folder: Path) -> None:
+    model = Seq2Seq(checkpoint="owner/opus-{source}-{target}")
+    organic = msgspec.structs.replace(experiment(tiny_folder, "en", "tr"), translator=model)
+    assert unresolved.planned(organic) == (organic, frozenset())
+    there, names = unresolved.planned(msgspec.structs.replace(organic, reward_data="translated"))
+    assert names == {"owner/opus-en-tr"}
+    assert {s.label for s in stages(there)["translate"].parents.values()} == {"base owner/opus-en-tr@?"}
+    _, names = unresolved.planned(msgspec.structs.replace(organic, sft_data="round_trip"))
+    assert names == {"owner/opus-en-tr", "owner/opus-tr-en"}
 
 
 def test_an_unresolved_model_is_planned_and_never_cached(offline: None) -> None:

@@ -10,8 +10,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from xling.config import Experiment, Language, Task
+from xling.config import Experiment, Language, Seq2Seq, Task
 from xling.models.hub import UNRESOLVED, HubUnreachable, commit_of, is_repository
+from xling.stages.translate_checks import directions
+from xling.stages.translate_specs import translates_feedback
+from xling.translators.checks import checkpoint_of
 
 # Settings that name a checkpoint, and those that say which revision of it (xling/config).
 NAMES = {"checkpoint": "revision", "init": "revision", "policy": "policy_revision", "reference": "reference_revision"}
@@ -21,6 +24,13 @@ def planned(experiment: Experiment) -> tuple[Experiment, frozenset[str]]:
     """(the experiment with revisions that nobody can be asked for as UNRESOLVED, their repositories)."""
     found: Experiment
     found, repositories = _settled(experiment)
+    translator, translates = found.translator, found.sft_data != "organic" or translates_feedback(found)
+    if not translates or not isinstance(translator, Seq2Seq) or "{" not in translator.checkpoint:
+        return found, repositories
+    models = {checkpoint_of(translator, a.code, b.code) for a, b in directions(found) if a != b}  # one a pair
+    if lost := {name for name in models if not _known(name, translator.revision)}:
+        unknown = msgspec.structs.replace(translator, revision=UNRESOLVED)
+        return msgspec.structs.replace(found, translator=unknown), repositories | lost
     return found, repositories
 
 
