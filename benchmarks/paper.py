@@ -8,6 +8,7 @@ same command goes on where it was stopped. Numbers at tiny scale mean nothing; t
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import time
@@ -37,6 +38,7 @@ from xling.stages.costs import asked
 ROOT = Path(__file__).parents[1]
 PAGE, TINY = ROOT / "docs" / "paper.md", ROOT / "docs" / "paper_tiny.md"
 PRESETS = sorted(path.stem for path in (ROOT / "sweeps").glob("paper_*.yaml"))
+WALLS = "paper_tiny.json"  # of a root: preset -> wall seconds
 COUNTED = ("translate", "sft", "reward", "pool", "align", "score", "llm")  # kinds of stages
 UNITS = {
     "texts at most": "texts to translate",
@@ -58,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plans = {name: planned(name, "dry_run=true", f"root={given.root.absolute()}/none") for name in PRESETS}
         PAGE.write_text(filled(PAGE.read_text("utf-8"), {"counts": count_lines(plans)}), "utf-8")
         return 0
-    took = {name: run_tiny(name, given.root, given.workers) for name in given.only}
-    TINY.write_text(filled(TINY.read_text("utf-8"), {"runs": tiny_lines(given.root, took)}), "utf-8")
-    return int(any(code for code, _ in took.values()))
+    codes = [run_tiny(name, given.root, given.workers) for name in given.only]
+    TINY.write_text(filled(TINY.read_text("utf-8"), {"runs": tiny_lines(given.root)}), "utf-8")
+    return int(any(codes))
 
 
 def planned(preset: str, *arguments: str) -> Plan:
@@ -105,20 +107,29 @@ def asked_of(stage: Stage) -> int:
 # --- tiny scale ---------------------------------------------------------------------------------------------
 
 
-def run_tiny(preset: str, root: Path, workers: int) -> tuple[int, float]:
-    """(exit code, wall seconds) of the preset at tiny scale."""
+def run_tiny(preset: str, root: Path, workers: int) -> int:
+    """Exit code of the preset at tiny scale; its wall seconds are noted in the root, the longest of its runs."""
     where = [f"root='{root.absolute()}'", f"name={preset}", "tracking.mode=off", f"hydra.launcher.workers={workers}"]
     command = [sys.executable, str(ROOT / "launch.py"), "-m", f"sweeps={preset}", "scale=tiny", *where]
     start = time.monotonic()
     code = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode
-    return code, time.monotonic() - start
+    walls = _walls(root)
+    walls[preset] = max(walls.get(preset, 0.0), time.monotonic() - start)
+    (root / WALLS).write_text(json.dumps(walls, indent=1, sort_keys=True) + "\n", "utf-8")
+    return code
 
 
-def tiny_lines(root: Path, took: Mapping[str, tuple[int, float]]) -> list[str]:
-    """What each run took, then the matrices of all."""
+def _walls(root: Path) -> dict[str, float]:
+    path = root / WALLS
+    found: dict[str, float] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return found
+
+
+def tiny_lines(root: Path) -> list[str]:
+    """What each preset that has run took, then the matrices of all."""
     lines = ["| preset | cells | done | stages | work, s | wall, s |", "|---|---:|---:|---:|---:|---:|"]
     matrices: list[str] = []
-    for preset, (_, wall) in took.items():
+    for preset, wall in sorted(_walls(root).items()):
         matrix, store = reduce_grid(root, preset), Store(root)
         plan = read_plan(store.grid_folder(preset))
         done = [store.check(stage.kind, stage.key).done for stage in plan.stages]

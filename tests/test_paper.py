@@ -30,6 +30,7 @@ COUNTS: dict[str, dict[str, int]] = {
                             "score": 60, "llm": 60},
     "paper_no_target_sft_wikilingua": {"cells": 30, "translate": 20, "sft": 26, "reward": 6, "pool": 26, "score": 30,
                                        "llm": 30},
+    "paper_generalisation": {"cells": 72, "sft": 6, "reward": 6, "pool": 6, "align": 6, "score": 72},
     "paper_rm_accuracy": {"cells": 36, "sft": 6, "reward": 6, "pool": 6, "score": 36},
     "paper_rm_accuracy_dialog": {"cells": 9, "sft": 3, "reward": 3, "pool": 3, "score": 9},
     "paper_judges": {"cells": 144, "sft": 6, "reward": 6, "pool": 6, "align": 36, "score": 72, "llm": 144},

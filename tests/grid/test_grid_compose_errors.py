@@ -84,7 +84,7 @@ def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, h
             ["'judge.rm_backbone.init': judge/rm_backbone=bag_of_words has none"],
         ),
         ("rm_backbone=mdeberta rm_backbone.init=base", ["'rm_backbone.init': rm_backbone=mdeberta has none"]),
-        ("policy=micr", ["Unknown option 'micr' for policy", "micro, mt5_base", "Did you mean 'micro'?"]),
+        ("policy=micr", ["Unknown option 'micr' for policy", "micro, micro_tiny, mt5_base", "Did you mean 'micro'?"]),
         ("judge=gold,golf", ["Unknown option 'golf' for judge", "Did you mean 'gold'?"]),
         ("sweeps=embeded", ["Unknown option 'embeded' for sweeps", "Did you mean 'embedded'?"]),
         ("experiment=recordet", ["Unknown option 'recordet' for experiment", "Did you mean 'recorded'?"]),

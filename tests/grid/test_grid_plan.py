@@ -252,6 +252,7 @@ def test_a_dry_run_leaves_out_runs_of_another_model(tmp_path: Path) -> None:
         ({"flops_per_second": 0}, "cost.flops_per_second=0 does not fit: expected a number above 0"),
         ({"utilisation": {"training": 1.5}}, "cost.utilisation.training=1.5 does not fit: .* at most 1"),
         ({"prompt_tokens": 1.5}, "cost.prompt_tokens=1.5 does not fit: expected a whole number of tokens"),
+        ({"utilisation": 0.5}, "cost.utilisation=0.5 does not fit: it has settings of its own"),
         ({"speed": 1}, "Unknown key 'cost.speed'"),
     ],
 )

@@ -47,6 +47,11 @@ class Rates:
 def rates_from(cost: Mapping[str, Any]) -> Rates:
     """ConfigError for settings that are no rates."""
     known = {"flops_per_second", "utilisation", "prompt_tokens", "response_tokens"}
+    for key, value in (("cost", cost), ("cost.utilisation", (cost or {}).get("utilisation"))):
+        if not isinstance(value, Mapping):
+            raise ConfigError(
+                f"{key}={value} does not fit: it has settings of its own. Leave it as conf/config.yaml has it."
+            )
     if unknown := sorted(set(cost) - known):
         raise ConfigError(f"Unknown key 'cost.{unknown[0]}'. Known below cost: {', '.join(sorted(known))}.")
     speed = _number("cost.flops_per_second", cost["flops_per_second"], None)
