@@ -65,7 +65,7 @@ def main() -> int:
         name = copied(Path(options.grid[0]), options.grid[1], root) if options.grid else synthetic(root, options.stages)
         settings = {"mode": "offline", "project": "benchmark", "entity": None, "artifacts": options.artifacts}
         before, began = _children(), time.monotonic()
-        result = track_grid(root, name, settings)
+        result = track_grid(root, name, settings, patience=None)
         seconds, wall = _children() - before, time.monotonic() - began
         print(result.sentence())
         store = Store(root)

@@ -17,12 +17,14 @@ from xling.grid.composer import Composer
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
-GROUPS = ("task", "policy", "sft", "rm_backbone", "optimizer", "judge")
+GROUPS = ("task", "policy", "sft", "rm_backbone", "optimizer", "judge", "translator")
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 MUST_BE_GIVEN = {
     "task=files": ["task.path=x.jsonl"],
     "rm_backbone=classifier": ["rm_backbone.checkpoint=x"],
     "rm_backbone=log_ratio": ["rm_backbone.policy=x", "rm_backbone.reference=y"],
+    "translator=recorded": ["translator.path=x.jsonl"],
+    "translator=seq2seq": ["translator.checkpoint=x"],
 }
 LANGUAGES = sorted(path.stem for path in (CONF / "lang").glob("*.yaml"))
 NEEDED = {"de", "en", "es", "ru", "tr", "vi", "fr", "id", "zh", "ar", "he", "ja", "uk", "yo", "no"}

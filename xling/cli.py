@@ -1,6 +1,8 @@
 """`xling status|logs|cancel|reduce|report|wandb|gc`: look after a grid that is running or done. Also `python -m xling`.
 
-`xling data check task=NAME ...` looks at a task's data instead; `xling sheet export|import` has people judge a grid.
+`xling analyse` and `xling compare` say what a matrix shows, `xling figures` draws it for a paper, `xling data check
+task=NAME ...` looks at a task's data, `xling sheet export|import` has people judge a grid, `xling translate export`
+writes what has to be translated.
 
 A grid is named by its folder in <root>/grids; without a name it is the one that was planned last.
 """
@@ -40,13 +42,13 @@ def logs(options: argparse.Namespace, store: Store) -> int:
     stage = stage_at(read_grid(store, name), options.stage)
     path = store.log(stage.kind, stage.key)
     if options.follow:
-        print(f"{stage.label}: {path}", file=sys.stderr)
+        print(harmless(f"{stage.label}: {path}"), file=sys.stderr)
         return on_cluster.follow(store, name, stage, path)
     paths = [path] if path.exists() else on_cluster.of_jobs(store, name, stage)
     if not paths:
         raise ConfigError(f"{stage.label} has no log yet: it has not been started with this root.")
     for path in paths:
-        print(f"{stage.label}: {path}", file=sys.stderr)
+        print(harmless(f"{stage.label}: {path}"), file=sys.stderr)
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 sys.stdout.write(harmless(line))
@@ -58,7 +60,8 @@ def cancel(options: argparse.Namespace, store: Store) -> int:
     from xling.slurm import cancel as on_cluster
 
     name = chosen_grid(store, options.grid)
-    print(on_cluster.all_jobs(store, name) if options.stage == "all" else on_cluster.one(store, name, options.stage))
+    done = on_cluster.all_jobs(store, name) if options.stage == "all" else on_cluster.one(store, name, options.stage)
+    print(harmless(done))
     return 0
 
 
@@ -105,7 +108,7 @@ def wandb(options: argparse.Namespace, store: Store) -> int:
     name = chosen_grid(store, options.grid)
     asked = {key: getattr(options, key) for key in ("mode", "project", "entity", "artifacts")}
     for sentence in dashboard.run(store, name, asked, options.new):
-        print(sentence)
+        print(harmless(sentence))
     return 0
 
 
@@ -143,6 +146,21 @@ def data(options: argparse.Namespace, store: Store) -> int:
     return 0
 
 
+def translate(options: argparse.Namespace, store: Store) -> int:
+    """Write the texts that a grid has to have translated elsewhere (translator=recorded)."""
+    from xling.grid.alone import composed_cells
+    from xling.grid.experiments import experiments
+    from xling.launching import task_languages
+    from xling.stages.translate_export import to_translate, write
+
+    cells = composed_cells(options.overrides, task_languages, lambda text: print(f"xling: {text}", file=sys.stderr))
+    exported = to_translate([experiment for _, experiment in experiments(cells.cells)])
+    write(Path(options.out).expanduser(), exported)
+    for line in exported.sentences(Path(options.out)):
+        print(line)
+    return 0
+
+
 def sheet_export(options: argparse.Namespace, store: Store) -> int:
     """Write blinded sheets of response pairs for people to judge, and the key that stays with you."""
     from xling.sheets import cells, export
@@ -177,7 +195,7 @@ def analyse(options: argparse.Namespace, store: Store) -> int:
     from xling.report.analyse import analyse as run
 
     only = [name for names in options.only for name in names.split(",") if name]
-    return run(store, options.grid, only, options.json, options.out)
+    return run(store, options.grid, only, options.json, options.out, options.wals)
 
 
 def compare(options: argparse.Namespace, store: Store) -> int:
@@ -218,6 +236,7 @@ def parser() -> argparse.ArgumentParser:
     said.add_argument("--only", action="append", default=[], metavar="NAME,...", help="these analyses (default: all)")
     said.add_argument("--json", action="store_true", help="for machines")
     said.add_argument("--out", metavar="FOLDER", help="where files are written (default: the grid's folder)")
+    said.add_argument("--wals", metavar="FOLDER", help="a CLDF release of WALS, for language_features")
     both = add(compare, grid=False)
     both.add_argument("grid", metavar="GRID", help="a grid, or some of its panels: NAME:judge=llm,optimizer=ppo")
     both.add_argument("other", metavar="OTHER", help="another one, `paper`, or paper:TABLE")
@@ -228,6 +247,10 @@ def parser() -> argparse.ArgumentParser:
     looked.add_argument("what", choices=["check"], help="check: load all languages and count")
     looked.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="task=NAME and its settings, as for launch.py")
     looked.add_argument("--json", action="store_true", help="for machines")
+    texts = add(translate, grid=False)
+    texts.add_argument("what", choices=["export"], help="export: write the texts, one a row")
+    texts.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="the grid, as for launch.py")
+    texts.add_argument("--out", required=True, metavar="FILE", help="where to: a .jsonl or .csv")
     collect = add(gc, grid=False)
     collect.add_argument("--delete", action="store_true", help="delete what is listed")
     collect.add_argument("--verify", action="store_true", help="hash every stored file first; with --delete, damaged "

@@ -50,6 +50,9 @@ class SyntheticGrid:
         pool = Stage.make("pool", 1, f"pool[{target}]", spec, {"sft": sft(target)})
         data = {"task": {"name": axes["task"], "seed": axes.get("task.seed", 0)}, "digest": "of the data"}
         baseline = Stage.make("baseline", 1, f"baseline[{target}]", {**spec, **data}, {"sft": sft(target)})
+        if axes.get("sft_data", "organic") != "organic":  # each source's own policy
+            own = Stage.make("sft", 1, f"sft[{target}, translated from {source}]", {"from": source, **spec}, {})
+            pool = Stage.make("pool", 1, f"pool[{target}, translated from {source}]", spec, {"sft": own})
         rm = {key: value for key, value in axes.items() if key.startswith("rm_backbone")}
         reward = Stage.make("reward", 1, f"reward[{source}]", {**rm, **spec, "lang": source}, {"sft": sft(source)})
         if axes["optimizer"] != "best_of_n":

@@ -380,6 +380,16 @@ def test_floor_and_ceiling_are_the_worst_and_the_best_picks(tmp_path):
     assert bound.ceiling.value == 100 * (0.75 + 0.75) / 2
 
 
+def test_policies_of_their_own_have_no_common_floor_and_ceiling(tmp_path):
+    """With sft_data=translated each source has a pool of its own; only a lone one's best pick bounds its column."""
+    grid = SyntheticGrid(tmp_path)
+    for source in ("de", "en"):
+        grid.cell(source, "tr", wins=[1, 0], sft_data="translated")
+    grid.cell("de", "en", wins=[1, 0], sft_data="translated")
+    bounds = only_panel(reduced(grid.write())).bounds
+    assert [bound.target for bound in bounds] == ["en"]
+
+
 def test_with_two_recorded_systems_the_win_rate_is_25_plus_half_the_agreement(tmp_path):
     random = np.random.default_rng(0)
     quality = random.random((60, 2))

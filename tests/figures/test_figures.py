@@ -133,6 +133,17 @@ def test_large_grids_are_drawn_small_or_refused_in_a_sentence(tmp_path):
     assert any("mean of" in text for text in svg_texts(curves))
 
 
+def test_names_are_drawn_as_they_are(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    for name in ("a$b$", "c\x1b[2J/../d"):
+        for source in ("de", "en"):
+            grid.cell(source, "de", [1.0, 0.5, 0.0, 1.0], rm_backbone=name)
+    written = write_figures(folded(grid), [], tmp_path / "out", Asked.of("svg", "column", "heatmap"))
+    assert "column/heatmap-a_b.svg" in written.files and "column/heatmap-c_2J_.._d.svg" in written.files
+    texts = "".join(ET.parse(tmp_path / "out" / "column" / "heatmaps.svg").getroot().itertext())
+    assert "a$b$" in texts and "c?[2J/../d" in texts
+
+
 def test_judges_stand_side_by_side(tmp_path):
     grid = SyntheticGrid(tmp_path)
     for judge in ("gold", "target_rm"):

@@ -1,5 +1,6 @@
 """Overrides to cells: what is expanded, in which order, and that merging gives what Hydra composes."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -346,6 +347,20 @@ def test_a_name_does_not_depend_on_the_order_of_overrides(front: Front) -> None:
 
 def test_what_was_typed_is_kept(front: Front) -> None:
     assert front(protected("source_lang=de+en"), "seed=0,1").request.command == ("source_lang=de+en", "seed=0,1")
+
+
+def test_translated_data_and_translators_are_columns_if_they_are_swept(front: Front) -> None:
+    regimes = ("translator=micro_exact,micro_noisy", "reward_data=organic,translated", "sft_data=round_trip")
+    cells = front(*regimes, "source_lang=en", "target_lang=tr")
+    found = [(axes["translator"], axes["reward_data"]) for axes, _ in cells.cells]
+    assert found == list(itertools.product(("micro_exact", "micro_noisy"), ("organic", "translated")))
+    assert all("sft_data" not in axes for axes, _ in cells.cells)
+    asked = [one for _, one in experiments(cells.cells)]
+    assert [(one.translator.name, one.reward_data, one.sft_data) for one in asked] == [
+        (name, data, "round_trip") for name, data in found
+    ]
+    for axes, container in cells.cells:
+        assert container == full(front, cells, axes)
 
 
 def test_sources_are_languages_of_the_reward_task(front: Front) -> None:

@@ -14,6 +14,7 @@ import pytest
 from noop_stages import fold, grid, stage
 
 from xling import cli
+from xling.analysis.matrix import Matrix
 from xling.errors import ConfigError
 from xling.grid import claim, host
 from xling.grid.local import run_local
@@ -21,6 +22,7 @@ from xling.grid.plan import make_plan
 from xling.grid.stage import Cell
 from xling.grid.status import chosen_grid, grid_status
 from xling.grid.store import Store
+from xling.report.files import write_matrix
 
 
 def run(root: Path, cells: list[Cell], name: str = "small") -> None:
@@ -174,8 +176,9 @@ def test_report_prints_the_stored_matrix_or_says_how_to_get_one(tmp_path: Path, 
     run(tmp_path, grid(["de"], ["de"]))
     code, _, error = xling(capsys, tmp_path, "report")
     assert code == 2 and "xling reduce small" in error
-    (tmp_path / "grids" / "small" / "matrix.md").write_text("# matrix", encoding="utf-8")
-    assert xling(capsys, tmp_path, "report") == (0, "# matrix\n", "")
+    write_matrix(tmp_path / "grids" / "small", Matrix("small", [], [], [], {}, "no intervals"))
+    code, text, error = xling(capsys, tmp_path, "report")
+    assert code == 0 and "Transfer matrix 'small'" in text and "no intervals." in text and error == ""
 
 
 def test_python_m_xling_is_the_same_program(tmp_path: Path) -> None:

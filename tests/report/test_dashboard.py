@@ -111,3 +111,12 @@ def test_where_tracking_fails_it_says_so(root, capsys):
     (root / "tracking").write_text("a file where a folder should be")
     assert main(["wandb", "toy", "--root", str(root), "--mode", "offline"]) == 2
     assert "Without runs there is nothing to show" in capsys.readouterr().err
+
+
+def test_a_grid_that_has_no_matrix_yet_is_told_how_to_get_one(tmp_path, capsys):
+    grid = SyntheticGrid(tmp_path)
+    grid.cell("de", "de")
+    grid.write()
+    assert main(["wandb", "toy", "--root", str(tmp_path), "--mode", "offline"]) == 2
+    assert "xling reduce toy" in capsys.readouterr().err
+    assert not (tmp_path / "tracking").exists()

@@ -11,15 +11,22 @@ import pytest
 from synthetic import SyntheticGrid, realistic
 from wandb_file import offline_runs
 
+from xling.analysis.plan import read_plan
 from xling.analysis.reduce import reduce_grid
 from xling.report.files import csv_bytes
-from xling.report.tracking import choose_mode, track_grid
+from xling.report.tracking import choose_mode, destination, missing, track_grid
 
 OFFLINE = {"mode": "offline", "project": "probe", "entity": None}
 
 
 def published(grid):
     return {cell.stage.key for cell in grid.cells if grid.store.state("judge", cell.stage.key) == "done"}
+
+
+def done_in(grid, name):
+    """Keys of the finished stages of a grid."""
+    plan = read_plan(grid.store.grid_folder(name))
+    return {stage.key for stage in plan.stages if grid.store.state(stage.kind, stage.key) == "done"}
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +126,8 @@ def test_the_reduce_run_carries_the_matrix(tracked):
     assert by_source["ru"][-2:] == ["failed", "ValueError: loss is nan"]
     assert (run.summary["cells"], run.summary["holes"]) == (3, 1)
     assert run.table("heatmap/all_table")["data"] == [["de", "de", 75.0], ["de", "en", 50.0]]
+    chart = run.config["_wandb/visualize/heatmap/all"]["panel_config"]
+    assert chart["panelDefId"] == "wandb/heatmap/v1" and "heatmap/all_table" in json.dumps(chart["userQuery"])
     (picture,) = (run.folder / "files/media/images").rglob("matrix_*.png")
     assert picture.read_bytes() == (root / "grids/first/matrix.png").read_bytes()
     rows = {row[2]: row for row in run.table("stages")["data"]}
@@ -266,6 +275,28 @@ def test_online_needs_a_key_and_a_network(tmp_path):
     assert choose_mode("auto", {"WANDB_MODE": "disabled"}) == ("off", "")
 
 
+def test_every_destination_has_a_ledger_of_its_own(tmp_path):
+    here = {"mode": "online", "project": "p", "entity": "team"}
+    default = destination("online", here, {})
+    assert default.ledger == destination("online", here, {"WANDB_BASE_URL": "https://api.wandb.ai"}).ledger
+    others = [
+        destination("online", here, {"WANDB_BASE_URL": "https://wandb.example.org"}),
+        destination("offline", here, {}),
+        destination("online", {**here, "entity": None}, {}),
+        destination("online", {**here, "project": "q"}, {}),
+    ]
+    assert len({default.ledger, *(one.ledger for one in others)}) == 5
+    grid = SyntheticGrid(tmp_path)
+    stages = grid.cell("de", "de", [1.0, 0.5])
+    reduce_grid(tmp_path, grid.write().name)
+    (tmp_path / "tracking").mkdir()
+    (tmp_path / "tracking" / default.ledger).write_text(json.dumps({"key": stages["judge"].key}) + '\n{"torn')
+    plan = read_plan(tmp_path / "grids/toy")
+    there, elsewhere = ({stage.key for stage in missing(grid.store, plan, to)[0]} for to in (default, others[0]))
+    assert elsewhere == done_in(grid, "toy")
+    assert elsewhere - there == {stages["judge"].key}
+
+
 def test_a_server_that_talks_nonsense_ends_in_offline_runs(tmp_path, monkeypatch):
     from http.server import BaseHTTPRequestHandler, HTTPServer
     from threading import Thread
@@ -289,6 +320,6 @@ def test_a_server_that_talks_nonsense_ends_in_offline_runs(tmp_path, monkeypatch
     result = track_grid(tmp_path, "toy", {"mode": "auto", "project": "probe", "entity": None})
     server.shutdown()
     server.server_close()
-    assert result.mode == "offline" and result.written == 4
-    assert result.problem.startswith("Not online (")
-    assert {run.job_type for run in offline_runs(tmp_path)} == {"score", "gold", "judge", "reduce"}
+    assert result.mode == "offline" and result.written == len(done_in(grid, "toy")) + 1
+    assert result.problem.startswith("Not online (") and "\n" not in result.problem
+    assert {run.job_type for run in offline_runs(tmp_path)} >= {"score", "gold", "judge", "reduce"}

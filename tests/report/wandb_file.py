@@ -57,6 +57,8 @@ class OfflineRun:
                 self.id, self.job_type, self.name = run.run_id, run.job_type, run.display_name
                 self.group, self.project = run.run_group, run.project
                 self.config |= {item.key: json.loads(item.value_json) for item in run.config.update}
+            elif kind == "config":
+                self.config |= {_key(item): json.loads(item.value_json) for item in record.config.update}
             elif kind == "history":
                 self.history.append({_key(item): json.loads(item.value_json) for item in record.history.item})
             elif kind == "summary":

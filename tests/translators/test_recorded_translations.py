@@ -8,13 +8,22 @@ from typing import Any
 import pytest
 
 from xling.errors import ConfigError, DataError
-from xling.translators.recorded import missing, missing_text, pair_digest, pairs_of, recorded_translator, translations
+from xling.translators.recorded import (
+    missing,
+    missing_text,
+    pair_digest,
+    pairs_of,
+    recorded_translator,
+    translations,
+    units_of,
+)
 from xling.translators.translator import Spoken
 
 ROWS = [
     {"source_lang": "en", "target_lang": "de", "text": "a flood", "translation": "eine Überschwemmung"},
     {"source_lang": "en", "target_lang": "de", "text": " two\nlines ", "translation": "zwei\nZeilen"},
     {"source_lang": "en", "target_lang": "de", "text": "nothing", "translation": ""},
+    {"source_lang": "en", "target_lang": "de", "text": "unfinished", "translation": None},
     {"source_lang": "de", "target_lang": "en", "text": "ein Feuer", "translation": "a fire"},
 ]
 EN, DE = Spoken("en", "Latn"), Spoken("de", "Latn")
@@ -39,18 +48,21 @@ def written(path: Path, rows: list[dict[str, Any]] = ROWS) -> str:
 def test_texts_are_looked_up(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / name)
     assert pairs_of(path) == [("de", "en"), ("en", "de")]
-    translate = recorded_translator(path, EN, DE, pair_digest(path, "en", "de"))
-    assert translate(["a flood", "two\nlines", "nothing", "a flood "]) == [
-        "eine Überschwemmung", "zwei\nZeilen", None, "eine Überschwemmung",
+    translate = recorded_translator(path, EN, DE, (), pair_digest(path, "en", "de"), ["a flood"])
+    assert translate(["a flood", "two\nlines", "a flood "]) == [
+        "eine Überschwemmung", "zwei\nZeilen", "eine Überschwemmung",
     ]  # fmt: skip
+    none = missing(path, "en", "de", ["nothing", "unfinished"])
+    assert none == (["nothing", "unfinished"] if name.endswith("csv") else ["unfinished"])  # CSV has no empty text
+    if none == ["unfinished"]:
+        assert translate(["nothing"]) == [None]
 
 
 def test_missing_texts_are_counted_and_the_first_is_shown(tmp_path: Path) -> None:
     path = written(tmp_path / "t.jsonl")
-    translate = recorded_translator(path, EN, DE, pair_digest(path, "en", "de"))
     with pytest.raises(DataError, match=r"no translation en -> de of 2 of 4 texts, the first of them 'a fire'.*export"):
-        translate(["a flood", "a fire", "a vote", "nothing"])
-    assert missing(path, "en", "de", ["a fire", "a flood", " ", "a fire "]) == ["a fire"]
+        recorded_translator(path, EN, DE, (), pair_digest(path, "en", "de"), ["a flood", "a fire", "a vote", "nothing"])
+    assert missing(path, "en", "de", units_of(["a fire", "a flood", " ", "a fire ", "42"], ())) == ["a fire"]
     assert missing(path, "en", "tr", ["a"]) == ["a"] and translations(path, "en", "tr") == {}
     long = missing_text(path, "en", "de", ["x" * 300], 1)
     assert "'xxx" in long and "x" * 81 not in long
@@ -66,7 +78,7 @@ def test_another_pairs_rows_change_nothing_and_its_own_do(tmp_path: Path) -> Non
     ]
     assert digests[0] == digests[1] != digests[2]
     with pytest.raises(DataError, match=r"b\.jsonl has changed since the grid was planned"):
-        recorded_translator(str(more), EN, DE, digests[2])
+        recorded_translator(str(more), EN, DE, (), digests[2], [])
 
 
 def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
@@ -77,6 +89,15 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no column 'source_lang'; it has text, translation"):
         pairs_of(str(path))
     twice = [*ROWS, {**ROWS[0], "translation": "ein Hochwasser"}]
-    with pytest.raises(DataError, match=r"line 5: a second translation en -> de of 'a flood', other than the first"):
+    with pytest.raises(DataError, match=r"line 6: a second translation en -> de of 'a flood', other than the first"):
         pairs_of(written(tmp_path / "twice.jsonl", twice))
     assert len(translations(written(tmp_path / "same.jsonl", [*ROWS, ROWS[0]]), "en", "de")) == 3
+
+
+def test_chats_are_looked_up_line_by_line(tmp_path: Path) -> None:
+    """Who speaks is not translated: the names are the task's, in every language."""
+    path, names = written(tmp_path / "t.jsonl"), ("Human", "Assistant")
+    chat = "Human: a flood\nAssistant: a flood\n\nHuman: 42\nAssistant:"
+    assert units_of([chat, "a flood"], names) == ["a flood"]
+    translate = recorded_translator(path, EN, DE, names, pair_digest(path, "en", "de"), [chat])
+    assert translate([chat, "a flood\nnothing"]) == [chat.replace("a flood", "eine Überschwemmung"), None]

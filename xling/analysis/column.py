@@ -75,7 +75,7 @@ class Column:
         values = None if record is None else _measured(record.items, name, self.scales[number].get(seeds))
         if record is None or values is None:
             return None
-        if name != "unanswered":
+        if name not in ("win", "unanswered") and None in record.items.win:
             values[np.isnan(np.array(record.items.win, dtype=np.float64))] = np.nan
         return values * UNITS[name]
 

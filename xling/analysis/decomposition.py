@@ -25,12 +25,11 @@ _MOST_ERROR = 90.0  # percent of the variance; beyond that nothing is left to sh
 
 @dataclass(frozen=True)
 class Fit:
-    """Linear maps from the cells that are there, in row order, to effects; `square` says which those are."""
+    """A linear map from the cells that are there, in row order, to effects; `square` says which those are."""
 
     square: Square
     there: Floats  # (S, T) bool
     effects: Floats  # (1 + S + T, cells)
-    residual: Floats  # (cells, cells)
     home: Floats | None  # (cells,): of the home effect
 
     @property
@@ -44,8 +43,9 @@ class Fit:
     def mean_squares(self, cells: Floats) -> Floats:
         """(..., 3) of source, target and pair; cells: (..., cells)."""
         effects = cells @ self.effects.T
-        rest = cells @ self.residual.T
-        parts = (effects[..., self.sources], effects[..., self.targets], rest)
+        sources, targets = effects[..., self.sources], effects[..., self.targets]
+        row, column = np.nonzero(self.there)
+        parts = (sources, targets, cells - effects[..., :1] - sources[..., row] - targets[..., column])
         return np.stack([(part**2).mean(axis=-1) for part in parts], axis=-1)
 
 
@@ -62,10 +62,8 @@ def fitted(square: Square) -> Fit | str:
         return "holes split the matrix into parts that share no source and no target: nothing to decompose."
     if there.sum() < sum(there.shape):
         return "no more cells than effects: nothing is left for the pair."
-    effects = np.linalg.pinv(design)
-    codes = _codes(there.shape)
-    residual = np.eye(len(design)) - design @ effects
-    return Fit(square, there, codes @ effects, residual, _home(square, there, residual))
+    inverse = np.linalg.pinv(design)
+    return Fit(square, there, _codes(there.shape) @ inverse, _home(square, there, design, np.asarray(inverse)))
 
 
 def _part(square: Square, rows: Ints, columns: Ints) -> Square:
@@ -94,10 +92,12 @@ def _codes(shape: tuple[int, ...]) -> Floats:
     return codes
 
 
-def _home(square: Square, there: Floats, residual: Floats) -> Floats | None:
+def _home(square: Square, there: Floats, design: Floats, inverse: Floats) -> Floats | None:
+    """What the indicator of home has beyond sources and targets; None where that is nothing."""
     sources, targets = np.nonzero(there)
-    at_home = np.array([square.sources[s] == square.targets[t] for s, t in zip(sources, targets, strict=True)])
-    own = residual @ at_home.astype(np.float64)
+    places = zip(sources, targets, strict=True)
+    at_home = np.array([float(square.sources[s] == square.targets[t]) for s, t in places])
+    own = at_home - design @ (inverse @ at_home)
     scale = float(own @ own)
     return own / scale if scale > 1e-9 else None
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from xling.analysis.drawing import Floats
+from xling.analysis.drawing import RESAMPLES, Floats
 from xling.analysis.draws import Draws, Place, Small, place_of, tails
 from xling.analysis.intervals import Estimate
 from xling.analysis.matrix import ENTRY_AXES, Entry, Matrix
@@ -23,6 +23,7 @@ EVERY = "all"  # stands for the target in a row that is over all of them
 MEASURES = {"win": "win_rate", "kl": "kl", "accuracy": "accuracy"}  # what has errors, and its column
 LEVEL = 1e-9  # numbers closer than this are level: they were summed in different orders
 _MOST_NAMED = 4
+_FEWEST_DRAWS, _MOST_NUMBERS = 400, 4_000_000  # of more than 2,000 entries fewer draws are kept
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,10 @@ def _three(name: str, estimate: Estimate | None) -> dict[str, float]:
 
 def _errors(draws: Draws, measure: str, places: Sequence[Place], normal: bool = False) -> Small:
     known, freedom = draws.errors.get(measure, {}), draws.freedom.get(measure, {})
-    size = len(tails(np.inf))
+    size = min(RESAMPLES, max(_FEWEST_DRAWS, _MOST_NUMBERS // max(len(places), 1)))
+    tail = {f: tails(f)[:size] for f in set(freedom.values())}
     found = np.full((size, len(places)), np.nan, dtype=np.float32)
     for row, place in enumerate(places):
         if place in known:
-            found[:, row] = known[place] if normal else known[place] * tails(freedom[place])
+            found[:, row] = known[place][:size] if normal else known[place][:size] * tail[freedom[place]]
     return found

@@ -22,7 +22,8 @@ def cross_vs_home(entries: Entries) -> Finding:
     rows: list[Row] = []
     left_out: list[str] = []
     for axes, panel in entries.panels():
-        found = [(target, _differences(panel.square(), target)) for target in panel.square().targets]
+        square = panel.square()
+        found = [(target, _differences(square, target)) for target in square.targets]
         left_out += panel.holes(words(axes)) + [f"{words(axes)}: {why}" for _, why in found if isinstance(why, str)]
         columns = [(target, one) for target, one in found if not isinstance(one, str)]
         rows += [dict(axes) | {"target_lang": target} | _counted([one]) for target, one in columns]

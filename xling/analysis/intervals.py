@@ -103,6 +103,8 @@ def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
     if not any(estimate is None for estimate in several):
         return several
     bounds = [_quantiles(point.resamples) if point.clusters > 1 else None for point in points]
+    if len(points) == 1:
+        return _of_one(points[0], bounds[0])
     return [
         estimate if estimate is not None else _over_prompts(points, bounds, present, k)
         for k, estimate in enumerate(several)
@@ -179,6 +181,22 @@ def _over_seeds(points: Sequence[Sample], values: Floats, present: npt.NDArray[n
     prompts = [points[i].counts(k)[0] for i in where]
     n = sum(prompts) if points[0].fresh else max(prompts)
     return Estimate(mean, mean - half, mean + half, se, n, points[where[0]].counts(k)[1], len(where))
+
+
+def _of_one(point: Sample, bound: tuple[Floats, Floats, Floats] | None) -> list[Estimate | None]:
+    """As `_over_prompts` of all quantities of the only seed, which big grids have many of."""
+    values = point.means.tolist()
+    if bound is None:
+        return [None if v != v else Estimate(v, None, None, None, *point.counts(k), 1) for k, v in enumerate(values)]
+    rows = enumerate(zip(values, *(side.tolist() for side in bound), strict=True))
+    return [
+        None
+        if value != value
+        else Estimate(value, low, high, se, *counts, 1)
+        if (counts := point.counts(k))[1] > 1
+        else Estimate(value, None, None, None, *counts, 1)
+        for k, (value, low, high, se) in rows
+    ]
 
 
 def _over_prompts(

@@ -179,11 +179,14 @@ class Results:
         self._stages = plan.stages
         self._place = {stage.key: place for place, stage in enumerate(plan.stages)}
         self._statuses: dict[str, Status] = {}
+        self._folders: dict[str, Path] = {}
         self._culprits: dict[int, int | None] = {}
 
     def folder(self, ref: Ref) -> Path:
-        """The folder of a finished result, its hashes checked; StoreError (Damaged) otherwise."""
-        return self._store.load(ref.kind, ref.key)
+        """The folder of a finished result, its hashes checked once; StoreError (Damaged) otherwise."""
+        if ref.key not in self._folders:
+            self._folders[ref.key] = self._store.load(ref.kind, ref.key)
+        return self._folders[ref.key]
 
     def runs(self) -> Iterator[Run]:
         """How each finished result of the grid came about."""

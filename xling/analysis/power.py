@@ -34,14 +34,16 @@ def power(entries: Entries) -> Finding:
         place: (column, k) for column, (members, _) in enumerate(entries.prompts) for k, place in enumerate(members)
     }
     for axes, panel in entries.panels():
-        columns = []
+        columns: list[_Column] = []
+        win = panel.table["win_rate"].to_numpy()
+        names = [place_of(axes | dict(zip(PLACE, place, strict=True))) for place in panel.table[[*PLACE]].to_numpy()]
         for target, members in panel.table.groupby("target_lang", sort=True).indices.items():
-            there = [int(row) for row in members if not math.isnan(panel.table["win_rate"].iloc[row])]
-            covariances = [_covariance(entries, places, panel, row) for row in there]
-            if len(there) < 2 or any(one is None for one in covariances):
+            there = [int(row) for row in members if not math.isnan(win[row])]
+            covariance = _covariance(entries, places, [names[row] for row in there]) if there else None
+            if covariance is None or len(there) < 2:
                 left_out.append(f"{words(axes)}: target {target}: fewer than two sources with an interval.")
                 continue
-            column = _Column(panel, there, [one for one in covariances if one is not None])
+            column = _Column(panel, there, covariance)
             columns.append(column)
             rows += [dict(axes) | {"target_lang": target} | row for row in _needs([column])]
         if columns:
@@ -67,7 +69,7 @@ def power(entries: Entries) -> Finding:
 class _Column:
     """One target: its sources' win rates and the variances of all pairs."""
 
-    def __init__(self, panel: Entries, rows: Sequence[int], own: Sequence[tuple[int, int, Floats]]):
+    def __init__(self, panel: Entries, rows: Sequence[int], covariance: Floats):
         table = panel.table.iloc[list(rows)]
         left, right = pairs_of(len(rows))
         win = table["win_rate"].to_numpy()
@@ -75,26 +77,24 @@ class _Column:
         self.best_two = float(np.diff(np.sort(win)[-2:])[0])
         self.n, self.seeds = int(table["n"].max()), int(table["seeds"].min())
         # variances of a difference: over prompts for one of them, and between seeds
-        self.prompts = self.n * np.array([_of_pair(own[i], own[j]) for i, j in zip(left, right, strict=True)])
+        variance = np.diag(covariance)
+        self.prompts = self.n * (variance[left] + variance[right] - 2 * covariance[left, right])
         self.between = np.full(len(left), math.nan)
         if self.seeds > 1:
             normal = panel.normal[:, list(rows)].astype(np.float64)
             self.between = self.seeds * (normal[:, left] - normal[:, right]).var(axis=0)
 
 
-def _covariance(
-    entries: Entries, variances: dict[Place, tuple[int, int]], panel: Entries, row: int
-) -> tuple[int, int, Floats] | None:
-    """(column, number in it, the column's covariance) of an entry."""
-    axes = panel.table[[*panel.axes, *PLACE]].iloc[row].to_dict()
-    found = variances.get(place_of(axes))
-    return None if found is None else (*found, entries.prompts[found[0]][1])
-
-
-def _of_pair(one: tuple[int, int, Floats], other: tuple[int, int, Floats]) -> float:
-    """Variance of the difference; entries of different columns are independent."""
-    (column, i, left), (second, j, right) = one, other
-    return float(left[i, i] + right[j, j] - (2 * left[i, j] if column == second else 0.0))
+def _covariance(entries: Entries, places: dict[Place, tuple[int, int]], names: Sequence[Place]) -> Floats | None:
+    """(K, K) over prompts, of entries by name; those of different columns are independent. None: not known of all."""
+    if any(name not in places for name in names):
+        return None
+    column, number = (np.array(side) for side in zip(*(places[name] for name in names), strict=True))
+    found = np.zeros((len(names), len(names)))
+    for one in set(column.tolist()):
+        own = np.flatnonzero(column == one)
+        found[np.ix_(own, own)] = entries.prompts[one][1][np.ix_(number[own], number[own])]
+    return found
 
 
 def _needs(columns: Sequence[_Column]) -> list[Row]:

@@ -23,6 +23,7 @@ from xling.analysis.findings import Finding
 from xling.analysis.statistics import centred
 
 _OUTER, _INNER = 300, 60  # draws of the matrix, and of what splits each of them
+_FEWEST_OUTER = 100  # of a large matrix
 _MOST_NUMBERS = 4_000_000  # in one array
 ENGLISH = "en"
 RULES = ("others", "english", "home", "random")
@@ -72,7 +73,8 @@ def _rows(square: Square) -> list[Row]:
         return []
     estimate = _regrets(square, square.value[None], targets)[0]
     size = max(1, _MOST_NUMBERS // (_INNER * square.value.size))
-    outer = square.value + square.errors[:_OUTER].astype(np.float64)
+    count = min(_OUTER, max(_FEWEST_OUTER, 10 * size))
+    outer = square.value + square.errors[:count].astype(np.float64)
     draws = np.concatenate([_regrets(square, outer[i : i + size], targets) for i in range(0, len(outer), size)])
     rows: list[Row] = []
     for k, rule in enumerate(RULES):

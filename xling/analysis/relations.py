@@ -35,10 +35,12 @@ def accuracy_vs_win(entries: Entries) -> Finding:
             if math.isnan(tau):
                 left_out.append(f"{words(axes)}: target {target}: all accuracies or all win rates are the same.")
                 continue
+            told = ~(np.isnan(right[1]).any(axis=1) | np.isnan(win[1]).any(axis=1))
+            drawn = np.where(told & np.isnan(drawn), 0.0, drawn)  # all accuracies level in this draw: no order
             values, draws = [*values, tau], [*draws, drawn]
             rows.append(dict(axes) | _row(target, len(right[0]), {"tau": tau}, {"tau": drawn}))
         if values:
-            mean, drawn = float(np.mean(values)), _mean(draws)
+            mean, drawn = float(np.mean(values)), np.mean(draws, axis=0)
             rows.append(dict(axes) | _row(EVERY, len(values), {"tau": mean}, {"tau": drawn}))
     return Finding(
         "accuracy_vs_win",
@@ -125,11 +127,3 @@ def _row(target: str, n: int, values: dict[str, float], draws: dict[str, Floats]
         row[name] = value
         row[f"{name}_low"], row[f"{name}_high"] = centred(value, draws[name], -1, 1)
     return row
-
-
-def _mean(draws: list[Floats]) -> Floats:
-    """Over targets; a draw in which one of them is constant is the mean of the others."""
-    stacked = np.stack(draws)
-    there = ~np.isnan(stacked)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(there, stacked, 0.0).sum(axis=0) / there.sum(axis=0))

@@ -8,6 +8,9 @@ import numpy.typing as npt
 
 from xling.analysis.drawing import RESAMPLES, Clusters, Floats, Ints
 
+MANY = 64  # quantities: with fewer there is nothing to gain
+UNIT = 64.0
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -56,15 +59,29 @@ def resample(
         if scale[dataset] == 0:
             continue
         rows = clusters.dataset == dataset
-        weights = clusters.weights[:, rows].astype(np.float64)
-        drawn = weights @ sums[rows]  # the largest array of a big column: changed in place
+        weights = clusters.weights[:, rows]
+        drawn = weighted(weights, sums[rows])  # the largest array of a big column: changed in place
         if scale[dataset] != 1:
             drawn *= scale[dataset]
-        drawn /= (weights @ clusters.counts[rows])[:, None]
+        drawn /= (weights.astype(np.float64) @ clusters.counts[rows])[:, None]
         averaged = drawn if averaged is None else np.add(averaged, drawn, out=averaged)
         means += scale[dataset] * sums[rows].sum(axis=0) / clusters.counts[rows].sum()
     resamples = np.zeros((RESAMPLES, values.shape[1])) if averaged is None else averaged
     return Sample(means, resamples, len(values), clusters.groups, label, fresh, crossed)
+
+
+def weighted(weights: npt.NDArray[np.uint8], sums: Floats) -> Floats:
+    """(B, R) weights @ (R, K) sums. Columns of multiples of 1/64 (shares, counts, lengths) go through single precision,
+    three times as fast: where no sum reaches 2**24 such units, that is exact, so that not a bit differs."""
+    if sums.shape[1] < MANY:
+        return weights.astype(np.float64) @ sums
+    drawn = float(weights.sum(axis=1, dtype=np.int64).max())
+    units = sums * UNIT
+    exact = (units == np.rint(units)).all(axis=0) & (np.abs(units).max(axis=0) * drawn < 2**24)
+    result = np.empty((len(weights), sums.shape[1]))
+    result[:, exact] = weights.astype(np.float32) @ sums[:, exact].astype(np.float32)
+    result[:, ~exact] = weights.astype(np.float64) @ sums[:, ~exact]
+    return result
 
 
 def _covered(clusters: Clusters) -> bool:
@@ -94,7 +111,9 @@ def _with_gaps(
 
 def cluster_sums(clusters: Clusters, values: Floats) -> Floats:
     """(R, K) sums of (N, K) per-prompt values within each row of the clusters."""
-    return np.asarray(np.add.reduceat(values[clusters.order], clusters.starts, axis=0))
+    ordered = values[clusters.order]
+    alone = len(clusters.starts) == len(ordered)  # a prompt a row: nothing to add up
+    return ordered if alone else np.asarray(np.add.reduceat(ordered, clusters.starts, axis=0))
 
 
 def difference(sample: Sample, left: Sequence[int], right: Sequence[int]) -> Sample:

@@ -5,6 +5,7 @@ nothing from a model, a label or a path is ever a command. Home is underlined, t
 Letters that pdfLaTeX does not know stay as they are, and the file says that XeLaTeX or LuaLaTeX is needed.
 """
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from xling.report.findings import finding_tables, said
 
 MOST_ROWS = 42  # of a page; longer tables go over several
 MOST_LEFT_OUT = 6  # sentences of a caption
-MOST_COLUMNS = 9  # wider tables are scaled to the width of the text
+PAGE = 440.0  # points; wider tables are scaled to the width of the text
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -144,21 +145,32 @@ def finding_latex(finding: Finding, label: str) -> str:
 
 def _floating(frame: pd.DataFrame, caption: str, label: str, columns: str, breaks: set[int]) -> str:
     """A float, or a table over several pages; `breaks`: rows that have a rule above."""
-    style, head = frame.style.hide(axis="index"), _head(frame)
+    style, head, wide = frame.style.hide(axis="index"), _head(frame), _points(frame)
     if len(frame) > MOST_ROWS:
-        body: str = style.to_latex(
-            hrules=True, column_format=columns, environment="longtable", caption=caption, label=label
-        )
+        long = {"environment": "longtable", "caption": caption, "label": label}
+        body: str = style.to_latex(hrules=True, column_format=columns, **long)
         body = body.replace(rf"\caption[]{{{caption}}}", r"\caption[]{(continued)}")
-        size = "scriptsize" if len(frame.columns) > 7 else "small"
+        size = "small" if wide <= PAGE else "scriptsize" if wide * 0.8 <= PAGE else "tiny"
         return f"{head}{{\\{size}\\setlength{{\\tabcolsep}}{{3pt}}\n{body}}}\n"
     tabular = _ruled(style.to_latex(hrules=True, column_format=columns), breaks)
-    if len(frame.columns) > MOST_COLUMNS:
+    if wide > PAGE:
         tabular = "\\resizebox{\\linewidth}{!}{%\n" + tabular.rstrip("\n") + "}\n"
     return (
         f"{head}\\begin{{table}}[t]\n\\centering\\small\\setlength{{\\tabcolsep}}{{4pt}}\n{tabular}"
         f"\\caption{{{caption}}}\n\\label{{{label}}}\n\\end{{table}}\n"
     )
+
+
+def _points(frame: pd.DataFrame) -> float:
+    """About how wide the table is in small type, by its letters."""
+    wide = 0.0
+    for head, column in zip(frame.columns, frame.to_numpy().T, strict=True):
+        wide += 8 + max(map(_letters, [head, *column]), default=0) * 4.5
+    return wide
+
+
+def _letters(cell: str) -> float:
+    return len(re.sub(r"\\[a-z]+ ?|[{}$]", "", cell)) * (0.75 if "scriptsize" in cell else 1.0)
 
 
 def _head(frame: pd.DataFrame) -> str:

@@ -17,8 +17,10 @@ import matplotlib
 from matplotlib import rc_context, rcdefaults
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from xling.errors import ConfigError
+from xling.figures.names import legible
 from xling.report.frontier import COLOURS, MARKERS
 
 FORMATS = ("pdf", "svg", "png")
@@ -110,6 +112,7 @@ def styled(families: list[str]) -> Iterator[None]:
                 "svg.fonttype": "none",
                 "svg.hashsalt": "xling",
                 "axes.unicode_minus": True,
+                "text.parse_math": False,  # a dollar in a name is a dollar
             }
         )
         yield
@@ -120,6 +123,8 @@ def rendered(drawing: Drawing, width: Width, form: str, families: list[str]) -> 
     with styled(families):
         figure = drawing.draw(width)
         FigureCanvasAgg(figure)
+        for text in figure.findobj(Text):
+            text.set_text(legible(text.get_text(), families))
         content = io.BytesIO()
         figure.savefig(content, format=form, dpi=DPI, metadata=_NO_DATES[form])
     return content.getvalue()

@@ -12,6 +12,7 @@ from babel import Locale, UnknownLocaleError
 from matplotlib import ft2font
 from matplotlib.font_manager import FontProperties, findfont, get_font, get_font_names
 
+from xling.console import harmless
 from xling.errors import ConfigError, did_you_mean
 
 STYLES = ("code", "english", "native")
@@ -37,7 +38,7 @@ class Names:
         self.families = families()
 
     def __call__(self, code: str) -> str:
-        return "+".join(self._one(part) for part in code.split("+"))
+        return "+".join(self._one(part) for part in harmless(code).split("+"))
 
     def all(self, codes: Sequence[str]) -> list[str]:
         return [self(code) for code in codes]
@@ -67,6 +68,11 @@ def drawable(text: str, fonts: tuple[str, ...]) -> bool:
         return False
     known = [_letters(name) for name in fonts]
     return all(any(ord(letter) in letters for letters in known) for letter in text if not letter.isspace())
+
+
+def legible(text: str, fonts: Sequence[str]) -> str:
+    """The text with a question mark for what cannot be drawn: control codes, letters that no font here has."""
+    return "".join(letter if letter in "\n " or drawable(letter, tuple(fonts)) else "?" for letter in text)
 
 
 @lru_cache(maxsize=64)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from xling.analysis.intervals import Estimate
 from xling.analysis.matrix import Entry, Matrix, Panel
+from xling.console import harmless
 from xling.figures.look import slug
 from xling.report.text import hole_marks
 
@@ -58,7 +59,7 @@ def worded(axes: Mapping[str, str], which: Sequence[str], entries: Sequence[Entr
     """Values as words: `best-of-16`, `PPO`, `judge gold`, `tuning=full`."""
     words = []
     for axis in which:
-        value = axes.get(axis, "")
+        value = harmless(axes.get(axis, ""))
         if not value:
             continue
         if axis == "optimizer":

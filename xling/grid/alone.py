@@ -1,32 +1,54 @@
-"""A task's settings from overrides, composed as launch.py composes them, without a grid: for `xling data check`."""
+"""Overrides composed as launch.py composes them, without Hydra's main: a task alone, or the cells of a grid."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from xling.config import Language, Task
 from xling.errors import ConfigError
+from xling.grid.compose import Cells, TaskLanguages, compose_grid
 from xling.grid.composer import Composer
 from xling.grid.experiments import checked_task
 from xling.grid.hydra_errors import explain
-from xling.grid.overrides import parse
+from xling.grid.overrides import parse, protected
 
 CONF = Path(__file__).parents[2] / "conf"  # beside the package, as launch.py has it
 
 
 def composed_task(overrides: Sequence[str]) -> tuple[str, Task, list[Language]]:
     """(its option's name, the task, the facts of all languages in conf/lang); ConfigError for what cannot be meant."""
+    with _loader() as loader:
+        return _composed(Composer(loader, "config"), overrides)
+
+
+def composed_cells(overrides: Sequence[str], task_languages: TaskLanguages, warn: Callable[[str], None]) -> Cells:
+    """The cells of a grid that overrides ask for, those of a named one (sweeps=NAME) too. ConfigError as above."""
+    with _loader() as loader:
+        bundles = [line for line in overrides if line.partition("=")[0] in ("sweeps", "experiment")]
+        config = loader.load_configuration("config", bundles, RunMode.RUN, from_shell=False)
+        params = OmegaConf.to_container(config.hydra.sweeper.params)
+        assert isinstance(params, dict)
+        named = {str(key): value for key, value in params.items()}
+        return compose_grid(Composer(loader, "config"), named, list(map(protected, overrides)), task_languages, warn)
+
+
+@contextmanager
+def _loader() -> Iterator[ConfigLoaderImpl]:
+    """Hydra's loader of conf/; what it raises as sentences."""
     if not (CONF / "config.yaml").exists():
         raise ConfigError(f"There is no configuration in {CONF}. Run xling from a checkout that has launch.py.")
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
             assert isinstance(loader, ConfigLoaderImpl)
-            return _composed(Composer(loader, "config"), overrides)
+            yield loader
     except Exception as error:
         if (sentence := explain(error)) is None:
             raise

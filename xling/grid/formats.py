@@ -28,9 +28,11 @@ def check_format(what: str, found: int, known: int, redo: str) -> None:
 
 
 def format_of(content: bytes, default: int = 0) -> int | None:
-    """The number a JSON file gives as its format, `default` where it gives none; None: not a JSON object of ours."""
+    """The format that a JSON file of cells or blocks names, `default` where it names none; None: no such file."""
     try:
-        found = msgspec.json.decode(content, type=dict[str, msgspec.Raw]).get("format")
-        return default if found is None else msgspec.json.decode(found, type=int)
+        fields = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+        if "format" in fields:
+            return msgspec.json.decode(fields["format"], type=int)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    return default if {"cells", "blocks"} & set(fields) else None

@@ -17,15 +17,18 @@ from xling.report.analysis_files import findings_json, write_findings
 from xling.report.findings import print_finding
 
 
-def analyse(store: Store, grid: str | None, only: Sequence[str], as_json: bool, out: str | None) -> int:
+def analyse(
+    store: Store, grid: str | None, only: Sequence[str], as_json: bool, out: str | None, wals: str | None = None
+) -> int:
     """Of a grid (the latest without a name) or of the paper's matrices, which are written only where `out` says."""
+    features = Path(wals).expanduser() if wals else None
     name = PAPER if grid == PAPER else chosen_grid(store, grid)
     if name == PAPER:
-        title, findings = "What the paper's published matrices say", paper_findings(only)
+        title, findings = "What the paper's published matrices say", paper_findings(only, features)
     else:
-        title, findings = f"What the matrix '{name}' says", grid_findings(store, name, only)
+        title, findings = f"What the matrix '{name}' says", grid_findings(store, name, only, features)
     folder = Path(out).expanduser() if out else None if name == PAPER else store.grid_folder(name)
-    show(title, findings, as_json)
+    show(title, findings, as_json, "with --out FOLDER" if folder is None else "analysis.md")
     if folder is not None:
         report(write_findings(folder, title, findings), as_json)
     return 0
@@ -34,14 +37,14 @@ def analyse(store: Store, grid: str | None, only: Sequence[str], as_json: bool, 
 def compare(store: Store, left: str, right: str, as_json: bool, out: str | None) -> int:
     """Two matrices against each other; files only where `out` says."""
     title, findings = f"{left} (left) against {right} (right)", compare_matrices(store, left, right)
-    show(title, findings, as_json)
+    show(title, findings, as_json, "compare.md" if out else "with --out FOLDER")
     if out:
         report(write_findings(Path(out).expanduser(), title, findings, "compare"), as_json)
     return 0
 
 
-def show(title: str, findings: Sequence[Finding], as_json: bool) -> None:
-    """Print findings for people or for machines."""
+def show(title: str, findings: Sequence[Finding], as_json: bool, rest: str) -> None:
+    """Print findings for people or for machines; rest: where what the terminal leaves out can be read."""
     if as_json:
         sys.stdout.write(findings_json(title, findings).decode())
         return
@@ -49,7 +52,7 @@ def show(title: str, findings: Sequence[Finding], as_json: bool) -> None:
     console.print(Text(title + ". Intervals are 95 %.", style="bold"))
     heard: set[str] = set()
     for finding in findings:
-        print_finding(finding, console, heard)
+        print_finding(finding, console, heard, rest)
 
 
 def report(written: Sequence[Path], as_json: bool) -> None:

@@ -7,6 +7,7 @@ key, no network) their specs go to <root>/tracking/dashboard/<grid>/ instead, an
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import msgspec
@@ -18,8 +19,18 @@ from xling.errors import ConfigError, XlingError
 from xling.grid.files import json_bytes, write_atomically
 from xling.grid.store import Store
 from xling.report.files import read_matrix
-from xling.report.tracking import Destination, TrackingResult, read_ledger, reduce_id, shown_file, track_grid
+from xling.report.tracking import (
+    WANDB,
+    Destination,
+    TrackingResult,
+    destination,
+    read_ledger,
+    reduce_id,
+    shown_file,
+    track_grid,
+)
 
+A_LINE = 300  # characters of what W&B says that are told
 MOST_READ = 60  # curves of a kind that are looked at for the names of its metrics
 MISSING = "Dashboards are made with wandb-workspaces, which is not installed. Type pip install 'xling[wandb]'."
 
@@ -36,8 +47,10 @@ class Saved(Struct, frozen=True):
 def run(store: Store, name: str, asked: Mapping[str, Any], new: bool = False) -> Iterator[str]:
     """Sentences as it goes. `asked`: mode, project, entity, artifacts; None: as the grid was tracked before.
 
-    ConfigError: wandb-workspaces is not there, nothing could be tracked, or W&B refuses what is saved.
+    StoreError: the grid has not been folded. ConfigError: wandb-workspaces is not there, nothing could be tracked, or
+    W&B refuses what is saved.
     """
+    plan, matrix = read_plan(store.grid_folder(name)), read_matrix(store.grid_folder(name))
     before = _last(store, name)
     settings = {
         "mode": asked.get("mode") or "auto",
@@ -54,8 +67,7 @@ def run(store: Store, name: str, asked: Mapping[str, Any], new: bool = False) ->
     except ModuleNotFoundError as error:
         raise ConfigError(MISSING) from error
     online = result.mode == "online"
-    plan, matrix = read_plan(store.grid_folder(name)), read_matrix(store.grid_folder(name))
-    to = Destination(result.mode, str(settings["project"]), settings["entity"])
+    to = destination(result.mode, settings, os.environ)
     entity = settings["entity"] or result.team or before.team or (_default_entity() if online else "")
     grid = grid_of(store, plan, matrix, to, str(entity or ""))
     view, page = wandb_views.workspace(grid), wandb_views.report(grid)
@@ -129,7 +141,7 @@ def _save(store: Store, name: str, view: Any, page: Any, new: bool) -> Iterator[
     """Online: update what was saved before, or save it for the first time."""
     path = store.root / "tracking" / "dashboards.json"
     all_saved = _read_saved(path)
-    place = f"{os.environ.get('WANDB_BASE_URL', 'https://api.wandb.ai')} {view.entity}/{view.project} {name}"
+    place = f"{os.environ.get('WANDB_BASE_URL', WANDB)} {view.entity}/{view.project} {name}"
     saved = Saved() if new else all_saved.get(place, Saved())
     view._internal_id, view._internal_name, page.id = saved.view_id, saved.view_name, saved.report_id
     try:
@@ -141,7 +153,8 @@ def _save(store: Store, name: str, view: Any, page: Any, new: bool) -> Iterator[
         raise
     except Exception as error:
         again = "" if saved == Saved() else f" Should it have been deleted there: `xling wandb {name} --new`."
-        raise ConfigError(f"W&B did not take the dashboard ({type(error).__name__}: {error}).{again}") from error
+        why = shorten(f"{type(error).__name__}: {error}", A_LINE)
+        raise ConfigError(f"W&B did not take the dashboard ({why}).{again}") from error
     saved = Saved(view._internal_id, view._internal_name, page.id, (view.url, page.url))
     write_atomically(path, json_bytes({**all_saved, place: saved}))
     yield f"Workspace ({_size(view)}): {view.url}"

@@ -33,8 +33,11 @@ _OF_CELLS = ("source_lang", "target_lang", "best_source_lang", "pairing")  # tex
 _SIGNED = ("difference", "regret", "tau", "pearson", "spearman", "within")  # what 0 means something for
 
 
-def print_finding(finding: Finding, console: Console, heard: set[str] | None = None) -> None:
-    """Title, tables, how it was made, what was left out. heard: sentences on the draws that were printed before."""
+def print_finding(finding: Finding, console: Console, heard: set[str] | None = None, rest: str = "") -> None:
+    """Title, tables, how it was made, what was left out.
+
+    heard: sentences on the draws that were printed before; rest: where the rows are that the terminal leaves out.
+    """
     tables = finding_tables(finding, brief=True)
     single = len(tables) == 1 and not tables[0].title
     if not single:
@@ -45,11 +48,11 @@ def print_finding(finding: Finding, console: Console, heard: set[str] | None = N
     lines = said(finding, _MOST_LEFT_OUT) if tables else said(replace(finding, note=""), _MOST_LEFT_OUT)
     for draws in _DRAWS.findall(finding.note) if tables else []:
         if heard is not None and draws in heard:
-            lines[0] = lines[0].replace(draws, "")
+            lines[0] = lines[0].replace(draws, "").replace("  ", " ")
         elif heard is not None:
             heard.add(draws)
-    if tables != finding_tables(finding):
-        lines.append("Target by target: the files that are written.")
+    if rest and tables != finding_tables(finding):
+        lines.append(f"Target by target: {rest}.")
     for line in lines:
         console.print(Padding(Text(line.strip(), style="dim"), (0, 0, 0, 2), expand=False))
 

@@ -1,6 +1,7 @@
 """matrix.md: the same tables as in the terminal, for a README, an issue or a paper's draft."""
 
 from xling.analysis.matrix import Block, Matrix, Panel
+from xling.console import harmless
 from xling.report.across import comparison_tables
 from xling.report.cells import BEST, HOME, TIED, Cell, Table
 from xling.report.tables import panel_tables
@@ -61,8 +62,8 @@ def _cell(cell: Cell) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that is no markup in a table."""
-    return text.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+    """Text that is no markup in a table, and no control code for whoever prints the file."""
+    return harmless(text).replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
 
 
 def _needs(panel: Panel) -> list[str]:

@@ -26,6 +26,7 @@ import xling
 from xling.analysis.plan import Plan, PlannedStage, read_plan
 from xling.grid.store import Store
 
+WANDB = "https://api.wandb.ai"
 PATIENCE = 120.0  # seconds to wait for the child; slow uploads go on without us
 _WANDB_MODES = {"disabled": "off", "dryrun": "offline", "offline": "offline", "online": "online"}
 _REACH = 3.0  # seconds for the network to answer
@@ -38,10 +39,11 @@ class Destination(Struct, frozen=True):
     project: str
     entity: str | None
     artifacts: str = "references"  # what of a stage's folder goes along: references, files or none
+    host: str = ""  # online, of a server of one's own
 
     @property
     def ledger(self) -> str:
-        where = "-".join(word for word in (self.mode, self.entity or "", self.project) if word)
+        where = "-".join(word for word in (self.mode, self.host, self.entity or "", self.project) if word)
         return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in where) + ".jsonl"
 
 
@@ -81,9 +83,7 @@ def track_grid(root: Path, name: str, tracking: Mapping[str, Any], patience: flo
         mode, why = choose_mode(str(tracking["mode"]), os.environ)
         if mode == "off":
             return TrackingResult("off")
-        to = Destination(
-            mode, str(tracking["project"]), tracking.get("entity"), str(tracking.get("artifacts", "references"))
-        )
+        to = destination(mode, tracking, os.environ)
         store = Store(root)
         stages, reduce_key = missing(store, read_plan(store.grid_folder(name)), to)
         known = len(read_ledger(folder, to))
@@ -98,13 +98,21 @@ def track_grid(root: Path, name: str, tracking: Mapping[str, Any], patience: flo
 # --- where to -----------------------------------------------------------------------------------------------
 
 
+def destination(mode: str, tracking: Mapping[str, Any], environment: Mapping[str, str]) -> Destination:
+    """Where runs go by the settings of a grid."""
+    host = urlsplit(environment.get("WANDB_BASE_URL", WANDB)).netloc if mode == "online" else ""
+    artifacts = str(tracking.get("artifacts", "references"))
+    own = "" if host == urlsplit(WANDB).netloc else host
+    return Destination(mode, str(tracking["project"]), tracking.get("entity"), artifacts, own)
+
+
 def choose_mode(mode: str, environment: Mapping[str, str]) -> tuple[str, str]:
     """(online, offline or off; why not online). WANDB_MODE decides for `auto`; online needs a key and a network."""
     if mode == "auto":
         mode = _WANDB_MODES.get(environment.get("WANDB_MODE", ""), "auto")
     if mode in ("off", "offline"):
         return mode, ""
-    url = urlsplit(environment.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    url = urlsplit(environment.get("WANDB_BASE_URL", WANDB))
     host, port = url.hostname or "", url.port or (80 if url.scheme == "http" else 443)
     if not _has_key(host, environment):
         return "offline", f"There is no key for {host} (WANDB_API_KEY or `wandb login`)."

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 
 import msgspec
 import wandb
@@ -26,6 +27,7 @@ from xling.report.wandb_matrix import write_reduce
 from xling.report.wandb_stages import write_stage
 
 OURS = (XlingError, msgspec.MsgspecError)  # trouble with what stands on the disk: the network has no part in it
+A_LINE = 300  # characters of a problem that are told
 AT_A_TIME = 8  # runs that are written online
 MOST_PROBLEMS = 3  # then something is wrong with all of them
 
@@ -101,7 +103,7 @@ class _Writing:
             self.team = write().entity or self.team
             append_line(self._folder / self._to.ledger, Noted(key))
         except Exception as error:
-            self.problems.append(f"{type(error).__name__}: {error}")
+            self.problems.append(shorten(f"{type(error).__name__}: {error}", A_LINE))
             traceback.print_exc()
             self.network = self.network or (self._to.mode == "online" and not isinstance(error, OURS))
 

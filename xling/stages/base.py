@@ -22,7 +22,7 @@ class BaseSpec(Struct, frozen=True):
     remote_code: str | None = None
     pad_token: str | None = None
     commit: str = ""  # of a hub id
-    use: str = "policy"  # or of a reward model: encoder, classifier
+    use: str = "policy"  # or of a reward model: encoder, classifier; or translator
 
 
 def run(context: Context) -> None:
@@ -65,5 +65,6 @@ def _check(context: Context, spec: BaseSpec, where: str) -> None:
             load_config(context.out)
             load_tokenizer(context.out, ("pad",))
     except (ValueError, ImportError) as error:  # transformers' own refusals
-        what = {"policy": "a language model"}.get(spec.use, f"an rm_backbone={spec.use}")
+        named = {"policy": "a language model", "translator": "a translator"}
+        what = named.get(spec.use, f"an rm_backbone={spec.use}")
         raise DataError(f"The model {spec.checkpoint} cannot be used as {what}: {error}") from error

@@ -73,7 +73,8 @@ def label_of(kind: str, *langs: Sequence[str]) -> str:
 def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "policy") -> Stage:
     """The packaged micro base, a base to pretrain, a local folder, or a repository of the hub at one commit.
 
-    `setting` is what people typed; `use` is policy, or of a reward model's own checkpoint encoder or classifier.
+    `setting` is what people typed; `use` is policy, of a reward model's own checkpoint encoder or classifier, or
+    translator.
     """
     checkpoint = policy.checkpoint
     spec = {

@@ -45,7 +45,7 @@ def run(context: Context) -> None:
     spec = msgspec.convert(context.spec, TranslateSpec)
     records = {split: list(_records(context, spec, split)) for split in SPLITS}
     texts = distinct(record for split in SPLITS for record in records[split])
-    translate = translator_of(context, spec)
+    translate = translator_of(context, spec, texts)
 
     def made(items: Sequence[int]) -> list[bytes]:
         return [msgspec.json.encode(text) for text in translate([texts[i] for i in items])]
@@ -107,8 +107,8 @@ def translated(
     return kept, dropped
 
 
-def translator_of(context: Context, spec: TranslateSpec) -> Translate:
-    """What translates this stage's texts."""
+def translator_of(context: Context, spec: TranslateSpec, texts: Sequence[str]) -> Translate:
+    """What translates this stage's texts; DataError at once if recorded translations lack some of them."""
     kind = spec.translator["name"]
     if kind in ("micro_exact", "micro_noisy"):
         from xling.translators.micro import micro_translator
@@ -118,7 +118,8 @@ def translator_of(context: Context, spec: TranslateSpec) -> Translate:
     if kind == "recorded":
         from xling.translators.recorded import recorded_translator
 
-        return recorded_translator(context.spec[WHERE]["translations"], spec.source, spec.target, spec.translations)
+        path = context.spec[WHERE]["translations"]
+        return recorded_translator(path, spec.source, spec.target, spec.speakers, spec.translations, texts)
     from xling.translators.memory import Memory
     from xling.translators.seq2seq import seq2seq_translator
 

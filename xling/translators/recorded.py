@@ -1,7 +1,9 @@
 """translator=recorded: translations made elsewhere, by a service or by people, in a file.
 
 JSONL, CSV, TSV or Parquet (also .gz), a row a text: source_lang, target_lang, text, translation. Texts are looked up as
-they are, white space at their ends apart. An empty translation says that there is none.
+they are, white space at their ends apart; chats line by line, without the speakers' names. A row without a translation
+(null, or an empty cell of CSV) is as if it were not there; an empty one ("" in JSONL and Parquet) says that there is
+none, and what needs it is dropped.
 """
 
 import functools
@@ -12,6 +14,7 @@ from pathlib import Path
 from xling.errors import DataError
 from xling.grid.stage import canonical_json
 from xling.tasks.tables import Identity, identity, open_table, paths_of, text_of
+from xling.translators.segments import Segment, joined, readable, segments_of
 from xling.translators.translator import Spoken, Translate
 
 COLUMNS = ("source_lang", "target_lang", "text", "translation")
@@ -38,9 +41,9 @@ def pair_digest(path: str, source: str, target: str) -> str:
 
 
 def missing(path: str, source: str, target: str, texts: Iterable[str]) -> list[str]:
-    """Texts that the file has no row for, each once, in their order."""
+    """Texts (units of `units_of`) that the file has no row for."""
     known = translations(path, source, target)
-    return [text for text in dict.fromkeys(text.strip() for text in texts) if text and text not in known]
+    return [text for text in texts if text not in known]
 
 
 def missing_text(path: str, source: str, target: str, lacking: list[str], of: int) -> str:
@@ -60,6 +63,8 @@ def _read(files: Identity) -> dict[Pair, dict[str, str]]:
         table = open_table(Path(name))
         table.require(COLUMNS)
         for number, row in table.good_rows(COLUMNS):
+            if row["translation"] is None:
+                continue
             source, target, text, translation = (text_of(row[column]).strip() for column in COLUMNS)
             known = found.setdefault((source, target), {}).setdefault(text, translation)
             if known != translation:
@@ -70,15 +75,37 @@ def _read(files: Identity) -> dict[Pair, dict[str, str]]:
     return found
 
 
-def recorded_translator(path: str, source: Spoken, target: Spoken, expected: str) -> Translate:
-    """The file's own words. DataError if the pair's rows are not those of the plan, or if a text is not there."""
+def recorded_translator(
+    path: str, source: Spoken, target: Spoken, speakers: Sequence[str], expected: str, needed: Sequence[str]
+) -> Translate:
+    """The file's own words.
+
+    DataError if the pair's rows are not those of the plan (`expected`), or if what the `needed` texts are made of is
+    not there.
+    """
     if pair_digest(path, source.code, target.code) != expected:
         raise DataError(f"{path} has changed since the grid was planned. Run the same command again.")
+    units = units_of(needed, speakers)
+    if lacking := missing(path, source.code, target.code, units):
+        raise DataError(missing_text(path, source.code, target.code, lacking, len(units)))
     known = translations(path, source.code, target.code)
+    return lambda texts: [put_together(text, speakers, known) for text in texts]
 
-    def translate(texts: Sequence[str]) -> list[str | None]:
-        if lacking := missing(path, source.code, target.code, texts):
-            raise DataError(missing_text(path, source.code, target.code, lacking, len(texts)))
-        return [known[text.strip()] or None for text in texts]
 
-    return translate
+def units_of(texts: Iterable[str], speakers: Sequence[str]) -> list[str]:
+    """What is looked up, each once: whole texts; of chats, which have `speakers`, line by line what they say."""
+    lines = (one.text for text in texts for one in _cut(text, speakers) if readable(one.text))
+    return list(dict.fromkeys(lines))
+
+
+def put_together(text: str, speakers: Sequence[str], known: Mapping[str, str]) -> str | None:
+    """The translation of a text, of whose units all are in `known`; None if one of them is not, or is empty."""
+    cut = _cut(text, speakers)
+    said = [known.get(one.text) if readable(one.text) else one.text for one in cut]
+    if any(readable(one.text) and not translation for one, translation in zip(cut, said, strict=True)):
+        return None
+    return joined(cut, [translation or "" for translation in said])
+
+
+def _cut(text: str, speakers: Sequence[str]) -> list[Segment]:
+    return segments_of(text, "", "lines", speakers, "") if speakers else [Segment("", text.strip())]

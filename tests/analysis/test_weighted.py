@@ -1,0 +1,19 @@
+"""Resamples in single precision where that is exact."""
+
+import numpy as np
+
+from xling.analysis.drawing import draw
+from xling.analysis.resampling import weighted
+
+
+def test_not_a_bit_differs_from_double_precision():
+    random = np.random.default_rng(0)
+    clusters = draw([([f"g{i}" for i in range(300)], [""] * 300)])[0]
+    shares = 100.0 * random.integers(0, 9, (300, 40)) / 8
+    shares[:, 0] += 2**-20  # no multiple of 1/64
+    large = np.full((300, 1), 2.0**20)  # too large to be exact in single precision
+    rest = random.normal(size=(300, 40))
+    sums = np.hstack([shares, large, rest])
+    found, plain = weighted(clusters.weights, sums), clusters.weights.astype(np.float64) @ sums
+    assert (found[:, :41] == plain[:, :41]).all()
+    assert np.abs(found - plain).max() < 1e-9  # of the rest, the order of summation
