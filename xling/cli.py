@@ -42,13 +42,13 @@ def logs(options: argparse.Namespace, store: Store) -> int:
     stage = stage_at(read_grid(store, name), options.stage)
     path = store.log(stage.kind, stage.key)
     if options.follow:
-        print(f"{stage.label}: {path}", file=sys.stderr)
+        print(harmless(f"{stage.label}: {path}"), file=sys.stderr)
         return on_cluster.follow(store, name, stage, path)
     paths = [path] if path.exists() else on_cluster.of_jobs(store, name, stage)
     if not paths:
         raise ConfigError(f"{stage.label} has no log yet: it has not been started with this root.")
     for path in paths:
-        print(f"{stage.label}: {path}", file=sys.stderr)
+        print(harmless(f"{stage.label}: {path}"), file=sys.stderr)
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 sys.stdout.write(harmless(line))
@@ -60,7 +60,8 @@ def cancel(options: argparse.Namespace, store: Store) -> int:
     from xling.slurm import cancel as on_cluster
 
     name = chosen_grid(store, options.grid)
-    print(on_cluster.all_jobs(store, name) if options.stage == "all" else on_cluster.one(store, name, options.stage))
+    done = on_cluster.all_jobs(store, name) if options.stage == "all" else on_cluster.one(store, name, options.stage)
+    print(harmless(done))
     return 0
 
 
@@ -107,7 +108,7 @@ def wandb(options: argparse.Namespace, store: Store) -> int:
     name = chosen_grid(store, options.grid)
     asked = {key: getattr(options, key) for key in ("mode", "project", "entity", "artifacts")}
     for sentence in dashboard.run(store, name, asked, options.new):
-        print(sentence)
+        print(harmless(sentence))
     return 0
 
 
@@ -194,7 +195,7 @@ def analyse(options: argparse.Namespace, store: Store) -> int:
     from xling.report.analyse import analyse as run
 
     only = [name for names in options.only for name in names.split(",") if name]
-    return run(store, options.grid, only, options.json, options.out)
+    return run(store, options.grid, only, options.json, options.out, options.wals)
 
 
 def compare(options: argparse.Namespace, store: Store) -> int:
@@ -235,6 +236,7 @@ def parser() -> argparse.ArgumentParser:
     said.add_argument("--only", action="append", default=[], metavar="NAME,...", help="these analyses (default: all)")
     said.add_argument("--json", action="store_true", help="for machines")
     said.add_argument("--out", metavar="FOLDER", help="where files are written (default: the grid's folder)")
+    said.add_argument("--wals", metavar="FOLDER", help="a CLDF release of WALS, for language_features")
     both = add(compare, grid=False)
     both.add_argument("grid", metavar="GRID", help="a grid, or some of its panels: NAME:judge=llm,optimizer=ppo")
     both.add_argument("other", metavar="OTHER", help="another one, `paper`, or paper:TABLE")
