@@ -42,13 +42,13 @@ def logs(options: argparse.Namespace, store: Store) -> int:
     stage = stage_at(read_grid(store, name), options.stage)
     path = store.log(stage.kind, stage.key)
     if options.follow:
-        print(f"{stage.label}: {path}", file=sys.stderr)
+        print(harmless(f"{stage.label}: {path}"), file=sys.stderr)
         return on_cluster.follow(store, name, stage, path)
     paths = [path] if path.exists() else on_cluster.of_jobs(store, name, stage)
     if not paths:
         raise ConfigError(f"{stage.label} has no log yet: it has not been started with this root.")
     for path in paths:
-        print(f"{stage.label}: {path}", file=sys.stderr)
+        print(harmless(f"{stage.label}: {path}"), file=sys.stderr)
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 sys.stdout.write(harmless(line))
@@ -60,7 +60,8 @@ def cancel(options: argparse.Namespace, store: Store) -> int:
     from xling.slurm import cancel as on_cluster
 
     name = chosen_grid(store, options.grid)
-    print(on_cluster.all_jobs(store, name) if options.stage == "all" else on_cluster.one(store, name, options.stage))
+    done = on_cluster.all_jobs(store, name) if options.stage == "all" else on_cluster.one(store, name, options.stage)
+    print(harmless(done))
     return 0
 
 
@@ -107,7 +108,7 @@ def wandb(options: argparse.Namespace, store: Store) -> int:
     name = chosen_grid(store, options.grid)
     asked = {key: getattr(options, key) for key in ("mode", "project", "entity", "artifacts")}
     for sentence in dashboard.run(store, name, asked, options.new):
-        print(sentence)
+        print(harmless(sentence))
     return 0
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from synthetic import SyntheticGrid
-from test_bag_of_words import samples_file
+from test_words_of_rewards import samples_file
 
 from xling.analysis.generalisation import generalisation, home_picks, picks, standardised_increase
 

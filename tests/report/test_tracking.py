@@ -23,6 +23,12 @@ def published(grid):
     return {cell.stage.key for cell in grid.cells if grid.store.state("judge", cell.stage.key) == "done"}
 
 
+def done_in(grid, name):
+    """Keys of the finished stages of a grid."""
+    plan = read_plan(grid.store.grid_folder(name))
+    return {stage.key for stage in plan.stages if grid.store.state(stage.kind, stage.key) == "done"}
+
+
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):
     """A grid with a hole, tracked; and a second grid with one cell more, tracked after it."""
@@ -287,7 +293,8 @@ def test_every_destination_has_a_ledger_of_its_own(tmp_path):
     (tmp_path / "tracking" / default.ledger).write_text(json.dumps({"key": stages["judge"].key}) + '\n{"torn')
     plan = read_plan(tmp_path / "grids/toy")
     there, elsewhere = ({stage.key for stage in missing(grid.store, plan, to)[0]} for to in (default, others[0]))
-    assert elsewhere - there == {stages["judge"].key} and len(there) == 2
+    assert elsewhere == done_in(grid, "toy")
+    assert elsewhere - there == {stages["judge"].key}
 
 
 def test_a_server_that_talks_nonsense_ends_in_offline_runs(tmp_path, monkeypatch):
@@ -313,6 +320,6 @@ def test_a_server_that_talks_nonsense_ends_in_offline_runs(tmp_path, monkeypatch
     result = track_grid(tmp_path, "toy", {"mode": "auto", "project": "probe", "entity": None})
     server.shutdown()
     server.server_close()
-    assert result.mode == "offline" and result.written == 4
+    assert result.mode == "offline" and result.written == len(done_in(grid, "toy")) + 1
     assert result.problem.startswith("Not online (") and "\n" not in result.problem
-    assert {run.job_type for run in offline_runs(tmp_path)} == {"score", "gold", "judge", "reduce"}
+    assert {run.job_type for run in offline_runs(tmp_path)} >= {"score", "gold", "judge", "reduce"}

@@ -48,18 +48,23 @@ function acrossSection(box) {
 
 // --- sources -------------------------------------------------------------------------------------------------
 
-const ROW = 17;
+const ROW = 17, MOST_ROWS = 14; // pixels; sources of a target, beyond which the first of them and home are shown
 
 function sourcesSection(box) {
   const table = panel().tables.maps.find((one) => one.title === "Win rate, %");
   const targets = shownTargets();
   const cells = targets.map((t) => shownSources().map((s) => ({ ...cellOf(table, s, t), s, t })).filter((c) => c.value !== null));
   const range = reach(cells.flat().flatMap((c) => [c.value, c.low, c.high]));
-  const figures = targets.map((t, n) => (cells[n].length ? forest(t, cells[n].sort((a, b) => b.value - a.value), range) : null));
+  const figures = targets.map((t, n) => (cells[n].length ? forest(t, firstOf(cells[n].sort((a, b) => b.value - a.value)), range) : null));
   put(box, el("div", { class: "small" }, figures),
     el("ul", { class: "key" }, el("li", {}, el("span", { class: "mark" }, "◆"), " home"),
       el("li", {}, el("span", { class: "mark" }, "●"), " best, or tied with it"), el("li", {}, el("span", { class: "mark" }, "○"), " settled below the best"),
       range[0] < 50 ? el("li", {}, "line: 50 %") : null));
+  if (shownSources().length > MOST_ROWS) put(box, empty(`The best ${MOST_ROWS - 2} of ${shownSources().length} sources, and home; the map has all of them.`));
+}
+
+function firstOf(cells) {
+  return cells.length > MOST_ROWS ? cells.filter((cell, n) => n < MOST_ROWS - 2 || cell.home) : cells;
 }
 
 function forest(target, cells, range) {

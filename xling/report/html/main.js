@@ -11,15 +11,23 @@ function drawSection(id) {
   drawn.add(id);
 }
 
-// What is in view, now; the rest when it comes into view.
+// What is in view, now; the rest when it comes near, in a pause, so that a click is answered first.
 function refresh() {
   drawn.clear();
   for (const section of document.querySelectorAll("main > section")) {
+    const { top, bottom } = section.getBoundingClientRect();
+    if (top < innerHeight && bottom > 0) drawSection(section.id);
     watcher.unobserve(section);
     watcher.observe(section);
   }
-  const inView = (node) => node.getBoundingClientRect().top < innerHeight * 1.5 && node.getBoundingClientRect().bottom > 0;
-  for (const section of document.querySelectorAll("main > section")) if (inView(section)) drawSection(section.id);
+}
+
+const whenIdle = (task) => (window.requestIdleCallback ? requestIdleCallback(task, { timeout: 150 }) : setTimeout(task));
+
+function drawNear(seen) {
+  for (const { isIntersecting, target: { id } } of seen) {
+    if (isIntersecting && !drawn.has(id)) whenIdle(() => { if (!drawn.has(id)) drawSection(id); });
+  }
 }
 
 const drawAll = () => SECTIONS.forEach(([id, , there]) => { if (there() && !drawn.has(id)) drawSection(id); });
@@ -162,9 +170,7 @@ function start() {
     drawBar();
     document.body.classList.toggle("broad", data.panels.some((one) => one.targets.length > DENSE));
   } else byId("bar").remove();
-  watcher = new IntersectionObserver((seen) => {
-    for (const entry of seen) if (entry.isIntersecting && !drawn.has(entry.target.id)) drawSection(entry.target.id);
-  }, { rootMargin: "600px" });
+  watcher = new IntersectionObserver(drawNear, { rootMargin: "600px" });
   for (const [id, title, there, , about] of SECTIONS) {
     if (!there() || (!data.panels.length && !["costs", "provenance"].includes(id))) continue;
     byId("main").append(el("section", { id, "aria-labelledby": id + "-title" }, el("h2", { id: id + "-title" }, title),

@@ -1,6 +1,7 @@
 // Samples: what policies say, beside the baseline. Searched in the texts themselves, drawn a page at a time.
 
 const PAGE = 10; // prompts
+const MOST = 6; // responses of a prompt that stand open
 const LONG = 900; // characters; longer texts scroll
 const VERDICTS = { 1: "better", 0.5: "tie", 0: "worse" };
 const asked = { text: "", verdict: "", source: "", target: "", shown: PAGE };
@@ -83,7 +84,14 @@ function promptCard(members) {
     el("div", { class: "texts" },
       el("div", {}, textBox("Prompt", all.text[first], target)),
       el("div", {}, textBox("Baseline (SFT)", all.baseline[first], target, scores([first], 1))),
-      el("div", { class: "responses" }, el("h4", {}, "Aligned, by the language of the reward model"), [...same.values()].map((group) => responseBox(group, target)))));
+      el("div", { class: "responses" }, el("h4", {}, "Aligned, by the language of the reward model"), manyBoxes([...same.values()], target))));
+}
+
+// The first few, the rest on request: thirty sources may say thirty different things.
+function manyBoxes(groups, target) {
+  const boxes = (some) => some.map((group) => responseBox(group, target));
+  const rest = groups.slice(MOST);
+  return [boxes(groups.slice(0, MOST)), rest.length ? lazyDetails(`${rest.length} more`, () => el("div", {}, boxes(rest))) : null];
 }
 
 function responseBox(group, target) {

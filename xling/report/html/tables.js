@@ -75,7 +75,7 @@ function drawTable(table, options = {}) {
   });
   const kind = [table.scale ? "heat" : "plain", dense ? "dense" : ""].join(" ").trim();
   return el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": table.title },
-    el("table", { class: kind }, el("caption", { class: "unseen" }, options.title || table.title),
+    el("table", { class: kind, vars: { columns: columns.length } }, el("caption", { class: "unseen" }, options.title || table.title),
       el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "corner" }, options.corner ?? table.corner), head)),
       body));
 }
