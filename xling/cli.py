@@ -195,7 +195,7 @@ def analyse(options: argparse.Namespace, store: Store) -> int:
     from xling.report.analyse import analyse as run
 
     only = [name for names in options.only for name in names.split(",") if name]
-    return run(store, options.grid, only, options.json, options.out)
+    return run(store, options.grid, only, options.json, options.out, options.wals)
 
 
 def compare(options: argparse.Namespace, store: Store) -> int:
@@ -236,6 +236,7 @@ def parser() -> argparse.ArgumentParser:
     said.add_argument("--only", action="append", default=[], metavar="NAME,...", help="these analyses (default: all)")
     said.add_argument("--json", action="store_true", help="for machines")
     said.add_argument("--out", metavar="FOLDER", help="where files are written (default: the grid's folder)")
+    said.add_argument("--wals", metavar="FOLDER", help="a CLDF release of WALS, for language_features")
     both = add(compare, grid=False)
     both.add_argument("grid", metavar="GRID", help="a grid, or some of its panels: NAME:judge=llm,optimizer=ppo")
     both.add_argument("other", metavar="OTHER", help="another one, `paper`, or paper:TABLE")

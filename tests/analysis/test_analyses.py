@@ -219,7 +219,7 @@ def test_a_grid_with_controls_and_a_hole_says_all(tmp_path):
     grid = realistic(tmp_path, ("de", "en", "tr"), prompts=40)
     grid.cell("fr", "de", fails="reward")
     findings = {finding.name: finding for finding in grid_findings(grid.write().store, grid.name)}
-    assert list(findings) == [*OF_ENTRIES, *OF_ITEMS]
+    assert list(findings)[: len(OF_ENTRIES)] == [*OF_ENTRIES] and {*OF_ITEMS} <= set(findings)
     sources = set(findings["source_ranking"].table["source_lang"])
     assert sources == {"de", "en", "tr"}  # no control is a source, and a hole has no rank
     assert any("fr -> de (blocked)" in line for line in findings["source_ranking"].left_out)

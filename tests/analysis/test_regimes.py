@@ -58,9 +58,11 @@ def test_a_grid_without_the_axis_and_one_without_organic_cells_are_sentences(tmp
 
 def test_three_regimes_of_demonstrations_with_their_rouge(tmp_path):
     grid = SyntheticGrid(tmp_path)
-    reports = {"organic": {"validation_rouge_l": 0.4},
-               "translated": {"validation_rouge_l": 0.9, "organic_rouge_l": 0.2},
-               "round_trip": {"validation_rouge_l": 0.8, "organic_rouge_l": 0.3}}  # fmt: skip
+    reports = {
+        "organic": {"validation_rouge_l": 0.4},
+        "translated": {"validation_rouge_l": 0.9, "organic_rouge_l": 0.2},
+        "round_trip": {"validation_rouge_l": 0.8, "organic_rouge_l": 0.3},
+    }
     for seed, (regime, win) in enumerate((("organic", 0.5), ("translated", 0.25), ("round_trip", 0.75))):
         stages = grid.cell("en", "de", [win] * 4, seed=seed, sft_data=regime)
         target = stages["pool"].parents["sft"]

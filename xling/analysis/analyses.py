@@ -7,12 +7,17 @@ paper_findings()
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from xling.analysis.bag_of_words import bag_of_words
 from xling.analysis.decomposition import decomposition, effects
 from xling.analysis.draws import Draws
 from xling.analysis.entries import Entries, grid_entries
 from xling.analysis.findings import Finding
+from xling.analysis.generalisation import generalisation
 from xling.analysis.home import cross_vs_home, home_differences
+from xling.analysis.language_features import language_features
+from xling.analysis.length_rule import length_rule
 from xling.analysis.paper import paper_entries
 from xling.analysis.paper_findings import (
     bilingual,
@@ -26,7 +31,9 @@ from xling.analysis.power import power
 from xling.analysis.ranking import judge_ranking, source_ranking
 from xling.analysis.recommendation import recommendation
 from xling.analysis.reduce import fold_grid
+from xling.analysis.regimes import sft_data, translate_train_cells
 from xling.analysis.relations import accuracy_vs_win, kl_vs_win
+from xling.analysis.typology import has_uriel, uriel_features, wals_features
 from xling.errors import ConfigError
 from xling.grid.store import Store
 
@@ -45,7 +52,15 @@ OF_ENTRIES: dict[str, Analysis] = {
 }
 
 
-OF_ITEMS: dict[str, Callable[[Store, str], list[Finding]]] = {}  # those that read a grid's files again
+# Those that read a grid's files again: seconds for a small grid, a minute for 10,000 cells (docs/speed.md).
+OF_ITEMS: dict[str, Callable[[Store, str], list[Finding]]] = {
+    "bag_of_words": bag_of_words,
+    "length_rule": length_rule,
+    "generalisation": generalisation,
+    "translate_train_cells": translate_train_cells,
+    "sft_data": sft_data,
+}
+LANGUAGES = "language_features"  # needs a package or a folder: by default where there is one
 OF_PAPER: dict[str, Callable[[], Finding]] = {
     "translate_train": translate_train,
     "bilingual": bilingual,
@@ -56,18 +71,29 @@ OF_PAPER: dict[str, Callable[[], Finding]] = {
 }
 
 
-def grid_findings(store: Store, name: str, only: Sequence[str] = ()) -> list[Finding]:
-    """Every analysis of a grid, or those named. ConfigError: no such grid or analysis."""
-    wanted = chosen(only, [*OF_ENTRIES, *OF_ITEMS])
+def grid_findings(store: Store, name: str, only: Sequence[str] = (), wals: Path | None = None) -> list[Finding]:
+    """Every analysis of a grid, or those named; `wals`: a folder (typology.py). ConfigError: no such grid, analysis."""
+    wanted = chosen(only, [*OF_ENTRIES, *OF_ITEMS, LANGUAGES])
     found: list[Finding] = []
-    if any(analysis in OF_ENTRIES for analysis in wanted):
+    entries: Entries | None = None
+    if any(analysis not in OF_ITEMS for analysis in wanted):
         draws = Draws()
         matrix = fold_grid(store, name, draws)
-        found += findings_of(grid_entries(matrix, draws), [one for one in wanted if one in OF_ENTRIES])
+        entries = grid_entries(matrix, draws)
+        of_entries = [one for one in wanted if one in OF_ENTRIES]
+        found += findings_of(entries, of_entries) if of_entries else []
     for analysis in wanted:
         if analysis in OF_ITEMS:
             found += OF_ITEMS[analysis](store, name)
-    return found
+    return found + (_of_languages(entries, only, wals) if entries is not None and LANGUAGES in wanted else [])
+
+
+def _of_languages(entries: Entries, only: Sequence[str], wals: Path | None) -> list[Finding]:
+    if LANGUAGES not in only and wals is None and not has_uriel():
+        return []
+    langs = sorted({lang for column in ("source_lang", "target_lang") for lang in entries.table[column]})
+    features = uriel_features(langs) if wals is None else wals_features(wals, langs)
+    return language_features(entries.table, features, entries.axes)
 
 
 def findings_of(entries: Entries, only: Sequence[str] = ()) -> list[Finding]:
@@ -77,10 +103,12 @@ def findings_of(entries: Entries, only: Sequence[str] = ()) -> list[Finding]:
     return [replace(finding, left_out=nothing) if entries.table.empty else finding for finding in findings]
 
 
-def paper_findings(only: Sequence[str] = ()) -> list[Finding]:
+def paper_findings(only: Sequence[str] = (), wals: Path | None = None) -> list[Finding]:
     """The same of the paper's published matrices, and what its other tables say."""
-    wanted, entries = chosen(only, [*OF_ENTRIES, *OF_PAPER]), paper_entries()
-    return [OF_ENTRIES[name](entries) if name in OF_ENTRIES else OF_PAPER[name]() for name in wanted]
+    wanted, entries = chosen(only, [*OF_ENTRIES, *OF_PAPER, LANGUAGES]), paper_entries()
+    plain = [name for name in wanted if name != LANGUAGES]
+    found = [OF_ENTRIES[name](entries) if name in OF_ENTRIES else OF_PAPER[name]() for name in plain]
+    return found + (_of_languages(entries, only, wals) if LANGUAGES in wanted else [])
 
 
 def chosen(only: Sequence[str], known: Sequence[str]) -> list[str]:

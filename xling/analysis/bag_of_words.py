@@ -35,6 +35,7 @@ from xling.analysis.scored import (
     once,
     points,
     readable,
+    samples_of,
     some,
     without,
 )
@@ -42,7 +43,6 @@ from xling.grid.store import Store
 from xling.models.bag_of_words import pieces
 from xling.models.folds import assign_folds, in_order
 from xling.models.ridge import fit_each
-from xling.stages.files import read_samples
 
 MOST_ROWS = 2000  # responses of a target's dataset
 MOST_WORDS = 1000
@@ -85,13 +85,15 @@ def responses(finished: Finished) -> tuple[pd.DataFrame, list[str]]:
         return columns | {"score": scores[rows["row"], rows["column"]]}
 
     found, misfits = readable(once(finished.cells, *SCORED_BY), read)
+    if not found and not finished.holes:
+        misfits.append("No reward model with a source has scored responses.")
     parts = [({**without(cell.axes, *SCORED_BY), "seed": cell.label}, columns) for cell, columns in found]
     return long_table(parts), misfits
 
 
 def sampled_texts(finished: Finished, cell: Scored, role: str) -> pd.DataFrame:
     """`dataset`, `document`, `text` of at most MOST_ROWS responses a dataset, and where they stand (row, column)."""
-    samples = read_samples(finished.results.folder(cell.stages[role]))
+    samples = samples_of(finished.results, cell.stages[role])
     rows = []
     for dataset in dict.fromkeys(one.dataset for one in samples):
         own = [(row, one) for row, one in enumerate(samples) if one.dataset == dataset]

@@ -102,7 +102,7 @@ def _rouge(finished: Finished) -> tuple[pd.DataFrame, list[str]]:
         for cell, value in found
     ]
     if not rows:
-        return pd.DataFrame(), misfits
+        return pd.DataFrame(), [*misfits, "No policy of this grid says which demonstrations it had."]
     keys = ["sft_data", *PLACE]
     return pd.DataFrame(rows).groupby(keys, sort=True)["rouge_l"].mean().reset_index(), misfits
 

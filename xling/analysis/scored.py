@@ -17,7 +17,7 @@ from xling.analysis.matrix import NO_SOURCE
 from xling.analysis.plan import PlannedEntry, Ref, Results, planned_entries, read_plan
 from xling.errors import StoreError
 from xling.grid.store import Store
-from xling.stages.files import iterate_samples
+from xling.stages.files import Samples, read_samples
 
 SCORED_BY = ("optimizer", "judge")  # axes that a score of the shared pool does not depend on
 MOST_NAMED = 6
@@ -137,9 +137,17 @@ def _categories(arrays: Sequence[npt.NDArray[Any]]) -> pd.Categorical:
     return pd.Categorical.from_codes(np.concatenate([codes[id(array)] for array in arrays]), list(known))
 
 
+def samples_of(results: Results, samples: Ref) -> list[Samples]:
+    """What stands in a samples folder. StoreError if it is gone."""
+    folder = results.folder(samples)
+    if not (folder / "samples.jsonl").exists():
+        raise StoreError(f"samples.jsonl is missing from the finished stage {samples.kind}/{samples.key[:12]}.")
+    return read_samples(folder)
+
+
 def prompts_of(results: Results, samples: Ref) -> pd.DataFrame:
     """`prompt`, `group` and `dataset` of a samples folder, a row a prompt. StoreError if it is gone."""
-    rows = [(one.prompt, one.group, one.dataset) for one in iterate_samples(results.folder(samples))]
+    rows = [(one.prompt, one.group, one.dataset) for one in samples_of(results, samples)]
     return pd.DataFrame(rows, columns=["prompt", "group", "dataset"])
 
 
@@ -182,4 +190,5 @@ def readable(cells: Iterable[Scored], read: Callable[[Scored], Any]) -> tuple[li
             continue
         if made is not None:
             found.append((cell, made))
-    return found, misfits
+    rest = len(misfits) - MOST_NAMED
+    return found, misfits[:MOST_NAMED] + ([f"{rest} more cells cannot be read."] if rest > 0 else [])

@@ -17,13 +17,16 @@ from xling.report.analysis_files import findings_json, write_findings
 from xling.report.findings import print_finding
 
 
-def analyse(store: Store, grid: str | None, only: Sequence[str], as_json: bool, out: str | None) -> int:
+def analyse(
+    store: Store, grid: str | None, only: Sequence[str], as_json: bool, out: str | None, wals: str | None = None
+) -> int:
     """Of a grid (the latest without a name) or of the paper's matrices, which are written only where `out` says."""
+    features = Path(wals).expanduser() if wals else None
     name = PAPER if grid == PAPER else chosen_grid(store, grid)
     if name == PAPER:
-        title, findings = "What the paper's published matrices say", paper_findings(only)
+        title, findings = "What the paper's published matrices say", paper_findings(only, features)
     else:
-        title, findings = f"What the matrix '{name}' says", grid_findings(store, name, only)
+        title, findings = f"What the matrix '{name}' says", grid_findings(store, name, only, features)
     folder = Path(out).expanduser() if out else None if name == PAPER else store.grid_folder(name)
     show(title, findings, as_json, "with --out FOLDER" if folder is None else "analysis.md")
     if folder is not None:

@@ -18,6 +18,7 @@ from xling.config import (
     RewardModel,
     SameAsPolicy,
     SystemIdentity,
+    TargetRM,
     Task,
     Trained,
     Training,
@@ -105,6 +106,12 @@ def _check_judging(experiment: Experiment, judging: RewardModel) -> None:
             f"judge=target_rm judges by the target's reward model, and {own}={name_of(judging)} has none: it is not "
             "trained. Name one that judges all rows, references and published models too: judge/rm_backbone="
             "bag_of_words, sentence_encoder, xlm_roberta or same_as_policy."
+        )
+    judge, known = experiment.judge, task_module(experiment.task).languages(experiment.task)
+    if isinstance(judge, TargetRM) and judge.lang is not None and judge.lang.code not in known:
+        raise ConfigError(
+            f"judge.lang={judge.lang.code}: the task has no '{judge.lang.code}'. It has {', '.join(known)}. "
+            "Type judge.lang=null for the target's own."
         )
     if experiment.judge.rm_backbone is not None:
         with named_as_typed(experiment.judge):
