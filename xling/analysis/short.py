@@ -1,4 +1,4 @@
-"""The findings of a matrix in a few sentences, for people with a deadline: every number in them is one of the tables'."""
+"""The findings of a matrix in a few sentences, for people with a deadline: every number is one of the tables'."""
 
 from collections.abc import Mapping, Sequence
 
