@@ -14,6 +14,7 @@ from xling.analysis.intervals import (
     holm,
     judged,
     resample,
+    select,
 )
 
 
@@ -348,3 +349,15 @@ def test_a_short_column_drawn_with_a_longer_one_has_numbers():
     estimate = only([resample(short, np.array([[1.0], [0.0]]))])
     assert estimate.value == 0.5 and 0 <= estimate.low < estimate.high <= 1
     assert long.groups == 40
+
+
+def test_what_no_seed_decides_has_its_interval_over_prompts():
+    """A reward model that is fitted in closed form, beside one that is not."""
+    random = np.random.default_rng(8)
+    clusters = draw([([f"g{i}" for i in range(50)], [""] * 50)])[0]
+    fixed = random.random(50)
+    points = [resample(clusters, np.stack([fixed, random.random(50)], axis=1), str(seed)) for seed in range(3)]
+    same, other = fold(points)
+    (alone,) = fold([select(points[0], slice(1))])
+    assert same == alone and same.seeds == 1 and same.low < same.value < same.high
+    assert other.seeds == 3

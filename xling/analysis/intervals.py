@@ -96,7 +96,7 @@ def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
     if len(points) > 1 and all(point.crossed for point in points):
         return _over_both(points)
     values = np.stack([point.means for point in points])  # (P, K)
-    present = ~np.isnan(values)
+    present = told_apart(points, values)
     several: list[Estimate | None] = [None] * values.shape[1]
     if len(points) > 1:
         several = [_over_seeds(points, values, present, k) for k in range(values.shape[1])]
@@ -109,6 +109,22 @@ def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
         estimate if estimate is not None else _over_prompts(points, bounds, present, k)
         for k, estimate in enumerate(several)
     ]
+
+
+def told_apart(points: Sequence[Sample], values: Floats) -> npt.NDArray[np.bool_]:
+    """(P, K) which seeds have a quantity. One that all seeds resample alike counts once: no seed decides it.
+
+    values: (P, K) means of the points. A reward model fitted in closed form decides the same under every seed.
+    """
+    present: npt.NDArray[np.bool_] = ~np.isnan(values)
+    if len(points) == 1:
+        return present
+    for k in np.flatnonzero((values == values[0]).all(axis=0)):
+        first = points[0].resamples[:, k]
+        varied = len(first) > 0 and (first != first[0]).any()  # else there is nothing to tell: 100 % under every seed
+        if varied and all(np.array_equal(point.resamples[:, k], first) for point in points[1:]):
+            present[1:, k] = False
+    return present
 
 
 def by_label(samples: Sequence[Sample]) -> list[Sample]:
