@@ -106,6 +106,13 @@ def test_values_that_become_one_are_one_cell(composer: Composer) -> None:
     assert len(composed(composer, "scale=tiny", "policy=mt5_xl,mt5_small").cells) == 1
 
 
+def test_settings_are_those_of_what_stands_there(composer: Composer) -> None:
+    """A setting that only the option has that replaces another one, fixed or as an axis."""
+    preset = composed(composer, "scale=tiny", "experiment=paper_summarization", "task.test_prompts=4,8", "policy.n=4")
+    assert [cell["task"]["test_prompts"] for _, cell in preset.cells] == [4, 8]
+    assert {cell["policy"]["n"] for _, cell in preset.cells} == {4}
+
+
 def test_a_file_that_is_no_scale(composer: Composer, tmp_path: Path) -> None:
     for content, sentence in (
         ({"optimiser": {}}, "names 'optimiser', which is no group"),

@@ -25,7 +25,8 @@ def at_scale(composer: Composer, request: Request) -> Request:
     if not chosen or chosen[-1].endswith("=null"):
         return request
     lines = [*request.fixed, *(axis.overrides[0] for axis in request.axes)]
-    choices, container = composer.chosen(lines)
+    groups = [line for line in lines if "." not in line.partition("=")[0]]  # settings may be those of what replaces
+    choices, container = composer.chosen(groups)
     replacing = _checked(composer, chosen[-1].lstrip("+"), container.get("scale"))
     fixed = [_line(line, replacing) for line in request.fixed]
     axes = [_axis(axis, replacing) for axis in request.axes]
