@@ -102,12 +102,13 @@ class SyntheticGrid:
         fails: str = "",
         trained: bool = True,
         notes: Mapping[str, Any] | None = None,
+        samples: bytes | None = None,
         **axes: Any,
     ) -> dict[str, Stage]:
         """Add a cell. Without `wins` its judge stage is not there; `fails` names the kind of stage that failed.
 
         With `optimizer=` other than best_of_n it is a trained policy's. columns: of items.json; scores: pool and
-        baseline of the score stage; learning: rows of the align stage's curve; accuracy: the judge's.
+        baseline of the score stage; learning: rows of the align stage's curve; accuracy: the judge's; samples: the baseline's samples.jsonl.
         """
         all_axes = {**AXES, "source_lang": source, "target_lang": target, **axes}
         stages = self.stages(source, target, seed or 0, all_axes, trained)
@@ -138,7 +139,8 @@ class SyntheticGrid:
             "pool.npy": np.zeros((n, N_SAMPLES)) + np.arange(N_SAMPLES) if pool is None else pool,
             "baseline.npy": np.ones((n, 2)) if baseline is None else baseline,
         }
-        self.publish(stages["baseline"], {"samples.json": {"prompts": n}})
+        said: dict[str, Any] = {} if samples is None else {"samples.jsonl": samples}
+        self.publish(stages["baseline"], {"samples.json": {"prompts": n}, **said})
         self.publish(stages["gold"], qualities)
         made = scores or {"pool": np.zeros((n, N_SAMPLES)), "baseline": np.tile([-1.0, 1.0], (n, 1))}
         score: dict[str, Any] = {f"{name}.npy": values for name, values in made.items()}

@@ -57,8 +57,7 @@ def grid_of(tmp_path, targets=("de",), sources=("de", "en"), constant=()):
             noisy = {name: values + 0.5 * random.normal(size=values.shape) for name, values in quality.items()}
             if source in constant:
                 noisy["baseline"] = np.ones((40, 2))
-            stages = grid.cell(source, target, [1.0] * 40, scores=noisy)
-            grid.publish(stages["baseline"], {"samples.jsonl": samples_file(40, [["x"]] * 40)})
+            grid.cell(source, target, [1.0] * 40, scores=noisy, samples=samples_file(40, [["x"]] * 40))
     return grid.write()
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from xling.analysis.draws import errors_of
 from xling.analysis.intervals import (
     MOST_PROMPTS,
     Estimate,
@@ -189,6 +190,21 @@ def test_several_seeds_give_a_t_interval():
     assert (estimate.value, estimate.seeds, estimate.n) == (54.0, 3, 10)
     assert estimate.low == pytest.approx(54 - half)
     assert estimate.high == pytest.approx(54 + half)
+
+
+def test_seeds_that_repeat_each_other_are_one():
+    """As of a reward model that is fitted in closed form: three seeds of it do not make it certain."""
+    values = np.random.default_rng(0).random((40, 2))
+    other = values + np.array([0.0, 0.1])
+    samples = [resample(layout(names(40)), one, seed) for one, seed in ((values, "0"), (other, "1"))]
+    alike, apart = fold(samples)
+    assert alike == fold(samples[:1])[0] and alike.seeds == 1 and alike.low < alike.value < alike.high
+    assert apart.seeds == 2 and apart.high - apart.low == pytest.approx(2 * 12.706 * 0.05, rel=1e-3)
+    errors, freedom = errors_of(samples)
+    assert np.quantile(errors[:, 0], 0.025) == pytest.approx(alike.low - alike.value) and freedom[0] == np.inf
+    assert freedom[1] == 1
+    constant = [resample(layout(names(40)), np.ones((40, 1)), seed) for seed in "01"]
+    assert only(constant).seeds == 2  # nothing varies: nothing is gained by fewer
 
 
 def test_training_seeds_are_averaged_within_a_data_seed():

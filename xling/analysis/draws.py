@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from xling.analysis.drawing import RESAMPLES, SEED, Floats
 from xling.analysis.fold import FoldedColumn
-from xling.analysis.intervals import by_label, over_seeds_and_prompts
+from xling.analysis.intervals import by_label, over_seeds_and_prompts, repeats
 from xling.analysis.resampling import Sample
 
 Small = npt.NDArray[np.float32]
@@ -40,7 +40,8 @@ class Draws:
 
     errors: dict[str, dict[Place, Small]] = field(default_factory=dict)  # win, kl, accuracy -> (RESAMPLES,)
     freedom: dict[str, dict[Place, float]] = field(default_factory=dict)
-    prompts: list[tuple[list[Place], Floats]] = field(default_factory=list)  # covariance over prompts of one seed
+    # covariance over the prompts of one seed, and how many those are (with several data seeds: the mean)
+    prompts: list[tuple[list[Place], Floats, float]] = field(default_factory=list)
 
     def add(self, column: FoldedColumn) -> None:
         """Take over what a column's analyses need."""
@@ -56,7 +57,8 @@ class Draws:
                 self._take(measure, places, numbers, samples)
         if column.wins and members and column.wins[0].clusters > 1:
             each = [np.cov(sample.resamples[:, members], rowvar=False) for sample in column.wins]
-            self.prompts.append((places, np.mean(each, axis=0).reshape(len(members), len(members))))
+            count = float(np.mean([sample.prompts for sample in column.wins]))
+            self.prompts.append((places, np.mean(each, axis=0).reshape(len(members), len(members)), count))
 
     def _take(self, measure: str, places: Sequence[Place], members: Sequence[int], samples: Sequence[Sample]) -> None:
         errors, freedom = errors_of(samples)
@@ -75,6 +77,9 @@ def errors_of(samples: Sequence[Sample]) -> tuple[Floats, Floats]:
         value, resamples = over_seeds_and_prompts(points)
         return (resamples - value if points[0].clusters > 1 else errors), freedom
     present = ~np.isnan(values)
+    once = repeats(points, present)
+    first = np.argmax(present, axis=0)
+    present &= ~once | (np.arange(len(points))[:, None] == first)
     seeds = present.sum(axis=0)
     for point, there in zip(points, present, strict=True):
         alone = there & (seeds == 1)

@@ -169,7 +169,6 @@ def _columns(part: pd.DataFrame, misfits: list[str]) -> list[_Column]:
         misfits += [f"{source} -> {target}: its prompts are not those of the others." for source in others]
         made.append((str(target), str(seed), sources, values, items))
     drawn = draw([(items["group"].tolist(), items["dataset"].tolist()) for *_, items in made])
-    fresh = len({seed.split("/")[0] for _, seed, *_ in made}) > 1
     labels, fresh = points([seed for _, seed, *_ in made])
     return [
         (target, sources, resample(clusters, values, label, fresh=fresh))

@@ -4,7 +4,8 @@ One seed: percentile bootstrap over prompts, by cluster (prompts that share a do
 together), a score being the macro-average over its datasets. All cells of a column share the draws, so that
 the difference of two cells is paired by prompt. Several seeds: the seeds are the points, the interval is
 Student's t. But where seeds only split the same recorded ratings anew, prompts are what varies: then seeds and
-prompts are drawn together (the pigeonhole bootstrap, Owen 2007).
+prompts are drawn together (the pigeonhole bootstrap, Owen 2007). And what is the same prompt by prompt under all seeds,
+as with a reward model that is fitted in closed form, has one seed: a t-interval would have no width.
 
     clusters = draw([(groups, datasets)])[0]
     sample = resample(clusters, wins)                    # wins: (prompts, cells)
@@ -99,7 +100,8 @@ def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
     present = ~np.isnan(values)
     several: list[Estimate | None] = [None] * values.shape[1]
     if len(points) > 1:
-        several = [_over_seeds(points, values, present, k) for k in range(values.shape[1])]
+        once = repeats(points, present)
+        several = [None if once[k] else _over_seeds(points, values, present, k) for k in range(values.shape[1])]
     if not any(estimate is None for estimate in several):
         return several
     bounds = [_quantiles(point.resamples) if point.clusters > 1 else None for point in points]
@@ -133,6 +135,21 @@ def _most(present: Sequence[tuple[Ints, Ints] | None]) -> tuple[Ints, Ints] | No
     if len(known) < len(present):
         return None
     return np.max([prompts for prompts, _ in known], axis=0), np.max([clusters for _, clusters in known], axis=0)
+
+
+def repeats(points: Sequence[Sample], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """(K,) whether the seeds of a quantity, several, have the very same numbers in every resample, and those vary.
+
+    present: (P, K)
+    """
+    found = present.sum(axis=0) > 1
+    first = np.argmax(present, axis=0)
+    for p, point in enumerate(points):
+        for k in np.flatnonzero(found & present[p] & (first != p)):
+            one = points[int(first[k])]
+            same = one.means[k] == point.means[k] and np.array_equal(one.resamples[:, k], point.resamples[:, k])
+            found[k] = same and bool(np.ptp(point.resamples[:, k]) > 0)
+    return found
 
 
 def over_seeds_and_prompts(points: Sequence[Sample]) -> tuple[Floats, Floats]:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.padding import Padding
 from rich.text import Text
@@ -181,6 +182,8 @@ def _digits(values: "pd.Series[Any]") -> int:
 
 
 def _cell(row: "pd.Series[Any]", name: str, digits: int) -> Cell:
+    if isinstance(row[name], bool | np.bool_):
+        return Cell("yes" if row[name] else "no")
     value, low, high = (_number(row.get(f"{name}{end}")) for end in ("", "_low", "_high"))
     if value is None:
         return Cell()
