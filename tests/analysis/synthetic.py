@@ -108,7 +108,8 @@ class SyntheticGrid:
         """Add a cell. Without `wins` its judge stage is not there; `fails` names the kind of stage that failed.
 
         With `optimizer=` other than best_of_n it is a trained policy's. columns: of items.json; scores: pool and
-        baseline of the score stage; learning: rows of the align stage's curve; accuracy: the judge's; samples: the baseline's samples.jsonl.
+        baseline of the score stage; learning: rows of the align stage's curve; accuracy: the judge's;
+        samples: the baseline's samples.jsonl.
         """
         all_axes = {**AXES, "source_lang": source, "target_lang": target, **axes}
         stages = self.stages(source, target, seed or 0, all_axes, trained)

@@ -192,13 +192,15 @@ def test_several_seeds_give_a_t_interval():
     assert estimate.high == pytest.approx(54 + half)
 
 
-def test_seeds_that_repeat_each_other_are_one():
+def test_seeds_that_repeat_each_other_leave_the_interval_over_prompts():
     """As of a reward model that is fitted in closed form: three seeds of it do not make it certain."""
     values = np.random.default_rng(0).random((40, 2))
     other = values + np.array([0.0, 0.1])
     samples = [resample(layout(names(40)), one, seed) for one, seed in ((values, "0"), (other, "1"))]
     alike, apart = fold(samples)
-    assert alike == fold(samples[:1])[0] and alike.seeds == 1 and alike.low < alike.value < alike.high
+    alone = fold(samples[:1])[0]
+    assert (alike.value, alike.low, alike.high) == (alone.value, alone.low, alone.high) and alike.low < alike.high
+    assert alike.seeds == 2 and alike.over_prompts and judged(alike).p == judged(alone).p
     assert apart.seeds == 2 and apart.high - apart.low == pytest.approx(2 * 12.706 * 0.05, rel=1e-3)
     errors, freedom = errors_of(samples)
     assert np.quantile(errors[:, 0], 0.025) == pytest.approx(alike.low - alike.value) and freedom[0] == np.inf

@@ -35,8 +35,8 @@ def ranks(matrix: Matrix, names: Names) -> Made:
             too_many = max(too_many, len(panel.sources))
             continue
         caption = (
-            f"Rank of each source language by target, {one.about()}; win rates equal to two decimals share the best of their ranks. "
-            "Ringed: home. " + ("Open: tied with the best." if _any_tied(panel) else "")
+            f"Rank of each source language by target, {one.about()}; win rates equal to two decimals share the best of "
+            "their ranks. Ringed: home. " + ("Open: tied with the best." if _any_tied(panel) else "")
         )
         made.append(Drawing(one.file("ranks"), caption.strip(), partial(_ranks, panel, names)))
     if too_many:
