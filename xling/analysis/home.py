@@ -59,8 +59,8 @@ def home_differences(entries: Entries) -> Finding:
                 left_out.append(f"{words(axes)}: {found}")
                 continue
             for source, value, drawn in zip(found.sources, found.value, found.draws.T, strict=True):
-                row = dict(axes) | {"target_lang": target, "source_lang": source} | _tested(value, drawn)
-                own.append(row | ({"p": known[source, target]} if (source, target) in known else {}))
+                row: Row = dict(axes) | {"target_lang": target, "source_lang": source} | _tested(value, drawn)
+                own.append(row | {"p": known.get((source, target), row["p"])})
                 means.setdefault(source, []).append((value, drawn))
         told = [row for row in own if not math.isnan(float(row["p"]))]
         for row, adjusted in zip(told, holm([float(row["p"]) for row in told]), strict=True):

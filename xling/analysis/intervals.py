@@ -148,7 +148,7 @@ def repeats(points: Sequence[Sample], present: npt.NDArray[np.bool_]) -> npt.NDA
 
     present: (P, K)
     """
-    found = present.sum(axis=0) > 1
+    found: npt.NDArray[np.bool_] = present.sum(axis=0) > 1
     first = np.argmax(present, axis=0)
     for p, point in enumerate(points):
         for k in np.flatnonzero(found & present[p] & (first != p)):
