@@ -49,7 +49,7 @@ def accuracy_vs_win(entries: Entries) -> Finding:
         "tau-b over the sources of a target, home included; `all` is the mean over targets (n counts targets). 1: the "
         "same order, 0: no relation, -1: the opposite one. Intervals: tau of these very cells as measured with so many "
         "prompts, accuracies and win rates drawn independently; not what other languages or sources would show, and "
-        f"with three sources a tau is one of four values. Draws: {entries.how}. Paper, section 6.1.",
+        f"with three sources a tau has few values. Draws: {entries.how}. Paper, section 6.1.",
         tuple(left_out),
         compact=("", "target_lang", "tau"),
     )
