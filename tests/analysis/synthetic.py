@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
 import numpy as np
 
 from xling.grid.host import this_process
@@ -21,9 +22,19 @@ from xling.grid.plan import make_plan
 from xling.grid.records import Failure, Run, Sheet
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
+from xling.stages.files import Samples
 
 AXES = {"task": "toy", "policy": "micro", "rm_backbone": "same_as_policy", "optimizer": "best_of_n", "judge": "gold"}
 N_SAMPLES = 4
+
+
+def samples_file(texts: Sequence[Sequence[str]]) -> bytes:
+    """samples.jsonl as stages write it, for prompts p0, p1, ... with these responses each."""
+    rows = (
+        Samples(f"p{i}", f"g{i}", "", list(said), [True] * len(said), [3] * len(said), [True] * len(said))
+        for i, said in enumerate(texts)
+    )
+    return b"".join(msgspec.json.encode(row, order="sorted") + b"\n" for row in rows)
 
 
 class SyntheticGrid:
@@ -102,14 +113,12 @@ class SyntheticGrid:
         fails: str = "",
         trained: bool = True,
         notes: Mapping[str, Any] | None = None,
-        samples: bytes | None = None,
         **axes: Any,
     ) -> dict[str, Stage]:
         """Add a cell. Without `wins` its judge stage is not there; `fails` names the kind of stage that failed.
 
         With `optimizer=` other than best_of_n it is a trained policy's. columns: of items.json; scores: pool and
-        baseline of the score stage; learning: rows of the align stage's curve; accuracy: the judge's;
-        samples: the baseline's samples.jsonl.
+        baseline of the score stage; learning: rows of the align stage's curve; accuracy: the judge's.
         """
         all_axes = {**AXES, "source_lang": source, "target_lang": target, **axes}
         stages = self.stages(source, target, seed or 0, all_axes, trained)
@@ -140,8 +149,7 @@ class SyntheticGrid:
             "pool.npy": np.zeros((n, N_SAMPLES)) + np.arange(N_SAMPLES) if pool is None else pool,
             "baseline.npy": np.ones((n, 2)) if baseline is None else baseline,
         }
-        said: dict[str, Any] = {} if samples is None else {"samples.jsonl": samples}
-        self.publish(stages["baseline"], {"samples.json": {"prompts": n}, **said})
+        self.publish(stages["baseline"], {"samples.jsonl": samples_file([["x"]] * n)})
         self.publish(stages["gold"], qualities)
         made = scores or {"pool": np.zeros((n, N_SAMPLES)), "baseline": np.tile([-1.0, 1.0], (n, 1))}
         score: dict[str, Any] = {f"{name}.npy": values for name, values in made.items()}

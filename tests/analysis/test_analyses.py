@@ -139,7 +139,10 @@ def test_the_rules_of_a_recommendation():
     value = 50 + np.array([2.0, 6.0, 0.0])[:, None] + np.array([0.0, 5.0, -5.0])  # en is best everywhere
     finding = recommendation(entries_of(value, se=0.05))
     by = {(one.target_lang, one.rule): one for one in finding.table.itertuples()}
-    assert (by["de", "others"].source_lang, by["en", "others"].source_lang) == ("en", "de")  # never the target's own
+    assert (by["de", "elsewhere"].source_lang, by["en", "elsewhere"].source_lang) == (
+        "en",
+        "de",
+    )  # never the target's own
     assert by["de", "english"].regret == pytest.approx(0, abs=0.05)
     assert by["es", "home"].regret == pytest.approx(6, abs=0.05)
     assert by["es", "random"].regret == pytest.approx(2, abs=0.05)
@@ -149,7 +152,7 @@ def test_the_rules_of_a_recommendation():
 
 def test_no_english_source_no_english_rule():
     finding = recommendation(entries_of(VALUE[:2, :2], se=0.1, sources=("de", "es"), targets=("de", "es")))
-    assert set(finding.table["rule"]) == {"others", "home", "random"}
+    assert set(finding.table["rule"]) == {"elsewhere", "home", "random"}
 
 
 def test_power_by_its_formulas():

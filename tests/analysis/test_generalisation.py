@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from synthetic import SyntheticGrid
-from test_words_of_rewards import samples_file
 
 from xling.analysis.generalisation import generalisation, home_picks, picks, standardised_increase
 
@@ -68,7 +67,7 @@ def grid_of(tmp_path, targets=("de",), sources=("de", "en"), constant=()):
             noisy = {name: values + 0.5 * random.normal(size=values.shape) for name, values in quality.items()}
             if source in constant:
                 noisy["baseline"] = np.ones((40, 2))
-            grid.cell(source, target, [1.0] * 40, scores=noisy, samples=samples_file(40, [["x"]] * 40))
+            grid.cell(source, target, [1.0] * 40, scores=noisy)
     return grid.write()
 
 

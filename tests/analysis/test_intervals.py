@@ -192,7 +192,7 @@ def test_several_seeds_give_a_t_interval():
     assert estimate.high == pytest.approx(54 + half)
 
 
-def test_seeds_that_repeat_each_other_leave_the_interval_over_prompts():
+def test_what_no_seed_decides_has_its_interval_over_prompts():
     """As of a reward model that is fitted in closed form: three seeds of it do not make it certain."""
     values = np.random.default_rng(0).random((40, 2))
     other = values + np.array([0.0, 0.1])

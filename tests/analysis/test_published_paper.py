@@ -1,5 +1,7 @@
 """The paper's own statistics from its published matrices (sections 5 to 8, and what follows from its tables)."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from matrices import row
@@ -7,6 +9,8 @@ from matrices import row
 from xling.analysis.analyses import OF_ENTRIES, OF_PAPER, paper_findings
 from xling.analysis.paper import FOLDER, TABLES, paper_entries, read
 from xling.errors import ConfigError
+from xling.report.findings import finding_tables
+from xling.report.markdown import table_lines
 
 RANKS = {  # Figure 6: sources de en es ru tr vi within targets de en es ru tr vi
     "best_of_n": "342232 111111 434425 566666 223353 655544",
@@ -140,3 +144,13 @@ def test_every_table_is_named_with_its_number_and_unknown_ones_are_refused():
         assert f"| {one.name}.csv | {one.table} |" in readme
     with pytest.raises(ConfigError, match=r"no table 'nope'. There are: .*kl_ppo_summarization"):
         read("nope")
+
+
+def test_the_page_shows_these_numbers(said):
+    """docs/analysis.md: every row of its tables is one of the findings, without what all of its rows have in common."""
+    page = (Path(__file__).parents[2] / "docs" / "analysis.md").read_text(encoding="utf-8")
+    cut = page.split("cut):")[1].split("What follows from it:")[0]
+    shown = [line.split("|", 2)[2] for line in cut.splitlines() if line.startswith("| ") and "<sub>" in line]
+    made = [line for f in said.values() for table in finding_tables(f, brief=True) for line in table_lines(table)]
+    assert len(shown) > 25
+    assert set(shown) <= {line.split("|", 2)[2] for line in made if line.startswith("| ")}

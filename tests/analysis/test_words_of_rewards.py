@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import SyntheticGrid
+from synthetic import SyntheticGrid, samples_file
 
 from xling.analysis.bag_of_words import bag_of_words, cross_fitted, explained_by_words, r_squared, word_counts
 from xling.analysis.intervals import draw
@@ -102,19 +102,6 @@ def test_a_source_with_other_responses_is_left_out():
     assert rows.table.source_lang.tolist() == ["de"] and "en -> de: its responses" in rows.left_out[0]
 
 
-def samples_file(prompts, texts):
-    """samples.jsonl as stages write it."""
-    import msgspec
-
-    from xling.stages.files import Samples
-
-    rows = [
-        Samples(f"p{i}", f"g{i}", "", said, [True] * len(said), [3] * len(said), [True] * len(said))
-        for i, said in zip(range(prompts), texts, strict=True)
-    ]
-    return b"".join(msgspec.json.encode(row, order="sorted") + b"\n" for row in rows)
-
-
 def test_a_grid_is_read_with_its_holes(tmp_path):
     grid, random = SyntheticGrid(tmp_path), np.random.default_rng(3)
     texts = [[" ".join(random.choice(WORDS, 3)) for _ in range(4)] for _ in range(30)]
@@ -122,7 +109,7 @@ def test_a_grid_is_read_with_its_holes(tmp_path):
     for source in ("de", "en", "de+en"):
         scores = {"pool": length, "baseline": np.zeros((30, 2))}
         stages = grid.cell(source, "de", [1.0] * 30, scores=scores)
-        grid.publish(stages["pool"], {"samples.jsonl": samples_file(30, texts)})
+        grid.publish(stages["pool"], {"samples.jsonl": samples_file(texts)})
     grid.cell("tr", "de")
     grid.untrained("de", "de", [0.5] * 30, rm_backbone="random")
     grid.write()

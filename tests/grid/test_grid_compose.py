@@ -259,6 +259,22 @@ def test_a_bare_name_for_the_judging_reward_model_is_told_how(front: Front) -> N
         experiments(front("judge=target_rm", "judge.rm_backbone=bag_of_words").cells)
 
 
+def test_the_judging_language_is_a_column_of_codes_and_comes_with_its_facts(front: Front) -> None:
+    cells = front("judge=target_rm", "judge.lang=de,null", "source_lang=en", "target_lang=en,tr")
+    found = experiments(cells.cells)
+    assert [axes["judge.lang"] for axes, _ in found] == ["de", "de", None, None] and front.warned == []
+    assert {one.judge.lang.name if one.judge.lang else None for _, one in found} == {"German", None}
+
+
+@pytest.mark.parametrize(
+    ("typed_in", "said"),
+    [("judge.lang=german", r"Unknown language 'german' .*Did you mean 'de'"), ("judge.lang=[de]", "no language code")],
+)
+def test_what_is_no_judging_language_is_refused(front: Front, typed_in: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        front("judge=target_rm", typed_in)
+
+
 def overlay(folder: Path, **files: str) -> str:
     """A configuration folder beside conf/; keys are paths with __ for /."""
     for name, text in files.items():

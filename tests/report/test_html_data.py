@@ -9,15 +9,18 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 from grids import recorded_grid
 from pages import controlled
 from synthetic import realistic
 
+from xling.analysis.findings import Finding
 from xling.analysis.plan import Results, planned_entries, read_plan
 from xling.analysis.reduce import reduce_grid
 from xling.errors import StoreError
 from xling.grid.store import Store
+from xling.report.analysis_files import write_findings
 from xling.report.files import read_matrix
 from xling.report.html.document import Document, encode, page_bytes
 from xling.report.html.encode import everywhere
@@ -174,6 +177,20 @@ def test_it_is_drawn_again_only_if_the_matrix_has_changed(tmp_path: Path) -> Non
     assert page.read_bytes() == first  # the same grid, the same bytes
 
 
+def test_what_analyse_has_written_stands_on_the_page(tmp_path: Path) -> None:
+    folder = controlled(tmp_path)
+    page = folder / "report.html"
+    assert "`xling analyse toy`" in page.read_text(encoding="utf-8")
+    table = pd.DataFrame({"source_lang": ["de", "en"], "r2": [0.25, float("nan")]})
+    known = Finding("source_ranking", "Not this one", table)
+    write_findings(folder, "toy", [Finding("bag_of_words", "What words tell", table, "Held out."), known])
+    text = update(Store(tmp_path), "toy").read_text(encoding="utf-8")
+    assert "What words tell" in text and "Held out. As `xling analyse` last wrote it." in text
+    assert "Not this one" not in text and "Sources ranked within each target" in text
+    (folder / "analysis.json").write_text("{}")
+    assert "it could not be made (KeyError" in update(Store(tmp_path), "toy").read_text(encoding="utf-8")
+
+
 def test_a_matrix_of_another_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
     folder = controlled(tmp_path)
     path = folder / "matrix.json"
@@ -209,7 +226,7 @@ def test_report_open_draws_and_opens(tmp_path: Path) -> None:
     )
     assert told.returncode == 0 and (tmp_path / "asked").read_text() == f"{page.as_uri()}\n"
     told = subprocess.run(command[:-1], env=env, cwd=ROOT, capture_output=True, text=True, timeout=100)
-    assert told.stdout.startswith("# Transfer matrix: toy")
+    assert "Transfer matrix 'toy'" in told.stdout  # without it, the matrix as text
 
 
 # --- how large it gets ----------------------------------------------------------------------------------------

@@ -139,7 +139,8 @@ def _components(fit: Fit) -> list[Row]:
     drawn = fit.square.errors[:, fit.there].astype(np.float64)
     measured, error = fit.mean_squares(cells), fit.mean_squares(normal).mean(axis=0)
     variance = np.maximum(measured - error, 0.0)
-    scale = np.abs(drawn).sum(axis=1) / np.abs(normal).sum(axis=1)  # the t's tail in each draw
+    size = np.abs(normal).sum(axis=1)
+    scale = np.abs(drawn).sum(axis=1) / np.where(size > 0, size, 1.0)  # the t's tail in each draw
     draws = np.maximum(fit.mean_squares(cells + drawn) - error * (1 + scale[:, None] ** 2), 0.0)
     total = float(measured.sum())
     part = min(100.0, 100 * float(error.sum()) / total) if total > 0 else math.nan

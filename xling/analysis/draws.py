@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from xling.analysis.drawing import RESAMPLES, SEED, Floats
 from xling.analysis.fold import FoldedColumn
-from xling.analysis.intervals import by_label, over_seeds_and_prompts, repeats
+from xling.analysis.intervals import by_label, over_seeds_and_prompts, told_apart
 from xling.analysis.resampling import Sample
 
 Small = npt.NDArray[np.float32]
@@ -76,10 +76,7 @@ def errors_of(samples: Sequence[Sample]) -> tuple[Floats, Floats]:
     if len(points) > 1 and all(point.crossed for point in points):
         value, resamples = over_seeds_and_prompts(points)
         return (resamples - value if points[0].clusters > 1 else errors), freedom
-    present = ~np.isnan(values)
-    once = repeats(points, present)
-    first = np.argmax(present, axis=0)
-    present &= ~once | (np.arange(len(points))[:, None] == first)
+    present = told_apart(points, values)
     seeds = present.sum(axis=0)
     for point, there in zip(points, present, strict=True):
         alone = there & (seeds == 1)

@@ -98,11 +98,10 @@ def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
     if len(points) > 1 and all(point.crossed for point in points):
         return _over_both(points)
     values = np.stack([point.means for point in points])  # (P, K)
-    present = ~np.isnan(values)
+    present = told_apart(points, values)
     several: list[Estimate | None] = [None] * values.shape[1]
-    once = repeats(points, present)
     if len(points) > 1:
-        several = [None if once[k] else _over_seeds(points, values, present, k) for k in range(values.shape[1])]
+        several = [_over_seeds(points, values, present, k) for k in range(values.shape[1])]
     if not any(estimate is None for estimate in several):
         return several
     bounds = [_quantiles(point.resamples) if point.clusters > 1 else None for point in points]
@@ -112,11 +111,25 @@ def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
         estimate if estimate is not None else _over_prompts(points, bounds, present, k)
         for k, estimate in enumerate(several)
     ]
-    seeds = present.sum(axis=0).tolist()
+    counts, kept = (~np.isnan(values)).sum(axis=0).tolist(), present.sum(axis=0).tolist()
     return [
-        structs.replace(one, seeds=seeds[k], crossed=True) if one is not None and once[k] else one
+        structs.replace(one, seeds=counts[k], crossed=True) if one is not None and kept[k] < counts[k] else one
         for k, one in enumerate(found)
     ]
+
+
+def told_apart(points: Sequence[Sample], values: Floats) -> npt.NDArray[np.bool_]:
+    """(P, K) which seeds have a quantity. One that all seeds resample alike counts once: no seed decides it.
+
+    values: (P, K) means of the points. A reward model fitted in closed form decides the same under every seed.
+    """
+    present: npt.NDArray[np.bool_] = ~np.isnan(values)
+    for k in np.flatnonzero((values == values[0]).all(axis=0)):
+        first = points[0].resamples[:, k]
+        varied = len(first) > 0 and (first != first[0]).any()  # else there is nothing to tell: 100 % under every seed
+        if varied and all(np.array_equal(point.resamples[:, k], first) for point in points[1:]):
+            present[1:, k] = False
+    return present
 
 
 def by_label(samples: Sequence[Sample]) -> list[Sample]:
@@ -141,21 +154,6 @@ def _most(present: Sequence[tuple[Ints, Ints] | None]) -> tuple[Ints, Ints] | No
     if len(known) < len(present):
         return None
     return np.max([prompts for prompts, _ in known], axis=0), np.max([clusters for _, clusters in known], axis=0)
-
-
-def repeats(points: Sequence[Sample], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """(K,) whether the seeds of a quantity, several, have the very same numbers in every resample, and those vary.
-
-    present: (P, K)
-    """
-    found: npt.NDArray[np.bool_] = present.sum(axis=0) > 1
-    first = np.argmax(present, axis=0)
-    for p, point in enumerate(points):
-        for k in np.flatnonzero(found & present[p] & (first != p)):
-            one = points[int(first[k])]
-            same = one.means[k] == point.means[k] and np.array_equal(one.resamples[:, k], point.resamples[:, k])
-            found[k] = same and bool(np.ptp(point.resamples[:, k]) > 0)
-    return found
 
 
 def over_seeds_and_prompts(points: Sequence[Sample]) -> tuple[Floats, Floats]:

@@ -27,7 +27,7 @@ _OUTER, _INNER = 300, 60  # draws of the matrix, and of what splits each of them
 _FEWEST_OUTER = 100  # of a large matrix
 _MOST_NUMBERS = 4_000_000  # in one array
 ENGLISH = "en"
-RULES = ("others", "english", "home", "random")
+RULES = ("elsewhere", "english", "home", "random")
 
 
 def recommendation(entries: Entries) -> Finding:
@@ -50,7 +50,7 @@ def recommendation(entries: Entries) -> Finding:
         "Which source to pick for a target: what each rule costs",
         pd.DataFrame(rows, columns=[*columns, "regret", "regret_low", "regret_high"]),
         "regret: points that picking the best source by the target's own column would gain over the rule, without the "
-        "winner's curse: choosing and evaluating on independent halves made from the draws. others: the foreign "
+        "winner's curse: choosing and evaluating on independent halves made from the draws. elsewhere: the foreign "
         "source with the best mean over the other targets; english; home; random: the mean of the foreign ones. "
         f"best_source_lang: by the column as it is. `{EVERY}`: mean over targets. Draws: "
         f"{entries.how}.",
@@ -147,7 +147,7 @@ def _merits(value: Floats) -> tuple[Floats, Floats]:
 
 def _choice(rule: str, square: Square, merits: tuple[Floats, Floats], target: _Target) -> Ints | None:
     """(...,) the source that a rule takes for a target, seeing the other columns only; None where it is not there."""
-    if rule != "others":
+    if rule != "elsewhere":
         lang = ENGLISH if rule == "english" else square.targets[target.t]
         place = square.sources.index(lang) if lang in square.sources else -1
         return np.array(place) if place in target.there else None

@@ -42,11 +42,14 @@ def spanning(value: float, draws: Floats) -> Interval:
 
 
 def centred(value: float, draws: Floats, lowest: float = -math.inf, highest: float = math.inf) -> Interval:
-    """The percentile interval of (draws,) moved by estimate minus mean of the draws, within the statistic's range."""
+    """The percentile interval of (draws,) moved by estimate minus mean of the draws, within the statistic's range.
+
+    The mean is of the draws held within that interval: with two seeds the tails are those of a Cauchy distribution.
+    """
     low, high = percentile(draws)
     if math.isnan(low):
         return NONE
-    move = value - float(draws.mean())
+    move = value - float(np.clip(draws, low, high).mean())
     return max(lowest, min(low + move, value)), min(highest, max(high + move, value))
 
 

@@ -10,6 +10,7 @@ from xling.analysis.analyses import grid_findings, paper_findings
 from xling.analysis.compare import compare as compare_matrices
 from xling.analysis.findings import Finding
 from xling.analysis.paper import NAME as PAPER
+from xling.analysis.short import in_short
 from xling.console import Console, harmless
 from xling.grid.status import chosen_grid
 from xling.grid.store import Store
@@ -53,6 +54,9 @@ def show(title: str, findings: Sequence[Finding], as_json: bool, rest: str) -> N
     heard: set[str] = set()
     for finding in findings:
         print_finding(finding, console, heard, rest)
+    for line in in_short(findings):  # last: the end is what stands on the screen
+        console.print()
+        console.print(Text(line))
 
 
 def report(written: Sequence[Path], as_json: bool) -> None:

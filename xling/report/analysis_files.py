@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from xling.analysis.findings import Finding
+from xling.analysis.short import in_short
 from xling.grid.files import disk_error, json_bytes, write_atomically
 from xling.report.findings import markdown_lines
+from xling.report.markdown import escaped
 
 _DIGITS = 6
 
@@ -28,6 +30,8 @@ def write_findings(folder: Path, title: str, findings: Sequence[Finding], stem: 
 def markdown(title: str, findings: Sequence[Finding]) -> bytes:
     """All findings, one section each."""
     lines = [f"# {title}", "", "Intervals are 95 %; what they are over stands under each table.", ""]
+    short = [f"- {escaped(line)}" for line in in_short(findings)]
+    lines += [*short, ""] if short else []
     for finding in findings:
         lines += markdown_lines(finding)
     return ("\n".join(lines).rstrip("\n") + "\n").encode()
@@ -35,7 +39,8 @@ def markdown(title: str, findings: Sequence[Finding]) -> bytes:
 
 def findings_json(title: str, findings: Sequence[Finding]) -> bytes:
     """Every table as a list of rows; what is missing is null."""
-    return json_bytes({"title": title, "findings": [_plain(finding) for finding in findings]}, indent=1)
+    told = {"title": title, "in_short": in_short(findings), "findings": [_plain(finding) for finding in findings]}
+    return json_bytes(told, indent=1)
 
 
 def _plain(finding: Finding) -> dict[str, Any]:

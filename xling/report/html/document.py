@@ -40,7 +40,7 @@ class Document:
     """What is shown; all but the matrix may be missing."""
 
     matrix: Matrix
-    digest: str  # sha256 of matrix.json
+    digest: str  # of what it is drawn from
     selection: Selection = field(default_factory=lambda: Selection([], 0))
     learning: Sequence[Learning] = ()
     origin: Origin | None = None
