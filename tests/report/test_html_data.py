@@ -182,7 +182,7 @@ def test_what_analyse_has_written_stands_on_the_page(tmp_path: Path) -> None:
     page = folder / "report.html"
     assert "`xling analyse toy`" in page.read_text(encoding="utf-8")
     table = pd.DataFrame({"source_lang": ["de", "en"], "r2": [0.25, float("nan")]})
-    known = Finding("source_ranking", "Not this one", table)
+    known = Finding("cross_vs_home", "Not this one", table)
     write_findings(folder, "toy", [Finding("bag_of_words", "What words tell", table, "Held out."), known])
     text = update(Store(tmp_path), "toy").read_text(encoding="utf-8")
     assert "What words tell" in text and "Held out. As `xling analyse` last wrote it." in text

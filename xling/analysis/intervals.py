@@ -124,6 +124,8 @@ def told_apart(points: Sequence[Sample], values: Floats) -> npt.NDArray[np.bool_
     values: (P, K) means of the points. A reward model fitted in closed form decides the same under every seed.
     """
     present: npt.NDArray[np.bool_] = ~np.isnan(values)
+    if len(points) == 1:
+        return present
     for k in np.flatnonzero((values == values[0]).all(axis=0)):
         first = points[0].resamples[:, k]
         varied = len(first) > 0 and (first != first[0]).any()  # else there is nothing to tell: 100 % under every seed

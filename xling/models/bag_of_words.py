@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,17 @@ from xling.models.ridge import Array, Linear
 
 HASHED = 1024  # columns of hashed counts
 SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
-PUNCTUATION = "".join(c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c)[0] in "PS")
+
+
+@lru_cache(maxsize=1)
+def _punctuation() -> str:
+    return "".join(c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c)[0] in "PS")
 
 
 def pieces(text: str) -> list[str]:
     """Case-folded words, or characters where words are written together."""
     spaced = SPACELESS.sub(r" \g<0> ", unicodedata.normalize("NFKC", text).casefold())
-    words = (word if word.isalnum() else word.strip(PUNCTUATION) for word in spaced.split())  # strip is slow
+    words = (word if word.isalnum() else word.strip(_punctuation()) for word in spaced.split())  # strip is slow
     return [word for word in words if word]
 
 
