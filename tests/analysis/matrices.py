@@ -39,7 +39,7 @@ def entries_of(
     table = pd.DataFrame(rows)
     zero = np.where(np.isnan(normal), np.nan, 0.0).astype(np.float32)
     places = [place_of({a: str(row[a]) for a in (*AXES, "source_lang", "target_lang")}) for row in rows]
-    prompts = tuple(([place], np.array([[se**2]])) for place in places)
+    prompts = tuple(([place], np.array([[se**2]]), float(n)) for place in places)
     return Entries(table, AXES, {"win": normal, "kl": zero, "accuracy": zero}, normal, prompts, "made up")
 
 

@@ -11,10 +11,13 @@ from synthetic import SyntheticGrid, realistic
 
 from xling.analysis.analyses import OF_ENTRIES, OF_ITEMS, findings_of, grid_findings, paper_findings
 from xling.analysis.decomposition import decomposition, effects
+from xling.analysis.draws import Draws
+from xling.analysis.entries import grid_entries
 from xling.analysis.home import cross_vs_home, home_differences
 from xling.analysis.power import power, prompts_needed, seeds_needed
 from xling.analysis.ranking import judge_ranking, source_ranking
 from xling.analysis.recommendation import recommendation
+from xling.analysis.reduce import fold_grid
 from xling.analysis.relations import accuracy_vs_win, kl_vs_win
 from xling.errors import ConfigError
 
@@ -158,6 +161,24 @@ def test_power_by_its_formulas():
     assert found["sd"] == pytest.approx(math.sqrt(800)) and found["needed"] == math.ceil(7.8489 * 800 / 4)
     assert math.isnan(prompts_needed(800.0, 0.0))
     assert math.isnan(seeds_needed(math.nan, 1.0)) and seeds_needed(0.0, 1.0) == 2
+
+
+def test_power_counts_the_prompts_of_one_seed(tmp_path):
+    """With data seeds the matrix's n is over all of them; a draw of one seed's prompts is over its own."""
+    random, needed = np.random.default_rng(0), []
+    for seeds in (1, 3):
+        grid = SyntheticGrid(tmp_path / str(seeds))
+        for seed in range(seeds):
+            for source in ("de", "en"):
+                groups = [f"{seed}-{i}" for i in range(100)]
+                grid.cell(source, "de", list(random.random(100).round()), groups=groups, **{"task.seed": seed})
+        draws = Draws()
+        entries = grid_entries(fold_grid(grid.write().store, grid.name, draws), draws)
+        assert entries.table["n"].tolist() == [100 * seeds] * 2
+        found = row(power(entries), target_lang="all", unit="prompts", difference="5 points")
+        assert found["have"] == 100
+        needed.append(found["needed"])
+    assert needed[1] == pytest.approx(needed[0], rel=0.3)  # and not three times as many
 
 
 @pytest.mark.parametrize("points", [1.0, 2.0])

@@ -10,6 +10,7 @@ from matrices import entries_of, row
 
 from xling.analysis.decomposition import decomposition, effects
 from xling.analysis.home import cross_vs_home
+from xling.analysis.ranking import source_ranking
 from xling.analysis.recommendation import recommendation
 from xling.analysis.statistics import centred, kendall, pearson
 
@@ -70,6 +71,17 @@ def test_how_many_foreign_sources_beat_home():
     assert (
         sum(held(one, "difference", t) for (one, _), t in zip(found, _mean_differences(), strict=True)) >= 0.85 * TIMES
     )
+
+
+def test_ranks_hold_the_true_rank_and_the_share_of_the_best_says_too_much():
+    def of_de(matrix):
+        return 1 + (matrix[1:, 0] > matrix[0, 0]).sum()
+
+    found = [(row(f, target_lang="de", source_lang="de"), t) for f, t in repeated(source_ranking, of_de, target=0.0)]
+    assert sum(held(one, "rank", truth) for one, truth in found) >= 0.85 * TIMES
+    alike = {"source": 0.0, "target": 0.0, "pair": 0.0}
+    shares = [f.table[f.table.target_lang == "de"]["p_best"].max() for f, _ in repeated(source_ranking, of_de, **alike)]
+    assert 0.45 < np.mean(shares) < 0.75  # of four sources that are equal, as its note says: no probability
 
 
 def _mean_differences():

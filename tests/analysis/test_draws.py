@@ -6,6 +6,7 @@ from synthetic import SyntheticGrid, five, realistic
 
 from xling.analysis.draws import Draws, place_of
 from xling.analysis.entries import grid_entries
+from xling.analysis.home import home_differences
 from xling.analysis.reduce import fold_grid
 
 
@@ -38,6 +39,8 @@ def test_several_seeds_the_t_interval_of_the_matrix_and_of_its_paired_difference
     np.testing.assert_allclose(ours, half, rtol=0.1)  # 2,000 draws of a t with two degrees of freedom
     assert (np.abs(np.median(drawn, axis=0) - table["win_rate"]) < 0.1 * half).all()
     panel = matrix.blocks[0].panels[0]
+    for (_, one), home in zip(table.iterrows(), _at_home(matrix), strict=True):
+        assert one["home_p"] == home or (np.isnan(one["home_p"]) and home is None)
     places = table[table["optimizer"] == panel.axes["optimizer"]]
     row = {(one.source_lang, one.target_lang): one.Index for one in places.itertuples()}
     for entry in panel.entries:
@@ -46,6 +49,26 @@ def test_several_seeds_the_t_interval_of_the_matrix_and_of_its_paired_difference
             difference = drawn[:, pair[0]] - drawn[:, pair[1]]
             width = entry.versus_home.estimate.high - entry.versus_home.estimate.low
             assert np.ptp(np.quantile(difference, [0.025, 0.975])) == pytest.approx(width, rel=0.15)
+
+
+def _at_home(matrix):
+    entries = [entry for block in matrix.blocks for panel in block.panels for entry in panel.entries]
+    return [entry.versus_home and entry.versus_home.p for entry in entries]
+
+
+def test_differences_to_home_have_the_p_of_the_matrix(tmp_path):
+    """A t, and Holm's correction of it: of 2,000 draws none is below 1/2000, too much for a matrix of 900."""
+    grid = five(tmp_path)
+    draws = Draws()
+    matrix = fold_grid(grid.write().store, grid.name, draws)
+    found = home_differences(grid_entries(matrix, draws)).table
+    for panel in matrix.blocks[0].panels:
+        rows = found[(found["optimizer"] == panel.axes["optimizer"]) & (found["target_lang"] != "all")]
+        theirs = {(e.source, e.target): e.versus_home for e in panel.entries if e.versus_home is not None}
+        assert len(rows) == len(theirs) > 0
+        for one in rows.itertuples():
+            known = theirs[one.source_lang, one.target_lang]
+            assert (one.p, one.p_holm) == (known.p, known.p_holm)
 
 
 def test_the_kl_of_trained_policies_is_drawn_and_best_of_n_has_its_bound(tmp_path):

@@ -48,6 +48,17 @@ def test_an_increase_of_nothing_is_above_0_in_about_half_of_the_resamples():
     assert (row.share_above_0, row.share_above_0_low, row.share_above_0_high, row.share_settled) == (100, 0, 100, 0)
 
 
+def test_a_share_over_seeds_ends_at_100():
+    parts = [
+        increases(np.array([1.0, 2.0, 3.0, 2.0]), source, "de", seed) for seed in ("0/0", "0/1") for source in "ab"
+    ]
+    parts.append(increases(np.array([-1.0, 0.2, -0.3, 0.1]), "c", "de", "0/0"))
+    parts.append(increases(np.array([1.0, 0.2, 0.3, 0.1]), "c", "de", "0/1"))
+    row = home_picks(pd.concat(parts))[1].table.iloc[0]
+    assert row.share_above_0 == pytest.approx((200 / 3 + 100) / 2)
+    assert (row.share_above_0_low, row.share_above_0_high) == (0, 100)  # a t with one degree of freedom goes further
+
+
 def grid_of(tmp_path, targets=("de",), sources=("de", "en"), constant=()):
     grid, random = SyntheticGrid(tmp_path), np.random.default_rng(4)
     for target in targets:

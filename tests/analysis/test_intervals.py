@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from xling.analysis.draws import errors_of
 from xling.analysis.intervals import (
     MOST_PROMPTS,
     Estimate,
@@ -14,7 +15,6 @@ from xling.analysis.intervals import (
     holm,
     judged,
     resample,
-    select,
 )
 
 
@@ -192,6 +192,23 @@ def test_several_seeds_give_a_t_interval():
     assert estimate.high == pytest.approx(54 + half)
 
 
+def test_what_no_seed_decides_has_its_interval_over_prompts():
+    """As of a reward model that is fitted in closed form: three seeds of it do not make it certain."""
+    values = np.random.default_rng(0).random((40, 2))
+    other = values + np.array([0.0, 0.1])
+    samples = [resample(layout(names(40)), one, seed) for one, seed in ((values, "0"), (other, "1"))]
+    alike, apart = fold(samples)
+    alone = fold(samples[:1])[0]
+    assert (alike.value, alike.low, alike.high) == (alone.value, alone.low, alone.high) and alike.low < alike.high
+    assert alike.seeds == 2 and alike.over_prompts and judged(alike).p == judged(alone).p
+    assert apart.seeds == 2 and apart.high - apart.low == pytest.approx(2 * 12.706 * 0.05, rel=1e-3)
+    errors, freedom = errors_of(samples)
+    assert np.quantile(errors[:, 0], 0.025) == pytest.approx(alike.low - alike.value) and freedom[0] == np.inf
+    assert freedom[1] == 1
+    constant = [resample(layout(names(40)), np.ones((40, 1)), seed) for seed in "01"]
+    assert only(constant).seeds == 2  # nothing varies: nothing is gained by fewer
+
+
 def test_training_seeds_are_averaged_within_a_data_seed():
     samples = [seed_sample(40, "0", True), seed_sample(60, "0", True), seed_sample(54, "1", True)]
     estimate = only(samples)
@@ -349,15 +366,3 @@ def test_a_short_column_drawn_with_a_longer_one_has_numbers():
     estimate = only([resample(short, np.array([[1.0], [0.0]]))])
     assert estimate.value == 0.5 and 0 <= estimate.low < estimate.high <= 1
     assert long.groups == 40
-
-
-def test_what_no_seed_decides_has_its_interval_over_prompts():
-    """A reward model that is fitted in closed form, beside one that is not."""
-    random = np.random.default_rng(8)
-    clusters = draw([([f"g{i}" for i in range(50)], [""] * 50)])[0]
-    fixed = random.random(50)
-    points = [resample(clusters, np.stack([fixed, random.random(50)], axis=1), str(seed)) for seed in range(3)]
-    same, other = fold(points)
-    (alone,) = fold([select(points[0], slice(1))])
-    assert same == alone and same.seeds == 1 and same.low < same.value < same.high
-    assert other.seeds == 3

@@ -1,9 +1,11 @@
 """The few sentences of `xling analyse`: the findings' own numbers, of every matrix, and nothing where there is none."""
 
 import numpy as np
+import pandas as pd
 from matrices import both, entries_of
 
 from xling.analysis.analyses import findings_of, paper_findings
+from xling.analysis.findings import Finding
 from xling.analysis.short import in_short
 
 VALUE = 60 + np.array([4.0, 0.0, -4.0])[:, None] + np.array([1.0, 0.0, -1.0])
@@ -12,7 +14,10 @@ VALUE = 60 + np.array([4.0, 0.0, -4.0])[:, None] + np.array([1.0, 0.0, -1.0])
 def test_one_matrix_with_a_clear_winner():
     (line,) = in_short(findings_of(entries_of(VALUE, se=0.5)))
     assert line.startswith("de is the best source over all targets (in 100% of draws). Foreign sources beat home in ")
-    assert "beat home in 3 of 6 cells (3 settled; 3 settled the other way)." in line
+    assert (
+        "beat home in 3 of 6 cells (3 settled and 3 the other way, each by itself; 6 of these after Holm's correction)."
+        in line
+    )
     assert "What picking a source costs, in points: what does best elsewhere" in line and "home +4.0" in line
     assert line.endswith(
         "Telling sources apart that differ by 2 points takes 393 prompts (here 400)."
@@ -29,6 +34,7 @@ def test_no_winner_and_several_matrices():
 
 def test_nothing_to_say():
     assert in_short([]) == []
+    assert in_short([Finding("source_ranking", "another", pd.DataFrame({"source_lang": ["de"]}))]) == []
     assert in_short(findings_of(entries_of(VALUE[:1, :1], se=1.0))) == []
     assert in_short(findings_of(entries_of(VALUE * np.nan, se=1.0))) == []
 

@@ -68,6 +68,15 @@ def test_numbers_with_their_intervals_and_what_is_the_same_everywhere():
     assert [row[1].text for _, row in table.rows] == ["3", "4", "0"]
 
 
+def test_what_a_compact_table_leaves_out_is_named_and_truths_are_words(findings):
+    """The note of home differences speaks of p_holm: whoever reads it has to know where it is."""
+    home = next(one for one in findings if one.name == "home_differences")
+    assert "home_differences.csv has also: p_better, p, p_holm." in " ".join(shown(home, 200).split())
+    assert "csv has also" not in shown(small())
+    text = shown(Finding("truths", "Truths", pd.DataFrame({"of": ["a", "b"], "home": [True, False], "n": [1, 2]})))
+    assert re.search(r"a +yes +1", text) and re.search(r"b +no +2", text)
+
+
 def test_the_draws_are_explained_once_and_holes_said_once():
     heard = set()
     first, second = shown(small(), heard=heard), shown(small(), heard=heard)

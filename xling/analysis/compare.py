@@ -148,7 +148,8 @@ def _by_cell(compared: Sequence[Pair]) -> Finding:
         "Left minus right, cell by cell",
         pd.DataFrame(rows),
         "Points. pairing: paired where both were judged on the same prompts of the same data with the same seeds: "
-        "differences are taken prompt by prompt; apart: the draws of the two are independent.",
+        "differences are taken prompt by prompt; apart: the draws of the two are independent. p: two-sided, from the "
+        "draws, not corrected for the number of cells.",
         compact=("source_lang", "target_lang", "difference"),
     )
 
@@ -170,7 +171,8 @@ def _means(compared: Sequence[Pair], left_out: tuple[str, ...]) -> Finding:
         "Left against right over the cells that both have",
         pd.DataFrame(rows),
         "Mean win rates, percent; difference: left minus right, points; settled: cells whose own 95 % interval "
-        "excludes 0, not corrected for their number; pearson: of both win rates over all cells, as measured. "
+        "excludes 0, not corrected for their number; pearson: of both win rates over all cells, as measured, each "
+        "side's noise drawn by itself; not what other languages would show. "
         f"What differs: {'; '.join(_differing(pair) for pair in compared)}.",
         left_out,
     )
@@ -226,7 +228,8 @@ def _ranks(compared: Sequence[Pair]) -> Finding:
         "compare_ranks",
         "Do the two rank the sources of a target alike",
         pd.DataFrame(rows, columns=["left", "right", "target_lang", "sources", *numbers]),
-        "Kendall's tau-b and Spearman's rho of the two win rates over the sources of a target, as measured; "
+        "Kendall's tau-b and Spearman's rho of the two win rates over the sources of a target, as measured, each "
+        "side's noise drawn by itself; "
         f"`{EVERY}`: mean over targets (sources counts targets).",
         tuple(left_out),
         compact=("", "target_lang", "kendall"),

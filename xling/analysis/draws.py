@@ -40,7 +40,8 @@ class Draws:
 
     errors: dict[str, dict[Place, Small]] = field(default_factory=dict)  # win, kl, accuracy -> (RESAMPLES,)
     freedom: dict[str, dict[Place, float]] = field(default_factory=dict)
-    prompts: list[tuple[list[Place], Floats]] = field(default_factory=list)  # covariance over prompts of one seed
+    # covariance over the prompts of one seed, and how many those are (with several data seeds: the mean)
+    prompts: list[tuple[list[Place], Floats, float]] = field(default_factory=list)
 
     def add(self, column: FoldedColumn) -> None:
         """Take over what a column's analyses need."""
@@ -56,7 +57,8 @@ class Draws:
                 self._take(measure, places, numbers, samples)
         if column.wins and members and column.wins[0].clusters > 1:
             each = [np.cov(sample.resamples[:, members], rowvar=False) for sample in column.wins]
-            self.prompts.append((places, np.mean(each, axis=0).reshape(len(members), len(members))))
+            count = float(np.mean([sample.prompts for sample in column.wins]))
+            self.prompts.append((places, np.mean(each, axis=0).reshape(len(members), len(members)), count))
 
     def _take(self, measure: str, places: Sequence[Place], members: Sequence[int], samples: Sequence[Sample]) -> None:
         errors, freedom = errors_of(samples)

@@ -30,11 +30,11 @@ _FEWEST_DRAWS, _MOST_NUMBERS = 400, 4_000_000  # of more than 2,000 entries fewe
 class Entries:
     """A tidy table and the errors of its measures, column by column as the table's rows."""
 
-    table: pd.DataFrame  # axes; win_rate, win_rate_low, win_rate_high, n, seeds, status, reason; kl, accuracy
+    table: pd.DataFrame  # axes; win_rate, win_rate_low, win_rate_high, n, seeds, status, reason, home_p; kl, accuracy
     axes: tuple[str, ...]  # those that tell panels apart: all but source_lang and target_lang
     errors: dict[str, Small]  # win, kl, accuracy -> (draws, rows) with t tails; NaN: none
     normal: Small  # (draws, rows) of win without them: its covariance is the sampling covariance
-    prompts: tuple[tuple[list[Place], Floats], ...]  # entries of a column, covariance over prompts under one seed
+    prompts: tuple[tuple[list[Place], Floats, float], ...]  # as in draws.py, a column each
     how: str  # how the draws were made
     left_out: tuple[str, ...] = ()
 
@@ -108,11 +108,6 @@ def words(axes: dict[str, str]) -> str:
     return ", ".join(value for value in axes.values() if value)
 
 
-def abroad(source: str, target: str) -> bool:
-    """No part of the source is the target's own language."""
-    return target not in source.split("+")
-
-
 # --- of a grid --------------------------------------------------------------------------------------------
 
 
@@ -138,7 +133,7 @@ def grid_entries(matrix: Matrix, draws: Draws) -> Entries:
 
 
 _NUMBERS = [
-    *("win_rate", "win_rate_low", "win_rate_high", "n", "seeds", "status", "reason"),
+    *("win_rate", "win_rate_low", "win_rate_high", "n", "seeds", "status", "reason", "home_p"),
     *("kl", "kl_low", "kl_high", "kl_bound", "accuracy", "accuracy_low", "accuracy_high"),
 ]
 
@@ -150,6 +145,7 @@ def _numbers(entry: Entry, accuracy: Estimate | None) -> dict[str, object]:
         "seeds": entry.win.seeds if entry.win else 0,
         "status": entry.status,
         "reason": entry.reason,
+        "home_p": np.nan if entry.versus_home is None or entry.versus_home.p is None else entry.versus_home.p,
         **_three("kl", entry.kl),
         "kl_bound": np.nan if entry.kl_bound is None else entry.kl_bound,
         **_three("accuracy", accuracy),

@@ -50,7 +50,7 @@ NOTE = (
 SHARE_NOTE = (
     "Percent of the (source, target) pairs with an increase above 0, the same for those whose 95 % interval lies above "
     "0, and the mean increase. foreign: the source has nothing of the target's. 95 % intervals by document, or over "
-    "seeds."
+    "seeds; that of a share is pulled towards 50 by pairs near 0."
 )
 
 
@@ -169,7 +169,6 @@ def _columns(part: pd.DataFrame, misfits: list[str]) -> list[_Column]:
         misfits += [f"{source} -> {target}: its prompts are not those of the others." for source in others]
         made.append((str(target), str(seed), sources, values, items))
     drawn = draw([(items["group"].tolist(), items["dataset"].tolist()) for *_, items in made])
-    fresh = len({seed.split("/")[0] for _, seed, *_ in made}) > 1
     labels, fresh = points([seed for _, seed, *_ in made])
     return [
         (target, sources, resample(clusters, values, label, fresh=fresh))
@@ -214,7 +213,8 @@ def _shares(columns: Sequence[_Column], pairs: Sequence[Mapping[str, Any]]) -> l
         if samples and own:
             share, mean = over_columns(samples)
             settled = PERCENT * float(np.mean([pair["increase_low"] > 0 for pair in own]))
-            row = {"models": models, "pairs": len(own), **columns_of("share_above_0", share), "share_settled": settled}
+            shares = {name: np.clip(value, 0, PERCENT) for name, value in columns_of("share_above_0", share).items()}
+            row = {"models": models, "pairs": len(own), **shares, "share_settled": settled}
             rows.append(row | columns_of("increase", mean) | {"n": share.n if share else 0})
     return rows
 

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from xling.analysis.drawing import Floats
-from xling.analysis.entries import EVERY, Entries, Row, Square, abroad, words
+from xling.analysis.entries import EVERY, Entries, Row, Square, words
 from xling.analysis.findings import Finding
 from xling.analysis.intervals import holm
+from xling.analysis.scored import is_foreign
 from xling.analysis.statistics import DIGITS, p_two_sided, percentile, spanning
 
 
@@ -50,6 +51,7 @@ def home_differences(entries: Entries) -> Finding:
         left_out += panel.holes(words(axes))
         square = panel.square()
         own: list[Row] = []
+        known = _matrix_p(panel)
         means: dict[str, list[tuple[float, Floats]]] = {}
         for target in square.targets:
             found = _differences(square, target)
@@ -57,7 +59,8 @@ def home_differences(entries: Entries) -> Finding:
                 left_out.append(f"{words(axes)}: {found}")
                 continue
             for source, value, drawn in zip(found.sources, found.value, found.draws.T, strict=True):
-                own.append(dict(axes) | {"target_lang": target, "source_lang": source} | _tested(value, drawn))
+                row: Row = dict(axes) | {"target_lang": target, "source_lang": source} | _tested(value, drawn)
+                own.append(row | {"p": known.get((source, target), row["p"])})
                 means.setdefault(source, []).append((value, drawn))
         told = [row for row in own if not math.isnan(float(row["p"]))]
         for row, adjusted in zip(told, holm([float(row["p"]) for row in told]), strict=True):
@@ -71,12 +74,21 @@ def home_differences(entries: Entries) -> Finding:
         "home_differences",
         "Every foreign source minus the home source",
         pd.DataFrame(rows, columns=[*columns, "p_better", "p", "p_holm"]),
-        "Points. p_better: share of draws in which the foreign source is the better one. p: two-sided, from the same "
-        f"draws; p_holm: after Holm's correction within the matrix. `all`: mean over targets. "
-        f"Draws: {entries.how}.",
+        "Points. p_better: share of draws in which the foreign source is the better one. p: two-sided, as the matrix "
+        "has it; where it has none (of `all`, and of the paper) from the draws, and at least 1 over their number. "
+        "p_holm: after Holm's correction for the foreign sources and targets of the matrix; `all`, the mean over "
+        f"targets, is not corrected. Draws: {entries.how}.",
         tuple(left_out),
         compact=("source_lang", "target_lang", "difference"),
     )
+
+
+def _matrix_p(panel: Entries) -> dict[tuple[str, str], float]:
+    """(source, target) -> p of its difference to home, where the matrix has one: a t, which draws have too few for."""
+    if "home_p" not in panel.table:
+        return {}
+    there = panel.table[panel.table["home_p"].notna()]
+    return {(row.source_lang, row.target_lang): float(row.home_p) for row in there.itertuples()}
 
 
 def _tested(value: float, draws: Floats) -> Row:
@@ -95,7 +107,7 @@ class _Column:
 def _differences(square: Square, target: str) -> _Column | str:
     """A sentence where there is nothing to compare."""
     sources, value, draws = square.column(target)
-    foreign = [s for s, source in enumerate(sources) if abroad(source, target)]
+    foreign = [s for s, source in enumerate(sources) if is_foreign(source, target)]
     if target not in sources:
         return f"target {target} has no home source to compare with."
     if not foreign:

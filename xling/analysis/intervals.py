@@ -4,7 +4,9 @@ One seed: percentile bootstrap over prompts, by cluster (prompts that share a do
 together), a score being the macro-average over its datasets. All cells of a column share the draws, so that
 the difference of two cells is paired by prompt. Several seeds: the seeds are the points, the interval is
 Student's t. But where seeds only split the same recorded ratings anew, prompts are what varies: then seeds and
-prompts are drawn together (the pigeonhole bootstrap, Owen 2007).
+prompts are drawn together (the pigeonhole bootstrap, Owen 2007). What is the same in every resample under all seeds, as
+of a reward model that is fitted in closed form, gets that too, which is its bootstrap over prompts: a t-interval would
+have no width.
 
     clusters = draw([(groups, datasets)])[0]
     sample = resample(clusters, wins)                    # wins: (prompts, cells)
@@ -20,7 +22,7 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct
+from msgspec import Struct, structs
 from scipy.special import stdtr, stdtrit
 
 from xling.analysis.drawing import RESAMPLES as RESAMPLES
@@ -105,9 +107,14 @@ def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
     bounds = [_quantiles(point.resamples) if point.clusters > 1 else None for point in points]
     if len(points) == 1:
         return _of_one(points[0], bounds[0])
-    return [
+    found = [
         estimate if estimate is not None else _over_prompts(points, bounds, present, k)
         for k, estimate in enumerate(several)
+    ]
+    counts, kept = (~np.isnan(values)).sum(axis=0).tolist(), present.sum(axis=0).tolist()
+    return [
+        structs.replace(one, seeds=counts[k], crossed=True) if one is not None and kept[k] < counts[k] else one
+        for k, one in enumerate(found)
     ]
 
 

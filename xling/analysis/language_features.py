@@ -30,8 +30,8 @@ LEAST_SHARED = 10  # features that both languages of a pair must be known in
 TESTS_NOTE = (
     "Win rates (percent) of source -> target pairs, home left out, whose languages have the same value of a feature, "
     "minus those with different values; one-sided unpaired t-test with equal variances. Pairs share languages and are "
-    "not independent: these p values are too small. Pooled sources are left out. (Paper: 123 features of WALS, 4 below "
-    "0.05, none after Bonferroni.)"
+    "not independent: these p values are too small and the intervals too narrow. Pooled sources are left out. (Paper: "
+    "123 features of WALS, 4 below 0.05, none after Bonferroni.)"
 )
 DISTANCE_NOTE = (
     "Pearson's r of win rates and distance: the share of features known of both languages that differ. p: share "

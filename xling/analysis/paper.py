@@ -115,7 +115,10 @@ def paper_entries(tables: Sequence[Published] = tuple(TABLES.values())) -> Entri
             rows.append(axes | row)
             places.append(place_of(axes | {"source_lang": source, "target_lang": target}))
     errors = {"win": np.stack(win, axis=1), "kl": np.stack(kl, axis=1), "accuracy": np.stack(accuracy, axis=1)}
-    prompts = tuple(([place], np.array([[float(np.var(drawn))]])) for place, drawn in zip(places, win, strict=True))
+    prompts = tuple(
+        ([place], np.array([[float(np.var(drawn))]]), float(row["n"]))
+        for place, drawn, row in zip(places, win, rows, strict=True)
+    )
     return Entries(pd.DataFrame(rows), AXES, errors, errors["win"], prompts, HOW)
 
 

@@ -31,7 +31,7 @@ def power(entries: Entries) -> Finding:
     rows: list[Row] = []
     left_out: list[str] = []
     places = {
-        place: (column, k) for column, (members, _) in enumerate(entries.prompts) for k, place in enumerate(members)
+        place: (column, k) for column, (members, *_) in enumerate(entries.prompts) for k, place in enumerate(members)
     }
     for axes, panel in entries.panels():
         columns: list[_Column] = []
@@ -43,7 +43,7 @@ def power(entries: Entries) -> Finding:
             if covariance is None or len(there) < 2:
                 left_out.append(f"{words(axes)}: target {target}: fewer than two sources with an interval.")
                 continue
-            column = _Column(panel, there, covariance)
+            column = _Column(panel, there, *covariance)
             columns.append(column)
             rows += [dict(axes) | {"target_lang": target} | row for row in _needs([column])]
         if columns:
@@ -69,32 +69,38 @@ def power(entries: Entries) -> Finding:
 class _Column:
     """One target: its sources' win rates and the variances of all pairs."""
 
-    def __init__(self, panel: Entries, rows: Sequence[int], covariance: Floats):
+    def __init__(self, panel: Entries, rows: Sequence[int], covariance: Floats, n: float):
         table = panel.table.iloc[list(rows)]
         left, right = pairs_of(len(rows))
         win = table["win_rate"].to_numpy()
         self.differences = np.abs(win[left] - win[right])
         self.best_two = float(np.diff(np.sort(win)[-2:])[0])
-        self.n, self.seeds = int(table["n"].max()), int(table["seeds"].min())
+        self.n, self.seeds = round(n), int(table["seeds"].min())
         # variances of a difference: over prompts for one of them, and between seeds
         variance = np.diag(covariance)
-        self.prompts = self.n * (variance[left] + variance[right] - 2 * covariance[left, right])
+        self.prompts = n * (variance[left] + variance[right] - 2 * covariance[left, right])
         self.between = np.full(len(left), math.nan)
         if self.seeds > 1:
             normal = panel.normal[:, list(rows)].astype(np.float64)
             self.between = self.seeds * (normal[:, left] - normal[:, right]).var(axis=0)
 
 
-def _covariance(entries: Entries, places: dict[Place, tuple[int, int]], names: Sequence[Place]) -> Floats | None:
-    """(K, K) over prompts, of entries by name; those of different columns are independent. None: not known of all."""
+def _covariance(
+    entries: Entries, places: dict[Place, tuple[int, int]], names: Sequence[Place]
+) -> tuple[Floats, float] | None:
+    """(K, K) over the prompts of one seed, of entries by name, and how many prompts; None: not known of all.
+
+    Entries of different columns are independent.
+    """
     if any(name not in places for name in names):
         return None
     column, number = (np.array(side) for side in zip(*(places[name] for name in names), strict=True))
     found = np.zeros((len(names), len(names)))
-    for one in set(column.tolist()):
+    known = sorted(set(column.tolist()))
+    for one in known:
         own = np.flatnonzero(column == one)
         found[np.ix_(own, own)] = entries.prompts[one][1][np.ix_(number[own], number[own])]
-    return found
+    return found, max(entries.prompts[one][2] for one in known)
 
 
 def _needs(columns: Sequence[_Column]) -> list[Row]:

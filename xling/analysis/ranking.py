@@ -39,7 +39,8 @@ def source_ranking(entries: Entries) -> Finding:
         "Sources ranked within each target",
         pd.DataFrame(rows, columns=columns),
         "rank: 1 is the highest win rate; win rates equal to two decimals share a rank. rank_low, rank_high: the "
-        "central 95 % of its ranks over draws. p_best: share of draws in which it is the best source (ties share). "
+        "central 95 % of its ranks over draws. p_best: share of draws in which it is the best source (ties share); "
+        "no probability that it is: the top one of six equal sources has about 0.5. "
         f"`all`: by the mean over the targets that all sources have. Draws: {entries.how}. Paper, Figure 6.",
         tuple(left_out),
         compact=("source_lang", "target_lang", "rank"),
@@ -91,8 +92,9 @@ def judge_ranking(entries: Entries) -> Finding:
         "Percent of the pairs of sources of a target that both judges order alike, win rates rounded to two decimals. "
         "agree: a tie of one judge counts half, of both one. agree_untied: pairs that either has tied are dropped. "
         "agree_exactly: a tie of one judge is a disagreement. repeated: about what one judge would reach with itself "
-        "on as many other prompts (mean of the two), the most that noise leaves. Intervals: agreement as measured with "
-        f"so many prompts; draws: {entries.how}. Paper, section 5.1.",
+        "on as many other prompts (mean of the two); judges of the same responses can reach more. Pairs of sources "
+        "share sources: their number is no sample size. Intervals: agreement as measured with so many prompts. Draws: "
+        f"{entries.how}. Paper, section 5.1.",
         one,
         compact=("", "target_lang", "agree"),
     )

@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from xling.analysis.drawing import Floats, Ints
-from xling.analysis.entries import EVERY, Entries, Row, Square, abroad, words
+from xling.analysis.entries import EVERY, Entries, Row, Square, words
 from xling.analysis.findings import Finding
+from xling.analysis.scored import is_foreign
 from xling.analysis.statistics import centred
 
 _OUTER, _INNER = 300, 60  # draws of the matrix, and of what splits each of them
@@ -100,7 +101,7 @@ def _interval(value: float, draws: Floats) -> Row:
 def _target(square: Square, t: int) -> _Target | None:
     """None where there is no choice."""
     there = np.flatnonzero(~np.isnan(square.value[:, t]))
-    foreign = np.array([s for s in there if abroad(square.sources[s], square.targets[t])], dtype=np.int64)
+    foreign = np.array([s for s in there if is_foreign(square.sources[s], square.targets[t])], dtype=np.int64)
     return _Target(t, there, foreign) if len(there) > 1 and len(foreign) else None
 
 

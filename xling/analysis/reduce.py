@@ -59,11 +59,12 @@ def fold_grid(store: Store, name: str, draws: Draws | None = None) -> Matrix:
 
 def _interval_note(blocks: list[Block], planned: list[PlannedEntry]) -> str:
     """What the intervals are over, as the table has to say."""
-    seeds = {entry.win.seeds for block in blocks for p in block.panels for entry in p.entries if entry.win}
+    wins = [entry.win for block in blocks for p in block.panels for entry in p.entries if entry.win]
+    seeds = {win.seeds for win in wins}
     several = sorted(seeds - {1})
     if not several:
         return ONE_SEED
-    if any(entry.win.crossed for block in blocks for p in block.panels for entry in p.entries if entry.win):
+    if all(win.crossed for win in wins if win.seeds > 1):
         return f"95 % bootstrap intervals over prompts and {several[-1]} seeds (the same ratings, split anew)"
     span = " to ".join(str(count) for count in dict.fromkeys((several[0], several[-1])))
     fresh = len({cell.seeds[0] for entry in planned for cell in entry.cells}) > 1

@@ -47,8 +47,9 @@ def accuracy_vs_win(entries: Entries) -> Finding:
         "Does a more accurate reward model win more: Kendall's tau",
         pd.DataFrame(rows, columns=[*entries.axes, "target_lang", "n", "tau", "tau_low", "tau_high"]),
         "tau-b over the sources of a target, home included; `all` is the mean over targets (n counts targets). 1: the "
-        "same order, 0: no relation, -1: the opposite one. Intervals: tau as measured with so many prompts, "
-        f"accuracies and win rates drawn independently. Draws: {entries.how}. Paper, section 6.1.",
+        "same order, 0: no relation, -1: the opposite one. Intervals: tau of these very cells as measured with so many "
+        "prompts, accuracies and win rates drawn independently; not what other languages or sources would show, and "
+        f"with three sources a tau has few values. Draws: {entries.how}. Paper, section 6.1.",
         tuple(left_out),
         compact=("", "target_lang", "tau"),
     )
@@ -77,8 +78,9 @@ def kl_vs_win(entries: Entries) -> Finding:
         "Does a policy that went further from SFT win more",
         pd.DataFrame(rows, columns=[*entries.axes, "target_lang", "n", *numbers]),
         "Correlations of KL(policy, SFT) and win rate over all n cells (Pearson, Spearman), and within targets "
-        "(Pearson after taking each target's means away: targets differ in both). Intervals: as measured "
-        f"with so many prompts. Draws: {entries.how}. Paper, section 6.2.",
+        "(Pearson after taking each target's means away: targets differ in both). Intervals: of these very cells as "
+        "measured with so many prompts (the paper's KL as exact), not what other languages would show: no test of a "
+        f"relation. Draws: {entries.how}. Paper, section 6.2.",
         tuple(left_out),
     )
 

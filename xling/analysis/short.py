@@ -15,7 +15,7 @@ def in_short(findings: Sequence[Finding]) -> list[str]:
     """A line a matrix; of many the first ones. Nothing where the findings that it is made of are not there."""
     tables = {finding.name: finding.table for finding in findings}
     ranking = tables.get("source_ranking", pd.DataFrame())
-    if ranking.empty:
+    if ranking.empty or "target_lang" not in ranking:
         return []
     axes = list(ranking.columns[: list(ranking.columns).index("target_lang")])
     panels = ranking[axes].drop_duplicates()
@@ -23,7 +23,8 @@ def in_short(findings: Sequence[Finding]) -> list[str]:
     lines = []
     for _, panel in panels.head(_MOST_PANELS).iterrows():
         own = {name: _of(table, panel.to_dict()) for name, table in tables.items() if set(axes) <= set(table.columns)}
-        said = [part for part in (_best(own), _home(own), _rules(own), _needs(own)) if part]
+        cells = _panel(tables.get("home_differences", pd.DataFrame()), panel.to_dict())
+        said = [part for part in (_best(own), _home(own, cells), _rules(own), _needs(own)) if part]
         if said:
             title = ", ".join(str(panel[axis]) for axis in varying if panel[axis])
             lines.append((f"{title}: " if title else "") + " ".join(said))
@@ -32,11 +33,16 @@ def in_short(findings: Sequence[Finding]) -> list[str]:
     return lines
 
 
+def _panel(table: pd.DataFrame, panel: Mapping[str, str]) -> pd.DataFrame:
+    """A panel's rows of a table."""
+    for axis, value in panel.items() if len(table) else ():
+        table = table[table[axis] == value]
+    return table
+
+
 def _of(table: pd.DataFrame, panel: Mapping[str, str]) -> pd.DataFrame:
     """What a table says of a panel over all targets."""
-    rows = table
-    for axis, value in panel.items():
-        rows = rows[rows[axis] == value]
+    rows = _panel(table, panel)
     return rows[rows["target_lang"] == EVERY] if "target_lang" in rows else rows
 
 
@@ -55,14 +61,16 @@ def _best(own: Tables) -> str:
     return f"No source is surely the best over all targets (best in so many draws: {shares})."
 
 
-def _home(own: Tables) -> str:
+def _home(own: Tables, cells: pd.DataFrame) -> str:
+    """cells: every difference to home. Of many some are settled by chance, so Holm's correction is said, too."""
     rows = own.get("cross_vs_home", pd.DataFrame())
     if len(rows) != 1:
         return ""
     row = rows.iloc[0]
+    kept = f"; {(cells['p_holm'] <= 1 - _SURE).sum()} of these after Holm's correction" if len(cells) else ""
     return (
         f"Foreign sources beat home in {row['better']:.0f} of {row['foreign']:.0f} cells ({row['settled_better']:.0f} "
-        f"settled; {row['settled_worse']:.0f} settled the other way)."
+        f"settled and {row['settled_worse']:.0f} the other way, each by itself{kept})."
     )
 
 

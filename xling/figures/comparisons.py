@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.stats import rankdata
 
+from xling.analysis import statistics
 from xling.analysis.intervals import Difference
 from xling.analysis.matrix import CHANCE, Entry, Matrix, Panel
 from xling.figures.look import GREY, Drawing, Made, Width, legend_below, look_of, text_width
@@ -35,8 +35,8 @@ def ranks(matrix: Matrix, names: Names) -> Made:
             too_many = max(too_many, len(panel.sources))
             continue
         caption = (
-            f"Rank of each source language by target, {one.about()}; equal win rates share the mean of their ranks. "
-            "Ringed: home. " + ("Open: tied with the best." if _any_tied(panel) else "")
+            f"Rank of each source language by target, {one.about()}; win rates equal to two decimals share the best of "
+            "their ranks. Ringed: home. " + ("Open: tied with the best." if _any_tied(panel) else "")
         )
         made.append(Drawing(one.file("ranks"), caption.strip(), partial(_ranks, panel, names)))
     if too_many:
@@ -49,11 +49,11 @@ def _any_tied(panel: Panel) -> bool:
 
 
 def ranked(panel: Panel) -> dict[tuple[str, str], float]:
-    """(source, target) -> rank among the sources that are there, 1 the highest win rate, ties the mean rank."""
+    """(source, target) -> rank among the sources that are there, ties as in `xling analyse`."""
     found: dict[tuple[str, str], float] = {}
     for target in panel.targets:
         there = [entry for entry in panel.entries if entry.target == target and entry.win is not None]
-        values = rankdata([-round(entry.win.value, 6) for entry in there if entry.win], method="average")
+        values = statistics.ranks(np.array([entry.win.value for entry in there if entry.win]), statistics.DIGITS)
         found |= {(entry.source, target): float(rank) for entry, rank in zip(there, values, strict=True)}
     return found
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.padding import Padding
 from rich.text import Text
@@ -70,7 +71,15 @@ def said(finding: Finding, most: int = 10_000) -> list[str]:
     """The note and what was left out, at most so many sentences of it."""
     left_out = [f"Left out: {line}" for line in dict.fromkeys(finding.left_out)]
     more = [f"Left out: {len(left_out) - most} more like these."] if len(left_out) > most else []
-    return [finding.note, *left_out[:most], *more] if finding.note else [*left_out[:most], *more]
+    note = f"{finding.note} {_not_shown(finding)}".strip() if finding.note else ""
+    return [note, *left_out[:most], *more] if note else [*left_out[:most], *more]
+
+
+def _not_shown(finding: Finding) -> str:
+    """Numbers that a table of rows by columns has no place for: the note speaks of them, the file has them."""
+    rows, _, value = finding.compact or ("", "", "")
+    others = [name for name in _numbers(finding.table) if name != value] if rows else []
+    return f"{finding.name}.csv has also: {', '.join(others)}." if others else ""
 
 
 def finding_tables(finding: Finding, brief: bool = False) -> list[Table]:
@@ -181,6 +190,8 @@ def _digits(values: "pd.Series[Any]") -> int:
 
 
 def _cell(row: "pd.Series[Any]", name: str, digits: int) -> Cell:
+    if isinstance(row[name], bool | np.bool_):
+        return Cell("yes" if row[name] else "no")
     value, low, high = (_number(row.get(f"{name}{end}")) for end in ("", "_low", "_high"))
     if value is None:
         return Cell()

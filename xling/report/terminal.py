@@ -165,7 +165,8 @@ def _block(table: Table, width: int, whole: bool) -> Group:
         wide, pages = _fit(table, width)
         for page in pages:
             if len(pages) > 1:
-                parts.append(Text(f"columns {page[0] + 1} to {page[-1] + 1} of {len(table.columns)}", style="dim"))
+                which = f"columns {page[0] + 1} to {page[-1] + 1}" if len(page) > 1 else f"column {page[0] + 1}"
+                parts.append(Text(f"{which} of {len(table.columns)}", style="dim"))
             parts.append(_render(_without_empty_rows(table, page), page, wide))
     parts += [Padding(Text(note, style="dim"), (0, 0, 0, 2), expand=False) for note in table.notes]
     return Group(*parts)
