@@ -16,7 +16,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from small_grid import BUDGET, TASK, Runner, changed, contents, experiment, read
 
-from xling.config import LanguageModel, Lora, experiment_from
+from xling.config import LanguageModel, Lora, Training, experiment_from
 from xling.errors import ConfigError, DataError, StageError
 from xling.grid.composer import Composer
 from xling.grid.stage import Interrupted, Stage
@@ -66,9 +66,14 @@ def option(composer: Composer, name: str, folder: Path) -> LanguageModel:
     return policy
 
 
+def drawn(kind: str, lang: str, policy: LanguageModel, training: Training) -> Stage:
+    """Samples of a language's fine-tuned policy."""
+    return samples(kind, TASK, lang, policy, sft(TASK, (lang,), policy, training, 0), 0)
+
+
 def test_every_option_is_run_below() -> None:
     names = {path.stem for path in (ROOT / "conf" / "policy").glob("*.yaml")}
-    assert names - {"micro", "recorded"} == set(FAMILY)
+    assert names - {"micro", "micro_tiny", "recorded"} == set(FAMILY)
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -76,7 +81,7 @@ def test_an_option_runs_from_base_to_samples(
     composer: Composer, name: str, folders: dict[str, Path], runner: Runner
 ) -> None:
     policy = msgspec.structs.replace(option(composer, name, folders[FAMILY[name]]), **SMALL)
-    stage = samples("pool", TASK, "tr", policy, PAPER, 0)
+    stage = drawn("pool", "tr", policy, PAPER)
     out, tuned = runner.folder(stage), runner.folder(stage.parents["sft"])
     rows = read_samples(out)
     assert len(rows) == TASK.test_prompts and all(len(row.responses) == 3 for row in rows)
@@ -119,7 +124,7 @@ def test_qlora_without_a_gpu_says_so(folders: dict[str, Path], runner: Runner) -
 
 def test_prompts_over_the_limit_are_counted(folders: dict[str, Path], runner: Runner) -> None:
     policy = LanguageModel(str(folders["mt5"]), max_prompt_tokens=40, **SMALL)
-    stage = samples("pool", TASK, "de", policy, BUDGET, 0)
+    stage = drawn("pool", "de", policy, BUDGET)
     assert read(runner.folder(stage) / "samples.json")["prompts_cut"] == TASK.test_prompts
     assert read(runner.folder(stage.parents["sft"]) / "sft.json")["prompts_cut"] == 40
 
@@ -146,7 +151,7 @@ def test_a_killed_pool_goes_on_at_a_chunk_and_gives_the_same_bytes(
     by_length: bool, folders: dict[str, Path], runner: Runner, tmp_path: Path
 ) -> None:
     policy = LanguageModel(str(folders["qwen3"]), by_length=by_length, **(SMALL | {"sampling_chunk": 2}))
-    stage = samples("pool", TASK, "de", policy, BUDGET, 0)
+    stage = drawn("pool", "de", policy, BUDGET)
     undisturbed, parent = runner.folder(stage), runner.folder(stage.parents["sft"])
     spec = json.dumps(stage.spec)
     other, scratch = Runner(tmp_path), tmp_path / "scratch" / stage.key
@@ -169,7 +174,7 @@ def test_a_pool_that_has_to_stop_keeps_its_chunks(folders: dict[str, Path], runn
     from xling.grid.stage import Context
     from xling.stages import pool
 
-    stage = samples("baseline", TASK, "de", LanguageModel(str(folders["qwen3"]), **SMALL), BUDGET, 0)
+    stage = drawn("baseline", "de", LanguageModel(str(folders["qwen3"]), **SMALL), BUDGET)
     seen: list[int] = []
     out = tmp_path / "out"
     out.mkdir()
@@ -189,10 +194,7 @@ def test_a_pool_that_has_to_stop_keeps_its_chunks(folders: dict[str, Path], runn
 
 def test_decoding_by_length_gives_every_prompt_its_own_samples(folders: dict[str, Path], runner: Runner) -> None:
     policy = LanguageModel(str(folders["qwen3"]), **SMALL)
-    stages = [
-        samples("pool", TASK, "de", msgspec.structs.replace(policy, by_length=flag), BUDGET, 0)
-        for flag in (False, True)
-    ]
+    stages = [drawn("pool", "de", msgspec.structs.replace(policy, by_length=flag), BUDGET) for flag in (False, True)]
     one, other = (read_samples(runner.folder(stage)) for stage in stages)
     assert stages[0].key != stages[1].key and one == other  # of a tiny model: no rounding decides
 
