@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 import transformers as hf
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from families import unigram_pieces
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from xling.tasks.micro.corpus import pretraining_texts
 
@@ -56,27 +57,13 @@ def shaken(model: Any) -> Any:
     return model.eval()
 
 
-def _pieces(special: list[str], unknown: str) -> list[tuple[str, float]]:
-    made = Tokenizer(models.Unigram())
-    made.normalizer = normalizers.NFKC()
-    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    made.train_from_iterator(
-        pretraining_texts(0, 150),
-        trainers.UnigramTrainer(
-            vocab_size=VOCABULARY - 50, special_tokens=special, unk_token=unknown, show_progress=False
-        ),
-    )
-    ranked = sorted(made.get_vocab().items(), key=lambda item: item[1])
-    return [(piece, -float(rank) / 100) for piece, rank in ranked]
-
-
 def tokenizer(family: str) -> Any:
     """XLM-R's <s> A </s></s> B </s>; [CLS] A [SEP] B [SEP] with token types; a decoder's with a chat template."""
     if family == "xlm_roberta":
-        return hf.XLMRobertaTokenizer(_pieces(["<s>", "<pad>", "</s>", "<unk>", "<mask>"], "<unk>"))
+        return hf.XLMRobertaTokenizer(unigram_pieces(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]))
     if family in ("deberta_v2", "bert"):
         special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        return hf.DebertaV2Tokenizer(_pieces(special, "[UNK]"), unk_id=1)
+        return hf.DebertaV2Tokenizer(unigram_pieces(special), unk_id=1)
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(

@@ -1,7 +1,10 @@
 """A tiny random model of each real architecture that conf/policy names, with its own kind of tokenizer."""
 
 import json
+import math
 import shutil
+import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +66,31 @@ def build(family: str) -> Any:
     return model
 
 
+def unigram_pieces(special: list[str]) -> list[tuple[str, float]]:
+    """(piece, log frequency): special ones, all characters, then the most frequent parts of words.
+
+    Counted rather than trained: the unigram trainer of `tokenizers` gives other pieces each time, and a test that holds
+    for some tokenizers fails now and then.
+    """
+    counts: Counter[str] = Counter()
+    for text in pretraining_texts(0, 150):
+        for word in unicodedata.normalize("NFKC", text).split():
+            whole = "\u2581" + word
+            spans = ((i, j) for i in range(len(whole)) for j in range(i + 1, len(whole) + 1) if j - i <= 4 or i == 0)
+            counts.update(whole[i:j] for i, j in spans)
+    ranked = sorted(counts, key=lambda piece: (len(piece) > 1, -counts[piece] * len(piece), piece))
+    pieces = ranked[: VOCABULARY - 50 - len(special)]
+    total = sum(counts[piece] for piece in pieces)
+    return [(piece, 0.0) for piece in special] + [(piece, math.log(counts[piece] / total)) for piece in pieces]
+
+
 def tokenizer(family: str) -> Any:
     """Byte-level BPE for the decoders; for mT5 and Llama pieces that begin with SentencePiece's space."""
     pieces = ["<pad>", "</s>", "<s>", "<unk>"]
-    made = Tokenizer(models.Unigram() if family == "mt5" else models.BPE(byte_fallback=family == "llama"))
-    trainer: Any
+    if family == "mt5":
+        made = Tokenizer(models.Unigram(unigram_pieces(pieces), unk_id=pieces.index("<unk>")))
+    else:
+        made = Tokenizer(models.BPE(byte_fallback=family == "llama"))
     if family in ("mt5", "llama"):
         made.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" ", "\u2581")])
         made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
@@ -76,15 +99,13 @@ def tokenizer(family: str) -> Any:
         made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         made.decoder = decoders.ByteLevel()
     if family == "mt5":
-        trainer = trainers.UnigramTrainer(
-            vocab_size=VOCABULARY - 50, special_tokens=pieces, unk_token="<unk>", show_progress=False
-        )
+        made.add_special_tokens(pieces)
     else:
         alphabet = pre_tokenizers.ByteLevel.alphabet() if family != "llama" else []
         trainer = trainers.BpeTrainer(
             vocab_size=VOCABULARY - 50, special_tokens=pieces, initial_alphabet=alphabet, show_progress=False
         )
-    made.train_from_iterator(pretraining_texts(0, 150), trainer)
+        made.train_from_iterator(pretraining_texts(0, 150), trainer)
     bos = {} if family in ("mt5", "qwen2", "qwen3") else {"bos_token": "<s>"}
     return hf.PreTrainedTokenizerFast(
         tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", **bos

@@ -102,7 +102,7 @@ def test_a_steps_row_is_that_of_whole_responses(sft: Path, tmp_path: Path) -> No
     settings = msgspec.structs.replace(SETTINGS, steps=1, batch_size=3, beta=0.3)
     train(problem, settings, pairs)
     [row] = problem.watch.curve
-    assert row["margin"] == pytest.approx(sum(margins) / 3, rel=1e-4)
+    assert row["margin"] == pytest.approx(sum(margins) / 3, rel=1e-4, abs=2e-5)  # of sums of some 40 nats, in float32
     assert row["loss"] == pytest.approx(sum(math.log1p(math.exp(-margin)) for margin in margins) / 3, rel=1e-4)
     assert max(map(abs, margins)) > 0.01
 
@@ -128,10 +128,9 @@ def test_parts_of_a_batch_have_the_gradients_of_the_whole(
 
 
 def test_learns_what_the_pairs_say(sft: Path, tmp_path: Path) -> None:
-    """What is learnt of random models differs by seed, and by processor as much as by seed.
+    """What is learnt of random models differs by seed: over ten seeds the reward rose by 0.23 to 0.64.
 
-    Over ten seeds the reward rose by 0.23 to 0.64, and the last batch had 0.73 to 0.98 of its pairs right. With a
-    smaller beta the encoder-decoder goes so far from its reference (13 nats) that it may rise by 0.06.
+    With a smaller beta the encoder-decoder goes so far from its reference (13 nats) that it may rise by 0.06.
     """
     settings = msgspec.structs.replace(SETTINGS, beta=1.0, steps=40, batch_size=64, learning_rate=5e-3)
     problem = problem_of(sft, tmp_path, settings.steps, every=40, kl_budget=None)
