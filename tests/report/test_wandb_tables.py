@@ -3,10 +3,10 @@
 import json
 
 import numpy as np
-import pytest
 from grids import recorded_grid
 from synthetic import realistic
 
+from xling.analysis.analyses import OF_ENTRIES, grid_findings
 from xling.analysis.plan import read_plan
 from xling.analysis.reduce import reduce_grid
 from xling.report.wandb_samples import PROMPTS, sample_rows
@@ -53,12 +53,11 @@ def test_the_cells_of_a_target_show_the_same_prompts(tmp_path):
 
 
 def test_findings_are_tables_with_nothing_where_no_number_is(tmp_path):
-    analyses = pytest.importorskip("xling.analysis.analyses")
     from xling.report.wandb_matrix import findings
 
     grid = realistic(tmp_path, languages=("de", "en", "tr"), prompts=20, controls=False)
     reduce_grid(tmp_path, grid.write().name)
-    found = {finding.name: finding.table for finding in analyses.grid_findings(grid.store, "toy")}
+    found = {finding.name: finding.table for finding in grid_findings(grid.store, "toy", list(OF_ENTRIES))}
     logged = dict(findings(grid.store, read_plan(grid.store.grid_folder("toy"))))
     assert logged and set(logged) == {f"finding/{name}" for name, table in found.items() if len(table)}
     for key, shown_table in logged.items():

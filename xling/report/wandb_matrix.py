@@ -8,7 +8,6 @@ the runs of all of them, whichever grid wrote those.
 import re
 import traceback
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from xling.analysis.plan import Plan
 from xling.grid.files import json_bytes, write_atomically
 from xling.grid.store import Store
 from xling.report.files import read_matrix
+from xling.report.html.findings import shown_findings
 from xling.report.tracking import Destination, read_ledger, reduce_id, shown_file
 from xling.report.wandb_samples import sample_rows
 from xling.report.wandb_stages import artifact_of, start, use
@@ -116,12 +116,8 @@ def _frontiers(matrix: Matrix) -> dict[str, Any]:
 
 
 def findings(store: Store, plan: Plan) -> Iterator[tuple[str, Any]]:
-    """What the analyses of the grid found, a table each."""
-    try:
-        analyses = import_module("xling.analysis.analyses")
-    except ModuleNotFoundError:
-        return
-    for finding in analyses.grid_findings(store, plan.name):
+    """What the analyses of the grid found, a table each; those that take long as `xling analyse` last wrote them."""
+    for finding in shown_findings(store, plan.name, None):
         if len(finding.table):
             table = finding.table.astype(object).where(finding.table.notna(), None)
             yield f"finding/{finding.name}", wandb.Table(dataframe=table, allow_mixed_types=True)
