@@ -43,7 +43,7 @@ test-slurm: $(READY) ## install SLURM and MariaDB (apt) if need be, start cluste
 	tests/slurm/install.sh --accounting
 	$(BIN)/python -m pytest -m 'slurm and not nightly' tests/slurm
 
-nightly: $(READY) ## tests that take long: killed and resumed grids of real models
+nightly: paper-tiny ## every preset of the paper at tiny scale, then tests that take long: killed and resumed grids
 	$(BIN)/python -m pytest -m nightly
 
 lint: $(READY) ## ruff, its formatter and mypy --strict

@@ -79,9 +79,11 @@ def _rules(own: Tables) -> str:
     if rows.empty:
         return ""
     names = {"elsewhere": "what does best elsewhere", "english": "English", "home": "home", "random": "any foreign one"}
-    costs = [f"{names[row.rule]} {row.regret:+.1f} [{row.regret_low:+.1f}..{row.regret_high:+.1f}]"
-             for row in rows.dropna().itertuples()]  # fmt: skip
-    return f"What picking a source costs, in points: {', '.join(costs)}." if costs else ""
+    rows = rows.dropna().round({"regret": 1})
+    costs = [f"{names[row.rule]} {row.regret + 0.0:+.1f} [{row.regret_low:+.1f}..{row.regret_high:+.1f}]"
+             for row in rows.itertuples()]  # fmt: skip
+    below = " Below 0: better than choosing by half of the target's own prompts." if (rows["regret"] < 0).any() else ""
+    return f"What picking a source costs, in points: {', '.join(costs)}.{below}" if costs else ""
 
 
 def _needs(own: Tables) -> str:
