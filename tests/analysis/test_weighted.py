@@ -3,7 +3,7 @@
 import numpy as np
 
 from xling.analysis.drawing import draw
-from xling.analysis.resampling import weighted
+from xling.analysis.resampling import HUGE, weighted
 
 
 def test_not_a_bit_differs_from_double_precision():
@@ -17,3 +17,11 @@ def test_not_a_bit_differs_from_double_precision():
     found, plain = weighted(clusters.weights, sums), clusters.weights.astype(np.float64) @ sums
     assert (found[:, :41] == plain[:, :41]).all()
     assert np.abs(found - plain).max() < 1e-9  # of the rest, the order of summation
+
+
+def test_six_digits_of_very_many_quantities():
+    random = np.random.default_rng(0)
+    clusters = draw([([f"g{i}" for i in range(300)], [""] * 300)])[0]
+    sums = 100 * random.random((300, HUGE + 1))
+    found, plain = weighted(clusters.weights, sums), clusters.weights.astype(np.float64) @ sums
+    assert 0 < np.abs(found / plain - 1).max() < 1e-6
