@@ -17,11 +17,11 @@ from human_judgements import filled
 
 from xling.analysis.matrix import Matrix
 from xling.analysis.plan import Plan, Results, read_plan
-from xling.analysis.reduce import reduce_grid
 from xling.grid.store import Store
 from xling.report.across import comparison_tables
 from xling.report.markdown import table_lines
 from xling.report.measures import measure_tables
+from xling.report.reduce import reduce_grid
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "optimizers.md"

@@ -22,7 +22,6 @@ from hydra.core.global_hydra import GlobalHydra
 
 from xling.analysis.matrix import Matrix
 from xling.analysis.plan import read_plan
-from xling.analysis.reduce import reduce_grid
 from xling.grid.compose import compose_grid
 from xling.grid.composer import Composer
 from xling.grid.plan import Plan
@@ -31,6 +30,7 @@ from xling.grid.store import Store
 from xling.launching import plan_of, task_languages
 from xling.report.accuracy import accuracy_table
 from xling.report.cells import Table
+from xling.report.reduce import reduce_grid
 from xling.report.tables import win_table
 from xling.report.text import panel_title
 from xling.stages.costs import asked

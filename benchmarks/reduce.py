@@ -47,7 +47,7 @@ findings_of(grid_entries(matrix, draws))
 LIMITED = "fold and analyses"  # reduce writes, draws and makes the page, too
 PARTS = {
     LIMITED: ANALYSES,
-    "reduce": "from xling.analysis.reduce import reduce_grid; reduce_grid(Path(root), 'big')",
+    "reduce": "from xling.report.reduce import reduce_grid; reduce_grid(Path(root), 'big')",
     "length rule": "from xling.analysis.length_rule import length_rule as f; f(Store(root), 'big')",
     "generalisation": "from xling.analysis.generalisation import generalisation as f; f(Store(root), 'big')",
 }

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from xling.analysis.plan import read_plan
-from xling.analysis.reduce import reduce_grid
 from xling.grid.store import Store
+from xling.report.reduce import reduce_grid
 from xling.report.tracking import track_grid
 
 TESTS = Path(__file__).parents[1] / "tests"

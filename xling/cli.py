@@ -67,7 +67,7 @@ def cancel(options: argparse.Namespace, store: Store) -> int:
 
 def reduce(options: argparse.Namespace, store: Store) -> int:
     """Fold the finished cells into the matrix again."""
-    from xling.analysis.reduce import reduce_grid
+    from xling.report.reduce import reduce_grid
     from xling.report.terminal import print_matrix
 
     name = chosen_grid(store, options.grid)

@@ -166,7 +166,7 @@ def _intention(plan: Plan) -> str:
 
 def fold(root: Path, name: str, tracking: Mapping[str, Any]) -> None:
     """What is complete of a grid, as its matrix: files, terminal, tracker."""
-    from xling.analysis.reduce import reduce_grid
+    from xling.report.reduce import reduce_grid
     from xling.report.terminal import print_matrix
 
     print_matrix(reduce_grid(root, name))

@@ -10,8 +10,8 @@ import numpy as np
 from browser import Browser
 from synthetic import SyntheticGrid, five, realistic
 
-from xling.analysis.reduce import reduce_grid
 from xling.grid.records import Failure
+from xling.report.reduce import reduce_grid
 
 READY = """new Promise((done) => { const look = () => document.documentElement.dataset.ready
     && document.querySelector('#matrix td, #costs td') ? done(true) : setTimeout(look, 20); look(); })"""

@@ -9,9 +9,10 @@ from PIL import Image
 from rich.console import Console
 from synthetic import OPTIMIZERS, SyntheticGrid, five
 
-from xling.analysis.reduce import fold_grid, reduce_grid
+from xling.analysis.reduce import fold_grid
 from xling.report.frontier import frontier_png, learning_png
 from xling.report.markdown import markdown
+from xling.report.reduce import reduce_grid
 from xling.report.terminal import print_matrix
 
 

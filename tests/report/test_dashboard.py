@@ -10,8 +10,8 @@ import pytest
 from synthetic import SyntheticGrid
 from wandb_server import ENTITY, WandbServer
 
-from xling.analysis.reduce import reduce_grid
 from xling.cli import main
+from xling.report.reduce import reduce_grid
 
 
 @pytest.fixture

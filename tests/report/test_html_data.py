@@ -17,7 +17,6 @@ from synthetic import realistic
 
 from xling.analysis.findings import Finding
 from xling.analysis.plan import Results, planned_entries, read_plan
-from xling.analysis.reduce import reduce_grid
 from xling.errors import StoreError
 from xling.grid.store import Store
 from xling.report.analysis_files import write_findings
@@ -29,6 +28,7 @@ from xling.report.html.origin import origin
 from xling.report.html.panels import thinned
 from xling.report.html.samples import LONGEST, MOST_PROMPTS, Sample, chosen, cut, select, within
 from xling.report.html.write import update
+from xling.report.reduce import reduce_grid
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,10 +13,10 @@ from grids import HOSTILE, recorded_grid
 from pages import READY, opened
 
 from xling.analysis.findings import Finding
-from xling.analysis.reduce import reduce_grid
 from xling.report.files import read_matrix
 from xling.report.html.document import Document, page_bytes
 from xling.report.html.samples import Sample, Selection
+from xling.report.reduce import reduce_grid
 from xling.sheets.text import shown
 
 TURNING = "a\u2066b\u2069 c\u202ed\u200fe"  # isolates, an override, a mark

@@ -8,11 +8,11 @@ import pytest
 from synthetic import SyntheticGrid
 
 from xling.analysis.plan import read_plan
-from xling.analysis.reduce import reduce_grid
 from xling.cli import main
 from xling.errors import StoreError
 from xling.grid.status import grid_status
 from xling.report.files import read_matrix
+from xling.report.reduce import reduce_grid
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from synthetic import SyntheticGrid, realistic
 from wandb_file import offline_runs
 
 from xling.analysis.plan import read_plan
-from xling.analysis.reduce import reduce_grid
 from xling.report.files import csv_bytes
+from xling.report.reduce import reduce_grid
 from xling.report.tracking import choose_mode, destination, missing, track_grid
 
 OFFLINE = {"mode": "offline", "project": "probe", "entity": None}

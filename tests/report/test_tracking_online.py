@@ -14,7 +14,7 @@ from synthetic import SyntheticGrid
 from wandb_file import offline_runs
 from wandb_server import ENTITY, WandbServer
 
-from xling.analysis.reduce import reduce_grid
+from xling.report.reduce import reduce_grid
 from xling.report.tracking import track_grid
 
 SETTINGS = {"mode": "auto", "project": "probe", "entity": None, "artifacts": "references"}

@@ -8,7 +8,7 @@ from synthetic import realistic
 
 from xling.analysis.analyses import OF_ENTRIES, grid_findings
 from xling.analysis.plan import read_plan
-from xling.analysis.reduce import reduce_grid
+from xling.report.reduce import reduce_grid
 from xling.report.wandb_samples import PROMPTS, sample_rows
 from xling.sheets.text import shown
 

@@ -3,8 +3,6 @@
 matrix = reduce_grid(Path("outputs"), "embedded")  # writes matrix.csv, .json, .md, .png and report.html
 """
 
-from pathlib import Path
-
 from xling.analysis.agreement import agreements
 from xling.analysis.categories import Categories, fold_categories
 from xling.analysis.draws import Draws
@@ -14,21 +12,8 @@ from xling.analysis.optimizers import optimizer_tables
 from xling.analysis.panels import fold_blocks
 from xling.analysis.plan import Plan, PlannedEntry, Results, left_out_notes, other_axes, planned_entries, read_plan
 from xling.grid.store import Store
-from xling.report.categories import write_categories
-from xling.report.files import write_matrix
-from xling.report.html.write import update
 
 ONE_SEED = "95 % intervals over prompts only; RM training not included"
-
-
-def reduce_grid(root: Path, name: str) -> Matrix:
-    """Fold a grid, write its matrix files. ConfigError: no such grid; StoreError: its plan cannot be read."""
-    store, draws = Store(root), Draws()
-    matrix = fold_grid(store, name, draws)
-    write_matrix(store.grid_folder(name), matrix)
-    write_categories(store.grid_folder(name), grid_categories(store, name), matrix.other_axes)
-    update(store, name, (matrix, draws))
-    return matrix
 
 
 def grid_categories(store: Store, name: str) -> Categories:
@@ -39,7 +24,10 @@ def grid_categories(store: Store, name: str) -> Categories:
 
 
 def fold_grid(store: Store, name: str, draws: Draws | None = None) -> Matrix:
-    """The same without writing: a pure function of what stands in the store. `draws` collects what analyses need."""
+    """A pure function of what stands in the store; `draws` collects what analyses need.
+
+    ConfigError: no such grid; StoreError: its plan cannot be read.
+    """
     plan = read_plan(store.grid_folder(name))
     results = Results(store, plan)
     entries = planned_entries(plan, results)

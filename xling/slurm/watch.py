@@ -215,7 +215,7 @@ def watch(store: Store, name: str, seconds: float = 5.0, every: bool = False) ->
 
 def follow(store: Store, name: str, seconds: float) -> int:
     """hydra.launcher.wait=true: watch, then show the matrix. Exit code as of `watch`."""
-    from xling.analysis.reduce import reduce_grid
+    from xling.report.reduce import reduce_grid
     from xling.report.terminal import print_matrix
 
     code = watch(store, name, seconds)

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from xling.analysis.analyses import OF_ENTRIES
 from xling.analysis.draws import Draws
 from xling.analysis.entries import Entries, grid_entries
 from xling.analysis.findings import Finding
 from xling.analysis.matrix import Matrix
+from xling.analysis.reduce import fold_grid
 from xling.grid.store import Store
 
 Folded = tuple[Matrix, Draws]
@@ -23,16 +25,14 @@ WRITTEN = "analysis.json"
 
 def shown_findings(store: Store, name: str, folded: Folded | None) -> list[Finding]:
     """All that there are; the grid is not folded a second time if that has just been done."""
-    from xling.analysis import analyses, reduce  # reduce writes the page
-
     if folded is None:
         draws = Draws()
-        folded = reduce.fold_grid(store, name, draws), draws
+        folded = fold_grid(store, name, draws), draws
     entries = grid_entries(*folded)
     found: list[Finding] = []
-    for one, analysis in analyses.OF_ENTRIES.items():
+    for one, analysis in OF_ENTRIES.items():
         found += _made(one, partial(_one, analysis, entries))
-    return found + _made("analyses of items", partial(_written, store.grid_folder(name), set(analyses.OF_ENTRIES)))
+    return found + _made("analyses of items", partial(_written, store.grid_folder(name), set(OF_ENTRIES)))
 
 
 def _one(analysis: Callable[[Entries], Finding], entries: Entries) -> list[Finding]:

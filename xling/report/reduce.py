@@ -1,0 +1,24 @@
+"""`xling reduce GRID`: fold the finished cells of a grid, and write everything that shows its matrix.
+
+matrix = reduce_grid(Path("outputs"), "embedded")  # matrix.csv, .json, .md, .png and report.html beside plan.json
+"""
+
+from pathlib import Path
+
+from xling.analysis.draws import Draws
+from xling.analysis.matrix import Matrix
+from xling.analysis.reduce import fold_grid, grid_categories
+from xling.grid.store import Store
+from xling.report.categories import write_categories
+from xling.report.files import write_matrix
+from xling.report.html.write import update
+
+
+def reduce_grid(root: Path, name: str) -> Matrix:
+    """Fold a grid, write its matrix files. ConfigError: no such grid; StoreError: its plan cannot be read."""
+    store, draws = Store(root), Draws()
+    matrix = fold_grid(store, name, draws)
+    write_matrix(store.grid_folder(name), matrix)
+    write_categories(store.grid_folder(name), grid_categories(store, name), matrix.other_axes)
+    update(store, name, (matrix, draws))
+    return matrix
