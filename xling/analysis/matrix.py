@@ -1,4 +1,4 @@
-"""The transfer matrix as data: what `reduce_grid` returns, `matrix.json` holds and every report reads.
+"""The transfer matrix as data: what `fold_grid` returns, `matrix.json` holds and every report reads.
 
 Matrix
 ├── JudgeAgreement, OptimizerTable, Frontier    what panels are compared by
