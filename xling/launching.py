@@ -73,7 +73,20 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
         kinds=importlib.import_module(catalogue).KINDS,
         rates=rates if dry_run else None,
     )
-    return replace(plan, warnings=[*plan.warnings, *remarks, *notes(plan)])
+    return replace(plan, warnings=[*plan.warnings, *remarks, *notes(plan), *_own_judges(plan)])
+
+
+def _own_judges(plan: Plan) -> list[str]:
+    """A sentence where some cell's judge is the reward model whose reward it optimises: its verdict is no evidence."""
+    parents = [cell.stage.parents for cell in plan.cells]
+    own = [up for up in parents if "score" in up and "verdict" in up and up["score"].key == up["verdict"].key]
+    if not own:
+        return []
+    cells = "1 cell is" if len(own) == 1 else f"{len(own)} cells are"
+    return [
+        f"{cells} judged by the very reward model whose reward is optimised: marked, and left out of means, ties and "
+        "counts. Type judge.half=true for a judge from other documents, or judge.seed=N for one of another seed."
+    ]
 
 
 def _without_the_hub(asked: Sequence[Asked]) -> tuple[list[Asked], list[str]]:

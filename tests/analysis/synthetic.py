@@ -48,7 +48,7 @@ class SyntheticGrid:
         self._base = Stage.make("base", 1, "base", {}, {})
 
     def stages(
-        self, source: str, target: str, seed: int, axes: Mapping[str, Any], trained: bool = True
+        self, source: str, target: str, seed: int, axes: Mapping[str, Any], trained: bool = True, own: bool = False
     ) -> dict[str, Stage]:
         """The stages of a cell by role, as the real DAG shares them; an untrained score has no reward model."""
         data_seed = {"task.seed": axes.get("task.seed", 0)}
@@ -77,7 +77,7 @@ class SyntheticGrid:
         else:
             score = Stage.make("score", 1, f"score[{axes['rm_backbone']}, {target}]", rm, both)
         judge_of = {key: value for key, value in axes.items() if key.startswith("judge") and value != "gold"}
-        verdict = Stage.make("gold", 1, f"gold[{target}]", judge_of, both)
+        verdict = score if own else Stage.make("gold", 1, f"gold[{target}]", judge_of, both)
         rest = {key: value for key, value in axes.items() if key not in (*AXES, "task.seed")}
         label = f"judge[{source}, {target}]"
         parents = {"score": score, "verdict": verdict, **both}
@@ -113,15 +113,17 @@ class SyntheticGrid:
         fails: str = "",
         trained: bool = True,
         notes: Mapping[str, Any] | None = None,
+        own_judge: bool = False,
         **axes: Any,
     ) -> dict[str, Stage]:
         """Add a cell. Without `wins` its judge stage is not there; `fails` names the kind of stage that failed.
 
         With `optimizer=` other than best_of_n it is a trained policy's. columns: of items.json; scores: pool and
-        baseline of the score stage; learning: rows of the align stage's curve; accuracy: the judge's.
+        baseline of the score stage; learning: rows of the align stage's curve; accuracy: the judge's. own_judge: the
+        verdict is by the cell's own scores, as judge=target_rm is at home.
         """
         all_axes = {**AXES, "source_lang": source, "target_lang": target, **axes}
-        stages = self.stages(source, target, seed or 0, all_axes, trained)
+        stages = self.stages(source, target, seed or 0, all_axes, trained, own_judge)
         if seed is not None:
             all_axes["seed"] = seed
         self.cells.append(Cell(all_axes, stages["judge"]))

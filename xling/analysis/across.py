@@ -60,6 +60,8 @@ def keep(column: Column, clusters: dict[Seeds, Clusters]) -> list[Kept]:
         labels = {seeds: column.label(seeds) for seeds in records}
         layouts = {seeds: column.layouts[seeds] for seeds in records}
         n = max(record.summary.n_samples for record in records.values())
+        if not wins:
+            continue  # judged by its own reward model under every seed
         kept.append(Kept(entry, wins, layouts, clusters, labels, column.fresh, column.recorded, n))
     return kept
 

@@ -18,6 +18,7 @@ Seeds = tuple[str, str]  # task.seed, seed
 PERCENT = 100.0
 UNITS = {  # of what is measured in every cell: shares become percent
     "win": PERCENT,
+    "win_own": PERCENT,
     "in_language": PERCENT,
     "length": 1.0,  # tokens
     "eos": PERCENT,
@@ -30,6 +31,7 @@ UNITS = {  # of what is measured in every cell: shares become percent
     "inconsistent": PERCENT,
     "unanswered": PERCENT,
 }
+VERDICTS = ("win", "win_soft", "win_hard", "quality", "inconsistent", "unanswered")  # what the judge says
 OPPONENT = ("in_language", "length", "eos", "repetition")  # measured of the baseline too
 
 
@@ -65,6 +67,10 @@ class Column:
         """Several data seeds, each with its own prompts."""
         return len({task_seed for task_seed, _ in self.layouts}) > 1
 
+    def own_judge(self, number: int, seeds: Seeds) -> bool:
+        """An entry was judged by its own reward model: what the judge says is then told apart, as win_own."""
+        return any(cell.seeds == seeds and cell.own_judge for cell in self.entries[number].cells)
+
     def label(self, seeds: Seeds) -> str:
         """What counts as one point of an interval over seeds."""
         return seeds[0] if self.fresh else seeds[1]
@@ -72,10 +78,13 @@ class Column:
     def measure(self, number: int, seeds: Seeds, name: str) -> Floats | None:
         """(prompts,) of an entry, in the unit of UNITS; NaN where a prompt was not judged."""
         record = self.records[number].get(seeds)
-        values = None if record is None else _measured(record.items, name, self.scales[number].get(seeds))
-        if record is None or values is None:
+        own = self.own_judge(number, seeds)
+        if record is None or (name in VERDICTS if own else name == "win_own"):
             return None
-        if name not in ("win", "unanswered") and None in record.items.win:
+        values = _measured(record.items, "win" if own and name == "win_own" else name, self.scales[number].get(seeds))
+        if values is None:
+            return None
+        if name not in ("win", "win_own", "unanswered") and None in record.items.win:
             values[np.isnan(np.array(record.items.win, dtype=np.float64))] = np.nan
         return values * UNITS[name]
 
@@ -171,8 +180,11 @@ def _spread(cell: SeedCell, results: Results) -> dict[Seeds, float]:
 
 def arrange(column: Column, averages: list[list[int]], panels: int) -> Quantities:
     records = [record for found in column.records for record in found.values()]
+    own = any(column.own_judge(number, seeds) for number, found in enumerate(column.records) for seeds in found)
     measures = [
-        name for name in UNITS if name == "win" or any(record.items.column(name) is not None for record in records)
+        name
+        for name in UNITS
+        if (name == "win" or (own if name == "win_own" else any(r.items.column(name) is not None for r in records)))
     ]
     length = max((record.curve.shape[1] for record in records), default=0)
     return Quantities(len(column.entries), measures, length, averages, panels)
@@ -201,10 +213,11 @@ def _values(column: Column, where: Quantities, verdicts: Sequence[dict[Seeds, Fl
             for name in where.measures:
                 if (measured := column.measure(number, seeds, name)) is not None:
                     values[:, where.at(name, number)] = measured
-            curve = found[seeds].curve
-            values[:, where.curve(number)][:, : curve.shape[1]] = curve * PERCENT
+            if not column.own_judge(number, seeds):
+                curve = found[seeds].curve
+                values[:, where.curve(number)][:, : curve.shape[1]] = curve * PERCENT
     for number, members in enumerate(where.averages):
-        there = [member for member in members if seeds in column.records[member]]
+        there = [m for m in members if seeds in column.records[m] and not column.own_judge(m, seeds)]
         if there:
             values[:, where.average(number)] = values[:, there].mean(axis=1)
     for panel, verdict in enumerate(verdicts):
@@ -260,7 +273,7 @@ def pair_samples(column: Column) -> list[Sample]:
         values = np.full((len(pairs.group), len(column.entries)), np.nan)
         for number, found in enumerate(column.records):
             own = found[seeds].pairs if seeds in found else None
-            if own is not None and own.group == pairs.group:
+            if own is not None and own.group == pairs.group and not column.own_judge(number, seeds):
                 values[:, number] = own.correct
         clusters = draw([(pairs.group, [""] * len(pairs.group))])[0]
         taken.append(resample(clusters, values * PERCENT, "/".join(seeds), crossed=True))

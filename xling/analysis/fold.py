@@ -180,7 +180,7 @@ def _entries(
                 pairwise=agreement[number],
                 spearman=_spearman([record.spearman.rho for record in records if record.spearman]),
             )
-            if entry.win is None:
+            if entry.win is None and entry.win_own is None:
                 entry = replace(entry, status="partial", reason="no prompt of one of its datasets was judged")
         entries.append(entry)
     return entries
@@ -230,7 +230,7 @@ def _compare(entries: list[Entry], members: Sequence[int], taken: Sequence[Sampl
 
 def _mean(estimate: Estimate | None, entries: Sequence[Entry], members: Sequence[int]) -> Mean | None:
     there = sum(entries[m].win is not None for m in members)
-    return None if estimate is None else Mean(estimate, there, len(members))
+    return None if estimate is None else Mean(estimate, there, sum(not entries[m].own_judge for m in members))
 
 
 def _bounds(

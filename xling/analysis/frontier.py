@@ -42,7 +42,7 @@ def _marks(column: Column, number: int, cells: Sequence[SeedCell], results: Resu
     found = {}
     for cell in cells:
         record = column.records[number].get(cell.seeds)
-        if record is None:
+        if record is None or column.own_judge(number, cell.seeds):
             continue
         if record.trained:
             columns = [column.measure(number, cell.seeds, name) for name in QUANTITIES]

@@ -8,9 +8,12 @@ from xling.analysis.matrix import CHANCE, Arm, Entry, Matrix, Panel
 def headline(matrix: Matrix) -> str:
     """One to three sentences; what is missing is said first."""
     panels = [panel for block in matrix.blocks for panel in block.panels]
-    entries = [entry for panel in panels for entry in panel.entries]
-    if not entries:
+    asked = [entry for panel in panels for entry in panel.entries]
+    if not asked:
         return "No cell with a source language was asked for: only references."
+    entries = [entry for entry in asked if not entry.own_judge]
+    if not entries:
+        return f"No evidence: {_own(len(asked), len(asked))}"
     finished = [entry for entry in entries if entry.win is not None]
     if not finished:
         return f"No cell is finished yet: {len(entries)} are planned."
@@ -19,8 +22,14 @@ def headline(matrix: Matrix) -> str:
     said += [_agreement(finished)] if any(entry.pairwise for entry in finished) else []
     said += [_home(panels)]
     said += [_arms(matrix)]
+    said += [f"Left out of all this: {_own(len(asked) - len(entries), len(asked))}"] if entries != asked else []
     said += [f"{missing} of {len(entries)} cells are not there."] if missing else []
     return " ".join(sentence for sentence in said if sentence)
+
+
+def _own(k: int, n: int) -> str:
+    are = "cell is" if k == 1 else "cells are"
+    return f"{k} of {n} {are} judged by the very reward model whose reward was optimised (docs/judges.md)."
 
 
 def _wins(finished: Sequence[Entry], panels: int) -> str:

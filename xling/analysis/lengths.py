@@ -67,7 +67,7 @@ def lengths_of(column: Column, seeds: Seeds, clusters: Clusters) -> Lengths:
     for number, found in enumerate(column.records):
         record = found.get(seeds)
         own, other = (record.items.column(name) if record else None for name in ("length", "baseline_length"))
-        if record is not None and own is not None and other is not None:
+        if record and own is not None and other is not None and not column.own_judge(number, seeds):
             wins[:, number], longer[:, number] = np.array(record.items.win, dtype=np.float64), own - other
     return Lengths(column.target, clusters, wins, longer, column.label(seeds), column.fresh, column.recorded)
 

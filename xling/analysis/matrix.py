@@ -34,9 +34,10 @@ class Entry(Struct, frozen=True):
     """A matrix entry. `win` is None for a hole, and `reason` says why; `partial` has some seeds missing."""
 
     axes: dict[str, str]  # all but the seeds, as text
-    status: str  # done, partial, failed, blocked, not run, left out, damaged
+    status: str  # done, partial, own judge, failed, blocked, not run, left out, damaged
     reason: str = ""
     win: Estimate | None = None
+    win_own: Estimate | None = None  # by the very reward model that was optimised: no evidence, and in nothing else
     win_lc: Estimate | None = None  # length-controlled (lengths.py)
     win_soft: Estimate | None = None  # by the probabilities of the judge's answers; `win` is what the setting says
     win_hard: Estimate | None = None  # by its answers
@@ -68,6 +69,11 @@ class Entry(Struct, frozen=True):
     @property
     def target(self) -> str:
         return self.axes["target_lang"]
+
+    @property
+    def own_judge(self) -> bool:
+        """Under every seed it was judged by the reward model that was optimised."""
+        return self.win is None and self.win_own is not None
 
     @property
     def home(self) -> bool:

@@ -97,7 +97,7 @@ class _Row:
     crossed: bool = False
 
     def add(self, samples: Sequence[Sample], number: int, entry: Entry) -> None:
-        self.planned += 1
+        self.planned += not entry.own_judge
         if entry.win is None:
             return
         self.entries += 1

@@ -1,7 +1,7 @@
 """What a grid asked for and what stands in the store: plan.json folded over seeds, holes with a reason."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -65,6 +65,11 @@ class SeedCell:
     status: str
     reason: str
 
+    @property
+    def own_judge(self) -> bool:
+        """The judge's scores are the very ones that the response was picked or the policy rewarded by."""
+        return "score" in self.stages and self.stages["score"] == self.stages.get("verdict")
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedEntry:
@@ -78,7 +83,11 @@ class PlannedEntry:
         """(status, reason) of the row: done, partial, or the gravest reason of a hole."""
         if not self.cells:
             return "left out", self.left_out
-        holes = [cell for cell in self.cells if cell.status != "done"]
+        own = [cell for cell in self.cells if cell.own_judge and cell.status == "done"]
+        if len(own) == len(self.cells):
+            return OWN_JUDGE, OWN_JUDGE_REASON
+        holes = [replace(c, status=OWN_JUDGE, reason=OWN_JUDGE_REASON) if c in own else c for c in self.cells]
+        holes = [cell for cell in holes if cell.status != "done"]
         if not holes:
             return "done", ""
         gravest = min(holes, key=lambda cell: _GRAVITY.index(cell.status))
@@ -88,7 +97,12 @@ class PlannedEntry:
         return status, f"{_seed_name(gravest.seeds)}: {gravest.reason or gravest.status}"
 
 
-_GRAVITY = ["damaged", "failed", "blocked", "not run"]
+OWN_JUDGE = "own judge"  # a status: there is a verdict, and it is that of the cell's own reward model
+OWN_JUDGE_REASON = (
+    "the judge is the very reward model whose reward was optimised, so that this win rate is no evidence: it is left "
+    "out of means, ties and counts; judge.half=true or judge.seed=N makes another judge"
+)
+_GRAVITY = ["damaged", "failed", "blocked", "not run", OWN_JUDGE]
 
 
 def _seed_name(seeds: tuple[str, str]) -> str:

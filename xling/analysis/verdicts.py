@@ -11,9 +11,9 @@ CEILINGS = ("gold", "human")  # references that are a bound, not a rival
 
 def counts(panel: Panel, controls: Sequence[Control]) -> list[Count]:
     """k of N for every claim about a panel; N counts finished cells. Intervals are 95 %, not corrected."""
-    abroad = [entry for entry in panel.entries if entry.abroad]
+    abroad = [entry for entry in panel.entries if entry.abroad and not entry.own_judge]
     finished = [entry for entry in abroad if entry.win is not None]
-    home = [entry for entry in panel.entries if entry.home]
+    home = [entry for entry in panel.entries if entry.home and not entry.own_judge]
     there = [entry for entry in home if entry.win is not None]
     result = []
     if abroad:

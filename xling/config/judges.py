@@ -27,9 +27,13 @@ class TargetRM(_Named, frozen=True, tag="target_rm"):
     """The target's own reward model; `rm_backbone` judges all rows, None: each row's own kind judges it.
 
     lang: the language whose reward model judges; None: the target's own. Typed as a code, and its facts stand here.
+    seed: the judge is trained with this seed; None: with the cell's own.
+    half: reward models learn from one half of the feedback's documents, and the judge from the other.
     """
 
     lang: Language | None = None
+    seed: NonNegative | None = None
+    half: bool = False
 
 
 class Human(_Named, frozen=True, tag="human"):

@@ -108,7 +108,8 @@ def win_grid(named: Named, title: bool = True) -> Grid:
     for place, entry in panel.at().items():
         number = "" if entry.status == "done" else f"({marks[hole_text(entry)]})"
         if entry.win is None:
-            squares[place] = Square(None, home=entry.home, hole=f"{entry.status}\n{number}")
+            own = f"[{entry.win_own.value:.1f}]\n" if entry.win_own else ""
+            squares[place] = Square(None, home=entry.home, hole=f"{own}{entry.status}\n{number}")
         else:
             rank = BEST if entry.best else TIED if entry.tied else ""
             squares[place] = Square(entry.win, rank + number, entry.home)

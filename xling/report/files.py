@@ -53,9 +53,9 @@ def csv_bytes(matrix: Matrix) -> bytes:
 
 
 def _result(entry: Entry) -> list[str]:
-    if entry.win is None:
+    win = entry.win or entry.win_own  # of which the status says so
+    if win is None:
         return ["", "", "", "0", "0", entry.status, entry.reason]
-    win = entry.win
     numbers = [_percent(win.value), _percent(win.low), _percent(win.high)]
     return [*numbers, str(win.n), str(win.seeds), entry.status, entry.reason]
 

@@ -107,7 +107,8 @@ def _label(axes: Any, x: int, y: int, entry: Entry, norm: TwoSlopeNorm, marks: d
     number = "" if entry.status == "done" else f" ({marks[hole_text(entry)]})"
     if entry.win is None:
         box = {"facecolor": "0.96", "edgecolor": "none", "pad": 1.5}
-        axes.text(x, y, f"{entry.status}{number}", ha="center", va="center", fontsize=7, bbox=box, zorder=4)
+        own = f"[{entry.win_own.value:.1f}] " if entry.win_own else ""
+        axes.text(x, y, f"{own}{entry.status}{number}", ha="center", va="center", fontsize=7, bbox=box, zorder=4)
         return
     colour = "white" if abs(float(norm(entry.win.value)) - 0.5) > 0.33 else "black"
     rank = BEST if entry.best else TIED if entry.tied else ""

@@ -71,6 +71,8 @@ def _win_cell(entry: Entry | None, marks: dict[str, int]) -> Cell:
     if entry is None:
         return Cell("", look="quiet")
     mark = _number(entry, marks)
+    if entry.win_own and entry.win is None:
+        return Cell(f"[{entry.win_own.value:.1f}]{mark}", span(entry.win_own), "hole", entry.home, entry.win_own)
     if entry.win is None:
         return Cell(f"hole{mark}", look="hole", home=entry.home)
     rank = BEST if entry.best else TIED if entry.tied else ""

@@ -53,7 +53,7 @@ def write_stage(store: Store, kind: str, key: str, to: Destination) -> Run:
         "spec": sheet.spec,
         "parents": {role: parent.key for role, parent in sheet.parents.items()},
     }
-    curve, numbers = list(read_curve(folder, done)), summary(folder, done)
+    curve, numbers = list(read_curve(folder, done)), summary(folder, done, sheet)
     run = start(store, to, id=key, name=sheet.label, job_type=kind, config=config)
     try:
         for step, values in curve:
@@ -93,7 +93,12 @@ def read_curve(folder: Path, done: Done) -> Iterator[tuple[int, dict[str, float]
         yield step, {f"{done.kind}/{name}": value for name, value in values.items() if value is not None}
 
 
-def summary(folder: Path, done: Done) -> dict[str, Any]:
+def own_judge(sheet: Sheet) -> bool:
+    """A judge stage decided by the very scores that picked, as SeedCell.own_judge says of a planned cell."""
+    return "score" in sheet.parents and sheet.parents["score"] == sheet.parents.get("verdict")
+
+
+def summary(folder: Path, done: Done, sheet: Sheet) -> dict[str, Any]:
     """How the stage came about, and its one number if it is a judge's."""
     run = done.run
     found = {
@@ -109,7 +114,8 @@ def summary(folder: Path, done: Done) -> dict[str, Any]:
     if "items.json" in done.files:
         items = msgspec.json.decode(_read(folder, done, "items.json"), type=Items)
         wins = [win for win in items.win if win is not None]
-        found |= {"win_rate": 100 * sum(wins) / len(wins)} if wins else {}
+        name = "win_rate_own_judge" if own_judge(sheet) else "win_rate"  # not to be averaged with the others
+        found |= {name: 100 * sum(wins) / len(wins)} if wins else {}
     return found
 
 

@@ -206,7 +206,8 @@ def agreement_rows(matrix: Matrix) -> Rows:
 def counts(matrix: Matrix) -> dict[str, int]:
     """Numbers for the run's summary, by panel where there are several."""
     shown = panels(matrix)
-    found = {"cells": len(matrix.entries()), "holes": sum(entry.win is None for entry in matrix.entries())}
+    rows = matrix.entries()
+    found = {"cells": len(rows), "holes": sum(entry.win is None and not entry.own_judge for entry in rows)}
     for name, panel in zip(panel_names([panel.axes for panel in shown]), shown, strict=True):
         prefix = f"{name}/" if len(shown) > 1 else ""
         for count in panel.counts:

@@ -113,6 +113,11 @@ def _check_judging(experiment: Experiment, judging: RewardModel) -> None:
             f"judge.lang={judge.lang.code}: the task has no '{judge.lang.code}'. It has {', '.join(known)}. "
             "Type judge.lang=null for the target's own."
         )
+    if isinstance(judge, TargetRM) and judge.seed is not None and not isinstance(judging, Tuned):
+        raise ConfigError(
+            f"judge.seed={judge.seed} would make the same judge again: rm_backbone={name_of(judging)} is a linear "
+            "head, which no seed decides. Type judge.half=true, and it is trained on other documents."
+        )
     if experiment.judge.rm_backbone is not None:
         with named_as_typed(experiment.judge):
             _check_feedback("task", experiment.task, judging)

@@ -65,6 +65,7 @@ from xling.stages.specs import (
 )
 from xling.stages.translate_specs import heard, policy_of, regime_of, silver, translates_feedback
 from xling.tasks import offers
+from xling.tasks.records import Half
 from xling.tasks.render import has_cue, with_facts
 
 Axes = Mapping[str, Any]
@@ -171,12 +172,21 @@ def _organic(experiment: Experiment, lang: str) -> Stage:
     return sft(experiment.task, (lang,), experiment.policy, experiment.sft, experiment.seed)
 
 
-def _reward(experiment: Experiment, folds: bool = False) -> Stage:
-    """The reward model of the cell's source; `folds`: heads cross-fitted on recorded responses."""
+def _reward(experiment: Experiment, folds: bool = False, judges: bool = False) -> Stage:
+    """The reward model of the cell's source, or the judge's; `folds`: heads cross-fitted on recorded responses."""
+    half = _half(experiment, judges)
     if translates_feedback(experiment):
-        return silver(experiment)
+        return silver(experiment, half)
     learned, rm, sources = experiment.feedback_task, experiment.rm_backbone, codes(experiment.source_langs)
-    return reward(learned, sources, experiment.policy, experiment.sft, rm, experiment.seed, folds)
+    shared = (experiment.policy, experiment.sft, rm, experiment.seed)
+    return reward(learned, sources, *shared, folds, half)
+
+
+def _half(experiment: Experiment, judges: bool) -> Half | None:
+    """Which documents' feedback a reward model learns from under judge.half=true; None: all of them."""
+    if not (isinstance(experiment.judge, TargetRM) and experiment.judge.half):
+        return None
+    return "second" if judges else "first"
 
 
 def _with_facts(experiment: Experiment) -> Experiment:
@@ -248,8 +258,10 @@ def _verdict(experiment: Experiment, judging: RewardModel, pools: Mapping[str, S
     if experiment.judge.name == "target_rm":
         judge = judge_lang(experiment) or experiment.target_lang
         home = msgspec.structs.replace(experiment, source_langs=(judge,), rm_backbone=judging, reward_data="organic")
+        if isinstance(experiment.judge, TargetRM) and experiment.judge.seed is not None:
+            home = msgspec.structs.replace(home, seed=experiment.judge.seed)
         with named_as_typed(experiment.judge):
-            return _score(home, pools)
+            return _score(home, pools, judges=True)
     name = "human" if experiment.judge.name == "human" else "gold"
     lang = experiment.target_lang.code
     spec = {
@@ -261,12 +273,13 @@ def _verdict(experiment: Experiment, judging: RewardModel, pools: Mapping[str, S
     return make("gold", label_of(name, (lang,)), spec, pools)
 
 
-def _score(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
+def _score(experiment: Experiment, pools: Mapping[str, Stage], judges: bool = False) -> Stage:
+    """Scores of two sample folders by the cell's reward model; `judges`: by one that learnt from the judge's half."""
     task, rm, lang = experiment.task, experiment.rm_backbone, experiment.target_lang.code
     sources, people = codes(experiment.source_langs), responses_recorded(experiment)
     parents, objective = dict(pools), objective_of(experiment.feedback_task, rm)
     if has_source(rm):
-        parents["reward"] = _reward(experiment, cross_fitted(experiment))
+        parents["reward"] = _reward(experiment, cross_fitted(experiment), judges)
     spec = {
         **data_of(task, (lang,), "recorded" if people else held_out(objective)),
         "lang": lang,

@@ -9,10 +9,11 @@ from msgspec import Struct
 from xling.config import BagOfWords, Files, FrozenLM, Released, RewardModel, SentenceEncoder, Task, Tuned
 from xling.errors import StageError
 from xling.grid.stage import Context
+from xling.models.folds import half_of
 from xling.stages.files import write_json
 from xling.stages.translated import given
 from xling.tasks import task_module
-from xling.tasks.records import Pair, Rating, Split
+from xling.tasks.records import Half, Pair, Rating, Split
 
 
 class RewardSpec(Struct, frozen=True):
@@ -27,6 +28,7 @@ class RewardSpec(Struct, frozen=True):
     encoder: str = ""  # identity of a sentence encoder
     documents: int | None = None
     truncation_side: str = "right"  # of a network's prompts
+    half: Half | None = None  # of the documents that feedback is about; None: all
     folds: int = 0  # of cross-fitted heads, where people rated recorded systems; 0: the feedback has splits
 
 
@@ -51,7 +53,29 @@ def run(context: Context) -> None:
 
 
 def feedback(context: Context, spec: RewardSpec, split: Split, permutation: int) -> list[Any]:
-    """The sources' ratings or pairs, pooled; for a control with labels permuted within each language."""
+    """The sources' ratings or pairs, pooled; for a control with labels permuted within each language.
+
+    Of one half of the documents where the spec says so. StageError if nothing is left.
+    """
+    items = all_feedback(context, spec, split, permutation)
+    out = [item for item in items if learns_from(spec, item)]
+    if not items:
+        raise StageError(f"Of the {split} feedback none is left after translation (translate.json says why).")
+    if not out:
+        raise StageError(
+            f"Of the {split} feedback none is about a document of the {spec.half} half: there are too few documents. "
+            "Type judge.half=false."
+        )
+    return out
+
+
+def learns_from(spec: RewardSpec, item: Pair | Rating) -> bool:
+    """The item is about a document of the half that this reward model learns from."""
+    return spec.half in (None, half_of(item.prompt.group))
+
+
+def all_feedback(context: Context, spec: RewardSpec, split: Split, permutation: int) -> list[Any]:
+    """`feedback` of both halves."""
     out = list[Any]()
     if spec.objective == "pairwise":
         for pairs in given(context, spec.task, spec.langs, "pairs", split):
@@ -59,8 +83,6 @@ def feedback(context: Context, spec: RewardSpec, split: Split, permutation: int)
     else:
         for ratings in given(context, spec.task, spec.langs, "ratings", split):
             out += shuffled_ratings(ratings, spec.seed, permutation)
-    if not out:
-        raise StageError(f"Of the {split} feedback none is left after translation (translate.json says why).")
     return out
 
 
@@ -91,6 +113,8 @@ def _frozen(context: Context, spec: RewardSpec, rm: FrozenLM | SentenceEncoder) 
 
     blocks = all_features(context.parents[f"features_{lang}"] / "feedback" for lang in spec.langs)
     items = feedback(context, spec, "train", rm.permutation)
+    learnt = [learns_from(spec, item) for item in all_feedback(context, spec, "train", 0)]
+    blocks = [block[np.repeat(learnt, len(block) // len(learnt))] for block in blocks]  # pairs have two rows each
     groups = [item.prompt.group for item in items]
     if spec.objective == "pairwise":
         turned = [a.chosen != b.chosen for a, b in zip(items, feedback(context, spec, "train", 0), strict=True)]

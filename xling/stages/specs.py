@@ -36,7 +36,7 @@ from xling.models.recipe import BASE_FOLDER, folder_digest, recipe_digest
 from xling.stages import KINDS
 from xling.stages.data import data_spec
 from xling.tasks import require, task_module, truncation_side
-from xling.tasks.records import Use
+from xling.tasks.records import Half, Use
 
 
 def make(kind: str, label: str, spec: Mapping[str, Any], parents: Mapping[str, Stage]) -> Stage:
@@ -260,6 +260,7 @@ def reward(
     rm: RewardModel,
     seed: int,
     crossfitted: bool = False,
+    half: Half | None = None,
 ) -> Stage:
     """The reward model of one source, or of several pooled; or heads cross-fitted on recorded responses."""
     spec = {
@@ -268,6 +269,7 @@ def reward(
         "rm": msgspec.to_builtins(rm),
         "objective": objective_of(task, rm),
         "seed": seed,
+        **halved(half),
     }
     parents: dict[str, Stage] = {}
     if crossfitted:
@@ -285,7 +287,12 @@ def reward(
     elif isinstance(rm, FrozenLM | SentenceEncoder):
         reader, plain = reader_of(rm, policy), unshuffled(rm)
         parents = {f"features_{lang}": features(task, lang, reader, plain, ()) for lang in langs}
-    return make("reward", label_of("reward", langs) + mark(rm), spec, parents)
+    return make("reward", label_of("reward", langs) + mark(rm, half), spec, parents)
+
+
+def halved(half: Half | None) -> dict[str, Any]:
+    """Of a reward model that learns from half of the documents; nothing of those that learn from all."""
+    return {} if half is None else {"half": half}
 
 
 def reader_of(rm: RewardModel, policy: Policy) -> LanguageModel:
@@ -315,6 +322,6 @@ def unshuffled(rm: RewardModel) -> RewardModel:
     return msgspec.structs.replace(rm, permutation=0) if hasattr(rm, "permutation") else rm
 
 
-def mark(rm: RewardModel) -> str:
+def mark(rm: RewardModel, half: Half | None = None) -> str:
     permutation = getattr(rm, "permutation", 0)
-    return f" shuffled {permutation}" if permutation else ""
+    return (f" shuffled {permutation}" if permutation else "") + (f" {half} half" if half else "")

@@ -37,6 +37,7 @@ from xling.stages.specs import (
     fine_tuning,
     frozen_reader,
     frozen_reading,
+    halved,
     label_of,
     make,
     mark,
@@ -48,7 +49,7 @@ from xling.stages.specs import (
 )
 from xling.stages.translated import DATA, What
 from xling.tasks import speakers
-from xling.tasks.records import Use
+from xling.tasks.records import Half, Use
 from xling.tasks.render import bare, read_by
 from xling.translators.checks import checkpoint_of
 from xling.translators.languages import own_code
@@ -168,7 +169,7 @@ def _translated_sft(
     return make("sft", label, spec, {"base": base(policy), **dict(data)})
 
 
-def silver(experiment: Experiment) -> Stage:
+def silver(experiment: Experiment, half: Half | None = None) -> Stage:
     """reward[s->t]: the reward model of one source, or of several pooled, on feedback translated into the target."""
     task, rm, translator = experiment.task, experiment.rm_backbone, experiment.translator
     assert translator is not None
@@ -180,7 +181,7 @@ def silver(experiment: Experiment) -> Stage:
     sources, target = codes(experiment.source_langs), experiment.target_lang.code
     start = (target,) if translator.reward_init == "target" else sources
     shared = (experiment.policy, experiment.sft, rm, experiment.seed)
-    return _silver(task, sources, target, start, *shared, tuple(sorted(data.items())))
+    return _silver(task, sources, target, start, *shared, tuple(sorted(data.items())), half)
 
 
 @lru_cache(maxsize=4096)
@@ -194,6 +195,7 @@ def _silver(
     rm: RewardModel,
     seed: int,
     data: tuple[tuple[str, Stage], ...],
+    half: Half | None,
 ) -> Stage:
     objective = objective_of(task, rm)
     spec = {
@@ -202,6 +204,7 @@ def _silver(
         "rm": msgspec.to_builtins(rm),
         "objective": objective,
         "seed": seed,
+        **halved(half),
     }
     parents = dict(data)
     if isinstance(rm, Tuned):
@@ -211,7 +214,7 @@ def _silver(
         reader, plain = reader_of(rm, policy), unshuffled(rm)
         for source in sources:
             parents[f"features_{source}"] = _features(task, source, target, reader, plain, parents[DATA + source])
-    return make("reward", label_of("reward", heard(sources, target)) + mark(rm), spec, parents)
+    return make("reward", label_of("reward", heard(sources, target)) + mark(rm, half), spec, parents)
 
 
 @lru_cache(maxsize=4096)

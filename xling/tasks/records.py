@@ -13,6 +13,7 @@ from msgspec import Struct
 from xling.config import Task
 
 Split = Literal["train", "validation", "test"]
+Half = Literal["first", "second"]  # of a source's documents (xling/models/folds.py)
 Offer = Literal["demonstrations", "ratings", "pairs", "prompts", "quality", "recorded"]
 
 GOOD = 0.5  # a response whose label is this or more is good
