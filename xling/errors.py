@@ -11,6 +11,8 @@ XlingError
 import difflib
 from collections.abc import Iterable
 
+LONGEST_NAME = 200
+
 
 class XlingError(Exception):
     """Base of every error that xling raises on purpose."""
@@ -32,9 +34,30 @@ class StageError(XlingError):
     """A stage stopped for a reason that running on would not mend."""
 
 
+def shown(value: object, most: int = 60) -> str:
+    """A value for a sentence: its repr (of an error its words), cut where it is long."""
+    try:
+        text = (
+            str(value) if isinstance(value, BaseException) else repr(value[:most] if isinstance(value, str) else value)
+        )
+    except (RecursionError, ValueError):  # nested without end; an integer of more digits than Python prints
+        text = f"a value of {type(value).__name__}"
+    long = len(text) > most or (isinstance(value, str) and len(value) > most)
+    return text[: most - 3] + "..." if long else text
+
+
+def listed(names: Iterable[object], most: int = 20) -> str:
+    """Names for a sentence, the first of them where there are many, each cut where it is long; `none` for none."""
+    found = [str(name) for name in names]
+    cut = [name if len(name) <= 60 else name[:57] + "..." for name in found[:most]]
+    return ", ".join([*cut, f"... ({len(found)} in all)"] if len(found) > most else cut) or "none"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`Did you mean 'x'?` for the nearest known word (of equally near ones, one that begins alike), or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=5, cutoff=0.6)
+    if len(word) > LONGEST_NAME:
+        return ""  # no name that was mistyped; comparing takes the square of the length
+    close = difflib.get_close_matches(word, [one for one in known if len(one) <= LONGEST_NAME], n=5, cutoff=0.6)
     if not close:
         return ""
     nearness = [difflib.SequenceMatcher(None, one, word).ratio() for one in close]

@@ -260,7 +260,7 @@ def test_bad_lines_of_a_csv_are_named_where_they_begin(tmp_path: Path) -> None:
         b'lang,prompt,response,rating\r\nde,a,"two\r\nlines",1\r\nde,b,c\r\nde,d,\xff,1\r\nde,e,f,NaN\r\nde,g,,1\r\nde,h,i,0\r\n'
     )
     rows = read(path)
-    assert [(place.number, why) for place, why in rows.bad] == [
+    assert [(place.number, why.split(". If")[0]) for place, why in rows.bad] == [
         (4, "3 cells, and the first row names 4"),
         (5, "not UTF-8 (byte 5: 0xff)"),
         (6, "`rating` is nan, not a finite number"),

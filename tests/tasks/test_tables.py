@@ -1,12 +1,15 @@
 """One reader of tables: what all tasks share. Formats and bad rows are tested with the rows of one's own."""
 
+import codecs
+import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from xling.errors import DataError
-from xling.tasks.tables import digest, open_table
+from xling.tasks.tables import digest, open_table, paths_of
 
 
 def test_rows_can_be_gone_through_again_and_nulls_are_none(tmp_path: Path) -> None:
@@ -52,3 +55,107 @@ def test_a_digest_is_of_content_and_of_the_names_of_several(tmp_path: Path) -> N
     one.write_bytes(b"a")
     other.write_bytes(b"a")
     assert digest([one]) == digest([other]) != digest([one, other]) != digest([other, one])
+
+
+# --- what a parser would settle in silence ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"x": 1, "y": 2, "x": 3}', "the key 'x' stands twice in one object"),
+        (b'{"x": 1, "\\u0078": 3}', "the key 'x' stands twice in one object"),
+        (b'{"x" : 1, "y": "a \\": b", "x"\t: 3}', "the key 'x' stands twice in one object"),
+        (b'{"x": [{"role": "user", "role": "system"}]}', "the key 'role' stands twice in one object"),
+        (b'{"x": NaN, "x": 1}', "the key 'x' stands twice in one object"),
+        (b'{"x": "\\ud800", "y": NaN}', "\\ud800 is half of a surrogate pair, and no character"),
+        (b'{"x": "\\udc00 a"}', "\\udc00 is half of a surrogate pair, and no character"),
+        (b'{"\\uDBFF": 1, "y": NaN}', "\\udbff is half of a surrogate pair, and no character"),
+        (b'{"x":' * 200 + b"1" + b"}" * 200, "nested deeper than 100 levels"),
+        (b'{"x":' * 50_000 + b"1" + b"}" * 50_000, "nested deeper than 100 levels"),
+        (b'{"x": NaN, "y":' + b"[" * 50_000 + b"]" * 50_000 + b"}", "nested deeper than 100 levels"),
+        ('{"x": 1}'.encode("utf-16-le"), "NUL bytes, as UTF-16 has"),
+        (b'{"x": ' + b"9" * 5000 + b"}", "Integer value out of range"),
+    ],
+)
+def test_what_a_parser_would_settle_in_silence_is_a_row_that_cannot_be_read(
+    tmp_path: Path, line: bytes, reason: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"x": "\\ud83d\\ude00", "y": "\\": {"}\n' + line + b"\n")
+    first, second = open_table(path).rows()
+    assert first == (1, {"x": "\U0001f600", "y": '": {'})
+    assert isinstance(second[1], str) and reason in second[1] and len(second[1]) < 300
+    path = tmp_path / "a.json"
+    path.write_bytes(b"[" + line + b"]")
+    with pytest.raises(DataError):
+        list(open_table(path).good_rows())
+
+
+# --- what spreadsheets and other programs write -------------------------------------------------------------
+
+ROWS = [
+    {"id": "0", "text": "Größe, «a»; b|c"},
+    {"id": "1", "text": 'two "quoted"\nlines'},
+    {"id": "2", "text": "中文\tx"},
+]
+
+
+def cells(separator: str, end: str = "\r\n") -> str:
+    lines = [["id", "text"], *([row["id"], '"' + row["text"].replace('"', '""') + '"'] for row in ROWS)]
+    return "".join(separator.join(line) + end for line in lines)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_cells_are_separated_by_what_the_first_row_is_in_every_encoding_with_a_mark(
+    tmp_path: Path, separator: str, name: str, encoding: str
+) -> None:
+    content = cells(separator).encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    table = open_table(tmp_path / name)
+    assert table.columns == ("id", "text") and [row for _, row in table.good_rows()] == ROWS
+    assert table.decimal_comma == (separator in ";\t")
+
+
+def test_the_line_that_tells_excel_the_separator_and_columns_without_a_name(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("sep=;\nid; text, of it ;;\n1;a;;\n2;b;x;\n")
+    table = open_table(tmp_path / "a.csv")
+    assert table.columns == ("id", "text, of it", "")
+    (first, row), second = table.rows()
+    assert (first, row) == (3, {"id": "1", "text, of it": "a", "": None})
+    assert second == (4, "a cell in a column without a name")
+
+
+def test_big_endian_utf_16_json_and_what_only_begins_as_utf_16(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+    path.write_bytes(codecs.BOM_UTF16_BE + text.encode("utf-16-be"))
+    assert [row for _, row in open_table(path).good_rows()] == ROWS
+    path.write_bytes(codecs.BOM_UTF16_LE + b"x")
+    with pytest.raises(DataError, match="begins as UTF-16"):
+        open_table(path)
+    (tmp_path / "b.csv").write_bytes(cells(",").encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"NUL bytes.*UTF-16.*Save the file as UTF-8"):
+        open_table(tmp_path / "b.csv")
+    (tmp_path / "c.csv").write_bytes("id,Größe\n1,2\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"not UTF-8.*iconv -f WINDOWS-1252 -t UTF-8"):
+        open_table(tmp_path / "c.csv")
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_folder_of_save_to_disk_without_its_caches(tmp_path: Path, split: bool) -> None:
+    from datasets import Dataset, DatasetDict
+
+    made: Any = Dataset.from_list(ROWS)
+    (DatasetDict({"train": made}) if split else made).save_to_disk(tmp_path / "saved")
+    below = tmp_path / "saved" / "train" if split else tmp_path / "saved"
+    [data] = below.glob("*.arrow")
+    (below / "cache-0123456789abcdef.arrow").write_bytes(data.read_bytes())
+    [path] = paths_of(str(tmp_path / "saved"))
+    assert [row for _, row in open_table(path).good_rows()] == ROWS
+    assert [row for _, row in open_table(path).good_rows(["id"])] == [{"id": row["id"]} for row in ROWS]
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(DataError, match="damaged Arrow file"):
+        list(open_table(path).good_rows())

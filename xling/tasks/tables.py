@@ -1,4 +1,4 @@
-"""Files as rows: JSON lines, JSON, CSV, TSV (each plain or gzipped) and Parquet, read row by row with their numbers.
+"""Files as rows: JSON lines, JSON, CSV, TSV (each plain or gzipped), Parquet and Arrow, read row by row, numbered.
 
     for path in paths_of("data/*.csv"):
         table = open_table(path)
@@ -8,18 +8,24 @@
         for number, row in table.good_rows():    # DataError at the first that cannot be read
             ...
 
-Nulls and the empty cells of CSV and TSV are None. A million articles are read a few at a time and, of Parquet, only
+Nulls and the empty cells of CSV and TSV are None. Text is UTF-8, or UTF-16 and UTF-32 with their byte order mark; cells
+are separated by what the first row is. What a JSON parser would settle in silence is a row that cannot be read: a key
+that stands twice, half of a surrogate pair. A million articles are read a few at a time and, of Parquet, only
 the columns that are asked for. Knows no config and no torch.
 """
 
+import codecs
 import csv
 import glob
 import gzip
 import hashlib
+import io
 import itertools
 import json
+import re
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,19 +33,27 @@ from typing import Any, TypeVar
 import msgspec
 
 from xling.digests import file_digest
-from xling.errors import ConfigError, DataError, did_you_mean
+from xling.errors import ConfigError, DataError, did_you_mean, listed, shown
 
 T = TypeVar("T")
 Row = dict[str, Any]
 Numbered = tuple[int, Row | str]
 Identity = tuple[tuple[str, int, int], ...]
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 GZIP_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+SEPARATORS = ",;\t|"
+EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?')  # the line by which Excel is told, above the first row
+BYTE_ORDER_MARK = codecs.BOM_UTF8
+WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
+        codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip  # the longer ones first: one begins as a shorter one does
+ABOUT = ("dataset_info.json", "state.json", "dataset_dict.json")  # what `save_to_disk` writes beside its tables
 LINE, ARRAY = msgspec.json.Decoder(Row), msgspec.json.Decoder(list[Row])
 PEEKED = 1000  # rows whose fields are a JSON file's columns
 BATCH = 512  # rows of Parquet in memory at a time: they may be long articles
+DEEPEST = 100  # levels of JSON
+KEY = re.compile(r'"\s*:')  # where a key of JSON ends; in a text it ends none, but there it is rare
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +64,7 @@ class Table:
     unit: str  # what a row's number counts: line or row, from 1
     columns: tuple[str, ...]
     read: Callable[[Collection[str] | None], Iterator[Numbered]]  # the columns that are read, where it saves time
+    decimal_comma: bool = False  # cells are separated by what leaves the comma to numbers
 
     def rows(self) -> Iterator[Numbered]:
         """Each row with its number; one that cannot be read (bad UTF-8, no JSON, too many cells) stops no others."""
@@ -72,7 +87,7 @@ class Table:
             next(self.good_rows(), None)  # which says why there are none
         for name in needed:
             if name not in self.columns:
-                raise DataError(f"{self.path} has no column '{name}'; it has {', '.join(self.columns) or 'none'}.")
+                raise DataError(f"{self.path} has no column '{name}'; it has {listed(self.columns)}.")
 
 
 def paths_of(path: str, setting: str = "task.path") -> list[Path]:
@@ -100,8 +115,22 @@ def paths_of(path: str, setting: str = "task.path") -> list[Path]:
 
 
 def is_table(path: Path) -> bool:
-    """By its name, with or without .gz."""
-    return _plain_name(path).endswith(SUFFIXES) and not path.name.startswith(".")
+    """By its name, with or without .gz; of a folder that `save_to_disk` wrote the data alone, not what is about it."""
+    if not _plain_name(path).endswith(SUFFIXES) or path.name.startswith("."):
+        return False
+    if path.suffix == ".arrow":
+        return _of_its_state(path)
+    return path.name not in ABOUT or not any(path.parent.glob("**/*.arrow"))
+
+
+def _of_its_state(path: Path) -> bool:
+    """Whether an Arrow file is the data beside a state.json: `map` and `filter` leave their caches there."""
+    try:
+        state = msgspec.json.decode((path.parent / "state.json").read_bytes(), type=dict[str, Any])
+        names = {file["filename"] for file in state["_data_files"]}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, msgspec.DecodeError):
+        return True
+    return path.name in names
 
 
 def text_of(value: Any) -> str:
@@ -141,6 +170,8 @@ def open_table(path: Path, strict: bool = True) -> Table:
     name = _plain_name(path)
     if magic == PARQUET_MAGIC or name.endswith(".parquet"):
         return _parquet(path)
+    if name.endswith(".arrow"):
+        return _arrow(path)
     if name.endswith((".csv", ".tsv")):
         return _separated(path, "\t" if name.endswith(".tsv") else ",", strict)
     if name.endswith(".json") and (array := _json_array(path)) is not None:
@@ -157,15 +188,32 @@ def _plain_name(path: Path) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines (from 1), without a byte order mark; gzip is told by its bytes."""
+    """Numbered lines (from 1) in UTF-8, without a byte order mark; gzip is told by its bytes."""
     try:
         with path.open("rb") as raw:
             zipped = raw.read(2) == GZIP_MAGIC
             raw.seek(0)
-            for number, line in enumerate(gzip.GzipFile(fileobj=raw) if zipped else raw, start=1):
-                yield number, line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+            file: Any = gzip.GzipFile(fileobj=raw) if zipped else raw
+            with closing(_in_utf8(file)) as lines:
+                for number, line in enumerate(lines, start=1):
+                    yield number, line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is a damaged gzip file: {error}. Copy it again.") from error
+    except UnicodeError as error:
+        raise DataError(f"{path} begins as UTF-16 or UTF-32, and is not: {error}. Save it as UTF-8.") from error
+
+
+def _in_utf8(file: Any) -> Generator[bytes, None, None]:
+    start = file.peek(4)[:4]
+    wide = next((name for mark, name in WIDE.items() if start.startswith(mark)), None)
+    if wide is None:
+        yield from file
+    else:
+        text = io.TextIOWrapper(file, encoding=wide, newline="\n")
+        try:
+            yield from (line.encode() for line in text)
+        finally:
+            text.detach()  # whoever opened the file closes it
 
 
 def _json_lines(path: Path) -> Iterator[Numbered]:
@@ -173,9 +221,11 @@ def _json_lines(path: Path) -> Iterator[Numbered]:
         if line.isspace():
             continue
         try:
-            yield number, _from_json(line, LINE)
+            row = _from_json(line, LINE)
         except (ValueError, msgspec.DecodeError) as error:
             yield number, _reason(line, error)
+        else:
+            yield number, row
 
 
 def _json_array(path: Path) -> Table | None:
@@ -191,43 +241,114 @@ def _json_array(path: Path) -> Table | None:
 
 
 def _from_json(content: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """As the standard has JSON, and with the NaN and Infinity that Python writes."""
+    """As the standard has JSON, and with the NaN and Infinity that Python writes.
+
+    ValueError for a key that stands twice in one object, of which a parser takes the last, for half of a surrogate
+    pair, which is no character, and for what is nested without end.
+    """
     text = content.decode()
     try:
-        return decoder.decode(text)
+        found: T = decoder.decode(text)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {DEEPEST} levels") from None
     except msgspec.DecodeError as error:
-        if isinstance(error, msgspec.ValidationError) or not ("NaN" in text or "Infinity" in text):
+        odd = "NaN" in text or "Infinity" in text or SURROGATE.search(text)
+        if isinstance(error, msgspec.ValidationError) or not odd:
             raise
-        found: T = msgspec.convert(json.loads(text), decoder.type)
+        found = msgspec.convert(_by_pairs(text), decoder.type)
+        if SURROGATE.search(text):
+            _whole(json.dumps(found, ensure_ascii=False))
+    if len(KEY.findall(text)) != _keys(found):
+        _by_pairs(text)
+    return found
+
+
+def _by_pairs(text: str) -> Any:
+    """By Python's own parser, which shows every key; ValueError for one that stands twice in an object."""
+
+    def once(pairs: list[tuple[str, Any]]) -> Row:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(name for number, (name, _) in enumerate(pairs) if name in dict(pairs[:number]))
+            raise ValueError(f"the key {shown(twice)} stands twice in one object")
         return found
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {DEEPEST} levels") from None
+
+
+def _whole(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise ValueError(f"{half} is half of a surrogate pair, and no character") from None
+
+
+def _keys(value: Any, level: int = 0) -> int:
+    """The number of keys in all objects."""
+    if level > DEEPEST:
+        raise ValueError(f"nested deeper than {DEEPEST} levels")
+    inner = value.values() if isinstance(value, dict) else value
+    own = len(value) if isinstance(value, dict) else 0
+    return own + sum(_keys(one, level + 1) for one in inner if isinstance(one, dict | list))
 
 
 def _reason(line: bytes, error: Exception) -> str:
     """What is wrong with a line that could not be decoded, in words."""
     if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 (byte {error.start}: 0x{line[error.start]:02x})"
-    return str(error) if isinstance(error, msgspec.ValidationError) else f"not JSON: {error}"
+        return (
+            f"not UTF-8 (byte {error.start}: 0x{line[error.start]:02x}). If it is in Windows-1252 or Latin-1, save it "
+            "as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 FILE"
+        )
+    if b"\0" in line[:PEEKED]:
+        return "not JSON: it has NUL bytes, as UTF-16 has. Save the file as UTF-8"
+    if isinstance(error, msgspec.ValidationError) or not isinstance(error, msgspec.DecodeError | json.JSONDecodeError):
+        return str(error)
+    return f"not JSON: {error}"
 
 
 def _fields(rows: Iterable[Row]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(field for row in rows for field in row))
 
 
-def _separated(path: Path, separator: str, strict: bool) -> Table:
-    """CSV by RFC 4180: quoted cells may hold separators, doubled quotes and line ends; the first row names them."""
+def _separated(path: Path, usual: str, strict: bool) -> Table:
+    """CSV by RFC 4180: quoted cells may hold separators, doubled quotes and line ends; the first row names them.
+
+    What separates them is what the first row has most of, outside quotes, or what a line `sep=;` above it says.
+    """
     csv.field_size_limit(2**31 - 1)
     damaged: dict[int, str] = {}
+    above, first = 0, ""
+    for _, line in _lines(path):
+        first = line.decode(errors="replace").rstrip("\r\n")
+        if first.strip():
+            break
+        above += 1
+    if "\0" in first:
+        raise DataError(f"{path} has NUL bytes in its first row, as UTF-16 has. Save the file as UTF-8.")
+    told = EXCEL_SEPARATOR.fullmatch(first)
+    above += told is not None
+    unquoted = re.sub('"[^"]*"', "", first)
+    separator = told[1] if told else max(SEPARATORS, key=lambda one: (unquoted.count(one), one == usual))
 
     def reader() -> Any:
-        return csv.reader(_decoded(path, damaged), delimiter=separator, strict=strict)
+        lines = itertools.islice(_decoded(path, damaged), above, None)
+        return csv.reader(lines, delimiter=separator, strict=strict)
 
+    opened = reader()
     try:
-        header: list[str] = next(reader(), [])
+        header = [name.strip() for name in next(opened, [])]
     except csv.Error as error:
         raise DataError(f"{path} has a first row that cannot be read: {error}.") from error
-    if twice := sorted({name for name in header if header.count(name) > 1}):
-        raise DataError(f"{path} has several columns of the same name: {', '.join(twice)}. Rename all but one.")
-    return Table(path, "line", tuple(header), lambda _: _cells(reader(), damaged))
+    if wrong := next((damaged[n] for n in range(above + 1, above + opened.line_num + 1) if n in damaged), None):
+        raise DataError(f"{path} has a first row that cannot be read: {wrong}.")
+    if twice := sorted({name for name in header if name and header.count(name) > 1}):
+        raise DataError(f"{path} has several columns of the same name: {listed(twice)}. Rename all but one.")
+    columns = tuple(dict.fromkeys(header))
+    return Table(path, "line", columns, lambda _: _cells(reader(), damaged, above), separator in ";\t")
 
 
 def _decoded(path: Path, damaged: dict[int, str]) -> Iterator[str]:
@@ -239,22 +360,27 @@ def _decoded(path: Path, damaged: dict[int, str]) -> Iterator[str]:
             yield line.decode(errors="replace")
 
 
-def _cells(reader: Any, damaged: dict[int, str]) -> Iterator[Numbered]:
-    header: list[str] = next(reader, [])
+def _cells(reader: Any, damaged: dict[int, str], above: int) -> Iterator[Numbered]:
+    """Rows by the names of the first; columns without a name, which a spreadsheet may leave at the end, are empty."""
+    header: list[str] = [name.strip() for name in next(reader, [])]
+    unnamed, form = header.count("") > 1, "TSV" if reader.dialect.delimiter == "\t" else "CSV"
     while True:
-        start = reader.line_num + 1
+        start = above + reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield start, f"not {'TSV' if reader.dialect.delimiter != ',' else 'CSV'}: {error}"
+            yield start, f"not {form}: {error}"
             continue
         if cells is None:
             return
-        wrong = next((damaged[line] for line in range(start, reader.line_num + 1) if line in damaged), None)
+        lines = range(start, above + reader.line_num + 1)
+        wrong = next((damaged[line] for line in lines if line in damaged), None)
         if wrong:
             yield start, wrong
         elif cells and len(cells) != len(header):
             yield start, f"{len(cells)} cells, and the first row names {len(header)}"
+        elif unnamed and any(cell and not name for name, cell in zip(header, cells, strict=bool(cells))):
+            yield start, "a cell in a column without a name"
         elif cells:
             yield start, {name: cell or None for name, cell in zip(header, cells, strict=True)}
 
@@ -263,26 +389,67 @@ def _parquet(path: Path) -> Table:
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
+    def batches(columns: Collection[str] | None) -> Iterator[Any]:
+        file = ParquetFile(path)
+        kept = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
+        yield from file.iter_batches(batch_size=BATCH, columns=kept)
+
     try:
         names = ParquetFile(path).schema_arrow.names
     except (ArrowException, OSError) as error:
-        raise DataError(f"{path} is a damaged Parquet file: {error}. Copy it again.") from error
-    return Table(path, "row", tuple(names), lambda columns: _parquet_rows(path, columns))
+        raise DataError(f"{path} is a damaged Parquet file: {shown(error, 300)}. Copy it again.") from error
+    return _columnar(path, names, "Parquet", batches)
 
 
-def _parquet_rows(path: Path, columns: Collection[str] | None) -> Iterator[Numbered]:
+def _arrow(path: Path) -> Table:
+    """What `datasets` writes with save_to_disk, a stream; or an Arrow file."""
+    import pyarrow
+
+    def opened() -> Any:
+        source = pyarrow.memory_map(str(path))
+        try:
+            return pyarrow.ipc.open_stream(source)
+        except pyarrow.ArrowInvalid:
+            return pyarrow.ipc.open_file(source)
+
+    def batches(columns: Collection[str] | None) -> Iterator[Any]:
+        reader = opened()
+        found = (
+            reader
+            if not hasattr(reader, "num_record_batches")
+            else map(reader.get_batch, range(reader.num_record_batches))
+        )
+        for batch in found:
+            wanted = (
+                batch if columns is None else batch.select([name for name in batch.schema.names if name in columns])
+            )
+            yield from (wanted.slice(start, BATCH) for start in range(0, wanted.num_rows, BATCH))
+
+    try:
+        names = opened().schema.names
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path} is a damaged Arrow file: {shown(error, 300)}. Copy it again.") from error
+    return _columnar(path, names, "Arrow", batches)
+
+
+def _columnar(
+    path: Path, names: list[str], form: str, batches: Callable[[Collection[str] | None], Iterator[Any]]
+) -> Table:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{path} has several columns of the same name: {listed(twice)}. Rename all but one.")
+    return Table(path, "row", tuple(names), lambda columns: _of_batches(path, form, batches(columns)))
+
+
+def _of_batches(path: Path, form: str, batches: Iterator[Any]) -> Iterator[Numbered]:
     from pyarrow import ArrowException
-    from pyarrow.parquet import ParquetFile
 
     number = 0
     try:
-        file = ParquetFile(path)
-        kept = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
-        for batch in file.iter_batches(batch_size=BATCH, columns=kept):
+        for batch in batches:
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{path} is a damaged Parquet file: {error}. Copy it again.") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} has text that is not UTF-8 after row {number}: {error}.") from error
+        raise DataError(f"{path} has text that is not UTF-8 after row {number}: {shown(error, 300)}.") from error
+    except (ArrowException, OSError, ValueError, OverflowError) as error:
+        raise DataError(f"{path} is a damaged {form} file: {shown(error, 300)}. Copy it again.") from error
