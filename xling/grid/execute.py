@@ -53,6 +53,7 @@ class Executor:
     force: bool = False
     threads: int = 1
     git: str | None = None
+    code: str = field(default_factory=host.code_digest)
     foreign_hours: float = claim.FOREIGN_HOURS
     who: host.Process = field(default_factory=host.this_process)
     note: str = ""  # said in the header of each stage's log
@@ -115,6 +116,9 @@ class Executor:
                 self.call(self._kind(sheet), Context(sheet.spec, parents, out, scratch, progress, self.stopping, cache))
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
             self.store.publish(sheet, key, out, self._record(seconds, cpu, attempt), replace=self.force)
+        except BaseException:
+            files.share(os.fspath(scratch))  # another user of the root may go on from it
+            raise
         finally:
             shutil.rmtree(out, ignore_errors=True)
         return Report("done", key, seconds=seconds)
@@ -129,6 +133,7 @@ class Executor:
             threads=self.threads,
             device=host.device(),
             git=self.git,
+            code=self.code,
             versions=host.versions(),
             processes=self.processes,
         )

@@ -1,8 +1,12 @@
-"""Small things with files that the rest of grid/ shares: atomic writes, fsync, JSON, disk errors."""
+"""Small things with files that the rest of grid/ shares: atomic writes, fsync, modes, JSON, disk errors."""
 
 import errno
+import functools
 import hashlib
 import os
+import pwd
+import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +42,7 @@ def write_all(descriptor: int, content: bytes) -> None:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Readers see the old bytes or the new ones, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # a pid is another process elsewhere
     try:
         write_new(str(temporary), content)
         sync(str(temporary))
@@ -80,6 +84,100 @@ def sha256_of(path: str) -> str:
             return hashlib.sha256(start).hexdigest()
         file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def umask() -> int:
+    """This process's umask. Linux tells it; elsewhere asking means setting it for a moment."""
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    except OSError:
+        pass
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def share(folder: str) -> None:
+    """Give a folder and all below the modes that the umask allows: libraries make private files (safetensors, mkstemp).
+
+    Bits are only added. What belongs to somebody else, or is gone meanwhile, is left as it is.
+    """
+    _open_up(folder, 0o777)
+    for parent, folders, names in os.walk(folder):
+        for name in folders:
+            _open_up(os.path.join(parent, name), 0o777)
+        for name in names:
+            _open_up(os.path.join(parent, name), 0o666)
+
+
+def _open_up(path: str, wanted: int) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISLNK(mode) and (missing := wanted & ~umask() & ~mode):
+            os.chmod(path, stat.S_IMODE(mode) | missing)
+    except OSError:
+        pass
+
+
+ABSENT = (errno.ENOENT, errno.ENOTDIR)  # all other errors of reading say nothing about what stands in a file
+
+
+def readable(path: str) -> bool:
+    """Whether this process may read a file."""
+    return os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+class Unreadable(StoreError):
+    """A file is there, and this process cannot read it: no damage, so it is neither made again nor deleted."""
+
+    def __init__(self, error: OSError, path: str) -> None:
+        closed = _closed(path)
+        what = f"'{path}' cannot be read: {error.strerror or error}."
+        if error.errno in (errno.EACCES, errno.EPERM):
+            super().__init__(f"{what} {_whose(closed)} It is not taken for damaged: nothing is made again or deleted.")
+        else:
+            super().__init__(
+                f"{what} That need not be damage, so nothing is made again or deleted. Run the same command again when "
+                f"the disk answers (and `ulimit -n` allows enough open files); if the file is lost for good, delete "
+                f"the folder of the result."
+            )
+
+
+def _closed(path: str) -> str:
+    """The file itself, or the folder above it that lets nobody in."""
+    while True:
+        try:
+            os.stat(path)
+        except OSError:
+            above = os.path.dirname(path)
+            if above == path:
+                return path
+            path = above
+        else:
+            return path
+
+
+def _whose(path: str) -> str:
+    """Whose a file is, its mode, and what its owner can type."""
+    facts = os.stat(path)
+    owner = _user(facts.st_uid)
+    what = f"The folder '{path}'" if stat.S_ISDIR(facts.st_mode) else "It"
+    above, stages, _ = path.partition("/stages/")
+    return (
+        f"{what} belongs to {owner} and has mode {stat.S_IMODE(facts.st_mode):04o}; you are {_user(os.geteuid())}. "
+        f"Let {owner} type: chmod -R go+rX '{above + stages.rstrip('/')}' (and before the next run `umask 022`, or "
+        f"`umask 002` for a group that writes to one root)."
+    )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def disk_error(error: OSError, root: Path) -> StoreError:

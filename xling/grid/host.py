@@ -1,6 +1,7 @@
 """Who is running: the identity of a process, whether it still lives, and the code it runs."""
 
 import functools
+import hashlib
 import os
 import socket
 import subprocess
@@ -77,22 +78,29 @@ def is_alive(process: Process) -> bool:
 def git_sha() -> str | None:
     """Commit of the running code, with `+` if its tree has changes; None outside a checkout of xling."""
     package = Path(xling.__file__).resolve().parent
-    git = ["git", "-C", str(package)]
+    here = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # of a hook, say
+
+    def git(*arguments: str) -> str:
+        return subprocess.check_output(["git", *arguments], stderr=subprocess.DEVNULL, text=True, cwd=package, env=here)
+
     try:
-        top, sha = subprocess.check_output(
-            [*git, "rev-parse", "--show-toplevel", "HEAD"], stderr=subprocess.DEVNULL, text=True
-        ).split("\n")[:2]
+        top, sha = git("rev-parse", "--show-toplevel", "HEAD").split("\n")[:2]
         if Path(top) != package.parent:  # installed inside somebody else's repository
             return None
-        changes = subprocess.check_output(
-            [*git, "status", "--porcelain", "--untracked-files=no", "--", "xling"],
-            stderr=subprocess.DEVNULL,
-            text=True,
-            cwd=top,
-        )
+        changes = git("status", "--porcelain", "--", ".")  # of the package; a file that is not added yet is a change
     except (OSError, subprocess.CalledProcessError, ValueError):
         return None
     return sha + ("+" if changes else "")
+
+
+@functools.cache
+def code_digest() -> str:
+    """What the package's Python files say, in one word: seen to differ when the code is changed."""
+    package = Path(xling.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:

@@ -4,6 +4,8 @@ import os
 import re
 from dataclasses import dataclass, field
 
+from xling.grid.files import Unreadable
+
 KEY = re.compile(r"[0-9a-f]{64}")
 
 
@@ -45,4 +47,6 @@ def scan(folder: str) -> Listing:
                 found.add(entry.name)
     except (FileNotFoundError, NotADirectoryError):
         pass
+    except OSError as error:
+        raise Unreadable(error, folder) from error
     return found

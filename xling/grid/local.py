@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from xling.errors import StageError
-from xling.grid import claim, files
+from xling.grid import claim, files, host
 from xling.grid.cleanup import remove_leftovers
 from xling.grid.execute import Job, Report, record_failure
 from xling.grid.outcome import Failed, Outcome
@@ -61,7 +61,7 @@ def run_local(
         remove_leftovers(plan.store, plan.estimates)
     force = plan.mode == "force"
     root = str(plan.store.root.absolute())
-    setting = Setting(root, catalogue, force, threads, plan.git, foreign_hours, os.getpid())
+    setting = Setting(root, catalogue, force, threads, plan.git, host.code_digest(), foreign_hours, os.getpid())
     run = _Run(plan, setting, count, display_for(len(plan.steps), show))
     outcome = run.outcome()
     _note_run(plan, outcome)

@@ -17,7 +17,7 @@ from xling.console import Console
 from xling.errors import ConfigError, did_you_mean
 from xling.grid import files, formats
 from xling.grid.estimate import Estimate, Rates, estimate, path_lengths
-from xling.grid.host import git_sha
+from xling.grid.host import code_digest, git_sha
 from xling.grid.listing import Listing
 from xling.grid.reasons import Neighbours
 from xling.grid.records import Done
@@ -252,7 +252,10 @@ class _Decision:
 def _warnings(used: Sequence[Done], git: str | None) -> list[str]:
     """What the reader of the numbers should know about the results that are used as they are."""
     warnings = []
-    other = sum(1 for done in used if done.run.git and git and done.run.git != git)
+    code = code_digest() if used else ""
+    other = sum(
+        done.run.code != code if done.run.code else bool(done.run.git and git and done.run.git != git) for done in used
+    )
     if other:
         warnings.append(f"{other} of {len(used)} cached results were made by other code (mode=force: anew).")
     devices = Counter(f"{done.run.device} with {done.run.threads} thread(s)" for done in used)

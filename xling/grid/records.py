@@ -59,6 +59,7 @@ class Run(msgspec.Struct, frozen=True):
     git: str | None
     versions: Mapping[str, str]
     processes: int = 1  # that computed it together
+    code: str = ""  # digest of the package's files, host.code_digest; "" in results of before it was recorded
 
 
 class Done(msgspec.Struct, frozen=True):

@@ -14,11 +14,12 @@ import msgspec
 from xling.errors import ConfigError, StoreError, did_you_mean
 from xling.grid import claim, formats
 from xling.grid.claim import Claim
+from xling.grid.files import Unreadable
 from xling.grid.listing import Listing
 from xling.grid.store import Store
 
-State = Literal["done", "running", "queued", "failed", "damaged", "blocked", "to do"]
-STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "damaged", "blocked", "to do")
+State = Literal["done", "running", "queued", "failed", "damaged", "unreadable", "blocked", "to do"]
+STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "damaged", "unreadable", "blocked", "to do")
 
 
 class PlannedStage(msgspec.Struct, frozen=True):
@@ -111,6 +112,8 @@ def read_grid(store: Store, name: str) -> GridPlan:
         if found is not None:
             formats.check_format(f"'{path}'", found, formats.PLAN, formats.PLAN_AGAIN)
         return msgspec.json.decode(content, type=GridPlan)
+    except PermissionError as error:
+        raise Unreadable(error, str(path)) from error
     except (OSError, msgspec.DecodeError) as error:
         raise StoreError(f"'{path}' is no plan ({error}). The grid's command writes it anew.") from error
 
@@ -143,7 +146,10 @@ def _row(store: Store, index: int, stage: PlannedStage, listing: Listing, cluste
             note = f"on {held.by.host} (pid {held.by.pid}{slurm}) for {seconds} s"
             return Row(index, stage, "running", note, held)
     if key in listing.results:
-        status = store.check(kind, key)
+        try:
+            status = store.check(kind, key)
+        except Unreadable as error:
+            return Row(index, stage, "unreadable", str(error))
         return Row(index, stage, "done") if status.state == "done" else Row(index, stage, "damaged", status.why)
     if key in cluster.queued:
         return Row(index, stage, "queued", f"SLURM job {cluster.queued[key]}")

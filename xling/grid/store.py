@@ -18,6 +18,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -88,12 +89,14 @@ class Store:
             return sorted(entry.name for entry in os.scandir(self._stages) if entry.is_dir())
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise files.Unreadable(error, self._stages) from error
 
     def prepare(self) -> None:
         """Make the root and see that it can be written; StoreError says what is wrong with it."""
         try:
             Path(self._stages).mkdir(parents=True, exist_ok=True)
-            probe = Path(self._stages, f".probe-{os.getpid()}")
+            probe = Path(self._stages, f".probe-{secrets.token_hex(4)}")
             files.write_new(str(probe), b"x")
             probe.unlink()
         except OSError as error:
@@ -110,7 +113,10 @@ class Store:
         return self.check(kind, key).state
 
     def check(self, kind: str, key: str) -> Status:
-        """The state with its reason; files whose times differ (a copied store) count if their hash agrees."""
+        """The state with its reason; files whose times differ (a copied store) count if their hash agrees.
+
+        Raises Unreadable where it cannot be told: a file that may not be read is not a damaged one.
+        """
         folder = f"{self._stages}/{kind}/{key}"
         try:
             done = read(Done, f"{folder}/done.json")
@@ -119,7 +125,11 @@ class Store:
                 return Status("damaged", "done.json is missing")
             failure = self.failure(kind, key)
             return Status("missing") if failure is None else Status("failed", failure)
-        except (OSError, msgspec.DecodeError) as error:
+        except NotADirectoryError as error:
+            return Status("damaged", f"done.json cannot be read ({error})")
+        except OSError as error:
+            raise files.Unreadable(error, f"{folder}/done.json") from error
+        except msgspec.DecodeError as error:
             return Status("damaged", f"done.json cannot be read ({error})")
         if done.format != RESULT:
             again = "give another root=PATH, where results are made anew"
@@ -142,10 +152,15 @@ class Store:
 
     def sheet(self, kind: str, key: str) -> Sheet | None:
         """The spec a stored result was made from; None if there is none to read."""
+        path = f"{self._stages}/{kind}/{key}/spec.json"
         try:
-            return read(Sheet, f"{self._stages}/{kind}/{key}/spec.json")
-        except (OSError, msgspec.DecodeError):
+            return read(Sheet, path)
+        except msgspec.DecodeError:
             return None
+        except OSError as error:
+            if error.errno in files.ABSENT:
+                return None
+            raise files.Unreadable(error, path) from error
 
     def load(self, kind: str, key: str) -> Path:
         """The folder of a result, after its hashes and its spec have been checked; `Damaged` names the file.
@@ -172,7 +187,11 @@ class Store:
         if fact is None:
             why = status.why if status.state == "damaged" else f"{name} is not there"
             raise Damaged(kind, key, why)
-        content = Path(self._stages, kind, key, name).read_bytes()
+        path = Path(self._stages, kind, key, name)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise files.Unreadable(error, os.fspath(path)) from error
         if hashlib.sha256(content).hexdigest() != fact.sha256:
             raise Damaged(kind, key, f"file {name} does not have the bytes that were published")
         return content
@@ -211,6 +230,7 @@ class Store:
             if os.path.lexists(f"{folder}/{name}"):
                 raise StageError(f"The stage {sheet.label} wrote '{name}', a name that is the store's own.")
         files.write_new(f"{folder}/spec.json", files.json_bytes(sheet))
+        files.share(folder)
         done = Done(sheet.kind, key, sheet.label, _facts(folder), run)
         files.write_new(f"{folder}/done.json", files.json_bytes(done))
         _sync(folder, done)
@@ -304,7 +324,9 @@ def _stats(folder: str, done: Done) -> Iterator[tuple[str, FileFact, os.stat_res
     for name, fact in done.files.items():
         try:
             yield name, fact, os.stat(f"{folder}/{name}")
-        except OSError:
+        except OSError as error:
+            if error.errno not in files.ABSENT:
+                raise files.Unreadable(error, f"{folder}/{name}") from error
             yield name, fact, None
 
 
@@ -313,22 +335,34 @@ def _differs(folder: str, done: Done) -> str:
     for name, fact, stat in _stats(folder, done):
         if stat is None:
             return f"file {name} is missing"
+        if stat.st_mode & 0o444 != 0o444 and not files.readable(f"{folder}/{name}"):  # before anything runs
+            raise files.Unreadable(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), f"{folder}/{name}")
         if stat.st_size != fact.size:
             return f"file {name} has {stat.st_size} bytes instead of {fact.size}"
-        if stat.st_mtime_ns != fact.mtime_ns and files.sha256_of(f"{folder}/{name}") != fact.sha256:
+        if stat.st_mtime_ns != fact.mtime_ns and _sha256(folder, name) != fact.sha256:
             return f"file {name} was changed after it was published"
     return ""
 
 
 def _hashes_differ(folder: str, done: Done) -> str:
     for name, fact in done.files.items():
-        try:
-            digest = files.sha256_of(f"{folder}/{name}")
-        except OSError as error:
-            return f"file {name} cannot be read ({error.strerror})"
+        digest = _sha256(folder, name)
+        if not digest:
+            return f"file {name} is missing"
         if digest != fact.sha256:
             return f"file {name} does not have the bytes that were published"
     return ""
+
+
+def _sha256(folder: str, name: str) -> str:
+    """Of one file of a result; "" if it is gone."""
+    path = f"{folder}/{name}"
+    try:
+        return files.sha256_of(path)
+    except OSError as error:
+        if error.errno in files.ABSENT:
+            return ""
+        raise files.Unreadable(error, path) from error
 
 
 def _signature(folder: str, done: Done) -> tuple[tuple[str, int, int, int], ...]:

@@ -150,7 +150,7 @@ def _failures(outcome: "Outcome") -> Iterable[RenderableType]:
 
 def status_table(status: "GridStatus", store: "Store", every: bool = False) -> RenderableType:
     """Stages by kind and state; then what runs and what failed, or with `every` all stages, by index."""
-    rows = status.rows if every else status.having("running", "failed", "damaged")
+    rows = status.rows if every else status.having("running", "failed", "damaged", "unreadable")
     return Group(count_table(status), *(line for row in rows for line in _status_lines(row, store)))
 
 

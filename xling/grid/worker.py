@@ -19,7 +19,7 @@ from typing import BinaryIO
 import msgspec
 
 from xling.errors import StageError
-from xling.grid import files
+from xling.grid import files, host
 from xling.grid.execute import Executor, Job, Report, last_line
 from xling.grid.stage import Kind
 from xling.grid.store import Store
@@ -33,6 +33,7 @@ class Setting(msgspec.Struct, frozen=True):
     force: bool
     threads: int
     git: str | None
+    code: str  # host.code_digest when it was planned
     foreign_hours: float
     parent: int  # pid of the process to die with
 
@@ -49,7 +50,8 @@ def main() -> None:
         _send(replies, Report("fatal", text=last_line(error)))
         return
     store = Store(setting.root)
-    executor = Executor(store, kinds, setting.force, setting.threads, setting.git, setting.foreign_hours)
+    git = setting.git if setting.code == host.code_digest() else host.git_sha()  # edited since it was planned
+    executor = Executor(store, kinds, setting.force, setting.threads, git, foreign_hours=setting.foreign_hours)
     _send(replies, Report("ready"))
     serve(executor, commands, replies)
     sys.stdout.flush()

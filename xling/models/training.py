@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 
 from xling.config import Training
 from xling.errors import StageError
+from xling.grid.files import share
 from xling.grid.stage import Interrupted, PartDone
 
 Batch = dict[str, Tensor]
@@ -119,6 +120,10 @@ class _Report(TrainerCallback):
         self.progress(state.global_step, state.max_steps)
         if self.stopping() and state.global_step % args.logging_steps == 0 and state.global_step < state.max_steps:
             self.stopped = control.should_save = control.should_training_stop = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Another user of the root may have to go on from it."""
+        share(args.output_dir)
 
 
 def computing_in(precision: str, device: torch.device) -> Any:

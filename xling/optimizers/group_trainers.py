@@ -27,6 +27,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from xling.config.optimizers import GRPO, RLOO
 from xling.errors import StageError
+from xling.grid.files import share
 from xling.grid.stage import Interrupted
 from xling.models.text import Ids
 from xling.models.training import last_checkpoint
@@ -142,6 +143,10 @@ class _Watching(TrainerCallback):
         policy.train()
         if state.global_step < state.max_steps and self.problem.stopping():
             self.stopped = control.should_save = control.should_training_stop = True
+
+    def on_save(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        """Another user of the root may have to go on from it."""
+        share(args.output_dir)
 
 
 def _row(logs: dict[str, Any]) -> Row:

@@ -19,7 +19,6 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-import xling
 from xling.grid import files
 from xling.grid.execute import Job
 from xling.grid.store import Store
@@ -217,12 +216,3 @@ def new_id(now: float) -> str:
     """A word for a submission: time to the second, and four letters that tell two of them apart."""
     stamp = time.strftime("%m%d%H%M%S", time.gmtime(now))
     return f"{stamp}{hashlib.sha256(f'{now}'.encode()).hexdigest()[:4]}"
-
-
-def code_digest() -> str:
-    """What the package's Python files say, in one word: seen to differ when the code is changed."""
-    package = Path(xling.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]

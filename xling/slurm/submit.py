@@ -243,7 +243,7 @@ def _write(
         catalogue=catalogue,
         force=plan.mode == "force",
         git=plan.git,
-        code=record.code_digest(),
+        code=host.code_digest(),
         python=sys.executable,
         cwd=os.getcwd(),
         path=tuple(folder or os.getcwd() for folder in sys.path),

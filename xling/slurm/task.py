@@ -76,7 +76,7 @@ class Runner:
         self._parents = Parents(self.store, self.filed, self.place, self.job)
         self._ends: dict[str, str] = {}
         self._noted = False
-        self._code_changed = record.code_digest() != self.filed.submission.code
+        self._code_changed = host.code_digest() != self.filed.submission.code
 
     def run(self) -> int:
         """All stages of the task; 0 if each of them is done."""

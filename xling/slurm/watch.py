@@ -18,6 +18,7 @@ from rich.text import Text
 
 from xling.console import Console, harmless
 from xling.errors import ConfigError
+from xling.grid import host
 from xling.grid.claim import Claim
 from xling.grid.status import Cluster, GridStatus, Row, grid_status
 from xling.grid.store import Store
@@ -96,7 +97,7 @@ class View:
             why = self._why(row, held, states)
             where = f"{held.state.node}, job {held.job}" if held.state.node else f"job {held.job}"
             return Line(row.index, row.stage.label, "queued", where, held.state.seconds, why)
-        if row.state in ("failed", "damaged"):
+        if row.state in ("failed", "damaged", "unreadable"):
             return Line(row.index, row.stage.label, row.state, why=row.note)
         if row.state == "blocked":
             return Line(row.index, row.stage.label, row.state, why=self._below(row, states))
@@ -134,7 +135,7 @@ class View:
         if not self.submitted:
             return status_table(self.status, self.store, every)
         lines = list(self.lines())
-        wanted = ("running", "failed", "damaged")
+        wanted = ("running", "failed", "damaged", "unreadable")
         shown = lines if every else [line for line in lines if line.state in wanted]
         queued = [] if every else [line for line in lines if line.state == "queued"]
         parts: list[RenderableType] = [count_table(self.status)]
@@ -192,7 +193,7 @@ def _notes(found: Survey, name: str) -> Iterator[str]:
     mine = [filed for filed in found.open if filed.submission.grid == name]
     if any(filed.state == "submitting" for filed in mine):
         yield "its submission has not been completed: the same command completes it."
-    digest = record.code_digest() if mine else ""
+    digest = host.code_digest() if mine else ""
     if any(filed.submission.code != digest for filed in mine):
         yield "the code has changed since it was submitted: jobs that start from now on run the changed code."
 

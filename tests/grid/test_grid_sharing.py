@@ -1,0 +1,232 @@
+"""Several people on one root: modes follow the umask, and what may not be read is not taken for damaged."""
+
+import json
+import os
+import resource
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from noop_stages import KINDS as NOOP
+from noop_stages import fold, grid
+from safetensors.numpy import save_file
+
+import xling
+from xling.errors import StoreError
+from xling.grid import files, host
+from xling.grid.execute import Executor, Job
+from xling.grid.files import Unreadable
+from xling.grid.local import run_local
+from xling.grid.plan import make_plan
+from xling.grid.records import Sheet
+from xling.grid.stage import Cell, Context, Kind, Stage
+from xling.grid.status import grid_status
+from xling.grid.store import Store
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A root in a folder that every user may enter; those of pytest are private."""
+    above = Path(tempfile.mkdtemp(prefix="xling-shared-"))
+    above.chmod(0o755)
+    yield above / "outputs"
+    shutil.rmtree(above)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Everything that this process does, as another user without root's rights."""
+    if os.geteuid():
+        pytest.skip("only root can act as somebody else")
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+@contextmanager
+def masked(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    files.umask.cache_clear()
+    try:
+        yield
+    finally:
+        os.umask(before)
+        files.umask.cache_clear()
+
+
+def weights(context: Context) -> None:
+    """What real stages write: weights by safetensors, and files by way of mkstemp and mkdtemp."""
+    save_file({"a": np.zeros(3)}, context.out / "model.safetensors")
+    inner = Path(tempfile.mkdtemp(dir=context.out, prefix="inner"))
+    inner.rename(context.out / "inner")
+    descriptor, name = tempfile.mkstemp(dir=context.out / "inner")
+    os.close(descriptor)
+    os.rename(name, context.out / "inner" / "made.bin")
+    (context.out / "inner" / "run.sh").touch(0o700)
+    if context.spec.get("fails"):
+        save_file({"a": np.zeros(3)}, context.scratch / "checkpoint.safetensors")
+        raise ValueError("after a checkpoint")
+
+
+KINDS = {"weights": Kind("weights", 1, weights)}
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*")}
+
+
+def made(root: Path, **spec: Any) -> Stage:
+    what = Stage.make("weights", 1, "weights", spec, {})
+    Executor(Store(root), KINDS).execute(Job(what.key, Sheet.of(what)), lambda done, total: None)
+    return what
+
+
+@pytest.mark.parametrize(
+    ("mask", "file", "folder"), [(0o022, 0o644, 0o755), (0o002, 0o664, 0o775), (0o077, 0o600, 0o700)]
+)
+def test_all_of_a_result_has_the_modes_that_the_umask_allows(root: Path, mask: int, file: int, folder: int) -> None:
+    with masked(mask):
+        what = made(root)
+    found = modes(Store(root).folder("weights", what.key))
+    assert found.pop("inner/run.sh") == file | 0o700
+    assert found == {"model.safetensors": file, "inner/made.bin": file, "inner": folder, "spec.json": file,
+                     "done.json": file}  # fmt: skip
+    assert stat.S_IMODE(Store(root).folder("weights", what.key).stat().st_mode) == folder
+
+
+def test_what_a_failed_stage_leaves_can_be_gone_on_from_by_a_group(root: Path) -> None:
+    with masked(0o002):
+        made(root, fails=True)
+    (checkpoint,) = root.glob("stages/weights/*.partial*/checkpoint.safetensors")
+    assert stat.S_IMODE(checkpoint.stat().st_mode) == 0o664
+    assert stat.S_IMODE(checkpoint.parent.stat().st_mode) == 0o775
+
+
+def test_another_user_uses_what_is_there(root: Path) -> None:
+    with masked(0o022):
+        what = made(root)
+    with as_nobody():
+        assert not make_plan([Cell({}, what)], Store(root)).to_run
+        assert Store(root).load("weights", what.key).is_dir()
+
+
+@pytest.mark.parametrize("closed", ["result.json", "done.json", "spec.json", ".", "..", "../.."])
+def test_what_may_not_be_read_is_neither_damaged_nor_made_again(root: Path, closed: str) -> None:
+    cells = grid(["de"], ["de"])
+    assert run_local(make_plan(cells, Store(root), name="g"), "noop_stages:KINDS", workers=1, show=False).exit_code == 0
+    before, judge = fold(root), cells[0].stage
+    path = Path(os.path.normpath(Store(root).folder("judge", judge.key) / closed))
+    mode = stat.S_IMODE(path.stat().st_mode)
+    path.chmod(0o700 if path.is_dir() else 0o600)
+    owner = rf"belongs to root and has mode {'0700' if path.is_dir() else '0600'}; you are nobody"
+    hint = rf"Let root type: chmod -R go\+rX '{root}/stages.*umask 022"
+    with as_nobody():
+        with pytest.raises(Unreadable, match=rf"cannot be read: Permission denied.*{owner}.*{hint}") as told:
+            make_plan(cells, Store(root), mode="retry")
+            Store(root).load("judge", judge.key)
+        assert str(path) in str(told.value) and isinstance(told.value, StoreError)
+        if ".." not in closed:
+            (row,) = grid_status(Store(root), "g").having("unreadable")
+            assert row.stage.label == "judge[de, de]" and "cannot be read" in row.note
+    if closed in ("result.json", "done.json", "."):
+        job = Job(judge.key, Sheet.of(judge), suspect=True)
+        (root / "stages" / "judge").chmod(0o777)
+        with as_nobody():
+            report = Executor(Store(root), NOOP).execute(job, lambda done, total: None)
+        assert report.event == "failed" and "cannot be read: Permission denied" in report.text
+    path.chmod(mode)
+    assert not list(root.glob("stages/*/*.damaged-*"))
+    assert fold(root) == before and not make_plan(cells, Store(root)).to_run
+
+
+def test_errors_of_the_system_are_no_damage(root: Path) -> None:
+    """Too many open files; so does a network file system that does not answer."""
+    what = made(root)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(Unreadable, match=r"done.json' cannot be read: Too many open files.*`ulimit -n`"):
+            Store(root).load("weights", what.key)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert Store(root).load("weights", what.key).is_dir()
+
+
+def test_a_temporary_file_of_a_process_with_the_same_pid_is_in_nobodys_way(root: Path) -> None:
+    """In containers pids are small and always the same, and two hosts share one root."""
+    root.mkdir()
+    (root / f".plan.json.{os.getpid()}").touch()
+    files.write_atomically(root / "plan.json", b"{}")
+    (root / "stages").mkdir()
+    (root / "stages" / f".probe-{os.getpid()}").touch()
+    Store(root).prepare()
+    assert (root / f".plan.json.{os.getpid()}").exists()
+
+
+# --- which code made it ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A repository with the package in it."""
+    package = Path(xling.__file__).parent
+    shutil.copytree(package, tmp_path / "xling", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / ".gitignore").write_text("__pycache__/\n", encoding="utf-8")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    return tmp_path
+
+
+def said(checkout: Path, where: Path) -> tuple[str, str]:
+    ask = "from xling.grid import host; print(host.git_sha(), host.code_digest())"
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"}
+    sha, code = subprocess.check_output(
+        [sys.executable, "-P", "-c", ask], text=True, cwd=where, env=environment
+    ).split()
+    return sha, code
+
+
+def test_an_edited_tree_is_recorded_as_edited(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    sha, code = said(checkout, elsewhere)
+    assert len(sha) == 40
+    (checkout / "notes.txt").write_text("no code", encoding="utf-8")
+    assert said(checkout, checkout) == (sha, code)
+    added = checkout / "xling" / "added.py"
+    added.write_text("x = 1\n", encoding="utf-8")
+    new_sha, new_code = said(checkout, checkout)
+    assert new_sha == sha + "+" and new_code != code
+    added.unlink()
+    with (checkout / "xling" / "errors.py").open("a", encoding="utf-8") as file:
+        file.write("# edited\n")
+    edited_sha, edited_code = said(checkout, elsewhere)
+    assert edited_sha == sha + "+" and edited_code not in (code, new_code)
+
+
+def test_results_have_a_digest_of_the_code_and_other_code_is_warned_of(root: Path) -> None:
+    cells = grid(["de"], ["de"])
+    run_local(make_plan(cells, Store(root)), "noop_stages:KINDS", workers=1, show=False)
+    done = Store(root).folder("judge", cells[0].stage.key) / "done.json"
+    record = json.loads(done.read_text(encoding="utf-8"))
+    assert record["run"]["code"] == host.code_digest() and not make_plan(cells, Store(root)).warnings
+    record["run"]["code"] = "0" * 16  # the same commit, edited
+    done.write_text(json.dumps(record), encoding="utf-8")
+    assert "1 of 6 cached results were made by other code" in make_plan(cells, Store(root)).warnings[0]
