@@ -35,7 +35,14 @@ def test_a_large_file_is_read_once_and_again_when_it_has_changed(tmp_path: Path,
     path = big(tmp_path / "file", b"Yes")
     first = digests.file_digest(path)
     digests._digest.cache_clear()  # as another process
-    memory.write_bytes(b"[damaged\n" + memory.read_bytes().replace(first.encode(), b"f" * 64))
+    there = memory.read_bytes()
+    rotten = there.replace(first.encode(), b"f" * 64)
+    memory.write_bytes(b"[damaged\n\xff\n" + rotten)
+    assert digests.file_digest(path) == first  # a line that does not fit its checksum is not believed
+
+    digests._digest.cache_clear()
+    status = path.stat()
+    digests._remember(digests._Known(str(path), status.st_size, status.st_mtime_ns, status.st_ino, "f" * 64))
     assert digests.file_digest(path) == "f" * 64  # remembered, not read
     big(path, b"No ")
     os.utime(path, ns=(1, 1))

@@ -71,7 +71,7 @@ def reduce(options: argparse.Namespace, store: Store) -> int:
     from xling.report.terminal import print_matrix
 
     name = chosen_grid(store, options.grid)
-    print_matrix(reduce_grid(store.root, name))
+    print_matrix(reduce_grid(store, name))
     return 0
 
 
@@ -305,7 +305,12 @@ def _add_sheet(sheet: argparse.ArgumentParser, common: argparse.ArgumentParser) 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        code: int = options.command(options, Store(options.root))
+        store = Store(options.root)
+        code: int = options.command(options, store)
+        if options.command is not gc:
+            for sentence in store.damage():
+                print(harmless(f"xling: {sentence}"), file=sys.stderr)
+                code = code or 1
         sys.stdout.flush()
     except XlingError as error:
         print(harmless(f"xling: {error}"), file=sys.stderr)

@@ -1,7 +1,8 @@
 """sha256 of files, whole: a model or a data set that differs in one byte is another one.
 
 Hashing gigabytes takes a while, so the digest of a large file is remembered on disk by its path, size, modification
-time and inode: `$XDG_CACHE_HOME/xling/digests.jsonl`, a line a file, only ever added to. Deleting it costs time alone.
+time and inode: `$XDG_CACHE_HOME/xling/digests.jsonl`, a line a file, only ever added to. A line that does not fit its
+checksum is as if it were not there. Deleting the file costs time alone.
 """
 
 import functools
@@ -11,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+
+from xling.jsonfiles import decode
 
 LARGE = 64 << 20  # bytes; from here on a digest is remembered on disk
 
@@ -23,6 +26,11 @@ class _Known(msgspec.Struct, array_like=True):
     mtime_ns: int
     inode: int
     sha256: str
+    check: str = ""  # of the fields before
+
+    def checked(self) -> str:
+        facts = (self.path, self.size, self.mtime_ns, self.inode, self.sha256)
+        return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()[:16]
 
 
 def file_digest(path: Path) -> str:
@@ -53,8 +61,9 @@ def _remembered() -> dict[Facts, str]:
     with suppress(OSError):
         for line in _memory().read_bytes().splitlines():
             with suppress(msgspec.DecodeError):  # two processes may write at once
-                one = msgspec.json.decode(line, type=_Known)
-                known[one.path, one.size, one.mtime_ns, one.inode] = one.sha256
+                one = decode(line, type=_Known)
+                if one.check == one.checked():
+                    known[one.path, one.size, one.mtime_ns, one.inode] = one.sha256
     return known
 
 
@@ -62,4 +71,4 @@ def _remember(one: _Known) -> None:
     with suppress(OSError):  # no home, or a full one: then it is hashed again next time
         _memory().parent.mkdir(parents=True, exist_ok=True)
         with _memory().open("ab") as file:
-            file.write(msgspec.json.encode(one) + b"\n")
+            file.write(msgspec.json.encode(msgspec.structs.replace(one, check=one.checked())) + b"\n")

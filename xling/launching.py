@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xling.config import PUBLISHED, Experiment, Task
 from xling.console import harmless
@@ -29,8 +29,12 @@ from xling.stages.translate_checks import notes as untranslated
 from xling.tasks import ignored, task_module
 from xling.tasks.absent import absent
 
+if TYPE_CHECKING:
+    from xling.analysis.matrix import Matrix
+
 Asked = tuple[Mapping[str, Scalar], Experiment]
 
+HEALS = 2  # times that one command makes what has rotted again
 TRACKING_MODES = ("auto", "online", "offline", "off")
 TRACKING_ARTIFACTS = ("references", "files", "none")
 
@@ -118,16 +122,24 @@ def _check_data(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -
 
 def launch(cells: Cells, catalogue: str, workers: int | None, threads: int) -> int:
     """Do what the command line asks for. Exit code: 0, 1 if a cell failed, 128 + signal if interrupted."""
+    from xling.report.reduce import reduce_grid
+
     tracking = _tracking(cells.settings["tracking"])
     plan = _planned(cells, catalogue, workers or max(1, cores() // threads))
     if plan is None:
         return 0
-    outcome = run_local(plan, f"{catalogue}:KINDS", workers=workers, threads=threads)
-    if outcome.interrupted:
-        print(f"xling: stopped. The same command goes on; `xling reduce {plan.name}` folds what is there.")
-    else:
-        fold(plan.store.root, plan.name, tracking)
-    return outcome.exit_code
+    heals = 0
+    while True:
+        outcome = run_local(plan, f"{catalogue}:KINDS", workers=workers, threads=threads)
+        if outcome.interrupted:
+            print(f"xling: stopped. The same command goes on; `xling reduce {plan.name}` folds what is there.")
+            return outcome.exit_code
+        matrix = reduce_grid(plan.store, plan.name)
+        if not plan.store.damaged or plan.mode in ("cached", "read-only") or heals == HEALS:
+            break
+        plan, heals = _healing(plan, catalogue, "cached" if outcome.failures else "retry"), heals + 1
+    show(plan.store.root, plan.name, matrix, tracking)
+    return _name_damaged(plan.store) or outcome.exit_code
 
 
 def launch_slurm(cells: Cells, catalogue: str, values: Mapping[str, Any]) -> int:
@@ -136,6 +148,7 @@ def launch_slurm(cells: Cells, catalogue: str, values: Mapping[str, Any]) -> int
     values: those of conf/hydra/launcher/slurm.yaml. Exit code: 0 submitted, or all is done; 1 if all has ended
     and a cell failed.
     """
+    from xling.report.reduce import reduce_grid
     from xling.slurm.settings import settings_from
 
     settings = settings_from(values, importlib.import_module(catalogue).KINDS)
@@ -145,8 +158,11 @@ def launch_slurm(cells: Cells, catalogue: str, values: Mapping[str, Any]) -> int
         return 0
     if plan.mode == "read-only" or not plan.to_run:
         plan.write()
-        fold(plan.store.root, plan.name, tracking)
-        return int(any(step.state != "cached" for step in plan.steps.values()))
+        matrix = reduce_grid(plan.store, plan.name)
+        if not plan.store.damaged or plan.mode in ("cached", "read-only"):
+            show(plan.store.root, plan.name, matrix, tracking)
+            return _name_damaged(plan.store) or int(any(step.state != "cached" for step in plan.steps.values()))
+        plan = _healing(plan, catalogue, "retry")
     from xling.slurm.submit import submit
 
     made = submit(plan, settings, f"{catalogue}:KINDS", tracking)
@@ -177,16 +193,45 @@ def _intention(plan: Plan) -> str:
     return "\n".join([line, *plan.warnings])
 
 
-def fold(root: Path, name: str, tracking: Mapping[str, Any]) -> None:
-    """What is complete of a grid, as its matrix: files, terminal, tracker."""
+def _healing(plan: Plan, catalogue: str, mode: str) -> Plan:
+    """Set aside what the fold found damaged, and plan it anew; the other results are used as they are.
+
+    A marker fits by sizes and times: that bytes have rotted is only seen by who reads them.
+    """
+    for damaged in list(plan.store.damaged.values()):
+        print(harmless(f"xling: {damaged} It is set aside and made again."), file=sys.stderr)
+        plan.store.set_aside(damaged.kind, damaged.key)
+        plan.store.damaged.pop((damaged.kind, damaged.key), None)
+    kinds = importlib.import_module(catalogue).KINDS
+    anew = make_plan(plan.cells, plan.store, mode, plan.name, plan.command, plan.left_out, kinds)
+    return replace(anew, warnings=plan.warnings)
+
+
+def fold(root: Path, name: str, tracking: Mapping[str, Any]) -> int:
+    """What is complete of a grid, as its matrix: files, terminal, tracker. Exit code: 1 if results are damaged."""
     from xling.report.reduce import reduce_grid
+
+    store = Store(root)
+    show(root, name, reduce_grid(store, name), tracking)
+    return _name_damaged(store)
+
+
+def show(root: Path, name: str, matrix: "Matrix", tracking: Mapping[str, Any]) -> None:
+    """A matrix that has been folded and written: terminal, tracker."""
     from xling.report.terminal import print_matrix
 
-    print_matrix(reduce_grid(root, name))
+    print_matrix(matrix)
     if tracking["mode"] != "off":
         from xling.report.tracking import track_grid
 
         print(f"xling: {track_grid(root, name, tracking).sentence()}", file=sys.stderr)
+
+
+def _name_damaged(store: Store) -> int:
+    """Say which results could not be used; 1 if there are any."""
+    for sentence in store.damage():
+        print(harmless(f"xling: {sentence}"), file=sys.stderr)
+    return int(bool(store.damaged))
 
 
 def _tracking(settings: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -137,7 +137,7 @@ def test_a_result_under_another_key_is_not_the_one_asked_for(tmp_path: Path) -> 
     publish(store)
     other = stage("pool", "pool[de]", n=64).key
     shutil.copytree(store.folder("pool", POOL.key), store.folder("pool", other))
-    with pytest.raises(Damaged, match="not the spec of this key"):
+    with pytest.raises(Damaged, match="not that of this key"):
         store.load("pool", other)
 
 

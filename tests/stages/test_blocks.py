@@ -80,7 +80,21 @@ def test_arrays_are_kept_the_same_way(tmp_path: Path) -> None:
     stopped = context(tmp_path, stopping=lambda: next(asked))
     with pytest.raises(Interrupted, match="after 1 of 3 items, which are kept"):
         kept_arrays(stopped, "x", [[1], [2], [3]], lambda block: [np.array(block)], 3)
-    assert [path.name for path in (tmp_path / "x").iterdir()] == ["000000.npz"]
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["000000.npz", "000000.npz.sha256"]
+
+
+def test_a_block_that_rotted_is_made_again(tmp_path: Path) -> None:
+    kept = list(kept_lines(context(tmp_path), "x", [[0, 1], [2]], lambda items: [b"item %d" % i for i in items]))
+    path = tmp_path / "x" / "000000.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"item 1", b"item 7"))
+    made: list[int] = []
+
+    def again(items: Sequence[int]) -> list[bytes]:
+        made.extend(items)
+        return [b"item %d" % i for i in items]
+
+    assert list(kept_lines(context(tmp_path), "x", [[0, 1], [2]], again)) == kept
+    assert made == [0, 1]
 
 
 @pytest.mark.parametrize("lines", [[b"one"], [b"one", b"two\nthree"]])

@@ -12,6 +12,7 @@ from xling.errors import ConfigError, StoreError
 from xling.grid import formats
 from xling.grid.records import Run
 from xling.grid.store import Status, Store
+from xling.jsonfiles import unsealed
 
 AxisValue = str | int | float | bool | None
 
@@ -117,7 +118,7 @@ def read_plan(folder: Path) -> Plan:
         found = formats.format_of(content)
         if found is not None:
             formats.check_format(str(path), found, formats.PLAN, formats.PLAN_AGAIN)
-        return msgspec.json.decode(content, type=Plan)
+        return unsealed(content, type=Plan)
     except FileNotFoundError:
         known = sorted(child.parent.name for child in folder.parent.glob("*/plan.json"))
         listing = f"Grids here: {', '.join(known)}." if known else "No grid has been planned here yet."
@@ -239,7 +240,7 @@ class Results:
 
     def _status(self, kind: str, key: str) -> Status:
         if key not in self._statuses:
-            self._statuses[key] = self._store.check(kind, key)
+            self._statuses[key] = self._store.examine(kind, key)
         return self._statuses[key]
 
 

@@ -9,6 +9,7 @@ import functools
 import math
 from pathlib import Path
 from typing import TypeVar
+from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
@@ -16,6 +17,7 @@ from msgspec import Struct
 
 from xling.analysis.intervals import Floats
 from xling.errors import StoreError
+from xling.jsonfiles import decode
 
 _T = TypeVar("_T")
 
@@ -102,10 +104,10 @@ class Heldout(Struct, frozen=True):
 def read_json(path: Path, type_: type[_T]) -> _T:
     """Decode a typed record; StoreError names the file."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=type_)
+        return decode(path.read_bytes(), type=type_)
     except FileNotFoundError:
         raise StoreError(f"{path.name} is missing from the finished stage {_stage(path)}.") from None
-    except msgspec.DecodeError as error:
+    except (OSError, msgspec.DecodeError) as error:
         raise StoreError(f"{path.name} of stage {_stage(path)} does not fit: {error}.") from error
 
 
@@ -115,8 +117,10 @@ def read_array(path: Path) -> Floats:
         array = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise StoreError(f"{path.name} is missing from the finished stage {_stage(path)}.") from None
-    except ValueError as error:
+    except (ValueError, OSError, EOFError, MemoryError, SyntaxError, BadZipFile) as error:
         raise StoreError(f"{path.name} of stage {_stage(path)} is not a numpy array: {error}.") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise StoreError(f"{path.name} of stage {_stage(path)} is not an array of numbers.")
     if array.ndim != 2:
         shape = array.shape
         raise StoreError(f"{path.name} of stage {_stage(path)} has shape {shape}, not (prompts, columns).")
@@ -263,7 +267,7 @@ def validation_rows(content: bytes, stage: str) -> list[dict[str, float]]:
     prefix, rows = "validation_", []
     for line in content.splitlines():
         try:
-            row = msgspec.json.decode(line, type=dict[str, float | None])
+            row = decode(line, type=dict[str, float | None])
         except msgspec.DecodeError as error:
             raise StoreError(f"curve.jsonl of stage {stage} does not fit: {error}.") from error
         found = {name.removeprefix(prefix): v for name, v in row.items() if name.startswith(prefix) and v is not None}

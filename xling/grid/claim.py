@@ -15,6 +15,7 @@ import msgspec
 
 from xling.grid.files import write_all, write_atomically
 from xling.grid.host import Process, hostname, is_alive
+from xling.jsonfiles import decode
 
 FOREIGN_HOURS = 24.0
 
@@ -24,14 +25,11 @@ class Claim(msgspec.Struct, frozen=True):
     since: float  # seconds since the epoch
 
 
-_decoder = msgspec.json.Decoder(Claim)
-
-
 def read(path: str) -> Claim | None:
     """The claim in a file; None if there is none, or none that can be read."""
     try:
         with open(path, "rb") as file:
-            return _decoder.decode(file.read())
+            return decode(file.read(), Claim)
     except (OSError, msgspec.DecodeError):
         return None
 

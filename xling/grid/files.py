@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from xling.errors import StoreError
+from xling.jsonfiles import sealed
 
 SMALL = 1 << 20  # bytes that are read at once; of the many small files of a grid that takes half the time
 
@@ -22,6 +23,11 @@ def json_bytes(value: Any, indent: int = 2) -> bytes:
     """UTF-8 JSON with sorted keys and a final newline; `indent=-1` gives one line."""
     encoded = msgspec.json.encode(value, order="sorted")
     return msgspec.json.format(encoded, indent=indent) + b"\n"
+
+
+def sealed_json(value: Any, indent: int = 2) -> bytes:
+    """The same of an object, with its checksum (xling/jsonfiles.py)."""
+    return sealed(json_bytes(value, indent))
 
 
 def write_new(path: str, content: bytes) -> None:
@@ -122,7 +128,11 @@ def _open_up(path: str, wanted: int) -> None:
         pass
 
 
-ABSENT = (errno.ENOENT, errno.ENOTDIR)  # all other errors of reading say nothing about what stands in a file
+ABSENT = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+)  # all other errors of reading say nothing about what stands in a file
 
 
 def readable(path: str) -> bool:

@@ -6,6 +6,7 @@ A number goes up when old readers would misread the file; a field that may be mi
 import msgspec
 
 from xling.errors import StoreError
+from xling.jsonfiles import decode
 
 PLAN = 1  # plan.json
 PLAN_AGAIN = "run the grid's command again: it writes the plan anew, and finished results are found by their keys"
@@ -30,9 +31,9 @@ def check_format(what: str, found: int, known: int, redo: str) -> None:
 def format_of(content: bytes, default: int = 0) -> int | None:
     """The format that a JSON file of cells or blocks names, `default` where it names none; None: no such file."""
     try:
-        fields = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+        fields = decode(content, type=dict[str, msgspec.Raw])
         if "format" in fields:
-            return msgspec.json.decode(fields["format"], type=int)
+            return decode(fields["format"], type=int)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return default if {"cells", "blocks"} & set(fields) else None

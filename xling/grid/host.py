@@ -81,7 +81,8 @@ def git_sha() -> str | None:
     here = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # of a hook, say
 
     def git(*arguments: str) -> str:
-        return subprocess.check_output(["git", *arguments], stderr=subprocess.DEVNULL, text=True, cwd=package, env=here)
+        command = ["git", "--no-optional-locks", *arguments]  # a kill must not leave a lock in somebody's checkout
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, cwd=package, env=here)
 
     try:
         top, sha = git("rev-parse", "--show-toplevel", "HEAD").split("\n")[:2]

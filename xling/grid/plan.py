@@ -89,7 +89,7 @@ class Plan:
         folder = self.store.grid_folder(self.name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            files.write_atomically(folder / "plan.json", files.json_bytes(self._content(), indent=-1))
+            files.write_atomically(folder / "plan.json", files.sealed_json(self._content(), indent=-1))
         except OSError as error:
             raise files.disk_error(error, self.store.root) from error
 

@@ -4,15 +4,15 @@ Everything that may differ between two runs of the same stage (times, hosts, ver
 so that the other files of a result have the same bytes whoever made them.
 """
 
-import functools
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from xling.grid.formats import RESULT
 from xling.grid.host import Process
 from xling.grid.stage import Json, Stage, identity_key
+from xling.jsonfiles import unsealed
 
 
 class Parent(msgspec.Struct, frozen=True):
@@ -88,13 +88,7 @@ class Failure(msgspec.Struct, frozen=True):
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-@functools.cache
-def _decoder(of: type[Any]) -> "msgspec.json.Decoder[Any]":
-    return msgspec.json.Decoder(of)
-
-
 def read(of: type[T], path: str) -> T:
-    """Read one of the above; OSError if it is not there, msgspec.DecodeError if it is not whole."""
+    """Read one of the above; OSError if it is not there, msgspec.DecodeError if it is not what was written."""
     with open(path, "rb") as file:
-        record: T = _decoder(of).decode(file.read())
-    return record
+        return unsealed(file.read(), of)

@@ -17,6 +17,7 @@ from xling.grid.claim import Claim
 from xling.grid.files import Unreadable
 from xling.grid.listing import Listing
 from xling.grid.store import Store
+from xling.jsonfiles import unsealed
 
 State = Literal["done", "running", "queued", "failed", "damaged", "unreadable", "blocked", "to do"]
 STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "damaged", "unreadable", "blocked", "to do")
@@ -111,11 +112,11 @@ def read_grid(store: Store, name: str) -> GridPlan:
         found = formats.format_of(content)
         if found is not None:
             formats.check_format(f"'{path}'", found, formats.PLAN, formats.PLAN_AGAIN)
-        return msgspec.json.decode(content, type=GridPlan)
+        return unsealed(content, type=GridPlan)
     except PermissionError as error:
         raise Unreadable(error, str(path)) from error
     except (OSError, msgspec.DecodeError) as error:
-        raise StoreError(f"'{path}' is no plan ({error}). The grid's command writes it anew.") from error
+        raise StoreError(f"'{path}' is no plan ({error}). Run the grid's command again: it writes it anew.") from error
 
 
 def grid_status(store: Store, name: str, cluster: Cluster | None = None) -> GridStatus:

@@ -61,6 +61,7 @@ class Store:
         self.root = Path(root)
         self._stages = os.path.join(self.root, "stages")
         self._verified: dict[tuple[str, str], tuple[tuple[str, int, int, int], ...]] = {}
+        self.damaged: dict[tuple[str, str], Damaged] = {}  # what readers have met
 
     # --- where things are ---------------------------------------------------------------------------------
 
@@ -125,17 +126,30 @@ class Store:
                 return Status("damaged", "done.json is missing")
             failure = self.failure(kind, key)
             return Status("missing") if failure is None else Status("failed", failure)
-        except NotADirectoryError as error:
+        except (NotADirectoryError, IsADirectoryError) as error:
             return Status("damaged", f"done.json cannot be read ({error})")
         except OSError as error:
             raise files.Unreadable(error, f"{folder}/done.json") from error
         except msgspec.DecodeError as error:
             return Status("damaged", f"done.json cannot be read ({error})")
+        if (done.kind, done.key) != (kind, key):
+            return Status("damaged", "done.json is not that of this key")
         if done.format != RESULT:
             again = "give another root=PATH, where results are made anew"
             check_format(f"'{folder}/done.json'", done.format, RESULT, again)
         why = _differs(folder, done)
         return Status("damaged", why, done) if why else Status("done", "", done)
+
+    def examine(self, kind: str, key: str) -> Status:
+        """The same for readers of results, who go on without what is damaged: it stands in `damaged` afterwards."""
+        status = self.check(kind, key)
+        if status.state == "damaged":
+            self._met(kind, key, status.why)
+        return status
+
+    def damage(self) -> list[str]:
+        """A sentence for each damaged result that readers have met."""
+        return [f"{damaged} The grid's command makes it again." for damaged in self.damaged.values()]
 
     def failure(self, kind: str, key: str) -> str | None:
         """Last line of the failure's traceback; None if the stage has not failed."""
@@ -170,13 +184,14 @@ class Store:
         folder = f"{self._stages}/{kind}/{key}"
         status = self.check(kind, key)
         if status.state != "done" or status.done is None:
-            why = status.why if status.state == "damaged" else "it is not there"
-            raise Damaged(kind, key, why)
+            raise (
+                self._met(kind, key, status.why) if status.state == "damaged" else Damaged(kind, key, "it is not there")
+            )
         signature = _signature(folder, status.done)
         if self._verified.get((kind, key)) != signature:
             why = _hashes_differ(folder, status.done) or self._spec_differs(kind, key)
             if why:
-                raise Damaged(kind, key, why)
+                raise self._met(kind, key, why)
             self._verified[kind, key] = signature
         return Path(folder)
 
@@ -185,16 +200,22 @@ class Store:
         status = self.check(kind, key)
         fact = status.done.files.get(name) if status.state == "done" and status.done is not None else None
         if fact is None:
-            why = status.why if status.state == "damaged" else f"{name} is not there"
-            raise Damaged(kind, key, why)
+            gone = Damaged(kind, key, f"{name} is not there")
+            raise self._met(kind, key, status.why) if status.state == "damaged" else gone
         path = Path(self._stages, kind, key, name)
         try:
             content = path.read_bytes()
         except OSError as error:
             raise files.Unreadable(error, os.fspath(path)) from error
         if hashlib.sha256(content).hexdigest() != fact.sha256:
-            raise Damaged(kind, key, f"file {name} does not have the bytes that were published")
+            raise self._met(kind, key, f"file {name} does not have the bytes that were published")
         return content
+
+    def _met(self, kind: str, key: str, why: str) -> Damaged:
+        """Remembered, since readers of many results go on without the one that is damaged."""
+        error = Damaged(kind, key, why)
+        self.damaged[kind, key] = error
+        return error
 
     def _spec_differs(self, kind: str, key: str) -> str:
         sheet = self.sheet(kind, key)
@@ -232,7 +253,7 @@ class Store:
         files.write_new(f"{folder}/spec.json", files.json_bytes(sheet))
         files.share(folder)
         done = Done(sheet.kind, key, sheet.label, _facts(folder), run)
-        files.write_new(f"{folder}/done.json", files.json_bytes(done))
+        files.write_new(f"{folder}/done.json", files.sealed_json(done))
         _sync(folder, done)
         published = self._move_in(sheet.kind, key, folder, done, replace)
         self.forget_attempts(sheet.kind, key)
@@ -297,6 +318,7 @@ class Store:
             except OSError:
                 continue
             self._verified.pop((kind, key), None)
+            self.damaged.pop((kind, key), None)
             return name
         raise StoreError(f"More than 999 damaged copies of {kind}/{key[:12]} in '{self.root}': delete them.")
 
@@ -333,6 +355,8 @@ def _stats(folder: str, done: Done) -> Iterator[tuple[str, FileFact, os.stat_res
 def _differs(folder: str, done: Done) -> str:
     """What does not fit the marker, or nothing. Another time alone is no difference if the hash agrees."""
     for name, fact, stat in _stats(folder, done):
+        if name.startswith("/") or ".." in name.split("/"):
+            return f"done.json names '{name}', which is not in the folder"
         if stat is None:
             return f"file {name} is missing"
         if stat.st_mode & 0o444 != 0o444 and not files.readable(f"{folder}/{name}"):  # before anything runs

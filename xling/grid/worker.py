@@ -23,6 +23,7 @@ from xling.grid import files, host
 from xling.grid.execute import Executor, Job, Report, last_line
 from xling.grid.stage import Kind
 from xling.grid.store import Store
+from xling.jsonfiles import decode
 
 PROGRESS_SECONDS = 0.2  # at most one progress report in this time
 
@@ -39,7 +40,7 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 def main() -> None:
-    setting = msgspec.json.decode(sys.argv[1], type=Setting)
+    setting = decode(sys.argv[1], type=Setting)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to decide about
     die_with(setting.parent)
     commands, replies = _private_pipes(setting)

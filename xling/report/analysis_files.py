@@ -7,7 +7,7 @@ from typing import Any
 
 from xling.analysis.findings import Finding
 from xling.analysis.short import in_short
-from xling.grid.files import disk_error, json_bytes, write_atomically
+from xling.grid.files import disk_error, sealed_json, write_atomically
 from xling.report.findings import markdown_lines
 from xling.report.markdown import escaped
 
@@ -38,9 +38,9 @@ def markdown(title: str, findings: Sequence[Finding]) -> bytes:
 
 
 def findings_json(title: str, findings: Sequence[Finding]) -> bytes:
-    """Every table as a list of rows; what is missing is null."""
+    """Every table as a list of rows; what is missing is null. Sealed: the page reads it again."""
     told = {"title": title, "in_short": in_short(findings), "findings": [_plain(finding) for finding in findings]}
-    return json_bytes(told, indent=1)
+    return sealed_json(told, indent=1)
 
 
 def _plain(finding: Finding) -> dict[str, Any]:

@@ -6,9 +6,10 @@ key, no network) their specs go to <root>/tracking/dashboard/<grid>/ instead, an
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -17,7 +18,8 @@ from xling.analysis.matrix import Matrix
 from xling.analysis.plan import Plan, read_plan
 from xling.errors import ConfigError, XlingError
 from xling.grid.files import json_bytes, write_atomically
-from xling.grid.store import Store
+from xling.grid.store import Damaged, Store
+from xling.jsonfiles import decode
 from xling.report.files import read_matrix
 from xling.report.tracking import (
     WANDB,
@@ -30,6 +32,7 @@ from xling.report.tracking import (
     track_grid,
 )
 
+_T = TypeVar("_T")
 A_LINE = 300  # characters of what W&B says that are told
 MOST_READ = 60  # curves of a kind that are looked at for the names of its metrics
 MISSING = "Dashboards are made with wandb-workspaces, which is not installed. Type pip install 'xling[wandb]'."
@@ -76,11 +79,7 @@ def run(store: Store, name: str, asked: Mapping[str, Any], new: bool = False) ->
 
 def _last(store: Store, name: str) -> TrackingResult:
     """What the last tracking of the grid wrote down."""
-    try:
-        content = (store.root / "tracking" / f"{name}.json").read_bytes()
-        return msgspec.json.decode(content, type=TrackingResult)
-    except (OSError, msgspec.DecodeError):
-        return TrackingResult("off")
+    return _read(store.root / "tracking" / f"{name}.json", TrackingResult, TrackingResult("off"))
 
 
 def _default_entity() -> str:
@@ -95,7 +94,7 @@ def grid_of(store: Store, plan: Plan, matrix: Matrix, to: Destination, entity: s
 
     known = read_ledger(store.root / "tracking", to)
     path = shown_file(store.root, plan.name)
-    shown = msgspec.json.decode(path.read_bytes(), type=list[str]) if path.exists() else []
+    shown = _read(path, list[str], [])
     training: list[str] = []
     curves: dict[str, set[str]] = {}
     looked: dict[str, int] = {}
@@ -106,13 +105,15 @@ def grid_of(store: Store, plan: Plan, matrix: Matrix, to: Destination, entity: s
         training.append(stage.key)
         looked[stage.kind] = looked.get(stage.kind, 0) + 1
         if looked[stage.kind] <= MOST_READ:
-            curves.setdefault(stage.kind, set()).update(f"{stage.kind}/{metric}" for metric in _metrics(curve))
-    metrics = {kind: sorted(names) for kind, names in curves.items()}
-    return Grid(matrix, entity, to.project, reduce_id(plan), shown, training, metrics)
+            with suppress(Damaged):  # the store remembers it
+                metrics = _metrics(store.content(stage.kind, stage.key, "curve.jsonl"))
+                curves.setdefault(stage.kind, set()).update(f"{stage.kind}/{metric}" for metric in metrics)
+    by_kind = {kind: sorted(names) for kind, names in curves.items()}
+    return Grid(matrix, entity, to.project, reduce_id(plan), shown, training, by_kind)
 
 
-def _metrics(curve: Path) -> set[str]:
-    rows = [msgspec.json.decode(line, type=dict[str, Any]) for line in curve.read_bytes().splitlines()]
+def _metrics(curve: bytes) -> set[str]:
+    rows = [decode(line, type=dict[str, Any]) for line in curve.splitlines()]
     return {name for row in rows for name, value in row.items() if value is not None} - {"step"}
 
 
@@ -140,7 +141,7 @@ def _size(view: Any) -> str:
 def _save(store: Store, name: str, view: Any, page: Any, new: bool) -> Iterator[str]:
     """Online: update what was saved before, or save it for the first time."""
     path = store.root / "tracking" / "dashboards.json"
-    all_saved = _read_saved(path)
+    all_saved = _read(path, dict[str, Saved], {})
     place = f"{os.environ.get('WANDB_BASE_URL', WANDB)} {view.entity}/{view.project} {name}"
     saved = Saved() if new else all_saved.get(place, Saved())
     view._internal_id, view._internal_name, page.id = saved.view_id, saved.view_name, saved.report_id
@@ -161,8 +162,9 @@ def _save(store: Store, name: str, view: Any, page: Any, new: bool) -> Iterator[
     yield f"Report: {page.url}"
 
 
-def _read_saved(path: Path) -> dict[str, Saved]:
+def _read(path: Path, type_: type[_T], default: _T) -> _T:
+    """What was written down, or where that is gone or damaged as if it had not been."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Saved])
+        return decode(path.read_bytes(), type=type_)
     except (OSError, msgspec.DecodeError):
-        return {}
+        return default

@@ -19,7 +19,8 @@ from xling.analysis.intervals import Estimate
 from xling.analysis.matrix import ENTRY_AXES, Entry, Matrix
 from xling.errors import StoreError
 from xling.grid import formats
-from xling.grid.files import disk_error, json_bytes, write_atomically
+from xling.grid.files import disk_error, sealed_json, write_atomically
+from xling.jsonfiles import unsealed
 from xling.report.markdown import markdown
 
 FRONTIER = ("kl", "reward", "quality", "win")  # what each point has
@@ -65,8 +66,8 @@ def _percent(value: float | None) -> str:
 
 
 def matrix_json(matrix: Matrix) -> bytes:
-    """Everything, sorted keys, floats to six decimals."""
-    return json_bytes(_rounded(msgspec.json.encode(matrix)), indent=1)
+    """Everything, sorted keys, floats to six decimals; sealed."""
+    return sealed_json(_rounded(msgspec.json.encode(matrix)), indent=1)
 
 
 def read_matrix(folder: Path) -> Matrix:
@@ -77,7 +78,7 @@ def read_matrix(folder: Path) -> Matrix:
         found = formats.format_of(content, default=formats.MATRIX)  # it had no number at first
         if found is not None:
             formats.check_format(str(path), found, formats.MATRIX, f"run 'xling reduce {folder.name}'")
-        return msgspec.json.decode(content, type=Matrix)
+        return unsealed(content, type=Matrix)
     except FileNotFoundError:
         raise StoreError(f"{path} is not there; make it with 'xling reduce {folder.name}'.") from None
     except msgspec.DecodeError as error:

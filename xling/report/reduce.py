@@ -14,9 +14,12 @@ from xling.report.files import write_matrix
 from xling.report.html.write import update
 
 
-def reduce_grid(root: Path, name: str) -> Matrix:
-    """Fold a grid, write its matrix files. ConfigError: no such grid; StoreError: its plan cannot be read."""
-    store, draws = Store(root), Draws()
+def reduce_grid(root: Path | Store, name: str) -> Matrix:
+    """Fold a grid, write its matrix files. ConfigError: no such grid; StoreError: its plan cannot be read.
+
+    What has been found damaged on the way stands in the store's `damaged`.
+    """
+    store, draws = root if isinstance(root, Store) else Store(root), Draws()
     matrix = fold_grid(store, name, draws)
     write_matrix(store.grid_folder(name), matrix)
     write_categories(store.grid_folder(name), grid_categories(store, name), matrix.other_axes)

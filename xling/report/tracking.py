@@ -25,6 +25,7 @@ from msgspec import Struct
 import xling
 from xling.analysis.plan import Plan, PlannedStage, read_plan
 from xling.grid.store import Store
+from xling.jsonfiles import decode
 
 WANDB = "https://api.wandb.ai"
 PATIENCE = 120.0  # seconds to wait for the child; slow uploads go on without us
@@ -180,7 +181,7 @@ def _lines(path: Path) -> Iterator[Noted]:
         return
     for line in path.read_bytes().splitlines():
         try:
-            yield msgspec.json.decode(line, type=Noted)
+            yield decode(line, type=Noted)
         except msgspec.DecodeError:
             continue
 
@@ -210,7 +211,7 @@ def _in_child(
         return TrackingResult(to.mode, 0, known, str(folder), f"Still writing in the background: {log}.")
     if code or not answer.exists():
         return TrackingResult(to.mode, 0, known, str(folder), f"It ended with code {code}; see {log}.")
-    return msgspec.json.decode(answer.read_bytes(), type=TrackingResult)
+    return decode(answer.read_bytes(), type=TrackingResult)
 
 
 def _environment(folder: Path) -> dict[str, str]:

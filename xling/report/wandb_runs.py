@@ -22,6 +22,7 @@ from xling.analysis.plan import Plan, PlannedStage, read_plan
 from xling.errors import XlingError
 from xling.grid.files import append_line, json_bytes, write_atomically
 from xling.grid.store import Store
+from xling.jsonfiles import decode
 from xling.report.tracking import Destination, Noted, TrackingResult, missing, read_ledger
 from xling.report.wandb_matrix import write_reduce
 from xling.report.wandb_stages import write_stage
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
     root, name, to = arguments
     folder = Path(root) / "tracking"
     with _lock(folder):
-        result = write_runs(Store(root), name, msgspec.json.decode(to, type=Destination))
+        result = write_runs(Store(root), name, decode(to, type=Destination))
     write_atomically(folder / f"{name}.json", json_bytes(result))
     return 0
 

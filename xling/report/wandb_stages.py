@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import wandb
 from wandb.sdk.wandb_run import Run
 
@@ -19,6 +18,7 @@ from xling.errors import StoreError
 from xling.grid.files import json_bytes
 from xling.grid.records import Done, Sheet
 from xling.grid.store import Store
+from xling.jsonfiles import decode
 from xling.report.tracking import Destination
 
 INIT_TIMEOUT = 30.0  # seconds; then the runs are written offline
@@ -88,7 +88,7 @@ def _read(folder: Path, done: Done, name: str) -> bytes:
 def read_curve(folder: Path, done: Done) -> Iterator[tuple[int, dict[str, float]]]:
     """(step, values) of a training stage's curve.jsonl, named as `sft/loss`; nothing where there is none."""
     for line in _read(folder, done, "curve.jsonl").splitlines() if "curve.jsonl" in done.files else []:
-        values = msgspec.json.decode(line, type=dict[str, float | None])
+        values = decode(line, type=dict[str, float | None])
         step = int(values.pop("step") or 0)
         yield step, {f"{done.kind}/{name}": value for name, value in values.items() if value is not None}
 
@@ -112,7 +112,7 @@ def summary(folder: Path, done: Done, sheet: Sheet) -> dict[str, Any]:
         "bytes": sum(fact.size for fact in done.files.values()),
     }
     if "items.json" in done.files:
-        items = msgspec.json.decode(_read(folder, done, "items.json"), type=Items)
+        items = decode(_read(folder, done, "items.json"), type=Items)
         wins = [win for win in items.win if win is not None]
         name = "win_rate_own_judge" if own_judge(sheet) else "win_rate"  # not to be averaged with the others
         found |= {name: 100 * sum(wins) / len(wins)} if wins else {}

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from xling.errors import ConfigError, StoreError
 from xling.grid.files import json_bytes
+from xling.jsonfiles import decode
 
 NAME = "key.json"
 Side = Literal["A", "B"]
@@ -89,7 +90,7 @@ def read_key(folder: Path) -> Key:
     """The key of an exported folder. ConfigError if there is none, StoreError if it is not what was written."""
     path = folder / NAME
     try:
-        key = msgspec.json.decode(path.read_bytes(), type=Key)
+        key = decode(path.read_bytes(), type=Key)
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(
             f"'{folder}' has no {NAME}. Name the folder that `xling sheet export --out FOLDER` wrote; answers "

@@ -24,6 +24,7 @@ from xling.grid import files
 from xling.grid.execute import last_line
 from xling.grid.stage import Context, Interrupted, Json, Kind, PartDone
 from xling.grid.worker import load_catalogue
+from xling.jsonfiles import decode
 from xling.slurm.settings import Resources
 
 POLL_SECONDS = 0.2
@@ -110,7 +111,7 @@ def _end(step: "subprocess.Popen[bytes]") -> None:
 def _judge(code: int | None, folder: Path) -> None:
     endings = {}
     for path in sorted(folder.glob("ended-*.json")):
-        endings[path.stem.removeprefix("ended-")] = msgspec.json.decode(path.read_bytes(), type=Ending)
+        endings[path.stem.removeprefix("ended-")] = decode(path.read_bytes(), type=Ending)
     for number, ending in endings.items():
         if not ending.interrupted:
             print(ending.traceback, flush=True)
@@ -129,7 +130,7 @@ def _judge(code: int | None, folder: Path) -> None:
 def main(folder: Path, environment: Mapping[str, str]) -> int:
     """One process: the stage's function with a context of its own; only process 0 writes the result."""
     rank = int(environment["RANK"])
-    payload = msgspec.json.decode((folder / "payload.json").read_bytes(), type=Payload)
+    payload = decode((folder / "payload.json").read_bytes(), type=Payload)
     kind = load_catalogue(payload.catalogue)[payload.kind]
     out = Path(payload.out) if rank == 0 else Path(tempfile.mkdtemp(prefix="xling-rank-"))
     parents = {role: Path(path) for role, path in payload.parents.items()}

@@ -22,6 +22,7 @@ import msgspec
 from xling.grid import files
 from xling.grid.execute import Job
 from xling.grid.store import Store
+from xling.jsonfiles import decode, unsealed
 from xling.slurm.settings import Resources, Slurm
 
 Word = Literal["submitting", "released", "finished", "cancelled", "abandoned"]
@@ -103,7 +104,7 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
     at: float
     array: int = -1
     job: str = ""
-    state: str = ""
+    state: Literal["", "submitting", "released", "finished", "cancelled", "abandoned"] = ""
 
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -154,16 +155,16 @@ def write(folder: Path, submission: Submission) -> None:
     """Before anything is submitted: the folder and what is to be done."""
     (folder / "tasks").mkdir(parents=True)
     (folder / "logs").mkdir()
-    files.write_atomically(folder / "submission.json", files.json_bytes(submission, indent=-1))
+    files.write_atomically(folder / "submission.json", files.sealed_json(submission, indent=-1))
 
 
 def read(folder: Path) -> Filed:
     """OSError or msgspec.DecodeError if there is no whole submission in the folder."""
-    submission = msgspec.json.decode((folder / "submission.json").read_bytes(), type=Submission)
+    submission = unsealed((folder / "submission.json").read_bytes(), Submission)
     refs = {
         line.array: JobRef(line.job, submission.arrays[line.array].name, line.at, submission.cluster)
         for line in _lines(folder / "jobs.jsonl", _Line)
-        if line.job
+        if line.job and line.array < len(submission.arrays)
     }
     return Filed(folder, submission, _state(folder), refs)
 
@@ -177,13 +178,25 @@ def submissions(store: Store, grid: str | None = None, *states: Word) -> list[Fi
             if not states or _state(path.parent) in states:
                 found.append(read(path.parent))
         except (OSError, msgspec.DecodeError):
-            continue  # a shell that was killed while it wrote: nothing has been submitted from it
+            continue  # `unreadable` names it
     return sorted(found, key=lambda filed: filed.submission.created)
 
 
+def unreadable(store: Store, grid: str) -> list[str]:
+    """A sentence for each record of a grid's open submissions that is damaged: of their jobs nothing is known here."""
+    found = []
+    for path in sorted(folder_of(store, grid).glob("*/submission.json")):
+        try:
+            if _state(path.parent) in ("submitting", "released"):
+                read(path.parent)
+        except (OSError, msgspec.DecodeError) as error:
+            found.append(f"'{path}' cannot be read ({error}): jobs of it that still run are not shown (`squeue --me`).")
+    return found
+
+
 def _state(folder: Path) -> Word:
-    words = [line.state for line in _lines(folder / "jobs.jsonl", _Line) if line.state]
-    return words[-1] if words else "submitting"  # type: ignore[return-value]
+    words: list[Word] = [line.state for line in _lines(folder / "jobs.jsonl", _Line) if line.state]
+    return words[-1] if words else "submitting"
 
 
 def note_job(folder: Path, array: int, job: str) -> None:
@@ -207,7 +220,7 @@ def _lines(path: Path, type_: type[T]) -> Iterator[T]:
         return
     for line in content.splitlines():
         try:
-            yield msgspec.json.decode(line, type=type_)
+            yield decode(line, type=type_)
         except msgspec.DecodeError:
             continue  # cut off by a full disk or a kill
 

@@ -148,7 +148,11 @@ def _failed_since(store: Store, job: Job, created: float) -> bool:
     failure = store.failure_record(job.sheet.kind, job.key)
     if failure is None or not failure.when:
         return False
-    return datetime.fromisoformat(failure.when) >= datetime.fromtimestamp(int(created), UTC)
+    try:
+        when = datetime.fromisoformat(failure.when)
+    except ValueError:  # a damaged record
+        return False
+    return when >= datetime.fromtimestamp(int(created), UTC)
 
 
 def blame(store: Store, filed: Filed, place: Place, stage: Job, job: str, state: JobState | None) -> None:

@@ -284,9 +284,9 @@ class Runner:
         states = cluster.states(refs, {job for place in mine if (job := self.filed.job(place))})
         if states is not None:
             survey.settle(self.store, self.filed, states)
-        fold(self.store.root, submission.grid, submission.tracking)
+        code = fold(self.store.root, submission.grid, submission.tracking)
         self._note(Event("end"))
-        return 0
+        return code
 
     def _compare_code(self) -> None:
         if self._code_changed:

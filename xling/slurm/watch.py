@@ -184,12 +184,13 @@ def look(store: Store, name: str) -> View:
     held = {key: found.held[key] for key in keys & found.held.keys()}
     folding = [one for one in found.reducers.values() if one.filed.submission.grid == name]
     submitted = bool(held or folding) or record.folder_of(store, name).is_dir()
-    return View(status, store, held, folding, submitted, found.answered, list(_notes(found, name)))
+    return View(status, store, held, folding, submitted, found.answered, list(_notes(store, found, name)))
 
 
-def _notes(found: Survey, name: str) -> Iterator[str]:
+def _notes(store: Store, found: Survey, name: str) -> Iterator[str]:
     if not found.answered:
         yield "the cluster does not answer. Stages shown as queued or running may have ended since."
+    yield from record.unreadable(store, name)
     mine = [filed for filed in found.open if filed.submission.grid == name]
     if any(filed.state == "submitting" for filed in mine):
         yield "its submission has not been completed: the same command completes it."
@@ -221,7 +222,7 @@ def follow(store: Store, name: str, seconds: float) -> int:
 
     code = watch(store, name, seconds)
     if code != 130:
-        print_matrix(reduce_grid(store.root, name))  # as the last job did; it may have been cancelled
+        print_matrix(reduce_grid(store, name))  # as the last job did; it may have been cancelled
     return code
 
 

@@ -15,6 +15,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
+from xling.grid.files import sha256_of
 from xling.grid.stage import Context, Interrupted
 from xling.models.ridge import Array
 from xling.stages.files import Samples, iterate_samples
@@ -89,7 +90,7 @@ def _kept(
     folder.mkdir(parents=True, exist_ok=True)
     for number, block in enumerate(blocks):
         paths.append(folder / f"{number:06d}{suffix}")
-        if not paths[-1].exists():
+        if not _is_whole(paths[-1]):
             if context.stopping():
                 raise Interrupted(f"after {done} of {total} items, which are kept")
             _write(paths[-1], store, block)
@@ -98,11 +99,24 @@ def _kept(
     return paths
 
 
+def _sum(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a block is there with the bytes that were written; one that is not is made again."""
+    try:
+        return sha256_of(str(path)) == _sum(path).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def _write(path: Path, store: Callable[[BinaryIO, B], None], block: B) -> None:
-    """Whole or not at all."""
+    """Whole or not at all; its checksum before it."""
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         store(file, block)
         file.flush()
         os.fsync(file.fileno())
+    _sum(path).write_text(sha256_of(str(partial)), encoding="ascii")
     partial.replace(path)

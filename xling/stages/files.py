@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 # Passed on: the stages have all their formats from here.
+from xling.jsonfiles import decode
 from xling.jsonfiles import read_json as read_json
 from xling.jsonfiles import write_json as write_json
 
@@ -44,7 +45,7 @@ def iterate_samples(folder: Path) -> Iterator[Samples]:
     """The samples of a pool or baseline folder, in prompt order, read line by line."""
     with (folder / "samples.jsonl").open("rb") as file:
         for line in file:
-            yield msgspec.json.decode(line, type=Samples)
+            yield decode(line, type=Samples)
 
 
 def read_samples(folder: Path) -> list[Samples]:

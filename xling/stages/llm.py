@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from xling.config import Task
 from xling.grid.stage import Context
+from xling.jsonfiles import decode
 from xling.judges.asking import (
     Ask,
     Compared,
@@ -155,7 +156,7 @@ def _verdicts(context: Context, spec: AskSpec, pairs: Sequence[Compared]) -> lis
             return [msgspec.json.encode(v) for v in compare(ask, spec.how(), [pairs[i] for i in items])]
 
         blocks = list(blocks_of(range(len(pairs)), PAIRS))
-        return [Verdict(*msgspec.json.decode(line)) for line in kept_lines(context, "verdicts", blocks, block)]
+        return [Verdict(*decode(line)) for line in kept_lines(context, "verdicts", blocks, block)]
 
 
 def _asker(context: Context, spec: AskSpec) -> AbstractContextManager[Ask]:

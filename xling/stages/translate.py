@@ -17,6 +17,7 @@ from msgspec import Struct
 from xling.config import MicroExact, MicroNoisy, Seq2Seq, Task
 from xling.errors import StageError
 from xling.grid.stage import WHERE, Context
+from xling.jsonfiles import decode
 from xling.stages.blocks import blocks_of, kept_lines
 from xling.stages.files import write_json
 from xling.stages.translated import SPLITS, Item, Record, What, read_records, record_of, write_records
@@ -52,7 +53,7 @@ def run(context: Context) -> None:
         return [msgspec.json.encode(text) for text in translate([texts[i] for i in items])]
 
     lines = kept_lines(context, "texts", list(blocks_of(range(len(texts)), BLOCK)), made)
-    found: dict[str, str | None] = dict(zip(texts, map(msgspec.json.decode, lines), strict=True))
+    found: dict[str, str | None] = dict(zip(texts, map(decode, lines), strict=True))
     counts: dict[str, Any] = {"texts": len(texts), "untranslated": sum(not said for said in found.values())}
     for split in SPLITS:
         kept, dropped = translated(records[split], found, spec.target.code)

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from xling.config import Task
 from xling.grid.stage import Context
+from xling.jsonfiles import decode
 from xling.tasks import document_of, prompt_around, task_module
 from xling.tasks.records import Demonstration, Pair, Prompt, Rating, Split
 
@@ -71,7 +72,7 @@ def read_records(folder: Path, split: Split) -> Iterator[Record]:
     """The records of a translate stage's folder."""
     with (folder / f"{split}.jsonl").open("rb") as file:
         for line in file:
-            yield msgspec.json.decode(line, type=Record)
+            yield decode(line, type=Record)
 
 
 def translates(context: Context) -> bool:

@@ -4,8 +4,9 @@
     memory.get(text)              # (True, "..."), or (False, None)
     memory.add({text: "..."})     # one more file, which appears whole or not at all
 
-A file a block of texts rather than one a text, since there may be millions. Files are only ever added; nothing in them
-decides a result, and the folder can be deleted. Two stages that run at once may translate a text twice, to the same.
+A file a block of texts rather than one a text, since there may be millions. Files are only ever added; a line that its
+checksum does not fit is as if it were not there, and the folder can be deleted. Two stages that run at once may
+translate a text twice, to the same.
 """
 
 import hashlib
@@ -18,8 +19,10 @@ import msgspec
 
 from xling.grid.files import write_atomically
 from xling.grid.stage import canonical_json
+from xling.jsonfiles import decode
 
-Entry = tuple[str, str | None]  # sha256 of a text, and its translation (None: the model made nothing of it)
+# sha256 of a text, its translation (None: the model made nothing of it), and a checksum of both
+Entry = tuple[str, str | None, str]
 
 
 class Memory:
@@ -55,7 +58,8 @@ class Memory:
         """Keep some translations."""
         if not translations:
             return
-        lines = [msgspec.json.encode((_name(text), said)) + b"\n" for text, said in translations.items()]
+        named = [(_name(text), said) for text, said in translations.items()]
+        lines = [msgspec.json.encode((name, said, _check(name, said))) + b"\n" for name, said in named]
         content = b"".join(lines)
         path = self.folder / f"{hashlib.sha256(content).hexdigest()[:32]}.jsonl"
         write_atomically(path, content)
@@ -75,6 +79,13 @@ def _name(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _check(name: str, said: str | None) -> str:
+    return hashlib.sha256(msgspec.json.encode((name, said))).hexdigest()[:16]
+
+
 def _entry(line: bytes) -> Entry:
-    found: Entry = msgspec.json.decode(line, type=Entry)
+    """What a line says; DecodeError if it is not what was written."""
+    found: Entry = decode(line, type=Entry)
+    if found[2] != _check(*found[:2]):
+        raise msgspec.DecodeError("the checksum does not fit")
     return found

@@ -4,10 +4,10 @@ The latter read every item again, which takes from seconds to a minute: too long
 taken from the analysis.json that `xling analyse` leaves in the grid's folder, where there is one.
 """
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ from xling.analysis.findings import Finding
 from xling.analysis.matrix import Matrix
 from xling.analysis.reduce import fold_grid
 from xling.grid.store import Store
+from xling.jsonfiles import unsealed
 
 Folded = tuple[Matrix, Draws]
 WRITTEN = "analysis.json"
@@ -53,7 +54,7 @@ def _written(folder: Path, known: set[str]) -> list[Finding]:
     if not path.exists():
         return [_nothing("analyses of items", f"type `xling analyse {folder.name}`, then `xling report --open`")]
     found = []
-    for one in json.loads(path.read_bytes())["findings"]:
+    for one in unsealed(path.read_bytes(), dict[str, Any])["findings"]:
         if one["name"] not in known:
             table = pd.DataFrame(one["rows"], columns=one["columns"])
             note = f"{one['note']} As `xling analyse` last wrote it.".strip()

@@ -21,6 +21,7 @@ from xling.analysis.matrix import NO_SOURCE, Matrix
 from xling.analysis.plan import PlannedEntry, Ref, SeedCell
 from xling.errors import StoreError, XlingError
 from xling.grid.store import Store
+from xling.jsonfiles import decode
 from xling.judges.asking import points
 from xling.sheets.cells import prompt_texts
 from xling.stages.files import Samples
@@ -78,7 +79,7 @@ class _Files:
         self.asked = lru_cache(maxsize=2)(self._asked)
 
     def items(self, ref: Ref) -> _Row:
-        return msgspec.json.decode(self._store.content(ref.kind, ref.key, "items.json"), type=_Row)
+        return decode(self._store.content(ref.kind, ref.key, "items.json"), type=_Row)
 
     def has(self, ref: Ref, name: str) -> bool:
         done = self._store.check(ref.kind, ref.key).done
@@ -92,7 +93,7 @@ class _Files:
         return np.asarray(np.load(io.BytesIO(self._store.content(ref.kind, ref.key, name)), allow_pickle=False))
 
     def _asked(self, ref: Ref) -> Asked:
-        return msgspec.json.decode(self._store.content(ref.kind, ref.key, "verdicts.json"), type=Asked)
+        return decode(self._store.content(ref.kind, ref.key, "verdicts.json"), type=Asked)
 
 
 def select(matrix: Matrix, store: Store, entries: Sequence[PlannedEntry]) -> Selection:
@@ -134,7 +135,7 @@ def _samples_of(panel: int, entry: PlannedEntry, cell: SeedCell, files: _Files) 
     places = {p: n for n, p in enumerate(items.prompt)} if every else _places(pool)
     for prompt in chosen(target, items.prompt):
         row, place = items.prompt.index(prompt), places[prompt]
-        said, opposed = (msgspec.json.decode(lines[place], type=Samples) for lines in (pool, baseline))
+        said, opposed = (decode(lines[place], type=Samples) for lines in (pool, baseline))
         if not said.prompt == opposed.prompt == prompt:
             raise StoreError(f"The prompts of judge {cell.judge.key[:12]} are not those of its pool and baseline.")
         first = items.index[row] if items.index else 0
@@ -152,7 +153,7 @@ def chosen(target: str, prompts: Sequence[str]) -> list[str]:
 
 
 def _places(lines: Sequence[bytes]) -> dict[str, int]:
-    return {msgspec.json.decode(line, type=Samples).prompt: place for place, line in enumerate(lines)}
+    return {decode(line, type=Samples).prompt: place for place, line in enumerate(lines)}
 
 
 def _opponent(said: str, responses: Sequence[str], recorded: bool) -> int:
