@@ -13,7 +13,8 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
 
 @pytest.fixture(scope="session")
 def no_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Planning reads a checkpoint's digest alone: this folder has no weights."""
+    """Planning reads a checkpoint's digest and the header of its weights: here there are none in it."""
     folder = tmp_path_factory.mktemp("checkpoint")
     (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     return folder

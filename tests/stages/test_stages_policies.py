@@ -247,7 +247,7 @@ def test_a_base_that_cannot_be_read_fails_at_once(tmp_path: Path, folders: dict[
 def test_a_checkpoint_in_pickle_format_is_refused_while_planning(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"policy\.checkpoint=.* its weights are in pickle format"):
+    with pytest.raises(ConfigError, match=r"policy\.checkpoint=.* The weights in .* are in pickle format"):
         judge_stage(experiment(tmp_path))
 
 

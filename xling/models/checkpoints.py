@@ -6,18 +6,39 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from xling.config import Classifier, Encoder, LanguageModel, LogRatio, RewardModel, checkpoints_of
+from xling.config import (
+    Classifier,
+    Encoder,
+    FrozenLM,
+    LanguageModel,
+    LogRatio,
+    RewardModel,
+    SameAsPolicy,
+    checkpoints_of,
+)
 from xling.errors import ConfigError, DataError
 from xling.jsonfiles import read_json
+from xling.models import weights
 from xling.models.hub import cached, commit_of, is_repository, settings_of
+from xling.models.trust import check_code
+from xling.models.weights import label_count
 
 SEPARATORS = 4  # of XLM-R, which has the most
 ROBERTA = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")  # positions begin after the padding's number
+# Kinds that look up places in a table of so many, and fail beyond it. Rotary positions have no end, if they have a
+# length that a model was trained on.
+_TABLES = (
+    "gpt2 gpt-sw3 gpt_bigcode gpt_neo gptj codegen openai-gpt ctrl opt xglm biogpt bart mbart plbart mvp led pegasus "
+    "bigbird_pegasus blenderbot blenderbot-small marian prophetnet bert roberta roberta-prelayernorm xlm-roberta "
+    "xlm-roberta-xl camembert electra albert distilbert mpnet ernie megatron-bert xmod ibert big_bird nystromformer "
+    "luke longformer roformer rembert convbert data2vec-text xlm flaubert fnet mobilebert deberta deberta-v2"
+)
+TABLES = frozenset(_TABLES.split())
 RELATIVE = ("deberta", "deberta-v2")  # positions without end, unless they are added to the words too
 
 
 @lru_cache(maxsize=64)
-def check_policy(policy: LanguageModel) -> None:
+def check_policy(policy: LanguageModel, use: weights.Use = "policy") -> None:
     """ConfigError for a checkpoint that no policy can be read from; of one on the hub as `check_checkpoints` has it."""
     if policy.checkpoint in ("packaged", "pretrain"):
         return
@@ -25,11 +46,36 @@ def check_policy(policy: LanguageModel) -> None:
     if folder is None:
         return
     try:
-        _check_weights(folder)
+        if downloaded(folder, policy.checkpoint):
+            check_folder(folder, use, policy.pad_token, policy.remote_code)
         if policy.remote_code is None:
             check_tokenizer(folder, ("pad", "eos"), policy.pad_token, "policy.pad_token")
     except DataError as error:
         raise ConfigError(f"policy.checkpoint={policy.checkpoint}: {error}") from error
+
+
+def check_folder(folder: Path, use: weights.Use, pad_token: str | None = None, remote_code: str | None = None) -> None:
+    """DataError for a checkpoint on this machine that is not whole, or not what it is to be read as."""
+    weights.check_files(folder)
+    check_code(folder, remote_code)
+    weights.check_names(folder, use)
+    weights.check_rows(folder, pad_token)
+
+
+def check_lengths(policy: LanguageModel, rm: RewardModel) -> None:
+    """ConfigError for a policy with fewer positions than it is given tokens, as itself or by a reward model."""
+    if policy.checkpoint in ("packaged", "pretrain"):
+        return  # whose texts are short
+    config = _looked_up("policy.checkpoint", policy.checkpoint, policy.revision)[1]
+    asked = {"policy": (policy.max_prompt_tokens, policy.max_new_tokens)}
+    own = rm.init in ("sft", "base") if isinstance(rm, SameAsPolicy) else isinstance(rm, FrozenLM) and not rm.checkpoint
+    if own:
+        asked["rm_backbone"] = (rm.max_prompt_tokens, rm.max_response_tokens)  # type: ignore[union-attr]  # both have
+    for group, sides in asked.items():
+        try:
+            check_table(config, sides, 0, group)
+        except DataError as error:
+            raise ConfigError(f"policy.checkpoint={policy.checkpoint}: {error}") from error
 
 
 def check_checkpoints(rm: RewardModel, sides: tuple[int, int]) -> None:
@@ -40,12 +86,14 @@ def check_checkpoints(rm: RewardModel, sides: tuple[int, int]) -> None:
     for setting, (checkpoint, revision) in checkpoints_of(rm).items():
         folder, config = _looked_up(f"rm_backbone.{setting}", checkpoint, revision)
         try:
-            if folder is not None:
-                _check_weights(folder)
+            if folder is not None and downloaded(folder, checkpoint):
+                check_folder(folder, _use(rm), getattr(rm, "pad_token", None), getattr(rm, "remote_code", None))
             if isinstance(rm, Encoder) and config:
                 check_encoder_config(config, sides, SEPARATORS)
             if isinstance(rm, Classifier) and config:
                 check_labels(label_count(config), rm.label)
+            if not isinstance(rm, Encoder):
+                check_table(config, sides, SEPARATORS if isinstance(rm, Classifier) else 0, "rm_backbone")
             if folder is not None and getattr(rm, "remote_code", None) is None:
                 needed = ("pad",) if isinstance(rm, Encoder | Classifier) else ("pad", "eos")
                 check_tokenizer(folder, needed, getattr(rm, "pad_token", None), "rm_backbone.pad_token")
@@ -53,6 +101,20 @@ def check_checkpoints(rm: RewardModel, sides: tuple[int, int]) -> None:
             raise ConfigError(f"rm_backbone.{setting}={checkpoint}: {error}") from error
     if isinstance(rm, LogRatio):
         _check_pair(rm)
+
+
+def downloaded(folder: Path, checkpoint: str) -> bool:
+    """Whether a folder is to be looked at: of a repository the parts that are not there yet will be downloaded."""
+    try:
+        return not is_repository(checkpoint) or all(path.is_file() for path in weights.weight_files(folder))
+    except DataError:
+        return False
+
+
+def _use(rm: RewardModel) -> weights.Use:
+    if isinstance(rm, Encoder):
+        return "encoder"
+    return "classifier" if isinstance(rm, Classifier) else "reward" if isinstance(rm, SameAsPolicy) else "policy"
 
 
 @lru_cache(maxsize=64)
@@ -67,15 +129,6 @@ def folder_of(checkpoint: str, revision: str | None) -> Path | None:
     """Where a checkpoint lies on this machine; None if it does not, or has no config.json."""
     found = cached(checkpoint, revision) if is_repository(checkpoint) else Path(checkpoint)
     return found if found is not None and (found / "config.json").is_file() else None
-
-
-def _check_weights(folder: Path) -> None:
-    pickles = [path.name for kind in ("*.bin", "*.pt", "*.pth") for path in sorted(folder.glob(kind))]
-    if pickles and not any(folder.glob("*.safetensors")):
-        raise DataError(
-            f"its weights are in pickle format ({', '.join(pickles[:3])}), which can run code when it is read. "
-            "Convert them to safetensors, or name a revision that has them (refs/pr/N of the hub's conversion bot)."
-        )
 
 
 def check_tokenizer(folder: Path, needed: Sequence[str], pad_token: str | None, setting: str) -> None:
@@ -105,7 +158,7 @@ def _special_tokens(folder: Path) -> tuple[frozenset[str], Collection[str], str]
     try:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception:  # of whatever kind: the stage that loads the model says it
         return whole
     ids = frozenset(role for role in ("pad", "eos") if getattr(tokenizer, f"{role}_token_id") is not None)
@@ -120,26 +173,47 @@ def check_encoder_config(config: Mapping[str, Any], sides: tuple[Any, ...], sepa
             f"a {kind} is no encoder, as rm_backbone=encoder needs. Name an encoder (XLM-R, mDeBERTa), or type "
             "rm_backbone=same_as_policy rm_backbone.init=FOLDER."
         )
-    places, rest = positions(config), sides[1] + separators
-    if places is not None and sides[0] + rest > places:
-        fits = f"max_prompt_tokens={places - rest}" if places - rest > 1 else "max_response_tokens to less than that"
+    check_room(config, sides, separators, "rm_backbone")
+
+
+def check_table(config: Mapping[str, Any], sides: tuple[int, int], separators: int, group: str) -> None:
+    """`check_room` of what is no encoder: where positions come from a table."""
+    if config.get("model_type") in TABLES:
+        check_room(config, sides, separators, group)
+
+
+def check_room(config: Mapping[str, Any], sides: tuple[Any, ...], separators: int, group: str) -> None:
+    """DataError for a model with fewer positions than the limits of a prompt and a response, and separators, need.
+
+    An encoder-decoder has as many for each of the two.
+    """
+    places, sides = positions(config), sides[:2]  # a third is the side that is cut
+    if places is None:
+        return
+    limits = [
+        f"{group}.max_prompt_tokens",
+        f"{group}.{'max_new_tokens' if group == 'policy' else 'max_response_tokens'}",
+    ]
+    if config.get("is_encoder_decoder"):
+        over, fits = max(sides) > places, [min(side, places) for side in sides]
+    else:
+        response = min(sides[1], max(places // 4, 1)) if sides[1] + separators + 1 >= places else sides[1]
+        over, fits = sum(sides) + separators > places, [places - response - separators, response]
+    if over:
+        framed = f", {sides[1]} of a response and {separators} separators" if separators else ""
+        types = [f"{name}={fit}" for name, fit, side in zip(limits, fits, sides, strict=True) if fit != side]
         raise DataError(
-            f"a {kind} with {places} positions cannot read {sides[0]} tokens of a prompt, {sides[1]} of a response and "
-            f"{separators} separators. Set rm_backbone.{fits}."
+            f"a {config.get('model_type')} with {places} positions cannot read {sides[0]} tokens of a prompt"
+            f"{framed or f' and {sides[1]} of a response'}. Set {' '.join(types)}."
         )
 
 
 def positions(config: Mapping[str, Any]) -> int | None:
-    """Tokens that an encoder can tell the places of; None: any number."""
-    kind, most = config.get("model_type"), config.get("max_position_embeddings")
-    if most is None or (kind in RELATIVE and not config.get("position_biased_input", True)):
+    """Tokens that a model can tell the places of; None: any number."""
+    kind, most = config.get("model_type"), config.get("max_position_embeddings") or config.get("n_positions")
+    if not isinstance(most, int) or (kind in RELATIVE and not config.get("position_biased_input", True)):
         return None
-    return int(most) - (int(config.get("pad_token_id") or 0) + 1 if kind in ROBERTA else 0)
-
-
-def label_count(config: Mapping[str, Any]) -> int:
-    """Numbers that a classification head gives, as transformers reads it: two unless config.json says otherwise."""
-    return int(config.get("num_labels") or len(config.get("id2label") or ()) or 2)
+    return most - (int(config.get("pad_token_id") or 0) + 1 if kind in ROBERTA else 0)
 
 
 def check_labels(labels: int, label: int | None) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from xling.errors import ConfigError
+from xling.errors import ConfigError, DataError
+from xling.models.checkpoints import check_folder, downloaded, folder_of
 from xling.models.hub import commit_of, download, is_repository
 from xling.models.recipe import folder_digest
 from xling.models.ridge import Array
@@ -42,6 +43,19 @@ def check_encoder(encoder: str) -> None:
             f"rm_backbone.encoder={encoder} is neither 'packaged' nor a folder with a config.json of a "
             "Hugging Face model, nor a hub id (owner/name). Name one of these with rm_backbone.encoder=..."
         )
+    else:
+        _check_folder(encoder)
+
+
+@functools.lru_cache(maxsize=64)
+def _check_folder(encoder: str) -> None:
+    """ConfigError for a checkpoint on this machine that is not whole; one of the hub is looked at when it is there."""
+    folder = folder_of(encoder, None)
+    if folder is not None and downloaded(folder, encoder):
+        try:
+            check_folder(folder, "encoder")
+        except DataError as error:
+            raise ConfigError(f"rm_backbone.encoder={encoder}: {error}") from error
 
 
 def encoder_identity(encoder: str) -> str:
@@ -81,7 +95,7 @@ def cut_counter(encoder: str) -> Callable[[Iterable[str], Iterable[str]], dict[s
         return lambda prompts, responses: {"cut_prompts": 0, "cut_responses": 0}
     from xling.models.truncation import count_cut
 
-    tokenizer = _tokenizer(encoder)
+    tokenizer = _loaded(encoder)[1]
     room = MAX_TOKENS - tokenizer.num_special_tokens_to_add()
     return lambda prompts, responses: count_cut(tokenizer, prompts, responses, (room, room))
 
@@ -127,24 +141,16 @@ def _packaged() -> Encode:
 
 
 @functools.lru_cache(maxsize=1)
-def _tokenizer(folder: str) -> Any:
-    from transformers import AutoTokenizer
+def _loaded(folder: str) -> tuple[Any, Any]:
+    from xling.models.load import load_encoder as model_and_tokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    return model_and_tokenizer(Path(folder))
 
 
-@functools.lru_cache(maxsize=1)
 def _local(folder: str) -> Encode:
     import torch
-    from transformers import AutoModel
 
-    from xling.models.load import check_files
-
-    check_files(Path(folder))
-    tokenizer = _tokenizer(folder)
-    model: Any = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
-    if model.config.is_encoder_decoder:
-        model = model.get_encoder()
+    model, tokenizer = _loaded(folder)
 
     @torch.inference_mode()
     def encode(texts: Sequence[str]) -> Array:

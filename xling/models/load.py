@@ -7,8 +7,9 @@ encoder-decoder models come through the same doors; `model.config.is_encoder_dec
 
 import os
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from xling.errors import DataError
 from xling.jsonfiles import read_json, write_json
+from xling.models import weights
+from xling.models.hub import COMMIT
+from xling.models.trust import check_code, trusted
+from xling.models.weights import check_files
 
 disable_progress_bar()
 
@@ -41,6 +46,16 @@ DROPOUTS = (
     "embd_pdrop",
     "attn_pdrop",
 )
+BUFFERS = (  # ends of names of what older checkpoints have and models make themselves
+    "position_ids",
+    "inv_freq",
+    "masked_bias",
+    ".attn.bias",
+    ".attention.bias",
+    "embed_positions.weight",
+    "embed_positions.weights",
+    "num_batches_tracked",
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -53,6 +68,7 @@ class Loading:
     attention: str | None = None  # None: transformers' choice; eager, sdpa, flash_attention_2
     remote_code: str | None = None  # the repository whose code may run; None: none
     pad_token: str | None = None  # where the tokenizer names none
+    commit: str = ""  # of the code that may run; found when it is read, not written
 
 
 def device() -> torch.device:
@@ -72,7 +88,8 @@ def loading(stage_folder: Path) -> Loading:
 
 def write_loading(stage_folder: Path, how: Loading) -> None:
     """load.json."""
-    write_json(stage_folder / "load.json", asdict(how))
+    written = {name: value for name, value in asdict(how).items() if name != "commit"}
+    write_json(stage_folder / "load.json", written)
 
 
 def load_policy(
@@ -87,7 +104,9 @@ def load_policy(
     model = _read(AutoModelForCausalLM, folder, dtype, dropout, quantized)
     check_architecture(folder, model)
     check_reading(folder, model)
-    return model, load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
+    check_tokens(folder, model, tokenizer)
+    return model, tokenizer
 
 
 def load_trunk(folder: Path, dtype: str | None = None, dropout: float | None = None, quantized: bool = False) -> Any:
@@ -100,12 +119,29 @@ def load_classifier(folder: Path) -> Any:
     return _read(AutoModelForSequenceClassification, folder, None, None, False)
 
 
+def load_encoder(folder: Path) -> tuple[Any, Any]:
+    """(model on the CPU in float32 and eval mode, tokenizer) of a checkpoint that gives texts their states.
+
+    Of an encoder-decoder its encoder; the decoder's weights may be missing.
+    """
+    check_files(folder)
+    model = _from_pretrained(AutoModel, folder, Loading(), ("pooler", "decoder"), dtype=torch.float32).eval()
+    tokenizer = _tokenizer(folder, Loading())
+    check_tokens(folder, model, tokenizer)
+    return (model.get_encoder() if model.config.is_encoder_decoder else model), tokenizer
+
+
+def load_translator(folder: Path) -> tuple[Any, Any]:
+    """(model on `device()` in eval mode, tokenizer) of an encoder-decoder that translates."""
+    model, tokenizer = _read(AutoModelForSeq2SeqLM, folder, None, None, False), load_tokenizer(folder)
+    check_tokens(folder, model, tokenizer)
+    return model, tokenizer
+
+
 def load_tokenizer(folder: Path, needed: Sequence[str] = ("pad", "eos")) -> Any:
     """The folder's tokenizer; one without pad or eos is refused, since padding would be mistaken for text."""
-    where, how = _found(folder)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")  # Marian's, which it does not use
-        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=bool(how.remote_code))
+    where, how = found(folder)
+    tokenizer = _tokenizer(where, how)
     if tokenizer.pad_token_id is None and how.pad_token in tokenizer.get_vocab():
         tokenizer.pad_token = how.pad_token
     for role in needed:
@@ -123,45 +159,169 @@ def load_tokenizer(folder: Path, needed: Sequence[str] = ("pad", "eos")) -> Any:
     return tokenizer
 
 
-def _found(stage_folder: Path) -> tuple[Path, Loading]:
+def _tokenizer(where: Path, how: Loading) -> Any:
+    with warnings.catch_warnings(), _naming_code(where):
+        warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")  # Marian's, which it does not use
+        return AutoTokenizer.from_pretrained(where, **_code(how))
+
+
+def _code(how: Loading) -> dict[str, Any]:
+    """Whether code that a checkpoint brings may run, and which revision of it: said outright each time.
+
+    Where it is not said transformers asks whoever sits at the terminal.
+    """
+    if not how.remote_code:
+        return {"trust_remote_code": False}
+    return {"trust_remote_code": True, "code_revision": how.commit or None}
+
+
+@contextmanager
+def _naming_code(where: Path) -> Iterator[None]:
+    """transformers' refusal to run code that a checkpoint brings, with what to type."""
+    try:
+        yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise DataError(
+            f"The model in {where} can be read with code of its own alone, which would run with your rights. If you "
+            "trust it, name its repository: policy.remote_code=OWNER/NAME (rm_backbone.remote_code of a classifier), "
+            "the same as its checkpoint. Or use a model that transformers has a class for."
+        ) from error
+
+
+def found(stage_folder: Path) -> tuple[Path, Loading]:
+    """(where the model of a stage's folder lies, how it is read); code that may run is what its spec names."""
     how = loading(stage_folder)
     where = stage_folder / how.folder
     if not where.is_dir():
         raise DataError(f"The model in {where} is no longer there. Put it back, or run with mode=force.")
+    if how.remote_code:
+        commit = trusted(stage_folder, how.remote_code, where)
+        check_code(where, how.remote_code)
+        how = replace(how, commit=commit or (where.name if COMMIT.fullmatch(where.name) else ""))
     return where, how
 
 
 def load_config(folder: Path) -> Any:
     """The transformers config of a stage's model, after a look at the files: weights are not read."""
-    where, how = _found(folder)
+    where, how = found(folder)
     check_files(where)
-    _check_code(where, how.remote_code)
-    return AutoConfig.from_pretrained(where, trust_remote_code=bool(how.remote_code))
+    with _naming_code(where):
+        return AutoConfig.from_pretrained(where, **_code(how))
 
 
 def _read(kind: Any, folder: Path, dtype: str | None, dropout: float | None, quantized: bool) -> Any:
-    config, (where, how) = load_config(folder), _found(folder)
+    config, (where, how) = load_config(folder), found(folder)
     if kind is AutoModelForCausalLM and config.is_encoder_decoder:
         kind = AutoModelForSeq2SeqLM
     if dropout is not None:
         _set_dropout(config, dropout)
     chosen = DTYPES[dtype or how.dtype]
-    extra: dict[str, Any] = {"attn_implementation": how.attention} if how.attention else {}
     if quantized:
-        extra |= {"quantization_config": _four_bits(chosen), "device_map": {"": device()}}
-    model = kind.from_pretrained(
-        where, config=config, dtype=chosen, use_safetensors=True, trust_remote_code=bool(how.remote_code), **extra
-    )
-    return model.eval() if quantized else model.to(device()).eval()
+        unfilled(kind, folder)  # what is missing is told by names as they are without quantisation
+        extra = {"quantization_config": _four_bits(chosen), "device_map": {"": device()}}
+        return _from_pretrained(kind, where, how, None, config=config, dtype=chosen, **extra).eval()
+    spared = ("pooler",) if kind is AutoModel else ()
+    return _from_pretrained(kind, where, how, spared, config=config, dtype=chosen).to(device()).eval()
 
 
-def empty_policy(folder: Path) -> Any:
-    """The model of a stage's folder without weights (on torch's meta device), to look at how it is built."""
-    config, how = load_config(folder), loading(folder)
-    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    extra = {"attn_implementation": how.attention} if how.attention else {}
-    with torch.device("meta"):
-        return kind.from_config(config, trust_remote_code=bool(how.remote_code), **extra)
+def unfilled(kind: Any, folder: Path, spared: Sequence[str] = ()) -> Any:
+    """A model without weights (on torch's meta device), to look at how it is built; its weights' names are compared.
+
+    `spared`: parts whose weights may be missing. What is stored in fewer bits is compared when it is loaded.
+    """
+    config, (where, how) = load_config(folder), found(folder)
+    if kind is AutoModelForCausalLM and config.is_encoder_decoder:
+        kind = AutoModelForSeq2SeqLM
+    if getattr(config, "quantization_config", None) is not None:
+        extra = {"attn_implementation": how.attention} if how.attention else {}
+        with torch.device("meta"):
+            return kind.from_config(config, **_code(how), **extra)
+    return _from_pretrained(kind, where, how, spared, config=config, dtype=DTYPES[how.dtype], device_map={"": "meta"})
+
+
+def _from_pretrained(kind: Any, where: Path, how: Loading, spared: Sequence[str] | None, **settings: Any) -> Any:
+    """The one place where weights are read. DataError if some are missing, have other shapes, or are not used.
+
+    spared: parts whose weights may be missing, since nothing reads them; None: names are not compared.
+    """
+    attention = {"attn_implementation": how.attention} if how.attention else {}
+    with _naming_code(where):
+        model, report = kind.from_pretrained(
+            where,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, by name
+            **_code(how),
+            **attention,
+            **settings,
+        )
+    if spared is not None:
+        _check_report(where, model, report, spared)
+    return model
+
+
+def _check_report(where: Path, model: Any, report: dict[str, Any], spared: Sequence[str]) -> None:
+    """DataError for a model that has random weights, or that leaves out weights of parts that it has."""
+    prefix, name = f"{model.base_model_prefix}.", type(model).__name__
+
+    def part(weight: str) -> str:
+        return weight.removeprefix(prefix).split(".")[0]
+
+    if wrong := sorted(report["mismatched_keys"]):
+        shapes = [f"{weight} {tuple(there)} instead of {tuple(wanted)}" for weight, there, wanted in wrong]
+        raise DataError(
+            f"Weights in {where} have other shapes than its config.json says ({name}): {weights.some(shapes)}. "
+            "Save the model and its config together (save_pretrained)."
+        )
+    unread = sorted(report["unexpected_keys"])
+    if missing := sorted(one for one in report["missing_keys"] if part(one) not in spared):
+        raise DataError(weights.lacking(where, missing, unread, name))
+    parts = {child for one in (model, model.base_model) for child, _ in one.named_children()} - set(spared)
+    left = [one for one in unread if part(one) in parts and not one.endswith(BUFFERS)]
+    if left and getattr(model.config, "quantization_config", None) is None:
+        raise DataError(
+            f"The checkpoint in {where} has weights that {name} would leave out, by what its config.json says: "
+            f"{weights.some(left)}. It is a model of another architecture, or of more layers. Set config.json right."
+        )
+
+
+def check_base(folder: Path, use: str) -> None:
+    """DataError unless a stage's folder has a whole model for `use` (that of stages/base.py); weights are not read.
+
+    A reward model may start from a checkpoint without an LM head; whoever asks for one is told by `load_policy`.
+    """
+    kinds = {
+        "encoder": AutoModel,
+        "classifier": AutoModelForSequenceClassification,
+        "translator": AutoModelForSeq2SeqLM,
+    }
+    if use in kinds:
+        model = unfilled(kinds[use], folder, ("pooler",) if use == "encoder" else ())
+        tokenizer = load_tokenizer(folder, ("pad",))
+    else:
+        model = unfilled(AutoModelForCausalLM, folder, weights.LM_HEADS)
+        check_architecture(folder, model)
+        tokenizer = load_tokenizer(folder)
+    check_tokens(folder, model, tokenizer)
+
+
+def check_tokens(folder: Path, model: Any, tokenizer: Any) -> None:
+    """DataError for a tokenizer with tokens that the model has no embedding of."""
+    rows, vocabulary = model.get_input_embeddings().weight.shape[0], tokenizer.get_vocab()
+    roles = {
+        role: (str(getattr(tokenizer, f"{role}_token")), number)
+        for role in weights.ROLES
+        if (number := getattr(tokenizer, f"{role}_token_id", None)) is not None
+    }
+    if tokenizer.init_kwargs.get("add_bos_token") is False:
+        roles.pop("bos", None)
+    last = max(tokenizer("a")["input_ids"], default=0)  # with what a tokenizer puts around a text
+    roles["framing"] = (str(tokenizer.convert_ids_to_tokens(last)), last)
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ordinary = {token: number for token, number in vocabulary.items() if number not in special}
+    weights.check_ids(folder, rows, roles, ordinary)
 
 
 def _four_bits(compute: torch.dtype) -> Any:
@@ -182,36 +342,6 @@ def _set_dropout(config: Any, rate: float) -> None:
         for name in DROPOUTS:
             if hasattr(part, name):
                 setattr(part, name, rate)
-
-
-def _check_code(where: Path, allowed: str | None) -> None:
-    """DataError for a model whose code comes from elsewhere than the repository that was named."""
-    if not (where / "config.json").exists():
-        return
-    classes = read_json(where / "config.json").get("auto_map", {}).values()
-    origins = {str(name).partition("--")[0] for name in classes if "--" in str(name)}
-    if allowed and origins - {allowed}:
-        raise DataError(
-            f"The model in {where} runs code of {', '.join(sorted(origins))}, and policy.remote_code={allowed}. "
-            "Name that repository outright if you trust it, or use another model."
-        )
-
-
-def check_files(folder: Path) -> None:
-    """DataError for a folder that is no model, or whose weights are pickles: those can run code when they are read."""
-    if not (folder / "config.json").exists():
-        if (folder / "adapter_config.json").exists():
-            raise DataError(f"{folder} holds adapters alone. Merge them into their base (peft's merge_and_unload).")
-        raise DataError(f"No model in {folder}: config.json is missing.")
-    if not any(folder.glob("*.safetensors")):
-        pickles = [path.name for kind in ("*.bin", "*.pt", "*.pth") for path in sorted(folder.glob(kind))]
-        if pickles:
-            raise DataError(
-                f"The weights in {folder} are in pickle format ({', '.join(pickles[:3])}), which can run code when "
-                "it is read. Use safetensors: a revision of the repository that has them (refs/pr/N, as the hub's "
-                "conversion bot makes them), or convert them and name the local folder."
-            )
-        raise DataError(f"No weights in {folder}: it has no .safetensors file.")
 
 
 def layer_windows(config: Any) -> dict[str, int | None]:

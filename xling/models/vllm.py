@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xling.errors import StageError
-from xling.models.load import load_config, load_tokenizer, loading
+from xling.models.load import found, load_config, load_tokenizer
 from xling.models.sampling import Sampling
 from xling.models.text import Ids
 
@@ -30,10 +30,15 @@ def load_vllm(folder: Path, how: Sampling, longest: int) -> tuple[Draw, Any]:
 
     if load_config(folder).is_encoder_decoder:
         raise StageError("policy.engine=vllm samples decoder-only models. Type policy.engine=torch.")
-    stored, tokenizer = loading(folder), load_tokenizer(folder)
-    where = str((folder / stored.folder).resolve())
-    code = bool(stored.remote_code)
-    llm = LLM(model=where, dtype=stored.dtype, seed=how.seed, max_model_len=longest, trust_remote_code=code)
+    (where, stored), tokenizer = found(folder), load_tokenizer(folder)
+    llm = LLM(
+        model=str(where.resolve()),
+        dtype=stored.dtype,
+        seed=how.seed,
+        max_model_len=longest,
+        trust_remote_code=bool(stored.remote_code),
+        code_revision=stored.commit or None,
+    )
 
     def draw(names: Sequence[str], rows: Sequence[Ids]) -> list[list[Ids]]:
         settings = [

@@ -22,6 +22,7 @@ class BaseSpec(Struct, frozen=True):
     remote_code: str | None = None
     pad_token: str | None = None
     commit: str = ""  # of a hub id
+    code: dict[str, str] | None = None  # of a local folder whose code may run: its Python files, name -> sha256
     use: str = "policy"  # or of a reward model: encoder, classifier; or translator
 
 
@@ -53,17 +54,12 @@ def _downloaded(spec: BaseSpec) -> Path:
 
 
 def _check(context: Context, spec: BaseSpec, where: str) -> None:
-    """Write load.json, and see that a model of the kind we can read is there; its weights are not read."""
-    from xling.models.load import Loading, check_architecture, empty_policy, load_config, load_tokenizer, write_loading
+    """Write load.json, and see that a whole model of the kind we can read is there; its weights are not read."""
+    from xling.models.load import Loading, check_base, write_loading
 
     write_loading(context.out, Loading(where, spec.dtype, spec.attention, spec.remote_code, spec.pad_token))
     try:
-        if spec.use == "policy":
-            check_architecture(Path(where), empty_policy(context.out))
-            load_tokenizer(context.out)
-        else:
-            load_config(context.out)
-            load_tokenizer(context.out, ("pad",))
+        check_base(context.out, spec.use)
     except (ValueError, ImportError) as error:  # transformers' own refusals
         named = {"policy": "a language model", "translator": "a translator"}
         what = named.get(spec.use, f"an rm_backbone={spec.use}")

@@ -31,7 +31,7 @@ from xling.config import (
     optimizer_name,
 )
 from xling.errors import ConfigError
-from xling.models.checkpoints import check_checkpoints, check_policy
+from xling.models.checkpoints import check_checkpoints, check_lengths, check_policy
 from xling.models.encoder import check_encoder
 from xling.models.hub import settings_of
 from xling.stages.llm_dag import check_llm
@@ -89,6 +89,7 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
     if isinstance(experiment.judge, LlmJudge):
         check_llm(experiment.judge, policy.baseline_samples)
     _check_reward_model(rm)
+    check_lengths(policy, rm)
     _check_sizes(experiment, rm)
     if isinstance(experiment.optimizer, Trained):
         check_trained(experiment, policy, experiment.optimizer)
@@ -122,6 +123,8 @@ def _check_judging(experiment: Experiment, judging: RewardModel) -> None:
         with named_as_typed(experiment.judge):
             _check_feedback("task", experiment.task, judging)
             _check_reward_model(judging)
+            if isinstance(experiment.policy, LanguageModel):
+                check_lengths(experiment.policy, judging)
             _check_sizes(experiment, judging)
 
 

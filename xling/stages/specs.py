@@ -33,6 +33,7 @@ from xling.grid.stage import Stage
 from xling.models.encoder import encoder_identity
 from xling.models.hub import commit_of, is_repository
 from xling.models.recipe import BASE_FOLDER, folder_digest, recipe_digest
+from xling.models.trust import code_of
 from xling.stages import KINDS
 from xling.stages.data import data_spec
 from xling.tasks import require, task_module, truncation_side
@@ -99,7 +100,8 @@ def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "
             f"{setting}={checkpoint} is no folder of a model in Hugging Face format (config.json is missing). "
             f"Use {setting}=packaged, a local folder, or a hub id (owner/name)."
         )
-    return make("base", "base", spec | {"digest": folder_digest(folder)}, {})
+    code = {"code": code_of(folder)} if policy.remote_code is not None else {}
+    return make("base", "base", spec | {"digest": folder_digest(folder)} | code, {})
 
 
 def own_checkpoint(rm: RewardModel, setting: str, policy: Policy, use: str = "policy") -> Stage:

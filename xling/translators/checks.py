@@ -7,7 +7,7 @@ from typing import Any
 
 from xling.config import Language, LanguageModel, Seq2Seq
 from xling.errors import ConfigError, DataError
-from xling.models.checkpoints import check_policy, folder_of
+from xling.models.checkpoints import TABLES, check_policy, folder_of, positions
 from xling.models.hub import is_repository, settings_of
 from xling.translators.languages import own_code
 from xling.translators.translator import Spoken
@@ -36,10 +36,16 @@ def _check(translator: Seq2Seq, checkpoint: str, source: Spoken, target: Spoken)
             "missing). Name a local folder or a hub id (owner/name), or type translator=nllb_600m."
         )
     try:
-        check_policy(LanguageModel(checkpoint, revision=translator.revision))
+        check_policy(LanguageModel(checkpoint, revision=translator.revision), "translator")
     except ConfigError as error:
         raise ConfigError(str(error).replace("policy.", "translator.")) from error
     settings = settings_of(checkpoint, translator.revision)
+    places = positions(settings)
+    if settings.get("model_type") in TABLES and places is not None and translator.max_tokens > places:
+        raise ConfigError(
+            f"translator.checkpoint={checkpoint} is a {settings.get('model_type')} with {places} positions, and "
+            f"translator.max_tokens={translator.max_tokens}. Type translator.max_tokens={places}."
+        )
     if settings and not settings.get("is_encoder_decoder"):
         raise ConfigError(
             f"translator.checkpoint={checkpoint} is a {settings.get('model_type')}, which is no encoder-decoder. Use a "
@@ -71,6 +77,6 @@ def _tokenizer(folder: Path) -> Any:
     try:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception:  # of whatever kind
         return None

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from xling.config import Seq2Seq
-from xling.models.load import check_files, device, load_tokenizer, loading
+from xling.models.load import load_translator
 from xling.models.states import batches, fill
 from xling.models.text import Ids, pad_right, padded_length, pieces
 from xling.translators.families import family_of, told
@@ -87,19 +87,10 @@ def load_model(folder: Path, settings: Seq2Seq, source: Spoken, target: Spoken) 
 
     DataError for what is no encoder-decoder of a known family; ConfigError for a language that it does not know.
     """
-    from transformers import AutoModelForSeq2SeqLM
-
-    from xling.models.load import DTYPES, load_config
-
-    config, how = load_config(folder), loading(folder)
-    tokenizer = load_tokenizer(folder)
-    family = family_of(settings, config.model_type, tokenizer)
+    model, tokenizer = load_translator(folder)
+    family = family_of(settings, model.config.model_type, tokenizer)
     before, after, first = told(family, tokenizer, settings.codes, source, target)
-    check_files(folder / how.folder)
-    model = AutoModelForSeq2SeqLM.from_pretrained(
-        folder / how.folder, dtype=DTYPES[how.dtype], use_safetensors=True
-    ).to(device())
-    return Model(model.eval(), tokenizer, settings, before, after, first)
+    return Model(model, tokenizer, settings, before, after, first)
 
 
 # --- documents ----------------------------------------------------------------------------------------------
