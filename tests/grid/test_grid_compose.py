@@ -188,7 +188,7 @@ def test_one_value_of_a_groups_setting_is_kept_from_hydra_and_given_back_as_type
 def test_a_setting_that_the_default_option_lacks_goes_with_options_that_have_it(front: Front) -> None:
     cells = front("rm_backbone=xlm_roberta,mdeberta", protected("rm_backbone.checkpoint=/x"))
     assert [cell["rm_backbone"]["checkpoint"] for _, cell in cells.cells] == ["/x", "/x"]
-    assert column(cells, "rm_backbone") == ["xlm_roberta", "mdeberta"]
+    assert column(cells, "rm_backbone") == ["xlm_roberta(x)", "mdeberta(x)"]
 
 
 # --- params of a sweeps file ------------------------------------------------------------------------------
@@ -240,7 +240,9 @@ def test_the_judging_reward_model_is_chosen_by_name(front: Front, typed_in: list
     cells = front("judge=target_rm", "rm_backbone=length,same_as_policy", "source_lang=de,en", *typed_in)
     found = experiments(cells.cells)
     assert len(found) == 4 and {one.judge.rm_backbone for _, one in found} == {expected}
-    assert {axes["judge"] for axes, _ in found} == {"target_rm"} and front.warned == []
+    kinds = {BagOfWords: "(bag_of_words)", SentenceEncoder: "(sentence_encoder(x))"}
+    label = f"target_rm{kinds.get(type(expected), '')}"  # which reward model judges decides every number
+    assert {axes["judge"] for axes, _ in found} == {label} and front.warned == []
     assert not any("/" in key for axes, _ in found for key in axes)  # no column for what all rows share
 
 
@@ -388,3 +390,52 @@ def test_sources_are_languages_of_the_reward_task(front: Front) -> None:
     assert cells.cells[0][1]["reward_task"]["languages"] == ["de", "en"]
     with pytest.raises(ConfigError, match=r"source_lang=tr: the task has no 'tr'\. .* has de, en"):
         front("task.languages=[en,tr]", *learned[:2], "source_lang=tr", "target_lang=en")
+
+
+# --- labels: what tables call an option -----------------------------------------------------------------------
+
+LABELS = [
+    (["policy.checkpoint=/data/mymodel"], {"policy": "mymodel"}),
+    (["policy.checkpoint=models/mymodel/"], {"policy": "mymodel"}),
+    (["policy=mt5_small"], {"policy": "mt5_small"}),
+    (["policy=mt5_small", "policy.checkpoint=Qwen/Qwen3-0.6B-Base"], {"policy": "Qwen3-0.6B-Base"}),
+    (["policy.n=64", "policy.checkpoint=packaged"], {"policy": "micro"}),
+    (["policy.checkpoint=a/one,b/two"], {"policy": ["one", "two"]}),
+    (["rm_backbone=classifier", "rm_backbone.checkpoint=/data/rm"], {"rm_backbone": "classifier(rm)"}),
+    (["rm_backbone=xlm_roberta", "rm_backbone.checkpoint=/data/enc"], {"rm_backbone": "encoder(enc)"}),
+    (["rm_backbone=xlm_roberta"], {"rm_backbone": "xlm_roberta"}),
+    (["rm_backbone=sentence_encoder", "rm_backbone.encoder=/data/labse"], {"rm_backbone": "sentence_encoder(labse)"}),
+    (["rm_backbone.init=/data/start"], {"rm_backbone": "same_as_policy(start)"}),
+    (["rm_backbone.init=base"], {"rm_backbone": "same_as_policy"}),
+    (
+        ["rm_backbone=log_ratio", "rm_backbone.policy=/a/dpo", "rm_backbone.reference=/a/sft"],
+        {"rm_backbone": "log_ratio(dpo, sft)"},
+    ),
+    (["judge=llm", "judge.checkpoint=/data/big"], {"judge": "llm(big)"}),
+    (["judge=llm", "judge.base_url=http://localhost:1/v1", "judge.model=gpt-4o"], {"judge": "llm(gpt-4o)"}),
+    (["judge=llm_paper"], {"judge": "llm_paper"}),
+    (["judge=llm_paper", "judge.checkpoint=/data/big"], {"judge": "llm_paper(big)"}),
+    (["judge=target_rm"], {"judge": "target_rm"}),
+    (["judge=target_rm", "judge/rm_backbone=bag_of_words"], {"judge": "target_rm(bag_of_words)"}),
+    (["judge=target_rm", "judge.lang=de", "judge.half=true"], {"judge": "target_rm(lang=de, half)"}),
+    (["judge=target_rm", "judge.lang=de,en"], {"judge": "target_rm"}),  # which is an axis of its own
+    (["judge=target_rm", "judge.seed=7"], {"judge": "target_rm(seed=7)"}),
+    ([], {"task": "micro_summarization", "policy": "micro", "rm_backbone": "same_as_policy", "judge": "gold"}),
+]
+
+
+@pytest.mark.parametrize(("arguments", "labels"), LABELS, ids=lambda value: " ".join(map(str, value)))
+def test_labels_name_what_decides_the_numbers(front: Front, arguments: list[str], labels: dict[str, Any]) -> None:
+    cells = front(*arguments)
+    for axis, expected in labels.items():
+        assert column(cells, axis) == (expected if isinstance(expected, list) else [expected])
+
+
+def test_own_data_is_named_and_the_folder_of_a_grid_is_as_before(front: Front) -> None:
+    def languages(*_: Any) -> list[str]:
+        return ["en", "de"]
+
+    arguments = ["task=files", "task.path=/data/ours.jsonl", "reward_task=files", "reward_task.path=/data/more/"]
+    cells = compose_grid(front.composer, {}, arguments, languages, print)
+    assert (column(cells, "task"), column(cells, "reward_task")) == (["files(ours)"], ["files(more)"])
+    assert grid_name(cells).startswith("files-en-en-")

@@ -21,6 +21,7 @@ from hydra.core.override_parser.types import Glob
 
 from xling.errors import ConfigError
 from xling.grid.composer import SETTINGS, SHARED_KEYS, Composed, Composer, Container
+from xling.grid.labels import option_label, target_rm
 from xling.grid.overrides import NAMED_GROUPS, PLAIN_GROUPS, Axis, Request, Scalar, parse
 from xling.grid.pairs import left_out_pairs, wanted_pairs
 from xling.grid.scale import at_scale
@@ -240,8 +241,9 @@ def compose_grid(
         warn(f"Hydra composes each of the {len(points)} cells, about 0.1 s each: {differs}.")
         points, left_out = _points(composer, request, task_languages, merge=False)
         make = _composed_cell
+    labels = {id(combination): _labels(composer, combination) for combination, *_ in points}
     cells = [
-        (_axes(combination, source, target), make(composer, combination, codes, target))
+        (_axes(combination, labels[id(combination)], source, target), make(composer, combination, codes, target))
         for combination, source, target, codes in points
     ]
     first = points[0][0].composed
@@ -268,14 +270,30 @@ def _points(
     return points, [*languages.left_out(), *left_out_pairs(value, kept, list(left))]
 
 
-def _axes(combination: Combination, source: str, target: str) -> Axes:
+def _labels(composer: Composer, combination: Combination) -> dict[str, str]:
+    """What tables call the options of the named groups, and of reward_task where there is one."""
+    choices, container = combination.composed.choices, combination.composed.container
+
+    def of(group: str, settings: Container, choice: str) -> str:
+        return option_label(group, choice, settings, composer.defaults(group, choice), combination.values)
+
+    chosen = [group for group in (*NAMED_GROUPS, "reward_task") if choices.get(group)]
+    found = {group: of(group, container[group], str(choices[group])) for group in chosen}
+    judge = container["judge"]
+    if judge.get("name") == "target_rm":
+        rm, kind = judge["rm_backbone"], ""
+        if isinstance(rm, dict) and "judge/rm_backbone" not in combination.values:
+            kind = of("rm_backbone", rm, str(choices.get("judge/rm_backbone") or rm.get("name")))
+        found["judge"] = target_rm(judge, kind, combination.values)
+    return found
+
+
+def _axes(combination: Combination, named: Mapping[str, str], source: str, target: str) -> Axes:
     """Coordinates in the fixed order: named groups and languages, any other swept key, seed, task.seed."""
-    choices = combination.composed.choices
-    named = {group: choices[group] for group in NAMED_GROUPS}
     order = ("task", "policy", "rm_backbone", "source_lang", "target_lang", "optimizer", "judge")
-    axes: Axes = {key: (named | {"source_lang": source, "target_lang": target})[key] for key in order}
-    if choices.get("reward_task"):
-        axes["reward_task"] = choices["reward_task"]
+    axes: Axes = {key: {**named, "source_lang": source, "target_lang": target}[key] for key in order}
+    if "reward_task" in named:
+        axes["reward_task"] = named["reward_task"]
     last = ("seed", "task.seed")
     axes.update({key: value for key, value in combination.values.items() if key not in axes and key not in last})
     axes["seed"] = combination.composed.container["seed"]

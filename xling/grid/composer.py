@@ -48,6 +48,7 @@ class Composer:
         # The repository that a compose would use, with hydra.searchpath of the config and the command line.
         _, self._repository = loader._parse_overrides_and_create_caching_repo(config_name, self._hydra_overrides)
         self._facts: dict[tuple[str, str], Container] = {}
+        self._defaults: dict[tuple[str, str], Container] = {}
 
     def options(self, group: str) -> list[str]:
         """Names of a group's options; empty for a group that does not exist."""
@@ -58,6 +59,20 @@ class Composer:
         if (group, code) not in self._facts:
             self._facts[group, code] = self._load_facts(group, code)
         return self._facts[group, code]
+
+    def defaults(self, group: str, option: str) -> Container:
+        """What an option's YAML and those that it builds upon say, unresolved and without a compose."""
+        if (group, option) not in self._defaults:
+            loaded = self._repository.load_config(f"{group}/{option}")
+            plain = OmegaConf.to_container(loaded.config, resolve=False) if loaded else {}
+            assert isinstance(plain, dict)
+            found: Container = {}
+            for entry in (loaded.defaults_list if loaded else None) or ():
+                path = getattr(entry, "path", None)
+                if isinstance(path, str) and path != "_self_":
+                    found |= self.defaults(group, path)
+            self._defaults[group, option] = found | {str(key): value for key, value in plain.items()}
+        return self._defaults[group, option]
 
     def _load_facts(self, group: str, code: str) -> Container:
         loaded = self._repository.load_config(f"{group}/{code}")

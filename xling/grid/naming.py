@@ -23,7 +23,7 @@ def grid_name(cells: Cells) -> str:
 
 
 def _slug(cells: Cells) -> str:
-    parts = [str(cells.cells[0][0]["task"])]
+    parts = [str(cells.cells[0][0]["task"]).partition("(")[0]]  # files(own) is no name for a folder
     for group in LANGUAGE_GROUPS:
         labels = list(dict.fromkeys(str(axes[group]) for axes, _ in cells.cells))
         parts.append("_".join(labels) if len(labels) <= 4 else str(len(labels)))
