@@ -38,7 +38,7 @@ def test_counts_by_use_and_split(tmp_path: Path) -> None:
     uses, splits = ("demonstrations", "ratings", "pairs", "prompts"), ("train", "validation", "test")
     assert {(p.use, p.split) for p in report.parts if p.lang == "de"} == {*product(uses, splits), ("recorded", "")}
     train = part(report, "de", "ratings", "train")
-    assert (train.rows, train.prompts, train.groups, train.duplicates) == (64, 32, 32, 0)
+    assert (train.rows, train.prompts, train.groups, train.duplicates) == (62, 31, 31, 0)
     assert train.balance == 50 and train.measure == "good"
     assert part(report, "tr", "recorded", "").rows == 20
     assert [(w.lang, w.leaked_groups, w.leaked_texts) for w in report.languages] == [("de", 0, 0), ("tr", 0, 0)]

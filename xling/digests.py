@@ -1,23 +1,29 @@
-"""sha256 of files, whole: a model or a data set that differs in one byte is another one.
+"""sha256 of files, whole, and what is remembered of them: what was made of a file that differs in one byte is another.
 
 Hashing gigabytes takes a while, so the digest of a large file is remembered on disk by its path, size, modification
-time and inode: `$XDG_CACHE_HOME/xling/digests.jsonl`, a line a file, only ever added to. A line that does not fit its
-checksum is as if it were not there. Deleting the file costs time alone.
+time and inode: `$XDG_CACHE_HOME/xling/digests.jsonl`, a line a file, only ever added to. What takes a while to make of
+files is remembered beside it by their digests (`recalled`). What does not fit its checksum is as if it were not there.
+Deleting either costs time alone.
 """
 
 import functools
 import hashlib
 import os
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-from xling.jsonfiles import decode
+from xling.jsonfiles import decode, sealed, unsealed
 
 LARGE = 64 << 20  # bytes; from here on a digest is remembered on disk
+SLOW = 0.5  # seconds; what takes less to make is made again
 
 Facts = tuple[str, int, int, int]
+Made = TypeVar("Made")
 
 
 class _Known(msgspec.Struct, array_like=True):
@@ -39,7 +45,7 @@ def file_digest(path: Path) -> str:
     return _digest((str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino))
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=1 << 16)  # a release can have thousands of small files
 def _digest(facts: Facts) -> str:
     large = facts[1] >= LARGE
     if large and (known := _remembered().get(facts)):
@@ -49,6 +55,26 @@ def _digest(facts: Facts) -> str:
     if large:
         _remember(_Known(*facts, found))
     return found
+
+
+def recalled(name: str, kind: type[Made], make: Callable[[], Made]) -> Made:
+    """What `make` made, a Struct, when it was last asked for under this name by whatever process; else it is made.
+
+    The name, a sha256, must be of everything that decides it: the digests of the files, the settings, the code.
+    """
+    path = _memory().with_name("made") / f"{name}.json"
+    with suppress(OSError, msgspec.DecodeError):  # not there, or damaged
+        return unsealed(path.read_bytes(), kind)
+    start = time.perf_counter()
+    made = make()
+    if time.perf_counter() - start < SLOW:
+        return made
+    with suppress(OSError):  # no home, or a full one: then it is made again next time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{name}.{os.getpid()}")
+        unfinished.write_bytes(sealed(msgspec.json.encode(made)))
+        unfinished.replace(path)
+    return made
 
 
 def _memory() -> Path:

@@ -27,7 +27,7 @@ def test_what_is_known_without_the_data() -> None:
 @pytest.mark.parametrize("task", [SEAHORSE, OASST], ids=["seahorse", "oasst"])
 def test_identities_without_a_file(task: Task) -> None:
     module = task_module(task)
-    spec = data_spec(module.narrowed(task, ["en"], "demonstrations"))
+    spec = data_spec(module.narrowed(task, ["en"], "demonstrations"), ["en"], "demonstrations")
     assert spec["digest"] == "published" and spec["where"] == {"path": "published"}
     for use in ("demonstrations", "pairs", "prompts"):
         with pytest.raises(ConfigError, match="stands for data that is not here"):

@@ -22,7 +22,7 @@ def config(folder: Path, **settings: object) -> MRewardBench:
 def test_each_prompt_has_two_responses_in_an_order_that_says_nothing(tmp_path: Path) -> None:
     settings = config(benchmark(tmp_path / "b", "arb_Arab", "eng_Latn", "zho_Hant"))
     assert module.languages(settings) == ("ar", "en", "zh-Hant")
-    found = module.recorded(settings, "ar", module.digest(settings))
+    found = module.recorded(settings, "ar")
     assert len(found.prompts) == 4 * len(SUBSETS) - 1  # chosen == rejected is dropped
     assert {tuple(ratings) for ratings in found.ratings} == {(1.0, 0.0), (0.0, 1.0)}
     for responses, ratings in zip(found.responses, found.ratings, strict=True):
@@ -61,9 +61,9 @@ def test_local_layouts(tmp_path: Path) -> None:
 def test_a_language_is_keyed_by_its_own_files(tmp_path: Path) -> None:
     folder = benchmark(tmp_path / "b", "deu_Latn", "tur_Latn")
     settings = config(folder)
-    before = {lang: module.digest(module.narrowed(settings, [lang], "recorded")) for lang in ("de", "tr")}
+    before = {lang: module.sources(module.narrowed(settings, [lang], "recorded")) for lang in ("de", "tr")}
     jsonl(folder / "tur_Latn" / "test-1.jsonl", [pairs("tur_Latn")[0] | {"id": 999}])
-    after = {lang: module.digest(module.narrowed(settings, [lang], "recorded")) for lang in ("de", "tr")}
+    after = {lang: module.sources(module.narrowed(settings, [lang], "recorded")) for lang in ("de", "tr")}
     assert before["de"] == after["de"] and before["tr"] != after["tr"]
 
 

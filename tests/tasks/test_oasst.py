@@ -335,7 +335,7 @@ def test_a_use_keeps_what_it_reads(hub: Oasst) -> None:
     assert pairs.template == Template() and pairs.facts == ()  # type: ignore[union-attr]
     assert demonstrations.facts == (facts[1],)  # type: ignore[union-attr]
     assert pairs == oasst.narrowed(msgspec.structs.replace(settings, single_replies="drop"), ("es",), "pairwise")
-    assert oasst.digest(pairs) == oasst.digest(settings)
+    assert oasst.sources(pairs) == oasst.sources(settings)
 
 
 def test_published_sizes_are_those_of_the_tables(hub: Oasst) -> None:

@@ -198,10 +198,6 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
         released.check(msgspec.structs.replace(fine, folds=11), None, ["de"], ["de"])
     with pytest.raises(ConfigError, match=r"task.documents=9 is too few for task.folds=5.*task.documents=10"):
         released.check(msgspec.structs.replace(fine, documents=9), None, ["de"], ["de"])
-    expected = released.digest(fine)
-    jsonl(file, rated(["de"], 21))
-    with pytest.raises(DataError, match="has changed since the grid was planned"):
-        released.recorded(fine, "de", expected)
     file.write_bytes(b'{"lang": "de"}\n\xff\n[]\n')
     with pytest.raises(DataError, match="3 bad rows"):
         released.languages(fine)

@@ -218,7 +218,7 @@ def test_the_mirror_has_the_articles_and_gives_the_same_ratings(release: Path, t
     [note] = seahorse.check(settings, None, ["de"], ["de"])
     assert "no answer to question 6 1" in note
     assert len(seahorse.ratings(msgspec.structs.replace(settings, missing="bad"), "de", "train")) == len(joined) + 1
-    assert seahorse.digest(seahorse.narrowed(settings, ("de",), "pointwise"))
+    assert seahorse.sources(seahorse.narrowed(settings, ("de",), "pointwise"))
 
 
 def test_without_articles_there_is_nothing_for_a_policy(tmp_path: Path) -> None:
@@ -235,9 +235,11 @@ def test_demonstrations_are_in_the_language_and_the_corpora_take_turns(release: 
     """The old WikiLingua's `target` is English; its own summary stands in target_aligned."""
     found = seahorse.demonstrations(config(release), "de", "train")
     assert [d.prompt.dataset for d in found] == ["mlsum", "wikilingua"] * SIZES["train"]
-    for place, demonstration in enumerate(found):
-        assert demonstration.response == summary("de", place // 2, "reference")
-        assert demonstration.prompt.text == article("de", demonstration.prompt.dataset, "train", place // 2)
+    for demonstration in found:
+        number = int(demonstration.prompt.id.rpartition("-")[2])
+        assert demonstration.response == summary("de", number, "reference")
+        assert demonstration.prompt.text == article("de", demonstration.prompt.dataset, "train", number)
+    assert len({d.prompt.id for d in found}) == len(found)
 
 
 def test_articles_that_seahorse_trains_on_are_removed_from_validation(release: Path) -> None:
@@ -320,7 +322,7 @@ def test_the_instruction_is_the_policys_alone_and_long_articles_lose_their_end(r
 def test_a_file_that_is_not_there_is_said_at_planning(release: Path, changed: dict[str, str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         settings = seahorse.narrowed(config(release, **changed), ("de",), "prompts")
-        seahorse.digest(settings)
+        seahorse.sources(settings)
 
 
 def test_a_missing_split_is_said_at_planning(release: Path, tmp_path: Path) -> None:
@@ -410,14 +412,12 @@ def test_a_use_keeps_the_settings_that_it_reads(release: Path) -> None:
     assert all(one.languages == ("de",) for one in kept.values())  # type: ignore[union-attr]
 
 
-def test_the_digest_is_of_the_languages_files(release: Path, tmp_path: Path) -> None:
+def test_articles_are_read_of_the_languages_that_are_used(release: Path, tmp_path: Path) -> None:
     write_corpora(tmp_path, LANGS, CORPORA)
     settings = config(release, articles=str(tmp_path))
-    before = {lang: seahorse.digest(seahorse.narrowed(settings, (lang,), "prompts")) for lang in LANGS}
-    assert len(set(before.values())) == 3
-    write_table(tmp_path / "mlsum" / "de" / "mlsum-train.jsonl", documents("de", "mlsum", "train")[1:])
-    after = {lang: seahorse.digest(seahorse.narrowed(settings, (lang,), "prompts")) for lang in LANGS}
-    assert [lang for lang in LANGS if before[lang] != after[lang]] == ["de"]
+    found = {lang: set(seahorse.sources(seahorse.narrowed(settings, (lang,), "prompts"))) for lang in LANGS}
+    articles = {lang: {path for path in paths if tmp_path in path.parents} for lang, paths in found.items()}
+    assert all(articles.values()) and not set.intersection(*articles.values())
 
 
 def test_published_sizes_are_those_of_the_tables(release: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from xling.errors import DataError
-from xling.tasks.tables import digest, open_table, paths_of
+from xling.tasks.tables import open_table, paths_of
 
 
 def test_rows_can_be_gone_through_again_and_nulls_are_none(tmp_path: Path) -> None:
@@ -48,13 +48,6 @@ def test_a_table_of_unreadable_rows_says_so_before_its_columns_are_missed(tmp_pa
     (tmp_path / "a.jsonl").write_text("nothing\n")
     with pytest.raises(DataError, match=r"a\.jsonl, line 1: not JSON"):
         open_table(tmp_path / "a.jsonl").require(["x"])
-
-
-def test_a_digest_is_of_content_and_of_the_names_of_several(tmp_path: Path) -> None:
-    one, other = tmp_path / "one.csv", tmp_path / "other.csv"
-    one.write_bytes(b"a")
-    other.write_bytes(b"a")
-    assert digest([one]) == digest([other]) != digest([one, other]) != digest([other, one])
 
 
 # --- what a parser would settle in silence ------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from xling.grid.records import Sheet
-from xling.grid.stage import WHERE, Json, Stage, canonical_json
+from xling.grid.stage import DATA, WHERE, Json, Stage, canonical_json
 from xling.grid.store import Store
 
 
@@ -65,8 +65,21 @@ class Neighbours:
 def _compare(sheet: Sheet, stage: Stage) -> tuple[list[str], list[str]]:
     """(changes of the spec, roles whose parent is another)."""
     changed = [one for one in differences(sheet.spec, stage.spec) if not one.startswith(f"{WHERE}.")]
+    if rows := _rows(sheet.spec.get(WHERE, {}).get(DATA), stage.spec.get(WHERE, {}).get(DATA)):
+        changed = [*rows, *(one for one in changed if not one.startswith("digest "))]
     if sheet.version != stage.version:
         changed.insert(0, f"version {sheet.version} -> {stage.version}")
     old = {role: parent.key for role, parent in sheet.parents.items()}
     new = {role: parent.key for role, parent in stage.parents.items()}
     return changed, [role for role in sorted(old.keys() | new.keys()) if old.get(role) != new.get(role)]
+
+
+def _rows(old: Mapping[str, Json] | None, new: Mapping[str, Json] | None) -> list[str]:
+    """What is other data than it was: `data: en demonstrations, train: 3 rows more`."""
+    found = []
+    for name, (before, digest) in sorted((old or {}).items()):
+        rows, other = (new or {}).get(name, (before, digest))
+        if other != digest:
+            more = "more" if rows > before else "fewer"
+            found.append(f"data: {name}: {f'{abs(rows - before)} rows {more}' if rows != before else 'other rows'}")
+    return found

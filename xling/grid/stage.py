@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 WHERE = "where"  # in a spec: where things lie; no part of the key, and nothing that it holds may change a result
+DATA = "data"  # in `where`: what a stage reads, {part: [rows, digest]}, so that the plan can say what has changed
 OTHERS = "others"  # a cell's source: all languages of the task but the target, pooled
 Json = Any  # what json.dumps takes: dict, list, str, int, float, bool, None
 

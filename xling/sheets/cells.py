@@ -196,7 +196,7 @@ def prompt_texts(store: Store, ref: Ref) -> dict[str, str]:
     task: Task = msgspec.convert(spec["task"], Task)
     module = task_module(task)
     if ref.kind == "recorded":
-        return {p.id: p.text for p in module.recorded(task, spec["lang"], spec["digest"]).prompts}
+        return {p.id: p.text for p in module.recorded(task, spec["lang"]).prompts}
     return {p.id: p.text for p in module.prompts(task, spec["lang"], "test")}
 
 

@@ -1,29 +1,79 @@
-"""A stage's data: what it is stands in the key, where it lies does not; and it must stay what it was.
+"""A stage's data: the rows that it reads stand in the key, where they lie does not; and they must stay what they were.
+
+The digest is over what the task gives the stage: its languages, its use of them (demonstrations, feedback, prompts),
+after splitting and choosing, as a set. Rows of another language or use, other columns, another order or format of the
+file change nothing. What a template puts around a text is a setting, and no part of the digest.
 
 Before a stage runs its paths are put back, and before and after it the data's digest is compared with the one of the
-plan: hours may lie between, on a cluster, and a file that is swapped in that time must not give a result under the key
-of the old one.
+plan: hours may lie between, on a cluster, and rows that are swapped in that time must not give a result under the key
+of the old ones.
 """
 
-from collections.abc import Callable, Mapping
+import hashlib
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
+from xling import config, tasks
 from xling.config import Task
-from xling.errors import DataError
-from xling.grid.stage import WHERE, Context, Json
+from xling.digests import file_digest, recalled
+from xling.errors import ConfigError, DataError
+from xling.grid.stage import DATA, WHERE, Context, Json, canonical_json
 from xling.tasks import task_module
+from xling.tasks.records import Offer, Split, Use
+from xling.tasks.render import bare
 
 PATHS = ("path", "articles")  # settings of tasks that say where something lies
 
+# What the stages of a use ask the task for. `recorded`, `crossfitted` and `texts` are what people rated, of which the
+# last leaves the ratings out. The length rule that a score is compared with is learnt from training ratings.
+READS: dict[Use, tuple[tuple[Offer, Split], ...]] = {
+    "demonstrations": (("demonstrations", "train"), ("demonstrations", "validation")),
+    "pointwise": (("ratings", "train"), ("ratings", "validation")),
+    "pairwise": (("pairs", "train"), ("pairs", "validation")),
+    "prompts": (("prompts", "test"),),
+    "held_out_pointwise": (("prompts", "test"), ("ratings", "test"), ("ratings", "train")),
+    "held_out_pairwise": (("prompts", "test"), ("pairs", "test")),
+}
 
-def data_spec(narrowed: Task) -> dict[str, Json]:
-    """The part of a spec that says which data a stage reads: a narrowed task, its digest, and where it lies."""
+
+class Part(Struct, frozen=True, array_like=True):
+    """What is read of one language, as `de ratings, train` names it: how many rows, and their digest."""
+
+    rows: int
+    digest: str
+
+
+Parts = dict[str, Part]
+
+
+class Read(Struct, frozen=True):
+    """All that a stage reads."""
+
+    parts: Parts
+
+
+def data_spec(narrowed: Task, langs: Sequence[str], use: Use) -> dict[str, Json]:
+    """The part of a spec that says which data a stage reads: a narrowed task, its digest, and where it lies.
+
+    What is read, part by part, stands beside the paths: for the comparison, and for the plan to say what has changed.
+    """
     task = msgspec.to_builtins(narrowed)
-    where = {name: task[name] for name in PATHS if task.get(name)}
-    spec = {"task": {**task, **dict.fromkeys(where, "")}, "digest": task_module(narrowed).digest(narrowed)}
+    where: dict[str, Json] = {name: task[name] for name in PATHS if task.get(name)}
+    spec: dict[str, Json] = {"task": {**task, **dict.fromkeys(where, "")}}
+    module = task_module(narrowed)
+    if hasattr(module, "digest"):
+        spec["digest"] = module.digest(narrowed)
+    else:
+        parts = read_parts(narrowed, tuple(langs), use)
+        spec["digest"] = _digest_of(parts)
+        where |= {"use": use, "langs": list(langs), DATA: msgspec.to_builtins(parts)}
     return spec | {WHERE: where} if where else spec
 
 
@@ -54,6 +104,69 @@ def unchanged(spec: Mapping[str, Any]) -> None:
     if not spec.get("task"):
         return
     task: Task = msgspec.convert(spec["task"], Task)
-    if task_module(task).digest(task) != spec["digest"]:
-        where = ", ".join(_paths(spec).values()) or "the data"
-        raise DataError(f"{where} has changed since the grid was planned. Run the same command again.")
+    module, where = task_module(task), spec.get(WHERE, {})
+    lies = ", ".join(_paths(spec).values()) or "the data"
+    if hasattr(module, "digest"):
+        found, changed = module.digest(task), ""
+    elif "use" not in where:
+        raise DataError(
+            "The result was made by an earlier version of xling, which named and split data in another way. Run the "
+            "same command again."
+        )
+    else:
+        try:
+            parts = read_parts(task, tuple(where["langs"]), where["use"])
+        except (ConfigError, DataError) as error:  # which planning has not found
+            raise DataError(f"{lies} has changed since the grid was planned: {error}") from error
+        found, before = _digest_of(parts), msgspec.convert(where[DATA], Parts)
+        changed = ", ".join(name for name, part in parts.items() if before.get(name) != part)
+    if found != spec["digest"]:
+        raise DataError(
+            f"{lies} has changed since the grid was planned{f' ({changed})' if changed else ''}. "
+            "Run the same command again."
+        )
+
+
+# --- what is read -------------------------------------------------------------------------------------------
+
+
+def read_parts(task: Task, langs: tuple[str, ...], use: Use) -> Parts:
+    """What a use reads of the languages' data. It is made again only if the files, settings or code are others."""
+    files = tuple((str(path), file_digest(path)) for path in task_module(task).sources(task))
+    return _remembered(bare(task), langs, use, files)
+
+
+@lru_cache(maxsize=4096)
+def _remembered(task: Task, langs: tuple[str, ...], use: Use, files: tuple[tuple[str, str], ...]) -> Parts:
+    settings = {name: value for name, value in msgspec.to_builtins(task).items() if name not in PATHS}
+    request = [_code(), platform.python_version(), settings, langs, use, files]
+    name = hashlib.sha256(canonical_json(request)).hexdigest()
+    return recalled(name, Read, lambda: Read(dict(part for lang in langs for part in _parts(task, lang, use)))).parts
+
+
+def _parts(task: Task, lang: str, use: Use) -> Iterable[tuple[str, Part]]:
+    module = task_module(task)
+    if use not in READS:
+        recorded = module.recorded(task, lang)
+        rows = ((p, s, r, None if use == "texts" else rating) for p, s, r, rating in recorded.flat())
+        yield f"{lang} {'texts' if use == 'texts' else 'recorded'}", _part(rows)
+        return
+    for what, split in READS[use]:
+        yield f"{lang} {what}, {split}", _part(getattr(module, what)(task, lang, split))
+
+
+def _part(rows: Iterable[Any]) -> Part:
+    """Of rows in any order."""
+    digests = sorted(hashlib.sha256(msgspec.msgpack.encode(row)).digest() for row in rows)
+    return Part(len(digests), hashlib.sha256(b"".join(digests)).hexdigest())
+
+
+def _digest_of(parts: Parts) -> str:
+    return hashlib.sha256(canonical_json(msgspec.to_builtins(parts))).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _code() -> str:
+    """sha256 of what reads data: what it made of a file before it was changed is not remembered."""
+    folders = (Path(tasks.__file__).parent, Path(config.__file__).parent)
+    return hashlib.sha256(b"".join(path.read_bytes() for at in folders for path in sorted(at.glob("*.py")))).hexdigest()

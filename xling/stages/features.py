@@ -79,7 +79,7 @@ def _run_recorded(context: Context, spec: FeaturesSpec) -> None:
     from xling.models.load import load_policy
     from xling.models.recorded import read_texts
 
-    recorded = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
+    recorded = task_module(spec.task).recorded(spec.task, spec.lang)
     model, tokenizer = load_policy(context.parents["lm"])
     read_texts(recorded, model, tokenizer, spec.features, _limits(spec), context.out)
     prompts, said = (p.reward_text for p in recorded.prompts), (text for row in recorded.responses for text in row)

@@ -178,4 +178,4 @@ def _agreement(context: Context, spec: JudgeSpec, task: Task) -> None:
     from xling.models.recorded import write_agreement
     from xling.tasks import task_module
 
-    write_agreement(task_module(task).recorded(task, spec.lang, spec.digest), context.parents["score"], context.out)
+    write_agreement(task_module(task).recorded(task, spec.lang), context.parents["score"], context.out)

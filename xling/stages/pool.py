@@ -182,7 +182,7 @@ def run_recorded(context: Context) -> None:
     """
     spec = msgspec.convert(context.spec, RecordedSpec)
     module = task_module(spec.task)
-    recorded = module.recorded(spec.task, spec.lang, spec.digest)
+    recorded = module.recorded(spec.task, spec.lang)
     if any(prompt.subset for prompt in recorded.prompts):
         weights: dict[str, float] = getattr(module, "WEIGHTS", {})
         columns = {

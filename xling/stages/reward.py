@@ -153,7 +153,7 @@ def _heads(context: Context, spec: RewardSpec) -> None:
 
     task, module = spec.task, task_module(spec.task)
     assert isinstance(task, Files | Released)  # the tasks with recorded responses and folds
-    sources = [module.recorded(task, lang, spec.digest) for lang in spec.langs]
+    sources = [module.recorded(task, lang) for lang in spec.langs]
     folders = {role.partition("_")[2]: folder for role, folder in context.parents.items()}
     fitting = Fitting(spec.folds, (task.seed, spec.seed), spec.objective, spec.documents)
     train_heads(sources, spec.rm, folders, fitting, context.out)  # type: ignore[arg-type]

@@ -65,7 +65,7 @@ def run_gold(context: Context) -> None:
     if isinstance(spec.rm, Untrained) and spec.rm.score == "human":
         from xling.models.recorded import rated_responses
 
-        rated_responses(module.recorded(spec.task, spec.lang, spec.digest), context.out)
+        rated_responses(module.recorded(spec.task, spec.lang), context.out)
     else:
         prompts = {p.id: p for p in module.prompts(spec.task, spec.lang, "test")}
         write_scores(context, Scores(context, spec), prompts)
@@ -186,7 +186,7 @@ def _recorded(context: Context, spec: ScoreSpec) -> None:
     if reads_features(spec.rm):
         write_json(context.out / "score.json", _cut_of(context))
 
-    recorded = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
+    recorded = task_module(spec.task).recorded(spec.task, spec.lang)
     likelihood = isinstance(spec.rm, Untrained) and spec.rm.score.startswith("likelihood")
     if isinstance(spec.rm, Published) or likelihood or (spec.elsewhere and not _cross_fitted(context)):
         return write_scores_of(recorded, _unseen(context, spec, recorded), context.out)
@@ -229,7 +229,7 @@ def run_embed(context: Context) -> None:
 
     spec = msgspec.convert(context.spec, ScoreSpec)
     encoder = spec.rm.encoder if hasattr(spec.rm, "encoder") else "packaged"
-    recorded = task_module(spec.task).recorded(spec.task, spec.lang, spec.digest)
+    recorded = task_module(spec.task).recorded(spec.task, spec.lang)
     folder = located(encoder, spec.encoder)
     embed_texts(recorded, folder, context.out)
     prompts, said = (p.reward_text for p in recorded.prompts), (text for row in recorded.responses for text in row)

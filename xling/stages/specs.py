@@ -52,7 +52,7 @@ def data_of(task: Task, langs: tuple[str, ...], use: Use) -> dict[str, Any]:
     """
     require(task, langs, use)
     module = task_module(task)
-    return data_spec(module.narrowed(task, langs, use))
+    return data_spec(module.narrowed(task, langs, use), langs, use)
 
 
 def held_out(objective: str) -> Use:

@@ -119,7 +119,7 @@ def model_of(translator: Seq2Seq, source: Language, target: Language) -> Stage:
 
 def _read_in(task: Task, sources: tuple[str, ...], target: str, use: Use) -> dict[str, Any]:
     """The sources' data in a spec, rendered as the target's prompts are."""
-    spec = data_of(task, sources, use)
+    spec = dict(data_of(task, sources, use))  # which others read too
     if hasattr(task, "template"):
         read = read_by(use, task.template, task.facts, (target,))  # type: ignore[union-attr]  # beside a template
         spec["task"] = {**spec["task"], **msgspec.to_builtins(read)}

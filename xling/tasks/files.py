@@ -17,9 +17,8 @@ import msgspec
 
 from xling.config import Files, Task, Template
 from xling.errors import ConfigError, DataError, did_you_mean
-from xling.tasks import tables
 from xling.tasks.findings import Summary, bad_rows_text, nothing, said, summarised, unknown_languages, unread
-from xling.tasks.pieces import Labels, Piece, answers, pieces, split_groups
+from xling.tasks.pieces import NEEDED, Labels, Piece, answers, pieces, split_groups
 from xling.tasks.reading import read_rows
 from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Recorded, Split, Use
 from xling.tasks.render import language_of, read_by, rendered
@@ -28,7 +27,6 @@ from xling.tasks.tables import Identity, identity, paths_of
 
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts", "recorded"})
 RATING = "rating"  # the rating_field that need not be there
-NEEDED = 2  # documents of a split: an interval is drawn over them, and a penalty is chosen between them
 
 # Which of the settings each use of the data reads, beside those that decide how the files are read.
 _SPLIT, _LABELS = ("seed", "validation", "test"), ("threshold",)
@@ -43,7 +41,7 @@ READS: dict[Use, tuple[str, ...]] = {
     "crossfitted": ("seed", "folds"),
     "texts": (),
 }
-_READING = ("path", "rating_field", "columns", "rating_scale", "bad_rows")
+_READING = ("path", "rating_field", "columns", "rating_scale")
 # What a use cannot do without: (what of the data, in which splits).
 _SPLITS_OF: dict[Use, tuple[Offer, tuple[Split, ...]]] = {
     "demonstrations": ("demonstrations", ("train", "validation")),
@@ -75,7 +73,7 @@ def summary(config: Files, known: Collection[str] | None = None) -> Summary:
     codes = set(wanted) if known is None or config.bad_rows == "refuse" else set(wanted) & set(known)
     by_lang = {lang: summarised(_in(config, lang)) for lang in sorted(codes)}
     ignored = {lang: len(found) for lang, found in rows.languages.items() if lang not in codes}
-    return Summary(rows.n, digest(config), by_lang, ignored, tuple(said(config, rows, by_lang)))
+    return Summary(rows.n, by_lang, ignored, tuple(said(config, rows, by_lang)))
 
 
 def languages(config: Task) -> Sequence[str]:
@@ -186,13 +184,14 @@ def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
     assert isinstance(config, Files)
     kept = {name: getattr(config, name) for name in (*_READING, *READS[use])}
     lang = config.languages if _without_language(config) else ()
-    return Files(languages=lang, **kept, **read_by(use, config.template, config.facts, langs))
+    # the plan has refused bad rows or was told to leave them out: the digest is of the others
+    return Files(languages=lang, bad_rows="skip", **kept, **read_by(use, config.template, config.facts, langs))
 
 
-def digest(config: Task) -> str:
-    """sha256 of the file's bytes, or over names and bytes of several."""
+def sources(config: Task) -> list[Path]:
+    """All files: each may hold rows of any language and use."""
     assert isinstance(config, Files)
-    return tables.digest(paths_of(config.path))
+    return paths_of(config.path)
 
 
 def demonstrations(config: Task, lang: str, split: Split) -> list[Demonstration]:
@@ -218,15 +217,12 @@ def prompts(config: Task, lang: str, split: Split) -> list[Prompt]:
     return [prompt for prompt, _ in _of(config, lang, "prompts", split)]
 
 
-def recorded(config: Task, lang: str, expected: str | None = None) -> Recorded:
+def recorded(config: Task, lang: str) -> Recorded:
     """One language's prompts by id, with responses by system name, whatever the order of rows in the files.
 
-    Of a pair, the chosen response is rated 1 and the rejected 0. `expected`: the digest the plan was made with;
-    DataError if the data has changed since, or has bad rows: nobody computes with half a file.
+    Of a pair, the chosen response is rated 1 and the rejected 0. DataError for bad rows, unless they are skipped.
     """
     assert isinstance(config, Files)
-    if expected is not None and digest(config) != expected:
-        raise DataError(f"{config.path} has changed since the grid was planned. Run the same command again.")
     rows = _rows(config)
     if rows.bad and config.bad_rows == "refuse":
         raise DataError(bad_rows_text(config, rows, rows.bad, rows.n_bad, False))

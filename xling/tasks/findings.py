@@ -30,7 +30,6 @@ class Summary:
     """What `check` found in data without bad rows, or with those left out."""
 
     rows: int
-    digest: str
     languages: dict[str, LanguageSummary]
     ignored: dict[str, int]  # rows of languages outside task.languages
     said: tuple[str, ...]

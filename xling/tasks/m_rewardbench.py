@@ -22,7 +22,6 @@ import msgspec
 
 from xling.config import MRewardBench, Task
 from xling.errors import ConfigError, DataError, did_you_mean
-from xling.tasks import tables
 from xling.tasks.pieces import in_random_order
 from xling.tasks.records import Offer, Prompt, Recorded, Use
 from xling.tasks.render import language_of, read_by, rendered
@@ -96,18 +95,16 @@ def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
     return MRewardBench(path=settings.path, revision=settings.revision, languages=tuple(sorted(langs)), **kept)
 
 
-def digest(config: Task) -> str:
-    """sha256 of the languages' files."""
+def sources(config: Task) -> list[Path]:
+    """The languages' files."""
     there = _files(_settings(config))
     wanted = config.languages or tuple(sorted(there))
-    return tables.digest([path for lang in wanted for path in there.get(lang, [])])
+    return [path for lang in wanted for path in there.get(lang, [])]
 
 
-def recorded(config: Task, lang: str, expected: str | None = None) -> Recorded:
+def recorded(config: Task, lang: str) -> Recorded:
     """One language's prompts by id, each with its two responses in an order that says nothing."""
     settings = _settings(config)
-    if expected is not None and digest(config) != expected:
-        raise DataError(f"{settings.path} has changed since the grid was planned. Run the same command again.")
     facts = language_of(settings.facts, lang)
     found = Recorded(lang, [], [], [], [])
     for row, subset in _pairs(settings, lang).rows:

@@ -13,13 +13,13 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import msgspec
 
 from xling.config import Oasst, Task
 from xling.errors import ConfigError, did_you_mean
 from xling.tasks import oasst_trees as trees
-from xling.tasks import tables
 from xling.tasks.oasst_trees import Asked
 from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Split, Use
 from xling.tasks.render import dialog, language_of, read_by, rendered
@@ -71,9 +71,9 @@ def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
     return msgspec.structs.replace(settings, languages=(), feedback="pairwise", single_replies=single, **read)
 
 
-def digest(config: Task) -> str:
-    """sha256 of the files."""
-    return tables.digest(trees.files(_settings(config)))
+def sources(config: Task) -> list[Path]:
+    """All files: each has all languages."""
+    return trees.files(_settings(config))
 
 
 def demonstrations(config: Task, lang: str, split: Split) -> list[Demonstration]:
@@ -138,12 +138,15 @@ def _asked(settings: Oasst, lang: str, split: Split) -> list[Asked]:
     found = [one for one in _language(settings, lang) if one.split == wanted]
     if split == "train" or settings.evaluate == "validation":
         return found
-    by_hash = sorted(
-        {one.tree for one in found},
-        key=lambda tree: hashlib.sha256(f"halves\0{settings.seed}\0{tree}".encode()).digest(),
-    )
-    half = set(by_hash[: len(by_hash) // 2] if split == "validation" else by_hash[len(by_hash) // 2 :])
-    return [one for one in found if one.tree in half]
+    half = _first_half(settings.seed, {one.tree for one in found})
+    return [one for one in found if (one.tree in half) == (split == "validation")]
+
+
+def _first_half(seed: int, trees: Collection[str]) -> set[str]:
+    """By a fair coin for each tree, so that one that is added moves no other; of two or more, neither has all."""
+    coins = sorted((hashlib.sha256(f"halves\0{seed}\0{tree}".encode()).digest(), tree) for tree in trees)
+    heads = sum(coin[0] < 128 for coin, _ in coins)
+    return {tree for _, tree in coins[: min(max(heads, 1), len(coins) - 1)]}
 
 
 def _best(settings: Oasst, lang: str, split: Split) -> list[Asked]:

@@ -14,6 +14,8 @@ from xling.errors import ConfigError
 from xling.tasks.records import GOOD, Offer, Split
 from xling.tasks.rows import Row
 
+NEEDED = 2  # groups of a split: an interval is drawn over them, and a penalty is chosen between them
+
 
 class Piece(Struct, frozen=True, gc=False):
     """One item of a use. `row` is the prompt's; `other` the rejected response of a pair."""
@@ -58,11 +60,12 @@ class Labels:
 
 
 def split_groups(languages: Mapping[str, Iterable[Row]], seed: int, validation: float, test: float) -> dict[str, Split]:
-    """group -> split, by seeded hashes of the groups' names, whatever the order of rows.
+    """group -> split, by seeded hashes of the groups' names: rows that are added put no other group elsewhere.
 
-    Shares are of the groups of a language that have the same kinds of rows; a group that several languages have
-    (parallel documents) is in one split in all of them, and so are groups in which the same prompt occurs. A `split`
-    column wins over this (Piece.split).
+    Where chance leaves validation or test with less than NEEDED of those groups of a language that have the same kinds
+    of rows, the nearest ones are taken as well, as far as the shares go. A group that several languages have (parallel
+    documents) is in one split in all of them, and so are groups in which the same prompt occurs. A `split` column wins
+    over this (Piece.split).
     """
     joined = _joined(languages)
     held: dict[str, set[tuple[str, str]]] = {}
@@ -74,11 +77,23 @@ def split_groups(languages: Mapping[str, Iterable[Row]], seed: int, validation: 
         strata.setdefault(frozenset(found), []).append(group)
     splits: dict[str, Split] = {}
     for groups in strata.values():
-        groups.sort(key=lambda group: hashlib.sha256(f"{seed}\0{group}".encode()).digest())
-        tested, validated = round(test * len(groups)), round(validation * len(groups))
-        for rank, group in enumerate(groups):
-            splits[group] = "test" if rank < tested else "validation" if rank < tested + validated else "train"
+        placed = sorted((_place(seed, group), group) for group in groups)
+        tested = _at_least(test, len(placed), sum(place < test for place, _ in placed))
+        rest = sum(place < test + validation for place, _ in placed[tested:])
+        held_out = tested + _at_least(validation, len(placed), rest)
+        for rank, (_, group) in enumerate(placed):
+            splits[group] = "test" if rank < tested else "validation" if rank < held_out else "train"
     return {group: splits[name] for group, name in joined.items()}
+
+
+def _place(seed: int, group: str) -> float:
+    """A number in [0, 1) that the name of a group decides."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{group}".encode()).digest()[:7], "big") / 2**56
+
+
+def _at_least(share: float, n: int, found: int) -> int:
+    """How many of n groups a split gets: those `found` by chance, but NEEDED if its share of them is that much."""
+    return max(found, min(NEEDED, round(share * n)))
 
 
 def _joined(languages: Mapping[str, Iterable[Row]]) -> dict[str, str]:
@@ -176,7 +191,7 @@ def answers(rows: Sequence[Row]) -> list[tuple[Row, list[Piece]]]:
             rated = [replace(row, system=str(number)) for number, row in enumerate(by_text, start=1)]
         rated = sorted(rated, key=lambda row: row.system)
         answered = [Piece(row, "test", row.response, "", row.rating, row.system) for row in rated]
-        found.append((min(rated, key=lambda row: row.place), answered))
+        found.append((rated[0], answered))
     return sorted(found, key=lambda one: one[0].id)
 
 

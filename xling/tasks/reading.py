@@ -6,9 +6,11 @@
 Knows no torch; xling/tasks/files.py makes a task of it.
 """
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import msgspec
 
@@ -20,7 +22,8 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
     """Read all files. ConfigError if one cannot be read or lacks columns; DataError if it is damaged.
 
     Bad rows are collected, not raised, so that a caller can name unknown languages beside them, or skip them. A
-    response that several rows rate is one row with their mean rating; `again` has the places of the others.
+    response that several rows rate is one row with their mean rating; `again` has the places of the others. Good rows
+    are in an order that their content decides, and in which a first part of them is one of all.
     """
     rows = Rows(list(paths))
     seen = _Seen(rows)
@@ -51,7 +54,14 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
                 rows.empty.setdefault(row.lang, []).append(place)
     for lang in rows.again:
         rows.languages[lang] = [seen.averaged(row) for row in rows.languages[lang]]
+    for found_rows in rows.languages.values():
+        found_rows.sort(key=_order)
     return rows
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    """By the prompt's hashed id, whatever the order in the files; no two rows of a language have the same."""
+    return hashlib.sha256(row.id.encode()).digest(), row.kind, row.system, row.response, row.other
 
 
 class _Seen:
@@ -61,7 +71,7 @@ class _Seen:
         self._rows = rows
         self._prompts: dict[tuple[str, str], tuple[str, Place]] = {}
         self._answers: dict[tuple[str, ...], Row] = {}
-        self._ratings: dict[tuple[str, ...], list[float]] = {}  # of responses that were rated more than once
+        self._ratings: dict[tuple[str, ...], list[Row]] = {}  # of responses that were rated more than once
         self._splits: dict[str, tuple[str, Place]] = {}
 
     def conflict(self, row: Row) -> str | None:
@@ -86,13 +96,16 @@ class _Seen:
         key = _answer(row)
         if (first := self._answers[key]) is row:
             return False
-        self._ratings.setdefault(key, [first.rating]).append(row.rating)
+        self._ratings.setdefault(key, [first]).append(row)
         return True
 
     def averaged(self, row: Row) -> Row:
-        """The row with the mean of all ratings of its response."""
-        ratings = self._ratings.get(_answer(row))
-        return row if ratings is None else msgspec.structs.replace(row, rating=fmean(ratings))
+        """The row with the mean of all ratings of its response; what else they say is of the least of them."""
+        rated = self._ratings.get(_answer(row))
+        if rated is None:
+            return row
+        least = min(rated, key=lambda one: (one.group, one.dataset, one.split))
+        return msgspec.structs.replace(least, place=row.place, rating=fmean(one.rating for one in rated))
 
 
 def _answer(row: Row) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ clusters never cut through a group.
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -97,6 +98,9 @@ class Recorded:
 class TaskModule(Protocol):
     """A task module. Of the data functions it has those that it OFFERS; xling/stages/checks.py refuses the others.
 
+    What they give, and in which order, depends on the rows of the files and not on the order of these, so that a stage
+    computes the same of shuffled files (xling/stages/data.py).
+
     It may have, besides: `TRUNCATION_SIDE`, or `truncation_side(config)` where the data decides it (xling/tasks);
     `offers(config)`, where data of the user's own may hold less than OFFERS; `require(config, langs, use)`, which
     raises ConfigError where a language has too little for a use; `lacking(config, what)` and `ignored(config,
@@ -125,8 +129,12 @@ class TaskModule(Protocol):
         """The settings that one use of these languages' data reads, the rest at their defaults."""
         ...
 
+    def sources(self, config: Task) -> Sequence[Path]:
+        """The files that a narrowed config reads. A module of generated data has none, and `digest` instead."""
+        ...
+
     def digest(self, config: Task) -> str:
-        """sha256 of the data that a narrowed config names; for generated data, of what generates it."""
+        """sha256 of what generates the data. Data in files has none: of it the rows count that a stage reads."""
         ...
 
     def demonstrations(self, config: Task, lang: str, split: Split) -> list[Demonstration]: ...
@@ -137,8 +145,8 @@ class TaskModule(Protocol):
         """Gold quality of each response, in [0, 1]; embedded world only."""
         ...
 
-    def recorded(self, config: Task, lang: str, expected: str | None = None) -> Recorded:
-        """What recorded systems answered and people rated; DataError unless the data's digest is `expected`."""
+    def recorded(self, config: Task, lang: str) -> Recorded:
+        """What recorded systems answered and people rated."""
         ...
 
     def published(self, config: Task) -> dict[tuple[str, str, str, str], int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from xling.config import Released, Task
-from xling.errors import ConfigError, DataError, did_you_mean
+from xling.errors import ConfigError, did_you_mean
 from xling.tasks import tables
 from xling.tasks.files import check_documents
 from xling.tasks.judged import Judged, Release
@@ -71,17 +71,15 @@ def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
     return read if use != "texts" else msgspec.structs.replace(read, rating_field="rating", corrupted="both")
 
 
-def digest(config: Task) -> str:
-    """sha256 over names and bytes of all files that are read."""
+def sources(config: Task) -> list[Path]:
+    """All files of the release."""
     assert isinstance(config, Released)
-    return tables.digest(_files(config))
+    return _files(config)
 
 
-def recorded(config: Task, lang: str, expected: str | None = None) -> Recorded:
-    """One language's prompts by id, responses by system; DataError if the files changed since the plan."""
+def recorded(config: Task, lang: str) -> Recorded:
+    """One language's prompts by id, responses by system."""
     assert isinstance(config, Released)
-    if expected is not None and digest(config) != expected:
-        raise DataError(f"{config.path} has changed since the grid was planned. Run the same command again.")
     compared = _compared(config, lang)
     if not compared:
         raise ConfigError(f"{config.path} has no prompt in {lang!r} with two rated responses.")

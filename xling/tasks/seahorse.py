@@ -14,6 +14,7 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from xling.config import Seahorse, Task
@@ -114,15 +115,15 @@ def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
     )
 
 
-def digest(config: Task) -> str:
-    """sha256 of the ratings' files and of the languages' articles."""
+def sources(config: Task) -> list[Path]:
+    """The ratings' files, and those of the languages' articles."""
     settings = _settings(config)
     paths = [path for found in source.files(settings).values() for path in found]
     if settings.articles is not None:
         for lang in settings.languages:
             for dataset in corpora.corpora(settings, lang):
                 paths += [path for found in corpora.files(settings, lang, dataset).values() for path in found]
-    return tables.digest(paths)
+    return paths
 
 
 def demonstrations(config: Task, lang: str, split: Split) -> list[Demonstration]:
@@ -154,6 +155,7 @@ def ratings(config: Task, lang: str, split: Split) -> list[Rating]:
     settings = _settings(config, lang)
     texts = _articles(settings, lang)
     found = source.of(source.read(settings, _split(settings, split)).rated, lang, corpora.corpora(settings, lang))
+    found.sort(key=lambda row: (hashlib.sha256(row.gem_id.encode()).digest(), row))
     asked = {row.gem_id: _prompt(settings, lang, row.dataset, row.gem_id, texts.get(row.gem_id, "")) for row in found}
     kept = [Rating(asked[r.gem_id], r.summary, r.label, r.model) for r in found if r.gem_id in texts]
     if found and not kept:
@@ -245,14 +247,15 @@ def _mixed(
 ) -> list[list[Item]]:
     """What is made of each corpus's documents: those with a summary, each once, without those that Seahorse trains on.
 
-    Of more than `most` those are taken whose hashed id is lowest, whatever the order of the files.
+    By their hashed ids, whatever the order of the files; of more than `most` the first ones.
     """
     _require(settings, lang, "prompts")
     seen = set(source.read(settings, "train").ids) if split != "train" else set[str]()
     mixed: list[list[Item]] = []
     for dataset in corpora.corpora(settings, lang):
         found = _once(corpora.documents(settings, lang, dataset, (split,)), seen)
-        kept = found if most is None else heapq.nsmallest(most, found, key=lambda one: _rank(settings, one))
+        ordered = functools.partial(_rank, settings)
+        kept = sorted(found, key=ordered) if most is None else heapq.nsmallest(most, found, key=ordered)
         mixed.append([made(dataset, one) for one in kept])
         if not mixed[-1]:
             raise DataError(f"{dataset} has no {split} documents in {lang!r} below task.articles={settings.articles}.")

@@ -18,13 +18,12 @@ import codecs
 import csv
 import glob
 import gzip
-import hashlib
 import io
 import itertools
 import json
 import re
 import zlib
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from xling.digests import file_digest
 from xling.errors import ConfigError, DataError, did_you_mean, listed, shown
 
 T = TypeVar("T")
@@ -143,14 +141,6 @@ def text_of(value: Any) -> str:
 def identity(paths: Iterable[Path]) -> Identity:
     """(path, size, modification time) of each: what caches of their content go by."""
     return tuple((str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths)
-
-
-def digest(paths: Sequence[Path]) -> str:
-    """sha256 of a file's bytes, or over the folders, names and contents of several, in this order."""
-    if len(paths) == 1:
-        return file_digest(paths[0])
-    named = (f"{path.parent.name}/{path.name} {file_digest(path)}\n" for path in paths)
-    return hashlib.sha256("".join(named).encode()).hexdigest()
 
 
 def open_table(path: Path, strict: bool = True) -> Table:
