@@ -8,12 +8,11 @@ A grid is named by its folder in <root>/grids; without a name it is the one that
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from xling.console import Console, harmless
+from xling.console import Console, harmless, is_gone, lasting_output, print_bytes
 from xling.errors import ConfigError, XlingError
 from xling.grid.cleanup import damaged_results, delete, garbage
 from xling.grid.status import chosen_grid, read_grid, stage_at
@@ -52,6 +51,8 @@ def logs(options: argparse.Namespace, store: Store) -> int:
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 sys.stdout.write(harmless(line))
+                if is_gone(sys.stdout):
+                    return 0
     return 0
 
 
@@ -140,7 +141,7 @@ def data(options: argparse.Namespace, store: Store) -> int:
 
     report = check_data(*composed_task(options.overrides))
     if options.json:
-        print(json_text(report))
+        print_bytes(f"{json_text(report)}\n".encode())
     else:
         print_report(report, Console(width=None if sys.stdout.isatty() else 150))
     return 0
@@ -303,6 +304,7 @@ def _add_sheet(sheet: argparse.ArgumentParser, common: argparse.ArgumentParser) 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    lasting_output()  # `xling logs 3 | head` is no error
     options = parser().parse_args(arguments)
     try:
         store = Store(options.root)
@@ -311,11 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for sentence in store.damage():
                 print(harmless(f"xling: {sentence}"), file=sys.stderr)
                 code = code or 1
-        sys.stdout.flush()
     except XlingError as error:
         print(harmless(f"xling: {error}"), file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `xling logs 3 | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     return code

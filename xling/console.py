@@ -2,9 +2,16 @@
 
 Console().print(...)        # rich's console, which does it for all that it draws
 print(harmless(line))       # for what is printed as it is
+lasting_output()            # first of all in a process: nothing fails because nobody sees what it says
 """
 
+import errno
+import io
+import os
+import select
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from rich import console as rich_console
@@ -30,6 +37,77 @@ def harmless(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(map(visible, text.replace("\r\n", "\n")))
+
+
+class _Lasting(io.FileIO):
+    """A descriptor that takes everything: what cannot be written (a closed pipe, a full disk) is lost, and no error."""
+
+    gone = False  # nobody is going to read anything any more
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        size = len(view)
+        while view and not self.gone:
+            try:
+                written = super().write(view)
+            except OSError as error:
+                self.gone = error.errno in (errno.EPIPE, errno.EBADF, errno.EIO)
+                break  # of a full disk: it may have room later
+            if written is None:  # whoever shares the terminal or pipe made it non-blocking
+                select.select([], [self.fileno()], [])
+            else:
+                view = view[written:]
+        return size
+
+
+_replaced: list[Any] = []  # streams whose end would close the descriptors
+
+
+def lasting_output(line_buffering: bool = False) -> None:
+    """Let nothing depend on the display: closed descriptors lead nowhere, and writing to the standard streams succeeds.
+
+    Characters that the terminal's encoding lacks are replaced. Streams that somebody has put in their place stay.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # else the next file would be taken for one of them
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for number, name, errors in ((1, "stdout", "replace"), (2, "stderr", "backslashreplace")):
+        old = getattr(sys, name)
+        if old is not getattr(sys, f"__{name}__") or isinstance(_raw(old), _Lasting):
+            continue
+        raw = _Lasting(number, "w", closefd=False)
+        direct = old is not None and old.write_through
+        new = io.TextIOWrapper(
+            raw if direct else io.BufferedWriter(raw),
+            encoding="utf-8" if old is None else old.encoding,
+            errors=errors,
+            line_buffering=line_buffering or old is None or old.line_buffering,
+            write_through=direct,
+        )
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
+        if old is not None:
+            with suppress(OSError, ValueError):
+                old.flush()
+            _replaced.append(old)
+
+
+def _raw(stream: Any) -> Any:
+    buffer = getattr(stream, "buffer", None)
+    return getattr(buffer, "raw", buffer)
+
+
+def is_gone(stream: Any) -> bool:
+    """Whether its reader has left, so that whoever prints until he is told to stop can stop."""
+    raw = _raw(stream)
+    return isinstance(raw, _Lasting) and raw.gone
+
+
+def print_bytes(content: bytes) -> None:
+    """What programs read: as it is, whatever the terminal's encoding."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(content)
+    sys.stdout.flush()
 
 
 class Console(rich_console.Console):

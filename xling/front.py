@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from xling.console import harmless
+from xling.console import harmless, lasting_output
 from xling.errors import ConfigError
 from xling.grid.hydra_errors import explain
 from xling.grid.overrides import protected
@@ -21,6 +21,7 @@ RUNNING = ("-m", "--multirun", "-r", "--run")
 
 def run(main: Callable[[], Any]) -> int:
     """Call `main`, decorated by hydra.main, on sys.argv; errors become one sentence. Gives the exit code."""
+    lasting_output()
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's own switch: let exceptions through rather than print them
     try:

@@ -195,7 +195,7 @@ def record_failure(store: Store, kind: str, key: str, label: str, last: str, tex
 @contextmanager
 def redirected(path: Path, header: str) -> Iterator[None]:
     """File descriptors 1 and 2 append to a file for a while; to nowhere if it cannot be opened."""
-    log = _open_log(path)
+    log = open_log(path)
     saved = os.dup(1), os.dup(2)
     with suppress(OSError):
         os.write(log, header.encode())
@@ -211,13 +211,22 @@ def redirected(path: Path, header: str) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _open_log(path: Path) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+def open_log(path: Path) -> int:
+    """To append to; of nowhere if the disk does not take it. No link is followed: it may lead to somebody's file."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    with suppress(FileNotFoundError):
+        return _opened(path, flags)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _opened(path, flags)
+    return os.open(os.devnull, os.O_WRONLY)
+
+
+def _opened(path: Path, flags: int) -> int:
     try:
         return os.open(path, flags, 0o666)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, flags, 0o666)
+        raise
     except OSError:
         return os.open(os.devnull, os.O_WRONLY)
 

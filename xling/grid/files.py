@@ -128,11 +128,7 @@ def _open_up(path: str, wanted: int) -> None:
         pass
 
 
-ABSENT = (
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-)  # all other errors of reading say nothing about what stands in a file
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # all others say nothing about what stands in a file
 
 
 def readable(path: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from xling.console import harmless
+from xling.console import harmless, is_gone
 
 LOOK_SECONDS = 0.3
 ASK_SECONDS = 3.0
@@ -26,7 +26,7 @@ def follow(path: Path, out: TextIO, is_over: Callable[[], bool], ask_seconds: fl
         new = _read(path, position)
         position += len(new)
         rest = _write(out, rest + new, over)
-        if over:
+        if over or is_gone(out):
             return
         time.sleep(LOOK_SECONDS)
 

@@ -14,13 +14,15 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
+from xling.console import lasting_output
 from xling.errors import StageError
 from xling.grid import files, host
-from xling.grid.execute import Executor, Job, Report, last_line
+from xling.grid.execute import Executor, Job, Report, last_line, open_log
 from xling.grid.stage import Kind
 from xling.grid.store import Store
 from xling.jsonfiles import decode
@@ -95,16 +97,13 @@ def load_catalogue(path: str) -> Mapping[str, Kind]:
 def _private_pipes(setting: Setting) -> tuple[BinaryIO, int]:
     """Move the pipes off the standard descriptors (not inherited by children) and put files there."""
     commands, replies = os.fdopen(os.dup(0), "rb"), os.dup(1)
-    folder = os.path.join(setting.root, "logs")
-    os.makedirs(folder, exist_ok=True)
     nothing = os.open(os.devnull, os.O_RDONLY)
-    log = os.open(os.path.join(folder, "workers.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    log = open_log(Path(setting.root, "logs", "workers.log"))
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
     os.close(nothing)
     os.close(log)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="replace")  # type: ignore[union-attr]
+    lasting_output(line_buffering=True)
     return commands, replies
 
 

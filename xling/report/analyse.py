@@ -11,7 +11,7 @@ from xling.analysis.compare import compare as compare_matrices
 from xling.analysis.findings import Finding
 from xling.analysis.paper import NAME as PAPER
 from xling.analysis.short import in_short
-from xling.console import Console, harmless
+from xling.console import Console, harmless, print_bytes
 from xling.grid.status import chosen_grid
 from xling.grid.store import Store
 from xling.report.analysis_files import findings_json, write_findings
@@ -47,7 +47,7 @@ def compare(store: Store, left: str, right: str, as_json: bool, out: str | None)
 def show(title: str, findings: Sequence[Finding], as_json: bool, rest: str) -> None:
     """Print findings for people or for machines; rest: where what the terminal leaves out can be read."""
     if as_json:
-        sys.stdout.write(findings_json(title, findings).decode())
+        print_bytes(findings_json(title, findings))
         return
     console = Console()
     console.print(Text(title + ". Intervals are 95 %.", style="bold"))

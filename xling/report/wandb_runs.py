@@ -19,6 +19,7 @@ import wandb
 from wandb.sdk.wandb_run import Run
 
 from xling.analysis.plan import Plan, PlannedStage, read_plan
+from xling.console import lasting_output
 from xling.errors import XlingError
 from xling.grid.files import append_line, json_bytes, write_atomically
 from xling.grid.store import Store
@@ -34,6 +35,7 @@ MOST_PROBLEMS = 3  # then something is wrong with all of them
 
 
 def main(arguments: list[str]) -> int:
+    lasting_output()  # the log's disk may be full
     root, name, to = arguments
     folder = Path(root) / "tracking"
     with _lock(folder):

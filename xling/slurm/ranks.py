@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from xling.console import lasting_output
 from xling.errors import StageError
 from xling.grid import files
 from xling.grid.execute import last_line
@@ -129,6 +130,7 @@ def _judge(code: int | None, folder: Path) -> None:
 
 def main(folder: Path, environment: Mapping[str, str]) -> int:
     """One process: the stage's function with a context of its own; only process 0 writes the result."""
+    lasting_output()
     rank = int(environment["RANK"])
     payload = decode((folder / "payload.json").read_bytes(), type=Payload)
     kind = load_catalogue(payload.catalogue)[payload.kind]

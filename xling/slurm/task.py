@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from xling.console import lasting_output
 from xling.errors import StageError, XlingError
 from xling.grid import claim, host
 from xling.grid.execute import Executor, Job, Report, record_failure
@@ -35,6 +36,7 @@ HEALS = 2  # times a damaged parent is made again
 def main() -> None:
     place = (int(sys.argv[2]), int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")))
     code = 1
+    lasting_output()
     try:
         code = Runner(_read(Path(sys.argv[1])), place).run()
     except XlingError as error:

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from xling.console import Console, harmless
+from xling.console import Console, harmless, is_gone
 from xling.errors import ConfigError
 from xling.grid import host
 from xling.grid.claim import Claim
@@ -232,7 +232,7 @@ def _until_over(store: Store, name: str, seconds: float, show: Callable[[View], 
     while True:
         view = look(store, name)
         show(view)
-        if not view.alive:
+        if not view.alive or is_gone(sys.stdout):
             return view
         if view.answered:
             heard = time.monotonic()
