@@ -53,7 +53,8 @@ def test_leaks_duplicates_and_lengths_are_seen(tmp_path: Path) -> None:
     rows[20]["prompt"] = rows[0]["prompt"]  # one prompt under two trees, in two splits
     report = looked(jsonl(tmp_path / "f.jsonl", rows), columns=Columns(group="tree"))
     [whole] = report.languages
-    assert (whole.leaked_groups, whole.leaked_texts) == (0, 1)
+    assert (whole.leaked_groups, whole.leaked_texts) == (1, 1)
+    assert any("`split` has the same prompt in two splits: 1 (line 21)" in note for note in report.notes)
     train = part(report, "de", "pairs", "train")
     assert train.balance == 100 and train.measure == "chosen is longer"  # "good" is longer than "bad"
     assert train.response_median == 13 and train.prompt_median == len("Human: de question 10\nAssistant:")

@@ -21,6 +21,7 @@ from xling.languages import in_language
 from xling.tasks import offers, task_module
 from xling.tasks.records import GOOD, Demonstration, Pair, Prompt, Rating, Split
 from xling.tasks.render import with_facts
+from xling.tasks.rows import matched
 
 SAMPLE = 500  # responses a language whose language is told
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -49,7 +50,7 @@ class Part(Struct, frozen=True):
     response_p95: int | None
     balance: float | None  # percent; see `measure`
     measure: str  # what balance is: labels of one half or more; pairs whose chosen response is longer
-    duplicates: int  # rows that say what another row of this part says
+    duplicates: int  # rows that say what another row of this part says, in whatever Unicode form, case and spacing
 
 
 class Whole(Struct, frozen=True):
@@ -158,7 +159,7 @@ def _part(lang: str, dataset: str, use: str, split: str, items: Sequence[Item], 
     asked = {item.prompt.id: item.prompt for item in items}
     lengths = [len(prompt.reward_text) for prompt in asked.values()]
     answered = [len(text) for item in items for text in item.responses]
-    said = [(item.prompt.reward_text, *item.responses) for item in items]
+    said = [tuple(matched(text) for text in (item.prompt.reward_text, *item.responses)) for item in items]
     balance, measure = _balance(use, items)
     return Part(
         lang=lang,
@@ -211,7 +212,7 @@ def _longer(pairs: Sequence[tuple[int, int]]) -> float:
 
 def _remember(whole: _Language, split: str, items: Sequence[Item]) -> None:
     whole.groups.setdefault(split, set()).update(item.prompt.group for item in items)
-    whole.texts.setdefault(split, set()).update(_digest(item.prompt.reward_text) for item in items)
+    whole.texts.setdefault(split, set()).update(_digest(matched(item.prompt.reward_text)) for item in items)
     whole.responses += [text for item in items for text in item.responses]
 
 

@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue
 
 from xling.config import PUBLISHED
-from xling.errors import ConfigError, did_you_mean
+from xling.errors import ConfigError, did_you_mean, shown
 from xling.grid.hydra_errors import lacking
 from xling.grid.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS
+from xling.languages import language_hint
 
 Container = dict[str, Any]
 
@@ -93,11 +94,11 @@ class Composer:
 
     def _unknown_language(self, group: str, code: str) -> ConfigError:
         known = self.options(group)
-        by_name = {self.facts(group, known_code)["name"].lower(): known_code for known_code in known}
-        suggestion = (
-            f" Did you mean '{by_name[code.lower()]}'?" if code.lower() in by_name else did_you_mean(code, known)
+        names = {self.facts(group, one)[name].casefold(): one for one in known for name in ("native_name", "name")}
+        return ConfigError(
+            f"Unknown language {shown(code)} for {group}. Known (conf/lang): {', '.join(known)}."
+            f"{language_hint(code, known, names)}"
         )
-        return ConfigError(f"Unknown language '{code}' for {group}. Known (conf/lang): {', '.join(known)}.{suggestion}")
 
     def compose(self, overrides: Sequence[str]) -> Composed:
         """One full compose; raises Hydra's own errors (xling.grid.hydra_errors turns them into sentences).

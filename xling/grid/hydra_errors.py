@@ -10,6 +10,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from xling.errors import ConfigError, XlingError, did_you_mean
 from xling.grid.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS, typed
+from xling.languages import language_hint
 
 BARE_NO = (
     'YAML reads a bare no, off, yes or on as true or false. Quote it in the file, as in source_lang: "no"; '
@@ -59,7 +60,7 @@ def _unknown_option(error: MissingConfigException) -> str:
     options = list(error.options or [])
     if group in ("source_lang", "target_lang"):
         known = f"Known (conf/lang): {', '.join(options)}."
-        return f"Unknown language '{option}' for {group}. {known}{did_you_mean(option, options)}"
+        return f"Unknown language '{option}' for {group}. {known}{language_hint(option, options)}"
     allowed = ", ".join(options) or "none"
     return f"Unknown option '{option}' for {group}. Allowed: {allowed}.{did_you_mean(option, options)}"
 

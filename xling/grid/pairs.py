@@ -9,7 +9,8 @@ pairs=en     exactly one of the two is English: into it and out of it
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from xling.errors import ConfigError, did_you_mean
+from xling.errors import ConfigError
+from xling.languages import language_hint
 
 Wanted = Callable[[Sequence[str], str], bool]  # (codes of the source, the target's) -> whether it is a cell
 Left = list[tuple[str, str]]  # labels of source and target
@@ -36,7 +37,7 @@ def wanted_pairs(value: Any, known: Collection[str]) -> Wanted:
         names = ", ".join(NAMED)
         raise ConfigError(
             f"pairs={'null' if value is None else value} is unknown. Allowed: {names}, or the code of a language "
-            f"(pairs=en: one of the two is English).{did_you_mean(str(value), [*NAMED, *known])}"
+            f"(pairs=en: one of the two is English).{language_hint(str(value), [*NAMED, *known])}"
         )
     return lambda codes, target: (value in codes) != (value == target)
 

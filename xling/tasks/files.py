@@ -16,7 +16,8 @@ from pathlib import Path
 import msgspec
 
 from xling.config import Files, Task, Template
-from xling.errors import ConfigError, DataError, did_you_mean
+from xling.errors import ConfigError, DataError, did_you_mean, listed
+from xling.languages import language_hint, language_of_code, standard
 from xling.tasks.findings import Summary, bad_rows_text, nothing, said, summarised, unknown_languages, unread
 from xling.tasks.pieces import NEEDED, Labels, Piece, answers, pieces, split_groups
 from xling.tasks.reading import read_rows
@@ -63,7 +64,7 @@ def summary(config: Files, known: Collection[str] | None = None) -> Summary:
     first ten bad rows with their numbers and says how many there are; ConfigError if the settings do not fit.
     """
     rows = _rows(config)
-    wanted = config.languages or tuple(rows.languages)
+    wanted = _codes(config) or tuple(rows.languages)
     unknown = unknown_languages(rows, wanted, known)
     if config.bad_rows == "refuse" and (rows.bad or unknown):
         bad = sorted([*rows.bad, *unknown])[:SHOWN]
@@ -96,6 +97,7 @@ def offers(config: Task) -> frozenset[Offer]:
         "rating": {"demonstrations", "ratings", "pairs", "prompts", "recorded"},
         "pair": {"demonstrations", "pairs", "prompts", "recorded"},
         "demonstration": {"demonstrations", "prompts"},
+        "prompt": {"prompts"},
     }
     return frozenset().union(*(by_kind[kind] for kind in kinds))
 
@@ -115,7 +117,10 @@ def ignored(config: Task, splits: bool) -> list[str]:
 def lacking(config: Task, what: Offer) -> str:
     """Why the data may have no ratings, pairs or recorded responses, in a sentence; or nothing."""
     assert isinstance(config, Files)
-    return "" if what in ("demonstrations", "prompts") else _rows(config).unrated_text(config.rating_field)
+    rows = _rows(config)
+    if what == "prompts" or (what == "demonstrations" and not rows.alone):
+        return ""
+    return f"{rows.alone_text()} {rows.unrated_text(config.rating_field)}".strip()
 
 
 def require(config: Task, langs: Sequence[str], use: Use) -> None:
@@ -139,7 +144,7 @@ def check_documents(documents: int | None, folds: int) -> None:
 
 def _require_recorded(config: Files, lang: str, use: Use) -> None:
     found, rows = summarised(_in(config, lang)), _rows(config)
-    if found.rows.keys() == {"demonstration"}:
+    if found.rows.keys() <= {"demonstration", "prompt"}:
         raise ConfigError(
             f"{config.path} has no rated responses in {lang!r}, and policy=recorded compares those. "
             f"{lacking(config, 'recorded')}"
@@ -149,6 +154,12 @@ def _require_recorded(config: Files, lang: str, use: Use) -> None:
             f"{config.path} has no prompt in {lang!r} that two systems answered, so there is nothing to compare"
             f"{f' ({rows.named(found.one_system)})' if found.one_system else ''}. The id names the prompt and must be "
             "the same for all systems that answered it; task.columns.id=null takes prompts of the same text as one."
+        )
+    if use != "texts" and found.undecided:
+        raise ConfigError(
+            f"{config.path}: of the {found.prompts} prompts in {lang} that two systems answered none has responses "
+            "that are rated differently, so that every comparison would be a tie. Is task.rating_field="
+            f"{config.rating_field} the column of people's ratings? Else leave {lang} out."
         )
     if use == "crossfitted":
         check_documents(config.documents, config.folds)
@@ -174,6 +185,17 @@ def _require_split(config: Files, lang: str, what: Offer, splits: Sequence[Split
                 f"{NEEDED} are needed. Leave {lang} out, add data, or change task.validation={config.validation:g} and "
                 f"task.test={config.test:g} (or the split column)."
             )
+        if what == "ratings" and split == "train" and len({item.label for item in found if item.split == split}) == 1:
+            raise ConfigError(
+                f"{config.path}: all ratings in {lang} that would train are {_label_text(config, found[0])}, so that "
+                f"there is nothing to tell apart. Is task.rating_field={config.rating_field} the right column, and "
+                f"task.threshold={'null' if config.threshold is None else f'{config.threshold:g}'} the right one? Else "
+                f"leave {lang} out, or type task.feedback=pairwise for pairs."
+            )
+
+
+def _label_text(config: Files, item: Piece) -> str:
+    return f"{item.row.rating:g}" if config.threshold is None else ("good" if item.label else "bad")
 
 
 # --- the data -----------------------------------------------------------------------------------------------
@@ -183,7 +205,7 @@ def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
     """What decides how the files are read, and what the use reads; which languages are used decides nothing."""
     assert isinstance(config, Files)
     kept = {name: getattr(config, name) for name in (*_READING, *READS[use])}
-    lang = config.languages if _without_language(config) else ()
+    lang = config.languages if _without_language(config) else _varieties(config)
     # the plan has refused bad rows or was told to leave them out: the digest is of the others
     return Files(languages=lang, bad_rows="skip", **kept, **read_by(use, config.template, config.facts, langs))
 
@@ -278,16 +300,27 @@ def _rows(config: Files) -> Rows:
             f"task.validation={config.validation:g} and task.test={config.test:g} leave nothing to train on. "
             "Type task.validation=0.1 task.test=0.1."
         )
-    lang = config.languages[0] if len(config.languages) == 1 else ""
-    reading = Reading(config.columns, config.rating_field, config.rating_scale, lang)
+    lang = _codes(config)[0] if len(config.languages) == 1 else ""
+    reading = Reading(config.columns, config.rating_field, config.rating_scale, lang, _varieties(config))
     rows = _read(identity(paths_of(config.path)), reading)
     if rows.n and not rows.rated and config.rating_field != RATING:
         there = sorted({column for one in rows.unrated for column in one.columns})
         raise ConfigError(
             f"task.rating_field={config.rating_field}: {config.path} has no such column; unrated files have "
-            f"{', '.join(there) or 'none'}.{did_you_mean(config.rating_field, there)} Type task.rating_field=NAME."
+            f"{listed(there)}.{did_you_mean(config.rating_field, there)} Type task.rating_field=NAME."
         )
     return rows
+
+
+def _codes(config: Files) -> tuple[str, ...]:
+    """task.languages as the data's are read."""
+    varieties = _varieties(config)
+    return tuple(code if code in varieties else language_of_code(code) for code in config.languages)
+
+
+def _varieties(config: Files) -> tuple[str, ...]:
+    """Those of task.languages that say more than a language, as pt-BR does: they are kept apart from it."""
+    return tuple(code for code in config.languages if standard(code) != language_of_code(code))
 
 
 @functools.lru_cache(maxsize=2)  # a task and the one its reward models learn from
@@ -303,10 +336,10 @@ def _in(config: Files, lang: str) -> list[Row]:
     """The language's rows; ConfigError if there are none."""
     found = _rows(config).languages
     if lang not in found:
-        have = ", ".join(sorted(found)) or "none"
+        kept = f" To keep {lang} apart from it type task.languages=[{lang}]." if language_of_code(lang) in found else ""
         raise ConfigError(
-            f"{config.path} has no rows in {lang!r}; it has {have}.{did_you_mean(lang, found)} "
-            f"Name languages of the data with task.languages=[{','.join(sorted(found))}]."
+            f"{config.path} has no rows in {lang!r}; it has {listed(sorted(found))}.{language_hint(lang, found)}{kept} "
+            f"Name languages of the data with task.languages=[{','.join(sorted(found)[:20])}]."
         )
     return found[lang]
 

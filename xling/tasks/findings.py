@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from xling.config import Files
-from xling.errors import did_you_mean
+from xling.errors import listed, shown
+from xling.languages import language_hint
 from xling.tasks.pieces import answers
 from xling.tasks.records import Offer
-from xling.tasks.rows import BY_TEXT, Place, Row, Rows
+from xling.tasks.rows import BY_TEXT, SPLITS, Place, Row, Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class LanguageSummary:
     responses: int
     systems: tuple[str, ...]
     one_system: tuple[Place, ...]  # rows of prompts that only one system answered
+    undecided: bool  # no prompt that two systems answered has responses that are rated differently
+    largest: tuple[str, int, int]  # the group that most rows are of, how many, and how many prompts they have
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,21 @@ def said(config: Files, rows: Rows, by_lang: dict[str, LanguageSummary]) -> list
     if rows.n_bad:
         reasons = "; ".join(f"{rows.name(place)}: {reason}" for place, reason in rows.bad[:3])
         found.append(f"{config.path}: {rows.n_bad} bad rows of {rows.n} are left out ({reasons}).")
+    if codes := rows.codes_text():
+        found.append(f"Languages are read by what their codes mean: {codes}.")
+    if rows.named_after:
+        files = listed((f"{name} is {code}" for name, code in rows.named_after.items()), 10)
+        found.append(f"Languages are those that files are named after: {files}.")
+    if rows.alone:
+        found.append(rows.alone_text())
+    for name, n in sorted(rows.written.items()):
+        found.append(f"`{name}`: {n} chats that were written as text are read as chats.")
+    if note := _named_after_splits(rows):
+        found.append(note)
+    for role, name, other in rows.similar:
+        found.append(
+            f"`{role}` has {shown(name)} and {shown(other)}, which differ in case alone: they are read as two."
+        )
     if any(one.numbers for one in rows.unrated):
         found.append(rows.unrated_text(config.rating_field))
     if note := _translations(config, rows, by_lang):
@@ -61,9 +79,43 @@ def said(config: Files, rows: Rows, by_lang: dict[str, LanguageSummary]) -> list
                 f"{lang}: prompts that one system alone answered cannot be compared by policy=recorded: "
                 f"{len(one.one_system)} ({rows.named(one.one_system)})."
             )
+        if alike := rows.alike.get(lang):
+            found.append(
+                f"{lang}: prompts that are another's text in another Unicode form, case or spacing: {len(alike)} "
+                f"({rows.named(alike)}). They are read as they are, and are of one group."
+            )
+        if crossing := rows.crossing.get(lang):
+            found.append(
+                f"{lang}: the column `{config.columns.split}` has the same prompt in two splits: {len(crossing)} "
+                f"({rows.named(crossing)}). What is tested was trained on."
+            )
+        group, n, prompts = one.largest
+        if prompts > 1 and 2 * n > (total := sum(one.rows.values())):
+            found.append(
+                f"{lang}: the group {shown(group)} holds {n} of {total} rows ({prompts} prompts). Splits and intervals "
+                "go by groups, and this one is in one split as a whole: is task.columns.group="
+                f"{config.columns.group} the document or conversation? task.columns.group=null goes by prompts' text."
+            )
+        if none := rows.none.get(lang):
+            found.append(f"{lang}: {len(none)} responses are the text None or null ({rows.named(none)}).")
         if empty := rows.empty.get(lang):
             found.append(f"{lang}: {len(empty)} rated responses are empty ({rows.named(empty)}).")
     return found
+
+
+def _named_after_splits(rows: Rows) -> str:
+    """A sentence if files are named after splits, which decide nothing by their names."""
+    found = {}
+    for path in rows.paths:
+        names = (path.name.partition(".")[0].partition("-")[0], path.parent.name)
+        if split := next((SPLITS[name.lower()] for name in names if name.lower() in SPLITS), None):
+            found[split] = path.name
+    if len(found) < 2 or any(row.split for own in rows.languages.values() for row in own):
+        return ""
+    return (
+        f"Files are named after splits ({listed(sorted(found.values()))}), and names decide none: all rows are split "
+        "anew, by group. To keep yours, give every row a column `split` (train, validation or test)."
+    )
 
 
 def _translations(config: Files, rows: Rows, langs: Collection[str]) -> str:
@@ -115,6 +167,7 @@ def nothing(config: Files, lang: str, rows: Sequence[Row], what: Offer) -> str:
 def summarised(rows: Sequence[Row]) -> LanguageSummary:
     """One language's rows, counted."""
     everything = answers(rows)
+    group, n = min(Counter(row.group for row in rows).items(), key=lambda item: (-item[1], item[0]))
     compared = [(prompt, found) for prompt, found in everything if len(found) > 1]
     return LanguageSummary(
         rows=dict(Counter(row.kind for row in rows)),
@@ -124,6 +177,8 @@ def summarised(rows: Sequence[Row]) -> LanguageSummary:
         responses=sum(len(found) for _, found in compared),
         systems=tuple(sorted({answer.system for _, found in compared for answer in found})),
         one_system=tuple(sorted(found[0].row.place for _, found in everything if len(found) == 1)),
+        undecided=bool(compared) and all(len({answer.label for answer in found}) == 1 for _, found in compared),
+        largest=(group, n, len({row.id for row in rows if row.group == group})),
     )
 
 
@@ -133,7 +188,7 @@ def unknown_languages(rows: Rows, wanted: Collection[str], known: Collection[str
         return []
     found = []
     for lang in sorted(set(wanted) & set(rows.languages) - set(known)):
-        reason = f"unknown language {lang!r}.{did_you_mean(lang, known)}"
+        reason = f"unknown language {lang!r}.{language_hint(lang, known)}"
         found += [(row.place, reason) for row in rows.languages[lang]]
     return found
 

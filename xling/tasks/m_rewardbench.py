@@ -21,7 +21,8 @@ from typing import Any
 import msgspec
 
 from xling.config import MRewardBench, Task
-from xling.errors import ConfigError, DataError, did_you_mean
+from xling.errors import ConfigError, DataError
+from xling.languages import language_hint
 from xling.tasks.pieces import in_random_order
 from xling.tasks.records import Offer, Prompt, Recorded, Use
 from xling.tasks.render import language_of, read_by, rendered
@@ -151,7 +152,8 @@ def _files(config: MRewardBench) -> dict[str, list[Path]]:
     if lost := sorted(set(config.languages) - set(found)):
         raise ConfigError(
             f"task.path={config.path} has no {lost[0]!r}; it has {', '.join(sorted(found))}."
-            f"{did_you_mean(lost[0], found)}" + (" English: put RewardBench beside it as eng_Latn." * (lost[0] == "en"))
+            f"{language_hint(lost[0], found)}"
+            + (" English: put RewardBench beside it as eng_Latn." * (lost[0] == "en"))
         )
     return found
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import msgspec
 
 from xling.config import Oasst, Task
-from xling.errors import ConfigError, did_you_mean
+from xling.errors import ConfigError
+from xling.languages import language_hint
 from xling.tasks import oasst_trees as trees
 from xling.tasks.oasst_trees import Asked
 from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Split, Use
@@ -128,7 +129,7 @@ def _language(settings: Oasst, lang: str) -> list[Asked]:
     have = [one for one in sorted(found) if one in settings.languages or not settings.languages]
     if lang not in have:
         raise ConfigError(
-            f"The task oasst has no language {lang!r}; it has {', '.join(have) or 'none'}.{did_you_mean(lang, have)}"
+            f"The task oasst has no language {lang!r}; it has {', '.join(have) or 'none'}.{language_hint(lang, have)}"
         )
     return found[lang]
 

@@ -64,14 +64,13 @@ def split_groups(languages: Mapping[str, Iterable[Row]], seed: int, validation: 
 
     Where chance leaves validation or test with less than NEEDED of those groups of a language that have the same kinds
     of rows, the nearest ones are taken as well, as far as the shares go. A group that several languages have (parallel
-    documents) is in one split in all of them, and so are groups in which the same prompt occurs. A `split` column wins
-    over this (Piece.split).
+    documents) is in one split in all of them; groups in which the same prompt occurs are one already
+    (xling/tasks/reading.py). A `split` column wins over this (Piece.split).
     """
-    joined = _joined(languages)
     held: dict[str, set[tuple[str, str]]] = {}
     for lang, rows in languages.items():
         for row in rows:
-            held.setdefault(joined[row.group], set()).add((lang, row.kind))
+            held.setdefault(row.group, set()).add((lang, row.kind))
     strata: dict[frozenset[tuple[str, str]], list[str]] = {}
     for group, found in held.items():
         strata.setdefault(frozenset(found), []).append(group)
@@ -83,7 +82,7 @@ def split_groups(languages: Mapping[str, Iterable[Row]], seed: int, validation: 
         held_out = tested + _at_least(validation, len(placed), rest)
         for rank, (_, group) in enumerate(placed):
             splits[group] = "test" if rank < tested else "validation" if rank < held_out else "train"
-    return {group: splits[name] for group, name in joined.items()}
+    return splits
 
 
 def _place(seed: int, group: str) -> float:
@@ -94,23 +93,6 @@ def _place(seed: int, group: str) -> float:
 def _at_least(share: float, n: int, found: int) -> int:
     """How many of n groups a split gets: those `found` by chance, but NEEDED if its share of them is that much."""
     return max(found, min(NEEDED, round(share * n)))
-
-
-def _joined(languages: Mapping[str, Iterable[Row]]) -> dict[str, str]:
-    """group -> the name of all that it shares a prompt with, directly or through others: the least of their names."""
-    first: dict[str, str] = {}  # prompt -> the group in which it was seen first
-    name: dict[str, str] = {}
-
-    def found(group: str) -> str:
-        while name.setdefault(group, group) != group:
-            group = name[group]
-        return group
-
-    for rows in languages.values():
-        for row in rows:
-            one, other = found(row.group), found(first.setdefault(row.prompt, row.group))
-            name[max(one, other)] = min(one, other)
-    return {group: found(group) for group in list(name)}
 
 
 def _split(row: Row, splits: Mapping[str, Split]) -> Split:

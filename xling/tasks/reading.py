@@ -1,5 +1,8 @@
 """All files of your own as rows: bad ones left out and named, responses that several people rated with their mean.
 
+Rows whose prompts are the same, in whatever Unicode form, case and spacing, are of one group, and so are groups that
+share one: a group's name is the least of theirs, whatever the order of rows.
+
     rows = read_rows([Path("ratings.csv")], Reading())
     rows.languages["de"], rows.bad, rows.again
 
@@ -14,8 +17,10 @@ from typing import Any
 
 import msgspec
 
-from xling.tasks.rows import Parser, Place, Reading, Row, Rows
-from xling.tasks.tables import open_table
+from xling.errors import shown
+from xling.languages import is_code
+from xling.tasks.rows import MISSING, Parser, Place, Reading, Row, Rows, Texts, read_code
+from xling.tasks.tables import is_table, open_table
 
 
 def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
@@ -25,15 +30,20 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
     response that several rows rate is one row with their mean rating; `again` has the places of the others. Good rows
     are in an order that their content decides, and in which a first part of them is one of all.
     """
-    rows = Rows(list(paths))
-    seen = _Seen(rows)
+    rows, texts = Rows(list(paths)), Texts()
+    seen, named = _Seen(rows, texts), _languages_of(paths, reading)
     for file, path in enumerate(paths):
         table = open_table(path)
         rows.units.append(table.unit)
-        parser = Parser(table, reading) if table.columns else None  # a table of nothing, or of unreadable rows
+        own = msgspec.structs.replace(reading, lang=named.get(path, reading.lang))
+        parser = Parser(table, own, rows, texts) if table.columns else None  # a table of nothing, or of unreadable rows
         if parser is not None:
-            rows.without_language |= "lang" not in parser.columns
+            if "lang" not in parser.columns and path in named:
+                rows.named_after[path.name] = named[path]
+            rows.without_language |= "lang" not in parser.columns and path not in named
             rows.rated |= "rating" in parser.columns
+            if parser.kind == "prompt":
+                rows.alone.append((path.name, table.columns))
         for number, found in table.rows():
             rows.n += 1
             if parser is not None and parser.kind == "demonstration" and isinstance(found, dict):
@@ -50,12 +60,16 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
                 continue
             rows.languages.setdefault(row.lang, []).append(row)
             rows.chats |= row.chat
-            if not row.response:
+            if row.kind == "rating" and not row.response.strip():
                 rows.empty.setdefault(row.lang, []).append(place)
+            if row.response.strip() in MISSING:
+                rows.none.setdefault(row.lang, []).append(place)
     for lang in rows.again:
         rows.languages[lang] = [seen.averaged(row) for row in rows.languages[lang]]
     for found_rows in rows.languages.values():
         found_rows.sort(key=_order)
+    _join(rows, texts)
+    _compare(rows, texts)
     return rows
 
 
@@ -64,11 +78,76 @@ def _order(row: Row) -> tuple[Any, ...]:
     return hashlib.sha256(row.id.encode()).digest(), row.kind, row.system, row.response, row.other
 
 
+def _languages_of(paths: Sequence[Path], reading: Reading) -> dict[Path, str]:
+    """The languages that files are named after: en.jsonl, pairs.en.jsonl; of several also pairs_en.jsonl, en/all.jsonl.
+
+    For files that have no column of languages. One name alone decides nothing where the language is told otherwise.
+    """
+    surely, perhaps = dict[Path, str](), dict[Path, str]()
+    for path in paths:
+        stem = path.name
+        while is_table(Path(stem)) or stem.lower().endswith(".gz"):
+            stem = Path(stem).stem
+        last = stem.rpartition(".")[2]
+        parts = (*last.replace("-", "_").split("_")[::-1][:1], path.parent.name)
+        if is_code(last):
+            surely[path] = perhaps[path] = read_code(last, reading.varieties)
+        elif code := next((part for part in parts if is_code(part)), None):
+            perhaps[path] = read_code(code, reading.varieties)
+    found = perhaps if len(set(perhaps.values())) > 1 and len(perhaps) == len(paths) else surely
+    return found if not reading.lang or len(set(found.values())) > 1 else {}
+
+
+def _join(rows: Rows, texts: Texts) -> None:
+    """Give all rows of groups that share a prompt, directly or through others, one group: the least of their names."""
+    name: dict[str, str] = {}
+
+    def found(group: str) -> str:
+        while name.setdefault(group, group) != group:
+            group = name[group]
+        return group
+
+    def join(one: str, other: str) -> None:
+        one, other = found(one), found(other)
+        name[max(one, other)] = min(one, other)
+
+    first: dict[str, str] = {}  # a prompt, as it is matched -> the group in which it was seen first
+    for one, other in texts.same.items():
+        join(one, other)
+    for own in rows.languages.values():
+        for row in own:
+            join(row.group, first.setdefault(texts.matched(row.prompt), row.group))
+    for lang, own in rows.languages.items():
+        rows.languages[lang] = [
+            row if (group := found(row.group)) == row.group else msgspec.structs.replace(row, group=group)
+            for row in own
+        ]
+
+
+def _compare(rows: Rows, texts: Texts) -> None:
+    """Note prompts that are the same text in another form or that stand in two splits, and names that look alike."""
+    shapes: dict[str, str] = {}
+    splits: dict[str, str] = {}
+    names: dict[tuple[str, str], str] = {}
+    for lang in sorted(rows.languages):
+        for row in rows.languages[lang]:
+            prompt = texts.matched(row.prompt)
+            if shapes.setdefault(prompt, row.prompt) != row.prompt:
+                rows.alike.setdefault(lang, []).append(row.place)
+            if row.split and splits.setdefault(prompt, row.split) != row.split:
+                rows.crossing.setdefault(lang, []).append(row.place)
+            for role in ("id", "system", "dataset"):
+                own = getattr(row, role)
+                other = names.setdefault((role, own.casefold()), own)
+                if other != own and (role, other, own) not in rows.similar and len(rows.similar) < 3:
+                    rows.similar.append((role, other, own))
+
+
 class _Seen:
     """What the rows before have said, for duplicates, contradictions, and responses that several people rated."""
 
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
+    def __init__(self, rows: Rows, texts: Texts) -> None:
+        self._rows, self._texts = rows, texts
         self._prompts: dict[tuple[str, str], tuple[str, Place]] = {}
         self._answers: dict[tuple[str, ...], Row] = {}
         self._ratings: dict[tuple[str, ...], list[Row]] = {}  # of responses that were rated more than once
@@ -78,17 +157,20 @@ class _Seen:
         """Why this row cannot stand beside those before it."""
         text, first = self._prompts.setdefault((row.lang, row.id), (row.prompt, row.place))
         if text != row.prompt:
-            return f"the prompt of id {row.id!r} differs from the one in {self._rows.name(first)}"
+            alike = self._texts.matched(text) == self._texts.matched(row.prompt)
+            form = " in Unicode form, case or spaces alone" if alike else ""
+            return f"the prompt of id {shown(row.id)} differs from the one in {self._rows.name(first)}{form}"
         if row.split:
-            split, first = self._splits.setdefault(row.group, (row.split, row.place))
+            group = self._texts.same.get(row.group, row.group)
+            split, first = self._splits.setdefault(group, (row.split, row.place))
             if split != row.split:
                 return f"split {row.split}, and {self._rows.name(first)} of the same group is in {split}"
         same = self._answers.setdefault(_answer(row), row)
         if same is row or (row.kind == "rating" and same.response == row.response):
             return None
         other = ", another response" if row.kind == "rating" else ""
-        by = f", system {row.system!r}{other}" if row.system else ", the same response"
-        what = f"id {row.id!r}, lang {row.lang!r}{by if row.kind != 'pair' else ''}"
+        by = f", system {shown(row.system)}{other}" if row.system else ", the same response"
+        what = f"id {shown(row.id)}, lang {shown(row.lang)}{by if row.kind in ('rating', 'demonstration') else ''}"
         return f"duplicate of {self._rows.name(same.place)}: {what}"
 
     def rated_before(self, row: Row) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 
 from xling.config import Released, Task
 from xling.errors import ConfigError, did_you_mean
+from xling.languages import language_hint
 from xling.tasks import tables
 from xling.tasks.files import check_documents
 from xling.tasks.judged import Judged, Release
@@ -34,7 +35,7 @@ def languages(config: Task) -> Sequence[str]:
     if unknown:
         raise ConfigError(
             f"task.languages names {', '.join(unknown)}, and {config.path} has {', '.join(there)}."
-            f"{did_you_mean(unknown[0], there)}"
+            f"{language_hint(unknown[0], there)}"
         )
     return tuple(lang for lang in config.languages or there if _compared(config, lang))
 

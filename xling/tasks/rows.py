@@ -1,13 +1,18 @@
 """Tables of your own as ratings, pairs and demonstrations: every row checked, bad ones named with their number.
 
 What a file holds is told from its columns: `chosen` and `rejected` are a pair, `response` with a rating a rating,
-`response` alone (or `messages` that end with the assistant) a demonstration. The names are settings
-(xling.config.Columns). Knows no torch; xling/tasks/reading.py goes through the files.
+`response` alone (or `messages` that end with the assistant) a demonstration, a prompt alone a prompt. The names are
+settings (xling.config.Columns). Texts stay as they are; whether two are the same is asked of their `matched` form.
+Knows no torch; xling/tasks/reading.py goes through the files.
 """
 
+import ast
 import hashlib
 import math
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,18 +21,31 @@ import msgspec
 from msgspec import Struct
 
 from xling.config import Columns
-from xling.errors import ConfigError, DataError, did_you_mean
-from xling.tasks.render import dialog
+from xling.errors import ConfigError, DataError, did_you_mean, listed, shown
+from xling.languages import language_of_code, standard
+from xling.tasks.render import USER, dialog
+from xling.tasks.tables import ARRAY, PEEKED, Table, from_json
 from xling.tasks.tables import Row as TableRow
-from xling.tasks.tables import Table
 
 BY_TEXT = "text:"  # how a group begins that is named by its text
 SHOWN = 10  # bad rows that an error lists
-Kind = Literal["rating", "pair", "demonstration"]
+Kind = Literal["rating", "pair", "demonstration", "prompt"]
+Chat = list[tuple[str, str]]  # (role, content)
 SPLITS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation",
           "val": "validation", "dev": "validation", "test": "test"}  # fmt: skip
 # Where the usual name is not there: what else a file may call it.
 ALSO = {"prompt": ("document", "messages"), "lang": ("language",)}
+# How programs write that a value is missing, where a name or a prompt should stand. Of responses `None` may be one.
+MISSING = ("nan", "NaN", "<NA>", "NaT", "None", "null")
+NO_RESPONSE = MISSING[:4]
+# Characters that show nothing: joiners, marks of direction, byte order marks, variation selectors, soft hyphens.
+INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff]")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
+WHOLE = re.compile(r"(-?\d+)\.0", re.ASCII)  # pandas makes floats of whole numbers where one is missing
+EXACT = 2.0**53  # above, not every whole number is a float
+# A chat, or a turn of one, that a program wrote as text: by JSON, or as Python shows lists and arrays.
+WRITTEN = re.compile(r"""(array\()?\[?\s*\{\s*['"](role|content|from|value)['"]\s*:.*[\]})]""", re.DOTALL)
 
 
 class Place(Struct, frozen=True, order=True):
@@ -62,6 +80,7 @@ class Reading(Struct, frozen=True):
     rating_field: str = "rating"
     rating_scale: tuple[float, float] | None = None
     lang: str = ""  # of a file without a language column
+    varieties: tuple[str, ...] = ()  # codes such as pt-BR that are read as they are; others are their language
 
 
 class Unrated(Struct, frozen=True):
@@ -89,6 +108,18 @@ class Rows:
     unrated: list[Unrated] = field(default_factory=list)
     binary: bool = True  # every single rating is 0 or 1
     again: dict[str, list[Place]] = field(default_factory=dict)  # another rating of a response that is there already
+    read_as: Counter[tuple[str, str]] = field(
+        default_factory=Counter
+    )  # (a code of the file, the language) where they differ
+    named_after: dict[str, str] = field(default_factory=dict)  # files whose names say their language
+    written: Counter[str] = field(default_factory=Counter)  # columns whose chats were written as text
+    none: dict[str, list[Place]] = field(default_factory=dict)  # responses that are None or null, as text
+    alike: dict[str, list[Place]] = field(default_factory=dict)  # prompts that are another's text in another form
+    crossing: dict[str, list[Place]] = field(default_factory=dict)  # prompts that a split column has in two splits
+    similar: list[tuple[str, str, str]] = field(
+        default_factory=list
+    )  # (role, name, name) that differ in their case alone
+    alone: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)  # files of prompts alone, with their columns
 
     def name(self, place: Place) -> str:
         """`line 3`, with the file's name where there are several."""
@@ -111,9 +142,24 @@ class Rows:
         first = next((one for one in self.unrated if one.numbers), self.unrated[0])
         return (
             f"{first.name} has no column `{rating_field}`, so that its rows are demonstrations; its columns are "
-            f"{', '.join(first.columns)}. If one of them is a rating, type task.rating_field="
+            f"{listed(first.columns)}. If one of them is a rating, type task.rating_field="
             f"{first.numbers[0] if first.numbers else 'NAME'}."
         )
+
+    def alone_text(self) -> str:
+        """Why rows are prompts alone, and what to type if they should be more; empty if no file's are."""
+        if not self.alone:
+            return ""
+        name, columns = self.alone[0]
+        return (
+            f"{name} holds prompts alone; its columns are {listed(columns)}. Reward models learn from `response` with "
+            "a rating or from `chosen` and `rejected`, fine-tuning from `response`: name such columns with "
+            "task.columns.response=NAME and so on, or add files that have them."
+        )
+
+    def codes_text(self) -> str:
+        """`DE as de, pt-BR as pt`, of codes that were read as another; or nothing."""
+        return listed((f"{shown(code)} as {lang}" for code, lang in sorted(self.read_as)), 10) if self.read_as else ""
 
     def reject(self, place: Place, reason: str) -> None:
         """Note a bad row."""
@@ -142,16 +188,26 @@ def resolved(table: Table, reading: Reading) -> tuple[Kind, dict[str, str]]:
         return "pair", found
     if "prompt" not in found:
         raise _missing(table, "prompt", columns)
+    unread = set(there) - set(found.values())
+    if (
+        not found.keys() & {"response", "chosen", "rejected", "rating"}
+        and not chats
+        and (not unread or columns["response"] is None)
+    ):
+        return "prompt", found
     if "response" not in found and not chats:
         what = "chosen" if "rejected" in found else "rejected" if "chosen" in found else "response"
-        raise _missing(table, what, columns, "" if what != "response" else " Pairs have chosen and rejected.")
+        raise _missing(table, what, columns, NO_RESPONSES if what == "response" else "")
     return "rating" if "rating" in found else "demonstration", found
+
+
+NO_RESPONSES = " Pairs have chosen and rejected. If these are prompts alone, type task.columns.response=null."
 
 
 def _missing(table: Table, role: str, columns: dict[str, str | None], more: str = "") -> ConfigError:
     name = columns[role]
     also = f" (or {', '.join(f'`{one}`' for one in ALSO[role])})" if name == role and role in ALSO else ""
-    have = ", ".join(table.columns) or "none"
+    have = listed(table.columns)
     wanted = f"no column `{name}`{also}" if name else f"no column for {role} (task.columns.{role}=null)"
     near = did_you_mean(role, table.columns)
     return ConfigError(
@@ -166,14 +222,39 @@ class _Bad(Exception):
     """Why a row is no good."""
 
 
-class Parser:
-    """Table rows of one file to Rows."""
+class Texts:
+    """Forms of texts, each made once: by what they match, whatever their Unicode form, case and spaces."""
 
-    def __init__(self, table: Table, reading: Reading) -> None:
+    def __init__(self) -> None:
+        self._matched: dict[str, str] = {}
+        self.first: dict[str, str] = {}  # matched text -> the group that was named by it first
+        self.same: dict[str, str] = {}  # group named by its text -> the first one of the same text
+
+    def matched(self, text: str) -> str:
+        """`matched`, remembered."""
+        if text not in self._matched:
+            self._matched[text] = matched(text)
+        return self._matched[text]
+
+    def group(self, text: str) -> str:
+        """The name of a text's group."""
+        name = BY_TEXT + _short_digest(text)
+        if name not in self.same:
+            self.same[name] = self.first.setdefault(self.matched(text), name)
+        return name
+
+
+class Parser:
+    """Table rows of one file to Rows; what is said of many rows goes into `rows`, texts into `texts`."""
+
+    def __init__(self, table: Table, reading: Reading, rows: Rows, texts: Texts) -> None:
         self.kind, self.columns = resolved(table, reading)
-        self._reading = reading
+        self._reading, self._rows, self._texts = reading, rows, texts
         self._kept: dict[str, str] = {}  # equal texts are kept once
         self._looked = False
+        self._comma, self._mark = table.decimal_comma, ""
+        names = {*msgspec.structs.asdict(reading.columns).values(), *(one for also in ALSO.values() for one in also)}
+        self._late = {name for name in {*names, reading.rating_field} if name and name not in table.columns}
 
     def unrated(self, table: Table, first: TableRow) -> list[Unrated]:
         """Of the table's first row: its columns, and those of them that nothing reads and that hold a number."""
@@ -191,30 +272,72 @@ class Parser:
             return str(error)
 
     def _row(self, place: Place, row: TableRow) -> Row:
-        prompt, root, answer = self._prompt(row)
-        response = self._response("chosen" if self.kind == "pair" else "response", row, answer)
-        other = self._response("rejected", row, None) if self.kind == "pair" else ""
-        if self.kind == "pair" and response == other:
-            raise _Bad("chosen and rejected are the same")
-        if not response.strip() and self.kind != "rating":
-            raise _Bad(f"`{self._name('chosen' if self.kind == 'pair' else 'response')}` is empty")
-        if self.kind == "pair" and not other.strip():
-            raise _Bad(f"`{self._name('rejected')}` is empty")
+        if late := next((name for name in self._late & row.keys() if row[name] is not None), None):
+            raise _Bad(f"`{late}` is here and in none of the first {PEEKED} rows, by which columns are told")
+        prompt, root, answer, context = self._prompt(row)
+        response = other = ""
+        if self.kind != "prompt":
+            response, own = self._response("chosen" if self.kind == "pair" else "response", row, answer)
+            prompt, root, context = self._with(prompt, root, context, own)
+        if self.kind == "pair":
+            other, own = self._response("rejected", row, None)
+            prompt, root, context = self._with(prompt, root, context, own)
+        self._check(response, other)
         return Row(
             place=place,
             kind=self.kind,
-            lang=self._once(self._text("lang", row)) if "lang" in self.columns else self._reading.lang,
+            lang=self._lang(row),
             id=self._id(row, prompt),
             prompt=self._once(prompt),
             response=response,
-            group=self._once(self._label("group", row) or BY_TEXT + _short_digest(root)),
+            group=self._once(self._label("group", row) or self._texts.group(root)),
             other=other,
             rating=self._rating(row) if self.kind == "rating" else 0.0,
             system=self._once(self._text("system", row)) if "system" in self.columns else "",
             split=self._split(row),
             dataset=self._once(self._label("dataset", row)),
-            chat="prompt" not in self.columns or isinstance(row.get(self.columns["prompt"]), list),
+            chat=context is not None,
         )
+
+    def _check(self, response: str, other: str) -> None:
+        """_Bad for a response that is missing, or a pair that says the same twice."""
+        name = self._name("chosen" if self.kind == "pair" else "response")
+        if self.kind in ("pair", "demonstration") and not plain(response):
+            raise _Bad(f"`{name}` is empty")
+        if self.kind == "pair" and not plain(other):
+            raise _Bad(f"`{self._name('rejected')}` is empty")
+        if self.kind == "pair" and response == other:
+            raise _Bad("chosen and rejected are the same")
+        if self.kind == "pair" and plain(response) == plain(other):
+            raise _Bad("chosen and rejected are the same but for spaces, invisible characters or Unicode form")
+        for role, text in ((name, response), (self._name("rejected"), other)):
+            if text.strip() in NO_RESPONSE:
+                raise _Bad(f"`{role}` is {shown(text)}, which stands for a missing value")
+
+    def _with(self, prompt: str, root: str, context: Chat | None, own: Chat) -> tuple[str, str, Chat | None]:
+        """The prompt, given the conversation that a response came with: the same one, or _Bad.
+
+        A conversation that says more than the prompt does, earlier turns or what the system says, is the prompt.
+        """
+        if not own:
+            return prompt, root, context
+        turns = [(USER.get(side, side), plain(text)) for side, text in own]
+        said = [turn for turn in turns if turn[0] != "system"]
+        if context is not None:
+            before = [(USER.get(side, side), plain(text)) for side, text in context]
+            if turns == before or (said == before and len(turns) > len(said)):
+                return (prompt, root, context) if turns == before else (dialog(own), _root(own), own)
+            if said == [turn for turn in before if turn[0] != "system"] and len(said) == len(turns):
+                return prompt, root, context
+            raise _Bad("a response is to another conversation than the prompt or the other response")
+        asked = plain(prompt)
+        if len(turns) == 1 and turns[0][1] == asked:
+            return prompt, root, context
+        if asked in (turns[0][1], said[0][1] if said else "", turns[-1][1]):
+            return dialog(own), _root(own), own
+        if all(text in asked for _, text in turns):
+            return prompt, root, context  # the prompt is the conversation, written as text
+        raise _Bad("a response is to another conversation than the prompt")
 
     def _once(self, text: str) -> str:
         return self._kept.setdefault(text, text)
@@ -223,96 +346,206 @@ class Parser:
         return self.columns.get(role, role)
 
     def _text(self, role: str, row: TableRow) -> str:
-        """A text that must be there and not be empty."""
-        value = row.get(self.columns[role])
-        if value is None:
-            raise _Bad(f"`{self._name(role)}` is missing")
+        """A text that must be there and not be empty; of a name without what nobody sees."""
+        value, name = row.get(self.columns[role]), self._name(role)
+        if value is None or value != value:
+            raise _Bad(f"`{name}` is missing")
         if not isinstance(value, str):
-            raise _Bad(f"`{self._name(role)}` is {_shown(value)}, not text")
-        if not value.strip():
-            raise _Bad(f"`{self._name(role)}` is empty")
-        return value
+            raise _Bad(f"`{name}` is {shown(value)}, not text")
+        text = _sound(name, value if role == "prompt" else tidy(value))
+        if not plain(text):
+            raise _Bad(f"`{name}` is empty")
+        if role == "prompt" and text.strip() in MISSING:
+            raise _Bad(f"`{name}` is {shown(text)}, which stands for a missing value")
+        return text
 
     def _label(self, role: str, row: TableRow) -> str:
         """A name or whole number; empty if the row or the file has none."""
         value = row.get(self.columns[role]) if role in self.columns else None
-        if value is None:
+        if value is None or value != value:
             return ""
+        name = self._name(role)
+        if isinstance(value, float) and value.is_integer():
+            if abs(value) >= EXACT:
+                raise _Bad(f"`{name}` is {value!r}, a number that has lost digits: write it as text or whole number")
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise _Bad(f"`{self._name(role)}` is {_shown(value)}, neither text nor a whole number")
-        return str(value)
+            raise _Bad(f"`{name}` is {shown(value)}, neither text nor a whole number")
+        try:
+            text = tidy(str(value))
+        except ValueError:
+            raise _Bad(f"`{name}` is a number of more digits than are read") from None
+        if text in MISSING:
+            raise _Bad(f"`{name}` is {text!r}, which stands for a missing value")
+        return WHOLE.sub(r"\1", _sound(name, text)) if WHOLE.fullmatch(text) else _sound(name, text)
 
     def _id(self, row: TableRow, prompt: str) -> str:
         if "id" not in self.columns:
             return _short_digest(prompt)
         name = self._label("id", row)
-        if not name.strip():
-            raise _Bad(f"`{self._name('id')}` is {'empty' if row.get(self.columns['id']) else 'missing'}")
+        if not name:
+            raise _Bad(
+                f"`{self._name('id')}` is {'empty' if isinstance(row.get(self.columns['id']), str) else 'missing'}"
+            )
         return self._once(name)
 
-    def _prompt(self, row: TableRow) -> tuple[str, str, str | None]:
-        """(text, what its group is named by, the answer that a chat ends with where there is no response column)."""
+    def _lang(self, row: TableRow) -> str:
+        if "lang" not in self.columns:
+            return self._reading.lang
+        code = self._text("lang", row)
+        lang = self._once(read_code(code, self._reading.varieties))
+        if lang != code:
+            self._rows.read_as[code, lang] += 1
+        return lang
+
+    def _prompt(self, row: TableRow) -> tuple[str, str, str | None, Chat | None]:
+        """(text, what its group is named by, the answer that a chat ends with where there is no response, the chat)."""
         if "prompt" not in self.columns:
-            chat = _chat("chosen", row.get(self.columns["chosen"]))[:-1]  # pairs of whole chats
-        elif isinstance(row.get(self.columns["prompt"]), list):
-            chat = _chat(self._name("prompt"), row[self.columns["prompt"]])
+            chat = self._chat("chosen", self._value("chosen", row))[:-1]  # pairs of whole chats
+        elif isinstance(value := self._value("prompt", row), list):
+            chat = self._chat("prompt", value)
         else:
             text = self._text("prompt", row)
-            return text, text, None
+            return text, text, None, None
         answer = None
-        if self.kind != "pair" and "response" not in self.columns:
-            if chat[-1][0] != "assistant":
+        if self.kind in ("rating", "demonstration") and "response" not in self.columns:
+            if not chat or chat[-1][0] != "assistant":
                 raise _Bad(f"`{self._name('prompt')}` does not end with the assistant, and there is no response")
             chat, answer = chat[:-1], chat[-1][1]
         if not chat:
             raise _Bad("a chat without a turn before the response")
-        return dialog(chat), chat[0][1], answer
+        return dialog(chat), _root(chat), answer, chat
 
-    def _response(self, role: str, row: TableRow, answer: str | None) -> str:
-        value = row.get(self.columns[role]) if role in self.columns else answer
+    def _response(self, role: str, row: TableRow, answer: str | None) -> tuple[str, Chat]:
+        """A response, and the conversation before it where the whole chat is given."""
+        name, value = self._name(role), self._value(role, row) if role in self.columns else answer
+        before: Chat = []
         if isinstance(value, list):
-            value = _chat(self._name(role), value)[-1][1]
-        if value is None:
-            raise _Bad(f"`{self._name(role)}` is missing")
+            chat = self._chat(role, value)
+            if not chat or chat[-1][0] != "assistant":
+                raise _Bad(f"`{name}` does not end with the assistant")
+            *before, (_, value) = chat
+        if value is None or value != value:
+            raise _Bad(f"`{name}` is missing")
         if not isinstance(value, str):
-            raise _Bad(f"`{self._name(role)}` is {_shown(value)}, not text")
-        return value
+            raise _Bad(f"`{name}` is {shown(value)}, not text")
+        return _sound(name, value), before
+
+    def _value(self, role: str, row: TableRow) -> Any:
+        """What a column holds; a chat, or a turn of one, as a list, also where a program wrote it as text."""
+        value = row.get(self.columns[role])
+        if isinstance(value, str) and value[:20].lstrip()[:1] in ("[", "{", "a") and WRITTEN.fullmatch(value.strip()):
+            value = _unwritten(self._name(role), value.strip())
+            self._rows.written[self._name(role)] += 1
+        return [value] if isinstance(value, dict) and "role" in value else value
+
+    def _chat(self, role: str, value: Any) -> Chat:
+        """[(role, content), ...] of a list of {role, content}; a system that says nothing is left out."""
+        name = self._name(role)
+        if not isinstance(value, list) or not value:
+            raise _Bad(f"`{name}` is {shown(value)}, not a list of {{role, content}}")
+        turns = []
+        for turn in value:
+            side, content = (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (None, None)
+            if side == "system" and (content is None or (isinstance(content, str) and not plain(content))):
+                continue
+            if not isinstance(side, str) or not isinstance(content, str) or not plain(content):
+                raise _Bad(f"`{name}` has a turn without role or content: {shown(turn)}")
+            turns.append((_sound(name, side), _sound(name, content)))
+        return turns
 
     def _rating(self, row: TableRow) -> float:
         value, scale = row.get(self.columns["rating"]), self._reading.rating_scale
         name = self._name("rating")
         if value is None:
             raise _Bad(f"`{name}` is missing")
+        if isinstance(value, str):
+            value = self._written_number(name, value)
         try:
             rating = float(value)
         except (TypeError, ValueError, OverflowError):
-            raise _Bad(f"`{name}` is {_shown(value)}, not a number") from None
+            raise _Bad(f"`{name}` is {shown(value)}, not a number") from None
         if not math.isfinite(rating):
             raise _Bad(f"`{name}` is {rating}, not a finite number")
         if scale is not None and not scale[0] <= rating <= scale[1]:
             raise _Bad(f"`{name}` is {rating:g}, outside task.rating_scale=[{scale[0]:g},{scale[1]:g}]")
         return rating
 
+    def _written_number(self, name: str, value: str) -> str:
+        """A number as Python reads it; true and false are 1 and 0. A comma is decimal where none separates cells."""
+        text = value.strip()
+        if text.lower() in ("true", "false"):
+            return str(int(text.lower() == "true"))
+        if DECIMAL_COMMA.fullmatch(text):
+            if not self._comma:
+                raise _Bad(
+                    f"`{name}` is {shown(value)}: write a point, as in {text.replace(',', '.')[:20]}. A decimal "
+                    "comma is read where cells are separated by semicolons or tabs"
+                )
+        elif not NUMBER.fullmatch(text):
+            raise _Bad(f"`{name}` is {shown(value)}, not a number")
+        mark = "," if "," in text else "." if "." in text else ""
+        self._mark = self._mark or mark
+        if self._comma and mark and mark != self._mark:
+            raise _Bad(
+                f"`{name}` is {shown(value)}, and before it numbers have a {'comma' if mark == '.' else 'point'}"
+            )
+        return text.replace(",", ".")
+
     def _split(self, row: TableRow) -> str:
         if "split" not in self.columns:
             return ""
         value = self._label("split", row)
         if value.lower() not in SPLITS:
-            raise _Bad(f"`{self._name('split')}` is {_shown(value)}; allowed are train, validation and test")
+            raise _Bad(f"`{self._name('split')}` is {shown(value)}; allowed are train, validation and test")
         return SPLITS[value.lower()]
 
 
-def _chat(name: str, value: Any) -> list[tuple[str, str]]:
-    """[(role, content), ...] of a list of {role, content}."""
-    if not isinstance(value, list) or not value:
-        raise _Bad(f"`{name}` is {_shown(value)}, not a list of {{role, content}}")
-    turns = []
-    for turn in value:
-        role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (None, None)
-        if not isinstance(role, str) or not isinstance(content, str) or not content.strip():
-            raise _Bad(f"`{name}` has a turn without role or content: {_shown(turn)}")
-        turns.append((role, content))
-    return turns
+def read_code(code: str, varieties: Collection[str]) -> str:
+    """The language of a code, or the code where it is one of the varieties that are kept apart."""
+    return next((one for one in varieties if code == one or standard(code) == standard(one)), language_of_code(code))
+
+
+def tidy(text: str) -> str:
+    """A name without what nobody sees: composed (NFC), without invisible characters, without spaces around it."""
+    return text.strip() if text.isascii() else INVISIBLE.sub("", unicodedata.normalize("NFC", text)).strip()
+
+
+def plain(text: str) -> str:
+    """A text composed (NFC), without invisible characters, one space between words: empty if it says nothing."""
+    return " ".join((text if text.isascii() else INVISIBLE.sub("", unicodedata.normalize("NFC", text))).split())
+
+
+def matched(text: str) -> str:
+    """A text by which the same one is found again in any Unicode form (NFKC, case folded, as `plain`)."""
+    text = plain(text)
+    return text.casefold() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+
+
+def _root(chat: Chat) -> str:
+    """What the first user asks: what all share that begin with the same words of the system is no document."""
+    return next((text for role, text in chat if role != "system"), chat[0][1])
+
+
+def _sound(name: str, text: str) -> str:
+    """The text; _Bad for one with a NUL, which is a remnant of another encoding and ends strings elsewhere."""
+    if "\0" in text:
+        raise _Bad(f"`{name}` has a NUL character: {shown(text)}")
+    return text
+
+
+def _unwritten(name: str, text: str) -> Any:
+    """The chat or turn that a program wrote as text, by JSON or as Python shows it."""
+    array = text if text.startswith("[") else f"[{text}]"
+    try:
+        found: Any = from_json(array.encode(), ARRAY)
+    except (ValueError, msgspec.DecodeError):
+        try:
+            found = ast.literal_eval(array)
+            repr(found).encode()
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            raise _Bad(f"`{name}` is a chat that was written as text and cannot be read: write it as JSON") from None
+    return found
 
 
 def _number(value: Any) -> bool:
@@ -320,11 +553,6 @@ def _number(value: Any) -> bool:
         return not isinstance(value, bool) and math.isfinite(float(value))
     except (TypeError, ValueError, OverflowError):
         return False
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _short_digest(text: str) -> str:

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from xling.config import Seahorse, Task
 from xling.errors import ConfigError, DataError
+from xling.languages import language_hint
 from xling.tasks import seahorse_corpora as corpora
 from xling.tasks import seahorse_ratings as source
 from xling.tasks import tables
@@ -204,7 +205,9 @@ def _settings(config: Task, lang: str | None = None) -> Seahorse:
     for one in config.languages if lang is None else (lang,):
         have = source.LANGUAGES if lang is None else config.languages
         if one not in have:
-            raise ConfigError(f"The task seahorse has no language {one!r}, it has {', '.join(have)}.")
+            raise ConfigError(
+                f"The task seahorse has no language {one!r}, it has {', '.join(have)}.{language_hint(one, have)}"
+            )
     return config
 
 

@@ -211,7 +211,7 @@ def _json_lines(path: Path) -> Iterator[Numbered]:
         if line.isspace():
             continue
         try:
-            row = _from_json(line, LINE)
+            row = from_json(line, LINE)
         except (ValueError, msgspec.DecodeError) as error:
             yield number, _reason(line, error)
         else:
@@ -224,13 +224,13 @@ def _json_array(path: Path) -> Table | None:
         return None
     content = b"".join(line for _, line in _lines(path))
     try:
-        found = _from_json(content, ARRAY)
+        found = from_json(content, ARRAY)
     except (ValueError, msgspec.DecodeError) as error:
         raise DataError(f"{path} is no array of objects: {_reason(content, error)}.") from error
     return Table(path, "row", _fields(found[:PEEKED]), lambda _: iter(enumerate(found, start=1)))
 
 
-def _from_json(content: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+def from_json(content: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """As the standard has JSON, and with the NaN and Infinity that Python writes.
 
     ValueError for a key that stands twice in one object, of which a parser takes the last, for half of a surrogate
