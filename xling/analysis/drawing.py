@@ -95,13 +95,12 @@ def _arrange(
     index: dict[str, int],
     drawn: npt.NDArray[np.uint8],
 ) -> Clusters:
-    rows, row_of_prompt = np.unique(
-        np.array([f"{dataset}\0{group}" for dataset, group in zip(datasets, groups, strict=True)]),
-        return_inverse=True,
-    )
-    names = [str(row).split("\0", 1) for row in rows]
+    clusters = list(zip(datasets, groups, strict=True))
+    names = sorted(set(clusters))
+    number = {name: row for row, name in enumerate(names)}
+    row_of_prompt = np.array([number[cluster] for cluster in clusters], dtype=np.int64)
     known = sorted({dataset for dataset, _ in names})
-    counts = np.bincount(row_of_prompt, minlength=len(rows))
+    counts = np.bincount(row_of_prompt, minlength=len(names))
     return Clusters(
         order=np.argsort(row_of_prompt, kind="stable"),
         starts=np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64),

@@ -29,6 +29,7 @@ from xling.tasks.records import Recorded
 
 Trained = BagOfWords | SentenceEncoder | FrozenLM | SystemIdentity
 Rows = np.ndarray[Any, np.dtype[np.intp]]
+Names = np.ndarray[Any, np.dtype[np.object_]]
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,11 @@ def train_heads(
     """
     systems = sorted({system for source in sources for _, system, _, _ in source.flat()})
     permutation = 0 if isinstance(backbone, SystemIdentity) else backbone.permutation
-    groups = np.array([prompt.group for source in sources for prompt, _, _, _ in source.flat()])
-    langs = np.array([source.lang for source in sources for _ in source.flat()])
-    prompts = np.array([f"{prompt.lang}\0{prompt.id}" for source in sources for prompt, _, _, _ in source.flat()])
+    groups = named([prompt.group for source in sources for prompt, _, _, _ in source.flat()])
+    langs = named([source.lang for source in sources for _ in source.flat()])
+    asked = [(prompt.lang, prompt.id) for source in sources for prompt, _, _, _ in source.flat()]
+    number = {prompt: place for place, prompt in enumerate(dict.fromkeys(asked))}
+    prompts = np.array([number[prompt] for prompt in asked])
     labels = np.concatenate([_labels(source, permutation, fitting.seeds) for source in sources])
     parts = [blocks_of(source, backbone, features.get(source.lang), systems) for source in sources]
     blocks = [np.concatenate(part) for part in zip(*parts, strict=True)]
@@ -124,7 +127,12 @@ def _sample(sources: Sequence[Recorded], fitting: Fitting) -> np.ndarray[Any, np
     return np.array([(source.lang, prompt.group) in kept for source in sources for prompt, _, _, _ in source.flat()])
 
 
-def _standardised(labels: Array, langs: np.ndarray[Any, np.dtype[np.str_]]) -> Array:
+def named(names: Sequence[str]) -> Names:
+    """(n,) names as they are: of strings of a fixed width numpy drops NULs at the end, and two names become one."""
+    return np.array(names, dtype=object)
+
+
+def _standardised(labels: Array, langs: Names) -> Array:
     """(rows,) labels with mean 0 and deviation 1 within each language."""
     out = np.empty(len(labels))
     for lang in np.unique(langs):
@@ -133,7 +141,7 @@ def _standardised(labels: Array, langs: np.ndarray[Any, np.dtype[np.str_]]) -> A
     return out
 
 
-def _ordered_pairs(prompts: np.ndarray[Any, np.dtype[np.str_]], labels: Array, seen: Rows) -> tuple[Rows, Rows]:
+def _ordered_pairs(prompts: Rows, labels: Array, seen: Rows) -> tuple[Rows, Rows]:
     """Rows of all two responses to one prompt whose labels differ, the higher one first."""
     starts = np.flatnonzero(prompts[seen][1:] != prompts[seen][:-1]) + 1  # a prompt's rows follow each other
     pairs = [
@@ -161,8 +169,8 @@ def blocks_of(recorded: Recorded, backbone: Trained, features: Path | None, syst
     if isinstance(backbone, BagOfWords):
         rows = [(prompt.reward_text, response) for prompt, _, response, _ in recorded.flat()]
         return bag_of_words.features([document for document, _ in rows], [response for _, response in rows])
-    wrote = np.array([system for _, system, _, _ in recorded.flat()])
-    return [(wrote[:, None] == np.array(systems)).astype(np.float64)]
+    wrote = named([system for _, system, _, _ in recorded.flat()])
+    return [(wrote[:, None] == named(systems)).astype(np.float64)]
 
 
 def embeddings(recorded: Recorded, embed: Path | None) -> tuple[Array, Array]:
@@ -187,14 +195,14 @@ def _families(backbone: Trained, count: int) -> dict[str, tuple[int, ...]]:
 
 
 def _pointwise(
-    blocks: Sequence[Array], backbone: Trained, seen: Rows, wanted: Array, groups: np.ndarray[Any, np.dtype[np.str_]]
+    blocks: Sequence[Array], backbone: Trained, seen: Rows, wanted: Array, groups: Names
 ) -> tuple[Linear, str]:
     train, names = [block[seen] for block in blocks], groups[seen].tolist()
     return best_head(train, backbone, lambda parts: fit(parts, wanted[seen], names))
 
 
 def _pairwise(
-    blocks: Sequence[Array], backbone: Trained, better: Rows, worse: Rows, groups: np.ndarray[Any, np.dtype[np.str_]]
+    blocks: Sequence[Array], backbone: Trained, better: Rows, worse: Rows, groups: Names
 ) -> tuple[Linear, str]:
     """One head for rows that come as the better responses, then the worse ones."""
     train, names = [np.concatenate([block[better], block[worse]]) for block in blocks], groups[better].tolist()

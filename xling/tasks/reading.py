@@ -19,7 +19,7 @@ import msgspec
 
 from xling.errors import shown
 from xling.languages import is_code
-from xling.tasks.rows import MISSING, Parser, Place, Reading, Row, Rows, Texts, read_code
+from xling.tasks.rows import MISSING, Parser, Place, Reading, Row, Rows, Texts, blank, read_code
 from xling.tasks.tables import is_table, open_table
 
 
@@ -60,7 +60,7 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
                 continue
             rows.languages.setdefault(row.lang, []).append(row)
             rows.chats |= row.chat
-            if row.kind == "rating" and not row.response.strip():
+            if row.kind == "rating" and blank(row.response):
                 rows.empty.setdefault(row.lang, []).append(place)
             if row.response.strip() in MISSING:
                 rows.none.setdefault(row.lang, []).append(place)

@@ -39,7 +39,8 @@ ALSO = {"prompt": ("document", "messages"), "lang": ("language",)}
 MISSING = ("nan", "NaN", "<NA>", "NaT", "None", "null")
 NO_RESPONSE = MISSING[:4]
 # Characters that show nothing: joiners, marks of direction, byte order marks, variation selectors, soft hyphens.
-INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff]")
+_INVISIBLE = "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff"
+INVISIBLE, VISIBLE = re.compile(f"[{_INVISIBLE}]"), re.compile(rf"[^\s{_INVISIBLE}]")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 WHOLE = re.compile(r"(-?\d+)\.0", re.ASCII)  # pandas makes floats of whole numbers where one is missing
@@ -302,9 +303,9 @@ class Parser:
     def _check(self, response: str, other: str) -> None:
         """_Bad for a response that is missing, or a pair that says the same twice."""
         name = self._name("chosen" if self.kind == "pair" else "response")
-        if self.kind in ("pair", "demonstration") and not plain(response):
+        if self.kind in ("pair", "demonstration") and blank(response):
             raise _Bad(f"`{name}` is empty")
-        if self.kind == "pair" and not plain(other):
+        if self.kind == "pair" and blank(other):
             raise _Bad(f"`{self._name('rejected')}` is empty")
         if self.kind == "pair" and response == other:
             raise _Bad("chosen and rejected are the same")
@@ -353,7 +354,7 @@ class Parser:
         if not isinstance(value, str):
             raise _Bad(f"`{name}` is {shown(value)}, not text")
         text = _sound(name, value if role == "prompt" else tidy(value))
-        if not plain(text):
+        if blank(text):
             raise _Bad(f"`{name}` is empty")
         if role == "prompt" and text.strip() in MISSING:
             raise _Bad(f"`{name}` is {shown(text)}, which stands for a missing value")
@@ -447,9 +448,9 @@ class Parser:
         turns = []
         for turn in value:
             side, content = (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (None, None)
-            if side == "system" and (content is None or (isinstance(content, str) and not plain(content))):
+            if side == "system" and (content is None or (isinstance(content, str) and blank(content))):
                 continue
-            if not isinstance(side, str) or not isinstance(content, str) or not plain(content):
+            if not isinstance(side, str) or not isinstance(content, str) or blank(content):
                 raise _Bad(f"`{name}` has a turn without role or content: {shown(turn)}")
             turns.append((_sound(name, side), _sound(name, content)))
         return turns
@@ -511,8 +512,13 @@ def tidy(text: str) -> str:
     return text.strip() if text.isascii() else INVISIBLE.sub("", unicodedata.normalize("NFC", text)).strip()
 
 
+def blank(text: str) -> bool:
+    """Whether nothing of a text can be seen."""
+    return VISIBLE.search(text) is None
+
+
 def plain(text: str) -> str:
-    """A text composed (NFC), without invisible characters, one space between words: empty if it says nothing."""
+    """A text composed (NFC), without invisible characters, one space between words."""
     return " ".join((text if text.isascii() else INVISIBLE.sub("", unicodedata.normalize("NFC", text))).split())
 
 
