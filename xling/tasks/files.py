@@ -129,6 +129,7 @@ def require(config: Task, langs: Sequence[str], use: Use) -> None:
     for lang in langs:
         if use in ("recorded", "crossfitted", "texts"):
             _require_recorded(config, lang, use)
+            _require_decided(config, lang, use)
         else:
             _require_split(config, lang, *_SPLITS_OF[use])
 
@@ -155,12 +156,6 @@ def _require_recorded(config: Files, lang: str, use: Use) -> None:
             f"{f' ({rows.named(found.one_system)})' if found.one_system else ''}. The id names the prompt and must be "
             "the same for all systems that answered it; task.columns.id=null takes prompts of the same text as one."
         )
-    if use != "texts" and found.undecided:
-        raise ConfigError(
-            f"{config.path}: of the {found.prompts} prompts in {lang} that two systems answered none has responses "
-            "that are rated differently, so that every comparison would be a tie. Is task.rating_field="
-            f"{config.rating_field} the column of people's ratings? Else leave {lang} out."
-        )
     if use == "crossfitted":
         check_documents(config.documents, config.folds)
     needed = 2 * config.folds
@@ -168,6 +163,16 @@ def _require_recorded(config: Files, lang: str, use: Use) -> None:
         raise ConfigError(
             f"source_lang={lang} has {found.documents} documents that two systems answered; {config.folds} folds need "
             f"at least {needed}. Leave {lang} out of source_lang or lower task.folds={config.folds}."
+        )
+
+
+def _require_decided(config: Files, lang: str, use: Use) -> None:
+    found = summarised(_in(config, lang))
+    if use != "texts" and found.undecided:
+        raise ConfigError(
+            f"{config.path}: of the {found.prompts} prompts in {lang} that two systems answered none has responses "
+            "that are rated differently, so that every comparison would be a tie. Is task.rating_field="
+            f"{config.rating_field} the column of people's ratings? Else leave {lang} out."
         )
 
 

@@ -74,6 +74,11 @@ def said(config: Files, rows: Rows, by_lang: dict[str, LanguageSummary]) -> list
     for lang, one in by_lang.items():
         if again := rows.again.get(lang):
             found.append(f"{lang}: further ratings of the same response: {len(again)} ({rows.named(again)}), averaged.")
+        if one.undecided:
+            found.append(
+                f"{lang}: none of the {one.prompts} prompts that two systems answered has responses that are rated "
+                "differently: compared by these ratings, all are ties."
+            )
         if one.one_system and one.prompts:
             found.append(
                 f"{lang}: prompts that one system alone answered cannot be compared by policy=recorded: "

@@ -107,16 +107,11 @@ def _join(rows: Rows, texts: Texts) -> None:
             group = name[group]
         return group
 
-    def join(one: str, other: str) -> None:
-        one, other = found(one), found(other)
-        name[max(one, other)] = min(one, other)
-
     first: dict[str, str] = {}  # a prompt, as it is matched -> the group in which it was seen first
-    for one, other in texts.same.items():
-        join(one, other)
     for own in rows.languages.values():
         for row in own:
-            join(row.group, first.setdefault(texts.matched(row.prompt), row.group))
+            one, other = found(row.group), found(first.setdefault(texts.matched(row.prompt), row.group))
+            name[max(one, other)] = min(one, other)
     for lang, own in rows.languages.items():
         rows.languages[lang] = [
             row if (group := found(row.group)) == row.group else msgspec.structs.replace(row, group=group)
@@ -161,8 +156,7 @@ class _Seen:
             form = " in Unicode form, case or spaces alone" if alike else ""
             return f"the prompt of id {shown(row.id)} differs from the one in {self._rows.name(first)}{form}"
         if row.split:
-            group = self._texts.same.get(row.group, row.group)
-            split, first = self._splits.setdefault(group, (row.split, row.place))
+            split, first = self._splits.setdefault(row.group, (row.split, row.place))
             if split != row.split:
                 return f"split {row.split}, and {self._rows.name(first)} of the same group is in {split}"
         same = self._answers.setdefault(_answer(row), row)

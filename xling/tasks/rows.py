@@ -224,12 +224,10 @@ class _Bad(Exception):
 
 
 class Texts:
-    """Forms of texts, each made once: by what they match, whatever their Unicode form, case and spaces."""
+    """What texts are matched by, each made once, and the groups that are named by it."""
 
     def __init__(self) -> None:
         self._matched: dict[str, str] = {}
-        self.first: dict[str, str] = {}  # matched text -> the group that was named by it first
-        self.same: dict[str, str] = {}  # group named by its text -> the first one of the same text
 
     def matched(self, text: str) -> str:
         """`matched`, remembered."""
@@ -238,11 +236,8 @@ class Texts:
         return self._matched[text]
 
     def group(self, text: str) -> str:
-        """The name of a text's group."""
-        name = BY_TEXT + _short_digest(text)
-        if name not in self.same:
-            self.same[name] = self.first.setdefault(self.matched(text), name)
-        return name
+        """The name of a text's group: the same in any Unicode form, case and spacing."""
+        return BY_TEXT + _short_digest(self.matched(text))
 
 
 class Parser:
