@@ -14,6 +14,7 @@ import msgspec
 
 from xling.errors import DataError
 from xling.grid.records import Sheet, read
+from xling.jsonfiles import decode
 from xling.models.hub import download
 
 SETTINGS = "*.json"  # config.json, tokenizer_config.json and others may name code
@@ -37,8 +38,8 @@ def origins(folder: Path) -> set[str]:
         if path.stat().st_size > 10_000_000:  # a tokenizer's pieces
             continue
         try:
-            names = list(_named(msgspec.json.decode(path.read_bytes())))
-        except (msgspec.DecodeError, RecursionError):
+            names = list(_named(decode(path.read_bytes())))
+        except msgspec.DecodeError:
             continue
         found |= {name.partition("--")[0] for name in names if "--" in name}
     return found

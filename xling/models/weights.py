@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from xling.errors import DataError
-from xling.jsonfiles import read_json
+from xling.jsonfiles import decode, read_json
 
 Use = Literal["policy", "reward", "classifier", "encoder", "translator"]  # how a checkpoint is read
 Shapes = Mapping[str, tuple[int, ...]]  # of the weights, by their names
@@ -169,7 +169,7 @@ def _header(path: Path, size: int, _: int) -> Shapes:
         length = int.from_bytes(file.read(8), "little")
         text = file.read(length) if size >= 8 and length <= min(size - 8, HEADER) else b""
     try:
-        entries = {name: value for name, value in msgspec.json.decode(text).items() if name != "__metadata__"}
+        entries = {name: value for name, value in decode(text).items() if name != "__metadata__"}
         ends = [int(value["data_offsets"][1]) for value in entries.values()]
         shapes = {name: tuple(map(int, value["shape"])) for name, value in entries.items()}
     except (msgspec.DecodeError, AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
