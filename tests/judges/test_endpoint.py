@@ -1,23 +1,44 @@
 """A judge behind a real HTTP server: every verdict once, nothing asked twice, whatever goes wrong on the way."""
 
+import base64
 import json
 import math
+import resource
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chat_server import ChatServer, Reply, completion, longer, texts_of
 
-from xling.errors import StageError
+from xling.errors import ConfigError, StageError
 from xling.grid.stage import Interrupted
+from xling.judges.asking import Request
 from xling.judges.cache import Cache
-from xling.judges.endpoint import Endpoint, probability, read_answer, retry_after, said
+from xling.judges.endpoint import (
+    CUT,
+    FILTERED,
+    NEITHER,
+    REFUSED,
+    SILENT,
+    TOO_LONG,
+    Endpoint,
+    probability,
+    read_answer,
+    retry_after,
+    said,
+)
 from xling.judges.prompts import judge_prompt
+from xling.judges.transport import proxy_of
 
 PROMPTS = [judge_prompt("summarization", "German", "Ein Text.", "a" * (i + 1), "b" * 7) for i in range(24)]
 EXPECTED = [longer({"messages": [{"content": prompt}]}) for prompt in PROMPTS]
@@ -290,6 +311,365 @@ def test_retry_after_headers() -> None:
         retry_after("2.5") == 2.5 and retry_after("-1") == 0 and retry_after("soon") is None and retry_after("") is None
     )
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+
+
+# --- each way of saying it: read rightly, or unanswered -----------------------------------------------------
+
+
+def chat(content: Any, finish: str = "stop", **more: Any) -> Any:
+    return {"choices": [{"index": 0, "message": {"content": content, **more}, "finish_reason": finish}]}
+
+
+READ: list[tuple[Any, float | None, str]] = [
+    (chat("\\boxed{1}"), 1.0, ""),
+    (chat("So $\\boxed{\\text{2}}$."), 0.0, ""),
+    (chat("\\boxed{1} or \\boxed{2}"), None, NEITHER),
+    (chat("\\boxed{12}"), None, NEITHER),
+    (chat("Answer: 1"), 1.0, ""),
+    (chat("**Answer:** 2"), 0.0, ""),
+    (chat("The final answer is Summary 2."), 0.0, ""),
+    (chat("Summary 1"), 1.0, ""),
+    (chat("Coverage is better in the second.\n\nBetter summary (1 or 2): 2"), 0.0, ""),
+    (chat("Answer: 1 or 2"), None, NEITHER),
+    (chat("Answer: 12"), None, NEITHER),
+    (chat("Worse summary: 1"), None, NEITHER),
+    (chat("Answer: not 1"), None, NEITHER),
+    (chat("Answer: 1", "length"), None, NEITHER),  # and what would have come?
+    (chat("1", "length"), 1.0, ""),  # max_tokens=1 is how some ask
+    (chat("\uff11"), 1.0, ""),
+    (chat("\u0662"), 0.0, ""),  # Arabic
+    (chat("\u0967."), 1.0, ""),  # Devanagari
+    (chat("\u00b9"), None, NEITHER),  # a footnote
+    (chat([{"type": "text", "text": "1"}]), 1.0, ""),
+    (
+        chat([{"type": "thinking", "thinking": [{"type": "text", "text": "2?"}]}, {"type": "text", "text": "1"}]),
+        1.0,
+        "",
+    ),
+    (chat([]), None, SILENT),
+    (chat("<think>\n1 looks fine, but</think>\n\n2"), 0.0, ""),
+    (chat("1 looks fine, but</think>\n2"), 0.0, ""),  # it began in the request
+    (chat("<think>\nOkay, let"), None, CUT),
+    (chat(None, "length", reasoning_content="Okay, let us see"), None, CUT),
+    (chat("2", reasoning_content="1 is fine, but"), 0.0, ""),
+    (chat(None, reasoning="1"), None, SILENT),
+    (chat(""), None, SILENT),
+    (chat("1", "content_filter"), None, FILTERED),
+    (chat(None, "content_filter", refusal="no"), None, FILTERED),
+    (chat(None, refusal="I'm sorry"), None, REFUSED),
+    (chat(None, "tool_calls", tool_calls=[{"id": "x"}]), None, SILENT),
+]
+
+
+@pytest.mark.parametrize(("body", "first", "why"), READ)
+def test_what_was_said_is_read_rightly_or_is_no_answer(body: Any, first: float | None, why: str) -> None:
+    answer = read_answer(body)
+    assert (answer.first, answer.why) == (first, why)
+
+
+def with_tokens(body: Any, *tokens: tuple[str, dict[str, Any]]) -> Any:
+    body["choices"][0]["logprobs"] = spoken("", *tokens)["choices"][0]["logprobs"]
+    return body
+
+
+def test_probabilities_of_a_thoughts_first_token_do_not_decide() -> None:
+    one = ("1", {"1": -0.01, "2": -5.0})
+    for body in (chat("2", reasoning_content="1. Coherence"), chat("<think>1. </think>2"), chat("2", reasoning="1.")):
+        assert (read_answer(with_tokens(body, one)).first, read_answer(body).by) == (0.0, "text")
+    assert read_answer(with_tokens(chat("2"), one)).first == 0.0  # tokens of something else
+
+
+@pytest.mark.parametrize(
+    "text", ["12", "1.5", "1st", "1%", "1/2", "1 or 2", "1 and 2 are equal", "1-2", "2, 1", "1 & 2"]
+)
+def test_a_digit_that_is_part_of_something_else_is_no_answer(text: str) -> None:
+    found = read_answer(with_tokens(chat(text), (text[0], {"1": -0.1, "2": -3.0}), (text[1:], {})))
+    assert (found.first, found.why) == (None, NEITHER)
+
+
+def test_the_mass_of_the_digits_is_kept() -> None:
+    found = read_answer(with_tokens(chat("1"), ("1", {"1": math.log(0.3), " 2": math.log(0.1), "The": -0.6})))
+    assert (found.first, found.mass) == (pytest.approx(0.75), pytest.approx(0.4))
+    arabic = read_answer(with_tokens(chat("\u0661"), ("\u0661", {"\u0661": math.log(0.6), "2": math.log(0.2)})))
+    assert (arabic.first, arabic.mass) == (pytest.approx(0.75), pytest.approx(0.8))
+    assert read_answer(with_tokens(chat("1"), ("1", {"1": -0.1, "2": -9999.0}))).first == 1.0
+    assert read_answer(with_tokens(chat("1"), ("1", {"1": None}))).by == "text"  # not offered
+    assert read_answer(with_tokens(chat("1"), ("token_id:16", {"token_id:16": -0.1}))).by == "text"
+
+
+@pytest.mark.parametrize("value", [710, 0.5, "high", True, [1]])
+def test_what_is_no_log_probability_is_refused(value: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        read_answer(with_tokens(chat("1"), ("1", {"1": value, "2": -3.0})))
+    with pytest.raises(ValueError, match="sum to"):
+        read_answer(with_tokens(chat("1"), ("1", {"1": 0.0, "2": 0.0})))
+
+
+# --- one request that the server will not take --------------------------------------------------------------
+
+
+def error(status: int, message: str, **more: Any) -> Reply:
+    return status, {}, json.dumps({"error": {"message": message, **more}}).encode()
+
+
+ALONE = [
+    (error(400, "The response was filtered due to the content management policy.", code="content_filter"), FILTERED),
+    (error(403, "Your input was flagged by moderation"), FILTERED),
+    (error(400, "", innererror={"code": "ResponsibleAIPolicyViolation"}, code="content_filter"), FILTERED),
+    (error(200, "filtered", code="content_filter"), FILTERED),
+    (error(400, "This model's maximum context length is 4096 tokens.", code="context_length_exceeded"), TOO_LONG),
+    (error(400, "The prompt is too long: 9000 tokens"), TOO_LONG),
+    ((413, {}, b"request is too large"), TOO_LONG),
+    (
+        (400, {}, b'{"object":"error","message":"maximum context length is 4096 tokens, max_tokens","code":400}'),
+        TOO_LONG,
+    ),
+]
+
+
+@pytest.mark.parametrize(("reply", "why"), ALONE)
+def test_one_such_prompt_is_one_request_without_an_answer(tmp_path: Path, reply: Reply, why: str) -> None:
+    poisoned = texts_of({"messages": [{"content": PROMPTS[4]}]})
+    server = ChatServer(fault=lambda number, body: reply if texts_of(body) == poisoned else None)
+    with server.running() as url, endpoint(url, tmp_path) as client:
+        found = client.ask(PROMPTS)
+    assert (found[4].first, found[4].why) == (None, why)
+    assert [a.first for a in found[:4] + found[5:]] == pytest.approx(EXPECTED[:4] + EXPECTED[5:])
+    assert len(server.seen) == len(PROMPTS)
+
+
+BROKE = [
+    error(429, "You exceeded your current quota", code="insufficient_quota"),
+    error(402, "Insufficient credits"),
+    error(200, "x", type="insufficient_quota"),
+]
+
+
+@pytest.mark.parametrize("reply", BROKE)
+def test_without_credit_nothing_is_asked_again(tmp_path: Path, reply: Reply) -> None:
+    server = ChatServer(fault=lambda number, body: reply)
+    with (
+        server.running() as url,
+        pytest.raises(StageError, match=r"account has no credit left .* type the same command"),
+    ):
+        ask(url, tmp_path, concurrency=1)
+    assert len(server.seen) == 1
+
+
+def test_an_error_in_a_completions_place_is_asked_again(tmp_path: Path) -> None:
+    faults = {
+        0: error(200, "Provider returned error", code=502),
+        1: (200, {}, b'{"choices": null}'),
+        2: (200, {}, b"[1"),
+    }
+    server = ChatServer(fault=lambda number, body: faults.get(number))
+    with server.running() as url:
+        assert ask(url, tmp_path, PROMPTS[:1], concurrency=1) == pytest.approx(EXPECTED[:1])
+    assert len(server.seen) == 4
+
+
+# --- parameters that a server does not take -----------------------------------------------------------------
+
+
+def test_the_limits_other_name_is_found_out_and_the_answers_are_the_same_requests(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = (
+        "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    )
+    says = error(400, message, param="max_tokens", code="unsupported_parameter")
+    server = ChatServer(fault=lambda number, body: says if "max_tokens" in body else None)
+    with server.running() as url:
+        assert ask(url, tmp_path, concurrency=1) == pytest.approx(EXPECTED)
+        assert len(server.seen) == len(PROMPTS) + 1 and server.seen[-1]["max_completion_tokens"] == 4
+        assert ask(url, tmp_path, max_tokens_name="max_completion_tokens") == pytest.approx(EXPECTED)
+    assert len(server.seen) == len(PROMPTS) + 1
+    assert "takes no max_tokens: judge.max_tokens is sent as max_completion_tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        ("Unsupported value: 'temperature' does not support 0 with this model.", r"Type judge\.temperature=null"),
+        ("max_tokens is too small: at least 16", r"Type judge\.max_tokens=NUMBER"),
+        ("reasoning_effort: unknown value", r"of judge\.extra_body: leave out reasoning_effort"),
+    ],
+)
+def test_a_refused_parameter_says_what_to_type(tmp_path: Path, message: str, hint: str) -> None:
+    how = Request(extra_body={"reasoning_effort": "none"})
+    server = ChatServer(fault=lambda number, body: error(400, message))
+    with server.running() as url, pytest.raises(StageError, match=hint):
+        ask(url, tmp_path, PROMPTS[:1], how=how)
+    assert len(server.seen) == 1
+
+
+def test_what_is_null_is_not_sent_and_what_is_added_is(tmp_path: Path) -> None:
+    server = ChatServer()
+    with server.running() as url:
+        ask(url, tmp_path, PROMPTS[:1], how=Request(None, None, {"seed": 3, "provider": {"order": ["a"]}}))
+        (body,) = server.seen
+        assert not {"max_tokens", "temperature"} & set(body) and (body["seed"], body["provider"]) == (
+            3,
+            {"order": ["a"]},
+        )
+        ask(url, tmp_path, PROMPTS[:1])  # is another request
+    assert len(server.seen) == 2
+
+
+# --- servers that mean no good ------------------------------------------------------------------------------
+
+
+def packed(size: int) -> bytes:
+    maker = zlib.compressobj(9, zlib.DEFLATED, 31)
+    return b"".join(maker.compress(b" " * (1 << 20)) for _ in range(size)) + maker.flush()
+
+
+def test_an_answer_that_unpacks_to_a_hundred_megabytes_takes_no_memory(tmp_path: Path) -> None:
+    bomb: Reply = (200, {"Content-Encoding": "gzip"}, packed(100))
+    with ChatServer(fault=lambda number, body: bomb).running() as url:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(StageError, match="sent an answer of more than 8 MB"):
+            ask(url, tmp_path, PROMPTS[:1], retries=0)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000  # kB
+
+
+def test_a_packed_answer_is_read(tmp_path: Path) -> None:
+    packers = {"gzip": 31, "deflate": 15, "DEFLATE": -15}
+    for number, (name, window) in enumerate(packers.items()):
+        maker = zlib.compressobj(9, zlib.DEFLATED, window)
+        reply = (200, {"Content-Encoding": name}, maker.compress(completion("1", 0.75)) + maker.flush())
+        with ChatServer(fault=lambda number, body, reply=reply: reply).running() as url:  # type: ignore[misc]
+            assert ask(url, tmp_path / str(number), PROMPTS[:1]) == [pytest.approx(0.75)]
+
+
+@pytest.mark.parametrize("how", ["dripping", "dripping_head", "endless"])
+def test_every_answer_ends(tmp_path: Path, how: str) -> None:
+    """Byte after byte, each in good time, or without an end."""
+    over = threading.Event()
+
+    def serve(listening: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection = listening.accept()[0]
+                with suppress(OSError), connection:
+                    connection.recv(1 << 16)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\n" + (b"" if how == "dripping_head" else b"\r\n"))
+                    while not over.wait(0 if how == "endless" else 0.02):
+                        connection.sendall(b" " * (1 << 16) if how == "endless" else b"X")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=[listening])
+        thread.start()
+        url, begun = f"http://127.0.0.1:{listening.getsockname()[1]}/v1", time.monotonic()
+        sentence = "of more than 8 MB" if how == "endless" else r"no whole answer in 0\.4 s, twice judge\.timeout"
+        with pytest.raises(StageError, match=sentence):
+            ask(url, tmp_path, PROMPTS[:1], retries=0, timeout=0.2)
+        assert time.monotonic() - begun < 2
+        over.set()
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b'{"a":' * 100_000, b'{"choices": NaN}', "\u00e9".encode("latin1")])
+def test_what_is_no_json_is_no_crash(tmp_path: Path, body: bytes) -> None:
+    server = ChatServer(fault=lambda number, _: (200, {}, body))
+    with server.running() as url, pytest.raises(StageError, match="sent no chat completion") as caught:
+        ask(url, tmp_path, PROMPTS[:1], retries=0)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_nobody_else_gets_the_key(tmp_path: Path, status: int) -> None:
+    thief = ChatServer()
+    with thief.running() as elsewhere:
+        place = elsewhere.replace("127.0.0.1", "127.0.0.2") + "/chat/completions"
+        server = ChatServer(fault=lambda number, body: (status, {"Location": place}, b""))
+        with (
+            server.running() as url,
+            Endpoint(url, "m", "s3cret", Cache(tmp_path), retries=0) as client,
+            pytest.raises(StageError, match=r"sends elsewhere .*127\.0\.0\.2.* name it as judge\.base_url"),
+        ):
+            client.ask(PROMPTS[:1])
+    assert len(server.seen) == 1 and not thief.seen
+
+
+REPEATED = [
+    "s3cret-key+/",
+    "Bearer s3cret-key+/ \x1b[31m\x1b]0;x\x07",
+    "s3cret-key%2B%2F",
+    base64.b64encode(b"s3cret-key+/").decode(),
+    base64.b64encode(b"Bearer s3cret-key+/").decode(),
+    base64.urlsafe_b64encode(b"x s3cret-key+/ y").decode(),
+    json.dumps({"error": {"message": "\u202e your key s3cret-key+/ \u2066"}}),
+]
+
+
+@pytest.mark.parametrize("said", REPEATED)
+def test_an_error_shows_neither_the_key_nor_control_codes(tmp_path: Path, said: str) -> None:
+    server = ChatServer(fault=lambda number, body: (401, {}, said.encode() + b" " + b"x" * 200_000))
+    with (
+        server.running() as url,
+        Endpoint(url, "m", "s3cret-key+/", Cache(tmp_path), retries=0) as client,
+        pytest.raises(StageError, match=r"\(401\)") as caught,
+    ):
+        client.ask(PROMPTS[:1])
+    shown = str(caught.value)
+    assert len(shown) < 450 and shown.isprintable()
+    assert "s3cret" not in shown and base64.b64encode(b"s3cret")[:6].decode() not in shown and "key%2B" not in shown
+
+
+# --- proxies ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    for name in ("http", "https", "all", "no"):
+        for one in (f"{name}_proxy", f"{name}_proxy".upper()):
+            monkeypatch.delenv(one, raising=False)
+
+    def named(**values: str) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    return named
+
+
+def test_this_machine_is_never_asked_for_through_a_proxy(tmp_path: Path, proxied: Callable[..., None]) -> None:
+    proxied(HTTP_PROXY="http://127.0.0.1:9", ALL_PROXY="socks5://127.0.0.1:9")
+    with ChatServer().running() as url:
+        assert ask(url, tmp_path, PROMPTS[:1], retries=0) == pytest.approx(EXPECTED[:1])
+    hosts = ("localhost:1", "[::1]:1", "127.9.9.9", "0.0.0.0:8000", "judge.localhost")
+    assert [proxy_of(f"http://{host}/v1") for host in hosts] == [None] * 5
+
+
+def test_the_environments_proxy_is_used_and_named(tmp_path: Path, proxied: Callable[..., None]) -> None:
+    server = ChatServer()
+    with server.running() as url:
+        proxied(HTTP_PROXY=url.replace("http://", "http://me:pass@").removesuffix("/v1"))
+        port = url.split(":")[2].removesuffix("/v1")
+        sentence = rf"judge\.invalid/v1 \(through the proxy http://127\.0\.0\.1:{port}\)"
+        with (
+            endpoint("http://judge.invalid/v1", tmp_path, retries=0) as client,
+            pytest.raises(StageError, match=sentence) as caught,
+        ):
+            client.ask(PROMPTS[:1])  # it is asked for a whole URL, and this one knows paths alone
+        assert "pass" not in str(caught.value)
+        proxied(NO_PROXY="judge.invalid")
+        assert proxy_of("http://judge.invalid/v1") is None and proxy_of("http://other.invalid/v1") is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("HTTPS_PROXY", "ftp://proxy:21"), ("ALL_PROXY", "http://[::1"), ("https_proxy", "gopher")]
+)
+def test_what_is_no_proxy_is_said(proxied: Callable[..., None], name: str, value: str) -> None:
+    proxied(**{name: value})
+    if value == "gopher":
+        assert proxy_of("https://judge.invalid/v1") == "http://gopher"
+        return
+    with pytest.raises(
+        ConfigError, match=r"proxy for judge\.invalid .* is no URL of a proxy.* NO_PROXY=judge\.invalid"
+    ):
+        proxy_of("https://judge.invalid/v1")
 
 
 # --- kills and restarts -------------------------------------------------------------------------------------

@@ -44,6 +44,35 @@ def test_a_damaged_file_is_asked_again(tmp_path: Path) -> None:
         assert cache.get(key) is None
 
 
+def test_a_changed_answer_is_asked_again(tmp_path: Path) -> None:
+    """Each digit of the answer on disk, changed by hand; and a file that is another request's."""
+    cache, key, other = Cache(tmp_path), request_key({}, "x"), request_key({}, "y")
+    cache.put(key, Answer(0.734, mass=0.91))
+    path = tmp_path / key[:2] / f"{key}.json"
+    whole = path.read_text()
+    for number in range(whole.index('"sha256"')):
+        if whole[number].isdigit():
+            changed = str((int(whole[number]) + 1) % 10)
+            path.write_text(whole[:number] + changed + whole[number + 1 :])
+            assert cache.get(key) is None
+    for content in ('{"first":55.0}', whole.replace("0.734", "55.0"), whole.replace("0.734", "-0.1"), "[" * 100_000):
+        path.write_text(content)
+        assert cache.get(key) is None
+    path.write_text(whole)
+    assert cache.get(key) == Answer(0.734, mass=0.91)
+    elsewhere = tmp_path / other[:2] / f"{other}.json"
+    elsewhere.parent.mkdir(exist_ok=True)
+    path.rename(elsewhere)
+    assert cache.get(other) is None
+
+
+def test_a_pace_from_another_century_is_none(tmp_path: Path) -> None:
+    (tmp_path / "pace").write_text("9999999999.0")
+    begin = time.time()
+    Pace(tmp_path / "pace", 6000).wait()
+    assert time.time() - begin < 1
+
+
 def test_one_asks_while_the_others_wait(tmp_path: Path) -> None:
     key, asked = request_key({}, "x"), []
 

@@ -11,11 +11,13 @@ import torch
 sys.path.append(str(Path(__file__).parents[1] / "models"))  # tiny models of other architectures
 from families import saved
 
-from xling.errors import DataError, StageError
+from xling.config.common import TEMPLATE_DATE
+from xling.errors import DataError
 from xling.judges.asking import Compared, How, asker, compare
-from xling.judges.cache import Answer, Cache
+from xling.judges.cache import Cache
 from xling.judges.local import LocalJudge, digit_ids, load_local_judge
 from xling.judges.prompts import judge_prompt
+from xling.models.text import chat_text
 
 LENGTHS = (1, 3, 20, 9, 2, 13, 30)
 PROMPTS = [f"Which is better? 1: kurz 2: {'lang ' * n} Answer:" for n in LENGTHS]
@@ -55,9 +57,7 @@ def test_both_orders_are_other_requests(tiny_folder: Path) -> None:
     judge = load_local_judge(tiny_folder)
     judge.model.config.max_position_embeddings = 2048  # positions are rotary
     how = How("dialog", "German", None, "left")
-    (verdict,) = compare(
-        lambda prompts: [Answer(p) for p in judge.first(prompts)], how, [Compared("Text.", "ja", "nein", True, True)]
-    )
+    (verdict,) = compare(judge.answers, how, [Compared("Text.", "ja", "nein", True, True)])
     shown = [judge_prompt("dialog", "German", "Text.", *pair) for pair in (("ja", "nein"), ("nein", "ja"))]
     assert verdict.p_first == judge.first(shown)[0] and verdict.p_second == 1 - judge.first(shown)[1]
 
@@ -101,13 +101,90 @@ def test_a_chat_template_is_used_and_a_request_cannot_be_a_turn_of_its_own(tiny:
     assert judge.first(PROMPTS[:2]) == pytest.approx([plain(judge, prompt) for prompt in PROMPTS[:2]], abs=1e-5)
 
 
-def test_too_long_a_request_is_an_error_that_says_what_to_do(tiny: tuple[Any, Any]) -> None:
+def test_too_long_a_request_has_no_answer_and_the_others_have(tiny: tuple[Any, Any]) -> None:
     judge = LocalJudge(*tiny)
     room = judge.model.config.max_position_embeddings
-    with pytest.raises(
-        StageError, match=rf"longer than the {room} that judge.checkpoint can read.*judge.max_characters"
-    ):
-        judge.first(["a b " * room])
+    short, long, other = judge.answers([PROMPTS[0], "a b " * room, PROMPTS[1]])
+    assert [short.first, other.first] == judge.first(PROMPTS[:2])
+    assert long.first is None and long.mass is None
+    assert long.why == f"longer than the {room} tokens that judge.checkpoint can read (judge.max_characters)"
+
+
+def test_the_mass_of_the_digits_is_that_of_a_plain_forward_pass(tiny_folder: Path, tmp_path: Path) -> None:
+    for folder in (tiny_folder, saved(tmp_path, "mt5")):
+        judge = load_local_judge(folder)
+        for prompt, answer in zip(PROMPTS, judge.answers(PROMPTS), strict=True):
+            row = torch.tensor(judge.ids([prompt]))
+            with torch.inference_mode():
+                if judge.model.config.is_encoder_decoder:
+                    start = torch.tensor([[judge.model.config.decoder_start_token_id]])
+                    logits = judge.model(input_ids=row, decoder_input_ids=start).logits[0, 0]
+                else:
+                    logits = judge.model(input_ids=row).logits[0, -1]
+            p = logits.double().softmax(-1)
+            assert answer.mass == pytest.approx(
+                sum(float(p[ids].sum()) for ids in digit_ids(judge.tokenizer)), abs=1e-6
+            )
+
+
+def test_digits_that_the_model_would_hardly_say_are_no_answer(tiny_folder: Path, tmp_path: Path) -> None:
+    """A chat template that ends in the middle of a thought: hardly anything is left for the digits."""
+    judge = load_local_judge(saved(tmp_path, "qwen3"))
+    judge.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}A:<think>{% endif %}"
+    )
+    pair = [Compared("Text.", "ja", "nein", True, True)]
+    (said,) = compare(judge.answers, How("dialog", "German", None, "left"), pair)
+    assert said.mass is not None and 0 < said.mass < 0.1 and not said.unanswered
+    (verdict,) = compare(judge.answers, How("dialog", "German", None, "left", min_mass=0.1), pair)
+    assert verdict.preference is None and verdict.unanswered and verdict.mass == said.mass
+    assert verdict.why_first == verdict.why_second == "less than 0.1 of the probability on 1 and 2"
+
+
+# --- chat templates -----------------------------------------------------------------------------------------
+
+DATED = (
+    "{% if strftime_now is defined %}{% set d = strftime_now('%d %b %Y %-m %H:%M:%S %s %%s' ~ '') %}{% endif %}"
+    "Today: {{ d }}\n"
+    "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}A:{% endif %}"
+)
+
+
+def test_a_template_is_told_the_same_day_every_day(tiny_folder: Path) -> None:
+    judge = load_local_judge(tiny_folder)
+    judge.tokenizer.chat_template = DATED
+    (ids,) = judge.ids(["flood"])
+    assert judge.tokenizer.decode(ids) == "Today: 26 Jul 2024 7 00:00:00 1721952000 %s\nfloodA:"
+    other = LocalJudge(judge.model, judge.tokenizer, "2025-01-02")
+    assert judge.tokenizer.decode(other.ids(["flood"])[0]).startswith("Today: 02 Jan 2025 1 00:00:00")
+
+
+@pytest.mark.parametrize("start", ["", "\n", "  \n", "\n\n", "{% set x = 1 %}\n"])
+def test_all_else_of_a_template_is_as_transformers_has_it(tiny: tuple[Any, Any], start: str) -> None:
+    tokenizer = copy.deepcopy(tiny[1])
+    tokenizer.chat_template = start + DATED.replace("strftime_now is defined", "enable_thinking")
+    turns = [{"role": "user", "content": "flood\n"}]
+    expected = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    assert chat_text(tokenizer, turns, TEMPLATE_DATE, True, enable_thinking=False) == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        ("{% for m in messages %}{{ m.content }}{% endfor %}{{ [1, 2, 3] | random }}", "draws at random"),
+        ("{{ lipsum() }}{% for m in messages %}{{ m.content }}{% endfor %}", "draws at random"),
+        ("{{ raise_exception('no system turn') }}", r"chat template fails: no system turn \(TemplateError\)"),
+        ("{% for m in messages %}{{ m.content", "chat template fails: .*TemplateSyntaxError"),
+        ("{{ nothing.at_all }}", "chat template fails: .*UndefinedError"),
+        ("Hello", "does not hand a request on as it is: it stands 0 times"),
+        ("{{ messages[0].content }}{{ messages[0].content }}", "it stands 2 times"),
+    ],
+)
+def test_templates_that_no_judge_can_be_asked_by(tiny: tuple[Any, Any], template: str, sentence: str) -> None:
+    model, tokenizer = tiny[0], copy.deepcopy(tiny[1])
+    tokenizer.chat_template = template
+    with pytest.raises(DataError, match=sentence):
+        LocalJudge(model, tokenizer).first(PROMPTS[:1])
 
 
 def test_what_was_answered_is_not_computed_again(tiny_folder: Path, tmp_path: Path) -> None:

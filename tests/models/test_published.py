@@ -175,6 +175,27 @@ def test_a_log_ratio_depends_on_its_text_alone(pair: tuple[Path, Path]) -> None:
     assert load_log_ratio(*pair, "auto", 0.5, LIMITS).score(PROMPTS[::-1], RESPONSES[::-1]) == together[::-1]
 
 
+@pytest.mark.parametrize("kind", ["classifier", "log_ratio"])
+def test_a_dated_template_gives_the_same_scores_on_every_day(tmp_path: Path, kind: str) -> None:
+    dated = "{% set day = strftime_now('%d %B %Y') %}{% for m in messages %}{{ day }}: {{ m.content }}</s>{% endfor %}"
+    whole = families.tokenizer("llama")
+    whole.chat_template = dated
+    folders = [encoders.saved_classifier(tmp_path / "rm", "llama"), families.saved(tmp_path / "policy", "llama")]
+    for folder in folders:
+        whole.save_pretrained(folder)
+    found = []
+    for date, said in (("2024-07-26", "26 July 2024"), ("2026-03-01", "01 March 2026")):
+        if kind == "classifier":
+            model: Any = load_published_classifier(folders[0], "chat", None, LIMITS, date)
+        else:
+            model = load_log_ratio(folders[1], folders[1], "chat", 0.1, LIMITS, date)
+        read = model._rows if kind == "classifier" else model._ids
+        ids = read(["flood"], [["Chile"]] if kind == "log_ratio" else ["Chile"])[0][0]
+        assert model.tokenizer.decode(ids).replace(" ", "").startswith(f"{said}: flood".replace(" ", ""))
+        found.append(ids)
+    assert found[0] != found[1]
+
+
 def test_two_tokenizers_are_refused(tmp_path: Path) -> None:
     folders = [families.saved(tmp_path / family, family) for family in ("qwen3", "llama")]
     with pytest.raises(DataError, match=r"different tokenizers .* Name the model that the policy was trained from"):

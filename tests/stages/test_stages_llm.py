@@ -20,6 +20,7 @@ from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
 from xling.judges.local import load_local_judge
 from xling.judges.prompts import judge_prompt
+from xling.stages import llm
 from xling.stages.dag import judge_stage
 from xling.stages.files import read_samples
 from xling.stages.judge import best
@@ -65,7 +66,7 @@ def verdicts_of(runner: Runner, stage: Stage) -> dict[str, list[Any]]:
 
 
 def test_a_cell_by_a_local_judge(tiny_folder: Path, judge_folder: Path, own: Runner) -> None:
-    one = judged_by(tiny_folder, LlmJudge(checkpoint=str(judge_folder), opponents=2))
+    one = judged_by(tiny_folder, LlmJudge(checkpoint=str(judge_folder), opponents=2, min_mass=0.0))
     stage, folder = own.cell(one)
     pools = {role: read_samples(own.folder(stage.parents[role])) for role in ("pool", "baseline")}
     picks = best(array(own.folder(stage.parents["score"]) / "pool.npy")).tolist()
@@ -93,6 +94,11 @@ def test_a_cell_by_a_local_judge(tiny_folder: Path, judge_folder: Path, own: Run
     for row, (own, turned) in enumerate(zip(asked.reshape(-1, 2), disagree.reshape(-1, 2), strict=True)):
         assert items["inconsistent"][row] == (turned[own].mean() if own.any() else None)
         assert items["unanswered"][row] == (0.0 if own.any() else None)
+    masses = [columns["mass_first"], columns["mass_second"]]
+    assert all(0 < mass < 0.1 for some in masses for mass, out in zip(some, asked, strict=True) if out)
+    for row, mass in enumerate(items["mass"]):
+        own = [m for some in masses for m in some[2 * row : 2 * row + 2] if m is not None]
+        assert mass == (pytest.approx(sum(own) / len(own)) if own else None)
     assert items["index"] == picks
     record = read_record(folder)
     assert record.items.win_hard == items["win_hard"]
@@ -166,7 +172,7 @@ def test_what_is_not_answered_is_counted_and_left_out(tiny_folder: Path, own: Ru
 
     server = ChatServer(text=text)
     with server.running() as url:
-        stage, folder = own.cell(judged_by(tiny_folder, endpoint(url, win="hard")))
+        stage, folder = own.cell(judged_by(tiny_folder, endpoint(url, win="hard", max_unanswered=1.0)))
     columns, items = verdicts_of(own, stage), read(folder / "items.json")
     pool, baseline = (read_samples(own.folder(stage.parents[role])) for role in ("pool", "baseline"))
     for i, row in enumerate(rows(columns)):
@@ -182,6 +188,75 @@ def test_what_is_not_answered_is_counted_and_left_out(tiny_folder: Path, own: Ru
     assert items["win_hard"] == items["win"]
     assert 0 < items["unanswered"].count(1.0) < PROMPTS
     assert len(read_record(folder).items.win) == PROMPTS
+
+
+def test_more_than_the_stated_share_unanswered_is_a_hole(tiny_folder: Path, own: Runner) -> None:
+    """The share is the cell's last stage's alone: another one asks nothing again."""
+
+    def text(body: dict[str, Any]) -> str:
+        return "Neither." if longer(body) > 0.5 else "1"  # in one of both orders, unless they are as long
+
+    server = ChatServer(text=text)
+    with server.running() as url:
+        with pytest.raises(StageError, match=r"left \d+ of \d+ pairs unanswered \(\d+ %; judge.max_unanswered=0.5\): "
+                                             r"\d+ neither 1 nor 2\.$"):  # fmt: skip
+            own.cell(judged_by(tiny_folder, endpoint(url)))
+        before = len(server.seen)
+        _, folder = own.cell(judged_by(tiny_folder, endpoint(url, max_unanswered=1.0)))
+        assert len(server.seen) == before
+    shares = [share for share in read(folder / "items.json")["unanswered"] if share is not None]
+    assert np.mean(shares) > 0.5
+
+
+def test_a_judge_that_answers_nothing_is_a_hole_whatever_share_is_allowed(tiny_folder: Path, own: Runner) -> None:
+    server, sentence = (
+        ChatServer(text=lambda body: "<think>\nOkay, let"),
+        r"left (\d+) of \1 pairs unanswered .*: \1 cut off",
+    )
+    with server.running() as url, pytest.raises(StageError, match=sentence):
+        own.cell(judged_by(tiny_folder, endpoint(url, max_unanswered=1.0)))
+
+
+def test_a_judge_without_a_single_answer_is_not_asked_to_the_end(
+    tiny_folder: Path, own: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm, "HOPELESS", 4)
+    monkeypatch.setattr(llm, "PAIRS", 5)
+    server = ChatServer(text=lambda body: "")
+    with server.running() as url:
+        stage = judge_stage(judged_by(tiny_folder, endpoint(url))).parents["accuracy"]
+        with pytest.raises(StageError, match=r"left 5 of 5 first pairs unanswered .* needs a higher judge.max_tokens"):
+            own.folder(stage)
+    assert len(server.seen) == 10
+
+
+def test_a_local_judge_that_would_hardly_say_a_digit_is_a_hole(
+    tiny_folder: Path, judge_folder: Path, own: Runner
+) -> None:
+    with pytest.raises(StageError, match=r"less than 0.1 of the probability on 1 and 2\. .* lower judge.min_mass"):
+        own.cell(judged_by(tiny_folder, LlmJudge(checkpoint=str(judge_folder))))
+
+
+def test_one_filtered_prompt_is_one_unanswered_pair(tiny_folder: Path, own: Runner) -> None:
+    body = json.dumps({"error": {"message": "filtered", "code": "content_filter"}}).encode()
+    server = ChatServer(fault=lambda number, _: (400, {}, body) if number == 0 else None)
+    with server.running() as url:
+        stage, _ = own.cell(judged_by(tiny_folder, endpoint(url, concurrency=1)))
+    columns = [verdicts_of(own, stage), read(own.folder(stage.parents["accuracy"]) / "accuracy.json")]
+    silent = [why for column in columns for side in ("first", "second") for why in column[f"why_{side}"] if why]
+    assert silent == ["filtered by the server"]
+
+
+def test_a_changed_answer_in_the_cache_changes_no_number(tiny_folder: Path, own: Runner) -> None:
+    with ChatServer().running() as url:
+        _, folder = own.cell(judged_by(tiny_folder, endpoint(url)))
+        before = (folder / "items.json").read_bytes()
+        for path in (own.root / "cache" / "judges").glob("*/*.json"):
+            text = path.read_text()
+            path.write_text(text.replace('"first":0.', '"first":0.9'))
+        for kind in ("llm", "judge"):
+            shutil.rmtree(own.root / kind)
+        assert (own.cell(judged_by(tiny_folder, endpoint(url)))[1] / "items.json").read_bytes() == before
 
 
 def test_equal_texts_are_ties_in_win_and_in_no_share(tmp_path: Path) -> None:

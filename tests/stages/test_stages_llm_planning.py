@@ -43,6 +43,7 @@ WHERE_AND_HOW = [
     {"timeout": 1.0},
     {"retries": 0},
     {"backoff": 0.1},
+    {"max_tokens_name": "max_completion_tokens"},
 ]
 
 
@@ -67,6 +68,11 @@ def test_nor_is_the_name_of_a_variable(no_model: Path, monkeypatch: pytest.Monke
         ({"orders": "random"}, {"judge", "verdict"}),
         ({"opponents": 2}, {"judge", "verdict"}),
         ({"win": "hard"}, {"judge"}),
+        ({"max_unanswered": 0.1}, {"judge"}),
+        ({"min_mass": 0.9}, {"judge", "verdict", "accuracy"}),
+        ({"max_tokens": None}, {"judge", "verdict", "accuracy"}),
+        ({"temperature": None}, {"judge", "verdict", "accuracy"}),
+        ({"extra_body": {"reasoning_effort": "low"}}, {"judge", "verdict", "accuracy"}),
     ],
 )
 def test_what_decides_a_verdict_is_in_the_key(no_model: Path, settings: dict[str, Any], differ: set[str]) -> None:
@@ -85,6 +91,14 @@ def test_what_decides_a_verdict_is_in_the_key(no_model: Path, settings: dict[str
 def test_a_seed_that_decides_nothing_is_in_no_key(no_model: Path, drawn: dict[str, Any], differ: set[str]) -> None:
     before, after = keys(no_model, **drawn), keys(no_model, seed=1, **drawn)
     assert {name for name in before if before[name] != after[name]} == differ
+
+
+def test_the_day_that_templates_are_told_is_in_the_key_of_what_reads_them(no_model: Path) -> None:
+    days = [{}, {"template_date": "2024-07-26"}, {"template_date": "2025-01-02"}]
+    found = [judge_stage(judged_by(no_model, LlmJudge(checkpoint="packaged", **day))).parents for day in days]
+    for role in ("verdict", "accuracy"):
+        assert found[0][role].key == found[1][role].key != found[2][role].key
+    assert found[0]["verdict"].spec["template_date"] == "2024-07-26"
 
 
 def test_the_accuracy_is_one_a_target_and_judge(no_model: Path) -> None:
@@ -148,6 +162,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"base_url": "http://me:pw@a/v1", "model": "m"}, r"would be stored with the results"),
     ({"base_url": "http://a/v1", "model": "m", "api_key_env": "NO_SUCH"}, r"api_key_env=NO_SUCH names an .* not set"),
     ({"checkpoint": "packaged", "model": "m"}, r"judge\.model=m is of an endpoint"),
+    ({"checkpoint": "packaged", "max_tokens": 9}, r"judge\.max_tokens=9 is of an endpoint"),
+    ({"checkpoint": "packaged", "template_date": "2024-02-30"}, r"template_date=2024-02-30 is no day\. Type one like"),
+    ({"base_url": "http://a/v1", "model": "m", "template_date": "2024-02-03"}, r"template_date=.* is of a local model"),
+    ({"base_url": "http://a/v1", "model": "m", "extra_body": {"stream": True}}, r"extra_body may not set stream"),
+    ({"base_url": "http://a/v1", "model": "m", "extra_body": {"x": float("nan")}}, r"judge\.extra_body is no JSON"),
     ({"checkpoint": "packaged", "opponents": M + 1}, r"judge\.opponents=3 is more than .* policy\.baseline_samples=2"),
     ({"checkpoint": "nowhere"}, r"^judge\.checkpoint=nowhere is no folder of a model"),
 ]

@@ -52,6 +52,7 @@ class Items(Struct, frozen=True):
     # shares of the pairs that the judge was asked about (not of equal texts); null: none
     inconsistent: Flags = []  # of those answered in both orders, that the two orders decide differently
     unanswered: Flags = []  # with an order that was not answered
+    mass: Column = []  # P("1") + P("2"), mean over the answers that have probabilities
 
     def column(self, name: str) -> Floats | None:
         """(prompts,) float64 with NaN for null; None where the column is empty."""

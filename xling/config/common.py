@@ -8,6 +8,8 @@ Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 PositiveFloat = Annotated[float, Meta(gt=0.0)]
+Date = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]  # YYYY-MM-DD
+TEMPLATE_DATE = "2024-07-26"  # what chat templates that ask for it are told is today, unless another day is named
 
 
 class Language(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,10 +1,10 @@
 """Settings of the judges: which of two responses is better, and by what."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from xling.config.common import Language, NonNegative, Positive, PositiveFloat
+from xling.config.common import TEMPLATE_DATE, Date, Fraction, Language, NonNegative, Positive, PositiveFloat
 from xling.config.rewards import Dtype, RewardModel
 
 
@@ -57,12 +57,20 @@ class LlmJudge(_Named, frozen=True, tag="llm", kw_only=True):
     max_instances: Positive | None = None  # prompts a dataset; None: all
     max_characters: Positive | None = None  # of the document or chat; None: whole
     seed: NonNegative = 0  # chooses the prompts of max_instances and the order of orders=random
+    min_mass: Fraction = 0.1  # of probability on "1" and "2" together; below it a request is unanswered
+    max_unanswered: Fraction = 0.5  # of the pairs that are asked about; above it the cell is a hole
+    template_date: Date = TEMPLATE_DATE  # of a local model: what a chat template that asks is told is today
+    # What an endpoint's answer may depend on; None: nothing is sent
+    max_tokens: Positive | None = 4
+    temperature: Annotated[float, Meta(ge=0.0)] | None = 0.0
+    extra_body: dict[str, Any] = {}  # more of each request
     # How an endpoint is asked: nothing below decides a verdict, and nothing of it is in a key.
     requests_per_minute: PositiveFloat | None = None  # of all processes of a root together
     concurrency: Positive = 4  # requests at once, each process
     timeout: PositiveFloat = 60.0  # seconds
     retries: NonNegative = 6
     backoff: Annotated[float, Meta(ge=0.0)] = 1.0  # seconds before the first retry; doubled each time
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
 
 
 Judge = Gold | TargetRM | Human | LlmJudge

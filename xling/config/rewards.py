@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from xling.config.common import NonNegative, PositiveFloat, Training
+from xling.config.common import TEMPLATE_DATE, Date, NonNegative, PositiveFloat, Training
 from xling.config.policies import Lora
 from xling.config.tasks import Task
 
@@ -88,6 +88,7 @@ class Classifier(Struct, frozen=True, forbid_unknown_fields=True, tag_field="nam
     max_response_tokens: Limit = 512
     truncation_side: Side | None = None  # of too long a prompt; None: the task's
     pad_token: str | None = None  # a piece to pad with where the tokenizer names none; what is padded is never read
+    template_date: Date = TEMPLATE_DATE  # what chat templates that ask for it are told is today
 
 
 class LogRatio(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="log_ratio"):
@@ -104,6 +105,7 @@ class LogRatio(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"
     max_response_tokens: Limit = 512
     truncation_side: Side | None = None  # of too long a prompt; None: the task's
     pad_token: str | None = None  # a piece to pad with where the tokenizers name none; what is padded is never read
+    template_date: Date = TEMPLATE_DATE  # what chat templates that ask for it are told is today
 
 
 Control = Literal[

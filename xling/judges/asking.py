@@ -11,10 +11,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgspec
 from msgspec import Struct
 
+from xling.config.common import TEMPLATE_DATE
 from xling.errors import StageError
 from xling.judges.cache import Answer, Cache, request_key
 from xling.judges.prompts import PromptKind, judge_prompt, shortened
@@ -32,6 +34,18 @@ class EndpointSettings(Struct, frozen=True):
     timeout: float = 60.0
     retries: int = 6
     backoff: float = 1.0
+    max_tokens_name: str = "max_tokens"  # as the server calls it; the meaning is the same
+
+
+class Request(Struct, frozen=True):
+    """What an endpoint is asked for besides the text; all of it may decide the answer. None: the server's default."""
+
+    max_tokens: int | None = 4  # some say a line break first
+    temperature: float | None = 0.0
+    extra_body: dict[str, Any] = {}  # more of each request
+
+
+PLAIN_REQUEST = Request()
 
 
 class How(Struct, frozen=True):
@@ -41,6 +55,7 @@ class How(Struct, frozen=True):
     language: str  # its name in English
     most: int | None  # characters of a document
     side: str  # on which it is cut
+    min_mass: float = 0.0  # of probability on the two digits; below it a request is unanswered
 
 
 class Compared(NamedTuple):
@@ -64,6 +79,10 @@ class Verdict(NamedTuple):
     unanswered_first: bool
     unanswered_second: bool
     identical: bool = False
+    mass_first: float | None = None  # P("1") + P("2"), where the answer has probabilities
+    mass_second: float | None = None
+    why_first: str = ""  # there is no answer
+    why_second: str = ""
 
     @property
     def preference(self) -> float | None:
@@ -79,6 +98,12 @@ class Verdict(NamedTuple):
         if self.identical or self.p_first is None or self.p_second is None:
             return None
         return (self.p_first - 0.5) * (self.p_second - 0.5) < 0
+
+    @property
+    def mass(self) -> float | None:
+        """The mean probability of the two digits over the orders that have one."""
+        there = [mass for mass in (self.mass_first, self.mass_second) if mass is not None]
+        return sum(there) / len(there) if there else None
 
     @property
     def unanswered(self) -> bool | None:
@@ -99,17 +124,36 @@ def compare(ask: Ask, how: How, pairs: Sequence[Compared]) -> list[Verdict]:
         if pair.response != pair.opponent:
             texts += [judge_prompt(how.kind, how.language, shown, pair.response, pair.opponent)] * pair.first
             texts += [judge_prompt(how.kind, how.language, shown, pair.opponent, pair.response)] * pair.second
-    answers = iter(ask(texts))
+    answers = iter([_floored(answer, how.min_mass) for answer in ask(texts)])
     return [_verdict(pair, answers) for pair in pairs]
+
+
+def _floored(answer: Answer, least: float) -> Answer:
+    """Without its probability where the model would hardly have said a digit."""
+    if answer.first is None or answer.mass is None or answer.mass >= least:
+        return answer
+    return msgspec.structs.replace(answer, first=None, why=f"less than {least:g} of the probability on 1 and 2")
+
+
+NOT_ASKED = Answer(None)
 
 
 def _verdict(pair: Compared, answers: Iterator[Answer]) -> Verdict:
     if pair.response == pair.opponent:
         return Verdict(0.5 if pair.first else None, 0.5 if pair.second else None, False, False, True)
-    first = next(answers).first if pair.first else None
-    other = next(answers).first if pair.second else None
-    second = None if other is None else 1 - other
-    return Verdict(first, second, pair.first and first is None, pair.second and second is None)
+    one = next(answers) if pair.first else NOT_ASKED
+    other = next(answers) if pair.second else NOT_ASKED
+    return Verdict(
+        one.first,
+        None if other.first is None else 1 - other.first,
+        pair.first and one.first is None,
+        pair.second and other.first is None,
+        False,
+        one.mass,
+        other.mass,
+        one.why,
+        other.why,
+    )
 
 
 def coin(seed: int, *names: object) -> bool:
@@ -142,11 +186,14 @@ def asker(
     folder: Path | None,
     cache: Cache,
     stopping: Callable[[], bool],
+    request: Request = PLAIN_REQUEST,
+    template_date: str = TEMPLATE_DATE,
 ) -> Iterator[Ask]:
-    """Requests to answers, one each. `identity`: which model, for the cache; `folder`: of a local one."""
+    """Requests to answers, one each. `identity`: which model, for the cache; `folder`: of a local one, whose chat
+    template is told that `template_date` is today; `request`: of an endpoint."""
     if endpoint is None:
         assert folder is not None
-        yield _local(identity, folder, cache)
+        yield _local({**identity, "template_date": template_date}, folder, cache, template_date)
         return
     from xling.judges.endpoint import Endpoint
 
@@ -161,6 +208,8 @@ def asker(
         endpoint.retries,
         endpoint.backoff,
         stopping,
+        request,
+        endpoint.max_tokens_name,
     ) as client:
         yield client.ask
         print(f"{client.asked} requests sent to {endpoint.base_url}")
@@ -185,9 +234,9 @@ def _key(name: str | None) -> str | None:
     return key
 
 
-def _local(identity: Mapping[str, str], folder: Path, cache: Cache) -> Ask:
+def _local(identity: Mapping[str, str], folder: Path, cache: Cache, template_date: str) -> Ask:
     """A model that is loaded once something is not in the cache."""
-    loaded: list[Callable[[Sequence[str]], list[float]]] = []
+    loaded: list[Callable[[Sequence[str]], list[Answer]]] = []
 
     def ask(prompts: Sequence[str]) -> list[Answer]:
         keys = {prompt: request_key(identity, prompt) for prompt in prompts}
@@ -196,10 +245,10 @@ def _local(identity: Mapping[str, str], folder: Path, cache: Cache) -> Ask:
         if missing and not loaded:
             from xling.judges.local import load_local_judge
 
-            loaded.append(load_local_judge(folder).first)
-        for prompt, p in zip(missing, loaded[0](missing) if missing else (), strict=True):
-            found[prompt] = Answer(p)
-            cache.put(keys[prompt], Answer(p), durable=False)
+            loaded.append(load_local_judge(folder, template_date).answers)
+        for prompt, new in zip(missing, loaded[0](missing) if missing else (), strict=True):
+            found[prompt] = new
+            cache.put(keys[prompt], new, durable=False)
         return [answer for prompt in prompts if (answer := found[prompt]) is not None]
 
     return ask

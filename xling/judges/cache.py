@@ -12,31 +12,44 @@ Nothing here decides a result: the same request has the same answer, and the fol
 
 import fcntl
 import hashlib
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from xling.grid.files import json_bytes, sync, write_new
 from xling.grid.stage import Interrupted, canonical_json
 
 # by which rules an answer was read, by kind of model: raise it when they change, and what was read before is asked anew
-READERS = {"endpoint": 2, "local": 2}
+READERS = {"endpoint": 3, "local": 3}
+LONGEST_WAIT = 600.0  # seconds that a server may ask for, or that a back-off grows to
 POLL = 0.05  # seconds between two looks at a lock that somebody else holds
 
 
 class Answer(Struct, frozen=True, omit_defaults=True):
     """What a judge said. `first`: P("1") / (P("1") + P("2")), 0 to 1; None: it said neither."""
 
-    first: float | None
+    first: Annotated[float, Meta(ge=0.0, le=1.0)] | None
     by: Literal["probabilities", "text"] = "probabilities"
     text: str = ""  # an endpoint's
+    mass: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None  # P("1") + P("2"); None: no probabilities
+    why: str = ""  # there is no answer
+
+
+class Kept(Struct, frozen=True):
+    """An answer on disk, and what it was when it was written."""
+
+    answer: Answer
+    sha256: str  # of the request's key and the answer
+
+
+def _sum(key: str, answer: Answer) -> str:
+    return hashlib.sha256(key.encode() + json_bytes(answer, indent=-1)).hexdigest()
 
 
 def request_key(model: Mapping[str, Any], request: Any) -> str:
@@ -52,18 +65,19 @@ class Cache:
         self.folder = folder
 
     def get(self, key: str) -> Answer | None:
-        """None: it has not been asked yet, or its file is damaged."""
+        """None: it has not been asked yet, or its file is damaged; then it is asked anew."""
         try:
-            return msgspec.json.decode(self._path(key).read_bytes(), type=Answer)
-        except (FileNotFoundError, msgspec.DecodeError):
+            kept = msgspec.json.decode(self._path(key).read_bytes(), type=Kept)
+        except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
+        return kept.answer if kept.sha256 == _sum(key, kept.answer) else None
 
     def put(self, key: str, answer: Answer, durable: bool = True) -> None:
         """Atomically; of two answers to the same request the last one stays. `durable`: the disk has it on return."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = f"{path}.{os.getpid()}-{time.monotonic_ns()}.partial"
-        write_new(partial, json_bytes(answer, indent=-1))
+        write_new(partial, json_bytes(Kept(answer, _sum(key, answer)), indent=-1))
         if durable:
             sync(partial)
         os.replace(partial, path)
@@ -147,13 +161,13 @@ class Pace:
         with _locked(self.path) as file:
             self._set(file, max(self._next(file), time.time() + seconds))
 
-    @staticmethod
-    def _next(file: int) -> float:
+    def _next(self, file: int) -> float:
+        """What the file says; 0 for what nobody wrote: further ahead than any server says, and many requests wait."""
         try:
             when = float(os.pread(file, 64, 0) or b"0")
         except ValueError:
             return 0.0
-        return when if math.isfinite(when) else 0.0
+        return when if when - time.time() <= 2 * LONGEST_WAIT + 10_000 * self.between else 0.0
 
     @staticmethod
     def _set(file: int, when: float) -> None:

@@ -1,11 +1,12 @@
 """A local language model as a judge: the next token's probabilities of "1" and "2", renormalised over the two.
 
 As in the paper (section 5): P("1") / (P("1") + P("2")), each with and without a space before it, as far as the
-vocabulary has that of both digits. Decoder-only models read the request and are asked for the next token,
-encoder-decoders for the decoder's first. A row's arithmetic depends on the row alone (xling/models/states.py), so that
-an answer is the same whatever it was asked beside.
+vocabulary has that of both digits; and beside it how much of all probability the two have. Decoder-only models read
+the request and are asked for the next token, encoder-decoders for the decoder's first. A row's arithmetic depends on
+the row alone (xling/models/states.py), so that an answer is the same whatever it was asked beside.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xling.config.common import TEMPLATE_DATE
 from xling.errors import DataError, StageError
+from xling.judges.cache import Answer
 from xling.models.load import load_policy, logits_of, trunk_of
 from xling.models.states import Row, each_row
-from xling.models.text import Ids, pad_right, pieces, prompt_ids
+from xling.models.text import Ids, chat_text, pad_right, pieces, prompt_ids
 
 CONTENT = "THE-REQUEST"  # stands for it while a chat template is filled in
 
@@ -42,16 +45,33 @@ class LocalJudge:
 
     model: Any
     tokenizer: Any
+    date: str = TEMPLATE_DATE  # that the chat template is told is today
 
     def __post_init__(self) -> None:
         self._digits = digit_ids(self.tokenizer)
         self._encoder = bool(self.model.config.is_encoder_decoder)
 
-    def first(self, prompts: Sequence[str]) -> list[float]:
+    def first(self, prompts: Sequence[str]) -> list[float | None]:
         """P("1") / (P("1") + P("2")) of each request, 0 to 1."""
-        rows: list[Row] = [(ids, []) for ids in self.ids(prompts)]
-        self._check_room(max((len(ids) for ids, _ in rows), default=0))
-        return each_row(self.model, rows, self._value)
+        return [answer.first for answer in self.answers(prompts)]
+
+    def answers(self, prompts: Sequence[str]) -> list[Answer]:
+        """And P("1") + P("2"). A request longer than the model's positions has no answer."""
+        rows, room = self.ids(prompts), self._room()
+        fits = [len(ids) <= room for ids in rows]
+        read: list[Row] = [(ids, []) for ids, short in zip(rows, fits, strict=True) if short]
+        found = iter(each_row(self.model, read, self._value))
+        return [self._answer(*next(found)) if short else self._too_long(room) for short in fits]
+
+    @staticmethod
+    def _answer(first: float, mass: float) -> Answer:
+        if not (math.isfinite(first) and math.isfinite(mass)):
+            raise StageError("judge.checkpoint gives probabilities that are no numbers. Type judge.dtype=float32.")
+        return Answer(first, mass=min(mass, 1.0))
+
+    @staticmethod
+    def _too_long(room: int) -> Answer:
+        return Answer(None, why=f"longer than the {room} tokens that judge.checkpoint can read (judge.max_characters)")
 
     def ids(self, prompts: Sequence[str]) -> list[Ids]:
         """What the model reads of each request."""
@@ -63,30 +83,30 @@ class LocalJudge:
     def _around(self) -> tuple[Ids, Ids]:
         """The chat template's tokens before and after a request; what a request says can then be no turn of its own."""
         turn = [{"role": "user", "content": CONTENT}]
-        text = self.tokenizer.apply_chat_template(
-            turn, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
+        text = chat_text(self.tokenizer, turn, self.date, True, enable_thinking=False)
+        if text.count(CONTENT) != 1:
+            raise DataError(
+                "The chat template of judge.checkpoint does not hand a request on as it is: it stands "
+                f"{text.count(CONTENT)} times in what it makes of it. Use another model."
+            )
         before, _, after = text.partition(CONTENT)
         first, last = (list(self.tokenizer(part, add_special_tokens=False)["input_ids"]) for part in (before, after))
         return first, last
 
-    def _check_room(self, longest: int) -> None:
+    def _room(self) -> int:
         room = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if room is not None and longest > room:
-            raise StageError(
-                f"A request of {longest} tokens is longer than the {room} that judge.checkpoint can read. Shorten the "
-                "documents with judge.max_characters=NUMBER."
-            )
+        return sys.maxsize if room is None else int(room)
 
     def _value(self, rows: list[Row], width: int) -> Tensor:
-        """(R,) of the rows, padded to `width`."""
+        """(R, 2) of the rows, padded to `width`: P("1") / (P("1") + P("2")), and P("1") + P("2")."""
         device = self.model.device
         ids = torch.from_numpy(pad_right([row for row, _ in rows], width, self.tokenizer.pad_token_id)).to(device)
         lengths = torch.tensor([len(row) for row, _ in rows], device=device)
         mask = (torch.arange(width, device=device) < lengths[:, None]).long()
         scores = self._logits(ids, mask, lengths).float().log_softmax(-1)
         ones, twos = (scores[:, some].logsumexp(-1) for some in self._digits)
-        return (ones - twos).double().sigmoid()
+        mass = torch.logaddexp(ones, twos).double().exp()
+        return torch.stack([(ones - twos).double().sigmoid(), mass], -1)
 
     def _logits(self, ids: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
         """(R, vocabulary) of the token that comes next."""
@@ -98,6 +118,6 @@ class LocalJudge:
         return logits_of(self.model, hidden[torch.arange(len(ids), device=ids.device), lengths - 1])
 
 
-def load_local_judge(folder: Path) -> LocalJudge:
+def load_local_judge(folder: Path, date: str = TEMPLATE_DATE) -> LocalJudge:
     """From the folder of a `base` stage."""
-    return LocalJudge(*load_policy(folder))
+    return LocalJudge(*load_policy(folder), date)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,8 @@ def check_checkpoints(rm: RewardModel, sides: tuple[int, int]) -> None:
                 check_tokenizer(folder, needed, getattr(rm, "pad_token", None), "rm_backbone.pad_token")
         except DataError as error:
             raise ConfigError(f"rm_backbone.{setting}={checkpoint}: {error}") from error
+    if isinstance(rm, Classifier | LogRatio):
+        check_date("rm_backbone", rm.template_date)
     if isinstance(rm, LogRatio):
         _check_pair(rm)
 
@@ -229,6 +232,16 @@ def check_labels(labels: int, label: int | None) -> None:
             f"This classifier has {labels} labels (num_labels in config.json), with rm_backbone.label="
             f"{'null' if label is None else label}. A reward model has 1, or 2 and rm_backbone.label=0 or 1."
         )
+
+
+def check_date(group: str, date: str) -> None:
+    """ConfigError for a template_date that is in no calendar."""
+    try:
+        datetime.strptime(date, "%Y-%m-%d")
+    except ValueError:
+        raise ConfigError(
+            f"{group}.template_date={date} is no day. Type one like {group}.template_date=2024-07-26."
+        ) from None
 
 
 def _check_pair(rm: LogRatio) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xling.config.common import TEMPLATE_DATE
 from xling.errors import DataError
 from xling.models.checkpoints import check_labels
 from xling.models.load import load_classifier, load_policy, load_tokenizer
 from xling.models.pairs import pair_rows
 from xling.models.states import Row, States, each_response, each_row, log_likelihood, pool
-from xling.models.text import Ids, pad_right, pieces, prompt_ids, response_ids
+from xling.models.text import Ids, chat_text, pad_right, pieces, prompt_ids, response_ids
 from xling.models.truncation import Limits, language_model_rooms
 
 Scores = list[list[float]]
@@ -46,12 +47,12 @@ def rendering(tokenizer: Any, render: str, otherwise: str) -> str:
     return render
 
 
-def _chat(tokenizer: Any, prompt: str, response: str | None) -> Ids:
+def _chat(tokenizer: Any, prompt: str, response: str | None, date: str) -> Ids:
     """Token ids of a conversation of one turn; without a response, of its beginning."""
     turns = [{"role": "user", "content": prompt}]
     if response is not None:
         turns.append({"role": "assistant", "content": response})
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=response is None)
+    text = chat_text(tokenizer, turns, date, response is None)
     ids: Ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
@@ -68,6 +69,7 @@ class Classifier:
     render: str
     label: int | None
     limits: Limits
+    date: str = TEMPLATE_DATE  # that chat templates are told is today
 
     def __post_init__(self) -> None:
         check_labels(self.model.config.num_labels, self.label)
@@ -113,7 +115,7 @@ class Classifier:
     def _whole(self, prompt: str, response: str | None) -> Ids:
         """Token ids of the rendered text; without a response, of what stands before it."""
         if self.render == "chat":
-            return _chat(self.tokenizer, prompt, response)
+            return _chat(self.tokenizer, prompt, response, self.date)
         parts = (prompt,) if response is None else _plain(self.render, prompt, response)
         ids: Ids = self.tokenizer(*parts)["input_ids"]
         return ids
@@ -165,9 +167,11 @@ def _common(prompt: Ids, whole: Ids) -> int:
     return min(max(same, 1), len(whole) - 1)
 
 
-def load_published_classifier(folder: Path, render: str, label: int | None, limits: Limits) -> Classifier:
+def load_published_classifier(
+    folder: Path, render: str, label: int | None, limits: Limits, date: str = TEMPLATE_DATE
+) -> Classifier:
     """From the folder of a stage."""
-    return Classifier(load_classifier(folder), load_tokenizer(folder, ("pad",)), render, label, limits)
+    return Classifier(load_classifier(folder), load_tokenizer(folder, ("pad",)), render, label, limits, date)
 
 
 # --- log-ratio of two language models -----------------------------------------------------------------------
@@ -186,6 +190,7 @@ class LogRatio:
     render: str
     beta: float
     limits: Limits
+    date: str = TEMPLATE_DATE
 
     def __post_init__(self) -> None:
         self.render = rendering(self.tokenizer, self.render, "plain")
@@ -206,7 +211,9 @@ class LogRatio:
     def _ids(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> tuple[list[Ids], list[list[Ids]]]:
         longest, longest_response, side = self.limits
         if self.render == "chat":
-            asked = [_chat(self.tokenizer, text, None) for text in cut(self.tokenizer, prompts, longest, side)]
+            asked = [
+                _chat(self.tokenizer, text, None, self.date) for text in cut(self.tokenizer, prompts, longest, side)
+            ]
             eos = self.tokenizer.eos_token_id
             bare = [pieces(self.tokenizer, row) for row in responses]
             return asked, [[[*ids[: longest_response - 1], eos] for ids in row] for row in bare]
@@ -224,8 +231,10 @@ def check_same_tokenizer(policy: Any, reference: Any) -> None:
         )
 
 
-def load_log_ratio(policy: Path, reference: Path, render: str, beta: float, limits: Limits) -> LogRatio:
+def load_log_ratio(
+    policy: Path, reference: Path, render: str, beta: float, limits: Limits, date: str = TEMPLATE_DATE
+) -> LogRatio:
     """From the folders of two stages; DataError if they do not read the same tokens."""
     tokenizer = load_tokenizer(policy)
     check_same_tokenizer(tokenizer, load_tokenizer(reference))
-    return LogRatio(load_policy(policy)[0], load_policy(reference)[0], tokenizer, render, beta, limits)
+    return LogRatio(load_policy(policy)[0], load_policy(reference)[0], tokenizer, render, beta, limits, date)

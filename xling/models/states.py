@@ -226,14 +226,14 @@ def each_response(
 
 
 @torch.inference_mode()
-def each_row(model: Any, rows: Sequence[Row], value: Callable[[list[Row], int], Tensor]) -> list[float]:
-    """What `value` (rows, width) -> (R,) gives for each row, read whole; equal rows are read once.
+def each_row(model: Any, rows: Sequence[Row], value: Callable[[list[Row], int], Tensor]) -> list[Any]:
+    """What `value` (rows, width) -> (R,) or (R, columns) gives for each row, read whole; equal rows are read once.
 
     At least one column is padding in every batch, so that the mask is never left out.
     """
     names = [(tuple(ids), tuple(types)) for ids, types in rows]
     distinct = dict(zip(names, rows, strict=True))
-    found: dict[Any, float] = {}
+    found: dict[Any, Any] = {}
     for width, some in by_width({name: len(name[0]) + 1 for name in distinct}).items():
         size = rows_per_batch(model, width)
         for real in batches(some, size):

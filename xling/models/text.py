@@ -5,12 +5,16 @@ encoder-decoder reads the prompt with eos in its encoder, and its decoder the re
 Both are tokenised apart, so that what the policy sampled and what a reward model reads meet at the same border.
 """
 
+import re
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from xling.errors import DataError
 from xling.tasks.records import Prompt
 
 Ids = list[int]
@@ -85,6 +89,68 @@ def pieces(tokenizer: Any, texts: Sequence[str]) -> list[Ids]:
         return []
     ids: list[Ids] = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return ids
+
+
+# --- chat templates -----------------------------------------------------------------------------------------
+
+EXPRESSION = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
+CHANCE = re.compile(r"\|\s*random\b|\blipsum\b")
+# The template's own `strftime_now`, in front of transformers', which asks the clock; functions cannot be handed over.
+CLOCK = (
+    "{% macro strftime_now(format) %}{% set at = namespace(out='', sign=none) %}{% for c in format %}"
+    "{% if at.sign is none %}{% if c == '%' %}{% set at.sign = '' %}{% else %}{% set at.out = at.out ~ c %}{% endif %}"
+    "{% elif c in '-_^#0' %}{% set at.sign = at.sign ~ c %}"
+    "{% else %}{% set at.out = at.out ~ xling_today.get(at.sign ~ c, '%' ~ at.sign ~ c) %}{% set at.sign = none %}"
+    "{% endif %}{% endfor %}{{ at.out }}{% endmacro %}"
+)
+
+
+def chat_text(tokenizer: Any, turns: Sequence[dict[str, str]], date: str, begun: bool, **more: Any) -> str:
+    """A conversation by the tokenizer's chat template; `begun`: up to where the assistant speaks.
+
+    What a template may call is fixed: the day is `date` (YYYY-MM-DD), at midnight UTC, whenever it asks for it, and one
+    that draws at random is refused. DataError for that, and for a template that refuses the conversation.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        template = str(tokenizer.get_chat_template())
+        _check_template(template)
+        # a line break after a block is not printed
+        template = CLOCK + ("\n" if template.startswith("\n") else "") + template
+        return str(
+            tokenizer.apply_chat_template(
+                list(turns),
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=begun,
+                xling_today=today(date),
+                **more,
+            )
+        )
+    except (TemplateError, ValueError, TypeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise DataError(f"The tokenizer's chat template fails: {said} ({type(error).__name__}).") from error
+
+
+@lru_cache(maxsize=4)
+def today(date: str) -> dict[str, str]:
+    """What a date's directives are, by the letters after the `%`; ValueError for what is no date."""
+    then = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC)
+    found = {sign + letter: then.strftime(f"%{sign}{letter}") for sign in ("", "-", "^") for letter in DIRECTIVES}
+    return found | {"s": str(int(then.timestamp())), "%": "%"}  # %s goes by the machine's time zone
+
+
+DIRECTIVES = "aAbBcCdDeFgGhHIjklmMnpPrRStTuUVwWxXyYzZ"
+
+
+@lru_cache(maxsize=16)
+def _check_template(template: str) -> None:
+    if any(CHANCE.search(expression) for expression in EXPRESSION.findall(template)):
+        raise DataError(
+            "The tokenizer's chat template draws at random (`random` or `lipsum`): no two readings would be the same. "
+            "Take that out of its chat_template, or use another model."
+        )
 
 
 def decode_response(tokenizer: Any, ids: Sequence[int]) -> str:

@@ -146,6 +146,7 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
         if (accuracy := judge_accuracy(experiment, experiment.judge)) is not None:
             parents["accuracy"] = accuracy
         spec["win"] = experiment.judge.win
+        spec["max_unanswered"] = experiment.judge.max_unanswered
     else:
         parents["verdict"] = _verdict(experiment, judging, pools)
     if responses_recorded(experiment):

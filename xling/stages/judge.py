@@ -18,7 +18,7 @@ from scipy.special import gammaln
 from xling.analysis.repetition import repetition
 from xling.config import Task
 from xling.grid.stage import Context
-from xling.stages.files import Array, Samples, read_samples, write_json
+from xling.stages.files import Array, Samples, read_json, read_samples, write_json
 
 Places = np.ndarray[Any, np.dtype[np.intp]]
 
@@ -33,6 +33,7 @@ class JudgeSpec(Struct, frozen=True):
     lang: str = ""
     trained: bool = False  # the pool is what a trained policy said: nothing is picked
     win: str = ""  # of judge=llm: soft or hard
+    max_unanswered: float = 1.0  # share of the pairs that judge=llm was asked about
 
 
 def run(context: Context) -> None:
@@ -76,8 +77,15 @@ def _by_verdicts(
     context: Context, spec: JudgeSpec, items: Mapping[str, list[Any]]
 ) -> tuple[dict[str, list[Any]], Array]:
     """All columns of items.json for the prompts that a language model was asked about; no curve: the rest was not."""
-    from xling.stages.llm import fold
+    from xling.stages.llm import check_answered, fold, verdicts_of
 
+    asked = {"verdict": ("verdicts.json", "pairs"), "accuracy": ("accuracy.json", "pairs that people have judged")}
+    for role, (name, about) in asked.items():
+        if role in context.parents:
+            verdicts = verdicts_of(read_json(context.parents[role] / name))
+            check_answered(verdicts, spec.max_unanswered, about)
+            if role == "verdict":  # without a single answer the ties of equal texts would be all that is left
+                check_answered(verdicts, None, about)
     judged = fold(context.parents["verdict"], items["prompt"], spec.win)
     rows = judged.pop("row")
     return {name: [values[row] for row in rows] for name, values in items.items()} | judged, np.empty((len(rows), 0))

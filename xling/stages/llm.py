@@ -5,7 +5,8 @@ each answer is in the root's cache besides (xling/judges/cache.py), so that noth
 and not by another source whose pick is the same.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 from msgspec import Struct
 
 from xling.config import Task
+from xling.config.common import TEMPLATE_DATE
+from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.jsonfiles import decode
 from xling.judges.asking import (
@@ -22,6 +25,7 @@ from xling.judges.asking import (
     Compared,
     EndpointSettings,
     How,
+    Request,
     Verdict,
     asker,
     capped,
@@ -38,6 +42,7 @@ from xling.tasks import task_module
 from xling.tasks.records import Pair, Prompt, Rating
 
 PAIRS = 128  # a block
+HOPELESS = 64  # pairs of which none was answered: no others are asked
 
 
 class Where(Struct, frozen=True):
@@ -59,11 +64,14 @@ class AskSpec(Struct, frozen=True):
     max_characters: int | None
     truncation_side: str
     seed: int
+    min_mass: float = 0.0
+    request: Request = Request()  # of an endpoint
+    template_date: str = TEMPLATE_DATE  # of a local model
     where: Where = Where()
 
     def how(self) -> How:
         """What is asked."""
-        return How(self.prompt, self.language, self.max_characters, self.truncation_side)
+        return How(self.prompt, self.language, self.max_characters, self.truncation_side, self.min_mass)
 
 
 class LlmSpec(AskSpec, frozen=True, kw_only=True):
@@ -86,11 +94,14 @@ class Asked(Struct, frozen=True):
     unanswered_first: list[bool]  # asked so, and the answer was neither 1 nor 2
     unanswered_second: list[bool]
     identical: list[bool]  # the two texts are the same: a tie that nobody was asked about
+    mass_first: list[float | None] = []  # probability on the two digits together; None: the text decided
+    mass_second: list[float | None] = []
+    why_first: list[str] = []  # there is no answer
+    why_second: list[str] = []
 
     def verdicts(self) -> list[Verdict]:
-        """One an entry."""
-        columns = (self.p_first, self.p_second, self.unanswered_first, self.unanswered_second, self.identical)
-        return list(map(Verdict, *columns))
+        """One an entry; results of before there were masses have none."""
+        return verdicts_of({name: getattr(self, name) for name in Verdict._fields})
 
     def preferences(self) -> dict[tuple[str, int], dict[int, float | None]]:
         """(prompt, sample) -> opponent -> preference for the sample, 0 to 1; None: not answered."""
@@ -153,7 +164,10 @@ def _verdicts(context: Context, spec: AskSpec, pairs: Sequence[Compared]) -> lis
     with _asker(context, spec) as ask:
 
         def block(items: Sequence[int]) -> list[bytes]:
-            return [msgspec.json.encode(v) for v in compare(ask, spec.how(), [pairs[i] for i in items])]
+            found = compare(ask, spec.how(), [pairs[i] for i in items])
+            if items[0] == 0 and sum(not verdict.identical for verdict in found) >= HOPELESS:
+                check_answered(found, None, "first pairs")  # the others would cost as much, and say as little
+            return [msgspec.json.encode(verdict) for verdict in found]
 
         blocks = list(blocks_of(range(len(pairs)), PAIRS))
         return [Verdict(*decode(line)) for line in kept_lines(context, "verdicts", blocks, block)]
@@ -161,7 +175,20 @@ def _verdicts(context: Context, spec: AskSpec, pairs: Sequence[Compared]) -> lis
 
 def _asker(context: Context, spec: AskSpec) -> AbstractContextManager[Ask]:
     cache = Cache((context.cache or context.scratch) / "judges")
-    return asker(spec.identity, spec.where.endpoint, context.parents.get("lm"), cache, context.stopping)
+    return asker(
+        spec.identity,
+        spec.where.endpoint,
+        context.parents.get("lm"),
+        cache,
+        context.stopping,
+        spec.request,
+        spec.template_date,
+    )
+
+
+def verdicts_of(columns: Mapping[str, Sequence[Any]]) -> list[Verdict]:
+    """The inverse of `_columns`, of verdicts.json and accuracy.json; results of before there were masses have none."""
+    return list(map(Verdict, *(columns[name] for name in Verdict._fields if columns.get(name))))
 
 
 def _columns(verdicts: Sequence[Verdict]) -> dict[str, list[Any]]:
@@ -177,8 +204,8 @@ def fold(verdicts: Path, prompts: Sequence[str], win: str) -> dict[str, list[Any
     win_soft, win_hard: mean over the pairs whose every order was answered, of the preference and of 1, 0.5, 0; null
     where there is no such pair. win: the one that judge.win names. Of the pairs that were asked about, which those of
     two equal texts are not, unanswered: share with an order that was not answered; inconsistent: share, of those
-    answered in both orders, that the two decide differently; null where there is none. And `row`, the prompt's place
-    in `prompts`.
+    answered in both orders, that the two decide differently; null where there is none. mass: the mean probability of
+    the two digits together, of the answers that have one. And `row`, the prompt's place in `prompts`.
     """
     asked = read_verdicts(verdicts)
     by_prompt: dict[str, list[Verdict]] = {}
@@ -193,8 +220,37 @@ def fold(verdicts: Path, prompts: Sequence[str], win: str) -> dict[str, list[Any
         "win_soft": wins["soft"],
         "win_hard": wins["hard"],
         "unanswered": [_mean(v.unanswered for v in some) for some in each],
+        "mass": [_mean(v.mass for v in some) for some in each],
         "inconsistent": [_mean(v.inconsistent for v in some) for some in each],
     }
+
+
+HINTS = {  # what helps, by what the reason of an unanswered request has in it
+    "cut off": "Raise judge.max_tokens for a model that thinks first.",
+    "nothing said": "A model that thinks first needs a higher judge.max_tokens.",
+    "of the probability": "Name an instruction-tuned model, or lower judge.min_mass.",
+    "too long": "Shorten the documents with judge.max_characters=NUMBER.",
+    "longer than": "Shorten the documents with judge.max_characters=NUMBER.",
+}
+
+
+def check_answered(verdicts: Sequence[Verdict], most: float | None, about: str) -> None:
+    """StageError where more than the share `most` of the pairs that were asked about have an order without an answer.
+
+    None: where all have.
+    """
+    asked = [verdict for verdict in verdicts if not verdict.identical]
+    silent = [verdict for verdict in asked if verdict.unanswered]
+    if not silent or (len(silent) < len(asked) if most is None else len(silent) <= most * len(asked)):
+        return
+    reasons = Counter(why for verdict in silent for why in {verdict.why_first, verdict.why_second} if why)
+    said = "; ".join(f"{count} {why}" for why, count in reasons.most_common(3)) or "no reason was kept"
+    hints = dict.fromkeys(hint for part, hint in HINTS.items() if any(part in why for why in reasons))
+    allowed = "" if len(silent) == len(asked) else f"; judge.max_unanswered={most:g}"
+    raise StageError(
+        f"The judge left {len(silent)} of {len(asked)} {about} unanswered "
+        f"({100 * len(silent) / len(asked):.0f} %{allowed}): {said}. {' '.join(hints)}".rstrip()
+    )
 
 
 def read_verdicts(folder: Path) -> Asked:

@@ -12,9 +12,9 @@ import msgspec
 from xling.config import BestOfN, Experiment, LanguageModel, LlmJudge, Task, Trained
 from xling.errors import ConfigError
 from xling.grid.plan import Plan
-from xling.grid.stage import WHERE, Stage
+from xling.grid.stage import WHERE, Stage, canonical_json
 from xling.judges.asking import NOT_SENDABLE, EndpointSettings, capped, sendable
-from xling.models.checkpoints import check_policy
+from xling.models.checkpoints import check_date, check_policy
 from xling.stages.data import located
 from xling.stages.llm import AskSpec, LlmSpec, held_out_pairs, pair_ids
 from xling.stages.specs import base, data_of, label_of, make
@@ -22,9 +22,15 @@ from xling.tasks import offers, task_module, truncation_side
 from xling.tasks.absent import absent
 from xling.tasks.sizes import size
 
-ENDPOINT = ("api_key_env", "requests_per_minute", "concurrency", "timeout", "retries", "backoff")  # in no key
+ENDPOINT = (  # in no key
+    "api_key_env", "requests_per_minute", "concurrency", "timeout", "retries", "backoff", "max_tokens_name"
+)  # fmt: skip
+REQUEST = ("max_tokens", "temperature", "extra_body")  # of an endpoint alone
+RESERVED = (  # of a request's body: settings of their own, or what answers are read by
+    "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "logprobs", "top_logprobs", "stream", "n"
+)  # fmt: skip
 ASKING = ("llm", "judge_accuracy")  # kinds of stages that send requests
-LOCAL = ("revision", "dtype", "pad_token")  # of judge.checkpoint alone
+LOCAL = ("revision", "dtype", "pad_token")  # of the model of judge.checkpoint alone
 
 
 # --- stages -------------------------------------------------------------------------------------------------
@@ -82,8 +88,12 @@ def _asking(experiment: Experiment, judge: LlmJudge, data: Mapping[str, Any], dr
         "max_characters": judge.max_characters,
         "truncation_side": side if judge.max_characters is not None else "right",
         "seed": judge.seed if drawn else 0,
+        "min_mass": judge.min_mass,
     }
-    if judge.base_url:
+    if not judge.base_url:
+        spec["template_date"] = judge.template_date
+    else:
+        spec["request"] = {name: getattr(judge, name) for name in REQUEST}
         endpoint = EndpointSettings(judge.base_url, **{name: getattr(judge, name) for name in ENDPOINT})
         spec[WHERE] = {**data.get(WHERE, {}), "endpoint": msgspec.to_builtins(endpoint)}
     return spec
@@ -116,9 +126,10 @@ def check_llm(judge: LlmJudge, baseline_samples: int) -> None:
         )
     if judge.base_url is not None:
         return _check_endpoint(judge, judge.base_url)
-    for setting in ("model", "api_key_env"):
-        if (value := getattr(judge, setting)) is not None:
+    for setting in ("model", "api_key_env", *REQUEST, "max_tokens_name"):
+        if (value := getattr(judge, setting)) != getattr(LlmJudge(), setting):
             raise ConfigError(f"judge.{setting}={value} is of an endpoint, and judge.checkpoint names a local model.")
+    check_date("judge", judge.template_date)
     try:
         check_policy(_language_model(judge))
     except ConfigError as error:
@@ -135,7 +146,16 @@ def _check_endpoint(judge: LlmJudge, url: str) -> None:
         )
     if judge.model is None:
         raise ConfigError(f"judge.base_url={url} needs the name of a model there. Type judge.model=NAME.")
-    for setting in LOCAL:
+    if reserved := [name for name in judge.extra_body if name in RESERVED]:
+        raise ConfigError(
+            f"judge.extra_body may not set {reserved[0]}, which the judge sets by itself (judge.model, "
+            "judge.max_tokens, judge.temperature and the like). Leave it out."
+        )
+    _sendable(judge.extra_body)
+    from xling.judges.transport import proxy_of  # httpx takes a while
+
+    proxy_of(url)
+    for setting in (*LOCAL, "template_date"):
         if (value := getattr(judge, setting)) != getattr(LlmJudge(), setting):
             raise ConfigError(
                 f"judge.{setting}={value} is of a local model, and judge.base_url names an endpoint. Leave it out."
@@ -151,6 +171,13 @@ def _check_endpoint(judge: LlmJudge, url: str) -> None:
         raise ConfigError(
             f"judge.api_key_env={judge.api_key_env} names an environment variable that holds no key: {NOT_SENDABLE}"
         )
+
+
+def _sendable(body: Mapping[str, Any]) -> None:
+    try:
+        canonical_json(body)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"judge.extra_body is no JSON ({error}). Give numbers, texts, lists and mappings.") from None
 
 
 def _parts(url: str) -> SplitResult:

@@ -103,9 +103,11 @@ def _network(context: Context, rm: RewardModel, side: str) -> Any:
 
         limits = Limits(rm.max_prompt_tokens, rm.max_response_tokens, side)
         if isinstance(rm, Classifier):
-            return load_published_classifier(context.parents["checkpoint"], rm.render, rm.label, limits)
+            return load_published_classifier(
+                context.parents["checkpoint"], rm.render, rm.label, limits, rm.template_date
+            )
         parents = context.parents["policy"], context.parents["reference"]
-        return load_log_ratio(*parents, rm.render, rm.beta, limits)
+        return load_log_ratio(*parents, rm.render, rm.beta, limits, rm.template_date)
     from xling.models.stored import load_reward
 
     return load_reward(context.parents["reward"])
