@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from xling.config.common import TEMPLATE_DATE, Date, Fraction, Language, NonNegative, Positive, PositiveFloat
@@ -71,6 +72,9 @@ class LlmJudge(_Named, frozen=True, tag="llm", kw_only=True):
     retries: NonNegative = 6
     backoff: Annotated[float, Meta(ge=0.0)] = 1.0  # seconds before the first retry; doubled each time
     max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+
+    def __hash__(self) -> int:  # a mapping has none
+        return hash(msgspec.json.encode(self, order="sorted"))
 
 
 Judge = Gold | TargetRM | Human | LlmJudge
