@@ -19,8 +19,9 @@ class RoomyLayer(DynamicLayer):
         super().__init__()  # type: ignore[no-untyped-call]
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
         self.used = keys.shape[-2]
-        shape = (len(rows), keys.shape[1], self.used + room, keys.shape[3])
-        self._keys, self._values = keys.new_empty(shape), values.new_empty(shape)
+        self._keys, self._values = (  # keys and values may differ in width (DeepSeek's latent attention)
+            one.new_empty((len(rows), one.shape[1], self.used + room, one.shape[3])) for one in (keys, values)
+        )
         torch.index_select(keys, 0, rows, out=self._keys[:, :, : self.used])
         torch.index_select(values, 0, rows, out=self._values[:, :, : self.used])
         self._view()

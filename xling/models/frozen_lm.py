@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xling.models.load import trunk_of
+from xling.models.load import text_config, trunk_of
 from xling.models.ridge import Array
 from xling.models.states import States, each_response, in_parts, pool, token_log_probabilities
 from xling.models.text import prompt_ids, response_ids
@@ -46,7 +46,7 @@ def read(
     asked = prompt_ids(tokenizer, prompts, limits.prompt, model.config.is_encoder_decoder, limits.side)
     found = each_response(trunk_of(model), asked, texts, tokenizer.pad_token_id, in_parts(model, value))
     rows = np.array([row for rows in found for row in rows])
-    widths = [STATISTICS if name == "likelihood" else model.config.hidden_size for name in names]
+    widths = [STATISTICS if name == "likelihood" else text_config(model.config).hidden_size for name in names]
     return np.split(rows, np.cumsum(widths)[:-1], axis=1)
 
 

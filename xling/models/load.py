@@ -22,6 +22,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
 )
 from transformers.utils.logging import disable_progress_bar
 
@@ -99,19 +100,37 @@ def load_policy(
 
     dtype: in place of the stage's own; dropout: in place of the model's own, for training; quantized: 4-bit weights.
     """
-    from xling.models.prefill import check_reading  # which reads models by this module
+    from xling.models.own_forward import check_policy  # which reads models by this module
 
-    model = _read(AutoModelForCausalLM, folder, dtype, dropout, quantized)
+    model, tokenizer = _read(AutoModelForCausalLM, folder, dtype, dropout, quantized), load_tokenizer(folder)
     check_architecture(folder, model)
-    check_reading(folder, model)
-    tokenizer = load_tokenizer(folder)
     check_tokens(folder, model, tokenizer)
+    check_policy(folder, model, tokenizer)
     return model, tokenizer
 
 
-def load_trunk(folder: Path, dtype: str | None = None, dropout: float | None = None, quantized: bool = False) -> Any:
-    """The same without the LM head, for reward models: an AutoModel on `device()` in eval mode."""
-    return _read(AutoModel, folder, dtype, dropout, quantized)
+def load_trunk(
+    folder: Path,
+    dtype: str | None = None,
+    dropout: float | None = None,
+    quantized: bool = False,
+    encoder: bool | None = None,
+) -> Any:
+    """The same without the LM head, for reward models: an AutoModel on `device()` in eval mode.
+
+    encoder: whether it is to read pairs in both directions, or responses after prompts; None: as it is built. Of a
+    model of texts and images it is the part that reads texts.
+    """
+    from xling.models.own_forward import check_encoder, check_trunk, looks_ahead  # which read models by this module
+
+    trunk = _read(AutoModel, folder, dtype, dropout, quantized)
+    if not trunk.config.is_encoder_decoder and trunk.config.get_text_config() is not trunk.config:
+        trunk = trunk.get_decoder()
+    if looks_ahead(trunk) if encoder is None else encoder:
+        check_encoder(folder, trunk, load_tokenizer(folder, ("pad",)).pad_token_id)
+    else:
+        check_trunk(folder, trunk)
+    return trunk
 
 
 def load_classifier(folder: Path) -> Any:
@@ -324,6 +343,22 @@ def check_tokens(folder: Path, model: Any, tokenizer: Any) -> None:
     weights.check_ids(folder, rows, roles, ordinary)
 
 
+def in_dtype(model: Any, dtype: torch.dtype) -> Any:
+    """The model with the weights that are stored in `dtype`.
+
+    What is computed from the config (rotary frequencies) stays in float32, as it does where a model is loaded:
+    `model.to` would round it as well, and the model in memory would not be the one that is stored.
+    """
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None and parameter.is_floating_point():
+                parameter.data = parameter.data.to(dtype)
+        for name, buffer in module._buffers.items():
+            if name not in module._non_persistent_buffers_set and buffer is not None and buffer.is_floating_point():
+                module._buffers[name] = buffer.to(dtype)
+    return model
+
+
 def _four_bits(compute: torch.dtype) -> Any:
     """The quantisation of QLoRA (Dettmers et al. 2023): 4-bit normal floats, their scales quantised too."""
     from transformers import BitsAndBytesConfig
@@ -352,15 +387,66 @@ def layer_windows(config: Any) -> dict[str, int | None]:
     return {kind: window if kind == "sliding_attention" else None for kind in dict.fromkeys(kinds)}
 
 
+def text_config(config: Any) -> Any:
+    """The settings of what writes texts: of a model of texts and images, or of T5Gemma, they stand in one inside."""
+    decoder = getattr(config, "decoder", None)
+    return decoder if isinstance(decoder, PreTrainedConfig) else config.get_text_config()
+
+
+def reads_flat_masks(config: Any) -> bool:
+    """Whether what is not read must be named by key alone, (R, keys): to flash attention, and where ALiBi counts it."""
+    alibi = config.model_type == "bloom" or (config.model_type == "falcon" and config.alibi)
+    return bool(alibi or config._attn_implementation == "flash_attention_2")
+
+
+def check_room(config: Any, longest: int) -> None:
+    """DataError for texts (with padding) so long that all their tokens get other positions, by dynamic rotary scaling.
+
+    Such a model reads a prompt in another way once the response is long enough: it cannot be read once for all.
+    """
+    text = text_config(config)
+    scaling = getattr(text, "rope_parameters", None) or {}
+    kind = scaling.get("rope_type")
+    if kind not in ("dynamic", "longrope"):
+        return
+    first = scaling.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None)
+    room = first if first and kind == "longrope" else text.max_position_embeddings
+    if longest > room:
+        raise DataError(
+            f"A text of {longest} tokens is longer than the {room} up to which a {config.model_type} with rotary "
+            f"scaling of the kind {kind} reads all texts alike. Lower max_prompt_tokens, or max_new_tokens or "
+            "max_response_tokens, or use another model."
+        )
+
+
 def trunk_of(model: Any) -> Any:
     """What reads tokens and gives hidden states: a decoder-only LM's decoder, both halves of an encoder-decoder."""
-    return model.get_decoder() if not model.config.is_encoder_decoder else model
+    if model.config.is_encoder_decoder:
+        return model
+    decoder = model.get_decoder()
+    return getattr(model, "model", model) if decoder is model else decoder  # Llama 4's get_decoder finds nothing
+
+
+SCALED_WHERE_TIED = ("umt5", "switch_transformers", "udop")  # as the first T5, whose config says it outright
+MULTIPLIED = ("hyperclovax",)  # by what Granite divides by
 
 
 def logits_of(model: Any, hidden: Tensor) -> Tensor:
-    """(..., hidden_size) last hidden states of a decoder-only LM -> (..., vocabulary), as its own forward has them."""
+    """(..., hidden_size) last hidden states -> (..., vocabulary), as the model's own forward has them."""
+    config, text = model.config, text_config(model.config)
+    tied = config.model_type in SCALED_WHERE_TIED and config.tie_word_embeddings
+    if tied or getattr(config, "scale_decoder_outputs", False):  # T5's own
+        hidden = hidden * config.d_model**-0.5
     logits: Tensor = model.get_output_embeddings()(hidden)
-    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)  # Gemma 2
+    bias = getattr(model, "final_logits_bias", None)  # of BART and its kin
+    if bias is not None:
+        logits = logits + bias
+    times, over = getattr(text, "logit_scale", None), getattr(text, "logits_scaling", None)  # Cohere's, Granite's
+    if times is not None:
+        logits = logits * times
+    if over is not None:
+        logits = logits * over if text.model_type in MULTIPLIED else logits / over
+    cap = getattr(text, "final_logit_softcapping", None)  # Gemma 2
     return logits if cap is None else (logits / cap).tanh() * cap
 
 
@@ -377,7 +463,7 @@ def check_architecture(folder: Path, model: Any) -> None:
                 f"{name} is an encoder-decoder: policy.attention=flash_attention_2 is for others. Type sdpa."
             )
         return
-    if model.get_decoder() is model:
+    if trunk_of(model) is model:
         raise DataError(f"{name} in {folder} is not built of a decoder and a head. Use a decoder-only LM like Llama.")
     strange = set(layer_windows(model.config)) - {"full_attention", "sliding_attention"}
     if strange:

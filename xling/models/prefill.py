@@ -6,20 +6,17 @@ prompt's samples at first, later those not finished), `step` for the next token.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
-from xling.errors import DataError
 from xling.models.cache import fan_out
-from xling.models.load import layer_windows, logits_of, trunk_of
+from xling.models.load import check_room, layer_windows, logits_of, reads_flat_masks, trunk_of
 from xling.models.text import Ids, pad_right, padded_length
 
 WIDTHS = 8  # prompts are padded to a multiple of it
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # of logits, as a share of the largest
 
 
 def read(model: Any, rows: Sequence[Ids], pad: int) -> "CausalReader | EncoderDecoderReader":
@@ -38,13 +35,14 @@ class CausalReader:
         self.model, self.width = model, ids.shape[1]
         self.lengths = self.position = lengths
         self.windows = layer_windows(model.config)
-        self.flat = model.config._attn_implementation == "flash_attention_2"  # reads masks of shape (R, keys) alone
+        self.flat = reads_flat_masks(model.config)
         self.cache: Any = DynamicCache()
         hidden = trunk_of(model)(input_ids=ids, past_key_values=self.cache, use_cache=True).last_hidden_state
         self.logits = logits_of(model, hidden[torch.arange(len(ids), device=ids.device), lengths - 1])
 
     def take(self, rows: Tensor, room: int) -> None:
         """Go on with these rows, each of them for up to `room` more tokens."""
+        check_room(self.model.config, max(self.width, int(self.position.max()) + room))
         self.cache = fan_out(self.cache, rows, room)
         self.lengths, self.position = self.lengths[rows], self.position[rows]
         place = torch.arange(self.cache.get_seq_length() + room, device=rows.device)
@@ -110,33 +108,3 @@ class EncoderDecoderReader:
             use_cache=True,
         ).logits[:, -1]
         return logits
-
-
-@torch.inference_mode()
-def check_reading(folder: Path, model: Any) -> None:
-    """DataError unless prompts read in one batch and gone on from give the logits of the model's own forward pass.
-
-    Three short passes, so that an architecture with another kind of cache, position or head is not sampled wrongly.
-    """
-    rows, said = [[3, 4, 5, 6, 7], [8, 3]], torch.tensor([4, 9], device=model.device)
-    reader = read(model, rows, 0)
-    first = reader.logits
-    reader.take(torch.arange(2, device=model.device), 1)
-    ours = torch.stack([first, reader.step(said)], 1)
-    theirs = torch.cat([_own_logits(model, row, token) for row, token in zip(rows, said, strict=True)])
-    worst, scale = float((ours - theirs).abs().max()), float(theirs.abs().max())
-    if not worst <= TOLERANCE[model.dtype] * (1 + scale):  # also if it is no number
-        raise DataError(
-            f"{type(model).__name__} in {folder} gives other logits (by up to {worst:.2g}) when its prompt is read "
-            "once for all samples. Use a model built like Llama, Qwen, Gemma or T5."
-        )
-
-
-def _own_logits(model: Any, row: Ids, token: Tensor) -> Tensor:
-    """(1, 2, vocabulary): after a prompt, and after a token more."""
-    if not model.config.is_encoder_decoder:
-        ids = torch.tensor([[*row, int(token)]], device=model.device)
-        return model(input_ids=ids, use_cache=False).logits[:, -2:]  # type: ignore[no-any-return]
-    ids = torch.tensor([row], device=model.device)
-    start = torch.tensor([[model.config.decoder_start_token_id, int(token)]], device=model.device)
-    return model(input_ids=ids, decoder_input_ids=start, use_cache=False).logits  # type: ignore[no-any-return]

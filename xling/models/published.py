@@ -16,7 +16,8 @@ from torch import Tensor
 from xling.config.common import TEMPLATE_DATE
 from xling.errors import DataError
 from xling.models.checkpoints import check_labels
-from xling.models.load import load_classifier, load_policy, load_tokenizer
+from xling.models.load import load_classifier, load_policy, load_tokenizer, text_config, trunk_of
+from xling.models.own_forward import Scoring, check_classifier
 from xling.models.pairs import pair_rows
 from xling.models.states import Row, States, each_response, each_row, log_likelihood, pool
 from xling.models.text import Ids, chat_text, pad_right, pieces, prompt_ids, response_ids
@@ -62,7 +63,12 @@ def _chat(tokenizer: Any, prompt: str, response: str | None, date: str) -> Ids:
 
 @dataclass
 class Classifier:
-    """A model of AutoModelForSequenceClassification; `label` is the index of its good class if it has two."""
+    """A model of AutoModelForSequenceClassification; `label` is the index of its good class if it has two.
+
+    What it says of a text is what its own forward pass says of that text alone, so that its own rule for the token that
+    is read off holds (decoders: the last one that is not its config's pad token, which may be the end of the text).
+    `way` is the fastest that gives the same: once a prompt (decoders), texts in padded batches, or each text alone.
+    """
 
     model: Any
     tokenizer: Any
@@ -76,14 +82,23 @@ class Classifier:
         if self.model.config.num_labels == 1:
             self.label = None
         self.render = rendering(self.tokenizer, self.render, "pair")
+        padding = text_config(self.model.config).pad_token_id
+        self.pad = self.tokenizer.pad_token_id if padding is None else padding
+        self.ends = padding is not None  # whether the forward pass looks for the end of a text by its padding
+        ways: dict[str, Scoring] = {
+            "once a prompt": self._after_the_prompt,
+            "padded": lambda rows, _: each_row(self.model, rows, self._logits),
+            "alone": self._alone,
+        }
+        if not self.decoder():
+            del ways["once a prompt"]
+        self.way = check_classifier(self.model, ways, self.pad, self.tokenizer.eos_token_id, self.label)
+        self._read = ways[self.way]
 
     def score(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> Scores:
         """The logit of each response, or the log-odds of the good class; higher is better."""
-        if self.decoder():
-            return self._after_the_prompt(prompts, responses)
         flat = [(prompt, text) for prompt, row in zip(prompts, responses, strict=True) for text in row]
-        rows = self._rows([prompt for prompt, _ in flat], [text for _, text in flat])
-        found = iter(each_row(self.model, rows, self._logits))
+        found = iter(self._read(*self._rows([prompt for prompt, _ in flat], [text for _, text in flat])))
         return [[next(found) for _ in row] for row in responses]
 
     def rooms(self) -> tuple[int, int]:
@@ -94,23 +109,20 @@ class Classifier:
         """Whether the head sits on each state of a decoder: then the prompt is read once for its responses."""
         return hasattr(self.model, "score") and not self.model.config.is_encoder_decoder
 
-    def _rows(self, prompts: Sequence[str], responses: Sequence[str]) -> list[Row]:
+    def _rows(self, prompts: Sequence[str], responses: Sequence[str]) -> tuple[list[Row], list[int]]:
+        """Texts, and how many tokens of each depend on the prompt alone, where the tokenizer lets one tell."""
         if self.render == "pair" and not self.decoder():
-            return pair_rows(self.tokenizer, prompts, responses, self.limits)
-        return [([*before, *after], []) for before, after in self._parts(prompts, responses)]
-
-    def _parts(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
-        """Ids of each text in two parts; the first depends on the prompt alone, where the tokenizer lets it."""
-        parts, begun = list[tuple[Ids, Ids]](), dict[str, Ids]()
+            pairs = pair_rows(self.tokenizer, prompts, responses, self.limits)
+            return pairs, [0] * len(pairs)
+        rows, borders, begun = list[Row](), list[int](), dict[str, Ids]()
         longest, longest_response, side = self.limits
         short = cut(self.tokenizer, prompts, longest, side), cut(self.tokenizer, responses, longest_response)
         for prompt, response in zip(*short, strict=True):
             if prompt not in begun:
                 begun[prompt] = self._whole(prompt, None)
-            whole = self._whole(prompt, response)
-            border = _common(begun[prompt], whole)
-            parts.append((whole[:border], whole[border:]))
-        return parts
+            rows.append((self._whole(prompt, response), []))
+            borders.append(_common(begun[prompt], rows[-1][0]))
+        return rows, borders
 
     def _whole(self, prompt: str, response: str | None) -> Ids:
         """Token ids of the rendered text; without a response, of what stands before it."""
@@ -120,8 +132,16 @@ class Classifier:
         ids: Ids = self.tokenizer(*parts)["input_ids"]
         return ids
 
+    @torch.inference_mode()
+    def _alone(self, rows: list[Row], _: list[int]) -> list[float]:
+        """Each text by the model's own forward pass, with nothing beside it."""
+        distinct = {(tuple(ids), tuple(types)): (ids, types) for ids, types in rows}
+        found = {name: self._logits([row], len(row[0])).item() for name, row in distinct.items()}
+        return [found[tuple(ids), tuple(types)] for ids, types in rows]
+
     def _logits(self, rows: list[Row], width: int) -> Tensor:
-        ids = torch.from_numpy(pad_right([row for row, _ in rows], width, self.tokenizer.pad_token_id))
+        """(R,) of rows padded to `width`."""
+        ids = torch.from_numpy(pad_right([row for row, _ in rows], width, self.pad))
         mask = torch.arange(width) < torch.tensor([len(row) for row, _ in rows])[:, None]
         inputs = {"input_ids": ids, "attention_mask": mask.long()}
         if getattr(self.model.config, "type_vocab_size", 0) > 1 and rows[0][1]:
@@ -135,24 +155,32 @@ class Classifier:
             return logits[:, 0]
         return logits[:, self.label] - logits[:, 1 - self.label]
 
-    def _after_the_prompt(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> Scores:
-        """Each (prompt, first part) is a prompt of its own: almost always one a prompt."""
-        flat = [(prompt, text) for prompt, row in zip(prompts, responses, strict=True) for text in row]
-        parts = self._parts([prompt for prompt, _ in flat], [text for _, text in flat])
+    def _after_the_prompt(self, rows: list[Row], borders: list[int]) -> list[float]:
+        """Each (first part of a text) is a prompt of its own: almost always one a prompt.
+
+        What follows the token that is read off is not read: a decoder's state does not see it.
+        """
+        parts = []
+        for (ids, _), border in zip(rows, borders, strict=True):
+            end = self._end(ids)
+            parts.append((tuple(ids[: min(border, end)]), ids[min(border, end) : end + 1]))
         groups: dict[tuple[int, ...], list[Ids]] = {}
         for before, after in parts:
-            groups.setdefault(tuple(before), []).append(after)
+            groups.setdefault(before, []).append(after)
+        single = groups.pop((), [])  # texts of one token: nothing to read first
 
         def value(states: States) -> Tensor:
             pooled = pool(states.hidden, states.mask, "last").to(self.model.dtype)
             return self._value(self.model.score(pooled))
 
-        found = each_response(
-            self.model.base_model, list(map(list, groups)), list(groups.values()), self.tokenizer.pad_token_id, value
-        )
+        found = each_response(trunk_of(self.model), list(map(list, groups)), list(groups.values()), self.pad, value)
         values = {before: iter(row) for before, row in zip(groups, found, strict=True)}
-        each = iter([next(values[tuple(before)]) for before, _ in parts])
-        return [[next(each) for _ in row] for row in responses]
+        values[()] = iter(self._alone([(ids, []) for ids in single], []))
+        return [next(values[before]) for before, _ in parts]
+
+    def _end(self, ids: Ids) -> int:
+        """The place that the model's own forward pass reads its score off."""
+        return max((i for i, token in enumerate(ids) if not self.ends or token != self.pad), default=0)
 
 
 def _plain(render: str, prompt: str, response: str) -> tuple[str, ...]:
@@ -160,11 +188,11 @@ def _plain(render: str, prompt: str, response: str) -> tuple[str, ...]:
 
 
 def _common(prompt: Ids, whole: Ids) -> int:
-    """Tokens that both begin with; at least one, and not all of `whole`."""
+    """Tokens that both begin with; at least one."""
     same = 0
     while same < min(len(prompt), len(whole)) and prompt[same] == whole[same]:
         same += 1
-    return min(max(same, 1), len(whole) - 1)
+    return max(same, 1)
 
 
 def load_published_classifier(

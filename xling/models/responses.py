@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xling.models.load import trunk_of
+from xling.models.load import logits_of, text_config, trunk_of
 from xling.models.reward import decoder_batch, encoder_decoder_batch
-from xling.models.states import VOCABULARY_AT_ONCE, vocabulary_scores
+from xling.models.states import VOCABULARY_AT_ONCE
 from xling.models.text import Ids, pad_right
 
 
@@ -72,7 +72,7 @@ def predicting_states(model: Any, batch: Responses) -> Tensor:
 
 def all_log_probabilities(model: Any, states: Tensor, temperature: float = 1.0) -> Tensor:
     """(..., D) states -> (..., vocabulary) log-probabilities in nats of the next token."""
-    return (vocabulary_scores(model, states).float() / temperature).log_softmax(-1)
+    return (logits_of(model, states).float() / temperature).log_softmax(-1)
 
 
 def log_probabilities(model: Any, states: Tensor, ids: Tensor, temperature: float = 1.0) -> Tensor:
@@ -91,7 +91,7 @@ def kl_along(
     """
     batch = responses_of(policy, prompts, responses, pad)
     own, other = predicting_states(policy, batch), predicting_states(reference, batch)
-    rows = max(1, VOCABULARY_AT_ONCE // (batch.ids.shape[1] * policy.config.vocab_size))
+    rows = max(1, VOCABULARY_AT_ONCE // (batch.ids.shape[1] * text_config(policy.config).vocab_size))
     sums: list[float] = []
     for start in range(0, len(batch), rows):
         cut = slice(start, start + rows)

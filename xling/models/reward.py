@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xling.models.load import text_config
 from xling.models.states import States, each_response, pool
 from xling.models.text import Ids, pad_right, prompt_ids, response_ids
 from xling.models.truncation import Limits, language_model_rooms
@@ -96,7 +97,7 @@ class RewardNet(HeadedNet):
 
 def scalar_head(trunk: Any) -> nn.Linear:
     """A linear map to one number, in float32, that starts at zero."""
-    head = nn.Linear(trunk.config.hidden_size, 1, device=trunk.device, dtype=torch.float32)
+    head = nn.Linear(text_config(trunk.config).hidden_size, 1, device=trunk.device, dtype=torch.float32)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return head

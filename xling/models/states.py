@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 from xling.models.cache import fan_out, stack
-from xling.models.load import layer_windows, logits_of, trunk_of
+from xling.models.load import check_room, layer_windows, logits_of, reads_flat_masks, text_config, trunk_of
 from xling.models.text import Ids, pad_right, padded_length
 
 PROMPTS_PER_BATCH = 16
@@ -80,6 +80,8 @@ def response_states(
     trunk: Any, prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]], pad: int
 ) -> Iterator[States]:
     """States of every response of every prompt, in batches of any order; `trunk` has no LM head."""
+    longest = max((len(p) + len(r) for p, row in zip(prompts, responses, strict=True) for r in row), default=0)
+    check_room(trunk.config, padded_length(longest, WIDTHS) + WIDTHS)
     if "flash" in trunk.config._attn_implementation:  # reads no masks of our own
         trunk.set_attn_implementation("sdpa")
     for width, group in by_width({i: len(row) for i, row in enumerate(prompts) if responses[i]}).items():
@@ -163,9 +165,13 @@ def _continue(
             use_cache=True,
         )[0]
     else:
+        if reads_flat_masks(trunk.config):
+            mask: Any = torch.nn.functional.pad((prompt[:, 0, 0] == 0).long(), (0, tail), value=1)
+        else:
+            mask = _by_layer(trunk.config, torch.cat([prompt.expand(-1, -1, tail, -1), here], -1), lengths)
         hidden = trunk(
             input_ids=ids,
-            attention_mask=_by_layer(trunk.config, torch.cat([prompt.expand(-1, -1, tail, -1), here], -1), lengths),
+            attention_mask=mask,
             position_ids=lengths[:, None] + step,
             past_key_values=fan_out(read.cache, slot, tail),
             use_cache=True,
@@ -257,22 +263,15 @@ def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
 def token_log_probabilities(model: Any, states: States) -> tuple[Tensor, Tensor]:
     """(R, L, vocabulary) of all tokens at each place of the responses, (R, L) of the one that stands there; in nats."""
     hidden = torch.cat([states.before[:, None], states.hidden[:, :-1]], 1)
-    scores = vocabulary_scores(model, hidden).float().log_softmax(-1)
+    scores = logits_of(model, hidden).float().log_softmax(-1)
     return scores, scores.gather(-1, states.ids[..., None])[..., 0]
-
-
-def vocabulary_scores(model: Any, hidden: Tensor) -> Tensor:
-    """(..., D) last hidden states of either kind of model -> (..., vocabulary) logits."""
-    if getattr(model.config, "scale_decoder_outputs", False):  # T5's own
-        hidden = hidden * model.config.d_model**-0.5
-    return logits_of(model, hidden)
 
 
 def in_parts(model: Any, value: Callable[[States], Tensor]) -> Callable[[States], Tensor]:
     """`value` of a few rows at a time where the table of all tokens' log-probabilities would not fit in memory."""
 
     def parts(states: States) -> Tensor:
-        rows = max(1, VOCABULARY_AT_ONCE // (states.ids.shape[1] * model.config.vocab_size))
+        rows = max(1, VOCABULARY_AT_ONCE // (states.ids.shape[1] * text_config(model.config).vocab_size))
         cuts = [slice(start, start + rows) for start in range(0, len(states.ids), rows)]
         every = (states.ids, states.mask, states.hidden, states.before)
         return torch.cat([value(States([], *(one[cut] for one in every))) for cut in cuts])

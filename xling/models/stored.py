@@ -29,7 +29,13 @@ def load_reward(folder: Path) -> RewardModel | PairModel:
     """A reward model from its stage's folder."""
     settings = read_json(folder / "reward.json")
     pair = settings["kind"] == "encoder"
-    net = (PairNet if pair else RewardNet)(load_trunk(folder), settings["pooling"], Limits(*settings["limits"]))
+    net = (PairNet if pair else RewardNet)(
+        load_trunk(folder, encoder=pair), settings["pooling"], Limits(*settings["limits"])
+    )
     net.head.load_state_dict(load_file(folder / "head.safetensors"))
-    tokenizer = load_tokenizer(folder, NEEDED[settings["kind"]])
-    return (PairModel if pair else RewardModel)(net.eval(), tokenizer)  # type: ignore[arg-type]
+    return as_model(net.eval(), load_tokenizer(folder, NEEDED[settings["kind"]]))
+
+
+def as_model(net: RewardNet | PairNet, tokenizer: Any) -> RewardModel | PairModel:
+    """What scores texts with a trained network."""
+    return PairModel(net, tokenizer) if isinstance(net, PairNet) else RewardModel(net, tokenizer)

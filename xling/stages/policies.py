@@ -6,7 +6,7 @@ from typing import Any
 
 from xling.config import Lora
 from xling.models.adapters import load_adapted, merged
-from xling.models.load import DTYPES, load_policy, loading, save_policy
+from xling.models.load import DTYPES, in_dtype, load_policy, loading, save_policy
 
 
 def trainable(folder: Path, tuning: str, lora: Lora | None, dropout: float | None) -> tuple[Any, Any]:
@@ -21,6 +21,6 @@ def store_trained(start: Path, out: Path, model: Any, tokenizer: Any, lora: Lora
     how = loading(start)
     if lora is not None:
         model = merged(start, model)
-    model = model.to(DTYPES[how.dtype]).eval()
+    model = in_dtype(model, DTYPES[how.dtype]).eval()
     save_policy(out, model, tokenizer, replace(how, folder="."))
     return model

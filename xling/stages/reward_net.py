@@ -18,10 +18,10 @@ from xling.config import Encoder, SameAsPolicy
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.checkpoints import check_encoder_config
-from xling.models.load import DTYPES, load_tokenizer, load_trunk, loading
+from xling.models.load import DTYPES, in_dtype, load_tokenizer, load_trunk, loading
 from xling.models.pairs import PairNet, separators
 from xling.models.reward import RewardNet
-from xling.models.stored import NEEDED, load_reward, save_reward
+from xling.models.stored import NEEDED, as_model, load_reward, save_reward
 from xling.models.training import fit, write_curve
 from xling.models.truncation import Limits, count_cut
 from xling.stages.files import write_json
@@ -31,8 +31,7 @@ from xling.tasks.records import Pair, Rating
 Row = tuple[Any, Any, float]  # the response as the net reads it, the rejected one (None: there is none), the label
 Items = Sequence[Rating] | Sequence[Pair]
 
-CLOSE = {torch.float32: 1e-3}  # how far the stored model's scores may lie from the trained one's
-ROUGHLY = 0.1  # in half precision
+CLOSE = 1e-3  # how far the stored model's scores may lie from the trained one's, as a share of the largest
 
 
 def train(context: Context, spec: RewardSpec, rm: SameAsPolicy | Encoder) -> None:
@@ -73,7 +72,7 @@ def train(context: Context, spec: RewardSpec, rm: SameAsPolicy | Encoder) -> Non
         context.stopping,
         how.dtype,
     )
-    net.trunk = whole(context, net.trunk, rm).to(DTYPES[how.dtype])
+    net.trunk = in_dtype(whole(context, net.trunk, rm), DTYPES[how.dtype])
     net.eval()
     save_reward(context.out, net, tokenizer, how)
     write_curve(context.out, curve)
@@ -92,6 +91,7 @@ def new_net(context: Context, spec: RewardSpec, rm: SameAsPolicy | Encoder, toke
         dtype="float32" if rm.tuning == "full" else None,
         dropout=rm.training.dropout,
         quantized=rm.tuning == "qlora",
+        encoder=isinstance(rm, Encoder),
     )
     limits = Limits(rm.max_prompt_tokens, rm.max_response_tokens, spec.truncation_side)
     if isinstance(rm, SameAsPolicy):
@@ -130,20 +130,24 @@ def whole(context: Context, trunk: Any, rm: SameAsPolicy | Encoder) -> Any:
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
     trained = {name: value.detach() for name, value in get_peft_model_state_dict(trunk).items()}
-    fresh = get_peft_model(load_trunk(context.parents["init"]), trunk.peft_config["default"])
+    fresh = get_peft_model(
+        load_trunk(context.parents["init"], encoder=isinstance(rm, Encoder)), trunk.peft_config["default"]
+    )
     set_peft_model_state_dict(fresh, trained)
     return fresh.merge_and_unload()
 
 
 def check_stored(context: Context, net: Any, tokenizer: Any, probe: list[Any]) -> None:
-    """Load what was stored, by the path that scoring takes, and see that it scores as the trained model does."""
-    answers = [item.response if isinstance(item, Rating) else item.chosen for item in probe]
-    stored = load_reward(context.out).score([item.prompt.reward_text for item in probe], [[text] for text in answers])
-    with torch.inference_mode():
-        batch = reward_batch(rows_of(net, tokenizer, probe), partial(net.collate, pad=tokenizer.pad_token_id))
-        direct = net(**_inputs(on_device(net, batch), "")).tolist()
-    worst = float(np.max(np.abs(np.array(stored)[:, 0] - np.array(direct))))
-    if not worst <= CLOSE.get(net.trunk.dtype, ROUGHLY):  # also if it is no number
+    """Load what was stored, and see that it scores as the trained model does, by the one path that scores.
+
+    That this path reads as the model's own forward pass does, with which the model was trained, is seen on loading.
+    """
+    answers = [[item.response if isinstance(item, Rating) else item.chosen] for item in probe]
+    prompts = [item.prompt.reward_text for item in probe]
+    stored = np.array(load_reward(context.out).score(prompts, answers))
+    trained = np.array(as_model(net, tokenizer).score(prompts, answers))
+    worst, size = float(np.max(np.abs(stored - trained))), float(np.max(np.abs(trained)))
+    if not worst <= CLOSE * size:  # also if it is no number
         raise StageError(f"The stored reward model scores differently from the trained one (by up to {worst:.3g}).")
 
 

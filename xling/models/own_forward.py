@@ -1,0 +1,301 @@
+"""Our reading of a model against its own forward pass, on a small fixed input, when it is loaded.
+
+Prompts are read once for all their responses, batches are padded, heads are applied to the states that are asked for:
+each of these could be wrong for an architecture with another kind of cache, position, mask or head, and nothing else
+would tell. So everything that reads a model (sampling, likelihoods, training, reward models, classifiers) is compared
+here with what the model itself says of each text alone; a model that we would read wrongly is refused before anything
+is trained or scored with it.
+
+What is compared depends on how a model is built and not on its weights: of models that differ in their weights alone a
+process compares the first. Of every model it sees that what comes out are numbers.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xling.errors import DataError
+from xling.models.load import logits_of, text_config, trunk_of
+from xling.models.prefill import read
+from xling.models.responses import predicting_states, responses_of
+from xling.models.reward import decoder_batch, encoder_decoder_batch
+from xling.models.states import Row, response_states
+from xling.models.text import Ids, pad_right
+
+# Of the distance to the model's own numbers, as a share of their spread. Half precision rounds: two right ways of
+# reading a deep model in bfloat16 lie 5 to 12 % apart; what is read wrongly lies 50 % and more.
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.3}
+LENGTHS = ((7, 5), (4, 2))  # tokens of prompts and of their responses: padded and not, in one batch
+Probe = tuple[list[Ids], list[list[Ids]]]  # prompts, and the responses of each
+Told = dict[tuple[int, int], Tensor]  # (places, columns) of each response of each prompt
+Reading = Callable[[Any, Probe, int], Told]  # of a model, with what it pads with
+Scoring = Callable[[list[Row], list[int]], list[float]]  # of texts, and how many tokens of each are the prompt's
+
+_right: set[str] = set()  # what has been compared, by how it is built
+_ways: dict[str, str] = {}  # how a classifier is read
+
+
+def check_policy(folder: Path, model: Any, tokenizer: Any) -> None:
+    """DataError unless sampling, likelihoods and training read a language model as its own forward pass does."""
+    ways = {
+        "its prompt is read once for all samples": _sampled,
+        "its prompt is read once for all responses": _scored,
+        "texts are padded": _trained,
+    }
+    probe = probe_of(model.config, tokenizer.eos_token_id)
+    _compare(folder, model, probe, tokenizer.pad_token_id, own_logits, ways, "logits")
+
+
+def check_trunk(folder: Path, trunk: Any) -> None:
+    """The same of what reads for a reward model or a value model: its hidden states."""
+    ways = {"a prompt is read once for all responses": _continued_states, "texts are padded": _padded_states}
+    _compare(folder, trunk, probe_of(trunk.config, trunk.config.eos_token_id), 0, _own_states, ways, "hidden states")
+
+
+def check_encoder(folder: Path, trunk: Any, pad: int) -> None:
+    """The same of a bidirectional encoder, which reads padded texts whole."""
+    ways = {"texts are padded": _padded_encoded}
+    _compare(
+        folder, trunk, probe_of(trunk.config, None), pad, _own_encoded, ways, "encoded states", "XLM-R or mDeBERTa"
+    )
+
+
+@torch.inference_mode()
+def looks_ahead(trunk: Any) -> bool:
+    """Whether the state of a token depends on what comes after it: an encoder's does, a decoder's does not."""
+    if trunk.config.is_encoder_decoder:
+        return False
+    prompts, _ = probe_of(trunk.config, None)
+    both = torch.tensor([prompts[0], [*prompts[0][:-1], prompts[1][0]]], device=trunk.device)
+    one, other = trunk(input_ids=both, attention_mask=torch.ones_like(both))[0][:, :-1]
+    return distance(one, other) > TOLERANCE[trunk.dtype]
+
+
+def check_classifier(model: Any, ways: Mapping[str, Scoring], pad: int, eos: int | None, label: int | None) -> str:
+    """The first of `ways` that scores as the last one does: each text by the model's own forward pass alone.
+
+    Texts end in all ways that a tokenizer or a chat template may end them: in eos, in pad, in neither; with an eos
+    inside or not. A way that fails on any of these is not taken. DataError for scores that are no numbers.
+    """
+    *others, own = ways
+    prompts, responses = probe_of(model.config, None)
+    stop = [] if eos is None else [eos]
+    ends = [[], [pad], stop, [*stop, pad], [*stop, pad, pad], [responses[0][0][0]]]
+    texts = [(prompt, said + end) for prompt in prompts for said, end in zip(responses[0] * 3, ends, strict=True)]
+    texts += [([*prompts[0], *stop], responses[1][0] + stop), (prompts[0][:1], responses[1][1])]
+    built = built_like(model, f"scores {pad} {eos} {label}")
+    rows: list[Row] = [([*before, *after], []) for before, after in texts[: 1 if built in _ways else None]]
+    borders = [len(before) for before, _ in texts[: len(rows)]]
+    theirs = torch.tensor(ways[own](rows, borders))
+    if not bool(torch.isfinite(theirs).all()):
+        raise DataError(f"{type(model).__name__} gives scores that are no numbers. Use another model.")
+    if built not in _ways:
+        _ways[built] = own
+        for name in others:
+            try:
+                ours = torch.tensor(ways[name](rows, borders))
+            except Exception:  # of whatever kind: its own forward pass takes no padding, or no cache of ours
+                continue
+            if distance(ours[None], theirs[None]) <= TOLERANCE[model.dtype]:
+                _ways[built] = name
+                break
+    return _ways[built]
+
+
+@torch.inference_mode()
+def _compare(
+    folder: Path,
+    model: Any,
+    probe: Probe,
+    pad: int,
+    own: Callable[[Any, Probe], Told],
+    ways: Mapping[str, Reading],
+    what: str,
+    instead: str = "Llama, Qwen, Gemma or T5",
+) -> None:
+    """DataError unless every way gives what `own` gives; see the module's text for when that is looked at again."""
+    name, built = type(model).__name__, built_like(model, f"{what} {pad} {probe}")
+    known = built in _right
+    asked = ([probe[0][0]], [probe[1][0][:1]]) if known else probe
+    theirs = _tried(folder, name, "its own forward pass is asked", lambda: own(model, asked))
+    if not all(bool(torch.isfinite(value).all()) for value in theirs.values()):
+        raise DataError(f"{name} in {folder} gives {what} that are no numbers. Train it again, or use another model.")
+    if known:
+        return
+    for how, way in ways.items():
+        ours = _tried(folder, name, how, lambda way=way: way(model, probe, pad))  # type: ignore[misc]
+        worst = max(distance(ours[key], theirs[key]) for key in theirs)
+        if not worst <= TOLERANCE[model.dtype]:  # also if it is no number
+            raise DataError(
+                f"{name} in {folder} gives other {what} (by {100 * worst:.2g} % of their spread) when {how} than by "
+                f"its own forward pass. Use a model built like {instead}."
+            )
+    _right.add(built)
+
+
+def _tried(folder: Path, name: str, how: str, way: Callable[[], Told]) -> Told:
+    try:
+        return way()
+    except DataError:
+        raise
+    except Exception as error:  # of whatever kind a model's code raises
+        first = str(error).partition("\n")[0][:300]
+        raise DataError(
+            f"{name} in {folder} cannot be read: when {how}, it says {type(error).__name__}: {first}. "
+            "Use another model."
+        ) from error
+
+
+def built_like(model: Any, what: str) -> str:
+    """All that the comparison depends on but the weights."""
+    device, attention = model.device.type, model.config._attn_implementation
+    settings = model.config.to_json_string(use_diff=False)
+    return f"{what} {type(model).__name__} {model.dtype} {device} {attention} {settings}"
+
+
+def distance(ours: Tensor, theirs: Tensor) -> float:
+    """The largest distance of (places, columns), as a share of the spread of a place's columns."""
+    ours, theirs = ours.double(), theirs.double()
+    apart = (ours - theirs).norm(dim=-1)
+    spread = (theirs - theirs.mean(-1, keepdim=True)).norm(dim=-1)
+    return float((apart / spread.clamp_min(1e-30)).masked_fill(apart == 0, 0.0).max())
+
+
+# --- what is read -------------------------------------------------------------------------------------------
+
+
+def probe_of(config: Any, eos: int | None) -> Probe:
+    """Prompts and responses of a few token ids that are no special ones; responses end with `eos`."""
+    special = set(_special(config.to_dict()))
+    if isinstance(eos, list):  # some configs name several
+        eos = eos[0]
+    ids = (i for i in range(3, text_config(config).vocab_size) if i not in special)
+    prompts = [[next(ids) for _ in range(length)] for length in LENGTHS[0]]
+    end = [] if eos is None else [eos]
+    if config.is_encoder_decoder:
+        prompts = [[*prompt, *end] for prompt in prompts]
+    return prompts, [[[next(ids) for _ in range(length - len(end))] + end for length in LENGTHS[1]] for _ in prompts]
+
+
+def _special(settings: Mapping[str, Any]) -> Iterator[int]:
+    """The token ids that a config names: of images, of the end and the like."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _special({str(key): one for key, one in value.items()})
+        elif "token" in name:
+            yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int))
+
+
+def _pairs(probe: Probe) -> list[tuple[int, int]]:
+    return [(i, j) for i, responses in enumerate(probe[1]) for j in range(len(responses))]
+
+
+def _alone(model: Any, row: Ids) -> Tensor:
+    return torch.tensor([row], device=model.device)
+
+
+# --- by the model itself ------------------------------------------------------------------------------------
+
+
+def own_logits(model: Any, probe: Probe) -> Told:
+    """(tokens, vocabulary) before each token of each response, by the model's own forward pass of each text alone."""
+    found = {}
+    for i, j in _pairs(probe):
+        prompt, said = probe[0][i], probe[1][i][j]
+        if model.config.is_encoder_decoder:
+            start = [model.config.decoder_start_token_id, *said[:-1]]
+            given = {"input_ids": _alone(model, prompt), "decoder_input_ids": _alone(model, start)}
+            found[i, j] = model(**given, use_cache=False).logits[0]
+        else:
+            logits = model(input_ids=_alone(model, [*prompt, *said]), use_cache=False).logits[0]
+            found[i, j] = logits[len(prompt) - 1 : -1]
+    return found
+
+
+def _own_states(trunk: Any, probe: Probe) -> Told:
+    """(tokens, D) at each token of each response."""
+    found = {}
+    for i, j in _pairs(probe):
+        prompt, said = probe[0][i], probe[1][i][j]
+        if trunk.config.is_encoder_decoder:
+            start = [trunk.config.decoder_start_token_id, *said]
+            given = {"input_ids": _alone(trunk, prompt), "decoder_input_ids": _alone(trunk, start)}
+            found[i, j] = trunk(**given, use_cache=False)[0][0, 1:]
+        else:
+            found[i, j] = trunk(input_ids=_alone(trunk, [*prompt, *said]), use_cache=False)[0][0, len(prompt) :]
+    return found
+
+
+def _own_encoded(trunk: Any, probe: Probe) -> Told:
+    """(tokens, D) at each token of each text."""
+    rows = {(i, j): _alone(trunk, [*probe[0][i], *probe[1][i][j]]) for i, j in _pairs(probe)}
+    return {pair: trunk(input_ids=ids, attention_mask=torch.ones_like(ids))[0][0] for pair, ids in rows.items()}
+
+
+# --- by us --------------------------------------------------------------------------------------------------
+
+
+def _sampled(model: Any, probe: Probe, pad: int) -> Told:
+    """By the reader that samples, made to say the responses."""
+    pairs, steps = _pairs(probe), max(LENGTHS[1])
+    said = torch.from_numpy(pad_right([probe[1][i][j] for i, j in pairs], steps, pad)).to(model.device)
+    prompt = torch.tensor([i for i, _ in pairs], device=model.device)
+    reader = read(model, probe[0], pad)
+    logits = [reader.logits[prompt]]
+    reader.take(prompt, steps)
+    logits += [reader.step(said[:, step]) for step in range(steps - 1)]
+    every = torch.stack(logits, 1)
+    return {(i, j): every[row, : len(probe[1][i][j])] for row, (i, j) in enumerate(pairs)}
+
+
+def _scored(model: Any, probe: Probe, pad: int) -> Told:
+    """By the states that likelihoods are read off."""
+    found = {}
+    for states in response_states(trunk_of(model), *probe, pad):
+        hidden = torch.cat([states.before[:, None], states.hidden[:, :-1]], 1)
+        for row, (i, j) in enumerate(states.owners):
+            found[i, j] = logits_of(model, hidden[row, : len(probe[1][i][j])])
+    return found
+
+
+def _trained(model: Any, probe: Probe, pad: int) -> Told:
+    """As training reads them: whole, in one padded batch."""
+    pairs = _pairs(probe)
+    batch = responses_of(model, [probe[0][i] for i, _ in pairs], [probe[1][i][j] for i, j in pairs], pad)
+    every = logits_of(model, predicting_states(model, batch))
+    return {(i, j): every[row, : len(probe[1][i][j])] for row, (i, j) in enumerate(pairs)}
+
+
+def _continued_states(trunk: Any, probe: Probe, pad: int) -> Told:
+    """As a trained reward model scores."""
+    found = {}
+    for states in response_states(trunk, *probe, pad):
+        for row, (i, j) in enumerate(states.owners):
+            found[i, j] = states.hidden[row, : len(probe[1][i][j])]
+    return found
+
+
+def _padded_states(trunk: Any, probe: Probe, pad: int) -> Told:
+    """As a reward model is trained."""
+    rows = [(probe[0][i], probe[1][i][j]) for i, j in _pairs(probe)]
+    if trunk.config.is_encoder_decoder:
+        batch = encoder_decoder_batch(rows, pad, trunk.config.decoder_start_token_id)
+    else:
+        batch = decoder_batch(rows, pad)
+    batch = {name: value.to(trunk.device) for name, value in batch.items()}
+    mask = batch.pop("response_mask")
+    hidden = trunk(**batch, use_cache=False)[0]
+    return {pair: hidden[row, mask[row]] for row, pair in enumerate(_pairs(probe))}
+
+
+def _padded_encoded(trunk: Any, probe: Probe, pad: int) -> Told:
+    """As an encoder reads pairs of texts, some columns of padding behind the longest."""
+    rows = [[*probe[0][i], *probe[1][i][j]] for i, j in _pairs(probe)]
+    width = max(map(len, rows)) + 2
+    ids = torch.from_numpy(pad_right(rows, width, pad)).to(trunk.device)
+    mask = (torch.arange(width) < torch.tensor([len(row) for row in rows])[:, None]).long().to(trunk.device)
+    hidden = trunk(input_ids=ids, attention_mask=mask)[0]
+    return {pair: hidden[row, : len(rows[row])] for row, pair in enumerate(_pairs(probe))}
