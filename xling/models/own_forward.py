@@ -11,6 +11,7 @@ process compares the first. Of every model it sees that what comes out are numbe
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,12 @@ def check_classifier(model: Any, ways: Mapping[str, Scoring], pad: int, eos: int
     built = built_like(model, f"scores {pad} {eos} {label}")
     rows: list[Row] = [([*before, *after], []) for before, after in texts[: 1 if built in _ways else None]]
     borders = [len(before) for before, _ in texts[: len(rows)]]
+    if built not in _ways:
+        readable = [i for i, row in enumerate(rows) if _readable(ways[own], row)]
+        rows, borders = [rows[i] for i in readable], [borders[i] for i in readable]
     theirs = torch.tensor(ways[own](rows, borders))
-    if not bool(torch.isfinite(theirs).all()):
-        raise DataError(f"{type(model).__name__} gives scores that are no numbers. Use another model.")
+    if not len(theirs) or not bool(torch.isfinite(theirs).all()):
+        raise DataError(f"{type(model).__name__} gives scores that are no numbers, or none. Use another model.")
     if built not in _ways:
         _ways[built] = own
         for name in others:
@@ -131,9 +135,27 @@ def _compare(
         if not worst <= TOLERANCE[model.dtype]:  # also if it is no number
             raise DataError(
                 f"{name} in {folder} gives other {what} (by {100 * worst:.2g} % of their spread) when {how} than by "
-                f"its own forward pass. Use a model built like {instead}."
+                f"its own forward pass{_why(model)}. Use a model built like {instead}."
             )
     _right.add(built)
+
+
+def _readable(own: Scoring, row: Row) -> bool:
+    """Whether the model itself takes a text: some want an eos in it."""
+    try:
+        own([row], [1])
+    except (ValueError, IndexError, RuntimeError):
+        return False
+    return True
+
+
+def _why(model: Any) -> str:
+    """What is known of the reason that a model is read wrongly."""
+    try:
+        ahead = looks_ahead(model)
+    except Exception:  # of whatever kind: then nothing is known
+        return ""
+    return ", which reads texts in both directions (it is an encoder, or its config lacks is_decoder)" if ahead else ""
 
 
 def _tried(folder: Path, name: str, how: str, way: Callable[[], Told]) -> Told:
@@ -172,7 +194,8 @@ def probe_of(config: Any, eos: int | None) -> Probe:
     special = set(_special(config.to_dict()))
     if isinstance(eos, list):  # some configs name several
         eos = eos[0]
-    ids = (i for i in range(3, text_config(config).vocab_size) if i not in special)
+    size = text_config(config).vocab_size
+    ids = cycle([i for i in range(3, size) if i not in special] or range(size))
     prompts = [[next(ids) for _ in range(length)] for length in LENGTHS[0]]
     end = [] if eos is None else [eos]
     if config.is_encoder_decoder:

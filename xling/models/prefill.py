@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput
 
 from xling.models.cache import fan_out
 from xling.models.load import check_room, layer_windows, logits_of, reads_flat_masks, trunk_of
@@ -101,7 +102,7 @@ class EncoderDecoderReader:
     def step(self, token: Tensor) -> Tensor:
         """(R,) tokens just said -> (R, vocabulary) logits of the next."""
         logits: Tensor = self.model(
-            encoder_outputs=(self.states,),
+            encoder_outputs=BaseModelOutput(last_hidden_state=self.states),
             attention_mask=self.mask,
             decoder_input_ids=token[:, None],
             past_key_values=self.cache,
