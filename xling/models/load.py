@@ -382,8 +382,6 @@ def _set_dropout(config: Any, rate: float) -> None:
                 setattr(part, name, rate)
 
 
-<<<<<<< HEAD
-=======
 def _set_start(config: Any, where: Path) -> None:
     """What an encoder-decoder's decoder begins with, as `generate` finds it: it may stand in generation_config.json."""
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
@@ -393,37 +391,6 @@ def _set_start(config: Any, where: Path) -> None:
         config.decoder_start_token_id = getattr(text_config(config), "bos_token_id", None) if first is None else first
 
 
-def _check_code(where: Path, allowed: str | None) -> None:
-    """DataError for a model whose code comes from elsewhere than the repository that was named."""
-    if not (where / "config.json").exists():
-        return
-    classes = read_json(where / "config.json").get("auto_map", {}).values()
-    origins = {str(name).partition("--")[0] for name in classes if "--" in str(name)}
-    if allowed and origins - {allowed}:
-        raise DataError(
-            f"The model in {where} runs code of {', '.join(sorted(origins))}, and policy.remote_code={allowed}. "
-            "Name that repository outright if you trust it, or use another model."
-        )
-
-
-def check_files(folder: Path) -> None:
-    """DataError for a folder that is no model, or whose weights are pickles: those can run code when they are read."""
-    if not (folder / "config.json").exists():
-        if (folder / "adapter_config.json").exists():
-            raise DataError(f"{folder} holds adapters alone. Merge them into their base (peft's merge_and_unload).")
-        raise DataError(f"No model in {folder}: config.json is missing.")
-    if not any(folder.glob("*.safetensors")):
-        pickles = [path.name for kind in ("*.bin", "*.pt", "*.pth") for path in sorted(folder.glob(kind))]
-        if pickles:
-            raise DataError(
-                f"The weights in {folder} are in pickle format ({', '.join(pickles[:3])}), which can run code when "
-                "it is read. Use safetensors: a revision of the repository that has them (refs/pr/N, as the hub's "
-                "conversion bot makes them), or convert them and name the local folder."
-            )
-        raise DataError(f"No weights in {folder}: it has no .safetensors file.")
-
-
->>>>>>> d68f59e (Architectures: a dozen families in every test run, all that transformers offers by night)
 def layer_windows(config: Any) -> dict[str, int | None]:
     """How far back each kind of layer attends, in tokens; None: to all. The kinds are those of `config.layer_types`."""
     text = config.get_text_config()
