@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from synthetic import SyntheticGrid, five, realistic
 
+from xling.analysis.drawing import draw
 from xling.analysis.draws import Draws, place_of
 from xling.analysis.entries import grid_entries
 from xling.analysis.home import home_differences
@@ -88,3 +89,11 @@ def test_one_document_gives_no_draws(tmp_path):
 
 def test_an_axis_that_an_entry_has_not_is_no_part_of_its_name():
     assert place_of({"judge": "gold", "optimizer.beta": ""}) == place_of({"judge": "gold"})
+
+
+def test_groups_whose_names_end_in_nul_are_groups_of_their_own() -> None:
+    """Strings of a fixed width lose NULs at their end, and clusters became one."""
+    groups, datasets = ["g", "g\0", "g\0\0", "g"], ["d", "d", "d\0", "d"]
+    [clusters] = draw([(groups, datasets)])
+    assert clusters.counts.tolist() == [2, 1, 1] and clusters.groups == 3
+    assert clusters.order.tolist() == [0, 3, 1, 2] and clusters.dataset.tolist() == [0, 0, 1]

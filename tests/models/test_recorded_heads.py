@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -371,3 +372,19 @@ def test_what_cannot_be_scored_is_refused(tmp_path: Path) -> None:
         score_responses(data, Untrained("cosine"), [], None, None, 0, folder(tmp_path, "b"))
     with pytest.raises(ConfigError, match="reward stage"):
         score_responses(data, BagOfWords(), ["de"], None, None, 0, folder(tmp_path, "c"))
+
+
+def test_systems_and_groups_whose_names_end_in_nul_are_told_apart(tmp_path: Path) -> None:
+    rows = planted("de")
+    data = load(tmp_path, rows)["de"]
+    nul = ["\0" * int(prompt.id) for prompt in data.prompts]
+    renamed = files.Recorded(
+        "de",
+        [msgspec.structs.replace(p, group=f"g{n}", id=f"p{n}") for p, n in zip(data.prompts, nul, strict=True)],
+        [["a", "a\0"] for _ in data.systems],
+        data.responses,
+        [[1.0, 0.0] for _ in data.ratings],
+    )
+    found = scores(tmp_path, [renamed], renamed, SystemIdentity(), "nul")
+    assert (found[:, 0] > found[:, 1]).all()
+    scores(tmp_path, [renamed], renamed, SystemIdentity(), "pairs", objective="pairwise")

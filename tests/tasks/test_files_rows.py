@@ -302,3 +302,294 @@ def test_damaged_files_are_data_errors(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_says_what_to_type(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"task\.path=PATH"):
         read(tmp_path / "absent.jsonl")
+
+
+# --- what a value is ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (line(response="a\0b"), "`response` has a NUL character: 'a\\x00b'"),
+        (line(document="a\0"), "`document` has a NUL character"),
+        (line(id="d1\0"), "`id` has a NUL character"),
+        (line(system="a\0"), "`system` has a NUL character"),
+        (line(group="g\0"), "`group` has a NUL character"),
+        (line(dataset="g\0"), "`dataset` has a NUL character"),
+        (line(lang="de\0"), "`lang` has a NUL character"),
+        (line(document="\u200b\ufeff \u2060"), "`document` is empty"),
+        (line(id="\u200b"), "`id` is empty"),
+        (line(id="nan"), "`id` is 'nan', which stands for a missing value"),
+        (line(group="None"), "`group` is 'None', which stands for a missing value"),
+        (line(document="NaN"), "`document` is 'NaN', which stands for a missing value"),
+        (line(response="nan"), "`response` is 'nan', which stands for a missing value"),
+        (line(response=True), "`response` is True, not text"),
+        (line(id=1.5), "`id` is 1.5, neither text nor a whole number"),
+        (line(id=float("nan")), "`id` is missing"),
+        (line(id=1e17), "`id` is 1e+17, a number that has lost digits"),
+        (line(lang=float("nan")), "`lang` is missing"),
+        (line(response=float("nan")), "`response` is missing"),
+        (line(rating="1_0"), "`rating` is '1_0', not a number"),
+        (line(rating="\u0663"), "`rating` is '\u0663', not a number"),
+        (line(rating="4,5"), "`rating` is '4,5': write a point, as in 4.5"),
+        (line(rating="1,000"), "`rating` is '1,000': write a point"),
+        (line(rating=10**400), "`rating` is 1000"),
+        (line(id="x" * 300_000, document="other"), "`lang` is"),
+        (line(document={"a": "x" * 300_000}), "`document` is {'a': 'xxx"),
+        (line(lang="d" * 300_000 + "\0"), "`lang` has a NUL character"),
+    ],
+)
+def test_what_is_no_value_is_named_and_cut(tmp_path: Path, bad: bytes, reason: str) -> None:
+    if reason == "`lang` is":
+        bad = bad.replace(b'"de"', b"7")
+    rows = read(write(tmp_path / "rows.jsonl", line(), bad))
+    [(place, found)] = rows.bad
+    assert place.number == 2 and reason in found and len(found) < 300
+
+
+def test_names_are_the_same_whatever_their_type_spaces_and_unicode_form(tmp_path: Path) -> None:
+    """1, "1", 1.0 and " 1 " are one id; texts stay as they are."""
+    ids = [1, "1", 1.0, " 1 ", "1.0", "1\u200b", "\ufeff1"]
+    systems = [f" syst\u00e8me {n}" if n % 2 else f"syste\u0300me {n}\u200d " for n in range(len(ids))]
+    given = [
+        line(id=name, system=system, group="\u00e9" if n else "e\u0301 ")
+        for n, (name, system) in enumerate(zip(ids, systems, strict=True))
+    ]
+    rows = read(write(tmp_path / "f.jsonl", *given))
+    found = rows.languages["de"]
+    assert not rows.bad and {(row.id, row.group) for row in found} == {("1", "\u00e9")}
+    assert {row.system for row in found} == {f"syst\u00e8me {n}" for n in range(len(ids))}
+    path = tmp_path / "f.csv"
+    path.write_text("id,lang,prompt,response,rating\n1.0,de, p ,e\u0301 \u200b,True\n2.0,de,q,r,false\n")
+    first, second = sorted(read(path).languages["de"], key=lambda row: row.id)
+    assert (first.id, first.prompt, first.response, first.rating) == ("1", " p ", "e\u0301 \u200b", 1.0)
+    assert (second.id, second.rating) == ("2", 0.0)
+
+
+def test_names_that_differ_in_case_alone_are_two_and_said(tmp_path: Path) -> None:
+    rows = read(write(tmp_path / "f.jsonl", line(system="GPT"), line(system="gpt"), line(id="D1", document="Zwei.")))
+    assert not rows.bad and sorted(rows.similar) == [("id", "D1", "d1"), ("system", "GPT", "gpt")]
+
+
+def test_decimal_commas_where_semicolons_separate(tmp_path: Path) -> None:
+    path = tmp_path / "f.csv"
+    path.write_text("lang;prompt;response;rating\nde;a;b;4,5\nde;c;d;-0,25\nde;e;f;3\nde;g;h;1.000\nde;i;j;1,0,0\n")
+    rows = read(path)
+    assert [row.rating for row in sorted(rows.languages["de"], key=lambda row: row.place)] == [4.5, -0.25, 3.0]
+    assert [why for _, why in rows.bad] == [
+        "`rating` is '1.000', and before it numbers have a comma",
+        "`rating` is '1,0,0', not a number",
+    ]
+
+
+def test_a_column_that_begins_after_those_that_are_looked_at_is_not_lost(tmp_path: Path) -> None:
+    """Columns of JSON lines are told by the first rows; a rating further down would be silently ignored."""
+    rows = [line(id=f"d{n}", document=f"t{n}", rating=None) for n in range(1000)]
+    found = read(write(tmp_path / "f.jsonl", *rows, line(id="last", document="t")))
+    [(place, why)] = found.bad
+    assert place.number == 1001 and why.startswith("`rating` is here and in none of the first 1000 rows")
+
+
+# --- the same text ------------------------------------------------------------------------------------------
+
+SAME = [
+    "Was f\u00fcr eine Gr\u00f6\u00dfe?",
+    "Was fu\u0308r eine Gro\u0308\u00dfe?",
+    " Was f\u00fcr  eine\nGr\u00f6\u00dfe? ",
+    "was F\u00dcR eine gr\u00f6\u00dfe?",
+    "\ufeffWas f\u00fcr\u00a0eine Gr\u00f6\u200b\u00dfe?",
+    "Was f\u00fcr eine Gr\u00f6\u00dfe\uff1f",
+]
+OTHER = "Was f\u00fcr eine Gro\u00dfe?"
+
+
+@pytest.mark.parametrize("group", [False, True])
+def test_one_text_in_another_unicode_form_case_or_spacing_is_of_one_group(tmp_path: Path, group: bool) -> None:
+    given = [line(id=f"d{n}", document=text, group=f"g{9 - n}" if group else None) for n, text in enumerate(SAME)]
+    other = line(id="other", document=OTHER, group="h" if group else None)
+    rows = read(write(tmp_path / "f.jsonl", *given, other)).languages["de"]
+    assert {row.prompt for row in rows} == {*SAME, OTHER}  # as they are
+    assert len({row.group for row in rows}) == 2
+    assert {row.id for row in rows if row.group == next(r.group for r in rows if r.id == "other")} == {"other"}
+    backwards = read(write(tmp_path / "g.jsonl", other, *given[::-1])).languages["de"]
+    assert {row.id: row.group for row in backwards} == {row.id: row.group for row in rows}
+
+
+def test_one_text_in_two_forms_is_said_and_is_not_in_two_splits(tmp_path: Path) -> None:
+    given = [line(id=f"d{n}", document=text, split="train") for n, text in enumerate(SAME[:2])]
+    rows = read(write(tmp_path / "f.jsonl", *given, line(id="d9", document=SAME[2], split="test")))
+    [(place, why)] = rows.bad
+    assert place.number == 3 and why == "split test, and line 1 of the same group is in train"
+    assert rows.named(rows.alike["de"]) in ("line 1", "line 2")
+    [(_, why)] = read(
+        write(tmp_path / "g.jsonl", given[0], line(id="d0", document=SAME[1], system="b", split="train"))
+    ).bad
+    assert why == "the prompt of id 'd0' differs from the one in line 1 in Unicode form, case or spaces alone"
+    apart = [
+        line(id=f"d{n}", document=text, split=split, group=split)
+        for n, (text, split) in enumerate(zip(SAME, ("train", "dev"), strict=False))
+    ]
+    assert len(read(write(tmp_path / "h.jsonl", *apart)).crossing["de"]) == 1
+
+
+@pytest.mark.parametrize("other", ["good  answer 1", "good answer 1\u200b", " good answer 1\n"])
+def test_chosen_and_rejected_that_differ_in_nothing_one_sees(tmp_path: Path, other: str) -> None:
+    [(_, why)] = read(jsonl(tmp_path / "f.jsonl", [paired("de", 2)[1] | {"rejected": other}])).bad
+    assert why == "chosen and rejected are the same but for spaces, invisible characters or Unicode form"
+
+
+# --- conversations ------------------------------------------------------------------------------------------
+
+HI = "Human: Hi\nAssistant:"
+USER, SYSTEM = {"role": "user", "content": "Hi"}, {"role": "system", "content": "Be kind."}
+
+
+def answered(*turns: dict[str, str], answer: str = "Hello") -> list[dict[str, str]]:
+    return [*turns, {"role": "assistant", "content": answer}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"chosen": answered(USER), "rejected": answered({"role": "user", "content": "Bye"}, answer="Go")},
+        {"chosen": answered(USER), "rejected": answered(SYSTEM, {"role": "user", "content": "Bye"}, answer="Go")},
+        {"chosen": answered(USER), "rejected": answered(*answered(USER), USER, answer="Go")},
+        {"prompt": "Bye", "chosen": answered(USER), "rejected": answered(USER, answer="Go")},
+        {"prompt": [{"role": "user", "content": "Bye"}], "chosen": answered(USER), "rejected": "Go"},
+        {"prompt": "Bye", "response": answered(USER)},
+        {"prompt": "Bye", "response": answered(USER), "rating": 1},
+    ],
+)
+def test_responses_to_different_conversations_are_not_joined(tmp_path: Path, row: dict[str, Any]) -> None:
+    [(_, why)] = read(jsonl(tmp_path / "f.jsonl", [{"lang": "en", **row}])).bad
+    assert why.startswith("a response is to another conversation than the prompt")
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        ({"prompt": "Hi", "chosen": answered(USER), "rejected": answered(USER, answer="Go")}, "Hi"),
+        ({"prompt": "Hi", "chosen": answered(SYSTEM, USER), "rejected": "Go"}, f"Be kind.\n{HI}"),
+        ({"prompt": [USER], "chosen": answered(SYSTEM, USER), "rejected": "Go"}, f"Be kind.\n{HI}"),
+        ({"prompt": [SYSTEM, USER], "chosen": answered(USER), "rejected": "Go"}, f"Be kind.\n{HI}"),
+        ({"prompt": "How?", "chosen": answered(*answered(USER), {"role": "user", "content": "How?"}), "rejected": "Go"},
+         "Human: Hi\nAssistant: Hello\nHuman: How?\nAssistant:"),
+        ({"prompt": f" {HI}", "chosen": answered(USER), "rejected": "Go"}, f" {HI}"),
+        ({"prompt": "Hi", "chosen": answered(), "rejected": answered(answer="Go")}, "Hi"),
+        ({"prompt": "Hi", "chosen": answered()[0], "rejected": answered(answer="Go")[0]}, "Hi"),
+        ({"chosen": answered(USER | {"role": "prompter"}), "rejected": answered(USER, answer="Go")}, HI),
+        ({"chosen": answered(SYSTEM | {"content": " "}, USER), "rejected": answered(USER, answer="Go")}, HI),
+    ],
+)  # fmt: skip
+def test_a_conversation_that_says_more_than_the_prompt_is_the_prompt(
+    tmp_path: Path, row: dict[str, Any], prompt: str
+) -> None:
+    found = read(jsonl(tmp_path / "f.jsonl", [{"lang": "en", **row}]))
+    assert not found.bad
+    [one] = found.languages["en"]
+    assert (one.prompt, one.response, one.other) == (prompt, "Hello", "Go")
+
+
+def test_what_ends_with_the_user_is_no_response(tmp_path: Path) -> None:
+    row = {"lang": "en", "chosen": answered(USER), "rejected": [*answered(USER), USER]}
+    assert read(jsonl(tmp_path / "f.jsonl", [row])).bad[0][1] == "`rejected` does not end with the assistant"
+
+
+@pytest.mark.parametrize("written", [json.dumps, repr, lambda chat: f" {chat!r}\n", lambda chat: f"array({chat!r})"])
+def test_chats_that_a_program_wrote_as_text_are_read_as_chats(tmp_path: Path, written: Any) -> None:
+    row = {"lang": "en", "chosen": answered(SYSTEM, USER), "rejected": answered(SYSTEM, USER, answer='"Go", it\'s')}
+    text = row | {name: written(row[name]) for name in ("chosen", "rejected")}
+    plain = read(jsonl(tmp_path / "f.jsonl", [row]))
+    for path in (jsonl(tmp_path / "g.jsonl", [text]), separated(tmp_path / "g.csv", [text])):
+        found = read(path)
+        if written({}) == "array({})":
+            assert "is a chat that was written as text and cannot be read: write it as JSON" in found.bad[0][1]
+        else:
+            assert said(found) == said(plain) and not found.bad
+            assert dict(found.written) == {"chosen": 1, "rejected": 1}
+    messages = {"lang": "en", "messages": written(answered(USER))}
+    assert bool(read(jsonl(tmp_path / "h.jsonl", [messages])).bad) == (written({}) == "array({})")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[{'role': 'user', 'content': 'Hi'}\n {'role': 'assistant', 'content': 'x'}]",  # as numpy shows an array
+        "[{'from': 'human', 'value': 'Hi'}, {'from': 'gpt', 'value': 'x'}]",
+        '[{"role": "user", "role": "system", "content": "x"}]',
+        "[{'role': 'assistant', 'content': '\\ud800'}]",
+        "[{'role': 'user', 'content': " + "(" * 5000 + ")" * 5000 + "}]",
+        "[{'role': __import__('os').getcwd(), 'content': 'x'}]",
+    ],
+)
+def test_chats_written_as_text_that_cannot_be_read_are_not_trained_on(tmp_path: Path, text: str) -> None:
+    rows = read(jsonl(tmp_path / "f.jsonl", [{"lang": "en", "prompt": "Hi", "response": text}]))
+    assert len(rows.bad) == 1 and "`response`" in rows.bad[0][1] and not rows.languages
+
+
+def test_text_that_only_quotes_a_chat_is_text(tmp_path: Path) -> None:
+    asked = "[{'role': 'user'}] What is wrong with this?"
+    [row] = read(jsonl(tmp_path / "f.jsonl", [{"lang": "en", "prompt": asked, "response": "[1, 2]"}])).languages["en"]
+    assert (row.prompt, row.response) == (asked, "[1, 2]")
+
+
+def test_chats_with_the_same_system_turn_are_groups_of_their_own(tmp_path: Path) -> None:
+    chats = [[SYSTEM, {"role": "user", "content": f"Question {n // 2}"}] for n in range(8)]
+    rows = [{"lang": "en", "id": n, "prompt": chat, "response": f"{n}"} for n, chat in enumerate(chats)]
+    rows[0]["prompt"] = rows[0]["prompt"][1:]  # the same question without the system
+    found = read(jsonl(tmp_path / "f.jsonl", rows)).languages["en"]
+    assert len({row.group for row in found}) == 4
+    assert {row.id: row.group for row in found}["0"] == {row.id: row.group for row in found}["1"]
+
+
+# --- languages ----------------------------------------------------------------------------------------------
+
+
+def test_codes_are_read_as_what_they_mean_and_said(tmp_path: Path) -> None:
+    codes = ["de", "DE", "deu", "de-AT", "eng_Latn", "zh-CN", "zh-TW", "pt-BR", "iw", "nb", "xx", "de-easy"]
+    rows = read(
+        write(tmp_path / "f.jsonl", *(line(id=f"d{n}", document=f"t{n}", lang=code) for n, code in enumerate(codes)))
+    )
+    assert {lang: len(found) for lang, found in rows.languages.items()} == {
+        "de": 4,
+        **dict.fromkeys(("en", "zh", "zh-Hant", "pt", "he", "no"), 1),
+        **dict.fromkeys(("xx", "de-easy"), 1),  # no codes: as they are
+    }
+    assert rows.codes_text().startswith("'DE' as de, 'de-AT' as de, 'deu' as de, 'eng_Latn' as en, 'iw' as he")
+    apart = read(tmp_path / "f.jsonl", varieties=("pt-BR", "zh_tw"))
+    assert {"pt-BR", "zh_tw", "zh", "de"} <= apart.languages.keys() and "pt" not in apart.languages
+
+
+def test_files_named_after_languages(tmp_path: Path) -> None:
+    row = {"prompt": "x", "response": "y"}
+    one, other = jsonl(tmp_path / "pairs.en.jsonl", [row]), jsonl(tmp_path / "de.jsonl", [row])
+    assert read(one).languages.keys() == {"en"} and not read(one).without_language
+    found = read(other, one)
+    assert found.languages.keys() == {"de", "en"} and found.named_after == {"de.jsonl": "de", "pairs.en.jsonl": "en"}
+    assert read(other, one, lang="tr").languages.keys() == {"de", "en"}
+    assert read(one, lang="tr").languages.keys() == {"tr"}  # one name may be a coincidence
+    loose = [jsonl(tmp_path / f"pairs_{code}.jsonl", [row]) for code in ("deu_Latn", "tr", "pt")]
+    assert read(*loose[1:]).languages.keys() == {"tr", "pt"}
+    folders = [tmp_path / code / "train.jsonl" for code in ("arb_Arab", "zho_Hant")]
+    for path in folders:
+        path.parent.mkdir()
+        jsonl(path, [row])
+    assert read(*folders).languages.keys() == {"ar", "zh-Hant"}
+    for name in ("dev.jsonl", "all.jsonl", "data.jsonl"):
+        with pytest.raises(ConfigError, match="no column `lang`"):
+            read(jsonl(tmp_path / name, [row]))
+    jsonl(tmp_path / "tr.jsonl", [row | {"lang": "DE"}])
+    assert read(tmp_path / "tr.jsonl", one).languages.keys() == {"de", "en"}  # a column wins
+
+
+# --- prompts alone ------------------------------------------------------------------------------------------
+
+
+def test_prompts_alone(tmp_path: Path) -> None:
+    [row] = read(jsonl(tmp_path / "f.jsonl", [{"id": 1, "lang": "de", "prompt": "x"}])).languages["de"]
+    assert (row.kind, row.prompt, row.response) == ("prompt", "x", "")
+    path = jsonl(tmp_path / "g.jsonl", [{"id": 1, "lang": "de", "prompt": "x", "output": "y"}])
+    with pytest.raises(ConfigError, match=r"no column `response`.*output.*task\.columns\.response=NAME.*=null"):
+        read(path)
+    found = read(path, columns=Columns(response=None))
+    assert [row.kind for row in found.languages["de"]] == ["prompt"] and "output" in found.alone_text()

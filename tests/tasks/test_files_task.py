@@ -428,3 +428,110 @@ def test_the_file_is_json_by_the_line(tmp_path: Path) -> None:
     """What the helpers of these tests write is what people have."""
     path = jsonl(tmp_path / "f.jsonl", rated("de", 1))
     assert [json.loads(line)["lang"] for line in path.read_text().splitlines()] == ["de", "de"]
+
+
+# --- what planning says, and refuses ------------------------------------------------------------------------
+
+
+def test_ratings_that_are_all_equal_are_refused_and_said(tmp_path: Path) -> None:
+    settings = config(tmp_path / "f.jsonl", [row | {"rating": 1} for row in rated("de", 40)])
+    for use in ("recorded", "crossfitted"):
+        with pytest.raises(
+            ConfigError, match="none has responses that are rated differently, so that every comparison"
+        ):
+            files.require(settings, ["de"], use)
+    files.require(settings, ["de"], "texts")
+    with pytest.raises(ConfigError, match=r"all ratings in de that would train are 1.*task\.rating_field=rating"):
+        files.require(settings, ["de"], "pointwise")
+    assert any("none of the 40 prompts" in note and "all are ties" in note for note in files.summary(settings).notes())
+    by_prompt = [row | {"rating": int(row["id"][2:]) % 2} for row in rated("de", 40)]  # a rating a prompt: ties as well
+    with pytest.raises(ConfigError, match="every comparison would be a tie"):
+        files.require(config(tmp_path / "g.jsonl", by_prompt), ["de"], "recorded")
+    files.require(config(tmp_path / "g.jsonl", by_prompt), ["de"], "pointwise")
+    good = [row | {"rating": 3 + row["rating"]} for row in rated("de", 40)]
+    with pytest.raises(ConfigError, match="all are good"):
+        files.require(config(tmp_path / "h.jsonl", good, threshold=3.0), ["de"], "pointwise")
+
+
+def test_a_group_that_holds_most_rows_is_said(tmp_path: Path) -> None:
+    rows = [row | {"group": "all" if n < 60 else f"g{n // 2}"} for n, row in enumerate(rated("de", 40))]
+    [note] = files.summary(config(tmp_path / "f.jsonl", rows)).notes()
+    assert (
+        note.startswith("de: the group 'all' holds 60 of 80 rows (30 prompts).") and "task.columns.group=null" in note
+    )
+    assert files.summary(config(tmp_path / "f.jsonl", rows, columns=Columns(group=None))).notes() == []
+
+
+def test_languages_of_any_code_are_found_and_varieties_are_kept_apart_where_they_are_named(tmp_path: Path) -> None:
+    codes = ["DE", "de-AT", "pt-BR", "pt"]
+    rows = [row | {"lang": code, "id": f"{code} {row['id']}"} for code in codes for row in rated(code, 6)]
+    plain = config(tmp_path / "f.jsonl", rows)
+    assert files.languages(plain) == ("de", "pt") and len(files.recorded(plain, "pt").prompts) == 12
+    assert any(
+        "Languages are read by what their codes mean: 'DE' as de" in note for note in files.summary(plain).notes()
+    )
+    assert files.languages(config(tmp_path / "f.jsonl", rows, languages=("deu",))) == ("de",)
+    with pytest.raises(ConfigError, match=r"no rows in 'pt-BR'; it has de, pt\. Did you mean 'pt'\?.*\[pt-BR\]"):
+        files.recorded(plain, "pt-BR")
+    apart = config(tmp_path / "f.jsonl", rows, languages=("pt-BR", "pt"))
+    assert files.languages(apart) == ("pt", "pt-BR") and len(files.recorded(apart, "pt").prompts) == 6
+    stage = files.narrowed(apart, ["pt-BR"], "recorded")
+    assert len(files.recorded(stage, "pt-BR").prompts) == 6
+    with pytest.raises(DataError, match=r"unknown language 'pt-BR'\. Did you mean 'pt'\? Type pt"):
+        files.summary(apart, known=["de", "pt"])
+
+
+def test_files_named_after_languages_and_a_folder_of_save_to_disk(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    rows = [{key: value for key, value in row.items() if key != "lang"} for row in rated("x", 10)]
+    (tmp_path / "all").mkdir()
+    for lang in ("de", "tr"):
+        jsonl(tmp_path / "all" / f"{lang}.jsonl", rows)
+    settings = Files(path=str(tmp_path / "all"), languages=())
+    assert files.languages(settings) == ("de", "tr")
+    assert any("de.jsonl is de, tr.jsonl is tr" in note for note in files.summary(settings).notes())
+    assert len(files.recorded(files.narrowed(settings, ["tr"], "recorded"), "tr").prompts) == 10
+    Dataset.from_list(rated("de", 10)).save_to_disk(tmp_path / "saved")
+    saved, plain = Files(path=str(tmp_path / "saved"), languages=()), config(tmp_path / "f.jsonl", rated("de", 10))
+    assert files.recorded(saved, "de") == files.recorded(plain, "de")
+
+
+def test_files_named_after_splits_are_said_to_decide_none(tmp_path: Path) -> None:
+    rows = rated("de", 20)
+    for name, own in (("train", rows[:30]), ("test", rows[30:])):
+        jsonl(tmp_path / f"{name}-00000.jsonl", own)
+    [note] = files.summary(Files(path=str(tmp_path), languages=())).notes()
+    assert note.startswith("Files are named after splits (test-00000.jsonl, train-00000.jsonl)") and "`split`" in note
+
+
+def test_prompts_alone_are_prompts_and_what_else_is_needed_is_said(tmp_path: Path) -> None:
+    rows = [{"lang": "de", "prompt": f"question {n}"} for n in range(40)]
+    settings = config(tmp_path / "f.jsonl", rows)
+    assert files.offers(settings) == {"prompts"}
+    assert sum(len(files.prompts(settings, "de", split)) for split in SPLITS) == 40
+    files.require(settings, ["de"], "prompts")
+    for use in ("pointwise", "pairwise", "recorded", "demonstrations"):
+        with pytest.raises(ConfigError, match=r"f\.jsonl holds prompts alone.*task\.columns\.response=NAME"):
+            files.require(settings, ["de"], use)
+    both = jsonl(tmp_path / "g.jsonl", rated("de", 40))
+    more = Files(path=str(tmp_path / "[fg].jsonl"), languages=())
+    assert both.exists() and "ratings" in files.offers(more)
+    assert sum(len(files.prompts(more, "de", split)) for split in SPLITS) == 80
+
+
+def test_no_error_shows_more_than_a_line_of_a_value(tmp_path: Path) -> None:
+    """Cells of 200 kB in every column, and a first row that names 5,000 columns."""
+    long = "x" * 200_000
+    for name in ("id", "lang", "prompt", "response", "system", "rating", "group", "split", "dataset"):
+        for value in (long, {long: long}, [long], 10**4000):
+            row = rated("de", 1)[0] | {"split": "train", name: value}
+            try:
+                files.summary(config(tmp_path / "f.jsonl", [row, row]), known=["de"])
+            except (ConfigError, DataError) as error:
+                assert len(str(error)) < 2000, (name, type(value))
+    for columns in (",".join(f"column {n}" for n in range(5000)), long, f"{long},{long}", "a\n" + long):
+        (tmp_path / "f.csv").write_text(columns + "\n1\n")
+        with pytest.raises((ConfigError, DataError)) as caught:
+            files.summary(Files(path=str(tmp_path / "f.csv"), languages=()), known=["de"])
+        assert len(str(caught.value)) < 2000

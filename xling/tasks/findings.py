@@ -41,7 +41,7 @@ class Summary:
         """Sentences for the plan: what was left out, and why."""
         found = list(self.said)
         if self.ignored:
-            counts = ", ".join(f"{lang} {n}" for lang, n in sorted(self.ignored.items()))
+            counts = listed(f"{lang} {n}" for lang, n in sorted(self.ignored.items()))
             found.append(f"Rows of languages outside task.languages are left out: {counts}.")
         return found
 

@@ -8,6 +8,7 @@ Knows no torch; xling/tasks/reading.py goes through the files.
 
 import ast
 import hashlib
+import json
 import math
 import re
 import unicodedata
@@ -22,7 +23,7 @@ from msgspec import Struct
 
 from xling.config import Columns
 from xling.errors import ConfigError, DataError, did_you_mean, listed, shown
-from xling.languages import language_of_code, standard
+from xling.languages import LONGEST_TAG, language_of_code, standard
 from xling.tasks.render import USER, dialog
 from xling.tasks.tables import ARRAY, PEEKED, Table, from_json
 from xling.tasks.tables import Row as TableRow
@@ -389,6 +390,8 @@ class Parser:
         if "lang" not in self.columns:
             return self._reading.lang
         code = self._text("lang", row)
+        if len(code) > LONGEST_TAG:
+            raise _Bad(f"`{self._name('lang')}` is {shown(code)}, the code of no language")
         lang = self._once(read_code(code, self._reading.varieties))
         if lang != code:
             self._rows.read_as[code, lang] += 1
@@ -397,7 +400,7 @@ class Parser:
     def _prompt(self, row: TableRow) -> tuple[str, str, str | None, Chat | None]:
         """(text, what its group is named by, the answer that a chat ends with where there is no response, the chat)."""
         if "prompt" not in self.columns:
-            chat = self._chat("chosen", self._value("chosen", row))[:-1]  # pairs of whole chats
+            chat = self._chat("chosen", self._value("chosen", row, counted=False))[:-1]  # pairs of whole chats
         elif isinstance(value := self._value("prompt", row), list):
             chat = self._chat("prompt", value)
         else:
@@ -427,12 +430,12 @@ class Parser:
             raise _Bad(f"`{name}` is {shown(value)}, not text")
         return _sound(name, value), before
 
-    def _value(self, role: str, row: TableRow) -> Any:
+    def _value(self, role: str, row: TableRow, counted: bool = True) -> Any:
         """What a column holds; a chat, or a turn of one, as a list, also where a program wrote it as text."""
         value = row.get(self.columns[role])
         if isinstance(value, str) and value[:20].lstrip()[:1] in ("[", "{", "a") and WRITTEN.fullmatch(value.strip()):
             value = _unwritten(self._name(role), value.strip())
-            self._rows.written[self._name(role)] += 1
+            self._rows.written[self._name(role)] += counted
         return [value] if isinstance(value, dict) and "role" in value else value
 
     def _chat(self, role: str, value: Any) -> Chat:
@@ -543,7 +546,7 @@ def _unwritten(name: str, text: str) -> Any:
     except (ValueError, msgspec.DecodeError):
         try:
             found = ast.literal_eval(array)
-            repr(found).encode()
+            json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no character
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             raise _Bad(f"`{name}` is a chat that was written as text and cannot be read: write it as JSON") from None
     return found
