@@ -38,7 +38,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     grid = SyntheticGrid(tmp_path)
     grid.cell("de", "en", fails="reward")
     assert headline(folded(grid)) == "No cell is finished yet: 1 are planned."
-    grid.cell("en", "en", [1.0, 1.0, 1.0, 0.5])
+    grid.cell("en", "en", [1.0, 1.0, 1.0, 0.5] * 5)
     assert headline(folded(grid)) == (
         "Reward models trained in the target's language beat the baseline in 1 of 1 cells (whole interval above 50 %). "
         "1 of 2 cells are not there."

@@ -103,7 +103,8 @@ def test_a_cell_that_wins_everything_stays_and_does_not_touch_the_slope():
     wins = np.stack([np.ones(80), (random.random(80) < expit(np.tanh(longer[:, 1] / 4))).astype(float)], axis=1)
     cells, slope = controlled(column(wins, longer))
     won, other = cells["de"]
-    assert (won.value, won.low, won.high) == (100, 100, 100)
+    assert (won.value, won.high) == (100, 100)
+    assert won.low == pytest.approx(100 / (1 + 1.99045**2 / 80), abs=1e-3)  # Wilson's of 80 in 80, t(79)
     half, alone = controlled(column(wins[:, 1:], longer[:, 1:]))
     assert slope.value == pytest.approx(alone.value, rel=0.1)  # only the standardisation differs
     assert other.value == pytest.approx(half["de"][0].value, abs=0.5)

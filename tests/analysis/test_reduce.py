@@ -38,14 +38,14 @@ def count(panel, name):
 
 def test_matrix_csv_by_hand(tmp_path):
     grid = SyntheticGrid(tmp_path)
-    grid.cell("de", "en", [1.0, 1.0, 1.0, 1.0])
-    grid.cell("de", "de", [0.5, 0.5, 0.5, 0.5])
+    grid.cell("de", "en", [1.0, 1.0, 1.0, 1.0])  # Wilson's with t(3) = 3.1824: 1 / (1 + t^2 / 4)
+    grid.cell("de", "de", [0.5, 0.5, 0.5, 0.5])  # a win and a loss more: t sqrt(0.5 / 6 / 6) either side
     grid.cell("en", "de", fails="judge")
     grid.write()
     reduce_grid(tmp_path, "toy")
     assert (tmp_path / "grids/toy/matrix.csv").read_text() == HEADER + (
-        "toy,micro,same_as_policy,de,de,best_of_n,gold,50.00,50.00,50.00,4,1,done,\n"
-        "toy,micro,same_as_policy,de,en,best_of_n,gold,100.00,100.00,100.00,4,1,done,\n"
+        "toy,micro,same_as_policy,de,de,best_of_n,gold,50.00,12.49,87.51,4,1,done,\n"
+        "toy,micro,same_as_policy,de,en,best_of_n,gold,100.00,28.31,100.00,4,1,done,\n"
         "toy,micro,same_as_policy,en,de,best_of_n,gold,,,,0,0,failed,ValueError: loss is nan\n"
     )
 
@@ -189,12 +189,12 @@ def test_seeds_are_points_and_a_missing_one_makes_the_entry_partial(tmp_path):
     matrix = reduced(grid)
     home, abroad = only_panel(matrix).entries
     assert (home.win.value, home.win.seeds, home.win.n, home.status) == (75.0, 3, 2, "done")
-    assert home.win.high - home.win.value == pytest.approx(4.302652729911275 * 25 / np.sqrt(3))
+    assert 0 < home.win.low < 10 and 95 < home.win.high < 100  # of two prompts; test_interval_coverage.py says the rest
     assert (abroad.win.value, abroad.win.seeds) == (62.5, 2)
     assert (abroad.status, abroad.reason) == ("partial", "seed=1: ValueError: loss is nan")
     assert abroad.versus_home.estimate.value == pytest.approx((0.0 - 25.0) / 2)  # over the seeds both have
     assert abroad.versus_home.estimate.seeds == 2
-    assert matrix.interval_note.startswith("95 % t-intervals over 2 to 3 seeds")
+    assert matrix.interval_note.startswith("95 % intervals over prompts and seeds, from 2 to 3 seeds")
 
 
 def test_data_seeds_are_told_apart_from_training_seeds(tmp_path):

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from xling.analysis.column import PERCENT, Column, Seeds
 from xling.analysis.intervals import (
+    SHARE,
     Clusters,
     Difference,
     Estimate,
@@ -106,7 +107,7 @@ def measure(heldout: Sequence[Mapping[Seeds, Heldout]], recorded: bool = False) 
         models = [_comparable(found.get(seeds), record) for found in heldout]
         columns = [correct(model) for model in models] + [majority_hits(record), length_hits(record)]
         values = np.stack([_or_nan(column, len(record.group)) for column in columns], axis=1) * PERCENT
-        hits.append(resample(clusters, values, "/".join(seeds), crossed=recorded))
+        hits.append(resample(clusters, values, "/".join(seeds), crossed=recorded, span=SHARE))
         if not record.pairwise:
             aucs.append(_auc_sample(clusters, models, "/".join(seeds)))
     count = len(heldout)
@@ -211,4 +212,5 @@ def _auc_sample(clusters: Clusters, models: Sequence[Heldout | None], label: str
         counts = cluster_sums(clusters, side[:, None].astype(np.float64))
         drawn = weights @ counts  # a resample may hold no item of this class
         resamples = resamples + np.where(drawn > 0, (weights @ sums) / np.maximum(drawn, 1), auc)
-    return Sample(auc, resamples, size, clusters.groups, label)
+    span = np.broadcast_to(SHARE[:, None], (2, len(models)))
+    return Sample(auc, resamples, size, clusters.groups, label, span=span)

@@ -44,9 +44,10 @@ class Kept:
         """(source, target)"""
         return self.axes["source_lang"], self.axes["target_lang"]
 
-    def sample(self, seeds: Seeds, values: Floats) -> Sample:
-        """Of (prompts, K) values under one of its seeds."""
-        return resample(self.clusters[seeds], values, self.labels[seeds], self.fresh, self.crossed)
+    def sample(self, seeds: Seeds, values: Floats, span: Floats, paired: bool = False) -> Sample:
+        """Of (prompts, K) values under one of its seeds; span, paired: as of `resample`."""
+        labels = self.labels[seeds]
+        return resample(self.clusters[seeds], values, labels, self.fresh, self.crossed, span=span, paired=paired)
 
 
 def keep(column: Column, clusters: dict[Seeds, Clusters]) -> list[Kept]:

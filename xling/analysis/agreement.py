@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from xling.analysis.across import Kept, grouped, mean_of_columns, over_columns
 from xling.analysis.column import PERCENT, Column, Seeds
 from xling.analysis.drawing import draw
-from xling.analysis.intervals import RESAMPLES, Estimate, Floats, Sample, fold, resample
+from xling.analysis.intervals import RESAMPLES, SHARE, Estimate, Floats, Sample, fold, resample
 from xling.analysis.matrix import CHANCE, JudgeAccuracy, JudgeAgreement
 from xling.analysis.plan import Ref, Results
 from xling.analysis.records import read_judge_accuracy
@@ -69,7 +69,7 @@ def _instances(both: Sequence[tuple[Kept, Kept]]) -> list[Sample]:
     for seeds in sorted({seeds for left, right in both for seeds in _seeds(left, right)}):
         there = [(left, right) for left, right in both if seeds in _seeds(left, right)]
         columns = [alike(*(wins - CHANCE for wins in _aligned(left, right, seeds)))[:, None] for left, right in there]
-        samples.append(there[0][0].sample(seeds, mean_of_columns(columns) * PERCENT))
+        samples.append(there[0][0].sample(seeds, mean_of_columns(columns) * PERCENT, SHARE))
     return samples
 
 
@@ -97,7 +97,9 @@ def _ranking(targets: Sequence[Sequence[tuple[Kept, Kept]]]) -> tuple[Estimate |
 
 def _rates(left: Kept, right: Kept) -> tuple[Sample, Sample]:
     """Both judges' win rates on the prompts that both judged, means over the seeds that both have."""
-    samples = [left.sample(seeds, np.stack(_aligned(left, right, seeds), axis=1)) for seeds in _seeds(left, right)]
+    samples = [
+        left.sample(seeds, np.stack(_aligned(left, right, seeds), axis=1), SHARE) for seeds in _seeds(left, right)
+    ]
     means, resamples = (np.mean([getattr(s, part) for s in samples], axis=0) for part in ("means", "resamples"))
     prompts, clusters = samples[0].counts(0)
     first, second = (Sample(means[k : k + 1], resamples[:, k : k + 1], prompts, clusters) for k in (0, 1))
@@ -138,6 +140,6 @@ def judge_accuracy(column: Column, results: Results) -> JudgeAccuracy | None:
             clusters = draw([(items.group, items.dataset or [""] * len(items.group))])[0]
             turned = items.inconsistent or [None] * len(items.group)
             values = np.array([items.correct, turned], dtype=np.float64).T
-            samples.append(resample(clusters, values * PERCENT, column.label(seeds)))
+            samples.append(resample(clusters, values * PERCENT, column.label(seeds), span=SHARE))
     accuracy, inconsistent = fold(samples) if samples else (None, None)
     return None if accuracy is None else JudgeAccuracy(column.target, accuracy, inconsistent)

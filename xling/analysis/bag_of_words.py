@@ -149,7 +149,8 @@ def r_squared(clusters: Clusters, scores: Floats, predicted: Floats, label: str)
     means = _explained([part.sum(axis=0) for part in sums], clusters.counts.sum())
     resamples = _explained([weights @ part for part in sums], (weights @ clusters.counts)[:, None])
     resamples = np.where(np.isnan(resamples) | np.isinf(resamples), means, resamples)  # a resample of equal scores
-    return Sample(means, resamples, len(scores), clusters.groups, label)
+    span = np.broadcast_to(np.array([[-np.inf], [1.0]]), (2, len(means)))
+    return Sample(means, resamples, len(scores), clusters.groups, label, span=span)
 
 
 def _explained(sums: Sequence[Floats], n: Any) -> Floats:
@@ -261,7 +262,9 @@ def _by_model(fits: Sequence[_Fit]) -> list[dict[str, Any]]:
 def _only(sample: Sample, places: Sequence[int]) -> Sample:
     """The mean of some quantities, as the one quantity of a sample."""
     means, resamples = sample.means[places].mean(keepdims=True), sample.resamples[:, places].mean(axis=1, keepdims=True)
-    return replace(sample, means=means, resamples=resamples)
+    return replace(
+        sample, means=means, resamples=resamples, span=sample.span if sample.span is None else sample.span[:, :1]
+    )
 
 
 def _native_and_foreign(fits: Sequence[_Fit], misfits: list[str]) -> list[dict[str, Any]]:
@@ -279,7 +282,8 @@ def _native_and_foreign(fits: Sequence[_Fit], misfits: list[str]) -> list[dict[s
             resamples = np.hstack([side.resamples for side in sides])
             means = np.append(means, means[0] - means[1])
             resamples = np.column_stack([resamples, resamples[:, 0] - resamples[:, 1]])
-            samples.append(replace(fit.held, means=means, resamples=resamples))
+            span = np.array([[-np.inf] * 3, [1.0, 1.0, np.inf]])
+            samples.append(replace(fit.held, means=means, resamples=resamples, span=span))
             in_sample.append([fit.in_sample[native].mean(), fit.in_sample[foreign].mean()])
             used.add((fit.target, fit.dataset))
     misfits += [f"No {kind} reward model for {some(sorted(names))}." for kind, names in lacking.items() if names]

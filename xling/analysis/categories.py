@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import Struct
 
 from xling.analysis.column import PERCENT, Seeds
-from xling.analysis.intervals import Clusters, Estimate, Floats, Sample, cluster_sums, draw, fold, resample
+from xling.analysis.intervals import ONE, SHARE, Clusters, Estimate, Floats, Sample, cluster_sums, draw, fold, resample
 from xling.analysis.plan import PlannedEntry, Results
 from xling.analysis.records import Subsets, read_array, read_subsets
 from xling.errors import StoreError
@@ -114,7 +114,7 @@ def _accuracy(members: Sequence[_Judged]) -> list[CategoryAccuracy]:
     values = {seed: np.stack([one.correct.get(seed, missing) for one in members], axis=1) * PERCENT for seed in seeds}
     rows = []
     for category, shares in subset_shares(subsets).items():
-        samples = [resample(clusters, values[seed], "/".join(seed), shares=shares) for seed in seeds]
+        samples = [resample(clusters, values[seed], "/".join(seed), shares=shares, span=SHARE) for seed in seeds]
         for one, estimate in zip(members, fold(samples), strict=True):
             if estimate is not None:
                 own = _counted(estimate, subsets, category)
@@ -181,7 +181,7 @@ def kappa_sample(clusters: Clusters, left: Floats, right: Floats, label: str = "
     point = kappa(sums.sum(axis=0)[None] / len(values))
     resamples = kappa((drawn @ sums) / (drawn @ clusters.counts)[:, None])
     kept = np.where(np.isnan(resamples), point, resamples)  # a resample in which all labels are one
-    return Sample(point, kept[:, None], len(values), clusters.groups, label)
+    return Sample(point, kept[:, None], len(values), clusters.groups, label, span=ONE[:, None])
 
 
 def kappa(shares: Floats) -> Floats:

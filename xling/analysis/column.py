@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from xling.analysis.intervals import Clusters, Estimate, Floats, Sample, difference, draw, fold, resample
+from xling.analysis.intervals import SHARE, Clusters, Estimate, Floats, Sample, difference, draw, fold, resample
 from xling.analysis.plan import PlannedEntry, Results, SeedCell
 from xling.analysis.records import Items, Pairs, Record, bounds, read_array, read_items, read_record
 from xling.errors import StoreError
@@ -32,6 +32,7 @@ UNITS = {  # of what is measured in every cell: shares become percent
     "unanswered": PERCENT,
 }
 VERDICTS = ("win", "win_soft", "win_hard", "quality", "inconsistent", "unanswered")  # what the judge says
+NO_SHARES = ("length", "reward", "quality", "kl")
 OPPONENT = ("in_language", "length", "eos", "repetition")  # measured of the baseline too
 
 
@@ -129,6 +130,17 @@ class Quantities:
     def total(self) -> int:
         return self.floor(self.panels) + len(OPPONENT)
 
+    def span(self) -> Floats:
+        """(2, K) the ends of each quantity's scale: shares in percent, but for those that are none."""
+        ends = np.tile(SHARE[:, None], (1, self.total))
+        for name in self.measures:
+            if name in NO_SHARES:
+                least = -np.inf if name in ("reward", "quality") else 0.0
+                start = self.at(name, 0)
+                ends[:, start : start + self.entries] = [[least], [np.inf]]
+        ends[1, self.opponent("length")] = np.inf
+        return ends
+
 
 def find_layouts(entries: Iterable[PlannedEntry], results: Results) -> dict[Seeds, Layout]:
     """The prompts of a column for each seed, from the first of its records that can be read."""
@@ -201,7 +213,7 @@ def samples(
     for seeds in sorted(column.layouts):
         values = _values(column, where, verdicts, seeds)
         label = column.label(seeds)
-        result.append(resample(clusters[seeds], values, label, fresh=column.fresh, crossed=column.recorded))
+        result.append(resample(clusters[seeds], values, label, column.fresh, column.recorded, span=where.span()))
     return result
 
 
@@ -276,5 +288,5 @@ def pair_samples(column: Column) -> list[Sample]:
             if own is not None and own.group == pairs.group and not column.own_judge(number, seeds):
                 values[:, number] = own.correct
         clusters = draw([(pairs.group, [""] * len(pairs.group))])[0]
-        taken.append(resample(clusters, values * PERCENT, "/".join(seeds), crossed=True))
+        taken.append(resample(clusters, values * PERCENT, "/".join(seeds), crossed=True, span=SHARE))
     return taken

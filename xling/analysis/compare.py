@@ -15,11 +15,11 @@ import pandas as pd
 from xling.analysis.column import PERCENT, Seeds
 from xling.analysis.compared import Match, Side, matches, read_side
 from xling.analysis.drawing import Clusters, Floats, draw
-from xling.analysis.draws import errors_of, tails
+from xling.analysis.draws import errors_of, with_tails
 from xling.analysis.entries import EVERY, PLACE, Entries, Row
 from xling.analysis.findings import Finding
 from xling.analysis.records import Items
-from xling.analysis.resampling import Sample, resample
+from xling.analysis.resampling import POINTS, Sample, resample
 from xling.analysis.statistics import centred, kendall, p_two_sided, pearson, percentile, spearman
 from xling.errors import ConfigError
 from xling.grid.store import Store
@@ -103,7 +103,7 @@ def _cell(
     values = [float(panel.table["win_rate"].iloc[row]) for (_, panel), row in (one, other)]
     errors = [panel.errors["win"][:, row].astype(np.float64) for (_, panel), row in (one, other)]
     axes = [{**axes, **dict(zip(PLACE, place, strict=True))} for (axes, _), _ in (one, other)]
-    paired = _paired(left.items(axes[0]), right.items(axes[1]), drawn)
+    paired = _paired(left.items(axes[0]), right.items(axes[1]), values[0] - values[1], drawn)
     backwards = errors[1][::-1]  # draws of seeds are the same on both sides, where they are not paired
     difference = values[0] - values[1] + (errors[0] - backwards if paired is None else paired)
     return Cell(
@@ -114,8 +114,8 @@ def _cell(
 _Known = dict[Seeds, tuple[tuple[object, ...], Items]]
 
 
-def _paired(left: _Known, right: _Known, drawn: dict[tuple[object, ...], Clusters]) -> Floats | None:
-    """(draws,) errors of the difference prompt by prompt; None where the two are on other prompts or seeds."""
+def _paired(left: _Known, right: _Known, value: float, drawn: dict[tuple[object, ...], Clusters]) -> Floats | None:
+    """(draws,) errors of the difference `value` prompt by prompt; None where the two are on other prompts or seeds."""
     if not left or set(left) != set(right) or any(left[seeds][0] != right[seeds][0] for seeds in left):
         return None
     samples: list[Sample] = []
@@ -125,9 +125,11 @@ def _paired(left: _Known, right: _Known, drawn: dict[tuple[object, ...], Cluster
         both = [np.array(one.win, dtype=np.float64) for one in (items, right[seeds][1])]
         fresh = len({data for data, _ in left}) > 1
         label = seeds[0] if fresh else seeds[1]
-        samples.append(resample(drawn[layout], PERCENT * (both[0] - both[1])[:, None], label, fresh))
+        samples.append(
+            resample(drawn[layout], PERCENT * (both[0] - both[1])[:, None], label, fresh, span=POINTS, paired=True)
+        )
     errors, freedom = errors_of(samples)
-    return None if np.isnan(errors).any() else errors[:, 0] * tails(float(freedom[0]))
+    return None if np.isnan(errors).any() else with_tails(value, errors[:, 0], float(freedom[0]), POINTS)
 
 
 def _by_cell(compared: Sequence[Pair]) -> Finding:

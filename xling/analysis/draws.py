@@ -4,9 +4,10 @@ matrix (a rank, a correlation, a share of variance) gets an interval, and differ
 An error is a draw from the sampling distribution of an entry's estimate around it. As in intervals.py:
 
 one seed        the bootstrap over prompts (resample minus mean); a column's entries share the draws of its prompts
-several seeds   sum over seeds of z_s (m_s - m) / sqrt(S (S - 1)), z_s standard normal and the same for all entries: the
-                covariance of the means over S seeds. Times sqrt(f / chi2_f), f = S - 1, that is a multivariate t, so
-                that an entry and a paired difference have the very t-intervals that the matrix shows
+several seeds   the bootstrap over prompts of the mean over seeds, plus the sum over seeds of
+                z_s (m_s - m) / sqrt(S (S - 1)), z_s standard normal and the same for all entries, scaled to the entry's
+                standard error. Times sqrt(f / chi2_f), f the degrees of freedom of its interval, and put on the scale
+                as that is: an entry has the very interval that the matrix shows, a paired difference nearly
 split ratings   the pigeonhole bootstrap over seeds and prompts, as its interval
 
     draws = Draws(); matrix = fold_grid(store, name, draws)
@@ -18,15 +19,26 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import chdtri
 
 from xling.analysis.drawing import RESAMPLES, SEED, Floats
 from xling.analysis.fold import FoldedColumn
-from xling.analysis.intervals import by_label, over_seeds_and_prompts, told_apart
-from xling.analysis.resampling import Sample
+from xling.analysis.intervals import (
+    MOST_FREEDOM,
+    by_label,
+    counted,
+    freedom_of,
+    over_seeds_and_prompts,
+    spread_of,
+    told_apart,
+    within,
+)
+from xling.analysis.resampling import SHARE, Sample, select
 
 Small = npt.NDArray[np.float32]
 Place = tuple[tuple[str, str], ...]  # all axes of an entry but the seeds
 NORMAL = np.inf  # degrees of freedom of what is no t
+SPANS = {"win": SHARE, "kl": np.array([0.0, np.inf]), "accuracy": SHARE}  # the ends of each measure's scale
 
 
 def place_of(axes: dict[str, str]) -> Place:
@@ -42,6 +54,8 @@ class Draws:
     freedom: dict[str, dict[Place, float]] = field(default_factory=dict)
     # covariance over the prompts of one seed, and how many those are (with several data seeds: the mean)
     prompts: list[tuple[list[Place], Floats, float]] = field(default_factory=list)
+    # of the same columns with several seeds: covariance of the mean over seeds, over prompts and between seeds; seeds
+    seeds: list[tuple[Floats, Floats, int] | None] = field(default_factory=list)
 
     def add(self, column: FoldedColumn) -> None:
         """Take over what a column's analyses need."""
@@ -59,6 +73,7 @@ class Draws:
             each = [np.cov(sample.resamples[:, members], rowvar=False) for sample in column.wins]
             count = float(np.mean([sample.prompts for sample in column.wins]))
             self.prompts.append((places, np.mean(each, axis=0).reshape(len(members), len(members)), count))
+            self.seeds.append(_covariances(column.wins, members))
 
     def _take(self, measure: str, places: Sequence[Place], members: Sequence[int], samples: Sequence[Sample]) -> None:
         errors, freedom = errors_of(samples)
@@ -84,12 +99,31 @@ def errors_of(samples: Sequence[Sample]) -> tuple[Floats, Floats]:
             errors[:, alone] = point.resamples[:, alone] - point.means[alone]
     several = seeds > 1
     if several.any():
-        part = np.where(present, values, 0.0)[:, several]
-        centred = np.where(present[:, several], part - part.sum(axis=0) / seeds[several], 0.0)
-        normal = np.stack([_normal(point.label) for point in points], axis=1)
-        errors[:, several] = normal @ (centred / np.sqrt(seeds[several] * (seeds[several] - 1)))
-        freedom[several] = seeds[several] - 1
+        places = np.flatnonzero(several).tolist()
+        part, there = values[:, places], present[:, places]
+        clusters = counted(points, present)[1][places].astype(np.float64)
+        spread = spread_of([select(point, places) for point in points], part, there, clusters)
+        se = np.sqrt(spread.total)
+        centre = np.where(there, part, 0.0).sum(axis=0) / seeds[places]
+        between = np.where(there, part - centre, 0.0) / np.sqrt(seeds[places] * (seeds[places] - 1))
+        found = np.stack([_normal(point.label) for point in points], axis=1) @ between
+        for point, has in zip(points, there, strict=True):
+            found += np.where(has, point.resamples[:, places] - point.means[places], 0.0) / seeds[places]
+        size = found.std(axis=0, ddof=1)
+        errors[:, places] = found * np.divide(se, size, out=np.zeros_like(se), where=size > 0)
+        freedom[places] = np.maximum(freedom_of(spread.half(clusters), se), 1.0)
     return errors, freedom
+
+
+def _covariances(samples: Sequence[Sample], members: Sequence[int]) -> tuple[Floats, Floats, int] | None:
+    """Of a column's means over seeds, over prompts and between seeds; None where an entry lacks a seed."""
+    points = by_label(samples)
+    values = np.stack([point.means for point in points])[:, members]  # (S, K)
+    if len(points) < 2 or np.isnan(values).any():
+        return None
+    mean = np.mean([point.resamples[:, members] for point in points], axis=0)
+    over_prompts, between = (np.cov(rows, rowvar=False).reshape(len(members), -1) for rows in (mean, values))
+    return over_prompts, between / len(points), len(points)
 
 
 def _normal(label: str) -> Floats:
@@ -99,8 +133,20 @@ def _normal(label: str) -> Floats:
 
 
 def tails(freedom: float) -> Floats:
-    """(RESAMPLES,) sqrt(f / chi2_f): what turns normal errors into t ones; ones for the bootstrap."""
+    """(RESAMPLES,) sqrt(f / chi2_f): what turns normal errors into t ones; ones for the bootstrap.
+
+    All degrees of freedom are made of the same ranks, so that entries with different ones stay paired.
+    """
     if not np.isfinite(freedom):
         return np.ones(RESAMPLES)
-    random = np.random.Generator(np.random.PCG64([SEED, int(freedom)]))
-    return np.asarray(np.sqrt(freedom / random.chisquare(freedom, RESAMPLES)))
+    ranks = np.random.Generator(np.random.PCG64([SEED, 1])).permutation(RESAMPLES)
+    return np.asarray(np.sqrt(freedom / chdtri(freedom, (ranks + 0.5) / RESAMPLES)))
+
+
+def with_tails(value: float, errors: Floats | Small, freedom: float, span: Floats) -> Floats:
+    """(draws,) normal errors of a value as t ones on its scale; the bootstrap's as they are. span: (2,)."""
+    if not np.isfinite(freedom):
+        return np.asarray(errors, dtype=np.float64)
+    wide = errors * tails(float(f"{min(freedom, MOST_FREEDOM):.2g}"))[: len(errors)]
+    ends = within(np.array([value]), np.abs(wide), np.sign(wide), span[:, None])
+    return np.asarray(ends - value)

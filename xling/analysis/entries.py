@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from xling.analysis.drawing import RESAMPLES, Floats
-from xling.analysis.draws import Draws, Place, Small, place_of, tails
+from xling.analysis.draws import SPANS, Draws, Place, Small, place_of, with_tails
 from xling.analysis.intervals import Estimate
 from xling.analysis.matrix import ENTRY_AXES, Entry, Matrix
 
@@ -37,6 +37,7 @@ class Entries:
     prompts: tuple[tuple[list[Place], Floats, float], ...]  # as in draws.py, a column each
     how: str  # how the draws were made
     left_out: tuple[str, ...] = ()
+    seeds: tuple[tuple[Floats, Floats, int] | None, ...] = ()  # as in draws.py, a column each; empty: one seed
 
     def where(self, rows: npt.NDArray[np.bool_]) -> "Entries":
         """Some of the rows."""
@@ -120,15 +121,17 @@ def grid_entries(matrix: Matrix, draws: Draws) -> Entries:
         found += [(entry, accuracy.get((entry.source, entry.target))) for entry in panel.entries]
     rows = [{**{axis: entry.axes.get(axis, "") for axis in axes}, **_numbers(entry, right)} for entry, right in found]
     places = [place_of(entry.axes) for entry, _ in found]
-    errors = {measure: _errors(draws, measure, places) for measure in MEASURES}
+    table = pd.DataFrame(rows, columns=[*axes, *_NUMBERS])
+    errors = {measure: _errors(draws, measure, places, table[name].to_numpy()) for measure, name in MEASURES.items()}
     return Entries(
-        pd.DataFrame(rows, columns=[*axes, *_NUMBERS]),
+        table,
         tuple(axis for axis in axes if axis not in PLACE),
         errors,
-        _errors(draws, "win", places, normal=True),
+        _errors(draws, "win", places),
         tuple(draws.prompts),
         matrix.interval_note,
         tuple(matrix.left_out),
+        tuple(draws.seeds),
     )
 
 
@@ -160,12 +163,15 @@ def _three(name: str, estimate: Estimate | None) -> dict[str, float]:
     }
 
 
-def _errors(draws: Draws, measure: str, places: Sequence[Place], normal: bool = False) -> Small:
+def _errors(draws: Draws, measure: str, places: Sequence[Place], values: Floats | None = None) -> Small:
+    """(draws, rows); with values: with the tails of t, on the scale of the measure."""
     known, freedom = draws.errors.get(measure, {}), draws.freedom.get(measure, {})
     size = min(RESAMPLES, max(_FEWEST_DRAWS, _MOST_NUMBERS // max(len(places), 1)))
-    tail = {f: tails(f)[:size] for f in set(freedom.values())}
     found = np.full((size, len(places)), np.nan, dtype=np.float32)
     for row, place in enumerate(places):
         if place in known:
-            found[:, row] = known[place][:size] if normal else known[place][:size] * tail[freedom[place]]
+            errors = known[place][:size]
+            found[:, row] = (
+                errors if values is None else with_tails(values[row], errors, freedom[place], SPANS[measure])
+            )
     return found

@@ -27,6 +27,7 @@ from xling.errors import StoreError
 from xling.stages.judge import best_of_k_curve, kl_bound  # numpy only
 
 QUANTITIES = ("kl", "reward", "quality", "win")
+_SPAN = np.array([[0.0, -np.inf, -np.inf, 0.0], [np.inf, np.inf, np.inf, 100.0]])  # the ends of their scales
 Place = tuple[str, str, Seeds]  # source, target, seeds
 
 
@@ -139,7 +140,7 @@ def _points(name: str, cells: Cells, places: Sequence[Place]) -> list[FrontierPo
     samples: list[Sample] = []
     for (_, seeds), members in columns.items():
         values = [np.hstack([mark.values for mark in one.marks[seeds]]) for one in members]
-        samples.append(members[0].sample(seeds, mean_of_columns(values)))
+        samples.append(members[0].sample(seeds, mean_of_columns(values), np.tile(_SPAN, len(ks))))
     estimates = over_columns(samples)
     width = len(QUANTITIES)
     return [

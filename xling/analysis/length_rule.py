@@ -16,7 +16,7 @@ from xling.analysis.accuracy import correct, length_hits
 from xling.analysis.across import over_columns
 from xling.analysis.column import PERCENT
 from xling.analysis.findings import Finding
-from xling.analysis.intervals import Clusters, Estimate, Floats, Sample, draw, fold, resample
+from xling.analysis.intervals import POINTS, SHARE, Clusters, Estimate, Floats, Sample, draw, fold, resample
 from xling.analysis.records import read_heldout
 from xling.analysis.scored import (
     SCORED_BY,
@@ -38,6 +38,7 @@ from xling.grid.store import Store
 
 MEASURES = ("accuracy", "length_accuracy", "agreement", "expected", "excess")
 ITEMS = ("group", "length_hit")
+_SPAN = np.stack([SHARE] * 4 + [POINTS], axis=1)  # (2, measures)
 NOTE = (
     "Percent of held-out decisions; expected = a b + (1 - a)(1 - b) of accuracies a and b, excess = agreement - "
     "expected, in points. A tie between a pair counts half. Pairs have no rule from training data: the rule is the "
@@ -165,6 +166,9 @@ def _measured(column: _Column, sources: Sequence[str], crossed: bool) -> Sample:
         means=_with_expected(sample.means[None])[0],
         resamples=_with_expected(sample.resamples),
         present=None,
+        span=np.repeat(_SPAN, len(sources), axis=1),
+        sums=None,
+        apart=None,
     )
 
 
@@ -190,7 +194,7 @@ def _over_models(columns: Sequence[_Column], crossed: bool) -> list[dict[str, ob
                 values.reshape(len(values), len(MEASURES), -1)[:, :, members].mean(axis=2)
                 for values in (sample.means[None], sample.resamples)
             )
-            samples.append(replace(sample, means=means[0], resamples=resamples))
+            samples.append(replace(sample, means=means[0], resamples=resamples, span=_SPAN))
             targets.add(target)
             count = max(count, len(members))
         if samples:

@@ -25,7 +25,7 @@ from scipy.special import expit, logit
 
 from xling.analysis.column import PERCENT, Column, Seeds
 from xling.analysis.drawing import Ints
-from xling.analysis.intervals import RESAMPLES, Clusters, Estimate, Floats, Sample, cluster_sums, fold
+from xling.analysis.intervals import RESAMPLES, SHARE, Clusters, Estimate, Floats, Sample, cluster_sums, fold
 
 Bools = npt.NDArray[np.bool_]
 PRIOR_PRECISION = 0.01  # of the slope: a standard deviation of 10
@@ -123,16 +123,19 @@ def _averaged(
         resamples[:, group.cell] += PERCENT * (next(moved) if free else group.wins.mean())
         datasets[group.cell] += 1
     with np.errstate(invalid="ignore"):  # a cell without any verdict is missing
-        return _sample(column, means / datasets, resamples / datasets, ~np.isnan(column.wins))
+        share = np.broadcast_to(SHARE[:, None], (2, cells))
+        return _sample(column, means / datasets, resamples / datasets, ~np.isnan(column.wins), share)
 
 
-def _sample(column: Lengths, means: Floats, resamples: Floats, judged: Bools | None = None) -> Sample:
+def _sample(
+    column: Lengths, means: Floats, resamples: Floats, judged: Bools | None = None, span: Floats | None = None
+) -> Sample:
     clusters, present = column.clusters.groups, None
     if judged is not None and not judged.all():
         counts = judged.sum(axis=0)
         present = counts, np.minimum(counts, clusters)
     seed = (column.label, column.fresh, column.crossed)
-    return Sample(means, resamples, len(column.wins), clusters, *seed, present)
+    return Sample(means, resamples, len(column.wins), clusters, *seed, present, span)
 
 
 def _groups(columns: Sequence[Lengths]) -> list[_Group]:

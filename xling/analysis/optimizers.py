@@ -7,7 +7,7 @@ with its divergence and its difference to best-of-n.
 from collections.abc import Mapping, Sequence
 
 from xling.analysis.across import Kept, Key, key_without, mean_of_columns, named, over_columns, shared_seeds
-from xling.analysis.intervals import Difference, Sample, fold, judged
+from xling.analysis.intervals import POINTS, SHARE, Difference, Sample, fold, judged
 from xling.analysis.matrix import CHANCE, Arm, ArmCell, Block, Entry, OptimizerTable
 
 REFERENCE = "best_of_n"
@@ -73,7 +73,7 @@ def _cell(entry: Entry, samples: Sequence[Sample]) -> ArmCell:
 
 def _differences(kept: Kept, other: Kept) -> list[Sample]:
     """Win rate minus the other's, one sample a seed."""
-    return [kept.sample(s, (kept.wins[s] - other.wins[s])[:, None]) for s in shared_seeds(kept, other)]
+    return [kept.sample(s, (kept.wins[s] - other.wins[s])[:, None], POINTS, True) for s in shared_seeds(kept, other)]
 
 
 def _wins(kept: Sequence[Kept], minus: Cells | None = None) -> list[Sample]:
@@ -85,7 +85,8 @@ def _wins(kept: Sequence[Kept], minus: Cells | None = None) -> list[Sample]:
     samples = []
     for (_, seeds), members in sorted(columns.items(), key=lambda item: item[0]):
         wins = [one.wins[seeds] - (minus[one.place].wins[seeds] if minus else 0.0) for one in members]
-        samples.append(members[0].sample(seeds, mean_of_columns([column[:, None] for column in wins])))
+        mean = mean_of_columns([column[:, None] for column in wins])
+        samples.append(members[0].sample(seeds, mean, POINTS if minus else SHARE, bool(minus)))
     return samples
 
 

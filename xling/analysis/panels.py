@@ -12,7 +12,7 @@ from xling.analysis.column import Column, Seeds, find_layouts, read_column
 from xling.analysis.draws import Draws
 from xling.analysis.fold import FoldedColumn, PanelKey, belongs, fold_column, panel_key
 from xling.analysis.frontier import marked
-from xling.analysis.intervals import Clusters, Difference, Floats, Sample, draw, fold, holm
+from xling.analysis.intervals import SHARE, Clusters, Difference, Floats, Sample, draw, fold, holm
 from xling.analysis.lengths import Lengths, length_controlled, lengths_of
 from xling.analysis.matrix import (
     Accuracy,
@@ -114,7 +114,13 @@ class _Row:
     def mean(self) -> Mean | None:
         samples = [
             Sample(
-                np.array([total / n]), resamples[:, None] / n, self.prompts, self.clusters, label, crossed=self.crossed
+                np.array([total / n]),
+                resamples[:, None] / n,
+                self.prompts,
+                self.clusters,
+                label,
+                crossed=self.crossed,
+                span=SHARE[:, None],
             )
             for label, (total, resamples, n) in self.sums.items()
         ]

@@ -3,8 +3,9 @@
 Prompts: n = (z_.975 + z_.8)^2 v / d^2, v the variance over prompts of the paired difference of two sources' wins under
 one seed (their draws of one column, times its prompts, so that clusters of prompts are in it), d the true difference.
 That is for these very reward models: training them once more is not in it.
-Seeds: the smallest k for which a paired t-test over k seeds has that power (noncentral t), from the standard deviation
-of the difference between seeds, at the grid's own number of prompts. One seed tells nothing about it.
+Seeds: the smallest k for which a t-test has that power (noncentral t), from the standard deviation of the difference
+between seeds and from its variance over the grid's own prompts, which no seeds narrow. One seed tells nothing about it.
+Both are the formulas by which the matrix says what would settle a difference (intervals.py).
 """
 
 import math
@@ -12,16 +13,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.special import nctdtr, ndtri, stdtrit
 
 from xling.analysis.drawing import Floats
 from xling.analysis.draws import Place, place_of
 from xling.analysis.entries import EVERY, PLACE, Entries, Row, words
 from xling.analysis.findings import Finding
-from xling.analysis.intervals import MOST_SEEDS
+from xling.analysis.intervals import MOST_SEEDS, moderated
+from xling.analysis.intervals import prompts_needed as prompts_needed
+from xling.analysis.intervals import seeds_needed as seeds_needed
 from xling.analysis.statistics import pairs_of
 
-POWER, LEVEL = 0.8, 0.05
 POINTS = (1, 2, 5)
 _COLUMNS = ("target_lang", "unit", "difference", "points", "needed", "have", "sd")
 
@@ -58,7 +59,7 @@ def power(entries: Entries) -> Finding:
         ),
         "80 % power, two-sided 5 %, for a true difference of 1, 2 and 5 points, and for those seen between the sources "
         "of a target (the median pair, the best two; noise inflates them, so that these needs are too low). prompts: "
-        "under one seed, RM training not included; seeds: at the prompts of the grid. Empty: no number would do, or "
+        "under one seed, RM training not included; seeds: with the prompts of the grid. Empty: no number would do, or "
         f"more than {MOST_SEEDS} seeds. sd: of the paired difference, over prompts or between seeds, typical pair. "
         f"Draws: {entries.how}.",
         tuple(left_out),
@@ -69,7 +70,14 @@ def power(entries: Entries) -> Finding:
 class _Column:
     """One target: its sources' win rates and the variances of all pairs."""
 
-    def __init__(self, panel: Entries, rows: Sequence[int], covariance: Floats, n: float):
+    def __init__(
+        self,
+        panel: Entries,
+        rows: Sequence[int],
+        covariance: Floats,
+        n: float,
+        between: tuple[Floats, Floats, int] | None,
+    ):
         table = panel.table.iloc[list(rows)]
         left, right = pairs_of(len(rows))
         win = table["win_rate"].to_numpy()
@@ -77,18 +85,27 @@ class _Column:
         self.best_two = float(np.diff(np.sort(win)[-2:])[0])
         self.n, self.seeds = round(n), int(table["seeds"].min())
         # variances of a difference: over prompts for one of them, and between seeds
-        variance = np.diag(covariance)
-        self.prompts = n * (variance[left] + variance[right] - 2 * covariance[left, right])
-        self.between = np.full(len(left), math.nan)
-        if self.seeds > 1:
-            normal = panel.normal[:, list(rows)].astype(np.float64)
-            self.between = self.seeds * (normal[:, left] - normal[:, right]).var(axis=0)
+        self.prompts = n * _of_pairs(covariance, left, right)
+        self.between, self.fixed = np.full(len(left), math.nan), np.zeros(len(left))
+        if between is not None:
+            over_prompts, over_seeds, seeds = between
+            of_mean, of_seeds = (_of_pairs(found, left, right) for found in (over_prompts, over_seeds))
+            shared = np.clip((self.prompts / n - of_mean) / (seeds - 1), 0.0, of_mean)
+            self.between, self.fixed = seeds * moderated(of_seeds, of_mean, shared, seeds)[0], of_mean - shared
+
+
+def _of_pairs(covariance: Floats, left: Sequence[int], right: Sequence[int]) -> Floats:
+    """(pairs,) variances of differences."""
+    variance = np.diag(covariance)
+    return np.asarray(variance[left] + variance[right] - 2 * covariance[left, right])
 
 
 def _covariance(
     entries: Entries, places: dict[Place, tuple[int, int]], names: Sequence[Place]
-) -> tuple[Floats, float] | None:
+) -> tuple[Floats, float, tuple[Floats, Floats, int] | None] | None:
     """(K, K) over the prompts of one seed, of entries by name, and how many prompts; None: not known of all.
+
+    With them, of entries of one column with several seeds, what draws.py has of these.
 
     Entries of different columns are independent.
     """
@@ -100,13 +117,18 @@ def _covariance(
     for one in known:
         own = np.flatnonzero(column == one)
         found[np.ix_(own, own)] = entries.prompts[one][1][np.ix_(number[own], number[own])]
-    return found, max(entries.prompts[one][2] for one in known)
+    several = entries.seeds[known[0]] if len(known) == 1 and entries.seeds else None
+    if several is not None:
+        members = np.ix_(number, number)
+        several = several[0][members], several[1][members], several[2]
+    return found, max(entries.prompts[one][2] for one in known), several
 
 
 def _needs(columns: Sequence[_Column]) -> list[Row]:
     """A row a difference and unit; over several columns the typical variance is the mean, a number seen the median."""
     prompts = float(np.mean(np.concatenate([column.prompts for column in columns])))
     between = math.sqrt(float(np.mean(np.concatenate([column.between for column in columns]))))
+    fixed = float(np.mean(np.concatenate([column.fixed for column in columns])))
     asked = {f"{points} point{'s' if points > 1 else ''}": float(points) for points in POINTS}
     asked["median pair"] = float(np.median(np.concatenate([column.differences for column in columns])))
     asked["best two"] = float(np.median([column.best_two for column in columns]))
@@ -116,27 +138,5 @@ def _needs(columns: Sequence[_Column]) -> list[Row]:
         rows.append(row | {"needed": prompts_needed(prompts, points), "have": min(c.n for c in columns)})
     for name, points in asked.items() if not math.isnan(between) else ():
         row = {"unit": "seeds", "difference": name, "points": points, "sd": between}
-        rows.append(row | {"needed": seeds_needed(between, points), "have": min(c.seeds for c in columns)})
+        rows.append(row | {"needed": seeds_needed(between, points, fixed), "have": min(c.seeds for c in columns)})
     return rows
-
-
-def prompts_needed(variance: float, points: float) -> float:
-    """Of a paired difference with this variance a prompt, at least 2; NaN where no number would do."""
-    if points <= 0 or math.isnan(variance):
-        return math.nan
-    quantiles = float(ndtri(1 - LEVEL / 2) + ndtri(POWER))
-    return float(max(2, math.ceil(quantiles**2 * variance / points**2)))
-
-
-def seeds_needed(deviation: float, points: float) -> float:
-    """Of a paired t-test over seeds; NaN where the deviation is not known, or more than MOST_SEEDS are needed."""
-    if points <= 0 or math.isnan(deviation):
-        return math.nan
-    if deviation == 0:
-        return 2.0
-    for seeds in range(2, MOST_SEEDS + 1):
-        limit, shift = float(stdtrit(seeds - 1, 1 - LEVEL / 2)), points * math.sqrt(seeds) / deviation
-        reached = 1 - float(nctdtr(seeds - 1, shift, limit)) + float(nctdtr(seeds - 1, shift, -limit))
-        if reached >= POWER:
-            return float(seeds)
-    return math.nan

@@ -13,7 +13,8 @@ from xling.analysis.panels import fold_blocks
 from xling.analysis.plan import Plan, PlannedEntry, Results, left_out_notes, other_axes, planned_entries, read_plan
 from xling.grid.store import Store
 
-ONE_SEED = "95 % intervals over prompts only; RM training not included"
+FEW_SEEN = "where few win or lose, Wilson's"
+ONE_SEED = f"95 % bootstrap intervals over prompts only ({FEW_SEEN}); RM training not included"
 
 
 def grid_categories(store: Store, name: str) -> Categories:
@@ -53,11 +54,15 @@ def _interval_note(blocks: list[Block], planned: list[PlannedEntry]) -> str:
     if not several:
         return ONE_SEED
     if all(win.crossed for win in wins if win.seeds > 1):
-        return f"95 % bootstrap intervals over prompts and {several[-1]} seeds (the same ratings, split anew)"
+        if all(entry.axes["policy"] != "recorded" for entry in planned):
+            return f"{ONE_SEED}; {several[-1]} seeds gave the very same"
+        return (
+            f"95 % bootstrap intervals over prompts and {several[-1]} seeds (the same ratings, split anew; {FEW_SEEN})"
+        )
     span = " to ".join(str(count) for count in dict.fromkeys((several[0], several[-1])))
     fresh = len({cell.seeds[0] for entry in planned for cell in entry.cells}) > 1
     kind = "data seeds (each with its own prompts)" if fresh else "seeds (training and sampling; the same prompts)"
-    note = f"95 % t-intervals over {span} {kind}"
+    note = f"95 % intervals over prompts and seeds, from {span} {kind}, Wilson's on the scale"
     return f"{note}; where one seed is finished, over prompts only" if 1 in seeds else note
 
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 from xling.analysis.across import over_columns
 from xling.analysis.column import PERCENT
 from xling.analysis.findings import Finding
-from xling.analysis.intervals import Estimate, Sample, draw, fold, judged, resample
+from xling.analysis.intervals import POINTS, SHARE, Estimate, Sample, draw, fold, judged, resample
 from xling.analysis.plan import Ref
 from xling.analysis.records import read_items, read_json
 from xling.analysis.scored import Finished, Scored, columns_of, finished_cells, long_table, points, readable, some
@@ -124,7 +124,8 @@ class _Column:
         count = len(self.sources)
         means = self.sample.means.reshape(3, count)[:, places].mean(axis=1)
         resamples = self.sample.resamples.reshape(-1, 3, count)[:, :, places].mean(axis=2)
-        return replace(self.sample, means=means, resamples=resamples, present=None)
+        span = np.stack([SHARE, SHARE, POINTS], axis=1)
+        return replace(self.sample, means=means, resamples=resamples, present=None, span=span, sums=None, apart=None)
 
 
 def paired(table: pd.DataFrame, left_out: Sequence[str], *, axis: str, name: str, title: str) -> list[Finding]:

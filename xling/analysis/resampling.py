@@ -11,6 +11,10 @@ from xling.analysis.drawing import RESAMPLES, Clusters, Floats, Ints
 MANY = 64  # quantities: with fewer there is nothing to gain
 HUGE = 1024  # quantities: with more all are drawn in single precision
 UNIT = 64.0
+_LEVEL = 1e-9  # sums closer than this are level
+SHARE = np.array([0.0, 100.0])  # the scale of shares in percent
+POINTS = np.array([-100.0, 100.0])  # of their differences
+ONE = np.array([-1.0, 1.0])  # of correlations, kappa and alpha
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,12 @@ class Sample:
     fresh: bool = False  # a data seed: other labels have other prompts
     crossed: bool = False  # labels share prompts and draws, and split the same recorded ratings
     present: tuple[Ints, Ints] | None = None  # (prompts (K,), clusters (K,)) where some quantities lack some prompts
+    span: Floats | None = None  # (2, K) the least and the greatest that a quantity can be; None: whatever
+    paired: bool = False  # differences of two quantities of the same prompts
+    sums: Floats | None = None  # (R, K) of each row of the clusters, of which differences are made
+    apart: Ints | None = (
+        None  # (K,) rows that are not in the middle of the scale: no ties, or differences that are not 0
+    )
 
     def counts(self, k: int) -> tuple[int, int]:
         """Prompts and clusters behind quantity k."""
@@ -40,19 +50,26 @@ def resample(
     fresh: bool = False,
     crossed: bool = False,
     shares: Floats | None = None,
+    span: Floats | None = None,
+    paired: bool = False,
 ) -> Sample:
     """Averages over datasets of (N, K) per-prompt values, and their cluster bootstrap.
 
     A quantity that is NaN for some prompts is the average of the others (a resample without any of them takes the
     average itself); one that is NaN for all prompts of a dataset is missing.
     shares: (datasets,) weights that sum to 1, datasets in the order of their names; None: equal ones.
+    span: (2,) or (2, K) the scale's ends; paired: the values are differences already.
     """
     datasets = int(clusters.dataset.max()) + 1
     scale = np.full(datasets, 1 / datasets) if shares is None else shares
+    ends = None if span is None else np.broadcast_to(span.reshape(2, -1), (2, values.shape[1]))
     there = ~np.isnan(values)
     if (there.any(axis=0) & ~there.all(axis=0)).any() or not _covered(clusters):
-        means, resamples, present = _with_gaps(clusters, values, there, scale)
-        return Sample(means, resamples, len(values), clusters.groups, label, fresh, crossed, present)
+        means, resamples, present, sums, counts = _with_gaps(clusters, values, there, scale)
+        apart = _apart(sums, counts, ends)
+        return Sample(
+            means, resamples, len(values), clusters.groups, label, fresh, crossed, present, ends, paired, sums, apart
+        )
     sums = cluster_sums(clusters, values)
     means = np.zeros(values.shape[1])
     averaged: Floats | None = None
@@ -68,7 +85,19 @@ def resample(
         averaged = drawn if averaged is None else np.add(averaged, drawn, out=averaged)
         means += scale[dataset] * sums[rows].sum(axis=0) / clusters.counts[rows].sum()
     resamples = np.zeros((RESAMPLES, values.shape[1])) if averaged is None else averaged
-    return Sample(means, resamples, len(values), clusters.groups, label, fresh, crossed)
+    apart = _apart(sums, clusters.counts[:, None], ends)
+    return Sample(
+        means, resamples, len(values), clusters.groups, label, fresh, crossed, None, ends, paired, sums, apart
+    )
+
+
+def _apart(sums: Floats, counts: Floats, ends: Floats | None) -> Ints | None:
+    """(K,) how many of (R, K) sums are not those of as many prompts in the middle of the scale."""
+    if ends is None:
+        return None
+    bounded = np.isfinite(ends).all(axis=0)
+    middle = np.where(bounded, ends, 0.0).sum(axis=0) / 2
+    return np.asarray((np.abs(sums - middle * counts) > _LEVEL).sum(axis=0))
 
 
 def weighted(weights: npt.NDArray[np.uint8], sums: Floats) -> Floats:
@@ -96,8 +125,8 @@ def _covered(clusters: Clusters) -> bool:
 
 def _with_gaps(
     clusters: Clusters, values: Floats, there: npt.NDArray[np.bool_], scale: Floats
-) -> tuple[Floats, Floats, tuple[Ints, Ints]]:
-    """(means, resamples, (prompts, clusters)) where prompts are missing from some quantities."""
+) -> tuple[Floats, Floats, tuple[Ints, Ints], Floats, Floats]:
+    """(means, resamples, (prompts, clusters), sums, their counts) where prompts are missing from some quantities."""
     sums = cluster_sums(clusters, np.where(there, values, 0.0))
     counts = cluster_sums(clusters, there.astype(np.float64))
     means, resamples = np.zeros(values.shape[1]), np.zeros((RESAMPLES, values.shape[1]))
@@ -111,7 +140,8 @@ def _with_gaps(
         drawn = weights @ counts[rows]
         resamples += weight * np.where(drawn > 0, (weights @ sums[rows]) / np.maximum(drawn, 1), mean)
         means += weight * mean
-    return means, resamples, (there.sum(axis=0), np.minimum((counts > 0).sum(axis=0), clusters.groups))
+    present = there.sum(axis=0), np.minimum((counts > 0).sum(axis=0), clusters.groups)
+    return means, resamples, present, sums, counts
 
 
 def cluster_sums(clusters: Clusters, values: Floats) -> Floats:
@@ -132,7 +162,17 @@ def difference(sample: Sample, left: Sequence[int], right: Sequence[int]) -> Sam
             np.minimum(sample.present[0][list(left)], sample.present[0][list(right)]),
             np.minimum(sample.present[1][list(left)], sample.present[1][list(right)]),
         ),
+        span=None if sample.span is None else sample.span[:, list(left)] - sample.span[::-1, list(right)],
+        paired=True,
+        sums=None,
+        apart=None if sample.sums is None else _differing(sample.sums, left, right),
     )
+
+
+def _differing(sums: Floats, left: Sequence[int], right: Sequence[int]) -> Ints:
+    """(K,) in how many rows two columns differ; pair by pair, since there may be many."""
+    found = (np.count_nonzero(np.abs(sums[:, a] - sums[:, b]) > _LEVEL) for a, b in zip(left, right, strict=True))
+    return np.fromiter(found, dtype=np.int64, count=len(left))
 
 
 def select(sample: Sample, which: slice | Sequence[int]) -> Sample:
@@ -143,4 +183,7 @@ def select(sample: Sample, which: slice | Sequence[int]) -> Sample:
         means=sample.means[places].copy(),
         resamples=sample.resamples[:, places].copy(),
         present=sample.present and (sample.present[0][places], sample.present[1][places]),
+        span=None if sample.span is None else sample.span[:, places],
+        sums=None if sample.sums is None else sample.sums[:, places],
+        apart=None if sample.apart is None else sample.apart[places],
     )

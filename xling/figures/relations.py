@@ -145,7 +145,7 @@ def frontier(matrix: Matrix, names: Names) -> Made:
         name = "-".join(["frontier", *slug_of(found.axes, apart)])
         caption = (
             f"Divergence from the SFT policy against what it brings, means over {found.cells} cells with "
-            f"{'intervals over seeds' if found.points[0].kl.seeds > 1 else 'intervals over prompts'}, {words}. "
+            f"intervals over prompts{' and seeds' if found.points[0].kl.seeds > 1 else ''}, {words}. "
             "Best-of-k stands at the upper bound log k - (k - 1)/k. Quality and reward: increase over the baseline by "
             "the judge's score and by the reward model (in its standard deviations)."
         )

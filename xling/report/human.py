@@ -11,7 +11,7 @@ from xling.report.text import span
 from xling.sheets.cells import told_apart
 from xling.sheets.judgements import Annotator, Judgements
 
-NOTE = "95 % bootstrap intervals over prompts; annotators are fixed"
+NOTE = "95 % bootstrap intervals over prompts (where few win or lose, Wilson's); annotators are fixed"
 
 
 def print_judgements(found: Judgements, console: Console | None = None) -> None:

@@ -6,7 +6,7 @@ xling/analysis/intervals.py, clusters drawn together.
 
 import numpy as np
 
-from xling.analysis.intervals import Clusters, Estimate, Floats, Sample, cluster_sums, fold, resample
+from xling.analysis.intervals import ONE, SHARE, Clusters, Estimate, Floats, Sample, cluster_sums, fold, resample
 
 VERDICTS = (0.0, 0.5, 1.0)
 
@@ -29,7 +29,7 @@ def raw_agreement(counts: Floats) -> Floats:
 
 def share_estimate(clusters: Clusters, values: Floats) -> Estimate | None:
     """The mean of (N,) values in 0..1, in percent."""
-    [estimate] = fold([resample(clusters, values[:, None] * 100.0)])
+    [estimate] = fold([resample(clusters, values[:, None] * 100.0, span=SHARE)])
     return estimate
 
 
@@ -66,5 +66,5 @@ def alpha_estimate(clusters: Clusters, counts: Floats) -> Estimate | None:
     point = alpha(parts.sum(axis=0)[None])
     resamples = alpha(clusters.weights.astype(np.float64) @ cluster_sums(clusters, parts))
     kept = np.where(np.isnan(resamples), point, resamples)  # a resample in which all verdicts are one
-    [estimate] = fold([Sample(point, kept[:, None], len(counts), clusters.groups)])
+    [estimate] = fold([Sample(point, kept[:, None], len(counts), clusters.groups, span=ONE[:, None])])
     return estimate

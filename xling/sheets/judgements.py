@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from xling.analysis.categories import kappa_sample
 from xling.analysis.drawing import Clusters, Floats, draw
-from xling.analysis.intervals import Estimate, fold, resample
+from xling.analysis.intervals import SHARE, Estimate, fold, resample
 from xling.errors import DataError
 from xling.sheets.agreement import alpha_estimate, counts_of, raw_agreement, share_estimate, verdict
 from xling.sheets.answers import Answers
@@ -133,7 +133,7 @@ def _cell(cell: CellKey, key: Key, table: Floats) -> CellResult:
             0.5 if pair.identical else _mean(table[cell.pairs[at]]) for at, pair in zip(places, pairs, strict=True)
         ]
         values = np.array([means, [cell.points[at] for at in places]]).T
-        people, own = fold([resample(_clusters(pairs, datasets=True), values * 100.0)])
+        people, own = fold([resample(_clusters(pairs, datasets=True), values * 100.0, span=SHARE)])
     annotators = int(answered[[cell.pairs[at] for at in judged]].any(axis=0).sum())
     return CellResult(cell.axes, people, own, len(judged), len(asked) - len(judged), len(kept), annotators)
 
