@@ -30,22 +30,28 @@ class _GridLauncher(Launcher):
 
 
 class LocalLauncher(_GridLauncher):
-    """`workers` processes (None: one a core), `threads` torch threads each; `catalogue`: where stages are."""
+    """`workers` processes (None: one a core), `threads` torch threads each; `catalogue`: where stages are.
+
+    `claim_timeout_s`: after which silence a runner that cannot be seen from here counts as dead.
+    """
 
     name = "local"
 
-    def __init__(self, workers: Any = None, threads: Any = 1, catalogue: str = "xling.stages") -> None:
-        from xling.launching import whole_number
+    def __init__(
+        self, workers: Any = None, threads: Any = 1, claim_timeout_s: Any = 180, catalogue: str = "xling.stages"
+    ) -> None:
+        from xling.launching import seconds, whole_number
 
         self._workers = None if workers is None else whole_number("hydra.launcher.workers", workers)
         self._threads = whole_number("hydra.launcher.threads", threads)
+        self._claim_timeout = seconds("hydra.launcher.claim_timeout_s", claim_timeout_s)
         self._catalogue = catalogue
 
     def launch_grid(self, cells: Cells) -> Sequence[JobReturn]:
         """Plan, run, fold into the matrix. Leaves with exit code 1 if a cell failed."""
         from xling.launching import launch
 
-        code = launch(cells, self._catalogue, self._workers, self._threads)
+        code = launch(cells, self._catalogue, self._workers, self._threads, self._claim_timeout)
         if code:
             raise SystemExit(code)
         return []

@@ -5,6 +5,7 @@
 """
 
 import importlib
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -50,6 +51,13 @@ def whole_number(key: str, value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
     raise ConfigError(f"{key}={value} does not fit: expected a whole number >= 1. Type {key}=2.")
+
+
+def seconds(key: str, value: Any) -> float:
+    """A setting that must be a time of at least a second."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 1 <= value < math.inf:
+        return float(value)
+    raise ConfigError(f"{key}={value} does not fit: expected seconds, a number >= 1. Type {key}=180.")
 
 
 def plan_of(cells: Cells, catalogue: str) -> Plan:
@@ -120,7 +128,7 @@ def _check_data(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -
         print(harmless(f"xling: {note}"), file=sys.stderr)
 
 
-def launch(cells: Cells, catalogue: str, workers: int | None, threads: int) -> int:
+def launch(cells: Cells, catalogue: str, workers: int | None, threads: int, claim_timeout: float) -> int:
     """Do what the command line asks for. Exit code: 0, 1 if a cell failed, 128 + signal if interrupted."""
     from xling.report.reduce import reduce_grid
 
@@ -130,7 +138,7 @@ def launch(cells: Cells, catalogue: str, workers: int | None, threads: int) -> i
         return 0
     heals = 0
     while True:
-        outcome = run_local(plan, f"{catalogue}:KINDS", workers=workers, threads=threads)
+        outcome = run_local(plan, f"{catalogue}:KINDS", workers, threads, claim_timeout=claim_timeout)
         if outcome.interrupted:
             print(f"xling: stopped. The same command goes on; `xling reduce {plan.name}` folds what is there.")
             return outcome.exit_code

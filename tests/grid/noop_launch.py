@@ -1,4 +1,4 @@
-"""Run a grid of no-op stages in a process of its own: `python noop_launch.py ROOT WORKERS MODE SPECIAL`.
+"""Run a grid of no-op stages in a process of its own: `python noop_launch.py ROOT WORKERS MODE SPECIAL [TIMEOUT]`.
 
 SPECIAL is the JSON of `grid`'s keyword arguments. Prints one JSON line with the outcome, exits with its code.
 """
@@ -15,11 +15,11 @@ from xling.grid.plan import make_plan
 from xling.grid.store import Store
 
 
-def main(root: str, workers: str, mode: str, special: str) -> int:
+def main(root: str, workers: str, mode: str, special: str, timeout: str = "180") -> int:
     cells = grid(["de", "en"], ["de", "en"], **json.loads(special))
     plan = make_plan(cells, Store(root), mode=mode, name="small", kinds=KINDS)
     try:
-        outcome = run_local(plan, "noop_stages:KINDS", workers=int(workers))
+        outcome = run_local(plan, "noop_stages:KINDS", workers=int(workers), claim_timeout=float(timeout))
     except XlingError as error:
         print(error, file=sys.stderr)
         return 2

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,8 @@ def misbehave(action: str, context: Context) -> None:
         print(value)
         os.system(f"echo {value} from a child")
         sys.stdin.read()
+    elif word == "spawn":
+        spawn(value, context)
     elif word == "fill":
         (context.out / "big").write_bytes(b"x" * int(value))
     elif word == "count":
@@ -62,6 +65,20 @@ def misbehave(action: str, context: Context) -> None:
             file.write(f"{context.out.parent.name} {'+'.join(context.spec['langs'])}\n")
     else:
         raise AssertionError(f"unknown action {action}")
+
+
+def spawn(how: str, context: Context) -> None:
+    """Children of a stage, as libraries start them: in its group, in a session of their own, forked twice."""
+    (context.scratch / "began").write_text("yes", encoding="utf-8")
+    sleep = ["sleep", "600"]
+    pids = {
+        "child": lambda: [subprocess.Popen(sleep).pid],
+        "session": lambda: [subprocess.Popen(sleep, start_new_session=True).pid],
+        "daemon": lambda: [int(subprocess.check_output(["sh", "-c", "setsid sleep 600 >/dev/null 2>&1 & echo $!"]))],
+        "ignores": lambda: [subprocess.Popen(["sh", "-c", "trap '' HUP TERM INT; sleep 600; sleep 600"]).pid],
+    }[how]()
+    with open(context.out.parents[2] / "pids", "a", encoding="utf-8") as file:
+        file.write("".join(f"{pid}\n" for pid in pids))
 
 
 def nap(seconds: float, context: Context) -> None:

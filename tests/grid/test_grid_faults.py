@@ -3,20 +3,23 @@
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from noop_stages import KINDS, fold, grid, stage
 
 from xling.errors import StoreError
-from xling.grid import claim
+from xling.grid import claim, host
+from xling.grid.host import Process
 from xling.grid.local import run_local
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell
@@ -26,8 +29,11 @@ LAUNCH = [sys.executable, str(Path(__file__).with_name("noop_launch.py"))]
 KILLS = 20
 
 
-def launch(root: Path, workers: int = 2, mode: str = "retry", **special: Any) -> subprocess.Popen[str]:
-    command = [*LAUNCH, str(root), str(workers), mode, json.dumps(special)]
+def launch(
+    root: Path, workers: int = 2, mode: str = "retry", before: Sequence[str] = (), timeout: float = 180, **special: Any
+) -> subprocess.Popen[str]:
+    """In a process of its own; before: a command to start it with."""
+    command = [*before, *LAUNCH, str(root), str(workers), mode, json.dumps(special), str(timeout)]
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -132,7 +138,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path: Path) -> No
     special = {"sft_de": {"do": "sleep 60", "unless": mended}}
     root = tmp_path / "outputs"
     process = launch(root, **special)
-    wait_for(lambda: list(root.glob("stages/sft/*.partial/began")))
+    wait_for(lambda: list(root.glob("stages/sft/*.partial/*/began")))
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -146,7 +152,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path: Path) -> No
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     process = launch(tmp_path, base={"do": "stubborn; sleep 60"})
-    wait_for(lambda: list(tmp_path.glob("stages/base/*.partial/began")))
+    wait_for(lambda: list(tmp_path.glob("stages/base/*.partial/*/began")))
     (held,) = claims(tmp_path)
     process.send_signal(signal.SIGINT)
     time.sleep(0.2)
@@ -159,7 +165,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
 
 def test_a_stubborn_stage_does_not_outlive_the_first_ctrl_c_for_long(tmp_path: Path) -> None:
     process = launch(tmp_path, base={"do": "stubborn; sleep 60"})
-    wait_for(lambda: list(tmp_path.glob("stages/base/*.partial/began")))
+    wait_for(lambda: list(tmp_path.glob("stages/base/*.partial/*/began")))
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == 130 and leftovers(tmp_path) == ["partial"]
@@ -171,6 +177,155 @@ def test_sigterm_stops_like_ctrl_c(tmp_path: Path) -> None:
     process.terminate()
     process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGTERM and leftovers(tmp_path) == ["partial"]
+
+
+# --- nothing outlives a launch ----------------------------------------------------------------------------
+
+
+def pids(root: Path) -> list[int]:
+    """Of what stages have spawned."""
+    path = root / "pids"
+    return [int(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def living(root: Path) -> list[int]:
+    return [pid for pid in pids(root) if host.start_of(pid)]
+
+
+SPAWN = "spawn child; spawn session; spawn daemon; spawn ignores"
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGINT"])
+def test_all_descendants_end_with_the_launch(tmp_path: Path, how: str) -> None:
+    process = launch(tmp_path, workers=1, base={"do": f"{SPAWN}; sleep 60"})
+    wait_for(lambda: len(pids(tmp_path)) == 4)
+    (held,) = claims(tmp_path)
+    assert len(living(tmp_path)) == 4
+    process.send_signal(getattr(signal, how))
+    process.communicate(timeout=30)
+    number = getattr(signal, how)
+    assert process.returncode == (-number if how == "SIGKILL" else 128 + number)
+    wait_for(lambda: not living(tmp_path) and not claim.is_alive(held.by), 10)
+    if how != "SIGKILL":
+        assert leftovers(tmp_path) == ["partial"]
+
+
+@pytest.mark.parametrize("end", ["kill SIGKILL", "os_exit 3", "raise no", "print fine"])
+def test_all_descendants_end_with_the_worker(tmp_path: Path, end: str) -> None:
+    process = launch(tmp_path, workers=1, base={"do": f"{SPAWN}; {end}"})
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == (0 if end == "print fine" else 1)
+    assert len(pids(tmp_path)) == 4 and living(tmp_path) == []
+    if end == "kill SIGKILL":
+        assert "killed by SIGKILL (out of memory, or killed by hand)" in error
+    if end == "os_exit 3":
+        assert "it exited with code 3" in error
+
+
+def test_a_launch_under_nohup_does_not_mind_a_terminal_that_closes(tmp_path: Path) -> None:
+    process = launch(tmp_path, before=["nohup"], base={"do": "sleep 1"})
+    wait_for(lambda: claims(tmp_path))
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+# --- containers: other host names, other PID namespaces ---------------------------------------------------
+
+
+def container(name: str) -> list[str]:
+    """A command that starts another one under a host name, with processes of its own."""
+    if subprocess.run(["unshare", "-pfu", "--mount-proc", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no namespaces here")
+    start = f'hostname {name}; exec "$@"'
+    return ["unshare", "-pfu", "--mount-proc", "--kill-child", "sh", "-c", start, "sh"]
+
+
+def test_a_container_that_was_killed_is_waited_for_no_longer_than_the_timeout(tmp_path: Path) -> None:
+    root, mended = tmp_path / "outputs", tmp_path / "mended"
+    special = {"base": {"do": "sleep 60", "unless": str(mended)}}
+    first = launch(root, 1, before=container("c0ffee01"), timeout=10, **special)
+    wait_for(lambda: list(root.glob("stages/base/*.partial/*/began")))
+    first.kill()
+    first.communicate()
+    mended.touch()
+    second = launch(root, 1, before=container("c0ffee02"), timeout=10, **special)
+    out, error = second.communicate(timeout=60)
+    assert second.returncode == 0 and json.loads(out)["executed"]["base"] == 1
+    said = r"base: waiting for c0ffee01 \(pid \d+\), at it since \d\d:\d\d:\d\d .* Last sign of life .* ago; "
+    said += r"after 10 s without one it counts as dead .*claim_timeout_s.* type: rm '(.*)'"
+    (path,) = re.findall(said, error)
+    assert path.startswith(str(root)) and "base done (" not in error.partition("waiting")[0]
+    assert claims(root) == []
+
+
+def test_a_claim_can_be_removed_by_hand_as_the_message_says(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    base = next(iter(make_plan(grid(["de", "en"], ["de", "en"]), store).steps))
+    path = Path(store.beside("base", base, ".claim"))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(msgspec.json.encode(claim.Claim(Process("c0ffee01", 7, "b.n.1"), time.time())))
+    process = launch(tmp_path, 1)
+    time.sleep(1.5)
+    assert process.poll() is None and path.exists()
+    path.unlink()
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_launches_in_two_containers_of_one_name_share_the_work(tmp_path: Path) -> None:
+    root, ran = tmp_path / "outputs", tmp_path / "ran.txt"
+    special: dict[str, Any] = {kind: {"do": f"count {ran}; sleep 0.3"} for kind in KINDS}
+    both = [launch(root, 2, before=container("same"), timeout=5, **special) for _ in range(2)]
+    folds = []
+    for process in both:
+        out, error = process.communicate(timeout=90)
+        assert process.returncode == 0, error
+        folds.append(json.loads(out)["fold"])
+    assert folds[0] == folds[1] and not list(root.glob("stages/*/doubles.jsonl"))
+    lines = ran.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == len(set(lines)) == 15
+    assert leftovers(root) == []
+
+
+def test_a_runner_that_was_frozen_for_too_long_gives_way_and_both_finish(tmp_path: Path) -> None:
+    """A suspended machine, a paused container: others go on from its scratch, and it notices when it wakes up."""
+    root, mended = tmp_path / "outputs", tmp_path / "mended"
+    special = {"base": {"do": "sleep 60", "unless": str(mended)}}
+    first = launch(root, 1, before=container("c0ffee01"), timeout=2, **special)
+    (began,) = wait_for(lambda: list(root.glob("stages/base/*.partial/*/began")))
+    inside = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if below(pid, first.pid)]
+    for pid in inside:
+        os.kill(pid, signal.SIGSTOP)
+    second = launch(root, 1, timeout=2, base={"do": "sleep 60", "unless": str(mended)})
+    (taken,) = wait_for(lambda: [path for path in root.glob("stages/base/*.partial/*/began") if path != began])
+    held = claims(root)
+    assert not began.exists() and held[0].by.host == host.hostname()
+    for pid in reversed(inside):
+        os.kill(pid, signal.SIGCONT)
+    time.sleep(1.5)  # it wakes up beside the other one
+    assert claims(root) == held and list(root.glob("stages/base/*.partial/*")) == [taken.parent]
+    mended.touch()
+    os.kill(held[0].by.pid, signal.SIGKILL)  # else it would sleep on
+    _, error = second.communicate(timeout=60)
+    assert second.returncode == 1 and "killed by SIGKILL" in error
+    _, error = first.communicate(timeout=60)
+    assert first.returncode in (0, 1), error
+    again = launch(root, 1, timeout=2, **special)
+    assert again.communicate(timeout=60) and again.returncode == 0
+    assert not list(root.glob("stages/*/doubles.jsonl")) and leftovers(root) == []
+
+
+def below(pid: int, ancestor: int) -> bool:
+    while pid > 1 and pid != ancestor:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+        except OSError:
+            return False
+    return pid == ancestor
+
+
+# --- disks ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

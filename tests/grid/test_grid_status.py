@@ -117,7 +117,7 @@ def test_gc_removes_what_killed_runs_left_and_nothing_that_is_in_use(tmp_path: P
     folder = Store(tmp_path).kind_folder("judge")
     (folder / f"{key}.damaged-1").mkdir()
     (folder / f"{key}.partial").mkdir()
-    (folder / f"{key}.tmp-{me.host}-{me.pid}-0ld").mkdir()
+    (folder / f"{key}.tmp-{me.host}-{me.pid}-{host.view()}.1").mkdir()  # its pid is another's now
     in_use = folder / f"{key}.tmp-{me.name}"
     in_use.mkdir()
     xling(capsys, tmp_path, "gc", "--delete")
@@ -152,8 +152,8 @@ def test_a_run_clears_what_was_left_beside_finished_results(tmp_path: Path) -> N
     cells = grid(["de"], ["de"])
     run(tmp_path, cells)
     store, key = Store(tmp_path), cells[0].stage.key
-    store.scratch("judge", key).mkdir()
-    gone = claim.Claim(host.Process(host.hostname(), 1, "gone"), time.time())
+    store.scratch("judge", key, host.this_process())
+    gone = claim.Claim(host.Process(host.hostname(), 1, f"{host.view()}.99"), time.time())
     Path(store.beside("judge", key, ".claim")).write_bytes(msgspec.json.encode(gone))
     Path(store.beside("judge", key, ".failed.json")).write_text("{}", encoding="utf-8")
     run(tmp_path, cells)
@@ -164,7 +164,7 @@ def test_a_result_that_force_was_about_to_replace_is_put_back(tmp_path: Path) ->
     cells = grid(["de"], ["de"])
     run(tmp_path, cells)
     before, judge = fold(tmp_path), Store(tmp_path).folder("judge", cells[0].stage.key)
-    judge.rename(judge.with_name(f"{judge.name}.old-{host.hostname()}-1-gone"))
+    judge.rename(judge.with_name(f"{judge.name}.old-{host.hostname()}-1-{host.view()}.99"))
     shutil.rmtree(Store(tmp_path).folder("score", cells[0].stage.parents["score"].key))
     run(tmp_path, cells)
     assert fold(tmp_path) == before

@@ -165,10 +165,10 @@ def test_a_failure_is_remembered_until_the_stage_succeeds(tmp_path: Path) -> Non
     store.record_failure("pool", POOL.key, failure)
     assert store.state("pool", POOL.key) == "failed"
     assert store.failure("pool", POOL.key) == "ValueError: no"
-    store.scratch("pool", POOL.key).mkdir()
+    scratch = store.scratch("pool", POOL.key, host.this_process())
     publish(store)
     assert store.failure("pool", POOL.key) is None
-    assert not store.scratch("pool", POOL.key).exists()
+    assert not scratch.parent.exists()
 
 
 def test_a_stage_may_not_write_the_marker_itself(tmp_path: Path) -> None:

@@ -19,14 +19,14 @@ def behave(context: Context) -> None:
     if not path:
         return
     wanted = json.loads(Path(path).read_text(encoding="utf-8"))
-    for action in filter(None, wanted.get(label(context), wanted.get(context.scratch.parent.name, "")).split("; ")):
+    for action in filter(None, wanted.get(label(context), wanted.get(context.scratch.parents[1].name, "")).split("; ")):
         word, _, value = action.partition(" ")
         ACTIONS[word](value, context)
 
 
 def label(context: Context) -> str:
     langs = [str(context.spec[name]) for name in ("lang", "source", "target") if name in context.spec]
-    kind = context.scratch.parent.name
+    kind = context.scratch.parents[1].name
     return f"{kind}[{', '.join(langs)}]" if langs else kind
 
 
@@ -63,7 +63,7 @@ def _train(value: str, context: Context) -> None:
     """So many steps of 0.1 s with a checkpoint after each; each start says in `turns` where it began."""
     file = context.scratch / "step"
     step = int(file.read_text()) if file.exists() else 0
-    _count(f"{context.scratch.parents[2]}/turns", context, f"from {step}")
+    _count(f"{context.scratch.parents[3]}/turns", context, f"from {step}")
     for number in range(step, int(value)):
         time.sleep(0.1)
         new = file.with_name("new")
@@ -86,14 +86,14 @@ def _together(value: str, context: Context) -> None:
     rank, world = distributed.get_rank(), distributed.get_world_size()
     total = torch.tensor([rank])
     distributed.all_reduce(total)
-    _count(f"{context.scratch.parents[2]}/turns", context, f"{os.environ['SLURMD_NODENAME']} {rank}/{world} {total[0]}")
+    _count(f"{context.scratch.parents[3]}/turns", context, f"{os.environ['SLURMD_NODENAME']} {rank}/{world} {total[0]}")
     if value and rank == int(value):
         raise ValueError("one of many")
 
 
 def _wait(_: str, context: Context) -> None:
     """Until the runner has to stop."""
-    _count(f"{context.scratch.parents[2]}/turns", context, "waits")
+    _count(f"{context.scratch.parents[3]}/turns", context, "waits")
     while not context.stopping():
         time.sleep(0.2)
     raise Interrupted("as told")

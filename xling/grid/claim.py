@@ -1,100 +1,169 @@
 """Claims: a file beside a stage that says who runs it now, so that two runners do not do the same work.
 
-A claim of this host is alive while its process is; one of another host, whose processes cannot be seen, until
-it is older than `foreign_hours`. Correctness never depends on claims: if two run the same stage all the same,
-the store publishes one result.
+A runner that this process can see (host.sees) holds its claim until it ends, and no longer. Of any other one nothing is
+known but its heartbeat: it touches its claims every few seconds, and who gives no sign of life for `timeout` seconds
+counts as dead (`Watch`). Correctness never depends on claims: a runner that has lost one notices before it publishes,
+works in folders that carry its own name, and if two finish all the same, the store publishes one result.
+
+Clocks of several machines are never compared: an observer counts, by its own monotonic clock, how long it has seen no
+heartbeat. Up to two thirds of the timeout are credited to a claim that was silent before, as told by the file system.
 """
 
 import contextlib
 import os
+import secrets
+import threading
 import time
-import uuid
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 
-from xling.grid.files import write_all, write_atomically
-from xling.grid.host import Process, hostname, is_alive
+from xling.grid.files import write_all
+from xling.grid.host import Process, is_alive, sees
 from xling.jsonfiles import decode
 
-FOREIGN_HOURS = 24.0
+TIMEOUT = 180.0  # seconds without a heartbeat after which an unseen runner counts as dead
+BEATS = 12  # heartbeats in that time
+EMPTY_SECONDS = 5.0  # after which a claim without content is not being written any more
+GAP_SECONDS = 5.0  # at most so much silence is counted between two looks: the observer may have slept itself
 
 
 class Claim(msgspec.Struct, frozen=True):
     by: Process
-    since: float  # seconds since the epoch
+    since: float  # seconds since the epoch, by the clock of its maker
+    beat: float = 0.0  # seconds between its heartbeats
+
+    @property
+    def who(self) -> str:
+        """For people: `node7 (pid 12)`."""
+        slurm = f", SLURM job {self.by.slurm}" if self.by.slurm else ""
+        return f"{self.by.host or 'somebody'} (pid {self.by.pid}{slurm})" if self.by.pid else "somebody unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """A claim's file at one moment."""
+
+    claim: Claim
+    content: bytes
+    mtime_ns: int
+
+
+def _look(path: str) -> _Sight | None:
+    """None if there is no claim. One that is unreadable, or not whole, is somebody's whom we do not know."""
+    content, mtime_ns = b"", 0
+    try:
+        mtime_ns = os.stat(path).st_mtime_ns
+        with open(path, "rb") as file:  # opening makes a network file system look at the server's attributes
+            mtime_ns, content = os.fstat(file.fileno()).st_mtime_ns, file.read()
+        return _Sight(decode(content, Claim), content, mtime_ns)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, msgspec.DecodeError):
+        return _Sight(Claim(Process("", 0, ""), mtime_ns / 1e9), content, mtime_ns)
 
 
 def read(path: str) -> Claim | None:
-    """The claim in a file; None if there is none, or none that can be read."""
-    try:
-        with open(path, "rb") as file:
-            return decode(file.read(), Claim)
-    except (OSError, msgspec.DecodeError):
-        return None
+    """The claim in a file; None if there is none."""
+    sight = _look(path)
+    return sight.claim if sight else None
 
 
-def holder(path: str, foreign_hours: float = FOREIGN_HOURS) -> Claim | None:
-    """The claim in a file if whoever made it still runs."""
+def holder(path: str) -> Claim | None:
+    """The claim in a file, unless its runner is known to be dead."""
     claim = read(path)
-    if claim is None:
-        return None
-    if claim.by.host == hostname():
-        return claim if is_alive(claim.by) else None
-    return claim if time.time() - claim.since < foreign_hours * 3600 else None
+    return claim if claim is not None and is_alive(claim.by) else None
 
 
-def take(path: str, who: Process, foreign_hours: float = FOREIGN_HOURS) -> Claim | None:
-    """Claim a stage: None if it is ours now, else the living claim that is in the way."""
-    mine = msgspec.json.encode(Claim(who, time.time()))
-    for _ in range(10):  # each turn ends unless another process takes or releases at the same moment
-        if _create(path, mine):
-            return None
-        living = holder(path, foreign_hours)
-        if living is not None:
-            return living
-        if not remove_stale(path, foreign_hours):
-            time.sleep(0.01)
-    return holder(path, foreign_hours) or Claim(Process("unknown", 0, ""), time.time())
+def living(path: str, clock: float, timeout: float = TIMEOUT) -> Claim | None:
+    """As `holder`, and without those that have been silent for too long by the file system's `clock` (files.clock).
 
-
-def renew(path: str, who: Process) -> None:
-    """Show to other hosts that a claim of ours still lives."""
-    mine = read(path)
-    if mine is not None and mine.by == who:
-        write_atomically(Path(path), msgspec.json.encode(Claim(who, time.time())))
-
-
-def release(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-def release_of(path: str, pid: int) -> None:
-    """Release the claim of a process of this host that has died, and nobody else's."""
-    claim = read(path)
-    if claim is not None and claim.by.host == hostname() and claim.by.pid == pid:
-        release(path)
-
-
-def remove_stale(path: str, foreign_hours: float = FOREIGN_HOURS) -> bool:
-    """Remove a claim that nobody holds; False if somebody does.
-
-    It is moved away first and looked at again: another runner may have replaced it by a living one.
+    For looks that cannot wait and decide nothing that matters: clocks may differ.
     """
-    if _is_fresh(path) or holder(path, foreign_hours) is not None:
+    sight = _look(path)
+    if sight is None or not is_alive(sight.claim.by):
+        return None
+    silent = not sees(sight.claim.by) and clock - sight.mtime_ns / 1e9 > _patience(sight, timeout)
+    return None if silent else sight.claim
+
+
+def _patience(sight: _Sight, timeout: float) -> float:
+    """Seconds of silence that a runner is given; one that was killed before it wrote anything, a few."""
+    return max(timeout, 4 * sight.claim.beat) if sight.content else min(timeout, EMPTY_SECONDS)
+
+
+def take(path: str, who: Process, timeout: float = TIMEOUT) -> Claim | None:
+    """Claim a stage: None if it is ours now, else the claim that is in the way. Hold it with a `Heart`."""
+    for _ in range(10):  # each turn ends unless another process takes or releases at the same moment
+        if _create(path, _content(who, timeout)):
+            return None
+        sight = _look(path)
+        if sight is not None and is_alive(sight.claim.by):
+            return sight.claim
+        if sight is not None and not _remove(path, sight):
+            time.sleep(0.01)
+    return read(path) or Claim(Process("", 0, ""), time.time())
+
+
+def _content(who: Process, timeout: float) -> bytes:
+    return msgspec.json.encode(Claim(who, time.time(), timeout / BEATS))
+
+
+def beat(path: str, who: Process, timeout: float = TIMEOUT) -> bool:
+    """Show that a claim of ours lives; False if it is another's now. One that somebody deleted is made again."""
+    sight = _look(path)
+    if sight is None:
+        with contextlib.suppress(OSError):
+            if not _create(path, _content(who, timeout)):
+                return beat(path, who, timeout)
+        return True
+    if sight.claim.by.pid and sight.claim.by.name != who.name:
         return False
-    grabbed = f"{path[: -len('.claim')]}.stale-{uuid.uuid4().hex[:8]}"
+    with contextlib.suppress(OSError):
+        os.utime(path)  # the server's time, where there is one
+    return True
+
+
+def release(path: str, who: Process) -> None:
+    """Let go of a claim if it is this runner's, and of nobody else's."""
+    claim = read(path)
+    if claim is not None and claim.by.name == who.name:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def remove_stale(path: str) -> bool:
+    """Remove a claim whose runner is known to be dead; False if somebody may hold it."""
+    sight = _look(path)
+    return sight is None or (not is_alive(sight.claim.by) and _remove(path, sight))
+
+
+def drop(path: str, claim: Claim) -> None:
+    """Remove a claim of which something else tells that its runner is gone, if it is still the same."""
+    sight = _look(path)
+    if sight is not None and sight.claim == claim:
+        _remove(path, sight)
+
+
+def _remove(path: str, seen: _Sight) -> bool:
+    """Remove what was seen, and nothing else: another runner may have replaced it, or its own may have shown life.
+
+    It is moved away first and looked at again.
+    """
+    if _look(path) != seen:
+        return False
+    grabbed = f"{path.removesuffix('.claim')}.stale-{secrets.token_hex(4)}"
     try:
         os.rename(path, grabbed)
     except FileNotFoundError:
         return True
-    living = holder(grabbed, foreign_hours) is not None
-    if living:
+    same = _look(grabbed) == seen
+    if not same:
         with contextlib.suppress(FileExistsError):
             os.link(grabbed, path)
     os.unlink(grabbed)
-    return not living
+    return same
 
 
 def _create(path: str, content: bytes) -> bool:
@@ -108,17 +177,106 @@ def _create(path: str, content: bytes) -> bool:
     try:
         write_all(descriptor, content)
     except OSError:
-        release(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
         raise
     finally:
         os.close(descriptor)
     return True
 
 
-def _is_fresh(path: str) -> bool:
-    """An empty claim that is seconds old is being written, not left behind."""
-    try:
-        stat = os.stat(path)
-    except FileNotFoundError:
-        return False
-    return stat.st_size == 0 and time.time() - stat.st_mtime < 5
+# --- others' claims, over time ----------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Watched:
+    sight: _Sight
+    looked: float  # monotonic
+    silent: float  # seconds
+
+
+class Watch:
+    """Looks at claims again and again, and removes those whose runners have died or fallen silent.
+
+    clock: the file system's own time (files.clock), asked once for each new claim.
+    """
+
+    def __init__(self, clock: Callable[[], float], timeout: float = TIMEOUT) -> None:
+        self.timeout = timeout
+        self._clock = clock
+        self._seen: dict[str, _Watched] = {}
+
+    def holder(self, path: str) -> Claim | None:
+        """The claim that is in the way; None if there is none, or no more."""
+        sight = _look(path)
+        if sight is None:
+            self._seen.pop(path, None)
+            return None
+        gone = not is_alive(sight.claim.by) or self._silence(path, sight) > _patience(sight, self.timeout)
+        if gone and _remove(path, sight):
+            self._seen.pop(path, None)
+            return None
+        return sight.claim
+
+    def silent(self, path: str) -> tuple[float, float]:
+        """Seconds that a watched claim has given no sign of life, and after how many it counts as dead."""
+        seen = self._seen.get(path)
+        return (seen.silent, _patience(seen.sight, self.timeout)) if seen else (0.0, self.timeout)
+
+    def _silence(self, path: str, sight: _Sight) -> float:
+        now, seen = time.monotonic(), self._seen.get(path)
+        if sees(sight.claim.by):
+            silent = 0.0
+        elif seen is None or seen.sight.content != sight.content:
+            before = self._clock() - sight.mtime_ns / 1e9
+            silent = min(max(0.0, before), 2 / 3 * _patience(sight, self.timeout))
+        elif seen.sight.mtime_ns != sight.mtime_ns:
+            silent = 0.0
+        else:
+            silent = seen.silent + min(now - seen.looked, GAP_SECONDS)
+        self._seen[path] = _Watched(sight, now, silent)
+        return silent
+
+
+# --- our own ----------------------------------------------------------------------------------------------
+
+
+class Heart:
+    """Shows every few seconds that the claims of this process live, from a thread of its own.
+
+    lost: called in that thread, once, with the path of a claim that has become another's.
+    """
+
+    def __init__(self, who: Process, timeout: float = TIMEOUT, lost: Callable[[str], None] | None = None) -> None:
+        self._who, self._timeout, self.lost = who, timeout, lost
+        self._held: set[str] = set()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def hold(self, path: str) -> None:
+        with self._lock:
+            self._held.add(path)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+            self._thread.start()
+
+    def ours(self, path: str) -> bool:
+        """Look, and beat, now."""
+        return beat(path, self._who, self._timeout)
+
+    def release(self, path: str) -> None:
+        """Stop beating for a claim and let go of it, if it is still ours."""
+        with self._lock:
+            self._held.discard(path)
+        release(path, self._who)
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(self._timeout / BEATS)
+            for path in sorted(self._held):
+                with self._lock:
+                    lost = path in self._held and not beat(path, self._who, self._timeout)
+                    if lost:
+                        self._held.discard(path)
+                if lost and self.lost is not None:
+                    self.lost(path)

@@ -2,13 +2,13 @@
 
 import contextlib
 import os
+import re
 import shutil
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from xling.grid import claim, host
+from xling.grid import claim, files, host
 from xling.grid.files import files_below
 from xling.grid.listing import Listing
 from xling.grid.status import grids, read_grid
@@ -39,13 +39,16 @@ def _restore_or_remove(folder: Path, name: str) -> None:
     shutil.rmtree(folder / name, ignore_errors=True)
 
 
+SUFFIX = re.compile(r"(?:tmp|old)-(?P<host>.+)-(?P<pid>\d+)-(?P<start>0|[^-.]*\.[^-.]*\.\d+)(?:\.gc|\.0)?")
+
+
 def is_abandoned(name: str) -> bool:
-    """Whether the maker of `<key>.tmp-<host>-<pid>-<start>` ran on this host and has ended."""
-    before, here, rest = name.partition(".")[2].partition(f"-{host.hostname()}-")
-    pid, _, start = rest.partition("-")
-    if before not in ("tmp", "old") or not here or not pid.isdigit():
+    """Whether it is certain that the maker of `<key>.tmp-<host>-<pid>-<start>` has ended."""
+    found = SUFFIX.fullmatch(name.partition(".")[2])
+    if found is None:
         return False
-    return not host.is_alive(host.Process(host.hostname(), int(pid), "" if start == "0" else start))
+    start = "" if found["start"] == "0" else found["start"]
+    return not host.is_alive(host.Process(found["host"], int(found["pid"]), start))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,10 @@ class Garbage:
     size: int  # bytes
 
 
-def garbage(store: Store, foreign_hours: float = claim.FOREIGN_HOURS) -> list[Garbage]:
-    """What can be deleted without any grid missing it; nothing that a living process works on.
+def garbage(store: Store, timeout: float = claim.TIMEOUT) -> list[Garbage]:
+    """What can be deleted without any grid missing it; nothing that a process works on that may live.
+
+    A runner that cannot be seen from here counts as dead after `timeout` seconds without a sign of life.
 
     StoreError if a plan.json cannot be read: what it refers to would count as garbage.
     """
@@ -66,7 +71,7 @@ def garbage(store: Store, foreign_hours: float = claim.FOREIGN_HOURS) -> list[Ga
             needed.setdefault(stage.kind, set()).add(stage.key)
     found = []
     for kind in store.kinds():
-        for name, why in _of_kind(store, kind, needed.get(kind, set()), foreign_hours):
+        for name, why in _of_kind(store, kind, needed.get(kind, set()), timeout):
             found.append(_sized(store.kind_folder(kind) / name, why))
     logs = {f"{kind}/{key[:12]}.log" for kind, keys in needed.items() for key in keys}
     for path in sorted((store.root / "logs").glob("*/*.log")):
@@ -75,14 +80,14 @@ def garbage(store: Store, foreign_hours: float = claim.FOREIGN_HOURS) -> list[Ga
     return found
 
 
-def _of_kind(store: Store, kind: str, needed: set[str], foreign_hours: float) -> Iterator[tuple[str, str]]:
-    listing = store.listing(kind)
-    held = {key for key in listing.claimed if claim.holder(store.beside(kind, key, ".claim"), foreign_hours)}
+def _of_kind(store: Store, kind: str, needed: set[str], timeout: float) -> Iterator[tuple[str, str]]:
+    listing, clock = store.listing(kind), files.clock(store.kind_folder(kind))
+    held = {key for key in listing.claimed if claim.living(store.beside(kind, key, ".claim"), clock, timeout)}
     for key in sorted(listing.claimed - held):
         yield f"{key}.claim", "claim of a runner that is gone"
     for name in sorted(listing.leftovers):
-        age = time.time() - os.lstat(store.kind_folder(kind) / name).st_mtime
-        if is_abandoned(name) or (age > foreign_hours * 3600 and name.partition(".")[0] not in held):
+        age = clock - os.lstat(store.kind_folder(kind) / name).st_mtime
+        if is_abandoned(name) or (age > timeout and name.partition(".")[0] not in held):
             yield name, "left behind by a killed run"
     for name in sorted(listing.damaged):
         yield name, "damaged result, set aside"

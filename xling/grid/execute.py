@@ -42,6 +42,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     seconds: float = 0.0
     numbers: tuple[int, int] = (0, 0)  # progress: done, total
     leaving: bool = False  # the worker ends itself after this
+    by: host.Process | None = None  # ready: who works
 
 
 @dataclass
@@ -54,31 +55,38 @@ class Executor:
     threads: int = 1
     git: str | None = None
     code: str = field(default_factory=host.code_digest)
-    foreign_hours: float = claim.FOREIGN_HOURS
+    timeout: float = claim.TIMEOUT  # seconds without a heartbeat after which others may take a stage over
     who: host.Process = field(default_factory=host.this_process)
     note: str = ""  # said in the header of each stage's log
     stopping: Callable[[], bool] = lambda: False  # for stages: the runner has to stop
     call: Callable[[Kind, Context], None] = lambda kind, context: kind.run(context)
     processes: int = 1  # that `call` runs a stage in
+    heart: claim.Heart = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.heart = claim.Heart(self.who, self.timeout)
 
     def execute(self, job: Job, progress: Progress) -> Report:
         """Whatever stage code raises, SystemExit and KeyboardInterrupt too, is its failure; raises Interrupted only."""
         path = self.store.beside(job.sheet.kind, job.key, ".claim")
         try:
-            living = claim.take(path, self.who, self.foreign_hours)
+            living = claim.take(path, self.who, self.timeout)
         except OSError as error:
             return self._failed(job, files.disk_error(error, self.store.root))
         if living is not None:
-            return Report("claimed", job.key, f"{living.by.host}:{living.by.pid}")
+            return Report("claimed", job.key, living.who)
+        self.heart.hold(path)
         try:
             return self._claimed(job, progress)
         except Interrupted:
             raise
         except BaseException as error:
+            if not self.heart.ours(path):  # whatever went wrong, the stage is another's, who has its scratch now
+                return Report("claimed", job.key, "another runner, who took it over")
             return self._failed(job, error)
         finally:
             with suppress(OSError):
-                claim.release(path)
+                self.heart.release(path)
 
     def _claimed(self, job: Job, progress: Progress) -> Report:
         kind, key = job.sheet.kind, job.key
@@ -107,17 +115,18 @@ class Executor:
         previous = self.store.failure_record(sheet.kind, key)
         attempt = previous.attempts + 1 if previous else 1
         out = self.store.begin(sheet.kind, key, self.who)
-        scratch = self.store.scratch(sheet.kind, key)
         try:
-            scratch.mkdir(exist_ok=True)
+            scratch = self.store.scratch(sheet.kind, key, self.who)
             start, cpu = time.perf_counter(), time.process_time()
             with self._logged(job, attempt):
                 cache = self.store.cache()
                 self.call(self._kind(sheet), Context(sheet.spec, parents, out, scratch, progress, self.stopping, cache))
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+            if not self.heart.ours(self.store.beside(sheet.kind, key, ".claim")):
+                raise StageError("Another runner has taken this stage over, since this one gave no sign of life.")
             self.store.publish(sheet, key, out, self._record(seconds, cpu, attempt), replace=self.force)
         except BaseException:
-            files.share(os.fspath(scratch))  # another user of the root may go on from it
+            files.share(self.store.beside(sheet.kind, key, ".partial"))  # another user of the root may go on from it
             raise
         finally:
             shutil.rmtree(out, ignore_errors=True)

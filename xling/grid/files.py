@@ -7,6 +7,7 @@ import os
 import pwd
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,18 @@ def sync(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def clock(folder: Path) -> float:
+    """The time by which a folder's file system stamps files (a server's); this machine's if it cannot be written."""
+    probe = folder / f".clock-{secrets.token_hex(4)}"
+    try:
+        write_new(str(probe), b"")
+        stamp = probe.stat().st_mtime
+        probe.unlink()
+    except OSError:
+        return time.time()
+    return stamp
 
 
 def files_below(folder: str, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:

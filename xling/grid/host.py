@@ -15,11 +15,14 @@ import xling
 
 
 class Process(msgspec.Struct, frozen=True):
-    """A process as others can recognise it: a pid alone is reused, with its start time it is not."""
+    """A process as others can recognise it: a pid alone is reused, with its start time it is not.
+
+    Containers can share a host name and have the same pids: who sees which processes is a part of `start`.
+    """
 
     host: str
     pid: int
-    start: str  # boot id and clock ticks since boot; empty where /proc does not exist
+    start: str  # boot id, PID namespace and clock ticks since boot, joined by dots; empty without /proc
     slurm: str = ""  # SLURM_JOB_ID, with the array index if any
 
     @property
@@ -44,34 +47,54 @@ def _slurm_id() -> str:
 
 
 @functools.cache
-def _boot() -> str:
+def view() -> str:
+    """Which processes can be seen from here: boot id and PID namespace; empty where that cannot be told."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+        if os.readlink("/proc/self") != str(os.getpid()):  # /proc shows another namespace than ours
+            return ""
+        return f"{boot}.{os.stat('/proc/self/ns/pid').st_ino:x}"
     except OSError:
         return ""
 
 
-def start_of(pid: int) -> str:
-    """When a process of this host started, as a word; empty if it is gone or a zombie, or without /proc."""
+def _stat(pid: int) -> tuple[bytes, str] | None:
+    """(state, clock ticks from boot to start) of a process; None if it is gone or hidden, or without /proc."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
-        return ""
-    return "" if fields[0] in (b"Z", b"X") else f"{_boot()}.{fields[19].decode()}"
+        return None
+    return fields[0], fields[19].decode()
+
+
+def start_of(pid: int) -> str:
+    """When a process that can be seen from here started, as a word; empty if it is gone, a zombie or hidden."""
+    found = _stat(pid) if view() else None
+    return "" if found is None or found[0] in (b"Z", b"X") else f"{view()}.{found[1]}"
+
+
+def sees(process: Process) -> bool:
+    """Whether this process would notice the end of that one: same host, same boot, same PID namespace."""
+    if process.host != hostname() or process.pid <= 0:
+        return False
+    return process.start.rpartition(".")[0] == view() if sys.platform == "linux" else True
 
 
 def is_alive(process: Process) -> bool:
-    """Whether a process of this host still runs; only to be asked for this host."""
-    if process.start:
-        return start_of(process.pid) == process.start
+    """False if it is certain that a process has ended. What cannot be seen from here is not dead."""
+    if not sees(process) or (sys.platform == "linux" and not view()):
+        return True
     try:
         os.kill(process.pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except (PermissionError, OverflowError):
+        pass  # somebody else's
+    found = _stat(process.pid) if process.start else None
+    if found is None:  # without /proc, or hidden there (hidepid)
         return True
-    return True
+    return found[0] not in (b"Z", b"X") and f"{view()}.{found[1]}" == process.start
 
 
 @functools.cache

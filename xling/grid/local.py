@@ -4,7 +4,8 @@
     sys.exit(outcome.exit_code)
 
 A stage that raises, exits or is killed costs itself and what needs it; its worker is replaced. The first
-Ctrl-C (or SIGTERM) ends the workers and returns what there is, the second raises KeyboardInterrupt at once.
+Ctrl-C (or SIGTERM, or SIGHUP unless that is ignored, as under nohup) ends the workers and returns what there is, the
+second raises KeyboardInterrupt at once.
 """
 
 import os
@@ -14,7 +15,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from xling.errors import StageError
@@ -28,9 +29,11 @@ from xling.grid.progress import Display, display_for
 from xling.grid.records import Sheet
 from xling.grid.schedule import Schedule
 from xling.grid.store import now
+from xling.grid.tables import duration
 from xling.grid.worker import Setting
 
 POLL_SECONDS = 0.3  # how often stages that another runner claims are looked at
+SAY_SECONDS = 2.0, 60.0  # after which it is said that such stages are waited for, and said again
 LOG_TAIL = 4000  # bytes of a dead worker's log that are kept with the failure
 
 
@@ -45,13 +48,14 @@ def run_local(
     workers: int | None = None,
     threads: int = 1,
     show: bool = True,
-    foreign_hours: float = claim.FOREIGN_HOURS,
+    claim_timeout: float = claim.TIMEOUT,
 ) -> Outcome:
     """Run what the plan says, and say how it ended.
 
     catalogue: `module:name` of the dict of kinds; workers: processes, None: one per core; threads: of the
-    numeric libraries in each; show: progress and end table on stderr; foreign_hours: how long a claim made on
-    another host counts. Raises StoreError if the root cannot be written, StageError if no worker can start.
+    numeric libraries in each; show: progress and end table on stderr; claim_timeout: seconds without a heartbeat after
+    which a runner that cannot be seen from here counts as dead. Raises StoreError if the root cannot be written,
+    StageError if no worker can start.
     """
     count = workers or max(1, cores() // threads)
     if plan.to_run:
@@ -61,7 +65,7 @@ def run_local(
         remove_leftovers(plan.store, plan.estimates)
     force = plan.mode == "force"
     root = str(plan.store.root.absolute())
-    setting = Setting(root, catalogue, force, threads, plan.git, host.code_digest(), foreign_hours, os.getpid())
+    setting = Setting(root, catalogue, force, threads, plan.git, host.code_digest(), claim_timeout, os.getpid())
     run = _Run(plan, setting, count, display_for(len(plan.steps), show))
     outcome = run.outcome()
     _note_run(plan, outcome)
@@ -76,12 +80,18 @@ class _Run:
     def __init__(self, plan: Plan, setting: Setting, count: int, display: Display) -> None:
         self._plan, self._setting, self._count, self._display = plan, setting, count, display
         self._store, self._schedule = plan.store, Schedule(plan)
-        self._began = time.time()
         self._workers: list[Worker] = []
         self._selector = selectors.DefaultSelector()
         self._signal = 0
         self._next_poll = 0.0
         self._failed: dict[str, str] = {}  # key -> last line
+        self._before = {  # failures of before: their records' times
+            key: self._failed_at(step.stage.kind, key)
+            for key, step in plan.steps.items()
+            if step.state == "run" and step.reason.startswith("failed")
+        }
+        self._watch = claim.Watch(lambda: files.clock(plan.store.root), setting.timeout)
+        self._said: dict[str, float] = {}  # key of a stage that is waited for -> monotonic time of the next word on it
         self._deaths = 0  # of workers that were not ready yet, in a row
 
     def outcome(self) -> Outcome:
@@ -161,15 +171,16 @@ class _Run:
                 f"(details: {self._setting.root}/logs/workers.log)"
             )
         if report.event == "ready":
-            worker.ready, self._deaths = True, 0
+            worker.who, self._deaths = report.by, 0
             return
         label = self._plan.steps[report.key].stage.label
         if report.event == "progress":
             self._display.progress(label, *report.numbers)
             return
-        worker.jobs.popleft()
+        job = worker.jobs.popleft()
         self._ended(report, label)
         if report.leaving:
+            self._clear(worker, job)
             self._give_back(worker)
             self._remove(worker)
         elif worker.jobs:
@@ -185,7 +196,8 @@ class _Run:
             self._display.finished(label, None)
         elif report.event == "claimed":
             schedule.wait(key)
-            self._display.finished(label, None)
+            self._said[key] = time.monotonic() + SAY_SECONDS[0]
+            self._display.waits(label)
         elif report.event == "damaged":
             self._heal(report, label)
         else:
@@ -200,7 +212,7 @@ class _Run:
         parent = self._plan.steps[report.parent].stage
         what = f"the result {parent.label} cannot be used: {report.text}"
         if self._plan.mode != "cached" and self._schedule.heal(report.parent, report.key):
-            self._display.finished(label, None)
+            self._display.waits(label)
             self._display.say(f"{label} has to wait: {what}; it is made again.")
         else:
             record_failure(self._store, *self._identity(report.key), f"StoreError: {what}", what)
@@ -214,21 +226,44 @@ class _Run:
 
     def _poll(self) -> None:
         """Take over results, failures and abandoned claims of the runners we wait for."""
+        waited: dict[tuple[str, float], list[tuple[str, str, claim.Claim]]] = {}
         for key in list(self._schedule.waiting):
             stage = self._plan.steps[key].stage
             beside = self._store.beside(stage.kind, key, ".claim")
-            if claim.holder(beside, self._setting.foreign_hours) is not None:
+            held = self._watch.holder(beside)
+            if held is not None:
+                if time.monotonic() >= self._said[key]:
+                    self._said[key] = time.monotonic() + SAY_SECONDS[1]
+                    waited.setdefault((held.by.name, held.since // 60), []).append((stage.label, beside, held))
                 continue
             failure = self._store.failure(stage.kind, key)
-            if failure is not None and self._failed_meanwhile(stage.kind, key):
+            if failure is not None and self._failed_at(stage.kind, key) != self._before.get(key):
                 self._fail(key, failure)
             else:
                 self._schedule.give_back(key)  # a worker sees whether it is done
+        for group in waited.values():
+            self._say_waiting([label for label, _, _ in group], *group[0][1:])
 
-    def _failed_meanwhile(self, kind: str, key: str) -> bool:
-        with suppress(FileNotFoundError):
-            return os.stat(self._store.beside(kind, key, ".failed.json")).st_mtime >= self._began
-        return False
+    def _say_waiting(self, labels: Sequence[str], path: str, held: claim.Claim) -> None:
+        since = time.strftime("%H:%M:%S", time.localtime(held.since))
+        ago = duration(max(0.0, time.time() - held.since))
+        if held.by.host == host.hostname() and host.sees(held.by):
+            hint = f"`kill {held.by.pid}` ends it."
+        else:
+            silent, patience = map(duration, self._watch.silent(path))
+            hint = (
+                f"Last sign of life {silent} ago; after {patience} without one it counts as dead "
+                f"(hydra.launcher.claim_timeout_s). If you know that it is gone, type: rm '{path}'"
+            )
+        more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
+        words = f"{', '.join(labels[:3])}{more}: waiting for {held.who}, at it since {since} ({ago})."
+        self._display.say(f"{words} {hint}")
+
+    def _failed_at(self, kind: str, key: str) -> int:
+        """When its failure was recorded, by the file system's clock; 0 if it has none."""
+        with suppress(OSError):
+            return os.stat(self._store.beside(kind, key, ".failed.json")).st_mtime_ns
+        return 0
 
     # --- the end of workers -------------------------------------------------------------------------------
 
@@ -267,14 +302,18 @@ class _Run:
         self._selector.unregister(worker.stdout)
         worker.discard()
         for job in worker.jobs:
+            self._clear(worker, job)
+
+    def _clear(self, worker: Worker, job: Job) -> None:
+        if worker.who is not None:
             kind, key = job.sheet.kind, job.key
-            claim.release_of(self._store.beside(kind, key, ".claim"), worker.who.pid)
+            claim.release(self._store.beside(kind, key, ".claim"), worker.who)
             shutil.rmtree(self._store.beside(kind, key, f".tmp-{worker.who.name}"), ignore_errors=True)
 
     def _end_workers(self) -> None:
         for worker in self._workers:
             if self._signal:
-                worker.signal(signal.SIGTERM)
+                worker.terminate()
             worker.close()
         deadline = time.monotonic() + 3
         for worker in self._workers:
@@ -284,7 +323,7 @@ class _Run:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM stop the loop; a socket wakes it. Left alone outside the main thread."""
+        """SIGINT, SIGTERM and SIGHUP stop the loop; a socket wakes it. Left alone outside the main thread."""
         reader, writer = socket.socketpair()
         reader.setblocking(False)
         writer.setblocking(False)
@@ -293,8 +332,9 @@ class _Run:
         try:
             with suppress(ValueError):
                 wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    previous[number] = signal.signal(number, self._interrupt)
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                        previous[number] = signal.signal(number, self._interrupt)
             yield
         finally:
             for number, handler in previous.items():
@@ -308,7 +348,7 @@ class _Run:
     def _interrupt(self, number: int, _frame: object) -> None:
         if self._signal:
             for worker in self._workers:
-                worker.signal(signal.SIGKILL)
+                worker.kill()
             raise KeyboardInterrupt
         self._signal = number
 

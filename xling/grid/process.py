@@ -14,6 +14,8 @@ from xling.grid import host
 from xling.grid.execute import Job, Report
 from xling.grid.worker import Setting
 
+KILL_SECONDS = 5.0  # for a worker and its children to be gone
+
 _reports = msgspec.json.Decoder(Report)
 
 
@@ -40,14 +42,17 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **fixed_environment(setting.threads)},
-            process_group=0,  # the terminal's Ctrl-C reaches the parent only; a kill takes children along
+            process_group=0,  # the terminal's Ctrl-C reaches the parent only
         )
         assert self._process.stdin and self._process.stdout
         self._stdin, self.stdout = self._process.stdin, self._process.stdout
         self._buffer = b""
-        self.who = host.Process(host.hostname(), self._process.pid, host.start_of(self._process.pid))
+        self.who: host.Process | None = None  # the process that works, once it is ready
         self.jobs: deque[Job] = deque()
-        self.ready = False
+
+    @property
+    def ready(self) -> bool:
+        return self.who is not None
 
     def send(self, jobs: Sequence[Job]) -> None:
         """A worker that has died meanwhile is noticed when its pipe is read."""
@@ -71,8 +76,8 @@ class Worker:
 
     def cause_of_death(self) -> str:
         """`killed by SIGKILL ...`, `it exited with code 3`; waits for the process to be gone."""
-        self.wait(2.0)
-        self.signal(signal.SIGKILL)  # should it hang in its last breath, or have children
+        if not self.wait(2.0):
+            self.kill()  # it hangs in its last breath
         code = self._process.wait()
         if code >= 0:
             return f"it exited with code {code}"
@@ -80,10 +85,18 @@ class Worker:
         hint = {"SIGKILL": " (out of memory, or killed by hand)", "SIGSEGV": " (a crash in native code)"}
         return f"killed by {name}{hint.get(name, '')}"
 
-    def signal(self, number: signal.Signals) -> None:
-        """To the worker and the processes it started."""
+    def terminate(self) -> None:
+        """Tell the process that works, and those that it started, to end."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
+            os.kill(self._process.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it and all that it started, at once."""
+        if self._process.poll() is None:
+            os.kill(self._process.pid, signal.SIGUSR1)
+            if not self.wait(KILL_SECONDS):  # the guard does not do what it is there for
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Ask it to end; an idle worker does at once."""
@@ -99,7 +112,7 @@ class Worker:
         return True
 
     def discard(self) -> None:
-        self.signal(signal.SIGKILL)
+        self.kill()
         self._process.wait()
         self.close()
         self.stdout.close()

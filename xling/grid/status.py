@@ -3,6 +3,7 @@
 What a cluster knows beside that (which stages are queued, which runners are gone) is handed in as `Cluster`.
 """
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from xling.errors import ConfigError, StoreError, did_you_mean
-from xling.grid import claim, formats
+from xling.grid import claim, files, formats
 from xling.grid.claim import Claim
 from xling.grid.files import Unreadable
 from xling.grid.listing import Listing
@@ -127,20 +128,23 @@ def grid_status(store: Store, name: str, cluster: Cluster | None = None) -> Grid
 def _rows(store: Store, plan: GridPlan, cluster: Cluster) -> Iterator[Row]:
     listings: dict[str, Listing] = {}
     states: list[State] = []
+    clock = functools.cache(lambda: files.clock(store.root))
     for index, stage in enumerate(plan.stages):
         if stage.kind not in listings:
             listings[stage.kind] = store.listing(stage.kind)
-        row = _row(store, index, stage, listings[stage.kind], cluster)
+        row = _row(store, index, stage, listings[stage.kind], cluster, clock)
         if row.state == "to do" and any(states[up] in ("failed", "blocked") for up in stage.parents):
             row = Row(index, stage, "blocked")
         states.append(row.state)
         yield row
 
 
-def _row(store: Store, index: int, stage: PlannedStage, listing: Listing, cluster: Cluster) -> Row:
+def _row(
+    store: Store, index: int, stage: PlannedStage, listing: Listing, cluster: Cluster, clock: Callable[[], float]
+) -> Row:
     kind, key = stage.kind, stage.key
     if key in listing.claimed:
-        held = claim.holder(store.beside(kind, key, ".claim"))
+        held = claim.living(store.beside(kind, key, ".claim"), clock())
         if held is not None and not cluster.gone(held):
             slurm = f", SLURM job {held.by.slurm}" if held.by.slurm else ""
             seconds = max(0, round(time.time() - held.since))

@@ -3,7 +3,7 @@
     <root>/stages/<kind>/<key>/              the result's files, spec.json, done.json (written last)
                         <key>.failed.json    how it failed, until it succeeds
                         <key>.claim          who runs it now (claim.py)
-                        <key>.partial/       scratch of a stage that has not succeeded yet
+                        <key>.partial/<process>/  scratch of a stage that has not succeeded yet
                         <key>.tmp-<process>/ a result in the making
                         <key>.damaged-<n>/   a result that changed after it was published: never used
                         doubles.jsonl        results made a second time and dropped
@@ -237,8 +237,19 @@ class Store:
             os.mkdir(temporary)
         return Path(temporary)
 
-    def scratch(self, kind: str, key: str) -> Path:
-        return Path(self.beside(kind, key, ".partial"))
+    def scratch(self, kind: str, key: str, who: Process) -> Path:
+        """The folder that survives a kill of the stage: what the last runner left there, under the name of this one.
+
+        A runner that has lost its claim and lives on finds nothing under its own name, and writes into nobody's.
+        """
+        above = Path(self.beside(kind, key, ".partial"))
+        mine = above / who.name
+        above.mkdir(parents=True, exist_ok=True)
+        left = sorted(above.iterdir(), key=lambda path: path.lstat().st_mtime_ns)
+        if left and left[-1] != mine:
+            left[-1].rename(mine)
+        mine.mkdir(exist_ok=True)
+        return mine
 
     def publish(self, sheet: Sheet, key: str, temporary: Path, run: Run, replace: bool = False) -> bool:
         """Make a finished folder the result of its key, all or nothing; False if there was one already.
@@ -294,8 +305,8 @@ class Store:
         """Of a stage that has succeeded: its failures and its scratch."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.beside(kind, key, ".failed.json"))
-        scratch = self.scratch(kind, key)
-        if scratch.exists():
+        scratch = self.beside(kind, key, ".partial")
+        if os.path.lexists(scratch):
             shutil.rmtree(scratch, ignore_errors=True)
 
     def record_failure(self, kind: str, key: str, failure: Failure) -> None:

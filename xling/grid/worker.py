@@ -3,19 +3,24 @@
 Started by local.py as `python -P -m xling.grid.worker SETTING`; JSON lines in both directions. The pipes are
 moved away from descriptors 0, 1 and 2 before any stage is imported, so that stage code can print as it likes
 and finds nothing to read.
+
+The process that local.py starts is a guard: the one that works is its child, and all that the work starts are its
+descendants. Whoever of the three ends first, and however, the guard ends all that is left, so that no memory of an
+accelerator stays taken.
 """
 
+import contextlib
 import ctypes
 import importlib
 import os
+import resource
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import msgspec
 
@@ -28,6 +33,8 @@ from xling.grid.store import Store
 from xling.jsonfiles import decode
 
 PROGRESS_SECONDS = 0.2  # at most one progress report in this time
+GUARD_SECONDS = 2.0  # between two looks of the guard, should no signal tell it
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -37,14 +44,15 @@ class Setting(msgspec.Struct, frozen=True):
     threads: int
     git: str | None
     code: str  # host.code_digest when it was planned
-    foreign_hours: float
+    timeout: float  # seconds without a heartbeat after which others may take a stage over
     parent: int  # pid of the process to die with
 
 
 def main() -> None:
     setting = decode(sys.argv[1], type=Setting)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to decide about
-    die_with(setting.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C and a terminal that closes are for the parent to decide about
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    guarded(setting.parent)
     commands, replies = _private_pipes(setting)
     try:
         kinds = load_catalogue(setting.catalogue)
@@ -54,8 +62,9 @@ def main() -> None:
         return
     store = Store(setting.root)
     git = setting.git if setting.code == host.code_digest() else host.git_sha()  # edited since it was planned
-    executor = Executor(store, kinds, setting.force, setting.threads, git, foreign_hours=setting.foreign_hours)
-    _send(replies, Report("ready"))
+    executor = Executor(store, kinds, setting.force, setting.threads, git, timeout=setting.timeout)
+    executor.heart.lost = lambda path: _give_up(replies, path)
+    _send(replies, Report("ready", by=executor.who))
     serve(executor, commands, replies)
     sys.stdout.flush()
     os._exit(0)  # threads that stage code left behind do not keep the worker
@@ -70,6 +79,12 @@ def serve(executor: Executor, commands: BinaryIO, replies: int) -> None:
             _send(replies, report)
             if report.leaving:
                 return
+
+
+def _give_up(replies: int, path: str) -> None:
+    """The running stage is another runner's now: this process can only be in its way."""
+    _send(replies, Report("claimed", os.path.basename(path).partition(".")[0], leaving=True))
+    os.killpg(0, signal.SIGKILL)
 
 
 class _Progress:
@@ -114,21 +129,106 @@ def _send(replies: int, report: Report) -> None:
         os._exit(1)  # nobody is listening any more
 
 
-def die_with(parent: int) -> None:
-    """End this process when its parent ends, however that ends."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    else:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:
+# --- nobody outlives the launch ---------------------------------------------------------------------------
+
+
+def guarded(parent: int) -> None:
+    """Fork: returns in the process that works, in a group of its own; the other one guards it until both end."""
+    handled = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what the work leaves behind becomes the guard's child
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    guard, child = os.getpid(), os.fork()
+    if child:
+        with contextlib.suppress(OSError):  # it does so itself, and may have ended
+            os.setpgid(child, child)
+        _guard(parent, child, handled)
+    os.setpgid(0, 0)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != guard:
         os._exit(1)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
 
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os.killpg(0, signal.SIGKILL)
+def _guard(parent: int, child: int, handled: set[signal.Signals]) -> NoReturn:
+    """Wait for the launch or the work to end, then end the rest; leaves as the work did, for local.py to see.
+
+    SIGTERM is for the work, SIGUSR1 for all.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1):  # else the ends of the pipes would not be seen
+        os.dup2(nothing, number)
+    status = None
+    while status is None and os.getppid() == parent:
+        told = _told(handled, GUARD_SECONDS)
+        if told == signal.SIGUSR1:
+            break
+        if told == signal.SIGTERM and os.getppid() == parent:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGTERM)
+        status = _reap(child)
+    while (living := _descendants()) or status is None:
+        if status is None:
+            living.append(child)
+        for pid in living:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        _told(handled, 0.02)
+        ended = _reap(child)
+        status = ended if status is None else status
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
+        os.kill(os.getpid(), -code)
+    os._exit(max(code, 0))
+
+
+def _told(handled: set[signal.Signals], seconds: float) -> int:
+    """The next of these signals, 0 if none comes in time."""
+    if sys.platform != "darwin":
+        got = signal.sigtimedwait(handled, seconds)
+        return got.si_signo if got else 0
+    time.sleep(min(seconds, 0.1))
+    pending = signal.sigpending() & handled
+    return signal.sigwait(pending) if pending else 0
+
+
+def _reap(child: int) -> int | None:
+    """Collect what has ended; the status of the child if it is among that."""
+    found = None
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if ended[0] == child:
+                found = ended[1]
+    return found
+
+
+def _descendants() -> list[int]:
+    """Living processes below this one, as /proc tells; none where there is no /proc."""
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            with open(f"/proc/{int(name)}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+            if fields[0] not in (b"Z", b"X"):
+                parents[int(name)] = int(fields[1])
+    below, me = set[int](), os.getpid()
+    for pid in parents:
+        line = [pid]
+        while line[-1] in parents and line[-1] != me:
+            line.append(parents[line[-1]])
+        if line[-1] == me and pid != me:
+            below.add(pid)
+    return sorted(below)
+
+
+def _prctl(option: int, value: int) -> None:
+    """Linux only; elsewhere the guard looks whether its parent is still there."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xling.errors import ConfigError, StageError
-from xling.grid import claim, host
+from xling.grid import claim, files, host
 from xling.grid.cleanup import remove_leftovers
 from xling.grid.plan import Plan
 from xling.grid.stage import Stage
@@ -30,7 +30,6 @@ from xling.slurm.settings import HERE, REDUCE, Slurm
 from xling.slurm.states import HELD
 from xling.slurm.survey import MOVED, Held, Survey, survey
 
-LOCK_HOURS = 5 / 60  # a shell on another login node that has not touched its lock for so long has died
 LOCK_SECONDS = 120.0  # how long to wait for another shell that submits
 PREFIX = "xling-"
 
@@ -102,9 +101,9 @@ def submit(plan: Plan, settings: Slurm, catalogue: str, tracking: Mapping[str, A
     limits = check(plan, settings)
     plan.store.prepare()
     plan.write()
-    with lock(plan.store) as touch:
+    with lock(plan.store):
         remove_leftovers(plan.store, plan.estimates)
-        recover(plan.store, touch)
+        recover(plan.store)
         found = survey(plan.store)
         if not found.answered:
             raise ConfigError("SLURM does not answer, so that nobody can say what is queued. Try again in a minute.")
@@ -115,7 +114,7 @@ def submit(plan: Plan, settings: Slurm, catalogue: str, tracking: Mapping[str, A
         if not new and (folds_later or not held):
             return Made(None, held, folds_later=folds_later, let_go=let_go)
         filed = _write(plan, settings, catalogue, tracking, held, limits)
-        _submit_arrays(filed, touch)
+        _submit_arrays(filed)
         sizes = [len(array.tasks) for array in filed.submission.arrays]
         return Made(record.read(filed.folder), held, len(new), sum(sizes), len(sizes), True, let_go)
 
@@ -124,32 +123,37 @@ def submit(plan: Plan, settings: Slurm, catalogue: str, tracking: Mapping[str, A
 
 
 @contextmanager
-def lock(store: Store, seconds: float = LOCK_SECONDS) -> Iterator[Any]:
-    """Only one shell looks at the queue and adds to it; yields a function that shows that this one lives."""
+def lock(store: Store, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Only one shell looks at the queue and adds to it."""
     path = str(store.root / "slurm.claim")
     who = host.this_process()
+    heart, watch = claim.Heart(who), claim.Watch(lambda: files.clock(store.root))
     deadline = time.monotonic() + seconds
     said = False
-    while (other := claim.take(path, who, LOCK_HOURS)) is not None:
-        by = f"{other.by.host} (pid {other.by.pid})"
+    while claim.take(path, who) is not None:
+        other = watch.holder(path)
+        if other is None:
+            continue
         if time.monotonic() > deadline:
-            raise ConfigError(f"Another shell, on {by}, is submitting to '{store.root}'. Try again when it is done.")
+            raise ConfigError(
+                f"Another shell, on {other.who}, is submitting to '{store.root}'. Try again when it is done; if you "
+                f"know that it is gone, type: rm '{path}'"
+            )
         if not said:
-            print(f"xling: waiting for another shell that is submitting, on {by}.", file=sys.stderr)
+            print(f"xling: waiting for another shell that is submitting, on {other.who}.", file=sys.stderr)
             said = True
         time.sleep(0.2)
+    heart.hold(path)
     try:
-        yield lambda: claim.renew(path, who)
+        yield
     finally:
-        mine = claim.read(path)
-        if mine is not None and mine.by == who:
-            claim.release(path)
+        heart.release(path)
 
 
 # --- what is there already --------------------------------------------------------------------------------
 
 
-def recover(store: Store, touch: Any) -> None:
+def recover(store: Store) -> None:
     """Complete or take back what a shell that died had begun to submit."""
     begun = record.submissions(store, None, "submitting", "abandoned")
     if not begun:
@@ -167,7 +171,6 @@ def recover(store: Store, touch: Any) -> None:
             cluster.cancel(list(ids.values()))
         if filed.state == "submitting":
             record.note_state(filed.folder, "abandoned")
-        touch()
 
 
 def _let_go(found: Survey) -> int:
@@ -258,13 +261,12 @@ def _write(
     return record.read(folder)
 
 
-def _submit_arrays(filed: Filed, touch: Any) -> None:
+def _submit_arrays(filed: Filed) -> None:
     """All arrays, held; then the edges; then the release. Taken back if SLURM refuses any of it."""
     arrays = filed.submission.arrays
     taken = 0
     try:
         for array in arrays:
-            touch()
             record.note_job(filed.folder, array.number, held_array(filed, array))
             taken += 1
         _connect(record.read(filed.folder))

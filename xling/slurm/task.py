@@ -10,13 +10,14 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
 
 from xling.console import lasting_output
 from xling.errors import StageError, XlingError
-from xling.grid import claim, host
+from xling.grid import claim, files, host
 from xling.grid.execute import Executor, Job, Report, record_failure
 from xling.grid.records import Parent, Sheet, read
 from xling.grid.stage import Context, Interrupted, Kind
@@ -75,6 +76,8 @@ class Runner:
         limit, delay = array.timeout_min * 60.0, float(array.signal_delay_s)
         self._stopper = Stopper(self.job, limit, delay, self._clean, self._requeue)
         self._running: Job | None = None
+        timeout = self.filed.submission.settings.claim_timeout_s
+        self._watch = claim.Watch(lambda: files.clock(self.store.root), timeout)
         self._parents = Parents(self.store, self.filed, self.place, self.job)
         self._ends: dict[str, str] = {}
         self._noted = False
@@ -135,7 +138,7 @@ class Runner:
             else:
                 return report
 
-    @property
+    @cached_property
     def _executor(self) -> Executor:
         submission = self.filed.submission
         kinds = load_catalogue(submission.catalogue)
@@ -145,6 +148,7 @@ class Runner:
             submission.force,
             submission.settings.threads,
             host.git_sha() if self._code_changed else submission.git,  # thousands of jobs need not ask git
+            timeout=submission.settings.claim_timeout_s,
             note=self._turn(),
             stopping=self._stopper.stopping,
         )
@@ -183,13 +187,13 @@ class Runner:
     def _claimed(self, job: Job) -> None:
         """Another process is at the stage: clear its claim away if it has died, else let it."""
         path = self.store.beside(job.sheet.kind, job.key, ".claim")
-        held = claim.read(path)
+        held = self._watch.holder(path)
         if held is None:
             return
         if held.by.slurm == self.job and held.by.host != host.hostname():
-            claim.release(path)  # of this job's own turn on another node
+            claim.drop(path, held)  # of this job's own turn on another node
         elif held.by.slurm and not self._may_live(held.by.slurm):
-            claim.release(path)
+            claim.drop(path, held)
         else:
             time.sleep(CLAIM_SECONDS)
 
@@ -250,7 +254,7 @@ class Runner:
         with suppress(OSError):
             os.rename(unfinished, f"{unfinished}.0")
             shutil.rmtree(f"{unfinished}.0", ignore_errors=True)
-        claim.release_of(self.store.beside(kind, key, ".claim"), who.pid)
+        self._executor.heart.release(self.store.beside(kind, key, ".claim"))
 
     def _give_up(self, times: int) -> None:
         submission = self.filed.submission
