@@ -200,6 +200,24 @@ def test_code_of_another_repository_is_refused_wherever_it_is_named(tmp_path: Pa
     assert not witness.exists()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"attn_implementation": "else/kernels"},
+        {"_attn_implementation": {"": "else/kernels"}},
+        {"text_config": {"experts_implementation": "else/kernels"}},
+    ],
+)
+def test_kernels_that_a_config_names_are_not_downloaded(tmp_path: Path, settings: dict[str, Any]) -> None:
+    folder = families.saved(tmp_path / "model", "llama")
+    edit(folder / "config.json", **settings)
+    with pytest.raises(ConfigError, match="asks for kernels of else/kernels"):
+        check_policy(LanguageModel(str(folder)))
+    for door in (load_policy, load_tokenizer, lambda where: encoder.load_encoder(str(where))):
+        with pytest.raises((DataError, ConfigError), match="asks for kernels of else/kernels"):
+            door(folder)
+
+
 # --- code that is asked for ---------------------------------------------------------------------------------
 
 
@@ -257,6 +275,14 @@ def test_code_of_a_repository_is_that_of_the_commit_in_the_spec(
 
 
 # --- results from elsewhere ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{"attention": "else/kernels"}, {"dtype": "float1"}, {"folder": 7}])
+def test_load_json_says_what_a_spec_could_say(tmp_path: Path, settings: dict[str, Any]) -> None:
+    folder = families.saved(tmp_path / "model", "llama")
+    (folder / "load.json").write_text(json.dumps(settings))
+    with pytest.raises(DataError, match=r"load\.json does not say how a model is read"):
+        load_policy(folder)
 
 
 @pytest.mark.parametrize("kind", ["base", "sft"])

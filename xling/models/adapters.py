@@ -12,6 +12,7 @@ import torch
 from xling.config import Lora
 from xling.errors import StageError
 from xling.models.load import load_policy
+from xling.models.weights import some
 
 
 def load_adapted(folder: Path, tuning: str, lora: Lora, dropout: float | None) -> tuple[Any, Any]:
@@ -57,10 +58,19 @@ def merged(folder: Path, adapted: Any) -> Any:
 
     The weights are read again: those trained on may be in 4 bits, and adding to those would lose the adapters.
     """
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import get_peft_model_state_dict
 
     config = adapted.peft_config["default"]
     trained = {name: value.detach().cpu() for name, value in get_peft_model_state_dict(adapted).items()}
     fresh = _with_adapters(load_policy(folder)[0], config)
-    set_peft_model_state_dict(fresh, trained)
+    put_back(fresh, trained)
     return fresh.merge_and_unload().eval()
+
+
+def put_back(fresh: Any, trained: dict[str, Any]) -> None:
+    """Trained adapters into a model that has new ones; StageError if it would leave some out."""
+    from peft import set_peft_model_state_dict
+
+    report: Any = set_peft_model_state_dict(fresh, trained)
+    if lost := report.unexpected_keys:
+        raise StageError(f"The model has no place for trained adapters: {some(sorted(lost))}. Nothing was stored.")

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import torch
 from torch import Tensor
 from transformers import (
@@ -66,8 +67,8 @@ class Loading:
     """How a stage's model is read. `folder` is relative to the stage's folder, or absolute where it lies elsewhere."""
 
     folder: str = "."
-    dtype: str = "float32"  # a key of DTYPES
-    attention: str | None = None  # None: transformers' choice; eager, sdpa, flash_attention_2
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None  # None: transformers' choice
     remote_code: str | None = None  # the repository whose code may run; None: none
     pad_token: str | None = None  # where the tokenizer names none
     commit: str = ""  # of the code that may run; found when it is read, not written
@@ -85,7 +86,12 @@ def device() -> torch.device:
 def loading(stage_folder: Path) -> Loading:
     """What load.json says."""
     path = stage_folder / "load.json"
-    return Loading(**read_json(path)) if path.exists() else Loading()
+    if not path.exists():
+        return Loading()
+    try:
+        return msgspec.convert(read_json(path), Loading)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise DataError(f"{path} does not say how a model is read ({error}). Delete that result.") from error
 
 
 def write_loading(stage_folder: Path, how: Loading) -> None:
@@ -145,6 +151,7 @@ def load_encoder(folder: Path) -> tuple[Any, Any]:
     Of an encoder-decoder its encoder; the decoder's weights may be missing.
     """
     check_files(folder)
+    check_code(folder, None)
     model = _from_pretrained(AutoModel, folder, Loading(), ("pooler", "decoder"), dtype=torch.float32).eval()
     tokenizer = _tokenizer(folder, Loading())
     check_tokens(folder, model, tokenizer)
@@ -218,8 +225,8 @@ def found(stage_folder: Path) -> tuple[Path, Loading]:
         raise DataError(f"The model in {where} is no longer there. Put it back, or run with mode=force.")
     if how.remote_code:
         commit = trusted(stage_folder, how.remote_code, where)
-        check_code(where, how.remote_code)
         how = replace(how, commit=commit or (where.name if COMMIT.fullmatch(where.name) else ""))
+    check_code(where, how.remote_code)
     return where, how
 
 
@@ -240,11 +247,11 @@ def _read(kind: Any, folder: Path, dtype: str | None, dropout: float | None, qua
     if dropout is not None:
         _set_dropout(config, dropout)
     chosen = DTYPES[dtype or how.dtype]
+    spared = ("pooler",) if kind is AutoModel else ()
     if quantized:
-        unfilled(kind, folder)  # what is missing is told by names as they are without quantisation
+        unfilled(kind, folder, spared)  # what is missing is told by names as they are without quantisation
         extra = {"quantization_config": _four_bits(chosen), "device_map": {"": device()}}
         return _from_pretrained(kind, where, how, None, config=config, dtype=chosen, **extra).eval()
-    spared = ("pooler",) if kind is AutoModel else ()
     return _from_pretrained(kind, where, how, spared, config=config, dtype=chosen).to(device()).eval()
 
 

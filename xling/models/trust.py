@@ -21,7 +21,12 @@ SETTINGS = "*.json"  # config.json, tokenizer_config.json and others may name co
 
 
 def check_code(folder: Path, allowed: str | None) -> None:
-    """DataError for a checkpoint that wants code of another repository than the one that may run, or of any."""
+    """DataError for a checkpoint that wants code of another repository than the one that may run, or kernels of any."""
+    if kernels := sorted(set(_kernels(read_settings(folder / "config.json")))):
+        raise DataError(
+            f"config.json in {folder} asks for kernels of {', '.join(kernels)}, which would be downloaded and run. "
+            "Take attn_implementation and experts_implementation out of it; policy.attention says what is wanted."
+        )
     if allowed is None:
         return  # none runs: what has no class of transformers cannot be read at all
     if others := origins(folder) - {allowed}:
@@ -37,10 +42,7 @@ def origins(folder: Path) -> set[str]:
     for path in sorted(folder.glob(SETTINGS)):
         if path.stat().st_size > 10_000_000:  # a tokenizer's pieces
             continue
-        try:
-            names = list(_named(decode(path.read_bytes())))
-        except msgspec.DecodeError:
-            continue
+        names = _named(read_settings(path))
         found |= {name.partition("--")[0] for name in names if "--" in name}
     return found
 
@@ -55,6 +57,23 @@ def _named(value: Any, inside: bool = False) -> Iterator[str]:
             yield from _named(one, inside)
     elif inside and isinstance(value, str):
         yield value
+
+
+def read_settings(path: Path) -> Any:
+    """A file of JSON; None for one that cannot be read, which whoever needs it will say."""
+    try:
+        return decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _kernels(value: Any) -> Iterator[str]:
+    """Repositories of kernels (`owner/name`) that settings name, at whatever depth."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            if key.endswith(("attn_implementation", "experts_implementation")):
+                yield from (text for text in (one.values() if isinstance(one, dict) else [one]) if "/" in str(text))
+            yield from _kernels(one)
 
 
 def code_of(folder: Path) -> dict[str, str]:

@@ -193,7 +193,8 @@ def check_names(folder: Path, use: Use) -> None:
     tops = {part for name in names for part in name.split(".")[:2]}
     if use == "classifier":
         if not tops & set(CLASSIFIER_HEADS):
-            raise DataError(lacking(folder, ["score.weight"], _outside(names), _architecture(config)))
+            hint = f"To train a reward model from it type rm_backbone=same_as_policy rm_backbone.init={folder}"
+            raise DataError(lacking(folder, ["score.weight"], _outside(names), _architecture(config), hint))
         _check_labels(folder, config, shapes)
     if use in ("policy", "translator"):
         _check_lm_head(folder, config, names, tops)
@@ -262,13 +263,13 @@ def _architecture(config: Mapping[str, Any]) -> str:
     return ", ".join(map(str, config.get("architectures") or [])) or str(config.get("model_type"))
 
 
-def lacking(folder: Path, missing: Sequence[str], instead: Sequence[str], what: str) -> str:
+def lacking(folder: Path, missing: Sequence[str], instead: Sequence[str], what: str, hint: str = "") -> str:
     """A sentence for weights that are not there; `instead`: those that nothing reads; `what` the model is."""
     there = f" What nothing would read: {some(instead)}." if instead else ""
     return (
         f"The checkpoint in {folder} ({what}) lacks weights that would be read: {some(missing)}. Random numbers "
-        f"would stand in their places.{there} Use a checkpoint of the kind that is asked for, or give its weights the "
-        "names that transformers reads."
+        f"would stand in their places.{there} Name a checkpoint of the kind that is asked for, or give its weights the "
+        f"names that transformers reads.{hint and f' {hint}.'}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -17,8 +18,8 @@ class BaseSpec(Struct, frozen=True):
 
     checkpoint: str
     digest: str  # of the packaged weights, the pretraining corpus or the local folder; empty for a hub id
-    dtype: str = "float32"
-    attention: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
     remote_code: str | None = None
     pad_token: str | None = None
     commit: str = ""  # of a hub id

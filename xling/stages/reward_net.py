@@ -17,6 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from xling.config import Encoder, SameAsPolicy
 from xling.errors import StageError
 from xling.grid.stage import Context
+from xling.models.adapters import put_back
 from xling.models.checkpoints import check_encoder_config
 from xling.models.load import DTYPES, in_dtype, load_tokenizer, load_trunk, loading
 from xling.models.pairs import PairNet, separators
@@ -127,13 +128,13 @@ def whole(context: Context, trunk: Any, rm: SameAsPolicy | Encoder) -> Any:
         return trunk
     if rm.tuning == "lora":
         return trunk.merge_and_unload()
-    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import get_peft_model, get_peft_model_state_dict
 
     trained = {name: value.detach() for name, value in get_peft_model_state_dict(trunk).items()}
     fresh = get_peft_model(
         load_trunk(context.parents["init"], encoder=isinstance(rm, Encoder)), trunk.peft_config["default"]
     )
-    set_peft_model_state_dict(fresh, trained)
+    put_back(fresh, trained)
     return fresh.merge_and_unload()
 
 
