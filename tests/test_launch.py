@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,61 @@ def test_a_grid_from_any_folder(tmp_path: Path) -> None:
 
     again = launch(tmp_path, *arguments)
     assert again.returncode == 0 and "0 to run" in again.stderr
+
+
+def begin(cwd: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """As `launch`, without waiting for its end."""
+    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "launch.py"), *TOY, *arguments], cwd=cwd, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path, **environment},
+    )  # fmt: skip
+
+
+def pairs(cwd: Path) -> set[tuple[str, str]]:
+    text = (cwd / "outputs" / "grids" / "g" / "matrix.csv").read_text(encoding="utf-8")
+    return {(row["source_lang"], row["target_lang"]) for row in csv.DictReader(text.splitlines())}
+
+
+def test_a_name_is_one_grids_while_it_runs_and_everybodys_who_asks_for_the_same_cells(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    (tmp_path / "slow.json").write_text(json.dumps({"base": f"until {go}"}), encoding="utf-8")
+    slow = {"TOY_BEHAVIOUR": str(tmp_path / "slow.json")}
+    both = [begin(tmp_path, "name=g", "source_lang=en", "target_lang=en,de", **slow) for _ in range(2)]
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "outputs/grids/g").glob("*.*.claim"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    other = launch(tmp_path, *TOY, "name=g", "source_lang=tr", "target_lang=tr", **slow)
+    assert other.returncode == 2 and "name=g is taken: another set of cells runs under it, on " in other.stderr
+    assert "Type another name=NAME" in other.stderr and "Traceback" not in other.stderr
+    go.touch()
+    for process in both:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+    assert pairs(tmp_path) == {("en", "en"), ("en", "de")}
+    assert not list((tmp_path / "outputs/grids/g").glob("*.claim"))
+
+
+def test_a_launch_whose_name_was_taken_from_it_folds_nothing_into_the_other_grid(tmp_path: Path) -> None:
+    """Whatever happened: its machine slept for an hour, somebody deleted its claim."""
+    go, grid = tmp_path / "go", tmp_path / "outputs" / "grids" / "g"
+    (tmp_path / "slow.json").write_text(json.dumps({"base": f"until {go}"}), encoding="utf-8")
+    first = begin(tmp_path, "name=g", "source_lang=en", "target_lang=en", TOY_BEHAVIOUR=str(tmp_path / "slow.json"))
+    deadline = time.monotonic() + 120
+    while not (held := list(grid.glob("*.*.claim"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    held[0].unlink()
+    second = begin(tmp_path, "name=g", "source_lang=de", "target_lang=de", TOY_BEHAVIOUR=str(tmp_path / "slow.json"))
+    while '"target_lang":"de"' not in (grid / "plan.json").read_text(encoding="utf-8"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    go.touch()
+    _, error = first.communicate(timeout=120)
+    assert first.returncode == 1 and "is another grid's by now" in error and "Traceback" not in error
+    assert second.communicate(timeout=120) and second.returncode == 0
+    assert pairs(tmp_path) == {("de", "de")}
 
 
 def test_dry_run_writes_nothing(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from xling.errors import ConfigError, did_you_mean
 from xling.grid.compose import Cells
 from xling.grid.estimate import rates_from
 from xling.grid.experiments import checked_task, experiments
+from xling.grid.launches import check_own, digest_of, replaced, running
 from xling.grid.local import cores, run_local
 from xling.grid.naming import grid_name
 from xling.grid.overrides import Scalar
@@ -85,7 +86,7 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
         kinds=importlib.import_module(catalogue).KINDS,
         rates=rates if dry_run else None,
     )
-    return replace(plan, warnings=[*plan.warnings, *remarks, *notes(plan), *_own_judges(plan)])
+    return replace(plan, warnings=[*plan.warnings, *remarks, *notes(plan), *_own_judges(plan), *replaced(plan)])
 
 
 def _own_judges(plan: Plan) -> list[str]:
@@ -137,16 +138,19 @@ def launch(cells: Cells, catalogue: str, workers: int | None, threads: int, clai
     if plan is None:
         return 0
     heals = 0
-    while True:
-        outcome = run_local(plan, f"{catalogue}:KINDS", workers, threads, claim_timeout=claim_timeout)
-        if outcome.interrupted:
-            print(f"xling: stopped. The same command goes on; `xling reduce {plan.name}` folds what is there.")
-            return outcome.exit_code
-        matrix = reduce_grid(plan.store, plan.name)
-        if not plan.store.damaged or plan.mode in ("cached", "read-only") or heals == HEALS:
-            break
-        plan, heals = _healing(plan, catalogue, "cached" if outcome.failures else "retry"), heals + 1
-    show(plan.store.root, plan.name, matrix, tracking)
+    refuse_submitted(plan)
+    with running(plan, claim_timeout) as digest:
+        while True:
+            outcome = run_local(plan, f"{catalogue}:KINDS", workers, threads, claim_timeout=claim_timeout)
+            if outcome.interrupted:
+                print(f"xling: stopped. The same command goes on; `xling reduce {plan.name}` folds what is there.")
+                return outcome.exit_code
+            check_own(plan.store, plan.name, digest)
+            matrix = reduce_grid(plan.store, plan.name)
+            if not plan.store.damaged or plan.mode in ("cached", "read-only") or heals == HEALS:
+                break
+            plan, heals = _healing(plan, catalogue, "cached" if outcome.failures else "retry"), heals + 1
+        show(plan.store.root, plan.name, matrix, tracking)
     return _name_damaged(plan.store) or outcome.exit_code
 
 
@@ -164,22 +168,39 @@ def launch_slurm(cells: Cells, catalogue: str, values: Mapping[str, Any]) -> int
     plan = _planned(cells, catalogue, settings.common.array_parallelism)
     if plan is None:
         return 0
-    if plan.mode == "read-only" or not plan.to_run:
-        plan.write()
-        matrix = reduce_grid(plan.store, plan.name)
-        if not plan.store.damaged or plan.mode in ("cached", "read-only"):
-            show(plan.store.root, plan.name, matrix, tracking)
-            return _name_damaged(plan.store) or int(any(step.state != "cached" for step in plan.steps.values()))
-        plan = _healing(plan, catalogue, "retry")
-    from xling.slurm.submit import submit
+    refuse_submitted(plan)
+    with running(plan, settings.claim_timeout_s):
+        if plan.mode == "read-only" or not plan.to_run:
+            plan.write()
+            matrix = reduce_grid(plan.store, plan.name)
+            if not plan.store.damaged or plan.mode in ("cached", "read-only"):
+                show(plan.store.root, plan.name, matrix, tracking)
+                return _name_damaged(plan.store) or int(any(step.state != "cached" for step in plan.steps.values()))
+            plan = _healing(plan, catalogue, "retry")
+        from xling.slurm.submit import submit
 
-    made = submit(plan, settings, f"{catalogue}:KINDS", tracking)
+        made = submit(plan, settings, f"{catalogue}:KINDS", tracking)
     print(f"xling: {made.sentence(plan.name)}", file=sys.stderr)
     if settings.wait:
         from xling.slurm.watch import follow
 
         return follow(plan.store, plan.name, settings.poll_seconds)
     return 0
+
+
+def refuse_submitted(plan: Plan) -> None:
+    """ConfigError if jobs of another set of cells are queued or running under the grid's name."""
+    if not (plan.store.grid_folder(plan.name) / "slurm").is_dir():
+        return
+    from xling.slurm.survey import survey
+
+    digest = digest_of(plan.cells)
+    for filed in survey(plan.store, plan.name).open:
+        if filed.submission.cells not in ("", digest):
+            raise ConfigError(
+                f"name={plan.name} is taken: jobs of another set of cells were submitted under it and have not ended. "
+                f"Type another name=NAME, or `xling cancel all {plan.name}`."
+            )
 
 
 def _planned(cells: Cells, catalogue: str, workers: int) -> Plan | None:

@@ -8,11 +8,13 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from noop_stages import KINDS as NOOP
@@ -20,12 +22,12 @@ from noop_stages import fold, grid
 from safetensors.numpy import save_file
 
 import xling
-from xling.errors import StoreError
-from xling.grid import files, host
+from xling.errors import ConfigError, StoreError
+from xling.grid import claim, files, host, launches
 from xling.grid.execute import Executor, Job
 from xling.grid.files import Unreadable
 from xling.grid.local import run_local
-from xling.grid.plan import make_plan
+from xling.grid.plan import Plan, make_plan
 from xling.grid.records import Sheet
 from xling.grid.stage import Cell, Context, Kind, Stage
 from xling.grid.status import grid_status
@@ -232,3 +234,54 @@ def test_results_have_a_digest_of_the_code_and_other_code_is_warned_of(root: Pat
     del record["checksum"]
     done.write_bytes(sealed(json.dumps(record).encode()))
     assert "1 of 6 cached results were made by other code" in make_plan(cells, Store(root)).warnings[0]
+
+
+# --- one name, several grids ----------------------------------------------------------------------------------
+
+
+def plan_for(root: Path, *targets: str) -> Plan:
+    return make_plan(
+        grid(["en"], targets), Store(root), name="g", command=["name=g", f"target_lang={','.join(targets)}"]
+    )
+
+
+def test_what_a_name_stood_for_is_said_when_cells_are_left_out(root: Path) -> None:
+    assert launches.replaced(plan_for(root, "de")) == []
+    with launches.running(plan_for(root, "de", "en")):
+        pass
+    assert launches.replaced(plan_for(root, "en", "de")) == launches.replaced(plan_for(root, "de", "en", "tr")) == []
+    (said,) = launches.replaced(plan_for(root, "de", "tr"))
+    assert said.startswith("g was another grid: 1 of its 2 cells are not asked for here.")
+    assert said.endswith("under another name folds them again: target_lang=de,en name=NAME")
+    (root / "grids" / "g" / "plan.json").write_text("{", encoding="utf-8")
+    assert launches.replaced(plan_for(root, "de")) == []
+
+
+def test_who_runs_keeps_the_name_until_it_ends_dies_or_falls_silent(root: Path) -> None:
+    folder, one, other = root / "grids" / "g", plan_for(root, "de", "en"), plan_for(root, "de")
+    with launches.running(one) as digest:
+        with (
+            pytest.raises(
+                ConfigError, match=r"name=g is taken: another set of cells runs under it, on .* rm '.*claim'"
+            ),
+            launches.running(other),
+        ):
+            pass
+        assert launches.stands_for(Store(root), "g", digest) and launches.digest_of(one.cells) == digest
+    assert list(folder.glob("*.claim")) == []
+    dead = host.Process(host.hostname(), 4194304, f"{host.view()}.7")
+    away = host.Process("elsewhere", 1, "boot.ns.7")
+    for by in (dead, away):
+        path = folder / f"{digest}.{by.name}.claim"
+        path.write_bytes(msgspec.json.encode(claim.Claim(by, time.time())))
+        if by == away:
+            with (
+                pytest.raises(ConfigError, match=r"name=g is taken: .* on elsewhere \(pid 1\)"),
+                launches.running(other),
+            ):
+                pass
+            os.utime(path, (time.time() - 300,) * 2)
+        with launches.running(other):
+            assert launches.stands_for(Store(root), "g", launches.digest_of(other.cells))
+    with pytest.raises(StoreError, match=r"is another grid's by now, so its matrix is left as it is"):
+        launches.check_own(Store(root), "g", digest)

@@ -64,6 +64,7 @@ class Submission(msgspec.Struct, frozen=True):
     stages: tuple[Job, ...]
     arrays: tuple[Array, ...]
     cluster: str = ""  # SLURM's ClusterName
+    cells: str = ""  # launches.digest_of: a name can become another grid's before the last job folds
     format: int = 1
 
     def task(self, place: Place) -> Task:

@@ -18,6 +18,7 @@ from typing import Any
 from xling.errors import ConfigError, StageError
 from xling.grid import claim, files, host
 from xling.grid.cleanup import remove_leftovers
+from xling.grid.launches import digest_of
 from xling.grid.plan import Plan
 from xling.grid.stage import Stage
 from xling.grid.store import Store
@@ -255,6 +256,7 @@ def _write(
         stages=jobs,
         arrays=arrays,
         cluster=limits.cluster,
+        cells=digest_of(plan.cells),
     )
     folder = record.folder_of(plan.store, plan.name) / name
     record.write(folder, submission)

@@ -19,6 +19,7 @@ from xling.console import lasting_output
 from xling.errors import StageError, XlingError
 from xling.grid import claim, files, host
 from xling.grid.execute import Executor, Job, Report, record_failure
+from xling.grid.launches import check_own
 from xling.grid.records import Parent, Sheet, read
 from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Store
@@ -290,6 +291,8 @@ class Runner:
         states = cluster.states(refs, {job for place in mine if (job := self.filed.job(place))})
         if states is not None:
             survey.settle(self.store, self.filed, states)
+        if submission.cells:
+            check_own(self.store, submission.grid, submission.cells)
         code = fold(self.store.root, submission.grid, submission.tracking)
         self._note(Event("end"))
         return code

@@ -1,0 +1,143 @@
+"""Who runs which grid: claims in a grid's folder, so that no launch overwrites the plan of another that runs.
+
+    with running(plan):  # ConfigError if another set of cells runs under the name
+        plan.write()
+        ...              # run, fold
+
+Any number of launches of the same cells may run at once; the name of each one's claim says which cells:
+<root>/grids/<name>/<cells>.<process>.claim. The grid's `plan.claim` lets one at a time look and begin.
+"""
+
+import hashlib
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from xling.errors import ConfigError, StoreError
+from xling.grid import claim, files, host
+from xling.grid.plan import Plan
+from xling.grid.stage import Cell, canonical_json
+from xling.grid.status import Reference
+from xling.grid.store import Store
+from xling.jsonfiles import decode
+
+DOOR_SECONDS = 60.0  # for another launch to have begun
+
+
+class _Cell(msgspec.Struct, frozen=True):
+    axes: dict[str, Any]
+    judge: Reference
+
+
+class _Plan(msgspec.Struct, frozen=True):
+    """What this module needs of a plan.json."""
+
+    cells: tuple[_Cell, ...] = ()
+    command: tuple[str, ...] = ()
+
+
+def digest_of(cells: Sequence[Cell]) -> str:
+    """Which cells, in one word, in whatever order they were asked for."""
+    return _digest([[dict(cell.axes), cell.stage.key] for cell in cells])
+
+
+def _digest(cells: list[Any]) -> str:
+    return hashlib.sha256(canonical_json(sorted(cells, key=canonical_json))).hexdigest()[:12]
+
+
+def planned(store: Store, name: str) -> _Plan:
+    """A grid's plan.json as it stands; one without cells if there is none, or none that can be read."""
+    with suppress(OSError, msgspec.DecodeError):
+        return decode((store.grid_folder(name) / "plan.json").read_bytes(), _Plan)
+    return _Plan()
+
+
+def stands_for(store: Store, name: str, digest: str) -> bool:
+    """Whether a grid's plan.json is that of these cells."""
+    return _digest(_cells(planned(store, name))) == digest
+
+
+def _cells(plan: _Plan) -> list[Any]:
+    return [[cell.axes, cell.judge.key] for cell in plan.cells]
+
+
+def check_own(store: Store, name: str, digest: str) -> None:
+    """StoreError if the name has become another grid's meanwhile: its matrix is not this launch's to write."""
+    if not stands_for(store, name, digest):
+        raise StoreError(
+            f"'{store.grid_folder(name)}/plan.json' is another grid's by now, so its matrix is left as it is. All "
+            f"results are kept: the same command with another name=NAME folds them."
+        )
+
+
+def replaced(plan: Plan) -> list[str]:
+    """A sentence where the name stood for cells that are not asked for any more."""
+    before = planned(plan.store, plan.name)
+    now = {canonical_json([dict(cell.axes), cell.stage.key]) for cell in plan.cells}
+    lost = [cell for cell in _cells(before) if canonical_json(cell) not in now]
+    if not lost:
+        return []
+    command = shlex.join(word for word in before.command if not word.startswith("name="))
+    return [
+        f"{plan.name} was another grid: {len(lost)} of its {len(_cells(before))} cells are not asked for here. Its "
+        f"plan and matrix are replaced; its results are kept until `xling gc --delete`, and its command under another "
+        f"name folds them again: {command} name=NAME"
+    ]
+
+
+@contextmanager
+def running(plan: Plan, timeout: float = claim.TIMEOUT) -> Iterator[str]:
+    """Have the grid's name for these cells (yields their digest); ConfigError if others run under it."""
+    store, who, digest = plan.store, host.this_process(), digest_of(plan.cells)
+    folder = store.grid_folder(plan.name)
+    mine, heart = str(folder / f"{digest}.{who.name}.claim"), claim.Heart(who, timeout)
+    try:
+        with _alone(folder, who, timeout):
+            _refuse_others(folder, digest, plan.name, timeout)
+            claim.take(mine, who, timeout)
+            plan.write()
+    except OSError as error:
+        raise files.disk_error(error, store.root) from error
+    heart.hold(mine)
+    try:
+        yield digest
+    finally:
+        heart.release(mine)
+
+
+@contextmanager
+def _alone(folder: Path, who: host.Process, timeout: float) -> Iterator[None]:
+    """One launch at a time looks who runs, and begins."""
+    path, watch = str(folder / "plan.claim"), claim.Watch(lambda: files.clock(folder), timeout)
+    deadline = time.monotonic() + DOOR_SECONDS
+    while claim.take(path, who, timeout) is not None:
+        other = watch.holder(path)
+        if other is not None and time.monotonic() > deadline:
+            raise ConfigError(
+                f"{other.who} has been about to begin this grid for more than {DOOR_SECONDS:.0f} seconds. Try again, "
+                f"or if you know that it is gone, type: rm '{path}'"
+            )
+        time.sleep(0.02 if other is not None else 0)
+    try:
+        yield
+    finally:
+        claim.release(path, who)
+
+
+def _refuse_others(folder: Path, digest: str, name: str, timeout: float) -> None:
+    for path in sorted(folder.glob("*.*.claim")):
+        clock = files.clock(folder)
+        other = claim.living(str(path), clock, timeout)
+        if other is None:
+            claim.remove_stale(str(path))
+        elif not path.name.startswith(f"{digest}."):
+            since = time.strftime("%H:%M:%S", time.localtime(other.since))
+            raise ConfigError(
+                f"name={name} is taken: another set of cells runs under it, on {other.who}, since {since}. Type "
+                f"another name=NAME, or wait until it has ended. If you know that it is gone, type: rm '{path}'"
+            )
