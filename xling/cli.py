@@ -12,12 +12,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rich.markup import escape
+
 from xling.console import Console, harmless, is_gone, lasting_output, print_bytes
 from xling.errors import ConfigError, XlingError
-from xling.grid.cleanup import damaged_results, delete, garbage
+from xling.grid.cleanup import damaged_results, delete, garbage, grid_garbage, kept
 from xling.grid.status import chosen_grid, read_grid, stage_at
 from xling.grid.store import Store
-from xling.grid.tables import garbage_lines
+from xling.grid.tables import garbage_lines, size
 
 Command = Callable[[argparse.Namespace, Store], int]
 
@@ -114,7 +116,7 @@ def wandb(options: argparse.Namespace, store: Store) -> int:
 
 
 def gc(options: argparse.Namespace, store: Store) -> int:
-    """List what no grid needs and what killed runs left; nothing is deleted without --delete."""
+    """List what no grid needs and what killed runs left, or a grid; nothing is deleted without --delete."""
     console = Console(soft_wrap=True)
     damaged = list(damaged_results(store)) if options.verify else []
     for result in damaged:
@@ -122,15 +124,47 @@ def gc(options: argparse.Namespace, store: Store) -> int:
         console.print(f"damaged: {result.kind}/{result.key[:12]}: {result.why}" + (" (set aside)" if moved else ""))
     if options.verify and not damaged:
         console.print("Every result has the bytes that were published.")
-    items = garbage(store)
+    if options.grid:
+        _refuse_submitted(store, options.grid)
+        items = grid_garbage(store, options.grid)
+    else:
+        items = garbage(store)
     for line in garbage_lines(items, store.root):
         console.print(line, highlight=False)
+    count, bytes_ = kept(store, items)
+    left = f"of {count} results, {size(bytes_)}, in '{store.root}'"
     if options.delete:
+        store.refuse_links(*([options.grid] if options.grid else []))
         delete(items)
-        console.print("Deleted." if items else "Nothing to delete.")
+    if items and options.delete:
+        console.print(f"Deleted. There are {count} results, {size(bytes_)}, in '{store.root}'.", highlight=False)
     elif items:
-        console.print("`xling gc --delete` deletes these.")
+        command = f"xling gc --grid {options.grid} --delete" if options.grid else "xling gc --delete"
+        console.print(
+            escape(f"Nothing is deleted yet: `{command}` deletes these, and nothing {left}."), highlight=False
+        )
+    else:
+        console.print(escape(f"Nothing to delete {left}: grids need them all."), highlight=False)
+    _finish_grid(store, options, console)
     return 1 if damaged else 0
+
+
+def _refuse_submitted(store: Store, name: str) -> None:
+    from xling.slurm import record
+
+    if record.submissions(store, chosen_grid(store, name), "submitting", "released"):
+        raise ConfigError(f"Grid {name} cannot be deleted: it has jobs on the cluster. Type `xling cancel all {name}`.")
+
+
+def _finish_grid(store: Store, options: argparse.Namespace, console: Console) -> None:
+    """Its folder, once it is empty; people's answers to its sheets are not ours to delete."""
+    if not options.grid:
+        return
+    folder = store.grid_folder(options.grid)
+    if (folder / "human").exists():
+        console.print(escape(f"Kept: {folder / 'human'}, answers that people have given. Delete them by hand."))
+    elif options.delete:
+        folder.rmdir()
 
 
 def data(options: argparse.Namespace, store: Store) -> int:
@@ -253,6 +287,7 @@ def parser() -> argparse.ArgumentParser:
     texts.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="the grid, as for launch.py")
     texts.add_argument("--out", required=True, metavar="FILE", help="where to: a .jsonl or .csv")
     collect = add(gc, grid=False)
+    collect.add_argument("--grid", metavar="NAME", help="list a grid: its folder, and the results that no other needs")
     collect.add_argument("--delete", action="store_true", help="delete what is listed")
     collect.add_argument("--verify", action="store_true", help="hash every stored file first; with --delete, damaged "
                          "results are set aside")  # fmt: skip

@@ -8,8 +8,10 @@ lasting_output()            # first of all in a process: nothing fails because n
 import errno
 import io
 import os
+import re
 import select
 import sys
+import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -17,19 +19,32 @@ from typing import Any
 from rich import console as rich_console
 from rich.segment import Segment
 
-_OVERRIDES = range(0x202A, 0x202F)  # embedding and overriding directions: texts that read as others
+# Format characters that move nothing: joiners, word breaks, hyphens, and the signs before Arabic and Kaithi numbers
+_IN_WORDS = frozenset("\u00ad\u200b\u200c\u200d\u2060\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd") | {
+    chr(code) for code in range(0x600, 0x606)
+}
+_UNSEEN = ("Cf", "Cs", "Zl", "Zp")  # directions that make a text read as another, halves of characters, line ends
 
 
 def visible(character: str) -> str:
-    """The character, or a sign for it if it is a control code; line breaks and tabs stay."""
+    """The character, or a sign for it if it is a control code or changes directions; line breaks and tabs stay."""
     code = ord(character)
     if character in "\n\t":
         return character
     if code < 0x20:
         return chr(0x2400 + code)  # the sign for it: NUL is \u2400
-    if 0x7F <= code < 0xA0 or code in _OVERRIDES:
+    if 0x7F <= code < 0xA0 or (unicodedata.category(character) in _UNSEEN and character not in _IN_WORDS):
         return f"<U+{code:04X}>"
     return character
+
+
+def without_secrets(text: str) -> str:
+    """Without the passwords of URLs and what looks like a token: for what is written down or shown."""
+    return _TOKEN.sub("***", _PASSWORD.sub(r"\1***@", text))
+
+
+_PASSWORD = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://)[^/\s\"'<>]*@")
+_TOKEN = re.compile(r"\b(?:hf_|sk-|gh[pousr]_|glpat-|github_pat_|xox[abp]-)[A-Za-z0-9_-]{16,}")
 
 
 def harmless(text: str) -> str:

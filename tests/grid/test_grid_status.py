@@ -20,7 +20,7 @@ from xling.grid import claim, host
 from xling.grid.local import run_local
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell
-from xling.grid.status import chosen_grid, grid_status
+from xling.grid.status import chosen_grid, grid_status, read_grid
 from xling.grid.store import Store
 from xling.report.files import write_matrix
 
@@ -107,7 +107,53 @@ def test_gc_lists_what_no_grid_needs_and_deletes_it_only_when_told(tmp_path: Pat
     assert "failure of a stage" in out and out.count("log of a stage") == 5 and "xling gc --delete" in out
     assert len(list(tmp_path.glob("stages/*/*/done.json"))) == 10
     assert "Deleted." in xling(capsys, tmp_path, "gc", "--delete")[1]
-    assert fold(tmp_path) == kept and xling(capsys, tmp_path, "gc") == (0, "", "")
+    assert fold(tmp_path) == kept
+    code, out, _ = xling(capsys, tmp_path, "gc")
+    assert code == 0 and re.fullmatch(
+        r"Nothing to delete of 6 results, [\d.]+ kB, in '.*': grids need them all.\n", out
+    )
+
+
+def test_gc_says_what_it_would_delete(tmp_path: Path, capsys) -> None:
+    run(tmp_path, grid(["de"], ["de"]), "dropped")
+    run(tmp_path, [Cell({}, stage("base", "fails", do="raise no"))], "dropped_too")
+    plan = read_grid(Store(tmp_path), "dropped")
+    for name in ("dropped", "dropped_too"):
+        shutil.rmtree(tmp_path / "grids" / name)
+    set_aside = Store(tmp_path).set_aside("judge", plan.stages[-1].key)
+    lines = xling(capsys, tmp_path, "gc")[1].splitlines()
+    for label, why in (("pool[de]", "result that no grid refers to"), ("judge[de, de]", "damaged result, set aside"),
+                       ("fails", "failure of a stage"), ("score[de, de]", "log of a stage")):  # fmt: skip
+        [line] = [line for line in lines if label in line and why in line]
+        assert re.match(r" +[\d.]+ k?B +\d+ s  ", line)
+    assert set_aside and any(line.endswith(f"stages/judge/{set_aside}") for line in lines)
+    assert "`xling gc --delete` deletes these, and nothing of 0 results" in lines[-1]
+
+
+def test_gc_deletes_a_grid_and_what_it_alone_needs(tmp_path: Path, capsys) -> None:
+    run(tmp_path, grid(["de"], ["de"]), "kept")
+    results = fold(tmp_path)
+    run(tmp_path, grid(["de"], ["de", "en"]), "dropped")
+    (tmp_path / "grids" / "dropped" / "human").mkdir()
+    code, out, _ = xling(capsys, tmp_path, "gc", "--grid", "dropped")
+    assert code == 0 and out.count("(result that only dropped refers to)") == 4 and "plan.json" in out
+    assert "xling gc --grid dropped --delete" in out and "Kept: " in out
+    assert len(list(tmp_path.glob("stages/*/*/done.json"))) == 10
+
+    stage, me = read_grid(Store(tmp_path), "dropped").stages[-1], host.this_process()
+    beside = Store(tmp_path).beside(stage.kind, stage.key, ".claim")
+    assert claim.take(beside, me) is None
+    code, _, error = xling(capsys, tmp_path, "gc", "--grid", "dropped", "--delete")
+    assert code == 2 and f"{stage.label} runs on {me.host}" in error
+    claim.release(beside)
+
+    assert "Deleted." in xling(capsys, tmp_path, "gc", "--grid", "dropped", "--delete")[1]
+    assert fold(tmp_path) == results
+    assert os.listdir(tmp_path / "grids" / "dropped") == ["human"]  # answers that people gave
+    code, _, error = xling(capsys, tmp_path, "gc", "--grid", "dropped", "--delete")
+    assert code == 2 and "no grid 'dropped'" in error
+    assert xling(capsys, tmp_path, "gc", "--grid", "kept", "--delete")[0] == 0
+    assert os.listdir(tmp_path / "grids") == ["dropped"] and not list(tmp_path.glob("stages/*/*"))
 
 
 def test_gc_removes_what_killed_runs_left_and_nothing_that_is_in_use(tmp_path: Path, capsys) -> None:
@@ -135,7 +181,8 @@ def test_gc_refuses_while_a_plan_cannot_be_read(tmp_path: Path, capsys) -> None:
 def test_gc_verify_hashes_everything(tmp_path: Path, capsys) -> None:
     cells = grid(["de"], ["de"])
     run(tmp_path, cells)
-    assert xling(capsys, tmp_path, "gc", "--verify")[:2] == (0, "Every result has the bytes that were published.\n")
+    code, out, _ = xling(capsys, tmp_path, "gc", "--verify")
+    assert code == 0 and out.startswith("Every result has the bytes that were published.\n")
     path = Store(tmp_path).folder("judge", cells[0].stage.key) / "result.json"
     times = path.stat()
     path.write_text(path.read_text(encoding="utf-8").replace("value", "VALUE"), encoding="utf-8")

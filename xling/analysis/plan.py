@@ -118,13 +118,20 @@ def read_plan(folder: Path) -> Plan:
         found = formats.format_of(content)
         if found is not None:
             formats.check_format(str(path), found, formats.PLAN, formats.PLAN_AGAIN)
-        return unsealed(content, type=Plan)
+        plan = unsealed(content, type=Plan)
     except FileNotFoundError:
         known = sorted(child.parent.name for child in folder.parent.glob("*/plan.json"))
         listing = f"Grids here: {', '.join(known)}." if known else "No grid has been planned here yet."
         raise ConfigError(f"There is no grid '{folder.name}' in {folder.parent}. {listing}") from None
-    except msgspec.DecodeError as error:
+    except (OSError, msgspec.DecodeError) as error:
         raise StoreError(f"{path} is not a plan ({error}). Run the grid's command again to write it anew.") from error
+    named: list[PlannedStage | Ref] = [
+        *plan.stages,
+        *(ref for cell in plan.cells for ref in (cell.judge, *cell.stages.values())),
+    ]
+    formats.check_plan(str(path), plan.name, ((one.kind, one.key) for one in named))
+    formats.check_order(str(path), [stage.parents for stage in plan.stages])
+    return plan
 
 
 def planned_entries(plan: Plan, results: "Results") -> list[PlannedEntry]:

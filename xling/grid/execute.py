@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from xling.console import without_secrets
 from xling.errors import StageError, StoreError
 from xling.grid import claim, files, host
 from xling.grid.records import Failure, Run, Sheet
@@ -172,7 +173,7 @@ class Executor:
                 print(f"--- stopped: {stop}")
                 raise
             except BaseException:
-                traceback.print_exc()
+                print(without_secrets(traceback.format_exc()), file=sys.stderr)
                 raise
 
     def _failed(self, job: Job, error: BaseException) -> Report:
@@ -180,7 +181,7 @@ class Executor:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             error = files.disk_error(error, self.store.root).with_traceback(error.__traceback__)
         last = last_line(error)
-        text = "".join(traceback.format_exception(error))
+        text = without_secrets("".join(traceback.format_exception(error)))
         record_failure(self.store, sheet.kind, job.key, sheet.label, last, text)
         spoilt = host.device() != "cpu"  # an error on an accelerator can leave its context unusable
         return Report("failed", job.key, last, leaving=spoilt)
@@ -188,7 +189,7 @@ class Executor:
 
 def last_line(error: BaseException) -> str:
     """`ValueError: what it says`, first line of several; our own errors as they are."""
-    message = str(error).strip().partition("\n")[0]
+    message = without_secrets(str(error)).strip().partition("\n")[0]
     if isinstance(error, (StoreError, StageError)):
         return message
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
@@ -221,7 +222,7 @@ def redirected(path: Path, header: str) -> Iterator[None]:
 
 
 def open_log(path: Path) -> int:
-    """To append to; of nowhere if the disk does not take it. No link is followed: it may lead to somebody's file."""
+    """To append to; of nowhere if the disk does not take it. StoreError if it is a link: to whose file?"""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     with suppress(FileNotFoundError):
         return _opened(path, flags)
@@ -236,7 +237,9 @@ def _opened(path: Path, flags: int) -> int:
         return os.open(path, flags, 0o666)
     except FileNotFoundError:
         raise
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise files.disk_error(error, path.parent) from error
         return os.open(os.devnull, os.O_WRONLY)
 
 

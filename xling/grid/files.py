@@ -5,18 +5,22 @@ import functools
 import hashlib
 import os
 import pwd
+import re
 import secrets
+import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from xling.errors import StoreError
+from xling.errors import ConfigError, StoreError
 from xling.jsonfiles import sealed
 
+_LEADING = re.compile(r"[/\\\x00-\x1f]")
 SMALL = 1 << 20  # bytes that are read at once; of the many small files of a grid that takes half the time
 
 
@@ -29,6 +33,51 @@ def json_bytes(value: Any, indent: int = 2) -> bytes:
 def sealed_json(value: Any, indent: int = 2) -> bytes:
     """The same of an object, with its checksum (xling/jsonfiles.py)."""
     return sealed(json_bytes(value, indent))
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name that was read somewhere is that of one file in one folder, and leads nowhere else."""
+    return name not in ("", ".", "..") and not _LEADING.search(name)
+
+
+def no_link(path: str, flags: int) -> int:
+    """An opener for what is appended to or locked: a link in a shared folder may lead to somebody's file."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def own_folder(path: Path) -> None:
+    """A folder to write in, made if it is not there; one that is a link, or has links in it, is emptied first."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        found = path.is_symlink() or any(entry.is_symlink() for _, entry in files_below(os.fspath(path)))
+        if found:
+            remove(path)
+            path.mkdir()
+
+
+def remove(path: Path) -> None:
+    """A file, a link or a folder; what a link leads to stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def refuse_links(root: Path, folders: Iterable[Path]) -> None:
+    """ConfigError if something in the folders is a link that leads out of the root, where others' files are."""
+    inside = os.path.realpath(root)
+    for folder in folders:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    target = os.path.realpath(entry.path)
+                    if os.path.commonpath([target, inside]) != inside:
+                        raise ConfigError(
+                            f"'{entry.path}' is a link to '{target}', outside of the results folder: nothing is "
+                            "written there. Delete the link, or name the folder that is meant with root=PATH "
+                            "(--root PATH)."
+                        )
 
 
 def write_new(path: str, content: bytes) -> None:
@@ -60,7 +109,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def append_line(path: Path, value: Any) -> None:
     """One JSON line in one write, so that lines of several processes do not mix."""
-    with open(path, "ab", buffering=0) as file:
+    with open(path, "ab", buffering=0, opener=no_link) as file:
         file.write(json_bytes(value, indent=-1))
 
 
@@ -207,6 +256,8 @@ def disk_error(error: OSError, root: Path) -> StoreError:
             f"Free some space (`xling gc` lists what no grid needs) or choose another disk with root=PATH, "
             f"and run the same command again."
         )
+    if error.errno == errno.ELOOP:
+        return StoreError(f"'{error.filename}' is a link, and links are not followed. Delete it.")
     where = f" at '{error.filename}'" if error.filename else ""
     return StoreError(
         f"The results folder '{root}' cannot be written{where}: {error.strerror or error}. "

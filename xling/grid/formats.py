@@ -3,9 +3,12 @@
 A number goes up when old readers would misread the file; a field that may be missing or unknown needs none.
 """
 
+from collections.abc import Iterable, Sequence
+
 import msgspec
 
 from xling.errors import StoreError
+from xling.grid.files import is_plain
 from xling.jsonfiles import decode
 
 PLAN = 1  # plan.json
@@ -26,6 +29,19 @@ def check_format(what: str, found: int, known: int, redo: str) -> None:
             f"{what} has format {found} and was written by an older xling; this one reads format {known}. "
             f"{redo[:1].upper()}{redo[1:]}."
         )
+
+
+def check_plan(path: str, name: str, stages: Iterable[tuple[str, str]]) -> None:
+    """StoreError if a plan names what would be looked for, or written, outside of the results folder."""
+    for word in {name}.union(*stages):
+        if not is_plain(word):
+            raise StoreError(f"'{path}' names a file '{word}', which would be elsewhere. {PLAN_AGAIN.capitalize()}.")
+
+
+def check_order(path: str, parents: Sequence[Sequence[int]]) -> None:
+    """StoreError unless each stage's parents are places before its own."""
+    if any(not 0 <= parent < place for place, above in enumerate(parents) for parent in above):
+        raise StoreError(f"'{path}' names parents of a stage that do not stand before it. {PLAN_AGAIN.capitalize()}.")
 
 
 def format_of(content: bytes, default: int = 0) -> int | None:

@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString, ValueType
 from hydra.errors import HydraException
 
+from xling.console import without_secrets
 from xling.errors import ConfigError, did_you_mean
 from xling.grid.stage import OTHERS
 
@@ -105,8 +106,9 @@ def parse(params: Mapping[str, Any], arguments: Sequence[str], options: Options)
                 fixed.append(axis.overrides[0])
             else:
                 axes.append(axis)
-    command = tuple(typed(line) for line in arguments)
-    text = sorted({line for line in command if _changes_numbers(line)})
+    lines = [typed(line) for line in arguments]
+    command = tuple(map(without_secrets, lines))
+    text = sorted({line for line in lines if _changes_numbers(line)})
     return Request(tuple(fixed), tuple(axes), languages, command, tuple(text))
 
 

@@ -87,6 +87,7 @@ class Plan:
     def write(self) -> None:
         """Write <root>/grids/<name>/plan.json, all or nothing."""
         folder = self.store.grid_folder(self.name)
+        self.store.refuse_links(self.name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             files.write_atomically(folder / "plan.json", files.sealed_json(self._content(), indent=-1))

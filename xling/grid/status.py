@@ -113,11 +113,15 @@ def read_grid(store: Store, name: str) -> GridPlan:
         found = formats.format_of(content)
         if found is not None:
             formats.check_format(f"'{path}'", found, formats.PLAN, formats.PLAN_AGAIN)
-        return unsealed(content, type=GridPlan)
+        plan = unsealed(content, type=GridPlan)
     except PermissionError as error:
         raise Unreadable(error, str(path)) from error
     except (OSError, msgspec.DecodeError) as error:
         raise StoreError(f"'{path}' is no plan ({error}). Run the grid's command again: it writes it anew.") from error
+    named: list[PlannedStage | Reference] = [*plan.stages, *(cell.judge for cell in plan.cells)]
+    formats.check_plan(str(path), plan.name, ((one.kind, one.key) for one in named))
+    formats.check_order(str(path), [stage.parents for stage in plan.stages])
+    return plan
 
 
 def grid_status(store: Store, name: str, cluster: Cluster | None = None) -> GridStatus:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import msgspec
 
-from xling.errors import StageError, StoreError
+from xling.errors import ConfigError, StageError, StoreError
 from xling.grid import files
 from xling.grid.formats import RESULT, check_format
 from xling.grid.host import Process
@@ -75,6 +75,9 @@ class Store:
         return Path(self._stages, kind)
 
     def grid_folder(self, name: str) -> Path:
+        """ConfigError for a name that would lead elsewhere, as one from a file of somebody else's can."""
+        if not files.is_plain(name):
+            raise ConfigError(f"'{name}' cannot be the name of a grid: it would be no folder of '{self.root}/grids'.")
         return self.root / "grids" / name
 
     def log(self, kind: str, key: str) -> Path:
@@ -96,12 +99,19 @@ class Store:
     def prepare(self) -> None:
         """Make the root and see that it can be written; StoreError says what is wrong with it."""
         try:
+            self.refuse_links()
             Path(self._stages).mkdir(parents=True, exist_ok=True)
             probe = Path(self._stages, f".probe-{secrets.token_hex(4)}")
             files.write_new(str(probe), b"x")
             probe.unlink()
         except OSError as error:
             raise files.disk_error(error, self.root) from error
+
+    def refuse_links(self, *grids: str) -> None:
+        """ConfigError if writing results, or into the folders of these grids, would write outside of the root."""
+        top = [self.root, *(self.root / name for name in ("stages", "grids", "logs", "cache", "tracking"))]
+        own = [folder for name in grids for folder in (self.grid_folder(name), self.grid_folder(name) / "human")]
+        files.refuse_links(self.root, [*top, *own])
 
     # --- what is there ------------------------------------------------------------------------------------
 
@@ -233,7 +243,7 @@ class Store:
         except FileNotFoundError:
             os.makedirs(temporary)
         except FileExistsError:  # of an earlier stage of this process that could not clean up
-            shutil.rmtree(temporary)
+            files.remove(Path(temporary))
             os.mkdir(temporary)
         return Path(temporary)
 
@@ -244,7 +254,7 @@ class Store:
         """
         above = Path(self.beside(kind, key, ".partial"))
         mine = above / who.name
-        above.mkdir(parents=True, exist_ok=True)
+        files.own_folder(above)
         left = sorted(above.iterdir(), key=lambda path: path.lstat().st_mtime_ns)
         if left and left[-1] != mine:
             left[-1].rename(mine)

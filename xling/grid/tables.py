@@ -1,5 +1,6 @@
 """The grid's tables in the terminal: the plan before it runs, and how it ended."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -175,10 +176,21 @@ def _status_lines(row: "Row", store: "Store") -> Iterable[Text]:
 
 
 def garbage_lines(items: Sequence["Garbage"], root: Path) -> Iterable[str]:
+    """Size, age, stage, why and where; then their sum."""
     for item in items:
-        yield escape(f"{size(item.size):>10s}  {item.path.relative_to(root)}  ({item.why})")
+        what = f"{item.label or '-':28s} ({item.why})"
+        yield escape(f"{size(item.size):>10s}  {age(item.modified):>4s}  {what}  {item.path.relative_to(root)}")
     if items:
-        yield f"{size(sum(item.size for item in items)):>10s}  in {len(items)} items that no grid needs"
+        yield f"{size(sum(item.size for item in items)):>10s}  in {len(items)} items"
+
+
+def age(since: float) -> str:
+    """`5 s`, `12 min`, `3 h`, `40 d`."""
+    seconds = max(0.0, time.time() - since)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def size(count: int) -> str:

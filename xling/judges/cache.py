@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from xling.grid.files import json_bytes, sync, write_new
+from xling.grid.files import json_bytes, no_link, sync, write_new
 from xling.grid.stage import Interrupted, canonical_json
 
 # by which rules an answer was read, by kind of model: raise it when they change, and what was read before is asked anew
@@ -104,7 +104,7 @@ class Cache:
 def _alone(path: Path, over: Callable[[], bool]) -> int:
     """A descriptor of the file at `path`, locked; not locked where the file system has no locks."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = no_link(str(path), os.O_RDWR | os.O_CREAT)
         try:
             _wait(descriptor, over)
             with suppress(FileNotFoundError):
@@ -131,7 +131,7 @@ def _wait(descriptor: int, over: Callable[[], bool]) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
     """An exclusive lock on a file, and its descriptor; without one where the file system has no locks."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = no_link(str(path), os.O_RDWR | os.O_CREAT)
     try:
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -8,6 +8,7 @@ from typing import Any
 from xling.analysis.findings import Finding
 from xling.analysis.short import in_short
 from xling.grid.files import disk_error, sealed_json, write_atomically
+from xling.report.files import formula_free
 from xling.report.findings import markdown_lines
 from xling.report.markdown import escaped
 
@@ -64,5 +65,6 @@ def _value(value: Any) -> Any:
 
 def csv_bytes(finding: Finding) -> bytes:
     """The tidy table; numbers to six decimals, what is missing empty."""
-    text: str = finding.table.round(_DIGITS).to_csv(index=False, lineterminator="\n")
+    table = finding.table.round(_DIGITS).map(lambda cell: formula_free(cell) if isinstance(cell, str) else cell)
+    text: str = table.to_csv(index=False, lineterminator="\n")
     return text.encode()

@@ -16,18 +16,19 @@ from msgspec import Struct
 
 from xling.analysis.matrix import Matrix
 from xling.analysis.plan import Plan, read_plan
+from xling.console import without_secrets
 from xling.errors import ConfigError, XlingError
 from xling.grid.files import json_bytes, write_atomically
 from xling.grid.store import Damaged, Store
 from xling.jsonfiles import decode
 from xling.report.files import read_matrix
 from xling.report.tracking import (
-    WANDB,
     Destination,
     TrackingResult,
     destination,
     read_ledger,
     reduce_id,
+    server,
     shown_file,
     track_grid,
 )
@@ -54,6 +55,7 @@ def run(store: Store, name: str, asked: Mapping[str, Any], new: bool = False) ->
     W&B refuses what is saved.
     """
     plan, matrix = read_plan(store.grid_folder(name)), read_matrix(store.grid_folder(name))
+    store.refuse_links(name)
     before = _last(store, name)
     settings = {
         "mode": asked.get("mode") or "auto",
@@ -142,7 +144,7 @@ def _save(store: Store, name: str, view: Any, page: Any, new: bool) -> Iterator[
     """Online: update what was saved before, or save it for the first time."""
     path = store.root / "tracking" / "dashboards.json"
     all_saved = _read(path, dict[str, Saved], {})
-    place = f"{os.environ.get('WANDB_BASE_URL', WANDB)} {view.entity}/{view.project} {name}"
+    place = f"{server(os.environ)} {view.entity}/{view.project} {name}"
     saved = Saved() if new else all_saved.get(place, Saved())
     view._internal_id, view._internal_name, page.id = saved.view_id, saved.view_name, saved.report_id
     try:
@@ -154,7 +156,7 @@ def _save(store: Store, name: str, view: Any, page: Any, new: bool) -> Iterator[
         raise
     except Exception as error:
         again = "" if saved == Saved() else f" Should it have been deleted there: `xling wandb {name} --new`."
-        why = shorten(f"{type(error).__name__}: {error}", A_LINE)
+        why = shorten(without_secrets(f"{type(error).__name__}: {error}"), A_LINE)
         raise ConfigError(f"W&B did not take the dashboard ({why}).{again}") from error
     saved = Saved(view._internal_id, view._internal_name, page.id, (view.url, page.url))
     write_atomically(path, json_bytes({**all_saved, place: saved}))

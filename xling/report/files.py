@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from xling.grid import formats
 from xling.grid.files import disk_error, sealed_json, write_atomically
 from xling.jsonfiles import unsealed
 from xling.report.markdown import markdown
+from xling.sheets.text import FORMULA
 
+_NUMBER = re.compile(r"-|[-+]?[\d.]+(?:[eE][-+]?\d+)?")
 FRONTIER = ("kl", "reward", "quality", "win")  # what each point has
 RESULT_COLUMNS = ("win_rate", "ci_low", "ci_high", "n", "seeds", "status", "reason")
 
@@ -44,7 +47,7 @@ def csv_bytes(matrix: Matrix) -> bytes:
     """One row an entry, percent with two decimals; a hole has no numbers but a status and a reason."""
     axes = [*ENTRY_AXES, *matrix.other_axes]
     rows = sorted(
-        ([entry.axes.get(axis, "") for axis in axes] + _result(entry) for entry in matrix.entries()),
+        ([formula_free(entry.axes.get(axis, "")) for axis in axes] + _result(entry) for entry in matrix.entries()),
     )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -56,9 +59,14 @@ def csv_bytes(matrix: Matrix) -> bytes:
 def _result(entry: Entry) -> list[str]:
     win = entry.win or entry.win_own  # of which the status says so
     if win is None:
-        return ["", "", "", "0", "0", entry.status, entry.reason]
+        return ["", "", "", "0", "0", entry.status, formula_free(entry.reason)]
     numbers = [_percent(win.value), _percent(win.low), _percent(win.high)]
-    return [*numbers, str(win.n), str(win.seeds), entry.status, entry.reason]
+    return [*numbers, str(win.n), str(win.seeds), entry.status, formula_free(entry.reason)]
+
+
+def formula_free(text: str) -> str:
+    """A text that a spreadsheet would take for a formula (names and errors may hold anything), led by an apostrophe."""
+    return f"'{text}" if text[:1] in FORMULA and text and not _NUMBER.fullmatch(text) else text
 
 
 def _percent(value: float | None) -> str:
@@ -121,7 +129,7 @@ def frontier_csv(matrix: Matrix) -> bytes:
     writer.writerow([*axes, "optimizer", "k", *numbers, "cells", "n", "seeds"])
     for frontier in matrix.frontiers:
         for point in frontier.points:
-            place = [frontier.axes.get(axis, "") for axis in axes]
+            place = [formula_free(frontier.axes.get(axis, "")) for axis in axes]
             values = [number for name in FRONTIER for number in _three(getattr(point, name))]
             about = [str(frontier.cells), str(point.kl.n), str(point.kl.seeds)]
             writer.writerow([*place, point.arm, "" if point.k is None else str(point.k), *values, *about])

@@ -20,6 +20,7 @@ def reduce_grid(root: Path | Store, name: str) -> Matrix:
     What has been found damaged on the way stands in the store's `damaged`.
     """
     store, draws = root if isinstance(root, Store) else Store(root), Draws()
+    store.refuse_links(name)
     matrix = fold_grid(store, name, draws)
     write_matrix(store.grid_folder(name), matrix)
     write_categories(store.grid_folder(name), grid_categories(store, name), matrix.other_axes)

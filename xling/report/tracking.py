@@ -24,6 +24,8 @@ from msgspec import Struct
 
 import xling
 from xling.analysis.plan import Plan, PlannedStage, read_plan
+from xling.console import without_secrets
+from xling.grid.files import no_link
 from xling.grid.store import Store
 from xling.jsonfiles import decode
 
@@ -93,7 +95,7 @@ def track_grid(root: Path, name: str, tracking: Mapping[str, Any], patience: flo
         result = _in_child(folder, Path(root), name, to, known, patience)
         return msgspec.structs.replace(result, problem=f"{why} {result.problem}".strip())
     except Exception as error:
-        return TrackingResult("off", 0, 0, str(folder), f"{type(error).__name__}: {error}")
+        return TrackingResult("off", 0, 0, str(folder), without_secrets(f"{type(error).__name__}: {error}"))
 
 
 # --- where to -----------------------------------------------------------------------------------------------
@@ -101,10 +103,16 @@ def track_grid(root: Path, name: str, tracking: Mapping[str, Any], patience: flo
 
 def destination(mode: str, tracking: Mapping[str, Any], environment: Mapping[str, str]) -> Destination:
     """Where runs go by the settings of a grid."""
-    host = urlsplit(environment.get("WANDB_BASE_URL", WANDB)).netloc if mode == "online" else ""
+    host = server(environment).partition("://")[2] if mode == "online" else ""
     artifacts = str(tracking.get("artifacts", "references"))
     own = "" if host == urlsplit(WANDB).netloc else host
     return Destination(mode, str(tracking["project"]), tracking.get("entity"), artifacts, own)
+
+
+def server(environment: Mapping[str, str]) -> str:
+    """Scheme, host and port of W&B's server; a name and a password in its URL are written down nowhere."""
+    url = urlsplit(environment.get("WANDB_BASE_URL") or WANDB)
+    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
 
 
 def choose_mode(mode: str, environment: Mapping[str, str]) -> tuple[str, str]:
@@ -196,7 +204,7 @@ def _in_child(
     answer = folder / f"{name}.json"
     answer.unlink(missing_ok=True)
     log = folder / "wandb.log"
-    with log.open("ab") as output:
+    with open(log, "ab", opener=no_link) as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "xling.report.wandb_runs", str(root), name, msgspec.json.encode(to).decode()],
             stdin=subprocess.DEVNULL,

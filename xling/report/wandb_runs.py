@@ -19,9 +19,9 @@ import wandb
 from wandb.sdk.wandb_run import Run
 
 from xling.analysis.plan import Plan, PlannedStage, read_plan
-from xling.console import lasting_output
+from xling.console import lasting_output, without_secrets
 from xling.errors import XlingError
-from xling.grid.files import append_line, json_bytes, write_atomically
+from xling.grid.files import append_line, json_bytes, no_link, write_atomically
 from xling.grid.store import Store
 from xling.jsonfiles import decode
 from xling.report.tracking import Destination, Noted, TrackingResult, missing, read_ledger
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Two grids of one root that end together do not write the same run twice."""
-    with (folder / "lock").open("w") as file:
+    with open(folder / "lock", "a", opener=no_link) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -106,8 +106,8 @@ class _Writing:
             self.team = write().entity or self.team
             append_line(self._folder / self._to.ledger, Noted(key))
         except Exception as error:
-            self.problems.append(shorten(f"{type(error).__name__}: {error}", A_LINE))
-            traceback.print_exc()
+            self.problems.append(shorten(without_secrets(f"{type(error).__name__}: {error}"), A_LINE))
+            print(without_secrets(traceback.format_exc()), file=sys.stderr)
             self.network = self.network or (self._to.mode == "online" and not isinstance(error, OURS))
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xling.analysis.plan import Results, read_plan
-from xling.errors import ConfigError
-from xling.grid.files import disk_error, json_bytes, write_atomically
+from xling.errors import ConfigError, StoreError
+from xling.grid.files import disk_error, is_plain, json_bytes, write_atomically
 from xling.grid.store import Store
 from xling.sheets.cells import Chosen, Filters, Question, Reader, choose
 from xling.sheets.key import NAME, CellKey, Key, Pair, Row, SheetKey, Side, identified, key_bytes
@@ -181,6 +181,9 @@ def _too_long(pair: Question) -> bool:
 def _write(folder: Path, files: dict[str, bytes]) -> None:
     """Those that are missing, the key last. What is there stays: answers may be in it, or on their way."""
     try:
+        for name in files:
+            if not is_plain(name):
+                raise StoreError(f"The grid's plan leads to a sheet '{name}', which would be written elsewhere.")
         folder.mkdir(parents=True, exist_ok=True)
         there = {name: (folder / name).read_bytes() for name in files if (folder / name).exists()}
         if there.get(NAME, files[NAME]) != files[NAME]:

@@ -58,6 +58,7 @@ def import_answers(store: Store, folder: Path, paths: Sequence[Path], replace: b
         raise ConfigError(
             f"The sheet is of grid '{key.grid}', which '{store.root}' has not. Give its root: --root PATH."
         )
+    store.refuse_links(key.grid)
     out = grid / "human" / key.id
     known = _kept(out, key)
     taken: list[Imported] = []
@@ -135,7 +136,10 @@ def answers_csv(key: Key, answers: Sequence[Answers]) -> bytes:
     for one in sorted(answers, key=lambda one: (one.annotator, one.sheet)):
         for answer in one.given:
             for named, point in places[answer.pair]:
-                cells = [named[name] for name in names] + [harmless(key.pairs[answer.pair].prompt), answer.preference]
+                cells = [harmless(named[name]) for name in names] + [
+                    harmless(key.pairs[answer.pair].prompt),
+                    answer.preference,
+                ]
                 numbers = [better[answer.point], f"{answer.point:g}", f"{point:g}"]
                 writer.writerow(
                     [harmless(one.annotator), one.sheet, answer.id, *cells, *numbers, harmless(answer.comment)]

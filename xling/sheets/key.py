@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from xling.errors import ConfigError, StoreError
-from xling.grid.files import json_bytes
+from xling.grid.files import is_plain, json_bytes
 from xling.jsonfiles import decode
 
 NAME = "key.json"
@@ -98,6 +98,11 @@ def read_key(folder: Path) -> Key:
         ) from None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StoreError(f"{path} is no key of a sheet ({error}). Put back the one that the export wrote.") from error
+    for name in (key.grid, *(sheet.name for sheet in key.sheets)):
+        if not is_plain(name):
+            raise StoreError(
+                f"{path} names a file '{name}', which would be elsewhere. Put back the key that the export wrote."
+            )
     if identified(key).id != key.id:
         raise StoreError(f"{path} was changed after the export. Put back the one that the export wrote.")
     return key

@@ -32,7 +32,10 @@ from xling.webpage import filled, json_in_html, policy
 MOST_LEFT_OUT = 3  # of an analysis that has nothing to say
 FOLDER = Path(__file__).parent
 SCRIPTS = ("dom.js", "tables.js", "charts.js", "explorer.js", "figures.js", "samples.js", "origin.js", "main.js")
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # what `shown` and the page look at
+# what `shown` looks at
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u180e\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def _visible(text: str) -> str:
     """Control codes and what turns the direction of text as signs; other texts as they are."""
     if not _UNSEEN.search(text):
         return text
-    return re.sub("[\u2066-\u2069]", lambda found: f"<U+{ord(found[0]):04X}>", shown(text))
+    return shown(text)
 
 
 def encode(document: Document) -> dict[str, Json]:
