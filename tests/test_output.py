@@ -92,7 +92,7 @@ def test_a_log_is_not_followed_for_somebody_who_has_left(finished: Path) -> None
     try:
         ended = shell([*XLING, "logs", "--follow", "0"], "| true", finished)
     finally:
-        claim.release(path)
+        claim.release(path, host.this_process())
     assert "Traceback" not in ended.stderr and ended.returncode in (0, 1)
 
 

@@ -145,7 +145,7 @@ def test_gc_deletes_a_grid_and_what_it_alone_needs(tmp_path: Path, capsys) -> No
     assert claim.take(beside, me) is None
     code, _, error = xling(capsys, tmp_path, "gc", "--grid", "dropped", "--delete")
     assert code == 2 and f"{stage.label} runs on {me.host}" in error
-    claim.release(beside)
+    claim.release(beside, me)
 
     assert "Deleted." in xling(capsys, tmp_path, "gc", "--grid", "dropped", "--delete")[1]
     assert fold(tmp_path) == results
