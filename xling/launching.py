@@ -192,15 +192,17 @@ def refuse_submitted(plan: Plan) -> None:
     """ConfigError if jobs of another set of cells are queued or running under the grid's name."""
     if not (plan.store.grid_folder(plan.name) / "slurm").is_dir():
         return
+    from xling.slurm import record
     from xling.slurm.survey import survey
 
-    digest = digest_of(plan.cells)
-    for filed in survey(plan.store, plan.name).open:
-        if filed.submission.cells not in ("", digest):
-            raise ConfigError(
-                f"name={plan.name} is taken: jobs of another set of cells were submitted under it and have not ended. "
-                f"Type another name=NAME, or `xling cancel all {plan.name}`."
-            )
+    own = ("", digest_of(plan.cells))
+    others = [filed for filed in record.submissions(plan.store, plan.name, "submitting", "released")
+              if filed.submission.cells not in own]  # fmt: skip
+    if others and any(filed.submission.cells not in own for filed in survey(plan.store, plan.name).open):
+        raise ConfigError(
+            f"name={plan.name} is taken: jobs of another set of cells were submitted under it and have not ended. "
+            f"Type another name=NAME, or `xling cancel all {plan.name}`."
+        )
 
 
 def _planned(cells: Cells, catalogue: str, workers: int) -> Plan | None:

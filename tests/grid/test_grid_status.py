@@ -58,6 +58,15 @@ def test_status_of_a_running_grid_says_where_and_how_long(tmp_path: Path) -> Non
     (row,) = grid_status(store, "small").having("running")
     assert row.stage.label == "sft[de]"
     assert re.fullmatch(rf"on {host.hostname()} \(pid {os.getpid()}\) for 10\d s", row.note)
+    away = claim.Claim(host.Process("c0ffee01", 7, "boot.ns.1"), time.time() - 100, beat=15.0)
+    path = Path(store.beside("sft", failed.key, ".claim"))
+    path.write_bytes(msgspec.json.encode(away))
+    os.utime(path, (time.time() - 90,) * 2)
+    (row,) = grid_status(store, "small").having("running")
+    assert re.fullmatch(r"on c0ffee01 \(pid 7\) for 10\d s, last sign of life 9\d s ago", row.note)
+    os.utime(path, (time.time() - 300,) * 2)
+    assert not grid_status(store, "small").having("running")
+    path.write_bytes(msgspec.json.encode(held))
     states = {row.stage.label: row.state for row in grid_status(store, "small").rows}
     assert (states["sft[en]"], states["reward[de]"]) == ("done", "to do")
 

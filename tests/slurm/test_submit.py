@@ -68,6 +68,22 @@ def test_a_larger_grid_waits_for_the_jobs_of_a_smaller_one(toy: Toy, tmp_path: P
     assert not toy.doubles()
 
 
+def test_a_name_is_one_grids_while_its_jobs_are_queued(toy: Toy) -> None:
+    toy.behaviour = {"base": f"until {toy.gate}"}
+    toy.launch()
+    toy.targets = ("de", "en", "tr")
+    assert "name=toy is taken: jobs of another set of cells were submitted under it" in toy.launch(code=2)
+    assert len(toy.filed()) == 1
+    toy.open_gate()
+    toy.targets = ("de", "en")
+    toy.wait()
+    assert toy.matrix() == toy.expected()
+    toy.targets = ("de", "en", "tr")
+    assert "submitted" in toy.launch()
+    toy.wait()
+    assert toy.matrix() == toy.expected()
+
+
 def test_a_slow_stage_holds_up_nothing_but_what_needs_it(toy: Toy) -> None:
     toy.behaviour = {"sft[de]": f"until {toy.gate}"}
     toy.launch()

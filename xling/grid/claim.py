@@ -84,8 +84,14 @@ def living(path: str, clock: float, timeout: float = TIMEOUT) -> Claim | None:
     sight = _look(path)
     if sight is None or not is_alive(sight.claim.by):
         return None
-    silent = not sees(sight.claim.by) and clock - sight.mtime_ns / 1e9 > _patience(sight, timeout)
+    silent = not sees(sight.claim.by) and silence(path, clock) > _patience(sight, timeout)
     return None if silent else sight.claim
+
+
+def silence(path: str, clock: float) -> float:
+    """Seconds since the last heartbeat by the file system's `clock`."""
+    sight = _look(path)
+    return clock - sight.mtime_ns / 1e9 if sight else 0.0
 
 
 def _patience(sight: _Sight, timeout: float) -> float:
@@ -228,8 +234,7 @@ class Watch:
         if sees(sight.claim.by):
             silent = 0.0
         elif seen is None or seen.sight.content != sight.content:
-            before = self._clock() - sight.mtime_ns / 1e9
-            silent = min(max(0.0, before), 2 / 3 * _patience(sight, self.timeout))
+            silent = min(max(0.0, silence(path, self._clock())), 2 / 3 * _patience(sight, self.timeout))
         elif seen.sight.mtime_ns != sight.mtime_ns:
             silent = 0.0
         else:

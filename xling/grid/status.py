@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from xling.errors import ConfigError, StoreError, did_you_mean
-from xling.grid import claim, files, formats
+from xling.grid import claim, files, formats, host
 from xling.grid.claim import Claim
 from xling.grid.files import Unreadable
 from xling.grid.listing import Listing
@@ -148,11 +148,14 @@ def _row(
 ) -> Row:
     kind, key = stage.kind, stage.key
     if key in listing.claimed:
-        held = claim.living(store.beside(kind, key, ".claim"), clock())
+        path = store.beside(kind, key, ".claim")
+        held = claim.living(path, clock())
         if held is not None and not cluster.gone(held):
             slurm = f", SLURM job {held.by.slurm}" if held.by.slurm else ""
             seconds = max(0, round(time.time() - held.since))
             note = f"on {held.by.host} (pid {held.by.pid}{slurm}) for {seconds} s"
+            if (silent := claim.silence(path, clock())) > 3 * held.beat and not host.sees(held.by):
+                note += f", last sign of life {silent:.0f} s ago"
             return Row(index, stage, "running", note, held)
     if key in listing.results:
         try:

@@ -199,8 +199,9 @@ class Runner:
             time.sleep(CLAIM_SECONDS)
 
     def _may_live(self, job: str) -> bool:
+        """A job of which the controller tells nothing (of another user, or forgotten) may: its heartbeat decides."""
         told = cluster.details(job)
-        return told is None or told.get("JobState") in ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "CONFIGURING")
+        return not told or told.get("JobState") in ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "CONFIGURING")
 
     # --- parents ------------------------------------------------------------------------------------------
 
