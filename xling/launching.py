@@ -213,6 +213,7 @@ def _planned(cells: Cells, catalogue: str, workers: int) -> Plan | None:
         plan.print(workers=workers)
         return None
     print(harmless(_intention(plan)), file=sys.stderr)
+    plan.clear_lost()
     return plan
 
 

@@ -8,6 +8,7 @@
 A plan wants every result of its stages, also those whose children are done: the reducer reads them.
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class Step:
     stage: Stage
     state: State  # run; cached: use the result; failed, blocked, missing: not in this mode
     reason: str
+    lost: bool = False  # a result is stored that holds no longer: it goes before the stage runs
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,12 @@ class Plan:
         lengths = path_lengths((step.stage for step in self.steps.values()), seconds)
         total = sum(seconds.values())
         return total, max(max(lengths.values(), default=0.0), total / workers)
+
+    def clear_lost(self) -> None:
+        """Remove results that hold no longer, so that every runner takes them for missing."""
+        for key, step in self.steps.items():
+            if step.lost and step.state == "run" and (name := self.store.set_aside(step.stage.kind, key)) is not None:
+                shutil.rmtree(self.store.kind_folder(step.stage.kind) / name, ignore_errors=True)
 
     def print(self, console: Console | None = None, workers: int = 1) -> None:
         """The dry-run table: stages by kind, reasons, cost, what was left out."""
@@ -152,13 +160,16 @@ def make_plan(
     for key, stage in stages.items():
         keys_of.setdefault(stage.kind, []).append(key)
     listings = {kind: store.listing(kind) for kind in keys_of}
-    statuses = {key: _status(store, stage, listings[stage.kind]) for key, stage in stages.items()}
+    known = kinds or {}
+    statuses = {
+        key: _status(store, stage, listings[stage.kind], known.get(stage.kind)) for key, stage in stages.items()
+    }
     steps = _Decision(store, decide, stages, statuses, listings).steps()
     estimates = {}
     for kind, keys in keys_of.items():
         others = listings[kind].results.difference(keys)
         asked = [stages[key] for key in keys if steps[key].state == "run"]
-        estimates[kind] = estimate(store, kind, _markers(statuses, keys), others, kinds or {}, asked, rates)
+        estimates[kind] = estimate(store, kind, _markers(statuses, keys), others, known, asked, rates)
     git = git_sha()
     used = [status.done for key, status in statuses.items() if status.done and steps[key].state == "cached"]
     return Plan(name, decide, store, command, cells, steps, left_out, estimates, _warnings(used, git), git, rates)
@@ -187,9 +198,11 @@ def in_order(cells: Iterable[Cell]) -> dict[str, Stage]:
     return found
 
 
-def _status(store: Store, stage: Stage, listing: Listing) -> Status:
+def _status(store: Store, stage: Stage, listing: Listing, kind: Kind | None) -> Status:
     if stage.key in listing.results:
-        return store.check(stage.kind, stage.key)
+        status = store.check(stage.kind, stage.key)
+        lost = kind.lost(store.folder(stage.kind, stage.key)) if status.state == "done" and kind and kind.lost else ""
+        return Status("lost", lost) if lost else status
     if stage.key in listing.failed:
         return Status("failed", store.failure(stage.kind, stage.key) or "")
     return Status("missing")
@@ -219,7 +232,7 @@ class _Decision:
         steps: dict[str, Step] = {}
         for key, stage in self._stages.items():
             state, reason = self._decide(stage, self._statuses[key], steps)
-            steps[key] = Step(stage, state, reason)
+            steps[key] = Step(stage, state, reason, self._statuses[key].state == "lost")
             self._runs[key] = state == "run"
         return steps
 
@@ -232,7 +245,7 @@ class _Decision:
         if self._mode == "read-only":
             return ("failed" if status.state == "failed" else "missing"), reason
         if self._mode == "cached":
-            if status.state != "missing":
+            if status.state not in ("missing", "lost"):
                 return "failed", reason
             for parent in stage.parents.values():
                 if steps[parent.key].state in ("failed", "blocked"):
@@ -240,6 +253,8 @@ class _Decision:
         return "run", reason
 
     def _reason(self, stage: Stage, status: Status) -> str:
+        if status.state == "lost":
+            return status.why
         if status.state == "damaged":
             return f"damaged: {status.why}"
         if status.state == "failed":

@@ -100,6 +100,8 @@ class Kind:
     run: Callable[[Context], None]
     seconds: float = 1.0  # cost estimate until a run of this kind has been recorded
     work: Callable[[Stage, Tokens], Work] | None = None  # a model of its cost; None: it takes next to nothing
+    # why a stored result holds no longer although its files are whole: what it points to is gone; "": it does
+    lost: Callable[[Path], str] | None = None
     parallel: bool = False  # may run in several processes at once (torch.distributed), all with the same arguments
 
 

@@ -45,7 +45,7 @@ class Damaged(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    state: str  # done | damaged | failed | missing
+    state: str  # done | damaged | failed | missing; and lost, as planning finds it (Kind.lost)
     why: str = ""
     done: Done | None = None
 

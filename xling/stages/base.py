@@ -1,5 +1,6 @@
 """base: the language model before any fine-tuning, found, checked, and named to later stages by load.json."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -9,15 +10,16 @@ from msgspec import Struct
 
 from xling.errors import DataError, StageError
 from xling.grid.stage import Context
+from xling.jsonfiles import read_json
 from xling.models.hub import download
-from xling.models.recipe import BASE_FOLDER, folder_digest
+from xling.models.recipe import BASE_FOLDER, checkpoint_digest, folder_digest
 
 
 class BaseSpec(Struct, frozen=True):
     """`checkpoint` as in the policy's config, with what tells that it is still the same."""
 
     checkpoint: str
-    digest: str  # of the packaged weights, the pretraining corpus or the local folder; empty for a hub id
+    digest: str  # of the packaged weights, the pretraining corpus or a folder's model; empty for a hub id
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
     remote_code: str | None = None
@@ -41,7 +43,21 @@ def run(context: Context) -> None:
         make_base(context.out, context.progress)
     else:
         where = str(_downloaded(spec) if spec.commit else Path(spec.checkpoint).absolute())
+        if not spec.commit and checkpoint_digest(Path(where)) != spec.digest:
+            raise DataError(f"The model in {where} has changed since the grid was planned. Run the same command again.")
     _check(context, spec, where)
+
+
+def lost(folder: Path) -> str:
+    """Why a stored base cannot be read any more: what it points to has moved, or is another model. Else nothing."""
+    how = read_json(folder / "load.json") if (folder / "load.json").is_file() else {}
+    where, digest = folder / how.get("folder", "."), how.get("digest")
+    try:
+        if not (where / "config.json").is_file() or not os.access(where / "config.json", os.R_OK):
+            return f"its model is no longer in {where}"
+        return f"another model is in {where}" if digest and checkpoint_digest(where) != digest else ""
+    except OSError as error:
+        return f"its model in {where} cannot be read ({error.strerror})"
 
 
 def _downloaded(spec: BaseSpec) -> Path:
@@ -58,7 +74,9 @@ def _check(context: Context, spec: BaseSpec, where: str) -> None:
     """Write load.json, and see that a whole model of the kind we can read is there; its weights are not read."""
     from xling.models.load import Loading, check_base, write_loading
 
-    write_loading(context.out, Loading(where, spec.dtype, spec.attention, spec.remote_code, spec.pad_token))
+    local = "" if where == "." or spec.commit else spec.digest
+    how = Loading(where, spec.dtype, spec.attention, spec.remote_code, spec.pad_token, digest=local)
+    write_loading(context.out, how)
     try:
         check_base(context.out, spec.use)
     except (ValueError, ImportError) as error:  # transformers' own refusals

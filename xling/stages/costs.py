@@ -27,7 +27,7 @@ NOTHING = Work({}, {})
 def model_of(stage: Stage) -> Parameters | None:
     """The parameters of the language model that a stage trains, samples or reads with."""
     if stage.kind == "base":
-        return parameters_of(stage.spec["checkpoint"], stage.spec.get("commit") or None)
+        return parameters_of(located(stage.spec)["checkpoint"], stage.spec.get("commit") or None)
     above = [stage.parents[role] for role in ("base", "sft", "init", "lm", "reward") if role in stage.parents]
     return model_of(above[0]) if above else None
 

@@ -4,12 +4,15 @@ The digest is over what the task gives the stage: its languages, its use of them
 after splitting and choosing, as a set. Rows of another language or use, other columns, another order or format of the
 file change nothing. What a template puts around a text is a setting, and no part of the digest.
 
+A checkpoint in a folder stands in the key as what is in it, in the same way.
+
 Before a stage runs its paths are put back, and before and after it the data's digest is compared with the one of the
 plan: hours may lie between, on a cluster, and rows that are swapped in that time must not give a result under the key
 of the old ones.
 """
 
 import hashlib
+import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -25,11 +28,20 @@ from xling.config import Task
 from xling.digests import file_digest, recalled
 from xling.errors import ConfigError, DataError
 from xling.grid.stage import DATA, WHERE, Context, Json, canonical_json
+from xling.models.hub import is_repository
+from xling.models.recipe import checkpoint_digest
 from xling.tasks import task_module
 from xling.tasks.records import Offer, Split, Use
 from xling.tasks.render import bare
 
 PATHS = ("path", "articles")  # settings of tasks that say where something lies
+
+# Settings that name checkpoints, in a spec, its reward model or what that reads; words among their values; and how a
+# folder's content begins that stands there in place of the folder.
+NAMING = ("checkpoint", "init", "policy", "reference", "encoder", "remote_code")
+WORDS = ("", "packaged", "pretrain", "sft", "base", "local")
+LOCAL = "local:"
+MODELS = "models"  # in `where`: where such content lies
 
 # What the stages of a use ask the task for. `recorded`, `crossfitted` and `texts` are what people rated, of which the
 # last leaves the ratings out. The length rule that a score is compared with is learnt from training ratings.
@@ -77,10 +89,52 @@ def data_spec(narrowed: Task, langs: Sequence[str], use: Use) -> dict[str, Json]
     return spec | {WHERE: where} if where else spec
 
 
+def by_content(spec: Mapping[str, Json]) -> Mapping[str, Json]:
+    """The spec with the digests of checkpoints in place of their folders, which stand in `where` then."""
+    found = {
+        value: content
+        for part in _naming(spec)
+        for name in NAMING
+        if isinstance(value := part.get(name), str) and value not in WORDS and (content := _content(value))
+    }
+    if not found:
+        return spec
+    models = {content: os.path.abspath(path) for path, content in found.items()}
+    return {**_renamed(spec, found), WHERE: {**spec.get(WHERE, {}), MODELS: models}}
+
+
+def _content(checkpoint: str) -> str:
+    return "" if is_repository(checkpoint) else _content_of(os.path.abspath(checkpoint))
+
+
+@lru_cache(maxsize=256)
+def _content_of(folder: str) -> str:
+    is_model = os.path.isfile(os.path.join(folder, "config.json"))
+    return LOCAL + checkpoint_digest(Path(folder)) if is_model else ""
+
+
+def _naming(spec: Mapping[str, Json]) -> Iterable[Mapping[str, Json]]:
+    return (spec, spec.get("rm") or {}, spec.get("reading") or {})
+
+
+def _renamed(spec: Mapping[str, Json], names: Mapping[str, str]) -> dict[str, Json]:
+    """Checkpoints by other names."""
+
+    def renamed(part: Mapping[str, Json]) -> dict[str, Json]:
+        return {
+            name: names.get(value, value) if name in NAMING and isinstance(value, str) else value
+            for name, value in part.items()
+        }
+
+    inner = {name: renamed(spec[name]) for name in ("rm", "reading") if spec.get(name)}
+    return {**renamed(spec), **inner}
+
+
 def located(spec: Mapping[str, Json]) -> dict[str, Json]:
-    """The spec with its task's paths."""
-    task = spec.get("task")
-    return {**spec, "task": {**task, **_paths(spec)}} if task else dict(spec)
+    """The spec with the paths of its task and its checkpoints."""
+    task, models = spec.get("task"), spec.get(WHERE, {}).get(MODELS)
+    found = _renamed(spec, models) if models else dict(spec)
+    return {**found, "task": {**task, **_paths(spec)}} if task else found
 
 
 def _paths(spec: Mapping[str, Json]) -> dict[str, str]:

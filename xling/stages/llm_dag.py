@@ -201,7 +201,7 @@ def notes(plan: Plan) -> list[str]:
     waiting = [step.stage for step in plan.steps.values() if step.state == "run" and step.stage.kind in ASKING]
     by_model: dict[str, list[Stage]] = {}
     for stage in waiting:
-        name = stage.spec["identity"].get("endpoint") or stage.parents["lm"].spec["checkpoint"]
+        name = stage.spec["identity"].get("endpoint") or located(stage.parents["lm"].spec)["checkpoint"]
         by_model.setdefault(name, []).append(stage)
     for name, stages in by_model.items():
         total = sum(map(most_requests, stages))

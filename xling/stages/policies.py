@@ -22,5 +22,5 @@ def store_trained(start: Path, out: Path, model: Any, tokenizer: Any, lora: Lora
     if lora is not None:
         model = merged(start, model)
     model = in_dtype(model, DTYPES[how.dtype]).eval()
-    save_policy(out, model, tokenizer, replace(how, folder="."))
+    save_policy(out, model, tokenizer, replace(how, folder=".", digest=""))
     return model

@@ -32,16 +32,18 @@ from xling.errors import ConfigError
 from xling.grid.stage import Stage
 from xling.models.encoder import encoder_identity
 from xling.models.hub import commit_of, is_repository
-from xling.models.recipe import BASE_FOLDER, folder_digest, recipe_digest
+from xling.models.recipe import BASE_FOLDER, checkpoint_digest, folder_digest, recipe_digest
 from xling.models.trust import code_of
 from xling.stages import KINDS
-from xling.stages.data import data_spec
+from xling.stages.data import by_content, data_spec
 from xling.tasks import require, task_module, truncation_side
 from xling.tasks.records import Half, Use
 
+OWN_CODE = "local"  # of a folder whose own code may run, wherever that lies
+
 
 def make(kind: str, label: str, spec: Mapping[str, Any], parents: Mapping[str, Stage]) -> Stage:
-    return Stage.make(kind, KINDS[kind].version, label, spec, parents)
+    return Stage.make(kind, KINDS[kind].version, label, by_content(spec), parents)
 
 
 @lru_cache(maxsize=4096)
@@ -100,8 +102,10 @@ def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "
             f"{setting}={checkpoint} is no folder of a model in Hugging Face format (config.json is missing). "
             f"Use {setting}=packaged, a local folder, or a hub id (owner/name)."
         )
-    code = {"code": code_of(folder)} if policy.remote_code is not None else {}
-    return make("base", "base", spec | {"digest": folder_digest(folder)} | code, {})
+    if checkpoint == "packaged":
+        return make("base", "base", spec | {"digest": folder_digest(folder)}, {})
+    code = {"remote_code": OWN_CODE, "code": code_of(folder)} if policy.remote_code is not None else {}
+    return make("base", "base", spec | {"digest": checkpoint_digest(folder)} | code, {})
 
 
 def own_checkpoint(rm: RewardModel, setting: str, policy: Policy, use: str = "policy") -> Stage:

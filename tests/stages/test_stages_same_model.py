@@ -1,0 +1,228 @@
+"""A checkpoint in a folder is what is in it, wherever that lies, however it is named, and whatever lies beside it."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_grid import BUDGET, Runner, changed, experiment, judged_by
+
+sys.path += [str(Path(__file__).parents[1] / "models")]  # tiny models
+import encoders
+
+from xling.config import (
+    BagOfWords,
+    Classifier,
+    Encoder,
+    Experiment,
+    FrozenLM,
+    LlmJudge,
+    LogRatio,
+    SameAsPolicy,
+    SentenceEncoder,
+    Seq2Seq,
+    Training,
+)
+from xling.errors import DataError
+from xling.grid.execute import Executor, Job
+from xling.grid.plan import Plan, make_plan
+from xling.grid.records import Sheet
+from xling.grid.stage import Cell, Stage
+from xling.grid.store import Store
+from xling.stages import KINDS, align_specs, data, specs, translate_specs
+from xling.stages.dag import judge_stage
+
+CHEAP: dict[str, Any] = {"rm": BagOfWords(), "sft": Training(steps=0)}
+
+
+def forget() -> None:
+    """As another process."""
+    data._content_of.cache_clear()
+    for module in (specs, align_specs, translate_specs):
+        for name in vars(module).values():
+            if hasattr(name, "cache_clear"):
+                name.cache_clear()
+
+
+def key(asked: Experiment) -> str:
+    forget()
+    return judge_stage(asked).key
+
+
+def ancestors(stage: Stage) -> Iterator[Stage]:
+    yield stage
+    for parent in stage.parents.values():
+        yield from ancestors(parent)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """Tiny models, each in a folder by what it is."""
+    folder = tmp_path_factory.mktemp("models")
+    encoders.saved_encoder(folder / "encoder", "xlm_roberta")
+    encoders.saved_classifier(folder / "classifier", "qwen3")
+    for name in ("lm", "reference"):
+        shutil.copytree(tiny_folder, folder / name)
+    config = json.loads((folder / "reference" / "config.json").read_text())
+    (folder / "reference" / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-5}))
+    return folder
+
+
+@pytest.fixture
+def copied(models: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(models, tmp_path / "models"))
+
+
+LIMITS: dict[str, Any] = {"max_prompt_tokens": 300, "max_response_tokens": 100}
+DOORS: dict[str, tuple[str, Callable[[Path], Experiment]]] = {
+    "policy": ("lm", lambda at: experiment(at / "lm", **CHEAP)),
+    "init": ("lm", lambda at: with_rm(at, SameAsPolicy(training=BUDGET, init=str(at / "lm")))),
+    "encoder": ("encoder", lambda at: with_rm(at, Encoder(str(at / "encoder"), training=BUDGET, **LIMITS))),
+    "classifier": ("classifier", lambda at: with_rm(at, Classifier(str(at / "classifier"), **LIMITS))),
+    "log_ratio policy": ("lm", lambda at: with_rm(at, LogRatio(str(at / "lm"), str(at / "reference")))),
+    "log_ratio reference": ("reference", lambda at: with_rm(at, LogRatio(str(at / "lm"), str(at / "reference")))),
+    "frozen_lm": ("lm", lambda at: with_rm(at, FrozenLM(checkpoint=str(at / "lm")))),
+    "sentence_encoder": ("encoder", lambda at: with_rm(at, SentenceEncoder(str(at / "encoder")))),
+    "judge": ("lm", lambda at: judged_by(Path("packaged"), LlmJudge(checkpoint=str(at / "lm")))),
+}
+
+
+def with_rm(at: Path, rm: Any) -> Experiment:
+    return experiment(Path("packaged"), rm=rm, sft=BUDGET)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_the_content_of_a_checkpoint_is_in_the_key_and_its_path_is_not(models: Path, copied: Path, door: str) -> None:
+    name, asked = DOORS[door]
+    before = key(asked(models))
+    moved = asked(copied)
+    assert key(moved) == before
+    for stage in ancestors(judge_stage(moved)):
+        what = {part: value for part, value in stage.spec.items() if part != "where"}
+        assert str(copied) not in json.dumps(what), stage.label  # and in no part of any key
+    weights = copied / name / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert key(asked(copied)) != before
+
+
+def test_a_translator_is_its_content_too(tmp_path: Path) -> None:
+    from xling.config import Language
+
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "config.json").write_text('{"model_type": "m2m_100", "is_encoder_decoder": true}')
+    english, turkish = (Language(code, code, code, "Latn") for code in ("en", "tr"))
+    one, other = (translate_specs.model_of(Seq2Seq(checkpoint=str(at)), english, turkish) for at in folders)
+    assert one.key == other.key and one.spec["where"] != other.spec["where"]
+
+
+def test_every_way_to_name_a_folder_is_the_same_model(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = key(DOORS["policy"][1](copied))
+    monkeypatch.chdir(copied)
+    (tmp_path / "link").symlink_to(copied / "lm")
+    for named in ("lm", "./lm", f"{copied}/lm/", str(tmp_path / "link"), "../models/lm", f"{copied}/encoder/../lm"):
+        assert key(changed(experiment(Path("x"), **CHEAP), "policy", checkpoint=named)) == before, named
+
+
+def test_what_lies_beside_a_model_decides_nothing(copied: Path) -> None:
+    folder, asked = copied / "lm", DOORS["policy"][1](copied)
+    before = key(asked)
+    for name in (
+        *("README.md", "README.txt", "LICENSE.txt", ".gitattributes", "optimizer.pt", "training_args.bin"),
+        *("trainer_state.json", "all_results.json", "rng_state.pth", "events.out.tfevents.1", "done.json", "spec.json"),
+        *(".git/config", "checkpoint-500/model.safetensors", "checkpoint-500/config.json", "runs/log.txt"),
+    ):  # fmt: skip
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"another {name}")
+    for path in folder.iterdir():
+        os.utime(path, ns=(1, 1))
+    assert key(asked) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", None),
+        ("tokenizer.json", None),
+        ("tokenizer_config.json", None),
+        ("chat_template.jinja", "{{ messages }}"),
+        ("additional_chat_templates/tool.jinja", "{{ messages }}"),
+        ("generation_config.json", None),
+    ],
+)
+def test_every_file_that_is_read_counts(copied: Path, name: str, content: str | None) -> None:
+    asked = DOORS["policy"][1](copied)
+    before, path = key(asked), copied / "lm" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content or path.read_text().rstrip() + "\n\n")
+    assert key(asked) != before
+
+
+# --- stored results -------------------------------------------------------------------------------------------
+
+
+def planned(asked: Experiment, store: Store) -> tuple[Stage, Plan]:
+    forget()
+    stage = judge_stage(asked)
+    return stage, make_plan([Cell({}, stage)], store, kinds=KINDS)
+
+
+def ran(plan: Plan, store: Store) -> list[str]:
+    plan.clear_lost()
+    executor, done = Executor(store, KINDS), []
+    for stage in plan.to_run:
+        report = executor.execute(Job(stage.key, Sheet.of(stage)), lambda done, total: None)
+        assert report.event == "done", report
+        done.append(stage.label)
+    return done
+
+
+def test_a_moved_model_is_found_again_and_nothing_is_trained_anew(copied: Path, tmp_path: Path) -> None:
+    store, moved = Store(tmp_path / "results"), tmp_path / "moved"
+    stage, plan = planned(experiment(copied / "lm", **CHEAP), store)
+    ran(plan, store)
+    _, plan = planned(experiment(copied / "lm", **CHEAP), store)
+    assert plan.to_run == []
+    (copied / "lm").rename(moved)
+    same, plan = planned(experiment(moved, **CHEAP), store)
+    assert same.key == stage.key and [one.label for one in plan.to_run] == ["base"]
+    assert plan.steps[plan.to_run[0].key].reason == f"its model is no longer in {copied / 'lm'}"
+    assert ran(plan, store) == ["base"]
+    # what comes new is computed with the model where it lies now
+    other, plan = planned(experiment(moved, target="de", **CHEAP), store)
+    assert "pool[de]" in ran(plan, store) and store.state(other.kind, other.key) == "done"
+
+
+def test_a_model_that_is_swapped_after_planning_gives_no_result(copied: Path, tmp_path: Path) -> None:
+    runner, folder = Runner(tmp_path / "results"), copied / "lm"
+    forget()
+    stage = judge_stage(experiment(folder, **CHEAP))
+    base = next(one for one in ancestors(stage) if one.kind == "base")
+    runner.folder(base)
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    with pytest.raises(DataError, match="is another one than was planned with"):
+        runner.folder(stage.parents["pool"])
+    with pytest.raises(DataError, match="has changed since the grid was planned"):
+        Runner(tmp_path / "again").folder(base)
+    (folder / "model.safetensors").write_bytes(weights)
+    runner.folder(stage.parents["pool"])
+
+
+def test_an_encoder_that_is_swapped_after_planning_gives_no_result(copied: Path, tmp_path: Path) -> None:
+    runner, folder = Runner(tmp_path / "results"), copied / "encoder"
+    forget()
+    stage = judge_stage(with_rm(copied, SentenceEncoder(str(folder))))
+    features = stage.parents["score"].parents["reward"].parents["features_en"]
+    (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")
+    with pytest.raises(DataError, match="is another one than was planned with"):
+        runner.folder(features)
