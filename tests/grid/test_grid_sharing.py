@@ -183,6 +183,25 @@ def test_a_temporary_file_of_a_process_with_the_same_pid_is_in_nobodys_way(root:
     assert (root / f".plan.json.{os.getpid()}").exists()
 
 
+def test_a_claim_that_may_not_be_read_is_not_taken_over(root: Path) -> None:
+    """Made under umask 077: that it is there is all that others see, and when it last gave a sign of life."""
+    with masked(0o022):
+        made(root)
+    root.joinpath("stages", "weights").chmod(0o777)
+    path = root / "stages" / "weights" / f"{'a' * 64}.claim"
+    path.write_bytes(msgspec.json.encode(claim.Claim(host.this_process(), time.time())))
+    path.chmod(0o600)
+    with as_nobody():
+        looking = claim.Watch(lambda: files.clock(root / "stages" / "weights"), 6.0)
+        assert claim.take(str(path), host.this_process()) is not None
+        os.seteuid(0)
+        os.utime(path, (time.time() - 300,) * 2)
+        os.seteuid(NOBODY)
+        assert looking.holder(str(path)) is not None and looking.silent(str(path)) == (4.0, 6.0)
+        assert not claim.remove_stale(str(path))
+    assert claim.read(str(path)) is not None
+
+
 # --- which code made it ---------------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ from xling.jsonfiles import decode
 
 TIMEOUT = 180.0  # seconds without a heartbeat after which an unseen runner counts as dead
 BEATS = 12  # heartbeats in that time
+SIZE = 4096  # bytes; a claim is smaller
 EMPTY_SECONDS = 5.0  # after which a claim without content is not being written any more
 GAP_SECONDS = 5.0  # at most so much silence is counted between two looks: the observer may have slept itself
 
@@ -52,15 +53,21 @@ class _Sight:
 
 def _look(path: str) -> _Sight | None:
     """None if there is no claim. One that is unreadable, or not whole, is somebody's whom we do not know."""
-    content, mtime_ns = b"", 0
     try:
-        mtime_ns = os.stat(path).st_mtime_ns
-        with open(path, "rb") as file:  # opening makes a network file system look at the server's attributes
-            mtime_ns, content = os.fstat(file.fileno()).st_mtime_ns, file.read()
-        return _Sight(decode(content, Claim), content, mtime_ns)
+        descriptor = os.open(path, os.O_RDONLY)  # which makes a network file system ask for the server's attributes
+        try:
+            mtime_ns, content = os.fstat(descriptor).st_mtime_ns, os.read(descriptor, SIZE)
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, msgspec.DecodeError):
+    except OSError:
+        mtime_ns, content = 0, b"unreadable"
+        with contextlib.suppress(OSError):
+            mtime_ns = os.stat(path).st_mtime_ns
+    try:
+        return _Sight(decode(content, Claim), content, mtime_ns)
+    except msgspec.DecodeError:
         return _Sight(Claim(Process("", 0, ""), mtime_ns / 1e9), content, mtime_ns)
 
 

@@ -169,25 +169,21 @@ def umask() -> int:
 
 
 def share(folder: str) -> None:
-    """Give a folder and all below the modes that the umask allows: libraries make private files (safetensors, mkstemp).
+    """Give a folder and all below the modes that the umask allows. What is gone meanwhile is left out."""
+    for parent, _, names in os.walk(folder):
+        for path, wanted in ((parent, 0o777), *((os.path.join(parent, name), 0o666) for name in names)):
+            with suppress(OSError):
+                open_up(path, os.lstat(path).st_mode, wanted)
 
-    Bits are only added. What belongs to somebody else, or is gone meanwhile, is left as it is.
+
+def open_up(path: str, mode: int, wanted: int) -> None:
+    """Add what the umask allows: some libraries make private files (safetensors, mkstemp).
+
+    What belongs to somebody else is left as it is.
     """
-    _open_up(folder, 0o777)
-    for parent, folders, names in os.walk(folder):
-        for name in folders:
-            _open_up(os.path.join(parent, name), 0o777)
-        for name in names:
-            _open_up(os.path.join(parent, name), 0o666)
-
-
-def _open_up(path: str, wanted: int) -> None:
-    try:
-        mode = os.lstat(path).st_mode
-        if not stat.S_ISLNK(mode) and (missing := wanted & ~umask() & ~mode):
+    if (missing := wanted & ~umask() & ~mode) and not stat.S_ISLNK(mode):
+        with suppress(OSError):
             os.chmod(path, stat.S_IMODE(mode) | missing)
-    except OSError:
-        pass
 
 
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # all others say nothing about what stands in a file

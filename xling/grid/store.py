@@ -252,14 +252,16 @@ class Store:
 
         A runner that has lost its claim and lives on finds nothing under its own name, and writes into nobody's.
         """
-        above = Path(self.beside(kind, key, ".partial"))
-        mine = above / who.name
-        files.own_folder(above)
-        left = sorted(above.iterdir(), key=lambda path: path.lstat().st_mtime_ns)
-        if left and left[-1] != mine:
-            left[-1].rename(mine)
-        mine.mkdir(exist_ok=True)
-        return mine
+        above = self.beside(kind, key, ".partial")
+        mine = f"{above}/{who.name}"
+        files.own_folder(Path(above))
+        with os.scandir(above) as entries:
+            left = {entry.stat().st_mtime_ns: entry.path for entry in entries if entry.is_dir(follow_symlinks=False)}
+        if left and left[max(left)] != mine:
+            os.rename(left[max(left)], mine)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(mine)
+        return Path(mine)
 
     def publish(self, sheet: Sheet, key: str, temporary: Path, run: Run, replace: bool = False) -> bool:
         """Make a finished folder the result of its key, all or nothing; False if there was one already.
@@ -272,7 +274,6 @@ class Store:
             if os.path.lexists(f"{folder}/{name}"):
                 raise StageError(f"The stage {sheet.label} wrote '{name}', a name that is the store's own.")
         files.write_new(f"{folder}/spec.json", files.json_bytes(sheet))
-        files.share(folder)
         done = Done(sheet.kind, key, sheet.label, _facts(folder), run)
         files.write_new(f"{folder}/done.json", files.sealed_json(done))
         _sync(folder, done)
@@ -348,11 +349,16 @@ class Store:
 
 
 def _facts(folder: str) -> dict[str, FileFact]:
+    """Of all files below; they and their folders get the modes that the umask allows on the way."""
     facts = {}
     for name, entry in files.files_below(folder):
         digest = files.sha256_of(entry.path)
         stat = os.stat(entry.path)
+        files.open_up(entry.path, stat.st_mode, 0o666)
         facts[name] = FileFact(digest, stat.st_size, stat.st_mtime_ns)
+    inner = {name[:at] for name in facts for at, sign in enumerate(name) if sign == "/"}
+    for path in (folder, *(f"{folder}/{name}" for name in inner)):
+        files.open_up(path, os.stat(path).st_mode, 0o777)
     return facts
 
 
