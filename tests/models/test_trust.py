@@ -248,15 +248,16 @@ def test_code_that_was_changed_does_not_run(root: Root, tmp_path: Path) -> None:
     assert not evil.exists()
 
 
+@pytest.mark.parametrize("named", ["", f"{NAME}--"])
 def test_code_of_a_repository_is_that_of_the_commit_in_the_spec(
-    root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
-    """The hub's cache has two commits; `main` is the other one, and settings name the repository outright."""
+    """The hub's cache has two commits; `main` is the other one; settings may name the repository outright."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(dynamic_module_utils, "HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     repository = tmp_path / "hub" / "models--some--coded-model"
-    folder, witness = coded(repository / "snapshots" / COMMIT)
+    folder, witness = coded(repository / "snapshots" / COMMIT, named)
     other, newer = repository / "snapshots" / ("f" * 40), tmp_path / "newer-ran"
     shutil.copytree(folder, other)
     (other / "coded.py").write_text(CODE.format(witness=str(newer)))

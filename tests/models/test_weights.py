@@ -320,6 +320,13 @@ def shard_lost(folder: Path) -> None:
     sorted(folder.glob("model-*.safetensors"))[1].unlink()
 
 
+def twice(folder: Path) -> None:
+    """Shards saved over a folder that had one file."""
+    hf.LlamaForCausalLM.from_pretrained(folder).save_pretrained(folder / "new", max_shard_size="60KB")
+    for path in (folder / "new").glob("model*"):
+        path.rename(folder / path.name)
+
+
 def renamed_file(name: str) -> Callable[[Path], Any]:
     return lambda folder: (folder / "model.safetensors").rename(folder / name)
 
@@ -340,6 +347,7 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
         "is damaged: it is no file of safetensors",
     ),
     "a shard lost": (shard_lost, "not whole: model-00002-of-.* is not there"),
+    "two sets of weights": (twice, "has weights twice: in model.safetensors, which would be read"),
     "an index that leads outside": (index_outside, "names weights outside of its folder"),
     "an index that is none": (
         lambda f: ((f / "model.safetensors").unlink(), (f / "model.safetensors.index.json").write_text("[]")),
@@ -423,6 +431,24 @@ def test_special_tokens_that_no_text_uses_may_lie_past_the_embeddings(tmp_path: 
     assert load.load_policy(tmp_path)[0] is not None
 
 
+@pytest.mark.parametrize("where", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_chat_templates_tokens_past_the_embeddings_are_refused(tmp_path: Path, where: str) -> None:
+    """As where ChatML's were added to a base model whose embeddings nobody resized."""
+    tokenizer = longer({"additional_special_tokens": ["<|im_start|>"]})
+    template = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}{% endfor %}"
+    save_policy(tmp_path, families.build("llama"), tokenizer)
+    if where.endswith("jinja"):
+        (tmp_path / where).write_text(template)
+    else:
+        settings = json.loads((tmp_path / where).read_text())
+        (tmp_path / where).write_text(json.dumps(settings | {"chat_template": template}))
+    sentence = r"'<\|im_start\|>' \(700\)"
+    with pytest.raises(ConfigError, match=sentence):
+        planned(tmp_path, "policy")
+    with pytest.raises(DataError, match=sentence):
+        load.load_policy(tmp_path)
+
+
 def test_a_config_with_more_tokens_than_embeddings_is_refused(copy: Callable[[str], Path]) -> None:
     with pytest.raises(ConfigError, match="says vocab_size 800, and its weights have 700 embeddings"):
         planned(rewritten(copy("llama"), dict, vocab_size=800), "policy")
@@ -469,6 +495,16 @@ def test_a_classifier_has_room_for_its_separators(whole: Callable[[str], Path]) 
     with pytest.raises(ConfigError, match=r"xlm-roberta with 512 positions.*Set rm_backbone\.max_prompt_tokens=380\."):
         check_checkpoints(Classifier(folder, max_prompt_tokens=400, max_response_tokens=128), (400, 128))
     check_checkpoints(Classifier(folder, max_prompt_tokens=380, max_response_tokens=128), (380, 128))
+
+
+def test_a_sentence_encoder_with_few_positions_cuts_texts_to_them(tmp_path: Path) -> None:
+    config = hf.BertConfig(**(encoders.ENCODER | {"max_position_embeddings": 40}))
+    encoders.shaken(hf.BertModel(config)).save_pretrained(tmp_path)
+    encoders.tokenizer("bert").save_pretrained(tmp_path)
+    long, short = "ein Haus " * 60, "ein Haus"
+    rows = sentence_encoder.load_encoder(str(tmp_path))([long, short])
+    assert rows.shape == (2, 32) and abs(rows[0] - rows[1]).max() > 1e-3
+    assert sentence_encoder.cut_counter(str(tmp_path))([long], [short]) == {"cut_prompts": 1, "cut_responses": 0}
 
 
 def test_planning_reads_headers_without_torch(whole: Callable[[str], Path]) -> None:

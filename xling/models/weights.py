@@ -114,7 +114,9 @@ def weight_files(folder: Path) -> list[Path]:
     named = settings(folder).get("transformers_weights")
     for name in [str(named)] if named else ["model.safetensors", "model.safetensors.index.json"]:
         if (folder / name).is_file():
-            return _of_index(folder / name) if name.endswith(".index.json") else [folder / name]
+            found = _of_index(folder / name) if name.endswith(".index.json") else [folder / name]
+            _check_alone(folder, found)
+            return found
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     if others:
         raise DataError(
@@ -128,6 +130,17 @@ def weight_files(folder: Path) -> list[Path]:
             "conversion bot makes them), or convert them and name the local folder."
         )
     raise DataError(f"No weights in {folder}: it has no .safetensors file.")
+
+
+def _check_alone(folder: Path, found: Sequence[Path]) -> None:
+    """DataError for a folder with two sets of weights, of which one would be read without a word."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file() or found == (other := _of_index(index)) or not any(path.is_file() for path in other):
+        return
+    raise DataError(
+        f"{folder} has weights twice: in {some([path.name for path in found])}, which would be read, and in those that "
+        f"{index.name} names ({some([path.name for path in other])}). Take away the ones that are not meant."
+    )
 
 
 def _of_index(index: Path) -> list[Path]:
@@ -285,7 +298,8 @@ def some(names: Sequence[str], most: int = 4) -> str:
 def check_rows(folder: Path, pad_token: str | None = None) -> None:
     """DataError for tokens that have no embedding, by tokenizer.json and the names of special tokens.
 
-    Other special tokens than those of a role may have none: texts do not use them (Gemma 3's for images).
+    Special tokens that have no role and are in no chat template may have none: texts do not use them (Gemma 3's for
+    images).
     """
     rows = embedding_rows(shapes_of(folder))
     if rows is None:
@@ -305,7 +319,8 @@ def check_rows(folder: Path, pad_token: str | None = None) -> None:
         roles.setdefault("pad", pad_token)
     count = max(ids.values(), default=-1) + 1  # what a token that is named and not there would get
     found = {role: (token, ids.get(token, count)) for role, token in roles.items()}
-    check_ids(folder, rows, found, {token: number for token, number in ids.items() if token not in special})
+    said = _template(folder)
+    check_ids(folder, rows, found, {token: n for token, n in ids.items() if token not in special or token in said})
 
 
 def check_ids(folder: Path, rows: int, roles: Mapping[str, tuple[str, int]], ordinary: Mapping[str, int]) -> None:
@@ -349,6 +364,13 @@ def _tokens(folder: Path) -> tuple[dict[str, int], set[str]]:
         return ids, {one["content"] for one in added if one.get("special")}
     except (msgspec.DecodeError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise DataError(f"{path} is no tokenizer ({error}). Download it again.") from error
+
+
+def _template(folder: Path) -> str:
+    """The text of all chat templates of a folder."""
+    path, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    own = read_json(config).get("chat_template") if config.is_file() else None
+    return (path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "") + str(own or "")
 
 
 def _roles(folder: Path) -> dict[str, str]:
