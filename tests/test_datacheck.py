@@ -16,6 +16,7 @@ from xling.datacheck import Part, Report, check_data
 
 sys.path.insert(0, str(Path(__file__).parent / "tasks"))
 from bench_files import benchmark
+from lid_files import relabelled
 from oasst_files import tree, write_hub
 from own_files import jsonl, paired, rated
 from seahorse_files import plain_rows, write_corpora, write_ratings
@@ -73,6 +74,19 @@ def test_the_share_in_the_stated_language(tmp_path: Path) -> None:
     rows = [row | {"response": GERMAN.format(n)} for n, row in enumerate(rated("de", 20) + rated("en", 20))]
     by_lang = {w.lang: w.in_language for w in looked(jsonl(tmp_path / "f.jsonl", rows)).languages}
     assert by_lang == {"de": 100.0, "en": 0.0}
+
+
+def test_misses_and_false_positives_of_the_detector_stand_side_by_side(tmp_path: Path) -> None:
+    """All is German: what is called English is a miss there, and a false positive of German; Hausa cannot be told."""
+    every = rated("de", 20) + rated("en", 20) + rated("ha", 20)
+    rows = [row | {"response": GERMAN.format(n)} for n, row in enumerate(every)]
+    path = jsonl(tmp_path / "f.jsonl", rows)
+    found = {w.lang: (w.in_language, w.others) for w in looked(path).languages}
+    assert found == {"de": (100.0, 100.0), "en": (0.0, 0.0), "ha": (None, None)}
+    model = relabelled(tmp_path / "lid.bin", {"__label__de": "__label__hau_Latn"})
+    other = check_data("files", Files(path=str(path), languages=()), FACTS, model)
+    again = {w.lang: (w.in_language, w.others) for w in other.languages}
+    assert again == {"de": (None, None), "en": (0.0, 0.0), "ha": (100.0, 100.0)}
 
 
 def test_a_use_that_the_settings_do_not_allow_is_a_note(tmp_path: Path) -> None:

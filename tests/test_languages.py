@@ -1,8 +1,20 @@
 """Which language a text reads as."""
 
-import pytest
+from pathlib import Path
 
-from xling.languages import detect, in_language, language_hint, language_of_code, standard
+import pytest
+from lid_files import relabelled
+
+from xling.errors import ConfigError
+from xling.languages import (
+    accepted,
+    detect,
+    in_language,
+    labels,
+    language_hint,
+    language_of_code,
+    standard,
+)
 
 SENTENCES = {
     "de": "Im März gab es in Chile eine Überschwemmung, bei der viele Häuser zerstört wurden.",
@@ -38,6 +50,105 @@ def test_lines_are_read_as_one_text() -> None:
 
 def test_a_long_text_is_told_as_well() -> None:
     assert detect(SENTENCES["vi"] * 40) == "vi"
+
+
+def test_all_of_a_text_is_read() -> None:
+    """Sentence by sentence, by their letters; a text used to be read for 80 characters."""
+    english, german = (" ".join([SENTENCES[lang]] * 3) for lang in ("en", "de"))
+    letters = [sum(map(str.isalpha, text)) for text in (english, german)]
+    for text in (f"{english} {german}", f"{german}\n\n{english}", f"{english}\n{german}"):
+        assert in_language([text], "de") == [pytest.approx(letters[1] / sum(letters))]
+        assert in_language([text], "en") == [pytest.approx(letters[0] / sum(letters))]
+        assert in_language([text], "fr") == [0.0]
+
+
+def test_short_sentences_are_read_together() -> None:
+    text = "Ja. Nein. Gut. Das ist so. Heute ist es warm. Morgen regnet es. Wir gehen nach Hause. Dort ist es schön."
+    assert in_language([text], "de") == [1.0]
+
+
+@pytest.mark.parametrize("lang", ["ha", "zu", "sr-Latn", "xx", "x"])
+def test_a_language_that_the_model_has_no_label_for_is_blank(lang: str) -> None:
+    assert in_language(["Ina kwana, yaya gida da iyali?", ""], lang) == [None, None]
+
+
+SERBIAN = {
+    "sr": "Влада каже да ће следеће године изградити нове школе за децу у градовима и селима.",
+    "sr-Latn": "Vlada kaže da će sledeće godine izgraditi nove škole za decu u gradovima i selima.",
+}
+CHINESE = {
+    "zh": "政府表示明年将在城市和乡村为孩子们建造新的学校，并且希望每个孩子都能学习。",
+    "zh-Hant": "政府表示明年將在城市和鄉村為孩子們建造新的學校，並且希望每個孩子都能學習。",
+}
+NORWEGIAN = {
+    "nb": "Regjeringen sier at de skal bygge nye skoler for barna i byene og bygdene neste år.",
+    "nn": "Regjeringa seier at dei skal byggje nye skular for borna i byane og bygdene neste år, og at kvar elev får "
+    "eit eige rom.",
+}
+
+
+def test_scripts_are_told_apart() -> None:
+    assert in_language(SERBIAN.values(), "sr") == [1.0, 0.0]
+    assert in_language(CHINESE.values(), "zh") == in_language(CHINESE.values(), "zh-Hans") == [1.0, 0.0]
+    assert in_language(CHINESE.values(), "zh-Hant") == in_language(CHINESE.values(), "zh-TW") == [0.0, 1.0]
+    assert in_language(NORWEGIAN.values(), "no") == [1.0, 1.0]
+    assert in_language(NORWEGIAN.values(), "nn") == [0.0, 1.0]
+
+
+# --- another model ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def openlid(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """As if it were OpenLID: what was Indonesian says Hausa, and scripts stand in the labels."""
+    named = {
+        "de": "deu_Latn", "en": "eng_Latn", "id": "hau_Latn", "zh": "zho_Hans", "yue": "zho_Hant", "sr": "srp_Cyrl",
+        "hr": "srp_Latn", "no": "nob_Latn", "nn": "nno_Latn", "ar": "arb_Arab", "arz": "ary_Arab", "sw": "swh_Latn",
+        "ko": "kor_Hang", "ja": "jpn_Jpan", "fa": "pes_Arab", "ms": "zsm_Latn",
+    }  # fmt: skip
+    path = tmp_path_factory.mktemp("lid") / "model.bin"
+    return relabelled(path, {f"__label__{old}": f"__label__{new}" for old, new in named.items()})
+
+
+def test_a_model_of_other_labels_is_read(openlid: str) -> None:
+    assert len(labels(openlid)) == 176 and "hau_Latn" in labels(openlid)
+    indonesian = "Pemerintah mengatakan akan membangun sekolah baru untuk anak-anak di kota dan desa tahun depan."
+    assert in_language([indonesian, SENTENCES["de"], ""], "ha", openlid) == [1.0, 0.0, 0.0]
+    assert in_language([indonesian], "id", openlid) == [None]
+    assert in_language(SENTENCES.values(), "de", openlid) == [lang == "de" for lang in SENTENCES]
+    assert detect(SENTENCES["de"], openlid) == "deu_Latn" and detect(SENTENCES["de"]) == "de"
+
+
+@pytest.mark.parametrize(
+    ("lang", "meant"),
+    [
+        ("sr", {"srp_Cyrl"}), ("sr-Latn", {"srp_Latn"}), ("zh", {"zho_Hans"}), ("zh-Hant", {"zho_Hant"}),
+        ("no", {"nob_Latn", "nno_Latn"}), ("nn", {"nno_Latn"}), ("ar", {"arb_Arab", "ary_Arab"}), ("sw", {"swh_Latn"}),
+        ("ko", {"kor_Hang"}), ("ja", {"jpn_Jpan"}), ("fa", {"pes_Arab"}), ("ms", {"zsm_Latn"}), ("hr", set()),
+        ("ar-Latn", set()), ("de-CH", {"deu_Latn"}), ("hau", {"hau_Latn"}),
+    ],
+)  # fmt: skip
+def test_labels_mean_codes(openlid: str, lang: str, meant: set[str]) -> None:
+    assert set(accepted(lang, openlid)) == meant
+
+
+def test_what_is_no_model_is_said(tmp_path: Path, openlid: str) -> None:
+    whole, path = Path(openlid).read_bytes(), tmp_path / "x.bin"
+    assert labels(str(path.with_name("copy.bin").write_bytes(whole) and path.with_name("copy.bin"))) == labels(openlid)
+    wrong = {
+        "it begins with other bytes": b"version https://git-lfs.github.com/spec/v1",
+        "its vocabulary breaks off": whole[:5000],
+        "bytes of": whole[:-5],
+        "not all of one": whole[:100],
+        "it has": whole + b"x",
+    }
+    for sentence, content in wrong.items():
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=rf"lid\.model=.*x\.bin is no model of fastText.*{sentence}"):
+            in_language(["Das Haus"], "de", str(path))
+    for none, sentence in ((tmp_path, "Is a directory"), (tmp_path / "y", "No such file")):
+        with pytest.raises(ConfigError, match=rf"cannot be read \({sentence}"):
+            labels(str(none))
 
 
 # --- codes --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ xling/report/datacheck.py shows. No torch.
 import hashlib
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from xling.config import Language, Oasst, Task
 from xling.errors import ConfigError
-from xling.languages import in_language
+from xling.languages import in_language, labels
 from xling.tasks import offers, task_module
 from xling.tasks.records import GOOD, Demonstration, Pair, Prompt, Rating, Split
 from xling.tasks.render import with_facts
@@ -59,7 +59,8 @@ class Whole(Struct, frozen=True):
     lang: str
     leaked_groups: int  # in more than one split, whatever the use; splits that are one by design are not counted
     leaked_texts: int  # prompts read by reward models that are in more than one split
-    in_language: float | None  # percent of the sampled responses
+    in_language: float | None  # percent of the sampled responses' text; None: the detector does not know the language
+    others: float | None  # percent of the other languages' sampled text that reads as this one
     sampled: int
 
 
@@ -91,11 +92,12 @@ class _Language:
     responses: list[str] = field(default_factory=list)
 
 
-def check_data(name: str, config: Task, facts: Sequence[Language]) -> Report:
+def check_data(name: str, config: Task, facts: Sequence[Language], model: str = "") -> Report:
     """Load everything that a task offers in all its languages. Raises what the task raises on bad data.
 
-    facts: those of conf/lang, for templates that name a language.
+    facts: those of conf/lang, for templates that name a language. model: what tells languages (lid.model).
     """
+    labels(model)
     module, config = task_module(config), with_facts(config, facts)
     langs = list(module.languages(config))
     notes = list(module.check(config, [one.code for one in facts], [], langs))
@@ -103,7 +105,7 @@ def check_data(name: str, config: Task, facts: Sequence[Language]) -> Report:
     same = frozenset(("validation", "test")) if getattr(config, "evaluate", "") == "validation" else frozenset()
     if same:
         notes.append(ONE_SPLIT.format("halves" if isinstance(config, Oasst) else "test"))
-    parts, wholes = list[Part](), list[Whole]()
+    parts, wholes = list[Part](), dict[str, _Language]()
     for lang in langs:
         whole = _Language(same)
         for use, split, items in _loaded(config, lang, notes):
@@ -114,8 +116,9 @@ def check_data(name: str, config: Task, facts: Sequence[Language]) -> Report:
                 parts.append(_part(lang, dataset, use, split, own, published.get((lang, dataset, use, split))))
             if len(datasets) > 1 and (lang, "", use, split) in published:
                 parts.append(_part(lang, "all", use, split, items, published[lang, "", use, split]))
-        wholes.append(_whole(lang, whole))
-    return Report(name, parts, wholes, notes)
+        wholes[lang] = whole
+    samples = {lang: _sample(lang, whole) for lang, whole in wholes.items()}
+    return Report(name, parts, [_whole(lang, whole, samples, model) for lang, whole in wholes.items()], notes)
 
 
 def _loaded(config: Task, lang: str, notes: list[str]) -> Iterator[tuple[str, str, list[Item]]]:
@@ -220,15 +223,26 @@ def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=12).digest()
 
 
-def _whole(lang: str, whole: _Language) -> Whole:
+def _sample(lang: str, whole: _Language) -> list[str]:
     texts = sorted({text for text in whole.responses if text.strip()})
-    sample = random.Random(f"data check/{lang}").sample(texts, min(SAMPLE, len(texts)))
-    read = in_language(sample, lang)
+    return random.Random(f"data check/{lang}").sample(texts, min(SAMPLE, len(texts)))
+
+
+def _percent(shares: Iterable[float | None]) -> float | None:
+    known = [share for share in shares if share is not None]
+    return 100 * sum(known) / len(known) if known else None
+
+
+def _whole(lang: str, whole: _Language, samples: Mapping[str, list[str]], model: str) -> Whole:
+    """`samples`: of every language. Its own that are not told are misses, the others' that are told false positives."""
+    sample = samples[lang]
+    others = [text for other, texts in samples.items() if other != lang for text in texts]
     return Whole(
         lang=lang,
         leaked_groups=_shared(whole.groups, whole.same),
         leaked_texts=_shared(whole.texts, whole.same),
-        in_language=100 * sum(read) / len(read) if read else None,
+        in_language=_percent(in_language(sample, lang, model)),
+        others=_percent(in_language(others, lang, model)),
         sampled=len(sample),
     )
 

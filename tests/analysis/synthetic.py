@@ -31,8 +31,7 @@ N_SAMPLES = 4
 def samples_file(texts: Sequence[Sequence[str]]) -> bytes:
     """samples.jsonl as stages write it, for prompts p0, p1, ... with these responses each."""
     rows = (
-        Samples(f"p{i}", f"g{i}", "", list(said), [True] * len(said), [3] * len(said), [True] * len(said))
-        for i, said in enumerate(texts)
+        Samples(f"p{i}", f"g{i}", "", list(said), [3] * len(said), [True] * len(said)) for i, said in enumerate(texts)
     )
     return b"".join(msgspec.json.encode(row, order="sorted") + b"\n" for row in rows)
 

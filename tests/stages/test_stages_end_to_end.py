@@ -8,12 +8,15 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from lid_files import relabelled
 from safetensors.torch import load_file
 from small_grid import BUDGET, NEW_TOKENS, TASK, M, N, Runner, array, changed, contents, experiment, read
 
-from xling.config import BagOfWords, FrozenLM, RewardModel, SameAsPolicy, Untrained
-from xling.errors import StageError
+from xling.analysis.records import read_record
+from xling.config import BagOfWords, FrozenLM, Lid, RewardModel, SameAsPolicy, Untrained
+from xling.errors import ConfigError, DataError, StageError
 from xling.grid.stage import Stage
+from xling.languages import in_language
 from xling.models import ridge
 from xling.models.load import load_policy
 from xling.models.recipe import folder_digest
@@ -21,7 +24,7 @@ from xling.models.states import log_likelihood
 from xling.models.stored import load_reward
 from xling.models.text import prompt_ids, response_ids
 from xling.stages import base as base_stage
-from xling.stages.dag import SOURCELESS
+from xling.stages.dag import SOURCELESS, judge_stage
 from xling.stages.features import all_features
 from xling.stages.judge import best, best_of_k_curve, win_shares
 from xling.tasks import micro_summarization as world
@@ -113,8 +116,8 @@ def test_samples_are_in_the_tasks_order_and_in_the_contracts_format(
     prompts = world.prompts(TASK, "tr", "test")
     assert [(r["prompt"], r["group"], r["dataset"]) for r in rows] == [(p.id, p.group, p.dataset) for p in prompts]
     for row in rows:
-        assert row.keys() == {"prompt", "group", "dataset", "responses", "in_language", "lengths", "eos"}
-        assert all(len(row[name]) == count for name in ("responses", "in_language", "lengths", "eos"))
+        assert row.keys() == {"prompt", "group", "dataset", "responses", "lengths", "eos"}
+        assert all(len(row[name]) == count for name in ("responses", "lengths", "eos"))
         for text, length, ended in zip(row["responses"], row["lengths"], row["eos"], strict=True):
             assert text == text.strip() and 1 <= length <= NEW_TOKENS and (ended or length == NEW_TOKENS)
 
@@ -241,7 +244,7 @@ def check_verdicts(runner: Runner, stage: Stage, folder: Path) -> None:
     assert items["index"] == pick.tolist()
     assert items["prompt"] == [row["prompt"] for row in drawn]
     assert items["length"] == [row["lengths"][i] for row, i in zip(drawn, pick, strict=True)]
-    assert items["in_language"] == [row["in_language"][i] for row, i in zip(drawn, pick, strict=True)]
+    assert items["in_language"] == in_language([row["responses"][i] for row, i in zip(drawn, pick, strict=True)], "tr")
     for row, i in enumerate(pick):
         beaten = [(quality[row, i] > q) + (quality[row, i] == q) / 2 for q in opponents[row]]
         assert items["win"][row] == np.mean(beaten)
@@ -433,3 +436,34 @@ def test_no_steps_leave_the_policy_as_the_base_is(runner: Runner, tiny_folder: P
     none = msgspec.structs.replace(BUDGET, steps=0)
     stage, _ = runner.cell(experiment(tiny_folder, sft=none, rm=Untrained("length")))
     assert stage.parents["pool"].parents["sft"].kind == "base"  # nothing is trained, copied or read
+
+
+# --- languages ----------------------------------------------------------------------------------------------
+
+
+def test_another_model_that_tells_languages_is_read_by_the_last_stage_alone(
+    tiny_folder: Path, tmp_path: Path, runner: Runner, cell: tuple[Stage, Path]
+) -> None:
+    """In the key by its content, wherever it lies; a language that it has no label for is blank, and nothing else."""
+    path = relabelled(tmp_path / "lid.bin", {"__label__tr": "__label__tur_Latn", "__label__az": "__label__azj_Latn"})
+    blind = relabelled(tmp_path / "blind.bin", {"__label__tr": "__label__crh_Latn"})
+    copy = relabelled(tmp_path / "copy.bin", {"__label__tr": "__label__tur_Latn", "__label__az": "__label__azj_Latn"})
+    asked = experiment(tiny_folder)
+    named, unknown, moved = (
+        judge_stage(msgspec.structs.replace(asked, lid=Lid(model))) for model in (path, blind, copy)
+    )
+    assert named.key == moved.key and len({named.key, unknown.key, cell[0].key}) == 3
+    assert {role: up.key for role, up in named.parents.items()} == {r: up.key for r, up in cell[0].parents.items()}
+    default, other, blank = (read(runner.folder(stage) / "items.json") for stage in (cell[0], named, unknown))
+    assert other == default
+    for part in ("in_language", "baseline_in_language"):
+        assert blank[part] == [None] * len(default[part]) and None not in default[part]
+    assert {k: v for k, v in blank.items() if "lang" not in k} == {k: v for k, v in default.items() if "lang" not in k}
+    assert read_record(runner.folder(unknown)).items.column("in_language") is None
+
+    Path(blind).write_bytes(Path(path).read_bytes())
+    parents = {role: runner.folder(up) for role, up in unknown.parents.items()}
+    with pytest.raises(DataError, match=r"lid\.model=.*blind\.bin has changed since the grid was planned"):
+        runner.run(unknown, parents, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"lid\.model=nowhere cannot be read"):
+        judge_stage(msgspec.structs.replace(asked, lid=Lid("nowhere")))

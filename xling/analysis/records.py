@@ -33,7 +33,7 @@ class Items(Struct, frozen=True):
     group: list[str]
     dataset: list[str]
     win: Column  # 0..1, mean over the opponents and the judged responses; null: this prompt was not judged
-    in_language: Column  # share
+    in_language: Column  # share of the text; null: the detector does not know the language
     length: Column  # tokens
     eos: Column = []  # share that ended by itself
     repetition: Column = []  # share of word bigrams (repetition.py)
@@ -54,9 +54,9 @@ class Items(Struct, frozen=True):
     mass: Column = []  # P("1") + P("2"), mean over the answers that have probabilities
 
     def column(self, name: str) -> Floats | None:
-        """(prompts,) float64 with NaN for null; None where the column is empty."""
+        """(prompts,) float64 with NaN for null; None where there is no value."""
         values = getattr(self, name)
-        return np.array(values, dtype=np.float64) if values else None
+        return np.array(values, dtype=np.float64) if any(value is not None for value in values) else None
 
 
 class Summary(Struct, frozen=True):

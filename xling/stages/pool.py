@@ -16,7 +16,6 @@ from msgspec import Struct
 
 from xling.config import Task
 from xling.grid.stage import Context
-from xling.languages import in_language
 from xling.models.text import Ids, decode_response, policy_ids
 from xling.stages.blocks import kept_lines
 from xling.stages.files import Samples, write_json, write_samples
@@ -76,7 +75,7 @@ def run(context: Context) -> None:
         asked = ids_of(items)[0]
         drawn = engine.draw([name_of(prompts[i]) for i in items], asked)
         return [
-            line(prompts[i], said, engine.tokenizer, spec.lang, distance(ids, said))
+            line(prompts[i], said, engine.tokenizer, distance(ids, said))
             for i, ids, said in zip(items, asked, drawn, strict=True)
         ]
 
@@ -158,12 +157,12 @@ def chunks(lengths: Sequence[int], size: int, by_length: bool) -> list[list[int]
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def line(prompt: Prompt, drawn: Sequence[Ids], tokenizer: Any, lang: str, kl: list[float]) -> bytes:
+def line(prompt: Prompt, drawn: Sequence[Ids], tokenizer: Any, kl: list[float]) -> bytes:
     """One prompt's samples as a line of samples.jsonl."""
     texts = [decode_response(tokenizer, ids) for ids in drawn]
     eos = [ids[-1] == tokenizer.eos_token_id for ids in drawn]
     lengths = list(map(len, drawn))
-    row = Samples(prompt.id, prompt.group, prompt.dataset, texts, in_language(texts, lang), lengths, eos, kl)
+    row = Samples(prompt.id, prompt.group, prompt.dataset, texts, lengths, eos, kl)
     return msgspec.json.encode(row, order="sorted")
 
 
@@ -200,7 +199,6 @@ def run_recorded(context: Context) -> None:
                 p.group,
                 p.dataset,
                 texts,
-                in_language(texts, spec.lang),
                 list(map(len, texts)),
                 [True] * len(texts),
             )
