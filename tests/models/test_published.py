@@ -189,8 +189,7 @@ def test_a_dated_template_gives_the_same_scores_on_every_day(tmp_path: Path, kin
             model: Any = load_published_classifier(folders[0], "chat", None, LIMITS, date)
         else:
             model = load_log_ratio(folders[1], folders[1], "chat", 0.1, LIMITS, date)
-        read = model._rows if kind == "classifier" else model._ids
-        ids = read(["flood"], [["Chile"]] if kind == "log_ratio" else ["Chile"])[0][0]
+        ids = model._rows(["flood"], ["Chile"])[0][0][0] if kind == "classifier" else model._ids(["flood"], [[]])[0][0]
         assert model.tokenizer.decode(ids).replace(" ", "").startswith(f"{said}: flood".replace(" ", ""))
         found.append(ids)
     assert found[0] != found[1]
