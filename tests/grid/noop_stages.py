@@ -56,6 +56,10 @@ def misbehave(action: str, context: Context) -> None:
         print(value)
         os.system(f"echo {value} from a child")
         sys.stdin.read()
+    elif word == "until":
+        (context.scratch / "began").write_text("yes", encoding="utf-8")
+        while not os.path.exists(value):
+            time.sleep(0.05)
     elif word == "spawn":
         spawn(value, context)
     elif word == "fill":

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -159,6 +160,15 @@ def test_what_may_not_be_read_is_neither_damaged_nor_made_again(root: Path, clos
     assert fold(root) == before and not make_plan(cells, Store(root)).to_run
 
 
+def test_a_root_that_only_others_may_write_is_a_sentence(root: Path) -> None:
+    with masked(0o022):
+        made(root)
+    said = r"cannot be written at .*: Permission denied. The folder '.*/stages' belongs to root and has mode 0755; "
+    said += r"you are nobody. Let root type: chmod -R g\+rwX '.*/stages'.*`umask 002` for a group.*root=PATH"
+    with as_nobody(), pytest.raises(StoreError, match=said):
+        Store(root).prepare()
+
+
 def test_errors_of_the_system_are_no_damage(root: Path) -> None:
     """Too many open files; so does a network file system that does not answer."""
     what = made(root)
@@ -304,3 +314,19 @@ def test_who_runs_keeps_the_name_until_it_ends_dies_or_falls_silent(root: Path) 
             assert launches.stands_for(Store(root), "g", launches.digest_of(other.cells))
     with pytest.raises(StoreError, match=r"is another grid's by now, so its matrix is left as it is"):
         launches.check_own(Store(root), "g", digest)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_launch_that_is_told_to_end_while_it_folds_gives_its_name_back(root: Path, number: int) -> None:
+    script = (
+        "import time; from noop_stages import grid; from xling.grid import launches; from xling.grid.plan import *;"
+        f"from xling.grid.store import Store; plan = make_plan(grid(['en'], ['de']), Store({str(root)!r}), name='g')\n"
+        "with launches.running(plan): print('folding', flush=True); time.sleep(60)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"folding\n"
+        assert len(list(root.glob("grids/g/*.claim"))) == 1
+        process.send_signal(number)
+        assert process.wait(20) == 128 + number
+    assert not list(root.glob("grids/g/*.claim"))

@@ -224,7 +224,7 @@ def _closed(path: str) -> str:
             return path
 
 
-def _whose(path: str) -> str:
+def _whose(path: str, modes: str = "go+rX") -> str:
     """Whose a file is, its mode, and what its owner can type."""
     facts = os.stat(path)
     owner = _user(facts.st_uid)
@@ -232,7 +232,7 @@ def _whose(path: str) -> str:
     above, stages, _ = path.partition("/stages/")
     return (
         f"{what} belongs to {owner} and has mode {stat.S_IMODE(facts.st_mode):04o}; you are {_user(os.geteuid())}. "
-        f"Let {owner} type: chmod -R go+rX '{above + stages.rstrip('/')}' (and before the next run `umask 022`, or "
+        f"Let {owner} type: chmod -R {modes} '{above + stages.rstrip('/')}' (and before the next run `umask 022`, or "
         f"`umask 002` for a group that writes to one root)."
     )
 
@@ -255,7 +255,10 @@ def disk_error(error: OSError, root: Path) -> StoreError:
     if error.errno == errno.ELOOP:
         return StoreError(f"'{error.filename}' is a link, and links are not followed. Delete it.")
     where = f" at '{error.filename}'" if error.filename else ""
+    whose = ""
+    if error.errno in (errno.EACCES, errno.EPERM) and error.filename:
+        whose = f"{_whose(_closed(os.fspath(error.filename)), 'g+rwX')} "
     return StoreError(
-        f"The results folder '{root}' cannot be written{where}: {error.strerror or error}. "
+        f"The results folder '{root}' cannot be written{where}: {error.strerror or error}. {whose}"
         f"Choose a folder you can write to with root=PATH."
     )

@@ -10,6 +10,7 @@ Any number of launches of the same cells may run at once; the name of each one's
 
 import hashlib
 import shlex
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -105,9 +106,29 @@ def running(plan: Plan, timeout: float = claim.TIMEOUT) -> Iterator[str]:
         raise files.disk_error(error, store.root) from error
     heart.hold(mine)
     try:
-        yield digest
+        with _in_order():
+            yield digest
     finally:
         heart.release(mine)
+
+
+@contextmanager
+def _in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP leave through everybody's `finally`, with exit code 128 + signal. In the main thread only."""
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before: dict[signal.Signals, Any] = {}
+    with suppress(ValueError):
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -134,7 +155,8 @@ def _refuse_others(folder: Path, digest: str, name: str, timeout: float) -> None
         clock = files.clock(folder)
         other = claim.living(str(path), clock, timeout)
         if other is None:
-            claim.remove_stale(str(path))
+            if (gone := claim.read(str(path))) is not None:
+                claim.drop(str(path), gone)
         elif not path.name.startswith(f"{digest}."):
             since = time.strftime("%H:%M:%S", time.localtime(other.since))
             raise ConfigError(
