@@ -243,6 +243,11 @@ def test_code_that_was_changed_does_not_run(root: Root, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is not that of .* Nothing was run"):
         load_policy(root.store.load("sft", after.key))
     (folder / "coded.py").write_bytes(content)  # and in the checkpoint itself
+    with pytest.raises(DataError, match=r"another one than was planned with"):
+        load_policy(root.store.load("base", start.key))
+    how = json.loads((root.store.folder("base", start.key) / "load.json").read_text())
+    how.pop("digest")  # which somebody may have taken out
+    root.forge(start, "load.json", json.dumps(how).encode())
     with pytest.raises(DataError, match=r"is not that of .* Nothing was run"):
         load_policy(root.store.load("base", start.key))
     assert not evil.exists()
@@ -296,6 +301,7 @@ def test_a_results_folder_cannot_switch_code_on(root: Root, tmp_path: Path, kind
     root.made(after)
     forged = start if kind == "base" else after
     how = json.loads((root.store.folder(kind, forged.key) / "load.json").read_text())
+    how.pop("digest", None)
     root.forge(forged, "load.json", json.dumps(how | {"remote_code": "x", "folder": str(evil)}).encode())
     folder = root.store.load(kind, forged.key)  # which finds nothing wrong with the bytes
     assert loading(folder).remote_code == "x"

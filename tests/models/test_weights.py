@@ -20,7 +20,7 @@ from xling.models import encoder as sentence_encoder
 from xling.models import load
 from xling.models.checkpoints import check_checkpoints, check_lengths, check_policy
 from xling.models.load import Loading, save_policy, write_loading
-from xling.stages import base as base_stage
+from xling.stages import KINDS
 from xling.stages.specs import base, own_checkpoint
 from xling.translators.checks import check_model
 
@@ -103,7 +103,7 @@ def based(folder: Path, use: str, out: Path) -> None:
         base.cache_clear()
         spec = base(model, use="translator" if use == "translator" else "policy").spec
     out.mkdir()
-    base_stage.run(Context(json.loads(json.dumps(spec)), {}, out, out, lambda done, total: None))
+    KINDS["base"].run(Context(json.loads(json.dumps(spec)), {}, out, out, lambda done, total: None))
 
 
 # --- what is refused ----------------------------------------------------------------------------------------
