@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xling.errors import DataError
+from xling.tasks.rows import Texts, blank
 from xling.tasks.tables import Row, open_table, text_of
 
 SHOWN = 10  # bad rows that an error lists
@@ -43,10 +44,15 @@ class Release:
 
     def add(self, place: str, row: Judged) -> None:
         """Add a complete row; one without a text or a rating is a bad row."""
-        empty = [name for name in ("lang", "prompt", "text", "system", "response") if not getattr(row, name).strip()]
+        empty = [name for name in ("lang", "prompt", "text", "system", "response") if blank(getattr(row, name))]
         infinite = [f"{name}={value}" for name, value in row.ratings.items() if not -1e9 < value < 1e9]
+        broken = [
+            name for name in ("lang", "prompt", "group", "text", "system", "response") if "\0" in getattr(row, name)
+        ]
         if empty or infinite:
             self.reject(place, f"{empty[0]} is empty" if empty else f"{infinite[0]} is no rating")
+        elif broken:
+            self.reject(place, f"{broken[0]} has a NUL character")
         elif not row.ratings:
             self.reject(place, "it has no rating")
         else:
@@ -66,10 +72,12 @@ class Release:
                 self.notes[row.lang, "responses that are there twice"] += 1
             else:
                 kept[key] = row
-        first: dict[tuple[str, str], str] = {}
+        first, texts_of = dict[tuple[str, str], str](), Texts()  # prompts are one in any Unicode form, case and spacing
         for row in sorted(kept.values(), key=lambda row: row.prompt):
-            first.setdefault((row.lang, row.text), row.prompt)
-        self.rows = [row._replace(group=row.group or first[row.lang, row.text]) for row in kept.values()]
+            first.setdefault((row.lang, texts_of.matched(row.text)), row.prompt)
+        self.rows = [
+            row._replace(group=row.group or first[row.lang, texts_of.matched(row.text)]) for row in kept.values()
+        ]
 
 
 def read_rows(path: Path, release: Release, columns: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:

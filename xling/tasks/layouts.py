@@ -17,9 +17,10 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from xling.errors import ConfigError, DataError
+from xling.errors import ConfigError, DataError, shown
 from xling.tasks.judged import DIGITS, Judged, Release, read_rows, read_text
 from xling.tasks.replies import Replies
+from xling.tasks.tables import text_of
 
 
 class Layout(NamedTuple):
@@ -69,8 +70,8 @@ class _Line(Struct):
     document: str
     response: str
     rating: float
-    id: str | int = ""
-    inner_index: str | int = ""
+    id: str | int | float = ""
+    inner_index: str | int | float = ""
     corrupted: bool = False
     focus: float | None = None
     coverage: float | None = None
@@ -90,7 +91,7 @@ def _jsonl(layout: str, path: Path, release: Release) -> None:
         if outside := [f"{one}={value:g}" for one, value in ratings.items() if not low <= value <= high]:
             release.reject(place, f"{outside[0]} is outside the scale {low:g} to {high:g}")
             continue
-        name = f"{row.lang}-{row.inner_index}" if row.inner_index else str(row.id)
+        name = f"{row.lang}-{text_of(row.inner_index)}" if row.inner_index else text_of(row.id)
         judged = Judged(row.lang, name, "", row.document, row.system, row.response, ratings, row.corrupted)
         release.add(place, judged)
 
@@ -117,10 +118,10 @@ def _multi_summeval(files: list[Path], release: Release) -> None:
             try:
                 focus, coverage = float(row["focus"]), float(row["coverage"])
             except ValueError:
-                release.reject(place, f"focus {row['focus']!r}, coverage {row['coverage']!r}")
+                release.reject(place, f"focus {shown(row['focus'])}, coverage {shown(row['coverage'])}")
                 continue
             if missing or row["model"] not in SYSTEMS:
-                what = f"there is no {missing[0]}" if missing else f"unknown model {row['model']!r}"
+                what = f"there is no {missing[0]}" if missing else f"unknown model {shown(row['model'])}"
                 release.reject(place, what)
                 continue
             ratings = {"rating": (focus + coverage) / 2, "focus": focus, "coverage": coverage}
@@ -163,7 +164,7 @@ def _beyond_ngrams(files: list[Path], release: Release) -> None:
             for place, row in read_rows(table, release, ("inner_index", "text", score, shown, original)):
                 scores = _scores(row[score])
                 if scores is None:
-                    release.reject(place, f"{score} is {row[score]!r}, which is no list of scores from 1 to 4")
+                    release.reject(place, f"{score} is {row[score]!r:.60}, which is no list of scores from 1 to 4")
                 elif scores:
                     name, text = f"{lang}-{row['inner_index'].removesuffix('.0')}", row["text"].strip()
                     degraded = bool(row[original].strip())  # what it was before is there

@@ -21,13 +21,13 @@ from typing import Any
 import msgspec
 
 from xling.config import MRewardBench, Task
-from xling.errors import ConfigError, DataError
+from xling.errors import ConfigError, DataError, listed, shown
 from xling.languages import language_hint
 from xling.tasks.pieces import in_random_order
 from xling.tasks.records import Offer, Prompt, Recorded, Use
 from xling.tasks.render import language_of, read_by, rendered
 from xling.tasks.rows import Place, Row
-from xling.tasks.tables import Identity, identity, is_table, open_table
+from xling.tasks.tables import Identity, identity, is_table, open_table, text_of
 
 OFFERS: frozenset[Offer] = frozenset({"recorded"})
 
@@ -205,7 +205,7 @@ def _read(files: Identity, lang: str) -> Pairs:
                 equal.append(where)
             else:
                 subset = str(row.get(subset_column or "") or "")
-                made = Row(Place(number, at), "pair", lang, str(row.get("id")), prompt, chosen, "", rejected)
+                made = Row(Place(number, at), "pair", lang, text_of(row.get("id")), prompt, chosen, "", rejected)
                 found.append((msgspec.structs.replace(made, dataset=_category(row, subset)), subset))
     return Pairs(_identified(found, lang), equal, empty)
 
@@ -217,7 +217,7 @@ def _check_columns(name: str, columns: Sequence[str], subset_column: str | None)
     if missing:
         raise DataError(
             f"{name} is not M-RewardBench as it is published: no column {', '.join(missing)}; its columns are "
-            f"{', '.join(columns) or 'none'}."
+            f"{listed(columns)}."
         )
 
 
@@ -233,7 +233,7 @@ def _identified(found: list[tuple[Row, str]], lang: str) -> list[tuple[Row, str]
         named = [(msgspec.structs.replace(row, id=f"{subset}/{row.id}"), subset) for row, subset in found]
     counts = Counter(row.id for row, _ in named)
     if twice := [name for name, count in counts.items() if count > 1]:
-        raise DataError(f"{lang}: {len(twice)} ids occur more than once, the first is {twice[0]!r}.")
+        raise DataError(f"{lang}: {len(twice)} ids occur more than once, the first is {shown(twice[0])}.")
     return sorted(named, key=lambda one: one[0].id)
 
 

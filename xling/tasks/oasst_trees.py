@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xling.config import Oasst
-from xling.errors import ConfigError, DataError
+from xling.errors import ConfigError, DataError, shown
 from xling.tasks.tables import Identity, Row, identity, is_table, open_table, text_of
 
 COLUMNS = (
@@ -152,15 +152,20 @@ def _nested(where: str, tree: Row, split: str, config: Oasst) -> Iterator[_Messa
         if not isinstance(row, Mapping) or not {"message_id", "text", "role"} <= row.keys():
             raise DataError(f"{where}: a message of the tree has no message_id, text or role.")
         yield _message(where, {**row, "parent_id": row.get("parent_id") or parent}, tree, split, config)
-        waiting += [(str(row["message_id"]), reply) for reply in reversed(row.get("replies") or [])]
+        replies = row.get("replies") or []
+        if not isinstance(replies, list):
+            raise DataError(f"{where}: replies are {shown(replies)}, no list.")
+        waiting += [(text_of(row["message_id"]), reply) for reply in reversed(replies)]
 
 
 def _message(where: str, row: Row, tree: Row, split: str, config: Oasst) -> _Message:
     message_id, role = text_of(row.get("message_id")), text_of(row.get("role"))
     if not message_id or role not in ("prompter", "assistant"):
-        raise DataError(f"{where}: message_id {message_id!r} with role {role!r}; roles are prompter, assistant.")
+        raise DataError(
+            f"{where}: message_id {shown(message_id)} with role {shown(role)}; roles are prompter, assistant."
+        )
     tree_id = text_of(tree.get("message_tree_id")) or message_id
-    rank, text = row.get("rank"), text_of(row.get("text")).strip()
+    text = text_of(row.get("text")).strip()
     return _Message(
         message_id,
         text_of(row.get("parent_id")),
@@ -168,9 +173,9 @@ def _message(where: str, row: Row, tree: Row, split: str, config: Oasst) -> _Mes
         text,
         role,
         language(text_of(row.get("lang"))),
-        None if rank is None or rank != rank else int(rank),
+        _rank(where, row.get("rank")),
         split or _drawn(config, tree_id),
-        _flaw(config, row, text_of(tree.get("tree_state"))) or ("" if text else "empty"),
+        _flaw(where, config, row, text_of(tree.get("tree_state"))) or ("" if text else "empty"),
     )
 
 
@@ -185,7 +190,19 @@ def _drawn(config: Oasst, tree: str) -> str:
     return "validation" if int.from_bytes(drawn[:7], "big") / 2**56 < config.validation else "train"
 
 
-def _flaw(config: Oasst, row: Row, state: str) -> str:
+def _rank(where: str, rank: Any) -> int | None:
+    """Of a reply among its siblings, 0 is best; pandas makes floats of ranks where one is missing."""
+    if rank is None or rank != rank:
+        return None
+    try:
+        if float(rank) != int(rank):
+            raise ValueError
+        return int(rank)
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{where}: rank is {shown(rank)}, no whole number.") from None
+
+
+def _flaw(where: str, config: Oasst, row: Row, state: str) -> str:
     """Why a message is left out by what is said of itself; empty: it is kept."""
     if state and config.states and state not in config.states:
         return f"in a tree in state {state}"
@@ -199,7 +216,10 @@ def _flaw(config: Oasst, row: Row, state: str) -> str:
         return "not reviewed"
     if row.get("synthetic") and config.synthetic == "drop":
         return "synthetic"
-    labels = _labels(row.get("labels"))
+    try:
+        labels = _labels(row.get("labels"))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise DataError(f"{where}: labels are {shown(row.get('labels'))}, in none of the releases' layouts.") from None
     if labels.get("spam", 0.0) > config.max_spam:
         return "labelled as spam"
     if labels.get("lang_mismatch", 0.0) > config.max_lang_mismatch:
@@ -230,7 +250,7 @@ def _reasons(messages: Mapping[str, _Message]) -> dict[str, str]:
         path = [message_id]
         while (parent := messages[path[-1]].parent) and parent in messages and parent not in reasons:
             if parent in path:
-                raise DataError(f"The message {parent} is its own ancestor.")
+                raise DataError(f"The message {shown(parent)} is its own ancestor.")
             path.append(parent)
         for one in reversed(path):
             if one not in reasons:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from xling.errors import DataError, shown
 from xling.tasks.judged import Judged, Release, read_rows
 from xling.tasks.render import dialog
 from xling.tasks.tables import Row
@@ -127,8 +128,11 @@ class Replies:
             return
         turns: list[tuple[str, str]] = []
         above = self._messages.get(message.parent_id or "")
-        lang = above.lang if above else ""
+        lang, seen = above.lang if above else "", {message.message_id}
         while above is not None:
+            if above.message_id in seen:
+                raise DataError(f"The message {shown(above.message_id)} is its own ancestor.")
+            seen.add(above.message_id)
             turns.append((ROLES.get(above.role, above.role), above.text))
             above = self._messages.get(above.parent_id or "")
         if not turns or lang != message.lang:

@@ -25,7 +25,7 @@ from xling.config import Columns
 from xling.errors import ConfigError, DataError, did_you_mean, listed, shown
 from xling.languages import LONGEST_TAG, language_of_code, standard
 from xling.tasks.render import USER, dialog
-from xling.tasks.tables import ARRAY, PEEKED, Table, from_json
+from xling.tasks.tables import ARRAY, EXACT, PEEKED, Table, from_json
 from xling.tasks.tables import Row as TableRow
 
 BY_TEXT = "text:"  # how a group begins that is named by its text
@@ -45,7 +45,6 @@ INVISIBLE, VISIBLE = re.compile(f"[{_INVISIBLE}]"), re.compile(rf"[^\s{_INVISIBL
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 WHOLE = re.compile(r"(-?\d+)\.0", re.ASCII)  # pandas makes floats of whole numbers where one is missing
-EXACT = 2.0**53  # above, not every whole number is a float
 # A chat, or a turn of one, that a program wrote as text: by JSON, or as Python shows lists and arrays.
 WRITTEN = re.compile(r"""(array\()?\[?\s*\{\s*['"](role|content|from|value)['"]\s*:.*[\]})]""", re.DOTALL)
 

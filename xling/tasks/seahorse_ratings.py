@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xling.config import Seahorse
-from xling.errors import ConfigError, DataError
+from xling.errors import ConfigError, DataError, shown
 from xling.tasks.tables import Identity, Row, Table, identity, open_table, text_of
 
 LANGUAGES = ("de", "en", "es", "ru", "tr", "vi")
@@ -135,7 +135,7 @@ def _label(row: _Row, question: int, missing: str) -> tuple[str, float]:
         return "", float(answer == "yes")
     if answer in ("", "nan", "na", "none", "unsure"):
         return ("", 0.0) if missing == "bad" else (f"no answer to question {question}", 0.0)
-    raise DataError(f"{row.where}: question{question} is {row.answers[question]!r}; Seahorse answers Yes or No.")
+    raise DataError(f"{row.where}: question{question} is {shown(row.answers[question])}; Seahorse answers Yes or No.")
 
 
 def _by_summary(table: Table, articles: dict[str, str]) -> Iterator[_Row]:
@@ -168,7 +168,9 @@ def _row(where: str, row: Row, answers: dict[int, str]) -> _Row:
     gem_id, summary = (text_of(row[name]).strip() for name in ("gem_id", "summary"))
     lang = text_of(row["worker_lang"]).strip().split("-")[0].lower()
     if lang not in LANGUAGES:
-        raise DataError(f"{where}: worker_lang is {row['worker_lang']!r}; Seahorse has de, en-US, es-ES, ru, tr, vi.")
+        raise DataError(
+            f"{where}: worker_lang is {shown(row['worker_lang'])}; Seahorse has de, en-US, es-ES, ru, tr, vi."
+        )
     if summary.count("\t") >= CELLS:
         raise DataError(f"{where}: the summary has swallowed other rows; its quotes are not balanced.")
     return _Row("" if gem_id.lower() == "nan" else gem_id, lang, text_of(row["model"]), summary, answers, where)
@@ -181,7 +183,7 @@ def _question(where: str, name: str) -> int:
     about = [k for k, word in enumerate(QUESTIONS, start=1) if word in name.lower().replace("_", " ")]
     if len(about) == 1:
         return about[0]
-    raise DataError(f"{where}: question is {name!r}; it should name one of question1 to question6.")
+    raise DataError(f"{where}: question is {shown(name)}; it should name one of question1 to question6.")
 
 
 def of(rated: Iterable[Rated], lang: str, datasets: Iterable[str]) -> list[Rated]:

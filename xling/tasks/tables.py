@@ -49,7 +49,8 @@ ABOUT = ("dataset_info.json", "state.json", "dataset_dict.json")  # what `save_t
 LINE, ARRAY = msgspec.json.Decoder(Row), msgspec.json.Decoder(list[Row])
 PEEKED = 1000  # rows whose fields are a JSON file's columns
 BATCH = 512  # rows of Parquet in memory at a time: they may be long articles
-DEEPEST = 100  # levels of JSON
+DEEPEST = 400  # levels of JSON
+EXACT = 2.0**53  # above, not every whole number is a float
 KEY = re.compile(r'"\s*:')  # where a key of JSON ends; in a text it ends none, but there it is rare
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -132,10 +133,18 @@ def _of_its_state(path: Path) -> bool:
 
 
 def text_of(value: Any) -> str:
-    """A field as text: nothing for null and for the NaN that pandas writes; bytes, as TFDS exports have, decoded."""
+    """A field as text: nothing for null and for the NaN that pandas writes; bytes, as TFDS exports have, decoded.
+
+    Whole numbers that pandas made floats of are whole again. DataError for bytes that are not UTF-8.
+    """
     if value is None or value != value:
         return ""
-    return value.decode() if isinstance(value, bytes) else str(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+        return str(int(value))
+    try:
+        return value.decode() if isinstance(value, bytes) else str(value)
+    except ValueError as error:  # of bytes; or of an integer of more digits than Python prints
+        raise DataError(f"{shown(value)} cannot be read as text: {shown(error)}.") from error
 
 
 def identity(paths: Iterable[Path]) -> Identity:

@@ -11,8 +11,9 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from xling.errors import DataError
+from xling.errors import DataError, listed
 from xling.grid.stage import canonical_json
+from xling.languages import language_of_code
 from xling.tasks.tables import Identity, identity, open_table, paths_of, text_of
 from xling.translators.segments import Segment, joined, readable, segments_of
 from xling.translators.translator import Spoken, Translate
@@ -25,9 +26,16 @@ Pair = tuple[str, str]  # codes of source and target
 def translations(path: str, source: str, target: str) -> Mapping[str, str]:
     """text -> translation of a pair of languages; read once for a file's size and time.
 
-    ConfigError if there is no such file; DataError for one without the columns, or with two translations of a text.
+    A pair that the file does not name so is that of codes which mean it (DE, eng_Latn). ConfigError if there is no such
+    file; DataError for one without the columns, or with two translations of a text.
     """
-    return _read(identity(paths_of(path, "translator.path"))).get((source, target), {})
+    there = _read(identity(paths_of(path, "translator.path")))
+    if (source, target) in there:
+        return there[source, target]
+    meant = [pair for pair in sorted(there) if tuple(map(language_of_code, pair)) == (source, target)]
+    if len(meant) > 1:
+        raise DataError(f"{path} has {source} -> {target} under several names: {listed(map(' -> '.join, meant))}.")
+    return there[meant[0]] if meant else {}
 
 
 def pairs_of(path: str) -> list[Pair]:
