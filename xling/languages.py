@@ -27,7 +27,7 @@ CHARACTERS = {  # how Unicode calls the characters of a script
     "Armn": "ARMENIAN", "Geor": "GEORGIAN", "Beng": "BENGALI", "Guru": "GURMUKHI", "Mong": "MONGOLIAN", "Thai": "THAI",
 }  # fmt: skip
 SAME_SCRIPT = {"Hang": "Kore", "Hira": "Jpan", "Kana": "Jpan"}
-ONE_LABEL = {"nb": "no", "nn": "no"}  # languages of their own that a label of the other may stand for
+ONE_LABEL = {"nb": "no", "nn": "no"}  # languages of their own that one label, or one file of conf/lang, may stand for
 
 
 @lru_cache(maxsize=2)
@@ -253,8 +253,6 @@ def _has(character: str, codec: str) -> bool:
 
 # --- codes --------------------------------------------------------------------------------------------------
 
-# What CLDR keeps apart and language detection, the paper's releases and conf/lang do not.
-ONE_LANGUAGE = {"nb": "no", "nn": "no"}
 LONGEST_TAG = 35  # RFC 5646, 4.4.1
 
 
@@ -292,7 +290,7 @@ def language_of_code(code: str) -> str:
         script, usual = tag.maximize().script, langcodes.Language.get(language).maximize().script
     except ValueError:
         return code
-    base = ONE_LANGUAGE.get(language, language)
+    base = ONE_LABEL.get(language, language)
     return base if script == usual else f"{base}-{script}"
 
 
