@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from xling.grid.overrides import quoted
 
 ROOT = Path(__file__).parents[1]
 TOY = ("hydra.launcher.catalogue=toy_stages", "hydra.launcher.workers=1", "tracking.mode=off")
@@ -157,7 +160,32 @@ def test_backbones_side_by_side_with_a_setting_that_the_default_one_lacks(tmp_pa
         (["tracking.mode=of"], "tracking.mode=of is unknown."),
         (["tracking.artifacts=file"], "tracking.artifacts=file is unknown. Allowed: references, files, none."),
         (["dry_run=maybe"], "dry_run=maybe does not fit: allowed are true and false."),
+        (["tracking=off"], "tracking=off does not fit: it has settings of its own. Type tracking.mode=off."),
+        (["tracking=null"], "Type tracking.mode=off."),
+        (["cost=2"], "cost=2 does not fit: it has settings of its own."),
+        (["pairs=[]"], "pairs=[] is unknown. Allowed: all, cross, home"),
+        (["seed=range(0,1,0)"], "never ends: its step must be another number than 0."),
+        (["seed=range(0,3000000)"], "has 3,000,000 values; at most 100,000 can be swept."),
+        (["seed=range(0,1000)", "task.seed=range(0,1000)"], "1,000,000 cells are asked for (1,000 of seed x 1,000 of"),
+        (["~translator=null,1"], "'~translator=null,1' deletes a setting, and every cell needs each"),
+        (["~translator=float(3)"], "Hydra cannot read the command line: Config group override deletion value"),
+        (["task.lead_bias=nan"], "task.lead_bias=nan does not fit: expected a finite number."),
+        (["sft.learning_rate=inf"], "sft.learning_rate=inf does not fit: expected a finite number."),
+        (["cost.utilisation.training=-inf"], "cost.utilisation.training=-inf does not fit: expected a finite number."),
+        (["policy.max_prompt_tokens=" + "9" * 400], "policy.max_prompt_tokens has 1329 bits: at most 64 fit"),
+        (["seed=4294967296"], "seed=4294967296 does not fit: expected int"),
+        (["task.seed=99999999999999999999"], "task.seed has 67 bits: at most 64 fit, of a seed 32."),
+        (["root="], "root='' names no folder. Type root=outputs."),
+        (["root=null"], "root=null names no folder."),
+        (["root=[a]"], "root=['a'] names no folder."),
+        (["root=-inf"], "root=-inf does not fit: expected a finite number."),
+        (["root=3"], """root=3 names no folder. Type root="'3'"."""),
+        (["root=" + "a" * 300], "cannot be a folder: [Errno 36] File name too long"),
+        (["name=" + "a" * 300], "cannot name a folder. Use letters, digits"),
+        (["--experimental-rerun=/nope"], "--experimental-rerun unpickles the file it is given, which can run any code"),
+        (["sft.optimizer=" + "a" * 100_000], "aaa... does not fit: allowed are adamw, adafactor."),
     ],
+    ids=lambda value: str(value)[:60],
 )
 def test_refused_before_anything_runs(tmp_path: Path, arguments: list[str], sentence: str) -> None:
     result = launch(tmp_path, *TOY, *arguments)
@@ -168,6 +196,46 @@ def test_refused_before_anything_runs(tmp_path: Path, arguments: list[str], sent
     assert not (tmp_path / "outputs").exists()
 
 
+def test_stages_that_are_nowhere(tmp_path: Path) -> None:
+    result = launch(tmp_path, "hydra.launcher.catalogue=nope", "dry_run=true")
+    assert result.returncode == 2 and "hydra.launcher.catalogue=nope is no package with stages" in result.stderr
+    result = launch(tmp_path, "hydra.launcher._target_=x", "dry_run=true")
+    assert result.returncode == 2 and "Invalid plugin 'x'" in result.stderr and "Traceback" not in result.stderr
+
+
+STRANGE = ["a=b", "a,b", "a#b!c~d", "(a)[b]{c}", "Häuser/größe", "it's", 'say "x"', "a\\b", "plain", "x:y|z", "[a]"]
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_paths_are_typed_as_they_are(tmp_path: Path, name: str) -> None:
+    """Whatever Hydra's grammar makes of the characters, of data that is there and of a root that is to be made."""
+    path = tmp_path / name
+    path.mkdir(parents=True)
+    for line in (f"task.path={path}", f"rm_backbone.checkpoint={path}", f"root={tmp_path}/new/{name}"):
+        [override] = OverridesParser.create().parse_overrides([quoted(line)])
+        assert not override.is_sweep_override()
+        assert override.value() == line.partition("=")[2]
+
+
+def test_a_grid_of_data_in_a_strange_place(tmp_path: Path) -> None:
+    rows = [{"id": f"{n}", "lang": "de", "prompt": f"Frage {n}", "response": f"{k}", "rating": k, "system": f"s{k}"}
+            for n in range(12) for k in range(2)]  # fmt: skip
+    folder = tmp_path / "Häuser (a,b)=c"
+    folder.mkdir()
+    (folder / "d#1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = ["experiment=recorded", "rm_backbone=bag_of_words", "source_lang=de", "target_lang=de", "dry_run=true"]
+    result = launch(tmp_path, *own, f"task.path={folder.name}/d#1.jsonl", "root=out, ü")
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_comma_between_files_is_a_sweep_and_in_a_file_s_name_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a,b").mkdir()
+    assert quoted(f"policy.checkpoint={tmp_path}/a,b") == f"policy.checkpoint='{tmp_path}/a,b'"
+    assert quoted("policy.checkpoint=a,b") == "policy.checkpoint=a,b"
+    assert quoted("policy.n=4,8") == "policy.n=4,8" and quoted("seed=range(0,3)") == "seed=range(0,3)"
+    assert quoted("source_lang='de") == "source_lang='de" and quoted("root=${oc.env:X}/a") == "root=${oc.env:X}/a"
+
+
 def test_a_launcher_that_runs_no_grids(tmp_path: Path) -> None:
     result = launch(tmp_path, "hydra/launcher=basic")
     assert result.returncode == 2 and "hydra/launcher=basic runs no grid." in result.stderr
@@ -176,7 +244,7 @@ def test_a_launcher_that_runs_no_grids(tmp_path: Path) -> None:
 def test_an_unwritable_root_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     result = launch(tmp_path, *TOY, f"root={tmp_path}/file/below")
-    assert result.returncode == 1
+    assert result.returncode == 2  # nothing was run
     assert "cannot be written" in result.stderr.splitlines()[-1]
 
 

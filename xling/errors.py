@@ -9,13 +9,26 @@ XlingError
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 LONGEST_NAME = 200
 
 
 class XlingError(Exception):
     """Base of every error that xling raises on purpose."""
+
+    refused = True  # nothing was run (exit code 2); False: it came up while the grid was run or folded (exit code 1)
+
+
+@contextmanager
+def while_running() -> Iterator[None]:
+    """What xling raises in here came up after something was run: no refusal."""
+    try:
+        yield
+    except XlingError as error:
+        error.refused = False
+        raise
 
 
 class ConfigError(XlingError):

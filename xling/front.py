@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from xling.console import harmless, lasting_output
-from xling.errors import ConfigError
+from xling.errors import ConfigError, shown
 from xling.grid.hydra_errors import explain
-from xling.grid.overrides import protected
+from xling.grid.overrides import protected, quoted
 
 REFUSED = 2  # nothing was run
+LONGEST = 4000  # characters of a sentence
 # Flags that make Hydra show something instead of running. Else --multirun is added, since Hydra cannot see
 # that hydra.mode is MULTIRUN in a configuration that it is unable to compose.
 SHOWING = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info",
@@ -33,15 +34,28 @@ def run(main: Callable[[], Any]) -> int:
         sentence = None if full_error else explain(error)
         if sentence is None:
             raise
-        print(harmless(f"xling: {sentence}"), file=sys.stderr)
-        return REFUSED if isinstance(sentence, ConfigError) else 1
+        print(harmless(f"xling: {_cut(str(sentence))}"), file=sys.stderr)
+        return REFUSED if sentence.refused else 1
     return 0
 
 
+def _cut(sentence: str) -> str:
+    """Both ends of what is too long to be read: what is wrong, and what to type."""
+    return sentence if len(sentence) <= LONGEST else f"{sentence[: LONGEST // 2]} ... {sentence[-LONGEST // 2 :]}"
+
+
 def _arguments(arguments: Sequence[str]) -> list[str]:
+    if any(argument.startswith("--experimental-rerun") for argument in arguments):
+        raise ConfigError(
+            "--experimental-rerun unpickles the file it is given, which can run any code, and a grid needs none: the "
+            "same command again goes on where it stopped."
+        )
+    for argument in arguments:
+        if "\0" in argument or any("\ud800" <= character <= "\udfff" for character in argument):
+            raise ConfigError(f"{shown(argument)} is no text: it has bytes that are no UTF-8. Type it in UTF-8.")
     if any(argument.partition("=")[0] in SHOWING for argument in arguments):
         return list(arguments)
-    return ["--multirun", *(_addable(protected(argument)) for argument in arguments if argument not in RUNNING)]
+    return ["--multirun", *(_addable(protected(quoted(a))) for a in arguments if a not in RUNNING)]
 
 
 def _addable(argument: str) -> str:

@@ -4,6 +4,7 @@
 `cells_from` (experiments to cells): `xling.stages`, or one of no-op stages in tests and benchmarks.
 """
 
+import contextlib
 import importlib
 import math
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from xling.config import PUBLISHED, Experiment, Task
 from xling.console import harmless
-from xling.errors import ConfigError, did_you_mean
+from xling.errors import ConfigError, did_you_mean, shown, while_running
 from xling.grid.compose import Cells
 from xling.grid.estimate import rates_from
 from xling.grid.experiments import checked_task, experiments
@@ -65,7 +66,14 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
     """Decide on every stage of the cells; nothing is run or written. A dry run needs neither data nor the hub."""
     settings, dry_run = cells.settings, _switch("dry_run", cells.settings["dry_run"])
     rates = rates_from(settings["cost"])
-    dag = importlib.import_module(f"{catalogue}.dag")
+    try:
+        dag = importlib.import_module(f"{catalogue}.dag")
+    except ModuleNotFoundError as error:
+        if not f"{catalogue}.dag".startswith(str(error.name)):
+            raise
+        raise ConfigError(
+            f"hydra.launcher.catalogue={catalogue} is no package with stages: leave it out, or type xling.stages."
+        ) from error
     asked, remarks = experiments(cells.cells), list[str]()
     if dry_run:
         asked, remarks = _without_the_hub(asked)
@@ -78,7 +86,7 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
     stage_cells = dag.cells_from(asked, controls=_switch("controls", settings["controls"]))
     plan = make_plan(
         stage_cells,
-        Store(Path(str(settings["root"])).expanduser().absolute()),
+        Store(_root(settings["root"])),
         mode=str(settings["mode"]),
         name=grid_name(cells),
         command=cells.request.command,
@@ -100,6 +108,21 @@ def _own_judges(plan: Plan) -> list[str]:
         f"{cells} judged by the very reward model whose reward is optimised: marked, and left out of means, ties and "
         "counts. Type judge.half=true for a judge from other documents, or judge.seed=N for one of another seed."
     ]
+
+
+def _root(value: Any) -> Path:
+    """The folder of all results. ConfigError for what names none: an empty shell variable, null, a list."""
+    if not isinstance(value, str) or not value.strip():
+        word = "null" if value is None else f"'{value}'" if isinstance(value, str) else value
+        example = f"\"'{value}'\"" if isinstance(value, int | float) and not isinstance(value, bool) else "outputs"
+        raise ConfigError(f"root={word} names no folder. Type root={example}.")
+    try:
+        path = Path(value).expanduser().absolute()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            path.lstat()  # finds names that are too long, and NULs
+        return path
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"root={shown(value)} cannot be a folder: {error}. Type root=outputs.") from error
 
 
 def _without_the_hub(asked: Sequence[Asked]) -> tuple[list[Asked], list[str]]:
@@ -145,12 +168,14 @@ def launch(cells: Cells, catalogue: str, workers: int | None, threads: int, clai
             if outcome.interrupted:
                 print(f"xling: stopped. The same command goes on; `xling reduce {plan.name}` folds what is there.")
                 return outcome.exit_code
-            check_own(plan.store, plan.name, digest)
-            matrix = reduce_grid(plan.store, plan.name)
+            with while_running():
+                check_own(plan.store, plan.name, digest)
+                matrix = reduce_grid(plan.store, plan.name)
             if not plan.store.damaged or plan.mode in ("cached", "read-only") or heals == HEALS:
                 break
             plan, heals = _healing(plan, catalogue, "cached" if outcome.failures else "retry"), heals + 1
-        show(plan.store.root, plan.name, matrix, tracking)
+        with while_running():
+            show(plan.store.root, plan.name, matrix, tracking)
     return _name_damaged(plan.store) or outcome.exit_code
 
 
@@ -266,12 +291,16 @@ def _name_damaged(store: Store) -> int:
     return int(bool(store.damaged))
 
 
-def _tracking(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def _tracking(settings: Any) -> Mapping[str, Any]:
     """The settings with a known mode and kind of artifacts; a bare `off` in YAML is false, a null stands for none."""
+    if not isinstance(settings, Mapping):
+        typed = "off" if settings is False else "null" if settings is None else settings
+        mode = typed if typed in TRACKING_MODES else "off"
+        raise ConfigError(f"tracking={typed} does not fit: it has settings of its own. Type tracking.mode={mode}.")
     mode = "off" if settings["mode"] is False else settings["mode"]
     artifacts = settings.get("artifacts") or "none"
     for key, value, known in (("mode", mode, TRACKING_MODES), ("artifacts", artifacts, TRACKING_ARTIFACTS)):
-        if value not in known:
+        if not isinstance(value, str) or value not in known:
             suggestion = did_you_mean(str(value), known)
             raise ConfigError(f"tracking.{key}={value} is unknown. Allowed: {', '.join(known)}.{suggestion}")
     return {**settings, "mode": mode, "artifacts": artifacts}

@@ -17,6 +17,7 @@ from xling.config.common import Language as Language
 from xling.config.common import Lid as Lid
 from xling.config.common import NonNegative as NonNegative
 from xling.config.common import Positive as Positive
+from xling.config.common import Seed as Seed
 from xling.config.common import Template as Template
 from xling.config.common import Training as Training
 from xling.config.judges import Gold as Gold
@@ -88,7 +89,7 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
     rm_backbone: RewardModel
     optimizer: Optimizer
     judge: Judge
-    seed: NonNegative = 0
+    seed: Seed = 0
     reward_task: Task | None = None  # whose feedback trains the reward model; None: the task's own
     translator: Translator | None = None
     reward_data: Literal["organic", "translated"] = "organic"  # translated: the source's feedback, in the target

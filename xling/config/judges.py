@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from xling.config.common import TEMPLATE_DATE, Date, Fraction, Language, NonNegative, Positive, PositiveFloat
+from xling.config.common import TEMPLATE_DATE, Date, Fraction, Language, NonNegative, Positive, PositiveFloat, Seed
 from xling.config.rewards import Dtype, RewardModel
 
 
@@ -33,7 +33,7 @@ class TargetRM(_Named, frozen=True, tag="target_rm"):
     """
 
     lang: Language | None = None
-    seed: NonNegative | None = None
+    seed: Seed | None = None
     half: bool = False
 
 
@@ -57,7 +57,7 @@ class LlmJudge(_Named, frozen=True, tag="llm", kw_only=True):
     win: Literal["soft", "hard"] = "soft"
     max_instances: Positive | None = None  # prompts a dataset; None: all
     max_characters: Positive | None = None  # of the document or chat; None: whole
-    seed: NonNegative = 0  # chooses the prompts of max_instances and the order of orders=random
+    seed: Seed = 0  # chooses the prompts of max_instances and the order of orders=random
     min_mass: Fraction = 0.1  # of probability on "1" and "2" together; below it a request is unanswered
     max_unanswered: Fraction = 0.5  # of the pairs that are asked about; above it the cell is a hole
     template_date: Date = TEMPLATE_DATE  # of a local model: what a chat template that asks is told is today

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from xling.config.common import Fraction, Language, Positive, Template
+from xling.config.common import Fraction, Language, Positive, Seed, Template
 
 PUBLISHED = "published"  # a task's path in a dry run: its data is not here, its sizes are those that the paper states
 
@@ -16,7 +16,7 @@ class MicroSummarization(Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     """
 
     languages: tuple[str, ...]
-    seed: int = 0
+    seed: Seed = 0
     demonstrations: Positive = 3000  # SFT training examples
     ratings: Positive = 3000  # pointwise RM training examples
     pairs: Positive = 3000
@@ -49,7 +49,7 @@ class Files(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", t
 
     path: str
     languages: tuple[str, ...]
-    seed: int = 0
+    seed: Seed = 0
     folds: Annotated[int, Meta(ge=2)] = 5
     rating_field: str = "rating"
     documents: Positive | None = None  # rated ones of a source that its heads are trained on; None: all
@@ -92,7 +92,7 @@ class Seahorse(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"
     max_demonstrations: Positive | None = None  # a corpus, language and split
     max_prompts: Positive | None = None
     max_characters: Positive | None = None
-    seed: int = 0
+    seed: Seed = 0
     feedback: Literal["pointwise", "pairwise"] = "pointwise"
     template: Template = Template()
     facts: tuple[Language, ...] = ()  # of the languages that the template names; planning fills them in
@@ -104,7 +104,7 @@ class Released(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"
     path: str
     layout: Literal["multi_summeval", "beyond_ngrams", "oasst"]
     languages: tuple[str, ...]
-    seed: int = 0
+    seed: Seed = 0
     folds: Annotated[int, Meta(ge=2)] = 5
     rating_field: str = "rating"
     corrupted: Literal["both", "only", "without"] = "both"
@@ -117,7 +117,7 @@ class Oasst(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", t
 
     path: str
     languages: tuple[str, ...] = ()
-    seed: int = 0
+    seed: Seed = 0
     validation: Fraction = 0.05  # share of the trees, where the files have no split
     evaluate: Literal["validation", "halves"] = "validation"
     states: tuple[str, ...] = ("ready_for_export",)

@@ -12,6 +12,7 @@ cells are composed in full.
 """
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ Axes = dict[str, Scalar]
 TaskLanguages = Callable[..., Sequence[str]]  # (a composed task, its group's name if not task) -> its languages
 
 CHECKED_CELLS = 3
+MANY_CELLS, MOST_CELLS = 20_000, 100_000  # said before they are planned; refused (pooled and globbed ones count once)
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,7 @@ def compose_grid(
 ) -> Cells:
     """All cells of a command line and a sweeps file's `params`; nothing is run. See the module docstring."""
     request = at_scale(composer, parse(params, arguments, composer.options))
+    _check_size(request, warn)
     points, left_out = _points(composer, request, task_languages, merge=True)
     make, differs = _cell, _difference(composer, points)
     if differs:
@@ -250,6 +253,18 @@ def compose_grid(
     settings = {key: first.container[key] for key in SETTINGS}
     known = composer.options("target_lang")
     return Cells(cells, left_out, settings, first.choices.get("sweeps"), request, known)
+
+
+def _check_size(request: Request, warn: Callable[[str], None]) -> None:
+    """Say that many cells take time, before they do; ConfigError for more than anybody means."""
+    sizes = {axis.key: len(axis.values) for axis in request.axes}
+    sizes |= {group: len(items) for group, items in request.languages.items()}
+    cells = math.prod(sizes.values())
+    factors = " x ".join(f"{size:,} of {key}" for key, size in sorted(sizes.items(), key=lambda s: -s[1]) if size > 1)
+    if cells > MOST_CELLS:
+        raise ConfigError(f"{cells:,} cells are asked for ({factors}); a grid can have {MOST_CELLS:,}. Ask for fewer.")
+    if cells > MANY_CELLS:
+        warn(f"{cells:,} cells ({factors}) are planned; that takes a while.")
 
 
 def _points(

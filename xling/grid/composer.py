@@ -4,6 +4,7 @@ Uses two members of Hydra 1.3 that are not public (the loader's class and its re
 hydra-core is held below 1.4 for that.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -153,7 +154,22 @@ def _resolved(config: DictConfig) -> Container:
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} must be given. Type {error.full_key}=VALUE.") from error
     assert isinstance(container, dict)
+    check_numbers(container)
     return {str(key): value for key, value in container.items()}
+
+
+def check_numbers(value: Any, path: str = "") -> None:
+    """ConfigError for nan, inf and integers beyond 64 bits, wherever they stand: no setting has a use for them."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            check_numbers(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            check_numbers(item, f"{path}[{number}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path}={value} does not fit: expected a finite number. Type {path}=0.1, or another.")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ConfigError(f"{path} has {value.bit_length()} bits: at most 64 fit, of a seed 32. Type a smaller number.")
 
 
 def _is_interpolated(config: DictConfig) -> bool:

@@ -47,13 +47,18 @@ class Rates:
 def rates_from(cost: Mapping[str, Any]) -> Rates:
     """ConfigError for settings that are no rates."""
     known = {"flops_per_second", "utilisation", "prompt_tokens", "response_tokens"}
-    for key, value in (("cost", cost), ("cost.utilisation", (cost or {}).get("utilisation"))):
+    for key in ("cost", "cost.utilisation"):
+        value = cost if key == "cost" else cost.get("utilisation")
         if not isinstance(value, Mapping):
             raise ConfigError(
                 f"{key}={value} does not fit: it has settings of its own. Leave it as conf/config.yaml has it."
             )
     if unknown := sorted(set(cost) - known):
         raise ConfigError(f"Unknown key 'cost.{unknown[0]}'. Known below cost: {', '.join(sorted(known))}.")
+    if missing := sorted(known - set(cost)):
+        raise ConfigError(
+            f"cost.{missing[0]} is missing: leave cost as conf/config.yaml has it, and set what is in it."
+        )
     speed = _number("cost.flops_per_second", cost["flops_per_second"], None)
     shares = {str(k): _number(f"cost.utilisation.{k}", share, 1.0) for k, share in cost["utilisation"].items()}
     lengths = [_length(f"cost.{name}", cost[name]) for name in ("prompt_tokens", "response_tokens")]

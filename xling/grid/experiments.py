@@ -8,7 +8,7 @@ import msgspec
 from msgspec import inspect
 
 from xling.config import Experiment, Task, experiment_from
-from xling.errors import ConfigError, did_you_mean
+from xling.errors import LONGEST_NAME, ConfigError, did_you_mean
 from xling.grid.overrides import Scalar
 
 # msgspec's own wording, e.g. "Expected `int` >= 1 - at `$.policy.n`"
@@ -52,16 +52,18 @@ def _sentence(container: Mapping[str, Any], report: str) -> str:
     if missing := re.match(r"Object missing required field `(.*)`", what):
         return f"{path}.{missing[1]} must be given. Type {path}.{missing[1]}=VALUE."
     value = _at(container, path)
-    shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+    shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    shown = shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 3]}..."
     allowed = _choices(container, path)
     if allowed:
         words = ", ".join(allowed)
         return f"{path}={shown} does not fit: allowed are {words}.{did_you_mean(str(value), allowed)}"
     plain = re.sub(r"^Expected ", "expected ", what.replace("`", ""))
-    bound = re.search(r">= (\d+)", plain)
+    bound = re.search(r">=? (\d+)", plain) or re.search(r"<=? (\d+)", plain)
     if path == "judge.rm_backbone":
         return f"{path}={shown} does not fit: it is chosen by name. Type judge/rm_backbone={shown}."
-    return f"{path}={shown} does not fit: {plain}. Type {path}={bound[1] if bound else 'VALUE'}."
+    example = "VALUE" if bound is None else str(int(bound[1]) - 1) if re.search(r"< \d", plain) else bound[1]
+    return f"{path}={shown} does not fit: {plain}. Type {path}={example}."
 
 
 def _at(container: Any, path: str) -> Any:

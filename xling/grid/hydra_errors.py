@@ -1,8 +1,13 @@
 """Hydra's exceptions as sentences: what was wrong, the value, what is allowed, the override to type."""
 
+import os
 import re
+import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+import hydra
+import omegaconf
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -40,7 +45,16 @@ def explain(error: BaseException) -> XlingError | None:
         return ConfigError(f"'{no_match[1]}' is a folder of conf/ but no setting.{hint}")
     if isinstance(error, (HydraException, OmegaConfBaseException, YAMLError)):
         return ConfigError(_one_line(str(error) or str(error.__cause__)))
+    if _raised_in_hydra(error):
+        return ConfigError(f"Hydra cannot read the command line: {_one_line(str(error)) or type(error).__name__}.")
     return None
+
+
+def _raised_in_hydra(error: BaseException) -> bool:
+    """Raised by Hydra's or OmegaConf's own code about what was typed, and by no code that they called."""
+    frames = traceback.extract_tb(error.__traceback__)
+    folders = [str(Path(module.__file__ or "").parent) + os.sep for module in (hydra, omegaconf)]
+    return bool(frames) and frames[-1].filename.startswith(tuple(folders))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -66,10 +80,15 @@ def _unknown_option(error: MissingConfigException) -> str:
 
 
 def _unreadable(error: OverrideParseException) -> str:
-    reason = _one_line(str(error)).removeprefix(f"Error parsing override '{error.override}' ")
+    typed_in = _one_line(typed(error.override))
+    reason = _one_line(str(error)).removeprefix(f"Error parsing override '{_one_line(error.override)}' ")
+    key, _, value = typed_in.partition("=")
+    text = (
+        "" if set(value) & set("\"'") else f" A text with such characters has quotes of its own: \"{key}='{value}'\"."
+    )
     return (
-        f"Cannot read '{typed(error.override)}': {reason}. Overrides have the form key=value; "
-        "quote what the shell would change, as in target_lang='glob(*)'."
+        f"Cannot read '{typed_in}': {reason}. Overrides have the form key=value; "
+        f"quote what the shell would change, as in target_lang='glob(*)'.{text}"
     )
 
 

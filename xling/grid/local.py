@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from xling.errors import StageError
+from xling.errors import StageError, while_running
 from xling.grid import claim, files, host
 from xling.grid.cleanup import remove_leftovers
 from xling.grid.execute import Job, Report, record_failure
@@ -67,7 +67,8 @@ def run_local(
     root = str(plan.store.root.absolute())
     setting = Setting(root, catalogue, force, threads, plan.git, host.code_digest(), claim_timeout, os.getpid())
     run = _Run(plan, setting, count, display_for(len(plan.steps), show))
-    outcome = run.outcome()
+    with while_running():
+        outcome = run.outcome()
     _note_run(plan, outcome)
     if show:
         outcome.print()

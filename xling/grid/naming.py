@@ -3,7 +3,7 @@
 import hashlib
 import re
 
-from xling.errors import ConfigError
+from xling.errors import LONGEST_NAME, ConfigError, shown
 from xling.grid.compose import Cells
 from xling.grid.overrides import LANGUAGE_GROUPS
 from xling.grid.stage import canonical_json
@@ -13,8 +13,11 @@ def grid_name(cells: Cells) -> str:
     """The given name, the sweep's, or a slug of the axes; a hash tells apart what else was asked for."""
     name = cells.settings["name"]
     if name is not None:
-        if not re.fullmatch(r"[\w+-][\w.+-]*", str(name)):
-            raise ConfigError(f"name={name} cannot name a folder. Use letters, digits and . _ + -, as in name=my_grid.")
+        if not re.fullmatch(r"[\w+-][\w.+-]*", str(name)) or len(str(name).encode()) > LONGEST_NAME:
+            raise ConfigError(
+                f"name={shown(str(name))} cannot name a folder. Use letters, digits and . _ + -, as in name=my_grid, "
+                f"{LONGEST_NAME} at most."
+            )
         return str(name)
     if cells.sweep and not cells.request.text:
         return cells.sweep

@@ -8,13 +8,15 @@
 Later overrides win over earlier ones, and the command line over the `params` of a sweeps file.
 """
 
+import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, QuotedString, ValueType
+from hydra.core.override_parser.types import Glob, Override, QuotedString, RangeSweep, ValueType
 from hydra.errors import HydraException
 
 from xling.console import without_secrets
@@ -27,6 +29,9 @@ Options = Callable[[str], list[str]]  # group -> names of its options, empty if 
 LANGUAGE_GROUPS = ("source_lang", "target_lang")
 NAMED_GROUPS = ("task", "policy", "rm_backbone", "optimizer", "judge")
 PLAIN_GROUPS = (*NAMED_GROUPS, "reward_task", "sft", "translator")  # their options fill their own sub-tree alone
+WORDS = ("root", "name")  # settings of one text: nothing in it is grammar
+PATHS = ("path", "checkpoint", "encoder", "init", "policy", "reference", "articles", "model", "root")
+MOST_VALUES = 100_000  # of one range: more are a typing error, and take minutes to count
 LONE_CHOICE = re.compile(r"^(source_lang|target_lang)=choice\((.*)\)$")
 TWICE = re.compile(rf"^((?:{'|'.join(PLAIN_GROUPS)})\.[^=]+)=(.+),\2$")  # choice() takes no null and drops quotes
 # One value for the whole run: two of them would be two grids.
@@ -52,6 +57,45 @@ class Request:
     languages: Mapping[str, tuple[str | Glob, ...]]
     command: tuple[str, ...]  # what was typed, without Hydra's own settings
     text: tuple[str, ...]  # what was typed that can change a number, sorted: the grid's identity by name
+
+
+def quoted(argument: str) -> str:
+    """A path, name or other text with characters that Hydra's grammar has other uses for, quoted for it.
+
+    `task.path=a=b,c.jsonl` cannot be read as it is, nor can umlauts. Where it can, a comma is a sweep, unless the
+    setting takes one value alone or there is such a file.
+    """
+    key, sign, value = argument.partition("=")
+    if not sign or not value or value[0] in "\"'" or "${" in value or key.lstrip("+~").startswith("hydra"):
+        return argument
+    grammar = bool(set(value) & set(",(){}[]'\""))
+    names_one = key in WORDS and value[0] not in "[{"
+    whole = grammar and (names_one or (_is_path(key) and os.path.exists(os.path.expanduser(value))))
+    if not whole and (_readable(argument) or not _may_be_text(key, value)):
+        return argument
+    escaped = re.sub(r"(\\*)'", r"\1\1\'", value)  # as the grammar wants it: a quote, and backslashes before it
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    found = f"{key}='{escaped}{chr(92) * trailing}'"
+    return found if _readable(found) else argument
+
+
+def _is_path(key: str) -> bool:
+    return key.rpartition(".")[2] in PATHS
+
+
+def _may_be_text(key: str, value: str) -> bool:
+    """Whether a value that cannot be read may be meant as it stands: no list, no call, no half of a quotation."""
+    if key.partition(".")[0] in LANGUAGE_GROUPS or "/" in key or set(value) & set("\"'"):
+        return False
+    return _is_path(key) or not re.match(r"[\[{]|\w*\(", value)
+
+
+def _readable(argument: str) -> bool:
+    try:
+        OverridesParser.create().parse_overrides([argument])
+    except (HydraException, ValueError, RecursionError):
+        return False
+    return True
 
 
 def protected(argument: str) -> str:
@@ -98,6 +142,10 @@ def parse(params: Mapping[str, Any], arguments: Sequence[str], options: Options)
     for key, override in overrides.items():
         if key in LANGUAGE_GROUPS:
             languages[key] = _languages(override)
+        elif override.is_delete():
+            raise ConfigError(
+                f"'{_line(override)}' deletes a setting, and every cell needs each: leave it out, or type {key}=VALUE."
+            )
         elif not override.is_sweep_override():
             fixed.append(_line(override))
         else:
@@ -201,7 +249,21 @@ def _items(override: Override) -> list[Any]:
         raise ConfigError(f"'{_line(override)}' has no finite list of values. Type a list a,b,c, range() or choice().")
     if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
         return [override._value]
-    return list(override.sweep_iterator()) if override.is_sweep_override() else [override._value]
+    if not override.is_sweep_override():
+        return [override._value]
+    _check_range(override)
+    return list(override.sweep_iterator())
+
+
+def _check_range(override: Override) -> None:
+    """ConfigError for a range without end, or with more values than anybody means."""
+    value = override._value
+    if not isinstance(value, RangeSweep) or value.start is None or value.stop is None:
+        return
+    if not value.step or not all(map(math.isfinite, (value.start, value.stop, value.step))):
+        raise ConfigError(f"'{_line(override)}' never ends: its step must be another number than 0. Type range(0,3).")
+    if (count := (value.stop - value.start) / value.step) > MOST_VALUES:
+        raise ConfigError(f"'{_line(override)}' has {count:,.0f} values; at most {MOST_VALUES:,} can be swept.")
 
 
 def _axis(override: Override, options: Options) -> Axis:

@@ -31,9 +31,9 @@ def wanted_pairs(value: Any, known: Collection[str]) -> Wanted:
             f"pairs is {str(value).lower()}, which is no language: YAML reads a bare no, off, yes or on as true or "
             'false. Quote it in the file, pairs: "no", or type pairs=no on the command line.'
         )
-    if value in NAMED:
+    if isinstance(value, str) and value in NAMED:
         return NAMED[value]
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         names = ", ".join(NAMED)
         raise ConfigError(
             f"pairs={'null' if value is None else value} is unknown. Allowed: {names}, or the code of a language "
