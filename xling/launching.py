@@ -6,7 +6,6 @@
 
 import contextlib
 import importlib
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -57,9 +56,9 @@ def whole_number(key: str, value: Any) -> int:
 
 def seconds(key: str, value: Any) -> float:
     """A setting that must be a time of at least a second."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 1 <= value < math.inf:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 1 <= value <= 1e6:
         return float(value)
-    raise ConfigError(f"{key}={value} does not fit: expected seconds, a number >= 1. Type {key}=180.")
+    raise ConfigError(f"{key}={value} does not fit: expected seconds, a number >= 1 (and <= 1000000). Type {key}=180.")
 
 
 def plan_of(cells: Cells, catalogue: str) -> Plan:

@@ -6,14 +6,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from xling.errors import ConfigError
 from xling.grid import claim, files, host
 from xling.grid.claim import Claim, Heart, Watch
 from xling.grid.host import Process
 from xling.grid.store import Store
+from xling.launching import seconds
+from xling.slurm.settings import settings_from
 
 AWAY = Process("elsewhere", 1, "boot.ns.7", slurm="77")
 
@@ -229,3 +233,11 @@ def test_scratch_goes_to_the_next_runner_and_is_shared_by_no_two(tmp_path: Path)
     two = store.scratch("sft", "a" * 64, second)
     assert (two / "checkpoint").read_text(encoding="utf-8") == "5"
     assert two != one and not one.exists() and re.search(r"elsewhere-1-boot\.ns\.7$", str(two))
+
+
+@pytest.mark.parametrize("value", [0, 0.5, -1, True, "180", None, float("nan"), float("inf")])
+def test_a_timeout_that_is_none_is_refused_by_both_launchers(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"hydra.launcher.claim_timeout_s=.* >= 1"):
+        seconds("hydra.launcher.claim_timeout_s", value)
+    with pytest.raises(ConfigError, match=r"hydra.launcher.claim_timeout_s"):
+        settings_from({"claim_timeout_s": value}, {})

@@ -64,7 +64,9 @@ class Slurm(Struct, frozen=True):
     pack_minutes: NotNegative = 0.1  # predicted stages shorter than this share a job; 0: each has its own
     late_seconds: NotNegative = 60.0  # so long may a shared folder take to show a finished file
     poll_seconds: Amount = 5.0  # between two looks at the cluster, in `xling status --watch` and wait=true
-    claim_timeout_s: Annotated[float, Meta(ge=1.0)] = 180.0  # without a heartbeat, after which a runner counts as dead
+    claim_timeout_s: Annotated[float, Meta(ge=1.0, le=1e6)] = (
+        180.0  # without a heartbeat, after which a runner counts as dead
+    )
     wait: bool = False
     threads: Count = 1  # torch threads a process
 
