@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import constants
 from transformers import dynamic_module_utils
 
-from xling.config import Language, LanguageModel, SameAsPolicy, Seq2Seq
+from xling.config import Classifier, Language, LanguageModel, SameAsPolicy, Seq2Seq
 from xling.errors import ConfigError, DataError
 from xling.grid import files, host
 from xling.grid.execute import Executor, Job
@@ -198,6 +198,12 @@ def test_code_of_another_repository_is_refused_wherever_it_is_named(tmp_path: Pa
     with pytest.raises(ConfigError, match=r"runs code of else/where, and policy\.remote_code="):
         check_policy(LanguageModel(str(folder), remote_code=str(folder)))
     assert not witness.exists()
+
+
+def test_a_classifiers_code_is_named_by_its_own_setting(tmp_path: Path) -> None:
+    folder, _ = coded(tmp_path / "model", "else/where--")
+    with pytest.raises(ConfigError, match=r"runs code of else/where, and rm_backbone\.remote_code="):
+        check_checkpoints(Classifier(str(folder), remote_code=str(folder)), (8, 8))
 
 
 @pytest.mark.parametrize(

@@ -507,6 +507,17 @@ def test_a_sentence_encoder_with_few_positions_cuts_texts_to_them(tmp_path: Path
     assert sentence_encoder.cut_counter(str(tmp_path))([long], [short]) == {"cut_prompts": 1, "cut_responses": 0}
 
 
+def test_a_sentence_encoder_whose_weights_are_no_numbers_is_refused(copy: Callable[[str], Path]) -> None:
+    def broken(names: Names) -> Names:
+        return {
+            name: torch.full_like(value, torch.nan) if "layer.1" in name else value for name, value in names.items()
+        }
+
+    encode = sentence_encoder.load_encoder(str(rewritten(copy("bert"), broken)))
+    with pytest.raises(DataError, match="gives vectors that are no numbers"):
+        encode(["ein Haus"])
+
+
 def test_planning_reads_headers_without_torch(whole: Callable[[str], Path]) -> None:
     import subprocess
     import sys

@@ -57,6 +57,14 @@ def check_policy(policy: LanguageModel, use: weights.Use = "policy") -> None:
 
 def check_folder(folder: Path, use: weights.Use, pad_token: str | None = None, remote_code: str | None = None) -> None:
     """DataError for a checkpoint on this machine that is not whole, or not what it is to be read as."""
+    files = ((path, path.stat()) for path in sorted(folder.iterdir()) if path.is_file())
+    state = tuple((path.name, status.st_size, status.st_mtime_ns) for path, status in files)
+    _check_folder(folder, use, pad_token, remote_code, state)
+
+
+@lru_cache(maxsize=64)
+def _check_folder(folder: Path, use: weights.Use, pad_token: str | None, remote_code: str | None, _: object) -> None:
+    """Once for each state of the folder's files: every cell of a grid asks."""
     weights.check_files(folder)
     check_code(folder, remote_code)
     weights.check_names(folder, use)
@@ -99,7 +107,8 @@ def check_checkpoints(rm: RewardModel, sides: tuple[int, int]) -> None:
                 needed = ("pad",) if isinstance(rm, Encoder | Classifier) else ("pad", "eos")
                 check_tokenizer(folder, needed, getattr(rm, "pad_token", None), "rm_backbone.pad_token")
         except DataError as error:
-            raise ConfigError(f"rm_backbone.{setting}={checkpoint}: {error}") from error
+            said = str(error).replace("policy.remote_code", "rm_backbone.remote_code")
+            raise ConfigError(f"rm_backbone.{setting}={checkpoint}: {said}") from error
     if isinstance(rm, Classifier | LogRatio):
         check_date("rm_backbone", rm.template_date)
     if isinstance(rm, LogRatio):

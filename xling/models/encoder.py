@@ -172,6 +172,8 @@ def _local(folder: str) -> Encode:
             batch = tokenizer(text, truncation=True, max_length=most, return_tensors="pt")
             hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])[0]
             rows.append(hidden[0].mean(dim=0).numpy())
+        if not all(np.isfinite(row).all() for row in rows):
+            raise DataError(f"The encoder in {folder} gives vectors that are no numbers. Use another encoder.")
         return _unit(np.stack(rows))
 
     return encode
