@@ -516,6 +516,23 @@ def test_what_is_null_is_not_sent_and_what_is_added_is(tmp_path: Path) -> None:
     assert len(server.seen) == 2
 
 
+@pytest.mark.parametrize("refused", ["logprobs", "max_tokens"])
+def test_what_is_found_out_while_others_are_under_way_goes_for_them_too(tmp_path: Path, refused: str) -> None:
+    """Eight at once in the first form; each of them is refused, and asked again in the other one."""
+    says = error(400, f"Unsupported parameter: '{refused}' is not supported")
+    gathered = threading.Barrier(8)
+
+    def fault(number: int, body: Any) -> Reply | None:
+        if number < 8:
+            gathered.wait(5)
+        return says if refused in body else None
+
+    server = ChatServer(fault=fault)
+    with server.running() as url:
+        assert None not in ask(url, tmp_path, PROMPTS[:8], concurrency=8, timeout=5.0)
+    assert len(server.seen) == 16 and sum(refused in body for body in server.seen) == 8
+
+
 # --- servers that mean no good ------------------------------------------------------------------------------
 
 

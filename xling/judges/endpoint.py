@@ -17,7 +17,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -231,6 +231,13 @@ def refused(body: bytes) -> Refused:
 # --- many requests ------------------------------------------------------------------------------------------
 
 
+class Form(NamedTuple):
+    """What of a request goes by the server."""
+
+    logprobs: bool  # whether they are asked for
+    limit: str  # what judge.max_tokens is called
+
+
 @dataclass
 class Endpoint:
     """One model of one server. `asked` counts the requests that were sent, retries included."""
@@ -248,16 +255,14 @@ class Endpoint:
     how: Request = PLAIN_REQUEST
     max_tokens_name: str = "max_tokens"
     asked: int = 0
-    _with_logprobs: bool = field(default=True, init=False)
     _halted: bool = field(default=False, init=False)  # nobody waits for answers any more
     _failure: Exception | None = field(default=None, init=False)  # of one request for good: the others are not tried
     _readable: bool = field(default=False, init=False)  # this server has sent an answer
     _garbled: int = field(default=0, init=False)  # requests that ended without one that could be read
-    _turned: bool = field(default=False, init=False)  # the limit goes by its other name
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __enter__(self) -> "Endpoint":
-        self._limit = self.max_tokens_name
+        self._form = Form(True, self.max_tokens_name)
         self._lines = Lines(self.base_url, self.key, self.timeout)
         where = request_key({"url": self.base_url.rstrip("/")}, self.model)[:16]
         self._pace = Pace(self.cache.folder / f"pace-{where}", self.per_minute)
@@ -349,10 +354,11 @@ class Endpoint:
 
     def _tried(self, body: dict[str, Any]) -> Answer:
         """One request; _Again or Garbled for what may be better next time."""
-        reply = self._sent(body)
-        while reply.status in (400, 422) and self._adapted(refused(reply.body)):
+        form = self._form
+        reply = self._sent(body, form)
+        while reply.status in (400, 422) and (other := self._adapted(form, refused(reply.body))) != form:
             self._turn()
-            reply = self._sent(body)
+            form, reply = other, self._sent(body, other)
         error = None if reply.status // 100 == 2 else refused(reply.body)
         try:
             found = None if error else msgspec.json.decode(reply.body)
@@ -366,23 +372,23 @@ class Endpoint:
         self._readable = True
         return answer
 
-    def _adapted(self, error: Refused) -> bool:
-        """Whether a request is asked again in another form, from now on; what says the same is changed by itself."""
+    def _adapted(self, form: Form, error: Refused) -> Form:
+        """In which form a refused request may be sent; others may have found that out while it was under way."""
         if error.unanswered or error.quota:
-            return False
+            return form
         with self._lock:
-            other = OTHER_NAME.get(self._limit)
-            if self._with_logprobs and "logprobs" in error.text:
-                self._with_logprobs = False  # this server has none: ask for the text alone from now on
-                print(f"{self._lines.named} has no logprobs: its text decides.")
-            elif other and self._limit not in self.how.extra_body and _unsupported(error, self._limit):
-                if self._turned:
-                    return False
-                print(f"{self._lines.named} takes no {self._limit}: judge.max_tokens is sent as {other}.")
-                self._limit, self._turned = other, True
-            else:
-                return False
-        return True
+            if form.logprobs and "logprobs" in error.text:
+                if self._form.logprobs:
+                    print(f"{self._lines.named} has no logprobs: its text decides.")
+                self._form = self._form._replace(logprobs=False)
+                return form._replace(logprobs=False)
+            other = OTHER_NAME[form.limit]
+            if form.limit == self.max_tokens_name and self.how.max_tokens and _unsupported(error, form.limit):
+                if self._form.limit != other:
+                    print(f"{self._lines.named} takes no {form.limit}: judge.max_tokens is sent as {other}.")
+                self._form = self._form._replace(limit=other)
+                return form._replace(limit=other)
+        return form
 
     def _refusal(self, reply: Reply, error: Refused) -> Answer:
         """What an error means for this request: no answer. For all of them: raised."""
@@ -439,17 +445,16 @@ class Endpoint:
         if self._over():
             raise Interrupted("between two requests to the judge; the answers are kept")
 
-    def _sent(self, body: dict[str, Any]) -> Reply:
+    def _sent(self, body: dict[str, Any], form: Form) -> Reply:
         with self._lock:
             self.asked += 1
-            named = {"max_tokens": self._limit}
-            form = {
-                named.get(name, name): value
-                for name, value in body.items()
-                if self._with_logprobs or name not in ("logprobs", "top_logprobs")
-            }
+        sent = {
+            form.limit if name == "max_tokens" else name: value
+            for name, value in body.items()
+            if form.logprobs or name not in ("logprobs", "top_logprobs")
+        }
         try:
-            return self._lines.post(form)
+            return self._lines.post(sent)
         except Unreachable as error:
             raise _Again(str(error)) from None
         except Unreadable as error:
