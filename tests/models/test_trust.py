@@ -1,5 +1,6 @@
 """Whose code may run: nobody's unless the spec names it, whatever a checkpoint or a results folder says."""
 
+import ast
 import hashlib
 import json
 import shutil
@@ -12,6 +13,7 @@ import pytest
 from huggingface_hub import constants
 from transformers import dynamic_module_utils
 
+import xling
 from xling.config import Classifier, Language, LanguageModel, SameAsPolicy, Seq2Seq
 from xling.errors import ConfigError, DataError
 from xling.grid import files, host
@@ -142,6 +144,19 @@ def root(tmp_path: Path) -> Root:
 
 def trained(parent: Stage) -> Stage:
     return Stage.make("sft", COPY.version, "sft[de]", {"lang": "de"}, {"base": parent})
+
+
+def test_there_is_no_other_door() -> None:
+    """Weights are read in one module, and every call that could run code says whether it may."""
+    doors = {"from_pretrained", "from_config"}
+    for path in Path(xling.__file__).parent.rglob("*.py"):
+        calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+        for call in calls:
+            if isinstance(call.func, ast.Attribute) and call.func.attr in doors:
+                said = [ast.unparse(keyword) for keyword in call.keywords]
+                assert "trust_remote_code=False" in said or "**_code(how)" in said, f"{path}:{call.lineno}"
+                model = "AutoTokenizer" not in ast.unparse(call.func)
+                assert path.name == "load.py" or not model, f"{path}:{call.lineno} reads weights"
 
 
 # --- no code unless it is asked for -------------------------------------------------------------------------
