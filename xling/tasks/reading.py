@@ -22,6 +22,8 @@ from xling.languages import is_code
 from xling.tasks.rows import MISSING, Parser, Place, Reading, Row, Rows, Texts, blank, read_code
 from xling.tasks.tables import is_table, open_table
 
+SIMILAR = 3  # names that differ in case alone, of which so many are said
+
 
 def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
     """Read all files. ConfigError if one cannot be read or lacks columns; DataError if it is damaged.
@@ -123,7 +125,6 @@ def _compare(rows: Rows, texts: Texts) -> None:
     """Note prompts that are the same text in another form or that stand in two splits, and names that look alike."""
     shapes: dict[str, str] = {}
     splits: dict[str, str] = {}
-    names: dict[tuple[str, str], str] = {}
     for lang in sorted(rows.languages):
         for row in rows.languages[lang]:
             prompt = texts.matched(row.prompt)
@@ -131,11 +132,12 @@ def _compare(rows: Rows, texts: Texts) -> None:
                 rows.alike.setdefault(lang, []).append(row.place)
             if row.split and splits.setdefault(prompt, row.split) != row.split:
                 rows.crossing.setdefault(lang, []).append(row.place)
-            for role in ("id", "system", "dataset"):
-                own = getattr(row, role)
-                other = names.setdefault((role, own.casefold()), own)
-                if other != own and (role, other, own) not in rows.similar and len(rows.similar) < 3:
-                    rows.similar.append((role, other, own))
+    every = [row for own in rows.languages.values() for row in own]
+    for role in ("id", "system", "dataset"):
+        first: dict[str, str] = {}
+        for name in sorted({getattr(row, role) for row in every}):
+            if (other := first.setdefault(name.casefold(), name)) != name and len(rows.similar) < SIMILAR:
+                rows.similar.append((role, other, name))
 
 
 class _Seen:
