@@ -152,3 +152,22 @@ def test_a_folder_of_save_to_disk_without_its_caches(tmp_path: Path, split: bool
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(DataError, match="damaged Arrow file"):
         list(open_table(path).good_rows())
+
+
+def test_files_that_are_not_what_their_names_say(tmp_path: Path) -> None:
+    (tmp_path / "array.jsonl").write_text(json.dumps(ROWS, indent=1))
+    assert [row for _, row in open_table(tmp_path / "array.jsonl").good_rows()] == ROWS
+    (tmp_path / "lines.jsonl").write_text('[1, 2]\n{"id": 1}\n')
+    assert [number for number, row in open_table(tmp_path / "lines.jsonl").rows() if isinstance(row, dict)] == [2]
+    (tmp_path / "old.csv").write_bytes(b"id,text\r0,a\r1,b\r")
+    assert [row for _, row in open_table(tmp_path / "old.csv").good_rows()] == [
+        {"id": "0", "text": "a"},
+        {"id": "1", "text": "b"},
+    ]
+    for name, content, sentence in (
+        ("book.csv", b"PK\x03\x04 of Excel", "workbook of Excel.*as CSV"),
+        ("far.jsonl", b"version https://git-lfs.github.com/spec/v1\noid x\n", "git lfs pull"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=sentence):
+            list(open_table(tmp_path / name).good_rows())

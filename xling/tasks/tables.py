@@ -39,7 +39,8 @@ Numbered = tuple[int, Row | str]
 Identity = tuple[tuple[str, int, int], ...]
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
-GZIP_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
+GZIP_MAGIC, PARQUET_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"PAR1", b"PK\x03\x04"
+POINTER = b"version https://git-lfs"  # what stands for a file that was not fetched
 SEPARATORS = ",;\t|"
 EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?')  # the line by which Excel is told, above the first row
 BYTE_ORDER_MARK = codecs.BOM_UTF8
@@ -169,11 +170,13 @@ def open_table(path: Path, strict: bool = True) -> Table:
     name = _plain_name(path)
     if magic == PARQUET_MAGIC or name.endswith(".parquet"):
         return _parquet(path)
+    if magic == ZIP_MAGIC:
+        raise DataError(f"{path} is a zip archive or a workbook of Excel. Unpack it, or save the sheet as CSV.")
     if name.endswith(".arrow"):
         return _arrow(path)
     if name.endswith((".csv", ".tsv")):
         return _separated(path, "\t" if name.endswith(".tsv") else ",", strict)
-    if name.endswith(".json") and (array := _json_array(path)) is not None:
+    if name.endswith((".json", ".jsonl", ".ndjson")) and (array := _json_array(path)) is not None:
         return array
     peeked = (row for _, row in itertools.islice(_json_lines(path), PEEKED) if isinstance(row, dict))
     return Table(path, "line", _fields(peeked), lambda _: _json_lines(path))
@@ -228,13 +231,15 @@ def _json_lines(path: Path) -> Iterator[Numbered]:
 
 
 def _json_array(path: Path) -> Table | None:
-    """A .json file that holds one array of objects; None if it holds something else, such as lines."""
+    """A file that holds one array of objects, whatever its name; None if it holds something else, such as lines."""
     if not next((line for _, line in _lines(path) if not line.isspace()), b"").lstrip().startswith(b"["):
         return None
     content = b"".join(line for _, line in _lines(path))
     try:
         found = from_json(content, ARRAY)
     except (ValueError, msgspec.DecodeError) as error:
+        if not _plain_name(path).endswith(".json"):
+            return None  # lines, of which the first is no good
         raise DataError(f"{path} is no array of objects: {_reason(content, error)}.") from error
     return Table(path, "row", _fields(found[:PEEKED]), lambda _: iter(enumerate(found, start=1)))
 
@@ -302,6 +307,8 @@ def _reason(line: bytes, error: Exception) -> str:
             f"not UTF-8 (byte {error.start}: 0x{line[error.start]:02x}). If it is in Windows-1252 or Latin-1, save it "
             "as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 FILE"
         )
+    if line.startswith(POINTER):
+        return "a pointer of git-lfs in place of the file: git lfs pull fetches it"
     if b"\0" in line[:PEEKED]:
         return "not JSON: it has NUL bytes, as UTF-16 has. Save the file as UTF-8"
     if isinstance(error, msgspec.ValidationError) or not isinstance(error, msgspec.DecodeError | json.JSONDecodeError):
@@ -321,7 +328,7 @@ def _separated(path: Path, usual: str, strict: bool) -> Table:
     csv.field_size_limit(2**31 - 1)
     damaged: dict[int, str] = {}
     above, first = 0, ""
-    for _, line in _lines(path):
+    for _, line in _ended(_lines(path)):
         first = line.decode(errors="replace").rstrip("\r\n")
         if first.strip():
             break
@@ -350,8 +357,17 @@ def _separated(path: Path, usual: str, strict: bool) -> Table:
     return Table(path, "line", columns, lambda _: _cells(reader(), damaged, above), separator in ";\t")
 
 
+def _ended(lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Lines, also of a file whose lines end with carriage returns alone, as old spreadsheets write them."""
+    for number, line in lines:
+        if number == 1 and b"\r" in line.rstrip(b"\r\n") and not line.endswith(b"\n"):
+            yield from ((place, part + b"\n") for place, part in enumerate(line.split(b"\r"), start=1))
+        else:
+            yield number, line
+
+
 def _decoded(path: Path, damaged: dict[int, str]) -> Iterator[str]:
-    for number, line in _lines(path):
+    for number, line in _ended(_lines(path)):
         try:
             yield line.decode()
         except UnicodeDecodeError as error:
