@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from xling import config, tasks
+from xling import config, languages, tasks
 from xling.config import Task
 from xling.digests import file_digest, recalled
 from xling.errors import ConfigError, DataError
@@ -223,4 +223,5 @@ def _digest_of(parts: Parts) -> str:
 def _code() -> str:
     """sha256 of what reads data: what it made of a file before it was changed is not remembered."""
     folders = (Path(tasks.__file__).parent, Path(config.__file__).parent)
-    return hashlib.sha256(b"".join(path.read_bytes() for at in folders for path in sorted(at.glob("*.py")))).hexdigest()
+    paths = [Path(languages.__file__), *(path for at in folders for path in sorted(at.glob("*.py")))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
