@@ -37,11 +37,11 @@ def test_the_best_optimizer_is_named(tmp_path: Path) -> None:
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     grid = SyntheticGrid(tmp_path)
     grid.cell("de", "en", fails="reward")
-    assert headline(folded(grid)) == "No cell is finished yet: 1 are planned."
+    assert headline(folded(grid)) == "No cell is finished yet: 1 is planned."
     grid.cell("en", "en", [1.0, 1.0, 1.0, 0.5] * 5)
     assert headline(folded(grid)) == (
-        "Reward models trained in the target's language beat the baseline in 1 of 1 cells (whole interval above 50 %). "
-        "1 of 2 cells are not there."
+        "Reward models trained in the target's language beat the baseline in 1 of 1 cell (whole interval above 50 %). "
+        "1 of 2 cells is not there."
     )
 
 
@@ -55,6 +55,7 @@ def test_people_s_pairs_are_counted(tmp_path: Path) -> None:
     grid = SyntheticGrid(tmp_path)
     right = {"group": [f"g{n}" for n in range(40)], "correct": [1.0] * 30 + [0.0] * 10}
     grid.cell("en", "de", [1.0, 0.5] * 20, pairs=right, rho=0.4)
-    assert "They agree with people on pairs within a prompt more often than chance in 1 of 1 cells." in headline(
-        folded(grid)
+    assert (
+        "Reward models agree with people on pairs within a prompt more often than chance in 1 of 1 cell."
+        in headline(folded(grid))
     )

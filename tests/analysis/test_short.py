@@ -20,7 +20,7 @@ def test_one_matrix_with_a_clear_winner():
     )
     assert "What picking a source costs, in points: what does best elsewhere" in line and "home +4.0" in line
     assert line.endswith(
-        "Telling sources apart that differ by 2 points takes 393 prompts (here 400)."
+        "Telling two sources apart that differ by 2 points takes, with 80 % power, 393 prompts a target (here 400)."
     )  # 7.849 * 200 / 4
 
 

@@ -131,7 +131,7 @@ def test_identical_responses_are_no_rows_and_are_counted(
     [cell] = key.cells
     identical = sum(key.pairs[pair].identical for pair in cell.pairs)
     assert identical > 0 and len(cell.pairs) - identical == 8 == len(table(tmp_path / "s" / "sheet.csv"))
-    said = f"1 cells with {8 + identical} prompts in all: {identical} have identical responses"
+    said = f"1 cell with {8 + identical} prompts in all: {identical} have identical responses"
     assert said in capsys.readouterr().out
     assert all(point == 0.5 for pair, point in zip(cell.pairs, cell.points, strict=True) if key.pairs[pair].identical)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from xling.analysis.matrix import CHANCE, Arm, Entry, Matrix, Panel
+from xling.analysis.verdicts import many
 
 
 def headline(matrix: Matrix) -> str:
@@ -16,36 +17,49 @@ def headline(matrix: Matrix) -> str:
         return f"No evidence: {_own(len(asked), len(asked))}"
     finished = [entry for entry in entries if entry.win is not None]
     if not finished:
-        return f"No cell is finished yet: {len(entries)} are planned."
+        return f"No cell is finished yet: {len(entries)} {_are(len(entries))} planned."
     missing = len(entries) - len(finished)
     said = [_wins(finished, len(panels))] if any(entry.win for entry in finished) else []
     said += [_agreement(finished)] if any(entry.pairwise for entry in finished) else []
     said += [_home(panels)]
     said += [_arms(matrix)]
     said += [f"Left out of all this: {_own(len(asked) - len(entries), len(asked))}"] if entries != asked else []
-    said += [f"{missing} of {len(entries)} cells are not there."] if missing else []
+    said += [f"{missing} of {many(len(entries), 'cell')} {_are(missing)} not there."] if missing else []
     return " ".join(sentence for sentence in said if sentence)
 
 
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
 def _own(k: int, n: int) -> str:
-    are = "cell is" if k == 1 else "cells are"
-    return f"{k} of {n} {are} judged by the very reward model whose reward was optimised (docs/judges.md)."
+    cells = f"{k} of {many(n, 'cell')} {_are(k)}"
+    return f"{cells} judged by the very reward model whose reward was optimised (docs/judges.md)."
 
 
 def _wins(finished: Sequence[Entry], panels: int) -> str:
-    abroad = [entry for entry in finished if entry.abroad]
-    among, whose = (abroad, "trained in another language") if abroad else (finished, "trained in the target's language")
+    among, whose = _evidence(finished)
     above = sum(entry.win is not None and entry.win.above(CHANCE) for entry in among)
     over = f" of {panels} matrices" if panels > 1 else ""
-    return (
-        f"Reward models {whose} beat the baseline in {above} of {len(among)} cells{over} (whole interval above 50 %)."
-    )
+    cells = f"{above} of {many(len(among), 'cell')}{over}"
+    return f"Reward models {whose} beat the baseline in {cells} (whole interval above 50 %)."
+
+
+def _evidence(finished: Sequence[Entry]) -> tuple[Sequence[Entry], str]:
+    """The cells that a grid is judged by, those abroad if there are any; what their reward models were trained on."""
+    abroad, home = ([e for e in finished if e.abroad], [e for e in finished if e.home])
+    if abroad:
+        return abroad, "trained in another language"
+    if home:
+        return home, "trained in the target's language"
+    return finished, "trained in the target's language and others"
 
 
 def _agreement(finished: Sequence[Entry]) -> str:
     told = [entry.pairwise for entry in finished if entry.pairwise is not None]
     above = sum(estimate.above(CHANCE) for estimate in told)
-    return f"They agree with people on pairs within a prompt more often than chance in {above} of {len(told)} cells."
+    cells = f"{above} of {many(len(told), 'cell')}"
+    return f"Reward models agree with people on pairs within a prompt more often than chance in {cells}."
 
 
 def _home(panels: Sequence[Panel]) -> str:
@@ -61,8 +75,12 @@ def _home(panels: Sequence[Panel]) -> str:
     if not columns:
         return ""
     best = sum(entry.best or entry.tied for entry in columns)
-    where = "targets" if len(panels) == 1 else "columns"
-    return f"The target's own language is the best source, or tied with it, in {best} of {len(columns)} {where}."
+    where = (
+        many(len(columns), "target")
+        if len(panels) == 1
+        else f"{many(len(columns), 'column')} of {len(panels)} matrices"
+    )
+    return f"The target's own language is the best source, or tied with it, in {best} of {where}."
 
 
 def _arms(matrix: Matrix) -> str:

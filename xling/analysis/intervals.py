@@ -118,6 +118,21 @@ class Difference(Struct, frozen=True):
     more_unit: str = "prompts"
 
     @property
+    def unknown(self) -> bool:
+        """Without an interval: there is a single document."""
+        return self.estimate.se is None
+
+    @property
+    def level(self) -> bool:
+        """The mean difference is 0, though not that of every prompt."""
+        return self.estimate.value == 0 and not self.identical and not self.unknown
+
+    @property
+    def absurd(self) -> bool:
+        """So small, if it is as large as it looks, that settling it would take absurdly many prompts or seeds."""
+        return not (self.settled or self.more is not None or self.identical or self.level or self.unknown)
+
+    @property
     def identical(self) -> bool:
         """Equal on every prompt under every seed: nothing seen tells the two apart."""
         return self.estimate.value == 0 and self.estimate.se == 0

@@ -6,6 +6,7 @@ import pandas as pd
 
 from xling.analysis.entries import EVERY
 from xling.analysis.findings import Finding
+from xling.analysis.verdicts import many
 
 _MOST_PANELS = 6
 _SURE = 0.95  # share of draws
@@ -29,7 +30,8 @@ def in_short(findings: Sequence[Finding]) -> list[str]:
             title = ", ".join(str(panel[axis]) for axis in varying if panel[axis])
             lines.append((f"{title}: " if title else "") + " ".join(said))
     if len(panels) > _MOST_PANELS:
-        lines.append(f"And {len(panels) - _MOST_PANELS} matrices more.")
+        more = len(panels) - _MOST_PANELS
+        lines.append(f"And {more} {'matrix' if more == 1 else 'matrices'} more.")
     return lines
 
 
@@ -67,10 +69,13 @@ def _home(own: Tables, cells: pd.DataFrame) -> str:
     if len(rows) != 1:
         return ""
     row = rows.iloc[0]
-    kept = f"; {(cells['p_holm'] <= 1 - _SURE).sum()} of these after Holm's correction" if len(cells) else ""
+    kept = ""
+    if len(cells):
+        settled = (cells["difference_low"] > 0) | (cells["difference_high"] < 0)
+        kept = f"; {(settled & (cells['p_holm'] <= 1 - _SURE)).sum()} of these after Holm's correction"
     return (
-        f"Foreign sources beat home in {row['better']:.0f} of {row['foreign']:.0f} cells ({row['settled_better']:.0f} "
-        f"settled and {row['settled_worse']:.0f} the other way, each by itself{kept})."
+        f"Foreign sources beat home in {row['better']:.0f} of {many(int(row['foreign']), 'cell')} "
+        f"({row['settled_better']:.0f} settled and {row['settled_worse']:.0f} the other way, each by itself{kept})."
     )
 
 
@@ -89,5 +94,7 @@ def _rules(own: Tables) -> str:
 def _needs(own: Tables) -> str:
     rows = own.get("power", pd.DataFrame())
     rows = rows[rows["difference"] == "2 points"].dropna(subset=["needed"]) if len(rows) else rows
-    needs = [f"{row.needed:,.0f} {row.unit} (here {row.have:,.0f})" for row in rows.itertuples()]
-    return f"Telling sources apart that differ by 2 points takes {' or '.join(needs)}." if needs else ""
+    units = {"prompts": "prompts a target", "seeds": "seeds"}
+    needs = [f"{row.needed:,.0f} {units[row.unit]} (here {row.have:,.0f})" for row in rows.itertuples()]
+    takes = "Telling two sources apart that differ by 2 points takes, with 80 % power,"
+    return f"{takes} {' or '.join(needs)}." if needs else ""

@@ -6,6 +6,7 @@ from statistics import median
 from xling.analysis.intervals import MOST_PROMPTS, MOST_SEEDS, Difference
 from xling.analysis.matrix import CHANCE, Control, Count, Entry, Panel
 
+_IF_SO = " with 80 % power, if they are as large as they look"
 CEILINGS = ("gold", "human")  # references that are a bound, not a rival
 
 
@@ -25,7 +26,7 @@ def counts(panel: Panel, controls: Sequence[Control]) -> list[Count]:
     result += [_random(control) for control in controls if control.name == "random"]
     result += _bands(panel, abroad, finished)
     result += _references(panel, abroad, finished)
-    return result + _accuracy(panel, abroad)
+    return result + _accuracy(panel, [entry for entry in panel.entries if entry.abroad])
 
 
 def _above_chance(entry: Entry) -> bool:
@@ -96,9 +97,9 @@ def _accuracy(panel: Panel, abroad: Sequence[Entry]) -> list[Count]:
     by_value = sum(
         all(d.estimate.value > 0 for d in (m.versus_majority, m.versus_length) if d is not None) for m in measured
     )
-    text = "reward models abroad more accurate than majority and length, by paired difference"
+    text = "cells abroad whose reward model is more accurate than majority and length, by paired difference"
     if all(m.versus_majority is None for m in measured):
-        text = "reward models abroad more accurate than length, by paired difference"
+        text = "cells abroad whose reward model is more accurate than length, by paired difference"
     k = sum(m.beats_baselines for m in measured)
     return [Count("accuracy_beats_baselines", text, k, len(measured), len(abroad), by_value)]
 
@@ -114,9 +115,9 @@ def verdicts(panel: Panel) -> list[str]:
         lines.append(_home_line(home))
     there = [entry for entry in panel.entries if entry.win is not None]
     columns = [[entry for entry in there if entry.target == target] for target in panel.targets]
-    rivals = [column for column in columns if len(column) > 1]
+    rivals = [column for column in columns if len(column) > 1 and any(entry.best for entry in column)]
     if rivals:
-        lines.append(_best_line(rivals))
+        lines.append(_best_line(rivals, len(panel.targets)))
     return lines
 
 
@@ -125,7 +126,7 @@ def _home_line(found: Sequence[tuple[Entry, Difference]]) -> str:
     better = [entry for entry, difference in found if difference.estimate.above(0)]
     after_holm = sum(d.settled and d.p_holm is not None and d.p_holm <= 0.05 for _, d in found)
     settled = len(worse) + len(better)
-    parts = [f"Source against home: {settled} of {len(found)} differences are settled"]
+    parts = [f"Source against home: the difference is settled in {settled} of {many(len(found), 'cell')}"]
     if settled:
         parts[0] += f" (95 % intervals, each by itself; {after_holm} after Holm's correction)"
         sides = [f"worse than home: {_by_target(worse)}"] if worse else []
@@ -133,21 +134,30 @@ def _home_line(found: Sequence[tuple[Entry, Difference]]) -> str:
         parts[0] += ": " + "; ".join(sides)
     unsettled = [difference for _, difference in found if not difference.settled]
     if unsettled:
-        parts.append(_what_settles(unsettled))
+        parts.append(f"Of the other {many(len(unsettled), 'cell')}, {what_settles(unsettled)}")
     return ". ".join(parts) + "."
 
 
-def _best_line(columns: Sequence[Sequence[Entry]]) -> str:
-    alone, words, unsettled = 0, [], []
+def _best_line(columns: Sequence[Sequence[Entry]], targets: int) -> str:
+    """columns: a target's finished cells each, at least two."""
+    alone, words, unsettled, apart = 0, [], [], 0
     for column in columns:
         best = next(entry for entry in column if entry.best)
-        tied = [entry.source for entry in column if entry.tied]
-        alone += not tied
-        words.append(f"{best.target}: {best.source}" + (f" = {' = '.join(tied)}" if tied else ""))
-        unsettled += [d for e in column if e.tied and (d := e.versus_best) is not None and not d.settled]
-    line = f"Best source is settled for {alone} of {len(columns)} targets ({'; '.join(words)})"
+        rivals = [entry for entry in column if not entry.best]
+        tied = [entry.source for entry in rivals if entry.tied]
+        lost = [entry.source for entry in rivals if entry.versus_best is None]
+        alone += not tied and not lost
+        apart += len(lost)
+        words.append(f"{best.target}: {' = '.join([best.source, *tied])}")
+        unsettled += [d for entry in rivals if entry.tied and (d := entry.versus_best) is not None]
+    among = many(len(columns), "target") + (" with two sources or more" if len(columns) < targets else "")
+    line = f"Best source is settled for {alone} of {among} ({'; '.join(words)})"
     if unsettled:
-        line += ". " + _what_settles(unsettled)
+        ties = many(len(unsettled), "cell")
+        line += f". Of the {ties} tied with the best of their target, {what_settles(unsettled)}"
+    if apart:
+        have = "has" if apart == 1 else "have"
+        line += f". {many(apart, 'cell')} {have} no seed in common with the best of the target"
     return line + "."
 
 
@@ -159,20 +169,28 @@ def _by_target(entries: Sequence[Entry]) -> str:
     return " | ".join(f"{target} from {', '.join(sources)}" for target, sources in targets.items())
 
 
-def _what_settles(unsettled: Sequence[Difference]) -> str:
-    """How many more prompts (or seeds) the unsettled differences need, if they are as large as they look."""
-    unit = unsettled[0].more_unit
-    needs = sorted(difference.more for difference in unsettled if difference.more is not None)
-    identical = sum(difference.identical for difference in unsettled)
-    absurd = len(unsettled) - len(needs) - identical
-    limit = MOST_PROMPTS if unit == "prompts" else MOST_SEEDS
+def what_settles(unsettled: Sequence[Difference]) -> str:
+    """How many more prompts or seeds unsettled differences need for a power of 80 %; what none would settle."""
     parts = []
-    if needs:
-        span = f"{needs[0]:,}" if needs[0] == needs[-1] else f"{needs[0]:,} to {needs[-1]:,}"
-        middle = f" (median {int(median(needs)):,})" if len(needs) > 1 else ""
-        parts.append(f"{len(needs)} would settle with {span} more {unit} a target{middle}, if as large as they look")
-    if absurd:
-        parts.append(f"{absurd} would need more than {limit:,} more {unit} a target")
-    if identical:
-        parts.append(f"{identical} are exactly equal")
-    return f"Of the other {len(unsettled)}, " + ", ".join(parts)
+    for unit in ("prompts", "seeds"):
+        needs = sorted(one.more for one in unsettled if one.more is not None and one.more_unit == unit)
+        if needs:
+            span = f"{needs[0]:,}" if needs[0] == needs[-1] else f"{needs[0]:,} to {needs[-1]:,}"
+            more = f"more {unit[:-1] if needs[-1] == 1 else unit}" + (" a target" if unit == "prompts" else "")
+            middle = f" (median {int(median(needs)):,})" if len(needs) > 1 else ""
+            parts.append(f"{len(needs)} would be settled by {span} {more}{middle}")
+    chance = " with 80 % power, if as large as it looks" if len(unsettled) == 1 else _IF_SO
+    parts[-1:] = [parts[-1] + chance] if parts else []
+    limits = {"prompts": f"{MOST_PROMPTS:,} more prompts a target", "seeds": f"{MOST_SEEDS:,} more seeds"}
+    for unit, limit in limits.items():
+        absurd = sum(one.absurd and one.more_unit == unit for one in unsettled)
+        parts += [f"{absurd} would need more than {limit}"] if absurd else []
+    for name, words in (("identical", "equal on every prompt"), ("level", "level"), ("unknown", "without an interval")):
+        count = sum(getattr(one, name) for one in unsettled)
+        parts += [f"{count} {'is' if count == 1 else 'are'} {words}"] if count else []
+    return ", ".join(parts)
+
+
+def many(count: int, noun: str) -> str:
+    """`1 cell`, `2 cells`, `0 cells`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -35,7 +35,7 @@ def agreement_tables(found: Sequence[JudgeAgreement]) -> list[Table]:
     pairs = ", ".join(dict.fromkeys(str(one.source_pairs) for one in found))
     notes = [
         "instances: both prefer the same side; a tie of one judge counts half",
-        f"sources: pairs of sources within a target in the same order ({pairs} pairs); a tie of one judge counts half",
+        f"sources: pairs of sources within a target in the same order (pairs: {pairs}); a tie of one judge counts half",
     ]
     return [Table("Agreement between judges, %", "", [*targets, "mean", "sources"], rows, notes)]
 

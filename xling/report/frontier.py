@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from xling.analysis.intervals import Estimate
 from xling.analysis.matrix import CHANCE, Frontier, FrontierPoint, LearningPoint, Matrix
+from xling.analysis.verdicts import many
 from xling.report.text import words_of
 
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -47,7 +48,9 @@ def _figure(matrix: Matrix, draw: Any, about: str) -> Figure:
         rows = figure.subplots(len(shown), 2, squeeze=False)
         for frontier, axes in zip(shown, rows, strict=True):
             draw(frontier, axes)
-            axes[0].set_title(f"{words_of(frontier.axes)}, mean over {frontier.cells} cells", fontsize=8, loc="left")
+            axes[0].set_title(
+                f"{words_of(frontier.axes)}, mean over {many(frontier.cells, 'cell')}", fontsize=8, loc="left"
+            )
         figure.suptitle(f"'{matrix.name}': {about}", fontsize=8)
     return figure
 

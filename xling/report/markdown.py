@@ -77,5 +77,5 @@ def _needs(panel: Panel) -> list[str]:
     if not any(entry.versus_home for entry in panel.entries):
         return []
     header = f"| source | {' | '.join(panel.targets)} |"
-    title = "### More prompts (or seeds) that would settle source against home"
+    title = "### More prompts (or seeds) that would settle source against home with 80 % power"
     return [title, "", header, "|---|" + "---:|" * len(panel.targets), *rows, ""]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from xling.analysis.intervals import Difference, Estimate
+from xling.analysis.intervals import MOST_PROMPTS, MOST_SEEDS, Difference, Estimate
 from xling.analysis.matrix import Count, Entry, Matrix, Panel
 
 
@@ -22,14 +22,17 @@ def signed_span(estimate: Estimate | None) -> str:
 
 
 def needed(difference: Difference) -> str:
-    """What would settle a difference, in a word."""
+    """What would settle a difference, in a word: so many more for a power of 80 %."""
     if difference.settled:
         return "settled"
-    if difference.identical:
-        return "identical"
+    for name in ("identical", "level"):
+        if getattr(difference, name):
+            return name
+    if difference.unknown:
+        return "no interval"
     if difference.more is None:
-        return "> 100,000 prompts" if difference.more_unit == "prompts" else "> 1,000 seeds"
-    return f"+{difference.more:,} {difference.more_unit}"
+        return f"> {MOST_PROMPTS:,} prompts" if difference.more_unit == "prompts" else f"> {MOST_SEEDS:,} seeds"
+    return f"+{difference.more:,} {difference.more_unit[:-1] if difference.more == 1 else difference.more_unit}"
 
 
 def count_text(count: Count) -> str:

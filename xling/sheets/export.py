@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xling.analysis.plan import Results, read_plan
+from xling.analysis.verdicts import many
 from xling.errors import ConfigError, StoreError
 from xling.grid.files import disk_error, is_plain, json_bytes, write_atomically
 from xling.grid.store import Store
@@ -156,11 +157,17 @@ def summary(written: Exported, folder: Path) -> list[str]:
     drawn = sum(len(cell.pairs) for cell in key.cells)
     rows = sum(not pair.identical for pair in key.pairs)
     lines = [
-        f"Grid {key.grid}, {len(key.cells)} cells with {drawn} prompts in all: {identical} have identical responses "
-        f"(ties, nobody is asked), the other {drawn - identical} are {rows} different pairs."
+        f"Grid {key.grid}, {many(len(key.cells), 'cell')} with {many(drawn, 'prompt')} in all: {identical} "
+        f"have identical responses (ties, nobody is asked), the other {drawn - identical} are "
+        f"{many(rows, 'different pair')}."
     ]
     if written.unfinished:
-        lines.append(f"{written.unfinished} cells are left out: they are not finished.")
+        left = (
+            "1 cell is left out: it is"
+            if written.unfinished == 1
+            else f"{written.unfinished} cells are left out: they are"
+        )
+        lines.append(f"{left} not finished.")
     short = [cell for cell in key.cells if sum(not key.pairs[pair].identical for pair in cell.pairs) < key.n]
     if short:
         lines.append(

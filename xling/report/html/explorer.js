@@ -131,7 +131,9 @@ function drawCard(card) {
   if (rows.length) put(card, el("table", { class: "plain" }, el("caption", { class: "unseen" }, `${source} to ${target}`), el("tbody", {}, rows)));
   const needs = one.needs[at];
   if (needs) put(card, el("p", { class: "quiet" }, needs === "settled" ? "Its difference to home is settled."
-    : needs === "identical" ? "It is exactly equal to home." : `Would settle its difference to home: ${needs} a target.`));
+    : needs === "identical" ? "It is equal to home on every prompt." : needs === "level" ? "Its win rate is level with home's."
+    : needs === "no interval" ? "Its difference to home has no interval: there is a single document."
+    : `Would settle its difference to home with 80 % power: ${needs}${/prompt/.test(needs) ? " a target" : ""}.`));
   put(card, miniCurve(one, s, t));
   if (samplesOf(source, target).length) {
     put(card, el("button", { type: "button", onclick: () => showSamplesOf(source, target) }, "Read its samples"));

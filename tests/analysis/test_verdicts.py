@@ -1,0 +1,148 @@
+"""The sentences under a matrix: every number is of the noun beside it, and 'more' means 80 % power."""
+
+import math
+
+import numpy as np
+from synthetic import SyntheticGrid
+
+from xling.analysis.headline import headline
+from xling.analysis.intervals import Difference, Estimate, judged, prompts_needed
+from xling.analysis.reduce import fold_grid
+from xling.analysis.verdicts import many, what_settles
+from xling.report.text import needed
+
+
+def folded(grid):
+    return fold_grid(grid.write().store, grid.name)
+
+
+def panel_of(grid):
+    [panel] = folded(grid).blocks[0].panels
+    return panel
+
+
+def estimate(value, se, **more):
+    return Estimate(value, value - 1.96 * se, value + 1.96 * se, se, **({"n": 100, "clusters": 100, "seeds": 1} | more))
+
+
+def unsettled(more, unit="prompts"):
+    return Difference(estimate(1.0, 1.0), False, 0.3, None, more, unit)
+
+
+def three(tmp_path):
+    """Sources de, en and es on targets de (all alike but es, which loses) and en (en alone)."""
+    random, grid = np.random.default_rng(0), SyntheticGrid(tmp_path)
+    hard = random.random(120) < 0.6
+    for source, wins in (
+        ("de", hard),
+        ("en", np.roll(hard, 7) | (np.arange(120) < 3)),
+        ("es", hard & (np.arange(120) < 60)),
+    ):
+        grid.cell(source, "de", wins)
+    grid.cell("en", "en", hard)
+    return grid
+
+
+def test_ties_are_cells_and_best_sources_are_of_targets(tmp_path):
+    panel = panel_of(three(tmp_path))
+    home, best = panel.verdicts
+    assert home.startswith("Source against home: the difference is settled in 1 of 2 cells (95 % intervals, each by")
+    assert "worse than home: de from es. Of the other 1 cell, " in home
+    assert best.startswith("Best source is settled for 0 of 1 target with two sources or more (de: ")
+    assert ". Of the 1 cell tied with the best of their target, " in best
+
+
+def test_more_prompts_give_80_percent_power_and_are_those_of_the_power_table(tmp_path):
+    panel = panel_of(three(tmp_path))
+    [entry] = [e for e in panel.entries if e.versus_home and not e.versus_home.settled]
+    found = entry.versus_home
+    variance = found.estimate.se**2 * 120
+    assert found.more == prompts_needed(variance, abs(found.estimate.value)) - 120
+    assert found.more == math.ceil((1.959964 + 0.841621) ** 2 * variance / found.estimate.value**2) - 120
+    assert f"{found.more:,} more prompts a target with 80 % power" in panel.verdicts[0]
+    assert needed(found) == f"+{found.more:,} prompts"
+
+
+def test_every_kind_of_unsettled_difference_has_its_words():
+    level, equal = judged(estimate(0.0, 1.0)), judged(estimate(0.0, 0.0))
+    alone = judged(Estimate(2.0, None, None, None, 5, 1, 1))
+    tiny = judged(estimate(0.001, 1.0))
+    text = what_settles([unsettled(50), unsettled(1200), unsettled(3, "seeds"), level, equal, alone, tiny])
+    assert text == (
+        "2 would be settled by 50 to 1,200 more prompts a target (median 625), 1 would be settled by 3 more seeds with "
+        "80 % power, if they are as large as they look, 1 would need more than 100,000 more prompts a target, "
+        "1 is equal on every prompt, 1 is level, 1 is without an interval"
+    )
+    words = [needed(one) for one in (level, equal, alone, tiny, unsettled(1), unsettled(1, "seeds"))]
+    assert words == ["level", "identical", "no interval", "> 100,000 prompts", "+1 prompt", "+1 seed"]
+    assert what_settles([unsettled(1)]) == (
+        "1 would be settled by 1 more prompt a target with 80 % power, if as large as it looks"
+    )
+
+
+def test_a_source_that_shares_no_seed_with_the_best_is_not_called_worse(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    grid.cell("de", "de", [1.0, 1.0, 0.5] * 10, seed=0)
+    grid.cell("en", "de", [0.0, 1.0, 0.5] * 10, seed=1)
+    best = panel_of(grid).verdicts[-1]
+    assert best.startswith(
+        "Best source is settled for 0 of 1 target (de: de). 1 cell has no seed in common with the best"
+    )
+
+
+def test_one_document_settles_nothing(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    grid.cell("de", "de", [1.0, 1.0, 1.0], groups=["same"] * 3)
+    grid.cell("en", "de", [0.0, 0.0, 0.0], groups=["same"] * 3)
+    home, best = panel_of(grid).verdicts
+    assert home.startswith("Source against home: the difference is settled in 0 of 1 cell. ")
+    assert home.endswith("Of the other 1 cell, 1 is without an interval.")
+    assert best.startswith("Best source is settled for 0 of 1 target (de: de = en)")
+
+
+def test_a_reward_model_counts_once_a_target_and_they_are_called_cells(tmp_path):
+    random, grid = np.random.default_rng(0), SyntheticGrid(tmp_path)
+    for target in ("de", "es", "tr"):
+        label = random.random(60) < 0.5
+        base = {"group": [f"g{i}" for i in range(60)], "label": [int(x) for x in label], "length": [5.0] * 60}
+        score = [float(x) for x in np.where(label, 1.0, -1.0)]
+        held = base | {"score": score, "length_rule": {"threshold": 8.0, "longer_is_better": True}}
+        grid.cell("en", target, [1.0, 0.5] * 10, heldout=held)
+    [count] = [c for c in panel_of(grid).counts if c.name == "accuracy_beats_baselines"]
+    assert (count.k, count.of, count.planned) == (3, 3, 3)  # of one reward model
+    assert (
+        count.text == "cells abroad whose reward model is more accurate than majority and length, by paired difference"
+    )
+
+
+def test_sentences_of_one_cell_and_of_none_abroad(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    grid.cell("de", "de", [1.0, 1.0, 1.0, 0.5] * 10)
+    matrix = folded(grid)
+    assert headline(matrix) == (
+        "Reward models trained in the target's language beat the baseline in 1 of 1 cell (whole interval above 50 %)."
+    )
+    [panel] = matrix.blocks[0].panels
+    assert panel.verdicts == [] and [c.name for c in panel.counts] == ["home_above_50"]
+
+
+def test_pooled_sources_with_the_target_are_neither_home_nor_abroad(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    grid.cell("de+en", "de", [1.0, 1.0, 1.0, 0.5] * 10)
+    assert headline(folded(grid)).startswith(
+        "Reward models trained in the target's language and others beat the baseline in "
+    )
+
+
+def test_several_matrices_say_so(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    for backbone in ("same_as_policy", "frozen_lm"):
+        for source in ("de", "en"):
+            grid.cell(source, "de", [1.0, 1.0, 1.0, 0.5] * 10, rm_backbone=backbone)
+    text = headline(folded(grid))
+    assert "beat the baseline in 2 of 2 cells of 2 matrices" in text
+    assert "or tied with it, in 2 of 2 columns of 2 matrices." in text
+
+
+def test_many():
+    assert [many(n, "cell") for n in (0, 1, 2, 1500)] == ["0 cells", "1 cell", "2 cells", "1,500 cells"]
