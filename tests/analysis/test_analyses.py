@@ -42,7 +42,7 @@ def test_ranks_ties_and_how_sure_the_best_is():
     assert best["p_best"] > 0.99 and (best["rank_low"], best["rank_high"]) == (1, 1)
     level = [row(finding, target_lang="es", source_lang=s)["p_best"] for s in ("de", "en")]
     assert sum(level) == pytest.approx(1) and level[0] == pytest.approx(0.5, abs=0.05)
-    assert finding.left_out == ("toy, ppo, gold: 1 of 9 entries are holes: es -> es (failed).",)
+    assert finding.left_out == ("toy, ppo, gold: 1 of 9 entries is a hole: es -> es (failed).",)
 
 
 def test_foreign_sources_against_home():

@@ -8,11 +8,13 @@ import math
 
 import numpy as np
 import pytest
-from scipy.special import expit, logit
+from scipy.special import expit, logit, ndtr
 
+from xling.analysis.accuracy import measure
 from xling.analysis.categories import kappa_sample
 from xling.analysis.draws import errors_of, with_tails
 from xling.analysis.intervals import POINTS, SHARE, difference, draw, fold, judged, resample, within
+from xling.analysis.records import Heldout
 
 TIMES = 500
 
@@ -220,3 +222,17 @@ def test_ends_are_those_of_wilson_by_hand():
     one_end = np.array([[0.0], [np.inf]])
     assert within(np.array([3.0]), np.array([18.0]), -1.0, one_end)[0] == 0.0
     assert within(np.array([3.0]), np.array([18.0]), 1.0, one_end)[0] == 21.0
+
+
+def test_areas_under_curves_stay_on_the_scale_and_hold_the_truth():
+    """Their resamples are linear in drawn sums and leave 100; 60 items, the truth is Phi(d / sqrt 2) of d apart."""
+    random, estimates = np.random.default_rng(0), []
+    label = [1] * 30 + [0] * 30
+    for seeds in (1, 2):
+        for _ in range(120):
+            held = {}
+            for seed in range(seeds):
+                score = random.normal(size=60) + 3.0 * np.array(label)
+                held[str(seed), "0"] = Heldout([f"{seed}-{i}" for i in range(60)], score.tolist(), label)
+            estimates += [one for one in measure([held]).auc if one is not None]
+    check(estimates, 100 * float(ndtr(3.0 / math.sqrt(2))), 0.9)

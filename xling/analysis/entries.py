@@ -78,7 +78,9 @@ class Entries:
         named = [f"{row.source_lang} -> {row.target_lang} ({row.status})" for row in gone.itertuples()]
         more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
         where = f"{title}: " if title else ""
-        return [f"{where}{len(gone)} of {len(self.table)} entries are holes: {', '.join(named[:_MOST_NAMED])}{more}."]
+        entries = f"{len(self.table)} entries" if len(self.table) != 1 else "1 entry"
+        holes = "is a hole" if len(gone) == 1 else "are holes"
+        return [f"{where}{len(gone)} of {entries} {holes}: {', '.join(named[:_MOST_NAMED])}{more}."]
 
 
 @dataclass(frozen=True)

@@ -445,6 +445,7 @@ def _with_few(point: Sample, low: Floats, high: Floats, se: Floats) -> tuple[Flo
     value, span = point.means, point.span
     assert span is not None
     clusters = np.full(len(se), float(point.clusters)) if point.present is None else np.maximum(point.present[1], 1.0)
+    low, high = np.maximum(low, span[0]), np.minimum(high, span[1])  # resamples of an AUC are linear, and may leave it
     few, size = _few(value, se**2, clusters, span)
     if point.paired:  # a difference is like a share near its ends only
         few &= np.abs(value) > span[1] / 2

@@ -184,6 +184,6 @@ def select(sample: Sample, which: slice | Sequence[int]) -> Sample:
         resamples=sample.resamples[:, places].copy(),
         present=sample.present and (sample.present[0][places], sample.present[1][places]),
         span=None if sample.span is None else sample.span[:, places],
-        sums=None if sample.sums is None else sample.sums[:, places],
+        sums=None,
         apart=None if sample.apart is None else sample.apart[places],
     )
