@@ -61,7 +61,7 @@ def test_what_stands_beside_a_win_rate_is_its_baselines_too(tmp_path):
     entry, (opponent,) = matrix.blocks[0].panels[0].entries[0], matrix.blocks[0].panels[0].opponents
     assert (entry.length.value, opponent.length.value) == (9, 6)
     assert entry.kl.value == 2.5 and entry.kl.low < 2.5 < entry.kl.high and entry.kl_bound is None
-    lines = shown(matrix, 120).splitlines()
+    lines = shown(matrix, 110).splitlines()
     head = next(number for number, line in enumerate(lines) if line == "Beside the win rates")
     baseline, cell = lines[head + 3].split(), lines[head + 4].split()
     assert baseline == ["baseline", "de", "100.0", "6.0", "100.0", "0.0"]

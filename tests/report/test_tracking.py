@@ -171,8 +171,9 @@ def rows_of(table):
 
 def test_a_grid_of_several_optimizers_logs_its_frontier(tmp_path):
     grid = SyntheticGrid(tmp_path)
-    grid.cell("de", "de", [1.0, 0.5, None])
-    grid.cell("de", "de", [1.0, 1.0, 1.0], optimizer="ppo", learning=[{"step": 5, "loss": 1.0, "validation_kl": 0.25}])
+    grid.cell("de", "de", [1.0, 0.5, None] * 4)
+    learning = [{"step": 5, "loss": 1.0, "validation_kl": 0.25}]
+    grid.cell("de", "de", [1.0, 1.0, 1.0] * 4, optimizer="ppo", learning=learning)
     reduce_grid(tmp_path, grid.write().name)
     assert track_grid(tmp_path, "toy", OFFLINE).problem == ""
     (run,) = of_type(tmp_path, "reduce")
