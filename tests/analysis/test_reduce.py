@@ -240,7 +240,7 @@ def test_two_sources_that_pick_the_same_are_called_equal(tmp_path):
     panel = only_panel(reduced(grid.write()))
     assert panel.at()["en", "en"].best and panel.at()["de", "en"].tied
     assert panel.at()["de", "en"].versus_home.identical
-    assert panel.verdicts[0].endswith("Of the other 1, 1 are exactly equal.")
+    assert panel.verdicts[0].endswith("The other cell is equal on every prompt.")
 
 
 def test_row_and_column_means(tmp_path):

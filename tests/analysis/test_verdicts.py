@@ -47,9 +47,9 @@ def test_ties_are_cells_and_best_sources_are_of_targets(tmp_path):
     panel = panel_of(three(tmp_path))
     home, best = panel.verdicts
     assert home.startswith("Source against home: the difference is settled in 1 of 2 cells (95 % intervals, each by")
-    assert "worse than home: de from es. Of the other 1 cell, " in home
+    assert "worse than home: de from es. The other cell would be settled by " in home
     assert best.startswith("Best source is settled for 0 of 1 target with two sources or more (de: ")
-    assert ". Of the 1 cell tied with the best of their target, " in best
+    assert ". The cell tied with the best of its target would be settled by " in best
 
 
 def test_more_prompts_give_80_percent_power_and_are_those_of_the_power_table(tmp_path):
@@ -96,7 +96,7 @@ def test_one_document_settles_nothing(tmp_path):
     grid.cell("en", "de", [0.0, 0.0, 0.0], groups=["same"] * 3)
     home, best = panel_of(grid).verdicts
     assert home.startswith("Source against home: the difference is settled in 0 of 1 cell. ")
-    assert home.endswith("Of the other 1 cell, 1 is without an interval.")
+    assert home.endswith("The other cell is without an interval.")
     assert best.startswith("Best source is settled for 0 of 1 target (de: de = en)")
 
 

@@ -134,7 +134,7 @@ def _home_line(found: Sequence[tuple[Entry, Difference]]) -> str:
         parts[0] += ": " + "; ".join(sides)
     unsettled = [difference for _, difference in found if not difference.settled]
     if unsettled:
-        parts.append(f"Of the other {many(len(unsettled), 'cell')}, {what_settles(unsettled)}")
+        parts.append(_of_them("other", "", unsettled))
     return ". ".join(parts) + "."
 
 
@@ -153,8 +153,7 @@ def _best_line(columns: Sequence[Sequence[Entry]], targets: int) -> str:
     among = many(len(columns), "target") + (" with two sources or more" if len(columns) < targets else "")
     line = f"Best source is settled for {alone} of {among} ({'; '.join(words)})"
     if unsettled:
-        ties = many(len(unsettled), "cell")
-        line += f". Of the {ties} tied with the best of their target, {what_settles(unsettled)}"
+        line += ". " + _of_them("", " tied with the best of its target", unsettled)
     if apart:
         have = "has" if apart == 1 else "have"
         line += f". {many(apart, 'cell')} {have} no seed in common with the best of the target"
@@ -167,6 +166,15 @@ def _by_target(entries: Sequence[Entry]) -> str:
     for entry in entries:
         targets.setdefault(entry.target, []).append(entry.source)
     return " | ".join(f"{target} from {', '.join(sources)}" for target, sources in targets.items())
+
+
+def _of_them(before: str, after: str, unsettled: Sequence[Difference]) -> str:
+    """`Of the other 2 cells, ...`, `The cell tied with the best of its target ...`"""
+    said, count = what_settles(unsettled), len(unsettled)
+    if count == 1:
+        return " ".join(["The", *([before] if before else []), f"cell{after}", said.removeprefix("1 ")])
+    after = after.replace("its target", "their target")
+    return " ".join(["Of the", *([before] if before else []), f"{many(count, 'cell')}{after},", said])
 
 
 def what_settles(unsettled: Sequence[Difference]) -> str:
