@@ -104,7 +104,7 @@ def test_a_frozen_lm_reads_within_its_limits(runner: Runner, tiny_folder: Path, 
 def test_without_steps_no_demonstrations_are_asked_for(tiny_folder: Path, tmp_path: Path) -> None:
     rows = [row | {"rating": 1 + n % 3} for n, row in enumerate(rated("en", 40) + rated("tr", 40))]
     rows = [row if row["lang"] == "en" else row | {"rating": 1 + row["rating"] % 2} for row in rows]
-    task = Files(path=str(jsonl(tmp_path / "f.jsonl", rows)), languages=(), threshold=3)
+    task = Files(path=str(jsonl(tmp_path / "f.jsonl", rows)), languages=(), rating_scale=(1.0, 5.0))
     asked = {"task": task, "judge": "target_rm", "rm": SameAsPolicy(training=SHORT)}
     with pytest.raises(ConfigError, match=r"tr has no demonstrations: .*type sft\.steps=0"):
         judge_stage(experiment(tiny_folder, "en", "tr", **asked, sft=SHORT))

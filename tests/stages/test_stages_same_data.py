@@ -19,13 +19,24 @@ from bench_files import benchmark
 from own_files import Row, jsonl, parquet, rated, separated
 
 from xling import digests
-from xling.config import BagOfWords, Files, Language, MRewardBench, Oasst, Released, Seahorse, Task, Template
+from xling.config import (
+    BagOfWords,
+    Files,
+    Language,
+    MRewardBench,
+    Oasst,
+    RecordedTranslations,
+    Released,
+    Seahorse,
+    Task,
+    Template,
+)
 from xling.errors import DataError
 from xling.grid.plan import make_plan
 from xling.grid.records import Sheet
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
-from xling.stages import data
+from xling.stages import data, translate_specs
 from xling.stages.dag import judge_stage
 from xling.stages.specs import data_of
 
@@ -181,10 +192,8 @@ def test_shuffled_files_give_the_same_bytes(tiny_folder: Path, tmp_path: Path) -
 def test_a_language_whose_template_names_it_has_one_key_whatever_was_asked_before(tmp_path: Path) -> None:
     facts = tuple(Language(code, code, code, "Latn") for code in LANGS)
     task = own(tmp_path / "f.jsonl", rows(), template=Template(reward="{language}: {text}"), facts=facts)
-    from xling.stages.translate_specs import _read_in
-
     first = json.dumps(data_of(task, ("de",), "pointwise"), sort_keys=True)
-    assert _read_in(task, ("de",), "en", "pointwise")["task"]["facts"][0]["code"] == "en"
+    assert translate_specs._read_in(task, ("de",), "en", "pointwise")["task"]["facts"][0]["code"] == "en"
     assert json.dumps(data_of(task, ("de",), "pointwise"), sort_keys=True) == first
 
 
@@ -350,3 +359,41 @@ def test_a_release_is_keyed_by_the_rows_of_its_languages(tmp_path: Path, use: st
     found[0] = found[0] | {"response": "otherwise"}
     after = {lang: digest_of(task(found), lang, use) for lang in LANGS}
     assert after["de"] != before["de"] and after["en"] == before["en"]
+
+
+# --- recorded translations ------------------------------------------------------------------------------------
+
+
+def test_translations_are_keyed_by_the_texts_that_a_stage_needs(tmp_path: Path) -> None:
+    task = own(tmp_path / "f.jsonl", rows())
+    english, german = (Language(code, code, code, "Latn") for code in ("en", "de"))
+    needed = list(dict.fromkeys(text for row in rows() for text in (row["prompt"], row["response"])))
+    there: list[Row] = [
+        {"source_lang": source, "target_lang": target, "text": before + text, "translation": after + text}
+        for source, target, before, after in (("de", "en", "", "English: "), ("en", "de", "English: ", "German: "))
+        for text in needed
+    ]
+    there[0] |= {"translation": ""}  # which drops a document: what only its record said is not needed on the way back
+    file = jsonl(tmp_path / "t.jsonl", there)
+
+    def halves() -> list[Stage]:
+        for cached in (translate_specs.translate, translate_specs._records, data_of):
+            cached.cache_clear()
+        translator = RecordedTranslations(path=str(file))
+        first = translate_specs.translate(task, "demonstrations", german, english, translator)
+        return [first, translate_specs.translate(task, "demonstrations", english, german, translator, first)]
+
+    before = halves()
+    runner = Runner(tmp_path / "results")
+    assert b"German: de document" in (runner.folder(before[1]) / "train.jsonl").read_bytes()
+    new = {"source_lang": "de", "target_lang": "en", "text": "a test prompt", "translation": "unread"}
+    jsonl(file, [*random.Random(1).sample(there, len(there)), new, new | {"source_lang": "en", "target_lang": "de"}])
+    assert [one.key for one in halves()] == [one.key for one in before]
+    again = Runner(tmp_path / "again")
+    assert contents(again.folder(before[1])) == contents(runner.folder(before[1]))
+    read = next(n for n, row in enumerate(there) if row["text"] == rows()[2]["prompt"])
+    there[read] |= {"translation": "otherwise"}
+    jsonl(file, there)
+    assert not {one.key for one in halves()} & {one.key for one in before}
+    with pytest.raises(DataError, match=r"t\.jsonl has changed since the grid was planned"):
+        Runner(tmp_path / "third").folder(before[0])

@@ -48,7 +48,7 @@ def written(path: Path, rows: list[dict[str, Any]] = ROWS) -> str:
 def test_texts_are_looked_up(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / name)
     assert pairs_of(path) == [("de", "en"), ("en", "de")]
-    translate = recorded_translator(path, EN, DE, (), pair_digest(path, "en", "de"), ["a flood"])
+    translate = recorded_translator(path, EN, DE, (), pair_digest(path, "en", "de", ["a flood"]), ["a flood"])
     assert translate(["a flood", "two\nlines", "a flood "]) == [
         "eine Überschwemmung", "zwei\nZeilen", "eine Überschwemmung",
     ]  # fmt: skip
@@ -61,24 +61,28 @@ def test_texts_are_looked_up(tmp_path: Path, name: str) -> None:
 def test_missing_texts_are_counted_and_the_first_is_shown(tmp_path: Path) -> None:
     path = written(tmp_path / "t.jsonl")
     with pytest.raises(DataError, match=r"no translation en -> de of 2 of 4 texts, the first of them 'a fire'.*export"):
-        recorded_translator(path, EN, DE, (), pair_digest(path, "en", "de"), ["a flood", "a fire", "a vote", "nothing"])
+        needed = ["a flood", "a fire", "a vote", "nothing"]
+        recorded_translator(path, EN, DE, (), pair_digest(path, "en", "de", needed), needed)
     assert missing(path, "en", "de", units_of(["a fire", "a flood", " ", "a fire ", "42"], ())) == ["a fire"]
     assert missing(path, "en", "tr", ["a"]) == ["a"] and translations(path, "en", "tr") == {}
     long = missing_text(path, "en", "de", ["x" * 300], 1)
     assert "'xxx" in long and "x" * 81 not in long
 
 
-def test_another_pairs_rows_change_nothing_and_its_own_do(tmp_path: Path) -> None:
+def test_rows_of_other_pairs_and_texts_change_nothing_and_its_own_do(tmp_path: Path) -> None:
     plain, more, other = (tmp_path / f"{name}.jsonl" for name in "abc")
     new = {"source_lang": "en", "target_lang": "tr", "text": "a flood", "translation": "sel"}
+    unread = {"source_lang": "en", "target_lang": "de", "text": "a new text", "translation": "ein neuer Text"}
+    again = [row | {"translation": "ein Hochwasser"} if row["text"] == "a flood" else row for row in ROWS]
+    units = ["a flood", "a text that is not there"]
     digests = [
-        pair_digest(written(plain), "en", "de"),
-        pair_digest(written(more, [new, *ROWS[::-1]]), "en", "de"),
-        pair_digest(written(other, [{**new, "target_lang": "de"}]), "en", "de"),
+        pair_digest(written(plain), "en", "de", units),
+        pair_digest(written(more, [new, unread, *ROWS[::-1]]), "en", "de", units[::-1]),
+        pair_digest(written(other, again), "en", "de", units),
     ]
     assert digests[0] == digests[1] != digests[2]
     with pytest.raises(DataError, match=r"b\.jsonl has changed since the grid was planned"):
-        recorded_translator(str(more), EN, DE, (), digests[2], [])
+        recorded_translator(str(more), EN, DE, (), digests[2], ["a flood"])
 
 
 def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
@@ -99,5 +103,5 @@ def test_chats_are_looked_up_line_by_line(tmp_path: Path) -> None:
     path, names = written(tmp_path / "t.jsonl"), ("Human", "Assistant")
     chat = "Human: a flood\nAssistant: a flood\n\nHuman: 42\nAssistant:"
     assert units_of([chat, "a flood"], names) == ["a flood"]
-    translate = recorded_translator(path, EN, DE, names, pair_digest(path, "en", "de"), [chat])
+    translate = recorded_translator(path, EN, DE, names, pair_digest(path, "en", "de", ["a flood"]), [chat])
     assert translate([chat, "a flood\nnothing"]) == [chat.replace("a flood", "eine Überschwemmung"), None]

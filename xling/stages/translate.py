@@ -7,7 +7,7 @@ Texts are translated in blocks, which a killed stage keeps (xling/stages/blocks.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -78,7 +78,7 @@ def _records(context: Context, spec: TranslateSpec, split: Split) -> Iterator[Re
     return (record_of(spec.task, item) for item in items)
 
 
-def distinct(records: Iterator[Record]) -> list[str]:
+def distinct(records: Iterable[Record]) -> list[str]:
     """All texts of the records, each once, in their order; empty ones are not translated."""
     texts: dict[str, None] = {}
     for record in records:

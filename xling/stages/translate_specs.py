@@ -7,6 +7,7 @@ translate[ratings, s->t] -- reward[s->t]
 What is translated is a use of a task's data, whatever stands around its documents: templates are in no key here.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -47,13 +48,15 @@ from xling.stages.specs import (
     texts_read,
     unshuffled,
 )
-from xling.stages.translated import DATA, What
-from xling.tasks import speakers
+from xling.stages.translate import distinct, translated
+from xling.stages.translated import DATA, SPLITS, Record, What, record_of
+from xling.tasks import speakers, task_module
+from xling.tasks.absent import absent
 from xling.tasks.records import Half, Use
 from xling.tasks.render import bare, read_by
 from xling.translators.checks import checkpoint_of
 from xling.translators.languages import own_code
-from xling.translators.recorded import pair_digest
+from xling.translators.recorded import pair_digest, put_together, translations, units_of
 
 READ_AS: dict[What, Use] = {"demonstrations": "demonstrations", "ratings": "pointwise", "pairs": "pairwise"}
 FEEDBACK: dict[str, What] = {"pointwise": "ratings", "pairwise": "pairs"}
@@ -91,10 +94,29 @@ def translate(
         parents["lm"] = model_of(translator, source, target)
         spec["model"] = parents["lm"].key  # for what is remembered of it
     if isinstance(translator, RecordedTranslations):
-        spec["translations"] = pair_digest(translator.path, source.code, target.code)
+        units = _units(bare(task), what, source.code, target.code, translator.path, data is not None)
+        spec["translations"] = pair_digest(translator.path, source.code, target.code, units)
         spec[WHERE] = {**spec.get(WHERE, {}), "translations": translator.path}
     way = f"{source.code}->{target.code}" if data is None else f"{target.code}->{source.code}->{target.code}"
     return make("translate", label_of("translate", (what,), (way,)), spec, parents)
+
+
+def _units(task: Task, what: What, source: str, target: str, path: str, back: bool) -> Sequence[str]:
+    """The texts that recorded translations are looked up for; `back`: what the first half of a round trip made."""
+    if absent(task):
+        return ()
+    names, records = speakers(task), _records(task, what, target if back else source)
+    if back:
+        known = translations(path, target, source)
+        said = {text: put_together(text, names, known) for text in distinct(records)}
+        records, _ = translated(records, said, source)
+    return units_of(distinct(records), names)
+
+
+@lru_cache(maxsize=8)
+def _records(task: Task, what: What, lang: str) -> Sequence[Record]:
+    read = getattr(task_module(task), what)
+    return [record_of(task, item) for split in SPLITS for item in read(task, lang, split)]
 
 
 def _spoken(language: Language) -> dict[str, str]:

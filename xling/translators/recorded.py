@@ -43,9 +43,10 @@ def pairs_of(path: str) -> list[Pair]:
     return sorted(_read(identity(paths_of(path, "translator.path"))))
 
 
-def pair_digest(path: str, source: str, target: str) -> str:
-    """sha256 over a pair's translations, in any order: another pair's rows change nothing."""
-    return hashlib.sha256(canonical_json(sorted(translations(path, source, target).items()))).hexdigest()
+def pair_digest(path: str, source: str, target: str, units: Iterable[str]) -> str:
+    """sha256 over a pair's translations of some texts (`units_of`), in any order: other rows change nothing."""
+    known = translations(path, source, target)
+    return hashlib.sha256(canonical_json(sorted((unit, known.get(unit)) for unit in set(units)))).hexdigest()
 
 
 def missing(path: str, source: str, target: str, texts: Iterable[str]) -> list[str]:
@@ -88,12 +89,12 @@ def recorded_translator(
 ) -> Translate:
     """The file's own words.
 
-    DataError if the pair's rows are not those of the plan (`expected`), or if what the `needed` texts are made of is
-    not there.
+    DataError if the rows of what the `needed` texts are made of are not those of the plan (`expected`), or are not
+    there.
     """
-    if pair_digest(path, source.code, target.code) != expected:
-        raise DataError(f"{path} has changed since the grid was planned. Run the same command again.")
     units = units_of(needed, speakers)
+    if pair_digest(path, source.code, target.code, units) != expected:
+        raise DataError(f"{path} has changed since the grid was planned. Run the same command again.")
     if lacking := missing(path, source.code, target.code, units):
         raise DataError(missing_text(path, source.code, target.code, lacking, len(units)))
     known = translations(path, source.code, target.code)
