@@ -163,7 +163,7 @@ def test_a_killed_pool_goes_on_at_a_chunk_and_gives_the_same_bytes(
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     kept = contents(scratch / "samples")
-    assert len(kept) == 4
+    assert len([name for name in kept if name.endswith(".jsonl")]) == 4  # each with its checksum beside it
     seen: list[int] = []
     other.run(stage, {"sft": parent}, tmp_path / "again", lambda done, total: seen.append(done))
     assert contents(tmp_path / "again") == contents(undisturbed)
