@@ -41,7 +41,7 @@ from xling.report.dashboard import _read
 from xling.report.files import csv_bytes, read_matrix, write_matrix
 from xling.report.html.findings import _made, _written
 from xling.report.tracking import Destination, TrackingResult, read_ledger
-from xling.sheets.key import Key, Pair, Row, SheetKey, identified, key_bytes, read_key
+from xling.sheets.key import CellKey, Key, Pair, Row, SheetKey, identified, key_bytes, read_key
 from xling.slurm import record
 from xling.slurm.survey import _failed_since
 from xling.translators.memory import Memory
@@ -332,7 +332,8 @@ class Part:
 TEXTS = {"one": "eins", "two": None, "three": "drei"}
 ANSWER = Answer(0.25, "text", "A")
 SHEETS = [SheetKey("s", "en", [Row("b", 0, "A")])]
-MARKED = Key("", "g", 0, 1, "?", [Pair("en", "p", "g", "", "t", "a", "b")], [], SHEETS)
+CELLS = [CellKey({"source_lang": "de"}, KEY, KEY, [0], [1.0])]
+MARKED = Key("", "g", 0, 1, "?", [Pair("en", "p", "g", "", "t", "a", "b")], CELLS, SHEETS)
 
 
 def _memory(folder: Path) -> Path:

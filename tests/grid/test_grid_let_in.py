@@ -27,7 +27,7 @@ from xling.grid.store import Store
 from xling.report.files import csv_bytes, formula_free
 from xling.report.tracking import destination
 from xling.report.wandb_runs import _lock
-from xling.sheets.key import Key, Pair, Row, SheetKey, identified, key_bytes, read_key
+from xling.sheets.key import CellKey, Key, Pair, Row, SheetKey, identified, key_bytes, read_key
 from xling.sheets.text import shown
 
 POOL = stage("pool", "pool[de]", langs=["de"])
@@ -121,7 +121,8 @@ def test_gc_deletes_links_and_not_what_they_lead_to(tmp_path: Path, precious: Pa
 def crafted(folder: Path, **changed: object) -> None:
     """A key whose id fits, whatever it names."""
     pair = Pair("en", "p", "g", "", "t", "a", "b")
-    key = Key("", "g", 0, 1, "?", [pair], [], [SheetKey("sheet", "en", [Row("bcd", 0, "A")])])
+    cell = CellKey({"source_lang": "de"}, "a", "b", [0], [0.5])
+    key = Key("", "g", 0, 1, "?", [pair], [cell], [SheetKey("sheet", "en", [Row("bcd", 0, "A")])])
     folder.mkdir(exist_ok=True)
     (folder / "key.json").write_bytes(key_bytes(identified(msgspec.structs.replace(key, **changed))))
 
@@ -134,6 +135,17 @@ def test_a_key_that_names_files_elsewhere_is_refused(tmp_path: Path, name: str) 
         crafted(tmp_path, **changed)
         with pytest.raises(StoreError, match="which would be elsewhere"):
             read_key(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"sheets": [SheetKey("s", "en", [Row("b", 1, "A")])]}, {"sheets": [SheetKey("s", "en", [Row("b", -1, "A")])]},
+     {"cells": []}, {"cells": [CellKey({}, "a", "b", [0, 0], [1.0])]}, {"cells": [CellKey({}, "a", "b", [0], [7.0])]}],
+)  # fmt: skip
+def test_a_key_that_does_not_fit_together_is_refused(tmp_path: Path, changed: dict[str, object]) -> None:
+    crafted(tmp_path, **changed)
+    with pytest.raises(StoreError, match="does not fit together"):
+        read_key(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", "/etc"])

@@ -125,11 +125,9 @@ def read_plan(folder: Path) -> Plan:
         raise ConfigError(f"There is no grid '{folder.name}' in {folder.parent}. {listing}") from None
     except (OSError, msgspec.DecodeError) as error:
         raise StoreError(f"{path} is not a plan ({error}). Run the grid's command again to write it anew.") from error
-    named: list[PlannedStage | Ref] = [
-        *plan.stages,
-        *(ref for cell in plan.cells for ref in (cell.judge, *cell.stages.values())),
-    ]
-    formats.check_plan(str(path), plan.name, ((one.kind, one.key) for one in named))
+    refs: list[PlannedStage | Ref] = list(plan.stages)
+    refs += [ref for cell in plan.cells for ref in (cell.judge, *cell.stages.values())]
+    formats.check_plan(str(path), {plan.name}.union((ref.kind for ref in refs), (ref.key for ref in refs)))
     formats.check_order(str(path), [stage.parents for stage in plan.stages])
     return plan
 

@@ -11,6 +11,7 @@ from xling.analysis.matrix import Block, Matrix
 from xling.analysis.optimizers import optimizer_tables
 from xling.analysis.panels import fold_blocks
 from xling.analysis.plan import Plan, PlannedEntry, Results, left_out_notes, other_axes, planned_entries, read_plan
+from xling.console import without_secrets
 from xling.grid.store import Store
 
 FEW_SEEN = "where few win or lose, Wilson's"
@@ -70,7 +71,7 @@ def _provenance(plan: Plan, results: Results, entries: list[PlannedEntry]) -> di
     """What was asked for, and with which code, devices and threads the results were made: a mix has to be said."""
     runs = list(results.runs())
     return {
-        "command": plan.command,
+        "command": [without_secrets(line) for line in plan.command],
         "git": plan.git,
         "cells": len(plan.cells),
         "cells_done": sum(cell.status == "done" for entry in entries for cell in entry.cells),

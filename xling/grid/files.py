@@ -10,7 +10,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,12 @@ def sealed_json(value: Any, indent: int = 2) -> bytes:
 
 def is_plain(name: str) -> bool:
     """Whether a name that was read somewhere is that of one file in one folder, and leads nowhere else."""
-    return name not in ("", ".", "..") and not _LEADING.search(name)
+    return are_plain({name})
+
+
+def are_plain(names: Set[str]) -> bool:
+    """The same of many; big grids have tens of thousands."""
+    return names.isdisjoint(("", ".", "..")) and not _LEADING.search("".join(names))
 
 
 def no_link(path: str, flags: int) -> int:

@@ -3,12 +3,12 @@
 A number goes up when old readers would misread the file; a field that may be missing or unknown needs none.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from xling.errors import StoreError
-from xling.grid.files import is_plain
+from xling.grid.files import are_plain
 from xling.jsonfiles import decode
 
 PLAN = 1  # plan.json
@@ -31,10 +31,12 @@ def check_format(what: str, found: int, known: int, redo: str) -> None:
         )
 
 
-def check_plan(path: str, name: str, stages: Iterable[tuple[str, str]]) -> None:
-    """StoreError if a plan names what would be looked for, or written, outside of the results folder."""
-    for word in {name}.union(*stages):
-        if not is_plain(word):
+def check_plan(path: str, words: set[str]) -> None:
+    """StoreError if a plan's name, kinds or keys lead to what is outside of the results folder."""
+    if are_plain(words):
+        return
+    for word in sorted(words):
+        if not are_plain({word}):
             raise StoreError(f"'{path}' names a file '{word}', which would be elsewhere. {PLAN_AGAIN.capitalize()}.")
 
 

@@ -7,6 +7,7 @@ import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -89,8 +90,11 @@ class GridStatus:
 
 def grids(store: Store) -> list[str]:
     """Names of the root's grids, the one planned last first."""
-    plans = (store.root / "grids").glob("*/plan.json")
-    return [path.parent.name for path in sorted(plans, key=lambda path: path.stat().st_mtime, reverse=True)]
+    found = []
+    for path in (store.root / "grids").glob("*/plan.json"):
+        with suppress(FileNotFoundError):  # deleted meanwhile, or a link to nowhere
+            found.append((path.stat().st_mtime, path.parent.name))
+    return [name for _, name in sorted(found, reverse=True)]
 
 
 def chosen_grid(store: Store, name: str | None) -> str:
@@ -118,8 +122,8 @@ def read_grid(store: Store, name: str) -> GridPlan:
         raise Unreadable(error, str(path)) from error
     except (OSError, msgspec.DecodeError) as error:
         raise StoreError(f"'{path}' is no plan ({error}). Run the grid's command again: it writes it anew.") from error
-    named: list[PlannedStage | Reference] = [*plan.stages, *(cell.judge for cell in plan.cells)]
-    formats.check_plan(str(path), plan.name, ((one.kind, one.key) for one in named))
+    named = {plan.name, *(stage.kind for stage in plan.stages), *(stage.key for stage in plan.stages)}
+    formats.check_plan(str(path), named | {word for cell in plan.cells for word in (cell.judge.kind, cell.judge.key)})
     formats.check_order(str(path), [stage.parents for stage in plan.stages])
     return plan
 

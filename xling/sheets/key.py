@@ -105,4 +105,19 @@ def read_key(folder: Path) -> Key:
             )
     if identified(key).id != key.id:
         raise StoreError(f"{path} was changed after the export. Put back the one that the export wrote.")
+    if not _fits(key):
+        raise StoreError(f"{path} does not fit together: its cells and rows name other pairs than it has.")
     return key
+
+
+def _fits(key: Key) -> bool:
+    """Whether all places in `pairs` are there, and each has its point; a key of somebody else's may lack them."""
+    named = [row.pair for sheet in key.sheets for row in sheet.rows] + [n for cell in key.cells for n in cell.pairs]
+    ids = [row.id for sheet in key.sheets for row in sheet.rows]
+    return (
+        bool(key.cells)
+        and all(0 <= number < len(key.pairs) for number in named)
+        and all(len(cell.pairs) == len(cell.points) for cell in key.cells)
+        and all(0 <= point <= 1 for cell in key.cells for point in cell.points)
+        and len(set(ids)) == len(ids)
+    )

@@ -13,6 +13,7 @@ from typing import Any
 
 from xling.analysis.matrix import SEED_AXES, Matrix
 from xling.analysis.plan import Plan, PlannedStage, axes_text
+from xling.console import without_secrets
 from xling.grid.records import Run
 from xling.grid.stage import WHERE
 from xling.grid.store import Store
@@ -130,7 +131,7 @@ def _facts(
     digests = sorted({json.loads(value) for by_name in settings.values() for value in by_name.get("digest", [])
                       if value.startswith('"')})  # fmt: skip
     facts = [
-        ("command", [shlex.join(["python", "launch.py", "-m", *plan.command])]),
+        ("command", [without_secrets(shlex.join(["python", "launch.py", "-m", *plan.command]))]),
         ("planned with code", [plan.git or "unknown"]),
         ("results made with code", sorted({run.git or "unknown" for run in runs})),
         ("versions", versions),
