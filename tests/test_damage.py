@@ -100,6 +100,15 @@ def test_a_rotted_gold_pool_does_not_drop_the_ceiling(root: Path) -> None:
     assert [panel.bounds for block in read_matrix(folder).blocks for panel in block.panels] == bounds
 
 
+def test_a_ceiling_that_is_gone_is_said(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, folder = matrix(root), one(root, "stages/gold/*")
+    shutil.rmtree(folder)
+    assert main(["reduce", "g", "--root", str(root)]) == 0
+    assert f"gold/{folder.name[:12]} cannot be used: it is not there. It is left out" in capsys.readouterr().err
+    assert matrix(root) == before
+    assert launched(root) == 0 and folder.exists()
+
+
 @pytest.mark.parametrize("mode", ["cached", "read-only"])
 def test_modes_that_make_nothing_again_say_so_and_fail(
     root: Path, mode: str, capsys: pytest.CaptureFixture[str]

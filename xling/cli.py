@@ -347,7 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command is not gc:
             for sentence in store.damage():
                 print(harmless(f"xling: {sentence}"), file=sys.stderr)
-                code = code or 1
+            code = code or int(not store.trusted)
     except XlingError as error:
         print(harmless(f"xling: {error}"), file=sys.stderr)
         return 2

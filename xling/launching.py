@@ -284,10 +284,10 @@ def show(root: Path, name: str, matrix: "Matrix", tracking: Mapping[str, Any]) -
 
 
 def _name_damaged(store: Store) -> int:
-    """Say which results could not be used; 1 if there are any."""
+    """Say which results could not be used; 1 if any was damaged or could not be read."""
     for sentence in store.damage():
         print(harmless(f"xling: {sentence}"), file=sys.stderr)
-    return int(bool(store.damaged))
+    return int(not store.trusted)
 
 
 def _tracking(settings: Any) -> Mapping[str, Any]:

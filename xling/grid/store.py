@@ -34,6 +34,8 @@ from xling.grid.host import Process
 from xling.grid.listing import Listing, scan
 from xling.grid.records import Done, Failure, FileFact, Run, Sheet, read
 
+MOST_GONE = 3  # results that are told one by one
+
 
 class Damaged(StoreError):
     """A result is not what was published, or is gone although it is needed."""
@@ -62,6 +64,7 @@ class Store:
         self._stages = os.path.join(self.root, "stages")
         self._verified: dict[tuple[str, str], tuple[tuple[str, int, int, int], ...]] = {}
         self.damaged: dict[tuple[str, str], Damaged] = {}  # what readers have met
+        self.lacking: dict[tuple[str, str], StoreError] = {}  # what they did without: it may not be read, or is gone
 
     # --- where things are ---------------------------------------------------------------------------------
 
@@ -158,8 +161,17 @@ class Store:
         return status
 
     def damage(self) -> list[str]:
-        """A sentence for each damaged result that readers have met."""
-        return [f"{damaged} The grid's command makes it again." for damaged in self.damaged.values()]
+        """A sentence for each result that readers went on without."""
+        found = [f"{damaged} The grid's command makes it again." for damaged in self.damaged.values()]
+        found += [str(error) for error in self.lacking.values() if isinstance(error, files.Unreadable)]
+        gone = [f"{error} It is left out." for error in self.lacking.values() if isinstance(error, Damaged)]
+        more = [f"{len(gone) - MOST_GONE} more results are not there."] if len(gone) > MOST_GONE else []
+        return [*found, *gone[:MOST_GONE], *more]
+
+    @property
+    def trusted(self) -> bool:
+        """Whether nothing that is there was damaged, or could not be read. What is gone is a hole that anybody sees."""
+        return not self.damaged and not any(isinstance(error, files.Unreadable) for error in self.lacking.values())
 
     def failure(self, kind: str, key: str) -> str | None:
         """Last line of the failure's traceback; None if the stage has not failed."""
@@ -191,6 +203,20 @@ class Store:
 
         Hashes are computed once a process and file; after that size, time and inode are compared.
         """
+        with self._remembering(kind, key):
+            return self._load(kind, key)
+
+    @contextlib.contextmanager
+    def _remembering(self, kind: str, key: str) -> Iterator[None]:
+        """Readers of many results go on without one: what they lack stands in `damaged` or in `lacking`."""
+        try:
+            yield
+        except StoreError as error:
+            if (kind, key) not in self.damaged:
+                self.lacking[kind, key] = error
+            raise
+
+    def _load(self, kind: str, key: str) -> Path:
         folder = f"{self._stages}/{kind}/{key}"
         status = self.check(kind, key)
         if status.state != "done" or status.done is None:
@@ -207,6 +233,10 @@ class Store:
 
     def content(self, kind: str, key: str, name: str) -> bytes:
         """One file of a finished result, its hash checked, the others not read; `Damaged` says what is wrong."""
+        with self._remembering(kind, key):
+            return self._content(kind, key, name)
+
+    def _content(self, kind: str, key: str, name: str) -> bytes:
         status = self.check(kind, key)
         fact = status.done.files.get(name) if status.state == "done" and status.done is not None else None
         if fact is None:
@@ -222,7 +252,6 @@ class Store:
         return content
 
     def _met(self, kind: str, key: str, why: str) -> Damaged:
-        """Remembered, since readers of many results go on without the one that is damaged."""
         error = Damaged(kind, key, why)
         self.damaged[kind, key] = error
         return error
