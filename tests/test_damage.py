@@ -217,6 +217,16 @@ def test_a_submission_that_rotted_is_named(root: Path) -> None:
     assert str(folder / "submission.json") in said and "checksum" in said
 
 
+@pytest.mark.parametrize("command", ["reduce", "figures", "analyse"])
+def test_no_command_writes_through_a_link_out_of_the_root(
+    root: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (root / "grids" / "g" / "figures").symlink_to(tmp_path / "elsewhere")
+    assert main([command, "g", "--root", str(root)]) == 2
+    assert "is a link to" in capsys.readouterr().err and not list((tmp_path / "elsewhere").iterdir())
+
+
 # --- caches ---------------------------------------------------------------------------------------------------
 
 

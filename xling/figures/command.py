@@ -20,6 +20,8 @@ def figures(store: Store, grid: str | None, out: str | None, asked: Asked) -> Wr
     else:
         name = chosen_grid(store, grid)
         folder = store.grid_folder(name)
+        if out is None:
+            store.refuse_links(name)
         matrix = read_matrix(folder)
         findings, default = grid_findings(store, name) if tables else [], folder / "figures"
     return write_figures(matrix, findings, Path(out).expanduser() if out else default, asked)

@@ -24,6 +24,8 @@ def analyse(
     """Of a grid (the latest without a name) or of the paper's matrices, which are written only where `out` says."""
     features = Path(wals).expanduser() if wals else None
     name = PAPER if grid == PAPER else chosen_grid(store, grid)
+    if name != PAPER and out is None:
+        store.refuse_links(name)
     if name == PAPER:
         title, findings = "What the paper's published matrices say", paper_findings(only, features)
     else:

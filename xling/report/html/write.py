@@ -27,6 +27,7 @@ HEAD = 4096  # bytes in which a page says what it was drawn from
 def update(store: Store, name: str, folded: Folded | None = None) -> Path:
     """The grid's page, drawn if it does not show the matrix.json that is there. StoreError where there is none, or one
     of another version. `folded`: what it was written from, where that is at hand."""
+    store.refuse_links(name)
     folder = store.grid_folder(name)
     page, matrix = folder / FILE, folder / "matrix.json"
     try:
