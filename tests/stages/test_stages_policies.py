@@ -26,6 +26,7 @@ from xling.stages.files import read_samples
 from xling.stages.specs import base, samples, sft
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+from architectures import checkpoint
 from families import saved, without
 
 ROOT = Path(__file__).parents[2]
@@ -266,3 +267,10 @@ def test_a_tokenizer_without_pad_or_eos_is_refused_while_planning(
 
 def read_json_of(path: Path) -> Any:
     return json.loads(path.read_text())
+
+
+def test_what_the_comparison_refuses_fails_in_the_base_stage(tmp_path: Path) -> None:
+    """ALiBi by place in the batch (MPT): padding between prompt and response would count as distance."""
+    folder = checkpoint("decoder", "mpt", tmp_path / "model")
+    with pytest.raises(DataError, match=r"MptForCausalLM in .* gives other logits .* when its prompt is read"):
+        Runner(tmp_path).run(base(LanguageModel(str(folder))), {}, tmp_path / "out")

@@ -302,6 +302,9 @@ def _check_report(where: Path, model: Any, report: dict[str, Any], spared: Seque
     def part(weight: str) -> str:
         return weight.removeprefix(prefix).split(".")[0]
 
+    def computed(weight: str) -> bool:  # Marian's positions are never stored
+        return "Sinusoidal" in type(model.get_submodule(weight.rpartition(".")[0])).__name__
+
     if wrong := sorted(report["mismatched_keys"]):
         shapes = [f"{weight} {tuple(there)} instead of {tuple(wanted)}" for weight, there, wanted in wrong]
         raise DataError(
@@ -309,7 +312,8 @@ def _check_report(where: Path, model: Any, report: dict[str, Any], spared: Seque
             "Save the model and its config together (save_pretrained)."
         )
     unread = sorted(report["unexpected_keys"])
-    if missing := sorted(one for one in report["missing_keys"] if part(one) not in spared):
+    missing = sorted(one for one in report["missing_keys"] if part(one) not in spared and not computed(one))
+    if missing:
         raise DataError(weights.lacking(where, missing, unread, name))
     parts = {child for one in (model, model.base_model) for child, _ in one.named_children()} - set(spared)
     left = [one for one in unread if part(one) in parts and not one.endswith(BUFFERS)]
@@ -498,6 +502,8 @@ def check_architecture(folder: Path, model: Any) -> None:
     if trunk_of(model) is model:
         raise DataError(f"{name} in {folder} is not built of a decoder and a head. Use a decoder-only LM like Llama.")
     strange = set(layer_windows(model.config)) - {"full_attention", "sliding_attention"}
+    if "local" in getattr(model.config, "attention_layers", ()):  # GPT-Neo's name for a window
+        strange.add("local_attention")
     if strange:
         raise DataError(
             f"{name} in {folder} has layers of {', '.join(sorted(strange))}, whose state cannot be shared by the "

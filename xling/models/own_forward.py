@@ -39,7 +39,7 @@ _right: set[str] = set()  # what has been compared, by how it is built
 _ways: dict[str, str] = {}  # how a classifier is read
 
 
-def check_policy(folder: Path, model: Any, tokenizer: Any) -> None:
+def check_policy(folder: Path, model: Any, tokenizer: Any, tolerance: float | None = None) -> None:
     """DataError unless sampling, likelihoods and training read a language model as its own forward pass does."""
     ways = {
         "its prompt is read once for all samples": _sampled,
@@ -47,7 +47,7 @@ def check_policy(folder: Path, model: Any, tokenizer: Any) -> None:
         "texts are padded": _trained,
     }
     probe = probe_of(model.config, tokenizer.eos_token_id)
-    _compare(folder, model, probe, tokenizer.pad_token_id, own_logits, ways, "logits")
+    _compare(folder, model, probe, tokenizer.pad_token_id, own_logits, ways, "logits", tolerance=tolerance)
 
 
 def check_trunk(folder: Path, trunk: Any) -> None:
@@ -56,12 +56,10 @@ def check_trunk(folder: Path, trunk: Any) -> None:
     _compare(folder, trunk, probe_of(trunk.config, trunk.config.eos_token_id), 0, _own_states, ways, "hidden states")
 
 
-def check_encoder(folder: Path, trunk: Any, pad: int) -> None:
+def check_encoder(folder: Path, trunk: Any, pad: int, tolerance: float | None = None) -> None:
     """The same of a bidirectional encoder, which reads padded texts whole."""
-    ways = {"texts are padded": _padded_encoded}
-    _compare(
-        folder, trunk, probe_of(trunk.config, None), pad, _own_encoded, ways, "encoded states", "XLM-R or mDeBERTa"
-    )
+    probe, ways, like = probe_of(trunk.config, None), {"texts are padded": _padded_encoded}, "XLM-R or mDeBERTa"
+    _compare(folder, trunk, probe, pad, own_encoded, ways, "encoded states", like, tolerance)
 
 
 @torch.inference_mode()
@@ -88,14 +86,18 @@ def check_classifier(model: Any, ways: Mapping[str, Scoring], pad: int, eos: int
     texts = [(prompt, said + end) for prompt in prompts for said, end in zip(responses[0] * 3, ends, strict=True)]
     texts += [([*prompts[0], *stop], responses[1][0] + stop), (prompts[0][:1], responses[1][1])]
     built = built_like(model, f"scores {pad} {eos} {label}")
-    rows: list[Row] = [([*before, *after], []) for before, after in texts[: 1 if built in _ways else None]]
-    borders = [len(before) for before, _ in texts[: len(rows)]]
+    texts = [texts[2]] if built in _ways else texts  # one with an eos, which some models want
+    rows: list[Row] = [([*before, *after], []) for before, after in texts]
+    borders = [len(before) for before, _ in texts]
     if built not in _ways:
-        readable = [i for i, row in enumerate(rows) if _readable(ways[own], row)]
-        rows, borders = [rows[i] for i in readable], [borders[i] for i in readable]
+        errors = [_error(ways[own], row) for row in rows]
+        if all(errors):
+            raise DataError(f"{type(model).__name__} scores no text: it says {errors[0]}. Use another model.")
+        taken = [i for i, error in enumerate(errors) if not error]
+        rows, borders = [rows[i] for i in taken], [borders[i] for i in taken]
     theirs = torch.tensor(ways[own](rows, borders))
-    if not len(theirs) or not bool(torch.isfinite(theirs).all()):
-        raise DataError(f"{type(model).__name__} gives scores that are no numbers, or none. Use another model.")
+    if not bool(torch.isfinite(theirs).all()):
+        raise DataError(f"{type(model).__name__} gives scores that are no numbers. Use another model.")
     if built not in _ways:
         _ways[built] = own
         for name in others:
@@ -119,20 +121,21 @@ def _compare(
     ways: Mapping[str, Reading],
     what: str,
     instead: str = "Llama, Qwen, Gemma or T5",
+    tolerance: float | None = None,
 ) -> None:
     """DataError unless every way gives what `own` gives; see the module's text for when that is looked at again."""
     name, built = type(model).__name__, built_like(model, f"{what} {pad} {probe}")
     known = built in _right
     asked = ([probe[0][0]], [probe[1][0][:1]]) if known else probe
-    theirs = _tried(folder, name, "its own forward pass is asked", lambda: own(model, asked))
+    theirs = _tried(folder, model, "its own forward pass is asked", lambda: own(model, asked))
     if not all(bool(torch.isfinite(value).all()) for value in theirs.values()):
         raise DataError(f"{name} in {folder} gives {what} that are no numbers. Train it again, or use another model.")
     if known:
         return
     for how, way in ways.items():
-        ours = _tried(folder, name, how, lambda way=way: way(model, probe, pad))  # type: ignore[misc]
+        ours = _tried(folder, model, how, lambda way=way: way(model, probe, pad))  # type: ignore[misc]
         worst = max(distance(ours[key], theirs[key]) for key in theirs)
-        if not worst <= TOLERANCE[model.dtype]:  # also if it is no number
+        if not worst <= (tolerance or TOLERANCE[model.dtype]):  # also if it is no number
             raise DataError(
                 f"{name} in {folder} gives other {what} (by {100 * worst:.2g} % of their spread) when {how} than by "
                 f"its own forward pass{_why(model)}. Use a model built like {instead}."
@@ -140,25 +143,27 @@ def _compare(
     _right.add(built)
 
 
-def _readable(own: Scoring, row: Row) -> bool:
-    """Whether the model itself takes a text: some want an eos in it."""
+def _error(own: Scoring, row: Row) -> str:
+    """What the model itself says of a text that it does not take: some want an eos in it."""
     try:
         own([row], [1])
-    except (ValueError, IndexError, RuntimeError):
-        return False
-    return True
+    except Exception as error:  # of whatever kind a model's code raises
+        return f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+    return ""
 
 
 def _why(model: Any) -> str:
-    """What is known of the reason that a model is read wrongly."""
+    """What is known of the reason that a language model is read wrongly."""
+    if model.get_output_embeddings() is None:
+        return ""
     try:
         ahead = looks_ahead(model)
     except Exception:  # of whatever kind: then nothing is known
         return ""
-    return ", which reads texts in both directions (it is an encoder, or its config lacks is_decoder)" if ahead else ""
+    return " (it reads texts in both directions: an encoder, or its config lacks is_decoder)" if ahead else ""
 
 
-def _tried(folder: Path, name: str, how: str, way: Callable[[], Told]) -> Told:
+def _tried(folder: Path, model: Any, how: str, way: Callable[[], Told]) -> Told:
     try:
         return way()
     except DataError:
@@ -166,8 +171,8 @@ def _tried(folder: Path, name: str, how: str, way: Callable[[], Told]) -> Told:
     except Exception as error:  # of whatever kind a model's code raises
         first = str(error).partition("\n")[0][:300]
         raise DataError(
-            f"{name} in {folder} cannot be read: when {how}, it says {type(error).__name__}: {first}. "
-            "Use another model."
+            f"{type(model).__name__} in {folder} cannot be read: when {how}, it says {type(error).__name__}: {first}"
+            f"{_why(model)}. Use another model."
         ) from error
 
 
@@ -195,6 +200,8 @@ def probe_of(config: Any, eos: int | None) -> Probe:
     if isinstance(eos, list):  # some configs name several
         eos = eos[0]
     size = text_config(config).vocab_size
+    if eos is not None and eos >= size:
+        eos = None
     ids = cycle([i for i in range(3, size) if i not in special] or range(size))
     prompts = [[next(ids) for _ in range(length)] for length in LENGTHS[0]]
     end = [] if eos is None else [eos]
@@ -252,7 +259,7 @@ def _own_states(trunk: Any, probe: Probe) -> Told:
     return found
 
 
-def _own_encoded(trunk: Any, probe: Probe) -> Told:
+def own_encoded(trunk: Any, probe: Probe) -> Told:
     """(tokens, D) at each token of each text."""
     rows = {(i, j): _alone(trunk, [*probe[0][i], *probe[1][i][j]]) for i, j in _pairs(probe)}
     return {pair: trunk(input_ids=ids, attention_mask=torch.ones_like(ids))[0][0] for pair, ids in rows.items()}

@@ -6,12 +6,12 @@ prompt's samples at first, later those not finished), `step` for the next token.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
-from transformers.modeling_outputs import BaseModelOutput
 
 from xling.models.cache import fan_out
 from xling.models.load import check_room, layer_windows, logits_of, reads_flat_masks, trunk_of
@@ -86,9 +86,10 @@ class EncoderDecoderReader:
     def __init__(self, model: Any, ids: Tensor, lengths: Tensor) -> None:
         self.model = model
         readable = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-        self.states = model.get_encoder()(input_ids=ids, attention_mask=readable.long()).last_hidden_state
+        self.encoded = model.get_encoder()(input_ids=ids, attention_mask=readable.long(), return_dict=True)
+        dtype = self.encoded.last_hidden_state.dtype
         # (R, 1, 1, width), additive
-        self.mask = torch.zeros(len(ids), 1, 1, ids.shape[1], dtype=self.states.dtype, device=ids.device)
+        self.mask = torch.zeros(len(ids), 1, 1, ids.shape[1], dtype=dtype, device=ids.device)
         self.mask.masked_fill_(~readable[:, None, None], -torch.inf)
         self.cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self.logits = self.step(torch.full_like(lengths, model.config.decoder_start_token_id))
@@ -97,12 +98,13 @@ class EncoderDecoderReader:
         """Go on with these rows, each of them for up to `room` more tokens."""
         own, cross = self.cache.self_attention_cache, self.cache.cross_attention_cache
         self.cache = EncoderDecoderCache(fan_out(own, rows, room), fan_out(cross, rows, 0))
-        self.states, self.mask = self.states[rows], self.mask[rows]
+        self.encoded = replace(self.encoded, last_hidden_state=self.encoded.last_hidden_state[rows])
+        self.mask = self.mask[rows]
 
     def step(self, token: Tensor) -> Tensor:
         """(R,) tokens just said -> (R, vocabulary) logits of the next."""
         logits: Tensor = self.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=self.states),
+            encoder_outputs=self.encoded,
             attention_mask=self.mask,
             decoder_input_ids=token[:, None],
             past_key_values=self.cache,

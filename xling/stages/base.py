@@ -73,12 +73,15 @@ def _downloaded(spec: BaseSpec) -> Path:
 def _check(context: Context, spec: BaseSpec, where: str) -> None:
     """Write load.json, and see that a whole model of the kind we can read is there; its weights are not read."""
     from xling.models.load import Loading, check_base, write_loading
+    from xling.models.twins import check_twin
 
     local = "" if where == "." or spec.commit else spec.digest
     how = Loading(where, spec.dtype, spec.attention, spec.remote_code, spec.pad_token, digest=local)
     write_loading(context.out, how)
     try:
         check_base(context.out, spec.use)
+        if spec.checkpoint not in ("packaged", "pretrain"):  # which is our own
+            check_twin(context.out, spec.use)
     except (ValueError, ImportError) as error:  # transformers' own refusals
         named = {"policy": "a language model", "translator": "a translator"}
         what = named.get(spec.use, f"an rm_backbone={spec.use}")

@@ -1,0 +1,214 @@
+"""The comparison with a model's own forward pass: when it is made, what it refuses, and what it says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import encoders
+import pytest
+import torch
+import transformers as hf
+from architectures import checkpoint
+from families import FAMILIES, SHAPE, build, saved, tokenizer
+
+from xling.errors import DataError
+from xling.models import own_forward
+from xling.models.frozen_lm import read
+from xling.models.load import in_dtype, load_policy, load_trunk, save_policy
+from xling.models.own_forward import distance, own_logits, probe_of
+from xling.models.published import load_published_classifier
+from xling.models.responses import kl_along, predicting_states, responses_of
+from xling.models.reward import RewardNet
+from xling.models.sampling import greedy_ids
+from xling.models.states import log_likelihood
+from xling.models.stored import as_model, load_reward, save_reward
+from xling.models.truncation import Limits
+from xling.models.twins import check_twin, smaller
+from xling.optimizers.value import OwnValue, SharedValue
+
+# The end of a text is the eos that pads, as Llama reward models trained with trl have it.
+CHAT = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{{ eos_token }}{% endfor %}"
+PROMPTS = ["Wie heißt die Stadt ?", "Was ist das ?"]
+RESPONSES = [["Die Stadt heißt Bonn .", "Keine Ahnung", "", "Der Fluss"], ["Ein Haus", "Ein Baum steht da ."]]
+
+
+@pytest.mark.parametrize("padding", ["eos", "pad", "none"])
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_a_score_is_read_off_the_token_that_the_model_itself_takes(family: str, padding: str, tmp_path: Path) -> None:
+    encoders.saved_classifier(tmp_path, family)
+    pieces = encoders.tokenizer(family)
+    pieces.chat_template = CHAT
+    pieces.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    settings["pad_token_id"] = {"eos": pieces.eos_token_id, "pad": pieces.pad_token_id, "none": None}[padding]
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    model = load_published_classifier(tmp_path, "chat", None, Limits())
+    assert model.way == "once a prompt"
+    own = hf.AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    for prompt, row, scores in zip(PROMPTS, RESPONSES, model.score(PROMPTS, RESPONSES), strict=True):
+        for response, score in zip(row, scores, strict=True):
+            turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+            inputs = pieces.apply_chat_template(turns, return_tensors="pt", return_dict=True)
+            assert inputs["input_ids"][0, -1] == pieces.eos_token_id
+            with torch.inference_mode():
+                assert score == pytest.approx(own(**inputs).logits[0, 0].item(), abs=2e-5)
+
+
+def test_texts_of_pad_tokens_alone_are_scored_as_by_the_model(tmp_path: Path) -> None:
+    model = load_published_classifier(encoders.saved_classifier(tmp_path, "llama"), "plain", None, Limits())
+    rows = [([model.pad] * 3, []), ([5], []), ([5, model.pad, model.pad], [])]
+    assert model._read(rows, [2, 1, 1]) == pytest.approx(model._alone(rows, []), abs=2e-5)
+
+
+def test_a_model_is_compared_once_for_all_weights_and_looked_at_each_time(tmp_path: Path, monkeypatch: Any) -> None:
+    """What it says must be numbers, whatever was compared before."""
+    monkeypatch.setattr(own_forward, "_right", set())
+    folder, asked = saved(tmp_path, "llama"), list[int]()
+    compare = own_forward._scored
+    monkeypatch.setattr(own_forward, "_scored", lambda *given: asked.append(1) or compare(*given))
+    model, pieces = load_policy(folder)
+    load_policy(folder)
+    assert len(asked) == 1
+    load_policy(folder, dtype="bfloat16")
+    assert len(asked) == 2
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    save_policy(tmp_path / "nan", model, pieces)
+    for load in (load_policy, load_trunk):
+        with pytest.raises(DataError, match="are no numbers"):
+            load(tmp_path / "nan")
+
+
+@pytest.mark.parametrize("way", ["_sampled", "_scored", "_trained"])
+def test_each_way_of_reading_is_compared(way: str, tmp_path: Path, monkeypatch: Any) -> None:
+    folder = saved(tmp_path, "qwen3")
+    monkeypatch.setattr(own_forward, "_right", set())
+    right = getattr(own_forward, way)
+
+    def scaled(*given: Any) -> Any:
+        return {pair: 1.01 * value for pair, value in right(*given).items()}
+
+    monkeypatch.setattr(own_forward, way, scaled)
+    with pytest.raises(DataError, match=r"gives other logits \(by 1(\.\d)? % of their spread\) when"):
+        load_policy(folder)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_precision_is_no_other_reading(family: str) -> None:
+    """And what is read wrongly stands out from its rounding."""
+    model = in_dtype(build(family), torch.bfloat16)
+    probe = probe_of(model.config, 1)
+    with torch.inference_mode():
+        own = own_logits(model, probe)
+        for way in (own_forward._sampled, own_forward._scored, own_forward._trained):
+            ours = way(model, probe, 0)
+            assert max(distance(ours[pair], own[pair]) for pair in own) < own_forward.TOLERANCE[torch.bfloat16] / 2
+        others = {(i, j): own[1 - i, j] for i, j in own}
+        assert min(distance(others[pair], own[pair]) for pair in own) > own_forward.TOLERANCE[torch.bfloat16]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "mt5"])
+def test_a_model_in_half_precision_is_the_one_that_is_loaded(family: str, tmp_path: Path) -> None:
+    """Also what is computed from its config: `model.to` would round the frequencies of rotary positions."""
+    trained = in_dtype(build(family), torch.bfloat16)
+    save_policy(tmp_path, trained, tokenizer(family))
+    stored, _ = load_policy(tmp_path, dtype="bfloat16")
+    probe = probe_of(trained.config, 1)
+    with torch.inference_mode():
+        ours, theirs = own_logits(trained, probe), own_logits(stored, probe)
+    assert all(torch.equal(ours[pair], theirs[pair]) for pair in ours)
+
+
+ROPES: dict[str, Any] = {
+    "dynamic": lambda: hf.LlamaForCausalLM(
+        hf.LlamaConfig(
+            rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4},
+            **SHAPE,
+            max_position_embeddings=32,
+        )
+    ),
+    "longrope": lambda: hf.Phi3ForCausalLM(
+        hf.Phi3Config(
+            rope_parameters={
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "factor": 4.0,
+                "original_max_position_embeddings": 32,
+                "short_factor": [1.0] * 4,
+                "long_factor": [2.0] * 4,
+            },
+            **{name: value for name, value in SHAPE.items() if name != "head_dim"},
+            max_position_embeddings=128,
+            original_max_position_embeddings=32,
+        )
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers, about how the scaling is written
+@pytest.mark.parametrize("kind", ROPES)
+def test_positions_that_change_with_the_length_are_refused_where_they_do(kind: str, tmp_path: Path) -> None:
+    save_policy(tmp_path, ROPES[kind](), tokenizer("qwen3"))
+    model, pieces = load_policy(tmp_path)
+    prompt, said = list(range(10, 20)), list(range(30, 38))
+    own = own_logits(model, ([prompt], [[said]]))[0, 0].float().log_softmax(-1)
+    [[value]] = log_likelihood(model, [prompt], [[said]], 0, total=True)
+    assert value == pytest.approx(own[range(len(said)), said].sum().item(), abs=1e-4)
+    for asked in (
+        lambda: log_likelihood(model, [prompt * 2], [[said * 2]], 0),
+        lambda: greedy_ids(model, pieces, [prompt * 2], 20),
+    ):
+        with pytest.raises(DataError, match=rf"longer than the 32 up to which .* of the kind {kind} reads all texts"):
+            asked()
+
+
+def test_a_model_of_texts_and_images_is_read_by_its_text_part(tmp_path: Path) -> None:
+    """Gemma 3 from 4B on, whose config is nested: reward models, features, divergences and values."""
+    folder = checkpoint("decoder", "gemma3", tmp_path / "base")
+    model, pieces = load_policy(folder)
+    net = RewardNet(load_trunk(folder), "last").eval()
+    torch.nn.init.normal_(net.head.weight)
+    save_reward(tmp_path / "reward", net, pieces)
+    stored = load_reward(tmp_path / "reward")
+    assert stored.net.trunk.config.model_type == "gemma3_text"
+    assert stored.score(["ab"], [["c", "dd"]]) == as_model(net, pieces).score(["ab"], [["c", "dd"]])
+    likelihood, last, mean = read(model, pieces, ["ab"], [["c", "dd"]], "both")
+    assert likelihood.shape[0] == 2 and last.shape == mean.shape == (2, 32)
+    batch = responses_of(model, [[5, 6]], [[7, 1]], 0)
+    assert SharedValue(model)(batch, predicting_states(model, batch)[batch.mask]).shape == (2,)
+    assert OwnValue(load_trunk(folder))(batch, torch.empty(0)).shape == (2,)
+    assert kl_along(model, model, [[5, 6]], [[7, 1]], 0) == [0.0]
+
+
+# --- before anything is trained -----------------------------------------------------------------------------
+
+
+def test_a_twin_is_built_like_its_checkpoint() -> None:
+    large = hf.Gemma2Config(final_logit_softcapping=7.0, tie_word_embeddings=False, num_hidden_layers=26)
+    twin = smaller(large)
+    assert (twin.final_logit_softcapping, twin.tie_word_embeddings, twin.sliding_window) == (7.0, False, 6)
+    assert (twin.num_attention_heads, twin.num_key_value_heads, twin.hidden_size) == (4, 2, 32)
+    assert set(twin.layer_types) == {"sliding_attention", "full_attention"} and len(twin.layer_types) == 4
+    assert large.hidden_size == 2304
+
+
+def test_a_model_that_would_be_read_wrongly_is_refused_by_its_config_alone(tmp_path: Path, monkeypatch: Any) -> None:
+    """Its real windows are longer than the texts of the comparison on loading: only the twin's are not."""
+    save_policy(tmp_path, build("gemma2"), tokenizer("gemma2"))
+    settings = json.loads((tmp_path / "config.json").read_text()) | {"sliding_window": 4096}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    check_twin(tmp_path, "policy")
+    from xling.models import prefill
+
+    monkeypatch.setattr(own_forward, "_right", set())
+    monkeypatch.setattr(prefill, "layer_windows", lambda config: {"full_attention": None, "sliding_attention": None})
+    load_policy(tmp_path)
+    with pytest.raises(DataError, match=r"gives other logits .* read once for all samples"):
+        check_twin(tmp_path, "policy")
+
+
+def test_an_encoder_is_no_policy_and_says_so(tmp_path: Path) -> None:
+    checkpoint("decoder", "xlm-roberta", tmp_path)
+    for look in (lambda: check_twin(tmp_path, "policy"), lambda: load_policy(tmp_path)):
+        with pytest.raises(DataError, match="it reads texts in both directions"):
+            look()
