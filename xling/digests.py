@@ -20,7 +20,7 @@ import msgspec
 from xling.jsonfiles import decode, sealed, unsealed
 
 LARGE = 64 << 20  # bytes; from here on a digest is remembered on disk
-SLOW = 0.5  # seconds; what takes less to make is made again
+SLOW = 0.05  # seconds; what takes less to make is made again
 
 Facts = tuple[str, int, int, int]
 Made = TypeVar("Made")

@@ -53,6 +53,8 @@ class Neighbours:
         changed, parents = min(found, key=lambda pair: (len(pair[0]), len(pair[1])))
         if changed:
             more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
+            if all(one.startswith("data: ") for one in changed):
+                return f"data changed: {'; '.join(one.removeprefix('data: ') for one in changed[:3])}{more}"
             return f"spec changed: {', '.join(changed[:3])}{more}"
         if not parents:
             return "missing"
