@@ -439,3 +439,11 @@ def test_own_data_is_named_and_the_folder_of_a_grid_is_as_before(front: Front) -
     cells = compose_grid(front.composer, {}, arguments, languages, print)
     assert (column(cells, "task"), column(cells, "reward_task")) == (["files(ours)"], ["files(more)"])
     assert grid_name(cells).startswith("files-en-en-")
+
+
+def test_a_judges_requests_may_hold_more(front: Front) -> None:
+    asked = ("judge=llm", "judge.base_url=http://a/v1", "judge.model=m")
+    [(_, one)] = experiments(front(*asked, "judge.extra_body={reasoning_effort:low,provider:{order:[a]}}").cells)
+    assert one.judge.extra_body == {"reasoning_effort": "low", "provider": {"order": ["a"]}}
+    [(_, plain)] = experiments(front(*asked, "judge.temperature=null", "lid.model=model.bin").cells)
+    assert (plain.judge.extra_body, plain.judge.temperature, plain.lid.model) == (None, None, "model.bin")

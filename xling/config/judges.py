@@ -64,7 +64,7 @@ class LlmJudge(_Named, frozen=True, tag="llm", kw_only=True):
     # What an endpoint's answer may depend on; None: nothing is sent
     max_tokens: Positive | None = 4
     temperature: Annotated[float, Meta(ge=0.0)] | None = 0.0
-    extra_body: dict[str, Any] = {}  # more of each request
+    extra_body: dict[str, Any] | None = None  # more of each request
     # How an endpoint is asked: nothing below decides a verdict, and nothing of it is in a key.
     requests_per_minute: PositiveFloat | None = None  # of all processes of a root together
     concurrency: Positive = 4  # requests at once, each process

@@ -93,7 +93,7 @@ def _asking(experiment: Experiment, judge: LlmJudge, data: Mapping[str, Any], dr
     if not judge.base_url:
         spec["template_date"] = judge.template_date
     else:
-        spec["request"] = {name: getattr(judge, name) for name in REQUEST}
+        spec["request"] = {name: getattr(judge, name) for name in REQUEST} | {"extra_body": judge.extra_body or {}}
         endpoint = EndpointSettings(judge.base_url, **{name: getattr(judge, name) for name in ENDPOINT})
         spec[WHERE] = {**data.get(WHERE, {}), "endpoint": msgspec.to_builtins(endpoint)}
     return spec
@@ -146,12 +146,12 @@ def _check_endpoint(judge: LlmJudge, url: str) -> None:
         )
     if judge.model is None:
         raise ConfigError(f"judge.base_url={url} needs the name of a model there. Type judge.model=NAME.")
-    if reserved := [name for name in judge.extra_body if name in RESERVED]:
+    if reserved := [name for name in judge.extra_body or () if name in RESERVED]:
         raise ConfigError(
             f"judge.extra_body may not set {reserved[0]}, which the judge sets by itself (judge.model, "
             "judge.max_tokens, judge.temperature and the like). Leave it out."
         )
-    _sendable(judge.extra_body)
+    _sendable(judge.extra_body or {})
     from xling.judges.transport import proxy_of  # httpx takes a while
 
     proxy_of(url)
