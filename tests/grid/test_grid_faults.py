@@ -122,11 +122,15 @@ def test_two_launches_at_once_share_the_work(tmp_path: Path) -> None:
 
 
 def test_a_failure_in_the_other_launch_is_not_tried_again_by_the_one_that_waits(tmp_path: Path) -> None:
-    ran = tmp_path / "ran.txt"
-    special = {"base": {"do": f"count {ran}; sleep 1; raise no"}}
+    ran, go = tmp_path / "ran.txt", tmp_path / "go"
+    special = {"base": {"do": f"count {ran}; until {go}; raise no"}}
     first = launch(tmp_path / "outputs", 1, **special)
     wait_for(lambda: claims(tmp_path / "outputs"))
     second = launch(tmp_path / "outputs", 1, **special)
+    assert second.stderr is not None
+    said = second.stderr.readline()
+    assert re.match(rf"base: waiting for {host.hostname()} \(pid \d+\), at it since .* `kill \d+` ends it\.", said)
+    go.touch()
     for process in (first, second):
         _, error = process.communicate()
         assert process.returncode == 1 and "ValueError: no" in error
