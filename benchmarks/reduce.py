@@ -145,7 +145,7 @@ def held_out(random: np.random.Generator) -> dict[str, Any]:
 def samples(size: Size) -> bytes:
     said, true, lengths = ["the cat sat"] * OPPONENTS, [True] * OPPONENTS, [4] * OPPONENTS
     names = [f"test-{number:04d}" for number in range(size.prompts)]
-    rows = (Samples(name, name, "toy", said, true, lengths, true) for name in names)
+    rows = (Samples(name, name, "toy", said, lengths, true) for name in names)
     return b"".join(msgspec.json.encode(row, order="sorted") + b"\n" for row in rows)
 
 
