@@ -113,9 +113,9 @@ def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, h
         ("task.test_prompts=0", ["task.test_prompts=0 does not fit"]),
         ("task.languages=de", ["task.languages=de does not fit"]),
         ("task=files", ["task.path must be given", "Type task.path=VALUE"]),
-        ("~policy.checkpoint", ["policy.checkpoint must be given", "Type policy.checkpoint=VALUE"]),
-        ("~seed", ["'seed' is missing"]),
-        ("~judge", ["'judge' is missing"]),
+        ("~policy.checkpoint", ["deletes a setting, and every cell needs each", "type policy.checkpoint=VALUE"]),
+        ("~seed", ["type seed=VALUE"]),
+        ("~judge", ["type judge=VALUE"]),
         # sweeps
         ("name=a,b", ["'name' holds for the whole run"]),
         ("dry_run=true,false", ["'dry_run' holds for the whole run"]),
