@@ -11,7 +11,7 @@ import gzip
 import io
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -374,18 +374,23 @@ def test_damaged_releases_are_refused_in_a_sentence_or_read(
     refused(lambda: read(path))
 
 
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """All objects in a value, the outer ones first."""
+    if isinstance(value, dict):
+        yield value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:
+        yield from _objects(one)
+
+
 @given(st.sampled_from(["judged", "pairs", "messages", "trees", "oasst messages", "oasst trees", "m_rewardbench"]),
        st.lists(st.tuples(st.integers(0, 30), ANYTHING), min_size=1, max_size=3))  # fmt: skip
 def test_releases_with_other_values(tmp_path: Path, release: Any, name: str, changes: list[tuple[int, Any]]) -> None:
     source, read = release[name]
     rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
     for place, value in changes:
-        at: Any = rows[place % len(rows)]
-        while isinstance(inner := at.get("prompt"), dict) and place % 2:  # somewhere in the tree
-            at = inner
-        replies = at.get("replies")
-        if replies and place % 3:
-            at = replies[0]
+        within = list(_objects(rows))
+        at = within[place % len(within)]
         keys = sorted(at) or ["text"]
         at[keys[place % len(keys)]] = value
     path = fresh(tmp_path, source.name)

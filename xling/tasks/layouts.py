@@ -99,6 +99,7 @@ def _jsonl(layout: str, path: Path, release: Release) -> None:
 # --- Multi_SummEval -----------------------------------------------------------------------------------------
 
 SYSTEMS = {"BERT": "bert-sum", "PG": "pointer-generator"}
+FILE = re.compile(r"(?!\.+$)[\w.-]{1,100}")  # an id names a file: none of another folder, nor a name that is too long
 
 
 def _multi_summeval_files(path: Path) -> list[Path]:
@@ -113,6 +114,9 @@ def _multi_summeval_files(path: Path) -> list[Path]:
 def _multi_summeval(files: list[Path], release: Release) -> None:
     for table in (file for file in files if file.name == "score.csv"):
         for place, row in read_rows(table, release, ("id", "model", "focus", "coverage")):
+            if not FILE.fullmatch(row["id"]) or row["model"] not in SYSTEMS:
+                release.reject(place, f"no text of id {row['id']!r:.60} and model {row['model']!r:.60}")
+                continue
             texts = [table.parent / kind / row["id"] for kind in ("gold", f"pred_{row['model']}")]
             missing = [f"{text.parent.name}/{text.name}" for text in texts if not text.is_file()]
             try:
@@ -120,9 +124,8 @@ def _multi_summeval(files: list[Path], release: Release) -> None:
             except ValueError:
                 release.reject(place, f"focus {shown(row['focus'])}, coverage {shown(row['coverage'])}")
                 continue
-            if missing or row["model"] not in SYSTEMS:
-                what = f"there is no {missing[0]}" if missing else f"unknown model {shown(row['model'])}"
-                release.reject(place, what)
+            if missing:
+                release.reject(place, f"there is no {missing[0]}")
                 continue
             ratings = {"rating": (focus + coverage) / 2, "focus": focus, "coverage": coverage}
             ratings = {name: round(value, DIGITS) for name, value in ratings.items()}
