@@ -99,7 +99,7 @@ def _jsonl(layout: str, path: Path, release: Release) -> None:
 # --- Multi_SummEval -----------------------------------------------------------------------------------------
 
 SYSTEMS = {"BERT": "bert-sum", "PG": "pointer-generator"}
-FILE = re.compile(r"(?!\.+$)[\w.-]{1,100}")  # an id names a file of the folder, and none that is too long
+FILE = re.compile(r"(?!\.+$)[\w.-]{1,100}", re.ASCII)  # an id names a file of the folder, and none that is too long
 
 
 def _multi_summeval_files(path: Path) -> list[Path]:
