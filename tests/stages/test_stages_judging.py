@@ -44,6 +44,7 @@ from xling.models.states import log_likelihood
 from xling.models.text import prompt_ids, response_ids
 from xling.stages.checks import check
 from xling.stages.dag import SHUFFLES, cells_from, judge_stage
+from xling.stages.data import located
 from xling.stages.files import read_samples
 from xling.stages.score import length_rule
 from xling.tasks import task_module
@@ -193,7 +194,7 @@ def test_the_encoder_of_a_row_is_in_no_reference_but_the_cosine(no_model: Path, 
         asked(no_model, files(tmp_path), SentenceEncoder(folder), judge_named("human")), policy=Recorded()
     )
     found = {
-        cell.axes["rm_backbone"]: cell.stage.parents["score"].spec["rm"]["encoder"]
+        cell.axes["rm_backbone"]: located(cell.stage.parents["score"].spec)["rm"]["encoder"]
         for cell in cells_from([(axes_of("sentence_encoder"), people)], controls=True)
         if not str(cell.axes["rm_backbone"]).startswith("shuffled")
     }
