@@ -38,6 +38,7 @@ SIZES: dict[str, int] = {
     **dict.fromkeys(("sliding_window", "attention_window_size", "local_attention", "window_size"), 6),
     "rotary_dim": 4,
     "pooler_hidden_size": 32,
+    "d_head": 8,
     "hidden_size_per_layer_input": 8,
     "relative_attention_num_buckets": 8,
     "relative_attention_max_distance": 16,
