@@ -115,7 +115,10 @@ UNBUILT: dict[str, dict[str, str]] = {  # why there is no tiny one here
         ),
     ),
     "encoder-decoder": table((SIZES, "nemo_speechlm")),
-    "classifier": table((SIZES, "canine esm esmc reformer squeezebert zamba zamba2")),
+    "classifier": table(
+        (SIZES, "canine esm esmc jamba mistral4 mra reformer squeezebert zamba zamba2"),
+        ("reads more than token ids: boxes, bytes, or a language", "layoutlmv2 layoutlmv3 lilt perceiver xmod"),
+    ),
     "encoder": table((SIZES, "esm esmc funnel layoutlm mra neomme reformer squeezebert")),
 }
 
