@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
+from xling.grid.files import content_of
 from xling.grid.formats import RESULT
 from xling.grid.host import Process
 from xling.grid.stage import Json, Stage, identity_key
@@ -90,5 +91,4 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 def read(of: type[T], path: str) -> T:
     """Read one of the above; OSError if it is not there, msgspec.DecodeError if it is not what was written."""
-    with open(path, "rb") as file:
-        return unsealed(file.read(), of)
+    return unsealed(content_of(path), of)

@@ -62,6 +62,7 @@ class Store:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
         self._stages = os.path.join(self.root, "stages")
+        self._cache = self.root / "cache"
         self._verified: dict[tuple[str, str], tuple[tuple[str, int, int, int], ...]] = {}
         self.damaged: dict[tuple[str, str], Damaged] = {}  # what readers have met
         self.lacking: dict[tuple[str, str], StoreError] = {}  # what they did without: it may not be read, or is gone
@@ -69,7 +70,7 @@ class Store:
     # --- where things are ---------------------------------------------------------------------------------
 
     def folder(self, kind: str, key: str) -> Path:
-        return Path(self._stages, kind, key)
+        return Path(f"{self._stages}/{kind}/{key}")
 
     def beside(self, kind: str, key: str, suffix: str) -> str:
         return f"{self._stages}/{kind}/{key}{suffix}"
@@ -84,11 +85,11 @@ class Store:
         return self.root / "grids" / name
 
     def log(self, kind: str, key: str) -> Path:
-        return self.root / "logs" / kind / f"{key[:12]}.log"
+        return Path(f"{self.root}/logs/{kind}/{key[:12]}.log")
 
     def cache(self) -> Path:
         """What stages share by its content; made by whoever writes to it."""
-        return self.root / "cache"
+        return self._cache
 
     def kinds(self) -> list[str]:
         """Kinds of which there is anything."""
@@ -283,6 +284,10 @@ class Store:
         """
         above = self.beside(kind, key, ".partial")
         mine = f"{above}/{who.name}"
+        with contextlib.suppress(OSError):  # there is one already, or the folder above it is not there yet
+            os.mkdir(above)
+            os.mkdir(mine)
+            return Path(mine)
         files.own_folder(Path(above))
         with os.scandir(above) as entries:
             left = {entry.stat().st_mtime_ns: entry.path for entry in entries if entry.is_dir(follow_symlinks=False)}
@@ -307,7 +312,7 @@ class Store:
         files.write_new(f"{folder}/done.json", files.sealed_json(done))
         _sync(folder, done)
         published = self._move_in(sheet.kind, key, folder, done, replace)
-        self.forget_attempts(sheet.kind, key)
+        self.forget_attempts(sheet.kind, key, run.by)
         return published
 
     def _move_in(self, kind: str, key: str, folder: str, done: Done, replace: bool) -> bool:
@@ -341,13 +346,18 @@ class Store:
                 "same_bytes": not differing, "differing": differing}  # fmt: skip
         files.append_line(self.kind_folder(kind) / "doubles.jsonl", line)
 
-    def forget_attempts(self, kind: str, key: str) -> None:
-        """Of a stage that has succeeded: its failures and its scratch."""
+    def forget_attempts(self, kind: str, key: str, who: Process | None = None) -> None:
+        """Of a stage that has succeeded: its failures and its scratch. who: made the result."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.beside(kind, key, ".failed.json"))
         scratch = self.beside(kind, key, ".partial")
-        if os.path.lexists(scratch):
-            shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            if who is not None:
+                os.rmdir(f"{scratch}/{who.name}")  # most stages leave nothing there
+            os.rmdir(scratch)
+        except OSError:
+            if os.path.lexists(scratch):
+                shutil.rmtree(scratch, ignore_errors=True)
 
     def record_failure(self, kind: str, key: str, failure: Failure) -> None:
         """Best effort: on a full disk the failure is known to the runner only."""
