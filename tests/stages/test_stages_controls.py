@@ -1,12 +1,17 @@
 """Controls under judge=target_rm, equal pairs, streams by language, and keys no wider than what is read."""
 
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 from small_grid import changed, experiment
 
-from xling.config import SameAsPolicy
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("tasks", "models")]  # small files, tiny models
+import encoders
+from own_files import jsonl, rated
+
+from xling.config import BagOfWords, Files, Recorded, SameAsPolicy, SentenceEncoder, TargetRM
 from xling.errors import ConfigError
 from xling.stages.dag import cells_from, judge_stage
 from xling.stages.reward_net import distinct
@@ -23,6 +28,43 @@ def test_controls_are_judged_by_the_targets_own_true_reward_model(no_model: Path
     assert {cell.stage.parents["verdict"].key for cell in cells} == {own}
     names = {cell.axes["rm_backbone"] for cell in cells}
     assert {"random", "shuffled_1:same_as_policy", "likelihood_sft"} <= names
+
+
+def test_references_that_two_judges_would_judge_are_refused(no_model: Path) -> None:
+    """They stood once in the matrix, judged by the kind of whichever row was typed first."""
+    kinds = {"bag_of_words": BagOfWords(), "same_as_policy": SameAsPolicy()}
+    asked = {
+        name: (AXES | {"rm_backbone": name}, experiment(no_model, judge="target_rm", rm=rm))
+        for name, rm in kinds.items()
+    }
+    with pytest.raises(ConfigError, match=r"random in tr .* judge/rm_backbone=bag_of_words"):
+        cells_from(list(asked.values()), controls=True)
+    by_one = [(axes, msgspec.structs.replace(one, judge=TargetRM(BagOfWords()))) for axes, one in asked.values()]
+    assert len({cell.stage.parents["verdict"].key for cell in cells_from(by_one, controls=True)}) == 1
+
+
+def test_each_encoder_has_its_own_cosine(tmp_path: Path) -> None:
+    """One stood for all that are swept: the first one's."""
+    task = Files(str(jsonl(tmp_path / "own.jsonl", rated("en", 20) + rated("tr", 20))), ())
+    asked = []
+    for name in ("one", "two"):
+        folder = encoders.saved_encoder(tmp_path / name, "bert")
+        (folder / "note.json").write_text(f'"{name}"')  # which makes it another one
+        rm = SentenceEncoder(str(folder))
+        made = experiment(tmp_path, judge="human", rm=rm, task=task, policy=Recorded())
+        asked.append((AXES | {"rm_backbone": "sentence_encoder", "rm_backbone.encoder": name}, made))
+    found = [cell for cell in cells_from(asked, controls=True) if cell.axes["rm_backbone"] == "cosine"]
+    assert len({cell.axes["rm_backbone.encoder"] for cell in found}) == len({cell.stage.key for cell in found}) == 2
+    randoms = [cell for cell in cells_from(asked, controls=True) if cell.axes["rm_backbone"] == "random"]
+    assert len(randoms) == 1 and "rm_backbone.encoder" not in randoms[0].axes
+
+
+def test_permuted_labels_asked_for_alone_are_judged_by_true_ones(no_model: Path) -> None:
+    """The judge was the very model of permuted labels, at home and abroad."""
+    permuted = judge_stage(experiment(no_model, judge="target_rm", rm=BagOfWords(permutation=1)))
+    plain = judge_stage(experiment(no_model, judge="target_rm", rm=BagOfWords()))
+    assert permuted.parents["verdict"].key == plain.parents["verdict"].key
+    assert permuted.parents["score"].key != plain.parents["score"].key
 
 
 def test_a_pointwise_model_does_not_depend_on_the_number_of_pairs(no_model: Path) -> None:

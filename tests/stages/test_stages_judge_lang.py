@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from small_grid import BUDGET, TASK, array, experiment, judged_by, languages
 
-from xling.config import BagOfWords, FrozenLM, Gold, SameAsPolicy, TargetRM
+sys.path.append(str(Path(__file__).parents[1] / "tasks"))
+from own_files import jsonl, paired, rated
+
+from xling.config import BagOfWords, Files, FrozenLM, Gold, SameAsPolicy, TargetRM
 from xling.errors import ConfigError
 from xling.grid.stage import Context
 from xling.models import ridge
@@ -131,6 +134,27 @@ def test_a_frozen_head_reads_the_features_of_its_own_half(tiny_folder, runner):
     head, _ = best_head(blocks, rm, lambda parts: ridge.fit(parts, labels, groups))
     with np.load(runner.folder(stage) / "head.npz") as stored:
         np.testing.assert_allclose(stored["weight"], head.weight, rtol=1e-6)
+
+
+@pytest.mark.parametrize("feedback", ["pointwise", "pairwise"])
+def test_a_half_with_too_little_is_refused_while_planning(no_model, tmp_path, feedback):
+    """Else a judge of one document, or of ratings that are all the same, calls everything a tie."""
+    rows = (rated if feedback == "pointwise" else paired)("tr", 80)
+    group = "id" if feedback == "pointwise" else "tree"
+    named = {name: str(n) for n, name in enumerate(dict.fromkeys(row[group] for row in rows))}
+    here = [str(n) for n in range(1000) if half_of(str(n)) == "second"]
+    rows = [row | {"group": here[int(named[row[group]])]} for row in rows]
+    task = Files(str(jsonl(tmp_path / "few.jsonl", rows)), (), feedback=feedback)
+    with pytest.raises(ConfigError, match=r"leaves 0 documents .* in split train of tr to the first half.*half=false"):
+        judge_stage(judged_by(no_model, TargetRM(half=True), source="tr", task=task))
+
+
+def test_a_half_of_equal_ratings_is_refused_while_planning(no_model, tmp_path):
+    rows = [row | {"rating": int(half_of(row["id"]) == "first" and row["rating"])} for row in rated("tr", 60)]
+    rows = [row | {"group": row["id"]} for row in rows]
+    task = Files(str(jsonl(tmp_path / "flat.jsonl", rows)), ())
+    with pytest.raises(ConfigError, match="all ratings of tr in split train that the second half has are the same"):
+        judge_stage(judged_by(no_model, TargetRM(half=True), source="tr", task=task))
 
 
 def test_a_seed_that_decides_nothing_makes_no_other_judge(no_model):

@@ -103,7 +103,12 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def judging(self) -> RewardModel:
-        """The kind of reward model, trained on the target's own feedback, that judge=target_rm decides by."""
+        """The kind of reward model, trained on the target's own feedback, that judge=target_rm decides by.
+
+        A row whose own labels are permuted is a control, and judged by its kind with the true ones.
+        """
+        if self.judge.rm_backbone is None and getattr(self.rm_backbone, "permutation", 0):
+            return msgspec.structs.replace(self.rm_backbone, permutation=0)
         return self.judge.rm_backbone or self.rm_backbone
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from xling.config import (
@@ -35,12 +36,15 @@ from xling.errors import ConfigError
 from xling.languages import labels
 from xling.models.checkpoints import check_checkpoints, check_lengths, check_policy
 from xling.models.encoder import check_encoder
+from xling.models.folds import half_of
 from xling.models.hub import settings_of
 from xling.stages.llm_dag import check_llm
 from xling.stages.training_checks import check_trained
 from xling.stages.translate_checks import check_translation
 from xling.tasks import MODULES, lacking, offers, task_module
-from xling.tasks.records import Offer
+from xling.tasks.absent import absent
+from xling.tasks.pieces import NEEDED
+from xling.tasks.records import Half, Offer, Split
 from xling.tasks.render import has_cue
 
 OF_RECORDED = "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."
@@ -236,6 +240,32 @@ def _check_feedback(group: str, task: Task, rm: RewardModel) -> None:
         found = [f" Type {group}.feedback={kinds[name]}." for name in kinds if name in there]
         hint = found[0] if found else lacking(task, needed)
         raise ConfigError(f"{_task(task, group)} has no {needed} to train rm_backbone={name_of(rm)} on.{hint}")
+
+
+@lru_cache(maxsize=4096)
+def check_half(task: Task, langs: tuple[str, ...], rm: RewardModel, half: Half) -> None:
+    """ConfigError where one half of the documents, as of judge.half=true, has too little to learn from.
+
+    Generated data has enough of everything and takes a while to make: of that the stage says it (stages/reward.py).
+    """
+    module, what = task_module(task), "pairs" if objective_of(task, rm) == "pairwise" else "ratings"
+    if hasattr(module, "digest") or absent(task):
+        return
+    splits: tuple[tuple[Split, int], ...] = (("train", NEEDED), ("validation", 1))
+    for split, needed in splits:
+        found = [item for lang in langs for item in getattr(module, what)(task, lang, split)]
+        kept = [item for item in found if half_of(item.prompt.group) == half]
+        documents = len({item.prompt.group for item in kept})
+        if documents < needed:
+            raise ConfigError(
+                f"judge.half=true leaves {documents} documents with {what} in split {split} of {'+'.join(langs)} to "
+                f"the {half} half; at least {needed} are needed. Add data, or type judge.half=false."
+            )
+        if split == "train" and what == "ratings" and len({item.label for item in kept}) == 1:
+            raise ConfigError(
+                f"judge.half=true: all ratings of {'+'.join(langs)} in split train that the {half} half has are the "
+                "same, so that there is nothing to tell apart. Add data, or type judge.half=false."
+            )
 
 
 def _task(task: Task, group: str = "task") -> str:

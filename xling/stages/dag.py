@@ -38,10 +38,11 @@ from xling.config import (
     objective_of,
 )
 from xling.digests import file_digest
+from xling.errors import ConfigError
 from xling.grid.stage import WHERE, Cell, Stage
 from xling.models.encoder import encoder_identity
 from xling.stages.align_specs import align, aligned_samples
-from xling.stages.checks import check, cross_fitted, named_as_typed, responses_recorded
+from xling.stages.checks import check, check_half, cross_fitted, named_as_typed, responses_recorded
 from xling.stages.llm_dag import judge_accuracy, llm
 from xling.stages.specs import (
     base,
@@ -80,7 +81,10 @@ SOURCELESS: tuple[Control, ...] = get_args(Control)
 
 
 def cells_from(experiments: Sequence[tuple[Axes, Experiment]], controls: bool = False) -> list[Cell]:
-    """One cell an experiment, then the control cells, each once. What is not trained has no source: `-`."""
+    """One cell an experiment, then the control cells, each once. What is not trained has no source: `-`.
+
+    ConfigError where two that differ would stand in one place, as references of two judges would.
+    """
     asked = [(dict(axes), experiment, experiment.judging) for axes, experiment in experiments]
     if controls:
         asked += control_experiments(asked)
@@ -89,9 +93,24 @@ def cells_from(experiments: Sequence[tuple[Axes, Experiment]], controls: bool = 
         if not has_source(experiment.rm_backbone):
             axes["source_lang"] = "-"
         place = tuple((key, str(value)) for key, value in axes.items())
-        if place not in cells:
-            cells[place] = Cell(axes, judge_stage(experiment, judging))
+        stage = judge_stage(experiment, judging)
+        if cells.setdefault(place, Cell(axes, stage)).stage.key != stage.key:
+            raise ConfigError(_one_place(axes, experiment))
     return list(cells.values())
+
+
+def _one_place(axes: Axes, experiment: Experiment) -> str:
+    """Why two cells that differ have the same axes, and what tells them apart."""
+    name = f"{axes['rm_backbone']} in {axes['target_lang']}"
+    if experiment.judge.name == "target_rm" and experiment.judge.rm_backbone is None:
+        return (
+            f"{name} has no reward model of its own kind, and would be judged by those of several rows. Name one that "
+            "judges all rows, as in judge/rm_backbone=bag_of_words, or run these rows apart."
+        )
+    return (
+        f"{name} would be in one place of the matrix twice, with other settings each time. Run the rows that it "
+        "stands beside as grids of their own, or type controls=false."
+    )
 
 
 def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
@@ -104,7 +123,8 @@ def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
                 shuffled = msgspec.structs.replace(experiment, rm_backbone=rm)
                 variants.append((axes | {"rm_backbone": f"shuffled_{k}:{axes['rm_backbone']}"}, shuffled, judging))
         for name in _references(experiment):
-            plain = {key: value for key, value in axes.items() if not key.startswith("rm_backbone.")}
+            read = "rm_backbone.encoder" if name == "cosine" else ""
+            plain = {k: value for k, value in axes.items() if not k.startswith("rm_backbone.") or k == read}
             encoder = encoder_of(experiment.rm_backbone) if name == "cosine" else ""
             rm_reference = Untrained(name, encoder or "packaged")  # type: ignore[arg-type]
             reference = msgspec.structs.replace(experiment, rm_backbone=rm_reference, reward_data="organic")
@@ -181,6 +201,8 @@ def _organic(experiment: Experiment, lang: str) -> Stage:
 def _reward(experiment: Experiment, folds: bool = False, judges: bool = False) -> Stage:
     """The reward model of the cell's source, or the judge's; `folds`: heads cross-fitted on recorded responses."""
     half = _half(experiment, judges)
+    if half is not None:
+        check_half(experiment.feedback_task, codes(experiment.source_langs), experiment.rm_backbone, half)
     if translates_feedback(experiment):
         return silver(experiment, half)
     learned, rm, sources = experiment.feedback_task, experiment.rm_backbone, codes(experiment.source_langs)
@@ -268,7 +290,9 @@ def _verdict(experiment: Experiment, judging: RewardModel, pools: Mapping[str, S
             home = msgspec.structs.replace(home, seed=experiment.judge.seed)
         with named_as_typed(experiment.judge):
             return _score(home, pools, judges=True)
-    name = "human" if experiment.judge.name == "human" else "gold"
+    name = experiment.judge.name
+    if name not in ("human", "gold"):
+        raise ConfigError(f"judge={name} decides by no scores.")
     lang = experiment.target_lang.code
     spec = {
         **data_of(experiment.task, (lang,), "recorded" if name == "human" else "prompts"),

@@ -66,6 +66,10 @@ def feedback(context: Context, spec: RewardSpec, split: Split, permutation: int)
             f"Of the {split} feedback none is about a document of the {spec.half} half: there are too few documents. "
             "Type judge.half=false."
         )
+    if spec.half and split == "train" and len({item.label for item in out if isinstance(item, Rating)}) == 1:
+        raise StageError(
+            f"All ratings of the {spec.half} half are the same: there is nothing to tell apart. Type judge.half=false."
+        )
     return out
 
 
