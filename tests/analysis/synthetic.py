@@ -64,6 +64,7 @@ class SyntheticGrid:
             own = Stage.make("sft", 1, f"sft[{target}, translated from {source}]", {"from": source, **spec}, {})
             pool = Stage.make("pool", 1, f"pool[{target}, translated from {source}]", spec, {"sft": own})
         rm = {key: value for key, value in axes.items() if key.startswith("rm_backbone")}
+        rm |= {"half": "first"} if axes.get("judge.half") else {}
         reward = Stage.make("reward", 1, f"reward[{source}]", {**rm, **spec, "lang": source}, {"sft": sft(source)})
         if axes["optimizer"] != "best_of_n":
             parents = {"sft": sft(target), "reward": reward}

@@ -9,6 +9,7 @@ from synthetic import SyntheticGrid
 
 from xling.analysis.agreement import alike
 from xling.analysis.reduce import fold_grid
+from xling.analysis.scored import SCORED_BY, finished_cells, once, without
 from xling.report.files import matrix_json, read_matrix, write_matrix
 
 # Win rates of best-of-64 summarisation, rows source, columns target, de en es ru tr vi (paper, Tables 6 and 10).
@@ -57,6 +58,24 @@ def test_instances_and_rankings_by_hand(tmp_path):
     # gold: de > en > ru; llm: en and ru level, above de: 0 for de-en, 0 for de-ru, half for en-ru
     assert (found.source_pairs, found.ranking.value) == (3, pytest.approx(100 * 0.5 / 3))
     assert found.ranking.low <= found.ranking.value <= found.ranking.high
+
+
+def test_judges_of_other_responses_are_not_compared(tmp_path):
+    """judge.half=true makes the cell's own reward model another one, which picks other responses."""
+    grid = SyntheticGrid(tmp_path)
+    for half in (False, True):
+        grid.cell("de", "en", [1.0, 0.0, 0.5], judge="target_rm", **{"judge.half": half})
+    assert fold_grid(grid.write().store, grid.name).agreement == []
+    finished = finished_cells(grid.store, grid.name)
+    assert [cell.axes["judge.half"] for cell in once(finished.cells, *SCORED_BY)] == ["false", "true"]
+    assert "judge.half" in without(finished.cells[0].axes, *SCORED_BY)
+
+
+def test_agreement_on_every_pair_of_few_prompts_is_not_certain(tmp_path):
+    wins = {"de": [1.0, 1.0, 1.0, 1.0], "en": [0.0, 0.0, 0.0, 0.0]}
+    (found,) = judged(tmp_path, {"gold": wins, "llm": wins}).agreement
+    assert found.ranking.value == found.instances.value == 100
+    assert 0 < found.ranking.low < 70 and found.ranking.high == 100
 
 
 def test_the_papers_ranking_agreement(tmp_path):

@@ -88,9 +88,8 @@ def _ranking(targets: Sequence[Sequence[tuple[Kept, Kept]]]) -> tuple[Estimate |
         seeds = max([seeds, *(len(_seeds(left, right)) for left, right in both)])
     if not pairs:
         return None, 0
-    sample = Sample(
-        np.array([PERCENT * value / pairs]), PERCENT * drawn[:, None] / pairs, prompts, clusters, "all seeds"
-    )
+    share = np.array([PERCENT * value / pairs])
+    sample = Sample(share, PERCENT * drawn[:, None] / pairs, prompts, clusters, "all seeds", span=SHARE[:, None])
     (estimate,) = fold([sample])
     return (None if estimate is None else replace(estimate, seeds=seeds)), pairs
 
@@ -107,12 +106,23 @@ def _rates(left: Kept, right: Kept) -> tuple[Sample, Sample]:
 
 
 def _seeds(left: Kept, right: Kept) -> list[Seeds]:
-    """Seeds under which the two have judged some of the same prompts: one of them may have judged fewer."""
+    """Seeds under which the two have judged the same responses to some of the same prompts: one may have judged fewer.
+
+    With judge.half=true a cell's own reward model is another one, and picks other responses.
+    """
     return sorted(
         s
         for s in left.wins
-        if s in right.wins and not set(left.layouts[s].prompts).isdisjoint(right.layouts[s].prompts)
+        if s in right.wins
+        and _answered(left, s) == _answered(right, s)
+        and not set(left.layouts[s].prompts).isdisjoint(right.layouts[s].prompts)
     )
+
+
+def _answered(one: Kept, seeds: Seeds) -> list[Ref | None]:
+    """What decides the responses that were judged."""
+    cells = [cell for cell in one.planned.cells if cell.seeds == seeds]
+    return [cell.stages.get(role) for cell in cells for role in ("score", "pool", "baseline")]
 
 
 def _aligned(left: Kept, right: Kept, seeds: Seeds) -> tuple[Floats, Floats]:

@@ -20,6 +20,7 @@ from xling.grid.store import Store
 from xling.stages.files import Samples, read_samples
 
 SCORED_BY = ("optimizer", "judge")  # axes that a score of the shared pool does not depend on
+LEARNT_BY = "judge.half"  # but for this one of them: it halves what the cell's own reward model learns from
 MOST_NAMED = 6
 
 
@@ -70,8 +71,8 @@ def finished_cells(store: Store, name: str, wanted: Callable[[PlannedEntry], boo
 
 
 def without(axes: Mapping[str, str], *groups: str) -> dict[str, str]:
-    """The axes but those of some groups (`optimizer` and `optimizer.n`)."""
-    return {axis: value for axis, value in axes.items() if axis.split(".")[0] not in groups}
+    """The axes but those of some groups (`optimizer` and `optimizer.n`); LEARNT_BY stays."""
+    return {axis: value for axis, value in axes.items() if axis == LEARNT_BY or axis.split(".")[0] not in groups}
 
 
 def once(cells: Iterable[Scored], *groups: str) -> list[Scored]:

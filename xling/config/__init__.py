@@ -107,9 +107,9 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
 
         A row whose own labels are permuted is a control, and judged by its kind with the true ones.
         """
-        if self.judge.rm_backbone is None and getattr(self.rm_backbone, "permutation", 0):
-            return msgspec.structs.replace(self.rm_backbone, permutation=0)
-        return self.judge.rm_backbone or self.rm_backbone
+        own = self.rm_backbone
+        plain: RewardModel = msgspec.structs.replace(own, permutation=0) if hasattr(own, "permutation") else own
+        return self.judge.rm_backbone or plain
 
 
 def experiment_from(container: Mapping[str, Any]) -> Experiment:
