@@ -55,6 +55,19 @@ def test_other_prompts_data_or_seeds_are_not_paired(tmp_path, right):
     assert width == pytest.approx(2 * 1.96 * np.hypot(50, 25) / np.sqrt(80), rel=0.1)
 
 
+@pytest.mark.parametrize("prompts", [None, [f"other{i}" for i in range(6)]])
+def test_six_wins_against_six_losses_are_not_certain(tmp_path, prompts):
+    """The bootstrap of either says 100 [100..100]; the comparison is no surer than the matrices are."""
+    one, other = SyntheticGrid(tmp_path, "one"), SyntheticGrid(tmp_path, "other")
+    one.cell("de", "en", np.ones(6))
+    other.cell("de", "en", np.zeros(6), rm_backbone="frozen_lm", prompts=prompts)
+    win = fold_grid(one.write().store, "one").blocks[0].panels[0].entries[0].win
+    cell = row(findings(other.write(), "one", "other")["compare_cells"])
+    assert cell["difference"] == 100 and cell["pairing"] == ("apart" if prompts else "paired")
+    assert win.low == pytest.approx(100 / (1 + 2.5706**2 / 6), abs=0.1)  # Wilson's of 6 in 6, t(5)
+    assert -10 < cell["difference_low"] < win.low and cell["difference_high"] == 100
+
+
 def test_several_seeds_give_the_difference_between_optimizers_of_the_matrix(tmp_path):
     grid = five(tmp_path)
     matrix = fold_grid(grid.write().store, grid.name)

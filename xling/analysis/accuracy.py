@@ -195,7 +195,8 @@ def placements(score: Floats, positive: npt.NDArray[np.bool_]) -> Floats:
 
 def _auc_sample(clusters: Clusters, models: Sequence[Heldout | None], label: str) -> Sample:
     """AUC (times 100) and its first-order cluster bootstrap (Obuchowski 1997): mean placement of positives
-    plus that of negatives minus the AUC, each a ratio of drawn sums, so that no resample is sorted again."""
+    plus that of negatives minus the AUC, each a ratio of drawn sums, so that no resample is sorted again. It is no
+    surer than its rarer class is large: twice that is the most clusters that its interval is over."""
     size = len(clusters.order)
     columns = np.full((size, len(models)), np.nan)
     positive = np.zeros(size, dtype=np.bool_)
@@ -206,11 +207,12 @@ def _auc_sample(clusters: Clusters, models: Sequence[Heldout | None], label: str
                 columns[:, number] = placements(np.array(model.score), positive) * PERCENT
     auc = columns[positive].mean(axis=0) if positive.any() else np.full(len(models), np.nan)
     weights = clusters.weights.astype(np.float64)
-    resamples = -np.broadcast_to(auc, (len(weights), len(models)))
+    resamples, most = -np.broadcast_to(auc, (len(weights), len(models))), clusters.groups
     for side in (positive, ~positive):
         sums = cluster_sums(clusters, columns * side[:, None])
         counts = cluster_sums(clusters, side[:, None].astype(np.float64))
         drawn = weights @ counts  # a resample may hold no item of this class
         resamples = resamples + np.where(drawn > 0, (weights @ sums) / np.maximum(drawn, 1), auc)
+        most = min(most, 2 * int((counts > 0).sum()))
     span = np.broadcast_to(SHARE[:, None], (2, len(models)))
-    return Sample(auc, resamples, size, clusters.groups, label, span=span)
+    return Sample(auc, resamples, size, most, label, span=span)

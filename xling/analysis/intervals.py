@@ -436,6 +436,16 @@ def _few_apart(
     return few, middle + unit * centre, unit**2 * least
 
 
+def few_ends(point: Sample) -> tuple[npt.NDArray[np.bool_], Floats, Floats]:
+    """(K,) where a bootstrap sees too little of one seed's quantities, and the ends of their intervals."""
+    low, high, se = _quantiles(point.resamples)
+    if point.span is None:
+        return np.zeros(len(se), dtype=np.bool_), low, high
+    least, most, _ = _with_few(point, low, high, se)
+    few = (least != np.maximum(low, point.span[0])) | (most != np.minimum(high, point.span[1]))
+    return few, least, most
+
+
 def _t(clusters: Floats) -> Floats:
     return np.asarray(stdtrit(np.maximum(clusters - 1, 1), (1 + LEVEL) / 2))
 
