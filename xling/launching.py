@@ -153,8 +153,6 @@ def _check_data(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -
 
 def launch(cells: Cells, catalogue: str, workers: int | None, threads: int, claim_timeout: float) -> int:
     """Do what the command line asks for. Exit code: 0, 1 if a cell failed, 128 + signal if interrupted."""
-    from xling.report.reduce import reduce_grid
-
     tracking = _tracking(cells.settings["tracking"])
     plan = _planned(cells, catalogue, workers or max(1, cores() // threads))
     if plan is None:
@@ -167,6 +165,8 @@ def launch(cells: Cells, catalogue: str, workers: int | None, threads: int, clai
             if outcome.interrupted:
                 print(f"xling: stopped. The same command goes on; `xling reduce {plan.name}` folds what is there.")
                 return outcome.exit_code
+            from xling.report.reduce import reduce_grid  # scipy and pandas, which plan and run do without
+
             with while_running():
                 check_own(plan.store, plan.name, digest)
                 matrix = reduce_grid(plan.store, plan.name)
@@ -184,7 +184,6 @@ def launch_slurm(cells: Cells, catalogue: str, values: Mapping[str, Any]) -> int
     values: those of conf/hydra/launcher/slurm.yaml. Exit code: 0 submitted, or all is done; 1 if all has ended
     and a cell failed.
     """
-    from xling.report.reduce import reduce_grid
     from xling.slurm.settings import settings_from
 
     settings = settings_from(values, importlib.import_module(catalogue).KINDS)
@@ -195,6 +194,8 @@ def launch_slurm(cells: Cells, catalogue: str, values: Mapping[str, Any]) -> int
     refuse_submitted(plan)
     with running(plan, settings.claim_timeout_s):
         if plan.mode == "read-only" or not plan.to_run:
+            from xling.report.reduce import reduce_grid
+
             plan.write()
             matrix = reduce_grid(plan.store, plan.name)
             if not plan.store.damaged or plan.mode in ("cached", "read-only"):

@@ -244,7 +244,8 @@ def compose_grid(
         warn(f"Hydra composes each of the {len(points)} cells, about 0.1 s each: {differs}.")
         points, left_out = _points(composer, request, task_languages, merge=False)
         make = _composed_cell
-    labels = {id(combination): _labels(composer, combination) for combination, *_ in points}
+    combinations = {id(combination): combination for combination, *_ in points}  # cells share them
+    labels = {place: _labels(composer, combination) for place, combination in combinations.items()}
     cells = [
         (_axes(combination, labels[id(combination)], source, target), make(composer, combination, codes, target))
         for combination, source, target, codes in points

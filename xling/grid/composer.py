@@ -50,11 +50,14 @@ class Composer:
         # The repository that a compose would use, with hydra.searchpath of the config and the command line.
         _, self._repository = loader._parse_overrides_and_create_caching_repo(config_name, self._hydra_overrides)
         self._facts: dict[tuple[str, str], Container] = {}
+        self._options: dict[str, list[str]] = {}
         self._defaults: dict[tuple[str, str], Container] = {}
 
     def options(self, group: str) -> list[str]:
         """Names of a group's options; empty for a group that does not exist."""
-        return self._repository.get_group_options(group)
+        if group not in self._options:
+            self._options[group] = self._repository.get_group_options(group)
+        return self._options[group]
 
     def facts(self, group: str, code: str) -> Container:
         """The plain facts of a language file, without a compose."""
