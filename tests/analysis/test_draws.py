@@ -28,6 +28,19 @@ def test_one_seed_the_very_bootstrap_of_the_matrix(tmp_path):
     np.testing.assert_allclose(np.quantile(right, 0.025, axis=0), table["accuracy_low"], atol=1e-4)
 
 
+def test_where_few_lose_the_interval_of_the_matrix_and_pairs_stay_pairs(tmp_path):
+    """The bootstrap of 60 wins in 60 is a point, of 57 too narrow; two that are the same differ in nothing."""
+    grid = SyntheticGrid(tmp_path)
+    for source, losses in (("de", 0), ("en", 0), ("ru", 3), ("tr", 4)):
+        grid.cell(source, "de", np.arange(60) >= losses)
+    found = entries(grid)
+    drawn = found.table["win_rate"].to_numpy() + found.errors["win"].astype(float)
+    np.testing.assert_allclose(np.quantile(drawn, 0.025, axis=0), found.table["win_rate_low"], atol=0.1)
+    np.testing.assert_allclose(np.quantile(drawn, 0.975, axis=0), found.table["win_rate_high"], atol=0.1)
+    de, en, ru, tr = drawn.T
+    assert (de == en).all() and np.ptp(de) > 4 and np.corrcoef(ru, tr)[0, 1] > 0.8
+
+
 def test_several_seeds_the_t_interval_of_the_matrix_and_of_its_paired_differences(tmp_path):
     grid = five(tmp_path)
     draws = Draws()

@@ -4,8 +4,8 @@ matrix (a rank, a correlation, a share of variance) gets an interval, and differ
 An error is a draw from the sampling distribution of an entry's estimate around it. As in intervals.py:
 
 one seed        the bootstrap over prompts (resample minus mean); a column's entries share the draws of its prompts.
-                Where it sees too little (of 20 wins in 20 prompts nothing), two halves of normal errors, each as wide
-                as its side of the interval
+                Where it sees too little (of 20 wins in 20 prompts nothing), two halves of normal errors in its order,
+                each as wide as its side of the interval
 several seeds   the bootstrap over prompts of the mean over seeds, plus the sum over seeds of
                 z_s (m_s - m) / sqrt(S (S - 1)), z_s standard normal and the same for all entries, scaled to the entry's
                 standard error. Times sqrt(f / chi2_f), f the degrees of freedom of its interval, and put on the scale
@@ -107,7 +107,7 @@ def errors_of(samples: Sequence[Sample]) -> tuple[Floats, Floats]:
                 place, value = singles[number], point.means[singles[number]]
                 if point.paired and value == 0 and not errors[:, place].any():
                     continue  # two that are equal on every prompt: nothing tells them apart
-                errors[:, place] = _two_halves(place, value - low[number], high[number] - value)
+                errors[:, place] = _two_halves(errors[:, place], value - low[number], high[number] - value)
     several = seeds > 1
     if several.any():
         places = np.flatnonzero(several).tolist()
@@ -143,9 +143,12 @@ def _normal(label: str) -> Floats:
     return np.random.Generator(np.random.PCG64([SEED, digest])).standard_normal(RESAMPLES)
 
 
-def _two_halves(place: int, below: float, above: float) -> Floats:
-    """(RESAMPLES,) errors of which 95 % lie between `-below` and `above`; in another order for each place."""
-    ranks = np.random.Generator(np.random.PCG64([SEED, 2, place])).permutation(RESAMPLES)
+def _two_halves(errors: Floats, below: float, above: float) -> Floats:
+    """(RESAMPLES,) errors of which 95 % lie between `-below` and `above`, in the order of the bootstrap's: what is
+    paired stays so."""
+    ties = np.random.Generator(np.random.PCG64([SEED, 2])).permutation(RESAMPLES)
+    ranks = np.empty(RESAMPLES)
+    ranks[np.lexsort((ties, errors))] = np.arange(RESAMPLES)
     normal = ndtri((ranks + 0.5) / RESAMPLES) / ndtri((1 + LEVEL) / 2)
     return np.asarray(np.where(normal < 0, normal * below, normal * above))
 
