@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from xling.cli import COMMANDS
+from xling.cli import main as command
 from xling.grid.overrides import quoted
 
 ROOT = Path(__file__).parents[1]
@@ -258,3 +260,33 @@ def test_hydras_flags_still_show(tmp_path: Path) -> None:
 def test_full_tracebacks_on_request(tmp_path: Path) -> None:
     result = launch(tmp_path, *TOY, "source_lang=deu", HYDRA_FULL_ERROR="1")
     assert result.returncode == 1 and "Traceback" in result.stderr
+
+
+# --- the other commands ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("status root=/a", "root=/a is how `python launch.py` takes it. For `xling status` type --root /a."),
+        ("analyse --only power name=g", "name=g is how .* For `xling analyse` type the grid's name alone: g."),
+        ("gc name=g", "For `xling gc` type --grid g."),
+        ("repot", "There is no command 'repot'. There are: status, .* Did you mean 'report'?"),
+    ],
+)
+def test_what_is_typed_as_for_a_launch_is_said_as_the_command_takes_it(
+    typed: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(typed.split()) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and all(part in error for part in said.split(".* "))
+
+
+def test_the_root_may_stand_before_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for typed in (["--root", str(tmp_path), "status"], ["status", "--root", str(tmp_path)]):
+        assert command(typed) == 2
+        assert f"no grid in '{tmp_path}'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command(["--help"])
+    listed = capsys.readouterr().out
+    assert all(f"\n    {name} " in listed for name in COMMANDS)

@@ -8,6 +8,7 @@ A grid is named by its folder in <root>/grids; without a name it is the one that
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,13 +16,15 @@ from pathlib import Path
 from rich.markup import escape
 
 from xling.console import Console, harmless, is_gone, lasting_output, print_bytes
-from xling.errors import ConfigError, XlingError
+from xling.errors import ConfigError, XlingError, did_you_mean
 from xling.grid.cleanup import damaged_results, delete, garbage, grid_garbage, kept
 from xling.grid.status import chosen_grid, read_grid, stage_at
 from xling.grid.store import Store
 from xling.grid.tables import garbage_lines, size
 
 Command = Callable[[argparse.Namespace, Store], int]
+COMMANDS = ("status", "logs", "cancel", "reduce", "report", "figures", "analyse", "compare", "wandb", "data",
+            "translate", "gc", "sheet")  # fmt: skip
 
 
 def status(options: argparse.Namespace, store: Store) -> int:
@@ -242,8 +245,10 @@ def compare(options: argparse.Namespace, store: Store) -> int:
 
 def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--root", default="outputs", help="folder of the results (default: outputs)")
+    said = "folder of the results (default: outputs)"
+    common.add_argument("--root", default=argparse.SUPPRESS, help=said)  # else it would undo one before the command
     program = argparse.ArgumentParser(prog="xling", description=__doc__.partition("\n")[0])
+    program.add_argument("--root", default="outputs", help=said)
     commands = program.add_subparsers(required=True, metavar="COMMAND")
 
     def add(command: Command, grid: bool = True) -> argparse.ArgumentParser:
@@ -338,10 +343,32 @@ def _add_sheet(sheet: argparse.ArgumentParser, common: argparse.ArgumentParser) 
     answers.add_argument("--replace", action="store_true", help="take an annotator's new answers in place of the old")
 
 
+def _refuse_words(words: list[str]) -> None:
+    """ConfigError for what is easily typed in place of a command or of its options."""
+    command = next((word for word in words if not word.startswith("-")), None)
+    if command is None or words[0] == "--root":
+        return
+    if command not in COMMANDS:
+        raise ConfigError(f"There is no command {command!r}. There are: {', '.join(COMMANDS)}."
+                          f"{did_you_mean(command, COMMANDS)}")  # fmt: skip
+    if command in ("data", "translate"):  # these take what launch.py takes
+        return
+    for word in words[1:]:
+        name, equals, value = word.partition("=")
+        if equals and name in ("root", "name", "grid"):
+            there = f"--root {shlex.quote(value)}" if name == "root" else _grid_as_typed(command, value)
+            raise ConfigError(f"{word} is how `python launch.py` takes it. For `xling {command}` type {there}.")
+
+
+def _grid_as_typed(command: str, name: str) -> str:
+    return f"--grid {shlex.quote(name)}" if command == "gc" else f"the grid's name alone: {shlex.quote(name)}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     lasting_output()  # `xling logs 3 | head` is no error
-    options = parser().parse_args(arguments)
     try:
+        _refuse_words(list(sys.argv[1:] if arguments is None else arguments))
+        options = parser().parse_args(arguments)
         store = Store(options.root)
         code: int = options.command(options, store)
         if options.command is not gc:

@@ -281,7 +281,13 @@ def test_what_a_name_stood_for_is_said_when_cells_are_left_out(root: Path) -> No
     assert launches.replaced(plan_for(root, "en", "de")) == launches.replaced(plan_for(root, "de", "en", "tr")) == []
     (said,) = launches.replaced(plan_for(root, "de", "tr"))
     assert said.startswith("g was another grid: 1 of its 2 cells are not asked for here.")
-    assert said.endswith("under another name folds them again: target_lang=de,en name=NAME")
+    assert said.endswith("folds them again, while its data is as it was: target_lang=de,en name=NAME")
+    cells = grid(["en"], ["de"], pool={"rows": 7})
+    with launches.running(make_plan(cells, Store(root), name="g", command=["name=g", "target_lang=de"])):
+        pass
+    (said,) = launches.replaced(plan_for(root, "de", "en"))  # a language more, and what de is made of has changed
+    assert said.startswith("g is asked for as before, and 1 of its 1 cells depend on other data, models or code than")
+    assert "target_lang" not in said and "another name" not in said
     (root / "grids" / "g" / "plan.json").write_text("{", encoding="utf-8")
     assert launches.replaced(plan_for(root, "de")) == []
 

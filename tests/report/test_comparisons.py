@@ -98,7 +98,8 @@ def test_judges_and_what_people_say_of_them(tmp_path):
     heldout = {"group": list("abcd"), "chosen": [1.0] * 4, "rejected": [0.0, 0.0, 0.0, 2.0]}
     heldout |= {"chosen_length": [1.0] * 4, "rejected_length": [2.0] * 4}
     for source, win in (("de", 0.75), ("en", 1.0)):
-        grid.cell(source, "de", [win, 0.0, win], heldout=heldout, judge="target_rm")
+        own = source == "de"
+        grid.cell(source, "de", [win, 0.0, win], heldout=heldout, judge="target_rm", own_judge=own)
         grid.cell(source, "de", [win, 1.0, None], heldout=heldout, judge="llm", accuracy=accuracy)
     text = shown(fold_grid(grid.write().store, grid.name), 100)
     assert "The judge on held-out human preferences, %" in text
@@ -108,6 +109,21 @@ def test_judges_and_what_people_say_of_them(tmp_path):
     )
     (row,) = [line.split() for line in text.splitlines() if line.startswith("order decides")]
     assert row[2] == "25.0"
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_only_a_judge_that_is_the_cell_at_home_s_has_its_accuracy(tmp_path, own):
+    """Under judge.half=true, judge.seed or judge/rm_backbone the judge is another reward model than the one at home."""
+    grid = SyntheticGrid(tmp_path)
+    heldout = {"group": list("abcd"), "chosen": [1.0] * 4, "rejected": [0.0, 0.0, 0.0, 2.0]}
+    heldout |= {"chosen_length": [1.0] * 4, "rejected_length": [2.0] * 4}
+    judge = "target_rm" if own else "target_rm(half)"
+    for source, win in (("de", 0.75), ("en", 1.0)):
+        at_home = own and source == "de"
+        grid.cell(source, "de", [win, 0.0, win], heldout=heldout, judge=judge, own_judge=at_home)
+    text = " ".join(shown(fold_grid(grid.write().store, grid.name), 100).split())
+    assert "Reward model accuracy" in text
+    assert ("its accuracy is that of the cell at home" in text) == own
 
 
 # --- the figure -------------------------------------------------------------------------------------------

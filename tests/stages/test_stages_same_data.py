@@ -227,7 +227,7 @@ def test_a_plan_says_which_rows_have_changed(no_model: Path, tmp_path: Path) -> 
         NEW | {"lang": "en", "split": "train"},
         NEW | {"id": "2", "prompt": "2", "lang": "en", "split": "validation"},
     ]
-    assert reason(rows() + new) == ("data changed: en ratings, train: 1 rows more; en ratings, validation: 1 rows more")
+    assert reason(rows() + new) == ("data changed: en ratings, train: 1 row more; en ratings, validation: 1 row more")
     other = [row | {"response": row["response"] + "!"} if row["lang"] == "en" else row for row in rows()]
     assert reason(other) == ("data changed: en ratings, train: other rows; en ratings, validation: other rows")
 

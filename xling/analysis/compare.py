@@ -44,6 +44,8 @@ def compare(store: Store, left: str, right: str) -> list[Finding]:
     """Findings compare_means, compare_cells and compare_ranks. ConfigError: nothing of the two can be compared."""
     sides = read_side(store, left), read_side(store, right)
     found, left_out = matches(*sides)
+    if not found:
+        raise ConfigError(f"'{left}' and '{right}' cannot be compared as they are. {' '.join(left_out)}")
     every = [
         Pair(sides[0].named(match.left[0]), sides[1].named(match.right[0]), match, _cells(match, *sides))
         for match in found

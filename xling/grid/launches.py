@@ -83,12 +83,24 @@ def replaced(plan: Plan) -> list[str]:
     lost = [cell for cell in _cells(before) if canonical_json(cell) not in now]
     if not lost:
         return []
+    count = f"{len(lost)} of its {len(_cells(before))} cells"
+    asked = {canonical_json(dict(cell.axes)) for cell in plan.cells}
+    if _settings(before.command) == _settings(plan.command) and all(canonical_json(axes) in asked for axes, _ in lost):
+        return [
+            f"{plan.name} is asked for as before, and {count} depend on other data, models or code than then. Its plan "
+            f"and matrix are replaced; the old results are kept until `xling gc --delete`."
+        ]
     command = shlex.join(word for word in before.command if not word.startswith("name="))
     return [
-        f"{plan.name} was another grid: {len(lost)} of its {len(_cells(before))} cells are not asked for here. Its "
+        f"{plan.name} was another grid: {count} are not asked for here. Its "
         f"plan and matrix are replaced; its results are kept until `xling gc --delete`, and its command under another "
-        f"name folds them again: {command} name=NAME"
+        f"name folds them again, while its data is as it was: {command} name=NAME"
     ]
+
+
+def _settings(command: Sequence[str]) -> set[str]:
+    """What was typed, but for how many cells there are."""
+    return {word for word in command if word.partition("=")[0] not in ("source_lang", "target_lang", "seed", "name")}
 
 
 @contextmanager

@@ -82,6 +82,7 @@ def _rows(old: Mapping[str, Json] | None, new: Mapping[str, Json] | None) -> lis
     for name, (before, digest) in sorted((old or {}).items()):
         rows, other = (new or {}).get(name, (before, digest))
         if other != digest:
+            count = f"{abs(rows - before)} row{'s' if abs(rows - before) != 1 else ''}"
             more = "more" if rows > before else "fewer"
-            found.append(f"data: {name}: {f'{abs(rows - before)} rows {more}' if rows != before else 'other rows'}")
+            found.append(f"data: {name}: {f'{count} {more}' if rows != before else 'other rows'}")
     return found

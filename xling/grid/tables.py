@@ -107,7 +107,7 @@ def _summary(reasons: Counter[str]) -> str:
         return escape(next(iter(reasons)))
     shown = [f"{escape(reason)} ({count})" for reason, count in reasons.most_common(3)]
     rest = len(reasons) - len(shown)
-    return "\n".join(shown + [f"and {rest} other reasons"] * (rest > 0))
+    return "\n".join(shown + [f"and {rest} other reason{'s' if rest > 1 else ''}"] * (rest > 0))
 
 
 def _notes(plan: "Plan") -> Iterable[str]:

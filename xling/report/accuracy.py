@@ -22,7 +22,8 @@ def accuracy_table(panel: Panel) -> Table | None:
         if any(estimates):
             rows.append((label, [quiet_cell(estimate) for estimate in estimates]))
     notes = [f"{SETTLED} above every baseline by paired difference"] if baselines else []
-    if panel.axes["judge"].startswith("target_rm"):
+    home = [entry for entry in panel.entries if entry.home]
+    if any(entry.own_judge for entry in home) and not any(entry.win for entry in home):
         notes.append("the judge is the target's own reward model: its accuracy is that of the cell at home")
     title = "Reward model accuracy on held-out preferences, %"
     return Table(title, "source", list(panel.targets), rows, notes, breaks, shared=True)
