@@ -245,10 +245,10 @@ def compare(options: argparse.Namespace, store: Store) -> int:
 
 def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    said = "folder of the results (default: outputs)"
-    common.add_argument("--root", default=argparse.SUPPRESS, help=said)  # else it would undo one before the command
+    root = "folder of the results (default: outputs)"
+    common.add_argument("--root", default=argparse.SUPPRESS, help=root)  # else it would undo one before the command
     program = argparse.ArgumentParser(prog="xling", description=__doc__.partition("\n")[0])
-    program.add_argument("--root", default="outputs", help=said)
+    program.add_argument("--root", default="outputs", help=root)
     commands = program.add_subparsers(required=True, metavar="COMMAND")
 
     def add(command: Command, grid: bool = True) -> argparse.ArgumentParser:
