@@ -11,6 +11,7 @@ from grids import Row, filled, prefers_policy, sheet, table, take, with_sheets, 
 from xling.cli import main
 from xling.errors import ConfigError, DataError
 from xling.grid.store import Store
+from xling.report.human import markdown
 from xling.sheets.answers import Answer, Answers
 from xling.sheets.export import Asked
 from xling.sheets.judgements import CellResult, Judgements, judge
@@ -40,9 +41,11 @@ def test_always_the_policys_response_is_a_hundred_percent_but_for_ties(store: St
     answers = filled(sheet(store), tmp_path / "ada.csv", prefers_policy(tmp_path / "sheets"))
     result = take(store, answers)
     for cell in result.judgements.cells:
-        assert cell.people is not None and cell.judge is not None
+        own = cell.axes["judge"] == "target_rm" and cell.axes["source_lang"] == "tr"
+        assert cell.people is not None and (cell.judge is None) == own
         n = cell.judged + cell.identical
-        assert cell.people.n == cell.judge.n == n == 12 and cell.unanswered == 0 and cell.annotators == 1
+        assert cell.judge is None or cell.judge.n == n
+        assert cell.people.n == n == 12 and cell.unanswered == 0 and cell.annotators == 1
         assert cell.people.value == pytest.approx(100 * (cell.judged + cell.identical / 2) / n)
     assert result.judgements.agreement == []
     [ada] = result.judgements.annotators
@@ -50,7 +53,10 @@ def test_always_the_policys_response_is_a_hundred_percent_but_for_ties(store: St
 
 
 def test_an_annotator_who_is_the_judge_agrees_with_it(store: Store, tmp_path: Path) -> None:
-    """Answers made of the key's own points for judge=target_rm: the win rates are the same, the kappa 1."""
+    """Answers made of the key's own points for judge=target_rm: the win rates are the same, the kappa 1.
+
+    But not at home, where the judge is the reward model that picked: what it says there is no judgement.
+    """
     key = read_key(tmp_path / "sheets")
     mine = [cell for cell in key.cells if cell.axes["judge"] == "target_rm"]
     points = {p: v for cell in mine for p, v in zip(cell.pairs, cell.points, strict=True)}
@@ -63,10 +69,12 @@ def test_an_annotator_who_is_the_judge_agrees_with_it(store: Store, tmp_path: Pa
 
     found = take(store, filled(sheet(store), tmp_path / "rm.csv", answer)).judgements
     assert {1.0, 0.0} <= {points[row.pair] for row in rows.values()}  # else nothing would be shown
-    for cell in cells_of(found, judge="target_rm"):
-        assert cell.people == cell.judge
+    [home], [abroad] = (cells_of(found, judge="target_rm", source_lang=source) for source in ("tr", "en"))
+    assert abroad.people == abroad.judge and home.people is not None and home.judge is None
+    assert "the very reward model that picked" in markdown(found)
     by_name = {one.judge: one for one in found.with_judge}
-    assert set(by_name) == {"gold", "target_rm"} and by_name["target_rm"].pairs == len(rows)
+    judged = {row.pair for row in rows.values()} & {p for cell in mine for p in cell.pairs if not cell.own_judge}
+    assert set(by_name) == {"gold", "target_rm"} and by_name["target_rm"].pairs == len(judged) < len(rows)
     raw, decided, kappa = by_name["target_rm"].raw, by_name["target_rm"].decided, by_name["target_rm"].kappa
     assert raw and raw.value == 100.0 and decided and decided.value == 100.0 and kappa and kappa.value == 1.0
     gold = by_name["gold"]  # a policy this small says nothing true: all are ties

@@ -1,6 +1,6 @@
 """What a grid asked for and what stands in the store: plan.json folded over seeds, holes with a reason."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,6 +56,11 @@ class Plan(Struct, frozen=True):
     left_out: list[LeftOut] = []
 
 
+def judges_its_own(stages: Mapping[str, Ref]) -> bool:
+    """Whether a cell's judge is the very reward model whose reward was optimised."""
+    return "score" in stages and stages["score"] == stages.get("verdict")
+
+
 @dataclass(frozen=True, slots=True)
 class SeedCell:
     """One seed of an entry: where its verdicts are, or why there are none."""
@@ -69,7 +74,7 @@ class SeedCell:
     @property
     def own_judge(self) -> bool:
         """The judge's scores are the very ones that the response was picked or the policy rewarded by."""
-        return "score" in self.stages and self.stages["score"] == self.stages.get("verdict")
+        return judges_its_own(self.stages)
 
 
 @dataclass(frozen=True, slots=True)

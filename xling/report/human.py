@@ -54,6 +54,8 @@ def _cells(found: Judgements) -> Table:
         "people, judge: the aligned policy against the baseline, ties half, over the same prompts",
         "identical: both responses are the same, which counts as a tie",
     ]
+    if any(cell.people is not None and cell.judge is None for cell in found.cells):
+        notes.append("no judge: it is the very reward model that picked, and no evidence")
     return Table("Win rate, %", "cell", columns, rows, notes)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xling.analysis.plan import Results, read_plan
+from xling.analysis.plan import Results, judges_its_own, read_plan
 from xling.analysis.verdicts import many
 from xling.errors import ConfigError, StoreError
 from xling.grid.files import disk_error, is_plain, json_bytes, write_atomically
@@ -91,7 +91,7 @@ def build_key(
             found.append(number)
         decided = one.cell.stages.get("verdict", one.cell.judge)
         points = [q.point for q in questions]
-        cells.append(CellKey(one.axes, one.cell.judge.key, decided.key, found, points))
+        cells.append(CellKey(one.axes, one.cell.judge.key, decided.key, found, points, judges_its_own(one.cell.stages)))
     hidden = [
         Pair(q.lang, q.prompt, q.group, q.dataset, digest(q.text), digest(q.policy), digest(q.baseline)) for q in pairs
     ]

@@ -28,7 +28,7 @@ class CellResult(Struct, frozen=True):
 
     axes: dict[str, str]
     people: Estimate | None  # None: nobody has answered a row of it
-    judge: Estimate | None  # by the grid's own judge
+    judge: Estimate | None  # by the grid's own judge; None: it is the reward model that picked, too
     judged: int  # prompts with an answer
     unanswered: int
     identical: int  # prompts that are ties since both responses are the same, as far as they count
@@ -135,6 +135,7 @@ def _cell(cell: CellKey, key: Key, table: Floats) -> CellResult:
         values = np.array([means, [cell.points[at] for at in places]]).T
         people, own = fold([resample(_clusters(pairs, datasets=True), values * 100.0, span=SHARE)])
     annotators = int(answered[[cell.pairs[at] for at in judged]].any(axis=0).sum())
+    own = None if cell.own_judge else own
     return CellResult(cell.axes, people, own, len(judged), len(asked) - len(judged), len(kept), annotators)
 
 
@@ -167,11 +168,11 @@ def _agreement(lang: str, key: Key, table: Floats) -> Agreement | None:
 
 
 def _with_judge(name: str, lang: str, key: Key, table: Floats) -> WithJudge | None:
-    """A pair counts once a verdict, however many cells share both."""
+    """A pair counts once a verdict, however many cells share both; one that the judge itself has picked, not at all."""
     found = {
         (cell.verdict, pair): point
         for cell in key.cells
-        if cell.axes["judge"] == name
+        if cell.axes["judge"] == name and not cell.own_judge
         for pair, point in zip(cell.pairs, cell.points, strict=True)
     }
     places = [(v, pair) for v, pair in found if _in(lang, key.pairs[pair]) and _judged(table[pair])]

@@ -40,7 +40,7 @@ class Pair(Struct, frozen=True):
         return self.policy == self.baseline
 
 
-class CellKey(Struct, frozen=True):
+class CellKey(Struct, frozen=True, omit_defaults=True):
     """One cell of the grid. `points`: what its judge says of each pair: 1 the policy's is better, 0.5 a tie, 0."""
 
     axes: dict[str, str]
@@ -48,6 +48,7 @@ class CellKey(Struct, frozen=True):
     verdict: str  # key of what the judge decides by
     pairs: list[int]  # places in Key.pairs, in the order in which they were drawn
     points: list[float]
+    own_judge: bool = False  # the judge is the very reward model that picked, whose verdict is no evidence
 
 
 class Row(Struct, frozen=True):
