@@ -18,7 +18,7 @@ from omegaconf.errors import MissingMandatoryValue
 
 from xling.config import PUBLISHED
 from xling.errors import ConfigError, did_you_mean, shown
-from xling.grid.hydra_errors import lacking
+from xling.grid.hydra_errors import elsewhere, lacking
 from xling.grid.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS
 from xling.languages import language_hint
 
@@ -79,6 +79,9 @@ class Composer:
             self._defaults[group, option] = found | {str(key): value for key, value in plain.items()}
         return self._defaults[group, option]
 
+    def _having(self, group: str, setting: str) -> list[str]:
+        return [option for option in self.options(group) if setting in self.defaults(group, option)]
+
     def _load_facts(self, group: str, code: str) -> Container:
         loaded = self._repository.load_config(f"{group}/{code}")
         if loaded is None:
@@ -130,7 +133,7 @@ class Composer:
                 validate_sweep_overrides=False,
             )
         except HydraException as error:
-            if sentence := lacking(error, overrides):
+            if sentence := lacking(error, overrides) or elsewhere(error, self._having):
                 raise ConfigError(sentence) from error
             raise
         choices = OmegaConf.to_container(config.hydra.runtime.choices)

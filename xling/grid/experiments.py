@@ -14,6 +14,8 @@ from xling.grid.overrides import Scalar
 # msgspec's own wording, e.g. "Expected `int` >= 1 - at `$.policy.n`"
 REPORT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 
+_EXAMPLES = {"int": "1", "float": "0.1", "bool": "true"}
+
 
 def experiments(
     cells: Sequence[tuple[Mapping[str, Scalar], Mapping[str, Any]]],
@@ -62,6 +64,9 @@ def _sentence(container: Mapping[str, Any], report: str) -> str:
     bound = re.search(r">=? (\d+)", plain) or re.search(r"<=? (\d+)", plain)
     if path == "judge.rm_backbone":
         return f"{path}={shown} does not fit: it is chosen by name. Type judge/rm_backbone={shown}."
+    kind = re.match(r"expected (int|float|bool)\b", plain)
+    if bound is None and kind is not None and "null" not in plain:
+        return f"{path}={shown} does not fit: {plain}. Type {path}={_EXAMPLES[kind[1]]}, or another."
     example = "VALUE" if bound is None else str(int(bound[1]) - 1) if re.search(r"< \d", plain) else bound[1]
     return f"{path}={shown} does not fit: {plain}. Type {path}={example}."
 

@@ -3,7 +3,7 @@
 import os
 import re
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import hydra
@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from xling.errors import ConfigError, XlingError, did_you_mean
+from xling.errors import ConfigError, XlingError, did_you_mean, listed
 from xling.grid.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS, typed
 from xling.languages import language_hint
 
@@ -101,6 +101,22 @@ def lacking(error: BaseException, overrides: Sequence[str]) -> str | None:
     return None
 
 
+def elsewhere(error: BaseException, having: Callable[[str, str], Sequence[str]]) -> str | None:
+    """The sentence for a setting of another option than the group's default; None for any other error.
+
+    having: names of the options of a group that have a setting.
+    """
+    for link in _chain(error):
+        if isinstance(link, (ConfigAttributeError, ConfigKeyError)):
+            group, _, setting = str(link.full_key).rpartition(".")
+            if group not in PLAIN_GROUPS or not (options := having(group, setting)):
+                return None
+            which = f"{group}={options[0]}" if len(options) == 1 else f"{group}= one of {listed(options)}"
+            only = "has it" if len(options) == 1 else "have it"
+            return f"Unknown key '{link.full_key}' of the {group} that is chosen: only {which} {only}. Type that, too."
+    return None
+
+
 def _holds(group: str, key: str) -> bool:
     """Whether a setting is one of a group (judge/rm_backbone), so that an option of it was to have it."""
     return group.partition("/")[0] in PLAIN_GROUPS and key.startswith(f"{group.replace('/', '.')}.")
@@ -120,7 +136,8 @@ def nearest_key(key: str, known: list[str]) -> str:
     siblings = [path for path in known if path.rpartition(".")[0] == parent]
     suggestion = did_you_mean(key, siblings) or did_you_mean(key, known)
     same_leaf = [path for path in known if path.rpartition(".")[2] == leaf]
-    if same_leaf and not parent:
+    same_leaf = [path for path in same_leaf if path.startswith(f"{parent}.")] if parent else same_leaf
+    if same_leaf:
         suggestion = f" Did you mean {' or '.join(repr(path) for path in same_leaf[:3])}?"
     beside = f" Known{f' below {parent}' if parent else ''}: {', '.join(p.rpartition('.')[2] for p in siblings)}."
     return suggestion + (beside if siblings else "")

@@ -226,8 +226,8 @@ def fold(verdicts: Path, prompts: Sequence[str], win: str) -> dict[str, list[Any
 
 
 HINTS = {  # what helps, by what the reason of an unanswered request has in it
-    "cut off": "Raise judge.max_tokens for a model that thinks first.",
-    "nothing said": "A model that thinks first needs a higher judge.max_tokens.",
+    "cut off": "For a model that thinks first type judge.max_tokens=4096, or more.",
+    "nothing said": "For a model that thinks first type judge.max_tokens=4096, or more.",
     "of the probability": "Name an instruction-tuned model, or lower judge.min_mass.",
     "too long": "Shorten the documents with judge.max_characters=NUMBER.",
     "longer than": "Shorten the documents with judge.max_characters=NUMBER.",
