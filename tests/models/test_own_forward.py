@@ -212,3 +212,35 @@ def test_an_encoder_is_no_policy_and_says_so(tmp_path: Path) -> None:
     for look in (lambda: check_twin(tmp_path, "policy"), lambda: load_policy(tmp_path)):
         with pytest.raises(DataError, match="it reads texts in both directions"):
             look()
+
+
+def test_a_twin_follows_sizes_that_hang_on_one_another() -> None:
+    """Gemma 3n's and 4's lists of layers, beside a size `per layer`; Mistral 4's width of a head, the sum of two."""
+    for large in (hf.Gemma3nTextConfig(), hf.Gemma4Config().text_config):
+        twin = smaller(large)
+        assert twin.layer_types == ["sliding_attention", "full_attention"] * 2
+    assert smaller(hf.Gemma3nTextConfig()).activation_sparsity_pattern == [0.95, 0.0] * 2
+    twin = smaller(hf.Mistral4Config())
+    assert twin.head_dim == twin.qk_nope_head_dim + twin.qk_rope_head_dim
+
+
+def test_a_model_whose_attention_does_nothing_is_refused(tmp_path: Path) -> None:
+    """MRA's is a kernel of a GPU: in its absence transformers gives zeros, and scores of what the text does not say."""
+    classifier, encoder = checkpoint("classifier", "mra", tmp_path / "a"), checkpoint("encoder", "mra", tmp_path / "b")
+    for load in (
+        lambda: load_published_classifier(classifier, "plain", None, Limits()),
+        lambda: load_trunk(encoder, encoder=True),
+        lambda: check_twin(encoder, "encoder"),
+    ):
+        with pytest.raises(DataError, match="its attention does nothing here"):
+            load()
+
+
+def test_a_model_that_wants_a_language_is_refused_until_its_config_names_one(tmp_path: Path) -> None:
+    """X-MOD's default_language, which the hub's checkpoints leave open."""
+    folder = checkpoint("encoder", "xmod", tmp_path)
+    load_trunk(folder, encoder=True)
+    settings = json.loads((folder / "config.json").read_text()) | {"default_language": None}
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(DataError, match="Input language unknown"):
+        load_trunk(folder, encoder=True)

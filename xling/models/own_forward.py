@@ -30,6 +30,7 @@ from xling.models.text import Ids, pad_right
 # reading a deep model in bfloat16 lie 5 to 12 % apart; what is read wrongly lies 50 % and more.
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.3}
 LENGTHS = ((7, 5), (4, 2))  # tokens of prompts and of their responses: padded and not, in one batch
+CHARACTERS = 256  # token ids of a model without a vocabulary, which reads characters by their code points
 Probe = tuple[list[Ids], list[list[Ids]]]  # prompts, and the responses of each
 Told = dict[tuple[int, int], Tensor]  # (places, columns) of each response of each prompt
 Reading = Callable[[Any, Probe, int], Told]  # of a model, with what it pads with
@@ -57,9 +58,18 @@ def check_trunk(folder: Path, trunk: Any) -> None:
 
 
 def check_encoder(folder: Path, trunk: Any, pad: int, tolerance: float | None = None) -> None:
-    """The same of a bidirectional encoder, which reads padded texts whole."""
+    """The same of a bidirectional encoder, which reads padded texts whole: any state depends on all tokens."""
     probe, ways, like = probe_of(trunk.config, None), {"texts are padded": _padded_encoded}, "XLM-R or mDeBERTa"
     _compare(folder, trunk, probe, pad, own_encoded, ways, "encoded states", like, tolerance)
+    states = own_encoded(trunk, ([probe[0][0], [probe[0][1][0], *probe[0][0][1:]]], [[[]], [[]]]))
+    width = text_config(trunk.config).hidden_size
+    if states[0, 0].shape[-1] != width:
+        raise DataError(
+            f"{type(trunk).__name__} in {folder} gives states of {states[0, 0].shape[-1]} numbers where its config "
+            f"says hidden_size={width}: no head fits both. Use a model built like {like}."
+        )
+    if torch.equal(states[0, 0][-1], states[1, 0][-1]):
+        raise DataError(_blind(trunk, folder))
 
 
 @torch.inference_mode()
@@ -77,7 +87,8 @@ def check_classifier(model: Any, ways: Mapping[str, Scoring], pad: int, eos: int
     """The first of `ways` that scores as the last one does: each text by the model's own forward pass alone.
 
     Texts end in all ways that a tokenizer or a chat template may end them: in eos, in pad, in neither; with an eos
-    inside or not. A way that fails on any of these is not taken. DataError for scores that are no numbers.
+    inside or not. A way that fails on any of these is not taken. DataError for scores that are no numbers, or that do
+    not depend on what stands between a text's first and last token.
     """
     *others, own = ways
     prompts, responses = probe_of(model.config, None)
@@ -99,6 +110,11 @@ def check_classifier(model: Any, ways: Mapping[str, Scoring], pad: int, eos: int
     if not bool(torch.isfinite(theirs).all()):
         raise DataError(f"{type(model).__name__} gives scores that are no numbers. Use another model.")
     if built not in _ways:
+        kept = {pad, eos}  # some models look for these
+        inner = ([one if one in kept else ids[0] for one in ids[:-1]] for ids, _ in rows[:3])
+        changed: list[Row] = [([*ids, row[-1]], []) for ids, (row, _) in zip(inner, rows, strict=False)]
+        if ways[own](changed, borders[:3]) == theirs[:3].tolist():
+            raise DataError(_blind(model))
         _ways[built] = own
         for name in others:
             try:
@@ -141,6 +157,15 @@ def _compare(
                 f"its own forward pass{_why(model)}. Use a model built like {instead}."
             )
     _right.add(built)
+
+
+def _blind(model: Any, folder: Path | None = None) -> str:
+    """What is said of a model whose attention does nothing: MRA's without its kernel, which gives zeros."""
+    where = "" if folder is None else f" in {folder}"
+    return (
+        f"{type(model).__name__}{where} says the same of texts that differ in all but a few tokens: its attention does "
+        "nothing here, as of some kinds that need a GPU kernel which is not installed. Use another model."
+    )
 
 
 def _error(own: Scoring, row: Row) -> str:
@@ -199,7 +224,7 @@ def probe_of(config: Any, eos: int | None) -> Probe:
     special = set(_special(config.to_dict()))
     if isinstance(eos, list):  # some configs name several
         eos = eos[0]
-    size = text_config(config).vocab_size
+    size = getattr(text_config(config), "vocab_size", None) or CHARACTERS
     if eos is not None and eos >= size:
         eos = None
     ids = cycle([i for i in range(3, size) if i not in special] or range(size))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xling.errors import DataError
 from xling.models.reward import Batch, HeadedNet, scalar_head
@@ -83,7 +83,7 @@ class PairNet(HeadedNet):
         super().__init__()
         self.trunk, self.pooling, self.limits = trunk, pooling, limits
         if getattr(trunk, "pooler", None) is not None:
-            trunk.pooler = None  # not read; a checkpoint may lack it
+            trunk.pooler = nn.Identity()  # not read; a checkpoint may lack it
         self.head = scalar_head(trunk)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:

@@ -82,7 +82,7 @@ class Classifier:
         if self.model.config.num_labels == 1:
             self.label = None
         self.render = rendering(self.tokenizer, self.render, "pair")
-        padding = text_config(self.model.config).pad_token_id
+        padding = getattr(text_config(self.model.config), "pad_token_id", None)
         self.pad = self.tokenizer.pad_token_id if padding is None else padding
         self.ends = padding is not None  # whether the forward pass looks for the end of a text by its padding
         ways: dict[str, Scoring] = {

@@ -4,6 +4,7 @@ Its config is the checkpoint's with smaller sizes: heads, scales, caps, kinds of
 same; windows are so short that the texts of the comparison (xling/models/own_forward.py) reach beyond them.
 """
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,7 @@ SIZES: dict[str, int] = {
     **dict.fromkeys(("ffn_hidden_size", "dim_ff", "hidden_dim", "dff", "intermediate_size_mlp", "d_inner"), 64),
     **dict.fromkeys(("shared_expert_intermediate_size", "shared_intermediate_size", "moe_intermediate_size"), 16),
     **dict.fromkeys(("expert_ffn_hidden_size", "expert_intermediate_size", "embedding_size"), 16),
-    **dict.fromkeys(("kv_lora_rank", "q_lora_rank"), 16),
+    **dict.fromkeys(("kv_lora_rank", "q_lora_rank", "qk_head_dim"), 16),
     **dict.fromkeys(("head_dim", "d_kv", "attention_head_dim", "swa_head_dim", "swa_v_head_dim", "global_head_dim"), 8),
     **dict.fromkeys(("kv_channels", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "dim_head"), 8),
     **dict.fromkeys(("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts", "n_experts"), 4),
@@ -43,7 +44,7 @@ SIZES: dict[str, int] = {
     "relative_attention_num_buckets": 8,
     "relative_attention_max_distance": 16,
 }
-PARTS = ("layer", "head")  # what counts these has it in its name
+PARTS = ("(?<!per_)layer", "head")  # what counts these has it in its name
 KEYS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "swa_num_key_value_heads")  # fewer where they are fewer
 
 
@@ -72,7 +73,9 @@ def smaller(config: Any, **settings: Any) -> Any:
     """A config of the same kind with the sizes above where it has them; `settings` come last."""
     left = ("quantization_config", "model_type", "architectures", "per_layer_config")
     plain = {name: value for name, value in config.to_dict().items() if name not in left}
-    layers, heads = (next((plain[name] for name in SIZES if part in name and plain.get(name)), 0) for part in PARTS)
+    layers, heads = (
+        next((plain[name] for name in SIZES if re.search(part, name) and plain.get(name)), 0) for part in PARTS
+    )
     given = dict(plain)
     for name, value in plain.items():
         try:
@@ -90,11 +93,17 @@ def smaller(config: Any, **settings: Any) -> Any:
             given[name] = TOKENS[name]
         elif name in SIZES and isinstance(value, int) and not isinstance(value, bool):
             given[name] = SIZES[name]
+        elif name == "num_kv_shared_layers" and isinstance(value, int):  # Gemma 3n's last ones
+            given[name] = min(value, LAYERS // 2)
         elif name in KEYS and isinstance(value, int):
             given[name] = HEADS if value == heads else min(value, 2)
         elif isinstance(value, list) and layers and len(value) == layers:
-            kinds = list(dict.fromkeys(value)) if all(isinstance(one, str) for one in value) else value
+            kinds = list(dict.fromkeys(value)) if all(isinstance(one, str | float) for one in value) else value
+            kinds = [SIZES[name]] if name in SIZES else kinds
             given[name] = (kinds * LAYERS)[:LAYERS]
+    halves = [plain.get(f"qk_{half}_head_dim") or 0 for half in ("nope", "rope")]
+    if all(halves) and plain.get("head_dim") == sum(halves):  # of Mistral 4, of whose rotary width it is the base
+        given["head_dim"] = SIZES["qk_nope_head_dim"] + SIZES["qk_rope_head_dim"]
     return type(config)(**(given | settings))
 
 
