@@ -160,6 +160,7 @@ def test_the_embedded_world(capsys: pytest.CaptureFixture[str]) -> None:
         (["task=files"], "task.path must be given"),
         (["task=files", "task.path=absent.jsonl"], "is not a file"),
         (["task=files,micro_summarization"], "task has several values; one task is looked at"),
+        (["task=files", "task.path=x", "task.rating_scale=0,5"], "task.rating_scale=[0,5] if a list is meant"),
         (["task.sede=1"], "Unknown key 'task.sede'. Did you mean 'task.seed'?"),
     ],
 )

@@ -14,7 +14,7 @@ from families import FAMILIES, SHAPE, build, saved, tokenizer
 from xling.errors import DataError
 from xling.models import own_forward
 from xling.models.frozen_lm import read
-from xling.models.load import in_dtype, load_policy, load_trunk, save_policy
+from xling.models.load import Loading, in_dtype, load_policy, load_trunk, save_policy, write_loading
 from xling.models.own_forward import distance, own_logits, probe_of
 from xling.models.published import load_published_classifier
 from xling.models.responses import kl_along, predicting_states, responses_of
@@ -208,9 +208,12 @@ def test_a_model_that_would_be_read_wrongly_is_refused_by_its_config_alone(tmp_p
 
 
 def test_an_encoder_is_no_policy_and_says_so(tmp_path: Path) -> None:
-    checkpoint("decoder", "xlm-roberta", tmp_path)
-    for look in (lambda: check_twin(tmp_path, "policy"), lambda: load_policy(tmp_path)):
-        with pytest.raises(DataError, match="it reads texts in both directions"):
+    named, stage = tmp_path / "named", tmp_path / "stage"
+    checkpoint("decoder", "xlm-roberta", named)
+    stage.mkdir()
+    write_loading(stage, Loading(str(named)))
+    for look in (lambda: check_twin(stage, "policy"), lambda: load_policy(stage)):
+        with pytest.raises(DataError, match=rf" in {named} .*it reads texts in both directions"):
             look()
 
 

@@ -62,7 +62,11 @@ def _composed(composer: Composer, overrides: Sequence[str]) -> tuple[str, Task, 
     request = parse({}, overrides, composer.options)
     if request.axes:
         key = request.axes[0].key
-        raise ConfigError(f"{key} has several values; one task is looked at. Type {key}={request.axes[0].values[0]}.")
+        values = request.axes[0].values
+        whole = (
+            f", or {key}=[{','.join(map(str, values))}] if a list is meant" if "." in key and len(values) < 9 else ""
+        )
+        raise ConfigError(f"{key} has several values; one task is looked at. Type {key}={values[0]}{whole}.")
     composed = composer.compose(request.fixed)
     facts: list[dict[str, Any]] = [composer.facts("target_lang", code) for code in composer.options("target_lang")]
     task, model = checked_task(composed.container["task"]), composed.container["lid"]["model"]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from xling.errors import DataError
-from xling.models.load import logits_of, text_config, trunk_of
+from xling.models.load import loading, logits_of, text_config, trunk_of
 from xling.models.prefill import read
 from xling.models.responses import predicting_states, responses_of
 from xling.models.reward import decoder_batch, encoder_decoder_batch
@@ -145,7 +145,9 @@ def _compare(
     asked = ([probe[0][0]], [probe[1][0][:1]]) if known else probe
     theirs = _tried(folder, model, "its own forward pass is asked", lambda: own(model, asked))
     if not all(bool(torch.isfinite(value).all()) for value in theirs.values()):
-        raise DataError(f"{name} in {folder} gives {what} that are no numbers. Train it again, or use another model.")
+        raise DataError(
+            f"{name} in {_place(folder)} gives {what} that are no numbers. Train it again, or use another model."
+        )
     if known:
         return
     for how, way in ways.items():
@@ -153,8 +155,8 @@ def _compare(
         worst = max(distance(ours[key], theirs[key]) for key in theirs)
         if not worst <= (tolerance or TOLERANCE[model.dtype]):  # also if it is no number
             raise DataError(
-                f"{name} in {folder} gives other {what} (by {100 * worst:.2g} % of their spread) when {how} than by "
-                f"its own forward pass{_why(model)}. Use a model built like {instead}."
+                f"{name} in {_place(folder)} gives other {what} (by {100 * worst:.2g} % of their spread) when {how} "
+                f"than by its own forward pass{_why(model)}. Use a model built like {instead}."
             )
     _right.add(built)
 
@@ -188,6 +190,11 @@ def _why(model: Any) -> str:
     return " (it reads texts in both directions: an encoder, or its config lacks is_decoder)" if ahead else ""
 
 
+def _place(folder: Path) -> Path:
+    """Where the model of a stage's folder lies: what a user has named, where it is not in the folder itself."""
+    return folder / loading(folder).folder if (folder / "load.json").is_file() else folder
+
+
 def _tried(folder: Path, model: Any, how: str, way: Callable[[], Told]) -> Told:
     try:
         return way()
@@ -196,8 +203,8 @@ def _tried(folder: Path, model: Any, how: str, way: Callable[[], Told]) -> Told:
     except Exception as error:  # of whatever kind a model's code raises
         first = str(error).partition("\n")[0][:300]
         raise DataError(
-            f"{type(model).__name__} in {folder} cannot be read: when {how}, it says {type(error).__name__}: {first}"
-            f"{_why(model)}. Use another model."
+            f"{type(model).__name__} in {_place(folder)} cannot be read: when {how}, it says {type(error).__name__}: "
+            f"{first}{_why(model)}. Use another model."
         ) from error
 
 
