@@ -63,6 +63,7 @@ def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, h
         ("source_lang=de+ja", ["source_lang=de+ja: the task has no 'ja'"]),
         ("source_lang=glob(x*)", ["source_lang: nothing is left", SIX]),
         ("source_lang=[de,en]", ["is a list", "source_lang=de+en to pool them", "source_lang=de,en for a cell each"]),
+        ("source_lang=[]", ["source_lang=[] names no language. Type source_lang=de, or source_lang='glob(*)'."]),
         ("source_lang=choice([de,en])", ["source_lang=[de,en] is a list", "source_lang=de+en"]),
         ("target_lang=[de,en]", ["is a list", "target_lang=de,en for a cell each"]),
         ("target_lang=de+en", ["one language", "target_lang=de,en"]),
@@ -101,6 +102,14 @@ def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, h
         ("sweeps=embeded", ["Unknown option 'embeded' for sweeps", "Did you mean 'embedded'?"]),
         ("experiment=recordet", ["Unknown option 'recordet' for experiment", "Did you mean 'recorded'?"]),
         ("judge=false", ["must be a string", "judge=gold"]),
+        ("judge=2", ["'judge=2': Config group override must be a string", "judge=gold"]),
+        ("translator=off", ["translator=off is unknown. For none type translator=null.", "nllb_600m"]),
+        (
+            "task=files task.path=/x task.columns.rating=score",
+            ["Unknown key 'task.columns.rating'", "Did you mean 'task.rating_field' or 'task.rating_scale'?"],
+        ),
+        ("lid=x", ["lid=x does not fit: it has settings of its own. Type lid.model=VALUE."]),
+        ("root=-inf", ["root=-inf is a number. Type root=\"'-inf'\" if it is meant as a text."]),
         ("optimizer=glob(x*)", ["matches none of best_of_n"]),
         ("seed=glob(*)", ["'seed' is none"]),
         # values

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from own_files import jsonl, paired, parquet, rated, separated
 
-from xling.config import Columns
+from xling.config import Columns, Files
 from xling.errors import ConfigError, DataError
+from xling.tasks.findings import said as said_of
 from xling.tasks.reading import read_rows
 from xling.tasks.rows import SHOWN, Reading, Row, Rows
 
@@ -96,6 +97,8 @@ def test_a_bad_row_is_named_with_its_line(tmp_path: Path, bad: bytes, reason: st
         ({"rejected": ""}, "`rejected` is empty"),
         ({"prompt": []}, "`prompt` is [], not a list of {role, content}"),
         ({"prompt": [{"role": "user"}]}, "`prompt` has a turn without role or content"),
+        ({"prompt": [{"from": "human", "value": "x"}]}, "Call `from` role and `value` content"),
+        ({"prompt": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]}, "Write the content as one text"),
     ],
 )
 def test_a_bad_pair_is_named_with_its_line(tmp_path: Path, changed: dict[str, Any], reason: str) -> None:
@@ -493,6 +496,23 @@ def test_a_conversation_that_says_more_than_the_prompt_is_the_prompt(
 def test_what_ends_with_the_user_is_no_response(tmp_path: Path) -> None:
     row = {"lang": "en", "chosen": answered(USER), "rejected": [*answered(USER), USER]}
     assert read(jsonl(tmp_path / "f.jsonl", [row])).bad[0][1] == "`rejected` does not end with the assistant"
+
+
+def test_whole_chats_in_one_text_are_refused_where_the_prompt_would_come_from_them(tmp_path: Path) -> None:
+    chat = "\n\nHuman: Was ist das?\n\nAssistant: "
+    row = {"lang": "de", "chosen": f"{chat}gut", "rejected": f"{chat}schlecht"}
+    [(_, reason)] = read(write(tmp_path / "f.jsonl", json.dumps(row).encode())).bad
+    assert "not a list of {role, content}" in reason and "give what comes before the response as `prompt`" in reason
+
+
+def test_texts_with_marks_of_a_chat_template_are_said(tmp_path: Path) -> None:
+    marked = line(prompt="<|im_start|>user\nEin Text.<|im_end|>", document=None, response="Kurz.<|im_end|>")
+    plain = line(id="d2", prompt="Ein anderer <Text>: a < b | c", document=None)
+    found = read(write(tmp_path / "f.jsonl", marked, plain))
+    assert found.marked == {("prompt", "<|im_start|>"): 1, ("response", "<|im_end|>"): 1}
+    assert [row.response for row in found.languages["de"]] == ["Kurz.<|im_end|>", "Kurz."]
+    notes = said_of(Files(str(tmp_path), ("de",)), found, {})
+    assert "`prompt`: 1 texts have '<|im_start|>', a mark of chats: they are read as text" in notes[0]
 
 
 @pytest.mark.parametrize("written", [json.dumps, repr, lambda chat: f" {chat!r}\n", lambda chat: f"array({chat!r})"])

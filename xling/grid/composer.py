@@ -19,7 +19,7 @@ from omegaconf.errors import MissingMandatoryValue
 from xling.config import PUBLISHED
 from xling.errors import ConfigError, did_you_mean, shown
 from xling.grid.hydra_errors import elsewhere, lacking
-from xling.grid.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS
+from xling.grid.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS, WORDS
 from xling.languages import language_hint
 
 Container = dict[str, Any]
@@ -173,6 +173,8 @@ def check_numbers(value: Any, path: str = "") -> None:
         for number, item in enumerate(value):
             check_numbers(item, f"{path}[{number}]")
     elif isinstance(value, float) and not math.isfinite(value):
+        if path in WORDS:
+            raise ConfigError(f"{path}={value} is a number. Type {path}=\"'{value}'\" if it is meant as a text.")
         raise ConfigError(f"{path}={value} does not fit: expected a finite number. Type {path}=0.1, or another.")
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ConfigError(f"{path} has {value.bit_length()} bits: at most 64 fit, of a seed 32. Type a smaller number.")

@@ -64,6 +64,8 @@ def _sentence(container: Mapping[str, Any], report: str) -> str:
     bound = re.search(r">=? (\d+)", plain) or re.search(r"<=? (\d+)", plain)
     if path == "judge.rm_backbone":
         return f"{path}={shown} does not fit: it is chosen by name. Type judge/rm_backbone={shown}."
+    if plain.startswith("expected object") and (fields := _fields({**container, path: {}}, path)):
+        return f"{path}={shown} does not fit: it has settings of its own. Type {path}.{fields[0]}=VALUE."
     kind = re.match(r"expected (int|float|bool)\b", plain)
     if bound is None and kind is not None and "null" not in plain:
         return f"{path}={shown} does not fit: {plain}. Type {path}={_EXAMPLES[kind[1]]}, or another."

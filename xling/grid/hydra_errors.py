@@ -8,12 +8,13 @@ from pathlib import Path
 
 import hydra
 import omegaconf
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from xling.errors import ConfigError, XlingError, did_you_mean, listed
+from xling.errors import ConfigError, XlingError, did_you_mean, listed, shown
 from xling.grid.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS, typed
 from xling.languages import language_hint
 
@@ -21,6 +22,9 @@ BARE_NO = (
     'YAML reads a bare no, off, yes or on as true or false. Quote it in the file, as in source_lang: "no"; '
     "on the command line source_lang=no is right as it is."
 )
+
+
+LEAVE_OUT = "Leave out what it speaks of: a run needs only what README.md lists."
 
 
 def explain(error: BaseException) -> XlingError | None:
@@ -38,7 +42,8 @@ def explain(error: BaseException) -> XlingError | None:
     if isinstance(error, ValueError) and "Unsupported item value in defaults" in str(error):
         return ConfigError(f"{error}. {BARE_NO}")
     if isinstance(error, ValueError) and "Config group override must be" in str(error):
-        return ConfigError(f"{error}. A group takes the name of one of its files, as in judge=gold.")
+        value = _typed_by(error)
+        return ConfigError(f"{value}{error}. A group takes the name of one of its files, as in judge=gold.")
     if no_match := re.match(r"Could not override '(.*)'. No match in the defaults list", str(error)):
         likely = [group for group in (*LANGUAGE_GROUPS, *PLAIN_GROUPS) if no_match[1] in group]
         hint = f" Did you mean {' or '.join(map(repr, likely))}?" if likely else ""
@@ -46,7 +51,8 @@ def explain(error: BaseException) -> XlingError | None:
     if isinstance(error, (HydraException, OmegaConfBaseException, YAMLError)):
         return ConfigError(_one_line(str(error) or str(error.__cause__)))
     if _raised_in_hydra(error):
-        return ConfigError(f"Hydra cannot read the command line: {_one_line(str(error)) or type(error).__name__}.")
+        reason = _one_line(str(error)) or type(error).__name__
+        return ConfigError(f"{_typed_by(error)}Hydra cannot read the command line: {reason.rstrip('.')}. {LEAVE_OUT}")
     return None
 
 
@@ -55,6 +61,15 @@ def _raised_in_hydra(error: BaseException) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     folders = [str(Path(module.__file__ or "").parent) + os.sep for module in (hydra, omegaconf)]
     return bool(frames) and frames[-1].filename.startswith(tuple(folders))
+
+
+def _typed_by(error: BaseException) -> str:
+    """`judge=2: `, the override that Hydra was at when it failed; nothing where no frame of it says."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        override = frame.f_locals.get("override")
+        if isinstance(override, Override) and override.input_line:
+            return f"{shown(typed(override.input_line))}: "
+    return ""
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -76,6 +91,8 @@ def _unknown_option(error: MissingConfigException) -> str:
         known = f"Known (conf/lang): {', '.join(options)}."
         return f"Unknown language '{option}' for {group}. {known}{language_hint(option, options)}"
     allowed = ", ".join(options) or "none"
+    if group == "translator" and option.lower() in ("off", "no", "none", "false"):
+        return f"translator={option} is unknown. For none type translator=null. Allowed besides: {allowed}."
     return f"Unknown option '{option}' for {group}. Allowed: {allowed}.{did_you_mean(option, options)}"
 
 
@@ -134,7 +151,11 @@ def nearest_key(key: str, known: list[str]) -> str:
     """A suggestion by likeness or by the path's last part (`n` for policy.n), and the key's neighbours."""
     parent, _, leaf = key.rpartition(".")
     siblings = [path for path in known if path.rpartition(".")[0] == parent]
-    suggestion = did_you_mean(key, siblings) or did_you_mean(key, known)
+    alike = [path for path in known if did_you_mean(leaf, [path.rpartition(".")[2]])]  # not for a parent in common
+    suggestion = did_you_mean(key, [path for path in siblings if path in alike]) or did_you_mean(key, alike)
+    if starting := [path for path in known if path.rpartition(".")[2].startswith(f"{leaf}_")]:
+        near = [path for path in starting if path.partition(".")[0] == key.partition(".")[0]]
+        suggestion = f" Did you mean {' or '.join(map(repr, near[:3]))}?" if near else suggestion
     same_leaf = [path for path in known if path.rpartition(".")[2] == leaf]
     same_leaf = [path for path in same_leaf if path.startswith(f"{parent}.")] if parent else same_leaf
     if same_leaf:

@@ -233,6 +233,8 @@ def _language(key: str, item: Any) -> str | Glob:
 
 
 def _list_of_languages(key: str, codes: list[str]) -> ConfigError:
+    if not codes:
+        return ConfigError(f"{key}=[] names no language. Type {key}=de, or {key}='glob(*)'.")
     pooled = f"{key}={'+'.join(codes)} to pool them into one reward model, or " if key == "source_lang" else ""
     return ConfigError(
         f"{key}=[{','.join(codes)}] is a list, which is no language. "

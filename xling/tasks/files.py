@@ -17,7 +17,7 @@ import msgspec
 
 from xling.config import Files, Task, Template
 from xling.errors import ConfigError, DataError, did_you_mean, listed
-from xling.languages import language_hint, language_of_code, standard
+from xling.languages import is_code, language_hint, language_of_code, standard
 from xling.tasks.findings import Summary, bad_rows_text, nothing, said, summarised, unknown_languages, unread
 from xling.tasks.pieces import NEEDED, Labels, Piece, answers, pieces, split_groups
 from xling.tasks.reading import read_rows
@@ -341,10 +341,13 @@ def _in(config: Files, lang: str) -> list[Row]:
     """The language's rows; ConfigError if there are none."""
     found = _rows(config).languages
     if lang not in found:
+        what = f"Name languages of the data with task.languages=[{','.join(sorted(found)[:20])}]."
+        if uncoded := [one for one in sorted(found) if not is_code(one)]:
+            what = f"Write codes in the data, as de is German's, in the place of {listed(uncoded[:20])}."
         kept = f" To keep {lang} apart from it type task.languages=[{lang}]." if language_of_code(lang) in found else ""
         raise ConfigError(
             f"{config.path} has no rows in {lang!r}; it has {listed(sorted(found))}.{language_hint(lang, found)}{kept} "
-            f"Name languages of the data with task.languages=[{','.join(sorted(found)[:20])}]."
+            f"{what}"
         )
     return found[lang]
 

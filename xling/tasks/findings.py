@@ -7,7 +7,7 @@ from itertools import combinations
 
 from xling.config import Files
 from xling.errors import listed, shown
-from xling.languages import language_hint
+from xling.languages import is_code, language_hint
 from xling.tasks.pieces import answers
 from xling.tasks.records import Offer
 from xling.tasks.rows import BY_TEXT, SPLITS, Place, Row, Rows
@@ -61,6 +61,11 @@ def said(config: Files, rows: Rows, by_lang: dict[str, LanguageSummary]) -> list
         found.append(rows.alone_text())
     for name, n in sorted(rows.written.items()):
         found.append(f"`{name}`: {n} chats that were written as text are read as chats.")
+    for (name, mark), n in sorted(rows.marked.items()):
+        found.append(
+            f"`{name}`: {n} texts have {shown(mark)}, a mark of chats: they are read as text, marks and all. For a "
+            "chat give a list of {role, content}."
+        )
     if note := _named_after_splits(rows):
         found.append(note)
     for role, name, other in rows.similar:
@@ -193,7 +198,8 @@ def unknown_languages(rows: Rows, wanted: Collection[str], known: Collection[str
         return []
     found = []
     for lang in sorted(set(wanted) & set(rows.languages) - set(known)):
-        reason = f"unknown language {lang!r}.{language_hint(lang, known)}"
+        hint = language_hint(lang, known) or ("" if is_code(lang) else " Languages have codes, as German has de.")
+        reason = f"unknown language {lang!r}.{hint}"
         found += [(row.place, reason) for row in rows.languages[lang]]
     return found
 

@@ -42,6 +42,11 @@ NO_RESPONSE = MISSING[:4]
 # Characters that show nothing: joiners, marks of direction, byte order marks, variation selectors, soft hyphens.
 _INVISIBLE = "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff"
 INVISIBLE, VISIBLE = re.compile(f"[{_INVISIBLE}]"), re.compile(rf"[^\s{_INVISIBLE}]")
+# What chat templates and lists of dialogs put before a turn: a text with one is a whole chat, or more than a turn.
+CHAT_MARKS = (
+    "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|eot_id|>", "<start_of_turn>", "[/INST]", "<|assistant|>",
+    "<|START_OF_TURN_TOKEN|>", "\n\nAssistant:",
+)  # fmt: skip
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 WHOLE = re.compile(r"(-?\d+)\.0", re.ASCII)  # pandas makes floats of whole numbers where one is missing
@@ -114,6 +119,7 @@ class Rows:
     )  # (a code of the file, the language) where they differ
     named_after: dict[str, str] = field(default_factory=dict)  # files whose names say their language
     written: Counter[str] = field(default_factory=Counter)  # columns whose chats were written as text
+    marked: Counter[tuple[str, str]] = field(default_factory=Counter)  # (column, a mark of chats that its texts have)
     none: dict[str, list[Place]] = field(default_factory=dict)  # responses that are None or null, as text
     alike: dict[str, list[Place]] = field(default_factory=dict)  # prompts that are another's text in another form
     crossing: dict[str, list[Place]] = field(default_factory=dict)  # prompts that a split column has in two splits
@@ -403,7 +409,7 @@ class Parser:
         elif isinstance(value := self._value("prompt", row), list):
             chat = self._chat("prompt", value)
         else:
-            text = self._text("prompt", row)
+            text = self._marks(self._name("prompt"), self._text("prompt", row))
             return text, text, None, None
         answer = None
         if self.kind in ("rating", "demonstration") and "response" not in self.columns:
@@ -427,7 +433,13 @@ class Parser:
             raise _Bad(f"`{name}` is missing")
         if not isinstance(value, str):
             raise _Bad(f"`{name}` is {shown(value)}, not text")
-        return _sound(name, value), before
+        return self._marks(name, _sound(name, value)), before
+
+    def _marks(self, name: str, text: str) -> str:
+        """The text; that it has a mark of a chat which was made one text is counted."""
+        if mark := next((one for one in CHAT_MARKS if one in text), None):
+            self._rows.marked[name, mark] += 1
+        return text
 
     def _value(self, role: str, row: TableRow, counted: bool = True) -> Any:
         """What a column holds; a chat, or a turn of one, as a list, also where a program wrote it as text."""
@@ -441,14 +453,21 @@ class Parser:
         """[(role, content), ...] of a list of {role, content}; a system that says nothing is left out."""
         name = self._name(role)
         if not isinstance(value, list) or not value:
-            raise _Bad(f"`{name}` is {shown(value)}, not a list of {{role, content}}")
+            marks = next((one for one in CHAT_MARKS if isinstance(value, str) and one in value), "")
+            raise _Bad(
+                f"`{name}` is {shown(value)}, not a list of {{role, content}}"
+                + (
+                    ". A chat in one text cannot be told apart: give what comes before the response as `prompt`"
+                    * bool(marks)
+                )
+            )
         turns = []
         for turn in value:
             side, content = (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (None, None)
             if side == "system" and (content is None or (isinstance(content, str) and blank(content))):
                 continue
             if not isinstance(side, str) or not isinstance(content, str) or blank(content):
-                raise _Bad(f"`{name}` has a turn without role or content: {shown(turn)}")
+                raise _Bad(f"`{name}` has a turn without role or content: {shown(turn)}{_instead(turn)}")
             turns.append((_sound(name, side), _sound(name, content)))
         return turns
 
@@ -535,6 +554,15 @@ def _sound(name: str, text: str) -> str:
     if "\0" in text:
         raise _Bad(f"`{name}` has a NUL character: {shown(text)}")
     return text
+
+
+def _instead(turn: Any) -> str:
+    """What a turn has in other words or form than it must, and how to write it."""
+    if not isinstance(turn, dict):
+        return ""
+    if "from" in turn and "value" in turn:
+        return ". Call `from` role and `value` content, human user and gpt assistant"
+    return ". Write the content as one text" if isinstance(turn.get("content"), list) else ""
 
 
 def _unwritten(name: str, text: str) -> Any:
