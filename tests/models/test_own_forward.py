@@ -11,8 +11,10 @@ import transformers as hf
 from architectures import checkpoint
 from families import FAMILIES, SHAPE, build, saved, tokenizer
 
-from xling.errors import DataError
+from xling.config import Encoder, LanguageModel, SameAsPolicy
+from xling.errors import ConfigError, DataError
 from xling.models import own_forward
+from xling.models.checkpoints import alike_up_to, check_checkpoints, check_lengths, check_table
 from xling.models.frozen_lm import read
 from xling.models.load import Loading, in_dtype, load_policy, load_trunk, save_policy, write_loading
 from xling.models.own_forward import distance, own_logits, probe_of
@@ -162,6 +164,44 @@ def test_positions_that_change_with_the_length_are_refused_where_they_do(kind: s
             asked()
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ROPES)
+def test_they_are_refused_while_planning_where_the_limits_allow_such_texts(kind: str, tmp_path: Path) -> None:
+    """And what fits by the limits is read: with a token more than planning allows, reading refuses it too."""
+    save_policy(tmp_path, ROPES[kind](), tokenizer("qwen3"))
+    model, pieces = load_policy(tmp_path)
+
+    def policy(prompt: int, new: int) -> None:
+        check_lengths(LanguageModel(str(tmp_path), max_prompt_tokens=prompt, max_new_tokens=new), Encoder("none"))
+
+    def reward(prompt: int, response: int) -> None:
+        rm = SameAsPolicy(init=str(tmp_path), max_prompt_tokens=prompt, max_response_tokens=response)
+        check_checkpoints(rm, (prompt, response))
+
+    policy(20, 12)
+    assert len(greedy_ids(model, pieces, [list(range(10, 30))], 12)[0]) <= 12
+    with pytest.raises(ConfigError, match=rf"of the kind {kind}.* at 32 tokens.* Set policy\.max_prompt_tokens=20\."):
+        policy(21, 12)
+    reward(20, 8)
+    assert log_likelihood(model, [list(range(10, 30))], [[list(range(30, 38))]], 0)
+    with pytest.raises(ConfigError, match=rf"of the kind {kind}.* Set rm_backbone\.max_prompt_tokens=20\."):
+        reward(21, 8)
+    with pytest.raises(DataError, match="reads all texts alike"):
+        log_likelihood(model, [list(range(10, 31))], [[list(range(30, 38))]], 0)
+    with pytest.raises(ConfigError, match=r"Lower policy\.max_new_tokens=40"):
+        policy(20, 40)
+
+
+def test_rotary_scaling_is_known_by_its_older_names() -> None:
+    phi3 = {"model_type": "phi3", "max_position_embeddings": 131072, "original_max_position_embeddings": 4096}
+    for kind in ("su", "yarn", "longrope"):
+        assert alike_up_to(phi3 | {"rope_scaling": {"type": kind}}) == (4096, "longrope")
+    layers = {"full_attention": {"rope_type": "dynamic"}, "sliding_attention": {"rope_type": "default"}}
+    assert alike_up_to({"max_position_embeddings": 2048, "rope_parameters": layers}) == (2048, "dynamic")
+    for other in (None, {}, {"rope_type": "llama3", "original_max_position_embeddings": 8192}, {"type": "yarn"}):
+        assert alike_up_to({"max_position_embeddings": 2048, "rope_scaling": other}) is None
+
+
 def test_a_model_of_texts_and_images_is_read_by_its_text_part(tmp_path: Path) -> None:
     """Gemma 3 from 4B on, whose config is nested: reward models, features, divergences and values."""
     folder = checkpoint("decoder", "gemma3", tmp_path / "base")
@@ -247,3 +287,13 @@ def test_a_model_that_wants_a_language_is_refused_until_its_config_names_one(tmp
     (folder / "config.json").write_text(json.dumps(settings))
     with pytest.raises(DataError, match="Input language unknown"):
         load_trunk(folder, encoder=True)
+
+
+def test_t5gemmas_window_is_known_while_planning() -> None:
+    """Reward models read it within its window alone; as a policy it samples beyond."""
+    inside = {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"], "num_hidden_layers": 2}
+    config = json.loads(hf.T5GemmaConfig(encoder=dict(inside), decoder=dict(inside)).to_json_string())
+    check_table(config, (52, 8), 0, "rm_backbone")
+    check_table(config, (500, 64), 0, "policy")
+    with pytest.raises(DataError, match=r"t5gemma with an attention window of 64 .* rm_backbone\.max_prompt_tokens=52"):
+        check_table(config, (53, 8), 0, "rm_backbone")

@@ -189,9 +189,58 @@ def check_encoder_config(config: Mapping[str, Any], sides: tuple[Any, ...], sepa
 
 
 def check_table(config: Mapping[str, Any], sides: tuple[int, int], separators: int, group: str) -> None:
-    """`check_room` of what is no encoder: where positions come from a table."""
+    """`check_room` of what is no encoder: where positions come from a table, or change with a text's length."""
     if config.get("model_type") in TABLES:
         check_room(config, sides, separators, group)
+    else:
+        _check_alike(config, sides, separators, group)
+
+
+def alike_up_to(text: Mapping[str, Any]) -> tuple[int, str] | None:
+    """(tokens, kind) up to which rotary positions do not depend on a text's length; None: for any length.
+
+    `text` are the settings of what writes texts, as transformers or config.json have them.
+    """
+    scaling = text.get("rope_scaling") or text.get("rope_parameters") or {}
+    most, found = text.get("max_position_embeddings"), list[tuple[int, str]]()
+    for one in (scaling, *scaling.values()):  # some have one for each kind of layer
+        kind = (one.get("rope_type") or one.get("type")) if isinstance(one, Mapping) else None
+        if kind == "su" or (kind == "yarn" and text.get("model_type") == "phi3"):  # Phi-3's first names for it
+            kind = "longrope"
+        first = isinstance(one, Mapping) and one.get("original_max_position_embeddings")
+        room = (first or text.get("original_max_position_embeddings") or most) if kind == "longrope" else most
+        if kind in ("dynamic", "longrope") and isinstance(room, int):
+            found.append((room, kind))
+    return min(found, default=None)
+
+
+def _check_alike(config: Mapping[str, Any], sides: tuple[int, int], separators: int, group: str) -> None:
+    """DataError where the limits of a prompt and a response allow texts that would be refused when they are read.
+
+    Sampling pads prompts alone; what reads responses too pads both (xling/models/prefill.py and states.py).
+    """
+    parts = [part for name in ("decoder", "text_config") if isinstance(part := config.get(name), Mapping)]
+    text, sampling = (parts or [config])[0], group == "policy"
+    window = text.get("sliding_window") if config.get("is_encoder_decoder") and not sampling else None
+    limit = (window, f"an attention window of {window} tokens") if isinstance(window, int) else alike_up_to(text)
+    if limit is None:
+        return
+    room, why = limit
+    why = why if " " in why else f"rotary scaling of the kind {why}, which changes at {room} tokens,"
+    prompt, response = sides
+    fits = room - response if sampling else room // 4 * 4 - 4 - response - separators
+    if prompt <= fits and (not sampling or -(-prompt // 8) * 8 <= room):
+        return
+    other = f"{group}.{'max_new_tokens' if sampling else 'max_response_tokens'}"
+    way = (
+        f"Set {group}.max_prompt_tokens={fits if prompt > fits else room // 8 * 8}."
+        if fits >= 2
+        else f"Lower {other}={response} and {group}.max_prompt_tokens={prompt}."
+    )
+    raise DataError(
+        f"a {config.get('model_type')} with {why} is not read alike with up to {prompt} tokens of a prompt, {response} "
+        f"of a response and padding. {way}"
+    )
 
 
 def check_room(config: Mapping[str, Any], sides: tuple[Any, ...], separators: int, group: str) -> None:

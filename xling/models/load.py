@@ -31,6 +31,7 @@ from transformers.utils.logging import disable_progress_bar
 from xling.errors import DataError
 from xling.jsonfiles import read_json, write_json
 from xling.models import weights
+from xling.models.checkpoints import alike_up_to
 from xling.models.hub import COMMIT
 from xling.models.recipe import checkpoint_digest
 from xling.models.trust import check_code, trusted
@@ -439,16 +440,12 @@ def check_room(config: Any, longest: int) -> None:
             f"A text of {longest} tokens is longer than the window of {window} that a {config.model_type} attends to, "
             "which is read of decoder-only models alone. Lower max_prompt_tokens, or use another model."
         )
-    scaling = getattr(text, "rope_parameters", None) or {}
-    kind = scaling.get("rope_type")
-    if kind not in ("dynamic", "longrope"):
-        return
-    first = scaling.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None)
-    room = first if first and kind == "longrope" else text.max_position_embeddings
-    if longest > room:
+    names = ("model_type", "rope_parameters", "max_position_embeddings", "original_max_position_embeddings")
+    limit = alike_up_to({name: getattr(text, name, None) for name in names})
+    if limit is not None and longest > limit[0]:
         raise DataError(
-            f"A text of {longest} tokens is longer than the {room} up to which a {config.model_type} with rotary "
-            f"scaling of the kind {kind} reads all texts alike. Lower max_prompt_tokens, or max_new_tokens or "
+            f"A text of {longest} tokens is longer than the {limit[0]} up to which a {config.model_type} with rotary "
+            f"scaling of the kind {limit[1]} reads all texts alike. Lower max_prompt_tokens, or max_new_tokens or "
             "max_response_tokens, or use another model."
         )
 

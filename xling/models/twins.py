@@ -93,6 +93,8 @@ def smaller(config: Any, **settings: Any) -> Any:
             given[name] = TOKENS[name]
         elif name in SIZES and isinstance(value, int) and not isinstance(value, bool):
             given[name] = SIZES[name]
+        elif name == "num_layers_per_stack":  # HRM's, which follow from num_hidden_layers
+            given[name] = None
         elif name == "num_kv_shared_layers" and isinstance(value, int):  # Gemma 3n's last ones
             given[name] = min(value, LAYERS // 2)
         elif name in KEYS and isinstance(value, int):
