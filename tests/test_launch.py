@@ -185,6 +185,8 @@ def test_backbones_side_by_side_with_a_setting_that_the_default_one_lacks(tmp_pa
         (["root=" + "a" * 300], "cannot be a folder: [Errno 36] File name too long"),
         (["name=" + "a" * 300], "cannot name a folder. Use letters, digits"),
         (["--experimental-rerun=/nope"], "--experimental-rerun unpickles the file it is given, which can run any code"),
+        (["--dry-run"], "'--dry-run': settings have no dashes before them. Type dry_run=true."),
+        (["--name=x"], "Type name=x."),
         (["sft.optimizer=" + "a" * 100_000], "aaa... does not fit: allowed are adamw, adafactor."),
     ],
     ids=lambda value: str(value)[:60],

@@ -7,8 +7,9 @@ from typing import Any
 
 from xling.console import harmless, lasting_output
 from xling.errors import ConfigError, shown
+from xling.grid.composer import SETTINGS, SHARED_KEYS
 from xling.grid.hydra_errors import explain
-from xling.grid.overrides import protected, quoted
+from xling.grid.overrides import LANGUAGE_GROUPS, protected, quoted
 
 REFUSED = 2  # nothing was run
 LONGEST = 4000  # characters of a sentence
@@ -53,6 +54,11 @@ def _arguments(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         if "\0" in argument or any("\ud800" <= character <= "\udfff" for character in argument):
             raise ConfigError(f"{shown(argument)} is no text: it has bytes that are no UTF-8. Type it in UTF-8.")
+        flag, equals, value = argument.partition("=")
+        setting = flag.removeprefix("--").replace("-", "_")
+        if flag.startswith("--") and setting in (*SETTINGS, *SHARED_KEYS, *LANGUAGE_GROUPS):
+            said = value if equals else "true" if setting in ("dry_run", "controls") else "VALUE"
+            raise ConfigError(f"{shown(argument)}: settings have no dashes before them. Type {setting}={said}.")
     if any(argument.partition("=")[0] in SHOWING for argument in arguments):
         return list(arguments)
     return ["--multirun", *(_addable(protected(quoted(a))) for a in arguments if a not in RUNNING)]

@@ -123,7 +123,7 @@ def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, h
         ("rm_backbone.tuning=ful", ["allowed are frozen, full, lora", "Did you mean 'full'?"]),
         ("rm_backbone.training.steps=-1", ["rm_backbone.training.steps=-1 does not fit"]),
         ("task.test_prompts=0", ["task.test_prompts=0 does not fit"]),
-        ("task.languages=de", ["task.languages=de does not fit"]),
+        ("task.languages=de", ["task.languages=de does not fit: expected a list. Type task.languages=[de], with all"]),
         ("task=files", ["task.path must be given", "Type task.path=VALUE"]),
         ("~policy.checkpoint", ["deletes a setting, and every cell needs each", "type policy.checkpoint=VALUE"]),
         ("~seed", ["type seed=VALUE"]),
@@ -136,7 +136,7 @@ def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, h
         ("seed=range(3,3)", ["no values at all"]),
         ("name=../elsewhere", ["cannot name a folder"]),
         # the grammar
-        ("seed", ["Cannot read 'seed'", "key=value"]),
+        ("seed", ["Cannot read 'seed'", "key=value, without spaces around the '='"]),
         ("seed=[", ["Cannot read 'seed=['"]),
         ("sft.steps=${nothing}", ["nothing"]),
         ("sft.steps=${seed} source_lang=de+en", ["pooled sources cannot be used with"]),

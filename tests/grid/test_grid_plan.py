@@ -82,6 +82,13 @@ def test_the_reason_names_what_changed_and_where_it_comes_from(tmp_path: Path) -
     assert step(plan, "score[de, de]").reason == "parent will run: pool[de]"
 
 
+def test_another_task_is_the_whole_reason(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made(store, make_plan(one(stage("sft", "sft[de]", digest="a", task={"name": "files", "folds": 5})), store))
+    plan = make_plan(one(stage("sft", "sft[de]", digest="b", task={"name": "oasst", "path": "x"})), store)
+    assert step(plan, "sft[de]").reason == "spec changed: task.name files -> oasst"
+
+
 def test_a_parent_that_is_done_already_is_named_as_changed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made(store, make_plan(one(stage("pool", "pool", {"base": stage("base", "base", x=1)})), store))

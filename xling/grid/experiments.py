@@ -69,6 +69,8 @@ def _sentence(container: Mapping[str, Any], report: str) -> str:
     kind = re.match(r"expected (int|float|bool)\b", plain)
     if bound is None and kind is not None and "null" not in plain:
         return f"{path}={shown} does not fit: {plain}. Type {path}={_EXAMPLES[kind[1]]}, or another."
+    if plain.startswith("expected array") and not isinstance(value, (list, dict)) and value is not None:
+        return f"{path}={shown} does not fit: expected a list. Type {path}=[{shown}], with all its values in brackets."
     example = "VALUE" if bound is None else str(int(bound[1]) - 1) if re.search(r"< \d", plain) else bound[1]
     return f"{path}={shown} does not fit: {plain}. Type {path}={example}."
 

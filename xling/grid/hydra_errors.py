@@ -99,7 +99,9 @@ def _unknown_option(error: MissingConfigException) -> str:
 def _unreadable(error: OverrideParseException) -> str:
     typed_in = _one_line(typed(error.override))
     reason = _one_line(str(error)).removeprefix(f"Error parsing override '{_one_line(error.override)}' ")
-    key, _, value = typed_in.partition("=")
+    key, equals, value = typed_in.partition("=")
+    if not equals:
+        return f"Cannot read '{typed_in}': {reason}. Overrides have the form key=value, without spaces around the '='."
     text = (
         "" if set(value) & set("\"'") else f" A text with such characters has quotes of its own: \"{key}='{value}'\"."
     )

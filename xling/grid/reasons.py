@@ -51,6 +51,8 @@ class Neighbours:
         if not found:
             return "missing"
         changed, parents = min(found, key=lambda pair: (len(pair[0]), len(pair[1])))
+        if other := [one for one in changed if one.startswith("task.name ")]:
+            return f"spec changed: {other[0]}"  # its settings are others, too, and say nothing
         if changed:
             more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
             if all(one.startswith("data: ") for one in changed):
