@@ -8,6 +8,7 @@ import pytest
 from xling.analysis.draws import errors_of
 from xling.analysis.intervals import (
     MOST_PROMPTS,
+    SHARE,
     Estimate,
     difference,
     draw,
@@ -368,3 +369,21 @@ def test_a_short_column_drawn_with_a_longer_one_has_numbers():
     estimate = only([resample(short, np.array([[1.0], [0.0]]))])
     assert estimate.value == 0.5 and 0 <= estimate.low < estimate.high <= 1
     assert long.groups == 40
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("apart", [50.0, 40.0])
+def test_six_equal_differences_are_not_certain(seeds: int, apart: float) -> None:
+    """One cell ties on every prompt, the other wins: it was -50 [-50..-50], while -60 had Wilson's interval."""
+    values = np.stack([np.full(6, 50.0), np.full(6, 50.0 + apart)], axis=1)
+    clusters = draw([([f"g{n}" for n in range(6)], [""] * 6)])[0]
+    taken = [resample(clusters, values, str(seed), span=np.repeat(SHARE[:, None], 2, axis=1)) for seed in range(seeds)]
+    [found] = fold([difference(sample, [0], [1]) for sample in taken])
+    assert found.value == -apart and found.low < -apart - 2 < -apart + 2 < found.high
+
+
+def test_several_seeds_of_one_document_have_no_interval() -> None:
+    clusters = draw([(["g"], [""])])[0]
+    values = (np.array([[0.0]]), np.array([[100.0]]))
+    [found] = fold([resample(clusters, one, str(seed), span=SHARE) for seed, one in enumerate(values)])
+    assert (found.value, found.low, found.high, found.se, found.seeds) == (50.0, None, None, None, 2)

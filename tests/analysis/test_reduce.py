@@ -226,8 +226,8 @@ def test_best_and_ties_and_home(tmp_path):
     assert home.best and not home.tied
     assert tied.tied and tied.versus_home.estimate.contains(0)
     assert not worse.tied
-    assert (worse.versus_home.estimate.value, worse.versus_home.estimate.low) == (-50.0, -50.0)
-    assert worse.versus_home.p_holm == 0.0
+    assert (worse.versus_home.estimate.value, worse.versus_home.estimate.low) == (-50.0, pytest.approx(-50.7, abs=0.1))
+    assert worse.versus_home.p_holm < 1e-100
     assert panel.verdicts[0].startswith("Source against home: the difference is settled in 1 of 2 cells")
     assert "worse than home: de from ru" in panel.verdicts[0]
     assert "de: de = en" in panel.verdicts[1]

@@ -122,6 +122,7 @@ def errors_of(samples: Sequence[Sample]) -> tuple[Floats, Floats]:
             found += np.where(has, point.resamples[:, places] - point.means[places], 0.0) / seeds[places]
         size = found.std(axis=0, ddof=1)
         errors[:, places] = found * np.divide(se, size, out=np.zeros_like(se), where=size > 0)
+        errors[:, np.array(places)[clusters < 2]] = np.nan  # of a single document
         freedom[places] = np.maximum(freedom_of(spread.half(clusters), se), 1.0)
     return errors, freedom
 

@@ -64,6 +64,7 @@ MOST_PROMPTS = 100_000  # beyond this, "how many more prompts" is no longer advi
 MOST_SEEDS = 1_000
 _NORMAL = 1.959963984540054
 _FADES = 3.0  # prior spreads of seeds at which the prior counts half
+_SAME = 1e-18  # a variance of nothing but rounding
 MOST_FREEDOM = 1e6  # a t that is normal
 _COUNTED = 2.0  # effective wins or losses with which a share's own design effect counts half, against 1
 
@@ -309,6 +310,9 @@ def _over_seeds(
         value, low, high, se, n, clusters, present.sum(axis=0), freedom_of(half, se), np.sqrt(spread.seeds), strict=True
     )
     for place, (v, a, b, e, prompts, drawn, seeds, f, s) in zip(places.tolist(), rows, strict=True):
+        if drawn < 2:  # seeds say nothing of other documents
+            yield place, Estimate(float(v), None, None, None, int(prompts), int(drawn), int(seeds))
+            continue
         yield (
             place,
             Estimate(
@@ -421,10 +425,10 @@ def _most_apart(points: Sequence[Sample], present: npt.NDArray[np.bool_]) -> Int
 
 
 def _few_apart(
-    value: Floats, variance: Floats, clusters: Floats, span: Floats, apart: Ints | None
+    value: Floats, variance: Floats, clusters: Floats, span: Floats, apart: Ints | None, paired: bool = True
 ) -> tuple[npt.NDArray[np.bool_], Floats, Floats]:
     """(K,) where few clusters are not in the middle of the scale, and the mean and its variance with one more at
-    either end."""
+    either end; and where paired differences are the same in all clusters."""
     bounded = np.isfinite(span).all(axis=0)
     middle = np.where(bounded, span, 0.0).sum(axis=0) / 2
     unit = np.where(bounded, span[1] - middle, 1.0)
@@ -433,7 +437,11 @@ def _few_apart(
     centre = away * clusters / (clusters + 2)
     least = ((squares + 2) / (clusters + 2) - centre**2) / (clusters + 2)
     few = bounded & (squares == 0 if apart is None else apart < FEW_APART) & (np.abs(away) < 0.5)
-    return few, middle + unit * centre, unit**2 * least
+    # Of five differences of -50 the bootstrap says -50 to -50: one of 0 and one of twice as much are counted then.
+    same = bounded & paired & ~few & (variance < _SAME * unit**2) & (np.abs(away) <= 0.5)
+    centre = np.where(same, away, centre)
+    least = np.where(same, 2 * (away / (clusters + 2)) ** 2, least)
+    return few | same, middle + unit * centre, unit**2 * least
 
 
 def few_ends(point: Sample) -> tuple[npt.NDArray[np.bool_], Floats, Floats]:
@@ -461,7 +469,7 @@ def _with_few(point: Sample, low: Floats, high: Floats, se: Floats) -> tuple[Flo
         few &= np.abs(value) > span[1] / 2
     ends = (within(value, np.zeros_like(value), side, span, size) for side in (-1.0, 1.0))
     low, high = (np.where(few, end, known) for end, known in zip(ends, (low, high), strict=True))
-    few, centre, least = _few_apart(value, se**2, clusters, span, point.apart)
+    few, centre, least = _few_apart(value, se**2, clusters, span, point.apart, point.paired)
     half = _t(clusters) * np.sqrt(least)
     low = np.where(few, np.clip(centre - half, span[0], value), low)
     high = np.where(few, np.clip(centre + half, value, span[1]), high)
