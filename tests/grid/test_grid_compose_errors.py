@@ -103,6 +103,7 @@ def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, h
         ("experiment=recordet", ["Unknown option 'recordet' for experiment", "Did you mean 'recorded'?"]),
         ("judge=false", ["must be a string", "judge=gold"]),
         ("judge=2", ["'judge=2': Config group override must be a string", "judge=gold"]),
+        ("sft=off", ["sft=off is unknown. For none type sft.steps=0."]),
         ("translator=off", ["translator=off is unknown. For none type translator=null.", "nllb_600m"]),
         (
             "task=files task.path=/x task.columns.rating=score",

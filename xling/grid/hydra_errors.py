@@ -24,6 +24,7 @@ BARE_NO = (
 )
 
 
+WITHOUT = {"translator": "translator=null", "sft": "sft.steps=0"}  # what is typed for none of a group
 LEAVE_OUT = "Leave out what it speaks of: a run needs only what README.md lists."
 
 
@@ -91,8 +92,8 @@ def _unknown_option(error: MissingConfigException) -> str:
         known = f"Known (conf/lang): {', '.join(options)}."
         return f"Unknown language '{option}' for {group}. {known}{language_hint(option, options)}"
     allowed = ", ".join(options) or "none"
-    if group == "translator" and option.lower() in ("off", "no", "none", "false"):
-        return f"translator={option} is unknown. For none type translator=null. Allowed besides: {allowed}."
+    if group in WITHOUT and option.lower() in ("off", "no", "none", "false"):
+        return f"{group}={option} is unknown. For none type {WITHOUT[group]}. Allowed besides: {allowed}."
     return f"Unknown option '{option}' for {group}. Allowed: {allowed}.{did_you_mean(option, options)}"
 
 
