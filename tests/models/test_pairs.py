@@ -5,10 +5,11 @@ from pathlib import Path
 import encoders
 import pytest
 import torch
+from architectures import checkpoint
 from test_published import PROMPTS, RESPONSES, text
 
 from xling.errors import DataError
-from xling.models.load import load_tokenizer, load_trunk
+from xling.models.load import check_base, load_tokenizer, load_trunk
 from xling.models.pairs import PairModel, PairNet, pair_rows, separators
 from xling.models.stored import load_reward, save_reward
 from xling.models.truncation import Limits
@@ -79,3 +80,10 @@ def test_half_precision_is_close(folder: Path, model: PairModel, together: list[
     half = PairModel(net, model.tokenizer).score(PROMPTS, RESPONSES)
     flat, close = (torch.tensor([one for row in scores for one in row]) for scores in (together, half))
     assert (flat - close).abs().max() < 0.1 * (flat.max() - flat.min())
+
+
+def test_a_tokenizer_without_separators_is_refused_in_the_base_stage(tmp_path: Path) -> None:
+    """Before policies and others are trained for a reward model that could not be."""
+    checkpoint("encoder", "xlm-roberta", tmp_path)
+    with pytest.raises(DataError, match="puts no separator between two texts"):
+        check_base(tmp_path, "encoder")

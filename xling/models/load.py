@@ -330,6 +330,8 @@ def check_base(folder: Path, use: str) -> None:
 
     A reward model may start from a checkpoint without an LM head; whoever asks for one is told by `load_policy`.
     """
+    from xling.models.pairs import separators  # which reads models by this module
+
     kinds = {
         "encoder": AutoModel,
         "classifier": AutoModelForSequenceClassification,
@@ -338,6 +340,8 @@ def check_base(folder: Path, use: str) -> None:
     if use in kinds:
         model = unfilled(kinds[use], folder, ("pooler",) if use == "encoder" else ())
         tokenizer = load_tokenizer(folder, ("pad",))
+        if use == "encoder":
+            separators(tokenizer)  # refused here, before anything is trained
     else:
         model = unfilled(AutoModelForCausalLM, folder, weights.LM_HEADS)
         check_architecture(folder, model)
