@@ -292,6 +292,18 @@ def test_what_a_name_stood_for_is_said_when_cells_are_left_out(root: Path) -> No
     assert launches.replaced(plan_for(root, "de")) == []
 
 
+def test_a_launch_whose_plan_cannot_be_written_leaves_no_claim(tmp_path: Path) -> None:
+    """On another host, which cannot see that it is gone, it would hold the grid's name for as long as a claim lives."""
+    plan = plan_for(tmp_path / "root", "de", "en")
+    folder = plan.store.grid_folder(plan.name)
+    folder.mkdir(parents=True)
+    (tmp_path / "elsewhere").write_text("precious")
+    (folder / "report.html").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="is a link to"), launches.running(plan):
+        raise AssertionError("it began")
+    assert not list(folder.glob("*.claim")) and (tmp_path / "elsewhere").read_text() == "precious"
+
+
 def test_who_runs_keeps_the_name_until_it_ends_dies_or_falls_silent(root: Path) -> None:
     folder, one, other = root / "grids" / "g", plan_for(root, "de", "en"), plan_for(root, "de")
     with launches.running(one) as digest:

@@ -113,7 +113,11 @@ def running(plan: Plan, timeout: float = claim.TIMEOUT) -> Iterator[str]:
         with _alone(folder, who, timeout):
             _refuse_others(folder, digest, plan.name, timeout)
             claim.take(mine, who, timeout)
-            plan.write()
+            try:
+                plan.write()
+            except BaseException:
+                claim.release(mine, who)  # other hosts would take this launch for one that runs
+                raise
     except OSError as error:
         raise files.disk_error(error, store.root) from error
     heart.hold(mine)
