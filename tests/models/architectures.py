@@ -77,6 +77,8 @@ OWN: dict[str, dict[str, Any]] = {
         "ple_embed_dim": 32,
     },
     "hrm_text": {"num_hidden_layers": 2, "L_cycles": 1},
+    "rwkv": {"attention_hidden_size": 32},
+    "xlstm": {"embedding_dim": 32, "num_blocks": 4, "num_heads": 4},
     "xmod": {"default_language": "en_XX"},  # without one it is refused, as test_own_forward.py has it
     "squeezebert": {"embedding_size": 32},
     "esm": {"vocab_size": 320, "pad_token_id": 0, "mask_token_id": 4, "emb_layer_norm_before": False},
@@ -104,8 +106,11 @@ AUTO = {
 OF_KIND = {kind: list(names) for kind, (names, _) in AUTO.items()}
 LAYERS = r"has layers of .*, whose state cannot be shared"
 AHEAD = "it reads texts in both directions"
-POSITIONS = "gives other logits"  # positions count the padding, or a head is more than its embeddings
-NO_CACHE = "cannot be read"  # no cache that can be shared, or one of its own
+POSITIONS = "gives other logits .* takes no position_ids"
+HEAD = "gives other logits .*its head does more than its output embeddings"
+OTHER = "gives other logits"  # caches of layers of several kinds, of a kind of their own
+KEYS = "takes no cache of keys and values"
+NO_CACHE = "cannot be read"  # a mask or a cache of one prompt is not taken for several responses
 PADDED = "gives other encoded states"  # what is padded reaches the text: convolutions, Fourier transforms, landmarks
 BLIND = "its attention does nothing here"  # MRA's is a kernel of a GPU, in whose absence it gives zeros
 NO_TEXT_MODEL = "Unrecognized configuration class"
@@ -128,21 +133,22 @@ REFUSED: dict[str, dict[str, str]] = {  # what the refusal says
         ),
         (
             AHEAD,
-            "bert bert-generation big_bird camembert data2vec-text electra ernie megatron-bert rembert "
-            "roberta roberta-prelayernorm roc_bert roformer xlm-roberta xlm-roberta-xl xmod",
+            "bert bert-generation big_bird camembert cpmant data2vec-text electra ernie megatron-bert rembert "
+            "roberta roberta-prelayernorm roc_bert roformer xlm xlm-roberta xlm-roberta-xl xlnet xmod",
         ),
         (
             POSITIONS,
-            "bart bigbird_pegasus blenderbot blenderbot-small marian mbart modernbert-decoder moshi mpt mvp "
-            "pegasus plbart prophetnet trocr",
+            "bart bigbird_pegasus blenderbot blenderbot-small marian mbart mpt mvp pegasus plbart trocr",
         ),
-        (NO_CACHE, "blt cpmant openai-gpt reformer rwkv xlm xlnet xlstm"),
+        (HEAD, "modernbert-decoder"),
+        (OTHER, "moshi prophetnet"),
+        (KEYS, "openai-gpt reformer rwkv xlstm"),
         ("lacks weights|would leave out", "fuyu whisper"),  # for reward models
         (NO_TEXT_MODEL, "emu3 mllama"),
     ),
     "encoder-decoder": table(
         ("has no decoder_start_token_id", "encoder-decoder"),
-        (POSITIONS, "t5gemma2"),
+        (OTHER, "t5gemma2"),
         ("lacks weights", "seamless_m4t seamless_m4t_v2"),  # for reward models
         (NO_CACHE, "switch_transformers fsmt led longt5 mvp pegasus_x prophetnet"),
         (
@@ -165,7 +171,7 @@ UNBUILT: dict[str, dict[str, str]] = {  # why there is no tiny one here
         ("writes music, from the states of another model", "musicgen musicgen_melody"),
         ("transformers' own model fails: DbrxAttentionConfig lacks rope_theta", "dbrx"),
         ("drafts for a larger model, whose states it reads", "gemma4_assistant gemma4_unified_assistant"),
-        (SIZES, "dots3_note longcat_flash qwen4_exp"),
+        (SIZES, "blt dots3_note longcat_flash qwen4_exp"),
     ),
     "encoder-decoder": table(("hears: sizes of its parts for audio do not follow from each other", "nemo_speechlm")),
     "classifier": table(("needs detectron2, and images", "layoutlmv2")),

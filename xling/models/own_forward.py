@@ -11,6 +11,7 @@ process compares the first. Of every model it sees that what comes out are numbe
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from inspect import signature
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -179,15 +180,25 @@ def _error(own: Scoring, row: Row) -> str:
     return ""
 
 
+@torch.inference_mode()
 def _why(model: Any) -> str:
     """What is known of the reason that a language model is read wrongly."""
     if model.get_output_embeddings() is None:
         return ""
+    takes = signature(model.forward).parameters
+    keyless = "" if "past_key_values" in takes else " (it takes no cache of keys and values)"
     try:
-        ahead = looks_ahead(model)
-    except Exception:  # of whatever kind: then nothing is known
-        return ""
-    return " (it reads texts in both directions: an encoder, or its config lacks is_decoder)" if ahead else ""
+        if looks_ahead(model):
+            return " (it reads texts in both directions: an encoder, or its config lacks is_decoder)"
+        if keyless or model.config.is_encoder_decoder:
+            return keyless
+        ids = _alone(model, probe_of(model.config, None)[0][0])
+        states = trunk_of(model)(input_ids=ids, use_cache=False)[0]
+        if distance(logits_of(model, states), model(input_ids=ids, use_cache=False).logits) > TOLERANCE[model.dtype]:
+            return " (its head does more than its output embeddings)"
+    except Exception:  # of whatever kind: then nothing more is known
+        return keyless
+    return "" if "position_ids" in takes else " (it takes no position_ids, so that what is padded would count)"
 
 
 def _place(folder: Path) -> Path:
