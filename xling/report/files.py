@@ -57,7 +57,10 @@ def csv_bytes(matrix: Matrix) -> bytes:
 
 
 def _result(entry: Entry) -> list[str]:
-    win = entry.win or entry.win_own  # of which the status says so
+    win, own = entry.win, entry.win_own
+    if win is None and own is not None:  # not in the column of win rates, whose mean somebody will take
+        told = f"{entry.reason} ({_percent(own.value)} % by it)"
+        return ["", "", "", str(own.n), str(own.seeds), entry.status, formula_free(told)]
     if win is None:
         return ["", "", "", "0", "0", entry.status, formula_free(entry.reason)]
     numbers = [_percent(win.value), _percent(win.low), _percent(win.high)]
