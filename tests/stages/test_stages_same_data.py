@@ -98,6 +98,7 @@ def others(before: Keys, after: Keys) -> set[str]:
 # --- your own files -----------------------------------------------------------------------------------------
 
 NEW: Row = {"id": "new", "prompt": "new document", "response": "a says new", "system": "a", "rating": 1}
+CHAT = [{"role": "user", "content": "a question"}]
 IN_ENGLISH = {"pool[en]", "baseline[en]", "score[en, en]", "score[de, en]", "judge[en, en]", "judge[de, en]"}
 TRAINED = {"sft[en]", "reward[en]"}
 OF_GERMAN = {"reward[de]", "score[de, en]", "judge[de, en]"}
@@ -107,6 +108,7 @@ OF_GERMAN = {"reward[de]", "score[de, en]", "judge[de, en]"}
     ("edit", "again"),
     [
         (lambda found: [*found, NEW | {"lang": "tr", "split": "train"}], set()),
+        (lambda found: [*found, NEW | {"lang": "tr", "split": "train", "prompt": CHAT}], set()),
         (lambda found: random.Random(3).sample(found, len(found)), set()),
         (lambda found: [row | {"note": f"seen {n}"} for n, row in enumerate(found)], set()),
         (lambda found: [{name: row[name] for name in sorted(row)} for row in found], set()),
@@ -115,7 +117,8 @@ OF_GERMAN = {"reward[de]", "score[de, en]", "judge[de, en]"}
         (lambda found: [*found, NEW | {"lang": "de", "split": "train"}], OF_GERMAN),
         (lambda found: [*found, NEW | {"lang": "en", "split": "validation"}], TRAINED | IN_ENGLISH),
     ],
-    ids=["another language", "shuffled", "an unused column", "columns in another order", "a test prompt of a source",
+    ids=["another language", "another language's chat", "shuffled", "an unused column", "columns in another order",
+         "a test prompt of a source",
          "a test prompt", "a training row of a source", "a validation row"],
 )  # fmt: skip
 def test_only_stages_that_read_a_row_have_other_keys(

@@ -59,12 +59,12 @@ def align(
         settings = msgspec.structs.replace(settings, n=DPO().n, prompts=None)  # those are the pool's
     spec = {
         **data_of(task, (lang,), "demonstrations"),
-        **reading(task, policy),
+        **reading(task, policy, (lang,)),
         "lang": lang,
         "optimizer": msgspec.to_builtins(settings),
         "rm": msgspec.to_builtins(rm),
-        "reading": texts_read(task, rm),
-        "rm_truncation_side": side_of(task, rm),
+        "reading": texts_read(task, rm, (lang,)),
+        "rm_truncation_side": side_of(task, rm, (lang,)),
         "max_new_tokens": policy.max_new_tokens,
         "tuning": policy.tuning,
         "lora": None if policy.tuning == "full" else msgspec.to_builtins(policy.lora),

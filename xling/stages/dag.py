@@ -329,12 +329,12 @@ def _score(experiment: Experiment, pools: Mapping[str, Stage], judges: bool = Fa
         parents["embed"] = embed(task, lang, encoder)
         spec["encoder"] = encoder_identity(encoder)
     if isinstance(rm, Published):
-        spec["truncation_side"] = side_of(task, rm)
+        spec["truncation_side"] = side_of(task, rm, (lang,))
         parents |= _published(experiment)
     if isinstance(rm, Untrained):
         if lm := _language_model_of(experiment, rm):
             parents |= lm
-            spec |= reading(task, experiment.policy)  # type: ignore[arg-type]  # which is a language model
+            spec |= reading(task, experiment.policy, (lang,))  # type: ignore[arg-type]  # which is a language model
         spec["seed"] = experiment.seed if rm.score == "random" else 0
     label = label_of("score", _heard(experiment) if has_source(rm) else (name_of(rm),), (lang,))
     return make("score", label + mark(rm), spec, parents)

@@ -76,7 +76,7 @@ def _held_out(task: Task, lang: str) -> dict[str, Any] | None:
 
 def _asking(experiment: Experiment, judge: LlmJudge, data: Mapping[str, Any], drawn: bool) -> dict[str, Any]:
     """What both stages have in their keys; `drawn`: the seed decides something. What does not is as by default."""
-    side = truncation_side(experiment.task)
+    side = truncation_side(experiment.task, (experiment.target_lang.code,))
     kind = judge.prompt if judge.prompt != "auto" else "dialog" if side == "left" else "summarization"
     spec = {
         **data,

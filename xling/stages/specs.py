@@ -123,24 +123,24 @@ def own_checkpoint(rm: RewardModel, setting: str, policy: Policy, use: str = "po
     return base(model, f"rm_backbone.{setting}", use)
 
 
-def side_of(task: Task, rm: RewardModel) -> str:
+def side_of(task: Task, rm: RewardModel, langs: Sequence[str]) -> str:
     """On which side a reward model cuts too long a prompt."""
-    return str(getattr(rm, "truncation_side", None) or truncation_side(task))
+    return str(getattr(rm, "truncation_side", None) or truncation_side(task, langs))
 
 
-def reading(task: Task, policy: LanguageModel) -> dict[str, Any]:
+def reading(task: Task, policy: LanguageModel, langs: Sequence[str]) -> dict[str, Any]:
     """How the policy reads prompts."""
-    side = policy.truncation_side or truncation_side(task)
+    side = policy.truncation_side or truncation_side(task, langs)
     return {"max_prompt_tokens": policy.max_prompt_tokens, "truncation_side": side}
 
 
-def frozen_reading(task: Task, rm: FrozenLM) -> dict[str, Any]:
+def frozen_reading(task: Task, rm: FrozenLM, langs: Sequence[str]) -> dict[str, Any]:
     """What a frozen language model reads of a text, and which of its features are kept."""
     return {
         "features": rm.features,
         "max_prompt_tokens": rm.max_prompt_tokens,
         "max_response_tokens": rm.max_response_tokens,
-        "truncation_side": side_of(task, rm),
+        "truncation_side": side_of(task, rm, langs),
     }
 
 
@@ -159,7 +159,7 @@ def fine_tuning(
     """What decides a fine-tuned policy besides its base, and besides what it learns from if that is translated."""
     return {
         **data_of(task, langs, "demonstrations"),
-        **reading(task, policy),
+        **reading(task, policy, langs),
         "langs": langs,
         "training": msgspec.to_builtins(training),
         "max_new_tokens": policy.max_new_tokens,
@@ -179,10 +179,10 @@ def samples(
     return make(kind, label_of(kind, (lang,), *((one,) for one in regime)), spec, {"sft": start})
 
 
-def texts_read(task: Task, rm: RewardModel) -> dict[str, Any]:
+def texts_read(task: Task, rm: RewardModel, langs: Sequence[str]) -> dict[str, Any]:
     """What the frozen model of a linear head reads of a text; nothing for other kinds."""
     if isinstance(rm, FrozenLM):
-        return frozen_reading(task, rm)
+        return frozen_reading(task, rm, langs)
     encoder = encoder_of(rm)
     return {"encoder": encoder, "identity": encoder_identity(encoder)} if encoder else {}
 
@@ -190,7 +190,7 @@ def texts_read(task: Task, rm: RewardModel) -> dict[str, Any]:
 def sampling_of(task: Task, lang: str, policy: LanguageModel, purpose: str, n: int, seed: int) -> dict[str, Any]:
     """How a policy is sampled, whoever it is."""
     return {
-        **reading(task, policy),
+        **reading(task, policy, (lang,)),
         "lang": lang,
         "purpose": purpose,
         "n": n,
@@ -236,10 +236,10 @@ def features(
     }
     parents = dict(pools)
     if isinstance(rm, FrozenLM):
-        spec |= frozen_reading(task, rm)
+        spec |= frozen_reading(task, rm, (lang,))
         parents["lm"] = frozen_reader(rm, policy)
     else:
-        spec |= texts_read(task, rm)
+        spec |= texts_read(task, rm, (lang,))
     return make("features", label_of("features", (lang,)) + (" samples" if pools else ""), spec, parents)
 
 
@@ -249,7 +249,7 @@ def recorded_features(task: Task, lang: str, policy: LanguageModel, rm: RewardMo
     assert isinstance(rm, FrozenLM)
     spec = {
         **data_of(task, (lang,), "texts"),
-        **frozen_reading(task, rm),
+        **frozen_reading(task, rm, (lang,)),
         "lang": lang,
         "objective": "",
         "recorded": True,
@@ -288,7 +288,7 @@ def reward(
         parents = {f"embed_{lang}": embed(task, lang, rm.encoder) for lang in langs}
         spec["encoder"] = encoder_identity(rm.encoder)
     elif isinstance(rm, Tuned):
-        spec["truncation_side"] = side_of(task, rm)
+        spec["truncation_side"] = side_of(task, rm, langs)
         parents = {"init": start_of(task, langs, policy, training, rm, seed)}
     elif isinstance(rm, FrozenLM | SentenceEncoder):
         reader, plain = reader_of(rm, policy), unshuffled(rm)

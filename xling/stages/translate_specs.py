@@ -230,7 +230,7 @@ def _silver(
     }
     parents = dict(data)
     if isinstance(rm, Tuned):
-        spec["truncation_side"] = side_of(task, rm)
+        spec["truncation_side"] = side_of(task, rm, sources)
         parents["init"] = start_of(task, start, policy, training, rm, seed)
     elif isinstance(rm, FrozenLM | SentenceEncoder):
         reader, plain = reader_of(rm, policy), unshuffled(rm)
@@ -246,10 +246,10 @@ def _features(task: Task, source: str, target: str, policy: LanguageModel, rm: R
     spec = {**_read_in(task, (source,), target, objective), "lang": source, "objective": objective}
     parents = {DATA + source: data}
     if isinstance(rm, FrozenLM):
-        spec |= frozen_reading(task, rm)
+        spec |= frozen_reading(task, rm, (source,))
         parents["lm"] = frozen_reader(rm, policy)
     else:
-        spec |= texts_read(task, rm)
+        spec |= texts_read(task, rm, (source,))
     return make("features", label_of("features", heard((source,), target)), spec, parents)
 
 

@@ -1,6 +1,6 @@
 """Tasks: what each dataset family gives per language, in one record format."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import cast
 
 from xling.config import Files, MicroSummarization, MRewardBench, Oasst, Released, Seahorse, Task
@@ -37,11 +37,14 @@ def offers(config: Task) -> frozenset[Offer]:
     return found
 
 
-def truncation_side(config: Task) -> str:
-    """Where too long a prompt is cut if no setting says it: right (a document's end); left (a chat's oldest turns)."""
+def truncation_side(config: Task, langs: Collection[str] = ()) -> str:
+    """Where too long a prompt is cut if no setting says it: right (a document's end); left (a chat's oldest turns).
+
+    langs: whose prompts are read; none named: of all languages of the task.
+    """
     module = task_module(config)
     if hasattr(module, "truncation_side"):
-        return str(module.truncation_side(config))
+        return str(module.truncation_side(config, langs))
     return str(getattr(module, "TRUNCATION_SIDE", "right"))
 
 

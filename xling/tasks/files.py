@@ -102,10 +102,14 @@ def offers(config: Task) -> frozenset[Offer]:
     return frozenset().union(*(by_kind[kind] for kind in kinds))
 
 
-def truncation_side(config: Task) -> str:
-    """left where a prompt is a chat, whose oldest turns go and whose last question stays; right for documents."""
+def truncation_side(config: Task, langs: Collection[str] = ()) -> str:
+    """left where a prompt is a chat, whose oldest turns go and whose last question stays; right for documents.
+
+    Decided by the prompts of `langs` alone, so that another language's chats change nothing for them.
+    """
     assert isinstance(config, Files)
-    return "left" if _rows(config).chats else "right"
+    chats = _rows(config).chats
+    return "left" if (chats & set(langs) if langs else chats) else "right"
 
 
 def ignored(config: Task, splits: bool) -> list[str]:

@@ -61,7 +61,7 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
                 rows.again.setdefault(row.lang, []).append(place)
                 continue
             rows.languages.setdefault(row.lang, []).append(row)
-            rows.chats |= row.chat
+            rows.chats |= {row.lang} if row.chat else set()
             if row.kind == "rating" and blank(row.response):
                 rows.empty.setdefault(row.lang, []).append(place)
             if row.response.strip() in MISSING:

@@ -109,7 +109,7 @@ class Rows:
     n: int = 0  # rows, good and bad, without empty lines
     empty: dict[str, list[Place]] = field(default_factory=dict)  # rated, although the response is empty
     without_language: bool = False  # a file has no language column
-    chats: bool = False  # a good row's prompt is one
+    chats: set[str] = field(default_factory=set)  # languages in which a good row's prompt is one
     rated: bool = False  # a file has the column of ratings
     unrated: list[Unrated] = field(default_factory=list)
     binary: bool = True  # every single rating is 0 or 1
