@@ -1,6 +1,8 @@
 """Fixtures for all tests that need a language model: a real one, tiny, made on the spot with random weights."""
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,14 @@ import pytest
 # Set before anything imports torch: two threads on busy cores were 5 to 200 times slower than one.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+
+
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """What the test starts minds a SIGHUP, also where the tests run under nohup or without a terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

@@ -199,6 +199,7 @@ def living(root: Path) -> list[int]:
 SPAWN = "spawn child; spawn session; spawn daemon; spawn ignores"
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGINT"])
 def test_all_descendants_end_with_the_launch(tmp_path: Path, how: str) -> None:
     process = launch(tmp_path, workers=1, base={"do": f"{SPAWN}; sleep 60"})

@@ -334,6 +334,7 @@ def test_who_runs_keeps_the_name_until_it_ends_dies_or_falls_silent(root: Path) 
         launches.check_own(Store(root), "g", digest)
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_launch_that_is_told_to_end_while_it_folds_gives_its_name_back(root: Path, number: int) -> None:
     script = (
