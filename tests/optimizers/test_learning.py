@@ -43,12 +43,16 @@ def folder(request: pytest.FixtureRequest, tiny_folder: Path, tmp_path_factory: 
 @pytest.mark.parametrize(
     ("module", "settings"),
     [
-        (ppo, PPO(value_learning_rate=1e-2, value_only_steps=2, **COMMON | {"steps": 20})),
+        (ppo, PPO(value_learning_rate=1e-2, value_only_steps=2, **COMMON | {"steps": 40})),
         (rloo, RLOO(k=4, **COMMON)),
     ],
     ids=["ppo", "rloo"],
 )
 def test_rewards_rise(folder: Path, tmp_path: Path, module: ModuleType, settings: Any) -> None:
+    """Which texts are sampled depends on the machine's rounding, so that a rise has to be well above what it does.
+
+    Over five seeds PPO raised the mT5 of random weights by 0.35 to 4.1 in 20 steps, and by 2.2 to 7.5 in 40.
+    """
     made = problem(folder, tmp_path)
     module.train(made, settings)
     rewards = [row["reward"] for row in made.watch.curve]

@@ -58,7 +58,7 @@ def check_twin(folder: Path, use: str) -> None:
     try:
         config = smaller(load_config(folder))
         kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        twin = shaken((AutoModel if use == "encoder" else kind).from_config(config))
+        twin = shaken((AutoModel if use == "encoder" else kind).from_config(config, trust_remote_code=False))
         with torch.inference_mode():
             (own_encoded if use == "encoder" else own_logits)(twin, probe_of(twin.config, None))
     except Exception:  # of whatever kind: sizes that do not go together
