@@ -23,11 +23,11 @@ class XlingError(Exception):
 
 @contextmanager
 def while_running() -> Iterator[None]:
-    """What xling raises in here came up after something was run: no refusal."""
+    """What xling raises in here came up after something was run or submitted: no refusal, but for a ConfigError."""
     try:
         yield
     except XlingError as error:
-        error.refused = False
+        error.refused = isinstance(error, ConfigError)
         raise
 
 

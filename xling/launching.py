@@ -204,7 +204,8 @@ def launch_slurm(cells: Cells, catalogue: str, values: Mapping[str, Any]) -> int
             plan = _healing(plan, catalogue, "retry")
         from xling.slurm.submit import submit
 
-        made = submit(plan, settings, f"{catalogue}:KINDS", tracking)
+        with while_running():
+            made = submit(plan, settings, f"{catalogue}:KINDS", tracking)
     print(f"xling: {made.sentence(plan.name)}", file=sys.stderr)
     if settings.wait:
         from xling.slurm.watch import follow
