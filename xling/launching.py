@@ -192,8 +192,12 @@ def launch_slurm(cells: Cells, catalogue: str, values: Mapping[str, Any]) -> int
     if plan is None:
         return 0
     refuse_submitted(plan)
+    runs = bool(plan.to_run) and plan.mode != "read-only"
+    from xling.slurm.submit import check, submit
+
+    limits = check(plan, settings) if runs else None  # before the grid's plan is replaced
     with running(plan, settings.claim_timeout_s):
-        if plan.mode == "read-only" or not plan.to_run:
+        if not runs:
             from xling.report.reduce import reduce_grid
 
             plan.write()
@@ -202,10 +206,8 @@ def launch_slurm(cells: Cells, catalogue: str, values: Mapping[str, Any]) -> int
                 show(plan.store.root, plan.name, matrix, tracking)
                 return _name_damaged(plan.store) or int(any(step.state != "cached" for step in plan.steps.values()))
             plan = _healing(plan, catalogue, "retry")
-        from xling.slurm.submit import submit
-
         with while_running():
-            made = submit(plan, settings, f"{catalogue}:KINDS", tracking)
+            made = submit(plan, settings, f"{catalogue}:KINDS", tracking, limits)
     print(f"xling: {made.sentence(plan.name)}", file=sys.stderr)
     if settings.wait:
         from xling.slurm.watch import follow

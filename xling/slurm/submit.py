@@ -93,13 +93,16 @@ def _find(value: Any, name: str) -> int | None:
     return None
 
 
-def submit(plan: Plan, settings: Slurm, catalogue: str, tracking: Mapping[str, Any]) -> Made:
+def submit(
+    plan: Plan, settings: Slurm, catalogue: str, tracking: Mapping[str, Any], limits: cluster.Limits | None = None
+) -> Made:
     """Submit what nobody runs yet, to run after what it needs. Returns as soon as SLURM has it.
 
+    limits: of the cluster, where `check` has been called for this plan.
     ConfigError: refused before anything was submitted. StageError: SLURM refused on the way; what it had taken by
     then has been taken back.
     """
-    limits = check(plan, settings)
+    limits = limits or check(plan, settings)
     plan.store.prepare()
     plan.write()
     with lock(plan.store):
