@@ -105,7 +105,7 @@ def _own_judges(plan: Plan) -> list[str]:
     cells = "1 cell is" if len(own) == 1 else f"{len(own)} cells are"
     return [
         f"{cells} judged by the very reward model whose reward is optimised: marked, and left out of means, ties and "
-        "counts. Type judge.half=true for a judge from other documents, or judge.seed=N for one of another seed."
+        "counts. Type judge.half=true for a judge from other documents, or judge.seed=N for a network of another seed."
     ]
 
 
