@@ -24,7 +24,7 @@ RUNNING = ("-m", "--multirun", "-r", "--run")
 def run(main: Callable[[], Any]) -> int:
     """Call `main`, decorated by hydra.main, on sys.argv; errors become one sentence. Gives the exit code."""
     lasting_output()
-    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    typed = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's own switch: let exceptions through rather than print them
     try:
         sys.argv[1:] = _arguments(sys.argv[1:])
@@ -32,11 +32,15 @@ def run(main: Callable[[], Any]) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        sentence = None if full_error else explain(error)
+        sentence = None if typed == "1" else explain(error)
         if sentence is None:
             raise
         print(harmless(f"xling: {_cut(str(sentence))}"), file=sys.stderr)
         return REFUSED if sentence.refused else 1
+    finally:  # a caller that goes on, and its children, have the setting that was typed
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if typed is not None:
+            os.environ["HYDRA_FULL_ERROR"] = typed
     return 0
 
 

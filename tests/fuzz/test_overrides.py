@@ -81,7 +81,6 @@ def called(command: list[str]) -> tuple[int | str | None, str, str]:
     before, out, err = sys.argv, io.StringIO(), io.StringIO()
     code: int | str | None
     GlobalHydra.instance().clear()
-    os.environ.pop("HYDRA_FULL_ERROR", None)  # which a process that runs once may set
     sys.argv = [LAUNCH, *command]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -92,6 +91,7 @@ def called(command: list[str]) -> tuple[int | str | None, str, str]:
     finally:
         sys.argv = before
         GlobalHydra.instance().clear()
+    assert "HYDRA_FULL_ERROR" not in os.environ  # or all later tests' processes would print tracebacks
     return code, out.getvalue(), err.getvalue()
 
 
