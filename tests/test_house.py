@@ -1,0 +1,258 @@
+"""What must stay as it is while modules are moved and joined: keys of stages, bytes of matrices, the order of rooms.
+
+    python tests/test_house.py             # what differs from the recorded keys
+    python tests/test_house.py --record    # write tests/house/keys.txt.gz anew: after a change that is to change keys
+
+A key is a digest of all that a result depends on. If one changes, results of everybody's roots are made again. So a
+change of code that is to change no number must leave tests/house/keys.txt.gz as it is; one that is to change numbers
+raises the version of its kinds of stages and records the keys anew in the same commit.
+
+Keys hold no path, host name or package version but one: sentence_encoder's has the version of its packaged encoder,
+which constraints.txt pins. The paper's grids are planned as their dry run plans them: without data, with the sizes
+that the paper states, and with checkpoints of the hub as UNRESOLVED, for nobody is asked. Three of them are planned at
+tiny scale too, where data and models are there and the keys are those of real runs.
+"""
+
+import ast
+import functools
+import gzip
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HOUSE = Path(__file__).parent / "house"
+KEYS = HOUSE / "keys.txt.gz"
+PAPER = sorted(path.stem for path in (ROOT / "sweeps").glob("paper_*.yaml"))
+JUDGEMENTS = f"task.path={HOUSE / 'judgements.jsonl'}"  # ten documents in three languages, two systems each
+GRIDS: dict[str, tuple[str, ...]] = {
+    "demo": (),
+    "embedded": (),
+    "embedded with controls": ("sweeps=embedded", "controls=true"),
+    "optimizers": (),
+    "human_judgements": (JUDGEMENTS,),
+    **dict.fromkeys(PAPER, ()),
+    **{f"{name} at tiny scale": (f"sweeps={name}", "scale=tiny") for name in ("paper_dialog", "paper_no_target_sft")},
+}
+
+Key = tuple[str, str]  # what people read of a stage; the first twelve digits of its key
+
+
+def planned(overrides: list[str]) -> Any:
+    """The plan that `launch.py OVERRIDES` makes; nothing is run or written. The only door to the code: keep it here."""
+    from xling.grid.alone import composed_cells
+    from xling.launching import plan_of, task_languages
+
+    return plan_of(composed_cells(overrides, task_languages, print), "xling.stages")
+
+
+def keys(name: str, root: Path) -> list[Key]:
+    """All stages of a grid as planned from a fresh root, parents before children."""
+    named = GRIDS[name] if any(line.startswith("sweeps=") for line in GRIDS[name]) else (f"sweeps={name}", *GRIDS[name])
+    plan = planned([*named, "dry_run=true", f"root={root / 'none'}"])
+    return [(step.stage.label, key[:12]) for key, step in plan.steps.items()]
+
+
+def recorded() -> Mapping[str, list[Key]]:
+    """The stages of every grid, from lines `grid<TAB>label<TAB>key`."""
+    grids: dict[str, list[Key]] = {}
+    for line in gzip.decompress(KEYS.read_bytes()).decode("utf-8").splitlines():
+        grid, label, key = line.split("\t")
+        grids.setdefault(grid, []).append((label, key))
+    return grids
+
+
+def changes(before: list[Key], after: list[Key]) -> list[str]:
+    """What differs, in order of the plan: the first lines say where it began, for keys depend on their parents'."""
+    old, new = {key for _, key in before}, {key for _, key in after}
+    gone: dict[str, list[str]] = {}
+    for label, key in before:
+        if key not in new:
+            gone.setdefault(label, []).append(key)
+    lines = []
+    for label, key in after:
+        if key not in old:
+            was = gone[label].pop(0) if gone.get(label) else "new"
+            lines.append(f"{label}: {was} -> {key}")
+    return lines + [f"{label}: {key} -> no longer planned" for label, lost in gone.items() for key in lost]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_a_hub(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """No network and no copy of any checkpoint, as on a fresh machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        _unplug(patch, tmp_path_factory.mktemp("no_hub"))
+        yield
+
+
+def _unplug(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    patch.setenv("HF_HUB_OFFLINE", "1")
+    patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
+
+
+def test_every_grid_of_the_paper_is_recorded() -> None:
+    assert len(PAPER) == 11 and list(recorded()) == list(GRIDS)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_keys_of_all_stages_are_those_that_were_recorded(name: str, tmp_path: Path) -> None:
+    found = keys(name, tmp_path)
+    differ = changes(recorded()[name], found)
+    assert not differ, f"{len(differ)} of {len(found)} stages have other keys:\n" + "\n".join(differ[:12])
+
+
+# --- rooms --------------------------------------------------------------------------------------------------
+
+BASE = "xling errors console"
+DATA = f"{BASE} jsonfiles digests languages config"
+LEARN = f"{DATA} grid tasks models"
+WORK = f"{LEARN} translators judges optimizers"
+FOLD = f"{DATA} grid stages models analysis webpage"
+
+# A room is a package or a module; a module is in the room with the longest name that is a part of its own. For each
+# room those that it may import, from the lowest up: what is not named here is refused, lazy imports too.
+ROOMS = {
+    "xling": "",
+    "errors": "",
+    "console": "",
+    "webpage": "",
+    "jsonfiles": "errors",
+    "digests": "jsonfiles",
+    "languages": "errors digests",
+    "config": "errors",
+    "grid": DATA,
+    "tasks": DATA,
+    "datacheck": f"{DATA} tasks",
+    "models": f"{DATA} grid tasks",
+    "translators": LEARN,
+    "judges": LEARN,
+    "optimizers": LEARN,
+    "stages": WORK,
+    "analysis": f"{DATA} grid stages models",
+    "report": f"{FOLD} sheets judges datacheck",
+    "figures": f"{FOLD} report",
+    "sheets": f"{FOLD} tasks judges",
+    "slurm": f"{DATA} grid report",
+    "launching": f"{DATA} grid tasks stages analysis report slurm",
+    "front": f"{BASE} grid",
+    "cli": f"{FOLD} tasks datacheck sheets report figures slurm launching",
+    "__main__": "cli",
+}
+# Imports against that order, (module, what it imports): each is to go.
+AGAINST: set[tuple[str, str]] = {
+    ("sheets.imports", "report.human"),
+    ("slurm.task", "launching"),
+    ("stages.align", "analysis.repetition"),
+    ("stages.judge", "analysis.repetition"),
+    ("stages.sft", "analysis.rouge"),
+}
+
+
+class Import(NamedTuple):
+    """An import of one module of the package by another."""
+
+    module: str
+    imported: str
+    line: int
+    loading: bool  # it happens when `module` is loaded: not in a function, not for type checkers alone
+
+
+@functools.cache
+def imports() -> list[Import]:
+    """All imports within the package, names without the leading `xling.`."""
+    files = {_dotted(path): path for path in sorted((ROOT / "xling").rglob("*.py"))}
+    found = []
+    for module, path in files.items():
+        for node, loading in _imports_in(ast.parse(path.read_text(encoding="utf-8")), True):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                assert node.level == 0, f"{path}:{node.lineno}: write the whole name, as everywhere"
+                inner = [f"{node.module}.{alias.name}" for alias in node.names]  # a module or a name in one
+                names = [name if name in files else str(node.module) for name in inner]
+            ours = {name for name in names if name.partition(".")[0] == "xling"}
+            found += [Import(_short(module), _short(name), node.lineno, loading) for name in sorted(ours)]
+    return found
+
+
+def _dotted(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _short(module: str) -> str:
+    return module.removeprefix("xling.")
+
+
+def _imports_in(node: ast.AST, loading: bool) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child, loading
+        typing = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+        lazy = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from _imports_in(child, loading and not typing and not lazy)
+
+
+def room_of(module: str) -> str:
+    """The room with the longest name that the module's name starts with."""
+    fitting = [room for room in ROOMS if f"{module}.".startswith(f"{room}.")]
+    assert fitting, f"xling.{module} is in no room: add it to ROOMS"
+    return max(fitting, key=len)
+
+
+def circle(edges: Iterable[tuple[str, str]]) -> list[str]:
+    """A circle among edges, from one node back to it; empty if there is none."""
+    graph: dict[str, set[str]] = {}
+    for start, end in edges:
+        graph.setdefault(start, set()).add(end)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_rooms_import_only_what_lies_below_them() -> None:
+    assert not circle((room, below) for room, text in ROOMS.items() for below in text.split())
+    assert {below for text in ROOMS.values() for below in text.split()} <= set(ROOMS)
+    found = imports()
+    assert {room_of(one.module) for one in found} | {room_of(one.imported) for one in found} == set(ROOMS)
+    wrong = {}
+    for one in found:
+        room, other = room_of(one.module), room_of(one.imported)
+        if room != other and other not in ROOMS[room].split():
+            wrong[one.module, one.imported] = f"xling.{one.module}, line {one.line}, imports xling.{one.imported}"
+    upward = [sentence for pair, sentence in wrong.items() if pair not in AGAINST]
+    assert not upward, f"{len(upward)} imports against the order of ROOMS:\n" + "\n".join(upward)
+    assert wrong.keys() >= AGAINST, f"gone, so take them out of AGAINST: {sorted(AGAINST - wrong.keys())}"
+
+
+def test_no_module_is_loaded_by_what_it_loads() -> None:
+    found = circle((one.module, one.imported) for one in imports() if one.loading)
+    assert not found, f"a circle of imports: {' <- '.join(found)}"
+
+
+def main() -> int:
+    """Compare with what is recorded, or record. Exit code 1 if keys differ."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        _unplug(patch, Path(folder))
+        found = {name: keys(name, Path(folder)) for name in GRIDS}
+    if "--record" in sys.argv:
+        lines = "".join(f"{grid}\t{label}\t{key}\n" for grid, stages in found.items() for label, key in stages)
+        KEYS.write_bytes(gzip.compress(lines.encode(), mtime=0))
+        return 0
+    differ = [f"{grid}: {line}" for grid, stages in found.items() for line in changes(recorded()[grid], stages)]
+    print(
+        "\n".join(differ) or f"{sum(map(len, found.values()))} stages of {len(found)} grids: the keys are the recorded"
+    )
+    return int(bool(differ))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
