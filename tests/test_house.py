@@ -2,6 +2,7 @@
 
     python tests/test_house.py             # what differs from the recorded keys
     python tests/test_house.py --record    # write tests/house/keys.txt.gz anew: after a change that is to change keys
+    python tests/test_house.py outputs/grids/demo/matrix.csv    # what differs from tests/house/demo.csv
 
 A key is a digest of all that a result depends on. If one changes, results of everybody's roots are made again. So a
 change of code that is to change no number must leave tests/house/keys.txt.gz as it is; one that is to change numbers
@@ -9,16 +10,23 @@ raises the version of its kinds of stages and records the keys anew in the same 
 
 Keys hold no path, host name or package version but one: sentence_encoder's has the version of its packaged encoder,
 which constraints.txt pins. The paper's grids are planned as their dry run plans them: without data, with the sizes
-that the paper states, and with checkpoints of the hub as UNRESOLVED, for nobody is asked. Three of them are planned at
+that the paper states, and with checkpoints of the hub as UNRESOLVED, for nobody is asked. Some of them are planned at
 tiny scale too, where data and models are there and the keys are those of real runs.
 """
 
 import ast
+import csv
 import functools
 import gzip
+import io
+import itertools
+import json
+import platform
+import re
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,22 +37,30 @@ ROOT = Path(__file__).parents[1]
 HOUSE = Path(__file__).parent / "house"
 KEYS = HOUSE / "keys.txt.gz"
 PAPER = sorted(path.stem for path in (ROOT / "sweeps").glob("paper_*.yaml"))
-JUDGEMENTS = f"task.path={HOUSE / 'judgements.jsonl'}"  # ten documents in three languages, two systems each
+JUDGEMENTS = f"task.path='{HOUSE / 'judgements.jsonl'}'"  # ten documents in three languages, two systems each
+TINY = ("paper_dialog", "paper_no_target_sft", "paper_rm_accuracy_dialog", "paper_bilingual")
 GRIDS: dict[str, tuple[str, ...]] = {
-    "demo": (),
-    "embedded": (),
+    "demo": ("sweeps=demo",),
+    "embedded": ("sweeps=embedded",),
     "embedded with controls": ("sweeps=embedded", "controls=true"),
-    "optimizers": (),
-    "human_judgements": (JUDGEMENTS,),
-    **dict.fromkeys(PAPER, ()),
-    **{f"{name} at tiny scale": (f"sweeps={name}", "scale=tiny") for name in ("paper_dialog", "paper_no_target_sft")},
+    "optimizers": ("sweeps=optimizers",),
+    "human_judgements": ("sweeps=human_judgements", JUDGEMENTS),
+    **{name: (f"sweeps={name}",) for name in PAPER},
+    **{f"{name} at tiny scale": (f"sweeps={name}", "scale=tiny") for name in TINY},
 }
+MATRICES = {  # tests/house/NAME.csv of these grids
+    "demo": "demo",
+    "paper_rm_accuracy_dialog": "paper_rm_accuracy_dialog at tiny scale",
+    "paper_bilingual": "paper_bilingual at tiny scale",
+}
+RECORDED_ON = "AuthenticAMD, AVX512, torch 2.13.0"
+POINTS = 5.0  # of a win rate, in percent, of some hundred prompts
 
 Key = tuple[str, str]  # what people read of a stage; the first twelve digits of its key
 
 
 def planned(overrides: list[str]) -> Any:
-    """The plan that `launch.py OVERRIDES` makes; nothing is run or written. The only door to the code: keep it here."""
+    """The plan that `launch.py OVERRIDES` makes; nothing is run or written. This and `alone` are the doors to the code."""
     from xling.grid.alone import composed_cells
     from xling.launching import plan_of, task_languages
 
@@ -53,8 +69,7 @@ def planned(overrides: list[str]) -> Any:
 
 def keys(name: str, root: Path) -> list[Key]:
     """All stages of a grid as planned from a fresh root, parents before children."""
-    named = GRIDS[name] if any(line.startswith("sweeps=") for line in GRIDS[name]) else (f"sweeps={name}", *GRIDS[name])
-    plan = planned([*named, "dry_run=true", f"root={root / 'none'}"])
+    plan = planned([*GRIDS[name], "dry_run=true", f"root={root / 'none'}"])
     return [(step.stage.label, key[:12]) for key, step in plan.steps.items()]
 
 
@@ -86,14 +101,16 @@ def changes(before: list[Key], after: list[Key]) -> list[str]:
 def without_a_hub(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """No network and no copy of any checkpoint, as on a fresh machine."""
     with pytest.MonkeyPatch.context() as patch:
-        _unplug(patch, tmp_path_factory.mktemp("no_hub"))
+        alone(patch, tmp_path_factory.mktemp("no_hub"))
         yield
 
 
-def _unplug(patch: pytest.MonkeyPatch, folder: Path) -> None:
+def alone(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """No hub; and no cells that Hydra composes in full for comparison, which is half the time and has its own tests."""
     patch.setenv("HF_HUB_OFFLINE", "1")
     patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
+    patch.setattr("xling.grid.compose.CHECKED_CELLS", 0)
 
 
 def test_every_grid_of_the_paper_is_recorded() -> None:
@@ -105,6 +122,65 @@ def test_keys_of_all_stages_are_those_that_were_recorded(name: str, tmp_path: Pa
     found = keys(name, tmp_path)
     differ = changes(recorded()[name], found)
     assert not differ, f"{len(differ)} of {len(found)} stages have other keys:\n" + "\n".join(differ[:12])
+
+
+# --- matrices -----------------------------------------------------------------------------------------------
+
+
+def machine() -> str:
+    """What floating-point sums depend on: bytes are promised for the same hardware and library versions alone."""
+    import torch
+
+    cpuinfo = Path("/proc/cpuinfo")
+    vendor = re.search(r"^vendor_id\s*: (.*)", cpuinfo.read_text("utf-8") if cpuinfo.exists() else "", re.MULTILINE)
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{vendor[1] if vendor else platform.machine()}, {capability}, torch {torch.__version__.partition('+')[0]}"
+
+
+def differences(found: str, expected: str) -> list[str]:
+    """Lines of a matrix.csv that differ from the recorded one.
+
+    On the machine that it was recorded on every byte counts. On another, sums may end in other bits, so that a response
+    or two is another: cells, prompts and statuses are the same, and a win rate is within POINTS of the recorded one.
+    """
+    exact = machine() == RECORDED_ON
+    ours, theirs = (list(csv.reader(io.StringIO(text))) for text in (found, expected))
+    return [
+        f"{','.join(one or ())} instead of {','.join(other or ())}"
+        for one, other in itertools.zip_longest(ours, theirs)
+        if one != other and (exact or one is None or other is None or not _close(one, other, theirs[0]))
+    ]
+
+
+def _close(found: list[str], expected: list[str], names: list[str]) -> bool:
+    numbers = [names.index(name) for name in ("win_rate", "ci_low", "ci_high")]
+    free = {*numbers, names.index("reason")}  # a reason states the rate that does not count
+    rates = [(found[at], expected[at]) for at in numbers]
+    return all(
+        one == other for at, (one, other) in enumerate(zip(found, expected, strict=True)) if at not in free
+    ) and all(
+        bool(one) == bool(other) and (not one or abs(float(one) - float(other)) <= POINTS) for one, other in rates
+    )
+
+
+@pytest.fixture(scope="module")
+def shared_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of all grids that are run here: presets share stages."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", MATRICES)
+def test_matrices_are_those_that_were_recorded(name: str, shared_root: Path) -> None:
+    command = [sys.executable, str(ROOT / "launch.py"), "-m", *GRIDS[MATRICES[name]], f"name={name}"]
+    options = [f"root={shared_root}", "tracking.mode=off"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = shared_root / "grids" / name
+    stages = json.loads((folder / "plan.json").read_text("utf-8"))["stages"]
+    assert {stage["key"][:12] for stage in stages} == {key for _, key in recorded()[MATRICES[name]]}  # as a dry run's
+    lines = differences((folder / "matrix.csv").read_text("utf-8"), (HOUSE / f"{name}.csv").read_text("utf-8"))
+    assert not lines, "\n".join(lines)
 
 
 # --- rooms --------------------------------------------------------------------------------------------------
@@ -238,21 +314,24 @@ def test_no_module_is_loaded_by_what_it_loads() -> None:
     assert not found, f"a circle of imports: {' <- '.join(found)}"
 
 
-def main() -> int:
-    """Compare with what is recorded, or record. Exit code 1 if keys differ."""
+def main(arguments: Sequence[str]) -> int:
+    """Compare keys with what is recorded, or record them, or compare a matrix.csv. Exit code 1 if something differs."""
+    if arguments and arguments[0].endswith("matrix.csv"):
+        path = Path(arguments[0])  # <root>/grids/<name>/matrix.csv
+        lines = differences(path.read_text("utf-8"), (HOUSE / f"{path.parent.name}.csv").read_text("utf-8"))
+        print("\n".join(lines) or f"{path}: as recorded on {RECORDED_ON}; this is {machine()}")
+        return int(bool(lines))
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        _unplug(patch, Path(folder))
+        alone(patch, Path(folder))
         found = {name: keys(name, Path(folder)) for name in GRIDS}
-    if "--record" in sys.argv:
-        lines = "".join(f"{grid}\t{label}\t{key}\n" for grid, stages in found.items() for label, key in stages)
-        KEYS.write_bytes(gzip.compress(lines.encode(), mtime=0))
+    if "--record" in arguments:
+        lines = [f"{grid}\t{label}\t{key}\n" for grid, stages in found.items() for label, key in stages]
+        KEYS.write_bytes(gzip.compress("".join(lines).encode(), mtime=0))
         return 0
     differ = [f"{grid}: {line}" for grid, stages in found.items() for line in changes(recorded()[grid], stages)]
-    print(
-        "\n".join(differ) or f"{sum(map(len, found.values()))} stages of {len(found)} grids: the keys are the recorded"
-    )
+    print("\n".join(differ) or f"{sum(map(len, found.values()))} stages of {len(found)} grids have the recorded keys")
     return int(bool(differ))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
