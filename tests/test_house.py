@@ -60,7 +60,7 @@ Key = tuple[str, str]  # what people read of a stage; the first twelve digits of
 
 
 def planned(overrides: list[str]) -> Any:
-    """The plan that `launch.py OVERRIDES` makes; nothing is run or written. This and `alone` are the doors to the code."""
+    """The plan that `launch.py OVERRIDES` makes; nothing is run or written. With `alone` the one door to the code."""
     from xling.grid.alone import composed_cells
     from xling.launching import plan_of, task_languages
 
