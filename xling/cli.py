@@ -8,6 +8,7 @@ A grid is named by its folder in <root>/grids; without a name it is the one that
 """
 
 import argparse
+import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -167,7 +168,8 @@ def _finish_grid(store: Store, options: argparse.Namespace, console: Console) ->
     if (folder / "human").exists():
         console.print(escape(f"Kept: {folder / 'human'}, answers that people have given. Delete them by hand."))
     elif options.delete:
-        folder.rmdir()
+        with contextlib.suppress(OSError):  # another has deleted it, or plans the grid anew
+            folder.rmdir()
 
 
 def data(options: argparse.Namespace, store: Store) -> int:

@@ -19,6 +19,7 @@ from noop_stages import KINDS, fold, grid, stage
 
 from xling.errors import StoreError
 from xling.grid import claim, host
+from xling.grid.files import matching
 from xling.grid.host import Process
 from xling.grid.local import run_local
 from xling.grid.plan import make_plan
@@ -50,7 +51,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
 
 
 def claims(root: Path) -> list[claim.Claim]:
-    found = (claim.read(str(path)) for path in root.glob("**/stages/*/*.claim"))
+    found = (claim.read(str(path)) for path in matching(root, "stages/*/*.claim"))
     return [one for one in found if one is not None]
 
 
@@ -77,19 +78,20 @@ def test_killed_at_random_moments_and_run_again_gives_the_same_bytes(
     moments = random.Random(workers)
     kills = finished = 0
     while kills < KILLS or not finished:
-        process = launch(tmp_path / str(finished), workers, **SLOW)
+        root = tmp_path / str(finished)
+        process = launch(root, workers, **SLOW)
         if kills < KILLS:
             try:
                 process.wait(moments.uniform(0.2, 0.8))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                wait_for(lambda: not any(claim.is_alive(held.by) for held in claims(tmp_path)))
+                wait_for(lambda root=root: not any(claim.is_alive(held.by) for held in claims(root)))
                 kills += 1
         out, error = process.communicate()
         if process.returncode != -signal.SIGKILL:
             assert process.returncode == 0, error
             assert json.loads(out)["fold"] == undisturbed
-            assert leftovers(tmp_path / str(finished)) == []
+            assert leftovers(root) == []
             finished += 1
     assert not list(tmp_path.glob("*/stages/*/doubles.jsonl"))
 
@@ -142,7 +144,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path: Path) -> No
     special = {"sft_de": {"do": "sleep 60", "unless": mended}}
     root = tmp_path / "outputs"
     process = launch(root, **special)
-    wait_for(lambda: list(root.glob("stages/sft/*.partial/*/began")))
+    wait_for(lambda: matching(root, "stages/sft/*.partial/*/began"))
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -156,7 +158,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path: Path) -> No
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     process = launch(tmp_path, base={"do": "stubborn; sleep 60"})
-    wait_for(lambda: list(tmp_path.glob("stages/base/*.partial/*/began")))
+    wait_for(lambda: matching(tmp_path, "stages/base/*.partial/*/began"))
     (held,) = claims(tmp_path)
     process.send_signal(signal.SIGINT)
     time.sleep(0.2)
@@ -169,7 +171,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
 
 def test_a_stubborn_stage_does_not_outlive_the_first_ctrl_c_for_long(tmp_path: Path) -> None:
     process = launch(tmp_path, base={"do": "stubborn; sleep 60"})
-    wait_for(lambda: list(tmp_path.glob("stages/base/*.partial/*/began")))
+    wait_for(lambda: matching(tmp_path, "stages/base/*.partial/*/began"))
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == 130 and leftovers(tmp_path) == ["partial"]
@@ -250,7 +252,7 @@ def test_a_container_that_was_killed_is_waited_for_no_longer_than_the_timeout(tm
     root, mended = tmp_path / "outputs", tmp_path / "mended"
     special = {"base": {"do": "sleep 60", "unless": str(mended)}}
     first = launch(root, 1, before=container("c0ffee01"), timeout=10, **special)
-    wait_for(lambda: list(root.glob("stages/base/*.partial/*/began")))
+    wait_for(lambda: matching(root, "stages/base/*.partial/*/began"))
     first.kill()
     first.communicate()
     mended.touch()
@@ -298,18 +300,18 @@ def test_a_runner_that_was_frozen_for_too_long_gives_way_and_both_finish(tmp_pat
     root, go, ran = tmp_path / "outputs", tmp_path / "go", tmp_path / "ran.txt"
     special = {"base": {"do": f"until {go}; count {ran}"}}
     first = launch(root, 1, before=container("c0ffee01"), timeout=2, **special)
-    (began,) = wait_for(lambda: list(root.glob("stages/base/*.partial/*/began")))
+    (began,) = wait_for(lambda: matching(root, "stages/base/*.partial/*/began"))
     inside = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if below(pid, first.pid)]
     for pid in inside:
         os.kill(pid, signal.SIGSTOP)
     second = launch(root, 1, timeout=2, **special)
-    (taken,) = wait_for(lambda: [path for path in root.glob("stages/base/*.partial/*/began") if path != began])
+    (taken,) = wait_for(lambda: [path for path in matching(root, "stages/base/*.partial/*/began") if path != began])
     held = claims(root)
     assert not began.exists() and held[0].by.host == host.hostname()
     for pid in reversed(inside):
         os.kill(pid, signal.SIGCONT)
     time.sleep(1.5)  # it wakes up beside the other one
-    assert claims(root) == held and list(root.glob("stages/base/*.partial/*")) == [taken.parent]
+    assert claims(root) == held and matching(root, "stages/base/*.partial/*") == [taken.parent]
     go.touch()
     folds = []
     for process in (first, second):

@@ -6,8 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,12 +20,14 @@ from xling import cli
 from xling.analysis.matrix import Matrix
 from xling.errors import ConfigError
 from xling.grid import claim, host
+from xling.grid.cleanup import grid_garbage
 from xling.grid.local import run_local
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell
-from xling.grid.status import chosen_grid, grid_status, read_grid
+from xling.grid.status import chosen_grid, grid_status, grids, read_grid
 from xling.grid.store import Store
 from xling.report.files import write_matrix
+from xling.slurm import record
 
 
 def run(root: Path, cells: list[Cell], name: str = "small") -> None:
@@ -241,3 +246,57 @@ def test_python_m_xling_is_the_same_program(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "xling", "status", "--root", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.startswith("xling: There is no grid in")
+
+
+# --- while others work on the same root ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def busy_root(tmp_path: Path) -> Iterator[Path]:
+    """A grid that is done, in a root where another launch makes, renames and removes folders all the time."""
+    run(tmp_path, grid(["de", "en"], ["de", "en"]))
+    stop, kind = threading.Event(), tmp_path / "stages" / "judge"
+
+    def work(number: int) -> None:
+        key, turn = f"{number}" * 64, 0
+        while not stop.is_set():
+            turn += 1
+            made = kind / f"{key}.tmp-elsewhere-{number}-b.n.{turn}"
+            places = (made, kind / f"{key}.partial" / "who", tmp_path / f"logs/other{number}",
+                      tmp_path / f"grids/other{number}/slurm/s")  # fmt: skip
+            for place in places:
+                place.mkdir(parents=True)
+            (kind / f"{key}.failed.json").write_text("{}", encoding="utf-8")
+            (places[2] / f"{turn}.log").write_text("", encoding="utf-8")
+            (made / "file").write_text("", encoding="utf-8")
+            made.rename(kind / key)
+            (kind / key).rename(made)  # as `gc` does before it deletes
+            for place in (made, kind / f"{key}.partial", places[2], places[3].parents[1]):
+                shutil.rmtree(place)
+            (kind / f"{key}.failed.json").unlink()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    yield tmp_path
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+LOOKS: dict[str, Callable[[Store], Any]] = {
+    "status": lambda store: cli.main(["status", "small", "--root", str(store.root)]),
+    "gc": lambda store: cli.main(["gc", "--root", str(store.root)]),
+    "gc --verify": lambda store: cli.main(["gc", "--verify", "--root", str(store.root)]),
+    "gc of a grid": lambda store: grid_garbage(store, "small"),
+    "submissions": record.submissions,
+    "names": grids,
+}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_looking_at_a_root_that_others_change_works(busy_root: Path, name: str) -> None:
+    until, store = time.monotonic() + 0.5, Store(busy_root)
+    while time.monotonic() < until:
+        assert LOOKS[name](store) != 1
+    assert "small" in grids(store)

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from xling.analysis.matrix import ENTRY_AXES, NO_SOURCE, SEED_AXES
 from xling.errors import ConfigError, StoreError
-from xling.grid import formats
+from xling.grid import files, formats
 from xling.grid.records import Run
 from xling.grid.store import Status, Store
 from xling.jsonfiles import unsealed
@@ -125,7 +125,7 @@ def read_plan(folder: Path) -> Plan:
             formats.check_format(str(path), found, formats.PLAN, formats.PLAN_AGAIN)
         plan = unsealed(content, type=Plan)
     except FileNotFoundError:
-        known = sorted(child.parent.name for child in folder.parent.glob("*/plan.json"))
+        known = [child.parent.name for child in files.matching(folder.parent, "*/plan.json")]
         listing = f"Grids here: {', '.join(known)}." if known else "No grid has been planned here yet."
         raise ConfigError(f"There is no grid '{folder.name}' in {folder.parent}. {listing}") from None
     except (OSError, msgspec.DecodeError) as error:

@@ -4,18 +4,19 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
-from xling.errors import ConfigError
+from xling.errors import ConfigError, StoreError
 from xling.grid import claim, files, host
 from xling.grid.files import files_below
 from xling.grid.listing import Listing
 from xling.grid.records import Failure, Sheet, read
-from xling.grid.status import chosen_grid, grids, read_grid
+from xling.grid.status import PlannedStage, chosen_grid, grids, read_grid
 from xling.grid.store import Damaged, Store
 
 
@@ -90,27 +91,37 @@ def grid_garbage(store: Store, name: str, timeout: float = claim.TIMEOUT) -> lis
     found = [item for item in _garbage(store, others, timeout) if item.path not in before]
     found = [replace(item, why=item.why.replace("no grid refers to", f"only {name} refers to")) for item in found]
     folder = store.grid_folder(name)
-    own = sorted(path for path in folder.iterdir() if path.name not in ("human", "plan.json"))
-    return [*found, *(_sized(path, f"of grid {name}", "") for path in [*own, folder / "plan.json"])]
+    own = [path for path in files.matching(folder, "*") if path.name not in ("human", "plan.json")]
+    return [*found, *_sized((path, f"of grid {name}", "") for path in [*own, folder / "plan.json"])]
 
 
 def _garbage(store: Store, names: Iterable[str], timeout: float) -> list[Garbage]:
     needed: dict[str, set[str]] = {}
     labels: dict[str, str] = {}
     for name in names:
-        for stage in read_grid(store, name).stages:
+        for stage in _stages(store, name):
             needed.setdefault(stage.kind, set()).add(stage.key)
             labels[stage.key] = stage.label
-    found = []
+    found: list[tuple[Path, str, str]] = []
     for kind in store.kinds():
         for name, why in _of_kind(store, kind, needed.get(kind, set()), timeout):
             path = store.kind_folder(kind) / name
-            found.append(_sized(path, why, labels.get(name[:64]) or _label(path)))
+            found.append((path, why, labels.get(name[:64]) or _label(path)))
     logs = {f"{kind}/{key[:12]}.log" for kind, keys in needed.items() for key in keys}
-    for path in sorted((store.root / "logs").glob("*/*.log")):
+    for path in files.matching(store.root / "logs", "*/*.log"):
         if path.relative_to(store.root / "logs").as_posix() not in logs:
-            found.append(_sized(path, "log of a stage that no grid refers to", _label_of_log(path)))
-    return found
+            found.append((path, "log of a stage that no grid refers to", _label_of_log(path)))
+    return list(_sized(found))
+
+
+def _stages(store: Store, name: str) -> Sequence[PlannedStage]:
+    """Of a grid's plan; none if somebody has deleted the grid meanwhile."""
+    try:
+        return read_grid(store, name).stages
+    except StoreError:
+        if os.path.lexists(store.grid_folder(name) / "plan.json"):
+            raise
+        return ()
 
 
 def _label(path: Path) -> str:
@@ -134,9 +145,10 @@ def _of_kind(store: Store, kind: str, needed: set[str], timeout: float) -> Itera
     for key in sorted(listing.claimed - held):
         yield f"{key}.claim", "claim of a runner that is gone"
     for name in sorted(listing.leftovers):
-        age = clock - os.lstat(store.kind_folder(kind) / name).st_mtime
-        if is_abandoned(name) or (age > timeout and name.partition(".")[0] not in held):
-            yield name, "left behind by a killed run"
+        with contextlib.suppress(FileNotFoundError):  # it is a result by now, or gone
+            age = clock - os.lstat(store.kind_folder(kind) / name).st_mtime
+            if is_abandoned(name) or (age > timeout and name.partition(".")[0] not in held):
+                yield name, "left behind by a killed run"
     for name in sorted(listing.damaged):
         yield name, "damaged result, set aside"
     for key in sorted(listing.partial - held):
@@ -152,15 +164,18 @@ def _unneeded(listing: Listing, needed: set[str]) -> Iterator[tuple[str, str]]:
         yield f"{key}.failed.json", "failure of a stage that no grid refers to"
 
 
-def _sized(path: Path, why: str, label: str) -> Garbage:
-    """Links count for themselves: what they lead to stays."""
-    stat, size = os.lstat(path), 0
-    if path.is_symlink() or not path.is_dir():
-        size = stat.st_size
-    else:
-        with contextlib.suppress(FileNotFoundError):  # somebody else deletes it meanwhile
-            size = sum(entry.stat(follow_symlinks=False).st_size for _, entry in files_below(os.fspath(path)))
-    return Garbage(path, why, size, label, stat.st_mtime)
+def _sized(found: Iterable[tuple[Path, str, str]]) -> Iterator[Garbage]:
+    """Less what others have removed meanwhile. Links count for themselves: what they lead to stays."""
+    for path, why, label in found:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            status = os.lstat(path)
+            yield Garbage(path, why, _size(path, status), label, status.st_mtime)
+
+
+def _size(path: Path, status: os.stat_result) -> int:
+    if not stat.S_ISDIR(status.st_mode):
+        return status.st_size
+    return sum(entry.stat(follow_symlinks=False).st_size for _, entry in files_below(os.fspath(path)))
 
 
 def delete(items: Iterable[Garbage]) -> None:
@@ -178,11 +193,8 @@ def delete(items: Iterable[Garbage]) -> None:
 def kept(store: Store, items: Iterable[Garbage]) -> tuple[int, int]:
     """(count, bytes) of the results that stay when these have been deleted."""
     gone = {item.path for item in items}
-    sizes = []
-    for kind in store.kinds():
-        for key in store.listing(kind).results:
-            if store.folder(kind, key) not in gone:
-                sizes.append(_sized(store.folder(kind, key), "", "").size)
+    results = (store.folder(kind, key) for kind in store.kinds() for key in store.listing(kind).results)
+    sizes = [item.size for item in _sized((folder, "", "") for folder in results if folder not in gone)]
     return len(sizes), sum(sizes)
 
 
@@ -193,4 +205,5 @@ def damaged_results(store: Store) -> Iterator[Damaged]:
             try:
                 store.load(kind, key)
             except Damaged as damaged:
-                yield damaged
+                if store.folder(kind, key).exists():  # else somebody has deleted it meanwhile
+                    yield damaged

@@ -1,6 +1,7 @@
 """Small things with files that the rest of grid/ shares: atomic writes, fsync, modes, JSON, disk errors."""
 
 import errno
+import fnmatch
 import functools
 import hashlib
 import os
@@ -148,6 +149,23 @@ def files_below(folder: str, prefix: str = "") -> Iterator[tuple[str, os.DirEntr
             yield from files_below(entry.path, f"{prefix}{entry.name}/")
         else:
             yield prefix + entry.name, entry
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """Paths below a folder that fit `*/name.*`, in order; what is gone, or private, by the time it is listed has none.
+
+    Path.glob raises where a folder is renamed or removed while it looks, as other processes do in a shared root.
+    """
+    found = [folder]
+    for part in pattern.split("/"):
+        found = [above / name for above in found for name in fnmatch.filter(_names(above), part)]
+    return sorted(found)
+
+
+def _names(folder: Path) -> list[str]:
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        return os.listdir(folder)
+    return []
 
 
 def content_of(path: str) -> bytes:

@@ -167,7 +167,7 @@ def _alone(folder: Path, who: host.Process, timeout: float) -> Iterator[None]:
 
 
 def _refuse_others(folder: Path, digest: str, name: str, timeout: float) -> None:
-    for path in sorted(folder.glob("*.*.claim")):
+    for path in files.matching(folder, "*.*.claim"):
         clock = files.clock(folder)
         other = claim.living(str(path), clock, timeout)
         if other is None:

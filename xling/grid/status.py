@@ -91,8 +91,8 @@ class GridStatus:
 def grids(store: Store) -> list[str]:
     """Names of the root's grids, the one planned last first."""
     found = []
-    for path in (store.root / "grids").glob("*/plan.json"):
-        with suppress(FileNotFoundError):  # deleted meanwhile, or a link to nowhere
+    for path in files.matching(store.root / "grids", "*/plan.json"):
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # deleted meanwhile, private, or nowhere
             found.append((path.stat().st_mtime, path.parent.name))
     return [name for _, name in sorted(found, reverse=True)]
 

@@ -289,12 +289,12 @@ class Store:
             os.mkdir(mine)
             return Path(mine)
         files.own_folder(Path(above))
-        with os.scandir(above) as entries:
-            left = {entry.stat().st_mtime_ns: entry.path for entry in entries if entry.is_dir(follow_symlinks=False)}
-        if left and left[max(left)] != mine:
-            os.rename(left[max(left)], mine)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(mine)
+        with contextlib.suppress(FileNotFoundError):  # the other runner of the stage tidies up just now
+            with os.scandir(above) as entries:
+                left = {item.stat().st_mtime_ns: item.path for item in entries if item.is_dir(follow_symlinks=False)}
+            if left and left[max(left)] != mine:
+                os.rename(left[max(left)], mine)
+        os.makedirs(mine, exist_ok=True)
         return Path(mine)
 
     def publish(self, sheet: Sheet, key: str, temporary: Path, run: Run, replace: bool = False) -> bool:

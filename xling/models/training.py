@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 
 from xling.config import Training
 from xling.errors import StageError
-from xling.grid.files import share
+from xling.grid import files
 from xling.grid.stage import Interrupted, PartDone
 
 Batch = dict[str, Tensor]
@@ -123,7 +123,7 @@ class _Report(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Another user of the root may have to go on from it."""
-        share(args.output_dir)
+        files.share(args.output_dir)
 
 
 def computing_in(precision: str, device: torch.device) -> Any:
@@ -287,13 +287,13 @@ def last_checkpoint(scratch: Path) -> Path | None:
 
 def _is_whole(checkpoint: Path) -> bool:
     """The Trainer writes the weights first and its state last; files go in any order."""
-    if len(list(checkpoint.glob("rng_state*.pth"))) < world_size():
+    if len(files.matching(checkpoint, "rng_state*.pth")) < world_size():
         return False
-    if not all((checkpoint / name).exists() for name in CHECKPOINT) or not any(checkpoint.glob("*.safetensors")):
+    if not all((checkpoint / name).exists() for name in CHECKPOINT) or not files.matching(checkpoint, "*.safetensors"):
         return False
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, OSError):
         return False
     return True
 

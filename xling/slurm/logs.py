@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from xling.grid import files
 from xling.grid.status import PlannedStage
 from xling.grid.store import Store
 from xling.grid.tail import follow as tail
@@ -35,7 +36,7 @@ def of_jobs(store: Store, name: str, stage: PlannedStage) -> list[Path]:
     for filed in reversed(record.submissions(store, name)):
         place = filed.places.get(stage.key)
         job = filed.job(place) if place else None
-        found = sorted((filed.folder / "logs").glob(f"{job}_*_log.*")) if job else []
+        found = files.matching(filed.folder / "logs", f"{job}_*_log.*") if job else []
         if found:
             return [path for path in found if path.stat().st_size]
     return []

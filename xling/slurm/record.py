@@ -174,7 +174,7 @@ def submissions(store: Store, grid: str | None = None, *states: Word) -> list[Fi
     """All that can be read, of one grid or of all, the newest last; `states`: only those that are in one of them."""
     pattern = f"{'*' if grid is None else grid}/slurm/*/submission.json"
     found = []
-    for path in (store.root / "grids").glob(pattern):
+    for path in files.matching(store.root / "grids", pattern):
         try:
             if not states or _state(path.parent) in states:
                 found.append(read(path.parent))
@@ -186,7 +186,7 @@ def submissions(store: Store, grid: str | None = None, *states: Word) -> list[Fi
 def unreadable(store: Store, grid: str) -> list[str]:
     """A sentence for each record of a grid's open submissions that is damaged: of their jobs nothing is known here."""
     found = []
-    for path in sorted(folder_of(store, grid).glob("*/submission.json")):
+    for path in files.matching(folder_of(store, grid), "*/submission.json"):
         try:
             if _state(path.parent) in ("submitting", "released"):
                 read(path.parent)

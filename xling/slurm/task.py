@@ -178,7 +178,7 @@ class Runner:
 
     def _sheet(self, up: Parent) -> Sheet | None:
         """Of a result, or of a damaged copy of it that has been set aside."""
-        for folder in sorted(self.store.kind_folder(up.kind).glob(f"{up.key}*")):
+        for folder in files.matching(self.store.kind_folder(up.kind), f"{up.key}*"):
             with suppress(OSError, msgspec.DecodeError):
                 sheet = read(Sheet, str(folder / "spec.json"))
                 if sheet.key() == up.key:
