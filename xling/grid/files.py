@@ -22,18 +22,23 @@ from xling.errors import ConfigError, StoreError
 from xling.jsonfiles import sealed
 
 _LEADING = re.compile(r"[/\\\x00-\x1f]")
+PAGE = 1 << 14  # bytes; most records have fewer
 SMALL = 1 << 20  # bytes that are read at once; of the many small files of a grid that takes half the time
 
 
 def json_bytes(value: Any, indent: int = 2) -> bytes:
     """UTF-8 JSON with sorted keys and a final newline; `indent=-1` gives one line."""
-    encoded = msgspec.json.encode(value, order="sorted")
-    return msgspec.json.format(encoded, indent=indent) + b"\n"
+    return _json(value, indent) + b"\n"
+
+
+def _json(value: Any, indent: int) -> bytes:
+    encoded = msgspec.json.encode(value, order="sorted")  # one line already; plans are megabytes
+    return encoded if indent < 0 else msgspec.json.format(encoded, indent=indent)
 
 
 def sealed_json(value: Any, indent: int = 2) -> bytes:
     """The same of an object, with its checksum (xling/jsonfiles.py)."""
-    return sealed(json_bytes(value, indent))
+    return sealed(_json(value, indent))
 
 
 def is_plain(name: str) -> bool:
@@ -172,8 +177,8 @@ def content_of(path: str) -> bytes:
     """A small file's bytes, by the system's calls alone: stages read so many that Python's own layers count."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        content = os.read(descriptor, os.fstat(descriptor).st_size + 1)
-        while more := os.read(descriptor, SMALL):
+        content = os.read(descriptor, PAGE)
+        while more := os.read(descriptor, SMALL):  # a network may give less than is there
             content += more
         return content
     finally:

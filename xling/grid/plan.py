@@ -113,18 +113,20 @@ class Plan:
             }
             for key, step in self.steps.items()
         ]
+        named = {key: {"kind": step.stage.kind, "key": key} for key, step in self.steps.items()}
         return {
             "name": self.name,
             "format": formats.PLAN,
             "command": list(self.command),
             "git": self.git,
-            "cells": [_cell_content(cell) for cell in self.cells],
+            "cells": [_cell_content(cell, named) for cell in self.cells],
             "left_out": [dict(row) for row in self.left_out],
             "stages": stages,
         }
 
 
-def _cell_content(cell: Cell) -> Json:
+def _cell_content(cell: Cell, named: Mapping[str, Json]) -> Json:
+    """named: how the plan's file names the stage of a key."""
     roles = dict(cell.stage.parents)
     if "score" in roles and "reward" in roles["score"].parents:
         roles["reward"] = roles["score"].parents["reward"]
@@ -134,8 +136,8 @@ def _cell_content(cell: Cell) -> Json:
         roles["sft"] = sampled.parents.get("reference") or sampled.parents["sft"]
     return {
         "axes": dict(cell.axes),
-        "judge": {"kind": cell.stage.kind, "key": cell.stage.key},
-        "stages": {role: {"kind": stage.kind, "key": stage.key} for role, stage in roles.items()},
+        "judge": named[cell.stage.key],
+        "stages": {role: named[stage.key] for role, stage in roles.items()},
     }
 
 

@@ -421,7 +421,7 @@ def _stats(folder: str, done: Done) -> Iterator[tuple[str, FileFact, os.stat_res
 def _differs(folder: str, done: Done) -> str:
     """What does not fit the marker, or nothing. Another time alone is no difference if the hash agrees."""
     for name, fact, stat in _stats(folder, done):
-        if name.startswith("/") or ".." in name.split("/"):
+        if name.startswith("/") or (".." in name and ".." in name.split("/")):
             return f"done.json names '{name}', which is not in the folder"
         if stat is None:
             return f"file {name} is missing"
