@@ -31,7 +31,7 @@ from xling.config import (
 from xling.errors import ConfigError
 from xling.grid.stage import Stage
 from xling.models.encoder import encoder_identity
-from xling.models.hub import commit_of, is_repository
+from xling.models.hub import commit_of, is_repository, settings_of
 from xling.models.recipe import BASE_FOLDER, checkpoint_digest, folder_digest, recipe_digest
 from xling.models.trust import code_of
 from xling.stages import KINDS
@@ -40,10 +40,39 @@ from xling.tasks import require, task_module, truncation_side
 from xling.tasks.records import Half, Use
 
 OWN_CODE = "local"  # of a folder whose own code may run, wherever that lies
+LOGITS_OF = {"score": "lm", "features": "lm", "align": "sft"}  # kinds of stages, and the parent whose logits they take
+# Whose logits were once taken from its states without UMT5's scale or the `final_logits_bias` of BART and its kin. What
+# it said, what it learnt from demonstrations, and its states never were wrong.
+LOGITS_CHANGED = frozenset(
+    "umt5 bart bigbird_pegasus blenderbot blenderbot-small led marian mbart mvp pegasus plbart".split()
+)
 
 
 def make(kind: str, label: str, spec: Mapping[str, Any], parents: Mapping[str, Stage]) -> Stage:
-    return Stage.make(kind, KINDS[kind].version, label, by_content(spec), parents)
+    own = {**spec, **logits_changed(kind, spec, parents)}
+    return Stage.make(kind, KINDS[kind].version, label, by_content(own), parents)
+
+
+def logits_changed(kind: str, spec: Mapping[str, Any], parents: Mapping[str, Stage]) -> dict[str, Any]:
+    """Of a stage whose numbers were others before logits were those of a model's own forward pass: that they are now.
+
+    Of all other stages nothing, so that their keys are what they were. A version would change the keys of all models.
+    Checkpoints in folders have other keys than then anyway; what a repository has is in its config.json.
+    """
+    model = parents.get(LOGITS_OF.get(kind, ""))
+    if model is None or spec.get("features") == "states":
+        return {}
+    while model.kind != "base":
+        model = model.parents["base"]
+    commit = model.spec.get("commit")
+    changed = commit is not None and _architecture(model.spec["checkpoint"], commit) in LOGITS_CHANGED
+    return {"logits": "own forward"} if changed else {}
+
+
+@lru_cache(maxsize=64)
+def _architecture(repository: str, commit: str) -> str | None:
+    """None where nobody can be asked, as in a dry run without a network: nothing can be computed there either."""
+    return settings_of(repository, commit).get("model_type")
 
 
 @lru_cache(maxsize=4096)
