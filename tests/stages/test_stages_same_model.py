@@ -13,8 +13,13 @@ from small_grid import BUDGET, Runner, changed, experiment, judged_by
 
 sys.path += [str(Path(__file__).parents[1] / "models")]  # tiny models
 import encoders
+from families import saved
+from huggingface_hub import constants
 
 from xling.config import (
+    DPO,
+    PPO,
+    RLOO,
     BagOfWords,
     Classifier,
     Encoder,
@@ -26,6 +31,7 @@ from xling.config import (
     SentenceEncoder,
     Seq2Seq,
     Training,
+    Untrained,
 )
 from xling.errors import DataError
 from xling.grid.execute import Executor, Job
@@ -226,3 +232,106 @@ def test_an_encoder_that_is_swapped_after_planning_gives_no_result(copied: Path,
     (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")
     with pytest.raises(DataError, match="is another one than was planned with"):
         runner.folder(features)
+
+
+# --- models of the hub, which are named by their commit -----------------------------------------------------
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+READINGS: dict[str, Callable[[Path], Experiment]] = {
+    "samples": lambda at: experiment(at, rm=BagOfWords()),
+    "network": lambda at: experiment(at),
+    "states": lambda at: experiment(at, rm=FrozenLM(features="states")),
+    "features": lambda at: experiment(at, rm=FrozenLM(features="likelihood")),
+    "likelihood": lambda at: experiment(at, rm=Untrained("likelihood_sft")),
+    "ppo": lambda at: experiment(at, rm=BagOfWords(), optimizer=PPO()),
+    "rloo": lambda at: experiment(at, rm=BagOfWords(), optimizer=RLOO()),
+    "dpo": lambda at: experiment(at, rm=BagOfWords(), optimizer=DPO()),
+}
+# First digits of the score stages' keys where logits left out UMT5's scale and the bias of BART's kin.
+ONCE: dict[str, dict[str, str]] = {
+    "mt5": {
+        "samples": "c4edfbc0c9c3",
+        "network": "b3d1cada9d3d",
+        "states": "bb262b45f577",
+        "features": "ec03e38d9d0d",
+        "likelihood": "4a938e3faeea",
+        "ppo": "2751bf121f17",
+        "rloo": "b27c2673d6e3",
+        "dpo": "da9e6345ef32",
+    },
+    "umt5": {
+        "samples": "f2ca0d7772d6",
+        "network": "4daa6483751e",
+        "states": "fa3df8ac4857",
+        "features": "f864933e1fe5",
+        "likelihood": "7a62eaee6328",
+        "ppo": "5ae79123877a",
+        "rloo": "8d08a3a1bb28",
+        "dpo": "133abf7a602f",
+    },
+    "bart": {
+        "samples": "8b9978931358",
+        "network": "bf2810371ab4",
+        "states": "7a896975f416",
+        "features": "286ffa373be4",
+        "likelihood": "e441900796df",
+        "ppo": "18ac0222347f",
+        "rloo": "2d158ce860f8",
+        "dpo": "e0d14eb6162a",
+    },
+}
+FIRST_WRONG = {"features": {"features[en]", "features[tr] samples"}, "likelihood": {"score[likelihood_sft, tr]"}} | {
+    name: {f"align[en, tr] {name}"} for name in ("ppo", "rloo", "dpo")
+}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Callable[[Path], object]], Path]]:
+    """Puts a model into an empty cache of the hub, with no way to the hub; gives what it is called there."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    def put(name: str, make: Callable[[Path], object]) -> Path:
+        repository = tmp_path / "hub" / f"models--some--{name}"
+        make(repository / "snapshots" / COMMIT)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text(COMMIT)
+        return Path("some") / name
+
+    forget()
+    yield put
+    forget()
+
+
+@pytest.fixture(scope="module")
+def mt5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("hub") / "mt5", "mt5")
+
+
+@pytest.mark.parametrize("kind", ONCE)
+def test_what_was_made_of_other_logits_is_not_taken_for_todays(hub: Any, mt5: Path, kind: str) -> None:
+    def make(folder: Path) -> None:
+        shutil.copytree(mt5, folder)
+        config = json.loads((folder / "config.json").read_text())
+        more = {"max_position_embeddings": 1024} if kind == "bart" else {}
+        (folder / "config.json").write_text(json.dumps(config | {"model_type": kind} | more))
+
+    model = hub(kind, make)
+    for reading, asked in READINGS.items():
+        stage = judge_stage(asked(model)).parents["score"]
+        wrong = {one.label for one in ancestors(stage) if "logits" in one.spec}
+        assert wrong == (set() if kind == "mt5" else FIRST_WRONG.get(reading, set())), reading
+        assert (stage.key[:12] == ONCE[kind][reading]) is not bool(wrong), reading
+
+
+def test_scores_and_verdicts_of_published_models_have_other_keys_than_once(hub: Any, mt5: Path) -> None:
+    """Classifiers are read off another token, templates are told another day, and digits need some of the mass."""
+    model = hub("classifier", lambda folder: encoders.saved_classifier(folder, "qwen3"))
+    one, other = (str(hub(name, lambda folder: shutil.copytree(mt5, folder))) for name in ("umt5", "mt5"))
+    packaged = Path("packaged")
+    asked = {
+        "fe9ffd0e4860": judge_stage(experiment(packaged, rm=Classifier(str(model), **LIMITS))).parents["score"],
+        "31de4079ba01": judge_stage(experiment(packaged, rm=LogRatio(one, other))).parents["score"],
+        "07e97811c8e1": judge_stage(judged_by(packaged, LlmJudge(checkpoint=other))).parents["verdict"],
+    }
+    assert not {once for once, stage in asked.items() if stage.key.startswith(once)}
