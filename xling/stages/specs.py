@@ -44,7 +44,7 @@ LOGITS_OF = {"score": "lm", "features": "lm", "align": "sft"}  # kinds of stages
 # Whose logits were once taken from its states without UMT5's scale or the `final_logits_bias` of BART and its kin. What
 # it said, what it learnt from demonstrations, and its states never were wrong.
 LOGITS_CHANGED = frozenset(
-    "umt5 bart bigbird_pegasus blenderbot blenderbot-small led marian mbart mvp pegasus plbart".split()
+    ["umt5", "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "led", "marian", "mbart", "mvp", "pegasus", "plbart"]
 )
 
 
