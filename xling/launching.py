@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xling.config import PUBLISHED, Experiment, Task
+from xling.config import PUBLISHED, Experiment, Task, judges_its_own
 from xling.console import harmless
 from xling.errors import ConfigError, did_you_mean, shown, while_running
 from xling.grid.compose import Cells
@@ -98,11 +98,10 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
 
 def _own_judges(plan: Plan) -> list[str]:
     """A sentence where some cell's judge is the reward model whose reward it optimises: its verdict is no evidence."""
-    parents = [cell.stage.parents for cell in plan.cells]
-    own = [up for up in parents if "score" in up and "verdict" in up and up["score"].key == up["verdict"].key]
+    own = sum(judges_its_own(cell.stage.parents) for cell in plan.cells)
     if not own:
         return []
-    cells = "1 cell is" if len(own) == 1 else f"{len(own)} cells are"
+    cells = "1 cell is" if own == 1 else f"{own} cells are"
     return [
         f"{cells} judged by the very reward model whose reward is optimised: marked, and left out of means, ties and "
         "counts. Type judge.half=true for a judge from other documents, or judge.seed=N for a network of another seed."

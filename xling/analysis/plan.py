@@ -1,6 +1,6 @@
 """What a grid asked for and what stands in the store: plan.json folded over seeds, holes with a reason."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from xling.analysis.matrix import ENTRY_AXES, NO_SOURCE, SEED_AXES
+from xling.config import judges_its_own
 from xling.errors import ConfigError, StoreError
 from xling.grid import files, formats
 from xling.grid.records import Run
@@ -54,11 +55,6 @@ class Plan(Struct, frozen=True):
     stages: list[PlannedStage]
     git: str | None = None
     left_out: list[LeftOut] = []
-
-
-def judges_its_own(stages: Mapping[str, Ref]) -> bool:
-    """Whether a cell's judge is the very reward model whose reward was optimised."""
-    return "score" in stages and stages["score"] == stages.get("verdict")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from xling.config.judges import Judge as Judge
 from xling.config.judges import LlmJudge as LlmJudge
 from xling.config.judges import TargetRM as TargetRM
 from xling.config.judges import judge_named as judge_named
+from xling.config.judges import judges_its_own as judges_its_own
 from xling.config.optimizers import DPO as DPO
 from xling.config.optimizers import GRPO as GRPO
 from xling.config.optimizers import PPO as PPO

@@ -1,6 +1,7 @@
 """Settings of the judges: which of two responses is better, and by what."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 from msgspec import Meta, Struct
@@ -84,3 +85,16 @@ def judge_named(name: str, rm_backbone: RewardModel | None = None) -> Judge:
     """A judge of default settings. KeyError for a name that is none."""
     kinds: dict[str, type[Judge]] = {"gold": Gold, "target_rm": TargetRM, "human": Human, "llm": LlmJudge}
     return kinds[name](rm_backbone=rm_backbone)
+
+
+class _Keyed(Protocol):
+    @property
+    def key(self) -> str: ...
+
+
+def judges_its_own(stages: Mapping[str, _Keyed]) -> bool:
+    """Whether a cell's judge is the very reward model whose reward was optimised: its verdict is no evidence.
+
+    stages: those that the verdict is made from, by role, as stages, as their sheets or as a plan has them.
+    """
+    return "score" in stages and "verdict" in stages and stages["score"].key == stages["verdict"].key

@@ -14,6 +14,7 @@ import wandb
 from wandb.sdk.wandb_run import Run
 
 from xling.analysis.records import Items
+from xling.config import judges_its_own
 from xling.errors import StoreError
 from xling.grid.files import json_bytes
 from xling.grid.records import Done, Sheet
@@ -93,11 +94,6 @@ def read_curve(folder: Path, done: Done) -> Iterator[tuple[int, dict[str, float]
         yield step, {f"{done.kind}/{name}": value for name, value in values.items() if value is not None}
 
 
-def own_judge(sheet: Sheet) -> bool:
-    """A judge stage decided by the very scores that picked, as SeedCell.own_judge says of a planned cell."""
-    return "score" in sheet.parents and sheet.parents["score"] == sheet.parents.get("verdict")
-
-
 def summary(folder: Path, done: Done, sheet: Sheet) -> dict[str, Any]:
     """How the stage came about, and its one number if it is a judge's."""
     run = done.run
@@ -114,7 +110,8 @@ def summary(folder: Path, done: Done, sheet: Sheet) -> dict[str, Any]:
     if "items.json" in done.files:
         items = decode(_read(folder, done, "items.json"), type=Items)
         wins = [win for win in items.win if win is not None]
-        name = "win_rate_own_judge" if own_judge(sheet) else "win_rate"  # not to be averaged with the others
+        # a name of its own: not to be averaged with the others
+        name = "win_rate_own_judge" if judges_its_own(sheet.parents) else "win_rate"
         found |= {name: 100 * sum(wins) / len(wins)} if wins else {}
     return found
 

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xling.analysis.plan import Results, judges_its_own, read_plan
+from xling.analysis.plan import Results, read_plan
 from xling.analysis.verdicts import many
+from xling.config import judges_its_own
 from xling.errors import ConfigError, StoreError
 from xling.grid.files import disk_error, is_plain, json_bytes, write_atomically
 from xling.grid.store import Store
