@@ -10,11 +10,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xling.config import PUBLISHED, Experiment, Task, judges_its_own
 from xling.console import harmless
 from xling.errors import ConfigError, did_you_mean, shown, while_running
+from xling.folding import fold
 from xling.grid.compose import Cells
 from xling.grid.estimate import rates_from
 from xling.grid.experiments import checked_task, experiments
@@ -30,9 +31,6 @@ from xling.stages.llm_dag import notes
 from xling.stages.translate_checks import notes as untranslated
 from xling.tasks import ignored, task_module
 from xling.tasks.absent import absent
-
-if TYPE_CHECKING:
-    from xling.analysis.matrix import Matrix
 
 Asked = tuple[Mapping[str, Scalar], Experiment]
 
@@ -164,17 +162,12 @@ def launch(cells: Cells, catalogue: str, workers: int | None, threads: int, clai
             if outcome.interrupted:
                 print(f"xling: stopped. The same command goes on; `xling reduce {plan.name}` folds what is there.")
                 return outcome.exit_code
-            from xling.report.reduce import reduce_grid  # scipy and pandas, which plan and run do without
-
             with while_running():
                 check_own(plan.store, plan.name, digest)
-                matrix = reduce_grid(plan.store, plan.name)
-            if not plan.store.damaged or plan.mode in ("cached", "read-only") or heals == HEALS:
-                break
+                code = fold(plan.store, plan.name, tracking, heal=_heals(plan) and heals < HEALS)
+            if code is not None:
+                return code or outcome.exit_code
             plan, heals = _healing(plan, catalogue, "cached" if outcome.failures else "retry"), heals + 1
-        with while_running():
-            show(plan.store.root, plan.name, matrix, tracking)
-    return _name_damaged(plan.store) or outcome.exit_code
 
 
 def launch_slurm(cells: Cells, catalogue: str, values: Mapping[str, Any]) -> int:
@@ -197,13 +190,10 @@ def launch_slurm(cells: Cells, catalogue: str, values: Mapping[str, Any]) -> int
     limits = check(plan, settings) if runs else None  # before the grid's plan is replaced
     with running(plan, settings.claim_timeout_s):
         if not runs:
-            from xling.report.reduce import reduce_grid
-
             plan.write()
-            matrix = reduce_grid(plan.store, plan.name)
-            if not plan.store.damaged or plan.mode in ("cached", "read-only"):
-                show(plan.store.root, plan.name, matrix, tracking)
-                return _name_damaged(plan.store) or int(any(step.state != "cached" for step in plan.steps.values()))
+            code = fold(plan.store, plan.name, tracking, heal=_heals(plan))
+            if code is not None:
+                return code or int(any(step.state != "cached" for step in plan.steps.values()))
             plan = _healing(plan, catalogue, "retry")
         with while_running():
             made = submit(plan, settings, f"{catalogue}:KINDS", tracking, limits)
@@ -252,6 +242,10 @@ def _intention(plan: Plan) -> str:
     return "\n".join([line, *plan.warnings])
 
 
+def _heals(plan: Plan) -> bool:
+    return plan.mode not in ("cached", "read-only")
+
+
 def _healing(plan: Plan, catalogue: str, mode: str) -> Plan:
     """Set aside what the fold found damaged, and plan it anew; the other results are used as they are.
 
@@ -264,33 +258,6 @@ def _healing(plan: Plan, catalogue: str, mode: str) -> Plan:
     kinds = importlib.import_module(catalogue).KINDS
     anew = make_plan(plan.cells, plan.store, mode, plan.name, plan.command, plan.left_out, kinds)
     return replace(anew, warnings=plan.warnings)
-
-
-def fold(root: Path, name: str, tracking: Mapping[str, Any]) -> int:
-    """What is complete of a grid, as its matrix: files, terminal, tracker. Exit code: 1 if results are damaged."""
-    from xling.report.reduce import reduce_grid
-
-    store = Store(root)
-    show(root, name, reduce_grid(store, name), tracking)
-    return _name_damaged(store)
-
-
-def show(root: Path, name: str, matrix: "Matrix", tracking: Mapping[str, Any]) -> None:
-    """A matrix that has been folded and written: terminal, tracker."""
-    from xling.report.terminal import print_matrix
-
-    print_matrix(matrix)
-    if tracking["mode"] != "off":
-        from xling.report.tracking import track_grid
-
-        print(f"xling: {track_grid(root, name, tracking).sentence()}", file=sys.stderr)
-
-
-def _name_damaged(store: Store) -> int:
-    """Say which results could not be used; 1 if any was damaged or could not be read."""
-    for sentence in store.damage():
-        print(harmless(f"xling: {sentence}"), file=sys.stderr)
-    return int(not store.trusted)
 
 
 def _tracking(settings: Any) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from synthetic import SyntheticGrid, realistic
 from wandb_file import offline_runs
 
 from xling.analysis.plan import read_plan
+from xling.grid.store import Store
 from xling.report.files import csv_bytes
 from xling.report.reduce import reduce_grid
 from xling.report.tracking import choose_mode, destination, missing, track_grid
@@ -234,13 +235,13 @@ def test_off_writes_nothing(tmp_path):
 
 
 def test_off_imports_nothing_of_it(tmp_path, monkeypatch, capsys):
-    from xling.launching import fold
+    from xling.folding import fold
 
     grid = SyntheticGrid(tmp_path)
     grid.cell("de", "de", [1.0, 0.5])
     grid.write()
     monkeypatch.delitem(sys.modules, "xling.report.tracking")
-    fold(tmp_path, "toy", {**OFFLINE, "mode": "off"})
+    fold(Store(tmp_path), "toy", {**OFFLINE, "mode": "off"})
     assert "xling.report.tracking" not in sys.modules
     assert "W&B" not in capsys.readouterr().err
 

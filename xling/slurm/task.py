@@ -284,7 +284,7 @@ class Runner:
 
     def _reduce(self) -> int:
         """Say what became of jobs that ended without a word, then fold what is complete."""
-        from xling.launching import fold
+        from xling.folding import fold
 
         submission = self.filed.submission
         refs = [ref for number, ref in self.filed.refs.items() if number != self.place[0]]
@@ -294,9 +294,9 @@ class Runner:
             survey.settle(self.store, self.filed, states)
         if submission.cells:
             check_own(self.store, submission.grid, submission.cells)
-        code = fold(self.store.root, submission.grid, submission.tracking)
+        code = fold(Store(self.store.root), submission.grid, submission.tracking)
         self._note(Event("end"))
-        return code
+        return int(bool(code))
 
     def _compare_code(self) -> None:
         if self._code_changed:
