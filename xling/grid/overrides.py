@@ -8,6 +8,7 @@
 Later overrides win over earlier ones, and the command line over the `params` of a sweeps file.
 """
 
+import functools
 import math
 import os
 import re
@@ -71,12 +72,12 @@ def quoted(argument: str) -> str:
     grammar = bool(set(value) & set(",(){}[]'\""))
     names_one = key in WORDS and value[0] not in "[{"
     whole = grammar and (names_one or (_is_path(key) and os.path.exists(os.path.expanduser(value))))
-    if not whole and (_readable(argument) or not _may_be_text(key, value)):
+    if not whole and (_read(argument) or not _may_be_text(key, value)):
         return argument
     escaped = re.sub(r"(\\*)'", r"\1\1\'", value)  # as the grammar wants it: a quote, and backslashes before it
     trailing = len(escaped) - len(escaped.rstrip("\\"))
     found = f"{key}='{escaped}{chr(92) * trailing}'"
-    return found if _readable(found) else argument
+    return found if _read(found) else argument
 
 
 def _is_path(key: str) -> bool:
@@ -90,12 +91,14 @@ def _may_be_text(key: str, value: str) -> bool:
     return _is_path(key) or not re.match(r"[\[{]|\w*\(", value)
 
 
-def _readable(argument: str) -> bool:
+@functools.lru_cache
+def _read(argument: str) -> Override | None:
+    """The override; None if Hydra's grammar cannot read it. Remembered, since the grammar is slow."""
     try:
-        OverridesParser.create().parse_overrides([argument])
+        [override] = OverridesParser.create().parse_overrides([argument])
     except (HydraException, ValueError, RecursionError):
-        return False
-    return True
+        return None
+    return override
 
 
 def protected(argument: str) -> str:
@@ -109,22 +112,22 @@ def protected(argument: str) -> str:
         return argument
     if setting:
         return f"{argument},{value}" if _can_be_swept(argument) else argument
-    [override] = OverridesParser.create().parse_overrides([argument])
-    return f"{key}=choice({value})" if override.value_type == ValueType.ELEMENT else argument
+    override = _read(argument)
+    alone = override is not None and override.value_type == ValueType.ELEMENT
+    return f"{key}=choice({value})" if alone else argument
 
 
 def _can_be_swept(argument: str) -> bool:
     """Whether it has one value, which is still the same when it is written back."""
-    parser = OverridesParser.create()
+    override = _read(argument)
+    if override is None or override.is_sweep_override():
+        return False  # what cannot be read is said elsewhere
     try:
-        [override] = parser.parse_overrides([argument])
-        if override.is_sweep_override():
-            return False
         text = Override._get_value_element_as_str(override._value)  # type: ignore[arg-type]  # which is no sweep
-        [back] = parser.parse_overrides([f"{override.key_or_group}={text}"])
     except (HydraException, ValueError):
-        return False  # cannot be read: that is said elsewhere
-    return repr(override._value) == repr(back._value)
+        return False
+    back = _read(f"{override.key_or_group}={text}")
+    return back is not None and repr(override._value) == repr(back._value)
 
 
 def typed(argument: str) -> str:
