@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import called
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from xling.cli import COMMANDS
@@ -29,6 +31,17 @@ def launch(cwd: Path, *arguments: str, **environment: str) -> subprocess.Complet
         text=True,
         timeout=300,
     )
+
+
+Planned = Callable[..., tuple[int | str | None, str, str]]
+
+
+@pytest.fixture
+def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planned:
+    """(exit code, stdout, stderr) of a command that ends before it runs stages: no process of its own is needed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return lambda *arguments: called(list(arguments))
 
 
 def test_a_grid_from_any_folder(tmp_path: Path) -> None:
@@ -104,14 +117,14 @@ def test_a_launch_whose_name_was_taken_from_it_folds_nothing_into_the_other_grid
     assert pairs(tmp_path) == {("de", "de")}
 
 
-def test_dry_run_writes_nothing(tmp_path: Path) -> None:
-    result = launch(tmp_path, *TOY, "sweeps=embedded", "dry_run=true", COLUMNS="200")
-    assert result.returncode == 0, result.stderr
-    assert "embedded: 36 cells" in result.stdout and "Left out" in result.stdout
+def test_dry_run_writes_nothing(tmp_path: Path, planned: Planned) -> None:
+    code, out, error = planned(*TOY, "sweeps=embedded", "dry_run=true")
+    assert code == 0, error
+    assert "embedded: 36 cells" in out and "Left out" in out
     assert list(tmp_path.iterdir()) == []
 
 
-def test_settings_that_recorded_responses_do_not_read_are_said_with_the_plan(tmp_path: Path) -> None:
+def test_settings_that_recorded_responses_do_not_read_are_said_with_the_plan(tmp_path: Path, planned: Planned) -> None:
     rows = [
         {"id": d, "lang": lang, "prompt": f"{lang} {d}", "response": s, "system": s, "rating": (d + (s == "a")) % 2}
         for lang in ("de", "tr")
@@ -120,9 +133,9 @@ def test_settings_that_recorded_responses_do_not_read_are_said_with_the_plan(tmp
     ]
     (tmp_path / "f.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     own = ["experiment=recorded", "rm_backbone=bag_of_words", "task.path=f.jsonl", "task.columns.group=id"]
-    result = launch(tmp_path, *own, "task.threshold=1", "source_lang=de", "target_lang=tr", "dry_run=true")
-    assert result.returncode == 0, result.stderr
-    assert "xling: task.threshold=1: not read, since with policy=recorded every row is scored" in result.stderr
+    code, _, error = planned(*own, "task.threshold=1", "source_lang=de", "target_lang=tr", "dry_run=true")
+    assert code == 0, error
+    assert "xling: task.threshold=1: not read, since with policy=recorded every row is scored" in error
 
 
 def test_a_failed_cell_is_exit_code_1_and_the_others_are_done(tmp_path: Path) -> None:
@@ -133,15 +146,15 @@ def test_a_failed_cell_is_exit_code_1_and_the_others_are_done(tmp_path: Path) ->
     assert {row["rm_backbone.permutation"]: row["status"] for row in rows} == {"0": "done", "99": "blocked"}
 
 
-def test_controls_with_and_without_plus(tmp_path: Path) -> None:
+def test_controls_with_and_without_plus(planned: Planned) -> None:
     for override in ("+controls=true", "controls=true"):
-        result = launch(tmp_path, *TOY, override, "dry_run=true", "name=g")
-        assert "g: 2 cells" in result.stdout, result.stderr
+        _, out, error = planned(*TOY, override, "dry_run=true", "name=g")
+        assert "g: 2 cells" in out, error
 
 
-def test_backbones_side_by_side_with_a_setting_that_the_default_one_lacks(tmp_path: Path) -> None:
-    result = launch(tmp_path, *TOY, "rm_backbone=cosine,sentence_encoder", "rm_backbone.encoder=here", "dry_run=true")
-    assert result.returncode == 0 and "2 cells" in result.stdout, result.stderr
+def test_backbones_side_by_side_with_a_setting_that_the_default_one_lacks(planned: Planned) -> None:
+    code, out, error = planned(*TOY, "rm_backbone=cosine,sentence_encoder", "rm_backbone.encoder=here", "dry_run=true")
+    assert code == 0 and "2 cells" in out, error
 
 
 @pytest.mark.parametrize(
@@ -191,21 +204,26 @@ def test_backbones_side_by_side_with_a_setting_that_the_default_one_lacks(tmp_pa
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_refused_before_anything_runs(tmp_path: Path, arguments: list[str], sentence: str) -> None:
-    result = launch(tmp_path, *TOY, *arguments)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    [line] = result.stderr.splitlines()
+def test_refused_before_anything_runs(tmp_path: Path, planned: Planned, arguments: list[str], sentence: str) -> None:
+    code, out, error = planned(*TOY, *arguments)
+    assert code == 2 and out == ""
+    [line] = error.splitlines()
     assert line.startswith("xling: ") and sentence in line
     assert not (tmp_path / "outputs").exists()
 
 
-def test_stages_that_are_nowhere(tmp_path: Path) -> None:
-    result = launch(tmp_path, "hydra.launcher.catalogue=nope", "dry_run=true")
-    assert result.returncode == 2 and "hydra.launcher.catalogue=nope is no package with stages" in result.stderr
-    result = launch(tmp_path, "hydra.launcher._target_=x", "dry_run=true")
-    assert result.returncode == 2 and "Invalid plugin 'x'" in result.stderr and "Traceback" not in result.stderr
-    assert "Leave out what it speaks of" in result.stderr
+@pytest.mark.parametrize("arguments", [["source_lang=deu"], ["seed=["], ["tracking=off"], ["--dry-run"]], ids=str)
+def test_the_process_ends_as_it_says(tmp_path: Path, planned: Planned, arguments: list[str]) -> None:
+    result = launch(tmp_path, *TOY, *arguments)
+    assert (result.returncode, result.stdout, result.stderr) == planned(*TOY, *arguments)
+
+
+def test_stages_that_are_nowhere(planned: Planned) -> None:
+    code, _, error = planned("hydra.launcher.catalogue=nope", "dry_run=true")
+    assert code == 2 and "hydra.launcher.catalogue=nope is no package with stages" in error
+    code, _, error = planned("hydra.launcher._target_=x", "dry_run=true")
+    assert code == 2 and "Invalid plugin 'x'" in error and "Traceback" not in error
+    assert "Leave out what it speaks of" in error
 
 
 STRANGE = ["a=b", "a,b", "a#b!c~d", "(a)[b]{c}", "Häuser/größe", "it's", 'say "x"', "a\\b", "plain", "x:y|z", "[a]"]
@@ -222,15 +240,15 @@ def test_paths_are_typed_as_they_are(tmp_path: Path, name: str) -> None:
         assert override.value() == line.partition("=")[2]
 
 
-def test_a_grid_of_data_in_a_strange_place(tmp_path: Path) -> None:
+def test_a_grid_of_data_in_a_strange_place(tmp_path: Path, planned: Planned) -> None:
     rows = [{"id": f"{n}", "lang": "de", "prompt": f"Frage {n}", "response": f"{k}", "rating": k, "system": f"s{k}"}
             for n in range(12) for k in range(2)]  # fmt: skip
     folder = tmp_path / "Häuser (a,b)=c"
     folder.mkdir()
     (folder / "d#1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     own = ["experiment=recorded", "rm_backbone=bag_of_words", "source_lang=de", "target_lang=de", "dry_run=true"]
-    result = launch(tmp_path, *own, f"task.path={folder.name}/d#1.jsonl", "root=out, ü")
-    assert result.returncode == 0, result.stderr
+    code, _, error = planned(*own, f"task.path={folder.name}/d#1.jsonl", "root=out, ü")
+    assert code == 0, error
 
 
 def test_a_comma_between_files_is_a_sweep_and_in_a_file_s_name_is_none(tmp_path: Path) -> None:
@@ -241,9 +259,9 @@ def test_a_comma_between_files_is_a_sweep_and_in_a_file_s_name_is_none(tmp_path:
     assert quoted("source_lang='de") == "source_lang='de" and quoted("root=${oc.env:X}/a") == "root=${oc.env:X}/a"
 
 
-def test_a_launcher_that_runs_no_grids(tmp_path: Path) -> None:
-    result = launch(tmp_path, "hydra/launcher=basic")
-    assert result.returncode == 2 and "hydra/launcher=basic runs no grid." in result.stderr
+def test_a_launcher_that_runs_no_grids(planned: Planned) -> None:
+    code, _, error = planned("hydra/launcher=basic")
+    assert code == 2 and "hydra/launcher=basic runs no grid." in error
 
 
 def test_an_unwritable_root_is_a_sentence(tmp_path: Path) -> None:

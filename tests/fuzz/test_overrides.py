@@ -3,20 +3,14 @@
 Each is the real command line in this process, from sys.argv to the plan: `dry_run=true` and what was drawn.
 """
 
-import contextlib
-import io
 import os
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
+from command_line import called
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 FEWER = 4  # a command line is planned in most of a second, in which others read some dozen files
-LAUNCH = str(Path(__file__).parents[2] / "launch.py")
 
 SMALL = ["task=micro_tiny", "policy=micro_tiny", "rm_backbone=bag_of_words", "dry_run=true"]
 KEYS = [
@@ -74,25 +68,6 @@ assignments = st.tuples(st.sampled_from(["", "", "", "", "+", "++", "~"]), keys,
     lambda drawn: f"{drawn[0]}{drawn[1]}={drawn[2]}"
 )
 arguments = st.lists(st.one_of(assignments, assignments, st.sampled_from(FLAGS)), min_size=1, max_size=2)
-
-
-def called(command: list[str]) -> tuple[int | str | None, str, str]:
-    """(exit code, what was printed, what was said) of `python launch.py COMMAND`."""
-    before, out, err = sys.argv, io.StringIO(), io.StringIO()
-    code: int | str | None
-    GlobalHydra.instance().clear()
-    sys.argv = [LAUNCH, *command]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            runpy.run_path(LAUNCH, run_name="__main__")
-        raise AssertionError("launch.py ends with its exit code")
-    except SystemExit as end:
-        code = end.code
-    finally:
-        sys.argv = before
-        GlobalHydra.instance().clear()
-    assert "HYDRA_FULL_ERROR" not in os.environ  # or all later tests' processes would print tracebacks
-    return code, out.getvalue(), err.getvalue()
 
 
 @settings(max_examples=max(1, settings.default.max_examples // FEWER))
