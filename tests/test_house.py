@@ -52,6 +52,7 @@ MATRICES = {  # tests/house/NAME.csv of these grids
     "demo": "demo",
     "paper_rm_accuracy_dialog": "paper_rm_accuracy_dialog at tiny scale",
     "paper_bilingual": "paper_bilingual at tiny scale",
+    "paper_dialog": "paper_dialog at tiny scale",  # with PPO
 }
 RECORDED_ON = "AuthenticAMD, AVX512, torch 2.13.0"
 POINTS = 5.0  # of a win rate, in percent, of some hundred prompts
