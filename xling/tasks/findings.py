@@ -76,40 +76,44 @@ def said(config: Files, rows: Rows, by_lang: dict[str, LanguageSummary]) -> list
         found.append(rows.unrated_text(config.rating_field))
     if note := _translations(config, rows, by_lang):
         found.append(note)
-    for lang, one in by_lang.items():
-        if again := rows.again.get(lang):
-            found.append(f"{lang}: further ratings of the same response: {len(again)} ({rows.named(again)}), averaged.")
-        if one.undecided:
-            found.append(
-                f"{lang}: none of the {one.prompts} prompts that two systems answered has responses that are rated "
-                "differently: compared by these ratings, all are ties."
-            )
-        if one.one_system and one.prompts:
-            found.append(
-                f"{lang}: prompts that one system alone answered cannot be compared by policy=recorded: "
-                f"{len(one.one_system)} ({rows.named(one.one_system)})."
-            )
-        if alike := rows.alike.get(lang):
-            found.append(
-                f"{lang}: prompts that are another's text in another Unicode form, case or spacing: {len(alike)} "
-                f"({rows.named(alike)}). They are read as they are, and are of one group."
-            )
-        if crossing := rows.crossing.get(lang):
-            found.append(
-                f"{lang}: the column `{config.columns.split}` has the same prompt in two splits: {len(crossing)} "
-                f"({rows.named(crossing)}). What is tested was trained on."
-            )
-        group, n, prompts = one.largest
-        if prompts > 1 and 2 * n > (total := sum(one.rows.values())):
-            found.append(
-                f"{lang}: the group {shown(group)} holds {n} of {total} rows ({prompts} prompts). Splits and intervals "
-                "go by groups, and this one is in one split as a whole: is task.columns.group="
-                f"{config.columns.group} the document or conversation? task.columns.group=null goes by prompts' text."
-            )
-        if none := rows.none.get(lang):
-            found.append(f"{lang}: {len(none)} responses are the text None or null ({rows.named(none)}).")
-        if empty := rows.empty.get(lang):
-            found.append(f"{lang}: {len(empty)} rated responses are empty ({rows.named(empty)}).")
+    return [*found, *(sentence for lang, one in by_lang.items() for sentence in _of_language(config, rows, lang, one))]
+
+
+def _of_language(config: Files, rows: Rows, lang: str, one: LanguageSummary) -> list[str]:
+    found = []
+    if again := rows.again.get(lang):
+        found.append(f"{lang}: further ratings of the same response: {len(again)} ({rows.named(again)}), averaged.")
+    if one.undecided:
+        found.append(
+            f"{lang}: none of the {one.prompts} prompts that two systems answered has responses that are rated "
+            "differently: compared by these ratings, all are ties."
+        )
+    if one.one_system and one.prompts:
+        found.append(
+            f"{lang}: prompts that one system alone answered cannot be compared by policy=recorded: "
+            f"{len(one.one_system)} ({rows.named(one.one_system)})."
+        )
+    if alike := rows.alike.get(lang):
+        found.append(
+            f"{lang}: prompts that are another's text in another Unicode form, case or spacing: {len(alike)} "
+            f"({rows.named(alike)}). They are read as they are, and are of one group."
+        )
+    if crossing := rows.crossing.get(lang):
+        found.append(
+            f"{lang}: the column `{config.columns.split}` has the same prompt in two splits: {len(crossing)} "
+            f"({rows.named(crossing)}). What is tested was trained on."
+        )
+    group, n, prompts = one.largest
+    if prompts > 1 and 2 * n > (total := sum(one.rows.values())):
+        found.append(
+            f"{lang}: the group {shown(group)} holds {n} of {total} rows ({prompts} prompts). Splits and intervals "
+            "go by groups, and this one is in one split as a whole: is task.columns.group="
+            f"{config.columns.group} the document or conversation? task.columns.group=null goes by prompts' text."
+        )
+    if none := rows.none.get(lang):
+        found.append(f"{lang}: {len(none)} responses are the text None or null ({rows.named(none)}).")
+    if empty := rows.empty.get(lang):
+        found.append(f"{lang}: {len(empty)} rated responses are empty ({rows.named(empty)}).")
     return found
 
 
