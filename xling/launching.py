@@ -140,10 +140,13 @@ def _check_data(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -
         targets.add(experiment.target_lang.code)
         split |= set() if cross_fitted(experiment) else {experiment.feedback_task}
         split |= set() if responses_recorded(experiment) else {experiment.task}
+    said = set[str]()  # a task with another seed has the same to say of the same files
     for task, (sources, targets) in grids.items():
         notes = task_module(task).check(task, known, sorted(sources), sorted(targets))
-        for note in [*notes, *ignored(task, task in split)]:
-            print(harmless(f"xling: {note}"), file=sys.stderr)
+        for note in dict.fromkeys([*notes, *ignored(task, task in split)]):
+            if note not in said:
+                print(harmless(f"xling: {note}"), file=sys.stderr)
+            said.add(note)
     for note in untranslated([experiment for _, experiment in asked]):
         print(harmless(f"xling: {note}"), file=sys.stderr)
 

@@ -500,8 +500,11 @@ def test_files_named_after_languages_and_a_folder_of_save_to_disk(tmp_path: Path
         jsonl(tmp_path / "all" / f"{lang}.jsonl", rows)
     settings = Files(path=str(tmp_path / "all"), languages=())
     assert files.languages(settings) == ("de", "tr")
-    assert any("de.jsonl is de, tr.jsonl is tr" in note for note in files.summary(settings).notes())
+    assert not files.summary(settings).notes()
     assert len(files.recorded(files.narrowed(settings, ["tr"], "recorded"), "tr").prompts) == 10
+    for lang in ("de", "tr"):
+        (tmp_path / "all" / f"{lang}.jsonl").rename(tmp_path / "all" / f"own_{lang}.jsonl")
+    assert any("own_de.jsonl is de, own_tr.jsonl is tr" in note for note in files.summary(settings).notes())
     Dataset.from_list(rated("de", 10)).save_to_disk(tmp_path / "saved")
     saved, plain = Files(path=str(tmp_path / "saved"), languages=()), config(tmp_path / "f.jsonl", rated("de", 10))
     assert files.recorded(saved, "de") == files.recorded(plain, "de")

@@ -54,8 +54,8 @@ def said(config: Files, rows: Rows, by_lang: dict[str, LanguageSummary]) -> list
         found.append(f"{config.path}: {rows.n_bad} bad rows of {rows.n} are left out ({reasons}).")
     if codes := rows.codes_text():
         found.append(f"Languages are read by what their codes mean: {codes}.")
-    if rows.named_after:
-        files = listed((f"{name} is {code}" for name, code in rows.named_after.items()), 10)
+    if named := {name: code for name, code in rows.named_after.items() if name.partition(".")[0] != code}:
+        files = listed((f"{name} is {code}" for name, code in named.items()), 10)
         found.append(f"Languages are those that files are named after: {files}.")
     if rows.alone:
         found.append(rows.alone_text())
