@@ -215,16 +215,16 @@ ROOMS = {
     "report": f"{FOLD} sheets judges datacheck",
     "figures": f"{FOLD} report",
     "sheets": f"{FOLD} tasks judges",
-    "slurm": f"{DATA} grid report",
-    "launching": f"{DATA} grid tasks stages analysis report slurm",
+    "folding": f"{DATA} grid analysis report",
+    "slurm": f"{DATA} grid report folding",
+    "launching": f"{DATA} grid tasks stages analysis report folding slurm",
     "front": f"{BASE} grid",
-    "cli": f"{FOLD} tasks datacheck sheets report figures slurm launching",
+    "cli": f"{FOLD} tasks datacheck sheets report figures folding slurm launching",
     "__main__": "cli",
 }
 # Imports against that order, (module, what it imports): each is to go.
 AGAINST: set[tuple[str, str]] = {
     ("sheets.imports", "report.human"),
-    ("slurm.task", "launching"),
     ("stages.align", "analysis.repetition"),
     ("stages.judge", "analysis.repetition"),
     ("stages.sft", "analysis.rouge"),
