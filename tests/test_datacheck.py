@@ -82,11 +82,14 @@ def test_misses_and_false_positives_of_the_detector_stand_side_by_side(tmp_path:
     rows = [row | {"response": GERMAN.format(n)} for n, row in enumerate(every)]
     path = jsonl(tmp_path / "f.jsonl", rows)
     task, facts = Files(path=str(path), languages=()), [*FACTS, Language("ha", "Hausa", "Hausa", "Latn")]
-    found = {w.lang: (w.in_language, w.others) for w in check_data("files", task, facts).languages}
+    found = {
+        w.lang: (w.in_language, w.rates.mistaken.value if w.rates.mistaken else None)
+        for w in check_data("files", task, facts).languages
+    }
     assert found == {"de": (100.0, 100.0), "en": (0.0, 0.0), "ha": (None, None)}
     model = relabelled(tmp_path / "lid.bin", {"__label__de": "__label__hau_Latn"})
     other = check_data("files", task, facts, model)
-    again = {w.lang: (w.in_language, w.others) for w in other.languages}
+    again = {w.lang: (w.in_language, w.rates.mistaken.value if w.rates.mistaken else None) for w in other.languages}
     assert again == {"de": (None, None), "en": (0.0, 0.0), "ha": (100.0, 100.0)}
 
 

@@ -8,14 +8,17 @@ xling/report/datacheck.py shows. No torch.
 import hashlib
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from msgspec import Struct
 
+from xling.analysis.matrix import LanguageRates
 from xling.config import Language, Oasst, Task
+from xling.detection import SAMPLE, measured
 from xling.errors import ConfigError
 from xling.languages import in_language, labels
 from xling.tasks import offers, task_module
@@ -23,7 +26,6 @@ from xling.tasks.records import GOOD, Demonstration, Pair, Prompt, Rating, Split
 from xling.tasks.render import with_facts
 from xling.tasks.rows import matched
 
-SAMPLE = 500  # responses a language whose language is told
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 ONE_SPLIT = (
     "What is evaluated on (test) is the validation split, as in the paper: it chooses checkpoints too "
@@ -60,8 +62,8 @@ class Whole(Struct, frozen=True):
     leaked_groups: int  # in more than one split, whatever the use; splits that are one by design are not counted
     leaked_texts: int  # prompts read by reward models that are in more than one split
     in_language: float | None  # percent of the sampled responses' text; None: the detector does not know the language
-    others: float | None  # percent of the other languages' sampled text that reads as this one
     sampled: int
+    rates: LanguageRates  # how often it errs
 
 
 class Report(Struct, frozen=True):
@@ -97,6 +99,7 @@ def check_data(name: str, config: Task, facts: Sequence[Language], model: str = 
 
     facts: those of conf/lang, for templates that name a language. model: what tells languages (lid.model).
     """
+    model = str(Path(model).expanduser()) if model else ""
     labels(model)
     module, config = task_module(config), with_facts(config, facts)
     langs = list(module.languages(config))
@@ -117,8 +120,8 @@ def check_data(name: str, config: Task, facts: Sequence[Language], model: str = 
             if len(datasets) > 1 and (lang, "", use, split) in published:
                 parts.append(_part(lang, "all", use, split, items, published[lang, "", use, split]))
         wholes[lang] = whole
-    samples = {lang: _sample(lang, whole) for lang, whole in wholes.items()}
-    return Report(name, parts, [_whole(lang, whole, samples, model) for lang, whole in wholes.items()], notes)
+    found = [_whole(lang, whole, measured(config, lang, model), model) for lang, whole in wholes.items()]
+    return Report(name, parts, found, notes)
 
 
 def _loaded(config: Task, lang: str, notes: list[str]) -> Iterator[tuple[str, str, list[Item]]]:
@@ -233,17 +236,15 @@ def _percent(shares: Iterable[float | None]) -> float | None:
     return 100 * sum(known) / len(known) if known else None
 
 
-def _whole(lang: str, whole: _Language, samples: Mapping[str, list[str]], model: str) -> Whole:
-    """`samples`: of every language. Its own that are not told are misses, the others' that are told false positives."""
-    sample = samples[lang]
-    others = [text for other, texts in samples.items() if other != lang for text in texts]
+def _whole(lang: str, whole: _Language, rates: LanguageRates, model: str) -> Whole:
+    sample = _sample(lang, whole)
     return Whole(
         lang=lang,
         leaked_groups=_shared(whole.groups, whole.same),
         leaked_texts=_shared(whole.texts, whole.same),
         in_language=_percent(in_language(sample, lang, model)),
-        others=_percent(in_language(others, lang, model)),
         sampled=len(sample),
+        rates=rates,
     )
 
 

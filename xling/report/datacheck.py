@@ -4,8 +4,10 @@ import msgspec
 from rich import box
 from rich.table import Table
 
+from xling.analysis.intervals import Estimate
 from xling.console import Console
 from xling.datacheck import Part, Report
+from xling.report.text import span
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -56,12 +58,27 @@ def _measures(part: Part) -> list[str]:
     return [f"{part.prompt_median} / {part.prompt_p95}", response, balance, str(part.duplicates)]
 
 
+def _rate(rate: Estimate | None) -> tuple[str, str]:
+    return ("", "") if rate is None else (f"{rate.value:.1f} % {span(rate)}".strip(), str(rate.n))
+
+
 def _languages(report: Report) -> Table:
     table = Table(title="Shared by splits, and responses that read as the language", box=box.SIMPLE)
     table.add_column("lang")
-    for name in ("shared groups", "shared prompts", "in language", "others read as it", "sampled"):
+    names = (
+        "shared groups",
+        "shared prompts",
+        "in language",
+        "sampled",
+        "references recognised",
+        "n",
+        "others read as it",
+        "n",
+    )
+    for name in names:
         table.add_column(name, justify="right")
     for whole in report.languages:
-        shares = ["" if one is None else f"{one:.0f} %" for one in (whole.in_language, whole.others)]
-        table.add_row(whole.lang, str(whole.leaked_groups), str(whole.leaked_texts), *shares, str(whole.sampled))
+        share = "" if whole.in_language is None else f"{whole.in_language:.0f} %"
+        told = [text for rate in (whole.rates.recognised, whole.rates.mistaken) for text in _rate(rate)]
+        table.add_row(whole.lang, str(whole.leaked_groups), str(whole.leaked_texts), share, str(whole.sampled), *told)
     return table

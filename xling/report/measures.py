@@ -39,6 +39,7 @@ MEASURES: dict[str, tuple[str, Shown]] = {  # of an Entry, and some of an Oppone
     "quality": ("quality", _signed),
     "kl": ("KL", _precise),
 }
+RATES_TITLE = "The language detector on the task's own references, %"
 NOTES = [
     "LC win: length-controlled (one logistic regression for all cells of a judge and optimizer); all shares in %",
     "lang.: responses in the target language; length: tokens; ended: not cut off; rep.: word bigrams said before",
@@ -52,7 +53,8 @@ def measure_tables(block: Block, panel: Panel) -> list[Table]:
     names = [name for name in MEASURES if any(_value(entry, name) is not None for entry in panel.entries)]
     if not names:
         return []
-    return [_brief(panel, names), _whole(panel, names), *_length_controlled(block, panel)]
+    told = [rates_table(panel)] if "share_in_language" in names and panel.language_rates else []
+    return [_brief(panel, names), _whole(panel, names), *told, *_length_controlled(block, panel)]
 
 
 def _value(of: Entry | Opponent, name: str) -> float | None:
@@ -104,6 +106,23 @@ def _rows(panel: Panel, names: Sequence[str], interval: bool) -> Table:
     heads = [MEASURES[name][0] for name in names]
     title = "Beside the win rates" + (", with intervals" if interval else "")
     return Table(title, "", heads, rows, NOTES, frozenset(breaks - {0}), detail=interval, brief=not interval)
+
+
+def rates_table(panel: Panel) -> Table:
+    """How far `lang.` is to be believed: the same share of texts whose language is known."""
+    by_target = {one.target: one for one in panel.language_rates}
+    there = [by_target.get(target) for target in panel.targets]
+    rows = []
+    for label, number, name in (("recognised", "n", "recognised"), ("others taken for it", "n of others", "mistaken")):
+        estimates: list[Estimate | None] = [getattr(one, name, None) for one in there]
+        rows.append((label, [quiet_cell(estimate) for estimate in estimates]))
+        rows.append((number, [Cell(str(one.n) if one else "", look="quiet") for one in estimates]))
+    by_detector: dict[str, list[str]] = {}
+    for one in panel.language_rates:
+        by_detector.setdefault(one.detector, []).append(f"{one.target}: {', '.join(one.labels) or 'none'}")
+    notes = ["recognised: of the text of references in the language; others: of those in the task's other languages"]
+    notes += [f"told by {name}, labels: {'; '.join(labels)}" for name, labels in by_detector.items()]
+    return Table(RATES_TITLE, "", list(panel.targets), rows, notes, frozenset({2}), shared=True)
 
 
 def _means(of: Sequence[Entry | Opponent], names: Sequence[str]) -> list[Cell]:

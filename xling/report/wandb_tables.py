@@ -31,6 +31,7 @@ def tables(matrix: Matrix) -> dict[str, Rows]:
     found = {
         "matrix": matrix_rows(matrix),
         "measures": measure_rows(matrix),
+        "language_rates": language_rows(matrix),
         "rm_accuracy": accuracy_rows(matrix),
         "controls": control_rows(matrix),
         "null_bands": band_rows(matrix),
@@ -88,6 +89,20 @@ def measure_rows(matrix: Matrix) -> Rows:
         there = [entry for entry in panel.entries if entry.win is not None]
         rows += [[*_place(e.axes, axes), *_measured(e), e.kl_bound, e.n_samples] for e in there]
     return Rows([*axes, *spread(MEASURES), "kl_bound", "n_samples"], rows)
+
+
+def language_rows(matrix: Matrix) -> Rows:
+    """How often the detector errs by which `share_in_language` is told, on the task's own references."""
+    names = [*PANEL_AXES, *matrix.other_axes]
+    rows: list[list[Any]] = []
+    for panel in panels(matrix):
+        for one in panel.language_rates:
+            row: list[Any] = [*_place(panel.axes, names), one.target, one.detector, ", ".join(one.labels)]
+            for share in (one.recognised, one.mistaken):
+                row += [*three(share), share.n if share else None]
+            rows.append(row)
+    found = [column for name in ("recognised", "mistaken") for column in (*spread([name]), f"{name}_n")]
+    return Rows([*names, "target_lang", "detector", "labels", *found], rows)
 
 
 def _measured(of: Entry | Opponent) -> list[float | None]:

@@ -37,9 +37,10 @@ from xling.config import (
     name_of,
     objective_of,
 )
+from xling.detection import planned
 from xling.digests import file_digest
 from xling.errors import ConfigError
-from xling.grid.stage import WHERE, Cell, Stage
+from xling.grid.stage import WHERE, Cell, Json, Stage
 from xling.models.encoder import encoder_identity
 from xling.stages.align_specs import align, aligned_samples
 from xling.stages.checks import check, check_half, cross_fitted, named_as_typed, responses_recorded
@@ -97,6 +98,11 @@ def cells_from(experiments: Sequence[tuple[Axes, Experiment]], controls: bool = 
         if cells.setdefault(place, Cell(axes, stage)).stage.key != stage.key:
             raise ConfigError(_one_place(axes, experiment))
     return list(cells.values())
+
+
+def language_rates(experiments: Sequence[tuple[Axes, Experiment]], cells: Sequence[Cell]) -> list[Json]:
+    """How often what tells the language of responses errs, for plan.json: no stage depends on it."""
+    return planned(experiments, cells)
 
 
 def _one_place(axes: Axes, experiment: Experiment) -> str:

@@ -193,7 +193,7 @@ def read_parts(task: Task, langs: tuple[str, ...], use: Use) -> Parts:
 @lru_cache(maxsize=4096)
 def _remembered(task: Task, langs: tuple[str, ...], use: Use, files: tuple[tuple[str, str], ...]) -> Parts:
     settings = {name: value for name, value in msgspec.to_builtins(task).items() if name not in PATHS}
-    request = [_code(), platform.python_version(), settings, langs, use, files]
+    request = [code_digest(), platform.python_version(), settings, langs, use, files]
     name = hashlib.sha256(canonical_json(request)).hexdigest()
     return recalled(name, Read, lambda: Read(dict(part for lang in langs for part in _parts(task, lang, use)))).parts
 
@@ -220,7 +220,7 @@ def _digest_of(parts: Parts) -> str:
 
 
 @lru_cache(maxsize=1)
-def _code() -> str:
+def code_digest() -> str:
     """sha256 of what reads data: what it made of a file before it was changed is not remembered."""
     folders = (Path(tasks.__file__).parent, Path(config.__file__).parent)
     paths = [Path(languages.__file__), *(path for at in folders for path in sorted(at.glob("*.py")))]
