@@ -21,7 +21,7 @@ FIRST = ("loss", "rouge", "accuracy", "reward", "kl", "length", "entropy")  # me
 LINES = "wandb/lineseries/v0", {"step": "step", "lineKey": "lineKey", "lineVal": "lineVal"}
 HEATS = HEATMAP, {column: column for column in HEATMAP_COLUMNS}
 SECTIONS = (  # of what the reduce run logs: a title, and the keys, or what they begin with
-    ("Matrix", ("heatmap/", "images/matrix", "matrix", "measures")),
+    ("Matrix", ("heatmap/", "images/matrix", "matrix", "measures", "language_rates")),
     ("Reward model accuracy", ("rm_accuracy",)),
     ("KL frontier", ("frontier_chart/", "images/frontier", "images/learning", "frontier", "optimizers", "best_of_k")),
     ("Controls", ("controls", "null_bands")),
