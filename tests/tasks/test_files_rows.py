@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from xling.config import Columns, Files
 from xling.errors import ConfigError, DataError
 from xling.tasks.findings import said as said_of
 from xling.tasks.reading import read_rows
-from xling.tasks.rows import SHOWN, Reading, Row, Rows
+from xling.tasks.rows import INVISIBLE, SHOWN, Reading, Row, Rows, matched, plain
 
 GOOD: dict[str, Any] = {
     "id": "d1",
@@ -613,3 +614,15 @@ def test_prompts_alone(tmp_path: Path) -> None:
         read(path)
     found = read(path, columns=Columns(response=None))
     assert [row.kind for row in found.languages["de"]] == ["prompt"] and "output" in found.alone_text()
+
+
+def test_texts_that_need_no_change_are_those_that_the_definition_leaves_as_they_are() -> None:
+    odd = [chr(code) for code in range(0x10000) if chr(code).isspace() or INVISIBLE.match(chr(code))]
+    letters = ("a", "ä", "İ", "ß", "ς", "e\u0301", "\u0301", "ﬁ", "\u1100\u1161", "Å", "\uf900", "😀", "  ", "")
+    assert len(odd) > 60
+    for one in (*odd, *letters):
+        for text in (one, f"a{one}b", f"ж{one}b", f"ж {one} b", f"{one}ж", f"ж{one}", f"{one}\u0301ä"):
+            composed = unicodedata.normalize("NFC", text)
+            defined = " ".join(INVISIBLE.sub("", composed).split())
+            assert plain(text) == defined, ascii(text)
+            assert matched(text) == unicodedata.normalize("NFKC", defined).casefold(), ascii(text)

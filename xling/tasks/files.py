@@ -18,7 +18,16 @@ import msgspec
 from xling.config import Files, Task, Template
 from xling.errors import ConfigError, DataError, did_you_mean, listed
 from xling.languages import is_code, language_hint, language_of_code, standard
-from xling.tasks.findings import Summary, bad_rows_text, nothing, said, summarised, unknown_languages, unread
+from xling.tasks.findings import (
+    LanguageSummary,
+    Summary,
+    bad_rows_text,
+    nothing,
+    said,
+    summarised,
+    unknown_languages,
+    unread,
+)
 from xling.tasks.pieces import NEEDED, Labels, Piece, answers, pieces, split_groups
 from xling.tasks.reading import read_rows
 from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Recorded, Split, Use
@@ -72,7 +81,7 @@ def summary(config: Files, known: Collection[str] | None = None) -> Summary:
     if not rows.languages:
         raise DataError(f"{config.path} has no {'good ' if rows.n else ''}rows. Name your data with task.path=PATH.")
     codes = set(wanted) if known is None or config.bad_rows == "refuse" else set(wanted) & set(known)
-    by_lang = {lang: summarised(_in(config, lang)) for lang in sorted(codes)}
+    by_lang = {lang: _counts(config, lang) for lang in sorted(codes)}
     ignored = {lang: len(found) for lang, found in rows.languages.items() if lang not in codes}
     return Summary(rows.n, by_lang, ignored, tuple(said(config, rows, by_lang)))
 
@@ -148,7 +157,7 @@ def check_documents(documents: int | None, folds: int) -> None:
 
 
 def _require_recorded(config: Files, lang: str, use: Use) -> None:
-    found, rows = summarised(_in(config, lang)), _rows(config)
+    found, rows = _counts(config, lang), _rows(config)
     if found.rows.keys() <= {"demonstration", "prompt"}:
         raise ConfigError(
             f"{config.path} has no rated responses in {lang!r}, and policy=recorded compares those. "
@@ -171,7 +180,7 @@ def _require_recorded(config: Files, lang: str, use: Use) -> None:
 
 
 def _require_decided(config: Files, lang: str, use: Use) -> None:
-    found = summarised(_in(config, lang))
+    found = _counts(config, lang)
     if use != "texts" and found.undecided:
         raise ConfigError(
             f"{config.path}: of the {found.prompts} prompts in {lang} that two systems answered none has responses "
@@ -358,10 +367,25 @@ def _in(config: Files, lang: str) -> list[Row]:
 
 def _pieces(config: Files, lang: str, what: Offer) -> list[Piece]:
     """What a language has for a use, in all splits."""
+    return _made(*_of_data(config, lang), lang, what)
+
+
+def _counts(config: Files, lang: str) -> LanguageSummary:
+    """What a language has, counted once: many questions are asked of it."""
+    return _counted(*_of_data(config, lang), lang)
+
+
+def _of_data(config: Files, lang: str) -> tuple[Files, Identity]:
+    """What caches go by: the settings that decide what a language has, and the files; ConfigError without its rows."""
     if lang not in _rows(config).languages:
         _in(config, lang)
     plain = msgspec.structs.replace(config, template=Template(), facts=(), folds=5, feedback="pointwise")
-    return _made(plain, identity(paths_of(config.path)), lang, what)
+    return plain, identity(paths_of(config.path))
+
+
+@functools.lru_cache(maxsize=64)
+def _counted(config: Files, files: Identity, lang: str) -> LanguageSummary:
+    return summarised(_in(config, lang))
 
 
 @functools.lru_cache(maxsize=64)

@@ -56,12 +56,14 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
             if not isinstance(row, Row) or reason:
                 rows.reject(place, str(reason))
                 continue
-            rows.binary &= row.kind != "rating" or row.rating in (0.0, 1.0)
+            if rows.binary and row.kind == "rating" and row.rating not in (0.0, 1.0):
+                rows.binary = False
             if seen.rated_before(row):
                 rows.again.setdefault(row.lang, []).append(place)
                 continue
             rows.languages.setdefault(row.lang, []).append(row)
-            rows.chats |= {row.lang} if row.chat else set()
+            if row.chat:
+                rows.chats.add(row.lang)
             if row.kind == "rating" and blank(row.response):
                 rows.empty.setdefault(row.lang, []).append(place)
             if row.response.strip() in MISSING:
@@ -112,8 +114,12 @@ def _join(rows: Rows, texts: Texts) -> None:
     first: dict[str, str] = {}  # a prompt, as it is matched -> the group in which it was seen first
     for own in rows.languages.values():
         for row in own:
-            one, other = found(row.group), found(first.setdefault(texts.matched(row.prompt), row.group))
-            name[max(one, other)] = min(one, other)
+            before = first.setdefault(texts.matched(row.prompt), row.group)
+            if before != row.group:
+                one, other = found(row.group), found(before)
+                name[max(one, other)] = min(one, other)
+    if not name:
+        return
     for lang, own in rows.languages.items():
         rows.languages[lang] = [
             row if (group := found(row.group)) == row.group else msgspec.structs.replace(row, group=group)

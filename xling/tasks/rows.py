@@ -41,6 +41,7 @@ MISSING = ("nan", "NaN", "<NA>", "NaT", "None", "null")
 NO_RESPONSE = MISSING[:4]
 # Characters that show nothing: joiners, marks of direction, byte order marks, variation selectors, soft hyphens.
 _INVISIBLE = "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff"
+_PRINTED = (b"\xcd\x8f", b"\xef\xb8")  # in UTF-8: U+034F, and how variation selectors begin
 INVISIBLE, VISIBLE = re.compile(f"[{_INVISIBLE}]"), re.compile(rf"[^\s{_INVISIBLE}]")
 # What chat templates and lists of dialogs put before a turn: a text with one is a whole chat, or more than a turn.
 CHAT_MARKS = (
@@ -54,7 +55,7 @@ WHOLE = re.compile(r"(-?\d+)\.0", re.ASCII)  # pandas makes floats of whole numb
 WRITTEN = re.compile(r"""(array\()?\[?\s*\{\s*['"](role|content|from|value)['"]\s*:.*[\]})]""", re.DOTALL)
 
 
-class Place(Struct, frozen=True, order=True):
+class Place(Struct, frozen=True, order=True, gc=False):
     """Where a row is: number of the file, and of the line or row in it."""
 
     file: int
@@ -234,16 +235,21 @@ class Texts:
 
     def __init__(self) -> None:
         self._matched: dict[str, str] = {}
+        self._groups: dict[str, str] = {}
 
     def matched(self, text: str) -> str:
         """`matched`, remembered."""
-        if text not in self._matched:
-            self._matched[text] = matched(text)
-        return self._matched[text]
+        found = self._matched.get(text)
+        if found is None:
+            found = self._matched[text] = matched(text)
+        return found
 
     def group(self, text: str) -> str:
         """The name of a text's group: the same in any Unicode form, case and spacing."""
-        return BY_TEXT + _short_digest(self.matched(text))
+        found = self._groups.get(text)
+        if found is None:
+            found = self._groups[text] = BY_TEXT + _short_digest(self.matched(text))
+        return found
 
 
 class Parser:
@@ -253,6 +259,8 @@ class Parser:
         self.kind, self.columns = resolved(table, reading)
         self._reading, self._rows, self._texts = reading, rows, texts
         self._kept: dict[str, str] = {}  # equal texts are kept once
+        self._systems: dict[str, str] = {}  # a name as the file has it -> as it is read; so are codes
+        self._codes: dict[str, tuple[str, str]] = {}
         self._looked = False
         self._comma, self._mark = table.decimal_comma, ""
         names = {*msgspec.structs.asdict(reading.columns).values(), *(one for also in ALSO.values() for one in also)}
@@ -274,7 +282,9 @@ class Parser:
             return str(error)
 
     def _row(self, place: Place, row: TableRow) -> Row:
-        if late := next((name for name in self._late & row.keys() if row[name] is not None), None):
+        if not self._late.isdisjoint(row) and (
+            late := next((name for name in self._late & row.keys() if row[name] is not None), None)
+        ):
             raise _Bad(f"`{late}` is here and in none of the first {PEEKED} rows, by which columns are told")
         prompt, root, answer, context = self._prompt(row)
         response = other = ""
@@ -295,7 +305,7 @@ class Parser:
             group=self._once(self._label("group", row) or self._texts.group(root)),
             other=other,
             rating=self._rating(row) if self.kind == "rating" else 0.0,
-            system=self._once(self._text("system", row)) if "system" in self.columns else "",
+            system=self._system(row) if "system" in self.columns else "",
             split=self._split(row),
             dataset=self._once(self._label("dataset", row)),
             chat=context is not None,
@@ -303,6 +313,8 @@ class Parser:
 
     def _check(self, response: str, other: str) -> None:
         """_Bad for a response that is missing, or a pair that says the same twice."""
+        if self.kind == "rating" and response.strip() not in NO_RESPONSE:
+            return
         name = self._name("chosen" if self.kind == "pair" else "response")
         if self.kind in ("pair", "demonstration") and blank(response):
             raise _Bad(f"`{name}` is empty")
@@ -361,11 +373,21 @@ class Parser:
             raise _Bad(f"`{name}` is {shown(text)}, which stands for a missing value")
         return text
 
+    def _system(self, row: TableRow) -> str:
+        value = row.get(self.columns["system"])
+        if not isinstance(value, str):
+            return self._text("system", row)  # which says what it is
+        if (known := self._systems.get(value)) is None:
+            known = self._systems[value] = self._once(self._text("system", row))
+        return known
+
     def _label(self, role: str, row: TableRow) -> str:
         """A name or whole number; empty if the row or the file has none."""
         value = row.get(self.columns[role]) if role in self.columns else None
         if value is None or value != value:
             return ""
+        if isinstance(value, str) and value.isascii() and value.isalnum() and value not in MISSING:
+            return value  # which nothing below changes
         name = self._name(role)
         if isinstance(value, float) and value.is_integer():
             if abs(value) >= EXACT:
@@ -394,10 +416,14 @@ class Parser:
     def _lang(self, row: TableRow) -> str:
         if "lang" not in self.columns:
             return self._reading.lang
-        code = self._text("lang", row)
-        if len(code) > LONGEST_TAG:
-            raise _Bad(f"`{self._name('lang')}` is {shown(code)}, the code of no language")
-        lang = self._once(read_code(code, self._reading.varieties))
+        value = row.get(self.columns["lang"])
+        code, lang = self._codes.get(value, ("", "")) if isinstance(value, str) else ("", "")
+        if not code:
+            code = self._text("lang", row)
+            if len(code) > LONGEST_TAG:
+                raise _Bad(f"`{self._name('lang')}` is {shown(code)}, the code of no language")
+            lang = self._once(read_code(code, self._reading.varieties))
+            self._codes[row[self.columns["lang"]]] = code, lang
         if lang != code:
             self._rows.read_as[code, lang] += 1
         return lang
@@ -437,7 +463,9 @@ class Parser:
 
     def _marks(self, name: str, text: str) -> str:
         """The text; that it has a mark of a chat which was made one text is counted."""
-        if mark := next((one for one in CHAT_MARKS if one in text), None):
+        # most texts have none of the characters that marks begin with
+        begun = "<" in text or "[" in text or "\n" in text
+        if begun and (mark := next((one for one in CHAT_MARKS if one in text), None)):
             self._rows.marked[name, mark] += 1
         return text
 
@@ -535,11 +563,28 @@ def blank(text: str) -> bool:
 
 def plain(text: str) -> str:
     """A text composed (NFC), without invisible characters, one space between words."""
-    return " ".join((text if text.isascii() else INVISIBLE.sub("", unicodedata.normalize("NFC", text))).split())
+    composed = text if text.isascii() else unicodedata.normalize("NFC", text)
+    if _is_plain(text):
+        return composed
+    return " ".join((composed if text.isascii() else INVISIBLE.sub("", composed)).split())
+
+
+def _is_plain(text: str) -> bool:
+    """Whether it is certain that no character is invisible, and that words are parted by one space each.
+
+    Composing changes neither. Of all invisible characters those of `_PRINTED` alone count as printable, and of all
+    spaces the usual one alone.
+    """
+    if not text.isprintable() or "  " in text or text[:1] == " " or text[-1:] == " ":
+        return False
+    encoded = b"" if text.isascii() else text.encode()
+    return not any(mark in encoded for mark in _PRINTED)
 
 
 def matched(text: str) -> str:
     """A text by which the same one is found again in any Unicode form (NFKC, case folded, as `plain`)."""
+    if not text.isascii() and _is_plain(text):
+        return unicodedata.normalize("NFKC", text).casefold()  # which composes as well
     text = plain(text)
     return text.casefold() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
 

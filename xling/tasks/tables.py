@@ -52,7 +52,7 @@ PEEKED = 1000  # rows whose fields are a JSON file's columns
 BATCH = 512  # rows of Parquet in memory at a time: they may be long articles
 DEEPEST = 400  # levels of JSON
 EXACT = 2.0**53  # above, not every whole number is a float
-KEY = re.compile(r'"\s*:')  # where a key of JSON ends; in a text it ends none, but there it is rare
+KEY = re.compile(rb'"\s*:')  # where a key of JSON ends; in a text it ends none, but there it is rare
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -250,20 +250,21 @@ def from_json(content: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     ValueError for a key that stands twice in one object, of which a parser takes the last, for half of a surrogate
     pair, which is no character, and for what is nested without end.
     """
-    text = content.decode()
     try:
-        found: T = decoder.decode(text)
+        found: T = decoder.decode(content)
     except RecursionError:
         raise ValueError(f"nested deeper than {DEEPEST} levels") from None
-    except msgspec.DecodeError as error:
+    except (UnicodeDecodeError, msgspec.DecodeError) as error:
+        text = content.decode()
         odd = "NaN" in text or "Infinity" in text or SURROGATE.search(text)
         if isinstance(error, msgspec.ValidationError) or not odd:
             raise
         found = msgspec.convert(_by_pairs(text), decoder.type)
         if SURROGATE.search(text):
             _whole(json.dumps(found, ensure_ascii=False))
-    if len(KEY.findall(text)) != _keys(found):
-        _by_pairs(text)
+    keys = _keys(found)
+    if content.count(b":") != keys and len(KEY.findall(content)) != keys:
+        _by_pairs(content.decode())
     return found
 
 
@@ -295,9 +296,11 @@ def _keys(value: Any, level: int = 0) -> int:
     """The number of keys in all objects."""
     if level > DEEPEST:
         raise ValueError(f"nested deeper than {DEEPEST} levels")
-    inner = value.values() if isinstance(value, dict) else value
-    own = len(value) if isinstance(value, dict) else 0
-    return own + sum(_keys(one, level + 1) for one in inner if isinstance(one, dict | list))
+    found, inner = (len(value), value.values()) if isinstance(value, dict) else (0, value)
+    for one in inner:
+        if isinstance(one, (dict, list)):  # a union takes longer, and every cell is asked
+            found += _keys(one, level + 1)
+    return found
 
 
 def _reason(line: bytes, error: Exception) -> str:
