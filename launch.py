@@ -13,7 +13,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from xling.front import run
+from xling.compose.command_line import run
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

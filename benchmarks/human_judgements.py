@@ -15,17 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from xling.analysis.column import PERCENT
-from xling.analysis.intervals import Estimate, Floats, Sample, draw, fold, resample
-from xling.analysis.matrix import Block, Entry, Matrix, Panel
-from xling.analysis.records import Pairs, read_json
-from xling.analysis.reduce import fold_grid
+from xling.analysis.matrix.column import PERCENT
+from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.matrix.types import Block, Entry, Matrix, Panel
+from xling.analysis.statistics.intervals import Estimate, Floats, Sample, draw, fold, resample
 from xling.errors import ConfigError
 from xling.grid.stage import OTHERS
 from xling.grid.store import Store
-from xling.report.markdown import table_lines
-from xling.report.tables import panel_tables
-from xling.report.text import signed_span, span
+from xling.report.tables.markdown import table_lines
+from xling.report.tables.panel import panel_tables
+from xling.report.tables.wording import signed_span, span
+from xling.results.items import Pairs, read_json
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "human_judgements.md"

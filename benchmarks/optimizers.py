@@ -15,13 +15,13 @@ from pathlib import Path
 
 from human_judgements import filled
 
-from xling.analysis.matrix import Matrix
-from xling.analysis.plan import Plan, Results, read_plan
+from xling.analysis.matrix.types import Matrix
 from xling.grid.store import Store
-from xling.report.across import comparison_tables
-from xling.report.markdown import table_lines
-from xling.report.measures import measure_tables
-from xling.report.reduce import reduce_grid
+from xling.report.reduce_grid import reduce_grid
+from xling.report.tables.comparisons import comparison_tables
+from xling.report.tables.markdown import table_lines
+from xling.report.tables.measures import measure_tables
+from xling.results.plan import Plan, Results, read_plan
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "optimizers.md"

@@ -20,20 +20,20 @@ from human_judgements import filled
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from xling.analysis.matrix import Matrix
-from xling.analysis.plan import read_plan
-from xling.grid.compose import compose_grid
-from xling.grid.composer import Composer
+from xling.analysis.matrix.types import Matrix
+from xling.compose.composer import Composer
+from xling.compose.grid import compose_grid
 from xling.grid.plan import Plan
 from xling.grid.stage import Stage, Tokens
 from xling.grid.store import Store
 from xling.launching import plan_of, task_languages
-from xling.report.accuracy import accuracy_table
-from xling.report.cells import Table
-from xling.report.reduce import reduce_grid
-from xling.report.tables import win_table
-from xling.report.text import panel_title
-from xling.stages.costs import asked
+from xling.planning.costs import asked
+from xling.report.reduce_grid import reduce_grid
+from xling.report.tables.accuracy import accuracy_table
+from xling.report.tables.panel import win_table
+from xling.report.tables.table import Table
+from xling.report.tables.wording import panel_title
+from xling.results.plan import read_plan
 
 ROOT = Path(__file__).parents[1]
 PAGE, TINY = ROOT / "docs" / "paper.md", ROOT / "docs" / "paper_tiny.md"

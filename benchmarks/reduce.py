@@ -31,15 +31,15 @@ from xling.grid.plan import make_plan
 from xling.grid.records import Done, FileFact, Run, Sheet
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
-from xling.stages.files import Samples
+from xling.results.samples import Samples
 
 SAMPLES, OPPONENTS, HELD_OUT, VARIANTS = 16, 4, 256, 7
 MOST_CPU, MOST_MEGABYTES = 60.0, 2000
 ANALYSES = """
-from xling.analysis.analyses import findings_of
-from xling.analysis.draws import Draws
-from xling.analysis.entries import grid_entries
-from xling.analysis.reduce import fold_grid
+from xling.analysis.catalogue import findings_of
+from xling.analysis.matrix.draws import Draws
+from xling.analysis.tidy.entries import grid_entries
+from xling.analysis.matrix.fold_grid import fold_grid
 draws = Draws()
 matrix = fold_grid(Store(Path(root)), 'big', draws)
 findings_of(grid_entries(matrix, draws))
@@ -47,9 +47,9 @@ findings_of(grid_entries(matrix, draws))
 LIMITED = "fold and analyses"  # reduce writes, draws and makes the page, too
 PARTS = {
     LIMITED: ANALYSES,
-    "reduce": "from xling.report.reduce import reduce_grid; reduce_grid(Path(root), 'big')",
-    "length rule": "from xling.analysis.length_rule import length_rule as f; f(Store(root), 'big')",
-    "generalisation": "from xling.analysis.generalisation import generalisation as f; f(Store(root), 'big')",
+    "reduce": "from xling.report.reduce_grid import reduce_grid; reduce_grid(Path(root), 'big')",
+    "length rule": "from xling.analysis.items.length_rule import length_rule as f; f(Store(root), 'big')",
+    "generalisation": "from xling.analysis.items.generalisation import generalisation as f; f(Store(root), 'big')",
 }
 
 

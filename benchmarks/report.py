@@ -20,14 +20,14 @@ from msgspec.structs import replace
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import Browser
 
-from xling.analysis.findings import Finding
-from xling.analysis.intervals import Difference, Estimate
-from xling.analysis.matrix import Accuracy, Block, Count, Curve, Entry, Matrix, Mean, Opponent, Panel
+from xling.analysis.matrix.types import Accuracy, Block, Count, Curve, Entry, Matrix, Mean, Opponent, Panel
+from xling.analysis.statistics.intervals import Difference, Estimate
+from xling.analysis.tidy.finding import Finding
 from xling.grid.store import Store
-from xling.report.html.document import Document, page_bytes
-from xling.report.html.learning import Learning, Line
-from xling.report.html.samples import MOST_PROMPTS, Sample, within
-from xling.report.html.write import update
+from xling.report.page.document import Document, page_bytes
+from xling.report.page.learning import Learning, Line
+from xling.report.page.samples import MOST_PROMPTS, Sample, within
+from xling.report.page.write import update
 
 OPTIMIZERS = ("best_of_n", "ppo", "rloo", "grpo", "dpo")
 WORDS = tuple("the a news of report about flood in Kenya May people 870 houses was very large and said that".split())  # noqa: SIM905

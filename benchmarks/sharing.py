@@ -37,9 +37,9 @@ LEAST = 3.0
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def basic(cfg: DictConfig) -> None:
     """One cell of Hydra's basic launcher: every stage it needs, in this process, shared with nobody."""
+    from xling.compose.composer import SHARED_KEYS
     from xling.config import experiment_from
-    from xling.grid.composer import SHARED_KEYS
-    from xling.stages import dag
+    from xling.planning import dag
 
     container: Any = OmegaConf.to_container(cfg)
     cell = {key: container[key] for key in SHARED_KEYS}

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from xling.analysis.plan import read_plan
 from xling.grid.store import Store
-from xling.report.reduce import reduce_grid
-from xling.report.tracking import track_grid
+from xling.report.reduce_grid import reduce_grid
+from xling.results.plan import read_plan
+from xling.tracking.track import track_grid
 
 TESTS = Path(__file__).parents[1] / "tests"
 BOUND = 0.3  # CPU-seconds a stage

@@ -11,7 +11,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from xling.grid.compose import Cells
+    from xling.compose.grid import Cells
 
 
 class _GridLauncher(Launcher):

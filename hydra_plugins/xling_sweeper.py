@@ -1,4 +1,4 @@
-"""Hydra sweeper: overrides in, cells out, all to the launcher at once. The work is in xling/grid/compose.py.
+"""Hydra sweeper: overrides in, cells out, all to the launcher at once. The work is in xling/compose/grid.py.
 
 Hydra finds it here because `hydra_plugins/`, without an __init__.py, lies beside launch.py. Modules are
 imported late: Hydra scans this folder at every start.
@@ -35,9 +35,9 @@ class XlingSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Compose the cells that `arguments` (overrides) ask for and hand them to the launcher."""
+        from xling.compose.composer import Composer
+        from xling.compose.grid import compose_grid
         from xling.errors import ConfigError
-        from xling.grid.compose import compose_grid
-        from xling.grid.composer import Composer
         from xling.launching import task_languages
 
         if not hasattr(self._launcher, "launch_grid"):

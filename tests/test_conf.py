@@ -11,9 +11,9 @@ from babel.core import get_global
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from xling.compose.composer import Composer
+from xling.compose.grid import compose_grid
 from xling.config import Files, Language, MicroSummarization, Recorded, experiment_from
-from xling.grid.compose import compose_grid
-from xling.grid.composer import Composer
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"

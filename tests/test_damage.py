@@ -11,15 +11,15 @@ import msgspec
 import pytest
 
 from xling.cli import main
+from xling.compose.one_cell import composed_cells
 from xling.errors import StoreError
 from xling.grid import claim
-from xling.grid.alone import composed_cells
 from xling.grid.cleanup import garbage
 from xling.grid.store import Store
 from xling.jsonfiles import decode, sealed, unsealed
 from xling.launching import launch, task_languages
 from xling.report.files import read_matrix
-from xling.slurm import record
+from xling.run.slurm import record
 from xling.translators.memory import Memory
 
 GRID = ("source_lang=de,en", "target_lang=de,en", "name=g", "tracking.mode=off")

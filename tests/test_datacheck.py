@@ -12,7 +12,7 @@ import pytest
 
 from xling.cli import main
 from xling.config import Columns, Files, Language
-from xling.datacheck import Part, Report, check_data
+from xling.planning.datacheck import Part, Report, check_data
 
 sys.path.insert(0, str(Path(__file__).parent / "tasks"))
 from bench_files import benchmark

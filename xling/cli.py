@@ -30,7 +30,7 @@ COMMANDS = ("status", "logs", "cancel", "reduce", "report", "figures", "analyse"
 
 def status(options: argparse.Namespace, store: Store) -> int:
     """How a grid stands: stages by state, what runs where, what is queued, what failed and why."""
-    from xling.slurm import watch
+    from xling.run.slurm import watch
 
     name = chosen_grid(store, options.grid)
     if options.watch:
@@ -41,7 +41,7 @@ def status(options: argparse.Namespace, store: Store) -> int:
 
 def logs(options: argparse.Namespace, store: Store) -> int:
     """What a stage printed, attempt after attempt."""
-    from xling.slurm import logs as on_cluster
+    from xling.run.slurm import logs as on_cluster
 
     name = chosen_grid(store, options.grid)
     stage = stage_at(read_grid(store, name), options.stage)
@@ -64,7 +64,7 @@ def logs(options: argparse.Namespace, store: Store) -> int:
 
 def cancel(options: argparse.Namespace, store: Store) -> int:
     """Cancel the job of a stage, or all jobs of a grid, on the cluster."""
-    from xling.slurm import cancel as on_cluster
+    from xling.run.slurm import cancel as on_cluster
 
     name = chosen_grid(store, options.grid)
     done = on_cluster.all_jobs(store, name) if options.stage == "all" else on_cluster.one(store, name, options.stage)
@@ -74,8 +74,8 @@ def cancel(options: argparse.Namespace, store: Store) -> int:
 
 def reduce(options: argparse.Namespace, store: Store) -> int:
     """Fold the finished cells into the matrix again."""
-    from xling.report.reduce import reduce_grid
-    from xling.report.terminal import print_matrix
+    from xling.report.reduce_grid import reduce_grid
+    from xling.report.tables.terminal import print_matrix
 
     name = chosen_grid(store, options.grid)
     print_matrix(reduce_grid(store, name))
@@ -85,11 +85,11 @@ def reduce(options: argparse.Namespace, store: Store) -> int:
 def report(options: argparse.Namespace, store: Store) -> int:
     """Print the matrix that was folded last; with --open, show it in a browser."""
     from xling.report.files import read_matrix
-    from xling.report.terminal import print_matrix
+    from xling.report.tables.terminal import print_matrix
 
     name = chosen_grid(store, options.grid)
     if options.open:
-        from xling.report.html.write import open_page, update
+        from xling.report.page.write import open_page, update
 
         open_page(update(store, name))
         return 0
@@ -99,8 +99,8 @@ def report(options: argparse.Namespace, store: Store) -> int:
 
 def figures(options: argparse.Namespace, store: Store) -> int:
     """Draw a finished grid for a paper: PDF, SVG or PNG figures and LaTeX tables."""
-    from xling.figures.command import figures as draw
-    from xling.figures.write import Asked
+    from xling.report.figures import figures as draw
+    from xling.report.pictures.write import Asked
 
     asked = Asked.of(options.format, options.width, options.only, options.names)
     for line in draw(store, options.grid, options.out, asked).lines():
@@ -110,7 +110,7 @@ def figures(options: argparse.Namespace, store: Store) -> int:
 
 def wandb(options: argparse.Namespace, store: Store) -> int:
     """Write the W&B runs of a grid that are missing, and save its workspace and report there (docs/wandb.md)."""
-    from xling.report import dashboard
+    from xling.tracking import dashboard
 
     name = chosen_grid(store, options.grid)
     asked = {key: getattr(options, key) for key in ("mode", "project", "entity", "artifacts")}
@@ -154,7 +154,7 @@ def gc(options: argparse.Namespace, store: Store) -> int:
 
 
 def _refuse_submitted(store: Store, name: str) -> None:
-    from xling.slurm import record
+    from xling.run.slurm import record
 
     if record.submissions(store, chosen_grid(store, name), "submitting", "released"):
         raise ConfigError(f"Grid {name} cannot be deleted: it has jobs on the cluster. Type `xling cancel all {name}`.")
@@ -174,8 +174,8 @@ def _finish_grid(store: Store, options: argparse.Namespace, console: Console) ->
 
 def data(options: argparse.Namespace, store: Store) -> int:
     """Look at a task's data: counts, lengths, balance, duplicates, leakage between splits, languages."""
-    from xling.datacheck import check_data
-    from xling.grid.alone import composed_task
+    from xling.compose.one_cell import composed_task
+    from xling.planning.datacheck import check_data
     from xling.report.datacheck import json_text, print_report
 
     report = check_data(*composed_task(options.overrides))
@@ -188,10 +188,10 @@ def data(options: argparse.Namespace, store: Store) -> int:
 
 def translate(options: argparse.Namespace, store: Store) -> int:
     """Write the texts that a grid has to have translated elsewhere (translator=recorded)."""
-    from xling.grid.alone import composed_cells
-    from xling.grid.experiments import experiments
+    from xling.compose.one_cell import composed_cells
+    from xling.compose.typed import experiments
     from xling.launching import task_languages
-    from xling.stages.translate_export import to_translate, write
+    from xling.planning.translation_export import to_translate, write
 
     cells = composed_cells(options.overrides, task_languages, lambda text: print(f"xling: {text}", file=sys.stderr))
     exported = to_translate([experiment for _, experiment in experiments(cells.cells)])
@@ -216,8 +216,8 @@ def sheet_export(options: argparse.Namespace, store: Store) -> int:
 
 def sheet_import(options: argparse.Namespace, store: Store) -> int:
     """Check filled-in sheets and say what people prefer, how far they agree, and how far the grid's judge does."""
-    from xling.report.human import print_judgements
     from xling.sheets.imports import import_answers
+    from xling.sheets.report import print_judgements
 
     paths = [Path(path).expanduser() for path in options.answers]
     found = import_answers(store, Path(options.folder).expanduser(), paths, options.replace)

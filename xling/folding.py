@@ -16,15 +16,15 @@ def fold(store: Store, name: str, tracking: Mapping[str, Any], heal: bool = Fals
 
     heal: the caller makes damaged results (`store.damaged`) again. If there are any, nothing is shown: None.
     """
-    from xling.report.reduce import reduce_grid  # scipy and pandas, which plan and run do without
-    from xling.report.terminal import print_matrix
+    from xling.report.reduce_grid import reduce_grid  # scipy and pandas, which plan and run do without
+    from xling.report.tables.terminal import print_matrix
 
     matrix = reduce_grid(store, name)
     if heal and store.damaged:
         return None
     print_matrix(matrix)
     if tracking["mode"] != "off":
-        from xling.report.tracking import track_grid
+        from xling.tracking.track import track_grid
 
         print(f"xling: {track_grid(store.root, name, tracking).sentence()}", file=sys.stderr)
     for sentence in store.damage():

@@ -13,23 +13,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from xling.compose.grid import Cells
+from xling.compose.naming import grid_name
+from xling.compose.overrides import Scalar
+from xling.compose.typed import checked_task, experiments
 from xling.config import PUBLISHED, Experiment, Task, judges_its_own
 from xling.console import harmless
 from xling.errors import ConfigError, did_you_mean, shown, while_running
 from xling.folding import fold
-from xling.grid.compose import Cells
 from xling.grid.estimate import rates_from
-from xling.grid.experiments import checked_task, experiments
 from xling.grid.launches import check_own, digest_of, replaced, running
-from xling.grid.local import cores, run_local
-from xling.grid.naming import grid_name
-from xling.grid.overrides import Scalar
 from xling.grid.plan import Plan, make_plan
 from xling.grid.store import Store
-from xling.stages import unresolved
-from xling.stages.checks import cross_fitted, responses_recorded
-from xling.stages.llm_dag import notes
-from xling.stages.translate_checks import notes as untranslated
+from xling.planning import unresolved
+from xling.planning.llm import notes
+from xling.planning.refusals import cross_fitted, responses_recorded
+from xling.planning.translation_refusals import notes as untranslated
+from xling.run.local.runner import cores, run_local
 from xling.tasks import ignored, task_module
 from xling.tasks.absent import absent
 
@@ -182,7 +182,7 @@ def launch_slurm(cells: Cells, catalogue: str, values: Mapping[str, Any]) -> int
     values: those of conf/hydra/launcher/slurm.yaml. Exit code: 0 submitted, or all is done; 1 if all has ended
     and a cell failed.
     """
-    from xling.slurm.settings import settings_from
+    from xling.run.slurm.settings import settings_from
 
     settings = settings_from(values, importlib.import_module(catalogue).KINDS)
     tracking = _tracking(cells.settings["tracking"])
@@ -191,7 +191,7 @@ def launch_slurm(cells: Cells, catalogue: str, values: Mapping[str, Any]) -> int
         return 0
     refuse_submitted(plan)
     runs = bool(plan.to_run) and plan.mode != "read-only"
-    from xling.slurm.submit import check, submit
+    from xling.run.slurm.submit import check, submit
 
     limits = check(plan, settings) if runs else None  # before the grid's plan is replaced
     with running(plan, settings.claim_timeout_s):
@@ -205,7 +205,7 @@ def launch_slurm(cells: Cells, catalogue: str, values: Mapping[str, Any]) -> int
             made = submit(plan, settings, f"{catalogue}:KINDS", tracking, limits)
     print(f"xling: {made.sentence(plan.name)}", file=sys.stderr)
     if settings.wait:
-        from xling.slurm.watch import follow
+        from xling.run.slurm.watch import follow
 
         return follow(plan.store, plan.name, settings.poll_seconds)
     return 0
@@ -215,8 +215,8 @@ def refuse_submitted(plan: Plan) -> None:
     """ConfigError if jobs of another set of cells are queued or running under the grid's name."""
     if not (plan.store.grid_folder(plan.name) / "slurm").is_dir():
         return
-    from xling.slurm import record
-    from xling.slurm.survey import survey
+    from xling.run.slurm import record
+    from xling.run.slurm.survey import survey
 
     own = ("", digest_of(plan.cells))
     others = [filed for filed in record.submissions(plan.store, plan.name, "submitting", "released")

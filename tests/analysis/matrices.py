@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from xling.analysis.drawing import RESAMPLES
-from xling.analysis.draws import place_of
-from xling.analysis.entries import Entries
+from xling.analysis.matrix.draws import place_of
+from xling.analysis.statistics.drawing import RESAMPLES
+from xling.analysis.tidy.entries import Entries
 
 AXES = ("task", "optimizer", "judge")
 LANGS = ("de", "en", "es", "ru", "tr", "vi")

@@ -22,7 +22,7 @@ from xling.grid.plan import make_plan
 from xling.grid.records import Failure, Run, Sheet
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
-from xling.stages.files import Samples
+from xling.results.samples import Samples
 
 AXES = {"task": "toy", "policy": "micro", "rm_backbone": "same_as_policy", "optimizer": "best_of_n", "judge": "gold"}
 N_SAMPLES = 4

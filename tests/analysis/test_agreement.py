@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from synthetic import SyntheticGrid
 
-from xling.analysis.agreement import alike
-from xling.analysis.reduce import fold_grid
-from xling.analysis.scored import SCORED_BY, finished_cells, once, without
+from xling.analysis.items.scored import SCORED_BY, finished_cells, once, without
+from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.matrix.judge_agreement import alike
 from xling.report.files import matrix_json, read_matrix, write_matrix
 
 # Win rates of best-of-64 summarisation, rows source, columns target, de en es ru tr vi (paper, Tables 6 and 10).

@@ -9,16 +9,16 @@ from matrices import both, entries_of, row
 from scipy.stats import ttest_1samp
 from synthetic import SyntheticGrid, realistic
 
-from xling.analysis.analyses import OF_ENTRIES, OF_ITEMS, findings_of, grid_findings, paper_findings
-from xling.analysis.decomposition import decomposition, effects
-from xling.analysis.draws import Draws
-from xling.analysis.entries import grid_entries
-from xling.analysis.home import cross_vs_home, home_differences
-from xling.analysis.power import power, prompts_needed, seeds_needed
-from xling.analysis.ranking import judge_ranking, source_ranking
-from xling.analysis.recommendation import recommendation
-from xling.analysis.reduce import fold_grid
-from xling.analysis.relations import accuracy_vs_win, kl_vs_win
+from xling.analysis.catalogue import OF_ENTRIES, OF_ITEMS, findings_of, grid_findings, paper_findings
+from xling.analysis.findings.decomposition import decomposition, effects
+from xling.analysis.findings.home import cross_vs_home, home_differences
+from xling.analysis.findings.power import power, prompts_needed, seeds_needed
+from xling.analysis.findings.ranking import judge_ranking, source_ranking
+from xling.analysis.findings.recommendation import recommendation
+from xling.analysis.findings.relations import accuracy_vs_win, kl_vs_win
+from xling.analysis.matrix.draws import Draws
+from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.tidy.entries import grid_entries
 from xling.errors import ConfigError
 
 VALUE = np.array([[60.0, 50.0, 55.0], [62.0, 58.0, 55.0], [61.0, 52.0, math.nan]])  # de en es by de en es

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xling.analysis.categories import (
+from xling.analysis.matrix.categories import (
     MEAN,
     Agreement,
     Categories,
@@ -17,11 +17,11 @@ from xling.analysis.categories import (
     preferred,
     subset_shares,
 )
-from xling.analysis.intervals import Estimate, draw, fold
-from xling.analysis.plan import PlannedEntry, Ref, SeedCell
-from xling.analysis.records import Subsets
+from xling.analysis.statistics.intervals import Estimate, draw, fold
 from xling.jsonfiles import write_json
-from xling.report.categories import write_categories
+from xling.report.tables.categories import write_categories
+from xling.results.items import Subsets
+from xling.results.plan import PlannedEntry, Ref, SeedCell
 
 SUBSETS = Subsets(
     prompt=[str(n) for n in range(12)],

@@ -7,8 +7,8 @@ import pytest
 from matrices import row
 from synthetic import SyntheticGrid, five, realistic
 
-from xling.analysis.compare import compare
-from xling.analysis.reduce import fold_grid
+from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.paper.compare import compare
 from xling.errors import ConfigError
 
 PATTERN = (np.arange(80) % 2).astype(float)

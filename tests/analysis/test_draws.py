@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from synthetic import SyntheticGrid, five, realistic
 
-from xling.analysis.drawing import draw
-from xling.analysis.draws import Draws, place_of
-from xling.analysis.entries import grid_entries
-from xling.analysis.home import home_differences
-from xling.analysis.reduce import fold_grid
+from xling.analysis.findings.home import home_differences
+from xling.analysis.matrix.draws import Draws, place_of
+from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.statistics.drawing import draw
+from xling.analysis.tidy.entries import grid_entries
 
 
 def entries(grid):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from synthetic import SyntheticGrid
 
-from xling.analysis.generalisation import generalisation, home_picks, picks, standardised_increase
+from xling.analysis.items.generalisation import generalisation, home_picks, picks, standardised_increase
 
 
 def test_picks_and_their_increase_by_hand():

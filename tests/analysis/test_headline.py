@@ -4,9 +4,9 @@ from pathlib import Path
 
 from synthetic import SyntheticGrid, five, realistic
 
-from xling.analysis.headline import headline
-from xling.analysis.matrix import Matrix
-from xling.analysis.reduce import fold_grid
+from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.matrix.headline import headline
+from xling.analysis.matrix.types import Matrix
 
 
 def folded(grid: SyntheticGrid) -> Matrix:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit, ndtr
 
-from xling.analysis.accuracy import measure
-from xling.analysis.categories import kappa_sample
-from xling.analysis.draws import errors_of, with_tails
-from xling.analysis.intervals import POINTS, SHARE, difference, draw, fold, judged, resample, within
-from xling.analysis.records import Heldout
+from xling.analysis.matrix.accuracy import measure
+from xling.analysis.matrix.categories import kappa_sample
+from xling.analysis.matrix.draws import errors_of, with_tails
+from xling.analysis.statistics.intervals import POINTS, SHARE, difference, draw, fold, judged, resample, within
+from xling.results.items import Heldout
 
 TIMES = 500
 

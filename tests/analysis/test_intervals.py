@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from xling.analysis.draws import errors_of
-from xling.analysis.intervals import (
+from xling.analysis.matrix.draws import errors_of
+from xling.analysis.statistics.intervals import (
     MOST_PROMPTS,
     SHARE,
     Estimate,

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from synthetic import SyntheticGrid
 
-from xling.analysis.length_rule import length_agreement, length_rule
+from xling.analysis.items.length_rule import length_agreement, length_rule
 
 
 def decisions(hit, rule, source="en", target="de", seed="0/0"):

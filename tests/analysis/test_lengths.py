@@ -5,9 +5,9 @@ import pytest
 from scipy.special import expit, logit
 from synthetic import SyntheticGrid
 
-from xling.analysis.intervals import draw, fold, resample
-from xling.analysis.lengths import PRIOR_PRECISION, Lengths, length_controlled, maximum
-from xling.analysis.reduce import fold_grid
+from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.matrix.length_control import PRIOR_PRECISION, Lengths, length_controlled, maximum
+from xling.analysis.statistics.intervals import draw, fold, resample
 
 
 def column(wins, longer, datasets=None, target="de"):

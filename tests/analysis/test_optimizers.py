@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from synthetic import N_SAMPLES, OPTIMIZERS, SyntheticGrid, five, validated
 
-from xling.analysis.matrix import CHANCE
-from xling.analysis.reduce import fold_grid
+from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.matrix.types import CHANCE
 
 
 def folded(grid):

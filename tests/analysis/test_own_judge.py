@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from synthetic import SyntheticGrid
 
-from xling.analysis.draws import Draws
-from xling.analysis.headline import headline
-from xling.analysis.matrix import Matrix
-from xling.analysis.plan import OWN_JUDGE
-from xling.analysis.reduce import fold_grid
+from xling.analysis.matrix.draws import Draws
+from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.matrix.headline import headline
+from xling.analysis.matrix.types import Matrix
+from xling.analysis.tidy.tables import counts
 from xling.report.files import csv_bytes
-from xling.report.tables import panel_tables
-from xling.report.terminal import print_matrix
-from xling.report.wandb_tables import counts
+from xling.report.tables.panel import panel_tables
+from xling.report.tables.terminal import print_matrix
+from xling.results.plan import OWN_JUDGE
 
 LANGS = ("de", "en", "tr")
 AXES = {"judge": "target_rm"}

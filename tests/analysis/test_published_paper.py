@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from matrices import row
 
-from xling.analysis.analyses import OF_ENTRIES, OF_PAPER, paper_findings
-from xling.analysis.paper import FOLDER, TABLES, paper_entries, read
+from xling.analysis.catalogue import OF_ENTRIES, OF_PAPER, paper_findings
+from xling.analysis.paper.published import FOLDER, TABLES, paper_entries, read
 from xling.errors import ConfigError
-from xling.report.findings import finding_tables
-from xling.report.markdown import table_lines
+from xling.report.tables.findings import finding_tables
+from xling.report.tables.markdown import table_lines
 
 RANKS = {  # Figure 6: sources de en es ru tr vi within targets de en es ru tr vi
     "best_of_n": "342232 111111 434425 566666 223353 655544",

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from xling.analysis.records import read_items, read_judge_accuracy, read_learning, read_record
 from xling.errors import StoreError
+from xling.results.items import read_items, read_judge_accuracy, read_learning, read_record
 
 ITEMS = {"prompt": ["p", "q"], "group": ["g", "h"], "dataset": ["", ""], "in_language": [1.0, 0.5], "length": [3, 4]}
 

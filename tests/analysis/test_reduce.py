@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from synthetic import LANGUAGES, SyntheticGrid, realistic
 
-from xling.analysis.reduce import fold_grid
+from xling.analysis.matrix.fold_grid import fold_grid
 from xling.errors import ConfigError, StoreError
 from xling.report.files import csv_bytes, matrix_json, read_matrix
-from xling.report.reduce import reduce_grid
+from xling.report.reduce_grid import reduce_grid
 
 HEADER = (
     "task,policy,rm_backbone,source_lang,target_lang,optimizer,judge,win_rate,ci_low,ci_high,n,seeds,status,reason\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from synthetic import SyntheticGrid
 
-from xling.analysis.regimes import sft_data, translate_train_cells
+from xling.analysis.items.regimes import sft_data, translate_train_cells
 
 
 def test_differences_are_paired_by_prompt(tmp_path):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from xling.analysis.accuracy import correct, length_hits, majority_hits, measure, placements
-from xling.analysis.intervals import draw
-from xling.analysis.records import Heldout, LengthRule
+from xling.analysis.matrix.accuracy import correct, length_hits, majority_hits, measure, placements
+from xling.analysis.statistics.intervals import draw
+from xling.results.items import Heldout, LengthRule
 
 SEED = ("", "0")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from xling.analysis.rouge import rouge_l, words
+from xling.measures.rouge import rouge_l, words
 
 
 @pytest.mark.parametrize(

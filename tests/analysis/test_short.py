@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 from matrices import both, entries_of
 
-from xling.analysis.analyses import findings_of, paper_findings
-from xling.analysis.findings import Finding
-from xling.analysis.short import in_short
+from xling.analysis.catalogue import findings_of, paper_findings
+from xling.analysis.findings.in_short import in_short
+from xling.analysis.tidy.finding import Finding
 
 VALUE = 60 + np.array([4.0, 0.0, -4.0])[:, None] + np.array([1.0, 0.0, -1.0])
 

@@ -5,11 +5,11 @@ import math
 import numpy as np
 from synthetic import SyntheticGrid
 
-from xling.analysis.headline import headline
-from xling.analysis.intervals import Difference, Estimate, judged, prompts_needed
-from xling.analysis.reduce import fold_grid
-from xling.analysis.verdicts import many, what_settles
-from xling.report.text import needed
+from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.matrix.headline import headline
+from xling.analysis.matrix.verdicts import many, what_settles
+from xling.analysis.statistics.intervals import Difference, Estimate, judged, prompts_needed
+from xling.report.tables.wording import needed
 
 
 def folded(grid):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from xling.analysis.drawing import draw
-from xling.analysis.resampling import HUGE, weighted
+from xling.analysis.statistics.bootstrap import HUGE, weighted
+from xling.analysis.statistics.drawing import draw
 
 
 def test_not_a_bit_differs_from_double_precision():

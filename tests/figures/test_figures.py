@@ -9,16 +9,16 @@ import pytest
 from PIL import Image
 from synthetic import SyntheticGrid, five, realistic
 
-from xling.analysis.reduce import fold_grid
+from xling.analysis.matrix.fold_grid import fold_grid
 from xling.cli import main
 from xling.errors import ConfigError
-from xling.figures.comparisons import forest, judges, ranked
-from xling.figures.curves import best_of_k
-from xling.figures.heatmaps import darkening, scale_of, win_rates
-from xling.figures.look import DPI, FORMATS, WIDTHS, Width, rendered, text_width, widths_of
-from xling.figures.names import STYLES, Names
-from xling.figures.published import paper_matrix
-from xling.figures.write import FIGURES, Asked, write_figures
+from xling.report.pictures.comparisons import forest, judges, ranked
+from xling.report.pictures.curves import best_of_k
+from xling.report.pictures.heatmaps import darkening, scale_of, win_rates
+from xling.report.pictures.look import DPI, FORMATS, WIDTHS, Width, rendered, text_width, widths_of
+from xling.report.pictures.names import STYLES, Names
+from xling.report.pictures.published import paper_matrix
+from xling.report.pictures.write import FIGURES, Asked, write_figures
 
 COLUMN = Width("column", WIDTHS["column"])
 CODES = Names("code")
@@ -177,7 +177,7 @@ def test_the_papers_matrices_are_drawn_with_its_own_ranks():
             if found[source, target] != int(rank)
         }
         assert wrong == ({("es", "es")} if optimizer == "ppo" else set())  # a tie with ru
-    assert found["es", "es"] == found["ru", "es"] == 4  # as in xling/analysis/ranking.py
+    assert found["es", "es"] == found["ru", "es"] == 4  # as in xling/analysis/findings/ranking.py
     assert len(FIGURES["kl_win"](matrix, CODES)) == 3  # a judge of summarization each
     assert {one.name for one in FIGURES["accuracy"](matrix, CODES)} == {"accuracy-summarization", "accuracy-dialog"}
     texts = svg_texts(next(one for one in win_rates(matrix, CODES) if one.name == "heatmap-dialog-ppo-palm_2_l"))

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from synthetic import realistic
 
-from xling.analysis.findings import Finding
-from xling.analysis.reduce import fold_grid
+from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.tidy.finding import Finding
 from xling.cli import main
-from xling.figures.latex import escaped, finding_latex, table_latex
-from xling.figures.write import Asked, write_figures
-from xling.report.cells import Cell, Table
+from xling.report.pictures.write import Asked, write_figures
+from xling.report.tables.latex import escaped, finding_latex, table_latex
+from xling.report.tables.table import Cell, Table
 
 EVIL = r"\input{/etc/passwd} $x$ 100% a_b & {c} #1 ~^ <|> " + "\x1b[2J\x00 \u202e Größe τ ≤ 5 -> ▲"
 

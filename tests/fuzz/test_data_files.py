@@ -26,8 +26,8 @@ from releases import rated as judged
 from seahorse_files import plain_rows, write_ratings
 
 from xling.config import Columns, Files, MRewardBench, Oasst, Seahorse
-from xling.datacheck import check_data
 from xling.errors import XlingError
+from xling.planning.datacheck import check_data
 from xling.tasks import files, m_rewardbench, oasst_trees, seahorse_ratings
 from xling.tasks.layouts import read_release
 from xling.tasks.reading import read_rows

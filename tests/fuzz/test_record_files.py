@@ -24,26 +24,26 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from xling import digests
-from xling.analysis import records
-from xling.analysis.reduce import fold_grid
+from xling.analysis.matrix.fold_grid import fold_grid
+from xling.compose.one_cell import composed_cells
 from xling.errors import XlingError
 from xling.grid import claim, files
-from xling.grid.alone import composed_cells
 from xling.grid.cleanup import garbage
-from xling.grid.execute import Executor, Job
 from xling.grid.plan import Plan, make_plan
 from xling.grid.records import Sheet
 from xling.grid.status import grid_status
 from xling.grid.store import Store
 from xling.judges.cache import Answer, Cache
 from xling.launching import _healing, plan_of, task_languages
-from xling.report.dashboard import _read
 from xling.report.files import csv_bytes, read_matrix, write_matrix
-from xling.report.html.findings import _made, _written
-from xling.report.tracking import Destination, TrackingResult, read_ledger
+from xling.report.page.findings import _made, _written
+from xling.results import items as records
+from xling.run.execute import Executor, Job
+from xling.run.slurm import record
+from xling.run.slurm.survey import _failed_since
 from xling.sheets.key import CellKey, Key, Pair, Row, SheetKey, identified, key_bytes, read_key
-from xling.slurm import record
-from xling.slurm.survey import _failed_since
+from xling.tracking.dashboard import _read
+from xling.tracking.track import Destination, TrackingResult, read_ledger
 from xling.translators.memory import Memory
 
 SECONDS = 60  # that reading and repairing a spoilt root may take, on a busy machine
@@ -259,7 +259,7 @@ def TOYS() -> Any:
 
 
 def _settings() -> Any:
-    from xling.slurm.settings import settings_from
+    from xling.run.slurm.settings import settings_from
 
     defaults = Path(__file__).parents[2] / "conf" / "hydra" / "launcher" / "slurm.yaml"
     from omegaconf import OmegaConf

@@ -17,7 +17,7 @@ from xling.grid.claim import Claim, Heart, Watch
 from xling.grid.host import Process
 from xling.grid.store import Store
 from xling.launching import seconds
-from xling.slurm.settings import settings_from
+from xling.run.slurm.settings import settings_from
 
 AWAY = Process("elsewhere", 1, "boot.ns.7", slurm="77")
 

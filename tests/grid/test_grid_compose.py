@@ -9,13 +9,13 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from xling.compose.composer import Composer
+from xling.compose.grid import Cells, compose_grid
+from xling.compose.naming import grid_name
+from xling.compose.overrides import protected, typed
+from xling.compose.typed import experiments
 from xling.config import BagOfWords, SentenceEncoder, name_of
 from xling.errors import ConfigError
-from xling.grid.compose import Cells, compose_grid
-from xling.grid.composer import Composer
-from xling.grid.experiments import experiments
-from xling.grid.naming import grid_name
-from xling.grid.overrides import protected, typed
 
 CONF = Path(__file__).parents[2] / "conf"
 SIX = ["de", "en", "es", "ru", "tr", "vi"]

@@ -21,10 +21,10 @@ from xling.errors import StoreError
 from xling.grid import claim, host
 from xling.grid.files import matching
 from xling.grid.host import Process
-from xling.grid.local import run_local
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell
 from xling.grid.store import Store
+from xling.run.local.runner import run_local
 
 LAUNCH = [sys.executable, str(Path(__file__).with_name("noop_launch.py"))]
 KILLS = 20

@@ -12,23 +12,23 @@ import msgspec
 import pytest
 from noop_stages import KINDS, grid, stage
 
-from xling.analysis.matrix import ENTRY_AXES, Block, Entry, Matrix, Panel
+from xling.analysis.matrix.types import ENTRY_AXES, Block, Entry, Matrix, Panel
 from xling.cli import main
+from xling.compose.overrides import parse
 from xling.console import harmless, without_secrets
 from xling.errors import ConfigError, StoreError
 from xling.grid.cleanup import delete, garbage
-from xling.grid.execute import Executor, Job
 from xling.grid.files import append_line
-from xling.grid.overrides import parse
 from xling.grid.plan import make_plan
 from xling.grid.records import Sheet
 from xling.grid.status import read_grid
 from xling.grid.store import Store
 from xling.report.files import csv_bytes, formula_free
-from xling.report.tracking import destination
-from xling.report.wandb_runs import _lock
+from xling.run.execute import Executor, Job
 from xling.sheets.key import CellKey, Key, Pair, Row, SheetKey, identified, key_bytes, read_key
 from xling.sheets.text import shown
+from xling.tracking.track import destination
+from xling.tracking.wandb_runs import _lock
 
 POOL = stage("pool", "pool[de]", langs=["de"])
 

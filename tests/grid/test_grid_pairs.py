@@ -9,12 +9,12 @@ import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from xling.compose.composer import Composer
+from xling.compose.grid import Cells, compose_grid
+from xling.compose.naming import grid_name
+from xling.compose.pairs import left_out_pairs, wanted_pairs
+from xling.compose.scale import at_scale
 from xling.errors import ConfigError
-from xling.grid.compose import Cells, compose_grid
-from xling.grid.composer import Composer
-from xling.grid.naming import grid_name
-from xling.grid.pairs import left_out_pairs, wanted_pairs
-from xling.grid.scale import at_scale
 
 CONF = Path(__file__).parents[2] / "conf"
 LANGS = ("source_lang=de,en,tr", "target_lang=de,en,tr")
@@ -127,7 +127,7 @@ def test_a_file_that_is_no_scale(composer: Composer, tmp_path: Path) -> None:
 
 
 def test_without_a_scale_nothing_is_composed_for_it(composer: Composer) -> None:
-    from xling.grid.overrides import parse
+    from xling.compose.overrides import parse
 
     request, before = parse({}, ["seed=0,1", "scale=null"], composer.options), composer.composes
     assert at_scale(composer, request) is request and composer.composes == before

@@ -6,8 +6,8 @@ import re
 import pytest
 from rich.console import Console
 
-from xling.grid.progress import Live, Plain, Silent, display_for
 from xling.grid.tables import duration, size
+from xling.run.local.progress import Live, Plain, Silent, display_for
 
 
 def test_without_a_terminal_lines_are_few_and_failures_are_all_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,15 +25,15 @@ from safetensors.numpy import save_file
 import xling
 from xling.errors import ConfigError, StoreError
 from xling.grid import claim, files, host, launches
-from xling.grid.execute import Executor, Job
 from xling.grid.files import Unreadable
-from xling.grid.local import run_local
 from xling.grid.plan import Plan, make_plan
 from xling.grid.records import Sheet
 from xling.grid.stage import Cell, Context, Kind, Stage
 from xling.grid.status import grid_status
 from xling.grid.store import Store
 from xling.jsonfiles import sealed
+from xling.run.execute import Executor, Job
+from xling.run.local.runner import run_local
 
 NOBODY = 65534
 

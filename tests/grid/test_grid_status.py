@@ -17,17 +17,17 @@ import pytest
 from noop_stages import fold, grid, stage
 
 from xling import cli
-from xling.analysis.matrix import Matrix
+from xling.analysis.matrix.types import Matrix
 from xling.errors import ConfigError
 from xling.grid import claim, host
 from xling.grid.cleanup import grid_garbage
-from xling.grid.local import run_local
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell
 from xling.grid.status import chosen_grid, grid_status, grids, read_grid
 from xling.grid.store import Store
 from xling.report.files import write_matrix
-from xling.slurm import record
+from xling.run.local.runner import run_local
+from xling.run.slurm import record
 
 
 def run(root: Path, cells: list[Cell], name: str = "small") -> None:

@@ -13,8 +13,8 @@ from xling.errors import ConfigError, StageError
 from xling.grid.stage import Context
 from xling.models.hub import commit_of, is_repository, settings_of
 from xling.models.load import load_policy, loading
+from xling.planning.specs import base
 from xling.stages import base as base_stage
-from xling.stages.specs import base
 
 NAME, COMMIT = "some/tiny-model", "0123456789abcdef0123456789abcdef01234567"
 

@@ -21,7 +21,7 @@ from xling.models.micro import (
 )
 from xling.models.pretrain import endless, held_out_loss, make_base
 from xling.models.recipe import Recipe, corpus_digest, folder_digest, recipe_digest
-from xling.stages.files import read_json
+from xling.results.samples import read_json
 from xling.tasks.micro.corpus import pretraining_texts
 
 SMALL = Recipe(

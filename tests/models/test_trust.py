@@ -17,16 +17,16 @@ import xling
 from xling.config import Classifier, Language, LanguageModel, SameAsPolicy, Seq2Seq
 from xling.errors import ConfigError, DataError
 from xling.grid import files, host
-from xling.grid.execute import Executor, Job
 from xling.grid.records import Sheet
 from xling.grid.stage import Context, Kind, Stage
 from xling.grid.store import Store
 from xling.models import encoder
 from xling.models.checkpoints import check_checkpoints, check_policy
 from xling.models.load import load_config, load_policy, load_tokenizer, load_trunk, loading
+from xling.planning.specs import base
+from xling.run.execute import Executor, Job
 from xling.stages import KINDS
 from xling.stages.policies import store_trained
-from xling.stages.specs import base
 from xling.translators.checks import check_model
 
 NAME, COMMIT = "some/coded-model", "0123456789abcdef0123456789abcdef01234567"

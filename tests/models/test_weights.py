@@ -20,8 +20,8 @@ from xling.models import encoder as sentence_encoder
 from xling.models import load
 from xling.models.checkpoints import check_checkpoints, check_lengths, check_policy
 from xling.models.load import Loading, save_policy, write_loading
+from xling.planning.specs import base, own_checkpoint
 from xling.stages import KINDS
-from xling.stages.specs import base, own_checkpoint
 from xling.translators.checks import check_model
 
 Names = dict[str, torch.Tensor]

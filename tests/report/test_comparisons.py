@@ -9,11 +9,11 @@ from PIL import Image
 from rich.console import Console
 from synthetic import OPTIMIZERS, SyntheticGrid, five
 
-from xling.analysis.reduce import fold_grid
-from xling.report.frontier import frontier_png, learning_png
-from xling.report.markdown import markdown
-from xling.report.reduce import reduce_grid
-from xling.report.terminal import print_matrix
+from xling.analysis.matrix.fold_grid import fold_grid
+from xling.report.pictures.frontier import frontier_png, learning_png
+from xling.report.reduce_grid import reduce_grid
+from xling.report.tables.markdown import markdown
+from xling.report.tables.terminal import print_matrix
 
 
 def shown(matrix, width, full=False):

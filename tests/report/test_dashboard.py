@@ -11,7 +11,7 @@ from synthetic import SyntheticGrid
 from wandb_server import ENTITY, WandbServer
 
 from xling.cli import main
-from xling.report.reduce import reduce_grid
+from xling.report.reduce_grid import reduce_grid
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_offline_it_says_what_it_would_do_and_writes_the_specs(root):
 
 
 def test_without_wandb_workspaces_a_sentence_says_what_to_install(root, monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "xling.report.wandb_views", raising=False)
+    monkeypatch.delitem(sys.modules, "xling.tracking.wandb_views", raising=False)
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     assert main(["wandb", "toy", "--root", str(root), "--mode", "offline"]) == 2
     assert "pip install 'xling[wandb]'" in capsys.readouterr().err

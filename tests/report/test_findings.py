@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 from synthetic import SyntheticGrid, five, realistic
 
-from xling.analysis.analyses import grid_findings, paper_findings
-from xling.analysis.findings import Finding
+from xling.analysis.catalogue import grid_findings, paper_findings
+from xling.analysis.tidy.finding import Finding
 from xling.cli import main
 from xling.report.analysis_files import csv_bytes, findings_json, markdown
-from xling.report.findings import finding_tables, print_finding
+from xling.report.tables.findings import finding_tables, print_finding
 
 
 @pytest.fixture(scope="module")

@@ -15,20 +15,20 @@ from grids import recorded_grid
 from pages import controlled
 from synthetic import realistic
 
-from xling.analysis.findings import Finding
-from xling.analysis.plan import Results, planned_entries, read_plan
+from xling.analysis.tidy.finding import Finding
 from xling.errors import StoreError
 from xling.grid.store import Store
 from xling.report.analysis_files import write_findings
 from xling.report.files import read_matrix
-from xling.report.html.document import Document, encode, page_bytes
-from xling.report.html.encode import everywhere
-from xling.report.html.learning import learning
-from xling.report.html.origin import origin
-from xling.report.html.panels import thinned
-from xling.report.html.samples import LONGEST, MOST_PROMPTS, Sample, chosen, cut, select, within
-from xling.report.html.write import update
-from xling.report.reduce import reduce_grid
+from xling.report.page.document import Document, encode, page_bytes
+from xling.report.page.encode import everywhere
+from xling.report.page.learning import learning
+from xling.report.page.origin import origin
+from xling.report.page.panels import thinned
+from xling.report.page.samples import LONGEST, MOST_PROMPTS, Sample, chosen, cut, select, within
+from xling.report.page.write import update
+from xling.report.reduce_grid import reduce_grid
+from xling.results.plan import Results, planned_entries, read_plan
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,11 +12,11 @@ from browser import Browser, needs_browser
 from grids import HOSTILE, recorded_grid
 from pages import READY, opened
 
-from xling.analysis.findings import Finding
+from xling.analysis.tidy.finding import Finding
 from xling.report.files import read_matrix
-from xling.report.html.document import Document, page_bytes
-from xling.report.html.samples import Sample, Selection
-from xling.report.reduce import reduce_grid
+from xling.report.page.document import Document, page_bytes
+from xling.report.page.samples import Sample, Selection
+from xling.report.reduce_grid import reduce_grid
 from xling.sheets.text import shown
 
 TURNING = "a\u2066b\u2069 c\u202ed\u200fe"  # isolates, an override, a mark

@@ -8,10 +8,10 @@ from PIL import Image
 from rich.console import Console
 from synthetic import LANGUAGES, SyntheticGrid, realistic
 
-from xling.analysis.reduce import fold_grid
-from xling.report.markdown import markdown
-from xling.report.plot import plot_png
-from xling.report.terminal import print_matrix
+from xling.analysis.matrix.fold_grid import fold_grid
+from xling.report.pictures.plot import plot_png
+from xling.report.tables.markdown import markdown
+from xling.report.tables.terminal import print_matrix
 
 
 def shown(matrix, width, full=False, colours=False):

@@ -7,13 +7,13 @@ import pytest
 from rich.cells import cell_len
 from synthetic import LANGUAGES, SyntheticGrid, realistic
 
-from xling.analysis.plan import read_plan
-from xling.analysis.reduce import fold_grid
+from xling.analysis.matrix.fold_grid import fold_grid
 from xling.cli import main
 from xling.console import Console, harmless
-from xling.report.cells import Cell, Table
 from xling.report.files import write_matrix
-from xling.report.terminal import print_matrix, print_table, print_tables
+from xling.report.tables.table import Cell, Table
+from xling.report.tables.terminal import print_matrix, print_table, print_tables
+from xling.results.plan import read_plan
 
 WIDTHS = [80, 200]
 

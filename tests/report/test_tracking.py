@@ -11,11 +11,11 @@ import pytest
 from synthetic import SyntheticGrid, realistic
 from wandb_file import offline_runs
 
-from xling.analysis.plan import read_plan
 from xling.grid.store import Store
 from xling.report.files import csv_bytes
-from xling.report.reduce import reduce_grid
-from xling.report.tracking import choose_mode, destination, missing, track_grid
+from xling.report.reduce_grid import reduce_grid
+from xling.results.plan import read_plan
+from xling.tracking.track import choose_mode, destination, missing, track_grid
 
 OFFLINE = {"mode": "offline", "project": "probe", "entity": None}
 
@@ -240,9 +240,9 @@ def test_off_imports_nothing_of_it(tmp_path, monkeypatch, capsys):
     grid = SyntheticGrid(tmp_path)
     grid.cell("de", "de", [1.0, 0.5])
     grid.write()
-    monkeypatch.delitem(sys.modules, "xling.report.tracking")
+    monkeypatch.delitem(sys.modules, "xling.tracking.track")
     fold(Store(tmp_path), "toy", {**OFFLINE, "mode": "off"})
-    assert "xling.report.tracking" not in sys.modules
+    assert "xling.tracking.track" not in sys.modules
     assert "W&B" not in capsys.readouterr().err
 
 

@@ -14,8 +14,8 @@ from synthetic import SyntheticGrid
 from wandb_file import offline_runs
 from wandb_server import ENTITY, WandbServer
 
-from xling.report.reduce import reduce_grid
-from xling.report.tracking import track_grid
+from xling.report.reduce_grid import reduce_grid
+from xling.tracking.track import track_grid
 
 SETTINGS = {"mode": "auto", "project": "probe", "entity": None, "artifacts": "references"}
 CURVE = b'{"loss": 2.5, "step": 10}\n{"loss": 1.5, "step": 20, "rouge": 0.25}\n'

@@ -6,11 +6,11 @@ import numpy as np
 from grids import recorded_grid
 from synthetic import realistic
 
-from xling.analysis.analyses import OF_ENTRIES, grid_findings
-from xling.analysis.plan import read_plan
-from xling.report.reduce import reduce_grid
-from xling.report.wandb_samples import PROMPTS, sample_rows
+from xling.analysis.catalogue import OF_ENTRIES, grid_findings
+from xling.report.reduce_grid import reduce_grid
+from xling.results.plan import read_plan
 from xling.sheets.text import shown
+from xling.tracking.wandb_samples import PROMPTS, sample_rows
 
 
 def test_every_row_says_what_its_stages_say(tmp_path):
@@ -53,7 +53,7 @@ def test_the_cells_of_a_target_show_the_same_prompts(tmp_path):
 
 
 def test_findings_are_tables_with_nothing_where_no_number_is(tmp_path):
-    from xling.report.wandb_matrix import findings
+    from xling.tracking.wandb_matrix import findings
 
     grid = realistic(tmp_path, languages=("de", "en", "tr"), prompts=20, controls=False)
     reduce_grid(tmp_path, grid.write().name)

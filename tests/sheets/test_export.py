@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from grids import Row, table
 
-from xling.analysis.plan import Ref, read_plan
 from xling.cli import main
 from xling.errors import ConfigError, DataError, StoreError
 from xling.grid.host import this_process
 from xling.grid.store import Store
+from xling.results.plan import Ref, read_plan
 from xling.sheets.cells import parse_filters
 from xling.sheets.export import COLUMNS, Asked, Exported, export
 from xling.sheets.key import Key, read_key

@@ -8,7 +8,7 @@ import yaml
 
 from xling.errors import ConfigError
 from xling.grid.stage import Context, Kind
-from xling.slurm.settings import OWN, RESOURCES, Resources, settings_from
+from xling.run.slurm.settings import OWN, RESOURCES, Resources, settings_from
 
 
 def run(_: Context) -> None: ...

@@ -16,10 +16,10 @@ from xling.grid import claim, host
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell
 from xling.grid.status import GridStatus
-from xling.slurm import record
-from xling.slurm.settings import Slurm
-from xling.slurm.submit import submit
-from xling.slurm.watch import look
+from xling.run.slurm import record
+from xling.run.slurm.settings import Slurm
+from xling.run.slurm.submit import submit
+from xling.run.slurm.watch import look
 
 Said = pytest.CaptureFixture[str]
 

@@ -24,8 +24,8 @@ from xling.config import (
     judge_named,
 )
 from xling.grid.stage import Context, Stage
+from xling.planning.dag import judge_stage
 from xling.stages import KINDS
-from xling.stages.dag import judge_stage
 from xling.tasks.micro.words import LANGUAGES
 
 BUDGET = Training(steps=6, batch_size=8, learning_rate=1e-2, warmup_steps=1, eval_every=3)

@@ -14,9 +14,10 @@ from xling.grid.stage import Cell, Stage, Tokens
 from xling.grid.store import Store
 from xling.models.hub import UNRESOLVED
 from xling.models.parameters import parameters_of
-from xling.stages import KINDS, unresolved
-from xling.stages.dag import judge_stage
-from xling.stages.llm_dag import notes
+from xling.planning import unresolved
+from xling.planning.dag import judge_stage
+from xling.planning.llm import notes
+from xling.stages import KINDS
 
 COST: dict[str, Any] = {
     "flops_per_second": 1e9,

@@ -16,9 +16,9 @@ from xling.errors import ConfigError, StageError
 from xling.grid.stage import Interrupted, Stage
 from xling.models.load import load_policy
 from xling.models.responses import kl_along
+from xling.planning.dag import REFERENCES_TRAINED, cells_from, judge_stage
+from xling.results.samples import read_samples
 from xling.stages.align import AlignSpec, _asking
-from xling.stages.dag import REFERENCES_TRAINED, cells_from, judge_stage
-from xling.stages.files import read_samples
 
 FEW: dict[str, Any] = {"steps": 4, "batch_size": 8, "eval_every": 2, "eval_prompts": 6, "reward_samples": 12}
 PPO_FEW = PPO(**FEW, value_only_steps=1)

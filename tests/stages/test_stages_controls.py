@@ -13,7 +13,7 @@ from own_files import jsonl, rated
 
 from xling.config import BagOfWords, Files, Recorded, SameAsPolicy, SentenceEncoder, TargetRM
 from xling.errors import ConfigError
-from xling.stages.dag import cells_from, judge_stage
+from xling.planning.dag import cells_from, judge_stage
 from xling.stages.reward_net import distinct
 from xling.stages.scorers import hashed_score
 

@@ -27,7 +27,7 @@ from xling.config import (
 )
 from xling.errors import ConfigError
 from xling.grid.stage import Cell, Stage
-from xling.stages.dag import SHUFFLES, SOURCELESS, cells_from, judge_stage
+from xling.planning.dag import SHUFFLES, SOURCELESS, cells_from, judge_stage
 from xling.tasks.micro.words import LANGUAGES
 
 RECORDED = Path(__file__).parent / "recorded.jsonl"
@@ -299,7 +299,7 @@ def test_labels_name_the_languages(no_model: Path) -> None:
 
 def test_a_plan_needs_no_torch() -> None:
     code = (
-        "import sys, xling.stages.dag, xling.models.recipe as r; r.recipe_digest(); "
+        "import sys, xling.planning.dag, xling.models.recipe as r; r.recipe_digest(); "
         "print([m for m in ('torch', 'transformers', 'peft', 'trl') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

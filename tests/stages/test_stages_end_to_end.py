@@ -12,19 +12,19 @@ from lid_files import relabelled
 from safetensors.torch import load_file
 from small_grid import BUDGET, NEW_TOKENS, TASK, M, N, Runner, array, changed, contents, experiment, read
 
-from xling.analysis.records import read_record
 from xling.config import BagOfWords, FrozenLM, Lid, RewardModel, SameAsPolicy, Untrained
 from xling.errors import ConfigError, DataError, StageError
 from xling.grid.stage import Stage
-from xling.languages import in_language
+from xling.measures.language import in_language
 from xling.models import ridge
 from xling.models.load import load_policy
 from xling.models.recipe import folder_digest
 from xling.models.states import log_likelihood
 from xling.models.stored import load_reward
 from xling.models.text import prompt_ids, response_ids
+from xling.planning.dag import SOURCELESS, judge_stage
+from xling.results.items import read_record
 from xling.stages import base as base_stage
-from xling.stages.dag import SOURCELESS, judge_stage
 from xling.stages.features import all_features
 from xling.stages.judge import best, best_of_k_curve, win_shares
 from xling.tasks import micro_summarization as world

@@ -10,7 +10,7 @@ from small_grid import TASK
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from xling.models.reward import decoder_batch, encoder_decoder_batch
-from xling.stages.dag import SHUFFLES
+from xling.planning.dag import SHUFFLES
 from xling.stages.reward import shuffled_pairs, shuffled_ratings
 from xling.stages.reward_net import reward_batch, reward_loss
 from xling.stages.score import length_rule

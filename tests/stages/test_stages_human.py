@@ -12,8 +12,8 @@ from small_grid import Runner, experiment
 from xling.config import BagOfWords, BestOfN, Experiment, FrozenLM, Recorded, Released, SentenceEncoder, judge_named
 from xling.errors import ConfigError
 from xling.grid.stage import Stage
-from xling.stages import dag
-from xling.stages.dag import judge_stage
+from xling.planning import dag
+from xling.planning.dag import judge_stage
 
 WORDS = BagOfWords()
 

@@ -18,7 +18,7 @@ from xling.grid.stage import Context
 from xling.models import ridge
 from xling.models.folds import half_of
 from xling.models.heads import best_head
-from xling.stages.dag import judge_stage
+from xling.planning.dag import judge_stage
 from xling.stages.features import all_features
 from xling.stages.reward import RewardSpec, all_feedback, feedback
 

@@ -36,16 +36,16 @@ from xling.config import (
     Untrained,
     judge_named,
 )
-from xling.datacheck import check_data
 from xling.errors import ConfigError
 from xling.models import encoder
 from xling.models.load import load_policy
 from xling.models.states import log_likelihood
 from xling.models.text import prompt_ids, response_ids
-from xling.stages.checks import check
-from xling.stages.dag import SHUFFLES, cells_from, judge_stage
-from xling.stages.data import located
-from xling.stages.files import read_samples
+from xling.planning.dag import SHUFFLES, cells_from, judge_stage
+from xling.planning.datacheck import check_data
+from xling.planning.refusals import check
+from xling.results.prompts import located
+from xling.results.samples import read_samples
 from xling.stages.score import length_rule
 from xling.tasks import task_module
 from xling.tasks.records import Prompt, Rating

@@ -12,7 +12,6 @@ import pytest
 from chat_server import ChatServer, longer, texts_of
 from small_grid import M, Runner, array, experiment, judged_by, read
 
-from xling.analysis.records import read_record
 from xling.config import DPO, LlmJudge
 from xling.errors import StageError
 from xling.grid.plan import make_plan
@@ -20,12 +19,13 @@ from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
 from xling.judges.local import load_local_judge
 from xling.judges.prompts import judge_prompt
+from xling.planning.dag import judge_stage
+from xling.planning.llm import notes
+from xling.results.items import read_record
+from xling.results.samples import read_samples
 from xling.stages import llm
-from xling.stages.dag import judge_stage
-from xling.stages.files import read_samples
 from xling.stages.judge import best
 from xling.stages.llm import fold, held_out_pairs, pairs_of
-from xling.stages.llm_dag import notes
 from xling.tasks import task_module
 from xling.tasks.records import Prompt, Rating
 

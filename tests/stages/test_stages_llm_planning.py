@@ -20,10 +20,10 @@ from xling.errors import ConfigError, DataError
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell
 from xling.grid.store import Store
-from xling.stages.checks import check
-from xling.stages.dag import judge_stage
+from xling.planning.dag import judge_stage
+from xling.planning.llm import notes
+from xling.planning.refusals import check
 from xling.stages.llm import held_out_pairs
-from xling.stages.llm_dag import notes
 
 PROMPTS = 12  # of the small grid
 

@@ -33,7 +33,7 @@ from xling.config import (
 )
 from xling.errors import ConfigError, DataError
 from xling.grid.stage import Stage
-from xling.stages.dag import cells_from, judge_stage
+from xling.planning.dag import cells_from, judge_stage
 from xling.tasks import m_rewardbench
 
 RELEASED = Released("nowhere", "oasst", ())

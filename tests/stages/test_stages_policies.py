@@ -16,14 +16,14 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from small_grid import BUDGET, TASK, Runner, changed, contents, experiment, read
 
+from xling.compose.composer import Composer
 from xling.config import LanguageModel, Lora, Training, experiment_from
 from xling.errors import ConfigError, DataError, StageError
-from xling.grid.composer import Composer
 from xling.grid.stage import Interrupted, Stage
 from xling.models.load import load_policy, loading
-from xling.stages.dag import judge_stage
-from xling.stages.files import read_samples
-from xling.stages.specs import base, samples, sft
+from xling.planning.dag import judge_stage
+from xling.planning.specs import base, samples, sft
+from xling.results.samples import read_samples
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from architectures import checkpoint

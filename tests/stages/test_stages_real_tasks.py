@@ -17,9 +17,9 @@ from xling.config import BagOfWords, Experiment, FrozenLM, Language, Oasst, Seah
 from xling.errors import ConfigError
 from xling.grid.stage import Stage
 from xling.models.stored import load_reward
-from xling.stages.checks import check
-from xling.stages.dag import judge_stage
-from xling.stages.specs import reward
+from xling.planning.dag import judge_stage
+from xling.planning.refusals import check
+from xling.planning.specs import reward
 from xling.tasks import task_module
 from xling.tasks.render import with_facts
 from xling.tasks.seahorse_corpora import CORPORA

@@ -13,6 +13,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from small_grid import BUDGET, M, N, Runner, array, changed, contents, experiment, read
 
+from xling.compose.composer import Composer
 from xling.config import (
     Classifier,
     Encoder,
@@ -26,10 +27,9 @@ from xling.config import (
     experiment_from,
 )
 from xling.errors import ConfigError, DataError
-from xling.grid.composer import Composer
 from xling.grid.stage import Stage
+from xling.planning.dag import judge_stage
 from xling.stages import blocks
-from xling.stages.dag import judge_stage
 
 sys.path.append(str(Path(__file__).parents[1] / "models"))  # where the tiny models are made
 import encoders

@@ -36,9 +36,10 @@ from xling.grid.plan import make_plan
 from xling.grid.records import Sheet
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
-from xling.stages import data, translate_specs
-from xling.stages.dag import judge_stage
-from xling.stages.specs import data_of
+from xling.planning import translations as translate_specs
+from xling.planning.dag import judge_stage
+from xling.planning.specs import data_of
+from xling.results import prompts as data
 
 LANGS = ("de", "en")
 Keys = dict[str, str]  # a stage's label: its key
@@ -56,7 +57,7 @@ def forget() -> None:
     """As another process."""
     data_of.cache_clear()
     data._remembered.cache_clear()
-    from xling.stages import specs
+    from xling.planning import specs
 
     for cached in (specs.sft, specs.samples, specs.reward, specs.recorded):
         cached.cache_clear()

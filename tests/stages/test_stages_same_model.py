@@ -34,13 +34,16 @@ from xling.config import (
     Untrained,
 )
 from xling.errors import DataError
-from xling.grid.execute import Executor, Job
 from xling.grid.plan import Plan, make_plan
 from xling.grid.records import Sheet
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
-from xling.stages import KINDS, align_specs, data, specs, translate_specs
-from xling.stages.dag import judge_stage
+from xling.planning import align_specs, specs
+from xling.planning import translations as translate_specs
+from xling.planning.dag import judge_stage
+from xling.results import prompts as data
+from xling.run.execute import Executor, Job
+from xling.stages import KINDS
 
 CHEAP: dict[str, Any] = {"rm": BagOfWords(), "sft": Training(steps=0)}
 

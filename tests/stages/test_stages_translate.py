@@ -29,11 +29,11 @@ from xling.config import (
 )
 from xling.errors import DataError, StageError
 from xling.grid.stage import Interrupted, Stage
+from xling.planning.dag import judge_stage
+from xling.results.translations import Record, item_of, read_records
 from xling.stages import KINDS
 from xling.stages import translate as stage_module
-from xling.stages.dag import judge_stage
 from xling.stages.translate import distinct, translated
-from xling.stages.translated import Record, item_of, read_records
 from xling.tasks import micro_summarization
 from xling.tasks.micro import gold
 from xling.tasks.micro.facts import fact_set_of

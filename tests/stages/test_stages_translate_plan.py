@@ -35,8 +35,8 @@ from xling.errors import ConfigError
 from xling.grid.plan import make_plan
 from xling.grid.stage import Stage
 from xling.grid.store import Store
-from xling.stages.dag import SHUFFLES, cells_from, judge_stage
-from xling.stages.translate_checks import notes
+from xling.planning.dag import SHUFFLES, cells_from, judge_stage
+from xling.planning.translation_refusals import notes
 from xling.tasks.micro.words import LANGUAGES
 
 Grid = list[tuple[dict[str, Any], Experiment]]

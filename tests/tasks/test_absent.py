@@ -7,7 +7,7 @@ from own_files import jsonl, rated
 
 from xling.config import Files, MicroSummarization, Oasst, Seahorse, Task
 from xling.errors import ConfigError
-from xling.stages.data import data_spec
+from xling.results.prompts import data_spec
 from xling.tasks import offers, seahorse, task_module, truncation_side
 from xling.tasks.absent import SAID, absent
 from xling.tasks.sizes import size

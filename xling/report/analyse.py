@@ -6,16 +6,16 @@ from pathlib import Path
 
 from rich.text import Text
 
-from xling.analysis.analyses import grid_findings, paper_findings
-from xling.analysis.compare import compare as compare_matrices
-from xling.analysis.findings import Finding
-from xling.analysis.paper import NAME as PAPER
-from xling.analysis.short import in_short
+from xling.analysis.catalogue import grid_findings, paper_findings
+from xling.analysis.findings.in_short import in_short
+from xling.analysis.paper.compare import compare as compare_matrices
+from xling.analysis.paper.published import NAME as PAPER
+from xling.analysis.tidy.finding import Finding
 from xling.console import Console, harmless, print_bytes
 from xling.grid.status import chosen_grid
 from xling.grid.store import Store
 from xling.report.analysis_files import findings_json, write_findings
-from xling.report.findings import print_finding
+from xling.report.tables.findings import print_finding
 
 
 def analyse(

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from xling.analysis.findings import Finding
-from xling.analysis.short import in_short
+from xling.analysis.findings.in_short import in_short
+from xling.analysis.tidy.finding import Finding
 from xling.grid.files import disk_error, sealed_json, write_atomically
 from xling.report.files import formula_free
-from xling.report.findings import markdown_lines
-from xling.report.markdown import escaped
+from xling.report.tables.findings import markdown_lines
+from xling.report.tables.markdown import escaped
 
 _DIGITS = 6
 

@@ -4,10 +4,10 @@ import msgspec
 from rich import box
 from rich.table import Table
 
-from xling.analysis.intervals import Estimate
+from xling.analysis.statistics.intervals import Estimate
 from xling.console import Console
-from xling.datacheck import Part, Report
-from xling.report.text import span
+from xling.planning.datacheck import Part, Report
+from xling.report.tables.wording import span
 
 
 def print_report(report: Report, console: Console) -> None:

@@ -16,13 +16,13 @@ from typing import Any
 
 import msgspec
 
-from xling.analysis.intervals import Estimate
-from xling.analysis.matrix import ENTRY_AXES, Entry, Matrix
+from xling.analysis.matrix.types import ENTRY_AXES, Entry, Matrix
+from xling.analysis.statistics.intervals import Estimate
 from xling.errors import StoreError
 from xling.grid import formats
 from xling.grid.files import disk_error, sealed_json, write_atomically
 from xling.jsonfiles import unsealed
-from xling.report.markdown import markdown
+from xling.report.tables.markdown import markdown
 from xling.sheets.text import FORMULA
 
 _NUMBER = re.compile(r"-|[-+]?[\d.]+(?:[eE][-+]?\d+)?")
@@ -116,8 +116,8 @@ def _write_pictures(folder: Path, matrix: Matrix, digest: str) -> None:
 
 
 def _draw(name: str, matrix: Matrix, digest: str) -> bytes:
-    from xling.report.frontier import frontier_png, learning_png  # matplotlib
-    from xling.report.plot import plot_png
+    from xling.report.pictures.frontier import frontier_png, learning_png  # matplotlib
+    from xling.report.pictures.plot import plot_png
 
     drawn = {"matrix.png": plot_png, "frontier.png": frontier_png, "learning.png": learning_png}
     return drawn[name](matrix, digest)

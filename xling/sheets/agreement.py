@@ -1,12 +1,22 @@
 """How far annotators agree beyond chance, with bootstrap intervals over prompts.
 
 Verdicts are nominal: 1 (the aligned policy's response is better), 0.5 (a tie), 0. Intervals come from
-xling/analysis/intervals.py, clusters drawn together.
+xling/analysis/statistics/intervals.py, clusters drawn together.
 """
 
 import numpy as np
 
-from xling.analysis.intervals import ONE, SHARE, Clusters, Estimate, Floats, Sample, cluster_sums, fold, resample
+from xling.analysis.statistics.intervals import (
+    ONE,
+    SHARE,
+    Clusters,
+    Estimate,
+    Floats,
+    Sample,
+    cluster_sums,
+    fold,
+    resample,
+)
 
 VERDICTS = (0.0, 0.5, 1.0)
 

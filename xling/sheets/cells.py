@@ -14,16 +14,16 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from xling.analysis.matrix import SEED_AXES
-from xling.analysis.plan import Plan, PlannedCell, Ref, Results, axes_text
-from xling.analysis.records import read_array, read_json
+from xling.analysis.matrix.types import SEED_AXES
 from xling.config import Task
 from xling.errors import ConfigError, StoreError, did_you_mean
 from xling.grid.store import Store
 from xling.judges.asking import points
+from xling.results.items import read_array, read_json
+from xling.results.plan import Plan, PlannedCell, Ref, Results, axes_text
+from xling.results.prompts import located, unchanged
+from xling.results.samples import Samples, read_samples
 from xling.sheets.text import shown
-from xling.stages.data import located, unchanged
-from xling.stages.files import Samples, read_samples
 from xling.stages.llm import read_verdicts
 from xling.tasks import task_module
 

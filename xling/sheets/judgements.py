@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from msgspec import Struct
 
-from xling.analysis.categories import kappa_sample
-from xling.analysis.drawing import Clusters, Floats, draw
-from xling.analysis.intervals import SHARE, Estimate, fold, resample
+from xling.analysis.matrix.categories import kappa_sample
+from xling.analysis.statistics.drawing import Clusters, Floats, draw
+from xling.analysis.statistics.intervals import SHARE, Estimate, fold, resample
 from xling.errors import DataError
 from xling.sheets.agreement import alpha_estimate, counts_of, raw_agreement, share_estimate, verdict
 from xling.sheets.answers import Answers

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from msgspec import Struct
 
-from xling.analysis.repetition import repetition
 from xling.config import DPO, GRPO, PPO, Lora, Online, RewardModel, SameAsPolicy, Task, Trained, Untrained
 from xling.errors import StageError
 from xling.grid.stage import Context
-from xling.languages import in_language
+from xling.measures.language import in_language
+from xling.measures.repetition import repetition
 from xling.models.adapters import core
 from xling.models.load import load_policy
 from xling.models.responses import all_log_probabilities, kl_along, predicting_states, responses_of
@@ -28,7 +28,7 @@ from xling.models.text import Ids, decode_response, policy_ids
 from xling.models.training import write_curve
 from xling.optimizers.problem import Problem, Reward, prompts_of_step
 from xling.optimizers.watch import Row, Watch
-from xling.stages.files import write_json
+from xling.results.samples import write_json
 from xling.stages.policies import store_trained, trainable
 from xling.stages.pool import demonstrated, name_of
 from xling.stages.scorers import Asking, Score, text_scorer

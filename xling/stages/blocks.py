@@ -18,7 +18,7 @@ import numpy as np
 from xling.grid.files import sha256_of
 from xling.grid.stage import Context, Interrupted
 from xling.models.ridge import Array
-from xling.stages.files import Samples, iterate_samples
+from xling.results.samples import Samples, iterate_samples
 
 PROMPTS = 512  # a block
 T = TypeVar("T")

@@ -19,9 +19,9 @@ from xling.config import Task
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.ridge import Array
+from xling.results.samples import write_json
+from xling.results.translations import given
 from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
-from xling.stages.files import write_json
-from xling.stages.translated import given
 from xling.tasks import task_module
 from xling.tasks.records import Split
 

@@ -16,13 +16,13 @@ import numpy as np
 from msgspec import Struct
 from scipy.special import gammaln
 
-from xling.analysis.repetition import repetition
 from xling.config import Task
 from xling.digests import file_digest
 from xling.errors import DataError
 from xling.grid.stage import Context
-from xling.languages import in_language
-from xling.stages.files import Array, Samples, read_json, read_samples, write_json
+from xling.measures.language import in_language
+from xling.measures.repetition import repetition
+from xling.results.samples import Array, Samples, read_json, read_samples, write_json
 
 Places = np.ndarray[Any, np.dtype[np.intp]]
 Language = Callable[[Sequence[str]], float | None]
@@ -140,7 +140,7 @@ def measures(samples: list[Samples], said: Places, language: Language) -> dict[s
 
 
 def _language(lang: str, model: str, texts: Sequence[str]) -> float | None:
-    """The mean share of the texts that is in the language (xling/languages.py)."""
+    """The mean share of the texts that is in the language (xling/measures/language.py)."""
     known = [share for share in in_language(texts, lang, model) if share is not None]
     return float(np.mean(known)) if known else None
 

@@ -35,8 +35,8 @@ from xling.judges.asking import (
 )
 from xling.judges.cache import Cache
 from xling.judges.prompts import PromptKind
+from xling.results.samples import Samples, read_json, read_samples, write_json
 from xling.stages.blocks import blocks_of, kept_lines
-from xling.stages.files import Samples, read_json, read_samples, write_json
 from xling.stages.judge import answers
 from xling.tasks import task_module
 from xling.tasks.records import Pair, Prompt, Rating

@@ -17,8 +17,8 @@ from msgspec import Struct
 from xling.config import Task
 from xling.grid.stage import Context
 from xling.models.text import Ids, decode_response, policy_ids
+from xling.results.samples import Samples, write_json, write_samples
 from xling.stages.blocks import kept_lines
-from xling.stages.files import Samples, write_json, write_samples
 from xling.tasks import task_module
 from xling.tasks.records import Prompt, Split
 
@@ -177,7 +177,7 @@ class RecordedSpec(Struct, frozen=True):
 def run_recorded(context: Context) -> None:
     """Writes samples.jsonl from the recorded responses, in system order; lengths are in characters.
 
-    And subsets.json, where prompts belong to subsets that weigh differently (xling/analysis/categories.py).
+    And subsets.json, where prompts belong to subsets that weigh differently (xling/analysis/matrix/categories.py).
     """
     spec = msgspec.convert(context.spec, RecordedSpec)
     module = task_module(spec.task)

@@ -12,8 +12,8 @@ from xling.grid.stage import Context
 from xling.models.text import Ids, response_ids
 from xling.optimizers import dpo
 from xling.optimizers.problem import Problem
+from xling.results.samples import Samples, iterate_samples, ragged
 from xling.stages.blocks import PROMPTS, blocks_of, kept_arrays, read_arrays
-from xling.stages.files import Samples, iterate_samples, ragged
 from xling.stages.scorers import Score
 from xling.tasks.records import Prompt
 

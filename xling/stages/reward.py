@@ -10,8 +10,8 @@ from xling.config import BagOfWords, Files, FrozenLM, Released, RewardModel, Sen
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.folds import half_of
-from xling.stages.files import write_json
-from xling.stages.translated import given
+from xling.results.samples import write_json
+from xling.results.translations import given
 from xling.tasks import task_module
 from xling.tasks.records import Half, Pair, Rating, Split
 

@@ -25,7 +25,7 @@ from xling.models.reward import RewardNet
 from xling.models.stored import NEEDED, as_model, load_reward, save_reward
 from xling.models.training import fit, write_curve
 from xling.models.truncation import Limits, count_cut
-from xling.stages.files import write_json
+from xling.results.samples import write_json
 from xling.stages.reward import RewardSpec, feedback
 from xling.tasks.records import Pair, Rating
 

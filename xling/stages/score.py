@@ -17,9 +17,9 @@ from msgspec import Struct
 from xling.config import Published, RewardModel, Task, Untrained
 from xling.errors import StageError
 from xling.grid.stage import Context
+from xling.results.samples import Array, ragged, read_json, write_json
 from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
 from xling.stages.features import FEEDBACK
-from xling.stages.files import Array, ragged, read_json, write_json
 from xling.stages.scorers import Asking, feature_scores, reads_features, scorer
 from xling.tasks import task_module
 from xling.tasks.records import GOOD, Pair, Prompt, Rating, Recorded
@@ -135,7 +135,7 @@ def write_scores(context: Context, scores: Scores, prompts: dict[str, Prompt]) -
 
 
 def held_out(spec: ScoreSpec, scores: Scores) -> dict[str, Any]:
-    """Columns of the target's test feedback with the model's scores (xling.analysis.accuracy reads them)."""
+    """Columns of the target's test feedback with the model's scores (xling.analysis.matrix.accuracy reads them)."""
     module = task_module(spec.task)
     if spec.objective == "pairwise":
         return _held_out_pairs(module.pairs(spec.task, spec.lang, "test"), scores)

@@ -14,18 +14,18 @@ from msgspec import Struct
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from xling.analysis.rouge import rouge_l
 from xling.config import Lora, Task, Training
 from xling.errors import StageError
 from xling.grid.stage import Context
+from xling.measures.rouge import rouge_l
 from xling.models.adapters import core
 from xling.models.load import loading, logits_of, trunk_of
 from xling.models.sampling import greedy_ids
 from xling.models.text import Ids, decode_response, pad_right, policy_ids, response_ids
 from xling.models.training import fit, write_curve
-from xling.stages.files import write_json
+from xling.results.samples import write_json
+from xling.results.translations import given, translates
 from xling.stages.policies import store_trained, trainable
-from xling.stages.translated import given, translates
 from xling.tasks import task_module
 from xling.tasks.records import Demonstration, Split
 

@@ -18,9 +18,9 @@ from xling.config import MicroExact, MicroNoisy, Seq2Seq, Task
 from xling.errors import StageError
 from xling.grid.stage import WHERE, Context
 from xling.jsonfiles import decode
+from xling.results.samples import write_json
+from xling.results.translations import SPLITS, Item, Record, What, read_records, record_of, write_records
 from xling.stages.blocks import blocks_of, kept_lines
-from xling.stages.files import write_json
-from xling.stages.translated import SPLITS, Item, Record, What, read_records, record_of, write_records
 from xling.tasks import task_module
 from xling.tasks.records import Split
 from xling.translators.translator import Spoken, Translate

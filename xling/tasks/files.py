@@ -17,7 +17,7 @@ import msgspec
 
 from xling.config import Files, Task, Template
 from xling.errors import ConfigError, DataError, did_you_mean, listed
-from xling.languages import is_code, language_hint, language_of_code, standard
+from xling.measures.language import is_code, language_hint, language_of_code, standard
 from xling.tasks.findings import (
     LanguageSummary,
     Summary,

@@ -7,7 +7,7 @@ from itertools import combinations
 
 from xling.config import Files
 from xling.errors import listed, shown
-from xling.languages import is_code, language_hint
+from xling.measures.language import is_code, language_hint
 from xling.tasks.pieces import answers
 from xling.tasks.records import Offer
 from xling.tasks.rows import BY_TEXT, SPLITS, Place, Row, Rows

@@ -19,7 +19,7 @@ import msgspec
 
 from xling.config import Oasst, Task
 from xling.errors import ConfigError
-from xling.languages import language_hint
+from xling.measures.language import language_hint
 from xling.tasks import oasst_trees as trees
 from xling.tasks.oasst_trees import Asked
 from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Split, Use

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from xling.errors import shown
-from xling.languages import is_code
+from xling.measures.language import is_code
 from xling.tasks.rows import MISSING, Parser, Place, Reading, Row, Rows, Texts, blank, read_code
 from xling.tasks.tables import is_table, open_table
 

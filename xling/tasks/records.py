@@ -96,10 +96,10 @@ class Recorded:
 
 
 class TaskModule(Protocol):
-    """A task module. Of the data functions it has those that it OFFERS; xling/stages/checks.py refuses the others.
+    """A task module. Of the data functions it has those that it OFFERS; xling/planning/refusals.py refuses the others.
 
     What they give, and in which order, depends on the rows of the files and not on the order of these, so that a stage
-    computes the same of shuffled files (xling/stages/data.py).
+    computes the same of shuffled files (xling/results/prompts.py).
 
     It may have, besides: `TRUNCATION_SIDE`, or `truncation_side(config)` where the data decides it (xling/tasks);
     `offers(config)`, where data of the user's own may hold less than OFFERS; `require(config, langs, use)`, which

@@ -14,7 +14,7 @@ import msgspec
 
 from xling.config import Released, Task
 from xling.errors import ConfigError, did_you_mean
-from xling.languages import language_hint
+from xling.measures.language import language_hint
 from xling.tasks import tables
 from xling.tasks.files import check_documents
 from xling.tasks.judged import Judged, Release

@@ -1,7 +1,7 @@
 """Prompts from templates and language facts: the one rendering of a task's text, for training, sampling and scoring.
 
 A task with a template has two settings: `template` and `facts`, the languages' own facts, which planning fills in
-(xling/stages/dag.py). In `narrowed` it keeps of both what a use reads (`read_by`), so that a reward model's key knows
+(xling/planning/dag.py). In `narrowed` it keeps of both what a use reads (`read_by`), so that a reward model's key knows
 nothing of the policy's instruction, and no key of a language that its template does not name.
 """
 

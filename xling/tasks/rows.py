@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from xling.config import Columns
 from xling.errors import ConfigError, DataError, did_you_mean, listed, shown
-from xling.languages import LONGEST_TAG, language_of_code, standard
+from xling.measures.language import LONGEST_TAG, language_of_code, standard
 from xling.tasks.render import USER, dialog
 from xling.tasks.tables import ARRAY, EXACT, PEEKED, Table, from_json
 from xling.tasks.tables import Row as TableRow

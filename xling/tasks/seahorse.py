@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from xling.config import Seahorse, Task
 from xling.errors import ConfigError, DataError
-from xling.languages import language_hint
+from xling.measures.language import language_hint
 from xling.tasks import seahorse_corpora as corpora
 from xling.tasks import seahorse_ratings as source
 from xling.tasks import tables

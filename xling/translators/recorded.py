@@ -13,7 +13,7 @@ from pathlib import Path
 
 from xling.errors import DataError, listed
 from xling.grid.stage import canonical_json
-from xling.languages import language_of_code
+from xling.measures.language import language_of_code
 from xling.tasks.tables import Identity, identity, open_table, paths_of, text_of
 from xling.translators.segments import Segment, joined, readable, segments_of
 from xling.translators.translator import Spoken, Translate

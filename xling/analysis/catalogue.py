@@ -1,0 +1,119 @@
+"""All analyses of a grid or of the paper's published matrices, by name.
+
+grid_findings(store, "embedded")          # of what stands in the store now
+findings_of(grid_entries(matrix, draws))  # of a grid that has just been folded
+paper_findings()
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from xling.analysis.findings.decomposition import decomposition, effects
+from xling.analysis.findings.home import cross_vs_home, home_differences
+from xling.analysis.findings.power import power
+from xling.analysis.findings.ranking import judge_ranking, source_ranking
+from xling.analysis.findings.recommendation import recommendation
+from xling.analysis.findings.relations import accuracy_vs_win, kl_vs_win
+from xling.analysis.items.generalisation import generalisation
+from xling.analysis.items.length_rule import length_rule
+from xling.analysis.items.regimes import sft_data, translate_train_cells
+from xling.analysis.items.word_effects import bag_of_words
+from xling.analysis.languages.features import language_features
+from xling.analysis.languages.typology import has_uriel, uriel_features, wals_features
+from xling.analysis.matrix.draws import Draws
+from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.paper.findings import (
+    bilingual,
+    instance_agreement,
+    no_target_sft,
+    people_and_models,
+    rm_accuracy,
+    translate_train,
+)
+from xling.analysis.paper.published import paper_entries
+from xling.analysis.tidy.entries import Entries, grid_entries
+from xling.analysis.tidy.finding import Finding
+from xling.errors import ConfigError
+from xling.grid.store import Store
+
+Analysis = Callable[[Entries], Finding]
+OF_ENTRIES: dict[str, Analysis] = {
+    "source_ranking": source_ranking,
+    "judge_ranking": judge_ranking,
+    "cross_vs_home": cross_vs_home,
+    "home_differences": home_differences,
+    "accuracy_vs_win": accuracy_vs_win,
+    "kl_vs_win": kl_vs_win,
+    "decomposition": decomposition,
+    "effects": effects,
+    "recommendation": recommendation,
+    "power": power,
+}
+
+
+# Those that read a grid's files again: seconds for a small grid, a minute for 10,000 cells (docs/speed.md).
+OF_ITEMS: dict[str, Callable[[Store, str], list[Finding]]] = {
+    "bag_of_words": bag_of_words,
+    "length_rule": length_rule,
+    "generalisation": generalisation,
+    "translate_train_cells": translate_train_cells,
+    "sft_data": sft_data,
+}
+LANGUAGES = "language_features"  # needs a package or a folder: by default where there is one
+OF_PAPER: dict[str, Callable[[], Finding]] = {
+    "translate_train": translate_train,
+    "bilingual": bilingual,
+    "no_target_sft": no_target_sft,
+    "rm_accuracy": rm_accuracy,
+    "people_and_models": lambda: people_and_models(paper_entries()),
+    "instance_agreement": instance_agreement,
+}
+
+
+def grid_findings(store: Store, name: str, only: Sequence[str] = (), wals: Path | None = None) -> list[Finding]:
+    """Every analysis of a grid, or those named; `wals`: a folder (typology.py). ConfigError: no such grid, analysis."""
+    wanted = chosen(only, [*OF_ENTRIES, *OF_ITEMS, LANGUAGES])
+    found: list[Finding] = []
+    entries: Entries | None = None
+    if any(analysis not in OF_ITEMS for analysis in wanted):
+        draws = Draws()
+        matrix = fold_grid(store, name, draws)
+        entries = grid_entries(matrix, draws)
+        of_entries = [one for one in wanted if one in OF_ENTRIES]
+        found += findings_of(entries, of_entries) if of_entries else []
+    for analysis in wanted:
+        if analysis in OF_ITEMS:
+            found += OF_ITEMS[analysis](store, name)
+    return found + (_of_languages(entries, only, wals) if entries is not None and LANGUAGES in wanted else [])
+
+
+def _of_languages(entries: Entries, only: Sequence[str], wals: Path | None) -> list[Finding]:
+    if LANGUAGES not in only and wals is None and not has_uriel():
+        return []
+    langs = sorted({lang for column in ("source_lang", "target_lang") for lang in entries.table[column]})
+    features = uriel_features(langs) if wals is None else wals_features(wals, langs)
+    return language_features(entries.table, features, entries.axes)
+
+
+def findings_of(entries: Entries, only: Sequence[str] = ()) -> list[Finding]:
+    """What can be said from the matrix alone, without reading a grid's files again."""
+    findings = [OF_ENTRIES[name](entries) for name in chosen(only, list(OF_ENTRIES))]
+    nothing = ("There is no entry with a source language, only references.",)
+    return [replace(finding, left_out=nothing) if entries.table.empty else finding for finding in findings]
+
+
+def paper_findings(only: Sequence[str] = (), wals: Path | None = None) -> list[Finding]:
+    """The same of the paper's published matrices, and what its other tables say."""
+    wanted, entries = chosen(only, [*OF_ENTRIES, *OF_PAPER, LANGUAGES]), paper_entries()
+    plain = [name for name in wanted if name != LANGUAGES]
+    found = [OF_ENTRIES[name](entries) if name in OF_ENTRIES else OF_PAPER[name]() for name in plain]
+    return found + (_of_languages(entries, only, wals) if LANGUAGES in wanted else [])
+
+
+def chosen(only: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The names asked for in the order of `known`; all of them where none is asked for. ConfigError: unknown."""
+    unknown = [name for name in only if name not in known]
+    if unknown:
+        raise ConfigError(f"There is no analysis '{unknown[0]}' here. Type --only with some of: {', '.join(known)}.")
+    return [name for name in known if not only or name in only]

@@ -1,0 +1,158 @@
+"""Which source should I pick for a target that I have no matrix for? Rules, and the points that each of them costs.
+
+For each target t the rules see the other columns only (leave one target out), and are compared with what the target's
+own column would have made of it: regret = win rate of the source that looks best in t, minus that of the rule's choice.
+
+The best of a noisy column looks better than it is (the winner's curse). So choosing and evaluating see different data:
+with e a draw of the errors, choose on y + e and evaluate on y - e, which are independent where errors are normal
+(Rasines and Young 2023, splitting by randomisation), and average over draws. Each has twice the variance, as if half of
+the prompts had been used for it. So a regret is what picking on half of the target's own column would gain over the
+rule's pick on half of the others; it is negative where the rule does better than such a column.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from xling.analysis.items.scored import is_foreign
+from xling.analysis.statistics.drawing import Floats, Ints
+from xling.analysis.statistics.ranks import centred
+from xling.analysis.tidy.entries import EVERY, Entries, Row, Square, words
+from xling.analysis.tidy.finding import Finding
+
+_OUTER, _INNER = 300, 60  # draws of the matrix, and of what splits each of them
+_FEWEST_OUTER = 100  # of a large matrix
+_MOST_NUMBERS = 4_000_000  # in one array
+ENGLISH = "en"
+RULES = ("elsewhere", "english", "home", "random")
+
+
+def recommendation(entries: Entries) -> Finding:
+    """Expected regret of choosing a source by the other targets, English, home or at random."""
+    rows: list[Row] = []
+    left_out: list[str] = []
+    for axes, panel in entries.panels():
+        left_out += panel.holes(words(axes))
+        square = panel.square()
+        if len(square.targets) < 2 or len(square.sources) < 2:
+            left_out.append(f"{words(axes)}: one source or one target only: there is nothing to choose by.")
+            continue
+        found = _rows(square)
+        rows += [dict(axes) | row for row in found]
+        if not found:
+            left_out.append(f"{words(axes)}: no target has two sources and a foreign one.")
+    columns = [*entries.axes, "target_lang", "rule", "source_lang", "win_rate", "best_source_lang"]
+    return Finding(
+        "recommendation",
+        "Which source to pick for a target: what each rule costs",
+        pd.DataFrame(rows, columns=[*columns, "regret", "regret_low", "regret_high"]),
+        "regret: points that picking the best source by the target's own column would gain over the rule, without the "
+        "winner's curse: choosing and evaluating on independent halves made from the draws. elsewhere: the foreign "
+        "source with the best mean over the other targets; english; home; random: the mean of the foreign ones. "
+        f"best_source_lang: by the column as it is. `{EVERY}`: mean over targets. Draws: "
+        f"{entries.how}.",
+        tuple(left_out),
+        compact=("rule", "target_lang", "regret"),
+    )
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A target with a choice: places of its sources, and of the foreign ones among them."""
+
+    t: int
+    there: Ints
+    foreign: Ints
+
+
+def _rows(square: Square) -> list[Row]:
+    targets = [found for t in range(len(square.targets)) if (found := _target(square, t)) is not None]
+    if not targets:
+        return []
+    estimate = _regrets(square, square.value[None], targets)[0]
+    size = max(1, _MOST_NUMBERS // (_INNER * square.value.size))
+    count = min(_OUTER, max(_FEWEST_OUTER, 10 * size))
+    outer = square.value + square.errors[:count].astype(np.float64)
+    draws = np.concatenate([_regrets(square, outer[i : i + size], targets) for i in range(0, len(outer), size)])
+    rows: list[Row] = []
+    for k, rule in enumerate(RULES):
+        there = np.flatnonzero(~np.isnan(estimate[:, k]))
+        taken = [_taken(square, targets[number], rule) for number in there]
+        for number, (source, win) in zip(there, taken, strict=True):
+            best = square.sources[int(np.nanargmax(square.value[:, targets[number].t]))]
+            row: Row = {"target_lang": square.targets[targets[number].t], "rule": rule, "source_lang": source}
+            row |= {"win_rate": win, "best_source_lang": best}
+            rows.append(row | _interval(estimate[number, k], draws[:, number, k]))
+        if len(there):
+            row = {"target_lang": EVERY, "rule": rule, "source_lang": "", "best_source_lang": ""}
+            row["win_rate"] = float(np.mean([win for _, win in taken]))
+            rows.append(row | _interval(estimate[there, k].mean(), draws[:, there, k].mean(axis=1)))
+    return rows
+
+
+def _interval(value: float, draws: Floats) -> Row:
+    low, high = centred(float(value), draws)
+    return {"regret": float(value), "regret_low": low, "regret_high": high}
+
+
+def _target(square: Square, t: int) -> _Target | None:
+    """None where there is no choice."""
+    there = np.flatnonzero(~np.isnan(square.value[:, t]))
+    foreign = np.array([s for s in there if is_foreign(square.sources[s], square.targets[t])], dtype=np.int64)
+    return _Target(t, there, foreign) if len(there) > 1 and len(foreign) else None
+
+
+def _taken(square: Square, target: _Target, rule: str) -> tuple[str, float]:
+    """What a rule takes on the matrix as it is: (source, its win rate)."""
+    if rule == "random":
+        return "", float(square.value[target.foreign, target.t].mean())
+    source = _choice(rule, square, _merits(square.value), target)
+    assert source is not None  # it has a regret
+    return square.sources[int(source)], float(square.value[int(source), target.t])
+
+
+def _regrets(square: Square, value: Floats, targets: Sequence[_Target]) -> Floats:
+    """(B, targets, rules) expected regrets on matrices (B, S, T); NaN where a rule has nothing to take."""
+    errors = square.normal[-_INNER:].astype(np.float64)
+    choosing, evaluating = value[:, None] + errors, value[:, None] - errors  # (B, inner, S, T)
+    merits = _merits(choosing)
+    found = np.full((len(value), len(targets), len(RULES)), math.nan)
+    for number, target in enumerate(targets):
+        own = evaluating[..., target.t]
+        best = target.there[np.argmax(choosing[..., target.there, target.t], axis=-1)]
+        top = np.take_along_axis(own, best[..., None], axis=-1)[..., 0]
+        for k, rule in enumerate(RULES):
+            if rule == "random":
+                taken = own[..., target.foreign].mean(axis=-1)
+            else:
+                source = _choice(rule, square, merits, target)
+                if source is None:
+                    continue
+                taken = np.take_along_axis(own, np.broadcast_to(source, top.shape)[..., None], axis=-1)[..., 0]
+            found[:, number, k] = (top - taken).mean(axis=1)
+    return found
+
+
+def _merits(value: Floats) -> tuple[Floats, Floats]:
+    """(..., S, T) how far a source is above the mean of a target's column, and the (..., S) sums of that."""
+    there = ~np.isnan(value)
+    with np.errstate(invalid="ignore"):
+        columns = np.where(there, value, 0.0).sum(axis=-2, keepdims=True) / there.sum(axis=-2, keepdims=True)
+    above = np.where(there, value - columns, math.nan)
+    return above, np.nansum(above, axis=-1)
+
+
+def _choice(rule: str, square: Square, merits: tuple[Floats, Floats], target: _Target) -> Ints | None:
+    """(...,) the source that a rule takes for a target, seeing the other columns only; None where it is not there."""
+    if rule != "elsewhere":
+        lang = ENGLISH if rule == "english" else square.targets[target.t]
+        place = square.sources.index(lang) if lang in square.sources else -1
+        return np.array(place) if place in target.there else None
+    above, sums = merits
+    own = above[..., target.foreign, target.t]
+    others = (~np.isnan(square.value)).sum(axis=1)[target.foreign] - 1  # columns of a source beside this one
+    score = np.where(others > 0, (sums[..., target.foreign] - own) / np.maximum(others, 1), -math.inf)
+    return np.asarray(target.foreign[np.argmax(score, axis=-1)])

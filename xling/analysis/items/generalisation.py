@@ -1,0 +1,237 @@
+"""Does a foreign reward model like what was aligned at home (paper, appendix E, Figure 10)?
+
+RM_t picks from pool[t], the best of n. RM_s scores these picks, minus its mean on the baseline's responses to the same
+prompt, in standard deviations of RM_s over all of the baseline. An increase above 0 says that RM_s, which has picked
+nothing and was trained on another language, sees the improvement too. A reward model that only fitted noise of its own
+training data would not be followed by the others.
+
+Of policies that an optimizer has trained, judge=target_rm with judge.lang says the same (docs/judges.md).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xling.analysis.items.scored import (
+    Finished,
+    Scored,
+    columns_of,
+    finished_cells,
+    is_foreign,
+    is_home,
+    long_table,
+    matrix_of,
+    once,
+    points,
+    prompts_of,
+    readable,
+    some,
+    without,
+)
+from xling.analysis.matrix.across import over_columns
+from xling.analysis.matrix.column import PERCENT
+from xling.analysis.statistics.drawing import Ints
+from xling.analysis.statistics.intervals import Floats, Sample, draw, fold, resample
+from xling.analysis.tidy.finding import Finding
+from xling.errors import StoreError
+from xling.grid.store import Store
+from xling.results.items import Summary, read_array, read_json
+from xling.results.plan import Ref
+
+ITEMS = ("prompt", "group", "dataset")
+NOTE = (
+    "Score of RM_s on what RM_t picked (best of n), minus its mean on the baseline's responses to the same prompt, in "
+    "standard deviations of RM_s over the baseline; macro-average over datasets. 95 % intervals by document, or over "
+    "seeds (paper, appendix E: above 0 in most cases)."
+)
+SHARE_NOTE = (
+    "Percent of the (source, target) pairs with an increase above 0, the same for those whose 95 % interval lies above "
+    "0, and the mean increase. foreign: the source has nothing of the target's. 95 % intervals by document, or over "
+    "seeds; that of a share is pulled towards 50 by pairs near 0."
+)
+
+
+def generalisation(store: Store, name: str) -> list[Finding]:
+    """Of a grid's best-of-n cells; what could not be read is in `left_out`."""
+    finished = finished_cells(store, name, lambda entry: entry.axes["optimizer"] == "best_of_n")
+    if not finished.cells and not finished.holes:
+        reason = "No cell of best_of_n; of trained policies judge=target_rm with judge.lang=SOURCE shows it."
+        return home_picks(pd.DataFrame(), [reason])
+    table, left_out = increases(finished)
+    return home_picks(table, (*finished.holes, *left_out))
+
+
+def increases(finished: Finished) -> tuple[pd.DataFrame, list[str]]:
+    """A row a reward model and prompt: axes but the judge's, `seed`, `prompt`, `group`, `dataset`, `increase`."""
+    cells = once(finished.cells, "judge")
+    homes = {_column(cell): cell for cell in cells if is_home(cell.axes["source_lang"], cell.axes["target_lang"])}
+    picks, left_out = readable(homes.values(), lambda cell: _picks(finished, cell))
+    picked = {_column(cell): found for cell, found in picks}
+    lacking = [cell.axes["target_lang"] for cell in cells if _column(cell) not in homes]
+    if lacking:
+        left_out.append(f"No finished reward model of the target's own for {some(lacking)}.")
+    prompts: dict[Ref, dict[str, Any]] = {}
+    constant: list[str] = []
+
+    def read(cell: Scored) -> dict[str, Any] | None:
+        ref = cell.stages["baseline"]
+        if ref not in prompts:
+            rows = prompts_of(finished.results, ref)
+            prompts[ref] = {name: rows[name].to_numpy(dtype=object) for name in ITEMS}
+        increase = _increase(finished, cell, picked[_column(cell)])
+        if increase is None:
+            constant.append(f"{cell.axes['source_lang']} on {cell.axes['target_lang']}")
+            return None
+        return {**prompts[ref], "increase": increase}
+
+    found, misfits = readable((cell for cell in cells if _column(cell) in picked), read)
+    if constant:
+        misfits.append(f"Scores all alike on the baseline, so that there is no unit: {some(constant)}.")
+    parts = [({**without(cell.axes, "judge"), "seed": cell.label}, columns) for cell, columns in found]
+    return long_table(parts), left_out + misfits
+
+
+def _column(cell: Scored) -> tuple[Any, ...]:
+    axes = without(cell.axes, "judge", "source_lang")
+    return (*sorted(axes.items()), cell.seeds)
+
+
+def _picks(finished: Finished, cell: Scored) -> Ints:
+    """(prompts,) places of RM_t's best responses in the pool, as best-of-n picks them."""
+    n = read_json(finished.results.folder(cell.judge) / "summary.json", Summary).n_samples
+    return picks(read_array(finished.results.folder(cell.stages["score"]) / "pool.npy")[:, :n])
+
+
+def picks(reward: Floats) -> Ints:
+    """(prompts, n) -> (prompts,) places of the highest rewards; ties go to the lower place (stages/judge.py)."""
+    return np.asarray(np.nanargmax(reward, axis=1), dtype=np.int64)
+
+
+def _increase(finished: Finished, cell: Scored, place: Ints) -> Floats | None:
+    folder = finished.results.folder(cell.stages["score"])
+    pool, baseline = read_array(folder / "pool.npy"), read_array(folder / "baseline.npy")
+    if len(pool) != len(place) or len(baseline) != len(place):
+        raise StoreError("its prompts are not those of the target's own reward model")
+    return standardised_increase(pool, baseline, place)
+
+
+def standardised_increase(pool: Floats, baseline: Floats, place: Ints) -> Floats | None:
+    """(prompts,) score of the picks minus the baseline's mean, in the baseline's deviation; None: it has none."""
+    spread = float(np.nanstd(baseline))
+    if not spread > 0:
+        return None
+    said = np.take_along_axis(pool, place[:, None], axis=1)[:, 0]
+    return (said - np.nanmean(baseline, axis=1)) / spread  # type: ignore[no-any-return]
+
+
+# --- the analysis -------------------------------------------------------------------------------------------
+
+
+def home_picks(table: pd.DataFrame, left_out: Sequence[str] = ()) -> list[Finding]:
+    """`generalisation`, a row a (source, target); `generalisation_shares`, over those from abroad and those at home.
+
+    table: a row a reward model and prompt with `source_lang`, `target_lang`, any other axes, `seed`, `prompt`, `group`,
+    `dataset`, and the `increase`.
+    """
+    rows, shares, misfits = [], [], list(left_out)
+    if len(table):
+        panel = [n for n in table.columns if n not in ("target_lang", "source_lang", "seed", *ITEMS, "increase")]
+        for shared, part in table.groupby(panel, observed=True, sort=True):
+            same = dict(zip(panel, shared, strict=True))
+            columns = _columns(part, misfits)
+            own = _by_pair(columns)
+            rows += [same | row for row in own]
+            shares += [same | row for row in _shares(columns, own)]
+    return [
+        Finding(
+            "generalisation", "Reward models on picks of the target's own", pd.DataFrame(rows), NOTE, tuple(misfits)
+        ),
+        Finding(
+            "generalisation_shares",
+            "Reward models that follow the target's own",
+            pd.DataFrame(shares),
+            SHARE_NOTE,
+            tuple(misfits),
+        ),
+    ]
+
+
+_Column = tuple[str, list[str], Sample]  # target, sources, their increases under a seed
+
+
+def _columns(part: pd.DataFrame, misfits: list[str]) -> list[_Column]:
+    made = []
+    for (target, seed), rows in part.groupby(["target_lang", "seed"], observed=True, sort=True):
+        items, sources, values, others = matrix_of(rows, "increase", ITEMS)
+        misfits += [f"{source} -> {target}: its prompts are not those of the others." for source in others]
+        made.append((str(target), str(seed), sources, values, items))
+    drawn = draw([(items["group"].tolist(), items["dataset"].tolist()) for *_, items in made])
+    labels, fresh = points([seed for _, seed, *_ in made])
+    return [
+        (target, sources, resample(clusters, values, label, fresh=fresh))
+        for (target, _, sources, values, _), clusters, label in zip(made, drawn, labels, strict=True)
+    ]
+
+
+def _by_pair(columns: Sequence[_Column]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for target in dict.fromkeys(target for target, _, _ in columns):
+        own = [column for column in columns if column[0] == target]
+        sources = sorted({source for _, there, _ in own for source in there})
+        for source, estimate in zip(sources, fold([_spread(column, sources) for column in own]), strict=True):
+            row = {"source_lang": source, "target_lang": target, "home": is_home(source, target)}
+            n = estimate.n if estimate else 0
+            rows.append(row | columns_of("increase", estimate) | {"n": n})
+    return rows
+
+
+def _spread(column: _Column, sources: Sequence[str]) -> Sample:
+    """A seed's increases in the order of `sources`; NaN for those it lacks."""
+    _, there, sample = column
+    places = [sources.index(source) for source in there]
+    means = np.full(len(sources), np.nan)
+    resamples = np.full((len(sample.resamples), len(sources)), np.nan)
+    means[places], resamples[:, places] = sample.means, sample.resamples
+    return replace(sample, means=means, resamples=resamples, present=None)
+
+
+def _shares(columns: Sequence[_Column], pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for models, belongs in (("foreign", is_foreign), ("home", is_home)):
+        samples = []
+        for seed in dict.fromkeys(sample.label for _, _, sample in columns):
+            of_seed = [
+                (sample, belonging(column, belongs)) for column in columns if (sample := column[2]).label == seed
+            ]
+            of_seed = [(sample, members) for sample, members in of_seed if members]
+            if of_seed:
+                samples.append(_share(of_seed))
+        own = [pair for pair in pairs if belongs(str(pair["source_lang"]), str(pair["target_lang"]))]
+        if samples and own:
+            share, mean = over_columns(samples)
+            settled = PERCENT * float(np.mean([pair["increase_low"] > 0 for pair in own]))
+            shares = {name: np.clip(value, 0, PERCENT) for name, value in columns_of("share_above_0", share).items()}
+            row = {"models": models, "pairs": len(own), **shares, "share_settled": settled}
+            rows.append(row | columns_of("increase", mean) | {"n": share.n if share else 0})
+    return rows
+
+
+def belonging(column: _Column, belongs: Any) -> list[int]:
+    target, sources, _ = column
+    return [number for number, source in enumerate(sources) if belongs(source, target)]
+
+
+def _share(of_seed: Sequence[tuple[Sample, list[int]]]) -> Sample:
+    """(share above 0 in percent, mean increase) over all pairs of a seed, in every resample."""
+    means = np.concatenate([sample.means[members] for sample, members in of_seed])
+    resamples = np.hstack([sample.resamples[:, members] for sample, members in of_seed])
+    return replace(
+        of_seed[0][0],
+        means=np.array([PERCENT * (means > 0).mean(), means.mean()]),
+        resamples=np.stack([PERCENT * (resamples > 0).mean(axis=1), resamples.mean(axis=1)], axis=1),
+        prompts=sum(sample.prompts for sample, _ in of_seed),
+        present=None,
+    )

@@ -1,0 +1,208 @@
+"""Where the training data came from: cells on translated data against the same cells on organic data, by prompt.
+
+reward_data=translated is translate-train (paper, Table 17): the source's feedback, translated, trains a reward model of
+the target. sft_data=translated or round_trip is a policy without the target's own demonstrations (Tables 21 to 24),
+whose opponent is still the organic one. Cells that differ in that one axis share prompts and opponents, so that their
+differences are paired.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from msgspec import Struct
+
+from xling.analysis.items.scored import Finished, Scored, columns_of, finished_cells, long_table, points, readable, some
+from xling.analysis.matrix.across import over_columns
+from xling.analysis.matrix.column import PERCENT
+from xling.analysis.statistics.intervals import POINTS, SHARE, Estimate, Sample, draw, fold, judged, resample
+from xling.analysis.tidy.finding import Finding
+from xling.grid.store import Store
+from xling.results.items import read_items, read_json
+from xling.results.plan import Ref
+
+ORGANIC = "organic"
+EVERY = "all"
+ITEMS = ("prompt", "group", "dataset")
+PLACE = ("source_lang", "target_lang")
+NOTE = (
+    "Win rates in percent on the prompts that both cells share, and their difference in points, paired by prompt: "
+    "{axis} as named minus organic. all: the mean over sources, then over targets. settled: the 95 % interval excludes "
+    "0, not corrected for the number of rows. 95 % intervals by document, or over seeds."
+)
+ROUGE_NOTE = (
+    "ROUGE-L (0 to 100) of the policies before alignment, on organic demonstrations of the target (paper, Table 21); "
+    "mean over seeds."
+)
+
+
+def translate_train_cells(store: Store, name: str) -> list[Finding]:
+    """Translate-train against transfer, of a grid with the axis reward_data."""
+    found = _of_grid(store, name, "reward_data")
+    return paired(*found, axis="reward_data", name="translate_train_cells", title="Translate-train against transfer")
+
+
+def sft_data(store: Store, name: str) -> list[Finding]:
+    """Policies without demonstrations of the target's own, of a grid with the axis sft_data; with their ROUGE-L."""
+    finished, (table, left_out) = finished_cells(store, name), _of_grid(store, name, "sft_data")
+    rouge, gone = _rouge(finished)
+    title = "ROUGE-L of policies by where their demonstrations came from"
+    return [
+        *paired(
+            table, left_out, axis="sft_data", name="sft_data", title="Policies without the target's demonstrations"
+        ),
+        Finding("sft_data_rouge", title, rouge, ROUGE_NOTE, tuple(gone)),
+    ]
+
+
+def _of_grid(store: Store, name: str, axis: str) -> tuple[pd.DataFrame, list[str]]:
+    """A row a finished cell and judged prompt: all axes, `seed`, `prompt`, `group`, `dataset`, `win` in percent."""
+    finished = finished_cells(store, name)
+    if not any(cell.axes.get(axis) for cell in finished.cells):
+        return pd.DataFrame(), [f"This grid has no axis {axis}: type {axis}={ORGANIC},translated and a translator."]
+
+    def read(cell: Scored) -> dict[str, Any]:
+        items = read_items(finished.results.folder(cell.judge))
+        wins = PERCENT * np.array(items.win, dtype=np.float64)
+        return {**{name: np.array(getattr(items, name), dtype=object) for name in ITEMS}, "win": wins}
+
+    found, misfits = readable(finished.cells, read)
+    table = long_table([({**cell.axes, "seed": cell.label}, columns) for cell, columns in found])
+    return table, [*finished.holes, *misfits]
+
+
+class _Sft(Struct, frozen=True):
+    """What an sft stage reports of itself."""
+
+    validation_rouge_l: float | None = None
+    organic_rouge_l: float | None = None  # of regimes: the former is on what was translated
+
+
+def _rouge(finished: Finished) -> tuple[pd.DataFrame, list[str]]:
+    with_axis = [cell for cell in finished.cells if cell.axes.get("sft_data") and "sft" in cell.stages]
+    once: dict[Ref, Scored] = {}
+    for cell in with_axis:
+        once.setdefault(cell.stages["sft"], cell)
+
+    def read(cell: Scored) -> float | None:
+        report = read_json(finished.results.folder(cell.stages["sft"]) / "sft.json", _Sft)
+        value = report.validation_rouge_l if report.organic_rouge_l is None else report.organic_rouge_l
+        return None if value is None else PERCENT * value
+
+    found, misfits = readable(once.values(), read)
+    rows = [
+        {
+            "sft_data": cell.axes["sft_data"],
+            "source_lang": "" if cell.axes["sft_data"] == ORGANIC else cell.axes["source_lang"],
+            "target_lang": cell.axes["target_lang"],
+            "rouge_l": value,
+        }
+        for cell, value in found
+    ]
+    if not rows:
+        return pd.DataFrame(), [*misfits, "No policy of this grid says which demonstrations it had."]
+    keys = ["sft_data", *PLACE]
+    return pd.DataFrame(rows).groupby(keys, sort=True)["rouge_l"].mean().reset_index(), misfits
+
+
+# --- the analysis -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One target under one seed: win, organic win, difference of each of its sources."""
+
+    target: str
+    sources: list[str]
+    sample: Sample  # (3 x sources,)
+
+    def of(self, sources: Sequence[str]) -> Sample:
+        """The mean over some of its sources: (3,)."""
+        places = [self.sources.index(source) for source in sources]
+        count = len(self.sources)
+        means = self.sample.means.reshape(3, count)[:, places].mean(axis=1)
+        resamples = self.sample.resamples.reshape(-1, 3, count)[:, :, places].mean(axis=2)
+        span = np.stack([SHARE, SHARE, POINTS], axis=1)
+        return replace(self.sample, means=means, resamples=resamples, present=None, span=span, sums=None, apart=None)
+
+
+def paired(table: pd.DataFrame, left_out: Sequence[str], *, axis: str, name: str, title: str) -> list[Finding]:
+    """One finding `name`: a row a (source, target) and regime, then the means by target and over all.
+
+    table: a row a cell and prompt with `source_lang`, `target_lang`, `axis`, any other axes, `seed`, `prompt`, `group`,
+    `dataset` and `win` in percent (NaN: not judged). Cells without an organic counterpart are left out.
+    """
+    rows: list[dict[str, Any]] = []
+    said = list(left_out)
+    if len(table):
+        panel = [c for c in table.columns if c not in (*PLACE, axis, "seed", *ITEMS, "win")]
+        for shared, part in table.groupby(panel, observed=True, sort=True):
+            same = dict(zip(panel, shared, strict=True))
+            if not (part[axis] == ORGANIC).any():
+                said.append(f"Nothing with {axis}={ORGANIC} to compare with.")
+                continue
+            for regime in sorted(set(part[axis].astype(str)) - {ORGANIC}):
+                columns = _columns(part, axis, regime, said)
+                rows += [{**same, axis: regime, **row} for row in _rows(columns)]
+        if not rows:
+            said.append(f"No cell of another {axis} has a counterpart with {axis}={ORGANIC}.")
+    return [Finding(name, title, pd.DataFrame(rows), NOTE.format(axis=axis), tuple(dict.fromkeys(said)))]
+
+
+def _columns(part: pd.DataFrame, axis: str, regime: str, said: list[str]) -> list[_Column]:
+    """Cells of a regime beside their organic ones, a column a target and seed."""
+    organic, other = part[part[axis] == ORGANIC], part[part[axis] == regime]
+    on = [*PLACE, "seed", *ITEMS]
+    both = other[[*on, "win"]].merge(organic[[*on, "win"]], on=on, suffixes=("", "_organic"), how="left")
+    alone = both.groupby([*PLACE, "seed"], observed=True)["win_organic"].transform("count") == 0
+    lacking = [f"{r.source_lang} -> {r.target_lang}" for r in both[alone][list(PLACE)].drop_duplicates().itertuples()]
+    if lacking:
+        said.append(f"Without a finished cell of {axis}={ORGANIC} on the same prompts: {some(lacking)}.")
+    both = both[~alone].dropna(subset=["win", "win_organic"])
+    made = []
+    for (target, seed), rows in both.groupby(["target_lang", "seed"], observed=True, sort=True):
+        wide = rows.pivot(index=list(ITEMS), columns="source_lang", values=["win", "win_organic"]).dropna(
+            axis=1, how="all"
+        )
+        sources = [str(source) for source in wide["win"].columns]
+        own, reference = wide["win"].to_numpy(), wide["win_organic"].to_numpy()
+        made.append(
+            (str(target), str(seed), sources, np.hstack([own, reference, own - reference]), wide.index.to_frame())
+        )
+    drawn = draw([(items["group"].tolist(), items["dataset"].tolist()) for *_, items in made])
+    labels, fresh = points([seed for _, seed, *_ in made])
+    return [
+        _Column(target, sources, resample(clusters, values, label, fresh=fresh))
+        for (target, _, sources, values, _), clusters, label in zip(made, drawn, labels, strict=True)
+    ]
+
+
+def _rows(columns: Sequence[_Column]) -> list[dict[str, Any]]:
+    rows = []
+    targets = list(dict.fromkeys(column.target for column in columns))
+    for target in targets:
+        own = [column for column in columns if column.target == target]
+        sources = sorted({source for column in own for source in column.sources})
+        for source in sources:
+            there = [column.of([source]) for column in own if source in column.sources]
+            rows.append({"source_lang": source, "target_lang": target, **_row(fold(there))})
+        if len(sources) > 1:
+            means = [column.of(column.sources) for column in own]
+            rows.append({"source_lang": EVERY, "target_lang": target, **_row(fold(means))})
+    if len(targets) > 1:
+        means = [column.of(column.sources) for column in columns]
+        rows.append({"source_lang": EVERY, "target_lang": EVERY, **_row(over_columns(means))})
+    return rows
+
+
+def _row(estimates: Sequence[Estimate | None]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for name, estimate in zip(("win_rate", "organic", "difference"), estimates, strict=True):
+        row |= columns_of(name, estimate)
+    difference = estimates[2]
+    return row | {
+        "settled": difference is not None and judged(difference).settled,
+        "n": difference.n if difference else 0,
+    }

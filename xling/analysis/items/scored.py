@@ -1,0 +1,195 @@
+"""What reward models scored, cell by cell: where the analyses that look at single items have their tables from.
+
+for cell in finished.cells: results.folder(cell.stages["score"])  # pool.npy, baseline.npy, heldout.json of RM_s on t
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from xling.analysis.matrix.column import Seeds
+from xling.analysis.matrix.types import NO_SOURCE
+from xling.analysis.statistics.intervals import Estimate, Floats
+from xling.errors import StoreError
+from xling.grid.store import Store
+from xling.results.plan import PlannedEntry, Ref, Results, planned_entries, read_plan
+from xling.results.samples import Samples, read_samples
+
+SCORED_BY = ("optimizer", "judge")  # axes that a score of the shared pool does not depend on
+LEARNT_BY = "judge.half"  # but for this one of them: it halves what the cell's own reward model learns from
+MOST_NAMED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One finished cell under one seed."""
+
+    axes: dict[str, str]
+    seeds: Seeds
+    judge: Ref
+    stages: dict[str, Ref]
+
+    @property
+    def shared_pool(self) -> bool:
+        """The responses are the target's own samples (or recorded), not those of a policy trained for the cell."""
+        return self.stages["pool"].kind != "aligned"
+
+    @property
+    def label(self) -> str:
+        return "/".join(self.seeds)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The finished cells of trained reward models with a source, and sentences on the others."""
+
+    results: Results
+    cells: list[Scored]
+    holes: tuple[str, ...]
+
+
+def finished_cells(store: Store, name: str, wanted: Callable[[PlannedEntry], bool] = lambda entry: True) -> Finished:
+    """Neither references nor shuffled labels. ConfigError: no such grid; StoreError: its plan cannot be read."""
+    plan = read_plan(store.grid_folder(name))
+    results = Results(store, plan)
+    cells, holes = [], []
+    for entry in planned_entries(plan, results):
+        if entry.axes["source_lang"] == NO_SOURCE or entry.axes["rm_backbone"].startswith("shuffled_"):
+            continue
+        if not wanted(entry):
+            continue
+        for cell in entry.cells:
+            if cell.status == "done" and {"score", "pool", "baseline", "reward"} <= cell.stages.keys():
+                cells.append(Scored(entry.axes, cell.seeds, cell.judge, cell.stages))
+        if not all(cell.status == "done" for cell in entry.cells):
+            holes.append(f"{entry.axes['source_lang']} -> {entry.axes['target_lang']}")
+    return Finished(results, cells, tuple([f"Not finished: {some(holes)}."] if holes else []))
+
+
+def without(axes: Mapping[str, str], *groups: str) -> dict[str, str]:
+    """The axes but those of some groups (`optimizer` and `optimizer.n`); LEARNT_BY stays."""
+    return {axis: value for axis, value in axes.items() if axis == LEARNT_BY or axis.split(".")[0] not in groups}
+
+
+def once(cells: Iterable[Scored], *groups: str) -> list[Scored]:
+    """One cell for all that differ in axes of `groups` alone; those on a shared pool are preferred."""
+    found: dict[tuple[Any, ...], Scored] = {}
+    for cell in sorted(cells, key=lambda cell: not cell.shared_pool):
+        found.setdefault((*sorted(without(cell.axes, *groups).items()), cell.seeds), cell)
+    return list(found.values())
+
+
+def is_home(source: str, target: str) -> bool:
+    """Trained on the target's own feedback and on nothing else."""
+    return source == target
+
+
+def is_foreign(source: str, target: str) -> bool:
+    """Trained on nothing of the target's: neither home nor pooled with it."""
+    return target not in source.split("+")
+
+
+def points(seeds: Sequence[str]) -> tuple[list[str], bool]:
+    """What counts as one point of an interval over seeds (`task.seed/seed`), and whether prompts are fresh: data seeds
+    where there are several, as in the matrix (column.py)."""
+    data = [seed.partition("/")[0] for seed in seeds]
+    fresh = len(set(data)) > 1
+    return (data if fresh else list(seeds)), fresh
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few, and how many more."""
+    there = list(dict.fromkeys(names))
+    rest = len(there) - MOST_NAMED
+    return ", ".join(there[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+# --- tidy tables --------------------------------------------------------------------------------------------
+
+
+def long_table(parts: Sequence[tuple[Mapping[str, str], Mapping[str, Any]]]) -> pd.DataFrame:
+    """Rows of all parts: what is the same in a part as categories, then its columns, which have one length."""
+    if not parts:
+        return pd.DataFrame()
+    lengths = [len(next(iter(columns.values()))) for _, columns in parts]
+    table: dict[str, Any] = {}
+    for name in dict.fromkeys(name for same, _ in parts for name in same):
+        values = [same.get(name, "") for same, _ in parts]
+        known = {value: code for code, value in enumerate(sorted(set(values)))}
+        codes = np.repeat(np.array([known[value] for value in values], dtype=np.int32), lengths)
+        table[name] = pd.Categorical.from_codes(codes, list(known))
+    for name in parts[0][1]:
+        arrays = [np.asarray(columns[name]) for _, columns in parts]
+        table[name] = _categories(arrays) if arrays[0].dtype == object else np.concatenate(arrays)
+    return pd.DataFrame(table)
+
+
+def _categories(arrays: Sequence[npt.NDArray[Any]]) -> pd.Categorical:
+    """Texts one after the other as categories; an array that many parts share is looked at once."""
+    known: dict[str, int] = {}
+    codes: dict[int, npt.NDArray[np.int32]] = {}
+    for array in arrays:
+        if id(array) not in codes:
+            codes[id(array)] = np.array([known.setdefault(text, len(known)) for text in array.tolist()], dtype=np.int32)
+    return pd.Categorical.from_codes(np.concatenate([codes[id(array)] for array in arrays]), list(known))
+
+
+def samples_of(results: Results, samples: Ref) -> list[Samples]:
+    """What stands in a samples folder. StoreError if it is gone."""
+    folder = results.folder(samples)
+    if not (folder / "samples.jsonl").exists():
+        raise StoreError(f"samples.jsonl is missing from the finished stage {samples.kind}/{samples.key[:12]}.")
+    return read_samples(folder)
+
+
+def prompts_of(results: Results, samples: Ref) -> pd.DataFrame:
+    """`prompt`, `group` and `dataset` of a samples folder, a row a prompt. StoreError if it is gone."""
+    rows = [(one.prompt, one.group, one.dataset) for one in samples_of(results, samples)]
+    return pd.DataFrame(rows, columns=["prompt", "group", "dataset"])
+
+
+def columns_of(name: str, estimate: Estimate | None) -> dict[str, float]:
+    """`name`, `name_low` and `name_high` as a row of a table has them."""
+    if estimate is None:
+        return {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
+    low, high = (np.nan if bound is None else bound for bound in (estimate.low, estimate.high))
+    return {name: estimate.value, f"{name}_low": low, f"{name}_high": high}
+
+
+def matrix_of(
+    rows: pd.DataFrame, value: str, same: Sequence[str], column: str = "source_lang"
+) -> tuple[pd.DataFrame, list[str], Floats, list[str]]:
+    """(items, columns, (items, columns) values, misfits): a target's rows as one matrix, for they share their items.
+
+    `same`: what has to agree with the first column, row by row; those where it does not are the misfits.
+    """
+    first, names, values, misfits = None, [], [], []
+    for name, part in rows.groupby(column, observed=True, sort=True):
+        items = part[list(same)].reset_index(drop=True)
+        first = items if first is None else first
+        if not items.equals(first):
+            misfits.append(str(name))
+            continue
+        names.append(str(name))
+        values.append(part[value].to_numpy(dtype=np.float64))
+    assert first is not None
+    return first, names, np.stack(values, axis=1), misfits
+
+
+def readable(cells: Iterable[Scored], read: Callable[[Scored], Any]) -> tuple[list[tuple[Scored, Any]], list[str]]:
+    """What `read` gives of each cell, None left out; and a sentence a cell whose files do not fit."""
+    found, misfits = [], []
+    for cell in cells:
+        try:
+            made = read(cell)
+        except StoreError as error:
+            misfits.append(f"{cell.axes['source_lang']} -> {cell.axes['target_lang']}: {error}")
+            continue
+        if made is not None:
+            found.append((cell, made))
+    rest = len(misfits) - MOST_NAMED
+    return found, misfits[:MOST_NAMED] + ([f"{rest} more cells cannot be read."] if rest > 0 else [])

@@ -1,0 +1,302 @@
+"""One column of the matrix: all cells of a target language, which share prompts and opponents.
+
+Everything that can be paired by prompt is computed here: win rates, what is measured beside them, curves, differences
+to home, to the best source, to the untrained likelihoods and to the shuffled band, means over sources, floor, ceiling.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from xling.analysis.statistics.intervals import (
+    SHARE,
+    Clusters,
+    Estimate,
+    Floats,
+    Sample,
+    difference,
+    draw,
+    fold,
+    resample,
+)
+from xling.errors import StoreError
+from xling.results.items import Items, Pairs, Record, bounds, read_array, read_items, read_record
+from xling.results.plan import PlannedEntry, Results, SeedCell
+
+Seeds = tuple[str, str]  # task.seed, seed
+PERCENT = 100.0
+UNITS = {  # of what is measured in every cell: shares become percent
+    "win": PERCENT,
+    "win_own": PERCENT,
+    "in_language": PERCENT,
+    "length": 1.0,  # tokens
+    "eos": PERCENT,
+    "repetition": PERCENT,
+    "reward": 1.0,  # increase over the baseline, in standard deviations of RM_s over the baseline's responses
+    "quality": 1.0,  # increase of the verdict's score over the baseline, in its own units
+    "kl": 1.0,  # nats a response
+    "win_soft": PERCENT,
+    "win_hard": PERCENT,
+    "inconsistent": PERCENT,
+    "unanswered": PERCENT,
+}
+VERDICTS = ("win", "win_soft", "win_hard", "quality", "inconsistent", "unanswered")  # what the judge says
+NO_SHARES = ("length", "reward", "quality", "kl")
+OPPONENT = ("in_language", "length", "eos", "repetition")  # measured of the baseline too
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The prompts of a column under one seed."""
+
+    prompts: list[str]
+    groups: list[str]
+    datasets: list[str]
+
+    def holds(self, items: Items) -> bool:
+        return (items.prompt, items.group, items.dataset) == (self.prompts, self.groups, self.datasets)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """The entries of one target and their records, one dictionary of seeds an entry."""
+
+    target: str
+    entries: list[PlannedEntry]
+    records: list[dict[Seeds, Record]]
+    layouts: dict[Seeds, Layout]
+    scales: list[dict[Seeds, float]]  # standard deviation of the entry's reward over the baseline's responses
+
+    @property
+    def recorded(self) -> bool:
+        """Seeds split the same people's ratings, so that prompts are what an interval has to be over."""
+        return any(record.pairs is not None for found in self.records for record in found.values())
+
+    @property
+    def fresh(self) -> bool:
+        """Several data seeds, each with its own prompts."""
+        return len({task_seed for task_seed, _ in self.layouts}) > 1
+
+    def own_judge(self, number: int, seeds: Seeds) -> bool:
+        """An entry was judged by its own reward model: what the judge says is then told apart, as win_own."""
+        return any(cell.seeds == seeds and cell.own_judge for cell in self.entries[number].cells)
+
+    def label(self, seeds: Seeds) -> str:
+        """What counts as one point of an interval over seeds."""
+        return seeds[0] if self.fresh else seeds[1]
+
+    def measure(self, number: int, seeds: Seeds, name: str) -> Floats | None:
+        """(prompts,) of an entry, in the unit of UNITS; NaN where a prompt was not judged."""
+        record = self.records[number].get(seeds)
+        own = self.own_judge(number, seeds)
+        if record is None or (name in VERDICTS if own else name == "win_own"):
+            return None
+        values = _measured(record.items, "win" if own and name == "win_own" else name, self.scales[number].get(seeds))
+        if values is None:
+            return None
+        if name not in ("win", "win_own", "unanswered") and None in record.items.win:
+            values[np.isnan(np.array(record.items.win, dtype=np.float64))] = np.nan
+        return values * UNITS[name]
+
+
+def _measured(items: Items, name: str, scale: float | None) -> Floats | None:
+    values, opponent = items.column(name), items.column(f"baseline_{name}") if name in ("reward", "quality") else None
+    if name == "reward":
+        return None if values is None or opponent is None or not scale else (values - opponent) / scale
+    if name == "quality":
+        return None if values is None or opponent is None else values - opponent
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class Quantities:
+    """Where each quantity stands among a sample's K; entries are numbered as in the column."""
+
+    entries: int
+    measures: list[str]  # of UNITS, those that any entry has; the first is `win`
+    curve_length: int
+    averages: list[list[int]]  # entries whose mean is a quantity of its own: column means, bands
+    panels: int
+
+    def at(self, measure: str, entry: int) -> int:
+        return self.measures.index(measure) * self.entries + entry
+
+    def curve(self, entry: int) -> slice:
+        start = len(self.measures) * self.entries + entry * self.curve_length
+        return slice(start, start + self.curve_length)
+
+    def average(self, number: int) -> int:
+        return (len(self.measures) + self.curve_length) * self.entries + number
+
+    def floor(self, panel: int) -> int:
+        """Its ceiling is the next one."""
+        return self.average(len(self.averages)) + 2 * panel
+
+    def opponent(self, measure: str) -> int:
+        return self.floor(self.panels) + OPPONENT.index(measure)
+
+    @property
+    def total(self) -> int:
+        return self.floor(self.panels) + len(OPPONENT)
+
+    def span(self) -> Floats:
+        """(2, K) the ends of each quantity's scale: shares in percent, but for those that are none."""
+        ends = np.tile(SHARE[:, None], (1, self.total))
+        for name in self.measures:
+            if name in NO_SHARES:
+                least = -np.inf if name in ("reward", "quality") else 0.0
+                start = self.at(name, 0)
+                ends[:, start : start + self.entries] = [[least], [np.inf]]
+        ends[1, self.opponent("length")] = np.inf
+        return ends
+
+
+def find_layouts(entries: Iterable[PlannedEntry], results: Results) -> dict[Seeds, Layout]:
+    """The prompts of a column for each seed, from the first of its records that can be read."""
+    layouts: dict[Seeds, Layout] = {}
+    for entry in entries:
+        for cell in entry.cells:
+            if cell.status == "done" and cell.seeds not in layouts:
+                try:
+                    items = read_items(results.folder(cell.judge))
+                except StoreError:
+                    continue
+                layouts[cell.seeds] = Layout(items.prompt, items.group, items.dataset)
+    return layouts
+
+
+def read_column(target: str, entries: Sequence[PlannedEntry], layouts: dict[Seeds, Layout], results: Results) -> Column:
+    """Read all records of a column. A record that does not fit makes a hole that says so, never an error."""
+    checked, records, scales = [], [], []
+    for entry in entries:
+        found: dict[Seeds, Record] = {}
+        spread: dict[Seeds, float] = {}
+        cells = []
+        for cell in entry.cells:
+            reason = ""
+            if cell.status == "done":
+                try:
+                    record = read_record(results.folder(cell.judge))
+                    if not layouts[cell.seeds].holds(record.items):
+                        raise StoreError("its prompts are not those of the other cells of this target")
+                    found[cell.seeds] = record
+                    spread |= _spread(cell, results)
+                except StoreError as error:
+                    reason = str(error)
+            cells.append(replace(cell, status="damaged", reason=reason) if reason else cell)
+        checked.append(replace(entry, cells=tuple(cells)))
+        records.append(found)
+        scales.append(spread)
+    return Column(target, checked, records, layouts, scales)
+
+
+def _spread(cell: SeedCell, results: Results) -> dict[Seeds, float]:
+    """Of all responses of the baseline, by the cell's reward model; nothing where the scores are gone or all alike."""
+    try:
+        spread = float(np.nanstd(read_array(results.folder(cell.stages["score"]) / "baseline.npy")))
+    except (KeyError, StoreError):
+        return {}
+    return {cell.seeds: spread} if spread > 0 else {}
+
+
+def arrange(column: Column, averages: list[list[int]], panels: int) -> Quantities:
+    records = [record for found in column.records for record in found.values()]
+    own = any(column.own_judge(number, seeds) for number, found in enumerate(column.records) for seeds in found)
+    measures = [
+        name
+        for name in UNITS
+        if (name == "win" or (own if name == "win_own" else any(r.items.column(name) is not None for r in records)))
+    ]
+    length = max((record.curve.shape[1] for record in records), default=0)
+    return Quantities(len(column.entries), measures, length, averages, panels)
+
+
+def samples(
+    column: Column,
+    where: Quantities,
+    verdicts: Sequence[dict[Seeds, Floats]],
+    clusters: dict[Seeds, Clusters],
+) -> list[Sample]:
+    """One sample a seed, `where`'s quantities in percent. `verdicts`: each panel's floor and ceiling."""
+    result = []
+    for seeds in sorted(column.layouts):
+        values = _values(column, where, verdicts, seeds)
+        label = column.label(seeds)
+        result.append(resample(clusters[seeds], values, label, column.fresh, column.recorded, span=where.span()))
+    return result
+
+
+def _values(column: Column, where: Quantities, verdicts: Sequence[dict[Seeds, Floats]], seeds: Seeds) -> Floats:
+    """(prompts, K), NaN where there is no record."""
+    values = np.full((len(column.layouts[seeds].prompts), where.total), np.nan)
+    for number, found in enumerate(column.records):
+        if seeds in found:
+            for name in where.measures:
+                if (measured := column.measure(number, seeds, name)) is not None:
+                    values[:, where.at(name, number)] = measured
+            if not column.own_judge(number, seeds):
+                curve = found[seeds].curve
+                values[:, where.curve(number)][:, : curve.shape[1]] = curve * PERCENT
+    for number, members in enumerate(where.averages):
+        there = [m for m in members if seeds in column.records[m] and not column.own_judge(m, seeds)]
+        if there:
+            values[:, where.average(number)] = values[:, there].mean(axis=1)
+    for panel, verdict in enumerate(verdicts):
+        if seeds in verdict:
+            values[:, where.floor(panel) : where.floor(panel) + 2] = verdict[seeds] * PERCENT
+    for name in OPPONENT:
+        opponents = (found[seeds].items.column(f"baseline_{name}") for found in column.records if seeds in found)
+        for opponent in opponents:
+            if opponent is not None:
+                values[:, where.opponent(name)] = opponent * UNITS[name]
+                break
+    return values
+
+
+def read_bounds(column: Column, members: Sequence[int], results: Results) -> dict[Seeds, Floats]:
+    """Floor and ceiling of each seed by the judge's own scores; nothing where those are gone."""
+    found: dict[Seeds, Floats] = {}
+    pools: dict[Seeds, set[str]] = {}
+    for cell in (cell for member in members for cell in column.entries[member].cells if "pool" in cell.stages):
+        pools.setdefault(cell.seeds, set()).add(cell.stages["pool"].key)
+    for member in members:
+        for cell in column.entries[member].cells:
+            record = column.records[member].get(cell.seeds)
+            if record is None or record.trained or cell.seeds in found or "verdict" not in cell.stages:
+                continue  # a trained policy picks nothing
+            if len(pools.get(cell.seeds, ())) > 1:
+                continue  # each source's own policy, as with sft_data=translated: there is no one ceiling
+            try:
+                values = bounds(results.folder(cell.stages["verdict"]), record.summary.n_samples)
+            except StoreError:
+                continue
+            if len(values) == len(record.items.prompt) and None not in record.items.win:
+                found[cell.seeds] = values
+    return found
+
+
+def contrast(taken: Sequence[Sample], left: Sequence[int], right: Sequence[int]) -> list[Estimate | None]:
+    """Paired differences left - right, folded over seeds."""
+    if not taken or not left:
+        return [None] * len(left)
+    return fold([difference(sample, left, right) for sample in taken])
+
+
+def pair_samples(column: Column) -> list[Sample]:
+    """Agreement with people on pairs within a prompt (percent), one sample a seed: recorded responses only."""
+    first: dict[Seeds, Pairs] = {}
+    for found in column.records:
+        for seeds, record in found.items():
+            if record.pairs is not None and record.pairs.group:
+                first.setdefault(seeds, record.pairs)
+    taken = []
+    for seeds, pairs in sorted(first.items()):
+        values = np.full((len(pairs.group), len(column.entries)), np.nan)
+        for number, found in enumerate(column.records):
+            own = found[seeds].pairs if seeds in found else None
+            if own is not None and own.group == pairs.group and not column.own_judge(number, seeds):
+                values[:, number] = own.correct
+        clusters = draw([(pairs.group, [""] * len(pairs.group))])[0]
+        taken.append(resample(clusters, values * PERCENT, "/".join(seeds), crossed=True, span=SHARE))
+    return taken

@@ -1,0 +1,204 @@
+"""What a matrix says, in counts and sentences: numbers that documents quote are made here, nowhere else."""
+
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from xling.analysis.matrix.types import CHANCE, Control, Count, Entry, Panel
+from xling.analysis.statistics.intervals import MOST_PROMPTS, MOST_SEEDS, Difference
+
+_IF_SO = " with 80 % power, if they are as large as they look"
+CEILINGS = ("gold", "human")  # references that are a bound, not a rival
+
+
+def counts(panel: Panel, controls: Sequence[Control]) -> list[Count]:
+    """k of N for every claim about a panel; N counts finished cells. Intervals are 95 %, not corrected."""
+    abroad = [entry for entry in panel.entries if entry.abroad and not entry.own_judge]
+    finished = [entry for entry in abroad if entry.win is not None]
+    home = [entry for entry in panel.entries if entry.home and not entry.own_judge]
+    there = [entry for entry in home if entry.win is not None]
+    result = []
+    if abroad:
+        text = "cells abroad whose interval lies above 50"
+        result.append(_count("above_50", text, abroad, finished, _above_chance))
+    if home:
+        text = "cells at home whose interval lies above 50"
+        result.append(_count("home_above_50", text, home, there, _above_chance))
+    result += [_random(control) for control in controls if control.name == "random"]
+    result += _bands(panel, abroad, finished)
+    result += _references(panel, abroad, finished)
+    return result + _accuracy(panel, [entry for entry in panel.entries if entry.abroad])
+
+
+def _above_chance(entry: Entry) -> bool:
+    return entry.win is not None and entry.win.above(CHANCE)
+
+
+def _count(
+    name: str, text: str, planned: Sequence[Entry], finished: Sequence[Entry], holds: Callable[[Entry], bool]
+) -> Count:
+    return Count(name, text, sum(holds(entry) for entry in finished), len(finished), len(planned))
+
+
+def _random(control: Control) -> Count:
+    finished = [entry for entry in control.entries if entry.win is not None]
+    return _count(
+        "random_contains_50",
+        "targets where the random control has 50 in its interval",
+        control.entries,
+        finished,
+        lambda entry: entry.win is not None and entry.win.contains(CHANCE),
+    )
+
+
+def _bands(panel: Panel, abroad: Sequence[Entry], finished: Sequence[Entry]) -> list[Count]:
+    bands = {(band.source, band.target): band for band in panel.bands}
+    banded = [entry for entry in finished if (entry.source, entry.target) in bands]
+    if not banded:
+        return []
+    return [
+        _count(
+            "beats_band",
+            "cells abroad above every shuffled-label reward model",
+            abroad,
+            banded,
+            lambda entry: bands[entry.source, entry.target].beaten,
+        )
+    ]
+
+
+def _references(panel: Panel, abroad: Sequence[Entry], finished: Sequence[Entry]) -> list[Count]:
+    beaten = {(band.source, band.target) for band in panel.bands if band.beaten}
+    banded = {(band.source, band.target) for band in panel.bands}
+    result = []
+    for name, sources in panel.versus.items():
+        if name in (*CEILINGS, "random"):
+            continue
+        found = [
+            (entry, difference)
+            for entry in finished
+            if (difference := sources.get(entry.source, {}).get(entry.target)) is not None
+        ]
+        above = [entry for entry, difference in found if difference.estimate.above(0)]
+        by_value = sum(difference.estimate.value > 0 for _, difference in found)
+        text = f"cells abroad above {name} by paired difference"
+        result.append(Count(f"beats_{name}", text, len(above), len(found), len(abroad), by_value))
+        both = [entry for entry, _ in found if (entry.source, entry.target) in banded]
+        if both and name.startswith("likelihood"):
+            k = sum((entry.source, entry.target) in beaten for entry in above)
+            text = f"cells abroad above both the shuffled band and {name}"
+            result.append(Count(f"beats_band_and_{name}", text, k, len(both), len(abroad)))
+    return result
+
+
+def _accuracy(panel: Panel, abroad: Sequence[Entry]) -> list[Count]:
+    measured = [found for found in panel.accuracy if found.target not in found.source.split("+")]
+    if not measured or all(m.versus_majority is None and m.versus_length is None for m in measured):
+        return []
+    by_value = sum(
+        all(d.estimate.value > 0 for d in (m.versus_majority, m.versus_length) if d is not None) for m in measured
+    )
+    text = "cells abroad whose reward model is more accurate than majority and length, by paired difference"
+    if all(m.versus_majority is None for m in measured):
+        text = "cells abroad whose reward model is more accurate than length, by paired difference"
+    k = sum(m.beats_baselines for m in measured)
+    return [Count("accuracy_beats_baselines", text, k, len(measured), len(abroad), by_value)]
+
+
+# --- sentences --------------------------------------------------------------------------------------------
+
+
+def verdicts(panel: Panel) -> list[str]:
+    """Which differences are settled, and what would settle the rest: one line for home, one for the best."""
+    lines = []
+    home = [(entry, entry.versus_home) for entry in panel.entries if entry.versus_home is not None]
+    if home:
+        lines.append(_home_line(home))
+    there = [entry for entry in panel.entries if entry.win is not None]
+    columns = [[entry for entry in there if entry.target == target] for target in panel.targets]
+    rivals = [column for column in columns if len(column) > 1 and any(entry.best for entry in column)]
+    if rivals:
+        lines.append(_best_line(rivals, len(panel.targets)))
+    return lines
+
+
+def _home_line(found: Sequence[tuple[Entry, Difference]]) -> str:
+    worse = [entry for entry, difference in found if difference.estimate.below(0)]
+    better = [entry for entry, difference in found if difference.estimate.above(0)]
+    after_holm = sum(d.settled and d.p_holm is not None and d.p_holm <= 0.05 for _, d in found)
+    settled = len(worse) + len(better)
+    parts = [f"Source against home: the difference is settled in {settled} of {many(len(found), 'cell')}"]
+    if settled:
+        parts[0] += f" (95 % intervals, each by itself; {after_holm} after Holm's correction)"
+        sides = [f"worse than home: {_by_target(worse)}"] if worse else []
+        sides += [f"better: {_by_target(better)}"] if better else []
+        parts[0] += ": " + "; ".join(sides)
+    unsettled = [difference for _, difference in found if not difference.settled]
+    if unsettled:
+        parts.append(_of_them("other", "", unsettled))
+    return ". ".join(parts) + "."
+
+
+def _best_line(columns: Sequence[Sequence[Entry]], targets: int) -> str:
+    """columns: a target's finished cells each, at least two."""
+    alone, words, unsettled, apart = 0, [], [], 0
+    for column in columns:
+        best = next(entry for entry in column if entry.best)
+        rivals = [entry for entry in column if not entry.best]
+        tied = [entry.source for entry in rivals if entry.tied]
+        lost = [entry.source for entry in rivals if entry.versus_best is None]
+        alone += not tied and not lost
+        apart += len(lost)
+        words.append(f"{best.target}: {' = '.join([best.source, *tied])}")
+        unsettled += [d for entry in rivals if entry.tied and (d := entry.versus_best) is not None]
+    among = many(len(columns), "target") + (" with two sources or more" if len(columns) < targets else "")
+    line = f"Best source is settled for {alone} of {among} ({'; '.join(words)})"
+    if unsettled:
+        line += ". " + _of_them("", " tied with the best of its target", unsettled)
+    if apart:
+        have = "has" if apart == 1 else "have"
+        line += f". {many(apart, 'cell')} {have} no seed in common with the best of the target"
+    return line + "."
+
+
+def _by_target(entries: Sequence[Entry]) -> str:
+    """`de->tr, vi->tr` as `tr from de, vi`; targets apart by bars."""
+    targets: dict[str, list[str]] = {}
+    for entry in entries:
+        targets.setdefault(entry.target, []).append(entry.source)
+    return " | ".join(f"{target} from {', '.join(sources)}" for target, sources in targets.items())
+
+
+def _of_them(before: str, after: str, unsettled: Sequence[Difference]) -> str:
+    """`Of the other 2 cells, ...`, `The cell tied with the best of its target ...`"""
+    said, count = what_settles(unsettled), len(unsettled)
+    if count == 1:
+        return " ".join(["The", *([before] if before else []), f"cell{after}", said.removeprefix("1 ")])
+    after = after.replace("its target", "their target")
+    return " ".join(["Of the", *([before] if before else []), f"{many(count, 'cell')}{after},", said])
+
+
+def what_settles(unsettled: Sequence[Difference]) -> str:
+    """How many more prompts or seeds unsettled differences need for a power of 80 %; what none would settle."""
+    parts = []
+    for unit in ("prompts", "seeds"):
+        needs = sorted(one.more for one in unsettled if one.more is not None and one.more_unit == unit)
+        if needs:
+            span = f"{needs[0]:,}" if needs[0] == needs[-1] else f"{needs[0]:,} to {needs[-1]:,}"
+            more = f"more {unit[:-1] if needs[-1] == 1 else unit}" + (" a target" if unit == "prompts" else "")
+            middle = f" (median {int(median(needs)):,})" if len(needs) > 1 else ""
+            parts.append(f"{len(needs)} would be settled by {span} {more}{middle}")
+    chance = " with 80 % power, if as large as it looks" if len(unsettled) == 1 else _IF_SO
+    parts[-1:] = [parts[-1] + chance] if parts else []
+    limits = {"prompts": f"{MOST_PROMPTS:,} more prompts a target", "seeds": f"{MOST_SEEDS:,} more seeds"}
+    for unit, limit in limits.items():
+        absurd = sum(one.absurd and one.more_unit == unit for one in unsettled)
+        parts += [f"{absurd} would need more than {limit}"] if absurd else []
+    for name, words in (("identical", "equal on every prompt"), ("level", "level"), ("unknown", "without an interval")):
+        count = sum(getattr(one, name) for one in unsettled)
+        parts += [f"{count} {'is' if count == 1 else 'are'} {words}"] if count else []
+    return ", ".join(parts)
+
+
+def many(count: int, noun: str) -> str:
+    """`1 cell`, `2 cells`, `0 cells`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -1,0 +1,189 @@
+"""Averages over prompts and datasets, and the same of every resample: what intervals.py makes intervals of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from xling.analysis.statistics.drawing import RESAMPLES, Clusters, Floats, Ints
+
+MANY = 64  # quantities: with fewer there is nothing to gain
+HUGE = 1024  # quantities: with more all are drawn in single precision
+UNIT = 64.0
+_LEVEL = 1e-9  # sums closer than this are level
+SHARE = np.array([0.0, 100.0])  # the scale of shares in percent
+POINTS = np.array([-100.0, 100.0])  # of their differences
+ONE = np.array([-1.0, 1.0])  # of correlations, kappa and alpha
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One seed's numbers for K quantities: means (K,), their resamples (RESAMPLES, K); NaN where missing."""
+
+    means: Floats
+    resamples: Floats
+    prompts: int
+    clusters: int
+    label: str = ""  # which seed; samples with one label are averaged before they count as a point
+    fresh: bool = False  # a data seed: other labels have other prompts
+    crossed: bool = False  # labels share prompts and draws, and split the same recorded ratings
+    present: tuple[Ints, Ints] | None = None  # (prompts (K,), clusters (K,)) where some quantities lack some prompts
+    span: Floats | None = None  # (2, K) the least and the greatest that a quantity can be; None: whatever
+    paired: bool = False  # differences of two quantities of the same prompts
+    sums: Floats | None = None  # (R, K) of each row of the clusters, of which differences are made
+    apart: Ints | None = (
+        None  # (K,) rows that are not in the middle of the scale: no ties, or differences that are not 0
+    )
+
+    def counts(self, k: int) -> tuple[int, int]:
+        """Prompts and clusters behind quantity k."""
+        if self.present is None:
+            return self.prompts, self.clusters
+        return int(self.present[0][k]), int(self.present[1][k])
+
+
+def resample(
+    clusters: Clusters,
+    values: Floats,
+    label: str = "",
+    fresh: bool = False,
+    crossed: bool = False,
+    shares: Floats | None = None,
+    span: Floats | None = None,
+    paired: bool = False,
+) -> Sample:
+    """Averages over datasets of (N, K) per-prompt values, and their cluster bootstrap.
+
+    A quantity that is NaN for some prompts is the average of the others (a resample without any of them takes the
+    average itself); one that is NaN for all prompts of a dataset is missing.
+    shares: (datasets,) weights that sum to 1, datasets in the order of their names; None: equal ones.
+    span: (2,) or (2, K) the scale's ends; paired: the values are differences already.
+    """
+    datasets = int(clusters.dataset.max()) + 1
+    scale = np.full(datasets, 1 / datasets) if shares is None else shares
+    ends = None if span is None else np.broadcast_to(span.reshape(2, -1), (2, values.shape[1]))
+    there = ~np.isnan(values)
+    if (there.any(axis=0) & ~there.all(axis=0)).any() or not _covered(clusters):
+        means, resamples, present, sums, counts = _with_gaps(clusters, values, there, scale)
+        apart = _apart(sums, counts, ends)
+        return Sample(
+            means, resamples, len(values), clusters.groups, label, fresh, crossed, present, ends, paired, sums, apart
+        )
+    sums = cluster_sums(clusters, values)
+    means = np.zeros(values.shape[1])
+    averaged: Floats | None = None
+    for dataset in range(datasets):
+        if scale[dataset] == 0:
+            continue
+        rows = clusters.dataset == dataset
+        weights = clusters.weights[:, rows]
+        drawn = weighted(weights, sums[rows])  # the largest array of a big column: changed in place
+        if scale[dataset] != 1:
+            drawn *= scale[dataset]
+        drawn /= (weights.astype(np.float64) @ clusters.counts[rows])[:, None]
+        averaged = drawn if averaged is None else np.add(averaged, drawn, out=averaged)
+        means += scale[dataset] * sums[rows].sum(axis=0) / clusters.counts[rows].sum()
+    resamples = np.zeros((RESAMPLES, values.shape[1])) if averaged is None else averaged
+    apart = _apart(sums, clusters.counts[:, None], ends)
+    return Sample(
+        means, resamples, len(values), clusters.groups, label, fresh, crossed, None, ends, paired, sums, apart
+    )
+
+
+def _apart(sums: Floats, counts: Floats, ends: Floats | None) -> Ints | None:
+    """(K,) how many of (R, K) sums are not those of as many prompts in the middle of the scale."""
+    if ends is None:
+        return None
+    bounded = np.isfinite(ends).all(axis=0)
+    middle = np.where(bounded, ends, 0.0).sum(axis=0) / 2
+    return np.asarray((np.abs(sums - middle * counts) > _LEVEL).sum(axis=0))
+
+
+def weighted(weights: npt.NDArray[np.uint8], sums: Floats) -> Floats:
+    """(B, R) weights @ (R, K) sums. Columns of multiples of 1/64 (shares, counts, lengths) go through single precision,
+    three times as fast: where no sum reaches 2**24 such units, that is exact, so that not a bit differs.
+
+    In a column of more than HUGE quantities (forty sources) so do the others, to six digits; an interval from 2,000
+    resamples is known to two or three."""
+    if sums.shape[1] < MANY:
+        return weights.astype(np.float64) @ sums
+    drawn = float(weights.sum(axis=1, dtype=np.int64).max())
+    units = sums * UNIT
+    exact = (units == np.rint(units)).all(axis=0) & (np.abs(units).max(axis=0) * drawn < 2**24)
+    exact |= sums.shape[1] > HUGE
+    result = np.empty((len(weights), sums.shape[1]))
+    result[:, exact] = weights.astype(np.float32) @ sums[:, exact].astype(np.float32)
+    result[:, ~exact] = weights.astype(np.float64) @ sums[:, ~exact]
+    return result
+
+
+def _covered(clusters: Clusters) -> bool:
+    """Whether every resample holds something of every dataset; a short column drawn with longer ones may miss out."""
+    return all(clusters.weights[:, clusters.dataset == d].any(axis=1).all() for d in set(clusters.dataset))
+
+
+def _with_gaps(
+    clusters: Clusters, values: Floats, there: npt.NDArray[np.bool_], scale: Floats
+) -> tuple[Floats, Floats, tuple[Ints, Ints], Floats, Floats]:
+    """(means, resamples, (prompts, clusters), sums, their counts) where prompts are missing from some quantities."""
+    sums = cluster_sums(clusters, np.where(there, values, 0.0))
+    counts = cluster_sums(clusters, there.astype(np.float64))
+    means, resamples = np.zeros(values.shape[1]), np.zeros((RESAMPLES, values.shape[1]))
+    for dataset, weight in enumerate(scale):
+        if weight == 0:
+            continue
+        rows = clusters.dataset == dataset
+        weights = clusters.weights[:, rows].astype(np.float64)
+        total = counts[rows].sum(axis=0)
+        mean = np.where(total > 0, sums[rows].sum(axis=0) / np.maximum(total, 1), np.nan)
+        drawn = weights @ counts[rows]
+        resamples += weight * np.where(drawn > 0, (weights @ sums[rows]) / np.maximum(drawn, 1), mean)
+        means += weight * mean
+    present = there.sum(axis=0), np.minimum((counts > 0).sum(axis=0), clusters.groups)
+    return means, resamples, present, sums, counts
+
+
+def cluster_sums(clusters: Clusters, values: Floats) -> Floats:
+    """(R, K) sums of (N, K) per-prompt values within each row of the clusters."""
+    ordered = values[clusters.order]
+    alone = len(clusters.starts) == len(ordered)  # a prompt a row: nothing to add up
+    return ordered if alone else np.asarray(np.add.reduceat(ordered, clusters.starts, axis=0))
+
+
+def difference(sample: Sample, left: Sequence[int], right: Sequence[int]) -> Sample:
+    """left - right, quantity by quantity: paired, because the resamples are shared."""
+    return replace(
+        sample,
+        means=sample.means[list(left)] - sample.means[list(right)],
+        resamples=sample.resamples[:, list(left)] - sample.resamples[:, list(right)],
+        present=sample.present
+        and (
+            np.minimum(sample.present[0][list(left)], sample.present[0][list(right)]),
+            np.minimum(sample.present[1][list(left)], sample.present[1][list(right)]),
+        ),
+        span=None if sample.span is None else sample.span[:, list(left)] - sample.span[::-1, list(right)],
+        paired=True,
+        sums=None,
+        apart=None if sample.sums is None else _differing(sample.sums, left, right),
+    )
+
+
+def _differing(sums: Floats, left: Sequence[int], right: Sequence[int]) -> Ints:
+    """(K,) in how many rows two columns differ; pair by pair, since there may be many."""
+    found = (np.count_nonzero(np.abs(sums[:, a] - sums[:, b]) > _LEVEL) for a, b in zip(left, right, strict=True))
+    return np.fromiter(found, dtype=np.int64, count=len(left))
+
+
+def select(sample: Sample, which: slice | Sequence[int]) -> Sample:
+    """Some of the quantities, as copies, so that the rest can be freed."""
+    places = which if isinstance(which, slice) else list(which)
+    return replace(
+        sample,
+        means=sample.means[places].copy(),
+        resamples=sample.resamples[:, places].copy(),
+        present=sample.present and (sample.present[0][places], sample.present[1][places]),
+        span=None if sample.span is None else sample.span[:, places],
+        sums=None,
+        apart=None if sample.apart is None else sample.apart[places],
+    )

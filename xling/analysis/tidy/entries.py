@@ -1,0 +1,179 @@
+"""The common input of all analyses: matrix entries as a tidy table, with draws of their errors.
+
+A grid's entries (`grid_entries`) and the paper's published ones (paper.py) come in this one form: a row an entry, holes
+included; axes as text, then numbers. References without a source and shuffled labels are no entries.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from xling.analysis.matrix.draws import SPANS, Draws, Place, Small, place_of, with_tails
+from xling.analysis.matrix.types import ENTRY_AXES, Entry, Matrix
+from xling.analysis.statistics.drawing import RESAMPLES, Floats
+from xling.analysis.statistics.intervals import Estimate
+
+Row = dict[str, Any]  # of a tidy table
+PLACE = ("source_lang", "target_lang")
+EVERY = "all"  # stands for the target in a row that is over all of them
+MEASURES = {"win": "win_rate", "kl": "kl", "accuracy": "accuracy"}  # what has errors, and its column
+LEVEL = 1e-9  # numbers closer than this are level: they were summed in different orders
+_MOST_NAMED = 4
+_FEWEST_DRAWS, _MOST_NUMBERS = 400, 4_000_000  # of more than 2,000 entries fewer draws are kept
+
+
+@dataclass(frozen=True)
+class Entries:
+    """A tidy table and the errors of its measures, column by column as the table's rows."""
+
+    table: pd.DataFrame  # axes; win_rate, win_rate_low, win_rate_high, n, seeds, status, reason, home_p; kl, accuracy
+    axes: tuple[str, ...]  # those that tell panels apart: all but source_lang and target_lang
+    errors: dict[str, Small]  # win, kl, accuracy -> (draws, rows) with t tails; NaN: none
+    normal: Small  # (draws, rows) of win without them: its covariance is the sampling covariance
+    prompts: tuple[tuple[list[Place], Floats, float], ...]  # as in draws.py, a column each
+    how: str  # how the draws were made
+    left_out: tuple[str, ...] = ()
+    seeds: tuple[tuple[Floats, Floats, int] | None, ...] = ()  # as in draws.py, a column each; empty: one seed
+
+    def where(self, rows: npt.NDArray[np.bool_]) -> "Entries":
+        """Some of the rows."""
+        errors = {measure: drawn[:, rows] for measure, drawn in self.errors.items()}
+        table = self.table[rows].reset_index(drop=True)
+        return replace(self, table=table, errors=errors, normal=self.normal[:, rows])
+
+    def panels(self, *ignoring: str) -> Iterator[tuple[dict[str, str], "Entries"]]:
+        """One source x target matrix after the other, with the axes that tell it apart."""
+        axes = [axis for axis in self.axes if axis.split(".")[0] not in ignoring]
+        for values, rows in self.table.groupby(axes, sort=True).indices.items():
+            chosen = np.zeros(len(self.table), dtype=np.bool_)
+            chosen[rows] = True
+            yield dict(zip(axes, values, strict=True)), self.where(chosen)
+
+    def square(self, measure: str = "win") -> "Square":
+        """The entries as a matrix; for a single panel. ValueError: several entries in one place."""
+        table = self.table
+        if table.duplicated(list(PLACE)).any():
+            raise ValueError("a source and a target occur twice: this is no single panel")
+        sources, targets = list(dict.fromkeys(table["source_lang"])), sorted(set(table["target_lang"]))
+        value = np.full((len(sources), len(targets)), np.nan)
+        drawn = self.errors[measure]
+        errors = np.full((len(drawn), *value.shape), np.nan, dtype=np.float32)
+        normal = np.full_like(errors, np.nan)
+        for row, (source, target, number) in enumerate(table[[*PLACE, MEASURES[measure]]].itertuples(index=False)):
+            at = sources.index(source), targets.index(target)
+            value[at] = number
+            errors[:, *at] = drawn[:, row]
+            normal[:, *at] = self.normal[:, row]
+        return Square(sources, targets, value, errors, normal)
+
+    def holes(self, title: str = "") -> list[str]:
+        """A sentence on the entries without a win rate, or nothing."""
+        gone = self.table[self.table["win_rate"].isna()]
+        if gone.empty:
+            return []
+        named = [f"{row.source_lang} -> {row.target_lang} ({row.status})" for row in gone.itertuples()]
+        more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+        where = f"{title}: " if title else ""
+        entries = f"{len(self.table)} entries" if len(self.table) != 1 else "1 entry"
+        holes = "is a hole" if len(gone) == 1 else "are holes"
+        return [f"{where}{len(gone)} of {entries} {holes}: {', '.join(named[:_MOST_NAMED])}{more}."]
+
+
+@dataclass(frozen=True)
+class Square:
+    """One panel's values (S, T) and their errors (draws, S, T); NaN for holes."""
+
+    sources: list[str]
+    targets: list[str]
+    value: Floats
+    errors: Small
+    normal: Small
+
+    @property
+    def draws(self) -> Floats:
+        """(draws, S, T): values with their errors."""
+        return np.asarray(self.value + self.errors, dtype=np.float64)
+
+    def column(self, target: str) -> tuple[list[str], Floats, Floats]:
+        """(sources that are there, their values, (draws, sources))."""
+        t = self.targets.index(target)
+        there = np.flatnonzero(~np.isnan(self.value[:, t]))
+        errors = self.errors[:, there, t].astype(np.float64)
+        return [self.sources[s] for s in there], self.value[there, t], self.value[there, t] + errors
+
+
+def words(axes: dict[str, str]) -> str:
+    """A panel by those of its axes that say something: `micro_summarization, frozen_lm, ppo, gold`."""
+    return ", ".join(value for value in axes.values() if value)
+
+
+# --- of a grid --------------------------------------------------------------------------------------------
+
+
+def grid_entries(matrix: Matrix, draws: Draws) -> Entries:
+    """The entries of all panels of a folded grid, in the order of its panels."""
+    axes = [*ENTRY_AXES, *matrix.other_axes]
+    found: list[tuple[Entry, Estimate | None]] = []
+    for panel in (panel for block in matrix.blocks for panel in block.panels):
+        accuracy = {(one.source, one.target): one.accuracy for one in panel.accuracy}
+        found += [(entry, accuracy.get((entry.source, entry.target))) for entry in panel.entries]
+    rows = [{**{axis: entry.axes.get(axis, "") for axis in axes}, **_numbers(entry, right)} for entry, right in found]
+    places = [place_of(entry.axes) for entry, _ in found]
+    table = pd.DataFrame(rows, columns=[*axes, *_NUMBERS])
+    errors = {measure: _errors(draws, measure, places, table[name].to_numpy()) for measure, name in MEASURES.items()}
+    return Entries(
+        table,
+        tuple(axis for axis in axes if axis not in PLACE),
+        errors,
+        _errors(draws, "win", places),
+        tuple(draws.prompts),
+        matrix.interval_note,
+        tuple(matrix.left_out),
+        tuple(draws.seeds),
+    )
+
+
+_NUMBERS = [
+    *("win_rate", "win_rate_low", "win_rate_high", "n", "seeds", "status", "reason", "home_p"),
+    *("kl", "kl_low", "kl_high", "kl_bound", "accuracy", "accuracy_low", "accuracy_high"),
+]
+
+
+def _numbers(entry: Entry, accuracy: Estimate | None) -> dict[str, object]:
+    return {
+        **_three("win_rate", entry.win),
+        "n": entry.win.n if entry.win else 0,
+        "seeds": entry.win.seeds if entry.win else 0,
+        "status": entry.status,
+        "reason": entry.reason,
+        "home_p": np.nan if entry.versus_home is None or entry.versus_home.p is None else entry.versus_home.p,
+        **_three("kl", entry.kl),
+        "kl_bound": np.nan if entry.kl_bound is None else entry.kl_bound,
+        **_three("accuracy", accuracy),
+    }
+
+
+def _three(name: str, estimate: Estimate | None) -> dict[str, float]:
+    ends = (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
+    return {
+        f"{name}{end}": np.nan if number is None else number
+        for end, number in zip(("", "_low", "_high"), ends, strict=True)
+    }
+
+
+def _errors(draws: Draws, measure: str, places: Sequence[Place], values: Floats | None = None) -> Small:
+    """(draws, rows); with values: with the tails of t, on the scale of the measure."""
+    known, freedom = draws.errors.get(measure, {}), draws.freedom.get(measure, {})
+    size = min(RESAMPLES, max(_FEWEST_DRAWS, _MOST_NUMBERS // max(len(places), 1)))
+    found = np.full((size, len(places)), np.nan, dtype=np.float32)
+    for row, place in enumerate(places):
+        if place in known:
+            errors = known[place][:size]
+            found[:, row] = (
+                errors if values is None else with_tails(values[row], errors, freedom[place], SPANS[measure])
+            )
+    return found

@@ -1,0 +1,186 @@
+"""Hydra's config loader, asked for plain containers: full composes, and the facts of languages without one.
+
+Uses two members of Hydra 1.3 that are not public (the loader's class and its repository of config files);
+hydra-core is held below 1.4 for that.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import MissingMandatoryValue
+
+from xling.compose.hydra_errors import elsewhere, lacking
+from xling.compose.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS, WORDS
+from xling.config import PUBLISHED
+from xling.errors import ConfigError, did_you_mean, shown
+from xling.measures.language import language_hint
+
+Container = dict[str, Any]
+
+SHARED_KEYS = (*PLAIN_GROUPS, "seed", "reward_data", "sft_data", "lid")  # of an experiment, all but the languages
+SETTINGS = ("root", "name", "controls", "pairs", "scale", "dry_run", "cost", "mode", "tracking")
+# ${oc.env:X} and ${hydra:...} are the same in every cell; anything else may look at an axis.
+INTERPOLATION = re.compile(r"\$\{(?!oc\.env:|hydra:)")
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One composition: the plain container, the option of each group, and whether values refer to others."""
+
+    container: Container
+    choices: Mapping[str, Any]
+    interpolated: bool
+
+
+class Composer:
+    """Hydra's config loader, asked for plain containers. Counts its composes."""
+
+    def __init__(self, loader: ConfigLoaderImpl, config_name: str, hydra_overrides: Sequence[str] = ()) -> None:
+        self.composes = 0
+        self._loader = loader
+        self._config_name = config_name
+        self._hydra_overrides = list(hydra_overrides)
+        # The repository that a compose would use, with hydra.searchpath of the config and the command line.
+        _, self._repository = loader._parse_overrides_and_create_caching_repo(config_name, self._hydra_overrides)
+        self._facts: dict[tuple[str, str], Container] = {}
+        self._options: dict[str, list[str]] = {}
+        self._defaults: dict[tuple[str, str], Container] = {}
+
+    def options(self, group: str) -> list[str]:
+        """Names of a group's options; empty for a group that does not exist."""
+        if group not in self._options:
+            self._options[group] = self._repository.get_group_options(group)
+        return self._options[group]
+
+    def facts(self, group: str, code: str) -> Container:
+        """The plain facts of a language file, without a compose."""
+        if (group, code) not in self._facts:
+            self._facts[group, code] = self._load_facts(group, code)
+        return self._facts[group, code]
+
+    def defaults(self, group: str, option: str) -> Container:
+        """What an option's YAML and those that it builds upon say, unresolved and without a compose."""
+        if (group, option) not in self._defaults:
+            loaded = self._repository.load_config(f"{group}/{option}")
+            plain = OmegaConf.to_container(loaded.config, resolve=False) if loaded else {}
+            assert isinstance(plain, dict)
+            found: Container = {}
+            for entry in (loaded.defaults_list if loaded else None) or ():
+                path = getattr(entry, "path", None)
+                if isinstance(path, str) and path != "_self_":
+                    found |= self.defaults(group, path)
+            self._defaults[group, option] = found | {str(key): value for key, value in plain.items()}
+        return self._defaults[group, option]
+
+    def _having(self, group: str, setting: str) -> list[str]:
+        return [option for option in self.options(group) if setting in self.defaults(group, option)]
+
+    def _load_facts(self, group: str, code: str) -> Container:
+        loaded = self._repository.load_config(f"{group}/{code}")
+        if loaded is None:
+            raise self._unknown_language(group, code)
+        plain = OmegaConf.to_container(loaded.config, resolve=False)
+        if (
+            not isinstance(plain, dict)
+            or loaded.header["package"]
+            or len(loaded.defaults_list or ())
+            or "${" in str(plain)
+        ):
+            raise ConfigError(f"{group}/{code}.yaml must hold plain facts only: no defaults list, package or ${{}}.")
+        if plain.get("code") != code:
+            hint = ' A bare no is "false" in YAML: quote it.' if isinstance(plain.get("code"), bool) else ""
+            raise ConfigError(f'{group}/{code}.yaml says code: {plain.get("code")}; it must be "{code}".{hint}')
+        return {str(key): value for key, value in plain.items()}
+
+    def _unknown_language(self, group: str, code: str) -> ConfigError:
+        known = self.options(group)
+        names = {self.facts(group, one)[name].casefold(): one for one in known for name in ("native_name", "name")}
+        return ConfigError(
+            f"Unknown language {shown(code)} for {group}. Known (conf/lang): {', '.join(known)}."
+            f"{language_hint(code, known, names)}"
+        )
+
+    def compose(self, overrides: Sequence[str]) -> Composed:
+        """One full compose; raises Hydra's own errors (xling.compose.hydra_errors turns them into sentences).
+
+        ConfigError for a setting that the option chosen for its group has not: of several options it says which.
+        """
+        config, choices = self._loaded(overrides)
+        return Composed(_resolved(config), choices, _is_interpolated(config))
+
+    def chosen(self, overrides: Sequence[str]) -> tuple[Mapping[str, Any], Container]:
+        """(the option of each group, the container as far as it is given) of a full compose."""
+        config, choices = self._loaded(overrides)
+        container = OmegaConf.to_container(config, resolve=False)
+        assert isinstance(container, dict)
+        return choices, {str(key): value for key, value in container.items()}
+
+    def _loaded(self, overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, Any]]:
+        self.composes += 1
+        try:
+            config = self._loader.load_configuration(
+                self._config_name,
+                [*self._hydra_overrides, *overrides],
+                RunMode.RUN,
+                from_shell=False,
+                validate_sweep_overrides=False,
+            )
+        except HydraException as error:
+            if sentence := lacking(error, overrides) or elsewhere(error, self._having):
+                raise ConfigError(sentence) from error
+            raise
+        choices = OmegaConf.to_container(config.hydra.runtime.choices)
+        with open_dict(config):
+            del config["hydra"]  # it holds values that exist only inside a Hydra job
+        assert isinstance(choices, dict)
+        return config, {str(key): value for key, value in choices.items()}
+
+
+def _resolved(config: DictConfig) -> Container:
+    known = (*SHARED_KEYS, *LANGUAGE_GROUPS, *SETTINGS)
+    if config.get("dry_run") is True and OmegaConf.is_missing(config.task, "path"):
+        config.task.path = PUBLISHED
+    for key in map(str, config):
+        if key in ("sweeps", "experiment"):
+            raise ConfigError(f"The file chosen for {key} must open with the line `# @package _global_`.")
+        if key not in known:
+            raise ConfigError(f"Unknown key '{key}'.{did_you_mean(key, known)} Known: {', '.join(known)}.")
+    for key in known:
+        if key not in config:
+            raise ConfigError(f"'{key}' is missing from the configuration; every cell needs one.")
+    try:
+        container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key} must be given. Type {error.full_key}=VALUE.") from error
+    assert isinstance(container, dict)
+    check_numbers(container)
+    return {str(key): value for key, value in container.items()}
+
+
+def check_numbers(value: Any, path: str = "") -> None:
+    """ConfigError for nan, inf and integers beyond 64 bits, wherever they stand: no setting has a use for them."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            check_numbers(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            check_numbers(item, f"{path}[{number}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        if path in WORDS:
+            raise ConfigError(f"{path}={value} is a number. Type {path}=\"'{value}'\" if it is meant as a text.")
+        raise ConfigError(f"{path}={value} does not fit: expected a finite number. Type {path}=0.1, or another.")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ConfigError(f"{path} has {value.bit_length()} bits: at most 64 fit, of a seed 32. Type a smaller number.")
+
+
+def _is_interpolated(config: DictConfig) -> bool:
+    raw = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(raw, dict)
+    return any(INTERPOLATION.search(str(raw.get(key))) for key in (*SHARED_KEYS, *LANGUAGE_GROUPS))

@@ -1,0 +1,363 @@
+"""From overrides to cells: Hydra composes each axis value once, cells are assembled from plain containers.
+
+    composer = Composer(loader, "config", hydra_overrides)
+    grid = compose_grid(composer, params, ["source_lang=de,en", "target_lang=glob(*)"], task_languages)
+    grid.cells  # [({"task": ..., "source_lang": "de", ...}, container for xling.config.experiment_from), ...]
+
+One compose costs some 50 to 80 CPU-ms: 100 x 100 languages cell by cell would take a quarter of an hour.
+Language files are plain facts and are read through Hydra's repository without a compose. Every other axis is
+composed once a value and merged, if its values change nothing but their own sub-tree; else each combination
+is composed. A few cells drawn with a fixed seed are compared with a full compose; should one differ, all
+cells are composed in full.
+"""
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.types import Glob
+
+from xling.compose.composer import SETTINGS, SHARED_KEYS, Composed, Composer, Container
+from xling.compose.overrides import NAMED_GROUPS, PLAIN_GROUPS, Axis, Request, Scalar, parse
+from xling.compose.pairs import left_out_pairs, wanted_pairs
+from xling.compose.scale import at_scale
+from xling.errors import ConfigError
+from xling.grid.labels import option_label, target_rm
+from xling.grid.stage import OTHERS, canonical_json
+
+Axes = dict[str, Scalar]
+TaskLanguages = Callable[..., Sequence[str]]  # (a composed task, its group's name if not task) -> its languages
+
+CHECKED_CELLS = 3
+MANY_CELLS, MOST_CELLS = 20_000, 100_000  # said before they are planned; refused (pooled and globbed ones count once)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """All cells of a command, in the order they were asked for."""
+
+    cells: list[tuple[Axes, Container]]  # coordinates; what xling.config.experiment_from takes
+    left_out: list[dict[str, Any]]  # {"axes", "reason"}: what a glob matched or `pairs` does not want
+    settings: Container  # those of composer.SETTINGS
+    sweep: str | None  # the named grid of sweeps/
+    request: Request
+    known_languages: Sequence[str]  # those that conf/lang has facts about
+
+
+# --- combinations of all axes but the languages -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One point of the axes that are not languages."""
+
+    values: Mapping[str, Scalar]
+    overrides: tuple[str, ...]
+    composed: Composed
+
+
+def _combinations(composer: Composer, request: Request, merge: bool) -> list[Combination]:
+    points = list(itertools.product(*(list(zip(axis.values, axis.overrides, strict=True)) for axis in request.axes)))
+    overrides = [(*request.fixed, *(override for _, override in point)) for point in points]
+    first = composer.compose(overrides[0])
+    merged = _merged(composer, request, first) if merge else None
+    composed = merged or itertools.chain([first], (composer.compose(lines) for lines in overrides[1:]))
+    return [
+        Combination({axis.key: value for axis, (value, _) in zip(request.axes, point, strict=True)}, lines, result)
+        for point, lines, result in zip(points, overrides, composed, strict=True)
+    ]
+
+
+def _merged(composer: Composer, request: Request, first: Composed) -> Iterator[Composed] | None:
+    """Every combination from one compose an axis value, or None where merging could be wrong."""
+    keys = [axis.key for axis in request.axes]
+    nested = any(a != b and f"{b}.".startswith(f"{a}.") for a in keys for b in keys)
+    if first.interpolated or nested:
+        return None
+    variants = [_variants(composer, request, axis, first) for axis in request.axes]
+    if not all(variants):
+        return None
+    return (_with_subtrees(first, keys, point) for point in itertools.product(*(v for v in variants if v)))
+
+
+def _variants(composer: Composer, request: Request, axis: Axis, first: Composed) -> list[tuple[Any, Any]] | None:
+    """For each value of the axis its (sub-tree, choice), or None if it touches more than its sub-tree."""
+    if axis.key not in PLAIN_GROUPS:
+        current = _at(first.container, axis.key)
+        scalars = not isinstance(current, (dict, list)) and current is not KeyError
+        plain = scalars and not any(isinstance(v, str) and (v[:1] in "[{" or "$" in v) for v in axis.values)
+        return [(value, None) for value in axis.values] if plain else None
+    fixed = [*request.fixed, *(other.overrides[0] for other in request.axes if other.key != axis.key)]
+    variants: list[tuple[Any, Any]] = [(first.container[axis.key], first.choices[axis.key])]
+    for override in axis.overrides[1:]:
+        composed = composer.compose([*fixed, override])
+        if composed.interpolated or _without(composed, axis.key) != _without(first, axis.key):
+            return None
+        variants.append((composed.container[axis.key], composed.choices[axis.key]))
+    return variants
+
+
+def _without(composed: Composed, key: str) -> tuple[Container, Container]:
+    container = {k: v for k, v in composed.container.items() if k != key}
+    return container, {k: v for k, v in composed.choices.items() if k != key}
+
+
+def _at(container: Container, path: str) -> Any:
+    """The value at a dotted path, or KeyError (the class) if there is none."""
+    node: Any = container
+    for part in path.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return KeyError
+        node = node[part]
+    return node
+
+
+def _with_subtrees(first: Composed, keys: Sequence[str], point: Sequence[tuple[Any, Any]]) -> Composed:
+    container, choices = first.container, dict(first.choices)
+    for key, (subtree, choice) in zip(keys, point, strict=True):
+        container = _replaced(container, key.split("."), subtree)
+        if key in choices:
+            choices[key] = choice
+    return Composed(container, choices, False)
+
+
+def _replaced(container: Container, path: Sequence[str], value: Any) -> Container:
+    """A copy of the container with one value replaced; everything beside the path is shared."""
+    head, *rest = path
+    return {**container, head: _replaced(container[head], rest, value) if rest else value}
+
+
+# --- languages --------------------------------------------------------------------------------------------
+
+
+def _task_group(combination: Combination, group: str) -> str:
+    """The group whose task a language axis goes by: a reward model may learn from a task of its own."""
+    learned = group == "source_lang" and combination.composed.container["reward_task"] is not None
+    return "reward_task" if learned else "task"
+
+
+class _Languages:
+    """Expands the language axes of a combination by what its task has."""
+
+    def __init__(self, composer: Composer, request: Request, task_languages: TaskLanguages) -> None:
+        self._left_out: dict[tuple[str, str, str], list[str]] = {}
+        self._composer = composer
+        self._request = request
+        self._task_languages = task_languages
+        self._known: dict[bytes, Sequence[str]] = {}
+
+    def of(self, combination: Combination, group: str) -> list[str]:
+        """Labels (`de`, `de+en`) of a group's values, each once; ConfigError for what does not exist."""
+        items = self._request.languages.get(group, (combination.composed.choices[group],))
+        labels: dict[str, None] = {}
+        for item in items:
+            for label in (
+                self._glob(combination, group, item)
+                if isinstance(item, Glob)
+                else self._named(combination, group, item)
+            ):
+                labels[label] = None
+        if not labels:
+            raise ConfigError(f"{group}: nothing is left. {self._has(combination, group)}")
+        return list(labels)
+
+    def _of_task(self, combination: Combination, group: str) -> Sequence[str]:
+        name = _task_group(combination, group)
+        task = combination.composed.container[name]
+        key = canonical_json(task)
+        if key not in self._known:
+            self._known[key] = self._task_languages(task) if name == "task" else self._task_languages(task, name)
+        return self._known[key]
+
+    def _has(self, combination: Combination, group: str) -> str:
+        known = ", ".join(self._of_task(combination, group)) or "no languages"
+        return f"Task {combination.composed.choices[_task_group(combination, group)]} has {known}."
+
+    def members(self, combination: Combination, source: str, target: str) -> tuple[str, ...]:
+        """Codes behind a source's label; those of `others` are all that the task has but the target."""
+        if source != OTHERS:
+            return tuple(source.split("+"))
+        options = self._composer.options("source_lang")
+        known = self._of_task(combination, "source_lang")
+        codes = tuple(sorted(code for code in known if code != target and code in options))
+        if not codes:
+            raise ConfigError(
+                f"source_lang={OTHERS} pools all languages of the task but the target, and there is no other than "
+                f"{target}. {self._has(combination, 'source_lang')} Type source_lang={target}."
+            )
+        return codes
+
+    def _named(self, combination: Combination, group: str, label: str) -> list[str]:
+        for code in () if label == OTHERS and group == "source_lang" else label.split("+"):
+            self._composer.facts(group, code)
+            if code not in self._of_task(combination, group):
+                raise ConfigError(
+                    f"{group}={label}: the task has no '{code}'. {self._has(combination, group)} "
+                    f"Type {group}='glob(*)' for all of them."
+                )
+        return [label]
+
+    def _glob(self, combination: Combination, group: str, glob: Glob) -> list[str]:
+        known, options = self._of_task(combination, group), self._composer.options(group)
+        task = str(combination.composed.choices[_task_group(combination, group)])
+        for code in glob.filter(sorted({*options, *known})):
+            if code not in known:
+                self._leave_out(task, group, code, f"task {task} has no data in them")
+            elif code not in options:
+                self._leave_out(task, group, code, "conf/lang has no file about them")
+        return [code for code in glob.filter(list(known)) if code in options]
+
+    def _leave_out(self, task: str, group: str, code: str, reason: str) -> None:
+        codes = self._left_out.setdefault((task, group, reason), [])
+        if code not in codes:
+            codes.append(code)
+
+    def left_out(self) -> list[dict[str, Any]]:
+        """One entry a task, group and reason, the codes in one string: `ar, fr, ja`."""
+        return [
+            {"axes": {"task": task, group: ", ".join(codes)}, "reason": reason}
+            for (task, group, reason), codes in self._left_out.items()
+        ]
+
+
+# --- the whole --------------------------------------------------------------------------------------------
+
+Point = tuple[Combination, str, str, tuple[str, ...]]  # with the labels of source and target, the source's codes
+
+
+def compose_grid(
+    composer: Composer,
+    params: Mapping[str, Any],
+    arguments: Sequence[str],
+    task_languages: TaskLanguages,
+    warn: Callable[[str], None],
+) -> Cells:
+    """All cells of a command line and a sweeps file's `params`; nothing is run. See the module docstring."""
+    request = at_scale(composer, parse(params, arguments, composer.options))
+    _check_size(request, warn)
+    points, left_out = _points(composer, request, task_languages, merge=True)
+    make, differs = _cell, _difference(composer, points)
+    if differs:
+        warn(f"Hydra composes each of the {len(points)} cells, about 0.1 s each: {differs}.")
+        points, left_out = _points(composer, request, task_languages, merge=False)
+        make = _composed_cell
+    combinations = {id(combination): combination for combination, *_ in points}  # cells share them
+    labels = {place: _labels(composer, combination) for place, combination in combinations.items()}
+    cells = [
+        (_axes(combination, labels[id(combination)], source, target), make(composer, combination, codes, target))
+        for combination, source, target, codes in points
+    ]
+    first = points[0][0].composed
+    settings = {key: first.container[key] for key in SETTINGS}
+    known = composer.options("target_lang")
+    return Cells(cells, left_out, settings, first.choices.get("sweeps"), request, known)
+
+
+def _check_size(request: Request, warn: Callable[[str], None]) -> None:
+    """Say that many cells take time, before they do; ConfigError for more than anybody means."""
+    sizes = {axis.key: len(axis.values) for axis in request.axes}
+    sizes |= {group: len(items) for group, items in request.languages.items()}
+    cells = math.prod(sizes.values())
+    factors = " x ".join(f"{size:,} of {key}" for key, size in sorted(sizes.items(), key=lambda s: -s[1]) if size > 1)
+    if cells > MOST_CELLS:
+        raise ConfigError(f"{cells:,} cells are asked for ({factors}); a grid can have {MOST_CELLS:,}. Ask for fewer.")
+    if cells > MANY_CELLS:
+        warn(f"{cells:,} cells ({factors}) are planned; that takes a while.")
+
+
+def _points(
+    composer: Composer, request: Request, task_languages: TaskLanguages, merge: bool
+) -> tuple[list[Point], list[dict[str, Any]]]:
+    languages = _Languages(composer, request, task_languages)
+    asked = [
+        (combination, source, target, languages.members(combination, source, target))
+        for combination in _combinations(composer, request, merge)
+        for source in languages.of(combination, "source_lang")
+        for target in languages.of(combination, "target_lang")
+    ]
+    value = asked[0][0].composed.container["pairs"]
+    wanted = wanted_pairs(value, composer.options("target_lang"))
+    points = [point for point in asked if wanted(point[3], point[2])]
+    left = {(source, target): None for _, source, target, codes in asked if not wanted(codes, target)}
+    kept = {(source, target) for _, source, target, _ in points}
+    return points, [*languages.left_out(), *left_out_pairs(value, kept, list(left))]
+
+
+def _labels(composer: Composer, combination: Combination) -> dict[str, str]:
+    """What tables call the options of the named groups, and of reward_task where there is one."""
+    choices, container = combination.composed.choices, combination.composed.container
+
+    def of(group: str, settings: Container, choice: str) -> str:
+        return option_label(group, choice, settings, composer.defaults(group, choice), combination.values)
+
+    chosen = [group for group in (*NAMED_GROUPS, "reward_task") if choices.get(group)]
+    found = {group: of(group, container[group], str(choices[group])) for group in chosen}
+    judge = container["judge"]
+    if judge.get("name") == "target_rm":
+        rm, kind = judge["rm_backbone"], ""
+        if isinstance(rm, dict) and "judge/rm_backbone" not in combination.values:
+            kind = of("rm_backbone", rm, str(choices.get("judge/rm_backbone") or rm.get("name")))
+        found["judge"] = target_rm(judge, kind, combination.values)
+    return found
+
+
+def _axes(combination: Combination, named: Mapping[str, str], source: str, target: str) -> Axes:
+    """Coordinates in the fixed order: named groups and languages, any other swept key, seed, task.seed."""
+    order = ("task", "policy", "rm_backbone", "source_lang", "target_lang", "optimizer", "judge")
+    axes: Axes = {key: {**named, "source_lang": source, "target_lang": target}[key] for key in order}
+    if "reward_task" in named:
+        axes["reward_task"] = named["reward_task"]
+    last = ("seed", "task.seed")
+    axes.update({key: value for key, value in combination.values.items() if key not in axes and key not in last})
+    axes["seed"] = combination.composed.container["seed"]
+    if "task.seed" in combination.values:
+        axes["task.seed"] = combination.values["task.seed"]
+    return axes
+
+
+def _cell(composer: Composer, combination: Combination, sources: Sequence[str], target: str) -> Container:
+    cell = {key: combination.composed.container[key] for key in SHARED_KEYS}
+    cell["judge"] = _judge(composer, cell["judge"])
+    cell["source_langs"] = [composer.facts("source_lang", code) for code in sources]
+    cell["target_lang"] = composer.facts("target_lang", target)
+    return cell
+
+
+def _judge(composer: Composer, judge: Container) -> Container:
+    """The judge's settings, with the facts of the language that judge.lang names."""
+    code = judge.get("lang")
+    if code is None:
+        return judge
+    if not isinstance(code, str):
+        raise ConfigError(f"judge.lang={code} is no language code. Type judge.lang=de; quote no: judge.lang='\"no\"'.")
+    return {**judge, "lang": composer.facts("source_lang", code)}
+
+
+def _composed_cell(composer: Composer, combination: Combination, sources: Sequence[str], target: str) -> Container:
+    """The same cell by a full compose. A pooled cell is that of its first source, and the others' facts."""
+    first, *others = sources
+    composed = composer.compose([*combination.overrides, f"source_lang={first}", f"target_lang={target}"])
+    if others and composed.interpolated:
+        raise ConfigError(
+            f"source_lang={'+'.join(sources)}: pooled sources cannot be used with ${{}} references between settings."
+        )
+    cell = {key: composed.container[key] for key in SHARED_KEYS}
+    cell["judge"] = _judge(composer, cell["judge"])
+    pooled = [composer.facts("source_lang", code) for code in others]
+    cell["source_langs"] = [composed.container["source_lang"], *pooled]
+    cell["target_lang"] = composed.container["target_lang"]
+    return cell
+
+
+def _difference(composer: Composer, points: Sequence[Point]) -> str:
+    """Why merging is wrong here, by what a few cells are in a full compose; empty if they agree."""
+    if any(combination.composed.interpolated for combination, *_ in points):
+        return "settings refer to each other with ${}"
+    for combination, _, target, codes in random.Random(0).sample(points, min(CHECKED_CELLS, len(points))):
+        first = codes[:1]
+        if _cell(composer, combination, first, target) != _composed_cell(composer, combination, first, target):
+            return f"merging gives another cell {first[0]} to {target} than Hydra"
+    return ""

@@ -1,0 +1,217 @@
+"""How much work a stage is, as far as its spec tells: what people count (samples, scorings, calls), and a FLOP model.
+
+A pass over a token costs 2 operations a parameter, training 6 (Kaplan et al. 2020, section 2.1); attention is left out,
+and so are adapters' savings, padding and whatever a task's own code does. Tokens are `cost.prompt_tokens` and
+`cost.response_tokens`, else the limits of the spec, which is an upper bound. docs/paper.md has the formulas as a table.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from xling.config import Task
+from xling.grid.stage import Stage, Tokens, Work
+from xling.models.parameters import Parameters, parameters_of
+from xling.results.prompts import located
+from xling.tasks.sizes import size
+
+TRAINING = 3  # forward and backward, in forward passes
+EVALUATED = 64  # validation demonstrations a language that fine-tuning is watched on (xling/stages/sft.py)
+ASKING = 300  # tokens of a judge's instruction
+PROMPT, RESPONSE = 1024, 512  # limits where a spec has none
+NOTHING = Work({}, {})
+
+
+def model_of(stage: Stage) -> Parameters | None:
+    """The parameters of the language model that a stage trains, samples or reads with."""
+    if stage.kind == "base":
+        return parameters_of(located(stage.spec)["checkpoint"], stage.spec.get("commit") or None)
+    above = [stage.parents[role] for role in ("base", "sft", "init", "lm", "reward") if role in stage.parents]
+    return model_of(above[0]) if above else None
+
+
+def sft(stage: Stage, tokens: Tokens) -> Work:
+    """Training passes, and greedy responses to validation prompts at each evaluation."""
+    spec, model = stage.spec, model_of(stage)
+    training = spec["training"]
+    prompt, response = _lengths(spec, tokens)
+    rows = training["steps"] * training["batch_size"]
+    watched = training["steps"] // training["eval_every"] * EVALUATED * len(spec["langs"])
+    flops = {} if model is None else {
+        "training": TRAINING * rows * model.forward(prompt, response),
+        "reading": watched * model.forward(prompt, 0),
+        "sampling": watched * model.forward(0, response),
+    }  # fmt: skip
+    return Work(flops, {"demonstrations read": rows})
+
+
+def reward(stage: Stage, tokens: Tokens) -> Work:
+    """Training passes of a network, and its evaluations; linear heads cost next to nothing."""
+    rm, model = stage.spec["rm"], model_of(stage)
+    training = rm.get("training")
+    if training is None:
+        return NOTHING
+    prompt, response = _limits(rm, tokens)
+    sides, what = (2, "pairs") if stage.spec["objective"] == "pairwise" else (1, "ratings")
+    rows = training["steps"] * training["batch_size"]
+    watched = training["steps"] // training["eval_every"] * _rows(stage, what, "validation", stage.spec["langs"])
+    if model is None:
+        return Work({}, {f"{what} read": rows})
+    once = sides * model.forward(prompt, response, head=False)
+    learning = 1 if rm.get("tuning") == "frozen" else TRAINING
+    return Work({"training": rows * learning * once, "reading": watched * once}, {f"{what} read": rows})
+
+
+def samples(stage: Stage, tokens: Tokens) -> Work:
+    """A prompt read once, n responses written; of an aligned policy the KL divergence too, read under both models."""
+    spec, model = stage.spec, model_of(stage)
+    prompts = _prompts(stage)
+    drawn = prompts * spec["n"]
+    prompt, response = _lengths(spec, tokens)
+    if model is None:
+        return Work({}, {"samples": drawn})
+    reading = prompts * model.forward(prompt, 0)
+    reading += 2 * drawn * model.forward(prompt, response) if "reference" in stage.parents else 0
+    return Work({"reading": reading, "sampling": drawn * model.forward(0, response)}, {"samples": drawn})
+
+
+def align(stage: Stage, tokens: Tokens) -> Work:
+    """A step: responses written, read under policy, reference, value and reward model; then updates of each."""
+    optimizer, model = stage.spec["optimizer"], model_of(stage)
+    steps, batch = optimizer["steps"], optimizer["batch_size"]
+    ppo, dpo = optimizer["name"] == "ppo", optimizer["name"] == "dpo"
+    alone = optimizer["value_only_steps"] if ppo else 0
+    sampled_in = steps + (alone if ppo and optimizer["value_only"] == "outside" else 0)
+    updates = sampled_in - alone
+    rows = batch * sampled_in
+    units = {"pairs learnt from" if dpo else "responses learnt from": rows}
+    if model is None:
+        return Work({}, units)
+    prompt, response = _lengths(stage.spec, tokens)
+    once = model.forward(prompt, response)
+    if dpo:
+        return Work({"training": 2 * TRAINING * rows * once, "reading": 2 * rows * once}, units)
+    passes = optimizer.get("epochs", 1)
+    rewarding = _reward_once(stage, tokens)
+    reading = rows * (model.forward(prompt, 0) + once * (3 if ppo else 2) + rewarding)
+    training = TRAINING * passes * once * batch * (updates + (sampled_in if ppo else 0))
+    return Work({"training": training, "reading": reading, "sampling": rows * model.forward(0, response)}, units)
+
+
+def score(stage: Stage, tokens: Tokens) -> Work:
+    """Samples, opponents and held-out feedback under the reward model; a prompt is read once for its responses."""
+    spec = stage.spec
+    if spec.get("recorded"):
+        return NOTHING
+    prompts, pool, baseline = _sampled(stage)
+    sides, what = (2, "pairs") if spec["objective"] == "pairwise" else (1, "ratings")
+    held_out = sides * _rows(stage, what, "test", [spec["lang"]]) if spec["objective"] else 0
+    units = {"scorings of answers": pool, "of opponents": baseline, "of held-out feedback": held_out}
+    model = _scoring_model(stage)
+    if model is None:
+        return Work({}, units)
+    prompt, response = _limits(spec["rm"], tokens)
+    reading = model.forward(prompt, 0) * (prompts + held_out) + model.forward(0, response, head=False) * (
+        pool + baseline + held_out
+    )
+    return Work({"reading": reading}, units)
+
+
+def translate(stage: Stage, tokens: Tokens) -> Work:
+    """Documents and responses of both splits that models learn from, each read once and written by a beam search."""
+    first, what = stage.parents.get("data", stage), stage.spec["what"]
+    records = sum(_rows(stage, what, split, [first.spec["source"]["code"]]) for split in ("train", "validation"))
+    responses = 2 if what == "pairs" else 1
+    units = {"texts at most": records * (1 + responses)}
+    model = model_of(stage) if "lm" in stage.parents else None
+    if model is None:
+        return Work({}, units)
+    length = records * ((tokens.prompt or PROMPT) + responses * (tokens.response or RESPONSE))
+    beams = stage.spec["translator"].get("beams", 1)
+    return Work({"reading": model.forward(length, 0), "sampling": beams * model.forward(0, length)}, units)
+
+
+def features(stage: Stage, tokens: Tokens) -> Work:
+    """A frozen language model over feedback, or over samples and held-out feedback."""
+    spec = stage.spec
+    model = model_of(stage) if "lm" in stage.parents and not spec.get("recorded") else None
+    if model is None:
+        return NOTHING
+    prompts, pool, baseline = _sampled(stage) if "pool" in stage.parents else (0, 0, 0)
+    sides, what = (2, "pairs") if spec["objective"] == "pairwise" else (1, "ratings")
+    rows = _rows(stage, what, "test" if "pool" in stage.parents else "train", [spec["lang"]])
+    prompt, response = _limits(spec, tokens)
+    texts = pool + baseline + sides * rows
+    reading = model.forward(prompt, 0) * (prompts + rows) + model.forward(0, response) * texts
+    return Work({"reading": reading}, {"texts read": texts})
+
+
+def asked(stage: Stage, tokens: Tokens) -> Work:
+    """Requests to a language model that judges; of a server no operations are counted."""
+    from xling.planning.llm import most_requests  # which asks for the stages' kinds itself
+
+    calls = most_requests(stage)
+    model = model_of(stage) if "lm" in stage.parents else None
+    if model is None:
+        return Work({}, {"judge calls": calls})
+    read = (tokens.prompt or PROMPT) + 2 * (tokens.response or RESPONSE) + ASKING
+    return Work({"reading": calls * model.forward(read, 0)}, {"judge calls": calls})
+
+
+# --- inside -------------------------------------------------------------------------------------------------
+
+
+def _lengths(spec: Mapping[str, Any], tokens: Tokens) -> tuple[int, int]:
+    """Tokens of a prompt and a response of a policy."""
+    return _least(tokens.prompt, spec["max_prompt_tokens"]), _least(tokens.response, spec["max_new_tokens"])
+
+
+def _limits(rm: Mapping[str, Any], tokens: Tokens) -> tuple[int, int]:
+    """The same as a reward model reads them."""
+    longest = rm.get("max_prompt_tokens", PROMPT), rm.get("max_response_tokens", RESPONSE)
+    return _least(tokens.prompt, longest[0]), _least(tokens.response, longest[1])
+
+
+def _least(mean: int | None, limit: int) -> int:
+    return limit if mean is None else min(mean, limit)
+
+
+def _task(stage: Stage) -> Task:
+    return msgspec.convert(located(stage.spec)["task"], Task)  # type: ignore[no-any-return]
+
+
+def _rows(stage: Stage, what: Any, split: Any, langs: Any) -> int:
+    """Rows of a stage's task; 0 where no size is known."""
+    return sum(size(_task(stage), lang, what, split) or 0 for lang in langs)
+
+
+@lru_cache(maxsize=4096)
+def _prompts(stage: Stage) -> int:
+    """Prompts that a stage samples: those of the test split, or the first training demonstrations."""
+    if stage.spec.get("split") != "train":
+        return _rows(stage, "prompts", "test", [stage.spec["lang"]])
+    found, most = _rows(stage, "demonstrations", "train", [stage.spec["lang"]]), stage.spec["prompts"]
+    return found if most is None else min(found, most)
+
+
+def _sampled(stage: Stage) -> tuple[int, int, int]:
+    """(prompts, responses in the pool, of the opponent) that a stage reads."""
+    pool, baseline = stage.parents["pool"], stage.parents["baseline"]
+    prompts = _prompts(pool)
+    return prompts, prompts * pool.spec["n"], prompts * baseline.spec["n"]
+
+
+def _scoring_model(stage: Stage) -> Parameters | None:
+    """The network that scores, if it is one that reads: what is read off features has been paid for there."""
+    if stage.spec["rm"].get("training") is not None:
+        return model_of(stage.parents["reward"])
+    return model_of(stage.parents["lm"]) if "lm" in stage.parents else None
+
+
+def _reward_once(stage: Stage, tokens: Tokens) -> float:
+    """One scoring of a response while a policy is trained."""
+    network = stage.parents.get("reward")
+    model = model_of(network) if network is not None and stage.spec["rm"].get("training") is not None else None
+    return model.forward(*_limits(stage.spec["rm"], tokens), head=False) if model is not None else 0.0

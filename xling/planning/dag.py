@@ -1,0 +1,354 @@
+"""From an experiment to its stages: what each stage reads decides its key, and what it does not read must not.
+
+base -- sft[l] -- reward[s] ------------ score[s,t] -- judge[s,t]
+          |------ pool[t], baseline[t] ------|  |-- gold[t] --|
+                                                |-- llm[s,t] -|  (and judge_accuracy[t])
+
+A policy that an optimizer trains answers in the pool's place: align[s,t] from sft[t] and reward[s], then aligned[s,t].
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+
+from xling.config import (
+    PPO,
+    BagOfWords,
+    BestOfN,
+    Classifier,
+    Control,
+    Experiment,
+    FrozenLM,
+    Language,
+    LanguageModel,
+    LlmJudge,
+    Published,
+    RewardModel,
+    SentenceEncoder,
+    TargetRM,
+    Trained,
+    Tuned,
+    Untrained,
+    checkpoints_of,
+    encoder_of,
+    has_source,
+    name_of,
+    objective_of,
+)
+from xling.digests import file_digest
+from xling.errors import ConfigError
+from xling.grid.stage import WHERE, Cell, Json, Stage
+from xling.models.encoder import encoder_identity
+from xling.planning.align_specs import align, aligned_samples
+from xling.planning.detection import planned
+from xling.planning.llm import judge_accuracy, llm
+from xling.planning.refusals import check, check_half, cross_fitted, named_as_typed, responses_recorded
+from xling.planning.specs import (
+    base,
+    codes,
+    data_of,
+    embed,
+    features,
+    frozen_reader,
+    held_out,
+    label_of,
+    make,
+    mark,
+    own_checkpoint,
+    reader_of,
+    reading,
+    recorded,
+    recorded_features,
+    reward,
+    samples,
+    sft,
+    side_of,
+    unshuffled,
+)
+from xling.planning.translations import heard, policy_of, regime_of, silver, translates_feedback
+from xling.tasks import offers
+from xling.tasks.records import Half
+from xling.tasks.render import has_cue, with_facts
+
+Axes = Mapping[str, Any]
+Asked = tuple[dict[str, Any], Experiment, RewardModel]  # axes, experiment, the kind of reward model that may judge
+
+SHUFFLES = 5  # permutations of the labels: the null band
+SHUFFLES_TRAINED = 1  # the same where each trains a policy
+REFERENCES_TRAINED = ("random", "gold")  # rewards that a policy is trained against as a control: neither learnt
+SOURCELESS: tuple[Control, ...] = get_args(Control)
+
+
+def cells_from(experiments: Sequence[tuple[Axes, Experiment]], controls: bool = False) -> list[Cell]:
+    """One cell an experiment, then the control cells, each once. What is not trained has no source: `-`.
+
+    ConfigError where two that differ would stand in one place, as references of two judges would.
+    """
+    asked = [(dict(axes), experiment, experiment.judging) for axes, experiment in experiments]
+    if controls:
+        asked += control_experiments(asked)
+    cells: dict[tuple[Any, ...], Cell] = {}
+    for axes, experiment, judging in asked:
+        if not has_source(experiment.rm_backbone):
+            axes["source_lang"] = "-"
+        place = tuple((key, str(value)) for key, value in axes.items())
+        stage = judge_stage(experiment, judging)
+        if cells.setdefault(place, Cell(axes, stage)).stage.key != stage.key:
+            raise ConfigError(_one_place(axes, experiment))
+    return list(cells.values())
+
+
+def language_rates(experiments: Sequence[tuple[Axes, Experiment]], cells: Sequence[Cell]) -> list[Json]:
+    """How often what tells the language of responses errs, for plan.json: no stage depends on it."""
+    return planned(experiments, cells)
+
+
+def _one_place(axes: Axes, experiment: Experiment) -> str:
+    """Why two cells that differ have the same axes, and what tells them apart."""
+    name = f"{axes['rm_backbone']} in {axes['target_lang']}"
+    if experiment.judge.name == "target_rm" and experiment.judge.rm_backbone is None:
+        return (
+            f"{name} has no reward model of its own kind, and would be judged by those of several rows. Name one that "
+            "judges all rows, as in judge/rm_backbone=bag_of_words, or run these rows apart."
+        )
+    return (
+        f"{name} would be in one place of the matrix twice, with other settings each time. Run the rows that it "
+        "stands beside as grids of their own, or type controls=false."
+    )
+
+
+def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
+    """Controls and references (docs/controls.md): untrained ones once a target, shuffled labels for every source."""
+    variants: list[Asked] = []
+    for axes, experiment, judging in asked:
+        if isinstance(experiment.rm_backbone, Tuned | FrozenLM | BagOfWords | SentenceEncoder):
+            for k in range(1, (SHUFFLES_TRAINED if isinstance(experiment.optimizer, Trained) else SHUFFLES) + 1):
+                rm = msgspec.structs.replace(experiment.rm_backbone, permutation=k)
+                shuffled = msgspec.structs.replace(experiment, rm_backbone=rm)
+                variants.append((axes | {"rm_backbone": f"shuffled_{k}:{axes['rm_backbone']}"}, shuffled, judging))
+        for name in _references(experiment):
+            read = "rm_backbone.encoder" if name == "cosine" else ""
+            plain = {k: value for k, value in axes.items() if not k.startswith("rm_backbone.") or k == read}
+            encoder = encoder_of(experiment.rm_backbone) if name == "cosine" else ""
+            rm_reference = Untrained(name, encoder or "packaged")  # type: ignore[arg-type]
+            reference = msgspec.structs.replace(experiment, rm_backbone=rm_reference, reward_data="organic")
+            if isinstance(reference.optimizer, PPO):  # what was not trained starts no value model
+                own = msgspec.structs.replace(reference.optimizer, value_init="sft")
+                reference = msgspec.structs.replace(reference, optimizer=own)
+            variants.append((plain | {"rm_backbone": name}, reference, judging))
+    return variants
+
+
+def _references(experiment: Experiment) -> tuple[str, ...]:
+    if experiment.sft_data != "organic":  # there the policy goes by the source, and references have none
+        return ()
+    if responses_recorded(experiment):
+        encoder = ("cosine",) if isinstance(experiment.rm_backbone, SentenceEncoder) else ()
+        model = ("likelihood_base",) if isinstance(experiment.policy, LanguageModel) else ()
+        return ("random", "length", "human", *encoder, *model)
+    gold = "quality" in offers(experiment.task)
+    bare = has_cue(experiment.task)
+    names = REFERENCES_TRAINED if isinstance(experiment.optimizer, Trained) else SOURCELESS
+    return tuple(n for n in names if (gold or n != "gold") and (bare or not n.startswith("likelihood_gain")))
+
+
+def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> Stage:
+    """The cell's last stage, and with it all that it needs.
+
+    judging: the kind of reward model that judge=target_rm decides by; None: what the experiment says.
+    """
+    judging = judging or experiment.judging
+    check(experiment, judging)
+    experiment = _with_facts(experiment)
+    task, lang = experiment.task, experiment.target_lang.code
+    trained = isinstance(experiment.optimizer, Trained)
+    pools = _samples(experiment, lang)
+    sources, regime = _heard(experiment), regime_of(experiment)
+    spec: dict[str, Any] = {"judge": experiment.judge.name, "n": _samples_picked_from(experiment)}
+    spec |= {"lang": lang, "trained": True} if trained else {"lang": lang}
+    parents = {"score": _score(experiment, pools), **pools}
+    if isinstance(experiment.judge, LlmJudge):
+        parents["verdict"] = llm(experiment, experiment.judge, pools, parents["score"], sources)
+        if (accuracy := judge_accuracy(experiment, experiment.judge)) is not None:
+            parents["accuracy"] = accuracy
+        spec["win"] = experiment.judge.win
+        spec["max_unanswered"] = experiment.judge.max_unanswered
+    else:
+        parents["verdict"] = _verdict(experiment, judging, pools)
+    if responses_recorded(experiment):
+        spec |= data_of(task, (lang,), "recorded")
+    if (model := experiment.lid.model) is not None:
+        path = Path(model).expanduser().absolute()
+        spec |= {"lid": file_digest(path), WHERE: {**spec.get(WHERE, {}), "lid": str(path)}}
+    return make("judge", label_of("judge", sources, (lang,), *((one,) for one in regime)), spec, parents)
+
+
+def _heard(experiment: Experiment) -> tuple[str, ...]:
+    """What labels say of the source: `-` where nothing is learnt, en->tr where its feedback is translated."""
+    if not has_source(experiment.rm_backbone):
+        return ("-",)
+    sources = codes(experiment.source_langs)
+    return heard(sources, experiment.target_lang.code) if translates_feedback(experiment) else sources
+
+
+def _policy(experiment: Experiment, lang: str) -> Stage:
+    """The policy that the cell samples or aligns."""
+    return _organic(experiment, lang) if experiment.sft_data == "organic" else policy_of(experiment)
+
+
+def _organic(experiment: Experiment, lang: str) -> Stage:
+    """The policy of the language's own demonstrations: what every cell of a target is compared with."""
+    assert isinstance(experiment.policy, LanguageModel)
+    return sft(experiment.task, (lang,), experiment.policy, experiment.sft, experiment.seed)
+
+
+def _reward(experiment: Experiment, folds: bool = False, judges: bool = False) -> Stage:
+    """The reward model of the cell's source, or the judge's; `folds`: heads cross-fitted on recorded responses."""
+    half = _half(experiment, judges)
+    if half is not None:
+        check_half(experiment.feedback_task, codes(experiment.source_langs), experiment.rm_backbone, half)
+    if translates_feedback(experiment):
+        return silver(experiment, half)
+    learned, rm, sources = experiment.feedback_task, experiment.rm_backbone, codes(experiment.source_langs)
+    shared = (experiment.policy, experiment.sft, rm, experiment.seed)
+    return reward(learned, sources, *shared, folds, half)
+
+
+def _half(experiment: Experiment, judges: bool) -> Half | None:
+    """Which documents' feedback a reward model learns from under judge.half=true; None: all of them."""
+    if not (isinstance(experiment.judge, TargetRM) and experiment.judge.half):
+        return None
+    return "second" if judges else "first"
+
+
+def _with_facts(experiment: Experiment) -> Experiment:
+    """The experiment with the facts of its languages in its tasks."""
+    judging = judge_lang(experiment)
+    langs = (*experiment.source_langs, experiment.target_lang, *((judging,) if judging else ()))
+    other = experiment.reward_task
+    return msgspec.structs.replace(
+        experiment,
+        task=with_facts(experiment.task, langs),
+        reward_task=None if other is None else with_facts(other, langs),
+    )
+
+
+def judge_lang(experiment: Experiment) -> Language | None:
+    """Whose reward model judge=target_rm decides by, where it is not the target's own."""
+    return experiment.judge.lang if isinstance(experiment.judge, TargetRM) else None
+
+
+def _samples(experiment: Experiment, lang: str) -> dict[str, Stage]:
+    if responses_recorded(experiment):
+        stage = recorded(experiment.task, lang)
+        return {"pool": stage, "baseline": stage}
+    shared, seed = (experiment.task, lang, experiment.policy), experiment.seed
+    if isinstance(experiment.optimizer, Trained):
+        said = _aligned(experiment, lang)
+    else:
+        said = samples("pool", *shared, _policy(experiment, lang), seed, regime_of(experiment))
+    return {"pool": said, "baseline": samples("baseline", *shared, _organic(experiment, lang), seed)}
+
+
+def _aligned(experiment: Experiment, lang: str) -> Stage:
+    """The samples of the policy that is trained against the cell's reward model."""
+    task, rm, policy, optimizer = experiment.task, experiment.rm_backbone, experiment.policy, experiment.optimizer
+    assert isinstance(policy, LanguageModel) and isinstance(optimizer, Trained)
+    rewarding = _published(experiment)
+    if has_source(rm):
+        rewarding["reward"] = _reward(experiment)
+    if isinstance(rm, FrozenLM):
+        rewarding["lm"] = frozen_reader(rm, reader_of(rm, policy))
+    elif isinstance(rm, Untrained):
+        rewarding |= _language_model_of(experiment, rm)
+    quality = "quality" in offers(task)
+    shared, seed, regime = (policy, _policy(experiment, lang)), experiment.seed, regime_of(experiment)
+    trained = align(task, _heard(experiment), lang, *shared, rm, optimizer, rewarding, quality, seed, regime)
+    return aligned_samples(task, lang, *shared, optimizer, trained, seed)
+
+
+def _published(experiment: Experiment) -> dict[str, Stage]:
+    """Models that a published reward model is made of."""
+    rm = experiment.rm_backbone
+    if not isinstance(rm, Published):
+        return {}
+    use = "classifier" if isinstance(rm, Classifier) else "policy"
+    return {name: own_checkpoint(rm, name, experiment.policy, use) for name in checkpoints_of(rm)}
+
+
+def _samples_picked_from(experiment: Experiment) -> int | None:
+    """n of best-of-n; None for recorded systems, whose prompts may differ in it, and where nothing is picked."""
+    optimizer = experiment.optimizer
+    if isinstance(optimizer, Trained) or responses_recorded(experiment):
+        return getattr(optimizer, "n", None) if isinstance(optimizer, BestOfN) else None
+    assert isinstance(experiment.policy, LanguageModel)
+    return optimizer.n or experiment.policy.n
+
+
+def _verdict(experiment: Experiment, judging: RewardModel, pools: Mapping[str, Stage]) -> Stage:
+    """What the judge decides by: scores of the same two sample folders."""
+    if experiment.judge.name == "target_rm":
+        judge = judge_lang(experiment) or experiment.target_lang
+        home = msgspec.structs.replace(experiment, source_langs=(judge,), rm_backbone=judging, reward_data="organic")
+        if isinstance(experiment.judge, TargetRM) and experiment.judge.seed is not None:
+            home = msgspec.structs.replace(home, seed=experiment.judge.seed)
+        with named_as_typed(experiment.judge):
+            return _score(home, pools, judges=True)
+    name = experiment.judge.name
+    if name not in ("human", "gold"):
+        raise ConfigError(f"judge={name} decides by no scores.")
+    lang = experiment.target_lang.code
+    spec = {
+        **data_of(experiment.task, (lang,), "recorded" if name == "human" else "prompts"),
+        "lang": lang,
+        "rm": msgspec.to_builtins(Untrained(name)),  # type: ignore[arg-type]
+        "objective": "",
+    }
+    return make("gold", label_of(name, (lang,)), spec, pools)
+
+
+def _score(experiment: Experiment, pools: Mapping[str, Stage], judges: bool = False) -> Stage:
+    """Scores of two sample folders by the cell's reward model; `judges`: by one that learnt from the judge's half."""
+    task, rm, lang = experiment.task, experiment.rm_backbone, experiment.target_lang.code
+    sources, people = codes(experiment.source_langs), responses_recorded(experiment)
+    parents, objective = dict(pools), objective_of(experiment.feedback_task, rm)
+    if has_source(rm):
+        parents["reward"] = _reward(experiment, cross_fitted(experiment), judges)
+    spec = {
+        **data_of(task, (lang,), "recorded" if people else held_out(objective)),
+        "lang": lang,
+        "rm": msgspec.to_builtins(rm),
+        "objective": objective,
+    }
+    if people:
+        spec["recorded"], spec["source_langs"] = True, sources if has_source(rm) else ()
+        if has_source(rm) and experiment.reward_task is not None:
+            spec["elsewhere"] = True
+    reader, plain = reader_of(rm, experiment.policy), unshuffled(rm)
+    if isinstance(rm, FrozenLM) and people:
+        parents["features"] = recorded_features(task, lang, reader, plain)
+    elif isinstance(rm, FrozenLM) or (encoder_of(rm) and not people):
+        parents["features"] = features(task, lang, reader, plain, tuple(pools.items()))
+    elif encoder := encoder_of(rm):
+        parents["embed"] = embed(task, lang, encoder)
+        spec["encoder"] = encoder_identity(encoder)
+    if isinstance(rm, Published):
+        spec["truncation_side"] = side_of(task, rm, (lang,))
+        parents |= _published(experiment)
+    if isinstance(rm, Untrained):
+        if lm := _language_model_of(experiment, rm):
+            parents |= lm
+            spec |= reading(task, experiment.policy, (lang,))  # type: ignore[arg-type]  # which is a language model
+        spec["seed"] = experiment.seed if rm.score == "random" else 0
+    label = label_of("score", _heard(experiment) if has_source(rm) else (name_of(rm),), (lang,))
+    return make("score", label + mark(rm), spec, parents)
+
+
+def _language_model_of(experiment: Experiment, rm: Untrained) -> dict[str, Stage]:
+    if not rm.score.startswith("likelihood") or not isinstance(experiment.policy, LanguageModel):
+        return {}
+    if rm.score.endswith("base"):
+        return {"lm": base(experiment.policy)}
+    return {"lm": _organic(experiment, experiment.target_lang.code)}

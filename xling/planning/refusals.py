@@ -1,0 +1,343 @@
+"""Which choices go together: everything that can be refused is refused here, before anything runs."""
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from xling.config import (
+    Classifier,
+    Experiment,
+    FrozenLM,
+    Judge,
+    LanguageModel,
+    LlmJudge,
+    MicroSummarization,
+    Published,
+    Recorded,
+    RewardModel,
+    SameAsPolicy,
+    SystemIdentity,
+    TargetRM,
+    Task,
+    Trained,
+    Training,
+    Tuned,
+    Untrained,
+    encoder_of,
+    has_source,
+    name_of,
+    objective_of,
+    optimizer_name,
+)
+from xling.errors import ConfigError
+from xling.measures.language import labels
+from xling.models.checkpoints import check_checkpoints, check_lengths, check_policy
+from xling.models.encoder import check_encoder
+from xling.models.folds import half_of
+from xling.models.hub import settings_of
+from xling.planning.llm import check_llm
+from xling.planning.optimizer_refusals import check_trained
+from xling.planning.translation_refusals import check_translation
+from xling.tasks import MODULES, lacking, offers, task_module
+from xling.tasks.absent import absent
+from xling.tasks.pieces import NEEDED
+from xling.tasks.records import Half, Offer, Split
+from xling.tasks.render import has_cue
+
+OF_RECORDED = "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."
+
+
+def check(experiment: Experiment, judging: RewardModel) -> None:
+    """ConfigError for choices that do not go together, with those that do."""
+    policy, rm, judge = experiment.policy, experiment.rm_backbone, experiment.judge.name
+    if judge != "target_rm" and experiment.judge.rm_backbone is not None:
+        raise ConfigError(
+            f"judge/rm_backbone={name_of(experiment.judge.rm_backbone)} is the reward model that judge=target_rm "
+            f"decides by, and judge={judge} decides by none. Type judge=target_rm, or leave judge/rm_backbone out."
+        )
+    if experiment.lid.model is not None:
+        labels(str(Path(experiment.lid.model).expanduser()))
+    check_translation(experiment, responses_recorded(experiment))
+    if responses_recorded(experiment):
+        if "recorded" not in task_module(experiment.task).OFFERS:
+            raise ConfigError(
+                f"policy=recorded needs recorded responses, and {_task(experiment.task)} has none. "
+                f"Use a language model (policy=micro), or one of {_tasks_with('recorded')}."
+            )
+        if isinstance(experiment.optimizer, Trained):
+            raise ConfigError(
+                f"optimizer={optimizer_name(experiment.optimizer)} trains a policy, and there is none here: the "
+                "responses are recorded. Use optimizer=best_of_n, or a task with prompts and a language model."
+            )
+        _check_recorded(experiment, rm, judge)
+        return
+    if experiment.reward_task is not None:
+        raise ConfigError(
+            "reward_task goes with recorded responses: a reward model of another task scores them. Leave it out, or "
+            f"type policy=recorded judge=human, or one of {_tasks_with('recorded')}."
+        )
+    assert isinstance(policy, LanguageModel)
+    _check_policy(policy, experiment.sft)
+    check_policy(policy)
+    _check_offers(experiment, offers(experiment.task))
+    if isinstance(rm, SystemIdentity) or (isinstance(rm, Untrained) and rm.score == "human"):
+        raise ConfigError(
+            f"rm_backbone={name_of(rm)} reads recorded responses (policy=recorded). With a language model use "
+            "rm_backbone=same_as_policy, xlm_roberta, sentence_encoder, bag_of_words, length, random or a likelihood."
+        )
+    if judge == "human":
+        raise ConfigError(
+            "judge=human needs recorded ratings (task=files policy=recorded). Use judge=gold or target_rm."
+        )
+    if judge == "target_rm":
+        _check_judging(experiment, judging)
+    if isinstance(experiment.judge, LlmJudge):
+        check_llm(experiment.judge, policy.baseline_samples)
+    _check_reward_model(rm)
+    check_lengths(policy, rm)
+    _check_sizes(experiment, rm)
+    if isinstance(experiment.optimizer, Trained):
+        check_trained(experiment, policy, experiment.optimizer)
+    elif (n := experiment.optimizer.n) is not None and n > policy.n:
+        raise ConfigError(
+            f"optimizer.n={n} is larger than the pool: policy.n={policy.n}. Raise policy.n or lower optimizer.n."
+        )
+
+
+def _check_judging(experiment: Experiment, judging: RewardModel) -> None:
+    """The reward model of judge=target_rm: trained on the target's own feedback, as a row's own would be."""
+    if not has_source(judging) or isinstance(judging, SystemIdentity):
+        own = "rm_backbone" if experiment.judge.rm_backbone is None else "judge/rm_backbone"
+        raise ConfigError(
+            f"judge=target_rm judges by the target's reward model, and {own}={name_of(judging)} has none: it is not "
+            "trained. Name one that judges all rows, references and published models too: judge/rm_backbone="
+            "bag_of_words, sentence_encoder, xlm_roberta or same_as_policy."
+        )
+    judge, known = experiment.judge, task_module(experiment.task).languages(experiment.task)
+    if isinstance(judge, TargetRM) and judge.lang is not None and judge.lang.code not in known:
+        raise ConfigError(
+            f"judge.lang={judge.lang.code}: the task has no '{judge.lang.code}'. It has {', '.join(known)}. "
+            "Type judge.lang=null for the target's own."
+        )
+    if isinstance(judge, TargetRM) and judge.seed is not None and not isinstance(judging, Tuned):
+        raise ConfigError(
+            f"judge.seed={judge.seed} would make the same judge again: rm_backbone={name_of(judging)} is a linear "
+            "head, which no seed decides. Type judge.half=true, and it is trained on other documents."
+        )
+    if experiment.judge.rm_backbone is not None:
+        with named_as_typed(experiment.judge):
+            _check_feedback("task", experiment.task, judging)
+            _check_reward_model(judging)
+            if isinstance(experiment.policy, LanguageModel):
+                check_lengths(experiment.policy, judging)
+            _check_sizes(experiment, judging)
+
+
+@contextmanager
+def named_as_typed(judge: Judge) -> Iterator[None]:
+    """Errors of the reward model that judges all rows name its settings: judge.rm_backbone.checkpoint=..."""
+    try:
+        yield
+    except ConfigError as error:
+        if judge.rm_backbone is None:
+            raise
+        by_name = re.sub(r"\brm_backbone=", "judge/rm_backbone=", str(error))
+        raise ConfigError(re.sub(r"\brm_backbone\.", "judge.rm_backbone.", by_name)) from error
+
+
+def responses_recorded(experiment: Experiment) -> bool:
+    """No policy is sampled: policy=recorded, or a task that has nothing but recorded responses."""
+    return isinstance(experiment.policy, Recorded) or "prompts" not in task_module(experiment.task).OFFERS
+
+
+def cross_fitted(experiment: Experiment) -> bool:
+    """Heads are trained on folds of recorded responses: there is nothing else, or no splits."""
+    if not responses_recorded(experiment) or experiment.reward_task is None:
+        return responses_recorded(experiment)
+    return not {"ratings", "pairs"} & task_module(experiment.reward_task).OFFERS
+
+
+def _check_policy(policy: LanguageModel, sft: Training) -> None:
+    """What the policy's own settings need of one another and of this machine."""
+    if policy.remote_code is not None and policy.remote_code != policy.checkpoint:
+        raise ConfigError(
+            f"policy.remote_code={policy.remote_code} must name the repository of policy.checkpoint="
+            f"{policy.checkpoint}: its code runs with your rights. Type policy.remote_code=null to run none."
+        )
+    if policy.attention == "flash_attention_2" and policy.dtype == "float32":
+        raise ConfigError("policy.attention=flash_attention_2 has no float32. Type policy.dtype=bfloat16.")
+    micro = sft.micro_batch_size
+    if sft.steps and micro is not None and sft.batch_size % micro:
+        raise ConfigError(f"sft.micro_batch_size={micro} does not divide sft.batch_size={sft.batch_size}.")
+    needed = {
+        "policy.attention=flash_attention_2": ("flash_attn", policy.attention == "flash_attention_2", "flash-attn"),
+        "policy.tuning=lora": ("peft", policy.tuning == "lora" and bool(sft.steps), "'xling[lora]'"),
+        "policy.tuning=qlora": ("bitsandbytes", policy.tuning == "qlora" and bool(sft.steps), "'xling[qlora]'"),
+        "policy.engine=vllm": ("vllm", policy.engine == "vllm", "'xling[vllm]'"),
+    }
+    for setting, (module, asked, install) in needed.items():
+        if asked and importlib.util.find_spec(module) is None:
+            raise ConfigError(f"{setting} needs {module}, which is not installed: pip install {install}.")
+    if policy.engine == "vllm" and settings_of(policy.checkpoint, policy.revision).get("is_encoder_decoder"):
+        raise ConfigError("policy.engine=vllm samples decoder-only models. Type policy.engine=torch.")
+
+
+def _check_reward_model(rm: RewardModel) -> None:
+    """What can be known of a reward model before anything runs."""
+    if encoder_of(rm):
+        check_encoder(encoder_of(rm))
+    if isinstance(rm, Tuned | Published | FrozenLM):
+        check_checkpoints(rm, (rm.max_prompt_tokens, rm.max_response_tokens))
+    if isinstance(rm, Classifier) and rm.remote_code not in (None, rm.checkpoint):
+        raise ConfigError(
+            f"rm_backbone.remote_code={rm.remote_code} must name the repository of rm_backbone.checkpoint="
+            f"{rm.checkpoint}: its code runs with your rights. Type rm_backbone.remote_code=null to run none."
+        )
+    if not isinstance(rm, Tuned):
+        return
+    micro, batch = rm.training.micro_batch_size, rm.training.batch_size
+    if rm.training.steps and micro is not None and batch % micro:
+        raise ConfigError(
+            f"rm_backbone.training.micro_batch_size={micro} does not divide rm_backbone.training.batch_size={batch}."
+        )
+    for tuning, module, extra in (("lora", "peft", "lora"), ("qlora", "bitsandbytes", "qlora")):
+        if rm.tuning == tuning and importlib.util.find_spec(module) is None:
+            raise ConfigError(f"rm_backbone.tuning={tuning} needs {module}: pip install 'xling[{extra}]'.")
+
+
+def _check_offers(experiment: Experiment, there: frozenset[Offer]) -> None:
+    """What a language model needs of the task."""
+    task, rm = _task(experiment.task), experiment.rm_backbone
+    if "prompts" not in there:
+        raise ConfigError(f"{task} has no prompts; a language model needs them, as in {_tasks_with('prompts')}.")
+    if experiment.sft.steps and "demonstrations" not in there:
+        raise ConfigError(
+            f"{task} has no demonstrations to fine-tune on. Type sft.steps=0 to sample the base as it is."
+        )
+    if has_source(rm):
+        _check_feedback("task", experiment.task, rm)
+    for setting, name in (("judge", experiment.judge.name), ("rm_backbone", name_of(rm))):
+        if name == "gold" and "quality" not in there:
+            raise ConfigError(
+                f"{setting}=gold needs exact quality, which only {_tasks_with('quality')} has. Use judge=target_rm."
+            )
+    if name_of(rm).startswith("likelihood_gain") and not has_cue(experiment.task):
+        raise ConfigError(
+            f"rm_backbone={name_of(rm)} compares with the prompt without its document, and task.template.policy is "
+            "nothing but the document. Put an instruction around it, as in task.template.policy='Summarize:\\n{text}', "
+            f"or use rm_backbone={name_of(rm).replace('_gain', '')}."
+        )
+
+
+def _check_feedback(group: str, task: Task, rm: RewardModel) -> None:
+    needed: Offer = "pairs" if objective_of(task, rm) == "pairwise" else "ratings"
+    there = offers(task)
+    if needed not in there:
+        kinds = {"ratings": "pointwise", "pairs": "pairwise"}
+        found = [f" Type {group}.feedback={kinds[name]}." for name in kinds if name in there]
+        hint = found[0] if found else lacking(task, needed)
+        raise ConfigError(f"{_task(task, group)} has no {needed} to train rm_backbone={name_of(rm)} on.{hint}")
+
+
+@lru_cache(maxsize=4096)
+def check_half(task: Task, langs: tuple[str, ...], rm: RewardModel, half: Half) -> None:
+    """ConfigError where one half of the documents, as of judge.half=true, has too little to learn from.
+
+    Generated data has enough of everything and takes a while to make: of that the stage says it (stages/reward.py).
+    """
+    module, what = task_module(task), "pairs" if objective_of(task, rm) == "pairwise" else "ratings"
+    if hasattr(module, "digest") or absent(task):
+        return
+    splits: tuple[tuple[Split, int], ...] = (("train", NEEDED), ("validation", 1))
+    for split, needed in splits:
+        found = [item for lang in langs for item in getattr(module, what)(task, lang, split)]
+        kept = [item for item in found if half_of(item.prompt.group) == half]
+        documents = len({item.prompt.group for item in kept})
+        if documents < needed:
+            raise ConfigError(
+                f"judge.half=true leaves {documents} documents with {what} in split {split} of {'+'.join(langs)} to "
+                f"the {half} half; at least {needed} are needed. Add data, or type judge.half=false."
+            )
+        if split == "train" and what == "ratings" and len({item.label for item in kept}) == 1:
+            raise ConfigError(
+                f"judge.half=true: all ratings of {'+'.join(langs)} in split train that the {half} half has are the "
+                "same, so that there is nothing to tell apart. Add data, or type judge.half=false."
+            )
+
+
+def _task(task: Task, group: str = "task") -> str:
+    return f"{group}={task.__struct_config__.tag}"
+
+
+def _tasks_with(offer: Offer, group: str = "task") -> str:
+    found = [config.__struct_config__.tag for config, one in MODULES.items() if offer in one.OFFERS]
+    return ", ".join(f"{group}={name}" for name in found)
+
+
+def _check_sizes(experiment: Experiment, rm: RewardModel) -> None:
+    task = experiment.task
+    if not isinstance(task, MicroSummarization):
+        return
+    budgets = [("sft", experiment.sft, "demonstrations")]
+    if isinstance(rm, Tuned):
+        kind = "ratings" if objective_of(task, rm) == "pointwise" else "pairs"
+        budgets.append(("rm_backbone.training", rm.training, kind))
+    for name, training, kind in budgets:
+        if training.steps and getattr(task, kind) < training.batch_size:
+            raise ConfigError(
+                f"task.{kind}={getattr(task, kind)} is less than one batch: {name}.batch_size={training.batch_size}. "
+                f"Raise task.{kind} or lower {name}.batch_size."
+            )
+
+
+def _check_recorded(experiment: Experiment, rm: RewardModel, judge: str) -> None:
+    task, model = experiment.task, isinstance(experiment.policy, LanguageModel)
+    if judge != "human":
+        raise ConfigError(f"judge={judge} cannot judge recorded responses. Use judge=human.")
+    if has_source(rm) and experiment.reward_task is None and not hasattr(task, "folds"):
+        raise ConfigError(
+            f"{_task(task)} is for evaluation only: nothing of it trains rm_backbone={name_of(rm)}. Name the task that "
+            f"does with reward_task=NAME ({_tasks_with('ratings', 'reward_task')})."
+        )
+    if isinstance(rm, FrozenLM) and rm.checkpoint is None and not model:
+        raise ConfigError(
+            "rm_backbone=frozen_lm reads with the policy's base, and policy=recorded has none. "
+            "Name a model with rm_backbone.checkpoint=FOLDER, or packaged."
+        )
+    likelihood = isinstance(rm, Untrained) and rm.score.startswith("likelihood")
+    if (isinstance(rm, SameAsPolicy) or likelihood) and not model:
+        raise ConfigError(
+            f"rm_backbone={name_of(rm)} needs a language model and policy=recorded has none. {OF_RECORDED}"
+        )
+    if likelihood and name_of(rm) != "likelihood_base":
+        raise ConfigError(f"rm_backbone={name_of(rm)} does not go with recorded responses. Use likelihood_base.")
+    if experiment.reward_task is None and isinstance(rm, Tuned):
+        raise ConfigError(
+            f"rm_backbone={name_of(rm)} is trained on ratings or pairs with splits, not on recorded responses. Name a "
+            f"task that has them with reward_task=NAME. {OF_RECORDED}"
+        )
+    _check_reward_model(rm)
+    if isinstance(experiment.policy, LanguageModel) and (likelihood or isinstance(rm, FrozenLM | SameAsPolicy)):
+        check_policy(experiment.policy)  # which they may be read with
+    if experiment.reward_task is not None and has_source(rm):
+        _check_reward_task(experiment, experiment.reward_task, rm)
+
+
+def _check_reward_task(experiment: Experiment, learned: Task, rm: RewardModel) -> None:
+    """What the task that a reward model learns from must have."""
+    there, task = offers(learned), _task(learned, "reward_task")
+    if isinstance(rm, SystemIdentity):
+        raise ConfigError("rm_backbone=system knows the systems of one task only. Leave reward_task out.")
+    if cross_fitted(experiment):
+        if not hasattr(learned, "folds") or isinstance(rm, Tuned):
+            raise ConfigError(
+                f"rm_backbone={name_of(rm)} cannot learn from {task}: it has neither ratings nor pairs with splits. "
+                "Use rm_backbone=bag_of_words, or reward_task=files."
+            )
+        return
+    _check_feedback("reward_task", learned, rm)
+    if isinstance(rm, SameAsPolicy) and rm.init == "sft" and experiment.sft.steps and "demonstrations" not in there:
+        raise ConfigError(f"{task} has no demonstrations to fine-tune on. Type rm_backbone.init=base or sft.steps=0.")

@@ -1,0 +1,361 @@
+"""The stages below a cell, each from no more than it depends on: that is what its key is made of.
+
+Every function is cached: the cells of a grid share their stages.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from xling.config import (
+    Encoder,
+    Files,
+    FrozenLM,
+    Language,
+    LanguageModel,
+    Policy,
+    Released,
+    RewardModel,
+    SameAsPolicy,
+    SentenceEncoder,
+    Task,
+    Training,
+    Tuned,
+    checkpoints_of,
+    encoder_of,
+    objective_of,
+)
+from xling.errors import ConfigError
+from xling.grid.stage import Stage
+from xling.models.encoder import encoder_identity
+from xling.models.hub import commit_of, is_repository, settings_of
+from xling.models.recipe import BASE_FOLDER, checkpoint_digest, folder_digest, recipe_digest
+from xling.models.trust import code_of
+from xling.results.prompts import by_content, data_spec
+from xling.stages import KINDS
+from xling.tasks import require, task_module, truncation_side
+from xling.tasks.records import Half, Use
+
+OWN_CODE = "local"  # of a folder whose own code may run, wherever that lies
+LOGITS_OF = {"score": "lm", "features": "lm", "align": "sft"}  # kinds of stages, and the parent whose logits they take
+# Whose logits were once taken from its states without UMT5's scale or the `final_logits_bias` of BART and its kin. What
+# it said, what it learnt from demonstrations, and its states never were wrong.
+_CHANGED = "umt5 bart bigbird_pegasus blenderbot blenderbot-small led marian mbart mvp pegasus plbart"
+LOGITS_CHANGED = frozenset(_CHANGED.split())
+
+
+def make(kind: str, label: str, spec: Mapping[str, Any], parents: Mapping[str, Stage]) -> Stage:
+    own = {**spec, **logits_changed(kind, spec, parents)}
+    return Stage.make(kind, KINDS[kind].version, label, by_content(own), parents)
+
+
+def logits_changed(kind: str, spec: Mapping[str, Any], parents: Mapping[str, Stage]) -> dict[str, Any]:
+    """Of a stage whose numbers were others before logits were those of a model's own forward pass: that they are now.
+
+    Of all other stages nothing, so that their keys are what they were. A version would change the keys of all models.
+    Checkpoints in folders have other keys than then anyway; what a repository has is in its config.json.
+    """
+    model = parents.get(LOGITS_OF.get(kind, ""))
+    if model is None or spec.get("features") == "states":
+        return {}
+    while model.kind != "base":
+        model = model.parents["base"]
+    commit = model.spec.get("commit")
+    changed = commit is not None and _architecture(model.spec["checkpoint"], commit) in LOGITS_CHANGED
+    return {"logits": "own forward"} if changed else {}
+
+
+@lru_cache(maxsize=64)
+def _architecture(repository: str, commit: str) -> str | None:
+    """None where nobody can be asked, as in a dry run without a network: nothing can be computed there either."""
+    return settings_of(repository, commit).get("model_type")
+
+
+@lru_cache(maxsize=4096)
+def data_of(task: Task, langs: tuple[str, ...], use: Use) -> dict[str, Any]:
+    """The task as one stage sees it: settings it does not read are at their defaults; and its data's digest.
+
+    ConfigError where the data has too little for it.
+    """
+    require(task, langs, use)
+    module = task_module(task)
+    return data_spec(module.narrowed(task, langs, use), langs, use)
+
+
+def held_out(objective: str) -> Use:
+    return "held_out_pairwise" if objective == "pairwise" else "held_out_pointwise"
+
+
+def codes(langs: Sequence[Language]) -> tuple[str, ...]:
+    return tuple(sorted(lang.code for lang in langs))
+
+
+def label_of(kind: str, *langs: Sequence[str]) -> str:
+    return f"{kind}[{', '.join('+'.join(codes) for codes in langs)}]"
+
+
+# --- stages, each from no more than it depends on -----------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "policy") -> Stage:
+    """The packaged micro base, a base to pretrain, a local folder, or a repository of the hub at one commit.
+
+    `setting` is what people typed; `use` is policy, of a reward model's own checkpoint encoder or classifier, or
+    translator.
+    """
+    checkpoint = policy.checkpoint
+    spec = {
+        "checkpoint": checkpoint,
+        "digest": "",
+        "dtype": policy.dtype,
+        "attention": policy.attention,
+        "remote_code": policy.remote_code,
+        "pad_token": policy.pad_token,
+        **({} if use == "policy" else {"use": use}),
+    }
+    if checkpoint == "pretrain":
+        return make("base", "base", spec | {"digest": recipe_digest()}, {})
+    if is_repository(checkpoint):
+        commit = commit_of(checkpoint, policy.revision, setting)
+        return make("base", f"base {checkpoint}@{commit[:7]}", spec | {"commit": commit}, {})
+    folder = BASE_FOLDER if checkpoint == "packaged" else Path(checkpoint)
+    if checkpoint == "packaged" and not (folder / "config.json").exists():
+        raise ConfigError(f"This copy of xling has no micro base in {folder}. Run `make base` to train it.")
+    if not (folder / "config.json").exists():
+        raise ConfigError(
+            f"{setting}={checkpoint} is no folder of a model in Hugging Face format (config.json is missing). "
+            f"Use {setting}=packaged, a local folder, or a hub id (owner/name)."
+        )
+    if checkpoint == "packaged":
+        return make("base", "base", spec | {"digest": folder_digest(folder)}, {})
+    code = {"remote_code": OWN_CODE, "code": code_of(folder)} if policy.remote_code is not None else {}
+    return make("base", "base", spec | {"digest": checkpoint_digest(folder)} | code, {})
+
+
+def own_checkpoint(rm: RewardModel, setting: str, policy: Policy, use: str = "policy") -> Stage:
+    """A model that the reward model names itself, by a setting of checkpoints_of; else read as the policy is."""
+    checkpoint, revision = checkpoints_of(rm)[setting]
+    like = policy if isinstance(rm, SameAsPolicy) and isinstance(policy, LanguageModel) else None
+    model = LanguageModel(
+        checkpoint,
+        revision=revision,
+        dtype=like.dtype if like else rm.dtype,  # type: ignore[union-attr]  # all others with checkpoints have it
+        attention=like.attention if like else None,
+        pad_token=rm.pad_token,  # type: ignore[union-attr]  # as above
+        remote_code=getattr(rm, "remote_code", None),
+    )
+    return base(model, f"rm_backbone.{setting}", use)
+
+
+def side_of(task: Task, rm: RewardModel, langs: Sequence[str]) -> str:
+    """On which side a reward model cuts too long a prompt."""
+    return str(getattr(rm, "truncation_side", None) or truncation_side(task, langs))
+
+
+def reading(task: Task, policy: LanguageModel, langs: Sequence[str]) -> dict[str, Any]:
+    """How the policy reads prompts."""
+    side = policy.truncation_side or truncation_side(task, langs)
+    return {"max_prompt_tokens": policy.max_prompt_tokens, "truncation_side": side}
+
+
+def frozen_reading(task: Task, rm: FrozenLM, langs: Sequence[str]) -> dict[str, Any]:
+    """What a frozen language model reads of a text, and which of its features are kept."""
+    return {
+        "features": rm.features,
+        "max_prompt_tokens": rm.max_prompt_tokens,
+        "max_response_tokens": rm.max_response_tokens,
+        "truncation_side": side_of(task, rm, langs),
+    }
+
+
+@lru_cache(maxsize=4096)
+def sft(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Training, seed: int) -> Stage:
+    """The policy of one language, or of several with their demonstrations pooled; without steps the base itself."""
+    if not training.steps:
+        return base(policy)
+    spec = fine_tuning(task, langs, policy, training, seed)
+    return make("sft", label_of("sft", langs), spec, {"base": base(policy)})
+
+
+def fine_tuning(
+    task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Training, seed: int
+) -> dict[str, Any]:
+    """What decides a fine-tuned policy besides its base, and besides what it learns from if that is translated."""
+    return {
+        **data_of(task, langs, "demonstrations"),
+        **reading(task, policy, langs),
+        "langs": langs,
+        "training": msgspec.to_builtins(training),
+        "max_new_tokens": policy.max_new_tokens,
+        "tuning": policy.tuning,
+        "lora": None if policy.tuning == "full" else msgspec.to_builtins(policy.lora),
+        "seed": seed,
+    }
+
+
+@lru_cache(maxsize=4096)
+def samples(
+    kind: str, task: Task, lang: str, policy: LanguageModel, start: Stage, seed: int, regime: tuple[str, ...] = ()
+) -> Stage:
+    """pool[t] or baseline[t] of an SFT policy; `regime`: which one, if its demonstrations were translated."""
+    n = policy.n if kind == "pool" else policy.baseline_samples
+    spec = {**data_of(task, (lang,), "prompts"), **sampling_of(task, lang, policy, kind, n, seed)}
+    return make(kind, label_of(kind, (lang,), *((one,) for one in regime)), spec, {"sft": start})
+
+
+def texts_read(task: Task, rm: RewardModel, langs: Sequence[str]) -> dict[str, Any]:
+    """What the frozen model of a linear head reads of a text; nothing for other kinds."""
+    if isinstance(rm, FrozenLM):
+        return frozen_reading(task, rm, langs)
+    encoder = encoder_of(rm)
+    return {"encoder": encoder, "identity": encoder_identity(encoder)} if encoder else {}
+
+
+def sampling_of(task: Task, lang: str, policy: LanguageModel, purpose: str, n: int, seed: int) -> dict[str, Any]:
+    """How a policy is sampled, whoever it is."""
+    return {
+        **reading(task, policy, (lang,)),
+        "lang": lang,
+        "purpose": purpose,
+        "n": n,
+        "temperature": policy.temperature,
+        "top_p": policy.top_p,
+        "max_new_tokens": policy.max_new_tokens,
+        "chunk": policy.sampling_chunk,
+        "by_length": policy.by_length,
+        "engine": policy.engine,
+        "seed": seed,
+    }
+
+
+@lru_cache(maxsize=4096)
+def recorded(task: Task, lang: str) -> Stage:
+    """Recorded responses: pool and opponent at once."""
+    return make("recorded", label_of("recorded", (lang,)), {**data_of(task, (lang,), "recorded"), "lang": lang}, {})
+
+
+@lru_cache(maxsize=4096)
+def embed(task: Task, lang: str, encoder: str) -> Stage:
+    """A language's recorded texts under a frozen sentence encoder."""
+    spec = {
+        **data_of(task, (lang,), "texts"),
+        "lang": lang,
+        "rm": msgspec.to_builtins(SentenceEncoder(encoder)),
+        "objective": "",
+        "encoder": encoder_identity(encoder),
+    }
+    return make("embed", label_of("embed", (lang,)), spec, {})
+
+
+@lru_cache(maxsize=4096)
+def features(
+    task: Task, lang: str, policy: LanguageModel, rm: RewardModel, pools: tuple[tuple[str, Stage], ...]
+) -> Stage:
+    """What a frozen model sees of a language's feedback, or of its samples and held-out feedback."""
+    objective = objective_of(task, rm)
+    spec = {
+        **data_of(task, (lang,), held_out(objective) if pools else objective),
+        "lang": lang,
+        "objective": objective,
+    }
+    parents = dict(pools)
+    if isinstance(rm, FrozenLM):
+        spec |= frozen_reading(task, rm, (lang,))
+        parents["lm"] = frozen_reader(rm, policy)
+    else:
+        spec |= texts_read(task, rm, (lang,))
+    return make("features", label_of("features", (lang,)) + (" samples" if pools else ""), spec, parents)
+
+
+@lru_cache(maxsize=4096)
+def recorded_features(task: Task, lang: str, policy: LanguageModel, rm: RewardModel) -> Stage:
+    """What a frozen language model sees of a language's recorded responses."""
+    assert isinstance(rm, FrozenLM)
+    spec = {
+        **data_of(task, (lang,), "texts"),
+        **frozen_reading(task, rm, (lang,)),
+        "lang": lang,
+        "objective": "",
+        "recorded": True,
+    }
+    return make("features", label_of("features", (lang,)) + " recorded", spec, {"lm": frozen_reader(rm, policy)})
+
+
+@lru_cache(maxsize=4096)
+def reward(
+    task: Task,
+    langs: tuple[str, ...],
+    policy: Policy,
+    training: Training,
+    rm: RewardModel,
+    seed: int,
+    crossfitted: bool = False,
+    half: Half | None = None,
+) -> Stage:
+    """The reward model of one source, or of several pooled; or heads cross-fitted on recorded responses."""
+    spec = {
+        **data_of(task, langs, "crossfitted" if crossfitted else objective_of(task, rm)),
+        "langs": langs,
+        "rm": msgspec.to_builtins(rm),
+        "objective": objective_of(task, rm),
+        "seed": seed,
+        **halved(half),
+    }
+    parents: dict[str, Stage] = {}
+    if crossfitted:
+        assert isinstance(task, Files | Released)  # the tasks with recorded responses and folds
+        spec |= {"folds": task.folds, "documents": task.documents}
+    if isinstance(rm, FrozenLM) and crossfitted:
+        reader, plain = reader_of(rm, policy), unshuffled(rm)
+        parents = {f"features_{lang}": recorded_features(task, lang, reader, plain) for lang in langs}
+    elif isinstance(rm, SentenceEncoder) and crossfitted:
+        parents = {f"embed_{lang}": embed(task, lang, rm.encoder) for lang in langs}
+        spec["encoder"] = encoder_identity(rm.encoder)
+    elif isinstance(rm, Tuned):
+        spec["truncation_side"] = side_of(task, rm, langs)
+        parents = {"init": start_of(task, langs, policy, training, rm, seed)}
+    elif isinstance(rm, FrozenLM | SentenceEncoder):
+        reader, plain = reader_of(rm, policy), unshuffled(rm)
+        parents = {f"features_{lang}": features(task, lang, reader, plain, ()) for lang in langs}
+    return make("reward", label_of("reward", langs) + mark(rm, half), spec, parents)
+
+
+def halved(half: Half | None) -> dict[str, Any]:
+    """Of a reward model that learns from half of the documents; nothing of those that learn from all."""
+    return {} if half is None else {"half": half}
+
+
+def reader_of(rm: RewardModel, policy: Policy) -> LanguageModel:
+    """The model that reads: the reward model's own, else the policy's base."""
+    own = rm.checkpoint if isinstance(rm, FrozenLM) else None
+    if own is None and isinstance(policy, LanguageModel):
+        return policy
+    return LanguageModel(checkpoint=own or "packaged", pad_token=getattr(rm, "pad_token", None) if own else None)
+
+
+def frozen_reader(rm: FrozenLM, policy: LanguageModel) -> Stage:
+    return base(policy, "policy.checkpoint" if rm.checkpoint is None else "rm_backbone.checkpoint")
+
+
+def start_of(task: Task, langs: tuple[str, ...], policy: Policy, training: Training, rm: Tuned, seed: int) -> Stage:
+    """The model that a network's training starts from."""
+    if isinstance(rm, Encoder):
+        return own_checkpoint(rm, "checkpoint", policy, "encoder")
+    assert isinstance(policy, LanguageModel)
+    if rm.init == "sft":
+        return sft(task, langs, policy, training, seed)
+    return base(policy) if rm.init == "base" else own_checkpoint(rm, "init", policy)
+
+
+def unshuffled(rm: RewardModel) -> RewardModel:
+    """Shuffled controls read the same features."""
+    return msgspec.structs.replace(rm, permutation=0) if hasattr(rm, "permutation") else rm
+
+
+def mark(rm: RewardModel, half: Half | None = None) -> str:
+    permutation = getattr(rm, "permutation", 0)
+    return (f" shuffled {permutation}" if permutation else "") + (f" {half} half" if half else "")

@@ -1,0 +1,67 @@
+"""Checkpoints of the hub whose commit nobody can be asked for: in a dry run they are planned as they are, and named.
+
+A plan needs a commit, so that a moving revision does not move under a grid. A dry run wants to count; without a network
+it takes the revision for UNRESOLVED, whose results no store has. Only there: a run asks the hub.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from xling.config import Experiment, Language, Seq2Seq, Task
+from xling.models.hub import UNRESOLVED, HubUnreachable, commit_of, is_repository
+from xling.planning.translation_refusals import directions
+from xling.planning.translations import translates_feedback
+from xling.translators.checks import checkpoint_of
+
+# Settings that name a checkpoint, and those that say which revision of it (xling/config).
+NAMES = {"checkpoint": "revision", "init": "revision", "policy": "policy_revision", "reference": "reference_revision"}
+
+
+def planned(experiment: Experiment) -> tuple[Experiment, frozenset[str]]:
+    """(the experiment with revisions that nobody can be asked for as UNRESOLVED, their repositories)."""
+    found: Experiment
+    found, repositories = _settled(experiment)
+    translator, translates = found.translator, found.sft_data != "organic" or translates_feedback(found)
+    if not translates or not isinstance(translator, Seq2Seq) or "{" not in translator.checkpoint:
+        return found, repositories
+    models = {checkpoint_of(translator, a.code, b.code) for a, b in directions(found) if a != b}  # one a pair
+    if lost := {name for name in models if not _known(name, translator.revision)}:
+        unknown = msgspec.structs.replace(translator, revision=UNRESOLVED)
+        return msgspec.structs.replace(found, translator=unknown), repositories | lost
+    return found, repositories
+
+
+@lru_cache(maxsize=4096)
+def _settled(settings: Any) -> tuple[Any, frozenset[str]]:
+    changed: dict[str, Any] = {}
+    repositories: frozenset[str] = frozenset()
+    for name in settings.__struct_fields__:
+        value, revision = getattr(settings, name), NAMES.get(name, "")
+        if isinstance(value, Struct) and not isinstance(value, Task | Language):
+            changed[name], more = _settled(value)
+            repositories |= more
+        elif isinstance(value, str) and hasattr(settings, revision) and not _known(value, getattr(settings, revision)):
+            changed[revision] = UNRESOLVED
+            repositories |= {value}
+    return msgspec.structs.replace(settings, **changed), repositories
+
+
+@lru_cache(maxsize=64)
+def _known(checkpoint: str, revision: str | None) -> bool:
+    try:
+        if is_repository(checkpoint):
+            commit_of(checkpoint, revision)
+    except HubUnreachable:
+        return False
+    return True
+
+
+def note(repositories: frozenset[str]) -> str:
+    """A sentence for the plan."""
+    return (
+        f"The hub cannot be reached: {', '.join(sorted(repositories))} planned without a commit, as this dry run alone "
+        "may. Nothing that depends on them counts as cached."
+    )

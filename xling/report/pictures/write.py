@@ -1,0 +1,170 @@
+"""The files of `xling figures`: a folder a width, the tables, and all of it on paper.
+
+    <out>/column/heatmap-ppo.pdf   for a column of a paper     <out>/tables/win_rate-ppo.tex
+    <out>/text/heatmap-ppo.pdf     for its whole width         <out>/all.tex   everything, to look at
+
+The same matrix gives the same bytes with the same fonts and version of matplotlib.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from xling.analysis.matrix.types import Matrix
+from xling.analysis.tidy.finding import Finding
+from xling.errors import ConfigError, did_you_mean
+from xling.grid.files import disk_error, write_atomically
+from xling.report.pictures import comparisons, curves, heatmaps, relations
+from xling.report.pictures.look import FORMATS, Drawing, Made, Width, rendered, widths_of
+from xling.report.pictures.names import Names
+from xling.report.pictures.panels import named_panels
+from xling.report.tables.comparisons import comparison_tables
+from xling.report.tables.latex import document, figure_latex, finding_latex, table_latex, table_name
+from xling.report.tables.panel import panel_tables
+from xling.report.tables.table import Table
+
+FIGURES: dict[str, Callable[[Matrix, Names], Made]] = {
+    "heatmap": heatmaps.win_rates,
+    "accuracy": heatmaps.accuracies,
+    "best_of_k": curves.best_of_k,
+    "learning": curves.learning,
+    "frontier": relations.frontier,
+    "ranks": comparisons.ranks,
+    "forest": comparisons.forest,
+    "judges": comparisons.judges,
+    "accuracy_win": relations.accuracy_and_win,
+    "kl_win": relations.kl_and_win,
+}
+TABLES = "tables"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What of it, and how; ConfigError where a word is unknown."""
+
+    formats: list[str]
+    widths: list[Width]
+    only: list[str]
+    names: Names
+
+    @classmethod
+    def of(cls, formats: str = "pdf", widths: str = "column,text", only: str = "", names: str = "code") -> "Asked":
+        return cls(
+            _chosen("--format", formats, FORMATS),
+            widths_of(widths),
+            _chosen("--only", only, [*FIGURES, TABLES]) or [*FIGURES, TABLES],
+            Names(names),
+        )
+
+
+def _chosen(option: str, words: str, allowed: Sequence[str]) -> list[str]:
+    chosen = [word.strip() for word in words.split(",") if word.strip()]
+    for word in chosen:
+        if word not in allowed:
+            suggestion = did_you_mean(word, allowed)
+            raise ConfigError(f"{option} {word} is unknown. Allowed: {', '.join(allowed)}.{suggestion}")
+    return [word for word in allowed if word in chosen]
+
+
+@dataclass
+class Written:
+    """The files, and why some figures are not among them."""
+
+    folder: Path
+    files: list[str] = field(default_factory=list)
+    not_made: dict[str, str] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        kinds = ", ".join(sorted({file.rpartition(".")[2] for file in self.files}))
+        said = [f"{len(self.files)} files ({kinds}) in {self.folder}"] if self.files else ["Nothing to draw."]
+        return [*said, *(f"not made: {name}: {reason}." for name, reason in self.not_made.items())]
+
+
+def write_figures(matrix: Matrix, findings: Sequence[Finding], folder: Path, asked: Asked) -> Written:
+    """Draw and set what is asked for; each file all or nothing. StoreError where the disk refuses."""
+    written = Written(folder)
+    try:
+        drawings: list[Drawing] = []
+        for name in asked.only:
+            if name == TABLES:
+                continue
+            made = FIGURES[name](matrix, asked.names)
+            if isinstance(made, str):
+                written.not_made[name] = made
+            else:
+                drawings += made
+        for drawing in drawings:
+            _draw(drawing, asked, written)
+        inputs = _captions(drawings, matrix.name, asked, written)
+        inputs += _tables(matrix, findings, written) if TABLES in asked.only else []
+        if inputs:
+            _write(written, "all.tex", document(inputs, matrix.name).encode())
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    return written
+
+
+def _write(written: Written, file: str, content: bytes) -> None:
+    path = written.folder / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+    written.files.append(file)
+
+
+def _draw(drawing: Drawing, asked: Asked, written: Written) -> None:
+    for width in asked.widths:
+        for form in asked.formats:
+            content = rendered(drawing, width, form, asked.names.families)
+            _write(written, f"{width.name}/{drawing.name}.{form}", content)
+
+
+def _captions(drawings: Sequence[Drawing], grid: str, asked: Asked, written: Written) -> list[str]:
+    """A file of figure environments a width, for formats that LaTeX reads."""
+    form = next((form for form in ("pdf", "png") if form in asked.formats), None)
+    if form is None:
+        return []
+    inputs = []
+    for width in asked.widths if drawings else []:
+        floats = [
+            figure_latex(f"{width.name}/{one.name}.{form}", one.caption, f"fig:{grid}-{one.name}", not width.narrow)
+            for one in drawings
+        ]
+        _write(written, f"figures-{width.name}.tex", "\n\\clearpage\n".join(floats).encode())
+        inputs.append(f"figures-{width.name}")
+    return inputs[-1:]  # labels would be there twice
+
+
+def _tables(matrix: Matrix, findings: Sequence[Finding], written: Written) -> list[str]:
+    texts: dict[str, str] = {}
+
+    def add(name: str, made: Callable[[str], str]) -> None:
+        texts.setdefault(name, made(f"tab:{matrix.name}-{name}"))
+
+    for name, table, about in _all_tables(matrix):
+        add(name, partial(table_latex, table, about=about))
+    for finding in findings:
+        if len(finding.table):
+            add(f"finding-{finding.name}", partial(finding_latex, finding))
+    for name, text in texts.items():
+        _write(written, f"tables/{name}.tex", text.encode())
+    if not texts:
+        written.not_made[TABLES] = "there is no cell with a source language"
+    return [f"tables/{name}" for name in texts]
+
+
+def _all_tables(matrix: Matrix) -> list[tuple[str, Table, str]]:
+    """(file, table, what it is of); those that say the same for several panels once."""
+    found: list[tuple[str, Table, str]] = []
+    named = {id(one.panel): one for one in named_panels(matrix)}
+    for block in matrix.blocks:
+        for panel in block.panels:
+            one = named[id(panel)]
+            for table in panel_tables(block, panel):
+                if not table.brief and not any(table == other for _, other, _ in found):
+                    found.append((one.file(table_name(table)), table, f"{one.about()}. {matrix.interval_note}"))
+    for number, table in enumerate(comparison_tables(matrix)):
+        name = table_name(table)
+        taken = any(name == other for other, _, _ in found)
+        found.append((f"{name}-{number}" if taken else name, table, matrix.interval_note))
+    return found

@@ -1,0 +1,122 @@
+"""Tables across panels: the optimizers of a grid side by side, and whether its judges agree."""
+
+from collections.abc import Sequence
+
+from xling.analysis.matrix.types import CHANCE, Arm, ArmCell, JudgeAgreement, Matrix, OptimizerTable
+from xling.analysis.statistics.intervals import Estimate
+from xling.report.tables.table import Cell, Table, against, difference_cell
+from xling.report.tables.wording import span, words_of
+
+MOST_ROWS = 12
+
+
+def comparison_tables(matrix: Matrix) -> list[Table]:
+    """Judges first, optimizers last; empty for a grid with one of each."""
+    tables = agreement_tables(matrix.agreement)
+    for found in matrix.optimizers:
+        where = f" ({words_of(found.axes)})" if len(matrix.optimizers) > 1 else ""
+        tables += [*_cell_tables(found, where), _summary(found, where)]
+    return tables
+
+
+# --- judges -----------------------------------------------------------------------------------------------
+
+
+def agreement_tables(found: Sequence[JudgeAgreement]) -> list[Table]:
+    """Instance by instance for each target, and the ranking of sources."""
+    if not found:
+        return []
+    targets = sorted({target for one in found for target in one.by_target})
+    rows = []
+    for one in found:
+        cells = [_share(one.by_target.get(target)) for target in targets]
+        ranking = _share(one.ranking)
+        rows.append((_name(one, found), [*cells, _share(one.instances), ranking]))
+    pairs = ", ".join(dict.fromkeys(str(one.source_pairs) for one in found))
+    notes = [
+        "instances: both prefer the same side; a tie of one judge counts half",
+        f"sources: pairs of sources within a target in the same order (pairs: {pairs}); a tie of one judge counts half",
+    ]
+    return [Table("Agreement between judges, %", "", [*targets, "mean", "sources"], rows, notes)]
+
+
+def _name(one: JudgeAgreement, among: Sequence[JudgeAgreement]) -> str:
+    """The two judges, and what tells this row from the others."""
+    apart = [value for axis, value in one.axes.items() if any(other.axes.get(axis) != value for other in among)]
+    return ", ".join([" ~ ".join(one.judges), *apart])
+
+
+def _share(estimate: Estimate | None) -> Cell:
+    return Cell(f"{estimate.value:.1f}", span(estimate), exact=estimate) if estimate else Cell()
+
+
+# --- optimizers -------------------------------------------------------------------------------------------
+
+
+def _summary(found: OptimizerTable, where: str) -> Table:
+    """A row an optimizer: its mean, its difference to best-of-n, how many cells it wins, how far it went."""
+    versus = [f"minus {found.reference}"] if found.reference else []
+    rows = []
+    for arm in found.arms:
+        mean = Cell() if arm.mean is None else _above(arm.mean)
+        there = sum(cell.win is not None for cell in arm.cells)
+        cells = [mean, *([difference_cell(arm.versus)] if versus else []), Cell(f"{arm.above_50}/{there}"), _far(arm)]
+        rows.append((arm.name, cells))
+    notes = ["above 50: cells whose whole interval is; KL: nats a response from SFT_t, mean and range over cells"]
+    if found.reference:
+        notes.append(f"minus {found.reference}: same prompts, same baseline samples, paired by prompt")
+    heads = ["win rate, %", *versus, "above 50", "KL"]
+    return Table(f"Optimizers{where}", "", heads, rows, notes)
+
+
+def _above(mean: Estimate) -> Cell:
+    return Cell(f"{mean.value:.1f}", span(mean), against(mean, CHANCE), exact=mean)
+
+
+def _far(arm: Arm) -> Cell:
+    measured = [cell.kl.value for cell in arm.cells if cell.kl is not None]
+    if measured:
+        return Cell(f"{sum(measured) / len(measured):.2f}", f"{min(measured):.2f}-{max(measured):.2f}")
+    bounds = [cell.kl_bound for cell in arm.cells if cell.kl_bound is not None]
+    return Cell(f"≤{max(bounds):.2f}") if bounds else Cell()
+
+
+def _cell_tables(found: OptimizerTable, where: str) -> list[Table]:
+    """Win rates, differences and divergences: a row a cell, a column an optimizer."""
+    places = sorted({(cell.target, cell.source) for arm in found.arms for cell in arm.cells})
+    by_arm = [{(cell.target, cell.source): cell for cell in arm.cells} for arm in found.arms]
+    names, many = [arm.name for arm in found.arms], len(places) > MOST_ROWS
+
+    def table(title: str, cell: str, detail: bool) -> Table:
+        rows = [
+            (f"{source} -> {target}", [_SHOWN[cell](cells.get((target, source))) for cells in by_arm])
+            for target, source in places
+        ]
+        return Table(f"{title}{where}", "", names, rows, detail=detail)
+
+    tables = [table("Win rate by optimizer, %", "win", many)]
+    if found.reference:
+        tables.append(table(f"Win rate minus {found.reference}, points, paired by prompt", "versus", True))
+    return [*tables, table("KL from SFT_t, nats a response", "kl", True)]
+
+
+def _win(cell: ArmCell | None) -> Cell:
+    if cell is None:
+        return Cell()
+    home = cell.source == cell.target
+    if cell.win is None:
+        return Cell(cell.status, look="hole", home=home)
+    return Cell(f"{cell.win.value:.1f}", span(cell.win), against(cell.win, CHANCE), home, cell.win)
+
+
+def _versus(cell: ArmCell | None) -> Cell:
+    return Cell() if cell is None else difference_cell(cell.versus)
+
+
+def _kl(cell: ArmCell | None) -> Cell:
+    if cell is None or (cell.kl is None and cell.kl_bound is None):
+        return Cell()
+    return Cell(f"{cell.kl.value:.2f}", span(cell.kl, 2), exact=cell.kl) if cell.kl else Cell(f"≤{cell.kl_bound:.2f}")
+
+
+_SHOWN = {"win": _win, "versus": _versus, "kl": _kl}

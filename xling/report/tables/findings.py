@@ -1,0 +1,210 @@
+"""Any finding as tables for the terminal and for Markdown, and as files for machines.
+
+print_finding(finding, console)      # as many numbers as one reads
+finding_tables(finding)              # all of them, as report/cells.py has it: the tables that every medium draws
+
+A number x with x_low and x_high becomes one cell. Text columns that say the same in all rows stand above the table.
+Where a finding says what its rows and columns are (`compact`), there is one such table for every combination of the
+others.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.padding import Padding
+from rich.text import Text
+
+from xling.analysis.tidy.entries import EVERY
+from xling.analysis.tidy.finding import Finding
+from xling.console import Console
+from xling.report.tables.markdown import escaped, table_lines
+from xling.report.tables.table import Cell, Look, Table
+from xling.report.tables.terminal import print_table
+
+_DRAWS = re.compile(r"Draws: [^.]*\.")
+_MOST_ROWS = 16  # in the terminal; longer tables show their rows over all targets
+_MOST_PANELS = 3  # beyond that the terminal shows what stands over all targets
+_MOST_LEFT_OUT = 4
+_OF_CELLS = ("source_lang", "target_lang", "best_source_lang", "pairing")  # text that says something of a cell
+_SIGNED = ("difference", "regret", "tau", "pearson", "spearman", "within")  # what 0 means something for
+
+
+def print_finding(finding: Finding, console: Console, heard: set[str] | None = None, rest: str = "") -> None:
+    """Title, tables, how it was made, what was left out.
+
+    heard: sentences on the draws that were printed before; rest: where the rows are that the terminal leaves out.
+    """
+    tables = finding_tables(finding, brief=True)
+    single = len(tables) == 1 and not tables[0].title
+    if not single:
+        console.print()
+        console.print(Text(finding.title, style="bold underline"))
+    for table in tables:
+        print_table(replace(table, title=table.title or finding.title), console)
+    lines = said(finding, _MOST_LEFT_OUT) if tables else said(replace(finding, note=""), _MOST_LEFT_OUT)
+    for draws in _DRAWS.findall(finding.note) if tables else []:
+        if heard is not None and draws in heard:
+            lines[0] = lines[0].replace(draws, "").replace("  ", " ")
+        elif heard is not None:
+            heard.add(draws)
+    if rest and tables != finding_tables(finding):
+        lines.append(f"Target by target: {rest}.")
+    for line in lines:
+        console.print(Padding(Text(line.strip(), style="dim"), (0, 0, 0, 2), expand=False))
+
+
+def markdown_lines(finding: Finding) -> list[str]:
+    """A section of analysis.md."""
+    lines = [f"## {finding.title}", ""]
+    for table in finding_tables(finding):
+        drawn = table_lines(table)
+        lines += drawn if table.title else drawn[2:]
+    return [*lines, *(f"- {escaped(line)}" for line in said(finding)), ""]
+
+
+def said(finding: Finding, most: int = 10_000) -> list[str]:
+    """The note and what was left out, at most so many sentences of it."""
+    left_out = [f"Left out: {line}" for line in dict.fromkeys(finding.left_out)]
+    more = [f"Left out: {len(left_out) - most} more like these."] if len(left_out) > most else []
+    note = f"{finding.note} {_not_shown(finding)}".strip() if finding.note else ""
+    return [note, *left_out[:most], *more] if note else [*left_out[:most], *more]
+
+
+def _not_shown(finding: Finding) -> str:
+    """Numbers that a table of rows by columns has no place for: the note speaks of them, the file has them."""
+    rows, _, value = finding.compact or ("", "", "")
+    others = [name for name in _numbers(finding.table) if name != value] if rows else []
+    return f"{finding.name}.csv has also: {', '.join(others)}." if others else ""
+
+
+def finding_tables(finding: Finding, brief: bool = False) -> list[Table]:
+    """The tables of a finding; none where it is empty. brief: without the rows that only files need."""
+    data = finding.table
+    if data.empty:
+        return []
+    data, fixed = _without_constants(data, keep=[name for name in (finding.compact or ()) if name])
+    if finding.compact is None:
+        return [_long(_over_targets(data) if brief and len(data) > _MOST_ROWS else data, fixed)]
+    rows, columns, value = finding.compact
+    panels = [name for name in _texts(data) if name not in (rows, columns, *_OF_CELLS)]
+    count = len(data[panels].drop_duplicates()) if panels else 1
+    if brief and count > _MOST_PANELS and (data[columns] == EVERY).any():
+        every = data[data[columns] == EVERY].drop(columns=columns)
+        return [_crossed(every, panels, rows, value, fixed)] if rows else [_long(every, fixed)]
+    if not rows or not panels:
+        return [_crossed(data, [rows] if rows else panels, columns, value, fixed)]
+    return [
+        _crossed(part, [rows], columns, value, ", ".join([*_told(fixed), *_told(names)]))
+        for names, part in data.groupby(panels, sort=False, dropna=False)
+    ]
+
+
+def _told(names: object) -> list[str]:
+    values = names if isinstance(names, tuple) else (names,)
+    return [str(value) for value in values if str(value)]
+
+
+def _texts(data: pd.DataFrame) -> list[str]:
+    return [name for name in data.columns if not pd.api.types.is_numeric_dtype(data[name])]
+
+
+def _without_constants(data: pd.DataFrame, keep: Sequence[str]) -> tuple[pd.DataFrame, str]:
+    """The table without axes that are the same everywhere or follow from those before, and the former in words."""
+    kept: list[str] = []
+    words, gone = [], []
+    for name in _texts(data):
+        over_all = name == "target_lang" and set(data[name]) == {EVERY}
+        if over_all and name not in keep:
+            gone.append(name)
+        if name in keep or name in _OF_CELLS or data[name].isna().any():
+            continue
+        before = len(data[kept].drop_duplicates()) if kept else 1
+        if len(data[[*kept, name]].drop_duplicates()) > before:
+            kept.append(name)
+            continue
+        gone.append(name)
+        if data[name].nunique() == 1:
+            words.append(str(data[name].iloc[0]))
+    return data.drop(columns=gone), ", ".join(word for word in words if word)
+
+
+def _over_targets(data: pd.DataFrame) -> pd.DataFrame:
+    """What stands over all targets, where that is told apart."""
+    if "target_lang" not in data or not (data["target_lang"] == EVERY).any():
+        return data
+    return data[data["target_lang"] == EVERY].drop(columns="target_lang")
+
+
+# --- shapes -----------------------------------------------------------------------------------------------
+
+
+def _long(data: pd.DataFrame, title: str) -> Table:
+    """A line a row: its text columns are the label."""
+    texts = _texts(data)
+    numbers = _numbers(data)
+    looks = {name: _digits(data[name]) for name in numbers}
+    rows = []
+    for _, row in data.iterrows():
+        label = ", ".join(str(row[name]) for name in texts if str(row[name]))
+        rows.append((label, [_cell(row, name, looks[name]) for name in numbers]))
+    return Table(title, ", ".join(_spoken(name) for name in texts), [_spoken(name) for name in numbers], rows)
+
+
+def _crossed(data: pd.DataFrame, labels: Sequence[str], columns: str, value: str, title: str) -> Table:
+    """Rows by columns with one value in each place."""
+    across = list(dict.fromkeys(data[columns]))
+    across = [name for name in across if name != EVERY] + [name for name in across if name == EVERY]
+    digits = _digits(data[value])
+    rows: dict[str, list[Cell]] = {}
+    last = data[data[columns] == EVERY]
+    for _, row in pd.concat([last, data[data[columns] != EVERY]]).iterrows():  # rows in the order of the totals
+        label = ", ".join(str(row[name]) for name in labels if str(row[name])) or value
+        rows.setdefault(label, [Cell() for _ in across])[across.index(row[columns])] = _cell(row, value, digits)
+    corner = ", ".join(_spoken(name) for name in labels) or _spoken(columns)
+    heading = ": ".join(part for part in (title, _spoken(value)) if part)
+    return Table(heading, corner, [str(name) for name in across], list(rows.items()))
+
+
+def _numbers(data: pd.DataFrame) -> list[str]:
+    """Numeric columns but the bounds, and those that have no number at all."""
+    numeric = [name for name in data.columns if name not in _texts(data)]
+    bounds = {f"{name}{end}" for name in numeric for end in ("_low", "_high")}
+    return [name for name in numeric if name not in bounds and data[name].notna().any()]
+
+
+def _spoken(name: str) -> str:
+    return name.removesuffix("_lang").replace("_", " ")
+
+
+def _digits(values: "pd.Series[Any]") -> int:
+    """Counts have none; correlations and shares of 1 two; percent and points one."""
+    there = values.dropna()
+    if (there == there.round()).all():
+        return 0
+    return 2 if there.abs().max() <= 1 else 1
+
+
+def _cell(row: "pd.Series[Any]", name: str, digits: int) -> Cell:
+    if isinstance(row[name], bool | np.bool_):
+        return Cell("yes" if row[name] else "no")
+    value, low, high = (_number(row.get(f"{name}{end}")) for end in ("", "_low", "_high"))
+    if value is None:
+        return Cell()
+    signed = name in _SIGNED
+    text = f"{value:+.{digits}f}" if signed and digits else f"{value:,.{digits}f}"
+    if low is None or high is None:
+        return Cell(text)
+    look: Look = "" if not signed else "above" if low > 0 else "below" if high < 0 else ""
+    between = ".." if low < 0 or signed else "-"
+    form = f"{{:+.{digits}f}}" if signed and digits else f"{{:.{digits}f}}"
+    return Cell(text, f"{form.format(low)}{between}{form.format(high)}", look)
+
+
+def _number(value: object) -> float | None:
+    """None for what is missing: no NaN is ever shown."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

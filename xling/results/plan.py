@@ -1,0 +1,274 @@
+"""What a grid asked for and what stands in the store: plan.json folded over seeds, holes with a reason."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from xling.analysis.matrix.types import ENTRY_AXES, NO_SOURCE, SEED_AXES, LanguageRates
+from xling.config import judges_its_own
+from xling.errors import ConfigError, StoreError
+from xling.grid import files, formats
+from xling.grid.records import Run
+from xling.grid.store import Status, Store
+from xling.jsonfiles import unsealed
+
+AxisValue = str | int | float | bool | None
+
+
+class Ref(Struct, frozen=True):
+    """A stage's folder in the store."""
+
+    kind: str
+    key: str
+
+
+class PlannedCell(Struct, frozen=True):
+    axes: dict[str, AxisValue]
+    judge: Ref
+    stages: dict[str, Ref] = {}  # score, verdict, pool, baseline, reward, align, sft: the policy before its alignment
+
+
+class LeftOut(Struct, frozen=True):
+    axes: dict[str, AxisValue]
+    reason: str
+
+
+class PlannedStage(Struct, frozen=True):
+    """One stage of the grid; `parents` are places in the plan's list, parents before children."""
+
+    kind: str
+    key: str
+    label: str
+    parents: list[int]
+
+
+class PlannedRates(Struct, frozen=True):
+    """Measured at the launch; `cells` are places in the plan's list."""
+
+    rates: LanguageRates
+    cells: list[int]
+
+
+class Plan(Struct, frozen=True):
+    """plan.json, written before anything runs."""
+
+    name: str
+    format: int
+    command: list[str]
+    cells: list[PlannedCell]
+    stages: list[PlannedStage]
+    git: str | None = None
+    left_out: list[LeftOut] = []
+    language_rates: list[PlannedRates] = []
+
+
+@dataclass(frozen=True, slots=True)
+class SeedCell:
+    """One seed of an entry: where its verdicts are, or why there are none."""
+
+    seeds: tuple[str, str]  # task.seed, seed
+    judge: Ref
+    stages: dict[str, Ref]
+    status: str
+    reason: str
+
+    @property
+    def own_judge(self) -> bool:
+        """The judge's scores are the very ones that the response was picked or the policy rewarded by."""
+        return judges_its_own(self.stages)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedEntry:
+    """The cells that one row of the matrix folds."""
+
+    axes: dict[str, str]
+    cells: tuple[SeedCell, ...]
+    left_out: str = ""
+
+    def status(self) -> tuple[str, str]:
+        """(status, reason) of the row: done, partial, or the gravest reason of a hole."""
+        if not self.cells:
+            return "left out", self.left_out
+        own = [cell for cell in self.cells if cell.own_judge and cell.status == "done"]
+        if len(own) == len(self.cells):
+            return OWN_JUDGE, OWN_JUDGE_REASON
+        holes = [replace(c, status=OWN_JUDGE, reason=OWN_JUDGE_REASON) if c in own else c for c in self.cells]
+        holes = [cell for cell in holes if cell.status != "done"]
+        if not holes:
+            return "done", ""
+        gravest = min(holes, key=lambda cell: _GRAVITY.index(cell.status))
+        if len(self.cells) == 1:
+            return gravest.status, gravest.reason
+        status = "partial" if len(holes) < len(self.cells) else gravest.status
+        return status, f"{_seed_name(gravest.seeds)}: {gravest.reason or gravest.status}"
+
+
+OWN_JUDGE = "own judge"  # a status: there is a verdict, and it is that of the cell's own reward model
+OWN_JUDGE_REASON = (
+    "the judge is the very reward model whose reward was optimised, so that this win rate is no evidence: it is left "
+    "out of means, ties and counts; judge.half=true or judge.seed=N makes another judge"
+)
+_GRAVITY = ["damaged", "failed", "blocked", "not run", OWN_JUDGE]
+
+
+def _seed_name(seeds: tuple[str, str]) -> str:
+    return ", ".join(f"{axis}={value}" for axis, value in zip(SEED_AXES, seeds, strict=True) if value)
+
+
+def read_plan(folder: Path) -> Plan:
+    """Load <grid>/plan.json; ConfigError where there is none, StoreError where it is not a plan."""
+    path = folder / "plan.json"
+    try:
+        content = path.read_bytes()
+        found = formats.format_of(content)
+        if found is not None:
+            formats.check_format(str(path), found, formats.PLAN, formats.PLAN_AGAIN)
+        plan = unsealed(content, type=Plan)
+    except FileNotFoundError:
+        known = [child.parent.name for child in files.matching(folder.parent, "*/plan.json")]
+        listing = f"Grids here: {', '.join(known)}." if known else "No grid has been planned here yet."
+        raise ConfigError(f"There is no grid '{folder.name}' in {folder.parent}. {listing}") from None
+    except (OSError, msgspec.DecodeError) as error:
+        raise StoreError(f"{path} is not a plan ({error}). Run the grid's command again to write it anew.") from error
+    refs: list[PlannedStage | Ref] = list(plan.stages)
+    refs += [ref for cell in plan.cells for ref in (cell.judge, *cell.stages.values())]
+    formats.check_plan(str(path), {plan.name}.union((ref.kind for ref in refs), (ref.key for ref in refs)))
+    formats.check_order(str(path), [stage.parents for stage in plan.stages])
+    return plan
+
+
+def planned_entries(plan: Plan, results: "Results") -> list[PlannedEntry]:
+    """Cells folded over their seeds, in the plan's order; left-out ones last.
+
+    A score that needs no reward model has no source: such cells of all sources are one and the same, and stand
+    in one entry with the source `-`.
+    """
+    cells: dict[tuple[tuple[str, str], ...], dict[tuple[str, str], SeedCell]] = {}
+    for cell in plan.cells:
+        axes = axes_text(cell.axes)
+        if "score" in cell.stages and "reward" not in cell.stages:
+            axes["source_lang"] = NO_SOURCE
+        seeds = (axes.pop("task.seed", ""), axes.pop("seed", ""))
+        status, reason = results.outcome(cell.judge)
+        row = SeedCell(seeds, cell.judge, cell.stages, status, reason)
+        cells.setdefault(tuple(axes.items()), {})[seeds] = row
+    entries = [
+        PlannedEntry(dict(axes), tuple(rows[seeds] for seeds in sorted(rows, key=_seed_order)))
+        for axes, rows in cells.items()
+    ]
+    for left in plan.left_out:
+        axes = {axis: value for axis, value in axes_text(left.axes).items() if axis not in SEED_AXES}
+        if _is_cell(left) and tuple(axes.items()) not in cells:
+            entries.append(PlannedEntry(axes, (), left.reason))
+    return entries
+
+
+def rates_of_entries(plan: Plan) -> dict[tuple[tuple[str, str], ...], LanguageRates]:
+    """What stands beside the language shares of each entry, by its axes; of several data seeds that of the first."""
+    found: dict[tuple[tuple[str, str], ...], LanguageRates] = {}
+    for one in plan.language_rates:
+        for place in one.cells:
+            if 0 <= place < len(plan.cells):
+                axes = axes_text(plan.cells[place].axes)
+                found.setdefault(tuple((axis, axes[axis]) for axis in axes if axis not in SEED_AXES), one.rates)
+    return found
+
+
+def _is_cell(left: LeftOut) -> bool:
+    """Most of what is left out is a value of an axis, for which there is no cell."""
+    return set(ENTRY_AXES) <= set(left.axes)
+
+
+def left_out_notes(plan: Plan) -> list[str]:
+    """`source_lang, target_lang ar, fr: task x has no data in them`, for what a glob matched in vain."""
+    axes_of: dict[tuple[str, str], list[str]] = {}
+    for left in plan.left_out:
+        if not _is_cell(left):
+            for axis, value in left.axes.items():
+                if axis != "task":
+                    axes_of.setdefault((str(value), left.reason), []).append(axis)
+    return sorted(f"{', '.join(axes)} {values}: {reason}" for (values, reason), axes in axes_of.items())
+
+
+def axes_text(axes: dict[str, AxisValue]) -> dict[str, str]:
+    """Axes as they are printed; every fixed axis is there, in the fixed order first."""
+    text = {axis: "" for axis in ENTRY_AXES}
+    for axis, value in axes.items():
+        text[axis] = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return text
+
+
+def _seed_order(seeds: tuple[str, str]) -> list[tuple[int, str]]:
+    return [(int(seed), "") if seed.isdigit() else (-1, seed) for seed in seeds]
+
+
+def other_axes(entries: Iterable[PlannedEntry]) -> list[str]:
+    """Swept axes beside the fixed ones and the seeds, sorted."""
+    return sorted({axis for entry in entries for axis in entry.axes} - set(ENTRY_AXES))
+
+
+class Results:
+    """The store as the reducer sees it: what stands there, checked, and if not, why."""
+
+    def __init__(self, store: Store, plan: Plan) -> None:
+        self._store = store
+        self._stages = plan.stages
+        self._place = {stage.key: place for place, stage in enumerate(plan.stages)}
+        self._statuses: dict[str, Status] = {}
+        self._folders: dict[str, Path] = {}
+        self._culprits: dict[int, int | None] = {}
+
+    def folder(self, ref: Ref) -> Path:
+        """The folder of a finished result, its hashes checked once; StoreError (Damaged) otherwise."""
+        if ref.key not in self._folders:
+            self._folders[ref.key] = self._store.load(ref.kind, ref.key)
+        return self._folders[ref.key]
+
+    def runs(self) -> Iterator[Run]:
+        """How each finished result of the grid came about."""
+        for stage in self._stages:
+            status = self._status(stage.kind, stage.key)
+            if status.state == "done" and status.done is not None:
+                yield status.done.run
+
+    def outcome(self, judge: Ref) -> tuple[str, str]:
+        """(status, reason) of a cell; what stands in the way is the first of its ancestors that failed."""
+        status = self._status(judge.kind, judge.key)
+        if status.state in ("failed", "damaged"):
+            return status.state, _last_line(status.why)
+        if status.state == "done":
+            return "done", ""
+        place = self._place.get(judge.key)
+        culprit = None if place is None else self._culprit(place)
+        if culprit is None:
+            return "not run", ""
+        stage = self._stages[culprit]
+        above = self._status(stage.kind, stage.key)
+        return "blocked", f"{stage.label} {above.state}: {_last_line(above.why)}"
+
+    def _culprit(self, place: int) -> int | None:
+        """The first failed or damaged stage among a stage's ancestors."""
+        if place not in self._culprits:
+            found = None
+            for parent in self._stages[place].parents:
+                stage = self._stages[parent]
+                bad = self._status(stage.kind, stage.key).state in ("failed", "damaged")
+                found = parent if bad else self._culprit(parent)
+                if found is not None:
+                    break
+            self._culprits[place] = found
+        return self._culprits[place]
+
+    def _status(self, kind: str, key: str) -> Status:
+        if key not in self._statuses:
+            self._statuses[key] = self._store.examine(kind, key)
+        return self._statuses[key]
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else "no reason was recorded"

@@ -1,0 +1,235 @@
+"""A warm worker process: takes jobs over a pipe, runs them one after the other, reports over another pipe.
+
+Started by local.py as `python -P -m xling.run.local.worker SETTING`; JSON lines in both directions. The pipes are
+moved away from descriptors 0, 1 and 2 before any stage is imported, so that stage code can print as it likes
+and finds nothing to read.
+
+The process that local.py starts is a guard: the one that works is its child, and all that the work starts are its
+descendants. Whoever of the three ends first, and however, the guard ends all that is left, so that no memory of an
+accelerator stays taken.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+import msgspec
+
+from xling.console import lasting_output
+from xling.errors import StageError
+from xling.grid import files, host
+from xling.grid.stage import Kind
+from xling.grid.store import Store
+from xling.jsonfiles import decode
+from xling.run.execute import Executor, Job, Report, last_line, open_log
+
+PROGRESS_SECONDS = 0.2  # at most one progress report in this time
+GUARD_SECONDS = 2.0  # between two looks of the guard, should no signal tell it
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+class Setting(msgspec.Struct, frozen=True):
+    root: str
+    catalogue: str  # module:name of a dict[str, Kind]
+    force: bool
+    threads: int
+    git: str | None
+    code: str  # host.code_digest when it was planned
+    timeout: float  # seconds without a heartbeat after which others may take a stage over
+    parent: int  # pid of the process to die with
+
+
+def main() -> None:
+    setting = decode(sys.argv[1], type=Setting)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C and a terminal that closes are for the parent to decide about
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    guarded(setting.parent)
+    commands, replies = _private_pipes(setting)
+    try:
+        kinds = load_catalogue(setting.catalogue)
+    except Exception as error:
+        traceback.print_exc()
+        _send(replies, Report("fatal", text=last_line(error)))
+        return
+    store = Store(setting.root)
+    git = setting.git if setting.code == host.code_digest() else host.git_sha()  # edited since it was planned
+    executor = Executor(store, kinds, setting.force, setting.threads, git, timeout=setting.timeout)
+    executor.heart.lost = lambda path: _give_up(replies, path)
+    _send(replies, Report("ready", by=executor.who))
+    serve(executor, commands, replies)
+    sys.stdout.flush()
+    os._exit(0)  # threads that stage code left behind do not keep the worker
+
+
+def serve(executor: Executor, commands: BinaryIO, replies: int) -> None:
+    """Until the other end closes the pipe: one line with a list of jobs, one line back for each."""
+    decoder = msgspec.json.Decoder(list[Job])
+    for line in commands:
+        for job in decoder.decode(line):
+            report = executor.execute(job, _Progress(replies, job.key))
+            _send(replies, report)
+            if report.leaving:
+                return
+
+
+def _give_up(replies: int, path: str) -> None:
+    """The running stage is another runner's now: this process can only be in its way."""
+    _send(replies, Report("claimed", os.path.basename(path).partition(".")[0], leaving=True))
+    os.killpg(0, signal.SIGKILL)
+
+
+class _Progress:
+    """Context.progress: reports seldom enough to cost nothing, the last one always."""
+
+    def __init__(self, replies: int, key: str) -> None:
+        self._replies, self._key, self._next = replies, key, 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        clock = time.monotonic()
+        if clock >= self._next:
+            self._next = clock + PROGRESS_SECONDS
+            _send(self._replies, Report("progress", self._key, numbers=(done, total)))
+
+
+def load_catalogue(path: str) -> Mapping[str, Kind]:
+    """`module:name` to the dict of kinds it names."""
+    module, _, name = path.partition(":")
+    kinds = getattr(importlib.import_module(module), name, None)
+    if not isinstance(kinds, Mapping):
+        raise StageError(f"'{path}' is no catalogue: {name} of {module} must be a dict of kinds.")
+    return kinds
+
+
+def _private_pipes(setting: Setting) -> tuple[BinaryIO, int]:
+    """Move the pipes off the standard descriptors (not inherited by children) and put files there."""
+    commands, replies = os.fdopen(os.dup(0), "rb"), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    log = open_log(Path(setting.root, "logs", "workers.log"))
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(nothing)
+    os.close(log)
+    lasting_output(line_buffering=True)
+    return commands, replies
+
+
+def _send(replies: int, report: Report) -> None:
+    try:
+        files.write_all(replies, msgspec.json.encode(report) + b"\n")
+    except BrokenPipeError:
+        os._exit(1)  # nobody is listening any more
+
+
+# --- nobody outlives the launch ---------------------------------------------------------------------------
+
+
+def guarded(parent: int) -> None:
+    """Fork: returns in the process that works, in a group of its own; the other one guards it until both end."""
+    handled = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what the work leaves behind becomes the guard's child
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    guard, child = os.getpid(), os.fork()
+    if child:
+        with contextlib.suppress(OSError):  # it does so itself, and may have ended
+            os.setpgid(child, child)
+        _guard(parent, child, handled)
+    os.setpgid(0, 0)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != guard:
+        os._exit(1)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
+
+
+def _guard(parent: int, child: int, handled: set[signal.Signals]) -> NoReturn:
+    """Wait for the launch or the work to end, then end the rest; leaves as the work did, for local.py to see.
+
+    SIGTERM is for the work, SIGUSR1 for all.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1):  # else the ends of the pipes would not be seen
+        os.dup2(nothing, number)
+    status = None
+    while status is None and os.getppid() == parent:
+        told = _told(handled, GUARD_SECONDS)
+        if told == signal.SIGUSR1:
+            break
+        if told == signal.SIGTERM and os.getppid() == parent:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGTERM)
+        status = _reap(child)
+    while (living := _descendants()) or status is None:
+        if status is None:
+            living.append(child)
+        for pid in living:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        _told(handled, 0.02)
+        ended = _reap(child)
+        status = ended if status is None else status
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
+        os.kill(os.getpid(), -code)
+    os._exit(max(code, 0))
+
+
+def _told(handled: set[signal.Signals], seconds: float) -> int:
+    """The next of these signals, 0 if none comes in time."""
+    if sys.platform != "darwin":
+        got = signal.sigtimedwait(handled, seconds)
+        return got.si_signo if got else 0
+    time.sleep(min(seconds, 0.1))
+    pending = signal.sigpending() & handled
+    return signal.sigwait(pending) if pending else 0
+
+
+def _reap(child: int) -> int | None:
+    """Collect what has ended; the status of the child if it is among that."""
+    found = None
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if ended[0] == child:
+                found = ended[1]
+    return found
+
+
+def _descendants() -> list[int]:
+    """Living processes below this one, as /proc tells; none where there is no /proc."""
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            with open(f"/proc/{int(name)}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+            if fields[0] not in (b"Z", b"X"):
+                parents[int(name)] = int(fields[1])
+    below, me = set[int](), os.getpid()
+    for pid in parents:
+        line = [pid]
+        while line[-1] in parents and line[-1] != me:
+            line.append(parents[line[-1]])
+        if line[-1] == me and pid != me:
+            below.add(pid)
+    return sorted(below)
+
+
+def _prctl(option: int, value: int) -> None:
+    """Linux only; elsewhere the guard looks whether its parent is still there."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,297 @@
+"""Everything that is asked of SLURM or told to it; the only module that runs its commands (submitit runs sbatch).
+
+Every command has a wall-clock limit: SLURM's clients try for 10 to 30 s when the controller is away, and some
+retry for each line they are given. A cluster that does not answer is no reason to think that a job has ended.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from xling.errors import ConfigError, XlingError
+from xling.run.slurm import states as words
+from xling.run.slurm.limits import Limits as Limits
+from xling.run.slurm.limits import check as check
+from xling.run.slurm.limits import facts_of, parse_limits
+from xling.run.slurm.record import JobRef as JobRef
+from xling.run.slurm.states import ELSEWHERE, GONE, LOST, Row, log_rows, newest, sacct_rows, squeue_rows
+from xling.run.slurm.states import JobState as JobState
+
+SECONDS = 25.0  # for a query: longer than MessageTimeout (10 s) and one retry
+LOG_BYTES = 64_000_000  # of the end of the job-completion log
+AT_ONCE = 500  # ids on one command line
+FILTERS = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN")
+
+
+class ClusterError(XlingError):
+    """A SLURM command failed, or did not answer within its time."""
+
+
+class Unreachable(ClusterError):
+    """The controller, or the accounting daemon, does not answer."""
+
+
+# --- is there a cluster, and what does it allow -----------------------------------------------------------
+
+
+def require() -> None:
+    """ConfigError if this machine has no SLURM; `Unreachable` if its controller does not answer."""
+    lacking = [name for name in ("sbatch", "squeue", "scontrol", "scancel") if shutil.which(name) is None]
+    if lacking:
+        raise ConfigError(
+            f"There is no SLURM on this machine: '{lacking[0]}' is not in PATH. hydra/launcher=slurm works on a login "
+            "node of a cluster; without it, or with hydra/launcher=local, the grid runs here."
+        )
+    named = os.environ.get("SLURM_CONF")
+    if named and not os.path.exists(named):  # SLURM's commands would wait for it for a minute
+        raise ConfigError(f"SLURM_CONF={named}: there is no such file. Unset it, or name the cluster's slurm.conf.")
+    answer = _run(["scontrol", "ping"], check=False)
+    if " is UP" in answer.stdout:
+        return
+    if "configuration source" in answer.stderr or "slurm.conf" in answer.stderr:
+        raise ConfigError(
+            f"SLURM is installed here but belongs to no cluster ({_last_line(answer.stderr)}). Go to a login node, "
+            "or set SLURM_CONF to the cluster's slurm.conf; hydra/launcher=local runs the grid here."
+        )
+    raise Unreachable(
+        "SLURM's controller does not answer (scontrol ping). Nothing was submitted; type the same command again "
+        "when `sinfo` works, or hydra/launcher=local to run here."
+    )
+
+
+def limits() -> Limits:
+    """What the cluster allows, asked of it now. Four commands, six with accounting."""
+    config = _run(["scontrol", "show", "config"]).stdout
+    partitions = _run(["scontrol", "-o", "show", "partition"]).stdout
+    nodes = _run(["sinfo", "-h", "-a", "-e", "-o", "%R|%D|%c|%m|%G|%f"]).stdout
+    qos = accounts = None
+    if "accounting_storage/slurmdbd" in config:
+        me = f"user={os.environ.get('USER') or os.getuid()}"
+        try:
+            qos = _run(["sacctmgr", "-nP", "show", "qos", "format=name"]).stdout
+            accounts = _run(["sacctmgr", "-nP", "show", "assoc", me, "format=account"]).stdout
+        except ClusterError:
+            pass  # SLURM itself will refuse them
+    return parse_limits(config, partitions, nodes, qos, accounts)
+
+
+def refusal(options: Sequence[str]) -> str:
+    """What the cluster itself says against a job with these options of sbatch; empty if it would take it.
+
+    It takes what it would never start (a time above the partition's limit, a QOS nobody knows) unless its
+    administrator made it strict: `limits.check` finds those.
+    """
+    answer = _run(["sbatch", "--test-only", *options, "--wrap=true"], check=False)
+    return "" if answer.returncode == 0 else _last_line(answer.stderr)
+
+
+# --- jobs -------------------------------------------------------------------------------------------------
+
+
+def states(refs: Sequence[JobRef], tasks: Collection[str] | None = None) -> dict[str, JobState] | None:
+    """How the tasks of arrays stand, by id ("123_4"). None: the cluster does not answer, so all may be alive.
+
+    One squeue for all. sacct (or the job-completion log) is asked beside it only for tasks that squeue knows no
+    more, or that were cancelled, by whom. `tasks`: those that matter; of them, who is unknown everywhere is GONE.
+    Without `tasks`, the history of all is asked for, and a task that is not in the answer is GONE.
+    """
+    if not refs:
+        return {}
+    by_id = {ref.id: ref for ref in sorted(refs, key=lambda ref: ref.submitted)}  # of an id given twice, the later
+    rows = _queued(by_id)
+    now = rows or {}
+    open_ = {task for task in tasks if task not in now} if tasks is not None else set(by_id)
+    elsewhere = _elsewhere(open_, by_id) if rows is not None else set()
+    open_ -= elsewhere
+    open_ |= {id_ for id_, row in now.items() if row.word == "CANCELLED" and (tasks is None or id_ in tasks)}
+    before = _history({task.partition("_")[0] for task in open_}, by_id) if open_ else {}
+    if rows is None:
+        return None if before is None else {id_: _last_seen(row) for id_, row in before.items()}
+    found = {id_: _ended(row) for id_, row in (before or {}).items()}
+    for id_, row in now.items():
+        if row.word != "CANCELLED" or found.get(id_, GONE).state != "CANCELLED":
+            found[id_] = row.state()
+    for task in tasks or ():
+        found.setdefault(task, ELSEWHERE if task in elsewhere else GONE)
+    return found
+
+
+def _elsewhere(tasks: Collection[str], by_id: Mapping[str, JobRef]) -> set[str]:
+    """Those that were submitted to another cluster than the one that answers here: it cannot know of them."""
+    if not any(by_id[task.partition("_")[0]].cluster for task in tasks):
+        return set()
+    here = name()
+    return {task for task in tasks if by_id[task.partition("_")[0]].cluster not in ("", here)}
+
+
+def name() -> str:
+    """Of the cluster whose commands these are; empty if it does not answer."""
+    try:
+        return facts_of(_run(["scontrol", "show", "config"]).stdout).get("ClusterName", "")
+    except ClusterError:
+        return ""
+
+
+def _queued(by_id: Mapping[str, JobRef]) -> dict[str, Row] | None:
+    """What squeue knows: all that lives, and what has ended within MinJobAge. None if it does not answer."""
+    fields = ",".join(f"{name}:|" for name in words.SQUEUE_FIELDS)
+    try:
+        answer = _run(["squeue", "-h", "-a", "-r", "-t", "all", "-O", fields, "-j", ",".join(by_id)], check=False)
+    except ClusterError:  # away, or this machine has no SLURM and only shares the folder
+        return None
+    if answer.returncode and "Invalid job id" not in answer.stderr:
+        return None
+    return newest(squeue_rows(answer.stdout), by_id)
+
+
+def _history(ids: Collection[str], by_id: Mapping[str, JobRef]) -> dict[str, Row] | None:
+    """What accounting knows, or the log of completed jobs; None if there is neither."""
+    fields = ",".join(words.SACCT_FIELDS)
+    try:
+        answer = _run(["sacct", "-X", "-D", "-n", "-P", "-o", fields, "-j", ",".join(sorted(ids))])
+        return newest(sacct_rows(answer.stdout), by_id)
+    except Unreachable:
+        return None
+    except ClusterError:  # accounting is off
+        return _logged(by_id)
+
+
+def _logged(by_id: Mapping[str, JobRef]) -> dict[str, Row] | None:
+    try:
+        facts = facts_of(_run(["scontrol", "show", "config"]).stdout)
+    except ClusterError:
+        return None
+    if facts.get("JobCompType") != "jobcomp/filetxt":
+        return None
+    try:
+        with open(facts["JobCompLoc"], "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
+            names = {f"Name={ref.name} " for ref in by_id.values()}
+            lines = [line for line in file.read().decode(errors="replace").splitlines() if _names_one(line, names)]
+    except (OSError, KeyError):
+        return None
+    return newest(log_rows(lines), by_id)
+
+
+def _names_one(line: str, names: Collection[str]) -> bool:
+    start = line.find(" Name=") + 1
+    return line[start : line.find(" ", start) + 1] in names
+
+
+def _ended(row: Row) -> JobState:
+    """The state of a job that squeue does not know: whatever the books say, it does not live."""
+    state = row.state()
+    return LOST if state.alive else state
+
+
+def _last_seen(row: Row) -> JobState:
+    """While the controller is away: what accounting saw last. A job that can be requeued may be by now."""
+    state = row.state()
+    if row.word in words.REQUEUED:
+        return JobState(row.word, alive=True, node=row.node, reason="ControllerAway")
+    return JobState(row.word, True, "ControllerAway", row.node, state.seconds) if state.alive else state
+
+
+def ours(prefix: str = "xling-") -> dict[str, str]:
+    """Names of this user's queued and running jobs that begin so, and their (array) job ids."""
+    answer = _run(["squeue", "--me", "-h", "-a", "-O", "ArrayJobID:|,Name:|"]).stdout
+    pairs = (line.split("|") for line in answer.splitlines() if line.count("|") >= 2)
+    return {name: id_ for id_, name, *_ in pairs if name.startswith(prefix)}
+
+
+def named(names: Iterable[str]) -> dict[str, str]:
+    """(Array) job ids of this user's queued and running jobs with one of the names, by name."""
+    wanted = set(names)
+    return {name: id_ for name, id_ in ours("").items() if name in wanted}
+
+
+def details(id_: str) -> dict[str, str] | None:
+    """All that the controller knows of one job, by its own names; {} if it knows none; None: it does not answer."""
+    try:
+        answer = _run(["scontrol", "-o", "show", "job", id_], seconds=10, check=False)
+    except ClusterError:  # away, or this machine has no SLURM and only shares the folder
+        return None
+    if answer.returncode and "Invalid job id" not in answer.stderr:
+        return None
+    return dict(word.split("=", 1) for word in answer.stdout.split() if "=" in word)
+
+
+# --- what changes jobs ------------------------------------------------------------------------------------
+
+
+def scontrol(commands: Sequence[str], seconds: float = 60.0) -> list[str]:
+    """Many commands through one process; its complaints, none if all went well."""
+    if not commands:
+        return []
+    answer = _run(["scontrol"], seconds, check=False, stdin="".join(f"{command}\n" for command in commands))
+    lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
+    if any("Unable to contact" in line or "Unexpected message" in line for line in lines):
+        raise Unreachable(f"SLURM's controller went away while jobs were being changed: {lines[-1]}.")
+    return lines
+
+
+def update_dependencies(edges: Mapping[str, str]) -> list[str]:
+    """{"124_4": "afterany:123_0:123_7"}; a task cannot wait for another of its own array."""
+    return scontrol([f"update JobId={id_} Dependency={condition}" for id_, condition in edges.items()])
+
+
+def release(ids: Iterable[str]) -> list[str]:
+    """Let held arrays ("123", with all their tasks) or tasks ("123_4") go."""
+    return scontrol([f"release {id_}" for id_ in ids])
+
+
+def requeue(id_: str, after: str = "") -> None:
+    """Put a running task back into the queue, until the jobs in `after` ("afterany:...") have ended."""
+    if after:
+        commands = [f"requeuehold {id_}", f"update JobId={id_} Dependency={after}", f"release {id_}"]
+    else:
+        commands = [f"requeue {id_}"]
+    complaints = scontrol(commands)
+    if complaints:
+        raise ClusterError(f"Job {id_} could not be queued again: {complaints[-1]}.")
+
+
+def cancel(ids: Sequence[str], pending_only: bool = False, name: str = "") -> None:
+    """Cancel arrays or tasks; with `name`, only those that have it. Ids that SLURM does not know are no error."""
+    options = ["--quiet", *(["--state=PENDING"] if pending_only else []), *([f"--name={name}"] if name else [])]
+    for first in range(0, len(ids), AT_ONCE):
+        answer = _run(["scancel", *options, *ids[first : first + AT_ONCE]], seconds=60, check=False)
+        if answer.returncode and "Unable to contact" in answer.stderr:
+            raise Unreachable(f"Nothing could be cancelled: {_last_line(answer.stderr)}.")
+
+
+# --- commands ---------------------------------------------------------------------------------------------
+
+
+def _run(
+    command: Sequence[str], seconds: float = SECONDS, check: bool = True, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run one command. `Unreachable` if it is not done within so many seconds of wall clock."""
+    try:
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, errors="replace",
+                              timeout=seconds, env=_environment())  # fmt: skip
+    except FileNotFoundError as error:
+        raise ClusterError(f"There is no '{command[0]}' on this machine.") from error
+    except subprocess.TimeoutExpired as error:
+        raise Unreachable(f"SLURM's `{command[0]}` did not answer within {seconds:.0f} s.") from error
+    if check and done.returncode:
+        kind = Unreachable if _is_away(done.stderr) else ClusterError
+        raise kind(f"`{' '.join(command[:3])}` failed: {_last_line(done.stderr or done.stdout)}.")
+    return done
+
+
+def _is_away(complaint: str) -> bool:
+    signs = ("Unable to contact", "Connection refused", "Problem talking to the database", "timed out")
+    return any(sign in complaint for sign in signs)
+
+
+def _environment() -> dict[str, str]:
+    """Without the user's own filters and formats; times in seconds since the epoch, array expressions whole."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FILTERS)}
+    return {**kept, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0", "LC_ALL": "C"}
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip().rstrip(".") for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"

@@ -1,0 +1,207 @@
+"""From a plan to jobs: which stages share one, which array each job is in, and which jobs it waits for.
+
+    tasks = assign(plan, settings, elsewhere)    # stages to tasks, cheap ones together
+    arrays = arrays_of(tasks, settings, 1001, "xling-demo-1122065201ab")
+
+Pure: reads no files and asks no cluster. Every task waits for its own parents' tasks and for no others, so no array
+is a barrier. Arrays are layered: SLURM 22.05 takes an edge between two tasks of one array for a circle.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from xling.grid.plan import Plan
+from xling.grid.records import Sheet
+from xling.grid.stage import Stage
+from xling.run.execute import Job
+from xling.run.slurm.record import Array, Place, Task
+from xling.run.slurm.settings import REDUCE, Resources, Slurm
+
+DOUBT = 5  # how many times longer than guessed a kind that has never run may take; decides what counts as cheap
+
+
+@dataclass
+class Group:
+    """A task in the making."""
+
+    resources: Resources
+    shape: bytes  # the same for groups whose jobs ask for the same
+    seconds: float = 0.0  # predicted
+    riding: float = 0.0  # of them those of all stages but the first
+    stages: list[Stage] = field(default_factory=list)
+    needs: set[int] = field(default_factory=set)  # groups that end before it starts
+    others: set[str] = field(default_factory=set)  # jobs of other submissions
+    layer: int = 0
+
+
+def assign(plan: Plan, settings: Slurm, elsewhere: Mapping[str, str]) -> list[Group]:
+    """Groups of stages to run in one job each, in an order that respects their needs.
+
+    elsewhere: stages that another submission's job is going to make or is making, key -> job id.
+    """
+    packer = _Packer(settings, elsewhere)
+    for stage in plan.to_run:
+        if stage.key not in elsewhere:
+            estimate = plan.estimates[stage.kind]
+            packer.add(stage, estimate.seconds * (1 if estimate.recorded else DOUBT))
+    return packer.groups
+
+
+class _Packer:
+    """Puts one stage after the other (parents first) into a group that is there, or into a new one.
+
+    Only cheap stages join others. A follower (the verdict on a score) joins the group of its parent unless that had
+    to start much later for it; a sibling joins stages of its kind that wait for exactly the same, if they are cheap.
+    """
+
+    def __init__(self, settings: Slurm, elsewhere: Mapping[str, str]) -> None:
+        self._settings, self._elsewhere = settings, elsewhere
+        self.groups: list[Group] = []
+        self._group_of: dict[str, int] = {}
+        self._starts: list[float] = []  # predicted, by group
+        self._siblings: dict[tuple[object, ...], int] = {}
+        self._budget = settings.pack_minutes * 60
+        self._shapes: dict[str, bytes] = {}
+
+    def add(self, stage: Stage, seconds: float) -> None:
+        parents = {parent.key for parent in stage.parents.values()}
+        needs = {self._group_of[key] for key in parents if key in self._group_of}
+        others = {self._elsewhere[key] for key in parents if key in self._elsewhere}
+        shape = self._shape(stage.kind)
+        number = self._follow(shape, needs, others, seconds)
+        sibling = (stage.kind, frozenset(needs), frozenset(others))
+        if number is None:
+            number = self._join(sibling, seconds)
+        if number is None:
+            number = self._new(stage.kind, shape, needs, others)
+        group = self.groups[number]
+        group.riding += seconds if group.stages else 0.0
+        group.seconds += seconds
+        group.stages.append(stage)
+        self._group_of[stage.key] = number
+        self._siblings[sibling] = number
+
+    def _shape(self, kind: str) -> bytes:
+        if kind not in self._shapes:
+            self._shapes[kind] = msgspec.json.encode(self._settings.of(kind))
+        return self._shapes[kind]
+
+    def _follow(self, shape: bytes, needs: set[int], others: set[str], seconds: float) -> int | None:
+        """The latest of the parents' groups, if all the others end before it needs to start."""
+        for number in sorted(needs, key=self._end, reverse=True):
+            group = self.groups[number]
+            rest = needs - {number}
+            if not self._fits(group, shape, seconds) or any(self._reaches(other, number) for other in rest):
+                continue
+            later = max((self._end(other) for other in rest), default=0.0)
+            if later <= self._starts[number] + self._budget and others <= group.others:
+                group.needs |= rest
+                self._starts[number] = max(self._starts[number], later)
+                return number
+        return None
+
+    def _join(self, sibling: tuple[object, ...], seconds: float) -> int | None:
+        number = self._siblings.get(sibling)
+        if number is None:
+            return None
+        group = self.groups[number]
+        cheap = group.seconds + seconds <= self._budget
+        return number if cheap and self._fits(group, group.shape, seconds) else None
+
+    def _new(self, kind: str, shape: bytes, needs: set[int], others: set[str]) -> int:
+        self.groups.append(Group(self._settings.of(kind), shape, needs=set(needs), others=set(others)))
+        self._starts.append(max((self._end(need) for need in needs), default=0.0))
+        return len(self.groups) - 1
+
+    def _fits(self, group: Group, shape: bytes, seconds: float) -> bool:
+        return group.shape == shape and 0 < self._budget >= group.riding + seconds
+
+    def _end(self, number: int) -> float:
+        return self._starts[number] + self.groups[number].seconds
+
+    def _reaches(self, start: int, goal: int) -> bool:
+        """Whether group `start` waits for `goal`, near or far: then `goal` cannot wait for `start`."""
+        seen, open_ = set(), [start]
+        while open_:
+            number = open_.pop()
+            if number == goal:
+                return True
+            if number not in seen:
+                seen.add(number)
+                open_.extend(self.groups[number].needs)
+        return False
+
+
+def arrays_of(
+    groups: Sequence[Group], settings: Slurm, max_array_size: int, prefix: str, after: Sequence[str] = ()
+) -> tuple[tuple[Job, ...], tuple[Array, ...]]:
+    """The stages in order, and the arrays of tasks over them; the last array is the reducer, after all the others.
+
+    One array for each layer and each set of resources, in chunks that SLURM takes. prefix: of the jobs' names;
+    after: jobs of other submissions that the reducer waits for as well.
+    """
+    _layer(groups)
+    chunks: dict[tuple[int, bytes], list[int]] = {}
+    for number, group in enumerate(groups):
+        chunks.setdefault((group.layer, group.shape), []).append(number)
+    members = [
+        numbers[start : start + max_array_size]
+        for _, numbers in sorted(chunks.items(), key=lambda item: (item[0][0], item[1][0]))
+        for start in range(0, len(numbers), max_array_size)
+    ]
+    places = {number: (a, t) for a, numbers in enumerate(members) for t, number in enumerate(numbers)}
+    jobs: list[Job] = []
+    arrays = []
+    for number, numbers in enumerate(members):
+        tasks = tuple(_task(groups[member], places, jobs) for member in numbers)
+        arrays.append(Array(number, f"{prefix}-{number}", groups[numbers[0]].resources, tasks))
+    last = Task((), tuple((a.number, t) for a in arrays for t in range(len(a.tasks))), tuple(after))
+    arrays.append(Array(len(arrays), f"{prefix}-{len(arrays)}", settings.of(REDUCE), (last,)))
+    return tuple(jobs), tuple(arrays)
+
+
+def _layer(groups: Sequence[Group]) -> None:
+    """The layer of a group is above those of all that it waits for; groups are in no particular order."""
+    known: dict[int, int] = {}
+
+    def of(number: int) -> int:
+        if number not in known:
+            known[number] = max((of(need) + 1 for need in groups[number].needs), default=0)
+        return known[number]
+
+    for number, group in enumerate(groups):
+        group.layer = of(number)
+
+
+def _task(group: Group, places: Mapping[int, Place], jobs: list[Job]) -> Task:
+    numbers = tuple(range(len(jobs), len(jobs) + len(group.stages)))
+    jobs.extend(Job(stage.key, Sheet.of(stage)) for stage in group.stages)
+    return Task(numbers, tuple(sorted(places[need] for need in group.needs)), tuple(sorted(group.others)))
+
+
+def dependencies(arrays: Sequence[Array], ids: Mapping[int, str]) -> dict[str, str]:
+    """The edges as SLURM takes them: {"124_3": "afterany:123_0:123_7"}. A whole array is named by its id alone.
+
+    ids: SLURM's id of each array, by its number.
+    """
+    sizes = {array.number: len(array.tasks) for array in arrays}
+    edges = {}
+    for array in arrays:
+        for number, task in enumerate(array.tasks):
+            if task.needs or task.others:
+                wanted = ":".join([*_named(task.needs, sizes, ids), *task.others])
+                edges[f"{ids[array.number]}_{number}"] = f"afterany:{wanted}"
+    return edges
+
+
+def _named(needs: Sequence[Place], sizes: Mapping[int, int], ids: Mapping[int, str]) -> list[str]:
+    by_array: dict[int, list[int]] = {}
+    for array, task in needs:
+        by_array.setdefault(array, []).append(task)
+    names = []
+    for array, tasks in by_array.items():
+        whole = len(tasks) == sizes[array]
+        names += [ids[array]] if whole else [f"{ids[array]}_{task}" for task in tasks]
+    return names

@@ -1,0 +1,302 @@
+"""Submit a plan: held arrays through submitit, then the edges between their tasks, then the release.
+
+    made = submit(plan, settings, "xling.stages:KINDS", tracking)
+
+What is going to be submitted is written down before the first sbatch, and each answer of sbatch after it, so that a
+shell that dies anywhere in between leaves nothing that the next one cannot find: arrays are held until all of them
+are there, and an array whose id was never written down is found by its name.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from xling.errors import ConfigError, StageError
+from xling.grid import claim, files, host
+from xling.grid.cleanup import remove_leftovers
+from xling.grid.launches import digest_of
+from xling.grid.plan import Plan
+from xling.grid.stage import Stage
+from xling.grid.store import Store
+from xling.run.slurm import cluster, record
+from xling.run.slurm.cluster import ClusterError
+from xling.run.slurm.dispatch import arrays_of, assign, dependencies
+from xling.run.slurm.record import Event, Filed, Submission
+from xling.run.slurm.sbatch import Refused, held_array
+from xling.run.slurm.settings import HERE, REDUCE, Slurm
+from xling.run.slurm.states import HELD
+from xling.run.slurm.survey import MOVED, Held, Survey, survey
+
+LOCK_SECONDS = 120.0  # how long to wait for another shell that submits
+PREFIX = "xling-"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a call of `submit` has done. Nothing submitted: all is done, queued or running already."""
+
+    filed: Filed | None
+    waiting_for: Mapping[str, Held]  # stages of the plan that other jobs run, by key
+    stages: int = 0
+    jobs: int = 0
+    calls: int = 0  # of sbatch
+    folds_later: bool = False  # some reducer of this grid is queued
+    let_go: int = 0  # jobs that SLURM held
+
+    def sentence(self, grid: str) -> str:
+        words = []
+        if self.filed is not None:
+            words.append(f"submitted {self.stages} stages as {self.jobs} jobs in {self.calls} arrays")
+        if self.waiting_for:
+            names = ", ".join(sorted({held.filed.submission.grid for held in self.waiting_for.values()}))
+            words.append(f"{len(self.waiting_for)} stages are queued or running already ({names})")
+        if self.let_go:
+            words.append(f"{self.let_go} of them were held and may go on")
+        done = "; ".join(words) or "nothing to submit"
+        return f"{grid}: {done}. `xling status {grid}` shows how it goes, `xling cancel all` stops it."
+
+
+def check(plan: Plan, settings: Slurm) -> cluster.Limits:
+    """ConfigError if this is no SLURM cluster or some stage asks for what it does not have; submits nothing."""
+    cluster.require()
+    limits = cluster.limits()
+    for kind in dict.fromkeys([*(stage.kind for stage in plan.to_run), REDUCE]):
+        where = f"{HERE}.stages.{kind}" if kind in settings.stages else HERE
+        cluster.check(settings.of(kind), limits, where)
+    for stage in plan.to_run:
+        _check_batches(stage, settings.of(stage.kind).processes)
+    return limits
+
+
+def _check_batches(stage: Stage, processes: int) -> None:
+    """Batch sizes are those of all processes together."""
+    size = _find(stage.spec, "batch_size")
+    if processes > 1 and size is not None and size % processes:
+        fitting = [number for number in range(2, size + 1) if size % number == 0]
+        raise ConfigError(
+            f"{stage.label} has a global batch size of {size}, which {processes} processes cannot share equally. "
+            f"Processes that can: {', '.join(map(str, fitting))}; they are nodes x tasks_per_node of "
+            f"{HERE}.stages.{stage.kind}."
+        )
+
+
+def _find(value: Any, name: str) -> int | None:
+    """The first number of that name in a spec."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get(name), int):
+            return int(value[name])
+        return next((found for child in value.values() if (found := _find(child, name)) is not None), None)
+    return None
+
+
+def submit(
+    plan: Plan, settings: Slurm, catalogue: str, tracking: Mapping[str, Any], limits: cluster.Limits | None = None
+) -> Made:
+    """Submit what nobody runs yet, to run after what it needs. Returns as soon as SLURM has it.
+
+    limits: of the cluster, where `check` has been called for this plan.
+    ConfigError: refused before anything was submitted. StageError: SLURM refused on the way; what it had taken by
+    then has been taken back.
+    """
+    limits = limits or check(plan, settings)
+    plan.store.prepare()
+    plan.write()
+    with lock(plan.store):
+        remove_leftovers(plan.store, plan.estimates)
+        recover(plan.store)
+        found = survey(plan.store)
+        if not found.answered:
+            raise ConfigError("SLURM does not answer, so that nobody can say what is queued. Try again in a minute.")
+        let_go = _let_go(found)
+        held = _divide(plan, found)
+        new = [stage for stage in plan.to_run if stage.key not in held]
+        folds_later = any(one.filed.submission.grid == plan.name for one in found.reducers.values())
+        if not new and (folds_later or not held):
+            return Made(None, held, folds_later=folds_later, let_go=let_go)
+        filed = _write(plan, settings, catalogue, tracking, held, limits)
+        _submit_arrays(filed)
+        sizes = [len(array.tasks) for array in filed.submission.arrays]
+        return Made(record.read(filed.folder), held, len(new), sum(sizes), len(sizes), True, let_go)
+
+
+# --- one shell at a time ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def lock(store: Store, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Only one shell looks at the queue and adds to it."""
+    path = str(store.root / "slurm.claim")
+    who = host.this_process()
+    heart, watch = claim.Heart(who), claim.Watch(lambda: files.clock(store.root))
+    deadline = time.monotonic() + seconds
+    said = False
+    while claim.take(path, who) is not None:
+        other = watch.holder(path)
+        if other is None:
+            continue
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"Another shell, on {other.who}, is submitting to '{store.root}'. Try again when it is done; if you "
+                f"know that it is gone, type: rm '{path}'"
+            )
+        if not said:
+            print(f"xling: waiting for another shell that is submitting, on {other.who}.", file=sys.stderr)
+            said = True
+        time.sleep(0.2)
+    heart.hold(path)
+    try:
+        yield
+    finally:
+        heart.release(path)
+
+
+# --- what is there already --------------------------------------------------------------------------------
+
+
+def recover(store: Store) -> None:
+    """Complete or take back what a shell that died had begun to submit."""
+    begun = record.submissions(store, None, "submitting", "abandoned")
+    if not begun:
+        return
+    queued = cluster.ours(PREFIX)
+    for filed in begun:
+        by_name = {array.name: array.number for array in filed.submission.arrays}
+        ids = {by_name[name]: job for name, job in queued.items() if name in by_name}
+        if filed.state == "submitting" and len(ids) == len(filed.submission.arrays):
+            for number in ids.keys() - filed.refs.keys():
+                record.note_job(filed.folder, number, ids[number])
+            _connect(record.read(filed.folder))
+            continue
+        if ids:
+            cluster.cancel(list(ids.values()))
+        if filed.state == "submitting":
+            record.note_state(filed.folder, "abandoned")
+
+
+def _let_go(found: Survey) -> int:
+    """Release jobs of complete submissions that are held; returns how many those are."""
+    living = [*found.held.values(), *found.reducers.values()]
+    jobs = {one.job for one in living if one.state.reason in HELD and one.filed.state == "released"}
+    cluster.release(sorted(jobs))
+    return len(jobs)
+
+
+def _divide(plan: Plan, found: Survey) -> dict[str, Held]:
+    """The plan's stages that a living job is going to make; jobs that wait in vain are cancelled.
+
+    A queued job in vain is one that would start to find a parent missing that has to be submitted again. One that
+    runs has found that already, or will; it is left alone, but its stage is submitted again.
+    """
+    held: dict[str, Held] = {}
+    vain: set[str] = set()
+    while True:
+        held = {}
+        new: set[str] = set()
+        grown = False
+        for stage in plan.to_run:
+            one = found.held.get(stage.key)
+            if one is None or one.job in vain:
+                new.add(stage.key)
+            elif any(parent.key in new for parent in stage.parents.values()):
+                new.add(stage.key)
+                if not one.state.node:
+                    vain.add(one.job)
+                    grown = True
+            else:
+                held[stage.key] = one
+        if not grown:
+            break
+    if vain:
+        _withdraw([one for one in found.held.values() if one.job in vain])
+    return held
+
+
+def _withdraw(jobs: list[Held]) -> None:
+    cluster.cancel(sorted({one.job for one in jobs}), pending_only=True)
+    for one in {one.job: one for one in jobs}.values():
+        submission = one.filed.submission
+        for job in submission.jobs(submission.task(one.place)):
+            record.note_event(
+                one.filed.folder, one.place, Event("stage", key=job.key, end=MOVED, text="submitted again")
+            )
+
+
+# --- writing down and submitting --------------------------------------------------------------------------
+
+
+def _write(
+    plan: Plan,
+    settings: Slurm,
+    catalogue: str,
+    tracking: Mapping[str, Any],
+    held: Mapping[str, Held],
+    limits: cluster.Limits,
+) -> Filed:
+    now = time.time()
+    name = record.new_id(now)
+    groups = assign(plan, settings, {key: one.job for key, one in held.items()})
+    after = sorted({one.job for one in held.values()})
+    jobs, arrays = arrays_of(groups, settings, limits.max_array_size, f"{PREFIX}{plan.name}-{name}", after)
+    submission = Submission(
+        id=name,
+        grid=plan.name,
+        root=str(plan.store.root.absolute()),
+        created=now,
+        command=tuple(plan.command),
+        catalogue=catalogue,
+        force=plan.mode == "force",
+        git=plan.git,
+        code=host.code_digest(),
+        python=sys.executable,
+        cwd=os.getcwd(),
+        path=tuple(folder or os.getcwd() for folder in sys.path),
+        settings=settings,
+        tracking=dict(tracking),
+        stages=jobs,
+        arrays=arrays,
+        cluster=limits.cluster,
+        cells=digest_of(plan.cells),
+    )
+    folder = record.folder_of(plan.store, plan.name) / name
+    record.write(folder, submission)
+    return record.read(folder)
+
+
+def _submit_arrays(filed: Filed) -> None:
+    """All arrays, held; then the edges; then the release. Taken back if SLURM refuses any of it."""
+    arrays = filed.submission.arrays
+    taken = 0
+    try:
+        for array in arrays:
+            record.note_job(filed.folder, array.number, held_array(filed, array))
+            taken += 1
+        _connect(record.read(filed.folder))
+    except (ClusterError, Refused) as error:
+        kept = _take_back(filed)
+        what = f"array {taken + 1} of {len(arrays)}" if taken < len(arrays) else "the order of the jobs"
+        raise StageError(f"SLURM did not take {what}: {error} {kept} The same command tries again.") from error
+
+
+def _take_back(filed: Filed) -> str:
+    """Cancel what has been submitted, by id and by name; what cannot be reached now, the next run finds."""
+    names = {array.name for array in filed.submission.arrays}
+    try:
+        known = {ref.id for ref in record.read(filed.folder).refs.values()}
+        known |= {job for name, job in cluster.ours(PREFIX).items() if name in names}
+        cluster.cancel(sorted(known))
+    except ClusterError:
+        return "What it had taken before is held, and is taken back by the next run."
+    record.note_state(filed.folder, "abandoned")
+    return "What it had taken before has been taken back."
+
+
+def _connect(filed: Filed) -> None:
+    """Tell SLURM which task waits for which, then let all of them go. May be done twice."""
+    ids = {number: ref.id for number, ref in filed.refs.items()}
+    cluster.update_dependencies(dependencies(filed.submission.arrays, ids))
+    cluster.release([ids[number] for number in sorted(ids, reverse=True)])
+    record.note_state(filed.folder, "released")

@@ -1,0 +1,326 @@
+"""What runs in a job: `python -m xling.run.slurm.task FOLDER ARRAY`, with the task's number from SLURM's environment.
+
+Everything else stands in the submission's record. The stages of the task run one after the other in this process;
+each waits for its parents' done markers, whatever SLURM thinks of the parents' jobs.
+"""
+
+import os
+import shutil
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+
+from xling.console import lasting_output
+from xling.errors import StageError, XlingError
+from xling.grid import claim, files, host
+from xling.grid.launches import check_own
+from xling.grid.records import Parent, Sheet, read
+from xling.grid.stage import Context, Interrupted, Kind
+from xling.grid.store import Store
+from xling.run.execute import Executor, Job, Report, record_failure
+from xling.run.local.worker import load_catalogue
+from xling.run.slurm import cluster, ranks, record, survey
+from xling.run.slurm.cluster import ClusterError
+from xling.run.slurm.parents import Parents, Requeue
+from xling.run.slurm.record import Event, Filed, Place
+from xling.run.slurm.stop import TIME_LIMIT, Stopper
+
+READ_SECONDS = 60.0  # how long the shared folder may take to show the record itself
+CLAIM_SECONDS = 1.0  # between two looks at a stage that another runner is at
+HEALS = 2  # times a damaged parent is made again
+
+
+def main() -> None:
+    place = (int(sys.argv[2]), int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")))
+    code = 1
+    lasting_output()
+    try:
+        code = Runner(_read(Path(sys.argv[1])), place).run()
+    except XlingError as error:
+        print(f"xling: {error}", file=sys.stderr)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # threads that stage code left behind do not keep the job
+
+
+def _read(folder: Path) -> Filed:
+    deadline = time.monotonic() + READ_SECONDS
+    while True:
+        try:
+            return record.read(folder)
+        except (OSError, msgspec.DecodeError) as error:
+            if time.monotonic() > deadline:
+                raise StageError(f"The record of this submission cannot be read: {error}") from error
+            time.sleep(0.5)
+
+
+@dataclass
+class Runner:
+    """One task."""
+
+    filed: Filed
+    place: Place
+    store: Store = field(init=False)
+    job: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.store = Store(self.filed.submission.root)
+        self.job = host.this_process().slurm
+        array = self.filed.submission.arrays[self.place[0]].resources
+        self._max_timeouts = array.max_num_timeout
+        limit, delay = array.timeout_min * 60.0, float(array.signal_delay_s)
+        self._stopper = Stopper(self.job, limit, delay, self._clean, self._requeue)
+        self._running: Job | None = None
+        timeout = self.filed.submission.settings.claim_timeout_s
+        self._watch = claim.Watch(lambda: files.clock(self.store.root), timeout)
+        self._parents = Parents(self.store, self.filed, self.place, self.job)
+        self._ends: dict[str, str] = {}
+        self._noted = False
+        self._code_changed = host.code_digest() != self.filed.submission.code
+
+    def run(self) -> int:
+        """All stages of the task; 0 if each of them is done."""
+        self._stopper.listen()
+        submission = self.filed.submission
+        self._note(Event("start", job=self.job, node=_node(), pid=os.getpid(), restarts=_restarts()))
+        self._compare_code()
+        try:
+            stages = submission.jobs(submission.task(self.place))
+            if not stages:
+                return self._reduce()
+            for job in stages:
+                self._ends[job.key] = self._stage(job)
+        except Interrupted:
+            self._stopper.act()
+        except Requeue as early:
+            self._wait_for(early)
+        self._note(Event("end"))
+        return 0 if set(self._ends.values()) <= {"done", "found"} else 1
+
+    # --- one stage ----------------------------------------------------------------------------------------
+
+    def _stage(self, job: Job) -> str:
+        self._stopper.asked = False
+        if self._stopper.why:
+            raise Interrupted(self._stopper.why)
+        blocked = self._blocked(job)
+        if blocked:
+            return self._end(job, "blocked", blocked)
+        self._running = job
+        report = self._execute(job)
+        self._running = None
+        return self._end(job, report.event, report.text, report.seconds)
+
+    def _end(self, job: Job, end: str, text: str = "", seconds: float = 0.0) -> str:
+        self._note(Event("stage", key=job.key, end=end, text=text, seconds=seconds))
+        print(f"{job.sheet.label}: {end}{f' ({text})' if text else ''}", flush=True)
+        return end
+
+    def _execute(self, job: Job) -> Report:
+        """Run a stage; wait where another runner is at it, make a damaged parent again."""
+        executor = self._executor
+        heals = 0
+        while True:
+            report = executor.execute(job, _no_progress)
+            if report.event == "claimed":
+                self._claimed(job)
+            elif report.event == "damaged" and heals < HEALS and self._heal(job, report.parent):
+                heals += 1
+            elif report.event == "damaged":
+                text = f"StoreError: a result it needs cannot be used: {report.text}"
+                record_failure(self.store, job.sheet.kind, job.key, job.sheet.label, text, text)
+                return Report("failed", job.key, text)
+            else:
+                return report
+
+    @cached_property
+    def _executor(self) -> Executor:
+        submission = self.filed.submission
+        kinds = load_catalogue(submission.catalogue)
+        executor = Executor(
+            self.store,
+            kinds,
+            submission.force,
+            submission.settings.threads,
+            host.git_sha() if self._code_changed else submission.git,  # thousands of jobs need not ask git
+            timeout=submission.settings.claim_timeout_s,
+            note=self._turn(),
+            stopping=self._stopper.stopping,
+        )
+        resources = submission.arrays[self.place[0]].resources
+        if resources.processes > 1:
+            executor.processes, executor.call = resources.processes, self._in_processes
+        return executor
+
+    def _in_processes(self, kind: Kind, context: Context) -> None:
+        """A stage of a job that asks for several processes."""
+        resources = self.filed.submission.arrays[self.place[0]].resources
+        folder = self.filed.folder / "tasks" / f"{self.place[0]}_{self.place[1]}.processes"
+        self._stopper.asked = True  # they come to an end by themselves
+        ranks.run(kind, context, self.filed.submission.catalogue, resources, folder, lambda: self._stopper.why)
+
+    def _heal(self, job: Job, key: str) -> bool:
+        """Make a damaged parent again from its own sheet, unless another job is at that already."""
+        for up in job.sheet.parents.values():
+            sheet = self._sheet(up) if up.key == key else None
+            if sheet is not None:
+                parent = Job(key, sheet, suspect=True)
+                while (report := self._executor.execute(parent, _no_progress)).event == "claimed":
+                    self._claimed(parent)
+                return report.event in ("done", "found")
+        return False
+
+    def _sheet(self, up: Parent) -> Sheet | None:
+        """Of a result, or of a damaged copy of it that has been set aside."""
+        for folder in files.matching(self.store.kind_folder(up.kind), f"{up.key}*"):
+            with suppress(OSError, msgspec.DecodeError):
+                sheet = read(Sheet, str(folder / "spec.json"))
+                if sheet.key() == up.key:
+                    return sheet
+        return None
+
+    def _claimed(self, job: Job) -> None:
+        """Another process is at the stage: clear its claim away if it has died, else let it."""
+        path = self.store.beside(job.sheet.kind, job.key, ".claim")
+        held = self._watch.holder(path)
+        if held is None:
+            return
+        if held.by.slurm == self.job and held.by.host != host.hostname():
+            claim.drop(path, held)  # of this job's own turn on another node
+        elif held.by.slurm and not self._may_live(held.by.slurm):
+            claim.drop(path, held)
+        else:
+            time.sleep(CLAIM_SECONDS)
+
+    def _may_live(self, job: str) -> bool:
+        """A job of which the controller tells nothing (of another user, or forgotten) may: its heartbeat decides."""
+        told = cluster.details(job)
+        return not told or told.get("JobState") in ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "CONFIGURING")
+
+    # --- parents ------------------------------------------------------------------------------------------
+
+    def _blocked(self, job: Job) -> str:
+        """Wait until the results it needs are there; why they are not going to be, or nothing."""
+        for up in job.sheet.parents.values():
+            if self._ends.get(up.key) in ("failed", "blocked"):
+                return f"{up.label} {self._ends[up.key]}"
+            why = self._parents.missing(up)
+            if why:
+                return why
+        return ""
+
+    # --- turns --------------------------------------------------------------------------------------------
+
+    def _turns(self) -> list[Event]:
+        return [event for event in self.filed.events(self.place) if event.event in ("start", "requeue")]
+
+    def _turn(self) -> str:
+        """For the header of a stage's log: which job, and the how-manieth turn after what."""
+        events = self._turns()
+        starts = sum(event.event == "start" for event in events)
+        words = f"SLURM job {self.job} on {_node()}"
+        if starts > 1:
+            reasons = [event.text for event in events if event.event == "requeue"]
+            lost = starts - 1 - len(reasons)
+            reasons += ["node or job lost"] * max(0, lost)
+            words += f", turn {starts} after {', '.join(reasons)}"
+        return words
+
+    def _requeue(self, why: str) -> None:
+        """Another turn for this job, unless its time limits are used up: then its running stage has failed."""
+        limits = sum(event.event == "requeue" and event.text == TIME_LIMIT for event in self._turns())
+        if why == TIME_LIMIT and limits >= self._max_timeouts:
+            self._give_up(limits + 1)
+            return
+        if not self._noted:
+            self._noted = True
+            self._note(Event("requeue", text=why))
+        cluster.requeue(self.job)
+        time.sleep(60)  # SLURM ends this process
+
+    def _clean(self) -> None:
+        """Clear away the running stage's claim and unfinished result, also where the stage does not end itself.
+
+        The result is moved away first: either this or the stage's own publishing finds it, never both.
+        """
+        if self._running is None:
+            return
+        kind, key, who = self._running.sheet.kind, self._running.key, host.this_process()
+        unfinished = self.store.beside(kind, key, f".tmp-{who.name}")
+        with suppress(OSError):
+            os.rename(unfinished, f"{unfinished}.0")
+            shutil.rmtree(f"{unfinished}.0", ignore_errors=True)
+        self._executor.heart.release(self.store.beside(kind, key, ".claim"))
+
+    def _give_up(self, times: int) -> None:
+        submission = self.filed.submission
+        for job in submission.jobs(submission.task(self.place)):
+            if job.key not in self._ends:
+                last = (
+                    f"It reached the time limit {times} times. Raise hydra.launcher.timeout_min "
+                    f"or hydra.launcher.max_num_timeout and run the same command again."
+                )
+                record_failure(self.store, job.sheet.kind, job.key, job.sheet.label, last, last + "\n")
+                self._ends[job.key] = self._end(job, "failed", last)
+
+    def _wait_for(self, early: Requeue) -> None:
+        """Back into the queue, behind the job that is still to end."""
+        self._note(Event("requeue", text=str(early)))
+        print(f"xling: back into the queue: {early}", flush=True)
+        try:
+            cluster.requeue(self.job, after=f"afterany:{early.after}")
+        except ClusterError as error:
+            raise StageError(f"It started too early ({early}) and could not be requeued: {error}") from error
+        time.sleep(60)  # SLURM ends this process
+        os._exit(1)
+
+    # --- the last task ------------------------------------------------------------------------------------
+
+    def _reduce(self) -> int:
+        """Say what became of jobs that ended without a word, then fold what is complete."""
+        from xling.folding import fold
+
+        submission = self.filed.submission
+        refs = [ref for number, ref in self.filed.refs.items() if number != self.place[0]]
+        mine = self.filed.submission.arrays[self.place[0]].tasks[self.place[1]].needs
+        states = cluster.states(refs, {job for place in mine if (job := self.filed.job(place))})
+        if states is not None:
+            survey.settle(self.store, self.filed, states)
+        if submission.cells:
+            check_own(self.store, submission.grid, submission.cells)
+        code = fold(Store(self.store.root), submission.grid, submission.tracking)
+        self._note(Event("end"))
+        return int(bool(code))
+
+    def _compare_code(self) -> None:
+        if self._code_changed:
+            text = "the code has changed since this job was submitted"
+            self._note(Event("note", text=text))
+            print(f"xling: {text}", file=sys.stderr, flush=True)
+
+    def _note(self, event: Event) -> None:
+        try:
+            record.note_event(self.filed.folder, self.place, msgspec.structs.replace(event, at=round(time.time(), 3)))
+        except OSError as error:
+            print(f"xling: {error}", file=sys.stderr, flush=True)  # a full disk: the store says so as well
+
+
+def _no_progress(_done: int, _total: int) -> None: ...
+
+
+def _node() -> str:
+    return os.environ.get("SLURMD_NODENAME", host.hostname())
+
+
+def _restarts() -> int:
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""A grid on the cluster, for people: what is queued, where it runs, since when, and why not; until it is done.
+
+view = look(store, "embedded")    # the files and one query of the cluster
+Console().print(view.table())
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from xling.console import Console, harmless, is_gone
+from xling.errors import ConfigError
+from xling.grid import host
+from xling.grid.claim import Claim
+from xling.grid.status import Cluster, GridStatus, Row, grid_status
+from xling.grid.store import Store
+from xling.grid.tables import SHOWN, count_table, duration, status_table
+from xling.run.slurm import record
+from xling.run.slurm.survey import Held, Survey, survey
+
+SLOWER, SLOWEST = 1.3, 6.0  # looks become rarer while nothing changes, up to so many times the setting
+SILENT_SECONDS = 3600.0  # a cluster that does not answer for so long is not waited for
+
+WHY = {
+    "BeginTime": "queued again, starts soon",
+    "ControllerAway": "SLURM's controller does not answer",
+    "DependencyNeverSatisfied": "what it waits for can never end",
+    "JobArrayTaskLimit": "array_parallelism jobs of its array run",
+    "JobHeldAdmin": "held by an administrator",
+    "JobHeldUser": "held: the same command lets it go",
+    "launch_failed_requeued_held": "SLURM could not start it and holds it: the same command lets it go",
+    "OtherCluster": "submitted to another cluster",
+    "PartitionDown": "its partition is down",
+    "PartitionInactive": "its partition takes no jobs",
+    "Priority": "others come first",
+    "ReqNodeNotAvail": "its nodes are not available",
+    "Resources": "no node is free",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A stage as it is shown; `index` is its handle."""
+
+    index: int
+    label: str
+    state: str
+    where: str = ""
+    seconds: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class View:
+    """A grid at one moment."""
+
+    status: GridStatus
+    store: Store
+    held: Mapping[str, Held]  # of its stages, by key: jobs that are queued or running
+    folding: Sequence[Held]  # jobs that fold its matrix
+    submitted: bool  # it has been on a cluster, or is
+    answered: bool
+    notes: Sequence[str]
+
+    @property
+    def alive(self) -> bool:
+        """Whether anything runs or is queued, here or on the cluster."""
+        return bool(self.held or self.folding or self.status.having("running"))
+
+    def jobs(self) -> Counter[str]:
+        """Living jobs by SLURM's state; several stages may share one."""
+        return Counter({held.job: held.state.state for held in [*self.held.values(), *self.folding]}.values())
+
+    def lines(self) -> Iterator[Line]:
+        states = [row.state for row in self.status.rows]
+        for row in self.status.rows:
+            yield self._line(row, states)
+
+    def _line(self, row: Row, states: Sequence[str]) -> Line:
+        held = self.held.get(row.stage.key)
+        line = Line(row.index, row.stage.label, row.state)
+        if row.state == "running" and row.claim is not None:
+            by, node = row.claim.by, held.state.node if held else ""
+            job = f", job {by.slurm}" if by.slurm else f", pid {by.pid}"
+            turn = f"turn {held.state.restarts + 1}" if held and held.state.restarts else ""
+            return Line(row.index, row.stage.label, "running", f"{node or by.host}{job}",
+                        max(0.0, time.time() - row.claim.since), turn)  # fmt: skip
+        if row.state == "queued" and held is not None:
+            why = self._why(row, held, states)
+            where = f"{held.state.node}, job {held.job}" if held.state.node else f"job {held.job}"
+            return Line(row.index, row.stage.label, "queued", where, held.state.seconds, why)
+        if row.state in ("failed", "damaged", "unreadable"):
+            return Line(row.index, row.stage.label, row.state, why=row.note)
+        if row.state == "blocked":
+            return Line(row.index, row.stage.label, row.state, why=self._below(row, states))
+        return line
+
+    def _why(self, row: Row, held: Held, states: Sequence[str]) -> str:
+        missing = [up for up in row.stage.parents if states[up] != "done"]
+        if held.state.node:
+            alone = len(held.filed.submission.task(held.place).stages) == 1
+            return "its job is starting" if alone else "its job is at other stages"
+        if held.state.reason in ("Dependency", "", "None") and missing:
+            return f"waits for {self._labels(missing)}"
+        why = WHY.get(held.state.reason, held.state.reason)
+        return f"{why} ({held.state.restarts} restarts)" if held.state.restarts else why
+
+    def _below(self, row: Row, states: Sequence[str]) -> str:
+        return f"below {self._labels(up for up in row.stage.parents if states[up] in ('failed', 'blocked'))}"
+
+    def _labels(self, indices: Iterable[int]) -> str:
+        labels = [self.status.rows[index].stage.label for index in indices]
+        more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
+        return ", ".join(labels[:3]) + more
+
+    # --- showing it ---------------------------------------------------------------------------------------
+
+    def sentence(self) -> str:
+        """One line: how far it is."""
+        cells, counts = self.status.cells(), Counter(row.state for row in self.status.rows)
+        parts = [f"{cells['done']} of {cells.total()} cells done"]
+        parts += [f"{counts[state]} {state}" for state in ("running", "queued", "failed", "blocked") if counts[state]]
+        return f"{self.status.plan.name}: {', '.join(parts)}"
+
+    def table(self, every: bool = False) -> RenderableType:
+        """Stages by kind and state; then those that run, failed or are queued, one line each."""
+        if not self.submitted:
+            return status_table(self.status, self.store, every)
+        lines = list(self.lines())
+        wanted = ("running", "failed", "damaged", "unreadable")
+        shown = lines if every else [line for line in lines if line.state in wanted]
+        queued = [] if every else [line for line in lines if line.state == "queued"]
+        parts: list[RenderableType] = [count_table(self.status)]
+        if shown or queued:
+            parts.append(_line_table([*shown, *queued[:SHOWN]]))
+        if len(queued) > SHOWN:
+            parts.append(f"and {len(queued) - SHOWN} more queued: `xling status --all` lists every stage.")
+        jobs = self.jobs()
+        if jobs:
+            counted = ", ".join(f"{count} {state.lower()}" for state, count in jobs.most_common())
+            parts.append(f"Jobs: {counted}." + (" The last one folds the matrix." if self.folding else ""))
+        return Group(*parts, *(f"[yellow]Note:[/yellow] {escape(note)}" for note in self.notes))
+
+
+def _line_table(lines: Sequence[Line]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("index", justify="right")
+    for column in ("stage", "state", "where"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("how long", justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for line in lines:
+        cells = (line.label, line.state, line.where, "" if line.seconds is None else duration(line.seconds), line.why)
+        table.add_row(str(line.index), *(Text(cell) for cell in cells))
+    return table
+
+
+# --- looking ----------------------------------------------------------------------------------------------
+
+
+def look(store: Store, name: str) -> View:
+    """How a grid stands; the cluster is asked once if anything of this root is open there."""
+    found = survey(store)
+    living = {held.job for held in found.held.values()}
+    arrays: set[str] = set()
+
+    def gone(held: Claim) -> bool:
+        if not found.answered or not held.by.slurm or held.by.slurm in living:
+            return False
+        if not arrays:  # rare: all that were ever submitted are read
+            arrays.update(ref.id for filed in record.submissions(store) for ref in filed.refs.values())
+        return held.by.slurm.partition("_")[0] in arrays
+
+    status = grid_status(store, name, Cluster({key: held.job for key, held in found.held.items()}, gone))
+    keys = {row.stage.key for row in status.rows if row.state in ("queued", "running")}
+    held = {key: found.held[key] for key in keys & found.held.keys()}
+    folding = [one for one in found.reducers.values() if one.filed.submission.grid == name]
+    submitted = bool(held or folding) or record.folder_of(store, name).is_dir()
+    return View(status, store, held, folding, submitted, found.answered, list(_notes(store, found, name)))
+
+
+def _notes(store: Store, found: Survey, name: str) -> Iterator[str]:
+    if not found.answered:
+        yield "the cluster does not answer. Stages shown as queued or running may have ended since."
+    yield from record.unreadable(store, name)
+    mine = [filed for filed in found.open if filed.submission.grid == name]
+    if any(filed.state == "submitting" for filed in mine):
+        yield "its submission has not been completed: the same command completes it."
+    digest = host.code_digest() if mine else ""
+    if any(filed.submission.code != digest for filed in mine):
+        yield "the code has changed since it was submitted: jobs that start from now on run the changed code."
+
+
+# --- waiting ----------------------------------------------------------------------------------------------
+
+
+def watch(store: Store, name: str, seconds: float = 5.0, every: bool = False) -> int:
+    """Show the table anew until nothing runs or is queued. 0 if all cells are done, 130 if the user leaves."""
+    console = Console(soft_wrap=False)
+    try:
+        view = _until_over(store, name, seconds, _shower(console, every))
+    except KeyboardInterrupt:
+        print(f"xling: the grid goes on. `xling status {name}` shows it, `xling cancel all {name}` stops it.",
+              file=sys.stderr)  # fmt: skip
+        return 130
+    cells = view.status.cells()
+    return 0 if cells["done"] == cells.total() else 1
+
+
+def follow(store: Store, name: str, seconds: float) -> int:
+    """hydra.launcher.wait=true: watch, then show the matrix. Exit code as of `watch`."""
+    from xling.report.reduce_grid import reduce_grid
+    from xling.report.tables.terminal import print_matrix
+
+    code = watch(store, name, seconds)
+    if code != 130:
+        print_matrix(reduce_grid(store, name))  # as the last job did; it may have been cancelled
+    return code
+
+
+def _until_over(store: Store, name: str, seconds: float, show: Callable[[View], None]) -> View:
+    """Look again and again; less often while nothing changes. ConfigError if the cluster stays silent."""
+    pause, before, heard = seconds, "", time.monotonic()
+    while True:
+        view = look(store, name)
+        show(view)
+        if not view.alive or is_gone(sys.stdout):
+            return view
+        if view.answered:
+            heard = time.monotonic()
+        elif time.monotonic() - heard > SILENT_SECONDS:
+            raise ConfigError(
+                f"The cluster has not answered for {duration(SILENT_SECONDS)}. Jobs may still run: "
+                f"type `xling status {name}` when `sinfo` works again."
+            )
+        now = view.sentence()
+        pause = seconds if now != before else min(pause * SLOWER, seconds * SLOWEST)
+        before = now
+        time.sleep(pause)
+
+
+def _shower(console: Console, every: bool) -> Callable[[View], None]:
+    """In a terminal the table in place; elsewhere a line whenever something has changed, and the table at the end."""
+    live = Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") if console.is_terminal else None
+    last = ""
+
+    def show(view: View) -> None:
+        nonlocal last
+        if live is not None:
+            live.start()
+            live.update(view.table(every), refresh=True)
+        elif view.sentence() != last and view.alive:
+            last = view.sentence()
+            print(harmless(last), flush=True)
+        if not view.alive:
+            if live is not None:
+                live.stop()
+            else:
+                console.print(view.table(every))
+
+    return show
