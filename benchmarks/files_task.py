@@ -50,7 +50,7 @@ def write(folder: Path, count: int) -> None:
 def load(path: str) -> None:
     """Everything that planning and the stages of a grid ask for, once; prints what it took."""
     start = time.perf_counter()
-    from xling.config import Files
+    from xling.config.tasks import Files
     from xling.tasks import files
     from xling.tasks.records import Split
 

@@ -71,7 +71,7 @@ def planned(preset: str, *arguments: str) -> Plan:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         composer = Composer(GlobalHydra.instance().config_loader(), "config")
         cells = compose_grid(composer, params, [f"sweeps={preset}", *arguments], task_languages, print)
-        return plan_of(cells, "xling.stages")
+        return plan_of(cells, "xling.planning")
 
 
 # --- counts -------------------------------------------------------------------------------------------------

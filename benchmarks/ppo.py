@@ -29,8 +29,8 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from xling.config import MicroSummarization
 from xling.config.optimizers import PPO, RLOO
+from xling.config.tasks import MicroSummarization
 from xling.models import frozen_lm
 from xling.models.load import load_policy
 from xling.models.recipe import BASE_FOLDER

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import MT5Config, MT5ForConditionalGeneration
 
-from xling.config import MicroSummarization
+from xling.config.tasks import MicroSummarization
 from xling.models.load import load_policy
 from xling.models.recipe import BASE_FOLDER
 from xling.models.sampling import sample

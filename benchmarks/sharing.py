@@ -38,7 +38,7 @@ LEAST = 3.0
 def basic(cfg: DictConfig) -> None:
     """One cell of Hydra's basic launcher: every stage it needs, in this process, shared with nobody."""
     from xling.compose.composer import SHARED_KEYS
-    from xling.config import experiment_from
+    from xling.experiment import experiment_from
     from xling.planning import dag
 
     container: Any = OmegaConf.to_container(cfg)
@@ -51,7 +51,7 @@ def basic(cfg: DictConfig) -> None:
 def _run(stage: Any, root: Path, done: dict[str, Path]) -> Path:
     """The folder of a stage after all that it needs."""
     from xling.grid.stage import Context
-    from xling.stages import KINDS
+    from xling.planning import KINDS
 
     if stage.key not in done:
         parents: Mapping[str, Path] = {role: _run(parent, root, done) for role, parent in stage.parents.items()}

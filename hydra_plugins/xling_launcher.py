@@ -38,7 +38,7 @@ class LocalLauncher(_GridLauncher):
     name = "local"
 
     def __init__(
-        self, workers: Any = None, threads: Any = 1, claim_timeout_s: Any = 180, catalogue: str = "xling.stages"
+        self, workers: Any = None, threads: Any = 1, claim_timeout_s: Any = 180, catalogue: str = "xling.planning"
     ) -> None:
         from xling.launching import seconds, whole_number
 
@@ -62,7 +62,7 @@ class SlurmLauncher(_GridLauncher):
 
     name = "slurm"
 
-    def __init__(self, catalogue: str = "xling.stages", **values: Any) -> None:
+    def __init__(self, catalogue: str = "xling.planning", **values: Any) -> None:
         self._catalogue = catalogue
         plain = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
         assert isinstance(plain, dict)

@@ -13,7 +13,10 @@ from hydra.core.global_hydra import GlobalHydra
 
 from xling.compose.composer import Composer
 from xling.compose.grid import compose_grid
-from xling.config import Files, Language, MicroSummarization, Recorded, experiment_from
+from xling.config.common import Language
+from xling.config.policies import Recorded
+from xling.config.tasks import Files, MicroSummarization
+from xling.experiment import experiment_from
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"

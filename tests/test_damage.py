@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from xling.analysis.matrix.files import read_matrix
 from xling.cli import main
 from xling.compose.one_cell import composed_cells
 from xling.errors import StoreError
@@ -18,7 +19,6 @@ from xling.grid.cleanup import garbage
 from xling.grid.store import Store
 from xling.jsonfiles import decode, sealed, unsealed
 from xling.launching import launch, task_languages
-from xling.report.files import read_matrix
 from xling.run.slurm import record
 from xling.translators.memory import Memory
 

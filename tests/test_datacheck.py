@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from xling.cli import main
-from xling.config import Columns, Files, Language
+from xling.config.common import Language
+from xling.config.tasks import Columns, Files
 from xling.planning.datacheck import Part, Report, check_data
 
 sys.path.insert(0, str(Path(__file__).parent / "tasks"))

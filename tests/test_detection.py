@@ -18,7 +18,7 @@ from own_files import jsonl, rated
 from xling.analysis.matrix.types import Matrix
 from xling.analysis.tidy.tables import tables
 from xling.cli import main
-from xling.config import Files, MicroSummarization
+from xling.config.tasks import Files, MicroSummarization
 from xling.grid.store import Store
 from xling.jsonfiles import sealed
 from xling.planning import detection

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,41 +29,22 @@ def tracked() -> list[Path]:
     return [Path(name) for name in listed.split("\0") if name and (ROOT / name).exists()]
 
 
-def tree() -> Iterator[str]:
-    """Every path that README's tree names, relative; folders end with a slash.
-
-    Every word of a file's form counts; four spaces of indentation are a folder below the one above.
-    """
-    block = README.split("<!-- tree:begin -->\n```\n")[1].split("```\n<!-- tree:end -->")[0]
-    folders: list[str] = []
-    for line in block.splitlines():
-        text = line.lstrip()
-        depth = (len(line) - len(text)) // 4
-        words = [word.rstrip(",;:") for word in text.split()]
-        names = [word for word in words if re.fullmatch(r"[\w.-]*\.[a-z]+|\.?\w+/|LICENSE|Makefile", word)]
-        if words[0].endswith("/"):
-            folders[depth:] = [names.pop(0)]
-            yield "".join(folders)
-        else:
-            del folders[depth:]
-        yield from ("".join(folders) + name for name in names)
+# --- docs ---------------------------------------------------------------------------------------------------
 
 
-# --- README -------------------------------------------------------------------------------------------------
+def test_the_architecture_names_every_room_and_no_other(tracked: list[Path]) -> None:
+    """A line for every folder with code; `tasks/micro` and the like stand with their parent."""
+    tree = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("```")[1]
+    named = set(re.findall(r"[\w.]+(?:/\w+)*(?=/)", tree))
+    assert named - {"xling"} <= {str(p).removeprefix("xling/") for path in tracked for p in path.parents}
+    code = {path.parent for path in tracked if path.parts[0] == "xling" and path.suffix == ".py"}
+    rooms = {str(folder).removeprefix("xling/") for folder in code} - {"xling"}
+    missing = {room for room in rooms if not any(_below(room, one) or _below(one, room) for one in named)}
+    assert not missing, f"docs/architecture.md lacks {', '.join(sorted(missing))}"
 
 
-def test_everything_in_the_tree_exists() -> None:
-    for name in tree():
-        path = ROOT / name
-        assert path.is_dir() if name.endswith("/") else path.is_file(), f"README names {name}, which is not there"
-
-
-def test_the_tree_names_every_module_and_all_of_the_top_level(tracked: list[Path]) -> None:
-    named = {name.rstrip("/") for name in tree()}
-    modules = {str(path) for path in tracked if path.parts[0] in ("xling", "hydra_plugins") and path.suffix == ".py"}
-    missing = {name for name in modules if not name.endswith("__init__.py")} - named
-    missing |= {path.parts[0] for path in tracked} - named
-    assert not missing, f"README's tree lacks {', '.join(sorted(missing))}"
+def _below(path: str, folder: str) -> bool:
+    return f"{path}/".startswith(f"{folder}/")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -150,8 +130,8 @@ def imported(*command: str, cwd: Path) -> set[str]:
 
 
 def test_the_grid_library_imports_nothing_heavy() -> None:
-    folders = [ROOT / "xling" / "grid", ROOT / "xling" / "slurm"]
-    modules = [f"xling.{folder.name}.{path.stem}" for folder in folders for path in folder.glob("[a-z]*.py")]
+    paths = [path for room in ("grid", "run") for path in (ROOT / "xling" / room).rglob("[a-z]*.py")]
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
     found = imported("-c", f"import {', '.join(modules)}", cwd=ROOT)
     assert "xling" in found and not found & HEAVY
 

@@ -132,3 +132,23 @@ class Console(rich_console.Console):
         for segment in super().render(renderable, options):
             safe = segment.control or segment.text.isprintable() or segment.text == "\n"
             yield segment if safe else Segment(harmless(segment.text), segment.style)
+
+
+MARKS = "\u200e\u200f\u061c"  # of direction: Arabic and Hebrew are written with them, and they act in their line alone
+_LINE_ENDS = str.maketrans({"\u2028": "\n", "\u2029": "\n", "\x85": "\n"})
+
+
+def shown(text: str) -> str:
+    """The text as people see it; the same again for what is shown already."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_LINE_ENDS)
+    return "".join(one if one in MARKS else visible(one) for one in text).strip()
+
+
+def direction(text: str) -> str:
+    """rtl or ltr, by what most of its letters are; auto where it has none."""
+    kinds = [unicodedata.bidirectional(character) for character in text]
+    right, left = kinds.count("R") + kinds.count("AL"), kinds.count("L")
+    return "auto" if right == left == 0 else "rtl" if right > left else "ltr"
+
+
+FORMULA = "=+-@\t\r\n'\uff1d\uff0b\uff0d\uff20"  # what a spreadsheet computes; the last four are full-width = + - @

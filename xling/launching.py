@@ -17,9 +17,11 @@ from xling.compose.grid import Cells
 from xling.compose.naming import grid_name
 from xling.compose.overrides import Scalar
 from xling.compose.typed import checked_task, experiments
-from xling.config import PUBLISHED, Experiment, Task, judges_its_own
+from xling.config.judges import judges_its_own
+from xling.config.tasks import PUBLISHED, Task
 from xling.console import harmless
 from xling.errors import ConfigError, did_you_mean, shown, while_running
+from xling.experiment import Experiment
 from xling.folding import fold
 from xling.grid.estimate import rates_from
 from xling.grid.launches import check_own, digest_of, replaced, running
@@ -70,7 +72,7 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
         if not f"{catalogue}.dag".startswith(str(error.name)):
             raise
         raise ConfigError(
-            f"hydra.launcher.catalogue={catalogue} is no package with stages: leave it out, or type xling.stages."
+            f"hydra.launcher.catalogue={catalogue} is no package with stages: leave it out, or type xling.planning."
         ) from error
     asked, remarks = experiments(cells.cells), list[str]()
     if dry_run:

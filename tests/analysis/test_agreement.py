@@ -8,9 +8,10 @@ import pytest
 from synthetic import SyntheticGrid
 
 from xling.analysis.items.scored import SCORED_BY, finished_cells, once, without
+from xling.analysis.matrix.files import matrix_json, read_matrix
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.matrix.judge_agreement import alike
-from xling.report.files import matrix_json, read_matrix, write_matrix
+from xling.report.files import write_matrix
 
 # Win rates of best-of-64 summarisation, rows source, columns target, de en es ru tr vi (paper, Tables 6 and 10).
 PALM = """52.3,50.8,63.0,66.7,63.0,60.4

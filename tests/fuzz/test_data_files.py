@@ -25,7 +25,7 @@ from releases import beyond_ngrams, message, multi_summeval
 from releases import rated as judged
 from seahorse_files import plain_rows, write_ratings
 
-from xling.config import Columns, Files, MRewardBench, Oasst, Seahorse
+from xling.config.tasks import Columns, Files, MRewardBench, Oasst, Seahorse
 from xling.errors import XlingError
 from xling.planning.datacheck import check_data
 from xling.tasks import files, m_rewardbench, oasst_trees, seahorse_ratings

@@ -24,6 +24,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from xling import digests
+from xling.analysis.matrix.files import read_matrix
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.compose.one_cell import composed_cells
 from xling.errors import XlingError
@@ -35,7 +36,7 @@ from xling.grid.status import grid_status
 from xling.grid.store import Store
 from xling.judges.cache import Answer, Cache
 from xling.launching import _healing, plan_of, task_languages
-from xling.report.files import csv_bytes, read_matrix, write_matrix
+from xling.report.files import csv_bytes, write_matrix
 from xling.report.page.findings import _made, _written
 from xling.results import items as records
 from xling.run.execute import Executor, Job

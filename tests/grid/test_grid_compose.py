@@ -14,7 +14,7 @@ from xling.compose.grid import Cells, compose_grid
 from xling.compose.naming import grid_name
 from xling.compose.overrides import protected, typed
 from xling.compose.typed import experiments
-from xling.config import BagOfWords, SentenceEncoder, name_of
+from xling.config.rewards import BagOfWords, SentenceEncoder, name_of
 from xling.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf"

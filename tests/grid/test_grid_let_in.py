@@ -12,10 +12,10 @@ import msgspec
 import pytest
 from noop_stages import KINDS, grid, stage
 
-from xling.analysis.matrix.types import ENTRY_AXES, Block, Entry, Matrix, Panel
+from xling.analysis.matrix.types import Block, Entry, Matrix, Panel
 from xling.cli import main
 from xling.compose.overrides import parse
-from xling.console import harmless, without_secrets
+from xling.console import harmless, shown, without_secrets
 from xling.errors import ConfigError, StoreError
 from xling.grid.cleanup import delete, garbage
 from xling.grid.files import append_line
@@ -24,9 +24,9 @@ from xling.grid.records import Sheet
 from xling.grid.status import read_grid
 from xling.grid.store import Store
 from xling.report.files import csv_bytes, formula_free
+from xling.results.plan import ENTRY_AXES
 from xling.run.execute import Executor, Job
 from xling.sheets.key import CellKey, Key, Pair, Row, SheetKey, identified, key_bytes, read_key
-from xling.sheets.text import shown
 from xling.tracking.track import destination
 from xling.tracking.wandb_runs import _lock
 

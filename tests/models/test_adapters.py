@@ -7,7 +7,7 @@ import pytest
 import torch
 from families import saved
 
-from xling.config import Lora
+from xling.config.policies import Lora
 from xling.models.adapters import core, load_adapted, merged
 
 

@@ -8,7 +8,7 @@ import pytest
 from families import saved
 from huggingface_hub import constants
 
-from xling.config import LanguageModel
+from xling.config.policies import LanguageModel
 from xling.errors import ConfigError, StageError
 from xling.grid.stage import Context
 from xling.models.hub import commit_of, is_repository, settings_of

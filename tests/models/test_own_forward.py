@@ -11,7 +11,8 @@ import transformers as hf
 from architectures import checkpoint
 from families import FAMILIES, SHAPE, build, saved, tokenizer
 
-from xling.config import Encoder, LanguageModel, SameAsPolicy
+from xling.config.policies import LanguageModel
+from xling.config.rewards import Encoder, SameAsPolicy
 from xling.errors import ConfigError, DataError
 from xling.models import own_forward
 from xling.models.checkpoints import alike_up_to, check_checkpoints, check_lengths, check_table

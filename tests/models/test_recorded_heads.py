@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from xling.config import BagOfWords, Files, SentenceEncoder, SystemIdentity, Untrained
+from xling.config.rewards import BagOfWords, SentenceEncoder, SystemIdentity, Untrained
+from xling.config.tasks import Files
 from xling.errors import ConfigError, DataError, StageError
 from xling.models.folds import in_order
 from xling.models.heads import Fitting, Trained, train_heads

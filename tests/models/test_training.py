@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from xling.config import Training
+from xling.config.common import Training
 from xling.errors import StageError
 from xling.grid.stage import Interrupted
 from xling.models.training import fit, write_curve

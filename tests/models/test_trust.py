@@ -14,7 +14,10 @@ from huggingface_hub import constants
 from transformers import dynamic_module_utils
 
 import xling
-from xling.config import Classifier, Language, LanguageModel, SameAsPolicy, Seq2Seq
+from xling.config.common import Language
+from xling.config.policies import LanguageModel
+from xling.config.rewards import Classifier, SameAsPolicy
+from xling.config.translators import Seq2Seq
 from xling.errors import ConfigError, DataError
 from xling.grid import files, host
 from xling.grid.records import Sheet
@@ -23,9 +26,9 @@ from xling.grid.store import Store
 from xling.models import encoder
 from xling.models.checkpoints import check_checkpoints, check_policy
 from xling.models.load import load_config, load_policy, load_tokenizer, load_trunk, loading
+from xling.planning import KINDS
 from xling.planning.specs import base
 from xling.run.execute import Executor, Job
-from xling.stages import KINDS
 from xling.stages.policies import store_trained
 from xling.translators.checks import check_model
 

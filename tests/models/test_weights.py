@@ -13,15 +13,18 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
-from xling.config import Classifier, Encoder, Language, LanguageModel, SameAsPolicy, Seq2Seq
+from xling.config.common import Language
+from xling.config.policies import LanguageModel
+from xling.config.rewards import Classifier, Encoder, SameAsPolicy
+from xling.config.translators import Seq2Seq
 from xling.errors import ConfigError, DataError
 from xling.grid.stage import Context
 from xling.models import encoder as sentence_encoder
 from xling.models import load
 from xling.models.checkpoints import check_checkpoints, check_lengths, check_policy
 from xling.models.load import Loading, save_policy, write_loading
+from xling.planning import KINDS
 from xling.planning.specs import base, own_checkpoint
-from xling.stages import KINDS
 from xling.translators.checks import check_model
 
 Names = dict[str, torch.Tensor]

@@ -18,8 +18,8 @@ from transformers import GenerationConfig
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
-from xling.config import Lora
 from xling.config.optimizers import DPO, GRPO, RLOO
+from xling.config.policies import Lora
 from xling.errors import StageError
 from xling.grid.stage import Interrupted
 from xling.models.adapters import core

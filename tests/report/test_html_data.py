@@ -15,11 +15,11 @@ from grids import recorded_grid
 from pages import controlled
 from synthetic import realistic
 
+from xling.analysis.matrix.files import read_matrix
 from xling.analysis.tidy.finding import Finding
 from xling.errors import StoreError
 from xling.grid.store import Store
 from xling.report.analysis_files import write_findings
-from xling.report.files import read_matrix
 from xling.report.page.document import Document, encode, page_bytes
 from xling.report.page.encode import everywhere
 from xling.report.page.learning import learning

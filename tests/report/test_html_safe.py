@@ -12,12 +12,12 @@ from browser import Browser, needs_browser
 from grids import HOSTILE, recorded_grid
 from pages import READY, opened
 
+from xling.analysis.matrix.files import read_matrix
 from xling.analysis.tidy.finding import Finding
-from xling.report.files import read_matrix
+from xling.console import shown
 from xling.report.page.document import Document, page_bytes
 from xling.report.page.samples import Sample, Selection
 from xling.report.reduce_grid import reduce_grid
-from xling.sheets.text import shown
 
 TURNING = "a\u2066b\u2069 c\u202ed\u200fe"  # isolates, an override, a mark
 TEXTS = "[...document.querySelectorAll('#sample-list .text')].map((box) => [box.textContent, box.dir, box.lang])"

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from synthetic import SyntheticGrid
 
+from xling.analysis.matrix.files import read_matrix
 from xling.cli import main
 from xling.errors import StoreError
 from xling.grid.status import grid_status
-from xling.report.files import read_matrix
 from xling.report.reduce_grid import reduce_grid
 from xling.results.plan import read_plan
 

@@ -7,9 +7,9 @@ from grids import recorded_grid
 from synthetic import realistic
 
 from xling.analysis.catalogue import OF_ENTRIES, grid_findings
+from xling.console import shown
 from xling.report.reduce_grid import reduce_grid
 from xling.results.plan import read_plan
-from xling.sheets.text import shown
 from xling.tracking.wandb_samples import PROMPTS, sample_rows
 
 

@@ -6,7 +6,7 @@ import pytest
 from grids import recorded_grid, run
 from small_grid import experiment
 
-from xling.config import BagOfWords
+from xling.config.rewards import BagOfWords
 from xling.grid.store import Store
 
 

@@ -11,19 +11,24 @@ from typing import Any
 import msgspec
 from small_grid import experiment
 
-from xling.analysis.matrix.types import ENTRY_AXES
-from xling.config import BagOfWords, BestOfN, Experiment, Files, Human, Recorded
+from xling.config.judges import Human
+from xling.config.optimizers import BestOfN
+from xling.config.policies import Recorded
+from xling.config.rewards import BagOfWords
+from xling.config.tasks import Files
+from xling.experiment import Experiment
 from xling.grid.plan import make_plan
 from xling.grid.records import Sheet
 from xling.grid.store import Store
+from xling.planning import KINDS
 from xling.planning.dag import cells_from
+from xling.results.plan import ENTRY_AXES
 from xling.run.execute import Executor, Job
 from xling.sheets.cells import parse_filters
 from xling.sheets.export import Asked, export
 from xling.sheets.imports import Result, import_answers
 from xling.sheets.key import read_key
 from xling.sheets.text import csv_bytes
-from xling.stages import KINDS
 
 Row = dict[str, str]
 LANGS = ("ar", "en")

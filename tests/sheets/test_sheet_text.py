@@ -6,7 +6,8 @@ import io
 import pytest
 from grids import HOSTILE
 
-from xling.sheets.text import csv_bytes, digest, direction, guarded, same_text, shown, unguarded
+from xling.console import direction, shown
+from xling.sheets.text import csv_bytes, digest, guarded, same_text, unguarded
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -10,22 +10,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from xling.config import (
-    BagOfWords,
-    BestOfN,
-    Experiment,
-    Judge,
-    Language,
-    LanguageModel,
-    MicroSummarization,
-    RewardModel,
-    SameAsPolicy,
-    Training,
-    judge_named,
-)
+from xling.config.common import Language, Training
+from xling.config.judges import Judge, judge_named
+from xling.config.optimizers import BestOfN
+from xling.config.policies import LanguageModel
+from xling.config.rewards import BagOfWords, RewardModel, SameAsPolicy
+from xling.config.tasks import MicroSummarization
+from xling.experiment import Experiment
 from xling.grid.stage import Context, Stage
+from xling.planning import KINDS
 from xling.planning.dag import judge_stage
-from xling.stages import KINDS
 from xling.tasks.micro.words import LANGUAGES
 
 BUDGET = Training(steps=6, batch_size=8, learning_rate=1e-2, warmup_steps=1, eval_every=3)

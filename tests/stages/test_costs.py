@@ -7,17 +7,21 @@ import msgspec
 import pytest
 from small_grid import BUDGET, TASK, M, N, changed, experiment
 
-from xling.config import PPO, BagOfWords, LanguageModel, LlmJudge, Oasst, SameAsPolicy, SentenceEncoder, Seq2Seq
+from xling.config.judges import LlmJudge
+from xling.config.optimizers import PPO
+from xling.config.policies import LanguageModel
+from xling.config.rewards import BagOfWords, SameAsPolicy, SentenceEncoder
+from xling.config.tasks import Oasst
+from xling.config.translators import Seq2Seq
 from xling.grid.estimate import estimate, rates_from
 from xling.grid.plan import in_order, make_plan
 from xling.grid.stage import Cell, Stage, Tokens
 from xling.grid.store import Store
 from xling.models.hub import UNRESOLVED
 from xling.models.parameters import parameters_of
-from xling.planning import unresolved
+from xling.planning import KINDS, unresolved
 from xling.planning.dag import judge_stage
 from xling.planning.llm import notes
-from xling.stages import KINDS
 
 COST: dict[str, Any] = {
     "flops_per_second": 1e9,

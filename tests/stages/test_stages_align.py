@@ -11,8 +11,12 @@ from families import saved
 from small_grid import TASK, M, Runner, changed, contents, experiment, read
 from test_stages_dag import by_kind, stages
 
-from xling.config import DPO, GRPO, PPO, RLOO, BagOfWords, Experiment, FrozenLM, Lora, TargetRM, Trained, Untrained
+from xling.config.judges import TargetRM
+from xling.config.optimizers import DPO, GRPO, PPO, RLOO, Trained
+from xling.config.policies import Lora
+from xling.config.rewards import BagOfWords, FrozenLM, Untrained
 from xling.errors import ConfigError, StageError
+from xling.experiment import Experiment
 from xling.grid.stage import Interrupted, Stage
 from xling.models.load import load_policy
 from xling.models.responses import kl_along

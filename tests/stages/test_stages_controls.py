@@ -11,7 +11,10 @@ sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("tasks", "mo
 import encoders
 from own_files import jsonl, rated
 
-from xling.config import BagOfWords, Files, Recorded, SameAsPolicy, SentenceEncoder, TargetRM
+from xling.config.judges import TargetRM
+from xling.config.policies import Recorded
+from xling.config.rewards import BagOfWords, SameAsPolicy, SentenceEncoder
+from xling.config.tasks import Files
 from xling.errors import ConfigError
 from xling.planning.dag import cells_from, judge_stage
 from xling.stages.reward_net import distinct

@@ -12,20 +12,12 @@ import msgspec
 import pytest
 from small_grid import TASK, changed, experiment
 
-from xling.config import (
-    BagOfWords,
-    Experiment,
-    Files,
-    FrozenLM,
-    MRewardBench,
-    Recorded,
-    SameAsPolicy,
-    SystemIdentity,
-    Untrained,
-    experiment_from,
-    judge_named,
-)
+from xling.config.judges import judge_named
+from xling.config.policies import Recorded
+from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy, SystemIdentity, Untrained
+from xling.config.tasks import Files, MRewardBench
 from xling.errors import ConfigError
+from xling.experiment import Experiment, experiment_from
 from xling.grid.stage import Cell, Stage
 from xling.planning.dag import SHUFFLES, SOURCELESS, cells_from, judge_stage
 from xling.tasks.micro.words import LANGUAGES

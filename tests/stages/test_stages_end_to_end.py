@@ -12,7 +12,8 @@ from lid_files import relabelled
 from safetensors.torch import load_file
 from small_grid import BUDGET, NEW_TOKENS, TASK, M, N, Runner, array, changed, contents, experiment, read
 
-from xling.config import BagOfWords, FrozenLM, Lid, RewardModel, SameAsPolicy, Untrained
+from xling.config.common import Lid
+from xling.config.rewards import BagOfWords, FrozenLM, RewardModel, SameAsPolicy, Untrained
 from xling.errors import ConfigError, DataError, StageError
 from xling.grid.stage import Stage
 from xling.measures.language import in_language

@@ -9,8 +9,13 @@ import pytest
 from releases import jsonl, rated
 from small_grid import Runner, experiment
 
-from xling.config import BagOfWords, BestOfN, Experiment, FrozenLM, Recorded, Released, SentenceEncoder, judge_named
+from xling.config.judges import judge_named
+from xling.config.optimizers import BestOfN
+from xling.config.policies import Recorded
+from xling.config.rewards import BagOfWords, FrozenLM, SentenceEncoder
+from xling.config.tasks import Released
 from xling.errors import ConfigError
+from xling.experiment import Experiment
 from xling.grid.stage import Stage
 from xling.planning import dag
 from xling.planning.dag import judge_stage

@@ -15,27 +15,21 @@ from oasst_files import tree, write_hub
 from own_files import jsonl, rated
 from seahorse_files import plain_rows, write_corpora, write_ratings
 
-from xling.config import (
+from xling.config.common import Language, Template
+from xling.config.judges import Judge, judge_named
+from xling.config.policies import Recorded
+from xling.config.rewards import (
     BagOfWords,
     Classifier,
     Encoder,
-    Files,
     FrozenLM,
-    Judge,
-    Language,
     LogRatio,
-    Oasst,
-    Recorded,
-    Released,
     RewardModel,
-    Seahorse,
     SentenceEncoder,
     SystemIdentity,
-    Task,
-    Template,
     Untrained,
-    judge_named,
 )
+from xling.config.tasks import Files, Oasst, Released, Seahorse, Task
 from xling.errors import ConfigError
 from xling.models import encoder
 from xling.models.load import load_policy

@@ -12,7 +12,8 @@ import pytest
 from chat_server import ChatServer, longer, texts_of
 from small_grid import M, Runner, array, experiment, judged_by, read
 
-from xling.config import DPO, LlmJudge
+from xling.config.judges import LlmJudge
+from xling.config.optimizers import DPO
 from xling.errors import StageError
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell, Stage
@@ -23,9 +24,10 @@ from xling.planning.dag import judge_stage
 from xling.planning.llm import notes
 from xling.results.items import read_record
 from xling.results.samples import read_samples
+from xling.results.verdicts import held_out_pairs, pairs_of
 from xling.stages import llm
 from xling.stages.judge import best
-from xling.stages.llm import fold, held_out_pairs, pairs_of
+from xling.stages.llm import fold
 from xling.tasks import task_module
 from xling.tasks.records import Prompt, Rating
 

@@ -15,7 +15,10 @@ sys.path += [str(Path(__file__).parents[1] / "tasks")]  # small files of real ta
 from oasst_files import tree, write_hub
 from own_files import jsonl, rated
 
-from xling.config import BagOfWords, Files, LlmJudge, Oasst, Recorded, Untrained
+from xling.config.judges import LlmJudge
+from xling.config.policies import Recorded
+from xling.config.rewards import BagOfWords, Untrained
+from xling.config.tasks import Files, Oasst
 from xling.errors import ConfigError, DataError
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell
@@ -23,7 +26,7 @@ from xling.grid.store import Store
 from xling.planning.dag import judge_stage
 from xling.planning.llm import notes
 from xling.planning.refusals import check
-from xling.stages.llm import held_out_pairs
+from xling.results.verdicts import held_out_pairs
 
 PROMPTS = 12  # of the small grid
 

@@ -14,24 +14,21 @@ import encoders
 from bench_files import benchmark
 from own_files import jsonl, paired, rated
 
-from xling.config import (
+from xling.config.policies import Recorded
+from xling.config.rewards import (
     BagOfWords,
     Classifier,
-    Columns,
     Encoder,
-    Experiment,
-    Files,
     FrozenLM,
-    MRewardBench,
-    Recorded,
-    Released,
     RewardModel,
     SameAsPolicy,
     SentenceEncoder,
     SystemIdentity,
     Untrained,
 )
+from xling.config.tasks import Columns, Files, MRewardBench, Released
 from xling.errors import ConfigError, DataError
+from xling.experiment import Experiment
 from xling.grid.stage import Stage
 from xling.planning.dag import cells_from, judge_stage
 from xling.tasks import m_rewardbench

@@ -17,8 +17,10 @@ from hydra.core.global_hydra import GlobalHydra
 from small_grid import BUDGET, TASK, Runner, changed, contents, experiment, read
 
 from xling.compose.composer import Composer
-from xling.config import LanguageModel, Lora, Training, experiment_from
+from xling.config.common import Training
+from xling.config.policies import LanguageModel, Lora
 from xling.errors import ConfigError, DataError, StageError
+from xling.experiment import experiment_from
 from xling.grid.stage import Interrupted, Stage
 from xling.models.load import load_policy, loading
 from xling.planning.dag import judge_stage

@@ -13,8 +13,11 @@ from seahorse_files import plain_rows, write_corpora, write_mirror, write_rating
 from small_grid import BUDGET, Runner, array, changed, experiment, read
 from test_stages_dag import by_kind
 
-from xling.config import BagOfWords, Experiment, FrozenLM, Language, Oasst, Seahorse, Template
+from xling.config.common import Language, Template
+from xling.config.rewards import BagOfWords, FrozenLM
+from xling.config.tasks import Oasst, Seahorse
 from xling.errors import ConfigError
+from xling.experiment import Experiment
 from xling.grid.stage import Stage
 from xling.models.stored import load_reward
 from xling.planning.dag import judge_stage

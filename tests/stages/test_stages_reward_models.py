@@ -14,19 +14,18 @@ from hydra.core.global_hydra import GlobalHydra
 from small_grid import BUDGET, M, N, Runner, array, changed, contents, experiment, read
 
 from xling.compose.composer import Composer
-from xling.config import (
+from xling.config.rewards import (
     Classifier,
     Encoder,
-    Experiment,
     FrozenLM,
     LogRatio,
     RewardModel,
     SameAsPolicy,
     SentenceEncoder,
     Untrained,
-    experiment_from,
 )
 from xling.errors import ConfigError, DataError
+from xling.experiment import Experiment, experiment_from
 from xling.grid.stage import Stage
 from xling.planning.dag import judge_stage
 from xling.stages import blocks

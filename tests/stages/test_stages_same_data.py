@@ -19,18 +19,10 @@ from bench_files import benchmark
 from own_files import Row, jsonl, parquet, rated, separated
 
 from xling import digests
-from xling.config import (
-    BagOfWords,
-    Files,
-    Language,
-    MRewardBench,
-    Oasst,
-    RecordedTranslations,
-    Released,
-    Seahorse,
-    Task,
-    Template,
-)
+from xling.config.common import Language, Template
+from xling.config.rewards import BagOfWords
+from xling.config.tasks import Files, MRewardBench, Oasst, Released, Seahorse, Task
+from xling.config.translators import RecordedTranslations
 from xling.errors import DataError
 from xling.grid.plan import make_plan
 from xling.grid.records import Sheet

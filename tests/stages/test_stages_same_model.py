@@ -16,34 +16,31 @@ import encoders
 from families import saved
 from huggingface_hub import constants
 
-from xling.config import (
-    DPO,
-    PPO,
-    RLOO,
+from xling.config.common import Training
+from xling.config.judges import LlmJudge
+from xling.config.optimizers import DPO, PPO, RLOO
+from xling.config.rewards import (
     BagOfWords,
     Classifier,
     Encoder,
-    Experiment,
     FrozenLM,
-    LlmJudge,
     LogRatio,
     SameAsPolicy,
     SentenceEncoder,
-    Seq2Seq,
-    Training,
     Untrained,
 )
+from xling.config.translators import Seq2Seq
 from xling.errors import DataError
+from xling.experiment import Experiment
 from xling.grid.plan import Plan, make_plan
 from xling.grid.records import Sheet
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
-from xling.planning import align_specs, specs
+from xling.planning import KINDS, align_specs, specs
 from xling.planning import translations as translate_specs
 from xling.planning.dag import judge_stage
 from xling.results import prompts as data
 from xling.run.execute import Executor, Job
-from xling.stages import KINDS
 
 CHEAP: dict[str, Any] = {"rm": BagOfWords(), "sft": Training(steps=0)}
 
@@ -121,7 +118,7 @@ def test_the_content_of_a_checkpoint_is_in_the_key_and_its_path_is_not(models: P
 
 
 def test_a_translator_is_its_content_too(tmp_path: Path) -> None:
-    from xling.config import Language
+    from xling.config.common import Language
 
     folders = [tmp_path / name for name in ("one", "other")]
     for folder in folders:

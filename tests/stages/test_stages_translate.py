@@ -13,27 +13,19 @@ from small_grid import BUDGET, TASK, Runner, changed, contents, experiment, read
 sys.path.append(str(Path(__file__).parents[1] / "translators"))
 from tiny_translators import saved
 
-from xling.config import (
-    PPO,
-    BagOfWords,
-    Experiment,
-    Files,
-    FrozenLM,
-    MicroExact,
-    MicroNoisy,
-    RecordedTranslations,
-    SameAsPolicy,
-    Seq2Seq,
-    Template,
-    judge_named,
-)
+from xling.config.common import Template
+from xling.config.judges import judge_named
+from xling.config.optimizers import PPO
+from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy
+from xling.config.tasks import Files
+from xling.config.translators import MicroExact, MicroNoisy, RecordedTranslations, Seq2Seq
 from xling.errors import DataError, StageError
+from xling.experiment import Experiment
 from xling.grid.stage import Interrupted, Stage
+from xling.planning import KINDS
 from xling.planning.dag import judge_stage
-from xling.results.translations import Record, item_of, read_records
-from xling.stages import KINDS
+from xling.results.translations import Record, distinct, item_of, read_records, translated
 from xling.stages import translate as stage_module
-from xling.stages.translate import distinct, translated
 from xling.tasks import micro_summarization
 from xling.tasks.micro import gold
 from xling.tasks.micro.facts import fact_set_of

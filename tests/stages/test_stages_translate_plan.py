@@ -15,23 +15,15 @@ from test_stages_dag import by_kind, stages
 sys.path.append(str(Path(__file__).parents[1] / "translators"))
 from tiny_translators import saved
 
-from xling.config import (
-    BagOfWords,
-    BestOfN,
-    Experiment,
-    Files,
-    FrozenLM,
-    MicroExact,
-    MicroNoisy,
-    Recorded,
-    RecordedTranslations,
-    SameAsPolicy,
-    Seq2Seq,
-    Template,
-    Untrained,
-    judge_named,
-)
+from xling.config.common import Template
+from xling.config.judges import judge_named
+from xling.config.optimizers import BestOfN
+from xling.config.policies import Recorded
+from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy, Untrained
+from xling.config.tasks import Files
+from xling.config.translators import MicroExact, MicroNoisy, RecordedTranslations, Seq2Seq
 from xling.errors import ConfigError
+from xling.experiment import Experiment
 from xling.grid.plan import make_plan
 from xling.grid.stage import Stage
 from xling.grid.store import Store

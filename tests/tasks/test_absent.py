@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from own_files import jsonl, rated
 
-from xling.config import Files, MicroSummarization, Oasst, Seahorse, Task
+from xling.config.tasks import Files, MicroSummarization, Oasst, Seahorse, Task
 from xling.errors import ConfigError
 from xling.results.prompts import data_spec
 from xling.tasks import offers, seahorse, task_module, truncation_side

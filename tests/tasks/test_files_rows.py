@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from own_files import jsonl, paired, parquet, rated, separated
 
-from xling.config import Columns, Files
+from xling.config.tasks import Columns, Files
 from xling.errors import ConfigError, DataError
 from xling.tasks.findings import said as said_of
 from xling.tasks.reading import read_rows

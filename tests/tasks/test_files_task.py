@@ -12,7 +12,8 @@ import msgspec
 import pytest
 from own_files import Row, jsonl, paired, rated
 
-from xling.config import Columns, Files, Language, Template
+from xling.config.common import Language, Template
+from xling.config.tasks import Columns, Files
 from xling.errors import ConfigError, DataError
 from xling.tasks import files
 

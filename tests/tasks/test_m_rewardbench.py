@@ -10,7 +10,7 @@ import pytest
 from bench_files import SUBSETS, benchmark, pairs
 from own_files import jsonl, separated
 
-from xling.config import MRewardBench
+from xling.config.tasks import MRewardBench
 from xling.errors import ConfigError, DataError
 from xling.tasks import m_rewardbench as module
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from omegaconf import OmegaConf
 
-from xling.config import Files, MicroSummarization, Task
+from xling.config.tasks import Files, MicroSummarization, Task
 from xling.errors import ConfigError
 from xling.tasks import micro_summarization as task
 from xling.tasks.micro import words

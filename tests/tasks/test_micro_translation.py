@@ -5,7 +5,7 @@ from itertools import permutations
 
 import pytest
 
-from xling.config import MicroSummarization
+from xling.config.tasks import MicroSummarization
 from xling.tasks import micro_summarization as task
 from xling.tasks.micro import errors, gold
 from xling.tasks.micro.facts import fact_set, fact_set_of

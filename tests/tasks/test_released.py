@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from releases import beyond_ngrams, jsonl, message, multi_summeval, rated
 
-from xling.config import Released
+from xling.config.tasks import Released
 from xling.errors import ConfigError, DataError
 from xling.tasks import released
 from xling.tasks.layouts import read_release

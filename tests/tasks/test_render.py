@@ -2,7 +2,8 @@
 
 import pytest
 
-from xling.config import Language, MicroSummarization, Template
+from xling.config.common import Language, Template
+from xling.config.tasks import MicroSummarization
 from xling.errors import ConfigError
 from xling.tasks.render import check_template, language_of, read_by, rendered, with_facts
 

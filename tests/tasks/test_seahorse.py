@@ -26,7 +26,8 @@ from seahorse_files import (
     write_table,
 )
 
-from xling.config import Language, Seahorse, Template
+from xling.config.common import Language, Template
+from xling.config.tasks import Seahorse
 from xling.errors import ConfigError, DataError
 from xling.tasks import seahorse
 from xling.tasks.seahorse_corpora import CORPORA

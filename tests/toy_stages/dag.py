@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from xling.config import Experiment
+from xling.experiment import Experiment
 from xling.grid.stage import Cell, Stage
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from xling.config import MicroExact, MicroNoisy
+from xling.config.translators import MicroExact, MicroNoisy
 from xling.tasks.micro.facts import fact_set
 from xling.tasks.micro.lexicon import is_slot, is_word, read
 from xling.tasks.micro.render import document

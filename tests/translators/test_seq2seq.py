@@ -8,7 +8,7 @@ import torch
 from small_grid import languages
 from tiny_translators import saved, texts
 
-from xling.config import Seq2Seq
+from xling.config.translators import Seq2Seq
 from xling.errors import ConfigError, DataError
 from xling.translators.checks import check_model
 from xling.translators.memory import Memory

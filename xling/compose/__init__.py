@@ -1,1 +1,1 @@
-"""."""
+"""From the command line to composed cells, by Hydra."""

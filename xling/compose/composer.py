@@ -18,7 +18,7 @@ from omegaconf.errors import MissingMandatoryValue
 
 from xling.compose.hydra_errors import elsewhere, lacking
 from xling.compose.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS, WORDS
-from xling.config import PUBLISHED
+from xling.config.tasks import PUBLISHED
 from xling.errors import ConfigError, did_you_mean, shown
 from xling.measures.language import language_hint
 

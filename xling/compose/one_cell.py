@@ -16,7 +16,8 @@ from xling.compose.grid import Cells, TaskLanguages, compose_grid
 from xling.compose.hydra_errors import explain
 from xling.compose.overrides import parse, protected
 from xling.compose.typed import checked_task
-from xling.config import Language, Task
+from xling.config.common import Language
+from xling.config.tasks import Task
 from xling.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf"  # beside the package, as launch.py has it

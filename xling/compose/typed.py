@@ -8,8 +8,9 @@ import msgspec
 from msgspec import inspect
 
 from xling.compose.overrides import Scalar
-from xling.config import Experiment, Task, experiment_from
+from xling.config.tasks import Task
 from xling.errors import LONGEST_NAME, ConfigError, did_you_mean
+from xling.experiment import Experiment, experiment_from
 
 # msgspec's own wording, e.g. "Expected `int` >= 1 - at `$.policy.n`"
 REPORT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)

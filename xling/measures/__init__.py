@@ -1,1 +1,1 @@
-"""."""
+"""Measures of texts: language, ROUGE, repetition."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from xling.config import Lora
+from xling.config.policies import Lora
 from xling.errors import StageError
 from xling.models.load import load_policy
 from xling.models.weights import some

@@ -7,16 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from xling.config import (
-    Classifier,
-    Encoder,
-    FrozenLM,
-    LanguageModel,
-    LogRatio,
-    RewardModel,
-    SameAsPolicy,
-    checkpoints_of,
-)
+from xling.config.policies import LanguageModel
+from xling.config.rewards import Classifier, Encoder, FrozenLM, LogRatio, RewardModel, SameAsPolicy, checkpoints_of
 from xling.errors import ConfigError, DataError
 from xling.jsonfiles import read_json
 from xling.models import weights

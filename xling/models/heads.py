@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from xling.config import BagOfWords, FrozenLM, SentenceEncoder, SystemIdentity
+from xling.config.rewards import BagOfWords, FrozenLM, SentenceEncoder, SystemIdentity
 from xling.errors import ConfigError, DataError
 from xling.jsonfiles import read_json, write_json
 from xling.models import bag_of_words, encoder

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import torch
 
-from xling.config import MicroSummarization
+from xling.config.tasks import MicroSummarization
 from xling.jsonfiles import read_json, write_json
 from xling.models.micro import encode_text, newline_id, packed_batches, packed_loss, pretrain, train_tokenizer
 from xling.models.recipe import BASE_FOLDER, Recipe, corpus_digest

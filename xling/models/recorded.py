@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from xling.config import Untrained, encoder_of
+from xling.config.rewards import Untrained, encoder_of
 from xling.errors import ConfigError
 from xling.jsonfiles import write_json
 from xling.models import encoder

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
-from xling.config import Training
+from xling.config.common import Training
 from xling.errors import StageError
 from xling.grid import files
 from xling.grid.stage import Interrupted, PartDone

@@ -5,7 +5,10 @@ from functools import lru_cache
 
 import msgspec
 
-from xling.config import DPO, LanguageModel, RewardModel, Task, Trained, optimizer_name
+from xling.config.optimizers import DPO, Trained, optimizer_name
+from xling.config.policies import LanguageModel
+from xling.config.rewards import RewardModel
+from xling.config.tasks import Task
 from xling.grid.stage import Stage
 from xling.planning.specs import data_of, label_of, make, mark, reading, sampling_of, side_of, texts_read
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from xling.config import Task
+from xling.config.tasks import Task
 from xling.grid.stage import Stage, Tokens, Work
 from xling.models.parameters import Parameters, parameters_of
 from xling.results.prompts import located

@@ -13,22 +13,18 @@ from typing import Any, get_args
 
 import msgspec
 
-from xling.config import (
-    PPO,
+from xling.config.common import Language
+from xling.config.judges import LlmJudge, TargetRM
+from xling.config.optimizers import PPO, BestOfN, Trained
+from xling.config.policies import LanguageModel
+from xling.config.rewards import (
     BagOfWords,
-    BestOfN,
     Classifier,
     Control,
-    Experiment,
     FrozenLM,
-    Language,
-    LanguageModel,
-    LlmJudge,
     Published,
     RewardModel,
     SentenceEncoder,
-    TargetRM,
-    Trained,
     Tuned,
     Untrained,
     checkpoints_of,
@@ -39,6 +35,7 @@ from xling.config import (
 )
 from xling.digests import file_digest
 from xling.errors import ConfigError
+from xling.experiment import Experiment
 from xling.grid.stage import WHERE, Cell, Json, Stage
 from xling.models.encoder import encoder_identity
 from xling.planning.align_specs import align, aligned_samples

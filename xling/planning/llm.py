@@ -9,15 +9,19 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from xling.config import BestOfN, Experiment, LanguageModel, LlmJudge, Task, Trained
+from xling.config.judges import LlmJudge
+from xling.config.optimizers import BestOfN, Trained
+from xling.config.policies import LanguageModel
+from xling.config.tasks import Task
 from xling.errors import ConfigError
+from xling.experiment import Experiment
 from xling.grid.plan import Plan
 from xling.grid.stage import WHERE, Stage, canonical_json
 from xling.judges.asking import NOT_SENDABLE, EndpointSettings, capped, sendable
 from xling.models.checkpoints import check_date, check_policy
 from xling.planning.specs import base, data_of, label_of, make
 from xling.results.prompts import located
-from xling.stages.llm import AskSpec, LlmSpec, held_out_pairs, pair_ids
+from xling.results.verdicts import AskSpec, LlmSpec, held_out_pairs, pair_ids
 from xling.tasks import offers, task_module, truncation_side
 from xling.tasks.absent import absent
 from xling.tasks.sizes import size

@@ -1,7 +1,10 @@
 """Which optimizers that train the policy go with what: refused here, before anything runs."""
 
-from xling.config import DPO, GRPO, PPO, RLOO, Experiment, LanguageModel, SameAsPolicy, Trained, name_of, optimizer_name
+from xling.config.optimizers import DPO, GRPO, PPO, RLOO, Trained, optimizer_name
+from xling.config.policies import LanguageModel
+from xling.config.rewards import SameAsPolicy, name_of
 from xling.errors import ConfigError
+from xling.experiment import Experiment
 from xling.models.hub import settings_of
 from xling.tasks import offers
 

@@ -7,32 +7,27 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from xling.config import (
+from xling.config.common import Training
+from xling.config.judges import Judge, LlmJudge, TargetRM
+from xling.config.optimizers import Trained, optimizer_name
+from xling.config.policies import LanguageModel, Recorded
+from xling.config.rewards import (
     Classifier,
-    Experiment,
     FrozenLM,
-    Judge,
-    LanguageModel,
-    LlmJudge,
-    MicroSummarization,
     Published,
-    Recorded,
     RewardModel,
     SameAsPolicy,
     SystemIdentity,
-    TargetRM,
-    Task,
-    Trained,
-    Training,
     Tuned,
     Untrained,
     encoder_of,
     has_source,
     name_of,
     objective_of,
-    optimizer_name,
 )
+from xling.config.tasks import MicroSummarization, Task
 from xling.errors import ConfigError
+from xling.experiment import Experiment
 from xling.measures.language import labels
 from xling.models.checkpoints import check_checkpoints, check_lengths, check_policy
 from xling.models.encoder import check_encoder

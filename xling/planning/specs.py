@@ -10,32 +10,28 @@ from typing import Any
 
 import msgspec
 
-from xling.config import (
+from xling.config.common import Language, Training
+from xling.config.policies import LanguageModel, Policy
+from xling.config.rewards import (
     Encoder,
-    Files,
     FrozenLM,
-    Language,
-    LanguageModel,
-    Policy,
-    Released,
     RewardModel,
     SameAsPolicy,
     SentenceEncoder,
-    Task,
-    Training,
     Tuned,
     checkpoints_of,
     encoder_of,
     objective_of,
 )
+from xling.config.tasks import Files, Released, Task
 from xling.errors import ConfigError
 from xling.grid.stage import Stage
 from xling.models.encoder import encoder_identity
 from xling.models.hub import commit_of, is_repository, settings_of
 from xling.models.recipe import BASE_FOLDER, checkpoint_digest, folder_digest, recipe_digest
 from xling.models.trust import code_of
+from xling.planning import KINDS
 from xling.results.prompts import by_content, data_spec
-from xling.stages import KINDS
 from xling.tasks import require, task_module, truncation_side
 from xling.tasks.records import Half, Use
 

@@ -13,23 +13,12 @@ from typing import Any
 
 import msgspec
 
-from xling.config import (
-    Experiment,
-    FrozenLM,
-    Language,
-    LanguageModel,
-    Policy,
-    RecordedTranslations,
-    RewardModel,
-    SentenceEncoder,
-    Seq2Seq,
-    Task,
-    Training,
-    Translator,
-    Tuned,
-    has_source,
-    objective_of,
-)
+from xling.config.common import Language, Training
+from xling.config.policies import LanguageModel, Policy
+from xling.config.rewards import FrozenLM, RewardModel, SentenceEncoder, Tuned, has_source, objective_of
+from xling.config.tasks import Task
+from xling.config.translators import RecordedTranslations, Seq2Seq, Translator
+from xling.experiment import Experiment
 from xling.grid.stage import WHERE, Stage
 from xling.planning.specs import (
     base,
@@ -48,8 +37,7 @@ from xling.planning.specs import (
     texts_read,
     unshuffled,
 )
-from xling.results.translations import DATA, SPLITS, Record, What, record_of
-from xling.stages.translate import distinct, translated
+from xling.results.translations import DATA, SPLITS, Record, What, distinct, record_of, translated
 from xling.tasks import speakers, task_module
 from xling.tasks.absent import absent
 from xling.tasks.records import Half, Use

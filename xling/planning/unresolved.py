@@ -10,7 +10,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from xling.config import Experiment, Language, Seq2Seq, Task
+from xling.config.common import Language
+from xling.config.tasks import Task
+from xling.config.translators import Seq2Seq
+from xling.experiment import Experiment
 from xling.models.hub import UNRESOLVED, HubUnreachable, commit_of, is_repository
 from xling.planning.translation_refusals import directions
 from xling.planning.translations import translates_feedback

@@ -9,21 +9,16 @@ matrix.csv is compared byte by byte: sorted rows, fixed decimals, no times, host
 import csv
 import hashlib
 import io
-import json
 import re
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from xling.analysis.matrix.types import ENTRY_AXES, Entry, Matrix
+from xling.analysis.matrix.files import matrix_json
+from xling.analysis.matrix.types import Entry, Matrix
 from xling.analysis.statistics.intervals import Estimate
-from xling.errors import StoreError
-from xling.grid import formats
-from xling.grid.files import disk_error, sealed_json, write_atomically
-from xling.jsonfiles import unsealed
+from xling.console import FORMULA
+from xling.grid.files import disk_error, write_atomically
 from xling.report.tables.markdown import markdown
-from xling.sheets.text import FORMULA
+from xling.results.plan import ENTRY_AXES
 
 _NUMBER = re.compile(r"-|[-+]?[\d.]+(?:[eE][-+]?\d+)?")
 FRONTIER = ("kl", "reward", "quality", "win")  # what each point has
@@ -74,31 +69,6 @@ def formula_free(text: str) -> str:
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
-
-
-def matrix_json(matrix: Matrix) -> bytes:
-    """Everything, sorted keys, floats to six decimals; sealed."""
-    return sealed_json(_rounded(msgspec.json.encode(matrix)), indent=1)
-
-
-def read_matrix(folder: Path) -> Matrix:
-    """The matrix that `write_matrix` wrote; StoreError if there is none or it does not fit."""
-    path = folder / "matrix.json"
-    try:
-        content = path.read_bytes()
-        found = formats.format_of(content, default=formats.MATRIX)  # it had no number at first
-        if found is not None:
-            formats.check_format(str(path), found, formats.MATRIX, f"run 'xling reduce {folder.name}'")
-        return unsealed(content, type=Matrix)
-    except FileNotFoundError:
-        raise StoreError(f"{path} is not there; make it with 'xling reduce {folder.name}'.") from None
-    except msgspec.DecodeError as error:
-        raise StoreError(f"{path} is not a matrix ({error}); run 'xling reduce {folder.name}'.") from error
-
-
-def _rounded(encoded: bytes) -> Any:
-    """The same with floats rounded; the parser calls nothing but for floats, of which big grids have millions."""
-    return json.loads(encoded, parse_float=lambda digits: round(float(digits), 6) + 0.0)
 
 
 def _write_pictures(folder: Path, matrix: Matrix, digest: str) -> None:

@@ -1,1 +1,1 @@
-"""."""
+"""Typed formats of what stages write and everything later reads."""

@@ -12,11 +12,13 @@ from typing import TypeVar
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from msgspec import Struct
 
-from xling.analysis.statistics.intervals import Floats
 from xling.errors import StoreError
 from xling.jsonfiles import decode
+
+Floats = npt.NDArray[np.float64]
 
 _T = TypeVar("_T")
 

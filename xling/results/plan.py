@@ -7,13 +7,31 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from xling.analysis.matrix.types import ENTRY_AXES, NO_SOURCE, SEED_AXES, LanguageRates
-from xling.config import judges_its_own
+from xling.analysis.statistics.intervals import Estimate
+from xling.config.judges import judges_its_own
 from xling.errors import ConfigError, StoreError
 from xling.grid import files, formats
 from xling.grid.records import Run
 from xling.grid.store import Status, Store
 from xling.jsonfiles import unsealed
+
+NO_SOURCE = "-"  # the source of references that learn nothing
+ENTRY_AXES = ("task", "policy", "rm_backbone", "source_lang", "target_lang", "optimizer", "judge")
+SEED_AXES = ("task.seed", "seed")
+
+
+class LanguageRates(Struct, frozen=True):
+    """How often the language detector errs on the task's own references (planning/detection.py), in percent.
+
+    None: it has no label for the language, or there are no such references.
+    """
+
+    target: str
+    detector: str  # which model
+    labels: list[str]  # of it, that mean the target
+    recognised: Estimate | None  # of references in the target; it misses the rest
+    mistaken: Estimate | None  # of references in the task's other languages, which it takes for the target
+
 
 AxisValue = str | int | float | bool | None
 

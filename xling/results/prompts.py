@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from xling import config, tasks
-from xling.config import Task
+from xling.config.tasks import Task
 from xling.digests import file_digest, recalled
 from xling.errors import ConfigError, DataError
 from xling.grid.stage import DATA, WHERE, Context, Json, canonical_json

@@ -4,14 +4,15 @@ A `translate` stage stores what was said and what it is worth; the prompt around
 so that another template translates nothing anew.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
-from xling.config import Task
+from xling.config.tasks import Task
 from xling.grid.stage import Context
 from xling.jsonfiles import decode
 from xling.tasks import document_of, prompt_around, task_module
@@ -87,3 +88,34 @@ def given(context: Context, task: Task, langs: Sequence[str], what: What, split:
         return [[item_of(task, what, record) for record in read_records(folder, split)] for folder in folders]
     own = getattr(task_module(task), what)
     return [own(task, lang, split) for lang in langs]
+
+
+def distinct(records: Iterable[Record]) -> list[str]:
+    """All texts of the records, each once, in their order; empty ones are not translated."""
+    texts: dict[str, None] = {}
+    for record in records:
+        for text in (record.document, record.response, record.rejected):
+            if text and text.strip():
+                texts.setdefault(text)
+    return list(texts)
+
+
+def translated(
+    records: Sequence[Record], found: Mapping[str, str | None], lang: str
+) -> tuple[list[Record], Counter[str]]:
+    """The records in `lang` by the translations `found`, and how many were dropped, by reason."""
+    kept: list[Record] = []
+    dropped: Counter[str] = Counter()
+    for record in records:
+        document, response = found.get(record.document), found.get(record.response)
+        rejected = None if record.rejected is None else found.get(record.rejected)
+        if not document:
+            dropped["a document without translation"] += 1
+        elif not response or (record.rejected is not None and not rejected):
+            dropped["a response without translation"] += 1
+        elif response == rejected:
+            dropped["two responses that became the same"] += 1
+        else:
+            changes = {"lang": lang, "document": document, "response": response, "rejected": rejected}
+            kept.append(msgspec.structs.replace(record, **changes))
+    return kept, dropped

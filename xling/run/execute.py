@@ -1,6 +1,7 @@
 """One stage, from claim to published result. Every runner (local worker, cluster task) goes through here."""
 
 import errno
+import importlib
 import os
 import shutil
 import sys
@@ -247,3 +248,26 @@ def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # a full disk, a stream that stage code closed
             stream.flush()
+
+
+def load_catalogue(path: str) -> Mapping[str, Kind]:
+    """`module:name` to the dict of kinds it names."""
+    module, _, name = path.partition(":")
+    kinds = getattr(importlib.import_module(module), name, None)
+    if not isinstance(kinds, Mapping):
+        raise StageError(f"'{path}' is no catalogue: {name} of {module} must be a dict of kinds.")
+    return kinds
+
+
+def fixed_environment(threads: int) -> dict[str, str]:
+    """What every process that runs stages must have before anything is imported, whoever starts it."""
+    count = str(threads)
+    libraries = ("OMP_NUM", "MKL_NUM", "OPENBLAS_NUM", "NUMEXPR_NUM", "RAYON_NUM", "VECLIB_MAXIMUM")
+    fixed = {f"{name}_THREADS": count for name in libraries}
+    path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+    return {
+        **fixed,
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONHASHSEED": "0",  # the order of sets decides no bytes
+        "PYTHONPATH": path,
+    }

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from xling.console import shown
 from xling.errors import DataError
 from xling.sheets.export import COLUMNS
 from xling.sheets.key import Key, Row, SheetKey
-from xling.sheets.text import same_text, shown, unguarded
+from xling.sheets.text import same_text, unguarded
 
 PREFERENCES = {"a": "A", "b": "B", "tie": "tie"}
 ANNOTATOR = "annotator"  # a column that the page writes; a file without it is named after its annotator

@@ -10,22 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 
-from xling.analysis.matrix.types import SEED_AXES
-from xling.config import Task
+from xling.console import shown
 from xling.errors import ConfigError, StoreError, did_you_mean
 from xling.grid.store import Store
 from xling.judges.asking import points
 from xling.results.items import read_array, read_json
-from xling.results.plan import Plan, PlannedCell, Ref, Results, axes_text
-from xling.results.prompts import located, unchanged
+from xling.results.plan import SEED_AXES, Plan, PlannedCell, Ref, Results, axes_text
+from xling.results.reading import prompt_texts
 from xling.results.samples import Samples, read_samples
-from xling.sheets.text import shown
-from xling.stages.llm import read_verdicts
-from xling.tasks import task_module
+from xling.results.verdicts import read_verdicts
 
 SHORT = {"source": "source_lang", "target": "target_lang"}
 Filters = Mapping[str, frozenset[str]]
@@ -181,23 +177,6 @@ class Reader:
             return lambda row, place, first, many: _points(said.get((items.prompt[row], first)), cell.judge)
         pool, baseline = (read_array(folder / name) for name in ("pool.npy", "baseline.npy"))
         return lambda row, place, first, many: {i: _point(pool[place, first], baseline[place, i]) for i in range(many)}
-
-
-def prompt_texts(store: Store, ref: Ref) -> dict[str, str]:
-    """Prompt id to what the policy read, from the data that a stage's samples were drawn for.
-
-    StoreError if the stage does not say which, DataError if the data have changed or are gone.
-    """
-    sheet = store.sheet(ref.kind, ref.key)
-    if sheet is None or not sheet.spec.get("task"):
-        raise StoreError(f"The result {ref.kind}/{ref.key[:12]} does not say which data its prompts are from.")
-    spec = located(sheet.spec)
-    unchanged(spec)
-    task: Task = msgspec.convert(spec["task"], Task)
-    module = task_module(task)
-    if ref.kind == "recorded":
-        return {p.id: p.text for p in module.recorded(task, spec["lang"]).prompts}
-    return {p.id: p.text for p in module.prompts(task, spec["lang"], "test")}
 
 
 def _points(said: Mapping[int, float | None] | None, judge: Ref) -> dict[int, float | None]:

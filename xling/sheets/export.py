@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xling.analysis.matrix.verdicts import many
-from xling.config import judges_its_own
+from xling.config.judges import judges_its_own
 from xling.errors import ConfigError, StoreError
 from xling.grid.files import disk_error, is_plain, json_bytes, write_atomically
 from xling.grid.store import Store

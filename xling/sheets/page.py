@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from xling.console import direction
 from xling.sheets.key import Key
-from xling.sheets.text import direction
 from xling.webpage import filled, json_in_html
 from xling.webpage import policy as policy_of
 

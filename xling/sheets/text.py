@@ -12,32 +12,16 @@ import io
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from xling.console import visible
+from xling.console import FORMULA, shown
 
 BYTE_ORDER_MARK = "\ufeff"  # without it Excel reads UTF-8 as something else
-FORMULA = "=+-@\t\r\n'\uff1d\uff0b\uff0d\uff20"  # the last four are full-width = + - @
 SHORT = 24  # characters; longer texts with digits are no number or date
 CELL_LIMIT = 32_767  # characters that a cell of Excel holds
-MARKS = "\u200e\u200f\u061c"  # of direction: Arabic and Hebrew are written with them, and they act in their line alone
-_LINE_ENDS = str.maketrans({"\u2028": "\n", "\u2029": "\n", "\x85": "\n"})
-
-
-def shown(text: str) -> str:
-    """The text as people see it; the same again for what is shown already."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_LINE_ENDS)
-    return "".join(one if one in MARKS else visible(one) for one in text).strip()
 
 
 def digest(text: str) -> str:
     """sha256 of a text as it is shown."""
     return hashlib.sha256(shown(text).encode()).hexdigest()
-
-
-def direction(text: str) -> str:
-    """rtl or ltr, by what most of its letters are; auto where it has none."""
-    kinds = [unicodedata.bidirectional(character) for character in text]
-    right, left = kinds.count("R") + kinds.count("AL"), kinds.count("L")
-    return "auto" if right == left == 0 else "rtl" if right > left else "ltr"
 
 
 def guarded(text: str) -> str:

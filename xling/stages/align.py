@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from msgspec import Struct
 
-from xling.config import DPO, GRPO, PPO, Lora, Online, RewardModel, SameAsPolicy, Task, Trained, Untrained
+from xling.config.optimizers import DPO, GRPO, PPO, Online, Trained
+from xling.config.policies import Lora
+from xling.config.rewards import RewardModel, SameAsPolicy, Untrained
+from xling.config.tasks import Task
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.measures.language import in_language

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from xling.config import Task
+from xling.config.tasks import Task
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.ridge import Array

@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Struct
 from scipy.special import gammaln
 
-from xling.config import Task
+from xling.config.tasks import Task
 from xling.digests import file_digest
 from xling.errors import DataError
 from xling.grid.stage import Context
@@ -91,7 +91,8 @@ def _by_verdicts(
     context: Context, spec: JudgeSpec, items: Mapping[str, list[Any]]
 ) -> tuple[dict[str, list[Any]], Array]:
     """All columns of items.json for the prompts that a language model was asked about; no curve: the rest was not."""
-    from xling.stages.llm import check_answered, fold, verdicts_of
+    from xling.results.verdicts import verdicts_of
+    from xling.stages.llm import check_answered, fold
 
     asked = {"verdict": ("verdicts.json", "pairs"), "accuracy": ("accuracy.json", "pairs that people have judged")}
     for role, (name, about) in asked.items():

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from xling.config import Lora
+from xling.config.policies import Lora
 from xling.models.adapters import load_adapted, merged
 from xling.models.load import DTYPES, in_dtype, load_policy, loading, save_policy
 

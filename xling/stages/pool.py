@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from xling.config import Task
+from xling.config.tasks import Task
 from xling.grid.stage import Context
 from xling.models.text import Ids, decode_response, policy_ids
 from xling.results.samples import Samples, write_json, write_samples

@@ -6,7 +6,7 @@ The samples are a pool of their own, drawn once a target whatever the source: no
 from collections.abc import Sequence
 from typing import Any
 
-from xling.config import DPO
+from xling.config.optimizers import DPO
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.text import Ids, response_ids

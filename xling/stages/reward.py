@@ -6,7 +6,8 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from xling.config import BagOfWords, Files, FrozenLM, Released, RewardModel, SentenceEncoder, Task, Tuned
+from xling.config.rewards import BagOfWords, FrozenLM, RewardModel, SentenceEncoder, Tuned
+from xling.config.tasks import Files, Released, Task
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.folds import half_of

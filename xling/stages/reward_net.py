@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from xling.config import Encoder, SameAsPolicy
+from xling.config.rewards import Encoder, SameAsPolicy
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.adapters import put_back

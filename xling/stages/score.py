@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from xling.config import Published, RewardModel, Task, Untrained
+from xling.config.rewards import Published, RewardModel, Untrained
+from xling.config.tasks import Task
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.results.samples import Array, ragged, read_json, write_json

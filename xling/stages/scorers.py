@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xling.config import (
+from xling.config.rewards import (
     BagOfWords,
     Classifier,
     FrozenLM,
     Published,
     RewardModel,
     SentenceEncoder,
-    Task,
     Untrained,
     encoder_of,
 )
+from xling.config.tasks import Task
 from xling.grid.stage import Context
 from xling.tasks import task_module
 from xling.tasks.records import Prompt

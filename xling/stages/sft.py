@@ -14,7 +14,9 @@ from msgspec import Struct
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from xling.config import Lora, Task, Training
+from xling.config.common import Training
+from xling.config.policies import Lora
+from xling.config.tasks import Task
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.measures.rouge import rouge_l

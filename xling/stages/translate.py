@@ -6,20 +6,30 @@ and validation; a target is tested on its own data. The second stage of a round 
 Texts are translated in blocks, which a killed stage keeps (xling/stages/blocks.py).
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from xling.config import MicroExact, MicroNoisy, Seq2Seq, Task
+from xling.config.tasks import Task
+from xling.config.translators import MicroExact, MicroNoisy, Seq2Seq
 from xling.errors import StageError
 from xling.grid.stage import WHERE, Context
 from xling.jsonfiles import decode
 from xling.results.samples import write_json
-from xling.results.translations import SPLITS, Item, Record, What, read_records, record_of, write_records
+from xling.results.translations import (
+    SPLITS,
+    Item,
+    Record,
+    What,
+    distinct,
+    read_records,
+    record_of,
+    translated,
+    write_records,
+)
 from xling.stages.blocks import blocks_of, kept_lines
 from xling.tasks import task_module
 from xling.tasks.records import Split
@@ -78,42 +88,11 @@ def _records(context: Context, spec: TranslateSpec, split: Split) -> Iterator[Re
     return (record_of(spec.task, item) for item in items)
 
 
-def distinct(records: Iterable[Record]) -> list[str]:
-    """All texts of the records, each once, in their order; empty ones are not translated."""
-    texts: dict[str, None] = {}
-    for record in records:
-        for text in (record.document, record.response, record.rejected):
-            if text and text.strip():
-                texts.setdefault(text)
-    return list(texts)
-
-
-def translated(
-    records: Sequence[Record], found: Mapping[str, str | None], lang: str
-) -> tuple[list[Record], Counter[str]]:
-    """The records in `lang` by the translations `found`, and how many were dropped, by reason."""
-    kept: list[Record] = []
-    dropped: Counter[str] = Counter()
-    for record in records:
-        document, response = found.get(record.document), found.get(record.response)
-        rejected = None if record.rejected is None else found.get(record.rejected)
-        if not document:
-            dropped["a document without translation"] += 1
-        elif not response or (record.rejected is not None and not rejected):
-            dropped["a response without translation"] += 1
-        elif response == rejected:
-            dropped["two responses that became the same"] += 1
-        else:
-            changes = {"lang": lang, "document": document, "response": response, "rejected": rejected}
-            kept.append(msgspec.structs.replace(record, **changes))
-    return kept, dropped
-
-
 def _makers() -> dict[str, Any]:
     """What else decides a model's translations: remembered ones of other code, packages or devices are not taken."""
     import torch
 
-    from xling.stages import KINDS
+    from xling.planning import KINDS
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     packages = {name: version(name) for name in ("sentencex", "tokenizers", "torch", "transformers")}

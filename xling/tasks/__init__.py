@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import cast
 
-from xling.config import Files, MicroSummarization, MRewardBench, Oasst, Released, Seahorse, Task
+from xling.config.tasks import Files, MicroSummarization, MRewardBench, Oasst, Released, Seahorse, Task
 from xling.errors import ConfigError
 from xling.tasks import files, m_rewardbench, micro_summarization, oasst, released, seahorse
 from xling.tasks.absent import AbsentTask, absent

@@ -7,7 +7,7 @@ can be read. The task's module must offer `published(config)`.
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from xling.config import PUBLISHED, Task
+from xling.config.tasks import PUBLISHED, Task
 from xling.errors import ConfigError
 from xling.tasks.records import Split, TaskModule, Use
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from xling.config import Files, Task, Template
+from xling.config.common import Template
+from xling.config.tasks import Files, Task
 from xling.errors import ConfigError, DataError, did_you_mean, listed
 from xling.measures.language import is_code, language_hint, language_of_code, standard
 from xling.tasks.findings import (

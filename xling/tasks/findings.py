@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from xling.config import Files
+from xling.config.tasks import Files
 from xling.errors import listed, shown
 from xling.measures.language import is_code, language_hint
 from xling.tasks.pieces import answers

@@ -7,7 +7,7 @@ Each prompt has a chosen and a rejected response, which are its two recorded res
 the hub's repository, or a local copy: a folder a language (arb_Arab, ...), or a file (arb_Arab.parquet), as Parquet,
 JSONL, JSON or CSV with the columns id, prompt, chosen, rejected and `category` or the subset (`subset`, `source`).
 English is not among the 23: put RewardBench's filtered set beside them as eng_Latn. `dataset` is the category,
-so that a win rate is the mean over categories, as the authors report; xling/analysis/matrix/categories.py adds the rest.
+so that a win rate is the mean over categories, as the authors report; analysis/matrix/categories.py adds the rest.
 """
 
 import functools
@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from xling.config import MRewardBench, Task
+from xling.config.tasks import MRewardBench, Task
 from xling.errors import ConfigError, DataError, listed, shown
 from xling.measures.language import language_hint
 from xling.tasks.pieces import in_random_order

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from xling.config import MicroSummarization, Task
+from xling.config.tasks import MicroSummarization, Task
 from xling.errors import ConfigError
 from xling.tasks.micro import errors, frames, gold, render, words
 from xling.tasks.micro.facts import FactSet, fact_set, fact_set_of

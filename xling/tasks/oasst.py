@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from xling.config import Oasst, Task
+from xling.config.tasks import Oasst, Task
 from xling.errors import ConfigError
 from xling.measures.language import language_hint
 from xling.tasks import oasst_trees as trees

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xling.config import Oasst
+from xling.config.tasks import Oasst
 from xling.errors import ConfigError, DataError, shown
 from xling.tasks.tables import Identity, Row, identity, is_table, open_table, text_of
 

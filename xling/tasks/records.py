@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from xling.config import Task
+from xling.config.tasks import Task
 
 Split = Literal["train", "validation", "test"]
 Half = Literal["first", "second"]  # of a source's documents (xling/models/folds.py)

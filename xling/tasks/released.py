@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from xling.config import Released, Task
+from xling.config.tasks import Released, Task
 from xling.errors import ConfigError, did_you_mean
 from xling.measures.language import language_hint
 from xling.tasks import tables

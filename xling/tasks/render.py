@@ -12,7 +12,8 @@ from typing import TypedDict
 
 import msgspec
 
-from xling.config import Language, Task, Template
+from xling.config.common import Language, Template
+from xling.config.tasks import Task
 from xling.errors import ConfigError, DataError, did_you_mean
 from xling.tasks.records import Prompt, Use
 

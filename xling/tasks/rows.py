@@ -21,7 +21,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from xling.config import Columns
+from xling.config.tasks import Columns
 from xling.errors import ConfigError, DataError, did_you_mean, listed, shown
 from xling.measures.language import LONGEST_TAG, language_of_code, standard
 from xling.tasks.render import USER, dialog

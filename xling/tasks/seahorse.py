@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from xling.config import Seahorse, Task
+from xling.config.tasks import Seahorse, Task
 from xling.errors import ConfigError, DataError
 from xling.measures.language import language_hint
 from xling.tasks import seahorse_corpora as corpora

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from xling.config import Seahorse
+from xling.config.tasks import Seahorse
 from xling.errors import ConfigError, DataError
 from xling.tasks.tables import Row, Table, is_table, open_table, text_of
 

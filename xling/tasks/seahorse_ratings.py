@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from xling.config import Seahorse
+from xling.config.tasks import Seahorse
 from xling.errors import ConfigError, DataError, shown
 from xling.tasks.tables import Identity, Row, Table, identity, open_table, text_of
 

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Literal
 
-from xling.config import Task
+from xling.config.tasks import Task
 from xling.tasks import task_module
 from xling.tasks.absent import absent
 from xling.tasks.records import Split

@@ -1,1 +1,1 @@
-"""."""
+"""Weights & Biases: runs, tables, dashboards."""

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from xling.analysis.matrix.files import read_matrix
 from xling.analysis.matrix.types import Matrix
 from xling.console import without_secrets
 from xling.errors import ConfigError, XlingError
 from xling.grid.files import json_bytes, write_atomically
 from xling.grid.store import Damaged, Store
 from xling.jsonfiles import decode
-from xling.report.files import read_matrix
 from xling.results.plan import Plan, read_plan
 from xling.tracking.track import (
     Destination,

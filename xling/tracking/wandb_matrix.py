@@ -14,11 +14,11 @@ from typing import Any
 import wandb
 from wandb.sdk.wandb_run import Run
 
+from xling.analysis.matrix.files import read_matrix
 from xling.analysis.matrix.types import Matrix
 from xling.analysis.tidy.tables import Rows, counts, frontier_lines, panel_names, panels, tables
 from xling.grid.files import json_bytes, write_atomically
 from xling.grid.store import Store
-from xling.report.files import read_matrix
 from xling.report.page.findings import shown_findings
 from xling.results.plan import Plan
 from xling.tracking.track import Destination, read_ledger, reduce_id, shown_file

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from xling.analysis.tidy.tables import Rows
+from xling.console import shown
 from xling.grid.store import Store
 from xling.results.items import Items, read_array, read_json
 from xling.results.plan import Plan, Ref, Results, axes_text
+from xling.results.reading import prompt_texts
 from xling.results.samples import read_samples
-from xling.sheets.cells import Picks, prompt_texts, told_apart
-from xling.sheets.text import shown
+from xling.sheets.cells import Picks, told_apart
 
 PROMPTS = 4  # a cell, while the table has fewer rows than MOST
 MOST = 4000

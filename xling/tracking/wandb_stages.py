@@ -13,7 +13,7 @@ from typing import Any
 import wandb
 from wandb.sdk.wandb_run import Run
 
-from xling.config import judges_its_own
+from xling.config.judges import judges_its_own
 from xling.errors import StoreError
 from xling.grid.files import json_bytes
 from xling.grid.records import Done, Sheet

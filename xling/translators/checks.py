@@ -5,7 +5,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from xling.config import Language, LanguageModel, Seq2Seq
+from xling.config.common import Language
+from xling.config.policies import LanguageModel
+from xling.config.translators import Seq2Seq
 from xling.errors import ConfigError, DataError
 from xling.models.checkpoints import TABLES, check_policy, folder_of, positions
 from xling.models.hub import is_repository, settings_of

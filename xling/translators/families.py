@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from xling.config import Seq2Seq
+from xling.config.translators import Seq2Seq
 from xling.errors import DataError
 from xling.translators.languages import token_of
 from xling.translators.translator import Spoken

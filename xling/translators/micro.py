@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from functools import cache
 
-from xling.config import MicroExact, MicroNoisy
+from xling.config.translators import MicroExact, MicroNoisy
 from xling.tasks.micro.edits import Part
 from xling.tasks.micro.frames import text_of
 from xling.tasks.micro.lexicon import bit, is_slot, is_word, vocabulary

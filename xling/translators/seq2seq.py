@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from xling.config import Seq2Seq
+from xling.config.translators import Seq2Seq
 from xling.models.load import load_translator
 from xling.models.states import batches, fill
 from xling.models.text import Ids, pad_right, padded_length, pieces

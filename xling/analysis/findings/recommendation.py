@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from xling.analysis.items.scored import is_foreign
 from xling.analysis.statistics.drawing import Floats, Ints
 from xling.analysis.statistics.ranks import centred
 from xling.analysis.tidy.entries import EVERY, Entries, Row, Square, words
 from xling.analysis.tidy.finding import Finding
+from xling.analysis.tidy.places import is_foreign
 
 _OUTER, _INNER = 300, 60  # draws of the matrix, and of what splits each of them
 _FEWEST_OUTER = 100  # of a large matrix

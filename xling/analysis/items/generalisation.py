@@ -20,15 +20,12 @@ from xling.analysis.items.scored import (
     Scored,
     columns_of,
     finished_cells,
-    is_foreign,
-    is_home,
     long_table,
     matrix_of,
     once,
     points,
     prompts_of,
     readable,
-    some,
     without,
 )
 from xling.analysis.matrix.across import over_columns
@@ -36,6 +33,7 @@ from xling.analysis.matrix.column import PERCENT
 from xling.analysis.statistics.drawing import Ints
 from xling.analysis.statistics.intervals import Floats, Sample, draw, fold, resample
 from xling.analysis.tidy.finding import Finding
+from xling.analysis.tidy.places import is_foreign, is_home, some
 from xling.errors import StoreError
 from xling.grid.store import Store
 from xling.results.items import Summary, read_array, read_json

@@ -18,14 +18,11 @@ from xling.analysis.items.scored import (
     Scored,
     columns_of,
     finished_cells,
-    is_foreign,
-    is_home,
     long_table,
     matrix_of,
     once,
     points,
     readable,
-    some,
     without,
 )
 from xling.analysis.matrix.accuracy import correct, length_hits
@@ -33,6 +30,7 @@ from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.column import PERCENT
 from xling.analysis.statistics.intervals import POINTS, SHARE, Clusters, Estimate, Floats, Sample, draw, fold, resample
 from xling.analysis.tidy.finding import Finding
+from xling.analysis.tidy.places import is_foreign, is_home, some
 from xling.grid.store import Store
 from xling.results.items import read_heldout
 

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 from msgspec import Struct
 
-from xling.analysis.items.scored import Finished, Scored, columns_of, finished_cells, long_table, points, readable, some
+from xling.analysis.items.scored import Finished, Scored, columns_of, finished_cells, long_table, points, readable
 from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.column import PERCENT
 from xling.analysis.statistics.intervals import POINTS, SHARE, Estimate, Sample, draw, fold, judged, resample
 from xling.analysis.tidy.finding import Finding
+from xling.analysis.tidy.places import some
 from xling.grid.store import Store
 from xling.results.items import read_items, read_json
 from xling.results.plan import Ref

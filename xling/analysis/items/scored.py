@@ -12,16 +12,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from xling.analysis.matrix.column import Seeds
-from xling.analysis.matrix.types import NO_SOURCE
 from xling.analysis.statistics.intervals import Estimate, Floats
+from xling.analysis.tidy.places import MOST_NAMED, some
 from xling.errors import StoreError
 from xling.grid.store import Store
-from xling.results.plan import PlannedEntry, Ref, Results, planned_entries, read_plan
+from xling.results.plan import NO_SOURCE, PlannedEntry, Ref, Results, planned_entries, read_plan
 from xling.results.samples import Samples, read_samples
 
 SCORED_BY = ("optimizer", "judge")  # axes that a score of the shared pool does not depend on
 LEARNT_BY = "judge.half"  # but for this one of them: it halves what the cell's own reward model learns from
-MOST_NAMED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,32 +82,12 @@ def once(cells: Iterable[Scored], *groups: str) -> list[Scored]:
     return list(found.values())
 
 
-def is_home(source: str, target: str) -> bool:
-    """Trained on the target's own feedback and on nothing else."""
-    return source == target
-
-
-def is_foreign(source: str, target: str) -> bool:
-    """Trained on nothing of the target's: neither home nor pooled with it."""
-    return target not in source.split("+")
-
-
 def points(seeds: Sequence[str]) -> tuple[list[str], bool]:
     """What counts as one point of an interval over seeds (`task.seed/seed`), and whether prompts are fresh: data seeds
     where there are several, as in the matrix (column.py)."""
     data = [seed.partition("/")[0] for seed in seeds]
     fresh = len(set(data)) > 1
     return (data if fresh else list(seeds)), fresh
-
-
-def some(names: Iterable[str]) -> str:
-    """The first few, and how many more."""
-    there = list(dict.fromkeys(names))
-    rest = len(there) - MOST_NAMED
-    return ", ".join(there[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
-
-
-# --- tidy tables --------------------------------------------------------------------------------------------
 
 
 def long_table(parts: Sequence[tuple[Mapping[str, str], Mapping[str, Any]]]) -> pd.DataFrame:

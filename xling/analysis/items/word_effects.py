@@ -24,20 +24,18 @@ from xling.analysis.items.scored import (
     Scored,
     columns_of,
     finished_cells,
-    is_foreign,
-    is_home,
     long_table,
     matrix_of,
     once,
     points,
     readable,
     samples_of,
-    some,
     without,
 )
 from xling.analysis.matrix.across import over_columns
 from xling.analysis.statistics.intervals import Clusters, Floats, Sample, cluster_sums, draw, fold
 from xling.analysis.tidy.finding import Finding
+from xling.analysis.tidy.places import is_foreign, is_home, some
 from xling.grid.store import Store
 from xling.models.bag_of_words import pieces
 from xling.models.folds import assign_folds, in_order

@@ -1,1 +1,1 @@
-"""."""
+"""Transfer and what languages are like: typological features and distances."""

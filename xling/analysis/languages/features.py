@@ -17,10 +17,10 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import ttest_ind
 
-from xling.analysis.items.scored import is_home, some
 from xling.analysis.statistics.drawing import SEED
 from xling.analysis.statistics.intervals import Floats, holm
 from xling.analysis.tidy.finding import Finding
+from xling.analysis.tidy.places import is_home, some
 
 ALPHA = 0.05
 LEAST_PAIRS = 2  # on either side of a test

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from xling.analysis.matrix.column import Column, Layout, Seeds
-from xling.analysis.matrix.types import NO_SOURCE
 from xling.analysis.statistics.intervals import Clusters, Estimate, Floats, Sample, fold, resample
-from xling.results.plan import PlannedEntry
+from xling.results.plan import NO_SOURCE, PlannedEntry
 
 Key = tuple[tuple[str, str], ...]
 

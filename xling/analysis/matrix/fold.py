@@ -18,10 +18,10 @@ from xling.analysis.matrix.column import (
     read_bounds,
     samples,
 )
-from xling.analysis.matrix.types import NO_SOURCE, Accuracy, Band, Baseline, Bounds, Curve, Entry, Mean, Opponent
+from xling.analysis.matrix.types import Accuracy, Band, Baseline, Bounds, Curve, Entry, Mean, Opponent
 from xling.analysis.statistics.intervals import Clusters, Difference, Estimate, Sample, fold, judged, select
 from xling.results.items import finite
-from xling.results.plan import PlannedEntry, Results
+from xling.results.plan import NO_SOURCE, PlannedEntry, Results
 
 PanelKey = tuple[tuple[str, str], ...]  # rm_backbone and its settings
 

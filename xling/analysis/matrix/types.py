@@ -16,10 +16,8 @@ from msgspec import Struct
 
 from xling.analysis.statistics.intervals import Difference, Estimate
 from xling.grid.formats import MATRIX
+from xling.results.plan import LanguageRates
 
-NO_SOURCE = "-"  # the source of references that learn nothing
-ENTRY_AXES = ("task", "policy", "rm_backbone", "source_lang", "target_lang", "optimizer", "judge")
-SEED_AXES = ("task.seed", "seed")
 CHANCE = 50.0
 
 
@@ -94,19 +92,6 @@ class Opponent(Struct, frozen=True):
     length: Estimate | None
     eos: Estimate | None
     repetition: Estimate | None
-
-
-class LanguageRates(Struct, frozen=True):
-    """How often what tells languages errs on the task's own references (xling/planning/detection.py), in percent of their text.
-
-    None: it has no label for the language, or there are no such references.
-    """
-
-    target: str
-    detector: str  # which model
-    labels: list[str]  # of it, that mean the target
-    recognised: Estimate | None  # of references in the target; it misses the rest
-    mistaken: Estimate | None  # of references in the task's other languages, which it takes for the target
 
 
 class Mean(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""The paper's published matrices as entries: xling/analysis/published has the numbers, and their table numbers.
+"""The paper's published matrices as entries: xling/analysis/paper/csv has the numbers, and their table numbers.
 
 No prompts were published, so the errors are drawn from a stated model: a win rate is the mean over its language's
 datasets of binomial shares with the sizes that the paper gives (validation sets of its Tables 1 and 3; at most 1,000 a
@@ -23,7 +23,7 @@ from xling.analysis.statistics.ranks import percentile
 from xling.analysis.tidy.entries import Entries
 from xling.errors import ConfigError
 
-FOLDER = Path(__file__).parent / "published"
+FOLDER = Path(__file__).parent / "csv"
 NAME = "paper"  # what stands for it where a grid is named
 N = 64  # of best-of-n
 HOW = "cells as independent binomials with the paper's sizes (differences within a column are surer than that)"

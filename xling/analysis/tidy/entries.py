@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from xling.analysis.matrix.draws import SPANS, Draws, Place, Small, place_of, with_tails
-from xling.analysis.matrix.types import ENTRY_AXES, Entry, Matrix
+from xling.analysis.matrix.types import Entry, Matrix
 from xling.analysis.statistics.drawing import RESAMPLES, Floats
 from xling.analysis.statistics.intervals import Estimate
+from xling.results.plan import ENTRY_AXES
 
 Row = dict[str, Any]  # of a tidy table
 PLACE = ("source_lang", "target_lang")

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xling.analysis.matrix.types import ENTRY_AXES, Entry, Frontier, Matrix, Opponent, Panel
+from xling.analysis.matrix.types import Entry, Frontier, Matrix, Opponent, Panel
 from xling.analysis.statistics.intervals import Estimate
+from xling.results.plan import ENTRY_AXES
 
 PANEL_AXES = tuple(axis for axis in ENTRY_AXES if axis not in ("source_lang", "target_lang"))
 BASELINE = "(baseline)"  # in place of a source: the policy that all cells of a target are judged against

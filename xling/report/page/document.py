@@ -19,6 +19,7 @@ from xling.analysis.matrix.headline import headline
 from xling.analysis.matrix.types import Frontier, Matrix
 from xling.analysis.statistics.intervals import Estimate
 from xling.analysis.tidy.finding import Finding
+from xling.console import direction, shown
 from xling.report.page.encode import Json, encode_table, everywhere, exact
 from xling.report.page.learning import NAMES, Learning
 from xling.report.page.origin import Origin
@@ -26,7 +27,6 @@ from xling.report.page.panels import encode_across, encode_panels
 from xling.report.page.samples import Sample, Selection
 from xling.report.tables.findings import finding_tables, said
 from xling.report.tables.wording import mixes, task_names, words_of
-from xling.sheets.text import direction, shown
 from xling.webpage import filled, json_in_html, policy
 
 MOST_LEFT_OUT = 3  # of an analysis that has nothing to say

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from xling.analysis.matrix.types import SEED_AXES, Matrix
+from xling.analysis.matrix.types import Matrix
 from xling.console import without_secrets
 from xling.grid.records import Run
 from xling.grid.stage import WHERE
 from xling.grid.store import Store
-from xling.results.plan import Plan, PlannedStage, axes_text
+from xling.results.plan import SEED_AXES, Plan, PlannedStage, axes_text
 
 TASK = "task"
 MOST_VALUES = 12  # of a setting that are listed

@@ -16,16 +16,16 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from xling.analysis.matrix.types import NO_SOURCE, Matrix
+from xling.analysis.matrix.types import Matrix
 from xling.analysis.statistics.intervals import Floats
 from xling.errors import StoreError, XlingError
 from xling.grid.store import Store
 from xling.jsonfiles import decode
 from xling.judges.asking import points
-from xling.results.plan import PlannedEntry, Ref, SeedCell
+from xling.results.plan import NO_SOURCE, PlannedEntry, Ref, SeedCell
+from xling.results.reading import prompt_texts
 from xling.results.samples import Samples
-from xling.sheets.cells import prompt_texts
-from xling.stages.llm import Asked
+from xling.results.verdicts import Asked
 
 MOST_PROMPTS = 24  # of a target
 BUDGET = 1_200_000  # bytes of all texts and rows together

@@ -10,9 +10,9 @@ import sys
 import webbrowser
 from pathlib import Path
 
+from xling.analysis.matrix.files import read_matrix
 from xling.grid.files import disk_error, sha256_of, write_atomically
 from xling.grid.store import Store
-from xling.report.files import read_matrix
 from xling.report.page.document import Document, page_bytes, version
 from xling.report.page.findings import WRITTEN, Folded, shown_findings
 from xling.report.page.learning import learning

@@ -1,1 +1,1 @@
-"""`xling figures GRID`: what goes into a paper, drawn and set from a finished matrix."""
+"""The matrix as figures: heat maps, curves, relations."""

@@ -7,7 +7,6 @@ in their markers too (Okabe and Ito 2008).
 
 import io
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,11 +135,6 @@ def look_of(number: int) -> dict[str, Any]:
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
     }
-
-
-def slug(text: str) -> str:
-    """Text as a part of a file's name."""
-    return re.sub(r"[^\w.+-]+", "_", text).strip("_.")
 
 
 def legend_below(figure: Figure, axes: Any = None, handles: Sequence[Any] = (), labels: Sequence[str] = ()) -> None:

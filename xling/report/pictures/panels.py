@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from xling.analysis.matrix.types import Entry, Matrix, Panel
 from xling.analysis.statistics.intervals import Estimate
 from xling.console import harmless
-from xling.report.pictures.look import slug
-from xling.report.tables.wording import hole_marks
+from xling.report.tables.wording import hole_marks, slug
 
 ORDER = ("task", "rm_backbone", "optimizer", "policy", "judge")
 UPPER = ("ppo", "rloo", "grpo", "dpo")

@@ -1,1 +1,1 @@
-"""."""
+"""The matrix as tables: terminal, Markdown, LaTeX."""

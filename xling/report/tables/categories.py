@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from xling.analysis.matrix.categories import ENGLISH, MEAN, Categories
-from xling.analysis.matrix.types import ENTRY_AXES
 from xling.analysis.statistics.intervals import Estimate
 from xling.grid.files import disk_error, write_atomically
+from xling.results.plan import ENTRY_AXES
 
 NUMBERS = ("ci_low", "ci_high", "n", "seeds")
 NOTE = (

@@ -13,9 +13,9 @@ from dataclasses import replace
 import pandas as pd
 
 from xling.analysis.tidy.finding import Finding
-from xling.report.pictures.look import slug
 from xling.report.tables.findings import finding_tables, said
 from xling.report.tables.table import BEST, HOME, SETTLED, TIED, UNKNOWN, Cell, Table
+from xling.report.tables.wording import slug
 
 MOST_ROWS = 42  # of a page; longer tables go over several
 MOST_LEFT_OUT = 6  # sentences of a caption

@@ -1,5 +1,6 @@
 """How numbers and names are written, the same in the terminal, in Markdown and in the plot."""
 
+import re
 from collections.abc import Mapping
 
 from xling.analysis.matrix.types import Count, Entry, Matrix, Panel
@@ -86,3 +87,8 @@ def hole_marks(panel: Panel) -> dict[str, int]:
 def hole_text(entry: Entry) -> str:
     """`blocked: sft[de] failed: ValueError: ...`; the status once."""
     return entry.status if entry.reason in ("", entry.status) else f"{entry.status}: {entry.reason}"
+
+
+def slug(text: str) -> str:
+    """Text as a part of a file's name."""
+    return re.sub(r"[^\w.+-]+", "_", text).strip("_.")

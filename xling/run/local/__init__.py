@@ -1,1 +1,1 @@
-"""."""
+"""Running a plan on this machine, in worker processes."""

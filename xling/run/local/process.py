@@ -11,26 +11,12 @@ from collections.abc import Sequence
 import msgspec
 
 from xling.grid import host
-from xling.run.execute import Job, Report
+from xling.run.execute import Job, Report, fixed_environment
 from xling.run.local.worker import Setting
 
 KILL_SECONDS = 5.0  # for a worker and its children to be gone
 
 _reports = msgspec.json.Decoder(Report)
-
-
-def fixed_environment(threads: int) -> dict[str, str]:
-    """What every process that runs stages must have before anything is imported, whoever starts it."""
-    count = str(threads)
-    libraries = ("OMP_NUM", "MKL_NUM", "OPENBLAS_NUM", "NUMEXPR_NUM", "RAYON_NUM", "VECLIB_MAXIMUM")
-    fixed = {f"{name}_THREADS": count for name in libraries}
-    path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
-    return {
-        **fixed,
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONHASHSEED": "0",  # the order of sets decides no bytes
-        "PYTHONPATH": path,
-    }
 
 
 class Worker:

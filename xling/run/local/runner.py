@@ -1,6 +1,6 @@
 """Run a plan on this machine, in warm worker processes.
 
-    outcome = run_local(plan, "xling.stages:KINDS", workers=2)
+    outcome = run_local(plan, "xling.planning:KINDS", workers=2)
     sys.exit(outcome.exit_code)
 
 A stage that raises, exits or is killed costs itself and what needs it; its worker is replaced. The first
@@ -44,7 +44,7 @@ def cores() -> int:
 
 def run_local(
     plan: Plan,
-    catalogue: str = "xling.stages:KINDS",
+    catalogue: str = "xling.planning:KINDS",
     workers: int | None = None,
     threads: int = 1,
     show: bool = True,

@@ -11,26 +11,22 @@ accelerator stays taken.
 
 import contextlib
 import ctypes
-import importlib
 import os
 import resource
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 import msgspec
 
 from xling.console import lasting_output
-from xling.errors import StageError
 from xling.grid import files, host
-from xling.grid.stage import Kind
 from xling.grid.store import Store
 from xling.jsonfiles import decode
-from xling.run.execute import Executor, Job, Report, last_line, open_log
+from xling.run.execute import Executor, Job, Report, last_line, load_catalogue, open_log
 
 PROGRESS_SECONDS = 0.2  # at most one progress report in this time
 GUARD_SECONDS = 2.0  # between two looks of the guard, should no signal tell it
@@ -98,15 +94,6 @@ class _Progress:
         if clock >= self._next:
             self._next = clock + PROGRESS_SECONDS
             _send(self._replies, Report("progress", self._key, numbers=(done, total)))
-
-
-def load_catalogue(path: str) -> Mapping[str, Kind]:
-    """`module:name` to the dict of kinds it names."""
-    module, _, name = path.partition(":")
-    kinds = getattr(importlib.import_module(module), name, None)
-    if not isinstance(kinds, Mapping):
-        raise StageError(f"'{path}' is no catalogue: {name} of {module} must be a dict of kinds.")
-    return kinds
 
 
 def _private_pipes(setting: Setting) -> tuple[BinaryIO, int]:

@@ -24,8 +24,7 @@ from xling.errors import StageError
 from xling.grid import files
 from xling.grid.stage import Context, Interrupted, Json, Kind, PartDone
 from xling.jsonfiles import decode
-from xling.run.execute import last_line
-from xling.run.local.worker import load_catalogue
+from xling.run.execute import last_line, load_catalogue
 from xling.run.slurm.settings import Resources
 
 POLL_SECONDS = 0.2

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from xling.run.local.process import fixed_environment
+from xling.run.execute import fixed_environment
 from xling.run.slurm.record import Array, Filed, Submission
 
 

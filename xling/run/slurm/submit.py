@@ -1,6 +1,6 @@
 """Submit a plan: held arrays through submitit, then the edges between their tasks, then the release.
 
-    made = submit(plan, settings, "xling.stages:KINDS", tracking)
+    made = submit(plan, settings, "xling.planning:KINDS", tracking)
 
 What is going to be submitted is written down before the first sbatch, and each answer of sbatch after it, so that a
 shell that dies anywhere in between leaves nothing that the next one cannot find: arrays are held until all of them

@@ -22,8 +22,7 @@ from xling.grid.launches import check_own
 from xling.grid.records import Parent, Sheet, read
 from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Store
-from xling.run.execute import Executor, Job, Report, record_failure
-from xling.run.local.worker import load_catalogue
+from xling.run.execute import Executor, Job, Report, load_catalogue, record_failure
 from xling.run.slurm import cluster, ranks, record, survey
 from xling.run.slurm.cluster import ClusterError
 from xling.run.slurm.parents import Parents, Requeue
