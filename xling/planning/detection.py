@@ -183,6 +183,6 @@ def _name(*request: Json) -> str:
 @lru_cache(maxsize=1)
 def _code() -> str:
     """Of what reads data, tells languages and makes intervals: what it found before a change is not remembered."""
-    here = Path(__file__).parent
+    here = Path(__file__).parent.parent
     own = hashlib.sha256(b"".join((here / name).read_bytes() for name in COMPUTES)).hexdigest()
     return f"{code_digest()} {own}"
