@@ -48,7 +48,7 @@ def plan_of(root: Path, size: int, seconds: float) -> Plan:
 def submitted(root: Path, size: int, seconds: float = 0.0, settings: Slurm = ALONE) -> Plan:
     plan = plan_of(root, size, seconds)
     start = time.perf_counter()
-    made = submit(plan, settings, "noop_stages:KINDS", {"mode": "off"})
+    made = submit(plan, settings, "noop_stages:KINDS", {"mode": "off"}, "xling.folding:fold")
     took = time.perf_counter() - start
     start = time.perf_counter()
     survey.survey(plan.store)

@@ -226,11 +226,7 @@ ORDER = """
 """
 ROOMS = {room: level for level, line in enumerate(ORDER.strip().splitlines()) for room in line.split()}
 # Imports against that order, (module, what it imports): each is to go.
-AGAINST: set[tuple[str, str]] = {
-    ("run.slurm.task", "folding"),
-    ("run.slurm.watch", "report.reduce_grid"),
-    ("run.slurm.watch", "report.tables.terminal"),
-}
+AGAINST: set[tuple[str, str]] = set()
 
 
 class Import(NamedTuple):

@@ -37,6 +37,7 @@ from xling.tasks.absent import absent
 
 Asked = tuple[Mapping[str, Scalar], Experiment]
 
+FOLD = "xling.folding:fold"  # for jobs of a cluster, which are told as text what to call
 HEALS = 2  # times that one command makes what has rotted again
 TRACKING_MODES = ("auto", "online", "offline", "off")
 TRACKING_ARTIFACTS = ("references", "files", "none")
@@ -204,13 +205,23 @@ def launch_slurm(cells: Cells, catalogue: str, values: Mapping[str, Any]) -> int
                 return code or int(any(step.state != "cached" for step in plan.steps.values()))
             plan = _healing(plan, catalogue, "retry")
         with while_running():
-            made = submit(plan, settings, f"{catalogue}:KINDS", tracking, limits)
+            made = submit(plan, settings, f"{catalogue}:KINDS", tracking, FOLD, limits)
     print(f"xling: {made.sentence(plan.name)}", file=sys.stderr)
     if settings.wait:
-        from xling.run.slurm.watch import follow
-
-        return follow(plan.store, plan.name, settings.poll_seconds)
+        return _follow(plan, settings.poll_seconds)
     return 0
+
+
+def _follow(plan: Plan, seconds: float) -> int:
+    """hydra.launcher.wait=true: show the jobs until they have ended, then the matrix. Exit code as of `watch`."""
+    from xling.report.reduce_grid import reduce_grid
+    from xling.report.tables.terminal import print_matrix
+    from xling.run.slurm.watch import watch
+
+    code = watch(plan.store, plan.name, seconds)
+    if code != 130:
+        print_matrix(reduce_grid(plan.store, plan.name))  # as the last job did; it may have been cancelled
+    return code
 
 
 def refuse_submitted(plan: Plan) -> None:

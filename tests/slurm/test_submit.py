@@ -146,18 +146,20 @@ def test_secrets_stay_out_of_what_is_written(toy: Toy, monkeypatch: pytest.Monke
     assert not [path for path in written if b"hf_a_secret_of_the_user" in path.read_bytes()]
 
 
-def test_changed_code_is_said(toy: Toy) -> None:
+def test_a_submission_of_before_is_run_by_changed_code_that_says_so(toy: Toy) -> None:
+    """Its record says neither what folds the grid nor, here, that it was submitted by this code."""
     toy.behaviour = {"base": f"until {toy.gate}"}
     toy.launch()
     filed = toy.filed()[-1]
     path = filed.folder / "submission.json"
     content = json.loads(path.read_bytes())
-    del content["checksum"]  # which holds for what was written
+    del content["checksum"], content["fold"]  # the checksum holds for what was written
     path.write_text(json.dumps({**content, "code": "of another day"}))
     toy.open_gate()
     toy.wait()
     notes = [event.text for event in filed.events((1, 0)) if event.event == "note"]
     assert notes == ["the code has changed since this job was submitted"]
+    assert (toy.root / "grids" / "toy" / "matrix.csv").exists()
 
 
 def test_the_record_is_there_before_the_jobs(toy: Toy) -> None:

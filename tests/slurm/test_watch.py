@@ -73,7 +73,7 @@ def test_status_of_992_stages_is_one_query(
     languages = [f"l{number}" for number in range(30)]
     cells = [Cell(cell.axes, cell.stage.parents["score"]) for cell in grid(languages, languages)]
     plan = make_plan(cells, toy.store, name="wide", kinds=KINDS)
-    made = submit(plan, Slurm(pack_minutes=0), "noop_stages:KINDS", {"mode": "off"})
+    made = submit(plan, Slurm(pack_minutes=0), "noop_stages:KINDS", {"mode": "off"}, "xling.folding:fold")
     assert made.stages == 991 and made.jobs == 992  # the last one folds
     before = commands()
     begin = time.monotonic()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -252,11 +252,16 @@ def flush() -> None:
 
 def load_catalogue(path: str) -> Mapping[str, Kind]:
     """`module:name` to the dict of kinds it names."""
-    module, _, name = path.partition(":")
-    kinds = getattr(importlib.import_module(module), name, None)
+    kinds = load_named(path)
     if not isinstance(kinds, Mapping):
-        raise StageError(f"'{path}' is no catalogue: {name} of {module} must be a dict of kinds.")
+        raise StageError(f"'{path}' is no catalogue: it must be a dict of kinds of stages.")
     return kinds
+
+
+def load_named(path: str) -> Any:
+    """The object that `module:name` names, as workers and jobs are told it; None if the module has none."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name, None)
 
 
 def fixed_environment(threads: int) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Submit a plan: held arrays through submitit, then the edges between their tasks, then the release.
 
-    made = submit(plan, settings, "xling.planning:KINDS", tracking)
+    made = submit(plan, settings, "xling.planning:KINDS", tracking, "xling.folding:fold")
 
 What is going to be submitted is written down before the first sbatch, and each answer of sbatch after it, so that a
 shell that dies anywhere in between leaves nothing that the next one cannot find: arrays are held until all of them
@@ -94,11 +94,17 @@ def _find(value: Any, name: str) -> int | None:
 
 
 def submit(
-    plan: Plan, settings: Slurm, catalogue: str, tracking: Mapping[str, Any], limits: cluster.Limits | None = None
+    plan: Plan,
+    settings: Slurm,
+    catalogue: str,
+    tracking: Mapping[str, Any],
+    fold: str,
+    limits: cluster.Limits | None = None,
 ) -> Made:
     """Submit what nobody runs yet, to run after what it needs. Returns as soon as SLURM has it.
 
-    limits: of the cluster, where `check` has been called for this plan.
+    catalogue, fold: `module:name` of the kinds of stages, and of the function (store, grid's name, tracking) that the
+    last job calls. limits: of the cluster, where `check` has been called for this plan.
     ConfigError: refused before anything was submitted. StageError: SLURM refused on the way; what it had taken by
     then has been taken back.
     """
@@ -117,7 +123,7 @@ def submit(
         folds_later = any(one.filed.submission.grid == plan.name for one in found.reducers.values())
         if not new and (folds_later or not held):
             return Made(None, held, folds_later=folds_later, let_go=let_go)
-        filed = _write(plan, settings, catalogue, tracking, held, limits)
+        filed = _write(plan, settings, catalogue, tracking, fold, held, limits)
         _submit_arrays(filed)
         sizes = [len(array.tasks) for array in filed.submission.arrays]
         return Made(record.read(filed.folder), held, len(new), sum(sizes), len(sizes), True, let_go)
@@ -233,6 +239,7 @@ def _write(
     settings: Slurm,
     catalogue: str,
     tracking: Mapping[str, Any],
+    fold: str,
     held: Mapping[str, Held],
     limits: cluster.Limits,
 ) -> Filed:
@@ -256,6 +263,7 @@ def _write(
         path=tuple(folder or os.getcwd() for folder in sys.path),
         settings=settings,
         tracking=dict(tracking),
+        fold=fold,
         stages=jobs,
         arrays=arrays,
         cluster=limits.cluster,

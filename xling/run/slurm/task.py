@@ -22,7 +22,7 @@ from xling.grid.launches import check_own
 from xling.grid.records import Parent, Sheet, read
 from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Store
-from xling.run.execute import Executor, Job, Report, load_catalogue, record_failure
+from xling.run.execute import Executor, Job, Report, load_catalogue, load_named, record_failure
 from xling.run.slurm import cluster, ranks, record, survey
 from xling.run.slurm.cluster import ClusterError
 from xling.run.slurm.parents import Parents, Requeue
@@ -283,8 +283,6 @@ class Runner:
 
     def _reduce(self) -> int:
         """Say what became of jobs that ended without a word, then fold what is complete."""
-        from xling.folding import fold
-
         submission = self.filed.submission
         refs = [ref for number, ref in self.filed.refs.items() if number != self.place[0]]
         mine = self.filed.submission.arrays[self.place[0]].tasks[self.place[1]].needs
@@ -293,6 +291,9 @@ class Runner:
             survey.settle(self.store, self.filed, states)
         if submission.cells:
             check_own(self.store, submission.grid, submission.cells)
+        fold = load_named(submission.fold)
+        if not callable(fold):
+            raise StageError(f"'{submission.fold}' cannot be called: the results are there, and nothing folds them.")
         code = fold(Store(self.store.root), submission.grid, submission.tracking)
         self._note(Event("end"))
         return int(bool(code))

@@ -215,17 +215,6 @@ def watch(store: Store, name: str, seconds: float = 5.0, every: bool = False) ->
     return 0 if cells["done"] == cells.total() else 1
 
 
-def follow(store: Store, name: str, seconds: float) -> int:
-    """hydra.launcher.wait=true: watch, then show the matrix. Exit code as of `watch`."""
-    from xling.report.reduce_grid import reduce_grid
-    from xling.report.tables.terminal import print_matrix
-
-    code = watch(store, name, seconds)
-    if code != 130:
-        print_matrix(reduce_grid(store, name))  # as the last job did; it may have been cancelled
-    return code
-
-
 def _until_over(store: Store, name: str, seconds: float, show: Callable[[View], None]) -> View:
     """Look again and again; less often while nothing changes. ConfigError if the cluster stays silent."""
     pause, before, heard = seconds, "", time.monotonic()
