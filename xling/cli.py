@@ -41,15 +41,15 @@ def status(options: argparse.Namespace, store: Store) -> int:
 
 def logs(options: argparse.Namespace, store: Store) -> int:
     """What a stage printed, attempt after attempt."""
-    from xling.run.slurm import logs as on_cluster
+    from xling.run.slurm import watch
 
     name = chosen_grid(store, options.grid)
     stage = stage_at(read_grid(store, name), options.stage)
     path = store.log(stage.kind, stage.key)
     if options.follow:
         print(harmless(f"{stage.label}: {path}"), file=sys.stderr)
-        return on_cluster.follow(store, name, stage, path)
-    paths = [path] if path.exists() else on_cluster.of_jobs(store, name, stage)
+        return watch.follow_log(store, name, stage, path)
+    paths = [path] if path.exists() else watch.job_logs(store, name, stage)
     if not paths:
         raise ConfigError(f"{stage.label} has no log yet: it has not been started with this root.")
     for path in paths:
@@ -64,10 +64,10 @@ def logs(options: argparse.Namespace, store: Store) -> int:
 
 def cancel(options: argparse.Namespace, store: Store) -> int:
     """Cancel the job of a stage, or all jobs of a grid, on the cluster."""
-    from xling.run.slurm import cancel as on_cluster
+    from xling.run.slurm import watch
 
     name = chosen_grid(store, options.grid)
-    done = on_cluster.all_jobs(store, name) if options.stage == "all" else on_cluster.one(store, name, options.stage)
+    done = watch.cancel_grid(store, name) if options.stage == "all" else watch.cancel_stage(store, name, options.stage)
     print(harmless(done))
     return 0
 

@@ -92,7 +92,7 @@ def command(resources: Resources, folder: Path) -> list[str]:
         sys.executable, "-P", "-m", "torch.distributed.run", f"--nnodes={resources.nodes}",
         f"--nproc-per-node={resources.tasks_per_node}", f"--master-addr={here}", f"--master-port={port}",
     ]  # fmt: skip
-    line = f"exec {shlex.join(torchrun)} --node-rank=$SLURM_NODEID -m xling.run.slurm.rank {shlex.quote(str(folder))}"
+    line = f"exec {shlex.join(torchrun)} --node-rank=$SLURM_NODEID -m xling.run.slurm.ranks {shlex.quote(str(folder))}"
     cpus = resources.tasks_per_node * (resources.cpus_per_task or 1)
     return ["srun", f"--nodes={resources.nodes}", f"--ntasks={resources.nodes}", "--ntasks-per-node=1",
             f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1", "--unbuffered", "bash", "-c", line]  # fmt: skip
@@ -185,3 +185,10 @@ def end() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+if __name__ == "__main__":
+    code = main(Path(sys.argv[1]), os.environ)
+    if code:
+        sys.exit(code)
+    end()

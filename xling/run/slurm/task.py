@@ -6,12 +6,17 @@ each waits for its parents' done markers, whatever SLURM thinks of the parents' 
 
 import os
 import shutil
+import signal
+import socket
 import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import FrameType
 
 import msgspec
 
@@ -25,9 +30,183 @@ from xling.grid.store import Store
 from xling.run.execute import Executor, Job, Report, load_catalogue, load_named, record_failure
 from xling.run.slurm import cluster, ranks, record, survey
 from xling.run.slurm.cluster import ClusterError
-from xling.run.slurm.parents import Parents, Requeue
 from xling.run.slurm.record import Event, Filed, Place
-from xling.run.slurm.stop import TIME_LIMIT, Stopper
+
+# --- whether the results that a stage needs are there ------------------------------------------------------
+# Their markers decide, whatever SLURM thinks of the jobs. A shared folder may show them late; a job may have started
+# too early, since SLURM takes an edge to a job that it has forgotten for fulfilled; and a parent may have died without
+# a word.
+
+LOOK_SECONDS = 0.5  # between two looks for a marker
+ASK_SECONDS = 15.0  # between two questions to the cluster
+
+
+class Requeue(Exception):
+    """This job has started too early: it has to wait for other jobs."""
+
+    def __init__(self, why: str, after: str) -> None:
+        super().__init__(why)
+        self.after = after
+
+
+@dataclass
+class Parents:
+    """Waits for the parents of the stages of one task."""
+
+    store: Store
+    filed: Filed
+    place: Place
+    job: str  # that asks, "123_4"
+
+    def missing(self, up: Parent) -> str:
+        """Wait until a result is there; why it is not going to be, or nothing. Requeue if it is still to come."""
+        deadline = time.monotonic() + self.filed.submission.settings.late_seconds
+        asked, state = -ASK_SECONDS, "neither there nor in the queue"
+        while (found := self._look(up)) != "done":
+            source = self._source(up)
+            said = self._said(*source, up.key) if source else ""
+            if said in ("failed", "blocked"):
+                return f"{up.label} {said}"
+            late = time.monotonic() > deadline
+            if late and found == "damaged":
+                return ""  # loading it says what is damaged; until now it may have been shown in part
+            if source and (late or time.monotonic() - asked >= ASK_SECONDS):
+                asked, state = time.monotonic(), self._ask(*source, up, settle=late)
+            if late:
+                return f"{up.label} is {state}"
+            time.sleep(LOOK_SECONDS)
+        return ""
+
+    def _look(self, up: Parent) -> str:
+        folder = self.store.folder(up.kind, up.key)
+        with suppress(OSError):
+            os.listdir(folder.parent)  # makes a network file system look again
+        return self.store.state(up.kind, up.key)
+
+    def _source(self, up: Parent) -> tuple[Filed, Place] | None:
+        """Whose task makes it: of this submission, or of one that this task was told to wait for."""
+        place = self.filed.places.get(up.key)
+        if place is not None:
+            return self.filed, place
+        others = set(self.filed.submission.task(self.place).others)
+        for filed in reversed(record.submissions(self.store)):
+            place = filed.places.get(up.key)
+            if place is not None and filed.job(place) in others:
+                return filed, place
+        return None
+
+    def _said(self, filed: Filed, place: Place, key: str) -> str:
+        ends = [event.end for event in filed.events(place) if event.key == key]
+        return ends[-1] if ends else ""
+
+    def _ask(self, filed: Filed, place: Place, up: Parent, settle: bool) -> str:
+        """What the cluster says of the job that makes a parent; Requeue if that is still to come."""
+        job, ref = filed.job(place), filed.refs.get(place[0])
+        states = cluster.states([ref], {job}) if ref and job else {}
+        if states is None or job is None:
+            return "not there, and the cluster does not answer"
+        state = states.get(job)
+        if state is not None and state.alive and job != self.job:
+            raise Requeue(f"{up.label} is still {state.state.lower()}", job)
+        if settle and state is not None:
+            survey.settle(self.store, record.read(filed.folder), states, only=job)
+        return f"missing: {state.cause or 'its job has ended'}" if state else "missing"
+
+
+# --- a job that is told to stop: why, and how it gets another turn ----------------------------------------
+# SLURM sends USR2 some time before the time limit (signal_delay_s) and, where it is told to, at a preemption; TERM when
+# the time is over, at a preemption, and for scancel. The main thread may be deep inside a library and deaf, so a thread
+# of its own listens, and acts when the main thread has not by the time it must.
+
+TIME_LIMIT = "time limit"
+PREEMPTED = "preempted"
+CANCELLED = "cancelled"
+GRAIN_SECONDS = 65.0  # SLURM may send the warning up to a minute early
+RETRY_SECONDS = 2.0  # between two tries to reach the controller
+
+
+class Stopper:
+    """Turns SLURM's signals into an `Interrupted` in the main thread, or into the end of the process.
+
+    job: "123_4"; limit: seconds; delay: seconds between the warning and the limit. Called in whichever thread gets to
+    it first: clean, then requeue with the reason, which does not return if the job gets another turn.
+    """
+
+    def __init__(
+        self, job: str, limit: float, delay: float, clean: Callable[[], None], requeue: Callable[[str], None]
+    ) -> None:
+        self._job, self._limit, self._delay = job, limit, delay
+        self._clean, self._requeue = clean, requeue
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+        self.why = ""
+        self.asked = False  # the running stage looks by itself whether it has to stop
+
+    def stopping(self) -> bool:
+        """Context.stopping: a stage that asks is not interrupted, and has `grace` seconds to come to a good end."""
+        self.asked = True
+        return bool(self.why)
+
+    def listen(self) -> None:
+        """From now on; only in the main thread."""
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        self._writer = writer  # kept open
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(number, self._ignore)  # the thread is woken all the same
+        signal.signal(signal.SIGCONT, self._ignore)
+        signal.signal(signal.SIGUSR1, self._raise)
+        threading.Thread(target=self._wait, args=(reader,), daemon=True).start()
+
+    def _ignore(self, _number: int, _frame: FrameType | None) -> None: ...
+
+    def _raise(self, _number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(self.why)
+
+    def _wait(self, reader: socket.socket) -> None:
+        while data := reader.recv(1):
+            if data[0] not in (signal.SIGUSR2, signal.SIGTERM) or self.why:
+                continue
+            why = self._reason(data[0])
+            if why:
+                self.why = why
+                if not self.asked:
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+                threading.Timer(self.grace, self.act).start()
+
+    @property
+    def grace(self) -> float:
+        """Seconds that the main thread has to come to an end by itself."""
+        return max(2.0, min(self._delay * 0.6, self._delay - 15.0))
+
+    def _reason(self, number: int) -> str:
+        """Why the signal was sent; "" for one that is followed by a clearer one."""
+        ran = time.monotonic() - self._began
+        over = ran >= self._limit - self._delay - GRAIN_SECONDS
+        told = cluster.details(self._job)
+        if told is not None and told.get("PreemptTime", "None") not in ("None", "Unknown", ""):
+            return PREEMPTED
+        if told is not None and told.get("JobState") in ("CANCELLED", "COMPLETING"):
+            return CANCELLED
+        if number == signal.SIGUSR2:
+            return TIME_LIMIT if over else PREEMPTED
+        return TIME_LIMIT if ran >= self._limit else ""
+
+    def act(self) -> None:
+        """Ask for another turn (not after a cancellation) and end this process. Called from either thread."""
+        with self._lock:
+            self._clean()
+            deadline = time.monotonic() + max(self._delay, 30.0)
+            while self.why != CANCELLED and time.monotonic() < deadline:
+                try:
+                    self._requeue(self.why)
+                    break
+                except ClusterError as error:
+                    print(f"xling: {error}", file=sys.stderr, flush=True)
+                    time.sleep(RETRY_SECONDS)
+            os._exit(1)
+
 
 READ_SECONDS = 60.0  # how long the shared folder may take to show the record itself
 CLAIM_SECONDS = 1.0  # between two looks at a stage that another runner is at

@@ -1,4 +1,4 @@
-"""A grid on the cluster, for people: what is queued, where it runs, since when, and why not; until it is done.
+"""A grid that runs, for people: `xling status`, `xling cancel` and `xling logs`, on a cluster or here.
 
 view = look(store, "embedded")    # the files and one query of the cluster
 Console().print(view.table())
@@ -9,6 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -18,12 +20,14 @@ from rich.text import Text
 
 from xling.console import Console, harmless, is_gone
 from xling.errors import ConfigError
-from xling.grid import host
+from xling.grid import files, host
 from xling.grid.claim import Claim
-from xling.grid.status import Cluster, GridStatus, Row, grid_status
+from xling.grid.status import Cluster, GridStatus, PlannedStage, Row, grid_status, read_grid, stage_at
 from xling.grid.store import Store
 from xling.grid.tables import SHOWN, count_table, duration, status_table
-from xling.run.slurm import record
+from xling.run.slurm import cluster, record
+from xling.run.slurm.record import Filed
+from xling.run.slurm.submit import lock
 from xling.run.slurm.survey import Held, Survey, survey
 
 SLOWER, SLOWEST = 1.3, 6.0  # looks become rarer while nothing changes, up to so many times the setting
@@ -256,3 +260,159 @@ def _shower(console: Console, every: bool) -> Callable[[View], None]:
                 console.print(view.table(every))
 
     return show
+
+
+# --- `xling cancel`: nobody else's jobs, whatever their id ------------------------------------------------
+
+ENDING_SECONDS = 15.0  # that a cancelled job has to end
+
+
+def cancel_grid(store: Store, name: str) -> str:
+    """Cancel everything that was submitted for a grid; a sentence about what was cancelled."""
+    with lock(store):  # another shell may be adding arrays at this moment
+        view = look(store, name)
+        mine = record.submissions(store, name, "submitting", "released")
+        queued = cluster.ours()
+        for filed in mine:
+            _cancel_arrays(filed, queued)
+            record.note_state(filed.folder, "cancelled")
+    jobs = {held.job for held in [*view.held.values(), *view.folding] if held.filed.submission.grid == name}
+    if not mine:
+        return f"{name}: nothing of it is queued or running on the cluster."
+    others = _waiting_elsewhere(store, name, jobs)
+    return f"{name}: cancelled {_count(len(jobs), 'job')}.{others} The same command as before submits what is missing."
+
+
+def _cancel_arrays(filed: Filed, queued: Mapping[str, str]) -> None:
+    """By id and name: an id may have been given to another job, and an answer of sbatch may have been lost."""
+    for array in filed.submission.arrays:
+        ref = filed.refs.get(array.number)
+        ids = {ref.id} if ref else set()
+        if array.name in queued:
+            ids.add(queued[array.name])
+        if ids:
+            cluster.cancel(sorted(ids), name=array.name)
+
+
+def _waiting_elsewhere(store: Store, name: str, jobs: set[str]) -> str:
+    grids = sorted(
+        {
+            filed.submission.grid
+            for filed in record.submissions(store, None, "submitting", "released")
+            if filed.submission.grid != name
+            for array in filed.submission.arrays
+            for task in array.tasks
+            if jobs & set(task.others)
+        }
+    )
+    return f" Grid {', '.join(grids)} waited for some of them and will lack them." if grids else ""
+
+
+def cancel_stage(store: Store, name: str, handle: str) -> str:
+    """Cancel the job of a stage; a sentence that says which other stages it had. ConfigError if it has none."""
+    stage = stage_at(read_grid(store, name), handle)
+    view = look(store, name)
+    held = view.held.get(stage.key)
+    if held is None:
+        raise ConfigError(_no_job(next(row for row in view.status.rows if row.stage.key == stage.key), name))
+    cluster.cancel([held.job], name=held.filed.submission.arrays[held.place[0]].name)
+    deadline = time.monotonic() + ENDING_SECONDS
+    while _lives(held) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    survey(store)  # notes down that it was cancelled
+    others = [job.sheet.label for job in held.filed.submission.jobs(held.filed.submission.task(held.place))
+              if job.key != stage.key and job.key in view.held]  # fmt: skip
+    more = f" It also had {', '.join(others[:5])}{' ...' if len(others) > 5 else ''}." if others else ""
+    return f"{stage.label}: job {held.job} cancelled.{more} The same command as before submits it again."
+
+
+def _no_job(row: Row, name: str) -> str:
+    here = row.claim is not None and not row.claim.by.slurm
+    hint = f" It runs on {row.claim.by.host} as pid {row.claim.by.pid}: end that." if here and row.claim else ""
+    return (f"{row.stage.label} has no job on the cluster: it is {row.state}.{hint} "
+            f"`xling status {name}` shows which have.")  # fmt: skip
+
+
+def _lives(held: Held) -> bool:
+    found = cluster.states([held.filed.refs[held.place[0]]], {held.job})
+    return found is None or found[held.job].alive
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+# --- `xling logs` -----------------------------------------------------------------------------------------
+
+
+def follow_log(store: Store, name: str, stage: PlannedStage, path: Path) -> int:
+    """Print a stage's log as it grows, until the stage is neither running nor queued. 0 if it is done, else 1."""
+    state = ""
+
+    def is_over() -> bool:
+        nonlocal state
+        line = next(line for line in look(store, name).lines() if line.label == stage.label)
+        if line.state != state:
+            state = line.state
+            said = f" ({line.why})" if line.why else ""
+            print(f"xling: {stage.label} is {state}{f' on {line.where}' if line.where else ''}{said}.", file=sys.stderr)
+        return state not in ("running", "queued")
+
+    try:
+        tail(path, sys.stdout, is_over)
+    except KeyboardInterrupt:
+        return 130
+    return 0 if state == "done" else 1
+
+
+def job_logs(store: Store, name: str, stage: PlannedStage) -> list[Path]:
+    """What the job of a stage printed itself, newest submission first: all there is if it died before the stage."""
+    for filed in reversed(record.submissions(store, name)):
+        place = filed.places.get(stage.key)
+        job = filed.job(place) if place else None
+        found = files.matching(filed.folder / "logs", f"{job}_*_log.*") if job else []
+        if found:
+            return [path for path in found if path.stat().st_size]
+    return []
+
+
+LOOK_SECONDS = 0.3
+ASK_SECONDS = 3.0
+
+
+def tail(path: Path, out: TextIO, is_over: Callable[[], bool], ask_seconds: float = ASK_SECONDS) -> None:
+    """Copy what is there and what is added until `is_over`, which is asked every so many seconds.
+
+    The file need not be there yet. A character cut in two by a write is printed when it is whole.
+    """
+    position, rest = 0, b""
+    asked = -ask_seconds
+    over = False
+    while True:
+        if time.monotonic() - asked >= ask_seconds:
+            over = is_over()  # before reading: what was written until then is printed
+            asked = time.monotonic()
+        new = _read(path, position)
+        position += len(new)
+        rest = _write(out, rest + new, over)
+        if over or is_gone(out):
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+def _read(path: Path, position: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            file.seek(position)
+            return file.read()
+    except FileNotFoundError:
+        return b""
+
+
+def _write(out: TextIO, content: bytes, whole: bool) -> bytes:
+    """Print all up to the last line break, or everything if `whole`; returns what was kept back."""
+    end = len(content) if whole else content.rfind(b"\n") + 1
+    if end:
+        out.write(harmless(content[:end].decode("utf-8", errors="replace").replace("\r", "\n")))
+        out.flush()
+    return content[end:]
