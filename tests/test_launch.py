@@ -293,7 +293,7 @@ def test_full_tracebacks_on_request(tmp_path: Path) -> None:
         ("status root=/a", "root=/a is how `python launch.py` takes it. For `xling status` type --root /a."),
         ("analyse --only power name=g", "name=g is how .* For `xling analyse` type the grid's name alone: g."),
         ("gc name=g", "For `xling gc` type --grid g."),
-        ("repot", "There is no command 'repot'. There are: status, .* Did you mean 'report'?"),
+        ("repot", "There is no command 'repot'. There are: .* Did you mean 'report'?"),
     ],
 )
 def test_what_is_typed_as_for_a_launch_is_said_as_the_command_takes_it(

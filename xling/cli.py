@@ -1,4 +1,4 @@
-"""`xling status|logs|cancel|reduce|report|wandb|gc`: look after a grid that is running or done. Also `python -m xling`.
+"""`xling run ...` fills a grid; `xling status|logs|cancel|reduce|report|...` look after it. Also `python -m xling`.
 
 `xling analyse` and `xling compare` say what a matrix shows, `xling figures` draws it for a paper, `xling data check
 task=NAME ...` looks at a task's data, `xling sheet export|import` has people judge a grid, `xling translate export`
@@ -9,23 +9,62 @@ A grid is named by its folder in <root>/grids; without a name it is the one that
 
 import argparse
 import contextlib
+import itertools
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 
+from xling import __version__
 from xling.console import Console, harmless, is_gone, lasting_output, print_bytes
 from xling.errors import ConfigError, XlingError, did_you_mean
 from xling.grid.cleanup import damaged_results, delete, garbage, grid_garbage, kept
-from xling.grid.status import chosen_grid, read_grid, stage_at
+from xling.grid.host import git_sha
+from xling.grid.status import chosen_grid, grid_status, read_grid, stage_at
+from xling.grid.status import grids as known_grids
 from xling.grid.store import Store
 from xling.grid.tables import garbage_lines, size
 
 Command = Callable[[argparse.Namespace, Store], int]
-COMMANDS = ("status", "logs", "cancel", "reduce", "report", "figures", "analyse", "compare", "wandb", "data",
-            "translate", "gc", "sheet")  # fmt: skip
+COMMANDS = ("run", "grids", "status", "logs", "cancel", "reduce", "report", "figures", "analyse", "compare", "wandb",
+            "data", "translate", "gc", "sheet")  # fmt: skip
+
+
+def run(options: argparse.Namespace, store: Store) -> int:
+    """Fill a transfer matrix, as `python launch.py` does: `xling run sweeps=demo`, `xling run --help`."""
+    raise AssertionError("main hands its arguments to Hydra before they are parsed")
+
+
+def grids(options: argparse.Namespace, store: Store) -> int:
+    """List the grids of the root, the latest first, and the named ones that `xling run sweeps=NAME` fills."""
+    from xling.compose.command_line import conf_folder
+
+    console = Console(soft_wrap=True, highlight=False)
+    names = known_grids(store)
+    console.print(escape(f"Grids in '{store.root}':" if names else f"There is no grid in '{store.root}' yet."))
+    for name in names:
+        try:
+            cells = grid_status(store, name).cells()
+        except XlingError as error:
+            console.print(escape(f"  {name}: {error}"))
+            continue
+        count = "1 cell" if cells.total() == 1 else f"{cells.total()} cells"
+        console.print(escape(f"  {name}: {count}, {cells['done']} done"))
+    console.print("Named grids (type xling run sweeps=NAME):")
+    for path in sorted((conf_folder() / "sweeps").glob("*.yaml")):
+        console.print(escape(f"  {path.stem}: {_opening(path)}"))
+    return 0
+
+
+def _opening(path: Path) -> str:
+    """The first sentence of the comment that a YAML file opens with."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = itertools.takewhile(lambda line: line.startswith("# ") and line[2] != " ", lines)  # up to an example
+    text = " ".join(line[2:] for line in comment if "@package" not in line)
+    return text.partition(". ")[0].rstrip(".:")
 
 
 def status(options: argparse.Namespace, store: Store) -> int:
@@ -251,6 +290,7 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--root", default=argparse.SUPPRESS, help=root)  # else it would undo one before the command
     program = argparse.ArgumentParser(prog="xling", description=__doc__.partition("\n")[0])
     program.add_argument("--root", default="outputs", help=root)
+    program.add_argument("--version", action=_Version, nargs=0, help="show the version, and the commit if it is known")
     commands = program.add_subparsers(required=True, metavar="COMMAND")
 
     def add(command: Command, grid: bool = True) -> argparse.ArgumentParser:
@@ -264,6 +304,8 @@ def parser() -> argparse.ArgumentParser:
             added.add_argument("grid", nargs="?", metavar="GRID", help="name of the grid (default: the latest)")
         return added
 
+    add(run, grid=False)
+    add(grids, grid=False)
     shown = add(status)
     shown.add_argument("--all", action="store_true", help="list every stage with its index")
     shown.add_argument("--watch", action="store_true", help="stay until nothing runs or is queued any more")
@@ -300,6 +342,15 @@ def parser() -> argparse.ArgumentParser:
                          "results are set aside")  # fmt: skip
     _add_sheet(commands.add_parser("sheet", help="People judge a grid: sheets out, answers in"), common)
     return program
+
+
+class _Version(argparse.Action):
+    """--version; git is asked only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        commit = git_sha()
+        print(f"xling {__version__}" + (f" ({commit[:12]}{'+' if commit.endswith('+') else ''})" if commit else ""))
+        parser.exit()
 
 
 def _add_figures(drawn: argparse.ArgumentParser) -> None:
@@ -369,8 +420,13 @@ def _grid_as_typed(command: str, name: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     lasting_output()  # `xling logs 3 | head` is no error
     try:
-        _refuse_words(list(sys.argv[1:] if arguments is None else arguments))
-        options = parser().parse_args(arguments)
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        if words[:1] == ["run"]:
+            from xling.compose.command_line import launch
+
+            return launch(words[1:])
+        _refuse_words(words)
+        options = parser().parse_args(words)
         store = Store(options.root)
         code: int = options.command(options, store)
         if options.command is not gc:

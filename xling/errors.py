@@ -9,8 +9,12 @@ XlingError
 """
 
 import difflib
+import re
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
 
 LONGEST_NAME = 200
 
@@ -45,6 +49,19 @@ class StoreError(XlingError):
 
 class StageError(XlingError):
     """A stage stopped for a reason that running on would not mend."""
+
+
+def install(extra: str) -> str:
+    """The command that installs an optional dependency (pyproject.toml): from the checkout, else its packages by name.
+
+    `pip install 'xling[...]'` would ask the package index, where the name is not ours.
+    """
+    checkout = Path(__file__).absolute().parents[1]
+    if (checkout / "pyproject.toml").exists():
+        return f"pip install -e '{checkout}[{extra}]'"
+    needed = [line.partition(";") for line in metadata.requires("xling") or ()]
+    packages = [name.strip() for name, _, when in needed if re.search(rf"""extra == ['"]{extra}['"]""", when)]
+    return f"pip install {shlex.join(packages)}"
 
 
 def shown(value: object, most: int = 60) -> str:

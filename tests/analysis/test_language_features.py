@@ -140,5 +140,5 @@ def test_languages_by_their_three_letters():
 
 @pytest.mark.skipif(has_uriel(), reason="urielplus is installed")
 def test_without_the_package_the_command_says_what_to_install():
-    with pytest.raises(ConfigError, match=r"pip install 'xling\[typology\]'; or type --wals FOLDER"):
+    with pytest.raises(ConfigError, match=r"pip install -e '.*\[typology\]'; or type --wals FOLDER"):
         uriel_features(["de"])

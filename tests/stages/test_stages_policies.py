@@ -211,8 +211,8 @@ def test_decoding_by_length_gives_every_prompt_its_own_samples(folders: dict[str
         ({"remote_code": "some/one"}, r"policy\.remote_code=some/one must name the repository of policy\.checkpoint="),
         ({"attention": "flash_attention_2"}, "flash_attention_2 has no float32"),
         ({"attention": "flash_attention_2", "dtype": "bfloat16"}, r"needs flash_attn.*pip install flash-attn"),
-        ({"tuning": "qlora"}, r"policy\.tuning=qlora needs bitsandbytes.*pip install 'xling\[qlora\]'"),
-        ({"engine": "vllm"}, r"policy\.engine=vllm needs vllm.*pip install 'xling\[vllm\]'"),
+        ({"tuning": "qlora"}, r"policy\.tuning=qlora needs bitsandbytes.*pip install -e '.*\[qlora\]'"),
+        ({"engine": "vllm"}, r"policy\.engine=vllm needs vllm.*pip install -e '.*\[vllm\]'"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(no_model: Path, settings: dict[str, Any], sentence: str) -> None:

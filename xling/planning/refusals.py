@@ -26,7 +26,7 @@ from xling.config.rewards import (
     objective_of,
 )
 from xling.config.tasks import MicroSummarization, Task
-from xling.errors import ConfigError
+from xling.errors import ConfigError, install
 from xling.experiment import Experiment
 from xling.measures.language import labels
 from xling.models.checkpoints import check_checkpoints, check_lengths, check_policy
@@ -168,14 +168,15 @@ def _check_policy(policy: LanguageModel, sft: Training) -> None:
     if sft.steps and micro is not None and sft.batch_size % micro:
         raise ConfigError(f"sft.micro_batch_size={micro} does not divide sft.batch_size={sft.batch_size}.")
     needed = {
-        "policy.attention=flash_attention_2": ("flash_attn", policy.attention == "flash_attention_2", "flash-attn"),
-        "policy.tuning=lora": ("peft", policy.tuning == "lora" and bool(sft.steps), "'xling[lora]'"),
-        "policy.tuning=qlora": ("bitsandbytes", policy.tuning == "qlora" and bool(sft.steps), "'xling[qlora]'"),
-        "policy.engine=vllm": ("vllm", policy.engine == "vllm", "'xling[vllm]'"),
+        "policy.attention=flash_attention_2": ("flash_attn", policy.attention == "flash_attention_2", ""),
+        "policy.tuning=lora": ("peft", policy.tuning == "lora" and bool(sft.steps), "lora"),
+        "policy.tuning=qlora": ("bitsandbytes", policy.tuning == "qlora" and bool(sft.steps), "qlora"),
+        "policy.engine=vllm": ("vllm", policy.engine == "vllm", "vllm"),
     }
-    for setting, (module, asked, install) in needed.items():
+    for setting, (module, asked, extra) in needed.items():
         if asked and importlib.util.find_spec(module) is None:
-            raise ConfigError(f"{setting} needs {module}, which is not installed: pip install {install}.")
+            command = install(extra) if extra else "pip install flash-attn"
+            raise ConfigError(f"{setting} needs {module}, which is not installed: {command}.")
     if policy.engine == "vllm" and settings_of(policy.checkpoint, policy.revision).get("is_encoder_decoder"):
         raise ConfigError("policy.engine=vllm samples decoder-only models. Type policy.engine=torch.")
 
@@ -200,7 +201,7 @@ def _check_reward_model(rm: RewardModel) -> None:
         )
     for tuning, module, extra in (("lora", "peft", "lora"), ("qlora", "bitsandbytes", "qlora")):
         if rm.tuning == tuning and importlib.util.find_spec(module) is None:
-            raise ConfigError(f"rm_backbone.tuning={tuning} needs {module}: pip install 'xling[{extra}]'.")
+            raise ConfigError(f"rm_backbone.tuning={tuning} needs {module}: {install(extra)}.")
 
 
 def _check_offers(experiment: Experiment, there: frozenset[Offer]) -> None:

@@ -17,7 +17,7 @@ from msgspec import Struct
 from xling.analysis.matrix.files import read_matrix
 from xling.analysis.matrix.types import Matrix
 from xling.console import without_secrets
-from xling.errors import ConfigError, XlingError
+from xling.errors import ConfigError, XlingError, install
 from xling.grid.files import json_bytes, write_atomically
 from xling.grid.store import Damaged, Store
 from xling.jsonfiles import decode
@@ -36,7 +36,6 @@ from xling.tracking.track import (
 _T = TypeVar("_T")
 A_LINE = 300  # characters of what W&B says that are told
 MOST_READ = 60  # curves of a kind that are looked at for the names of its metrics
-MISSING = "Dashboards are made with wandb-workspaces, which is not installed. Type pip install 'xling[wandb]'."
 
 
 class Saved(Struct, frozen=True):
@@ -70,7 +69,8 @@ def run(store: Store, name: str, asked: Mapping[str, Any], new: bool = False) ->
     try:
         from xling.tracking import wandb_views
     except ModuleNotFoundError as error:
-        raise ConfigError(MISSING) from error
+        missing = f"Dashboards are made with wandb-workspaces, which is not installed. Type {install('wandb')}."
+        raise ConfigError(missing) from error
     online = result.mode == "online"
     to = destination(result.mode, settings, os.environ)
     entity = settings["entity"] or result.team or before.team or (_default_entity() if online else "")

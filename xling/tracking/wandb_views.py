@@ -1,7 +1,7 @@
 """A grid's W&B workspace (a saved view of its runs) and its report, as objects of wandb-workspaces; nothing is saved.
 
 Both show what the grid's reduce run has logged, and the curves of the stages that train; their run sets are the ids of
-just these runs, whichever grids wrote them. Needs the extra: pip install 'xling[wandb]'.
+just these runs, whichever grids wrote them. Needs the extra `wandb`.
 """
 
 from collections.abc import Iterator, Sequence

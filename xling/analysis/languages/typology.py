@@ -1,7 +1,7 @@
 """What languages are like: typological features, from WALS in a folder or from the package urielplus.
 
     wals_features(Path("wals-dataset/cldf"), ["de", "en"])   # the CLDF release: values.csv, languages.csv
-    uriel_features(["de", "en"])                             # pip install 'xling[typology]'; binary features
+    uriel_features(["de", "en"])                             # needs the extra `typology`; binary features
 
 Both give a row a known feature: `lang`, `feature`, `value`. WALS: Dryer and Haspelmath 2013, CC BY 4.0,
 https://github.com/cldf-datasets/wals; nothing of it is shipped here. URIEL+: Khan et al. 2025, CC BY-SA 4.0; of it the
@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from xling.errors import ConfigError
+from xling.errors import ConfigError, install
 
 COLUMNS = ("lang", "feature", "value")
 KINDS = ("S_", "P_")  # of URIEL's features: syntax and phonology; its phoneme inventories are another matter
-INSTALL = "pip install 'xling[typology]'"
 # ISO 639-3 of the codes in conf/lang; of a macrolanguage its standard variety, as WALS and URIEL list it.
 ISO_639_3 = {
     "am": "amh", "ar": "arb", "bg": "bul", "bn": "ben", "ca": "cat", "cs": "ces", "da": "dan", "de": "deu",
@@ -89,7 +88,7 @@ def uriel_features(langs: Sequence[str]) -> pd.DataFrame:
     """Binary features of URIEL+. ConfigError where the package is not installed."""
     if not has_uriel():
         raise ConfigError(
-            f"Language features need urielplus, which is not installed: {INSTALL}; or type --wals FOLDER."
+            f"Language features need urielplus, which is not installed: {install('typology')}; or type --wals FOLDER."
         )
     with _quiet():
         from urielplus.urielplus import URIELPlus
