@@ -204,6 +204,7 @@ ORDER = """
     planning
     compose
     stages
+    judges.gold judges.human judges.llm judges.target_rm
     run
     run.local run.slurm
     analysis.matrix

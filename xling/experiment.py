@@ -6,19 +6,24 @@ at a few microseconds a cell.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import Struct
 
 from xling.config.common import Language, Lid, Seed, Training
-from xling.config.judges import Judge
 from xling.config.optimizers import Optimizer
 from xling.config.policies import Policy
 from xling.config.rewards import RewardModel
 from xling.config.tasks import Task
 from xling.config.translators import Regime, Translator
 from xling.errors import ConfigError
+from xling.judges import JUDGES, JudgeSettings
+
+if TYPE_CHECKING:
+    Judge = JudgeSettings  # which of them is not to be asked: they differ by the hooks of their modules
+else:
+    Judge = JUDGES.settings()
 
 
 class Experiment(Struct, frozen=True, forbid_unknown_fields=True):

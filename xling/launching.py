@@ -17,7 +17,6 @@ from xling.compose.grid import Cells
 from xling.compose.naming import grid_name
 from xling.compose.overrides import Scalar
 from xling.compose.typed import checked_task, experiments
-from xling.config.judges import judges_its_own
 from xling.config.tasks import PUBLISHED, Task
 from xling.console import harmless
 from xling.errors import ConfigError, did_you_mean, shown, while_running
@@ -27,8 +26,9 @@ from xling.grid.estimate import rates_from
 from xling.grid.launches import check_own, digest_of, replaced, running
 from xling.grid.plan import Plan, make_plan
 from xling.grid.store import Store
+from xling.judges import judges_its_own
 from xling.planning import unresolved
-from xling.planning.llm import notes
+from xling.planning.judging import notes
 from xling.planning.refusals import cross_fitted, responses_recorded
 from xling.planning.translation_refusals import notes as untranslated
 from xling.run.local.runner import cores, run_local

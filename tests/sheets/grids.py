@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 from small_grid import experiment
 
-from xling.config.judges import Human
 from xling.config.optimizers import BestOfN
 from xling.config.policies import Recorded
 from xling.config.rewards import BagOfWords
@@ -20,6 +19,7 @@ from xling.experiment import Experiment
 from xling.grid.plan import make_plan
 from xling.grid.records import Sheet
 from xling.grid.store import Store
+from xling.judges.human import Settings as Human
 from xling.planning import KINDS
 from xling.planning.dag import cells_from
 from xling.results.plan import ENTRY_AXES

@@ -11,13 +11,13 @@ import msgspec
 import numpy as np
 
 from xling.config.common import Language, Training
-from xling.config.judges import Judge, judge_named
 from xling.config.optimizers import BestOfN
 from xling.config.policies import LanguageModel
 from xling.config.rewards import BagOfWords, RewardModel, SameAsPolicy
 from xling.config.tasks import MicroSummarization
 from xling.experiment import Experiment
 from xling.grid.stage import Context, Stage
+from xling.judges import JUDGES, JudgeSettings
 from xling.planning import KINDS
 from xling.planning.dag import judge_stage
 from xling.tasks.micro.words import LANGUAGES
@@ -25,6 +25,12 @@ from xling.tasks.micro.words import LANGUAGES
 BUDGET = Training(steps=6, batch_size=8, learning_rate=1e-2, warmup_steps=1, eval_every=3)
 TASK = MicroSummarization(languages=LANGUAGES, demonstrations=40, ratings=40, pairs=40, validation=16, test_prompts=12)
 N, M, NEW_TOKENS = 4, 2, 10
+
+
+def judge_named(name: str, rm_backbone: RewardModel | None = None) -> JudgeSettings:
+    """A judge of default settings."""
+    settings: JudgeSettings = JUDGES[name].Settings(rm_backbone=rm_backbone)
+    return settings
 
 
 def languages(*codes: str) -> tuple[Language, ...]:
@@ -48,7 +54,7 @@ def experiment(checkpoint: Path, source: str = "en", target: str = "tr", **chang
     return msgspec.structs.replace(asked, **changed)
 
 
-def judged_by(checkpoint: Path, judge: Judge, source: str = "en", **settings: Any) -> Experiment:
+def judged_by(checkpoint: Path, judge: JudgeSettings, source: str = "en", **settings: Any) -> Experiment:
     """A cell of a cheap reward model, decided by a judge with settings of its own."""
     made = experiment(checkpoint, source, "tr", rm=settings.pop("rm", BagOfWords()), **settings)
     return msgspec.structs.replace(made, judge=judge)

@@ -7,7 +7,6 @@ import msgspec
 import pytest
 from small_grid import BUDGET, TASK, M, N, changed, experiment
 
-from xling.config.judges import LlmJudge
 from xling.config.optimizers import PPO
 from xling.config.policies import LanguageModel
 from xling.config.rewards import BagOfWords, SameAsPolicy, SentenceEncoder
@@ -17,11 +16,12 @@ from xling.grid.estimate import estimate, rates_from
 from xling.grid.plan import in_order, make_plan
 from xling.grid.stage import Cell, Stage, Tokens
 from xling.grid.store import Store
+from xling.judges.llm import Settings as LlmJudge
 from xling.models.hub import UNRESOLVED
 from xling.models.parameters import parameters_of
 from xling.planning import KINDS, unresolved
 from xling.planning.dag import judge_stage
-from xling.planning.llm import notes
+from xling.planning.judging import notes
 
 COST: dict[str, Any] = {
     "flops_per_second": 1e9,

@@ -11,13 +11,13 @@ from families import saved
 from small_grid import TASK, M, Runner, changed, contents, experiment, read
 from test_stages_dag import by_kind, stages
 
-from xling.config.judges import TargetRM
 from xling.config.optimizers import DPO, GRPO, PPO, RLOO, Trained
 from xling.config.policies import Lora
 from xling.config.rewards import BagOfWords, FrozenLM, Untrained
 from xling.errors import ConfigError, StageError
 from xling.experiment import Experiment
 from xling.grid.stage import Interrupted, Stage
+from xling.judges.target_rm import Settings as TargetRM
 from xling.models.load import load_policy
 from xling.models.responses import kl_along
 from xling.planning.dag import REFERENCES_TRAINED, cells_from, judge_stage

@@ -11,11 +11,11 @@ sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("tasks", "mo
 import encoders
 from own_files import jsonl, rated
 
-from xling.config.judges import TargetRM
 from xling.config.policies import Recorded
 from xling.config.rewards import BagOfWords, SameAsPolicy, SentenceEncoder
 from xling.config.tasks import Files
 from xling.errors import ConfigError
+from xling.judges.target_rm import Settings as TargetRM
 from xling.planning.dag import cells_from, judge_stage
 from xling.stages.reward_net import distinct
 from xling.stages.scorers import hashed_score

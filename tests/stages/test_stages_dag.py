@@ -10,9 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from small_grid import TASK, changed, experiment
+from small_grid import TASK, changed, experiment, judge_named
 
-from xling.config.judges import judge_named
 from xling.config.policies import Recorded
 from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy, SystemIdentity, Untrained
 from xling.config.tasks import Files, MRewardBench

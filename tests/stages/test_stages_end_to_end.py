@@ -16,6 +16,7 @@ from xling.config.common import Lid
 from xling.config.rewards import BagOfWords, FrozenLM, RewardModel, SameAsPolicy, Untrained
 from xling.errors import ConfigError, DataError, StageError
 from xling.grid.stage import Stage
+from xling.judges.wins import best, best_of_k_curve, win_shares
 from xling.measures.language import in_language
 from xling.models import ridge
 from xling.models.load import load_policy
@@ -27,7 +28,6 @@ from xling.planning.dag import SOURCELESS, judge_stage
 from xling.results.items import read_record
 from xling.stages import base as base_stage
 from xling.stages.features import all_features
-from xling.stages.judge import best, best_of_k_curve, win_shares
 from xling.tasks import micro_summarization as world
 
 pytestmark = [  # the first is peft's own

@@ -7,9 +7,8 @@ import msgspec
 import numpy as np
 import pytest
 from releases import jsonl, rated
-from small_grid import Runner, experiment
+from small_grid import Runner, experiment, judge_named
 
-from xling.config.judges import judge_named
 from xling.config.optimizers import BestOfN
 from xling.config.policies import Recorded
 from xling.config.rewards import BagOfWords, FrozenLM, SentenceEncoder

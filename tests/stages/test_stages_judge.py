@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xling.stages.judge import best, best_of_k_curve, kl_bound, subset_weights, win_shares
+from xling.judges.wins import best, best_of_k_curve, subset_weights, win_shares
+from xling.stages.judge import kl_bound
 
 NAN = float("nan")
 Array = np.ndarray[Any, np.dtype[np.float64]]

@@ -12,11 +12,12 @@ from small_grid import BUDGET, TASK, array, experiment, judged_by, languages
 sys.path.append(str(Path(__file__).parents[1] / "tasks"))
 from own_files import jsonl, paired, rated
 
-from xling.config.judges import Gold, TargetRM
 from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy
 from xling.config.tasks import Files
 from xling.errors import ConfigError
 from xling.grid.stage import Context
+from xling.judges.gold import Settings as Gold
+from xling.judges.target_rm import Settings as TargetRM
 from xling.models import ridge
 from xling.models.folds import half_of
 from xling.models.heads import best_head

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from small_grid import BUDGET, TASK, Runner, array, experiment, read
+from small_grid import BUDGET, TASK, Runner, array, experiment, judge_named, read
 
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("tasks", "models")]  # small files, tiny models
 import encoders
@@ -16,7 +16,6 @@ from own_files import jsonl, rated
 from seahorse_files import plain_rows, write_corpora, write_ratings
 
 from xling.config.common import Language, Template
-from xling.config.judges import Judge, judge_named
 from xling.config.policies import Recorded
 from xling.config.rewards import (
     BagOfWords,
@@ -31,6 +30,7 @@ from xling.config.rewards import (
 )
 from xling.config.tasks import Files, Oasst, Released, Seahorse, Task
 from xling.errors import ConfigError
+from xling.judges import JudgeSettings
 from xling.models import encoder
 from xling.models.load import load_policy
 from xling.models.states import log_likelihood
@@ -81,7 +81,7 @@ def axes_of(rm: str) -> dict[str, Any]:
     return {"rm_backbone": rm, "source_lang": "es", "target_lang": "en", "seed": 0}
 
 
-def asked(checkpoint: Path, task: Task = TASK, rm: RewardModel | None = None, judge: Judge = BY_BAG) -> Any:
+def asked(checkpoint: Path, task: Task = TASK, rm: RewardModel | None = None, judge: JudgeSettings = BY_BAG) -> Any:
     made = experiment(checkpoint, "de" if isinstance(task, Seahorse) else "es", "en", task=task, rm=rm or BagOfWords())
     return msgspec.structs.replace(made, judge=judge)
 
@@ -147,7 +147,7 @@ def test_what_cannot_judge_itself_is_told_what_to_type(no_model: Path, rm: Rewar
         check(asked(no_model, rm=rm, judge=judge_named("target_rm")), rm)
 
 
-REFUSED: list[tuple[Judge, str]] = [
+REFUSED: list[tuple[JudgeSettings, str]] = [
     (judge_named("target_rm", Untrained("random")), r"and judge/rm_backbone=random has none"),
     (judge_named("target_rm", SystemIdentity()), r"and judge/rm_backbone=system has none"),
     (judge_named("gold", BagOfWords()), r"judge/rm_backbone=bag_of_words is the .* Type judge=target_rm, or leave"),
@@ -160,7 +160,9 @@ REFUSED: list[tuple[Judge, str]] = [
 
 
 @pytest.mark.parametrize(("judge", "sentence"), REFUSED)
-def test_a_judge_that_cannot_be_is_refused_by_its_own_settings(no_model: Path, judge: Judge, sentence: str) -> None:
+def test_a_judge_that_cannot_be_is_refused_by_its_own_settings(
+    no_model: Path, judge: JudgeSettings, sentence: str
+) -> None:
     with pytest.raises(ConfigError, match=sentence):
         judge_stage(asked(no_model, judge=judge))
 

@@ -12,22 +12,22 @@ import pytest
 from chat_server import ChatServer, longer, texts_of
 from small_grid import M, Runner, array, experiment, judged_by, read
 
-from xling.config.judges import LlmJudge
 from xling.config.optimizers import DPO
 from xling.errors import StageError
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
+from xling.judges import llm
+from xling.judges.llm import Settings as LlmJudge
+from xling.judges.llm import by_prompt as fold
 from xling.judges.local import load_local_judge
 from xling.judges.prompts import judge_prompt
+from xling.judges.wins import best
 from xling.planning.dag import judge_stage
-from xling.planning.llm import notes
+from xling.planning.judging import notes
 from xling.results.items import read_record
 from xling.results.samples import read_samples
 from xling.results.verdicts import held_out_pairs, pairs_of
-from xling.stages import llm
-from xling.stages.judge import best
-from xling.stages.llm import fold
 from xling.tasks import task_module
 from xling.tasks.records import Prompt, Rating
 

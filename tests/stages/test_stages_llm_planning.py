@@ -15,7 +15,6 @@ sys.path += [str(Path(__file__).parents[1] / "tasks")]  # small files of real ta
 from oasst_files import tree, write_hub
 from own_files import jsonl, rated
 
-from xling.config.judges import LlmJudge
 from xling.config.policies import Recorded
 from xling.config.rewards import BagOfWords, Untrained
 from xling.config.tasks import Files, Oasst
@@ -23,8 +22,9 @@ from xling.errors import ConfigError, DataError
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell
 from xling.grid.store import Store
+from xling.judges.llm import Settings as LlmJudge
 from xling.planning.dag import judge_stage
-from xling.planning.llm import notes
+from xling.planning.judging import notes
 from xling.planning.refusals import check
 from xling.results.verdicts import held_out_pairs
 

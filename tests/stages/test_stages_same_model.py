@@ -17,7 +17,6 @@ from families import saved
 from huggingface_hub import constants
 
 from xling.config.common import Training
-from xling.config.judges import LlmJudge
 from xling.config.optimizers import DPO, PPO, RLOO
 from xling.config.rewards import (
     BagOfWords,
@@ -36,6 +35,7 @@ from xling.grid.plan import Plan, make_plan
 from xling.grid.records import Sheet
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
+from xling.judges.llm import Settings as LlmJudge
 from xling.planning import KINDS, align_specs, specs
 from xling.planning import translations as translate_specs
 from xling.planning.dag import judge_stage

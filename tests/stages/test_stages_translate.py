@@ -8,13 +8,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from small_grid import BUDGET, TASK, Runner, changed, contents, experiment, read
+from small_grid import BUDGET, TASK, Runner, changed, contents, experiment, judge_named, read
 
 sys.path.append(str(Path(__file__).parents[1] / "translators"))
 from tiny_translators import saved
 
 from xling.config.common import Template
-from xling.config.judges import judge_named
 from xling.config.optimizers import PPO
 from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy
 from xling.config.tasks import Files

@@ -9,14 +9,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from small_grid import N, changed, experiment
+from small_grid import N, changed, experiment, judge_named
 from test_stages_dag import by_kind, stages
 
 sys.path.append(str(Path(__file__).parents[1] / "translators"))
 from tiny_translators import saved
 
 from xling.config.common import Template
-from xling.config.judges import judge_named
 from xling.config.optimizers import BestOfN
 from xling.config.policies import Recorded
 from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy, Untrained

@@ -25,8 +25,9 @@ from xling.compose.overrides import NAMED_GROUPS, PLAIN_GROUPS, Axis, Request, S
 from xling.compose.pairs import left_out_pairs, wanted_pairs
 from xling.compose.scale import at_scale
 from xling.errors import ConfigError
-from xling.grid.labels import option_label, target_rm
+from xling.grid.labels import option_label
 from xling.grid.stage import OTHERS, canonical_json
+from xling.judges import JUDGES
 
 Axes = dict[str, Scalar]
 TaskLanguages = Callable[..., Sequence[str]]  # (a composed task, its group's name if not task) -> its languages
@@ -295,12 +296,11 @@ def _labels(composer: Composer, combination: Combination) -> dict[str, str]:
 
     chosen = [group for group in (*NAMED_GROUPS, "reward_task") if choices.get(group)]
     found = {group: of(group, container[group], str(choices[group])) for group in chosen}
-    judge = container["judge"]
-    if judge.get("name") == "target_rm":
-        rm, kind = judge["rm_backbone"], ""
-        if isinstance(rm, dict) and "judge/rm_backbone" not in combination.values:
-            kind = of("rm_backbone", rm, str(choices.get("judge/rm_backbone") or rm.get("name")))
-        found["judge"] = target_rm(judge, kind, combination.values)
+    judge, kind = container["judge"], ""
+    rm = judge.get("rm_backbone")
+    if isinstance(rm, dict) and "judge/rm_backbone" not in combination.values:
+        kind = of("rm_backbone", rm, str(choices.get("judge/rm_backbone") or rm.get("name")))
+    found["judge"] = JUDGES[judge["name"]].Settings.label(found["judge"], judge, kind, combination.values)
     return found
 
 

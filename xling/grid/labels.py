@@ -36,19 +36,6 @@ def option_label(group: str, option: str, settings: Settings, defaults: Settings
     return f"{option}({', '.join(models)})" if models else option
 
 
-def target_rm(settings: Settings, rm_backbone: str, swept: Collection[str]) -> str:
-    """judge=target_rm with what makes it another judge than the target's own reward model of the row's kind.
-
-    rm_backbone: label of the kind that judges all rows, empty for none; swept: keys that are axes of the grid.
-    """
-    said = [rm_backbone] if rm_backbone else []
-    for name in ("lang", "seed"):
-        if settings.get(name) is not None and f"judge.{name}" not in swept:
-            said.append(f"{name}={settings[name]}")
-    said += ["half"] if settings.get("half") and "judge.half" not in swept else []
-    return f"target_rm({', '.join(said)})" if said else "target_rm"
-
-
 def short(name: str) -> str:
     """The last part of a path or hub id, without what a data file's kind says: /data/own.jsonl is `own`."""
     path = Path(name.rstrip("/") or "/")

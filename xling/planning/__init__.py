@@ -1,6 +1,7 @@
 """From experiments to stages: which there are, what decides their results (specs and keys), and what is refused.
 
 `KINDS` is what workers look up: the stages in the order in which they run, each with the function that does its work.
+Judges bring kinds of their own. Their modules import this package, so that KINDS is made when it is first asked for.
 
 A version is raised by hand when the meaning of a stage's code changes: results of other versions are not used.
 """
@@ -10,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from xling.errors import ConfigError
 from xling.grid.stage import Kind
+from xling.judges import JUDGES
 from xling.planning import costs
 from xling.results.prompts import on_data
 
@@ -21,24 +24,42 @@ def _lazy(name: str) -> Callable[[Any], Any]:
     return lambda argument: getattr(importlib.import_module(f"xling.stages.{module}"), function)(argument)
 
 
-KINDS: dict[str, Kind] = {
-    kind.name: replace(kind, run=on_data(kind.run))
-    for kind in (
-        Kind("base", 2, _lazy("base:run"), seconds=1, lost=_lazy("base:lost")),
-        Kind("translate", 1, _lazy("translate:run"), seconds=20, work=costs.translate),
-        Kind("sft", 3, _lazy("sft:run"), seconds=30, work=costs.sft, parallel=True),
-        Kind("embed", 3, _lazy("score:run_embed"), seconds=10),
-        Kind("features", 3, _lazy("features:run"), seconds=10, work=costs.features),
-        Kind("reward", 4, _lazy("reward:run"), seconds=30, work=costs.reward, parallel=True),
-        Kind("pool", 3, _lazy("pool:run"), seconds=20, work=costs.samples),
-        Kind("baseline", 3, _lazy("pool:run"), seconds=6, work=costs.samples),
-        Kind("align", 1, _lazy("align:run"), seconds=60, work=costs.align),
-        Kind("aligned", 1, _lazy("pool:run"), seconds=8, work=costs.samples),
-        Kind("recorded", 2, _lazy("pool:run_recorded"), seconds=1),
-        Kind("score", 4, _lazy("score:run"), seconds=10, work=costs.score),
-        Kind("gold", 1, _lazy("score:run_gold"), seconds=2),
-        Kind("llm", 2, _lazy("llm:run"), seconds=60, work=costs.asked),
-        Kind("judge_accuracy", 2, _lazy("llm:run_accuracy"), seconds=60, work=costs.asked),
-        Kind("judge", 2, _lazy("judge:run"), seconds=0.1),
-    )
-}
+OWN = (
+    Kind("base", 2, _lazy("base:run"), seconds=1, lost=_lazy("base:lost")),
+    Kind("translate", 1, _lazy("translate:run"), seconds=20, work=costs.translate),
+    Kind("sft", 3, _lazy("sft:run"), seconds=30, work=costs.sft, parallel=True),
+    Kind("embed", 3, _lazy("score:run_embed"), seconds=10),
+    Kind("features", 3, _lazy("features:run"), seconds=10, work=costs.features),
+    Kind("reward", 4, _lazy("reward:run"), seconds=30, work=costs.reward, parallel=True),
+    Kind("pool", 3, _lazy("pool:run"), seconds=20, work=costs.samples),
+    Kind("baseline", 3, _lazy("pool:run"), seconds=6, work=costs.samples),
+    Kind("align", 1, _lazy("align:run"), seconds=60, work=costs.align),
+    Kind("aligned", 1, _lazy("pool:run"), seconds=8, work=costs.samples),
+    Kind("recorded", 2, _lazy("pool:run_recorded"), seconds=1),
+    Kind("score", 4, _lazy("score:run"), seconds=10, work=costs.score),
+    Kind("gold", 1, _lazy("score:run_gold"), seconds=2),
+)
+JUDGE = Kind("judge", 2, _lazy("judge:run"), seconds=0.1)
+
+KINDS: dict[str, Kind]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "KINDS":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()["KINDS"] = kinds = _kinds()
+    return kinds
+
+
+def _kinds() -> dict[str, Kind]:
+    """ConfigError where a judge brings a kind of stage whose name another one has."""
+    kinds = {kind.name: kind for kind in OWN}
+    for judge in JUDGES.modules():
+        for kind in JUDGES[judge].KINDS:
+            if kind.name in (*kinds, JUDGE.name):
+                raise ConfigError(
+                    f"judge={judge} brings stages `{kind.name}`, which are there already. Rename its own."
+                )
+            kinds[kind.name] = kind
+    kinds[JUDGE.name] = JUDGE  # the last that runs
+    return {name: replace(kind, run=on_data(kind.run)) for name, kind in kinds.items()}

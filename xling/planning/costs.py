@@ -19,7 +19,6 @@ from xling.tasks.sizes import size
 
 TRAINING = 3  # forward and backward, in forward passes
 EVALUATED = 64  # validation demonstrations a language that fine-tuning is watched on (xling/stages/sft.py)
-ASKING = 300  # tokens of a judge's instruction
 PROMPT, RESPONSE = 1024, 512  # limits where a spec has none
 NOTHING = Work({}, {})
 
@@ -146,18 +145,6 @@ def features(stage: Stage, tokens: Tokens) -> Work:
     texts = pool + baseline + sides * rows
     reading = model.forward(prompt, 0) * (prompts + rows) + model.forward(0, response) * texts
     return Work({"reading": reading}, {"texts read": texts})
-
-
-def asked(stage: Stage, tokens: Tokens) -> Work:
-    """Requests to a language model that judges; of a server no operations are counted."""
-    from xling.planning.llm import most_requests  # which asks for the stages' kinds itself
-
-    calls = most_requests(stage)
-    model = model_of(stage) if "lm" in stage.parents else None
-    if model is None:
-        return Work({}, {"judge calls": calls})
-    read = (tokens.prompt or PROMPT) + 2 * (tokens.response or RESPONSE) + ASKING
-    return Work({"reading": calls * model.forward(read, 0)}, {"judge calls": calls})
 
 
 # --- inside -------------------------------------------------------------------------------------------------

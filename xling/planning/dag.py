@@ -13,8 +13,6 @@ from typing import Any, get_args
 
 import msgspec
 
-from xling.config.common import Language
-from xling.config.judges import LlmJudge, TargetRM
 from xling.config.optimizers import PPO, BestOfN, Trained
 from xling.config.policies import LanguageModel
 from xling.config.rewards import (
@@ -40,8 +38,8 @@ from xling.grid.stage import WHERE, Cell, Json, Stage
 from xling.models.encoder import encoder_identity
 from xling.planning.align_specs import align, aligned_samples
 from xling.planning.detection import planned
-from xling.planning.llm import judge_accuracy, llm
-from xling.planning.refusals import check, check_half, cross_fitted, named_as_typed, responses_recorded
+from xling.planning.judging import Judged, module_of
+from xling.planning.refusals import check, check_half, cross_fitted, responses_recorded
 from xling.planning.specs import (
     base,
     codes,
@@ -105,7 +103,7 @@ def language_rates(experiments: Sequence[tuple[Axes, Experiment]], cells: Sequen
 def _one_place(axes: Axes, experiment: Experiment) -> str:
     """Why two cells that differ have the same axes, and what tells them apart."""
     name = f"{axes['rm_backbone']} in {axes['target_lang']}"
-    if experiment.judge.name == "target_rm" and experiment.judge.rm_backbone is None:
+    if experiment.judge.by_row:
         return (
             f"{name} has no reward model of its own kind, and would be judged by those of several rows. Name one that "
             "judges all rows, as in judge/rm_backbone=bag_of_words, or run these rows apart."
@@ -154,7 +152,7 @@ def _references(experiment: Experiment) -> tuple[str, ...]:
 def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> Stage:
     """The cell's last stage, and with it all that it needs.
 
-    judging: the kind of reward model that judge=target_rm decides by; None: what the experiment says.
+    judging: the kind of reward model that a judge decides by which trains one; None: what the experiment says.
     """
     judging = judging or experiment.judging
     check(experiment, judging)
@@ -165,15 +163,11 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
     sources, regime = _heard(experiment), regime_of(experiment)
     spec: dict[str, Any] = {"judge": experiment.judge.name, "n": _samples_picked_from(experiment)}
     spec |= {"lang": lang, "trained": True} if trained else {"lang": lang}
-    parents = {"score": _score(experiment, pools), **pools}
-    if isinstance(experiment.judge, LlmJudge):
-        parents["verdict"] = llm(experiment, experiment.judge, pools, parents["score"], sources)
-        if (accuracy := judge_accuracy(experiment, experiment.judge)) is not None:
-            parents["accuracy"] = accuracy
-        spec["win"] = experiment.judge.win
-        spec["max_unanswered"] = experiment.judge.max_unanswered
-    else:
-        parents["verdict"] = _verdict(experiment, judging, pools)
+    parents = {"score": score(experiment, pools), **pools}
+    cell = Judged(experiment, judging, pools, parents["score"], sources)
+    verdicts = module_of(experiment.judge).verdicts(experiment.judge, cell)
+    parents |= verdicts.parents
+    spec |= verdicts.spec
     if responses_recorded(experiment):
         spec |= data_of(task, (lang,), "recorded")
     if (model := experiment.lid.model) is not None:
@@ -214,27 +208,21 @@ def _reward(experiment: Experiment, folds: bool = False, judges: bool = False) -
 
 
 def _half(experiment: Experiment, judges: bool) -> Half | None:
-    """Which documents' feedback a reward model learns from under judge.half=true; None: all of them."""
-    if not (isinstance(experiment.judge, TargetRM) and experiment.judge.half):
+    """Which documents' feedback a reward model learns from where the judge has the other half; None: all of them."""
+    if not experiment.judge.halves:
         return None
     return "second" if judges else "first"
 
 
 def _with_facts(experiment: Experiment) -> Experiment:
     """The experiment with the facts of its languages in its tasks."""
-    judging = judge_lang(experiment)
-    langs = (*experiment.source_langs, experiment.target_lang, *((judging,) if judging else ()))
+    langs = (*experiment.source_langs, experiment.target_lang, *experiment.judge.langs)
     other = experiment.reward_task
     return msgspec.structs.replace(
         experiment,
         task=with_facts(experiment.task, langs),
         reward_task=None if other is None else with_facts(other, langs),
     )
-
-
-def judge_lang(experiment: Experiment) -> Language | None:
-    """Whose reward model judge=target_rm decides by, where it is not the target's own."""
-    return experiment.judge.lang if isinstance(experiment.judge, TargetRM) else None
 
 
 def _samples(experiment: Experiment, lang: str) -> dict[str, Stage]:
@@ -284,29 +272,7 @@ def _samples_picked_from(experiment: Experiment) -> int | None:
     return optimizer.n or experiment.policy.n
 
 
-def _verdict(experiment: Experiment, judging: RewardModel, pools: Mapping[str, Stage]) -> Stage:
-    """What the judge decides by: scores of the same two sample folders."""
-    if experiment.judge.name == "target_rm":
-        judge = judge_lang(experiment) or experiment.target_lang
-        home = msgspec.structs.replace(experiment, source_langs=(judge,), rm_backbone=judging, reward_data="organic")
-        if isinstance(experiment.judge, TargetRM) and experiment.judge.seed is not None:
-            home = msgspec.structs.replace(home, seed=experiment.judge.seed)
-        with named_as_typed(experiment.judge):
-            return _score(home, pools, judges=True)
-    name = experiment.judge.name
-    if name not in ("human", "gold"):
-        raise ConfigError(f"judge={name} decides by no scores.")
-    lang = experiment.target_lang.code
-    spec = {
-        **data_of(experiment.task, (lang,), "recorded" if name == "human" else "prompts"),
-        "lang": lang,
-        "rm": msgspec.to_builtins(Untrained(name)),  # type: ignore[arg-type]
-        "objective": "",
-    }
-    return make("gold", label_of(name, (lang,)), spec, pools)
-
-
-def _score(experiment: Experiment, pools: Mapping[str, Stage], judges: bool = False) -> Stage:
+def score(experiment: Experiment, pools: Mapping[str, Stage], judges: bool = False) -> Stage:
     """Scores of two sample folders by the cell's reward model; `judges`: by one that learnt from the judge's half."""
     task, rm, lang = experiment.task, experiment.rm_backbone, experiment.target_lang.code
     sources, people = codes(experiment.source_langs), responses_recorded(experiment)

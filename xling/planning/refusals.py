@@ -1,14 +1,10 @@
 """Which choices go together: everything that can be refused is refused here, before anything runs."""
 
 import importlib.util
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 from xling.config.common import Training
-from xling.config.judges import Judge, LlmJudge, TargetRM
 from xling.config.optimizers import Trained, optimizer_name
 from xling.config.policies import LanguageModel, Recorded
 from xling.config.rewards import (
@@ -33,7 +29,7 @@ from xling.models.checkpoints import check_checkpoints, check_lengths, check_pol
 from xling.models.encoder import check_encoder
 from xling.models.folds import half_of
 from xling.models.hub import settings_of
-from xling.planning.llm import check_llm
+from xling.planning.judging import module_of
 from xling.planning.optimizer_refusals import check_trained
 from xling.planning.translation_refusals import check_translation
 from xling.tasks import MODULES, lacking, offers, task_module
@@ -47,11 +43,11 @@ OF_RECORDED = "Use rm_backbone=sentence_encoder, bag_of_words, system, length, r
 
 def check(experiment: Experiment, judging: RewardModel) -> None:
     """ConfigError for choices that do not go together, with those that do."""
-    policy, rm, judge = experiment.policy, experiment.rm_backbone, experiment.judge.name
-    if judge != "target_rm" and experiment.judge.rm_backbone is not None:
+    policy, rm, judge = experiment.policy, experiment.rm_backbone, experiment.judge
+    if judge.rm_backbone is not None and not judge.takes_reward_model:
         raise ConfigError(
-            f"judge/rm_backbone={name_of(experiment.judge.rm_backbone)} is the reward model that judge=target_rm "
-            f"decides by, and judge={judge} decides by none. Type judge=target_rm, or leave judge/rm_backbone out."
+            f"judge/rm_backbone={name_of(judge.rm_backbone)} is the reward model that judge=target_rm "
+            f"decides by, and judge={judge.name} decides by none. Type judge=target_rm, or leave judge/rm_backbone out."
         )
     if experiment.lid.model is not None:
         labels(str(Path(experiment.lid.model).expanduser()))
@@ -60,19 +56,19 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
         if "recorded" not in task_module(experiment.task).OFFERS:
             raise ConfigError(
                 f"policy=recorded needs recorded responses, and {_task(experiment.task)} has none. "
-                f"Use a language model (policy=micro), or one of {_tasks_with('recorded')}."
+                f"Use a language model (policy=micro), or one of {tasks_with('recorded')}."
             )
         if isinstance(experiment.optimizer, Trained):
             raise ConfigError(
                 f"optimizer={optimizer_name(experiment.optimizer)} trains a policy, and there is none here: the "
                 "responses are recorded. Use optimizer=best_of_n, or a task with prompts and a language model."
             )
-        _check_recorded(experiment, rm, judge)
+        _check_recorded(experiment, rm, judging)
         return
     if experiment.reward_task is not None:
         raise ConfigError(
             "reward_task goes with recorded responses: a reward model of another task scores them. Leave it out, or "
-            f"type policy=recorded judge=human, or one of {_tasks_with('recorded')}."
+            f"type policy=recorded judge=human, or one of {tasks_with('recorded')}."
         )
     assert isinstance(policy, LanguageModel)
     _check_policy(policy, experiment.sft)
@@ -83,64 +79,20 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
             f"rm_backbone={name_of(rm)} reads recorded responses (policy=recorded). With a language model use "
             "rm_backbone=same_as_policy, xlm_roberta, sentence_encoder, bag_of_words, length, random or a likelihood."
         )
-    if judge == "human":
+    if module_of(judge).RESPONSES != "sampled":
         raise ConfigError(
-            "judge=human needs recorded ratings (task=files policy=recorded). Use judge=gold or target_rm."
+            f"judge={judge.name} needs recorded ratings (task=files policy=recorded). Use judge=gold or target_rm."
         )
-    if judge == "target_rm":
-        _check_judging(experiment, judging)
-    if isinstance(experiment.judge, LlmJudge):
-        check_llm(experiment.judge, policy.baseline_samples)
-    _check_reward_model(rm)
+    module_of(judge).check(judge, experiment, judging)
+    check_reward_model(rm)
     check_lengths(policy, rm)
-    _check_sizes(experiment, rm)
+    check_sizes(experiment, rm)
     if isinstance(experiment.optimizer, Trained):
         check_trained(experiment, policy, experiment.optimizer)
     elif (n := experiment.optimizer.n) is not None and n > policy.n:
         raise ConfigError(
             f"optimizer.n={n} is larger than the pool: policy.n={policy.n}. Raise policy.n or lower optimizer.n."
         )
-
-
-def _check_judging(experiment: Experiment, judging: RewardModel) -> None:
-    """The reward model of judge=target_rm: trained on the target's own feedback, as a row's own would be."""
-    if not has_source(judging) or isinstance(judging, SystemIdentity):
-        own = "rm_backbone" if experiment.judge.rm_backbone is None else "judge/rm_backbone"
-        raise ConfigError(
-            f"judge=target_rm judges by the target's reward model, and {own}={name_of(judging)} has none: it is not "
-            "trained. Name one that judges all rows, references and published models too: judge/rm_backbone="
-            "bag_of_words, sentence_encoder, xlm_roberta or same_as_policy."
-        )
-    judge, known = experiment.judge, task_module(experiment.task).languages(experiment.task)
-    if isinstance(judge, TargetRM) and judge.lang is not None and judge.lang.code not in known:
-        raise ConfigError(
-            f"judge.lang={judge.lang.code}: the task has no '{judge.lang.code}'. It has {', '.join(known)}. "
-            "Type judge.lang=null for the target's own."
-        )
-    if isinstance(judge, TargetRM) and judge.seed is not None and not isinstance(judging, Tuned):
-        raise ConfigError(
-            f"judge.seed={judge.seed} would make the same judge again: rm_backbone={name_of(judging)} is a linear "
-            "head, which no seed decides. Type judge.half=true, and it is trained on other documents."
-        )
-    if experiment.judge.rm_backbone is not None:
-        with named_as_typed(experiment.judge):
-            _check_feedback("task", experiment.task, judging)
-            _check_reward_model(judging)
-            if isinstance(experiment.policy, LanguageModel):
-                check_lengths(experiment.policy, judging)
-            _check_sizes(experiment, judging)
-
-
-@contextmanager
-def named_as_typed(judge: Judge) -> Iterator[None]:
-    """Errors of the reward model that judges all rows name its settings: judge.rm_backbone.checkpoint=..."""
-    try:
-        yield
-    except ConfigError as error:
-        if judge.rm_backbone is None:
-            raise
-        by_name = re.sub(r"\brm_backbone=", "judge/rm_backbone=", str(error))
-        raise ConfigError(re.sub(r"\brm_backbone\.", "judge.rm_backbone.", by_name)) from error
 
 
 def responses_recorded(experiment: Experiment) -> bool:
@@ -181,7 +133,7 @@ def _check_policy(policy: LanguageModel, sft: Training) -> None:
         raise ConfigError("policy.engine=vllm samples decoder-only models. Type policy.engine=torch.")
 
 
-def _check_reward_model(rm: RewardModel) -> None:
+def check_reward_model(rm: RewardModel) -> None:
     """What can be known of a reward model before anything runs."""
     if encoder_of(rm):
         check_encoder(encoder_of(rm))
@@ -208,18 +160,17 @@ def _check_offers(experiment: Experiment, there: frozenset[Offer]) -> None:
     """What a language model needs of the task."""
     task, rm = _task(experiment.task), experiment.rm_backbone
     if "prompts" not in there:
-        raise ConfigError(f"{task} has no prompts; a language model needs them, as in {_tasks_with('prompts')}.")
+        raise ConfigError(f"{task} has no prompts; a language model needs them, as in {tasks_with('prompts')}.")
     if experiment.sft.steps and "demonstrations" not in there:
         raise ConfigError(
             f"{task} has no demonstrations to fine-tune on. Type sft.steps=0 to sample the base as it is."
         )
     if has_source(rm):
-        _check_feedback("task", experiment.task, rm)
-    for setting, name in (("judge", experiment.judge.name), ("rm_backbone", name_of(rm))):
-        if name == "gold" and "quality" not in there:
-            raise ConfigError(
-                f"{setting}=gold needs exact quality, which only {_tasks_with('quality')} has. Use judge=target_rm."
-            )
+        check_feedback("task", experiment.task, rm)
+    if name_of(rm) == "gold" and "quality" not in there:
+        raise ConfigError(
+            f"rm_backbone=gold needs exact quality, which only {tasks_with('quality')} has. Use judge=target_rm."
+        )
     if name_of(rm).startswith("likelihood_gain") and not has_cue(experiment.task):
         raise ConfigError(
             f"rm_backbone={name_of(rm)} compares with the prompt without its document, and task.template.policy is "
@@ -228,7 +179,7 @@ def _check_offers(experiment: Experiment, there: frozenset[Offer]) -> None:
         )
 
 
-def _check_feedback(group: str, task: Task, rm: RewardModel) -> None:
+def check_feedback(group: str, task: Task, rm: RewardModel) -> None:
     needed: Offer = "pairs" if objective_of(task, rm) == "pairwise" else "ratings"
     there = offers(task)
     if needed not in there:
@@ -268,12 +219,12 @@ def _task(task: Task, group: str = "task") -> str:
     return f"{group}={task.__struct_config__.tag}"
 
 
-def _tasks_with(offer: Offer, group: str = "task") -> str:
+def tasks_with(offer: Offer, group: str = "task") -> str:
     found = [config.__struct_config__.tag for config, one in MODULES.items() if offer in one.OFFERS]
     return ", ".join(f"{group}={name}" for name in found)
 
 
-def _check_sizes(experiment: Experiment, rm: RewardModel) -> None:
+def check_sizes(experiment: Experiment, rm: RewardModel) -> None:
     task = experiment.task
     if not isinstance(task, MicroSummarization):
         return
@@ -289,14 +240,15 @@ def _check_sizes(experiment: Experiment, rm: RewardModel) -> None:
             )
 
 
-def _check_recorded(experiment: Experiment, rm: RewardModel, judge: str) -> None:
-    task, model = experiment.task, isinstance(experiment.policy, LanguageModel)
-    if judge != "human":
-        raise ConfigError(f"judge={judge} cannot judge recorded responses. Use judge=human.")
+def _check_recorded(experiment: Experiment, rm: RewardModel, judging: RewardModel) -> None:
+    task, model, judge = experiment.task, isinstance(experiment.policy, LanguageModel), experiment.judge
+    if module_of(judge).RESPONSES != "recorded":
+        raise ConfigError(f"judge={judge.name} cannot judge recorded responses. Use judge=human.")
+    module_of(judge).check(judge, experiment, judging)
     if has_source(rm) and experiment.reward_task is None and not hasattr(task, "folds"):
         raise ConfigError(
             f"{_task(task)} is for evaluation only: nothing of it trains rm_backbone={name_of(rm)}. Name the task that "
-            f"does with reward_task=NAME ({_tasks_with('ratings', 'reward_task')})."
+            f"does with reward_task=NAME ({tasks_with('ratings', 'reward_task')})."
         )
     if isinstance(rm, FrozenLM) and rm.checkpoint is None and not model:
         raise ConfigError(
@@ -315,7 +267,7 @@ def _check_recorded(experiment: Experiment, rm: RewardModel, judge: str) -> None
             f"rm_backbone={name_of(rm)} is trained on ratings or pairs with splits, not on recorded responses. Name a "
             f"task that has them with reward_task=NAME. {OF_RECORDED}"
         )
-    _check_reward_model(rm)
+    check_reward_model(rm)
     if isinstance(experiment.policy, LanguageModel) and (likelihood or isinstance(rm, FrozenLM | SameAsPolicy)):
         check_policy(experiment.policy)  # which they may be read with
     if experiment.reward_task is not None and has_source(rm):
@@ -334,6 +286,6 @@ def _check_reward_task(experiment: Experiment, learned: Task, rm: RewardModel) -
                 "Use rm_backbone=bag_of_words, or reward_task=files."
             )
         return
-    _check_feedback("reward_task", learned, rm)
+    check_feedback("reward_task", learned, rm)
     if isinstance(rm, SameAsPolicy) and rm.init == "sft" and experiment.sft.steps and "demonstrations" not in there:
         raise ConfigError(f"{task} has no demonstrations to fine-tune on. Type rm_backbone.init=base or sft.steps=0.")

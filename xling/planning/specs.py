@@ -30,7 +30,6 @@ from xling.models.encoder import encoder_identity
 from xling.models.hub import commit_of, is_repository, settings_of
 from xling.models.recipe import BASE_FOLDER, checkpoint_digest, folder_digest, recipe_digest
 from xling.models.trust import code_of
-from xling.planning import KINDS
 from xling.results.prompts import by_content, data_spec
 from xling.tasks import require, task_module, truncation_side
 from xling.tasks.records import Half, Use
@@ -44,6 +43,9 @@ LOGITS_CHANGED = frozenset(_CHANGED.split())
 
 
 def make(kind: str, label: str, spec: Mapping[str, Any], parents: Mapping[str, Stage]) -> Stage:
+    """A stage of a kind; checkpoints in folders stand in its key as what is in them."""
+    from xling.planning import KINDS  # whose making imports the judges' modules, and these import this one
+
     own = {**spec, **logits_changed(kind, spec, parents)}
     return Stage.make(kind, KINDS[kind].version, label, by_content(own), parents)
 

@@ -8,12 +8,12 @@ import msgspec
 from msgspec import Struct
 
 from xling.analysis.statistics.intervals import Estimate
-from xling.config.judges import judges_its_own
 from xling.errors import ConfigError, StoreError
 from xling.grid import files, formats
 from xling.grid.records import Run
 from xling.grid.store import Status, Store
 from xling.jsonfiles import unsealed
+from xling.judges import judges_its_own
 
 NO_SOURCE = "-"  # the source of references that learn nothing
 ENTRY_AXES = ("task", "policy", "rm_backbone", "source_lang", "target_lang", "optimizer", "judge")

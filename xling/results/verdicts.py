@@ -1,4 +1,4 @@
-"""Formats of judge=llm: what its two stages are asked (specs), and the verdicts that they write."""
+"""What judge=llm writes: its verdicts, pair by pair; and the held-out pairs that its accuracy is measured on."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,51 +7,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from xling.config.common import TEMPLATE_DATE
 from xling.config.tasks import Task
-from xling.judges.asking import EndpointSettings, How, Request, Verdict
-from xling.judges.prompts import PromptKind
+from xling.judges.asking import Verdict
 from xling.results.samples import read_json
 from xling.tasks import offers, task_module
 from xling.tasks.records import Pair, Prompt, Rating
-
-
-class Where(Struct, frozen=True):
-    """What of a spec is in no key: here the endpoint; None: the model is the `lm` parent."""
-
-    endpoint: EndpointSettings | None = None
-
-
-class AskSpec(Struct, frozen=True):
-    """What both stages need to ask. `identity` says which model: {"endpoint": its name} or {"local": its stage}."""
-
-    task: Task
-    digest: str
-    lang: str
-    language: str  # in English
-    identity: dict[str, str]
-    prompt: PromptKind
-    max_instances: int | None
-    max_characters: int | None
-    truncation_side: str
-    seed: int
-    min_mass: float = 0.0
-    request: Request = Request()  # of an endpoint
-    template_date: str = TEMPLATE_DATE  # of a local model
-    where: Where = Where()
-
-    def how(self) -> How:
-        """What is asked."""
-        return How(self.prompt, self.language, self.max_characters, self.truncation_side, self.min_mass)
-
-
-class LlmSpec(AskSpec, frozen=True, kw_only=True):
-    """And which responses are judged: `n` of the pool are picked from, `opponents` a response."""
-
-    n: int | None
-    opponents: int
-    orders: str  # both, random
-    trained: bool = False  # the pool is what a trained policy said: all of it is judged
 
 
 class Asked(Struct, frozen=True):

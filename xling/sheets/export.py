@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xling.analysis.matrix.verdicts import many
-from xling.config.judges import judges_its_own
 from xling.errors import ConfigError, StoreError
 from xling.grid.files import disk_error, is_plain, json_bytes, write_atomically
 from xling.grid.store import Store
+from xling.judges import judges_its_own
 from xling.results.plan import Results, read_plan
 from xling.sheets.cells import Chosen, Filters, Question, Reader, choose
 from xling.sheets.key import NAME, CellKey, Key, Pair, Row, SheetKey, Side, identified, key_bytes

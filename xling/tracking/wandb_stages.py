@@ -13,12 +13,12 @@ from typing import Any
 import wandb
 from wandb.sdk.wandb_run import Run
 
-from xling.config.judges import judges_its_own
 from xling.errors import StoreError
 from xling.grid.files import json_bytes
 from xling.grid.records import Done, Sheet
 from xling.grid.store import Store
 from xling.jsonfiles import decode
+from xling.judges import judges_its_own
 from xling.results.items import Items
 from xling.tracking.track import Destination
 

@@ -22,9 +22,10 @@ from xling.analysis.matrix.optimizers import REFERENCE, Cells, in_order, referen
 from xling.analysis.matrix.types import Frontier, FrontierPoint, LearningPoint
 from xling.analysis.statistics.intervals import Floats, Sample
 from xling.errors import StoreError
+from xling.judges.wins import best_of_k_curve
 from xling.results.items import Record, read_array, read_learning
 from xling.results.plan import Results, SeedCell
-from xling.stages.judge import best_of_k_curve, kl_bound  # numpy only
+from xling.stages.judge import kl_bound  # numpy only
 
 QUANTITIES = ("kl", "reward", "quality", "win")
 _SPAN = np.array([[0.0, -np.inf, -np.inf, 0.0], [np.inf, np.inf, np.inf, 100.0]])  # the ends of their scales

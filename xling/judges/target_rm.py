@@ -1,0 +1,137 @@
+"""judge=target_rm: the reward model that is trained on the target language's own feedback.
+
+It scores the same two sample folders as the cell's reward model. At home, with the cell's own seed and the whole
+feedback, it is the very reward model whose reward was optimised, and its verdict is no evidence: `lang`, `seed` and
+`half` make another judge (docs/judges.md).
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+
+from xling.config.common import Language, Seed
+from xling.config.policies import LanguageModel
+from xling.config.rewards import RewardModel, SystemIdentity, Tuned, has_source, name_of
+from xling.errors import ConfigError
+from xling.grid.plan import Plan
+from xling.grid.stage import Kind
+from xling.judges import JudgeSettings
+from xling.judges.wins import by_scores
+from xling.models.checkpoints import check_lengths
+from xling.planning.judging import Judged, Verdicts
+from xling.tasks import task_module
+
+if TYPE_CHECKING:
+    from xling.experiment import Experiment
+
+RESPONSES = "sampled"
+KINDS: tuple[Kind, ...] = ()  # it decides by a `score` stage
+
+
+class Settings(JudgeSettings, frozen=True, tag="target_rm"):
+    """The target's own reward model; `rm_backbone` judges all rows, None: each row's own kind judges it.
+
+    lang: the language whose reward model judges; None: the target's own. Typed as a code, and its facts stand here.
+    seed: the judge is trained with this seed; None: with the cell's own.
+    half: reward models learn from one half of the feedback's documents, and the judge from the other.
+    """
+
+    lang: Language | None = None
+    seed: Seed | None = None
+    half: bool = False
+
+    takes_reward_model: ClassVar[bool] = True
+
+    @property
+    def by_row(self) -> bool:
+        """So it is where no `rm_backbone` is named."""
+        return self.rm_backbone is None
+
+    @property
+    def langs(self) -> tuple[Language, ...]:
+        """The language whose reward model judges, if it is not the target's own."""
+        return () if self.lang is None else (self.lang,)
+
+    @property
+    def halves(self) -> bool:
+        """`half`: the other half is the judge's."""
+        return self.half
+
+    @staticmethod
+    def label(option: str, settings: Mapping[str, Any], rm_backbone: str, swept: Collection[str]) -> str:
+        """target_rm, and in brackets what makes it another judge than the target's own of the row's kind."""
+        words = [rm_backbone] if rm_backbone else []
+        for name in ("lang", "seed"):
+            if settings.get(name) is not None and f"judge.{name}" not in swept:
+                words.append(f"{name}={settings[name]}")
+        words += ["half"] if settings.get("half") and "judge.half" not in swept else []
+        return f"target_rm({', '.join(words)})" if words else "target_rm"
+
+
+def check(judge: Settings, experiment: "Experiment", judging: RewardModel) -> None:
+    """ConfigError unless the judge can be trained on the target's own feedback, as a row's reward model would be."""
+    from xling.planning.refusals import check_feedback, check_reward_model, check_sizes
+
+    if not has_source(judging) or isinstance(judging, SystemIdentity):
+        own = "rm_backbone" if judge.rm_backbone is None else "judge/rm_backbone"
+        raise ConfigError(
+            f"judge=target_rm judges by the target's reward model, and {own}={name_of(judging)} has none: it is not "
+            "trained. Name one that judges all rows, references and published models too: judge/rm_backbone="
+            "bag_of_words, sentence_encoder, xlm_roberta or same_as_policy."
+        )
+    known = task_module(experiment.task).languages(experiment.task)
+    if judge.lang is not None and judge.lang.code not in known:
+        raise ConfigError(
+            f"judge.lang={judge.lang.code}: the task has no '{judge.lang.code}'. It has {', '.join(known)}. "
+            "Type judge.lang=null for the target's own."
+        )
+    if judge.seed is not None and not isinstance(judging, Tuned):
+        raise ConfigError(
+            f"judge.seed={judge.seed} would make the same judge again: rm_backbone={name_of(judging)} is a linear "
+            "head, which no seed decides. Type judge.half=true, and it is trained on other documents."
+        )
+    if judge.rm_backbone is not None:
+        with _named_as_typed(judge):
+            check_feedback("task", experiment.task, judging)
+            check_reward_model(judging)
+            if isinstance(experiment.policy, LanguageModel):
+                check_lengths(experiment.policy, judging)
+            check_sizes(experiment, judging)
+
+
+def verdicts(judge: Settings, cell: Judged) -> Verdicts:
+    """Scores of the pool and of its opponents by the judging reward model."""
+    from xling.planning.dag import score
+
+    home = msgspec.structs.replace(
+        cell.experiment,
+        source_langs=(judge.lang or cell.experiment.target_lang,),
+        rm_backbone=cell.judging,
+        reward_data="organic",
+        seed=cell.experiment.seed if judge.seed is None else judge.seed,
+    )
+    with _named_as_typed(judge):
+        return Verdicts({"verdict": score(home, cell.pools, judges=True)})
+
+
+fold = by_scores
+
+
+def notes(plan: Plan) -> list[str]:
+    """Nothing: that a judge is the very reward model whose reward is optimised is said of every judge."""
+    return []
+
+
+@contextmanager
+def _named_as_typed(judge: Settings) -> Iterator[None]:
+    """Errors of the reward model that judges all rows name its settings: judge.rm_backbone.checkpoint=..."""
+    try:
+        yield
+    except ConfigError as error:
+        if judge.rm_backbone is None:
+            raise
+        by_name = re.sub(r"\brm_backbone=", "judge/rm_backbone=", str(error))
+        raise ConfigError(re.sub(r"\brm_backbone\.", "judge.rm_backbone.", by_name)) from error
