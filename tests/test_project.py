@@ -13,7 +13,9 @@ import xling
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = {"README.md": README} | {f"docs/{p.name}": p.read_text(encoding="utf-8") for p in (ROOT / "docs").glob("*.md")}
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAGES = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING}
+PAGES |= {f"docs/{p.name}": p.read_text(encoding="utf-8") for p in sorted((ROOT / "docs").glob("*.md"))}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MODULES = sorted((ROOT / "xling").rglob("*.py"))
 HEAVY = {"torch", "transformers", "trl", "datasets", "wandb", "matplotlib", "peft", "accelerate"}
@@ -69,7 +71,22 @@ def _code(text: str) -> list[str]:
     return blocks + re.findall(r"`([^`\n]+)`", text)
 
 
-def test_readme_shows_the_targets_people_need() -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    """Links to files of the project, and to headings of the page itself."""
+    text = re.sub(r"^```.*?^```", "", PAGES[page], flags=re.MULTILINE | re.DOTALL)
+    headings = {
+        re.sub(r"[^\w -]", "", line).strip().replace(" ", "-").lower() for line in re.findall(r"^#+ (.*)", text, re.M)
+    }
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, heading = link.partition("#")
+        if "://" not in link:
+            assert not path or ((ROOT / page).parent / path).exists(), f"{page} links to {link}"
+            assert path or heading in headings, f"{page} has no heading {heading}"
+
+
+def test_readme_is_short_and_shows_the_targets_people_need() -> None:
+    assert len(README.encode()) <= 8192
     for target in ("demo", "grid", "controls", "test", "lint", "nightly", "base", "clean"):
         assert f"make {target}" in README
 
