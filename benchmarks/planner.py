@@ -19,10 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from xling.grid.outcome import Outcome
 from xling.grid.plan import Plan, make_plan
 from xling.grid.stage import Cell, Context, Kind, Stage
 from xling.grid.store import Store
+from xling.run.local.progress import Outcome
 from xling.run.local.runner import run_local
 
 T = TypeVar("T")

@@ -37,7 +37,7 @@ LEAST = 3.0
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def basic(cfg: DictConfig) -> None:
     """One cell of Hydra's basic launcher: every stage it needs, in this process, shared with nobody."""
-    from xling.compose.composer import SHARED_KEYS
+    from xling.compose.overrides import SHARED_KEYS
     from xling.experiment import experiment_from
     from xling.planning import dag
 

@@ -12,7 +12,7 @@ import pytest
 
 from xling.analysis.matrix.files import read_matrix
 from xling.cli import main
-from xling.compose.one_cell import composed_cells
+from xling.compose.grid import composed_cells
 from xling.errors import StoreError
 from xling.grid import claim
 from xling.grid.cleanup import garbage

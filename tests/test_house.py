@@ -61,7 +61,7 @@ Key = tuple[str, str]  # what people read of a stage; the first twelve digits of
 
 def planned(overrides: list[str]) -> Any:
     """The plan that `launch.py OVERRIDES` makes; nothing is run or written. With `alone` the one door to the code."""
-    from xling.compose.one_cell import composed_cells
+    from xling.compose.grid import composed_cells
     from xling.launching import plan_of, task_languages
 
     return plan_of(composed_cells(overrides, task_languages, print), "xling.planning")

@@ -19,14 +19,14 @@ from typing import Any
 from rich.markup import escape
 
 from xling import __version__
-from xling.console import Console, harmless, is_gone, lasting_output, print_bytes
+from xling.console import Console, harmless, is_gone, lasting_output, print_bytes, size
 from xling.errors import ConfigError, XlingError, did_you_mean
-from xling.grid.cleanup import damaged_results, delete, garbage, grid_garbage, kept
+from xling.grid.cleanup import damaged_results, delete, garbage, garbage_lines, grid_garbage, kept
 from xling.grid.host import git_sha
-from xling.grid.status import chosen_grid, grid_status, read_grid, stage_at
-from xling.grid.status import grids as known_grids
+from xling.grid.planfile import chosen_grid, read_grid, stage_at
+from xling.grid.planfile import grids as known_grids
+from xling.grid.status import grid_status
 from xling.grid.store import Store
-from xling.grid.tables import garbage_lines, size
 
 Command = Callable[[argparse.Namespace, Store], int]
 COMMANDS = ("run", "grids", "status", "logs", "cancel", "reduce", "report", "figures", "analyse", "compare", "wandb",
@@ -213,7 +213,7 @@ def _finish_grid(store: Store, options: argparse.Namespace, console: Console) ->
 
 def data(options: argparse.Namespace, store: Store) -> int:
     """Look at a task's data: counts, lengths, balance, duplicates, leakage between splits, languages."""
-    from xling.compose.one_cell import composed_task
+    from xling.compose.composer import composed_task
     from xling.planning.datacheck import check_data
     from xling.report.datacheck import json_text, print_report
 
@@ -227,8 +227,8 @@ def data(options: argparse.Namespace, store: Store) -> int:
 
 def translate(options: argparse.Namespace, store: Store) -> int:
     """Write the texts that a grid has to have translated elsewhere (translator=recorded)."""
-    from xling.compose.one_cell import composed_cells
-    from xling.compose.typed import experiments
+    from xling.compose.grid import composed_cells
+    from xling.experiment import experiments
     from xling.launching import task_languages
     from xling.planning.translation_export import to_translate, write
 

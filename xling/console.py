@@ -11,6 +11,7 @@ import os
 import re
 import select
 import sys
+import time
 import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
@@ -24,6 +25,8 @@ _IN_WORDS = frozenset("\u00ad\u200b\u200c\u200d\u2060\u06dd\u070f\u0890\u0891\u0
     chr(code) for code in range(0x600, 0x606)
 }
 _UNSEEN = ("Cf", "Cs", "Zl", "Zp")  # directions that make a text read as another, halves of characters, line ends
+
+SHOWN = 20  # rows of a list before it is cut
 
 
 def visible(character: str) -> str:
@@ -152,3 +155,35 @@ def direction(text: str) -> str:
 
 
 FORMULA = "=+-@\t\r\n'\uff1d\uff0b\uff0d\uff20"  # what a spreadsheet computes; the last four are full-width = + - @
+
+
+# --- numbers as people read them --------------------------------------------------------------------------
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 20 s`, `5 h 12 min`."""
+    if seconds < 10:
+        return f"{seconds:.2g} s" if seconds >= 0.01 else "<0.01 s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 6000:
+        return f"{round(minutes / 60):,} h"
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def age(since: float) -> str:
+    """`5 s`, `12 min`, `3 h`, `40 d`."""
+    seconds = max(0.0, time.time() - since)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def size(count: int) -> str:
+    """`512 B`, `1.5 MB`: powers of 1000."""
+    amount, units = float(count), ["B", "kB", "MB", "GB"]
+    while amount >= 1000 and len(units) > 1:
+        amount, units = amount / 1000, units[1:]
+    return f"{amount:.0f} {units[0]}" if units[0] == "B" else f"{amount:.1f} {units[0]}"

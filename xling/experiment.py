@@ -5,11 +5,12 @@ than dataclasses because msgspec checks types and unknown keys while it converts
 at a few microseconds a cell.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, inspect
 
 from xling.config.common import Language, Lid, Seed, Training
 from xling.config.optimizers import Optimizer
@@ -17,7 +18,8 @@ from xling.config.policies import Policy
 from xling.config.rewards import RewardModel
 from xling.config.tasks import Task
 from xling.config.translators import Regime, Translator
-from xling.errors import ConfigError
+from xling.errors import LONGEST_NAME, ConfigError, did_you_mean
+from xling.grid.planfile import AxisValue
 from xling.judges import JUDGES, JudgeSettings
 
 if TYPE_CHECKING:
@@ -66,3 +68,109 @@ def experiment_from(container: Mapping[str, Any]) -> Experiment:
         return msgspec.convert(container, Experiment)
     except msgspec.ValidationError as error:
         raise ConfigError(f"The configuration does not fit: {error}") from error
+
+
+# --- From composed containers to typed Experiments; what does not fit is said with the override to type ---
+
+# msgspec's own wording, e.g. "Expected `int` >= 1 - at `$.policy.n`"
+REPORT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+
+_EXAMPLES = {"int": "1", "float": "0.1", "bool": "true"}
+
+
+def experiments(
+    cells: Sequence[tuple[Mapping[str, AxisValue], Mapping[str, Any]]],
+) -> list[tuple[Mapping[str, AxisValue], Experiment]]:
+    """(axes, Experiment) of every cell; ConfigError names the first value that does not fit."""
+    return [(axes, _experiment(container)) for axes, container in cells]
+
+
+def _experiment(container: Mapping[str, Any]) -> Experiment:
+    try:
+        return experiment_from(container)
+    except ConfigError as error:
+        if isinstance(error.__cause__, msgspec.ValidationError):
+            raise ConfigError(_sentence(container, str(error.__cause__))) from error
+        raise
+
+
+def checked_task(task: Mapping[str, Any], group: str = "task") -> Task:
+    """The typed task of a composed one, before there are cells; `group`: task or reward_task. ConfigError as above."""
+    try:
+        typed: Task = msgspec.convert(dict(task), Task)
+        return typed
+    except msgspec.ValidationError as error:
+        report = str(error).replace("`$", f"`$.{group}") if " - at `$" in str(error) else f"{error} - at `$.{group}`"
+        raise ConfigError(_sentence({group: task}, report)) from error
+
+
+def _sentence(container: Mapping[str, Any], report: str) -> str:
+    match = REPORT.match(report)
+    assert match is not None
+    what, path = match["what"], match["path"] or ""
+    if unknown := re.match(r"Object contains unknown field `(.*)`", what):
+        known = _fields(container, path)
+        suggestion = did_you_mean(f"{path}.{unknown[1]}", [f"{path}.{field}" for field in known])
+        return f"Unknown key '{path}.{unknown[1]}'.{suggestion} Known below {path}: {', '.join(known)}."
+    if missing := re.match(r"Object missing required field `(.*)`", what):
+        return f"{path}.{missing[1]} must be given. Type {path}.{missing[1]}=VALUE."
+    value = _at(container, path)
+    shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    shown = shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 3]}..."
+    allowed = _choices(container, path)
+    if allowed:
+        words = ", ".join(allowed)
+        return f"{path}={shown} does not fit: allowed are {words}.{did_you_mean(str(value), allowed)}"
+    plain = re.sub(r"^Expected ", "expected ", what.replace("`", ""))
+    bound = re.search(r">=? (\d+)", plain) or re.search(r"<=? (\d+)", plain)
+    if path == "judge.rm_backbone":
+        return f"{path}={shown} does not fit: it is chosen by name. Type judge/rm_backbone={shown}."
+    if plain.startswith("expected object") and (fields := _fields({**container, path: {}}, path)):
+        return f"{path}={shown} does not fit: it has settings of its own. Type {path}.{fields[0]}=VALUE."
+    kind = re.match(r"expected (int|float|bool)\b", plain)
+    if bound is None and kind is not None and "null" not in plain:
+        return f"{path}={shown} does not fit: {plain}. Type {path}={_EXAMPLES[kind[1]]}, or another."
+    if plain.startswith("expected array") and not isinstance(value, (list, dict)) and value is not None:
+        return f"{path}={shown} does not fit: expected a list. Type {path}=[{shown}], with all its values in brackets."
+    example = "VALUE" if bound is None else str(int(bound[1]) - 1) if re.search(r"< \d", plain) else bound[1]
+    return f"{path}={shown} does not fit: {plain}. Type {path}={example}."
+
+
+def _at(container: Any, path: str) -> Any:
+    """The value at a path such as `source_langs[0].code`."""
+    for part in re.findall(r"[^.\[\]]+", path):
+        container = container[int(part)] if isinstance(container, (list, tuple)) else container.get(part)
+    return container
+
+
+def _struct(container: Mapping[str, Any], path: str) -> inspect.StructType | None:
+    """The Struct that the mapping at `path` is converted to, of a union the one with its tag."""
+    type_: inspect.Type = inspect.type_info(Experiment)
+    for depth, part in enumerate(parts := [p for p in path.split(".") if p], start=1):
+        structs = [t for t in _alternatives(type_) if isinstance(t, inspect.StructType)]
+        named = {f.encode_name: f.type for struct in structs for f in struct.fields}
+        if part not in named:
+            return None
+        tag = _at(container, ".".join([*parts[:depth], "name"]))
+        options = [t for t in _alternatives(named[part]) if isinstance(t, inspect.StructType)]
+        tagged = [t for t in options if t.tag == tag]
+        type_ = [*tagged, *options, named[part]][0]
+    return type_ if isinstance(type_, inspect.StructType) else None
+
+
+def _alternatives(type_: inspect.Type) -> Iterator[inspect.Type]:
+    yield from type_.types if isinstance(type_, inspect.UnionType) else (type_,)
+
+
+def _fields(container: Mapping[str, Any], path: str) -> list[str]:
+    struct = _struct(container, path)
+    return [field.encode_name for field in struct.fields] if struct else []
+
+
+def _choices(container: Mapping[str, Any], path: str) -> list[str]:
+    """The allowed words of a setting that has a few, else nothing."""
+    parent, _, leaf = path.rpartition(".")
+    struct = _struct(container, parent)
+    types = [f.type for f in struct.fields if f.encode_name == leaf] if struct else []
+    literals = [t for type_ in types for t in _alternatives(type_) if isinstance(t, inspect.LiteralType)]
+    return [str(value) for literal in literals for value in literal.values]

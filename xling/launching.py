@@ -13,18 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from xling.compose.grid import Cells
-from xling.compose.naming import grid_name
-from xling.compose.overrides import Scalar
-from xling.compose.typed import checked_task, experiments
+from xling.compose.grid import Cells, grid_name
 from xling.config.tasks import PUBLISHED, Task
 from xling.console import harmless
 from xling.errors import ConfigError, did_you_mean, shown, while_running
-from xling.experiment import Experiment
+from xling.experiment import Experiment, checked_task, experiments
 from xling.folding import fold
 from xling.grid.estimate import rates_from
 from xling.grid.launches import check_own, digest_of, replaced, running
 from xling.grid.plan import Plan, make_plan
+from xling.grid.planfile import AxisValue
 from xling.grid.store import Store
 from xling.judges import judges_its_own
 from xling.planning import unresolved
@@ -35,7 +33,7 @@ from xling.run.local.runner import cores, run_local
 from xling.tasks import ignored, task_module
 from xling.tasks.absent import absent
 
-Asked = tuple[Mapping[str, Scalar], Experiment]
+Asked = tuple[Mapping[str, AxisValue], Experiment]
 
 FOLD = "xling.folding:fold"  # for jobs of a cluster, which are told as text what to call
 HEALS = 2  # times that one command makes what has rotted again

@@ -18,10 +18,11 @@ from xling.analysis.matrix.categories import (
     subset_shares,
 )
 from xling.analysis.statistics.intervals import Estimate, draw, fold
+from xling.grid.planfile import Ref
 from xling.jsonfiles import write_json
 from xling.report.tables.categories import write_categories
 from xling.results.items import Subsets
-from xling.results.plan import PlannedEntry, Ref, SeedCell
+from xling.results.plan import PlannedEntry, SeedCell
 
 SUBSETS = Subsets(
     prompt=[str(n) for n in range(12)],

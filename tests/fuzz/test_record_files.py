@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from xling import digests
 from xling.analysis.matrix.files import read_matrix
 from xling.analysis.matrix.fold_grid import fold_grid
-from xling.compose.one_cell import composed_cells
+from xling.compose.grid import composed_cells
 from xling.errors import XlingError
 from xling.grid import claim, files
 from xling.grid.cleanup import garbage

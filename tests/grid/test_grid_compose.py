@@ -10,12 +10,11 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from xling.compose.composer import Composer
-from xling.compose.grid import Cells, compose_grid
-from xling.compose.naming import grid_name
+from xling.compose.grid import Cells, compose_grid, grid_name
 from xling.compose.overrides import protected, typed
-from xling.compose.typed import experiments
 from xling.config.rewards import BagOfWords, SentenceEncoder, name_of
 from xling.errors import ConfigError
+from xling.experiment import experiments
 
 CONF = Path(__file__).parents[2] / "conf"
 SIX = ["de", "en", "es", "ru", "tr", "vi"]

@@ -8,12 +8,11 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from xling.compose.command_line import explain
 from xling.compose.composer import Composer
-from xling.compose.grid import compose_grid
-from xling.compose.hydra_errors import explain
-from xling.compose.naming import grid_name
-from xling.compose.typed import checked_task, experiments
+from xling.compose.grid import compose_grid, grid_name
 from xling.errors import ConfigError
+from xling.experiment import checked_task, experiments
 
 CONF = Path(__file__).parents[2] / "conf"
 SIX = "de, en, es, ru, tr, vi"

@@ -9,11 +9,8 @@ import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from xling.compose.composer import Composer
-from xling.compose.grid import Cells, compose_grid
-from xling.compose.naming import grid_name
-from xling.compose.pairs import left_out_pairs, wanted_pairs
-from xling.compose.scale import at_scale
+from xling.compose.composer import Composer, at_scale
+from xling.compose.grid import Cells, compose_grid, grid_name, left_out_pairs, wanted_pairs
 from xling.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf"

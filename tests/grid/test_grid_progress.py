@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from xling.grid.tables import duration, size
+from xling.console import duration, size
 from xling.run.local.progress import Live, Plain, Silent, display_for
 
 

@@ -9,10 +9,10 @@ import pytest
 from noop_stages import fold, grid, stage
 
 from xling.errors import StageError, StoreError
-from xling.grid.outcome import Outcome
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
+from xling.run.local.progress import Outcome
 from xling.run.local.runner import run_local
 
 WHOLE = {"base": 1, "sft": 2, "reward": 2, "pool": 2, "score": 4, "judge": 4}

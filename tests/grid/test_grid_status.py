@@ -22,8 +22,9 @@ from xling.errors import ConfigError
 from xling.grid import claim, host
 from xling.grid.cleanup import grid_garbage
 from xling.grid.plan import make_plan
+from xling.grid.planfile import chosen_grid, grids, read_grid
 from xling.grid.stage import Cell
-from xling.grid.status import chosen_grid, grid_status, grids, read_grid
+from xling.grid.status import grid_status
 from xling.grid.store import Store
 from xling.report.files import write_matrix
 from xling.run.local.runner import run_local

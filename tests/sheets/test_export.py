@@ -15,8 +15,9 @@ from grids import Row, table
 from xling.cli import main
 from xling.errors import ConfigError, DataError, StoreError
 from xling.grid.host import this_process
+from xling.grid.planfile import Ref
 from xling.grid.store import Store
-from xling.results.plan import Ref, read_plan
+from xling.results.plan import read_plan
 from xling.sheets.cells import parse_filters
 from xling.sheets.export import COLUMNS, Asked, Exported, export
 from xling.sheets.key import Key, read_key

@@ -6,26 +6,29 @@ hydra-core is held below 1.4 for that.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
+from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue
 
-from xling.compose.hydra_errors import elsewhere, lacking
-from xling.compose.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS, WORDS
-from xling.config.tasks import PUBLISHED
+from xling.compose.command_line import conf_folder, elsewhere, explain, lacking
+from xling.compose.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS, SETTINGS, SHARED_KEYS, WORDS, Axis, Request, parse
+from xling.config.common import Language
+from xling.config.tasks import PUBLISHED, Task
 from xling.errors import ConfigError, did_you_mean, shown
+from xling.experiment import checked_task
 from xling.measures.language import language_hint
 
 Container = dict[str, Any]
 
-SHARED_KEYS = (*PLAIN_GROUPS, "seed", "reward_data", "sft_data", "lid")  # of an experiment, all but the languages
-SETTINGS = ("root", "name", "controls", "pairs", "scale", "dry_run", "cost", "mode", "tracking")
 # ${oc.env:X} and ${hydra:...} are the same in every cell; anything else may look at an axis.
 INTERPOLATION = re.compile(r"\$\{(?!oc\.env:|hydra:)")
 
@@ -108,7 +111,7 @@ class Composer:
         )
 
     def compose(self, overrides: Sequence[str]) -> Composed:
-        """One full compose; raises Hydra's own errors (xling.compose.hydra_errors turns them into sentences).
+        """One full compose; raises Hydra's own errors (xling.compose.command_line turns them into sentences).
 
         ConfigError for a setting that the option chosen for its group has not: of several options it says which.
         """
@@ -184,3 +187,103 @@ def _is_interpolated(config: DictConfig) -> bool:
     raw = OmegaConf.to_container(config, resolve=False)
     assert isinstance(raw, dict)
     return any(INTERPOLATION.search(str(raw.get(key))) for key in (*SHARED_KEYS, *LANGUAGE_GROUPS))
+
+
+# --- The same grid at another scale: conf/scale/NAME.yaml says which option stands for which, group by group ---
+#     # conf/scale/tiny.yaml
+#     optimizer: {ppo_paper: ppo_tiny}
+#     judge: {llm_paper: gold, llm_paper_second: target_rm}
+#
+# Options are replaced wherever they come from: a preset's defaults, an axis or the command line. What the file does not
+# name stays as it is, and so does which stages the cells share.
+
+Replacing = Mapping[str, Mapping[str, str]]  # group -> option -> the option that stands for it
+
+
+def at_scale(composer: Composer, request: Request) -> Request:
+    """The request with its options replaced; as it is without a `scale=NAME`. ConfigError for a file that is none."""
+    chosen = [line for line in request.fixed if line.lstrip("+").startswith("scale=")]
+    if not chosen or chosen[-1].endswith("=null"):
+        return request
+    lines = [*request.fixed, *(axis.overrides[0] for axis in request.axes)]
+    groups = [line for line in lines if "." not in line.partition("=")[0]]  # settings may be those of what replaces
+    choices, container = composer.chosen(groups)
+    replacing = _checked(composer, chosen[-1].lstrip("+"), container.get("scale"))
+    fixed = [_line(line, replacing) for line in request.fixed]
+    axes = [_axis(axis, replacing) for axis in request.axes]
+    fixed += [axis.overrides[0] for axis in axes if len(axis.values) == 1]
+    named = {line.partition("=")[0] for line in lines}
+    for group, options in replacing.items():
+        if group not in named and choices.get(group) in options:
+            fixed.append(f"{group}={options[choices[group]]}")
+    return replace(request, fixed=tuple(fixed), axes=tuple(axis for axis in axes if len(axis.values) > 1))
+
+
+def _checked(composer: Composer, line: str, value: Any) -> Replacing:
+    if not isinstance(value, dict) or not all(isinstance(options, dict) for options in value.values()):
+        raise ConfigError(
+            f"{line}: the file must hold group: {{option: the one that stands for it}}, and nothing else."
+        )
+    for group, options in value.items():
+        if group not in PLAIN_GROUPS:
+            raise ConfigError(f"{line} names '{group}', which is no group. Known: {', '.join(PLAIN_GROUPS)}.")
+        known = composer.options(group)
+        if unknown := sorted({*options, *options.values()} - set(known)):
+            raise ConfigError(f"{line}: {group} has no option {', '.join(unknown)}. Known: {', '.join(known)}.")
+    return value
+
+
+def _line(line: str, replacing: Replacing) -> str:
+    group, _, option = line.partition("=")
+    return f"{group}={replacing.get(group, {}).get(option, option)}"
+
+
+def _axis(axis: Axis, replacing: Replacing) -> Axis:
+    """The axis with options replaced, each once."""
+    if axis.key not in replacing:
+        return axis
+    options: Sequence[str] = [replacing[axis.key].get(str(value), str(value)) for value in axis.values]
+    names = tuple(dict.fromkeys(options))
+    return Axis(axis.key, names, tuple(f"{axis.key}={name}" for name in names))
+
+
+# --- composing without Hydra's main -----------------------------------------------------------------------
+
+
+def composed_task(overrides: Sequence[str]) -> tuple[str, Task, list[Language], str]:
+    """(its option's name, the task, the facts of all languages in conf/lang, lid.model or an empty text).
+
+    ConfigError for what cannot be meant.
+    """
+    with hydra_loader() as loader:
+        return _composed(Composer(loader, "config"), overrides)
+
+
+@contextmanager
+def hydra_loader() -> Iterator[ConfigLoaderImpl]:
+    """Hydra's loader of conf/; what it raises as sentences."""
+    conf = conf_folder()
+    try:
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            assert isinstance(loader, ConfigLoaderImpl)
+            yield loader
+    except Exception as error:
+        if (sentence := explain(error)) is None:
+            raise
+        raise sentence from error
+
+
+def _composed(composer: Composer, overrides: Sequence[str]) -> tuple[str, Task, list[Language], str]:
+    request = parse({}, overrides, composer.options)
+    if request.axes:
+        key = request.axes[0].key
+        values = request.axes[0].values
+        whole = (
+            f", or {key}=[{','.join(map(str, values))}] if a list is meant" if "." in key and len(values) < 9 else ""
+        )
+        raise ConfigError(f"{key} has several values; one task is looked at. Type {key}={values[0]}{whole}.")
+    composed = composer.compose(request.fixed)
+    facts: list[dict[str, Any]] = [composer.facts("target_lang", code) for code in composer.options("target_lang")]
+    task, model = checked_task(composed.container["task"]), composed.container["lid"]["model"]
+    return composed.choices["task"], task, [Language(**one) for one in facts], str(model or "")

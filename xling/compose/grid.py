@@ -11,25 +11,39 @@ is composed. A few cells drawn with a fixed seed are compared with a full compos
 cells are composed in full.
 """
 
+import hashlib
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Glob
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
-from xling.compose.composer import SETTINGS, SHARED_KEYS, Composed, Composer, Container
-from xling.compose.overrides import NAMED_GROUPS, PLAIN_GROUPS, Axis, Request, Scalar, parse
-from xling.compose.pairs import left_out_pairs, wanted_pairs
-from xling.compose.scale import at_scale
-from xling.errors import ConfigError
-from xling.grid.labels import option_label
+from xling.compose.composer import Composed, Composer, Container, at_scale, hydra_loader
+from xling.compose.overrides import (
+    LANGUAGE_GROUPS,
+    NAMED_GROUPS,
+    PLAIN_GROUPS,
+    SETTINGS,
+    SHARED_KEYS,
+    Axis,
+    Request,
+    parse,
+    protected,
+)
+from xling.errors import LONGEST_NAME, ConfigError, shown
+from xling.grid.planfile import AxisValue
 from xling.grid.stage import OTHERS, canonical_json
 from xling.judges import JUDGES
+from xling.measures.language import language_hint
 
-Axes = dict[str, Scalar]
+Axes = dict[str, AxisValue]
 TaskLanguages = Callable[..., Sequence[str]]  # (a composed task, its group's name if not task) -> its languages
 
 CHECKED_CELLS = 3
@@ -55,7 +69,7 @@ class Cells:
 class Combination:
     """One point of the axes that are not languages."""
 
-    values: Mapping[str, Scalar]
+    values: Mapping[str, AxisValue]
     overrides: tuple[str, ...]
     composed: Composed
 
@@ -361,3 +375,132 @@ def _difference(composer: Composer, points: Sequence[Point]) -> str:
         if _cell(composer, combination, first, target) != _composed_cell(composer, combination, first, target):
             return f"merging gives another cell {first[0]} to {target} than Hydra"
     return ""
+
+
+# --- the name of a grid: the folder below <root>/grids in which its matrix stands -------------------------
+
+
+def grid_name(cells: Cells) -> str:
+    """The given name, the sweep's, or a slug of the axes; a hash tells apart what else was asked for."""
+    name = cells.settings["name"]
+    if name is not None:
+        if not re.fullmatch(r"[\w+-][\w.+-]*", str(name)) or len(str(name).encode()) > LONGEST_NAME:
+            raise ConfigError(
+                f"name={shown(str(name))} cannot name a folder. Use letters, digits and . _ + -, as in name=my_grid, "
+                f"{LONGEST_NAME} at most."
+            )
+        return str(name)
+    if cells.sweep and not cells.request.text:
+        return cells.sweep
+    digest = hashlib.sha256(canonical_json([cells.sweep, list(cells.request.text)])).hexdigest()[:6]
+    return f"{cells.sweep or _slug(cells)}-{digest}"
+
+
+def _slug(cells: Cells) -> str:
+    parts = [str(cells.cells[0][0]["task"]).partition("(")[0]]  # files(own) is no name for a folder
+    for group in LANGUAGE_GROUPS:
+        labels = list(dict.fromkeys(str(axes[group]) for axes, _ in cells.cells))
+        parts.append("_".join(labels) if len(labels) <= 4 else str(len(labels)))
+    return "-".join(parts)
+
+
+def composed_cells(overrides: Sequence[str], task_languages: TaskLanguages, warn: Callable[[str], None]) -> Cells:
+    """The cells of a grid that overrides ask for, those of a named one (sweeps=NAME) too. ConfigError as above."""
+    with hydra_loader() as loader:
+        bundles = [line for line in overrides if line.partition("=")[0] in ("sweeps", "experiment")]
+        config = loader.load_configuration("config", bundles, RunMode.RUN, from_shell=False)
+        params = OmegaConf.to_container(config.hydra.sweeper.params)
+        assert isinstance(params, dict)
+        named = {str(key): value for key, value in params.items()}
+        return compose_grid(Composer(loader, "config"), named, list(map(protected, overrides)), task_languages, warn)
+
+
+# --- which (source, target) pairs of the asked languages are cells: the setting `pairs` -------------------
+# pairs=all    every one of them (the default)
+# pairs=cross  the target is not among the sources: cross-lingual cells only
+# pairs=home   the source is the target and nothing else
+# pairs=en     exactly one of the two is English: into it and out of it
+
+Wanted = Callable[[Sequence[str], str], bool]  # (codes of the source, the target's) -> whether it is a cell
+LeftOut = list[tuple[str, str]]  # labels of source and target
+
+SHOWN = 8  # pairs that are named before the rest is counted
+
+NAMED: dict[str, Wanted] = {
+    "all": lambda codes, target: True,
+    "cross": lambda codes, target: target not in codes,
+    "home": lambda codes, target: list(codes) == [target],
+}
+
+
+def wanted_pairs(value: Any, known: Collection[str]) -> Wanted:
+    """The rule of a value of `pairs`; ConfigError for one that is none. known: languages of conf/lang."""
+    if isinstance(value, bool):
+        raise ConfigError(
+            f"pairs is {str(value).lower()}, which is no language: YAML reads a bare no, off, yes or on as true or "
+            'false. Quote it in the file, pairs: "no", or type pairs=no on the command line.'
+        )
+    if isinstance(value, str) and value in NAMED:
+        return NAMED[value]
+    if not isinstance(value, str) or value not in known:
+        names = ", ".join(NAMED)
+        raise ConfigError(
+            f"pairs={'null' if value is None else value} is unknown. Allowed: {names}, or the code of a language "
+            f"(pairs=en: one of the two is English).{language_hint(str(value), [*NAMED, *known])}"
+        )
+    return lambda codes, target: (value in codes) != (value == target)
+
+
+def left_out_pairs(value: Any, kept: Collection[Any], left: LeftOut) -> list[dict[str, Any]]:
+    """What `pairs` leaves out, as one entry of a plan; nothing if it leaves out none. ConfigError if none is left."""
+    if not left:
+        return []
+    shown = ", ".join(f"{source} to {target}" for source, target in left[:SHOWN])
+    shown += f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    if not kept:
+        raise ConfigError(
+            f"pairs={value} leaves no cell: of the asked languages there {'is' if len(left) == 1 else 'are'} {shown}. "
+            "Ask for more languages with source_lang and target_lang, or type pairs=all."
+        )
+    return [{"axes": {"pairs": value}, "reason": f"leaves out {len(left)} of {len(left) + len(kept)} pairs: {shown}"}]
+
+
+# --- what tables call the options of a cell ---------------------------------------------------------------
+# `policy=micro policy.checkpoint=FOLDER` runs FOLDER, so that `micro` would name another model. A label says what
+# decides the numbers; what is an axis of its own (`judge.lang=de,en`) has a column of its own.
+
+Settings = Mapping[str, Any]
+
+MODELS = {  # settings that name a model, by group
+    "policy": ("checkpoint",),
+    "rm_backbone": ("checkpoint", "init", "encoder", "policy", "reference"),
+    "judge": ("checkpoint", "model"),
+}
+NO_MODELS = (None, "???", "sft", "base")  # what such a setting may say besides
+
+
+def option_label(group: str, option: str, settings: Settings, defaults: Settings, swept: Collection[str]) -> str:
+    """An option's label. defaults: what its YAML says; swept: keys that are axes of the grid.
+
+    policy: the model's own name; rm_backbone, judge: kind(model); task=files: files(name of the data). Options that
+    are swept keep their names, so that no two have the same label.
+    """
+    if group in ("task", "reward_task"):
+        return f"{option}({short(str(settings['path']))})" if settings.get("name") == "files" else option
+    changed = [name for name in MODELS.get(group, ()) if name in settings and settings[name] != defaults.get(name)]
+    models = [short(str(settings[name])) for name in changed if settings[name] not in NO_MODELS]
+    if group == "policy" and models and group not in swept:
+        return models[0]
+    replaced = any(defaults.get(name) not in NO_MODELS for name in changed)
+    if group == "rm_backbone" and replaced and group not in swept:
+        option = str(settings["name"])  # xlm_roberta with another checkpoint is an encoder, and not XLM-R
+    return f"{option}({', '.join(models)})" if models else option
+
+
+def short(name: str) -> str:
+    """The last part of a path or hub id, without what a data file's kind says: /data/own.jsonl is `own`."""
+    path = Path(name.rstrip("/") or "/")
+    last = path.name if path.name not in ("", ".", "..") else path.expanduser().resolve().name
+    for ending in (".gz", ".jsonl", ".json", ".csv", ".tsv", ".parquet"):
+        last = last.removesuffix(ending)
+    return last or name

@@ -22,14 +22,16 @@ from hydra.errors import HydraException
 
 from xling.console import without_secrets
 from xling.errors import ConfigError, did_you_mean
+from xling.grid.planfile import AxisValue
 from xling.grid.stage import OTHERS
 
-Scalar = str | int | float | bool | None
 Options = Callable[[str], list[str]]  # group -> names of its options, empty if there is no such group
 
 LANGUAGE_GROUPS = ("source_lang", "target_lang")
 NAMED_GROUPS = ("task", "policy", "rm_backbone", "optimizer", "judge")
 PLAIN_GROUPS = (*NAMED_GROUPS, "reward_task", "sft", "translator")  # their options fill their own sub-tree alone
+SHARED_KEYS = (*PLAIN_GROUPS, "seed", "reward_data", "sft_data", "lid")  # of an experiment, all but the languages
+SETTINGS = ("root", "name", "controls", "pairs", "scale", "dry_run", "cost", "mode", "tracking")
 WORDS = ("root", "name")  # settings of one text: nothing in it is grammar
 PATHS = ("path", "checkpoint", "encoder", "init", "policy", "reference", "articles", "model", "root")
 MOST_VALUES = 100_000  # of one range: more are a typing error, and take minutes to count
@@ -45,7 +47,7 @@ class Axis:
     """A swept key: its values as people read them, and the overrides that set them."""
 
     key: str
-    values: tuple[Scalar, ...]
+    values: tuple[AxisValue, ...]
     overrides: tuple[str, ...]
 
 
@@ -277,7 +279,7 @@ def _axis(override: Override, options: Options) -> Axis:
         raise ConfigError(
             f"'{_line(override)}': '{key}' holds for the whole run and cannot be swept. Give it one value."
         )
-    values: dict[str, tuple[Scalar, str]] = {}
+    values: dict[str, tuple[AxisValue, str]] = {}
     for item in _items(override):
         for value in _matches(override, item, options) if isinstance(item, Glob) else [item]:
             text = Override._get_value_element_as_str(value)

@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+from rich.markup import escape
 
+from xling.console import age, size
 from xling.errors import ConfigError, StoreError
 from xling.grid import claim, files, host
 from xling.grid.files import files_below
-from xling.grid.listing import Listing
+from xling.grid.planfile import PlannedStage, chosen_grid, grids, read_grid
 from xling.grid.records import Failure, Sheet, read
-from xling.grid.status import PlannedStage, chosen_grid, grids, read_grid
-from xling.grid.store import Damaged, Store
+from xling.grid.store import Damaged, Listing, Store
 
 
 def remove_leftovers(store: Store, kinds: Iterable[str]) -> None:
@@ -118,7 +119,7 @@ def _stages(store: Store, name: str) -> Sequence[PlannedStage]:
     """Of a grid's plan; none if somebody has deleted the grid meanwhile."""
     try:
         return read_grid(store, name).stages
-    except StoreError:
+    except (ConfigError, StoreError):
         if os.path.lexists(store.grid_folder(name) / "plan.json"):
             raise
         return ()
@@ -207,3 +208,12 @@ def damaged_results(store: Store) -> Iterator[Damaged]:
             except Damaged as damaged:
                 if store.folder(kind, key).exists():  # else somebody has deleted it meanwhile
                     yield damaged
+
+
+def garbage_lines(items: Sequence[Garbage], root: Path) -> Iterable[str]:
+    """Size, age, stage, why and where; then their sum."""
+    for item in items:
+        what = f"{item.label or '-':28s} ({item.why})"
+        yield escape(f"{size(item.size):>10s}  {age(item.modified):>4s}  {what}  {item.path.relative_to(root)}")
+    if items:
+        yield f"{size(sum(item.size for item in items)):>10s}  in {len(items)} items"

@@ -22,24 +22,12 @@ import msgspec
 from xling.errors import ConfigError, StoreError
 from xling.grid import claim, files, host
 from xling.grid.plan import Plan
+from xling.grid.planfile import PlanFile
 from xling.grid.stage import Cell, canonical_json
-from xling.grid.status import Reference
 from xling.grid.store import Store
 from xling.jsonfiles import decode
 
 DOOR_SECONDS = 60.0  # for another launch to have begun
-
-
-class _Cell(msgspec.Struct, frozen=True):
-    axes: dict[str, Any]
-    judge: Reference
-
-
-class _Plan(msgspec.Struct, frozen=True):
-    """What this module needs of a plan.json."""
-
-    cells: tuple[_Cell, ...] = ()
-    command: tuple[str, ...] = ()
 
 
 def digest_of(cells: Sequence[Cell]) -> str:
@@ -51,11 +39,11 @@ def _digest(cells: list[Any]) -> str:
     return hashlib.sha256(canonical_json(sorted(cells, key=canonical_json))).hexdigest()[:12]
 
 
-def planned(store: Store, name: str) -> _Plan:
+def planned(store: Store, name: str) -> PlanFile:
     """A grid's plan.json as it stands; one without cells if there is none, or none that can be read."""
     with suppress(OSError, msgspec.DecodeError):
-        return decode((store.grid_folder(name) / "plan.json").read_bytes(), _Plan)
-    return _Plan()
+        return decode((store.grid_folder(name) / "plan.json").read_bytes(), PlanFile)
+    return PlanFile(name=name, cells=[], stages=[])
 
 
 def stands_for(store: Store, name: str, digest: str) -> bool:
@@ -63,7 +51,7 @@ def stands_for(store: Store, name: str, digest: str) -> bool:
     return _digest(_cells(planned(store, name))) == digest
 
 
-def _cells(plan: _Plan) -> list[Any]:
+def _cells(plan: PlanFile) -> list[Any]:
     return [[cell.axes, cell.judge.key] for cell in plan.cells]
 
 

@@ -10,20 +10,109 @@ A plan wants every result of its stages, also those whose children are done: the
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from xling.console import Console
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from xling.console import SHOWN, Console, duration
 from xling.errors import ConfigError, did_you_mean
-from xling.grid import files, formats
+from xling.grid import files
 from xling.grid.estimate import Estimate, Rates, estimate, path_lengths
 from xling.grid.host import code_digest, git_sha
-from xling.grid.listing import Listing
-from xling.grid.reasons import Neighbours
-from xling.grid.records import Done
-from xling.grid.stage import Cell, Json, Kind, Stage
-from xling.grid.store import Status, Store
+from xling.grid.planfile import LeftOut, PlanFile, PlannedCell, PlannedStage, Ref
+from xling.grid.records import PLAN, Done, Sheet
+from xling.grid.stage import DATA, WHERE, Cell, Json, Kind, Stage, canonical_json
+from xling.grid.store import Listing, Status, Store
+
+# --- Why a stage has to run: what differs between its spec and the nearest result that is already stored ---
+
+
+def differences(old: Json, new: Json, path: str = "") -> Iterator[str]:
+    """`policy.n 16 -> 64` for every leaf that differs, in order of path; lists count as leaves."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in sorted(old.keys() | new.keys()):
+            inner = f"{path}.{name}" if path else name
+            yield from differences(old.get(name, _ABSENT), new.get(name, _ABSENT), inner)
+    elif canonical_json(_comparable(old)) != canonical_json(_comparable(new)):
+        yield f"{path} {_shown_value(old)} -> {_shown_value(new)}"
+
+
+class _Absent:
+    """A leaf that is not there; None is a value."""
+
+
+_ABSENT = _Absent()
+
+
+def _comparable(value: Json) -> Json:
+    return {"absent": True} if value is _ABSENT else value
+
+
+def _shown_value(value: Json) -> str:
+    if value is _ABSENT:
+        return "(absent)"
+    text = value if isinstance(value, str) else canonical_json(value).decode()
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+class Neighbours:
+    """Stored results of one kind by label, without the plan's own: those are other cells, not older specs."""
+
+    def __init__(self, store: Store, kind: str, keys: Iterable[str]) -> None:
+        self._by_label: dict[str, list[Sheet]] = {}
+        for key in sorted(keys):
+            sheet = store.sheet(kind, key)
+            if sheet is not None:
+                self._by_label.setdefault(sheet.label, []).append(sheet)
+
+    def reason(self, stage: Stage, running: Mapping[str, bool]) -> str:
+        """`running` says of the plan's keys whether they are going to run."""
+        found = [_changes(sheet, stage) for sheet in self._by_label.get(stage.label, ())]
+        if not found:
+            return "missing"
+        changed, parents = min(found, key=lambda pair: (len(pair[0]), len(pair[1])))
+        if other := [one for one in changed if one.startswith("task.name ")]:
+            return f"spec changed: {other[0]}"  # its settings are others, too, and say nothing
+        if changed:
+            more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
+            if all(one.startswith("data: ") for one in changed):
+                return f"data changed: {'; '.join(one.removeprefix('data: ') for one in changed[:3])}{more}"
+            return f"spec changed: {', '.join(changed[:3])}{more}"
+        if not parents:
+            return "missing"
+        runs = [role for role in parents if role in stage.parents and running.get(stage.parents[role].key)]
+        role = (runs or parents)[0]
+        label = stage.parents[role].label if role in stage.parents else role
+        return f"parent will run: {label}" if runs else f"parent changed: {label}"
+
+
+def _changes(sheet: Sheet, stage: Stage) -> tuple[list[str], list[str]]:
+    """(changes of the spec, roles whose parent is another)."""
+    changed = [one for one in differences(sheet.spec, stage.spec) if not one.startswith(f"{WHERE}.")]
+    if rows := _changed_rows(sheet.spec.get(WHERE, {}).get(DATA), stage.spec.get(WHERE, {}).get(DATA)):
+        changed = [*rows, *(one for one in changed if not one.startswith("digest "))]
+    if sheet.version != stage.version:
+        changed.insert(0, f"version {sheet.version} -> {stage.version}")
+    old = {role: parent.key for role, parent in sheet.parents.items()}
+    new = {role: parent.key for role, parent in stage.parents.items()}
+    return changed, [role for role in sorted(old.keys() | new.keys()) if old.get(role) != new.get(role)]
+
+
+def _changed_rows(old: Mapping[str, Json] | None, new: Mapping[str, Json] | None) -> list[str]:
+    """What is other data than it was: `data: en demonstrations, train: 3 rows more`."""
+    found = []
+    for name, (before, digest) in sorted((old or {}).items()):
+        rows, other = (new or {}).get(name, (before, digest))
+        if other != digest:
+            count = f"{abs(rows - before)} row{'s' if abs(rows - before) != 1 else ''}"
+            more = "more" if rows > before else "fewer"
+            found.append(f"data: {name}: {f'{count} {more}' if rows != before else 'other rows'}")
+    return found
+
 
 Mode = Literal["cached", "retry", "force", "read-only"]
 State = Literal["cached", "run", "failed", "blocked", "missing"]
@@ -89,8 +178,6 @@ class Plan:
 
     def print(self, console: Console | None = None, workers: int = 1) -> None:
         """The dry-run table: stages by kind, reasons, cost, what was left out."""
-        from xling.grid.tables import plan_table
-
         (console or Console(soft_wrap=True)).print(plan_table(self, workers))
 
     def write(self) -> None:
@@ -99,36 +186,38 @@ class Plan:
         self.store.refuse_links(self.name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            files.write_atomically(folder / "plan.json", files.sealed_json(self._content(), indent=-1))
+            files.write_atomically(folder / "plan.json", files.sealed_json(self._file(), indent=-1))
         except OSError as error:
             raise files.disk_error(error, self.store.root) from error
 
-    def _content(self) -> Json:
+    def _file(self) -> PlanFile:
         index = {key: number for number, key in enumerate(self.steps)}
-        stages = [
-            {
-                "kind": step.stage.kind,
-                "key": key,
-                "label": step.stage.label,
-                "parents": [index[parent.key] for parent in step.stage.parents.values()],
-            }
-            for key, step in self.steps.items()
-        ]
-        named = {key: {"kind": step.stage.kind, "key": key} for key, step in self.steps.items()}
-        return {
-            "name": self.name,
-            "format": formats.PLAN,
-            "command": list(self.command),
-            "git": self.git,
-            "cells": [_cell_content(cell, named) for cell in self.cells],
-            "left_out": [dict(row) for row in self.left_out],
-            "stages": stages,
-            "language_rates": list(self.language_rates),
-        }
+        stages = [step.stage for step in self.steps.values()]
+        refs = {stage.key: Ref(stage.kind, stage.key) for stage in stages}
+        return PlanFile(
+            name=self.name,
+            format=PLAN,
+            command=list(self.command),
+            git=self.git,
+            cells=[
+                PlannedCell(
+                    dict(cell.axes),
+                    refs[cell.stage.key],
+                    {role: refs[stage.key] for role, stage in _shown_stages(cell).items()},
+                )
+                for cell in self.cells
+            ],
+            left_out=[LeftOut(dict(row["axes"]), row["reason"]) for row in self.left_out],
+            stages=[
+                PlannedStage(stage.kind, stage.key, stage.label, [index[up.key] for up in stage.parents.values()])
+                for stage in stages
+            ],
+            language_rates=list(self.language_rates),
+        )
 
 
-def _cell_content(cell: Cell, named: Mapping[str, Json]) -> Json:
-    """named: how the plan's file names the stage of a key."""
+def _shown_stages(cell: Cell) -> dict[str, Stage]:
+    """The stages whose results are shown beside a cell's verdicts, by role: its parents and some of theirs."""
     roles = dict(cell.stage.parents)
     if "score" in roles and "reward" in roles["score"].parents:
         roles["reward"] = roles["score"].parents["reward"]
@@ -136,11 +225,7 @@ def _cell_content(cell: Cell, named: Mapping[str, Json]) -> Json:
         roles["align"] = roles["pool"].parents["sft"]
     if (sampled := roles.get("pool")) is not None and {"sft", "reference"} & sampled.parents.keys():
         roles["sft"] = sampled.parents.get("reference") or sampled.parents["sft"]
-    return {
-        "axes": dict(cell.axes),
-        "judge": named[cell.stage.key],
-        "stages": {role: named[stage.key] for role, stage in roles.items()},
-    }
+    return roles
 
 
 def make_plan(
@@ -283,3 +368,92 @@ def _warnings(used: Sequence[Done], git: str | None) -> list[str]:
         mix = ", ".join(f"{count} on {device}" for device, count in devices.most_common())
         warnings.append(f"Results of several devices or thread counts are mixed in this grid: {mix}.")
     return warnings
+
+
+# --- the dry run's table ----------------------------------------------------------------------------------
+
+
+def plan_table(plan: Plan, workers: int) -> RenderableType:
+    title = f"{escape(plan.name)}: {len(plan.cells)} cells, {len(plan.steps)} stages"
+    table = Table(title=title, title_justify="left")
+    for column, justify in (("stage", "left"), ("count", "right"), ("cached", "right"), ("to run", "right"),
+                            ("not run", "right"), ("est. time", "right"), ("why", "left")):  # fmt: skip
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    reasons = _reasons(plan)
+    for kind, states in plan.count().items():
+        estimate = plan.estimates[kind]
+        time = duration(estimate.seconds * states["run"]) + _certainty(estimate)
+        rest = states["failed"] + states["blocked"] + states["missing"]
+        table.add_row(kind, str(states.total()), str(states["cached"]), str(states["run"]), str(rest or ""),
+                      time if states["run"] else "", reasons[kind])  # fmt: skip
+    cost = [*_cost(plan, workers), *_units(plan)] if plan.to_run else ["Nothing to run."]
+    return Group(table, *cost, *_notes(plan))
+
+
+def _few(number: float) -> str:
+    """`1,234`, `12`, `0.45`."""
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+
+
+def _units(plan: Plan) -> Iterable[RenderableType]:
+    """What the stages to run come to, as people count it; a dry run's alone."""
+    rows = [(kind, {what: count for what, count in e.units.items() if count}) for kind, e in plan.estimates.items()]
+    if not any(units for _, units in rows):
+        return
+    grid = Table.grid(padding=(0, 1))
+    for kind, units in rows:
+        if units:
+            grid.add_row(f"  {kind}", ", ".join(f"{count:,} {what}" for what, count in units.items()))
+    yield "To run, in units:"
+    yield grid
+
+
+def _certainty(estimate: Estimate) -> str:
+    return "" if estimate.recorded else " *" if estimate.modelled else " ?"
+
+
+def _cost(plan: Plan, workers: int) -> Iterable[str]:
+    """What the whole takes, and how that is known."""
+    total, wall = plan.cost(workers)
+    found = [estimate for kind, estimate in plan.estimates.items() if plan.count()[kind]["run"]]
+    guessed = any(not (estimate.recorded or estimate.modelled) for estimate in found)
+    yield f"Work: {duration(total)}; about {duration(wall)} with {workers} worker{'s' * (workers > 1)}." + (
+        "  (? = guessed: no run of the kind is recorded yet)" if guessed else ""
+    )
+    modelled = [(kind, e) for kind, e in plan.estimates.items() if e.modelled]
+    if modelled and plan.rates:
+        hours = sum(estimate.seconds * plan.count()[kind]["run"] for kind, estimate in modelled) / 3600
+        flops, shares = sum(estimate.flops for _, estimate in modelled), plan.rates.utilisation.items()
+        yield (
+            f"* = by its work: {flops:.3g} FLOP, {_few(hours)} GPU hours at {plan.rates.flops_per_second:.3g} FLOP/s, "
+            f"of which {', '.join(f'{sort} gets {share:.0%}' for sort, share in shares)} (cost.*; docs/paper.md)"
+        )
+
+
+def _reasons(plan: Plan) -> dict[str, str]:
+    """The most frequent reasons of each kind with their counts."""
+    counts: dict[str, Counter[str]] = {kind: Counter() for kind in plan.estimates}
+    for step in plan.steps.values():
+        if step.reason:
+            counts[step.stage.kind][step.reason] += 1
+    return {kind: _summary(reasons) for kind, reasons in counts.items()}
+
+
+def _summary(reasons: Counter[str]) -> str:
+    if len(reasons) == 1:
+        return escape(next(iter(reasons)))
+    shown = [f"{escape(reason)} ({count})" for reason, count in reasons.most_common(3)]
+    rest = len(reasons) - len(shown)
+    return "\n".join(shown + [f"and {rest} other reason{'s' if rest > 1 else ''}"] * (rest > 0))
+
+
+def _notes(plan: Plan) -> Iterable[str]:
+    for warning in plan.warnings:
+        yield f"[yellow]Warning:[/yellow] {escape(warning)}"
+    if plan.left_out:
+        yield f"Left out ({len(plan.left_out)}):"
+        for row in plan.left_out[:SHOWN]:
+            axes = ", ".join(f"{name}={value}" for name, value in row.get("axes", {}).items())
+            yield escape(f"  {axes}: {row.get('reason', '')}")
+        if len(plan.left_out) > SHOWN:
+            yield f"  and {len(plan.left_out) - SHOWN} more (plan.json has all)"

@@ -9,11 +9,44 @@ from typing import TypeVar
 
 import msgspec
 
+from xling.errors import StoreError
 from xling.grid.files import content_of
-from xling.grid.formats import RESULT
 from xling.grid.host import Process
 from xling.grid.stage import Json, Stage, identity_key
-from xling.jsonfiles import unsealed
+from xling.jsonfiles import decode, unsealed
+
+# --- Formats of the files that results folders are made of, and what is said of one that another xling wrote ---
+# A number goes up when old readers would misread the file; a field that may be missing or unknown needs none.
+
+PLAN = 1  # plan.json
+PLAN_AGAIN = "run the grid's command again: it writes the plan anew, and finished results are found by their keys"
+RESULT = 1  # done.json of a stage's result
+MATRIX = 1  # matrix.json
+
+
+def check_format(what: str, found: int, known: int, redo: str) -> None:
+    """StoreError unless the format is the known one. redo: what brings the file up to date, a clause."""
+    if found > known:
+        raise StoreError(
+            f"{what} has format {found} and was written by a newer xling; this one reads format {known}. "
+            f"Use that version, or {redo}."
+        )
+    if found < known:
+        raise StoreError(
+            f"{what} has format {found} and was written by an older xling; this one reads format {known}. "
+            f"{redo[:1].upper()}{redo[1:]}."
+        )
+
+
+def format_of(content: bytes, default: int = 0) -> int | None:
+    """The format that a JSON file of cells or blocks names, `default` where it names none; None: no such file."""
+    try:
+        fields = decode(content, type=dict[str, msgspec.Raw])
+        if "format" in fields:
+            return decode(fields["format"], type=int)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return default if {"cells", "blocks"} & set(fields) else None
 
 
 class Parent(msgspec.Struct, frozen=True):

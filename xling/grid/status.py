@@ -6,48 +6,22 @@ What a cluster knows beside that (which stages are queued, which runners are gon
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import msgspec
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
-from xling.errors import ConfigError, StoreError, did_you_mean
-from xling.grid import claim, files, formats, host
+from xling.grid import claim, files, host
 from xling.grid.claim import Claim
 from xling.grid.files import Unreadable
-from xling.grid.listing import Listing
-from xling.grid.store import Store
-from xling.jsonfiles import unsealed
+from xling.grid.planfile import PlanFile, PlannedStage, read_grid
+from xling.grid.store import Listing, Store
 
 State = Literal["done", "running", "queued", "failed", "damaged", "unreadable", "blocked", "to do"]
 STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "damaged", "unreadable", "blocked", "to do")
-
-
-class PlannedStage(msgspec.Struct, frozen=True):
-    kind: str
-    key: str
-    label: str
-    parents: tuple[int, ...]  # indices of stages before this one
-
-
-class Reference(msgspec.Struct, frozen=True):
-    kind: str
-    key: str
-
-
-class PlannedCell(msgspec.Struct, frozen=True):
-    judge: Reference
-
-
-class GridPlan(msgspec.Struct, frozen=True):
-    """What this module needs of a plan.json."""
-
-    name: str
-    command: tuple[str, ...]
-    cells: tuple[PlannedCell, ...]
-    stages: tuple[PlannedStage, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +45,7 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class GridStatus:
-    plan: GridPlan
+    plan: PlanFile
     rows: Sequence[Row]
 
     def count(self) -> dict[str, Counter[State]]:
@@ -88,52 +62,12 @@ class GridStatus:
         return [row for row in self.rows if row.state in states]
 
 
-def grids(store: Store) -> list[str]:
-    """Names of the root's grids, the one planned last first."""
-    found = []
-    for path in files.matching(store.root / "grids", "*/plan.json"):
-        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # deleted meanwhile, private, or nowhere
-            found.append((path.stat().st_mtime, path.parent.name))
-    return [name for _, name in sorted(found, reverse=True)]
-
-
-def chosen_grid(store: Store, name: str | None) -> str:
-    """The grid that is named, or the latest; ConfigError with the nearest name if there is none."""
-    known = grids(store)
-    if not known:
-        raise ConfigError(f"There is no grid in '{store.root}'. Fill one with `xling run`, or give --root PATH.")
-    if name is None:
-        return known[0]
-    if name in known:
-        return name
-    shown = ", ".join(known[:10])
-    raise ConfigError(f"There is no grid '{name}' in '{store.root}'. There are: {shown}.{did_you_mean(name, known)}")
-
-
-def read_grid(store: Store, name: str) -> GridPlan:
-    path = store.grid_folder(name) / "plan.json"
-    try:
-        content = path.read_bytes()
-        found = formats.format_of(content)
-        if found is not None:
-            formats.check_format(f"'{path}'", found, formats.PLAN, formats.PLAN_AGAIN)
-        plan = unsealed(content, type=GridPlan)
-    except PermissionError as error:
-        raise Unreadable(error, str(path)) from error
-    except (OSError, msgspec.DecodeError) as error:
-        raise StoreError(f"'{path}' is no plan ({error}). Run the grid's command again: it writes it anew.") from error
-    named = {plan.name, *(stage.kind for stage in plan.stages), *(stage.key for stage in plan.stages)}
-    formats.check_plan(str(path), named | {word for cell in plan.cells for word in (cell.judge.kind, cell.judge.key)})
-    formats.check_order(str(path), [stage.parents for stage in plan.stages])
-    return plan
-
-
 def grid_status(store: Store, name: str, cluster: Cluster | None = None) -> GridStatus:
     plan = read_grid(store, name)
     return GridStatus(plan, list(_rows(store, plan, cluster or Cluster())))
 
 
-def _rows(store: Store, plan: GridPlan, cluster: Cluster) -> Iterator[Row]:
+def _rows(store: Store, plan: PlanFile, cluster: Cluster) -> Iterator[Row]:
     listings: dict[str, Listing] = {}
     states: list[State] = []
     clock = functools.cache(lambda: files.clock(store.root))
@@ -176,14 +110,30 @@ def _row(
     return Row(index, stage, "failed", failure.last + times)
 
 
-def stage_at(plan: GridPlan, handle: str) -> PlannedStage:
-    """By index or by label; ConfigError says what there is."""
-    if handle.isdigit() and int(handle) < len(plan.stages):
-        return plan.stages[int(handle)]
-    labels = {stage.label: stage for stage in plan.stages}
-    if handle in labels:
-        return labels[handle]
-    raise ConfigError(
-        f"'{handle}' is no stage of grid {plan.name}: give an index from 0 to {len(plan.stages) - 1}, as "
-        f"`xling status --all` shows them, or a label.{did_you_mean(handle, labels)}"
-    )
+# --- in the terminal --------------------------------------------------------------------------------------
+
+
+def status_table(status: GridStatus, store: Store, every: bool = False) -> RenderableType:
+    """Stages by kind and state; then what runs and what failed, or with `every` all stages, by index."""
+    rows = status.rows if every else status.having("running", "failed", "damaged", "unreadable")
+    return Group(count_table(status), *(line for row in rows for line in _status_lines(row, store)))
+
+
+def count_table(status: GridStatus) -> RenderableType:
+    """Stages by kind and state."""
+    states = [state for state in STATES if any(count[state] for count in status.count().values())]
+    cells = status.cells()
+    table = Table()
+    table.add_column("stage")
+    for state in states:
+        table.add_column(state, justify="right")
+    for kind, count in status.count().items():
+        table.add_row(kind, *(str(count[state] or "") for state in states))
+    # not the table's own title, which is broken to the width of the table
+    return Group(Text(f"{status.plan.name}: {cells['done']} of {cells.total()} cells done", style="italic"), table)
+
+
+def _status_lines(row: Row, store: Store) -> Iterable[Text]:
+    yield Text(f"{row.index:5d}  {row.state:8s}{row.stage.label}" + (f": {row.note}" if row.note else ""))
+    if row.state == "failed":
+        yield Text(f"       log: {store.log(row.stage.kind, row.stage.key)}")

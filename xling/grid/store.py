@@ -18,10 +18,11 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,10 +30,57 @@ import msgspec
 
 from xling.errors import ConfigError, StageError, StoreError
 from xling.grid import files
-from xling.grid.formats import RESULT, check_format
+from xling.grid.files import Unreadable
 from xling.grid.host import Process
-from xling.grid.listing import Listing, scan
-from xling.grid.records import Done, Failure, FileFact, Run, Sheet, read
+from xling.grid.records import RESULT, Done, Failure, FileFact, Run, Sheet, check_format, read
+
+# --- What stands in one kind's folder of the store, told by its names alone -------------------------------
+
+KEY = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Keys that have a result, a failure, ...; full names of what a key can have several of."""
+
+    results: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    claimed: set[str] = field(default_factory=set)
+    partial: set[str] = field(default_factory=set)
+    leftovers: list[str] = field(default_factory=list)  # <key>.tmp-*, .old-*, .stale-*
+    damaged: list[str] = field(default_factory=list)  # <key>.damaged-*
+
+    def add(self, name: str) -> None:
+        key, dot, suffix = name.partition(".")
+        if not KEY.fullmatch(key):
+            return
+        if not dot:
+            self.results.add(key)
+        elif suffix == "failed.json":
+            self.failed.add(key)
+        elif suffix == "claim":
+            self.claimed.add(key)
+        elif suffix == "partial":
+            self.partial.add(key)
+        elif suffix.startswith("damaged-"):
+            self.damaged.append(name)
+        elif suffix.startswith(("tmp-", "old-", "stale-")):
+            self.leftovers.append(name)
+
+
+def scan(folder: str) -> Listing:
+    """Empty if there is no such folder."""
+    found = Listing()
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                found.add(entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise Unreadable(error, folder) from error
+    return found
+
 
 MOST_GONE = 3  # results that are told one by one
 

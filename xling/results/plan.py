@@ -4,15 +4,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from xling.analysis.statistics.intervals import Estimate
-from xling.errors import ConfigError, StoreError
-from xling.grid import files, formats
+from xling.grid import planfile
+from xling.grid.planfile import AxisValue, LeftOut, PlanFile, Ref
 from xling.grid.records import Run
 from xling.grid.store import Status, Store
-from xling.jsonfiles import unsealed
 from xling.judges import judges_its_own
 
 NO_SOURCE = "-"  # the source of references that learn nothing
@@ -33,36 +31,6 @@ class LanguageRates(Struct, frozen=True):
     mistaken: Estimate | None  # of references in the task's other languages, which it takes for the target
 
 
-AxisValue = str | int | float | bool | None
-
-
-class Ref(Struct, frozen=True):
-    """A stage's folder in the store."""
-
-    kind: str
-    key: str
-
-
-class PlannedCell(Struct, frozen=True):
-    axes: dict[str, AxisValue]
-    judge: Ref
-    stages: dict[str, Ref] = {}  # score, verdict, pool, baseline, reward, align, sft: the policy before its alignment
-
-
-class LeftOut(Struct, frozen=True):
-    axes: dict[str, AxisValue]
-    reason: str
-
-
-class PlannedStage(Struct, frozen=True):
-    """One stage of the grid; `parents` are places in the plan's list, parents before children."""
-
-    kind: str
-    key: str
-    label: str
-    parents: list[int]
-
-
 class PlannedRates(Struct, frozen=True):
     """Measured at the launch; `cells` are places in the plan's list."""
 
@@ -70,17 +38,15 @@ class PlannedRates(Struct, frozen=True):
     cells: list[int]
 
 
-class Plan(Struct, frozen=True):
-    """plan.json, written before anything runs."""
+class Plan(PlanFile, frozen=True, kw_only=True):
+    """plan.json with all of its types."""
 
-    name: str
-    format: int
-    command: list[str]
-    cells: list[PlannedCell]
-    stages: list[PlannedStage]
-    git: str | None = None
-    left_out: list[LeftOut] = []
-    language_rates: list[PlannedRates] = []
+    language_rates: list[PlannedRates] = field(default_factory=list)
+
+
+def read_plan(folder: Path) -> Plan:
+    """Load <grid>/plan.json; errors as of `planfile.read_plan`."""
+    return planfile.read_plan(folder, Plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,28 +101,6 @@ _GRAVITY = ["damaged", "failed", "blocked", "not run", OWN_JUDGE]
 
 def _seed_name(seeds: tuple[str, str]) -> str:
     return ", ".join(f"{axis}={value}" for axis, value in zip(SEED_AXES, seeds, strict=True) if value)
-
-
-def read_plan(folder: Path) -> Plan:
-    """Load <grid>/plan.json; ConfigError where there is none, StoreError where it is not a plan."""
-    path = folder / "plan.json"
-    try:
-        content = path.read_bytes()
-        found = formats.format_of(content)
-        if found is not None:
-            formats.check_format(str(path), found, formats.PLAN, formats.PLAN_AGAIN)
-        plan = unsealed(content, type=Plan)
-    except FileNotFoundError:
-        known = [child.parent.name for child in files.matching(folder.parent, "*/plan.json")]
-        listing = f"Grids here: {', '.join(known)}." if known else "No grid has been planned here yet."
-        raise ConfigError(f"There is no grid '{folder.name}' in {folder.parent}. {listing}") from None
-    except (OSError, msgspec.DecodeError) as error:
-        raise StoreError(f"{path} is not a plan ({error}). Run the grid's command again to write it anew.") from error
-    refs: list[PlannedStage | Ref] = list(plan.stages)
-    refs += [ref for cell in plan.cells for ref in (cell.judge, *cell.stages.values())]
-    formats.check_plan(str(path), {plan.name}.union((ref.kind for ref in refs), (ref.key for ref in refs)))
-    formats.check_order(str(path), [stage.parents for stage in plan.stages])
-    return plan
 
 
 def planned_entries(plan: Plan, results: "Results") -> list[PlannedEntry]:

@@ -4,8 +4,8 @@ import msgspec
 
 from xling.config.tasks import Task
 from xling.errors import StoreError
+from xling.grid.planfile import Ref
 from xling.grid.store import Store
-from xling.results.plan import Ref
 from xling.results.prompts import located, unchanged
 from xling.tasks import task_module
 

@@ -15,10 +15,11 @@ from msgspec import Struct
 
 from xling.console import shown
 from xling.errors import ConfigError, StoreError, did_you_mean
+from xling.grid.planfile import PlannedCell, Ref
 from xling.grid.store import Store
 from xling.judges.asking import points
 from xling.results.items import read_array, read_json
-from xling.results.plan import SEED_AXES, Plan, PlannedCell, Ref, Results, axes_text
+from xling.results.plan import SEED_AXES, Plan, Results, axes_text
 from xling.results.reading import prompt_texts
 from xling.results.samples import Samples, read_samples
 from xling.results.verdicts import read_verdicts

@@ -25,9 +25,10 @@ from msgspec import Struct
 import xling
 from xling.console import without_secrets
 from xling.grid.files import no_link
+from xling.grid.planfile import PlannedStage
 from xling.grid.store import Store
 from xling.jsonfiles import decode
-from xling.results.plan import Plan, PlannedStage, read_plan
+from xling.results.plan import Plan, read_plan
 
 WANDB = "https://api.wandb.ai"
 PATIENCE = 120.0  # seconds to wait for the child; slow uploads go on without us

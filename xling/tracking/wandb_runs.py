@@ -21,9 +21,10 @@ from wandb.sdk.wandb_run import Run
 from xling.console import lasting_output, without_secrets
 from xling.errors import XlingError
 from xling.grid.files import append_line, json_bytes, no_link, write_atomically
+from xling.grid.planfile import PlannedStage
 from xling.grid.store import Store
 from xling.jsonfiles import decode
-from xling.results.plan import Plan, PlannedStage, read_plan
+from xling.results.plan import Plan, read_plan
 from xling.tracking.track import Destination, Noted, TrackingResult, missing, read_ledger
 from xling.tracking.wandb_matrix import write_reduce
 from xling.tracking.wandb_stages import write_stage

@@ -14,9 +14,10 @@ import numpy as np
 
 from xling.analysis.tidy.tables import Rows
 from xling.console import shown
+from xling.grid.planfile import Ref
 from xling.grid.store import Store
 from xling.results.items import Items, read_array, read_json
-from xling.results.plan import Plan, Ref, Results, axes_text
+from xling.results.plan import Plan, Results, axes_text
 from xling.results.reading import prompt_texts
 from xling.results.samples import read_samples
 from xling.sheets.cells import Picks, told_apart

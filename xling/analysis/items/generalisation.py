@@ -35,9 +35,9 @@ from xling.analysis.statistics.intervals import Floats, Sample, draw, fold, resa
 from xling.analysis.tidy.finding import Finding
 from xling.analysis.tidy.places import is_foreign, is_home, some
 from xling.errors import StoreError
+from xling.grid.planfile import Ref
 from xling.grid.store import Store
 from xling.results.items import Summary, read_array, read_json
-from xling.results.plan import Ref
 
 ITEMS = ("prompt", "group", "dataset")
 NOTE = (

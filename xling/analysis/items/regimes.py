@@ -20,9 +20,9 @@ from xling.analysis.matrix.column import PERCENT
 from xling.analysis.statistics.intervals import POINTS, SHARE, Estimate, Sample, draw, fold, judged, resample
 from xling.analysis.tidy.finding import Finding
 from xling.analysis.tidy.places import some
+from xling.grid.planfile import Ref
 from xling.grid.store import Store
 from xling.results.items import read_items, read_json
-from xling.results.plan import Ref
 
 ORGANIC = "organic"
 EVERY = "all"

@@ -15,8 +15,9 @@ from xling.analysis.matrix.column import Seeds
 from xling.analysis.statistics.intervals import Estimate, Floats
 from xling.analysis.tidy.places import MOST_NAMED, some
 from xling.errors import StoreError
+from xling.grid.planfile import Ref
 from xling.grid.store import Store
-from xling.results.plan import NO_SOURCE, PlannedEntry, Ref, Results, planned_entries, read_plan
+from xling.results.plan import NO_SOURCE, PlannedEntry, Results, planned_entries, read_plan
 from xling.results.samples import Samples, read_samples
 
 SCORED_BY = ("optimizer", "judge")  # axes that a score of the shared pool does not depend on

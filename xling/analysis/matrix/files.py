@@ -8,7 +8,7 @@ import msgspec
 
 from xling.analysis.matrix.types import Matrix
 from xling.errors import StoreError
-from xling.grid import formats
+from xling.grid import records
 from xling.grid.files import sealed_json
 from xling.jsonfiles import unsealed
 
@@ -23,9 +23,9 @@ def read_matrix(folder: Path) -> Matrix:
     path = folder / "matrix.json"
     try:
         content = path.read_bytes()
-        found = formats.format_of(content, default=formats.MATRIX)  # it had no number at first
+        found = records.format_of(content, default=records.MATRIX)  # it had no number at first
         if found is not None:
-            formats.check_format(str(path), found, formats.MATRIX, f"run 'xling reduce {folder.name}'")
+            records.check_format(str(path), found, records.MATRIX, f"run 'xling reduce {folder.name}'")
         return unsealed(content, type=Matrix)
     except FileNotFoundError:
         raise StoreError(f"{path} is not there; make it with 'xling reduce {folder.name}'.") from None

@@ -20,8 +20,9 @@ from xling.analysis.matrix.types import CHANCE, JudgeAccuracy, JudgeAgreement
 from xling.analysis.statistics.drawing import draw
 from xling.analysis.statistics.intervals import RESAMPLES, SHARE, Estimate, Floats, Sample, fold, resample
 from xling.errors import StoreError
+from xling.grid.planfile import Ref
 from xling.results.items import read_judge_accuracy
-from xling.results.plan import Ref, Results
+from xling.results.plan import Results
 
 LEVEL = 1e-9  # win rates closer than this are level: they were summed in different orders
 Cells = Mapping[tuple[str, str], Kept]

@@ -15,7 +15,7 @@ response.
 from msgspec import Struct
 
 from xling.analysis.statistics.intervals import Difference, Estimate
-from xling.grid.formats import MATRIX
+from xling.grid.records import MATRIX
 from xling.results.plan import LanguageRates
 
 CHANCE = 50.0

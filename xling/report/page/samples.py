@@ -19,10 +19,11 @@ from msgspec import Struct
 from xling.analysis.matrix.types import Matrix
 from xling.analysis.statistics.intervals import Floats
 from xling.errors import StoreError, XlingError
+from xling.grid.planfile import Ref
 from xling.grid.store import Store
 from xling.jsonfiles import decode
 from xling.judges.asking import points
-from xling.results.plan import NO_SOURCE, PlannedEntry, Ref, SeedCell
+from xling.results.plan import NO_SOURCE, PlannedEntry, SeedCell
 from xling.results.reading import prompt_texts
 from xling.results.samples import Samples
 from xling.results.verdicts import Asked

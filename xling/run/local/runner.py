@@ -18,19 +18,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from xling.console import duration
 from xling.errors import StageError, while_running
 from xling.grid import claim, files, host
 from xling.grid.cleanup import remove_leftovers
-from xling.grid.outcome import Failed, Outcome
 from xling.grid.plan import Plan
 from xling.grid.records import Sheet
 from xling.grid.store import now
-from xling.grid.tables import duration
 from xling.run.execute import Job, Report, record_failure
-from xling.run.local.process import Worker
-from xling.run.local.progress import Display, display_for
+from xling.run.local.progress import Display, Failed, Outcome, display_for
 from xling.run.local.schedule import Schedule
-from xling.run.local.worker import Setting
+from xling.run.local.worker import Setting, Worker
 
 POLL_SECONDS = 0.3  # how often stages that another runner claims are looked at
 SAY_SECONDS = 2.0, 60.0  # after which it is said that such stages are waited for, and said again

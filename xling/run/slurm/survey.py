@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from xling.grid.listing import Listing
-from xling.grid.store import Store
+from xling.grid.store import Listing, Store
 from xling.run.execute import Job, record_failure
 from xling.run.slurm import cluster, record
 from xling.run.slurm.cluster import JobState

@@ -18,13 +18,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from xling.console import Console, harmless, is_gone
+from xling.console import SHOWN, Console, duration, harmless, is_gone
 from xling.errors import ConfigError
 from xling.grid import files, host
 from xling.grid.claim import Claim
-from xling.grid.status import Cluster, GridStatus, PlannedStage, Row, grid_status, read_grid, stage_at
+from xling.grid.planfile import PlannedStage, read_grid, stage_at
+from xling.grid.status import Cluster, GridStatus, Row, count_table, grid_status, status_table
 from xling.grid.store import Store
-from xling.grid.tables import SHOWN, count_table, duration, status_table
 from xling.run.slurm import cluster, record
 from xling.run.slurm.record import Filed
 from xling.run.slurm.submit import lock
