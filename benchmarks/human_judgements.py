@@ -1,9 +1,10 @@
-"""docs/human_judgements.md: run its sweeps, fold their matrices, and fill in the page between its markers.
+"""docs/human_judgements.md: run its sweeps, fold their matrices, and fill in the page's table between its markers.
 
     make human-judgements DATA=FOLDER        # or: python benchmarks/human_judgements.py FOLDER
 
-FOLDER holds the releases, as checkouts or as JSONL (`DATA` below has the names); what is not there is skipped, and its
-part of the page stays as it is. Finished stages are not run again. The words of the page are written by hand.
+FOLDER holds the releases, as checkouts or as JSONL (`DATA` below has the names); what is not there is skipped. Finished
+stages are not run again. The words of the page are written by hand; all matrices, controls and learning curves stand in
+`<root>/human_judgements.md`.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from xling.results.items import Pairs, read_json
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "human_judgements.md"
+LONG = "human_judgements.md"  # in the root of results: every table
 DATA = {  # task -> names below the data folder, the first that is there
     "multi_summeval": ("multi_summeval.jsonl.gz", "multi_summeval.jsonl", "Multi_SummEval"),
     "beyond_ngrams": ("beyond_ngrams.jsonl.gz", "beyond_ngrams.jsonl", "Beyond_ngrams"),
@@ -85,7 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             matrices[name] = fold_grid(Store(given.root), grid_of(name))
     if not matrices and not failed:
         parser.error(f"{given.data} holds none of the releases. Type make human-judgements DATA=FOLDER, above them.")
-    given.page.write_text(filled(given.page.read_text("utf-8"), bodies(matrices, Store(given.root))), "utf-8")
+    if matrices:
+        headline = headline_lines(matrices, Store(given.root))
+        given.page.write_text(filled(given.page.read_text("utf-8"), {"headline": headline}), "utf-8")
+        (given.root / LONG).write_text("\n".join(long_lines(matrices, headline, Store(given.root))), "utf-8")
     if failed:
         print(f"Not finished: {', '.join(failed)}. Type the same command again.", file=sys.stderr)
     return int(bool(failed))
@@ -118,19 +123,18 @@ def filled(page: str, found: Mapping[str, Sequence[str]]) -> str:
     return page
 
 
-def bodies(matrices: Mapping[str, Matrix], store: Store) -> dict[str, list[str]]:
-    """Markdown lines by marker, for the grids that there are."""
-    found: dict[str, list[str]] = {}
+def long_lines(matrices: Mapping[str, Matrix], headline: Sequence[str], store: Store) -> list[str]:
+    """Every table of the grids that there are, as Markdown, a section a part."""
+    lines = ["# Human judgements, all tables", "", *headline, ""]
     for name, matrix in matrices.items():
+        lines += [f"## {name}", ""]
         if name.endswith("controls"):
-            found[name] = [line for block in matrix.blocks for line in control_lines(block)]
+            lines += [line for block in matrix.blocks for line in control_lines(block)]
         elif name.endswith("curve"):
-            found[name] = curve_lines(matrix, store)
-        elif name != "articles_criteria":
-            found[name] = [line for block in matrix.blocks for p in block.panels for line in panel_lines(block, p)]
-    if matrices:
-        found["headline"] = headline_lines(matrices, store)
-    return found
+            lines += [*curve_lines(matrix, store), ""]
+        else:
+            lines += [line for block in matrix.blocks for p in block.panels for line in panel_lines(block, p)]
+    return lines
 
 
 def panel_lines(block: Block, panel: Panel) -> list[str]:

@@ -3,6 +3,7 @@
     make optimizers        # or: python benchmarks/optimizers.py [--root FOLDER] [--workers N]
 
 Finished stages are not run again, so that the same command goes on where it was stopped. The words are written by hand.
+All tables of the grid stand in its folder, `<root>/grids/optimizers/matrix.md`.
 """
 
 import argparse
@@ -20,7 +21,6 @@ from xling.grid.store import Store
 from xling.report.reduce_grid import reduce_grid
 from xling.report.tables.comparisons import comparison_tables
 from xling.report.tables.markdown import table_lines
-from xling.report.tables.measures import measure_tables
 from xling.results.plan import Plan, Results, read_plan
 
 ROOT = Path(__file__).parents[1]
@@ -47,16 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def grid_lines(matrix: Matrix) -> list[str]:
-    """The optimizers compared, then what stands beside the win rates of each."""
-    lines = [f"{matrix.interval_note}.", ""]
-    for table in reversed(comparison_tables(matrix)):  # the summary first
-        lines += table_lines(table)
-    for block in matrix.blocks:
-        for panel in block.panels:
-            for table in measure_tables(block, panel):
-                if table.title == "Beside the win rates":
-                    lines += [f"#### optimizer={panel.axes['optimizer']}", *table_lines(table)[1:]]
-    return lines
+    """The optimizers compared, over all cells."""
+    *_, summary = comparison_tables(matrix)
+    return [f"{matrix.interval_note}.", "", *table_lines(summary)]
 
 
 def work_lines(store: Store, plan: Plan) -> list[str]:

@@ -21,11 +21,14 @@ PARTS = {
     "curve": maker.Part("multi_summeval", "human_curve", (*SMALL, "task.documents=10,null")),
     "dialog": maker.Part("oasst_excerpts", "human_judgements"),
 }
-MARKERS = ("headline", *PARTS)
 
 
 def between(page: str, name: str) -> str:
     return page.partition(f"<!-- {name}:begin -->\n")[2].partition(f"<!-- {name}:end -->")[0]
+
+
+def section(text: str, name: str) -> str:
+    return text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
 
 
 def test_the_page_is_filled_in_by_one_command(
@@ -34,13 +37,14 @@ def test_the_page_is_filled_in_by_one_command(
     monkeypatch.setattr(maker, "PARTS", PARTS)
     jsonl(tmp_path / "multi_summeval.jsonl.gz", rated(["de", "tr"]))
     page = tmp_path / "page.md"
-    page.write_text("# By hand\n" + "".join(f"<!-- {m}:begin -->\nold\n<!-- {m}:end -->\n" for m in MARKERS) + "End.\n")
+    page.write_text("# By hand\n<!-- headline:begin -->\nold\n<!-- headline:end -->\nEnd.\n")
     command = [str(tmp_path), "--root", str(tmp_path / "out"), "--page", str(page)]
     assert maker.main(command) == 0
     text = page.read_text(encoding="utf-8")
     assert text.startswith("# By hand\n") and text.endswith("End.\n")
-    assert "dialog: " in capfd.readouterr().err and between(text, "dialog") == "old\n"  # no data: left as it is
-    summaries = between(text, "summaries")
+    long = (tmp_path / "out" / maker.LONG).read_text(encoding="utf-8")
+    assert "dialog: " in capfd.readouterr().err and not section(long, "dialog")  # no data
+    summaries = section(long, "summaries")
     assert [line.split(" | ")[0] for line in summaries.splitlines() if line.startswith("| ")] == [
         "| source",
         "| de",
@@ -53,24 +57,23 @@ def test_the_page_is_filled_in_by_one_command(
     home, abroad, others = (float(cell.split()[0]) for cell in row.split(" | ")[1:4])
     assert home > 90 and abroad == others  # the only other language is all others
     assert row.endswith("| 40 | 2 |")
-    assert [line.split(" | ")[0] for line in between(text, "curve").splitlines()[2:]] == ["| 10", "| all"]
-    controls = between(text, "controls")
+    assert [line.split(" | ")[0] for line in section(long, "curve").splitlines()[3:] if line] == ["| 10", "| all"]
+    controls = section(long, "controls")
     assert "permuted labels" in controls and "system identity, abroad" in controls and "Seeds: 1." in controls
-    assert str(tmp_path) not in text and "alpha" not in text
+    assert str(tmp_path) not in text + long and "alpha" not in text + long
     filled = page.read_bytes()
     monkeypatch.setattr(maker, "run_part", lambda *arguments: 0)
     assert maker.main(command) == 0 and page.read_bytes() == filled
 
 
 def test_a_page_without_a_marker_is_refused() -> None:
-    with pytest.raises(ConfigError, match="has no lines '<!-- curve:begin -->'"):
+    with pytest.raises(ConfigError, match="<!-- curve:begin -->"):
         maker.filled("# Page\n", {"curve": ["x"]})
 
 
-def test_the_page_has_all_markers_and_nothing_of_a_machine() -> None:
+def test_the_page_has_its_table_and_nothing_of_a_machine() -> None:
     text = (ROOT / "docs" / "human_judgements.md").read_text(encoding="utf-8")
-    for name in ("headline", *(name for name in maker.PARTS if name != "articles_criteria")):
-        assert between(text, name).count("\n") > 2, name
+    assert between(text, "headline").count("\n") > 2
     assert "task.path=PATH" in text and not re.search(r"/(home|tmp|root|work|Users)/", text)
     letters: Any = re.sub(r"[^\W\d_a-zA-Zö]", "§", text)
     assert "§" not in letters.replace("†", "")  # no text of the data: their scripts and diacritics
