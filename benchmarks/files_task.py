@@ -50,8 +50,8 @@ def write(folder: Path, count: int) -> None:
 def load(path: str) -> None:
     """Everything that planning and the stages of a grid ask for, once; prints what it took."""
     start = time.perf_counter()
-    from xling.config.tasks import Files
     from xling.tasks import files
+    from xling.tasks.files import Settings as Files
     from xling.tasks.records import Split
 
     config = Files(path=path, languages=())

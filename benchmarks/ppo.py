@@ -30,7 +30,6 @@ import torch
 from transformers import TrainerCallback
 
 from xling.config.optimizers import PPO, RLOO
-from xling.config.tasks import MicroSummarization
 from xling.models import frozen_lm
 from xling.models.load import load_policy
 from xling.models.recipe import BASE_FOLDER
@@ -39,6 +38,7 @@ from xling.optimizers import ppo, rloo
 from xling.optimizers.problem import Problem
 from xling.optimizers.watch import Watch
 from xling.tasks import micro_summarization
+from xling.tasks.micro_summarization import Settings as MicroSummarization
 
 RESPONSES, K, NEW_TOKENS, STILL, MOST = 64, 4, 32, 1e-12, 0.35
 DEFAULTS = f"PPO, defaults ({PPO().epochs} x {PPO().minibatches} updates)"

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from transformers import MT5Config, MT5ForConditionalGeneration
 
-from xling.config.tasks import MicroSummarization
 from xling.models.load import load_policy
 from xling.models.recipe import BASE_FOLDER
 from xling.models.sampling import sample
 from xling.models.text import Ids, prompt_ids
 from xling.tasks import micro_summarization
+from xling.tasks.micro_summarization import Settings as MicroSummarization
 
 N, STEPS, TEMPERATURE, CHUNK, ROUNDS = 16, 32, 0.8, 32, 3
 Timed = tuple[int, float, float]  # tokens, seconds, processor seconds

@@ -15,8 +15,9 @@ from xling.compose.composer import Composer
 from xling.compose.grid import compose_grid
 from xling.config.common import Language
 from xling.config.policies import Recorded
-from xling.config.tasks import Files, MicroSummarization
 from xling.experiment import experiment_from
+from xling.tasks.files import Settings as Files
+from xling.tasks.micro_summarization import Settings as MicroSummarization
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"

@@ -12,8 +12,9 @@ import pytest
 
 from xling.cli import main
 from xling.config.common import Language
-from xling.config.tasks import Columns, Files
 from xling.planning.datacheck import Part, Report, check_data
+from xling.tasks.files import Settings as Files
+from xling.tasks.rows import Columns
 
 sys.path.insert(0, str(Path(__file__).parent / "tasks"))
 from bench_files import benchmark

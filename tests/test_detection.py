@@ -18,13 +18,14 @@ from own_files import jsonl, rated
 from xling.analysis.matrix.types import Matrix
 from xling.analysis.tidy.tables import tables
 from xling.cli import main
-from xling.config.tasks import Files, MicroSummarization
 from xling.grid.store import Store
 from xling.jsonfiles import sealed
 from xling.planning import detection
 from xling.planning.detection import PACKAGED, SAMPLE, measured, references
 from xling.report.reduce_grid import reduce_grid
 from xling.results.plan import read_plan
+from xling.tasks.files import Settings as Files
+from xling.tasks.micro_summarization import Settings as MicroSummarization
 
 ROOT = Path(__file__).parents[1]
 SAYS = {

@@ -16,11 +16,11 @@ from xling.config.common import Language, Lid, Seed, Training
 from xling.config.optimizers import Optimizer
 from xling.config.policies import Policy
 from xling.config.rewards import RewardModel
-from xling.config.tasks import Task
 from xling.config.translators import Regime, Translator
 from xling.errors import LONGEST_NAME, ConfigError, did_you_mean
 from xling.grid.planfile import AxisValue
 from xling.judges import JUDGES, JudgeSettings
+from xling.tasks.options import Task
 
 if TYPE_CHECKING:
     Judge = JudgeSettings  # which of them is not to be asked: they differ by the hooks of their modules

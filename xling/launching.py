@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xling.compose.grid import Cells, grid_name
-from xling.config.tasks import PUBLISHED, Task
+from xling.config.tasks import PUBLISHED, absent
 from xling.console import harmless
 from xling.errors import ConfigError, did_you_mean, shown, while_running
 from xling.experiment import Experiment, checked_task, experiments
@@ -30,8 +30,7 @@ from xling.planning.judging import notes
 from xling.planning.refusals import cross_fitted, responses_recorded
 from xling.planning.translation_refusals import notes as untranslated
 from xling.run.local.runner import cores, run_local
-from xling.tasks import ignored, task_module
-from xling.tasks.absent import absent
+from xling.tasks.options import Task, task_module
 
 Asked = tuple[Mapping[str, AxisValue], Experiment]
 
@@ -146,8 +145,9 @@ def _check_data(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -
         split |= set() if responses_recorded(experiment) else {experiment.task}
     said = set[str]()  # a task with another seed has the same to say of the same files
     for task, (sources, targets) in grids.items():
-        notes = task_module(task).check(task, known, sorted(sources), sorted(targets))
-        for note in dict.fromkeys([*notes, *ignored(task, task in split)]):
+        module = task_module(task)
+        notes = module.check(task, known, sorted(sources), sorted(targets))
+        for note in dict.fromkeys([*notes, *module.ignored(task, task in split)]):
             if note not in said:
                 print(harmless(f"xling: {note}"), file=sys.stderr)
             said.add(note)

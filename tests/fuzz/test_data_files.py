@@ -25,13 +25,16 @@ from releases import beyond_ngrams, message, multi_summeval
 from releases import rated as judged
 from seahorse_files import plain_rows, write_ratings
 
-from xling.config.tasks import Columns, Files, MRewardBench, Oasst, Seahorse
 from xling.errors import XlingError
 from xling.planning.datacheck import check_data
 from xling.tasks import files, m_rewardbench, oasst_trees, seahorse_ratings
+from xling.tasks.files import Settings as Files
 from xling.tasks.layouts import read_release
+from xling.tasks.m_rewardbench import Settings as MRewardBench
+from xling.tasks.oasst import Settings as Oasst
 from xling.tasks.reading import read_rows
-from xling.tasks.rows import Reading, Row
+from xling.tasks.rows import Columns, Reading, Row
+from xling.tasks.seahorse import Settings as Seahorse
 from xling.tasks.tables import open_table
 
 LONGEST = 6000  # characters of an error: ten bad rows, each with its reason

@@ -12,7 +12,7 @@ from xling.models.pretrain import attribution, held_out_loss
 from xling.models.recipe import BASE_FOLDER, Recipe, corpus_digest
 from xling.tasks import micro_summarization as world
 from xling.tasks.micro.words import LANGUAGES
-from xling.tasks.micro_summarization import MicroSummarization
+from xling.tasks.micro_summarization import Settings as MicroSummarization
 
 RECORD = BASE_FOLDER / "recipe.json"
 MAX_BYTES = 5_000_000

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from xling.config.rewards import BagOfWords, SentenceEncoder, SystemIdentity, Untrained
-from xling.config.tasks import Files
 from xling.errors import ConfigError, DataError, StageError
 from xling.models.folds import in_order
 from xling.models.heads import Fitting, Trained, train_heads
 from xling.models.recorded import rated_responses, score_responses, write_agreement
 from xling.models.rows import read_rows, write_rows
 from xling.tasks import files
+from xling.tasks.files import Settings as Files
 
 Row = dict[str, Any]
 FOLDS = 4

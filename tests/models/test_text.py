@@ -7,7 +7,7 @@ import pytest
 from xling.models.text import decode_response, pad_right, padded_length, policy_ids, prompt_ids, response_ids
 from xling.tasks import micro_summarization
 from xling.tasks.micro.words import LANGUAGES
-from xling.tasks.micro_summarization import MicroSummarization
+from xling.tasks.micro_summarization import Settings as MicroSummarization
 from xling.tasks.records import Prompt
 
 WORLD = MicroSummarization(languages=LANGUAGES, demonstrations=12)

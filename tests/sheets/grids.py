@@ -14,7 +14,6 @@ from small_grid import experiment
 from xling.config.optimizers import BestOfN
 from xling.config.policies import Recorded
 from xling.config.rewards import BagOfWords
-from xling.config.tasks import Files
 from xling.experiment import Experiment
 from xling.grid.plan import make_plan
 from xling.grid.records import Sheet
@@ -29,6 +28,7 @@ from xling.sheets.export import Asked, export
 from xling.sheets.imports import Result, import_answers
 from xling.sheets.key import read_key
 from xling.sheets.text import csv_bytes
+from xling.tasks.files import Settings as Files
 
 Row = dict[str, str]
 LANGS = ("ar", "en")

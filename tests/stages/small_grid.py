@@ -14,13 +14,13 @@ from xling.config.common import Language, Training
 from xling.config.optimizers import BestOfN
 from xling.config.policies import LanguageModel
 from xling.config.rewards import BagOfWords, RewardModel, SameAsPolicy
-from xling.config.tasks import MicroSummarization
 from xling.experiment import Experiment
 from xling.grid.stage import Context, Stage
 from xling.judges import JUDGES, JudgeSettings
 from xling.planning import KINDS
 from xling.planning.dag import judge_stage
 from xling.tasks.micro.words import LANGUAGES
+from xling.tasks.micro_summarization import Settings as MicroSummarization
 
 BUDGET = Training(steps=6, batch_size=8, learning_rate=1e-2, warmup_steps=1, eval_every=3)
 TASK = MicroSummarization(languages=LANGUAGES, demonstrations=40, ratings=40, pairs=40, validation=16, test_prompts=12)

@@ -14,11 +14,12 @@ from small_grid import TASK, changed, experiment, judge_named
 
 from xling.config.policies import Recorded
 from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy, SystemIdentity, Untrained
-from xling.config.tasks import Files, MRewardBench
 from xling.errors import ConfigError
 from xling.experiment import Experiment, experiment_from
 from xling.grid.stage import Cell, Stage
 from xling.planning.dag import SHUFFLES, SOURCELESS, cells_from, judge_stage
+from xling.tasks.files import Settings as Files
+from xling.tasks.m_rewardbench import Settings as MRewardBench
 from xling.tasks.micro.words import LANGUAGES
 
 RECORDED = Path(__file__).parent / "recorded.jsonl"

@@ -12,12 +12,12 @@ from small_grid import Runner, experiment, judge_named
 from xling.config.optimizers import BestOfN
 from xling.config.policies import Recorded
 from xling.config.rewards import BagOfWords, FrozenLM, SentenceEncoder
-from xling.config.tasks import Released
 from xling.errors import ConfigError
 from xling.experiment import Experiment
 from xling.grid.stage import Stage
 from xling.planning import dag
 from xling.planning.dag import judge_stage
+from xling.tasks.released import Settings as Released
 
 WORDS = BagOfWords()
 

@@ -13,7 +13,6 @@ sys.path.append(str(Path(__file__).parents[1] / "tasks"))
 from own_files import jsonl, paired, rated
 
 from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy
-from xling.config.tasks import Files
 from xling.errors import ConfigError
 from xling.grid.stage import Context
 from xling.judges.gold import Settings as Gold
@@ -24,6 +23,7 @@ from xling.models.heads import best_head
 from xling.planning.dag import judge_stage
 from xling.stages.features import all_features
 from xling.stages.reward import RewardSpec, all_feedback, feedback
+from xling.tasks.files import Settings as Files
 
 ROOT = Path(__file__).parents[2]
 

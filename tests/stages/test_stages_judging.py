@@ -28,7 +28,6 @@ from xling.config.rewards import (
     SystemIdentity,
     Untrained,
 )
-from xling.config.tasks import Files, Oasst, Released, Seahorse, Task
 from xling.errors import ConfigError
 from xling.judges import JudgeSettings
 from xling.models import encoder
@@ -41,9 +40,13 @@ from xling.planning.refusals import check
 from xling.results.prompts import located
 from xling.results.samples import read_samples
 from xling.stages.score import length_rule
-from xling.tasks import task_module
+from xling.tasks.files import Settings as Files
+from xling.tasks.oasst import Settings as Oasst
+from xling.tasks.options import Task, task_module
 from xling.tasks.records import Prompt, Rating
+from xling.tasks.released import Settings as Released
 from xling.tasks.render import cue_of, with_facts
+from xling.tasks.seahorse import Settings as Seahorse
 from xling.tasks.seahorse_corpora import CORPORA
 
 BY_BAG = judge_named("target_rm", BagOfWords())

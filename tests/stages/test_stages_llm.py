@@ -28,7 +28,7 @@ from xling.planning.judging import notes
 from xling.results.items import read_record
 from xling.results.samples import read_samples
 from xling.results.verdicts import held_out_pairs, pairs_of
-from xling.tasks import task_module
+from xling.tasks.options import task_module
 from xling.tasks.records import Prompt, Rating
 
 PROMPTS = 12  # of the small grid

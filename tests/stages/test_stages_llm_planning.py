@@ -17,7 +17,6 @@ from own_files import jsonl, rated
 
 from xling.config.policies import Recorded
 from xling.config.rewards import BagOfWords, Untrained
-from xling.config.tasks import Files, Oasst
 from xling.errors import ConfigError, DataError
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell
@@ -27,6 +26,8 @@ from xling.planning.dag import judge_stage
 from xling.planning.judging import notes
 from xling.planning.refusals import check
 from xling.results.verdicts import held_out_pairs
+from xling.tasks.files import Settings as Files
+from xling.tasks.oasst import Settings as Oasst
 
 PROMPTS = 12  # of the small grid
 

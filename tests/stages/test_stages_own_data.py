@@ -26,12 +26,15 @@ from xling.config.rewards import (
     SystemIdentity,
     Untrained,
 )
-from xling.config.tasks import Columns, Files, MRewardBench, Released
 from xling.errors import ConfigError, DataError
 from xling.experiment import Experiment
 from xling.grid.stage import Stage
 from xling.planning.dag import cells_from, judge_stage
 from xling.tasks import m_rewardbench
+from xling.tasks.files import Settings as Files
+from xling.tasks.m_rewardbench import Settings as MRewardBench
+from xling.tasks.released import Settings as Released
+from xling.tasks.rows import Columns
 
 RELEASED = Released("nowhere", "oasst", ())
 SHORT = msgspec.structs.replace(BUDGET, steps=2, eval_every=2, batch_size=4)

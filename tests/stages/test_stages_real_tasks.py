@@ -15,7 +15,6 @@ from test_stages_dag import by_kind
 
 from xling.config.common import Language, Template
 from xling.config.rewards import BagOfWords, FrozenLM
-from xling.config.tasks import Oasst, Seahorse
 from xling.errors import ConfigError
 from xling.experiment import Experiment
 from xling.grid.stage import Stage
@@ -23,8 +22,10 @@ from xling.models.stored import load_reward
 from xling.planning.dag import judge_stage
 from xling.planning.refusals import check
 from xling.planning.specs import reward
-from xling.tasks import task_module
+from xling.tasks.oasst import Settings as Oasst
+from xling.tasks.options import task_module
 from xling.tasks.render import with_facts
+from xling.tasks.seahorse import Settings as Seahorse
 from xling.tasks.seahorse_corpora import CORPORA
 
 FACTS = {
@@ -137,7 +138,7 @@ def test_a_languages_facts_are_in_the_keys_of_what_reads_that_language(no_model:
 def test_a_frozen_model_cuts_too_long_a_prompt_where_the_task_says(no_model: Path, task: Any) -> None:
     stage = judge_stage(cell(no_model, task, *task.languages, rm=FrozenLM()))
     found = [one.spec["truncation_side"] for one in walk(stage).values() if one.kind == "features"]
-    assert set(found) == {task_module(task).TRUNCATION_SIDE}  # type: ignore[attr-defined]
+    assert set(found) == {task_module(task).truncation_side(task)}
 
 
 def test_a_template_that_is_none_is_refused_while_planning(no_model: Path, task: Any) -> None:

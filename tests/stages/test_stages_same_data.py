@@ -21,7 +21,6 @@ from own_files import Row, jsonl, parquet, rated, separated
 from xling import digests
 from xling.config.common import Language, Template
 from xling.config.rewards import BagOfWords
-from xling.config.tasks import Files, MRewardBench, Oasst, Released, Seahorse, Task
 from xling.config.translators import RecordedTranslations
 from xling.errors import DataError
 from xling.grid.plan import make_plan
@@ -32,6 +31,12 @@ from xling.planning import translations as translate_specs
 from xling.planning.dag import judge_stage
 from xling.planning.specs import data_of
 from xling.results import prompts as data
+from xling.tasks.files import Settings as Files
+from xling.tasks.m_rewardbench import Settings as MRewardBench
+from xling.tasks.oasst import Settings as Oasst
+from xling.tasks.options import Task
+from xling.tasks.released import Settings as Released
+from xling.tasks.seahorse import Settings as Seahorse
 
 LANGS = ("de", "en")
 Keys = dict[str, str]  # a stage's label: its key

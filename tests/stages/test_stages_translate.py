@@ -16,7 +16,6 @@ from tiny_translators import saved
 from xling.config.common import Template
 from xling.config.optimizers import PPO
 from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy
-from xling.config.tasks import Files
 from xling.config.translators import MicroExact, MicroNoisy, RecordedTranslations, Seq2Seq
 from xling.errors import DataError, StageError
 from xling.experiment import Experiment
@@ -26,6 +25,7 @@ from xling.planning.dag import judge_stage
 from xling.results.translations import Record, distinct, item_of, read_records, translated
 from xling.stages import translate as stage_module
 from xling.tasks import micro_summarization
+from xling.tasks.files import Settings as Files
 from xling.tasks.micro import gold
 from xling.tasks.micro.facts import fact_set_of
 from xling.tasks.records import Pair, Rating

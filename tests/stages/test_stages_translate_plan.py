@@ -19,7 +19,6 @@ from xling.config.common import Template
 from xling.config.optimizers import BestOfN
 from xling.config.policies import Recorded
 from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy, Untrained
-from xling.config.tasks import Files
 from xling.config.translators import MicroExact, MicroNoisy, RecordedTranslations, Seq2Seq
 from xling.errors import ConfigError
 from xling.experiment import Experiment
@@ -28,6 +27,7 @@ from xling.grid.stage import Stage
 from xling.grid.store import Store
 from xling.planning.dag import SHUFFLES, cells_from, judge_stage
 from xling.planning.translation_refusals import notes
+from xling.tasks.files import Settings as Files
 from xling.tasks.micro.words import LANGUAGES
 
 Grid = list[tuple[dict[str, Any], Experiment]]

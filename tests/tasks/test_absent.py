@@ -5,12 +5,15 @@ from pathlib import Path
 import pytest
 from own_files import jsonl, rated
 
-from xling.config.tasks import Files, MicroSummarization, Oasst, Seahorse, Task
+from xling.config.tasks import absent
 from xling.errors import ConfigError
 from xling.results.prompts import data_spec
-from xling.tasks import offers, seahorse, task_module, truncation_side
-from xling.tasks.absent import SAID, absent
-from xling.tasks.sizes import size
+from xling.tasks import seahorse
+from xling.tasks.files import Settings as Files
+from xling.tasks.micro_summarization import Settings as MicroSummarization
+from xling.tasks.oasst import Settings as Oasst
+from xling.tasks.options import Task, offers, size, task_module
+from xling.tasks.seahorse import Settings as Seahorse
 
 SEAHORSE, OASST = Seahorse("published"), Oasst("published")
 
@@ -20,8 +23,10 @@ def test_what_is_known_without_the_data() -> None:
     assert list(module.languages(SEAHORSE)) == ["de", "en", "es", "ru", "tr", "vi"]
     assert list(task_module(OASST).languages(OASST)) == ["en", "es", "ru"]
     assert list(module.languages(Seahorse("published", languages=("tr", "en")))) == ["tr", "en"]
-    assert module.check(SEAHORSE, None, ["de"], ["tr"]) == [SAID]
-    assert offers(SEAHORSE) == seahorse.OFFERS and truncation_side(OASST) == "left"
+    assert module.check(SEAHORSE, None, ["de"], ["tr"]) == [
+        "The data is not here: sizes are those that the paper states (task.path=published)."
+    ]
+    assert offers(SEAHORSE) == seahorse.OFFERS and task_module(OASST).truncation_side(OASST) == "left"
 
 
 @pytest.mark.parametrize("task", [SEAHORSE, OASST], ids=["seahorse", "oasst"])

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from own_files import jsonl, paired, parquet, rated, separated
 
-from xling.config.tasks import Columns, Files
 from xling.errors import ConfigError, DataError
+from xling.tasks.files import Settings as Files
 from xling.tasks.findings import said as said_of
 from xling.tasks.reading import read_rows
-from xling.tasks.rows import INVISIBLE, SHOWN, Reading, Row, Rows, matched, plain
+from xling.tasks.rows import INVISIBLE, SHOWN, Columns, Reading, Row, Rows, matched, plain
 
 GOOD: dict[str, Any] = {
     "id": "d1",

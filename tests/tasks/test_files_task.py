@@ -13,9 +13,11 @@ import pytest
 from own_files import Row, jsonl, paired, rated
 
 from xling.config.common import Language, Template
-from xling.config.tasks import Columns, Files
 from xling.errors import ConfigError, DataError
 from xling.tasks import files
+from xling.tasks.files import Settings as Files
+from xling.tasks.options import offers
+from xling.tasks.rows import Columns
 
 SPLITS = ("train", "validation", "test")
 
@@ -287,9 +289,9 @@ def test_ratings_without_a_scale_are_no_labels_but_can_be_compared(tmp_path: Pat
 
 
 def test_what_the_data_offers(tmp_path: Path) -> None:
-    assert files.offers(config(tmp_path / "r.jsonl", rated("de", 3))) >= {"ratings", "pairs", "recorded"}
-    assert "ratings" not in files.offers(tree_config(tmp_path / "p.jsonl", paired("de", 3)))
-    assert files.offers(config(tmp_path / "d.jsonl", [{"lang": "de", "prompt": "a", "response": "b"}])) == {
+    assert offers(config(tmp_path / "r.jsonl", rated("de", 3))) >= {"ratings", "pairs", "recorded"}
+    assert "ratings" not in offers(tree_config(tmp_path / "p.jsonl", paired("de", 3)))
+    assert offers(config(tmp_path / "d.jsonl", [{"lang": "de", "prompt": "a", "response": "b"}])) == {
         "demonstrations",
         "prompts",
     }
@@ -335,7 +337,7 @@ def test_check_counts_languages_and_loads_no_torch(tmp_path: Path) -> None:
     assert files.summary(by_id).notes() == []
     code = f"""
 import sys
-from xling.config import Files
+from xling.tasks.files import Settings as Files
 from xling.tasks import files
 files.summary(Files(path={settings.path!r}, languages=()))
 assert not {{"torch", "transformers", "scipy", "omegaconf", "pyarrow", "datasets"}} & set(sys.modules)
@@ -522,7 +524,7 @@ def test_files_named_after_splits_are_said_to_decide_none(tmp_path: Path) -> Non
 def test_prompts_alone_are_prompts_and_what_else_is_needed_is_said(tmp_path: Path) -> None:
     rows = [{"lang": "de", "prompt": f"question {n}"} for n in range(40)]
     settings = config(tmp_path / "f.jsonl", rows)
-    assert files.offers(settings) == {"prompts"}
+    assert offers(settings) == {"prompts"}
     assert sum(len(files.prompts(settings, "de", split)) for split in SPLITS) == 40
     files.require(settings, ["de"], "prompts")
     for use in ("pointwise", "pairwise", "recorded", "demonstrations"):
@@ -530,7 +532,7 @@ def test_prompts_alone_are_prompts_and_what_else_is_needed_is_said(tmp_path: Pat
             files.require(settings, ["de"], use)
     both = jsonl(tmp_path / "g.jsonl", rated("de", 40))
     more = Files(path=str(tmp_path / "[fg].jsonl"), languages=())
-    assert both.exists() and "ratings" in files.offers(more)
+    assert both.exists() and "ratings" in offers(more)
     assert sum(len(files.prompts(more, "de", split)) for split in SPLITS) == 80
 
 

@@ -10,9 +10,9 @@ import pytest
 from bench_files import SUBSETS, benchmark, pairs
 from own_files import jsonl, separated
 
-from xling.config.tasks import MRewardBench
 from xling.errors import ConfigError, DataError
 from xling.tasks import m_rewardbench as module
+from xling.tasks.m_rewardbench import Settings as MRewardBench
 
 
 def config(folder: Path, **settings: object) -> MRewardBench:
@@ -106,7 +106,7 @@ def test_english_that_is_not_there_says_where_to_put_it(tmp_path: Path) -> None:
 
 def test_without_a_network_the_way_of_a_local_copy_is_said(tmp_path: Path) -> None:
     code = """
-from xling.config import MRewardBench
+from xling.tasks.m_rewardbench import Settings as MRewardBench
 from xling.errors import ConfigError
 from xling.tasks import m_rewardbench
 try:

@@ -9,14 +9,16 @@ import msgspec
 import pytest
 from omegaconf import OmegaConf
 
-from xling.config.tasks import Files, MicroSummarization, Task
 from xling.errors import ConfigError
 from xling.tasks import micro_summarization as task
+from xling.tasks.files import Settings as Files
 from xling.tasks.micro import words
 from xling.tasks.micro.facts import fact_set_of
 from xling.tasks.micro.gold import COST, DIMENSIONS, GOOD, assess
 from xling.tasks.micro.words import LANGUAGES
-from xling.tasks.records import Demonstration, Rating, Split, TaskModule
+from xling.tasks.micro_summarization import Settings as MicroSummarization
+from xling.tasks.options import Task, TaskModule
+from xling.tasks.records import Demonstration, Rating, Split
 
 SMALL = MicroSummarization(languages=LANGUAGES, demonstrations=60, ratings=50, pairs=40, validation=20, test_prompts=30)
 MIDDLE = MicroSummarization(languages=LANGUAGES, ratings=1500, pairs=400)

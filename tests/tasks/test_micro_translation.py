@@ -5,7 +5,6 @@ from itertools import permutations
 
 import pytest
 
-from xling.config.tasks import MicroSummarization
 from xling.tasks import micro_summarization as task
 from xling.tasks.micro import errors, gold
 from xling.tasks.micro.facts import fact_set, fact_set_of
@@ -13,6 +12,7 @@ from xling.tasks.micro.frames import SUMMARY, chunks_of
 from xling.tasks.micro.render import document, summary
 from xling.tasks.micro.translation import SAME, builds, chunks, exactly, slots_of
 from xling.tasks.micro.words import LANGUAGES
+from xling.tasks.micro_summarization import Settings as MicroSummarization
 
 DIRECTIONS = list(permutations(LANGUAGES, 2))
 # Superfluous words, words in another language and words out of order are counted, and languages need different numbers

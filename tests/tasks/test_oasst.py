@@ -11,9 +11,9 @@ import pytest
 from oasst_files import ANSWERS, QUESTIONS, ask, flat, reply, tree, write_flat, write_hub, write_nested
 
 from xling.config.common import Language, Template
-from xling.config.tasks import Oasst
 from xling.errors import ConfigError, DataError
 from xling.tasks import oasst
+from xling.tasks.oasst import Settings as Oasst
 from xling.tasks.render import dialog
 
 LANGS = ("en", "es", "ru")

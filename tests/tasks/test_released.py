@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from releases import beyond_ngrams, jsonl, message, multi_summeval, rated
 
-from xling.config.tasks import Released
 from xling.errors import ConfigError, DataError
 from xling.tasks import released
 from xling.tasks.layouts import read_release
+from xling.tasks.released import Settings as Released
 
 
 def config(layout: str, path: Path, **settings: Any) -> Released:

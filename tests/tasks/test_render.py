@@ -3,8 +3,8 @@
 import pytest
 
 from xling.config.common import Language, Template
-from xling.config.tasks import MicroSummarization
 from xling.errors import ConfigError
+from xling.tasks.micro_summarization import Settings as MicroSummarization
 from xling.tasks.render import check_template, language_of, read_by, rendered, with_facts
 
 DE = Language("de", "German", "Deutsch", "Latn")

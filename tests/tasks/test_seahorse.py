@@ -27,9 +27,9 @@ from seahorse_files import (
 )
 
 from xling.config.common import Language, Template
-from xling.config.tasks import Seahorse
 from xling.errors import ConfigError, DataError
 from xling.tasks import seahorse
+from xling.tasks.seahorse import Settings as Seahorse
 from xling.tasks.seahorse_corpora import CORPORA
 
 LANGS = ("de", "en", "tr")
@@ -436,7 +436,7 @@ def test_nothing_heavy_is_imported_to_look_at_the_data(release: Path) -> None:
     settings = config(release)
     code = f"""
 import sys
-from xling.config import Seahorse
+from xling.tasks.seahorse import Settings as Seahorse
 from xling.tasks import seahorse
 seahorse.check(Seahorse({settings.path!r}, {settings.articles!r}, ("de",)), None, ["de"], ["de"])
 assert not {{"torch", "transformers", "datasets", "pandas"}} & set(sys.modules)

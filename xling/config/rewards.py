@@ -6,7 +6,7 @@ from msgspec import Meta, Struct
 
 from xling.config.common import TEMPLATE_DATE, Date, NonNegative, PositiveFloat, Training
 from xling.config.policies import Lora
-from xling.config.tasks import Task
+from xling.config.tasks import TaskSettings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Side = Literal["left", "right"]
@@ -152,7 +152,7 @@ def encoder_of(rm: RewardModel) -> str:
     return ""
 
 
-def objective_of(task: Task, rm: RewardModel) -> Objective:
+def objective_of(task: TaskSettings, rm: RewardModel) -> Objective:
     """pointwise or pairwise: what the reward model says, else the task's kind of feedback."""
     return (rm.objective if isinstance(rm, Tuned) else None) or task.feedback
 

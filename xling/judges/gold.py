@@ -9,7 +9,7 @@ from xling.grid.stage import Kind
 from xling.judges import JudgeSettings
 from xling.judges.wins import by_scores
 from xling.planning.judging import Judged, Verdicts, known_quality
-from xling.tasks import offers
+from xling.tasks.options import offers
 
 if TYPE_CHECKING:
     from xling.experiment import Experiment

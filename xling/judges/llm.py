@@ -23,7 +23,7 @@ from xling.config.common import TEMPLATE_DATE, Date, Fraction, NonNegative, Posi
 from xling.config.optimizers import BestOfN, Trained
 from xling.config.policies import LanguageModel
 from xling.config.rewards import Dtype, RewardModel
-from xling.config.tasks import Task
+from xling.config.tasks import absent
 from xling.errors import ConfigError, StageError
 from xling.grid.plan import Plan
 from xling.grid.stage import WHERE, Context, Kind, Stage, Tokens, Work, canonical_json
@@ -54,9 +54,7 @@ from xling.planning.specs import base, data_of, label_of, make
 from xling.results.prompts import located
 from xling.results.samples import Samples, read_json, read_samples, write_json
 from xling.results.verdicts import held_out_pairs, pair_ids, read_verdicts, verdicts_of
-from xling.tasks import offers, task_module, truncation_side
-from xling.tasks.absent import absent
-from xling.tasks.sizes import size
+from xling.tasks.options import Task, offers, size, task_module
 
 if TYPE_CHECKING:
     from xling.experiment import Experiment
@@ -293,7 +291,7 @@ def _held_out(task: Task, lang: str) -> dict[str, Any] | None:
 
 def _asking(experiment: "Experiment", judge: Settings, data: Mapping[str, Any], drawn: bool) -> dict[str, Any]:
     """What both stages have in their keys; `drawn`: the seed decides something. What does not is as by default."""
-    side = truncation_side(experiment.task, (experiment.target_lang.code,))
+    side = task_module(experiment.task).truncation_side(experiment.task, (experiment.target_lang.code,))
     kind = judge.prompt if judge.prompt != "auto" else "dialog" if side == "left" else "summarization"
     spec = {
         **data,

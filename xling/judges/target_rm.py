@@ -22,7 +22,7 @@ from xling.judges import JudgeSettings
 from xling.judges.wins import by_scores
 from xling.models.checkpoints import check_lengths
 from xling.planning.judging import Judged, Verdicts
-from xling.tasks import task_module
+from xling.tasks.options import task_module
 
 if TYPE_CHECKING:
     from xling.experiment import Experiment

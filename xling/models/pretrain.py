@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import torch
 
-from xling.config.tasks import MicroSummarization
 from xling.jsonfiles import read_json, write_json
 from xling.models.micro import encode_text, newline_id, packed_batches, packed_loss, pretrain, train_tokenizer
 from xling.models.recipe import BASE_FOLDER, Recipe, corpus_digest
@@ -25,6 +24,7 @@ from xling.models.text import decode_response
 from xling.tasks import micro_summarization
 from xling.tasks.micro.corpus import copying_lessons, pretraining_texts
 from xling.tasks.micro.words import LANGUAGES
+from xling.tasks.micro_summarization import Settings as MicroSummarization
 
 TOKENIZER_TEXTS = 24_000
 HELD_OUT_SEED, HELD_OUT_TEXTS = 1_000_003, 600

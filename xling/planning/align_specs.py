@@ -8,9 +8,9 @@ import msgspec
 from xling.config.optimizers import DPO, Trained, optimizer_name
 from xling.config.policies import LanguageModel
 from xling.config.rewards import RewardModel
-from xling.config.tasks import Task
 from xling.grid.stage import Stage
 from xling.planning.specs import data_of, label_of, make, mark, reading, sampling_of, side_of, texts_read
+from xling.tasks.options import Task
 
 
 @lru_cache(maxsize=4096)

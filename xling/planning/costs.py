@@ -11,11 +11,10 @@ from typing import Any
 
 import msgspec
 
-from xling.config.tasks import Task
 from xling.grid.stage import Stage, Tokens, Work
 from xling.models.parameters import Parameters, parameters_of
 from xling.results.prompts import located
-from xling.tasks.sizes import size
+from xling.tasks.options import Task, size
 
 TRAINING = 3  # forward and backward, in forward passes
 EVALUATED = 64  # validation demonstrations a language that fine-tuning is watched on (xling/stages/sft.py)
@@ -166,7 +165,7 @@ def _least(mean: int | None, limit: int) -> int:
 
 
 def _task(stage: Stage) -> Task:
-    return msgspec.convert(located(stage.spec)["task"], Task)  # type: ignore[no-any-return]
+    return msgspec.convert(located(stage.spec)["task"], Task)
 
 
 def _rows(stage: Stage, what: Any, split: Any, langs: Any) -> int:

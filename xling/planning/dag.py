@@ -63,7 +63,7 @@ from xling.planning.specs import (
     unshuffled,
 )
 from xling.planning.translations import heard, policy_of, regime_of, silver, translates_feedback
-from xling.tasks import offers
+from xling.tasks.options import offers
 from xling.tasks.records import Half
 from xling.tasks.render import has_cue, with_facts
 

@@ -11,18 +11,17 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 from msgspec import Struct
 
 from xling.config.common import Language
-from xling.config.tasks import Oasst, Task
 from xling.errors import ConfigError
 from xling.measures.language import in_language, labels
 from xling.planning.detection import SAMPLE, measured
 from xling.results.plan import LanguageRates
-from xling.tasks import offers, task_module
+from xling.tasks.options import Task, offers, task_module
 from xling.tasks.records import GOOD, Demonstration, Pair, Prompt, Rating, Split
 from xling.tasks.render import with_facts
 from xling.tasks.rows import matched
@@ -105,10 +104,10 @@ def check_data(name: str, config: Task, facts: Sequence[Language], model: str = 
     module, config = task_module(config), with_facts(config, facts)
     langs = list(module.languages(config))
     notes = list(module.check(config, [one.code for one in facts], [], langs))
-    published = module.published(config) if hasattr(module, "published") else {}
+    published = module.published(config)
     same = frozenset(("validation", "test")) if getattr(config, "evaluate", "") == "validation" else frozenset()
     if same:
-        notes.append(ONE_SPLIT.format("halves" if isinstance(config, Oasst) else "test"))
+        notes.append(ONE_SPLIT.format(*_other_values(config, "evaluate")))
     parts, wholes = list[Part](), dict[str, _Language]()
     for lang in langs:
         whole = _Language(same)
@@ -123,6 +122,12 @@ def check_data(name: str, config: Task, facts: Sequence[Language], model: str = 
         wholes[lang] = whole
     found = [_whole(lang, whole, measured(config, lang, model), model) for lang, whole in wholes.items()]
     return Report(name, parts, found, notes)
+
+
+def _other_values(config: Task, setting: str) -> list[str]:
+    """What a setting that is one of a few words may be besides."""
+    words = get_args(get_type_hints(type(config))[setting])
+    return [word for word in words if word != getattr(config, setting)]
 
 
 def _loaded(config: Task, lang: str, notes: list[str]) -> Iterator[tuple[str, str, list[Item]]]:

@@ -21,7 +21,6 @@ import numpy as np
 from msgspec import Struct, structs
 
 from xling.analysis.statistics.intervals import SHARE, Estimate, draw, fold, resample
-from xling.config.tasks import Task
 from xling.digests import file_digest, recalled
 from xling.errors import ConfigError, XlingError
 from xling.experiment import Experiment
@@ -29,7 +28,7 @@ from xling.grid.stage import Cell, Json, canonical_json
 from xling.measures.language import accepted, in_language, packaged
 from xling.results.plan import LanguageRates
 from xling.results.prompts import PATHS, code_digest
-from xling.tasks import offers, task_module
+from xling.tasks.options import Task, offers, task_module
 from xling.tasks.records import Offer, Split
 from xling.tasks.render import bare
 
@@ -164,12 +163,13 @@ def _add(found: dict[str, str], texts: Iterable[tuple[str, str]]) -> None:
 
 
 def _request(task: Task, lang: str) -> Json:
-    """All that decides which references a language has."""
+    """All that decides which references a language has: the code that reads them, settings, and the data."""
     module = task_module(task)
-    settings = {name: value for name, value in msgspec.to_builtins(task).items() if name not in PATHS}
-    if hasattr(module, "digest"):
-        return [settings, lang, module.digest(task)]
-    own = structs.replace(task, languages=(lang,)) if hasattr(task, "languages") else task
+    plain = {name: value for name, value in msgspec.to_builtins(task).items() if name not in PATHS}
+    settings: Json = [code_digest(task), plain]
+    if digest := module.digest(task):
+        return [settings, lang, digest]
+    own = structs.replace(task, languages=(lang,))
     try:
         return [settings, lang, [[str(path), file_digest(path)] for path in module.sources(own)]]
     except (OSError, XlingError) as error:  # its references are none then
@@ -182,7 +182,6 @@ def _name(*request: Json) -> str:
 
 @lru_cache(maxsize=1)
 def _code() -> str:
-    """Of what reads data, tells languages and makes intervals: what it found before a change is not remembered."""
+    """Of what tells languages and makes intervals: what it found before a change is not remembered."""
     here = Path(__file__).parent.parent
-    own = hashlib.sha256(b"".join((here / name).read_bytes() for name in COMPUTES)).hexdigest()
-    return f"{code_digest()} {own}"
+    return hashlib.sha256(b"".join((here / name).read_bytes() for name in COMPUTES)).hexdigest()

@@ -6,7 +6,7 @@ from xling.config.rewards import SameAsPolicy, name_of
 from xling.errors import ConfigError
 from xling.experiment import Experiment
 from xling.models.hub import settings_of
-from xling.tasks import offers
+from xling.tasks.options import offers
 
 BOTH = "ppo, rloo, dpo and best_of_n"  # those that take encoder-decoders too
 

@@ -21,7 +21,7 @@ from xling.config.rewards import (
     name_of,
     objective_of,
 )
-from xling.config.tasks import MicroSummarization, Task
+from xling.config.tasks import HasFolds
 from xling.errors import ConfigError, install
 from xling.experiment import Experiment
 from xling.measures.language import labels
@@ -32,8 +32,7 @@ from xling.models.hub import settings_of
 from xling.planning.judging import module_of
 from xling.planning.optimizer_refusals import check_trained
 from xling.planning.translation_refusals import check_translation
-from xling.tasks import MODULES, lacking, offers, task_module
-from xling.tasks.absent import absent
+from xling.tasks.options import Task, offers, task_module, tasks_offering
 from xling.tasks.pieces import NEEDED
 from xling.tasks.records import Half, Offer, Split
 from xling.tasks.render import has_cue
@@ -185,7 +184,7 @@ def check_feedback(group: str, task: Task, rm: RewardModel) -> None:
     if needed not in there:
         kinds = {"ratings": "pointwise", "pairs": "pairwise"}
         found = [f" Type {group}.feedback={kinds[name]}." for name in kinds if name in there]
-        hint = found[0] if found else lacking(task, needed)
+        hint = found[0] if found else f" {task_module(task).missing(task).get(needed, '')}".rstrip()
         raise ConfigError(f"{_task(task, group)} has no {needed} to train rm_backbone={name_of(rm)} on.{hint}")
 
 
@@ -196,7 +195,7 @@ def check_half(task: Task, langs: tuple[str, ...], rm: RewardModel, half: Half) 
     Generated data has enough of everything and takes a while to make: of that the stage says it (stages/reward.py).
     """
     module, what = task_module(task), "pairs" if objective_of(task, rm) == "pairwise" else "ratings"
-    if hasattr(module, "digest") or absent(task):
+    if module.digest(task):
         return
     splits: tuple[tuple[Split, int], ...] = (("train", NEEDED), ("validation", 1))
     for split, needed in splits:
@@ -220,22 +219,20 @@ def _task(task: Task, group: str = "task") -> str:
 
 
 def tasks_with(offer: Offer, group: str = "task") -> str:
-    found = [config.__struct_config__.tag for config, one in MODULES.items() if offer in one.OFFERS]
-    return ", ".join(f"{group}={name}" for name in found)
+    return ", ".join(f"{group}={name}" for name in tasks_offering(offer))
 
 
 def check_sizes(experiment: Experiment, rm: RewardModel) -> None:
     task = experiment.task
-    if not isinstance(task, MicroSummarization):
-        return
-    budgets = [("sft", experiment.sft, "demonstrations")]
+    budgets: list[tuple[str, Training, Offer]] = [("sft", experiment.sft, "demonstrations")]
     if isinstance(rm, Tuned):
-        kind = "ratings" if objective_of(task, rm) == "pointwise" else "pairs"
-        budgets.append(("rm_backbone.training", rm.training, kind))
+        feedback: Offer = "ratings" if objective_of(task, rm) == "pointwise" else "pairs"
+        budgets.append(("rm_backbone.training", rm.training, feedback))
     for name, training, kind in budgets:
-        if training.steps and getattr(task, kind) < training.batch_size:
+        rows = task_module(task).counted(task, kind, "train")
+        if training.steps and rows is not None and rows < training.batch_size:
             raise ConfigError(
-                f"task.{kind}={getattr(task, kind)} is less than one batch: {name}.batch_size={training.batch_size}. "
+                f"task.{kind}={rows} is less than one batch: {name}.batch_size={training.batch_size}. "
                 f"Raise task.{kind} or lower {name}.batch_size."
             )
 
@@ -245,7 +242,7 @@ def _check_recorded(experiment: Experiment, rm: RewardModel, judging: RewardMode
     if module_of(judge).RESPONSES != "recorded":
         raise ConfigError(f"judge={judge.name} cannot judge recorded responses. Use judge=human.")
     module_of(judge).check(judge, experiment, judging)
-    if has_source(rm) and experiment.reward_task is None and not hasattr(task, "folds"):
+    if has_source(rm) and experiment.reward_task is None and not isinstance(task, HasFolds):
         raise ConfigError(
             f"{_task(task)} is for evaluation only: nothing of it trains rm_backbone={name_of(rm)}. Name the task that "
             f"does with reward_task=NAME ({tasks_with('ratings', 'reward_task')})."
@@ -280,7 +277,7 @@ def _check_reward_task(experiment: Experiment, learned: Task, rm: RewardModel) -
     if isinstance(rm, SystemIdentity):
         raise ConfigError("rm_backbone=system knows the systems of one task only. Leave reward_task out.")
     if cross_fitted(experiment):
-        if not hasattr(learned, "folds") or isinstance(rm, Tuned):
+        if not isinstance(learned, HasFolds) or isinstance(rm, Tuned):
             raise ConfigError(
                 f"rm_backbone={name_of(rm)} cannot learn from {task}: it has neither ratings nor pairs with splits. "
                 "Use rm_backbone=bag_of_words, or reward_task=files."

@@ -23,7 +23,7 @@ from xling.config.rewards import (
     encoder_of,
     objective_of,
 )
-from xling.config.tasks import Files, Released, Task
+from xling.config.tasks import HasFolds
 from xling.errors import ConfigError
 from xling.grid.stage import Stage
 from xling.models.encoder import encoder_identity
@@ -31,7 +31,7 @@ from xling.models.hub import commit_of, is_repository, settings_of
 from xling.models.recipe import BASE_FOLDER, checkpoint_digest, folder_digest, recipe_digest
 from xling.models.trust import code_of
 from xling.results.prompts import by_content, data_spec
-from xling.tasks import require, task_module, truncation_side
+from xling.tasks.options import Task, task_module
 from xling.tasks.records import Half, Use
 
 OWN_CODE = "local"  # of a folder whose own code may run, wherever that lies
@@ -78,8 +78,8 @@ def data_of(task: Task, langs: tuple[str, ...], use: Use) -> dict[str, Any]:
 
     ConfigError where the data has too little for it.
     """
-    require(task, langs, use)
     module = task_module(task)
+    module.require(task, langs, use)
     return data_spec(module.narrowed(task, langs, use), langs, use)
 
 
@@ -151,12 +151,12 @@ def own_checkpoint(rm: RewardModel, setting: str, policy: Policy, use: str = "po
 
 def side_of(task: Task, rm: RewardModel, langs: Sequence[str]) -> str:
     """On which side a reward model cuts too long a prompt."""
-    return str(getattr(rm, "truncation_side", None) or truncation_side(task, langs))
+    return str(getattr(rm, "truncation_side", None) or task_module(task).truncation_side(task, langs))
 
 
 def reading(task: Task, policy: LanguageModel, langs: Sequence[str]) -> dict[str, Any]:
     """How the policy reads prompts."""
-    side = policy.truncation_side or truncation_side(task, langs)
+    side = policy.truncation_side or task_module(task).truncation_side(task, langs)
     return {"max_prompt_tokens": policy.max_prompt_tokens, "truncation_side": side}
 
 
@@ -305,7 +305,7 @@ def reward(
     }
     parents: dict[str, Stage] = {}
     if crossfitted:
-        assert isinstance(task, Files | Released)  # the tasks with recorded responses and folds
+        assert isinstance(task, HasFolds)  # others are refused (xling/planning/refusals.py)
         spec |= {"folds": task.folds, "documents": task.documents}
     if isinstance(rm, FrozenLM) and crossfitted:
         reader, plain = reader_of(rm, policy), unshuffled(rm)

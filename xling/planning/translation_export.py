@@ -16,13 +16,12 @@ from pathlib import Path
 import msgspec
 
 from xling.config.rewards import objective_of
-from xling.config.tasks import Task
 from xling.config.translators import RecordedTranslations
 from xling.errors import ConfigError
 from xling.experiment import Experiment
-from xling.planning.translations import FEEDBACK, translates_feedback
+from xling.planning.translations import FEEDBACK, speakers, translates_feedback
 from xling.results.translations import SPLITS, What, distinct, record_of
-from xling.tasks import speakers, task_module
+from xling.tasks.options import Task, task_module
 from xling.tasks.render import bare
 from xling.translators.recorded import put_together, translations, units_of
 

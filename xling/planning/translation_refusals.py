@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from xling.config.common import Language
 from xling.config.rewards import has_source, name_of
-from xling.config.tasks import MicroSummarization
 from xling.config.translators import MicroNoisy, OfMicroWorld, RecordedTranslations, Seq2Seq, Translator
 from xling.errors import ConfigError
 from xling.experiment import Experiment
 from xling.planning.translations import translates_feedback
+from xling.tasks.micro_summarization import Settings as MicroSummarization
 from xling.translators.checks import check_model
 from xling.translators.recorded import pairs_of
 

@@ -16,7 +16,7 @@ import msgspec
 from xling.config.common import Language, Training
 from xling.config.policies import LanguageModel, Policy
 from xling.config.rewards import FrozenLM, RewardModel, SentenceEncoder, Tuned, has_source, objective_of
-from xling.config.tasks import Task
+from xling.config.tasks import HasTemplate, absent
 from xling.config.translators import RecordedTranslations, Seq2Seq, Translator
 from xling.experiment import Experiment
 from xling.grid.stage import WHERE, Stage
@@ -38,10 +38,9 @@ from xling.planning.specs import (
     unshuffled,
 )
 from xling.results.translations import DATA, SPLITS, Record, What, distinct, record_of, translated
-from xling.tasks import speakers, task_module
-from xling.tasks.absent import absent
+from xling.tasks.options import Task, task_module
 from xling.tasks.records import Half, Use
-from xling.tasks.render import bare, read_by
+from xling.tasks.render import SPEAKERS, bare, read_by
 from xling.translators.checks import checkpoint_of
 from xling.translators.languages import own_code
 from xling.translators.recorded import pair_digest, put_together, translations, units_of
@@ -89,6 +88,12 @@ def translate(
     return make("translate", label_of("translate", (what,), (way,)), spec, parents)
 
 
+def speakers(task: Task) -> tuple[str, ...]:
+    """How the lines of a chat begin, in every language; nothing where prompts are documents."""
+    chats = task_module(task).truncation_side(task) == "left"
+    return tuple(getattr(task, "roles", SPEAKERS)) if chats else ()
+
+
 def _units(task: Task, what: What, source: str, target: str, path: str, back: bool) -> Sequence[str]:
     """The texts that recorded translations are looked up for; `back`: what the first half of a round trip made."""
     if absent(task):
@@ -130,8 +135,8 @@ def model_of(translator: Seq2Seq, source: Language, target: Language) -> Stage:
 def _read_in(task: Task, sources: tuple[str, ...], target: str, use: Use) -> dict[str, Any]:
     """The sources' data in a spec, rendered as the target's prompts are."""
     spec = dict(data_of(task, sources, use))  # which others read too
-    if hasattr(task, "template"):
-        read = read_by(use, task.template, task.facts, (target,))  # type: ignore[union-attr]  # beside a template
+    if isinstance(task, HasTemplate):
+        read = read_by(use, task.template, task.facts, (target,))
         spec["task"] = {**spec["task"], **msgspec.to_builtins(read)}
     return spec
 

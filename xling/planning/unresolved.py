@@ -11,12 +11,12 @@ import msgspec
 from msgspec import Struct
 
 from xling.config.common import Language
-from xling.config.tasks import Task
 from xling.config.translators import Seq2Seq
 from xling.experiment import Experiment
 from xling.models.hub import UNRESOLVED, HubUnreachable, commit_of, is_repository
 from xling.planning.translation_refusals import directions
 from xling.planning.translations import translates_feedback
+from xling.tasks.options import Task
 from xling.translators.checks import checkpoint_of
 
 # Settings that name a checkpoint, and those that say which revision of it (xling/config).

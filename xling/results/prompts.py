@@ -24,14 +24,13 @@ import msgspec
 from msgspec import Struct
 
 from xling import config, tasks
-from xling.config.tasks import Task
 from xling.digests import file_digest, recalled
 from xling.errors import ConfigError, DataError
 from xling.grid.stage import DATA, WHERE, Context, Json, canonical_json
 from xling.measures import language as languages
 from xling.models.hub import is_repository
 from xling.models.recipe import checkpoint_digest
-from xling.tasks import task_module
+from xling.tasks.options import Task, source_of, task_module
 from xling.tasks.records import Offer, Split, Use
 from xling.tasks.render import bare
 
@@ -81,8 +80,8 @@ def data_spec(narrowed: Task, langs: Sequence[str], use: Use) -> dict[str, Json]
     where: dict[str, Json] = {name: task[name] for name in PATHS if task.get(name)}
     spec: dict[str, Json] = {"task": {**task, **dict.fromkeys(where, "")}}
     module = task_module(narrowed)
-    if hasattr(module, "digest"):
-        spec["digest"] = module.digest(narrowed)
+    if digest := module.digest(narrowed):
+        spec["digest"] = digest
     else:
         parts = read_parts(narrowed, tuple(langs), use)
         spec["digest"] = _digest_of(parts)
@@ -161,8 +160,8 @@ def unchanged(spec: Mapping[str, Any]) -> None:
     task: Task = msgspec.convert(spec["task"], Task)
     module, where = task_module(task), spec.get(WHERE, {})
     lies = ", ".join(_paths(spec).values()) or "the data"
-    if hasattr(module, "digest"):
-        found, changed = module.digest(task), ""
+    if digest := module.digest(task):
+        found, changed = digest, ""
     elif "use" not in where:
         raise DataError(
             "The result was made by an earlier version of xling, which named and split data in another way. Run the "
@@ -194,7 +193,7 @@ def read_parts(task: Task, langs: tuple[str, ...], use: Use) -> Parts:
 @lru_cache(maxsize=4096)
 def _remembered(task: Task, langs: tuple[str, ...], use: Use, files: tuple[tuple[str, str], ...]) -> Parts:
     settings = {name: value for name, value in msgspec.to_builtins(task).items() if name not in PATHS}
-    request = [code_digest(), platform.python_version(), settings, langs, use, files]
+    request = [code_digest(task), platform.python_version(), settings, langs, use, files]
     name = hashlib.sha256(canonical_json(request)).hexdigest()
     return recalled(name, Read, lambda: Read(dict(part for lang in langs for part in _parts(task, lang, use)))).parts
 
@@ -220,9 +219,17 @@ def _digest_of(parts: Parts) -> str:
     return hashlib.sha256(canonical_json(msgspec.to_builtins(parts))).hexdigest()
 
 
+def code_digest(task: Task) -> str:
+    """Digest of the code that reads a task's data: what it made of a file before a change is not remembered.
+
+    The module of a task that another package adds is digested too, but nothing that it imports from there.
+    """
+    module = source_of(task)
+    return _own_code() if module.parent == Path(tasks.__file__).parent else f"{_own_code()} {file_digest(module)}"
+
+
 @lru_cache(maxsize=1)
-def code_digest() -> str:
-    """sha256 of what reads data: what it made of a file before it was changed is not remembered."""
+def _own_code() -> str:
     folders = (Path(tasks.__file__).parent, Path(config.__file__).parent)
     paths = [Path(languages.__file__), *(path for at in folders for path in sorted(at.glob("*.py")))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()

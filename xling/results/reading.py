@@ -2,12 +2,11 @@
 
 import msgspec
 
-from xling.config.tasks import Task
 from xling.errors import StoreError
 from xling.grid.planfile import Ref
 from xling.grid.store import Store
 from xling.results.prompts import located, unchanged
-from xling.tasks import task_module
+from xling.tasks.options import Task, task_module
 
 
 def prompt_texts(store: Store, ref: Ref) -> dict[str, str]:

@@ -12,10 +12,9 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from xling.config.tasks import Task
 from xling.grid.stage import Context
 from xling.jsonfiles import decode
-from xling.tasks import document_of, prompt_around, task_module
+from xling.tasks.options import Task, task_module
 from xling.tasks.records import Demonstration, Pair, Prompt, Rating, Split
 
 What = Literal["demonstrations", "ratings", "pairs"]
@@ -42,7 +41,7 @@ class Record(Struct, frozen=True, omit_defaults=True):
 def record_of(task: Task, item: Item) -> Record:
     """The record of an item of a task that was made bare (xling/tasks/render.py)."""
     prompt, said = item.prompt, item.chosen if isinstance(item, Pair) else item.response
-    record = Record(prompt.id, prompt.lang, prompt.group, document_of(task, prompt), said)
+    record = Record(prompt.id, prompt.lang, prompt.group, task_module(task).document_of(prompt), said)
     record = msgspec.structs.replace(record, dataset=prompt.dataset, subset=prompt.subset)
     if isinstance(item, Pair):
         return msgspec.structs.replace(record, rejected=item.rejected)
@@ -53,7 +52,7 @@ def record_of(task: Task, item: Item) -> Record:
 
 def item_of(task: Task, what: What, record: Record) -> Any:
     """The item of a record, its prompt as the task renders those of the record's language."""
-    text, content = prompt_around(task, record.lang, record.document)
+    text, content = task_module(task).prompt_around(task, record.lang, record.document)
     prompt = Prompt(record.id, record.lang, record.group, text, record.dataset, content, record.subset)
     if what == "pairs":
         return Pair(prompt, record.response, record.rejected or "")

@@ -7,10 +7,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from xling.config.tasks import Task
 from xling.judges.asking import Verdict
 from xling.results.samples import read_json
-from xling.tasks import offers, task_module
+from xling.tasks.options import Task, offers, task_module
 from xling.tasks.records import Pair, Prompt, Rating
 
 

@@ -18,7 +18,6 @@ from msgspec import Struct
 from xling.config.optimizers import DPO, GRPO, PPO, Online, Trained
 from xling.config.policies import Lora
 from xling.config.rewards import RewardModel, SameAsPolicy, Untrained
-from xling.config.tasks import Task
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.measures.language import in_language
@@ -35,7 +34,7 @@ from xling.results.samples import write_json
 from xling.stages.policies import store_trained, trainable
 from xling.stages.pool import demonstrated, name_of
 from xling.stages.scorers import Asking, Score, text_scorer
-from xling.tasks import task_module
+from xling.tasks.options import Task, task_module
 from xling.tasks.records import Prompt
 
 CHUNK = 64  # prompts sampled and read together where nothing else fixes it

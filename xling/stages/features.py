@@ -15,14 +15,13 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from xling.config.tasks import Task
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.ridge import Array
 from xling.results.samples import write_json
 from xling.results.translations import given
 from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
-from xling.tasks import task_module
+from xling.tasks.options import Task, task_module
 from xling.tasks.records import Split
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from xling.config.tasks import Task
 from xling.digests import file_digest
 from xling.errors import DataError
 from xling.grid.stage import Context
@@ -23,6 +22,7 @@ from xling.judges.wins import Places, answers, mean_of
 from xling.measures.language import in_language
 from xling.measures.repetition import repetition
 from xling.results.samples import Samples, read_samples, write_json
+from xling.tasks.options import Task
 
 Language = Callable[[Sequence[str]], float | None]
 
@@ -131,6 +131,6 @@ def _summary(n: int, trained: bool) -> dict[str, Any]:
 
 def _agreement(context: Context, spec: JudgeSpec, task: Task) -> None:
     from xling.models.recorded import write_agreement
-    from xling.tasks import task_module
+    from xling.tasks.options import task_module
 
     write_agreement(task_module(task).recorded(task, spec.lang), context.parents["score"], context.out)

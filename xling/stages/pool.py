@@ -14,12 +14,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from xling.config.tasks import Task
 from xling.grid.stage import Context
 from xling.models.text import Ids, decode_response, policy_ids
 from xling.results.samples import Samples, write_json, write_samples
 from xling.stages.blocks import kept_lines
-from xling.tasks import task_module
+from xling.tasks.options import Task, task_module
 from xling.tasks.records import Prompt, Split
 
 BLOCK = 1024  # prompts tokenised at once to learn their lengths

@@ -7,13 +7,13 @@ import numpy as np
 from msgspec import Struct
 
 from xling.config.rewards import BagOfWords, FrozenLM, RewardModel, SentenceEncoder, Tuned
-from xling.config.tasks import Files, Released, Task
+from xling.config.tasks import HasFolds
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.folds import half_of
 from xling.results.samples import write_json
 from xling.results.translations import given
-from xling.tasks import task_module
+from xling.tasks.options import Task, task_module
 from xling.tasks.records import Half, Pair, Rating, Split
 
 
@@ -157,7 +157,7 @@ def _heads(context: Context, spec: RewardSpec) -> None:
     from xling.models.heads import Fitting, train_heads
 
     task, module = spec.task, task_module(spec.task)
-    assert isinstance(task, Files | Released)  # the tasks with recorded responses and folds
+    assert isinstance(task, HasFolds)  # planning has refused others
     sources = [module.recorded(task, lang) for lang in spec.langs]
     folders = {role.partition("_")[2]: folder for role, folder in context.parents.items()}
     fitting = Fitting(spec.folds, (task.seed, spec.seed), spec.objective, spec.documents)

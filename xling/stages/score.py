@@ -15,14 +15,13 @@ import numpy as np
 from msgspec import Struct
 
 from xling.config.rewards import Published, RewardModel, Untrained
-from xling.config.tasks import Task
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.results.samples import Array, ragged, read_json, write_json
 from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
 from xling.stages.features import FEEDBACK
 from xling.stages.scorers import Asking, feature_scores, reads_features, scorer
-from xling.tasks import task_module
+from xling.tasks.options import Task, task_module
 from xling.tasks.records import GOOD, Pair, Prompt, Rating, Recorded
 
 

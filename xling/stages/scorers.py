@@ -15,9 +15,8 @@ from xling.config.rewards import (
     Untrained,
     encoder_of,
 )
-from xling.config.tasks import Task
 from xling.grid.stage import Context
-from xling.tasks import task_module
+from xling.tasks.options import Task, task_module
 from xling.tasks.records import Prompt
 from xling.tasks.render import cue_of
 

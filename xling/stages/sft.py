@@ -16,7 +16,6 @@ from torch.nn.functional import cross_entropy
 
 from xling.config.common import Training
 from xling.config.policies import Lora
-from xling.config.tasks import Task
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.measures.rouge import rouge_l
@@ -28,7 +27,7 @@ from xling.models.training import fit, write_curve
 from xling.results.samples import write_json
 from xling.results.translations import given, translates
 from xling.stages.policies import store_trained, trainable
-from xling.tasks import task_module
+from xling.tasks.options import Task, task_module
 from xling.tasks.records import Demonstration, Split
 
 VALIDATION_DEMONSTRATIONS = 64  # a language; enough to tell checkpoints apart, cheap enough to do at each evaluation

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from xling.config.tasks import Task
 from xling.config.translators import MicroExact, MicroNoisy, Seq2Seq
 from xling.errors import StageError
 from xling.grid.stage import WHERE, Context
@@ -31,7 +30,7 @@ from xling.results.translations import (
     write_records,
 )
 from xling.stages.blocks import blocks_of, kept_lines
-from xling.tasks import task_module
+from xling.tasks.options import Task, task_module
 from xling.tasks.records import Split
 from xling.translators.translator import Spoken, Translate
 

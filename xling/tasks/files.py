@@ -12,13 +12,16 @@ import functools
 import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
-from xling.config.common import Template
-from xling.config.tasks import Files, Task
+from xling.config.common import Fraction, Language, Positive, Seed, Template
+from xling.config.tasks import TaskSettings
 from xling.errors import ConfigError, DataError, did_you_mean, listed
 from xling.measures.language import is_code, language_hint, language_of_code, standard
+from xling.tasks import defaults
 from xling.tasks.findings import (
     LanguageSummary,
     Summary,
@@ -33,10 +36,38 @@ from xling.tasks.pieces import NEEDED, Labels, Piece, answers, pieces, split_gro
 from xling.tasks.reading import read_rows
 from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Recorded, Split, Use
 from xling.tasks.render import language_of, read_by, rendered
-from xling.tasks.rows import SHOWN, Reading, Row, Rows
+from xling.tasks.rows import SHOWN, Columns, Reading, Row, Rows
 from xling.tasks.tables import Identity, identity, paths_of
 
+
+class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="files"):
+    """Your own JSONL(.gz), CSV, TSV or Parquet: ratings, pairs, demonstrations. Split by document or tree."""
+
+    path: str
+    languages: tuple[str, ...]
+    seed: Seed = 0
+    folds: Annotated[int, Meta(ge=2)] = 5
+    rating_field: str = "rating"
+    documents: Positive | None = None  # rated ones of a source that its heads are trained on; None: all
+    feedback: Literal["pointwise", "pairwise"] = "pointwise"
+    columns: Columns = Columns()
+    rating_scale: tuple[float, float] | None = None  # lowest and highest rating that there can be
+    threshold: float | None = None  # ratings from here on are good
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    validation: Fraction = 0.1  # share of the documents of a language
+    test: Fraction = 0.1
+    template: Template = Template()
+    facts: tuple[Language, ...] = ()
+
+
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts", "recorded"})
+
+# Hooks that need nothing special here.
+counted = defaults.counted
+digest = defaults.digest
+document_of = defaults.document_of
+prompt_around = defaults.prompt_around
+published = defaults.published
 RATING = "rating"  # the rating_field that need not be there
 
 # Which of the settings each use of the data reads, beside those that decide how the files are read.
@@ -67,7 +98,7 @@ _SPLITS_OF: dict[Use, tuple[Offer, tuple[Split, ...]]] = {
 # --- what planning asks -------------------------------------------------------------------------------------
 
 
-def summary(config: Files, known: Collection[str] | None = None) -> Summary:
+def summary(config: Settings, known: Collection[str] | None = None) -> Summary:
     """Read everything before anything runs (seconds for 100,000 rows; no torch).
 
     `known`: codes of the languages that have facts in conf/lang; None skips that test. DataError lists the
@@ -87,21 +118,18 @@ def summary(config: Files, known: Collection[str] | None = None) -> Summary:
     return Summary(rows.n, by_lang, ignored, tuple(said(config, rows, by_lang)))
 
 
-def languages(config: Task) -> Sequence[str]:
+def languages(config: Settings) -> Sequence[str]:
     """Those of task.languages, or all that the data has. Raises what `summary` raises."""
-    assert isinstance(config, Files)
     return tuple(summary(config).languages)
 
 
-def check(config: Task, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
+def check(config: Settings, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
     """Bad rows and unknown languages are refused, or said."""
-    assert isinstance(config, Files)
     return summary(config, known).notes()
 
 
-def offers(config: Task) -> frozenset[Offer]:
-    """What this data has of what files can have."""
-    assert isinstance(config, Files)
+def missing(config: Settings) -> dict[Offer, str]:
+    """What this data lacks of what files can have, and why there may be no ratings, pairs or recorded responses."""
     kinds = {row.kind for rows in _rows(config).languages.values() for row in rows}
     by_kind: dict[str, set[Offer]] = {
         "rating": {"demonstrations", "ratings", "pairs", "prompts", "recorded"},
@@ -109,37 +137,33 @@ def offers(config: Task) -> frozenset[Offer]:
         "demonstration": {"demonstrations", "prompts"},
         "prompt": {"prompts"},
     }
-    return frozenset().union(*(by_kind[kind] for kind in kinds))
+    offered = frozenset[Offer]().union(*(by_kind[kind] for kind in kinds))
+    return {what: _why_missing(config, what) for what in OFFERS - offered}
 
 
-def truncation_side(config: Task, langs: Collection[str] = ()) -> str:
+def truncation_side(config: Settings, langs: Collection[str] = ()) -> str:
     """left where a prompt is a chat, whose oldest turns go and whose last question stays; right for documents.
 
     Decided by the prompts of `langs` alone, so that another language's chats change nothing for them.
     """
-    assert isinstance(config, Files)
     chats = _rows(config).chats
     return "left" if (chats & set(langs) if langs else chats) else "right"
 
 
-def ignored(config: Task, splits: bool) -> list[str]:
+def ignored(config: Settings, splits: bool) -> list[str]:
     """A sentence on settings that decide nothing where the data is split, or where it is not (policy=recorded)."""
-    assert isinstance(config, Files)
     return unread(config, _rows(config), splits)
 
 
-def lacking(config: Task, what: Offer) -> str:
-    """Why the data may have no ratings, pairs or recorded responses, in a sentence; or nothing."""
-    assert isinstance(config, Files)
+def _why_missing(config: Settings, what: Offer) -> str:
     rows = _rows(config)
     if what == "prompts" or (what == "demonstrations" and not rows.alone):
         return ""
     return f"{rows.alone_text()} {rows.unrated_text(config.rating_field)}".strip()
 
 
-def require(config: Task, langs: Sequence[str], use: Use) -> None:
+def require(config: Settings, langs: Sequence[str], use: Use) -> None:
     """ConfigError where a language has too little for a use: how much there is, and how much is needed."""
-    assert isinstance(config, Files)
     for lang in langs:
         if use in ("recorded", "crossfitted", "texts"):
             _require_recorded(config, lang, use)
@@ -157,12 +181,12 @@ def check_documents(documents: int | None, folds: int) -> None:
         )
 
 
-def _require_recorded(config: Files, lang: str, use: Use) -> None:
+def _require_recorded(config: Settings, lang: str, use: Use) -> None:
     found, rows = _counts(config, lang), _rows(config)
     if found.rows.keys() <= {"demonstration", "prompt"}:
         raise ConfigError(
             f"{config.path} has no rated responses in {lang!r}, and policy=recorded compares those. "
-            f"{lacking(config, 'recorded')}"
+            f"{_why_missing(config, 'recorded')}"
         )
     if not found.prompts:
         raise ConfigError(
@@ -180,7 +204,7 @@ def _require_recorded(config: Files, lang: str, use: Use) -> None:
         )
 
 
-def _require_decided(config: Files, lang: str, use: Use) -> None:
+def _require_decided(config: Settings, lang: str, use: Use) -> None:
     found = _counts(config, lang)
     if use != "texts" and found.undecided:
         raise ConfigError(
@@ -190,14 +214,14 @@ def _require_decided(config: Files, lang: str, use: Use) -> None:
         )
 
 
-def _require_split(config: Files, lang: str, what: Offer, splits: Sequence[Split]) -> None:
+def _require_split(config: Settings, lang: str, what: Offer, splits: Sequence[Split]) -> None:
     for split in splits:
         found = _pieces(config, lang, what)
         n = len({item.row.group for item in found if item.split == split})
         if n < NEEDED:
             total = len({item.row.group for item in found})
             if not total:
-                why = lacking(config, what)
+                why = _why_missing(config, what)
                 raise ConfigError(f"{config.path}: {nothing(config, lang, _in(config, lang), what)} {why}".rstrip())
             raise ConfigError(
                 f"{config.path}: {lang} has {n} documents with {what} in split {split}, of {total}; at least "
@@ -213,57 +237,54 @@ def _require_split(config: Files, lang: str, what: Offer, splits: Sequence[Split
             )
 
 
-def _label_text(config: Files, item: Piece) -> str:
+def _label_text(config: Settings, item: Piece) -> str:
     return f"{item.row.rating:g}" if config.threshold is None else ("good" if item.label else "bad")
 
 
 # --- the data -----------------------------------------------------------------------------------------------
 
 
-def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
+def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     """What decides how the files are read, and what the use reads; which languages are used decides nothing."""
-    assert isinstance(config, Files)
     kept = {name: getattr(config, name) for name in (*_READING, *READS[use])}
     lang = config.languages if _without_language(config) else _varieties(config)
     # the plan has refused bad rows or was told to leave them out: the digest is of the others
-    return Files(languages=lang, bad_rows="skip", **kept, **read_by(use, config.template, config.facts, langs))
+    return Settings(languages=lang, bad_rows="skip", **kept, **read_by(use, config.template, config.facts, langs))
 
 
-def sources(config: Task) -> list[Path]:
+def sources(config: Settings) -> list[Path]:
     """All files: each may hold rows of any language and use."""
-    assert isinstance(config, Files)
     return paths_of(config.path)
 
 
-def demonstrations(config: Task, lang: str, split: Split) -> list[Demonstration]:
+def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstration]:
     """Those of the data; without any, a pair's chosen responses, or the best-rated one of each prompt if it is good."""
     found = _of(config, lang, "demonstrations", split)
     return [Demonstration(prompt, item.response) for prompt, item in found]
 
 
-def ratings(config: Task, lang: str, split: Split) -> list[Rating]:
+def ratings(config: Settings, lang: str, split: Split) -> list[Rating]:
     """Rated responses with labels in 0..1."""
     found = _of(config, lang, "ratings", split)
     return [Rating(prompt, item.response, item.label, item.system) for prompt, item in found]
 
 
-def pairs(config: Task, lang: str, split: Split) -> list[Pair]:
+def pairs(config: Settings, lang: str, split: Split) -> list[Pair]:
     """Those of the data, and each two responses to a prompt that are rated differently."""
     found = _of(config, lang, "pairs", split)
     return [Pair(prompt, item.response, item.other) for prompt, item in found]
 
 
-def prompts(config: Task, lang: str, split: Split) -> list[Prompt]:
+def prompts(config: Settings, lang: str, split: Split) -> list[Prompt]:
     """The prompts of a split, by id."""
     return [prompt for prompt, _ in _of(config, lang, "prompts", split)]
 
 
-def recorded(config: Task, lang: str) -> Recorded:
+def recorded(config: Settings, lang: str) -> Recorded:
     """One language's prompts by id, with responses by system name, whatever the order of rows in the files.
 
     Of a pair, the chosen response is rated 1 and the rejected 0. DataError for bad rows, unless they are skipped.
     """
-    assert isinstance(config, Files)
     rows = _rows(config)
     if rows.bad and config.bad_rows == "refuse":
         raise DataError(bad_rows_text(config, rows, rows.bad, rows.n_bad, False))
@@ -278,9 +299,8 @@ def recorded(config: Task, lang: str) -> Recorded:
     return found
 
 
-def _of(config: Task, lang: str, what: Offer, split: Split) -> list[tuple[Prompt, Piece]]:
+def _of(config: Settings, lang: str, what: Offer, split: Split) -> list[tuple[Prompt, Piece]]:
     """The pieces of a split, each with its prompt: equal prompts are one object."""
-    assert isinstance(config, Files)
     made: dict[str, Prompt] = {}
     found = []
     for item in _pieces(config, lang, what):
@@ -291,7 +311,7 @@ def _of(config: Task, lang: str, what: Offer, split: Split) -> list[tuple[Prompt
     return found
 
 
-def _prompt(config: Files, lang: str, row: Row) -> Prompt:
+def _prompt(config: Settings, lang: str, row: Row) -> Prompt:
     text, content = rendered(config.template, row.prompt, language_of(config.facts, lang))
     return Prompt(row.id, lang, row.group, text, row.dataset, content)
 
@@ -299,7 +319,7 @@ def _prompt(config: Files, lang: str, row: Row) -> Prompt:
 # --- inside -------------------------------------------------------------------------------------------------
 
 
-def _rows(config: Files) -> Rows:
+def _rows(config: Settings) -> Rows:
     if config.rating_field in (name for role, name in msgspec.structs.asdict(config.columns).items()):
         raise ConfigError(
             f"task.rating_field={config.rating_field} names another column. Name the one that holds the rating, "
@@ -331,13 +351,13 @@ def _rows(config: Files) -> Rows:
     return rows
 
 
-def _codes(config: Files) -> tuple[str, ...]:
+def _codes(config: Settings) -> tuple[str, ...]:
     """task.languages as the data's are read."""
     varieties = _varieties(config)
     return tuple(code if code in varieties else language_of_code(code) for code in config.languages)
 
 
-def _varieties(config: Files) -> tuple[str, ...]:
+def _varieties(config: Settings) -> tuple[str, ...]:
     """Those of task.languages that say more than a language, as pt-BR does: they are kept apart from it."""
     return tuple(code for code in config.languages if standard(code) != language_of_code(code))
 
@@ -347,11 +367,11 @@ def _read(files: Identity, reading: Reading) -> Rows:
     return read_rows([Path(path) for path, _, _ in files], reading)
 
 
-def _without_language(config: Files) -> bool:
+def _without_language(config: Settings) -> bool:
     return _rows(config).without_language
 
 
-def _in(config: Files, lang: str) -> list[Row]:
+def _in(config: Settings, lang: str) -> list[Row]:
     """The language's rows; ConfigError if there are none."""
     found = _rows(config).languages
     if lang not in found:
@@ -366,17 +386,17 @@ def _in(config: Files, lang: str) -> list[Row]:
     return found[lang]
 
 
-def _pieces(config: Files, lang: str, what: Offer) -> list[Piece]:
+def _pieces(config: Settings, lang: str, what: Offer) -> list[Piece]:
     """What a language has for a use, in all splits."""
     return _made(*_of_data(config, lang), lang, what)
 
 
-def _counts(config: Files, lang: str) -> LanguageSummary:
+def _counts(config: Settings, lang: str) -> LanguageSummary:
     """What a language has, counted once: many questions are asked of it."""
     return _counted(*_of_data(config, lang), lang)
 
 
-def _of_data(config: Files, lang: str) -> tuple[Files, Identity]:
+def _of_data(config: Settings, lang: str) -> tuple[Settings, Identity]:
     """What caches go by: the settings that decide what a language has, and the files; ConfigError without its rows."""
     if lang not in _rows(config).languages:
         _in(config, lang)
@@ -385,23 +405,23 @@ def _of_data(config: Files, lang: str) -> tuple[Files, Identity]:
 
 
 @functools.lru_cache(maxsize=64)
-def _counted(config: Files, files: Identity, lang: str) -> LanguageSummary:
+def _counted(config: Settings, files: Identity, lang: str) -> LanguageSummary:
     return summarised(_in(config, lang))
 
 
 @functools.lru_cache(maxsize=64)
-def _made(config: Files, files: Identity, lang: str, what: Offer) -> list[Piece]:
+def _made(config: Settings, files: Identity, lang: str, what: Offer) -> list[Piece]:
     _check_threshold(config, files, what)
     labels = Labels(config.threshold, config.rating_scale, _rows(config).binary)
     return pieces(_in(config, lang), _splits(config, files), what, labels, config.path)
 
 
 @functools.lru_cache(maxsize=8)
-def _splits(config: Files, files: Identity) -> dict[str, Split]:
+def _splits(config: Settings, files: Identity) -> dict[str, Split]:
     return split_groups(_rows(config).languages, config.seed, config.validation, config.test)
 
 
-def _check_threshold(config: Files, files: Identity, what: Offer) -> None:
+def _check_threshold(config: Settings, files: Identity, what: Offer) -> None:
     """ConfigError for one that calls no rating of the data good or, where labels are learnt, all of them."""
     if config.threshold is None or what not in ("ratings", "demonstrations"):
         return
@@ -415,7 +435,7 @@ def _check_threshold(config: Files, files: Identity, what: Offer) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _range(config: Files, files: Identity) -> tuple[float, float]:
+def _range(config: Settings, files: Identity) -> tuple[float, float]:
     """The lowest and the highest rating of all languages; (inf, -inf) without any."""
     rated = [row.rating for rows in _rows(config).languages.values() for row in rows if row.kind == "rating"]
     return min(rated, default=math.inf), max(rated, default=-math.inf)

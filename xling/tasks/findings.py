@@ -4,13 +4,16 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
-from xling.config.tasks import Files
 from xling.errors import listed, shown
 from xling.measures.language import is_code, language_hint
 from xling.tasks.pieces import answers
 from xling.tasks.records import Offer
 from xling.tasks.rows import BY_TEXT, SPLITS, Place, Row, Rows
+
+if TYPE_CHECKING:
+    from xling.tasks.files import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Summary:
         return found
 
 
-def said(config: Files, rows: Rows, by_lang: dict[str, LanguageSummary]) -> list[str]:
+def said(config: "Settings", rows: Rows, by_lang: dict[str, LanguageSummary]) -> list[str]:
     """Sentences on what is left out although nothing is wrong with the settings."""
     found = []
     if rows.n_bad:
@@ -79,7 +82,7 @@ def said(config: Files, rows: Rows, by_lang: dict[str, LanguageSummary]) -> list
     return [*found, *(sentence for lang, one in by_lang.items() for sentence in _of_language(config, rows, lang, one))]
 
 
-def _of_language(config: Files, rows: Rows, lang: str, one: LanguageSummary) -> list[str]:
+def _of_language(config: "Settings", rows: Rows, lang: str, one: LanguageSummary) -> list[str]:
     found = []
     if again := rows.again.get(lang):
         found.append(f"{lang}: further ratings of the same response: {len(again)} ({rows.named(again)}), averaged.")
@@ -132,7 +135,7 @@ def _named_after_splits(rows: Rows) -> str:
     )
 
 
-def _translations(config: Files, rows: Rows, langs: Collection[str]) -> str:
+def _translations(config: "Settings", rows: Rows, langs: Collection[str]) -> str:
     """A sentence if most ids of a language are another's as well, with other texts, and no column says why."""
     texts = {lang: {row.id: row.group for row in rows.languages.get(lang, ())} for lang in langs}
     for one, other in combinations(sorted(texts), 2):
@@ -150,9 +153,9 @@ def _translations(config: Files, rows: Rows, langs: Collection[str]) -> str:
     return ""
 
 
-def unread(config: Files, rows: Rows, splits: bool) -> list[str]:
+def unread(config: "Settings", rows: Rows, splits: bool) -> list[str]:
     """A sentence on settings that are not read where the data is split, or where it is not."""
-    names, plain = ("folds", "documents") if splits else ("threshold", "validation", "test"), Files("", ())
+    names, plain = ("folds", "documents") if splits else ("threshold", "validation", "test"), type(config)("", ())
     found = [f"task.{name}={value:g}" for name in names if (value := getattr(config, name)) != getattr(plain, name)]
     if not splits and any(row.split for found_rows in rows.languages.values() for row in found_rows):
         found.append(f"the column `{config.columns.split}`")
@@ -164,7 +167,7 @@ def unread(config: Files, rows: Rows, splits: bool) -> list[str]:
     return [f"{', '.join(found)}: not read, since {why}."] if found else []
 
 
-def nothing(config: Files, lang: str, rows: Sequence[Row], what: Offer) -> str:
+def nothing(config: "Settings", lang: str, rows: Sequence[Row], what: Offer) -> str:
     """Why a language has nothing for a use, and what to type."""
     ratings = [row.rating for row in rows if row.kind == "rating"]
     if not ratings:
@@ -208,7 +211,7 @@ def unknown_languages(rows: Rows, wanted: Collection[str], known: Collection[str
     return found
 
 
-def bad_rows_text(config: Files, rows: Rows, bad: Sequence[tuple[Place, str]], n_bad: int, unknown: bool) -> str:
+def bad_rows_text(config: "Settings", rows: Rows, bad: Sequence[tuple[Place, str]], n_bad: int, unknown: bool) -> str:
     """The first bad rows, each with its place and reason, how many there are, and what to do."""
     listed = "\n".join(f"  {rows.name(place)}: {reason}" for place, reason in bad)
     more = f"\n  and {n_bad - len(bad)} more" if n_bad > len(bad) else ""

@@ -16,20 +16,44 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from xling.config.tasks import MRewardBench, Task
+from xling.config.common import Language, Template
+from xling.config.tasks import TaskSettings
 from xling.errors import ConfigError, DataError, listed, shown
 from xling.measures.language import language_hint
+from xling.tasks import defaults
 from xling.tasks.pieces import in_random_order
 from xling.tasks.records import Offer, Prompt, Recorded, Use
 from xling.tasks.render import language_of, read_by, rendered
 from xling.tasks.rows import Place, Row
 from xling.tasks.tables import Identity, identity, is_table, open_table, text_of
 
+
+class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="m_rewardbench"):
+    """M-RewardBench (Gureja et al. 2025): chosen and rejected responses in 23 languages. For evaluation only."""
+
+    path: str
+    languages: tuple[str, ...] = ()
+    revision: str | None = None  # of a hub repository: branch, tag or commit
+    feedback: Literal["pairwise"] = "pairwise"
+    template: Template = Template()
+    facts: tuple[Language, ...] = ()
+
+
 OFFERS: frozenset[Offer] = frozenset({"recorded"})
+
+# Hooks that need nothing special here.
+counted = defaults.counted
+digest = defaults.digest
+document_of = defaults.document_of
+ignored = defaults.ignored
+missing = defaults.missing
+prompt_around = defaults.prompt_around
+require = defaults.require
+truncation_side = defaults.truncation_side
 
 # The benchmark's names of languages, and ours. English is RewardBench itself.
 CODES = {
@@ -71,13 +95,13 @@ class Pairs:
 # --- the surface of a task module ---------------------------------------------------------------------------
 
 
-def languages(config: Task) -> Sequence[str]:
+def languages(config: Settings) -> Sequence[str]:
     """Those that are there, of task.languages."""
     there = _files(_settings(config))
     return tuple(sorted(set(there) & set(config.languages) if config.languages else there))
 
 
-def check(config: Task, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
+def check(config: Settings, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
     """DataError for wrong columns; says how many pairs were dropped."""
     settings, notes = _settings(config), []
     for lang in targets:
@@ -89,21 +113,21 @@ def check(config: Task, known: Collection[str] | None, sources: Sequence[str], t
     return notes
 
 
-def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
+def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     """Only the files of the languages count."""
     settings = _settings(config)
     kept = read_by(use, settings.template, settings.facts, langs)
-    return MRewardBench(path=settings.path, revision=settings.revision, languages=tuple(sorted(langs)), **kept)
+    return Settings(path=settings.path, revision=settings.revision, languages=tuple(sorted(langs)), **kept)
 
 
-def sources(config: Task) -> list[Path]:
+def sources(config: Settings) -> list[Path]:
     """The languages' files."""
     there = _files(_settings(config))
     wanted = config.languages or tuple(sorted(there))
     return [path for lang in wanted for path in there.get(lang, [])]
 
 
-def recorded(config: Task, lang: str) -> Recorded:
+def recorded(config: Settings, lang: str) -> Recorded:
     """One language's prompts by id, each with its two responses in an order that says nothing."""
     settings = _settings(config)
     facts = language_of(settings.facts, lang)
@@ -118,7 +142,7 @@ def recorded(config: Task, lang: str) -> Recorded:
     return found
 
 
-def published(config: Task) -> Mapping[tuple[str, str, str, str], int]:
+def published(config: Settings) -> Mapping[tuple[str, str, str, str], int]:
     """Instances of a language by category (the paper's Table 1)."""
     langs = set(CODES.values())
     return {(lang, category, "recorded", ""): size for lang in langs for category, size in SIZES.items()}
@@ -127,13 +151,13 @@ def published(config: Task) -> Mapping[tuple[str, str, str, str], int]:
 # --- files --------------------------------------------------------------------------------------------------
 
 
-def _settings(config: Task) -> MRewardBench:
-    if not isinstance(config, MRewardBench):
+def _settings(config: Settings) -> Settings:
+    if not isinstance(config, Settings):
         raise ConfigError(f"{type(config).__name__} is no m_rewardbench task: type task=m_rewardbench.")
     return config
 
 
-def _files(config: MRewardBench) -> dict[str, list[Path]]:
+def _files(config: Settings) -> dict[str, list[Path]]:
     """Language -> its files; ConfigError if there are none."""
     folder = _folder(config.path, config.revision)
     found = {}
@@ -179,7 +203,7 @@ def _folder(path: str, revision: str | None) -> Path:
         raise ConfigError(f"task.path={path} cannot be had from the hub: {reason} {hint}") from error
 
 
-def _pairs(config: MRewardBench, lang: str) -> Pairs:
+def _pairs(config: Settings, lang: str) -> Pairs:
     there = _files(config)
     if lang not in there:
         raise ConfigError(f"task.path={config.path} has no {lang!r}; it has {', '.join(sorted(there))}.")

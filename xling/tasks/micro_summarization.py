@@ -10,19 +10,50 @@ import json
 import random
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
-from xling.config.tasks import MicroSummarization, Task
+from xling.config.common import Fraction, Positive, Seed
+from xling.config.tasks import TaskSettings
 from xling.errors import ConfigError
+from xling.tasks import defaults
 from xling.tasks.micro import errors, frames, gold, render, words
 from xling.tasks.micro.facts import FactSet, fact_set, fact_set_of
 from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Split, Use
+
+
+class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="micro_summarization"):
+    """The embedded world: documents that state several facts, summaries of the main one, exact gold quality.
+
+    Annotators are simulated. Sizes are per language.
+    """
+
+    languages: tuple[str, ...]
+    seed: Seed = 0
+    demonstrations: Positive = 3000  # SFT training examples
+    ratings: Positive = 3000  # pointwise RM training examples
+    pairs: Positive = 3000
+    validation: Positive = 256  # examples of each kind
+    test_prompts: Positive = 512
+    demonstration_error: Fraction = 0.4  # share of demonstrations with at least one error
+    rating_error: Fraction = 0.25  # the same among rated responses
+    lead_bias: Fraction = 0.6  # share of both that tells the document's first fact, main or not
+    label_noise: Fraction = 0.1  # share of simulated labels flipped
+    feedback: Literal["pointwise", "pairwise"] = "pointwise"
+
 
 WORLD_VERSION = 2  # raise when code changes what the world says or how quality is computed
 
 SIMULATED = "simulated"  # the `system` of every rated response
 
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts", "quality"})
+
+# Hooks that need nothing special here.
+ignored = defaults.ignored
+missing = defaults.missing
+published = defaults.published
+require = defaults.require
+sources = defaults.sources
+truncation_side = defaults.truncation_side
 
 # Which of the settings each use of the data reads.
 _RATED = ("seed", "validation", "rating_error", "lead_bias", "label_noise")
@@ -38,24 +69,24 @@ READS: dict[Use, tuple[str, ...]] = {
 }
 
 
-def languages(config: Task) -> Sequence[str]:
+def languages(config: Settings) -> Sequence[str]:
     """Those of `task.languages`."""
     return config.languages
 
 
-def check(config: Task, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
+def check(config: Settings, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
     """Generated data: nothing to look at."""
     return []
 
 
-def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
+def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     """Everything else at its default."""
     kept = {name: getattr(config, name) for name in READS[use]}
-    return MicroSummarization(languages=tuple(sorted(langs)), **kept)
+    return Settings(languages=tuple(sorted(langs)), **kept)
 
 
-def _settings(config: Task, lang: str) -> MicroSummarization:
-    if not isinstance(config, MicroSummarization):
+def _settings(config: Settings, lang: str) -> Settings:
+    if not isinstance(config, Settings):
         raise ConfigError(f"{type(config).__name__} is no micro_summarization task: type task=micro_summarization.")
     if lang not in words.LANGUAGES or lang not in config.languages:
         known = ", ".join(sorted(set(words.LANGUAGES) & set(config.languages)))
@@ -66,7 +97,7 @@ def _settings(config: Task, lang: str) -> MicroSummarization:
     return config
 
 
-def _count(config: MicroSummarization, split: Split, use: str) -> int:
+def _count(config: Settings, split: Split, use: str) -> int:
     if split == "test":
         return config.test_prompts
     if split == "validation":
@@ -79,13 +110,12 @@ def _count(config: MicroSummarization, split: Split, use: str) -> int:
     }[use]
 
 
-def counted(config: Task, what: str, split: Split) -> int:
+def counted(config: Settings, what: Offer, split: Split) -> int | None:
     """Rows of one language, without making them."""
-    assert isinstance(config, MicroSummarization)
     return _count(config, split, what)
 
 
-def _prompt(config: MicroSummarization, lang: str, facts: FactSet) -> Prompt:
+def _prompt(config: Settings, lang: str, facts: FactSet) -> Prompt:
     rng = random.Random(f"document/{config.seed}/{lang}/{facts.group}")
     text = render.prompt_text(render.document(facts, lang, rng), lang)
     return Prompt(id=facts.group, lang=lang, group=facts.group, text=text, dataset="micro_summarization")
@@ -96,14 +126,12 @@ def document_of(prompt: Prompt) -> str:
     return prompt.text.rsplit("\n", 1)[0]
 
 
-def prompt_around(document: str, lang: str) -> str:
-    """A document with the cue of a language."""
-    return render.prompt_text(document, lang)
+def prompt_around(config: Settings, lang: str, document: str) -> tuple[str, str]:
+    """A document with the cue of a language, which the reward model reads too."""
+    return render.prompt_text(document, lang), ""
 
 
-def _items(
-    config: MicroSummarization, lang: str, split: Split, use: str
-) -> Iterator[tuple[FactSet, Prompt, random.Random]]:
+def _items(config: Settings, lang: str, split: Split, use: str) -> Iterator[tuple[FactSet, Prompt, random.Random]]:
     """Fact set, prompt and a random generator of its own for each item of a use."""
     for index in range(_count(config, split, use)):
         facts = fact_set(config.seed, f"{split}-{use}", index)
@@ -111,13 +139,13 @@ def _items(
         yield facts, _prompt(config, lang, facts), rng
 
 
-def prompts(config: Task, lang: str, split: Split) -> list[Prompt]:
+def prompts(config: Settings, lang: str, split: Split) -> list[Prompt]:
     """Prompts of a split; their ids and facts are the same in every language."""
     settings = _settings(config, lang)
     return [prompt for _, prompt, _ in _items(settings, lang, split, "prompts")]
 
 
-def demonstrations(config: Task, lang: str, split: Split) -> list[Demonstration]:
+def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstration]:
     """Summaries as scraped in the wild: a share `demonstration_error` of them has one or two errors.
 
     Besides, a share `lead_bias` tells the document's first fact, whether it is the main one or not.
@@ -129,7 +157,7 @@ def demonstrations(config: Task, lang: str, split: Split) -> list[Demonstration]
     ]
 
 
-def ratings(config: Task, lang: str, split: Split) -> list[Rating]:
+def ratings(config: Settings, lang: str, split: Split) -> list[Rating]:
     """Simulated annotators' binary labels (as Seahorse's question 6: is it a good summary?).
 
     1 from gold quality GOOD on, else 0; flipped at the rate `label_noise`. The rated responses come from
@@ -145,7 +173,7 @@ def ratings(config: Task, lang: str, split: Split) -> list[Rating]:
     return found
 
 
-def pairs(config: Task, lang: str, split: Split) -> list[Pair]:
+def pairs(config: Settings, lang: str, split: Split) -> list[Pair]:
     """Simulated annotators' choices: the response of higher gold quality, flipped at `label_noise`."""
     settings = _settings(config, lang)
     found: list[Pair] = []
@@ -157,11 +185,11 @@ def pairs(config: Task, lang: str, split: Split) -> list[Pair]:
     return found
 
 
-def _drawn(config: MicroSummarization, facts: FactSet, lang: str, error: float, rng: random.Random) -> str:
+def _drawn(config: Settings, facts: FactSet, lang: str, error: float, rng: random.Random) -> str:
     return errors.drawn_summary(facts, lang, error, config.lead_bias, rng)[0]
 
 
-def _unequal(config: MicroSummarization, facts: FactSet, lang: str, rng: random.Random) -> tuple[str, str]:
+def _unequal(config: Settings, facts: FactSet, lang: str, rng: random.Random) -> tuple[str, str]:
     """Two responses of simulated systems, the better one first."""
     error = config.rating_error
     while True:
@@ -177,20 +205,20 @@ def _assessed(seed: int, group: str, lang: str, text: str) -> gold.Scores:
 
 
 def _all_scores(
-    config: Task, asked: Sequence[Prompt], responses: Sequence[Sequence[str]]
+    config: Settings, asked: Sequence[Prompt], responses: Sequence[Sequence[str]]
 ) -> Iterator[list[gold.Scores]]:
     for prompt, texts in zip(asked, responses, strict=True):
         settings = _settings(config, prompt.lang)
         yield [_assessed(settings.seed, prompt.group, prompt.lang, text) for text in texts]
 
 
-def quality(config: Task, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
+def quality(config: Settings, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
     """Gold quality in [0, 1] of each response, exact; a correct summary has 1."""
     return [[scores.quality for scores in row] for row in _all_scores(config, prompts, responses)]
 
 
 def quality_by_dimension(
-    config: Task, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]
+    config: Settings, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]
 ) -> list[list[gold.Scores]]:
     """The same with the seven dimensions."""
     return list(_all_scores(config, prompts, responses))
@@ -211,7 +239,7 @@ def _world() -> dict[str, Any]:
     }
 
 
-def digest(config: Task) -> str:
+def digest(config: Settings) -> str:
     """sha256 of what generates the data: tables, resolved CLDR names, WORLD_VERSION, `seed`.
 
     Sizes and shares are not in it: they are in the configuration that a stage's key holds anyway.

@@ -14,21 +14,54 @@ import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
-from xling.config.tasks import Oasst, Task
+from xling.config.common import Fraction, Language, Positive, Seed, Template
+from xling.config.tasks import TaskSettings
 from xling.errors import ConfigError
 from xling.measures.language import language_hint
+from xling.tasks import defaults
 from xling.tasks import oasst_trees as trees
 from xling.tasks.oasst_trees import Asked
 from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Split, Use
 from xling.tasks.render import dialog, language_of, read_by, rendered
 
+
+class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="oasst"):
+    """Open-ended dialog as in the paper: OpenAssistant's message trees with people's rankings."""
+
+    path: str
+    languages: tuple[str, ...] = ()
+    seed: Seed = 0
+    validation: Fraction = 0.05  # share of the trees, where the files have no split
+    evaluate: Literal["validation", "halves"] = "validation"
+    states: tuple[str, ...] = ("ready_for_export",)
+    unreviewed: Literal["drop", "keep"] = "drop"
+    synthetic: Literal["keep", "drop"] = "keep"
+    max_spam: Fraction = 0.5
+    max_lang_mismatch: Fraction = 0.5
+    single_replies: Literal["keep", "drop"] = "keep"
+    max_characters: Positive | None = None
+    roles: tuple[str, str] = ("Human", "Assistant")
+    feedback: Literal["pairwise"] = "pairwise"
+    template: Template = Template()
+    facts: tuple[Language, ...] = ()  # of the languages that the template names; planning fills them in
+
+
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "pairs", "prompts"})
 
+# Hooks that need nothing special here.
+counted = defaults.counted
+digest = defaults.digest
+document_of = defaults.document_of
+ignored = defaults.ignored
+missing = defaults.missing
+prompt_around = defaults.prompt_around
+require = defaults.require
+
 DATASET = "oasst"
-TRUNCATION_SIDE = "left"  # of a conversation that is too long for a model: the oldest turns go
 
 # Tables 3 and 4: prompts with their best reply, and pairs; train and validation.
 TABLE_3 = {"en": (8898, 472), "es": (5681, 311), "ru": (1884, 99)}
@@ -38,13 +71,13 @@ TABLE_4 = {"en": (22076, 1026), "es": (13714, 699), "ru": (2627, 135)}
 # --- the surface of a task module ---------------------------------------------------------------------------
 
 
-def languages(config: Task) -> Sequence[str]:
+def languages(config: Settings) -> Sequence[str]:
     """Those of `task.languages`, or all that have pairs in both splits."""
     settings = _settings(config)
     return settings.languages or tuple(lang for lang in sorted(trees.read(settings).asked) if not _lack(settings, lang))
 
 
-def check(config: Task, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
+def check(config: Settings, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
     """ConfigError for a language without pairs or prompts in a split; what was left out is said, by language."""
     settings, notes = _settings(config), []
     found = trees.read(settings)
@@ -64,7 +97,7 @@ def check(config: Task, known: Collection[str] | None, sources: Sequence[str], t
     return notes
 
 
-def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
+def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     """Which languages are used decides nothing but what the template names."""
     settings = _settings(config)
     read = read_by(use, settings.template, settings.facts, langs)
@@ -72,24 +105,24 @@ def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
     return msgspec.structs.replace(settings, languages=(), feedback="pairwise", single_replies=single, **read)
 
 
-def sources(config: Task) -> list[Path]:
+def sources(config: Settings) -> list[Path]:
     """All files: each has all languages."""
     return trees.files(_settings(config))
 
 
-def demonstrations(config: Task, lang: str, split: Split) -> list[Demonstration]:
+def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstration]:
     """The best reply to each message; where several have no ranks there is none."""
     settings = _settings(config)
     return [Demonstration(_prompt(settings, one), one.replies[0][0]) for one in _best(settings, lang, split)]
 
 
-def prompts(config: Task, lang: str, split: Split) -> list[Prompt]:
+def prompts(config: Settings, lang: str, split: Split) -> list[Prompt]:
     """The messages of the demonstrations, with the conversation up to them."""
     settings = _settings(config)
     return [_prompt(settings, one) for one in _best(settings, lang, split)]
 
 
-def pairs(config: Task, lang: str, split: Split) -> list[Pair]:
+def pairs(config: Settings, lang: str, split: Split) -> list[Pair]:
     """All k-choose-2 of a message's ranked replies, the lower rank chosen; equal ranks and equal texts make none."""
     settings = _settings(config)
     found: list[Pair] = []
@@ -99,7 +132,12 @@ def pairs(config: Task, lang: str, split: Split) -> list[Pair]:
     return found
 
 
-def published(config: Task) -> dict[tuple[str, str, str, str], int]:
+def truncation_side(config: Settings, langs: Collection[str] = ()) -> str:
+    """left: of a conversation that is too long for a model the oldest turns go."""
+    return "left"
+
+
+def published(config: Settings) -> dict[tuple[str, str, str, str], int]:
     """Sizes of the paper's Tables 3 and 4: (language, DATASET, what, split) -> count.
 
     "test" is "validation", as in the paper; of halves it gives none.
@@ -118,12 +156,11 @@ def published(config: Task) -> dict[tuple[str, str, str, str], int]:
 # --- inside -------------------------------------------------------------------------------------------------
 
 
-def _settings(config: Task) -> Oasst:
-    assert isinstance(config, Oasst)
+def _settings(config: Settings) -> Settings:
     return config
 
 
-def _language(settings: Oasst, lang: str) -> list[Asked]:
+def _language(settings: Settings, lang: str) -> list[Asked]:
     """The conversations of a language; ConfigError if there is none."""
     found = trees.read(settings).asked
     have = [one for one in sorted(found) if one in settings.languages or not settings.languages]
@@ -134,7 +171,7 @@ def _language(settings: Oasst, lang: str) -> list[Asked]:
     return found[lang]
 
 
-def _asked(settings: Oasst, lang: str, split: Split) -> list[Asked]:
+def _asked(settings: Settings, lang: str, split: Split) -> list[Asked]:
     wanted = "train" if split == "train" else "validation"
     found = [one for one in _language(settings, lang) if one.split == wanted]
     if split == "train" or settings.evaluate == "validation":
@@ -150,7 +187,7 @@ def _first_half(seed: int, trees: Collection[str]) -> set[str]:
     return {tree for _, tree in coins[: min(max(heads, 1), len(coins) - 1)]}
 
 
-def _best(settings: Oasst, lang: str, split: Split) -> list[Asked]:
+def _best(settings: Settings, lang: str, split: Split) -> list[Asked]:
     """Those whose first reply is the best there is."""
     alone = settings.single_replies == "keep"
     return [
@@ -165,7 +202,7 @@ def _pairs(one: Asked) -> list[tuple[str, str]]:
     return [(a, b) for (a, i), (b, j) in itertools.combinations(ranked, 2) if i < j and a != b]
 
 
-def _lack(settings: Oasst, lang: str, pairs: bool = True) -> str:
+def _lack(settings: Settings, lang: str, pairs: bool = True) -> str:
     """What a language has nothing of."""
     splits: dict[Split, str] = {"train": "train split", "validation": "validation split"}
     if settings.evaluate == "halves":
@@ -178,7 +215,7 @@ def _lack(settings: Oasst, lang: str, pairs: bool = True) -> str:
     return ""
 
 
-def _prompt(settings: Oasst, one: Asked) -> Prompt:
+def _prompt(settings: Settings, one: Asked) -> Prompt:
     text = dialog(one.turns, settings.roles, settings.max_characters)
     shown, content = rendered(settings.template, text, language_of(settings.facts, one.lang))
     return Prompt(id=one.message_id, lang=one.lang, group=one.tree, text=shown, dataset=DATASET, content=content)

@@ -13,11 +13,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xling.config.tasks import Oasst
 from xling.errors import ConfigError, DataError, shown
 from xling.tasks.tables import Identity, Row, identity, is_table, open_table, text_of
+
+if TYPE_CHECKING:
+    from xling.tasks.oasst import Settings
 
 COLUMNS = (
     *("message_id", "parent_id", "message_tree_id", "text", "role", "lang", "rank", "deleted", "review_result"),
@@ -59,12 +61,12 @@ class _Message(NamedTuple):
     reason: str  # why it is left out; empty: it is not
 
 
-def read(config: Oasst) -> Trees:
+def read(config: "Settings") -> Trees:
     """All languages, read once for the files' size and time. DataError for what is not as published."""
     return _read(identity(files(config)), _reading(config))
 
 
-def files(config: Oasst) -> list[Path]:
+def files(config: "Settings") -> list[Path]:
     """One file, or the train and validation files of a folder; ConfigError if there are none."""
     hint = (
         "Type task.path=PATH: a .messages.jsonl.gz or .trees.jsonl.gz, or the folder of the hub dataset "
@@ -96,9 +98,9 @@ def language(code: str) -> str:
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def _reading(config: Oasst) -> Oasst:
+def _reading(config: "Settings") -> "Settings":
     """The settings that decide what is read: others must not read the files again."""
-    return Oasst(
+    return type(config)(
         config.path,
         seed=config.seed,
         validation=config.validation,
@@ -111,7 +113,7 @@ def _reading(config: Oasst) -> Oasst:
 
 
 @functools.lru_cache(maxsize=2)
-def _read(found: Identity, config: Oasst) -> Trees:
+def _read(found: Identity, config: "Settings") -> Trees:
     left_out: Counter[tuple[str, str]] = Counter()
     messages: dict[str, _Message] = {}
     splits: dict[str, str] = {}
@@ -133,7 +135,7 @@ def _read(found: Identity, config: Oasst) -> Trees:
     return Trees(_asked(messages, reasons), left_out)
 
 
-def _messages(path: Path, split: str, config: Oasst) -> Iterator[_Message]:
+def _messages(path: Path, split: str, config: "Settings") -> Iterator[_Message]:
     """A file's messages, parents before their replies or not; DataError names a missing column."""
     table = open_table(path)
     if all(name in table.columns for name in TREE):
@@ -145,7 +147,7 @@ def _messages(path: Path, split: str, config: Oasst) -> Iterator[_Message]:
         yield _message(table.where(number), row, row, split, config)
 
 
-def _nested(where: str, tree: Row, split: str, config: Oasst) -> Iterator[_Message]:
+def _nested(where: str, tree: Row, split: str, config: "Settings") -> Iterator[_Message]:
     waiting: list[tuple[str, Any]] = [("", tree.get("prompt"))]
     while waiting:
         parent, row = waiting.pop()
@@ -158,7 +160,7 @@ def _nested(where: str, tree: Row, split: str, config: Oasst) -> Iterator[_Messa
         waiting += [(text_of(row["message_id"]), reply) for reply in reversed(replies)]
 
 
-def _message(where: str, row: Row, tree: Row, split: str, config: Oasst) -> _Message:
+def _message(where: str, row: Row, tree: Row, split: str, config: "Settings") -> _Message:
     message_id, role = text_of(row.get("message_id")), text_of(row.get("role"))
     if not message_id or role not in ("prompter", "assistant"):
         raise DataError(
@@ -184,7 +186,7 @@ def _split_of(path: Path) -> str:
     return match[1] if match else ""
 
 
-def _drawn(config: Oasst, tree: str) -> str:
+def _drawn(config: "Settings", tree: str) -> str:
     """The split of a whole tree, where the release has none."""
     drawn = hashlib.sha256(f"{config.seed}\0{tree}".encode()).digest()
     return "validation" if int.from_bytes(drawn[:7], "big") / 2**56 < config.validation else "train"
@@ -202,7 +204,7 @@ def _rank(where: str, rank: Any) -> int | None:
         raise DataError(f"{where}: rank is {shown(rank)}, no whole number.") from None
 
 
-def _flaw(where: str, config: Oasst, row: Row, state: str) -> str:
+def _flaw(where: str, config: "Settings", row: Row, state: str) -> str:
     """Why a message is left out by what is said of itself; empty: it is kept."""
     if state and config.states and state not in config.states:
         return f"in a tree in state {state}"

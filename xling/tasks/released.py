@@ -9,26 +9,54 @@ document (xling/models/heads.py); there are no splits.
 import functools
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
-from xling.config.tasks import Released, Task
+from xling.config.common import Positive, Seed
+from xling.config.tasks import TaskSettings
 from xling.errors import ConfigError, did_you_mean
 from xling.measures.language import language_hint
-from xling.tasks import tables
+from xling.tasks import defaults, tables
 from xling.tasks.files import check_documents
 from xling.tasks.judged import Judged, Release
 from xling.tasks.layouts import LAYOUTS, files_of, read_release
 from xling.tasks.records import Offer, Prompt, Recorded, Use
 
+
+class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="released"):
+    """People's judgements as their authors released them: a local checkout in its own layout, or JSONL of its rows."""
+
+    path: str
+    layout: Literal["multi_summeval", "beyond_ngrams", "oasst"]
+    languages: tuple[str, ...]
+    seed: Seed = 0
+    folds: Annotated[int, Meta(ge=2)] = 5
+    rating_field: str = "rating"
+    corrupted: Literal["both", "only", "without"] = "both"
+    documents: Positive | None = None
+    feedback: Literal["pointwise", "pairwise"] = "pointwise"
+
+
 Prompts = dict[str, list[Judged]]  # prompt id -> its responses, by system
 
 OFFERS: frozenset[Offer] = frozenset({"recorded"})
 
+# Hooks that need nothing special here.
+counted = defaults.counted
+digest = defaults.digest
+document_of = defaults.document_of
+ignored = defaults.ignored
+missing = defaults.missing
+prompt_around = defaults.prompt_around
+published = defaults.published
+require = defaults.require
+truncation_side = defaults.truncation_side
 
-def languages(config: Task) -> Sequence[str]:
+
+def languages(config: Settings) -> Sequence[str]:
     """Those of task.languages, or of the release, in which some prompt has two rated responses."""
-    assert isinstance(config, Released)
     rows = _release(config).rows
     there = sorted({row.lang for row in rows})
     unknown = [lang for lang in config.languages if lang not in there]
@@ -40,9 +68,8 @@ def languages(config: Task) -> Sequence[str]:
     return tuple(lang for lang in config.languages or there if _compared(config, lang))
 
 
-def check(config: Task, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
+def check(config: Settings, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
     """Settings that do not fit the layout, bad rows, and sources with too few documents are refused."""
-    assert isinstance(config, Released)
     release = _release(config)
     check_documents(config.documents, config.folds)
     for lang in sources:
@@ -62,9 +89,8 @@ def check(config: Task, known: Collection[str] | None, sources: Sequence[str], t
     return notes
 
 
-def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
+def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     """Only heads have folds; texts are those of all criteria and kinds of row; `documents` decides no data."""
-    assert isinstance(config, Released)
     plain = msgspec.structs.replace(config, languages=(), documents=None)
     if use == "crossfitted":
         return plain
@@ -72,15 +98,13 @@ def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
     return read if use != "texts" else msgspec.structs.replace(read, rating_field="rating", corrupted="both")
 
 
-def sources(config: Task) -> list[Path]:
+def sources(config: Settings) -> list[Path]:
     """All files of the release."""
-    assert isinstance(config, Released)
     return _files(config)
 
 
-def recorded(config: Task, lang: str) -> Recorded:
+def recorded(config: Settings, lang: str) -> Recorded:
     """One language's prompts by id, responses by system."""
-    assert isinstance(config, Released)
     compared = _compared(config, lang)
     if not compared:
         raise ConfigError(f"{config.path} has no prompt in {lang!r} with two rated responses.")
@@ -97,12 +121,12 @@ def recorded(config: Task, lang: str) -> Recorded:
 # --- inside -------------------------------------------------------------------------------------------------
 
 
-def _compared(config: Released, lang: str) -> Prompts:
+def _compared(config: Settings, lang: str) -> Prompts:
     """Prompts with at least two rated responses."""
     return {name: rows for name, rows in _prompts(config, lang).items() if len(rows) > 1}
 
 
-def _prompts(config: Released, lang: str) -> Prompts:
+def _prompts(config: Settings, lang: str) -> Prompts:
     """Responses that have the criterion and are of the kind asked for."""
     found: Prompts = {}
     for row in _release(config).rows:
@@ -112,7 +136,7 @@ def _prompts(config: Released, lang: str) -> Prompts:
     return found
 
 
-def _release(config: Released) -> Release:
+def _release(config: Settings) -> Release:
     criteria = LAYOUTS[config.layout].criteria
     if config.rating_field not in criteria:
         raise ConfigError(
@@ -127,7 +151,7 @@ def _release(config: Released) -> Release:
     return _read(config.layout, config.path, tables.identity(_files(config)))
 
 
-def _files(config: Released) -> list[Path]:
+def _files(config: Settings) -> list[Path]:
     if config.path in ("", "???"):
         raise ConfigError(f"task={config.layout} needs a local checkout or its JSONL. Name it with task.path=PATH.")
     return files_of(config.layout, Path(config.path).expanduser())

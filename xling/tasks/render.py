@@ -13,7 +13,7 @@ from typing import TypedDict
 import msgspec
 
 from xling.config.common import Language, Template
-from xling.config.tasks import Task
+from xling.config.tasks import HasTemplate, TaskSettings
 from xling.errors import ConfigError, DataError, did_you_mean
 from xling.tasks.records import Prompt, Use
 
@@ -47,27 +47,25 @@ def rendered(template: Template, text: str, language: Language) -> tuple[str, st
     return policy, "" if reward == policy else reward
 
 
-def has_cue(task: Task) -> bool:
+def has_cue(task: TaskSettings) -> bool:
     """Whether something of a prompt is left without its document: an instruction or a cue."""
-    template = getattr(task, "template", None)
-    return template is None or bool(template.policy.replace("{text}", "").strip())
+    return not isinstance(task, HasTemplate) or bool(task.template.policy.replace("{text}", "").strip())
 
 
-def cue_of(task: Task, prompt: Prompt) -> str:
+def cue_of(task: TaskSettings, prompt: Prompt) -> str:
     """What the policy reads of a prompt if its document is empty: the template without it.
 
     Of a task without templates (micro_summarization) it is the last line. `task` with facts, if its template names the
     language.
     """
-    template = getattr(task, "template", None)
-    if template is None:
+    if not isinstance(task, HasTemplate):
         return prompt.text.rsplit("\n", 1)[-1]
-    return rendered(template, "", language_of(task.facts, prompt.lang))[0]  # type: ignore[union-attr]  # beside a template
+    return rendered(task.template, "", language_of(task.facts, prompt.lang))[0]
 
 
-def bare(task: Task) -> Task:
+def bare(task: TaskSettings) -> TaskSettings:
     """The task whose prompts are nothing but their documents or chats; as it is, if it has no template."""
-    if not hasattr(task, "template"):
+    if not isinstance(task, HasTemplate):
         return task
     return msgspec.structs.replace(task, template=Template(), facts=())
 
@@ -110,12 +108,11 @@ def check_template(template: Template) -> None:
         _placeholders(part, getattr(template, part))
 
 
-def with_facts(task: Task, languages: Collection[Language]) -> Task:
+def with_facts(task: TaskSettings, languages: Collection[Language]) -> TaskSettings:
     """The task with the facts that its template may name; as it is, if it has no template. ConfigError as above."""
-    template = getattr(task, "template", None)
-    if template is None:
+    if not isinstance(task, HasTemplate):
         return task
-    check_template(template)
+    check_template(task.template)
     facts = tuple(sorted(set(languages), key=lambda language: language.code))
     return msgspec.structs.replace(task, facts=facts)
 

@@ -2,7 +2,7 @@
 
 What a file holds is told from its columns: `chosen` and `rejected` are a pair, `response` with a rating a rating,
 `response` alone (or `messages` that end with the assistant) a demonstration, a prompt alone a prompt. The names are
-settings (xling.config.Columns). Texts stay as they are; whether two are the same is asked of their `matched` form.
+settings (`Columns`). Texts stay as they are; whether two are the same is asked of their `matched` form.
 Knows no torch; xling/tasks/reading.py goes through the files.
 """
 
@@ -21,7 +21,6 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from xling.config.tasks import Columns
 from xling.errors import ConfigError, DataError, did_you_mean, listed, shown
 from xling.measures.language import LONGEST_TAG, language_of_code, standard
 from xling.tasks.render import USER, dialog
@@ -78,6 +77,21 @@ class Row(Struct, frozen=True, gc=False):
     split: str = ""  # empty: the file says none
     dataset: str = ""
     chat: bool = False  # the prompt is one
+
+
+class Columns(Struct, frozen=True, forbid_unknown_fields=True):
+    """Names of a file's columns by what they hold; None: there is none, whatever the file has."""
+
+    id: str | None = "id"
+    lang: str | None = "lang"  # or `language`
+    prompt: str | None = "prompt"  # or `document` or `messages`; text, or a chat: a list of {role, content}
+    response: str | None = "response"
+    system: str | None = "system"
+    chosen: str | None = "chosen"
+    rejected: str | None = "rejected"
+    group: str | None = "group"
+    split: str | None = "split"
+    dataset: str | None = "dataset"
 
 
 class Reading(Struct, frozen=True):

@@ -15,24 +15,58 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from xling.config.tasks import Seahorse, Task
+from msgspec import Meta
+
+from xling.config.common import Language, Positive, Seed, Template
+from xling.config.tasks import TaskSettings, absent
 from xling.errors import ConfigError, DataError
 from xling.measures.language import language_hint
+from xling.tasks import defaults, tables
 from xling.tasks import seahorse_corpora as corpora
 from xling.tasks import seahorse_ratings as source
-from xling.tasks import tables
-from xling.tasks.absent import absent
 from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Split, Use
 from xling.tasks.render import language_of, read_by, rendered
+
+Corpus = Literal["xsum", "xlsum", "mlsum", "wikilingua"]
+
+
+class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="seahorse"):
+    """Summarization as in the paper: Seahorse's ratings, and the corpora that they were made of."""
+
+    path: str
+    articles: str | None = None
+    languages: tuple[str, ...] = ("de", "en", "es", "ru", "tr", "vi")
+    datasets: tuple[Corpus, ...] = ("xsum", "xlsum", "mlsum", "wikilingua")
+    question: Annotated[int, Meta(ge=1, le=6)] = 6
+    missing: Literal["drop", "bad"] = "drop"
+    mixing: Literal["concatenate", "equal"] = "concatenate"
+    evaluate: Literal["validation", "test"] = "validation"
+    max_demonstrations: Positive | None = None  # a corpus, language and split
+    max_prompts: Positive | None = None
+    max_characters: Positive | None = None
+    seed: Seed = 0
+    feedback: Literal["pointwise", "pairwise"] = "pointwise"
+    template: Template = Template()
+    facts: tuple[Language, ...] = ()  # of the languages that the template names; planning fills them in
+
 
 Item = TypeVar("Item")
 
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts"})
 
-TRUNCATION_SIDE = "right"  # of an article that is too long for a model: its lead is what is summarised
-RATED = ("validation", "test")  # splits of the corpora whose articles Seahorse rated
+# Hooks that need nothing special here.
+counted = defaults.counted
+digest = defaults.digest
+document_of = defaults.document_of
+ignored = defaults.ignored
+missing = defaults.missing
+prompt_around = defaults.prompt_around
+require = defaults.require
+truncation_side = defaults.truncation_side
+
+RATED = ("validation", "test")  # splits of the corpora whose articles Settings rated
 
 # Which of the settings each use of the data reads, besides where it is.
 _PROMPTS = ("evaluate", "max_prompts", "seed")
@@ -79,12 +113,12 @@ TABLE_5 = {"de": 306, "en": 1672, "es": 295, "ru": 255, "tr": 720, "vi": 349}
 # --- the surface of a task module ---------------------------------------------------------------------------
 
 
-def languages(config: Task) -> Sequence[str]:
+def languages(config: Settings) -> Sequence[str]:
     """Those of `task.languages`."""
     return _settings(config).languages
 
 
-def check(config: Task, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
+def check(config: Settings, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
     """Reads the ratings and joins the articles; what was left out is said, language by language."""
     settings, notes = _settings(config), []
     for lang in sorted({*sources, *targets}):
@@ -96,16 +130,16 @@ def check(config: Task, known: Collection[str] | None, sources: Sequence[str], t
         if missing := _unjoined(settings, lang):
             left_out["a gem_id that is not among the articles (WikiLingua's are those of GEM's old release)"] = missing
         if shown := ", ".join(f"{reason} {count}" for reason, count in sorted(left_out.items()) if count):
-            notes.append(f"{lang}: rows of Seahorse that are left out: {shown}.")
+            notes.append(f"{lang}: rows of Settings that are left out: {shown}.")
     return notes
 
 
-def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
+def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     """Everything else at its default; ConfigError if the use needs files that are not there."""
     settings = _settings(config)
     for lang in langs:
         _require(settings, lang, use)
-    return Seahorse(
+    return Settings(
         path=settings.path,
         articles=settings.articles,
         languages=tuple(sorted(langs)),
@@ -116,7 +150,7 @@ def narrowed(config: Task, langs: Sequence[str], use: Use) -> Task:
     )
 
 
-def sources(config: Task) -> list[Path]:
+def sources(config: Settings) -> list[Path]:
     """The ratings' files, and those of the languages' articles."""
     settings = _settings(config)
     paths = [path for found in source.files(settings).values() for path in found]
@@ -127,7 +161,7 @@ def sources(config: Task) -> list[Path]:
     return paths
 
 
-def demonstrations(config: Task, lang: str, split: Split) -> list[Demonstration]:
+def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstration]:
     """Articles with their reference summaries, the corpora in turns; in training mixed as `task.mixing` says."""
     settings = _settings(config, lang)
 
@@ -141,7 +175,7 @@ def demonstrations(config: Task, lang: str, split: Split) -> list[Demonstration]
     return _in_turns(mixed)
 
 
-def prompts(config: Task, lang: str, split: Split) -> list[Prompt]:
+def prompts(config: Settings, lang: str, split: Split) -> list[Prompt]:
     """Articles without their summaries; "test" is the split of `task.evaluate`."""
     settings = _settings(config, lang)
 
@@ -151,7 +185,7 @@ def prompts(config: Task, lang: str, split: Split) -> list[Prompt]:
     return _in_turns(_mixed(settings, lang, _split(settings, split), settings.max_prompts, made))
 
 
-def ratings(config: Task, lang: str, split: Split) -> list[Rating]:
+def ratings(config: Settings, lang: str, split: Split) -> list[Rating]:
     """Rated summaries whose article is known; label 1 for Yes. "test" is the split of `task.evaluate`."""
     settings = _settings(config, lang)
     texts = _articles(settings, lang)
@@ -167,7 +201,7 @@ def ratings(config: Task, lang: str, split: Split) -> list[Rating]:
     return kept
 
 
-def pairs(config: Task, lang: str, split: Split) -> list[Pair]:
+def pairs(config: Settings, lang: str, split: Split) -> list[Pair]:
     """All pairs of a good and a bad summary of the same article (paper, appendix C)."""
     by_article: dict[str, list[Rating]] = {}
     for rating in ratings(config, lang, split):
@@ -180,7 +214,7 @@ def pairs(config: Task, lang: str, split: Split) -> list[Pair]:
     ]
 
 
-def published(config: Task) -> dict[tuple[str, str, str, str], int]:
+def published(config: Settings) -> dict[tuple[str, str, str, str], int]:
     """Sizes of the paper's Tables 1, 2 and 5: (language, corpus or "", what, split) -> count.
 
     "test" is there while `task.evaluate` is validation, as in the paper; ratings are those of question 6.
@@ -200,8 +234,7 @@ def published(config: Task) -> dict[tuple[str, str, str, str], int]:
 # --- inside -------------------------------------------------------------------------------------------------
 
 
-def _settings(config: Task, lang: str | None = None) -> Seahorse:
-    assert isinstance(config, Seahorse)
+def _settings(config: Settings, lang: str | None = None) -> Settings:
     for one in config.languages if lang is None else (lang,):
         have = source.LANGUAGES if lang is None else config.languages
         if one not in have:
@@ -211,7 +244,7 @@ def _settings(config: Task, lang: str | None = None) -> Seahorse:
     return config
 
 
-def _require(settings: Seahorse, lang: str, use: Use) -> None:
+def _require(settings: Settings, lang: str, use: Use) -> None:
     """ConfigError for files that a use of the data would miss when it runs."""
     if absent(settings):
         return
@@ -232,23 +265,23 @@ def _require(settings: Seahorse, lang: str, use: Use) -> None:
         corpora.require(settings, lang, split)
 
 
-def _split(settings: Seahorse, split: Split) -> str:
+def _split(settings: Settings, split: Split) -> str:
     return settings.evaluate if split == "test" else split
 
 
-def _cut(settings: Seahorse, text: str) -> str:
+def _cut(settings: Settings, text: str) -> str:
     return text[: settings.max_characters]
 
 
-def _prompt(settings: Seahorse, lang: str, dataset: str, gem_id: str, text: str) -> Prompt:
+def _prompt(settings: Settings, lang: str, dataset: str, gem_id: str, text: str) -> Prompt:
     shown, content = rendered(settings.template, _cut(settings, text), language_of(settings.facts, lang))
     return Prompt(id=gem_id, lang=lang, group=gem_id, text=shown, dataset=dataset, content=content)
 
 
 def _mixed(
-    settings: Seahorse, lang: str, split: str, most: int | None, made: Callable[[str, corpora.Document], Item]
+    settings: Settings, lang: str, split: str, most: int | None, made: Callable[[str, corpora.Document], Item]
 ) -> list[list[Item]]:
-    """What is made of each corpus's documents: those with a summary, each once, without those that Seahorse trains on.
+    """What is made of each corpus's documents: those with a summary, each once, without those that Settings trains on.
 
     By their hashed ids, whatever the order of the files; of more than `most` the first ones.
     """
@@ -273,7 +306,7 @@ def _once(documents: Iterable[corpora.Document], seen: set[str]) -> Iterator[cor
             yield one
 
 
-def _rank(settings: Seahorse, one: corpora.Document) -> bytes:
+def _rank(settings: Settings, one: corpora.Document) -> bytes:
     return hashlib.sha256(f"{settings.seed}\0{one.gem_id}".encode()).digest()
 
 
@@ -282,7 +315,7 @@ def _in_turns(lists: Iterable[list[Item]]) -> list[Item]:
     return [one for turn in itertools.zip_longest(*lists) for one in turn if one is not None]
 
 
-def _articles(settings: Seahorse, lang: str) -> dict[str, str]:
+def _articles(settings: Settings, lang: str) -> dict[str, str]:
     """gem_id -> article of all rated summaries in a language."""
     splits = [source.read(settings, split) for split in source.SPLITS]
     if settings.articles is None:
@@ -290,13 +323,13 @@ def _articles(settings: Seahorse, lang: str) -> dict[str, str]:
     asked = {name: corpora.files(settings, lang, name) for name in corpora.corpora(settings, lang)}
     paths = [path for found in asked.values() for split in RATED for path in found.get(split, [])]
     wanted = frozenset(row.gem_id for ratings in splits for row in ratings.rated if row.lang == lang)
-    place = Seahorse(settings.path, settings.articles, (lang,), settings.datasets)
+    place = Settings(settings.path, settings.articles, (lang,), settings.datasets)
     return _joined(place, lang, wanted, tables.identity(paths))
 
 
 @functools.lru_cache(maxsize=4)
-def _joined(place: Seahorse, lang: str, wanted: frozenset[str], files: tables.Identity) -> dict[str, str]:
-    """The wanted articles out of the corpora's validation and test splits, of which Seahorse was made."""
+def _joined(place: Settings, lang: str, wanted: frozenset[str], files: tables.Identity) -> dict[str, str]:
+    """The wanted articles out of the corpora's validation and test splits, of which Settings was made."""
     return {
         one.gem_id: one.text
         for dataset in corpora.corpora(place, lang)
@@ -304,7 +337,7 @@ def _joined(place: Seahorse, lang: str, wanted: frozenset[str], files: tables.Id
     }
 
 
-def _unjoined(settings: Seahorse, lang: str) -> int:
+def _unjoined(settings: Settings, lang: str) -> int:
     texts = _articles(settings, lang)
     rated = [row for split in ("train", "validation") for row in source.read(settings, split).rated]
     return sum(row.gem_id not in texts for row in source.of(rated, lang, corpora.corpora(settings, lang)))

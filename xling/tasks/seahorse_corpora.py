@@ -14,11 +14,13 @@ source_aligned and target_aligned, which are taken where they are.
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from xling.config.tasks import Seahorse
 from xling.errors import ConfigError, DataError
 from xling.tasks.tables import Row, Table, is_table, open_table, text_of
+
+if TYPE_CHECKING:
+    from xling.tasks.seahorse import Settings
 
 # Table 1 of the paper: the corpora of each language.
 CORPORA: dict[str, tuple[str, ...]] = {
@@ -53,7 +55,7 @@ class Document(NamedTuple):
     summary: str
 
 
-def corpora(config: Seahorse, lang: str) -> tuple[str, ...]:
+def corpora(config: "Settings", lang: str) -> tuple[str, ...]:
     """The corpora of a language that `task.datasets` asks for; ConfigError if there is none."""
     found = tuple(name for name in CORPORA.get(lang, ()) if name in config.datasets)
     if not found:
@@ -64,7 +66,7 @@ def corpora(config: Seahorse, lang: str) -> tuple[str, ...]:
     return found
 
 
-def files(config: Seahorse, lang: str, dataset: str) -> dict[str, list[Path]]:
+def files(config: "Settings", lang: str, dataset: str) -> dict[str, list[Path]]:
     """split -> files of a corpus in a language; ConfigError that says where it was looked for."""
     root = Path(config.articles or "").expanduser()
     if not root.is_dir():
@@ -84,7 +86,7 @@ def files(config: Seahorse, lang: str, dataset: str) -> dict[str, list[Path]]:
     )
 
 
-def require(config: Seahorse, lang: str, split: str) -> None:
+def require(config: "Settings", lang: str, split: str) -> None:
     """ConfigError unless each corpus of the language has files of the split."""
     for dataset in corpora(config, lang):
         if split not in (found := files(config, lang, dataset)):
@@ -95,7 +97,7 @@ def require(config: Seahorse, lang: str, split: str) -> None:
 
 
 def documents(
-    config: Seahorse, lang: str, dataset: str, splits: Collection[str], wanted: Collection[str] | None = None
+    config: "Settings", lang: str, dataset: str, splits: Collection[str], wanted: Collection[str] | None = None
 ) -> Iterator[Document]:
     """A corpus's documents, streamed; only those `wanted` by gem_id, if given. Rows without text are left out."""
     found = files(config, lang, dataset)

@@ -12,11 +12,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from xling.config.tasks import Seahorse
 from xling.errors import ConfigError, DataError, shown
 from xling.tasks.tables import Identity, Row, Table, identity, open_table, text_of
+
+if TYPE_CHECKING:
+    from xling.tasks.seahorse import Settings
 
 LANGUAGES = ("de", "en", "es", "ru", "tr", "vi")
 QUESTIONS = ("comprehensib", "repetition", "grammar", "attribution", "main idea", "concise")
@@ -57,13 +59,13 @@ class _Row(NamedTuple):
     where: str
 
 
-def read(config: Seahorse, split: str) -> Ratings:
+def read(config: "Settings", split: str) -> Ratings:
     """All languages of a split; read once for a file's size and time. DataError for what is not as published."""
     found = files(config).get(split, [])
     return _read(identity(found), config.question, config.missing)
 
 
-def files(config: Seahorse) -> dict[str, list[Path]]:
+def files(config: "Settings") -> dict[str, list[Path]]:
     """split -> files: the TSVs if articles are given apart, else the Parquet files with articles.
 
     ConfigError if there is no folder, or no training and validation files in it.
@@ -88,7 +90,7 @@ def _files_of(folder: Path, split: str, joined: bool) -> list[Path]:
     return [path for path in (folder / f"{split}.tsv", folder / f"{split}.tsv.gz") if path.is_file()][:1]
 
 
-def _hint(config: Seahorse) -> str:
+def _hint(config: "Settings") -> str:
     if config.articles is None:
         return (
             "Without task.articles it is that of tasksource/seahorse_summarization_evaluation, which has the articles: "

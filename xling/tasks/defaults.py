@@ -1,0 +1,61 @@
+"""Hooks of a task where nothing special is needed. A task's module imports those it does not define itself, by name.
+
+So every hook of xling/tasks/options.py stands in the task's module, and a reader sees which of them are these.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from xling.config.tasks import HasTemplate, TaskSettings
+from xling.tasks.records import Offer, Prompt, Size, Split, Use
+from xling.tasks.render import language_of, rendered
+
+
+def sources(config: TaskSettings) -> Sequence[Path]:
+    """No files: the data is generated, and `digest` says by what."""
+    return []
+
+
+def digest(config: TaskSettings) -> str:
+    """Nothing is generated: the rows that a stage reads of the files are digested instead."""
+    return ""
+
+
+def missing(config: TaskSettings) -> Mapping[Offer, str]:
+    """Whatever the user's settings, the data has all that the task offers."""
+    return {}
+
+
+def require(config: TaskSettings, langs: Sequence[str], use: Use) -> None:
+    """Enough for every use: `check` has refused other data."""
+
+
+def ignored(config: TaskSettings, splits: bool) -> Sequence[str]:
+    """No setting is ever without effect."""
+    return []
+
+
+def truncation_side(config: TaskSettings, langs: Collection[str] = ()) -> str:
+    """Prompts are documents, which are cut at their end: they begin with what matters most."""
+    return "right"
+
+
+def document_of(prompt: Prompt) -> str:
+    """A prompt that is rendered without an instruction (`bare`, xling/tasks/render.py) is its document."""
+    return prompt.text
+
+
+def prompt_around(config: TaskSettings, lang: str, document: str) -> tuple[str, str]:
+    """Rendered by the task's settings `template` and `facts`."""
+    assert isinstance(config, HasTemplate), "a task without templates defines prompt_around itself"
+    return rendered(config.template, document, language_of(config.facts, lang))
+
+
+def published(config: TaskSettings) -> Mapping[Size, int]:
+    """No paper states sizes, so that no grid can be planned without the data."""
+    return {}
+
+
+def counted(config: TaskSettings, what: Offer, split: Split) -> int | None:
+    """Rows are counted by reading them."""
+    return None
