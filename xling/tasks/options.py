@@ -104,7 +104,7 @@ HOOKS = {
 }
 
 
-def _hooks(module: TaskModule) -> dict[str, str]:
+def hooks_of(module: TaskModule) -> dict[str, str]:
     """All of HOOKS, and a function for each kind of data that the module offers."""
     return {**HOOKS, **{offer: "which its OFFERS names" for offer in sorted(getattr(module, "OFFERS", ()))}}
 
@@ -119,7 +119,7 @@ TASKS = Options[TaskModule](
         "oasst": "xling.tasks.oasst",
         "released": "xling.tasks.released",
     },
-    _hooks,
+    hooks_of,
 )
 
 if TYPE_CHECKING:
