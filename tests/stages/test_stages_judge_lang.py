@@ -76,7 +76,7 @@ def test_another_judge_has_no_such_setting():
 def test_at_home_the_judge_is_the_very_reward_model_that_picks(no_model, rm):
     home = judge_stage(judged_by(no_model, by(None), source="tr", rm=rm))
     abroad = judge_stage(judged_by(no_model, by(None), source="en", rm=rm))
-    assert home.parents["verdict"].key == home.parents["score"].key  # which the fold marks (analysis/plan.py)
+    assert home.parents["verdict"].key == home.parents["score"].key  # which the fold marks (judges_its_own)
     assert abroad.parents["verdict"].key != abroad.parents["score"].key
 
 

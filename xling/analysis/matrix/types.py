@@ -37,7 +37,7 @@ class Entry(Struct, frozen=True):
     reason: str = ""
     win: Estimate | None = None
     win_own: Estimate | None = None  # by the very reward model that was optimised: no evidence, and in nothing else
-    win_lc: Estimate | None = None  # length-controlled (lengths.py)
+    win_lc: Estimate | None = None  # length-controlled (length_control.py)
     win_soft: Estimate | None = None  # by the probabilities of the judge's answers; `win` is what the setting says
     win_hard: Estimate | None = None  # by its answers
     inconsistent: Estimate | None = None  # pairs whose two orders the judge decides differently, of those answered
@@ -178,7 +178,7 @@ class JudgeAccuracy(Struct, frozen=True):
 
 
 class JudgeAgreement(Struct, frozen=True):
-    """Two judges on the same responses to the same prompts, in percent (agreement.py has the rules for ties)."""
+    """Two judges on the same responses to the same prompts, in percent (judge_agreement.py has the rules for ties)."""
 
     axes: dict[str, str]  # what the two have in common
     judges: tuple[str, str]
@@ -284,7 +284,7 @@ class Block(Struct, frozen=True):
     controls: list[Control]
     shuffled: list[Entry]  # reward models on permuted labels: what the panels' bands are made of
     judge_accuracy: list[JudgeAccuracy] = []
-    length_slope: Estimate | None = None  # log-odds of a win per tanh of standardised extra length (lengths.py)
+    length_slope: Estimate | None = None  # log-odds of a win per tanh of standardised extra length (length_control.py)
 
 
 class Matrix(Struct, frozen=True):

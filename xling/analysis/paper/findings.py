@@ -1,5 +1,5 @@
 """What the paper's other published tables say: translated data, pooled sources, no SFT data in the target, accuracy,
-people against language models. Draws are those of paper.py.
+people against language models. Draws are those of published.py.
 """
 
 from collections.abc import Iterable, Sequence

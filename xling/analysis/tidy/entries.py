@@ -1,7 +1,7 @@
 """The common input of all analyses: matrix entries as a tidy table, with draws of their errors.
 
-A grid's entries (`grid_entries`) and the paper's published ones (paper.py) come in this one form: a row an entry, holes
-included; axes as text, then numbers. References without a source and shuffled labels are no entries.
+A grid's entries (`grid_entries`) and the paper's published ones (analysis/paper/published.py) come in this one form: a
+row an entry, holes included; axes as text, then numbers. References without a source and shuffled labels have none.
 """
 
 from collections.abc import Iterator, Sequence

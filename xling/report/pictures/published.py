@@ -1,7 +1,7 @@
 """The paper's published matrices as a Matrix, so that `xling figures paper` draws what it draws of a grid.
 
-Numbers and intervals are those of analysis/paper.py: no prompts were published, so the intervals are of a stated model
-and there is no paired difference, no curve and no control.
+Numbers and intervals are those of analysis/paper/published.py: no prompts were published, so the intervals are of a
+stated model, and there is no paired difference, no curve and no control.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Any finding as tables for the terminal and for Markdown, and as files for machines.
 
 print_finding(finding, console)      # as many numbers as one reads
-finding_tables(finding)              # all of them, as report/cells.py has it: the tables that every medium draws
+finding_tables(finding)              # all of them, as table.py has it: the tables that every medium draws
 
 A number x with x_low and x_high becomes one cell. Text columns that say the same in all rows stand above the table.
 Where a finding says what its rows and columns are (`compact`), there is one such table for every combination of the

@@ -1,10 +1,10 @@
 """A warm worker process: takes jobs over a pipe, runs them one after the other, reports over another pipe.
 
-Started by local.py as `python -P -m xling.run.local.worker SETTING`; JSON lines in both directions. The pipes are
+Started by runner.py as `python -P -m xling.run.local.worker SETTING`; JSON lines in both directions. The pipes are
 moved away from descriptors 0, 1 and 2 before any stage is imported, so that stage code can print as it likes
 and finds nothing to read.
 
-The process that local.py starts is a guard: the one that works is its child, and all that the work starts are its
+The process that runner.py starts is a guard: the one that works is its child, and all that the work starts are its
 descendants. Whoever of the three ends first, and however, the guard ends all that is left, so that no memory of an
 accelerator stays taken.
 """
@@ -141,7 +141,7 @@ def guarded(parent: int) -> None:
 
 
 def _guard(parent: int, child: int, handled: set[signal.Signals]) -> NoReturn:
-    """Wait for the launch or the work to end, then end the rest; leaves as the work did, for local.py to see.
+    """Wait for the launch or the work to end, then end the rest; leaves as the work did, for runner.py to see.
 
     SIGTERM is for the work, SIGUSR1 for all.
     """
