@@ -45,13 +45,13 @@ class LocalLauncher(_GridLauncher):
         self._workers = None if workers is None else whole_number("hydra.launcher.workers", workers)
         self._threads = whole_number("hydra.launcher.threads", threads)
         self._claim_timeout = seconds("hydra.launcher.claim_timeout_s", claim_timeout_s)
-        self._catalogue = catalogue
+        self.catalogue = catalogue
 
     def launch_grid(self, cells: Cells) -> Sequence[JobReturn]:
         """Plan, run, fold into the matrix. Leaves with exit code 1 if a cell failed."""
         from xling.launching import launch
 
-        code = launch(cells, self._catalogue, self._workers, self._threads, self._claim_timeout)
+        code = launch(cells, self.catalogue, self._workers, self._threads, self._claim_timeout)
         if code:
             raise SystemExit(code)
         return []
@@ -63,7 +63,7 @@ class SlurmLauncher(_GridLauncher):
     name = "slurm"
 
     def __init__(self, catalogue: str = "xling.planning", **values: Any) -> None:
-        self._catalogue = catalogue
+        self.catalogue = catalogue
         plain = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
         assert isinstance(plain, dict)
         self._values = {str(key): value for key, value in plain.items()}
@@ -72,7 +72,7 @@ class SlurmLauncher(_GridLauncher):
         """Plan, submit, return. Leaves with exit code 1 if all has ended and a cell failed."""
         from xling.launching import launch_slurm
 
-        code = launch_slurm(cells, self._catalogue, self._values)
+        code = launch_slurm(cells, self.catalogue, self._values)
         if code:
             raise SystemExit(code)
         return []

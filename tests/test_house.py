@@ -222,6 +222,7 @@ ORDER = """
     tracking
     folding
     launching
+    api
     cli
     __main__
 """

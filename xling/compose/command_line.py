@@ -84,6 +84,14 @@ def _cut(sentence: str) -> str:
     return sentence if len(sentence) <= LONGEST else f"{sentence[: LONGEST // 2]} ... {sentence[-LONGEST // 2 :]}"
 
 
+def overrides_of(arguments: Sequence[str]) -> list[str]:
+    """What is typed after the program's name, as overrides that Hydra's grammar can read. ConfigError for flags."""
+    prepared = _arguments(arguments)
+    if flags := [argument for argument in arguments if argument.startswith("-") and argument not in RUNNING]:
+        raise ConfigError(f"{shown(flags[0])} is a flag of the command line: here only settings are taken.")
+    return prepared[1:]  # without --multirun
+
+
 def _arguments(arguments: Sequence[str]) -> list[str]:
     if any(argument.startswith("--experimental-rerun") for argument in arguments):
         raise ConfigError(

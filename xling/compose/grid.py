@@ -21,10 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.callbacks import Callbacks
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Glob
-from hydra.types import RunMode
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 
+from xling.compose.command_line import overrides_of
 from xling.compose.composer import Composed, Composer, Container, at_scale, hydra_loader
 from xling.compose.overrides import (
     LANGUAGE_GROUPS,
@@ -35,7 +39,6 @@ from xling.compose.overrides import (
     Axis,
     Request,
     parse,
-    protected,
 )
 from xling.errors import LONGEST_NAME, ConfigError, shown
 from xling.grid.planfile import AxisValue
@@ -404,15 +407,33 @@ def _slug(cells: Cells) -> str:
     return "-".join(parts)
 
 
+# --- overrides without Hydra's main -----------------------------------------------------------------------
+
+
 def composed_cells(overrides: Sequence[str], task_languages: TaskLanguages, warn: Callable[[str], None]) -> Cells:
     """The cells of a grid that overrides ask for, those of a named one (sweeps=NAME) too. ConfigError as above."""
+    return composed_grid(overrides, task_languages, warn)[0]
+
+
+def composed_grid(
+    overrides: Sequence[str], task_languages: TaskLanguages, warn: Callable[[str], None]
+) -> tuple[Cells, Any]:
+    """The cells, and the launcher (hydra_plugins) that overrides choose and set. ConfigError as above."""
     with hydra_loader() as loader:
-        bundles = [line for line in overrides if line.partition("=")[0] in ("sweeps", "experiment")]
-        config = loader.load_configuration("config", bundles, RunMode.RUN, from_shell=False)
-        params = OmegaConf.to_container(config.hydra.sweeper.params)
-        assert isinstance(params, dict)
-        named = {str(key): value for key, value in params.items()}
-        return compose_grid(Composer(loader, "config"), named, list(map(protected, overrides)), task_languages, warn)
+        config = loader.load_configuration("config", overrides_of(overrides), RunMode.MULTIRUN, from_shell=False)
+        before = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(config)  # for ${hydra:...} in config files
+        try:
+            composer = Composer(loader, "config", list(config.hydra.overrides.hydra))
+            params = OmegaConf.to_container(config.hydra.sweeper.params, resolve=True)
+            assert isinstance(params, dict)
+            named = {str(key): value for key, value in params.items()}
+            cells = compose_grid(composer, named, list(config.hydra.overrides.task), task_languages, warn)
+            context = HydraContext(config_loader=loader, callbacks=Callbacks())
+            launcher = Plugins.instance().instantiate_launcher(context, lambda _: None, config)
+        finally:
+            HydraConfig.instance().cfg = before
+        return cells, launcher
 
 
 # --- which (source, target) pairs of the asked languages are cells: the setting `pairs` -------------------

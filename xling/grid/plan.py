@@ -128,7 +128,7 @@ class Step:
     lost: bool = False  # a result is stored that holds no longer: it goes before the stage runs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Decided once; nothing in it changes while it runs."""
 
@@ -144,6 +144,9 @@ class Plan:
     git: str | None
     rates: Rates | None = None  # of a dry run, which estimates by what stages say of their work
     language_rates: Sequence[Json] = ()  # what stands beside the language shares: [{"rates": {...}, "cells": [places]}]
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.name}: {len(self.cells)} cells, {len(self.steps)} stages, {len(self.to_run)} to run>"
 
     @property
     def to_run(self) -> list[Stage]:
