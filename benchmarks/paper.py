@@ -29,8 +29,7 @@ from xling.grid.store import Store
 from xling.launching import plan_of, task_languages
 from xling.planning.costs import asked
 from xling.report.reduce_grid import reduce_grid
-from xling.report.tables.accuracy import accuracy_table
-from xling.report.tables.panel import win_table
+from xling.report.tables.panel import accuracy_table, win_table
 from xling.report.tables.table import Table
 from xling.report.tables.wording import panel_title
 from xling.results.plan import read_plan

@@ -133,8 +133,8 @@ def panel_of(axes: dict[str, str], codes: list[str], random: np.random.Generator
     opponents = [Opponent(t, *(estimate(random, 50, 2) for _ in range(4))) for t in codes]
     versus = {"likelihood_sft": {s: {t: difference(random) for t in codes} for s in codes}}
     counts = [Count("above_50", "cells abroad whose interval lies above 50", 800, 870, 870)]
-    return Panel(axes, codes, codes, entries, means, means, means, means, [], accuracy, [], [], versus, {}, opponents,
-                 [], counts, ["A sentence."])  # fmt: skip
+    return Panel(axes, codes, codes, entries, means, means, means, means, [], accuracy, [], [], versus,
+                 opponents=opponents, counts=counts, verdicts=["A sentence."])  # fmt: skip
 
 
 def entry_of(axes: dict[str, str], random: np.random.Generator) -> Entry:

@@ -78,8 +78,8 @@ def test_it_is_shown_and_marked_everywhere(tmp_path: Path, capsys: pytest.Captur
     assert " % by it)" in rows["de", "de"]["reason"]
     assert "judge.half=true" in rows["de", "de"]["reason"] and rows["en", "de"]["status"] == "done"
     block = matrix.blocks[0]
-    table = next(table for table in panel_tables(block, block.panels[0]) if table.whole)
-    assert table.rows[0][1][0].text.startswith("[9") and table.rows[0][1][0].text.endswith("](1)")
+    table = next(table for table in panel_tables(block, block.panels[0]) if table.kind == "matrix")
+    assert table.rows[0][1][0].shown.startswith("[9") and table.rows[0][1][0].shown.endswith("](1)")
     assert "no evidence" in table.notes[0]
     print_matrix(matrix)
     assert "own judge" in capsys.readouterr().out

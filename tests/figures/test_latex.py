@@ -49,10 +49,10 @@ def test_text_is_printed_and_never_obeyed():
 
 def test_a_table_has_intervals_below_and_marks_as_type():
     rows = [
-        ("de", [Cell("◆52.3▲", "50.1-54.4", home=True), Cell("-1.2*", "-2.0..-0.4")]),
-        ("en", [Cell("hole(1)"), Cell()]),
+        ("de", [Cell("52.3", "50.1-54.4", home=True, marks="◆▲"), Cell("-1.2", "-2.0..-0.4", marks="*")]),
+        ("en", [Cell("hole", note="(1)"), Cell()]),
     ]
-    table = Table("Win rate, %", "source", ["de", "en"], rows, ["* settled"], frozenset({1}))
+    table = Table("win_rate", "Win rate, %", "source", ["de", "en"], rows, ["* settled"], frozenset({1}))
     latex = table_latex(table, "tab:x", "a_b")
     assert rows_of(latex) == [
         ["source ", " de ", " en"],
@@ -117,7 +117,7 @@ def test_everything_compiles(grid, tmp_path):
     words = ["--out", str(tmp_path), "--width", "column", "--only", "heatmap,tables"]
     assert main(["figures", grid.name, "--root", str(grid.root), *words]) == 0
     latin = EVIL.replace("τ", "")
-    table = Table(latin, latin, [latin], [(latin, [Cell(latin, latin)])], [latin])
+    table = Table(latin, latin, latin, [latin], [(latin, [Cell(latin, latin)])], [latin])
     (tmp_path / "evil.tex").write_text(table_latex(table, "tab:evil", latin))
     whole = (tmp_path / "all.tex").read_text().replace("\\end{document}", "\\clearpage\\input{evil}\n\\end{document}")
     (tmp_path / "all.tex").write_text(whole)

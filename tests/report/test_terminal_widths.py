@@ -94,8 +94,10 @@ def test_a_wide_matrix_is_shown_in_pages_with_its_sources_again(tmp_path, width)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_long_names_are_folded_and_numbers_are_not(width):
     name = "frozen_lm, tuning=full, learning_rate=0.0001, epochs=3, a_very_long_value=" + "x" * 60
-    row = [Cell("-12.3*", "-100.0..-10.0"), Cell("45.6", "40.0-50.0")] * 6
-    table = Table("A table", "corner", [f"{name} {number}" for number in range(12)], [(name, row)] * 2, [name * 3])
+    row = [Cell("-12.3", "-100.0..-10.0", marks="*"), Cell("45.6", "40.0-50.0")] * 6
+    table = Table(
+        "one", "A table", "corner", [f"{name} {number}" for number in range(12)], [(name, row)] * 2, [name * 3]
+    )
     text = drawn(print_table, width, table)
     assert max(map(cell_len, text.splitlines())) <= width
     assert text.count("-12.3*") == 12 and text.count("-100.0..-10.0") == 12
@@ -105,14 +107,14 @@ def test_long_names_are_folded_and_numbers_are_not(width):
 def test_wide_characters_keep_columns_in_line():
     rows = [(name, [Cell("50.0"), Cell("60.0")]) for name in ("中文", "日本語", "de", "한국어")]
     for width in (*WIDTHS, 24):
-        lines = drawn(print_table, width, Table("語言", "源", ["目標一", "b"], rows)).splitlines()
+        lines = drawn(print_table, width, Table("one", "語言", "源", ["目標一", "b"], rows)).splitlines()
         ends = {cell_len(line.rstrip()) for line in lines if line.rstrip().endswith("60.0")}
         assert len(ends) == 1 and max(map(cell_len, lines)) <= width
 
 
 def test_control_codes_in_labels_are_shown(matrix):
     evil = "\x1b[2J\x1b]0;owned\x07x\x9b31m\u202egnp\ny"
-    table = Table(evil, evil, [evil], [(evil, [Cell(evil, evil)])], [evil])
+    table = Table(evil, evil, evil, [evil], [(evil, [Cell(evil, evil)])], [evil])
     for colours in (False, True):
         text = drawn(lambda t, c: print_tables([t, t], c), 80, table, force_terminal=colours, color_system="256")
         own = re.sub(r"\x1b\[[\d;]*m", "", text)  # rich's own colours

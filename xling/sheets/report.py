@@ -56,7 +56,7 @@ def _cells(found: Judgements) -> Table:
     ]
     if any(cell.people is not None and cell.judge is None for cell in found.cells):
         notes.append("no judge: it is the very reward model that picked, and no evidence")
-    return Table("Win rate, %", "cell", columns, rows, notes)
+    return Table("win_rate", "Win rate, %", "cell", columns, rows, notes)
 
 
 def _label(axes: dict[str, str]) -> str:
@@ -81,9 +81,8 @@ def _agreement(found: Judgements) -> Table:
     ]
     notes = ["kappa: Cohen's, of two annotators; alpha: Krippendorff's, nominal. - where all say the same"]
     columns = ["annotators", "pairs", "agree, %", "kappa", "alpha"]
-    return Table(
-        "Agreement between annotators, on pairs that two or more have judged", "language", columns, rows, notes
-    )
+    title = "Agreement between annotators, on pairs that two or more have judged"
+    return Table("agreement_between_annotators", title, "language", columns, rows, notes)
 
 
 def _with_judge(found: Judgements) -> Table:
@@ -95,15 +94,14 @@ def _with_judge(found: Judgements) -> Table:
         for one in found.with_judge
     ]
     notes = ["decided: where neither people nor judge say tie; people's answers to a pair averaged first"]
-    return Table(
-        "Agreement of people with the grid's judge", "judge", ["pairs", "agree, %", "decided, %", "kappa"], rows, notes
-    )
+    columns = ["pairs", "agree, %", "decided, %", "kappa"]
+    return Table("agreement_with_the_judge", "Agreement of people with the grid's judge", "judge", columns, rows, notes)
 
 
 def _annotators(found: Judgements) -> Table:
     several = len({one.sheet for one in found.annotators}) > 1
     rows = [(_who(one, several), _habits(one)) for one in found.annotators]
-    return Table("Annotators", "name", ["answered", "of", "A", "B", "tie"], rows)
+    return Table("annotators", "Annotators", "name", ["answered", "of", "A", "B", "tie"], rows)
 
 
 def _who(one: Annotator, several: bool) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from xling.analysis.matrix.types import MEASURES, Opponent
 from xling.analysis.statistics.intervals import (
     SHARE,
     Clusters,
@@ -26,24 +27,8 @@ from xling.results.plan import PlannedEntry, Results, SeedCell
 
 Seeds = tuple[str, str]  # task.seed, seed
 PERCENT = 100.0
-UNITS = {  # of what is measured in every cell: shares become percent
-    "win": PERCENT,
-    "win_own": PERCENT,
-    "in_language": PERCENT,
-    "length": 1.0,  # tokens
-    "eos": PERCENT,
-    "repetition": PERCENT,
-    "reward": 1.0,  # increase over the baseline, in standard deviations of RM_s over the baseline's responses
-    "quality": 1.0,  # increase of the verdict's score over the baseline, in its own units
-    "kl": 1.0,  # nats a response
-    "win_soft": PERCENT,
-    "win_hard": PERCENT,
-    "inconsistent": PERCENT,
-    "unanswered": PERCENT,
-}
-VERDICTS = ("win", "win_soft", "win_hard", "quality", "inconsistent", "unanswered")  # what the judge says
-NO_SHARES = ("length", "reward", "quality", "kl")
-OPPONENT = ("in_language", "length", "eos", "repetition")  # measured of the baseline too
+FOLDED = [name for name, measure in MEASURES.items() if measure.column]  # from items.json
+OPPONENT = [name for name in MEASURES if name in Opponent.__struct_fields__]  # measured of the baseline too
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,25 +72,28 @@ class Column:
         return seeds[0] if self.fresh else seeds[1]
 
     def measure(self, number: int, seeds: Seeds, name: str) -> Floats | None:
-        """(prompts,) of an entry, in the unit of UNITS; NaN where a prompt was not judged."""
+        """(prompts,) of an entry, in the measure's unit; NaN where a prompt was not judged."""
         record = self.records[number].get(seeds)
         own = self.own_judge(number, seeds)
-        if record is None or (name in VERDICTS if own else name == "win_own"):
+        if record is None or (MEASURES[name].judged if own else name == "win_own"):
             return None
-        values = _measured(record.items, "win" if own and name == "win_own" else name, self.scales[number].get(seeds))
+        values = _measured(record.items, name, self.scales[number].get(seeds))
         if values is None:
             return None
         if name not in ("win", "win_own", "unanswered") and None in record.items.win:
             values[np.isnan(np.array(record.items.win, dtype=np.float64))] = np.nan
-        return values * UNITS[name]
+        return values * MEASURES[name].factor
 
 
 def _measured(items: Items, name: str, scale: float | None) -> Floats | None:
-    values, opponent = items.column(name), items.column(f"baseline_{name}") if name in ("reward", "quality") else None
-    if name == "reward":
-        return None if values is None or opponent is None or not scale else (values - opponent) / scale
-    if name == "quality":
-        return None if values is None or opponent is None else values - opponent
+    """(prompts,) as in items.json, increases over the baseline; the reward's is divided by `scale`."""
+    measure = MEASURES[name]
+    values = items.column(measure.column)
+    if measure.increase and values is not None:
+        opponent = items.column(f"baseline_{measure.column}")
+        values = None if opponent is None else values - opponent
+    if name == "reward" and values is not None:
+        return values / scale if scale else None
     return values
 
 
@@ -114,7 +102,7 @@ class Quantities:
     """Where each quantity stands among a sample's K; entries are numbered as in the column."""
 
     entries: int
-    measures: list[str]  # of UNITS, those that any entry has; the first is `win`
+    measures: list[str]  # of FOLDED, those that any entry has; the first is `win`
     curve_length: int
     averages: list[list[int]]  # entries whose mean is a quantity of its own: column means, bands
     panels: int
@@ -144,11 +132,12 @@ class Quantities:
         """(2, K) the ends of each quantity's scale: shares in percent, but for those that are none."""
         ends = np.tile(SHARE[:, None], (1, self.total))
         for name in self.measures:
-            if name in NO_SHARES:
-                least = -np.inf if name in ("reward", "quality") else 0.0
+            if MEASURES[name].unit != "%":
                 start = self.at(name, 0)
-                ends[:, start : start + self.entries] = [[least], [np.inf]]
-        ends[1, self.opponent("length")] = np.inf
+                ends[:, start : start + self.entries] = [[-np.inf if MEASURES[name].increase else 0.0], [np.inf]]
+        for name in OPPONENT:
+            if MEASURES[name].unit != "%":
+                ends[1, self.opponent(name)] = np.inf
         return ends
 
 
@@ -205,8 +194,9 @@ def arrange(column: Column, averages: list[list[int]], panels: int) -> Quantitie
     own = any(column.own_judge(number, seeds) for number, found in enumerate(column.records) for seeds in found)
     measures = [
         name
-        for name in UNITS
-        if (name == "win" or (own if name == "win_own" else any(r.items.column(name) is not None for r in records)))
+        for name in FOLDED
+        if name == "win"
+        or (own if name == "win_own" else any(r.items.column(MEASURES[name].column) is not None for r in records))
     ]
     length = max((record.curve.shape[1] for record in records), default=0)
     return Quantities(len(column.entries), measures, length, averages, panels)
@@ -246,10 +236,12 @@ def _values(column: Column, where: Quantities, verdicts: Sequence[dict[Seeds, Fl
         if seeds in verdict:
             values[:, where.floor(panel) : where.floor(panel) + 2] = verdict[seeds] * PERCENT
     for name in OPPONENT:
-        opponents = (found[seeds].items.column(f"baseline_{name}") for found in column.records if seeds in found)
+        opponents = (
+            found[seeds].items.column(f"baseline_{MEASURES[name].column}") for found in column.records if seeds in found
+        )
         for opponent in opponents:
             if opponent is not None:
-                values[:, where.opponent(name)] = opponent * UNITS[name]
+                values[:, where.opponent(name)] = opponent * MEASURES[name].factor
                 break
     return values
 

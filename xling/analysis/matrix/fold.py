@@ -172,7 +172,7 @@ def _entries(
         if records:
             entry = replace(
                 entry,
-                **{_field(name): estimates[where.at(name, number)] for name in where.measures},
+                **{name: estimates[where.at(name, number)] for name in where.measures},
                 reward_scale=_mean_scale(column, number),
                 kl_bound=finite(records[0].summary.kl_bound),
                 n_samples=records[0].summary.n_samples,
@@ -186,18 +186,13 @@ def _entries(
     return entries
 
 
-def _field(measure: str) -> str:
-    """Of an Entry or an Opponent."""
-    return "share_in_language" if measure == "in_language" else measure
-
-
 def _mean_scale(column: Column, number: int) -> float | None:
     scales = list(column.scales[number].values())
     return float(np.mean(scales)) if scales else None
 
 
 def _opponent(target: str, where: Quantities, estimates: Sequence[Estimate | None]) -> Opponent:
-    return Opponent(target, **{_field(name): estimates[where.opponent(name)] for name in OPPONENT})
+    return Opponent(target, **{name: estimates[where.opponent(name)] for name in OPPONENT})
 
 
 def _curve(estimates: Sequence[Estimate | None]) -> Curve:

@@ -12,6 +12,9 @@ Win rates, accuracies and shares are in percent, differences in points, lengths 
 response.
 """
 
+from dataclasses import dataclass
+from typing import Annotated, get_type_hints
+
 from msgspec import Struct
 
 from xling.analysis.statistics.intervals import Difference, Estimate
@@ -19,6 +22,47 @@ from xling.grid.records import MATRIX
 from xling.results.plan import LanguageRates
 
 CHANCE = 50.0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the colours of numbers mean: how far from `middle`, either way; without one how large.
+
+    least: how far from the middle the darkest colour is at least, so that noise looks pale.
+    """
+
+    middle: float | None = None
+    least: float = 0.0
+
+
+OF_CHANCE = Scale(CHANCE, least=10.0)  # win rates and accuracies, %
+OF_POINTS = Scale(0.0, least=10.0)  # paired differences, points
+OF_SIZE = Scale()
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number that is measured in every cell, declared where Entry has its field. All that show it read it here."""
+
+    title: str  # of a table that shows it for every source and target, with the unit
+    head: str = ""  # of its column in "Beside the win rates"; empty: it stands in tables of its own alone
+    unit: str = "%"
+    column: str = ""  # of items.json; empty: it is not folded from items
+    note: str = ""  # what the head means
+    scale: Scale = OF_SIZE
+    digits: int = 1
+    increase: bool = False  # over the baseline's column of the same name
+    judged: bool = False  # what the judge says: of a reward model's own verdict this is no evidence
+    own_table: bool = False  # a table of the report shows it by source and target
+
+    @property
+    def factor(self) -> float:
+        """From the shares of items.json to percent."""
+        return 100.0 if self.unit == "%" else 1.0
+
+    def written(self, value: float) -> str:
+        """`71.3`; an increase with its sign."""
+        return f"{value:{'+' if self.increase else ''}.{self.digits}f}"
 
 
 class Curve(Struct, frozen=True):
@@ -35,25 +79,139 @@ class Entry(Struct, frozen=True):
     axes: dict[str, str]  # all but the seeds, as text
     status: str  # done, partial, own judge, failed, blocked, not run, left out, damaged
     reason: str = ""
-    win: Estimate | None = None
-    win_own: Estimate | None = None  # by the very reward model that was optimised: no evidence, and in nothing else
-    win_lc: Estimate | None = None  # length-controlled (length_control.py)
-    win_soft: Estimate | None = None  # by the probabilities of the judge's answers; `win` is what the setting says
-    win_hard: Estimate | None = None  # by its answers
-    inconsistent: Estimate | None = None  # pairs whose two orders the judge decides differently, of those answered
-    unanswered: Estimate | None = None  # pairs with an order that it did not answer, which are in no other number
-    share_in_language: Estimate | None = None
-    length: Estimate | None = None
-    eos: Estimate | None = None  # responses that ended by themselves
-    repetition: Estimate | None = None  # word bigrams that have occurred before in their response
-    reward: Estimate | None = None  # increase over the baseline, in standard deviations of the baseline's responses
+    win: Annotated[
+        Estimate | None,
+        Measure("Win rate, %", "win", column="win", scale=OF_CHANCE, judged=True, own_table=True),
+    ] = None
+    win_own: Annotated[  # in nothing else: no mean, no difference, no count has it
+        Estimate | None,
+        Measure("Win rate by the very reward model that was optimised, %", column="win", scale=OF_CHANCE),
+    ] = None
+    win_lc: Annotated[  # length_control.py
+        Estimate | None,
+        Measure(
+            "Length-controlled win rate, %",
+            "LC win",
+            note="length-controlled, by one logistic regression for all cells of a judge and optimizer, %",
+            scale=OF_CHANCE,
+            own_table=True,
+        ),
+    ] = None
+    win_soft: Annotated[
+        Estimate | None,
+        Measure(
+            "Win rate by the judge's probabilities, %",
+            "soft",
+            column="win_soft",
+            note="by the probabilities of the judge's answers, %",
+            scale=OF_CHANCE,
+            judged=True,
+        ),
+    ] = None
+    win_hard: Annotated[
+        Estimate | None,
+        Measure(
+            "Win rate by the judge's answers, %",
+            "hard",
+            column="win_hard",
+            note="by the judge's answers alone, %",
+            scale=OF_CHANCE,
+            judged=True,
+        ),
+    ] = None
+    inconsistent: Annotated[
+        Estimate | None,
+        Measure(
+            "Pairs that their order decides, %",
+            "order decides",
+            column="inconsistent",
+            note="pairs whose two orders the judge decides differently, % of those answered",
+            judged=True,
+        ),
+    ] = None
+    unanswered: Annotated[
+        Estimate | None,
+        Measure(
+            "Pairs that the judge left unanswered, %",
+            "unanswered",
+            column="unanswered",
+            note="pairs with an order that the judge did not answer, which are in no other number, %",
+            judged=True,
+        ),
+    ] = None
+    share_in_language: Annotated[
+        Estimate | None,
+        Measure(
+            "Responses in the target language, %",
+            "lang.",
+            column="in_language",
+            note="responses in the target language, %",
+        ),
+    ] = None
+    length: Annotated[
+        Estimate | None,
+        Measure("Length, tokens", "length", "tokens", column="length", note="tokens"),
+    ] = None
+    eos: Annotated[
+        Estimate | None,
+        Measure("Responses that ended by themselves, %", "ended", column="eos", note="responses not cut off, %"),
+    ] = None
+    repetition: Annotated[
+        Estimate | None,
+        Measure(
+            "Repetition: word bigrams said before, %",
+            "rep.",
+            column="repetition",
+            note="word bigrams said before in their response, %",
+        ),
+    ] = None
+    reward: Annotated[
+        Estimate | None,
+        Measure(
+            "Reward, increase over the baseline, standard deviations",
+            "reward",
+            "SD",
+            column="reward",
+            note="increase over the baseline by the reward model, in its standard deviations over the baseline's "
+            "responses",
+            scale=Scale(0.0),
+            digits=2,
+            increase=True,
+        ),
+    ] = None
     reward_scale: float | None = None  # that standard deviation, in the reward model's units; mean over seeds
-    quality: Estimate | None = None  # increase of the judge's score over the baseline (paper, section 5.1)
-    kl: Estimate | None = None  # from SFT_t, measured along a trained policy's samples
+    quality: Annotated[  # paper, section 5.1
+        Estimate | None,
+        Measure(
+            "Judge's score, increase over the baseline",
+            "quality",
+            "",
+            column="quality",
+            note="increase over the baseline by the judge's score",
+            scale=Scale(0.0),
+            digits=2,
+            increase=True,
+            judged=True,
+        ),
+    ] = None
+    kl: Annotated[  # measured along a trained policy's samples
+        Estimate | None,
+        Measure(
+            "KL from SFT_t, nats a response",
+            "KL",
+            "nats",
+            column="kl",
+            note="nats a response from SFT_t, of best-of-n at most",
+            digits=2,
+        ),
+    ] = None
     kl_bound: float | None = None  # log n - (n - 1) / n, in nats; an upper bound for best-of-n
     n_samples: int | None = None
     curve: Curve | None = None
-    pairwise: Estimate | None = None  # recorded responses: accuracy within a prompt, ties 0.5
+    pairwise: Annotated[  # of recorded responses; ties 0.5
+        Estimate | None,
+        Measure("Agreement with people on pairs within a prompt, %", scale=OF_CHANCE, own_table=True),
+    ] = None
     spearman: float | None = None
     versus_home: Difference | None = None
     versus_best: Difference | None = None  # None for the best itself
@@ -84,8 +242,21 @@ class Entry(Struct, frozen=True):
         return self.target not in self.source.split("+")
 
 
+def _measures() -> dict[str, Measure]:
+    hints = get_type_hints(Entry, include_extras=True)
+    return {
+        name: part
+        for name, hint in hints.items()
+        for part in getattr(hint, "__metadata__", ())
+        if type(part) is Measure
+    }
+
+
+MEASURES = _measures()  # fields of Entry, in its order
+
+
 class Opponent(Struct, frozen=True):
-    """The same measures of the baseline, which all cells of a target are judged against."""
+    """Some of the same measures of the baseline, which all cells of a target are judged against."""
 
     target: str
     share_in_language: Estimate | None

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from xling.analysis.matrix.draws import SPANS, Draws, Place, Small, place_of, with_tails
-from xling.analysis.matrix.types import Entry, Matrix
+from xling.analysis.matrix.types import MEASURES, Entry, Matrix
 from xling.analysis.statistics.drawing import RESAMPLES, Floats
 from xling.analysis.statistics.intervals import Estimate
 from xling.results.plan import ENTRY_AXES
@@ -21,7 +21,7 @@ from xling.results.plan import ENTRY_AXES
 Row = dict[str, Any]  # of a tidy table
 PLACE = ("source_lang", "target_lang")
 EVERY = "all"  # stands for the target in a row that is over all of them
-MEASURES = {"win": "win_rate", "kl": "kl", "accuracy": "accuracy"}  # what has errors, and its column
+DRAWN = {"win": "win_rate", "kl": "kl", "accuracy": "accuracy"}  # measures with draws of their errors, and their column
 LEVEL = 1e-9  # numbers closer than this are level: they were summed in different orders
 _MOST_NAMED = 4
 _FEWEST_DRAWS, _MOST_NUMBERS = 400, 4_000_000  # of more than 2,000 entries fewer draws are kept
@@ -31,7 +31,8 @@ _FEWEST_DRAWS, _MOST_NUMBERS = 400, 4_000_000  # of more than 2,000 entries fewe
 class Entries:
     """A tidy table and the errors of its measures, column by column as the table's rows."""
 
-    table: pd.DataFrame  # axes; win_rate, win_rate_low, win_rate_high, n, seeds, status, reason, home_p; kl, accuracy
+    # axes; win_rate, win_rate_low, win_rate_high, n, seeds, status, reason, home_p; kl, accuracy; MEASURES
+    table: pd.DataFrame
     axes: tuple[str, ...]  # those that tell panels apart: all but source_lang and target_lang
     errors: dict[str, Small]  # win, kl, accuracy -> (draws, rows) with t tails; NaN: none
     normal: Small  # (draws, rows) of win without them: its covariance is the sampling covariance
@@ -64,7 +65,7 @@ class Entries:
         drawn = self.errors[measure]
         errors = np.full((len(drawn), *value.shape), np.nan, dtype=np.float32)
         normal = np.full_like(errors, np.nan)
-        for row, (source, target, number) in enumerate(table[[*PLACE, MEASURES[measure]]].itertuples(index=False)):
+        for row, (source, target, number) in enumerate(table[[*PLACE, DRAWN[measure]]].itertuples(index=False)):
             at = sources.index(source), targets.index(target)
             value[at] = number
             errors[:, *at] = drawn[:, row]
@@ -124,8 +125,13 @@ def grid_entries(matrix: Matrix, draws: Draws) -> Entries:
         found += [(entry, accuracy.get((entry.source, entry.target))) for entry in panel.entries]
     rows = [{**{axis: entry.axes.get(axis, "") for axis in axes}, **_numbers(entry, right)} for entry, right in found]
     places = [place_of(entry.axes) for entry, _ in found]
-    table = pd.DataFrame(rows, columns=[*axes, *_NUMBERS])
-    errors = {measure: _errors(draws, measure, places, table[name].to_numpy()) for measure, name in MEASURES.items()}
+    measured = [name for name in _OTHERS if any(getattr(entry, name) is not None for entry, _ in found)]
+    for row, (entry, _) in zip(rows, found, strict=True):
+        for name in measured:
+            row |= _three(name, getattr(entry, name))
+    others = [f"{name}{end}" for name in measured for end in ("", "_low", "_high")]
+    table = pd.DataFrame(rows, columns=[*axes, *_NUMBERS, *others])
+    errors = {measure: _errors(draws, measure, places, table[name].to_numpy()) for measure, name in DRAWN.items()}
     return Entries(
         table,
         tuple(axis for axis in axes if axis not in PLACE),
@@ -142,6 +148,7 @@ _NUMBERS = [
     *("win_rate", "win_rate_low", "win_rate_high", "n", "seeds", "status", "reason", "home_p"),
     *("kl", "kl_low", "kl_high", "kl_bound", "accuracy", "accuracy_low", "accuracy_high"),
 ]
+_OTHERS = [name for name in MEASURES if name not in ("win", "win_own", "kl")]
 
 
 def _numbers(entry: Entry, accuracy: Estimate | None) -> dict[str, object]:

@@ -7,16 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xling.analysis.matrix.types import Entry, Frontier, Matrix, Opponent, Panel
+from xling.analysis.matrix.types import MEASURES, Entry, Frontier, Matrix, Opponent, Panel
 from xling.analysis.statistics.intervals import Estimate
 from xling.results.plan import ENTRY_AXES
 
 PANEL_AXES = tuple(axis for axis in ENTRY_AXES if axis not in ("source_lang", "target_lang"))
 BASELINE = "(baseline)"  # in place of a source: the policy that all cells of a target are judged against
-MEASURES = (
-    "win_lc", "win_soft", "win_hard", "inconsistent", "unanswered", "share_in_language", "length", "eos", "repetition",
-    "reward", "quality", "kl", "pairwise",
-)  # fmt: skip
+BESIDE = [name for name in MEASURES if name not in ("win", "win_own")]  # the matrix has these
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ def measure_rows(matrix: Matrix) -> Rows:
             rows.append([*_place(place, axes), *_measured(opponent), None, None])
         there = [entry for entry in panel.entries if entry.win is not None]
         rows += [[*_place(e.axes, axes), *_measured(e), e.kl_bound, e.n_samples] for e in there]
-    return Rows([*axes, *spread(MEASURES), "kl_bound", "n_samples"], rows)
+    return Rows([*axes, *spread(BESIDE), "kl_bound", "n_samples"], rows)
 
 
 def language_rows(matrix: Matrix) -> Rows:
@@ -107,7 +104,7 @@ def language_rows(matrix: Matrix) -> Rows:
 
 
 def _measured(of: Entry | Opponent) -> list[float | None]:
-    return [number for name in MEASURES for number in three(getattr(of, name, None))]
+    return [number for name in BESIDE for number in three(getattr(of, name, None))]
 
 
 def _place(axes: Mapping[str, str], names: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from babel import Locale
 from babel.core import UnknownLocaleError
 
 from xling.analysis.matrix.headline import headline
-from xling.analysis.matrix.types import Frontier, Matrix
+from xling.analysis.matrix.types import MEASURES, Frontier, Matrix
 from xling.analysis.statistics.intervals import Estimate
 from xling.analysis.tidy.finding import Finding
 from xling.console import direction, shown
@@ -97,6 +97,7 @@ def encode(document: Document) -> dict[str, Json]:
         "panels": panels,
         "across": encode_across(matrix),
         "frontiers": [_frontier(frontier) for frontier in matrix.frontiers],
+        "measures": {name: measure.title for name, measure in MEASURES.items()},
         "learning": [asdict(one) for one in document.learning],
         "learning_names": list(NAMES.items()),
         "findings": [_finding(finding) for finding in document.findings],

@@ -39,14 +39,8 @@ function spreadOf(table) {
 
 const suffix = () => (data.panels.length > 1 ? ": " + shortName(state.panel) : "");
 
-// What a heat map is called on its tab.
-function mapName(table) {
-  const known = [["Win rate, %", "win rate"], ["Length-controlled", "length-controlled"], ["Source minus home", "minus home"],
-    ["Source minus best", "minus best"], ["Reward model acc", "RM accuracy"], ["Reward model AUC", "RM AUC"], ["Agreement with people", "agrees with people"]];
-  const words = { "lang.": "language", "rep.": "repetition" };
-  const found = known.find(([start]) => table.title.startsWith(start));
-  return found ? found[1] : words[table.short] || table.short || table.title;
-}
+// What a table is called on its tab and in the card.
+const mapName = (table) => table.tab || table.title;
 
 function countList(one) {
   return one.counts.length ? el("dl", { class: "counts" }, one.counts.map(([k, of, text]) =>
@@ -86,7 +80,7 @@ const isChosen = (td) => state.cell && td.dataset.source === String(state.cell[0
 
 // What the card shows before anybody chooses: the highest win rate.
 function firstCell() {
-  const table = panel().tables.maps[0], best = { value: -Infinity, at: null };
+  const table = tableOf("win_rate"), best = { value: -Infinity, at: null };
   for (let s = 0; s < table.sources; s++) for (let t = 0; t < table.targets; t++) {
     const { value } = cellOf(table, s, t);
     if (value !== null && value > best.value) Object.assign(best, { value, at: [s, t] });
@@ -126,7 +120,7 @@ function drawCard(card) {
     const cell = cellOf(table, s, t);
     if (cell.value === null && !/\d/.test(cell.text)) continue;
     rows.push(el("tr", {}, el("th", { scope: "row" }, mapName(table)),
-      el("td", {}, cell.text.replace(/^◆/, "")), el("td", { class: "span" }, cell.span)));
+      el("td", {}, cell.text + cell.marks.replace(HOME, "") + cell.numbered), el("td", { class: "span" }, cell.span)));
   }
   if (rows.length) put(card, el("table", { class: "plain" }, el("caption", { class: "unseen" }, `${source} to ${target}`), el("tbody", {}, rows)));
   const needs = one.needs[at];

@@ -51,7 +51,7 @@ function acrossSection(box) {
 const ROW = 17, MOST_ROWS = 14; // pixels; sources of a target, beyond which the first of them and home are shown
 
 function sourcesSection(box) {
-  const table = panel().tables.maps.find((one) => one.title === "Win rate, %");
+  const table = tableOf("win_rate");
   const targets = shownTargets();
   const cells = targets.map((t) => shownSources().map((s) => ({ ...cellOf(table, s, t), s, t })).filter((c) => c.value !== null));
   const range = reach(cells.flat().flatMap((c) => [c.value, c.low, c.high]));
@@ -79,14 +79,14 @@ function forest(target, cells, range) {
   }
   if (range[0] < 50 && range[1] > 50) drawn.append(svg("line", { class: "rule", x1: x(50), x2: x(50), y1: 0, y2: height - 22 }));
   cells.forEach((cell, n) => {
-    const y = n * ROW + 13, tied = /[▲△]/.test(cell.text);
+    const y = n * ROW + 13, tied = /[▲△]/.test(cell.marks);
     const row = svg("g", { class: "dots " + (cell.home ? "c1" : "c0") });
     if (cell.low !== null) row.append(svg("line", { class: "bar", x1: x(cell.low), x2: x(cell.high), y1: y, y2: y }));
     const dot = cell.home ? marker(3, x(cell.value), y) : marker(0, x(cell.value), y);
     if (!tied) dot.classList.add("hollow");
     row.append(dot,
       svg("text", { class: "source", x: left - 8, y: y + 4, "text-anchor": "end" }, panel().sources[cell.s]),
-      svg("text", { class: "amount", x: width, y: y + 4, "text-anchor": "end" }, cell.text.replace(/[◆▲△]/g, "")));
+      svg("text", { class: "amount", x: width, y: y + 4, "text-anchor": "end" }, cell.text + cell.numbered));
     drawn.append(row);
   });
   return el("figure", { class: "drawing" }, el("figcaption", {}, el("strong", {}, "policy in ", language(name)), el("span", { class: "yaxis" }, "win rate, %")), drawn);
@@ -139,12 +139,12 @@ function frontierSection(box) {
   for (const frontier of data.frontiers) {
     const arms = [...new Set(frontier.points.map((point) => point.arm.split(" ")[0]))];
     const left = frontier.points.some((point) => point.quality) ? "quality" : "win";
-    const titles = { quality: "Judge's score, increase over the baseline", win: "Win rate, %", reward: "Reward model's score, increase, in standard deviations" };
+    const titles = data.measures;
     const charts = [left, "reward"].map((name) => {
       const series = arms.map((arm, look) => ({ name: arm, look, bars: true, points: frontier.points
         .filter((point) => point.arm.split(" ")[0] === arm && point[name])
         .sort((a, b) => a.kl[0] - b.kl[0]).map((point) => frontierPoint(point, name)) })).filter((one) => one.points.length);
-      return series.length ? chartFigure({ title: titles[name], about: `${titles[name]} against KL`, x: { label: "KL from SFT_t, nats a response" },
+      return series.length ? chartFigure({ title: titles[name], about: `${titles[name]} against KL`, x: { label: titles.kl },
         y: { label: "", rule: name === "win" ? 50 : 0 }, series, width: 500 }) : null;
     });
     put(box, el("h3", {}, frontier.title), el("p", { class: "quiet" }, `Means over ${frontier.cells} cells.`),

@@ -1,7 +1,11 @@
 // Tables of the report: the texts that the terminal prints, colours on them, full numbers in data attributes.
 
 const DENSE = 14; // columns beyond which a heat map shows numbers alone; its intervals stand in the card
+const HOME = "◆";
 const MARKS = { "◆": "home", "▲": "best source of its column", "△": "tied with the best", "*": "settled" };
+
+// A table of the shown panel by its name: titles are for people.
+const tableOf = (name) => Object.values(panel().tables).flat().find((one) => one.name === name);
 
 // Columns and rows of a table that the filter leaves. Means and controls stay.
 function leftColumns(table) {
@@ -24,19 +28,18 @@ function shade(scale, value) {
   return ["seq", Math.min(1, Math.max(0, (value - scale.low) / (scale.high - scale.low || 1)))];
 }
 
-// "◆71.3△(1)": marks are small, and read out by their meaning.
-function withMarks(text) {
-  const parts = text.match(/^(◆?)(.*?)([▲△*]?)((?:\(\d+\))?)$/s);
-  if (!parts) return [text];
-  const mark = (sign) => sign && el("span", { class: "mark", role: "img", "aria-label": MARKS[sign] }, sign);
-  return [mark(parts[1]), el("span", { class: "number" }, parts[2]), mark(parts[3]),
-    parts[4] && el("sup", {}, parts[4])];
+// Home before the number, other marks behind it: small, and read out by their meaning.
+function withMarks(cell) {
+  const mark = (sign) => el("span", { class: "mark", role: "img", "aria-label": MARKS[sign] }, sign);
+  const signs = [...cell.marks];
+  return [signs.filter((sign) => sign === HOME).map(mark), cell.text ? el("span", { class: "number" }, cell.text) : null,
+    signs.filter((sign) => sign !== HOME).map(mark), cell.numbered ? el("sup", {}, cell.numbered) : null];
 }
 
 function cellOf(table, row, column) {
   const at = row * table.columns.length + column;
   const look = table.look[at], number = (name) => (table[name] ? table[name][at] : null);
-  return { text: table.text[at], span: table.span[at], value: number("value"), low: number("low"), high: number("high"),
+  return { text: table.text[at], marks: number("marks") || "", numbered: number("numbered") || "", span: table.span[at], value: number("value"), low: number("low"), high: number("high"),
     home: look !== look.toLowerCase(), look: look.toLowerCase() };
 }
 
@@ -48,7 +51,7 @@ function tableCell(table, row, column, dense) {
     classes.push(shaded[0]);
     td.style.setProperty("--x", shaded[1].toFixed(3));
   } else if (cell.look === "q") classes.push("faint");
-  if (!cell.text) classes.push("nothing");
+  if (!cell.text && !cell.marks) classes.push("nothing");
   if (column === table.targets && table.targets) classes.push("aside");
   td.className = classes.filter(Boolean).join(" ");
   if (row < table.sources && column < table.targets) {
@@ -56,7 +59,7 @@ function tableCell(table, row, column, dense) {
     td.dataset.target = column;
   }
   for (const name of ["value", "low", "high"]) if (cell[name] !== null) td.dataset[name] = cell[name];
-  put(td, withMarks(cell.text), dense || !cell.span ? null : el("span", { class: "span" }, cell.span));
+  put(td, withMarks(cell), dense || !cell.span ? null : el("span", { class: "span" }, cell.span));
   if (dense && cell.span) td.title = cell.span;
   return td;
 }
@@ -108,7 +111,7 @@ function legend(table) {
   const words = (value) => value.toFixed(Math.abs(scale.reach ?? scale.high - scale.low) < 5 ? 2 : 0);
   const ends = scale.reach !== undefined
     ? [scale.middle - scale.reach, scale.middle, scale.middle + scale.reach] : [scale.low, scale.high];
-  const signs = ["◆", "▲", "△", "*"].filter((sign) => table.text.some((text) => text.includes(sign)));
+  const signs = Object.keys(MARKS).filter((sign) => (table.marks || []).some((marks) => marks.includes(sign)));
   const holes = [...table.look].some((look, at) => look.toLowerCase() === "h" && table.text[at]);
   return el("div", { class: "legend" },
     el("div", { class: "ramp " + (scale.reach !== undefined ? "both" : "one") },

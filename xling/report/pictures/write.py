@@ -20,7 +20,7 @@ from xling.report.pictures.look import FORMATS, Drawing, Made, Width, rendered, 
 from xling.report.pictures.names import Names
 from xling.report.pictures.panels import named_panels
 from xling.report.tables.comparisons import comparison_tables
-from xling.report.tables.latex import document, figure_latex, finding_latex, table_latex, table_name
+from xling.report.tables.latex import document, figure_latex, finding_latex, table_latex
 from xling.report.tables.panel import panel_tables
 from xling.report.tables.table import Table
 
@@ -161,10 +161,10 @@ def _all_tables(matrix: Matrix) -> list[tuple[str, Table, str]]:
         for panel in block.panels:
             one = named[id(panel)]
             for table in panel_tables(block, panel):
-                if not table.brief and not any(table == other for _, other, _ in found):
-                    found.append((one.file(table_name(table)), table, f"{one.about()}. {matrix.interval_note}"))
+                if table.kind != "brief" and not any(table == other for _, other, _ in found):
+                    found.append((one.file(table.name), table, f"{one.about()}. {matrix.interval_note}"))
     for number, table in enumerate(comparison_tables(matrix)):
-        name = table_name(table)
+        name = table.name
         taken = any(name == other for other, _, _ in found)
         found.append((f"{name}-{number}" if taken else name, table, matrix.interval_note))
     return found

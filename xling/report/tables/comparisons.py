@@ -1,10 +1,21 @@
 """Tables across panels: the optimizers of a grid side by side, and whether its judges agree."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from xling.analysis.matrix.types import CHANCE, Arm, ArmCell, JudgeAgreement, Matrix, OptimizerTable
+from xling.analysis.matrix.types import (
+    CHANCE,
+    MEASURES,
+    OF_CHANCE,
+    OF_POINTS,
+    Arm,
+    ArmCell,
+    JudgeAgreement,
+    Matrix,
+    OptimizerTable,
+    Scale,
+)
 from xling.analysis.statistics.intervals import Estimate
-from xling.report.tables.table import Cell, Table, against, difference_cell
+from xling.report.tables.table import Cell, Kind, Table, against, difference_cell
 from xling.report.tables.wording import span, words_of
 
 MOST_ROWS = 12
@@ -37,7 +48,9 @@ def agreement_tables(found: Sequence[JudgeAgreement]) -> list[Table]:
         "instances: both prefer the same side; a tie of one judge counts half",
         f"sources: pairs of sources within a target in the same order (pairs: {pairs}); a tie of one judge counts half",
     ]
-    return [Table("Agreement between judges, %", "", [*targets, "mean", "sources"], rows, notes)]
+    columns = [*targets, "mean", "sources"]
+    title = "Agreement between judges, %"
+    return [Table("agreement_between_judges", title, "", columns, rows, notes, section="across", scale=OF_CHANCE)]
 
 
 def _name(one: JudgeAgreement, among: Sequence[JudgeAgreement]) -> str:
@@ -47,7 +60,7 @@ def _name(one: JudgeAgreement, among: Sequence[JudgeAgreement]) -> str:
 
 
 def _share(estimate: Estimate | None) -> Cell:
-    return Cell(f"{estimate.value:.1f}", span(estimate), exact=estimate) if estimate else Cell()
+    return Cell(f"{estimate.value:.1f}", span(estimate), value=estimate) if estimate else Cell()
 
 
 # --- optimizers -------------------------------------------------------------------------------------------
@@ -66,11 +79,11 @@ def _summary(found: OptimizerTable, where: str) -> Table:
     if found.reference:
         notes.append(f"minus {found.reference}: same prompts, same baseline samples, paired by prompt")
     heads = ["win rate, %", *versus, "above 50", "KL"]
-    return Table(f"Optimizers{where}", "", heads, rows, notes)
+    return Table("optimizers", f"Optimizers{where}", "", heads, rows, notes, section="across")
 
 
 def _above(mean: Estimate) -> Cell:
-    return Cell(f"{mean.value:.1f}", span(mean), against(mean, CHANCE), exact=mean)
+    return Cell(f"{mean.value:.1f}", span(mean), against(mean, CHANCE), value=mean)
 
 
 def _far(arm: Arm) -> Cell:
@@ -87,17 +100,19 @@ def _cell_tables(found: OptimizerTable, where: str) -> list[Table]:
     by_arm = [{(cell.target, cell.source): cell for cell in arm.cells} for arm in found.arms]
     names, many = [arm.name for arm in found.arms], len(places) > MOST_ROWS
 
-    def table(title: str, cell: str, detail: bool) -> Table:
+    def table(name: str, title: str, cell: Callable[[ArmCell | None], Cell], scale: Scale, detail: bool) -> Table:
         rows = [
-            (f"{source} -> {target}", [_SHOWN[cell](cells.get((target, source))) for cells in by_arm])
+            (f"{source} -> {target}", [cell(cells.get((target, source))) for cells in by_arm])
             for target, source in places
         ]
-        return Table(f"{title}{where}", "", names, rows, detail=detail)
+        kind: Kind = "detail" if detail else ""
+        return Table(name, f"{title}{where}", "", names, rows, section="across", scale=scale, kind=kind)
 
-    tables = [table("Win rate by optimizer, %", "win", many)]
+    tables = [table("win_rate_by_optimizer", "Win rate by optimizer, %", _win, MEASURES["win"].scale, many)]
     if found.reference:
-        tables.append(table(f"Win rate minus {found.reference}, points, paired by prompt", "versus", True))
-    return [*tables, table("KL from SFT_t, nats a response", "kl", True)]
+        title = f"Win rate minus {found.reference}, points, paired by prompt"
+        tables.append(table(f"win_rate_minus_{found.reference}", title, _versus, OF_POINTS, True))
+    return [*tables, table("kl_from_sft_t", MEASURES["kl"].title, _kl, MEASURES["kl"].scale, True)]
 
 
 def _win(cell: ArmCell | None) -> Cell:
@@ -116,7 +131,4 @@ def _versus(cell: ArmCell | None) -> Cell:
 def _kl(cell: ArmCell | None) -> Cell:
     if cell is None or (cell.kl is None and cell.kl_bound is None):
         return Cell()
-    return Cell(f"{cell.kl.value:.2f}", span(cell.kl, 2), exact=cell.kl) if cell.kl else Cell(f"≤{cell.kl_bound:.2f}")
-
-
-_SHOWN = {"win": _win, "versus": _versus, "kl": _kl}
+    return Cell(f"{cell.kl.value:.2f}", span(cell.kl, 2), value=cell.kl) if cell.kl else Cell(f"≤{cell.kl_bound:.2f}")

@@ -152,7 +152,8 @@ def _long(data: pd.DataFrame, title: str) -> Table:
     for _, row in data.iterrows():
         label = ", ".join(str(row[name]) for name in texts if str(row[name]))
         rows.append((label, [_cell(row, name, looks[name]) for name in numbers]))
-    return Table(title, ", ".join(_spoken(name) for name in texts), [_spoken(name) for name in numbers], rows)
+    heads = [_spoken(name) for name in numbers]
+    return Table("finding", title, ", ".join(_spoken(name) for name in texts), heads, rows)
 
 
 def _crossed(data: pd.DataFrame, labels: Sequence[str], columns: str, value: str, title: str) -> Table:
@@ -167,7 +168,7 @@ def _crossed(data: pd.DataFrame, labels: Sequence[str], columns: str, value: str
         rows.setdefault(label, [Cell() for _ in across])[across.index(row[columns])] = _cell(row, value, digits)
     corner = ", ".join(_spoken(name) for name in labels) or _spoken(columns)
     heading = ": ".join(part for part in (title, _spoken(value)) if part)
-    return Table(heading, corner, [str(name) for name in across], list(rows.items()))
+    return Table("finding", heading, corner, [str(name) for name in across], list(rows.items()))
 
 
 def _numbers(data: pd.DataFrame) -> list[str]:

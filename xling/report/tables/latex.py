@@ -15,7 +15,6 @@ import pandas as pd
 from xling.analysis.tidy.finding import Finding
 from xling.report.tables.findings import finding_tables, said
 from xling.report.tables.table import BEST, HOME, SETTLED, TIED, UNKNOWN, Cell, Table
-from xling.report.tables.wording import slug
 
 MOST_ROWS = 42  # of a page; longer tables go over several
 MOST_LEFT_OUT = 6  # sentences of a caption
@@ -57,11 +56,6 @@ def beyond_pdflatex(text: str) -> bool:
 # --- tables of a report -----------------------------------------------------------------------------------
 
 
-def table_name(table: Table) -> str:
-    """`Source minus home, points, ...` -> source_minus_home"""
-    return slug(table.title.partition(",")[0].partition(":")[0].lower())
-
-
 def table_latex(table: Table, label: str, about: str = "") -> str:
     """A table of a report; a cell's interval stands below its value. about: goes into the caption."""
     table = _without_empty_columns(table)
@@ -81,18 +75,19 @@ def table_latex(table: Table, label: str, about: str = "") -> str:
 
 
 def _without_empty_columns(table: Table) -> Table:
-    kept = [n for n in range(len(table.columns)) if any(row[n].text for _, row in table.rows)]
+    kept = [n for n in range(len(table.columns)) if any(row[n].shown for _, row in table.rows)]
     rows = [(name, [row[n] for n in kept]) for name, row in table.rows]
     return replace(table, columns=[table.columns[n] for n in kept], rows=rows)
 
 
 def _value(cell: Cell) -> str:
     """Marks become type: home underlined, best bold."""
-    text = cell.text.replace(HOME, "", 1) if len(cell.text) > 1 else cell.text
-    best = BEST in text
-    shown = _minus(escaped(text.replace(BEST, ""))).replace(SETTLED, r"$^{*}$")
-    shown = rf"\textbf{{{shown}}}" if best and shown else shown
-    return rf"\underline{{{shown}}}" if cell.home and shown and cell.text != HOME else shown
+    if not cell.text:
+        return escaped(cell.shown)
+    signs = cell.marks.replace(HOME, "").replace(BEST, "")
+    shown = (_minus(escaped(cell.text)) + escaped(signs + cell.note)).replace(SETTLED, r"$^{*}$")
+    shown = rf"\textbf{{{shown}}}" if BEST in cell.marks else shown
+    return rf"\underline{{{shown}}}" if cell.home else shown
 
 
 def _span(cell: Cell) -> str:
@@ -112,14 +107,14 @@ def _minus(number: str) -> str:
 
 def _notes(table: Table) -> list[str]:
     marks = []
-    texts = [cell.text for _, row in table.rows for cell in row]
-    if any(HOME in text for text in texts) or any(cell.home for _, row in table.rows for cell in row):
+    there = "".join(cell.marks for _, row in table.rows for cell in row)
+    if HOME in there or any(cell.home for _, row in table.rows for cell in row):
         marks.append("underlined: home")
-    if any(BEST in text for text in texts):
+    if BEST in there:
         marks.append("bold: best source of its column")
-    if any(TIED in text for text in texts):
+    if TIED in there:
         marks.append(r"$^{\sim}$ tied with it")
-    if any(SETTLED in text for text in texts) and not any(note.startswith(SETTLED) for note in table.notes):
+    if SETTLED in there and not any(note.startswith(SETTLED) for note in table.notes):
         marks.append(r"$^{*}$ the 95\,\% interval excludes 0")
     notes = [escaped(note).replace(SETTLED, r"$^{*}$") for note in table.notes]
     said = "; ".join([*marks, *notes])

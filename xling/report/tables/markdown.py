@@ -31,7 +31,7 @@ def markdown(matrix: Matrix) -> str:
 
 def _panel(block: Block, panel: Panel) -> list[str]:
     lines = [f"## {panel_title(panel)}", ""]
-    for number, table in enumerate(table for table in panel_tables(block, panel) if not table.brief):
+    for number, table in enumerate(table for table in panel_tables(block, panel) if table.kind != "brief"):
         lines += table_lines(table)
         if number == 0:
             lines += _sentences(panel)
@@ -55,7 +55,7 @@ def table_lines(table: Table) -> list[str]:
 
 
 def _cell(cell: Cell) -> str:
-    text = escaped(cell.text)
+    text = escaped(cell.shown)
     if cell.home and text:
         text = f"**{text}**"
     return f"{text} <sub>{cell.span}</sub>" if cell.span else text

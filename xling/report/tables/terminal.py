@@ -73,14 +73,14 @@ def _print_panel(
     shown = []
     for table in tables:
         shown.append(replace(table, notes=[n for n in table.notes if n not in said]))
-        said.update(table.notes if table.brief else [])
+        said.update(table.notes if table.kind == "brief" else [])
     print_tables(shown, console, full)
     _print_sentences(panel, console)
     return tables
 
 
 def _wanted(table: Table, full: bool) -> bool:
-    return not table.brief if full else not table.detail
+    return table.kind != ("brief" if full else "detail")
 
 
 def _print_comparisons(matrix: Matrix, console: Console, full: bool) -> None:
@@ -116,7 +116,7 @@ def print_tables(tables: Sequence[Table], console: Console, full: bool = False) 
     for row in _rows([_on_a_line(table) for table in tables], console.width):
         console.print()
         if len(row) == 1:
-            console.print(_block(row[0], console.width, full or row[0].whole))
+            console.print(_block(row[0], console.width, full or row[0].kind == "matrix"))
         else:
             console.print(_beside(row, console.width))
 
@@ -202,7 +202,7 @@ def _label_width(table: Table) -> int:
 
 def _without_empty_rows(table: Table, columns: range) -> Table:
     """A page of columns does not repeat rows that have nothing in it."""
-    kept = [number for number, (_, row) in enumerate(table.rows) if any(row[column].text for column in columns)]
+    kept = [number for number, (_, row) in enumerate(table.rows) if any(row[column].shown for column in columns)]
     breaks = frozenset(sum(number < at for number in kept) for at in table.breaks)
     return replace(table, rows=[table.rows[number] for number in kept], breaks=breaks)
 
@@ -216,8 +216,8 @@ def _column_width(table: Table, column: int, wide: bool) -> int:
 
 def _lines(cell: Cell, wide: bool) -> list[str]:
     if not cell.span:
-        return [cell.text]
-    return [f"{cell.text} [{cell.span}]"] if wide else [cell.text, cell.span]
+        return [cell.shown]
+    return [f"{cell.shown} [{cell.span}]"] if wide else [cell.shown, cell.span]
 
 
 def _render(table: Table, columns: range, wide: bool) -> RichTable:
