@@ -10,7 +10,7 @@ from rich.console import Console
 from synthetic import OPTIMIZERS, SyntheticGrid, five
 
 from xling.analysis.matrix.fold_grid import fold_grid
-from xling.report.pictures.frontier import frontier_png, learning_png
+from xling.report.pictures.write import grid_png
 from xling.report.reduce_grid import reduce_grid
 from xling.report.tables.markdown import markdown
 from xling.report.tables.terminal import print_matrix
@@ -147,9 +147,9 @@ def test_the_figures_are_written_for_several_optimizers_alone(reduced, tmp_path)
 
 def test_the_same_matrix_gives_the_same_figures(reduced):
     matrix = reduced[1]
-    for draw in (frontier_png, learning_png):
-        first = draw(matrix, "digest")
-        assert draw(matrix, "digest") == first
+    for name in ("frontier.png", "learning.png"):
+        first = grid_png(name, matrix, "digest")
+        assert grid_png(name, matrix, "digest") == first
         picture = Image.open(io.BytesIO(first))
         assert picture.info["Comment"] == "digest" and picture.width == 1500
     colours = {colour for _, colour in Image.open(io.BytesIO(first)).convert("RGB").getcolors(maxcolors=1 << 24)}
@@ -165,4 +165,4 @@ def test_settings_of_one_optimizer_are_drawn_without_quality_too(tmp_path):
         grid.cell("de", "de", random.random(10), optimizer="rloo", columns=columns, **{"optimizer.beta": beta})
     matrix = fold_grid(grid.write().store, grid.name)
     assert [point.quality for point in matrix.frontiers[0].points] == [None, None]
-    assert frontier_png(matrix, "0").startswith(b"\x89PNG")
+    assert grid_png("frontier.png", matrix, "0").startswith(b"\x89PNG")

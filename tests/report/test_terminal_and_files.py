@@ -9,7 +9,7 @@ from rich.console import Console
 from synthetic import LANGUAGES, SyntheticGrid, realistic
 
 from xling.analysis.matrix.fold_grid import fold_grid
-from xling.report.pictures.plot import plot_png
+from xling.report.pictures.write import grid_png
 from xling.report.tables.markdown import markdown
 from xling.report.tables.terminal import print_matrix
 
@@ -75,7 +75,7 @@ def test_a_large_matrix_is_no_flood(tmp_path):
     text = shown(matrix, 80)
     assert max(map(len, text.splitlines())) <= 80
     assert len(text.splitlines()) < 100
-    assert plot_png(matrix, "0").startswith(b"\x89PNG")
+    assert grid_png("matrix.png", matrix, "0").startswith(b"\x89PNG")
 
 
 def test_recorded_responses_show_agreement_first_and_the_floor(tmp_path):
@@ -104,8 +104,8 @@ def test_markdown_has_the_same_tables_and_the_needs(matrix):
 
 
 def test_the_same_matrix_gives_the_same_picture(matrix):
-    first = plot_png(matrix, "digest")
-    assert plot_png(matrix, "digest") == first
+    first = grid_png("matrix.png", matrix, "digest")
+    assert grid_png("matrix.png", matrix, "digest") == first
     picture = Image.open(io.BytesIO(first))
     assert picture.info["Comment"] == "digest"
     assert min(picture.size) > 300
@@ -128,5 +128,5 @@ def test_references_alone_are_no_matrix_but_no_error(tmp_path):
     grid.cell("-", "de", [1.0, 0.0], rm_backbone="random")
     matrix = fold_grid(grid.write().store, grid.name)
     assert "No cell with a source language" in shown(matrix, 80)
-    assert plot_png(matrix, "0").startswith(b"\x89PNG")
+    assert grid_png("matrix.png", matrix, "0").startswith(b"\x89PNG")
     assert markdown(matrix)

@@ -82,15 +82,9 @@ def _write_pictures(folder: Path, matrix: Matrix, digest: str) -> None:
     for name in pictures:
         path = folder / name
         if not (path.exists() and digest.encode() in path.read_bytes()[:4096]):
-            write_atomically(path, _draw(name, matrix, digest))
+            from xling.report.pictures.write import grid_png  # matplotlib
 
-
-def _draw(name: str, matrix: Matrix, digest: str) -> bytes:
-    from xling.report.pictures.frontier import frontier_png, learning_png  # matplotlib
-    from xling.report.pictures.plot import plot_png
-
-    drawn = {"matrix.png": plot_png, "frontier.png": frontier_png, "learning.png": learning_png}
-    return drawn[name](matrix, digest)
+            write_atomically(path, grid_png(name, matrix, digest))
 
 
 def frontier_csv(matrix: Matrix) -> bytes:

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from xling.analysis.matrix.types import CHANCE, Entry, Matrix, Panel
 from xling.analysis.statistics import ranks as statistics
 from xling.analysis.statistics.intervals import Difference
-from xling.report.pictures.frontier import COLOURS
-from xling.report.pictures.look import GREY, Drawing, Made, Width, legend_below, look_of, text_width
+from xling.report.pictures.look import COLOURS, GREY, Drawing, Made, Width, legend_below, look_of, text_width
 from xling.report.pictures.names import Names
 from xling.report.pictures.panels import groups_over, named_panels, plain, reach
 

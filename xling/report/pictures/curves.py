@@ -10,8 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from xling.analysis.matrix.types import CHANCE, Entry, Frontier, LearningPoint, Matrix, Panel
-from xling.report.pictures.frontier import COLOURS
-from xling.report.pictures.look import GREY, Drawing, Made, Width, legend_below, look_of
+from xling.report.pictures.look import COLOURS, GREY, Drawing, Made, Width, legend_below, look_of
 from xling.report.pictures.names import Names
 from xling.report.pictures.panels import named_panels, optimizer_word, ordered, slug_of, varying, worded
 

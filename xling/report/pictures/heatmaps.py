@@ -6,7 +6,7 @@ The colours darken steadily with the value, so that a grey print says the same; 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
@@ -20,11 +20,12 @@ from xling.report.pictures.look import Drawing, Made, Width, text_width
 from xling.report.pictures.names import Names
 from xling.report.pictures.panels import Named, groups_over, holes_caption, named_panels, slug_of, varying, worded
 from xling.report.tables.table import BEST, TIED
-from xling.report.tables.wording import hole_marks, hole_text, span
+from xling.report.tables.wording import hole_marks, hole_text, panel_title, span, task_names
 
 LEAST_REACH = 15.0  # points the colours span at least, so that noise does not look like a result
 SMALLEST = 3.9  # points: smaller letters are left out
 MOST_TOGETHER = 8  # panels side by side
+LARGEST = 7.5  # inches of a picture whose languages are few
 BESIDE = 0.32  # inches for the axis' title and gaps
 
 
@@ -48,6 +49,7 @@ class Grid:
     squares: Mapping[tuple[str, str], Square]
     breaks: int = 0  # the last so many rows stand apart: baselines
     across: str = "policy"  # whose languages the columns are
+    below: Sequence[str] = ()  # lines under it
 
     def values(self) -> list[float]:
         return [square.value.value for square in self.squares.values() if square.value]
@@ -89,6 +91,32 @@ def _together(panels: Sequence[Named], names: Names, note: str) -> list[Drawing]
                 for name, words, members in groups
             ]  # fmt: skip
     return []
+
+
+def all_panels(matrix: Matrix) -> tuple[Drawing, Width]:
+    """matrix.png: every panel under its full title, the reasons of holes below, and how wide that is."""
+    panels = [panel for block in matrix.blocks for panel in block.panels]
+    if not panels:
+        words = f"{matrix.name}: no cell with a source language"
+        return Drawing("matrix", words, lambda width: Figure(figsize=(width.inches, 1.5))), Width("page", 6.0)
+    grids = [
+        replace(win_grid(Named("", panel_title(panel), panel)), below=_hole_lines(hole_marks(panel)))
+        for panel in panels
+    ]
+    caption = (
+        f"Transfer matrix '{matrix.name}', task {task_names(matrix)}\n{matrix.interval_note}\n"
+        f"outlined: home   {BEST} best source of its column   {TIED} tied with it"
+    )
+    columns = max(len(grid.columns) for grid in grids)
+    inches = max(min(LARGEST, 1.4 + 0.9 * columns * min(2, len(grids))), 1.4 + 0.17 * columns)
+    return Drawing("matrix", caption, _drawing(grids, Names(), "win rate, %")), Width("page", max(4.2, inches))
+
+
+def _hole_lines(marks: dict[str, int]) -> list[str]:
+    """The reasons of holes, shortened to what fits under a panel."""
+    lines = [f"({number}) {text}" for text, number in marks.items()]
+    short = [line if len(line) <= 90 else line[:87] + "..." for line in lines[:6]]
+    return short + ([f"and {len(lines) - 6} more: see matrix.md"] if len(lines) > 6 else [])
 
 
 def _title(axis: str, panel: Panel) -> str:
@@ -183,14 +211,16 @@ def _figure(grids: Sequence[Grid], names: Names, label: str, width: Width) -> Fi
     down = math.ceil(len(grids) / across)
     cell = (width.inches - beside - 0.12 * (across - 1)) / (across * columns)
     tall = min(max(cell * 0.62, 0.23 if rows <= 20 else 0.1), 0.42)
-    figure = Figure(figsize=(width.inches, down * (rows * tall + 0.3) + 0.62))
+    lines = max(len(grid.below) for grid in grids)
+    figure = Figure(figsize=(width.inches, down * (rows * tall + 0.3 + 0.11 * lines) + 0.62))
     axes = figure.subplots(down, across, squeeze=False, sharey=len({tuple(grid.rows) for grid in grids}) == 1)
     norm, colours = scale_of([value for grid in grids for value in grid.values()]), darkening()
     image: Any = None
     for number, side in enumerate(axes.flat):
         if number < len(grids):
             image = _draw(side, grids[number], names, norm, colours, min(cell, tall * 2) * 72)
-            side.set_xlabel(grids[number].across if number + across >= len(grids) else "", labelpad=1)
+            words = [grids[number].across] if number + across >= len(grids) else []
+            side.set_xlabel("\n".join([*words, *grids[number].below]), labelpad=1)
         else:
             side.set_axis_off()
     if len(grids) == 1:

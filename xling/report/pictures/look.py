@@ -10,23 +10,27 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib import rc_context, rcdefaults
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.text import Text
 
 from xling.errors import ConfigError
-from xling.report.pictures.frontier import COLOURS, MARKERS
 from xling.report.pictures.names import legible
 
 FORMATS = ("pdf", "svg", "png")
 WIDTHS = {"column": 3.03, "text": 6.30}  # inches, of the ACL's two columns and of its page
 NARROWEST, WIDEST = 2.0, 20.0
-DPI = 300
+DPI, SCREEN = 300, 200
 GREY = "0.55"
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = "os^Dv<>"
 _EMS = {".": 0.32, " ": 0.32, "-": 0.5, "–": 0.5, "(": 0.39, ")": 0.39, "▲": 0.77, "△": 0.77}  # of DejaVu Sans
 _NO_DATES: dict[str, dict[str, None]] = {
     "pdf": {"CreationDate": None},
@@ -126,6 +130,27 @@ def rendered(drawing: Drawing, width: Width, form: str, families: list[str]) -> 
             text.set_text(legible(text.get_text(), families))
         content = io.BytesIO()
         figure.savefig(content, format=form, dpi=DPI, metadata=_NO_DATES[form])
+    return content.getvalue()
+
+
+def stacked_png(drawings: Sequence[Drawing], width: Width, digest: str, families: list[str]) -> bytes:
+    """Drawings below one another, each under its caption, as a PNG whose metadata has `digest`."""
+    rows = []
+    with styled(families):
+        for drawing in drawings:
+            figure = drawing.draw(width)
+            lines = [part for line in drawing.caption.splitlines() for part in wrap(line, int(width.inches * 19))]
+            figure.suptitle("\n".join(lines), fontsize=7)
+            figure.set_figheight(figure.get_figheight() + 0.13 * len(lines))
+            for text in figure.findobj(Text):
+                text.set_text(legible(text.get_text(), families))
+            figure.set_dpi(SCREEN)
+            canvas: Any = FigureCanvasAgg(figure)
+            canvas.draw()
+            rows.append(np.asarray(canvas.buffer_rgba()))
+        content = io.BytesIO()
+        about: Any = {"Software": None, "Comment": digest}
+        imsave(content, np.vstack(rows), format="png", dpi=SCREEN, metadata=about)
     return content.getvalue()
 
 

@@ -16,7 +16,7 @@ from xling.analysis.tidy.finding import Finding
 from xling.errors import ConfigError, did_you_mean
 from xling.grid.files import disk_error, write_atomically
 from xling.report.pictures import comparisons, curves, heatmaps, relations
-from xling.report.pictures.look import FORMATS, Drawing, Made, Width, rendered, widths_of
+from xling.report.pictures.look import FORMATS, Drawing, Made, Width, rendered, stacked_png, widths_of
 from xling.report.pictures.names import Names
 from xling.report.pictures.panels import named_panels
 from xling.report.tables.comparisons import comparison_tables
@@ -37,6 +37,7 @@ FIGURES: dict[str, Callable[[Matrix, Names], Made]] = {
     "kl_win": relations.kl_and_win,
 }
 TABLES = "tables"
+MOST_STACKED = 6  # frontiers of one picture; those of more judges and reward models are in frontier.csv
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,17 @@ class Written:
         kinds = ", ".join(sorted({file.rpartition(".")[2] for file in self.files}))
         said = [f"{len(self.files)} files ({kinds}) in {self.folder}"] if self.files else ["Nothing to draw."]
         return [*said, *(f"not made: {name}: {reason}." for name, reason in self.not_made.items())]
+
+
+def grid_png(name: str, matrix: Matrix, digest: str) -> bytes:
+    """matrix.png, frontier.png or learning.png of a grid's folder; the digest of what it shows is in its metadata."""
+    drawing, width = heatmaps.all_panels(matrix)
+    made: Made = [drawing]
+    if name != "matrix.png":
+        made, width = FIGURES[name.removesuffix(".png")](matrix, Names()), Width("page", heatmaps.LARGEST)
+    if isinstance(made, str):
+        raise ValueError(f"{name}: {made}")
+    return stacked_png(made[:MOST_STACKED], width, digest, Names().families)
 
 
 def write_figures(matrix: Matrix, findings: Sequence[Finding], folder: Path, asked: Asked) -> Written:
