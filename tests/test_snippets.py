@@ -24,7 +24,7 @@ from xling.cli import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-TABLES = [ROOT / "README.md", ROOT / "docs" / "grids.md"]  # their first columns are overrides
+TABLES = [ROOT / name for name in ("README.md", "docs/grids.md", "docs/models.md")]  # their first columns are overrides
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 PLACEHOLDER = re.compile(r"(?<![A-Za-z_])[A-Z]{4,}(?![A-Za-z_])|\.\.\.|\[")
 NOT_RUN = ("git", "pip", ".", "cd")  # what a block may begin with
