@@ -205,6 +205,8 @@ ORDER = """
     compose
     stages
     judges.gold judges.human judges.llm judges.target_rm
+    translators.micro_exact translators.recorded translators.seq2seq
+    translators.micro_noisy
     run
     run.local run.slurm
     analysis.matrix

@@ -11,12 +11,17 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from xling.errors import ConfigError
+from xling.judges import JUDGES
 from xling.options import Options
+from xling.results.samples import read_samples
 from xling.tasks.options import HOOKS, TaskModule, hooks_of
+from xling.translators import TRANSLATORS
 
 ROOT = Path(__file__).parents[1]
 
@@ -112,3 +117,85 @@ def test_every_hook_of_a_task_is_asked_for(name: str, tmp_path: Path, monkeypatc
     monkeypatch.delitem(sys.modules, "mypackage.task", raising=False)
     with pytest.raises(ConfigError, match=f"task=mine: the module mypackage.task lacks `{name}`"):
         Options[TaskModule]("task", {"mine": "mypackage.task"}, hooks_of)["mine"]
+
+
+# --- judges and translators ---------------------------------------------------------------------------------
+
+# The embedded task, small, and a policy that is sampled as it is: a cell in seconds.
+SMALL = (
+    "source_lang=en", "target_lang=tr", "rm_backbone=bag_of_words", "sft.steps=0", "policy.n=2",
+    "policy.baseline_samples=2", "policy.max_new_tokens=10", "task.test_prompts=12", "task.demonstrations=40",
+    "task.ratings=40", "task.pairs=40", "task.validation=16", "tracking.mode=off", "name=g",
+)  # fmt: skip
+# by kind: its table, its section of docs/adding.md, and what is typed besides for a cell to use the option
+KINDS: dict[str, tuple[Options[Any], str, tuple[str, ...]]] = {
+    "judge": (JUDGES, "A judge", ()),
+    "translator": (TRANSLATORS, "A translator", ("reward_data=translated",)),
+}
+EACH = [(kind, hook) for kind, (table, _, _) in KINDS.items() for hook in ("Settings", *table.hooks)]  # type: ignore[misc]  # a mapping, of these kinds
+
+
+def ours(folder: Path, kind: str) -> tuple[str, ...]:
+    """Install the kind's skeleton; the overrides of a small cell that uses it."""
+    _, section, more = KINDS[kind]
+    install(folder, kind, skeleton(section, "python"), skeleton(section, "yaml"))
+    return (*SMALL, f"{kind}=mine", *more)
+
+
+def stages(folder: Path, kind: str) -> list[Path]:
+    return [path for path in (folder / "outputs" / "stages" / kind).iterdir() if (path / "done.json").exists()]
+
+
+def test_a_judge_of_ones_own_decides(tmp_path: Path) -> None:
+    done = launch(tmp_path, *ours(tmp_path, "judge"), "judge.most=40")
+    assert done.returncode == 0, done.stderr
+    [row] = results(tmp_path, "g")
+    assert (row["judge"], row["status"], row["n"]) == ("mine", "done", "12")
+    [longest], [pool] = stages(tmp_path, "longest"), stages(tmp_path, "pool")
+    lengths = [[min(len(text), 40) for text in samples.responses] for samples in read_samples(pool)]
+    assert np.load(longest / "pool.npy").tolist() == lengths
+    [judged] = stages(tmp_path, "judge")
+    items = json.loads((judged / "items.json").read_text("utf-8"))
+    assert items["quality"] == [row[pick] for row, pick in zip(lengths, items["index"], strict=True)]
+    assert float(row["win_rate"]) == pytest.approx(100 * np.mean(items["win"]), abs=0.01)
+
+
+def test_a_translator_of_ones_own_translates(tmp_path: Path) -> None:
+    done = launch(tmp_path, *ours(tmp_path, "translator"), "translator.marks=3")
+    assert done.returncode == 0, done.stderr
+    [row] = results(tmp_path, "g")
+    assert row["status"] == "done"
+    [translated] = stages(tmp_path, "translate")
+    records = [json.loads(line) for line in (translated / "train.jsonl").read_text("utf-8").splitlines()]
+    texts = [record[part] for record in records for part in ("document", "response")]
+    assert len(records) == 40 and all(text == text.upper() and text.endswith("!!!") for text in texts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_it_refuses_is_said(tmp_path: Path, kind: str) -> None:
+    setting = {"judge": "judge.most=0", "translator": "translator.marks=-1"}[kind]
+    done = launch(tmp_path, *ours(tmp_path, kind), setting, "dry_run=true")
+    assert done.returncode == 2 and f"xling: {setting} " in done.stderr and "Type " in done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_module_without_one_of_its_hooks_is_refused_while_planning(tmp_path: Path, kind: str) -> None:
+    overrides = ours(tmp_path, kind)
+    module = tmp_path / "mypackage" / f"{kind}.py"
+    module.write_text(without(module.read_text("utf-8"), "check"), encoding="utf-8")
+    done = launch(tmp_path, *overrides, "dry_run=true")
+    assert done.returncode == 2 and not (tmp_path / "outputs").exists()
+    sentence = f"xling: {kind}=mine: the module mypackage.{kind} lacks `check` (what planning refuses). docs/adding.md"
+    assert sentence in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("kind", "hook"), EACH)
+def test_each_hook_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, hook: str) -> None:
+    table, section, _ = KINDS[kind]
+    name = f"lacking_{kind}_{hook.lower()}"
+    (tmp_path / f"{name}.py").write_text(without(skeleton(section, "python"), hook), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = Options[Any](kind, {"mine": name}, table.hooks)
+    wanted = rf"^{kind}=mine: the module {name} (lacks `{hook}` \(|needs `Settings`, a msgspec Struct)"
+    with pytest.raises(ConfigError, match=wanted):
+        found["mine"]

@@ -230,7 +230,7 @@ def translate(options: argparse.Namespace, store: Store) -> int:
     from xling.compose.grid import composed_cells
     from xling.experiment import experiments
     from xling.launching import task_languages
-    from xling.planning.translation_export import to_translate, write
+    from xling.translators.recorded import to_translate, write
 
     cells = composed_cells(options.overrides, task_languages, lambda text: print(f"xling: {text}", file=sys.stderr))
     exported = to_translate([experiment for _, experiment in experiments(cells.cells)])

@@ -28,7 +28,7 @@ from xling.judges import judges_its_own
 from xling.planning import unresolved
 from xling.planning.judging import notes
 from xling.planning.refusals import cross_fitted, responses_recorded
-from xling.planning.translation_refusals import notes as untranslated
+from xling.planning.translations import notes as untranslated
 from xling.run.local.runner import cores, run_local
 from xling.tasks.options import Task, task_module
 

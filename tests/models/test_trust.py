@@ -17,7 +17,6 @@ import xling
 from xling.config.common import Language
 from xling.config.policies import LanguageModel
 from xling.config.rewards import Classifier, SameAsPolicy
-from xling.config.translators import Seq2Seq
 from xling.errors import ConfigError, DataError
 from xling.grid import files, host
 from xling.grid.records import Sheet
@@ -30,7 +29,8 @@ from xling.planning import KINDS
 from xling.planning.specs import base
 from xling.run.execute import Executor, Job
 from xling.stages.policies import store_trained
-from xling.translators.checks import check_model
+from xling.translators.seq2seq import Settings as Seq2Seq
+from xling.translators.seq2seq import check as check_model
 
 NAME, COMMIT = "some/coded-model", "0123456789abcdef0123456789abcdef01234567"
 # Code of a checkpoint: a configuration and a model that say that they ran.
@@ -176,7 +176,7 @@ def test_planning_asks_nobody_whether_code_may_run(tmp_path: Path, asked: list[s
     check_checkpoints(SameAsPolicy(init=str(folder)), (8, 8))
     encoder.check_encoder(str(folder))
     with pytest.raises(ConfigError, match="The translator has no language"):  # its tokenizer was read
-        check_model(Seq2Seq(checkpoint=str(seq2seq), family="madlad"), [(german, english)])
+        check_model(Seq2Seq(checkpoint=str(seq2seq), family="madlad"), None, [(german, english)])
     assert asked == [] and not witness.exists()
 
 

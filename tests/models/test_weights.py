@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from xling.config.common import Language
 from xling.config.policies import LanguageModel
 from xling.config.rewards import Classifier, Encoder, SameAsPolicy
-from xling.config.translators import Seq2Seq
 from xling.errors import ConfigError, DataError
 from xling.grid.stage import Context
 from xling.models import encoder as sentence_encoder
@@ -25,7 +24,8 @@ from xling.models.checkpoints import check_checkpoints, check_lengths, check_pol
 from xling.models.load import Loading, save_policy, write_loading
 from xling.planning import KINDS
 from xling.planning.specs import base, own_checkpoint
-from xling.translators.checks import check_model
+from xling.translators.seq2seq import Settings as Seq2Seq
+from xling.translators.seq2seq import check as check_model
 
 Names = dict[str, torch.Tensor]
 GERMAN, ENGLISH = (Language(code, code, code, "Latn") for code in ("de", "en"))
@@ -93,7 +93,7 @@ def planned(folder: Path, use: str) -> None:
     elif use == "sentence_encoder":
         sentence_encoder.check_encoder(str(folder))
     else:
-        check_model(Seq2Seq(checkpoint=str(folder), family="madlad"), [(GERMAN, ENGLISH)])
+        check_model(Seq2Seq(checkpoint=str(folder), family="madlad"), None, [(GERMAN, ENGLISH)])
 
 
 def based(folder: Path, use: str, out: Path) -> None:

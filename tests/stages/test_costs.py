@@ -10,7 +10,6 @@ from small_grid import BUDGET, TASK, M, N, changed, experiment
 from xling.config.optimizers import PPO
 from xling.config.policies import LanguageModel
 from xling.config.rewards import BagOfWords, SameAsPolicy, SentenceEncoder
-from xling.config.translators import Seq2Seq
 from xling.grid.estimate import estimate, rates_from
 from xling.grid.plan import in_order, make_plan
 from xling.grid.stage import Cell, Stage, Tokens
@@ -22,6 +21,7 @@ from xling.planning import KINDS, unresolved
 from xling.planning.dag import judge_stage
 from xling.planning.judging import notes
 from xling.tasks.oasst import Settings as Oasst
+from xling.translators.seq2seq import Settings as Seq2Seq
 
 COST: dict[str, Any] = {
     "flops_per_second": 1e9,

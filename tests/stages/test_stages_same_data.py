@@ -21,7 +21,6 @@ from own_files import Row, jsonl, parquet, rated, separated
 from xling import digests
 from xling.config.common import Language, Template
 from xling.config.rewards import BagOfWords
-from xling.config.translators import RecordedTranslations
 from xling.errors import DataError
 from xling.grid.plan import make_plan
 from xling.grid.records import Sheet
@@ -37,6 +36,8 @@ from xling.tasks.oasst import Settings as Oasst
 from xling.tasks.options import Task
 from xling.tasks.released import Settings as Released
 from xling.tasks.seahorse import Settings as Seahorse
+from xling.translators import recorded
+from xling.translators.recorded import Settings as RecordedTranslations
 
 LANGS = ("de", "en")
 Keys = dict[str, str]  # a stage's label: its key
@@ -374,7 +375,7 @@ def test_translations_are_keyed_by_the_texts_that_a_stage_needs(tmp_path: Path) 
     file = jsonl(tmp_path / "t.jsonl", there)
 
     def halves() -> list[Stage]:
-        for cached in (translate_specs.translate, translate_specs._records, data_of):
+        for cached in (translate_specs.translate, recorded._records, data_of):
             cached.cache_clear()
         translator = RecordedTranslations(path=str(file))
         first = translate_specs.translate(task, "demonstrations", german, english, translator)

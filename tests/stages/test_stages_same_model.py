@@ -28,7 +28,6 @@ from xling.config.rewards import (
     SentenceEncoder,
     Untrained,
 )
-from xling.config.translators import Seq2Seq
 from xling.errors import DataError
 from xling.experiment import Experiment
 from xling.grid.plan import Plan, make_plan
@@ -41,6 +40,7 @@ from xling.planning import translations as translate_specs
 from xling.planning.dag import judge_stage
 from xling.results import prompts as data
 from xling.run.execute import Executor, Job
+from xling.translators.seq2seq import Settings as Seq2Seq
 
 CHEAP: dict[str, Any] = {"rm": BagOfWords(), "sft": Training(steps=0)}
 

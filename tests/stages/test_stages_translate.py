@@ -16,7 +16,6 @@ from tiny_translators import saved
 from xling.config.common import Template
 from xling.config.optimizers import PPO
 from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy
-from xling.config.translators import MicroExact, MicroNoisy, RecordedTranslations, Seq2Seq
 from xling.errors import DataError, StageError
 from xling.experiment import Experiment
 from xling.grid.stage import Interrupted, Stage
@@ -29,6 +28,11 @@ from xling.tasks.files import Settings as Files
 from xling.tasks.micro import gold
 from xling.tasks.micro.facts import fact_set_of
 from xling.tasks.records import Pair, Rating
+from xling.translators import seq2seq
+from xling.translators.micro_exact import Settings as MicroExact
+from xling.translators.micro_noisy import Settings as MicroNoisy
+from xling.translators.recorded import Settings as RecordedTranslations
+from xling.translators.seq2seq import Settings as Seq2Seq
 
 PACKAGED = Path("packaged")
 FEW = PPO(steps=2, batch_size=8, eval_every=2, eval_prompts=4, reward_samples=8, value_only_steps=1)
@@ -220,7 +224,7 @@ def test_what_other_code_translated_is_not_remembered(
     monkeypatch.setitem(KINDS, "translate", replace(KINDS["translate"], version=99))
     runs.folder(Stage.make("translate", 99, stage.label, stage.spec, stage.parents))
     assert len(list((runs.root / "cache" / "translations").iterdir())) == 2
-    monkeypatch.setattr(stage_module, "version", lambda name: "another")
+    monkeypatch.setattr(seq2seq, "version", lambda name: "another")
     runs.folder(Stage.make("translate", 100, stage.label, stage.spec, stage.parents))
     assert len(list((runs.root / "cache" / "translations").iterdir())) == 3
 

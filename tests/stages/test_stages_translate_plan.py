@@ -19,16 +19,19 @@ from xling.config.common import Template
 from xling.config.optimizers import BestOfN
 from xling.config.policies import Recorded
 from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy, Untrained
-from xling.config.translators import MicroExact, MicroNoisy, RecordedTranslations, Seq2Seq
 from xling.errors import ConfigError
 from xling.experiment import Experiment
 from xling.grid.plan import make_plan
 from xling.grid.stage import Stage
 from xling.grid.store import Store
 from xling.planning.dag import SHUFFLES, cells_from, judge_stage
-from xling.planning.translation_refusals import notes
+from xling.planning.translations import notes
 from xling.tasks.files import Settings as Files
 from xling.tasks.micro.words import LANGUAGES
+from xling.translators.micro_exact import Settings as MicroExact
+from xling.translators.micro_noisy import Settings as MicroNoisy
+from xling.translators.recorded import Settings as RecordedTranslations
+from xling.translators.seq2seq import Settings as Seq2Seq
 
 Grid = list[tuple[dict[str, Any], Experiment]]
 TRANSLATORS = {"exact": MicroExact(), "noisy": MicroNoisy()}

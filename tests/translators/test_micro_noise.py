@@ -4,11 +4,12 @@ import random
 
 import pytest
 
-from xling.config.translators import MicroExact, MicroNoisy
 from xling.tasks.micro.facts import fact_set
 from xling.tasks.micro.lexicon import is_slot, is_word, read
 from xling.tasks.micro.render import document
-from xling.translators.micro import micro_translator, noisily
+from xling.tasks.micro.translation import exactly
+from xling.translators.micro_noisy import Settings as MicroNoisy
+from xling.translators.micro_noisy import noisily
 
 TEXTS = [document(fact_set(0, "train-demonstrations", i), "en", random.Random(i)) for i in range(150)]
 
@@ -18,21 +19,21 @@ def solid(text: str) -> list[tuple[str, int]]:
 
 
 def test_without_noise_it_is_the_exact_one() -> None:
-    exact = micro_translator(MicroExact(), "en", "tr")(TEXTS)
-    assert micro_translator(MicroNoisy(wrong=0, dropped=0), "en", "tr")(TEXTS) == exact
+    exact = [exactly(text, "en", "tr") for text in TEXTS]
+    assert [noisily(text, "en", "tr", MicroNoisy(wrong=0, dropped=0)) for text in TEXTS] == exact
 
 
 @pytest.mark.parametrize("dropped", [0.05, 0.3])
 def test_as_many_words_are_lost_as_was_asked_for(dropped: float) -> None:
-    exact = micro_translator(MicroExact(), "en", "tr")(TEXTS)
-    noisy = micro_translator(MicroNoisy(wrong=0, dropped=dropped), "en", "tr")(TEXTS)
+    exact = [exactly(text, "en", "tr") for text in TEXTS]
+    noisy = [noisily(text, "en", "tr", MicroNoisy(wrong=0, dropped=dropped)) for text in TEXTS]
     before, after = (sum(len(solid(text or "")) for text in some) for some in (exact, noisy))
     assert 1 - after / before == pytest.approx(dropped, abs=0.02)
 
 
 def test_as_many_words_are_mistaken_as_was_asked_for() -> None:
-    exact = micro_translator(MicroExact(), "en", "de")(TEXTS)
-    noisy = micro_translator(MicroNoisy(wrong=0.2, dropped=0), "en", "de")(TEXTS)
+    exact = [exactly(text, "en", "de") for text in TEXTS]
+    noisy = [noisily(text, "en", "de", MicroNoisy(wrong=0.2, dropped=0)) for text in TEXTS]
     pairs = [(solid(a or ""), solid(b or "")) for a, b in zip(exact, noisy, strict=True)]
     same_length = [(a, b) for a, b in pairs if len(a) == len(b)]  # a wrong word may be read as part of a name
     assert len(same_length) > len(pairs) / 2
@@ -42,13 +43,13 @@ def test_as_many_words_are_mistaken_as_was_asked_for() -> None:
 
 def test_the_same_text_fails_the_same_way_whoever_asks() -> None:
     settings = MicroNoisy(wrong=0.2, dropped=0.2)
-    found = micro_translator(settings, "en", "ru")(TEXTS)
-    assert micro_translator(settings, "en", "ru")(TEXTS[::-1]) == found[::-1]
+    found = [noisily(text, "en", "ru", settings) for text in TEXTS]
+    assert [noisily(text, "en", "ru", settings) for text in TEXTS[::-1]] == found[::-1]
     assert [noisily(text, "en", "ru", settings) for text in TEXTS[:3]] == found[:3]
-    other = micro_translator(MicroNoisy(wrong=0.2, dropped=0.2, seed=1), "en", "ru")(TEXTS)
+    other = [noisily(text, "en", "ru", MicroNoisy(wrong=0.2, dropped=0.2, seed=1)) for text in TEXTS]
     assert sum(a != b for a, b in zip(found, other, strict=True)) > 140
 
 
 def test_everything_may_be_lost() -> None:
-    left = micro_translator(MicroNoisy(wrong=0, dropped=1), "en", "ru")(TEXTS)
+    left = [noisily(text, "en", "ru", MicroNoisy(wrong=0, dropped=1)) for text in TEXTS]
     assert {(text or "").strip(" .,:—") for text in left} == {""}

@@ -8,16 +8,19 @@ from typing import Any
 import pytest
 
 from xling.errors import ConfigError, DataError
+from xling.grid.stage import WHERE, Context
+from xling.planning.translations import TranslateSpec
+from xling.tasks.micro_summarization import Settings as MicroSummarization
+from xling.translators import Spoken, Translate
 from xling.translators.recorded import (
     missing,
     missing_text,
     pair_digest,
     pairs_of,
-    recorded_translator,
+    translate,
     translations,
     units_of,
 )
-from xling.translators.translator import Spoken
 
 ROWS = [
     {"source_lang": "en", "target_lang": "de", "text": "a flood", "translation": "eine Überschwemmung"},
@@ -44,25 +47,32 @@ def written(path: Path, rows: list[dict[str, Any]] = ROWS) -> str:
     return str(path)
 
 
+def translator(path: str, speakers: tuple[str, ...], digest: str, texts: list[str]) -> Translate:
+    """What the translate stage of English to German gets for its texts, of the digest that the plan had."""
+    spec = TranslateSpec(MicroSummarization(languages=()), "", "ratings", EN, DE, speakers, {"name": "recorded"})
+    where = {"translations": digest, WHERE: {"translations": path}}
+    return translate(Context(where, {}, Path(), Path(), lambda done, total: None), spec, texts)
+
+
 @pytest.mark.parametrize("name", ["t.jsonl", "t.csv", "t.parquet"])
 def test_texts_are_looked_up(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / name)
     assert pairs_of(path) == [("de", "en"), ("en", "de")]
-    translate = recorded_translator(path, EN, DE, (), pair_digest(path, "en", "de", ["a flood"]), ["a flood"])
-    assert translate(["a flood", "two\nlines", "a flood "]) == [
+    ask = translator(path, (), pair_digest(path, "en", "de", ["a flood"]), ["a flood"])
+    assert ask(["a flood", "two\nlines", "a flood "]) == [
         "eine Überschwemmung", "zwei\nZeilen", "eine Überschwemmung",
     ]  # fmt: skip
     none = missing(path, "en", "de", ["nothing", "unfinished"])
     assert none == (["nothing", "unfinished"] if name.endswith("csv") else ["unfinished"])  # CSV has no empty text
     if none == ["unfinished"]:
-        assert translate(["nothing"]) == [None]
+        assert ask(["nothing"]) == [None]
 
 
 def test_missing_texts_are_counted_and_the_first_is_shown(tmp_path: Path) -> None:
     path = written(tmp_path / "t.jsonl")
     with pytest.raises(DataError, match=r"no translation en -> de of 2 of 4 texts, the first of them 'a fire'.*export"):
         needed = ["a flood", "a fire", "a vote", "nothing"]
-        recorded_translator(path, EN, DE, (), pair_digest(path, "en", "de", needed), needed)
+        translator(path, (), pair_digest(path, "en", "de", needed), needed)
     assert missing(path, "en", "de", units_of(["a fire", "a flood", " ", "a fire ", "42"], ())) == ["a fire"]
     assert missing(path, "en", "tr", ["a"]) == ["a"] and translations(path, "en", "tr") == {}
     long = missing_text(path, "en", "de", ["x" * 300], 1)
@@ -82,7 +92,7 @@ def test_rows_of_other_pairs_and_texts_change_nothing_and_its_own_do(tmp_path: P
     ]
     assert digests[0] == digests[1] != digests[2]
     with pytest.raises(DataError, match=r"b\.jsonl has changed since the grid was planned"):
-        recorded_translator(str(more), EN, DE, (), digests[2], ["a flood"])
+        translator(str(more), (), digests[2], ["a flood"])
 
 
 def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
@@ -103,5 +113,5 @@ def test_chats_are_looked_up_line_by_line(tmp_path: Path) -> None:
     path, names = written(tmp_path / "t.jsonl"), ("Human", "Assistant")
     chat = "Human: a flood\nAssistant: a flood\n\nHuman: 42\nAssistant:"
     assert units_of([chat, "a flood"], names) == ["a flood"]
-    translate = recorded_translator(path, EN, DE, names, pair_digest(path, "en", "de", ["a flood"]), [chat])
-    assert translate([chat, "a flood\nnothing"]) == [chat.replace("a flood", "eine Überschwemmung"), None]
+    ask = translator(path, names, pair_digest(path, "en", "de", ["a flood"]), [chat])
+    assert ask([chat, "a flood\nnothing"]) == [chat.replace("a flood", "eine Überschwemmung"), None]

@@ -8,12 +8,12 @@ import torch
 from small_grid import languages
 from tiny_translators import saved, texts
 
-from xling.config.translators import Seq2Seq
 from xling.errors import ConfigError, DataError
-from xling.translators.checks import check_model
+from xling.translators import Spoken
 from xling.translators.memory import Memory
-from xling.translators.seq2seq import Translator, load_model
-from xling.translators.translator import Spoken
+from xling.translators.seq2seq import Documents, load_model
+from xling.translators.seq2seq import Settings as Seq2Seq
+from xling.translators.seq2seq import check as check_model
 
 FAMILIES = ("nllb", "madlad", "m2m100", "marian")
 EN, DE = Spoken("en", "Latn"), Spoken("de", "Latn")
@@ -74,9 +74,9 @@ def test_a_translation_that_does_not_end_is_none(folders: dict[str, Path]) -> No
     assert None in found.values() and any(longer[text] for text in SEGMENTS if found[text] is None)
 
 
-def translator(folder: Path, memory: Path, **changed: Any) -> Translator:
+def translator(folder: Path, memory: Path, **changed: Any) -> Documents:
     asked = settings(folder, **changed)
-    return Translator(folder, asked, EN, DE, ("Human", "Assistant"), Memory(memory, {"beams": asked.beams}))
+    return Documents(folder, asked, EN, DE, ("Human", "Assistant"), Memory(memory, {"beams": asked.beams}))
 
 
 def test_documents_go_sentence_by_sentence_and_lines_stay(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -145,26 +145,26 @@ def test_models_that_are_here_are_looked_at_while_planning(
 ) -> None:
     english, german, basque, hebrew = languages("en", "de", "eu", "he")
     for family in FAMILIES:
-        check_model(settings(folders[family]), [(english, german)])
-    check_model(settings(folders["nllb"]), [(english, basque)])
-    check_model(settings(folders["madlad"]), [(english, hebrew)])  # as iw, its older code
+        check_model(settings(folders[family]), None, [(english, german)])
+    check_model(settings(folders["nllb"]), None, [(english, basque)])
+    check_model(settings(folders["madlad"]), None, [(english, hebrew)])  # as iw, its older code
     with pytest.raises(
         ConfigError, match=r"no language eu: its tokenizer has no <2eu>.*translator\.codes=\['eu:CODE'\]"
     ):
-        check_model(settings(folders["madlad"]), [(english, basque)])
-    check_model(settings(folders["madlad"], codes=("eu:es",)), [(english, basque)])
+        check_model(settings(folders["madlad"]), None, [(english, basque)])
+    check_model(settings(folders["madlad"], codes=("eu:es",)), None, [(english, basque)])
     with pytest.raises(ConfigError, match=r"the entry 'eu'; each one is our code"):
-        check_model(settings(folders["madlad"], codes=("eu",)), [(english, basque)])
+        check_model(settings(folders["madlad"], codes=("eu",)), None, [(english, basque)])
     with pytest.raises(ConfigError, match=r"is a llama, which is no encoder-decoder"):
-        check_model(settings(tiny_folder), [(english, german)])
+        check_model(settings(tiny_folder), None, [(english, german)])
     with pytest.raises(ConfigError, match=r"translator\.checkpoint=.*nowhere is no folder of a model.*nllb_600m"):
-        check_model(settings(tmp_path / "nowhere"), [(english, german)])
+        check_model(settings(tmp_path / "nowhere"), None, [(english, german)])
     with pytest.raises(ConfigError, match=r"opus-de is no folder"):
-        check_model(settings(tmp_path / "opus-{target}"), [(english, german)])
+        check_model(settings(tmp_path / "opus-{target}"), None, [(english, german)])
 
 
 def test_a_family_that_is_not_known_is_refused(folders: dict[str, Path]) -> None:
-    from xling.translators.families import family_of
+    from xling.translators.languages import family_of
 
     with pytest.raises(DataError, match=r"is a bart; known are NLLB.*translator\.family=NAME"):
-        family_of(settings(folders["nllb"]), "bart", None)
+        family_of(settings(folders["nllb"]).family, "bart", None)

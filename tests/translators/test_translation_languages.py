@@ -8,8 +8,8 @@ from transformers.models.m2m_100 import tokenization_m2m_100
 from transformers.models.nllb import tokenization_nllb
 
 from xling.errors import ConfigError
+from xling.translators import Spoken
 from xling.translators.languages import candidates, own_code, token_of
-from xling.translators.translator import Spoken
 
 CONF = Path(__file__).parents[2] / "conf"
 SPOKEN = [

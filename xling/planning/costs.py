@@ -15,6 +15,7 @@ from xling.grid.stage import Stage, Tokens, Work
 from xling.models.parameters import Parameters, parameters_of
 from xling.results.prompts import located
 from xling.tasks.options import Task, size
+from xling.translators import TRANSLATORS
 
 TRAINING = 3  # forward and backward, in forward passes
 EVALUATED = 64  # validation demonstrations a language that fine-tuning is watched on (xling/stages/sft.py)
@@ -118,17 +119,13 @@ def score(stage: Stage, tokens: Tokens) -> Work:
 
 
 def translate(stage: Stage, tokens: Tokens) -> Work:
-    """Documents and responses of both splits that models learn from, each read once and written by a beam search."""
+    """Documents and responses of both splits that models learn from; what a token costs is the translator's."""
     first, what = stage.parents.get("data", stage), stage.spec["what"]
     records = sum(_rows(stage, what, split, [first.spec["source"]["code"]]) for split in ("train", "validation"))
     responses = 2 if what == "pairs" else 1
-    units = {"texts at most": records * (1 + responses)}
-    model = model_of(stage) if "lm" in stage.parents else None
-    if model is None:
-        return Work({}, units)
     length = records * ((tokens.prompt or PROMPT) + responses * (tokens.response or RESPONSE))
-    beams = stage.spec["translator"].get("beams", 1)
-    return Work({"reading": model.forward(length, 0), "sampling": beams * model.forward(0, length)}, units)
+    flops = TRANSLATORS[stage.spec["translator"]["name"]].work(stage, length)
+    return Work(flops, {"texts at most": records * (1 + responses)})
 
 
 def features(stage: Stage, tokens: Tokens) -> Work:

@@ -166,6 +166,10 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
     parents = {"score": score(experiment, pools), **pools}
     cell = Judged(experiment, judging, pools, parents["score"], sources)
     verdicts = module_of(experiment.judge).verdicts(experiment.judge, cell)
+    if "verdict" not in verdicts.parents:
+        raise ConfigError(
+            f"judge={experiment.judge.name}: its `verdicts` name no stage `verdict`, which win rates are made from."
+        )
     parents |= verdicts.parents
     spec |= verdicts.spec
     if responses_recorded(experiment):

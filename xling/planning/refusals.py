@@ -31,7 +31,7 @@ from xling.models.folds import half_of
 from xling.models.hub import settings_of
 from xling.planning.judging import module_of
 from xling.planning.optimizer_refusals import check_trained
-from xling.planning.translation_refusals import check_translation
+from xling.planning.translations import check_translation
 from xling.tasks.options import Task, offers, task_module, tasks_offering
 from xling.tasks.pieces import NEEDED
 from xling.tasks.records import Half, Offer, Split

@@ -4,22 +4,23 @@ translate[demonstrations, s->t] -- sft[t, translated from s] -- pool[t, translat
 translate[demonstrations, t->s] -- translate[demonstrations, t->s->t] -- sft[t, round trip by s]
 translate[ratings, s->t] -- reward[s->t]
 
-What is translated is a use of a task's data, whatever stands around its documents: templates are in no key here.
+What is translated is a use of a task's data, whatever stands around its documents: templates are in no key here. What
+is wanted of a translator's module is the Protocol `Translator`; which choices go together is refused at the end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
+from msgspec import Struct
 
 from xling.config.common import Language, Training
 from xling.config.policies import LanguageModel, Policy
-from xling.config.rewards import FrozenLM, RewardModel, SentenceEncoder, Tuned, has_source, objective_of
-from xling.config.tasks import HasTemplate, absent
-from xling.config.translators import RecordedTranslations, Seq2Seq, Translator
-from xling.experiment import Experiment
-from xling.grid.stage import WHERE, Stage
+from xling.config.rewards import FrozenLM, RewardModel, SentenceEncoder, Tuned, has_source, name_of, objective_of
+from xling.config.tasks import HasTemplate
+from xling.errors import ConfigError
+from xling.grid.stage import WHERE, Context, Json, Stage
 from xling.planning.specs import (
     base,
     codes,
@@ -37,55 +38,87 @@ from xling.planning.specs import (
     texts_read,
     unshuffled,
 )
-from xling.results.translations import DATA, SPLITS, Record, What, distinct, record_of, translated
+from xling.results.translations import DATA, What
 from xling.tasks.options import Task, task_module
 from xling.tasks.records import Half, Use
 from xling.tasks.render import SPEAKERS, bare, read_by
-from xling.translators.checks import checkpoint_of
-from xling.translators.languages import own_code
-from xling.translators.recorded import pair_digest, put_together, translations, units_of
+from xling.translators import TRANSLATORS, Direction, Spoken, Translate, TranslatorSettings
+
+if TYPE_CHECKING:
+    from xling.experiment import Experiment
 
 READ_AS: dict[What, Use] = {"demonstrations": "demonstrations", "ratings": "pointwise", "pairs": "pairwise"}
 FEEDBACK: dict[str, What] = {"pointwise": "ratings", "pairwise": "pairs"}
-# how models are found is their base stage's; whose SFT policy a reward model starts from is its own
-NOT_TRANSLATION = ("reward_init", "checkpoint", "revision", "dtype", "path")
 
 
-def translates_feedback(experiment: Experiment) -> bool:
+class Needed(NamedTuple):
+    """Data of one language that a pair of languages is translated for."""
+
+    task: Task
+    what: What
+    source: Language
+    target: Language
+    back: bool  # the way back of a round trip: what is translated is the target's data, as the way there made it
+
+
+class Inputs(NamedTuple):
+    """What decides a translator's translations besides the data. All but `where` is in the key."""
+
+    settings: dict[str, Json]  # the translator's name and settings
+    parents: Mapping[str, Stage] = {}  # role -> stage, as the base stage of a model
+    spec: Mapping[str, Json] = {}  # further entries of the translate stage's spec
+    where: Mapping[str, Json] = {}  # where things lie
+
+
+class TranslateSpec(Struct, frozen=True):
+    """What determines translated data; what else a translator's `inputs` puts into the spec, it reads there itself."""
+
+    task: Task
+    digest: str
+    what: What
+    source: Spoken
+    target: Spoken
+    speakers: tuple[str, ...]  # how the lines of a chat begin: not to be translated
+    translator: dict[str, Any]
+
+
+class Translator(Protocol):
+    """A translator's module. `Settings` are its Struct, from TranslatorSettings, tagged with its name."""
+
+    def check(self, translator: Any, experiment: "Experiment", directions: Sequence[Direction]) -> None:
+        """ConfigError for what it cannot translate, with what to type instead."""
+
+    def inputs(self, translator: Any, needed: Needed) -> Inputs:
+        """What decides its translations."""
+
+    def translate(self, context: Context, spec: TranslateSpec, texts: Sequence[str]) -> Translate:
+        """What translates some of the stage's `texts` at a time. DataError at once for texts that it cannot do."""
+
+    def work(self, stage: Stage, tokens: int) -> Mapping[str, float]:
+        """Floating-point operations of a translate stage over so many tokens, by sort of work."""
+
+
+def module_of(translator: TranslatorSettings) -> Translator:
+    """The module of a translator by its settings."""
+    module: Translator = TRANSLATORS.of(translator)
+    return module
+
+
+def settings_of(translator: TranslatorSettings, *elsewhere: str) -> dict[str, Json]:
+    """The settings that decide translations, but for those that other stages' keys have, or none.
+
+    `reward_init` decides what a reward model starts from.
+    """
+    settings: dict[str, Json] = msgspec.to_builtins(translator)
+    return {name: value for name, value in settings.items() if name not in ("reward_init", *elsewhere)}
+
+
+def translates_feedback(experiment: "Experiment") -> bool:
     """Whether the cell's reward model learns from translations; one that learns nothing does not."""
     return experiment.reward_data == "translated" and has_source(experiment.rm_backbone)
 
 
 # --- translations -------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=4096)
-def translate(
-    task: Task, what: What, source: Language, target: Language, translator: Translator, data: Stage | None = None
-) -> Stage:
-    """translate[what, source->target]: of the source's own data, or of what a first one (`data`) made of the target's.
-
-    Names of the languages are in no key: codes and scripts are what models are told.
-    """
-    own = source if data is None else target
-    spec = {
-        **data_of(bare(task), (own.code,), READ_AS[what]),
-        "what": what,
-        "source": _spoken(source),
-        "target": _spoken(target),
-        "speakers": speakers(task),
-        "translator": _settings(translator, source.code, target.code),
-    }
-    parents = {} if data is None else {"data": data}
-    if isinstance(translator, Seq2Seq):
-        parents["lm"] = model_of(translator, source, target)
-        spec["model"] = parents["lm"].key  # for what is remembered of it
-    if isinstance(translator, RecordedTranslations):
-        units = _units(bare(task), what, source.code, target.code, translator.path, data is not None)
-        spec["translations"] = pair_digest(translator.path, source.code, target.code, units)
-        spec[WHERE] = {**spec.get(WHERE, {}), "translations": translator.path}
-    way = f"{source.code}->{target.code}" if data is None else f"{target.code}->{source.code}->{target.code}"
-    return make("translate", label_of("translate", (what,), (way,)), spec, parents)
 
 
 def speakers(task: Task) -> tuple[str, ...]:
@@ -94,42 +127,39 @@ def speakers(task: Task) -> tuple[str, ...]:
     return tuple(getattr(task, "roles", SPEAKERS)) if chats else ()
 
 
-def _units(task: Task, what: What, source: str, target: str, path: str, back: bool) -> Sequence[str]:
-    """The texts that recorded translations are looked up for; `back`: what the first half of a round trip made."""
-    if absent(task):
-        return ()
-    names, records = speakers(task), _records(task, what, target if back else source)
-    if back:
-        known = translations(path, target, source)
-        said = {text: put_together(text, names, known) for text in distinct(records)}
-        records, _ = translated(records, said, source)
-    return units_of(distinct(records), names)
+@lru_cache(maxsize=4096)
+def translate(
+    task: Task,
+    what: What,
+    source: Language,
+    target: Language,
+    translator: TranslatorSettings,
+    data: Stage | None = None,
+) -> Stage:
+    """translate[what, source->target]: of the source's own data, or of what a first one (`data`) made of the target's.
 
-
-@lru_cache(maxsize=8)
-def _records(task: Task, what: What, lang: str) -> Sequence[Record]:
-    read = getattr(task_module(task), what)
-    return [record_of(task, item) for split in SPLITS for item in read(task, lang, split)]
+    Names of the languages are in no key: codes and scripts are what models are told.
+    """
+    own, parents = (source, {}) if data is None else (target, {"data": data})
+    needed = Needed(task, what, source, target, data is not None)
+    inputs = module_of(translator).inputs(translator, needed)
+    spec = {
+        **data_of(bare(task), (own.code,), READ_AS[what]),
+        "what": what,
+        "source": _spoken(source),
+        "target": _spoken(target),
+        "speakers": speakers(task),
+        "translator": inputs.settings,
+        **inputs.spec,
+    }
+    if inputs.where:
+        spec[WHERE] = {**spec.get(WHERE, {}), **inputs.where}
+    way = f"{source.code}->{target.code}" if data is None else f"{target.code}->{source.code}->{target.code}"
+    return make("translate", label_of("translate", (what,), (way,)), spec, {**parents, **inputs.parents})
 
 
 def _spoken(language: Language) -> dict[str, str]:
     return {"code": language.code, "script": language.script}
-
-
-def _settings(translator: Translator, *pair: str) -> dict[str, Any]:
-    """What decides a pair's translations, besides the model and the file that are named elsewhere."""
-    settings: dict[str, Any] = msgspec.to_builtins(translator)
-    if isinstance(translator, Seq2Seq):
-        named = {code: own_code(translator.codes, code) for code in sorted(pair)}
-        settings["codes"] = [f"{code}:{theirs}" for code, theirs in named.items() if theirs]
-    return {name: value for name, value in settings.items() if name not in NOT_TRANSLATION}
-
-
-def model_of(translator: Seq2Seq, source: Language, target: Language) -> Stage:
-    """The base stage of a pair's model; of one that knows many languages the same for all."""
-    checkpoint = checkpoint_of(translator, source.code, target.code)
-    model = LanguageModel(checkpoint, revision=translator.revision, dtype=translator.dtype)
-    return base(model, "translator.checkpoint", "translator")
 
 
 def _read_in(task: Task, sources: tuple[str, ...], target: str, use: Use) -> dict[str, Any]:
@@ -144,7 +174,7 @@ def _read_in(task: Task, sources: tuple[str, ...], target: str, use: Use) -> dic
 # --- what learns from them ----------------------------------------------------------------------------------
 
 
-def regime_of(experiment: Experiment) -> tuple[str, ...]:
+def regime_of(experiment: "Experiment") -> tuple[str, ...]:
     """What labels say of an SFT policy that learnt from translations; nothing of an organic one."""
     if experiment.sft_data == "organic":
         return ()
@@ -152,7 +182,7 @@ def regime_of(experiment: Experiment) -> tuple[str, ...]:
     return (f"{way} {'+'.join(codes(experiment.source_langs))}",)
 
 
-def policy_of(experiment: Experiment) -> Stage:
+def policy_of(experiment: "Experiment") -> Stage:
     """The SFT policy that the cell samples or aligns where it is not the organic one."""
     task, policy, target, translator = experiment.task, experiment.policy, experiment.target_lang, experiment.translator
     assert isinstance(policy, LanguageModel) and translator is not None
@@ -184,7 +214,7 @@ def _translated_sft(
     return make("sft", label, spec, {"base": base(policy), **dict(data)})
 
 
-def silver(experiment: Experiment, half: Half | None = None) -> Stage:
+def silver(experiment: "Experiment", half: Half | None = None) -> Stage:
     """reward[s->t]: the reward model of one source, or of several pooled, on feedback translated into the target."""
     task, rm, translator = experiment.task, experiment.rm_backbone, experiment.translator
     assert translator is not None
@@ -249,3 +279,86 @@ def _features(task: Task, source: str, target: str, policy: LanguageModel, rm: R
 def heard(sources: tuple[str, ...], target: str) -> tuple[str, ...]:
     """What labels say of a reward model on translated feedback: en->tr, de+en->tr."""
     return (f"{'+'.join(sources)}->{target}",)
+
+
+# --- what is refused ----------------------------------------------------------------------------------------
+
+
+def check_translation(experiment: "Experiment", recorded: bool) -> None:
+    """ConfigError for data that cannot be translated; `recorded`: nothing is sampled, responses are recorded."""
+    feedback, demonstrations = translates_feedback(experiment), experiment.sft_data != "organic"
+    if not (feedback or demonstrations):
+        return
+    setting = f"sft_data={experiment.sft_data}" if demonstrations else "reward_data=translated"
+    if recorded:
+        raise ConfigError(
+            f"{setting} goes with a language model whose responses are sampled, and here they are recorded. Type "
+            f"{setting.partition('=')[0]}=organic."
+        )
+    if experiment.translator is None:
+        raise ConfigError(
+            f"{setting} needs a translator. Type translator=nllb_600m (or nllb_3_3b, madlad_3b), translator=recorded "
+            "translator.path=FILE for translations made elsewhere, or in the embedded world translator=micro_exact."
+        )
+    _check_languages(experiment, setting)
+    if demonstrations:
+        _check_demonstrations(experiment)
+    module_of(experiment.translator).check(experiment.translator, experiment, directions(experiment))
+
+
+def _check_languages(experiment: "Experiment", setting: str) -> None:
+    target = experiment.target_lang.code
+    sources = [lang.code for lang in experiment.source_langs]
+    if target in sources:
+        shown = "+".join(sources)
+        raise ConfigError(
+            f"{setting} translates from source_lang={shown} into target_lang={target}, and that is one language. Type "
+            "pairs=cross to leave out the cells at home, or reward_data=organic sft_data=organic for them."
+        )
+
+
+def _check_demonstrations(experiment: "Experiment") -> None:
+    setting, rm = f"sft_data={experiment.sft_data}", experiment.rm_backbone
+    if not experiment.sft.steps:
+        raise ConfigError(f"{setting} is data to fine-tune on, and sft.steps=0 fine-tunes nothing. Type sft.steps=300.")
+    if experiment.sft_data == "round_trip" and len(experiment.source_langs) > 1:
+        shown = "+".join(lang.code for lang in experiment.source_langs)
+        raise ConfigError(
+            f"sft_data=round_trip goes through one language and back, and source_lang={shown} are several. Type one, "
+            "or sft_data=translated, which pools them."
+        )
+    if not has_source(rm):
+        raise ConfigError(
+            f"{setting} goes by the source language, and rm_backbone={name_of(rm)} has none: it is not trained. Use "
+            "rm_backbone=same_as_policy, frozen_lm, xlm_roberta or bag_of_words, or sft_data=organic."
+        )
+
+
+def directions(experiment: "Experiment") -> list[Direction]:
+    """(from, to): the languages that the cell's data is translated between."""
+    target, found = experiment.target_lang, list[Direction]()
+    for source in experiment.source_langs:
+        found.append((source, target))
+        if experiment.sft_data == "round_trip":
+            found.append((target, source))
+    return found
+
+
+def notes(asked: Sequence["Experiment"]) -> list[str]:
+    """A sentence where a translator is named, or translated feedback asked for, and nothing is translated."""
+    if any(e.sft_data != "organic" or translates_feedback(e) for e in asked):
+        return []
+    if untrained := sorted({name_of(e.rm_backbone) for e in asked if e.reward_data == "translated"}):
+        return [
+            f"reward_data=translated changes nothing here: rm_backbone={', '.join(untrained)} learns from no feedback. "
+            "Use rm_backbone=same_as_policy, frozen_lm, xlm_roberta or bag_of_words, or reward_data=organic."
+        ]
+    named = {experiment.translator.name for experiment in asked if experiment.translator is not None}
+    return (
+        []
+        if not named
+        else [
+            f"translator={', '.join(sorted(named))} translates nothing here: type reward_data=translated or "
+            "sft_data=translated, or leave it out."
+        ]
+    )

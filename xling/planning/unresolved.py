@@ -11,13 +11,10 @@ import msgspec
 from msgspec import Struct
 
 from xling.config.common import Language
-from xling.config.translators import Seq2Seq
 from xling.experiment import Experiment
 from xling.models.hub import UNRESOLVED, HubUnreachable, commit_of, is_repository
-from xling.planning.translation_refusals import directions
-from xling.planning.translations import translates_feedback
+from xling.planning.translations import directions, translates_feedback
 from xling.tasks.options import Task
-from xling.translators.checks import checkpoint_of
 
 # Settings that name a checkpoint, and those that say which revision of it (xling/config).
 NAMES = {"checkpoint": "revision", "init": "revision", "policy": "policy_revision", "reference": "reference_revision"}
@@ -28,10 +25,10 @@ def planned(experiment: Experiment) -> tuple[Experiment, frozenset[str]]:
     found: Experiment
     found, repositories = _settled(experiment)
     translator, translates = found.translator, found.sft_data != "organic" or translates_feedback(found)
-    if not translates or not isinstance(translator, Seq2Seq) or "{" not in translator.checkpoint:
+    if translator is None or not translates:
         return found, repositories
-    models = {checkpoint_of(translator, a.code, b.code) for a, b in directions(found) if a != b}  # one a pair
-    if lost := {name for name in models if not _known(name, translator.revision)}:
+    revision = getattr(translator, "revision", None)
+    if lost := {name for name in translator.checkpoints(directions(found)) if not _known(name, revision)}:
         unknown = msgspec.structs.replace(translator, revision=UNRESOLVED)
         return msgspec.structs.replace(found, translator=unknown), repositories | lost
     return found, repositories

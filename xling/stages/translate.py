@@ -7,22 +7,19 @@ Texts are translated in blocks, which a killed stage keeps (xling/stages/blocks.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
-from xling.config.translators import MicroExact, MicroNoisy, Seq2Seq
 from xling.errors import StageError
-from xling.grid.stage import WHERE, Context
+from xling.grid.stage import Context
 from xling.jsonfiles import decode
+from xling.planning.translations import TranslateSpec
 from xling.results.samples import write_json
 from xling.results.translations import (
     SPLITS,
     Item,
     Record,
-    What,
     distinct,
     read_records,
     record_of,
@@ -30,25 +27,11 @@ from xling.results.translations import (
     write_records,
 )
 from xling.stages.blocks import blocks_of, kept_lines
-from xling.tasks.options import Task, task_module
+from xling.tasks.options import task_module
 from xling.tasks.records import Split
-from xling.translators.translator import Spoken, Translate
+from xling.translators import TRANSLATORS
 
 BLOCK = 256  # texts
-
-
-class TranslateSpec(Struct, frozen=True):
-    """What determines translated data besides the model and the first half of a round trip."""
-
-    task: Task
-    digest: str
-    what: What
-    source: Spoken
-    target: Spoken
-    speakers: tuple[str, ...]  # how the lines of a chat begin: not to be translated
-    translator: dict[str, Any]
-    translations: str = ""  # digest of recorded ones
-    model: str = ""  # key of the base stage of a model
 
 
 def run(context: Context) -> None:
@@ -56,7 +39,7 @@ def run(context: Context) -> None:
     spec = msgspec.convert(context.spec, TranslateSpec)
     records = {split: list(_records(context, spec, split)) for split in SPLITS}
     texts = distinct(record for split in SPLITS for record in records[split])
-    translate = translator_of(context, spec, texts)
+    translate = TRANSLATORS[spec.translator["name"]].translate(context, spec, texts)
 
     def made(items: Sequence[int]) -> list[bytes]:
         return [msgspec.json.encode(text) for text in translate([texts[i] for i in items])]
@@ -85,37 +68,3 @@ def _records(context: Context, spec: TranslateSpec, split: Split) -> Iterator[Re
         return read_records(first, split)
     items: list[Item] = getattr(task_module(spec.task), spec.what)(spec.task, spec.source.code, split)
     return (record_of(spec.task, item) for item in items)
-
-
-def _makers() -> dict[str, Any]:
-    """What else decides a model's translations: remembered ones of other code, packages or devices are not taken."""
-    import torch
-
-    from xling.planning import KINDS
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    packages = {name: version(name) for name in ("sentencex", "tokenizers", "torch", "transformers")}
-    return {"stage": KINDS["translate"].version, "device": device, **packages}
-
-
-def translator_of(context: Context, spec: TranslateSpec, texts: Sequence[str]) -> Translate:
-    """What translates this stage's texts; DataError at once if recorded translations lack some of them."""
-    kind = spec.translator["name"]
-    if kind in ("micro_exact", "micro_noisy"):
-        from xling.translators.micro import micro_translator
-
-        micro = msgspec.convert(spec.translator, MicroExact | MicroNoisy)
-        return micro_translator(micro, spec.source.code, spec.target.code)
-    if kind == "recorded":
-        from xling.translators.recorded import recorded_translator
-
-        path = context.spec[WHERE]["translations"]
-        return recorded_translator(path, spec.source, spec.target, spec.speakers, spec.translations, texts)
-    from xling.translators.memory import Memory
-    from xling.translators.seq2seq import seq2seq_translator
-
-    settings = msgspec.convert({"checkpoint": "", **spec.translator}, Seq2Seq)
-    what = {"model": spec.model, "settings": spec.translator, "speakers": spec.speakers, "made by": _makers()}
-    pair = {name: msgspec.to_builtins(spoken) for name, spoken in (("source", spec.source), ("target", spec.target))}
-    memory = Memory((context.cache or context.scratch) / "translations", what | pair)
-    return seq2seq_translator(context.parents["lm"], settings, spec.source, spec.target, spec.speakers, memory)

@@ -4,23 +4,123 @@ JSONL, CSV, TSV or Parquet (also .gz), a row a text: source_lang, target_lang, t
 they are, white space at their ends apart; chats line by line, without the speakers' names. A row without a translation
 (null, or an empty cell of CSV) is as if it were not there; an empty one ("" in JSONL and Parquet) says that there is
 none, and what needs it is dropped.
+
+`xling translate export` writes the texts that a grid has to have translated, for a service or for people:
+
+    xling translate export --out texts.jsonl sweeps=NAME reward_data=translated
+    xling translate export --out rest.csv sweeps=NAME sft_data=round_trip translator=recorded translator.path=done.jsonl
+
+Rows of source_lang, target_lang, text, each text once; of chats every line is a text. With translator=recorded those
+are left out that are in its file. The way back of a round trip needs the way there: its texts follow once the first
+ones are translated.
 """
 
+import csv
 import functools
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from xling.errors import DataError, listed
-from xling.grid.stage import canonical_json
+import msgspec
+
+from xling.config.rewards import objective_of
+from xling.config.tasks import absent
+from xling.errors import ConfigError, DataError, listed
+from xling.grid.stage import WHERE, Context, Stage, canonical_json
 from xling.measures.language import language_of_code
+from xling.planning.translations import (
+    FEEDBACK,
+    Inputs,
+    Needed,
+    TranslateSpec,
+    settings_of,
+    speakers,
+    translates_feedback,
+)
+from xling.results.translations import SPLITS, Record, What, distinct, record_of, translated
+from xling.tasks.options import Task, task_module
+from xling.tasks.render import bare
 from xling.tasks.tables import Identity, identity, open_table, paths_of, text_of
+from xling.translators import Direction, Translate, TranslatorSettings
 from xling.translators.segments import Segment, joined, readable, segments_of
-from xling.translators.translator import Spoken, Translate
+
+if TYPE_CHECKING:
+    from xling.experiment import Experiment
 
 COLUMNS = ("source_lang", "target_lang", "text", "translation")
 
 Pair = tuple[str, str]  # codes of source and target
+
+
+class Settings(TranslatorSettings, frozen=True, kw_only=True, tag="recorded"):
+    """Translations made elsewhere: a file of (source_lang, target_lang, text, translation)."""
+
+    path: str
+
+
+def check(translator: Settings, experiment: "Experiment", directions: Sequence[Direction]) -> None:
+    """ConfigError for a file without one of the pairs of languages."""
+    known = pairs_of(translator.path)
+    for pair in ((source.code, target.code) for source, target in directions):
+        if pair not in known:
+            shown = ", ".join(f"{a} -> {b}" for a, b in known) or "none"
+            raise ConfigError(
+                f"translator.path={translator.path} has no translations {pair[0]} -> {pair[1]}; it has {shown}. "
+                "`xling translate export` writes the texts that are needed."
+            )
+
+
+def inputs(translator: Settings, needed: Needed) -> Inputs:
+    """The digest of the rows that are needed stands in the key; where the file lies does not."""
+    pair = needed.source.code, needed.target.code
+    digest = pair_digest(translator.path, *pair, _units(needed, translator.path))
+    return Inputs(
+        settings_of(translator, "path"), spec={"translations": digest}, where={"translations": translator.path}
+    )
+
+
+def _units(needed: Needed, path: str) -> Sequence[str]:
+    """The texts that translations are looked up for; of the way back in a round trip those that the way there made."""
+    task, source, target = bare(needed.task), needed.source.code, needed.target.code
+    if absent(task):
+        return ()
+    names, records = speakers(task), _records(task, needed.what, target if needed.back else source)
+    if needed.back:
+        known = translations(path, target, source)
+        made = {text: put_together(text, names, known) for text in distinct(records)}
+        records, _ = translated(records, made, source)
+    return units_of(distinct(records), names)
+
+
+@functools.lru_cache(maxsize=8)
+def _records(task: Task, what: What, lang: str) -> Sequence[Record]:
+    read = getattr(task_module(task), what)
+    return [record_of(task, item) for split in SPLITS for item in read(task, lang, split)]
+
+
+def translate(context: Context, spec: TranslateSpec, texts: Sequence[str]) -> Translate:
+    """The file's own words.
+
+    DataError if the rows of what the texts are made of are not those of the plan, or are not there.
+    """
+    path, source, target = context.spec[WHERE]["translations"], spec.source.code, spec.target.code
+    units = units_of(texts, spec.speakers)
+    if pair_digest(path, source, target, units) != context.spec["translations"]:
+        raise DataError(f"{path} has changed since the grid was planned. Run the same command again.")
+    if lacking := missing(path, source, target, units):
+        raise DataError(missing_text(path, source, target, lacking, len(units)))
+    known = translations(path, source, target)
+    return lambda some: [put_together(text, spec.speakers, known) for text in some]
+
+
+def work(stage: Stage, tokens: int) -> Mapping[str, float]:
+    """Next to nothing: they are looked up."""
+    return {}
+
+
+# --- the file -----------------------------------------------------------------------------------------------
 
 
 def translations(path: str, source: str, target: str) -> Mapping[str, str]:
@@ -84,23 +184,6 @@ def _read(files: Identity) -> dict[Pair, dict[str, str]]:
     return found
 
 
-def recorded_translator(
-    path: str, source: Spoken, target: Spoken, speakers: Sequence[str], expected: str, needed: Sequence[str]
-) -> Translate:
-    """The file's own words.
-
-    DataError if the rows of what the `needed` texts are made of are not those of the plan (`expected`), or are not
-    there.
-    """
-    units = units_of(needed, speakers)
-    if pair_digest(path, source.code, target.code, units) != expected:
-        raise DataError(f"{path} has changed since the grid was planned. Run the same command again.")
-    if lacking := missing(path, source.code, target.code, units):
-        raise DataError(missing_text(path, source.code, target.code, lacking, len(units)))
-    known = translations(path, source.code, target.code)
-    return lambda texts: [put_together(text, speakers, known) for text in texts]
-
-
 def units_of(texts: Iterable[str], speakers: Sequence[str]) -> list[str]:
     """What is looked up, each once: whole texts; of chats, which have `speakers`, line by line what they say."""
     lines = (one.text for text in texts for one in _cut(text, speakers) if readable(one.text))
@@ -118,3 +201,112 @@ def put_together(text: str, speakers: Sequence[str], known: Mapping[str, str]) -
 
 def _cut(text: str, speakers: Sequence[str]) -> list[Segment]:
     return segments_of(text, "", "lines", speakers, "") if speakers else [Segment("", text.strip())]
+
+
+# --- what is still to be translated -------------------------------------------------------------------------
+
+
+EXPORTED = COLUMNS[:3]
+
+
+@dataclass(frozen=True)
+class Need:
+    """Data of a language to be translated; `back`: and then into that language itself again."""
+
+    task: Task
+    what: What
+    source: str
+    target: str
+    back: bool = False
+
+
+@dataclass
+class Exported:
+    """Texts by pair of languages, and how many wait for the way there."""
+
+    texts: dict[tuple[str, str], list[str]]
+    waiting: int
+
+    def sentences(self, path: Path) -> list[str]:
+        """What was written, for people."""
+        total = sum(map(len, self.texts.values()))
+        characters = sum(len(text) for some in self.texts.values() for text in some)
+        found = [f"{a} -> {b}: {len(some):,} texts" for (a, b), some in sorted(self.texts.items()) if some]
+        found.append(f"{total:,} texts ({characters:,} characters) written to {path}.")
+        if self.waiting:
+            found.append(
+                f"{self.waiting:,} texts of round trips go back once they have been translated: type the same command "
+                "again, with translator=recorded translator.path=FILE."
+            )
+        return found
+
+
+def needs(asked: Iterable["Experiment"]) -> list[Need]:
+    """What the cells have to have translated, each once."""
+    found: dict[Need, None] = {}
+    for experiment in asked:
+        task, target = bare(experiment.task), experiment.target_lang.code
+        for source in (lang.code for lang in experiment.source_langs if lang.code != target):
+            if translates_feedback(experiment):
+                what = FEEDBACK[objective_of(task, experiment.rm_backbone)]
+                found.setdefault(Need(task, what, source, target))
+            if experiment.sft_data == "translated":
+                found.setdefault(Need(task, "demonstrations", source, target))
+            if experiment.sft_data == "round_trip":
+                found.setdefault(Need(task, "demonstrations", target, source, back=True))
+    return list(found)
+
+
+def to_translate(asked: Sequence["Experiment"]) -> Exported:
+    """The texts that are still to be translated. ConfigError if nothing of the cells is."""
+    wanted = needs(asked)
+    if not wanted:
+        raise ConfigError(
+            "Nothing of this grid is translated. Type reward_data=translated, sft_data=translated or "
+            "sft_data=round_trip."
+        )
+    paths = {e.translator.path for e in asked if isinstance(e.translator, Settings)}
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    waiting = 0
+    for need in wanted:
+        names, texts = speakers(need.task), _texts(need)
+        there = _known(paths, need.source, need.target)
+        _add(found, need.source, need.target, (unit for unit in units_of(texts, names) if unit not in there))
+        if need.back:
+            said = [put_together(text, names, there) for text in texts]
+            waiting += said.count(None)
+            back = _known(paths, need.target, need.source)
+            units = units_of((text for text in said if text), names)
+            _add(found, need.target, need.source, (unit for unit in units if unit not in back))
+    return Exported({pair: list(texts) for pair, texts in found.items()}, waiting)
+
+
+def _texts(need: Need) -> list[str]:
+    items = (
+        item for split in SPLITS for item in getattr(task_module(need.task), need.what)(need.task, need.source, split)
+    )
+    return distinct(record_of(need.task, item) for item in items)
+
+
+def _known(paths: Iterable[str], source: str, target: str) -> dict[str, str]:
+    return {text: said for path in paths for text, said in translations(path, source, target).items()}
+
+
+def _add(found: dict[tuple[str, str], dict[str, None]], source: str, target: str, texts: Iterable[str]) -> None:
+    found.setdefault((source, target), {}).update(dict.fromkeys(texts))
+
+
+def write(path: Path, exported: Exported) -> None:
+    """A row a text: JSON lines, or CSV by the file's name. ConfigError for a file that is there already."""
+    if path.suffix not in (".jsonl", ".csv"):
+        raise ConfigError(f"--out {path} is neither .jsonl nor .csv. Type --out texts.jsonl.")
+    if path.exists():
+        raise ConfigError(f"--out {path} is there already. Name another file.")
+    rows = [(*pair, text) for pair, texts in sorted(exported.texts.items()) for text in texts]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".jsonl":
+        lines = [msgspec.json.encode(dict(zip(EXPORTED, row, strict=True))) + b"\n" for row in rows]
+        path.write_bytes(b"".join(lines))
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([EXPORTED, *rows])

@@ -4,23 +4,151 @@ Documents go through sentence by sentence (xling/translators/segments.py), by be
 of rows whose width depends on each row alone: a translation does not depend on what was translated beside it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
+import msgspec
+from msgspec import Meta
 
-from xling.config.translators import Seq2Seq
-from xling.models.load import load_translator
-from xling.models.states import batches, fill
+from xling.config.common import Positive
+from xling.config.policies import LanguageModel
+from xling.config.rewards import Dtype
+from xling.errors import ConfigError, DataError
+from xling.grid.stage import Context, Stage
+from xling.models.checkpoints import TABLES, check_policy, folder_of, positions
+from xling.models.hub import is_repository
+from xling.models.hub import settings_of as config_of
 from xling.models.text import Ids, pad_right, padded_length, pieces
-from xling.translators.families import family_of, told
+from xling.planning import costs
+from xling.planning.specs import base
+from xling.planning.translations import Inputs, Needed, TranslateSpec, settings_of
+from xling.translators import Direction, Spoken, Translate, TranslatorSettings
+from xling.translators.languages import Family, family_of, own_code, told
 from xling.translators.memory import Memory
 from xling.translators.segments import SPACELESS, halved, joined, readable, segments_of
-from xling.translators.translator import Spoken, Translate
+
+if TYPE_CHECKING:
+    from xling.experiment import Experiment
 
 WIDTHS = 8  # segments are padded to multiples of it
+
+
+class Settings(TranslatorSettings, frozen=True, kw_only=True, tag="seq2seq"):
+    """An encoder-decoder translation model, by hub id or folder.
+
+    `{source}` and `{target}` in `checkpoint` stand for the languages' codes: one model a pair, as Marian's are.
+    """
+
+    checkpoint: str
+    revision: str | None = None  # of a hub id: commit, tag or branch
+    dtype: Dtype = "float32"
+    family: Family = "auto"  # how languages are named to the model; auto: by its config
+    codes: tuple[str, ...] = ()  # "ours:theirs", where the model's code does not follow from the language's facts
+    beams: Positive = 4  # of the beam search; 1: greedy
+    max_tokens: Annotated[int, Meta(ge=8)] = 256  # of a segment (longer ones are halved) and its translation
+    batch_size: Positive = 16  # segments read together; changes the floating-point bits, hence part of the key
+    segments: Literal["sentences", "lines"] = "sentences"  # what is translated at once
+
+    def checkpoints(self, directions: Sequence[Direction]) -> frozenset[str]:
+        """One a pair of languages, as Marian's are."""
+        if "{" not in self.checkpoint:
+            return frozenset()
+        return frozenset(checkpoint_of(self, a.code, b.code) for a, b in directions if a != b)
+
+
+# --- planning -----------------------------------------------------------------------------------------------
+
+
+def checkpoint_of(translator: Settings, source: str, target: str) -> str:
+    """The checkpoint of a pair: `{source}` and `{target}` are the languages' codes."""
+    own = {name: own_code(translator.codes, code) or code for name, code in (("source", source), ("target", target))}
+    return translator.checkpoint.replace("{source}", own["source"]).replace("{target}", own["target"])
+
+
+def check(translator: Settings, experiment: "Experiment", directions: Sequence[Direction]) -> None:
+    """ConfigError for a checkpoint that is no translation model, or that does not know a language."""
+    for source, target in directions:
+        spoken = (Spoken(one.code, one.script) for one in (source, target))
+        _check(translator, checkpoint_of(translator, source.code, target.code), *spoken)
+
+
+@lru_cache(maxsize=1024)
+def _check(translator: Settings, checkpoint: str, source: Spoken, target: Spoken) -> None:
+    if not is_repository(checkpoint) and not (Path(checkpoint) / "config.json").is_file():
+        raise ConfigError(
+            f"translator.checkpoint={checkpoint} is no folder of a model in Hugging Face format (config.json is "
+            "missing). Name a local folder or a hub id (owner/name), or type translator=nllb_600m."
+        )
+    try:
+        check_policy(LanguageModel(checkpoint, revision=translator.revision), "translator")
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("policy.", "translator.")) from error
+    settings = config_of(checkpoint, translator.revision)
+    places = positions(settings)
+    if settings.get("model_type") in TABLES and places is not None and translator.max_tokens > places:
+        raise ConfigError(
+            f"translator.checkpoint={checkpoint} is a {settings.get('model_type')} with {places} positions, and "
+            f"translator.max_tokens={translator.max_tokens}. Type translator.max_tokens={places}."
+        )
+    if settings and not settings.get("is_encoder_decoder"):
+        raise ConfigError(
+            f"translator.checkpoint={checkpoint} is a {settings.get('model_type')}, which is no encoder-decoder. Use a "
+            "translation model: NLLB, MADLAD, M2M100 or Marian."
+        )
+    if (folder := folder_of(checkpoint, translator.revision)) is not None:
+        _check_languages(translator, folder, settings, source, target)
+
+
+def _check_languages(
+    translator: Settings, folder: Path, settings: dict[str, Any], source: Spoken, target: Spoken
+) -> None:
+    """Both languages are known to the tokenizer of a model that is on this machine."""
+    tokenizer = _tokenizer(folder)
+    if tokenizer is None:
+        return
+    try:
+        family = family_of(translator.family, str(settings.get("model_type")), tokenizer)
+    except DataError as error:
+        raise ConfigError(f"translator.checkpoint={folder}: {error}") from error
+    told(family, tokenizer, translator.codes, source, target)
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(folder: Path) -> Any:
+    """None for one that cannot be loaded here: the stage that loads the model says why."""
+    try:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception:  # of whatever kind
+        return None
+
+
+def inputs(translator: Settings, needed: Needed) -> Inputs:
+    """The model is a base stage; of `codes` the pair's own are in the key."""
+    pair = needed.source.code, needed.target.code
+    named = {code: own_code(translator.codes, code) for code in sorted(pair)}
+    settings = settings_of(translator, "checkpoint", "revision", "dtype")  # they are the base stage's
+    settings["codes"] = [f"{code}:{theirs}" for code, theirs in named.items() if theirs]
+    model = LanguageModel(checkpoint_of(translator, *pair), revision=translator.revision, dtype=translator.dtype)
+    lm = base(model, "translator.checkpoint", "translator")
+    return Inputs(settings, {"lm": lm}, {"model": lm.key})  # the key names what is remembered of the model
+
+
+def work(stage: Stage, tokens: int) -> Mapping[str, float]:
+    """Floating-point operations: every token is read once, and written by a beam search."""
+    model = costs.model_of(stage)
+    if model is None:
+        return {}
+    beams = stage.spec["translator"]["beams"]
+    return {"reading": model.forward(tokens, 0), "sampling": beams * model.forward(0, tokens)}
+
+
+# --- the model ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -29,7 +157,7 @@ class Model:
 
     model: Any
     tokenizer: Any
-    settings: Seq2Seq
+    settings: Settings
     before: Ids  # tokens before a segment, and after it
     after: Ids
     first: int | None  # the token that the translation has to begin with
@@ -41,6 +169,8 @@ class Model:
 
     def translate(self, texts: Sequence[str]) -> dict[str, str | None]:
         """Segments, each once, to their translations; None for one that the model does not come to an end with."""
+        from xling.models.states import batches, fill
+
         distinct = list(dict.fromkeys(texts))
         rows = {text: [*self.before, *ids, *self.after] for text, ids in self._pieces(distinct)}
         widths: dict[int, list[str]] = {}
@@ -56,20 +186,22 @@ class Model:
     def _pieces(self, texts: Sequence[str]) -> Any:
         return zip(texts, pieces(self.tokenizer, texts), strict=True)
 
-    @torch.inference_mode()
     def _generate(self, rows: Sequence[Ids], width: int) -> list[str | None]:
+        import torch
+
         ids = torch.from_numpy(pad_right(rows, width, self.tokenizer.pad_token_id)).to(self.model.device)
         lengths = torch.tensor([len(row) for row in rows], device=self.model.device)
         mask = (torch.arange(width, device=self.model.device) < lengths[:, None]).long()
         forced = {} if self.first is None else {"forced_bos_token_id": self.first}
-        out = self.model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            num_beams=self.settings.beams,
-            max_new_tokens=self.settings.max_tokens,
-            do_sample=False,
-            **forced,
-        )
+        with torch.inference_mode():
+            out = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                num_beams=self.settings.beams,
+                max_new_tokens=self.settings.max_tokens,
+                do_sample=False,
+                **forced,
+            )
         return [self._text(row) for row in out[:, 1:].tolist()]  # the first is decoder_start
 
     def _text(self, ids: Ids) -> str | None:
@@ -82,26 +214,54 @@ class Model:
         return str(self.tokenizer.decode(said, skip_special_tokens=True)).strip()
 
 
-def load_model(folder: Path, settings: Seq2Seq, source: Spoken, target: Spoken) -> Model:
+def load_model(folder: Path, settings: Settings, source: Spoken, target: Spoken) -> Model:
     """The model of a base stage's folder, told which languages it translates between.
 
     DataError for what is no encoder-decoder of a known family; ConfigError for a language that it does not know.
     """
+    from xling.models.load import load_translator
+
     model, tokenizer = load_translator(folder)
-    family = family_of(settings, model.config.model_type, tokenizer)
+    family = family_of(settings.family, model.config.model_type, tokenizer)
     before, after, first = told(family, tokenizer, settings.codes, source, target)
     return Model(model, tokenizer, settings, before, after, first)
 
 
-# --- documents ----------------------------------------------------------------------------------------------
+# --- the translate stage ------------------------------------------------------------------------------------
+
+
+def translate(context: Context, spec: TranslateSpec, texts: Sequence[str]) -> Translate:
+    """By the model of the `lm` parent, which is loaded once something has not been translated before."""
+    settings = msgspec.convert({"checkpoint": "", **spec.translator}, Settings)
+    made = {
+        "model": context.spec["model"],
+        "settings": spec.translator,
+        "speakers": spec.speakers,
+        "made by": _makers(),
+        "source": msgspec.to_builtins(spec.source),
+        "target": msgspec.to_builtins(spec.target),
+    }
+    memory = Memory((context.cache or context.scratch) / "translations", made)
+    return Documents(context.parents["lm"], settings, spec.source, spec.target, spec.speakers, memory)
+
+
+def _makers() -> dict[str, Any]:
+    """What else decides a model's translations: remembered ones of other code, packages or devices are not taken."""
+    import torch
+
+    from xling.planning import KINDS
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    packages = {name: version(name) for name in ("sentencex", "tokenizers", "torch", "transformers")}
+    return {"stage": KINDS["translate"].version, "device": device, **packages}
 
 
 @dataclass
-class Translator:
+class Documents:
     """A model that is loaded once something has not been translated before, and what has been."""
 
     folder: Path
-    settings: Seq2Seq
+    settings: Settings
     source: Spoken
     target: Spoken
     speakers: Sequence[str]
@@ -143,15 +303,3 @@ class Translator:
             return text
         found = [said.get(part, part) for part in parts[text]]
         return between.join(one for one in found if one is not None) if all(found) else None
-
-
-def seq2seq_translator(
-    folder: Path,
-    settings: Seq2Seq,
-    source: Spoken,
-    target: Spoken,
-    speakers: Sequence[str],
-    memory: Memory,
-) -> Translate:
-    """The translator of a pair of languages, by the model of a base stage's folder."""
-    return Translator(folder, settings, source, target, speakers, memory)
