@@ -29,14 +29,14 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from xling.config.optimizers import PPO, RLOO
 from xling.models import frozen_lm
 from xling.models.load import load_policy
 from xling.models.recipe import BASE_FOLDER
 from xling.models.text import Ids, decode_response, prompt_ids
 from xling.optimizers import ppo, rloo
-from xling.optimizers.problem import Problem
-from xling.optimizers.watch import Watch
+from xling.optimizers.ppo import Settings as PPO
+from xling.optimizers.problem import Problem, Watch
+from xling.optimizers.rloo import Settings as RLOO
 from xling.tasks import micro_summarization
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 
@@ -220,7 +220,7 @@ def main() -> int:
         "PPO, 1 pass": (ppo, PPO(epochs=1, minibatches=1, value_learning_rate=STILL, **still)),
         "PPO, 1 pass, shared trunk": (ppo, PPO(epochs=1, minibatches=1, value="shared", **still)),
         DEFAULTS: (ppo, PPO(value_learning_rate=STILL, **still)),
-        "RLOO, ours": (rloo, RLOO(k=K, **still)),
+        "RLOO, ours": (rloo, RLOO(trainer="own", k=K, **still)),
     }
     found = {"RLOO, trl": Steps()} | {name: Steps() for name in kinds}
     made = {name: ours(texts, scorer, module, settings) for name, (module, settings) in kinds.items()}

@@ -13,20 +13,22 @@ import msgspec
 from msgspec import Struct, inspect
 
 from xling.config.common import Language, Lid, Seed, Training
-from xling.config.optimizers import Optimizer
 from xling.config.policies import Policy
 from xling.config.rewards import RewardModel
 from xling.errors import LONGEST_NAME, ConfigError, did_you_mean
 from xling.grid.planfile import AxisValue
 from xling.judges import JUDGES, JudgeSettings
+from xling.optimizers import OPTIMIZERS
 from xling.tasks.options import Task
 from xling.translators import TRANSLATORS, TranslatorSettings
 
 if TYPE_CHECKING:
     Judge = JudgeSettings  # which of them it is, is not to be asked: they differ by the hooks of their modules
+    Optimizer = Struct
     Translator = TranslatorSettings
 else:
     Judge = JUDGES.settings()
+    Optimizer = OPTIMIZERS.settings()
     Translator = TRANSLATORS.settings()
 
 Regime = Literal["organic", "translated", "round_trip"]

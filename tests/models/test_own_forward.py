@@ -21,13 +21,13 @@ from xling.models.load import Loading, in_dtype, load_policy, load_trunk, save_p
 from xling.models.own_forward import distance, own_logits, probe_of
 from xling.models.published import load_published_classifier
 from xling.models.responses import kl_along, predicting_states, responses_of
-from xling.models.reward import RewardNet
+from xling.models.reward import HeadedNet, RewardNet, scalar_head
 from xling.models.sampling import greedy_ids
 from xling.models.states import log_likelihood
 from xling.models.stored import as_model, load_reward, save_reward
 from xling.models.truncation import Limits
 from xling.models.twins import check_twin, smaller
-from xling.optimizers.value import OwnValue, SharedValue
+from xling.optimizers.ppo import values_of
 
 # The end of a text is the eos that pads, as Llama reward models trained with trl have it.
 CHAT = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{{ eos_token }}{% endfor %}"
@@ -216,8 +216,11 @@ def test_a_model_of_texts_and_images_is_read_by_its_text_part(tmp_path: Path) ->
     likelihood, last, mean = read(model, pieces, ["ab"], [["c", "dd"]], "both")
     assert likelihood.shape[0] == 2 and last.shape == mean.shape == (2, 32)
     batch = responses_of(model, [[5, 6]], [[7, 1]], 0)
-    assert SharedValue(model)(batch, predicting_states(model, batch)[batch.mask]).shape == (2,)
-    assert OwnValue(load_trunk(folder))(batch, torch.empty(0)).shape == (2,)
+    value = HeadedNet()
+    value.head = scalar_head(model)
+    assert values_of(value, batch, predicting_states(model, batch)[batch.mask]).shape == (2,)
+    value.trunk = load_trunk(folder)
+    assert values_of(value, batch, torch.empty(0)).shape == (2,)
     assert kl_along(model, model, [[5, 6]], [[7, 1]], 0) == [0.0]
 
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from xling.models.load import load_policy, save_policy
 from xling.models.responses import all_log_probabilities, predicting_states, responses_of
 from xling.models.text import Ids
-from xling.optimizers.problem import Problem
-from xling.optimizers.watch import Watch
+from xling.optimizers.problem import Problem, Watch
 
 TOKENS = ["<pad>", "</s>", "a", "b", "c", "d", "e", "f", "g", "h"]
 PAD, EOS = 0, 1

@@ -6,8 +6,8 @@ from pathlib import Path
 import bandit
 import torch
 
-from xling.config.optimizers import PPO
 from xling.optimizers import ppo
+from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.problem import Problem
 
 SETTINGS = PPO(

@@ -11,8 +11,7 @@ from xling.models.load import load_policy
 from xling.models.responses import all_log_probabilities, predicting_states, responses_of
 from xling.models.sampling import sample_chunk
 from xling.models.text import Ids, prompt_ids
-from xling.optimizers.problem import Problem
-from xling.optimizers.watch import Row, Watch
+from xling.optimizers.problem import Problem, Row, Watch
 
 TEXTS = [f"Who saw the {thing}?" for thing in ("sea", "hill", "boat", "old house", "red bird", "two dogs")]
 TOKENS = 6  # of a response at most

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from xling.errors import StageError
-from xling.optimizers.descent import Descent, learning_rate
+from xling.optimizers import learning_rate
+from xling.optimizers.steps import Descent
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """DPO: pairs from ranked samples, the loss by hand, learning, and going on after a kill; both architectures."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,20 @@ import pytest
 import torch
 from problems import disturb, measure_with, problem_of, same, weights
 
-from xling.config.optimizers import DPO
 from xling.errors import StageError
 from xling.grid.stage import Interrupted
 from xling.models.sampling import sample_chunk
-from xling.optimizers.dpo import Pair, Ranked, dpo_loss, gradients, ranked_pairs, train
-from xling.optimizers.problem import Problem
+from xling.optimizers.dpo import Learner, Pair, Ranked, dpo_loss, gradients, ranked_pairs
+from xling.optimizers.dpo import Settings as DPO
+from xling.optimizers.dpo import train as rank_and_train
+from xling.optimizers.problem import Pool, Problem
+from xling.optimizers.steps import run
 
 SETTINGS = DPO(steps=8, batch_size=4, learning_rate=1e-3, warmup_steps=2, eval_every=3)
+
+
+def train(problem: Problem, settings: DPO, pairs: Sequence[Pair]) -> None:
+    run(problem, settings, Learner(problem, settings, pairs))
 
 
 def pairs_of(problem: Problem, n: int = 4) -> list[Pair]:
@@ -56,8 +62,10 @@ def test_ties_and_identical_responses_are_dropped_and_counted() -> None:
 
 
 def test_without_pairs_it_says_why(tiny_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"no pairs to train on.*Raise optimizer\.n"):
-        train(problem_of(tiny_folder, tmp_path, 1), SETTINGS, [])
+    problem = problem_of(tiny_folder, tmp_path, 1)
+    problem.pool = Pool([0, 1], [[[9], [10]], [[9], [9]]], [[1.0, 1.0], [2.0, 2.0]])
+    with pytest.raises(StageError, match=r"tells 0 pairs.*Raise optimizer\.n"):
+        rank_and_train(problem, SETTINGS)
 
 
 # --- the loss -----------------------------------------------------------------------------------------------
@@ -114,7 +122,7 @@ def test_parts_of_a_batch_have_the_gradients_of_the_whole(
     batch = [(pair, (-30.0 - i, -31.0)) for i, pair in enumerate(pairs_of(problem)[:7])]
     seen = []
     for at_once in (1 << 27, 3 * 2 * 6 * problem.policy.get_output_embeddings().weight.shape[0]):
-        monkeypatch.setattr("xling.optimizers.dpo.VOCABULARY_AT_ONCE", at_once)
+        monkeypatch.setattr("xling.models.states.VOCABULARY_AT_ONCE", at_once)
         problem.policy.zero_grad()
         row = gradients(problem, batch, beta=0.1)
         seen.append((row, {name: value.grad.clone() for name, value in problem.policy.named_parameters()}))

@@ -18,21 +18,28 @@ from transformers import GenerationConfig
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
-from xling.config.optimizers import DPO, GRPO, RLOO
 from xling.config.policies import Lora
 from xling.errors import StageError
 from xling.grid.stage import Interrupted
 from xling.models.adapters import core
 from xling.models.responses import log_probabilities, predicting_states, responses_of
 from xling.models.text import Ids
-from xling.optimizers import dpo
-from xling.optimizers.group_trainers import CHECKPOINTING, train
+from xling.optimizers import OPTIMIZERS, dpo
+from xling.optimizers.dpo import Settings as DPO
+from xling.optimizers.grpo import Settings as GRPO
 from xling.optimizers.problem import Problem, Reward, prompts_of_step
+from xling.optimizers.rloo import Settings as RLOO
+from xling.optimizers.steps import run as run_steps
+from xling.optimizers.trl_trainers import CHECKPOINTING
 from xling.stages.policies import trainable
 
 SHORT: dict[str, Any] = {"steps": 6, "batch_size": 8, "k": 4, "learning_rate": 1e-2, "warmup_steps": 1, "eval_every": 2}
 BOTH = pytest.mark.parametrize("kind", [RLOO, GRPO])
 Settings = RLOO | GRPO
+
+
+def train(problem: Problem, settings: Settings) -> None:
+    OPTIMIZERS.of(settings).train(problem, settings)
 
 
 @dataclass
@@ -231,7 +238,8 @@ def test_the_loss_of_dpo_is_trls(tiny_folder: Path, tmp_path: Path, monkeypatch:
     disturb(problem.reference)
     eos = problem.eos
     pairs = [(0, [9, 10, eos], [11, 12, 13, 14, 15, 16]), (3, [20, eos], [21, 22, eos]), (5, [eos], [30, 31, 32, eos])]
-    dpo.train(problem, DPO(steps=1, batch_size=3, learning_rate=1e-12, beta=0.3), pairs)
+    settings = DPO(steps=1, batch_size=3, learning_rate=1e-12, beta=0.3)
+    run_steps(problem, settings, dpo.Learner(problem, settings, pairs))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`is_gradient_checkpointing` is deprecated", FutureWarning)
         trainer = DPOTrainer(

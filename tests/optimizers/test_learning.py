@@ -8,11 +8,11 @@ import bandit
 import families
 import pytest
 
-from xling.config.optimizers import PPO, RLOO
 from xling.models.text import Ids, decode_response, prompt_ids
-from xling.optimizers import ppo, rloo
-from xling.optimizers.descent import learning_rate
+from xling.optimizers import learning_rate, ppo, rloo
+from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.problem import Problem
+from xling.optimizers.rloo import Settings as RLOO
 from xling.optimizers.rollouts import roll_out
 
 TEXTS = ["The harbour opens in May.", "A library closes.", "Nobody swims in winter.", "Twelve trains run a day."]
@@ -44,7 +44,7 @@ def folder(request: pytest.FixtureRequest, tiny_folder: Path, tmp_path_factory: 
     ("module", "settings"),
     [
         (ppo, PPO(value_learning_rate=1e-2, value_only_steps=2, **COMMON | {"steps": 40})),
-        (rloo, RLOO(k=4, **COMMON)),
+        (rloo, RLOO(trainer="own", k=4, **COMMON)),
     ],
     ids=["ppo", "rloo"],
 )

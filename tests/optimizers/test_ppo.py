@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from xling.config.optimizers import PPO
 from xling.errors import StageError
 from xling.models.load import load_policy
 from xling.models.reward import RewardNet
@@ -16,9 +15,9 @@ from xling.models.states import pool
 from xling.models.stored import load_reward, save_reward
 from xling.models.truncation import Limits
 from xling.optimizers import ppo
+from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.problem import Problem
 from xling.optimizers.rollouts import Rollout
-from xling.optimizers.value import value_model
 
 SMALL: dict[str, Any] = {"batch_size": 8, "learning_rate": 1e-2, "value_learning_rate": 1e-2, "warmup_steps": 0}
 
@@ -136,7 +135,8 @@ def test_a_value_model_may_begin_as_the_reward_model(folder: Path, tmp_path: Pat
     )
     rollout = Rollout(bandit.PROMPTS * 2, [[3, 4, 1], [5, 1]], torch.zeros(2))
     batch = rollout.batch(problem.policy, bandit.PAD, [0, 1])
-    values = value_model(problem, "own", "reward")(batch, torch.empty(0)).detach()
+    model = ppo.value_model(problem, PPO(value_init="reward"))
+    values = ppo.values_of(model, batch, torch.empty(0)).detach()
     rewards = load_reward(tmp_path / "reward").net.trunk  # the same states, read by the reward model's own trunk
     assert torch.allclose(values[3:], (_rewards(net, rewards, problem) - 3) / 2, atol=1e-5)
 

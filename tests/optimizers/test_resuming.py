@@ -12,10 +12,11 @@ import killed
 import pytest
 import torch
 
-from xling.config.optimizers import PPO, RLOO
 from xling.grid.stage import Interrupted
 from xling.optimizers import ppo, rloo
+from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.problem import Problem
+from xling.optimizers.rloo import Settings as RLOO
 
 SHARED: dict[str, Any] = {"steps": 6, "batch_size": 8, "learning_rate": 1e-2, "eval_every": 4, "warmup_steps": 2}
 RUNS: dict[str, tuple[ModuleType, PPO | RLOO]] = {
@@ -24,7 +25,7 @@ RUNS: dict[str, tuple[ModuleType, PPO | RLOO]] = {
         ppo,
         PPO(optimizer="adafactor", value="shared", value_only="inside", value_only_steps=1, **SHARED),
     ),
-    "rloo": (rloo, RLOO(k=2, schedule="linear", **SHARED)),
+    "rloo": (rloo, RLOO(trainer="own", k=2, schedule="linear", **SHARED)),
 }
 
 
@@ -67,7 +68,7 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not_been(tmp_path: Path, ru
 
 
 def test_a_run_that_is_done_is_not_trained_again(tmp_path: Path) -> None:
-    folder, settings = bandit.saved(tmp_path / "model", "llama"), RLOO(k=2, **SHARED)
+    folder, settings = bandit.saved(tmp_path / "model", "llama"), RLOO(trainer="own", k=2, **SHARED)
     first, again = (bandit.problem(folder, tmp_path, lambda ids: float(len(ids)), 6, 4) for _ in range(2))
     rloo.train(first, settings)
     again.reward = lambda numbers, said: pytest.fail("sampled once more")

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 from small_grid import experiment
 
-from xling.config.optimizers import BestOfN
 from xling.config.policies import Recorded
 from xling.config.rewards import BagOfWords
 from xling.experiment import Experiment
@@ -19,6 +18,7 @@ from xling.grid.plan import make_plan
 from xling.grid.records import Sheet
 from xling.grid.store import Store
 from xling.judges.human import Settings as Human
+from xling.optimizers.best_of_n import Settings as BestOfN
 from xling.planning import KINDS
 from xling.planning.dag import cells_from
 from xling.results.plan import ENTRY_AXES

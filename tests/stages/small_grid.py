@@ -11,12 +11,12 @@ import msgspec
 import numpy as np
 
 from xling.config.common import Language, Training
-from xling.config.optimizers import BestOfN
 from xling.config.policies import LanguageModel
 from xling.config.rewards import BagOfWords, RewardModel, SameAsPolicy
 from xling.experiment import Experiment
 from xling.grid.stage import Context, Stage
 from xling.judges import JUDGES, JudgeSettings
+from xling.optimizers.best_of_n import Settings as BestOfN
 from xling.planning import KINDS
 from xling.planning.dag import judge_stage
 from xling.tasks.micro.words import LANGUAGES

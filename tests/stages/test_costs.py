@@ -7,7 +7,6 @@ import msgspec
 import pytest
 from small_grid import BUDGET, TASK, M, N, changed, experiment
 
-from xling.config.optimizers import PPO
 from xling.config.policies import LanguageModel
 from xling.config.rewards import BagOfWords, SameAsPolicy, SentenceEncoder
 from xling.grid.estimate import estimate, rates_from
@@ -17,6 +16,7 @@ from xling.grid.store import Store
 from xling.judges.llm import Settings as LlmJudge
 from xling.models.hub import UNRESOLVED
 from xling.models.parameters import parameters_of
+from xling.optimizers.ppo import Settings as PPO
 from xling.planning import KINDS, unresolved
 from xling.planning.dag import judge_stage
 from xling.planning.judging import notes

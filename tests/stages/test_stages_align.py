@@ -11,7 +11,6 @@ from families import saved
 from small_grid import TASK, M, Runner, changed, contents, experiment, read
 from test_stages_dag import by_kind, stages
 
-from xling.config.optimizers import DPO, GRPO, PPO, RLOO, Trained
 from xling.config.policies import Lora
 from xling.config.rewards import BagOfWords, FrozenLM, Untrained
 from xling.errors import ConfigError, StageError
@@ -20,13 +19,18 @@ from xling.grid.stage import Interrupted, Stage
 from xling.judges.target_rm import Settings as TargetRM
 from xling.models.load import load_policy
 from xling.models.responses import kl_along
+from xling.optimizers import PolicyTraining
+from xling.optimizers.dpo import Settings as DPO
+from xling.optimizers.grpo import Settings as GRPO
+from xling.optimizers.ppo import Settings as PPO
+from xling.optimizers.rloo import Settings as RLOO
 from xling.planning.dag import REFERENCES_TRAINED, cells_from, judge_stage
 from xling.results.samples import read_samples
 from xling.stages.align import AlignSpec, _asking
 
 FEW: dict[str, Any] = {"steps": 4, "batch_size": 8, "eval_every": 2, "eval_prompts": 6, "reward_samples": 12}
 PPO_FEW = PPO(**FEW, value_only_steps=1)
-OPTIMIZERS: dict[str, Trained] = {
+OPTIMIZERS: dict[str, PolicyTraining] = {
     "ppo": PPO_FEW,
     "rloo": RLOO(**FEW, k=2),
     "rloo own": RLOO(**FEW, k=2, trainer="own"),
@@ -42,7 +46,7 @@ def mt5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(tmp_path_factory.mktemp("mt5"), "mt5")
 
 
-def cell(folder: Path, optimizer: Trained, **more: Any) -> Experiment:
+def cell(folder: Path, optimizer: PolicyTraining, **more: Any) -> Experiment:
     return experiment(folder, optimizer=optimizer, **({"rm": BagOfWords()} | more))
 
 
@@ -73,7 +77,7 @@ def test_every_optimizer_fills_a_cell(
     assert any((a != b).any() for a, b in zip(start.parameters(), policy.parameters(), strict=True))
 
 
-def _check_training(folder: Path, optimizer: Trained) -> None:
+def _check_training(folder: Path, optimizer: PolicyTraining) -> None:
     curve = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
     assert [row["step"] for row in curve] == [1, 2, 3, 4]
     assert all(np.isfinite(list(row.values())).all() for row in curve)
@@ -190,7 +194,7 @@ def test_controls_of_trained_policies(no_model: Path) -> None:
         (DPO(prompts=4), "optimizer.prompts=4 give at most 4 pairs"),
     ],
 )
-def test_what_does_not_go_together_is_refused(optimizer: Trained, words: str, no_model: Path) -> None:
+def test_what_does_not_go_together_is_refused(optimizer: PolicyTraining, words: str, no_model: Path) -> None:
     with pytest.raises(ConfigError, match=words):
         judge_stage(cell(no_model, optimizer))
 

@@ -16,7 +16,7 @@ from xling.config.common import Lid
 from xling.config.rewards import BagOfWords, FrozenLM, RewardModel, SameAsPolicy, Untrained
 from xling.errors import ConfigError, DataError, StageError
 from xling.grid.stage import Stage
-from xling.judges.wins import best, best_of_k_curve, win_shares
+from xling.judges.wins import win_shares
 from xling.measures.language import in_language
 from xling.models import ridge
 from xling.models.load import load_policy
@@ -24,6 +24,7 @@ from xling.models.recipe import folder_digest
 from xling.models.states import log_likelihood
 from xling.models.stored import load_reward
 from xling.models.text import prompt_ids, response_ids
+from xling.optimizers import best_of_n
 from xling.planning.dag import SOURCELESS, judge_stage
 from xling.results.items import read_record
 from xling.stages import base as base_stage
@@ -34,6 +35,7 @@ pytestmark = [  # the first is peft's own
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True:UserWarning"),
 ]
+BEST = best_of_n.Settings()
 MODEL_FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 POINTWISE = {"group", "score", "label", "length", "length_rule"}
 PAIRWISE = {"group", "chosen", "rejected", "chosen_length", "rejected_length"}
@@ -235,7 +237,7 @@ def check_verdicts(runner: Runner, stage: Stage, folder: Path) -> None:
     quality = array(parent(runner, stage, "verdict") / "pool.npy")
     opponents = array(parent(runner, stage, "verdict") / "baseline.npy")
     drawn = samples(parent(runner, stage, "pool"))
-    items, pick = read(folder / "items.json"), best(rewards)
+    items, pick = read(folder / "items.json"), best_of_n.pick(BEST, rewards)
     assert contents(folder).keys() == {"items.json", "curve.npy", "summary.json"}
     assert items.keys() == {
         "prompt", "group", "dataset", "index", "win", "in_language", "length", "eos", "repetition", "reward", "quality",
@@ -253,7 +255,7 @@ def check_verdicts(runner: Runner, stage: Stage, folder: Path) -> None:
         assert items["baseline_quality"][row] == pytest.approx(opponents[row].mean())
     curve = array(folder / "curve.npy")
     assert curve.shape == (TASK.test_prompts, N)
-    np.testing.assert_allclose(curve, best_of_k_curve(rewards, win_shares(quality, opponents)))
+    np.testing.assert_allclose(curve, best_of_n.curve(BEST, rewards, win_shares(quality, opponents)))
     assert read(folder / "summary.json") == {"kl_bound": pytest.approx(np.log(N) - (N - 1) / N), "n_samples": N}
 
 

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xling.judges.wins import best, best_of_k_curve, subset_weights, win_shares
-from xling.stages.judge import kl_bound
+from xling.judges.wins import win_shares
+from xling.optimizers import best_of_n
 
+BEST = best_of_n.Settings()
 NAN = float("nan")
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -36,7 +37,7 @@ def drawn(rewards: int | None) -> tuple[Array, Array]:
 def test_the_curve_is_the_mean_over_all_subsets(values: int | None) -> None:
     rewards, wins = drawn(values)
     expected = np.array([brute_force(r, w) for r, w in zip(rewards, wins, strict=True)])
-    np.testing.assert_allclose(best_of_k_curve(rewards, wins), expected, atol=1e-12)
+    np.testing.assert_allclose(best_of_n.curve(BEST, rewards, wins), expected, atol=1e-12)
 
 
 def test_the_curve_of_prompts_with_fewer_samples_keeps_its_last_value() -> None:
@@ -46,19 +47,19 @@ def test_the_curve_of_prompts_with_fewer_samples_keeps_its_last_value() -> None:
         gone = rng.permutation(5)[: row % 5]
         rewards[row, gone] = wins[row, gone] = NAN
     expected = np.array([brute_force(r, w) for r, w in zip(rewards, wins, strict=True)])
-    np.testing.assert_allclose(best_of_k_curve(rewards, wins), expected, atol=1e-12)
+    np.testing.assert_allclose(best_of_n.curve(BEST, rewards, wins), expected, atol=1e-12)
 
 
 def test_the_curve_begins_with_the_mean_and_ends_with_the_pick() -> None:
     rewards, wins = drawn(3)
-    curve = best_of_k_curve(rewards, wins)
+    curve = best_of_n.curve(BEST, rewards, wins)
     np.testing.assert_allclose(curve[:, 0], wins.mean(axis=1))
-    np.testing.assert_allclose(curve[:, -1], wins[np.arange(len(wins)), best(rewards)])
+    np.testing.assert_allclose(curve[:, -1], wins[np.arange(len(wins)), best_of_n.pick(BEST, rewards)])
 
 
 @pytest.mark.parametrize("n", [1, 2, 16, 64, 500])
 def test_weights_of_each_k_sum_to_one(n: int) -> None:
-    weights = subset_weights(n)
+    weights = best_of_n.subset_weights(n)
     np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-9)
     np.testing.assert_allclose(weights[0], 1 / n)
     assert weights[-1].tolist() == pytest.approx([0.0] * (n - 1) + [1.0])
@@ -66,7 +67,7 @@ def test_weights_of_each_k_sum_to_one(n: int) -> None:
 
 def test_the_best_is_the_first_of_the_highest_and_never_a_missing_one() -> None:
     rewards = np.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [NAN, -5.0, -6.0], [NAN, NAN, 0.0]])
-    assert best(rewards).tolist() == [1, 0, 1, 2]
+    assert best_of_n.pick(BEST, rewards).tolist() == [1, 0, 1, 2]
 
 
 def test_win_shares_by_hand() -> None:
@@ -88,6 +89,6 @@ def test_two_systems_give_a_floor_of_25_and_a_ceiling_of_75() -> None:
 
 
 def test_kl_bound() -> None:
-    assert kl_bound(1) == 0.0
-    assert kl_bound(64) == pytest.approx(3.1745, abs=5e-5)
-    assert kl_bound(2) == pytest.approx(np.log(2) - 0.5)
+    assert best_of_n.kl_bound(BEST, 1) == 0.0
+    assert best_of_n.kl_bound(BEST, 64) == pytest.approx(3.1745, abs=5e-5)
+    assert best_of_n.kl_bound(BEST, 2) == pytest.approx(np.log(2) - 0.5)

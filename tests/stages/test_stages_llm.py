@@ -12,7 +12,6 @@ import pytest
 from chat_server import ChatServer, longer, texts_of
 from small_grid import M, Runner, array, experiment, judged_by, read
 
-from xling.config.optimizers import DPO
 from xling.errors import StageError
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell, Stage
@@ -22,7 +21,8 @@ from xling.judges.llm import Settings as LlmJudge
 from xling.judges.llm import by_prompt as fold
 from xling.judges.local import load_local_judge
 from xling.judges.prompts import judge_prompt
-from xling.judges.wins import best
+from xling.optimizers import best_of_n
+from xling.optimizers.dpo import Settings as DPO
 from xling.planning.dag import judge_stage
 from xling.planning.judging import notes
 from xling.results.items import read_record
@@ -31,6 +31,7 @@ from xling.results.verdicts import held_out_pairs, pairs_of
 from xling.tasks.options import task_module
 from xling.tasks.records import Prompt, Rating
 
+BEST = best_of_n.Settings()
 PROMPTS = 12  # of the small grid
 
 
@@ -71,7 +72,7 @@ def test_a_cell_by_a_local_judge(tiny_folder: Path, judge_folder: Path, own: Run
     one = judged_by(tiny_folder, LlmJudge(checkpoint=str(judge_folder), opponents=2, min_mass=0.0))
     stage, folder = own.cell(one)
     pools = {role: read_samples(own.folder(stage.parents[role])) for role in ("pool", "baseline")}
-    picks = best(array(own.folder(stage.parents["score"]) / "pool.npy")).tolist()
+    picks = best_of_n.pick(BEST, array(own.folder(stage.parents["score"]) / "pool.npy")).tolist()
     texts = {p.id: p.reward_text for p in task_module(one.task).prompts(one.task, "tr", "test")}
     columns = verdicts_of(own, stage)
     assert columns["prompt"] == [s.prompt for s in pools["pool"] for _ in range(2)]

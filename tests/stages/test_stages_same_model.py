@@ -17,7 +17,6 @@ from families import saved
 from huggingface_hub import constants
 
 from xling.config.common import Training
-from xling.config.optimizers import DPO, PPO, RLOO
 from xling.config.rewards import (
     BagOfWords,
     Classifier,
@@ -35,6 +34,9 @@ from xling.grid.records import Sheet
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
 from xling.judges.llm import Settings as LlmJudge
+from xling.optimizers.dpo import Settings as DPO
+from xling.optimizers.ppo import Settings as PPO
+from xling.optimizers.rloo import Settings as RLOO
 from xling.planning import KINDS, align_specs, specs
 from xling.planning import translations as translate_specs
 from xling.planning.dag import judge_stage

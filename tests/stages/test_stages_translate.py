@@ -14,11 +14,11 @@ sys.path.append(str(Path(__file__).parents[1] / "translators"))
 from tiny_translators import saved
 
 from xling.config.common import Template
-from xling.config.optimizers import PPO
 from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy
 from xling.errors import DataError, StageError
 from xling.experiment import Experiment
 from xling.grid.stage import Interrupted, Stage
+from xling.optimizers.ppo import Settings as PPO
 from xling.planning import KINDS
 from xling.planning.dag import judge_stage
 from xling.results.translations import Record, distinct, item_of, read_records, translated

@@ -16,7 +16,6 @@ sys.path.append(str(Path(__file__).parents[1] / "translators"))
 from tiny_translators import saved
 
 from xling.config.common import Template
-from xling.config.optimizers import BestOfN
 from xling.config.policies import Recorded
 from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy, Untrained
 from xling.errors import ConfigError
@@ -24,6 +23,7 @@ from xling.experiment import Experiment
 from xling.grid.plan import make_plan
 from xling.grid.stage import Stage
 from xling.grid.store import Store
+from xling.optimizers.best_of_n import Settings as BestOfN
 from xling.planning.dag import SHUFFLES, cells_from, judge_stage
 from xling.planning.translations import notes
 from xling.tasks.files import Settings as Files

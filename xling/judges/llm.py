@@ -20,7 +20,6 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from xling.config.common import TEMPLATE_DATE, Date, Fraction, NonNegative, Positive, PositiveFloat, Seed
-from xling.config.optimizers import BestOfN, Trained
 from xling.config.policies import LanguageModel
 from xling.config.rewards import Dtype, RewardModel
 from xling.config.tasks import absent
@@ -46,10 +45,11 @@ from xling.judges.asking import (
 )
 from xling.judges.cache import Cache
 from xling.judges.prompts import PromptKind
-from xling.judges.wins import Array, Folded, Places, answers
+from xling.judges.wins import Array, Folded, Places
 from xling.models.checkpoints import check_date, check_policy
+from xling.optimizers import answers
 from xling.planning import costs
-from xling.planning.judging import Judged, Verdicts
+from xling.planning.judging import Judged, Verdicts, answering_spec
 from xling.planning.specs import base, data_of, label_of, make
 from xling.results.prompts import located
 from xling.results.samples import Samples, read_json, read_samples, write_json
@@ -241,6 +241,7 @@ class LlmSpec(AskSpec, frozen=True, kw_only=True):
     opponents: int
     orders: str  # both, random
     trained: bool = False  # the pool is what a trained policy said: all of it is judged
+    optimizer: dict[str, Any] | None = None  # which picks; None: best_of_n
 
 
 def verdicts(judge: Settings, cell: Judged) -> Verdicts:
@@ -253,18 +254,14 @@ def verdicts(judge: Settings, cell: Judged) -> Verdicts:
 
 def _llm(judge: Settings, cell: Judged) -> Stage:
     """llm[s, t]: verdicts on what the cell answers."""
-    experiment, optimizer, policy = cell.experiment, cell.experiment.optimizer, cell.experiment.policy
-    lang = experiment.target_lang.code
-    assert isinstance(policy, LanguageModel)  # responses are sampled
+    experiment, lang = cell.experiment, cell.experiment.target_lang.code
     drawn = judge.max_instances is not None or judge.orders == "random"
     spec = {
         **_asking(experiment, judge, data_of(experiment.task, (lang,), "prompts"), drawn),
-        "n": optimizer.n or policy.n if isinstance(optimizer, BestOfN) else None,
+        **answering_spec(experiment, recorded=False),
         "opponents": judge.opponents,
         "orders": judge.orders,
     }
-    if isinstance(optimizer, Trained):
-        spec["trained"] = True
     parents = {"score": cell.score, **cell.pools, **_model(judge)}
     return make("llm", label_of("llm", cell.sources, (lang,)), spec, parents)
 
@@ -435,7 +432,7 @@ def run(context: Context) -> None:
 def responses_judged(context: Context, spec: LlmSpec) -> list[list[int]]:
     """A prompt's samples that the cell answers with: best-of-n's pick, or all that a trained policy said."""
     reward = np.load(context.parents["score"] / "pool.npy")[:, : spec.n]
-    places: list[list[int]] = answers(reward, spec.trained).tolist()
+    places: list[list[int]] = answers(reward, spec.trained, spec.optimizer).tolist()
     return places
 
 
@@ -485,7 +482,7 @@ def _columns(verdicts: Sequence[Verdict]) -> dict[str, list[Any]]:
 
 
 def fold(context: Context, reward: Array, responses: Places, items: Mapping[str, list[Any]]) -> Folded:
-    """All columns of items.json for the prompts that it was asked about; no curve: the rest was not judged."""
+    """All columns of items.json for the prompts that it was asked about; the rest of the pool was not judged."""
     spec = msgspec.convert(context.spec, FoldSpec)
     asked = {"verdict": ("verdicts.json", "pairs"), "accuracy": ("accuracy.json", "pairs that people have judged")}
     for role, (name, about) in asked.items():

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from xling.models.hub import settings_of
 from xling.models.recipe import BASE_FOLDER
 
+TRAINING = 3  # forward and backward, in forward passes
+
 
 class Parameters(NamedTuple):
     """`prompt`: of the layers that read a prompt; `response`: that read or write a response; `head`: of the LM head."""

@@ -1,1 +1,248 @@
-"""Optimizers that train the policy against a reward: ppo, rloo, grpo and dpo. Best-of-n trains nothing."""
+"""Optimizers: how the reward is optimised. One module an option; `OPTIMIZERS` is the table of them.
+
+An optimizer picks among samples of SFT_t (best_of_n), or its Settings extend `PolicyTraining` and it trains the policy.
+Planning asks a module for what it refuses (`check`), for the stages that it needs (`stages`) and for what they cost
+(`work`); the stages call what runs: `pick` in xling/stages/judge.py, `train` in xling/stages/align.py.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, TypeGuard
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+
+from xling.config.common import NonNegative, Positive, PositiveFloat
+from xling.config.policies import LanguageModel
+from xling.config.rewards import RewardModel
+from xling.errors import ConfigError
+from xling.grid.stage import Stage, Work
+from xling.models.hub import settings_of
+from xling.models.parameters import TRAINING
+from xling.options import Options, name_of
+
+if TYPE_CHECKING:
+    from xling.optimizers.problem import Problem
+
+NonNegativeFloat = Annotated[float, Meta(ge=0.0)]
+AtLeastTwo = Annotated[int, Meta(ge=2)]
+Array = Any  # of numpy
+
+
+# --- settings that optimizers share -------------------------------------------------------------------------
+
+
+class PolicyTraining(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Settings of every optimizer that trains the policy. Batch sizes count responses and are global."""
+
+    steps: Positive = 40
+    batch_size: Positive = 32  # responses (of dpo: pairs) a step
+    learning_rate: PositiveFloat = 5e-4
+    warmup_steps: NonNegative = 5
+    schedule: Literal["linear", "constant"] = "constant"
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    beta: NonNegativeFloat = 0.1  # weight of the KL divergence from SFT_t; the reward has a standard deviation of 1
+    eval_every: Positive = 20
+    eval_prompts: Positive = 64
+    keep: Literal["last", "best"] = "last"  # best: by validation reward - beta KL
+    kl_budget: PositiveFloat | None = 50.0  # nats a response on validation; above it the stage stops
+    samples: Positive | None = None  # of each test prompt; None: as many as the opponent has
+    reward_samples: Positive = 256  # of SFT_t, one a training prompt: the mean and the scale of the reward
+
+    def eos_penalty(self) -> float:
+        """Taken off the standardised reward of a response that was cut at max_new_tokens."""
+        return 0.0
+
+    def for_untrained_reward(self) -> Self:
+        """The settings of a control cell, whose reward is no trained model."""
+        return self
+
+
+class OnPolicyTraining(PolicyTraining, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Settings of those that learn from samples of the policy as it is at each step."""
+
+    missing_eos_penalty: NonNegativeFloat = 1.0  # taken off the reward of a response cut at max_new_tokens
+
+    def eos_penalty(self) -> float:
+        return self.missing_eos_penalty
+
+
+def learning_rate(peak: float, step: int, steps: int, warmup: int, schedule: str) -> float:
+    """That of step `step` (from 0) of `steps`: up linearly for `warmup` steps, then constant, or linearly to zero."""
+    rising = min(1.0, (step + 1) / (warmup + 1))
+    falling = min(1.0, (steps - step) / max(1, steps - warmup)) if schedule == "linear" else 1.0
+    return peak * min(rising, falling)
+
+
+def is_encoder_decoder(policy: LanguageModel) -> bool:
+    """By its config.json; False where that cannot be had while planning."""
+    return bool(settings_of(policy.checkpoint, policy.revision).get("is_encoder_decoder"))
+
+
+def check_groups(k: int, batch_size: int) -> None:
+    """ConfigError unless a batch is a whole number of groups of k responses to one prompt."""
+    if batch_size % k:
+        raise ConfigError(
+            f"optimizer.k={k} responses a prompt do not divide optimizer.batch_size={batch_size}. Use a divisor."
+        )
+
+
+def check_trl(name: str, policy: LanguageModel, instead: str) -> None:
+    """ConfigError for policies that trl's trainers do not take; `instead`: what to type for encoder-decoders."""
+    if is_encoder_decoder(policy):
+        raise ConfigError(f"{name} takes decoder-only policies, and this one is an encoder-decoder. {instead}")
+    if policy.tuning == "qlora":
+        raise ConfigError(
+            f"{name} is trl's trainer, which does not take our 4-bit policies (policy.tuning=qlora). Type "
+            "policy.tuning=lora, optimizer=ppo or dpo, or optimizer=rloo optimizer.trainer=own."
+        )
+
+
+# --- cost ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Floating-point operations of forward passes, of which `work` sums what a training takes."""
+
+    prompt: float  # the policy over one prompt
+    response: float  # the policy over one response, be it read or written
+    reward: float  # the reward model over one prompt and response
+
+    @property
+    def whole(self) -> float:
+        """The policy over a prompt and a response."""
+        return self.prompt + self.response
+
+
+def group_work(settings: OnPolicyTraining, costs: Costs) -> Work:
+    """One update a step: responses are written, read by policy, reference and reward model, and learnt from."""
+    rows = settings.batch_size * settings.steps
+    flops = {
+        "training": TRAINING * rows * costs.whole,
+        "reading": rows * (costs.prompt + 2 * costs.whole + costs.reward),
+        "sampling": rows * costs.response,
+    }
+    return Work(flops, {"responses learnt from": rows})
+
+
+# --- the table ----------------------------------------------------------------------------------------------
+
+
+class Stages(Protocol):
+    """The stages that an optimizer may ask for, of the cell's target (xling/planning/dag.py)."""
+
+    def pool(self) -> Stage:
+        """policy.n samples of SFT_t to each test prompt, the same for all sources."""
+
+    def training_pool(self, n: int, prompts: int | None) -> Stage:
+        """n samples of SFT_t to each of the first `prompts` training prompts (None: all), the same for all sources."""
+
+    def aligned(self, settings: PolicyTraining, **parents: Stage) -> Stage:
+        """The policy trained with `settings`, and its samples of the test prompts.
+
+        parents: what the training reads besides SFT_t and the reward model; a `pool` becomes `Problem.pool`.
+        """
+
+
+class Optimizer(Protocol):
+    """The hooks of an optimizer's module; `settings` are its own.
+
+    One that trains has no `picked_from`, `pick`, `curve` and `kl_bound`, one that picks no `work` and `train`.
+    """
+
+    Settings: Any
+
+    def check(self, settings: Any, policy: LanguageModel, rm: RewardModel) -> None:
+        """ConfigError for settings that do not go together, or not with the policy or the reward model."""
+
+    def stages(self, settings: Any, plan: Stages) -> Stage:
+        """The stage with the samples that a cell answers with."""
+
+    def work(self, settings: Any, costs: Costs) -> Work:
+        """What the training costs."""
+
+    def train(self, problem: "Problem", settings: Any) -> dict[str, Any]:
+        """Train `problem.policy` in place; returns what align.json is to say besides the curve."""
+
+    def picked_from(self, settings: Any, pool: int | None) -> int | None:
+        """How many of the first samples of a prompt it picks from.
+
+        pool: how many there are; None where that differs by prompt, as with recorded responses. None: from all.
+        """
+
+    def pick(self, settings: Any, rewards: Array) -> Array:
+        """(prompts, n) rewards, NaN where a prompt has fewer samples -> (prompts,) index of the sample it answers."""
+
+    def curve(self, settings: Any, rewards: Array, values: Array) -> Array:
+        """(prompts, n) rewards and values -> (prompts, n): the expected value of a pick from 1..n random samples.
+
+        (prompts, 0) if that is not known.
+        """
+
+    def kl_bound(self, settings: Any, n: int) -> float:
+        """An upper bound in nats of KL(picked from n || SFT_t): log n, if nothing better is known of the pick."""
+
+
+HOOKS = {
+    "check": "what planning refuses",
+    "stages": "the stages that it needs",
+}
+HOOKS_OF_TRAINING = HOOKS | {
+    "work": "what the training costs",
+    "train": "the training",
+}
+HOOKS_OF_PICKING = HOOKS | {
+    "picked_from": "how many samples it picks from",
+    "pick": "which sample it picks",
+    "curve": "what it would pick from fewer samples",
+    "kl_bound": "how far from SFT_t its picks can be",
+}
+
+
+def _hooks(module: Any) -> Mapping[str, str]:
+    return HOOKS_OF_TRAINING if issubclass(module.Settings, PolicyTraining) else HOOKS_OF_PICKING
+
+
+OPTIMIZERS: Options[Optimizer] = Options(
+    "optimizer",
+    {
+        "best_of_n": "xling.optimizers.best_of_n",
+        "ppo": "xling.optimizers.ppo",
+        "rloo": "xling.optimizers.rloo",
+        "grpo": "xling.optimizers.grpo",
+        "dpo": "xling.optimizers.dpo",
+    },
+    _hooks,
+)
+
+
+def trains(settings: Struct) -> TypeGuard[PolicyTraining]:
+    """Whether the optimizer trains the policy; otherwise it picks among samples of SFT_t."""
+    return isinstance(settings, PolicyTraining)
+
+
+UNNAMED = "best_of_n"  # who picked where a spec names nobody: keys of best-of-n are older than other pickers
+
+
+def picker_in_spec(settings: Struct) -> dict[str, Any]:
+    """What specs say of the optimizer that picks."""
+    return {} if name_of(settings) == UNNAMED else {"optimizer": msgspec.to_builtins(settings)}
+
+
+def picker(container: Mapping[str, Any] | None) -> tuple[Optimizer, Struct]:
+    """Module and settings of the optimizer that picks, by `optimizer` of a spec."""
+    settings = OPTIMIZERS.read(container or {"name": UNNAMED})
+    return OPTIMIZERS.of(settings), settings
+
+
+def answers(rewards: Array, trained: bool, container: Mapping[str, Any] | None) -> Array:
+    """(prompts, n) rewards -> (prompts, j) places of the samples that a cell answers with.
+
+    All of a trained policy's, else the pick of the optimizer that the spec has as `optimizer`: `container`.
+    """
+    if trained:
+        return np.broadcast_to(np.arange(rewards.shape[1]), rewards.shape)
+    optimizer, settings = picker(container)
+    return optimizer.pick(settings, rewards)[:, None]

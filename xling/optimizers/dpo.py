@@ -1,31 +1,77 @@
-"""Direct preference optimisation (Rafailov et al. 2023) of decoder-only and encoder-decoder policies.
+"""optimizer=dpo: direct preference optimisation (Rafailov et al. 2023) of decoder-only and encoder-decoder policies.
 
-    ranked = ranked_pairs(rewards, samples, "extremes")
-    train(problem, settings, ranked.pairs)
-
-Nothing is sampled while it trains: the pairs come from a pool of SFT_t's samples, ranked by the reward.
+Nothing is sampled while it trains: the pairs come from a pool of SFT_t's samples of training prompts, drawn once a
+target whatever the source, and ranked by the reward.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+import msgspec
 
-from xling.config.optimizers import DPO
-from xling.errors import StageError
-from xling.models.responses import log_probabilities, predicting_states, responses_of
-from xling.models.states import VOCABULARY_AT_ONCE, batches
+from xling.config.common import Positive, PositiveFloat
+from xling.config.policies import LanguageModel
+from xling.config.rewards import RewardModel
+from xling.errors import ConfigError, StageError
+from xling.grid.stage import Stage, Work
+from xling.models.parameters import TRAINING
 from xling.models.text import Ids
-from xling.optimizers import loop
-from xling.optimizers.descent import Descent, learning_rate
-from xling.optimizers.problem import Problem, prompts_of_step
-from xling.optimizers.watch import Row
+from xling.optimizers import AtLeastTwo, Costs, PolicyTraining, Stages, learning_rate
+from xling.optimizers.problem import Problem, Row, prompts_of_step
+from xling.optimizers.steps import Descent, run
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Pair = tuple[int, Ids, Ids]  # number of the prompt, chosen response, rejected response
+
+
+class Settings(PolicyTraining, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="name", tag="dpo"):
+    """Direct preference optimisation (Rafailov et al. 2023) on pairs that the reward model ranks.
+
+    The pairs are of a pool of the training prompts, sampled once a target.
+    """
+
+    learning_rate: PositiveFloat = 1e-4
+    beta: PositiveFloat = 0.5  # also bounds how far the policy may go
+    n: AtLeastTwo = 4  # samples a training prompt
+    prompts: Positive | None = 1000  # training prompts in the pool; None: all
+    pairs: Literal["extremes", "all"] = "extremes"  # a prompt's best and worst sample, or all with different rewards
+
+
+# --- what planning asks -------------------------------------------------------------------------------------
+
+
+def check(settings: Settings, policy: LanguageModel, rm: RewardModel) -> None:
+    """The pool must be able to give a batch of pairs."""
+    if settings.prompts is None:
+        return
+    each = 1 if settings.pairs == "extremes" else settings.n * (settings.n - 1) // 2
+    if settings.prompts * each < settings.batch_size:
+        raise ConfigError(
+            f"optimizer.prompts={settings.prompts} give at most {settings.prompts * each} pairs, and a batch has "
+            f"optimizer.batch_size={settings.batch_size}. Raise optimizer.prompts or lower optimizer.batch_size."
+        )
+
+
+def stages(settings: Settings, plan: Stages) -> Stage:
+    """A training pool, and the training on it. What decides the pool is in its own spec, and not in the training's."""
+    pool = plan.training_pool(settings.n, settings.prompts)
+    return plan.aligned(msgspec.structs.replace(settings, n=Settings().n, prompts=None), pool=pool)
+
+
+def work(settings: Settings, costs: Costs) -> Work:
+    """Two responses a pair, read by policy and reference; the policy learns."""
+    rows = settings.batch_size * settings.steps
+    flops = {"training": 2 * TRAINING * rows * costs.whole, "reading": 2 * rows * costs.whole}
+    return Work(flops, {"pairs learnt from": rows})
+
+
+# --- pairs --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -62,42 +108,31 @@ def _extremes(values: Sequence[float]) -> tuple[int, int]:
     return max(places, key=lambda i: (values[i], -i)), min(places, key=lambda i: (values[i], -i))
 
 
-def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> tuple[Tensor, Row]:
-    """Eq. 7 of Rafailov et al. (2023): the sum over pairs of -log sigmoid(beta (chosen - rejected)); and what to log.
+# --- training -----------------------------------------------------------------------------------------------
 
-    chosen, rejected: (B,) log ratios of policy and reference, in nats of whole responses. beta times a log ratio is
-    the implicit reward; the row has its means over the pairs, and the share of pairs whose order is right.
+
+def train(problem: Problem, settings: Settings) -> dict[str, Any]:
+    """Train the policy in place on pairs of `problem.pool`; returns how many there were and how many were no pairs.
+
+    Raises StageError if there are not enough for a batch and where training diverges, and Interrupted, with a
+    checkpoint in the scratch folder, soon after `problem.stopping` has become true.
     """
-    margins = beta * (chosen - rejected)
-    losses = -logsigmoid(margins)
-    row = {
-        "loss": losses.mean(),
-        "accuracy": (margins > 0).float().mean(),
-        "margin": margins.mean(),
-        "reward_chosen": beta * chosen.mean(),
-        "reward_rejected": beta * rejected.mean(),
-    }
-    return losses.sum(), {name: float(value.detach()) for name, value in row.items()}
-
-
-def train(problem: Problem, settings: DPO, pairs: Sequence[Pair]) -> None:
-    """Train the policy in place on `pairs`; it ends at the checkpoint that is kept.
-
-    Raises StageError without pairs and where training diverges, and Interrupted, with a checkpoint in the scratch
-    folder, soon after `problem.stopping` has become true.
-    """
-    if not pairs:
+    assert problem.pool is not None  # `stages` asks for it
+    ranked = ranked_pairs(problem.pool.rewards, problem.pool.responses, settings.pairs)
+    if len(ranked.pairs) < settings.batch_size:
         raise StageError(
-            "There are no pairs to train on: all responses to a prompt got the same reward. Raise optimizer.n, or use "
-            "a reward model that tells them apart."
+            f"The reward model tells {len(ranked.pairs)} pairs of samples apart, and a batch has optimizer.batch_size="
+            f"{settings.batch_size}. Raise optimizer.n or optimizer.prompts, or lower optimizer.batch_size."
         )
-    loop.run(problem, settings, Learner(problem, settings, pairs))
+    pairs = [(problem.pool.prompts[i], chosen, rejected) for i, chosen, rejected in ranked.pairs]
+    run(problem, settings, Learner(problem, settings, pairs))
+    return {"pairs": len(pairs), "tied": ranked.ties, "identical": ranked.identical}
 
 
 class Learner:
     """The policy with its gradient optimizer, and what the reference thinks of the pairs."""
 
-    def __init__(self, problem: Problem, settings: DPO, pairs: Sequence[Pair]) -> None:
+    def __init__(self, problem: Problem, settings: Settings, pairs: Sequence[Pair]) -> None:
         self.problem, self.settings, self.policy, self.pairs = problem, settings, problem.policy, pairs
         self.descent = Descent("policy", self.policy.parameters(), settings.optimizer, "learning_rate")
         self.anchors = _anchored(problem, pairs)
@@ -118,18 +153,24 @@ class Learner:
         self.descent.restore(state["descent"])
 
 
-@torch.inference_mode()
 def _anchored(problem: Problem, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
     """Log-probabilities of each pair's responses under the reference, in nats."""
+    import torch
+
+    from xling.models.states import batches
+
     out: list[tuple[float, float]] = []
-    for part in batches(list(pairs), _pairs_at_once(problem.reference, pairs, 32)):
-        chosen, rejected = _log_probabilities(problem.reference, problem, part)
-        out += zip(chosen.tolist(), rejected.tolist(), strict=True)
+    with torch.inference_mode():
+        for part in batches(list(pairs), _pairs_at_once(problem.reference, pairs, 32)):
+            chosen, rejected = _log_probabilities(problem.reference, problem, part)
+            out += zip(chosen.tolist(), rejected.tolist(), strict=True)
     return out
 
 
 def _log_probabilities(model: Any, problem: Problem, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
     """(B,) log-probabilities in nats of the chosen and of the rejected responses, eos included, read together."""
+    from xling.models.responses import log_probabilities, predicting_states, responses_of
+
     prompts = [problem.prompts[prompt] for prompt, _, _ in pairs] * 2
     responses = [chosen for _, chosen, _ in pairs] + [rejected for _, _, rejected in pairs]
     batch = responses_of(model, prompts, responses, problem.pad)
@@ -143,11 +184,13 @@ def gradients(problem: Problem, batch: Sequence[tuple[Pair, tuple[float, float]]
 
     It is read in parts that memory holds. Returns the row of the step.
     """
+    from xling.models.states import batches
+
     rows: list[tuple[int, Row]] = []
     size = _pairs_at_once(problem.policy, [pair for pair, _ in batch], len(batch))
     for part in batches(list(batch), size):
         chosen, rejected = _log_probabilities(problem.policy, problem, [pair for pair, _ in part])
-        anchors = torch.tensor([anchor for _, anchor in part], device=chosen.device)
+        anchors = chosen.new_tensor([anchor for _, anchor in part])
         loss, row = dpo_loss(chosen - anchors[:, 0], rejected - anchors[:, 1], beta)
         (loss / len(batch)).backward()
         rows.append((len(part), row))
@@ -156,6 +199,28 @@ def gradients(problem: Problem, batch: Sequence[tuple[Pair, tuple[float, float]]
 
 def _pairs_at_once(model: Any, pairs: Sequence[Pair], limit: int) -> int:
     """Pairs whose tables of log-probabilities over the vocabulary are not too large, `limit` at most."""
+    from xling.models.states import VOCABULARY_AT_ONCE
+
     width = max(max(len(chosen), len(rejected)) for _, chosen, rejected in pairs)
     vocabulary: int = model.get_output_embeddings().weight.shape[0]
     return max(1, min(limit, VOCABULARY_AT_ONCE // (2 * width * vocabulary)))
+
+
+def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> tuple[Tensor, Row]:
+    """Eq. 7 of Rafailov et al. (2023): the sum over pairs of -log sigmoid(beta (chosen - rejected)); and what to log.
+
+    chosen, rejected: (B,) log ratios of policy and reference, in nats of whole responses. beta times a log ratio is
+    the implicit reward; the row has its means over the pairs, and the share of pairs whose order is right.
+    """
+    from torch.nn.functional import logsigmoid
+
+    margins = beta * (chosen - rejected)
+    losses = -logsigmoid(margins)
+    row = {
+        "loss": losses.mean(),
+        "accuracy": (margins > 0).float().mean(),
+        "margin": margins.mean(),
+        "reward_chosen": beta * chosen.mean(),
+        "reward_rejected": beta * rejected.mean(),
+    }
+    return losses.sum(), {name: float(value.detach()) for name, value in row.items()}

@@ -1,21 +1,36 @@
-"""What an optimizer is given: a policy to train in place, its anchor, prompts, and a reward of texts.
+"""What an optimizer is given (a policy to train in place, its anchor, prompts, a reward of texts) and is watched by.
 
-    train(problem, settings)    # ppo.py, rloo.py, group_trainers.py, dpo.py: each has this function
-
-Nothing of tasks, languages or reward models is known here: the reward is a function from texts to numbers.
+Nothing of tasks, languages or reward models is known here: the reward is a function from token ids to numbers.
 """
 
+from __future__ import annotations
+
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xling.models.sampling import Sampling
+import numpy as np
+
+from xling.errors import StageError
 from xling.models.text import Ids
-from xling.optimizers.watch import Watch
 
+if TYPE_CHECKING:
+    from xling.models.sampling import Sampling
+
+Row = dict[str, float]  # what is recorded of a step
 # numbers of prompts, and responses of each (token ids, eos last where it came) -> standardised rewards
 Reward = Callable[[Sequence[int], Sequence[Sequence[Ids]]], list[list[float]]]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Samples of SFT_t to training prompts, drawn before the training, with what the reward model says of them."""
+
+    prompts: list[int]  # numbers of prompts
+    responses: list[list[Ids]]  # of each; eos last where it came
+    rewards: list[list[float]]  # of each response, as the reward model gives them
 
 
 @dataclass
@@ -35,6 +50,7 @@ class Problem:
     stopping: Callable[[], bool]
     rooms: Mapping[str, Path]  # folders of models: `sft`, and `reward` where that is a network of the policy's kind
     standardised: tuple[float, float] = (0.0, 1.0)  # mean and deviation of that network's rewards under SFT_t
+    pool: Pool | None = None  # of an optimizer that asks for Stages.training_pool
 
     @property
     def pad(self) -> int:
@@ -45,18 +61,108 @@ class Problem:
         return int(self.tokenizer.eos_token_id)
 
     def sampling(self, purpose: str, n: int = 1) -> Sampling:
-        """Pure sampling, at temperature 1 from the whole distribution; `purpose` names the random streams."""
+        """Pure sampling, at temperature 1 from the whole distribution; `purpose` names the random streams.
+
+        Truncated sampling (top-p, top-k) would draw from another distribution than the one whose log-probabilities the
+        KL penalty is made of, and its estimate could become negative.
+        """
+        from xling.models.sampling import Sampling
+
         return Sampling(n, self.seed, purpose, 1.0, 1.0, self.max_new_tokens)
 
 
 def prompts_of_step(count: int, size: int, seed: int, step: int) -> list[int]:
     """Numbers of a step's training prompts: each pass over all of them has an order of its own (`seed`, pass)."""
-    import numpy as np
-
     out: list[int] = []
-    place = step * size
     while len(out) < size:
-        turn, start = divmod(place + len(out), count)
+        turn, start = divmod(step * size + len(out), count)
         order = np.random.default_rng([seed, turn]).permutation(count)
         out += order[start : start + size - len(out)].tolist()
     return out
+
+
+# --- the watch ----------------------------------------------------------------------------------------------
+
+LEAST_ENTROPY = 1e-3  # nats a token on validation: below it the policy says one thing whatever the prompt
+
+
+@dataclass
+class Watch:
+    """What is seen of a policy while it is trained: its curve, the checkpoint that is kept, and when to give up.
+
+    An optimizer calls `after_step` once a step. Every `every` steps the policy is measured on validation prompts, by
+    the same code whatever the optimizer: `measure` gives its reward, kl, entropy and more (xling/stages/align.py).
+    A killed stage goes on from `state`.
+    """
+
+    measure: Callable[[Any], Row]
+    steps: int
+    every: int
+    beta: float
+    keep: str  # last or best
+    kl_budget: float | None
+    progress: Callable[[int, int], None]
+    curve: list[Row] = field(default_factory=list)
+    best: float = -math.inf
+    best_step: int = 0
+    best_weights: dict[str, Any] | None = None
+
+    def after_step(self, policy: Any, step: int, row: Mapping[str, float], done: int | None = None) -> None:
+        """Record step `step` (from 1; 0 is SFT_t itself) of training; StageError if it has diverged.
+
+        done: steps done of `steps` where that is not `step`, as with a value-only phase before them.
+        """
+        for name, value in row.items():
+            if not math.isfinite(value):
+                raise StageError(f"{name} became {value} at step {step}. Lower optimizer.learning_rate.")
+        entry: Row = {"step": step, **row}
+        if step % self.every == 0 or step == self.steps:
+            measured = self.measure(policy)
+            entry |= {f"validation_{name}": value for name, value in measured.items()}
+            self._judge(step, measured)
+            self._keep(policy, step, measured)
+        self.curve.append(entry)
+        self.progress(step if done is None else done, self.steps)
+
+    def _judge(self, step: int, row: Row) -> None:
+        for name, value in row.items():
+            if not math.isfinite(value):
+                raise StageError(f"The validation {name} became {value} at step {step}. Lower optimizer.learning_rate.")
+        if self.kl_budget is not None and row["kl"] > self.kl_budget:
+            raise StageError(
+                f"The policy diverged: KL {row['kl']:.1f} nats a response at step {step}, above optimizer.kl_budget="
+                f"{self.kl_budget:g}. Raise optimizer.beta, lower optimizer.learning_rate, or raise the budget."
+            )
+        if row["entropy"] < LEAST_ENTROPY:
+            raise StageError(
+                f"The policy collapsed: {row['entropy']:.2g} nats of entropy a token at step {step}. "
+                "Raise optimizer.beta or lower optimizer.learning_rate."
+            )
+
+    def _keep(self, policy: Any, step: int, row: Row) -> None:
+        objective = row["reward"] - self.beta * row["kl"]
+        if objective > self.best:
+            self.best, self.best_step = objective, step
+            if self.keep == "best":
+                self.best_weights = {k: v.detach().cpu().clone() for k, v in policy.state_dict().items()}
+
+    def finish(self, policy: Any) -> int:
+        """Leave the policy at the checkpoint that is kept; returns its step."""
+        if self.keep == "best" and self.best_weights is not None:
+            policy.load_state_dict(self.best_weights)
+            return self.best_step
+        return self.steps
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` takes; plain numbers and tensors."""
+        return {
+            "curve": self.curve,
+            "best": self.best,
+            "best_step": self.best_step,
+            "best_weights": self.best_weights,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.curve, self.best = list(state["curve"]), state["best"]
+        self.best_step, self.best_weights = state["best_step"], state["best_weights"]

@@ -1,56 +1,108 @@
-"""optimizer=rloo, our own: REINFORCE with a leave-one-out baseline, for encoder-decoders and decoder-only policies.
+"""optimizer=rloo: REINFORCE with a leave-one-out baseline, for decoder-only and encoder-decoder policies.
 
 Ahmadian et al. (2024). A response is one action: k of them to each prompt, a reward less the KL penalty each, what the
 prompt's others got on average as the baseline, and one step down the gradient. The policy that is updated is the one
 that sampled, so that there is no ratio and nothing to clip.
+
+Decoder-only policies are trained by trl's trainer unless optimizer.trainer=own (trl_trainers.py), others by ours.
 """
 
-from typing import Any
+from __future__ import annotations
 
-from xling.config.optimizers import RLOO
-from xling.models.responses import predicting_states
-from xling.optimizers import estimators, loop
-from xling.optimizers.descent import Descent, learning_rate
-from xling.optimizers.problem import Problem
-from xling.optimizers.rollouts import log_probabilities_under, roll_out, token_scores
-from xling.optimizers.watch import Row
+from typing import TYPE_CHECKING, Any, Literal
+
+from xling.config.policies import LanguageModel
+from xling.config.rewards import RewardModel
+from xling.grid.stage import Stage, Work
+from xling.optimizers import (
+    AtLeastTwo,
+    Costs,
+    OnPolicyTraining,
+    Stages,
+    check_groups,
+    check_trl,
+    group_work,
+    is_encoder_decoder,
+    learning_rate,
+)
+from xling.optimizers.problem import Problem, Row
+from xling.optimizers.rollouts import kl_k1, kl_k3, log_probabilities_under, masked_mean, roll_out, token_scores
+from xling.optimizers.steps import Descent, run
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def train(problem: Problem, settings: RLOO) -> None:
+class Settings(OnPolicyTraining, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="name", tag="rloo"):
+    """REINFORCE with a leave-one-out baseline (Ahmadian et al. 2024): trl's trainer, or ours for encoder-decoders."""
+
+    k: AtLeastTwo = 4  # responses a prompt
+    trainer: Literal["auto", "trl", "own"] = "auto"  # auto: trl's for decoder-only policies, else our own
+
+    def by_trl(self, encoder_decoder: bool) -> bool:
+        """Whether it is trl's trainer that trains a policy."""
+        return self.trainer == "trl" or (self.trainer == "auto" and not encoder_decoder)
+
+
+def check(settings: Settings, policy: LanguageModel, rm: RewardModel) -> None:
+    """A batch must be a whole number of groups; trl's trainer does not take every policy."""
+    if settings.by_trl(is_encoder_decoder(policy)):
+        name = "optimizer.trainer=trl" if settings.trainer == "trl" else "optimizer=rloo"
+        check_trl(name, policy, "Type optimizer.trainer=own.")
+    check_groups(settings.k, settings.batch_size)
+
+
+def stages(settings: Settings, plan: Stages) -> Stage:
+    return plan.aligned(settings)
+
+
+def work(settings: Settings, costs: Costs) -> Work:
+    return group_work(settings, costs)
+
+
+def train(problem: Problem, settings: Settings) -> dict[str, Any]:
     """Train the policy in place; it ends at the checkpoint that is kept.
 
     Raises Interrupted, with a checkpoint in the scratch folder, soon after `problem.stopping` has become true, and
-    StageError if it diverges. A step has batch_size // k prompts; planning refuses what does not divide.
+    StageError if it diverges. A step has batch_size // k prompts.
     """
-    loop.run(problem, settings, Learner(problem, settings))
+    if settings.by_trl(problem.policy.config.is_encoder_decoder):
+        from xling.optimizers import trl_trainers
+
+        trl_trainers.train_by_rloo(problem, settings, settings.k)
+    else:
+        run(problem, settings, Learner(problem, settings))
+    return {}
 
 
 class Learner:
     """The policy with its gradient optimizer."""
 
-    def __init__(self, problem: Problem, settings: RLOO) -> None:
+    def __init__(self, problem: Problem, settings: Settings) -> None:
         self.problem, self.settings, self.policy = problem, settings, problem.policy
         self.descent = Descent("policy", self.policy.parameters(), settings.optimizer, "learning_rate")
 
     def iterate(self, number: int) -> Row:
         """Sample, score, and update the policy once."""
+        from xling.models.responses import predicting_states
+
         settings, problem = self.settings, self.problem
         rollout = roll_out(problem, number, settings.batch_size // settings.k, settings.k)
         batch = rollout.batch(self.policy, problem.pad, range(len(rollout.responses)))
         states = predicting_states(self.policy, batch)[batch.mask]
         log_p, entropy = token_scores(self.policy, batch, states, entropy=True)
         reference, old = log_probabilities_under(problem.reference, batch), log_p.detach()
-        kl = estimators.kl_k1(old, reference, batch.mask)
+        kl = kl_k1(old, reference, batch.mask)
         objective = rollout.rewards - settings.beta * kl
-        advantages = estimators.leave_one_out(objective.view(-1, settings.k)).flatten()
-        loss = estimators.reinforce_loss(log_p, advantages, batch.mask)
+        advantages = leave_one_out(objective.view(-1, settings.k)).flatten()
+        loss = reinforce_loss(log_p, advantages, batch.mask)
         loss.backward()
         rate = learning_rate(settings.learning_rate, number, settings.steps, settings.warmup_steps, settings.schedule)
         norm = self.descent.step(rate)
         return rollout.row(problem.eos) | {
             "kl_k1": float(kl.mean()),
-            "kl_k3": float(estimators.kl_k3(old, reference, batch.mask).mean()),
-            "entropy": float(estimators.masked_mean(entropy, batch.mask)),
+            "kl_k3": float(kl_k3(old, reference, batch.mask).mean()),
+            "entropy": float(masked_mean(entropy, batch.mask)),
             "policy_loss": float(loss.detach()),
             "gradient_norm": norm,
             "beta": settings.beta,
@@ -62,3 +114,20 @@ class Learner:
     def restore(self, state: dict[str, Any]) -> None:
         self.policy.load_state_dict(state["policy"])
         self.descent.restore(state["descent"])
+
+
+def leave_one_out(rewards: Tensor) -> Tensor:
+    """(P, k) rewards of k responses a prompt -> (P, k) advantages: r_i - the mean of the prompt's other k - 1.
+
+    Ahmadian et al. (2024), "Back to basics: Revisiting REINFORCE-style optimization", equation 8 (Kool et al. 2019).
+    """
+    k = rewards.shape[1]
+    return rewards - (rewards.sum(1, keepdim=True) - rewards) / (k - 1)
+
+
+def reinforce_loss(log_p: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+    """Scalar: minus the mean over responses of A (B,) times the sum of log p (B, R) over the response's tokens.
+
+    Williams (1992); a response is one action (Ahmadian et al. 2024, section 3.1).
+    """
+    return -(advantages * (log_p * mask).sum(1)).mean()

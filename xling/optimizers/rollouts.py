@@ -1,19 +1,23 @@
-"""What PPO and RLOO have in common: a step's responses with their rewards, and how a model sees them."""
+"""What ppo and rloo have in common: a step's responses with their rewards, how a model reads them, KL estimates.
+
+(B, R): B responses, padded on the right to R tokens; a `mask` is True on a response's own tokens, eos included.
+"""
+
+from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from xling.errors import StageError
-from xling.models.responses import Responses, all_log_probabilities, predicting_states, responses_of
-from xling.models.sampling import sample_chunk
 from xling.models.text import Ids
-from xling.optimizers.problem import Problem, prompts_of_step
-from xling.optimizers.watch import Row
+from xling.optimizers.problem import Problem, Row, prompts_of_step
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from xling.models.responses import Responses
 
 ROWS_TOGETHER = 128  # responses that are decoded together
 
@@ -28,6 +32,8 @@ class Rollout:
 
     def batch(self, model: Any, pad: int, rows: Sequence[int]) -> Responses:
         """Some of them, ready to be read."""
+        from xling.models.responses import responses_of
+
         return responses_of(model, [self.prompts[i] for i in rows], [self.responses[i] for i in rows], pad)
 
     def row(self, eos: int) -> Row:
@@ -42,20 +48,24 @@ class Rollout:
 
 def roll_out(problem: Problem, number: int, prompts: int, n: int = 1) -> Rollout:
     """n responses to each of the prompts of iteration `number`, by pure sampling from streams of their own."""
+    import torch
+
+    from xling.models.sampling import sample_chunk
+
     chosen = prompts_of_step(len(problem.prompts), prompts, problem.seed, number)
     names, how = _stream_names(problem, chosen), problem.sampling(f"rollout/{number}", n)
-    said: list[list[Ids]] = []
+    groups: list[list[Ids]] = []
     together = max(1, ROWS_TOGETHER // n)
     for start in range(0, len(chosen), together):
         part = slice(start, start + together)
         rows = [problem.prompts[i] for i in chosen[part]]
-        said += sample_chunk(problem.policy, problem.tokenizer, names[part], rows, how)
-    rewards = torch.tensor(problem.reward(chosen, said), dtype=torch.float32, device=problem.policy.device).flatten()
+        groups += sample_chunk(problem.policy, problem.tokenizer, names[part], rows, how)
+    rewards = torch.tensor(problem.reward(chosen, groups), dtype=torch.float32, device=problem.policy.device).flatten()
     wrong = rewards[~rewards.isfinite()]
     if len(wrong):
         raise StageError(f"The reward of a response is {float(wrong[0])}. Train the reward model again (mode=force).")
     return Rollout(
-        [problem.prompts[i] for i in chosen for _ in range(n)], [ids for row in said for ids in row], rewards
+        [problem.prompts[i] for i in chosen for _ in range(n)], [ids for group in groups for ids in group], rewards
     )
 
 
@@ -69,26 +79,60 @@ def _stream_names(problem: Problem, chosen: Sequence[int]) -> list[str]:
     return names
 
 
+# --- how a model reads them ---------------------------------------------------------------------------------
+
+
 def token_scores(model: Any, batch: Responses, states: Tensor, entropy: bool = False) -> tuple[Tensor, Tensor]:
     """(B, R) log-probabilities in nats of the responses' tokens, 0 on padding; (B, R) entropies, or 0 if not asked for.
 
-    states: (T, D), of the T tokens of the mask alone: nothing is computed for padding.
+    states: (T, D), of the T tokens of the mask alone: nothing is computed for padding. Entropies have no gradient.
     """
-    every = all_log_probabilities(model, states)
-    said = every.gather(-1, batch.ids[batch.mask][:, None])[:, 0]
-    spread_out = torch.zeros(batch.mask.shape, dtype=said.dtype, device=said.device)
+    from xling.models.responses import all_log_probabilities
+
+    every = all_log_probabilities(model, states)  # (T, V)
+    log_p = every.gather(-1, batch.ids[batch.mask][:, None])[:, 0]
+    entropies = log_p.new_zeros(batch.mask.shape)
     if entropy:
-        with torch.no_grad():
-            spread_out = spread(-(every.exp() * every).sum(-1), batch.mask)
-    return spread(said, batch.mask), spread_out
+        fixed = every.detach()
+        entropies = spread(-(fixed.exp() * fixed).sum(-1), batch.mask)
+    return spread(log_p, batch.mask), entropies
 
 
-@torch.no_grad()
 def log_probabilities_under(model: Any, batch: Responses) -> Tensor:
     """(B, R) log-probabilities in nats of the responses' tokens, without gradients; 0 on padding."""
-    return token_scores(model, batch, predicting_states(model, batch)[batch.mask])[0]
+    import torch
+
+    from xling.models.responses import predicting_states
+
+    with torch.no_grad():
+        return token_scores(model, batch, predicting_states(model, batch)[batch.mask])[0]
 
 
 def spread(values: Tensor, mask: Tensor) -> Tensor:
     """(T,) numbers of the tokens of `mask` (B, R) -> (B, R), 0 on padding."""
-    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+    return values.new_zeros(mask.shape).masked_scatter(mask, values)
+
+
+# --- estimates ----------------------------------------------------------------------------------------------
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the tokens of `mask`: a scalar."""
+    return (values * mask).sum() / mask.sum()
+
+
+def kl_k1(log_p: Tensor, log_q: Tensor, mask: Tensor) -> Tensor:
+    """(B,) nats a response: sum over tokens of log p - log q, for tokens drawn from p.
+
+    The estimator k1 of KL(p || q) of Schulman (2020), "Approximating KL divergence": unbiased, negative at times.
+    """
+    return ((log_p - log_q) * mask).sum(1)
+
+
+def kl_k3(log_p: Tensor, log_q: Tensor, mask: Tensor) -> Tensor:
+    """(B,) nats a response: sum over tokens of (r - 1) - log r with r = q / p, for tokens drawn from p.
+
+    The estimator k3 of Schulman (2020): unbiased too (the mean of r - 1 is 0), never negative.
+    """
+    log_r = log_q - log_p
+    return ((log_r.exp() - 1 - log_r) * mask).sum(1)

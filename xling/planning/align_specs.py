@@ -1,78 +1,95 @@
-"""The stages of an optimizer that trains the policy: what it learns from, the training, and what it then says."""
+"""The stages that an optimizer may ask for (`Stages` in xling/optimizers): samples of SFT_t, or a trained policy's.
 
-from collections.abc import Mapping, Sequence
+A spec holds only what its result depends on, because its hash is the cache key.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 
-from xling.config.optimizers import DPO, Trained, optimizer_name
 from xling.config.policies import LanguageModel
 from xling.config.rewards import RewardModel
 from xling.grid.stage import Stage
-from xling.planning.specs import data_of, label_of, make, mark, reading, sampling_of, side_of, texts_read
-from xling.tasks.options import Task
+from xling.optimizers import PolicyTraining
+from xling.options import name_of
+from xling.planning.specs import data_of, label_of, make, mark, reading, samples, sampling_of, side_of, texts_read
+from xling.tasks.options import Task, offers
+
+
+@dataclass(frozen=True)
+class TargetStages:
+    """The stages of one cell's target, as its optimizer may ask for them."""
+
+    task: Task
+    lang: str
+    policy: LanguageModel
+    start: Stage  # SFT_t, or the policy of translated demonstrations
+    seed: int
+    regime: tuple[str, ...]  # what labels say of the start, if its demonstrations were translated
+    sources: Sequence[str]  # what labels say of the reward model
+    rm: RewardModel
+    rewarding: Callable[[], Mapping[str, Stage]]  # the reward model's stages, by role
+
+    def pool(self) -> Stage:
+        """policy.n samples of the start to each test prompt."""
+        return samples("pool", self.task, self.lang, self.policy, self.start, self.seed, self.regime)
+
+    def training_pool(self, n: int, prompts: int | None) -> Stage:
+        """n samples of the start to each of the first training prompts; it depends on no source."""
+        return _training_pool(self.task, self.lang, self.policy, self.start, n, prompts, self.seed, self.regime)
+
+    def aligned(self, settings: PolicyTraining, **parents: Stage) -> Stage:
+        """aligned[s,t]: test prompts answered by the policy of align[s,t], sampled like the baseline."""
+        n = settings.samples or self.policy.baseline_samples
+        trained = self._align(msgspec.structs.replace(settings, samples=None), parents)
+        spec = {
+            **data_of(self.task, (self.lang,), "prompts"),
+            **sampling_of(self.task, self.lang, self.policy, "aligned", n, self.seed),
+        }
+        label = trained.label.replace("align[", "aligned[")
+        return make("aligned", label, spec, {"sft": trained, "reference": self.start})
+
+    def _align(self, settings: PolicyTraining, parents: Mapping[str, Stage]) -> Stage:
+        """align[s,t]: the start, trained against the reward model."""
+        task, policy, langs, rm = self.task, self.policy, (self.lang,), self.rm
+        spec: dict[str, Any] = {
+            **data_of(task, langs, "demonstrations"),
+            **reading(task, policy, langs),
+            "lang": self.lang,
+            "optimizer": msgspec.to_builtins(settings),
+            "rm": msgspec.to_builtins(rm),
+            "reading": texts_read(task, rm, langs),
+            "rm_truncation_side": side_of(task, rm, langs),
+            "max_new_tokens": policy.max_new_tokens,
+            "tuning": policy.tuning,
+            "lora": None if policy.tuning == "full" else msgspec.to_builtins(policy.lora),
+            "quality": "quality" in offers(task),  # to be watched beside the reward
+            "seed": self.seed,
+        }
+        label = label_of("align", self.sources, langs, *((word,) for word in self.regime))
+        everything = {"sft": self.start, **self.rewarding(), **parents}
+        return make("align", f"{label} {name_of(settings)}{mark(rm)}", spec, everything)
 
 
 @lru_cache(maxsize=4096)
-def training_samples(
-    task: Task, lang: str, policy: LanguageModel, start: Stage, optimizer: DPO, seed: int, regime: tuple[str, ...]
-) -> Stage:
-    """A pool of training prompts, which does not depend on the source either."""
-    spec = {
-        **data_of(task, (lang,), "demonstrations"),
-        **sampling_of(task, lang, policy, "training pool", optimizer.n, seed),
-        "split": "train",
-        "prompts": optimizer.prompts,
-    }
-    label = label_of("pool", (lang,), *((one,) for one in regime)) + " train"
-    return make("pool", label, spec, {"sft": start})
-
-
-def aligned_samples(
-    task: Task, lang: str, policy: LanguageModel, start: Stage, optimizer: Trained, trained: Stage, seed: int
-) -> Stage:
-    """aligned[s,t]: test prompts answered by the policy of the stage `trained`, sampled like the baseline."""
-    n = optimizer.samples or policy.baseline_samples
-    spec = {**data_of(task, (lang,), "prompts"), **sampling_of(task, lang, policy, "aligned", n, seed)}
-    parents = {"sft": trained, "reference": start}
-    return make("aligned", trained.label.replace("align[", "aligned["), spec, parents)
-
-
-def align(
+def _training_pool(
     task: Task,
-    sources: Sequence[str],
     lang: str,
     policy: LanguageModel,
     start: Stage,
-    rm: RewardModel,
-    optimizer: Trained,
-    rewarding: Mapping[str, Stage],
-    quality: bool,
+    n: int,
+    prompts: int | None,
     seed: int,
-    regime: tuple[str, ...] = (),
+    regime: tuple[str, ...],
 ) -> Stage:
-    """align[s,t]: an SFT policy (`start`) trained against a reward model, whose stages are `rewarding`.
-
-    sources: what the label says of the reward model; regime: and of the SFT policy, if it was translated for.
-    """
-    parents = {"sft": start, **rewarding}
-    settings = msgspec.structs.replace(optimizer, samples=None)
-    if isinstance(settings, DPO):
-        parents["pool"] = training_samples(task, lang, policy, start, settings, seed, regime)
-        settings = msgspec.structs.replace(settings, n=DPO().n, prompts=None)  # those are the pool's
     spec = {
         **data_of(task, (lang,), "demonstrations"),
-        **reading(task, policy, (lang,)),
-        "lang": lang,
-        "optimizer": msgspec.to_builtins(settings),
-        "rm": msgspec.to_builtins(rm),
-        "reading": texts_read(task, rm, (lang,)),
-        "rm_truncation_side": side_of(task, rm, (lang,)),
-        "max_new_tokens": policy.max_new_tokens,
-        "tuning": policy.tuning,
-        "lora": None if policy.tuning == "full" else msgspec.to_builtins(policy.lora),
-        "quality": quality,
-        "seed": seed,
+        **sampling_of(task, lang, policy, "training pool", n, seed),
+        "split": "train",
+        "prompts": prompts,
     }
-    label = f"{label_of('align', sources, (lang,), *((one,) for one in regime))} {optimizer_name(optimizer)}{mark(rm)}"
-    return make("align", label, spec, parents)
+    label = label_of("pool", (lang,), *((word,) for word in regime)) + " train"
+    return make("pool", label, spec, {"sft": start})

@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 
 from xling.grid.stage import Stage, Tokens, Work
-from xling.models.parameters import Parameters, parameters_of
+from xling.models.parameters import TRAINING, Parameters, parameters_of
+from xling.optimizers import OPTIMIZERS, Costs
 from xling.results.prompts import located
 from xling.tasks.options import Task, size
 from xling.translators import TRANSLATORS
 
-TRAINING = 3  # forward and backward, in forward passes
 EVALUATED = 64  # validation demonstrations a language that fine-tuning is watched on (xling/stages/sft.py)
 PROMPT, RESPONSE = 1024, 512  # limits where a spec has none
 NOTHING = Work({}, {})
@@ -77,26 +77,15 @@ def samples(stage: Stage, tokens: Tokens) -> Work:
 
 
 def align(stage: Stage, tokens: Tokens) -> Work:
-    """A step: responses written, read under policy, reference, value and reward model; then updates of each."""
-    optimizer, model = stage.spec["optimizer"], model_of(stage)
-    steps, batch = optimizer["steps"], optimizer["batch_size"]
-    ppo, dpo = optimizer["name"] == "ppo", optimizer["name"] == "dpo"
-    alone = optimizer["value_only_steps"] if ppo else 0
-    sampled_in = steps + (alone if ppo and optimizer["value_only"] == "outside" else 0)
-    updates = sampled_in - alone
-    rows = batch * sampled_in
-    units = {"pairs learnt from" if dpo else "responses learnt from": rows}
-    if model is None:
-        return Work({}, units)
+    """A policy trained against a reward, as its optimizer counts it."""
+    model, settings = model_of(stage), OPTIMIZERS.read(stage.spec["optimizer"])
     prompt, response = _lengths(stage.spec, tokens)
-    once = model.forward(prompt, response)
-    if dpo:
-        return Work({"training": 2 * TRAINING * rows * once, "reading": 2 * rows * once}, units)
-    passes = optimizer.get("epochs", 1)
-    rewarding = _reward_once(stage, tokens)
-    reading = rows * (model.forward(prompt, 0) + once * (3 if ppo else 2) + rewarding)
-    training = TRAINING * passes * once * batch * (updates + (sampled_in if ppo else 0))
-    return Work({"training": training, "reading": reading, "sampling": rows * model.forward(0, response)}, units)
+    if model is None:
+        costs = Costs(0.0, 0.0, 0.0)
+    else:
+        costs = Costs(model.forward(prompt, 0), model.forward(0, response), _reward_once(stage, tokens))
+    work = OPTIMIZERS.of(settings).work(settings, costs)
+    return work if model is not None else Work({}, work.units)
 
 
 def score(stage: Stage, tokens: Tokens) -> Work:

@@ -13,7 +13,6 @@ from typing import Any, get_args
 
 import msgspec
 
-from xling.config.optimizers import PPO, BestOfN, Trained
 from xling.config.policies import LanguageModel
 from xling.config.rewards import (
     BagOfWords,
@@ -36,9 +35,10 @@ from xling.errors import ConfigError
 from xling.experiment import Experiment
 from xling.grid.stage import WHERE, Cell, Json, Stage
 from xling.models.encoder import encoder_identity
-from xling.planning.align_specs import align, aligned_samples
+from xling.optimizers import OPTIMIZERS, trains
+from xling.planning.align_specs import TargetStages
 from xling.planning.detection import planned
-from xling.planning.judging import Judged, module_of
+from xling.planning.judging import Judged, answering_spec, module_of
 from xling.planning.refusals import check, check_half, cross_fitted, responses_recorded
 from xling.planning.specs import (
     base,
@@ -119,7 +119,7 @@ def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
     variants: list[Asked] = []
     for axes, experiment, judging in asked:
         if isinstance(experiment.rm_backbone, Tuned | FrozenLM | BagOfWords | SentenceEncoder):
-            for k in range(1, (SHUFFLES_TRAINED if isinstance(experiment.optimizer, Trained) else SHUFFLES) + 1):
+            for k in range(1, (SHUFFLES_TRAINED if trains(experiment.optimizer) else SHUFFLES) + 1):
                 rm = msgspec.structs.replace(experiment.rm_backbone, permutation=k)
                 shuffled = msgspec.structs.replace(experiment, rm_backbone=rm)
                 variants.append((axes | {"rm_backbone": f"shuffled_{k}:{axes['rm_backbone']}"}, shuffled, judging))
@@ -129,8 +129,8 @@ def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
             encoder = encoder_of(experiment.rm_backbone) if name == "cosine" else ""
             rm_reference = Untrained(name, encoder or "packaged")  # type: ignore[arg-type]
             reference = msgspec.structs.replace(experiment, rm_backbone=rm_reference, reward_data="organic")
-            if isinstance(reference.optimizer, PPO):  # what was not trained starts no value model
-                own = msgspec.structs.replace(reference.optimizer, value_init="sft")
+            if trains(reference.optimizer):
+                own = reference.optimizer.for_untrained_reward()
                 reference = msgspec.structs.replace(reference, optimizer=own)
             variants.append((plain | {"rm_backbone": name}, reference, judging))
     return variants
@@ -145,7 +145,7 @@ def _references(experiment: Experiment) -> tuple[str, ...]:
         return ("random", "length", "human", *encoder, *model)
     gold = "quality" in offers(experiment.task)
     bare = has_cue(experiment.task)
-    names = REFERENCES_TRAINED if isinstance(experiment.optimizer, Trained) else SOURCELESS
+    names = REFERENCES_TRAINED if trains(experiment.optimizer) else SOURCELESS
     return tuple(n for n in names if (gold or n != "gold") and (bare or not n.startswith("likelihood_gain")))
 
 
@@ -158,11 +158,10 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
     check(experiment, judging)
     experiment = _with_facts(experiment)
     task, lang = experiment.task, experiment.target_lang.code
-    trained = isinstance(experiment.optimizer, Trained)
     pools = _samples(experiment, lang)
     sources, regime = _heard(experiment), regime_of(experiment)
-    spec: dict[str, Any] = {"judge": experiment.judge.name, "n": _samples_picked_from(experiment)}
-    spec |= {"lang": lang, "trained": True} if trained else {"lang": lang}
+    spec: dict[str, Any] = {"judge": experiment.judge.name, "lang": lang}
+    spec |= answering_spec(experiment, responses_recorded(experiment))
     parents = {"score": score(experiment, pools), **pools}
     cell = Judged(experiment, judging, pools, parents["score"], sources)
     verdicts = module_of(experiment.judge).verdicts(experiment.judge, cell)
@@ -233,29 +232,33 @@ def _samples(experiment: Experiment, lang: str) -> dict[str, Stage]:
     if responses_recorded(experiment):
         stage = recorded(experiment.task, lang)
         return {"pool": stage, "baseline": stage}
-    shared, seed = (experiment.task, lang, experiment.policy), experiment.seed
-    if isinstance(experiment.optimizer, Trained):
-        said = _aligned(experiment, lang)
-    else:
-        said = samples("pool", *shared, _policy(experiment, lang), seed, regime_of(experiment))
-    return {"pool": said, "baseline": samples("baseline", *shared, _organic(experiment, lang), seed)}
+    assert isinstance(experiment.policy, LanguageModel)
+    shared = (experiment.task, lang, experiment.policy)
+    plan = TargetStages(
+        *shared,
+        _policy(experiment, lang),
+        experiment.seed,
+        regime_of(experiment),
+        _heard(experiment),
+        experiment.rm_backbone,
+        lambda: _rewarding(experiment),
+    )
+    answered = OPTIMIZERS.of(experiment.optimizer).stages(experiment.optimizer, plan)
+    return {"pool": answered, "baseline": samples("baseline", *shared, _organic(experiment, lang), experiment.seed)}
 
 
-def _aligned(experiment: Experiment, lang: str) -> Stage:
-    """The samples of the policy that is trained against the cell's reward model."""
-    task, rm, policy, optimizer = experiment.task, experiment.rm_backbone, experiment.policy, experiment.optimizer
-    assert isinstance(policy, LanguageModel) and isinstance(optimizer, Trained)
-    rewarding = _published(experiment)
+def _rewarding(experiment: Experiment) -> dict[str, Stage]:
+    """The stages of the reward model that a policy is trained against, by role."""
+    rm, policy = experiment.rm_backbone, experiment.policy
+    assert isinstance(policy, LanguageModel)
+    stages = _published(experiment)
     if has_source(rm):
-        rewarding["reward"] = _reward(experiment)
+        stages["reward"] = _reward(experiment)
     if isinstance(rm, FrozenLM):
-        rewarding["lm"] = frozen_reader(rm, reader_of(rm, policy))
+        stages["lm"] = frozen_reader(rm, reader_of(rm, policy))
     elif isinstance(rm, Untrained):
-        rewarding |= _language_model_of(experiment, rm)
-    quality = "quality" in offers(task)
-    shared, seed, regime = (policy, _policy(experiment, lang)), experiment.seed, regime_of(experiment)
-    trained = align(task, _heard(experiment), lang, *shared, rm, optimizer, rewarding, quality, seed, regime)
-    return aligned_samples(task, lang, *shared, optimizer, trained, seed)
+        stages |= _language_model_of(experiment, rm)
+    return stages
 
 
 def _published(experiment: Experiment) -> dict[str, Stage]:
@@ -265,15 +268,6 @@ def _published(experiment: Experiment) -> dict[str, Stage]:
         return {}
     use = "classifier" if isinstance(rm, Classifier) else "policy"
     return {name: own_checkpoint(rm, name, experiment.policy, use) for name in checkpoints_of(rm)}
-
-
-def _samples_picked_from(experiment: Experiment) -> int | None:
-    """n of best-of-n; None for recorded systems, whose prompts may differ in it, and where nothing is picked."""
-    optimizer = experiment.optimizer
-    if isinstance(optimizer, Trained) or responses_recorded(experiment):
-        return getattr(optimizer, "n", None) if isinstance(optimizer, BestOfN) else None
-    assert isinstance(experiment.policy, LanguageModel)
-    return optimizer.n or experiment.policy.n
 
 
 def score(experiment: Experiment, pools: Mapping[str, Stage], judges: bool = False) -> Stage:

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from xling.config.policies import LanguageModel
 from xling.config.rewards import RewardModel, Untrained
 from xling.grid.plan import Plan
 from xling.grid.stage import Context, Json, Kind, Stage
 from xling.judges import JUDGES, JudgeSettings
 from xling.judges.wins import Array, Folded, Places
+from xling.optimizers import OPTIMIZERS, picker_in_spec, trains
 from xling.planning.specs import data_of, label_of, make
 from xling.tasks.records import Use
 
@@ -67,6 +69,18 @@ def notes(plan: Plan) -> list[str]:
     """What the judges of a plan's cells have to say of it."""
     judges = dict.fromkeys(cell.stage.spec.get("judge") for cell in plan.cells)  # None: stages of another catalogue
     return [note for name in judges if name is not None for note in JUDGES[name].notes(plan)]
+
+
+def answering_spec(experiment: "Experiment", recorded: bool) -> dict[str, Any]:
+    """What specs of verdicts say of the responses that a cell answers with: all of a trained policy's, or picks.
+
+    recorded: the responses are; prompts may then differ in how many there are.
+    """
+    optimizer = experiment.optimizer
+    if trains(optimizer):
+        return {"n": None, "trained": True}
+    pool = None if recorded or not isinstance(experiment.policy, LanguageModel) else experiment.policy.n
+    return {"n": OPTIMIZERS.of(optimizer).picked_from(optimizer, pool), **picker_in_spec(optimizer)}
 
 
 def known_quality(cell: Judged, score: str, use: Use) -> Stage:

@@ -5,7 +5,6 @@ from functools import lru_cache
 from pathlib import Path
 
 from xling.config.common import Training
-from xling.config.optimizers import Trained, optimizer_name
 from xling.config.policies import LanguageModel, Recorded
 from xling.config.rewards import (
     Classifier,
@@ -29,8 +28,9 @@ from xling.models.checkpoints import check_checkpoints, check_lengths, check_pol
 from xling.models.encoder import check_encoder
 from xling.models.folds import half_of
 from xling.models.hub import settings_of
+from xling.optimizers import OPTIMIZERS, trains
+from xling.options import name_of as option_name
 from xling.planning.judging import module_of
-from xling.planning.optimizer_refusals import check_trained
 from xling.planning.translations import check_translation
 from xling.tasks.options import Task, offers, task_module, tasks_offering
 from xling.tasks.pieces import NEEDED
@@ -57,9 +57,9 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
                 f"policy=recorded needs recorded responses, and {_task(experiment.task)} has none. "
                 f"Use a language model (policy=micro), or one of {tasks_with('recorded')}."
             )
-        if isinstance(experiment.optimizer, Trained):
+        if trains(experiment.optimizer):
             raise ConfigError(
-                f"optimizer={optimizer_name(experiment.optimizer)} trains a policy, and there is none here: the "
+                f"optimizer={option_name(experiment.optimizer)} trains a policy, and there is none here: the "
                 "responses are recorded. Use optimizer=best_of_n, or a task with prompts and a language model."
             )
         _check_recorded(experiment, rm, judging)
@@ -86,11 +86,11 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
     check_reward_model(rm)
     check_lengths(policy, rm)
     check_sizes(experiment, rm)
-    if isinstance(experiment.optimizer, Trained):
-        check_trained(experiment, policy, experiment.optimizer)
-    elif (n := experiment.optimizer.n) is not None and n > policy.n:
+    OPTIMIZERS.of(experiment.optimizer).check(experiment.optimizer, policy, rm)
+    if trains(experiment.optimizer) and "demonstrations" not in offers(experiment.task):
         raise ConfigError(
-            f"optimizer.n={n} is larger than the pool: policy.n={policy.n}. Raise policy.n or lower optimizer.n."
+            f"optimizer={option_name(experiment.optimizer)} learns on the prompts of training demonstrations, and "
+            f"{_task(experiment.task)} has none. Use optimizer=best_of_n, which trains nothing."
         )
 
 

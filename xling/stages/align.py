@@ -1,4 +1,4 @@
-"""align[s,t]: train the target's policy against the source's reward model (ppo, rloo, grpo, dpo).
+"""align[s,t]: train the target's policy against the source's reward model, by the optimizer's `train`.
 
 The policy starts as SFT_t, which is also what it is held to. It learns on the prompts of the training demonstrations,
 whose references are not read, and is watched on those of validation; test prompts are not seen here. Rewards come from
@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from msgspec import Struct
 
-from xling.config.optimizers import DPO, GRPO, PPO, Online, Trained
 from xling.config.policies import Lora
 from xling.config.rewards import RewardModel, SameAsPolicy, Untrained
 from xling.errors import StageError
+from xling.experiment import Optimizer
 from xling.grid.stage import Context
 from xling.measures.language import in_language
 from xling.measures.repetition import repetition
@@ -26,11 +26,12 @@ from xling.models.adapters import core
 from xling.models.load import load_policy
 from xling.models.responses import all_log_probabilities, kl_along, predicting_states, responses_of
 from xling.models.sampling import Sampling, sample_chunk
-from xling.models.text import Ids, decode_response, policy_ids
+from xling.models.text import Ids, decode_response, policy_ids, response_ids
 from xling.models.training import write_curve
-from xling.optimizers.problem import Problem, Reward, prompts_of_step
-from xling.optimizers.watch import Row, Watch
-from xling.results.samples import write_json
+from xling.optimizers import OPTIMIZERS, PolicyTraining, trains
+from xling.optimizers.problem import Pool, Problem, Reward, Row, Watch, prompts_of_step
+from xling.results.samples import Samples, iterate_samples, ragged, write_json
+from xling.stages.blocks import PROMPTS, blocks_of, kept_arrays, read_arrays
 from xling.stages.policies import store_trained, trainable
 from xling.stages.pool import demonstrated, name_of
 from xling.stages.scorers import Asking, Score, text_scorer
@@ -47,7 +48,7 @@ class AlignSpec(Struct, frozen=True):
     task: Task
     digest: str
     lang: str
-    optimizer: Trained
+    optimizer: Optimizer
     rm: RewardModel
     reading: dict[str, Any]  # what a frozen reward model reads of a text
     rm_truncation_side: str
@@ -89,7 +90,7 @@ def run(context: Context) -> None:
     train, validation = (_texts(spec, tokenizer, policy, split) for split in ("train", "validation"))
     score = text_scorer(context, spec.rm, spec.reading, _asking(spec))
     scale = _scale(spec, reference, tokenizer, train, score)
-    settings = spec.optimizer
+    settings = _settings(spec)
     validate = Validation(spec, reference, _first(validation, settings.eval_prompts), score, scale)
     problem = Problem(
         policy,
@@ -114,8 +115,9 @@ def run(context: Context) -> None:
         {"sft": context.parents["sft"]}
         | ({"reward": context.parents["reward"]} if isinstance(spec.rm, SameAsPolicy) else {}),
         scale,
+        _pool(context, train, score),
     )
-    report = _train(context, spec, problem, train, score)
+    report = OPTIMIZERS.of(settings).train(problem, settings)
     step = problem.watch.finish(policy)
     store_trained(context.parents["sft"], context.out, whole, tokenizer, spec.lora)
     write_curve(context.out, problem.watch.curve)
@@ -124,6 +126,11 @@ def run(context: Context) -> None:
         {"step": step, "reward_mean": scale[0], "reward_std": scale[1], "prompts": len(train.ids)}
         | {"prompts_cut": train.cut, **report},
     )
+
+
+def _settings(spec: AlignSpec) -> PolicyTraining:
+    assert trains(spec.optimizer)  # no other asks for this stage
+    return spec.optimizer
 
 
 def _asking(spec: AlignSpec) -> Asking:
@@ -143,26 +150,29 @@ def _first(texts: Texts, count: int) -> Texts:
     return replace(texts, prompts=texts.prompts[:count], ids=texts.ids[:count])
 
 
-def _train(context: Context, spec: AlignSpec, problem: Problem, train: Texts, score: Score) -> dict[str, Any]:
-    """Run the optimizer; returns what it has to report besides the curve."""
-    settings = spec.optimizer
-    if isinstance(settings, PPO):
-        from xling.optimizers import ppo
+def _pool(context: Context, train: Texts, score: Score) -> Pool | None:
+    """The parent pool of training prompts with the reward of each sample, scored block by block."""
+    if "pool" not in context.parents:
+        return None
+    number = {prompt.id: i for i, prompt in enumerate(train.prompts)}
+    pool = list(iterate_samples(context.parents["pool"]))
+    numbers = [number[samples.prompt] for samples in pool]
 
-        ppo.train(problem, settings)
-    elif isinstance(settings, DPO):
-        from xling.stages.ranking import train_on_ranked
+    def make(block: list[tuple[Prompt, Samples]]) -> list[Any]:
+        return [ragged(score([prompt for prompt, _ in block], [samples.responses for _, samples in block]))]
 
-        return train_on_ranked(context, problem, settings, train.prompts, score)
-    elif isinstance(settings, GRPO) or settings.by_trl(problem.policy.config.is_encoder_decoder):
-        from xling.optimizers import group_trainers
+    scored = zip((train.prompts[i] for i in numbers), pool, strict=True)
+    paths = kept_arrays(context, "ranking", blocks_of(scored, PROMPTS), make, len(pool))
+    rows = [row for path in paths for row in read_arrays(path)[0].tolist()]
+    rewards = [row[: len(samples.responses)] for row, samples in zip(rows, pool, strict=True)]
+    return Pool(numbers, [_ids(train.tokenizer, samples) for samples in pool], rewards)
 
-        group_trainers.train(problem, settings)
-    else:
-        from xling.optimizers import rloo
 
-        rloo.train(problem, settings)
-    return {}
+def _ids(tokenizer: Any, samples: Samples) -> list[Ids]:
+    """Token ids of the samples; one that was cut has no eos."""
+    whole = response_ids(tokenizer, samples.responses, 1 << 20)
+    eos = int(tokenizer.eos_token_id)
+    return [ids if ended else ids[:-1] or [eos] for ids, ended in zip(whole, samples.eos, strict=True)]
 
 
 # --- the reward ---------------------------------------------------------------------------------------------
@@ -170,7 +180,7 @@ def _train(context: Context, spec: AlignSpec, problem: Problem, train: Texts, sc
 
 def _scale(spec: AlignSpec, reference: Any, tokenizer: Any, train: Texts, score: Score) -> tuple[float, float]:
     """Mean and standard deviation of the rewards of SFT_t's own samples, one each of some training prompts."""
-    count = min(spec.optimizer.reward_samples, len(train.ids))
+    count = min(_settings(spec).reward_samples, len(train.ids))
     chosen = prompts_of_step(len(train.ids), count, spec.seed, 0)
     how = Sampling(1, spec.seed, "standardise", max_new_tokens=spec.max_new_tokens)
     rewards = []
@@ -189,10 +199,9 @@ def _scale(spec: AlignSpec, reference: Any, tokenizer: Any, train: Texts, score:
     return mean, spread
 
 
-def _reward(train: Texts, score: Score, scale: tuple[float, float], settings: Trained, eos: int) -> Reward:
+def _reward(train: Texts, score: Score, scale: tuple[float, float], settings: PolicyTraining, eos: int) -> Reward:
     """Standardised rewards of responses to training prompts, less the penalty for one that never ended."""
-    penalty = settings.missing_eos_penalty if isinstance(settings, Online) else 0.0
-    mean, spread = scale
+    penalty, (mean, spread) = settings.eos_penalty(), scale
 
     def reward(numbers: Sequence[int], responses: Sequence[Sequence[Ids]]) -> list[list[float]]:
         found = score([train.prompts[i] for i in numbers], train.said(responses))

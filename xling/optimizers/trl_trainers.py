@@ -1,6 +1,4 @@
-"""RLOO (Ahmadian et al. 2024) and GRPO (Shao et al. 2024) by trl's trainers, for decoder-only policies.
-
-    train(problem, settings)    # settings: RLOO or GRPO
+"""trl's trainers for rloo (Ahmadian et al. 2024) and grpo (Shao et al. 2024): decoder-only policies.
 
 trl makes the responses, the advantages and the loss. From here come the prompts (token ids, never tokenised again),
 their order, the reward of a response's ids, the reference, the updates, and what is watched and kept for a killed run.
@@ -25,16 +23,14 @@ from trl.trainer.rloo_config import RLOOConfig
 from trl.trainer.rloo_trainer import RLOOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
-from xling.config.optimizers import GRPO, RLOO
 from xling.errors import StageError
 from xling.grid.files import share
 from xling.grid.stage import Interrupted
 from xling.models.text import Ids
 from xling.models.training import last_checkpoint
-from xling.optimizers import loop
-from xling.optimizers.descent import LARGEST_NORM, Descent, learning_rate
-from xling.optimizers.problem import Problem, prompts_of_step
-from xling.optimizers.watch import Row
+from xling.optimizers import OnPolicyTraining, learning_rate
+from xling.optimizers.problem import Problem, Row, prompts_of_step
+from xling.optimizers.steps import LARGEST_NORM, Descent, save
 
 WATCHED = "watched.pt"  # in a checkpoint of the Trainer
 
@@ -57,17 +53,32 @@ LOGGED = {
 }
 
 
-def train(problem: Problem, settings: RLOO | GRPO) -> None:
-    """Train the policy in place; it ends at the checkpoint that is kept.
+def train_by_rloo(problem: Problem, settings: OnPolicyTraining, k: int) -> None:
+    """The KL penalty (k1, whole responses) is part of the reward, advantages are not normalised, one update a batch.
 
-    Raises StageError where training diverges, and Interrupted, with a checkpoint, soon after `problem.stopping` has
-    become true. Encoder-decoders and batches that are no whole number of groups are refused while planning.
+    k: responses a prompt. Raises StageError where training diverges, and Interrupted, with a checkpoint, soon after
+    `problem.stopping` has become true.
     """
+    own = RLOOConfig(**_arguments(problem, settings, k), normalize_advantages=False, reward_clip_range=None)
+    _train(problem, settings, _RLOO, own)
+
+
+def train_by_grpo(problem: Problem, settings: OnPolicyTraining, k: int) -> None:
+    """As in Shao et al. (2024): advantages in standard deviations of their group, one update a batch.
+
+    The loss is a mean over each response's tokens and then over responses (trl's own default is DAPO's), and has the
+    KL penalty (k3). Raises as `train_by_rloo` does.
+    """
+    own = GRPOConfig(**_arguments(problem, settings, k), loss_type="grpo", scale_rewards="group")
+    _train(problem, settings, _GRPO, own)
+
+
+def _train(problem: Problem, settings: OnPolicyTraining, kind: Any, arguments: Any) -> None:
     watching = _Watching(problem)
     with _borrowed(problem), warnings.catch_warnings():
         # trl 1.16 asks models by a name that transformers has given up
         warnings.filterwarnings("ignore", r"`is_gradient_checkpointing` is deprecated", FutureWarning)
-        trainer = _trainer(problem, settings, watching)
+        trainer = _trainer(problem, settings, kind, arguments, watching)
         _go_on(trainer, last_checkpoint(problem.scratch))
     if watching.stopped:
         raise Interrupted(f"after step {trainer.state.global_step} of {settings.steps}, with a checkpoint")
@@ -92,7 +103,7 @@ class _Ours:
         """What has been watched goes first: a checkpoint is whole once the Trainer's own state, the last, is there."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         folder.mkdir(exist_ok=True)
-        loop.save(folder / WATCHED, self.problem.watch.state())
+        save(folder / WATCHED, self.problem.watch.state())
         super()._save_checkpoint(model, trial)  # type: ignore[misc]  # of the trainer beside this class
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
@@ -175,17 +186,18 @@ class _Reward:
         return rewards
 
 
-def _trainer(problem: Problem, settings: RLOO | GRPO, watching: _Watching) -> Any:
+def _trainer(problem: Problem, settings: OnPolicyTraining, kind: Any, arguments: Any, watching: _Watching) -> Any:
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one process uses one GPU
     optimizer = Descent("policy", problem.policy.parameters(), settings.optimizer, "learning_rate").optimizer
 
     def rate(step: int) -> float:
         return learning_rate(settings.learning_rate, step, settings.steps, settings.warmup_steps, settings.schedule)
 
-    kind: Any = _RLOO if isinstance(settings, RLOO) else _GRPO
     trainer = kind(
         model=problem.policy,
-        reward_funcs=_Reward(problem, settings.k),
-        args=_arguments(problem, settings),
+        reward_funcs=_Reward(problem, arguments.num_generations),
+        args=arguments,
         train_dataset=Dataset.from_dict({"prompt": list(problem.prompts), "number": range(len(problem.prompts))}),
         processing_class=problem.tokenizer,
         callbacks=[watching],
@@ -199,19 +211,13 @@ def _trainer(problem: Problem, settings: RLOO | GRPO, watching: _Watching) -> An
     return trainer
 
 
-def _arguments(problem: Problem, settings: RLOO | GRPO) -> Any:
-    """Our settings in trl's words.
-
-    RLOO: the KL penalty (k1, whole responses) is part of the reward, advantages are not normalised. GRPO as in Shao
-    et al. (2024): advantages in standard deviations of their group, the loss a mean over each response's tokens and
-    then over responses (trl's own default is DAPO's), the KL penalty (k3) in the loss. Both: one update a batch.
-    """
-    gpu = torch.cuda.is_available()
-    common: dict[str, Any] = {
+def _arguments(problem: Problem, settings: OnPolicyTraining, k: int) -> dict[str, Any]:
+    """Our settings in trl's words, as far as both trainers have them."""
+    return {
         "output_dir": str(problem.scratch),
         "max_steps": settings.steps,
         "per_device_train_batch_size": settings.batch_size,
-        "num_generations": settings.k,
+        "num_generations": k,
         "num_iterations": 1,
         "max_completion_length": problem.max_new_tokens,
         "temperature": 1.0,
@@ -226,7 +232,7 @@ def _arguments(problem: Problem, settings: RLOO | GRPO) -> Any:
         "save_total_limit": 1,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
-        "use_cpu": not gpu,
+        "use_cpu": not torch.cuda.is_available(),
         "bf16": False,
         CHECKPOINTING: False,
         "disable_dropout": True,
@@ -235,14 +241,6 @@ def _arguments(problem: Problem, settings: RLOO | GRPO) -> Any:
         "report_to": "none",
         "disable_tqdm": True,
     }
-    arguments = (
-        RLOOConfig(**common, normalize_advantages=False, reward_clip_range=None)
-        if isinstance(settings, RLOO)
-        else GRPOConfig(**common, loss_type="grpo", scale_rewards="group")
-    )
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # one process uses one GPU
-    return arguments
 
 
 def _go_on(trainer: Any, checkpoint: Path | None) -> None:
