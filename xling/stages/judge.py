@@ -2,7 +2,8 @@
 
 An optimizer that trains nothing answers with its pick (best_of_n: by the reward), a trained policy with all it says.
 No model runs here: rewards were computed by score stages, and what the judge decides by in stages that its module
-names. That module's `fold` makes wins of it: by scores as in xling/judges/wins.py, or pair by pair as in xling/judges/llm.py.
+names. That module's `fold` makes wins of it: by scores as in xling/judges/wins.py, or pair by pair as in
+xling/judges/llm.py.
 """
 
 from collections.abc import Callable, Sequence
