@@ -32,7 +32,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from xling.models.load import save_policy
     from xling.models.micro import build_model, train_tokenizer
     from xling.models.recipe import Recipe
-    from xling.tasks.micro.corpus import pretraining_texts
+    from xling.tasks.micro.writing import pretraining_texts
 
     recipe = Recipe(vocab_size=600, hidden_size=32, intermediate_size=64, layers=2, heads=2)
     tokenizer = train_tokenizer(pretraining_texts(0, 300), recipe.vocab_size)

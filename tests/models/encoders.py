@@ -8,7 +8,7 @@ import transformers as hf
 from families import unigram_pieces
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from xling.tasks.micro.corpus import pretraining_texts
+from xling.tasks.micro.writing import pretraining_texts
 
 VOCABULARY = 700
 SMALL = {"vocab_size": VOCABULARY, "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32}

@@ -13,7 +13,7 @@ import transformers as hf
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from xling.models.load import save_policy
-from xling.tasks.micro.corpus import pretraining_texts
+from xling.tasks.micro.writing import pretraining_texts
 
 VOCABULARY = 700
 SHAPE = {

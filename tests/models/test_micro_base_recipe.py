@@ -22,7 +22,7 @@ from xling.models.micro import (
 from xling.models.pretrain import endless, held_out_loss, make_base
 from xling.models.recipe import Recipe, corpus_digest, folder_digest, recipe_digest
 from xling.results.samples import read_json
-from xling.tasks.micro.corpus import pretraining_texts
+from xling.tasks.micro.writing import pretraining_texts
 
 SMALL = Recipe(
     vocab_size=600,

@@ -26,7 +26,7 @@ from xling.stages import translate as stage_module
 from xling.tasks import micro_summarization
 from xling.tasks.files import Settings as Files
 from xling.tasks.micro import gold
-from xling.tasks.micro.facts import fact_set_of
+from xling.tasks.micro.writing import fact_set_of
 from xling.tasks.records import Pair, Rating
 from xling.translators import seq2seq
 from xling.translators.micro_exact import Settings as MicroExact

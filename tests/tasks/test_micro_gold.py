@@ -6,11 +6,10 @@ import unicodedata
 
 import pytest
 
-from xling.tasks.micro import frames, render, words
-from xling.tasks.micro.errors import LOWERS, SECOND_ERROR, drawn_summary, spoilt_summary
-from xling.tasks.micro.facts import FactSet, fact_set
+from xling.tasks.micro import words, writing
 from xling.tasks.micro.gold import COST, DIMENSIONS, GOOD, NOTHING, TRUTH, assess
 from xling.tasks.micro.words import LANGUAGES
+from xling.tasks.micro.writing import LOWERS, SECOND_ERROR, FactSet, drawn_summary, fact_set, spoilt_summary
 
 
 def told(index: int) -> FactSet:
@@ -32,7 +31,7 @@ def lowered(facts: FactSet, lang: str, text: str) -> set[str]:
 def test_every_correct_summary_is_worth_exactly_one(lang: str, frame: int) -> None:
     for index in range(150):
         facts = told(index)
-        text = render.summary(facts.facts[facts.main], lang, frame)
+        text = writing.summary(facts.facts[facts.main], lang, frame)
         assert assess(facts, lang, text).quality == 1.0, text
 
 
@@ -40,8 +39,8 @@ def test_every_correct_summary_is_worth_exactly_one(lang: str, frame: int) -> No
 def test_the_document_s_own_sentence_on_the_main_fact_is_a_correct_summary(lang: str) -> None:
     for index in range(30):
         facts = told(index)
-        for frame in frames.DOCUMENT[lang]:
-            assert assess(facts, lang, render.sentence(frame, lang, facts.facts[facts.main])).quality == 1.0
+        for frame in words.DOCUMENT[lang]:
+            assert assess(facts, lang, writing.sentence(frame, lang, facts.facts[facts.main])).quality == 1.0
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
@@ -76,19 +75,19 @@ def test_one_false_value_costs_its_share(lang: str) -> None:
     facts = told(3)
     main = facts.facts[facts.main]
     place = next(p for p in range(words.SIZES["P"]) if p not in {fact.place for fact in facts.facts})
-    scores = assess(facts, lang, render.summary(main._replace(place=place), lang, 0))
+    scores = assess(facts, lang, writing.summary(main._replace(place=place), lang, 0))
     assert scores.attributable == pytest.approx(4 / 5)
     assert scores.quality == pytest.approx((4 / 5) ** TRUTH)
     side = facts.facts[(facts.main + 1) % 3]
     mixed = main._replace(place=side.place, month=side.month)
-    assert assess(facts, lang, render.summary(mixed, lang, 0)).attributable == pytest.approx(3 / 5)
+    assert assess(facts, lang, writing.summary(mixed, lang, 0)).attributable == pytest.approx(3 / 5)
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_a_side_fact_is_true_but_not_the_main_idea(lang: str) -> None:
     facts = told(4)
     side = facts.facts[(facts.main + 1) % 3]
-    scores = assess(facts, lang, render.summary(side, lang, 1))
+    scores = assess(facts, lang, writing.summary(side, lang, 1))
     assert (scores.attributable, scores.main_idea) == (1.0, 0.0)
     assert scores.quality == pytest.approx(1 - COST["main_idea"])
 
@@ -97,7 +96,7 @@ def test_a_side_fact_is_true_but_not_the_main_idea(lang: str) -> None:
 def test_a_summary_in_another_language_is_only_that(lang: str) -> None:
     facts = told(5)
     for other in set(LANGUAGES) - {lang}:
-        text = render.summary(facts.facts[facts.main], other, 1)
+        text = writing.summary(facts.facts[facts.main], other, 1)
         assert lowered(facts, lang, text) == {"language"}
         assert assess(facts, lang, text).language < 0.45
         assert assess(facts, other, text).quality == 1.0
@@ -106,7 +105,7 @@ def test_a_summary_in_another_language_is_only_that(lang: str) -> None:
 def test_a_second_sentence_is_superfluous_and_answers_for_itself() -> None:
     facts = told(6)
     main, side = (facts.facts[(facts.main + i) % 3] for i in (0, 1))
-    first, second = (render.summary(fact, "en", 0) for fact in (main, side))
+    first, second = (writing.summary(fact, "en", 0) for fact in (main, side))
     scores = assess(facts, "en", f"{first} {second}")
     assert (scores.attributable, scores.main_idea, scores.grammatical) == (1.0, 1.0, 1.0)
     assert scores.concise < 0.5
@@ -120,7 +119,7 @@ def test_agreement_is_checked_in_any_frame() -> None:
     main = facts.facts[facts.main]
     right = words.unit("ru", main.unit, main.number)
     for wrong in words.wrong_units("ru", main.unit, main.number):
-        text = render.summary(main, "ru", 0).replace(f"{main.number} {right}", f"{main.number} {wrong}")
+        text = writing.summary(main, "ru", 0).replace(f"{main.number} {right}", f"{main.number} {wrong}")
         assert lowered(facts, "ru", text) == {"grammatical"}
 
 
@@ -139,7 +138,7 @@ def test_any_text_has_scores_between_nought_and_one() -> None:
         facts = told(index % 50)
         lang = rng.choice(LANGUAGES)
         tokens = " ".join(
-            render.random_summary(rng.choice(facts.facts), rng.choice(LANGUAGES), rng) for _ in range(2)
+            writing.random_summary(rng.choice(facts.facts), rng.choice(LANGUAGES), rng) for _ in range(2)
         ).split()
         tokens += ["{", "—", "٣", "9999999999999", "Kenyzia", "́", "\x00", "_", "[SEP]", "ı"]
         text = " ".join(rng.choices(tokens, k=rng.randrange(1, 33)))
@@ -155,7 +154,7 @@ def test_a_damaged_summary_is_worth_less_the_more_is_damaged() -> None:
         found = []
         for index in range(200):
             facts = told(index)
-            tokens = render.random_summary(facts.facts[facts.main], "de", rng).split()
+            tokens = writing.random_summary(facts.facts[facts.main], "de", rng).split()
             for _ in range(damage):
                 tokens.pop(rng.randrange(len(tokens)))
             found.append(assess(facts, "de", " ".join(tokens)).quality)
@@ -166,7 +165,7 @@ def test_a_damaged_summary_is_worth_less_the_more_is_damaged() -> None:
 
 def test_canonically_equal_text_is_equal() -> None:
     facts = told(8)
-    text = render.summary(facts.facts[facts.main], "vi", 1)
+    text = writing.summary(facts.facts[facts.main], "vi", 1)
     assert assess(facts, "vi", unicodedata.normalize("NFD", text)).quality == 1.0
 
 

@@ -13,9 +13,9 @@ from xling.errors import ConfigError
 from xling.tasks import micro_summarization as task
 from xling.tasks.files import Settings as Files
 from xling.tasks.micro import words
-from xling.tasks.micro.facts import fact_set_of
 from xling.tasks.micro.gold import COST, DIMENSIONS, GOOD, assess
 from xling.tasks.micro.words import LANGUAGES
+from xling.tasks.micro.writing import fact_set_of
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 from xling.tasks.options import Task, TaskModule
 from xling.tasks.records import Demonstration, Rating, Split

@@ -6,12 +6,10 @@ from itertools import permutations
 import pytest
 
 from xling.tasks import micro_summarization as task
-from xling.tasks.micro import errors, gold
-from xling.tasks.micro.facts import fact_set, fact_set_of
-from xling.tasks.micro.frames import SUMMARY, chunks_of
-from xling.tasks.micro.render import document, summary
+from xling.tasks.micro import gold, writing
 from xling.tasks.micro.translation import SAME, builds, chunks, exactly, slots_of
-from xling.tasks.micro.words import LANGUAGES
+from xling.tasks.micro.words import LANGUAGES, SUMMARY, chunks_of
+from xling.tasks.micro.writing import document, fact_set, fact_set_of, summary
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 
 DIRECTIONS = list(permutations(LANGUAGES, 2))
@@ -44,13 +42,13 @@ def test_quality_is_carried_over_in_every_direction(source: str, target: str) ->
     """Exactly, but for errors whose words are counted; no text becomes good or stops being it."""
     kinds = [
         (),
-        *((kind,) for kind in errors.DIMENSIONS),
+        *((kind,) for kind in writing.DIMENSIONS),
         ("attributable", "grammatical"),
         ("no_repetition", "main_idea"),
     ]
     for number, kind in enumerate(kinds * 3):
         facts = fact_set(0, "train-ratings", number)
-        text = errors.spoilt_summary(facts, source, kind, random.Random(f"{source}{number}"))
+        text = writing.spoilt_summary(facts, source, kind, random.Random(f"{source}{number}"))
         before, after = both(text, source, target, facts.group)
         assert (before >= gold.GOOD) == (after >= gold.GOOD) == (kind == ())
         if not COUNTED & set(kind):

@@ -8,12 +8,21 @@ from itertools import combinations
 
 import pytest
 
-from xling.tasks.micro import facts, frames, render, words
-from xling.tasks.micro.corpus import NATIVE, pretraining_texts, world_words
-from xling.tasks.micro.facts import PRETRAIN, SPLITS, USES, Fact, fact_set, fact_set_of, world_of
+from xling.tasks.micro import words, writing
 from xling.tasks.micro.gold import assess
-from xling.tasks.micro.lexicon import Item, forms, is_slot, read, vocabulary
-from xling.tasks.micro.words import LANGUAGES, SLOTS
+from xling.tasks.micro.words import LANGUAGES, SLOTS, Item, forms, is_slot, read, vocabulary
+from xling.tasks.micro.writing import (
+    NATIVE,
+    PRETRAIN,
+    SPLITS,
+    USES,
+    Fact,
+    fact_set,
+    fact_set_of,
+    pretraining_texts,
+    world_of,
+    world_words,
+)
 
 USED = [f"{split}-{use}" for split in SPLITS for use in USES]
 
@@ -54,17 +63,17 @@ def test_a_name_means_one_thing() -> None:
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_frames_vary_and_correspond_across_languages(lang: str) -> None:
-    assert len(frames.DOCUMENT[lang]) >= 4
-    assert len(frames.SUMMARY[lang]) >= 5
-    for table in (frames.DOCUMENT, frames.SUMMARY):
-        slots = [tuple(p for p in frames.parts_of(f) if is_slot(p)) for f in table[lang]]
+    assert len(words.DOCUMENT[lang]) >= 4
+    assert len(words.SUMMARY[lang]) >= 5
+    for table in (words.DOCUMENT, words.SUMMARY):
+        slots = [tuple(p for p in words.parts_of(f) if is_slot(p)) for f in table[lang]]
         assert len(set(slots)) >= 4
-        assert len({len(frames.parts_of(f)) for f in table[lang]}) >= 2
-        assert all(frames.parts_of(f)[0] != "{T}" for f in table[lang])
-    for index in range(len(frames.SUMMARY["en"])):
+        assert len({len(words.parts_of(f)) for f in table[lang]}) >= 2
+        assert all(words.parts_of(f)[0] != "{T}" for f in table[lang])
+    for index in range(len(words.SUMMARY["en"])):
         for tail in (False, True):
             mine, english = (
-                {p for c in frames.chunks_of(of, index) if c.tail == tail for p in c.parts if is_slot(p)}
+                {p for c in words.chunks_of(of, index) if c.tail == tail for p in c.parts if is_slot(p)}
                 for of in (lang, "en")
             )
             assert mine == english
@@ -107,7 +116,7 @@ def test_facts_of_a_document_differ_everywhere_and_the_main_one_is_first_or_last
 def test_a_document_says_its_facts_and_names_the_main_one(lang: str) -> None:
     for index in range(100):
         told = fact_set(0, "test-prompts", index)
-        lines = render.document_lines(told, [lang] * 4, random.Random(index))
+        lines = writing.document_lines(told, [lang] * 4, random.Random(index))
         bare = [line for line in lines if len(values(read(line))) == 1]
         assert [values(read(line)) for line in bare] == [[("{T}", told.facts[told.main].topic)]]
         stated = [line for line in lines if line not in bare]
@@ -119,7 +128,7 @@ def test_a_document_says_its_facts_and_names_the_main_one(lang: str) -> None:
 def test_the_subject_line_stands_beside_the_main_fact() -> None:
     for index in range(100):
         told = fact_set(0, "test-prompts", index)
-        lines = render.document_lines(told, ["en"] * 4, random.Random(index))
+        lines = writing.document_lines(told, ["en"] * 4, random.Random(index))
         bare = [len(values(read(line))) == 1 for line in lines]
         assert bare == ([True, False, False, False] if told.main == 0 else [False, False, False, True])
 
@@ -141,7 +150,7 @@ def test_pretraining_text_holds_no_fact_of_any_split() -> None:
 def test_pretraining_summaries_are_flawless() -> None:
     seen: Counter[str] = Counter()
     for index, text in enumerate(pretraining_texts(1, 3000)):
-        for lang, cue in frames.CUE.items():
+        for lang, cue in words.CUE.items():
             if f"\n{cue} " in text:
                 summary = text.split(f"\n{cue} ")[1]
                 assert assess(fact_set(1, PRETRAIN, index), lang, summary).quality == 1.0
@@ -152,11 +161,11 @@ def test_pretraining_summaries_are_flawless() -> None:
 def test_lead_bias_is_the_chance_of_the_first_fact() -> None:
     rng = random.Random(0)
     told = fact_set(0, "train-prompts", 0)._replace(main=2)
-    assert {render.told(told, 0.0, rng) for _ in range(300)} == {2}
-    assert {render.told(told, 1.0, rng) for _ in range(300)} == {0}
-    drawn = Counter(render.told(told, 0.6, rng) for _ in range(3000))
+    assert {writing.told(told, 0.0, rng) for _ in range(300)} == {2}
+    assert {writing.told(told, 1.0, rng) for _ in range(300)} == {0}
+    drawn = Counter(writing.told(told, 0.6, rng) for _ in range(3000))
     assert set(drawn) == {0, 2} and abs(drawn[0] / 3000 - 0.6) < 0.03
-    assert {render.told(told._replace(main=0), 0.6, rng) for _ in range(300)} == {0}
+    assert {writing.told(told._replace(main=0), 0.6, rng) for _ in range(300)} == {0}
 
 
 def test_pretraining_text_is_the_same_again_and_a_prefix_of_more() -> None:
@@ -187,5 +196,5 @@ def test_buckets_are_evenly_filled() -> None:
         )
         for _ in range(16000)
     )
-    assert set(drawn) == set(facts._RANGES)
+    assert set(drawn) == set(writing._RANGES)
     assert all(850 < drawn[world] < 1150 for world in USED)

@@ -9,7 +9,7 @@ import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from xling.tasks.micro.corpus import pretraining_texts
+from xling.tasks.micro.writing import pretraining_texts
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 PIECES = 400

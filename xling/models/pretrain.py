@@ -22,8 +22,8 @@ from xling.models.recipe import BASE_FOLDER, Recipe, corpus_digest
 from xling.models.sampling import greedy
 from xling.models.text import decode_response
 from xling.tasks import micro_summarization
-from xling.tasks.micro.corpus import copying_lessons, pretraining_texts
 from xling.tasks.micro.words import LANGUAGES
+from xling.tasks.micro.writing import copying_lessons, pretraining_texts
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 
 TOKENIZER_TEXTS = 24_000

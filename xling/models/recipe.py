@@ -42,7 +42,7 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
 @lru_cache(maxsize=8)
 def corpus_digest(seed: int = 0) -> str:
     """sha256 over the first texts of the pretraining corpus: changes when the world, its words or CLDR change."""
-    from xling.tasks.micro.corpus import pretraining_texts
+    from xling.tasks.micro.writing import pretraining_texts
 
     digest = hashlib.sha256()
     for text in pretraining_texts(seed, 2000):

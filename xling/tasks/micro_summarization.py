@@ -1,7 +1,7 @@
 """task=micro_summarization: the embedded world, where the truth is known. All feedback is simulated.
 
 A prompt is a document of three facts and a cue; the policy summarises the main fact in one sentence. Splits
-and uses never share a fact, in any language (tasks/micro/facts.py); prompts of the same group are the same
+and uses never share a fact, in any language (tasks/micro/writing.py); prompts of the same group are the same
 facts in the six languages. Gold quality is exact (tasks/micro/gold.py). Everything follows from `task.seed`.
 """
 
@@ -16,8 +16,8 @@ from xling.config.common import Fraction, Positive, Seed
 from xling.config.tasks import TaskSettings
 from xling.errors import ConfigError
 from xling.tasks import defaults
-from xling.tasks.micro import errors, frames, gold, render, words
-from xling.tasks.micro.facts import FactSet, fact_set, fact_set_of
+from xling.tasks.micro import gold, words, writing
+from xling.tasks.micro.writing import FactSet, fact_set, fact_set_of
 from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Split, Use
 
 
@@ -117,7 +117,7 @@ def counted(config: Settings, what: Offer, split: Split) -> int | None:
 
 def _prompt(config: Settings, lang: str, facts: FactSet) -> Prompt:
     rng = random.Random(f"document/{config.seed}/{lang}/{facts.group}")
-    text = render.prompt_text(render.document(facts, lang, rng), lang)
+    text = writing.prompt_text(writing.document(facts, lang, rng), lang)
     return Prompt(id=facts.group, lang=lang, group=facts.group, text=text, dataset="micro_summarization")
 
 
@@ -128,7 +128,7 @@ def document_of(prompt: Prompt) -> str:
 
 def prompt_around(config: Settings, lang: str, document: str) -> tuple[str, str]:
     """A document with the cue of a language, which the reward model reads too."""
-    return render.prompt_text(document, lang), ""
+    return writing.prompt_text(document, lang), ""
 
 
 def _items(config: Settings, lang: str, split: Split, use: str) -> Iterator[tuple[FactSet, Prompt, random.Random]]:
@@ -186,7 +186,7 @@ def pairs(config: Settings, lang: str, split: Split) -> list[Pair]:
 
 
 def _drawn(config: Settings, facts: FactSet, lang: str, error: float, rng: random.Random) -> str:
-    return errors.drawn_summary(facts, lang, error, config.lead_bias, rng)[0]
+    return writing.drawn_summary(facts, lang, error, config.lead_bias, rng)[0]
 
 
 def _unequal(config: Settings, facts: FactSet, lang: str, rng: random.Random) -> tuple[str, str]:
@@ -228,7 +228,7 @@ def _world() -> dict[str, Any]:
     """All tables, with the names that the installed CLDR gives: another CLDR is another world."""
     names = {lang: {slot: list(words.names(lang, slot)) for slot in words.SLOTS} for lang in words.LANGUAGES}
     plurals = {lang: [words.plural(lang, number) for number in words.NUMBERS] for lang in words.LANGUAGES}
-    tables = {name: getattr(frames, name) for name in ("CUE", "SUBJECT", "DOCUMENT", "SUMMARY", "FILLERS", "ADDITIONS")}
+    tables = {name: getattr(words, name) for name in ("CUE", "SUBJECT", "DOCUMENT", "SUMMARY", "FILLERS", "ADDITIONS")}
     quality = {"cost": gold.COST, "truth": gold.TRUTH, "good": gold.GOOD}
     return {
         "version": WORLD_VERSION,
