@@ -27,7 +27,7 @@ from seahorse_files import plain_rows, write_ratings
 
 from xling.errors import XlingError
 from xling.planning.datacheck import check_data
-from xling.tasks import files, m_rewardbench, oasst_trees, seahorse_ratings
+from xling.tasks import files, m_rewardbench, oasst, seahorse_files
 from xling.tasks.files import Settings as Files
 from xling.tasks.layouts import read_release
 from xling.tasks.m_rewardbench import Settings as MRewardBench
@@ -312,14 +312,14 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, C
         return read_release("oasst", path)
 
     def trees(path: Path) -> Any:
-        return oasst_trees.read(Oasst(str(path), states=()))
+        return oasst.read(Oasst(str(path), states=()))
 
     def seahorse(path: Path) -> Any:
         folder = path.parent / "as_seahorse"
         folder.mkdir(exist_ok=True)
         for split in ("train", "validation"):
             (folder / f"{split}.tsv").write_bytes(path.read_bytes())
-        return seahorse_ratings.read(Seahorse(str(folder), articles=str(folder)), "train")
+        return seahorse_files.read(Seahorse(str(folder), articles=str(folder)), "train")
 
     def rewardbench(path: Path) -> Any:
         folder = path.parent / "as_bench"

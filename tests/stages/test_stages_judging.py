@@ -47,7 +47,7 @@ from xling.tasks.records import Prompt, Rating
 from xling.tasks.released import Settings as Released
 from xling.tasks.render import cue_of, with_facts
 from xling.tasks.seahorse import Settings as Seahorse
-from xling.tasks.seahorse_corpora import CORPORA
+from xling.tasks.seahorse_files import CORPORA
 
 BY_BAG = judge_named("target_rm", BagOfWords())
 INSTRUCTED = Template(policy="Answer in {language}.\n{text}")

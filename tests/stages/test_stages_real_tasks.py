@@ -26,7 +26,7 @@ from xling.tasks.oasst import Settings as Oasst
 from xling.tasks.options import task_module
 from xling.tasks.render import with_facts
 from xling.tasks.seahorse import Settings as Seahorse
-from xling.tasks.seahorse_corpora import CORPORA
+from xling.tasks.seahorse_files import CORPORA
 
 FACTS = {
     "de": Language("de", "German", "Deutsch", "Latn"),

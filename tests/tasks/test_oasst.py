@@ -31,7 +31,7 @@ def one_file(tmp_path: Path, *roots: dict[str, Any], **changed: Any) -> Oasst:
 
 
 def left_out(settings: Oasst, lang: str = "en") -> dict[str, int]:
-    from xling.tasks.oasst_trees import read
+    from xling.tasks.oasst import read
 
     return {reason: count for (of, reason), count in read(settings).left_out.items() if of == lang}
 

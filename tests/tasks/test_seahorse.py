@@ -30,7 +30,7 @@ from xling.config.common import Language, Template
 from xling.errors import ConfigError, DataError
 from xling.tasks import seahorse
 from xling.tasks.seahorse import Settings as Seahorse
-from xling.tasks.seahorse_corpora import CORPORA
+from xling.tasks.seahorse_files import CORPORA
 
 LANGS = ("de", "en", "tr")
 FACTS = (Language("de", "German", "Deutsch", "Latn"), Language("en", "English", "English", "Latn"))

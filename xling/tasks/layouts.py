@@ -8,8 +8,11 @@ Knows no config and no torch; xling/tasks/released.py makes a task of it.
 """
 
 import ast
+import hashlib
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -18,9 +21,252 @@ import msgspec
 from msgspec import Struct
 
 from xling.errors import ConfigError, DataError, shown
-from xling.tasks.judged import DIGITS, Judged, Release, read_rows, read_text
-from xling.tasks.replies import Replies
-from xling.tasks.tables import text_of
+from xling.tasks.render import dialog
+from xling.tasks.rows import Texts, blank
+from xling.tasks.tables import Row, open_table, text_of
+
+# --- responses that people judged, and what was wrong with others -------------------------------------------
+
+SHOWN = 10  # bad rows that an error lists
+DIGITS = 4  # of a mean rating
+
+
+class Judged(NamedTuple):
+    """One response with people's mean ratings, by criterion."""
+
+    lang: str
+    prompt: str  # id of the document or prompt: the same for all its responses
+    group: str  # what is never split: a conversation tree; empty until `settle`: prompts with the same text
+    text: str
+    system: str
+    response: str
+    ratings: Mapping[str, float]
+    corrupted: bool = False  # degraded on purpose before people saw it
+
+
+@dataclass(slots=True)
+class Release:
+    """All rows of a release. `bad` names the first bad ones, `notes` counts by language what was left out, and why."""
+
+    rows: list[Judged] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    n_bad: int = 0
+    notes: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def reject(self, place: str, reason: str) -> None:
+        """Note a bad row."""
+        self.n_bad += 1
+        if len(self.bad) < SHOWN:
+            self.bad.append(f"{place}: {reason}")
+
+    def add(self, place: str, row: Judged) -> None:
+        """Add a complete row; one without a text or a rating is a bad row."""
+        empty = [name for name in ("lang", "prompt", "text", "system", "response") if blank(getattr(row, name))]
+        infinite = [f"{name}={value}" for name, value in row.ratings.items() if not -1e9 < value < 1e9]
+        broken = [
+            name for name in ("lang", "prompt", "group", "text", "system", "response") if "\0" in getattr(row, name)
+        ]
+        if empty or infinite:
+            self.reject(place, f"{empty[0]} is empty" if empty else f"{infinite[0]} is no rating")
+        elif broken:
+            self.reject(place, f"{broken[0]} has a NUL character")
+        elif not row.ratings:
+            self.reject(place, "it has no rating")
+        else:
+            self.rows.append(row)
+
+    def settle(self) -> None:
+        """Keep responses whose text is surely the one that was rated, each once; group prompts by their text."""
+        texts: dict[tuple[str, str, str], set[str]] = {}
+        for row in self.rows:
+            texts.setdefault((row.lang, row.prompt, row.system), set()).add(row.response)
+        kept: dict[tuple[str, str, str], Judged] = {}
+        for row in self.rows:
+            key = (row.lang, row.prompt, row.system)
+            if len(texts[key]) > 1:
+                self.notes[row.lang, "responses whose rating may be that of another text of the same system"] += 1
+            elif key in kept:
+                self.notes[row.lang, "responses that are there twice"] += 1
+            else:
+                kept[key] = row
+        first, texts_of = dict[tuple[str, str], str](), Texts()  # prompts are one in any Unicode form, case and spacing
+        for row in sorted(kept.values(), key=lambda row: row.prompt):
+            first.setdefault((row.lang, texts_of.matched(row.text)), row.prompt)
+        self.rows = [
+            row._replace(group=row.group or first[row.lang, texts_of.matched(row.text)]) for row in kept.values()
+        ]
+
+
+def read_rows(path: Path, release: Release, columns: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
+    """(place, row) of a table; rows that cannot be read are rejected. With `columns`, these alone, as text.
+
+    DataError if one of them is missing.
+    """
+    table = open_table(path, strict=False)
+    table.require(columns)
+    for number, row in table.rows():
+        place = f"{path.parent.name}/{path.name} {table.unit} {number}"
+        if isinstance(row, str):
+            release.reject(place, row)
+        else:
+            yield place, {name: text_of(row.get(name)) for name in columns} if columns else row
+
+
+def read_text(path: Path) -> str:
+    """A whole file, white space normalised; DataError if it is not UTF-8."""
+    try:
+        return " ".join(path.read_text(encoding="utf-8").split())
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 (byte {error.start}). Copy it again.") from error
+
+
+# --- ranked replies of Open Assistant: pairs, messages, trees, lists in rank order --------------------------
+
+# A prompt is a conversation up to the user's turn; its replies are its responses, rated minus their rank (0 is best).
+# Köpf et al. 2023 (oasst1); Apache-2.0.
+
+Turns = tuple[tuple[str, str], ...]  # (role, text)
+SIDES = ("user", "assistant")
+ROLES = {"prompter": "user"}  # Open Assistant's word
+
+
+class _Turn(Struct):
+    role: str
+    content: str
+
+
+class _Message(Struct):
+    message_id: str
+    text: str
+    role: str
+    lang: str
+    parent_id: str | None = None
+    message_tree_id: str | None = None
+    rank: int | None = None
+    deleted: bool | None = False
+    review_result: bool | None = True
+    replies: "list[_Message]" = []
+
+
+class _Tree(Struct):
+    prompt: _Message
+    message_tree_id: str = ""
+
+
+class _Pair(Struct):
+    lang: str
+    tree: str
+    prompt: list[_Turn]
+    chosen: str
+    rejected: str
+    rank_chosen: int
+    rank_rejected: int
+
+
+class _List(Struct):
+    """One prompt of an `instruction, input, output, history` file, replies in the order of their rank."""
+
+    instruction: str
+    output: list[str]
+    input: str = ""
+    history: list[tuple[str, str]] = []
+
+
+class Replies:
+    """Gathers ranks by conversation and reply; `finish` makes rows of them."""
+
+    def __init__(self, release: Release) -> None:
+        self._release = release
+        self._ranks: dict[tuple[str, str, Turns], dict[str, set[int]]] = {}
+        self._messages: dict[str, _Message] = {}
+
+    def read(self, path: Path) -> None:
+        """One file: JSONL of pairs, messages or trees; or a JSON list whose name ends with its language."""
+        lang = path.stem.rpartition("_")[2] if path.suffix == ".json" else ""
+        for place, row in read_rows(path, self._release):
+            try:
+                if lang:
+                    self._list(lang, msgspec.convert(row, _List))
+                else:
+                    self._line(row)
+            except msgspec.ValidationError as error:
+                self._release.reject(place, str(error))
+
+    def _line(self, row: Row) -> None:
+        """A pair has `chosen`, a tree a message as `prompt`; what has neither is a message."""
+        if row.get("chosen") or row.get("rejected"):
+            pair = msgspec.convert(row, _Pair)
+            turns = tuple((turn.role, turn.content) for turn in pair.prompt)
+            self._rank(pair.lang, pair.tree, turns, pair.chosen, pair.rank_chosen)
+            self._rank(pair.lang, pair.tree, turns, pair.rejected, pair.rank_rejected)
+        elif isinstance(row.get("prompt"), dict):
+            tree = msgspec.convert(row, _Tree)
+            self._messages |= {one.message_id: one for one in _walk(tree.prompt, None, tree.message_tree_id)}
+        else:
+            message = msgspec.convert(row, _Message)
+            self._messages[message.message_id] = message
+
+    def _list(self, lang: str, one: _List) -> None:
+        asked = "\n".join(text for text in (one.instruction, one.input) if text)
+        turns = [(role, text) for pair in one.history for role, text in zip(SIDES, pair, strict=True)]
+        first = turns[0][1] if turns else asked
+        for rank, reply in enumerate(one.output):
+            self._rank(lang, _short(first), (*turns, ("user", asked)), reply, rank)
+
+    def _rank(self, lang: str, tree: str, turns: Turns, reply: str, rank: int) -> None:
+        self._ranks.setdefault((lang, tree, turns), {}).setdefault(reply, set()).add(rank)
+
+    def finish(self) -> None:
+        """Add the rows. A text that was ranked twice, differently, under one prompt is left out."""
+        for message in self._messages.values():
+            self._message(message)
+        for (lang, tree, turns), replies in self._ranks.items():
+            for reply, ranks in replies.items():
+                if len(ranks) > 1:
+                    self._release.notes[lang, "replies that were ranked twice, differently"] += 1
+                elif not reply.strip():
+                    self._release.notes[lang, "empty replies"] += 1
+                else:
+                    text, ratings = _text(turns), {"rating": -float(min(ranks))}
+                    name, system = f"{tree}/{_short(text)}", f"reply-{_short(reply)}"  # no name tells the rank
+                    self._release.add(name, Judged(lang, name, tree, text, system, reply, ratings))
+
+    def _message(self, message: _Message) -> None:
+        """A ranked, reviewed reply in the language of its prompt."""
+        if message.role != "assistant" or message.rank is None or message.deleted or message.review_result is False:
+            return
+        turns: list[tuple[str, str]] = []
+        above = self._messages.get(message.parent_id or "")
+        lang, seen = above.lang if above else "", {message.message_id}
+        while above is not None:
+            if above.message_id in seen:
+                raise DataError(f"The message {shown(above.message_id)} is its own ancestor.")
+            seen.add(above.message_id)
+            turns.append((ROLES.get(above.role, above.role), above.text))
+            above = self._messages.get(above.parent_id or "")
+        if not turns or lang != message.lang:
+            reason = "replies without their prompt" if not turns else "replies in another language than their prompt's"
+            self._release.notes[message.lang, reason] += 1
+            return
+        self._rank(lang, message.message_tree_id or "", tuple(reversed(turns)), message.text, message.rank)
+
+
+def _walk(message: _Message, parent: str | None, tree: str) -> Iterator[_Message]:
+    yield msgspec.structs.replace(message, parent_id=parent, message_tree_id=tree, replies=[])
+    for reply in message.replies:
+        yield from _walk(reply, message.message_id, tree)
+
+
+def _text(turns: Turns) -> str:
+    """A single question as it is, else a paragraph a turn."""
+    return turns[0][1] if len(turns) == 1 else dialog(turns, SIDES, between="\n\n", cue=False)
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+# --- the layouts --------------------------------------------------------------------------------------------
 
 
 class Layout(NamedTuple):

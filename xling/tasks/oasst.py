@@ -6,27 +6,30 @@ Feedback is pairwise: all pairs of replies to the same message, the higher-ranke
 2.5 pairs a prompt, more than best against worst gives). Demonstrations are the top-ranked replies (Table 3), and the
 same messages are the prompts. What is evaluated on is the validation split, oasst's own where the files have one, else
 drawn by tree; or, with task.evaluate=halves, one half of its trees, and the other chooses checkpoints. How to get the
-files: docs/tasks.md. Layouts and what is left out: xling/tasks/oasst_trees.py.
+files: docs/tasks.md.
 """
 
+import functools
 import hashlib
 import itertools
+import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from xling.config.common import Fraction, Language, Positive, Seed, Template
 from xling.config.tasks import TaskSettings
-from xling.errors import ConfigError
+from xling.errors import ConfigError, DataError, shown
 from xling.measures.language import language_hint
 from xling.tasks import defaults
-from xling.tasks import oasst_trees as trees
-from xling.tasks.oasst_trees import Asked
 from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Split, Use
 from xling.tasks.render import dialog, language_of, read_by, rendered
+from xling.tasks.tables import Identity, Row, identity, is_table, open_table, text_of
+
+# --- settings and hooks -------------------------------------------------------------------------------------
 
 
 class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="oasst"):
@@ -74,13 +77,13 @@ TABLE_4 = {"en": (22076, 1026), "es": (13714, 699), "ru": (2627, 135)}
 def languages(config: Settings) -> Sequence[str]:
     """Those of `task.languages`, or all that have pairs in both splits."""
     settings = _settings(config)
-    return settings.languages or tuple(lang for lang in sorted(trees.read(settings).asked) if not _lack(settings, lang))
+    return settings.languages or tuple(lang for lang in sorted(read(settings).asked) if not _lack(settings, lang))
 
 
 def check(config: Settings, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
     """ConfigError for a language without pairs or prompts in a split; what was left out is said, by language."""
     settings, notes = _settings(config), []
-    found = trees.read(settings)
+    found = read(settings)
     for lang in sorted({*sources, *targets}):
         _language(settings, lang)
         if lack := _lack(settings, lang, pairs=lang in sources):
@@ -107,7 +110,7 @@ def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
 
 def sources(config: Settings) -> list[Path]:
     """All files: each has all languages."""
-    return trees.files(_settings(config))
+    return files(_settings(config))
 
 
 def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstration]:
@@ -153,7 +156,293 @@ def published(config: Settings) -> dict[tuple[str, str, str, str], int]:
     return sizes
 
 
-# --- inside -------------------------------------------------------------------------------------------------
+# --- the files: message trees, and what is left out ---------------------------------------------------------
+
+# Messages come flat (`*.messages.jsonl.gz`, or the hub's data/train-*.parquet and data/validation-*.parquet) or
+# nested (`*.trees.jsonl.gz`: message_tree_id, tree_state, prompt with replies in replies), told apart by their
+# fields. A message has message_id, parent_id, text, role (prompter, assistant), lang, rank (0 is best; among
+# siblings), deleted, review_result (false: spam), synthetic, tree_state and labels: spam and lang_mismatch as people
+# voted, 0 to 1. A message that is left out takes the conversation below it along.
+
+
+COLUMNS = (
+    *("message_id", "parent_id", "message_tree_id", "text", "role", "lang", "rank", "deleted", "review_result"),
+    *("synthetic", "tree_state", "labels"),
+)
+NEEDED = ("message_id", "parent_id", "text", "role", "lang")
+TREE = ("message_tree_id", "prompt")
+NORWEGIAN = {"nb": "no", "nn": "no"}  # one language for whoever detects languages, and one file in conf/lang
+SPLIT = re.compile(r"(?:^|[/_.-])(train|validation)(?=[/_.-])")
+
+
+class Asked(NamedTuple):
+    """A conversation that ends with a user's turn, and what was answered: the best first, each with its rank."""
+
+    message_id: str
+    tree: str
+    lang: str
+    split: str
+    turns: tuple[tuple[str, str], ...]  # (role, text), the user's last
+    replies: tuple[tuple[str, int | None], ...]
+
+
+class Trees(NamedTuple):
+    """What a release gives: conversations by language, and messages left out by (language, reason)."""
+
+    asked: dict[str, list[Asked]]
+    left_out: Counter[tuple[str, str]]
+
+
+class _Message(NamedTuple):
+    message_id: str
+    parent: str
+    tree: str
+    text: str
+    role: str
+    lang: str
+    rank: int | None
+    split: str
+    reason: str  # why it is left out; empty: it is not
+
+
+def read(config: Settings) -> Trees:
+    """All languages, read once for the files' size and time. DataError for what is not as published."""
+    return _read(identity(files(config)), _reading(config))
+
+
+def files(config: Settings) -> list[Path]:
+    """One file, or the train and validation files of a folder; ConfigError if there are none."""
+    hint = (
+        "Type task.path=PATH: a .messages.jsonl.gz or .trees.jsonl.gz, or the folder of the hub dataset "
+        "OpenAssistant/oasst1 (docs/tasks.md)."
+    )
+    if config.path in ("", "???"):
+        raise ConfigError(f"task=oasst needs the message trees. {hint}")
+    path = Path(config.path).expanduser()
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ConfigError(f"task.path={config.path} is not there. {hint}")
+    found = sorted(one for one in path.rglob("*") if one.is_file() and is_table(one) and _split_of(one))
+    missing = {"train", "validation"} - {_split_of(one) for one in found}
+    if missing:
+        there = ", ".join(sorted(one.name for one in path.iterdir())) or "nothing"
+        raise ConfigError(
+            f"task.path={config.path} has no {' and no '.join(sorted(missing))} files; it has {there}. {hint}"
+        )
+    return found
+
+
+def language(code: str) -> str:
+    """The language in conf/lang of a message's `lang`: pt-BR is pt, nb-NO is no."""
+    base = code.replace("_", "-").split("-")[0].lower()
+    return NORWEGIAN.get(base, base)
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def _reading(config: Settings) -> Settings:
+    """The settings that decide what is read: others must not read the files again."""
+    return Settings(
+        config.path,
+        seed=config.seed,
+        validation=config.validation,
+        states=config.states,
+        unreviewed=config.unreviewed,
+        synthetic=config.synthetic,
+        max_spam=config.max_spam,
+        max_lang_mismatch=config.max_lang_mismatch,
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _read(found: Identity, config: Settings) -> Trees:
+    left_out: Counter[tuple[str, str]] = Counter()
+    messages: dict[str, _Message] = {}
+    splits: dict[str, str] = {}
+    for name, _, _ in found:
+        split = _split_of(Path(name)) if len(found) > 1 else ""
+        for message in _messages(Path(name), split, config):
+            if splits.setdefault(message.tree, message.split) != message.split:
+                raise DataError(
+                    f"{name} has the tree {message.tree}, which is in the {splits[message.tree]} files too."
+                )
+            if message.message_id in messages:
+                left_out[message.lang, "the same message again"] += 1
+            else:
+                messages[message.message_id] = message
+    reasons = _reasons(messages)
+    for message_id, reason in reasons.items():
+        if reason:
+            left_out[messages[message_id].lang, reason] += 1
+    return Trees(_conversations(messages, reasons), left_out)
+
+
+def _messages(path: Path, split: str, config: Settings) -> Iterator[_Message]:
+    """A file's messages, parents before their replies or not; DataError names a missing column."""
+    table = open_table(path)
+    if all(name in table.columns for name in TREE):
+        for number, row in table.good_rows():
+            yield from _nested(table.where(number), row, split, config)
+        return
+    table.require(NEEDED)
+    for number, row in table.good_rows(COLUMNS):
+        yield _message(table.where(number), row, row, split, config)
+
+
+def _nested(where: str, tree: Row, split: str, config: Settings) -> Iterator[_Message]:
+    waiting: list[tuple[str, Any]] = [("", tree.get("prompt"))]
+    while waiting:
+        parent, row = waiting.pop()
+        if not isinstance(row, Mapping) or not {"message_id", "text", "role"} <= row.keys():
+            raise DataError(f"{where}: a message of the tree has no message_id, text or role.")
+        yield _message(where, {**row, "parent_id": row.get("parent_id") or parent}, tree, split, config)
+        replies = row.get("replies") or []
+        if not isinstance(replies, list):
+            raise DataError(f"{where}: replies are {shown(replies)}, no list.")
+        waiting += [(text_of(row["message_id"]), reply) for reply in reversed(replies)]
+
+
+def _message(where: str, row: Row, tree: Row, split: str, config: Settings) -> _Message:
+    message_id, role = text_of(row.get("message_id")), text_of(row.get("role"))
+    if not message_id or role not in ("prompter", "assistant"):
+        raise DataError(
+            f"{where}: message_id {shown(message_id)} with role {shown(role)}; roles are prompter, assistant."
+        )
+    tree_id = text_of(tree.get("message_tree_id")) or message_id
+    text = text_of(row.get("text")).strip()
+    return _Message(
+        message_id,
+        text_of(row.get("parent_id")),
+        tree_id,
+        text,
+        role,
+        language(text_of(row.get("lang"))),
+        _rank(where, row.get("rank")),
+        split or _drawn(config, tree_id),
+        _flaw(where, config, row, text_of(tree.get("tree_state"))) or ("" if text else "empty"),
+    )
+
+
+def _split_of(path: Path) -> str:
+    match = SPLIT.search(f"{path.parent.name}/{path.name}".lower())
+    return match[1] if match else ""
+
+
+def _drawn(config: Settings, tree: str) -> str:
+    """The split of a whole tree, where the release has none."""
+    drawn = hashlib.sha256(f"{config.seed}\0{tree}".encode()).digest()
+    return "validation" if int.from_bytes(drawn[:7], "big") / 2**56 < config.validation else "train"
+
+
+def _rank(where: str, rank: Any) -> int | None:
+    """Of a reply among its siblings, 0 is best; pandas makes floats of ranks where one is missing."""
+    if rank is None or rank != rank:
+        return None
+    try:
+        if float(rank) != int(rank):
+            raise ValueError
+        return int(rank)
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{where}: rank is {shown(rank)}, no whole number.") from None
+
+
+def _flaw(where: str, config: Settings, row: Row, state: str) -> str:
+    """Why a message is left out by what is said of itself; empty: it is kept."""
+    if state and config.states and state not in config.states:
+        return f"in a tree in state {state}"
+    if row.get("deleted"):
+        return "deleted"
+    if not row.get("lang"):
+        return "without a language"
+    if row.get("review_result") is False:
+        return "rejected by its reviewers"
+    if row.get("review_result") is None and config.unreviewed == "drop":
+        return "not reviewed"
+    if row.get("synthetic") and config.synthetic == "drop":
+        return "synthetic"
+    try:
+        labels = _labels(row.get("labels"))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise DataError(f"{where}: labels are {shown(row.get('labels'))}, in none of the releases' layouts.") from None
+    if labels.get("spam", 0.0) > config.max_spam:
+        return "labelled as spam"
+    if labels.get("lang_mismatch", 0.0) > config.max_lang_mismatch:
+        return "labelled as in another language"
+    return ""
+
+
+def _labels(found: Any) -> dict[str, float]:
+    """name -> mean vote, of the three layouts: {name: {value}}, {name: [...], value: [...]}, [{name, value}]."""
+    if not found:
+        return {}
+    if isinstance(found, list):
+        pairs = [(one["name"], one["value"]) for one in found]
+    elif isinstance(found.get("name"), list):
+        pairs = list(zip(found["name"], found["value"], strict=True))
+    else:
+        pairs = [(name, one.get("value")) for name, one in found.items() if isinstance(one, Mapping)]
+    return {str(name): float(value) for name, value in pairs if value is not None}
+
+
+# --- trees --------------------------------------------------------------------------------------------------
+
+
+def _reasons(messages: Mapping[str, _Message]) -> dict[str, str]:
+    """Why each message is left out (empty: it is not), its parents' reasons considered."""
+    reasons: dict[str, str] = {}
+    for message_id in messages:
+        path = [message_id]
+        while (parent := messages[path[-1]].parent) and parent in messages and parent not in reasons:
+            if parent in path:
+                raise DataError(f"The message {shown(parent)} is its own ancestor.")
+            path.append(parent)
+        for one in reversed(path):
+            if one not in reasons:
+                reasons[one] = _reason(messages, reasons, messages[one])
+    return reasons
+
+
+def _reason(messages: Mapping[str, _Message], reasons: Mapping[str, str], message: _Message) -> str:
+    if message.reason or not message.parent:
+        return message.reason or ("" if message.role == "prompter" else "a reply to nothing")
+    parent = messages.get(message.parent)
+    if parent is None:
+        return "a reply to a message that is not there"
+    if reasons[parent.message_id]:
+        return "below a message that is left out"
+    if parent.role == message.role:
+        return "a reply to its own side"
+    return "" if parent.lang == message.lang else "in another language than what it answers"
+
+
+def _conversations(messages: Mapping[str, _Message], reasons: Mapping[str, str]) -> dict[str, list[Asked]]:
+    """language -> conversations with at least one reply, by message id."""
+    replies: dict[str, list[_Message]] = {}
+    for message in messages.values():
+        if message.role == "assistant" and not reasons[message.message_id]:
+            replies.setdefault(message.parent, []).append(message)
+    asked: dict[str, list[Asked]] = {}
+    for message_id in sorted(replies):
+        prompt = messages[message_id]
+        found = sorted(replies[message_id], key=lambda one: (one.rank is None, one.rank or 0, one.message_id))
+        ranked = tuple((one.text, one.rank) for one in found)
+        turns = _turns(messages, prompt)
+        asked.setdefault(prompt.lang, []).append(
+            Asked(message_id, prompt.tree, prompt.lang, prompt.split, turns, ranked)
+        )
+    return asked
+
+
+def _turns(messages: Mapping[str, _Message], last: _Message) -> tuple[tuple[str, str], ...]:
+    found = [last]
+    while found[-1].parent:
+        found.append(messages[found[-1].parent])
+    return tuple((one.role, one.text) for one in reversed(found))
+
+
+# --- demonstrations, prompts and pairs of a split ------------------------------------------------------------
 
 
 def _settings(config: Settings) -> Settings:
@@ -162,7 +451,7 @@ def _settings(config: Settings) -> Settings:
 
 def _language(settings: Settings, lang: str) -> list[Asked]:
     """The conversations of a language; ConfigError if there is none."""
-    found = trees.read(settings).asked
+    found = read(settings).asked
     have = [one for one in sorted(found) if one in settings.languages or not settings.languages]
     if lang not in have:
         raise ConfigError(

@@ -20,8 +20,7 @@ from xling.errors import ConfigError, did_you_mean
 from xling.measures.language import language_hint
 from xling.tasks import defaults, tables
 from xling.tasks.files import check_documents
-from xling.tasks.judged import Judged, Release
-from xling.tasks.layouts import LAYOUTS, files_of, read_release
+from xling.tasks.layouts import LAYOUTS, Judged, Release, files_of, read_release
 from xling.tasks.records import Offer, Prompt, Recorded, Use
 
 

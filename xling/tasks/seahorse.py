@@ -5,7 +5,7 @@
 Ratings are pointwise and binary (paper, section 2): question 6, which takes in the others. Demonstrations and prompts
 are the articles of XSum, XL-Sum, MLSum and WikiLingua, of which Seahorse rated some of the validation and test splits:
 the articles of its *training* rows are removed from the splits that are chosen or evaluated on (leakage rule).
-How to get the files: docs/tasks.md. Layouts: xling/tasks/seahorse_ratings.py, xling/tasks/seahorse_corpora.py.
+How to get the files: docs/tasks.md. Layouts: xling/tasks/seahorse_files.py.
 """
 
 import functools
@@ -24,8 +24,7 @@ from xling.config.tasks import TaskSettings, absent
 from xling.errors import ConfigError, DataError
 from xling.measures.language import language_hint
 from xling.tasks import defaults, tables
-from xling.tasks import seahorse_corpora as corpora
-from xling.tasks import seahorse_ratings as source
+from xling.tasks import seahorse_files as source
 from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Split, Use
 from xling.tasks.render import language_of, read_by, rendered
 
@@ -153,11 +152,11 @@ def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
 def sources(config: Settings) -> list[Path]:
     """The ratings' files, and those of the languages' articles."""
     settings = _settings(config)
-    paths = [path for found in source.files(settings).values() for path in found]
+    paths = [path for found in source.rating_files(settings).values() for path in found]
     if settings.articles is not None:
         for lang in settings.languages:
-            for dataset in corpora.corpora(settings, lang):
-                paths += [path for found in corpora.files(settings, lang, dataset).values() for path in found]
+            for dataset in source.corpora(settings, lang):
+                paths += [path for found in source.corpus_files(settings, lang, dataset).values() for path in found]
     return paths
 
 
@@ -165,7 +164,7 @@ def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstrat
     """Articles with their reference summaries, the corpora in turns; in training mixed as `task.mixing` says."""
     settings = _settings(config, lang)
 
-    def made(dataset: str, one: corpora.Document) -> Demonstration:
+    def made(dataset: str, one: source.Document) -> Demonstration:
         return Demonstration(_prompt(settings, lang, dataset, one.gem_id, one.text), one.summary)
 
     mixed = _mixed(settings, lang, _split(settings, split), settings.max_demonstrations, made)
@@ -179,7 +178,7 @@ def prompts(config: Settings, lang: str, split: Split) -> list[Prompt]:
     """Articles without their summaries; "test" is the split of `task.evaluate`."""
     settings = _settings(config, lang)
 
-    def made(dataset: str, one: corpora.Document) -> Prompt:
+    def made(dataset: str, one: source.Document) -> Prompt:
         return _prompt(settings, lang, dataset, one.gem_id, one.text)
 
     return _in_turns(_mixed(settings, lang, _split(settings, split), settings.max_prompts, made))
@@ -189,7 +188,7 @@ def ratings(config: Settings, lang: str, split: Split) -> list[Rating]:
     """Rated summaries whose article is known; label 1 for Yes. "test" is the split of `task.evaluate`."""
     settings = _settings(config, lang)
     texts = _articles(settings, lang)
-    found = source.of(source.read(settings, _split(settings, split)).rated, lang, corpora.corpora(settings, lang))
+    found = source.of(source.read(settings, _split(settings, split)).rated, lang, source.corpora(settings, lang))
     found.sort(key=lambda row: (hashlib.sha256(row.gem_id.encode()).digest(), row))
     asked = {row.gem_id: _prompt(settings, lang, row.dataset, row.gem_id, texts.get(row.gem_id, "")) for row in found}
     kept = [Rating(asked[r.gem_id], r.summary, r.label, r.model) for r in found if r.gem_id in texts]
@@ -248,7 +247,7 @@ def _require(settings: Settings, lang: str, use: Use) -> None:
     """ConfigError for files that a use of the data would miss when it runs."""
     if absent(settings):
         return
-    if use.startswith("held_out") and settings.evaluate == "test" and not source.files(settings)["test"]:
+    if use.startswith("held_out") and settings.evaluate == "test" and not source.rating_files(settings)["test"]:
         raise ConfigError(
             f"task.evaluate=test needs Seahorse's test split, and task.path={settings.path} has none. "
             "Type task.evaluate=validation."
@@ -262,7 +261,7 @@ def _require(settings: Settings, lang: str, use: Use) -> None:
         )
     splits = ("train", "validation") if use == "demonstrations" else (settings.evaluate,)
     for split in splits:
-        corpora.require(settings, lang, split)
+        source.require(settings, lang, split)
 
 
 def _split(settings: Settings, split: Split) -> str:
@@ -279,7 +278,7 @@ def _prompt(settings: Settings, lang: str, dataset: str, gem_id: str, text: str)
 
 
 def _mixed(
-    settings: Settings, lang: str, split: str, most: int | None, made: Callable[[str, corpora.Document], Item]
+    settings: Settings, lang: str, split: str, most: int | None, made: Callable[[str, source.Document], Item]
 ) -> list[list[Item]]:
     """What is made of each corpus's documents: those with a summary, each once, without those that Settings trains on.
 
@@ -288,8 +287,8 @@ def _mixed(
     _require(settings, lang, "prompts")
     seen = set(source.read(settings, "train").ids) if split != "train" else set[str]()
     mixed: list[list[Item]] = []
-    for dataset in corpora.corpora(settings, lang):
-        found = _once(corpora.documents(settings, lang, dataset, (split,)), seen)
+    for dataset in source.corpora(settings, lang):
+        found = _once(source.documents(settings, lang, dataset, (split,)), seen)
         ordered = functools.partial(_rank, settings)
         kept = sorted(found, key=ordered) if most is None else heapq.nsmallest(most, found, key=ordered)
         mixed.append([made(dataset, one) for one in kept])
@@ -298,7 +297,7 @@ def _mixed(
     return mixed
 
 
-def _once(documents: Iterable[corpora.Document], seen: set[str]) -> Iterator[corpora.Document]:
+def _once(documents: Iterable[source.Document], seen: set[str]) -> Iterator[source.Document]:
     """Documents with a summary whose id has not been seen."""
     for one in documents:
         if one.summary and one.gem_id not in seen:
@@ -306,7 +305,7 @@ def _once(documents: Iterable[corpora.Document], seen: set[str]) -> Iterator[cor
             yield one
 
 
-def _rank(settings: Settings, one: corpora.Document) -> bytes:
+def _rank(settings: Settings, one: source.Document) -> bytes:
     return hashlib.sha256(f"{settings.seed}\0{one.gem_id}".encode()).digest()
 
 
@@ -317,10 +316,10 @@ def _in_turns(lists: Iterable[list[Item]]) -> list[Item]:
 
 def _articles(settings: Settings, lang: str) -> dict[str, str]:
     """gem_id -> article of all rated summaries in a language."""
-    splits = [source.read(settings, split) for split in source.SPLITS]
+    splits = [source.read(settings, split) for split in source.RATING_SPLITS]
     if settings.articles is None:
         return {gem_id: text for ratings in splits for gem_id, text in ratings.articles.items()}
-    asked = {name: corpora.files(settings, lang, name) for name in corpora.corpora(settings, lang)}
+    asked = {name: source.corpus_files(settings, lang, name) for name in source.corpora(settings, lang)}
     paths = [path for found in asked.values() for split in RATED for path in found.get(split, [])]
     wanted = frozenset(row.gem_id for ratings in splits for row in ratings.rated if row.lang == lang)
     place = Settings(settings.path, settings.articles, (lang,), settings.datasets)
@@ -332,12 +331,12 @@ def _joined(place: Settings, lang: str, wanted: frozenset[str], files: tables.Id
     """The wanted articles out of the corpora's validation and test splits, of which Settings was made."""
     return {
         one.gem_id: one.text
-        for dataset in corpora.corpora(place, lang)
-        for one in corpora.documents(place, lang, dataset, RATED, wanted)
+        for dataset in source.corpora(place, lang)
+        for one in source.documents(place, lang, dataset, RATED, wanted)
     }
 
 
 def _unjoined(settings: Settings, lang: str) -> int:
     texts = _articles(settings, lang)
     rated = [row for split in ("train", "validation") for row in source.read(settings, split).rated]
-    return sum(row.gem_id not in texts for row in source.of(rated, lang, corpora.corpora(settings, lang)))
+    return sum(row.gem_id not in texts for row in source.of(rated, lang, source.corpora(settings, lang)))
