@@ -30,8 +30,8 @@ import torch
 from transformers import TrainerCallback
 
 from xling.models import frozen_lm
+from xling.models.hub import BASE_FOLDER
 from xling.models.load import load_policy
-from xling.models.recipe import BASE_FOLDER
 from xling.models.text import Ids, decode_response, prompt_ids
 from xling.optimizers import ppo, rloo
 from xling.optimizers.ppo import Settings as PPO

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from transformers import MT5Config, MT5ForConditionalGeneration
 
+from xling.models.hub import BASE_FOLDER
 from xling.models.load import load_policy
-from xling.models.recipe import BASE_FOLDER
 from xling.models.sampling import sample
 from xling.models.text import Ids, prompt_ids
 from xling.tasks import micro_summarization

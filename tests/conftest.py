@@ -29,9 +29,9 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     import torch
 
+    from xling.models.hub import Recipe
     from xling.models.load import save_policy
-    from xling.models.micro import build_model, train_tokenizer
-    from xling.models.recipe import Recipe
+    from xling.models.pretrain import build_model, train_tokenizer
     from xling.tasks.micro.writing import pretraining_texts
 
     recipe = Recipe(vocab_size=600, hidden_size=32, intermediate_size=64, layers=2, heads=2)

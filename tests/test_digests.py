@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from xling import digests
-from xling.models.recipe import folder_digest
+from xling.models.hub import folder_digest
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xling.models.recipe import BASE_FOLDER
+from xling.models.hub import BASE_FOLDER
 
 LAUNCH = Path(__file__).parent.parent / "launch.py"
 pytestmark = [

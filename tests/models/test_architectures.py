@@ -20,8 +20,7 @@ from xling.models.reward import RewardNet
 from xling.models.sampling import greedy_ids
 from xling.models.states import log_likelihood
 from xling.models.stored import as_model
-from xling.models.text import Ids
-from xling.models.truncation import Limits
+from xling.models.text import Ids, Limits
 from xling.models.twins import VOCABULARY
 
 CLOSE, REL = 1e-4, 1e-5  # of scores and nats; of sums of hundreds of nats

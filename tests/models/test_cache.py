@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from xling.models.cache import fan_out, stack
+from xling.models.states import fan_out, stack
 
 PROMPTS = torch.tensor([[1, 40, 41, 42, 43], [1, 50, 51, 52, 53]])
 ROWS = torch.tensor([0, 1, 1, 0, 0])

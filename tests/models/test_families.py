@@ -11,7 +11,7 @@ import transformers as hf
 from families import FAMILIES, SHAPE, WINDOW, build, saved, tokenizer
 
 from xling.errors import DataError
-from xling.models import prefill
+from xling.models import sampling
 from xling.models.load import Loading, load_policy, load_trunk, save_policy, trunk_of, write_loading
 from xling.models.sampling import Sampling, greedy, sample_chunk
 from xling.models.text import Ids, decode_response, prompt_ids, response_ids
@@ -57,7 +57,7 @@ def test_windows_are_shorter_than_the_prompts_and_matter(
     model, pieces = loaded[family]
     assert max(map(len, encoded(model, pieces))) > 3 * WINDOW
     right = greedy(model, pieces, TEXTS, STEPS)
-    monkeypatch.setattr(prefill, "layer_windows", lambda config: {"full_attention": None})
+    monkeypatch.setattr(sampling, "layer_windows", lambda config: {"full_attention": None})
     assert greedy(model, pieces, TEXTS, STEPS) != right
 
 
@@ -167,7 +167,7 @@ def test_code_of_another_repository_is_refused(tmp_path: Path) -> None:
 
 def test_a_model_that_our_decoding_would_read_wrongly_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
     """Gemma 2 caps its logits: forgetting that is what the check at loading is for."""
-    monkeypatch.setattr(prefill, "logits_of", lambda model, hidden: model.get_output_embeddings()(hidden))
+    monkeypatch.setattr(sampling, "logits_of", lambda model, hidden: model.get_output_embeddings()(hidden))
     model = hf.Gemma2ForCausalLM(hf.Gemma2Config(final_logit_softcapping=0.01, **SHAPE))
     save_policy(tmp_path, model, tokenizer("gemma2"))
     with pytest.raises(DataError, match="gives other logits"):

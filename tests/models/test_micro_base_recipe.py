@@ -9,18 +9,20 @@ import pytest
 import torch
 
 from xling.models import pretrain as pretraining
+from xling.models.hub import Recipe, corpus_digest, folder_digest, recipe_digest
 from xling.models.load import load_policy
-from xling.models.micro import (
+from xling.models.pretrain import (
     build_model,
     encode_text,
+    endless,
+    held_out_loss,
     learning_rate_scale,
+    make_base,
     newline_id,
     packed_batches,
     packed_loss,
     train_tokenizer,
 )
-from xling.models.pretrain import endless, held_out_loss, make_base
-from xling.models.recipe import Recipe, corpus_digest, folder_digest, recipe_digest
 from xling.results.samples import read_json
 from xling.tasks.micro.writing import pretraining_texts
 

@@ -7,9 +7,9 @@ import pytest
 
 from xling.jsonfiles import read_json
 from xling.models import pretrain as pretraining
+from xling.models.hub import BASE_FOLDER, Recipe, corpus_digest
 from xling.models.load import load_policy
 from xling.models.pretrain import attribution, held_out_loss
-from xling.models.recipe import BASE_FOLDER, Recipe, corpus_digest
 from xling.tasks import micro_summarization as world
 from xling.tasks.micro.words import LANGUAGES
 from xling.tasks.micro_summarization import Settings as MicroSummarization

@@ -25,7 +25,7 @@ from xling.models.reward import HeadedNet, RewardNet, scalar_head
 from xling.models.sampling import greedy_ids
 from xling.models.states import log_likelihood
 from xling.models.stored import as_model, load_reward, save_reward
-from xling.models.truncation import Limits
+from xling.models.text import Limits
 from xling.models.twins import check_twin, smaller
 from xling.optimizers.ppo import values_of
 
@@ -242,10 +242,10 @@ def test_a_model_that_would_be_read_wrongly_is_refused_by_its_config_alone(tmp_p
     settings = json.loads((tmp_path / "config.json").read_text()) | {"sliding_window": 4096}
     (tmp_path / "config.json").write_text(json.dumps(settings))
     check_twin(tmp_path, "policy")
-    from xling.models import prefill
+    from xling.models import sampling
 
     monkeypatch.setattr(own_forward, "_right", set())
-    monkeypatch.setattr(prefill, "layer_windows", lambda config: {"full_attention": None, "sliding_attention": None})
+    monkeypatch.setattr(sampling, "layer_windows", lambda config: {"full_attention": None, "sliding_attention": None})
     load_policy(tmp_path)
     with pytest.raises(DataError, match=r"gives other logits .* read once for all samples"):
         check_twin(tmp_path, "policy")

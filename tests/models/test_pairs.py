@@ -12,7 +12,7 @@ from xling.errors import DataError
 from xling.models.load import check_base, load_tokenizer, load_trunk
 from xling.models.pairs import PairModel, PairNet, pair_rows, separators
 from xling.models.stored import load_reward, save_reward
-from xling.models.truncation import Limits
+from xling.models.text import Limits
 
 LIMITS = Limits(40, 20, "left")
 

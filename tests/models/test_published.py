@@ -13,7 +13,7 @@ from xling.errors import DataError
 from xling.models.checkpoints import check_labels
 from xling.models.load import load_classifier, load_tokenizer, save_policy
 from xling.models.published import Classifier, load_log_ratio, load_published_classifier
-from xling.models.truncation import Limits
+from xling.models.text import Limits
 
 DRAW = random.Random(0)
 WORDS = ["flood", "Chile", "März", "130", "Häuser", "наводнение", "lễ", "hội", "Cuba", "sel", "ngôi", "nhà"]

@@ -8,8 +8,8 @@ import torch
 from scipy.stats import chi2
 
 from xling.models import sampling
-from xling.models.micro import build_model
-from xling.models.recipe import Recipe
+from xling.models.hub import Recipe
+from xling.models.pretrain import build_model
 from xling.models.sampling import decode, greedy, pick, sample, uniforms
 from xling.models.text import prompt_ids
 

@@ -13,7 +13,7 @@ from xling.models.load import load_policy
 from xling.models.reward import RewardNet
 from xling.models.states import pool
 from xling.models.stored import load_reward, save_reward
-from xling.models.truncation import Limits
+from xling.models.text import Limits
 from xling.optimizers import ppo
 from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.problem import Problem

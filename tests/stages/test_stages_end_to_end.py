@@ -19,8 +19,8 @@ from xling.grid.stage import Stage
 from xling.judges.wins import win_shares
 from xling.measures.language import in_language
 from xling.models import ridge
+from xling.models.hub import folder_digest
 from xling.models.load import load_policy
-from xling.models.recipe import folder_digest
 from xling.models.states import log_likelihood
 from xling.models.stored import load_reward
 from xling.models.text import prompt_ids, response_ids

@@ -209,7 +209,7 @@ def alike_up_to(text: Mapping[str, Any]) -> tuple[int, str] | None:
 def _check_alike(config: Mapping[str, Any], sides: tuple[int, int], separators: int, group: str) -> None:
     """DataError where the limits of a prompt and a response allow texts that would be refused when they are read.
 
-    Sampling pads prompts alone; what reads responses too pads both (xling/models/prefill.py and states.py).
+    Sampling pads prompts alone; what reads responses too pads both (xling/models/sampling.py and states.py).
     """
     parts = [part for name in ("decoder", "text_config") if isinstance(part := config.get(name), Mapping)]
     text, sampling = (parts or [config])[0], group == "policy"

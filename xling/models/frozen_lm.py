@@ -15,8 +15,7 @@ from torch import Tensor
 from xling.models.load import text_config, trunk_of
 from xling.models.ridge import Array
 from xling.models.states import States, each_response, in_parts, pool, token_log_probabilities
-from xling.models.text import prompt_ids, response_ids
-from xling.models.truncation import Limits
+from xling.models.text import Limits, prompt_ids, response_ids
 
 LIMITS = Limits()  # the paper's
 WORST = 3  # least probable tokens that are features of their own

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from xling.errors import DataError
 from xling.models.load import loading, logits_of, text_config, trunk_of
-from xling.models.prefill import read
 from xling.models.responses import predicting_states, responses_of
 from xling.models.reward import decoder_batch, encoder_decoder_batch
+from xling.models.sampling import read
 from xling.models.states import Row, response_states
 from xling.models.text import Ids, pad_right
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from xling.errors import DataError
 from xling.models.reward import Batch, HeadedNet, scalar_head
 from xling.models.states import Row, each_row, pool
-from xling.models.text import Ids, pad_right, pieces
-from xling.models.truncation import Limits
+from xling.models.text import Ids, Limits, pad_right, pieces
 
 
 @dataclass(frozen=True)

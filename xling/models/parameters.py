@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from xling.models.hub import settings_of
-from xling.models.recipe import BASE_FOLDER
+from xling.models.hub import BASE_FOLDER, settings_of
 
 TRAINING = 3  # forward and backward, in forward passes
 

@@ -1,30 +1,220 @@
-"""Make the micro base again: tokenizer, pretraining, and the record that a test checks the shipped weights against.
+"""Makes the micro base: a tiny decoder-only LM and its tokenizer, from scratch on the embedded world's text.
 
-    python -m xling.models.pretrain [FOLDER]     # about half an hour on one core
+    make base                                    # the recipe below, some 27 CPU-minutes
+    python -m xling.models.pretrain [FOLDER]     # the same; FOLDER: by default xling/models/micro_base/
 
-The text is the embedded world's unlabelled corpus, whose facts none of the task's splits contains.
+The text is the embedded world's unlabelled corpus, whose facts none of the task's splits contains. Beside the weights
+it writes the record that a test checks them against. Llama architecture (rotary positions, RMSNorm, SwiGLU) in
+Hugging Face format, so that the rest of the program loads it like any other causal LM. What made it learn to copy at
+this size: embeddings of unit scale with the output started as their copy; mimetic attention with biases; lessons of
+plain copying first; text that restates a document in another order; a loss that hardly counts a word's first
+occurrence.
 """
 
+import bisect
 import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from xling.jsonfiles import read_json, write_json
-from xling.models.micro import encode_text, newline_id, packed_batches, packed_loss, pretrain, train_tokenizer
-from xling.models.recipe import BASE_FOLDER, Recipe, corpus_digest
+from xling.models.hub import BASE_FOLDER, Recipe, corpus_digest
 from xling.models.sampling import greedy
 from xling.models.text import decode_response
 from xling.tasks import micro_summarization
 from xling.tasks.micro.words import LANGUAGES
 from xling.tasks.micro.writing import copying_lessons, pretraining_texts
 from xling.tasks.micro_summarization import Settings as MicroSummarization
+
+# --- model, tokenizer and training --------------------------------------------------------------------------
+
+PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+OUTPUT_SCALE = 0.1  # the output starts as the embedding scaled down: what is attended to is what is said
+BIAS_SCALE = 0.5  # of queries and keys: without a part that ignores the token, no head can look one place back
+POOL = 400  # texts waiting to be packed
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE: every string can be written, and the world's words are one or two pieces.
+
+    Numbers are kept apart from letters and punctuation, and whole, so that a number is copied as one piece.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    split = Regex(r" ?\p{L}[\p{L}\p{M}'’]*| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(split, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(recipe: Recipe, vocab_size: int) -> LlamaForCausalLM:
+    """A fresh model; token ids 0, 1, 2 are pad, bos, eos."""
+    torch.manual_seed(recipe.seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocab_size,
+            hidden_size=recipe.hidden_size,
+            intermediate_size=recipe.intermediate_size,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.heads,
+            max_position_embeddings=recipe.max_positions,
+            tie_word_embeddings=False,
+            attention_bias=True,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+    )
+    torch.nn.init.normal_(model.model.embed_tokens.weight, std=1.0)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(OUTPUT_SCALE * model.model.embed_tokens.weight)
+    for layer in model.model.layers:
+        _mimetic(layer.self_attn, recipe.hidden_size)
+        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    return model
+
+
+def _mimetic(attention: Any, hidden_size: int) -> None:
+    """Heads start out looking for their own token and passing it on (mimetic initialisation, arXiv 2305.09828).
+
+    Queries equal keys and the output is half the transposed values: the way from there to copying is short.
+    """
+    with torch.no_grad():
+        for projection in (attention.k_proj, attention.v_proj):
+            projection.weight.normal_(std=hidden_size**-0.5)
+        attention.q_proj.weight.copy_(attention.k_proj.weight)
+        attention.k_proj.bias.normal_(std=BIAS_SCALE)
+        attention.q_proj.bias.copy_(attention.k_proj.bias)
+        attention.o_proj.weight.copy_(0.5 * attention.v_proj.weight.T)
+
+
+def packed_batches(ids: Iterable[list[int]], newline: int, recipe: Recipe) -> Iterator[Batch]:
+    """Pack texts into rows without cutting any: yields (input_ids, position_ids, text_index, weights), each (B, L).
+
+    Positions restart with every text and a text attends to itself alone (index -1 is padding). Texts wait in a pool
+    and each row takes the longest that still fits, so that little is padding.
+    """
+    rows, length = recipe.tokens_per_batch // recipe.row_length, recipe.row_length
+    source, waiting = iter(ids), list[list[int]]()
+    while True:
+        waiting += itertools.islice(source, POOL - len(waiting))
+        if sum(map(len, waiting)) < rows * length:
+            return
+        waiting.sort(key=len)
+        batch = torch.zeros(rows, length, dtype=torch.long)
+        positions, owners, weights = torch.zeros_like(batch), torch.full_like(batch, -1), torch.zeros(batch.shape)
+        for row in range(rows):
+            _fill_row(waiting, newline, recipe, batch[row], positions[row], owners[row], weights[row])
+        yield batch, positions, owners, weights
+
+
+def _fill_row(
+    waiting: list[list[int]],
+    newline: int,
+    recipe: Recipe,
+    ids: Tensor,
+    positions: Tensor,
+    owners: Tensor,
+    weights: Tensor,
+) -> None:
+    """Move texts from `waiting` (sorted by length) into one row, the longest fitting first."""
+    used, count = 0, 0
+    while fitting := bisect.bisect_right(waiting, len(ids) - used, key=len):
+        text = waiting.pop(fitting - 1)
+        span = slice(used, used + len(text))
+        ids[span] = torch.tensor(text)
+        positions[span] = torch.arange(len(text))
+        owners[span] = count
+        weights[span] = 1.0
+        if newline in text:
+            weights[used : used + text.index(newline)] = recipe.first_line_weight
+        used, count = used + len(text), count + 1
+
+
+def packed_loss(model: LlamaForCausalLM, batch: Batch) -> Tensor:
+    """Weighted mean next-token loss over the texts of a packed batch, in nats.
+
+    First lines state facts out of the blue: what can be learnt is in the lines that take them up again.
+    """
+    ids, positions, owners, weights = batch
+    length = ids.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    same_text = owners[:, :, None] == owners[:, None, :]
+    mask = (causal & same_text)[:, None]  # (B, 1, L, L)
+    logits = model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).logits
+    counted = weights[:, 1:] * (owners[:, 1:] == owners[:, :-1])
+    losses = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none"
+    )
+    return (losses * counted.flatten()).sum() / counted.sum()
+
+
+def learning_rate_scale(step: int, steps: int) -> float:
+    """Linear warm-up over 100 steps, constant, then linear to zero over the last 40 %."""
+    return min(1.0, (step + 1) / 100, max(0.0, (steps - step) / (0.4 * steps)))
+
+
+def pretrain(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], report: Any = print
+) -> LlamaForCausalLM:
+    """Train the base; bfloat16 where it is safe, weights and optimizers in float32."""
+    model = build_model(recipe, len(tokenizer))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+    encoded = (encode_text(tokenizer, text) for text in texts)
+    for step, batch in zip(range(recipe.steps), packed_batches(encoded, newline_id(tokenizer), recipe), strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * learning_rate_scale(step, recipe.steps)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = packed_loss(model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 50 == 0:
+            report(step, float(loss.detach()))
+    return model
+
+
+def newline_id(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The piece that ends a line."""
+    return int(tokenizer("\n", add_special_tokens=False)["input_ids"][0])
+
+
+def encode_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """bos, the text's pieces, eos."""
+    return [1, *tokenizer(text, add_special_tokens=False)["input_ids"], 2]
+
+
+# --- the run, and its record --------------------------------------------------------------------------------
 
 TOKENIZER_TEXTS = 24_000
 HELD_OUT_SEED, HELD_OUT_TEXTS = 1_000_003, 600

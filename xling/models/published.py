@@ -20,8 +20,7 @@ from xling.models.load import load_classifier, load_policy, load_tokenizer, text
 from xling.models.own_forward import Scoring, check_classifier
 from xling.models.pairs import pair_rows
 from xling.models.states import Row, States, each_response, each_row, log_likelihood, pool
-from xling.models.text import Ids, chat_text, pad_right, pieces, prompt_ids, response_ids
-from xling.models.truncation import Limits, language_model_rooms
+from xling.models.text import Ids, Limits, chat_text, language_model_rooms, pad_right, pieces, prompt_ids, response_ids
 
 Scores = list[list[float]]
 

@@ -19,7 +19,7 @@ from xling.models import encoder
 from xling.models.heads import Trained, embeddings, generator, score_rows
 from xling.models.ridge import Array
 from xling.models.rows import pair_text, write_rows
-from xling.models.truncation import Limits
+from xling.models.text import Limits
 from xling.tasks.records import Recorded
 
 # --- embed[l] and features[l] -------------------------------------------------------------------------------

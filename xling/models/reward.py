@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from xling.models.load import text_config
 from xling.models.states import States, each_response, pool
-from xling.models.text import Ids, pad_right, prompt_ids, response_ids
-from xling.models.truncation import Limits, language_model_rooms
+from xling.models.text import Ids, Limits, language_model_rooms, pad_right, prompt_ids, response_ids
 
 Batch = dict[str, Tensor]
 LIMITS = Limits()  # the paper's

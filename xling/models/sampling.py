@@ -1,21 +1,138 @@
-"""Sampling n responses a prompt from a policy, with the prompt encoded once.
+"""Samples n responses a prompt from a policy, with the prompt encoded once.
 
-Reproducible to the bit on one machine: a prompt's random numbers come from its own stream, named by
-(seed, purpose, prompt id); prompts are decoded in chunks fixed by the spec, and padded to a width that
-depends on the chunk's prompts alone.
+Reproducible to the bit on one machine: a prompt's random numbers come from its own stream, named by (seed, purpose,
+prompt id); prompts are decoded in chunks fixed by the spec, and padded to a width that depends on the chunk's prompts
+alone. With policy.engine=vllm, vLLM decodes instead.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache
 
-from xling.models.prefill import read
-from xling.models.text import Ids, prompt_ids
+from xling.errors import StageError
+from xling.models.load import (
+    check_room,
+    found,
+    layer_windows,
+    load_config,
+    load_tokenizer,
+    logits_of,
+    reads_flat_masks,
+    trunk_of,
+)
+from xling.models.states import fan_out
+from xling.models.text import Ids, pad_right, padded_length, prompt_ids
+
+# --- reading prompts once, and going on token by token ------------------------------------------------------
+
+# Two kinds of models, one interface: `logits` of each prompt's first response token, `take` to go on with chosen rows
+# (a prompt's samples at first, later those not finished), `step` for the next token. Keys and values grow in place
+# (`fan_out`, xling/models/states.py); an encoder-decoder's are computed from the prompt once and shared out with it.
+
+WIDTHS = 8  # prompts are padded to a multiple of it
+
+
+def read(model: Any, rows: Sequence[Ids], pad: int) -> "CausalReader | EncoderDecoderReader":
+    """Read prompts, padded on the right to a width that the rows alone decide."""
+    width = padded_length(max(map(len, rows)), WIDTHS)
+    ids = torch.from_numpy(pad_right(rows, width, pad)).to(model.device)
+    lengths = torch.tensor([len(row) for row in rows], device=model.device)
+    kind = EncoderDecoderReader if model.config.is_encoder_decoder else CausalReader
+    return kind(model, ids, lengths)
+
+
+class CausalReader:
+    """A decoder-only LM. Layers with a sliding window are cached whole and masked."""
+
+    def __init__(self, model: Any, ids: Tensor, lengths: Tensor) -> None:
+        self.model, self.width = model, ids.shape[1]
+        self.lengths = self.position = lengths
+        self.windows = layer_windows(model.config)
+        self.flat = reads_flat_masks(model.config)
+        self.cache: Any = DynamicCache()
+        hidden = trunk_of(model)(input_ids=ids, past_key_values=self.cache, use_cache=True).last_hidden_state
+        self.logits = logits_of(model, hidden[torch.arange(len(ids), device=ids.device), lengths - 1])
+
+    def take(self, rows: Tensor, room: int) -> None:
+        """Go on with these rows, each of them for up to `room` more tokens."""
+        check_room(self.model.config, max(self.width, int(self.position.max()) + room))
+        self.cache = fan_out(self.cache, rows, room)
+        self.lengths, self.position = self.lengths[rows], self.position[rows]
+        place = torch.arange(self.cache.get_seq_length() + room, device=rows.device)
+        # (R, keys): where each key stands in its own sequence, past the padding
+        self.key_position = torch.where(place < self.width, place, place - self.width + self.lengths[:, None])
+        padding = (place < self.width) & (place >= self.lengths[:, None])
+        # (R, 1, 1, keys), additive: what is padding in the prompt is not read
+        self.mask = torch.zeros(len(rows), 1, 1, len(place), dtype=self.model.dtype, device=rows.device)
+        self.mask.masked_fill_(padding[:, None, None], -torch.inf)
+
+    def step(self, token: Tensor) -> Tensor:
+        """(R,) tokens just said -> (R, vocabulary) logits of the next."""
+        used = self.cache.get_seq_length() + 1
+        logits: Tensor = self.model(
+            input_ids=token[:, None],
+            attention_mask=self._readable(used),
+            position_ids=self.position[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits[:, -1]
+        self.position = self.position + 1
+        return logits
+
+    def _readable(self, used: int) -> Tensor | dict[str, Tensor]:
+        """What the next token reads of the first `used` keys: one mask, or one for each kind of layer."""
+        mask: Tensor = self.mask[..., :used]
+        if self.flat:
+            return (mask[:, 0, 0] == 0).long()
+        masks = {kind: mask if window is None else self._near(mask, window) for kind, window in self.windows.items()}
+        return masks if len(masks) > 1 else next(iter(masks.values()))
+
+    def _near(self, mask: Tensor, window: int) -> Tensor:
+        far = self.position[:, None] - self.key_position[:, : mask.shape[-1]] >= window
+        return mask.masked_fill(far[:, None, None], -torch.inf)
+
+
+class EncoderDecoderReader:
+    """An encoder-decoder: the encoder reads the prompt, the decoder begins with decoder_start."""
+
+    def __init__(self, model: Any, ids: Tensor, lengths: Tensor) -> None:
+        self.model = model
+        readable = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        self.encoded = model.get_encoder()(input_ids=ids, attention_mask=readable.long(), return_dict=True)
+        dtype = self.encoded.last_hidden_state.dtype
+        # (R, 1, 1, width), additive
+        self.mask = torch.zeros(len(ids), 1, 1, ids.shape[1], dtype=dtype, device=ids.device)
+        self.mask.masked_fill_(~readable[:, None, None], -torch.inf)
+        self.cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.logits = self.step(torch.full_like(lengths, model.config.decoder_start_token_id))
+
+    def take(self, rows: Tensor, room: int) -> None:
+        """Go on with these rows, each of them for up to `room` more tokens."""
+        own, cross = self.cache.self_attention_cache, self.cache.cross_attention_cache
+        self.cache = EncoderDecoderCache(fan_out(own, rows, room), fan_out(cross, rows, 0))
+        self.encoded = replace(self.encoded, last_hidden_state=self.encoded.last_hidden_state[rows])
+        self.mask = self.mask[rows]
+
+    def step(self, token: Tensor) -> Tensor:
+        """(R,) tokens just said -> (R, vocabulary) logits of the next."""
+        logits: Tensor = self.model(
+            encoder_outputs=self.encoded,
+            attention_mask=self.mask,
+            decoder_input_ids=token[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits[:, -1]
+        return logits
+
+
+# --- sampling -----------------------------------------------------------------------------------------------
 
 KEEP_SHARE = 0.75  # finished sequences are taken out of the batch once fewer than this share go on
 
@@ -129,3 +246,54 @@ def greedy_ids(model: Any, tokenizer: Any, prompts: Sequence[Ids], max_new_token
         noise = torch.zeros(len(rows), max_new_tokens, dtype=torch.double)
         out += decode(model, rows, 1, noise, 1.0, GREEDY, tokenizer.eos_token_id, tokenizer.pad_token_id)
     return out
+
+
+# --- policy.engine=vllm (the extra `vllm`), for decoder-only policies ---------------------------------------
+
+# Much faster for large models on a GPU. Each sample has a seed derived from the name of its prompt's random stream,
+# as torch's have, but vLLM draws and computes in its own way: its samples differ from torch's for the same seed, and
+# may change with its version and with what is batched together.
+
+Draw = Callable[[Sequence[str], Sequence[Ids]], list[list[Ids]]]
+
+
+def stream_seed(how: Sampling, name: str, sample: int) -> int:
+    """A sample's seed, 63 bits, by the same names as xling.models.sampling.uniforms."""
+    stream = f"{how.seed}\0{how.purpose}\0{name}\0{sample}".encode()
+    return int.from_bytes(hashlib.sha256(stream).digest()[:8], "little") >> 1
+
+
+def load_vllm(folder: Path, how: Sampling, longest: int) -> tuple[Draw, Any]:
+    """(draw, tokenizer) of a stage's folder; `longest` is that of a prompt with its response, in tokens."""
+    from vllm import LLM, SamplingParams, TokensPrompt
+
+    if load_config(folder).is_encoder_decoder:
+        raise StageError("policy.engine=vllm samples decoder-only models. Type policy.engine=torch.")
+    (where, stored), tokenizer = found(folder), load_tokenizer(folder)
+    llm = LLM(
+        model=str(where.resolve()),
+        dtype=stored.dtype,
+        seed=how.seed,
+        max_model_len=longest,
+        trust_remote_code=bool(stored.remote_code),
+        code_revision=stored.commit or None,
+    )
+
+    def draw(names: Sequence[str], rows: Sequence[Ids]) -> list[list[Ids]]:
+        settings = [
+            SamplingParams(
+                temperature=how.temperature,
+                top_p=how.top_p,
+                max_tokens=how.max_new_tokens,
+                seed=stream_seed(how, name, j),
+                stop_token_ids=[tokenizer.eos_token_id],
+                detokenize=False,
+            )
+            for name in names
+            for j in range(how.n)
+        ]
+        asked = [TokensPrompt(prompt_token_ids=list(row)) for row in rows for _ in range(how.n)]
+        said = [list(done.outputs[0].token_ids) for done in llm.generate(asked, settings, use_tqdm=False)]
+        return [said[start : start + how.n] for start in range(0, len(said), how.n)]
+
+    return draw, tokenizer

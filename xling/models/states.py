@@ -1,10 +1,10 @@
-"""Reading: hidden states of the responses to a prompt, with the prompt encoded once, for all that scores texts.
+"""Hidden states of the responses to a prompt, with the prompt encoded once, for all that scores texts.
 
-Rewards, likelihoods and frozen features are read off `response_states`. A decoder-only model reads the response
-after the prompt; an encoder-decoder reads the prompt with its encoder and the response with its decoder. A row's
-arithmetic depends on the row alone: prompts and responses are padded on the right to widths given by their own
-lengths, batches have a fixed number of rows, and every mask is written out (a mask that is left out where no row of
-the batch has padding would take another path through the attention).
+Rewards, likelihoods and frozen features are read off `response_states`. A decoder-only model reads the response after
+the prompt; an encoder-decoder reads the prompt with its encoder and the response with its decoder. A row's arithmetic
+depends on the row alone: prompts and responses are padded on the right to widths given by their own lengths, batches
+have a fixed number of rows, and every mask is written out (a mask that is left out where no row of the batch has
+padding would take another path through the attention).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +14,58 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import Cache, DynamicLayer
 
-from xling.models.cache import fan_out, stack
 from xling.models.load import check_room, layer_windows, logits_of, reads_flat_masks, text_config, trunk_of
 from xling.models.text import Ids, pad_right, padded_length
+
+# --- a key-value cache with room to grow: one prompt's entries fan out to its responses ---------------------
+
+# transformers' DynamicCache copies the whole cache at every step, which was 80 % of the sampling time of a small
+# model on a CPU; its StaticCache attends to the unused room as well.
+
+
+class RoomyLayer(DynamicLayer):
+    """One layer's keys and values, (B, heads, used, head_dim) views of a larger buffer."""
+
+    def __init__(self, keys: Tensor, values: Tensor, rows: Tensor, room: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self.used = keys.shape[-2]
+        self._keys, self._values = (  # keys and values may differ in width (DeepSeek's latent attention)
+            one.new_empty((len(rows), one.shape[1], self.used + room, one.shape[3])) for one in (keys, values)
+        )
+        torch.index_select(keys, 0, rows, out=self._keys[:, :, : self.used])
+        torch.index_select(values, 0, rows, out=self._values[:, :, : self.used])
+        self._view()
+
+    def _view(self) -> None:
+        self.keys, self.values = self._keys[:, :, : self.used], self._values[:, :, : self.used]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append (B, heads, new, head_dim) and return all that is cached."""
+        end = self.used + key_states.shape[-2]
+        self._keys[:, :, self.used : end] = key_states
+        self._values[:, :, self.used : end] = value_states
+        self.used = end
+        self._view()
+        return self._keys[:, :, :end], self._values[:, :, :end]
+
+
+def fan_out(cache: Any, rows: Tensor, room: int) -> Any:
+    """A new cache whose batch is `cache`'s rows by index, with room for `room` more positions."""
+    return Cache(layers=[RoomyLayer(layer.keys, layer.values, rows, room) for layer in cache.layers])
+
+
+def stack(caches: Sequence[Any]) -> Any:
+    """The rows of several caches in the first one."""
+    for layer, *others in zip(*(cache.layers for cache in caches), strict=True):
+        layer.keys = torch.cat([layer.keys, *(other.keys for other in others)])
+        layer.values = torch.cat([layer.values, *(other.values for other in others)])
+    return caches[0]
+
+
+# --- reading responses --------------------------------------------------------------------------------------
 
 PROMPTS_PER_BATCH = 16
 ROWS_PER_BATCH = 32  # small enough to stay in the processor's cache

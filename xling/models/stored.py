@@ -10,7 +10,7 @@ from xling.jsonfiles import read_json, write_json
 from xling.models.load import Loading, load_tokenizer, load_trunk, write_loading
 from xling.models.pairs import PairModel, PairNet
 from xling.models.reward import RewardModel, RewardNet
-from xling.models.truncation import Limits
+from xling.models.text import Limits
 
 NEEDED = {"encoder": ("pad",), "language_model": ("pad", "eos")}  # special tokens of the tokenizer
 

@@ -1,4 +1,4 @@
-"""The one rendering of (prompt, response) to token ids, shared by training, sampling and scoring.
+"""Text to token ids and back, and what is cut of long texts: one rendering, shared by training, sampling and scoring.
 
 A prompt is bos (where the tokenizer has one) and its text; a response is its text, led by a space, and eos. An
 encoder-decoder reads the prompt with eos in its encoder, and its decoder the response after decoder_start.
@@ -7,15 +7,17 @@ Both are tokenised apart, so that what the policy sampled and what a reward mode
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xling.errors import DataError
 from xling.tasks.records import Prompt
+
+# --- rendering ----------------------------------------------------------------------------------------------
 
 Ids = list[int]
 
@@ -169,3 +171,38 @@ def pad_right(rows: Sequence[Sequence[int]], width: int, pad: int) -> np.ndarray
     for i, row in enumerate(rows):
         out[i, : len(row)] = row
     return out
+
+
+# --- how long a text a reward model reads: what is longer is cut, and counted -------------------------------
+
+
+class Limits(NamedTuple):
+    """Tokens that a model reads of a prompt and of a response, and the side on which a long prompt is cut.
+
+    Responses lose their end.
+    """
+
+    prompt: int = 1024
+    response: int = 512
+    side: str = "right"  # left: its beginning
+
+
+def language_model_rooms(tokenizer: Any, limits: Limits, encoder: bool) -> tuple[int, int]:
+    """Tokens left for the texts themselves under limits that include bos and eos (xling/models/text.py)."""
+    frame = len(prompt_ids(tokenizer, ["a"], 1 << 20, encoder)[0]) - len(pieces(tokenizer, ["a"])[0])
+    return limits.prompt - frame, limits.response - 1
+
+
+def count_cut(
+    tokenizer: Any, prompts: Iterable[str], responses: Iterable[str], rooms: tuple[int, int]
+) -> dict[str, int]:
+    """How many distinct prompts, and how many responses, have more tokens than there is room for."""
+    return {
+        "cut_prompts": _longer(tokenizer, dict.fromkeys(prompts), rooms[0]),
+        "cut_responses": _longer(tokenizer, responses, rooms[1]),
+    }
+
+
+def _longer(tokenizer: Any, texts: Iterable[str], room: int) -> int:
+    long = [text for text in texts if len(text.encode()) + 1 > room]  # a token is a byte at the least
+    return sum(len(ids) > room for ids in pieces(tokenizer, long))

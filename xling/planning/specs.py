@@ -27,8 +27,15 @@ from xling.config.tasks import HasFolds
 from xling.errors import ConfigError
 from xling.grid.stage import Stage
 from xling.models.encoder import encoder_identity
-from xling.models.hub import commit_of, is_repository, settings_of
-from xling.models.recipe import BASE_FOLDER, checkpoint_digest, folder_digest, recipe_digest
+from xling.models.hub import (
+    BASE_FOLDER,
+    checkpoint_digest,
+    commit_of,
+    folder_digest,
+    is_repository,
+    recipe_digest,
+    settings_of,
+)
 from xling.models.trust import code_of
 from xling.results.prompts import by_content, data_spec
 from xling.tasks.options import Task, task_module

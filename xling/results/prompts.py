@@ -28,8 +28,7 @@ from xling.digests import file_digest, recalled
 from xling.errors import ConfigError, DataError
 from xling.grid.stage import DATA, WHERE, Context, Json, canonical_json
 from xling.measures import language as languages
-from xling.models.hub import is_repository
-from xling.models.recipe import checkpoint_digest
+from xling.models.hub import checkpoint_digest, is_repository
 from xling.tasks.options import Task, source_of, task_module
 from xling.tasks.records import Offer, Split, Use
 from xling.tasks.render import bare

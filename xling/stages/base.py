@@ -11,8 +11,7 @@ from msgspec import Struct
 from xling.errors import DataError, StageError
 from xling.grid.stage import Context
 from xling.jsonfiles import read_json
-from xling.models.hub import download
-from xling.models.recipe import BASE_FOLDER, checkpoint_digest, folder_digest
+from xling.models.hub import BASE_FOLDER, checkpoint_digest, download, folder_digest
 
 
 class BaseSpec(Struct, frozen=True):

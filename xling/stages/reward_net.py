@@ -23,8 +23,8 @@ from xling.models.load import DTYPES, in_dtype, load_tokenizer, load_trunk, load
 from xling.models.pairs import PairNet, separators
 from xling.models.reward import RewardNet
 from xling.models.stored import NEEDED, as_model, load_reward, save_reward
+from xling.models.text import Limits, count_cut
 from xling.models.training import fit, write_curve
-from xling.models.truncation import Limits, count_cut
 from xling.results.samples import write_json
 from xling.stages.reward import RewardSpec, feedback
 from xling.tasks.records import Pair, Rating

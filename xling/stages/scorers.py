@@ -98,7 +98,7 @@ def _network(context: Context, rm: RewardModel, side: str) -> Any:
     """A model with `score`, `tokenizer` and `rooms`."""
     if isinstance(rm, Published):
         from xling.models.published import load_log_ratio, load_published_classifier
-        from xling.models.truncation import Limits
+        from xling.models.text import Limits
 
         limits = Limits(rm.max_prompt_tokens, rm.max_response_tokens, side)
         if isinstance(rm, Classifier):
@@ -113,7 +113,7 @@ def _network(context: Context, rm: RewardModel, side: str) -> Any:
 
 
 def _reading(model: Any) -> Scorer:
-    from xling.models.truncation import count_cut
+    from xling.models.text import count_cut
 
     return Scorer(
         lambda prompts, responses: model.score([p.reward_text for p in prompts], responses),
@@ -157,8 +157,7 @@ def likelihood(context: Context, asking: Asking, without_document: bool) -> Scor
     """Mean token log-probability under the parent `lm`; with `without_document`, minus that given no document."""
     from xling.models.load import load_policy
     from xling.models.states import log_likelihood
-    from xling.models.text import policy_ids, prompt_ids, response_ids
-    from xling.models.truncation import Limits, count_cut, language_model_rooms
+    from xling.models.text import Limits, count_cut, language_model_rooms, policy_ids, prompt_ids, response_ids
 
     model, tokenizer = load_policy(context.parents["lm"])
     encoder, pad = model.config.is_encoder_decoder, tokenizer.pad_token_id
