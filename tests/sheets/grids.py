@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from small_grid import experiment
 
+from xling.config.common import pooled
 from xling.config.policies import Recorded
 from xling.config.rewards import BagOfWords
 from xling.experiment import Experiment
@@ -98,7 +99,7 @@ def run(root: Path, asked: Sequence[Experiment], name: str = "g") -> Store:
 
 
 def axes_of(asked: Experiment) -> Mapping[str, Any]:
-    source = "+".join(language.code for language in asked.source_langs)
+    source = pooled(language.code for language in asked.source_langs)
     backbone = type(asked.rm_backbone).__name__.lower()
     values = ("toy", "toy", backbone, source, asked.target_lang.code, "best_of_n", asked.judge.name)
     return {**dict(zip(ENTRY_AXES, values, strict=True)), "seed": asked.seed}

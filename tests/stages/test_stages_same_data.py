@@ -253,7 +253,7 @@ def test_what_was_read_is_remembered_by_the_files_bytes(
         path.write_bytes(b'{"damaged')
     assert keys(no_model, task) == before and asked
     asked.clear()
-    monkeypatch.setattr(data, "_code", lambda: "another reader")
+    monkeypatch.setattr(data, "code_digest", lambda task: "another reader")
     assert keys(no_model, task) == before and asked
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from xling.config.common import pooled
 from xling.experiment import Experiment
 from xling.grid.stage import Cell, Stage
 
@@ -15,7 +16,7 @@ def cells_from(experiments: Sequence[tuple[Mapping[str, Any], Experiment]], cont
 
 
 def _judge(experiment: Experiment) -> Stage:
-    source = "+".join(language.code for language in experiment.source_langs)
+    source = pooled(language.code for language in experiment.source_langs)
     target, seed = experiment.target_lang.code, experiment.seed
     base = Stage.make("base", 1, "base", {}, {})
 

@@ -4,10 +4,9 @@ import random
 
 import pytest
 
-from xling.tasks.micro.facts import fact_set
-from xling.tasks.micro.lexicon import is_slot, is_word, read
-from xling.tasks.micro.render import document
 from xling.tasks.micro.translation import exactly
+from xling.tasks.micro.words import is_slot, is_word, read
+from xling.tasks.micro.writing import document, fact_set
 from xling.translators.micro_noisy import Settings as MicroNoisy
 from xling.translators.micro_noisy import noisily
 

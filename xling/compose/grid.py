@@ -40,6 +40,7 @@ from xling.compose.overrides import (
     Request,
     parse,
 )
+from xling.config.common import members, pooled
 from xling.errors import LONGEST_NAME, ConfigError, shown
 from xling.grid.planfile import AxisValue
 from xling.grid.stage import OTHERS, canonical_json
@@ -197,7 +198,7 @@ class _Languages:
     def members(self, combination: Combination, source: str, target: str) -> tuple[str, ...]:
         """Codes behind a source's label; those of `others` are all that the task has but the target."""
         if source != OTHERS:
-            return tuple(source.split("+"))
+            return members(source)
         options = self._composer.options("source_lang")
         known = self._of_task(combination, "source_lang")
         codes = tuple(sorted(code for code in known if code != target and code in options))
@@ -209,7 +210,7 @@ class _Languages:
         return codes
 
     def _named(self, combination: Combination, group: str, label: str) -> list[str]:
-        for code in () if label == OTHERS and group == "source_lang" else label.split("+"):
+        for code in () if label == OTHERS and group == "source_lang" else members(label):
             self._composer.facts(group, code)
             if code not in self._of_task(combination, group):
                 raise ConfigError(
@@ -359,12 +360,12 @@ def _composed_cell(composer: Composer, combination: Combination, sources: Sequen
     composed = composer.compose([*combination.overrides, f"source_lang={first}", f"target_lang={target}"])
     if others and composed.interpolated:
         raise ConfigError(
-            f"source_lang={'+'.join(sources)}: pooled sources cannot be used with ${{}} references between settings."
+            f"source_lang={pooled(sources)}: pooled sources cannot be used with ${{}} references between settings."
         )
     cell = {key: composed.container[key] for key in SHARED_KEYS}
     cell["judge"] = _judge(composer, cell["judge"])
-    pooled = [composer.facts("source_lang", code) for code in others]
-    cell["source_langs"] = [composed.container["source_lang"], *pooled]
+    others_facts = [composer.facts("source_lang", code) for code in others]
+    cell["source_langs"] = [composed.container["source_lang"], *others_facts]
     cell["target_lang"] = composed.container["target_lang"]
     return cell
 

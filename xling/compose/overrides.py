@@ -20,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString, RangeSweep, ValueType
 from hydra.errors import HydraException
 
+from xling.config.common import members, pooled
 from xling.console import without_secrets
 from xling.errors import ConfigError, did_you_mean
 from xling.grid.planfile import AxisValue
@@ -223,27 +224,27 @@ def _language(key: str, item: Any) -> str | Glob:
         raise ConfigError(
             f"{key}={'null' if item is None else item} is no language. Type {key}=de, or {key}='glob(*)'."
         )
-    members = sorted(set(item.split("+")))
-    if len(members) > 1 and key == "target_lang":
+    codes = sorted(set(members(item)))
+    if len(codes) > 1 and key == "target_lang":
         raise ConfigError(
             f"target_lang={item}: a policy is aligned in one language; only sources are pooled. "
-            f"Type target_lang={','.join(members)} for a cell each."
+            f"Type target_lang={','.join(codes)} for a cell each."
         )
-    if OTHERS in members and (len(members) > 1 or key == "target_lang"):
+    if OTHERS in codes and (len(codes) > 1 or key == "target_lang"):
         raise ConfigError(
             f"{key}={item}: '{OTHERS}' is a source by itself: all languages of the task but the target, pooled. "
             f"Type source_lang={OTHERS}."
         )
-    return "+".join(members)
+    return pooled(codes)
 
 
 def _list_of_languages(key: str, codes: list[str]) -> ConfigError:
     if not codes:
         return ConfigError(f"{key}=[] names no language. Type {key}=de, or {key}='glob(*)'.")
-    pooled = f"{key}={'+'.join(codes)} to pool them into one reward model, or " if key == "source_lang" else ""
+    pool = f"{key}={pooled(codes)} to pool them into one reward model, or " if key == "source_lang" else ""
     return ConfigError(
         f"{key}=[{','.join(codes)}] is a list, which is no language. "
-        f"Type {pooled}{key}={','.join(codes)} for a cell each."
+        f"Type {pool}{key}={','.join(codes)} for a cell each."
     )
 
 

@@ -1,5 +1,6 @@
 """Numbers with bounds, and the facts of a language: what the settings of all groups are made of."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -21,6 +22,21 @@ class Language(Struct, frozen=True, forbid_unknown_fields=True):
     native_name: str
     script: str  # ISO 15924
     direction: Literal["ltr", "rtl"] = "ltr"
+
+
+def pooled(codes: Iterable[str]) -> str:
+    """How a source is written: one language's code, or several joined, as `de+en`, whose data is pooled."""
+    return "+".join(codes)
+
+
+def members(source: str) -> tuple[str, ...]:
+    """The codes of the languages of a source, as `pooled` wrote them; `others` (of all but the target) is one."""
+    return tuple(source.split("+"))
+
+
+def is_foreign(source: str, target: str) -> bool:
+    """Whether a source holds nothing of the target's language: it is neither home nor pooled with it."""
+    return target not in members(source)
 
 
 class Template(Struct, frozen=True, forbid_unknown_fields=True):

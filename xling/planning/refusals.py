@@ -4,7 +4,7 @@ import importlib.util
 from functools import lru_cache
 from pathlib import Path
 
-from xling.config.common import Training
+from xling.config.common import Training, pooled
 from xling.config.policies import LanguageModel, Recorded
 from xling.config.rewards import (
     Classifier,
@@ -204,12 +204,12 @@ def check_half(task: Task, langs: tuple[str, ...], rm: RewardModel, half: Half) 
         documents = len({item.prompt.group for item in kept})
         if documents < needed:
             raise ConfigError(
-                f"judge.half=true leaves {documents} documents with {what} in split {split} of {'+'.join(langs)} to "
+                f"judge.half=true leaves {documents} documents with {what} in split {split} of {pooled(langs)} to "
                 f"the {half} half; at least {needed} are needed. Add data, or type judge.half=false."
             )
         if split == "train" and what == "ratings" and len({item.label for item in kept}) == 1:
             raise ConfigError(
-                f"judge.half=true: all ratings of {'+'.join(langs)} in split train that the {half} half has are the "
+                f"judge.half=true: all ratings of {pooled(langs)} in split train that the {half} half has are the "
                 "same, so that there is nothing to tell apart. Add data, or type judge.half=false."
             )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from xling.config.common import Language, Training
+from xling.config.common import Language, Training, pooled
 from xling.config.policies import LanguageModel, Policy
 from xling.config.rewards import (
     Encoder,
@@ -99,7 +99,7 @@ def codes(langs: Sequence[Language]) -> tuple[str, ...]:
 
 
 def label_of(kind: str, *langs: Sequence[str]) -> str:
-    return f"{kind}[{', '.join('+'.join(codes) for codes in langs)}]"
+    return f"{kind}[{', '.join(map(pooled, langs))}]"
 
 
 # --- stages, each from no more than it depends on -----------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgspec
 from msgspec import Struct
 
-from xling.config.common import Language, Training
+from xling.config.common import Language, Training, pooled
 from xling.config.policies import LanguageModel, Policy
 from xling.config.rewards import FrozenLM, RewardModel, SentenceEncoder, Tuned, has_source, name_of, objective_of
 from xling.config.tasks import HasTemplate
@@ -179,7 +179,7 @@ def regime_of(experiment: "Experiment") -> tuple[str, ...]:
     if experiment.sft_data == "organic":
         return ()
     way = "translated from" if experiment.sft_data == "translated" else "round trip by"
-    return (f"{way} {'+'.join(codes(experiment.source_langs))}",)
+    return (f"{way} {pooled(codes(experiment.source_langs))}",)
 
 
 def policy_of(experiment: "Experiment") -> Stage:
@@ -278,7 +278,7 @@ def _features(task: Task, source: str, target: str, policy: LanguageModel, rm: R
 
 def heard(sources: tuple[str, ...], target: str) -> tuple[str, ...]:
     """What labels say of a reward model on translated feedback: en->tr, de+en->tr."""
-    return (f"{'+'.join(sources)}->{target}",)
+    return (f"{pooled(sources)}->{target}",)
 
 
 # --- what is refused ----------------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def _check_languages(experiment: "Experiment", setting: str) -> None:
     target = experiment.target_lang.code
     sources = [lang.code for lang in experiment.source_langs]
     if target in sources:
-        shown = "+".join(sources)
+        shown = pooled(sources)
         raise ConfigError(
             f"{setting} translates from source_lang={shown} into target_lang={target}, and that is one language. Type "
             "pairs=cross to leave out the cells at home, or reward_data=organic sft_data=organic for them."
@@ -322,7 +322,7 @@ def _check_demonstrations(experiment: "Experiment") -> None:
     if not experiment.sft.steps:
         raise ConfigError(f"{setting} is data to fine-tune on, and sft.steps=0 fine-tunes nothing. Type sft.steps=300.")
     if experiment.sft_data == "round_trip" and len(experiment.source_langs) > 1:
-        shown = "+".join(lang.code for lang in experiment.source_langs)
+        shown = pooled(lang.code for lang in experiment.source_langs)
         raise ConfigError(
             f"sft_data=round_trip goes through one language and back, and source_lang={shown} are several. Type one, "
             "or sft_data=translated, which pools them."

@@ -15,11 +15,8 @@ from xling.config.common import Fraction, NonNegative
 from xling.errors import ConfigError
 from xling.grid.stage import Context
 from xling.planning.translations import Inputs, Needed, TranslateSpec, settings_of
-from xling.tasks.micro.edits import Part
-from xling.tasks.micro.frames import text_of
-from xling.tasks.micro.lexicon import bit, is_slot, is_word, vocabulary
-from xling.tasks.micro.translation import parts
-from xling.tasks.micro.words import names
+from xling.tasks.micro.translation import Part, parts
+from xling.tasks.micro.words import bit, is_slot, is_word, names, text_of, vocabulary
 from xling.translators import Direction, Translate, TranslatorSettings, micro_exact
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from xling.analysis.statistics.intervals import holm
 from xling.analysis.statistics.ranks import DIGITS, p_two_sided, percentile, spanning
 from xling.analysis.tidy.entries import EVERY, Entries, Row, Square, words
 from xling.analysis.tidy.finding import Finding
-from xling.analysis.tidy.places import is_foreign
+from xling.config.common import is_foreign
 
 
 def cross_vs_home(entries: Entries) -> Finding:

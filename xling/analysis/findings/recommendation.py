@@ -21,7 +21,7 @@ from xling.analysis.statistics.drawing import Floats, Ints
 from xling.analysis.statistics.ranks import centred
 from xling.analysis.tidy.entries import EVERY, Entries, Row, Square, words
 from xling.analysis.tidy.finding import Finding
-from xling.analysis.tidy.places import is_foreign
+from xling.config.common import is_foreign
 
 _OUTER, _INNER = 300, 60  # draws of the matrix, and of what splits each of them
 _FEWEST_OUTER = 100  # of a large matrix

@@ -33,7 +33,8 @@ from xling.analysis.matrix.column import PERCENT
 from xling.analysis.statistics.drawing import Ints
 from xling.analysis.statistics.intervals import Floats, Sample, draw, fold, resample
 from xling.analysis.tidy.finding import Finding
-from xling.analysis.tidy.places import is_foreign, is_home, some
+from xling.analysis.tidy.places import is_home, some
+from xling.config.common import is_foreign
 from xling.errors import StoreError
 from xling.grid.planfile import Ref
 from xling.grid.store import Store

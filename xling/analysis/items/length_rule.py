@@ -30,7 +30,8 @@ from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.column import PERCENT
 from xling.analysis.statistics.intervals import POINTS, SHARE, Clusters, Estimate, Floats, Sample, draw, fold, resample
 from xling.analysis.tidy.finding import Finding
-from xling.analysis.tidy.places import is_foreign, is_home, some
+from xling.analysis.tidy.places import is_home, some
+from xling.config.common import is_foreign
 from xling.grid.store import Store
 from xling.results.items import read_heldout
 

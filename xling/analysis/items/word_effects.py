@@ -35,7 +35,8 @@ from xling.analysis.items.scored import (
 from xling.analysis.matrix.across import over_columns
 from xling.analysis.statistics.intervals import Clusters, Floats, Sample, cluster_sums, draw, fold
 from xling.analysis.tidy.finding import Finding
-from xling.analysis.tidy.places import is_foreign, is_home, some
+from xling.analysis.tidy.places import is_home, some
+from xling.config.common import is_foreign
 from xling.grid.store import Store
 from xling.models.bag_of_words import pieces
 from xling.models.folds import assign_folds, in_order

@@ -20,6 +20,7 @@ from xling.analysis.matrix.column import (
 )
 from xling.analysis.matrix.types import Accuracy, Band, Baseline, Bounds, Curve, Entry, Mean, Opponent
 from xling.analysis.statistics.intervals import Clusters, Difference, Estimate, Sample, fold, judged, select
+from xling.config.common import is_foreign
 from xling.results.items import finite
 from xling.results.plan import NO_SOURCE, PlannedEntry, Results
 
@@ -154,7 +155,7 @@ def _of_measure(name: str, where: Quantities, taken: Sequence[Sample]) -> list[S
 
 
 def _abroad(column: Column, number: int) -> bool:
-    return column.target not in column.entries[number].axes["source_lang"].split("+")
+    return is_foreign(column.entries[number].axes["source_lang"], column.target)
 
 
 def _entries(

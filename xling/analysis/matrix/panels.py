@@ -28,6 +28,7 @@ from xling.analysis.matrix.types import (
 )
 from xling.analysis.matrix.verdicts import counts, verdicts
 from xling.analysis.statistics.intervals import SHARE, Clusters, Difference, Floats, Sample, draw, fold, holm
+from xling.config.common import members
 from xling.grid.stage import OTHERS
 from xling.results.plan import PlannedEntry, Results
 
@@ -82,7 +83,7 @@ def _block_key(axes: dict[str, str]) -> BlockKey:
 
 def _source_order(source: str) -> tuple[bool, str]:
     """Pooled sources after single ones."""
-    return ("+" in source or source == OTHERS, source)
+    return (len(members(source)) > 1 or source == OTHERS, source)
 
 
 @dataclass(slots=True)

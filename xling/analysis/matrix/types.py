@@ -18,6 +18,7 @@ from typing import Annotated, get_type_hints
 from msgspec import Struct
 
 from xling.analysis.statistics.intervals import Difference, Estimate
+from xling.config.common import is_foreign
 from xling.grid.records import MATRIX
 from xling.results.plan import LanguageRates
 
@@ -239,7 +240,7 @@ class Entry(Struct, frozen=True):
     @property
     def abroad(self) -> bool:
         """No part of the source is the target's own language."""
-        return self.target not in self.source.split("+")
+        return is_foreign(self.source, self.target)
 
 
 def _measures() -> dict[str, Measure]:

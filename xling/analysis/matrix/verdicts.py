@@ -5,6 +5,7 @@ from statistics import median
 
 from xling.analysis.matrix.types import CHANCE, Control, Count, Entry, Panel
 from xling.analysis.statistics.intervals import MOST_PROMPTS, MOST_SEEDS, Difference
+from xling.config.common import is_foreign
 
 _IF_SO = " with 80 % power, if they are as large as they look"
 CEILINGS = ("gold", "human")  # references that are a bound, not a rival
@@ -91,7 +92,7 @@ def _references(panel: Panel, abroad: Sequence[Entry], finished: Sequence[Entry]
 
 
 def _accuracy(panel: Panel, abroad: Sequence[Entry]) -> list[Count]:
-    measured = [found for found in panel.accuracy if found.target not in found.source.split("+")]
+    measured = [found for found in panel.accuracy if is_foreign(found.source, found.target)]
     if not measured or all(m.versus_majority is None and m.versus_length is None for m in measured):
         return []
     by_value = sum(

@@ -10,11 +10,6 @@ def is_home(source: str, target: str) -> bool:
     return source == target
 
 
-def is_foreign(source: str, target: str) -> bool:
-    """Trained on nothing of the target's: neither home nor pooled with it."""
-    return target not in source.split("+")
-
-
 def some(names: Iterable[str]) -> str:
     """The first few, and how many more."""
     there = list(dict.fromkeys(names))

@@ -19,6 +19,7 @@ from xling.analysis.matrix.headline import headline
 from xling.analysis.matrix.types import MEASURES, Frontier, Matrix
 from xling.analysis.statistics.intervals import Estimate
 from xling.analysis.tidy.finding import Finding
+from xling.config.common import members
 from xling.console import direction, shown
 from xling.report.page.encode import Json, encode_table, everywhere, exact
 from xling.report.page.learning import NAMES, Learning
@@ -120,9 +121,7 @@ def _span(numbers: Iterable[int]) -> str:
 
 def _languages(codes: Iterable[str]) -> dict[str, str]:
     """Names in English, as far as there are any; of pooled sources all of them."""
-    return {
-        code: name for code in dict.fromkeys(codes) if (name := " + ".join(map(_language, code.split("+")))) != code
-    }
+    return {code: name for code in dict.fromkeys(codes) if (name := " + ".join(map(_language, members(code)))) != code}
 
 
 @lru_cache(maxsize=512)

@@ -12,6 +12,7 @@ from babel import Locale, UnknownLocaleError
 from matplotlib import ft2font
 from matplotlib.font_manager import FontProperties, findfont, get_font, get_font_names
 
+from xling.config.common import members, pooled
 from xling.console import harmless
 from xling.errors import ConfigError, did_you_mean
 
@@ -38,7 +39,7 @@ class Names:
         self.families = families()
 
     def __call__(self, code: str) -> str:
-        return "+".join(self._one(part) for part in harmless(code).split("+"))
+        return pooled(map(self._one, members(harmless(code))))
 
     def all(self, codes: Sequence[str]) -> list[str]:
         return [self(code) for code in codes]

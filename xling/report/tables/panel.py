@@ -23,6 +23,7 @@ from xling.analysis.matrix.types import (
     Panel,
 )
 from xling.analysis.statistics.intervals import Estimate
+from xling.config.common import members
 from xling.report.tables.table import (
     BEST,
     HOME,
@@ -74,7 +75,7 @@ def _marked(table: Table, unknown: Sequence[str]) -> Table:
     if not unknown:
         return table
     columns = [column + UNKNOWN if column in unknown else column for column in table.columns]
-    rows = [(label + UNKNOWN if set(label.split("+")) & set(unknown) else label, row) for label, row in table.rows]
+    rows = [(label + UNKNOWN if set(members(label)) & set(unknown) else label, row) for label, row in table.rows]
     note = f"{UNKNOWN} the encoder was not made for this language"
     return replace(table, columns=columns, rows=rows, notes=[*table.notes, note])
 
