@@ -18,6 +18,7 @@ import pytest
 
 from xling.errors import ConfigError
 from xling.judges import JUDGES
+from xling.optimizers import HOOKS_OF_PICKING, OPTIMIZERS
 from xling.options import Options
 from xling.results.samples import read_samples
 from xling.tasks.options import HOOKS, TaskModule, hooks_of
@@ -131,8 +132,10 @@ SMALL = (
 KINDS: dict[str, tuple[Options[Any], str, tuple[str, ...]]] = {
     "judge": (JUDGES, "A judge", ()),
     "translator": (TRANSLATORS, "A translator", ("reward_data=translated",)),
+    "optimizer": (OPTIMIZERS, "An optimizer", ()),
 }
-EACH = [(kind, hook) for kind, (table, _, _) in KINDS.items() for hook in ("Settings", *table.hooks)]  # type: ignore[misc]  # a mapping, of these kinds
+ASKED = {"judge": JUDGES.hooks, "translator": TRANSLATORS.hooks, "optimizer": HOOKS_OF_PICKING}
+EACH = [(kind, hook) for kind, hooks in ASKED.items() for hook in ("Settings", *hooks)]  # type: ignore[misc]  # mappings
 
 
 def ours(folder: Path, kind: str) -> tuple[str, ...]:
@@ -171,9 +174,20 @@ def test_a_translator_of_ones_own_translates(tmp_path: Path) -> None:
     assert len(records) == 40 and all(text == text.upper() and text.endswith("!!!") for text in texts)
 
 
+def test_an_optimizer_of_ones_own_picks(tmp_path: Path) -> None:
+    done = launch(tmp_path, *ours(tmp_path, "optimizer"), "policy.n=3")
+    assert done.returncode == 0, done.stderr
+    [row] = results(tmp_path, "g")
+    assert (row["optimizer"], row["status"], row["n"]) == ("mine", "done", "12")
+    [judged], [scored] = stages(tmp_path, "judge"), stages(tmp_path, "score")
+    items = json.loads((judged / "items.json").read_text("utf-8"))
+    rewards = np.load(scored / "pool.npy")
+    assert items["index"] == np.argsort(-rewards, axis=1, kind="stable")[:, 1].tolist()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_it_refuses_is_said(tmp_path: Path, kind: str) -> None:
-    setting = {"judge": "judge.most=0", "translator": "translator.marks=-1"}[kind]
+    setting = {"judge": "judge.most=0", "translator": "translator.marks=-1", "optimizer": "optimizer.k=3"}[kind]
     done = launch(tmp_path, *ours(tmp_path, kind), setting, "dry_run=true")
     assert done.returncode == 2 and f"xling: {setting} " in done.stderr and "Type " in done.stderr
 
