@@ -1,18 +1,24 @@
 """Reads what stages wrote, by the references of a plan."""
 
-from collections.abc import Mapping
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 
 from xling.errors import StoreError
 from xling.grid.planfile import Ref
 from xling.grid.store import Store
-from xling.results.items import read_json
+from xling.jsonfiles import decode
+from xling.judges.asking import points
+from xling.results.items import Floats, finite, read_json
 from xling.results.plan import Results
 from xling.results.prompts import located, unchanged
 from xling.results.samples import Samples, read_samples
+from xling.results.verdicts import Asked
 from xling.tasks.options import Task, task_module
 
 
@@ -71,3 +77,148 @@ def prompt_texts(store: Store, ref: Ref) -> dict[str, str]:
     if ref.kind == "recorded":
         return {p.id: p.text for p in module.recorded(task, spec["lang"]).prompts}
     return {p.id: p.text for p in module.prompts(task, spec["lang"], "test")}
+
+
+# --- response by response ---------------------------------------------------------------------------------
+
+
+class JudgedItems(Struct, frozen=True):
+    """The part of a judge stage's items.json that says which responses were judged."""
+
+    prompt: list[str]
+    win: list[float | None]  # None: judge=llm got no answer
+    group: list[str] = []
+    dataset: list[str] = []
+    index: list[int] = []  # the pick of best-of-n
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedPrompt:
+    """A prompt, what the policy says to it (best-of-n's pick, or its first sample), and what it is compared with."""
+
+    prompt: str
+    group: str
+    dataset: str
+    text: str | None  # as the policy read it; None: it is not in the task's data any more
+    response: str
+    opponents: list[str]
+    win: float | None  # share of the opponents that it beats, over all judged responses
+    rewards: tuple[float | None, list[float | None]]  # by the cell's reward model: the response's, the opponents'
+    scores: tuple[float | None, list[float | None]]  # by the judge; None where it scores no response by itself
+    # opponent -> 1, 0.5 or 0 for the response, those it was compared with; None: not answered. None: nothing is known
+    points: dict[int, float | None] | None
+
+
+class SampleReader:
+    """Reads prompts, responses, scores and verdicts of cells, each file's hash checked.
+
+    Files that cells share are read once if the cells of a target come one after the other.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.texts = lru_cache(maxsize=4)(partial(prompt_texts, store))
+        self.lines = lru_cache(maxsize=4)(self._lines)
+        self.array = lru_cache(maxsize=8)(self._array)
+        self.preferences = lru_cache(maxsize=2)(self._preferences)
+
+    def cell(self, judge: Ref, stages: Mapping[str, Ref]) -> "CellSamples":
+        """The prompts of a finished cell, by the roles of its stages. StoreError if a file is missing or damaged."""
+        for role in ("pool", "baseline"):
+            if role not in stages:
+                raise StoreError(f"A cell of the plan names no {role}. Run the grid's command again to write it anew.")
+        return CellSamples(self, judge, stages)
+
+    def has(self, ref: Ref, name: str) -> bool:
+        """A finished stage has written a file of this name."""
+        done = self.store.check(ref.kind, ref.key).done
+        return done is not None and name in done.files
+
+    def _lines(self, ref: Ref) -> list[bytes]:
+        """samples.jsonl, a line a prompt, not decoded: of a large pool few are looked at."""
+        return self.store.content(ref.kind, ref.key, "samples.jsonl").splitlines()
+
+    def _array(self, ref: Ref, name: str) -> Floats:
+        content = self.store.content(ref.kind, ref.key, name)
+        return np.asarray(np.load(io.BytesIO(content), allow_pickle=False), dtype=np.float64)
+
+    def _preferences(self, ref: Ref) -> dict[tuple[str, int], dict[int, float | None]]:
+        return decode(self.store.content(ref.kind, ref.key, "verdicts.json"), type=Asked).preferences()
+
+
+class CellSamples:
+    """One finished cell; `read` decodes a prompt at a time."""
+
+    def __init__(self, reader: SampleReader, judge: Ref, stages: Mapping[str, Ref]) -> None:
+        self._reader, self._judge, self._stages = reader, judge, stages
+        self.items = decode(reader.store.content(judge.kind, judge.key, "items.json"), type=JudgedItems)
+        arrays = ("pool.npy", "baseline.npy")
+        self._scored = {role: ref for role, ref in stages.items() if all(reader.has(ref, name) for name in arrays)}
+        self._asked = "verdict" in stages and reader.has(stages["verdict"], "verdicts.json")
+        self._rows = {prompt: row for row, prompt in enumerate(self.items.prompt)}
+        self._pool, self._baseline = (reader.lines(stages[role]) for role in ("pool", "baseline"))
+        every = len(self.items.prompt) == len(self._pool)  # judge=llm may have been asked of fewer prompts
+        self._places = self._rows if every else {p: place for place, p in enumerate(_prompts(self._pool))}
+
+    def all_prompts(self) -> list[str]:
+        """Of the pool, judged or not. StoreError if pool, baseline and judge are not of the same prompts."""
+        prompts = _prompts(self._pool)
+        if prompts != _prompts(self._baseline) or not self._rows.keys() <= set(prompts):
+            raise self._unfit()
+        return prompts
+
+    def read(self, prompt: str) -> JudgedPrompt:
+        """What was judged of a prompt of items.json."""
+        row, place = self._rows[prompt], self._places.get(prompt, -1)
+        own, opposed = (decode(lines[place], type=Samples) for lines in (self._pool, self._baseline))
+        if place < 0 or not own.prompt == opposed.prompt == prompt:
+            raise self._unfit()
+        items, pick = self.items, self.items.index[row] if self.items.index else 0
+        scores = self._scores("verdict", place, pick, len(opposed.responses))
+        return JudgedPrompt(
+            prompt,
+            items.group[row] if items.group else own.group,
+            items.dataset[row] if items.dataset else own.dataset,
+            self._reader.texts(self._stages["baseline"]).get(prompt),
+            own.responses[pick],
+            opposed.responses,
+            items.win[row],
+            self._scores("score", place, pick, len(opposed.responses)),
+            scores,
+            self._points(prompt, pick, scores),
+        )
+
+    def _scores(self, role: str, place: int, pick: int, opponents: int) -> tuple[float | None, list[float | None]]:
+        ref = self._scored.get(role)
+        if ref is None:
+            return None, [None] * opponents
+        pool, baseline = self._reader.array(ref, "pool.npy"), self._reader.array(ref, "baseline.npy")
+        return finite(float(pool[place, pick])), [finite(float(score)) for score in baseline[place, :opponents]]
+
+    def _points(
+        self, prompt: str, pick: int, scores: tuple[float | None, list[float | None]]
+    ) -> dict[int, float | None] | None:
+        ref = self._stages.get("verdict")
+        if ref is None:
+            return None
+        if self._asked:
+            asked = self._reader.preferences(ref).get((prompt, pick))
+            if not asked:
+                raise StoreError(f"The verdicts of judge {self._judge.key[:12]} are not those of its picks.")
+            return {opponent: None if p is None else points(p) for opponent, p in sorted(asked.items())}
+        own, theirs = scores
+        return {
+            opponent: None if own is None or score is None else float((np.sign(own - score) + 1) / 2)
+            for opponent, score in enumerate(theirs)
+        }
+
+    def _unfit(self) -> StoreError:
+        return StoreError(f"The prompts of judge {self._judge.key[:12]} are not those of its pool and baseline.")
+
+
+class _Prompt(Struct, frozen=True):
+    prompt: str
+
+
+def _prompts(lines: Sequence[bytes]) -> list[str]:
+    return [decode(line, type=_Prompt).prompt for line in lines]

@@ -6,23 +6,15 @@ or what a language model said of pairs: then people are asked about one of those
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-
-import numpy as np
-from msgspec import Struct
 
 from xling.console import shown
 from xling.errors import ConfigError, StoreError, did_you_mean
-from xling.grid.planfile import PlannedCell, Ref
+from xling.grid.planfile import PlannedCell
 from xling.grid.store import Store
-from xling.judges.asking import points
-from xling.results.items import read_array, read_json
 from xling.results.plan import SEED_AXES, Plan, Results, axes_text
-from xling.results.reading import prompt_texts
-from xling.results.samples import Samples, read_samples
-from xling.results.verdicts import read_verdicts
+from xling.results.reading import SampleReader
 
 SHORT = {"source": "source_lang", "target": "target_lang"}
 Filters = Mapping[str, frozenset[str]]
@@ -48,20 +40,6 @@ class Question:
     policy: str
     baseline: str
     point: float  # what the cell's judge says: 1 the policy's response is better, 0.5 a tie, 0
-
-
-class Picks(Struct, frozen=True):
-    """What is read of a judge stage's items.json; `index` is the sample that best-of-n picked."""
-
-    prompt: list[str]
-    group: list[str]
-    dataset: list[str]
-    win: list[float | None]  # None: judge=llm got no answer
-    index: list[int] = []
-
-
-# row of items.json, place in pool and baseline, sample, how many opponents -> opponent -> point; None: not answered
-_Judged = Callable[[int, int, int, int], Mapping[int, float | None]]
 
 
 def parse_filters(words: Sequence[str]) -> Filters:
@@ -119,10 +97,8 @@ def told_apart(axes: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
 class Reader:
     """Reads the questions of cells; prompts and samples that cells share are read once, in the order of targets."""
 
-    def __init__(self, store: Store, results: Results, seed: int) -> None:
-        self._results, self._seed = results, seed
-        self._prompts = lru_cache(maxsize=2)(partial(prompt_texts, store))
-        self._samples = lru_cache(maxsize=4)(read_samples)
+    def __init__(self, store: Store, seed: int) -> None:
+        self._samples, self._seed = SampleReader(store), seed
 
     def questions(self, chosen: Chosen, n: int) -> list[Question]:
         """Prompts of a cell in a random order of its target's own, until n of them have different responses.
@@ -131,66 +107,33 @@ class Reader:
         as their judges compared with the same of the baseline's responses. Left out is what the judge did not answer.
         """
         cell, lang = chosen.cell, chosen.axes["target_lang"]
-        for role in ("pool", "baseline"):
-            if role not in cell.stages:
-                raise StoreError(f"A cell of the plan names no {role}. Run the grid's command again to write it anew.")
-        items = read_json(self._results.folder(cell.judge) / "items.json", Picks)
-        pool, baseline = (self._samples(self._results.folder(cell.stages[role])) for role in ("pool", "baseline"))
-        _check_rows(items, pool, baseline, cell.judge)
-        texts = self._prompts(cell.stages["baseline"])
-        judged = self._judged(cell, items)
-        row_of = {prompt: row for row, prompt in enumerate(items.prompt) if items.win[row] is not None}
-        place_of = {samples.prompt: place for place, samples in enumerate(pool)}
-        found: list[Question] = []
-        for prompt in self._order(lang, baseline):
-            if prompt not in row_of:
+        samples = self._samples.cell(cell.judge, cell.stages)
+        judged = {
+            prompt for prompt, win in zip(samples.items.prompt, samples.items.win, strict=True) if win is not None
+        }
+        questions: list[Question] = []
+        for prompt in self._order(lang, samples.all_prompts()):
+            if prompt not in judged:
                 continue
-            row, place = row_of[prompt], place_of[prompt]
-            if prompt not in texts:
+            one = samples.read(prompt)
+            if one.text is None:
                 raise StoreError(f"Prompt {prompt!r} of target {lang} is not in the task's data any more.")
-            first = items.index[row] if items.index else 0
-            said = judged(row, place, first, len(baseline[place].responses))
-            other, point = random.Random(f"{self._seed}/{lang}/{prompt}").choice(list(said.items()))
+            # of a judge that compares no two responses the prompt's win counts
+            points = dict.fromkeys(range(len(one.opponents)), one.win) if one.points is None else one.points
+            other, point = random.Random(f"{self._seed}/{lang}/{prompt}").choice(list(points.items()))
             if point is None:
                 continue
-            policy, opponent = shown(pool[place].responses[first]), shown(baseline[place].responses[other])
+            policy, opponent = shown(one.response), shown(one.opponents[other])
             identical = policy == opponent
-            what = (lang, prompt, items.group[row], items.dataset[row])
-            found.append(Question(*what, shown(texts[prompt]), policy, opponent, 0.5 if identical else point))
+            what = (lang, prompt, one.group, one.dataset)
+            questions.append(Question(*what, shown(one.text), policy, opponent, 0.5 if identical else point))
             n -= not identical
             if n == 0:
                 break
-        return found
+        return questions
 
-    def _order(self, lang: str, baseline: Sequence[Samples]) -> list[str]:
+    def _order(self, lang: str, prompts: Sequence[str]) -> list[str]:
         """All prompts of the target, so that none moves where a cell lacks another."""
-        order = sorted(samples.prompt for samples in baseline)
+        order = sorted(prompts)
         random.Random(f"{self._seed}/{lang}").shuffle(order)
         return order
-
-    def _judged(self, cell: PlannedCell, items: Picks) -> _Judged:
-        """What the cell's judge compared; by scores each with all, and of a judge without any a prompt's win counts."""
-        if "verdict" not in cell.stages:
-            return lambda row, place, first, many: dict.fromkeys(range(many), items.win[row])
-        folder = self._results.folder(cell.stages["verdict"])
-        if (folder / "verdicts.json").exists():
-            said = read_verdicts(folder).preferences()
-            return lambda row, place, first, many: _points(said.get((items.prompt[row], first)), cell.judge)
-        pool, baseline = (read_array(folder / name) for name in ("pool.npy", "baseline.npy"))
-        return lambda row, place, first, many: {i: _point(pool[place, first], baseline[place, i]) for i in range(many)}
-
-
-def _points(said: Mapping[int, float | None] | None, judge: Ref) -> dict[int, float | None]:
-    if not said:
-        raise StoreError(f"The verdicts of judge {judge.key[:12]} are not those of its picks.")
-    return {opponent: None if p is None else points(p) for opponent, p in sorted(said.items())}
-
-
-def _check_rows(items: Picks, pool: Sequence[Samples], baseline: Sequence[Samples], judge: Ref) -> None:
-    asked = [s.prompt for s in pool]
-    if asked != [s.prompt for s in baseline] or not set(items.prompt) <= set(asked):  # judge=llm may be asked of fewer
-        raise StoreError(f"The prompts of judge {judge.key[:12]} are not those of its pool and baseline.")
-
-
-def _point(policy: float, baseline: float) -> float:
-    return float((np.sign(policy - baseline) + 1) / 2)

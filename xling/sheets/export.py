@@ -62,7 +62,7 @@ def export(store: Store, name: str, filters: Filters, folder: Path, asked: Asked
     plan = read_plan(store.grid_folder(name))
     results = Results(store, plan)
     chosen, unfinished = choose(plan, results, filters)
-    reader = Reader(store, results, asked.seed)
+    reader = Reader(store, asked.seed)
     drawn = [reader.questions(one, asked.n) for one in chosen]
     key, pairs = build_key(name, chosen, drawn, asked)
     if not any(sheet.rows for sheet in key.sheets):

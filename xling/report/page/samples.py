@@ -6,27 +6,16 @@ sample of a trained policy; the first response of the baseline. As many prompts 
 """
 
 import hashlib
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from typing import Any
 
 import msgspec
-import numpy as np
-from msgspec import Struct
 
 from xling.analysis.matrix.types import Matrix
-from xling.analysis.statistics.intervals import Floats
-from xling.errors import StoreError, XlingError
-from xling.grid.planfile import Ref
+from xling.errors import XlingError
 from xling.grid.store import Store
-from xling.jsonfiles import decode
-from xling.judges.asking import points
 from xling.results.plan import NO_SOURCE, PlannedEntry, SeedCell
-from xling.results.reading import prompt_texts
-from xling.results.samples import Samples
-from xling.results.verdicts import Asked
+from xling.results.reading import SampleReader
 
 MOST_PROMPTS = 24  # of a target
 BUDGET = 1_200_000  # bytes of all texts and rows together
@@ -61,49 +50,13 @@ class Selection:
     left_out: list[str] = field(default_factory=list)
 
 
-class _Row(Struct, frozen=True):
-    """What is read of items.json."""
-
-    prompt: list[str]
-    win: list[float | None]
-    index: list[int] = []
-
-
-class _Files:
-    """The files of finished stages, each checked and read once; targets come one after the other."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.prompts = lru_cache(maxsize=4)(partial(prompt_texts, store))
-        self.lines = lru_cache(maxsize=4)(self._lines)
-        self.array = lru_cache(maxsize=8)(self._array)
-        self.asked = lru_cache(maxsize=2)(self._asked)
-
-    def items(self, ref: Ref) -> _Row:
-        return decode(self._store.content(ref.kind, ref.key, "items.json"), type=_Row)
-
-    def has(self, ref: Ref, name: str) -> bool:
-        done = self._store.check(ref.kind, ref.key).done
-        return done is not None and name in done.files
-
-    def _lines(self, ref: Ref) -> list[bytes]:
-        """samples.jsonl, a line a prompt, not decoded."""
-        return self._store.content(ref.kind, ref.key, "samples.jsonl").splitlines()
-
-    def _array(self, ref: Ref, name: str) -> Floats:
-        return np.asarray(np.load(io.BytesIO(self._store.content(ref.kind, ref.key, name)), allow_pickle=False))
-
-    def _asked(self, ref: Ref) -> Asked:
-        return decode(self._store.content(ref.kind, ref.key, "verdicts.json"), type=Asked)
-
-
 def select(matrix: Matrix, store: Store, entries: Sequence[PlannedEntry]) -> Selection:
     """Samples of every finished cell with a source, as many as the budget holds."""
     panels = {
         tuple(sorted(panel.axes.items())): number
         for number, panel in enumerate(panel for block in matrix.blocks for panel in block.panels)
     }
-    files, found, troubles = _Files(store), list[Sample](), dict[str, None]()
+    files, found, troubles = SampleReader(store), list[Sample](), dict[str, None]()
     wanted = [(panels[place], entry) for entry in entries if (place := panel_place(entry.axes)) in panels]
     wanted.sort(key=lambda pair: (pair[1].axes["target_lang"], pair[0]))
     for number, entry in wanted:
@@ -124,37 +77,20 @@ def panel_place(axes: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((axis, value) for axis, value in axes.items() if axis not in ("source_lang", "target_lang")))
 
 
-def _samples_of(panel: int, entry: PlannedEntry, cell: SeedCell, files: _Files) -> Iterator[Sample]:
-    for role in ("pool", "baseline", "score"):
-        if role not in cell.stages:
-            raise StoreError(f"A cell of the plan names no {role}. Run the grid's command again to write it anew.")
-    target, items = entry.axes["target_lang"], files.items(cell.judge)
-    pool, baseline = files.lines(cell.stages["pool"]), files.lines(cell.stages["baseline"])
-    texts = files.prompts(cell.stages["baseline"])
-    compare = _comparer(cell, files)
-    every = len(items.prompt) == len(pool)  # judge=llm may have been asked of fewer
-    places = {p: n for n, p in enumerate(items.prompt)} if every else _places(pool)
-    for prompt in chosen(target, items.prompt):
-        row, place = items.prompt.index(prompt), places[prompt]
-        said, opposed = (decode(lines[place], type=Samples) for lines in (pool, baseline))
-        if not said.prompt == opposed.prompt == prompt:
-            raise StoreError(f"The prompts of judge {cell.judge.key[:12]} are not those of its pool and baseline.")
-        first = items.index[row] if items.index else 0
-        other = _opponent(said.responses[first], opposed.responses, cell.stages["baseline"].kind == "recorded")
-        rewards = _scores(cell.stages["score"], files, place, first, other)
-        scores, verdict = compare(prompt, place, first, other)
-        yield Sample(panel, entry.axes["source_lang"], target, prompt, cut(texts.get(prompt, "")),
-                     cut(said.responses[first]), cut(opposed.responses[other]),
-                     rewards, scores, verdict, items.win[row])  # fmt: skip
+def _samples_of(panel: int, entry: PlannedEntry, cell: SeedCell, files: SampleReader) -> Iterator[Sample]:
+    source, target, judged = entry.axes["source_lang"], entry.axes["target_lang"], files.cell(cell.judge, cell.stages)
+    for prompt in chosen(target, judged.items.prompt):
+        one = judged.read(prompt)
+        other = _opponent(one.response, one.opponents, cell.stages["baseline"].kind == "recorded")
+        text, response, baseline = (cut(text) for text in (one.text or "", one.response, one.opponents[other]))
+        rewards, scores = ((_short(own), _short(theirs[other])) for own, theirs in (one.rewards, one.scores))
+        verdict = None if one.points is None else one.points.get(other)
+        yield Sample(panel, source, target, prompt, text, response, baseline, rewards, scores, verdict, one.win)
 
 
 def chosen(target: str, prompts: Sequence[str]) -> list[str]:
     """The first prompts of a target in an order that is nobody's choice."""
     return sorted(prompts, key=lambda prompt: hashlib.sha256(f"{target}/{prompt}".encode()).digest())[:MOST_PROMPTS]
-
-
-def _places(lines: Sequence[bytes]) -> dict[str, int]:
-    return {decode(line, type=Samples).prompt: place for place, line in enumerate(lines)}
 
 
 def _opponent(said: str, responses: Sequence[str], recorded: bool) -> int:
@@ -163,39 +99,8 @@ def _opponent(said: str, responses: Sequence[str], recorded: bool) -> int:
     return different[0] if different else 0
 
 
-def _scores(ref: Ref, files: _Files, place: int, first: int, other: int) -> tuple[float | None, float | None]:
-    pool, baseline = files.array(ref, "pool.npy"), files.array(ref, "baseline.npy")
-    return _finite(pool[place, first]), _finite(baseline[place, other])
-
-
-def _finite(value: Any) -> float | None:
-    return round(float(value), 4) if np.isfinite(value) else None
-
-
-_Compare = Callable[[str, int, int, int], tuple[tuple[float | None, float | None], float | None]]
-
-
-def _comparer(cell: SeedCell, files: _Files) -> _Compare:
-    """(prompt, place, response, opponent) -> the judge's scores of both, and its verdict on them."""
-    nothing = (None, None)
-    if "verdict" not in cell.stages:
-        return lambda prompt, place, first, other: (nothing, None)
-    ref = cell.stages["verdict"]
-    if files.has(ref, "verdicts.json"):
-        said = files.asked(ref).preferences()
-
-        def asked(prompt: str, place: int, first: int, other: int) -> Any:
-            preference = said.get((prompt, first), {}).get(other)
-            return nothing, None if preference is None else points(preference)
-
-        return asked
-
-    def scored(prompt: str, place: int, first: int, other: int) -> Any:
-        ours, theirs = _scores(ref, files, place, first, other)
-        verdict = None if ours is None or theirs is None else float((np.sign(ours - theirs) + 1) / 2)
-        return (ours, theirs), verdict
-
-    return scored
+def _short(score: float | None) -> float | None:
+    return None if score is None else round(score, 4)
 
 
 def cut(text: str) -> str:
