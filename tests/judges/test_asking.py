@@ -7,9 +7,20 @@ from pathlib import Path
 import pytest
 
 from xling.errors import StageError
-from xling.judges.asking import Compared, EndpointSettings, How, Verdict, asker, capped, coin, compare, points
+from xling.judges.asking import (
+    Compared,
+    EndpointSettings,
+    How,
+    Verdict,
+    asker,
+    capped,
+    coin,
+    compare,
+    judge_prompt,
+    points,
+    shortened,
+)
 from xling.judges.cache import Answer, Cache
-from xling.judges.prompts import judge_prompt, shortened
 
 HOW = How("summarization", "Turkish", None, "right")
 

@@ -22,7 +22,7 @@ from chat_server import ChatServer, Reply, completion, longer, texts_of
 
 from xling.errors import ConfigError, StageError
 from xling.grid.stage import Interrupted
-from xling.judges.asking import Request
+from xling.judges.asking import Request, judge_prompt
 from xling.judges.cache import Cache
 from xling.judges.endpoint import (
     CUT,
@@ -37,7 +37,6 @@ from xling.judges.endpoint import (
     retry_after,
     said,
 )
-from xling.judges.prompts import judge_prompt
 from xling.judges.transport import proxy_of
 
 PROMPTS = [judge_prompt("summarization", "German", "Ein Text.", "a" * (i + 1), "b" * 7) for i in range(24)]

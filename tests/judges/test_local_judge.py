@@ -13,10 +13,9 @@ from families import saved
 
 from xling.config.common import TEMPLATE_DATE
 from xling.errors import DataError
-from xling.judges.asking import Compared, How, asker, compare
+from xling.judges.asking import Compared, How, asker, compare, judge_prompt
 from xling.judges.cache import Cache
 from xling.judges.local import LocalJudge, digit_ids, load_local_judge
-from xling.judges.prompts import judge_prompt
 from xling.models.text import chat_text
 
 LENGTHS = (1, 3, 20, 9, 2, 13, 30)

@@ -526,7 +526,8 @@ def test_planning_reads_headers_without_torch(whole: Callable[[str], Path]) -> N
     import sys
 
     code = (
-        "import sys; from xling.config import Classifier; from xling.models.checkpoints import check_checkpoints; "
+        "import sys; from xling.config.rewards import Classifier; "
+        "from xling.models.checkpoints import check_checkpoints; "
         "check_checkpoints(Classifier(sys.argv[1]), (64, 32)); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(whole("rm"))], check=True)

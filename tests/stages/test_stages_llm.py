@@ -17,10 +17,10 @@ from xling.grid.plan import make_plan
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
 from xling.judges import llm
+from xling.judges.asking import judge_prompt
 from xling.judges.llm import Settings as LlmJudge
 from xling.judges.llm import by_prompt as fold
 from xling.judges.local import load_local_judge
-from xling.judges.prompts import judge_prompt
 from xling.optimizers import best_of_n
 from xling.optimizers.dpo import Settings as DPO
 from xling.planning.dag import judge_stage

@@ -4,14 +4,19 @@
         verdicts = compare(ask, how, pairs)
 
 A pair is asked with the response first, second, or both. Its two texts being the same, nobody is asked: it is a tie.
+
+The request is in words of our own after the paper's (section 5): for summaries the four axes of RLAIF's prompt (Lee et
+al. 2023) in front of an expert rater; for dialog the ranking of models as in AlpacaEval (Li et al. 2023). The responses
+are inserted as they are, braces and all; in dialog as JSON, so that a reader sees where each one ends.
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -19,9 +24,9 @@ from msgspec import Struct
 from xling.config.common import TEMPLATE_DATE
 from xling.errors import StageError
 from xling.judges.cache import Answer, Cache, request_key
-from xling.judges.prompts import PromptKind, judge_prompt, shortened
 
 Ask = Callable[[Sequence[str]], list[Answer]]
+PromptKind = Literal["summarization", "dialog"]
 
 
 class EndpointSettings(Struct, frozen=True):
@@ -174,6 +179,58 @@ def capped(ids: Sequence[str], datasets: Sequence[str], most: int | None, seed: 
 
 def _hash(seed: int, *names: object) -> bytes:
     return hashlib.sha256("\0".join(map(str, (seed, *names))).encode()).digest()
+
+
+# --- what is asked -----------------------------------------------------------------------------------------
+
+SUMMARIZATION = """\
+A good summary gives what matters in a longer text in few words. Decide which of two summaries is better, on four axes:
+
+Coherence: is it clear in itself, well put together and easy to read?
+Accuracy: does it say only what the text says, with nothing made up or contradicted?
+Coverage: does it hold the main points of the text?
+Overall quality: how good is it, all in all?
+
+You are an expert rater who knows {language} well. Text and summaries should be in {language}; a summary in another \
+language is bad. Their order means nothing. Answer with 1 or 2 alone.
+
+Text: {text}
+
+Summary 1: {first}
+
+Summary 2: {second}
+
+Better summary (1 or 2):"""
+
+DIALOG = """\
+You keep a leaderboard of assistants, ordered by how good people find their answers. You know {language} well. Below \
+is an instruction in {language}, or a conversation up to the user's last turn, and what two models answered. Rank the \
+answers as most readers of {language} would: by how helpful, correct and well written they are, and whether they are \
+in the right language. Their order means nothing.
+
+{{"instruction": {text}}}
+
+{{"model": 1, "answer": {first}}}
+{{"model": 2, "answer": {second}}}
+
+Which model's answer ranks first? Answer with 1 or 2 alone.
+
+Best model (1 or 2):"""
+
+
+def judge_prompt(kind: PromptKind, language: str, text: str, first: str, second: str) -> str:
+    """The whole request. `language`: its name in English; `text`: the document, instruction or chat."""
+    if kind == "summarization":
+        return SUMMARIZATION.format(language=language, text=text, first=first, second=second)
+    quoted = [json.dumps(one, ensure_ascii=False) for one in (text, first, second)]
+    return DIALOG.format(language=language, text=quoted[0], first=quoted[1], second=quoted[2])
+
+
+def shortened(text: str, most: int | None, side: str) -> str:
+    """At most `most` characters of a document: its beginning, or (side left: a chat) its end."""
+    if most is None or len(text) <= most:
+        return text
+    return text[-most:] if side == "left" else text[:most]
 
 
 # --- who is asked -------------------------------------------------------------------------------------------

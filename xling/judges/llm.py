@@ -34,6 +34,7 @@ from xling.judges.asking import (
     Compared,
     EndpointSettings,
     How,
+    PromptKind,
     Request,
     Verdict,
     asker,
@@ -44,7 +45,6 @@ from xling.judges.asking import (
     sendable,
 )
 from xling.judges.cache import Cache
-from xling.judges.prompts import PromptKind
 from xling.judges.wins import Array, Folded, Places
 from xling.models.checkpoints import check_date, check_policy
 from xling.optimizers import answers

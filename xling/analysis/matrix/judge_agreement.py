@@ -142,7 +142,7 @@ def judge_accuracy(column: Column, results: Results) -> JudgeAccuracy | None:
     for entry in column.entries:
         for cell in entry.cells:
             for role, ref in cell.stages.items():
-                if role == "accuracy" or ref.kind == "judge_accuracy":
+                if role == "accuracy":
                     stages.setdefault(ref.key, (ref, cell.seeds))
     samples = []
     for ref, seeds in stages.values():
