@@ -24,10 +24,8 @@ from xling.analysis.matrix.types import Matrix
 from xling.compose.composer import Composer
 from xling.compose.grid import compose_grid
 from xling.grid.plan import Plan
-from xling.grid.stage import Stage, Tokens
 from xling.grid.store import Store
 from xling.launching import plan_of, task_languages
-from xling.planning.costs import asked
 from xling.report.reduce_grid import reduce_grid
 from xling.report.tables.panel import accuracy_table, win_table
 from xling.report.tables.table import Table
@@ -100,11 +98,6 @@ def counts(plan: Plan) -> dict[str, float]:
     hours = sum(estimate.seconds * stages[kind] for kind, estimate in modelled) / 3600
     flops = sum(estimate.flops for _, estimate in modelled) / 1e18
     return {**{kind: stages.get(kind, 0) for kind in COUNTED}, **units, "EFLOP": flops, "GPU hours": hours}
-
-
-def asked_of(stage: Stage) -> int:
-    """Requests that a stage of a judge sends at most."""
-    return asked(stage, Tokens()).units["judge calls"]
 
 
 # --- tiny scale ---------------------------------------------------------------------------------------------

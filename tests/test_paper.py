@@ -13,6 +13,7 @@ import pytest
 
 from xling.errors import ConfigError
 from xling.grid.plan import Plan
+from xling.judges.llm import most_requests
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -84,7 +85,7 @@ def test_samples_scorings_and_calls_of_the_core(plans: dict[str, Plan]) -> None:
 def test_the_second_judge_is_asked_as_gpt_4_was(plans: dict[str, Plan]) -> None:
     second = [step.stage for step in plans["paper_judges"].steps.values() if step.stage.spec.get("orders") == "random"]
     assert len(second) == 72
-    calls = sum(maker.asked_of(stage) for stage in second)
+    calls = sum(most_requests(stage) for stage in second)
     assert calls == 2 * CAPPED * 6  # 75 thousand an algorithm
 
 
