@@ -18,7 +18,7 @@ import pytest
 
 from xling.errors import ConfigError
 from xling.judges import JUDGES
-from xling.optimizers import HOOKS_OF_PICKING, OPTIMIZERS
+from xling.optimizers import HOOKS_OF_PICKING, HOOKS_OF_TRAINING, OPTIMIZERS
 from xling.options import Options
 from xling.results.samples import read_samples
 from xling.tasks.options import HOOKS, TaskModule, hooks_of
@@ -183,6 +183,38 @@ def test_an_optimizer_of_ones_own_picks(tmp_path: Path) -> None:
     items = json.loads((judged / "items.json").read_text("utf-8"))
     rewards = np.load(scored / "pool.npy")
     assert items["index"] == np.argsort(-rewards, axis=1, kind="stable")[:, 1].tolist()
+
+
+TRAINS = "An optimizer that trains"
+STEPS = (
+    "optimizer.steps=3", "optimizer.batch_size=8", "optimizer.eval_every=2", "optimizer.eval_prompts=4",
+    "optimizer.reward_samples=8",
+)  # fmt: skip
+
+
+def test_an_optimizer_of_ones_own_trains(tmp_path: Path) -> None:
+    install(tmp_path, "optimizer", skeleton(TRAINS, "python"), skeleton(TRAINS, "yaml"))
+    done = launch(tmp_path, *SMALL, *STEPS, "optimizer=mine", "optimizer.k=2")
+    assert done.returncode == 0, done.stderr
+    [row] = results(tmp_path, "g")
+    assert (row["optimizer"], row["status"], row["n"]) == ("mine", "done", "12")
+    [trained] = stages(tmp_path, "align")
+    curve = [json.loads(line) for line in (trained / "curve.jsonl").read_text("utf-8").splitlines()]
+    assert [step["step"] for step in curve] == [1, 2, 3] and all(step["loss"] > 0 for step in curve)
+    assert "validation_reward" in curve[1] and (trained / "model.safetensors").exists()
+    refused = launch(tmp_path, *SMALL, *STEPS, "optimizer=mine", "optimizer.k=3", "dry_run=true")
+    assert refused.returncode == 2 and "xling: optimizer.k=3 " in refused.stderr and "Type " in refused.stderr
+
+
+@pytest.mark.parametrize("hook", HOOKS_OF_TRAINING)
+def test_each_hook_of_an_optimizer_that_trains_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook: str
+) -> None:
+    name = f"lacking_trainer_{hook}"
+    (tmp_path / f"{name}.py").write_text(without(skeleton(TRAINS, "python"), hook), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=rf"lacks `{hook}` \("):
+        Options[Any]("optimizer", {"mine": name}, OPTIMIZERS.hooks)["mine"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
