@@ -198,6 +198,7 @@ ORDER = """
     measures
     tasks
     models
+    rewards
     judges translators optimizers
     results
     experiment

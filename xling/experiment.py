@@ -14,11 +14,11 @@ from msgspec import Struct, inspect
 
 from xling.config.common import Language, Lid, Seed, Training
 from xling.config.policies import Policy
-from xling.config.rewards import RewardModel
 from xling.errors import LONGEST_NAME, ConfigError, did_you_mean
 from xling.grid.planfile import AxisValue
 from xling.judges import JUDGES, JudgeSettings
 from xling.optimizers import OPTIMIZERS
+from xling.rewards.settings import RewardModel
 from xling.tasks.options import Task
 from xling.translators import TRANSLATORS, TranslatorSettings
 
@@ -63,9 +63,7 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
 
         A row whose own labels are permuted is a control, and judged by its kind with the true ones.
         """
-        own = self.rm_backbone
-        plain: RewardModel = msgspec.structs.replace(own, permutation=0) if hasattr(own, "permutation") else own
-        return self.judge.rm_backbone or plain
+        return self.judge.rm_backbone or self.rm_backbone.plain
 
 
 def experiment_from(container: Mapping[str, Any]) -> Experiment:

@@ -12,9 +12,10 @@ from hydra.core.global_hydra import GlobalHydra
 from xling.compose.composer import Composer
 from xling.compose.grid import Cells, compose_grid, grid_name
 from xling.compose.overrides import protected, typed
-from xling.config.rewards import BagOfWords, SentenceEncoder, name_of
 from xling.errors import ConfigError
 from xling.experiment import experiments
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 
 CONF = Path(__file__).parents[2] / "conf"
 SIX = ["de", "en", "es", "ru", "tr", "vi"]
@@ -249,7 +250,7 @@ def test_judging_reward_models_side_by_side_are_a_column(front: Front) -> None:
     cells = front(
         "judge=target_rm", "judge/rm_backbone=bag_of_words,frozen_lm", "rm_backbone=length,random", "seed=0,1"
     )
-    found = [(axes["judge"], axes["judge/rm_backbone"], name_of(one.judging)) for axes, one in experiments(cells.cells)]
+    found = [(axes["judge"], axes["judge/rm_backbone"], one.judging.name) for axes, one in experiments(cells.cells)]
     assert sorted(found) == [("target_rm", name, name) for name in ("bag_of_words", "frozen_lm") for _ in range(4)]
     for axes, container in cells.cells:
         assert container == full(front, cells, axes)

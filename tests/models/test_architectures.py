@@ -19,9 +19,9 @@ from xling.models.published import load_published_classifier
 from xling.models.reward import RewardNet
 from xling.models.sampling import greedy_ids
 from xling.models.states import log_likelihood
-from xling.models.stored import as_model
 from xling.models.text import Ids, Limits
 from xling.models.twins import VOCABULARY
+from xling.rewards.networks import as_model
 
 CLOSE, REL = 1e-4, 1e-5  # of scores and nats; of sums of hundreds of nats
 STEPS = 8

@@ -1,18 +1,17 @@
 """The bag-of-words reward model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from xling.models.bag_of_words import (
-    features,
-    fit_pairwise,
-    fit_pointwise,
-    load_bag_of_words,
-    pieces,
-    save_bag_of_words,
-)
+from xling.grid.stage import Context
+from xling.rewards import bag_of_words
+from xling.rewards.bag_of_words import features, pieces
+from xling.rewards.hooks import Feedback, Request, Scores
+from xling.tasks.micro_summarization import Settings as MicroSummarization
+from xling.tasks.records import Pair, Prompt, Rating
 
 
 @pytest.mark.parametrize(
@@ -43,29 +42,38 @@ def test_counts_know_words_but_not_their_order() -> None:
     assert np.linalg.norm(counts, axis=1) == pytest.approx([1, 1, 1])
 
 
-PROMPTS = [f"document {i}" for i in range(60)]
-GROUPS = [str(i) for i in range(60)]
+def prompt(text: str) -> Prompt:
+    return Prompt(text, "de", text, text, text)
+
+
+PROMPTS = [prompt(f"document {i}") for i in range(60)]
+
+
+def trained(folder: Path, objective: str, items: Sequence[Pair] | Sequence[Rating]) -> Scores:
+    """Fit in a folder and loaded from there."""
+    feedback = Feedback(0, objective, "right", lambda split, permutation: list(items), list)
+    context = Context({}, {"reward": folder}, folder, folder, lambda done, total: None)
+    bag_of_words.fit(context, bag_of_words.Settings(), feedback)
+    return bag_of_words.load(context, bag_of_words.Settings(), Request(MicroSummarization(("de",)))).score
 
 
 def test_pointwise_learns_a_word_and_survives_saving(tmp_path: Path) -> None:
-    responses = [f"{'good' if i % 2 else 'bad'} item {i}" for i in range(60)]
-    model = fit_pointwise(PROMPTS, responses, [float(i % 2) for i in range(60)], GROUPS)
-    scores = model.score(["new", "other"], [["bad thing", "good thing"], []])
+    items = [Rating(p, f"{'good' if i % 2 else 'bad'} item {i}", float(i % 2)) for i, p in enumerate(PROMPTS)]
+    score = trained(tmp_path, "pointwise", items)
+    scores = score([prompt("new"), prompt("other")], [["bad thing", "good thing"], []])
     assert scores[0][1] > scores[0][0] + 0.5
     assert scores[1] == []
-    save_bag_of_words(tmp_path, model)
-    assert load_bag_of_words(tmp_path).score(["new", "other"], [["bad thing", "good thing"], []]) == scores
 
 
-def test_pairwise_learns_which_of_two_is_chosen() -> None:
-    chosen, rejected = [f"good {i}" for i in range(60)], [f"bad {i}" for i in range(60)]
-    model = fit_pairwise(PROMPTS, chosen, rejected, GROUPS)
-    [[bad, good]] = model.score(["new"], [["bad thing", "good thing"]])
+def test_pairwise_learns_which_of_two_is_chosen(tmp_path: Path) -> None:
+    score = trained(tmp_path, "pairwise", [Pair(p, f"good {i}", f"bad {i}") for i, p in enumerate(PROMPTS)])
+    [[bad, good]] = score([prompt("new")], [["bad thing", "good thing"]])
     assert good > bad + 0.5
 
 
-def test_a_score_does_not_depend_on_its_companions() -> None:
-    model = fit_pointwise(PROMPTS, [f"item {i} {i % 7}" for i in range(60)], [float(i % 7) for i in range(60)], GROUPS)
-    together = model.score(["p"], [["item 3", "item 4", "item 5"]])[0]
-    alone = [model.score(["p"], [[text]])[0][0] for text in ("item 3", "item 4", "item 5")]
+def test_a_score_does_not_depend_on_its_companions(tmp_path: Path) -> None:
+    items = [Rating(p, f"item {i} {i % 7}", float(i % 7)) for i, p in enumerate(PROMPTS)]
+    score = trained(tmp_path, "pointwise", items)
+    together = score([prompt("p")], [["item 3", "item 4", "item 5"]])[0]
+    alone = [score([prompt("p")], [[text]])[0][0] for text in ("item 3", "item 4", "item 5")]
     assert together == pytest.approx(alone, rel=1e-12)

@@ -11,11 +11,11 @@ import transformers as hf
 from architectures import checkpoint
 from families import FAMILIES, SHAPE, build, saved, tokenizer
 
+from xling.config.common import Training
 from xling.config.policies import LanguageModel
-from xling.config.rewards import Encoder, SameAsPolicy
 from xling.errors import ConfigError, DataError
 from xling.models import own_forward
-from xling.models.checkpoints import alike_up_to, check_checkpoints, check_lengths, check_table
+from xling.models.checkpoints import alike_up_to, check_lengths, check_table
 from xling.models.frozen_lm import read
 from xling.models.load import Loading, in_dtype, load_policy, load_trunk, save_policy, write_loading
 from xling.models.own_forward import distance, own_logits, probe_of
@@ -24,10 +24,13 @@ from xling.models.responses import kl_along, predicting_states, responses_of
 from xling.models.reward import HeadedNet, RewardNet, scalar_head
 from xling.models.sampling import greedy_ids
 from xling.models.states import log_likelihood
-from xling.models.stored import as_model, load_reward, save_reward
 from xling.models.text import Limits
 from xling.models.twins import check_twin, smaller
 from xling.optimizers.ppo import values_of
+from xling.rewards import same_as_policy
+from xling.rewards.hooks import Choices
+from xling.rewards.networks import as_model, load_reward, save_reward
+from xling.tasks.micro_summarization import Settings as MicroSummarization
 
 # The end of a text is the eos that pads, as Llama reward models trained with trl have it.
 CHAT = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{{ eos_token }}{% endfor %}"
@@ -173,11 +176,12 @@ def test_they_are_refused_while_planning_where_the_limits_allow_such_texts(kind:
     model, pieces = load_policy(tmp_path)
 
     def policy(prompt: int, new: int) -> None:
-        check_lengths(LanguageModel(str(tmp_path), max_prompt_tokens=prompt, max_new_tokens=new), Encoder("none"))
+        check_lengths(LanguageModel(str(tmp_path)), (prompt, new), "policy")
 
     def reward(prompt: int, response: int) -> None:
-        rm = SameAsPolicy(init=str(tmp_path), max_prompt_tokens=prompt, max_response_tokens=response)
-        check_checkpoints(rm, (prompt, response))
+        rm = same_as_policy.Settings(init=str(tmp_path), max_prompt_tokens=prompt, max_response_tokens=response)
+        choices = Choices(MicroSummarization(("de",)), LanguageModel("packaged"), Training(), recorded=False)
+        same_as_policy.check(rm, choices)
 
     policy(20, 12)
     assert len(greedy_ids(model, pieces, [list(range(10, 30))], 12)[0]) <= 12

@@ -10,12 +10,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from xling.config.rewards import BagOfWords, SentenceEncoder, SystemIdentity, Untrained
 from xling.errors import ConfigError, DataError, StageError
 from xling.models.folds import in_order
-from xling.models.heads import Fitting, Trained, train_heads
-from xling.models.recorded import rated_responses, score_responses, write_agreement
 from xling.models.rows import read_rows, write_rows
+from xling.rewards import REWARDS
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.heads import Fitting, blocks_of, score_rows, train_heads
+from xling.rewards.hooks import Request, RewardSettings
+from xling.rewards.sentence_encoder import Settings as SentenceEncoder
+from xling.rewards.system import Settings as SystemIdentity
+from xling.rewards.untrained import Settings as Untrained
+from xling.stages.recorded import rated_responses, write_agreement, write_notes, write_scores
 from xling.tasks import files
 from xling.tasks.files import Settings as Files
 
@@ -63,7 +68,7 @@ def scores(
     tmp_path: Path,
     sources: Sequence[files.Recorded],
     target: files.Recorded,
-    backbone: Trained,
+    backbone: RewardSettings,
     name: str,
     embeds: dict[str, Path] | None = None,
     seed: int = 0,
@@ -73,11 +78,19 @@ def scores(
     embeds = embeds or {}
     heads, out = folder(tmp_path, f"{name}-heads"), folder(tmp_path, f"{name}-score")
     train_heads(sources, backbone, embeds, Fitting(FOLDS, (0, seed), **fitting), heads)
-    langs = [source.lang for source in sources]
-    score_responses(target, backbone, langs, heads, embeds.get(target.lang), seed, out)
+    write_scores(target, score_rows(target, backbone, heads, embeds.get(target.lang)), out)
+    write_notes(backbone, {target.lang, *(source.lang for source in sources)}, out)
     table: np.ndarray[Any, np.dtype[np.float64]] = np.load(out / "pool.npy")
     assert np.array_equal(table, np.load(out / "baseline.npy"), equal_nan=True)
     return table
+
+
+def reference(data: files.Recorded, score: Any, out: Path, seed: int = 0) -> None:
+    """pool.npy of a reference that learns nothing."""
+    request = Request(Files("rows.jsonl", ("de",)), seed, recorded=data)
+    scorer = REWARDS["untrained"].load(None, Untrained(score), request)  # type: ignore[misc, arg-type]
+    rows = scorer.score(data.prompts, data.responses)  # type: ignore[union-attr]
+    write_scores(data, np.array([value for row in rows for value in row], np.float64), out)
 
 
 def accuracy(tmp_path: Path, target: files.Recorded, name: str) -> float:
@@ -106,7 +119,7 @@ def random_embeds(tmp_path: Path, data: dict[str, files.Recorded]) -> dict[str, 
 )
 @pytest.mark.parametrize("pooled", [False, True])
 def test_a_document_s_own_ratings_never_reach_its_scores_at_home(
-    tmp_path: Path, backbone: Trained, pooled: bool
+    tmp_path: Path, backbone: RewardSettings, pooled: bool
 ) -> None:
     rows = planted("de") + planted("tr")
     data = load(tmp_path, rows)
@@ -127,7 +140,7 @@ def test_a_document_s_own_ratings_never_reach_its_scores_at_home(
 @pytest.mark.parametrize(
     "backbone", [BagOfWords(), SystemIdentity(), SentenceEncoder()], ids=lambda b: type(b).__name__
 )
-def test_a_parallel_document_s_ratings_never_reach_its_scores_abroad(tmp_path: Path, backbone: Trained) -> None:
+def test_a_parallel_document_s_ratings_never_reach_its_scores_abroad(tmp_path: Path, backbone: RewardSettings) -> None:
     rows = [row | {"group": f"parallel {row['id']}"} for lang in ("de", "tr") for row in planted(lang)]
     own = [
         row | {"document": f"own {row['document']}"} for row in rows[-10:]
@@ -308,7 +321,7 @@ def three_systems(tmp_path: Path) -> files.Recorded:
 def test_agreement_counts_pairs_with_different_ratings(tmp_path: Path) -> None:
     data = three_systems(tmp_path)
     score, judge = folder(tmp_path, "score"), folder(tmp_path, "judge")
-    score_responses(data, Untrained("length"), [], None, None, 0, score)
+    reference(data, "length", score)
     assert np.load(score / "pool.npy").tolist()[0] == [1, 2, 3]
     assert np.isnan(np.load(score / "pool.npy")[1]).tolist() == [False, False, True]
     write_agreement(data, score, judge)
@@ -329,7 +342,7 @@ def test_people_agree_with_themselves_and_a_constant_has_no_rank_correlation(tmp
     data = three_systems(tmp_path)
     gold, judge, flat = (folder(tmp_path, name) for name in ("gold", "judge", "flat"))
     rated_responses(data, gold)
-    score_responses(data, Untrained("human"), [], None, None, 0, flat)
+    reference(data, "human", flat)
     assert (gold / "pool.npy").read_bytes() == (flat / "pool.npy").read_bytes()
     write_agreement(data, gold, judge)
     assert json.loads((judge / "spearman.json").read_text(encoding="utf-8")) == {"rho": 1.0, "n": 5}
@@ -343,7 +356,7 @@ def test_random_scores_are_drawn_by_name(tmp_path: Path) -> None:
     data = load(tmp_path, planted("de"))["de"]
     tables = []
     for name, seed in (("r0", 0), ("again", 0), ("r1", 1)):
-        score_responses(data, Untrained("random"), [], None, None, seed, folder(tmp_path, name))
+        reference(data, "random", folder(tmp_path, name), seed)
         tables.append(np.load(tmp_path / name / "pool.npy"))
     assert np.array_equal(tables[0], tables[1])
     assert not np.array_equal(tables[0], tables[2])
@@ -367,12 +380,12 @@ def test_languages_that_the_encoder_does_not_know_are_marked(tmp_path: Path) -> 
 
 def test_what_cannot_be_scored_is_refused(tmp_path: Path) -> None:
     data = three_systems(tmp_path)
-    with pytest.raises(ConfigError, match="policy=recorded has none"):
-        score_responses(data, Untrained("likelihood_sft"), [], None, None, 0, folder(tmp_path, "a"))
     with pytest.raises(ConfigError, match="embed stage"):
-        score_responses(data, Untrained("cosine"), [], None, None, 0, folder(tmp_path, "b"))
-    with pytest.raises(ConfigError, match="reward stage"):
-        score_responses(data, BagOfWords(), ["de"], None, None, 0, folder(tmp_path, "c"))
+        blocks_of(data, Untrained("cosine"), None)
+    with pytest.raises(StageError, match="no features"):
+        blocks_of(data, Untrained("length"), None)
+    with pytest.raises(StageError, match="cannot learn from recorded"):
+        train_heads([data], Untrained("length"), {}, Fitting(FOLDS), folder(tmp_path, "a"))
 
 
 def test_systems_and_groups_whose_names_end_in_nul_are_told_apart(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from xling.models import states
 from xling.models.load import load_policy, load_tokenizer, load_trunk, trunk_of
 from xling.models.reward import RewardModel, RewardNet
 from xling.models.states import log_likelihood, response_states
-from xling.models.stored import load_reward, save_reward
 from xling.models.text import Limits, count_cut, prompt_ids, response_ids
+from xling.rewards.networks import load_reward, save_reward
 
 DRAW = random.Random(0)
 WORDS = ["flood", "Chile", "März", "130", "Häuser", "наводнение", "lễ", "hội", "ở", "Cuba", "sel", "ngôi", "nhà", "🙂"]

@@ -14,21 +14,25 @@ from huggingface_hub import constants
 from transformers import dynamic_module_utils
 
 import xling
-from xling.config.common import Language
+from xling.config.common import Language, Training
 from xling.config.policies import LanguageModel
-from xling.config.rewards import Classifier, SameAsPolicy
 from xling.errors import ConfigError, DataError
 from xling.grid import files, host
 from xling.grid.records import Sheet
 from xling.grid.stage import Context, Kind, Stage
 from xling.grid.store import Store
 from xling.models import encoder
-from xling.models.checkpoints import check_checkpoints, check_policy
+from xling.models.checkpoints import check_policy
 from xling.models.load import load_config, load_policy, load_tokenizer, load_trunk, loading
 from xling.planning import KINDS
 from xling.planning.specs import base
+from xling.rewards import REWARDS
+from xling.rewards.classifier import Settings as Classifier
+from xling.rewards.hooks import Choices, RewardSettings
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.run.execute import Executor, Job
 from xling.stages.policies import store_trained
+from xling.tasks.micro_summarization import Settings as MicroSummarization
 from xling.translators.seq2seq import Settings as Seq2Seq
 from xling.translators.seq2seq import check as check_model
 
@@ -47,6 +51,13 @@ class CodedForCausalLM(LlamaForCausalLM):
     config_class = CodedConfig
 """
 COPY = Kind("sft", KINDS["sft"].version, lambda context: _copy(context))
+
+
+def check_checkpoints(rm: RewardSettings) -> None:
+    """What planning refuses of a reward model that names its own checkpoint."""
+    check = REWARDS.of(rm).check
+    assert check is not None
+    check(rm, Choices(MicroSummarization(("de",)), LanguageModel("packaged"), Training(), recorded=False))
 
 
 def _copy(context: Context) -> None:
@@ -173,7 +184,7 @@ def test_planning_asks_nobody_whether_code_may_run(tmp_path: Path, asked: list[s
     seq2seq = families.saved(tmp_path / "mt5", "mt5")
     tokenizer_code(seq2seq, pad=True)
     check_policy(LanguageModel(str(folder)))
-    check_checkpoints(SameAsPolicy(init=str(folder)), (8, 8))
+    check_checkpoints(SameAsPolicy(init=str(folder)))
     encoder.check_encoder(str(folder))
     with pytest.raises(ConfigError, match="The translator has no language"):  # its tokenizer was read
         check_model(Seq2Seq(checkpoint=str(seq2seq), family="madlad"), None, [(german, english)])
@@ -222,7 +233,7 @@ def test_code_of_another_repository_is_refused_wherever_it_is_named(tmp_path: Pa
 def test_a_classifiers_code_is_named_by_its_own_setting(tmp_path: Path) -> None:
     folder, _ = coded(tmp_path / "model", "else/where--")
     with pytest.raises(ConfigError, match=r"runs code of else/where, and rm_backbone\.remote_code="):
-        check_checkpoints(Classifier(str(folder), remote_code=str(folder)), (8, 8))
+        check_checkpoints(Classifier(str(folder), remote_code=str(folder)))
 
 
 @pytest.mark.parametrize(

@@ -13,23 +13,29 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
-from xling.config.common import Language
+from xling.config.common import Language, Training
 from xling.config.policies import LanguageModel
-from xling.config.rewards import Classifier, Encoder, SameAsPolicy
 from xling.errors import ConfigError, DataError
 from xling.grid.stage import Context
 from xling.models import encoder as sentence_encoder
 from xling.models import load
-from xling.models.checkpoints import check_checkpoints, check_lengths, check_policy
+from xling.models.checkpoints import check_lengths, check_policy
 from xling.models.load import Loading, save_policy, write_loading
 from xling.planning import KINDS
-from xling.planning.specs import base, own_checkpoint
+from xling.planning.specs import base
+from xling.rewards import REWARDS
+from xling.rewards.classifier import Settings as Classifier
+from xling.rewards.encoder import Settings as Encoder
+from xling.rewards.hooks import Choices, RewardSettings
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
+from xling.tasks.micro_summarization import Settings as MicroSummarization
 from xling.translators.seq2seq import Settings as Seq2Seq
 from xling.translators.seq2seq import check as check_model
 
 Names = dict[str, torch.Tensor]
 GERMAN, ENGLISH = (Language(code, code, code, "Latn") for code in ("de", "en"))
-SIDES = (64, 32)  # limits in tokens
+SIDES = {"max_prompt_tokens": 64, "max_response_tokens": 32}
+PACKAGED = LanguageModel("packaged")
 MADE: dict[str, Callable[[Path], Path]] = {
     "llama": lambda folder: families.saved(folder, "llama"),
     "qwen2": lambda folder: families.saved(folder, "qwen2"),
@@ -80,16 +86,23 @@ def renamed(old: str, new: str) -> Callable[[Names], Names]:
     return lambda names: {name.replace(old, new): value for name, value in names.items()}
 
 
+def check_checkpoints(rm: RewardSettings, policy: LanguageModel = PACKAGED) -> None:
+    """What planning refuses of a reward model that names its own checkpoint."""
+    check = REWARDS.of(rm).check
+    assert check is not None
+    check(rm, Choices(MicroSummarization(("de",)), policy, Training(), recorded=False))
+
+
 def planned(folder: Path, use: str) -> None:
     """What planning looks at; ConfigError."""
     if use == "policy":
         check_policy(LanguageModel(str(folder)))
     elif use == "reward":
-        check_checkpoints(SameAsPolicy(init=str(folder)), SIDES)
+        check_checkpoints(SameAsPolicy(init=str(folder), **SIDES))
     elif use == "classifier":
-        check_checkpoints(Classifier(str(folder), max_prompt_tokens=64, max_response_tokens=32), SIDES)
+        check_checkpoints(Classifier(str(folder), **SIDES))
     elif use == "encoder":
-        check_checkpoints(Encoder(str(folder)), SIDES)
+        check_checkpoints(Encoder(str(folder), **SIDES))
     elif use == "sentence_encoder":
         sentence_encoder.check_encoder(str(folder))
     else:
@@ -98,13 +111,9 @@ def planned(folder: Path, use: str) -> None:
 
 def based(folder: Path, use: str, out: Path) -> None:
     """The base stage of a checkpoint; DataError."""
-    rm = Encoder(str(folder)) if use == "encoder" else Classifier(str(folder))
-    model = LanguageModel(str(folder))
-    if use in ("encoder", "classifier"):
-        spec = own_checkpoint(rm, "checkpoint", model, use).spec
-    else:
-        base.cache_clear()
-        spec = base(model, use="translator" if use == "translator" else "policy").spec
+    base.cache_clear()
+    read_as = use if use in ("encoder", "classifier", "translator") else "policy"
+    spec = base(LanguageModel(str(folder)), "rm_backbone.checkpoint", read_as).spec
     out.mkdir()
     KINDS["base"].run(Context(json.loads(json.dumps(spec)), {}, out, out, lambda done, total: None))
 
@@ -470,15 +479,16 @@ def test_more_tokens_than_positions_are_refused_with_the_limits_that_fit(tmp_pat
     rm = SameAsPolicy(max_prompt_tokens=64, max_response_tokens=32)
     planned(tmp_path, "policy")
     with pytest.raises(ConfigError, match=r"gpt2 with 128 positions.*Set policy\.max_prompt_tokens=112\."):
-        check_lengths(policy, rm)
+        check_lengths(policy, (120, 16), "policy")
     fitting = LanguageModel(str(tmp_path), max_prompt_tokens=112, max_new_tokens=16)
-    check_lengths(fitting, rm)
+    check_lengths(fitting, (112, 16), "policy")
+    check_checkpoints(rm, fitting)
     with pytest.raises(ConfigError, match=r"Set rm_backbone\.max_prompt_tokens=96\."):
-        check_lengths(fitting, SameAsPolicy(max_prompt_tokens=100, max_response_tokens=32))
+        check_checkpoints(SameAsPolicy(max_prompt_tokens=100, max_response_tokens=32), fitting)
     with pytest.raises(
         ConfigError, match=r"Set rm_backbone\.max_prompt_tokens=96 rm_backbone\.max_response_tokens=32\."
     ):
-        check_lengths(fitting, SameAsPolicy())  # the paper's limits
+        check_checkpoints(SameAsPolicy(), fitting)  # the paper's limits
 
 
 def test_an_encoder_decoder_has_its_positions_for_each_side(tmp_path: Path) -> None:
@@ -488,16 +498,16 @@ def test_an_encoder_decoder_has_its_positions_for_each_side(tmp_path: Path) -> N
         **shape,
     )  # fmt: skip
     save_policy(tmp_path, hf.BartForConditionalGeneration(config), families.tokenizer("mt5"))
-    check_lengths(LanguageModel(str(tmp_path), max_prompt_tokens=64, max_new_tokens=64), Encoder("none"))
+    check_lengths(LanguageModel(str(tmp_path)), (64, 64), "policy")
     with pytest.raises(ConfigError, match=r"bart with 64 positions.*Set policy\.max_prompt_tokens=64\."):
-        check_lengths(LanguageModel(str(tmp_path), max_prompt_tokens=65, max_new_tokens=64), Encoder("none"))
+        check_lengths(LanguageModel(str(tmp_path)), (65, 64), "policy")
 
 
 def test_a_classifier_has_room_for_its_separators(whole: Callable[[str], Path]) -> None:
     folder = str(whole("xlm_rm"))
     with pytest.raises(ConfigError, match=r"xlm-roberta with 512 positions.*Set rm_backbone\.max_prompt_tokens=380\."):
-        check_checkpoints(Classifier(folder, max_prompt_tokens=400, max_response_tokens=128), (400, 128))
-    check_checkpoints(Classifier(folder, max_prompt_tokens=380, max_response_tokens=128), (380, 128))
+        check_checkpoints(Classifier(folder, max_prompt_tokens=400, max_response_tokens=128))
+    check_checkpoints(Classifier(folder, max_prompt_tokens=380, max_response_tokens=128))
 
 
 def test_a_sentence_encoder_with_few_positions_cuts_texts_to_them(tmp_path: Path) -> None:
@@ -526,9 +536,8 @@ def test_planning_reads_headers_without_torch(whole: Callable[[str], Path]) -> N
     import sys
 
     code = (
-        "import sys; from xling.config.rewards import Classifier; "
-        "from xling.models.checkpoints import check_checkpoints; "
-        "check_checkpoints(Classifier(sys.argv[1]), (64, 32)); assert 'torch' not in sys.modules"
+        "import sys; from xling.rewards import classifier; classifier.check(classifier.Settings(sys.argv[1], "
+        "max_prompt_tokens=64, max_response_tokens=32), None); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(whole("rm"))], check=True)
 

@@ -12,12 +12,12 @@ from xling.errors import StageError
 from xling.models.load import load_policy
 from xling.models.reward import RewardNet
 from xling.models.states import pool
-from xling.models.stored import load_reward, save_reward
 from xling.models.text import Limits
 from xling.optimizers import ppo
 from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.problem import Problem
 from xling.optimizers.rollouts import Rollout
+from xling.rewards.networks import load_reward, save_reward
 
 SMALL: dict[str, Any] = {"batch_size": 8, "learning_rate": 1e-2, "value_learning_rate": 1e-2, "warmup_steps": 0}
 

@@ -6,8 +6,8 @@ import pytest
 from grids import recorded_grid, run
 from small_grid import experiment
 
-from xling.config.rewards import BagOfWords
 from xling.grid.store import Store
+from xling.rewards.bag_of_words import Settings as BagOfWords
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from small_grid import experiment
 
 from xling.config.common import pooled
 from xling.config.policies import Recorded
-from xling.config.rewards import BagOfWords
 from xling.experiment import Experiment
 from xling.grid.plan import make_plan
 from xling.grid.records import Sheet
@@ -23,6 +22,7 @@ from xling.optimizers.best_of_n import Settings as BestOfN
 from xling.planning import KINDS
 from xling.planning.dag import cells_from
 from xling.results.plan import ENTRY_AXES
+from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.run.execute import Executor, Job
 from xling.sheets.cells import parse_filters
 from xling.sheets.export import Asked, export

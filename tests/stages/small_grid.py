@@ -12,13 +12,15 @@ import numpy as np
 
 from xling.config.common import Language, Training
 from xling.config.policies import LanguageModel
-from xling.config.rewards import BagOfWords, RewardModel, SameAsPolicy
 from xling.experiment import Experiment
 from xling.grid.stage import Context, Stage
 from xling.judges import JUDGES, JudgeSettings
 from xling.optimizers.best_of_n import Settings as BestOfN
 from xling.planning import KINDS
 from xling.planning.dag import judge_stage
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
+from xling.rewards.settings import RewardModel
 from xling.tasks.micro.words import LANGUAGES
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 

@@ -8,7 +8,6 @@ import pytest
 from small_grid import BUDGET, TASK, M, N, changed, experiment
 
 from xling.config.policies import LanguageModel
-from xling.config.rewards import BagOfWords, SameAsPolicy, SentenceEncoder
 from xling.grid.estimate import estimate, rates_from
 from xling.grid.plan import in_order, make_plan
 from xling.grid.stage import Cell, Stage, Tokens
@@ -20,6 +19,9 @@ from xling.optimizers.ppo import Settings as PPO
 from xling.planning import KINDS, unresolved
 from xling.planning.dag import judge_stage
 from xling.planning.judging import notes
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
+from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 from xling.tasks.oasst import Settings as Oasst
 from xling.translators.seq2seq import Settings as Seq2Seq
 

@@ -12,7 +12,6 @@ from small_grid import TASK, M, Runner, changed, contents, experiment, read
 from test_stages_dag import by_kind, stages
 
 from xling.config.policies import Lora
-from xling.config.rewards import BagOfWords, FrozenLM, Untrained
 from xling.errors import ConfigError, StageError
 from xling.experiment import Experiment
 from xling.grid.stage import Interrupted, Stage
@@ -26,7 +25,10 @@ from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.rloo import Settings as RLOO
 from xling.planning.dag import REFERENCES_TRAINED, cells_from, judge_stage
 from xling.results.samples import read_samples
-from xling.stages.align import AlignSpec, _asking
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.frozen_lm import Settings as FrozenLM
+from xling.rewards.untrained import Settings as Untrained
+from xling.stages.align import AlignSpec
 
 FEW: dict[str, Any] = {"steps": 4, "batch_size": 8, "eval_every": 2, "eval_prompts": 6, "reward_samples": 12}
 PPO_FEW = PPO(**FEW, value_only_steps=1)
@@ -210,9 +212,9 @@ def test_a_likelihood_rewards_as_it_is_reported(tiny_folder: Path, runner: Runne
     asked = changed(cell(tiny_folder, PPO_FEW, rm=Untrained("likelihood_base")), "policy", max_prompt_tokens=40)
     stage = judge_stage(asked)
     spec = msgspec.convert(json.loads(json.dumps(aligned(stage).spec)), AlignSpec)
-    asking, scored = _asking(spec), stage.parents["score"].spec
-    assert (asking.max_prompt_tokens, asking.side) == (scored["max_prompt_tokens"], scored["truncation_side"])
-    assert asking.max_prompt_tokens == 40
+    scored = stage.parents["score"].spec
+    assert (spec.max_prompt_tokens, spec.truncation_side) == (scored["max_prompt_tokens"], scored["truncation_side"])
+    assert spec.max_prompt_tokens == 40
 
 
 def test_trl_does_not_take_encoder_decoders(mt5_folder: Path) -> None:

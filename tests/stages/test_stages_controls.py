@@ -12,12 +12,14 @@ import encoders
 from own_files import jsonl, rated
 
 from xling.config.policies import Recorded
-from xling.config.rewards import BagOfWords, SameAsPolicy, SentenceEncoder
 from xling.errors import ConfigError
 from xling.judges.target_rm import Settings as TargetRM
 from xling.planning.dag import cells_from, judge_stage
-from xling.stages.reward_net import distinct
-from xling.stages.scorers import hashed_score
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.networks import distinct
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
+from xling.rewards.sentence_encoder import Settings as SentenceEncoder
+from xling.rewards.untrained import hashed_score
 from xling.tasks.files import Settings as Files
 
 AXES = {"rm_backbone": "same_as_policy", "source_lang": "en", "target_lang": "tr", "seed": 0}

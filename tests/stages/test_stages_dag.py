@@ -13,11 +13,15 @@ import pytest
 from small_grid import TASK, changed, experiment, judge_named
 
 from xling.config.policies import Recorded
-from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy, SystemIdentity, Untrained
 from xling.errors import ConfigError
 from xling.experiment import Experiment, experiment_from
 from xling.grid.stage import Cell, Stage
 from xling.planning.dag import SHUFFLES, SOURCELESS, cells_from, judge_stage
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.frozen_lm import Settings as FrozenLM
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
+from xling.rewards.system import Settings as SystemIdentity
+from xling.rewards.untrained import Settings as Untrained
 from xling.tasks.files import Settings as Files
 from xling.tasks.m_rewardbench import Settings as MRewardBench
 from xling.tasks.micro.words import LANGUAGES

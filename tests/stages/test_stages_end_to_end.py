@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from small_grid import BUDGET, NEW_TOKENS, TASK, M, N, Runner, array, changed, contents, experiment, read
 
 from xling.config.common import Lid
-from xling.config.rewards import BagOfWords, FrozenLM, RewardModel, SameAsPolicy, Untrained
 from xling.errors import ConfigError, DataError, StageError
 from xling.grid.stage import Stage
 from xling.judges.wins import win_shares
@@ -22,11 +21,16 @@ from xling.models import ridge
 from xling.models.hub import folder_digest
 from xling.models.load import load_policy
 from xling.models.states import log_likelihood
-from xling.models.stored import load_reward
 from xling.models.text import prompt_ids, response_ids
 from xling.optimizers import best_of_n
 from xling.planning.dag import SOURCELESS, judge_stage
 from xling.results.items import read_record
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.frozen_lm import Settings as FrozenLM
+from xling.rewards.networks import load_reward
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
+from xling.rewards.settings import RewardModel
+from xling.rewards.untrained import Settings as Untrained
 from xling.stages import base as base_stage
 from xling.stages.features import all_features
 from xling.tasks import micro_summarization as world

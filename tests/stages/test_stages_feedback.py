@@ -11,10 +11,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from xling.models.reward import decoder_batch, encoder_decoder_batch
 from xling.planning.dag import SHUFFLES
+from xling.rewards.networks import reward_batch, reward_loss
+from xling.rewards.untrained import hashed_score
 from xling.stages.reward import shuffled_pairs, shuffled_ratings
-from xling.stages.reward_net import reward_batch, reward_loss
 from xling.stages.score import length_rule
-from xling.stages.scorers import hashed_score
 from xling.stages.sft import causal_batch
 from xling.tasks import micro_summarization as world
 from xling.tasks.records import Prompt, Rating

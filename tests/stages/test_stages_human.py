@@ -10,13 +10,15 @@ from releases import jsonl, rated
 from small_grid import Runner, experiment, judge_named
 
 from xling.config.policies import Recorded
-from xling.config.rewards import BagOfWords, FrozenLM, SentenceEncoder
 from xling.errors import ConfigError
 from xling.experiment import Experiment
 from xling.grid.stage import Stage
 from xling.optimizers.best_of_n import Settings as BestOfN
 from xling.planning import dag
 from xling.planning.dag import judge_stage
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.frozen_lm import Settings as FrozenLM
+from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 from xling.tasks.released import Settings as Released
 
 WORDS = BagOfWords()

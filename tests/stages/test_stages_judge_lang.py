@@ -12,15 +12,16 @@ from small_grid import BUDGET, TASK, array, experiment, judged_by, languages
 sys.path.append(str(Path(__file__).parents[1] / "tasks"))
 from own_files import jsonl, paired, rated
 
-from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy
 from xling.errors import ConfigError
 from xling.grid.stage import Context
 from xling.judges.gold import Settings as Gold
 from xling.judges.target_rm import Settings as TargetRM
 from xling.models import ridge
 from xling.models.folds import half_of
-from xling.models.heads import best_head
 from xling.planning.dag import judge_stage
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.frozen_lm import Settings as FrozenLM
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.stages.features import all_features
 from xling.stages.reward import RewardSpec, all_feedback, feedback
 from xling.tasks.files import Settings as Files
@@ -127,14 +128,14 @@ def test_a_frozen_head_reads_the_features_of_its_own_half(tiny_folder, runner):
     """The head is the one that is fitted by hand on the rows of that half."""
     cell = judge_stage(judged_by(tiny_folder, TargetRM(half=True), source="tr", rm=FrozenLM()))
     stage = cell.parents["verdict"].parents["reward"]
-    spec, rm = msgspec.convert(stage.spec, RewardSpec), FrozenLM()
+    spec = msgspec.convert(stage.spec, RewardSpec)
     context = Context(stage.spec, {}, Path(), Path(), print)
     items = all_feedback(context, spec, "train", 0)
     rows = [n for n, item in enumerate(items) if half_of(item.prompt.group) == "second"]
     blocks = [block[rows] for block in all_features([runner.folder(stage.parents["features_tr"]) / "feedback"])]
     labels = np.array([2 * items[n].label - 1 for n in rows])
     groups = [items[n].prompt.group for n in rows]
-    head, _ = best_head(blocks, rm, lambda parts: ridge.fit(parts, labels, groups))
+    head = ridge.fit_whitened(blocks, lambda parts: ridge.fit(parts, labels, groups))
     with np.load(runner.folder(stage) / "head.npz") as stored:
         np.testing.assert_allclose(stored["weight"], head.weight, rtol=1e-6)
 

@@ -17,17 +17,6 @@ from seahorse_files import plain_rows, write_corpora, write_ratings
 
 from xling.config.common import Language, Template
 from xling.config.policies import Recorded
-from xling.config.rewards import (
-    BagOfWords,
-    Classifier,
-    Encoder,
-    FrozenLM,
-    LogRatio,
-    RewardModel,
-    SentenceEncoder,
-    SystemIdentity,
-    Untrained,
-)
 from xling.errors import ConfigError
 from xling.judges import JudgeSettings
 from xling.models import encoder
@@ -39,6 +28,15 @@ from xling.planning.datacheck import check_data
 from xling.planning.refusals import check
 from xling.results.prompts import located
 from xling.results.samples import read_samples
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.classifier import Settings as Classifier
+from xling.rewards.encoder import Settings as Encoder
+from xling.rewards.frozen_lm import Settings as FrozenLM
+from xling.rewards.log_ratio import Settings as LogRatio
+from xling.rewards.sentence_encoder import Settings as SentenceEncoder
+from xling.rewards.settings import RewardModel
+from xling.rewards.system import Settings as SystemIdentity
+from xling.rewards.untrained import Settings as Untrained
 from xling.stages.score import length_rule
 from xling.tasks.files import Settings as Files
 from xling.tasks.oasst import Settings as Oasst

@@ -16,7 +16,6 @@ from oasst_files import tree, write_hub
 from own_files import jsonl, rated
 
 from xling.config.policies import Recorded
-from xling.config.rewards import BagOfWords, Untrained
 from xling.errors import ConfigError, DataError
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell
@@ -26,6 +25,8 @@ from xling.planning.dag import judge_stage
 from xling.planning.judging import notes
 from xling.planning.refusals import check
 from xling.results.verdicts import held_out_pairs
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.untrained import Settings as Untrained
 from xling.tasks.files import Settings as Files
 from xling.tasks.oasst import Settings as Oasst
 

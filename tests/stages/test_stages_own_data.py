@@ -15,21 +15,19 @@ from bench_files import benchmark
 from own_files import jsonl, paired, rated
 
 from xling.config.policies import Recorded
-from xling.config.rewards import (
-    BagOfWords,
-    Classifier,
-    Encoder,
-    FrozenLM,
-    RewardModel,
-    SameAsPolicy,
-    SentenceEncoder,
-    SystemIdentity,
-    Untrained,
-)
 from xling.errors import ConfigError, DataError
 from xling.experiment import Experiment
 from xling.grid.stage import Stage
 from xling.planning.dag import cells_from, judge_stage
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.classifier import Settings as Classifier
+from xling.rewards.encoder import Settings as Encoder
+from xling.rewards.frozen_lm import Settings as FrozenLM
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
+from xling.rewards.sentence_encoder import Settings as SentenceEncoder
+from xling.rewards.settings import RewardModel
+from xling.rewards.system import Settings as SystemIdentity
+from xling.rewards.untrained import Settings as Untrained
 from xling.tasks import m_rewardbench
 from xling.tasks.files import Settings as Files
 from xling.tasks.m_rewardbench import Settings as MRewardBench

@@ -14,14 +14,15 @@ from small_grid import BUDGET, Runner, array, changed, experiment, read
 from test_stages_dag import by_kind
 
 from xling.config.common import Language, Template
-from xling.config.rewards import BagOfWords, FrozenLM
 from xling.errors import ConfigError
 from xling.experiment import Experiment
 from xling.grid.stage import Stage
-from xling.models.stored import load_reward
 from xling.planning.dag import judge_stage
 from xling.planning.refusals import check
 from xling.planning.specs import reward
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.frozen_lm import Settings as FrozenLM
+from xling.rewards.networks import load_reward
 from xling.tasks.oasst import Settings as Oasst
 from xling.tasks.options import task_module
 from xling.tasks.render import with_facts

@@ -14,20 +14,18 @@ from hydra.core.global_hydra import GlobalHydra
 from small_grid import BUDGET, M, N, Runner, array, changed, contents, experiment, read
 
 from xling.compose.composer import Composer
-from xling.config.rewards import (
-    Classifier,
-    Encoder,
-    FrozenLM,
-    LogRatio,
-    RewardModel,
-    SameAsPolicy,
-    SentenceEncoder,
-    Untrained,
-)
 from xling.errors import ConfigError, DataError
 from xling.experiment import Experiment, experiment_from
 from xling.grid.stage import Stage
 from xling.planning.dag import judge_stage
+from xling.rewards.classifier import Settings as Classifier
+from xling.rewards.encoder import Settings as Encoder
+from xling.rewards.frozen_lm import Settings as FrozenLM
+from xling.rewards.log_ratio import Settings as LogRatio
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
+from xling.rewards.sentence_encoder import Settings as SentenceEncoder
+from xling.rewards.settings import RewardModel
+from xling.rewards.untrained import Settings as Untrained
 from xling.stages import blocks
 
 sys.path.append(str(Path(__file__).parents[1] / "models"))  # where the tiny models are made

@@ -20,7 +20,6 @@ from own_files import Row, jsonl, parquet, rated, separated
 
 from xling import digests
 from xling.config.common import Language, Template
-from xling.config.rewards import BagOfWords
 from xling.errors import DataError
 from xling.grid.plan import make_plan
 from xling.grid.records import Sheet
@@ -30,6 +29,7 @@ from xling.planning import translations as translate_specs
 from xling.planning.dag import judge_stage
 from xling.planning.specs import data_of
 from xling.results import prompts as data
+from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.tasks.files import Settings as Files
 from xling.tasks.m_rewardbench import Settings as MRewardBench
 from xling.tasks.oasst import Settings as Oasst

@@ -17,16 +17,6 @@ from families import saved
 from huggingface_hub import constants
 
 from xling.config.common import Training
-from xling.config.rewards import (
-    BagOfWords,
-    Classifier,
-    Encoder,
-    FrozenLM,
-    LogRatio,
-    SameAsPolicy,
-    SentenceEncoder,
-    Untrained,
-)
 from xling.errors import DataError
 from xling.experiment import Experiment
 from xling.grid.plan import Plan, make_plan
@@ -41,6 +31,14 @@ from xling.planning import KINDS, align_specs, specs
 from xling.planning import translations as translate_specs
 from xling.planning.dag import judge_stage
 from xling.results import prompts as data
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.classifier import Settings as Classifier
+from xling.rewards.encoder import Settings as Encoder
+from xling.rewards.frozen_lm import Settings as FrozenLM
+from xling.rewards.log_ratio import Settings as LogRatio
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
+from xling.rewards.sentence_encoder import Settings as SentenceEncoder
+from xling.rewards.untrained import Settings as Untrained
 from xling.run.execute import Executor, Job
 from xling.translators.seq2seq import Settings as Seq2Seq
 

@@ -14,7 +14,6 @@ sys.path.append(str(Path(__file__).parents[1] / "translators"))
 from tiny_translators import saved
 
 from xling.config.common import Template
-from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy
 from xling.errors import DataError, StageError
 from xling.experiment import Experiment
 from xling.grid.stage import Interrupted, Stage
@@ -22,6 +21,9 @@ from xling.optimizers.ppo import Settings as PPO
 from xling.planning import KINDS
 from xling.planning.dag import judge_stage
 from xling.results.translations import Record, distinct, item_of, read_records, translated
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.frozen_lm import Settings as FrozenLM
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.stages import translate as stage_module
 from xling.tasks import micro_summarization
 from xling.tasks.files import Settings as Files

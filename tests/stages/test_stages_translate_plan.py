@@ -17,7 +17,6 @@ from tiny_translators import saved
 
 from xling.config.common import Template
 from xling.config.policies import Recorded
-from xling.config.rewards import BagOfWords, FrozenLM, SameAsPolicy, Untrained
 from xling.errors import ConfigError
 from xling.experiment import Experiment
 from xling.grid.plan import make_plan
@@ -26,6 +25,10 @@ from xling.grid.store import Store
 from xling.optimizers.best_of_n import Settings as BestOfN
 from xling.planning.dag import SHUFFLES, cells_from, judge_stage
 from xling.planning.translations import notes
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.frozen_lm import Settings as FrozenLM
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
+from xling.rewards.untrained import Settings as Untrained
 from xling.tasks.files import Settings as Files
 from xling.tasks.micro.words import LANGUAGES
 from xling.translators.micro_exact import Settings as MicroExact

@@ -11,6 +11,10 @@ Seed = Annotated[int, Meta(ge=0, lt=2**32)]  # what numpy, torch and transformer
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 PositiveFloat = Annotated[float, Meta(gt=0.0)]
 Date = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]  # YYYY-MM-DD
+Limit = Annotated[int, Meta(ge=2)]  # tokens, those that the model adds included
+Side = Literal["left", "right"]
+Objective = Literal["pointwise", "pairwise"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 TEMPLATE_DATE = "2024-07-26"  # what chat templates that ask for it are told is today, unless another day is named
 
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Protocol
 from msgspec import Struct
 
 from xling.config.common import Language
-from xling.config.rewards import RewardModel
 from xling.options import Options
+from xling.rewards.settings import RewardModel
 
 JUDGES: Options[Any] = Options(
     "judge",

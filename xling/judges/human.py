@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from xling.config.rewards import RewardModel
 from xling.grid.plan import Plan
 from xling.grid.stage import Kind
 from xling.judges import JudgeSettings
 from xling.judges.wins import by_scores
 from xling.planning.judging import Judged, Verdicts, known_quality
+from xling.rewards.settings import RewardModel
 
 if TYPE_CHECKING:
     from xling.experiment import Experiment

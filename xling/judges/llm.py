@@ -19,9 +19,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from xling.config.common import TEMPLATE_DATE, Date, Fraction, NonNegative, Positive, PositiveFloat, Seed
+from xling.config.common import TEMPLATE_DATE, Date, Dtype, Fraction, NonNegative, Positive, PositiveFloat, Seed
 from xling.config.policies import LanguageModel
-from xling.config.rewards import Dtype, RewardModel
 from xling.config.tasks import absent
 from xling.errors import ConfigError, StageError
 from xling.grid.plan import Plan
@@ -54,6 +53,7 @@ from xling.planning.specs import base, data_of, label_of, make
 from xling.results.prompts import located
 from xling.results.samples import Samples, read_json, read_samples, write_json
 from xling.results.verdicts import held_out_pairs, pair_ids, read_verdicts, verdicts_of
+from xling.rewards.settings import RewardModel
 from xling.tasks.options import Task, offers, size, task_module
 
 if TYPE_CHECKING:

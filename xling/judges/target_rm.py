@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from xling.config.common import Language, Seed
-from xling.config.policies import LanguageModel
-from xling.config.rewards import RewardModel, SystemIdentity, Tuned, has_source, name_of
 from xling.errors import ConfigError
 from xling.grid.plan import Plan
 from xling.grid.stage import Kind
 from xling.judges import JudgeSettings
 from xling.judges.wins import by_scores
-from xling.models.checkpoints import check_lengths
 from xling.planning.judging import Judged, Verdicts
+from xling.rewards import REWARDS, budget_of, has_source
+from xling.rewards.settings import RewardModel
 from xling.tasks.options import task_module
 
 if TYPE_CHECKING:
@@ -73,12 +72,12 @@ class Settings(JudgeSettings, frozen=True, tag="target_rm"):
 
 def check(judge: Settings, experiment: "Experiment", judging: RewardModel) -> None:
     """ConfigError unless the judge can be trained on the target's own feedback, as a row's reward model would be."""
-    from xling.planning.refusals import check_feedback, check_reward_model, check_sizes
+    from xling.planning.refusals import check_feedback, check_reward_model
 
-    if not has_source(judging) or isinstance(judging, SystemIdentity):
+    if not has_source(judging) or REWARDS.of(judging).load is None:
         own = "rm_backbone" if judge.rm_backbone is None else "judge/rm_backbone"
         raise ConfigError(
-            f"judge=target_rm judges by the target's reward model, and {own}={name_of(judging)} has none: it is not "
+            f"judge=target_rm judges by the target's reward model, and {own}={judging.name} has none: it is not "
             "trained. Name one that judges all rows, references and published models too: judge/rm_backbone="
             "bag_of_words, sentence_encoder, xlm_roberta or same_as_policy."
         )
@@ -88,18 +87,15 @@ def check(judge: Settings, experiment: "Experiment", judging: RewardModel) -> No
             f"judge.lang={judge.lang.code}: the task has no '{judge.lang.code}'. It has {', '.join(known)}. "
             "Type judge.lang=null for the target's own."
         )
-    if judge.seed is not None and not isinstance(judging, Tuned):
+    if judge.seed is not None and budget_of(judging) is None:
         raise ConfigError(
-            f"judge.seed={judge.seed} would make the same judge again: rm_backbone={name_of(judging)} is a linear "
+            f"judge.seed={judge.seed} would make the same judge again: rm_backbone={judging.name} is a linear "
             "head, which no seed decides. Type judge.half=true, and it is trained on other documents."
         )
     if judge.rm_backbone is not None:
         with _named_as_typed(judge):
             check_feedback("task", experiment.task, judging)
-            check_reward_model(judging)
-            if isinstance(experiment.policy, LanguageModel):
-                check_lengths(experiment.policy, judging)
-            check_sizes(experiment, judging)
+            check_reward_model(experiment, judging)
 
 
 def verdicts(judge: Settings, cell: Judged) -> Verdicts:

@@ -1,20 +1,17 @@
 """What a checkpoint must be, as far as its small files tell before anything runs. No torch."""
 
-import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from xling.config.policies import LanguageModel
-from xling.config.rewards import Classifier, Encoder, FrozenLM, LogRatio, RewardModel, SameAsPolicy, checkpoints_of
 from xling.errors import ConfigError, DataError
 from xling.jsonfiles import read_json
 from xling.models import weights
 from xling.models.hub import cached, commit_of, is_repository, settings_of
 from xling.models.trust import check_code
-from xling.models.weights import label_count
 
 SEPARATORS = 4  # of XLM-R, which has the most
 ROBERTA = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")  # positions begin after the padding's number
@@ -32,7 +29,7 @@ RELATIVE = ("deberta", "deberta-v2")  # positions without end, unless they are a
 
 @lru_cache(maxsize=64)
 def check_policy(policy: LanguageModel, use: weights.Use = "policy") -> None:
-    """ConfigError for a checkpoint that no policy can be read from; of one on the hub as `check_checkpoints` has it."""
+    """ConfigError for a checkpoint that no policy can be read from; of one on the hub as `check_checkpoint` has it."""
     if policy.checkpoint in ("packaged", "pretrain"):
         return
     folder, _ = _looked_up("policy.checkpoint", policy.checkpoint, policy.revision)
@@ -63,48 +60,38 @@ def _check_folder(folder: Path, use: weights.Use, pad_token: str | None, remote_
     weights.check_rows(folder, pad_token)
 
 
-def check_lengths(policy: LanguageModel, rm: RewardModel) -> None:
-    """ConfigError for a policy with fewer positions than it is given tokens, as itself or by a reward model."""
+def check_lengths(policy: LanguageModel, sides: tuple[int, int], group: str) -> None:
+    """ConfigError for a policy with fewer positions than it is given tokens; `group` has set the limits `sides`."""
     if policy.checkpoint in ("packaged", "pretrain"):
         return  # whose texts are short
-    config = _looked_up("policy.checkpoint", policy.checkpoint, policy.revision)[1]
-    asked = {"policy": (policy.max_prompt_tokens, policy.max_new_tokens)}
-    own = rm.init in ("sft", "base") if isinstance(rm, SameAsPolicy) else isinstance(rm, FrozenLM) and not rm.checkpoint
-    if own:
-        asked["rm_backbone"] = (rm.max_prompt_tokens, rm.max_response_tokens)  # type: ignore[union-attr]  # both have
-    for group, sides in asked.items():
-        try:
-            check_table(config, sides, 0, group)
-        except DataError as error:
-            raise ConfigError(f"policy.checkpoint={policy.checkpoint}: {error}") from error
+    try:
+        check_table(_looked_up("policy.checkpoint", policy.checkpoint, policy.revision)[1], sides, 0, group)
+    except DataError as error:
+        raise ConfigError(f"policy.checkpoint={policy.checkpoint}: {error}") from error
 
 
-def check_checkpoints(rm: RewardModel, sides: tuple[int, int]) -> None:
-    """ConfigError for a checkpoint that cannot be what the reward model needs of it; `sides` are its limits in tokens.
+def check_checkpoint(
+    setting: str,
+    model: LanguageModel,
+    use: weights.Use,
+    needed: Sequence[str],
+    check_config: Callable[[Mapping[str, Any]], None],
+) -> None:
+    """ConfigError for a checkpoint that cannot be what a reward model needs of it. What is looked at: its files, as
+    far as they are on this machine; its config.json, empty if it cannot be had; `needed` tokens of its tokenizer.
 
     What cannot be looked at without a network is looked at once it has been downloaded.
     """
-    for setting, (checkpoint, revision) in checkpoints_of(rm).items():
-        folder, config = _looked_up(f"rm_backbone.{setting}", checkpoint, revision)
-        try:
-            if folder is not None and downloaded(folder, checkpoint):
-                check_folder(folder, _use(rm), getattr(rm, "pad_token", None), getattr(rm, "remote_code", None))
-            if isinstance(rm, Encoder) and config:
-                check_encoder_config(config, sides, SEPARATORS)
-            if isinstance(rm, Classifier) and config:
-                check_labels(label_count(config), rm.label)
-            if not isinstance(rm, Encoder):
-                check_table(config, sides, SEPARATORS if isinstance(rm, Classifier) else 0, "rm_backbone")
-            if folder is not None and getattr(rm, "remote_code", None) is None:
-                needed = ("pad",) if isinstance(rm, Encoder | Classifier) else ("pad", "eos")
-                check_tokenizer(folder, needed, getattr(rm, "pad_token", None), "rm_backbone.pad_token")
-        except DataError as error:
-            said = str(error).replace("policy.remote_code", "rm_backbone.remote_code")
-            raise ConfigError(f"rm_backbone.{setting}={checkpoint}: {said}") from error
-    if isinstance(rm, Classifier | LogRatio):
-        check_date("rm_backbone", rm.template_date)
-    if isinstance(rm, LogRatio):
-        _check_pair(rm)
+    folder, config = _looked_up(setting, model.checkpoint, model.revision)
+    try:
+        if folder is not None and downloaded(folder, model.checkpoint):
+            check_folder(folder, use, model.pad_token, model.remote_code)
+        check_config(config)
+        if folder is not None and model.remote_code is None:
+            check_tokenizer(folder, needed, model.pad_token, "rm_backbone.pad_token")
+    except DataError as error:
+        report = str(error).replace("policy.remote_code", "rm_backbone.remote_code")
+        raise ConfigError(f"{setting}={model.checkpoint}: {report}") from error
 
 
 def downloaded(folder: Path, checkpoint: str) -> bool:
@@ -113,12 +100,6 @@ def downloaded(folder: Path, checkpoint: str) -> bool:
         return not is_repository(checkpoint) or all(path.is_file() for path in weights.weight_files(folder))
     except DataError:
         return False
-
-
-def _use(rm: RewardModel) -> weights.Use:
-    if isinstance(rm, Encoder):
-        return "encoder"
-    return "classifier" if isinstance(rm, Classifier) else "reward" if isinstance(rm, SameAsPolicy) else "policy"
 
 
 @lru_cache(maxsize=64)
@@ -292,24 +273,3 @@ def check_date(group: str, date: str) -> None:
         raise ConfigError(
             f"{group}.template_date={date} is no day. Type one like {group}.template_date=2024-07-26."
         ) from None
-
-
-def _check_pair(rm: LogRatio) -> None:
-    if (rm.policy, rm.policy_revision) == (rm.reference, rm.reference_revision):
-        raise ConfigError(
-            f"rm_backbone.policy={rm.policy} and rm_backbone.reference are the same model: every response's log-ratio "
-            "is 0. Name the model that the policy was trained from: rm_backbone.reference=FOLDER or a hub id."
-        )
-    folders = [folder_of(*checkpoint) for checkpoint in checkpoints_of(rm).values()]
-    vocabularies = [_vocabulary(folder) for folder in folders if folder and (folder / "tokenizer.json").is_file()]
-    if len(vocabularies) == 2 and vocabularies[0] != vocabularies[1]:
-        raise ConfigError(
-            f"rm_backbone.policy={rm.policy} and rm_backbone.reference={rm.reference} have different tokenizers: the "
-            "probabilities of their tokens cannot be compared. Name the model that the policy was trained from."
-        )
-
-
-@lru_cache(maxsize=4)
-def _vocabulary(folder: Path) -> str:
-    """The pieces of a tokenizer as canonical JSON."""
-    return json.dumps(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"], sort_keys=True)

@@ -15,12 +15,12 @@ from msgspec import Meta, Struct
 
 from xling.config.common import NonNegative, Positive, PositiveFloat
 from xling.config.policies import LanguageModel
-from xling.config.rewards import RewardModel
 from xling.errors import ConfigError
 from xling.grid.stage import Stage, Work
 from xling.models.hub import settings_of
 from xling.models.parameters import TRAINING
 from xling.options import Options, name_of
+from xling.rewards.settings import RewardModel
 
 if TYPE_CHECKING:
     from xling.optimizers.problem import Problem

@@ -8,10 +8,10 @@ from msgspec import Struct
 
 from xling.config.common import Positive
 from xling.config.policies import LanguageModel
-from xling.config.rewards import RewardModel
 from xling.errors import ConfigError
 from xling.grid.stage import Stage
 from xling.optimizers import Stages
+from xling.rewards.settings import RewardModel
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -15,7 +15,6 @@ import msgspec
 
 from xling.config.common import Positive, PositiveFloat
 from xling.config.policies import LanguageModel
-from xling.config.rewards import RewardModel
 from xling.errors import ConfigError, StageError
 from xling.grid.stage import Stage, Work
 from xling.models.parameters import TRAINING
@@ -23,6 +22,7 @@ from xling.models.text import Ids
 from xling.optimizers import AtLeastTwo, Costs, PolicyTraining, Stages, learning_rate
 from xling.optimizers.problem import Problem, Row, prompts_of_step
 from xling.optimizers.steps import Descent, run
+from xling.rewards.settings import RewardModel
 
 if TYPE_CHECKING:
     from torch import Tensor

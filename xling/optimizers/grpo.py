@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from xling.config.policies import LanguageModel
-from xling.config.rewards import RewardModel
 from xling.grid.stage import Stage, Work
 from xling.optimizers import AtLeastTwo, Costs, OnPolicyTraining, Stages, check_groups, check_trl, group_work
 from xling.optimizers.problem import Problem
+from xling.rewards.settings import RewardModel
 
 
 class Settings(OnPolicyTraining, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="name", tag="grpo"):

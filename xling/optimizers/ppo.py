@@ -24,7 +24,6 @@ from msgspec import Meta
 
 from xling.config.common import NonNegative, Positive, PositiveFloat
 from xling.config.policies import LanguageModel
-from xling.config.rewards import RewardModel, SameAsPolicy, name_of
 from xling.errors import ConfigError
 from xling.grid.stage import Stage, Work
 from xling.models.parameters import TRAINING
@@ -41,6 +40,8 @@ from xling.optimizers.rollouts import (
     token_scores,
 )
 from xling.optimizers.steps import Descent, run
+from xling.rewards import REWARDS
+from xling.rewards.settings import RewardModel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,10 +98,11 @@ def check(settings: Settings, policy: LanguageModel, rm: RewardModel) -> None:
         )
     if settings.value_init == "sft":
         return
-    if not isinstance(rm, SameAsPolicy) or rm.init not in ("sft", "base"):
+    starts_value = REWARDS.of(rm).starts_value
+    if starts_value is None or not starts_value(rm):
         raise ConfigError(
             "optimizer.value_init=reward starts the value model from the reward model, and "
-            f"rm_backbone={name_of(rm)} is no network like the policy. Type optimizer.value_init=sft, or "
+            f"rm_backbone={rm.name} is no network like the policy. Type optimizer.value_init=sft, or "
             "rm_backbone=same_as_policy."
         )
     if settings.value == "shared":
@@ -304,7 +306,7 @@ def value_model(problem: Problem, settings: Settings) -> HeadedNet:
 
     from xling.models.load import load_trunk
     from xling.models.reward import HeadedNet, scalar_head
-    from xling.models.stored import load_reward
+    from xling.rewards.networks import load_reward
 
     net = HeadedNet()
     if settings.value == "shared":

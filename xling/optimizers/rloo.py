@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from xling.config.policies import LanguageModel
-from xling.config.rewards import RewardModel
 from xling.grid.stage import Stage, Work
 from xling.optimizers import (
     AtLeastTwo,
@@ -28,6 +27,7 @@ from xling.optimizers import (
 from xling.optimizers.problem import Problem, Row
 from xling.optimizers.rollouts import kl_k1, kl_k3, log_probabilities_under, masked_mean, roll_out, token_scores
 from xling.optimizers.steps import Descent, run
+from xling.rewards.settings import RewardModel
 
 if TYPE_CHECKING:
     from torch import Tensor

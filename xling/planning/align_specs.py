@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 
 from xling.config.policies import LanguageModel
-from xling.config.rewards import RewardModel
 from xling.grid.stage import Stage
 from xling.optimizers import PolicyTraining
 from xling.options import name_of
 from xling.planning.specs import data_of, label_of, make, mark, reading, samples, sampling_of, side_of, texts_read
+from xling.rewards import reader_of
+from xling.rewards.hooks import RewardSettings
 from xling.tasks.options import Task, offers
 
 
@@ -30,7 +31,7 @@ class TargetStages:
     seed: int
     regime: tuple[str, ...]  # what labels say of the start, if its demonstrations were translated
     sources: Sequence[str]  # what labels say of the reward model
-    rm: RewardModel
+    rm: RewardSettings
     rewarding: Callable[[], Mapping[str, Stage]]  # the reward model's stages, by role
 
     def pool(self) -> Stage:
@@ -55,14 +56,15 @@ class TargetStages:
     def _align(self, settings: PolicyTraining, parents: Mapping[str, Stage]) -> Stage:
         """align[s,t]: the start, trained against the reward model."""
         task, policy, langs, rm = self.task, self.policy, (self.lang,), self.rm
+        side = side_of(task, rm, langs)
         spec: dict[str, Any] = {
             **data_of(task, langs, "demonstrations"),
             **reading(task, policy, langs),
             "lang": self.lang,
             "optimizer": msgspec.to_builtins(settings),
             "rm": msgspec.to_builtins(rm),
-            "reading": texts_read(task, rm, langs),
-            "rm_truncation_side": side_of(task, rm, langs),
+            "reading": texts_read(reader_of(rm, policy, side)),
+            "rm_truncation_side": side,
             "max_new_tokens": policy.max_new_tokens,
             "tuning": policy.tuning,
             "lora": None if policy.tuning == "full" else msgspec.to_builtins(policy.lora),

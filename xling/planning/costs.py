@@ -7,7 +7,7 @@ and so are adapters' savings, padding and whatever a task's own code does. Token
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -15,6 +15,8 @@ from xling.grid.stage import Stage, Tokens, Work
 from xling.models.parameters import TRAINING, Parameters, parameters_of
 from xling.optimizers import OPTIMIZERS, Costs
 from xling.results.prompts import located
+from xling.rewards import REWARDS, budget_of
+from xling.rewards.hooks import Budget, RewardSettings
 from xling.tasks.options import Task, size
 from xling.translators import TRANSLATORS
 
@@ -48,19 +50,18 @@ def sft(stage: Stage, tokens: Tokens) -> Work:
 
 def reward(stage: Stage, tokens: Tokens) -> Work:
     """Training passes of a network, and its evaluations; linear heads cost next to nothing."""
-    rm, model = stage.spec["rm"], model_of(stage)
-    training = rm.get("training")
-    if training is None:
+    rm, model, budget = stage.spec["rm"], model_of(stage), _budget(stage)
+    if budget is None:
         return NOTHING
+    training = budget.training
     prompt, response = _limits(rm, tokens)
     sides, what = (2, "pairs") if stage.spec["objective"] == "pairwise" else (1, "ratings")
-    rows = training["steps"] * training["batch_size"]
-    watched = training["steps"] // training["eval_every"] * _rows(stage, what, "validation", stage.spec["langs"])
+    rows = training.steps * training.batch_size
+    watched = training.steps // training.eval_every * _rows(stage, what, "validation", stage.spec["langs"])
     if model is None:
         return Work({}, {f"{what} read": rows})
     once = sides * model.forward(prompt, response, head=False)
-    learning = 1 if rm.get("tuning") == "frozen" else TRAINING
-    return Work({"training": rows * learning * once, "reading": watched * once}, {f"{what} read": rows})
+    return Work({"training": rows * budget.passes * once, "reading": watched * once}, {f"{what} read": rows})
 
 
 def samples(stage: Stage, tokens: Tokens) -> Work:
@@ -135,6 +136,11 @@ def features(stage: Stage, tokens: Tokens) -> Work:
 # --- inside -------------------------------------------------------------------------------------------------
 
 
+def _budget(stage: Stage) -> Budget | None:
+    """What training the stage's reward model costs; None: next to nothing."""
+    return budget_of(cast(RewardSettings, REWARDS.read(stage.spec["rm"])))
+
+
 def _lengths(spec: Mapping[str, Any], tokens: Tokens) -> tuple[int, int]:
     """Tokens of a prompt and a response of a policy."""
     return _least(tokens.prompt, spec["max_prompt_tokens"]), _least(tokens.response, spec["max_new_tokens"])
@@ -177,7 +183,7 @@ def _sampled(stage: Stage) -> tuple[int, int, int]:
 
 def _scoring_model(stage: Stage) -> Parameters | None:
     """The network that scores, if it is one that reads: what is read off features has been paid for there."""
-    if stage.spec["rm"].get("training") is not None:
+    if _budget(stage) is not None:
         return model_of(stage.parents["reward"])
     return model_of(stage.parents["lm"]) if "lm" in stage.parents else None
 
@@ -185,5 +191,5 @@ def _scoring_model(stage: Stage) -> Parameters | None:
 def _reward_once(stage: Stage, tokens: Tokens) -> float:
     """One scoring of a response while a policy is trained."""
     network = stage.parents.get("reward")
-    model = model_of(network) if network is not None and stage.spec["rm"].get("training") is not None else None
+    model = model_of(network) if network is not None and _budget(stage) is not None else None
     return model.forward(*_limits(stage.spec["rm"], tokens), head=False) if model is not None else 0.0

@@ -14,22 +14,6 @@ from typing import Any, get_args
 import msgspec
 
 from xling.config.policies import LanguageModel
-from xling.config.rewards import (
-    BagOfWords,
-    Classifier,
-    Control,
-    FrozenLM,
-    Published,
-    RewardModel,
-    SentenceEncoder,
-    Tuned,
-    Untrained,
-    checkpoints_of,
-    encoder_of,
-    has_source,
-    name_of,
-    objective_of,
-)
 from xling.digests import file_digest
 from xling.errors import ConfigError
 from xling.experiment import Experiment
@@ -41,28 +25,30 @@ from xling.planning.detection import planned
 from xling.planning.judging import Judged, answering_spec, module_of
 from xling.planning.refusals import check, check_half, cross_fitted, responses_recorded
 from xling.planning.specs import (
-    base,
     codes,
     data_of,
-    embed,
     features,
-    frozen_reader,
     held_out,
     label_of,
     make,
     mark,
-    own_checkpoint,
-    reader_of,
     reading,
+    reading_model,
     recorded,
     recorded_features,
+    recorded_role,
     reward,
     samples,
     sft,
     side_of,
-    unshuffled,
+    stage_of,
 )
 from xling.planning.translations import heard, policy_of, regime_of, silver, translates_feedback
+from xling.rewards import REWARDS, encoder_of, has_source, objective_of, reader_of
+from xling.rewards.hooks import EncoderReader
+from xling.rewards.settings import RewardModel
+from xling.rewards.untrained import Control
+from xling.rewards.untrained import Settings as Untrained
 from xling.tasks.options import offers
 from xling.tasks.records import Half
 from xling.tasks.render import has_cue, with_facts
@@ -118,7 +104,7 @@ def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
     """Controls and references (docs/controls.md): untrained ones once a target, shuffled labels for every source."""
     variants: list[Asked] = []
     for axes, experiment, judging in asked:
-        if isinstance(experiment.rm_backbone, Tuned | FrozenLM | BagOfWords | SentenceEncoder):
+        if hasattr(experiment.rm_backbone, "permutation"):
             for k in range(1, (SHUFFLES_TRAINED if trains(experiment.optimizer) else SHUFFLES) + 1):
                 rm = msgspec.structs.replace(experiment.rm_backbone, permutation=k)
                 shuffled = msgspec.structs.replace(experiment, rm_backbone=rm)
@@ -140,7 +126,8 @@ def _references(experiment: Experiment) -> tuple[str, ...]:
     if experiment.sft_data != "organic":  # there the policy goes by the source, and references have none
         return ()
     if responses_recorded(experiment):
-        encoder = ("cosine",) if isinstance(experiment.rm_backbone, SentenceEncoder) else ()
+        rm = experiment.rm_backbone
+        encoder = ("cosine",) if has_source(rm) and encoder_of(rm) else ()
         model = ("likelihood_base",) if isinstance(experiment.policy, LanguageModel) else ()
         return ("random", "length", "human", *encoder, *model)
     gold = "quality" in offers(experiment.task)
@@ -251,23 +238,25 @@ def _rewarding(experiment: Experiment) -> dict[str, Stage]:
     """The stages of the reward model that a policy is trained against, by role."""
     rm, policy = experiment.rm_backbone, experiment.policy
     assert isinstance(policy, LanguageModel)
-    stages = _published(experiment)
+    task, lang = experiment.task, experiment.target_lang.code
+    stages = dict(_scoring(experiment)[0])
     if has_source(rm):
         stages["reward"] = _reward(experiment)
-    if isinstance(rm, FrozenLM):
-        stages["lm"] = frozen_reader(rm, reader_of(rm, policy))
-    elif isinstance(rm, Untrained):
-        stages |= _language_model_of(experiment, rm)
+    if (reader := reader_of(rm, policy, side_of(task, rm, (lang,)))) is not None:
+        stages |= reading_model(reader)
     return stages
 
 
-def _published(experiment: Experiment) -> dict[str, Stage]:
-    """Models that a published reward model is made of."""
-    rm = experiment.rm_backbone
-    if not isinstance(rm, Published):
-        return {}
-    use = "classifier" if isinstance(rm, Classifier) else "policy"
-    return {name: own_checkpoint(rm, name, experiment.policy, use) for name in checkpoints_of(rm)}
+def _scoring(experiment: Experiment) -> tuple[dict[str, Stage], dict[str, Any]]:
+    """What scoring needs besides the reward model that was trained: parents and parts of the spec."""
+    rm, policy, task, lang = experiment.rm_backbone, experiment.policy, experiment.task, experiment.target_lang.code
+    needs = REWARDS.of(rm).scoring
+    if needs is None:
+        return {}, {}
+    read = reading(task, policy, (lang,)) if isinstance(policy, LanguageModel) else {}
+    models, spec = needs(rm, policy, read, side_of(task, rm, (lang,)), experiment.seed)
+    shared = (task, (lang,), policy, experiment.sft, experiment.seed)
+    return {role: stage_of(model, *shared) for role, model in models.items()}, dict(spec)
 
 
 def score(experiment: Experiment, pools: Mapping[str, Stage], judges: bool = False) -> Stage:
@@ -287,29 +276,15 @@ def score(experiment: Experiment, pools: Mapping[str, Stage], judges: bool = Fal
         spec["recorded"], spec["source_langs"] = True, sources if has_source(rm) else ()
         if has_source(rm) and experiment.reward_task is not None:
             spec["elsewhere"] = True
-    reader, plain = reader_of(rm, experiment.policy), unshuffled(rm)
-    if isinstance(rm, FrozenLM) and people:
-        parents["features"] = recorded_features(task, lang, reader, plain)
-    elif isinstance(rm, FrozenLM) or (encoder_of(rm) and not people):
-        parents["features"] = features(task, lang, reader, plain, tuple(pools.items()))
-    elif encoder := encoder_of(rm):
-        parents["embed"] = embed(task, lang, encoder)
-        spec["encoder"] = encoder_identity(encoder)
-    if isinstance(rm, Published):
-        spec["truncation_side"] = side_of(task, rm, (lang,))
-        parents |= _published(experiment)
-    if isinstance(rm, Untrained):
-        if lm := _language_model_of(experiment, rm):
-            parents |= lm
-            spec |= reading(task, experiment.policy, (lang,))  # type: ignore[arg-type]  # which is a language model
-        spec["seed"] = experiment.seed if rm.score == "random" else 0
-    label = label_of("score", _heard(experiment) if has_source(rm) else (name_of(rm),), (lang,))
+    if (reader := reader_of(rm, experiment.policy, side_of(task, rm, (lang,)))) is not None:
+        if people:
+            parents[recorded_role(reader)] = recorded_features(task, lang, reader)
+            if isinstance(reader, EncoderReader):
+                spec["encoder"] = encoder_identity(reader.encoder)
+        else:
+            parents["features"] = features(task, lang, objective_of(task, rm), reader, tuple(pools.items()))
+    models, of_models = _scoring(experiment)
+    parents |= models
+    spec |= of_models
+    label = label_of("score", _heard(experiment) if has_source(rm) else (rm.name,), (lang,))
     return make("score", label + mark(rm), spec, parents)
-
-
-def _language_model_of(experiment: Experiment, rm: Untrained) -> dict[str, Stage]:
-    if not rm.score.startswith("likelihood") or not isinstance(experiment.policy, LanguageModel):
-        return {}
-    if rm.score.endswith("base"):
-        return {"lm": base(experiment.policy)}
-    return {"lm": _organic(experiment, experiment.target_lang.code)}

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import msgspec
 
 from xling.config.policies import LanguageModel
-from xling.config.rewards import RewardModel, Untrained
 from xling.grid.plan import Plan
 from xling.grid.stage import Context, Json, Kind, Stage
 from xling.judges import JUDGES, JudgeSettings
 from xling.judges.wins import Array, Folded, Places
 from xling.optimizers import OPTIMIZERS, picker_in_spec, trains
 from xling.planning.specs import data_of, label_of, make
+from xling.rewards.settings import RewardModel
+from xling.rewards.untrained import Settings as Untrained
 from xling.tasks.records import Use
 
 if TYPE_CHECKING:

@@ -6,36 +6,23 @@ from pathlib import Path
 
 from xling.config.common import Training, pooled
 from xling.config.policies import LanguageModel, Recorded
-from xling.config.rewards import (
-    Classifier,
-    FrozenLM,
-    Published,
-    RewardModel,
-    SameAsPolicy,
-    SystemIdentity,
-    Tuned,
-    Untrained,
-    encoder_of,
-    has_source,
-    name_of,
-    objective_of,
-)
 from xling.config.tasks import HasFolds
 from xling.errors import ConfigError, install
 from xling.experiment import Experiment
 from xling.measures.language import labels
-from xling.models.checkpoints import check_checkpoints, check_lengths, check_policy
-from xling.models.encoder import check_encoder
+from xling.models.checkpoints import check_lengths, check_policy
 from xling.models.folds import half_of
 from xling.models.hub import settings_of
 from xling.optimizers import OPTIMIZERS, trains
 from xling.options import name_of as option_name
 from xling.planning.judging import module_of
 from xling.planning.translations import check_translation
+from xling.rewards import REWARDS, has_source, objective_of
+from xling.rewards.hooks import Choices
+from xling.rewards.settings import RewardModel
 from xling.tasks.options import Task, offers, task_module, tasks_offering
 from xling.tasks.pieces import NEEDED
 from xling.tasks.records import Half, Offer, Split
-from xling.tasks.render import has_cue
 
 OF_RECORDED = "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."
 
@@ -45,7 +32,7 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
     policy, rm, judge = experiment.policy, experiment.rm_backbone, experiment.judge
     if judge.rm_backbone is not None and not judge.takes_reward_model:
         raise ConfigError(
-            f"judge/rm_backbone={name_of(judge.rm_backbone)} is the reward model that judge=target_rm "
+            f"judge/rm_backbone={judge.rm_backbone.name} is the reward model that judge=target_rm "
             f"decides by, and judge={judge.name} decides by none. Type judge=target_rm, or leave judge/rm_backbone out."
         )
     if experiment.lid.model is not None:
@@ -73,9 +60,9 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
     _check_policy(policy, experiment.sft)
     check_policy(policy)
     _check_offers(experiment, offers(experiment.task))
-    if isinstance(rm, SystemIdentity) or (isinstance(rm, Untrained) and rm.score == "human"):
+    if REWARDS.of(rm).load is None:
         raise ConfigError(
-            f"rm_backbone={name_of(rm)} reads recorded responses (policy=recorded). With a language model use "
+            f"rm_backbone={rm.name} reads recorded responses (policy=recorded). With a language model use "
             "rm_backbone=same_as_policy, xlm_roberta, sentence_encoder, bag_of_words, length, random or a likelihood."
         )
     if module_of(judge).RESPONSES != "sampled":
@@ -83,9 +70,9 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
             f"judge={judge.name} needs recorded ratings (task=files policy=recorded). Use judge=gold or target_rm."
         )
     module_of(judge).check(judge, experiment, judging)
-    check_reward_model(rm)
-    check_lengths(policy, rm)
-    check_sizes(experiment, rm)
+    check_lengths(policy, (policy.max_prompt_tokens, policy.max_new_tokens), "policy")
+    check_reward_model(experiment, rm)
+    _check_sft_batch(experiment)
     OPTIMIZERS.of(experiment.optimizer).check(experiment.optimizer, policy, rm)
     if trains(experiment.optimizer) and "demonstrations" not in offers(experiment.task):
         raise ConfigError(
@@ -132,27 +119,11 @@ def _check_policy(policy: LanguageModel, sft: Training) -> None:
         raise ConfigError("policy.engine=vllm samples decoder-only models. Type policy.engine=torch.")
 
 
-def check_reward_model(rm: RewardModel) -> None:
-    """What can be known of a reward model before anything runs."""
-    if encoder_of(rm):
-        check_encoder(encoder_of(rm))
-    if isinstance(rm, Tuned | Published | FrozenLM):
-        check_checkpoints(rm, (rm.max_prompt_tokens, rm.max_response_tokens))
-    if isinstance(rm, Classifier) and rm.remote_code not in (None, rm.checkpoint):
-        raise ConfigError(
-            f"rm_backbone.remote_code={rm.remote_code} must name the repository of rm_backbone.checkpoint="
-            f"{rm.checkpoint}: its code runs with your rights. Type rm_backbone.remote_code=null to run none."
-        )
-    if not isinstance(rm, Tuned):
-        return
-    micro, batch = rm.training.micro_batch_size, rm.training.batch_size
-    if rm.training.steps and micro is not None and batch % micro:
-        raise ConfigError(
-            f"rm_backbone.training.micro_batch_size={micro} does not divide rm_backbone.training.batch_size={batch}."
-        )
-    for tuning, module, extra in (("lora", "peft", "lora"), ("qlora", "bitsandbytes", "qlora")):
-        if rm.tuning == tuning and importlib.util.find_spec(module) is None:
-            raise ConfigError(f"rm_backbone.tuning={tuning} needs {module}: {install(extra)}.")
+def check_reward_model(experiment: Experiment, rm: RewardModel) -> None:
+    """What the reward model itself refuses."""
+    if (check_own := REWARDS.of(rm).check) is not None:
+        people, learned = responses_recorded(experiment), experiment.reward_task
+        check_own(rm, Choices(experiment.task, experiment.policy, experiment.sft, people, learned))
 
 
 def _check_offers(experiment: Experiment, there: frozenset[Offer]) -> None:
@@ -166,16 +137,6 @@ def _check_offers(experiment: Experiment, there: frozenset[Offer]) -> None:
         )
     if has_source(rm):
         check_feedback("task", experiment.task, rm)
-    if name_of(rm) == "gold" and "quality" not in there:
-        raise ConfigError(
-            f"rm_backbone=gold needs exact quality, which only {tasks_with('quality')} has. Use judge=target_rm."
-        )
-    if name_of(rm).startswith("likelihood_gain") and not has_cue(experiment.task):
-        raise ConfigError(
-            f"rm_backbone={name_of(rm)} compares with the prompt without its document, and task.template.policy is "
-            "nothing but the document. Put an instruction around it, as in task.template.policy='Summarize:\\n{text}', "
-            f"or use rm_backbone={name_of(rm).replace('_gain', '')}."
-        )
 
 
 def check_feedback(group: str, task: Task, rm: RewardModel) -> None:
@@ -185,7 +146,7 @@ def check_feedback(group: str, task: Task, rm: RewardModel) -> None:
         kinds = {"ratings": "pointwise", "pairs": "pairwise"}
         found = [f" Type {group}.feedback={kinds[name]}." for name in kinds if name in there]
         hint = found[0] if found else f" {task_module(task).missing(task).get(needed, '')}".rstrip()
-        raise ConfigError(f"{_task(task, group)} has no {needed} to train rm_backbone={name_of(rm)} on.{hint}")
+        raise ConfigError(f"{_task(task, group)} has no {needed} to train rm_backbone={rm.name} on.{hint}")
 
 
 @lru_cache(maxsize=4096)
@@ -222,67 +183,45 @@ def tasks_with(offer: Offer, group: str = "task") -> str:
     return ", ".join(f"{group}={name}" for name in tasks_offering(offer))
 
 
-def check_sizes(experiment: Experiment, rm: RewardModel) -> None:
-    task = experiment.task
-    budgets: list[tuple[str, Training, Offer]] = [("sft", experiment.sft, "demonstrations")]
-    if isinstance(rm, Tuned):
-        feedback: Offer = "ratings" if objective_of(task, rm) == "pointwise" else "pairs"
-        budgets.append(("rm_backbone.training", rm.training, feedback))
-    for name, training, kind in budgets:
-        rows = task_module(task).counted(task, kind, "train")
-        if training.steps and rows is not None and rows < training.batch_size:
-            raise ConfigError(
-                f"task.{kind}={rows} is less than one batch: {name}.batch_size={training.batch_size}. "
-                f"Raise task.{kind} or lower {name}.batch_size."
-            )
+def _check_sft_batch(experiment: Experiment) -> None:
+    task, training = experiment.task, experiment.sft
+    rows = task_module(task).counted(task, "demonstrations", "train")
+    if training.steps and rows is not None and rows < training.batch_size:
+        raise ConfigError(
+            f"task.demonstrations={rows} is less than one batch: sft.batch_size={training.batch_size}. "
+            "Raise task.demonstrations or lower sft.batch_size."
+        )
 
 
 def _check_recorded(experiment: Experiment, rm: RewardModel, judging: RewardModel) -> None:
-    task, model, judge = experiment.task, isinstance(experiment.policy, LanguageModel), experiment.judge
+    task, learned, judge = experiment.task, experiment.reward_task, experiment.judge
     if module_of(judge).RESPONSES != "recorded":
         raise ConfigError(f"judge={judge.name} cannot judge recorded responses. Use judge=human.")
     module_of(judge).check(judge, experiment, judging)
-    if has_source(rm) and experiment.reward_task is None and not isinstance(task, HasFolds):
+    if has_source(rm) and learned is None and not isinstance(task, HasFolds):
         raise ConfigError(
-            f"{_task(task)} is for evaluation only: nothing of it trains rm_backbone={name_of(rm)}. Name the task that "
+            f"{_task(task)} is for evaluation only: nothing of it trains rm_backbone={rm.name}. Name the task that "
             f"does with reward_task=NAME ({tasks_with('ratings', 'reward_task')})."
         )
-    if isinstance(rm, FrozenLM) and rm.checkpoint is None and not model:
+    check_reward_model(experiment, rm)
+    if has_source(rm) and learned is None and REWARDS.of(rm).heads is None:
         raise ConfigError(
-            "rm_backbone=frozen_lm reads with the policy's base, and policy=recorded has none. "
-            "Name a model with rm_backbone.checkpoint=FOLDER, or packaged."
-        )
-    likelihood = isinstance(rm, Untrained) and rm.score.startswith("likelihood")
-    if (isinstance(rm, SameAsPolicy) or likelihood) and not model:
-        raise ConfigError(
-            f"rm_backbone={name_of(rm)} needs a language model and policy=recorded has none. {OF_RECORDED}"
-        )
-    if likelihood and name_of(rm) != "likelihood_base":
-        raise ConfigError(f"rm_backbone={name_of(rm)} does not go with recorded responses. Use likelihood_base.")
-    if experiment.reward_task is None and isinstance(rm, Tuned):
-        raise ConfigError(
-            f"rm_backbone={name_of(rm)} is trained on ratings or pairs with splits, not on recorded responses. Name a "
+            f"rm_backbone={rm.name} is trained on ratings or pairs with splits, not on recorded responses. Name a "
             f"task that has them with reward_task=NAME. {OF_RECORDED}"
         )
-    check_reward_model(rm)
-    if isinstance(experiment.policy, LanguageModel) and (likelihood or isinstance(rm, FrozenLM | SameAsPolicy)):
-        check_policy(experiment.policy)  # which they may be read with
-    if experiment.reward_task is not None and has_source(rm):
-        _check_reward_task(experiment, experiment.reward_task, rm)
+    if learned is not None and has_source(rm):
+        _check_reward_task(experiment, learned, rm)
 
 
 def _check_reward_task(experiment: Experiment, learned: Task, rm: RewardModel) -> None:
     """What the task that a reward model learns from must have."""
-    there, task = offers(learned), _task(learned, "reward_task")
-    if isinstance(rm, SystemIdentity):
-        raise ConfigError("rm_backbone=system knows the systems of one task only. Leave reward_task out.")
-    if cross_fitted(experiment):
-        if not isinstance(learned, HasFolds) or isinstance(rm, Tuned):
-            raise ConfigError(
-                f"rm_backbone={name_of(rm)} cannot learn from {task}: it has neither ratings nor pairs with splits. "
-                "Use rm_backbone=bag_of_words, or reward_task=files."
-            )
-        return
-    check_feedback("reward_task", learned, rm)
-    if isinstance(rm, SameAsPolicy) and rm.init == "sft" and experiment.sft.steps and "demonstrations" not in there:
-        raise ConfigError(f"{task} has no demonstrations to fine-tune on. Type rm_backbone.init=base or sft.steps=0.")
+    module = REWARDS.of(rm)
+    if module.load is None:
+        raise ConfigError(f"rm_backbone={rm.name} knows the systems of one task only. Leave reward_task out.")
+    if not cross_fitted(experiment):
+        check_feedback("reward_task", learned, rm)
+    elif not isinstance(learned, HasFolds) or module.heads is None:
+        raise ConfigError(
+            f"rm_backbone={rm.name} cannot learn from {_task(learned, 'reward_task')}: it has neither ratings nor "
+            "pairs with splits. Use rm_backbone=bag_of_words, or reward_task=files."
+        )

@@ -12,17 +12,6 @@ import msgspec
 
 from xling.config.common import Language, Training, pooled
 from xling.config.policies import LanguageModel, Policy
-from xling.config.rewards import (
-    Encoder,
-    FrozenLM,
-    RewardModel,
-    SameAsPolicy,
-    SentenceEncoder,
-    Tuned,
-    checkpoints_of,
-    encoder_of,
-    objective_of,
-)
 from xling.config.tasks import HasFolds
 from xling.errors import ConfigError
 from xling.grid.stage import Stage
@@ -38,6 +27,9 @@ from xling.models.hub import (
 )
 from xling.models.trust import code_of
 from xling.results.prompts import by_content, data_spec
+from xling.rewards import REWARDS, objective_of, reader_of
+from xling.rewards.hooks import Base, EncoderReader, LanguageReader, Model, Reader, RewardSettings
+from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 from xling.tasks.options import Task, task_module
 from xling.tasks.records import Half, Use
 
@@ -141,22 +133,15 @@ def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "
     return make("base", "base", spec | {"digest": checkpoint_digest(folder)} | code, {})
 
 
-def own_checkpoint(rm: RewardModel, setting: str, policy: Policy, use: str = "policy") -> Stage:
-    """A model that the reward model names itself, by a setting of checkpoints_of; else read as the policy is."""
-    checkpoint, revision = checkpoints_of(rm)[setting]
-    like = policy if isinstance(rm, SameAsPolicy) and isinstance(policy, LanguageModel) else None
-    model = LanguageModel(
-        checkpoint,
-        revision=revision,
-        dtype=like.dtype if like else rm.dtype,  # type: ignore[union-attr]  # all others with checkpoints have it
-        attention=like.attention if like else None,
-        pad_token=rm.pad_token,  # type: ignore[union-attr]  # as above
-        remote_code=getattr(rm, "remote_code", None),
-    )
-    return base(model, f"rm_backbone.{setting}", use)
+def stage_of(model: Model, task: Task, langs: tuple[str, ...], policy: Policy, training: Training, seed: int) -> Stage:
+    """The stage of a model that a reward model needs; an SFT policy learns from these languages' demonstrations."""
+    if isinstance(model, Base):
+        return base(model.model, model.setting, model.use)
+    assert isinstance(policy, LanguageModel)
+    return sft(task, langs, policy, training, seed)
 
 
-def side_of(task: Task, rm: RewardModel, langs: Sequence[str]) -> str:
+def side_of(task: Task, rm: RewardSettings, langs: Sequence[str]) -> str:
     """On which side a reward model cuts too long a prompt."""
     return str(getattr(rm, "truncation_side", None) or task_module(task).truncation_side(task, langs))
 
@@ -165,16 +150,6 @@ def reading(task: Task, policy: LanguageModel, langs: Sequence[str]) -> dict[str
     """How the policy reads prompts."""
     side = policy.truncation_side or task_module(task).truncation_side(task, langs)
     return {"max_prompt_tokens": policy.max_prompt_tokens, "truncation_side": side}
-
-
-def frozen_reading(task: Task, rm: FrozenLM, langs: Sequence[str]) -> dict[str, Any]:
-    """What a frozen language model reads of a text, and which of its features are kept."""
-    return {
-        "features": rm.features,
-        "max_prompt_tokens": rm.max_prompt_tokens,
-        "max_response_tokens": rm.max_response_tokens,
-        "truncation_side": side_of(task, rm, langs),
-    }
 
 
 @lru_cache(maxsize=4096)
@@ -212,12 +187,22 @@ def samples(
     return make(kind, label_of(kind, (lang,), *((one,) for one in regime)), spec, {"sft": start})
 
 
-def texts_read(task: Task, rm: RewardModel, langs: Sequence[str]) -> dict[str, Any]:
-    """What the frozen model of a linear head reads of a text; nothing for other kinds."""
-    if isinstance(rm, FrozenLM):
-        return frozen_reading(task, rm, langs)
-    encoder = encoder_of(rm)
-    return {"encoder": encoder, "identity": encoder_identity(encoder)} if encoder else {}
+def texts_read(reader: Reader | None) -> dict[str, Any]:
+    """What the frozen model of a linear head reads of a text; nothing where a reward model reads texts itself."""
+    match reader:
+        case LanguageReader():
+            return dict(msgspec.to_builtins(reader.read))
+        case EncoderReader():
+            return {"encoder": reader.encoder, "identity": encoder_identity(reader.encoder)}
+        case None:
+            return {}
+
+
+def reading_model(reader: Reader) -> dict[str, Stage]:
+    """The language model that reads, as a parent; a sentence encoder is none."""
+    if not isinstance(reader, LanguageReader):
+        return {}
+    return {"lm": base(reader.base.model, reader.base.setting, reader.base.use)}
 
 
 def sampling_of(task: Task, lang: str, policy: LanguageModel, purpose: str, n: int, seed: int) -> dict[str, Any]:
@@ -257,37 +242,30 @@ def embed(task: Task, lang: str, encoder: str) -> Stage:
 
 
 @lru_cache(maxsize=4096)
-def features(
-    task: Task, lang: str, policy: LanguageModel, rm: RewardModel, pools: tuple[tuple[str, Stage], ...]
-) -> Stage:
+def features(task: Task, lang: str, objective: str, reader: Reader, pools: tuple[tuple[str, Stage], ...]) -> Stage:
     """What a frozen model sees of a language's feedback, or of its samples and held-out feedback."""
-    objective = objective_of(task, rm)
     spec = {
         **data_of(task, (lang,), held_out(objective) if pools else objective),
         "lang": lang,
         "objective": objective,
+        **texts_read(reader),
     }
-    parents = dict(pools)
-    if isinstance(rm, FrozenLM):
-        spec |= frozen_reading(task, rm, (lang,))
-        parents["lm"] = frozen_reader(rm, policy)
-    else:
-        spec |= texts_read(task, rm, (lang,))
-    return make("features", label_of("features", (lang,)) + (" samples" if pools else ""), spec, parents)
+    label = label_of("features", (lang,)) + (" samples" if pools else "")
+    return make("features", label, spec, {**dict(pools), **reading_model(reader)})
 
 
 @lru_cache(maxsize=4096)
-def recorded_features(task: Task, lang: str, policy: LanguageModel, rm: RewardModel) -> Stage:
-    """What a frozen language model sees of a language's recorded responses."""
-    assert isinstance(rm, FrozenLM)
-    spec = {
-        **data_of(task, (lang,), "texts"),
-        **frozen_reading(task, rm, (lang,)),
-        "lang": lang,
-        "objective": "",
-        "recorded": True,
-    }
-    return make("features", label_of("features", (lang,)) + " recorded", spec, {"lm": frozen_reader(rm, policy)})
+def recorded_features(task: Task, lang: str, reader: Reader) -> Stage:
+    """What a frozen model sees of a language's recorded responses."""
+    if isinstance(reader, EncoderReader):
+        return embed(task, lang, reader.encoder)
+    spec = {**data_of(task, (lang,), "texts"), **texts_read(reader), "lang": lang, "objective": "", "recorded": True}
+    return make("features", label_of("features", (lang,)) + " recorded", spec, reading_model(reader))
+
+
+def recorded_role(reader: Reader) -> str:
+    """The role of that stage as a parent, and its kind."""
+    return "embed" if isinstance(reader, EncoderReader) else "features"
 
 
 @lru_cache(maxsize=4096)
@@ -296,17 +274,18 @@ def reward(
     langs: tuple[str, ...],
     policy: Policy,
     training: Training,
-    rm: RewardModel,
+    rm: RewardSettings,
     seed: int,
     crossfitted: bool = False,
     half: Half | None = None,
 ) -> Stage:
     """The reward model of one source, or of several pooled; or heads cross-fitted on recorded responses."""
+    objective, reader = objective_of(task, rm), reader_of(rm, policy, side_of(task, rm, langs))
     spec = {
-        **data_of(task, langs, "crossfitted" if crossfitted else objective_of(task, rm)),
+        **data_of(task, langs, "crossfitted" if crossfitted else objective),
         "langs": langs,
         "rm": msgspec.to_builtins(rm),
-        "objective": objective_of(task, rm),
+        "objective": objective,
         "seed": seed,
         **halved(half),
     }
@@ -314,19 +293,40 @@ def reward(
     if crossfitted:
         assert isinstance(task, HasFolds)  # others are refused (xling/planning/refusals.py)
         spec |= {"folds": task.folds, "documents": task.documents}
-    if isinstance(rm, FrozenLM) and crossfitted:
-        reader, plain = reader_of(rm, policy), unshuffled(rm)
-        parents = {f"features_{lang}": recorded_features(task, lang, reader, plain) for lang in langs}
-    elif isinstance(rm, SentenceEncoder) and crossfitted:
-        parents = {f"embed_{lang}": embed(task, lang, rm.encoder) for lang in langs}
-        spec["encoder"] = encoder_identity(rm.encoder)
-    elif isinstance(rm, Tuned):
-        spec["truncation_side"] = side_of(task, rm, langs)
-        parents = {"init": start_of(task, langs, policy, training, rm, seed)}
-    elif isinstance(rm, FrozenLM | SentenceEncoder):
-        reader, plain = reader_of(rm, policy), unshuffled(rm)
-        parents = {f"features_{lang}": features(task, lang, reader, plain, ()) for lang in langs}
+    else:
+        start, of_start = started(task, langs, langs, policy, training, rm, seed)
+        spec |= of_start
+        parents |= start
+    for lang in langs if reader is not None else ():
+        own = reader_of(rm, policy, side_of(task, rm, (lang,)))
+        assert own is not None
+        if crossfitted:
+            parents[f"{recorded_role(own)}_{lang}"] = recorded_features(task, lang, own)
+        else:
+            parents[f"features_{lang}"] = features(task, lang, objective, own, ())
+    if crossfitted and isinstance(reader, EncoderReader):
+        spec["encoder"] = encoder_identity(reader.encoder)
     return make("reward", label_of("reward", langs) + mark(rm, half), spec, parents)
+
+
+def started(
+    task: Task,
+    langs: tuple[str, ...],
+    start_langs: tuple[str, ...],
+    policy: Policy,
+    training: Training,
+    rm: RewardSettings,
+    seed: int,
+) -> tuple[dict[str, Stage], dict[str, Any]]:
+    """Parent and spec of what starts from a model: an SFT policy is that of `start_langs`. Empty for all others."""
+    start = REWARDS.of(rm).start
+    if start is None:
+        return {}, {}
+    model = start(rm, policy)
+    return (
+        {"init": stage_of(model, task, start_langs, policy, training, seed)},
+        {"truncation_side": side_of(task, rm, langs)},
+    )
 
 
 def halved(half: Half | None) -> dict[str, Any]:
@@ -334,33 +334,6 @@ def halved(half: Half | None) -> dict[str, Any]:
     return {} if half is None else {"half": half}
 
 
-def reader_of(rm: RewardModel, policy: Policy) -> LanguageModel:
-    """The model that reads: the reward model's own, else the policy's base."""
-    own = rm.checkpoint if isinstance(rm, FrozenLM) else None
-    if own is None and isinstance(policy, LanguageModel):
-        return policy
-    return LanguageModel(checkpoint=own or "packaged", pad_token=getattr(rm, "pad_token", None) if own else None)
-
-
-def frozen_reader(rm: FrozenLM, policy: LanguageModel) -> Stage:
-    return base(policy, "policy.checkpoint" if rm.checkpoint is None else "rm_backbone.checkpoint")
-
-
-def start_of(task: Task, langs: tuple[str, ...], policy: Policy, training: Training, rm: Tuned, seed: int) -> Stage:
-    """The model that a network's training starts from."""
-    if isinstance(rm, Encoder):
-        return own_checkpoint(rm, "checkpoint", policy, "encoder")
-    assert isinstance(policy, LanguageModel)
-    if rm.init == "sft":
-        return sft(task, langs, policy, training, seed)
-    return base(policy) if rm.init == "base" else own_checkpoint(rm, "init", policy)
-
-
-def unshuffled(rm: RewardModel) -> RewardModel:
-    """Shuffled controls read the same features."""
-    return msgspec.structs.replace(rm, permutation=0) if hasattr(rm, "permutation") else rm
-
-
-def mark(rm: RewardModel, half: Half | None = None) -> str:
+def mark(rm: RewardSettings, half: Half | None = None) -> str:
     permutation = getattr(rm, "permutation", 0)
     return (f" shuffled {permutation}" if permutation else "") + (f" {half} half" if half else "")

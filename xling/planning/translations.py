@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgspec
 from msgspec import Struct
 
-from xling.config.common import Language, Training, pooled
+from xling.config.common import Language, Objective, Training, pooled
 from xling.config.policies import LanguageModel, Policy
-from xling.config.rewards import FrozenLM, RewardModel, SentenceEncoder, Tuned, has_source, name_of, objective_of
 from xling.config.tasks import HasTemplate
 from xling.errors import ConfigError
 from xling.grid.stage import WHERE, Context, Json, Stage
@@ -26,19 +25,18 @@ from xling.planning.specs import (
     codes,
     data_of,
     fine_tuning,
-    frozen_reader,
-    frozen_reading,
     halved,
     label_of,
     make,
     mark,
-    reader_of,
+    reading_model,
     side_of,
-    start_of,
+    started,
     texts_read,
-    unshuffled,
 )
 from xling.results.translations import DATA, What
+from xling.rewards import has_source, objective_of, reader_of
+from xling.rewards.hooks import Reader, RewardSettings
 from xling.tasks.options import Task, task_module
 from xling.tasks.records import Half, Use
 from xling.tasks.render import SPEAKERS, bare, read_by
@@ -237,12 +235,13 @@ def _silver(
     start: tuple[str, ...],
     policy: Policy,
     training: Training,
-    rm: RewardModel,
+    rm: RewardSettings,
     seed: int,
     data: tuple[tuple[str, Stage], ...],
     half: Half | None,
 ) -> Stage:
     objective = objective_of(task, rm)
+    init, of_init = started(task, sources, start, policy, training, rm, seed)
     spec = {
         **_read_in(task, sources, target, objective),
         "langs": sources,
@@ -250,30 +249,21 @@ def _silver(
         "objective": objective,
         "seed": seed,
         **halved(half),
+        **of_init,
     }
-    parents = dict(data)
-    if isinstance(rm, Tuned):
-        spec["truncation_side"] = side_of(task, rm, sources)
-        parents["init"] = start_of(task, start, policy, training, rm, seed)
-    elif isinstance(rm, FrozenLM | SentenceEncoder):
-        reader, plain = reader_of(rm, policy), unshuffled(rm)
-        for source in sources:
-            parents[f"features_{source}"] = _features(task, source, target, reader, plain, parents[DATA + source])
+    parents = {**dict(data), **init}
+    for source in sources:
+        if (reader := reader_of(rm, policy, side_of(task, rm, (source,)))) is not None:
+            parents[f"features_{source}"] = _features(task, source, target, objective, reader, parents[DATA + source])
     return make("reward", label_of("reward", heard(sources, target)) + mark(rm, half), spec, parents)
 
 
 @lru_cache(maxsize=4096)
-def _features(task: Task, source: str, target: str, policy: LanguageModel, rm: RewardModel, data: Stage) -> Stage:
+def _features(task: Task, source: str, target: str, objective: Objective, reader: Reader, data: Stage) -> Stage:
     """What a frozen model sees of translated feedback."""
-    objective = objective_of(task, rm)
     spec = {**_read_in(task, (source,), target, objective), "lang": source, "objective": objective}
-    parents = {DATA + source: data}
-    if isinstance(rm, FrozenLM):
-        spec |= frozen_reading(task, rm, (source,))
-        parents["lm"] = frozen_reader(rm, policy)
-    else:
-        spec |= texts_read(task, rm, (source,))
-    return make("features", label_of("features", heard((source,), target)), spec, parents)
+    parents = {DATA + source: data, **reading_model(reader)}
+    return make("features", label_of("features", heard((source,), target)), spec | texts_read(reader), parents)
 
 
 def heard(sources: tuple[str, ...], target: str) -> tuple[str, ...]:
@@ -329,7 +319,7 @@ def _check_demonstrations(experiment: "Experiment") -> None:
         )
     if not has_source(rm):
         raise ConfigError(
-            f"{setting} goes by the source language, and rm_backbone={name_of(rm)} has none: it is not trained. Use "
+            f"{setting} goes by the source language, and rm_backbone={rm.name} has none: it is not trained. Use "
             "rm_backbone=same_as_policy, frozen_lm, xlm_roberta or bag_of_words, or sft_data=organic."
         )
 
@@ -348,7 +338,7 @@ def notes(asked: Sequence["Experiment"]) -> list[str]:
     """A sentence where a translator is named, or translated feedback asked for, and nothing is translated."""
     if any(e.sft_data != "organic" or translates_feedback(e) for e in asked):
         return []
-    if untrained := sorted({name_of(e.rm_backbone) for e in asked if e.reward_data == "translated"}):
+    if untrained := sorted({e.rm_backbone.name for e in asked if e.reward_data == "translated"}):
         return [
             f"reward_data=translated changes nothing here: rm_backbone={', '.join(untrained)} learns from no feedback. "
             "Use rm_backbone=same_as_policy, frozen_lm, xlm_roberta or bag_of_words, or reward_data=organic."

@@ -16,7 +16,6 @@ import torch
 from msgspec import Struct
 
 from xling.config.policies import Lora
-from xling.config.rewards import RewardModel, SameAsPolicy, Untrained
 from xling.errors import StageError
 from xling.experiment import Optimizer
 from xling.grid.stage import Context
@@ -31,10 +30,12 @@ from xling.models.training import write_curve
 from xling.optimizers import OPTIMIZERS, PolicyTraining, trains
 from xling.optimizers.problem import Pool, Problem, Reward, Row, Watch, prompts_of_step
 from xling.results.samples import Samples, iterate_samples, ragged, write_json
+from xling.rewards.hooks import Request, Scores
+from xling.rewards.settings import RewardModel
 from xling.stages.blocks import PROMPTS, blocks_of, kept_arrays, read_arrays
 from xling.stages.policies import store_trained, trainable
 from xling.stages.pool import demonstrated, name_of
-from xling.stages.scorers import Asking, Score, text_scorer
+from xling.stages.score import text_scores
 from xling.tasks.options import Task, task_module
 from xling.tasks.records import Prompt
 
@@ -88,7 +89,9 @@ def run(context: Context) -> None:
     own = {"quantized": spec.tuning == "qlora"} if spec.lora is not None else {"dtype": "float32"}
     reference = load_policy(context.parents["sft"], **own)[0]
     train, validation = (_texts(spec, tokenizer, policy, split) for split in ("train", "validation"))
-    score = text_scorer(context, spec.rm, spec.reading, _asking(spec))
+    sides = spec.rm_truncation_side, spec.truncation_side
+    request = Request(spec.task, spec.seed, *sides, spec.max_prompt_tokens, numbered=False)
+    score = text_scores(context, spec.rm, spec.reading, request)
     scale = _scale(spec, reference, tokenizer, train, score)
     settings = _settings(spec)
     validate = Validation(spec, reference, _first(validation, settings.eval_prompts), score, scale)
@@ -112,8 +115,7 @@ def run(context: Context) -> None:
         ),
         context.scratch,
         context.stopping,
-        {"sft": context.parents["sft"]}
-        | ({"reward": context.parents["reward"]} if isinstance(spec.rm, SameAsPolicy) else {}),
+        {role: context.parents[role] for role in ("sft", "reward") if role in context.parents},
         scale,
         _pool(context, train, score),
     )
@@ -133,12 +135,6 @@ def _settings(spec: AlignSpec) -> PolicyTraining:
     return spec.optimizer
 
 
-def _asking(spec: AlignSpec) -> Asking:
-    """As the score stage asks: likelihoods read prompts as the policy does."""
-    side = spec.truncation_side if isinstance(spec.rm, Untrained) else spec.rm_truncation_side
-    return Asking(spec.task, spec.seed, side, spec.max_prompt_tokens)
-
-
 def _texts(spec: AlignSpec, tokenizer: Any, policy: Any, split: Any) -> Texts:
     prompts = demonstrated(spec.task, spec.lang, split)
     encoder = bool(policy.config.is_encoder_decoder)
@@ -150,7 +146,7 @@ def _first(texts: Texts, count: int) -> Texts:
     return replace(texts, prompts=texts.prompts[:count], ids=texts.ids[:count])
 
 
-def _pool(context: Context, train: Texts, score: Score) -> Pool | None:
+def _pool(context: Context, train: Texts, score: Scores) -> Pool | None:
     """The parent pool of training prompts with the reward of each sample, scored block by block."""
     if "pool" not in context.parents:
         return None
@@ -178,7 +174,7 @@ def _ids(tokenizer: Any, samples: Samples) -> list[Ids]:
 # --- the reward ---------------------------------------------------------------------------------------------
 
 
-def _scale(spec: AlignSpec, reference: Any, tokenizer: Any, train: Texts, score: Score) -> tuple[float, float]:
+def _scale(spec: AlignSpec, reference: Any, tokenizer: Any, train: Texts, score: Scores) -> tuple[float, float]:
     """Mean and standard deviation of the rewards of SFT_t's own samples, one each of some training prompts."""
     count = min(_settings(spec).reward_samples, len(train.ids))
     chosen = prompts_of_step(len(train.ids), count, spec.seed, 0)
@@ -199,7 +195,7 @@ def _scale(spec: AlignSpec, reference: Any, tokenizer: Any, train: Texts, score:
     return mean, spread
 
 
-def _reward(train: Texts, score: Score, scale: tuple[float, float], settings: PolicyTraining, eos: int) -> Reward:
+def _reward(train: Texts, score: Scores, scale: tuple[float, float], settings: PolicyTraining, eos: int) -> Reward:
     """Standardised rewards of responses to training prompts, less the penalty for one that never ended."""
     penalty, (mean, spread) = settings.eos_penalty(), scale
 
@@ -223,7 +219,7 @@ class Validation:
     spec: AlignSpec
     reference: Any
     texts: Texts
-    score: Score
+    score: Scores
     scale: tuple[float, float]
 
     def __call__(self, policy: Any) -> Row:

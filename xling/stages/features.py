@@ -76,7 +76,7 @@ def run(context: Context) -> None:
 
 def _run_recorded(context: Context, spec: FeaturesSpec) -> None:
     from xling.models.load import load_policy
-    from xling.models.recorded import read_texts
+    from xling.stages.recorded import read_texts
 
     recorded = task_module(spec.task).recorded(spec.task, spec.lang)
     model, tokenizer = load_policy(context.parents["lm"])

@@ -128,7 +128,7 @@ def every(samples: list[Samples]) -> Any:
 
 
 def _agreement(context: Context, spec: JudgeSpec, task: Task) -> None:
-    from xling.models.recorded import write_agreement
+    from xling.stages.recorded import write_agreement
     from xling.tasks.options import task_module
 
     write_agreement(task_module(task).recorded(task, spec.lang), context.parents["score"], context.out)

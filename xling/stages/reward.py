@@ -1,18 +1,23 @@
-"""reward[s]: train a reward model on the source's feedback. Networks: xling/stages/reward_net.py; linear ones here."""
+"""reward[s]: train a reward model on the source's feedback, by the `fit` of its module (xling/rewards)."""
 
+from functools import partial
 from typing import Any
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
-from xling.config.rewards import BagOfWords, FrozenLM, RewardModel, SentenceEncoder, Tuned
 from xling.config.tasks import HasFolds
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.folds import half_of
-from xling.results.samples import write_json
+from xling.models.ridge import Array
 from xling.results.translations import given
+from xling.rewards import REWARDS
+from xling.rewards.heads import Fitting, train_heads
+from xling.rewards.hooks import Feedback
+from xling.rewards.settings import RewardModel
+from xling.stages.features import all_features
 from xling.tasks.options import Task, task_module
 from xling.tasks.records import Half, Pair, Rating, Split
 
@@ -34,20 +39,19 @@ class RewardSpec(Struct, frozen=True):
 
 
 def run(context: Context) -> None:
-    """Writes the model, curve.jsonl and reward.json; or, for recorded systems, cross-fitted heads."""
+    """Writes what the reward model's `fit` writes; or, for recorded systems, cross-fitted heads."""
     spec = msgspec.convert(context.spec, RewardSpec)
     if spec.folds:
-        _heads(context, spec)
-    elif isinstance(spec.rm, Tuned):
-        from xling.stages.reward_net import train
-
-        train(context, spec, spec.rm)
-    elif isinstance(spec.rm, FrozenLM | SentenceEncoder):
-        _frozen(context, spec, spec.rm)
-    elif isinstance(spec.rm, BagOfWords):
-        _bag_of_words(context, spec, spec.rm.permutation)
-    else:
-        raise StageError(f"{type(spec.rm).__name__} is not trained.")
+        return _heads(context, spec)
+    fit = REWARDS.of(spec.rm).fit
+    if fit is None:
+        raise StageError(f"rm_backbone={spec.rm.name} is not trained.")
+    items = partial(feedback, context, spec)
+    return fit(
+        context,
+        spec.rm,
+        Feedback(spec.seed, spec.objective, spec.truncation_side, items, partial(_features, context, spec)),
+    )
 
 
 # --- feedback ---------------------------------------------------------------------------------------------
@@ -107,58 +111,17 @@ def shuffled_pairs(pairs: list[Pair], seed: int, permutation: int) -> list[Pair]
     return [Pair(p.prompt, p.rejected, p.chosen) if c else p for p, c in zip(pairs, coins, strict=True)]
 
 
-# --- linear models ------------------------------------------------------------------------------------------
-
-
-def _frozen(context: Context, spec: RewardSpec, rm: FrozenLM | SentenceEncoder) -> None:
-    """A ridge on the features that the parents computed, language by language as `feedback` gives them."""
-    from xling.models import ridge
-    from xling.models.heads import best_head
-    from xling.stages.features import all_features
-
+def _features(context: Context, spec: RewardSpec) -> list[Array]:
+    """What the parents computed, language by language as `feedback` gives them, of the half that is learnt from."""
     blocks = all_features(context.parents[f"features_{lang}"] / "feedback" for lang in spec.langs)
-    items = feedback(context, spec, "train", rm.permutation)
     learnt = [learns_from(spec, item) for item in all_feedback(context, spec, "train", 0)]
-    blocks = [block[np.repeat(learnt, len(block) // len(learnt))] for block in blocks]  # pairs have two rows each
-    groups = [item.prompt.group for item in items]
-    if spec.objective == "pairwise":
-        turned = [a.chosen != b.chosen for a, b in zip(items, feedback(context, spec, "train", 0), strict=True)]
-        sign = np.where(turned, -1.0, 1.0)[:, None]
-
-        def fitted(parts: list[ridge.Array]) -> ridge.Linear:
-            return ridge.fit_pairwise([sign * p[0::2] for p in parts], [sign * p[1::2] for p in parts], groups)
-    else:
-        labels = np.array([2 * rating.label - 1 for rating in items])  # so that 0 parts the two classes
-
-        def fitted(parts: list[ridge.Array]) -> ridge.Linear:
-            return ridge.fit(parts, labels, groups)
-
-    head, read = best_head(blocks, rm, fitted)
-    ridge.save(context.out / "head.npz", head)
-    write_json(context.out / "head.json", {"features": read, "penalty": head.penalty, "explained": head.explained})
-
-
-def _bag_of_words(context: Context, spec: RewardSpec, permutation: int) -> None:
-    from xling.models import bag_of_words
-
-    items = feedback(context, spec, "train", permutation)
-    prompts, groups = [item.prompt.reward_text for item in items], [item.prompt.group for item in items]
-    pairs = [item for item in items if isinstance(item, Pair)]
-    if pairs:
-        model = bag_of_words.fit_pairwise(prompts, [p.chosen for p in pairs], [p.rejected for p in pairs], groups)
-    else:
-        ratings = [item for item in items if isinstance(item, Rating)]
-        labels = [2 * rating.label - 1 for rating in ratings]  # so that 0 parts the two classes
-        model = bag_of_words.fit_pointwise(prompts, [rating.response for rating in ratings], labels, groups)
-    bag_of_words.save_bag_of_words(context.out, model)
+    return [block[np.repeat(learnt, len(block) // len(learnt))] for block in blocks]  # pairs have two rows each
 
 
 def _heads(context: Context, spec: RewardSpec) -> None:
-    from xling.models.heads import Fitting, train_heads
-
     task, module = spec.task, task_module(spec.task)
     assert isinstance(task, HasFolds)  # planning has refused others
     sources = [module.recorded(task, lang) for lang in spec.langs]
     folders = {role.partition("_")[2]: folder for role, folder in context.parents.items()}
     fitting = Fitting(spec.folds, (task.seed, spec.seed), spec.objective, spec.documents)
-    train_heads(sources, spec.rm, folders, fitting, context.out)  # type: ignore[arg-type]
+    train_heads(sources, spec.rm, folders, fitting, context.out)

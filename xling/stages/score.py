@@ -6,21 +6,27 @@ there is one scoring path. Prompts go through in blocks, and a killed stage goes
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
-from xling.config.rewards import Published, RewardModel, Untrained
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.results.samples import Array, ragged, read_json, write_json
+from xling.rewards import REWARDS, encoder_of
+from xling.rewards.heads import blocks_of as features_of
+from xling.rewards.heads import score_rows
+from xling.rewards.hooks import FeatureScorer, Request, Scorer, Scores
+from xling.rewards.settings import RewardModel
 from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
-from xling.stages.features import FEEDBACK
-from xling.stages.scorers import Asking, feature_scores, reads_features, scorer
+from xling.stages.features import FEEDBACK, feature_blocks, reader_of
+from xling.stages.recorded import embed_texts, rated_responses, write_notes
+from xling.stages.recorded import write_scores as write_responses
 from xling.tasks.options import Task, task_module
 from xling.tasks.records import GOOD, Pair, Prompt, Rating, Recorded
 
@@ -50,7 +56,7 @@ def run(context: Context) -> None:
     spec = msgspec.convert(context.spec, ScoreSpec)
     if spec.recorded:
         return _recorded(context, spec)
-    scores = Scores(context, spec)
+    scores = SpecScores(context, spec)
     prompts = {p.id: p for p in task_module(spec.task).prompts(spec.task, spec.lang, "test")}
     write_scores(context, scores, prompts)
     write_json(context.out / "heldout.json", held_out(spec, scores))
@@ -62,33 +68,33 @@ def run_gold(context: Context) -> None:
     """Writes pool.npy and baseline.npy: exact quality, or what people rated."""
     spec = msgspec.convert(context.spec, ScoreSpec)
     module = task_module(spec.task)
-    if isinstance(spec.rm, Untrained) and spec.rm.score == "human":
-        from xling.models.recorded import rated_responses
-
+    if spec.rm.name == "human":
         rated_responses(module.recorded(spec.task, spec.lang), context.out)
     else:
         prompts = {p.id: p for p in module.prompts(spec.task, spec.lang, "test")}
-        write_scores(context, Scores(context, spec), prompts)
+        write_scores(context, SpecScores(context, spec), prompts)
 
 
-class Scores:
+class SpecScores:
     """The reward model of a spec, asked for one part of the target's texts at a time."""
 
-    def __init__(self, context: Context, spec: ScoreSpec) -> None:
-        self.context, self.rm = context, spec.rm
-        self.linear = reads_features(spec.rm)
-        if not self.linear:
-            self.scorer = scorer(
-                context, spec.rm, Asking(spec.task, spec.seed, spec.truncation_side, spec.max_prompt_tokens)
-            )
+    def __init__(self, context: Context, spec: ScoreSpec, recorded: Recorded | None = None) -> None:
+        self.context = context
+        side = spec.truncation_side
+        self.scorer = loaded(
+            context, spec.rm, Request(spec.task, spec.seed, side, side, spec.max_prompt_tokens, recorded=recorded)
+        )
         self.cut: dict[str, dict[str, int]] = {}  # part -> how many texts were longer than the limits
 
     def of(self, part: str, asked: Iterable[Asked], total: int, size: int) -> list[list[float]]:
         """A number for each response of each prompt; `part` is samples or heldout, `size` the prompts in a block."""
-        if self.linear:
+        scorer = self.scorer
+        if isinstance(scorer, FeatureScorer):
             self.cut[part] = _cut_of(self.context)[part]
-            return _dealt_out(feature_scores(self.context, self.rm, part), (len(row) for _, row in asked))
-        paths = kept_arrays(self.context, part, blocks_of(asked, size), self._block, total)
+            rows = feature_blocks(self.context.parents["features"] / part)
+            flat_scores = (score for blocks in rows for score in scorer.predict(blocks).tolist())
+            return _dealt_out(flat_scores, (len(row) for _, row in asked))
+        paths = kept_arrays(self.context, part, blocks_of(asked, size), lambda block: _scored(scorer, block), total)
         out, cut = list[list[float]](), np.zeros(2, np.int64)
         for path in paths:
             flat, lengths, longer = read_arrays(path)
@@ -97,14 +103,40 @@ class Scores:
         self.cut[part] = {"cut_prompts": int(cut[0]), "cut_responses": int(cut[1])}
         return out
 
-    def _block(self, block: list[Asked]) -> list[Any]:
-        """Scores row after row, responses a prompt, and how many prompts and responses are cut."""
-        prompts, responses = [prompt for prompt, _ in block], [row for _, row in block]
-        flat = np.array([one for row in self.scorer.score(prompts, responses) for one in row], np.float64)
-        if not np.isfinite(flat).all():
-            raise StageError("Some scores are no finite numbers; the judge would take them for missing.")
-        cut = self.scorer.cut(prompts, [text for row in responses for text in row]) if self.scorer.cut else {}
-        return [flat, np.array([len(row) for row in responses]), np.array(list(cut.values()) or [0, 0])]
+
+def _scored(scorer: Scorer, block: list[Asked]) -> list[Any]:
+    """Scores row after row, responses a prompt, and how many prompts and responses are cut."""
+    prompts, responses = [prompt for prompt, _ in block], [row for _, row in block]
+    flat = np.array([score for row in scorer.score(prompts, responses) for score in row], np.float64)
+    if not np.isfinite(flat).all():
+        raise StageError("Some scores are no finite numbers; the judge would take them for missing.")
+    cut = scorer.cut(prompts, [text for row in responses for text in row]) if scorer.cut else {}
+    return [flat, np.array([len(row) for row in responses]), np.array(list(cut.values()) or [0, 0])]
+
+
+def loaded(context: Context, rm: RewardModel, request: Request) -> Scorer | FeatureScorer:
+    """What scores, from the stage's parents."""
+    load = REWARDS.of(rm).load
+    if load is None:
+        raise StageError(f"rm_backbone={rm.name} scores what it has learnt from alone.")
+    return load(context, rm, request)
+
+
+def text_scores(context: Context, rm: RewardModel, reading: Mapping[str, Any], request: Request) -> Scores:
+    """A reward model as a function of texts, also one that is linear in features, for those who train against it.
+
+    reading: what the frozen model of such a head reads, as in the spec of its features.
+    """
+    scorer = loaded(context, rm, request)
+    if isinstance(scorer, Scorer):
+        return scorer.score
+    read, predict = reader_of(context.parents.get("lm"), reading), scorer.predict
+
+    def score(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
+        flat = iter(predict(read.blocks([p.reward_text for p in prompts], responses)).tolist())
+        return [[next(flat) for _ in row] for row in responses]
+
+    return score
 
 
 def _cut_of(context: Context) -> dict[str, dict[str, int]]:
@@ -122,7 +154,7 @@ def _dealt_out(flat: Iterable[float], lengths: Iterable[int]) -> list[list[float
     return out
 
 
-def write_scores(context: Context, scores: Scores, prompts: dict[str, Prompt]) -> None:
+def write_scores(context: Context, scores: SpecScores, prompts: dict[str, Prompt]) -> None:
     """Score both sample folders, each prompt's responses in one go: the model reads a prompt once."""
     own = [len(pool.responses) for pool, _ in both_samples(context)]
     asked = ((prompts[a.prompt], [*a.responses, *b.responses]) for a, b in both_samples(context))
@@ -134,7 +166,7 @@ def write_scores(context: Context, scores: Scores, prompts: dict[str, Prompt]) -
 # --- accuracy on held-out feedback --------------------------------------------------------------------------
 
 
-def held_out(spec: ScoreSpec, scores: Scores) -> dict[str, Any]:
+def held_out(spec: ScoreSpec, scores: SpecScores) -> dict[str, Any]:
     """Columns of the target's test feedback with the model's scores (xling.analysis.matrix.accuracy reads them)."""
     module = task_module(spec.task)
     if spec.objective == "pairwise":
@@ -150,7 +182,7 @@ def held_out(spec: ScoreSpec, scores: Scores) -> dict[str, Any]:
     }
 
 
-def _held_out_pairs(pairs: Sequence[Pair], scores: Scores) -> dict[str, Any]:
+def _held_out_pairs(pairs: Sequence[Pair], scores: SpecScores) -> dict[str, Any]:
     found = scores.of("heldout", ((p.prompt, [p.chosen, p.rejected]) for p in pairs), len(pairs), FEEDBACK)
     return {
         "group": [p.prompt.group for p in pairs],
@@ -178,59 +210,48 @@ def length_rule(ratings: Sequence[Rating]) -> dict[str, Any]:
     return {"threshold": float(thresholds[up if longer else down]), "longer_is_better": longer}
 
 
+# --- recorded responses -------------------------------------------------------------------------------------
+
+
 def _recorded(context: Context, spec: ScoreSpec) -> None:
-    """Recorded responses: by cross-fitted heads, by what learns nothing, or by a reward model of another task."""
-    from xling.models.recorded import score_responses
-    from xling.models.recorded import write_scores as write_scores_of
+    """By cross-fitted heads, by what learns nothing, or by a reward model of another task.
 
-    if reads_features(spec.rm):
-        write_json(context.out / "score.json", _cut_of(context))
-
+    Where texts may be cut, score.json counts them; where the reward model was made for recorded responses, notes.json
+    marks languages that its encoder does not know.
+    """
     recorded = task_module(spec.task).recorded(spec.task, spec.lang)
-    likelihood = isinstance(spec.rm, Untrained) and spec.rm.score.startswith("likelihood")
-    if isinstance(spec.rm, Published) or likelihood or (spec.elsewhere and not _cross_fitted(context)):
-        return write_scores_of(recorded, _unseen(context, spec, recorded), context.out)
-    return score_responses(
-        recorded,
-        spec.rm,  # type: ignore[arg-type]
-        spec.source_langs,
-        context.parents.get("reward"),
-        context.parents.get("embed") or context.parents.get("features"),
-        spec.seed,
-        context.out,
-    )
+    reward, folder = context.parents.get("reward"), context.parents.get("embed") or context.parents.get("features")
+    if folder is not None:
+        write_json(context.out / "score.json", _cut_of(context))
+    cross_fitted = reward is not None and (reward / "heads.npz").exists()
+    if reward is not None and cross_fitted:
+        scores = score_rows(recorded, spec.rm, reward, folder)
+    else:
+        scores = _unseen(context, spec, recorded, folder)
+    write_responses(recorded, scores, context.out)
+    if cross_fitted or reward is None:
+        write_notes(spec.rm, {recorded.lang, *spec.source_langs}, context.out)
 
 
-def _cross_fitted(context: Context) -> bool:
-    return (context.parents["reward"] / "heads.npz").exists()
-
-
-def _unseen(context: Context, spec: ScoreSpec, recorded: Recorded) -> Array:
+def _unseen(context: Context, spec: ScoreSpec, recorded: Recorded, features: Path | None) -> Array:
     """(rows,) scores of recorded responses by a reward model that was trained elsewhere, or was not trained at all."""
-    if not reads_features(spec.rm):
-        asked = zip(recorded.prompts, map(list, recorded.responses), strict=True)
-        scores = Scores(context, spec)
-        rows = scores.of("recorded", asked, len(recorded.prompts), PROMPTS)
+    scores = SpecScores(context, spec, recorded)
+    if isinstance(scores.scorer, FeatureScorer):
+        return scores.scorer.predict(features_of(recorded, spec.rm, features))
+    answers = zip(recorded.prompts, map(list, recorded.responses), strict=True)
+    rows = scores.of("recorded", answers, len(recorded.prompts), PROMPTS)
+    if scores.scorer.cut is not None:
         write_json(context.out / "score.json", scores.cut)
-        return np.array([score for row in rows for score in row])
-    from xling.models import ridge
-    from xling.models.heads import blocks_of as features_of
-
-    folder = context.parents.get("features") or context.parents["embed"]
-    blocks = features_of(recorded, spec.rm, folder, ())  # type: ignore[arg-type]  # those that read features
-    head = ridge.load(context.parents["reward"] / "head.npz")
-    return head.predict(blocks)
+    return np.array([score for row in rows for score in row])
 
 
 def run_embed(context: Context) -> None:
     """embed[l]: vectors of a language's recorded documents and responses, once for all that use them."""
     from xling.models.encoder import cut_counter, located
-    from xling.models.recorded import embed_texts
 
     spec = msgspec.convert(context.spec, ScoreSpec)
-    encoder = spec.rm.encoder if hasattr(spec.rm, "encoder") else "packaged"
     recorded = task_module(spec.task).recorded(spec.task, spec.lang)
-    folder = located(encoder, spec.encoder)
+    folder = located(encoder_of(spec.rm), spec.encoder)
     embed_texts(recorded, folder, context.out)
     prompts, said = (p.reward_text for p in recorded.prompts), (text for row in recorded.responses for text in row)
     write_json(context.out / "cut.json", {"recorded": cut_counter(folder)(prompts, said)})

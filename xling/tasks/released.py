@@ -3,7 +3,7 @@
     python launch.py -m sweeps=human_multi_summeval task.path=PATH
 
 conf/task has one option a layout (xling/tasks/layouts.py says what each reads). Reward models are cross-fitted by
-document (xling/models/heads.py); there are no splits.
+document (xling/rewards/heads.py); there are no splits.
 """
 
 import functools

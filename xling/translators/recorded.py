@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from xling.config.rewards import objective_of
 from xling.config.tasks import absent
 from xling.errors import ConfigError, DataError, listed
 from xling.grid.stage import WHERE, Context, Stage, canonical_json
@@ -40,6 +39,7 @@ from xling.planning.translations import (
     translates_feedback,
 )
 from xling.results.translations import SPLITS, Record, What, distinct, record_of, translated
+from xling.rewards import objective_of
 from xling.tasks.options import Task, task_module
 from xling.tasks.render import bare
 from xling.tasks.tables import Identity, identity, open_table, paths_of, text_of

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from xling.config.common import Positive
+from xling.config.common import Dtype, Positive
 from xling.config.policies import LanguageModel
-from xling.config.rewards import Dtype
 from xling.errors import ConfigError, DataError
 from xling.grid.stage import Context, Stage
 from xling.models.checkpoints import TABLES, check_policy, folder_of, positions

@@ -5,7 +5,7 @@ word choice than the native one, they may be harder to over-optimise: the paper 
 foreign ones (tokenizer, regularisation and held-out fit not stated there).
 
 R2 here is held out: cross-fitted by document, 1 - (squared error of the predictions) / (squared deviation of the
-scores). Words: pieces of xling/models/bag_of_words.py (case-folded, between spaces; characters in scripts without
+scores). Words: pieces of xling/rewards/bag_of_words.py (case-folded, between spaces; characters in scripts without
 spaces); of them the 1,000 that most documents use, and at least two; raw counts. Ridge, its penalty chosen for every
 fit by cross-validation over the documents it is fitted to (xling/models/ridge.py).
 """
@@ -38,10 +38,10 @@ from xling.analysis.tidy.finding import Finding
 from xling.analysis.tidy.places import is_home, some
 from xling.config.common import is_foreign
 from xling.grid.store import Store
-from xling.models.bag_of_words import pieces
 from xling.models.folds import assign_folds, in_order
 from xling.models.ridge import fit_each
 from xling.results.items import read_array
+from xling.rewards.bag_of_words import pieces
 
 MOST_ROWS = 2000  # responses of a target's dataset
 MOST_WORDS = 1000

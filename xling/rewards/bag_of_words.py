@@ -10,14 +10,17 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
+from xling.config.common import NonNegative
+from xling.grid.stage import Context
 from xling.models import ridge
-from xling.models.ridge import Array, Linear
+from xling.models.ridge import Array
+from xling.rewards.heads import fit_one
+from xling.rewards.hooks import Feedback, Heads, Request, RewardSettings, Scorer
+from xling.tasks.records import Prompt, Recorded
 
 HASHED = 1024  # columns of hashed counts
 SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -61,40 +64,46 @@ def features(documents: Sequence[str], responses: Sequence[str]) -> list[Array]:
     return [counts, overlap]
 
 
-@dataclass(frozen=True, slots=True)
-class BagOfWordsModel:
-    """A fitted model with the interface of every reward model."""
-
-    head: Linear
-
-    def score(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> list[list[float]]:
-        """Reward of each response of each prompt; higher is better, in the labels' unit."""
-        scores = []
-        for prompt, answers in zip(prompts, responses, strict=True):
-            rows = self.head.predict(features([prompt] * len(answers), answers)) if answers else np.zeros(0)
-            scores.append([float(value) for value in rows])
-        return scores
+# --- hooks --------------------------------------------------------------------------------------------------
 
 
-def fit_pointwise(
-    prompts: Sequence[str], responses: Sequence[str], labels: Sequence[float], groups: Sequence[str]
-) -> BagOfWordsModel:
-    """Least squares on labels; `groups` (documents) are kept together when the penalty is chosen."""
-    return BagOfWordsModel(ridge.fit(features(prompts, responses), np.asarray(labels, dtype=np.float64), groups))
+class Settings(RewardSettings, frozen=True, tag="bag_of_words"):
+    """Regularised linear model on counts of pieces; knows nothing of word order or of other languages."""
+
+    permutation: NonNegative = 0
 
 
-def fit_pairwise(
-    prompts: Sequence[str], chosen: Sequence[str], rejected: Sequence[str], groups: Sequence[str]
-) -> BagOfWordsModel:
-    """Least squares on differences of features, chosen minus rejected."""
-    return BagOfWordsModel(ridge.fit_pairwise(features(prompts, chosen), features(prompts, rejected), groups))
+def fit(context: Context, rm: Settings, feedback: Feedback) -> None:
+    """Least squares on labels, or on differences of features for pairs; writes bag_of_words.npz.
+
+    Documents are kept together when the penalty is chosen.
+    """
+    items = feedback.items("train", rm.permutation)
+    prompts, groups = [item.prompt.reward_text for item in items], [item.prompt.group for item in items]
+    if feedback.objective == "pairwise":
+        chosen = features(prompts, [pair.chosen for pair in items])
+        head = ridge.fit_pairwise(chosen, features(prompts, [pair.rejected for pair in items]), groups)
+    else:
+        labels = np.array([2 * rating.label - 1 for rating in items], np.float64)  # so that 0 parts the two classes
+        head = ridge.fit(features(prompts, [rating.response for rating in items]), labels, groups)
+    ridge.save(context.out / "bag_of_words.npz", head)
 
 
-def save_bag_of_words(folder: Path, model: BagOfWordsModel) -> None:
-    """`bag_of_words.npz` in the folder."""
-    ridge.save(folder / "bag_of_words.npz", model.head)
+def load(context: Context, rm: Settings, request: Request) -> Scorer:
+    """Reward of each response of each prompt; higher is better, in the labels' unit."""
+    head = ridge.load(context.parents["reward"] / "bag_of_words.npz")
+
+    def score(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
+        rows = zip([p.reward_text for p in prompts], responses, strict=True)
+        return [head.predict(features([text] * len(row), row)).tolist() if row else [] for text, row in rows]
+
+    return Scorer(score)
 
 
-def load_bag_of_words(folder: Path) -> BagOfWordsModel:
-    """A model from its stage's folder."""
-    return BagOfWordsModel(ridge.load(folder / "bag_of_words.npz"))
+def _blocks(recorded: Recorded, systems: Sequence[str]) -> list[Array]:
+    rows = [(prompt.reward_text, response) for prompt, _, response, _ in recorded.flat()]
+    return features([document for document, _ in rows], [response for _, response in rows])
+
+
+heads = Heads(fit_one, _blocks)
+check = budget = start = reader = scoring = starts_value = None

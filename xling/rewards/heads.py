@@ -1,16 +1,16 @@
-"""Heads on people's ratings of recorded systems: cross-fitted by document, on a source's ratings and nothing else.
+"""Linear heads: on feedback with splits, and cross-fitted by document on people's ratings of recorded systems.
 
-Each head is trained on all folds of the source's documents but one. A row whose document (`group`) is among them is
-scored by the head that has not seen it: at home, and abroad where documents are parallel. Any other row is scored by
-the mean of the same heads. So home and abroad train on the same amount, and no row is scored by a head that has seen
-ratings of its document, in whatever language.
+Each cross-fitted head is trained on all folds of the source's documents but one. A row whose document (`group`) is
+among them is scored by the head that has not seen it: at home, and abroad where documents are parallel. Any other row
+is scored by the mean of the same heads. So home and abroad train on the same amount, and no row is scored by a head
+that has seen ratings of its document, in whatever language.
 
 What is chosen (penalty, and which features a sentence encoder's head reads) is chosen inside those training folds, by
 cross-validation over documents: by ratings of the source that the head may see anyway.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -18,18 +18,63 @@ from typing import Any
 
 import numpy as np
 
-from xling.config.rewards import BagOfWords, FrozenLM, SentenceEncoder, SystemIdentity
-from xling.errors import ConfigError, DataError
+from xling.errors import ConfigError, DataError, StageError
+from xling.grid.stage import Context
 from xling.jsonfiles import read_json, write_json
-from xling.models import bag_of_words, encoder
+from xling.models import encoder, ridge
 from xling.models.folds import assign_folds, in_order
-from xling.models.ridge import Array, Linear, fit, fit_pairwise, fit_whitened
+from xling.models.ridge import Array, Linear, fit, fit_pairwise
 from xling.models.rows import pair_text, read_rows
+from xling.rewards import REWARDS, reader_of
+from xling.rewards.hooks import EncoderReader, FeatureScorer, Feedback, Fold, LanguageReader, Request, RewardSettings
 from xling.tasks.records import Recorded
 
-Trained = BagOfWords | SentenceEncoder | FrozenLM | SystemIdentity
+Fitted = Callable[[list[Array]], Linear]  # a fit of labels to blocks of features
 Rows = np.ndarray[Any, np.dtype[np.intp]]
 Names = np.ndarray[Any, np.dtype[np.object_]]
+
+
+# --- on feedback with splits --------------------------------------------------------------------------------
+
+
+def fit_features(
+    context: Context, feedback: Feedback, permutation: int, best: Callable[[list[Array], Fitted], tuple[Linear, str]]
+) -> None:
+    """A ridge on what a frozen reader saw of the feedback; writes head.npz and head.json.
+
+    best: from features and a fit of theirs to the head, and the name of those features that it reads.
+    """
+    blocks, items = feedback.features(), feedback.items("train", permutation)
+    groups = [item.prompt.group for item in items]
+    if feedback.objective == "pairwise":
+        turned = [a.chosen != b.chosen for a, b in zip(items, feedback.items("train", 0), strict=True)]
+        sign = np.where(turned, -1.0, 1.0)[:, None]
+
+        def fitted(parts: list[Array]) -> Linear:
+            return fit_pairwise([sign * p[0::2] for p in parts], [sign * p[1::2] for p in parts], groups)
+    else:
+        labels = np.array([2 * rating.label - 1 for rating in items])  # so that 0 parts the two classes
+
+        def fitted(parts: list[Array]) -> Linear:
+            return fit(parts, labels, groups)
+
+    head, read = best(blocks, fitted)
+    ridge.save(context.out / "head.npz", head)
+    write_json(context.out / "head.json", {"features": read, "penalty": head.penalty, "explained": head.explained})
+
+
+def load_head(context: Context, rm: RewardSettings, request: Request) -> FeatureScorer:
+    """What `fit_features` wrote."""
+    return FeatureScorer(ridge.load(context.parents["reward"] / "head.npz").predict)
+
+
+def fit_one(rm: RewardSettings, fold: Fold) -> tuple[Linear, str]:
+    """The head on all features."""
+    blocks, fitted = fold.fitting()
+    return fitted(blocks), "all"
+
+
+# --- cross-fitted -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -43,55 +88,62 @@ class Fitting:
 
 
 def train_heads(
-    sources: Sequence[Recorded], backbone: Trained, features: Mapping[str, Path], fitting: Fitting, out: Path
+    sources: Sequence[Recorded], rm: RewardSettings, features: Mapping[str, Path], fitting: Fitting, out: Path
 ) -> None:
     """Train a head a fold on the sources' ratings; write heads.npz and heads.json.
 
-    `features`: language -> the folder of its embed or features stage, where the backbone has one. Ratings are
+    `features`: language -> the folder of its embed or features stage, where it has one. Ratings are
     standardised within a language: pooled sources need no common scale. With `documents` a head sees the first so many
     of each source in one fixed order: samples are nested, and folds stay balanced. heads.npz: weight (folds, columns);
     bias, penalty, explained (folds,). DataError if no two ratings of a prompt differ and the objective is pairwise.
     """
+    heads = REWARDS.of(rm).heads
+    if heads is None:
+        raise StageError(f"rm_backbone={rm.name} cannot learn from recorded responses.")
     systems = sorted({system for source in sources for _, system, _, _ in source.flat()})
-    permutation = 0 if isinstance(backbone, SystemIdentity) else backbone.permutation
     groups = named([prompt.group for source in sources for prompt, _, _, _ in source.flat()])
     langs = named([source.lang for source in sources for _ in source.flat()])
-    asked = [(prompt.lang, prompt.id) for source in sources for prompt, _, _, _ in source.flat()]
-    number = {prompt: place for place, prompt in enumerate(dict.fromkeys(asked))}
-    prompts = np.array([number[prompt] for prompt in asked])
+    rated = [(prompt.lang, prompt.id) for source in sources for prompt, _, _, _ in source.flat()]
+    number = {prompt: place for place, prompt in enumerate(dict.fromkeys(rated))}
+    prompts = np.array([number[prompt] for prompt in rated])
+    permutation = getattr(rm, "permutation", 0)
     labels = np.concatenate([_labels(source, permutation, fitting.seeds) for source in sources])
-    parts = [blocks_of(source, backbone, features.get(source.lang), systems) for source in sources]
+    parts = [blocks_of(source, rm, features.get(source.lang), systems) for source in sources]
     blocks = [np.concatenate(part) for part in zip(*parts, strict=True)]
     fold_of = assign_folds(groups.tolist(), fitting.folds, *fitting.seeds)
     fold = np.array([fold_of[group] for group in groups])
     sampled = _sample(sources, fitting)
-    heads, chosen = [], []
-    for held in range(fitting.folds):
-        seen = np.flatnonzero((fold != held) & sampled)
-        wanted = np.zeros(len(labels))
-        wanted[seen] = _standardised(labels[seen], langs[seen])
-        if isinstance(backbone, SystemIdentity):
-            head, name = _system_means(blocks[0][seen], wanted[seen]), ""
-        elif fitting.objective == "pairwise":
-            better, worse = _ordered_pairs(prompts, labels, seen)
-            head, name = _pairwise(blocks, backbone, better, worse, groups)
-        else:
-            head, name = _pointwise(blocks, backbone, seen, wanted, groups)
-        heads.append(head)
-        chosen.append(name)
-    _save(out, heads)
+
+    def training(seen: Rows) -> Fold:
+        """What the head learns from that sees these rows."""
+        standardised = _standardised(labels[seen], langs[seen])
+
+        def fitted() -> tuple[list[Array], Fitted]:
+            if fitting.objective == "pairwise":  # the better responses, then the worse ones
+                better, worse = _ordered_pairs(prompts, labels, seen)
+                names, half = groups[better].tolist(), len(better)
+                pairs = [np.concatenate([block[better], block[worse]]) for block in blocks]
+                return pairs, lambda p: fit_pairwise([x[:half] for x in p], [x[half:] for x in p], names)
+            names = groups[seen].tolist()
+            return [block[seen] for block in blocks], lambda p: fit(p, standardised, names)
+
+        return Fold([block[seen] for block in blocks], standardised, fitted)
+
+    found = [heads.fit(rm, training(np.flatnonzero((fold != held) & sampled))) for held in range(fitting.folds)]
+    chosen = [name for _, name in found]
+    _save(out, [head for head, _ in found])
     kept = {"langs": [source.lang for source in sources], "folds": fold_of, "systems": systems, "features": chosen}
     write_json(out / "heads.json", kept)
 
 
-def score_rows(recorded: Recorded, backbone: Trained, heads: Path, features: Path | None) -> Array:
+def score_rows(recorded: Recorded, rm: RewardSettings, heads: Path, features: Path | None) -> Array:
     """(rows,) scores: of a document of the sources by the head that has not seen it, of any other by all heads' mean.
 
     A document is one of the sources' if its `group` is, whatever language its row is in: parallel documents, and the
     same documents in another task, are held out as those at home are.
     """
     kept = read_json(heads / "heads.json")
-    blocks = blocks_of(recorded, backbone, features, kept["systems"])
+    blocks = blocks_of(recorded, rm, features, kept["systems"])
     by_head = np.stack([head.predict(blocks) for head in _load(heads)])  # (folds, rows)
     unseen = np.array([kept["folds"].get(prompt.group, -1) for prompt, _, _, _ in recorded.flat()])
     theirs = np.flatnonzero(unseen >= 0)
@@ -159,21 +211,24 @@ def _ordered_pairs(prompts: Rows, labels: Array, seen: Rows) -> tuple[Rows, Rows
 # --- features and fits --------------------------------------------------------------------------------------
 
 
-def blocks_of(recorded: Recorded, backbone: Trained, features: Path | None, systems: Sequence[str]) -> list[Array]:
-    """Feature blocks, each (rows, columns)."""
-    if isinstance(backbone, SentenceEncoder):
-        return encoder.features(*embeddings(recorded, features))
-    if isinstance(backbone, FrozenLM):
-        texts = [pair_text(prompt.reward_text, response) for prompt, _, response, _ in recorded.flat()]
-        return read_rows(_needed(features, recorded) / "recorded.npz", texts)
-    if isinstance(backbone, BagOfWords):
-        rows = [(prompt.reward_text, response) for prompt, _, response, _ in recorded.flat()]
-        return bag_of_words.features([document for document, _ in rows], [response for _, response in rows])
-    wrote = named([system for _, system, _, _ in recorded.flat()])
-    return [(wrote[:, None] == named(systems)).astype(np.float64)]
+def blocks_of(
+    recorded: Recorded, rm: RewardSettings, features: Path | None, systems: Sequence[str] = ()
+) -> list[Array]:
+    """Feature blocks of the responses, each (rows, columns); `features`: the language's embed or features folder."""
+    heads = REWARDS.of(rm).heads
+    if heads is not None and heads.blocks is not None:
+        return heads.blocks(recorded, systems)
+    match reader_of(rm):
+        case EncoderReader():
+            return encoder.features(*_embeddings(recorded, features))
+        case LanguageReader():
+            texts = [pair_text(prompt.reward_text, response) for prompt, _, response, _ in recorded.flat()]
+            return read_rows(_needed(features, recorded) / "recorded.npz", texts)
+        case None:
+            raise StageError(f"rm_backbone={rm.name} has no features of recorded responses.")
 
 
-def embeddings(recorded: Recorded, embed: Path | None) -> tuple[Array, Array]:
+def _embeddings(recorded: Recorded, embed: Path | None) -> tuple[Array, Array]:
     """Aligned (rows, d) vectors of documents and responses from the language's embed folder."""
     texts = [text for prompt, _, response, _ in recorded.flat() for text in (prompt.reward_text, response)]
     [vectors] = read_rows(_needed(embed, recorded) / "texts.npz", texts)
@@ -186,36 +241,14 @@ def _needed(folder: Path | None, recorded: Recorded) -> Path:
     return folder
 
 
-def _families(backbone: Trained, count: int) -> dict[str, tuple[int, ...]]:
-    """Which blocks a head may read, by name; where there are several, cross-validation decides."""
-    if not isinstance(backbone, SentenceEncoder):
-        return {"all": tuple(range(count))}
-    named = encoder.HEADS
-    return named if backbone.head == "chosen" else {backbone.head: named[backbone.head]}
+def best_head(train: Sequence[Array], families: Mapping[str, tuple[int, ...]], fitted: Fitted) -> tuple[Linear, str]:
+    """The head with the least cross-validated error on the source, over penalties and families of features.
 
-
-def _pointwise(
-    blocks: Sequence[Array], backbone: Trained, seen: Rows, wanted: Array, groups: Names
-) -> tuple[Linear, str]:
-    train, names = [block[seen] for block in blocks], groups[seen].tolist()
-    return best_head(train, backbone, lambda parts: fit(parts, wanted[seen], names))
-
-
-def _pairwise(
-    blocks: Sequence[Array], backbone: Trained, better: Rows, worse: Rows, groups: Names
-) -> tuple[Linear, str]:
-    """One head for rows that come as the better responses, then the worse ones."""
-    train, names = [np.concatenate([block[better], block[worse]]) for block in blocks], groups[better].tolist()
-    half = len(better)
-    return best_head(train, backbone, lambda p: fit_pairwise([x[:half] for x in p], [x[half:] for x in p], names))
-
-
-def best_head(train: Sequence[Array], backbone: Trained, fitted: Any) -> tuple[Linear, str]:
-    """The head with the least cross-validated error on the source, over penalties and families of features."""
+    families: which blocks a head may read, by name.
+    """
     found: dict[str, Linear] = {}
-    for name, members in _families(backbone, len(train)).items():
-        parts = [train[member] for member in members]
-        head = fit_whitened(parts, fitted) if isinstance(backbone, FrozenLM) else fitted(parts)
+    for name, members in families.items():
+        head = fitted([train[member] for member in members])
         found[name] = _spread(head, members, [block.shape[1] for block in train])
     best = max(found, key=lambda name: found[name].explained)
     return found[best], best
@@ -228,12 +261,6 @@ def _spread(head: Linear, members: Sequence[int], widths: Sequence[int]) -> Line
     for member, piece in zip(members, pieces, strict=True):
         weight[ends[member] - widths[member] : ends[member]] = piece
     return replace(head, weight=weight)
-
-
-def _system_means(wrote: Array, labels: Array) -> Linear:
-    """Mean label per system from one-hot rows; 0, the mean of all, for a system that was not seen."""
-    seen = wrote.sum(axis=0)
-    return Linear((labels @ wrote) / np.maximum(seen, 1.0), 0.0, 0.0, float("nan"))
 
 
 # --- files --------------------------------------------------------------------------------------------------

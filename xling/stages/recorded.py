@@ -1,25 +1,22 @@
-"""Reward models for recorded systems and people's ratings: their texts' features, their scores, their agreement.
+"""Recorded systems and people's ratings, for the stages of policy=recorded: features, scores, agreement with people.
 
-What the stages of policy=recorded call: `embed_texts`, `read_texts`, `score_responses`, `rated_responses`,
-`write_agreement`; heads are trained in xling/models/heads.py. Flat arrays go by `Recorded.flat`: prompts by id,
-responses by system name.
+Heads are trained in xling/rewards/heads.py. Flat arrays go by `Recorded.flat`: prompts by id, responses by system name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from xling.config.rewards import Untrained, encoder_of
-from xling.errors import ConfigError
 from xling.jsonfiles import write_json
 from xling.models import encoder
-from xling.models.heads import Trained, embeddings, generator, score_rows
 from xling.models.ridge import Array
 from xling.models.rows import pair_text, write_rows
 from xling.models.text import Limits
+from xling.rewards import encoder_of
+from xling.rewards.hooks import RewardSettings
 from xling.tasks.records import Recorded
 
 # --- embed[l] and features[l] -------------------------------------------------------------------------------
@@ -48,37 +45,12 @@ def read_texts(recorded: Recorded, model: Any, tokenizer: Any, features: str, li
 # --- score[s,t] and gold[t] ---------------------------------------------------------------------------------
 
 
-def score_responses(
-    recorded: Recorded,
-    backbone: Trained | Untrained,
-    source_langs: Sequence[str],
-    heads: Path | None,
-    embed: Path | None,
-    seed: int,
-    out: Path,
-) -> None:
-    """Score the target: pool.npy, baseline.npy (prompts, systems; NaN-padded), heldout.json and notes.json.
-
-    `heads`: the reward stage's folder, None for untrained scores; `embed`: the target's embed or features folder, for
-    sentence_encoder, cosine and frozen_lm. The baseline is the pool: the opponent is a uniformly random recorded
-    response, itself included. heldout.json has all pairs whose ratings differ; notes.json marks languages
-    that the encoder does not know.
-    """
-    if isinstance(backbone, Untrained):
-        scores = _untrained(recorded, backbone, embed, seed)
-    elif heads is None:
-        raise ConfigError("Scoring with trained heads needs a reward stage as a parent.")
-    else:
-        scores = score_rows(recorded, backbone, heads, embed)
-    write_scores(recorded, scores, out)
-    name = encoder_of(backbone)
-    langs = sorted({recorded.lang, *source_langs}) if name else []
-    unknown = [lang for lang in langs if encoder.knows(name, lang) is False]
-    write_json(out / "notes.json", {"unknown_language": bool(unknown), "unknown_languages": unknown})
-
-
 def write_scores(recorded: Recorded, scores: Array, out: Path) -> None:
-    """Write (rows,) scores as pool.npy, baseline.npy and heldout.json."""
+    """Write (rows,) scores as pool.npy, baseline.npy (prompts, systems; NaN-padded) and heldout.json.
+
+    The baseline is the pool: the opponent is a uniformly random recorded response, itself included. heldout.json has
+    all pairs whose ratings differ.
+    """
     table = _table(recorded, scores)
     _save_tables(out, table)
     write_json(out / "heldout.json", _held_out_pairs(recorded, table))
@@ -89,22 +61,11 @@ def rated_responses(recorded: Recorded, out: Path) -> None:
     _save_tables(out, _table(recorded, np.array([rating for _, _, _, rating in recorded.flat()])))
 
 
-def _untrained(recorded: Recorded, backbone: Untrained, embed: Path | None, seed: int) -> Array:
-    """(rows,) scores that learn nothing."""
-    if backbone.score == "cosine":
-        return encoder.cosine(*embeddings(recorded, embed))
-    if backbone.score == "length":
-        return np.array([float(len(response)) for _, _, response, _ in recorded.flat()])
-    if backbone.score in ("human", "gold"):
-        return np.array([rating for _, _, _, rating in recorded.flat()])
-    if backbone.score == "random":
-        return np.array(
-            [generator(seed, "random", recorded.lang, p.id, system).random() for p, system, _, _ in recorded.flat()]
-        )
-    raise ConfigError(
-        f"rm_backbone={backbone.score} needs a language model and policy=recorded has none. "
-        "Use one of random, length, cosine, human."
-    )
+def write_notes(rm: RewardSettings, langs: Collection[str], out: Path) -> None:
+    """Write notes.json: which of the languages the encoder that the reward model reads with does not know."""
+    name = encoder_of(rm)
+    unknown = [lang for lang in sorted(langs) if name and encoder.knows(name, lang) is False]
+    write_json(out / "notes.json", {"unknown_language": bool(unknown), "unknown_languages": unknown})
 
 
 # --- agreement with people ----------------------------------------------------------------------------------

@@ -1,0 +1,97 @@
+"""The policy's own architecture with a scalar head, as in the paper; trained by xling/rewards/networks.py."""
+
+from typing import Literal
+
+from xling.config.common import Limit, NonNegative, Objective, Side, Training
+from xling.config.policies import LanguageModel, Lora
+from xling.config.tasks import TaskSettings
+from xling.errors import ConfigError
+from xling.grid.stage import Context
+from xling.models.checkpoints import check_checkpoint, check_lengths, check_policy, check_table
+from xling.rewards.hooks import Base, Choices, Feedback, Model, Request, RewardSettings, Scorer, text_scorer
+from xling.rewards.training import budget_of, check_training
+from xling.tasks.options import offers
+
+
+class Settings(RewardSettings, frozen=True, tag="same_as_policy"):
+    """Starts from the source's SFT policy, from the base, or from a checkpoint of its own."""
+
+    training: Training = Training()
+    tuning: Literal["full", "lora", "qlora", "frozen"] = "full"
+    lora: Lora = Lora()
+    init: str = "sft"  # sft: the source's SFT policy; base; else a local folder or a hub id
+    revision: str | None = None  # of a hub id in `init`
+    objective: Objective | None = None  # None: the task's kind of feedback
+    pooling: Literal["last", "mean"] = "last"
+    max_prompt_tokens: Limit = 1024
+    max_response_tokens: Limit = 512
+    truncation_side: Side | None = None  # of too long a prompt; None: the task's
+    permutation: NonNegative = 0  # 0: true labels; k > 0: the k-th permutation of the labels (control)
+    pad_token: str | None = None  # of a model named in `init`: a piece to pad with where its tokenizer names none
+
+
+def check(rm: Settings, choices: Choices) -> None:
+    """There must be a language model, its checkpoint whole, and enough data for a batch."""
+    policy, sides = choices.policy, (rm.max_prompt_tokens, rm.max_response_tokens)
+    if not isinstance(policy, LanguageModel):
+        raise ConfigError(
+            "rm_backbone=same_as_policy needs a language model and policy=recorded has none. Use rm_backbone="
+            "sentence_encoder, bag_of_words, system, length, random, cosine or human."
+        )
+    own = start(rm, policy)
+    if isinstance(own, Base) and rm.init != "base":
+        check_checkpoint(
+            own.setting, own.model, "reward", ("pad", "eos"), lambda c: check_table(c, sides, 0, "rm_backbone")
+        )
+    check_training(rm, choices)
+    check_policy(policy)
+    if rm.init in ("sft", "base") and not choices.recorded:
+        check_lengths(policy, sides, "rm_backbone")
+    if choices.reward_task is not None and rm.init == "sft" and choices.sft.steps:
+        _check_demonstrations(choices.reward_task)
+
+
+def _check_demonstrations(learned: TaskSettings) -> None:
+    """The SFT policy that it starts from is of the task that it learns from."""
+    there = offers(learned)
+    if {"ratings", "pairs"} & there and "demonstrations" not in there:  # without feedback planning says that instead
+        raise ConfigError(
+            f"reward_task={learned.__struct_config__.tag} has no demonstrations to fine-tune on. Type "
+            "rm_backbone.init=base or sft.steps=0."
+        )
+
+
+def start(rm: Settings, policy: LanguageModel) -> Model:
+    if rm.init == "sft":
+        return "sft"
+    if rm.init == "base":
+        return Base(policy)
+    own = LanguageModel(
+        rm.init,
+        revision=rm.revision,
+        dtype=policy.dtype,
+        attention=policy.attention,
+        pad_token=rm.pad_token,
+    )
+    return Base(own, "rm_backbone.init")
+
+
+def starts_value(rm: Settings) -> bool:
+    return rm.init in ("sft", "base")
+
+
+def fit(context: Context, rm: Settings, feedback: Feedback) -> None:
+    """Writes the model, curve.jsonl and training.json."""
+    from xling.rewards.networks import train
+
+    train(context, rm, feedback, pair=False)
+
+
+def load(context: Context, rm: Settings, request: Request) -> Scorer:
+    from xling.rewards.networks import load_reward
+
+    return text_scorer(load_reward(context.parents["reward"]))
+
+
+budget = budget_of
+reader = scoring = heads = None

@@ -1,0 +1,184 @@
+"""References and controls that learn nothing; docs/controls.md says what each is for."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from xling.config.policies import LanguageModel, Policy
+from xling.errors import ConfigError
+from xling.grid.stage import Context
+from xling.models.checkpoints import check_policy
+from xling.models.encoder import check_encoder
+from xling.rewards.heads import generator
+from xling.rewards.hooks import (
+    Base,
+    Choices,
+    EncoderReader,
+    FeatureScorer,
+    Model,
+    Request,
+    RewardSettings,
+    Scorer,
+    Scores,
+    Scoring,
+)
+from xling.tasks.options import offers, task_module
+from xling.tasks.records import Prompt
+from xling.tasks.render import cue_of, has_cue
+
+Control = Literal[
+    "random",
+    "length",
+    "gold",
+    "likelihood_base",
+    "likelihood_sft",
+    "likelihood_gain_base",
+    "likelihood_gain_sft",
+]
+
+
+class Settings(RewardSettings, frozen=True, tag="untrained"):
+    """Known by its score, which is its name in conf/rm_backbone."""
+
+    score: Literal[Control, "cosine", "human"]
+    encoder: str = "packaged"  # of score=cosine, as in sentence_encoder
+
+    @property
+    def name(self) -> str:
+        """random, length, gold, ..."""
+        return self.score
+
+
+def check(rm: Settings, choices: Choices) -> None:
+    """Each score has its own needs of the task, the policy and the responses."""
+    if rm.score == "cosine":
+        check_encoder(rm.encoder)
+    if rm.score.startswith("likelihood"):
+        _check_likelihood(rm.score, choices)
+    if rm.score == "human" and not choices.recorded:
+        raise ConfigError(
+            "rm_backbone=human reads recorded responses (policy=recorded). With a language model use rm_backbone="
+            "same_as_policy, xlm_roberta, sentence_encoder, bag_of_words, length, random or a likelihood."
+        )
+    if rm.score == "gold" and not choices.recorded and "quality" not in offers(choices.task):
+        raise ConfigError(
+            f"rm_backbone=gold needs exact quality, which task={choices.task.__struct_config__.tag} has not: only the "
+            "embedded world's tasks have it. Use rm_backbone=same_as_policy, bag_of_words, length or random."
+        )
+
+
+def _check_likelihood(score: str, choices: Choices) -> None:
+    if not isinstance(choices.policy, LanguageModel):
+        raise ConfigError(
+            f"rm_backbone={score} needs a language model and policy=recorded has none. Use rm_backbone="
+            "sentence_encoder, bag_of_words, system, length, random, cosine or human."
+        )
+    if choices.recorded and score != "likelihood_base":
+        raise ConfigError(f"rm_backbone={score} does not go with recorded responses. Use likelihood_base.")
+    check_policy(choices.policy)
+    if score.startswith("likelihood_gain") and not has_cue(choices.task):
+        raise ConfigError(
+            f"rm_backbone={score} compares with the prompt without its document, and task.template.policy is "
+            "nothing but the document. Put an instruction around it, as in task.template.policy='Summarize:\\n{text}', "
+            f"or use rm_backbone={score.replace('_gain', '')}."
+        )
+
+
+def reader(rm: Settings, policy: Policy | None, side: str) -> EncoderReader | None:
+    return EncoderReader(rm.encoder) if rm.score == "cosine" else None
+
+
+def scoring(rm: Settings, policy: Policy, reading: Mapping[str, Any], side: str, seed: int) -> Scoring:
+    spec = {"seed": seed if rm.score == "random" else 0}
+    if not rm.score.startswith("likelihood") or not isinstance(policy, LanguageModel):
+        return Scoring({}, spec)
+    model: Model = Base(policy) if rm.score.endswith("base") else "sft"
+    return Scoring({"lm": model}, {**reading, **spec})
+
+
+def load(context: Context, rm: Settings, request: Request) -> Scorer | FeatureScorer:
+    if rm.score == "cosine":
+        return FeatureScorer(lambda blocks: blocks[1][:, 0])
+    if rm.score.startswith("likelihood"):
+        return _likelihood(context, request, without_document=rm.score.startswith("likelihood_gain"))
+    if rm.score == "length":
+        return Scorer(lambda prompts, responses: [[float(len(text)) for text in row] for row in responses])
+    if rm.score == "random":
+        return Scorer(_random(request))
+    recorded = request.recorded
+    if recorded is None:
+        return Scorer(lambda prompts, responses: task_module(request.task).quality(request.task, prompts, responses))
+    rated = {p.id: ratings for p, ratings in zip(recorded.prompts, recorded.ratings, strict=True)}
+    return Scorer(lambda prompts, responses: [rated[p.id] for p in prompts])  # human and gold
+
+
+# --- random -------------------------------------------------------------------------------------------------
+
+
+def _random(request: Request) -> Scores:
+    """A number for every response that depends on nothing but its name, the same each time that it is scored."""
+    if request.recorded is not None:
+        lang, rows = request.recorded.lang, zip(request.recorded.prompts, request.recorded.systems, strict=True)
+        wrote = {prompt.id: systems for prompt, systems in rows}
+        return lambda prompts, responses: [
+            [generator(request.seed, "random", lang, p.id, system).random() for system in wrote[p.id]] for p in prompts
+        ]
+
+    def score(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
+        names = [f"{p.lang}/{p.id}" for p in prompts]
+        if request.numbered:
+            sizes = zip(names, map(len, responses), strict=True)
+            return [[hashed_score(request.seed, name, number) for number in range(size)] for name, size in sizes]
+        texts = zip(names, responses, strict=True)
+        return [[text_score(request.seed, name, text) for text in row] for name, row in texts]
+
+    return score
+
+
+def hashed_score(seed: int, prompt: str, index: int) -> float:
+    """A number in [0, 1) for a sample by its number in the pool."""
+    return _hashed(f"{seed}\0{prompt}\0{index}")
+
+
+def text_score(seed: int, prompt: str, text: str) -> float:
+    """The same for a text that stands in no pool."""
+    return _hashed(f"{seed}\0{prompt}\0text\0{text}")
+
+
+def _hashed(name: str) -> float:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big") / 2**56
+
+
+# --- likelihoods --------------------------------------------------------------------------------------------
+
+
+def _likelihood(context: Context, request: Request, without_document: bool) -> Scorer:
+    """Mean token log-probability under the parent `lm`; with `without_document`, minus that given no document."""
+    from xling.models.load import load_policy
+    from xling.models.states import log_likelihood
+    from xling.models.text import Limits, count_cut, language_model_rooms, policy_ids, prompt_ids, response_ids
+
+    model, tokenizer = load_policy(context.parents["lm"])
+    encoder, pad = model.config.is_encoder_decoder, tokenizer.pad_token_id
+    limits = Limits(request.max_prompt_tokens, 512, request.policy_side)
+
+    def read(prompts: Iterable[Prompt]) -> tuple[list[list[int]], int]:
+        return policy_ids(tokenizer, list(prompts), limits.prompt, limits.side, encoder)
+
+    def score(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
+        said = [response_ids(tokenizer, row, limits.response) for row in responses]
+        given = log_likelihood(model, read(prompts)[0], said, pad)
+        if not without_document:
+            return given
+        cues = prompt_ids(tokenizer, [cue_of(request.task, p) for p in prompts], limits.prompt, encoder)
+        alone = log_likelihood(model, cues, said, pad)
+        return [[a - b for a, b in zip(x, y, strict=True)] for x, y in zip(given, alone, strict=True)]
+
+    def cut(prompts: Iterable[Prompt], said: Iterable[str]) -> dict[str, int]:
+        longer = count_cut(tokenizer, (), said, language_model_rooms(tokenizer, limits, encoder))
+        return longer | {"cut_prompts": read(prompts)[1]}
+
+    return Scorer(score, cut)
+
+
+fit = heads = budget = start = starts_value = None
