@@ -317,7 +317,13 @@ def parser() -> argparse.ArgumentParser:
     shown.add_argument("--open", action="store_true", help="open report.html, drawn anew if it is outdated")
     _add_figures(add(figures))
     said = add(analyse)
-    said.add_argument("--only", action="append", default=[], metavar="NAME,...", help="these analyses (default: all)")
+    said.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME,...",
+        help="these analyses, or your own as FILE:FUNCTION (default: all)",
+    )
     said.add_argument("--json", action="store_true", help="for machines")
     said.add_argument("--out", metavar="FOLDER", help="where files are written (default: the grid's folder)")
     said.add_argument("--wals", metavar="FOLDER", help="a CLDF release of WALS, for language_features")

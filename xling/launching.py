@@ -25,10 +25,12 @@ from xling.grid.plan import Plan, make_plan
 from xling.grid.planfile import AxisValue
 from xling.grid.store import Store
 from xling.judges import judges_its_own
+from xling.measures.own import located, own_measure
 from xling.planning import unresolved
 from xling.planning.judging import notes
 from xling.planning.refusals import cross_fitted, responses_recorded
 from xling.planning.translations import notes as untranslated
+from xling.results.items import Items
 from xling.run.local.runner import cores, run_local
 from xling.tasks.options import Task, task_module
 
@@ -94,7 +96,19 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
     )
     warnings = [*plan.warnings, *remarks, *notes(plan), *_own_judges(plan), *replaced(plan)]
     told = [] if dry_run or not hasattr(dag, "language_rates") else dag.language_rates(asked, stage_cells)
-    return replace(plan, warnings=warnings, language_rates=told)
+    return replace(plan, warnings=warnings, language_rates=told, measures=_own_measures(settings["measures"]))
+
+
+def _own_measures(value: Any) -> list[str]:
+    """The measures of the user's own, found. ConfigError: there is no such function, or it has a fault."""
+    named = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
+        raise ConfigError(f"measures={value} does not fit. Type measures=FILE:FUNCTION, or a list of them in [].")
+    found = [located(one, Path.cwd()) for one in named]
+    names = [own_measure(one).name for one in found]
+    if taken := [name for name in names if names.count(name) > 1 or name in Items.__struct_fields__]:
+        raise ConfigError(f"measures: the name {taken[0]} is taken. Give the function another.")
+    return found
 
 
 def _own_judges(plan: Plan) -> list[str]:
@@ -274,7 +288,7 @@ def _healing(plan: Plan, catalogue: str, mode: str) -> Plan:
         plan.store.damaged.pop((damaged.kind, damaged.key), None)
     kinds = importlib.import_module(catalogue).KINDS
     anew = make_plan(plan.cells, plan.store, mode, plan.name, plan.command, plan.left_out, kinds)
-    return replace(anew, warnings=plan.warnings, language_rates=plan.language_rates)
+    return replace(anew, warnings=plan.warnings, language_rates=plan.language_rates, measures=plan.measures)
 
 
 def _tracking(settings: Any) -> Mapping[str, Any]:

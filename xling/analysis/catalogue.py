@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
 from xling.analysis.findings.decomposition import decomposition, effects
 from xling.analysis.findings.home import cross_vs_home, home_differences
 from xling.analysis.findings.power import power
@@ -34,8 +36,9 @@ from xling.analysis.paper.findings import (
 from xling.analysis.paper.published import paper_entries
 from xling.analysis.tidy.entries import Entries, grid_entries
 from xling.analysis.tidy.finding import Finding
-from xling.errors import ConfigError
+from xling.errors import ConfigError, shown
 from xling.grid.store import Store
+from xling.measures.own import fault_in, located, own_function, title_of
 
 Analysis = Callable[[Entries], Finding]
 OF_ENTRIES: dict[str, Analysis] = {
@@ -72,20 +75,44 @@ OF_PAPER: dict[str, Callable[[], Finding]] = {
 
 
 def grid_findings(store: Store, name: str, only: Sequence[str] = (), wals: Path | None = None) -> list[Finding]:
-    """Every analysis of a grid, or those named; `wals`: a folder (typology.py). ConfigError: no such grid, analysis."""
-    wanted = chosen(only, [*OF_ENTRIES, *OF_ITEMS, LANGUAGES])
+    """Every analysis of a grid, or those named, the user's own by FILE:FUNCTION; `wals`: a folder (typology.py).
+
+    ConfigError: no such grid or analysis.
+    """
+    own = [located(one, Path.cwd()) for one in only if ":" in one]
+    known = [one for one in only if ":" not in one]
+    wanted = chosen(known, [*OF_ENTRIES, *OF_ITEMS, LANGUAGES]) if known or not own else []
     found: list[Finding] = []
     entries: Entries | None = None
-    if any(analysis not in OF_ITEMS for analysis in wanted):
+    if own or any(analysis not in OF_ITEMS for analysis in wanted):
         draws = Draws()
         matrix = fold_grid(store, name, draws)
         entries = grid_entries(matrix, draws)
         of_entries = [one for one in wanted if one in OF_ENTRIES]
         found += findings_of(entries, of_entries) if of_entries else []
+        found += [_own_finding(entries, one) for one in own]
     for analysis in wanted:
         if analysis in OF_ITEMS:
             found += OF_ITEMS[analysis](store, name)
     return found + (_of_languages(entries, only, wals) if entries is not None and LANGUAGES in wanted else [])
+
+
+def _own_finding(entries: Entries, named: str) -> Finding:
+    """What a function of the user's says (FILE:FUNCTION): it takes Entries and gives a Finding or a DataFrame."""
+    file, function = own_function(named)
+    name = named.rpartition(":")[2]
+    try:
+        said = function(entries)
+    except Exception as error:
+        raise ConfigError(f"The analysis {name} failed {fault_in(error, file)}.") from error
+    if isinstance(said, pd.DataFrame):
+        return Finding(name, title_of(function, name), said)
+    if not isinstance(said, Finding):
+        raise ConfigError(
+            f"The analysis {name} of {file} gave {shown(said)}: it must give a pandas DataFrame, or a Finding of "
+            "xling/analysis/tidy/finding.py."
+        )
+    return said
 
 
 def _of_languages(entries: Entries, only: Sequence[str], wals: Path | None) -> list[Finding]:

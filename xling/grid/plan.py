@@ -144,6 +144,7 @@ class Plan:
     git: str | None
     rates: Rates | None = None  # of a dry run, which estimates by what stages say of their work
     language_rates: Sequence[Json] = ()  # what stands beside the language shares: [{"rates": {...}, "cells": [places]}]
+    measures: Sequence[str] = ()  # of the user's own: FILE:FUNCTION
 
     def __repr__(self) -> str:
         return f"<Plan {self.name}: {len(self.cells)} cells, {len(self.steps)} stages, {len(self.to_run)} to run>"
@@ -216,6 +217,7 @@ class Plan:
                 for stage in stages
             ],
             language_rates=list(self.language_rates),
+            measures=list(self.measures),
         )
 
 

@@ -66,6 +66,7 @@ class PlanFile(msgspec.Struct, frozen=True, kw_only=True):
     left_out: list[LeftOut] = []
     stages: list[PlannedStage]
     language_rates: list[Any] = []
+    measures: list[str] = []  # FILE:FUNCTION of the user's own (xling/measures/own.py)
 
 
 P = TypeVar("P", bound=PlanFile)

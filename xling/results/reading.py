@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -9,7 +10,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from xling.errors import StoreError
+from xling.errors import ConfigError, StoreError
 from xling.grid.planfile import Ref
 from xling.grid.store import Store
 from xling.jsonfiles import decode
@@ -19,7 +20,8 @@ from xling.results.plan import Results
 from xling.results.prompts import located, unchanged
 from xling.results.samples import Samples, read_samples
 from xling.results.verdicts import Asked
-from xling.tasks.options import Task, task_module
+from xling.tasks.options import Task, offers, task_module
+from xling.tasks.records import GOOD, Prompt
 
 
 class _Picks(Struct, frozen=True):
@@ -62,21 +64,53 @@ def judged_responses(results: Results, judge: Ref, stages: Mapping[str, Ref]) ->
     return Judged(items.prompt, [pool[row] for row in rows], places, [baseline[row] for row in rows], rows)
 
 
+def reference_texts(store: Store, ref: Ref) -> dict[str, list[str]]:
+    """Prompt id to the answers that people hold to be good; errors as below.
+
+    Test demonstrations, ratings of GOOD and more, and the preferred of pairs that are of these very prompts. Recorded
+    responses are what is judged, and no references.
+    """
+    task, lang = _data_of(store, ref)
+    module, there, found = task_module(task), offers(task), dict[str, list[str]]()
+    if ref.kind == "recorded":
+        return found
+    good: list[tuple[Prompt, str]] = []
+    with suppress(ConfigError):  # a use that the task's settings do not allow
+        if "demonstrations" in there:
+            good += [(one.prompt, one.response) for one in module.demonstrations(task, lang, "test")]
+    with suppress(ConfigError):
+        if "ratings" in there:
+            good += [(one.prompt, one.response) for one in module.ratings(task, lang, "test") if one.label >= GOOD]
+    with suppress(ConfigError):
+        if "pairs" in there:
+            good += [(one.prompt, one.chosen) for one in module.pairs(task, lang, "test")]
+    for prompt, text in good:
+        if text not in found.setdefault(prompt.id, []):
+            found[prompt.id].append(text)
+    return found
+
+
 def prompt_texts(store: Store, ref: Ref) -> dict[str, str]:
     """Prompt id to what the policy read, from the data that a stage's samples were drawn for.
 
     StoreError if the stage does not say which, DataError if the data have changed or are gone.
     """
+    task, lang = _data_of(store, ref)
+    module = task_module(task)
+    if ref.kind == "recorded":
+        return {p.id: p.text for p in module.recorded(task, lang).prompts}
+    return {p.id: p.text for p in module.prompts(task, lang, "test")}
+
+
+def _data_of(store: Store, ref: Ref) -> tuple[Task, str]:
+    """The task and the language that a stage's samples are of, unchanged since."""
     sheet = store.sheet(ref.kind, ref.key)
     if sheet is None or not sheet.spec.get("task"):
         raise StoreError(f"The result {ref.kind}/{ref.key[:12]} does not say which data its prompts are from.")
     spec = located(sheet.spec)
     unchanged(spec)
     task: Task = msgspec.convert(spec["task"], Task)
-    module = task_module(task)
-    if ref.kind == "recorded":
-        return {p.id: p.text for p in module.recorded(task, spec["lang"]).prompts}
-    return {p.id: p.text for p in module.prompts(task, spec["lang"], "test")}
+    return task, spec["lang"]
 
 
 # --- response by response ---------------------------------------------------------------------------------

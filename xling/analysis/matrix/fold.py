@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
@@ -193,7 +194,8 @@ def _mean_scale(column: Column, number: int) -> float | None:
 
 
 def _opponent(target: str, where: Quantities, estimates: Sequence[Estimate | None]) -> Opponent:
-    return Opponent(target, **{name: estimates[where.opponent(name)] for name in OPPONENT})
+    measures: dict[str, Any] = {name: estimates[where.opponent(name)] for name in OPPONENT}
+    return Opponent(target, **measures)
 
 
 def _curve(estimates: Sequence[Estimate | None]) -> Curve:

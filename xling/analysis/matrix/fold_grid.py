@@ -10,8 +10,9 @@ from xling.analysis.matrix.draws import Draws
 from xling.analysis.matrix.frontier import frontiers
 from xling.analysis.matrix.judge_agreement import agreements
 from xling.analysis.matrix.optimizers import optimizer_tables
+from xling.analysis.matrix.own_measures import OwnMeasures, own_measures
 from xling.analysis.matrix.panels import fold_blocks
-from xling.analysis.matrix.types import Block, Matrix, Panel
+from xling.analysis.matrix.types import Block, Matrix, OwnTitle, Panel
 from xling.console import without_secrets
 from xling.grid.store import Store
 from xling.results.plan import (
@@ -44,12 +45,14 @@ def fold_grid(store: Store, name: str, draws: Draws | None = None) -> Matrix:
     plan = read_plan(store.grid_folder(name))
     results = Results(store, plan)
     entries = planned_entries(plan, results)
-    blocks, kept = fold_blocks(entries, results, draws)
+    own = own_measures(store, results, name, plan.measures)
+    blocks, kept = fold_blocks(entries, results, draws, own)
+    notes = own.sentences() if own else []
     return Matrix(
         name=plan.name,
-        blocks=_with_rates(blocks, plan),
+        blocks=_completed(blocks, plan, own),
         other_axes=other_axes(entries),
-        left_out=left_out_notes(plan),
+        left_out=[*left_out_notes(plan), *notes],
         provenance=_provenance(plan, results, entries),
         interval_note=_interval_note(blocks, entries),
         agreement=agreements(kept),
@@ -58,13 +61,16 @@ def fold_grid(store: Store, name: str, draws: Draws | None = None) -> Matrix:
     )
 
 
-def _with_rates(blocks: list[Block], plan: Plan) -> list[Block]:
-    """Panels with how often the detector errs in their targets."""
+def _completed(blocks: list[Block], plan: Plan, own: OwnMeasures | None) -> list[Block]:
+    """Panels with how often the detector errs in their targets, and with the titles of the user's own measures."""
     known = rates_of_entries(plan)
+    titles = [OwnTitle(measure.name, measure.title) for measure in own.measures] if own else []
 
     def told(panel: Panel) -> Panel:
         found = {e.target: known[place] for e in panel.entries if (place := tuple(e.axes.items())) in known}
-        return replace(panel, language_rates=[found[target] for target in panel.targets if target in found])
+        return replace(
+            panel, own_measures=titles, language_rates=[found[target] for target in panel.targets if target in found]
+        )
 
     return [replace(block, panels=[told(panel) for panel in block.panels]) for block in blocks]
 

@@ -1,5 +1,6 @@
 """From the plan to panels: columns are folded one after the other, rows are gathered on the way."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from xling.analysis.matrix.fold import FoldedColumn, PanelKey, belongs, fold_col
 from xling.analysis.matrix.frontier import marked
 from xling.analysis.matrix.judge_agreement import judge_accuracy
 from xling.analysis.matrix.length_control import Lengths, length_controlled, lengths_of
+from xling.analysis.matrix.own_measures import OwnMeasures
 from xling.analysis.matrix.types import (
     Accuracy,
     Band,
@@ -27,7 +29,7 @@ from xling.analysis.matrix.types import (
     Panel,
 )
 from xling.analysis.matrix.verdicts import counts, verdicts
-from xling.analysis.statistics.intervals import SHARE, Clusters, Difference, Floats, Sample, draw, fold, holm
+from xling.analysis.statistics.intervals import SHARE, Clusters, Difference, Estimate, Floats, Sample, draw, fold, holm
 from xling.config.common import members
 from xling.grid.stage import OTHERS
 from xling.results.plan import PlannedEntry, Results
@@ -42,11 +44,12 @@ def _place(axes: dict[str, str]) -> Place:
 
 
 def fold_blocks(
-    entries: Sequence[PlannedEntry], results: Results, draws: Draws | None = None
+    entries: Sequence[PlannedEntry], results: Results, draws: Draws | None = None, own: OwnMeasures | None = None
 ) -> tuple[list[Block], list[Kept]]:
     """All blocks of a grid: entries that share prompts and opponents stand in one block.
 
-    With them, of grids with several blocks, what comparisons between these need. `draws` collects what analyses need.
+    With them, of grids with several blocks, what comparisons between these need. `draws` collects what analyses need;
+    `own` are measures of the user's.
     """
     columns: dict[ColumnKey, list[PlannedEntry]] = {}
     for entry in sorted(entries, key=lambda entry: (_source_order(entry.axes["source_lang"]), *entry.axes.values())):
@@ -64,14 +67,23 @@ def fold_blocks(
     for key in sorted(columns):
         column = read_column(key[1], columns[key], layouts[key], results)
         folded = fold_column(column, clusters[key], results)
+        if own is not None:
+            folded = _with_own(folded, *own.of(column, clusters[key]))
         drafts[key[0]].add(folded)
         if draws is not None:
             draws.add(folded)
         drafts[key[0]].add_lengths(column, clusters[key])
         drafts[key[0]].add_accuracy(judge_accuracy(column, results))
-        own = keep(column, clusters[key]) if len(blocks) > 1 else []
-        kept += marked(own, column, results) if len(optimizers) > 1 else own
+        compared = keep(column, clusters[key]) if len(blocks) > 1 else []
+        kept += marked(compared, column, results) if len(optimizers) > 1 else compared
     return [draft.finish() for draft in drafts.values()], kept
+
+
+def _with_own(
+    column: FoldedColumn, measures: Sequence[dict[str, Estimate]], baseline: dict[str, Estimate]
+) -> FoldedColumn:
+    entries = [replace(entry, own=own) for entry, own in zip(column.entries, measures, strict=True)]
+    return dataclasses.replace(column, entries=entries, opponent=replace(column.opponent, own=baseline))
 
 
 def _block_key(axes: dict[str, str]) -> BlockKey:

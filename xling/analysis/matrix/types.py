@@ -219,6 +219,7 @@ class Entry(Struct, frozen=True):
     best: bool = False
     tied: bool = False  # its difference to the best includes 0
     keys: list[str] = []  # of the judge stages, in seed order
+    own: dict[str, Estimate] = {}  # measures of the user's own (xling/measures/own.py), in their units
 
     @property
     def source(self) -> str:
@@ -264,6 +265,14 @@ class Opponent(Struct, frozen=True):
     length: Estimate | None
     eos: Estimate | None
     repetition: Estimate | None
+    own: dict[str, Estimate] = {}
+
+
+class OwnTitle(Struct, frozen=True):
+    """A measure of the user's own: what its function is called, and the first line of its docstring."""
+
+    name: str
+    title: str
 
 
 class Mean(Struct, frozen=True):
@@ -440,6 +449,7 @@ class Panel(Struct, frozen=True):
     opponents: list[Opponent] = []
     language_rates: list[LanguageRates] = []  # none in grids that were planned before they were measured
     unknown_languages: list[str] = []  # those that the reward model's encoder does not know
+    own_measures: list[OwnTitle] = []
     counts: list[Count] = []
     verdicts: list[str] = []  # which differences are settled, and how many more prompts would settle the rest
 

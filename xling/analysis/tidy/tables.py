@@ -79,14 +79,15 @@ def matrix_rows(matrix: Matrix) -> Rows:
 def measure_rows(matrix: Matrix) -> Rows:
     """What stands beside the win rates, and the same of each target's baseline."""
     axes = [*ENTRY_AXES, *matrix.other_axes]
+    own = list(dict.fromkeys(measure.name for panel in panels(matrix) for measure in panel.own_measures))
     rows = []
     for panel in panels(matrix):
         for opponent in panel.opponents:
             place = panel.axes | {"source_lang": BASELINE, "target_lang": opponent.target}
-            rows.append([*_place(place, axes), *_measured(opponent), None, None])
+            rows.append([*_place(place, axes), *_measured(opponent), None, None, *_own(opponent, own)])
         there = [entry for entry in panel.entries if entry.win is not None]
-        rows += [[*_place(e.axes, axes), *_measured(e), e.kl_bound, e.n_samples] for e in there]
-    return Rows([*axes, *spread(BESIDE), "kl_bound", "n_samples"], rows)
+        rows += [[*_place(e.axes, axes), *_measured(e), e.kl_bound, e.n_samples, *_own(e, own)] for e in there]
+    return Rows([*axes, *spread(BESIDE), "kl_bound", "n_samples", *spread(own)], rows)
 
 
 def language_rows(matrix: Matrix) -> Rows:
@@ -105,6 +106,10 @@ def language_rows(matrix: Matrix) -> Rows:
 
 def _measured(of: Entry | Opponent) -> list[float | None]:
     return [number for name in BESIDE for number in three(getattr(of, name, None))]
+
+
+def _own(of: Entry | Opponent, names: Sequence[str]) -> list[float | None]:
+    return [number for name in names for number in three(of.own.get(name))]
 
 
 def _place(axes: Mapping[str, str], names: Sequence[str]) -> list[str]:

@@ -7,6 +7,8 @@ with, what the reward model itself is worth, and what was measured beside every 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import cast
 
 from xling.analysis.matrix.fold import belongs, panel_key
 from xling.analysis.matrix.types import (
@@ -21,6 +23,7 @@ from xling.analysis.matrix.types import (
     Mean,
     Opponent,
     Panel,
+    Scale,
 )
 from xling.analysis.statistics.intervals import Estimate
 from xling.config.common import members
@@ -31,6 +34,7 @@ from xling.report.tables.table import (
     TIED,
     UNKNOWN,
     Cell,
+    Look,
     Table,
     against,
     by_entry,
@@ -57,6 +61,7 @@ def panel_tables(block: Block, panel: Panel) -> list[Table]:
         None if recorded else accuracy_table(panel),  # recorded: the pairs above are the held-out pairs
         curve_table(panel),
         *measure_tables(block, panel),
+        *own_tables(panel),
         judge_table(block, panel),
         *versus_tables(panel),
         band_table(panel),
@@ -430,6 +435,29 @@ def measure_table(panel: Panel, controls: Sequence[Control], name: str) -> Table
     breaks, tab = frozenset({len(panel.sources)}), _TABS.get(name, measure.head)
     columns = list(panel.targets)
     return Table(name, measure.title, "source", columns, rows, [], breaks, "maps", measure.scale, tab=tab)
+
+
+def own_tables(panel: Panel) -> list[Table]:
+    """Measures of the user's own by source and target, with the baseline."""
+
+    def shown(of: Entry | Opponent | None, name: str, digits: int) -> Cell:
+        estimate = of.own.get(name) if of is not None else None
+        if estimate is None:
+            return Cell()
+        home = isinstance(of, Entry) and of.home
+        text, look = f"{estimate.value:.{digits}f}", "" if home else "quiet"
+        return Cell(text, span(estimate, digits), cast(Look, look), home, estimate, HOME if home else "")
+
+    found, opponents = [], {opponent.target: opponent for opponent in panel.opponents}
+    for own in panel.own_measures:
+        values = [abs(entry.own[own.name].value) for entry in panel.entries if own.name in entry.own]
+        of = partial(shown, name=own.name, digits=1 if max(values, default=0) >= 10 else 2)
+        rows = [*by_entry(panel, [], of), ("baseline", [of(opponents.get(target)) for target in panel.targets])]
+        breaks, columns = frozenset({len(rows) - 1}), list(panel.targets)
+        if values:
+            found.append(Table(f"own_{own.name}", own.title, "source", columns, rows, [], breaks, "maps", Scale(),
+                               "matrix", tab=own.name))  # fmt: skip
+    return found
 
 
 _TABS = {"share_in_language": "language", "repetition": "repetition"}  # where the head of a column is a shorter one
