@@ -21,6 +21,7 @@ from xling.judges import JUDGES
 from xling.optimizers import HOOKS_OF_PICKING, HOOKS_OF_TRAINING, OPTIMIZERS
 from xling.options import Options
 from xling.results.samples import read_samples
+from xling.rewards import REWARDS
 from xling.tasks.options import HOOKS, TaskModule, hooks_of
 from xling.translators import TRANSLATORS
 
@@ -133,8 +134,14 @@ KINDS: dict[str, tuple[Options[Any], str, tuple[str, ...]]] = {
     "judge": (JUDGES, "A judge", ()),
     "translator": (TRANSLATORS, "A translator", ("reward_data=translated",)),
     "optimizer": (OPTIMIZERS, "An optimizer", ()),
+    "rm_backbone": (REWARDS, "A reward model", ()),
 }
-ASKED = {"judge": JUDGES.hooks, "translator": TRANSLATORS.hooks, "optimizer": HOOKS_OF_PICKING}
+ASKED = {
+    "judge": JUDGES.hooks,
+    "translator": TRANSLATORS.hooks,
+    "optimizer": HOOKS_OF_PICKING,
+    "rm_backbone": REWARDS.hooks,
+}
 EACH = [(kind, hook) for kind, hooks in ASKED.items() for hook in ("Settings", *hooks)]  # type: ignore[misc]  # mappings
 
 
@@ -142,7 +149,7 @@ def ours(folder: Path, kind: str) -> tuple[str, ...]:
     """Install the kind's skeleton; the overrides of a small cell that uses it."""
     _, section, more = KINDS[kind]
     install(folder, kind, skeleton(section, "python"), skeleton(section, "yaml"))
-    return (*SMALL, f"{kind}=mine", *more)
+    return (*(override for override in SMALL if not override.startswith(f"{kind}=")), f"{kind}=mine", *more)
 
 
 def stages(folder: Path, kind: str) -> list[Path]:
@@ -185,6 +192,17 @@ def test_an_optimizer_of_ones_own_picks(tmp_path: Path) -> None:
     assert items["index"] == np.argsort(-rewards, axis=1, kind="stable")[:, 1].tolist()
 
 
+def test_a_reward_model_of_ones_own_is_trained_and_scores(tmp_path: Path) -> None:
+    done = launch(tmp_path, *ours(tmp_path, "rm_backbone"), "rm_backbone.most=60")
+    assert done.returncode == 0, done.stderr
+    [row] = results(tmp_path, "g")
+    assert (row["rm_backbone"], row["source_lang"], row["status"], row["n"]) == ("mine", "en", "done", "12")
+    [trained], [scored], [pool] = (stages(tmp_path, kind) for kind in ("reward", "score", "pool"))
+    usual = json.loads((trained / "usual.json").read_text("utf-8"))["length"]
+    lengths = [[min(len(text), 60) for text in samples.responses] for samples in read_samples(pool)]
+    assert 0 < usual <= 60 and np.load(scored / "pool.npy") == pytest.approx(-np.abs(np.array(lengths) - usual))
+
+
 TRAINS = "An optimizer that trains"
 STEPS = (
     "optimizer.steps=3", "optimizer.batch_size=8", "optimizer.eval_every=2", "optimizer.eval_prompts=4",
@@ -219,7 +237,10 @@ def test_each_hook_of_an_optimizer_that_trains_is_missed(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_it_refuses_is_said(tmp_path: Path, kind: str) -> None:
-    setting = {"judge": "judge.most=0", "translator": "translator.marks=-1", "optimizer": "optimizer.k=3"}[kind]
+    setting = {
+        "judge": "judge.most=0", "translator": "translator.marks=-1", "optimizer": "optimizer.k=3",
+        "rm_backbone": "rm_backbone.most=0",
+    }[kind]  # fmt: skip
     done = launch(tmp_path, *ours(tmp_path, kind), setting, "dry_run=true")
     assert done.returncode == 2 and f"xling: {setting} " in done.stderr and "Type " in done.stderr
 

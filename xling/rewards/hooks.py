@@ -204,8 +204,7 @@ class RewardModule(Protocol):
 
 
 HOOKS = {
-    "Settings": "what can be set in conf/rm_backbone",
-    "check": "what is refused while planning",
+    "check": "what planning refuses",
     "budget": "what its training costs",
     "start": "the model that its training starts from",
     "reader": "the frozen model whose features it is linear in",
