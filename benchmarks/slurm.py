@@ -28,6 +28,7 @@ from noop_stages import KINDS, grid  # noqa: E402
 
 from xling.grid.plan import Plan, make_plan  # noqa: E402
 from xling.grid.store import Store  # noqa: E402
+from xling.run.base import Work  # noqa: E402
 from xling.run.slurm import cluster as slurm  # noqa: E402
 from xling.run.slurm import record, survey  # noqa: E402
 from xling.run.slurm.dispatch import arrays_of, assign, dependencies  # noqa: E402
@@ -48,7 +49,7 @@ def plan_of(root: Path, size: int, seconds: float) -> Plan:
 def submitted(root: Path, size: int, seconds: float = 0.0, settings: Slurm = ALONE) -> Plan:
     plan = plan_of(root, size, seconds)
     start = time.perf_counter()
-    made = submit(plan, settings, "noop_stages:KINDS", {"mode": "off"}, "xling.folding:fold")
+    made = submit(plan, settings, Work("noop_stages:KINDS", "xling.folding:fold", {"mode": "off"}))
     took = time.perf_counter() - start
     start = time.perf_counter()
     survey.survey(plan.store)

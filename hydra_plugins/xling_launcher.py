@@ -14,10 +14,17 @@ if TYPE_CHECKING:
     from xling.compose.grid import Cells
 
 
-class _GridLauncher(Launcher):
-    """Hydra's protocol, of which only the whole grid is of use."""
+class GridLauncher(Launcher):
+    """hydra/launcher=NAME for every NAME of the table in xling/run/base.py; `values` are the settings of its YAML.
 
-    name = ""
+    catalogue: the package that knows the kinds of stages.
+    """
+
+    def __init__(self, name: str, catalogue: str = "xling.planning", **values: Any) -> None:
+        self._name, self.catalogue = name, catalogue
+        plain = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+        assert isinstance(plain, dict)
+        self._values = {str(key): value for key, value in plain.items()}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's protocol; everything comes with the cells."""
@@ -26,53 +33,13 @@ class _GridLauncher(Launcher):
         """Hydra's protocol for jobs one by one, which would share nothing."""
         from xling.errors import ConfigError
 
-        raise ConfigError(f"hydra/launcher={self.name} takes whole grids: leave hydra/sweeper=xling as it is.")
-
-
-class LocalLauncher(_GridLauncher):
-    """`workers` processes (None: one a core), `threads` torch threads each; `catalogue`: where stages are.
-
-    `claim_timeout_s`: after which silence a runner that cannot be seen from here counts as dead.
-    """
-
-    name = "local"
-
-    def __init__(
-        self, workers: Any = None, threads: Any = 1, claim_timeout_s: Any = 180, catalogue: str = "xling.planning"
-    ) -> None:
-        from xling.launching import seconds, whole_number
-
-        self._workers = None if workers is None else whole_number("hydra.launcher.workers", workers)
-        self._threads = whole_number("hydra.launcher.threads", threads)
-        self._claim_timeout = seconds("hydra.launcher.claim_timeout_s", claim_timeout_s)
-        self.catalogue = catalogue
+        raise ConfigError(f"hydra/launcher={self._name} takes whole grids: leave hydra/sweeper=xling as it is.")
 
     def launch_grid(self, cells: Cells) -> Sequence[JobReturn]:
-        """Plan, run, fold into the matrix. Leaves with exit code 1 if a cell failed."""
+        """Plan, run or submit, fold into the matrix. Leaves with exit code 1 if all has ended and a cell failed."""
         from xling.launching import launch
 
-        code = launch(cells, self.catalogue, self._workers, self._threads, self._claim_timeout)
-        if code:
-            raise SystemExit(code)
-        return []
-
-
-class SlurmLauncher(_GridLauncher):
-    """Jobs on a SLURM cluster; `values` are the settings of conf/hydra/launcher/slurm.yaml."""
-
-    name = "slurm"
-
-    def __init__(self, catalogue: str = "xling.planning", **values: Any) -> None:
-        self.catalogue = catalogue
-        plain = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
-        assert isinstance(plain, dict)
-        self._values = {str(key): value for key, value in plain.items()}
-
-    def launch_grid(self, cells: Cells) -> Sequence[JobReturn]:
-        """Plan, submit, return. Leaves with exit code 1 if all has ended and a cell failed."""
-        from xling.launching import launch_slurm
-
-        code = launch_slurm(cells, self.catalogue, self._values)
+        code = launch(cells, self.catalogue, self._name, self._values)
         if code:
             raise SystemExit(code)
         return []

@@ -8,7 +8,7 @@ stages in tests and benchmarks.
 import contextlib
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,13 @@ from xling.planning.judging import notes
 from xling.planning.refusals import cross_fitted, responses_recorded
 from xling.planning.translations import notes as untranslated
 from xling.results.items import Items
-from xling.run.local.runner import cores, run_local
+from xling.run.base import LAUNCHERS, Work
 from xling.tasks.options import Task, task_module
 
 Asked = tuple[Mapping[str, AxisValue], Experiment]
 
 FOLD = "xling.folding:fold"  # for jobs of a cluster, which are told as text what to call
+LEFT = 130  # exit code of somebody who has left a grid that goes on
 HEALS = 2  # times that one command makes what has rotted again
 TRACKING_MODES = ("auto", "online", "offline", "off")
 TRACKING_ARTIFACTS = ("references", "files", "none")
@@ -48,32 +49,11 @@ def task_languages(task: Mapping[str, Any], group: str = "task") -> Sequence[str
     return task_module(config).languages(config)
 
 
-def whole_number(key: str, value: Any) -> int:
-    """A setting that must be an integer >= 1."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    raise ConfigError(f"{key}={value} does not fit: expected a whole number >= 1. Type {key}=2.")
-
-
-def seconds(key: str, value: Any) -> float:
-    """A setting that must be a time of at least a second."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 1 <= value <= 1e6:
-        return float(value)
-    raise ConfigError(f"{key}={value} does not fit: expected seconds, a number >= 1 (and <= 1000000). Type {key}=180.")
-
-
 def plan_of(cells: Cells, catalogue: str) -> Plan:
     """Decide on every stage of the cells; nothing is run or written. A dry run needs neither data nor the hub."""
     settings, dry_run = cells.settings, _switch("dry_run", cells.settings["dry_run"])
     rates = rates_from(settings["cost"])
-    try:
-        dag = importlib.import_module(f"{catalogue}.dag")
-    except ModuleNotFoundError as error:
-        if not f"{catalogue}.dag".startswith(str(error.name)):
-            raise
-        raise ConfigError(
-            f"hydra.launcher.catalogue={catalogue} is no package with stages: leave it out, or type xling.planning."
-        ) from error
+    dag = _package(f"{catalogue}.dag")
     asked, remarks = experiments(cells.cells), list[str]()
     if dry_run:
         asked, remarks = _without_the_hub(asked)
@@ -109,6 +89,19 @@ def _own_measures(value: Any) -> list[str]:
     if taken := [name for name in names if names.count(name) > 1 or name in Items.__struct_fields__]:
         raise ConfigError(f"measures: the name {taken[0]} is taken. Give the function another.")
     return found
+
+
+def _package(name: str) -> Any:
+    """A module of the package that knows the stages; ConfigError if there is no such package."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not name.startswith(str(error.name)):
+            raise
+        package = name.removesuffix(".dag")
+        raise ConfigError(
+            f"hydra.launcher.catalogue={package} is no package with stages: leave it out, or type xling.planning."
+        ) from error
 
 
 def _own_judges(plan: Plan) -> list[str]:
@@ -169,84 +162,46 @@ def _check_data(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -
         print(harmless(f"xling: {note}"), file=sys.stderr)
 
 
-def launch(cells: Cells, catalogue: str, workers: int | None, threads: int, claim_timeout: float) -> int:
-    """Do what the command line asks for. Exit code: 0, 1 if a cell failed, 128 + signal if interrupted."""
-    tracking = _tracking(cells.settings["tracking"])
-    plan = _planned(cells, catalogue, workers or max(1, cores() // threads))
+def launch(cells: Cells, catalogue: str, launcher: str, values: Mapping[str, Any]) -> int:
+    """Do what the command line asks for, by a launcher of the table with the settings of its YAML.
+
+    Exit code: 0 (done, or submitted), 1 if all has ended and a cell failed, 128 + signal if interrupted.
+    """
+    module = LAUNCHERS[launcher]
+    settings = module.read(values, _package(catalogue).KINDS)
+    work = Work(f"{catalogue}:KINDS", FOLD, _tracking(cells.settings["tracking"]))
+    plan = _planned(cells, catalogue, module.workers(settings))
     if plan is None:
         return 0
     heals = 0
-    refuse_submitted(plan)
-    with running(plan, claim_timeout) as digest:
-        while True:
-            outcome = run_local(plan, f"{catalogue}:KINDS", workers, threads, claim_timeout=claim_timeout)
-            if outcome.interrupted:
-                print(f"xling: stopped. The same command goes on; `xling reduce {plan.name}` folds what is there.")
-                return outcome.exit_code
+    _refuse_submitted(plan)
+    checked = module.check(plan, settings)  # before the grid's plan is replaced
+    with running(plan, settings.claim_timeout_s) as digest:
+        while (ended := module.run(plan, settings, work, checked)).whole:
             with while_running():
                 check_own(plan.store, plan.name, digest)
-                code = fold(plan.store, plan.name, tracking, heal=_heals(plan) and heals < HEALS)
+                code = fold(plan.store, plan.name, work.tracking, heal=_heals(plan) and heals < HEALS)
             if code is not None:
-                return code or outcome.exit_code
-            plan, heals = _healing(plan, catalogue, "cached" if outcome.failures else "retry"), heals + 1
+                return code or ended.exit_code
+            plan, heals = _healing(plan, catalogue, "cached" if ended.failures else "retry"), heals + 1
+    return ended.exit_code if ended.wait is None else _shown_after(ended.wait, plan)
 
 
-def launch_slurm(cells: Cells, catalogue: str, values: Mapping[str, Any]) -> int:
-    """Submit what the command line asks for, and return at once unless `wait` is set.
-
-    values: those of conf/hydra/launcher/slurm.yaml. Exit code: 0 submitted, or all is done; 1 if all has ended
-    and a cell failed.
-    """
-    from xling.run.slurm.settings import settings_from
-
-    settings = settings_from(values, importlib.import_module(catalogue).KINDS)
-    tracking = _tracking(cells.settings["tracking"])
-    plan = _planned(cells, catalogue, settings.common.array_parallelism)
-    if plan is None:
-        return 0
-    refuse_submitted(plan)
-    runs = bool(plan.to_run) and plan.mode != "read-only"
-    from xling.run.slurm.submit import check, submit
-
-    limits = check(plan, settings) if runs else None  # before the grid's plan is replaced
-    with running(plan, settings.claim_timeout_s):
-        if not runs:
-            plan.write()
-            code = fold(plan.store, plan.name, tracking, heal=_heals(plan))
-            if code is not None:
-                return code or int(any(step.state != "cached" for step in plan.steps.values()))
-            plan = _healing(plan, catalogue, "retry")
-        with while_running():
-            made = submit(plan, settings, f"{catalogue}:KINDS", tracking, FOLD, limits)
-    print(f"xling: {made.sentence(plan.name)}", file=sys.stderr)
-    if settings.wait:
-        return _follow(plan, settings.poll_seconds)
-    return 0
-
-
-def _follow(plan: Plan, seconds: float) -> int:
-    """hydra.launcher.wait=true: show the jobs until they have ended, then the matrix. Exit code as of `watch`."""
+def _shown_after(wait: Callable[[], int], plan: Plan) -> int:
+    """Watch jobs until they have ended, then show the matrix. Exit code as of `wait`."""
     from xling.report.reduce_grid import reduce_grid
     from xling.report.tables.terminal import print_matrix
-    from xling.run.slurm.watch import watch
 
-    code = watch(plan.store, plan.name, seconds)
-    if code != 130:
+    code = wait()
+    if code != LEFT:
         print_matrix(reduce_grid(plan.store, plan.name))  # as the last job did; it may have been cancelled
     return code
 
 
-def refuse_submitted(plan: Plan) -> None:
+def _refuse_submitted(plan: Plan) -> None:
     """ConfigError if jobs of another set of cells are queued or running under the grid's name."""
-    if not (plan.store.grid_folder(plan.name) / "slurm").is_dir():
-        return
-    from xling.run.slurm import record
-    from xling.run.slurm.survey import survey
-
-    own = ("", digest_of(plan.cells))
-    others = [filed for filed in record.submissions(plan.store, plan.name, "submitting", "released")
-              if filed.submission.cells not in own]  # fmt: skip
-    if others and any(filed.submission.cells not in own for filed in survey(plan.store, plan.name).open):
+    cells = digest_of(plan.cells)
+    if any(LAUNCHERS[name].others(plan.store, plan.name, cells) for name in LAUNCHERS.modules()):
         raise ConfigError(
             f"name={plan.name} is taken: jobs of another set of cells were submitted under it and have not ended. "
             f"Type another name=NAME, or `xling cancel all {plan.name}`."

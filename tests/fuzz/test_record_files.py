@@ -260,14 +260,18 @@ def TOYS() -> Any:
 
 
 def _settings() -> Any:
-    from xling.run.slurm.settings import settings_from
+    from xling.run.slurm.settings import read as settings_from
 
     defaults = Path(__file__).parents[2] / "conf" / "hydra" / "launcher" / "slurm.yaml"
     from omegaconf import OmegaConf
 
     values = OmegaConf.to_container(OmegaConf.load(defaults))
     assert isinstance(values, dict)
-    own = {str(key): value for key, value in values.items() if not str(key).startswith(("_", "defaults", "catalogue"))}
+    own = {
+        str(key): value
+        for key, value in values.items()
+        if not str(key).startswith(("_", "name", "defaults", "catalogue"))
+    }
     return settings_from(own, TOYS())
 
 

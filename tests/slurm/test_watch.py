@@ -16,6 +16,7 @@ from xling.grid import claim, host
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell
 from xling.grid.status import GridStatus
+from xling.run.base import Work
 from xling.run.slurm import record
 from xling.run.slurm.settings import Slurm
 from xling.run.slurm.submit import submit
@@ -73,7 +74,7 @@ def test_status_of_992_stages_is_one_query(
     languages = [f"l{number}" for number in range(30)]
     cells = [Cell(cell.axes, cell.stage.parents["score"]) for cell in grid(languages, languages)]
     plan = make_plan(cells, toy.store, name="wide", kinds=KINDS)
-    made = submit(plan, Slurm(pack_minutes=0), "noop_stages:KINDS", {"mode": "off"}, "xling.folding:fold")
+    made = submit(plan, Slurm(pack_minutes=0), Work("noop_stages:KINDS", "xling.folding:fold", {"mode": "off"}))
     assert made.stages == 991 and made.jobs == 992  # the last one folds
     before = commands()
     begin = time.monotonic()

@@ -1,1 +1,57 @@
-"""Running a plan on this machine, in worker processes."""
+"""Running a plan on this machine, in worker processes: the hooks of hydra/launcher=local (xling/run/base.py).
+
+runner.py: the loop; schedule.py: which stage next; worker.py: both ends of a worker process; progress.py: what people
+see of it.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from xling.grid.plan import Plan
+from xling.grid.stage import Kind
+from xling.grid.store import Store
+from xling.run.base import HERE, Ended, Work, check_names, converted
+
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Settings(Struct, frozen=True, tag_field="name", tag="local"):
+    """Those of conf/hydra/launcher/local.yaml."""
+
+    workers: Count | None = None  # processes; None: as many as the cores are enough for
+    threads: Count = 1  # of the numeric libraries in each
+    claim_timeout_s: Annotated[float, Meta(ge=1.0, le=1e6)] = 180.0
+
+
+def read(values: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Settings:
+    """Settings from those of the YAML; ConfigError names the first that does not fit."""
+    check_names(values, Settings.__struct_fields__, HERE)
+    return converted(Settings, values, HERE, {"workers": "2", "claim_timeout_s": "180"})
+
+
+def workers(settings: Settings) -> int:
+    """How many processes there are."""
+    from xling.run.local.runner import cores
+
+    return settings.workers or max(1, cores() // settings.threads)
+
+
+def check(plan: Plan, settings: Settings) -> None:
+    """Nothing: this machine is there."""
+
+
+def run(plan: Plan, settings: Settings, work: Work, checked: None) -> Ended:
+    """Run everything, and say what became of it."""
+    from xling.run.local.runner import run_local
+
+    outcome = run_local(plan, work.kinds, workers(settings), settings.threads, claim_timeout=settings.claim_timeout_s)
+    if outcome.interrupted:
+        print(f"xling: stopped. The same command goes on; `xling reduce {plan.name}` folds what is there.")
+    return Ended(outcome.exit_code, whole=not outcome.interrupted, failures=bool(outcome.failures))
+
+
+def others(store: Store, grid: str, cells: str) -> bool:
+    """No job is out there when this process has ended."""
+    return False

@@ -1,1 +1,65 @@
-"""The same plan on a SLURM cluster: arrays of jobs instead of worker processes. Imports no torch."""
+"""Running a plan as jobs of a SLURM cluster: the hooks of hydra/launcher=slurm (xling/run/base.py). See docs/slurm.md.
+
+settings.py: what can be asked for; dispatch.py: stages to jobs; submit.py, task.py, ranks.py: from the shell to the
+processes of a job; record.py, survey.py: what has been submitted and what became of it; cluster.py: SLURM's commands;
+watch.py: `xling status`, `logs` and `cancel`.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+from xling.errors import while_running
+from xling.grid.plan import Plan
+from xling.grid.store import Store
+from xling.run.base import Ended, Work
+from xling.run.slurm.settings import Slurm as Settings
+from xling.run.slurm.settings import read
+
+if TYPE_CHECKING:
+    from xling.run.slurm.settings import Limits
+
+__all__ = ["Settings", "check", "others", "read", "run", "workers"]
+
+
+def workers(settings: Settings) -> int:
+    """How many jobs of one array run at once."""
+    return settings.common.array_parallelism
+
+
+def check(plan: Plan, settings: Settings) -> "Limits | None":
+    """ConfigError if there is no cluster, or it can never grant what is asked; its limits, if there is work for it."""
+    from xling.run.slurm.submit import check as check_requests
+
+    return check_requests(plan, settings) if _has_work(plan) else None
+
+
+def _has_work(plan: Plan) -> bool:
+    return bool(plan.to_run) and plan.mode != "read-only"
+
+
+def run(plan: Plan, settings: Settings, work: Work, checked: "Limits | None") -> Ended:
+    """Submit what nobody runs yet. The last job folds the matrix; where all is done already, the launch does."""
+    if not _has_work(plan):
+        plan.write()
+        return Ended(int(any(step.state != "cached" for step in plan.steps.values())), whole=True)
+    from xling.run.slurm.submit import submit
+    from xling.run.slurm.watch import watch
+
+    with while_running():
+        made = submit(plan, settings, work, checked)
+    print(f"xling: {made.sentence(plan.name)}", file=sys.stderr)
+    wait = (lambda: watch(plan.store, plan.name, settings.poll_seconds)) if settings.wait else None
+    return Ended(0, whole=False, wait=wait)
+
+
+def others(store: Store, grid: str, cells: str) -> bool:
+    """Whether jobs of another set of cells are queued or running; of old submissions it is not known whose they are."""
+    if not (store.grid_folder(grid) / "slurm").is_dir():
+        return False
+    from xling.run.slurm import record
+    from xling.run.slurm.survey import survey
+
+    own, begun = ("", cells), record.submissions(store, grid, "submitting", "released")
+    if all(filed.submission.cells in own for filed in begun):
+        return False
+    return any(filed.submission.cells not in own for filed in survey(store, grid).open)

@@ -7,7 +7,7 @@ hydra.launcher.stages.reward.gpus_per_node=8                       # for one kin
 import grp
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
 
@@ -16,8 +16,8 @@ from msgspec import Meta, Struct
 
 from xling.errors import ConfigError, did_you_mean
 from xling.grid.stage import Kind
+from xling.run.base import HERE, check_names, converted
 
-HERE = "hydra.launcher"
 REDUCE = "reduce"  # the job that folds what is complete: resources as for a kind of stage
 
 Count = Annotated[int, Meta(ge=1)]
@@ -60,7 +60,7 @@ class Resources(Struct, frozen=True):
         return self.nodes * self.tasks_per_node
 
 
-class Slurm(Struct, frozen=True):
+class Slurm(Struct, frozen=True, tag_field="name", tag="slurm"):
     """Resources for all stages, those of kinds that differ, and how jobs are made and waited for."""
 
     common: Resources = Resources()
@@ -82,19 +82,19 @@ RESOURCES = Resources.__struct_fields__
 OWN = tuple(name for name in Slurm.__struct_fields__ if name != "common")
 
 
-def settings_from(values: Mapping[str, Any], stages: Mapping[str, Kind]) -> Slurm:
+def read(values: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Slurm:
     """Check plain values as they stand in conf/hydra/launcher/slurm.yaml; ConfigError names the first bad one.
 
-    `stages`: the catalogue, so that an override for another stage is refused. Stages that cannot run in several
+    kinds: the catalogue's, so that an override for another stage is refused. Stages that cannot run in several
     processes have one, unless just that is asked for, which is refused.
     """
-    settings = _read(values, [*stages, REDUCE])
+    settings = _read(values, [*kinds, REDUCE])
     single = {}
-    for kind in [*stages, REDUCE]:
+    for kind in [*kinds, REDUCE]:
         wanted = settings.of(kind)
-        if wanted.processes > 1 and not (kind in stages and stages[kind].parallel):
+        if wanted.processes > 1 and not (kind in kinds and kinds[kind].parallel):
             if kind in settings.stages and wanted.processes != settings.common.processes:
-                able = ", ".join(name for name, one in stages.items() if one.parallel)
+                able = ", ".join(name for name, one in kinds.items() if one.parallel)
                 raise ConfigError(
                     f"{HERE}.stages.{kind}: {wanted.nodes} nodes with {wanted.tasks_per_node} processes each, "
                     f"but '{kind}' runs in one process. Several processes can be given to: {able}."
@@ -104,10 +104,10 @@ def settings_from(values: Mapping[str, Any], stages: Mapping[str, Kind]) -> Slur
 
 
 def _read(values: Mapping[str, Any], kinds: Sequence[str]) -> Slurm:
-    _known(values, (*RESOURCES, *OWN), HERE)
+    check_names(values, (*RESOURCES, *OWN), HERE)
     shared = {name: value for name, value in values.items() if name in RESOURCES}
     own = {name: value for name, value in values.items() if name in OWN and name != "stages"}
-    common = _converted(Resources, shared, HERE)
+    common = _read_values(Resources, shared, HERE)
     stages = _mapping(values.get("stages"), f"{HERE}.stages")
     for kind in stages:
         if kind not in kinds:
@@ -116,17 +116,22 @@ def _read(values: Mapping[str, Any], kinds: Sequence[str]) -> Slurm:
                 f"{HERE}.stages.{kind}: there is no stage '{kind}'. Stages: {allowed}.{did_you_mean(kind, kinds)}"
             )
     special = {kind: _special(common, kind, given) for kind, given in stages.items()}
-    rest = _converted(Slurm, own, HERE)
+    rest = _read_values(Slurm, own, HERE)
     return msgspec.structs.replace(rest, common=common, stages=special)
 
 
 def _special(common: Resources, kind: str, given: Any) -> Resources:
     path = f"{HERE}.stages.{kind}"
     given = _mapping(given, path)
-    _known(given, RESOURCES, path)
+    check_names(given, RESOURCES, path)
     more = {**common.additional_parameters, **_mapping(given.get("additional_parameters"), path)}
     values = {**msgspec.to_builtins(common), **given, "additional_parameters": more}
-    return _converted(Resources, values, path)
+    return _read_values(Resources, values, path)
+
+
+def _read_values(type_: type[T], values: Mapping[str, Any], path: str) -> T:
+    said = {name: value for name, value in values.items() if value is not None or name not in NULL_IS_NONE}
+    return converted(type_, said, path, EXAMPLES)
 
 
 def _mapping(value: Any, path: str) -> dict[str, Any]:
@@ -135,37 +140,9 @@ def _mapping(value: Any, path: str) -> dict[str, Any]:
     raise ConfigError(f"{path}={value} does not fit: expected settings by name, as in {path}.timeout_min=120.")
 
 
-def _known(values: Mapping[str, Any], known: Iterable[str], path: str) -> None:
-    known = list(known)
-    for name in values:
-        if name not in known:
-            raise ConfigError(
-                f"Unknown key '{path}.{name}'.{did_you_mean(name, known)} Known below {path}: {', '.join(known)}."
-            )
-
-
-def _converted(type_: type[T], values: Mapping[str, Any], path: str) -> T:
-    """One value after the other, so that the message can name it."""
-    fields = {field.name: field for field in msgspec.structs.fields(type_)}
-    found = {}
-    for name, value in values.items():
-        if name in ("setup", "additional_parameters") and value is None:
-            continue
-        try:
-            found[name] = msgspec.convert(value, fields[name].type, str_keys=True)
-        except msgspec.ValidationError as error:
-            shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
-            what = str(error).partition(" - at ")[0].replace("`", "").replace("Expected ", "expected ", 1)
-            raise ConfigError(f"{path}.{name}={shown} does not fit: {what}. {_example(path, name)}") from error
-    return type_(**found)
-
-
+NULL_IS_NONE = ("setup", "additional_parameters")
 EXAMPLES = {"partition": "gpu", "setup": "'[module load cuda]'", "exclude": "node17", "qos": "normal", "wait": "true",
             "additional_parameters": "'{mail-type: FAIL}'", "pack_minutes": "5", "timeout_min": "240"}  # fmt: skip
-
-
-def _example(path: str, name: str) -> str:
-    return f"Type {path}.{name}={EXAMPLES.get(name, '1')}."
 
 
 # --- what a cluster allows, and whether a request can ever be granted there; cluster.py asks it ------------

@@ -1,6 +1,6 @@
 """Submit a plan: held arrays through submitit, then the edges between their tasks, then the release.
 
-    made = submit(plan, settings, "xling.planning:KINDS", tracking, "xling.folding:fold")
+    made = submit(plan, settings, Work("xling.planning:KINDS", "xling.folding:fold", tracking))
 
 What is going to be submitted is written down before the first sbatch, and each answer of sbatch after it, so that a
 shell that dies anywhere in between leaves nothing that the next one cannot find: arrays are held until all of them
@@ -25,12 +25,13 @@ from xling.grid.launches import digest_of
 from xling.grid.plan import Plan
 from xling.grid.stage import Stage
 from xling.grid.store import Store
+from xling.run.base import HERE, Work
 from xling.run.execute import fixed_environment
 from xling.run.slurm import cluster, record
 from xling.run.slurm.cluster import HELD, ClusterError
 from xling.run.slurm.dispatch import arrays_of, assign, dependencies
 from xling.run.slurm.record import Array, Event, Filed, Submission
-from xling.run.slurm.settings import HERE, REDUCE, Limits, Slurm, check_resources
+from xling.run.slurm.settings import REDUCE, Limits, Slurm, check_resources
 from xling.run.slurm.survey import MOVED, Held, Survey, survey
 
 # --- one array of jobs through submitit -------------------------------------------------------------------
@@ -168,18 +169,10 @@ def _find(value: Any, name: str) -> int | None:
     return None
 
 
-def submit(
-    plan: Plan,
-    settings: Slurm,
-    catalogue: str,
-    tracking: Mapping[str, Any],
-    fold: str,
-    limits: Limits | None = None,
-) -> Made:
+def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None) -> Made:
     """Submit what nobody runs yet, to run after what it needs. Returns as soon as SLURM has it.
 
-    catalogue, fold: `module:name` of the kinds of stages, and of the function (store, grid's name, tracking) that the
-    last job calls. limits: of the cluster, where `check` has been called for this plan.
+    limits: of the cluster, where `check` has been called for this plan.
     ConfigError: refused before anything was submitted. StageError: SLURM refused on the way; what it had taken by
     then has been taken back.
     """
@@ -198,7 +191,7 @@ def submit(
         folds_later = any(one.filed.submission.grid == plan.name for one in found.reducers.values())
         if not new and (folds_later or not held):
             return Made(None, held, folds_later=folds_later, let_go=let_go)
-        filed = _write(plan, settings, catalogue, tracking, fold, held, limits)
+        filed = _write(plan, settings, work, held, limits)
         _submit_arrays(filed)
         sizes = [len(array.tasks) for array in filed.submission.arrays]
         return Made(record.read(filed.folder), held, len(new), sum(sizes), len(sizes), True, let_go)
@@ -312,9 +305,7 @@ def _withdraw(jobs: list[Held]) -> None:
 def _write(
     plan: Plan,
     settings: Slurm,
-    catalogue: str,
-    tracking: Mapping[str, Any],
-    fold: str,
+    work: Work,
     held: Mapping[str, Held],
     limits: Limits,
 ) -> Filed:
@@ -329,7 +320,7 @@ def _write(
         root=str(plan.store.root.absolute()),
         created=now,
         command=tuple(plan.command),
-        catalogue=catalogue,
+        catalogue=work.kinds,
         force=plan.mode == "force",
         git=plan.git,
         code=host.code_digest(),
@@ -337,8 +328,8 @@ def _write(
         cwd=os.getcwd(),
         path=tuple(folder or os.getcwd() for folder in sys.path),
         settings=settings,
-        tracking=dict(tracking),
-        fold=fold,
+        tracking=dict(work.tracking),
+        fold=work.fold,
         stages=jobs,
         arrays=arrays,
         cluster=limits.cluster,
