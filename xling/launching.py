@@ -13,10 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import to_builtins
+
 from xling.compose.grid import Cells, grid_name
 from xling.config.tasks import PUBLISHED, absent
 from xling.console import harmless
-from xling.errors import ConfigError, did_you_mean, shown, while_running
+from xling.errors import ConfigError, shown, while_running
 from xling.experiment import Experiment, checked_task, experiments
 from xling.folding import fold
 from xling.grid.estimate import rates_from
@@ -33,14 +35,13 @@ from xling.planning.translations import notes as untranslated
 from xling.results.items import Items
 from xling.run.base import LAUNCHERS, Work
 from xling.tasks.options import Task, task_module
+from xling.tracking.base import MODES, TRACKERS
 
 Asked = tuple[Mapping[str, AxisValue], Experiment]
 
 FOLD = "xling.folding:fold"  # for jobs of a cluster, which are told as text what to call
 LEFT = 130  # exit code of somebody who has left a grid that goes on
 HEALS = 2  # times that one command makes what has rotted again
-TRACKING_MODES = ("auto", "online", "offline", "off")
-TRACKING_ARTIFACTS = ("references", "files", "none")
 
 
 def task_languages(task: Mapping[str, Any], group: str = "task") -> Sequence[str]:
@@ -247,18 +248,13 @@ def _healing(plan: Plan, catalogue: str, mode: str) -> Plan:
 
 
 def _tracking(settings: Any) -> Mapping[str, Any]:
-    """The settings with a known mode and kind of artifacts; a bare `off` in YAML is false, a null stands for none."""
+    """The settings of `tracking`, as the tracker that they name reads them."""
     if not isinstance(settings, Mapping):
         typed = "off" if settings is False else "null" if settings is None else settings
-        mode = typed if typed in TRACKING_MODES else "off"
+        mode = typed if typed in MODES else "off"
         raise ConfigError(f"tracking={typed} does not fit: it has settings of its own. Type tracking.mode={mode}.")
-    mode = "off" if settings["mode"] is False else settings["mode"]
-    artifacts = settings.get("artifacts") or "none"
-    for key, value, known in (("mode", mode, TRACKING_MODES), ("artifacts", artifacts, TRACKING_ARTIFACTS)):
-        if not isinstance(value, str) or value not in known:
-            suggestion = did_you_mean(str(value), known)
-            raise ConfigError(f"tracking.{key}={value} is unknown. Allowed: {', '.join(known)}.{suggestion}")
-    return {**settings, "mode": mode, "artifacts": artifacts}
+    read: dict[str, Any] = to_builtins(TRACKERS[str(settings["name"])].read(settings))
+    return read
 
 
 def _switch(key: str, value: Any) -> bool:

@@ -43,8 +43,9 @@ from xling.run.execute import Executor, Job
 from xling.run.slurm import record
 from xling.run.slurm.survey import _failed_since
 from xling.sheets.key import CellKey, Key, Pair, Row, SheetKey, identified, key_bytes, read_key
+from xling.tracking.base import Destination, TrackingResult
 from xling.tracking.dashboard import _read
-from xling.tracking.track import Destination, TrackingResult, read_ledger
+from xling.tracking.track import read_ledger
 from xling.translators.memory import Memory
 
 SECONDS = 60  # that reading and repairing a spoilt root may take, on a busy machine

@@ -27,8 +27,8 @@ from xling.report.files import csv_bytes, formula_free
 from xling.results.plan import ENTRY_AXES
 from xling.run.execute import Executor, Job
 from xling.sheets.key import CellKey, Key, Pair, Row, SheetKey, identified, key_bytes, read_key
-from xling.tracking.track import destination
-from xling.tracking.wandb_runs import _lock
+from xling.tracking.track import _lock
+from xling.tracking.wandb import Settings, destination_of
 
 POOL = stage("pool", "pool[de]", langs=["de"])
 
@@ -175,7 +175,7 @@ def test_a_plan_that_names_files_elsewhere_is_refused(tmp_path: Path, place: str
 
 def test_passwords_and_tokens_are_written_nowhere(tmp_path: Path) -> None:
     url = "https://ada:pa@ss@wandb.example:8443/x"
-    to = destination("online", {"project": "p"}, {"WANDB_BASE_URL": url})
+    to = destination_of("online", Settings("online", "p"), {"WANDB_BASE_URL": url})
     assert to.host == "wandb.example:8443" and "ada" not in to.ledger and "ss" not in to.ledger
     token = "hf_" + "a1" * 16
     [line] = parse({}, [f"policy.note={url}"], lambda group: []).command

@@ -15,7 +15,8 @@ from xling.grid.store import Store
 from xling.report.files import csv_bytes
 from xling.report.reduce_grid import reduce_grid
 from xling.results.plan import read_plan
-from xling.tracking.track import choose_mode, destination, missing, track_grid
+from xling.tracking.track import missing, track_grid
+from xling.tracking.wandb import choose_mode, destination_of, read
 
 OFFLINE = {"mode": "offline", "project": "probe", "entity": None}
 
@@ -279,13 +280,13 @@ def test_online_needs_a_key_and_a_network(tmp_path):
 
 def test_every_destination_has_a_ledger_of_its_own(tmp_path):
     here = {"mode": "online", "project": "p", "entity": "team"}
-    default = destination("online", here, {})
-    assert default.ledger == destination("online", here, {"WANDB_BASE_URL": "https://api.wandb.ai"}).ledger
+    default = destination_of("online", read(here), {})
+    assert default.ledger == destination_of("online", read(here), {"WANDB_BASE_URL": "https://api.wandb.ai"}).ledger
     others = [
-        destination("online", here, {"WANDB_BASE_URL": "https://wandb.example.org"}),
-        destination("offline", here, {}),
-        destination("online", {**here, "entity": None}, {}),
-        destination("online", {**here, "project": "q"}, {}),
+        destination_of("online", read(here), {"WANDB_BASE_URL": "https://wandb.example.org"}),
+        destination_of("offline", read(here), {}),
+        destination_of("online", read({**here, "entity": None}), {}),
+        destination_of("online", read({**here, "project": "q"}), {}),
     ]
     assert len({default.ledger, *(one.ledger for one in others)}) == 5
     grid = SyntheticGrid(tmp_path)

@@ -10,7 +10,7 @@ from xling.analysis.catalogue import OF_ENTRIES, grid_findings
 from xling.console import shown
 from xling.report.reduce_grid import reduce_grid
 from xling.results.plan import read_plan
-from xling.tracking.wandb_samples import PROMPTS, sample_rows
+from xling.tracking.runs import PROMPTS, sample_rows
 
 
 def test_every_row_says_what_its_stages_say(tmp_path):
@@ -53,7 +53,7 @@ def test_the_cells_of_a_target_show_the_same_prompts(tmp_path):
 
 
 def test_findings_are_tables_with_nothing_where_no_number_is(tmp_path):
-    from xling.tracking.wandb_matrix import findings
+    from xling.tracking.runs import findings
 
     grid = realistic(tmp_path, languages=("de", "en", "tr"), prompts=20, controls=False)
     reduce_grid(tmp_path, grid.write().name)
@@ -63,7 +63,7 @@ def test_findings_are_tables_with_nothing_where_no_number_is(tmp_path):
     for key, shown_table in logged.items():
         frame = found[key.removeprefix("finding/")]
         assert shown_table.columns == [str(column) for column in frame.columns]
-        for row, expected in zip(shown_table.data, frame.itertuples(index=False), strict=True):
+        for row, expected in zip(shown_table.rows, frame.itertuples(index=False), strict=True):
             assert all(a == b or (a is None and b != b) for a, b in zip(row, expected, strict=True))
 
 

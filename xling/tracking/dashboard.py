@@ -22,16 +22,9 @@ from xling.grid.files import json_bytes, write_atomically
 from xling.grid.store import Damaged, Store
 from xling.jsonfiles import decode
 from xling.results.plan import Plan, read_plan
-from xling.tracking.track import (
-    Destination,
-    TrackingResult,
-    destination,
-    read_ledger,
-    reduce_id,
-    server,
-    shown_file,
-    track_grid,
-)
+from xling.tracking.base import Destination, TrackingResult
+from xling.tracking.track import read_ledger, reduce_id, shown_file, track_grid
+from xling.tracking.wandb import destination_of, read, server
 
 _T = TypeVar("_T")
 A_LINE = 300  # characters of what W&B says that are told
@@ -67,15 +60,15 @@ def run(store: Store, name: str, asked: Mapping[str, Any], new: bool = False) ->
     if result.mode == "off":
         raise ConfigError("Without runs there is nothing to show. Type --mode offline, or look into the trouble above.")
     try:
-        from xling.tracking import wandb_views
+        from xling.tracking import dashboard_views
     except ModuleNotFoundError as error:
         missing = f"Dashboards are made with wandb-workspaces, which is not installed. Type {install('wandb')}."
         raise ConfigError(missing) from error
     online = result.mode == "online"
-    to = destination(result.mode, settings, os.environ)
+    to = destination_of(result.mode, read(settings), os.environ)
     entity = settings["entity"] or result.team or before.team or (_default_entity() if online else "")
     grid = grid_of(store, plan, matrix, to, str(entity or ""))
-    view, page = wandb_views.workspace(grid), wandb_views.report(grid)
+    view, page = dashboard_views.workspace(grid), dashboard_views.report(grid)
     yield from _save(store, name, view, page, new) if online else _describe(store, name, view, page)
 
 
@@ -92,7 +85,7 @@ def _default_entity() -> str:
 
 def grid_of(store: Store, plan: Plan, matrix: Matrix, to: Destination, entity: str) -> Any:
     """What the views show: the keys that were logged, and the metrics of the stages that have runs with curves."""
-    from xling.tracking.wandb_views import Grid
+    from xling.tracking.dashboard_views import Grid
 
     known = read_ledger(store.root / "tracking", to)
     path = shown_file(store.root, plan.name)

@@ -1,74 +1,44 @@
-"""Tracking with Weights & Biases: one run a stage, and one for the grid's matrix. Never a reason to fail.
+"""Tracking: the runs of a grid that are missing are written by a process of its own. Never a reason to fail.
 
     settings = {"mode": "auto", "project": "xling", "entity": None, "artifacts": "references"}
     result = track_grid(root, "embedded", settings)
 
-Stages know nothing of it. When a grid has been folded, one child process (wandb_runs.py) writes the runs of all
-finished stages that have none yet; <root>/tracking/ has its log, its ledger of what has been written, and the
-offline runs (send them later with `wandb sync <root>/tracking/wandb/offline-run-*`). docs/wandb.md has the rest.
+Stages know nothing of it. When a grid has been folded, one child process, `python -m xling.tracking.track ROOT GRID
+DESTINATION`, hands the runs of all finished stages that have none yet to the tracker (base.py), and then that of the
+grid; <root>/tracking/ has its log, its ledger of what has been written, its answer, and what W&B writes offline (send
+it later with `wandb sync <root>/tracking/wandb/offline-run-*`). docs/wandb.md has the rest.
 """
 
-import netrc
+import fcntl
 import os
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 
 import xling
-from xling.console import without_secrets
-from xling.grid.files import no_link
+from xling.console import lasting_output, without_secrets
+from xling.grid.files import append_line, json_bytes, no_link, write_atomically
 from xling.grid.planfile import PlannedStage
 from xling.grid.store import Store
 from xling.jsonfiles import decode
 from xling.results.plan import Plan, read_plan
+from xling.tracking.base import TRACKERS, Destination, Tracker, TrackingResult
 
-WANDB = "https://api.wandb.ai"
 PATIENCE = 120.0  # seconds to wait for the child; slow uploads go on without us
-_WANDB_MODES = {"disabled": "off", "dryrun": "offline", "offline": "offline", "online": "online"}
-_REACH = 3.0  # seconds for the network to answer
-
-
-class Destination(Struct, frozen=True):
-    """Where runs go; each destination has its own ledger."""
-
-    mode: str  # online or offline
-    project: str
-    entity: str | None
-    artifacts: str = "references"  # what of a stage's folder goes along: references, files or none
-    host: str = ""  # online, of a server of one's own
-
-    @property
-    def ledger(self) -> str:
-        where = "-".join(word for word in (self.mode, self.host, self.entity or "", self.project) if word)
-        return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in where) + ".jsonl"
-
-
-class TrackingResult(Struct, frozen=True):
-    """What became of it: runs written now, runs that had been written before, and the trouble if any."""
-
-    mode: str  # online, offline or off
-    written: int = 0
-    known: int = 0
-    folder: str = ""
-    problem: str = ""
-    project: str = ""
-    entity: str | None = None  # as it was asked for
-    team: str | None = None  # online, where the runs went
-
-    def sentence(self) -> str:
-        """One line for people."""
-        if self.mode == "off":
-            return f"W&B: off{f' ({self.problem})' if self.problem else ''}."
-        line = f"W&B ({self.mode}): {self.written} runs written, {self.known} known, in {self.folder}."
-        return f"{line} {self.problem}" if self.problem else line
+A_LINE = 300  # characters of a problem that are told
+AT_A_TIME = 8  # runs that are written online
+MOST_PROBLEMS = 3  # then something is wrong with all of them
 
 
 class Noted(Struct, frozen=True):
@@ -78,77 +48,28 @@ class Noted(Struct, frozen=True):
 
 
 def track_grid(root: Path, name: str, tracking: Mapping[str, Any], patience: float | None = PATIENCE) -> TrackingResult:
-    """Write the W&B runs of a grid that are missing. Raises nothing: trouble is in the result and in the log.
+    """Write the runs of a grid that are missing. Raises nothing: trouble is in the result and in the log.
 
-    patience: seconds to wait for the child, which goes on after them; None: until it has ended.
+    tracking: settings as in conf/config.yaml; without a tracker's name they are W&B's. patience: seconds to wait for
+    the child, which goes on after them; None: until it has ended.
     """
-    folder = Path(root) / "tracking"
+    folder, title = Path(root) / "tracking", ""
     try:
-        mode, why = choose_mode(str(tracking["mode"]), os.environ)
-        if mode == "off":
-            return TrackingResult("off")
-        to = destination(mode, tracking, os.environ)
+        tracker = TRACKERS[str(tracking.get("name") or "wandb")]
+        title = tracker.TITLE
+        to, why = tracker.destination(tracker.read(tracking), os.environ)
+        if to is None:
+            return TrackingResult("off", title=title)
         store = Store(root)
         stages, reduce_key = missing(store, read_plan(store.grid_folder(name)), to)
         known = len(read_ledger(folder, to))
         if not stages and reduce_key is None:
-            return TrackingResult(mode, 0, known, str(folder), why)
+            return TrackingResult(to.mode, 0, known, str(folder), why, title=title)
         result = _in_child(folder, Path(root), name, to, known, patience)
-        return msgspec.structs.replace(result, problem=f"{why} {result.problem}".strip())
+        return msgspec.structs.replace(result, problem=f"{why} {result.problem}".strip(), title=title)
     except Exception as error:
-        return TrackingResult("off", 0, 0, str(folder), without_secrets(f"{type(error).__name__}: {error}"))
-
-
-# --- where to -----------------------------------------------------------------------------------------------
-
-
-def destination(mode: str, tracking: Mapping[str, Any], environment: Mapping[str, str]) -> Destination:
-    """Where runs go by the settings of a grid."""
-    host = server(environment).partition("://")[2] if mode == "online" else ""
-    artifacts = str(tracking.get("artifacts", "references"))
-    own = "" if host == urlsplit(WANDB).netloc else host
-    return Destination(mode, str(tracking["project"]), tracking.get("entity"), artifacts, own)
-
-
-def server(environment: Mapping[str, str]) -> str:
-    """Scheme, host and port of W&B's server; a name and a password in its URL are written down nowhere."""
-    url = urlsplit(environment.get("WANDB_BASE_URL") or WANDB)
-    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
-
-
-def choose_mode(mode: str, environment: Mapping[str, str]) -> tuple[str, str]:
-    """(online, offline or off; why not online). WANDB_MODE decides for `auto`; online needs a key and a network."""
-    if mode == "auto":
-        mode = _WANDB_MODES.get(environment.get("WANDB_MODE", ""), "auto")
-    if mode in ("off", "offline"):
-        return mode, ""
-    url = urlsplit(environment.get("WANDB_BASE_URL", WANDB))
-    host, port = url.hostname or "", url.port or (80 if url.scheme == "http" else 443)
-    if not _has_key(host, environment):
-        return "offline", f"There is no key for {host} (WANDB_API_KEY or `wandb login`)."
-    if not _answers(host, port, environment):
-        return "offline", f"{host} does not answer."
-    return "online", ""
-
-
-def _has_key(host: str, environment: Mapping[str, str]) -> bool:
-    if environment.get("WANDB_API_KEY"):
-        return True
-    path = environment.get("NETRC") or os.path.expanduser("~/.netrc")
-    try:
-        return netrc.netrc(path).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def _answers(host: str, port: int, environment: Mapping[str, str]) -> bool:
-    if environment.get("HTTPS_PROXY") or environment.get("https_proxy"):
-        return True  # only the proxy knows
-    try:
-        with socket.create_connection((host, port), timeout=_REACH):
-            return True
-    except OSError:
-        return False
+        problem = without_secrets(f"{type(error).__name__}: {error}")
+        return TrackingResult("off", 0, 0, str(folder), problem, title=title or "Tracking")
 
 
 # --- what is missing ----------------------------------------------------------------------------------------
@@ -195,7 +116,7 @@ def _lines(path: Path) -> Iterator[Noted]:
             continue
 
 
-# --- the child ----------------------------------------------------------------------------------------------
+# --- starting the child -------------------------------------------------------------------------------------
 
 
 def _in_child(
@@ -204,10 +125,10 @@ def _in_child(
     folder.mkdir(parents=True, exist_ok=True)
     answer = folder / f"{name}.json"
     answer.unlink(missing_ok=True)
-    log = folder / "wandb.log"
+    log = folder / f"{to.tracker}.log"
     with open(log, "ab", opener=no_link) as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "xling.tracking.wandb_runs", str(root), name, msgspec.json.encode(to).decode()],
+            [sys.executable, "-m", "xling.tracking.track", str(root), name, msgspec.json.encode(to).decode()],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -236,3 +157,102 @@ def _environment(folder: Path) -> dict[str, str]:
         "WANDB_SILENT": "true",
         "WANDB_ERROR_REPORTING": "false",
     }
+
+
+# --- the child ----------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str]) -> int:
+    """ROOT GRID DESTINATION (as JSON). The answer is <root>/tracking/<grid>.json, a TrackingResult."""
+    lasting_output()  # the log's disk may be full
+    root, name, to = arguments
+    folder = Path(root) / "tracking"
+    with _lock(folder):
+        result = write_runs(Store(root), name, decode(to, type=Destination))
+    write_atomically(folder / f"{name}.json", json_bytes(result))
+    return 0
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Two grids of one root that end together do not write the same run twice."""
+    with open(folder / "lock", "a", opener=no_link) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_runs(store: Store, name: str, to: Destination) -> TrackingResult:
+    """Write what is missing. A run that fails is passed over, or the tracker names another destination for the rest."""
+    from xling.tracking.runs import grid_run, stage_run  # pandas and numpy, which the launch need not wait for
+
+    folder, tracker = store.root / "tracking", TRACKERS[to.tracker]
+    plan = read_plan(store.grid_folder(name))
+    ledger = read_ledger(folder, to)
+    stages, reduce_key = missing(store, plan, to)
+    writing = _Writing(folder, to, tracker)
+
+    def write_stage(stage: PlannedStage) -> str | None:
+        return tracker.write_stage(stage_run(store, stage.kind, stage.key), to)
+
+    def write_grid() -> str | None:
+        ident = reduce_id(plan)
+        times = sum(key.startswith(ident) for key in ledger)
+        return tracker.write_grid(grid_run(store, plan, ident, times), to)
+
+    for wave in waves(plan, {stage.key for stage in stages}):
+        writing.all((stage.key, partial(write_stage, stage)) for stage in wave)
+    if reduce_key is not None:
+        writing.all([(reduce_key, write_grid)])
+    problems = writing.problems
+    if writing.instead is not None:
+        other = write_runs(store, name, writing.instead)
+        return msgspec.structs.replace(other, problem=f"Not {to.mode} ({problems[-1]}). {other.problem}".strip())
+    told = f"{len(problems)} could not be written: {problems[0]}" if problems else ""
+    written = len(read_ledger(folder, to)) - len(ledger)
+    return TrackingResult(
+        to.mode, written, len(ledger), str(folder), told, to.project, to.entity, writing.team, tracker.TITLE
+    )
+
+
+def waves(plan: Plan, keys: set[str]) -> list[list[PlannedStage]]:
+    """The stages with these keys, those of a wave needing only what stands in the waves before it.
+
+    So an artifact is given out by its own run before another uses it.
+    """
+    depth: list[int] = []
+    found: dict[int, list[PlannedStage]] = {}
+    for stage in plan.stages:
+        depth.append(1 + max((depth[parent] for parent in stage.parents), default=-1))
+        if stage.key in keys:
+            found.setdefault(depth[-1], []).append(stage)
+    return [found[level] for level in sorted(found)]
+
+
+class _Writing:
+    """Writes runs, online several at a time since most of the time is the network's, until something is wrong."""
+
+    def __init__(self, folder: Path, to: Destination, tracker: Tracker) -> None:
+        self._folder, self._to, self._tracker = folder, to, tracker
+        self.team = to.entity
+        self.problems: list[str] = []
+        self.instead: Destination | None = None  # where the rest is to go
+
+    def all(self, jobs: Iterable[tuple[str, Callable[[], str | None]]]) -> None:
+        with ThreadPoolExecutor(AT_A_TIME if self._to.mode == "online" else 1) as pool:
+            list(pool.map(self._write, jobs))
+
+    def _write(self, job: tuple[str, Callable[[], str | None]]) -> None:
+        if self.instead is not None or len(self.problems) >= MOST_PROBLEMS:
+            return
+        key, write = job
+        try:
+            self.team = write() or self.team
+            append_line(self._folder / self._to.ledger, Noted(key))
+        except Exception as error:
+            self.problems.append(shorten(without_secrets(f"{type(error).__name__}: {error}"), A_LINE))
+            print(without_secrets(traceback.format_exc()), file=sys.stderr)
+            self.instead = self.instead or self._tracker.instead(self._to, error)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -15,7 +15,7 @@ from wandb_workspaces import expr
 from xling.analysis.matrix.types import Matrix, Panel
 from xling.analysis.tidy.tables import panels
 from xling.report.tables.wording import panel_title, span
-from xling.tracking.wandb_matrix import HEATMAP, HEATMAP_COLUMNS
+from xling.tracking.wandb import HEATMAP, HEATMAP_COLUMNS
 
 FIRST = ("loss", "rouge", "accuracy", "reward", "kl", "length", "entropy")  # metrics by what their names begin with
 LINES = "wandb/lineseries/v0", {"step": "step", "lineKey": "lineKey", "lineVal": "lineVal"}

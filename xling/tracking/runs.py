@@ -1,0 +1,270 @@
+"""What a tracker is given: a run for each stage that has finished, and one for the grid's matrix. Knows no tracker.
+
+A stage's run is the same whichever grids use it. Folded again (a hole was filled), a grid's run shows the new matrix:
+its id comes from the grid's name and cells.
+"""
+
+import hashlib
+import random
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from xling.analysis.matrix.files import read_matrix
+from xling.analysis.matrix.types import Matrix
+from xling.analysis.tidy.tables import Rows, counts, tables
+from xling.console import shown
+from xling.errors import StoreError
+from xling.grid.records import Done, Sheet
+from xling.grid.store import Store
+from xling.jsonfiles import decode
+from xling.judges import judges_its_own
+from xling.report.page.findings import shown_findings
+from xling.results.items import Items
+from xling.results.plan import Plan, Results, axes_text
+from xling.results.reading import CellSamples, JudgedItems, SampleReader
+from xling.sheets.cells import told_apart
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished stage as it stands in the store: its folder, and marker and sheet with all that is known of it."""
+
+    folder: Path
+    done: Done
+    sheet: Sheet
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """The run of a finished stage. Its id is the stage's key."""
+
+    store: Store
+    result: Result
+
+    @property
+    def id(self) -> str:
+        """The stage's key."""
+        return self.result.done.key
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the result depends on."""
+        sheet = self.result.sheet
+        return {
+            "label": sheet.label,
+            "version": sheet.version,
+            "spec": sheet.spec,
+            "parents": {role: parent.key for role, parent in sheet.parents.items()},
+        }
+
+    @cached_property
+    def curve(self) -> list[tuple[int, dict[str, float]]]:
+        """(step, values) of a training stage, named as `sft/loss`; empty where there is none."""
+        return list(read_curve(self.result.folder, self.result.done))
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """How the stage came about, and its one number if it is a judge's."""
+        return summary(self.result.folder, self.result.done, self.result.sheet)
+
+    def parents(self) -> Iterator[Result]:
+        """The results that it needed, as far as they are there: `xling gc` may have deleted some."""
+        for up in self.result.sheet.parents.values():
+            if self.store.state(up.kind, up.key) == "done":
+                yield read_result(self.store, up.kind, up.key)
+
+
+@dataclass(frozen=True)
+class GridRun:
+    """The run of a grid that has been folded."""
+
+    store: Store
+    plan: Plan
+    id: str
+    times: int  # that it has been written before
+    folder: Path  # with the pictures and files of the matrix
+    matrix: Matrix
+    config: dict[str, Any]
+    tables: dict[str, Rows]  # all that it shows, by name
+    left_out: dict[str, str] = field(default_factory=dict)  # what of it could not be read -> why
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Cells by status, and mean win rates."""
+        return counts(self.matrix)
+
+    def parts(self) -> Iterator[Result]:
+        """The results that its cells are folded from."""
+        refs = [ref for cell in self.plan.cells for ref in (cell.judge, cell.stages.get("score")) if ref is not None]
+        for kind, key in dict.fromkeys((ref.kind, ref.key) for ref in refs):
+            if self.store.check(kind, key).state == "done":
+                yield read_result(self.store, kind, key)
+
+
+def stage_run(store: Store, kind: str, key: str) -> StageRun:
+    """The run of a stage. StoreError: it has not finished, or what is read of it are not the published bytes."""
+    run = StageRun(store, read_result(store, kind, key))
+    _ = run.curve, run.summary  # whatever is wrong with them, before anything is written
+    return run
+
+
+def grid_run(store: Store, plan: Plan, ident: str, times: int) -> GridRun:
+    """The run of a grid. StoreError: it has not been folded. Samples and findings may fail alone, if data have moved."""
+    folder = store.grid_folder(plan.name)
+    matrix = read_matrix(folder)
+    states = {stage.key: store.check(stage.kind, stage.key).state for stage in plan.stages}
+    config = {
+        "command": plan.command,
+        "git": plan.git,
+        "cells": len(plan.cells),
+        "stages": _by_kind(plan, states),
+        "provenance": matrix.provenance,
+    }
+    run = GridRun(store, plan, ident, times, folder, matrix, config, tables(matrix))
+    run.tables["stages"] = stage_rows(store, plan)
+    made: dict[str, Callable[[], dict[str, Rows]]] = {
+        "samples": lambda: {"samples": sample_rows(store, plan)},
+        "findings": lambda: dict(findings(store, plan)),
+    }
+    for what, make in made.items():
+        try:
+            run.tables.update(make())
+        except Exception as error:
+            traceback.print_exc()
+            run.left_out[what] = f"{type(error).__name__}: {error}"
+    return run
+
+
+# --- of a stage -------------------------------------------------------------------------------------------
+
+
+def read_result(store: Store, kind: str, key: str) -> Result:
+    """A finished stage; StoreError where it is none."""
+    status, sheet = store.check(kind, key), store.sheet(kind, key)
+    if status.state != "done" or status.done is None or sheet is None:
+        raise StoreError(f"{kind}/{key[:12]} is {status.state}: {status.why}")
+    return Result(store.folder(kind, key), status.done, sheet)
+
+
+def _read(folder: Path, done: Done, name: str) -> bytes:
+    """A file's content, its hash checked; the others, weights above all, are not read."""
+    content = (folder / name).read_bytes()
+    if hashlib.sha256(content).hexdigest() != done.files[name].sha256:
+        raise StoreError(f"{name} of {done.label} has other bytes than were published. Type `xling gc --verify`.")
+    return content
+
+
+def read_curve(folder: Path, done: Done) -> Iterator[tuple[int, dict[str, float]]]:
+    """(step, values) of a training stage's curve.jsonl, named as `sft/loss`; nothing where there is none."""
+    for line in _read(folder, done, "curve.jsonl").splitlines() if "curve.jsonl" in done.files else []:
+        values = decode(line, type=dict[str, float | None])
+        step = int(values.pop("step") or 0)
+        yield step, {f"{done.kind}/{name}": value for name, value in values.items() if value is not None}
+
+
+def summary(folder: Path, done: Done, sheet: Sheet) -> dict[str, Any]:
+    """How the stage came about, and its one number if it is a judge's."""
+    run = done.run
+    found = {
+        "seconds": run.seconds,
+        "cpu_seconds": run.cpu_seconds,
+        "attempt": run.attempt,
+        "threads": run.threads,
+        "device": run.device,
+        "git": run.git,
+        "versions": dict(run.versions),
+        "bytes": sum(fact.size for fact in done.files.values()),
+    }
+    if "items.json" in done.files:
+        items = decode(_read(folder, done, "items.json"), type=Items)
+        wins = [win for win in items.win if win is not None]
+        # a name of its own: not to be averaged with the others
+        name = "win_rate_own_judge" if judges_its_own(sheet.parents) else "win_rate"
+        found |= {name: 100 * sum(wins) / len(wins)} if wins else {}
+    return found
+
+
+# --- of a grid --------------------------------------------------------------------------------------------
+
+
+def findings(store: Store, plan: Plan) -> Iterator[tuple[str, Rows]]:
+    """What the analyses of the grid found, a table each; those that take long as `xling analyse` last wrote them."""
+    for finding in shown_findings(store, plan.name, None):
+        if len(finding.table):
+            table = finding.table.astype(object).where(finding.table.notna(), None)
+            yield f"finding/{finding.name}", Rows(list(map(str, table.columns)), table.to_numpy().tolist())
+
+
+def _by_kind(plan: Plan, states: dict[str, str]) -> dict[str, list[str]]:
+    """Kind -> the finished stages' keys, which are the ids of their runs."""
+    found: dict[str, list[str]] = {}
+    for stage in plan.stages:
+        if states[stage.key] == "done":
+            found.setdefault(stage.kind, []).append(stage.key)
+    return found
+
+
+def stage_rows(store: Store, plan: Plan) -> Rows:
+    """Every stage of the grid with its run's id, and what it cost."""
+    rows: list[list[Any]] = []
+    for stage in plan.stages:
+        status = store.check(stage.kind, stage.key)
+        run = status.done.run if status.done is not None else None
+        cost = [None] * 4 if run is None else [run.seconds, run.cpu_seconds, run.device, run.attempt]
+        rows.append([stage.kind, stage.label, stage.key, status.state, *cost])
+    return Rows(["kind", "label", "run", "state", "seconds", "cpu_seconds", "device", "attempt"], rows)
+
+
+# --- samples: a few prompts of every cell -----------------------------------------------------------------
+# What the SFT policy said, what the aligned one says, and what the scores are. The prompts are the same in all cells of
+# a target, as far as their judges answered, so that sources and optimizers can be compared line by line. Texts are as
+# on the sheets that people judge: control codes are shown, not obeyed.
+
+PROMPTS = 4  # a cell, while the table has fewer rows than MOST
+MOST = 4000
+SEED = 0  # which prompts
+LEVEL = {0.0: "loss", 0.5: "tie", 1.0: "win"}
+
+
+def sample_rows(store: Store, plan: Plan) -> Rows:
+    """A row a prompt of a finished cell; cells of a target stand together."""
+    results = Results(store, plan)
+    done = [cell for cell in plan.cells if results.outcome(cell.judge)[0] == "done"]
+    done = [cell for cell in done if {"pool", "baseline"} <= set(cell.stages)]
+    many = max(1, min(PROMPTS, MOST // max(1, len(done))))
+    places = told_apart([axes_text(cell.axes) for cell in done])
+    names = [*places[0]] if places else []
+    order = sorted(range(len(done)), key=lambda i: (places[i]["target_lang"], i))
+    reader = SampleReader(store)
+    rows = [
+        [*places[i].values(), *row]
+        for i in order[:MOST]
+        for row in _rows(reader.cell(done[i].judge, done[i].stages), places[i]["target_lang"], many)
+    ]
+    columns = ["prompt", "text", "sft_response", "aligned_response", "sft_reward", "reward", "sft_quality", "quality"]
+    return Rows([*names, *columns, "verdict", "win"], rows)
+
+
+def _rows(samples: CellSamples, lang: str, many: int) -> list[list[Any]]:
+    """Prompt, its text, both responses, their rewards and qualities, the verdict on the two, the prompt's win."""
+    rows = []
+    for prompt in _chosen(samples.items, lang, many):
+        one = samples.read(prompt)
+        texts = [one.text or "", one.opponents[0], one.response]
+        (reward, rewards), (quality, qualities) = one.rewards, one.scores
+        point = None if one.points is None else one.points.get(0)
+        verdict = None if point is None else LEVEL[point]
+        rows.append([prompt, *map(shown, texts), rewards[0], reward, qualities[0], quality, verdict, one.win])
+    return rows
+
+
+def _chosen(items: JudgedItems, lang: str, many: int) -> list[str]:
+    """The first prompts in an order of the target's own that have been judged."""
+    rank = random.Random(f"{SEED}/{lang}")
+    order = {prompt: rank.random() for prompt in sorted(items.prompt)}
+    judged = [prompt for prompt, win in zip(items.prompt, items.win, strict=True) if win is not None]
+    return sorted(judged, key=lambda prompt: order[prompt])[:many]
