@@ -22,7 +22,9 @@ from xling.optimizers import HOOKS_OF_PICKING, HOOKS_OF_TRAINING, OPTIMIZERS
 from xling.options import Options
 from xling.results.samples import read_samples
 from xling.rewards import REWARDS
+from xling.run.base import LAUNCHERS
 from xling.tasks.options import HOOKS, TaskModule, hooks_of
+from xling.tracking.base import TRACKERS
 from xling.translators import TRANSLATORS
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +53,7 @@ def install(folder: Path, kind: str, module: str, settings: str, group: str = ""
 def launch(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     """`python launch.py OVERRIDES` in a folder that has the installed package."""
     command = [sys.executable, str(ROOT / "launch.py"), "--config-dir", str(folder / "conf"), *overrides]
-    environment = {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT / "tests"))), "COLUMNS": "200"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -266,3 +268,54 @@ def test_each_hook_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ki
     wanted = rf"^{kind}=mine: the module {name} (lacks `{hook}` \(|needs `Settings`, a msgspec Struct)"
     with pytest.raises(ConfigError, match=wanted):
         found["mine"]
+
+
+# --- trackers and launchers ---------------------------------------------------------------------------------
+
+TOY = ("hydra.launcher.catalogue=toy_stages", "source_lang=en,tr", "target_lang=de", "name=g")
+
+
+def test_the_skeleton_of_a_tracker_is_given_each_run_of_a_grid_once(tmp_path: Path) -> None:
+    install(tmp_path, "tracker", skeleton("A tracker", "python"), "")
+    tracked = ("tracking.name=mine", "tracking.project=p", "hydra.launcher.workers=1")
+    for _ in range(2):
+        done = launch(tmp_path, *TOY, *tracked)
+        assert done.returncode == 0 and "JSON lines (offline): " in done.stderr, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "outputs" / "tracking" / "runs.jsonl").read_text().splitlines()]
+    plan = json.loads((tmp_path / "outputs" / "grids" / "g" / "plan.json").read_text("utf-8"))
+    stages = {line["id"]: line for line in lines if "kind" in line}
+    assert stages.keys() == {stage["key"] for stage in plan["stages"]} and len(lines) == len(stages) + 1
+    assert all(set(line["config"]["parents"].values()) <= stages.keys() for line in stages.values())
+    assert {line["kind"] for line in stages.values() if "win_rate" in line} == {"judge"}
+    (grid,) = [line for line in lines if "grid" in line]
+    assert grid["grid"] == "g" and {"matrix", "stages"} <= grid["tables"].keys()
+    assert "source_lang" in grid["tables"]["matrix"]
+    refused = launch(tmp_path, *TOY, "tracking.name=nobody")
+    assert refused.returncode == 2 and "tracker=nobody is unknown. Allowed: mine, wandb." in refused.stderr
+
+
+def test_the_skeleton_of_a_launcher_fills_a_grid(tmp_path: Path) -> None:
+    install(tmp_path, "launcher", skeleton("A launcher", "python"), skeleton("A launcher", "yaml"), "hydra/launcher")
+    done = launch(tmp_path, "hydra/launcher=mine", *TOY, "tracking.mode=off")
+    assert done.returncode == 0, done.stderr
+    assert [(row["source_lang"], row["status"]) for row in results(tmp_path, "g")] == [("en", "done"), ("tr", "done")]
+    again = launch(tmp_path, "hydra/launcher=mine", *TOY, "tracking.mode=off")
+    assert again.returncode == 0 and "0 to run" in again.stderr
+    refused = launch(tmp_path, "hydra/launcher=mine", *TOY, "hydra.launcher.claim_timeout_s=soon")
+    assert refused.returncode == 2 and "hydra.launcher.claim_timeout_s=soon does not fit" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [*(("tracker", name) for name in TRACKERS.hooks), *(("launcher", name) for name in LAUNCHERS.hooks)],
+)
+def test_every_hook_of_trackers_and_launchers_is_asked_for(
+    kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, kind, without(skeleton(f"A {kind}", "python"), name), "")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("mypackage", f"mypackage.{kind}"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    hooks = {"tracker": TRACKERS.hooks, "launcher": LAUNCHERS.hooks}[kind]
+    with pytest.raises(ConfigError, match=f"{kind}=mine: the module mypackage.{kind} lacks `{name}`"):
+        Options[object](kind, {"mine": f"mypackage.{kind}"}, hooks)["mine"]

@@ -172,7 +172,7 @@ def test_a_grid_that_is_not_there_names_those_that_are(tmp_path):
     with pytest.raises(ConfigError, match=r"no grid 'yours'.*Grids here: mine"):
         reduce_grid(tmp_path, "yours")
     (tmp_path / "grids/mine/plan.json").write_text("{}")
-    with pytest.raises(StoreError, match="is not a plan"):
+    with pytest.raises(StoreError, match="is no plan"):
         reduce_grid(tmp_path, "mine")
 
 

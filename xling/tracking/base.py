@@ -30,9 +30,8 @@ class Destination(Struct, frozen=True):
 
     @property
     def ledger(self) -> str:
-        tracker = (
-            "" if self.tracker == "wandb" else self.tracker
-        )  # which was the only one, so that its name was left out
+        """The name of its file. Ledgers of W&B do not name it: there was no other tracker when they were begun."""
+        tracker = "" if self.tracker == "wandb" else self.tracker
         words = (tracker, self.mode, self.host, self.entity or "", self.project)
         where = "-".join(word for word in words if word)
         return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in where) + ".jsonl"

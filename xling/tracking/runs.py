@@ -113,7 +113,7 @@ def stage_run(store: Store, kind: str, key: str) -> StageRun:
 
 
 def grid_run(store: Store, plan: Plan, ident: str, times: int) -> GridRun:
-    """The run of a grid. StoreError: it has not been folded. Samples and findings may fail alone, if data have moved."""
+    """The run of a grid. StoreError: it has not been folded. If data have moved, samples and findings are left out."""
     folder = store.grid_folder(plan.name)
     matrix = read_matrix(folder)
     states = {stage.key: store.check(stage.kind, stage.key).state for stage in plan.stages}
