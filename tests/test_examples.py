@@ -51,7 +51,7 @@ def grid(first: str, folder: Path) -> "xling.Grid":
 
 
 def test_a_first_grid_is_planned_run_and_read(first: str, folder: Path) -> None:
-    assert "4 cells by" in first and "by reward model" not in first.splitlines()[0]
+    assert "4 cells by" in first and "Drawn:" in first
     assert (folder / "outputs" / "grids" / "demo" / "wins.png").exists()
 
 
@@ -160,6 +160,6 @@ def test_a_judge_of_ones_own_is_a_package_of_ones_own(first: str, folder: Path, 
     )
     assert done.returncode == 0, done.stderr[-3000:]
     grid = xling.load(folder / "outputs", "shortest")
-    assert set(grid.cells.judge) == {"shortest(enough=3)"} or set(grid.cells.judge) == {"shortest"}
+    assert grid.cells.judge.str.startswith("shortest").all() and grid.cells.win_rate.between(0, 100).all()
     words = grid.samples.response.str.split().str.len().clip(lower=3)
     assert (grid.samples.quality == -words).all()
