@@ -13,7 +13,7 @@ from xling.console import shown
 from xling.errors import ConfigError, StoreError, did_you_mean
 from xling.grid.planfile import PlannedCell
 from xling.grid.store import Store
-from xling.results.plan import SEED_AXES, Plan, Results, axes_text
+from xling.results.plan import Plan, Results, axes_text
 from xling.results.reading import SampleReader
 
 SHORT = {"source": "source_lang", "target": "target_lang"}
@@ -84,14 +84,6 @@ def choose(plan: Plan, results: Results, filters: Filters) -> tuple[list[Chosen]
         state = f"none of the {len(asked)} cells asked for is finished" if asked else "no cell fits all of --cells"
         raise ConfigError(f"Grid {plan.name}: {state}. `xling status {plan.name}` shows how it stands.")
     return sorted(done, key=lambda one: one.axes["target_lang"]), len(asked) - len(done)
-
-
-def told_apart(axes: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Source and target of each cell, and of the other axes those in which the cells differ."""
-    names = list(dict.fromkeys(name for one in axes for name in one))
-    kept = [n for n in names if n in ("source_lang", "target_lang") or len({one.get(n, "") for one in axes}) > 1]
-    kept.sort(key=lambda name: name in SEED_AXES)
-    return [{name: one.get(name, "") for name in kept} for one in axes]
 
 
 class Reader:

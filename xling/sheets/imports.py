@@ -19,11 +19,11 @@ from urllib.parse import unquote
 
 import msgspec
 
+from xling.analysis.matrix.names import told_apart
 from xling.errors import ConfigError, DataError
 from xling.grid.files import disk_error, json_bytes, write_atomically
 from xling.grid.store import Store
 from xling.sheets.answers import Answers, kept_as, read_answers
-from xling.sheets.cells import told_apart
 from xling.sheets.judgements import Judgements, judge
 from xling.sheets.key import NAME, Key, key_bytes, read_key
 from xling.sheets.report import markdown

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xling.analysis.matrix.files import read_matrix
+from xling.analysis.matrix.names import told_apart
 from xling.analysis.matrix.types import Matrix
 from xling.analysis.tidy.tables import Rows, counts, tables
 from xling.console import shown
@@ -26,7 +27,6 @@ from xling.report.page.findings import shown_findings
 from xling.results.items import Items
 from xling.results.plan import Plan, Results, axes_text
 from xling.results.reading import CellSamples, JudgedItems, SampleReader
-from xling.sheets.cells import told_apart
 
 
 @dataclass(frozen=True)

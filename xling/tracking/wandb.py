@@ -215,7 +215,8 @@ def _heatmaps(matrix: "Matrix") -> dict[str, Any]:
     """A chart a panel: win rates, targets across, sources down; holes are no points."""
     import wandb
 
-    from xling.analysis.tidy.tables import panel_names, panels
+    from xling.analysis.matrix.names import panel_names
+    from xling.analysis.tidy.tables import panels
 
     shown = panels(matrix)[:MOST_HEATMAPS]
     found = {}
@@ -233,7 +234,8 @@ def _frontiers(matrix: "Matrix") -> dict[str, Any]:
     """Win rate over KL, a line an optimizer."""
     import wandb
 
-    from xling.analysis.tidy.tables import frontier_lines, panel_names
+    from xling.analysis.matrix.names import panel_names
+    from xling.analysis.tidy.tables import frontier_lines
 
     found = {}
     names = panel_names([frontier.axes for frontier in matrix.frontiers])

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from xling.analysis.matrix.names import words
 from xling.analysis.statistics.drawing import Floats, Ints
 from xling.analysis.statistics.ranks import NONE, percentile, spanning
-from xling.analysis.tidy.entries import EVERY, Entries, Row, Square, words
+from xling.analysis.tidy.entries import EVERY, Entries, Row, Square
 from xling.analysis.tidy.finding import Finding
 
 COMPONENTS = ("source", "target", "pair")

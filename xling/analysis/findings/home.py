@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from xling.analysis.matrix.names import words
 from xling.analysis.statistics.drawing import Floats
 from xling.analysis.statistics.intervals import holm
 from xling.analysis.statistics.ranks import DIGITS, p_two_sided, percentile, spanning
-from xling.analysis.tidy.entries import EVERY, Entries, Row, Square, words
+from xling.analysis.tidy.entries import EVERY, Entries, Row, Square
 from xling.analysis.tidy.finding import Finding
 from xling.config.common import is_foreign
 

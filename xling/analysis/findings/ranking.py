@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from xling.analysis.matrix.across import named
+from xling.analysis.matrix.names import named, words
 from xling.analysis.statistics.drawing import Floats
 from xling.analysis.statistics.ranks import DIGITS, best_shares, centred, pair_signs, percentile, ranks
-from xling.analysis.tidy.entries import EVERY, Entries, Row, Square, words
+from xling.analysis.tidy.entries import EVERY, Entries, Row, Square
 from xling.analysis.tidy.finding import Finding
 
 

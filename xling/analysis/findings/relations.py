@@ -11,9 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from xling.analysis.matrix.names import words
 from xling.analysis.statistics.drawing import Floats
 from xling.analysis.statistics.ranks import centred, kendall, pearson, spearman
-from xling.analysis.tidy.entries import EVERY, Entries, Row, words
+from xling.analysis.tidy.entries import EVERY, Entries, Row
 from xling.analysis.tidy.finding import Finding
 
 _FEWEST = 3  # sources of a target that a correlation is over

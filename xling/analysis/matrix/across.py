@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from xling.analysis.matrix.column import Column, Layout, Seeds
+from xling.analysis.matrix.names import named
 from xling.analysis.statistics.intervals import Clusters, Estimate, Floats, Sample, fold, resample
 from xling.results.plan import NO_SOURCE, PlannedEntry
 
@@ -69,12 +70,6 @@ def keep(column: Column, clusters: dict[Seeds, Clusters]) -> list[Kept]:
 def key_without(axes: dict[str, str], *groups: str) -> Key:
     """All axes but those of some groups (`optimizer` and `optimizer.n`), in a fixed order."""
     return tuple(sorted((axis, value) for axis, value in axes.items() if axis.split(".")[0] not in groups))
-
-
-def named(axes: dict[str, str], group: str) -> str:
-    """`ppo`, or `ppo beta=0.1` where settings are swept too."""
-    settings = [f"{axis.partition('.')[2]}={value}" for axis, value in axes.items() if axis.startswith(f"{group}.")]
-    return " ".join([axes[group], *(word for word in sorted(settings) if not word.endswith("="))])
 
 
 def grouped(kept: Iterable[Kept], *, over: str) -> list[tuple[dict[str, str], dict[str, dict[tuple[str, str], Kept]]]]:

@@ -6,7 +6,8 @@ with its divergence and its difference to best-of-n.
 
 from collections.abc import Mapping, Sequence
 
-from xling.analysis.matrix.across import Kept, Key, key_without, mean_of_columns, named, over_columns, shared_seeds
+from xling.analysis.matrix.across import Kept, Key, key_without, mean_of_columns, over_columns, shared_seeds
+from xling.analysis.matrix.names import named
 from xling.analysis.matrix.types import CHANCE, Arm, ArmCell, Block, Entry, OptimizerTable
 from xling.analysis.statistics.intervals import POINTS, SHARE, Difference, Sample, fold, judged
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from msgspec.structs import replace
 
-from xling.analysis.matrix.across import Kept, keep, named
+from xling.analysis.matrix.across import Kept, keep
 from xling.analysis.matrix.column import Column, Seeds, find_layouts, read_column
 from xling.analysis.matrix.draws import Draws
 from xling.analysis.matrix.fold import FoldedColumn, PanelKey, belongs, fold_column, panel_key
 from xling.analysis.matrix.frontier import marked
 from xling.analysis.matrix.judge_agreement import judge_accuracy
 from xling.analysis.matrix.length_control import Lengths, length_controlled, lengths_of
+from xling.analysis.matrix.names import named
 from xling.analysis.matrix.own_measures import OwnMeasures
 from xling.analysis.matrix.types import (
     Accuracy,

@@ -108,11 +108,6 @@ class Square:
         return [self.sources[s] for s in there], self.value[there, t], self.value[there, t] + errors
 
 
-def words(axes: dict[str, str]) -> str:
-    """A panel by those of its axes that say something: `micro_summarization, frozen_lm, ppo, gold`."""
-    return ", ".join(value for value in axes.values() if value)
-
-
 # --- of a grid --------------------------------------------------------------------------------------------
 
 

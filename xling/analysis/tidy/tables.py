@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xling.analysis.matrix.names import panel_names
 from xling.analysis.matrix.types import MEASURES, Entry, Frontier, Matrix, Opponent, Panel
 from xling.analysis.statistics.intervals import Estimate
 from xling.results.plan import ENTRY_AXES
@@ -53,13 +54,6 @@ def spread(names: Sequence[str]) -> list[str]:
 
 def panels(matrix: Matrix) -> list[Panel]:
     return [panel for block in matrix.blocks for panel in block.panels]
-
-
-def panel_names(of: Sequence[Mapping[str, str]]) -> list[str]:
-    """A short name for each of several sets of axes: the values in which they differ; `all` if there is one."""
-    names = list(dict.fromkeys(axis for axes in of for axis in axes))
-    differing = [name for name in names if len({axes.get(name, "") for axes in of}) > 1]
-    return ["-".join(axes[n] for n in differing if axes.get(n)) or "all" for axes in of]
 
 
 # --- cells ----------------------------------------------------------------------------------------------------

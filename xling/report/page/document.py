@@ -16,6 +16,7 @@ from babel import Locale
 from babel.core import UnknownLocaleError
 
 from xling.analysis.matrix.headline import headline
+from xling.analysis.matrix.names import words_of
 from xling.analysis.matrix.types import MEASURES, Frontier, Matrix
 from xling.analysis.statistics.intervals import Estimate
 from xling.analysis.tidy.finding import Finding
@@ -27,7 +28,7 @@ from xling.report.page.origin import Origin
 from xling.report.page.panels import encode_across, encode_panels
 from xling.report.page.samples import Sample, Selection
 from xling.report.tables.findings import finding_tables, said
-from xling.report.tables.wording import mixes, task_names, words_of
+from xling.report.tables.wording import mixes, task_names
 from xling.webpage import filled, json_in_html, policy
 
 MOST_LEFT_OUT = 3  # of an analysis that has nothing to say

@@ -6,11 +6,12 @@ sample of a trained policy; the first response of the baseline. As many prompts 
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
+from xling.analysis.matrix.names import panel_place
 from xling.analysis.matrix.types import Matrix
 from xling.errors import XlingError
 from xling.grid.store import Store
@@ -70,11 +71,6 @@ def select(matrix: Matrix, store: Store, entries: Sequence[PlannedEntry]) -> Sel
     if len(troubles) > MOST_TROUBLES:
         told.append(f"and {len(troubles) - MOST_TROUBLES} more.")
     return within(found, told)
-
-
-def panel_place(axes: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The axes of an entry that are its panel's."""
-    return tuple(sorted((axis, value) for axis, value in axes.items() if axis not in ("source_lang", "target_lang")))
 
 
 def _samples_of(panel: int, entry: PlannedEntry, cell: SeedCell, files: SampleReader) -> Iterator[Sample]:

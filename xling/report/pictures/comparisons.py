@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from xling.analysis.matrix.names import plain
 from xling.analysis.matrix.types import CHANCE, Entry, Matrix, Panel
 from xling.analysis.statistics import ranks as statistics
 from xling.analysis.statistics.intervals import Difference
 from xling.report.pictures.look import COLOURS, GREY, Drawing, Made, Width, legend_below, look_of, text_width
 from xling.report.pictures.names import Names
-from xling.report.pictures.panels import groups_over, named_panels, plain, reach
+from xling.report.pictures.panels import groups_over, named_panels, reach
 
 MOST_LINES = 14  # sources of a chart of ranks
 MOST_ROWS = 90  # of a forest plot: a page

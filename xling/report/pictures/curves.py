@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from xling.analysis.matrix.names import optimizer_word, ordered, slug_of, varying, worded
 from xling.analysis.matrix.types import CHANCE, Entry, Frontier, LearningPoint, Matrix, Panel
 from xling.report.pictures.look import COLOURS, GREY, Drawing, Made, Width, legend_below, look_of
 from xling.report.pictures.names import Names
-from xling.report.pictures.panels import named_panels, optimizer_word, ordered, slug_of, varying, worded
+from xling.report.pictures.panels import named_panels
 
 MOST_LINES = 7  # sources with a colour each; beyond, those abroad are grey
 MOST_SIDES = 12  # targets with axes of their own; beyond, one picture of means

@@ -14,11 +14,12 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from xling.analysis.matrix.names import slug_of, varying, worded
 from xling.analysis.matrix.types import CHANCE, Matrix, Panel
 from xling.analysis.statistics.intervals import Estimate
 from xling.report.pictures.look import Drawing, Made, Width, text_width
 from xling.report.pictures.names import Names
-from xling.report.pictures.panels import Named, groups_over, holes_caption, named_panels, slug_of, varying, worded
+from xling.report.pictures.panels import Named, groups_over, holes_caption, named_panels
 from xling.report.tables.table import BEST, TIED
 from xling.report.tables.wording import hole_marks, hole_text, panel_title, span, task_names
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from xling.analysis.matrix.names import optimizer_word, ordered, plain, slug_of, varying, worded
 from xling.analysis.matrix.types import CHANCE, Entry, Frontier, FrontierPoint, Matrix, Panel
 from xling.analysis.statistics.intervals import Estimate
 from xling.report.pictures.look import GREY, Drawing, Made, Width, legend_below, look_of
 from xling.report.pictures.names import Names
-from xling.report.pictures.panels import named_panels, optimizer_word, ordered, plain, reach, slug_of, varying, worded
+from xling.report.pictures.panels import named_panels, reach
 
 MOST_TARGETS = 7  # with a colour each; beyond, all points look alike
 MOST_BARS = 16  # points with intervals; beyond, they hide one another

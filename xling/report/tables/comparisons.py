@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from xling.analysis.matrix.names import words_of
 from xling.analysis.matrix.types import (
     CHANCE,
     MEASURES,
@@ -16,7 +17,7 @@ from xling.analysis.matrix.types import (
 )
 from xling.analysis.statistics.intervals import Estimate
 from xling.report.tables.table import Cell, Kind, Table, against, difference_cell
-from xling.report.tables.wording import span, words_of
+from xling.report.tables.wording import span
 
 MOST_ROWS = 12
 

@@ -1,8 +1,6 @@
 """How numbers and names are written, the same in the terminal, in Markdown and in the plot."""
 
-import re
-from collections.abc import Mapping
-
+from xling.analysis.matrix.names import words_of
 from xling.analysis.matrix.types import Count, Entry, Matrix, Panel
 from xling.analysis.statistics.intervals import MOST_PROMPTS, MOST_SEEDS, Difference, Estimate
 
@@ -48,15 +46,6 @@ def panel_title(panel: Panel) -> str:
     return words_of(panel.axes)
 
 
-def words_of(axes: Mapping[str, str]) -> str:
-    """The axes of a panel, or those that several share."""
-    words = [axes["rm_backbone"], axes.get("optimizer", "")]
-    words += [f"{axis} {axes[axis]}" for axis in ("judge", "policy") if axes.get(axis)]
-    fixed = {"task", "policy", "rm_backbone", "optimizer", "judge"}
-    words += [f"{axis}={value}" for axis, value in sorted(axes.items()) if axis not in fixed and value]
-    return ", ".join(word for word in words if word)
-
-
 def task_names(matrix: Matrix) -> str:
     return ", ".join(sorted({block.axes["task"] for block in matrix.blocks}))
 
@@ -87,8 +76,3 @@ def hole_marks(panel: Panel) -> dict[str, int]:
 def hole_text(entry: Entry) -> str:
     """`blocked: sft[de] failed: ValueError: ...`; the status once."""
     return entry.status if entry.reason in ("", entry.status) else f"{entry.status}: {entry.reason}"
-
-
-def slug(text: str) -> str:
-    """Text as a part of a file's name."""
-    return re.sub(r"[^\w.+-]+", "_", text).strip("_.")
