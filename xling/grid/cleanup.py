@@ -203,11 +203,33 @@ def damaged_results(store: Store) -> Iterator[Damaged]:
     """Hash every file of every result; yields those that are not what was published."""
     for kind in store.kinds():
         for key in sorted(store.listing(kind).results):
-            try:
-                store.load(kind, key)
-            except Damaged as damaged:
-                if store.folder(kind, key).exists():  # else somebody has deleted it meanwhile
-                    yield damaged
+            if (damaged := _damage(store, kind, key)) is not None:
+                yield damaged
+
+
+def _damage(store: Store, kind: str, key: str) -> Damaged | None:
+    """How a result is damaged; None if it is whole or gone. One that changes meanwhile is looked at again: somebody
+    deletes it, or has made it anew."""
+    folder = store.folder(kind, key)
+    state = _state(folder)
+    while state is not None:
+        try:
+            store.load(kind, key)
+            return None
+        except Damaged as damaged:
+            before, state = state, _state(folder)
+            if state == before:
+                return damaged
+    return None
+
+
+def _state(folder: Path) -> tuple[int, int] | None:
+    """What changes when a folder is replaced, or a file in it comes or goes; None without the folder."""
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def garbage_lines(items: Sequence[Garbage], root: Path) -> Iterable[str]:
