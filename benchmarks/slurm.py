@@ -28,12 +28,12 @@ from noop_stages import KINDS, grid  # noqa: E402
 
 from xling.grid.plan import Plan, make_plan  # noqa: E402
 from xling.grid.store import Store  # noqa: E402
-from xling.run.base import Work  # noqa: E402
-from xling.run.slurm import cluster as slurm  # noqa: E402
-from xling.run.slurm import record, survey  # noqa: E402
-from xling.run.slurm.dispatch import arrays_of, assign, dependencies  # noqa: E402
-from xling.run.slurm.settings import Resources, Slurm  # noqa: E402
-from xling.run.slurm.submit import submit  # noqa: E402
+from xling.runners.base import Work  # noqa: E402
+from xling.runners.slurm import cluster as slurm  # noqa: E402
+from xling.runners.slurm import record, survey  # noqa: E402
+from xling.runners.slurm.dispatch import arrays_of, assign, dependencies  # noqa: E402
+from xling.runners.slurm.settings import Resources, Slurm  # noqa: E402
+from xling.runners.slurm.submit import submit  # noqa: E402
 
 PACKED = Slurm(common=Resources(partition="cpu", mem_gb=0.05))  # cheap stages share jobs, as they do by default
 ALONE = structs.replace(PACKED, pack_minutes=0)

@@ -19,7 +19,7 @@ from xling.grid.cleanup import garbage
 from xling.grid.store import Store
 from xling.jsonfiles import decode, sealed, unsealed
 from xling.launching import launch, task_languages
-from xling.run.slurm import record
+from xling.runners.slurm import record
 from xling.translators.memory import Memory
 
 GRID = ("source_lang=de,en", "target_lang=de,en", "name=g", "tracking.mode=off")

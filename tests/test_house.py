@@ -208,8 +208,8 @@ ORDER = """
     judges.gold judges.human judges.llm judges.target_rm
     translators.micro_exact translators.recorded translators.seq2seq
     translators.micro_noisy
-    run
-    run.local run.slurm
+    runners
+    runners.local runners.slurm
     analysis.matrix
     analysis.tidy
     analysis.languages

@@ -17,8 +17,6 @@ __all__ = ["Grid", "__version__", "load", "plan", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "run":  # the package xling/run, which can be called
-        return importlib.import_module("xling.run")
     if name in __all__:
         return getattr(importlib.import_module("xling.api"), name)
     raise AttributeError(f"module 'xling' has no attribute {name!r}")

@@ -69,7 +69,7 @@ def _opening(path: Path) -> str:
 
 def status(options: argparse.Namespace, store: Store) -> int:
     """How a grid stands: stages by state, what runs where, what is queued, what failed and why."""
-    from xling.run.slurm import watch
+    from xling.runners.slurm import watch
 
     name = chosen_grid(store, options.grid)
     if options.watch:
@@ -80,7 +80,7 @@ def status(options: argparse.Namespace, store: Store) -> int:
 
 def logs(options: argparse.Namespace, store: Store) -> int:
     """What a stage printed, attempt after attempt."""
-    from xling.run.slurm import watch
+    from xling.runners.slurm import watch
 
     name = chosen_grid(store, options.grid)
     stage = stage_at(read_grid(store, name), options.stage)
@@ -103,7 +103,7 @@ def logs(options: argparse.Namespace, store: Store) -> int:
 
 def cancel(options: argparse.Namespace, store: Store) -> int:
     """Cancel the job of a stage, or all jobs of a grid, on the cluster."""
-    from xling.run.slurm import watch
+    from xling.runners.slurm import watch
 
     name = chosen_grid(store, options.grid)
     done = watch.cancel_grid(store, name) if options.stage == "all" else watch.cancel_stage(store, name, options.stage)
@@ -193,7 +193,7 @@ def gc(options: argparse.Namespace, store: Store) -> int:
 
 
 def _refuse_submitted(store: Store, name: str) -> None:
-    from xling.run.slurm import record
+    from xling.runners.slurm import record
 
     if record.submissions(store, chosen_grid(store, name), "submitting", "released"):
         raise ConfigError(f"Grid {name} cannot be deleted: it has jobs on the cluster. Type `xling cancel all {name}`.")

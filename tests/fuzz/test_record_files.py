@@ -39,9 +39,9 @@ from xling.launching import _healing, plan_of, task_languages
 from xling.report.files import csv_bytes, write_matrix
 from xling.report.page.findings import _made, _written
 from xling.results import items as records
-from xling.run.execute import Executor, Job
-from xling.run.slurm import record
-from xling.run.slurm.survey import _failed_since
+from xling.runners.execute import Executor, Job
+from xling.runners.slurm import record
+from xling.runners.slurm.survey import _failed_since
 from xling.sheets.key import CellKey, Key, Pair, Row, SheetKey, identified, key_bytes, read_key
 from xling.tracking.base import Destination, TrackingResult
 from xling.tracking.dashboard import _read
@@ -261,7 +261,7 @@ def TOYS() -> Any:
 
 
 def _settings() -> Any:
-    from xling.run.slurm.settings import read as settings_from
+    from xling.runners.slurm.settings import read as settings_from
 
     defaults = Path(__file__).parents[2] / "conf" / "hydra" / "launcher" / "slurm.yaml"
     from omegaconf import OmegaConf

@@ -12,7 +12,7 @@ from noop_stages import KINDS, fold, grid
 from xling.errors import XlingError
 from xling.grid.plan import make_plan
 from xling.grid.store import Store
-from xling.run.local.runner import run_local
+from xling.runners.local.runner import run_local
 
 
 def main(root: str, workers: str, mode: str, special: str, timeout: str = "180") -> int:

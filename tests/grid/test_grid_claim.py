@@ -16,8 +16,8 @@ from xling.grid import claim, files, host
 from xling.grid.claim import Claim, Heart, Watch
 from xling.grid.host import Process
 from xling.grid.store import Store
-from xling.run import local
-from xling.run.slurm.settings import read as settings_from
+from xling.runners import local
+from xling.runners.slurm.settings import read as settings_from
 
 AWAY = Process("elsewhere", 1, "boot.ns.7", slurm="77")
 

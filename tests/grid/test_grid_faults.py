@@ -24,7 +24,7 @@ from xling.grid.host import Process
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell
 from xling.grid.store import Store
-from xling.run.local.runner import run_local
+from xling.runners.local.runner import run_local
 
 LAUNCH = [sys.executable, str(Path(__file__).with_name("noop_launch.py"))]
 KILLS = 20

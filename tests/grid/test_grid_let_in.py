@@ -25,7 +25,7 @@ from xling.grid.records import Sheet
 from xling.grid.store import Store
 from xling.report.files import csv_bytes, formula_free
 from xling.results.plan import ENTRY_AXES
-from xling.run.execute import Executor, Job
+from xling.runners.execute import Executor, Job
 from xling.sheets.key import CellKey, Key, Pair, Row, SheetKey, identified, key_bytes, read_key
 from xling.tracking.track import _lock
 from xling.tracking.wandb import Settings, destination_of

@@ -18,7 +18,7 @@ from xling.grid.plan import Plan, Step, differences, make_plan
 from xling.grid.records import Run, Sheet
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
-from xling.run.execute import Executor, Job, record_failure
+from xling.runners.execute import Executor, Job, record_failure
 
 COST: dict[str, Any] = {
     "flops_per_second": 1e12,
@@ -236,9 +236,7 @@ def test_the_dry_run_table_says_counts_reasons_cost_and_what_was_left_out(tmp_pa
 
 
 def test_the_grid_library_imports_without_torch_and_hydra() -> None:
-    imports = (
-        "import sys; import xling.grid.plan, xling.grid.status, xling.grid.cleanup, xling.run.local.runner, xling.cli"
-    )
+    imports = "import sys; import xling.grid.plan, xling.grid.status, xling.grid.cleanup, xling.runners.local.runner, xling.cli"
     code = f"{imports}; print([name for name in ('torch', 'hydra', 'numpy') if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed == "[]\n"

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from xling.console import duration, size
-from xling.run.local.progress import Live, Plain, Silent, display_for
+from xling.runners.local.progress import Live, Plain, Silent, display_for
 
 
 def test_without_a_terminal_lines_are_few_and_failures_are_all_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from noop_stages import KINDS, stage
 from xling.grid.plan import Plan, make_plan
 from xling.grid.stage import Cell, Kind, Stage
 from xling.grid.store import Store
-from xling.run.local.schedule import BATCH, HEALS, Schedule
+from xling.runners.local.schedule import BATCH, HEALS, Schedule
 
 
 def plan_of(tmp_path: Path, *stages: Stage, seconds: float = 1.0) -> Plan:

@@ -32,8 +32,8 @@ from xling.grid.stage import Cell, Context, Kind, Stage
 from xling.grid.status import grid_status
 from xling.grid.store import Store
 from xling.jsonfiles import sealed
-from xling.run.execute import Executor, Job
-from xling.run.local.runner import run_local
+from xling.runners.execute import Executor, Job
+from xling.runners.local.runner import run_local
 
 NOBODY = 65534
 

@@ -27,8 +27,8 @@ from xling.grid.stage import Cell
 from xling.grid.status import grid_status
 from xling.grid.store import Store
 from xling.report.files import write_matrix
-from xling.run.local.runner import run_local
-from xling.run.slurm import record
+from xling.runners.local.runner import run_local
+from xling.runners.slurm import record
 
 
 def run(root: Path, cells: list[Cell], name: str = "small") -> None:

@@ -30,7 +30,7 @@ from xling.rewards import REWARDS
 from xling.rewards.classifier import Settings as Classifier
 from xling.rewards.hooks import Choices, RewardSettings
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
-from xling.run.execute import Executor, Job
+from xling.runners.execute import Executor, Job
 from xling.stages.policies import store_trained
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 from xling.translators.seq2seq import Settings as Seq2Seq

@@ -23,7 +23,7 @@ from xling.planning import KINDS
 from xling.planning.dag import cells_from
 from xling.results.plan import ENTRY_AXES
 from xling.rewards.bag_of_words import Settings as BagOfWords
-from xling.run.execute import Executor, Job
+from xling.runners.execute import Executor, Job
 from xling.sheets.cells import parse_filters
 from xling.sheets.export import Asked, export
 from xling.sheets.imports import Result, import_answers

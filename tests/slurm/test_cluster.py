@@ -1,4 +1,4 @@
-"""xling.run.slurm.cluster against real daemons: what lives, what has ended and why, what the cluster would refuse."""
+"""xling.runners.slurm.cluster against real daemons: what lives, what has ended and why, what the cluster would refuse."""
 
 import os
 import time
@@ -9,9 +9,9 @@ import pytest
 from cluster import Cluster, wait_until
 
 from xling.errors import ConfigError
-from xling.run.slurm import cluster as slurm
-from xling.run.slurm.record import JobRef
-from xling.run.slurm.settings import Resources
+from xling.runners.slurm import cluster as slurm
+from xling.runners.slurm.record import JobRef
+from xling.runners.slurm.settings import Resources
 
 NAME = "xling-a_grid_with_a_long_name_that_says_what_it_is-1122064412abcd"
 Count = Callable[[], list[str]]

@@ -10,9 +10,9 @@ import pytest
 from xling.grid.plan import Plan, make_plan
 from xling.grid.stage import Cell, Context, Kind, Stage
 from xling.grid.store import Store
-from xling.run.slurm.dispatch import arrays_of, assign, dependencies
-from xling.run.slurm.record import Array, Place
-from xling.run.slurm.settings import Resources, Slurm
+from xling.runners.slurm.dispatch import arrays_of, assign, dependencies
+from xling.runners.slurm.record import Array, Place
+from xling.runners.slurm.settings import Resources, Slurm
 
 CHEAP: Mapping[str, float] = dict.fromkeys(("base", "sft", "reward", "pool", "gold", "score", "judge"), 0.001)
 DEAR = {kind: 600.0 for kind in CHEAP}

@@ -8,8 +8,8 @@ import yaml
 
 from xling.errors import ConfigError
 from xling.grid.stage import Context, Kind
-from xling.run.slurm.settings import OWN, RESOURCES, Resources
-from xling.run.slurm.settings import read as settings_from
+from xling.runners.slurm.settings import OWN, RESOURCES, Resources
+from xling.runners.slurm.settings import read as settings_from
 
 
 def run(_: Context) -> None: ...

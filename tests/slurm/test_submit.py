@@ -7,7 +7,7 @@ import pytest
 from cluster import Cluster, wait_until
 from toy_grid import LANGUAGES, Toy
 
-from xling.run.slurm import record
+from xling.runners.slurm import record
 
 
 @pytest.fixture

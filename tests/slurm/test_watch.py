@@ -16,11 +16,11 @@ from xling.grid import claim, host
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell
 from xling.grid.status import GridStatus
-from xling.run.base import Work
-from xling.run.slurm import record
-from xling.run.slurm.settings import Slurm
-from xling.run.slurm.submit import submit
-from xling.run.slurm.watch import look
+from xling.runners.base import Work
+from xling.runners.slurm import record
+from xling.runners.slurm.settings import Slurm
+from xling.runners.slurm.submit import submit
+from xling.runners.slurm.watch import look
 
 Said = pytest.CaptureFixture[str]
 

@@ -14,8 +14,8 @@ from typing import Any
 from cluster import Cluster, wait_until
 
 from xling.grid.store import Store
-from xling.run.slurm import record
-from xling.run.slurm.record import Filed
+from xling.runners.slurm import record
+from xling.runners.slurm.record import Filed
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = ("de", "en", "es", "ru", "tr", "vi")  # of the embedded world

@@ -39,7 +39,7 @@ from xling.rewards.log_ratio import Settings as LogRatio
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 from xling.rewards.untrained import Settings as Untrained
-from xling.run.execute import Executor, Job
+from xling.runners.execute import Executor, Job
 from xling.translators.seq2seq import Settings as Seq2Seq
 
 CHEAP: dict[str, Any] = {"rm": BagOfWords(), "sft": Training(steps=0)}

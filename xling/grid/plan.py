@@ -3,7 +3,7 @@
     plan = make_plan(cells, Store("outputs"), mode="retry", name="my_grid", command=overrides)
     plan.print(workers=2)  # the dry run
     plan.write()           # <root>/grids/<name>/plan.json
-    run_local(plan)        # xling/run/local/runner.py
+    run_local(plan)        # xling/runners/local/runner.py
 
 A plan wants every result of its stages, also those whose children are done: the reducer reads them.
 """

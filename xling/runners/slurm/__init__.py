@@ -1,4 +1,4 @@
-"""Running a plan as jobs of a SLURM cluster: the hooks of hydra/launcher=slurm (xling/run/base.py). See docs/slurm.md.
+"""Running a plan as jobs of a SLURM cluster: the hooks of hydra/launcher=slurm (xling/runners/base.py). See docs/slurm.md.
 
 settings.py: what can be asked for; dispatch.py: stages to jobs; submit.py, task.py, ranks.py: from the shell to the
 processes of a job; record.py, survey.py: what has been submitted and what became of it; cluster.py: SLURM's commands;
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from xling.errors import while_running
 from xling.grid.plan import Plan
 from xling.grid.store import Store
-from xling.run.base import Ended, Work
-from xling.run.slurm.settings import Slurm as Settings
-from xling.run.slurm.settings import read
+from xling.runners.base import Ended, Work
+from xling.runners.slurm.settings import Slurm as Settings
+from xling.runners.slurm.settings import read
 
 if TYPE_CHECKING:
-    from xling.run.slurm.settings import Limits
+    from xling.runners.slurm.settings import Limits
 
 __all__ = ["Settings", "check", "others", "read", "run", "workers"]
 
@@ -28,7 +28,7 @@ def workers(settings: Settings) -> int:
 
 def check(plan: Plan, settings: Settings) -> "Limits | None":
     """ConfigError if there is no cluster, or it can never grant what is asked; its limits, if there is work for it."""
-    from xling.run.slurm.submit import check as check_requests
+    from xling.runners.slurm.submit import check as check_requests
 
     return check_requests(plan, settings) if _has_work(plan) else None
 
@@ -42,8 +42,8 @@ def run(plan: Plan, settings: Settings, work: Work, checked: "Limits | None") ->
     if not _has_work(plan):
         plan.write()
         return Ended(int(any(step.state != "cached" for step in plan.steps.values())), whole=True)
-    from xling.run.slurm.submit import submit
-    from xling.run.slurm.watch import watch
+    from xling.runners.slurm.submit import submit
+    from xling.runners.slurm.watch import watch
 
     with while_running():
         made = submit(plan, settings, work, checked)
@@ -56,8 +56,8 @@ def others(store: Store, grid: str, cells: str) -> bool:
     """Whether jobs of another set of cells are queued or running; of old submissions it is not known whose they are."""
     if not (store.grid_folder(grid) / "slurm").is_dir():
         return False
-    from xling.run.slurm import record
-    from xling.run.slurm.survey import survey
+    from xling.runners.slurm import record
+    from xling.runners.slurm.survey import survey
 
     own, begun = ("", cells), record.submissions(store, grid, "submitting", "released")
     if all(filed.submission.cells in own for filed in begun):

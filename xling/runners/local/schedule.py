@@ -10,7 +10,7 @@ from collections import deque
 from xling.grid.estimate import path_lengths
 from xling.grid.plan import Plan
 from xling.grid.stage import Stage
-from xling.run.local.progress import End
+from xling.runners.local.progress import End
 
 CHEAP_SECONDS = 0.05  # stages of a kind that takes less than this travel together,
 BATCH_SECONDS = 0.5  # as many as are expected to take this long,

@@ -24,8 +24,8 @@ from xling.errors import StageError
 from xling.grid import files
 from xling.grid.stage import Context, Interrupted, Json, Kind, PartDone
 from xling.jsonfiles import decode
-from xling.run.execute import last_line, load_catalogue
-from xling.run.slurm.settings import Resources
+from xling.runners.execute import last_line, load_catalogue
+from xling.runners.slurm.settings import Resources
 
 POLL_SECONDS = 0.2
 END_SECONDS = 10.0  # for the step to end after it has been told to
@@ -92,7 +92,9 @@ def command(resources: Resources, folder: Path) -> list[str]:
         sys.executable, "-P", "-m", "torch.distributed.run", f"--nnodes={resources.nodes}",
         f"--nproc-per-node={resources.tasks_per_node}", f"--master-addr={here}", f"--master-port={port}",
     ]  # fmt: skip
-    line = f"exec {shlex.join(torchrun)} --node-rank=$SLURM_NODEID -m xling.run.slurm.ranks {shlex.quote(str(folder))}"
+    line = (
+        f"exec {shlex.join(torchrun)} --node-rank=$SLURM_NODEID -m xling.runners.slurm.ranks {shlex.quote(str(folder))}"
+    )
     cpus = resources.tasks_per_node * (resources.cpus_per_task or 1)
     return ["srun", f"--nodes={resources.nodes}", f"--ntasks={resources.nodes}", "--ntasks-per-node=1",
             f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1", "--unbuffered", "bash", "-c", line]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What runs in a job: `python -m xling.run.slurm.task FOLDER ARRAY`, with the task's number from SLURM's environment.
+"""What runs in a job: `python -m xling.runners.slurm.task FOLDER ARRAY`, with the task's number from SLURM's environment.
 
 Everything else stands in the submission's record. The stages of the task run one after the other in this process;
 each waits for its parents' done markers, whatever SLURM thinks of the parents' jobs.
@@ -27,10 +27,10 @@ from xling.grid.launches import check_own
 from xling.grid.records import Parent, Sheet, read
 from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Store
-from xling.run.execute import Executor, Job, Report, load_catalogue, load_named, record_failure
-from xling.run.slurm import cluster, ranks, record, survey
-from xling.run.slurm.cluster import ClusterError
-from xling.run.slurm.record import Event, Filed, Place
+from xling.runners.execute import Executor, Job, Report, load_catalogue, load_named, record_failure
+from xling.runners.slurm import cluster, ranks, record, survey
+from xling.runners.slurm.cluster import ClusterError
+from xling.runners.slurm.record import Event, Filed, Place
 
 # --- whether the results that a stage needs are there ------------------------------------------------------
 # Their markers decide, whatever SLURM thinks of the jobs. A shared folder may show them late; a job may have started

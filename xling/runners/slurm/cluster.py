@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import msgspec
 
 from xling.errors import ConfigError, XlingError
-from xling.run.slurm.record import JobRef
-from xling.run.slurm.settings import Limits, facts_of, parse_limits
+from xling.runners.slurm.record import JobRef
+from xling.runners.slurm.settings import Limits, facts_of, parse_limits
 
 # --- reading the answers of squeue, sacct and the job-completion log -----------------------------------------
 # Seen on 22.05: squeue alone knows what lives. sacct shows a requeued job as NODE_FAIL until it starts again, a job

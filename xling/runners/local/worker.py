@@ -1,6 +1,6 @@
 """A warm worker process: takes jobs over a pipe, runs them one after the other, reports over another pipe.
 
-Started by runner.py as `python -P -m xling.run.local.worker SETTING`; JSON lines in both directions. The pipes are
+Started by runner.py as `python -P -m xling.runners.local.worker SETTING`; JSON lines in both directions. The pipes are
 moved away from descriptors 0, 1 and 2 before any stage is imported, so that stage code can print as it likes
 and finds nothing to read.
 
@@ -29,7 +29,7 @@ from xling.console import lasting_output
 from xling.grid import files, host
 from xling.grid.store import Store
 from xling.jsonfiles import decode
-from xling.run.execute import Executor, Job, Report, fixed_environment, last_line, load_catalogue, open_log
+from xling.runners.execute import Executor, Job, Report, fixed_environment, last_line, load_catalogue, open_log
 
 PROGRESS_SECONDS = 0.2  # at most one progress report in this time
 GUARD_SECONDS = 2.0  # between two looks of the guard, should no signal tell it
@@ -233,7 +233,7 @@ class Worker:
 
     def __init__(self, setting: Setting) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "xling.run.local.worker", msgspec.json.encode(setting).decode()],
+            [sys.executable, "-P", "-m", "xling.runners.local.worker", msgspec.json.encode(setting).decode()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **fixed_environment(setting.threads)},

@@ -1,4 +1,4 @@
-"""Running a plan on this machine, in worker processes: the hooks of hydra/launcher=local (xling/run/base.py).
+"""Running a plan on this machine, in worker processes: the hooks of hydra/launcher=local (xling/runners/base.py).
 
 runner.py: the loop; schedule.py: which stage next; worker.py: both ends of a worker process; progress.py: what people
 see of it.
@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from xling.grid.plan import Plan
 from xling.grid.stage import Kind
 from xling.grid.store import Store
-from xling.run.base import HERE, Ended, Work, check_names, converted
+from xling.runners.base import HERE, Ended, Work, check_names, converted
 
 Count = Annotated[int, Meta(ge=1)]
 
@@ -33,7 +33,7 @@ def read(values: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Settings:
 
 def workers(settings: Settings) -> int:
     """How many processes there are."""
-    from xling.run.local.runner import cores
+    from xling.runners.local.runner import cores
 
     return settings.workers or max(1, cores() // settings.threads)
 
@@ -44,7 +44,7 @@ def check(plan: Plan, settings: Settings) -> None:
 
 def run(plan: Plan, settings: Settings, work: Work, checked: None) -> Ended:
     """Run everything, and say what became of it."""
-    from xling.run.local.runner import run_local
+    from xling.runners.local.runner import run_local
 
     outcome = run_local(plan, work.kinds, workers(settings), settings.threads, claim_timeout=settings.claim_timeout_s)
     if outcome.interrupted:

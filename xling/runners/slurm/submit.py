@@ -25,14 +25,14 @@ from xling.grid.launches import digest_of
 from xling.grid.plan import Plan
 from xling.grid.stage import Stage
 from xling.grid.store import Store
-from xling.run.base import HERE, Work
-from xling.run.execute import fixed_environment
-from xling.run.slurm import cluster, record
-from xling.run.slurm.cluster import HELD, ClusterError
-from xling.run.slurm.dispatch import arrays_of, assign, dependencies
-from xling.run.slurm.record import Array, Event, Filed, Submission
-from xling.run.slurm.settings import REDUCE, Limits, Slurm, check_resources
-from xling.run.slurm.survey import MOVED, Held, Survey, survey
+from xling.runners.base import HERE, Work
+from xling.runners.execute import fixed_environment
+from xling.runners.slurm import cluster, record
+from xling.runners.slurm.cluster import HELD, ClusterError
+from xling.runners.slurm.dispatch import arrays_of, assign, dependencies
+from xling.runners.slurm.record import Array, Event, Filed, Submission
+from xling.runners.slurm.settings import REDUCE, Limits, Slurm, check_resources
+from xling.runners.slurm.survey import MOVED, Held, Survey, survey
 
 # --- one array of jobs through submitit -------------------------------------------------------------------
 # In its words for resources, with our command and the environment that stages need. Submitit writes the script, runs
@@ -59,7 +59,7 @@ def held_array(filed: Filed, array: Array) -> str:
     folder = filed.folder
     executor = Executor(folder / "logs", max_num_timeout=array.resources.max_num_timeout)
     executor.update_parameters(**_parameters(filed.submission, array))
-    command = [filed.submission.python, "-P", "-u", "-m", "xling.run.slurm.task", str(folder), str(array.number)]
+    command = [filed.submission.python, "-P", "-u", "-m", "xling.runners.slurm.task", str(folder), str(array.number)]
     try:
         with _outside_of_jobs():
             # No shell in between, which would keep signals to itself.

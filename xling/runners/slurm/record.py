@@ -22,8 +22,8 @@ import msgspec
 from xling.grid import files
 from xling.grid.store import Store
 from xling.jsonfiles import decode, unsealed
-from xling.run.execute import Job
-from xling.run.slurm.settings import Resources, Slurm
+from xling.runners.execute import Job
+from xling.runners.slurm.settings import Resources, Slurm
 
 Word = Literal["submitting", "released", "finished", "cancelled", "abandoned"]
 Place = tuple[int, int]  # (array, task)

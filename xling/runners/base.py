@@ -45,7 +45,7 @@ class Ended:
 
 
 class Launcher(Protocol):
-    """The hooks of a launcher's module. A plan's stages run through run/execute.py, whoever starts the processes."""
+    """The hooks of a launcher's module. A plan's stages run through runners/execute.py, whoever starts the processes."""
 
     Settings: type[Struct]  # tagged with the launcher's name; has claim_timeout_s, seconds
 
@@ -73,7 +73,7 @@ class Launcher(Protocol):
 
 LAUNCHERS: Options[Launcher] = Options(
     "launcher",
-    {"local": "xling.run.local", "slurm": "xling.run.slurm"},
+    {"local": "xling.runners.local", "slurm": "xling.runners.slurm"},
     hooks={
         "read": "settings from those of its YAML",
         "workers": "how many stages run at once",

@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 from xling.errors import ConfigError, did_you_mean
 from xling.grid.stage import Kind
-from xling.run.base import HERE, check_names, converted
+from xling.runners.base import HERE, check_names, converted
 
 REDUCE = "reduce"  # the job that folds what is complete: resources as for a kind of stage
 

@@ -25,10 +25,10 @@ from xling.grid.cleanup import remove_leftovers
 from xling.grid.plan import Plan
 from xling.grid.records import Sheet
 from xling.grid.store import now
-from xling.run.execute import Job, Report, record_failure
-from xling.run.local.progress import Display, Failed, Outcome, display_for
-from xling.run.local.schedule import Schedule
-from xling.run.local.worker import Setting, Worker
+from xling.runners.execute import Job, Report, record_failure
+from xling.runners.local.progress import Display, Failed, Outcome, display_for
+from xling.runners.local.schedule import Schedule
+from xling.runners.local.worker import Setting, Worker
 
 POLL_SECONDS = 0.3  # how often stages that another runner claims are looked at
 SAY_SECONDS = 2.0, 60.0  # after which it is said that such stages are waited for, and said again

@@ -15,9 +15,9 @@ import msgspec
 from xling.grid.plan import Plan
 from xling.grid.records import Sheet
 from xling.grid.stage import Stage
-from xling.run.execute import Job
-from xling.run.slurm.record import Array, Place, Task
-from xling.run.slurm.settings import REDUCE, Resources, Slurm
+from xling.runners.execute import Job
+from xling.runners.slurm.record import Array, Place, Task
+from xling.runners.slurm.settings import REDUCE, Resources, Slurm
 
 DOUBT = 5  # how many times longer than guessed a kind that has never run may take; decides what counts as cheap
 

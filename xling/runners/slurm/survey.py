@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from xling.grid.store import Listing, Store
-from xling.run.execute import Job, record_failure
-from xling.run.slurm import cluster, record
-from xling.run.slurm.cluster import JobState
-from xling.run.slurm.record import Event, Filed, Place
+from xling.runners.execute import Job, record_failure
+from xling.runners.slurm import cluster, record
+from xling.runners.slurm.cluster import JobState
+from xling.runners.slurm.record import Event, Filed, Place
 
 MOVED = "moved"  # a stage's end in a task that was cancelled because another submission runs it
 TOLD = ("failed", "blocked", MOVED)  # ends after which a stage's result is not expected from the task any more
