@@ -236,8 +236,8 @@ def test_the_dry_run_table_says_counts_reasons_cost_and_what_was_left_out(tmp_pa
 
 
 def test_the_grid_library_imports_without_torch_and_hydra() -> None:
-    imports = "import sys; import xling.grid.plan, xling.grid.status, xling.grid.cleanup, xling.runners.local.runner, xling.cli"
-    code = f"{imports}; print([name for name in ('torch', 'hydra', 'numpy') if name in sys.modules])"
+    modules = "xling.grid.plan, xling.grid.status, xling.grid.cleanup, xling.runners.local.runner, xling.cli"
+    code = f"import sys, {modules}; print([name for name in ('torch', 'hydra', 'numpy') if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed == "[]\n"
 

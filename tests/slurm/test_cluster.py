@@ -1,4 +1,4 @@
-"""xling.runners.slurm.cluster against real daemons: what lives, what has ended and why, what the cluster would refuse."""
+"""xling.runners.slurm.cluster against real daemons: what lives, what has ended and why, what is refused."""
 
 import os
 import time

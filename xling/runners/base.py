@@ -45,7 +45,7 @@ class Ended:
 
 
 class Launcher(Protocol):
-    """The hooks of a launcher's module. A plan's stages run through runners/execute.py, whoever starts the processes."""
+    """The hooks of a launcher's module. Stages run through runners/execute.py, whoever starts the processes."""
 
     Settings: type[Struct]  # tagged with the launcher's name; has claim_timeout_s, seconds
 

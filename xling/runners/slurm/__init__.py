@@ -1,4 +1,4 @@
-"""Running a plan as jobs of a SLURM cluster: the hooks of hydra/launcher=slurm (xling/runners/base.py). See docs/slurm.md.
+"""Running a plan as jobs of a SLURM cluster: hooks of hydra/launcher=slurm (xling/runners/base.py); docs/slurm.md.
 
 settings.py: what can be asked for; dispatch.py: stages to jobs; submit.py, task.py, ranks.py: from the shell to the
 processes of a job; record.py, survey.py: what has been submitted and what became of it; cluster.py: SLURM's commands;

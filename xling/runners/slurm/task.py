@@ -1,4 +1,4 @@
-"""What runs in a job: `python -m xling.runners.slurm.task FOLDER ARRAY`, with the task's number from SLURM's environment.
+"""What runs in a job: `python -m xling.runners.slurm.task FOLDER ARRAY`, the task's number from SLURM's environment.
 
 Everything else stands in the submission's record. The stages of the task run one after the other in this process;
 each waits for its parents' done markers, whatever SLURM thinks of the parents' jobs.
