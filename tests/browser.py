@@ -139,10 +139,6 @@ class Browser:
         answer = self.call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)
         return base64.b64decode(answer["data"])
 
-    def screenshot(self) -> bytes:
-        """What is in the window, as PNG."""
-        return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
-
     def complaints(self) -> list[dict[str, Any]]:
         """What was written to the console, and errors."""
         told = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")

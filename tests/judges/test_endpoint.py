@@ -32,7 +32,6 @@ from xling.judges.endpoint import (
     SILENT,
     TOO_LONG,
     Endpoint,
-    probability,
     read_answer,
     retry_after,
     said,
@@ -265,13 +264,6 @@ def test_an_unclear_answer_is_none(text: str) -> None:
     assert said(text) is None
 
 
-def test_only_the_digits_count_among_the_alternatives() -> None:
-    top = [{"token": "1", "logprob": -1.0}, {"token": " 1", "logprob": -2.0}, {"token": "\n", "logprob": -0.1}]
-    assert probability(top) == 1.0
-    assert probability([*top[:1], {"token": "2", "logprob": -1.0}]) == 0.5
-    assert probability(top[2:]) is None and probability([]) is None
-
-
 def test_without_a_digit_among_the_alternatives_the_text_decides() -> None:
     body = json.loads(completion("2", 0.9))
     assert read_answer(body).first == pytest.approx(0.9)
@@ -288,6 +280,15 @@ def spoken(text: str, *tokens: tuple[str, dict[str, float]]) -> Any:
         for token, top in tokens
     ]
     return {"choices": [{"message": {"content": text}, "logprobs": {"content": content}}]}
+
+
+def test_only_the_digits_count_among_the_alternatives() -> None:
+    top = {"1": -1.0, " 1": -2.0, "\n": -0.1}
+    found = read_answer(spoken("1", ("1", top)))
+    assert (found.first, found.by, found.mass) == (1.0, "probabilities", pytest.approx(math.exp(-1) + math.exp(-2)))
+    assert read_answer(spoken("1", ("1", {"1": -1.0, "2": -1.0, "\n": -0.1}))).first == 0.5
+    none = [read_answer(spoken("1", ("1", alternatives))) for alternatives in ({"\n": -0.1}, {})]
+    assert [(answer.first, answer.by) for answer in none] == [(1.0, "text")] * 2
 
 
 def test_the_first_token_that_is_not_blank_is_read() -> None:

@@ -75,7 +75,6 @@ def test_features_are_products_their_sum_and_the_response() -> None:
     assert said.tolist() == [[1.0, 0.0]] and max(max(blocks) for blocks in encoder.HEADS.values()) == 2
     assert products == pytest.approx(np.array([[0.6, 0.0]]))
     assert cosine == pytest.approx(np.array([[0.6]]))
-    assert encoder.cosine(documents, responses) == pytest.approx([0.6])
 
 
 def test_the_package_brings_translations_together() -> None:

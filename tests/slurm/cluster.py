@@ -150,9 +150,6 @@ class Cluster:
     def resume(self, node: str) -> None:
         self.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
 
-    def drain(self, node: str) -> None:
-        self.run("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test")
-
     def partition(self, name: str, state: str) -> None:
         """UP; DOWN (takes jobs, starts none); DRAIN (takes none, starts those it has); INACTIVE (neither)."""
         self.run("scontrol", "update", f"PartitionName={name}", f"State={state}")

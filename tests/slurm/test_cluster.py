@@ -269,11 +269,6 @@ def test_closed_partitions_and_unknown_qos_are_refused(
         with_accounting.partition("gpu", "UP")
 
 
-def test_the_clusters_own_verdict(plain_cluster: Cluster) -> None:
-    assert slurm.refusal(["--partition=gpu", "--gres=gpu:2"]) == ""
-    assert "node configuration is not available" in slurm.refusal(["--mem=99G"])
-
-
 def test_no_slurm_on_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="There is no SLURM on this machine: 'sbatch' is not in PATH"):

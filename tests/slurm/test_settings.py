@@ -21,7 +21,7 @@ KINDS = {kind: Kind(kind, 1, run, parallel=kind in ("sft", "reward")) for kind i
 def test_the_yaml_file_gives_the_defaults_and_names_everything() -> None:
     path = Path(__file__).parents[2] / "conf" / "hydra" / "launcher" / "slurm.yaml"
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert set(values) - {"_target_", "catalogue"} == {*RESOURCES, *OWN}
+    assert set(values) - {"_target_", "name", "catalogue"} == {*RESOURCES, *OWN}
     settings = settings_from({name: values[name] for name in (*RESOURCES, *OWN)}, KINDS)
     assert settings == settings_from({}, KINDS)
 

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -157,9 +156,3 @@ class Toy:
     def log(self, label: str) -> str:
         keys = {job.sheet.label: (job.sheet.kind, job.key) for job in self.filed()[-1].submission.stages}
         return self.store.log(*keys[label]).read_text()
-
-
-def seconds_of(what: Any) -> float:
-    start = time.monotonic()
-    what()
-    return time.monotonic() - start

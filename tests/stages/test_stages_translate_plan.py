@@ -37,7 +37,6 @@ from xling.translators.recorded import Settings as RecordedTranslations
 from xling.translators.seq2seq import Settings as Seq2Seq
 
 Grid = list[tuple[dict[str, Any], Experiment]]
-TRANSLATORS = {"exact": MicroExact(), "noisy": MicroNoisy()}
 
 
 def cell(folder: Path, source: str = "en", target: str = "tr", **settings: Any) -> Experiment:

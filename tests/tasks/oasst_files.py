@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 Node = dict[str, Any]
-LABELS = ("spam", "lang_mismatch", "quality")
 QUESTIONS = {
     "en": "What is the capital of country number",
     "es": "Cuál es la capital del país número",

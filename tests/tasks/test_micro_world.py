@@ -10,7 +10,22 @@ import pytest
 
 from xling.tasks.micro import words, writing
 from xling.tasks.micro.gold import assess
-from xling.tasks.micro.words import LANGUAGES, SLOTS, Item, forms, is_slot, read, vocabulary
+from xling.tasks.micro.words import (
+    ADDITIONS,
+    CUE,
+    DOCUMENT,
+    FILLERS,
+    LANGUAGES,
+    SLOTS,
+    SUBJECT,
+    SUMMARY,
+    Item,
+    forms,
+    is_slot,
+    parts_of,
+    read,
+    vocabulary,
+)
 from xling.tasks.micro.writing import (
     NATIVE,
     PRETRAIN,
@@ -21,7 +36,6 @@ from xling.tasks.micro.writing import (
     fact_set_of,
     pretraining_texts,
     world_of,
-    world_words,
 )
 
 USED = [f"{split}-{use}" for split in SPLITS for use in USES]
@@ -172,6 +186,22 @@ def test_pretraining_text_is_the_same_again_and_a_prefix_of_more() -> None:
     first = list(pretraining_texts(2, 50))
     assert list(pretraining_texts(2, 80))[:50] == first
     assert list(pretraining_texts(3, 50)) != first
+
+
+def world_words() -> list[str]:
+    """Every word and name the world can write, correct or not, sorted."""
+    found: set[str] = set(NATIVE.values())
+    found.update(part for cue in CUE.values() for part in parts_of(cue))
+    for lang in LANGUAGES:
+        for table in (SUBJECT, DOCUMENT, SUMMARY, FILLERS, ADDITIONS):
+            found.update(part for frame in table[lang] for part in parts_of(frame) if part[0] != "{")
+        for slot in words.SLOTS:
+            found.update(words.names(lang, slot))
+        for index in range(words.SIZES["U"]):
+            found.update(form for number in (13, 14, 21) for form in words.wrong_units(lang, index, number))
+        for index in range(words.SIZES["T"]):
+            found.update(words.wrong_topics(lang, index))
+    return sorted({word for phrase in found for word in phrase.split()})
 
 
 def test_pretraining_text_is_made_of_the_world_s_words() -> None:

@@ -79,12 +79,6 @@ def said(text: str, whole: bool = False) -> float | None:
     return None
 
 
-def probability(top: Iterable[Mapping[str, Any]]) -> float | None:
-    """P("1") / (P("1") + P("2")) among a token's alternatives, white space around a digit left aside."""
-    first, mass = _masses(top)
-    return first / mass if mass > 0 else None
-
-
 def _masses(top: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
     """P("1") and P("1") + P("2"); ValueError for what is no logarithm of a probability."""
     mass = {"1": 0.0, "2": 0.0}

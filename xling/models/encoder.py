@@ -129,11 +129,6 @@ def pair_features(encode: Encode, prompts: Sequence[str], responses: Sequence[Se
     return [products.astype(np.float32), whole, said.astype(np.float32)]
 
 
-def cosine(documents: Array, responses: Array) -> Array:
-    """(rows,) cosine of aligned rows of unit vectors."""
-    return features(documents, responses)[1][:, 0]
-
-
 @functools.lru_cache(maxsize=1)
 def _packaged() -> Encode:
     model = importlib.import_module(MODULE).USE(threads=1)

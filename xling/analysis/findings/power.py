@@ -17,15 +17,12 @@ import pandas as pd
 from xling.analysis.matrix.draws import Place, place_of
 from xling.analysis.matrix.names import words
 from xling.analysis.statistics.drawing import Floats
-from xling.analysis.statistics.intervals import MOST_SEEDS, moderated
-from xling.analysis.statistics.intervals import prompts_needed as prompts_needed
-from xling.analysis.statistics.intervals import seeds_needed as seeds_needed
+from xling.analysis.statistics.intervals import MOST_SEEDS, moderated, prompts_needed, seeds_needed
 from xling.analysis.statistics.ranks import pairs_of
 from xling.analysis.tidy.entries import EVERY, PLACE, Entries, Row
 from xling.analysis.tidy.finding import Finding
 
 POINTS = (1, 2, 5)
-_COLUMNS = ("target_lang", "unit", "difference", "points", "needed", "have", "sd")
 
 
 def power(entries: Entries) -> Finding:

@@ -22,7 +22,6 @@ Row = dict[str, Any]  # of a tidy table
 PLACE = ("source_lang", "target_lang")
 EVERY = "all"  # stands for the target in a row that is over all of them
 DRAWN = {"win": "win_rate", "kl": "kl", "accuracy": "accuracy"}  # measures with draws of their errors, and their column
-LEVEL = 1e-9  # numbers closer than this are level: they were summed in different orders
 _MOST_NAMED = 4
 _FEWEST_DRAWS, _MOST_NUMBERS = 400, 4_000_000  # of more than 2,000 entries fewer draws are kept
 

@@ -253,16 +253,6 @@ def limits() -> Limits:
     return parse_limits(config, partitions, nodes, qos, accounts)
 
 
-def refusal(options: Sequence[str]) -> str:
-    """What the cluster itself says against a job with these options of sbatch; empty if it would take it.
-
-    It takes what it would never start (a time above the partition's limit, a QOS nobody knows) unless its
-    administrator made it strict: `limits.check` finds those.
-    """
-    answer = _run(["sbatch", "--test-only", *options, "--wrap=true"], check=False)
-    return "" if answer.returncode == 0 else _last_line(answer.stderr)
-
-
 # --- jobs -------------------------------------------------------------------------------------------------
 
 

@@ -181,7 +181,6 @@ class Limits:
     partitions: Mapping[str, Partition]
     default: str | None
     max_array_size: int  # an array's largest index + 1
-    max_jobs: int
     accounting: bool
     qos: tuple[str, ...] | None  # None: not known
     accounts: tuple[str, ...] | None  # of this user; None: not known or not enforced
@@ -211,10 +210,14 @@ def parse_limits(config: str, partitions: str, nodes: str, qos: str | None, acco
         default = name if has.get("Default") == "YES" else default
     enforced = "associations" in facts.get("AccountingStorageEnforce", "")
     return Limits(
-        found, default, _number(facts.get("MaxArraySize", "")) or 1001, _number(facts.get("MaxJobCount", "")) or 10000,
-        "slurmdbd" in facts.get("AccountingStorageType", ""), _lines(qos), _lines(accounts) if enforced else None,
+        found,
+        default,
+        _number(facts.get("MaxArraySize", "")) or 1001,
+        "slurmdbd" in facts.get("AccountingStorageType", ""),
+        _lines(qos),
+        _lines(accounts) if enforced else None,
         facts.get("ClusterName", ""),
-    )  # fmt: skip
+    )
 
 
 def facts_of(config: str) -> dict[str, str]:

@@ -520,19 +520,3 @@ def copying_lessons(seed: int, count: int) -> Iterator[str]:
     """Texts that teach nothing but copying. Read first, they make the rest learnable in a fraction of the time."""
     for index in range(count):
         yield _quoted(fact_set(seed, PRETRAIN, index), random.Random(f"lessons/{seed}/{index}"))
-
-
-def world_words() -> list[str]:
-    """Every word and name the world can write, correct or not, sorted: what a tokenizer should cover."""
-    found: set[str] = set(NATIVE.values())
-    found.update(part for cue in CUE.values() for part in parts_of(cue))
-    for lang in LANGUAGES:
-        for table in (SUBJECT, DOCUMENT, SUMMARY, FILLERS, ADDITIONS):
-            found.update(part for frame in table[lang] for part in parts_of(frame) if part[0] != "{")
-        for slot in words.SLOTS:
-            found.update(words.names(lang, slot))
-        for index in range(words.SIZES["U"]):
-            found.update(form for number in (13, 14, 21) for form in words.wrong_units(lang, index, number))
-        for index in range(words.SIZES["T"]):
-            found.update(words.wrong_topics(lang, index))
-    return sorted({word for phrase in found for word in phrase.split()})
