@@ -38,6 +38,15 @@ def skeleton(section: str, language: str) -> str:
     return textwrap.dedent(block[1])
 
 
+def test_a_pasted_skeleton_passes_the_linter(tmp_path: Path) -> None:
+    pages = (ROOT / "docs" / "adding.md").read_text("utf-8")
+    for number, block in enumerate(re.findall(r"^( *```python\n.*?)^ *```$", pages, re.DOTALL | re.MULTILINE)):
+        (tmp_path / f"skeleton_{number}.py").write_text(textwrap.dedent(block).partition("\n")[2], encoding="utf-8")
+    command = [sys.executable, "-m", "ruff", "check", "-q", "--config", str(ROOT / "pyproject.toml"), str(tmp_path)]
+    linted = subprocess.run(command, capture_output=True, text=True)
+    assert linted.returncode == 0 and (tmp_path / "skeleton_1.py").exists(), linted.stdout
+
+
 def install(folder: Path, kind: str, module: str, settings: str, group: str = "") -> None:
     """A package `mypackage` with an option `mine` of a kind, and its conf/GROUP/mine.yaml (GROUP: the kind's name)."""
     package, info, conf = folder / "mypackage", folder / "mypackage-1.0.dist-info", folder / "conf" / (group or kind)

@@ -88,6 +88,15 @@ def test_another_task_is_the_whole_reason(tmp_path: Path) -> None:
     assert step(plan, "sft[de]").reason == "spec changed: task.name files -> oasst"
 
 
+def test_another_option_stands_for_its_settings(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made(
+        store, make_plan(one(stage("reward", "reward[de]", half="", rm={"init": "sft", "name": "mine", "k": 1})), store)
+    )
+    plan = make_plan(one(stage("reward", "reward[de]", half="first", rm={"features": "x", "name": "other"})), store)
+    assert step(plan, "reward[de]").reason == "spec changed: rm.name mine -> other, half  -> first"
+
+
 def test_a_parent_that_is_done_already_is_named_as_changed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made(store, make_plan(one(stage("pool", "pool", {"base": stage("base", "base", x=1)})), store))

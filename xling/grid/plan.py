@@ -75,8 +75,7 @@ class Neighbours:
         if not found:
             return "missing"
         changed, parents = min(found, key=lambda pair: (len(pair[0]), len(pair[1])))
-        if other := [one for one in changed if one.startswith("task.name ")]:
-            return f"spec changed: {other[0]}"  # its settings are others, too, and say nothing
+        changed = _without_settings_of_others(changed)
         if changed:
             more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
             if all(one.startswith("data: ") for one in changed):
@@ -88,6 +87,15 @@ class Neighbours:
         role = (runs or parents)[0]
         label = stage.parents[role].label if role in stage.parents else role
         return f"parent will run: {label}" if runs else f"parent changed: {label}"
+
+
+def _without_settings_of_others(changed: Sequence[str]) -> list[str]:
+    """Changes without the settings of an option that is another one now: of `rm.name`, they say nothing besides."""
+    names = [one for one in changed if one.partition(" ")[0].endswith(".name")]
+    if task := [one for one in names if one.startswith("task.name ")]:
+        return task  # its rows are others as well
+    groups = tuple(one.partition(" ")[0].removesuffix("name") for one in names)
+    return [*names, *(one for one in changed if not one.startswith(groups))]
 
 
 def _changes(sheet: Sheet, stage: Stage) -> tuple[list[str], list[str]]:
@@ -367,7 +375,9 @@ def _warnings(used: Sequence[Done], git: str | None) -> list[str]:
         done.run.code != code if done.run.code else bool(done.run.git and git and done.run.git != git) for done in used
     )
     if other:
-        warnings.append(f"{other} of {len(used)} cached results were made by other code (mode=force: anew).")
+        warnings.append(
+            f"{other} of {len(used)} cached results were made by other code: they are used as they are; mode=force makes them anew."
+        )
     devices = Counter(f"{done.run.device} with {done.run.threads} thread(s)" for done in used)
     if len(devices) > 1:
         mix = ", ".join(f"{count} on {device}" for device, count in devices.most_common())

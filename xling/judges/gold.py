@@ -28,7 +28,8 @@ def check(judge: Settings, experiment: "Experiment", judging: RewardModel) -> No
 
     if "quality" not in offers(experiment.task):
         raise ConfigError(
-            f"judge=gold needs exact quality, which only {tasks_with('quality')} has. Use judge=target_rm."
+            f"judge=gold needs exact quality, which only {tasks_with('quality')} has. "
+            "Type judge=target_rm judge.half=true, or another judge of docs/judges.md."
         )
 
 
