@@ -311,6 +311,14 @@ def test_rooms_import_only_what_lies_below_them() -> None:
     assert wrong.keys() >= AGAINST, f"gone, so take them out of AGAINST: {sorted(AGAINST - wrong.keys())}"
 
 
+def test_the_architecture_lists_the_rooms_in_this_order() -> None:
+    tree = (ROOT / "docs" / "architecture.md").read_text("utf-8").split("```")[1]
+    lines = re.findall(r"^    ([\w/.]+(?:, [\w/.]+)*)  ", tree.split("xling/\n")[1].split("tests/")[0], re.MULTILINE)
+    named = [re.sub(r"/$|\.py$", "", name).replace("/", ".") for line in lines for name in line.split(", ")]
+    rooms = [room_of(name) for name in named if name not in ("jsonfiles", "errors", "digests", "webpage", "console")]
+    assert len(rooms) > 25 and rooms == sorted(rooms, key=ROOMS.__getitem__)
+
+
 def test_no_module_is_loaded_by_what_it_loads() -> None:
     found = circle((one.module, one.imported) for one in imports() if one.loading)
     assert not found, f"a circle of imports: {' <- '.join(found)}"

@@ -376,7 +376,8 @@ def _warnings(used: Sequence[Done], git: str | None) -> list[str]:
     )
     if other:
         warnings.append(
-            f"{other} of {len(used)} cached results were made by other code: they are used as they are; mode=force makes them anew."
+            f"{other} of {len(used)} cached results were made by other code and are used as they are; "
+            "mode=force makes them anew."
         )
     devices = Counter(f"{done.run.device} with {done.run.threads} thread(s)" for done in used)
     if len(devices) > 1:
