@@ -28,7 +28,8 @@ GRID = ("source_lang=de,en", "target_lang=de,en", "name=g", "tracking.mode=off")
 def launched(root: Path, *more: str) -> int:
     """The grid of no-op stages, planned and run as launch.py does it."""
     cells = composed_cells([*GRID, f"root={root}", *more], task_languages, print)
-    return launch(cells, "toy_stages", workers=1, threads=1, claim_timeout=180.0)
+    settings = {"workers": 1, "threads": 1, "claim_timeout_s": 180}
+    return launch(cells, "toy_stages", "local", settings)
 
 
 @pytest.fixture(scope="module")
