@@ -123,6 +123,14 @@ def test_a_mix_of_devices_is_said(tmp_path):
     assert "made with different devices" in markdown(matrix)
 
 
+def test_changes_to_a_commit_are_other_code(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    grid.cell("de", "de", [1.0, 0.0])
+    matrix = fold_grid(grid.write().store, grid.name)
+    matrix.provenance["code"] = ["0123456789abcdef", "0123456789abcdef+"]
+    assert "made with different code: 012345678, 012345678+." in shown(matrix, 200)
+
+
 def test_references_alone_are_no_matrix_but_no_error(tmp_path):
     grid = SyntheticGrid(tmp_path)
     grid.cell("-", "de", [1.0, 0.0], rm_backbone="random")

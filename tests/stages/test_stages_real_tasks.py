@@ -17,6 +17,7 @@ from xling.config.common import Language, Template
 from xling.errors import ConfigError
 from xling.experiment import Experiment
 from xling.grid.stage import Stage
+from xling.judges.human import Settings as Human
 from xling.planning.dag import judge_stage
 from xling.planning.refusals import check
 from xling.planning.specs import reward
@@ -152,6 +153,9 @@ def test_what_the_tasks_do_not_have_is_refused(no_model: Path, seahorse_task: Se
     gold = msgspec.structs.replace(cell(no_model, seahorse_task, "de", "en"), judge=experiment(no_model).judge)
     with pytest.raises(ConfigError, match="judge=gold needs exact quality"):
         check(gold, gold.rm_backbone)
+    people = msgspec.structs.replace(gold, judge=Human())
+    with pytest.raises(ConfigError, match="judge=human needs recorded ratings .* Use judge=target_rm"):
+        check(people, people.rm_backbone)
     rated = changed(cell(no_model, oasst_task, "en", "es"), "rm_backbone", objective="pointwise")
     with pytest.raises(ConfigError, match=r"task=oasst has no ratings .*Type task.feedback=pairwise"):
         check(rated, rated.rm_backbone)

@@ -66,8 +66,9 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
             "rm_backbone=same_as_policy, xlm_roberta, sentence_encoder, bag_of_words, length, random or a likelihood."
         )
     if module_of(judge).RESPONSES != "sampled":
+        gold = "gold or " if "quality" in offers(experiment.task) else ""
         raise ConfigError(
-            f"judge={judge.name} needs recorded ratings (task=files policy=recorded). Use judge=gold or target_rm."
+            f"judge={judge.name} needs recorded ratings (task=files policy=recorded). Use judge={gold}target_rm."
         )
     module_of(judge).check(judge, experiment, judging)
     check_lengths(policy, (policy.max_prompt_tokens, policy.max_new_tokens), "policy")

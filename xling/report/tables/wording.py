@@ -56,7 +56,8 @@ def mixes(matrix: Matrix) -> list[str]:
     for what in ("code", "devices", "threads"):
         values = matrix.provenance.get(what)
         if isinstance(values, list) and len(values) > 1:
-            short = [value[:9] if what == "code" else value for value in values]
+            # a commit with `+` is one with changes that were not committed
+            short = [value[:9] + "+" * value.endswith("+") if what == "code" else value for value in values]
             found.append(f"Results of this grid were made with different {what}: {', '.join(short)}.")
     return found
 
