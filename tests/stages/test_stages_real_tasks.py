@@ -154,7 +154,7 @@ def test_what_the_tasks_do_not_have_is_refused(no_model: Path, seahorse_task: Se
     with pytest.raises(ConfigError, match="judge=gold needs exact quality"):
         check(gold, gold.rm_backbone)
     people = msgspec.structs.replace(gold, judge=Human())
-    with pytest.raises(ConfigError, match="judge=human needs recorded ratings .* Use judge=target_rm"):
+    with pytest.raises(ConfigError, match=r"judge=human needs recorded ratings .* Use judge=target_rm"):
         check(people, people.rm_backbone)
     rated = changed(cell(no_model, oasst_task, "en", "es"), "rm_backbone", objective="pointwise")
     with pytest.raises(ConfigError, match=r"task=oasst has no ratings .*Type task.feedback=pairwise"):
