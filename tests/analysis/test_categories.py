@@ -17,7 +17,8 @@ from xling.analysis.matrix.categories import (
     preferred,
     subset_shares,
 )
-from xling.analysis.statistics.intervals import Estimate, draw, fold
+from xling.analysis.statistics.drawing import draw
+from xling.analysis.statistics.intervals import Estimate, fold
 from xling.grid.planfile import Ref
 from xling.jsonfiles import write_json
 from xling.report.tables.categories import write_categories

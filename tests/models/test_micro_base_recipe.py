@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import torch
 
+from xling.jsonfiles import read_json
 from xling.models import pretrain as pretraining
 from xling.models.hub import Recipe, corpus_digest, folder_digest, recipe_digest
 from xling.models.load import load_policy
@@ -23,7 +24,6 @@ from xling.models.pretrain import (
     packed_loss,
     train_tokenizer,
 )
-from xling.results.samples import read_json
 from xling.tasks.micro.writing import pretraining_texts
 
 SMALL = Recipe(

@@ -25,7 +25,7 @@ from xling.config.tasks import absent
 from xling.errors import ConfigError, StageError
 from xling.grid.plan import Plan
 from xling.grid.stage import WHERE, Context, Kind, Stage, Tokens, Work, canonical_json
-from xling.jsonfiles import decode
+from xling.jsonfiles import decode, read_json, write_json
 from xling.judges import JudgeSettings
 from xling.judges.asking import (
     NOT_SENDABLE,
@@ -51,7 +51,7 @@ from xling.planning import costs
 from xling.planning.judging import Judged, Verdicts, answering_spec
 from xling.planning.specs import base, data_of, label_of, make
 from xling.results.prompts import located
-from xling.results.samples import Samples, read_json, read_samples, write_json
+from xling.results.samples import Samples, read_samples
 from xling.results.verdicts import held_out_pairs, pair_ids, read_verdicts, verdicts_of
 from xling.rewards.settings import RewardModel
 from xling.tasks.options import Task, offers, size, task_module

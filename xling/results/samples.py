@@ -13,10 +13,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-# Passed on: the stages have all their formats from here.
 from xling.jsonfiles import decode
-from xling.jsonfiles import read_json as read_json
-from xling.jsonfiles import write_json as write_json
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

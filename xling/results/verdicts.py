@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from xling.jsonfiles import read_json
 from xling.judges.asking import Verdict
-from xling.results.samples import read_json
 from xling.tasks.options import Task, offers, task_module
 from xling.tasks.records import Pair, Prompt, Rating
 

@@ -13,8 +13,9 @@ import numpy as np
 from msgspec import Struct
 
 from xling.analysis.matrix.categories import kappa_sample
+from xling.analysis.statistics.bootstrap import SHARE, resample
 from xling.analysis.statistics.drawing import Clusters, Floats, draw
-from xling.analysis.statistics.intervals import SHARE, Estimate, fold, resample
+from xling.analysis.statistics.intervals import Estimate, fold
 from xling.errors import DataError
 from xling.sheets.agreement import alpha_estimate, counts_of, raw_agreement, share_estimate, verdict
 from xling.sheets.answers import Answers

@@ -19,6 +19,7 @@ from xling.config.policies import Lora
 from xling.errors import StageError
 from xling.experiment import Optimizer
 from xling.grid.stage import Context
+from xling.jsonfiles import write_json
 from xling.measures.language import in_language
 from xling.measures.repetition import repetition
 from xling.models.adapters import core
@@ -29,7 +30,7 @@ from xling.models.text import Ids, decode_response, policy_ids, response_ids
 from xling.models.training import write_curve
 from xling.optimizers import OPTIMIZERS, PolicyTraining, trains
 from xling.optimizers.problem import Pool, Problem, Reward, Row, Watch, prompts_of_step
-from xling.results.samples import Samples, iterate_samples, ragged, write_json
+from xling.results.samples import Samples, iterate_samples, ragged
 from xling.rewards.hooks import Request, Scores
 from xling.rewards.settings import RewardModel
 from xling.stages.blocks import PROMPTS, blocks_of, kept_arrays, read_arrays

@@ -17,8 +17,8 @@ from msgspec import Struct
 
 from xling.errors import StageError
 from xling.grid.stage import Context
+from xling.jsonfiles import write_json
 from xling.models.ridge import Array
-from xling.results.samples import write_json
 from xling.results.translations import given
 from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
 from xling.tasks.options import Task, task_module

@@ -18,12 +18,13 @@ from msgspec import Struct
 from xling.digests import file_digest
 from xling.errors import DataError
 from xling.grid.stage import Context
+from xling.jsonfiles import write_json
 from xling.judges import JUDGES
 from xling.judges.wins import Places, mean_of
 from xling.measures.language import in_language
 from xling.measures.repetition import repetition
 from xling.optimizers import answers, picker
-from xling.results.samples import Samples, read_samples, write_json
+from xling.results.samples import Samples, read_samples
 from xling.tasks.options import Task
 
 Language = Callable[[Sequence[str]], float | None]

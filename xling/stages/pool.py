@@ -15,8 +15,9 @@ import msgspec
 from msgspec import Struct
 
 from xling.grid.stage import Context
+from xling.jsonfiles import write_json
 from xling.models.text import Ids, decode_response, policy_ids
-from xling.results.samples import Samples, write_json, write_samples
+from xling.results.samples import Samples, write_samples
 from xling.stages.blocks import kept_lines
 from xling.tasks.options import Task, task_module
 from xling.tasks.records import Prompt, Split

@@ -17,7 +17,8 @@ from msgspec import Struct
 
 from xling.errors import StageError
 from xling.grid.stage import Context
-from xling.results.samples import Array, ragged, read_json, write_json
+from xling.jsonfiles import read_json, write_json
+from xling.results.samples import Array, ragged
 from xling.rewards import REWARDS, encoder_of
 from xling.rewards.heads import blocks_of as features_of
 from xling.rewards.heads import score_rows

@@ -13,9 +13,8 @@ import msgspec
 
 from xling.errors import StageError
 from xling.grid.stage import Context
-from xling.jsonfiles import decode
+from xling.jsonfiles import decode, write_json
 from xling.planning.translations import TranslateSpec
-from xling.results.samples import write_json
 from xling.results.translations import (
     SPLITS,
     Item,

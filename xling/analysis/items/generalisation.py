@@ -30,8 +30,9 @@ from xling.analysis.items.scored import (
 )
 from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.column import PERCENT
-from xling.analysis.statistics.drawing import Ints
-from xling.analysis.statistics.intervals import Floats, Sample, draw, fold, resample
+from xling.analysis.statistics.bootstrap import Sample, resample
+from xling.analysis.statistics.drawing import Floats, Ints, draw
+from xling.analysis.statistics.intervals import fold
 from xling.analysis.tidy.finding import Finding
 from xling.analysis.tidy.places import is_home, some
 from xling.config.common import is_foreign

@@ -28,7 +28,9 @@ from xling.analysis.items.scored import (
 from xling.analysis.matrix.accuracy import correct, length_hits
 from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.column import PERCENT
-from xling.analysis.statistics.intervals import POINTS, SHARE, Clusters, Estimate, Floats, Sample, draw, fold, resample
+from xling.analysis.statistics.bootstrap import POINTS, SHARE, Sample, resample
+from xling.analysis.statistics.drawing import Clusters, Floats, draw
+from xling.analysis.statistics.intervals import Estimate, fold
 from xling.analysis.tidy.finding import Finding
 from xling.analysis.tidy.places import is_home, some
 from xling.config.common import is_foreign

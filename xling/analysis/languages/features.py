@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import ttest_ind
 
-from xling.analysis.statistics.drawing import SEED
-from xling.analysis.statistics.intervals import Floats, holm
+from xling.analysis.statistics.drawing import SEED, Floats
+from xling.analysis.statistics.intervals import holm
 from xling.analysis.tidy.finding import Finding
 from xling.analysis.tidy.places import is_home, some
 

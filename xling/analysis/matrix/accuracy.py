@@ -14,20 +14,9 @@ from msgspec import Struct
 
 from xling.analysis.matrix.column import PERCENT, Column, Seeds
 from xling.analysis.matrix.types import Accuracy, Baseline
-from xling.analysis.statistics.intervals import (
-    SHARE,
-    Clusters,
-    Difference,
-    Estimate,
-    Floats,
-    Sample,
-    cluster_sums,
-    difference,
-    draw,
-    fold,
-    judged,
-    resample,
-)
+from xling.analysis.statistics.bootstrap import SHARE, Sample, cluster_sums, difference, resample
+from xling.analysis.statistics.drawing import Clusters, Floats, draw
+from xling.analysis.statistics.intervals import Difference, Estimate, fold, judged
 from xling.errors import StoreError
 from xling.results.items import Heldout, read_heldout, read_notes
 from xling.results.plan import PlannedEntry, Results

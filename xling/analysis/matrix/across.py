@@ -7,7 +7,9 @@ import numpy as np
 
 from xling.analysis.matrix.column import Column, Layout, Seeds
 from xling.analysis.matrix.names import named
-from xling.analysis.statistics.intervals import Clusters, Estimate, Floats, Sample, fold, resample
+from xling.analysis.statistics.bootstrap import Sample, resample
+from xling.analysis.statistics.drawing import Clusters, Floats
+from xling.analysis.statistics.intervals import Estimate, fold
 from xling.results.plan import NO_SOURCE, PlannedEntry
 
 Key = tuple[tuple[str, str], ...]

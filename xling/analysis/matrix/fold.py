@@ -20,7 +20,9 @@ from xling.analysis.matrix.column import (
     samples,
 )
 from xling.analysis.matrix.types import Accuracy, Band, Baseline, Bounds, Curve, Entry, Mean, Opponent
-from xling.analysis.statistics.intervals import Clusters, Difference, Estimate, Sample, fold, judged, select
+from xling.analysis.statistics.bootstrap import Sample, select
+from xling.analysis.statistics.drawing import Clusters
+from xling.analysis.statistics.intervals import Difference, Estimate, fold, judged
 from xling.config.common import is_foreign
 from xling.results.items import finite
 from xling.results.plan import NO_SOURCE, PlannedEntry, Results

@@ -21,7 +21,8 @@ from xling.analysis.matrix.across import Kept, Mark, grouped, mean_of_columns, o
 from xling.analysis.matrix.column import PERCENT, Column, Seeds
 from xling.analysis.matrix.optimizers import REFERENCE, Cells, in_order, reference_of
 from xling.analysis.matrix.types import Frontier, FrontierPoint, LearningPoint
-from xling.analysis.statistics.intervals import Floats, Sample
+from xling.analysis.statistics.bootstrap import Sample
+from xling.analysis.statistics.drawing import Floats
 from xling.errors import StoreError
 from xling.optimizers import best_of_n
 from xling.results.items import Record, read_array, read_learning

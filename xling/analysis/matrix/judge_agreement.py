@@ -17,8 +17,9 @@ from msgspec.structs import replace
 from xling.analysis.matrix.across import Kept, grouped, mean_of_columns, over_columns
 from xling.analysis.matrix.column import PERCENT, Column, Seeds
 from xling.analysis.matrix.types import CHANCE, JudgeAccuracy, JudgeAgreement
-from xling.analysis.statistics.drawing import draw
-from xling.analysis.statistics.intervals import RESAMPLES, SHARE, Estimate, Floats, Sample, fold, resample
+from xling.analysis.statistics.bootstrap import SHARE, Sample, resample
+from xling.analysis.statistics.drawing import RESAMPLES, Floats, draw
+from xling.analysis.statistics.intervals import Estimate, fold
 from xling.errors import StoreError
 from xling.grid.planfile import Ref
 from xling.results.items import read_judge_accuracy

@@ -24,8 +24,9 @@ import numpy.typing as npt
 from scipy.special import expit, logit
 
 from xling.analysis.matrix.column import PERCENT, Column, Seeds
-from xling.analysis.statistics.drawing import Ints
-from xling.analysis.statistics.intervals import RESAMPLES, SHARE, Clusters, Estimate, Floats, Sample, cluster_sums, fold
+from xling.analysis.statistics.bootstrap import SHARE, Sample, cluster_sums
+from xling.analysis.statistics.drawing import RESAMPLES, Clusters, Floats, Ints
+from xling.analysis.statistics.intervals import Estimate, fold
 
 Bools = npt.NDArray[np.bool_]
 PRIOR_PRECISION = 0.01  # of the slope: a standard deviation of 10

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from xling.analysis.matrix.across import Kept, Key, key_without, mean_of_columns, over_columns, shared_seeds
 from xling.analysis.matrix.names import named
 from xling.analysis.matrix.types import CHANCE, Arm, ArmCell, Block, Entry, OptimizerTable
-from xling.analysis.statistics.intervals import POINTS, SHARE, Difference, Sample, fold, judged
+from xling.analysis.statistics.bootstrap import POINTS, SHARE, Sample
+from xling.analysis.statistics.intervals import Difference, fold, judged
 
 REFERENCE = "best_of_n"
 Cells = Mapping[tuple[str, str], Kept]

@@ -30,7 +30,9 @@ from xling.analysis.matrix.types import (
     Panel,
 )
 from xling.analysis.matrix.verdicts import counts, verdicts
-from xling.analysis.statistics.intervals import SHARE, Clusters, Difference, Estimate, Floats, Sample, draw, fold, holm
+from xling.analysis.statistics.bootstrap import SHARE, Sample
+from xling.analysis.statistics.drawing import Clusters, Floats, draw
+from xling.analysis.statistics.intervals import Difference, Estimate, fold, holm
 from xling.config.common import members
 from xling.grid.stage import OTHERS
 from xling.results.plan import PlannedEntry, Results

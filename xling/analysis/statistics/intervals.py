@@ -40,20 +40,8 @@ import numpy.typing as npt
 from msgspec import Struct, structs
 from scipy.special import nctdtr, ndtri, stdtr, stdtridf, stdtrit
 
-from xling.analysis.statistics.bootstrap import ONE as ONE
-from xling.analysis.statistics.bootstrap import POINTS as POINTS
-from xling.analysis.statistics.bootstrap import SHARE as SHARE
-from xling.analysis.statistics.bootstrap import Sample as Sample
-from xling.analysis.statistics.bootstrap import cluster_sums as cluster_sums
-from xling.analysis.statistics.bootstrap import difference as difference
-from xling.analysis.statistics.bootstrap import resample as resample
-from xling.analysis.statistics.bootstrap import select as select
-from xling.analysis.statistics.drawing import RESAMPLES as RESAMPLES
-from xling.analysis.statistics.drawing import SEED as SEED
-from xling.analysis.statistics.drawing import Clusters as Clusters
-from xling.analysis.statistics.drawing import Floats as Floats
-from xling.analysis.statistics.drawing import Ints
-from xling.analysis.statistics.drawing import draw as draw
+from xling.analysis.statistics.bootstrap import Sample, select
+from xling.analysis.statistics.drawing import RESAMPLES, SEED, Floats, Ints
 
 LEVEL = 0.95
 POWER = 0.8
