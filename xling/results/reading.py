@@ -24,10 +24,13 @@ from xling.tasks.options import Task, offers, task_module
 from xling.tasks.records import GOOD, Prompt
 
 
-class _Picks(Struct, frozen=True):
-    """What is read of a judge stage's items.json."""
+class JudgedItems(Struct, frozen=True):
+    """The part of a judge stage's items.json that says which responses were judged."""
 
     prompt: list[str]
+    win: list[float | None]  # None: judge=llm got no answer
+    group: list[str] = []
+    dataset: list[str] = []
     index: list[int] = []  # the pick of best-of-n; none of trained policies, all of whose samples are judged
 
 
@@ -49,19 +52,27 @@ class Judged:
 
 def judged_responses(results: Results, judge: Ref, stages: Mapping[str, Ref]) -> Judged:
     """Read a cell's judged responses and its opponents. StoreError if the files do not fit each other."""
-    for role in ("pool", "baseline"):
-        if role not in stages:
-            raise StoreError(f"A cell of the plan names no {role}. Run the grid's command again to write it anew.")
-    items = read_json(results.folder(judge) / "items.json", _Picks)
+    _check_roles(stages)
+    items = read_json(results.folder(judge) / "items.json", JudgedItems)
     pool, baseline = (read_samples(results.folder(stages[role])) for role in ("pool", "baseline"))
     row_of = {samples.prompt: row for row, samples in enumerate(pool)}
     fits = [row.prompt for row in baseline] == list(row_of) and row_of.keys() >= set(items.prompt)
     if not fits or (items.index and len(items.index) != len(items.prompt)):
-        raise StoreError(f"The prompts of judge {judge.key[:12]} are not those of its pool and baseline.")
+        raise _unfit(judge)
     rows = [row_of[prompt] for prompt in items.prompt]  # judge=llm may have been asked of fewer prompts
     every = [list(range(len(pool[row].responses))) for row in rows]
     places = [[index] for index in items.index] if items.index else every
     return Judged(items.prompt, [pool[row] for row in rows], places, [baseline[row] for row in rows], rows)
+
+
+def _check_roles(stages: Mapping[str, Ref]) -> None:
+    for role in ("pool", "baseline"):
+        if role not in stages:
+            raise StoreError(f"A cell of the plan names no {role}. Run the grid's command again to write it anew.")
+
+
+def _unfit(judge: Ref) -> StoreError:
+    return StoreError(f"The prompts of judge {judge.key[:12]} are not those of its pool and baseline.")
 
 
 def reference_texts(store: Store, ref: Ref) -> dict[str, list[str]]:
@@ -116,16 +127,6 @@ def _data_of(store: Store, ref: Ref) -> tuple[Task, str]:
 # --- response by response ---------------------------------------------------------------------------------
 
 
-class JudgedItems(Struct, frozen=True):
-    """The part of a judge stage's items.json that says which responses were judged."""
-
-    prompt: list[str]
-    win: list[float | None]  # None: judge=llm got no answer
-    group: list[str] = []
-    dataset: list[str] = []
-    index: list[int] = []  # the pick of best-of-n
-
-
 @dataclass(frozen=True, slots=True)
 class JudgedPrompt:
     """A prompt, what the policy says to it (best-of-n's pick, or its first sample), and what it is compared with."""
@@ -158,9 +159,7 @@ class SampleReader:
 
     def cell(self, judge: Ref, stages: Mapping[str, Ref]) -> "CellSamples":
         """The prompts of a finished cell, by the roles of its stages. StoreError if a file is missing or damaged."""
-        for role in ("pool", "baseline"):
-            if role not in stages:
-                raise StoreError(f"A cell of the plan names no {role}. Run the grid's command again to write it anew.")
+        _check_roles(stages)
         return CellSamples(self, judge, stages)
 
     def has(self, ref: Ref, name: str) -> bool:
@@ -198,7 +197,7 @@ class CellSamples:
         """Of the pool, judged or not. StoreError if pool, baseline and judge are not of the same prompts."""
         prompts = _prompts(self._pool)
         if prompts != _prompts(self._baseline) or not self._rows.keys() <= set(prompts):
-            raise self._unfit()
+            raise _unfit(self._judge)
         return prompts
 
     def read(self, prompt: str) -> JudgedPrompt:
@@ -206,7 +205,7 @@ class CellSamples:
         row, place = self._rows[prompt], self._places.get(prompt, -1)
         own, opposed = (decode(lines[place], type=Samples) for lines in (self._pool, self._baseline))
         if place < 0 or not own.prompt == opposed.prompt == prompt:
-            raise self._unfit()
+            raise _unfit(self._judge)
         items, pick = self.items, self.items.index[row] if self.items.index else 0
         scores = self._scores("verdict", place, pick, len(opposed.responses))
         return JudgedPrompt(
@@ -245,9 +244,6 @@ class CellSamples:
             opponent: None if own is None or score is None else float((np.sign(own - score) + 1) / 2)
             for opponent, score in enumerate(theirs)
         }
-
-    def _unfit(self) -> StoreError:
-        return StoreError(f"The prompts of judge {self._judge.key[:12]} are not those of its pool and baseline.")
 
 
 class _Prompt(Struct, frozen=True):
