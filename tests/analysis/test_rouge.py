@@ -2,7 +2,7 @@
 
 import pytest
 
-from xling.measures.rouge import rouge_l, words
+from xling.measures.words import rouge_l, words
 
 
 @pytest.mark.parametrize(

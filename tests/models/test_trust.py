@@ -22,6 +22,7 @@ from xling.grid.records import Sheet
 from xling.grid.stage import Context, Kind, Stage
 from xling.grid.store import Store
 from xling.models import encoder
+from xling.models.adapters import store_trained
 from xling.models.checkpoints import check_policy
 from xling.models.load import load_config, load_policy, load_tokenizer, load_trunk, loading
 from xling.planning import KINDS
@@ -31,7 +32,6 @@ from xling.rewards.classifier import Settings as Classifier
 from xling.rewards.hooks import Choices, RewardSettings
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.runners.execute import Executor, Job
-from xling.stages.policies import store_trained
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 from xling.translators.seq2seq import Settings as Seq2Seq
 from xling.translators.seq2seq import check as check_model

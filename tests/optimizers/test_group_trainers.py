@@ -21,7 +21,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from xling.config.policies import Lora
 from xling.errors import StageError
 from xling.grid.stage import Interrupted
-from xling.models.adapters import core
+from xling.models.adapters import core, trainable
 from xling.models.responses import log_probabilities, predicting_states, responses_of
 from xling.models.text import Ids
 from xling.optimizers import OPTIMIZERS, dpo
@@ -31,7 +31,6 @@ from xling.optimizers.problem import Problem, Reward, prompts_of_step
 from xling.optimizers.rloo import Settings as RLOO
 from xling.optimizers.steps import run as run_steps
 from xling.optimizers.trl_trainers import CHECKPOINTING
-from xling.stages.policies import trainable
 
 SHORT: dict[str, Any] = {"steps": 6, "batch_size": 8, "k": 4, "learning_rate": 1e-2, "warmup_steps": 1, "eval_every": 2}
 BOTH = pytest.mark.parametrize("kind", [RLOO, GRPO])

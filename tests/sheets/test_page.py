@@ -13,9 +13,8 @@ from xling.console import shown
 from xling.grid.store import Store
 from xling.sheets.answers import read_answers
 from xling.sheets.cells import Question, parse_filters
-from xling.sheets.export import Asked, export, make_sheets, sheet_csv, texts_of
+from xling.sheets.export import Asked, export, make_sheets, page_bytes, sheet_csv, texts_of
 from xling.sheets.key import Key, Pair, identified
-from xling.sheets.page import page_bytes
 from xling.sheets.text import digest, unguarded
 
 DOM = """[...document.querySelectorAll("#prompt, #a, #b")].map(

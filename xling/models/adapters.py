@@ -1,9 +1,11 @@
-"""policy.tuning=lora and qlora: adapters by peft while training, merged into the weights before anything is stored.
+"""A policy to be trained, whole or by adapters of peft (policy.tuning=lora, qlora), and how the trained one is stored.
 
-What is published is a model like any other, so that sampling, reward models and likelihoods have one path.
+Adapters are merged into the weights before anything is stored: what is published is a model like any other, so that
+sampling, reward models and likelihoods have one path.
 """
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,25 @@ import torch
 
 from xling.config.policies import Lora
 from xling.errors import StageError
-from xling.models.load import load_policy
+from xling.models.load import DTYPES, in_dtype, load_policy, loading, save_policy
 from xling.models.weights import some
+
+
+def trainable(folder: Path, tuning: str, lora: Lora | None, dropout: float | None) -> tuple[Any, Any]:
+    """(model, tokenizer) of a stage's folder: whole and in float32, or frozen with adapters in its own dtype."""
+    if lora is not None:
+        return load_adapted(folder, tuning, lora, dropout)
+    return load_policy(folder, dtype="float32", dropout=dropout)
+
+
+def store_trained(start: Path, out: Path, model: Any, tokenizer: Any, lora: Lora | None) -> Any:
+    """Write the trained model in the dtype of the one it started as, adapters merged, to be loaded as that was."""
+    how = loading(start)
+    if lora is not None:
+        model = merged(start, model)
+    model = in_dtype(model, DTYPES[how.dtype]).eval()
+    save_policy(out, model, tokenizer, replace(how, folder=".", digest=""))
+    return model
 
 
 def load_adapted(folder: Path, tuning: str, lora: Lora, dropout: float | None) -> tuple[Any, Any]:

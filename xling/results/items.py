@@ -38,7 +38,7 @@ class Items(Struct, frozen=True):
     in_language: Column  # share of the text; null: the detector does not know the language
     length: Column  # tokens
     eos: Column = []  # share that ended by itself
-    repetition: Column = []  # share of word bigrams (repetition.py)
+    repetition: Column = []  # share of word bigrams (xling/measures/words.py)
     reward: Column = []  # of RM_s, in its own units
     quality: Column = []  # of the judge's verdict scores, in their units
     kl: Column = []  # nats a response from SFT_t, measured along the samples; of trained policies

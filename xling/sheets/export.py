@@ -10,12 +10,15 @@ responses are, and what the judges said of them.
 """
 
 import hashlib
+import html
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from xling.analysis.matrix.verdicts import many
+from xling.console import direction
 from xling.errors import ConfigError, StoreError
 from xling.grid.files import disk_error, is_plain, json_bytes, write_atomically
 from xling.grid.store import Store
@@ -23,12 +26,24 @@ from xling.judges import judges_its_own
 from xling.results.plan import Results, read_plan
 from xling.sheets.cells import Chosen, Filters, Question, Reader, choose
 from xling.sheets.key import NAME, CellKey, Key, Pair, Row, SheetKey, Side, identified, key_bytes
-from xling.sheets.page import Texts, page_bytes
 from xling.sheets.text import CELL_LIMIT, csv_bytes, digest, guarded
+from xling.webpage import filled, json_in_html, policy
 
 COLUMNS = ("id", "language", "prompt", "response_a", "response_b", "preference", "comment")
+TEMPLATE = Path(__file__).with_name("page.html")
 QUESTION = "Which response is better?"
 _LETTERS = "bcdfghjklmnpqrstvwxz"  # ids that are no words, no numbers and no dates
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """One row of a sheet as people see it."""
+
+    id: str
+    lang: str
+    prompt: str
+    a: str
+    b: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,3 +221,33 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
             write_atomically(folder / name, files[name])
     except OSError as error:
         raise disk_error(error, folder) from error
+
+
+# --- sheet.html -------------------------------------------------------------------------------------------
+# The page is page.html; here the sheet's rows are put in (xling/webpage.py says how that is safe): one file that an
+# annotator opens from the disk, without a network, and that nothing can get out of.
+
+
+def page_bytes(key: Key, sheet: str, rows: Sequence[Texts]) -> bytes:
+    """The page of a sheet, UTF-8."""
+    data = {
+        "key": key.id,
+        "sheet": sheet,
+        "question": key.question,
+        "rows": [
+            {"id": row.id, "lang": row.lang, "texts": [row.prompt, row.a, row.b], "directions": directions(row)}
+            for row in rows
+        ],
+    }
+    parts = {"POLICY": policy(_template()), "TITLE": html.escape(f"{sheet} {key.id}"), "DATA": json_in_html(data)}
+    return filled(_template(), parts).encode()
+
+
+def directions(row: Texts) -> list[str]:
+    """Of prompt and responses: a response may be in another script than it should."""
+    return [direction(text) for text in (row.prompt, row.a, row.b)]
+
+
+@lru_cache(maxsize=1)
+def _template() -> str:
+    return TEMPLATE.read_text(encoding="utf-8")

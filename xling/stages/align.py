@@ -21,8 +21,8 @@ from xling.experiment import Optimizer
 from xling.grid.stage import Context
 from xling.jsonfiles import write_json
 from xling.measures.language import in_language
-from xling.measures.repetition import repetition
-from xling.models.adapters import core
+from xling.measures.words import repetition
+from xling.models.adapters import core, store_trained, trainable
 from xling.models.load import load_policy
 from xling.models.responses import all_log_probabilities, kl_along, predicting_states, responses_of
 from xling.models.sampling import Sampling, sample_chunk
@@ -34,7 +34,6 @@ from xling.results.samples import Samples, iterate_samples, ragged
 from xling.rewards.hooks import Request, Scores
 from xling.rewards.settings import RewardModel
 from xling.stages.blocks import PROMPTS, blocks_of, kept_arrays, read_arrays
-from xling.stages.policies import store_trained, trainable
 from xling.stages.pool import demonstrated, name_of
 from xling.stages.score import text_scores
 from xling.tasks.options import Task, task_module

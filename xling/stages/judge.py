@@ -22,7 +22,7 @@ from xling.jsonfiles import write_json
 from xling.judges import JUDGES
 from xling.judges.wins import Places, mean_of
 from xling.measures.language import in_language
-from xling.measures.repetition import repetition
+from xling.measures.words import repetition
 from xling.optimizers import answers, picker
 from xling.results.samples import Samples, read_samples
 from xling.tasks.options import Task

@@ -19,14 +19,13 @@ from xling.config.policies import Lora
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.jsonfiles import write_json
-from xling.measures.rouge import rouge_l
-from xling.models.adapters import core
+from xling.measures.words import rouge_l
+from xling.models.adapters import core, store_trained, trainable
 from xling.models.load import loading, logits_of, trunk_of
 from xling.models.sampling import greedy_ids
 from xling.models.text import Ids, decode_response, pad_right, policy_ids, response_ids
 from xling.models.training import fit, write_curve
 from xling.results.translations import given, translates
-from xling.stages.policies import store_trained, trainable
 from xling.tasks.options import Task, task_module
 from xling.tasks.records import Demonstration, Split
 

@@ -33,8 +33,7 @@ from xling.analysis.matrix.column import PERCENT
 from xling.analysis.statistics.bootstrap import Sample, resample
 from xling.analysis.statistics.drawing import Floats, Ints, draw
 from xling.analysis.statistics.intervals import fold
-from xling.analysis.tidy.finding import Finding
-from xling.analysis.tidy.places import is_home, some
+from xling.analysis.tidy.finding import Finding, is_home, some
 from xling.config.common import is_foreign
 from xling.errors import StoreError
 from xling.grid.planfile import Ref

@@ -31,8 +31,7 @@ from xling.analysis.matrix.column import PERCENT
 from xling.analysis.statistics.bootstrap import POINTS, SHARE, Sample, resample
 from xling.analysis.statistics.drawing import Clusters, Floats, draw
 from xling.analysis.statistics.intervals import Estimate, fold
-from xling.analysis.tidy.finding import Finding
-from xling.analysis.tidy.places import is_home, some
+from xling.analysis.tidy.finding import Finding, is_home, some
 from xling.config.common import is_foreign
 from xling.grid.store import Store
 from xling.results.items import read_heldout

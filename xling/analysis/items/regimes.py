@@ -20,8 +20,7 @@ from xling.analysis.matrix.column import PERCENT
 from xling.analysis.statistics.bootstrap import POINTS, SHARE, Sample, resample
 from xling.analysis.statistics.drawing import draw
 from xling.analysis.statistics.intervals import Estimate, fold, judged
-from xling.analysis.tidy.finding import Finding
-from xling.analysis.tidy.places import some
+from xling.analysis.tidy.finding import Finding, some
 from xling.grid.planfile import Ref
 from xling.grid.store import Store
 from xling.results.items import read_items, read_json

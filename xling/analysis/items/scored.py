@@ -14,7 +14,7 @@ import pandas as pd
 from xling.analysis.matrix.column import Seeds
 from xling.analysis.statistics.drawing import Floats
 from xling.analysis.statistics.intervals import Estimate
-from xling.analysis.tidy.places import MOST_NAMED, some
+from xling.analysis.tidy.finding import MOST_NAMED, some
 from xling.errors import StoreError
 from xling.grid.planfile import Ref
 from xling.grid.store import Store

@@ -36,8 +36,7 @@ from xling.analysis.matrix.across import over_columns
 from xling.analysis.statistics.bootstrap import Sample, cluster_sums
 from xling.analysis.statistics.drawing import Clusters, Floats, draw
 from xling.analysis.statistics.intervals import fold
-from xling.analysis.tidy.finding import Finding
-from xling.analysis.tidy.places import is_home, some
+from xling.analysis.tidy.finding import Finding, is_home, some
 from xling.config.common import is_foreign
 from xling.grid.store import Store
 from xling.models.folds import assign_folds, in_order

@@ -19,8 +19,7 @@ from scipy.stats import ttest_ind
 
 from xling.analysis.statistics.drawing import SEED, Floats
 from xling.analysis.statistics.intervals import holm
-from xling.analysis.tidy.finding import Finding
-from xling.analysis.tidy.places import is_home, some
+from xling.analysis.tidy.finding import Finding, is_home, some
 
 ALPHA = 0.05
 LEAST_PAIRS = 2  # on either side of a test

@@ -6,9 +6,12 @@ LaTeX) shows any of them. A tidy table has a row an observation and a column a v
 (NaN: none could be made), and `n` says over how many observations it is.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
+
+MOST_NAMED = 6
 
 
 @dataclass(frozen=True)
@@ -22,3 +25,15 @@ class Finding:
     left_out: tuple[str, ...] = ()  # holes: what is not in it and why, a sentence each
     # (rows, columns, value): how people see it, a table for every panel; rows "": one table whose rows are the panels
     compact: tuple[str, str, str] | None = None
+
+
+def is_home(source: str, target: str) -> bool:
+    """Trained on the target's own feedback and on nothing else."""
+    return source == target
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few, and how many more."""
+    there = list(dict.fromkeys(names))
+    rest = len(there) - MOST_NAMED
+    return ", ".join(there[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
