@@ -20,6 +20,7 @@ from human_judgements import filled
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from xling.analysis.matrix.names import heading_of
 from xling.analysis.matrix.types import Matrix
 from xling.compose.composer import Composer
 from xling.compose.grid import compose_grid
@@ -29,7 +30,6 @@ from xling.launching import plan_of, task_languages
 from xling.report.reduce_grid import reduce_grid
 from xling.report.tables.panel import accuracy_table, win_table
 from xling.report.tables.table import Table
-from xling.report.tables.wording import panel_title
 from xling.results.plan import read_plan
 
 ROOT = Path(__file__).parents[1]
@@ -141,7 +141,7 @@ def matrix_lines(preset: str, matrix: Matrix) -> list[str]:
     lines = [f"## {preset}", ""]
     for panel in (panel for block in matrix.blocks for panel in block.panels):
         table = accuracy_table(panel) if "accuracy" in preset else win_table(panel)
-        lines += [f"{panel_title(panel)}: {'accuracy' if 'accuracy' in preset else 'win rates'}, %", ""]
+        lines += [f"{heading_of(panel.axes)}: {'accuracy' if 'accuracy' in preset else 'win rates'}, %", ""]
         lines += plain_lines(table) if table is not None else []
     return lines
 

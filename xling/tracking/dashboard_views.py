@@ -12,9 +12,10 @@ import wandb_workspaces.workspaces.interface as ws
 from msgspec import Struct
 from wandb_workspaces import expr
 
+from xling.analysis.matrix.names import heading_of
 from xling.analysis.matrix.types import Matrix, Panel
 from xling.analysis.tidy.tables import panels
-from xling.report.tables.wording import panel_title, span
+from xling.report.tables.wording import span
 from xling.tracking.wandb import HEATMAP, HEATMAP_COLUMNS
 
 FIRST = ("loss", "rouge", "accuracy", "reward", "kl", "length", "entropy")  # metrics by what their names begin with
@@ -139,7 +140,7 @@ def _runset(grid: Grid, name: str, runs: Sequence[str]) -> wr.Runset:
 def _matrix_text(panel: Panel) -> str:
     """The panel as a Markdown table, intervals below the values; a hole has its status."""
     cells = panel.at()
-    lines = [f"**{panel_title(panel)}** (win rate, %)", "", f"| source | {' | '.join(panel.targets)} |"]
+    lines = [f"**{heading_of(panel.axes)}** (win rate, %)", "", f"| source | {' | '.join(panel.targets)} |"]
     lines.append(f"|---|{'---|' * len(panel.targets)}")
     for source in panel.sources:
         row = []

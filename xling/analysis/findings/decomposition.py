@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from xling.analysis.matrix.names import words
+from xling.analysis.matrix.names import values_of
 from xling.analysis.statistics.drawing import Floats, Ints
 from xling.analysis.statistics.ranks import NONE, percentile, spanning
 from xling.analysis.tidy.entries import EVERY, Entries, Row, Square
@@ -111,15 +111,15 @@ def decomposition(entries: Entries) -> Finding:
     rows: list[Row] = []
     left_out: list[str] = []
     for axes, panel in entries.panels():
-        left_out += panel.holes(words(axes))
+        left_out += panel.holes(values_of(axes))
         fit = fitted(panel.square())
         if isinstance(fit, str):
-            left_out.append(f"{words(axes)}: {fit}")
+            left_out.append(f"{values_of(axes)}: {fit}")
             continue
         found = _components(fit)
         rows += [dict(axes) | row for row in found]
         if math.isnan(found[0]["share"]):
-            left_out.append(f"{words(axes)}: its cells differ hardly more than by sampling error: no shares.")
+            left_out.append(f"{values_of(axes)}: its cells differ hardly more than by sampling error: no shares.")
     return Finding(
         "decomposition",
         "What decides a cell: its source, its target, or the pair",
@@ -169,7 +169,7 @@ def effects(entries: Entries) -> Finding:
     for axes, panel in entries.panels():
         fit = fitted(panel.square())
         if isinstance(fit, str):
-            left_out.append(f"{words(axes)}: {fit}")
+            left_out.append(f"{values_of(axes)}: {fit}")
             continue
         cells, errors = fit.square.value[fit.there], fit.square.errors[:, fit.there].astype(np.float64)
         names = [

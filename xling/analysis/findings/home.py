@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from xling.analysis.matrix.names import words
+from xling.analysis.matrix.names import values_of
 from xling.analysis.statistics.drawing import Floats
 from xling.analysis.statistics.intervals import holm
 from xling.analysis.statistics.ranks import DIGITS, p_two_sided, percentile, spanning
@@ -26,7 +26,9 @@ def cross_vs_home(entries: Entries) -> Finding:
     for axes, panel in entries.panels():
         square = panel.square()
         found = [(target, _differences(square, target)) for target in square.targets]
-        left_out += panel.holes(words(axes)) + [f"{words(axes)}: {why}" for _, why in found if isinstance(why, str)]
+        left_out += panel.holes(values_of(axes)) + [
+            f"{values_of(axes)}: {why}" for _, why in found if isinstance(why, str)
+        ]
         columns = [(target, one) for target, one in found if not isinstance(one, str)]
         rows += [dict(axes) | {"target_lang": target} | _counted([one]) for target, one in columns]
         if columns:
@@ -49,7 +51,7 @@ def home_differences(entries: Entries) -> Finding:
     rows: list[Row] = []
     left_out: list[str] = []
     for axes, panel in entries.panels():
-        left_out += panel.holes(words(axes))
+        left_out += panel.holes(values_of(axes))
         square = panel.square()
         own: list[Row] = []
         known = _matrix_p(panel)
@@ -57,7 +59,7 @@ def home_differences(entries: Entries) -> Finding:
         for target in square.targets:
             found = _differences(square, target)
             if isinstance(found, str):
-                left_out.append(f"{words(axes)}: {found}")
+                left_out.append(f"{values_of(axes)}: {found}")
                 continue
             for source, value, drawn in zip(found.sources, found.value, found.draws.T, strict=True):
                 row: Row = dict(axes) | {"target_lang": target, "source_lang": source} | _tested(value, drawn)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from xling.analysis.matrix.draws import Place, place_of
-from xling.analysis.matrix.names import words
+from xling.analysis.matrix.names import values_of
 from xling.analysis.statistics.drawing import Floats
 from xling.analysis.statistics.intervals import MOST_SEEDS, moderated, prompts_needed, seeds_needed
 from xling.analysis.statistics.ranks import pairs_of
@@ -40,7 +40,7 @@ def power(entries: Entries) -> Finding:
             there = [int(row) for row in members if not math.isnan(win[row])]
             covariance = _covariance(entries, places, [names[row] for row in there]) if there else None
             if covariance is None or len(there) < 2:
-                left_out.append(f"{words(axes)}: target {target}: fewer than two sources with an interval.")
+                left_out.append(f"{values_of(axes)}: target {target}: fewer than two sources with an interval.")
                 continue
             column = _Column(panel, there, *covariance)
             columns.append(column)

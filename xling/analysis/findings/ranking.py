@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from xling.analysis.matrix.names import named, words
+from xling.analysis.matrix.names import named, values_of
 from xling.analysis.statistics.drawing import Floats
 from xling.analysis.statistics.ranks import DIGITS, best_shares, centred, pair_signs, percentile, ranks
 from xling.analysis.tidy.entries import EVERY, Entries, Row, Square
@@ -23,12 +23,12 @@ def source_ranking(entries: Entries) -> Finding:
     rows: list[Row] = []
     left_out: list[str] = []
     for axes, panel in entries.panels():
-        left_out += panel.holes(words(axes))
+        left_out += panel.holes(values_of(axes))
         square = panel.square()
         for target in square.targets:
             sources, value, draws = square.column(target)
             if len(sources) < 2:
-                left_out.append(f"{words(axes)}: target {target} has {len(sources)} source, nothing to rank.")
+                left_out.append(f"{values_of(axes)}: target {target} has {len(sources)} source, nothing to rank.")
                 continue
             rows += _ranked(dict(axes), target, sources, value, draws)
         rows += _over_targets(dict(axes), square)

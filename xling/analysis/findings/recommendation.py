@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from xling.analysis.matrix.names import words
+from xling.analysis.matrix.names import values_of
 from xling.analysis.statistics.drawing import Floats, Ints
 from xling.analysis.statistics.ranks import centred
 from xling.analysis.tidy.entries import EVERY, Entries, Row, Square
@@ -36,15 +36,15 @@ def recommendation(entries: Entries) -> Finding:
     rows: list[Row] = []
     left_out: list[str] = []
     for axes, panel in entries.panels():
-        left_out += panel.holes(words(axes))
+        left_out += panel.holes(values_of(axes))
         square = panel.square()
         if len(square.targets) < 2 or len(square.sources) < 2:
-            left_out.append(f"{words(axes)}: one source or one target only: there is nothing to choose by.")
+            left_out.append(f"{values_of(axes)}: one source or one target only: there is nothing to choose by.")
             continue
         found = _rows(square)
         rows += [dict(axes) | row for row in found]
         if not found:
-            left_out.append(f"{words(axes)}: no target has two sources and a foreign one.")
+            left_out.append(f"{values_of(axes)}: no target has two sources and a foreign one.")
     columns = [*entries.axes, "target_lang", "rule", "source_lang", "win_rate", "best_source_lang"]
     return Finding(
         "recommendation",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from xling.analysis.matrix.names import words
+from xling.analysis.matrix.names import values_of
 from xling.analysis.statistics.drawing import Floats
 from xling.analysis.statistics.ranks import centred, kendall, pearson, spearman
 from xling.analysis.tidy.entries import EVERY, Entries, Row
@@ -26,15 +26,15 @@ def accuracy_vs_win(entries: Entries) -> Finding:
     left_out: list[str] = []
     for axes, panel in entries.panels():
         if panel.table["accuracy"].isna().all():
-            left_out.append(f"{words(axes)}: its reward models have no accuracy on held-out preferences.")
+            left_out.append(f"{values_of(axes)}: its reward models have no accuracy on held-out preferences.")
             continue
-        left_out += panel.holes(words(axes))
+        left_out += panel.holes(values_of(axes))
         values: list[float] = []
         draws: list[Floats] = []
-        for target, right, win in _columns(panel, "accuracy", left_out, words(axes)):
+        for target, right, win in _columns(panel, "accuracy", left_out, values_of(axes)):
             tau, drawn = float(kendall(right[0], win[0])), kendall(right[1], win[1])
             if math.isnan(tau):
-                left_out.append(f"{words(axes)}: target {target}: all accuracies or all win rates are the same.")
+                left_out.append(f"{values_of(axes)}: target {target}: all accuracies or all win rates are the same.")
                 continue
             told = ~(np.isnan(right[1]).any(axis=1) | np.isnan(win[1]).any(axis=1))
             drawn = np.where(told & np.isnan(drawn), 0.0, drawn)  # all accuracies level in this draw: no order
@@ -64,13 +64,13 @@ def kl_vs_win(entries: Entries) -> Finding:
         if panel.table["kl"].isna().all():
             bound = panel.table["kl_bound"].dropna()
             known = f"; its bound is {bound.iloc[0]:.2f} nats in every cell" if len(bound) else ""
-            left_out.append(f"{words(axes)}: no divergence was measured{known}.")
+            left_out.append(f"{values_of(axes)}: no divergence was measured{known}.")
             continue
-        left_out += panel.holes(words(axes))
-        columns = list(_columns(panel, "kl", left_out, words(axes)))
+        left_out += panel.holes(values_of(axes))
+        columns = list(_columns(panel, "kl", left_out, values_of(axes)))
         found, drawn = _correlations(columns)
         if not found:
-            left_out.append(f"{words(axes)}: fewer than {_FEWEST} cells, or constant ones: nothing to correlate.")
+            left_out.append(f"{values_of(axes)}: fewer than {_FEWEST} cells, or constant ones: nothing to correlate.")
             continue
         rows.append(dict(axes) | _row(EVERY, sum(len(kl[0]) for _, kl, _ in columns), found, drawn))
     numbers = [f"{name}{end}" for name in ("pearson", "spearman", "within") for end in ("", "_low", "_high")]

@@ -1,7 +1,8 @@
 """Names of cells, panels and groups of them, made of their axes: for titles, captions, labels and files.
 
-`words_of` names every axis that is set, for a heading that stands alone; `worded` the axes asked for, in words of a
-paper (best-of-16, PPO); `varying`, `panel_names` and `told_apart` choose the axes that tell several apart.
+`heading_of` names every axis that is set, for a heading that stands alone; `worded` the axes asked for, in words of a
+paper (best-of-16, PPO), and `in_full` all of them; `varying`, `panel_names` and `told_apart` choose the axes that tell
+several apart.
 """
 
 import re
@@ -26,12 +27,12 @@ def named(axes: dict[str, str], group: str) -> str:
     return " ".join([axes[group], *(word for word in sorted(settings) if not word.endswith("="))])
 
 
-def words(axes: dict[str, str]) -> str:
+def values_of(axes: dict[str, str]) -> str:
     """A panel by those of its axes that say something: `micro_summarization, frozen_lm, ppo, gold`."""
     return ", ".join(value for value in axes.values() if value)
 
 
-def words_of(axes: Mapping[str, str]) -> str:
+def heading_of(axes: Mapping[str, str]) -> str:
     """The axes of a panel, or those that several share."""
     words = [axes["rm_backbone"], axes.get("optimizer", "")]
     words += [f"{axis} {axes[axis]}" for axis in ("judge", "policy") if axes.get(axis)]
@@ -54,6 +55,11 @@ def worded(axes: Mapping[str, str], which: Sequence[str], entries: Sequence[Entr
         else:
             words.append(f"{axis.rpartition('.')[2]}={value}")
     return words
+
+
+def in_full(axes: Mapping[str, str], entries: Sequence[Entry] = ()) -> str:
+    """`PPO, judge gold`: all axes as words."""
+    return ", ".join(worded(axes, ordered(axes), entries))
 
 
 def optimizer_word(name: str, entries: Sequence[Entry] = ()) -> str:

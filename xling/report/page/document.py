@@ -16,7 +16,7 @@ from babel import Locale
 from babel.core import UnknownLocaleError
 
 from xling.analysis.matrix.headline import headline
-from xling.analysis.matrix.names import words_of
+from xling.analysis.matrix.names import heading_of
 from xling.analysis.matrix.types import MEASURES, Frontier, Matrix
 from xling.analysis.statistics.intervals import Estimate
 from xling.analysis.tidy.finding import Finding
@@ -151,7 +151,7 @@ def _frontier(frontier: Frontier) -> dict[str, Json]:
         | {name: _three(getattr(point, name)) for name in ("kl", "reward", "quality", "win")}
         for point in frontier.points
     ]
-    return {"title": words_of(frontier.axes), "cells": frontier.cells, "points": points}
+    return {"title": heading_of(frontier.axes), "cells": frontier.cells, "points": points}
 
 
 def _three(estimate: Estimate | None) -> Json:

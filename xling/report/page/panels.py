@@ -2,12 +2,13 @@
 
 from typing import get_args
 
+from xling.analysis.matrix.names import heading_of
 from xling.analysis.matrix.types import MEASURES, OF_POINTS, Block, Entry, Matrix, Panel
 from xling.report.page.encode import Json, encode_scales, encode_table, exact
 from xling.report.tables.comparisons import comparison_tables
 from xling.report.tables.panel import controls_of, measure_table, panel_tables
 from xling.report.tables.table import BEST, UNKNOWN, Cell, Section, Table, by_entry, difference_cell
-from xling.report.tables.wording import count_text, needed, panel_title
+from xling.report.tables.wording import count_text, needed
 
 SECTIONS: tuple[Section, ...] = get_args(Section)
 MAPS = [name for name, measure in MEASURES.items() if measure.head and not measure.own_table]  # of their own
@@ -28,7 +29,7 @@ def encode_panels(matrix: Matrix) -> list[dict[str, Json]]:
         panels.append(
             {
                 "axes": panel.axes,
-                "title": panel_title(panel),
+                "title": heading_of(panel.axes),
                 "sources": panel.sources,
                 "targets": panel.targets,
                 "tables": encoded,

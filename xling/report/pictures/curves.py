@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from xling.analysis.matrix.names import optimizer_word, ordered, slug_of, varying, worded
+from xling.analysis.matrix.names import in_full, optimizer_word, slug_of, varying
 from xling.analysis.matrix.types import CHANCE, Entry, Frontier, LearningPoint, Matrix, Panel
 from xling.report.pictures.look import COLOURS, GREY, Drawing, Made, Width, legend_below, look_of
 from xling.report.pictures.names import Names
@@ -147,7 +147,7 @@ def learning(matrix: Matrix, names: Names) -> Made:
     apart = varying([frontier.axes for frontier in there])
     made = []
     for frontier in there:
-        words = ", ".join(worded(frontier.axes, ordered(frontier.axes)))
+        words = in_full(frontier.axes)
         name = "-".join(["learning", *slug_of(frontier.axes, apart)])
         caption = (
             f"On validation prompts while training, means over {frontier.cells} cells, {words}. Reward in standard "

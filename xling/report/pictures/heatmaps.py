@@ -14,14 +14,14 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from xling.analysis.matrix.names import slug_of, varying, worded
+from xling.analysis.matrix.names import heading_of, slug_of, varying, worded
 from xling.analysis.matrix.types import CHANCE, Matrix, Panel
 from xling.analysis.statistics.intervals import Estimate
 from xling.report.pictures.look import Drawing, Made, Width, text_width
 from xling.report.pictures.names import Names
 from xling.report.pictures.panels import Named, groups_over, holes_caption, named_panels
 from xling.report.tables.table import BEST, TIED
-from xling.report.tables.wording import hole_marks, hole_text, panel_title, span, task_names
+from xling.report.tables.wording import hole_marks, hole_text, span, task_names
 
 LEAST_REACH = 15.0  # points the colours span at least, so that noise does not look like a result
 SMALLEST = 3.9  # points: smaller letters are left out
@@ -101,7 +101,7 @@ def all_panels(matrix: Matrix) -> tuple[Drawing, Width]:
         words = f"{matrix.name}: no cell with a source language"
         return Drawing("matrix", words, lambda width: Figure(figsize=(width.inches, 1.5))), Width("page", 6.0)
     grids = [
-        replace(win_grid(Named("", panel_title(panel), panel)), below=_hole_lines(hole_marks(panel)))
+        replace(win_grid(Named("", heading_of(panel.axes), panel)), below=_hole_lines(hole_marks(panel)))
         for panel in panels
     ]
     caption = (

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from xling.analysis.matrix.names import ordered, slug, slug_of, varying, worded
+from xling.analysis.matrix.names import in_full, slug, slug_of, varying, worded
 from xling.analysis.matrix.types import Matrix, Panel
 from xling.analysis.statistics.intervals import Estimate
 from xling.report.tables.wording import hole_marks
@@ -22,7 +22,7 @@ class Named:
 
     def about(self) -> str:
         """`PPO, judge gold`: all of it, for captions."""
-        return ", ".join(worded(self.panel.axes, ordered(self.panel.axes), self.panel.entries))
+        return in_full(self.panel.axes, self.panel.entries)
 
 
 def named_panels(matrix: Matrix) -> list[Named]:
@@ -48,7 +48,7 @@ def groups_over(panels: Sequence[Named], axis: str) -> Iterator[tuple[str, str, 
         every = [entry for panel in members.values() for entry in panel.entries]
         yield (
             slug("-".join(axes.get(name, "") or "none" for name in apart)),
-            ", ".join(worded(axes, ordered(axes), every)),
+            in_full(axes, every),
             members,
         )
 

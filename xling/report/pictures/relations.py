@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from xling.analysis.matrix.names import optimizer_word, ordered, plain, slug_of, varying, worded
+from xling.analysis.matrix.names import in_full, optimizer_word, plain, slug_of, varying
 from xling.analysis.matrix.types import CHANCE, Entry, Frontier, FrontierPoint, Matrix, Panel
 from xling.analysis.statistics.intervals import Estimate
 from xling.report.pictures.look import GREY, Drawing, Made, Width, legend_below, look_of
@@ -90,7 +90,7 @@ def kl_and_win(matrix: Matrix, names: Names) -> Made:
     made = []
     for rest, arms in several.items():
         name = "-".join(["kl_win", *slug_of(dict(rest), apart)])
-        words = ", ".join(worded(dict(rest), ordered(dict(rest))))
+        words = in_full(dict(rest))
         caption = (
             f"Divergence from the SFT policy against the win rate, {words}; a point a cell, black edges at home. "
             "Best-of-n stands at the upper bound log n - (n - 1)/n."
@@ -142,7 +142,7 @@ def frontier(matrix: Matrix, names: Names) -> Made:
     apart = varying([found.axes for found in there])
     made = []
     for found in there:
-        words = ", ".join(worded(found.axes, ordered(found.axes)))
+        words = in_full(found.axes)
         name = "-".join(["frontier", *slug_of(found.axes, apart)])
         caption = (
             f"Divergence from the SFT policy against what it brings, means over {found.cells} cells with "

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from xling.analysis.matrix.names import words_of
+from xling.analysis.matrix.names import heading_of
 from xling.analysis.matrix.types import (
     CHANCE,
     MEASURES,
@@ -26,7 +26,7 @@ def comparison_tables(matrix: Matrix) -> list[Table]:
     """Judges first, optimizers last; empty for a grid with one of each."""
     tables = agreement_tables(matrix.agreement)
     for found in matrix.optimizers:
-        where = f" ({words_of(found.axes)})" if len(matrix.optimizers) > 1 else ""
+        where = f" ({heading_of(found.axes)})" if len(matrix.optimizers) > 1 else ""
         tables += [*_cell_tables(found, where), _summary(found, where)]
     return tables
 

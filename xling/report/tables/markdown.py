@@ -1,11 +1,12 @@
 """matrix.md: the same tables as in the terminal, for a README, an issue or a paper's draft."""
 
+from xling.analysis.matrix.names import heading_of
 from xling.analysis.matrix.types import Block, Matrix, Panel
 from xling.console import harmless
 from xling.report.tables.comparisons import comparison_tables
 from xling.report.tables.panel import panel_tables
 from xling.report.tables.table import BEST, HOME, TIED, Cell, Table
-from xling.report.tables.wording import count_text, mixes, needed, panel_title, task_names
+from xling.report.tables.wording import count_text, mixes, needed, task_names
 
 
 def markdown(matrix: Matrix) -> str:
@@ -30,7 +31,7 @@ def markdown(matrix: Matrix) -> str:
 
 
 def _panel(block: Block, panel: Panel) -> list[str]:
-    lines = [f"## {panel_title(panel)}", ""]
+    lines = [f"## {heading_of(panel.axes)}", ""]
     for number, table in enumerate(table for table in panel_tables(block, panel) if table.kind != "brief"):
         lines += table_lines(table)
         if number == 0:

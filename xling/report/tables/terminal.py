@@ -16,12 +16,13 @@ from rich.rule import Rule
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from xling.analysis.matrix.names import heading_of
 from xling.analysis.matrix.types import Block, Matrix, Panel
 from xling.console import Console, harmless
 from xling.report.tables.comparisons import comparison_tables
 from xling.report.tables.panel import panel_tables
 from xling.report.tables.table import BEST, HOME, SETTLED, TIED, Cell, Table
-from xling.report.tables.wording import count_text, mixes, panel_title, task_names
+from xling.report.tables.wording import count_text, mixes, task_names
 
 MOST_COLUMNS = 24  # beyond this only the matrix itself is shown, page by page; the files have the rest
 LONGEST_LABEL, LONGEST_HEAD = 26, 16  # characters of a line of a row's name and of a column's
@@ -68,7 +69,7 @@ def _print_panel(
     said: what has been explained; the words of a table that stands in every panel are not repeated.
     """
     console.print()
-    console.print(Rule(Text(panel_title(panel)), align="left", style="dim"))
+    console.print(Rule(Text(heading_of(panel.axes)), align="left", style="dim"))
     tables = [table for table in panel_tables(block, panel) if _wanted(table, full) and table not in seen]
     shown = []
     for table in tables:

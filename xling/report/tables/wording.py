@@ -1,6 +1,5 @@
 """How numbers and names are written, the same in the terminal, in Markdown and in the plot."""
 
-from xling.analysis.matrix.names import words_of
 from xling.analysis.matrix.types import Count, Entry, Matrix, Panel
 from xling.analysis.statistics.intervals import MOST_PROMPTS, MOST_SEEDS, Difference, Estimate
 
@@ -39,11 +38,6 @@ def count_text(count: Count) -> str:
     remarks = [] if count.by_value is None else [f"{count.by_value} by point estimate"]
     remarks += [] if count.planned == count.of else [f"{count.planned - count.of} not there"]
     return count.text + (f" ({'; '.join(remarks)})" if remarks else "")
-
-
-def panel_title(panel: Panel) -> str:
-    """`same_as_policy, best_of_n, judge gold`, and other settings by name."""
-    return words_of(panel.axes)
 
 
 def task_names(matrix: Matrix) -> str:
