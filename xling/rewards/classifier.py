@@ -10,6 +10,7 @@ from xling.config.policies import LanguageModel, Policy
 from xling.errors import ConfigError
 from xling.grid.stage import Context
 from xling.models.checkpoints import SEPARATORS, check_checkpoint, check_date, check_labels, check_table
+from xling.models.text import Limits
 from xling.models.weights import label_count
 from xling.rewards.hooks import Base, Choices, Request, RewardSettings, Scorer, Scoring, text_scorer
 
@@ -65,7 +66,6 @@ def _checkpoint(rm: Settings) -> Base:
 
 def load(context: Context, rm: Settings, request: Request) -> Scorer:
     from xling.models.published import load_published_classifier
-    from xling.models.text import Limits
 
     limits = Limits(rm.max_prompt_tokens, rm.max_response_tokens, request.side)
     folder = context.parents["checkpoint"]

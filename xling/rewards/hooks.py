@@ -16,6 +16,7 @@ from xling.config.policies import LanguageModel, Policy
 from xling.config.tasks import TaskSettings
 from xling.grid.stage import Context
 from xling.models.ridge import Array, Linear
+from xling.models.text import count_cut
 from xling.tasks.records import Prompt, Recorded, Split
 
 
@@ -218,8 +219,6 @@ HOOKS = {
 
 def text_scorer(model: Any) -> Scorer:
     """A model with `score` from texts to numbers, its `tokenizer`, and `rooms` in tokens."""
-    from xling.models.text import count_cut
-
     return Scorer(
         lambda prompts, responses: model.score([p.reward_text for p in prompts], responses),
         lambda prompts, responses: count_cut(

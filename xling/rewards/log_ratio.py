@@ -11,6 +11,7 @@ from xling.config.policies import LanguageModel, Policy
 from xling.errors import ConfigError
 from xling.grid.stage import Context
 from xling.models.checkpoints import check_checkpoint, check_date, check_table, folder_of
+from xling.models.text import Limits
 from xling.rewards.hooks import Base, Choices, Request, RewardSettings, Scorer, Scoring, text_scorer
 
 
@@ -76,7 +77,6 @@ def _models(rm: Settings) -> dict[str, Base]:
 
 def load(context: Context, rm: Settings, request: Request) -> Scorer:
     from xling.models.published import load_log_ratio
-    from xling.models.text import Limits
 
     limits = Limits(rm.max_prompt_tokens, rm.max_response_tokens, request.side)
     parents = context.parents["policy"], context.parents["reference"]

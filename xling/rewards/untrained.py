@@ -9,6 +9,7 @@ from xling.errors import ConfigError
 from xling.grid.stage import Context
 from xling.models.checkpoints import check_policy
 from xling.models.encoder import check_encoder
+from xling.models.text import Limits, count_cut, language_model_rooms, policy_ids, prompt_ids, response_ids
 from xling.rewards.heads import generator
 from xling.rewards.hooks import (
     Base,
@@ -156,7 +157,6 @@ def _likelihood(context: Context, request: Request, without_document: bool) -> S
     """Mean token log-probability under the parent `lm`; with `without_document`, minus that given no document."""
     from xling.models.load import load_policy
     from xling.models.states import log_likelihood
-    from xling.models.text import Limits, count_cut, language_model_rooms, policy_ids, prompt_ids, response_ids
 
     model, tokenizer = load_policy(context.parents["lm"])
     encoder, pad = model.config.is_encoder_decoder, tokenizer.pad_token_id

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,13 +19,11 @@ from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.jsonfiles import write_json
 from xling.models.ridge import Array
+from xling.models.text import Limits, count_cut, language_model_rooms
 from xling.results.translations import given
 from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
 from xling.tasks.options import Task, task_module
 from xling.tasks.records import Split
-
-if TYPE_CHECKING:
-    from xling.models.text import Limits
 
 FEEDBACK = 4096  # prompts a block of feedback, which has a response or two each
 Texts = tuple[str, list[str]]  # a prompt and its responses
@@ -97,7 +95,6 @@ def reader_of(lm: Path | None, reading: Mapping[str, Any]) -> Reader:
         return Reader(lambda prompts, responses: pair_features(encode, prompts, responses), cut_counter(folder))
     from xling.models.frozen_lm import read
     from xling.models.load import load_policy
-    from xling.models.text import Limits
 
     assert lm is not None  # a parent of every stage whose reading names no encoder
     model, tokenizer = load_policy(lm)
@@ -108,16 +105,12 @@ def reader_of(lm: Path | None, reading: Mapping[str, Any]) -> Reader:
     )
 
 
-def _language_model_cut(model: Any, tokenizer: Any, limits: "Limits") -> Callable[[Iterable[str], Iterable[str]], Cut]:
-    from xling.models.text import count_cut, language_model_rooms
-
+def _language_model_cut(model: Any, tokenizer: Any, limits: Limits) -> Callable[[Iterable[str], Iterable[str]], Cut]:
     rooms = language_model_rooms(tokenizer, limits, model.config.is_encoder_decoder)
     return lambda prompts, responses: count_cut(tokenizer, prompts, responses, rooms)
 
 
-def _limits(spec: FeaturesSpec) -> "Limits":
-    from xling.models.text import Limits
-
+def _limits(spec: FeaturesSpec) -> Limits:
     return Limits(spec.max_prompt_tokens, spec.max_response_tokens, spec.truncation_side)
 
 

@@ -25,7 +25,7 @@ from xling.measures.language import in_language
 from xling.measures.words import repetition
 from xling.optimizers import answers, picker
 from xling.results.samples import Samples, read_samples
-from xling.tasks.options import Task
+from xling.tasks.options import Task, task_module
 
 Language = Callable[[Sequence[str]], float | None]
 
@@ -130,6 +130,5 @@ def every(samples: list[Samples]) -> Any:
 
 def _agreement(context: Context, spec: JudgeSpec, task: Task) -> None:
     from xling.stages.recorded import write_agreement
-    from xling.tasks.options import task_module
 
     write_agreement(task_module(task).recorded(task, spec.lang), context.parents["score"], context.out)
