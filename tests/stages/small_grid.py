@@ -21,6 +21,7 @@ from xling.planning.dag import judge_stage
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.rewards.settings import RewardModel
+from xling.tasks.files import Settings as Files
 from xling.tasks.micro.words import LANGUAGES
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 
@@ -120,3 +121,15 @@ def array(path: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
     values: np.ndarray[Any, np.dtype[np.float64]] = np.load(path)
     assert values.dtype == np.float64 and values.ndim == 2
     return values
+
+
+def own_files(folder: Path, **settings: Any) -> Files:
+    """Two systems' rated responses to forty documents in English and in Turkish, as a user's own data."""
+    rows = [
+        {"id": f"{lang}{d}", "lang": lang, "document": f"{lang} document {d}", "response": f"{lang} says {d} {k}",
+         "system": str(k), "rating": float((d + k) % 2)}
+        for lang in ("en", "tr") for d in range(40) for k in range(2)
+    ]  # fmt: skip
+    path = folder / "rows.jsonl"
+    path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    return Files(path=str(path), languages=("en", "tr"), validation=0.2, test=0.2, **settings)

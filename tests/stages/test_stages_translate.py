@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from small_grid import BUDGET, TASK, Runner, changed, contents, experiment, judge_named, read
+from small_grid import BUDGET, TASK, Runner, changed, contents, experiment, judge_named, own_files, read
 
 sys.path.append(str(Path(__file__).parents[1] / "translators"))
 from tiny_translators import saved
@@ -242,16 +242,7 @@ def _remembered(runs: Runner) -> int:
 # --- other tasks --------------------------------------------------------------------------------------------
 
 
-def own_files(folder: Path) -> Files:
-    rows = [
-        {"id": f"{lang}{d}", "lang": lang, "document": f"{lang} document {d}", "response": f"{lang} says {d} {k}",
-         "system": str(k), "rating": float((d + k) % 2)}
-        for lang in ("en", "tr") for d in range(40) for k in range(2)
-    ]  # fmt: skip
-    path = folder / "rows.jsonl"
-    path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-    template = Template(policy="{native_language}: {text}", reward="<{text}>")
-    return Files(path=str(path), languages=("en", "tr"), validation=0.2, test=0.2, template=template)
+TEMPLATE = Template(policy="{native_language}: {text}", reward="<{text}>")
 
 
 def by_rule(text: str) -> str:
@@ -266,7 +257,8 @@ def test_recorded_translations_of_ones_own_files(tiny_folder: Path, tmp_path: Pa
     path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
     asked = msgspec.structs.replace(
         cell(tiny_folder, reward_data="translated", sft_data="translated"),
-        translator=RecordedTranslations(path=str(path)), task=own_files(tmp_path), judge=judge_named("target_rm"),
+        translator=RecordedTranslations(path=str(path)),
+        task=own_files(tmp_path, template=TEMPLATE), judge=judge_named("target_rm"),
     )  # fmt: skip
     asked = changed(asked, "target_lang", native_name="Türkçe")
     runs = Runner(tmp_path / "runs")
@@ -297,7 +289,11 @@ def test_nothing_left_is_an_error_that_says_why(tiny_folder: Path, tmp_path: Pat
     path = tmp_path / "translations.jsonl"
     path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
     asked = cell(tiny_folder, reward_data="translated", translator=RecordedTranslations(path=str(path)))
-    asked = msgspec.structs.replace(asked, task=own_files(tmp_path), judge=judge_named("target_rm"))
+    asked = msgspec.structs.replace(
+        asked,
+        task=own_files(tmp_path, template=TEMPLATE),
+        judge=judge_named("target_rm"),
+    )
     stage = found(judge_stage(asked), "translate[ratings, en->tr]")
     with pytest.raises(StageError, match=r"Nothing is left of \d+ train ratings: en -> tr gave a document without"):
         Runner(tmp_path / "runs").folder(stage)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from small_grid import N, changed, experiment, judge_named
+from small_grid import N, changed, experiment, judge_named, own_files
 from test_stages_dag import by_kind, stages
 
 sys.path.append(str(Path(__file__).parents[1] / "translators"))
@@ -29,7 +29,6 @@ from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.frozen_lm import Settings as FrozenLM
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.rewards.untrained import Settings as Untrained
-from xling.tasks.files import Settings as Files
 from xling.tasks.micro.words import LANGUAGES
 from xling.translators.micro_exact import Settings as MicroExact
 from xling.translators.micro_noisy import Settings as MicroNoisy
@@ -193,17 +192,6 @@ def test_names_of_languages_and_templates_are_in_no_key_of_a_translation(no_mode
     other = changed(asked, "task", template=Template(policy="Sum up in {language}: {text}"))
     first, second = (by_kind(one) for one in (asked, msgspec.structs.replace(other, target_lang=renamed.target_lang)))
     assert first["translate"] == second["translate"] and not first["sft"] & second["sft"]
-
-
-def own_files(folder: Path) -> Files:
-    rows = [
-        {"id": f"{lang}{d}", "lang": lang, "document": f"{lang} document {d}", "response": f"{lang} says {d} {k}",
-         "system": str(k), "rating": float((d + k) % 2)}
-        for lang in ("en", "tr") for d in range(40) for k in range(2)
-    ]  # fmt: skip
-    path = folder / "rows.jsonl"
-    path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-    return Files(path=str(path), languages=("en", "tr"), validation=0.2, test=0.2)
 
 
 def recorded(folder: Path) -> RecordedTranslations:

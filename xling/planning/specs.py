@@ -6,7 +6,7 @@ Every function is cached: the cells of a grid share their stages.
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -179,7 +179,13 @@ def fine_tuning(
 
 @lru_cache(maxsize=4096)
 def samples(
-    kind: str, task: Task, lang: str, policy: LanguageModel, start: Stage, seed: int, regime: tuple[str, ...] = ()
+    kind: Literal["pool", "baseline"],
+    task: Task,
+    lang: str,
+    policy: LanguageModel,
+    start: Stage,
+    seed: int,
+    regime: tuple[str, ...] = (),
 ) -> Stage:
     """pool[t] or baseline[t] of an SFT policy; `regime`: which one, if its demonstrations were translated."""
     n = policy.n if kind == "pool" else policy.baseline_samples

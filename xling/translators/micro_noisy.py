@@ -14,7 +14,7 @@ import msgspec
 from xling.config.common import Fraction, NonNegative
 from xling.errors import ConfigError
 from xling.grid.stage import Context
-from xling.planning.translations import Inputs, Needed, TranslateSpec, settings_of
+from xling.planning.translations import TranslateSpec
 from xling.tasks.micro.translation import Part, parts
 from xling.tasks.micro.words import bit, is_slot, is_word, names, text_of, vocabulary
 from xling.translators import Direction, Translate, TranslatorSettings, micro_exact
@@ -41,18 +41,13 @@ def check(translator: Settings, experiment: "Experiment", directions: Sequence[D
         )
 
 
-def inputs(translator: Settings, needed: Needed) -> Inputs:
-    """Nothing but its settings."""
-    return Inputs(settings_of(translator))
-
-
 def translate(context: Context, spec: TranslateSpec, texts: Sequence[str]) -> Translate:
     """Translations with errors."""
     settings = msgspec.convert(spec.translator, Settings)
     return lambda some: [noisily(text, spec.source.code, spec.target.code, settings) for text in some]
 
 
-work = micro_exact.work
+inputs, work = micro_exact.inputs, micro_exact.work
 
 
 def noisily(text: str, source: str, target: str, settings: Settings) -> str:
