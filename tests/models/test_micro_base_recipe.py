@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from xling.jsonfiles import read_json
-from xling.models import pretrain as pretraining
+from xling.models import pretrain
 from xling.models.hub import Recipe, corpus_digest, folder_digest, recipe_digest
 from xling.models.load import load_policy
 from xling.models.pretrain import (
@@ -123,8 +123,8 @@ def test_training_text_never_repeats() -> None:
 
 
 def test_make_base_writes_weights_that_match_their_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretraining, "TOKENIZER_TEXTS", 200)
-    monkeypatch.setattr(pretraining, "HELD_OUT_TEXTS", 120)
+    monkeypatch.setattr(pretrain, "TOKENIZER_TEXTS", 200)
+    monkeypatch.setattr(pretrain, "HELD_OUT_TEXTS", 120)
     steps: list[tuple[int, int]] = []
     make_base(tmp_path, lambda done, total: steps.append((done, total)), SMALL)
     record = read_json(tmp_path / "recipe.json")

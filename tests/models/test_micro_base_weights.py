@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from xling.jsonfiles import read_json
-from xling.models import pretrain as pretraining
+from xling.models import pretrain
 from xling.models.hub import BASE_FOLDER, Recipe, corpus_digest
 from xling.models.load import load_policy
 from xling.models.pretrain import attribution, held_out_loss
@@ -64,8 +64,8 @@ def test_it_copies_facts_from_the_document(record: dict[str, Any], base: tuple[A
 
 def test_copying_any_fact_of_the_document_is_attributed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The document's second sentence states a fact, more often than not another than the main one."""
-    monkeypatch.setattr(pretraining, "greedy", lambda model, tokenizer, prompts, most: prompts)
-    monkeypatch.setattr(pretraining, "decode_response", lambda tokenizer, text: text.split(". ")[1] + ".")
+    monkeypatch.setattr(pretrain, "greedy", lambda model, tokenizer, prompts, most: prompts)
+    monkeypatch.setattr(pretrain, "decode_response", lambda tokenizer, text: text.split(". ")[1] + ".")
     assert attribution(None, None) == 1.0
-    monkeypatch.setattr(pretraining, "decode_response", lambda tokenizer, text: "")
+    monkeypatch.setattr(pretrain, "decode_response", lambda tokenizer, text: "")
     assert attribution(None, None) == 0.0

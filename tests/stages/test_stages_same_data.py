@@ -25,10 +25,10 @@ from xling.grid.plan import make_plan
 from xling.grid.records import Sheet
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
-from xling.planning import translations as translate_specs
+from xling.planning import translations
 from xling.planning.dag import judge_stage
 from xling.planning.specs import data_of
-from xling.results import prompts as data
+from xling.results import prompts
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.tasks.files import Settings as Files
 from xling.tasks.m_rewardbench import Settings as MRewardBench
@@ -54,7 +54,7 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def forget() -> None:
     """As another process."""
     data_of.cache_clear()
-    data._remembered.cache_clear()
+    prompts._remembered.cache_clear()
     from xling.planning import specs
 
     for cached in (specs.sft, specs.samples, specs.reward, specs.recorded):
@@ -195,7 +195,7 @@ def test_a_language_whose_template_names_it_has_one_key_whatever_was_asked_befor
     facts = tuple(Language(code, code, code, "Latn") for code in LANGS)
     task = own(tmp_path / "f.jsonl", rows(), template=Template(reward="{language}: {text}"), facts=facts)
     first = json.dumps(data_of(task, ("de",), "pointwise"), sort_keys=True)
-    assert translate_specs._read_in(task, ("de",), "en", "pointwise")["task"]["facts"][0]["code"] == "en"
+    assert translations._read_in(task, ("de",), "en", "pointwise")["task"]["facts"][0]["code"] == "en"
     assert json.dumps(data_of(task, ("de",), "pointwise"), sort_keys=True) == first
 
 
@@ -240,20 +240,20 @@ def test_what_was_read_is_remembered_by_the_files_bytes(
     task = own(tmp_path / "f.jsonl", rows())
     before = keys(no_model, task)
     asked: list[str] = []
-    parts = data._parts
+    parts = prompts._parts
 
     def counted(task: Task, lang: str, use: Any) -> Any:
         asked.append(use)
         return parts(task, lang, use)
 
-    monkeypatch.setattr(data, "_parts", counted)
+    monkeypatch.setattr(prompts, "_parts", counted)
     os.utime(task.path, ns=(1, 1))
     assert keys(no_model, task) == before and not asked  # another process, and another time of the same bytes
     for path in memory.glob("*.json"):
         path.write_bytes(b'{"damaged')
     assert keys(no_model, task) == before and asked
     asked.clear()
-    monkeypatch.setattr(data, "code_digest", lambda task: "another reader")
+    monkeypatch.setattr(prompts, "code_digest", lambda task: "another reader")
     assert keys(no_model, task) == before and asked
 
 
@@ -375,11 +375,11 @@ def test_translations_are_keyed_by_the_texts_that_a_stage_needs(tmp_path: Path) 
     file = jsonl(tmp_path / "t.jsonl", there)
 
     def halves() -> list[Stage]:
-        for cached in (translate_specs.translate, recorded._records, data_of):
+        for cached in (translations.translate, recorded._records, data_of):
             cached.cache_clear()
         translator = RecordedTranslations(path=str(file))
-        first = translate_specs.translate(task, "demonstrations", german, english, translator)
-        return [first, translate_specs.translate(task, "demonstrations", english, german, translator, first)]
+        first = translations.translate(task, "demonstrations", german, english, translator)
+        return [first, translations.translate(task, "demonstrations", english, german, translator, first)]
 
     before = halves()
     runner = Runner(tmp_path / "results")

@@ -27,10 +27,9 @@ from xling.judges.llm import Settings as LlmJudge
 from xling.optimizers.dpo import Settings as DPO
 from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.rloo import Settings as RLOO
-from xling.planning import KINDS, align_specs, specs
-from xling.planning import translations as translate_specs
+from xling.planning import KINDS, align_specs, specs, translations
 from xling.planning.dag import judge_stage
-from xling.results import prompts as data
+from xling.results import prompts
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.classifier import Settings as Classifier
 from xling.rewards.encoder import Settings as Encoder
@@ -47,8 +46,8 @@ CHEAP: dict[str, Any] = {"rm": BagOfWords(), "sft": Training(steps=0)}
 
 def forget() -> None:
     """As another process."""
-    data._content_of.cache_clear()
-    for module in (specs, align_specs, translate_specs):
+    prompts._content_of.cache_clear()
+    for module in (specs, align_specs, translations):
         for name in vars(module).values():
             if hasattr(name, "cache_clear"):
                 name.cache_clear()
@@ -125,7 +124,7 @@ def test_a_translator_is_its_content_too(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "config.json").write_text('{"model_type": "m2m_100", "is_encoder_decoder": true}')
     english, turkish = (Language(code, code, code, "Latn") for code in ("en", "tr"))
-    one, other = (translate_specs.model_of(Seq2Seq(checkpoint=str(at)), english, turkish) for at in folders)
+    one, other = (translations.model_of(Seq2Seq(checkpoint=str(at)), english, turkish) for at in folders)
     assert one.key == other.key and one.spec["where"] != other.spec["where"]
 
 

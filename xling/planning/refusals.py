@@ -14,7 +14,7 @@ from xling.models.checkpoints import check_lengths, check_policy
 from xling.models.folds import half_of
 from xling.models.hub import settings_of
 from xling.optimizers import OPTIMIZERS, trains
-from xling.options import name_of as option_name
+from xling.options import name_of
 from xling.planning.judging import module_of
 from xling.planning.translations import check_translation
 from xling.rewards import REWARDS, has_source, objective_of
@@ -46,7 +46,7 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
             )
         if trains(experiment.optimizer):
             raise ConfigError(
-                f"optimizer={option_name(experiment.optimizer)} trains a policy, and there is none here: the "
+                f"optimizer={name_of(experiment.optimizer)} trains a policy, and there is none here: the "
                 "responses are recorded. Use optimizer=best_of_n, or a task with prompts and a language model."
             )
         _check_recorded(experiment, rm, judging)
@@ -77,7 +77,7 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
     OPTIMIZERS.of(experiment.optimizer).check(experiment.optimizer, policy, rm)
     if trains(experiment.optimizer) and "demonstrations" not in offers(experiment.task):
         raise ConfigError(
-            f"optimizer={option_name(experiment.optimizer)} learns on the prompts of training demonstrations, and "
+            f"optimizer={name_of(experiment.optimizer)} learns on the prompts of training demonstrations, and "
             f"{_task(experiment.task)} has none. Use optimizer=best_of_n, which trains nothing."
         )
 

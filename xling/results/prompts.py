@@ -27,7 +27,7 @@ from xling import config, tasks
 from xling.digests import file_digest, recalled
 from xling.errors import ConfigError, DataError
 from xling.grid.stage import DATA, WHERE, Context, Json, canonical_json
-from xling.measures import language as languages
+from xling.measures import language
 from xling.models.hub import checkpoint_digest, is_repository
 from xling.tasks.options import Task, source_of, task_module
 from xling.tasks.records import Offer, Split, Use
@@ -230,5 +230,5 @@ def code_digest(task: Task) -> str:
 @lru_cache(maxsize=1)
 def _own_code() -> str:
     folders = (Path(tasks.__file__).parent, Path(config.__file__).parent)
-    paths = [Path(languages.__file__), *(path for at in folders for path in sorted(at.glob("*.py")))]
+    paths = [Path(language.__file__), *(path for at in folders for path in sorted(at.glob("*.py")))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()

@@ -62,9 +62,8 @@ class Base:
     use: str = "policy"  # policy, encoder or classifier
 
 
-Model = (
-    Base | Literal["sft"]
-)  # sft: the SFT policy of the source where a model is trained, of the target where one scores
+# sft: the SFT policy of the source where a model is trained, of the target where one scores
+Model = Base | Literal["sft"]
 
 
 class TextsRead(Struct, frozen=True):
