@@ -8,7 +8,6 @@ from lid_files import relabelled
 from xling.errors import ConfigError
 from xling.measures.language import (
     accepted,
-    detect,
     in_language,
     labels,
     language_hint,
@@ -40,16 +39,15 @@ def test_region_and_script_do_not_matter() -> None:
 
 @pytest.mark.parametrize("text", ["", "   ", "123, 45.", "🙂🙂", "\n"])
 def test_texts_without_letters_are_in_no_language(text: str) -> None:
-    assert detect(text) == "und"
     assert in_language([text], "en") == [False]
 
 
 def test_lines_are_read_as_one_text() -> None:
-    assert detect(SENTENCES["tr"].replace(" ", "\n")) == "tr"
+    assert in_language([SENTENCES["tr"].replace(" ", "\n")], "tr") == [1.0]
 
 
 def test_a_long_text_is_told_as_well() -> None:
-    assert detect(SENTENCES["vi"] * 40) == "vi"
+    assert in_language([SENTENCES["vi"] * 40], "vi") == [1.0]
 
 
 def test_all_of_a_text_is_read() -> None:
@@ -116,7 +114,6 @@ def test_a_model_of_other_labels_is_read(openlid: str) -> None:
     assert in_language([indonesian, SENTENCES["de"], ""], "ha", openlid) == [1.0, 0.0, 0.0]
     assert in_language([indonesian], "id", openlid) == [None]
     assert in_language(SENTENCES.values(), "de", openlid) == [lang == "de" for lang in SENTENCES]
-    assert detect(SENTENCES["de"], openlid) == "deu_Latn" and detect(SENTENCES["de"]) == "de"
 
 
 @pytest.mark.parametrize(

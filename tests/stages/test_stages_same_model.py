@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_grid import BUDGET, Runner, changed, experiment, judged_by
+from small_grid import BUDGET, TASK, Runner, changed, experiment, judged_by
 
 sys.path += [str(Path(__file__).parents[1] / "models")]  # tiny models
 import encoders
@@ -39,6 +39,7 @@ from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 from xling.rewards.untrained import Settings as Untrained
 from xling.runners.execute import Executor, Job
+from xling.translators import seq2seq
 from xling.translators.seq2seq import Settings as Seq2Seq
 
 CHEAP: dict[str, Any] = {"rm": BagOfWords(), "sft": Training(steps=0)}
@@ -124,7 +125,8 @@ def test_a_translator_is_its_content_too(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "config.json").write_text('{"model_type": "m2m_100", "is_encoder_decoder": true}')
     english, turkish = (Language(code, code, code, "Latn") for code in ("en", "tr"))
-    one, other = (translations.model_of(Seq2Seq(checkpoint=str(at)), english, turkish) for at in folders)
+    needed = translations.Needed(TASK, "ratings", english, turkish, back=False)
+    one, other = (seq2seq.inputs(Seq2Seq(checkpoint=str(at)), needed).parents["lm"] for at in folders)
     assert one.key == other.key and one.spec["where"] != other.spec["where"]
 
 

@@ -46,11 +46,6 @@ def _label(text: str, model: str) -> str:
     return str(results[0]["lang"]) if results else ""
 
 
-def detect(text: str, model: str = "") -> str:
-    """Label of the likeliest language of a whole text; `und` for texts without letters."""
-    return (_label(text, model) or "und") if _letters(text) else "und"
-
-
 def in_language(texts: Iterable[str], lang: str, model: str = "") -> list[float | None]:
     """For each text the share of its letters, 0 to 1, in sentences that read as `lang`; texts without letters: 0.
 
