@@ -279,6 +279,58 @@ def test_each_hook_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ki
         found["mine"]
 
 
+ALIEN = "import msgspec\nclass Settings(msgspec.Struct, tag_field='name', tag='mine'): ..."
+
+
+@pytest.mark.parametrize(
+    ("module", "sentence"),
+    [
+        ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero."),
+        ("def (:", "cannot be imported: SyntaxError: invalid syntax"),
+        ("import no_such_package", "cannot be imported: No module named 'no_such_package'."),
+        ("class Settings: ...", "needs `Settings`, a msgspec Struct derived from xling.judges.JudgeSettings"),
+        (ALIEN, "needs `Settings`, a msgspec Struct derived from xling.judges.JudgeSettings"),
+    ],
+)
+def test_what_is_wrong_with_a_module_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, sentence: str
+) -> None:
+    (tmp_path / f"faulty_{len(module)}.py").write_text(module, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    table = Options[Any]("judge", {"mine": f"faulty_{len(module)}"}, {}, JUDGES.base)
+    with pytest.raises(ConfigError, match=re.escape(f"judge=mine: the module faulty_{len(module)} {sentence}")):
+        table["mine"]
+
+
+def test_faults_in_packages_are_said_to_those_who_choose_their_options(tmp_path: Path) -> None:
+    kinds = ("task", "judge", "translator", "optimizer", "rm_backbone", "tracker", "launcher")
+    points = ""
+    for kind in kinds:
+        (tmp_path / f"faulty_{kind}.py").write_text("1 / 0" if kind in ("task", "tracker") else ALIEN, encoding="utf-8")
+        points += f"[xling.{kind}]\nmine = faulty_{kind}\n"
+    info = tmp_path / "faulty-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(points)
+    (tmp_path / "conf").mkdir()
+    assert launch(tmp_path, *SMALL, "dry_run=true").returncode == 0
+    for kind in kinds:
+        setting = {"tracker": "tracking.name", "launcher": "hydra.launcher.name"}.get(kind, f"{kind}.name")
+        also = ("reward_data=translated", "translator=micro_exact") if kind == "translator" else ()
+        refused = launch(tmp_path, *SMALL, *also, f"{setting}=mine", "dry_run=true")
+        assert refused.returncode == 2 and f"xling: {kind}=mine: the module faulty_{kind} " in refused.stderr
+    unknown = launch(tmp_path, *SMALL, "optimizer.name=pp", "dry_run=true")
+    assert unknown.returncode == 2 and "xling: optimizer.name=pp is unknown. Allowed: best_of_n" in unknown.stderr
+
+
+def test_a_name_that_two_packages_use_is_refused_when_it_is_chosen(tmp_path: Path) -> None:
+    install(tmp_path, "judge", "", "")
+    (tmp_path / "mypackage-1.0.dist-info" / "entry_points.txt").write_text("[xling.judge]\ngold = mypackage.judge\n")
+    refused = launch(tmp_path, *SMALL, "dry_run=true")
+    assert refused.returncode == 2 and "judge=gold is ambiguous: the modules mypackage.judge and " in refused.stderr
+    assert launch(tmp_path, *SMALL, "judge=target_rm", "dry_run=true").returncode == 0
+
+
 # --- trackers and launchers ---------------------------------------------------------------------------------
 
 TOY = ("hydra.launcher.catalogue=toy_stages", "source_lang=en,tr", "target_lang=de", "name=g")
@@ -300,7 +352,7 @@ def test_the_skeleton_of_a_tracker_is_given_each_run_of_a_grid_once(tmp_path: Pa
     assert grid["grid"] == "g" and {"matrix", "stages"} <= grid["tables"].keys()
     assert "source_lang" in grid["tables"]["matrix"]
     refused = launch(tmp_path, *TOY, "tracking.name=nobody")
-    assert refused.returncode == 2 and "tracker=nobody is unknown. Allowed: mine, wandb." in refused.stderr
+    assert refused.returncode == 2 and "tracking.name=nobody is unknown. Allowed: mine, wandb." in refused.stderr
 
 
 def test_the_skeleton_of_a_launcher_fills_a_grid(tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ from xling.errors import LONGEST_NAME, ConfigError, did_you_mean
 from xling.grid.planfile import AxisValue
 from xling.judges import JUDGES, JudgeSettings
 from xling.optimizers import OPTIMIZERS
+from xling.options import Options
+from xling.rewards import REWARDS
 from xling.rewards.settings import RewardModel
-from xling.tasks.options import Task
+from xling.tasks.options import TASKS, Task
 from xling.translators import TRANSLATORS, TranslatorSettings
 
 if TYPE_CHECKING:
@@ -79,6 +81,16 @@ def experiment_from(container: Mapping[str, Any]) -> Experiment:
 # msgspec's own wording, e.g. "Expected `int` >= 1 - at `$.policy.n`"
 REPORT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 
+# The last group of a path -> the options that its `name` can be
+_TABLES: Mapping[str, Options[Any]] = {
+    "task": TASKS,
+    "reward_task": TASKS,
+    "rm_backbone": REWARDS,
+    "optimizer": OPTIMIZERS,
+    "judge": JUDGES,
+    "translator": TRANSLATORS,
+}
+
 _EXAMPLES = {"int": "1", "float": "0.1", "bool": "true"}
 
 
@@ -121,6 +133,8 @@ def _sentence(container: Mapping[str, Any], report: str) -> str:
     value = _at(container, path)
     shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     shown = shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 3]}..."
+    if (name := path.rpartition(".")[0].rpartition(".")[2]) in _TABLES and path.endswith(".name"):
+        _TABLES[name][str(value)]  # says that there is no such option, or what is wrong with its module
     allowed = _choices(container, path)
     if allowed:
         words = ", ".join(allowed)

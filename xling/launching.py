@@ -202,7 +202,7 @@ def _shown_after(wait: Callable[[], int], plan: Plan) -> int:
 def _refuse_submitted(plan: Plan) -> None:
     """ConfigError if jobs of another set of cells are queued or running under the grid's name."""
     cells = digest_of(plan.cells)
-    if any(LAUNCHERS[name].others(plan.store, plan.name, cells) for name in LAUNCHERS.modules()):
+    if any(launcher.others(plan.store, plan.name, cells) for launcher in LAUNCHERS.usable().values()):
         raise ConfigError(
             f"name={plan.name} is taken: jobs of another set of cells were submitted under it and have not ended. "
             f"Type another name=NAME, or `xling cancel all {plan.name}`."

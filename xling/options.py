@@ -5,11 +5,13 @@ conf/, and the hooks of its kind, functions that planning and stages call. It is
 imports torch and other heavy packages only inside the functions that compute.
 
 A kind's table lists its own modules. An installed package adds others by entry points: group `xling.judge`, say,
-name `mine`, value `mypackage.judge`. docs/adding.md has the skeletons.
+name `mine`, value `mypackage.judge`. docs/adding.md has the skeletons. A fault in somebody's package is said to those
+who choose its option, and stops nobody else.
 """
 
 import importlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from typing import Any, Generic, TypeVar, Union, cast
@@ -26,27 +28,47 @@ class Options(Generic[Module]):
     """The options of a kind by name.
 
     hooks: attribute -> what it is for, said where a module lacks it; or, where not all options of a kind need the
-    same, a function from a module (which has `Settings`) to its hooks.
+    same, a function from a module (which has `Settings`) to its hooks. base: what Settings derives from. setting: whose
+    value an option's name is, if that is not `name` of a group of the kind's name.
     """
 
     def __init__(
-        self, kind: str, modules: Mapping[str, str], hooks: Mapping[str, str] | Callable[[Any], Mapping[str, str]]
+        self,
+        kind: str,
+        modules: Mapping[str, str],
+        hooks: Mapping[str, str] | Callable[[Any], Mapping[str, str]],
+        base: type[Struct] = Struct,
+        setting: str = "",
     ) -> None:
-        self.kind, self.hooks = kind, hooks
+        self.kind, self.hooks, self.base, self.setting = kind, hooks, base, setting or f"{kind}.name"
         self._own = dict(modules)
         self._checked: dict[str, Module] = {}
 
     def modules(self) -> dict[str, str]:
         """Name -> dotted module of every option, those of installed packages included."""
-        return {**_added(f"xling.{self.kind}"), **self._own}
+        return {**{point.name: point.value for point in _added(f"xling.{self.kind}")}, **self._own}
+
+    def usable(self) -> dict[str, Module]:
+        """Name -> module of every option that `[name]` gives: for what all options have a say in."""
+        usable = {}
+        for name in self.modules():
+            with suppress(ConfigError):
+                usable[name] = self[name]
+        return usable
 
     def __getitem__(self, name: str) -> Module:
-        """The module of an option. ConfigError for an unknown name, and for a module that lacks one of the hooks."""
+        """The module of an option. ConfigError for an unknown name, one that two packages use, and a lacking hook."""
         if name not in self._checked:
             modules = self.modules()
             if name not in modules:
                 hint = did_you_mean(name, list(modules))
-                raise ConfigError(f"{self.kind}={name} is unknown. Allowed: {', '.join(sorted(modules))}.{hint}")
+                raise ConfigError(f"{self.setting}={name} is unknown. Allowed: {', '.join(sorted(modules))}.{hint}")
+            added = {point.value for point in _added(f"xling.{self.kind}") if point.name == name}
+            if len(called := sorted({modules[name], *added})) > 1:
+                raise ConfigError(
+                    f"{self.kind}={name} is ambiguous: the modules {' and '.join(called)} are both called so. Rename "
+                    "the entry point of yours, or uninstall its package."
+                )
             module = self._imported(name, modules[name])
             hooks = self.hooks(module) if callable(self.hooks) else self.hooks
             lacking = [f"`{hook}` ({what})" for hook, what in hooks.items() if not hasattr(module, hook)]
@@ -68,20 +90,30 @@ class Options(Generic[Module]):
         return cast(Struct, msgspec.convert(container, module.Settings))
 
     def settings(self) -> Any:
-        """The union of all Settings, by whose tags msgspec knows which option a config means."""
-        every = tuple(self._imported(name, module).Settings for name, module in self.modules().items())
-        return Union[every]  # noqa: UP007  # made of a list
+        """The union of all Settings, by whose tags msgspec knows which option a config means.
+
+        Without those of installed packages that have a fault: `[name]` says which.
+        """
+        every = []
+        for name, module in self.modules().items():
+            with suppress(*() if name in self._own else (ConfigError,)):
+                every.append(self._imported(name, module).Settings)
+        return Union[tuple(every)]  # noqa: UP007  # made of a list
 
     def _imported(self, name: str, module: str) -> Any:
         try:
             found = importlib.import_module(module)
-        except ImportError as error:
-            raise ConfigError(f"{self.kind}={name}: the module {module} cannot be imported: {error}.") from error
+        except Exception as error:
+            kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+            reason = f"{kind}{error}".strip().rstrip(".")
+            raise ConfigError(f"{self.kind}={name}: the module {module} cannot be imported: {reason}.") from error
         own = getattr(found, "Settings", None)
-        if own is None or own.__struct_config__.tag != name:
+        config = own.__struct_config__ if isinstance(own, type) and issubclass(own, self.base) else None
+        if config is None or (config.frozen, config.tag_field, config.tag) != (True, "name", name):
+            derived = "" if self.base is Struct else f" derived from {self.base.__module__}.{self.base.__qualname__}"
             raise ConfigError(
-                f"{self.kind}={name}: the module {module} needs `Settings`, a msgspec Struct with tag_field='name' "
-                f"and tag='{name}'. docs/adding.md has a skeleton."
+                f"{self.kind}={name}: the module {module} needs `Settings`, a msgspec Struct{derived} with "
+                f"frozen=True, tag_field='name' and tag='{name}'. docs/adding.md has a skeleton."
             )
         return found
 
@@ -91,8 +123,9 @@ def name_of(settings: Struct) -> str:
     return str(settings.__struct_config__.tag)
 
 
-def _added(group: str) -> dict[str, str]:
-    return {point.name: point.value for point in _entry_points().select(group=group)}
+def _added(group: str) -> Any:
+    """The entry points of a group: (name, value) of each option of an installed package."""
+    return _entry_points().select(group=group)
 
 
 @cache

@@ -57,11 +57,25 @@ def test_a_name_that_names_nothing(named: str, said: str, tmp_path: Path) -> Non
         ("def chrf(responses, source): pass", r"asks for source. What a measure can ask for: responses, prompts"),
         ("import nothing_like_it", r"cannot be read in .*mine.py, line 1: ModuleNotFoundError"),
         ("x = 1\ndef chrf(:", r"cannot be read in .*mine.py, line 2: SyntaxError"),
+        ("import sys\nsys.exit(3)", r"cannot be read in .*mine.py, line 2: SystemExit: 3"),
+        (
+            "def chrf(responses): pass\nchrf.span = 5",
+            r"chrf of .*mine.py: its span is not two numbers, as in \(0, 100\)",
+        ),
     ],
 )
 def test_a_file_with_a_fault(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=said):
         own_measure(f"{written(tmp_path, text)}:chrf")
+
+
+def test_an_installed_module_with_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "installed_with_a_fault.py").write_text("x = 1\n1 / 0\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot be read in .*fault.py, line 2: ZeroDivisionError"):
+        own_measure("installed_with_a_fault:chrf")
+    with pytest.raises(ConfigError, match="sys is no file of Python"):
+        own_measure("sys:exit")
 
 
 @pytest.mark.parametrize(
@@ -72,6 +86,7 @@ def test_a_file_with_a_fault(text: str, said: str, tmp_path: Path) -> None:
         ("\n    return [0.5,\n        1 / 0]", "failed in .*mine.py, line 4: ZeroDivisionError: division by zero"),
         ("return [0.5, 1.5]", r"gave 1.5, outside its span \(0.0, 1.0\)"),
         ("return None", "failed in .*mine.py: TypeError"),
+        ("raise SystemExit(3)", "failed in .*mine.py, line 2: SystemExit: 3"),
     ],
 )
 def test_what_a_function_gives(body: str, said: str, tmp_path: Path) -> None:

@@ -13,24 +13,6 @@ from xling.config.common import Language
 from xling.options import Options
 from xling.rewards.settings import RewardModel
 
-JUDGES: Options[Any] = Options(
-    "judge",
-    {
-        "gold": "xling.judges.gold",
-        "target_rm": "xling.judges.target_rm",
-        "human": "xling.judges.human",
-        "llm": "xling.judges.llm",
-    },
-    hooks={
-        "RESPONSES": "what it can judge: sampled responses or recorded ones",
-        "KINDS": "the kinds of stages that it brings",
-        "check": "what planning refuses",
-        "verdicts": "the stages that it decides by",
-        "fold": "what the judge stage makes of them",
-        "notes": "what it has to say of a plan",
-    },
-)
-
 
 class JudgeSettings(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"):
     """What settings of all judges have. Those that differ where planning has to know it override the properties."""
@@ -66,6 +48,26 @@ class JudgeSettings(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         settings: as composed; rm_backbone: label of its reward model, or empty; swept: keys that are axes of the grid.
         """
         return option
+
+
+JUDGES: Options[Any] = Options(
+    "judge",
+    {
+        "gold": "xling.judges.gold",
+        "target_rm": "xling.judges.target_rm",
+        "human": "xling.judges.human",
+        "llm": "xling.judges.llm",
+    },
+    hooks={
+        "RESPONSES": "what it can judge: sampled responses or recorded ones",
+        "KINDS": "the kinds of stages that it brings",
+        "check": "what planning refuses",
+        "verdicts": "the stages that it decides by",
+        "fold": "what the judge stage makes of them",
+        "notes": "what it has to say of a plan",
+    },
+    base=JudgeSettings,
+)
 
 
 class _Keyed(Protocol):

@@ -16,6 +16,7 @@ import math
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -49,7 +50,7 @@ class OwnMeasure:
         try:
             values = self.function(**{name: arguments[name] for name in sorted(self.wants)})
             found = [math.nan if value is None else float(value) for value in values]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"The measure {self.name} failed {fault_in(error, self.file)}.") from error
         if len(found) != many:
             raise ConfigError(
@@ -85,7 +86,9 @@ def own_function(named: str) -> tuple[str, Callable[..., Any]]:
     """(its file, the function) that `located` has found. ConfigError names the file, and the line with a fault."""
     module_name, _, name = named.rpartition(":")
     module = _module(module_name)
-    file = str(module.__file__)
+    file = str(getattr(module, "__file__", None))
+    if not file.endswith(".py"):
+        raise ConfigError(f"{named}: {module_name} is no file of Python. Type FILE:FUNCTION, as in my.py:chrf.")
     function = getattr(module, name, None)
     if not callable(function):
         known = [word for word, value in vars(module).items() if inspect.isfunction(value)]
@@ -105,11 +108,14 @@ def own_measure(named: str) -> OwnMeasure:
             f"The measure {name} of {file} asks for {', '.join(unknown)}. What a measure can ask for: "
             f"{', '.join(ARGUMENTS)} (docs/python.md)."
         )
-    low, high = getattr(function, "span", (-math.inf, math.inf))
+    try:
+        low, high = (float(end) for end in getattr(function, "span", (-math.inf, math.inf)))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"The measure {name} of {file}: its span is not two numbers, as in (0, 100).") from error
     title = title_of(function, name)
     digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
     wants = frozenset(parameters) & ARGUMENTS.keys()
-    return OwnMeasure(name, title, file, digest, (float(low), float(high)), wants, function)
+    return OwnMeasure(name, title, file, digest, (low, high), wants, function)
 
 
 def title_of(function: Callable[..., Any], name: str) -> str:
@@ -120,7 +126,10 @@ def title_of(function: Callable[..., Any], name: str) -> str:
 def _module(name: str) -> ModuleType:
     """A module by its path, run anew each time, or by its name. It may import what lies beside it."""
     if not name.endswith(".py"):
-        return importlib.import_module(name)
+        try:
+            return importlib.import_module(name)
+        except (Exception, SystemExit) as error:
+            raise ConfigError(f"Measures cannot be read {fault_in(error, _origin(name))}.") from error
     path = Path(name)
     if not path.is_file():
         raise ConfigError(f"The measures of this grid are in {path}, which is not there any more.")
@@ -131,14 +140,22 @@ def _module(name: str) -> ModuleType:
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"Measures cannot be read {fault_in(error, name)}.") from error
     finally:
         sys.path.remove(str(path.parent))
     return module
 
 
-def fault_in(error: Exception, file: str) -> str:
+def _origin(module: str) -> str:
+    """The file of an installed module, or its name where it cannot be found."""
+    with suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec(module)
+        return module if spec is None or spec.origin is None else spec.origin
+    return module
+
+
+def fault_in(error: BaseException, file: str) -> str:
     """`in my.py, line 7: ZeroDivisionError: division by zero`: the last line of the user's own file."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None

@@ -54,8 +54,8 @@ def __getattr__(name: str) -> Any:
 def _kinds() -> dict[str, Kind]:
     """ConfigError where a judge brings a kind of stage whose name another one has."""
     kinds = {kind.name: kind for kind in OWN}
-    for judge in JUDGES.modules():
-        for kind in JUDGES[judge].KINDS:
+    for judge, module in JUDGES.usable().items():
+        for kind in module.KINDS:
             if kind.name in (*kinds, JUDGE.name):
                 raise ConfigError(
                     f"judge={judge} brings stages `{kind.name}`, which are there already. Rename its own."

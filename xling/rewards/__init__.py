@@ -23,6 +23,7 @@ REWARDS: Options[RewardModule] = Options(
         )
     },
     HOOKS,
+    RewardSettings,
 )
 
 

@@ -81,6 +81,7 @@ LAUNCHERS: Options[Launcher] = Options(
         "run": "running a plan",
         "others": "whether jobs of other cells are out under a grid's name",
     },
+    setting="hydra.launcher.name",
 )
 
 

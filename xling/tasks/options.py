@@ -120,6 +120,7 @@ TASKS = Options[TaskModule](
         "released": "xling.tasks.released",
     },
     hooks_of,
+    TaskSettings,
 )
 
 if TYPE_CHECKING:

@@ -91,4 +91,5 @@ TRACKERS: Options[Tracker] = Options(
         "write_grid": "writing the run of a grid",
         "instead": "where runs go if that fails",
     },
+    setting="tracking.name",
 )

@@ -11,22 +11,6 @@ from msgspec import Struct
 from xling.config.common import Language
 from xling.options import Options
 
-TRANSLATORS: Options[Any] = Options(
-    "translator",
-    {
-        "seq2seq": "xling.translators.seq2seq",
-        "recorded": "xling.translators.recorded",
-        "micro_exact": "xling.translators.micro_exact",
-        "micro_noisy": "xling.translators.micro_noisy",
-    },
-    hooks={
-        "check": "what planning refuses",
-        "inputs": "what decides its translations",
-        "translate": "what turns texts into texts of the other language",
-        "work": "what that costs",
-    },
-)
-
 Direction = tuple[Language, Language]  # from, to
 
 # each text in the other language; None or an empty text where the translator makes nothing of it
@@ -46,6 +30,24 @@ class TranslatorSettings(Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     def checkpoints(self, directions: Sequence[Direction]) -> frozenset[str]:
         """Checkpoints that are named by a pair of languages, so that no setting has their whole name."""
         return frozenset()
+
+
+TRANSLATORS: Options[Any] = Options(
+    "translator",
+    {
+        "seq2seq": "xling.translators.seq2seq",
+        "recorded": "xling.translators.recorded",
+        "micro_exact": "xling.translators.micro_exact",
+        "micro_noisy": "xling.translators.micro_noisy",
+    },
+    hooks={
+        "check": "what planning refuses",
+        "inputs": "what decides its translations",
+        "translate": "what turns texts into texts of the other language",
+        "work": "what that costs",
+    },
+    base=TranslatorSettings,
+)
 
 
 class Spoken(Struct, frozen=True):
