@@ -11,7 +11,7 @@ from cluster import Cluster, wait_until
 from xling.errors import ConfigError
 from xling.runners.slurm import cluster as slurm
 from xling.runners.slurm.record import JobRef
-from xling.runners.slurm.settings import Resources
+from xling.runners.slurm.settings import Resources, check_resources
 
 NAME = "xling-a_grid_with_a_long_name_that_says_what_it_is-1122064412abcd"
 Count = Callable[[], list[str]]
@@ -228,8 +228,8 @@ def test_the_cluster_says_what_it_allows(cluster: Cluster) -> None:
     gpu = limits.partitions["gpu"]
     assert gpu.minutes == 1440 and gpu.most(lambda kind: kind.gpus) == 4 and gpu.most(lambda kind: kind.cpus) == 8
     assert limits.qos == (("normal",) if cluster.accounting else None)
-    slurm.check(Resources(partition="gpu", gpus_per_node=4, cpus_per_task=8, mem_gb=3, nodes=4), limits)
-    slurm.check(Resources(partition="cpu,gpu", gpus_per_node=1, constraint="fakegpu"), limits)
+    check_resources(Resources(partition="gpu", gpus_per_node=4, cpus_per_task=8, mem_gb=3, nodes=4), limits)
+    check_resources(Resources(partition="cpu,gpu", gpus_per_node=1, constraint="fakegpu"), limits)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_what_can_never_run_is_refused_before_it_is_submitted(
     plain_cluster: Cluster, asked: dict[str, object], sentence: str
 ) -> None:
     with pytest.raises(ConfigError) as refused:
-        slurm.check(Resources(**asked), slurm.limits(), "here")  # type: ignore[arg-type]
+        check_resources(Resources(**asked), slurm.limits(), "here")  # type: ignore[arg-type]
     assert sentence in str(refused.value)
 
 
@@ -260,11 +260,11 @@ def test_closed_partitions_and_unknown_qos_are_refused(
 ) -> None:
     monkeypatch.setenv("SLURM_CONF", with_accounting.env["SLURM_CONF"])
     with pytest.raises(ConfigError, match=r"here\.qos=norml: the cluster has no QOS 'norml'.*Did you mean 'normal'"):
-        slurm.check(Resources(qos="norml"), slurm.limits(), "here")
+        check_resources(Resources(qos="norml"), slurm.limits(), "here")
     with_accounting.partition("gpu", "DRAIN")
     try:
         with pytest.raises(ConfigError, match=r"takes no jobs now \(state DRAIN\)"):
-            slurm.check(Resources(partition="gpu"), slurm.limits(), "here")
+            check_resources(Resources(partition="gpu"), slurm.limits(), "here")
     finally:
         with_accounting.partition("gpu", "UP")
 
