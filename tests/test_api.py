@@ -67,6 +67,12 @@ def test_what_is_refused_is_a_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_list_in_place_of_overrides_is_refused() -> None:
+    for function in (xling.plan, xling.run):
+        with pytest.raises(ConfigError, match="is no text"):
+            function(["sweeps=demo"])  # type: ignore[arg-type]
+
+
 def test_a_grid_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no grid in"):
         xling.load(tmp_path)

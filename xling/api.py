@@ -17,7 +17,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xling.errors import ConfigError, DataError, StoreError
+from xling.errors import ConfigError, DataError, StoreError, shown
 from xling.grid.plan import Plan
 from xling.grid.store import Store
 
@@ -40,6 +40,7 @@ def plan(*overrides: str) -> Plan:
     from xling.compose.grid import composed_grid
     from xling.launching import plan_of, task_languages
 
+    _check(overrides)
     named = {override.partition("=")[0].lstrip("+") for override in overrides}
     asked = overrides if "dry_run" in named else (*overrides, "dry_run=true")
     cells, launcher = composed_grid(asked, task_languages, _warn)
@@ -56,6 +57,7 @@ def run(*overrides: str) -> "Grid":
     from xling.compose.grid import composed_grid, grid_name
     from xling.launching import task_languages
 
+    _check(overrides)
     cells, launcher = composed_grid(overrides, task_languages, _warn)
     if cells.settings["dry_run"]:
         raise ConfigError("dry_run=true runs nothing. Type xling.plan(...) in place of xling.run(...).")
@@ -73,6 +75,14 @@ def load(root: str | Path = "outputs", name: str | None = None) -> "Grid":
 
     store = Store(Path(root).expanduser().absolute())
     return Grid(store, chosen_grid(store, name))
+
+
+def _check(overrides: Sequence[object]) -> None:
+    for override in overrides:
+        if not isinstance(override, str):
+            raise ConfigError(
+                f"{shown(override)} is no text. Type overrides as texts, 'sweeps=demo', 'seed=0,1', a list as *LIST."
+            )
 
 
 def _warn(message: str) -> None:
