@@ -256,25 +256,26 @@ def test_python_m_xling_is_the_same_program(tmp_path: Path) -> None:
 def busy_root(tmp_path: Path) -> Iterator[Path]:
     """A grid that is done, in a root where another launch makes, renames and removes folders all the time."""
     run(tmp_path, grid(["de", "en"], ["de", "en"]))
+    others = grid(["tr", "hi"], ["ja"])
+    run(tmp_path, others, "others")
     stop, kind = threading.Event(), tmp_path / "stages" / "judge"
 
     def work(number: int) -> None:
-        key, turn = f"{number}" * 64, 0
+        key, turn = others[number].stage.key, 0
         while not stop.is_set():
             turn += 1
-            made = kind / f"{key}.tmp-elsewhere-{number}-b.n.{turn}"
-            places = (made, kind / f"{key}.partial" / "who", tmp_path / f"logs/other{number}",
+            away = kind / f"{key}.tmp-elsewhere-{number}-b.n.{turn}"
+            places = (kind / f"{key}.partial" / "who", tmp_path / f"logs/other{number}",
                       tmp_path / f"grids/other{number}/slurm/s")  # fmt: skip
+            (kind / key).rename(away)  # as `gc` does before it deletes
             for place in places:
                 place.mkdir(parents=True)
             (kind / f"{key}.failed.json").write_text("{}", encoding="utf-8")
-            (places[2] / f"{turn}.log").write_text("", encoding="utf-8")
-            (made / "file").write_text("", encoding="utf-8")
-            made.rename(kind / key)
-            (kind / key).rename(made)  # as `gc` does before it deletes
-            for place in (made, kind / f"{key}.partial", places[2], places[3].parents[1]):
+            (places[1] / f"{turn}.log").write_text("", encoding="utf-8")
+            for place in (kind / f"{key}.partial", places[1], places[2].parents[1]):
                 shutil.rmtree(place)
             (kind / f"{key}.failed.json").unlink()
+            away.rename(kind / key)  # as a result is published
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
     for thread in threads:
@@ -292,6 +293,7 @@ LOOKS: dict[str, Callable[[Store], Any]] = {
     "gc of a grid": lambda store: grid_garbage(store, "small"),
     "submissions": record.submissions,
     "names": grids,
+    "state": lambda store: any(store.state("judge", key) == "damaged" for key in store.listing("judge").results),
 }
 
 

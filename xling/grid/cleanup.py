@@ -18,7 +18,7 @@ from xling.grid import claim, files, host
 from xling.grid.files import files_below
 from xling.grid.planfile import PlannedStage, chosen_grid, grids, read_grid
 from xling.grid.records import Failure, Sheet, read
-from xling.grid.store import Damaged, Listing, Store
+from xling.grid.store import Damaged, Listing, Store, version
 
 
 def remove_leftovers(store: Store, kinds: Iterable[str]) -> None:
@@ -210,26 +210,17 @@ def damaged_results(store: Store) -> Iterator[Damaged]:
 def _damage(store: Store, kind: str, key: str) -> Damaged | None:
     """How a result is damaged; None if it is whole or gone. One that changes meanwhile is looked at again: somebody
     deletes it, or has made it anew."""
-    folder = store.folder(kind, key)
-    state = _state(folder)
+    folder = str(store.folder(kind, key))
+    state = version(folder)
     while state is not None:
         try:
             store.load(kind, key)
             return None
         except Damaged as damaged:
-            before, state = state, _state(folder)
+            before, state = state, version(folder)
             if state == before:
                 return damaged
     return None
-
-
-def _state(folder: Path) -> tuple[int, int] | None:
-    """What changes when a folder is replaced, or a file in it comes or goes; None without the folder."""
-    try:
-        found = folder.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns
 
 
 def garbage_lines(items: Sequence[Garbage], root: Path) -> Iterable[str]:

@@ -178,9 +178,19 @@ class Store:
     def check(self, kind: str, key: str) -> Status:
         """The state with its reason; files whose times differ (a copied store) count if their hash agrees.
 
-        Raises Unreadable where it cannot be told: a file that may not be read is not a damaged one.
+        A damaged result is looked at again until its folder stands still: another process may have published or
+        deleted it between two looks. Raises Unreadable where it cannot be told: a file that may not be read is not
+        a damaged one.
         """
         folder = f"{self._stages}/{kind}/{key}"
+        status = self._look(folder, kind, key)
+        while status.state == "damaged":
+            before, status = version(folder), self._look(folder, kind, key)
+            if version(folder) == before:
+                break
+        return status
+
+    def _look(self, folder: str, kind: str, key: str) -> Status:
         try:
             done = read(Done, f"{folder}/done.json")
         except FileNotFoundError:
@@ -464,6 +474,15 @@ def _stats(folder: str, done: Done) -> Iterator[tuple[str, FileFact, os.stat_res
             if error.errno not in files.ABSENT:
                 raise files.Unreadable(error, f"{folder}/{name}") from error
             yield name, fact, None
+
+
+def version(folder: str) -> tuple[int, int] | None:
+    """Changes when a folder is replaced or renamed, or a file in it comes or goes; None without the folder."""
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns
 
 
 def _differs(folder: str, done: Done) -> str:
