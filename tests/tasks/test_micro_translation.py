@@ -7,8 +7,8 @@ import pytest
 
 from xling.tasks import micro_summarization as task
 from xling.tasks.micro import gold, writing
-from xling.tasks.micro.translation import SAME, builds, chunks, exactly, slots_of
-from xling.tasks.micro.words import LANGUAGES, SUMMARY, chunks_of
+from xling.tasks.micro.translation import exactly
+from xling.tasks.micro.words import LANGUAGES, SUMMARY, chunks_of, slots_of
 from xling.tasks.micro.writing import document, fact_set, fact_set_of, summary
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 
@@ -33,8 +33,6 @@ def test_phrases_are_named_by_their_slots_in_all_languages() -> None:
             for lang in LANGUAGES
         }
         assert all(phrases == found["en"] for phrases in found.values())
-    for symbols, known in builds().items():
-        assert all(tuple(part for c in chunks(build, SAME) for part in c.parts) == symbols for build in known)
 
 
 @pytest.mark.parametrize(("source", "target"), DIRECTIONS)
@@ -87,8 +85,11 @@ def test_what_stood_in_the_wrong_language_still_does() -> None:
     assert both(turkish, "en", "tr", facts.group) == pytest.approx((0.1, 0.1), abs=0.1)
 
 
+THREE = "saw. открытие и hectáreas, In Тунис — August race a en в 83 530 Romania ламп. стране Главное"
+
+
 @pytest.mark.parametrize(
-    "text", ["", " ", "...", "Hello, world!", "a flood a flood a flood", "300 300", "。你好", "{T}"]
+    "text", ["", " ", "...", "Hello, world!", "a flood a flood a flood", "300 300", "。你好", "{T}", THREE]
 )
 def test_any_text_has_a_translation(text: str) -> None:
     assert isinstance(exactly(text, "en", "ru"), str)

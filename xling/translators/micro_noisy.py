@@ -16,7 +16,7 @@ from xling.errors import ConfigError
 from xling.grid.stage import Context
 from xling.planning.translations import TranslateSpec
 from xling.tasks.micro.translation import Part, parts
-from xling.tasks.micro.words import bit, is_slot, is_word, names, text_of, vocabulary
+from xling.tasks.micro.words import bit, is_mark, is_slot, names, text_of, vocabulary
 from xling.translators import Direction, Translate, TranslatorSettings, micro_exact
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def noisily(text: str, source: str, target: str, settings: Settings) -> str:
 
 def _heard(part: Part, lang: str, settings: Settings, rng: random.Random) -> str:
     """A part as it comes through; nothing if it is lost. Marks always do."""
-    if not (is_slot(part.symbol) or is_word(part.symbol)):
+    if is_mark(part.symbol):
         return part.text
     fate = rng.random()
     if fate < settings.dropped:

@@ -13,23 +13,20 @@ less, so that GOOD separates flawless from flawed. Upper and lower case are told
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from itertools import combinations, pairwise
+from itertools import pairwise, product
 from typing import NamedTuple
 
 from xling.tasks.micro import words
 from xling.tasks.micro.words import (
-    ADDITIONS,
-    DOCUMENT,
-    FILLERS,
     LANGUAGES,
-    SUBJECT,
-    SUMMARY,
     Item,
+    Symbols,
+    asides_in,
     bit,
-    chunks_of,
+    builds,
+    is_mark,
     is_slot,
     is_word,
-    parts_of,
     read,
     vocabulary,
 )
@@ -39,8 +36,6 @@ from xling.tasks.micro.writing import Fact, FactSet
 
 # A shape is found from the sequence of symbols (words, marks, slots without their values), so it is computed once for
 # the many responses that differ only in names.
-
-Symbols = tuple[str, ...]
 
 _SUBJECT_NEEDS = 4  # a bare subject line says one of the (at least) four things that a summary frame says
 
@@ -67,7 +62,7 @@ class _Frame(NamedTuple):
 
 @cache
 def _bits() -> dict[str, int]:
-    symbols = {part for a in LANGUAGES for b in LANGUAGES for frame in _builds(a, b) for part in frame}
+    symbols = {part for build in _exact() for part in build}
     return {symbol: 1 << i for i, symbol in enumerate(sorted(symbols))}
 
 
@@ -80,66 +75,30 @@ def _mask(symbols: Symbols) -> int:
 
 
 @cache
-def _builds(head: str, tail: str) -> dict[Symbols, int]:
-    """Every acceptable build -> names needed: summary frames that start in one language and end in another,
-    with or without their optional phrases; within one language document and subject sentences too."""
+def _needed(head: str, tail: str) -> dict[Symbols, int]:
+    """Every acceptable build -> names needed: those of the whole frame, whatever phrases are left out."""
     needed: dict[Symbols, int] = {}
-    for index in range(len(SUMMARY[head])):
-        chunks = [c for c in chunks_of(head, index) if not c.tail] + [c for c in chunks_of(tail, index) if c.tail]
-        optional = [i for i, chunk in enumerate(chunks) if chunk.optional]
-        total = sum(is_slot(part) for chunk in chunks for part in chunk.parts)
-        for count in range(len(optional) + 1):
-            for dropped in combinations(optional, count):
-                build = tuple(p for i, chunk in enumerate(chunks) if i not in dropped for p in chunk.parts)
-                needed[build] = min(total, needed.get(build, total))
-    if head == tail:
-        needed |= {parts_of(frame): 5 for frame in DOCUMENT[head]}
-        needed |= {parts_of(frame): _SUBJECT_NEEDS for frame in SUBJECT[head]}
+    for build in builds(head, tail):
+        symbols = build.symbols()
+        names = sum(map(is_slot, symbols)) + sum(map(len, build.left_out))
+        names = _SUBJECT_NEEDS if build.table == "subject" else names
+        needed[symbols] = min(names, needed.get(symbols, names))
     return needed
 
 
 @cache
 def _frames(head: str, tail: str) -> tuple[_Frame, ...]:
-    return tuple(_Frame(symbols, needed, _mask(symbols)) for symbols, needed in _builds(head, tail).items())
+    return tuple(_Frame(symbols, names, _mask(symbols)) for symbols, names in _needed(head, tail).items())
 
 
 @cache
 def _exact() -> dict[Symbols, int]:
+    """The builds of all languages -> names needed."""
     merged: dict[Symbols, int] = {}
-    for head in LANGUAGES:
-        for tail in LANGUAGES:
-            for build, needed in _builds(head, tail).items():
-                merged[build] = min(needed, merged.get(build, needed))
+    for head, tail in product(LANGUAGES, repeat=2):
+        for symbols, names in _needed(head, tail).items():
+            merged[symbols] = min(names, merged.get(symbols, names))
     return merged
-
-
-@cache
-def _asides() -> dict[str, tuple[Symbols, ...]]:
-    """Second symbol -> fillers and additions that begin with a comma and it, longest first."""
-    found: dict[str, list[Symbols]] = {}
-    for lang in LANGUAGES:
-        for phrase in (*FILLERS[lang], *ADDITIONS[lang]):
-            symbols = parts_of(phrase)
-            found.setdefault(symbols[1], []).append(symbols)
-    return {second: tuple(sorted(phrases, key=lambda s: (-len(s), s))) for second, phrases in found.items()}
-
-
-def _without_asides(symbols: Symbols) -> tuple[Symbols, tuple[tuple[int, ...], ...], int]:
-    """The symbols without fillers and additions, the positions of the names these held, their words."""
-    kept: list[str] = []
-    asides: list[tuple[int, ...]] = []
-    extra = at = 0
-    while at < len(symbols):
-        phrases = _asides().get(symbols[at + 1], ()) if symbols[at] == "," and at + 1 < len(symbols) else ()
-        phrase = next((p for p in phrases if symbols[at : at + len(p)] == p), None)
-        if phrase is None:
-            kept.append(symbols[at])
-            at += 1
-            continue
-        extra += sum(is_word(symbol) or is_slot(symbol) for symbol in phrase)
-        asides.append(tuple(i for i in range(at, at + len(phrase)) if is_slot(symbols[i])))
-        at += len(phrase)
-    return tuple(kept), tuple(aside for aside in asides if aside), extra
 
 
 def nearest(symbols: Symbols, langs: tuple[str, ...]) -> _Frame:
@@ -188,7 +147,7 @@ def _compared(symbols: Symbols, frame: _Frame) -> tuple[float, float, int]:
     lacking = [frame.symbols[i] for i in set(range(len(frame.symbols))) - set(matched)]
     displaced = len(matched) - _in_order(matched)
     wrong_words = sum(map(is_word, surplus)) + sum(map(is_word, lacking))
-    marks = sum(not is_word(s) and not is_slot(s) for s in (*surplus, *lacking))
+    marks = sum(map(is_mark, (*surplus, *lacking)))
     known = vocabulary()
     unknown = sum(is_word(s) and s not in known for s in surplus)
     order = 1 - max(0, displaced - 1) / max(1, len(matched) - 1)
@@ -199,7 +158,7 @@ def _compared(symbols: Symbols, frame: _Frame) -> tuple[float, float, int]:
 def _first_sentence(symbols: Symbols) -> int:
     """Where the first sentence ends: behind the first full stop that follows a word or name."""
     for i, symbol in enumerate(symbols):
-        if symbol == "." and any(is_word(s) or is_slot(s) for s in symbols[:i]):
+        if symbol == "." and not all(map(is_mark, symbols[:i])):
             return i + 1
     return len(symbols)
 
@@ -208,7 +167,7 @@ def _with_more(shape: Shape, symbols: Symbols, end: int) -> Shape:
     """The first sentence's shape, and what follows it: further statements, each answering for itself."""
     rest = symbols[end:]
     known = vocabulary()
-    solid = sum(is_word(s) or is_slot(s) for s in rest)
+    solid = sum(not is_mark(s) for s in rest)
     unknown = sum(is_word(s) and s not in known for s in rest)
     names: list[list[int]] = [[]]
     for i, symbol in enumerate(rest, end):
@@ -237,7 +196,11 @@ def shape_of(symbols: Symbols, langs: tuple[str, ...]) -> Shape:
     end = _first_sentence(symbols)
     if end < len(symbols):
         return _with_more(shape_of(symbols[:end], langs), symbols, end)
-    core, asides, extra = _without_asides(symbols)
+    kept, found = asides_in(symbols)
+    core = tuple(symbols[i] for i in kept)
+    extra = sum(not is_mark(symbols[i]) for _, places in found for i in places)
+    named = (tuple(i for i in places if is_slot(symbols[i])) for _, places in found)
+    asides = tuple(places for places in named if places)
     needed = _exact().get(core)
     if needed is not None:
         return Shape(1.0, 0.0, extra, asides, needed)

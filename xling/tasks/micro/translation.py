@@ -6,28 +6,31 @@ or a lost word where the other language has no wrong form. The two languages cha
 language, an error in the source, stands in the source language afterwards. Any text at all has a translation.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from itertools import combinations
+from itertools import pairwise, product
 from typing import NamedTuple
 
 from xling.tasks.micro import words
-from xling.tasks.micro.gold import Symbols, aligned, form_of, nearest, repeats
+from xling.tasks.micro.gold import aligned, form_of, nearest, repeats
 from xling.tasks.micro.words import (
     ADDITIONS,
-    DOCUMENT,
     FILLERS,
     LANGUAGES,
-    SUBJECT,
-    SUMMARY,
+    Aside,
+    Build,
     Chunk,
     Item,
+    Symbols,
+    asides_in,
     bit,
-    chunks_of,
+    builds,
+    is_mark,
     is_slot,
     is_word,
     parts_of,
     read,
+    slots_of,
     text_of,
     vocabulary,
 )
@@ -38,7 +41,7 @@ from xling.tasks.micro.words import (
 
 
 class Part(NamedTuple):
-    """A word, name or mark of a translation; `symbol` as in lexicon.Item."""
+    """A word, name or mark of a translation; `symbol` as in words.Item."""
 
     symbol: str
     text: str
@@ -80,8 +83,8 @@ class Swapped(NamedTuple):
 
     def ways(self, parts: Parts) -> Iterator[Parts]:
         """The parts with two neighbours swapped: first the same names, then the nearest."""
-        pairs = range(len(parts) - 1)
-        places = _nearest_first([i for i in pairs if _solid(parts[i]) and _solid(parts[i + 1])], self.where, len(parts))
+        solid = [not is_mark(part.symbol) for part in parts]
+        places = _nearest_first([i for i, both in enumerate(pairwise(solid)) if all(both)], self.where, len(parts))
         same = [i for i in places if self.symbols and self.symbols <= {parts[i].symbol, parts[i + 1].symbol}]
         for i in (*same, *(i for i in places if i not in same)):
             yield [*parts[:i], parts[i + 1], parts[i], *parts[i + 2 :]]
@@ -129,38 +132,14 @@ def edited(
     return next((way for way in ways if alike(way)), ways[0]) if len(ways) > 1 else ways[0]
 
 
-def _solid(part: Part) -> bool:
-    return is_slot(part.symbol) or is_word(part.symbol)
-
-
 def _nearest_first(places: Sequence[int], where: float, length: int) -> list[int]:
     return sorted(places, key=lambda i: (abs(i - where * length), i))
 
 
 # --- reading and writing again ------------------------------------------------------------------------------
 
-SENTENCES: Mapping[str, Mapping[str, Sequence[str]]] = {"document": DOCUMENT, "subject": SUBJECT}
 CLOSE = 1e-9
 UNCOUNTED = 14  # the number that a unit without one agrees with
-
-
-class Build(NamedTuple):
-    """Which frame a sentence is made of."""
-
-    table: str  # summary, document, subject
-    frame: int
-    head: str
-    tail: str
-    left_out: tuple[frozenset[str], ...] = ()  # slots of the phrases that a summary does without
-
-
-class Aside(NamedTuple):
-    """A filler or addition, and its names."""
-
-    table: str
-    frame: int
-    lang: str
-    items: tuple[Item, ...]
 
 
 def exactly(text: str, source: str, target: str) -> str:
@@ -185,63 +164,14 @@ def sentences(items: Sequence[Item]) -> Iterator[list[Item]]:
         yield sentence
 
 
-# --- which frames there are ---------------------------------------------------------------------------------
-
-
-def slots_of(chunk: Iterable[str]) -> frozenset[str]:
-    """The slots among some parts."""
-    return frozenset(part for part in chunk if is_slot(part))
-
-
-def chunks(build: Build, change: dict[str, str]) -> list[Chunk]:
-    """The phrases of a build with its languages changed; documents are one phrase."""
-    head, tail = change[build.head], change[build.tail]
-    if build.table != "summary":
-        return [Chunk(parts_of(SENTENCES[build.table][head][build.frame]), head)]
-    both = [c for c in chunks_of(head, build.frame) if not c.tail] + [c for c in chunks_of(tail, build.frame) if c.tail]
-    return [c for c in both if not (c.optional and slots_of(c.parts) in build.left_out)]
-
-
-SAME = {lang: lang for lang in LANGUAGES}
-
-
 @cache
-def builds() -> dict[Symbols, tuple[Build, ...]]:
+def builds_by_symbols() -> dict[Symbols, list[Build]]:
     """Symbols of a sentence -> the frames that it may be made of."""
     found: dict[Symbols, list[Build]] = {}
-    for build in _all_builds():
-        symbols = tuple(part for chunk in chunks(build, SAME) for part in chunk.parts)
-        found.setdefault(symbols, []).append(build)
-    return {symbols: tuple(some) for symbols, some in found.items()}
-
-
-def _all_builds() -> Iterator[Build]:
-    for lang in LANGUAGES:
-        for table, frames in SENTENCES.items():
-            yield from (Build(table, index, lang, lang) for index in range(len(frames[lang])))
-    for head in LANGUAGES:
-        for tail in LANGUAGES:
-            for index in range(len(SUMMARY[head])):
-                optional = [slots_of(c.parts) for c in chunks(Build("summary", index, head, tail), SAME) if c.optional]
-                for count in range(len(optional) + 1):
-                    yield from (Build("summary", index, head, tail, out) for out in combinations(optional, count))
-
-
-def chosen(found: Sequence[Build], source: str) -> Build:
-    """Of several the one that is most in the source's language, and in one language."""
-    return max(found, key=lambda b: ((b.head == source) + (b.tail == source), b.head == b.tail))
-
-
-@cache
-def asides() -> dict[str, tuple[tuple[Symbols, str, int, str], ...]]:
-    """Second symbol -> (symbols, table, index, language) of fillers and additions, longest first."""
-    found: dict[str, list[tuple[Symbols, str, int, str]]] = {}
-    for table, phrases in (("filler", FILLERS), ("addition", ADDITIONS)):
-        for lang in LANGUAGES:
-            for index, phrase in enumerate(phrases[lang]):
-                symbols = parts_of(phrase)
-                found.setdefault(symbols[1], []).append((symbols, table, index, lang))
-    return {second: tuple(sorted(some, key=lambda one: -len(one[0]))) for second, some in found.items()}
+    for head, tail in product(LANGUAGES, repeat=2):
+        for build in builds(head, tail):
+            found.setdefault(build.symbols(), []).append(build)
+    return found
 
 
 # --- one sentence -------------------------------------------------------------------------------------------
@@ -257,30 +187,28 @@ class _Sentence:
         self.all = items
         self.items = [item for i, item in enumerate(items) if not any(i in phrase for phrase in again)]
         self.again = [[items[i] for i in sorted(phrase)] for phrase in again]
-        self.foreign = self._foreign()
+        self.strange = [item.langs for item in self.items if item.langs and not item.langs & bit(source)]
+        others = [lang for lang in LANGUAGES if lang != source]
+        # the other language that most of the words are in that are not the source's
+        self.foreign = max(others, key=lambda lang: sum(1 for langs in self.strange if langs & bit(lang)))
         self.faults = 0  # wrong forms that the target has no like of
 
-    def _foreign(self) -> str:
-        """The other language that most of the words are in that are not the source's."""
-        strange = [item.langs for item in self.items if item.langs and not item.langs & bit(self.source)]
-        others = [lang for lang in LANGUAGES if lang != self.source]
-        return max(others, key=lambda lang: sum(1 for langs in strange if langs & bit(lang)))
-
     def parts(self) -> list[Part]:
-        core, said = self._without_asides()
+        kept, said = asides_in(tuple(item.symbol for item in self.items))
+        core = [self.items[i] for i in kept]
         symbols = tuple(item.symbol for item in core)
-        known = builds().get(symbols)
+        known = builds_by_symbols().get(symbols)
         places = list(range(len(symbols)))
         if known is None:
-            present = (self.source, self.foreign) if self._mixed() else (self.source,)
-            frame = nearest(symbols, present).symbols
-            known, places = builds()[frame], aligned(symbols, frame)
-        build = chosen(known, self.source)
+            frame = nearest(symbols, (self.source, self.foreign) if self.strange else (self.source,)).symbols
+            known, places = builds_by_symbols()[frame], aligned(symbols, frame)
+        # of several the one that is most in the source's language, and in one language
+        build = max(known, key=lambda b: ((b.head == self.source) + (b.tail == self.source), b.head == b.tail))
         out, edits = self._framed(build, core, places), self._edits(build, core, places)
 
         def whole(parts: Parts) -> Parts:
             end = len(parts) - 1 if parts and parts[-1].symbol == "." else len(parts)
-            return [*parts[:end], *(part for aside in said for part in self._aside(aside)), *parts[end:]]
+            return [*parts[:end], *(part for aside in said for part in self._aside(*aside)), *parts[end:]]
 
         return edited(out, edits, whole, lambda parts: self._alike(parts, bool(said)))
 
@@ -292,34 +220,15 @@ class _Sentence:
         )
         return all(abs(a - b) < CLOSE for a, b in zip(first, second, strict=True))
 
-    def _mixed(self) -> bool:
-        return any(item.langs and not item.langs & bit(self.source) for item in self.items)
-
-    def _without_asides(self) -> tuple[list[Item], list[Aside]]:
-        core: list[Item] = []
-        found: list[Aside] = []
-        symbols = tuple(item.symbol for item in self.items)
-        at = 0
-        while at < len(symbols):
-            phrases = asides().get(symbols[at + 1], ()) if symbols[at] == "," and at + 1 < len(symbols) else ()
-            phrase = next((p for p in phrases if symbols[at : at + len(p[0])] == p[0]), None)
-            if phrase is None:
-                core.append(self.items[at])
-                at += 1
-                continue
-            found.append(Aside(*phrase[1:], tuple(self.items[at : at + len(phrase[0])])))
-            at += len(phrase[0])
-        return core, found
-
     # --- its words ------------------------------------------------------------------------------------------
 
     def _framed(self, build: Build, core: list[Item], places: list[int]) -> Parts:
         """The target's frame with those of the source's names in it that the source has."""
-        own = [(part, chunk.lang) for chunk in chunks(build, SAME) for part in chunk.parts]
+        own = [(part, chunk.lang) for chunk in build.chunks() for part in chunk.parts]
         at = {place: item for item, place in zip(core, places, strict=True) if place >= 0}
         named = {own[place][0]: (item, own[place][1]) for place, item in at.items() if is_slot(own[place][0])}
         out: Parts = []
-        for chunk in self._said_again(chunks(build, self.change)):
+        for chunk in self._said_again(build.chunks(self.change)):
             for part in chunk.parts:
                 if not is_slot(part):
                     out.append(Part(part, part))
@@ -329,7 +238,7 @@ class _Sentence:
 
     def _edits(self, build: Build, core: list[Item], places: list[int]) -> list[Edit]:
         """What was done to the source's frame: words lost, moved and added."""
-        own = [part for chunk in chunks(build, SAME) for part in chunk.parts]
+        own = [part for chunk in build.chunks() for part in chunk.parts]
         there = set(places)
         lost = [(number, part) for number, part in enumerate(own) if number not in there and not is_slot(part)]
         edits: list[Edit] = [Lost(number / len(own), is_word(part)) for number, part in lost]
@@ -360,10 +269,9 @@ class _Sentence:
 
     def _name(self, item: Item, home: str, lang: str, named: dict[str, tuple[Item, str]]) -> Part:
         """A name in the language that it is in: the phrase's own, or, where it was a foreign one, a foreign one."""
-        if not item.langs or item.langs & bit(home):
-            spoken = lang
-        else:
-            home = self.foreign if item.langs & bit(self.foreign) else next(x for x in LANGUAGES if item.langs & bit(x))
+        spoken = lang
+        if item.langs and not item.langs & bit(home):
+            home = _home(item, self.foreign)
             spoken = self.change[home]
         number = named["{N}"][0].value if "{N}" in named else None
         return Part(item.symbol, self._form(item, home, spoken, number))
@@ -387,26 +295,30 @@ class _Sentence:
 
     def _stray(self, item: Item) -> Part:
         """A word or name where none belongs."""
+        home = _home(item, self.source, self.foreign)
         if is_slot(item.symbol):
-            home = self.source if not item.langs or item.langs & bit(self.source) else self.foreign
             return self._name(item, home, self.change[home], {})
         if not item.langs:
             return Part(item.symbol, item.text)
-        home = self.source if item.langs & bit(self.source) else self.foreign
         word = _like(item.symbol, home, self.change[home])
         return Part(word, word)
 
-    def _aside(self, aside: Aside) -> list[Part]:
+    def _aside(self, aside: Aside, places: range) -> list[Part]:
         lang = self.change[aside.lang]
         if aside.table == "filler":
-            length = len(aside.items)
-            phrase = min(FILLERS[lang], key=lambda one: abs(len(parts_of(one)) - length))
+            phrase = min(FILLERS[lang], key=lambda one: abs(len(parts_of(one)) - len(places)))
             return [Part(part, part) for part in parts_of(phrase)]
-        named = {item.symbol: (item, aside.lang) for item in aside.items if is_slot(item.symbol)}
+        items = [self.items[i] for i in places]
+        named = {item.symbol: (item, aside.lang) for item in items if is_slot(item.symbol)}
         return [
             self._name(*named[part], lang, {}) if is_slot(part) else Part(part, part)
             for part in parts_of(ADDITIONS[lang][aside.frame])
         ]
+
+
+def _home(item: Item, *likely: str) -> str:
+    """The language that a word or name is of: the first of the likely ones that has it, else any that has."""
+    return next(lang for lang in (*likely, *LANGUAGES) if not item.langs or item.langs & bit(lang))
 
 
 def _spaced(text: str) -> str:

@@ -8,8 +8,9 @@ article, accusative and nominative coincide.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import combinations
 from typing import NamedTuple
 
 from babel import Locale
@@ -300,18 +301,41 @@ ADDITIONS = {
 }
 
 _MARKS = re.compile(r"\{[TPMNU]\}|[\[\]|]|\w+|[^\w\s]")
+_SLOT_SYMBOLS = frozenset(f"{{{slot}}}" for slot in SLOTS)
+
+Symbols = tuple[str, ...]  # slots, words and marks
+
+
+def is_slot(symbol: str) -> bool:
+    """Whether the symbol stands for a name or number."""
+    return symbol in _SLOT_SYMBOLS
+
+
+def is_word(symbol: str) -> bool:
+    """Whether the symbol is a word, not a slot or mark."""
+    return symbol[0].isalnum() or symbol[0] == "_"
+
+
+def is_mark(symbol: str) -> bool:
+    """Whether the symbol is a punctuation mark."""
+    return not (is_slot(symbol) or is_word(symbol))
+
+
+def slots_of(symbols: Iterable[str]) -> frozenset[str]:
+    """The slots among some symbols."""
+    return frozenset(filter(is_slot, symbols))
 
 
 class Chunk(NamedTuple):
     """A phrase of a frame. Parts are slots ("{T}"), words and punctuation marks."""
 
-    parts: tuple[str, ...]
+    parts: Symbols
     lang: str
     optional: bool = False
     tail: bool = False
 
 
-def parts_of(frame: str) -> tuple[str, ...]:
+def parts_of(frame: str) -> Symbols:
     """Slots, words and punctuation of a frame, without the marks of SUMMARY."""
     return tuple(part for part in _MARKS.findall(frame) if part not in "[]|")
 
@@ -343,10 +367,88 @@ def text_of(parts: list[str]) -> str:
     return re.sub(r" ([,.:])", r"\1", " ".join(parts))
 
 
+# --- the sentences that there can be ------------------------------------------------------------------------
+
+SENTENCES: Mapping[str, Mapping[str, Sequence[str]]] = {"document": DOCUMENT, "subject": SUBJECT}
+SAME = {lang: lang for lang in LANGUAGES}
+
+
+class Build(NamedTuple):
+    """A frame that a sentence is made of. A summary may start in one language and end in another."""
+
+    table: str  # summary, document, subject
+    frame: int
+    head: str
+    tail: str
+    left_out: tuple[frozenset[str], ...] = ()  # slots of the optional phrases that a summary does without
+
+    def chunks(self, change: Mapping[str, str] = SAME) -> list[Chunk]:
+        """Its phrases, its languages changed; documents are one phrase."""
+        head, tail = change[self.head], change[self.tail]
+        if self.table != "summary":
+            return [Chunk(parts_of(SENTENCES[self.table][head][self.frame]), head)]
+        both = [chunk for chunk in chunks_of(head, self.frame) if not chunk.tail]
+        both += [chunk for chunk in chunks_of(tail, self.frame) if chunk.tail]
+        return [chunk for chunk in both if not (chunk.optional and slots_of(chunk.parts) in self.left_out)]
+
+    def symbols(self) -> Symbols:
+        """The parts of all its phrases."""
+        return tuple(part for chunk in self.chunks() for part in chunk.parts)
+
+
+def builds(head: str, tail: str) -> Iterator[Build]:
+    """Every acceptable sentence that starts in one language and ends in another: summaries with or without their
+    optional phrases; within one language document and subject sentences too."""
+    for index in range(len(SUMMARY[head])):
+        optional = [slots_of(chunk.parts) for chunk in Build("summary", index, head, tail).chunks() if chunk.optional]
+        for count in range(len(optional) + 1):
+            yield from (Build("summary", index, head, tail, out) for out in combinations(optional, count))
+    if head == tail:
+        for table, frames in SENTENCES.items():
+            yield from (Build(table, index, head, tail) for index in range(len(frames[head])))
+
+
+class Aside(NamedTuple):
+    """A filler or an addition."""
+
+    symbols: Symbols
+    table: str  # filler, addition
+    frame: int
+    lang: str
+
+
+@cache
+def _asides() -> dict[str, list[Aside]]:
+    """Second symbol, after the comma -> the asides, longest first."""
+    found: dict[str, list[Aside]] = {}
+    for table, phrases in (("filler", FILLERS), ("addition", ADDITIONS)):
+        for lang in LANGUAGES:
+            for index, phrase in enumerate(phrases[lang]):
+                aside = Aside(parts_of(phrase), table, index, lang)
+                found.setdefault(aside.symbols[1], []).append(aside)
+    return {second: sorted(some, key=lambda aside: -len(aside.symbols)) for second, some in found.items()}
+
+
+def asides_in(symbols: Symbols) -> tuple[list[int], list[tuple[Aside, range]]]:
+    """(positions of the sentence itself, the asides in it with their positions)."""
+    kept: list[int] = []
+    found: list[tuple[Aside, range]] = []
+    at = 0
+    while at < len(symbols):
+        likely = _asides().get(symbols[at + 1], ()) if symbols[at] == "," and at + 1 < len(symbols) else ()
+        aside = next((one for one in likely if symbols[at : at + len(one.symbols)] == one.symbols), None)
+        end = at + (1 if aside is None else len(aside.symbols))
+        if aside is None:
+            kept.append(at)
+        else:
+            found.append((aside, range(at, end)))
+        at = end
+    return kept, found
+
+
 # --- reading text back --------------------------------------------------------------------------------------
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
-_SLOT_SYMBOLS = frozenset(f"{{{slot}}}" for slot in SLOTS)
 
 
 class Form(NamedTuple):
@@ -372,16 +474,6 @@ class Item(NamedTuple):
 def bit(lang: str) -> int:
     """The language's bit in masks."""
     return 1 << LANGUAGES.index(lang)
-
-
-def is_slot(symbol: str) -> bool:
-    """Whether the symbol stands for a name or number."""
-    return symbol in _SLOT_SYMBOLS
-
-
-def is_word(symbol: str) -> bool:
-    """Whether the symbol is a word, not a slot or mark."""
-    return symbol[0].isalnum() or symbol[0] == "_"
 
 
 def _forms_of(lang: str, slot: str) -> list[tuple[str, int, bool]]:
