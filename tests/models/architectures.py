@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from xling.models.twins import shaken, smaller
+from xling.models.own_forward import shaken, smaller
 
 # What makes a reading wrong that does not know of it, and what is drawn at random or wide for nothing.
 TOLD = {

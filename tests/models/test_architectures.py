@@ -14,13 +14,13 @@ from architectures import OF_KIND, REFUSED, UNBUILT, checkpoint
 
 from xling.errors import DataError
 from xling.models.load import load_policy, load_trunk, text_config
+from xling.models.own_forward import VOCABULARY
 from xling.models.pairs import PairNet
 from xling.models.published import load_published_classifier
 from xling.models.reward import RewardNet
 from xling.models.sampling import greedy_ids
 from xling.models.states import log_likelihood
 from xling.models.text import Ids, Limits
-from xling.models.twins import VOCABULARY
 from xling.rewards.networks import as_model
 
 CLOSE, REL = 1e-4, 1e-5  # of scores and nats; of sums of hundreds of nats

@@ -18,14 +18,13 @@ from xling.models import own_forward
 from xling.models.checkpoints import alike_up_to, check_lengths, check_table
 from xling.models.frozen_lm import read
 from xling.models.load import Loading, in_dtype, load_policy, load_trunk, save_policy, write_loading
-from xling.models.own_forward import distance, own_logits, probe_of
+from xling.models.own_forward import check_twin, distance, own_logits, probe_of, smaller
 from xling.models.published import load_published_classifier
 from xling.models.responses import kl_along, predicting_states, responses_of
 from xling.models.reward import HeadedNet, RewardNet, scalar_head
 from xling.models.sampling import greedy_ids
 from xling.models.states import log_likelihood
 from xling.models.text import Limits
-from xling.models.twins import check_twin, smaller
 from xling.optimizers.ppo import values_of
 from xling.rewards import same_as_policy
 from xling.rewards.hooks import Choices

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from xling.models.parameters import KNOWN, Parameters, parameters_of
+from xling.models.checkpoints import KNOWN, Parameters, parameters_of
 
 
 def test_a_model_that_can_be_counted(tiny: tuple[Any, Any], tiny_folder: Path) -> None:

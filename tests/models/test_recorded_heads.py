@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from xling.errors import ConfigError, DataError, StageError
-from xling.models.folds import in_order
-from xling.models.rows import read_rows, write_rows
+from xling.models.ridge import in_order, read_rows, write_rows
 from xling.rewards import REWARDS
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.heads import Fitting, blocks_of, score_rows, train_heads

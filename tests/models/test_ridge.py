@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from xling.models import ridge
-from xling.models.folds import assign_folds
-from xling.models.ridge import PENALTIES, _spectrum, fit, fit_pairwise
+from xling.models.ridge import PENALTIES, _spectrum, assign_folds, fit, fit_pairwise
 
 
 def test_folds_are_balanced_and_decided_by_names_and_seeds_alone() -> None:

@@ -13,8 +13,8 @@ from xling.grid.plan import in_order, make_plan
 from xling.grid.stage import Cell, Stage, Tokens
 from xling.grid.store import Store
 from xling.judges.llm import Settings as LlmJudge
+from xling.models.checkpoints import parameters_of
 from xling.models.hub import UNRESOLVED
-from xling.models.parameters import parameters_of
 from xling.optimizers.ppo import Settings as PPO
 from xling.planning import KINDS, unresolved
 from xling.planning.dag import judge_stage

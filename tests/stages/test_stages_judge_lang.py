@@ -17,7 +17,7 @@ from xling.grid.stage import Context
 from xling.judges.gold import Settings as Gold
 from xling.judges.target_rm import Settings as TargetRM
 from xling.models import ridge
-from xling.models.folds import half_of
+from xling.models.ridge import half_of
 from xling.planning.dag import judge_stage
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.frozen_lm import Settings as FrozenLM

@@ -32,8 +32,7 @@ from xling.errors import DataError
 from xling.jsonfiles import read_json, write_json
 from xling.models import weights
 from xling.models.checkpoints import alike_up_to
-from xling.models.hub import COMMIT, checkpoint_digest
-from xling.models.trust import check_code, trusted
+from xling.models.hub import COMMIT, check_code, checkpoint_digest, trusted
 from xling.models.weights import check_files
 
 disable_progress_bar()

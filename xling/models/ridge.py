@@ -1,18 +1,22 @@
-"""Ridge regression in closed form on blocks of features; the penalty is chosen by cross-validation by group.
+"""Ridge regression in closed form on blocks of features, folds of documents, and features on disk.
+
+The penalty is chosen by cross-validation by group.
 
 A block (the dimensions of an embedding product, a cosine, hashed counts) is centred and divided by its total
 standard deviation, so that the one penalty weighs blocks of 1 and of 1,000 columns alike: otherwise it would
 either shrink one strong feature away or leave 1,000 weak ones free to fit noise.
 """
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xling.models.folds import assign_folds
+from xling.errors import StageError
+from xling.tasks.records import Half
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -173,3 +177,61 @@ def _held_out_errors(
             hat = shrunk @ own.T + intercept / len(labels)
             errors[number] += (np.linalg.solve(np.eye(len(own)) - hat, residuals) ** 2).sum(axis=0)
     return errors
+
+
+# --- folds of documents: balanced, decided by names and seeds, never by the order of rows -------------------
+
+
+def in_order(groups: Iterable[str], *seeds: int | str) -> list[str]:
+    """Each group once, in a random order that the seeds decide: its first N are a nested sample."""
+
+    def place(group: str) -> bytes:
+        return hashlib.sha256("\0".join([*map(str, seeds), group]).encode()).digest()
+
+    return sorted(set(groups), key=place)
+
+
+def assign_folds(groups: Iterable[str], folds: int, *seeds: int | str) -> dict[str, int]:
+    """group -> fold in 0..folds-1; dealt out `in_order`, so that sizes differ by 1 at most, of any first N as well."""
+    return {group: rank % folds for rank, group in enumerate(in_order(groups, *seeds))}
+
+
+def half_of(group: str) -> Half:
+    """Of all documents, by a hash of the name alone: parallel documents stand in the same half in every language."""
+    return "second" if hashlib.sha256(f"half\0{group}".encode()).digest()[0] & 1 else "first"
+
+
+# --- features of texts on disk, found again by the text itself ----------------------------------------------
+
+Keys = np.ndarray[Any, np.dtype[np.uint64]]
+
+
+def write_rows(path: Path, texts: Sequence[str], blocks: Sequence[Array]) -> None:
+    """An .npz of blocks (len(texts), columns), sorted by the texts' keys; `texts` holds each once."""
+    keys = _keys(texts)
+    order = np.argsort(keys)
+    np.savez(path, keys[order], *(block[order] for block in blocks))
+
+
+def read_rows(path: Path, texts: Sequence[str]) -> list[Array]:
+    """The blocks' rows of these texts, in their order; StageError for one that is not there."""
+    with np.load(path) as stored:
+        keys: Keys = stored["arr_0"]
+        blocks = [stored[f"arr_{i}"] for i in range(1, len(stored.files))]
+    wanted = _keys(texts)
+    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    missing = np.flatnonzero(keys[places] != wanted)
+    if len(missing):
+        raise StageError(f"{path.parent.parent.name}: {len(missing)} texts of {len(texts)} have no features there.")
+    return [block[places] for block in blocks]
+
+
+def pair_text(document: str, response: str) -> str:
+    """What stands for a response to a document."""
+    return f"{document}\0{response}"
+
+
+def _keys(texts: Sequence[str]) -> Keys:
+    """(n,) the first eight bytes of each text's sha256."""
+    found = b"".join(hashlib.sha256(text.encode()).digest()[:8] for text in texts)
+    return np.frombuffer(found, dtype=">u8").astype(np.uint64)

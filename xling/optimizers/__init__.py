@@ -17,8 +17,8 @@ from xling.config.common import NonNegative, Positive, PositiveFloat
 from xling.config.policies import LanguageModel
 from xling.errors import ConfigError
 from xling.grid.stage import Stage, Work
+from xling.models.checkpoints import TRAINING
 from xling.models.hub import settings_of
-from xling.models.parameters import TRAINING
 from xling.options import Options, name_of
 from xling.rewards.settings import RewardModel
 

@@ -17,7 +17,7 @@ from xling.config.common import Positive, PositiveFloat
 from xling.config.policies import LanguageModel
 from xling.errors import ConfigError, StageError
 from xling.grid.stage import Stage, Work
-from xling.models.parameters import TRAINING
+from xling.models.checkpoints import TRAINING
 from xling.models.text import Ids
 from xling.optimizers import AtLeastTwo, Costs, PolicyTraining, Stages, learning_rate
 from xling.optimizers.problem import Problem, Row, prompts_of_step

@@ -26,7 +26,7 @@ from xling.config.common import NonNegative, Positive, PositiveFloat
 from xling.config.policies import LanguageModel
 from xling.errors import ConfigError
 from xling.grid.stage import Stage, Work
-from xling.models.parameters import TRAINING
+from xling.models.checkpoints import TRAINING
 from xling.optimizers import Costs, OnPolicyTraining, Stages, learning_rate
 from xling.optimizers.problem import Problem, Row
 from xling.optimizers.rollouts import (

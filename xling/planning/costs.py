@@ -12,7 +12,7 @@ from typing import Any, cast
 import msgspec
 
 from xling.grid.stage import Stage, Tokens, Work
-from xling.models.parameters import TRAINING, Parameters, parameters_of
+from xling.models.checkpoints import TRAINING, Parameters, parameters_of
 from xling.optimizers import OPTIMIZERS, Costs
 from xling.results.prompts import located
 from xling.rewards import REWARDS, budget_of

@@ -11,8 +11,8 @@ from xling.errors import ConfigError, install
 from xling.experiment import Experiment
 from xling.measures.language import labels
 from xling.models.checkpoints import check_lengths, check_policy
-from xling.models.folds import half_of
 from xling.models.hub import settings_of
+from xling.models.ridge import half_of
 from xling.optimizers import OPTIMIZERS, trains
 from xling.options import name_of
 from xling.planning.judging import module_of

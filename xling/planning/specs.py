@@ -19,13 +19,13 @@ from xling.models.encoder import encoder_identity
 from xling.models.hub import (
     BASE_FOLDER,
     checkpoint_digest,
+    code_of,
     commit_of,
     folder_digest,
     is_repository,
     recipe_digest,
     settings_of,
 )
-from xling.models.trust import code_of
 from xling.results.prompts import by_content, data_spec
 from xling.rewards import REWARDS, objective_of, reader_of
 from xling.rewards.hooks import Base, EncoderReader, LanguageReader, Model, Reader, RewardSettings

@@ -22,9 +22,7 @@ from xling.errors import ConfigError, DataError, StageError
 from xling.grid.stage import Context
 from xling.jsonfiles import read_json, write_json
 from xling.models import encoder, ridge
-from xling.models.folds import assign_folds, in_order
-from xling.models.ridge import Array, Linear, fit, fit_pairwise
-from xling.models.rows import pair_text, read_rows
+from xling.models.ridge import Array, Linear, assign_folds, fit, fit_pairwise, in_order, pair_text, read_rows
 from xling.rewards import REWARDS, reader_of
 from xling.rewards.hooks import EncoderReader, FeatureScorer, Feedback, Fold, LanguageReader, Request, RewardSettings
 from xling.tasks.records import Recorded

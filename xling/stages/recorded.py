@@ -12,8 +12,7 @@ from scipy.stats import spearmanr
 
 from xling.jsonfiles import write_json
 from xling.models import encoder
-from xling.models.ridge import Array
-from xling.models.rows import pair_text, write_rows
+from xling.models.ridge import Array, pair_text, write_rows
 from xling.models.text import Limits
 from xling.rewards import encoder_of
 from xling.rewards.hooks import RewardSettings

@@ -10,8 +10,7 @@ from msgspec import Struct
 from xling.config.tasks import HasFolds
 from xling.errors import StageError
 from xling.grid.stage import Context
-from xling.models.folds import half_of
-from xling.models.ridge import Array
+from xling.models.ridge import Array, half_of
 from xling.results.translations import given
 from xling.rewards import REWARDS
 from xling.rewards.heads import Fitting, train_heads

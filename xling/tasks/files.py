@@ -4,7 +4,7 @@
     python launch.py task=files task.path=PATH task.feedback=pairwise task.columns.group=tree judge=target_rm
 
 With policy=recorded every row is an evaluation row; reward models are cross-fitted by document
-(xling/models/folds.py). With a language model, a language's documents (or trees: `group`) are split into train,
+(xling/models/ridge.py). With a language model, a language's documents (or trees: `group`) are split into train,
 validation and test, by a `split` column or by seeded shares. Planning calls `check` and `require`; stages the rest.
 """
 

@@ -11,7 +11,7 @@ from typing import Literal
 from msgspec import Struct
 
 Split = Literal["train", "validation", "test"]
-Half = Literal["first", "second"]  # of a source's documents (xling/models/folds.py)
+Half = Literal["first", "second"]  # of a source's documents (xling/models/ridge.py)
 Offer = Literal["demonstrations", "ratings", "pairs", "prompts", "quality", "recorded"]
 Size = tuple[str, str, str, str]  # (language, dataset or "", kind of data, split): a number of rows that a paper states
 

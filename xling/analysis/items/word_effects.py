@@ -39,8 +39,7 @@ from xling.analysis.statistics.intervals import fold
 from xling.analysis.tidy.finding import Finding, is_home, some
 from xling.config.common import is_foreign
 from xling.grid.store import Store
-from xling.models.folds import assign_folds, in_order
-from xling.models.ridge import fit_each
+from xling.models.ridge import assign_folds, fit_each, in_order
 from xling.results.items import read_array
 from xling.rewards.bag_of_words import pieces
 
