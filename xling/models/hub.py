@@ -82,13 +82,13 @@ def _revision_of(setting: str) -> str:
 
 def settings_of(checkpoint: str, revision: str | None) -> dict[str, Any]:
     """A checkpoint's config.json, from its folder, the cache or the hub; empty if it cannot be had."""
-    from huggingface_hub import hf_hub_download
-
     path = Path(checkpoint) / "config.json"
     if revision == UNRESOLVED:
         return {}
     try:
         if is_repository(checkpoint):
+            from huggingface_hub import hf_hub_download
+
             path = Path(hf_hub_download(checkpoint, "config.json", revision=revision))
         settings: dict[str, Any] = read_json(path)
     except Exception:  # no such file, or no network: of whatever kind the client's transport raises

@@ -21,7 +21,6 @@ from xling.grid.stage import WHERE, Cell, Json, Stage
 from xling.models.encoder import encoder_identity
 from xling.optimizers import OPTIMIZERS, trains
 from xling.planning.align_specs import TargetStages
-from xling.planning.detection import planned
 from xling.planning.judging import Judged, answering_spec, module_of
 from xling.planning.refusals import check, check_half, cross_fitted, responses_recorded
 from xling.planning.specs import (
@@ -83,6 +82,8 @@ def cells_from(experiments: Sequence[tuple[Axes, Experiment]], controls: bool = 
 
 def language_rates(experiments: Sequence[tuple[Axes, Experiment]], cells: Sequence[Cell]) -> list[Json]:
     """How often what tells the language of responses errs, for plan.json: no stage depends on it."""
+    from xling.planning.detection import planned  # scipy, which a dry run does without
+
     return planned(experiments, cells)
 
 

@@ -6,6 +6,7 @@ tracking.name=NAME chooses it. An installed package adds one by an entry point o
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
@@ -56,6 +57,11 @@ class TrackingResult(Struct, frozen=True):
             return f"{self.title}: off{f' ({self.problem})' if self.problem else ''}."
         line = f"{self.title} ({self.mode}): {self.written} runs written, {self.known} known, in {self.folder}."
         return f"{line} {self.problem}" if self.problem else line
+
+
+def shown_file(root: Path, name: str) -> Path:
+    """Where the keys stand that a grid's reduce run has logged; dashboards are made from them."""
+    return Path(root) / "tracking" / f"{name}.shown.json"
 
 
 class Tracker(Protocol):

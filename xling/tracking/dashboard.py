@@ -22,8 +22,8 @@ from xling.grid.files import json_bytes, write_atomically
 from xling.grid.store import Damaged, Store
 from xling.jsonfiles import decode
 from xling.results.plan import Plan, read_plan
-from xling.tracking.base import Destination, TrackingResult
-from xling.tracking.track import read_ledger, reduce_id, shown_file, track_grid
+from xling.tracking.base import Destination, TrackingResult, shown_file
+from xling.tracking.track import read_ledger, reduce_id, track_grid
 from xling.tracking.wandb import destination_of, read, server
 
 _T = TypeVar("_T")

@@ -90,11 +90,6 @@ def reduce_id(plan: Plan) -> str:
     return f"reduce-{sha256(cells.encode()).hexdigest()[:32]}"
 
 
-def shown_file(root: Path, name: str) -> Path:
-    """Where the keys stand that a grid's reduce run has logged; dashboards are made from them."""
-    return Path(root) / "tracking" / f"{name}.shown.json"
-
-
 def reduce_ledger_key(store: Store, plan: Plan) -> str:
     """The reduce run as it shows this very matrix."""
     content = (store.grid_folder(plan.name) / "matrix.json").read_bytes()

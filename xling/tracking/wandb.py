@@ -17,8 +17,7 @@ from msgspec import Struct
 
 from xling.errors import ConfigError, XlingError, did_you_mean
 from xling.grid.files import json_bytes, write_atomically
-from xling.tracking.base import MODES, Destination
-from xling.tracking.track import shown_file
+from xling.tracking.base import MODES, Destination, shown_file
 
 if TYPE_CHECKING:
     import wandb
