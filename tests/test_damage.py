@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from xling.analysis.matrix.files import read_matrix
+from xling.analysis.matrix.types import read_matrix
 from xling.cli import main
 from xling.compose.grid import composed_cells
 from xling.errors import StoreError

@@ -117,7 +117,7 @@ class Grid:
     @cached_property
     def matrix(self) -> "Matrix":
         """The matrix that was folded last, typed (xling/analysis/matrix/types.py). StoreError: it never was."""
-        from xling.analysis.matrix.files import read_matrix
+        from xling.analysis.matrix.types import read_matrix
 
         return read_matrix(self.folder)
 

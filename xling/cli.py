@@ -123,7 +123,7 @@ def reduce(options: argparse.Namespace, store: Store) -> int:
 
 def report(options: argparse.Namespace, store: Store) -> int:
     """Print the matrix that was folded last; with --open, show it in a browser."""
-    from xling.analysis.matrix.files import read_matrix
+    from xling.analysis.matrix.types import read_matrix
     from xling.report.tables.terminal import print_matrix
 
     name = chosen_grid(store, options.grid)

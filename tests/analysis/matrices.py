@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from xling.analysis.matrix.draws import place_of
-from xling.analysis.statistics.drawing import RESAMPLES
+from xling.analysis.statistics.bootstrap import RESAMPLES
 from xling.analysis.tidy.entries import Entries
 
 AXES = ("task", "optimizer", "judge")

@@ -8,9 +8,9 @@ import pytest
 from synthetic import SyntheticGrid
 
 from xling.analysis.items.scored import SCORED_BY, finished_cells, once, without
-from xling.analysis.matrix.files import matrix_json, read_matrix
+from xling.analysis.matrix.across import alike
 from xling.analysis.matrix.fold_grid import fold_grid
-from xling.analysis.matrix.judge_agreement import alike
+from xling.analysis.matrix.types import matrix_json, read_matrix
 from xling.report.files import write_matrix
 
 # Win rates of best-of-64 summarisation, rows source, columns target, de en es ru tr vi (paper, Tables 6 and 10).

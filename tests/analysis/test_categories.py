@@ -17,7 +17,7 @@ from xling.analysis.matrix.categories import (
     preferred,
     subset_shares,
 )
-from xling.analysis.statistics.drawing import draw
+from xling.analysis.statistics.bootstrap import draw
 from xling.analysis.statistics.intervals import Estimate, fold
 from xling.grid.planfile import Ref
 from xling.jsonfiles import write_json

@@ -7,7 +7,7 @@ from synthetic import SyntheticGrid, five, realistic
 from xling.analysis.findings.home import home_differences
 from xling.analysis.matrix.draws import Draws, place_of
 from xling.analysis.matrix.fold_grid import fold_grid
-from xling.analysis.statistics.drawing import draw
+from xling.analysis.statistics.bootstrap import draw
 from xling.analysis.tidy.entries import grid_entries
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from synthetic import SyntheticGrid, five, realistic
 
 from xling.analysis.matrix.fold_grid import fold_grid
-from xling.analysis.matrix.headline import headline
 from xling.analysis.matrix.types import Matrix
+from xling.analysis.matrix.verdicts import headline
 
 
 def folded(grid: SyntheticGrid) -> Matrix:

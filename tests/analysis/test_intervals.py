@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from xling.analysis.matrix.draws import errors_of
-from xling.analysis.statistics.bootstrap import SHARE, difference, resample
-from xling.analysis.statistics.drawing import draw
+from xling.analysis.statistics.bootstrap import SHARE, difference, draw, resample
 from xling.analysis.statistics.intervals import MOST_PROMPTS, Estimate, fold, holm, judged, prompts_needed, seeds_needed
 
 

@@ -7,8 +7,7 @@ from synthetic import SyntheticGrid
 
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.matrix.length_control import PRIOR_PRECISION, Lengths, length_controlled, maximum
-from xling.analysis.statistics.bootstrap import resample
-from xling.analysis.statistics.drawing import draw
+from xling.analysis.statistics.bootstrap import draw, resample
 from xling.analysis.statistics.intervals import fold
 
 

@@ -9,8 +9,8 @@ from synthetic import SyntheticGrid
 
 from xling.analysis.matrix.draws import Draws
 from xling.analysis.matrix.fold_grid import fold_grid
-from xling.analysis.matrix.headline import headline
 from xling.analysis.matrix.types import Matrix
+from xling.analysis.matrix.verdicts import headline
 from xling.analysis.tidy.tables import counts
 from xling.report.files import csv_bytes
 from xling.report.tables.panel import panel_tables

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from synthetic import LANGUAGES, SyntheticGrid, realistic
 
-from xling.analysis.matrix.files import matrix_json, read_matrix
 from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.matrix.types import matrix_json, read_matrix
 from xling.errors import ConfigError, StoreError
 from xling.report.files import csv_bytes
 from xling.report.reduce_grid import reduce_grid

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xling.analysis.matrix.accuracy import correct, length_hits, majority_hits, measure, placements
-from xling.analysis.statistics.drawing import draw
+from xling.analysis.statistics.bootstrap import draw
 from xling.results.items import Heldout, LengthRule
 
 SEED = ("", "0")

@@ -6,8 +6,7 @@ import numpy as np
 from synthetic import SyntheticGrid
 
 from xling.analysis.matrix.fold_grid import fold_grid
-from xling.analysis.matrix.headline import headline
-from xling.analysis.matrix.verdicts import many, what_settles
+from xling.analysis.matrix.verdicts import headline, many, what_settles
 from xling.analysis.statistics.intervals import Difference, Estimate, judged, prompts_needed
 from xling.report.tables.wording import needed
 

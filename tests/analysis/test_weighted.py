@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from xling.analysis.statistics.bootstrap import HUGE, weighted
-from xling.analysis.statistics.drawing import draw
+from xling.analysis.statistics.bootstrap import HUGE, draw, weighted
 
 
 def test_not_a_bit_differs_from_double_precision():

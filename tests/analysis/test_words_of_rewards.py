@@ -6,7 +6,7 @@ import pytest
 from synthetic import SyntheticGrid, samples_file
 
 from xling.analysis.items.word_effects import bag_of_words, cross_fitted, explained_by_words, r_squared, word_counts
-from xling.analysis.statistics.drawing import draw
+from xling.analysis.statistics.bootstrap import draw
 from xling.models.ridge import fit, fit_each
 
 WORDS = [f"w{number}" for number in range(12)]

@@ -24,8 +24,8 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from xling import digests
-from xling.analysis.matrix.files import read_matrix
 from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.matrix.types import read_matrix
 from xling.compose.grid import composed_cells
 from xling.errors import XlingError
 from xling.grid import claim, files

@@ -15,7 +15,7 @@ from grids import recorded_grid
 from pages import controlled
 from synthetic import realistic
 
-from xling.analysis.matrix.files import read_matrix
+from xling.analysis.matrix.types import read_matrix
 from xling.analysis.tidy.finding import Finding
 from xling.errors import StoreError
 from xling.grid.store import Store

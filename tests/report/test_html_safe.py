@@ -12,7 +12,7 @@ from browser import Browser, needs_browser
 from grids import HOSTILE, recorded_grid
 from pages import READY, opened
 
-from xling.analysis.matrix.files import read_matrix
+from xling.analysis.matrix.types import read_matrix
 from xling.analysis.tidy.finding import Finding
 from xling.console import shown
 from xling.report.page.document import Document, page_bytes

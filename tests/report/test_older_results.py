@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from synthetic import SyntheticGrid
 
-from xling.analysis.matrix.files import read_matrix
+from xling.analysis.matrix.types import read_matrix
 from xling.cli import main
 from xling.errors import StoreError
 from xling.grid.status import grid_status

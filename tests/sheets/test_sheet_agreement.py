@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xling.analysis.statistics.drawing import Clusters, draw
+from xling.analysis.statistics.bootstrap import Clusters, draw
 from xling.sheets.agreement import (
     alpha,
     alpha_estimate,

@@ -20,8 +20,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct, structs
 
-from xling.analysis.statistics.bootstrap import SHARE, resample
-from xling.analysis.statistics.drawing import draw
+from xling.analysis.statistics.bootstrap import SHARE, draw, resample
 from xling.analysis.statistics.intervals import Estimate, fold
 from xling.digests import file_digest, recalled
 from xling.errors import ConfigError, XlingError

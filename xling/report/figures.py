@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from xling.analysis.catalogue import grid_findings, paper_findings
-from xling.analysis.matrix.files import read_matrix
+from xling.analysis.matrix.types import read_matrix
 from xling.analysis.paper.published import NAME as PAPER
 from xling.grid.planfile import chosen_grid
 from xling.grid.store import Store

@@ -12,8 +12,7 @@ import io
 import re
 from pathlib import Path
 
-from xling.analysis.matrix.files import matrix_json
-from xling.analysis.matrix.types import Entry, Matrix
+from xling.analysis.matrix.types import Entry, Matrix, matrix_json
 from xling.analysis.statistics.intervals import Estimate
 from xling.console import FORMULA
 from xling.grid.files import disk_error, write_atomically

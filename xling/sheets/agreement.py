@@ -6,8 +6,7 @@ xling/analysis/statistics/intervals.py, clusters drawn together.
 
 import numpy as np
 
-from xling.analysis.statistics.bootstrap import ONE, SHARE, Sample, cluster_sums, resample
-from xling.analysis.statistics.drawing import Clusters, Floats
+from xling.analysis.statistics.bootstrap import ONE, SHARE, Clusters, Floats, Sample, cluster_sums, resample
 from xling.analysis.statistics.intervals import Estimate, fold
 
 VERDICTS = (0.0, 0.5, 1.0)

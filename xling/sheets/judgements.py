@@ -13,8 +13,7 @@ import numpy as np
 from msgspec import Struct
 
 from xling.analysis.matrix.categories import kappa_sample
-from xling.analysis.statistics.bootstrap import SHARE, resample
-from xling.analysis.statistics.drawing import Clusters, Floats, draw
+from xling.analysis.statistics.bootstrap import SHARE, Clusters, Floats, draw, resample
 from xling.analysis.statistics.intervals import Estimate, fold
 from xling.errors import DataError
 from xling.sheets.agreement import alpha_estimate, counts_of, raw_agreement, share_estimate, verdict

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from xling.analysis.matrix.files import read_matrix
-from xling.analysis.matrix.types import Matrix
+from xling.analysis.matrix.types import Matrix, read_matrix
 from xling.console import without_secrets
 from xling.errors import ConfigError, XlingError, install
 from xling.grid.files import json_bytes, write_atomically

@@ -13,9 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from xling.analysis.matrix.files import read_matrix
 from xling.analysis.matrix.names import told_apart
-from xling.analysis.matrix.types import Matrix
+from xling.analysis.matrix.types import Matrix, read_matrix
 from xling.analysis.tidy.tables import Rows, counts, tables
 from xling.console import shown
 from xling.errors import StoreError

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from xling.analysis.matrix.names import values_of
-from xling.analysis.statistics.drawing import Floats
+from xling.analysis.statistics.bootstrap import Floats
 from xling.analysis.statistics.intervals import holm
 from xling.analysis.statistics.ranks import DIGITS, p_two_sided, percentile, spanning
 from xling.analysis.tidy.entries import EVERY, Entries, Row, Square

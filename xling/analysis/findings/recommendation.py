@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from xling.analysis.matrix.names import values_of
-from xling.analysis.statistics.drawing import Floats, Ints
+from xling.analysis.statistics.bootstrap import Floats, Ints
 from xling.analysis.statistics.ranks import centred
 from xling.analysis.tidy.entries import EVERY, Entries, Row, Square
 from xling.analysis.tidy.finding import Finding

@@ -30,8 +30,7 @@ from xling.analysis.items.scored import (
 )
 from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.column import PERCENT
-from xling.analysis.statistics.bootstrap import Sample, resample
-from xling.analysis.statistics.drawing import Floats, Ints, draw
+from xling.analysis.statistics.bootstrap import Floats, Ints, Sample, draw, resample
 from xling.analysis.statistics.intervals import fold
 from xling.analysis.tidy.finding import Finding, is_home, some
 from xling.config.common import is_foreign

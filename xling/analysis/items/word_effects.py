@@ -33,8 +33,7 @@ from xling.analysis.items.scored import (
     without,
 )
 from xling.analysis.matrix.across import over_columns
-from xling.analysis.statistics.bootstrap import Sample, cluster_sums
-from xling.analysis.statistics.drawing import Clusters, Floats, draw
+from xling.analysis.statistics.bootstrap import Clusters, Floats, Sample, cluster_sums, draw
 from xling.analysis.statistics.intervals import fold
 from xling.analysis.tidy.finding import Finding, is_home, some
 from xling.config.common import is_foreign

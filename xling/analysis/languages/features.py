@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import ttest_ind
 
-from xling.analysis.statistics.drawing import SEED, Floats
+from xling.analysis.statistics.bootstrap import SEED, Floats
 from xling.analysis.statistics.intervals import holm
 from xling.analysis.tidy.finding import Finding, is_home, some
 

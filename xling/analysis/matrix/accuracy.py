@@ -14,8 +14,16 @@ from msgspec import Struct
 
 from xling.analysis.matrix.column import PERCENT, Column, Seeds
 from xling.analysis.matrix.types import Accuracy, Baseline
-from xling.analysis.statistics.bootstrap import SHARE, Sample, cluster_sums, difference, resample
-from xling.analysis.statistics.drawing import Clusters, Floats, draw
+from xling.analysis.statistics.bootstrap import (
+    SHARE,
+    Clusters,
+    Floats,
+    Sample,
+    cluster_sums,
+    difference,
+    draw,
+    resample,
+)
 from xling.analysis.statistics.intervals import Difference, Estimate, fold, judged
 from xling.errors import StoreError
 from xling.results.items import Heldout, read_heldout, read_notes
@@ -125,7 +133,7 @@ def _compared(
     if estimates[baseline] is None:
         return [None] * len(models)
     differences = fold([difference(sample, models, [baseline] * len(models)) for sample in hits])
-    return [None if found is None else judged(found) for found in differences]
+    return [judged(found) for found in differences]
 
 
 def correct(record: Heldout | None) -> Floats | None:

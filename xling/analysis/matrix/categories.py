@@ -15,8 +15,7 @@ import numpy as np
 from msgspec import Struct
 
 from xling.analysis.matrix.column import PERCENT, Seeds
-from xling.analysis.statistics.bootstrap import ONE, SHARE, Sample, cluster_sums, resample
-from xling.analysis.statistics.drawing import Clusters, Floats, draw
+from xling.analysis.statistics.bootstrap import ONE, SHARE, Clusters, Floats, Sample, cluster_sums, draw, resample
 from xling.analysis.statistics.intervals import Estimate, fold
 from xling.errors import StoreError
 from xling.results.items import Subsets, read_array, read_subsets

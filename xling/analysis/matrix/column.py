@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xling.analysis.matrix.types import MEASURES, Opponent
-from xling.analysis.statistics.bootstrap import SHARE, Sample, difference, resample
-from xling.analysis.statistics.drawing import Clusters, Floats, draw
+from xling.analysis.statistics.bootstrap import SHARE, Clusters, Floats, Sample, difference, draw, resample
 from xling.analysis.statistics.intervals import Estimate, fold
 from xling.errors import StoreError
 from xling.results.items import Items, Pairs, Record, bounds, read_array, read_items, read_record

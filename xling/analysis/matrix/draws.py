@@ -24,8 +24,7 @@ import numpy.typing as npt
 from scipy.special import chdtri, ndtri
 
 from xling.analysis.matrix.fold import FoldedColumn
-from xling.analysis.statistics.bootstrap import SHARE, Sample, select
-from xling.analysis.statistics.drawing import RESAMPLES, SEED, Floats
+from xling.analysis.statistics.bootstrap import RESAMPLES, SEED, SHARE, Floats, Sample, select
 from xling.analysis.statistics.intervals import (
     LEVEL,
     MOST_FREEDOM,

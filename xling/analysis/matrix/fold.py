@@ -20,8 +20,7 @@ from xling.analysis.matrix.column import (
     samples,
 )
 from xling.analysis.matrix.types import Accuracy, Band, Baseline, Bounds, Curve, Entry, Mean, Opponent
-from xling.analysis.statistics.bootstrap import Sample, select
-from xling.analysis.statistics.drawing import Clusters
+from xling.analysis.statistics.bootstrap import Clusters, Sample, select
 from xling.analysis.statistics.intervals import Difference, Estimate, fold, judged
 from xling.config.common import is_foreign
 from xling.results.items import finite
@@ -219,7 +218,7 @@ def _compare(entries: list[Entry], members: Sequence[int], taken: Sequence[Sampl
     if home is not None:
         others = [m for _, m in filled if m != home]
         for m, found in zip(others, contrast(taken, others, [home] * len(others)), strict=True):
-            entries[m] = replace(entries[m], versus_home=None if found is None else judged(found))
+            entries[m] = replace(entries[m], versus_home=judged(found))
     best = max(filled, key=lambda pair: (pair[0], pair[1] == home, -pair[1]))[1]  # home, where it is equal
     entries[best] = replace(entries[best], best=True)
     others = [m for _, m in filled if m != best]
@@ -260,7 +259,7 @@ def _bands(groups: Groups, entries: Sequence[Entry], where: Quantities, taken: S
                 sorted(values),
                 float(np.mean(values)),
                 real.value > max(values),
-                None if found is None else judged(found),
+                judged(found),
             )
     return bands
 

@@ -5,11 +5,10 @@ matrix = reduce_grid(Path("outputs"), "embedded")  # writes matrix.csv, .json, .
 
 from msgspec.structs import replace
 
+from xling.analysis.matrix.across import agreements, optimizer_tables
 from xling.analysis.matrix.categories import Categories, fold_categories
 from xling.analysis.matrix.draws import Draws
 from xling.analysis.matrix.frontier import frontiers
-from xling.analysis.matrix.judge_agreement import agreements
-from xling.analysis.matrix.optimizers import optimizer_tables
 from xling.analysis.matrix.own_measures import OwnMeasures, own_measures
 from xling.analysis.matrix.panels import fold_blocks
 from xling.analysis.matrix.types import Block, Matrix, OwnTitle, Panel

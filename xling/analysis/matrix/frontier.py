@@ -17,12 +17,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from xling.analysis.matrix.across import Kept, Mark, grouped, mean_of_columns, over_columns
+from xling.analysis.matrix.across import (
+    REFERENCE,
+    Cells,
+    Kept,
+    Mark,
+    grouped,
+    in_order,
+    mean_of_columns,
+    over_columns,
+    reference_of,
+)
 from xling.analysis.matrix.column import PERCENT, Column, Seeds
-from xling.analysis.matrix.optimizers import REFERENCE, Cells, in_order, reference_of
 from xling.analysis.matrix.types import Frontier, FrontierPoint, LearningPoint
-from xling.analysis.statistics.bootstrap import Sample
-from xling.analysis.statistics.drawing import Floats
+from xling.analysis.statistics.bootstrap import Floats, Sample
 from xling.errors import StoreError
 from xling.optimizers import best_of_n
 from xling.results.items import Record, read_array, read_learning

@@ -24,8 +24,7 @@ import numpy.typing as npt
 from scipy.special import expit, logit
 
 from xling.analysis.matrix.column import PERCENT, Column, Seeds
-from xling.analysis.statistics.bootstrap import SHARE, Sample, cluster_sums
-from xling.analysis.statistics.drawing import RESAMPLES, Clusters, Floats, Ints
+from xling.analysis.statistics.bootstrap import RESAMPLES, SHARE, Clusters, Floats, Ints, Sample, cluster_sums
 from xling.analysis.statistics.intervals import Estimate, fold
 
 Bools = npt.NDArray[np.bool_]

@@ -16,8 +16,7 @@ import numpy as np
 from msgspec import Struct
 
 from xling.analysis.matrix.column import Column, Seeds
-from xling.analysis.statistics.bootstrap import resample
-from xling.analysis.statistics.drawing import Clusters, Floats
+from xling.analysis.statistics.bootstrap import Clusters, Floats, resample
 from xling.analysis.statistics.intervals import Estimate, fold
 from xling.errors import ConfigError, XlingError
 from xling.grid.files import write_atomically

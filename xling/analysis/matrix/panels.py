@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from msgspec.structs import replace
 
-from xling.analysis.matrix.across import Kept, keep
+from xling.analysis.matrix.across import Kept, judge_accuracy, keep
 from xling.analysis.matrix.column import Column, Seeds, find_layouts, read_column
 from xling.analysis.matrix.draws import Draws
 from xling.analysis.matrix.fold import FoldedColumn, PanelKey, belongs, fold_column, panel_key
 from xling.analysis.matrix.frontier import marked
-from xling.analysis.matrix.judge_agreement import judge_accuracy
 from xling.analysis.matrix.length_control import Lengths, length_controlled, lengths_of
 from xling.analysis.matrix.names import named
 from xling.analysis.matrix.own_measures import OwnMeasures
@@ -30,8 +29,7 @@ from xling.analysis.matrix.types import (
     Panel,
 )
 from xling.analysis.matrix.verdicts import counts, verdicts
-from xling.analysis.statistics.bootstrap import SHARE, Sample
-from xling.analysis.statistics.drawing import Clusters, Floats, draw
+from xling.analysis.statistics.bootstrap import SHARE, Clusters, Floats, Sample, draw
 from xling.analysis.statistics.intervals import Difference, Estimate, fold, holm
 from xling.config.common import members
 from xling.grid.stage import OTHERS

@@ -1,4 +1,4 @@
-"""The transfer matrix as data: what `fold_grid` returns, `matrix.json` holds and every report reads.
+"""The transfer matrix as data: what `fold_grid` returns, matrix.json holds and every report reads; and that file.
 
 Matrix
 ├── JudgeAgreement, OptimizerTable, Frontier    what panels are compared by
@@ -12,14 +12,21 @@ Win rates, accuracies and shares are in percent, differences in points, lengths 
 response.
 """
 
+import json
 from dataclasses import dataclass
-from typing import Annotated, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
 
+import msgspec
 from msgspec import Struct
 
 from xling.analysis.statistics.intervals import Difference, Estimate
 from xling.config.common import is_foreign
+from xling.errors import StoreError
+from xling.grid import records
+from xling.grid.files import sealed_json
 from xling.grid.records import MATRIX
+from xling.jsonfiles import unsealed
 from xling.results.plan import LanguageRates
 
 CHANCE = 50.0
@@ -359,7 +366,7 @@ class JudgeAccuracy(Struct, frozen=True):
 
 
 class JudgeAgreement(Struct, frozen=True):
-    """Two judges on the same responses to the same prompts, in percent (judge_agreement.py has the rules for ties)."""
+    """Two judges on the same responses to the same prompts, in percent (across.py has the rules for ties)."""
 
     axes: dict[str, str]  # what the two have in common
     judges: tuple[str, str]
@@ -493,3 +500,31 @@ class Matrix(Struct, frozen=True):
                 rows += control.entries
             rows += block.shuffled
         return rows
+
+
+# --- matrix.json ---------------------------------------------------------------------------------------------
+
+
+def matrix_json(matrix: Matrix) -> bytes:
+    """Everything, sorted keys, floats to six decimals; sealed."""
+    return sealed_json(_rounded(msgspec.json.encode(matrix)), indent=1)
+
+
+def read_matrix(folder: Path) -> Matrix:
+    """The matrix that `write_matrix` wrote; StoreError if there is none or it does not fit."""
+    path = folder / "matrix.json"
+    try:
+        content = path.read_bytes()
+        found = records.format_of(content, default=records.MATRIX)  # it had no number at first
+        if found is not None:
+            records.check_format(str(path), found, records.MATRIX, f"run 'xling reduce {folder.name}'")
+        return unsealed(content, type=Matrix)
+    except FileNotFoundError:
+        raise StoreError(f"{path} is not there; make it with 'xling reduce {folder.name}'.") from None
+    except msgspec.DecodeError as error:
+        raise StoreError(f"{path} is not a matrix ({error}); run 'xling reduce {folder.name}'.") from error
+
+
+def _rounded(encoded: bytes) -> Any:
+    """The same with floats rounded; the parser calls nothing but for floats, of which big grids have millions."""
+    return json.loads(encoded, parse_float=lambda digits: round(float(digits), 6) + 0.0)

@@ -15,8 +15,7 @@ import pandas as pd
 from xling.analysis.matrix.column import PERCENT, Seeds
 from xling.analysis.matrix.draws import errors_of, with_tails
 from xling.analysis.paper.sides import Match, Side, matches, read_side
-from xling.analysis.statistics.bootstrap import POINTS, Sample, resample
-from xling.analysis.statistics.drawing import Clusters, Floats, draw
+from xling.analysis.statistics.bootstrap import POINTS, Clusters, Floats, Sample, draw, resample
 from xling.analysis.statistics.ranks import centred, kendall, p_two_sided, pearson, percentile, spearman
 from xling.analysis.tidy.entries import EVERY, PLACE, Entries, Row
 from xling.analysis.tidy.finding import Finding

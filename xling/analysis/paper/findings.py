@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from xling.analysis.paper.published import BILINGUAL, HOW, TABLES, TRANSLATE_TRAIN, binomial, paper_entries, read, sizes
-from xling.analysis.statistics.drawing import Floats
+from xling.analysis.statistics.bootstrap import Floats
 from xling.analysis.statistics.ranks import centred, percentile, spanning, spearman
 from xling.analysis.tidy.entries import EVERY, Entries, Row, Square
 from xling.analysis.tidy.finding import Finding

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from xling.analysis.matrix.draws import Small, place_of
-from xling.analysis.statistics.drawing import RESAMPLES, SEED
+from xling.analysis.statistics.bootstrap import RESAMPLES, SEED
 from xling.analysis.statistics.ranks import percentile
 from xling.analysis.tidy.entries import Entries
 from xling.errors import ConfigError

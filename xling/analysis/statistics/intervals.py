@@ -34,14 +34,14 @@ Efron and Tibshirani 1993 (percentile interval), Cameron, Gelbach and Miller 200
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct, structs
 from scipy.special import nctdtr, ndtri, stdtr, stdtridf, stdtrit
 
-from xling.analysis.statistics.bootstrap import Sample, select
-from xling.analysis.statistics.drawing import RESAMPLES, SEED, Floats, Ints
+from xling.analysis.statistics.bootstrap import RESAMPLES, SEED, Floats, Ints, Sample, select
 
 LEVEL = 0.95
 POWER = 0.8
@@ -467,8 +467,14 @@ def _with_few(point: Sample, low: Floats, high: Floats, se: Floats) -> tuple[Flo
 # --- deciding ---------------------------------------------------------------------------------------------
 
 
-def judged(estimate: Estimate) -> Difference:
-    """What a paired difference says: settled or not, p, and what would settle it."""
+@overload
+def judged(estimate: Estimate) -> Difference: ...
+@overload
+def judged(estimate: Estimate | None) -> Difference | None: ...
+def judged(estimate: Estimate | None) -> Difference | None:
+    """Of a paired difference: whether it is settled, its p, and what would settle it. None of None."""
+    if estimate is None:
+        return None
     settled = estimate.above(0) or estimate.below(0)
     more, unit = (None, "prompts") if settled else _more(estimate)
     return Difference(estimate, settled, _p_value(estimate), None, more, unit)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from xling.analysis.statistics.drawing import Floats
+from xling.analysis.statistics.bootstrap import Floats
 from xling.analysis.statistics.intervals import LEVEL
 
 DIGITS = 2  # numbers that matrix.csv shows alike share a rank

@@ -14,7 +14,7 @@ import pandas as pd
 
 from xling.analysis.matrix.draws import SPANS, Draws, Place, Small, place_of, with_tails
 from xling.analysis.matrix.types import MEASURES, Entry, Matrix
-from xling.analysis.statistics.drawing import RESAMPLES, Floats
+from xling.analysis.statistics.bootstrap import RESAMPLES, Floats
 from xling.analysis.statistics.intervals import Estimate
 from xling.results.plan import ENTRY_AXES
 

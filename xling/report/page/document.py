@@ -15,9 +15,9 @@ from pathlib import Path
 from babel import Locale
 from babel.core import UnknownLocaleError
 
-from xling.analysis.matrix.headline import headline
 from xling.analysis.matrix.names import heading_of
 from xling.analysis.matrix.types import MEASURES, Frontier, Matrix
+from xling.analysis.matrix.verdicts import headline
 from xling.analysis.statistics.intervals import Estimate
 from xling.analysis.tidy.finding import Finding
 from xling.config.common import members

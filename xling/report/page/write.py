@@ -10,7 +10,7 @@ import sys
 import webbrowser
 from pathlib import Path
 
-from xling.analysis.matrix.files import read_matrix
+from xling.analysis.matrix.types import read_matrix
 from xling.grid.files import disk_error, sha256_of, write_atomically
 from xling.grid.store import Store
 from xling.report.page.document import Document, page_bytes, version
