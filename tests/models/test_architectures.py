@@ -13,7 +13,8 @@ import transformers as hf
 from architectures import OF_KIND, REFUSED, UNBUILT, checkpoint
 
 from xling.errors import DataError
-from xling.models.load import load_policy, load_trunk, text_config
+from xling.models.architecture import text_config
+from xling.models.load import load_policy, load_trunk
 from xling.models.own_forward import VOCABULARY
 from xling.models.pairs import PairNet
 from xling.models.published import load_published_classifier

@@ -12,7 +12,8 @@ from families import FAMILIES, SHAPE, WINDOW, build, saved, tokenizer
 
 from xling.errors import DataError
 from xling.models import sampling
-from xling.models.load import Loading, load_policy, load_trunk, save_policy, trunk_of, write_loading
+from xling.models.architecture import trunk_of
+from xling.models.load import Loading, load_policy, load_trunk, save_policy, write_loading
 from xling.models.sampling import Sampling, greedy, sample_chunk
 from xling.models.text import Ids, decode_response, prompt_ids, response_ids
 

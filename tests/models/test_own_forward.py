@@ -17,8 +17,8 @@ from xling.errors import ConfigError, DataError
 from xling.models import own_forward
 from xling.models.checkpoints import alike_up_to, check_lengths, check_table
 from xling.models.frozen_lm import read
-from xling.models.load import Loading, in_dtype, load_policy, load_trunk, save_policy, write_loading
-from xling.models.own_forward import check_twin, distance, own_logits, probe_of, smaller
+from xling.models.load import Loading, check_twin, in_dtype, load_policy, load_trunk, save_policy, write_loading
+from xling.models.own_forward import distance, own_logits, probe_of, smaller
 from xling.models.published import load_published_classifier
 from xling.models.responses import kl_along, predicting_states, responses_of
 from xling.models.reward import HeadedNet, RewardNet, scalar_head

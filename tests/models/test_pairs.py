@@ -10,8 +10,8 @@ from test_published import PROMPTS, RESPONSES, text
 
 from xling.errors import DataError
 from xling.models.load import check_base, load_tokenizer, load_trunk
-from xling.models.pairs import PairModel, PairNet, pair_rows, separators
-from xling.models.text import Limits
+from xling.models.pairs import PairModel, PairNet
+from xling.models.text import Limits, pair_rows, separators
 from xling.rewards.networks import load_reward, save_reward
 
 LIMITS = Limits(40, 20, "left")

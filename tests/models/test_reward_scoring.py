@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from xling.models import states
-from xling.models.load import load_policy, load_tokenizer, load_trunk, trunk_of
+from xling.models.architecture import trunk_of
+from xling.models.load import load_policy, load_tokenizer, load_trunk
 from xling.models.reward import RewardModel, RewardNet
 from xling.models.states import log_likelihood, response_states
 from xling.models.text import Limits, count_cut, prompt_ids, response_ids

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xling.models.load import text_config, trunk_of
+from xling.models.architecture import text_config, trunk_of
 from xling.models.ridge import Array
 from xling.models.states import States, each_response, in_parts, pool, token_log_probabilities
 from xling.models.text import Limits, prompt_ids, response_ids

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import msgspec
 import torch
-from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -23,16 +22,16 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
 )
 from transformers.utils.logging import disable_progress_bar
 
 from xling.errors import DataError
 from xling.jsonfiles import read_json, write_json
-from xling.models import weights
-from xling.models.checkpoints import alike_up_to
+from xling.models import own_forward, weights
+from xling.models.architecture import check_architecture, text_config
 from xling.models.hub import COMMIT, check_code, checkpoint_digest, trusted
+from xling.models.own_forward import check_encoder, check_policy, check_trunk, looks_ahead
+from xling.models.text import separators
 from xling.models.weights import check_files
 
 disable_progress_bar()
@@ -101,6 +100,9 @@ def write_loading(stage_folder: Path, how: Loading) -> None:
     write_json(stage_folder / "load.json", written)
 
 
+# --- from a stage's folder to a model -----------------------------------------------------------------------
+
+
 def load_policy(
     folder: Path, dtype: str | None = None, dropout: float | None = None, quantized: bool = False
 ) -> tuple[Any, Any]:
@@ -108,12 +110,11 @@ def load_policy(
 
     dtype: in place of the stage's own; dropout: in place of the model's own, for training; quantized: 4-bit weights.
     """
-    from xling.models.own_forward import check_policy  # which reads models by this module
-
-    model, tokenizer = _read(AutoModelForCausalLM, folder, dtype, dropout, quantized), load_tokenizer(folder)
-    check_architecture(folder, model)
-    check_tokens(folder, model, tokenizer)
-    check_policy(folder, model, tokenizer)
+    where, how = source(folder)
+    model, tokenizer = _read(AutoModelForCausalLM, where, how, dtype, dropout, quantized), _tokenizer(where, how)
+    check_architecture(where, model)
+    check_tokens(where, model, tokenizer)
+    check_policy(where, model, tokenizer)
     return model, tokenizer
 
 
@@ -129,21 +130,28 @@ def load_trunk(
     encoder: whether it is to read pairs in both directions, or responses after prompts; None: as it is built. Of a
     model of texts and images it is the part that reads texts.
     """
-    from xling.models.own_forward import check_encoder, check_trunk, looks_ahead  # which read models by this module
-
-    trunk = _read(AutoModel, folder, dtype, dropout, quantized)
+    where, how = source(folder)
+    trunk = _read(AutoModel, where, how, dtype, dropout, quantized)
     if not trunk.config.is_encoder_decoder and trunk.config.get_text_config() is not trunk.config:
         trunk = trunk.get_decoder()
     if looks_ahead(trunk) if encoder is None else encoder:
-        check_encoder(folder, trunk, load_tokenizer(folder, ("pad",)).pad_token_id)
+        check_encoder(where, trunk, _tokenizer(where, how, ("pad",)).pad_token_id)
     else:
-        check_trunk(folder, trunk)
+        check_trunk(where, trunk)
     return trunk
 
 
 def load_classifier(folder: Path) -> Any:
     """A sequence classifier as it was published, on `device()` in eval mode."""
-    return _read(AutoModelForSequenceClassification, folder, None, None, False)
+    return _read(AutoModelForSequenceClassification, *source(folder))
+
+
+def load_translator(folder: Path) -> tuple[Any, Any]:
+    """(model on `device()` in eval mode, tokenizer) of an encoder-decoder that translates."""
+    where, how = source(folder)
+    model, tokenizer = _read(AutoModelForSeq2SeqLM, where, how), _tokenizer(where, how)
+    check_tokens(where, model, tokenizer)
+    return model, tokenizer
 
 
 def load_encoder(folder: Path) -> tuple[Any, Any]:
@@ -154,23 +162,44 @@ def load_encoder(folder: Path) -> tuple[Any, Any]:
     check_files(folder)
     check_code(folder, None)
     model = _from_pretrained(AutoModel, folder, Loading(), ("pooler", "decoder"), dtype=torch.float32).eval()
-    tokenizer = _tokenizer(folder, Loading())
+    tokenizer = _tokenizer(folder, Loading(), ())
     check_tokens(folder, model, tokenizer)
     return (model.get_encoder() if model.config.is_encoder_decoder else model), tokenizer
 
 
-def load_translator(folder: Path) -> tuple[Any, Any]:
-    """(model on `device()` in eval mode, tokenizer) of an encoder-decoder that translates."""
-    model, tokenizer = _read(AutoModelForSeq2SeqLM, folder, None, None, False), load_tokenizer(folder)
-    check_tokens(folder, model, tokenizer)
-    return model, tokenizer
-
-
 def load_tokenizer(folder: Path, needed: Sequence[str] = ("pad", "eos")) -> Any:
     """The folder's tokenizer; one without pad or eos is refused, since padding would be mistaken for text."""
-    where, how = found(folder)
-    tokenizer = _tokenizer(where, how)
-    if tokenizer.pad_token_id is None and how.pad_token in tokenizer.get_vocab():
+    return _tokenizer(*source(folder), needed)
+
+
+def load_config(folder: Path) -> Any:
+    """The transformers config of a stage's model, after a look at the files: weights are not read."""
+    return _config(*source(folder))
+
+
+def source(stage_folder: Path) -> tuple[Path, Loading]:
+    """(where the model of a stage's folder lies, how it is read); code that may run is what its spec names."""
+    how = loading(stage_folder)
+    where = stage_folder / how.folder
+    if not where.is_dir():
+        raise DataError(f"The model in {where} is no longer there. Put it back, or run the same command again.")
+    if how.digest and checkpoint_digest(where) != how.digest:
+        raise DataError(f"The model in {where} is another one than was planned with. Run the same command again.")
+    if how.remote_code:
+        commit = trusted(stage_folder, how.remote_code, where)
+        how = replace(how, commit=commit or (where.name if COMMIT.fullmatch(where.name) else ""))
+    check_code(where, how.remote_code)
+    return where, how
+
+
+# --- from where it lies, by transformers --------------------------------------------------------------------
+
+
+def _tokenizer(where: Path, how: Loading, needed: Sequence[str] = ("pad", "eos")) -> Any:
+    with warnings.catch_warnings(), _naming_code(where):
+        warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")  # Marian's, which it does not use
+        tokenizer = AutoTokenizer.from_pretrained(where, **_code(how))
+    if needed and tokenizer.pad_token_id is None and how.pad_token in tokenizer.get_vocab():
         tokenizer.pad_token = how.pad_token
     for role in needed:
         if getattr(tokenizer, f"{role}_token_id") is None:
@@ -185,12 +214,6 @@ def load_tokenizer(folder: Path, needed: Sequence[str] = ("pad", "eos")) -> Any:
                 f"tokenizer_config.json{hint}."
             )
     return tokenizer
-
-
-def _tokenizer(where: Path, how: Loading) -> Any:
-    with warnings.catch_warnings(), _naming_code(where):
-        warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")  # Marian's, which it does not use
-        return AutoTokenizer.from_pretrained(where, **_code(how))
 
 
 def _code(how: Loading) -> dict[str, Any]:
@@ -218,24 +241,7 @@ def _naming_code(where: Path) -> Iterator[None]:
         ) from error
 
 
-def found(stage_folder: Path) -> tuple[Path, Loading]:
-    """(where the model of a stage's folder lies, how it is read); code that may run is what its spec names."""
-    how = loading(stage_folder)
-    where = stage_folder / how.folder
-    if not where.is_dir():
-        raise DataError(f"The model in {where} is no longer there. Put it back, or run the same command again.")
-    if how.digest and checkpoint_digest(where) != how.digest:
-        raise DataError(f"The model in {where} is another one than was planned with. Run the same command again.")
-    if how.remote_code:
-        commit = trusted(stage_folder, how.remote_code, where)
-        how = replace(how, commit=commit or (where.name if COMMIT.fullmatch(where.name) else ""))
-    check_code(where, how.remote_code)
-    return where, how
-
-
-def load_config(folder: Path) -> Any:
-    """The transformers config of a stage's model, after a look at the files: weights are not read."""
-    where, how = found(folder)
+def _config(where: Path, how: Loading) -> Any:
     check_files(where)
     with _naming_code(where):
         config = AutoConfig.from_pretrained(where, **_code(how))
@@ -243,34 +249,44 @@ def load_config(folder: Path) -> Any:
     return config
 
 
-def _read(kind: Any, folder: Path, dtype: str | None, dropout: float | None, quantized: bool) -> Any:
-    config, (where, how) = load_config(folder), found(folder)
-    if kind is AutoModelForCausalLM and config.is_encoder_decoder:
-        kind = AutoModelForSeq2SeqLM
+def _read(
+    kind: Any,
+    where: Path,
+    how: Loading,
+    dtype: str | None = None,
+    dropout: float | None = None,
+    quantized: bool = False,
+) -> Any:
+    config = _config(where, how)
+    kind = _class(kind, config)
     if dropout is not None:
         _set_dropout(config, dropout)
     chosen = DTYPES[dtype or how.dtype]
     spared = ("pooler",) if kind is AutoModel else ()
     if quantized:
-        unfilled(kind, folder, spared)  # what is missing is told by names as they are without quantisation
+        _unfilled(kind, where, how, spared)  # what is missing is told by names as they are without quantisation
         extra = {"quantization_config": _four_bits(chosen), "device_map": {"": device()}}
         return _from_pretrained(kind, where, how, None, config=config, dtype=chosen, **extra).eval()
     return _from_pretrained(kind, where, how, spared, config=config, dtype=chosen).to(device()).eval()
 
 
-def unfilled(kind: Any, folder: Path, spared: Sequence[str] = ()) -> Any:
+def _unfilled(kind: Any, where: Path, how: Loading, spared: Sequence[str] = ()) -> Any:
     """A model without weights (on torch's meta device), to look at how it is built; its weights' names are compared.
 
     `spared`: parts whose weights may be missing. What is stored in fewer bits is compared when it is loaded.
     """
-    config, (where, how) = load_config(folder), found(folder)
-    if kind is AutoModelForCausalLM and config.is_encoder_decoder:
-        kind = AutoModelForSeq2SeqLM
+    config = _config(where, how)
+    kind = _class(kind, config)
     if getattr(config, "quantization_config", None) is not None:
         extra = {"attn_implementation": how.attention} if how.attention else {}
         with torch.device("meta"):
             return kind.from_config(config, **_code(how), **extra)
     return _from_pretrained(kind, where, how, spared, config=config, dtype=DTYPES[how.dtype], device_map={"": "meta"})
+
+
+def _class(kind: Any, config: Any) -> Any:
+    """The auto class that reads a policy: of an encoder-decoder another one."""
+    return AutoModelForSeq2SeqLM if kind is AutoModelForCausalLM and config.is_encoder_decoder else kind
 
 
 def _from_pretrained(kind: Any, where: Path, how: Loading, spared: Sequence[str] | None, **settings: Any) -> Any:
@@ -323,28 +339,37 @@ def _check_report(where: Path, model: Any, report: dict[str, Any], spared: Seque
         )
 
 
+# --- what a model must be, before anything is trained --------------------------------------------------------
+
+
 def check_base(folder: Path, use: str) -> None:
     """DataError unless a stage's folder has a whole model for `use` (that of stages/base.py); weights are not read.
 
     A reward model may start from a checkpoint without an LM head; whoever asks for one is told by `load_policy`.
     """
-    from xling.models.pairs import separators  # which reads models by this module
-
     kinds = {
         "encoder": AutoModel,
         "classifier": AutoModelForSequenceClassification,
         "translator": AutoModelForSeq2SeqLM,
     }
+    where, how = source(folder)
     if use in kinds:
-        model = unfilled(kinds[use], folder, ("pooler",) if use == "encoder" else ())
-        tokenizer = load_tokenizer(folder, ("pad",))
+        model = _unfilled(kinds[use], where, how, ("pooler",) if use == "encoder" else ())
+        tokenizer = _tokenizer(where, how, ("pad",))
         if use == "encoder":
             separators(tokenizer)  # refused here, before anything is trained
     else:
-        model = unfilled(AutoModelForCausalLM, folder, weights.LM_HEADS)
-        check_architecture(folder, model)
-        tokenizer = load_tokenizer(folder)
-    check_tokens(folder, model, tokenizer)
+        model = _unfilled(AutoModelForCausalLM, where, how, weights.LM_HEADS)
+        check_architecture(where, model)
+        tokenizer = _tokenizer(where, how)
+    check_tokens(where, model, tokenizer)
+
+
+def check_twin(folder: Path, use: str) -> None:
+    """DataError if a small model built like that of a stage's folder is read otherwise than by its own forward pass."""
+    where, how = source(folder)
+    if use in ("policy", "encoder") and how.remote_code is None:
+        own_forward.check_twin(where, _config(where, how), use)
 
 
 def check_tokens(folder: Path, model: Any, tokenizer: Any) -> None:
@@ -408,106 +433,6 @@ def _set_start(config: Any, where: Path) -> None:
         said = read_json(path) if path.exists() else {}
         first = said.get("decoder_start_token_id", said.get("bos_token_id", getattr(config, "bos_token_id", None)))
         config.decoder_start_token_id = getattr(text_config(config), "bos_token_id", None) if first is None else first
-
-
-def layer_windows(config: Any) -> dict[str, int | None]:
-    """How far back each kind of layer attends, in tokens; None: to all. The kinds are those of `config.layer_types`."""
-    text = config.get_text_config()
-    window = getattr(text, "sliding_window", None)
-    kinds = getattr(text, "layer_types", None) or ["full_attention" if window is None else "sliding_attention"]
-    return {kind: window if kind == "sliding_attention" else None for kind in dict.fromkeys(kinds)}
-
-
-def text_config(config: Any) -> Any:
-    """The settings of what writes texts: of a model of texts and images, or of T5Gemma, they stand in one inside."""
-    decoder = getattr(config, "decoder", None)
-    return decoder if isinstance(decoder, PreTrainedConfig) else config.get_text_config()
-
-
-def reads_flat_masks(config: Any) -> bool:
-    """Whether what is not read must be named by key alone, (R, keys): to flash attention, and where ALiBi counts it."""
-    alibi = config.model_type == "bloom" or (config.model_type == "falcon" and config.alibi)
-    return bool(alibi or config._attn_implementation == "flash_attention_2")
-
-
-def check_room(config: Any, longest: int) -> None:
-    """DataError for texts (with padding) so long that all their tokens get other positions, by dynamic rotary scaling.
-
-    Such a model reads a prompt in another way once the response is long enough: it cannot be read once for all.
-    """
-    text = text_config(config)
-    window = getattr(text, "sliding_window", None) if config.is_encoder_decoder else None  # T5Gemma's
-    if window is not None and longest > window:
-        raise DataError(
-            f"A text of {longest} tokens is longer than the window of {window} that a {config.model_type} attends to, "
-            "which is read of decoder-only models alone. Lower max_prompt_tokens, or use another model."
-        )
-    names = ("model_type", "rope_parameters", "max_position_embeddings", "original_max_position_embeddings")
-    limit = alike_up_to({name: getattr(text, name, None) for name in names})
-    if limit is not None and longest > limit[0]:
-        raise DataError(
-            f"A text of {longest} tokens is longer than the {limit[0]} up to which a {config.model_type} with rotary "
-            f"scaling of the kind {limit[1]} reads all texts alike. Lower max_prompt_tokens, or max_new_tokens or "
-            "max_response_tokens, or use another model."
-        )
-
-
-def trunk_of(model: Any) -> Any:
-    """What reads tokens and gives hidden states: a decoder-only LM's decoder, both halves of an encoder-decoder."""
-    if model.config.is_encoder_decoder:
-        return model
-    decoder = model.get_decoder()
-    if decoder is model:  # Llama 4's finds nothing
-        return getattr(model, "model", model)
-    return decoder if isinstance(decoder, PreTrainedModel) else model.base_model  # ModernBERT's is a part of its head
-
-
-SCALED_WHERE_TIED = ("umt5", "switch_transformers", "udop")  # as the first T5, whose config says it outright
-MULTIPLIED = ("hyperclovax",)  # by what Granite divides by
-
-
-def logits_of(model: Any, hidden: Tensor) -> Tensor:
-    """(..., hidden_size) last hidden states -> (..., vocabulary), as the model's own forward has them."""
-    config, text = model.config, text_config(model.config)
-    tied = config.model_type in SCALED_WHERE_TIED and config.tie_word_embeddings
-    if tied or getattr(config, "scale_decoder_outputs", False):  # T5's own
-        hidden = hidden * config.d_model**-0.5
-    logits: Tensor = model.get_output_embeddings()(hidden)
-    bias = getattr(model, "final_logits_bias", None)  # of BART and its kin
-    if bias is not None:
-        logits = logits + bias
-    times, over = getattr(text, "logit_scale", None), getattr(text, "logits_scaling", None)  # Cohere's, Granite's
-    if times is not None:
-        logits = logits * times
-    if over is not None:
-        logits = logits * over if text.model_type in MULTIPLIED else logits / over
-    cap = getattr(text, "final_logit_softcapping", None)  # Gemma 2
-    return logits if cap is None else (logits / cap).tanh() * cap
-
-
-def check_architecture(folder: Path, model: Any) -> None:
-    """DataError for models that sampling and scoring would read wrongly."""
-    name = type(model).__name__
-    if model.get_output_embeddings() is None:
-        raise DataError(f"{name} in {folder} has no output embeddings. Use a language model.")
-    if model.config.is_encoder_decoder:
-        if model.config.decoder_start_token_id is None:
-            raise DataError(f"{name} in {folder} has no decoder_start_token_id. Set it in config.json.")
-        if model.config._attn_implementation == "flash_attention_2":
-            raise DataError(
-                f"{name} is an encoder-decoder: policy.attention=flash_attention_2 is for others. Type sdpa."
-            )
-        return
-    if trunk_of(model) is model:
-        raise DataError(f"{name} in {folder} is not built of a decoder and a head. Use a decoder-only LM like Llama.")
-    strange = set(layer_windows(model.config)) - {"full_attention", "sliding_attention"}
-    if "local" in getattr(model.config, "attention_layers", ()):  # GPT-Neo's name for a window
-        strange.add("local_attention")
-    if strange:
-        raise DataError(
-            f"{name} in {folder} has layers of {', '.join(sorted(strange))}, whose state cannot be shared by the "
-            "samples of a prompt. Use a model with full or sliding-window attention."
-        )
 
 
 def save_policy(folder: Path, model: Any, tokenizer: Any, how: Loading | None = None) -> None:

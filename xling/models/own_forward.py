@@ -23,12 +23,12 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from xling.errors import DataError
-from xling.models.load import load_config, loading, logits_of, text_config, trunk_of
+from xling.models.architecture import logits_of, text_config, trunk_of
 from xling.models.responses import predicting_states, responses_of
 from xling.models.reward import decoder_batch, encoder_decoder_batch
 from xling.models.sampling import read
-from xling.models.states import Row, response_states
-from xling.models.text import Ids, pad_right
+from xling.models.states import response_states
+from xling.models.text import Ids, Row, pad_right
 
 # Of the distance to the model's own numbers, as a share of their spread. Half precision rounds: two right ways of
 # reading a deep model in bfloat16 lie 5 to 12 % apart; what is read wrongly lies 50 % and more.
@@ -149,9 +149,7 @@ def _compare(
     asked = ([probe[0][0]], [probe[1][0][:1]]) if known else probe
     theirs = _tried(folder, model, "its own forward pass is asked", lambda: own(model, asked))
     if not all(bool(torch.isfinite(value).all()) for value in theirs.values()):
-        raise DataError(
-            f"{name} in {_place(folder)} gives {what} that are no numbers. Train it again, or use another model."
-        )
+        raise DataError(f"{name} in {folder} gives {what} that are no numbers. Train it again, or use another model.")
     if known:
         return
     for how, way in ways.items():
@@ -159,7 +157,7 @@ def _compare(
         worst = max(distance(ours[key], theirs[key]) for key in theirs)
         if not worst <= (tolerance or TOLERANCE[model.dtype]):  # also if it is no number
             raise DataError(
-                f"{name} in {_place(folder)} gives other {what} (by {100 * worst:.2g} % of their spread) when {how} "
+                f"{name} in {folder} gives other {what} (by {100 * worst:.2g} % of their spread) when {how} "
                 f"than by its own forward pass{_why(model)}. Use a model built like {instead}."
             )
     _right.add(built)
@@ -204,11 +202,6 @@ def _why(model: Any) -> str:
     return "" if "position_ids" in takes else " (it takes no position_ids, so that what is padded would count)"
 
 
-def _place(folder: Path) -> Path:
-    """Where the model of a stage's folder lies: what a user has named, where it is not in the folder itself."""
-    return folder / loading(folder).folder if (folder / "load.json").is_file() else folder
-
-
 def _tried(folder: Path, model: Any, how: str, way: Callable[[], Told]) -> Told:
     try:
         return way()
@@ -217,7 +210,7 @@ def _tried(folder: Path, model: Any, how: str, way: Callable[[], Told]) -> Told:
     except Exception as error:  # of whatever kind a model's code raises
         first = str(error).partition("\n")[0][:300]
         raise DataError(
-            f"{type(model).__name__} in {_place(folder)} cannot be read: when {how}, it says {type(error).__name__}: "
+            f"{type(model).__name__} in {folder} cannot be read: when {how}, it says {type(error).__name__}: "
             f"{first}{_why(model)}. Use another model."
         ) from error
 
@@ -415,25 +408,23 @@ PARTS = ("(?<!per_)layer", "head")  # what counts these has it in its name
 KEYS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "swa_num_key_value_heads")  # fewer where they are fewer
 
 
-def check_twin(folder: Path, use: str) -> None:
-    """DataError if a small model built like that of a stage's folder is read otherwise than by its own forward pass.
+def check_twin(where: Path, config: Any, use: str) -> None:
+    """DataError if a small model with such a config is read otherwise than by its own forward pass.
 
     Nothing is said of models whose twin cannot be built or does not work: those are looked at when they are loaded.
     """
-    if use not in ("policy", "encoder") or loading(folder).remote_code is not None:
-        return
     try:
-        config = smaller(load_config(folder))
-        kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        twin = shaken((AutoModel if use == "encoder" else kind).from_config(config, trust_remote_code=False))
+        small = smaller(config)
+        kind: Any = AutoModelForSeq2SeqLM if small.is_encoder_decoder else AutoModelForCausalLM
+        twin = shaken((AutoModel if use == "encoder" else kind).from_config(small, trust_remote_code=False))
         with torch.inference_mode():
             (own_encoded if use == "encoder" else own_logits)(twin, probe_of(twin.config, None))
     except Exception:  # of whatever kind: sizes that do not go together
         return
     if use == "encoder":
-        check_encoder(folder, twin, TOKENS["pad_token_id"], TWIN_TOLERANCE)
+        check_encoder(where, twin, TOKENS["pad_token_id"], TWIN_TOLERANCE)
     else:
-        check_policy(folder, twin, SimpleNamespace(pad_token_id=0, eos_token_id=1), TWIN_TOLERANCE)
+        check_policy(where, twin, SimpleNamespace(pad_token_id=0, eos_token_id=1), TWIN_TOLERANCE)
 
 
 def smaller(config: Any, **settings: Any) -> Any:

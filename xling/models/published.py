@@ -15,12 +15,23 @@ from torch import Tensor
 
 from xling.config.common import TEMPLATE_DATE
 from xling.errors import DataError
+from xling.models.architecture import text_config, trunk_of
 from xling.models.checkpoints import check_labels
-from xling.models.load import load_classifier, load_policy, load_tokenizer, text_config, trunk_of
+from xling.models.load import load_classifier, load_policy, load_tokenizer
 from xling.models.own_forward import Scoring, check_classifier
-from xling.models.pairs import pair_rows
-from xling.models.states import Row, States, each_response, each_row, log_likelihood, pool
-from xling.models.text import Ids, Limits, chat_text, language_model_rooms, pad_right, pieces, prompt_ids, response_ids
+from xling.models.states import States, each_response, each_row, log_likelihood, pool
+from xling.models.text import (
+    Ids,
+    Limits,
+    Row,
+    chat_text,
+    language_model_rooms,
+    pad_right,
+    pair_rows,
+    pieces,
+    prompt_ids,
+    response_ids,
+)
 
 Scores = list[list[float]]
 

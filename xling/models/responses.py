@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xling.models.load import logits_of, text_config, trunk_of
+from xling.models.architecture import logits_of, text_config, trunk_of
 from xling.models.reward import decoder_batch, encoder_decoder_batch
 from xling.models.states import VOCABULARY_AT_ONCE
 from xling.models.text import Ids, pad_right

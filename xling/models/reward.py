@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xling.models.load import text_config
+from xling.models.architecture import text_config
 from xling.models.states import States, each_response, pool
 from xling.models.text import Ids, Limits, language_model_rooms, pad_right, prompt_ids, response_ids
 

@@ -17,16 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 from xling.errors import StageError
-from xling.models.load import (
-    check_room,
-    found,
-    layer_windows,
-    load_config,
-    load_tokenizer,
-    logits_of,
-    reads_flat_masks,
-    trunk_of,
-)
+from xling.models.architecture import check_room, layer_windows, logits_of, reads_flat_masks, trunk_of
 from xling.models.states import fan_out
 from xling.models.text import Ids, pad_right, padded_length, prompt_ids
 
@@ -267,9 +258,11 @@ def load_vllm(folder: Path, how: Sampling, longest: int) -> tuple[Draw, Any]:
     """(draw, tokenizer) of a stage's folder; `longest` is that of a prompt with its response, in tokens."""
     from vllm import LLM, SamplingParams, TokensPrompt
 
+    from xling.models.load import load_config, load_tokenizer, source
+
     if load_config(folder).is_encoder_decoder:
         raise StageError("policy.engine=vllm samples decoder-only models. Type policy.engine=torch.")
-    (where, stored), tokenizer = found(folder), load_tokenizer(folder)
+    (where, stored), tokenizer = source(folder), load_tokenizer(folder)
     llm = LLM(
         model=str(where.resolve()),
         dtype=stored.dtype,

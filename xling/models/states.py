@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import Cache, DynamicLayer
 
-from xling.models.load import check_room, layer_windows, logits_of, reads_flat_masks, text_config, trunk_of
-from xling.models.text import Ids, pad_right, padded_length
+from xling.models.architecture import check_room, layer_windows, logits_of, reads_flat_masks, text_config, trunk_of
+from xling.models.text import Ids, Row, pad_right, padded_length
 
 # --- a key-value cache with room to grow: one prompt's entries fan out to its responses ---------------------
 
@@ -72,7 +72,6 @@ ROWS_PER_BATCH = 32  # small enough to stay in the processor's cache
 TOKENS_PER_BATCH = 65536  # on an accelerator, which wants more of them
 TOKENS_KEPT = 16384  # of prompts read at once: the more, the fewer rows that do nothing but fill a batch
 WIDTHS = 4  # prompts and responses are padded to multiples of it
-Row = tuple[Ids, Ids]  # token ids of a whole text, and their types (or none)
 VOCABULARY_AT_ONCE = 1 << 27  # numbers in a table of log-probabilities (512 MiB)
 
 

@@ -8,6 +8,7 @@ Both are tokenised apart, so that what the policy sampled and what a reward mode
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -20,6 +21,18 @@ from xling.tasks.records import Prompt
 # --- rendering ----------------------------------------------------------------------------------------------
 
 Ids = list[int]
+Row = tuple[Ids, Ids]  # token ids of a whole text, and their types (or none)
+
+
+class Limits(NamedTuple):
+    """Tokens that a model reads of a prompt and of a response, and the side on which a long prompt is cut.
+
+    Responses lose their end.
+    """
+
+    prompt: int = 1024
+    response: int = 512
+    side: str = "right"  # left: its beginning
 
 
 def prompt_ids(
@@ -91,6 +104,67 @@ def pieces(tokenizer: Any, texts: Sequence[str]) -> list[Ids]:
         return []
     ids: list[Ids] = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return ids
+
+
+# --- two texts read as a pair, joined by the tokenizer's own separators -------------------------------------
+
+
+@dataclass(frozen=True)
+class Separators:
+    """Special tokens and token types that a tokenizer puts around and between two texts."""
+
+    before: Row
+    between: Row
+    after: Row
+    types: tuple[int, int]  # of the first and of the second text
+
+    def __len__(self) -> int:
+        return sum(len(ids) for ids, _ in (self.before, self.between, self.after))
+
+    def joined(self, first: Ids, second: Ids) -> Row:
+        """The pair as the tokenizer would join it."""
+        parts = [
+            self.before,
+            (first, [self.types[0]] * len(first)),
+            self.between,
+            (second, [self.types[1]] * len(second)),
+            self.after,
+        ]
+        return [i for ids, _ in parts for i in ids], [t for _, types in parts for t in types]
+
+
+def separators(tokenizer: Any) -> Separators:
+    """Those of a tokenizer; DataError for one that joins two texts without telling them apart."""
+    joined = tokenizer("a", "b", return_token_type_ids=True)
+    ids, types = joined["input_ids"], joined["token_type_ids"]
+    which = joined.sequence_ids()
+    first, second = ([i for i, own in enumerate(which) if own == text] for text in (0, 1))
+    if not first or not second or second[0] == first[-1] + 1:
+        raise DataError(
+            f"The tokenizer {type(tokenizer).__name__} puts no separator between two texts. rm_backbone=encoder needs "
+            "an encoder's (XLM-R, mDeBERTa); for a decoder-only model type rm_backbone=same_as_policy "
+            "rm_backbone.init=FOLDER."
+        )
+
+    def part(start: int, end: int) -> Row:
+        return ids[start:end], types[start:end]
+
+    return Separators(
+        part(0, first[0]),
+        part(first[-1] + 1, second[0]),
+        part(second[-1] + 1, len(ids)),
+        (types[first[0]], types[second[0]]),
+    )
+
+
+def pair_rows(tokenizer: Any, prompts: Sequence[str], responses: Sequence[str], limits: Limits) -> list[Row]:
+    """Aligned pairs, each text cut to its limit."""
+    join = separators(tokenizer)
+    longest, longest_response, side = limits
+    return [
+        join.joined(a[-longest:] if side == "left" else a[:longest], b[:longest_response])
+        for a, b in zip(pieces(tokenizer, prompts), pieces(tokenizer, responses), strict=True)
+    ]
 
 
 # --- chat templates -----------------------------------------------------------------------------------------
@@ -174,17 +248,6 @@ def pad_right(rows: Sequence[Sequence[int]], width: int, pad: int) -> np.ndarray
 
 
 # --- how long a text a reward model reads: what is longer is cut, and counted -------------------------------
-
-
-class Limits(NamedTuple):
-    """Tokens that a model reads of a prompt and of a response, and the side on which a long prompt is cut.
-
-    Responses lose their end.
-    """
-
-    prompt: int = 1024
-    response: int = 512
-    side: str = "right"  # left: its beginning
 
 
 def language_model_rooms(tokenizer: Any, limits: Limits, encoder: bool) -> tuple[int, int]:

@@ -24,9 +24,9 @@ from xling.jsonfiles import read_json, write_json
 from xling.models.adapters import put_back
 from xling.models.checkpoints import check_encoder_config
 from xling.models.load import DTYPES, Loading, in_dtype, load_tokenizer, load_trunk, loading, write_loading
-from xling.models.pairs import PairModel, PairNet, separators
+from xling.models.pairs import PairModel, PairNet
 from xling.models.reward import RewardModel, RewardNet
-from xling.models.text import Limits, count_cut
+from xling.models.text import Limits, count_cut, separators
 from xling.models.training import fit as descend
 from xling.models.training import write_curve
 from xling.rewards.hooks import Feedback

@@ -71,8 +71,7 @@ def _downloaded(spec: BaseSpec) -> Path:
 
 def _check(context: Context, spec: BaseSpec, where: str) -> None:
     """Write load.json, and see that a whole model of the kind we can read is there; its weights are not read."""
-    from xling.models.load import Loading, check_base, write_loading
-    from xling.models.own_forward import check_twin
+    from xling.models.load import Loading, check_base, check_twin, write_loading
 
     local = "" if where == "." or spec.commit else spec.digest
     how = Loading(where, spec.dtype, spec.attention, spec.remote_code, spec.pad_token, digest=local)

@@ -21,7 +21,8 @@ from xling.grid.stage import Context
 from xling.jsonfiles import write_json
 from xling.measures.words import rouge_l
 from xling.models.adapters import core, store_trained, trainable
-from xling.models.load import loading, logits_of, trunk_of
+from xling.models.architecture import logits_of, trunk_of
+from xling.models.load import loading
 from xling.models.sampling import greedy_ids
 from xling.models.text import Ids, decode_response, pad_right, policy_ids, response_ids
 from xling.models.training import fit, write_curve
