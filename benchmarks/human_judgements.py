@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from xling.analysis.matrix.column import PERCENT
 from xling.analysis.matrix.fold_grid import fold_grid
-from xling.analysis.matrix.types import Block, Entry, Matrix, Panel
+from xling.analysis.matrix.types import PERCENT, Block, Entry, Matrix, Panel
 from xling.analysis.statistics.bootstrap import Floats, Sample, draw, resample
 from xling.analysis.statistics.intervals import Estimate, fold
 from xling.errors import ConfigError

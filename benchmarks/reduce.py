@@ -37,11 +37,11 @@ SAMPLES, OPPONENTS, HELD_OUT, VARIANTS = 16, 4, 256, 7
 MOST_CPU, MOST_MEGABYTES = 60.0, 2000
 ANALYSES = """
 from xling.analysis.catalogue import findings_of
-from xling.analysis.matrix.draws import Draws
+from xling.analysis.tidy.entries import Draws
 from xling.analysis.tidy.entries import grid_entries
 from xling.analysis.matrix.fold_grid import fold_grid
 draws = Draws()
-matrix = fold_grid(Store(Path(root)), 'big', draws)
+matrix = fold_grid(Store(Path(root)), 'big', draws.add)
 findings_of(grid_entries(matrix, draws))
 """
 LIMITED = "fold and analyses"  # reduce writes, draws and makes the page, too

@@ -124,12 +124,11 @@ class Grid:
     @cached_property
     def entries(self) -> "Entries":
         """The cells with joint draws of their errors, folded from the store: what analyses are functions of."""
-        from xling.analysis.matrix.draws import Draws
         from xling.analysis.matrix.fold_grid import fold_grid
-        from xling.analysis.tidy.entries import grid_entries
+        from xling.analysis.tidy.entries import Draws, grid_entries
 
         draws = Draws()
-        return grid_entries(fold_grid(self.store, self.name, draws), draws)
+        return grid_entries(fold_grid(self.store, self.name, draws.add), draws)
 
     def analyse(self, *names: str) -> "list[Finding]":
         """What `xling analyse --only NAMES` says (all analyses without names): `finding.table`, its title and notes."""

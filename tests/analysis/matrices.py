@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from xling.analysis.matrix.draws import place_of
 from xling.analysis.statistics.bootstrap import RESAMPLES
-from xling.analysis.tidy.entries import Entries
+from xling.analysis.tidy.entries import Entries, place_of
 
 AXES = ("task", "optimizer", "judge")
 LANGS = ("de", "en", "es", "ru", "tr", "vi")

@@ -16,10 +16,9 @@ from xling.analysis.findings.power import power
 from xling.analysis.findings.ranking import judge_ranking, source_ranking
 from xling.analysis.findings.recommendation import recommendation
 from xling.analysis.findings.relations import accuracy_vs_win, kl_vs_win
-from xling.analysis.matrix.draws import Draws
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.statistics.intervals import prompts_needed, seeds_needed
-from xling.analysis.tidy.entries import grid_entries
+from xling.analysis.tidy.entries import Draws, grid_entries
 from xling.errors import ConfigError
 
 VALUE = np.array([[60.0, 50.0, 55.0], [62.0, 58.0, 55.0], [61.0, 52.0, math.nan]])  # de en es by de en es
@@ -174,7 +173,7 @@ def test_power_counts_the_prompts_of_one_seed(tmp_path):
                 groups = [f"{seed}-{i}" for i in range(100)]
                 grid.cell(source, "de", list(random.random(100).round()), groups=groups, **{"task.seed": seed})
         draws = Draws()
-        entries = grid_entries(fold_grid(grid.write().store, grid.name, draws), draws)
+        entries = grid_entries(fold_grid(grid.write().store, grid.name, draws.add), draws)
         assert entries.table["n"].tolist() == [100 * seeds] * 2
         found = row(power(entries), target_lang="all", unit="prompts", difference="5 points")
         assert found["have"] == 100

@@ -12,7 +12,7 @@ from xling.analysis.findings.decomposition import decomposition, effects
 from xling.analysis.findings.home import cross_vs_home
 from xling.analysis.findings.ranking import source_ranking
 from xling.analysis.findings.recommendation import recommendation
-from xling.analysis.statistics.ranks import centred, kendall, pearson
+from xling.analysis.statistics.draws import centred, kendall, pearson
 
 TIMES, DRAWS, NOISE = 60, 300, 1.0
 LANGS = ("de", "en", "es", "tr")

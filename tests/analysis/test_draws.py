@@ -5,15 +5,14 @@ import pytest
 from synthetic import SyntheticGrid, five, realistic
 
 from xling.analysis.findings.home import home_differences
-from xling.analysis.matrix.draws import Draws, place_of
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.statistics.bootstrap import draw
-from xling.analysis.tidy.entries import grid_entries
+from xling.analysis.tidy.entries import Draws, grid_entries, place_of
 
 
 def entries(grid):
     draws = Draws()
-    return grid_entries(fold_grid(grid.write().store, grid.name, draws), draws)
+    return grid_entries(fold_grid(grid.write().store, grid.name, draws.add), draws)
 
 
 def test_one_seed_the_very_bootstrap_of_the_matrix(tmp_path):
@@ -44,7 +43,7 @@ def test_where_few_lose_the_interval_of_the_matrix_and_pairs_stay_pairs(tmp_path
 def test_several_seeds_the_t_interval_of_the_matrix_and_of_its_paired_differences(tmp_path):
     grid = five(tmp_path)
     draws = Draws()
-    matrix = fold_grid(grid.write().store, grid.name, draws)
+    matrix = fold_grid(grid.write().store, grid.name, draws.add)
     found = grid_entries(matrix, draws)
     drawn = found.table["win_rate"].to_numpy() + found.errors["win"].astype(float)
     table = found.table
@@ -76,7 +75,7 @@ def test_differences_to_home_have_the_p_of_the_matrix(tmp_path):
     """A t, and Holm's correction of it: of 2,000 draws none is below 1/2000, too much for a matrix of 900."""
     grid = five(tmp_path)
     draws = Draws()
-    matrix = fold_grid(grid.write().store, grid.name, draws)
+    matrix = fold_grid(grid.write().store, grid.name, draws.add)
     found = home_differences(grid_entries(matrix, draws)).table
     for panel in matrix.blocks[0].panels:
         rows = found[(found["optimizer"] == panel.axes["optimizer"]) & (found["target_lang"] != "all")]

@@ -12,8 +12,8 @@ from scipy.special import expit, logit, ndtr
 
 from xling.analysis.matrix.accuracy import measure
 from xling.analysis.matrix.categories import kappa_sample
-from xling.analysis.matrix.draws import errors_of, with_tails
 from xling.analysis.statistics.bootstrap import POINTS, SHARE, difference, draw, resample
+from xling.analysis.statistics.draws import errors_of, with_tails
 from xling.analysis.statistics.intervals import fold, judged, within
 from xling.results.items import Heldout
 

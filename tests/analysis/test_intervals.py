@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from xling.analysis.matrix.draws import errors_of
 from xling.analysis.statistics.bootstrap import SHARE, difference, draw, resample
+from xling.analysis.statistics.draws import errors_of
 from xling.analysis.statistics.intervals import MOST_PROMPTS, Estimate, fold, holm, judged, prompts_needed, seeds_needed
 
 

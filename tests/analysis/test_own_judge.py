@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from synthetic import SyntheticGrid
 
-from xling.analysis.matrix.draws import Draws
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.matrix.types import Matrix
 from xling.analysis.matrix.verdicts import headline
+from xling.analysis.tidy.entries import Draws
 from xling.analysis.tidy.tables import counts
 from xling.report.files import csv_bytes
 from xling.report.tables.panel import panel_tables
@@ -32,7 +32,7 @@ def three_by_three(root: Path, own: bool, **home: object) -> Matrix:
         for source in LANGS:
             at_home = source == target
             grid.cell(source, target, wins(95 if at_home else 60), own_judge=own and at_home, **AXES)
-    return fold_grid(grid.write().store, grid.name, Draws())
+    return fold_grid(grid.write().store, grid.name, Draws().add)
 
 
 def test_it_is_in_no_mean_tie_count_or_headline(tmp_path: Path) -> None:

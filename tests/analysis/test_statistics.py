@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
-from xling.analysis.statistics.ranks import (
+from xling.analysis.statistics.draws import (
     best_shares,
     centred,
     kendall,

@@ -26,7 +26,7 @@ FOLD = """
 import io, json, sys
 from pathlib import Path
 from synthetic import SyntheticGrid
-from xling.analysis.matrix.draws import Draws
+from xling.analysis.tidy.entries import Draws
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.tidy.entries import grid_entries
 from xling.analysis.tidy.tables import tables
@@ -40,7 +40,7 @@ for source in ("de", "en"):
     grid.cell(source, "de", [1, 0, 1, 1], columns={"brevity": [0.25, 0.125, None, 0.5]})
 grid.write()
 draws = Draws()
-matrix = fold_grid(Store(grid.root), grid.name, draws)
+matrix = fold_grid(Store(grid.root), grid.name, draws.add)
 text = io.StringIO()
 print_matrix(matrix, Console(file=text, width=200), full=True)
 rows = tables(matrix)["measures"]

@@ -23,7 +23,6 @@ from xling.analysis.items.regimes import sft_data, translate_train_cells
 from xling.analysis.items.word_effects import bag_of_words
 from xling.analysis.languages.features import language_features
 from xling.analysis.languages.typology import has_uriel, uriel_features, wals_features
-from xling.analysis.matrix.draws import Draws
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.paper.findings import (
     bilingual,
@@ -34,7 +33,7 @@ from xling.analysis.paper.findings import (
     translate_train,
 )
 from xling.analysis.paper.published import paper_entries
-from xling.analysis.tidy.entries import Entries, grid_entries
+from xling.analysis.tidy.entries import Draws, Entries, grid_entries
 from xling.analysis.tidy.finding import Finding
 from xling.errors import ConfigError, shown
 from xling.grid.store import Store
@@ -86,7 +85,7 @@ def grid_findings(store: Store, name: str, only: Sequence[str] = (), wals: Path 
     entries: Entries | None = None
     if own or any(analysis not in OF_ITEMS for analysis in wanted):
         draws = Draws()
-        matrix = fold_grid(store, name, draws)
+        matrix = fold_grid(store, name, draws.add)
         entries = grid_entries(matrix, draws)
         of_entries = [one for one in wanted if one in OF_ENTRIES]
         found += findings_of(entries, of_entries) if of_entries else []

@@ -5,9 +5,9 @@ matrix = reduce_grid(Path("outputs"), "embedded")  # matrix.csv, .json, .md, .pn
 
 from pathlib import Path
 
-from xling.analysis.matrix.draws import Draws
 from xling.analysis.matrix.fold_grid import fold_grid, grid_categories
 from xling.analysis.matrix.types import Matrix
+from xling.analysis.tidy.entries import Draws
 from xling.grid.store import Store
 from xling.report.files import write_matrix
 from xling.report.page.write import update
@@ -21,7 +21,7 @@ def reduce_grid(root: Path | Store, name: str) -> Matrix:
     """
     store, draws = root if isinstance(root, Store) else Store(root), Draws()
     store.refuse_links(name)
-    matrix = fold_grid(store, name, draws)
+    matrix = fold_grid(store, name, draws.add)
     write_matrix(store.grid_folder(name), matrix)
     write_categories(store.grid_folder(name), grid_categories(store, name), matrix.other_axes)
     update(store, name, (matrix, draws))

@@ -16,7 +16,7 @@ import pandas as pd
 
 from xling.analysis.matrix.names import values_of
 from xling.analysis.statistics.bootstrap import Floats, Ints
-from xling.analysis.statistics.ranks import NONE, percentile, spanning
+from xling.analysis.statistics.draws import NONE, percentile, spanning
 from xling.analysis.tidy.entries import EVERY, Entries, Row, Square
 from xling.analysis.tidy.finding import Finding
 

@@ -12,8 +12,8 @@ import pandas as pd
 
 from xling.analysis.matrix.names import values_of
 from xling.analysis.statistics.bootstrap import Floats
+from xling.analysis.statistics.draws import DIGITS, p_two_sided, percentile, spanning
 from xling.analysis.statistics.intervals import holm
-from xling.analysis.statistics.ranks import DIGITS, p_two_sided, percentile, spanning
 from xling.analysis.tidy.entries import EVERY, Entries, Row, Square
 from xling.analysis.tidy.finding import Finding
 from xling.config.common import is_foreign

@@ -14,12 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from xling.analysis.matrix.draws import Place, place_of
 from xling.analysis.matrix.names import values_of
 from xling.analysis.statistics.bootstrap import Floats
+from xling.analysis.statistics.draws import pairs_of
 from xling.analysis.statistics.intervals import MOST_SEEDS, moderated, prompts_needed, seeds_needed
-from xling.analysis.statistics.ranks import pairs_of
-from xling.analysis.tidy.entries import EVERY, PLACE, Entries, Row
+from xling.analysis.tidy.entries import EVERY, PLACE, Entries, Place, Row, place_of
 from xling.analysis.tidy.finding import Finding
 
 POINTS = (1, 2, 5)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from xling.analysis.matrix.names import named, values_of
 from xling.analysis.statistics.bootstrap import Floats
-from xling.analysis.statistics.ranks import DIGITS, best_shares, centred, pair_signs, percentile, ranks
+from xling.analysis.statistics.draws import DIGITS, best_shares, centred, pair_signs, percentile, ranks
 from xling.analysis.tidy.entries import EVERY, Entries, Row, Square
 from xling.analysis.tidy.finding import Finding
 

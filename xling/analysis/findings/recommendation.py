@@ -19,7 +19,7 @@ import pandas as pd
 
 from xling.analysis.matrix.names import values_of
 from xling.analysis.statistics.bootstrap import Floats, Ints
-from xling.analysis.statistics.ranks import centred
+from xling.analysis.statistics.draws import centred
 from xling.analysis.tidy.entries import EVERY, Entries, Row, Square
 from xling.analysis.tidy.finding import Finding
 from xling.config.common import is_foreign

@@ -13,7 +13,7 @@ import pandas as pd
 
 from xling.analysis.matrix.names import values_of
 from xling.analysis.statistics.bootstrap import Floats
-from xling.analysis.statistics.ranks import centred, kendall, pearson, spearman
+from xling.analysis.statistics.draws import centred, kendall, pearson, spearman
 from xling.analysis.tidy.entries import EVERY, Entries, Row
 from xling.analysis.tidy.finding import Finding
 

@@ -29,7 +29,7 @@ from xling.analysis.items.scored import (
     without,
 )
 from xling.analysis.matrix.across import over_columns
-from xling.analysis.matrix.column import PERCENT
+from xling.analysis.matrix.types import PERCENT
 from xling.analysis.statistics.bootstrap import Floats, Ints, Sample, draw, resample
 from xling.analysis.statistics.intervals import fold
 from xling.analysis.tidy.finding import Finding, is_home, some

@@ -27,7 +27,7 @@ from xling.analysis.items.scored import (
 )
 from xling.analysis.matrix.accuracy import correct, length_hits
 from xling.analysis.matrix.across import over_columns
-from xling.analysis.matrix.column import PERCENT
+from xling.analysis.matrix.types import PERCENT
 from xling.analysis.statistics.bootstrap import POINTS, SHARE, Clusters, Floats, Sample, draw, resample
 from xling.analysis.statistics.intervals import Estimate, fold
 from xling.analysis.tidy.finding import Finding, is_home, some

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from xling.analysis.items.scored import Finished, Scored, columns_of, finished_cells, long_table, points, readable
 from xling.analysis.matrix.across import over_columns
-from xling.analysis.matrix.column import PERCENT
+from xling.analysis.matrix.types import PERCENT
 from xling.analysis.statistics.bootstrap import POINTS, SHARE, Sample, draw, resample
 from xling.analysis.statistics.intervals import Estimate, fold, judged
 from xling.analysis.tidy.finding import Finding, some

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from xling.analysis.matrix.column import Seeds
+from xling.analysis.matrix.types import Seeds
 from xling.analysis.statistics.bootstrap import Floats
 from xling.analysis.statistics.intervals import Estimate
 from xling.analysis.tidy.finding import MOST_NAMED, some

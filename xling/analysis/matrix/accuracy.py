@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from xling.analysis.matrix.column import PERCENT, Column, Seeds
-from xling.analysis.matrix.types import Accuracy, Baseline
+from xling.analysis.matrix.types import PERCENT, Accuracy, Baseline, Seeds
 from xling.analysis.statistics.bootstrap import (
     SHARE,
     Clusters,
@@ -43,28 +42,22 @@ class Measured(Struct, frozen=True):
 
 
 def measure_column(
-    column: Column, numbers: Sequence[int], results: Results
+    target: str, entries: Sequence[PlannedEntry], numbers: Sequence[int], recorded: bool, results: Results
 ) -> tuple[list[Accuracy | None], Baseline | None, list[Sample]]:
-    """Accuracy of the column's entries `numbers` whose score stage has held-out scores, in the column's order.
+    """Accuracy of a column's entries `numbers` whose score stage has held-out scores, in the column's order.
 
-    The samples are of the entries `numbers`, in their order.
+    The samples are of the entries `numbers`, in their order. recorded: seeds split the same people's ratings.
     """
-    measured: list[Accuracy | None] = [None] * len(column.entries)
-    found = measure([_scores(column.entries[number], results) for number in numbers], column.recorded)
+    measured: list[Accuracy | None] = [None] * len(entries)
+    found = measure([_scores(entries[number], results) for number in numbers], recorded)
     if found is None:
         return measured, None, []
-    for place, number in enumerate(numbers):
-        value = found.accuracy[place]
-        if value is not None:
-            measured[number] = Accuracy(
-                column.entries[number].axes["source_lang"],
-                column.target,
-                value,
-                found.auc[place],
-                found.versus_majority[place],
-                found.versus_length[place],
-            )
-    return measured, Baseline(column.target, found.majority, found.length), found.hits
+    models = zip(numbers, found.accuracy, found.auc, found.versus_majority, found.versus_length, strict=True)
+    for number, accuracy, auc, versus_majority, versus_length in models:
+        if accuracy is not None:
+            source = entries[number].axes["source_lang"]
+            measured[number] = Accuracy(source, target, accuracy, auc, versus_majority, versus_length)
+    return measured, Baseline(target, found.majority, found.length), found.hits
 
 
 def _scores(entry: PlannedEntry, results: Results) -> dict[Seeds, Heldout]:
@@ -79,11 +72,11 @@ def _scores(entry: PlannedEntry, results: Results) -> dict[Seeds, Heldout]:
     return found
 
 
-def unknown_languages(column: Column, numbers: Sequence[int], results: Results) -> list[str]:
+def unknown_languages(entries: Sequence[PlannedEntry], results: Results) -> list[str]:
     """Languages that a reward model's frozen encoder was not made for, as the score stages noted."""
     unknown: set[str] = set()
-    for number in numbers:
-        for cell in column.entries[number].cells:
+    for entry in entries:
+        for cell in entry.cells:
             if cell.status == "done" and "score" in cell.stages:
                 with contextlib.suppress(StoreError):
                     unknown.update(read_notes(results.folder(cell.stages["score"])).unknown_languages)

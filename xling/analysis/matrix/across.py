@@ -21,10 +21,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from msgspec import structs
 
-from xling.analysis.matrix.column import PERCENT, Column, Layout, Seeds
+from xling.analysis.matrix.column import Column, Layout
 from xling.analysis.matrix.names import named
 from xling.analysis.matrix.types import (
     CHANCE,
+    PERCENT,
     Arm,
     ArmCell,
     Block,
@@ -32,6 +33,7 @@ from xling.analysis.matrix.types import (
     JudgeAccuracy,
     JudgeAgreement,
     OptimizerTable,
+    Seeds,
 )
 from xling.analysis.statistics.bootstrap import POINTS, RESAMPLES, SHARE, Clusters, Floats, Sample, draw, resample
 from xling.analysis.statistics.intervals import Estimate, fold, judged

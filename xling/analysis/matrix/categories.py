@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from msgspec import Struct
 
-from xling.analysis.matrix.column import PERCENT, Seeds
+from xling.analysis.matrix.types import PERCENT, Seeds
 from xling.analysis.statistics.bootstrap import ONE, SHARE, Clusters, Floats, Sample, cluster_sums, draw, resample
 from xling.analysis.statistics.intervals import Estimate, fold
 from xling.errors import StoreError

@@ -28,8 +28,8 @@ from xling.analysis.matrix.across import (
     over_columns,
     reference_of,
 )
-from xling.analysis.matrix.column import PERCENT, Column, Seeds
-from xling.analysis.matrix.types import Frontier, FrontierPoint, LearningPoint
+from xling.analysis.matrix.column import Column
+from xling.analysis.matrix.types import PERCENT, Frontier, FrontierPoint, LearningPoint, Seeds
 from xling.analysis.statistics.bootstrap import Floats, Sample
 from xling.errors import StoreError
 from xling.optimizers import best_of_n

@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
-from xling.analysis.matrix.column import PERCENT, Column, Seeds
+from xling.analysis.matrix.column import Column
+from xling.analysis.matrix.types import PERCENT, Seeds
 from xling.analysis.statistics.bootstrap import RESAMPLES, SHARE, Clusters, Floats, Ints, Sample, cluster_sums
 from xling.analysis.statistics.intervals import Estimate, fold
 

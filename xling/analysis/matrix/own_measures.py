@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from xling.analysis.matrix.column import Column, Seeds
+from xling.analysis.matrix.column import Column
+from xling.analysis.matrix.types import Seeds
 from xling.analysis.statistics.bootstrap import Clusters, Floats, resample
 from xling.analysis.statistics.intervals import Estimate, fold
 from xling.errors import ConfigError, XlingError

@@ -30,6 +30,8 @@ from xling.jsonfiles import unsealed
 from xling.results.plan import LanguageRates
 
 CHANCE = 50.0
+PERCENT = 100.0
+Seeds = tuple[str, str]  # task.seed, seed
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from xling.analysis.matrix.column import PERCENT, Seeds
-from xling.analysis.matrix.draws import errors_of, with_tails
+from xling.analysis.matrix.types import PERCENT, Seeds
 from xling.analysis.paper.sides import Match, Side, matches, read_side
 from xling.analysis.statistics.bootstrap import POINTS, Clusters, Floats, Sample, draw, resample
-from xling.analysis.statistics.ranks import centred, kendall, p_two_sided, pearson, percentile, spearman
+from xling.analysis.statistics.draws import (
+    centred,
+    errors_of,
+    kendall,
+    p_two_sided,
+    pearson,
+    percentile,
+    spearman,
+    with_tails,
+)
 from xling.analysis.tidy.entries import EVERY, PLACE, Entries, Row
 from xling.analysis.tidy.finding import Finding
 from xling.errors import ConfigError

@@ -9,7 +9,7 @@ import pandas as pd
 
 from xling.analysis.paper.published import BILINGUAL, HOW, TABLES, TRANSLATE_TRAIN, binomial, paper_entries, read, sizes
 from xling.analysis.statistics.bootstrap import Floats
-from xling.analysis.statistics.ranks import centred, percentile, spanning, spearman
+from xling.analysis.statistics.draws import centred, percentile, spanning, spearman
 from xling.analysis.tidy.entries import EVERY, Entries, Row, Square
 from xling.analysis.tidy.finding import Finding
 

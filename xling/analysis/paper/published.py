@@ -17,10 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from xling.analysis.matrix.draws import Small, place_of
 from xling.analysis.statistics.bootstrap import RESAMPLES, SEED
-from xling.analysis.statistics.ranks import percentile
-from xling.analysis.tidy.entries import Entries
+from xling.analysis.statistics.draws import Small, percentile
+from xling.analysis.tidy.entries import Entries, place_of
 from xling.errors import ConfigError
 
 FOLDER = Path(__file__).parent / "csv"

@@ -14,12 +14,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from xling.analysis.matrix.column import Seeds
-from xling.analysis.matrix.draws import Draws, Place, place_of
 from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.matrix.types import Seeds
 from xling.analysis.paper.published import NAME as PAPER
 from xling.analysis.paper.published import TABLES, Published, paper_entries
-from xling.analysis.tidy.entries import Entries, grid_entries
+from xling.analysis.tidy.entries import Draws, Entries, Place, grid_entries, place_of
 from xling.errors import ConfigError, StoreError, did_you_mean
 from xling.grid.planfile import chosen_grid
 from xling.grid.store import Store
@@ -97,7 +96,7 @@ def read_side(store: Store, asked: str) -> Side:
     name = chosen_grid(store, name)
     plan = read_plan(store.grid_folder(name))
     results, draws = Results(store, plan), Draws()
-    entries = grid_entries(fold_grid(store, name, draws), draws)
+    entries = grid_entries(fold_grid(store, name, draws.add), draws)
     planned = {place_of(entry.axes): entry for entry in planned_entries(plan, results)}
     return Side(asked, _chosen(entries, rest, name), planned, results)
 

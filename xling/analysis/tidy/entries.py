@@ -5,25 +5,73 @@ row an entry, holes included; axes as text, then numbers. References without a s
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from xling.analysis.matrix.draws import SPANS, Draws, Place, Small, place_of, with_tails
+from xling.analysis.matrix.column import FoldedColumn
 from xling.analysis.matrix.types import MEASURES, Entry, Matrix
-from xling.analysis.statistics.bootstrap import RESAMPLES, Floats
+from xling.analysis.statistics.bootstrap import RESAMPLES, SHARE, Floats, Sample
+from xling.analysis.statistics.draws import Small, covariances, errors_of, with_tails
 from xling.analysis.statistics.intervals import Estimate
 from xling.results.plan import ENTRY_AXES
 
 Row = dict[str, Any]  # of a tidy table
+Place = tuple[tuple[str, str], ...]  # all axes of an entry but the seeds
 PLACE = ("source_lang", "target_lang")
 EVERY = "all"  # stands for the target in a row that is over all of them
 DRAWN = {"win": "win_rate", "kl": "kl", "accuracy": "accuracy"}  # measures with draws of their errors, and their column
+SPANS = {"win": SHARE, "kl": np.array([0.0, np.inf]), "accuracy": SHARE}  # the ends of each measure's scale
 _MOST_NAMED = 4
 _FEWEST_DRAWS, _MOST_NUMBERS = 400, 4_000_000  # of more than 2,000 entries fewer draws are kept
+
+
+def place_of(axes: dict[str, str]) -> Place:
+    """The name of an entry: an empty axis is one that it does not have."""
+    return tuple(sorted((axis, value) for axis, value in axes.items() if value))
+
+
+@dataclass(slots=True)
+class Draws:
+    """Errors of the entries of all panels, collected column by column while a grid is folded (statistics/draws.py).
+
+    References and shuffled labels have none.
+    """
+
+    errors: dict[str, dict[Place, Small]] = field(default_factory=dict)  # win, kl, accuracy -> (RESAMPLES,)
+    freedom: dict[str, dict[Place, float]] = field(default_factory=dict)
+    # covariance over the prompts of one seed, and how many those are (with several data seeds: the mean)
+    prompts: list[tuple[list[Place], Floats, float]] = field(default_factory=list)
+    # of the same columns with several seeds: covariance of the mean over seeds, over prompts and between seeds; seeds
+    seeds: list[tuple[Floats, Floats, int] | None] = field(default_factory=list)
+
+    def add(self, column: FoldedColumn) -> None:
+        """Take over what a column's analyses need."""
+        members = [number for panel in column.groups.panels.values() for number in panel]
+        places = [place_of(column.entries[number].axes) for number in members]
+        of_accuracy = range(len(members))
+        for measure, samples, numbers in (
+            ("win", column.wins, members),
+            ("kl", column.kl, members),
+            ("accuracy", column.hits, of_accuracy),
+        ):
+            if samples:
+                self._take(measure, places, numbers, samples)
+        if column.wins and members and column.wins[0].clusters > 1:
+            each = [np.cov(sample.resamples[:, members], rowvar=False) for sample in column.wins]
+            count = float(np.mean([sample.prompts for sample in column.wins]))
+            self.prompts.append((places, np.mean(each, axis=0).reshape(len(members), len(members)), count))
+            self.seeds.append(covariances(column.wins, members))
+
+    def _take(self, measure: str, places: Sequence[Place], members: Sequence[int], samples: Sequence[Sample]) -> None:
+        errors, freedom = errors_of(samples)
+        for place, number in zip(places, members, strict=True):
+            if not np.isnan(errors[0, number]):
+                self.errors.setdefault(measure, {})[place] = errors[:, number].astype(np.float32)
+                self.freedom.setdefault(measure, {})[place] = float(freedom[number])
 
 
 @dataclass(frozen=True)
@@ -35,10 +83,10 @@ class Entries:
     axes: tuple[str, ...]  # those that tell panels apart: all but source_lang and target_lang
     errors: dict[str, Small]  # win, kl, accuracy -> (draws, rows) with t tails; NaN: none
     normal: Small  # (draws, rows) of win without them: its covariance is the sampling covariance
-    prompts: tuple[tuple[list[Place], Floats, float], ...]  # as in draws.py, a column each
+    prompts: tuple[tuple[list[Place], Floats, float], ...]  # as in Draws, a column each
     how: str  # how the draws were made
     left_out: tuple[str, ...] = ()
-    seeds: tuple[tuple[Floats, Floats, int] | None, ...] = ()  # as in draws.py, a column each; empty: one seed
+    seeds: tuple[tuple[Floats, Floats, int] | None, ...] = ()  # as in Draws, a column each; empty: one seed
 
     def where(self, rows: npt.NDArray[np.bool_]) -> "Entries":
         """Some of the rows."""

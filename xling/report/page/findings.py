@@ -12,10 +12,9 @@ from typing import Any
 import pandas as pd
 
 from xling.analysis.catalogue import OF_ENTRIES
-from xling.analysis.matrix.draws import Draws
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.matrix.types import Matrix
-from xling.analysis.tidy.entries import Entries, grid_entries
+from xling.analysis.tidy.entries import Draws, Entries, grid_entries
 from xling.analysis.tidy.finding import Finding
 from xling.grid.store import Store
 from xling.jsonfiles import unsealed
@@ -28,7 +27,7 @@ def shown_findings(store: Store, name: str, folded: Folded | None) -> list[Findi
     """All that there are; the grid is not folded a second time if that has just been done."""
     if folded is None:
         draws = Draws()
-        folded = fold_grid(store, name, draws), draws
+        folded = fold_grid(store, name, draws.add), draws
     entries = grid_entries(*folded)
     found: list[Finding] = []
     for one, analysis in OF_ENTRIES.items():

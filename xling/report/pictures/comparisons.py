@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from xling.analysis.matrix.names import plain
 from xling.analysis.matrix.types import CHANCE, Entry, Matrix, Panel
-from xling.analysis.statistics import ranks as statistics
+from xling.analysis.statistics import draws as statistics
 from xling.analysis.statistics.intervals import Difference
 from xling.report.pictures.look import COLOURS, GREY, Drawing, Made, Width, legend_below, look_of, text_width
 from xling.report.pictures.names import Names

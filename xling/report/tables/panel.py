@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import cast
 
-from xling.analysis.matrix.fold import belongs, panel_key
+from xling.analysis.matrix.column import belongs, panel_key
 from xling.analysis.matrix.types import (
     CHANCE,
     MEASURES,

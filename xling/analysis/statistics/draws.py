@@ -1,7 +1,7 @@
-"""What a grid's fold leaves for analyses: errors of every entry that can be drawn jointly, so that any statistic of a
-matrix (a rank, a correlation, a share of variance) gets an interval, and differences stay paired.
+"""Joint draws of the errors of many estimates, statistics over all draws at once, and the intervals that these give.
 
-An error is a draw from the sampling distribution of an entry's estimate around it. As in intervals.py:
+So any statistic of a matrix (a rank, a correlation, a share of variance) gets an interval, and differences stay paired.
+An error is a draw from the sampling distribution of an estimate around it. As in intervals.py:
 
 one seed        the bootstrap over prompts (resample minus mean); a column's entries share the draws of its prompts.
                 Where it sees too little (of 20 wins in 20 prompts nothing), two halves of normal errors in its order,
@@ -12,19 +12,28 @@ several seeds   the bootstrap over prompts of the mean over seeds, plus the sum 
                 as that is: an entry has the very interval that the matrix shows, a paired difference nearly
 split ratings   the pigeonhole bootstrap over seeds and prompts, as its interval
 
-    draws = Draws(); matrix = fold_grid(store, name, draws)
+Arrays of statistics are (..., n): the statistic is over the last axis. Three intervals, all of 95 %:
+
+percentile  of what is linear in the entries: a difference, a mean, an effect
+spanning    of counts and shares of variance: the percentile interval, widened where needed to hold the estimate
+centred     of correlations, agreements and regrets, which noise moves to one side: the draws, twice as noisy as the
+            estimate, are shifted to have their mean on it. It is an interval for the statistic as measured with so many
+            prompts and seeds (its expectation over repeated measurements), not for one without noise.
+
+tests/analysis/test_coverage.py measures how often they hold what they should.
 """
 
 import hashlib
+import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import chdtri, ndtri
+from scipy.stats import rankdata
 
-from xling.analysis.matrix.fold import FoldedColumn
-from xling.analysis.statistics.bootstrap import RESAMPLES, SEED, SHARE, Floats, Sample, select
+from xling.analysis.statistics.bootstrap import RESAMPLES, SEED, Floats, Sample, select
 from xling.analysis.statistics.intervals import (
     LEVEL,
     MOST_FREEDOM,
@@ -39,51 +48,14 @@ from xling.analysis.statistics.intervals import (
 )
 
 Small = npt.NDArray[np.float32]
-Place = tuple[tuple[str, str], ...]  # all axes of an entry but the seeds
 NORMAL = np.inf  # degrees of freedom of what is no t
-SPANS = {"win": SHARE, "kl": np.array([0.0, np.inf]), "accuracy": SHARE}  # the ends of each measure's scale
+DIGITS = 2  # numbers that matrix.csv shows alike share a rank
+
+Interval = tuple[float, float]
+NONE: Interval = (math.nan, math.nan)
 
 
-def place_of(axes: dict[str, str]) -> Place:
-    """What names an entry: an empty axis is one that it does not have."""
-    return tuple(sorted((axis, value) for axis, value in axes.items() if value))
-
-
-@dataclass(slots=True)
-class Draws:
-    """Errors of the entries of all panels, collected column by column: references and shuffled labels have none."""
-
-    errors: dict[str, dict[Place, Small]] = field(default_factory=dict)  # win, kl, accuracy -> (RESAMPLES,)
-    freedom: dict[str, dict[Place, float]] = field(default_factory=dict)
-    # covariance over the prompts of one seed, and how many those are (with several data seeds: the mean)
-    prompts: list[tuple[list[Place], Floats, float]] = field(default_factory=list)
-    # of the same columns with several seeds: covariance of the mean over seeds, over prompts and between seeds; seeds
-    seeds: list[tuple[Floats, Floats, int] | None] = field(default_factory=list)
-
-    def add(self, column: FoldedColumn) -> None:
-        """Take over what a column's analyses need."""
-        members = [number for panel in column.groups.panels.values() for number in panel]
-        places = [place_of(column.entries[number].axes) for number in members]
-        of_accuracy = range(len(members))
-        for measure, samples, numbers in (
-            ("win", column.wins, members),
-            ("kl", column.kl, members),
-            ("accuracy", column.hits, of_accuracy),
-        ):
-            if samples:
-                self._take(measure, places, numbers, samples)
-        if column.wins and members and column.wins[0].clusters > 1:
-            each = [np.cov(sample.resamples[:, members], rowvar=False) for sample in column.wins]
-            count = float(np.mean([sample.prompts for sample in column.wins]))
-            self.prompts.append((places, np.mean(each, axis=0).reshape(len(members), len(members)), count))
-            self.seeds.append(_covariances(column.wins, members))
-
-    def _take(self, measure: str, places: Sequence[Place], members: Sequence[int], samples: Sequence[Sample]) -> None:
-        errors, freedom = errors_of(samples)
-        for place, number in zip(places, members, strict=True):
-            if not np.isnan(errors[0, number]):
-                self.errors.setdefault(measure, {})[place] = errors[:, number].astype(np.float32)
-                self.freedom.setdefault(measure, {})[place] = float(freedom[number])
+# --- errors -----------------------------------------------------------------------------------------------
 
 
 def errors_of(samples: Sequence[Sample]) -> tuple[Floats, Floats]:
@@ -126,7 +98,7 @@ def errors_of(samples: Sequence[Sample]) -> tuple[Floats, Floats]:
     return errors, freedom
 
 
-def _covariances(samples: Sequence[Sample], members: Sequence[int]) -> tuple[Floats, Floats, int] | None:
+def covariances(samples: Sequence[Sample], members: Sequence[int]) -> tuple[Floats, Floats, int] | None:
     """Of a column's means over seeds, over prompts and between seeds; None where an entry lacks a seed."""
     points = by_label(samples)
     values = np.stack([point.means for point in points])[:, members]  # (S, K)
@@ -171,3 +143,104 @@ def with_tails(value: float, errors: Floats | Small, freedom: float, span: Float
     wide = errors * tails(float(f"{min(freedom, MOST_FREEDOM):.2g}"))[: len(errors)]
     ends = within(np.array([value]), np.abs(wide), np.sign(wide), span[:, None])
     return np.asarray(ends - value)
+
+
+# --- intervals --------------------------------------------------------------------------------------------
+
+
+def percentile(draws: Floats) -> Interval:
+    """The central 95 % of (draws,); NaN where there are none."""
+    ordered = np.sort(draws)  # a tenth of the time of np.quantile, which big matrices ask for ten thousands of times
+    if not len(draws) or np.isnan(ordered[-1]):
+        return NONE
+    return _at(ordered, (1 - LEVEL) / 2), _at(ordered, (1 + LEVEL) / 2)
+
+
+def _at(ordered: Floats, share: float) -> float:
+    """A quantile of sorted values, by linear interpolation."""
+    place = share * (len(ordered) - 1)
+    below = min(int(place), len(ordered) - 2) if len(ordered) > 1 else 0
+    low, high = float(ordered[below]), float(ordered[min(below + 1, len(ordered) - 1)])
+    return low + (high - low) * (place - below)
+
+
+def spanning(value: float, draws: Floats) -> Interval:
+    """The percentile interval of (draws,), and the estimate always in it."""
+    low, high = percentile(draws)
+    return min(low, value), max(high, value)
+
+
+def centred(value: float, draws: Floats, lowest: float = -math.inf, highest: float = math.inf) -> Interval:
+    """The percentile interval of (draws,) moved by estimate minus mean of the draws, within the statistic's range.
+
+    The mean is of the draws held within that interval: with two seeds the tails are those of a Cauchy distribution.
+    """
+    low, high = percentile(draws)
+    if math.isnan(low):
+        return NONE
+    move = value - float(np.clip(draws, low, high).mean())
+    return max(lowest, min(low + move, value)), min(highest, max(high + move, value))
+
+
+def p_two_sided(draws: Floats) -> float:
+    """Twice the share of (draws,) on the far side of 0, ties half; at least 1 over their number."""
+    if not len(draws) or np.isnan(draws).any():
+        return math.nan
+    above = float((draws > 0).mean() + 0.5 * (draws == 0).mean())
+    return min(1.0, max(2 * min(above, 1 - above), 1 / len(draws)))
+
+
+# --- ranks ------------------------------------------------------------------------------------------------
+
+
+def ranks(values: Floats, digits: int | None = None) -> Floats:
+    """1 for the largest; equal ones (after rounding) share the best of their ranks: 1, 2, 2, 4."""
+    told = values if digits is None else np.round(values, digits)
+    return np.asarray(rankdata(-told, method="min", axis=-1), dtype=np.float64)
+
+
+def best_shares(draws: Floats) -> Floats:
+    """(n,) share of (draws, n) in which each is the largest; ties share."""
+    top = draws >= draws.max(axis=-1, keepdims=True)
+    return np.asarray((top / top.sum(axis=-1, keepdims=True)).mean(axis=0))
+
+
+def pair_signs(values: Floats, digits: int | None = None) -> Floats:
+    """(..., pairs) signs of the differences of all pairs of the last axis."""
+    told = values if digits is None else np.round(values, digits)
+    left, right = pairs_of(values.shape[-1])
+    return np.asarray(np.sign(told[..., left] - told[..., right]))
+
+
+def pairs_of(count: int) -> tuple[Sequence[int], Sequence[int]]:
+    """Places of the first and of the second of every pair."""
+    pairs = list(itertools.combinations(range(count), 2))
+    return [i for i, _ in pairs], [j for _, j in pairs]
+
+
+# --- correlations -----------------------------------------------------------------------------------------
+
+
+def kendall(left: Floats, right: Floats) -> Floats:
+    """(...,) tau-b: pairs in the same order minus pairs in opposite order, over sqrt of the untied pairs of each.
+
+    NaN where one side is constant.
+    """
+    a, b = pair_signs(left), pair_signs(right)
+    untied = np.abs(a).sum(axis=-1) * np.abs(b).sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(untied > 0, (a * b).sum(axis=-1) / np.sqrt(untied), np.nan))
+
+
+def pearson(left: Floats, right: Floats) -> Floats:
+    """(...,) correlation; NaN where one side is constant."""
+    a = left - left.mean(axis=-1, keepdims=True)
+    b = right - right.mean(axis=-1, keepdims=True)
+    scale = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(scale > 1e-12, (a * b).sum(axis=-1) / scale, np.nan))
+
+
+def spearman(left: Floats, right: Floats) -> Floats:
+    """(...,) Pearson's correlation of the ranks, ties averaged."""
+    return pearson(*(np.asarray(rankdata(side, axis=-1), dtype=np.float64) for side in (left, right)))
