@@ -40,7 +40,6 @@ SPLITS: tuple[Split, ...] = ("test", "validation", "train")  # the next one wher
 TEXTS: dict[Offer, str] = {"demonstrations": "response", "pairs": "chosen", "ratings": "response"}
 COMPUTES = (
     "planning/detection.py",
-    "analysis/statistics/drawing.py",
     "analysis/statistics/bootstrap.py",
     "analysis/statistics/intervals.py",
 )
