@@ -14,15 +14,13 @@ from architectures import OF_KIND, REFUSED, UNBUILT, checkpoint
 
 from xling.errors import DataError
 from xling.models.architecture import text_config
-from xling.models.load import load_policy, load_trunk
+from xling.models.load import load_policy, load_tokenizer, load_trunk
 from xling.models.own_forward import VOCABULARY
-from xling.models.pairs import PairNet
 from xling.models.published import load_published_classifier
-from xling.models.reward import RewardNet
 from xling.models.sampling import greedy_ids
 from xling.models.states import log_likelihood
 from xling.models.text import Ids, Limits
-from xling.rewards.networks import as_model
+from xling.rewards.networks import PairNet, RewardNet
 
 CLOSE, REL = 1e-4, 1e-5  # of scores and nats; of sums of hundreds of nats
 STEPS = 8
@@ -151,13 +149,13 @@ def check_policy(kind: str, name: str, folder: Path) -> None:
 
 def check_trunk(folder: Path, tokenizer: Any, model: Any) -> None:
     """A reward model on the same checkpoint scores as its network reads each text alone."""
-    net = RewardNet(load_trunk(folder), "last").eval()
+    net = RewardNet(load_trunk(folder), tokenizer, "last").eval()
     torch.manual_seed(0)
     torch.nn.init.normal_(net.head.weight)
     prompts, responses = [" ".join(WORDS[:5]), WORDS[0]], [[" ".join(WORDS[:k]) for k in (1, 4, 9)]] * 2
-    found = as_model(net, tokenizer).score(prompts, responses)
+    found = net.score(prompts, responses)
     for prompt, row, scores in zip(prompts, responses, found, strict=True):
-        alone = [net(**net.collate(net.rows(tokenizer, [prompt], [text]), 0)).item() for text in row]
+        alone = [net(**net.collate(net.rows([prompt], [text]))).item() for text in row]
         assert scores == pytest.approx(alone, rel=REL, abs=CLOSE)
         assert len({round(score, 3) for score in scores}) == len(scores)
 
@@ -177,12 +175,12 @@ def test_an_encoder_is_read_as_by_its_own_forward_pass(name: str, tmp_path: Path
     folder = built("encoder", name, tmp_path)
     if refused("encoder", name, lambda: load_trunk(folder, encoder=True)):
         return
-    net = PairNet(load_trunk(folder, encoder=True), "mean", LIMITS).eval()
+    net = PairNet(load_trunk(folder, encoder=True), load_tokenizer(folder), "mean", LIMITS).eval()
     rows = [(row, []) for row in PROMPTS if len(row) > 1]
     torch.nn.init.normal_(net.head.weight)
     with torch.inference_mode():
-        together = net(**net.collate(rows, 0, 32)).tolist()
-        assert together == pytest.approx([net(**net.collate([row], 0)).item() for row in rows], rel=REL, abs=CLOSE)
+        together = net(**net.collate(rows, 32)).tolist()
+        assert together == pytest.approx([net(**net.collate([row])).item() for row in rows], rel=REL, abs=CLOSE)
     assert len({round(score, 3) for score in together}) == len(rows)
 
 

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from xling.grid.stage import Context
-from xling.rewards import bag_of_words
+from xling.rewards import Feedback, Request, Scores, bag_of_words
 from xling.rewards.bag_of_words import features, pieces
-from xling.rewards.hooks import Feedback, Request, Scores
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 from xling.tasks.records import Pair, Prompt, Rating
 

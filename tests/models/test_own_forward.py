@@ -20,15 +20,12 @@ from xling.models.frozen_lm import read
 from xling.models.load import Loading, check_twin, in_dtype, load_policy, load_trunk, save_policy, write_loading
 from xling.models.own_forward import distance, own_logits, probe_of, smaller
 from xling.models.published import load_published_classifier
-from xling.models.responses import kl_along, predicting_states, responses_of
-from xling.models.reward import HeadedNet, RewardNet, scalar_head
 from xling.models.sampling import greedy_ids
-from xling.models.states import log_likelihood
+from xling.models.states import kl_along, log_likelihood, predicting_states, responses_of
 from xling.models.text import Limits
 from xling.optimizers.ppo import values_of
-from xling.rewards import same_as_policy
-from xling.rewards.hooks import Choices
-from xling.rewards.networks import as_model, load_reward, save_reward
+from xling.rewards import Choices, same_as_policy
+from xling.rewards.networks import HeadedNet, RewardNet, load_reward, save_reward, scalar_head
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 
 # The end of a text is the eos that pads, as Llama reward models trained with trl have it.
@@ -210,12 +207,12 @@ def test_a_model_of_texts_and_images_is_read_by_its_text_part(tmp_path: Path) ->
     """Gemma 3 from 4B on, whose config is nested: reward models, features, divergences and values."""
     folder = checkpoint("decoder", "gemma3", tmp_path / "base")
     model, pieces = load_policy(folder)
-    net = RewardNet(load_trunk(folder), "last").eval()
+    net = RewardNet(load_trunk(folder), pieces, "last").eval()
     torch.nn.init.normal_(net.head.weight)
-    save_reward(tmp_path / "reward", net, pieces)
+    save_reward(tmp_path / "reward", net)
     stored = load_reward(tmp_path / "reward")
-    assert stored.net.trunk.config.model_type == "gemma3_text"
-    assert stored.score(["ab"], [["c", "dd"]]) == as_model(net, pieces).score(["ab"], [["c", "dd"]])
+    assert stored.trunk.config.model_type == "gemma3_text"
+    assert stored.score(["ab"], [["c", "dd"]]) == net.score(["ab"], [["c", "dd"]])
     likelihood, last, mean = read(model, pieces, ["ab"], [["c", "dd"]], "both")
     assert likelihood.shape[0] == 2 and last.shape == mean.shape == (2, 32)
     batch = responses_of(model, [[5, 6]], [[7, 1]], 0)

@@ -10,9 +10,8 @@ from test_published import PROMPTS, RESPONSES, text
 
 from xling.errors import DataError
 from xling.models.load import check_base, load_tokenizer, load_trunk
-from xling.models.pairs import PairModel, PairNet
 from xling.models.text import Limits, pair_rows, separators
-from xling.rewards.networks import load_reward, save_reward
+from xling.rewards.networks import PairNet, load_reward, save_reward
 
 LIMITS = Limits(40, 20, "left")
 
@@ -23,15 +22,15 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module", params=["first", "mean"])
-def model(folder: Path, request: pytest.FixtureRequest) -> PairModel:
-    net = PairNet(load_trunk(folder), request.param, LIMITS).eval()
+def model(folder: Path, request: pytest.FixtureRequest) -> PairNet:
+    net = PairNet(load_trunk(folder), load_tokenizer(folder, ("pad",)), request.param, LIMITS).eval()
     torch.manual_seed(2)
     torch.nn.init.normal_(net.head.weight)
-    return PairModel(net, load_tokenizer(folder, ("pad",)))
+    return net
 
 
 @pytest.fixture(scope="module")
-def together(model: PairModel) -> list[list[float]]:
+def together(model: PairNet) -> list[list[float]]:
     return model.score(PROMPTS, RESPONSES)
 
 
@@ -55,29 +54,29 @@ def test_prompts_lose_their_beginning_and_responses_their_end(folder: Path) -> N
     assert len(row) == 60 + len(separators(tokenizer)) and row == same != other
 
 
-def test_a_score_is_that_of_the_net_alone(model: PairModel, together: list[list[float]]) -> None:
+def test_a_score_is_that_of_the_net_alone(model: PairNet, together: list[list[float]]) -> None:
     for prompt, row, scores in zip(PROMPTS, RESPONSES, together, strict=True):
         for response, score in zip(row, scores, strict=True):
-            rows = model.net.rows(model.tokenizer, [prompt], [response])
+            rows = model.rows([prompt], [response])
             with torch.inference_mode():
-                assert score == pytest.approx(model.net(**model.net.collate(rows, 0)).item(), abs=1e-5)
+                assert score == pytest.approx(model(**model.collate(rows)).item(), abs=1e-5)
 
 
-def test_a_score_depends_on_its_text_alone(model: PairModel, together: list[list[float]], tmp_path: Path) -> None:
+def test_a_score_depends_on_its_text_alone(model: PairNet, together: list[list[float]], tmp_path: Path) -> None:
     assert len({score for row in together for score in row}) > 0.8 * sum(map(len, RESPONSES))
     for prompt, row, scores in zip(PROMPTS, RESPONSES, together, strict=True):
         assert [model.score([prompt], [[response]])[0][0] for response in row] == scores
     assert model.score(PROMPTS[::-1] * 3, RESPONSES[::-1] * 3) == together[::-1] * 3
-    save_reward(tmp_path, model.net, model.tokenizer)
+    save_reward(tmp_path, model)
     stored = load_reward(tmp_path)
-    assert isinstance(stored, PairModel) and stored.net.limits == LIMITS
+    assert isinstance(stored, PairNet) and stored.limits == LIMITS
     assert stored.score(PROMPTS, RESPONSES) == together
 
 
-def test_half_precision_is_close(folder: Path, model: PairModel, together: list[list[float]]) -> None:
-    net = PairNet(load_trunk(folder, "bfloat16"), model.net.pooling, LIMITS).eval()
-    net.head.load_state_dict(model.net.head.state_dict())
-    half = PairModel(net, model.tokenizer).score(PROMPTS, RESPONSES)
+def test_half_precision_is_close(folder: Path, model: PairNet, together: list[list[float]]) -> None:
+    net = PairNet(load_trunk(folder, "bfloat16"), model.tokenizer, model.pooling, LIMITS).eval()
+    net.head.load_state_dict(model.head.state_dict())
+    half = net.score(PROMPTS, RESPONSES)
     flat, close = (torch.tensor([one for row in scores for one in row]) for scores in (together, half))
     assert (flat - close).abs().max() < 0.1 * (flat.max() - flat.min())
 

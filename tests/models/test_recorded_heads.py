@@ -12,10 +12,9 @@ import pytest
 
 from xling.errors import ConfigError, DataError, StageError
 from xling.models.ridge import in_order, read_rows, write_rows
-from xling.rewards import REWARDS
+from xling.rewards import REWARDS, Request, RewardSettings
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.heads import Fitting, blocks_of, score_rows, train_heads
-from xling.rewards.hooks import Request, RewardSettings
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 from xling.rewards.system import Settings as SystemIdentity
 from xling.rewards.untrained import Settings as Untrained

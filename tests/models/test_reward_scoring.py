@@ -11,10 +11,9 @@ import torch
 from xling.models import states
 from xling.models.architecture import trunk_of
 from xling.models.load import load_policy, load_tokenizer, load_trunk
-from xling.models.reward import RewardModel, RewardNet
-from xling.models.states import log_likelihood, response_states
+from xling.models.states import log_likelihood, padded_batch, response_states
 from xling.models.text import Limits, count_cut, prompt_ids, response_ids
-from xling.rewards.networks import load_reward, save_reward
+from xling.rewards.networks import RewardNet, load_reward, save_reward
 
 DRAW = random.Random(0)
 WORDS = ["flood", "Chile", "März", "130", "Häuser", "наводнение", "lễ", "hội", "ở", "Cuba", "sel", "ngôi", "nhà", "🙂"]
@@ -47,26 +46,26 @@ def folder(case: tuple[str, str], tiny_folder: Path, tmp_path_factory: pytest.Te
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path, case: tuple[str, str]) -> RewardModel:
+def model(folder: Path, case: tuple[str, str]) -> RewardNet:
     torch.manual_seed(2)
-    net = RewardNet(load_trunk(folder), case[1]).eval()
+    net = RewardNet(load_trunk(folder), load_tokenizer(folder), case[1]).eval()
     torch.nn.init.normal_(net.head.weight)
     torch.nn.init.normal_(net.head.bias)
-    return RewardModel(net, load_tokenizer(folder))
+    return net
 
 
 @pytest.fixture(scope="module")
-def together(model: RewardModel) -> list[list[float]]:
+def together(model: RewardNet) -> list[list[float]]:
     return model.score(PROMPTS, RESPONSES)
 
 
-def test_a_score_is_what_a_plain_forward_pass_says(model: RewardModel, together: list[list[float]]) -> None:
+def test_a_score_is_what_a_plain_forward_pass_says(model: RewardNet, together: list[list[float]]) -> None:
     largest = max(abs(score) for row in together for score in row)  # a random T5 is not scaled: its states are large
     for prompt, responses, scores in zip(PROMPTS, RESPONSES, together, strict=True):
         for response, score in zip(responses, scores, strict=True):
-            rows = model.net.rows(model.tokenizer, [prompt], [response])
+            rows = model.rows([prompt], [response])
             with torch.inference_mode():
-                plain = model.net(**model.net.collate(rows, model.tokenizer.pad_token_id)).item()
+                plain = model(**model.collate(rows)).item()
             assert score == pytest.approx(plain, abs=1e-4 * max(1.0, largest))
 
 
@@ -77,55 +76,57 @@ def test_scores_have_the_shape_of_the_responses_and_differ(together: list[list[f
     assert together[2][0] == together[2][3]  # the same (empty) response twice
 
 
-def test_a_score_does_not_depend_on_its_batch_mates(model: RewardModel, together: list[list[float]]) -> None:
+def test_a_score_does_not_depend_on_its_batch_mates(model: RewardNet, together: list[list[float]]) -> None:
     for prompt, responses, scores in zip(PROMPTS, RESPONSES, together, strict=True):
         for response, score in zip(responses, scores, strict=True):
             assert model.score([prompt], [[response]]) == [[score]]
 
 
-def test_a_score_does_not_depend_on_the_order(model: RewardModel, together: list[list[float]]) -> None:
+def test_a_score_does_not_depend_on_the_order(model: RewardNet, together: list[list[float]]) -> None:
     order = random.Random(1).sample(range(len(PROMPTS)), len(PROMPTS))
     turned = model.score([PROMPTS[i] for i in order], [RESPONSES[i][::-1] for i in order])
     assert turned == [together[i][::-1] for i in order]
 
 
-def test_a_score_does_not_depend_on_the_number_of_prompts(model: RewardModel, together: list[list[float]]) -> None:
+def test_a_score_does_not_depend_on_the_number_of_prompts(model: RewardNet, together: list[list[float]]) -> None:
     many = model.score(PROMPTS * 4, RESPONSES * 4)
     assert many == together * 4
 
 
-def test_a_score_does_not_depend_on_the_number_of_responses(model: RewardModel, together: list[list[float]]) -> None:
+def test_a_score_does_not_depend_on_the_number_of_responses(model: RewardNet, together: list[list[float]]) -> None:
     more = model.score(PROMPTS, [row * 5 for row in RESPONSES])
     assert more == [row * 5 for row in together]
 
 
-def test_a_reloaded_model_gives_the_same_bits(model: RewardModel, together: list[list[float]], tmp_path: Path) -> None:
-    save_reward(tmp_path, model.net, model.tokenizer)
+def test_a_reloaded_model_gives_the_same_bits(model: RewardNet, together: list[list[float]], tmp_path: Path) -> None:
+    save_reward(tmp_path, model)
     stored = load_reward(tmp_path)
-    assert stored.net.pooling == model.net.pooling and not stored.net.training
+    assert stored.pooling == model.pooling and not stored.training
     assert stored.score(PROMPTS, RESPONSES) == together
 
 
-def test_padding_with_eos_never_matters(model: RewardModel, together: list[list[float]], folder: Path) -> None:
+def test_padding_with_eos_never_matters(model: RewardNet, together: list[list[float]], folder: Path) -> None:
     tokenizer = load_tokenizer(folder)
     tokenizer.pad_token = tokenizer.eos_token
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
-    assert RewardModel(model.net, tokenizer).score(PROMPTS, RESPONSES) == together
+    padded = RewardNet(model.trunk, tokenizer, model.pooling).eval()
+    padded.head = model.head
+    assert padded.score(PROMPTS, RESPONSES) == together
 
 
-def test_padding_in_training_changes_no_reward(model: RewardModel) -> None:
-    rows = model.net.rows(model.tokenizer, ["x", text(9), "x"], ["a", text(3), text(12)])
+def test_padding_in_training_changes_no_reward(model: RewardNet) -> None:
+    rows = model.rows(["x", text(9), "x"], ["a", text(3), text(12)])
     with torch.inference_mode():
-        alone = [model.net(**model.net.collate([row], 0)).item() for row in rows]
+        alone = [model(**model.collate([row])).item() for row in rows]
         for pad in (0, 2, 77):
-            assert model.net(**model.net.collate(rows, pad)).tolist() == pytest.approx(alone, abs=1e-4)
+            assert model(**padded_batch(model.trunk.config, rows, pad)).tolist() == pytest.approx(alone, abs=1e-4)
 
 
-def test_limits_cut_the_beginning_of_prompts_and_the_end_of_responses(model: RewardModel) -> None:
-    net = RewardNet(model.net.trunk, model.net.pooling, Limits(12, 6, "left")).eval()
-    net.head = model.net.head
-    short, long = RewardModel(net, model.tokenizer), text(60)
-    rows = net.rows(model.tokenizer, [long], [long])
+def test_limits_cut_the_beginning_of_prompts_and_the_end_of_responses(model: RewardNet) -> None:
+    net = RewardNet(model.trunk, model.tokenizer, model.pooling, Limits(12, 6, "left")).eval()
+    net.head = model.head
+    short, long = net, text(60)
+    rows = net.rows([long], [long])
     assert len(rows[0][0]) == 12 and len(rows[0][1]) == 6 and rows[0][1][-1] == model.tokenizer.eos_token_id
     assert short.score([long], [[long, long + " more"]]) == short.score(["more " + long], [[long + " x", long]])
     assert count_cut(model.tokenizer, [long, "x", long], [long, "a"], short.rooms()) == {
@@ -134,22 +135,22 @@ def test_limits_cut_the_beginning_of_prompts_and_the_end_of_responses(model: Rew
     }
 
 
-def test_nothing_to_score(model: RewardModel) -> None:
+def test_nothing_to_score(model: RewardNet) -> None:
     assert model.score([], []) == []
     assert model.score(["x"], [[]]) == [[]]
 
 
 @pytest.mark.parametrize("kept", [1, 400])
 def test_a_score_does_not_depend_on_how_many_prompts_are_read_at_once(
-    model: RewardModel, together: list[list[float]], kept: int, monkeypatch: pytest.MonkeyPatch
+    model: RewardNet, together: list[list[float]], kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(states, "TOKENS_KEPT", kept)
     assert model.score(PROMPTS * 4, RESPONSES * 4) == together * 4
 
 
-def test_what_a_prompt_has_several_times_is_read_once(model: RewardModel) -> None:
+def test_what_a_prompt_has_several_times_is_read_once(model: RewardNet) -> None:
     passes: list[int] = []
-    hook = trunk_layers(model.net.trunk).register_forward_hook(lambda *_: passes.append(1))
+    hook = trunk_layers(model.trunk).register_forward_hook(lambda *_: passes.append(1))
     model.score(["x"], [["a", "b c"]])
     once = len(passes)
     scores = model.score(["x"], [["a", "b c"] * 500])
@@ -165,16 +166,16 @@ def trunk_layers(trunk: Any) -> Any:
 def test_an_encoder_reads_a_prompt_once_for_all_its_responses(tmp_path: Path) -> None:
     folder = families.saved(tmp_path, "mt5")
     trunk = load_trunk(folder)
-    model, passes = RewardModel(RewardNet(trunk, "last").eval(), load_tokenizer(folder)), list[int]()
+    model, passes = RewardNet(trunk, load_tokenizer(folder), "last").eval(), list[int]()
     trunk.get_encoder().register_forward_hook(lambda *_: passes.append(1))
     model.score(["x"], [[f"a {i}" for i in range(100)]])
     assert len(passes) == 1
 
 
-def test_half_precision_is_close(folder: Path, model: RewardModel, together: list[list[float]]) -> None:
-    net = RewardNet(load_trunk(folder, "bfloat16"), model.net.pooling).eval()
-    net.head.load_state_dict(model.net.head.state_dict())
-    half = RewardModel(net, model.tokenizer).score(PROMPTS, RESPONSES)
+def test_half_precision_is_close(folder: Path, model: RewardNet, together: list[list[float]]) -> None:
+    net = RewardNet(load_trunk(folder, "bfloat16"), model.tokenizer, model.pooling).eval()
+    net.head.load_state_dict(model.head.state_dict())
+    half = net.score(PROMPTS, RESPONSES)
     flat, close = (torch.tensor([one for row in scores for one in row]) for scores in (together, half))
     assert (flat - close).abs().mean() < 0.1 * (flat.max() - flat.min())
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -355,7 +356,7 @@ def test_micro_batches_that_do_not_divide_the_batch_are_refused(tmp_path: Path) 
 
 def test_gradient_checkpointing_changes_no_weight(tmp_path: Path, tiny_folder: Path) -> None:
     from xling.models.load import load_policy
-    from xling.stages.sft import causal_batch, causal_loss
+    from xling.stages.sft import causal_loss, labelled_batch
 
     found = []
     for wanted in (False, True):
@@ -363,8 +364,8 @@ def test_gradient_checkpointing_changes_no_weight(tmp_path: Path, tiny_folder: P
         texts = [([1, 5 + i, 6], [7, 8 + i, 2]) for i in range(8)]
         budget = longer(steps=3, gradient_checkpointing=wanted)
         scratch = tmp_path / str(wanted)
-        fit(model, texts, lambda batch: causal_batch(batch, 0), causal_loss, lambda m: 0.0, True, budget, 0, scratch,
-            lambda *_: None)  # fmt: skip
+        padded = partial(labelled_batch, model.config, pad=0)
+        fit(model, texts, padded, causal_loss, lambda m: 0.0, True, budget, 0, scratch, lambda *_: None)
         assert not model.is_activation_checkpointing
         found.append(weights(model))
     assert found[0] == found[1]

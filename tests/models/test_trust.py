@@ -27,9 +27,8 @@ from xling.models.checkpoints import check_policy
 from xling.models.load import load_config, load_policy, load_tokenizer, load_trunk, loading
 from xling.planning import KINDS
 from xling.planning.specs import base
-from xling.rewards import REWARDS
+from xling.rewards import REWARDS, Choices, RewardSettings
 from xling.rewards.classifier import Settings as Classifier
-from xling.rewards.hooks import Choices, RewardSettings
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.runners.execute import Executor, Job
 from xling.tasks.micro_summarization import Settings as MicroSummarization

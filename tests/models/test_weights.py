@@ -23,10 +23,9 @@ from xling.models.checkpoints import check_lengths, check_policy
 from xling.models.load import Loading, save_policy, write_loading
 from xling.planning import KINDS
 from xling.planning.specs import base
-from xling.rewards import REWARDS
+from xling.rewards import REWARDS, Choices, RewardSettings
 from xling.rewards.classifier import Settings as Classifier
 from xling.rewards.encoder import Settings as Encoder
-from xling.rewards.hooks import Choices, RewardSettings
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 from xling.translators.seq2seq import Settings as Seq2Seq

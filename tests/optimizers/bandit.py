@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models
 from torch import Tensor
 
 from xling.models.load import load_policy, save_policy
-from xling.models.responses import all_log_probabilities, predicting_states, responses_of
+from xling.models.states import all_log_probabilities, predicting_states, responses_of
 from xling.models.text import Ids
 from xling.optimizers.problem import Problem, Watch
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from xling.models.load import load_policy
-from xling.models.responses import all_log_probabilities, predicting_states, responses_of
 from xling.models.sampling import sample_chunk
+from xling.models.states import all_log_probabilities, predicting_states, responses_of
 from xling.models.text import Ids, prompt_ids
 from xling.optimizers.problem import Problem, Row, Watch
 

@@ -22,7 +22,7 @@ from xling.config.policies import Lora
 from xling.errors import StageError
 from xling.grid.stage import Interrupted
 from xling.models.adapters import core, trainable
-from xling.models.responses import log_probabilities, predicting_states, responses_of
+from xling.models.states import log_probabilities, predicting_states, responses_of
 from xling.models.text import Ids
 from xling.optimizers import OPTIMIZERS, dpo
 from xling.optimizers.dpo import Settings as DPO

@@ -10,14 +10,12 @@ from torch import Tensor
 
 from xling.errors import StageError
 from xling.models.load import load_policy
-from xling.models.reward import RewardNet
 from xling.models.states import pool
-from xling.models.text import Limits
 from xling.optimizers import ppo
 from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.problem import Problem
 from xling.optimizers.rollouts import Rollout
-from xling.rewards.networks import load_reward, save_reward
+from xling.rewards.networks import RewardNet, load_reward, save_reward
 
 SMALL: dict[str, Any] = {"batch_size": 8, "learning_rate": 1e-2, "value_learning_rate": 1e-2, "warmup_steps": 0}
 
@@ -127,9 +125,9 @@ def test_a_value_model_may_begin_as_the_reward_model(folder: Path, tmp_path: Pat
     """In the standardised reward's units: of a mean of 3 and a deviation of 2, (reward - 3) / 2."""
     model, tokenizer = load_policy(folder)
     trunk = model if model.config.is_encoder_decoder else model.get_decoder()
-    net = RewardNet(trunk, "last", Limits())
+    net = RewardNet(trunk, tokenizer, "last")
     torch.nn.init.normal_(net.head.weight, generator=torch.Generator().manual_seed(0))
-    save_reward(tmp_path / "reward", net, tokenizer)
+    save_reward(tmp_path / "reward", net)
     problem = bandit.problem(
         folder, tmp_path, count_a, 1, 4, rooms={"reward": tmp_path / "reward"}, standardised=(3.0, 2.0)
     )
@@ -137,7 +135,7 @@ def test_a_value_model_may_begin_as_the_reward_model(folder: Path, tmp_path: Pat
     batch = rollout.batch(problem.policy, bandit.PAD, [0, 1])
     model = ppo.value_model(problem, PPO(value_init="reward"))
     values = ppo.values_of(model, batch, torch.empty(0)).detach()
-    rewards = load_reward(tmp_path / "reward").net.trunk  # the same states, read by the reward model's own trunk
+    rewards = load_reward(tmp_path / "reward").trunk  # the same states, read by the reward model's own trunk
     assert torch.allclose(values[3:], (_rewards(net, rewards, problem) - 3) / 2, atol=1e-5)
 
 

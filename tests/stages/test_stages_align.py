@@ -17,7 +17,7 @@ from xling.experiment import Experiment
 from xling.grid.stage import Interrupted, Stage
 from xling.judges.target_rm import Settings as TargetRM
 from xling.models.load import load_policy
-from xling.models.responses import kl_along
+from xling.models.states import kl_along
 from xling.optimizers import PolicyTraining
 from xling.optimizers.dpo import Settings as DPO
 from xling.optimizers.grpo import Settings as GRPO

@@ -8,17 +8,19 @@ import pytest
 import torch
 from small_grid import TASK
 from torch.nn.functional import binary_cross_entropy_with_logits
+from transformers import LlamaConfig, MT5Config
 
-from xling.models.reward import decoder_batch, encoder_decoder_batch
+from xling.models.states import padded_batch
 from xling.planning.dag import SHUFFLES
 from xling.rewards.networks import reward_batch, reward_loss
 from xling.rewards.untrained import hashed_score
 from xling.stages.reward import shuffled_pairs, shuffled_ratings
 from xling.stages.score import length_rule
-from xling.stages.sft import causal_batch
+from xling.stages.sft import labelled_batch
 from xling.tasks import micro_summarization as world
 from xling.tasks.records import Prompt, Rating
 
+DECODER, ENCODER_DECODER = LlamaConfig(), MT5Config(decoder_start_token_id=3)
 RATINGS = world.ratings(TASK, "de", "train")
 PAIRS = world.pairs(TASK, "de", "train")
 
@@ -48,7 +50,7 @@ def test_a_coin_turns_pairs_round(permutation: int) -> None:
 
 def test_a_reward_batch_of_an_encoder_decoder_begins_with_the_start_token() -> None:
     rows = [(([5, 6, 1], [7, 1]), None, 1.0), (([5, 1], [8, 9, 1]), None, 0.0)]
-    batch = reward_batch(rows, partial(encoder_decoder_batch, pad=0, start=3))
+    batch = reward_batch(rows, partial(padded_batch, ENCODER_DECODER, pad=0))
     assert batch["input_ids"].tolist() == [[5, 6, 1], [5, 1, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch["decoder_input_ids"].tolist() == [[3, 7, 1, 0], [3, 8, 9, 1]]
@@ -57,7 +59,7 @@ def test_a_reward_batch_of_an_encoder_decoder_begins_with_the_start_token() -> N
 
 def test_a_reward_batch_marks_prompt_response_and_padding() -> None:
     rows = [(([1, 5, 6], [7, 2]), None, 1.0), (([1, 5], [8, 9, 9, 2]), None, 0.0)]
-    batch = reward_batch(rows, partial(decoder_batch, pad=2))
+    batch = reward_batch(rows, partial(padded_batch, DECODER, pad=2))
     assert batch["input_ids"].tolist() == [[1, 5, 6, 7, 2, 2], [1, 5, 8, 9, 9, 2]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 0], [1] * 6]
     assert batch["response_mask"].int().tolist() == [[0, 0, 0, 1, 1, 0], [0, 0, 1, 1, 1, 1]]
@@ -69,7 +71,7 @@ def test_the_losses_are_those_of_the_paper() -> None:
     def model(input_ids: torch.Tensor, attention_mask: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
         return (input_ids * response_mask).sum(1).float()
 
-    padded = partial(decoder_batch, pad=0)
+    padded = partial(padded_batch, DECODER, pad=0)
     point = reward_batch([(([1], [3]), None, 1.0), (([1], [2]), None, 0.0)], padded)
     expected = binary_cross_entropy_with_logits(torch.tensor([3.0, 2.0]), torch.tensor([1.0, 0.0]))
     assert reward_loss(model, point) == pytest.approx(expected.item())
@@ -79,7 +81,7 @@ def test_the_losses_are_those_of_the_paper() -> None:
 
 
 def test_a_causal_batch_has_its_loss_on_the_responses() -> None:
-    batch = causal_batch([([1, 5, 6], [7, 2]), ([1, 5], [8, 9, 9, 2])], pad=2)
+    batch = labelled_batch(DECODER, [([1, 5, 6], [7, 2]), ([1, 5], [8, 9, 9, 2])], pad=2)
     assert batch["labels"].tolist() == [[-100, -100, -100, 7, 2, -100], [-100, -100, 8, 9, 9, 2]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 0], [1] * 6]
 

@@ -24,10 +24,8 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM,
 
 from xling.errors import DataError
 from xling.models.architecture import logits_of, text_config, trunk_of
-from xling.models.responses import predicting_states, responses_of
-from xling.models.reward import decoder_batch, encoder_decoder_batch
 from xling.models.sampling import read
-from xling.models.states import response_states
+from xling.models.states import padded_batch, predicting_states, response_states, responses_of
 from xling.models.text import Ids, Row, pad_right
 
 # Of the distance to the model's own numbers, as a share of their spread. Half precision rounds: two right ways of
@@ -350,11 +348,7 @@ def _continued_states(trunk: Any, probe: Probe, pad: int) -> Told:
 def _padded_states(trunk: Any, probe: Probe, pad: int) -> Told:
     """As a reward model is trained."""
     rows = [(probe[0][i], probe[1][i][j]) for i, j in _pairs(probe)]
-    if trunk.config.is_encoder_decoder:
-        batch = encoder_decoder_batch(rows, pad, trunk.config.decoder_start_token_id)
-    else:
-        batch = decoder_batch(rows, pad)
-    batch = {name: value.to(trunk.device) for name, value in batch.items()}
+    batch = {name: value.to(trunk.device) for name, value in padded_batch(trunk.config, rows, pad).items()}
     mask = batch.pop("response_mask")
     hidden = trunk(**batch, use_cache=False)[0]
     return {pair: hidden[row, mask[row]] for row, pair in enumerate(_pairs(probe))}

@@ -18,7 +18,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from xling.errors import StageError
 from xling.models.architecture import check_room, layer_windows, logits_of, reads_flat_masks, trunk_of
-from xling.models.states import fan_out
+from xling.models.states import by_layer, fan_out, key_positions, padding_mask, prefill
 from xling.models.text import Ids, pad_right, padded_length, prompt_ids
 
 # --- reading prompts once, and going on token by token ------------------------------------------------------
@@ -47,22 +47,18 @@ class CausalReader:
         self.lengths = self.position = lengths
         self.windows = layer_windows(model.config)
         self.flat = reads_flat_masks(model.config)
-        self.cache: Any = DynamicCache()
-        hidden = trunk_of(model)(input_ids=ids, past_key_values=self.cache, use_cache=True).last_hidden_state
-        self.logits = logits_of(model, hidden[torch.arange(len(ids), device=ids.device), lengths - 1])
+        self.cache, last = prefill(trunk_of(model), ids, lengths)
+        self.logits = logits_of(model, last)
 
     def take(self, rows: Tensor, room: int) -> None:
         """Go on with these rows, each of them for up to `room` more tokens."""
         check_room(self.model.config, max(self.width, int(self.position.max()) + room))
         self.cache = fan_out(self.cache, rows, room)
         self.lengths, self.position = self.lengths[rows], self.position[rows]
-        place = torch.arange(self.cache.get_seq_length() + room, device=rows.device)
-        # (R, keys): where each key stands in its own sequence, past the padding
-        self.key_position = torch.where(place < self.width, place, place - self.width + self.lengths[:, None])
-        padding = (place < self.width) & (place >= self.lengths[:, None])
-        # (R, 1, 1, keys), additive: what is padding in the prompt is not read
-        self.mask = torch.zeros(len(rows), 1, 1, len(place), dtype=self.model.dtype, device=rows.device)
-        self.mask.masked_fill_(padding[:, None, None], -torch.inf)
+        keys = self.cache.get_seq_length() + room
+        self.key_position = key_positions(self.lengths, self.width, keys)
+        padding = padding_mask(self.lengths, self.width, self.model.dtype)
+        self.mask = torch.nn.functional.pad(padding, (0, keys - self.width))  # (R, 1, 1, keys)
 
     def step(self, token: Tensor) -> Tensor:
         """(R,) tokens just said -> (R, vocabulary) logits of the next."""
@@ -82,12 +78,7 @@ class CausalReader:
         mask: Tensor = self.mask[..., :used]
         if self.flat:
             return (mask[:, 0, 0] == 0).long()
-        masks = {kind: mask if window is None else self._near(mask, window) for kind, window in self.windows.items()}
-        return masks if len(masks) > 1 else next(iter(masks.values()))
-
-    def _near(self, mask: Tensor, window: int) -> Tensor:
-        far = self.position[:, None] - self.key_position[:, : mask.shape[-1]] >= window
-        return mask.masked_fill(far[:, None, None], -torch.inf)
+        return by_layer(self.windows, mask, self.position[:, None], self.key_position[:, :used])
 
 
 class EncoderDecoderReader:
@@ -97,10 +88,7 @@ class EncoderDecoderReader:
         self.model = model
         readable = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
         self.encoded = model.get_encoder()(input_ids=ids, attention_mask=readable.long(), return_dict=True)
-        dtype = self.encoded.last_hidden_state.dtype
-        # (R, 1, 1, width), additive
-        self.mask = torch.zeros(len(ids), 1, 1, ids.shape[1], dtype=dtype, device=ids.device)
-        self.mask.masked_fill_(~readable[:, None, None], -torch.inf)
+        self.mask = padding_mask(lengths, ids.shape[1], self.encoded.last_hidden_state.dtype)
         self.cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self.logits = self.step(torch.full_like(lengths, model.config.decoder_start_token_id))
 

@@ -1,13 +1,15 @@
-"""Hidden states of the responses to a prompt, with the prompt encoded once, for all that scores texts.
+"""From token ids to hidden states, for all that reads responses to prompts: batches, states, and what is read off them.
 
-Rewards, likelihoods and frozen features are read off `response_states`. A decoder-only model reads the response after
-the prompt; an encoder-decoder reads the prompt with its encoder and the response with its decoder. A row's arithmetic
-depends on the row alone: prompts and responses are padded on the right to widths given by their own lengths, batches
-have a fixed number of rows, and every mask is written out (a mask that is left out where no row of the batch has
-padding would take another path through the attention).
+Scoring without gradients encodes a prompt once for its responses: rewards, likelihoods and frozen features are read off
+`response_states`. A decoder-only model reads the response after the prompt; an encoder-decoder reads the prompt with
+its encoder and the response with its decoder. A row's arithmetic depends on the row alone: prompts and responses are
+padded on the right to widths given by their own lengths, batches have a fixed number of rows, and every mask is written
+out (a mask that is left out where no row of the batch has padding would take another path through the attention).
+
+Training reads prompt and response in one go, with gradients (`padded_batch`, `predicting_states`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,13 +67,80 @@ def stack(caches: Sequence[Any]) -> Any:
     return caches[0]
 
 
-# --- reading responses --------------------------------------------------------------------------------------
+# --- batches ------------------------------------------------------------------------------------------------
 
-PROMPTS_PER_BATCH = 16
+Batch = dict[str, Tensor]
+
 ROWS_PER_BATCH = 32  # small enough to stay in the processor's cache
 TOKENS_PER_BATCH = 65536  # on an accelerator, which wants more of them
-TOKENS_KEPT = 16384  # of prompts read at once: the more, the fewer rows that do nothing but fill a batch
 WIDTHS = 4  # prompts and responses are padded to multiples of it
+
+
+def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of `size` items, the last one shorter."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def by_width(lengths: Mapping[Any, int], multiple: int = WIDTHS) -> dict[int, list[Any]]:
+    """Items by the width that their length is padded to, narrow ones first."""
+    groups: dict[int, list[Any]] = {}
+    for item, length in lengths.items():
+        groups.setdefault(padded_length(length, multiple), []).append(item)
+    return dict(sorted(groups.items()))
+
+
+def fill(items: list[Any], size: int) -> list[Any]:
+    """Repeat the last item up to `size`: every batch has the same number of rows."""
+    return items + [items[-1]] * (size - len(items))
+
+
+def filled_batches(
+    lengths: Mapping[Any, int], size: Callable[[int], int], multiple: int = WIDTHS
+) -> Iterator[tuple[int, list[Any], list[Any]]]:
+    """(width, items of that width, the same filled up to `size(width)`), narrow ones first."""
+    for width, group in by_width(lengths, multiple).items():
+        for real in batches(group, size(width)):
+            yield width, real, fill(real, size(width))
+
+
+def rows_per_batch(model: Any, width: int) -> int:
+    """Rows of `width` tokens read together; fixed by the width and the kind of device."""
+    if model.device.type == "cpu":
+        return ROWS_PER_BATCH
+    return max(8, min(256, TOKENS_PER_BATCH // width))
+
+
+def padded_batch(config: Any, rows: Sequence[tuple[Any, Any]], pad: int) -> Batch:
+    """Prompts and responses (token ids) as a model reads them in one go, right-padded: what its trunk is called with.
+
+    A decoder-only model reads them in a row (B, L). Of an encoder-decoder the encoder reads the prompts (B, L), the
+    decoder its start token and the responses (B, M). With `response_mask`, True on the responses.
+    """
+    if config.is_encoder_decoder:
+        prompts, said = [prompt for prompt, _ in rows], [[config.decoder_start_token_id, *said] for _, said in rows]
+        width, tail = max(map(len, prompts)), max(map(len, said))
+        ends, place = torch.tensor([[len(p), len(r)] for p, r in zip(prompts, said, strict=True)]), torch.arange(tail)
+        return {
+            "input_ids": torch.from_numpy(pad_right(prompts, width, pad)),
+            "attention_mask": (torch.arange(width) < ends[:, :1]).long(),
+            "decoder_input_ids": torch.from_numpy(pad_right(said, tail, pad)),
+            "response_mask": (place >= 1) & (place < ends[:, 1:]),
+        }
+    border = torch.tensor([len(prompt) for prompt, _ in rows])[:, None]
+    end = torch.tensor([len(prompt) + len(response) for prompt, response in rows])[:, None]
+    place = torch.arange(int(end.max()))
+    return {
+        "input_ids": torch.from_numpy(pad_right([prompt + response for prompt, response in rows], len(place), pad)),
+        "attention_mask": (place < end).long(),
+        "response_mask": (place >= border) & (place < end),
+    }
+
+
+# --- reading responses after their prompts ------------------------------------------------------------------
+
+PROMPTS_PER_BATCH = 16
+TOKENS_KEPT = 16384  # of prompts read at once: the more, the fewer rows that do nothing but fill a batch
 VOCABULARY_AT_ONCE = 1 << 27  # numbers in a table of log-probabilities (512 MiB)
 
 
@@ -96,32 +165,6 @@ class Read:
     width: int  # tokens with padding
 
 
-def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of `size` items, the last one shorter."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def by_width(lengths: dict[Any, int]) -> dict[int, list[Any]]:
-    """Items by the width that their length is padded to, narrow ones first."""
-    groups: dict[int, list[Any]] = {}
-    for item, length in lengths.items():
-        groups.setdefault(padded_length(length, WIDTHS), []).append(item)
-    return dict(sorted(groups.items()))
-
-
-def fill(items: list[Any], size: int) -> list[Any]:
-    """Repeat the last item up to `size`: every batch has the same number of rows."""
-    return items + [items[-1]] * (size - len(items))
-
-
-def rows_per_batch(model: Any, width: int) -> int:
-    """Rows of `width` tokens read together; fixed by the width and the kind of device."""
-    if model.device.type == "cpu":
-        return ROWS_PER_BATCH
-    return max(8, min(256, TOKENS_PER_BATCH // width))
-
-
 @torch.inference_mode()
 def response_states(
     trunk: Any, prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]], pad: int
@@ -136,21 +179,18 @@ def response_states(
         for chosen in batches(group, kept):
             read = _read(trunk, [prompts[i] for i in chosen], width, pad)
             slots = {(slot, j): len(row) for slot, i in enumerate(chosen) for j, row in enumerate(responses[i])}
-            for tail, rows in by_width(slots).items():
-                size = rows_per_batch(trunk, width + tail)
-                for real in batches(rows, size):
-                    part = fill(real, size)
-                    slot = torch.tensor([s for s, _ in part], device=trunk.device)
-                    said = [responses[chosen[s]][j] for s, j in part]
-                    owners = [(chosen[s], j) for s, j in real]
-                    yield States(owners, *_continue(trunk, read, slot, said, tail, pad), read.last[slot])
+            for tail, real, part in filled_batches(slots, lambda tail: rows_per_batch(trunk, width + tail)):  # noqa: B023
+                slot = torch.tensor([s for s, _ in part], device=trunk.device)
+                said = [responses[chosen[s]][j] for s, j in part]
+                owners = [(chosen[s], j) for s, j in real]
+                yield States(owners, *_continue(trunk, read, slot, said, tail, pad), read.last[slot])
 
 
 def _tokens(rows: Sequence[Ids], width: int, pad: int, device: torch.device) -> Tensor:
     return torch.from_numpy(pad_right(rows, width, pad)).to(device)
 
 
-def _padding_mask(lengths: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+def padding_mask(lengths: Tensor, width: int, dtype: torch.dtype) -> Tensor:
     """(R, 1, 1, width), additive: 0 on what is read, minus infinity on padding."""
     mask = torch.zeros(len(lengths), 1, 1, width, dtype=dtype, device=lengths.device)
     outside = torch.arange(width, device=lengths.device) >= lengths[:, None]
@@ -159,7 +199,7 @@ def _padding_mask(lengths: Tensor, width: int, dtype: torch.dtype) -> Tensor:
 
 def _read(trunk: Any, prompts: list[Ids], width: int, pad: int) -> Read:
     caches, last = [], []
-    one = _encode if trunk.config.is_encoder_decoder else _prefill
+    one = _encode if trunk.config.is_encoder_decoder else prefill
     for real in batches(prompts, PROMPTS_PER_BATCH):
         batch = fill(real, PROMPTS_PER_BATCH)
         lengths = torch.tensor([len(row) for row in batch], device=trunk.device)
@@ -169,7 +209,7 @@ def _read(trunk: Any, prompts: list[Ids], width: int, pad: int) -> Read:
     return Read(_stacked(caches), torch.cat(last), torch.tensor([len(p) for p in prompts], device=trunk.device), width)
 
 
-def _prefill(trunk: Any, ids: Tensor, lengths: Tensor) -> tuple[Any, Tensor]:
+def prefill(trunk: Any, ids: Tensor, lengths: Tensor) -> tuple[Any, Tensor]:
     """(cache, last states) of prompts; what is padded stands behind all that is read, and needs no mask."""
     cache = DynamicCache()
     hidden = trunk(input_ids=ids, past_key_values=cache, use_cache=True)[0]
@@ -178,7 +218,7 @@ def _prefill(trunk: Any, ids: Tensor, lengths: Tensor) -> tuple[Any, Tensor]:
 
 def _encode(trunk: Any, ids: Tensor, lengths: Tensor) -> tuple[Any, Tensor]:
     """(cache, first states of the decoder): the encoder reads the prompts, the decoder its start token."""
-    mask = _padding_mask(lengths, ids.shape[1], trunk.dtype)
+    mask = padding_mask(lengths, ids.shape[1], trunk.dtype)
     read = trunk.get_encoder()(input_ids=ids, attention_mask=mask)[0]
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
     start = torch.full_like(ids[:, :1], trunk.config.decoder_start_token_id)
@@ -201,7 +241,7 @@ def _continue(
     lengths = read.lengths[slot]
     here = torch.zeros(len(texts), 1, tail, tail, dtype=trunk.dtype, device=trunk.device)
     here.masked_fill_(step > step[:, None], -torch.inf)  # (R, 1, tail, tail), additive: a token's own and earlier ones
-    prompt = _padding_mask(lengths, read.width, trunk.dtype)
+    prompt = padding_mask(lengths, read.width, trunk.dtype)
     if trunk.config.is_encoder_decoder:
         hidden = trunk.get_decoder()(
             input_ids=ids,
@@ -215,7 +255,9 @@ def _continue(
         if reads_flat_masks(trunk.config):
             mask: Any = torch.nn.functional.pad((prompt[:, 0, 0] == 0).long(), (0, tail), value=1)
         else:
-            mask = _by_layer(trunk.config, torch.cat([prompt.expand(-1, -1, tail, -1), here], -1), lengths)
+            whole = torch.cat([prompt.expand(-1, -1, tail, -1), here], -1)
+            key = key_positions(lengths, read.width, read.width + tail)
+            mask = by_layer(layer_windows(trunk.config), whole, lengths[:, None] + step, key)
         hidden = trunk(
             input_ids=ids,
             attention_mask=mask,
@@ -226,15 +268,19 @@ def _continue(
     return ids, step < torch.tensor([len(text) for text in texts], device=trunk.device)[:, None], hidden
 
 
-def _by_layer(config: Any, mask: Tensor, lengths: Tensor) -> Tensor | dict[str, Tensor]:
-    """`mask` (R, 1, tail, width + tail), or one for each kind of layer where some see no further than a window."""
-    windows = layer_windows(config)
+def key_positions(lengths: Tensor, width: int, keys: int) -> Tensor:
+    """(R, keys): where each key stands in its own text, of prompts padded to `width` and what follows them."""
+    place = torch.arange(keys, device=lengths.device)
+    return torch.where(place < width, place, place - width + lengths[:, None])
+
+
+def by_layer(windows: Mapping[str, int | None], mask: Tensor, query: Tensor, key: Tensor) -> Tensor | dict[str, Tensor]:
+    """`mask` (R, 1, queries, keys), or one for each kind of layer where some see no further than a window.
+
+    query (R, queries), key (R, keys): positions in a row's own text.
+    """
     if set(windows.values()) == {None}:
         return mask
-    tail = mask.shape[2]
-    place = torch.arange(mask.shape[3], device=mask.device) - (mask.shape[3] - tail)  # from 0 on: the response's
-    key = torch.where(place < 0, place + (mask.shape[3] - tail), lengths[:, None] + place)  # (R, width + tail)
-    query = lengths[:, None] + torch.arange(tail, device=mask.device)
     distance = (query[:, :, None] - key[:, None])[:, None]
     masks = {
         kind: mask if window is None else mask.masked_fill(distance >= window, -torch.inf)
@@ -287,11 +333,10 @@ def each_row(model: Any, rows: Sequence[Row], value: Callable[[list[Row], int], 
     names = [(tuple(ids), tuple(types)) for ids, types in rows]
     distinct = dict(zip(names, rows, strict=True))
     found: dict[Any, Any] = {}
-    for width, some in by_width({name: len(name[0]) + 1 for name in distinct}).items():
-        size = rows_per_batch(model, width)
-        for real in batches(some, size):
-            values = value([distinct[name] for name in fill(real, size)], width).double().tolist()
-            found |= dict(zip(real, values, strict=False))
+    lengths = {name: len(name[0]) + 1 for name in distinct}
+    for width, real, part in filled_batches(lengths, lambda width: rows_per_batch(model, width)):
+        values = value([distinct[name] for name in part], width).double().tolist()
+        found |= dict(zip(real, values, strict=False))
     return [found[name] for name in names]
 
 
@@ -307,18 +352,29 @@ def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
 # --- probabilities of tokens --------------------------------------------------------------------------------
 
 
+def all_log_probabilities(model: Any, states: Tensor, temperature: float = 1.0) -> Tensor:
+    """(..., D) states -> (..., vocabulary) log-probabilities in nats of the next token."""
+    logits = logits_of(model, states).float()
+    return (logits if temperature == 1.0 else logits / temperature).log_softmax(-1)
+
+
 def token_log_probabilities(model: Any, states: States) -> tuple[Tensor, Tensor]:
     """(R, L, vocabulary) of all tokens at each place of the responses, (R, L) of the one that stands there; in nats."""
-    hidden = torch.cat([states.before[:, None], states.hidden[:, :-1]], 1)
-    scores = logits_of(model, hidden).float().log_softmax(-1)
+    scores = all_log_probabilities(model, torch.cat([states.before[:, None], states.hidden[:, :-1]], 1))
     return scores, scores.gather(-1, states.ids[..., None])[..., 0]
+
+
+def rows_at_once(model: Any, width: int) -> int:
+    """Rows of `width` tokens whose table of all tokens' log-probabilities fits in memory."""
+    vocabulary: int = text_config(model.config).vocab_size
+    return max(1, VOCABULARY_AT_ONCE // (width * vocabulary))
 
 
 def in_parts(model: Any, value: Callable[[States], Tensor]) -> Callable[[States], Tensor]:
     """`value` of a few rows at a time where the table of all tokens' log-probabilities would not fit in memory."""
 
     def parts(states: States) -> Tensor:
-        rows = max(1, VOCABULARY_AT_ONCE // (states.ids.shape[1] * text_config(model.config).vocab_size))
+        rows = rows_at_once(model, states.ids.shape[1])
         cuts = [slice(start, start + rows) for start in range(0, len(states.ids), rows)]
         every = (states.ids, states.mask, states.hidden, states.before)
         return torch.cat([value(States([], *(one[cut] for one in every))) for cut in cuts])
@@ -337,3 +393,85 @@ def log_likelihood(
         return summed if total else summed / states.mask.sum(1)
 
     return each_response(trunk_of(model), prompts, responses, pad, in_parts(model, value))
+
+
+# --- with gradients: what optimizers that train a policy are made of ----------------------------------------
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Prompts with one response each, ready to be read; R is the longest response."""
+
+    read: dict[str, Tensor]  # arguments of the trunk
+    places: Tensor  # (B, R) where the state stands that predicts each response token
+    ids: Tensor  # (B, R) response tokens, padded
+    mask: Tensor  # (B, R) bool, True on the response, eos included
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def responses_of(model: Any, prompts: Sequence[Ids], responses: Sequence[Ids], pad: int) -> Responses:
+    """Aligned prompts and responses (token ids; eos last where it came) on the model's device."""
+    rows = list(zip(prompts, responses, strict=True))
+    width = max(map(len, responses))
+    lengths = torch.tensor([len(response) for response in responses])
+    step = torch.arange(width)
+    read = padded_batch(model.config, rows, pad)
+    if model.config.is_encoder_decoder:
+        places = step.expand(len(rows), -1)
+    else:
+        places = torch.tensor([len(prompt) - 1 for prompt in prompts])[:, None] + step
+        places = places.clamp_max(read["input_ids"].shape[1] - 1)
+    del read["response_mask"]
+    device = model.device
+    return Responses(
+        {name: value.to(device) for name, value in read.items()},
+        places.to(device),
+        torch.from_numpy(pad_right(responses, width, pad)).to(device),
+        (step < lengths[:, None]).to(device),
+    )
+
+
+def predicting_states(model: Any, batch: Responses) -> Tensor:
+    """(B, R, D): the last hidden state before each response token."""
+    if model.config.is_encoder_decoder:
+        mask = batch.read["attention_mask"]
+        states = model.get_encoder()(input_ids=batch.read["input_ids"], attention_mask=mask)[0]
+        hidden = model.get_decoder()(
+            input_ids=batch.read["decoder_input_ids"],
+            encoder_hidden_states=states,
+            encoder_attention_mask=mask,
+            use_cache=False,
+        )[0]
+    else:
+        hidden = trunk_of(model)(**batch.read, use_cache=False)[0]
+    index = batch.places[..., None].expand(-1, -1, hidden.shape[-1])
+    return hidden.gather(1, index)  # type: ignore[no-any-return]
+
+
+def log_probabilities(model: Any, states: Tensor, ids: Tensor, temperature: float = 1.0) -> Tensor:
+    """(B, R) log-probabilities in nats of the tokens `ids` that follow `states` (B, R, D)."""
+    return all_log_probabilities(model, states, temperature).gather(-1, ids[..., None])[..., 0]
+
+
+@torch.inference_mode()
+def kl_along(
+    policy: Any, reference: Any, prompts: Sequence[Ids], responses: Sequence[Ids], pad: int, temperature: float = 1.0
+) -> list[float]:
+    """KL(policy || reference) in nats along each response: the divergence of the next-token distributions, summed.
+
+    At `temperature`. Its mean over the policy's own samples is an unbiased estimate of the divergence between the
+    distributions of whole responses (chain rule), with less variance than log-ratios of the sampled tokens.
+    """
+    batch = responses_of(policy, prompts, responses, pad)
+    own, other = predicting_states(policy, batch), predicting_states(reference, batch)
+    rows = rows_at_once(policy, batch.ids.shape[1])
+    sums: list[float] = []
+    for start in range(0, len(batch), rows):
+        cut = slice(start, start + rows)
+        log_p = all_log_probabilities(policy, own[cut], temperature)
+        log_q = all_log_probabilities(reference, other[cut], temperature)
+        each = (log_p.exp() * (log_p - log_q)).sum(-1)
+        sums += (each * batch.mask[cut]).sum(1).tolist()
+    return sums

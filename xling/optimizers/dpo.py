@@ -169,7 +169,7 @@ def _anchored(problem: Problem, pairs: Sequence[Pair]) -> list[tuple[float, floa
 
 def _log_probabilities(model: Any, problem: Problem, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
     """(B,) log-probabilities in nats of the chosen and of the rejected responses, eos included, read together."""
-    from xling.models.responses import log_probabilities, predicting_states, responses_of
+    from xling.models.states import log_probabilities, predicting_states, responses_of
 
     prompts = [problem.prompts[prompt] for prompt, _, _ in pairs] * 2
     responses = [chosen for _, chosen, _ in pairs] + [rejected for _, _, rejected in pairs]

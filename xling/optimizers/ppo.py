@@ -46,8 +46,8 @@ from xling.rewards.settings import RewardModel
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from xling.models.responses import Responses
-    from xling.models.reward import HeadedNet
+    from xling.models.states import Responses
+    from xling.rewards.networks import HeadedNet
 
 SMALL = 1e-8  # beside a standard deviation that may be 0
 
@@ -209,7 +209,7 @@ class Learner:
         """Read some responses; while the value model learns by itself, no gradient reaches the policy."""
         import torch
 
-        from xling.models.responses import predicting_states
+        from xling.models.states import predicting_states
 
         batch = rollout.batch(self.policy, self.problem.pad, rows)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not value_only):
@@ -305,8 +305,7 @@ def value_model(problem: Problem, settings: Settings) -> HeadedNet:
     import torch
 
     from xling.models.load import load_trunk
-    from xling.models.reward import HeadedNet, scalar_head
-    from xling.rewards.networks import load_reward
+    from xling.rewards.networks import HeadedNet, load_reward, scalar_head
 
     net = HeadedNet()
     if settings.value == "shared":
@@ -315,7 +314,7 @@ def value_model(problem: Problem, settings: Settings) -> HeadedNet:
         net.trunk = load_trunk(problem.rooms["sft"], dtype="float32", dropout=0.0)
         net.head = scalar_head(net.trunk)
     else:
-        stored: Any = load_reward(problem.rooms["reward"]).net
+        stored: Any = load_reward(problem.rooms["reward"])
         mean, deviation = problem.standardised
         net.trunk = stored.trunk.float().eval()
         net.head = scalar_head(net.trunk)
@@ -327,7 +326,7 @@ def value_model(problem: Problem, settings: Settings) -> HeadedNet:
 
 def values_of(net: Any, batch: Responses, states: Tensor) -> Tensor:
     """(T,) values at the T tokens of the mask; states: (T, D), the policy's, for a model without a trunk."""
-    from xling.models.responses import predicting_states
+    from xling.models.states import predicting_states
 
     if hasattr(net, "trunk"):
         states = predicting_states(net.trunk, batch)[batch.mask]

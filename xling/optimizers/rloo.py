@@ -84,7 +84,7 @@ class Learner:
 
     def iterate(self, number: int) -> Row:
         """Sample, score, and update the policy once."""
-        from xling.models.responses import predicting_states
+        from xling.models.states import predicting_states
 
         settings, problem = self.settings, self.problem
         rollout = roll_out(problem, number, settings.batch_size // settings.k, settings.k)

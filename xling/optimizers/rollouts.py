@@ -17,7 +17,7 @@ from xling.optimizers.problem import Problem, Row, prompts_of_step
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from xling.models.responses import Responses
+    from xling.models.states import Responses
 
 ROWS_TOGETHER = 128  # responses that are decoded together
 
@@ -32,7 +32,7 @@ class Rollout:
 
     def batch(self, model: Any, pad: int, rows: Sequence[int]) -> Responses:
         """Some of them, ready to be read."""
-        from xling.models.responses import responses_of
+        from xling.models.states import responses_of
 
         return responses_of(model, [self.prompts[i] for i in rows], [self.responses[i] for i in rows], pad)
 
@@ -87,7 +87,7 @@ def token_scores(model: Any, batch: Responses, states: Tensor, entropy: bool = F
 
     states: (T, D), of the T tokens of the mask alone: nothing is computed for padding. Entropies have no gradient.
     """
-    from xling.models.responses import all_log_probabilities
+    from xling.models.states import all_log_probabilities
 
     every = all_log_probabilities(model, states)  # (T, V)
     log_p = every.gather(-1, batch.ids[batch.mask][:, None])[:, 0]
@@ -102,7 +102,7 @@ def log_probabilities_under(model: Any, batch: Responses) -> Tensor:
     """(B, R) log-probabilities in nats of the responses' tokens, without gradients; 0 on padding."""
     import torch
 
-    from xling.models.responses import predicting_states
+    from xling.models.states import predicting_states
 
     with torch.no_grad():
         return token_scores(model, batch, predicting_states(model, batch)[batch.mask])[0]

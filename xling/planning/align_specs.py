@@ -15,8 +15,7 @@ from xling.grid.stage import Stage
 from xling.optimizers import PolicyTraining
 from xling.options import name_of
 from xling.planning.specs import data_of, label_of, make, mark, reading, samples, sampling_of, side_of, texts_read
-from xling.rewards import reader_of
-from xling.rewards.hooks import RewardSettings
+from xling.rewards import RewardSettings, reader_of
 from xling.tasks.options import Task, offers
 
 

@@ -15,8 +15,7 @@ from xling.grid.stage import Stage, Tokens, Work
 from xling.models.checkpoints import TRAINING, Parameters, parameters_of
 from xling.optimizers import OPTIMIZERS, Costs
 from xling.results.prompts import located
-from xling.rewards import REWARDS, budget_of
-from xling.rewards.hooks import Budget, RewardSettings
+from xling.rewards import REWARDS, Budget, RewardSettings, budget_of
 from xling.tasks.options import Task, size
 from xling.translators import TRANSLATORS
 

@@ -43,8 +43,7 @@ from xling.planning.specs import (
     stage_of,
 )
 from xling.planning.translations import heard, policy_of, regime_of, silver, translates_feedback
-from xling.rewards import REWARDS, encoder_of, has_source, objective_of, reader_of
-from xling.rewards.hooks import EncoderReader
+from xling.rewards import REWARDS, EncoderReader, encoder_of, has_source, objective_of, reader_of
 from xling.rewards.settings import RewardModel
 from xling.rewards.untrained import Control
 from xling.rewards.untrained import Settings as Untrained

@@ -17,8 +17,7 @@ from xling.optimizers import OPTIMIZERS, trains
 from xling.options import name_of
 from xling.planning.judging import module_of
 from xling.planning.translations import check_translation
-from xling.rewards import REWARDS, has_source, objective_of
-from xling.rewards.hooks import Choices
+from xling.rewards import REWARDS, Choices, has_source, objective_of
 from xling.rewards.settings import RewardModel
 from xling.tasks.options import Task, offers, task_module, tasks_offering
 from xling.tasks.pieces import NEEDED

@@ -27,8 +27,17 @@ from xling.models.hub import (
     settings_of,
 )
 from xling.results.prompts import by_content, data_spec
-from xling.rewards import REWARDS, objective_of, reader_of
-from xling.rewards.hooks import Base, EncoderReader, LanguageReader, Model, Reader, RewardSettings
+from xling.rewards import (
+    REWARDS,
+    Base,
+    EncoderReader,
+    LanguageReader,
+    Model,
+    Reader,
+    RewardSettings,
+    objective_of,
+    reader_of,
+)
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 from xling.tasks.options import Task, task_module
 from xling.tasks.records import Half, Use

@@ -35,8 +35,7 @@ from xling.planning.specs import (
     texts_read,
 )
 from xling.results.translations import DATA, What
-from xling.rewards import has_source, objective_of, reader_of
-from xling.rewards.hooks import Reader, RewardSettings
+from xling.rewards import Reader, RewardSettings, has_source, objective_of, reader_of
 from xling.tasks.options import Task, task_module
 from xling.tasks.records import Half, Use
 from xling.tasks.render import SPEAKERS, bare, read_by

@@ -1,10 +1,224 @@
-"""Reward models, a module each (`rm_backbone`): settings, what planning refuses and needs, training and scoring."""
+"""Reward models (`rm_backbone`), a module each; `REWARDS` is the table of them.
 
-from xling.config.common import Objective
-from xling.config.policies import Policy
+A module has settings and the hooks of `RewardModule`. No hook imports planning or stages: a module says which models it
+needs (`Base`, SFT, a frozen reader), and planning makes the stages. All but `fit`, `load` and the functions of `heads`
+are called while planning, and import no torch.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from xling.config.common import Objective, Training
+from xling.config.policies import LanguageModel, Policy
 from xling.config.tasks import TaskSettings
+from xling.grid.stage import Context
+from xling.models.ridge import Array, Linear
+from xling.models.text import count_cut
 from xling.options import Options
-from xling.rewards.hooks import HOOKS, Budget, EncoderReader, Reader, RewardModule, RewardSettings
+from xling.tasks.records import Prompt, Recorded, Split
+
+
+class RewardSettings(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"):
+    """What the settings of every reward model are made from. Fields that mean the same wherever they are:
+
+    permutation: 0 or the number of a permutation of the labels, a control; who has it gets those controls.
+    objective: pointwise or pairwise; None, or no such field: as the task's feedback is.
+    truncation_side: of too long a prompt, left or right; None, or no such field: the task's.
+    """
+
+    @property
+    def name(self) -> str:
+        """What people call it: its name in conf/rm_backbone."""
+        return str(self.__struct_config__.tag)
+
+    @property
+    def plain(self) -> "RewardSettings":
+        """The same with the true labels: itself, but for a control with permuted ones."""
+        return msgspec.structs.replace(self, permutation=0) if hasattr(self, "permutation") else self
+
+
+# --- while planning -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The other choices of a cell, which a reward model has to go with."""
+
+    task: TaskSettings  # whose responses are scored
+    policy: Policy
+    sft: Training
+    recorded: bool  # responses are recorded, not sampled
+    reward_task: TaskSettings | None = None  # whose feedback is learnt from, if that is not the task's own
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model as it is, before any training here: where it lies, how it is loaded, and what for."""
+
+    model: LanguageModel
+    setting: str = "policy.checkpoint"  # what people typed, for errors
+    use: str = "policy"  # policy, encoder or classifier
+
+
+# sft: the SFT policy of the source where a model is trained, of the target where one scores
+Model = Base | Literal["sft"]
+
+
+class TextsRead(Struct, frozen=True):
+    """What a frozen language model reads of a text, in tokens, and which of its features are kept."""
+
+    features: str
+    max_prompt_tokens: int
+    max_response_tokens: int
+    truncation_side: str
+
+
+@dataclass(frozen=True)
+class LanguageReader:
+    """A frozen language model whose features of every text are computed once, for all sources."""
+
+    base: Base
+    read: TextsRead
+
+
+@dataclass(frozen=True)
+class EncoderReader:
+    """A frozen sentence encoder, likewise: packaged, a folder, or a hub id."""
+
+    encoder: str
+
+
+Reader = LanguageReader | EncoderReader
+
+
+class Scoring(NamedTuple):
+    """What scoring needs besides what was trained: models by the role of their stage, and settings of its spec."""
+
+    models: Mapping[str, Model] = {}
+    spec: Mapping[str, Any] = {}
+
+
+class Budget(NamedTuple):
+    """What training costs: examples as `training` says, each so many forward passes (3 where all is trained)."""
+
+    training: Training
+    passes: int
+
+
+# --- in stages ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What a reward model learns from, as the reward stage has it.
+
+    items(split, permutation): Pairs or Ratings of all sources; with a permutation their labels are dealt out anew.
+    features(): blocks (rows, columns) of what the frozen reader saw of the training items' responses, in their order;
+    a pair has two rows, the chosen one first.
+    """
+
+    seed: int
+    objective: str  # pairwise: items are Pairs; pointwise: Ratings
+    truncation_side: str  # of too long a prompt
+    items: Callable[[Split, int], list[Any]]
+    features: Callable[[], list[Array]]
+
+
+Scores = Callable[[Sequence[Prompt], Sequence[Sequence[str]]], list[list[float]]]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores texts. `cut` counts prompts and responses that are longer than the model's limits; None: it has none."""
+
+    score: Scores
+    cut: Callable[[Iterable[Prompt], Iterable[str]], dict[str, int]] | None = None
+
+
+@dataclass(frozen=True)
+class FeatureScorer:
+    """Scores rows of what the frozen reader saw of texts: feature blocks -> (rows,)."""
+
+    predict: Callable[[Sequence[Array]], Array]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a stage that scores says besides the settings."""
+
+    task: TaskSettings
+    seed: int = 0  # of the random control
+    side: str = "right"  # where the model cuts too long a prompt
+    policy_side: str = "right"  # and where the policy does, as which likelihoods are read
+    max_prompt_tokens: int = 1024  # the policy's
+    numbered: bool = True  # responses are the samples of a pool, each known by its number; else by their text alone
+    recorded: Recorded | None = None  # the responses, if systems' recorded ones are scored
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What one cross-fitted head learns from: recorded responses of all documents but a fold's."""
+
+    rows: list[Array]  # feature blocks of the responses
+    labels: Array  # (rows,) standardised ratings
+    # feature blocks as `fit` takes them, and the fit: least squares on labels, or on differences for pairs
+    fitting: Callable[[], tuple[list[Array], Callable[[list[Array]], Linear]]]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How linear heads are cross-fitted on people's ratings of recorded systems.
+
+    blocks(recorded, systems): feature blocks of `recorded.flat()`; None: what the frozen reader saw.
+    fit(settings, fold): the head, and the name of the features that it chose to read.
+    """
+
+    fit: Callable[[Any, Fold], tuple[Linear, str]]
+    blocks: Callable[[Recorded, Sequence[str]], list[Array]] | None = None
+
+
+class RewardModule(Protocol):
+    """The module of a reward model. A hook that does not apply is None, which is said and not left out."""
+
+    Settings: type[RewardSettings]
+    # (settings, choices): ConfigError for settings that cannot be, or do not go with the other choices
+    check: Callable[[Any, Choices], None] | None
+    # (settings): what it costs to train by gradient descent, which a seed decides; None: it is solved for, in no time
+    budget: Callable[[Any], Budget] | None
+    # (settings, policy): the model that its training starts from, the parent `init` of its stage
+    start: Callable[[Any, Policy], Model] | None
+    # (settings, policy, side where long prompts are cut): the frozen model whose features it is linear in.
+    # None: it reads texts. An empty policy or side: asked only what kind of reader it is
+    reader: Callable[[Any, Policy | None, str], Reader | None] | None
+    # (settings, policy, how the policy reads prompts, side, seed): what scoring needs besides what was trained
+    scoring: Callable[[Any, Policy, Mapping[str, Any], str, int], Scoring] | None
+    # (settings): whether PPO's value model can start from it, a network of the policy's own architecture
+    starts_value: Callable[[Any], bool] | None
+    # trains it and writes it to context.out; None: it learns nothing and has no source language
+    fit: Callable[[Context, Any, Feedback], None] | None
+    # what scores; None: it scores recorded responses alone, by cross-fitted heads
+    load: Callable[[Context, Any, Request], Scorer | FeatureScorer] | None
+    heads: Heads | None  # how it learns from recorded responses, which have no splits; None: it cannot
+
+
+HOOKS = {
+    "check": "what planning refuses",
+    "budget": "what its training costs",
+    "start": "the model that its training starts from",
+    "reader": "the frozen model whose features it is linear in",
+    "scoring": "the models that scoring needs besides",
+    "starts_value": "whether PPO's value model can start from it",
+    "fit": "trains it; None: it learns nothing",
+    "load": "what scores; None: cross-fitted heads alone do",
+    "heads": "how it learns from recorded responses; None: it cannot",
+}
+
+
+# --- the table ----------------------------------------------------------------------------------------------
 
 REWARDS: Options[RewardModule] = Options(
     "rm_backbone",
@@ -54,3 +268,13 @@ def budget_of(rm: RewardSettings) -> Budget | None:
     """What training it by gradient descent costs; None: a closed form, or nothing to train."""
     module = REWARDS.of(rm)
     return module.budget(rm) if module.budget else None
+
+
+def text_scorer(model: Any) -> Scorer:
+    """A model with `score` from texts to numbers, its `tokenizer`, and `rooms` in tokens."""
+    return Scorer(
+        lambda prompts, responses: model.score([p.reward_text for p in prompts], responses),
+        lambda prompts, responses: count_cut(
+            model.tokenizer, (p.reward_text for p in prompts), responses, model.rooms()
+        ),
+    )

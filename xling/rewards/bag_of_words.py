@@ -18,8 +18,8 @@ from xling.config.common import NonNegative
 from xling.grid.stage import Context
 from xling.models import ridge
 from xling.models.ridge import Array
+from xling.rewards import Feedback, Heads, Request, RewardSettings, Scorer
 from xling.rewards.heads import fit_one
-from xling.rewards.hooks import Feedback, Heads, Request, RewardSettings, Scorer
 from xling.tasks.records import Prompt, Recorded
 
 HASHED = 1024  # columns of hashed counts

@@ -12,7 +12,7 @@ from xling.grid.stage import Context
 from xling.models.checkpoints import SEPARATORS, check_checkpoint, check_date, check_labels, check_table
 from xling.models.text import Limits
 from xling.models.weights import label_count
-from xling.rewards.hooks import Base, Choices, Request, RewardSettings, Scorer, Scoring, text_scorer
+from xling.rewards import Base, Choices, Request, RewardSettings, Scorer, Scoring, text_scorer
 
 
 class Settings(RewardSettings, frozen=True, tag="classifier"):

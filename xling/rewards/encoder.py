@@ -7,9 +7,7 @@ from xling.config.common import Dtype, Limit, NonNegative, Objective, Side, Trai
 from xling.config.policies import LanguageModel, Lora, Policy
 from xling.grid.stage import Context
 from xling.models.checkpoints import SEPARATORS, check_checkpoint, check_encoder_config
-from xling.rewards import same_as_policy
-from xling.rewards.hooks import Base, Choices, Feedback, RewardSettings
-from xling.rewards.training import budget_of, check_training
+from xling.rewards import Base, Choices, Feedback, RewardSettings, same_as_policy
 
 
 class Settings(RewardSettings, frozen=True, tag="encoder"):
@@ -39,7 +37,7 @@ def check(rm: Settings, choices: Choices) -> None:
 
     own = start(rm, choices.policy)
     check_checkpoint(own.setting, own.model, "encoder", ("pad",), check_config)
-    check_training(rm, choices)
+    same_as_policy.check_training(rm, choices)
 
 
 def start(rm: Settings, policy: Policy) -> Base:
@@ -49,10 +47,10 @@ def start(rm: Settings, policy: Policy) -> Base:
 
 def fit(context: Context, rm: Settings, feedback: Feedback) -> None:
     """Writes the model, curve.jsonl and training.json."""
-    from xling.rewards.networks import train
+    from xling.rewards.networks import PairNet, train
 
-    train(context, rm, feedback, pair=True)
+    train(context, rm, feedback, PairNet)
 
 
-budget, load = budget_of, same_as_policy.load
+budget, load = same_as_policy.budget, same_as_policy.load
 reader = scoring = heads = starts_value = None

@@ -12,8 +12,8 @@ from xling.errors import ConfigError
 from xling.grid.stage import Context
 from xling.models.checkpoints import check_checkpoint, check_lengths, check_policy, check_table
 from xling.models.ridge import Array, Linear, fit_whitened
+from xling.rewards import Base, Choices, Feedback, Heads, LanguageReader, RewardSettings, TextsRead
 from xling.rewards.heads import fit_features, load_head
-from xling.rewards.hooks import Base, Choices, Feedback, Heads, LanguageReader, RewardSettings, TextsRead
 
 
 class Settings(RewardSettings, frozen=True, tag="frozen_lm"):

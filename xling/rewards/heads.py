@@ -23,8 +23,17 @@ from xling.grid.stage import Context
 from xling.jsonfiles import read_json, write_json
 from xling.models import encoder, ridge
 from xling.models.ridge import Array, Linear, assign_folds, fit, fit_pairwise, in_order, pair_text, read_rows
-from xling.rewards import REWARDS, reader_of
-from xling.rewards.hooks import EncoderReader, FeatureScorer, Feedback, Fold, LanguageReader, Request, RewardSettings
+from xling.rewards import (
+    REWARDS,
+    EncoderReader,
+    FeatureScorer,
+    Feedback,
+    Fold,
+    LanguageReader,
+    Request,
+    RewardSettings,
+    reader_of,
+)
 from xling.tasks.records import Recorded
 
 Fitted = Callable[[list[Array]], Linear]  # a fit of labels to blocks of features

@@ -12,7 +12,7 @@ from xling.errors import ConfigError
 from xling.grid.stage import Context
 from xling.models.checkpoints import check_checkpoint, check_date, check_table, folder_of
 from xling.models.text import Limits
-from xling.rewards.hooks import Base, Choices, Request, RewardSettings, Scorer, Scoring, text_scorer
+from xling.rewards import Base, Choices, Request, RewardSettings, Scorer, Scoring, text_scorer
 
 
 class Settings(RewardSettings, frozen=True, tag="log_ratio"):

@@ -1,5 +1,8 @@
 """Networks as reward models: a language model or an encoder with a scalar head, trained on the source's feedback.
 
+A language model reads prompt and response in one go in training, and the prompt once for its responses in scoring
+(xling/models/states.py); an encoder reads them as a pair, joined by its tokenizer's own separators.
+
 Pointwise: binary cross-entropy on the logit, as the paper's summarization; pairwise: Bradley-Terry,
 -log sigmoid(r(x, y_w) - r(x, y_l)), as its dialog (paper, section 2). The checkpoint with the best validation loss
 is kept. One loop of transformers' Trainer serves both (trl's RewardTrainer has no pointwise mode). A trained model is
@@ -8,55 +11,215 @@ stored as a folder: trunk and tokenizer in Hugging Face format, head and setting
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.jsonfiles import read_json, write_json
-from xling.models.adapters import put_back
+from xling.models.adapters import adapted, check_gpu, merged
+from xling.models.architecture import text_config
 from xling.models.checkpoints import check_encoder_config
 from xling.models.load import DTYPES, Loading, in_dtype, load_tokenizer, load_trunk, loading, write_loading
-from xling.models.pairs import PairModel, PairNet
-from xling.models.reward import RewardModel, RewardNet
-from xling.models.text import Limits, count_cut, separators
+from xling.models.states import Batch, States, each_response, each_row, padded_batch, pool
+from xling.models.text import (
+    Ids,
+    Limits,
+    count_cut,
+    language_model_rooms,
+    pad_right,
+    pair_rows,
+    prompt_ids,
+    response_ids,
+    separators,
+)
 from xling.models.training import fit as descend
 from xling.models.training import write_curve
-from xling.rewards.hooks import Feedback
+from xling.rewards import Feedback
 from xling.tasks.records import Pair, Rating
 
 Row = tuple[Any, Any, float]  # the response as the net reads it, the rejected one (None: there is none), the label
 Items = Sequence[Rating] | Sequence[Pair]
 
-NEEDED = {"encoder": ("pad",), "language_model": ("pad", "eos")}  # special tokens of the tokenizer
+LIMITS = Limits()  # the paper's
 CLOSE = 1e-3  # how far the stored model's scores may lie from the trained one's, as a share of the largest
 
 
-def train(context: Context, rm: Any, feedback: Feedback, pair: bool) -> None:
+# --- the networks -------------------------------------------------------------------------------------------
+
+
+class HeadedNet(nn.Module):
+    """A trunk and a head whose state names a weight once where a trunk uses it under several names, as mT5 does.
+
+    The Trainer's checkpoints are safetensors, which refuse the same memory under two names.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_state_dict_post_hook(_without_aliases)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_miss_no_aliases)  # type: ignore[no-untyped-call]
+
+
+def _aliases(net: nn.Module) -> set[str]:
+    every = {name for name, _ in net.named_parameters(remove_duplicate=False)}
+    return every - {name for name, _ in net.named_parameters()}
+
+
+def _without_aliases(net: nn.Module, state: dict[str, Tensor], prefix: str, _: Any) -> None:
+    for name in _aliases(net):
+        state.pop(prefix + name, None)
+
+
+def _miss_no_aliases(net: nn.Module, keys: Any) -> None:
+    aliases = _aliases(net)
+    keys.missing_keys[:] = [name for name in keys.missing_keys if name not in aliases]
+
+
+def scalar_head(trunk: Any) -> nn.Linear:
+    """A linear map to one number, in float32, that starts at zero."""
+    head = nn.Linear(text_config(trunk.config).hidden_size, 1, device=trunk.device, dtype=torch.float32)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+class RewardNet(HeadedNet):
+    """A trunk (decoder-only or encoder-decoder) with a scalar head on the pooled states of the response."""
+
+    kind: ClassVar[str] = "language_model"
+    pair: ClassVar[bool] = False  # whether it reads prompt and response as a pair, in both directions
+    needed: ClassVar[tuple[str, ...]] = ("pad", "eos")  # special tokens of the tokenizer
+
+    def __init__(self, trunk: Any, tokenizer: Any, pooling: str, limits: Limits = LIMITS) -> None:
+        super().__init__()
+        self.trunk, self.tokenizer, self.pooling, self.limits = trunk, tokenizer, pooling, limits
+        self.head = scalar_head(trunk)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, decoder_input_ids: Tensor | None = None
+    ) -> Tensor:
+        """(B,) rewards of what `padded_batch` makes of prompts and responses."""
+        read = {} if decoder_input_ids is None else {"decoder_input_ids": decoder_input_ids}
+        hidden = self.trunk(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **read)[0]
+        return self.value(pool(hidden, response_mask, self.pooling))
+
+    def value(self, pooled: Tensor) -> Tensor:
+        """(B, D) -> (B,)."""
+        return self.head(pooled)[:, 0]  # type: ignore[no-any-return]
+
+    def rooms(self) -> tuple[int, int]:
+        """Tokens that a prompt and a response may have of their own."""
+        return language_model_rooms(self.tokenizer, self.limits, self.trunk.config.is_encoder_decoder)
+
+    def rows(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
+        """What is read of aligned prompts and responses."""
+        asked, [said] = self._ids(prompts, [responses])
+        return list(zip(asked, said, strict=True))
+
+    def _ids(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> tuple[list[Ids], list[list[Ids]]]:
+        longest, longest_response, side = self.limits
+        asked = prompt_ids(self.tokenizer, prompts, longest, self.trunk.config.is_encoder_decoder, side)
+        return asked, [response_ids(self.tokenizer, row, longest_response) for row in responses]
+
+    def collate(self, rows: Sequence[tuple[Ids, Ids]]) -> Batch:
+        """The arguments of `forward`, padded to the longest."""
+        return padded_batch(self.trunk.config, rows, self.tokenizer.pad_token_id)
+
+    def score(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Reward of each response of each prompt; higher is better, no unit."""
+
+        def rewards(states: States) -> Tensor:
+            return self.value(pool(states.hidden, states.mask, self.pooling))
+
+        return each_response(self.trunk, *self._ids(prompts, responses), self.tokenizer.pad_token_id, rewards)
+
+
+class PairNet(HeadedNet):
+    """An encoder with a scalar head on its first state or on the mean of all; otherwise like RewardNet.
+
+    Prompt and response are tokenised and cut apart, so that a long prompt never pushes the response out.
+    """
+
+    kind: ClassVar[str] = "encoder"
+    pair: ClassVar[bool] = True
+    needed: ClassVar[tuple[str, ...]] = ("pad",)
+
+    def __init__(self, trunk: Any, tokenizer: Any, pooling: str, limits: Limits) -> None:
+        super().__init__()
+        self.trunk, self.tokenizer, self.pooling, self.limits = trunk, tokenizer, pooling, limits
+        if getattr(trunk, "pooler", None) is not None:
+            trunk.pooler = nn.Identity()  # not read; a checkpoint may lack it
+        self.head = scalar_head(trunk)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """(B, L) right-padded pairs -> (B,) rewards."""
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        hidden = self.trunk(input_ids=input_ids, attention_mask=attention_mask, **types)[0]
+        pooled = hidden[:, 0].float() if self.pooling == "first" else pool(hidden, attention_mask.bool(), "mean")
+        return self.head(pooled)[:, 0]  # type: ignore[no-any-return]
+
+    def rooms(self) -> tuple[int, int]:
+        return self.limits.prompt, self.limits.response
+
+    def rows(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
+        """Token ids of the pairs, and their types where the encoder was trained with them."""
+        rows = pair_rows(self.tokenizer, prompts, responses, self.limits)
+        typed = getattr(self.trunk.config, "type_vocab_size", 0) > 1
+        return rows if typed else [(ids, []) for ids, _ in rows]
+
+    def collate(self, rows: Sequence[tuple[Ids, Ids]], width: int = 0) -> Batch:
+        """The arguments of `forward`, padded to the longest or to `width`."""
+        lengths = torch.tensor([len(ids) for ids, _ in rows])
+        width = width or int(lengths.max())
+        batch = {
+            "input_ids": torch.from_numpy(pad_right([ids for ids, _ in rows], width, self.tokenizer.pad_token_id)),
+            "attention_mask": (torch.arange(width) < lengths[:, None]).long(),
+        }
+        if rows[0][1]:
+            batch["token_type_ids"] = torch.from_numpy(pad_right([types for _, types in rows], width, 0))
+        return batch
+
+    def score(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> list[list[float]]:
+        flat = [(prompt, text) for prompt, row in zip(prompts, responses, strict=True) for text in row]
+        rows = self.rows([prompt for prompt, _ in flat], [text for _, text in flat])
+
+        def value(some: list[tuple[Ids, Ids]], width: int) -> Tensor:
+            return self(**on_device(self, self.collate(some, width)))  # type: ignore[no-any-return]
+
+        scores = iter(each_row(self.trunk, rows, value))
+        return [[next(scores) for _ in row] for row in responses]
+
+
+Net = RewardNet | PairNet
+
+
+# --- training -----------------------------------------------------------------------------------------------
+
+
+def train(context: Context, rm: Any, feedback: Feedback, kind: type[Net]) -> None:
     """Train the parent `init` with a fresh head; writes the model, curve.jsonl and training.json.
 
-    rm: settings of same_as_policy; pair: or of encoder, which reads prompt and response as a pair.
+    rm: settings of same_as_policy (a RewardNet) or of encoder (a PairNet).
     """
     how = loading(context.parents["init"])
-    tokenizer = load_tokenizer(context.parents["init"], NEEDED["encoder" if pair else "language_model"])
     torch.manual_seed(feedback.seed)
-    net = new_net(context, rm, tokenizer, feedback.truncation_side, pair)
+    net = new_net(context, rm, feedback.truncation_side, kind)
     examples = feedback.items("train", rm.permutation)
-    train, dropped = distinct(rows_of(net, tokenizer, examples))
-    held_out, _ = distinct(rows_of(net, tokenizer, feedback.items("validation", rm.permutation)))
-    prepare(net, rm)
+    train, dropped = distinct(rows_of(net, examples))
+    held_out, _ = distinct(rows_of(net, feedback.items("validation", rm.permutation)))
+    if rm.tuning != "full":
+        net.trunk.requires_grad_(False)
+    if rm.tuning in ("lora", "qlora"):
+        net.trunk = adapted(net.trunk, rm.tuning, rm.lora)
 
-    padded = partial(net.collate, pad=tokenizer.pad_token_id)
-
-    def collate(rows: list[Row]) -> dict[str, Tensor]:
-        return reward_batch(rows, padded)
+    def collate(rows: list[Row]) -> Batch:
+        return reward_batch(rows, net.collate)
 
     @torch.inference_mode()
     def metric(model: Any) -> float:
@@ -78,78 +241,46 @@ def train(context: Context, rm: Any, feedback: Feedback, pair: bool) -> None:
         context.stopping,
         how.dtype,
     )
-    net.trunk = in_dtype(whole(context, net.trunk, rm, pair), DTYPES[how.dtype])
+    if rm.tuning == "lora":
+        net.trunk = net.trunk.merge_and_unload()
+    elif rm.tuning == "qlora":  # into the weights that those in 4 bits were made of
+        net.trunk = merged(load_trunk(context.parents["init"], encoder=net.pair), net.trunk)
+    net.trunk = in_dtype(net.trunk, DTYPES[how.dtype])
     net.eval()
-    save_reward(context.out, net, tokenizer, how)
+    save_reward(context.out, net, how)
     write_curve(context.out, curve)
-    check_stored(context, net, tokenizer, feedback.items("validation", 0)[:8])
-    cut = count_cut(tokenizer, *texts(examples), net.rooms(tokenizer))
+    check_stored(context, net, feedback.items("validation", 0)[:8])
+    prompts = [item.prompt.reward_text for item in examples]
+    cut = count_cut(net.tokenizer, prompts, [text for item in examples for text in responses_of(item)], net.rooms())
     report = {"examples": len(train), "dropped_equal_pairs": dropped, "validation_loss": metric(net), **cut}
     write_json(context.out / "training.json", report)
 
 
-def new_net(context: Context, rm: Any, tokenizer: Any, side: str, pair: bool) -> RewardNet | PairNet:
+def new_net(context: Context, rm: Any, side: str, kind: type[Net]) -> Net:
     """The parent `init` with a fresh head; in float32 if all of it is trained, else in its own dtype."""
-    if rm.tuning == "qlora" and not torch.cuda.is_available():
-        raise StageError("rm_backbone.tuning=qlora needs a GPU. Type rm_backbone.tuning=lora.")
+    check_gpu(rm.tuning, "rm_backbone")
+    tokenizer = load_tokenizer(context.parents["init"], kind.needed)
     trunk = load_trunk(
         context.parents["init"],
         dtype="float32" if rm.tuning == "full" else None,
         dropout=rm.training.dropout,
         quantized=rm.tuning == "qlora",
-        encoder=pair,
+        encoder=kind.pair,
     )
     limits = Limits(rm.max_prompt_tokens, rm.max_response_tokens, side)
-    if not pair:
-        return RewardNet(trunk, rm.pooling, limits)
-    check_encoder_config(trunk.config.to_dict(), limits, len(separators(tokenizer)))
-    return PairNet(trunk, rm.pooling, limits)
+    if kind.pair:
+        check_encoder_config(trunk.config.to_dict(), limits, len(separators(tokenizer)))
+    return kind(trunk, tokenizer, rm.pooling, limits)
 
 
-def prepare(net: Any, rm: Any) -> None:
-    """Freeze what is not tuned, and add adapters where they are."""
-    if rm.tuning == "full":
-        return
-    net.trunk.requires_grad_(False)
-    if rm.tuning == "frozen":
-        return
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-
-    if rm.tuning == "qlora":
-        net.trunk = prepare_model_for_kbit_training(net.trunk, use_gradient_checkpointing=False)
-    names = rm.lora.target_modules
-    config = LoraConfig(
-        r=rm.lora.r,
-        lora_alpha=rm.lora.alpha,
-        lora_dropout=rm.lora.dropout,
-        target_modules=names if isinstance(names, str) else list(names),
-    )
-    net.trunk = get_peft_model(net.trunk, config)
-
-
-def whole(context: Context, trunk: Any, rm: Any, pair: bool) -> Any:
-    """The trunk with what its adapters learnt; of 4-bit weights those that they were made of, read again."""
-    if rm.tuning not in ("lora", "qlora"):
-        return trunk
-    if rm.tuning == "lora":
-        return trunk.merge_and_unload()
-    from peft import get_peft_model, get_peft_model_state_dict
-
-    trained = {name: value.detach() for name, value in get_peft_model_state_dict(trunk).items()}
-    fresh = get_peft_model(load_trunk(context.parents["init"], encoder=pair), trunk.peft_config["default"])
-    put_back(fresh, trained)
-    return fresh.merge_and_unload()
-
-
-def check_stored(context: Context, net: Any, tokenizer: Any, probe: list[Any]) -> None:
+def check_stored(context: Context, net: Net, probe: list[Any]) -> None:
     """Load what was stored, and see that it scores as the trained model does, by the one path that scores.
 
     That this path reads as the model's own forward pass does, with which the model was trained, is seen on loading.
     """
-    answers = [[item.response if isinstance(item, Rating) else item.chosen] for item in probe]
-    prompts = [item.prompt.reward_text for item in probe]
+    prompts, answers = [item.prompt.reward_text for item in probe], [responses_of(item)[:1] for item in probe]
     stored = np.array(load_reward(context.out).score(prompts, answers))
-    trained = np.array(as_model(net, tokenizer).score(prompts, answers))
+    trained = np.array(net.score(prompts, answers))
     worst, size = float(np.max(np.abs(stored - trained))), float(np.max(np.abs(trained)))
     if not worst <= CLOSE * size:  # also if it is no number
         raise StageError(f"The stored reward model scores differently from the trained one (by up to {worst:.3g}).")
@@ -158,47 +289,39 @@ def check_stored(context: Context, net: Any, tokenizer: Any, probe: list[Any]) -
 # --- in a folder --------------------------------------------------------------------------------------------
 
 
-def save_reward(folder: Path, net: RewardNet | PairNet, tokenizer: Any, how: Loading | None = None) -> None:
+def save_reward(folder: Path, net: Net, how: Loading | None = None) -> None:
     """All that `load_reward` reads; `how` the trunk was loaded, and will be."""
     net.trunk.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    net.tokenizer.save_pretrained(folder)
     save_file({k: v.contiguous() for k, v in net.head.state_dict().items()}, folder / "head.safetensors")
     write_loading(folder, replace(how or Loading(), folder=".", digest=""))
-    kind = "encoder" if isinstance(net, PairNet) else "language_model"
-    write_json(folder / "reward.json", {"kind": kind, "pooling": net.pooling, "limits": net.limits})
+    write_json(folder / "reward.json", {"kind": net.kind, "pooling": net.pooling, "limits": net.limits})
 
 
-def load_reward(folder: Path) -> RewardModel | PairModel:
+def load_reward(folder: Path) -> Net:
     """A reward model from its stage's folder."""
     settings = read_json(folder / "reward.json")
-    pair = settings["kind"] == "encoder"
-    net = (PairNet if pair else RewardNet)(
-        load_trunk(folder, encoder=pair), settings["pooling"], Limits(*settings["limits"])
-    )
+    kind: type[Net] = PairNet if settings["kind"] == PairNet.kind else RewardNet
+    trunk, tokenizer = load_trunk(folder, encoder=kind.pair), load_tokenizer(folder, kind.needed)
+    net = kind(trunk, tokenizer, settings["pooling"], Limits(*settings["limits"]))
     net.head.load_state_dict(load_file(folder / "head.safetensors"))
-    return as_model(net.eval(), load_tokenizer(folder, NEEDED[settings["kind"]]))
-
-
-def as_model(net: RewardNet | PairNet, tokenizer: Any) -> RewardModel | PairModel:
-    """What scores texts with a trained network."""
-    return PairModel(net, tokenizer) if isinstance(net, PairNet) else RewardModel(net, tokenizer)
+    return net.eval()
 
 
 # --- rows and batches ---------------------------------------------------------------------------------------
 
 
-def texts(items: Items) -> tuple[list[str], list[str]]:
-    """Prompts as reward models read them, and all responses."""
-    said = [[i.response] if isinstance(i, Rating) else [i.chosen, i.rejected] for i in items]
-    return [item.prompt.reward_text for item in items], [text for row in said for text in row]
+def responses_of(item: Rating | Pair) -> list[str]:
+    """The rated response; or the chosen and the rejected one."""
+    return [item.response] if isinstance(item, Rating) else [item.chosen, item.rejected]
 
 
-def rows_of(net: Any, tokenizer: Any, items: Items) -> list[Row]:
+def rows_of(net: Net, items: Items) -> list[Row]:
     """Feedback as the net reads it."""
     prompts = [item.prompt.reward_text for item in items]
-    first = net.rows(tokenizer, prompts, [i.response if isinstance(i, Rating) else i.chosen for i in items])
+    first = net.rows(prompts, [responses_of(item)[0] for item in items])
     pairs = [item for item in items if isinstance(item, Pair)]
-    second = net.rows(tokenizer, prompts, [pair.rejected for pair in pairs]) if pairs else [None] * len(items)
+    second = net.rows(prompts, [pair.rejected for pair in pairs]) if pairs else [None] * len(items)
     labels = [item.label if isinstance(item, Rating) else 1.0 for item in items]
     return list(zip(first, second, labels, strict=True))
 
@@ -209,7 +332,7 @@ def distinct(rows: list[Row]) -> tuple[list[Row], int]:
     return kept, len(rows) - len(kept)
 
 
-def reward_batch(rows: list[Row], padded: Callable[[list[Any]], dict[str, Tensor]]) -> dict[str, Tensor]:
+def reward_batch(rows: list[Row], padded: Callable[[list[Any]], Batch]) -> Batch:
     """What the net takes, `padded`, with labels (B,); of the rejected ones under `rejected_...`."""
     batch = {"labels": torch.tensor([label for _, _, label in rows])}
     batch |= padded([row[0] for row in rows])
@@ -219,20 +342,16 @@ def reward_batch(rows: list[Row], padded: Callable[[list[Any]], dict[str, Tensor
     return batch
 
 
-def on_device(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def on_device(model: Any, batch: Batch) -> Batch:
     """The batch where the model is."""
     device = next(model.parameters()).device
     return {name: value.to(device) for name, value in batch.items()}
 
 
-def _inputs(batch: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    own = {name.removeprefix(prefix): value for name, value in batch.items() if name.startswith(prefix)}
-    return {name: value for name, value in own.items() if name != "labels" and not name.startswith("rejected_")}
-
-
-def reward_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
+def reward_loss(model: Any, batch: Batch) -> Tensor:
     """Binary cross-entropy on the logit, or Bradley-Terry where the batch has rejected responses; in nats."""
-    rewards = model(**_inputs(batch, ""))
-    if "rejected_input_ids" in batch:
-        return -logsigmoid(rewards - model(**_inputs(batch, "rejected_"))).mean()
+    rejected = {name.removeprefix("rejected_"): value for name, value in batch.items() if name.startswith("rejected_")}
+    rewards = model(**{name: batch[name] for name in batch if name != "labels" and not name.startswith("rejected_")})
+    if rejected:
+        return -logsigmoid(rewards - model(**rejected)).mean()
     return binary_cross_entropy_with_logits(rewards, batch["labels"].to(rewards.dtype))

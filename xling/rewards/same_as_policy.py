@@ -1,16 +1,28 @@
 """The policy's own architecture with a scalar head, as in the paper; trained by xling/rewards/networks.py."""
 
-from typing import Literal
+import importlib.util
+from typing import Any, Literal
 
 from xling.config.common import Limit, NonNegative, Objective, Side, Training
 from xling.config.policies import LanguageModel, Lora
 from xling.config.tasks import TaskSettings
-from xling.errors import ConfigError
+from xling.errors import ConfigError, install
 from xling.grid.stage import Context
 from xling.models.checkpoints import check_checkpoint, check_lengths, check_policy, check_table
-from xling.rewards.hooks import Base, Choices, Feedback, Model, Request, RewardSettings, Scorer, text_scorer
-from xling.rewards.training import budget_of, check_training
-from xling.tasks.options import offers
+from xling.rewards import (
+    Base,
+    Budget,
+    Choices,
+    Feedback,
+    Model,
+    Request,
+    RewardSettings,
+    Scorer,
+    objective_of,
+    text_scorer,
+)
+from xling.tasks.options import offers, task_module
+from xling.tasks.records import Offer
 
 
 class Settings(RewardSettings, frozen=True, tag="same_as_policy"):
@@ -51,6 +63,25 @@ def check(rm: Settings, choices: Choices) -> None:
         _check_demonstrations(choices.reward_task)
 
 
+def check_training(rm: Any, choices: Choices) -> None:
+    """ConfigError for batches that cannot be made, or a tuning whose package is not installed."""
+    micro, batch = rm.training.micro_batch_size, rm.training.batch_size
+    if rm.training.steps and micro is not None and batch % micro:
+        raise ConfigError(
+            f"rm_backbone.training.micro_batch_size={micro} does not divide rm_backbone.training.batch_size={batch}."
+        )
+    for tuning, module, extra in (("lora", "peft", "lora"), ("qlora", "bitsandbytes", "qlora")):
+        if rm.tuning == tuning and importlib.util.find_spec(module) is None:
+            raise ConfigError(f"rm_backbone.tuning={tuning} needs {module}: {install(extra)}.")
+    kind: Offer = "pairs" if objective_of(choices.task, rm) == "pairwise" else "ratings"
+    rows = task_module(choices.task).counted(choices.task, kind, "train")
+    if rm.training.steps and rows is not None and rows < batch:
+        raise ConfigError(
+            f"task.{kind}={rows} is less than one batch: rm_backbone.training.batch_size={batch}. "
+            f"Raise task.{kind} or lower rm_backbone.training.batch_size."
+        )
+
+
 def _check_demonstrations(learned: TaskSettings) -> None:
     """The SFT policy that it starts from is of the task that it learns from."""
     there = offers(learned)
@@ -59,6 +90,11 @@ def _check_demonstrations(learned: TaskSettings) -> None:
             f"reward_task={learned.__struct_config__.tag} has no demonstrations to fine-tune on. Type "
             "rm_backbone.init=base or sft.steps=0."
         )
+
+
+def budget(rm: Any) -> Budget:
+    """Three forward passes an example, or one where the trunk is frozen."""
+    return Budget(rm.training, 1 if rm.tuning == "frozen" else 3)
 
 
 def start(rm: Settings, policy: LanguageModel) -> Model:
@@ -82,9 +118,9 @@ def starts_value(rm: Settings) -> bool:
 
 def fit(context: Context, rm: Settings, feedback: Feedback) -> None:
     """Writes the model, curve.jsonl and training.json."""
-    from xling.rewards.networks import train
+    from xling.rewards.networks import RewardNet, train
 
-    train(context, rm, feedback, pair=False)
+    train(context, rm, feedback, RewardNet)
 
 
 def load(context: Context, rm: Settings, request: Request) -> Scorer:
@@ -93,5 +129,4 @@ def load(context: Context, rm: Settings, request: Request) -> Scorer:
     return text_scorer(load_reward(context.parents["reward"]))
 
 
-budget = budget_of
 reader = scoring = heads = None

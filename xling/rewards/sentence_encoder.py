@@ -8,8 +8,8 @@ from xling.config.policies import Policy
 from xling.grid.stage import Context
 from xling.models import encoder
 from xling.models.ridge import Array, Linear
+from xling.rewards import Choices, EncoderReader, Feedback, Heads, RewardSettings
 from xling.rewards.heads import best_head, fit_features, load_head
-from xling.rewards.hooks import Choices, EncoderReader, Feedback, Heads, RewardSettings
 
 
 class Settings(RewardSettings, frozen=True, tag="sentence_encoder"):

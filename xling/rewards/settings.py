@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from xling.rewards import REWARDS
-from xling.rewards.hooks import RewardSettings
+from xling.rewards import REWARDS, RewardSettings
 
 if TYPE_CHECKING:
     RewardModel = RewardSettings

@@ -7,8 +7,8 @@ import numpy as np
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.ridge import Array, Linear
+from xling.rewards import Feedback, Fold, Heads, RewardSettings
 from xling.rewards.heads import named
-from xling.rewards.hooks import Feedback, Fold, Heads, RewardSettings
 from xling.tasks.records import Recorded
 
 

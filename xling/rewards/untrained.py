@@ -10,8 +10,7 @@ from xling.grid.stage import Context
 from xling.models.checkpoints import check_policy
 from xling.models.encoder import check_encoder
 from xling.models.text import Limits, count_cut, language_model_rooms, policy_ids, prompt_ids, response_ids
-from xling.rewards.heads import generator
-from xling.rewards.hooks import (
+from xling.rewards import (
     Base,
     Choices,
     EncoderReader,
@@ -23,6 +22,7 @@ from xling.rewards.hooks import (
     Scores,
     Scoring,
 )
+from xling.rewards.heads import generator
 from xling.tasks.options import offers, task_module
 from xling.tasks.records import Prompt
 from xling.tasks.render import cue_of, has_cue

@@ -24,14 +24,14 @@ from xling.measures.language import in_language
 from xling.measures.words import repetition
 from xling.models.adapters import core, store_trained, trainable
 from xling.models.load import load_policy
-from xling.models.responses import all_log_probabilities, kl_along, predicting_states, responses_of
 from xling.models.sampling import Sampling, sample_chunk
+from xling.models.states import all_log_probabilities, kl_along, predicting_states, responses_of
 from xling.models.text import Ids, decode_response, policy_ids, response_ids
 from xling.models.training import write_curve
 from xling.optimizers import OPTIMIZERS, PolicyTraining, trains
 from xling.optimizers.problem import Pool, Problem, Reward, Row, Watch, prompts_of_step
 from xling.results.samples import Samples, iterate_samples, ragged
-from xling.rewards.hooks import Request, Scores
+from xling.rewards import Request, Scores
 from xling.rewards.settings import RewardModel
 from xling.stages.blocks import PROMPTS, blocks_of, kept_arrays, read_arrays
 from xling.stages.pool import demonstrated, name_of

@@ -109,7 +109,7 @@ def _distance(context: Context, spec: PoolSpec, engine: Engine) -> Callable[[Ids
     if "reference" not in context.parents:
         return lambda ids, said: []
     from xling.models.load import load_policy
-    from xling.models.responses import kl_along
+    from xling.models.states import kl_along
 
     policy = load_policy(context.parents["sft"])[0] if engine.model is None else engine.model
     reference, pad = load_policy(context.parents["reference"])[0], engine.tokenizer.pad_token_id

@@ -14,8 +14,7 @@ from xling.jsonfiles import write_json
 from xling.models import encoder
 from xling.models.ridge import Array, pair_text, write_rows
 from xling.models.text import Limits
-from xling.rewards import encoder_of
-from xling.rewards.hooks import RewardSettings
+from xling.rewards import RewardSettings, encoder_of
 from xling.tasks.records import Recorded
 
 # --- embed[l] and features[l] -------------------------------------------------------------------------------

@@ -12,9 +12,8 @@ from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.ridge import Array, half_of
 from xling.results.translations import given
-from xling.rewards import REWARDS
+from xling.rewards import REWARDS, Feedback
 from xling.rewards.heads import Fitting, train_heads
-from xling.rewards.hooks import Feedback
 from xling.rewards.settings import RewardModel
 from xling.stages.features import all_features
 from xling.tasks.options import Task, task_module

@@ -19,10 +19,9 @@ from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.jsonfiles import read_json, write_json
 from xling.results.samples import Array, ragged
-from xling.rewards import REWARDS, encoder_of
+from xling.rewards import REWARDS, FeatureScorer, Request, Scorer, Scores, encoder_of
 from xling.rewards.heads import blocks_of as features_of
 from xling.rewards.heads import score_rows
-from xling.rewards.hooks import FeatureScorer, Request, Scorer, Scores
 from xling.rewards.settings import RewardModel
 from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
 from xling.stages.features import FEEDBACK, feature_blocks, reader_of

@@ -24,7 +24,8 @@ from xling.models.adapters import core, store_trained, trainable
 from xling.models.architecture import logits_of, trunk_of
 from xling.models.load import loading
 from xling.models.sampling import greedy_ids
-from xling.models.text import Ids, decode_response, pad_right, policy_ids, response_ids
+from xling.models.states import Batch, padded_batch
+from xling.models.text import Ids, decode_response, policy_ids, response_ids
 from xling.models.training import fit, write_curve
 from xling.results.translations import given, translates
 from xling.tasks.options import Task, task_module
@@ -63,12 +64,10 @@ def run(context: Context) -> None:
     held_out = _demonstrations(context, spec, "validation", VALIDATION_DEMONSTRATIONS)
     metric = _rouge_on(held_out, tokenizer, spec, encoder)
 
-    pad, start = tokenizer.pad_token_id, getattr(model.config, "decoder_start_token_id", None) or 0
+    def collate(rows: list[Row]) -> Batch:
+        return labelled_batch(model.config, rows, tokenizer.pad_token_id)
 
-    def collate(batch: list[Row]) -> dict[str, Tensor]:
-        return seq2seq_batch(batch, pad, start) if encoder else causal_batch(batch, pad)
-
-    def loss(current: Any, batch: dict[str, Tensor]) -> Tensor:
+    def loss(current: Any, batch: Batch) -> Tensor:
         return (seq2seq_loss if encoder else causal_loss)(core(current), batch)
 
     torch.manual_seed(spec.seed)
@@ -142,20 +141,15 @@ def _token_block(
     return list(zip(prompts, responses, strict=True)), cut
 
 
-def causal_batch(rows: Sequence[Row], pad: int) -> dict[str, Tensor]:
-    """input_ids, attention_mask, labels (B, L), right-padded; the loss is on the responses alone."""
-    width = max(len(p) + len(r) for p, r in rows)
-    ids = torch.from_numpy(pad_right([[*p, *r] for p, r in rows], width, pad))
-    labels = torch.from_numpy(pad_right([[-100] * len(p) + [*r] for p, r in rows], width, -100))
-    lengths = torch.tensor([len(p) + len(r) for p, r in rows])
-    return {
-        "input_ids": ids,
-        "attention_mask": (torch.arange(width) < lengths[:, None]).long(),
-        "labels": labels,
-    }
+def labelled_batch(config: Any, rows: Sequence[Row], pad: int) -> Batch:
+    """`padded_batch` with labels: the tokens that the decoder reads, of which the responses alone are counted."""
+    batch = padded_batch(config, rows, pad)
+    counted = batch.pop("response_mask")
+    read = batch.get("decoder_input_ids", batch["input_ids"])
+    return batch | {"labels": read.masked_fill(~counted, -100)}
 
 
-def causal_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
+def causal_loss(model: Any, batch: Batch) -> Tensor:
     """Mean negative log-likelihood of the response tokens, in nats; no logits are computed for the prompts."""
     trunk = trunk_of(model)
     hidden = trunk(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)[0]
@@ -164,23 +158,7 @@ def causal_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
     return cross_entropy(logits_of(model, hidden[:, :-1][counted]).float(), target[counted])
 
 
-def seq2seq_batch(rows: Sequence[Row], pad: int, start: int) -> dict[str, Tensor]:
-    """The encoder's input_ids, attention_mask (B, P) and the decoder's decoder_input_ids, labels (B, 1 + R).
-
-    The decoder reads decoder_start (`start`) and the response; the first label is not counted, as in a causal LM.
-    """
-    prompts, responses = [p for p, _ in rows], [[start, *r] for _, r in rows]
-    width, tail = max(map(len, prompts)), max(map(len, responses))
-    lengths = torch.tensor([len(p) for p in prompts])
-    return {
-        "input_ids": torch.from_numpy(pad_right(prompts, width, pad)),
-        "attention_mask": (torch.arange(width) < lengths[:, None]).long(),
-        "decoder_input_ids": torch.from_numpy(pad_right(responses, tail, pad)),
-        "labels": torch.from_numpy(pad_right([[-100, *r[1:]] for r in responses], tail, -100)),
-    }
-
-
-def seq2seq_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
+def seq2seq_loss(model: Any, batch: Batch) -> Tensor:
     """Mean negative log-likelihood of the response tokens, in nats."""
     logits = model(
         input_ids=batch["input_ids"],
