@@ -11,7 +11,6 @@ from omegaconf import OmegaConf
 
 from xling.errors import ConfigError
 from xling.tasks import micro_summarization as task
-from xling.tasks.files import Settings as Files
 from xling.tasks.micro import words
 from xling.tasks.micro.gold import COST, DIMENSIONS, GOOD, assess
 from xling.tasks.micro.words import LANGUAGES
@@ -238,16 +237,11 @@ def test_the_digest_is_of_the_world_and_the_seed() -> None:
 
 
 def test_a_language_that_the_task_lacks_is_an_error_that_says_what_it_has() -> None:
-    with pytest.raises(ConfigError, match=r"no language 'fr', it has de, en, es, ru, tr, vi"):
+    with pytest.raises(ConfigError, match="no language 'fr'; it has de, en, es, ru, tr, vi"):
         task.prompts(SMALL, "fr", "test")
     two = msgspec.structs.replace(SMALL, languages=("en", "tr"))
-    with pytest.raises(ConfigError, match=r"no language 'de', it has en, tr"):
+    with pytest.raises(ConfigError, match="no language 'de'; it has en, tr"):
         task.ratings(two, "de", "train")
-
-
-def test_settings_of_another_task_are_refused() -> None:
-    with pytest.raises(ConfigError, match="type task=micro_summarization"):
-        task.prompts(Files(path="x.jsonl", languages=("de",)), "de", "test")
 
 
 def test_all_tabled_languages_are_there() -> None:

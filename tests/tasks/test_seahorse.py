@@ -77,9 +77,9 @@ def test_ratings_are_joined_with_their_articles_in_every_layout(release: Path) -
 
 def test_worker_languages_are_mapped_and_the_region_dropped(release: Path) -> None:
     assert {r.prompt.lang for r in seahorse.ratings(config(release), "en", "train")} == {"en"}
-    with pytest.raises(ConfigError, match="no language 'es', it has de, en, tr"):
+    with pytest.raises(ConfigError, match="no language 'es'; it has de, en, tr"):
         seahorse.ratings(config(release), "es", "train")
-    with pytest.raises(ConfigError, match="no language 'fr', it has de, en, es, ru, tr, vi"):
+    with pytest.raises(ConfigError, match="no language 'fr'; it has de, en, es, ru, tr, vi"):
         seahorse.languages(config(release, languages=("fr",)))
 
 

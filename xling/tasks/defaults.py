@@ -1,12 +1,17 @@
 """Hooks of a task where nothing special is needed. A task's module imports those it does not define itself, by name.
 
-So every hook of xling/tasks/options.py stands in the task's module, and a reader sees which of them are these.
+So every hook of xling/tasks/options.py stands in the task's module, and a reader sees which of them are these. Below
+them is what the tasks' own hooks have in common.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from xling.config.tasks import HasTemplate, TaskSettings
+from xling.errors import ConfigError
+from xling.measures.language import language_hint
+from xling.options import name_of
 from xling.tasks.records import Offer, Prompt, Size, Split, Use
 from xling.tasks.render import language_of, rendered
 
@@ -59,3 +64,32 @@ def published(config: TaskSettings) -> Mapping[Size, int]:
 def counted(config: TaskSettings, what: Offer, split: Split) -> int | None:
     """Rows are counted by reading them."""
     return None
+
+
+# --- what tasks' own hooks share ----------------------------------------------------------------------------
+
+
+def check_language(config: TaskSettings, lang: str, have: Iterable[str], more: str = "") -> None:
+    """ConfigError for a language that the data, or task.languages, does not have."""
+    known = sorted(have)
+    if lang not in known:
+        raise ConfigError(
+            f"The task {name_of(config)} has no language {lang!r}; it has {', '.join(known) or 'none'}."
+            f"{language_hint(lang, known)}{more}"
+        )
+
+
+def left_out(lang: str, what: str, counts: Mapping[str, int]) -> list[str]:
+    """A sentence on rows of a language that are left out, by reason; nothing if there are none."""
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()) if count)
+    return [f"{lang}: {what} that are left out: {reasons}."] if reasons else []
+
+
+def hashed(seed: int | str, name: str) -> bytes:
+    """A digest by which names are ordered at random: a name that is added moves no other."""
+    return hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+
+
+def share(seed: int, name: str) -> float:
+    """A number in [0, 1) that a name and the seed decide."""
+    return int.from_bytes(hashed(seed, name)[:7], "big") / 2**56

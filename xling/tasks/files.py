@@ -289,13 +289,10 @@ def recorded(config: Settings, lang: str) -> Recorded:
     if rows.bad and config.bad_rows == "refuse":
         raise DataError(bad_rows_text(config, rows, rows.bad, rows.n_bad, False))
     _require_recorded(config, lang, "recorded")
-    found = Recorded(lang, [], [], [], [])
+    found = Recorded(lang)
     for row, by_system in answers(_in(config, lang)):
         if len(by_system) > 1:
-            found.prompts.append(_prompt(config, lang, row))
-            found.systems.append([answer.system for answer in by_system])
-            found.responses.append([answer.response for answer in by_system])
-            found.ratings.append([answer.label for answer in by_system])
+            found.add(_prompt(config, lang, row), ((one.system, one.response, one.label) for one in by_system))
     return found
 
 

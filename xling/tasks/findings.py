@@ -10,7 +10,8 @@ from xling.errors import listed, shown
 from xling.measures.language import is_code, language_hint
 from xling.tasks.pieces import answers
 from xling.tasks.records import Offer
-from xling.tasks.rows import BY_TEXT, SPLITS, Place, Row, Rows
+from xling.tasks.rows import BY_TEXT, Place, Row, Rows
+from xling.tasks.tables import SPLITS
 
 if TYPE_CHECKING:
     from xling.tasks.files import Settings

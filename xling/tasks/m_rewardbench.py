@@ -23,7 +23,6 @@ import msgspec
 from xling.config.common import Language, Template
 from xling.config.tasks import TaskSettings
 from xling.errors import ConfigError, DataError, listed, shown
-from xling.measures.language import language_hint
 from xling.tasks import defaults
 from xling.tasks.pieces import in_random_order
 from xling.tasks.records import Offer, Prompt, Recorded, Use
@@ -97,15 +96,15 @@ class Pairs:
 
 def languages(config: Settings) -> Sequence[str]:
     """Those that are there, of task.languages."""
-    there = _files(_settings(config))
+    there = _files(config)
     return tuple(sorted(set(there) & set(config.languages) if config.languages else there))
 
 
 def check(config: Settings, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
     """DataError for wrong columns; says how many pairs were dropped."""
-    settings, notes = _settings(config), []
+    notes = []
     for lang in targets:
-        found = _pairs(settings, lang)
+        found = _pairs(config, lang)
         if found.equal:
             notes.append(f"{lang}: {len(found.equal)} pairs dropped, chosen == rejected ({_first(found.equal)}).")
         if found.empty:
@@ -115,30 +114,25 @@ def check(config: Settings, known: Collection[str] | None, sources: Sequence[str
 
 def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     """Only the files of the languages count."""
-    settings = _settings(config)
-    kept = read_by(use, settings.template, settings.facts, langs)
-    return Settings(path=settings.path, revision=settings.revision, languages=tuple(sorted(langs)), **kept)
+    kept = read_by(use, config.template, config.facts, langs)
+    return Settings(path=config.path, revision=config.revision, languages=tuple(sorted(langs)), **kept)
 
 
 def sources(config: Settings) -> list[Path]:
     """The languages' files."""
-    there = _files(_settings(config))
+    there = _files(config)
     wanted = config.languages or tuple(sorted(there))
     return [path for lang in wanted for path in there.get(lang, [])]
 
 
 def recorded(config: Settings, lang: str) -> Recorded:
     """One language's prompts by id, each with its two responses in an order that says nothing."""
-    settings = _settings(config)
-    facts = language_of(settings.facts, lang)
-    found = Recorded(lang, [], [], [], [])
-    for row, subset in _pairs(settings, lang).rows:
-        text, content = rendered(settings.template, row.prompt, facts)
+    facts, found = language_of(config.facts, lang), Recorded(lang)
+    for row, subset in _pairs(config, lang).rows:
+        text, content = rendered(config.template, row.prompt, facts)
         both = in_random_order(row, row.response, row.other)
-        found.prompts.append(Prompt(row.id, lang, row.id, text, row.dataset, content, subset))
-        found.systems.append([one.system for one in both])
-        found.responses.append([one.response for one in both])
-        found.ratings.append([one.label for one in both])
+        prompt = Prompt(row.id, lang, row.id, text, row.dataset, content, subset)
+        found.add(prompt, ((one.system, one.response, one.label) for one in both))
     return found
 
 
@@ -149,12 +143,6 @@ def published(config: Settings) -> Mapping[tuple[str, str, str, str], int]:
 
 
 # --- files --------------------------------------------------------------------------------------------------
-
-
-def _settings(config: Settings) -> Settings:
-    if not isinstance(config, Settings):
-        raise ConfigError(f"{type(config).__name__} is no m_rewardbench task: type task=m_rewardbench.")
-    return config
 
 
 def _files(config: Settings) -> dict[str, list[Path]]:
@@ -173,13 +161,14 @@ def _files(config: Settings) -> dict[str, list[Path]]:
             f"task.path={config.path} has no language of M-RewardBench: a folder or file a language, named arb_Arab, "
             "deu_Latn, eng_Latn and so on, with Parquet, JSONL, JSON or CSV."
         )
-    if lost := sorted(set(config.languages) - set(found)):
-        raise ConfigError(
-            f"task.path={config.path} has no {lost[0]!r}; it has {', '.join(sorted(found))}."
-            f"{language_hint(lost[0], found)}"
-            + (" English: put RewardBench beside it as eng_Latn." * (lost[0] == "en"))
-        )
+    for lang in sorted(config.languages):
+        _check_language(config, lang, found)
     return found
+
+
+def _check_language(config: Settings, lang: str, have: Collection[str]) -> None:
+    english = " English: put RewardBench beside the others as eng_Latn." * (lang == "en")
+    defaults.check_language(config, lang, have, english)
 
 
 @functools.lru_cache(maxsize=4)
@@ -205,8 +194,7 @@ def _folder(path: str, revision: str | None) -> Path:
 
 def _pairs(config: Settings, lang: str) -> Pairs:
     there = _files(config)
-    if lang not in there:
-        raise ConfigError(f"task.path={config.path} has no {lang!r}; it has {', '.join(sorted(there))}.")
+    _check_language(config, lang, there)
     return _read(identity(there[lang]), lang)
 
 

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from xling.config.common import Fraction, Positive, Seed
 from xling.config.tasks import TaskSettings
-from xling.errors import ConfigError
 from xling.tasks import defaults
 from xling.tasks.micro import gold, words, writing
 from xling.tasks.micro.writing import FactSet, fact_set, fact_set_of
@@ -85,16 +84,8 @@ def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     return Settings(languages=tuple(sorted(langs)), **kept)
 
 
-def _settings(config: Settings, lang: str) -> Settings:
-    if not isinstance(config, Settings):
-        raise ConfigError(f"{type(config).__name__} is no micro_summarization task: type task=micro_summarization.")
-    if lang not in words.LANGUAGES or lang not in config.languages:
-        known = ", ".join(sorted(set(words.LANGUAGES) & set(config.languages)))
-        raise ConfigError(
-            f"The task micro_summarization has no language '{lang}', it has {known}: "
-            f"type target_lang={known.split(', ')[0]}, or the like."
-        )
-    return config
+def _check_language(config: Settings, lang: str) -> None:
+    defaults.check_language(config, lang, set(words.LANGUAGES) & set(config.languages))
 
 
 def _count(config: Settings, split: Split, use: str) -> int:
@@ -141,8 +132,8 @@ def _items(config: Settings, lang: str, split: Split, use: str) -> Iterator[tupl
 
 def prompts(config: Settings, lang: str, split: Split) -> list[Prompt]:
     """Prompts of a split; their ids and facts are the same in every language."""
-    settings = _settings(config, lang)
-    return [prompt for _, prompt, _ in _items(settings, lang, split, "prompts")]
+    _check_language(config, lang)
+    return [prompt for _, prompt, _ in _items(config, lang, split, "prompts")]
 
 
 def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstration]:
@@ -150,10 +141,10 @@ def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstrat
 
     Besides, a share `lead_bias` tells the document's first fact, whether it is the main one or not.
     """
-    settings = _settings(config, lang)
+    _check_language(config, lang)
     return [
-        Demonstration(prompt, _drawn(settings, facts, lang, settings.demonstration_error, rng))
-        for facts, prompt, rng in _items(settings, lang, split, "demonstrations")
+        Demonstration(prompt, _drawn(config, facts, lang, config.demonstration_error, rng))
+        for facts, prompt, rng in _items(config, lang, split, "demonstrations")
     ]
 
 
@@ -163,23 +154,23 @@ def ratings(config: Settings, lang: str, split: Split) -> list[Rating]:
     1 from gold quality GOOD on, else 0; flipped at the rate `label_noise`. The rated responses come from
     simulated systems, a share `rating_error` of them has one or two errors, and the same lead bias as demonstrations.
     """
-    settings = _settings(config, lang)
+    _check_language(config, lang)
     found: list[Rating] = []
-    for facts, prompt, rng in _items(settings, lang, split, "ratings"):
-        response = _drawn(settings, facts, lang, settings.rating_error, rng)
+    for facts, prompt, rng in _items(config, lang, split, "ratings"):
+        response = _drawn(config, facts, lang, config.rating_error, rng)
         good = gold.assess(facts, lang, response).quality >= gold.GOOD
-        flipped = rng.random() < settings.label_noise
+        flipped = rng.random() < config.label_noise
         found.append(Rating(prompt, response, float(good != flipped), SIMULATED))
     return found
 
 
 def pairs(config: Settings, lang: str, split: Split) -> list[Pair]:
     """Simulated annotators' choices: the response of higher gold quality, flipped at `label_noise`."""
-    settings = _settings(config, lang)
+    _check_language(config, lang)
     found: list[Pair] = []
-    for facts, prompt, rng in _items(settings, lang, split, "pairs"):
-        better, worse = _unequal(settings, facts, lang, rng)
-        if rng.random() < settings.label_noise:
+    for facts, prompt, rng in _items(config, lang, split, "pairs"):
+        better, worse = _unequal(config, facts, lang, rng)
+        if rng.random() < config.label_noise:
             better, worse = worse, better
         found.append(Pair(prompt, better, worse))
     return found
@@ -208,8 +199,8 @@ def _all_scores(
     config: Settings, asked: Sequence[Prompt], responses: Sequence[Sequence[str]]
 ) -> Iterator[list[gold.Scores]]:
     for prompt, texts in zip(asked, responses, strict=True):
-        settings = _settings(config, prompt.lang)
-        yield [_assessed(settings.seed, prompt.group, prompt.lang, text) for text in texts]
+        _check_language(config, prompt.lang)
+        yield [_assessed(config.seed, prompt.group, prompt.lang, text) for text in texts]
 
 
 def quality(config: Settings, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
@@ -244,7 +235,8 @@ def digest(config: Settings) -> str:
 
     Sizes and shares are not in it: they are in the configuration that a stage's key holds anyway.
     """
-    return _digest(_settings(config, config.languages[0]).seed)
+    _check_language(config, config.languages[0])
+    return _digest(config.seed)
 
 
 @lru_cache(maxsize=64)

@@ -10,9 +10,7 @@ files: docs/tasks.md.
 """
 
 import functools
-import hashlib
 import itertools
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,11 +21,11 @@ import msgspec
 from xling.config.common import Fraction, Language, Positive, Seed, Template
 from xling.config.tasks import TaskSettings
 from xling.errors import ConfigError, DataError, shown
-from xling.measures.language import language_hint
+from xling.measures.language import ONE_LABEL
 from xling.tasks import defaults
 from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Split, Use
 from xling.tasks.render import dialog, language_of, read_by, rendered
-from xling.tasks.tables import Identity, Row, identity, is_table, open_table, text_of
+from xling.tasks.tables import Identity, Row, files_in, identity, is_table, open_table, split_of, text_of
 
 # --- settings and hooks -------------------------------------------------------------------------------------
 
@@ -76,61 +74,49 @@ TABLE_4 = {"en": (22076, 1026), "es": (13714, 699), "ru": (2627, 135)}
 
 def languages(config: Settings) -> Sequence[str]:
     """Those of `task.languages`, or all that have pairs in both splits."""
-    settings = _settings(config)
-    return settings.languages or tuple(lang for lang in sorted(read(settings).asked) if not _lack(settings, lang))
+    return config.languages or tuple(lang for lang in sorted(read(config).asked) if not _lack(config, lang))
 
 
 def check(config: Settings, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
     """ConfigError for a language without pairs or prompts in a split; what was left out is said, by language."""
-    settings, notes = _settings(config), []
-    found = read(settings)
+    notes, found = list[str](), read(config)
     for lang in sorted({*sources, *targets}):
-        _language(settings, lang)
-        if lack := _lack(settings, lang, pairs=lang in sources):
+        _language(config, lang)
+        if lack := _lack(config, lang, pairs=lang in sources):
             raise ConfigError(
-                f"{settings.path} has no {lack} in {lang!r}, and at least one is needed. Leave {lang} out of "
+                f"{config.path} has no {lack} in {lang!r}, and at least one is needed. Leave {lang} out of "
                 f"{'source_lang' if lang in sources else 'target_lang'}."
             )
         left_out = Counter({reason: n for (of, reason), n in found.left_out.items() if of == lang})
         left_out["several replies without ranks, of which none is the best"] = sum(
             len(one.replies) > 1 and one.replies[0][1] is None for one in found.asked[lang]
         )
-        if shown := ", ".join(f"{reason} {count}" for reason, count in sorted(left_out.items()) if count):
-            notes.append(f"{lang}: messages of {settings.path} that are left out: {shown}.")
+        notes += defaults.left_out(lang, f"messages of {config.path}", left_out)
     return notes
 
 
 def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     """Which languages are used decides nothing but what the template names."""
-    settings = _settings(config)
-    read = read_by(use, settings.template, settings.facts, langs)
-    single = "keep" if use in ("pairwise", "pointwise") else settings.single_replies
-    return msgspec.structs.replace(settings, languages=(), feedback="pairwise", single_replies=single, **read)
-
-
-def sources(config: Settings) -> list[Path]:
-    """All files: each has all languages."""
-    return files(_settings(config))
+    read = read_by(use, config.template, config.facts, langs)
+    single = "keep" if use in ("pairwise", "pointwise") else config.single_replies
+    return msgspec.structs.replace(config, languages=(), feedback="pairwise", single_replies=single, **read)
 
 
 def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstration]:
     """The best reply to each message; where several have no ranks there is none."""
-    settings = _settings(config)
-    return [Demonstration(_prompt(settings, one), one.replies[0][0]) for one in _best(settings, lang, split)]
+    return [Demonstration(_prompt(config, one), one.replies[0][0]) for one in _best(config, lang, split)]
 
 
 def prompts(config: Settings, lang: str, split: Split) -> list[Prompt]:
     """The messages of the demonstrations, with the conversation up to them."""
-    settings = _settings(config)
-    return [_prompt(settings, one) for one in _best(settings, lang, split)]
+    return [_prompt(config, one) for one in _best(config, lang, split)]
 
 
 def pairs(config: Settings, lang: str, split: Split) -> list[Pair]:
     """All k-choose-2 of a message's ranked replies, the lower rank chosen; equal ranks and equal texts make none."""
-    settings = _settings(config)
     found: list[Pair] = []
-    for one in _asked(settings, lang, split):
-        prompt = _prompt(settings, one)
+    for one in _asked(config, lang, split):
+        prompt = _prompt(config, one)
         found += [Pair(prompt, chosen, rejected) for chosen, rejected in _pairs(one)]
     return found
 
@@ -145,15 +131,13 @@ def published(config: Settings) -> dict[tuple[str, str, str, str], int]:
 
     "test" is "validation", as in the paper; of halves it gives none.
     """
-    whole = (("validation", 1), ("test", 1)) if _settings(config).evaluate == "validation" else ()
-    sizes: dict[tuple[str, str, str, str], int] = {}
-    for split, column in (("train", 0), *whole):
-        for lang in TABLE_3:
-            sizes[lang, DATASET, "prompts", split] = sizes[lang, DATASET, "demonstrations", split] = TABLE_3[lang][
-                column
-            ]
-            sizes[lang, DATASET, "pairs", split] = TABLE_4[lang][column]
-    return sizes
+    whole = (("validation", 1), ("test", 1)) if config.evaluate == "validation" else ()
+    return {
+        (lang, DATASET, what, split): counts[column]
+        for what, table in (("prompts", TABLE_3), ("demonstrations", TABLE_3), ("pairs", TABLE_4))
+        for lang, counts in table.items()
+        for split, column in (("train", 0), *whole)
+    }
 
 
 # --- the files: message trees, and what is left out ---------------------------------------------------------
@@ -171,8 +155,8 @@ COLUMNS = (
 )
 NEEDED = ("message_id", "parent_id", "text", "role", "lang")
 TREE = ("message_tree_id", "prompt")
-NORWEGIAN = {"nb": "no", "nn": "no"}  # one language for whoever detects languages, and one file in conf/lang
-SPLIT = re.compile(r"(?:^|[/_.-])(train|validation)(?=[/_.-])")
+# The settings that decide what is read: with others the files are not read again.
+_READING = ("path", "seed", "validation", "states", "unreviewed", "synthetic", "max_spam", "max_lang_mismatch")
 
 
 class Asked(NamedTuple):
@@ -207,11 +191,11 @@ class _Message(NamedTuple):
 
 def read(config: Settings) -> Trees:
     """All languages, read once for the files' size and time. DataError for what is not as published."""
-    return _read(identity(files(config)), _reading(config))
+    return _read(identity(sources(config)), Settings(**{name: getattr(config, name) for name in _READING}))
 
 
-def files(config: Settings) -> list[Path]:
-    """One file, or the train and validation files of a folder; ConfigError if there are none."""
+def sources(config: Settings) -> list[Path]:
+    """One file, or the train and validation files of a folder, which have all languages; ConfigError without any."""
     hint = (
         "Type task.path=PATH: a .messages.jsonl.gz or .trees.jsonl.gz, or the folder of the hub dataset "
         "OpenAssistant/oasst1 (docs/tasks.md)."
@@ -223,12 +207,12 @@ def files(config: Settings) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise ConfigError(f"task.path={config.path} is not there. {hint}")
-    found = sorted(one for one in path.rglob("*") if one.is_file() and is_table(one) and _split_of(one))
+    tables = [one for one in sorted(path.rglob("*")) if one.is_file() and is_table(one)]
+    found = [one for one in tables if _split_of(one) in ("train", "validation")]
     missing = {"train", "validation"} - {_split_of(one) for one in found}
     if missing:
-        there = ", ".join(sorted(one.name for one in path.iterdir())) or "nothing"
         raise ConfigError(
-            f"task.path={config.path} has no {' and no '.join(sorted(missing))} files; it has {there}. {hint}"
+            f"task.path={config.path} has no {' and no '.join(sorted(missing))} files; it has {files_in(path)}. {hint}"
         )
     return found
 
@@ -236,24 +220,10 @@ def files(config: Settings) -> list[Path]:
 def language(code: str) -> str:
     """The language in conf/lang of a message's `lang`: pt-BR is pt, nb-NO is no."""
     base = code.replace("_", "-").split("-")[0].lower()
-    return NORWEGIAN.get(base, base)
+    return ONE_LABEL.get(base, base)
 
 
 # --- reading ------------------------------------------------------------------------------------------------
-
-
-def _reading(config: Settings) -> Settings:
-    """The settings that decide what is read: others must not read the files again."""
-    return Settings(
-        config.path,
-        seed=config.seed,
-        validation=config.validation,
-        states=config.states,
-        unreviewed=config.unreviewed,
-        synthetic=config.synthetic,
-        max_spam=config.max_spam,
-        max_lang_mismatch=config.max_lang_mismatch,
-    )
 
 
 @functools.lru_cache(maxsize=2)
@@ -320,20 +290,14 @@ def _message(where: str, row: Row, tree: Row, split: str, config: Settings) -> _
         role,
         language(text_of(row.get("lang"))),
         _rank(where, row.get("rank")),
-        split or _drawn(config, tree_id),
+        # a whole tree is drawn where the release has no splits
+        split or ("validation" if defaults.share(config.seed, tree_id) < config.validation else "train"),
         _flaw(where, config, row, text_of(tree.get("tree_state"))) or ("" if text else "empty"),
     )
 
 
 def _split_of(path: Path) -> str:
-    match = SPLIT.search(f"{path.parent.name}/{path.name}".lower())
-    return match[1] if match else ""
-
-
-def _drawn(config: Settings, tree: str) -> str:
-    """The split of a whole tree, where the release has none."""
-    drawn = hashlib.sha256(f"{config.seed}\0{tree}".encode()).digest()
-    return "validation" if int.from_bytes(drawn[:7], "big") / 2**56 < config.validation else "train"
+    return split_of(f"{path.parent.name}/{path.name}")
 
 
 def _rank(where: str, rank: Any) -> int | None:
@@ -445,43 +409,35 @@ def _turns(messages: Mapping[str, _Message], last: _Message) -> tuple[tuple[str,
 # --- demonstrations, prompts and pairs of a split ------------------------------------------------------------
 
 
-def _settings(config: Settings) -> Settings:
-    return config
-
-
-def _language(settings: Settings, lang: str) -> list[Asked]:
+def _language(config: Settings, lang: str) -> list[Asked]:
     """The conversations of a language; ConfigError if there is none."""
-    found = read(settings).asked
-    have = [one for one in sorted(found) if one in settings.languages or not settings.languages]
-    if lang not in have:
-        raise ConfigError(
-            f"The task oasst has no language {lang!r}; it has {', '.join(have) or 'none'}.{language_hint(lang, have)}"
-        )
+    found = read(config).asked
+    defaults.check_language(config, lang, found.keys() & set(config.languages or found))
     return found[lang]
 
 
-def _asked(settings: Settings, lang: str, split: Split) -> list[Asked]:
+def _asked(config: Settings, lang: str, split: Split) -> list[Asked]:
     wanted = "train" if split == "train" else "validation"
-    found = [one for one in _language(settings, lang) if one.split == wanted]
-    if split == "train" or settings.evaluate == "validation":
+    found = [one for one in _language(config, lang) if one.split == wanted]
+    if split == "train" or config.evaluate == "validation":
         return found
-    half = _first_half(settings.seed, {one.tree for one in found})
+    half = _first_half(config.seed, {one.tree for one in found})
     return [one for one in found if (one.tree in half) == (split == "validation")]
 
 
 def _first_half(seed: int, trees: Collection[str]) -> set[str]:
     """By a fair coin for each tree, so that one that is added moves no other; of two or more, neither has all."""
-    coins = sorted((hashlib.sha256(f"halves\0{seed}\0{tree}".encode()).digest(), tree) for tree in trees)
+    coins = sorted((defaults.hashed(f"halves\0{seed}", tree), tree) for tree in trees)
     heads = sum(coin[0] < 128 for coin, _ in coins)
     return {tree for _, tree in coins[: min(max(heads, 1), len(coins) - 1)]}
 
 
-def _best(settings: Settings, lang: str, split: Split) -> list[Asked]:
+def _best(config: Settings, lang: str, split: Split) -> list[Asked]:
     """Those whose first reply is the best there is."""
-    alone = settings.single_replies == "keep"
+    alone = config.single_replies == "keep"
     return [
         one
-        for one in _asked(settings, lang, split)
+        for one in _asked(config, lang, split)
         if (len(one.replies) == 1 and alone) or (len(one.replies) > 1 and one.replies[0][1] is not None)
     ]
 
@@ -491,20 +447,20 @@ def _pairs(one: Asked) -> list[tuple[str, str]]:
     return [(a, b) for (a, i), (b, j) in itertools.combinations(ranked, 2) if i < j and a != b]
 
 
-def _lack(settings: Settings, lang: str, pairs: bool = True) -> str:
+def _lack(config: Settings, lang: str, pairs: bool = True) -> str:
     """What a language has nothing of."""
     splits: dict[Split, str] = {"train": "train split", "validation": "validation split"}
-    if settings.evaluate == "halves":
+    if config.evaluate == "halves":
         splits |= {"validation": "half of the validation split that chooses checkpoints", "test": "other half"}
     for split, name in splits.items():
-        if not _best(settings, lang, split):
+        if not _best(config, lang, split):
             return f"prompt with a best reply in the {name}"
-        if pairs and not any(map(_pairs, _asked(settings, lang, split))):
+        if pairs and not any(map(_pairs, _asked(config, lang, split))):
             return f"pair of ranked replies in the {name}"
     return ""
 
 
-def _prompt(settings: Settings, one: Asked) -> Prompt:
-    text = dialog(one.turns, settings.roles, settings.max_characters)
-    shown, content = rendered(settings.template, text, language_of(settings.facts, one.lang))
+def _prompt(config: Settings, one: Asked) -> Prompt:
+    text = dialog(one.turns, config.roles, config.max_characters)
+    shown, content = rendered(config.template, text, language_of(config.facts, one.lang))
     return Prompt(id=one.message_id, lang=one.lang, group=one.tree, text=shown, dataset=DATASET, content=content)

@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from xling.errors import ConfigError
+from xling.tasks.defaults import share
 from xling.tasks.records import GOOD, Offer, Split
 from xling.tasks.rows import Row
 
@@ -76,18 +77,13 @@ def split_groups(languages: Mapping[str, Iterable[Row]], seed: int, validation: 
         strata.setdefault(frozenset(found), []).append(group)
     splits: dict[str, Split] = {}
     for groups in strata.values():
-        placed = sorted((_place(seed, group), group) for group in groups)
+        placed = sorted((share(seed, group), group) for group in groups)
         tested = _at_least(test, len(placed), sum(place < test for place, _ in placed))
         rest = sum(place < test + validation for place, _ in placed[tested:])
         held_out = tested + _at_least(validation, len(placed), rest)
         for rank, (_, group) in enumerate(placed):
             splits[group] = "test" if rank < tested else "validation" if rank < held_out else "train"
     return splits
-
-
-def _place(seed: int, group: str) -> float:
-    """A number in [0, 1) that the name of a group decides."""
-    return int.from_bytes(hashlib.sha256(f"{seed}\0{group}".encode()).digest()[:7], "big") / 2**56
 
 
 def _at_least(share: float, n: int, found: int) -> int:

@@ -4,8 +4,8 @@
 clusters never cut through a group.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Literal
 
 from msgspec import Struct
@@ -79,10 +79,18 @@ class Recorded:
     """One language's prompts, by id, each with its responses by system name: ragged (prompts, systems)."""
 
     lang: str
-    prompts: list[Prompt]
-    systems: list[list[str]]
-    responses: list[list[str]]
-    ratings: list[list[float]]
+    prompts: list[Prompt] = field(default_factory=list)
+    systems: list[list[str]] = field(default_factory=list)
+    responses: list[list[str]] = field(default_factory=list)
+    ratings: list[list[float]] = field(default_factory=list)
+
+    def add(self, prompt: Prompt, answers: Iterable[tuple[str, str, float]]) -> None:
+        """A further prompt with the (system, response, rating) of each answer."""
+        systems, responses, ratings = zip(*answers, strict=True)
+        self.prompts.append(prompt)
+        self.systems.append(list(systems))
+        self.responses.append(list(responses))
+        self.ratings.append(list(ratings))
 
     def flat(self) -> Iterator[tuple[Prompt, str, str, float]]:
         """(prompt, system, response, rating) row by row: the order of every flat array over this data."""

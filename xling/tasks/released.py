@@ -17,7 +17,6 @@ from msgspec import Meta
 from xling.config.common import Positive, Seed
 from xling.config.tasks import TaskSettings
 from xling.errors import ConfigError, did_you_mean
-from xling.measures.language import language_hint
 from xling.tasks import defaults, tables
 from xling.tasks.files import check_documents
 from xling.tasks.layouts import LAYOUTS, Judged, Release, files_of, read_release
@@ -58,12 +57,8 @@ def languages(config: Settings) -> Sequence[str]:
     """Those of task.languages, or of the release, in which some prompt has two rated responses."""
     rows = _release(config).rows
     there = sorted({row.lang for row in rows})
-    unknown = [lang for lang in config.languages if lang not in there]
-    if unknown:
-        raise ConfigError(
-            f"task.languages names {', '.join(unknown)}, and {config.path} has {', '.join(there)}."
-            f"{language_hint(unknown[0], there)}"
-        )
+    for lang in config.languages:
+        defaults.check_language(config, lang, there)
     return tuple(lang for lang in config.languages or there if _compared(config, lang))
 
 
@@ -107,13 +102,11 @@ def recorded(config: Settings, lang: str) -> Recorded:
     compared = _compared(config, lang)
     if not compared:
         raise ConfigError(f"{config.path} has no prompt in {lang!r} with two rated responses.")
-    found = Recorded(lang, [], [], [], [])
+    found = Recorded(lang)
     for name in sorted(compared):
         rows = sorted(compared[name], key=lambda row: row.system)
-        found.prompts.append(Prompt(id=name, lang=lang, group=rows[0].group, text=rows[0].text))
-        found.systems.append([row.system for row in rows])
-        found.responses.append([row.response for row in rows])
-        found.ratings.append([row.ratings[config.rating_field] for row in rows])
+        prompt = Prompt(id=name, lang=lang, group=rows[0].group, text=rows[0].text)
+        found.add(prompt, ((row.system, row.response, row.ratings[config.rating_field]) for row in rows))
     return found
 
 

@@ -24,15 +24,13 @@ from msgspec import Struct
 from xling.errors import ConfigError, DataError, did_you_mean, listed, shown
 from xling.measures.language import LONGEST_TAG, language_of_code, standard
 from xling.tasks.render import USER, dialog
-from xling.tasks.tables import ARRAY, EXACT, PEEKED, Table, from_json
+from xling.tasks.tables import ARRAY, EXACT, PEEKED, SPLITS, Table, from_json
 from xling.tasks.tables import Row as TableRow
 
 BY_TEXT = "text:"  # how a group begins that is named by its text
 SHOWN = 10  # bad rows that an error lists
 Kind = Literal["rating", "pair", "demonstration", "prompt"]
 Chat = list[tuple[str, str]]  # (role, content)
-SPLITS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation",
-          "val": "validation", "dev": "validation", "test": "test"}  # fmt: skip
 # Where the usual name is not there: what else a file may call it.
 ALSO = {"prompt": ("document", "messages"), "lang": ("language",)}
 # How programs write that a value is missing, where a name or a prompt should stand. Of responses `None` may be one.

@@ -22,7 +22,6 @@ from msgspec import Meta
 from xling.config.common import Language, Positive, Seed, Template
 from xling.config.tasks import TaskSettings, absent
 from xling.errors import ConfigError, DataError
-from xling.measures.language import language_hint
 from xling.tasks import defaults, tables
 from xling.tasks import seahorse_files as source
 from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Split, Use
@@ -65,7 +64,8 @@ prompt_around = defaults.prompt_around
 require = defaults.require
 truncation_side = defaults.truncation_side
 
-RATED = ("validation", "test")  # splits of the corpora whose articles Settings rated
+RATED = ("validation", "test")  # splits of the corpora whose articles Seahorse rated
+UNJOINED = "a gem_id that is not among the articles (WikiLingua's are those of GEM's old release)"
 
 # Which of the settings each use of the data reads, besides where it is.
 _PROMPTS = ("evaluate", "max_prompts", "seed")
@@ -114,61 +114,59 @@ TABLE_5 = {"de": 306, "en": 1672, "es": 295, "ru": 255, "tr": 720, "vi": 349}
 
 def languages(config: Settings) -> Sequence[str]:
     """Those of `task.languages`."""
-    return _settings(config).languages
+    return _languages(config)
 
 
 def check(config: Settings, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
     """Reads the ratings and joins the articles; what was left out is said, language by language."""
-    settings, notes = _settings(config), []
+    notes = list[str]()
     for lang in sorted({*sources, *targets}):
-        _settings(config, lang)
-        left_out: Counter[str] = Counter()
-        for split in ("train", "validation"):
-            for (of, reason), count in source.read(settings, split).left_out.items():
-                left_out[reason] += count if of == lang else 0
-        if missing := _unjoined(settings, lang):
-            left_out["a gem_id that is not among the articles (WikiLingua's are those of GEM's old release)"] = missing
-        if shown := ", ".join(f"{reason} {count}" for reason, count in sorted(left_out.items()) if count):
-            notes.append(f"{lang}: rows of Settings that are left out: {shown}.")
+        _check_language(config, lang)
+        texts, left_out = _articles(config, lang), Counter[str]()
+        for rated in (source.read(config, split) for split in ("train", "validation")):
+            left_out.update({reason: n for (of, reason), n in rated.left_out.items() if of == lang})
+            joined = source.of(rated.rated, lang, source.corpora(config, lang))
+            left_out[UNJOINED] += sum(row.gem_id not in texts for row in joined)
+        notes += defaults.left_out(lang, "rows of Seahorse", left_out)
     return notes
 
 
 def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     """Everything else at its default; ConfigError if the use needs files that are not there."""
-    settings = _settings(config)
+    _languages(config)
     for lang in langs:
-        _require(settings, lang, use)
+        _require(config, lang, use)
     return Settings(
-        path=settings.path,
-        articles=settings.articles,
+        path=config.path,
+        articles=config.articles,
         languages=tuple(sorted(langs)),
-        datasets=settings.datasets,
-        max_characters=settings.max_characters,
-        **{name: getattr(settings, name) for name in READS[use]},
-        **read_by(use, settings.template, settings.facts, langs),
+        datasets=config.datasets,
+        max_characters=config.max_characters,
+        **{name: getattr(config, name) for name in READS[use]},
+        **read_by(use, config.template, config.facts, langs),
     )
 
 
 def sources(config: Settings) -> list[Path]:
     """The ratings' files, and those of the languages' articles."""
-    settings = _settings(config)
-    paths = [path for found in source.rating_files(settings).values() for path in found]
-    if settings.articles is not None:
-        for lang in settings.languages:
-            for dataset in source.corpora(settings, lang):
-                paths += [path for found in source.corpus_files(settings, lang, dataset).values() for path in found]
+    _languages(config)
+    paths = [path for found in source.rating_files(config).values() for path in found]
+    if config.articles is not None:
+        for lang in config.languages:
+            for dataset in source.corpora(config, lang):
+                paths += [path for found in source.corpus_files(config, lang, dataset).values() for path in found]
     return paths
 
 
 def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstration]:
     """Articles with their reference summaries, the corpora in turns; in training mixed as `task.mixing` says."""
-    settings = _settings(config, lang)
+    _check_language(config, lang)
 
     def made(dataset: str, one: source.Document) -> Demonstration:
-        return Demonstration(_prompt(settings, lang, dataset, one.gem_id, one.text), one.summary)
+        return Demonstration(_prompt(config, lang, dataset, one.gem_id, one.text), one.summary)
 
-    mixed = _mixed(settings, lang, _split(settings, split), settings.max_demonstrations, made)
-    if settings.mixing == "equal" and split == "train":
+    mixed = _mixed(config, lang, _split(config, split), config.max_demonstrations, made)
+    if config.mixing == "equal" and split == "train":
         longest = max(map(len, mixed))
         mixed = [list(itertools.islice(itertools.cycle(found), longest)) for found in mixed]
     return _in_turns(mixed)
@@ -176,21 +174,21 @@ def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstrat
 
 def prompts(config: Settings, lang: str, split: Split) -> list[Prompt]:
     """Articles without their summaries; "test" is the split of `task.evaluate`."""
-    settings = _settings(config, lang)
+    _check_language(config, lang)
 
     def made(dataset: str, one: source.Document) -> Prompt:
-        return _prompt(settings, lang, dataset, one.gem_id, one.text)
+        return _prompt(config, lang, dataset, one.gem_id, one.text)
 
-    return _in_turns(_mixed(settings, lang, _split(settings, split), settings.max_prompts, made))
+    return _in_turns(_mixed(config, lang, _split(config, split), config.max_prompts, made))
 
 
 def ratings(config: Settings, lang: str, split: Split) -> list[Rating]:
     """Rated summaries whose article is known; label 1 for Yes. "test" is the split of `task.evaluate`."""
-    settings = _settings(config, lang)
-    texts = _articles(settings, lang)
-    found = source.of(source.read(settings, _split(settings, split)).rated, lang, source.corpora(settings, lang))
+    _check_language(config, lang)
+    texts = _articles(config, lang)
+    found = source.of(source.read(config, _split(config, split)).rated, lang, source.corpora(config, lang))
     found.sort(key=lambda row: (hashlib.sha256(row.gem_id.encode()).digest(), row))
-    asked = {row.gem_id: _prompt(settings, lang, row.dataset, row.gem_id, texts.get(row.gem_id, "")) for row in found}
+    asked = {row.gem_id: _prompt(config, lang, row.dataset, row.gem_id, texts.get(row.gem_id, "")) for row in found}
     kept = [Rating(asked[r.gem_id], r.summary, r.label, r.model) for r in found if r.gem_id in texts]
     if found and not kept:
         raise DataError(
@@ -218,12 +216,12 @@ def published(config: Settings) -> dict[tuple[str, str, str, str], int]:
 
     "test" is there while `task.evaluate` is validation, as in the paper; ratings are those of question 6.
     """
-    settings, sizes = _settings(config), dict[tuple[str, str, str, str], int]()
-    splits = {"train": 0, "validation": 1, **({"test": 1} if settings.evaluate == "validation" else {})}
+    sizes = dict[tuple[str, str, str, str], int]()
+    splits = {"train": 0, "validation": 1, **({"test": 1} if config.evaluate == "validation" else {})}
     for split, column in splits.items():
         for (lang, dataset), both in TABLE_1.items():
             sizes[lang, dataset, "prompts", split] = sizes[lang, dataset, "demonstrations", split] = both[column]
-        for lang, both in TABLE_2.items() if settings.question == 6 else ():
+        for lang, both in TABLE_2.items() if config.question == 6 else ():
             sizes[lang, "", "ratings", split] = both[column]
             if split != "train":
                 sizes[lang, "", "pairs", split] = TABLE_5[lang]
@@ -233,67 +231,64 @@ def published(config: Settings) -> dict[tuple[str, str, str, str], int]:
 # --- inside -------------------------------------------------------------------------------------------------
 
 
-def _settings(config: Settings, lang: str | None = None) -> Settings:
-    for one in config.languages if lang is None else (lang,):
-        have = source.LANGUAGES if lang is None else config.languages
-        if one not in have:
-            raise ConfigError(
-                f"The task seahorse has no language {one!r}, it has {', '.join(have)}.{language_hint(one, have)}"
-            )
-    return config
+def _languages(config: Settings) -> Sequence[str]:
+    for lang in config.languages:
+        defaults.check_language(config, lang, source.LANGUAGES)
+    return config.languages
 
 
-def _require(settings: Settings, lang: str, use: Use) -> None:
+def _check_language(config: Settings, lang: str) -> None:
+    defaults.check_language(config, lang, config.languages)
+
+
+def _require(config: Settings, lang: str, use: Use) -> None:
     """ConfigError for files that a use of the data would miss when it runs."""
-    if absent(settings):
+    if absent(config):
         return
-    if use.startswith("held_out") and settings.evaluate == "test" and not source.rating_files(settings)["test"]:
+    if use.startswith("held_out") and config.evaluate == "test" and not source.rating_files(config)["test"]:
         raise ConfigError(
-            f"task.evaluate=test needs Seahorse's test split, and task.path={settings.path} has none. "
+            f"task.evaluate=test needs Seahorse's test split, and task.path={config.path} has none. "
             "Type task.evaluate=validation."
         )
     if use not in ("demonstrations", "prompts"):
         return
-    if settings.articles is None:
+    if config.articles is None:
         raise ConfigError(
             "task=seahorse has demonstrations and prompts from the articles of its corpora alone: type "
             "task.articles=PATH (docs/tasks.md). Without it, there are ratings and pairs to train reward models on."
         )
-    splits = ("train", "validation") if use == "demonstrations" else (settings.evaluate,)
+    splits = ("train", "validation") if use == "demonstrations" else (config.evaluate,)
     for split in splits:
-        source.require(settings, lang, split)
+        source.require(config, lang, split)
 
 
-def _split(settings: Settings, split: Split) -> str:
-    return settings.evaluate if split == "test" else split
+def _split(config: Settings, split: Split) -> str:
+    return config.evaluate if split == "test" else split
 
 
-def _cut(settings: Settings, text: str) -> str:
-    return text[: settings.max_characters]
-
-
-def _prompt(settings: Settings, lang: str, dataset: str, gem_id: str, text: str) -> Prompt:
-    shown, content = rendered(settings.template, _cut(settings, text), language_of(settings.facts, lang))
+def _prompt(config: Settings, lang: str, dataset: str, gem_id: str, text: str) -> Prompt:
+    shown, content = rendered(config.template, text[: config.max_characters], language_of(config.facts, lang))
     return Prompt(id=gem_id, lang=lang, group=gem_id, text=shown, dataset=dataset, content=content)
 
 
 def _mixed(
-    settings: Settings, lang: str, split: str, most: int | None, made: Callable[[str, source.Document], Item]
+    config: Settings, lang: str, split: str, most: int | None, made: Callable[[str, source.Document], Item]
 ) -> list[list[Item]]:
-    """What is made of each corpus's documents: those with a summary, each once, without those that Settings trains on.
+    """What is made of each corpus's documents: those with a summary, each once, without those that Seahorse trains on.
 
     By their hashed ids, whatever the order of the files; of more than `most` the first ones.
     """
-    _require(settings, lang, "prompts")
-    seen = set(source.read(settings, "train").ids) if split != "train" else set[str]()
+    _require(config, lang, "prompts")
+    seen = set(source.read(config, "train").ids) if split != "train" else set[str]()
     mixed: list[list[Item]] = []
-    for dataset in source.corpora(settings, lang):
-        found = _once(source.documents(settings, lang, dataset, (split,)), seen)
-        ordered = functools.partial(_rank, settings)
-        kept = sorted(found, key=ordered) if most is None else heapq.nsmallest(most, found, key=ordered)
+    for dataset in source.corpora(config, lang):
+        found = _once(source.documents(config, lang, dataset, (split,)), seen)
+        kept = (sorted if most is None else functools.partial(heapq.nsmallest, most))(
+            found, key=lambda one: defaults.hashed(config.seed, one.gem_id)
+        )
         mixed.append([made(dataset, one) for one in kept])
         if not mixed[-1]:
-            raise DataError(f"{dataset} has no {split} documents in {lang!r} below task.articles={settings.articles}.")
+            raise DataError(f"{dataset} has no {split} documents in {lang!r} below task.articles={config.articles}.")
     return mixed
 
 
@@ -305,38 +300,28 @@ def _once(documents: Iterable[source.Document], seen: set[str]) -> Iterator[sour
             yield one
 
 
-def _rank(settings: Settings, one: source.Document) -> bytes:
-    return hashlib.sha256(f"{settings.seed}\0{one.gem_id}".encode()).digest()
-
-
 def _in_turns(lists: Iterable[list[Item]]) -> list[Item]:
     """One of each list after the other, so that a first part has something of all."""
     return [one for turn in itertools.zip_longest(*lists) for one in turn if one is not None]
 
 
-def _articles(settings: Settings, lang: str) -> dict[str, str]:
+def _articles(config: Settings, lang: str) -> dict[str, str]:
     """gem_id -> article of all rated summaries in a language."""
-    splits = [source.read(settings, split) for split in source.RATING_SPLITS]
-    if settings.articles is None:
+    splits = [source.read(config, split) for split in source.RATING_SPLITS]
+    if config.articles is None:
         return {gem_id: text for ratings in splits for gem_id, text in ratings.articles.items()}
-    asked = {name: source.corpus_files(settings, lang, name) for name in source.corpora(settings, lang)}
+    asked = {name: source.corpus_files(config, lang, name) for name in source.corpora(config, lang)}
     paths = [path for found in asked.values() for split in RATED for path in found.get(split, [])]
     wanted = frozenset(row.gem_id for ratings in splits for row in ratings.rated if row.lang == lang)
-    place = Settings(settings.path, settings.articles, (lang,), settings.datasets)
+    place = Settings(config.path, config.articles, (lang,), config.datasets)
     return _joined(place, lang, wanted, tables.identity(paths))
 
 
 @functools.lru_cache(maxsize=4)
 def _joined(place: Settings, lang: str, wanted: frozenset[str], files: tables.Identity) -> dict[str, str]:
-    """The wanted articles out of the corpora's validation and test splits, of which Settings was made."""
+    """The wanted articles out of the corpora's validation and test splits, of which Seahorse was made."""
     return {
         one.gem_id: one.text
         for dataset in source.corpora(place, lang)
         for one in source.documents(place, lang, dataset, RATED, wanted)
     }
-
-
-def _unjoined(settings: Settings, lang: str) -> int:
-    texts = _articles(settings, lang)
-    rated = [row for split in ("train", "validation") for row in source.read(settings, split).rated]
-    return sum(row.gem_id not in texts for row in source.of(rated, lang, source.corpora(settings, lang)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from xling.errors import ConfigError, DataError, shown
-from xling.tasks.tables import Identity, Row, Table, identity, is_table, open_table, text_of
+from xling.tasks.tables import Identity, Row, Table, files_in, identity, is_table, open_table, split_of, text_of
 
 if TYPE_CHECKING:
     from xling.tasks.seahorse import Settings
@@ -26,6 +26,7 @@ LANGUAGES = ("de", "en", "es", "ru", "tr", "vi")
 QUESTIONS = ("comprehensib", "repetition", "grammar", "attribution", "main idea", "concise")
 RATING_SPLITS = ("train", "validation", "test")
 CORPUS = re.compile(r"(xsum|xlsum|mlsum|wiki_?lingua)", re.IGNORECASE)  # how a gem_id begins
+FIELDS = ("gem_id", "worker_lang", "summary", "article")
 CELLS = 9  # tabs within one summary: a row swallowed by a quote that is not closed
 
 
@@ -81,8 +82,7 @@ def rating_files(config: "Settings") -> dict[str, list[Path]]:
     for split in RATING_SPLITS[:2]:
         if not found[split]:
             wanted = f"{split}.tsv" if config.articles is not None else f"{split}*.parquet (with the articles)"
-            there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-            raise ConfigError(f"task.path={config.path} has no {wanted}; it has {there}. {_hint(config)}")
+            raise ConfigError(f"task.path={config.path} has no {wanted}; it has {files_in(folder)}. {_hint(config)}")
     return found
 
 
@@ -109,8 +109,7 @@ def _read(found: Identity, question: int, missing: str) -> Ratings:
     out, seen = Ratings([], Counter(), {}, set()), set[tuple[str, ...]]()
     for name, _, _ in found:
         table = open_table(Path(name), strict=False)
-        by_question = "question" in table.columns and "answer" in table.columns
-        for row in (_by_question if by_question else _by_summary)(table, out.articles):
+        for row in _summaries(table, out.articles):
             key = (row.gem_id, row.lang, row.model, row.summary, *map(str, row.answers.items()))
             reason, label = _label(row, question, missing)
             corpus = CORPUS.match(row.gem_id)
@@ -142,42 +141,36 @@ def _label(row: _Row, question: int, missing: str) -> tuple[str, float]:
     raise DataError(f"{row.where}: question{question} is {shown(row.answers[question])}; Seahorse answers Yes or No.")
 
 
-def _by_summary(table: Table, articles: dict[str, str]) -> Iterator[_Row]:
-    """The release's layout: a row a summary, six columns of answers; an `article` column is taken along."""
-    table.require(("gem_id", "worker_lang", "summary", "model", *(f"question{k}" for k in range(1, 7))))
-    for number, row in table.good_rows():
-        answers = {k: text_of(row[f"question{k}"]) for k in range(1, 7)}
-        made = _row(table.where(number), row, answers)
-        if article := text_of(row.get("article")).strip():
-            articles[made.gem_id] = article
-        yield made
+def _summaries(table: Table, articles: dict[str, str]) -> Iterator[_Row]:
+    """The release has a row a summary with six answers, the mirror a row a question, put together again here.
 
-
-def _by_question(table: Table, articles: dict[str, str]) -> Iterator[_Row]:
-    """The mirror's layout: a row a question, put together again to a row a summary."""
-    columns = ("gem_id", "worker_lang", "summary", "model", "article", "question", "answer")
+    An `article` column is taken along.
+    """
+    by_question = "question" in table.columns and "answer" in table.columns
+    asked = ("question", "answer", "article") if by_question else tuple(f"question{k}" for k in range(1, 7))
+    columns = ("gem_id", "worker_lang", "summary", "model", *asked)
     table.require(columns)
-    made: dict[tuple[str, str, str, str], _Row] = {}
-    for number, row in table.good_rows(columns):
-        one = _row(table.where(number), row, {})
-        article = text_of(row["article"]).strip()
-        if article and one.gem_id not in articles:
-            articles[one.gem_id] = article
-        kept = made.setdefault((one.gem_id, one.lang, one.model, one.summary), one)
-        kept.answers[_question(one.where, text_of(row["question"]))] = text_of(row["answer"])
-    yield from made.values()
-
-
-def _row(where: str, row: Row, answers: dict[int, str]) -> _Row:
-    gem_id, summary = (text_of(row[name]).strip() for name in ("gem_id", "summary"))
-    lang = text_of(row["worker_lang"]).strip().split("-")[0].lower()
-    if lang not in LANGUAGES:
-        raise DataError(
-            f"{where}: worker_lang is {shown(row['worker_lang'])}; Seahorse has de, en-US, es-ES, ru, tr, vi."
-        )
-    if summary.count("\t") >= CELLS:
-        raise DataError(f"{where}: the summary has swallowed other rows; its quotes are not balanced.")
-    return _Row("" if gem_id.lower() == "nan" else gem_id, lang, text_of(row["model"]), summary, answers, where)
+    whole: dict[tuple[str, ...], _Row] = {}
+    for number, row in table.good_rows((*columns, "article")):
+        where = table.where(number)
+        gem_id, lang, summary, article = (text_of(row.get(name)).strip() for name in FIELDS)
+        lang = lang.split("-")[0].lower()
+        if lang not in LANGUAGES:
+            raise DataError(
+                f"{where}: worker_lang is {shown(row['worker_lang'])}; Seahorse has de, en-US, es-ES, ru, tr, vi."
+            )
+        if summary.count("\t") >= CELLS:
+            raise DataError(f"{where}: the summary has swallowed other rows; its quotes are not balanced.")
+        one = _Row("" if gem_id.lower() == "nan" else gem_id, lang, text_of(row["model"]), summary, {}, where)
+        if article:
+            articles.setdefault(one.gem_id, article)
+        if by_question:
+            one = whole.setdefault(one[:4], one)
+            one.answers[_question(where, text_of(row["question"]))] = text_of(row["answer"])
+        else:
+            one.answers.update({k: text_of(row[f"question{k}"]) for k in range(1, 7)})
+            yield one
+    yield from whole.values()
 
 
 def _question(where: str, name: str) -> int:
@@ -226,8 +219,6 @@ ENGLISH_NAMES = {
     "tr": "turkish",
     "vi": "vietnamese",
 }
-SPLITS = {"train": "train", "validation": "validation", "val": "validation", "dev": "validation", "test": "test"}
-SPLIT = re.compile(rf"(?:^|[/_.-])({'|'.join(SPLITS)})(?=[/_.-])")
 LEFT_OUT = re.compile(r"challenge|sampled|partial-")  # the last: half of a large split, as the hub converts it
 TEXTS = ("document", "text", "source", "article")
 SUMMARIES = ("target", "summary")
@@ -290,11 +281,12 @@ def documents(
     found = corpus_files(config, lang, dataset)
     for path in (path for split in splits for path in found.get(split, [])):
         table = open_table(path, strict=False)
-        columns = _columns(table, lang)
-        for _, row in table.good_rows((*columns, "references", "source_language", "target_language")):
+        text_column, summary_column = _columns(table, lang)
+        also = ("gem_id", "references", "source_language", "target_language")
+        for _, row in table.good_rows((text_column, summary_column, *also)):
             gem_id = text_of(row.get("gem_id")).strip()
             if gem_id and (wanted is None or gem_id in wanted) and _in_language(row, lang):
-                text, summary = _text(row, columns[1], lang), _text(row, columns[2], lang)
+                text, summary = _text(row, text_column, lang), _text(row, summary_column, lang)
                 if text:
                     yield Document(gem_id, text, summary or _reference(row))
 
@@ -314,9 +306,9 @@ def _by_split(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix().lower()
-        match = SPLIT.search(name)
-        if match and path.is_file() and is_table(path) and not LEFT_OUT.search(name):
-            found.setdefault(SPLITS[match[1]], []).append(path)
+        split = split_of(name)
+        if split and path.is_file() and is_table(path) and not LEFT_OUT.search(name):
+            found.setdefault(split, []).append(path)
     for split, paths in found.items():
         kinds = sorted({path.name.removesuffix(".gz").rpartition(".")[2] for path in paths})
         if len(kinds) > 1:
@@ -324,11 +316,11 @@ def _by_split(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _columns(table: Table, lang: str) -> tuple[str, str, str]:
-    """Names of id, text and summary in a file."""
+def _columns(table: Table, lang: str) -> tuple[str, str]:
+    """Names of text and summary in a file."""
     found = table.columns
     if not found:
-        return "gem_id", TEXTS[0], SUMMARIES[0]
+        return TEXTS[0], SUMMARIES[0]
     table.require(["gem_id"])
     source, target = ALIGNED
     text = next((name for name in (source, f"{source}/{lang}", *TEXTS) if name in found), None)
@@ -338,7 +330,7 @@ def _columns(table: Table, lang: str) -> tuple[str, str, str]:
         raise DataError(
             f"{table.path} has no column '{needed[0]}' (or {', '.join(needed[1:])}); it has {', '.join(found)}."
         )
-    return "gem_id", text, summary
+    return text, summary
 
 
 def _text(row: Row, column: str, lang: str) -> str:

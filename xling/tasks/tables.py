@@ -53,6 +53,10 @@ BATCH = 512  # rows of Parquet in memory at a time: they may be long articles
 DEEPEST = 400  # levels of JSON
 EXACT = 2.0**53  # above, not every whole number is a float
 KEY = re.compile(rb'"\s*:')  # where a key of JSON ends; in a text it ends none, but there it is rare
+# How files and columns call the splits.
+SPLITS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation",
+          "val": "validation", "dev": "validation", "test": "test"}  # fmt: skip
+_SPLIT_WORD = re.compile(rf"(?:^|[/_.-])({'|'.join(SPLITS)})(?=[/_.-])")
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -131,6 +135,17 @@ def _of_its_state(path: Path) -> bool:
     except (OSError, ValueError, TypeError, KeyError, RecursionError, msgspec.DecodeError):
         return True
     return path.name in names
+
+
+def split_of(name: str) -> str:
+    """train, validation or test, by a word of a path, as in data/val-0.parquet; empty if it has none."""
+    match = _SPLIT_WORD.search(name.lower())
+    return SPLITS[match[1]] if match else ""
+
+
+def files_in(folder: Path) -> str:
+    """What a folder has, for a sentence."""
+    return ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
 
 
 def text_of(value: Any) -> str:
