@@ -187,7 +187,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     for settings, words in (
         ({"rating_field": "focuss"}, "no criterion of multi_summeval.*Did you mean 'focus'"),
         ({"corrupted": "only"}, "only beyond_ngrams has rows that were degraded"),
-        ({"languages": ("tr",)}, "no language 'tr'; it has de"),
+        ({"languages": ("tr",)}, "no language 'tr' in .*rows.jsonl; it has de"),
         ({"path": str(tmp_path / "nowhere")}, "neither a file nor a folder with resulting_data/LANG/score.csv"),
         ({"path": "???"}, "needs a local checkout or its JSONL"),
     ):

@@ -69,13 +69,13 @@ def counted(config: TaskSettings, what: Offer, split: Split) -> int | None:
 # --- what tasks' own hooks share ----------------------------------------------------------------------------
 
 
-def check_language(config: TaskSettings, lang: str, have: Iterable[str], more: str = "") -> None:
-    """ConfigError for a language that the data, or task.languages, does not have."""
+def check_language(config: TaskSettings, lang: str, have: Iterable[str], place: str = "") -> None:
+    """ConfigError for a language that the data in some `place`, or task.languages, does not have."""
     known = sorted(have)
     if lang not in known:
         raise ConfigError(
-            f"The task {name_of(config)} has no language {lang!r}; it has {', '.join(known) or 'none'}."
-            f"{language_hint(lang, known)}{more}"
+            f"The task {name_of(config)} has no language {lang!r}{place and f' in {place}'}; "
+            f"it has {', '.join(known) or 'none'}.{language_hint(lang, known)}"
         )
 
 

@@ -167,8 +167,8 @@ def _files(config: Settings) -> dict[str, list[Path]]:
 
 
 def _check_language(config: Settings, lang: str, have: Collection[str]) -> None:
-    english = " English: put RewardBench beside the others as eng_Latn." * (lang == "en")
-    defaults.check_language(config, lang, have, english)
+    english = " (for English put RewardBench beside the others as eng_Latn)" * (lang == "en")
+    defaults.check_language(config, lang, have, f"task.path={config.path}{english}")
 
 
 @functools.lru_cache(maxsize=4)

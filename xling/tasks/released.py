@@ -58,7 +58,7 @@ def languages(config: Settings) -> Sequence[str]:
     rows = _release(config).rows
     there = sorted({row.lang for row in rows})
     for lang in config.languages:
-        defaults.check_language(config, lang, there)
+        defaults.check_language(config, lang, there, config.path)
     return tuple(lang for lang in config.languages or there if _compared(config, lang))
 
 

@@ -119,6 +119,7 @@ def languages(config: Settings) -> Sequence[str]:
 
 def check(config: Settings, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
     """Reads the ratings and joins the articles; what was left out is said, language by language."""
+    _languages(config)
     notes = list[str]()
     for lang in sorted({*sources, *targets}):
         _check_language(config, lang)
@@ -216,6 +217,7 @@ def published(config: Settings) -> dict[tuple[str, str, str, str], int]:
 
     "test" is there while `task.evaluate` is validation, as in the paper; ratings are those of question 6.
     """
+    _languages(config)
     sizes = dict[tuple[str, str, str, str], int]()
     splits = {"train": 0, "validation": 1, **({"test": 1} if config.evaluate == "validation" else {})}
     for split, column in splits.items():
