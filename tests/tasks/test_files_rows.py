@@ -123,7 +123,7 @@ def test_several_raters_of_a_response_are_averaged_and_counted(tmp_path: Path, s
     rows = read(write(tmp_path / "f.jsonl", given[0], line(id="d2", system=system), *given[1:]))
     assert not rows.bad and rows.n == 4
     assert [(row.id, row.rating) for row in rows.languages["de"]] == [("d1", 2 / 3), ("d2", 0.5)]
-    assert rows.named(rows.again["de"]) == "lines 3, 4"
+    assert rows.named(rows.noted["again", "de"]) == "lines 3, 4"
     assert read(write(tmp_path / "g.jsonl", *given)).binary and not rows.binary  # what was given, not the mean
     other = read(write(tmp_path / "h.jsonl", *given, line(rating=1, response="L", system=system)))
     assert len(other.bad) == int(system is not None)  # two texts of one system; without systems both are read
@@ -285,7 +285,7 @@ def test_numeric_ids_and_empty_rated_responses_are_fine_but_said(tmp_path: Path)
     rows = read(write(tmp_path / "rows.jsonl", line(id=17, response="")))
     [row] = rows.languages["de"]
     assert isinstance(row, Row) and (row.id, row.response) == ("17", "")
-    assert rows.named(rows.empty["de"]) == "line 1"
+    assert rows.named(rows.noted["empty", "de"]) == "line 1"
 
 
 def test_damaged_files_are_data_errors(tmp_path: Path) -> None:
@@ -424,7 +424,7 @@ def test_one_text_in_two_forms_is_said_and_is_not_in_two_splits(tmp_path: Path) 
     rows = read(write(tmp_path / "f.jsonl", *given, line(id="d9", document=SAME[2], split="test")))
     [(place, why)] = rows.bad
     assert place.number == 3 and why == "split test, and line 1 of the same group is in train"
-    assert rows.named(rows.alike["de"]) in ("line 1", "line 2")
+    assert rows.named(rows.noted["alike", "de"]) in ("line 1", "line 2")
     [(_, why)] = read(
         write(tmp_path / "g.jsonl", given[0], line(id="d0", document=SAME[1], system="b", split="train"))
     ).bad
@@ -433,7 +433,7 @@ def test_one_text_in_two_forms_is_said_and_is_not_in_two_splits(tmp_path: Path) 
         line(id=f"d{n}", document=text, split=split, group=split)
         for n, (text, split) in enumerate(zip(SAME, ("train", "dev"), strict=False))
     ]
-    assert len(read(write(tmp_path / "h.jsonl", *apart)).crossing["de"]) == 1
+    assert len(read(write(tmp_path / "h.jsonl", *apart)).noted["crossing", "de"]) == 1
 
 
 @pytest.mark.parametrize("other", ["good  answer 1", "good answer 1\u200b", " good answer 1\n"])

@@ -20,7 +20,7 @@ from xling.planning.translations import check_translation
 from xling.rewards import REWARDS, Choices, has_source, objective_of
 from xling.rewards.settings import RewardModel
 from xling.tasks.options import Task, offers, task_module, tasks_offering
-from xling.tasks.pieces import NEEDED
+from xling.tasks.reading import NEEDED
 from xling.tasks.records import Half, Offer, Split
 
 OF_RECORDED = "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."

@@ -9,7 +9,6 @@ validation and test, by a `split` column or by seeded shares. Planning calls `ch
 """
 
 import functools
-import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,8 +31,7 @@ from xling.tasks.findings import (
     unknown_languages,
     unread,
 )
-from xling.tasks.pieces import NEEDED, Labels, Piece, answers, pieces, split_groups
-from xling.tasks.reading import read_rows
+from xling.tasks.reading import NEEDED, Labels, Piece, answers, pieces, read_rows, split_groups
 from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Recorded, Split, Use
 from xling.tasks.render import language_of, read_by, rendered
 from xling.tasks.rows import SHOWN, Columns, Reading, Row, Rows
@@ -247,7 +245,7 @@ def _label_text(config: Settings, item: Piece) -> str:
 def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     """What decides how the files are read, and what the use reads; which languages are used decides nothing."""
     kept = {name: getattr(config, name) for name in (*_READING, *READS[use])}
-    lang = config.languages if _without_language(config) else _varieties(config)
+    lang = config.languages if _rows(config).without_language else _varieties(config)
     # the plan has refused bad rows or was told to leave them out: the digest is of the others
     return Settings(languages=lang, bad_rows="skip", **kept, **read_by(use, config.template, config.facts, langs))
 
@@ -364,10 +362,6 @@ def _read(files: Identity, reading: Reading) -> Rows:
     return read_rows([Path(path) for path, _, _ in files], reading)
 
 
-def _without_language(config: Settings) -> bool:
-    return _rows(config).without_language
-
-
 def _in(config: Settings, lang: str) -> list[Row]:
     """The language's rows; ConfigError if there are none."""
     found = _rows(config).languages
@@ -383,56 +377,27 @@ def _in(config: Settings, lang: str) -> list[Row]:
     return found[lang]
 
 
-def _pieces(config: Settings, lang: str, what: Offer) -> list[Piece]:
-    """What a language has for a use, in all splits."""
-    return _made(*_of_data(config, lang), lang, what)
-
-
 def _counts(config: Settings, lang: str) -> LanguageSummary:
-    """What a language has, counted once: many questions are asked of it."""
-    return _counted(*_of_data(config, lang), lang)
+    _in(config, lang)
+    return summarised(_rows(config), lang)
 
 
-def _of_data(config: Settings, lang: str) -> tuple[Settings, Identity]:
-    """What caches go by: the settings that decide what a language has, and the files; ConfigError without its rows."""
-    if lang not in _rows(config).languages:
-        _in(config, lang)
-    plain = msgspec.structs.replace(config, template=Template(), facts=(), folds=5, feedback="pointwise")
-    return plain, identity(paths_of(config.path))
-
-
-@functools.lru_cache(maxsize=64)
-def _counted(config: Settings, files: Identity, lang: str) -> LanguageSummary:
-    return summarised(_in(config, lang))
+def _pieces(config: Settings, lang: str, what: Offer) -> list[Piece]:
+    """What a language has for a use, in all splits; ConfigError for a threshold that parts nothing."""
+    _in(config, lang)
+    labels = Labels(config.path, config.threshold, config.rating_scale, _rows(config).binary)
+    return _made(_rows(config), lang, what, labels, (config.seed, config.validation, config.test))
 
 
 @functools.lru_cache(maxsize=64)
-def _made(config: Settings, files: Identity, lang: str, what: Offer) -> list[Piece]:
-    _check_threshold(config, files, what)
-    labels = Labels(config.threshold, config.rating_scale, _rows(config).binary)
-    return pieces(_in(config, lang), _splits(config, files), what, labels, config.path)
-
-
-@functools.lru_cache(maxsize=8)
-def _splits(config: Settings, files: Identity) -> dict[str, Split]:
-    return split_groups(_rows(config).languages, config.seed, config.validation, config.test)
-
-
-def _check_threshold(config: Settings, files: Identity, what: Offer) -> None:
-    """ConfigError for one that calls no rating of the data good or, where labels are learnt, all of them."""
-    if config.threshold is None or what not in ("ratings", "demonstrations"):
-        return
-    low, high = _range(config, files)
-    none, every = config.threshold > high, what == "ratings" and config.threshold <= low
-    if low <= high and (none or every):
-        raise ConfigError(
-            f"task.threshold={config.threshold:g}: the ratings in {config.path} lie in {low:g}..{high:g}, so that "
-            f"{'none is' if none else 'all are'} good. Type a number above {low:g} and up to {high:g}."
-        )
-
-
-@functools.lru_cache(maxsize=8)
-def _range(config: Settings, files: Identity) -> tuple[float, float]:
-    """The lowest and the highest rating of all languages; (inf, -inf) without any."""
-    rated = [row.rating for rows in _rows(config).languages.values() for row in rows if row.kind == "rating"]
-    return min(rated, default=math.inf), max(rated, default=-math.inf)
+def _made(rows: Rows, lang: str, what: Offer, labels: Labels, shares: tuple[int, float, float]) -> list[Piece]:
+    if labels.threshold is not None and what in ("ratings", "demonstrations"):
+        rated = [row.rating for own in rows.languages.values() for row in own if row.kind == "rating"]
+        low, high = min(rated, default=0), max(rated, default=0)
+        none, every = labels.threshold > high, what == "ratings" and labels.threshold <= low
+        if rated and (none or every):
+            raise ConfigError(
+                f"task.threshold={labels.threshold:g}: the ratings in {labels.path} lie in {low:g}..{high:g}, so that "
+                f"{'none is' if none else 'all are'} good. Type a number above {low:g} and up to {high:g}."
+            )
+    return pieces(rows.languages[lang], split_groups(rows, *shares), what, labels)

@@ -3,14 +3,15 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 from xling.errors import listed, shown
 from xling.measures.language import is_code, language_hint
-from xling.tasks.pieces import answers
+from xling.tasks.reading import answers
 from xling.tasks.records import Offer
-from xling.tasks.rows import BY_TEXT, Place, Row, Rows
+from xling.tasks.rows import BY_TEXT, Noted, Place, Row, Rows
 from xling.tasks.tables import SPLITS
 
 if TYPE_CHECKING:
@@ -84,9 +85,13 @@ def said(config: "Settings", rows: Rows, by_lang: dict[str, LanguageSummary]) ->
 
 
 def _of_language(config: "Settings", rows: Rows, lang: str, one: LanguageSummary) -> list[str]:
-    found = []
-    if again := rows.again.get(lang):
-        found.append(f"{lang}: further ratings of the same response: {len(again)} ({rows.named(again)}), averaged.")
+    found = list[str]()
+
+    def noted(what: Noted, sentence: str) -> None:
+        if places := rows.noted.get((what, lang)):
+            found.append(f"{lang}: {sentence.format(n=len(places), rows=rows.named(places))}")
+
+    noted("again", "further ratings of the same response: {n} ({rows}), averaged.")
     if one.undecided:
         found.append(
             f"{lang}: none of the {one.prompts} prompts that two systems answered has responses that are rated "
@@ -97,16 +102,13 @@ def _of_language(config: "Settings", rows: Rows, lang: str, one: LanguageSummary
             f"{lang}: prompts that one system alone answered cannot be compared by policy=recorded: "
             f"{len(one.one_system)} ({rows.named(one.one_system)})."
         )
-    if alike := rows.alike.get(lang):
-        found.append(
-            f"{lang}: prompts that are another's text in another Unicode form, case or spacing: {len(alike)} "
-            f"({rows.named(alike)}). They are read as they are, and are of one group."
-        )
-    if crossing := rows.crossing.get(lang):
-        found.append(
-            f"{lang}: the column `{config.columns.split}` has the same prompt in two splits: {len(crossing)} "
-            f"({rows.named(crossing)}). What is tested was trained on."
-        )
+    noted(
+        "alike",
+        "prompts that are another's text in another Unicode form, case or spacing: {n} ({rows}). They are read as they "
+        "are, and are of one group.",
+    )
+    split = f"the column `{config.columns.split}`".replace("{", "{{").replace("}", "}}")
+    noted("crossing", split + " has the same prompt in two splits: {n} ({rows}). What is tested was trained on.")
     group, n, prompts = one.largest
     if prompts > 1 and 2 * n > (total := sum(one.rows.values())):
         found.append(
@@ -114,10 +116,8 @@ def _of_language(config: "Settings", rows: Rows, lang: str, one: LanguageSummary
             "go by groups, and this one is in one split as a whole: is task.columns.group="
             f"{config.columns.group} the document or conversation? task.columns.group=null goes by prompts' text."
         )
-    if none := rows.none.get(lang):
-        found.append(f"{lang}: {len(none)} responses are the text None or null ({rows.named(none)}).")
-    if empty := rows.empty.get(lang):
-        found.append(f"{lang}: {len(empty)} rated responses are empty ({rows.named(empty)}).")
+    noted("none", "{n} responses are the text None or null ({rows}).")
+    noted("empty", "{n} rated responses are empty ({rows}).")
     return found
 
 
@@ -182,8 +182,10 @@ def nothing(config: "Settings", lang: str, rows: Sequence[Row], what: Offer) -> 
     )
 
 
-def summarised(rows: Sequence[Row]) -> LanguageSummary:
-    """One language's rows, counted."""
+@lru_cache(maxsize=64)
+def summarised(every: Rows, lang: str) -> LanguageSummary:
+    """One language's rows, counted once: many questions are asked of it."""
+    rows = every.languages[lang]
     everything = answers(rows)
     group, n = min(Counter(row.group for row in rows).items(), key=lambda item: (-item[1], item[0]))
     compared = [(prompt, found) for prompt, found in everything if len(found) > 1]

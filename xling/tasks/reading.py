@@ -1,4 +1,6 @@
-"""All files of your own as rows: bad ones left out and named, responses that several people rated with their mean.
+"""All files of your own as rows, and as what a use of the data takes: splits by group, labels, pairs, answers.
+
+Bad rows are left out and named, responses that several people rated have their mean.
 
 Rows whose prompts are the same, in whatever Unicode form, case and spacing, are of one group, and so are groups that
 share one: a group's name is the least of theirs, whatever the order of rows.
@@ -9,16 +11,21 @@ share one: a group's name is the least of theirs, whatever the order of rows.
 Knows no torch; xling/tasks/files.py makes a task of it.
 """
 
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
-from xling.errors import shown
+from xling.errors import ConfigError, shown
 from xling.measures.language import is_code
+from xling.tasks.defaults import share
+from xling.tasks.records import GOOD, Offer, Split
 from xling.tasks.rows import MISSING, Parser, Place, Reading, Row, Rows, Texts, blank, read_code
 from xling.tasks.tables import is_table, open_table
 
@@ -59,19 +66,18 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
             if rows.binary and row.kind == "rating" and row.rating not in (0.0, 1.0):
                 rows.binary = False
             if seen.rated_before(row):
-                rows.again.setdefault(row.lang, []).append(place)
+                rows.noted["again", row.lang].append(place)
                 continue
             rows.languages.setdefault(row.lang, []).append(row)
             if row.chat:
                 rows.chats.add(row.lang)
             if row.kind == "rating" and blank(row.response):
-                rows.empty.setdefault(row.lang, []).append(place)
+                rows.noted["empty", row.lang].append(place)
             if row.response.strip() in MISSING:
-                rows.none.setdefault(row.lang, []).append(place)
-    for lang in rows.again:
-        rows.languages[lang] = [seen.averaged(row) for row in rows.languages[lang]]
-    for found_rows in rows.languages.values():
-        found_rows.sort(key=_order)
+                rows.noted["none", row.lang].append(place)
+    for lang, good in rows.languages.items():
+        averaged = map(seen.averaged, good) if ("again", lang) in rows.noted else good
+        rows.languages[lang] = sorted(averaged, key=_order)
     _join(rows, texts)
     _compare(rows, texts)
     return rows
@@ -135,9 +141,9 @@ def _compare(rows: Rows, texts: Texts) -> None:
         for row in rows.languages[lang]:
             prompt = texts.matched(row.prompt)
             if shapes.setdefault(prompt, row.prompt) != row.prompt:
-                rows.alike.setdefault(lang, []).append(row.place)
+                rows.noted["alike", lang].append(row.place)
             if row.split and splits.setdefault(prompt, row.split) != row.split:
-                rows.crossing.setdefault(lang, []).append(row.place)
+                rows.noted["crossing", lang].append(row.place)
     every = [row for own in rows.languages.values() for row in own]
     for role in ("id", "system", "dataset"):
         first: dict[str, str] = {}
@@ -196,3 +202,170 @@ def _answer(row: Row) -> tuple[str, ...]:
     """What a prompt has once: a system's response, or, where no system is named, a text or a pair of them."""
     named = row.system if row.kind != "pair" else ""
     return (row.kind, row.lang, row.id, *((named,) if named else (row.response, row.other)))
+
+
+# --- what a use of the data takes ---------------------------------------------------------------------------
+
+NEEDED = 2  # groups of a split: an interval is drawn over them, and a penalty is chosen between them
+
+
+class Piece(Struct, frozen=True, gc=False):
+    """One item of a use. `row` is the prompt's; `other` the rejected response of a pair."""
+
+    row: Row
+    split: Split
+    response: str = ""
+    other: str = ""
+    label: float = 0.0
+    system: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """How ratings become labels in 0..1, which training on single responses needs (binary cross-entropy).
+
+    With a threshold good (1) or bad (0); else 0 and 1 as they are, or their mean where several people rated a
+    response; else a stated scale is mapped to 0..1. Ratings without either are refused: a scale guessed from the data
+    would change when data is added.
+    """
+
+    path: str  # for errors
+    threshold: float | None
+    scale: tuple[float, float] | None
+    binary: bool  # all that people gave is 0 or 1
+
+    def of(self, rating: float) -> float:
+        """The label of a rating; ConfigError with what to type."""
+        if self.threshold is not None:
+            return float(rating >= self.threshold)
+        if self.binary:
+            return rating
+        if self.scale is not None:
+            return (rating - self.scale[0]) / (self.scale[1] - self.scale[0])
+        raise ConfigError(
+            f"{self.path} has ratings other than 0 and 1, and labels must lie in 0..1. Type task.threshold=NUMBER "
+            "(good from there on) or task.rating_scale=[LOWEST,HIGHEST]; task.feedback=pairwise and policy=recorded "
+            "need neither."
+        )
+
+
+# --- splits -------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=8)
+def split_groups(rows: Rows, seed: int, validation: float, test: float) -> Mapping[str, Split]:
+    """group -> split, by seeded hashes of the groups' names: rows that are added put no other group elsewhere.
+
+    Where chance leaves validation or test with less than NEEDED of those groups of a language that have the same kinds
+    of rows, the nearest ones are taken as well, as far as the shares go. A group that several languages have (parallel
+    documents) is in one split in all of them; groups in which the same prompt occurs are one already. A `split`
+    column wins over this (Piece.split).
+    """
+
+    def at_least(share: float, n: int, found: int) -> int:
+        """Of n groups those `found` by chance, but NEEDED if the split's share of them is that much."""
+        return max(found, min(NEEDED, round(share * n)))
+
+    held: dict[str, set[tuple[str, str]]] = {}
+    for lang, own in rows.languages.items():
+        for row in own:
+            held.setdefault(row.group, set()).add((lang, row.kind))
+    strata: dict[frozenset[tuple[str, str]], list[str]] = {}
+    for group, found in held.items():
+        strata.setdefault(frozenset(found), []).append(group)
+    splits: dict[str, Split] = {}
+    for groups in strata.values():
+        placed = sorted((share(seed, group), group) for group in groups)
+        tested = at_least(test, len(placed), sum(place < test for place, _ in placed))
+        rest = sum(place < test + validation for place, _ in placed[tested:])
+        held_out = tested + at_least(validation, len(placed), rest)
+        for rank, (_, group) in enumerate(placed):
+            splits[group] = "test" if rank < tested else "validation" if rank < held_out else "train"
+    return splits
+
+
+def _split(row: Row, splits: Mapping[str, Split]) -> Split:
+    return row.split or splits[row.group]  # type: ignore[return-value]  # checked when it was read
+
+
+# --- uses ---------------------------------------------------------------------------------------------------
+
+
+def pieces(rows: Sequence[Row], splits: Mapping[str, Split], what: Offer, labels: Labels) -> list[Piece]:
+    """One language's items of a use, in all splits."""
+    if what == "ratings":
+        rated = [row for row in rows if row.kind == "rating"]
+        return [Piece(row, _split(row, splits), row.response, "", labels.of(row.rating), row.system) for row in rated]
+    if what == "pairs":
+        return _pairs(rows, splits)
+    if what == "prompts":
+        first = {row.id: row for row in reversed(rows)}
+        return [Piece(first[name], _split(first[name], splits)) for name in sorted(first)]
+    return _demonstrations(rows, splits, labels)
+
+
+def _pairs(rows: Sequence[Row], splits: Mapping[str, Split]) -> list[Piece]:
+    """Pairs as they are, then each two responses to a prompt that people rated differently, the better one first."""
+    found = [Piece(row, _split(row, splits), row.response, row.other) for row in rows if row.kind == "pair"]
+    for rated in _by_prompt(row for row in rows if row.kind == "rating"):
+        for better in rated:
+            found += [
+                Piece(better, _split(better, splits), better.response, worse.response)
+                for worse in rated
+                if better.rating > worse.rating and better.response != worse.response
+            ]
+    return found
+
+
+def _demonstrations(rows: Sequence[Row], splits: Mapping[str, Split], labels: Labels) -> list[Piece]:
+    """What the data has to imitate; without any, what people preferred."""
+    shown = [Piece(row, _split(row, splits), row.response) for row in rows if row.kind == "demonstration"]
+    if shown:
+        return shown
+    preferred: dict[tuple[str, str], Piece] = {}
+    for paired in _by_prompt(row for row in rows if row.kind == "pair"):
+        worse = {row.other for row in paired}
+        for row in paired:
+            if row.response not in worse:
+                preferred.setdefault((row.id, row.response), Piece(row, _split(row, splits), row.response))
+    for rated in _by_prompt(row for row in rows if row.kind == "rating" and row.response.strip()):
+        best = max(rated, key=lambda row: row.rating)
+        if labels.of(best.rating) >= GOOD:
+            preferred.setdefault((best.id, best.response), Piece(best, _split(best, splits), best.response))
+    return list(preferred.values())
+
+
+def _by_prompt(rows: Iterable[Row]) -> Iterable[list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.id, []).append(row)
+    return found.values()
+
+
+def answers(rows: Sequence[Row]) -> list[tuple[Row, list[Piece]]]:
+    """(the prompt's row, its recorded responses by system name, rated as people did), by prompt id.
+
+    A pair is a prompt of its own: chosen 1, rejected 0. Its two `systems` are 1 and 2, by a hash, so that the order
+    says nothing about which was chosen. Without a system column a prompt's responses are numbered by their text.
+    """
+    found: list[tuple[Row, list[Piece]]] = []
+    for paired in _by_prompt(row for row in rows if row.kind == "pair"):
+        for number, row in enumerate(paired, start=1):
+            own = row if len(paired) == 1 else msgspec.structs.replace(row, id=f"{row.id}/{number}")
+            found.append((own, in_random_order(own, row.response, row.other)))
+    for rated in _by_prompt(row for row in rows if row.kind == "rating"):
+        if not rated[0].system:
+            by_text = sorted(rated, key=lambda row: row.response)
+            rated = [msgspec.structs.replace(row, system=str(number)) for number, row in enumerate(by_text, start=1)]
+        rated = sorted(rated, key=lambda row: row.system)
+        answered = [Piece(row, "test", row.response, "", row.rating, row.system) for row in rated]
+        found.append((rated[0], answered))
+    return sorted(found, key=lambda one: one[0].id)
+
+
+def in_random_order(row: Row, chosen: str, rejected: str) -> list[Piece]:
+    """The two responses of a pair as systems 1 and 2, ordered by a hash of the prompt's id."""
+    first = hashlib.sha256(row.id.encode()).digest()[0] % 2
+    both = [Piece(row, "test", chosen, "", 1.0), Piece(row, "test", rejected, "", 0.0)]
+    ordered = [both[first], both[1 - first]]
+    return [msgspec.structs.replace(piece, system=str(number)) for number, piece in enumerate(ordered, start=1)]

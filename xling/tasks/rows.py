@@ -12,7 +12,7 @@ import json
 import math
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,7 +110,17 @@ class Unrated(Struct, frozen=True):
     numbers: tuple[str, ...]
 
 
-@dataclass(slots=True)
+# What is said of some rows of a language, by their places:
+Noted = Literal[
+    "again",  # another rating of a response that is there already
+    "alike",  # the prompt is another's text in another Unicode form, case or spacing
+    "crossing",  # the prompt is in two splits by the split column
+    "empty",  # rated, although the response is empty
+    "none",  # the response is None or null, as text
+]
+
+
+@dataclass(eq=False)
 class Rows:
     """All files: language -> good rows in order. `bad` has the first bad rows, `n_bad` counts all of them."""
 
@@ -120,25 +130,17 @@ class Rows:
     bad: list[tuple[Place, str]] = field(default_factory=list)
     n_bad: int = 0
     n: int = 0  # rows, good and bad, without empty lines
-    empty: dict[str, list[Place]] = field(default_factory=dict)  # rated, although the response is empty
     without_language: bool = False  # a file has no language column
     chats: set[str] = field(default_factory=set)  # languages in which a good row's prompt is one
     rated: bool = False  # a file has the column of ratings
     unrated: list[Unrated] = field(default_factory=list)
     binary: bool = True  # every single rating is 0 or 1
-    again: dict[str, list[Place]] = field(default_factory=dict)  # another rating of a response that is there already
-    read_as: Counter[tuple[str, str]] = field(
-        default_factory=Counter
-    )  # (a code of the file, the language) where they differ
+    noted: dict[tuple[Noted, str], list[Place]] = field(default_factory=lambda: defaultdict(list))  # by language
+    read_as: set[tuple[str, str]] = field(default_factory=set)  # (a code of the file, the language) that differ
     named_after: dict[str, str] = field(default_factory=dict)  # files whose names say their language
     written: Counter[str] = field(default_factory=Counter)  # columns whose chats were written as text
     marked: Counter[tuple[str, str]] = field(default_factory=Counter)  # (column, a mark of chats that its texts have)
-    none: dict[str, list[Place]] = field(default_factory=dict)  # responses that are None or null, as text
-    alike: dict[str, list[Place]] = field(default_factory=dict)  # prompts that are another's text in another form
-    crossing: dict[str, list[Place]] = field(default_factory=dict)  # prompts that a split column has in two splits
-    similar: list[tuple[str, str, str]] = field(
-        default_factory=list
-    )  # (role, name, name) that differ in their case alone
+    similar: list[tuple[str, str, str]] = field(default_factory=list)  # (role, name, name): differ in case alone
     alone: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)  # files of prompts alone, with their columns
 
     def name(self, place: Place) -> str:
@@ -437,7 +439,7 @@ class Parser:
             lang = self._once(read_code(code, self._reading.varieties))
             self._codes[row[self.columns["lang"]]] = code, lang
         if lang != code:
-            self._rows.read_as[code, lang] += 1
+            self._rows.read_as.add((code, lang))
         return lang
 
     def _prompt(self, row: TableRow) -> tuple[str, str, str | None, Chat | None]:
