@@ -10,12 +10,15 @@ from scipy.stats import ttest_1samp
 from synthetic import SyntheticGrid, realistic
 
 from xling.analysis.catalogue import OF_ENTRIES, OF_ITEMS, findings_of, grid_findings, paper_findings
-from xling.analysis.findings.decomposition import decomposition, effects
-from xling.analysis.findings.home import cross_vs_home, home_differences
-from xling.analysis.findings.power import power
-from xling.analysis.findings.ranking import judge_ranking, source_ranking
-from xling.analysis.findings.recommendation import recommendation
-from xling.analysis.findings.relations import accuracy_vs_win, kl_vs_win
+from xling.analysis.findings.cells import accuracy_vs_win, decomposition, effects, kl_vs_win
+from xling.analysis.findings.sources import (
+    cross_vs_home,
+    home_differences,
+    judge_ranking,
+    power,
+    recommendation,
+    source_ranking,
+)
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.statistics.intervals import prompts_needed, seeds_needed
 from xling.analysis.tidy.entries import Draws, grid_entries

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from matrices import entries_of, row
 
-from xling.analysis.findings.decomposition import decomposition, effects
-from xling.analysis.findings.home import cross_vs_home
-from xling.analysis.findings.ranking import source_ranking
-from xling.analysis.findings.recommendation import recommendation
+from xling.analysis.findings.cells import decomposition, effects
+from xling.analysis.findings.sources import cross_vs_home, recommendation, source_ranking
 from xling.analysis.statistics.draws import centred, kendall, pearson
 
 TIMES, DRAWS, NOISE = 60, 300, 1.0

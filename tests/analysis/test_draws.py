@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from synthetic import SyntheticGrid, five, realistic
 
-from xling.analysis.findings.home import home_differences
+from xling.analysis.findings.sources import home_differences
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.statistics.bootstrap import draw
 from xling.analysis.tidy.entries import Draws, grid_entries, place_of

@@ -177,7 +177,7 @@ def test_the_papers_matrices_are_drawn_with_its_own_ranks():
             if found[source, target] != int(rank)
         }
         assert wrong == ({("es", "es")} if optimizer == "ppo" else set())  # a tie with ru
-    assert found["es", "es"] == found["ru", "es"] == 4  # as in xling/analysis/findings/ranking.py
+    assert found["es", "es"] == found["ru", "es"] == 4  # as in xling/analysis/findings/sources.py
     assert len(FIGURES["kl_win"](matrix, CODES)) == 3  # a judge of summarization each
     assert {one.name for one in FIGURES["accuracy"](matrix, CODES)} == {"accuracy-summarization", "accuracy-dialog"}
     texts = svg_texts(next(one for one in win_rates(matrix, CODES) if one.name == "heatmap-dialog-ppo-palm_2_l"))

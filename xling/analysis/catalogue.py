@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from xling.analysis.findings.decomposition import decomposition, effects
-from xling.analysis.findings.home import cross_vs_home, home_differences
-from xling.analysis.findings.power import power
-from xling.analysis.findings.ranking import judge_ranking, source_ranking
-from xling.analysis.findings.recommendation import recommendation
-from xling.analysis.findings.relations import accuracy_vs_win, kl_vs_win
+from xling.analysis.findings.cells import accuracy_vs_win, decomposition, effects, kl_vs_win
+from xling.analysis.findings.sources import (
+    cross_vs_home,
+    home_differences,
+    judge_ranking,
+    power,
+    recommendation,
+    source_ranking,
+)
 from xling.analysis.items.generalisation import generalisation
 from xling.analysis.items.length_rule import length_rule
 from xling.analysis.items.regimes import sft_data, translate_train_cells

@@ -18,7 +18,6 @@ import pandas as pd
 from xling.analysis.items.scored import (
     Finished,
     Scored,
-    columns_of,
     finished_cells,
     long_table,
     matrix_of,
@@ -32,7 +31,7 @@ from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.types import PERCENT
 from xling.analysis.statistics.bootstrap import Floats, Ints, Sample, draw, resample
 from xling.analysis.statistics.intervals import fold
-from xling.analysis.tidy.finding import Finding, is_home, some
+from xling.analysis.tidy.finding import Finding, columns_of, is_home, some
 from xling.config.common import is_foreign
 from xling.errors import StoreError
 from xling.grid.planfile import Ref

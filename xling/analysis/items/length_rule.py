@@ -16,7 +16,6 @@ from xling.analysis.items.scored import (
     SCORED_BY,
     Finished,
     Scored,
-    columns_of,
     finished_cells,
     long_table,
     matrix_of,
@@ -30,7 +29,7 @@ from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.types import PERCENT
 from xling.analysis.statistics.bootstrap import POINTS, SHARE, Clusters, Floats, Sample, draw, resample
 from xling.analysis.statistics.intervals import Estimate, fold
-from xling.analysis.tidy.finding import Finding, is_home, some
+from xling.analysis.tidy.finding import Finding, columns_of, is_home, some
 from xling.config.common import is_foreign
 from xling.grid.store import Store
 from xling.results.items import read_heldout

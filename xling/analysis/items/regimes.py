@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 from msgspec import Struct
 
-from xling.analysis.items.scored import Finished, Scored, columns_of, finished_cells, long_table, points, readable
+from xling.analysis.items.scored import Finished, Scored, finished_cells, long_table, points, readable
 from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.types import PERCENT
 from xling.analysis.statistics.bootstrap import POINTS, SHARE, Sample, draw, resample
 from xling.analysis.statistics.intervals import Estimate, fold, judged
-from xling.analysis.tidy.finding import Finding, some
+from xling.analysis.tidy.finding import Finding, columns_of, some
 from xling.grid.planfile import Ref
 from xling.grid.store import Store
 from xling.results.items import read_items, read_json

@@ -13,7 +13,6 @@ import pandas as pd
 
 from xling.analysis.matrix.types import Seeds
 from xling.analysis.statistics.bootstrap import Floats
-from xling.analysis.statistics.intervals import Estimate
 from xling.analysis.tidy.finding import MOST_NAMED, some
 from xling.errors import StoreError
 from xling.grid.planfile import Ref
@@ -131,14 +130,6 @@ def prompts_of(results: Results, samples: Ref) -> pd.DataFrame:
     """`prompt`, `group` and `dataset` of a samples folder, a row a prompt. StoreError if it is gone."""
     rows = [(one.prompt, one.group, one.dataset) for one in samples_of(results, samples)]
     return pd.DataFrame(rows, columns=["prompt", "group", "dataset"])
-
-
-def columns_of(name: str, estimate: Estimate | None) -> dict[str, float]:
-    """`name`, `name_low` and `name_high` as a row of a table has them."""
-    if estimate is None:
-        return {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
-    low, high = (np.nan if bound is None else bound for bound in (estimate.low, estimate.high))
-    return {name: estimate.value, f"{name}_low": low, f"{name}_high": high}
 
 
 def matrix_of(

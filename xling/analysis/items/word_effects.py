@@ -22,7 +22,6 @@ from xling.analysis.items.scored import (
     SCORED_BY,
     Finished,
     Scored,
-    columns_of,
     finished_cells,
     long_table,
     matrix_of,
@@ -35,7 +34,7 @@ from xling.analysis.items.scored import (
 from xling.analysis.matrix.across import over_columns
 from xling.analysis.statistics.bootstrap import Clusters, Floats, Sample, cluster_sums, draw
 from xling.analysis.statistics.intervals import fold
-from xling.analysis.tidy.finding import Finding, is_home, some
+from xling.analysis.tidy.finding import Finding, columns_of, is_home, some
 from xling.config.common import is_foreign
 from xling.grid.store import Store
 from xling.models.ridge import assign_folds, fit_each, in_order

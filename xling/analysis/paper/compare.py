@@ -25,8 +25,8 @@ from xling.analysis.statistics.draws import (
     spearman,
     with_tails,
 )
-from xling.analysis.tidy.entries import EVERY, PLACE, Entries, Row
-from xling.analysis.tidy.finding import Finding
+from xling.analysis.tidy.entries import EVERY, PLACE, Entries
+from xling.analysis.tidy.finding import Finding, Row
 from xling.errors import ConfigError
 from xling.grid.store import Store
 from xling.results.items import Items

@@ -10,8 +10,8 @@ import pandas as pd
 from xling.analysis.paper.published import BILINGUAL, HOW, TABLES, TRANSLATE_TRAIN, binomial, paper_entries, read, sizes
 from xling.analysis.statistics.bootstrap import Floats
 from xling.analysis.statistics.draws import centred, percentile, spanning, spearman
-from xling.analysis.tidy.entries import EVERY, Entries, Row, Square
-from xling.analysis.tidy.finding import Finding
+from xling.analysis.tidy.entries import EVERY, Entries, Square
+from xling.analysis.tidy.finding import Finding, Row
 
 _MAIN = TABLES["win_rate_summarization_palm_bon"]
 _RULES = ("Majority", "Length", "length")

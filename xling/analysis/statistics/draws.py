@@ -186,8 +186,13 @@ def p_two_sided(draws: Floats) -> float:
     """Twice the share of (draws,) on the far side of 0, ties half; at least 1 over their number."""
     if not len(draws) or np.isnan(draws).any():
         return math.nan
-    above = float((draws > 0).mean() + 0.5 * (draws == 0).mean())
+    above = share_above(draws)
     return min(1.0, max(2 * min(above, 1 - above), 1 / len(draws)))
+
+
+def share_above(draws: Floats) -> float:
+    """Of (draws,) above 0, ties half; NaN where one is."""
+    return math.nan if np.isnan(draws).any() else float((draws > 0).mean() + 0.5 * (draws == 0).mean())
 
 
 # --- ranks ------------------------------------------------------------------------------------------------

@@ -4,22 +4,22 @@ A grid's entries (`grid_entries`) and the paper's published ones (analysis/paper
 row an entry, holes included; axes as text, then numbers. References without a source and shuffled labels have none.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from xling.analysis.matrix.column import FoldedColumn
+from xling.analysis.matrix.names import values_of
 from xling.analysis.matrix.types import MEASURES, Entry, Matrix
 from xling.analysis.statistics.bootstrap import RESAMPLES, SHARE, Floats, Sample
 from xling.analysis.statistics.draws import Small, covariances, errors_of, with_tails
 from xling.analysis.statistics.intervals import Estimate
+from xling.analysis.tidy.finding import Finding, Row, columns_of, spread
 from xling.results.plan import ENTRY_AXES
 
-Row = dict[str, Any]  # of a tidy table
 Place = tuple[tuple[str, str], ...]  # all axes of an entry but the seeds
 PLACE = ("source_lang", "target_lang")
 EVERY = "all"  # stands for the target in a row that is over all of them
@@ -119,6 +119,32 @@ class Entries:
             normal[:, *at] = self.normal[:, row]
         return Square(sources, targets, value, errors, normal)
 
+    def finding(
+        self,
+        name: str,
+        title: str,
+        columns: Sequence[str],
+        rows_of: Callable[["Entries"], Iterable[Row | str]],
+        note: str,
+        *,
+        compact: tuple[str, str, str] | None = None,
+        over: str = "",
+    ) -> Finding:
+        """A finding of the rows of every panel, behind its axes; `columns` are the others.
+
+        rows_of: gives a panel's rows, and sentences on what it leaves out. over: axes that a panel's rows are over.
+        """
+        rows, left_out = list[Row](), list[str]()
+        for axes, panel in self.panels(over):
+            for one in rows_of(panel):
+                if isinstance(one, str):
+                    left_out.append(f"{values_of(axes)}: {one}")
+                else:
+                    rows.append(axes | one)
+        axes_shown = [axis for axis in self.axes if axis.split(".")[0] != over]
+        table = pd.DataFrame(rows, columns=[*axes_shown, *columns])
+        return Finding(name, title, table, note, tuple(left_out), compact)
+
     def holes(self, title: str = "") -> list[str]:
         """A sentence on the entries without a win rate, or nothing."""
         gone = self.table[self.table["win_rate"].isna()]
@@ -170,9 +196,8 @@ def grid_entries(matrix: Matrix, draws: Draws) -> Entries:
     measured = [name for name in _OTHERS if any(getattr(entry, name) is not None for entry, _ in found)]
     for row, (entry, _) in zip(rows, found, strict=True):
         for name in measured:
-            row |= _three(name, getattr(entry, name))
-    others = [f"{name}{end}" for name in measured for end in ("", "_low", "_high")]
-    table = pd.DataFrame(rows, columns=[*axes, *_NUMBERS, *others])
+            row |= columns_of(name, getattr(entry, name))
+    table = pd.DataFrame(rows, columns=[*axes, *_NUMBERS, *spread(*measured)])
     errors = {measure: _errors(draws, measure, places, table[name].to_numpy()) for measure, name in DRAWN.items()}
     return Entries(
         table,
@@ -187,31 +212,26 @@ def grid_entries(matrix: Matrix, draws: Draws) -> Entries:
 
 
 _NUMBERS = [
-    *("win_rate", "win_rate_low", "win_rate_high", "n", "seeds", "status", "reason", "home_p"),
-    *("kl", "kl_low", "kl_high", "kl_bound", "accuracy", "accuracy_low", "accuracy_high"),
+    *spread("win_rate"),
+    *("n", "seeds", "status", "reason", "home_p"),
+    *spread("kl"),
+    "kl_bound",
+    *spread("accuracy"),
 ]
 _OTHERS = [name for name in MEASURES if name not in ("win", "win_own", "kl")]
 
 
 def _numbers(entry: Entry, accuracy: Estimate | None) -> dict[str, object]:
     return {
-        **_three("win_rate", entry.win),
+        **columns_of("win_rate", entry.win),
         "n": entry.win.n if entry.win else 0,
         "seeds": entry.win.seeds if entry.win else 0,
         "status": entry.status,
         "reason": entry.reason,
         "home_p": np.nan if entry.versus_home is None or entry.versus_home.p is None else entry.versus_home.p,
-        **_three("kl", entry.kl),
+        **columns_of("kl", entry.kl),
         "kl_bound": np.nan if entry.kl_bound is None else entry.kl_bound,
-        **_three("accuracy", accuracy),
-    }
-
-
-def _three(name: str, estimate: Estimate | None) -> dict[str, float]:
-    ends = (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
-    return {
-        f"{name}{end}": np.nan if number is None else number
-        for end, number in zip(("", "_low", "_high"), ends, strict=True)
+        **columns_of("accuracy", accuracy),
     }
 
 

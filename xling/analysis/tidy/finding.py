@@ -8,9 +8,14 @@ LaTeX) shows any of them. A tidy table has a row an observation and a column a v
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from xling.analysis.statistics.intervals import Estimate
+
+Row = dict[str, Any]  # of a tidy table
 MOST_NAMED = 6
 
 
@@ -37,3 +42,22 @@ def some(names: Iterable[str]) -> str:
     there = list(dict.fromkeys(names))
     rest = len(there) - MOST_NAMED
     return ", ".join(there[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+# --- rows -------------------------------------------------------------------------------------------------
+
+
+def spread(*names: str) -> list[str]:
+    """The columns of statistics with intervals: x -> x, x_low, x_high."""
+    return [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+
+
+def with_ends(name: str, value: float, ends: tuple[float | None, float | None]) -> Row:
+    """The columns of a value and its interval; NaN where an end could not be made."""
+    return dict(zip(spread(name), (np.nan if number is None else number for number in (value, *ends)), strict=True))
+
+
+def columns_of(name: str, estimate: Estimate | None) -> Row:
+    """The columns of an estimate; NaN where there is none."""
+    ends = (np.nan, np.nan) if estimate is None else (estimate.low, estimate.high)
+    return with_ends(name, np.nan if estimate is None else estimate.value, ends)

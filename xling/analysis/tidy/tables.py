@@ -10,6 +10,7 @@ from typing import Any
 from xling.analysis.matrix.names import panel_names
 from xling.analysis.matrix.types import MEASURES, Entry, Frontier, Matrix, Opponent, Panel
 from xling.analysis.statistics.intervals import Estimate
+from xling.analysis.tidy.finding import spread
 from xling.results.plan import ENTRY_AXES
 
 PANEL_AXES = tuple(axis for axis in ENTRY_AXES if axis not in ("source_lang", "target_lang"))
@@ -47,11 +48,6 @@ def three(estimate: Estimate | None) -> list[float | None]:
     return [None] * 3 if estimate is None else [estimate.value, estimate.low, estimate.high]
 
 
-def spread(names: Sequence[str]) -> list[str]:
-    """x -> x, x_low, x_high."""
-    return [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
-
-
 def panels(matrix: Matrix) -> list[Panel]:
     return [panel for block in matrix.blocks for panel in block.panels]
 
@@ -81,7 +77,7 @@ def measure_rows(matrix: Matrix) -> Rows:
             rows.append([*_place(place, axes), *_measured(opponent), None, None, *_own(opponent, own)])
         there = [entry for entry in panel.entries if entry.win is not None]
         rows += [[*_place(e.axes, axes), *_measured(e), e.kl_bound, e.n_samples, *_own(e, own)] for e in there]
-    return Rows([*axes, *spread(BESIDE), "kl_bound", "n_samples", *spread(own)], rows)
+    return Rows([*axes, *spread(*BESIDE), "kl_bound", "n_samples", *spread(*own)], rows)
 
 
 def language_rows(matrix: Matrix) -> Rows:
@@ -94,7 +90,7 @@ def language_rows(matrix: Matrix) -> Rows:
             for share in (one.recognised, one.mistaken):
                 row += [*three(share), share.n if share else None]
             rows.append(row)
-    found = [column for name in ("recognised", "mistaken") for column in (*spread([name]), f"{name}_n")]
+    found = [column for name in ("recognised", "mistaken") for column in (*spread(name), f"{name}_n")]
     return Rows([*names, "target_lang", "detector", "labels", *found], rows)
 
 
@@ -119,7 +115,7 @@ def curve_rows(matrix: Matrix) -> Rows:
         for k in _doubling(len(curve.value)) if curve else ():
             assert curve is not None
             rows.append([*_place(entry.axes, axes), k, curve.value[k - 1], curve.low[k - 1], curve.high[k - 1]])
-    return Rows([*axes, "k", *spread(["win_rate"])], rows)
+    return Rows([*axes, "k", *spread("win_rate")], rows)
 
 
 def _doubling(n: int) -> Iterator[int]:
@@ -143,7 +139,7 @@ def accuracy_rows(matrix: Matrix) -> Rows:
          *three(a.versus_majority.estimate if a.versus_majority else None)]
         for panel in panels(matrix) for a in panel.accuracy
     ]  # fmt: skip
-    columns = ["source_lang", "target_lang", *spread(["accuracy"]), "auc", *spread(["versus_majority"])]
+    columns = ["source_lang", "target_lang", *spread("accuracy"), "auc", *spread("versus_majority")]
     return Rows([*names, *columns], rows)
 
 
@@ -153,7 +149,7 @@ def control_rows(matrix: Matrix) -> Rows:
     entries = [entry for block in matrix.blocks for control in block.controls for entry in control.entries]
     entries += [entry for block in matrix.blocks for entry in block.shuffled]
     rows = [[*_place(e.axes, names), *three(e.win), e.win.n] for e in entries if e.win is not None]
-    return Rows([*names, *spread(["win_rate"]), "n"], rows)
+    return Rows([*names, *spread("win_rate"), "n"], rows)
 
 
 def band_rows(matrix: Matrix) -> Rows:
@@ -180,7 +176,7 @@ def frontier_rows(matrix: Matrix) -> Rows:
          *(number for name in measures for number in three(getattr(point, name)))]
         for frontier in matrix.frontiers for point in frontier.points
     ]  # fmt: skip
-    return Rows([*names, "arm", "k", *spread(measures)], rows)
+    return Rows([*names, "arm", "k", *spread(*measures)], rows)
 
 
 def frontier_lines(frontier: Frontier) -> dict[str, tuple[list[float], list[float]]]:
@@ -202,7 +198,7 @@ def optimizer_rows(matrix: Matrix) -> Rows:
          *three(arm.versus.estimate if arm.versus else None), arm.above_50, len(arm.cells)]
         for table in matrix.optimizers for arm in table.arms
     ]  # fmt: skip
-    return Rows([*names, "arm", *spread(["win_rate"]), "reference", *spread(["versus"]), "above_50", "cells"], rows)
+    return Rows([*names, "arm", *spread("win_rate"), "reference", *spread("versus"), "above_50", "cells"], rows)
 
 
 def agreement_rows(matrix: Matrix) -> Rows:
@@ -212,7 +208,7 @@ def agreement_rows(matrix: Matrix) -> Rows:
         [*_place(one.axes, names), *one.judges, *three(one.instances), *three(one.ranking), one.source_pairs]
         for one in matrix.agreement
     ]
-    return Rows([*names, "judge_a", "judge_b", *spread(["instances", "ranking"]), "source_pairs"], rows)
+    return Rows([*names, "judge_a", "judge_b", *spread("instances", "ranking"), "source_pairs"], rows)
 
 
 def counts(matrix: Matrix) -> dict[str, int]:
