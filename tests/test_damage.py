@@ -20,7 +20,7 @@ from xling.grid.store import Store
 from xling.jsonfiles import decode, sealed, unsealed
 from xling.launching import launch, task_languages
 from xling.runners.slurm import record
-from xling.translators.memory import Memory
+from xling.translators.seq2seq import Memory
 
 GRID = ("source_lang=de,en", "target_lang=de,en", "name=g", "tracking.mode=off")
 

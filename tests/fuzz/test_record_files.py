@@ -46,7 +46,7 @@ from xling.sheets.key import CellKey, Key, Pair, Row, SheetKey, identified, key_
 from xling.tracking.base import Destination, TrackingResult
 from xling.tracking.dashboard import _read
 from xling.tracking.track import read_ledger
-from xling.translators.memory import Memory
+from xling.translators.seq2seq import Memory
 
 SECONDS = 60  # that reading and repairing a spoilt root may take, on a busy machine
 GRID = ["source_lang=de,en", "target_lang=de,en", "name=g", "tracking.mode=off"]

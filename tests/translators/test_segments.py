@@ -2,7 +2,7 @@
 
 import pytest
 
-from xling.translators.segments import halved, joined, readable, segments_of
+from xling.translators import halved, joined, readable, segments_of
 
 TEXT = "Dr. Smith had a vote on May 3. It was fine!\n\n  Then he left.  \nHuman: Hello there. Bye.\n"
 

@@ -10,8 +10,7 @@ from tiny_translators import saved, texts
 
 from xling.errors import ConfigError, DataError
 from xling.translators import Spoken
-from xling.translators.memory import Memory
-from xling.translators.seq2seq import Documents, load_model
+from xling.translators.seq2seq import Documents, Memory, load_model
 from xling.translators.seq2seq import Settings as Seq2Seq
 from xling.translators.seq2seq import check as check_model
 
@@ -127,7 +126,7 @@ def test_what_another_process_adds_is_seen_and_damage_is_as_if_it_were_not_there
 
 def test_long_segments_are_halved_and_put_together(folders: dict[str, Path], tmp_path: Path) -> None:
     model = load_model(folders["marian"], settings(folders["marian"]), EN, DE)
-    from xling.translators.segments import halved
+    from xling.translators import halved
 
     long = " ".join(SEGMENTS[:6])
     parts = halved(long, model.fits)

@@ -21,12 +21,12 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from xling.config.tasks import absent
-from xling.errors import ConfigError, DataError, listed
+from xling.errors import ConfigError, DataError, listed, shown
 from xling.grid.stage import WHERE, Context, Stage, canonical_json
 from xling.measures.language import language_of_code
 from xling.planning.translations import (
@@ -43,8 +43,7 @@ from xling.rewards import objective_of
 from xling.tasks.options import Task, task_module
 from xling.tasks.render import bare
 from xling.tasks.tables import Identity, identity, open_table, paths_of, text_of
-from xling.translators import Direction, Translate, TranslatorSettings
-from xling.translators.segments import Segment, joined, readable, segments_of
+from xling.translators import Direction, Segment, Translate, TranslatorSettings, joined, readable, segments_of
 
 if TYPE_CHECKING:
     from xling.experiment import Experiment
@@ -65,9 +64,9 @@ def check(translator: Settings, experiment: "Experiment", directions: Sequence[D
     known = pairs_of(translator.path)
     for pair in ((source.code, target.code) for source, target in directions):
         if pair not in known:
-            shown = ", ".join(f"{a} -> {b}" for a, b in known) or "none"
+            there = ", ".join(f"{a} -> {b}" for a, b in known) or "none"
             raise ConfigError(
-                f"translator.path={translator.path} has no translations {pair[0]} -> {pair[1]}; it has {shown}. "
+                f"translator.path={translator.path} has no translations {pair[0]} -> {pair[1]}; it has {there}. "
                 "`xling translate export` writes the texts that are needed."
             )
 
@@ -110,7 +109,11 @@ def translate(context: Context, spec: TranslateSpec, texts: Sequence[str]) -> Tr
     if pair_digest(path, source, target, units) != context.spec["translations"]:
         raise DataError(f"{path} has changed since the grid was planned. Run the same command again.")
     if lacking := missing(path, source, target, units):
-        raise DataError(missing_text(path, source, target, lacking, len(units)))
+        raise DataError(
+            f"translator.path={path} has no translation {source} -> {target} of {len(lacking):,} of {len(units):,} "
+            f"texts, the first of them {shown(lacking[0], 80)}. Type `xling translate export --out FILE` and the "
+            "grid's overrides to write all missing texts, have them translated, and add them."
+        )
     known = translations(path, source, target)
     return lambda some: [put_together(text, spec.speakers, known) for text in some]
 
@@ -153,16 +156,6 @@ def missing(path: str, source: str, target: str, texts: Iterable[str]) -> list[s
     """Texts (units of `units_of`) that the file has no row for."""
     known = translations(path, source, target)
     return [text for text in texts if text not in known]
-
-
-def missing_text(path: str, source: str, target: str, lacking: list[str], of: int) -> str:
-    """The sentence on texts that are not there."""
-    first = lacking[0] if len(lacking[0]) <= 80 else lacking[0][:80] + "..."
-    return (
-        f"translator.path={path} has no translation {source} -> {target} of {len(lacking):,} of {of:,} texts, the "
-        f"first of them {first!r}. Type `xling translate export --out FILE` and the grid's overrides to write all "
-        "missing texts, have them translated, and add them."
-    )
 
 
 @functools.lru_cache(maxsize=2)
@@ -209,8 +202,7 @@ def _cut(text: str, speakers: Sequence[str]) -> list[Segment]:
 EXPORTED = COLUMNS[:3]
 
 
-@dataclass(frozen=True)
-class Need:
+class Need(NamedTuple):
     """Data of a language to be translated; `back`: and then into that language itself again."""
 
     task: Task
@@ -224,7 +216,7 @@ class Need:
 class Exported:
     """Texts by pair of languages, and how many wait for the way there."""
 
-    texts: dict[tuple[str, str], list[str]]
+    texts: dict[Pair, list[str]]
     waiting: int
 
     def sentences(self, path: Path) -> list[str]:
@@ -266,34 +258,23 @@ def to_translate(asked: Sequence["Experiment"]) -> Exported:
             "sft_data=round_trip."
         )
     paths = {e.translator.path for e in asked if isinstance(e.translator, Settings)}
-    found: dict[tuple[str, str], dict[str, None]] = {}
+    found: dict[Pair, dict[str, None]] = {}
+
+    def add(source: str, target: str, texts: Iterable[str], names: Sequence[str]) -> dict[str, str]:
+        known = {text: said for path in paths for text, said in translations(path, source, target).items()}
+        units = (unit for unit in units_of(texts, names) if unit not in known)
+        found.setdefault((source, target), {}).update(dict.fromkeys(units))
+        return known
+
     waiting = 0
     for need in wanted:
-        names, texts = speakers(need.task), _texts(need)
-        there = _known(paths, need.source, need.target)
-        _add(found, need.source, need.target, (unit for unit in units_of(texts, names) if unit not in there))
+        names, texts = speakers(need.task), distinct(_records(need.task, need.what, need.source))
+        there = add(need.source, need.target, texts, names)
         if need.back:
             said = [put_together(text, names, there) for text in texts]
             waiting += said.count(None)
-            back = _known(paths, need.target, need.source)
-            units = units_of((text for text in said if text), names)
-            _add(found, need.target, need.source, (unit for unit in units if unit not in back))
+            add(need.target, need.source, [text for text in said if text], names)
     return Exported({pair: list(texts) for pair, texts in found.items()}, waiting)
-
-
-def _texts(need: Need) -> list[str]:
-    items = (
-        item for split in SPLITS for item in getattr(task_module(need.task), need.what)(need.task, need.source, split)
-    )
-    return distinct(record_of(need.task, item) for item in items)
-
-
-def _known(paths: Iterable[str], source: str, target: str) -> dict[str, str]:
-    return {text: said for path in paths for text, said in translations(path, source, target).items()}
-
-
-def _add(found: dict[tuple[str, str], dict[str, None]], source: str, target: str, texts: Iterable[str]) -> None:
-    found.setdefault((source, target), {}).update(dict.fromkeys(texts))
 
 
 def write(path: Path, exported: Exported) -> None:

@@ -1,10 +1,12 @@
 """translator=seq2seq: a translation model in Hugging Face format. NLLB, MADLAD, M2M100, and Marian a pair.
 
-Documents go through sentence by sentence (xling/translators/segments.py), by beam search, in batches of a fixed number
+Documents go through sentence by sentence (`segments_of`), by beam search, in batches of a fixed number
 of rows whose width depends on each row alone: a translation does not depend on what was translated beside it.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -17,7 +19,9 @@ from msgspec import Meta
 from xling.config.common import Dtype, Positive
 from xling.config.policies import LanguageModel
 from xling.errors import ConfigError, DataError
-from xling.grid.stage import Context, Stage
+from xling.grid.files import write_atomically
+from xling.grid.stage import Context, Stage, canonical_json
+from xling.jsonfiles import decode
 from xling.models.checkpoints import TABLES, check_policy, folder_of, positions
 from xling.models.hub import is_repository
 from xling.models.hub import settings_of as config_of
@@ -25,10 +29,18 @@ from xling.models.text import Ids, pad_right, padded_length, pieces
 from xling.planning import costs
 from xling.planning.specs import base
 from xling.planning.translations import Inputs, Needed, TranslateSpec, settings_of
-from xling.translators import Direction, Spoken, Translate, TranslatorSettings
+from xling.translators import (
+    SPACELESS,
+    Direction,
+    Spoken,
+    Translate,
+    TranslatorSettings,
+    halved,
+    joined,
+    readable,
+    segments_of,
+)
 from xling.translators.languages import Family, family_of, own_code, told
-from xling.translators.memory import Memory
-from xling.translators.segments import SPACELESS, halved, joined, readable, segments_of
 
 if TYPE_CHECKING:
     from xling.experiment import Experiment
@@ -98,18 +110,11 @@ def _check(translator: Settings, checkpoint: str, source: Spoken, target: Spoken
             f"translator.checkpoint={checkpoint} is a {settings.get('model_type')}, which is no encoder-decoder. Use a "
             "translation model: NLLB, MADLAD, M2M100 or Marian."
         )
-    if (folder := folder_of(checkpoint, translator.revision)) is not None:
-        _check_languages(translator, folder, settings, source, target)
-
-
-def _check_languages(
-    translator: Settings, folder: Path, settings: dict[str, Any], source: Spoken, target: Spoken
-) -> None:
-    """Both languages are known to the tokenizer of a model that is on this machine."""
-    tokenizer = _tokenizer(folder)
+    folder = folder_of(checkpoint, translator.revision)
+    tokenizer = None if folder is None else _tokenizer(folder)
     if tokenizer is None:
         return
-    try:
+    try:  # both languages are known to the tokenizer of a model that is on this machine
         family = family_of(translator.family, str(settings.get("model_type")), tokenizer)
     except DataError as error:
         raise ConfigError(f"translator.checkpoint={folder}: {error}") from error
@@ -171,7 +176,8 @@ class Model:
         from xling.models.states import batches, fill
 
         distinct = list(dict.fromkeys(texts))
-        rows = {text: [*self.before, *ids, *self.after] for text, ids in self._pieces(distinct)}
+        ids_of = zip(distinct, pieces(self.tokenizer, distinct), strict=True)
+        rows = {text: [*self.before, *ids, *self.after] for text, ids in ids_of}
         widths: dict[int, list[str]] = {}
         for text, ids in rows.items():
             widths.setdefault(padded_length(len(ids) + 1, WIDTHS), []).append(text)  # a column of padding at least
@@ -181,9 +187,6 @@ class Model:
                 said = self._generate([rows[text] for text in fill(real, self.settings.batch_size)], width)
                 found |= dict(zip(real, said, strict=False))
         return found
-
-    def _pieces(self, texts: Sequence[str]) -> Any:
-        return zip(texts, pieces(self.tokenizer, texts), strict=True)
 
     def _generate(self, rows: Sequence[Ids], width: int) -> list[str | None]:
         import torch
@@ -224,6 +227,83 @@ def load_model(folder: Path, settings: Settings, source: Spoken, target: Spoken)
     family = family_of(settings.family, model.config.model_type, tokenizer)
     before, after, first = told(family, tokenizer, settings.codes, source, target)
     return Model(model, tokenizer, settings, before, after, first)
+
+
+# --- what was translated before -----------------------------------------------------------------------------
+
+# By whichever stage of a root: a folder a model, its settings and a pair of languages. A file a block of texts rather
+# than one a text, since there may be millions. Files are only ever added; a line that its checksum does not fit is as
+# if it were not there, and the folder can be deleted. Two stages that run at once may translate a text twice, to the
+# same.
+
+# sha256 of a text, its translation (None: the model made nothing of it), and a checksum of both
+Entry = tuple[str, str | None, str]
+
+
+class Memory:
+    """Translations on disk, by text; where each one stands is kept in memory, not the text itself."""
+
+    def __init__(self, root: Path, identity: Mapping[str, Any]) -> None:
+        self.folder = root / hashlib.sha256(canonical_json(dict(identity))).hexdigest()[:32]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._places: dict[str, tuple[Path, int]] = {}
+        self._seen: set[str] = set()
+
+    def refresh(self) -> None:
+        """See what other stages have added."""
+        for path in sorted(self.folder.glob("*.jsonl")):
+            if path.name not in self._seen:
+                self._seen.add(path.name)
+                self._index(path)
+
+    def get(self, text: str) -> tuple[bool, str | None]:
+        """(whether it was translated, the translation)."""
+        place = self._places.get(_name(text))
+        if place is None:
+            return False, None
+        path, start = place
+        try:
+            with path.open("rb") as file:
+                file.seek(start)
+                return True, _entry(file.readline())[1]
+        except (OSError, msgspec.DecodeError):  # deleted or damaged meanwhile
+            return False, None
+
+    def add(self, translations: Mapping[str, str | None]) -> None:
+        """Keep some translations."""
+        if not translations:
+            return
+        named = [(_name(text), said) for text, said in translations.items()]
+        lines = [msgspec.json.encode((name, said, _checksum(name, said))) + b"\n" for name, said in named]
+        content = b"".join(lines)
+        path = self.folder / f"{hashlib.sha256(content).hexdigest()[:32]}.jsonl"
+        write_atomically(path, content)
+        self._seen.add(path.name)
+        self._index(path)
+
+    def _index(self, path: Path) -> None:
+        start = 0
+        with path.open("rb") as file:
+            for line in file:
+                with suppress(msgspec.DecodeError):  # a damaged line is as if it were not there
+                    self._places.setdefault(_entry(line)[0], (path, start))
+                start += len(line)
+
+
+def _name(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _checksum(name: str, said: str | None) -> str:
+    return hashlib.sha256(msgspec.json.encode((name, said))).hexdigest()[:16]
+
+
+def _entry(line: bytes) -> Entry:
+    """What a line says; DecodeError if it is not what was written."""
+    found: Entry = decode(line, type=Entry)
+    if found[2] != _checksum(*found[:2]):
+        raise msgspec.DecodeError("the checksum does not fit")
+    return found
 
 
 # --- the translate stage ------------------------------------------------------------------------------------
