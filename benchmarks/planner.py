@@ -22,8 +22,8 @@ from typing import TypeVar
 from xling.grid.plan import Plan, make_plan
 from xling.grid.stage import Cell, Context, Kind, Stage
 from xling.grid.store import Store
-from xling.runners.local.progress import Outcome
 from xling.runners.local.runner import run_local
+from xling.runners.local.schedule import Outcome
 
 T = TypeVar("T")
 VALUE = b'{"win_rate": 50.0}\n'

@@ -12,8 +12,8 @@ from xling.errors import StageError, StoreError
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
-from xling.runners.local.progress import Outcome
 from xling.runners.local.runner import run_local
+from xling.runners.local.schedule import Outcome
 
 WHOLE = {"base": 1, "sft": 2, "reward": 2, "pool": 2, "score": 4, "judge": 4}
 

@@ -12,14 +12,17 @@ heartbeat. Up to two thirds of the timeout are credited to a claim that was sile
 import contextlib
 import os
 import secrets
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
-from xling.grid.files import write_all
+from xling.errors import ConfigError
+from xling.grid import files
 from xling.grid.host import Process, is_alive, sees
 from xling.jsonfiles import decode
 
@@ -28,6 +31,7 @@ BEATS = 12  # heartbeats in that time
 SIZE = 4096  # bytes; a claim is smaller
 EMPTY_SECONDS = 5.0  # after which a claim without content is not being written any more
 GAP_SECONDS = 5.0  # at most so much silence is counted between two looks: the observer may have slept itself
+TURN_SECONDS = 120.0  # that a process waits for its turn where one at a time may do something
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -188,7 +192,7 @@ def _create(path: str, content: bytes) -> bool:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         return _create(path, content)
     try:
-        write_all(descriptor, content)
+        files.write_all(descriptor, content)
     except OSError:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -281,6 +285,34 @@ class Heart:
         with self._lock:
             self._held.discard(path)
         release(path, self._who)
+
+    @contextlib.contextmanager
+    def alone(self, path: str, doing: str) -> Iterator[None]:
+        """Do what one process at a time may do, under a claim: wait for a turn, and say so if it takes a while.
+
+        ConfigError where somebody has the claim for longer than TURN_SECONDS; `doing` says of them what they do.
+        """
+        watch = Watch(lambda: files.clock(Path(path).parent), self._timeout)
+        start, told = time.monotonic(), False
+        while take(path, self._who, self._timeout) is not None:
+            other = watch.holder(path)
+            if other is None:
+                continue
+            waited = time.monotonic() - start
+            if waited > TURN_SECONDS:
+                raise ConfigError(
+                    f"{other.who} {doing}, and has been at it for more than {TURN_SECONDS:.0f} seconds. Try again when "
+                    f"it is done; if you know that it is gone, type: rm '{path}'"
+                )
+            if waited > 1.0 and not told:
+                print(f"xling: waiting for {other.who}, which {doing}.", file=sys.stderr)
+                told = True
+            time.sleep(0.02)
+        self.hold(path)
+        try:
+            yield
+        finally:
+            self.release(path)
 
     def _run(self) -> None:
         while True:

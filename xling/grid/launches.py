@@ -27,8 +27,6 @@ from xling.grid.stage import Cell, canonical_json
 from xling.grid.store import Store
 from xling.jsonfiles import decode
 
-DOOR_SECONDS = 60.0  # for another launch to have begun
-
 
 def digest_of(cells: Sequence[Cell]) -> str:
     """Which cells, in one word, in whatever order they were asked for."""
@@ -98,7 +96,7 @@ def running(plan: Plan, timeout: float = claim.TIMEOUT) -> Iterator[str]:
     folder = store.grid_folder(plan.name)
     mine, heart = str(folder / f"{digest}.{who.name}.claim"), claim.Heart(who, timeout)
     try:
-        with _alone(folder, who, timeout):
+        with heart.alone(str(folder / "plan.claim"), f"is about to begin grid {plan.name}"):
             _refuse_others(folder, digest, plan.name, timeout)
             claim.take(mine, who, timeout)
             try:
@@ -133,25 +131,6 @@ def _in_order() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _alone(folder: Path, who: host.Process, timeout: float) -> Iterator[None]:
-    """One launch at a time looks who runs, and begins."""
-    path, watch = str(folder / "plan.claim"), claim.Watch(lambda: files.clock(folder), timeout)
-    deadline = time.monotonic() + DOOR_SECONDS
-    while claim.take(path, who, timeout) is not None:
-        other = watch.holder(path)
-        if other is not None and time.monotonic() > deadline:
-            raise ConfigError(
-                f"{other.who} has been about to begin this grid for more than {DOOR_SECONDS:.0f} seconds. Try again, "
-                f"or if you know that it is gone, type: rm '{path}'"
-            )
-        time.sleep(0.02 if other is not None else 0)
-    try:
-        yield
-    finally:
-        claim.release(path, who)
 
 
 def _refuse_others(folder: Path, digest: str, name: str, timeout: float) -> None:

@@ -1,7 +1,7 @@
 """Running a plan on this machine, in worker processes: the hooks of hydra/launcher=local (xling/runners/base.py).
 
-runner.py: the loop; schedule.py: which stage next; worker.py: both ends of a worker process; progress.py: what people
-see of it.
+runner.py: the loop, and what people see of it; schedule.py: which stage next, and how each ended; worker.py: both ends
+of a worker process.
 """
 
 from collections.abc import Mapping

@@ -1,16 +1,26 @@
-"""Which stage next: a plan's stages while they run. Knows no processes, so that any runner can ask it.
+"""Which stage next: a plan's stages while they run, and how each of them ended. Knows no processes.
 
 The stage with the longest chain of work below it goes first (critical path first).
 """
 
 import heapq
 import statistics
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from xling.console import SHOWN, Console, duration
 from xling.grid.estimate import path_lengths
 from xling.grid.plan import Plan
-from xling.grid.stage import Stage
-from xling.runners.local.progress import End
+from xling.grid.stage import Cell, Stage
+
+End = Literal["done", "cached", "failed", "blocked", "not run"]
 
 CHEAP_SECONDS = 0.05  # stages of a kind that takes less than this travel together,
 BATCH_SECONDS = 0.5  # as many as are expected to take this long,
@@ -139,3 +149,88 @@ class Schedule:
         """Whatever has not ended will not run."""
         for key in self.steps:
             self.ends.setdefault(key, "not run")
+
+
+# --- How a run of a plan ended: a state for every stage and cell, the failures, the exit code -------------
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    index: int  # of the stage in the plan
+    label: str
+    last: str
+    log: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`done` ran in this run; `cached` was there, or another runner made it meanwhile."""
+
+    name: str
+    cells: Sequence[Cell]
+    stages: Mapping[str, tuple[str, End]]  # key -> kind, end
+    failures: Sequence[Failed]
+    work: Mapping[str, float]  # kind -> seconds inside stage functions
+    seconds: float  # wall
+    workers: int
+    interrupted: int = 0  # the signal that stopped the run, 0 if none
+
+    @property
+    def executed(self) -> dict[str, int]:
+        """How many stages of each kind this run executed with success."""
+        return dict(Counter(kind for kind, end in self.stages.values() if end == "done"))
+
+    def count(self) -> dict[str, Counter[End]]:
+        counts: dict[str, Counter[End]] = {}
+        for kind, end in self.stages.values():
+            counts.setdefault(kind, Counter())[end] += 1
+        return counts
+
+    def cell_ends(self) -> Counter[End]:
+        return Counter(self.stages[cell.stage.key][1] for cell in self.cells)
+
+    @property
+    def exit_code(self) -> int:
+        """0: every cell is there; 1: some are not; 128 + signal: interrupted."""
+        if self.interrupted:
+            return 128 + self.interrupted
+        ends = self.cell_ends()
+        return 0 if ends["done"] + ends["cached"] == len(self.cells) and not self.failures else 1
+
+    def summary(self) -> str:
+        ends = self.cell_ends()
+        parts = [f"{ends['done'] + ends['cached']} of {len(self.cells)} cells done"]
+        parts += [f"{ends[end]} {end}" for end in ("failed", "blocked", "not run") if ends[end]]
+        stopped = "; stopped by the user" if self.interrupted else ""
+        ran = sum(self.executed.values())
+        return f"{', '.join(parts)}{stopped} ({ran} stages ran in {self.seconds:.1f} s)"
+
+    def print(self, console: Console | None = None) -> None:
+        (console or Console(stderr=True, soft_wrap=True)).print(outcome_table(self))
+
+
+def outcome_table(outcome: Outcome) -> RenderableType:
+    """Done, failed, blocked, not run by kind; then each failure with its last line and its log."""
+    title = f"{escape(outcome.name)}: {outcome.summary()}"
+    if not outcome.executed and not outcome.failures and not outcome.interrupted:
+        return title
+    table = Table(title=title, title_justify="left")
+    table.add_column("stage")
+    for column in ("ran", "cached", "failed", "blocked", "not run", "work"):
+        table.add_column(column, justify="right")
+    for kind, states in outcome.count().items():
+        numbers = (states[state] for state in ("done", "cached", "failed", "blocked", "not run"))
+        work = outcome.work.get(kind, 0.0)
+        table.add_row(kind, *(str(number or "") for number in numbers), duration(work) if work else "")
+    return Group(table, *_failures(outcome))
+
+
+def _failures(outcome: Outcome) -> Iterable[RenderableType]:
+    if not outcome.failures:
+        return
+    for failed in outcome.failures[:SHOWN]:
+        yield f"[red]{failed.index:5d} {escape(failed.label)}[/red]: {escape(failed.last)}"
+        yield Text(f"      log: {failed.log}")
+    if len(outcome.failures) > SHOWN:
+        yield f"and {len(outcome.failures) - SHOWN} more: `xling status` lists them."
+    yield "The same command again runs what is left; `xling logs INDEX` shows a log."

@@ -1,7 +1,7 @@
 """Running a plan as jobs of a SLURM cluster: hooks of hydra/launcher=slurm (xling/runners/base.py); docs/slurm.md.
 
 settings.py: what can be asked for; dispatch.py: stages to jobs; submit.py, task.py, ranks.py: from the shell to the
-processes of a job; record.py, survey.py: what has been submitted and what became of it; cluster.py: SLURM's commands;
+processes of a job; record.py: what has been submitted and what became of it; cluster.py: SLURM's commands;
 watch.py: `xling status`, `logs` and `cancel`.
 """
 
@@ -56,10 +56,9 @@ def others(store: Store, grid: str, cells: str) -> bool:
     """Whether jobs of another set of cells are queued or running; of old submissions it is not known whose they are."""
     if not (store.grid_folder(grid) / "slurm").is_dir():
         return False
-    from xling.runners.slurm import record
-    from xling.runners.slurm.survey import survey
+    from xling.runners.slurm.record import submissions, survey
 
-    own, begun = ("", cells), record.submissions(store, grid, "submitting", "released")
+    own, begun = ("", cells), submissions(store, grid, "submitting", "released")
     if all(filed.submission.cells in own for filed in begun):
         return False
     return any(filed.submission.cells not in own for filed in survey(store, grid).open)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import msgspec
 
 from xling.errors import ConfigError, XlingError
-from xling.runners.slurm.record import JobRef
 from xling.runners.slurm.settings import Limits, facts_of, parse_limits
 
 # --- reading the answers of squeue, sacct and the job-completion log -----------------------------------------
@@ -31,6 +30,15 @@ CLOCKS_DIFFER = 3600.0  # seconds; a job of ours that is older than its submissi
 SQUEUE_FIELDS = ("JobArrayID", "Name", "State", "Reason", "NodeList", "SubmitTime", "StartTime", "exit_code",
                  "RestartCnt")  # fmt: skip
 SACCT_FIELDS = ("JobID", "JobName", "State", "Reason", "NodeList", "Submit", "Start", "ExitCode")
+
+
+class JobRef(msgspec.Struct, frozen=True):
+    """An array as SLURM knows it."""
+
+    id: str
+    name: str
+    submitted: float  # seconds since the epoch
+    cluster: str = ""  # its name; another one knows nothing of the job
 
 
 class JobState(msgspec.Struct, frozen=True):

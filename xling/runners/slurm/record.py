@@ -1,4 +1,9 @@
-"""What is known of a submission: files in one folder, written before, while and after its jobs run.
+"""Submissions and what became of them: files in one folder each, and what the cluster says of their jobs.
+
+    found = survey(store)          # one query for all open submissions
+    found.held[stage.key].job      # "123_4": the job that runs it or is going to
+
+A folder is written before, while and after its jobs run:
 
     <root>/grids/<grid>/slurm/<submission>/
         submission.json             what was to be submitted; written once, before the first sbatch
@@ -11,8 +16,9 @@ A job is recognised by its id and its name: SLURM may give an id a second time a
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -20,9 +26,11 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from xling.grid import files
-from xling.grid.store import Store
+from xling.grid.store import Listing, Store
 from xling.jsonfiles import decode, unsealed
-from xling.runners.execute import Job
+from xling.runners.execute import Job, record_failure
+from xling.runners.slurm import cluster
+from xling.runners.slurm.cluster import JobRef, JobState
 from xling.runners.slurm.settings import Resources, Slurm
 
 Word = Literal["submitting", "released", "finished", "cancelled", "abandoned"]
@@ -75,15 +83,6 @@ class Submission(msgspec.Struct, frozen=True):
         return [self.stages[number] for number in task.stages]
 
 
-class JobRef(msgspec.Struct, frozen=True):
-    """An array as SLURM knows it."""
-
-    id: str
-    name: str
-    submitted: float  # seconds since the epoch
-    cluster: str = ""  # its name; another one knows nothing of the job
-
-
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """A line that a job writes about itself.
 
@@ -124,17 +123,14 @@ class Filed:
     @cached_property
     def places(self) -> dict[str, Place]:
         """Where each stage is run, by key."""
-        return {
-            self.submission.stages[stage].key: (array.number, number)
-            for array in self.submission.arrays
-            for number, task in enumerate(array.tasks)
-            for stage in task.stages
-        }
+        return {job.key: place for place, task, _ in self.tasks() for job in self.submission.jobs(task)}
 
-    @property
-    def open(self) -> bool:
-        """Its jobs may still run, as far as has been noted."""
-        return self.state in ("submitting", "released")
+    def tasks(self) -> Iterator[tuple[Place, Task, str | None]]:
+        """Each task with its place and SLURM's id of its job; None if it was never submitted."""
+        for array in self.submission.arrays:
+            for number, task in enumerate(array.tasks):
+                place = (array.number, number)
+                yield place, task, self.job(place)
 
     def job(self, place: Place) -> str | None:
         """SLURM's id of a task, "123_4"; None if it was never submitted."""
@@ -231,3 +227,134 @@ def new_id(now: float) -> str:
     """A word for a submission: time to the second, and four letters that tell two of them apart."""
     stamp = time.strftime("%m%d%H%M%S", time.gmtime(now))
     return f"{stamp}{hashlib.sha256(f'{now}'.encode()).hexdigest()[:4]}"
+
+
+# --- what the cluster holds of ours: which stages are queued or running, and what died without saying why -----
+# A job that was cancelled or killed leaves no word in the store; its stage gets a failure record here, with SLURM's
+# cause. Unknown means alive: where the cluster does not answer, nothing is concluded.
+
+MOVED = "moved"  # a stage's end in a task that was cancelled because another submission runs it
+TOLD = ("failed", "blocked", MOVED)  # ends after which a stage's result is not expected from the task any more
+UNKNOWN = JobState("UNKNOWN", alive=True, reason="the cluster does not answer")
+
+
+@dataclass(frozen=True)
+class Held:
+    """A stage's job that is queued or running."""
+
+    job: str  # "123_4"
+    state: JobState
+    place: Place
+    filed: Filed
+
+
+@dataclass(frozen=True)
+class Survey:
+    answered: bool  # False: the cluster did not answer, everything open counts as alive
+    open: Sequence[Filed]  # submissions that have living jobs, or have not been completed
+    held: Mapping[str, Held]  # by stage key
+    reducers: Mapping[str, Held]  # by submission id: the living jobs that fold
+
+
+def survey(store: Store, grid: str | None = None) -> Survey:
+    """Look at all open submissions, of one grid or of all; notes down what has ended."""
+    filed = submissions(store, grid, "submitting", "released")
+    listings: dict[str, Listing] = {}
+    wanted = [_wanted(store, one, listings) for one in filed]
+    refs = [ref for one, jobs in zip(filed, wanted, strict=True) if jobs for ref in one.refs.values()]
+    states = cluster.states(refs, {job for jobs in wanted for job in jobs}) if refs else {}
+    held: dict[str, Held] = {}
+    reducers: dict[str, Held] = {}
+    open_ = []
+    for one in filed:
+        living = _living(one, states)
+        if states is not None:
+            settle(store, one, states, listings)
+        if one.state == "released" and not living:
+            note_state(one.folder, "finished")
+            continue
+        open_.append(one)
+        for place, found in living.items():
+            keys = [job.key for job in one.submission.jobs(one.submission.task(place))]
+            told = {event.key for event in one.events(place) if event.end in TOLD} if found.state.node else set()
+            held.update({key: found for key in keys if key not in told})
+            if not keys:
+                reducers[one.submission.id] = found
+    return Survey(states is not None, open_, held, reducers)
+
+
+def _wanted(store: Store, filed: Filed, listings: dict[str, Listing]) -> list[str]:
+    """The jobs that matter: those of stages that have no result, and the one that folds."""
+    return [
+        job
+        for place, task, job in filed.tasks()
+        if job is not None and (not task.stages or _without_result(store, filed, place, listings))
+    ]
+
+
+def _without_result(store: Store, filed: Filed, place: Place, listings: dict[str, Listing]) -> list[Job]:
+    jobs = filed.submission.jobs(filed.submission.task(place))
+    if filed.submission.force:  # a result that is there may be the one that is to be replaced
+        made = {event.key for event in filed.events(place) if event.end == "done"}
+        return [job for job in jobs if job.key not in made]
+    left = []
+    for job in jobs:
+        kind = job.sheet.kind
+        if kind not in listings:
+            listings[kind] = store.listing(kind)
+        if job.key not in listings[kind].results:
+            left.append(job)
+    return left
+
+
+def _living(filed: Filed, states: Mapping[str, JobState] | None) -> dict[Place, Held]:
+    living = {}
+    for place, _, job in filed.tasks():
+        if job is not None:
+            state = UNKNOWN if states is None else states.get(job)
+            if state is not None and state.alive:
+                living[place] = Held(job, state, place, filed)
+    return living
+
+
+def settle(
+    store: Store,
+    filed: Filed,
+    states: Mapping[str, JobState],
+    listings: dict[str, Listing] | None = None,
+    only: str | None = None,
+) -> None:
+    """Give every stage whose job (`only` this one) has ended without a word its failure.
+
+    A result that the shared folder shows later wins: a failure beside a result counts for nothing.
+    """
+    listings = {} if listings is None else listings
+    for place, _, job in filed.tasks():
+        state = states.get(job) if job else None
+        if job is None or (only is not None and job != only) or (state is not None and state.alive):
+            continue
+        if left := _without_result(store, filed, place, listings):
+            told = {event.key for event in filed.events(place) if event.end}
+            for stage in left:
+                if stage.key not in told and not _failed_since(store, stage, filed.submission.created):
+                    _blame(store, filed, place, stage, job, state)
+
+
+def _failed_since(store: Store, job: Job, created: float) -> bool:
+    failure = store.failure_record(job.sheet.kind, job.key)
+    if failure is None or not failure.when:
+        return False
+    try:
+        when = datetime.fromisoformat(failure.when)
+    except ValueError:  # a damaged record
+        return False
+    return when >= datetime.fromtimestamp(int(created), UTC)
+
+
+def _blame(store: Store, filed: Filed, place: Place, stage: Job, job: str, state: JobState | None) -> None:
+    """Record why a stage's job has ended, as the stage's failure."""
+    cause = state.cause if state and state.cause else "SLURM knows nothing of it any more"
+    last = f"Its SLURM job {job} ended before it was done: {cause}"
+    log = filed.folder / "logs" / f"{job}_0_log.err"
+    record_failure(store, stage.sheet.kind, stage.key, stage.sheet.label, last, f"{last}\nThe job's own words: {log}\n")
+    note_event(filed.folder, place, Event("stage", key=stage.key, end="failed", text=last))

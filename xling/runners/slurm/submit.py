@@ -12,14 +12,14 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from xling.errors import ConfigError, StageError
-from xling.grid import claim, files, host
+from xling.grid import claim, host
 from xling.grid.cleanup import remove_leftovers
 from xling.grid.launches import digest_of
 from xling.grid.plan import Plan
@@ -30,9 +30,8 @@ from xling.runners.execute import fixed_environment
 from xling.runners.slurm import cluster, record
 from xling.runners.slurm.cluster import HELD, ClusterError
 from xling.runners.slurm.dispatch import arrays_of, assign, dependencies
-from xling.runners.slurm.record import Array, Event, Filed, Submission
+from xling.runners.slurm.record import MOVED, Array, Event, Filed, Held, Submission, Survey, survey
 from xling.runners.slurm.settings import REDUCE, Limits, Slurm, check_resources
-from xling.runners.slurm.survey import MOVED, Held, Survey, survey
 
 # --- one array of jobs through submitit -------------------------------------------------------------------
 # In its words for resources, with our command and the environment that stages need. Submitit writes the script, runs
@@ -107,7 +106,6 @@ def _outside_of_jobs() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-LOCK_SECONDS = 120.0  # how long to wait for another shell that submits
 PREFIX = "xling-"
 
 
@@ -197,35 +195,10 @@ def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None
         return Made(record.read(filed.folder), held, len(new), sum(sizes), len(sizes), True, let_go)
 
 
-# --- one shell at a time ----------------------------------------------------------------------------------
-
-
-@contextmanager
-def lock(store: Store, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Only one shell looks at the queue and adds to it."""
-    path = str(store.root / "slurm.claim")
-    who = host.this_process()
-    heart, watch = claim.Heart(who), claim.Watch(lambda: files.clock(store.root))
-    deadline = time.monotonic() + seconds
-    said = False
-    while claim.take(path, who) is not None:
-        other = watch.holder(path)
-        if other is None:
-            continue
-        if time.monotonic() > deadline:
-            raise ConfigError(
-                f"Another shell, on {other.who}, is submitting to '{store.root}'. Try again when it is done; if you "
-                f"know that it is gone, type: rm '{path}'"
-            )
-        if not said:
-            print(f"xling: waiting for another shell that is submitting, on {other.who}.", file=sys.stderr)
-            said = True
-        time.sleep(0.2)
-    heart.hold(path)
-    try:
-        yield
-    finally:
-        heart.release(path)
+def lock(store: Store) -> AbstractContextManager[None]:
+    """One shell at a time looks at the queue and adds to it."""
+    heart = claim.Heart(host.this_process())
+    return heart.alone(str(store.root / "slurm.claim"), f"submits to '{store.root}' or cancels there")
 
 
 # --- what is there already --------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from xling.grid.records import Parent, Sheet, read
 from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Store
 from xling.runners.execute import Executor, Job, Report, load_catalogue, load_named, record_failure
-from xling.runners.slurm import cluster, ranks, record, survey
+from xling.runners.slurm import cluster, ranks, record
 from xling.runners.slurm.cluster import ClusterError
 from xling.runners.slurm.record import Event, Filed, Place
 
@@ -109,7 +109,7 @@ class Parents:
         if state is not None and state.alive and job != self.job:
             raise Requeue(f"{up.label} is still {state.state.lower()}", job)
         if settle and state is not None:
-            survey.settle(self.store, record.read(filed.folder), states, only=job)
+            record.settle(self.store, record.read(filed.folder), states, only=job)
         return f"missing: {state.cause or 'its job has ended'}" if state else "missing"
 
 
@@ -467,7 +467,7 @@ class Runner:
         mine = self.filed.submission.arrays[self.place[0]].tasks[self.place[1]].needs
         states = cluster.states(refs, {job for place in mine if (job := self.filed.job(place))})
         if states is not None:
-            survey.settle(self.store, self.filed, states)
+            record.settle(self.store, self.filed, states)
         if submission.cells:
             check_own(self.store, submission.grid, submission.cells)
         fold = load_named(submission.fold)

@@ -26,9 +26,8 @@ from xling.grid.planfile import PlannedStage, read_grid, stage_at
 from xling.grid.status import Cluster, GridStatus, Row, count_table, grid_status, status_table
 from xling.grid.store import Store
 from xling.runners.slurm import cluster, record
-from xling.runners.slurm.record import Filed
+from xling.runners.slurm.record import Filed, Held, Survey, survey
 from xling.runners.slurm.submit import lock
-from xling.runners.slurm.survey import Held, Survey, survey
 
 SLOWER, SLOWEST = 1.3, 6.0  # looks become rarer while nothing changes, up to so many times the setting
 SILENT_SECONDS = 3600.0  # a cluster that does not answer for so long is not waited for
