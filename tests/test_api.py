@@ -48,6 +48,13 @@ def test_a_run_gives_its_grid_and_what_failed_in_it(tmp_path: Path, monkeypatch:
     assert grid.cells.status.tolist() == ["done", "done"] and grid.cells.win_rate.between(0, 100).all()
     assert xling.load().name == "g"
 
+    items = grid.items
+    judged = [path for path in tmp_path.glob("outputs/stages/judge/*/items.json")]
+    judged[0].write_text("{}")
+    with pytest.warns(UserWarning, match=r"damaged are left out: .*items\.json"):
+        left = xling.load().items
+    assert 0 < len(left) == len(items) // 2
+
 
 @pytest.mark.parametrize(
     ("overrides", "said"),

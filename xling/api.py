@@ -234,14 +234,19 @@ class Grid:
         results = Results(self.store, grid_plan)
         entries: list[PlannedEntry] = planned_entries(grid_plan, results)
         axes = [axis for axis in (*ENTRY_AXES, *other_axes(entries)) if axis.split(".")[0] not in without]
-        frames = []
+        frames, damaged = [], list[str]()
         for entry in entries:
             for cell in entry.cells:
+                if cell.status == "damaged":
+                    damaged.append(f"{', '.join(filter(None, entry.axes.values()))} ({cell.reason})")
                 if cell.status == "done" and (found := columns(results, cell)) is not None:
                     place = {axis: entry.axes.get(axis, "") for axis in axes}
                     place |= dict(zip(SEED_AXES, cell.seeds, strict=True))
                     filled = {name: values for name, values in found.items() if len(values)}
                     frames.append(pd.DataFrame({**place, **filled}))
+        if damaged:
+            told = f"{damaged[0]}{f' and {len(damaged) - 1} more' if len(damaged) > 1 else ''}"
+            warnings.warn(f"Cells whose results are damaged are left out: {told}.", stacklevel=3)
         if not frames:
             return pd.DataFrame(columns=[*axes, *SEED_AXES])
         return pd.concat(frames, ignore_index=True)

@@ -22,8 +22,8 @@ from xling.errors import ConfigError, shown, while_running
 from xling.experiment import Experiment, checked_task, experiments
 from xling.folding import fold
 from xling.grid.estimate import rates_from
-from xling.grid.launches import check_own, digest_of, replaced, running
-from xling.grid.plan import Plan, make_plan
+from xling.grid.launches import check_own, digest_of, running
+from xling.grid.plan import Plan, make_plan, replaced
 from xling.grid.planfile import AxisValue
 from xling.grid.store import Store
 from xling.judges import judges_its_own

@@ -224,7 +224,7 @@ class Root:
             left = [Job(stage.key, Sheet.of(stage)) for stage in plan.to_run]
             turns = 0
             while left and (turns := turns + 1) < 200:
-                report = worker.execute(left[0], lambda done, total: None)
+                report = worker.execute(left[0])
                 if report.event == "damaged":  # a parent: made again first
                     parent = plan.steps[report.parent].stage
                     left.insert(0, Job(parent.key, Sheet.of(parent), suspect=True))

@@ -44,7 +44,7 @@ def precious(tmp_path: Path) -> Iterator[Path]:
 
 
 def run(store: Store) -> str:
-    report = Executor(store, KINDS).execute(Job(POOL.key, Sheet.of(POOL)), lambda done, total: None)
+    report = Executor(store, KINDS).execute(Job(POOL.key, Sheet.of(POOL)))
     return report.text or report.event
 
 
@@ -184,7 +184,7 @@ def test_passwords_and_tokens_are_written_nowhere(tmp_path: Path) -> None:
 
     failing = stage("pool", "pool[de]", langs=["de"], do=f"raise proxy {url} {token}")
     store = Store(tmp_path)
-    report = Executor(store, KINDS).execute(Job(failing.key, Sheet.of(failing)), lambda done, total: None)
+    report = Executor(store, KINDS).execute(Job(failing.key, Sheet.of(failing)))
     kept = store.log("pool", failing.key).read_text() + str(store.failure_record("pool", failing.key)) + report.text
     assert "https://***@wandb.example:8443/x ***" in kept and "pa@ss" not in kept and token not in kept
 

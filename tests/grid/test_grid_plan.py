@@ -32,7 +32,7 @@ def made(store: Store, plan: Plan) -> None:
     """Run a plan's stages in this process."""
     executor = Executor(store, KINDS, force=plan.mode == "force")
     for step in plan.steps.values():
-        executor.execute(Job(step.stage.key, Sheet.of(step.stage)), lambda done, total: None)
+        executor.execute(Job(step.stage.key, Sheet.of(step.stage)))
 
 
 def one(*stages: Stage) -> list[Cell]:
@@ -142,7 +142,7 @@ def failed_and_damaged(store: Store) -> list[Cell]:
     executor = Executor(store, KINDS)
     for label in ("base", "sft[en]", "pool[en]"):
         what = step(plan, label).stage
-        executor.execute(Job(what.key, Sheet.of(what)), lambda done, total: None)
+        executor.execute(Job(what.key, Sheet.of(what)))
     record_failure(store, "sft", failing.key, failing.label, "ValueError: no", "Traceback ...\nValueError: no")
     damaged = step(plan, "pool[en]").stage
     (store.folder("pool", damaged.key) / "result.json").write_text("{}", encoding="utf-8")
@@ -234,14 +234,17 @@ def test_plan_json_has_cells_roles_and_what_was_left_out(tmp_path: Path) -> None
 def test_the_dry_run_table_says_counts_reasons_cost_and_what_was_left_out(tmp_path: Path) -> None:
     store = Store(tmp_path)
     cells = failed_and_damaged(store)
+    none, codes = "the task has none", "am, ar, bg, bn, ca, cs"
     left_out = [{"axes": {"target_lang": "sw"}, "reason": "the task has no sw"}]
+    left_out += [{"axes": {"task": "t", f"{side}_lang": codes}, "reason": none} for side in ("source", "target")]
     out = io.StringIO()
     make_plan(cells, store, name="my_grid", left_out=left_out, kinds=KINDS).print(Console(file=out, width=150), 2)
     text = out.getvalue()
     assert "my_grid: 4 cells, 15 stages" in text
     assert "failed before: ValueError: no" in text and "damaged: file result.json" in text
     assert "with 2 workers" in text and "guessed" in text
-    assert "target_lang=sw: the task has no sw" in text
+    assert "Left out (2):\n  target_lang=sw: the task has no sw" in text
+    assert f"task=t, source_lang and target_lang=am, ar, bg and 3 more: {none}\n" in text
 
 
 def test_the_grid_library_imports_without_torch_and_hydra() -> None:

@@ -51,7 +51,7 @@ PROMPTS = [prompt(f"document {i}") for i in range(60)]
 def trained(folder: Path, objective: str, items: Sequence[Pair] | Sequence[Rating]) -> Scores:
     """Fit in a folder and loaded from there."""
     feedback = Feedback(0, objective, "right", lambda split, permutation: list(items), list)
-    context = Context({}, {"reward": folder}, folder, folder, lambda done, total: None)
+    context = Context({}, {"reward": folder}, folder, folder)
     bag_of_words.fit(context, bag_of_words.Settings(), feedback)
     return bag_of_words.load(context, bag_of_words.Settings(), Request(MicroSummarization(("de",)))).score
 

@@ -63,7 +63,7 @@ def test_a_cached_revision_is_its_commit_and_runs(offline: Path, tmp_path: Path,
     assert stage.spec["commit"] == COMMIT and stage.label == f"base {NAME}@{COMMIT[:7]}"
     assert stage.key == base(LanguageModel(NAME, COMMIT)).key
     (tmp_path / "out").mkdir()
-    base_stage.run(Context(stage.spec, {}, tmp_path / "out", tmp_path, lambda done, total: None))
+    base_stage.run(Context(stage.spec, {}, tmp_path / "out", tmp_path))
     assert Path(loading(tmp_path / "out").folder) == folder
     assert type(load_policy(tmp_path / "out")[0]).__name__ == "Qwen3ForCausalLM"
 
@@ -75,4 +75,4 @@ def test_what_was_planned_and_is_gone_cannot_be_downloaded(offline: Path, tmp_pa
     with pytest.raises(
         StageError, match=rf"(?s){NAME} at {COMMIT} cannot be downloaded.*name the folder in place of {NAME}"
     ):
-        base_stage.run(Context(stage.spec, {}, tmp_path, tmp_path, lambda done, total: None))
+        base_stage.run(Context(stage.spec, {}, tmp_path, tmp_path))

@@ -127,12 +127,12 @@ class Root:
         self.store.prepare()
 
     def made(self, stage: Stage) -> Path:
-        report = self.executor.execute(Job(stage.key, Sheet.of(stage)), lambda done, total: None)
+        report = self.executor.execute(Job(stage.key, Sheet.of(stage)))
         assert report.event in ("done", "found"), report
         return self.store.load(stage.kind, stage.key)
 
     def failed(self, stage: Stage) -> str:
-        report = self.executor.execute(Job(stage.key, Sheet.of(stage)), lambda done, total: None)
+        report = self.executor.execute(Job(stage.key, Sheet.of(stage)))
         assert report.event == "failed", report
         return report.text
 

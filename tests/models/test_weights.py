@@ -114,7 +114,7 @@ def based(folder: Path, use: str, out: Path) -> None:
     read_as = use if use in ("encoder", "classifier", "translator") else "policy"
     spec = base(LanguageModel(str(folder)), "rm_backbone.checkpoint", read_as).spec
     out.mkdir()
-    KINDS["base"].run(Context(json.loads(json.dumps(spec)), {}, out, out, lambda done, total: None))
+    KINDS["base"].run(Context(json.loads(json.dumps(spec)), {}, out, out))
 
 
 # --- what is refused ----------------------------------------------------------------------------------------

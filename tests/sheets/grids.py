@@ -93,7 +93,7 @@ def run(root: Path, asked: Sequence[Experiment], name: str = "g") -> Store:
     plan.write()
     worker = Executor(store, KINDS)
     for stage in plan.to_run:
-        report = worker.execute(Job(stage.key, Sheet.of(stage)), lambda done, total: None)
+        report = worker.execute(Job(stage.key, Sheet.of(stage)))
         assert report.event == "done", report
     return store
 

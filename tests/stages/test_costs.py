@@ -8,7 +8,7 @@ import pytest
 from small_grid import BUDGET, TASK, M, N, changed, experiment
 
 from xling.config.policies import LanguageModel
-from xling.grid.estimate import estimate, rates_from
+from xling.grid.estimate import Estimate, Rates, rates_from
 from xling.grid.plan import in_order, make_plan
 from xling.grid.stage import Cell, Stage, Tokens
 from xling.grid.store import Store
@@ -108,14 +108,18 @@ def test_a_plan_without_an_llm_judge_has_nothing_to_say_of_one(tiny_folder: Path
 
 def test_an_estimate_is_the_work_at_the_rate_but_no_less_than_the_guess(tiny_folder: Path, tmp_path: Path) -> None:
     pool, store = stages(experiment(tiny_folder))["pool"], Store(tmp_path)
+
+    def estimate(rates: Rates | None) -> Estimate:
+        return make_plan([Cell({}, pool)], store, kinds=KINDS, rates=rates).estimates["pool"]
+
     flops = work(pool).flops
     fast, slow = (rates_from(COST | {"flops_per_second": speed}) for speed in (1e12, 1.0))
-    guessed = estimate(store, "pool", [], [], KINDS, [pool], fast)
+    guessed = estimate(fast)
     assert (guessed.seconds, guessed.modelled, guessed.recorded) == (KINDS["pool"].seconds, False, False)
-    modelled = estimate(store, "pool", [], [], KINDS, [pool], slow)
+    modelled = estimate(slow)
     assert modelled.modelled and modelled.seconds == pytest.approx(flops["reading"] / 0.5 + flops["sampling"] / 0.1)
     assert modelled.units == {"samples": N * TASK.test_prompts}
-    assert estimate(store, "pool", [], [], KINDS).units == {}  # without rates nothing is asked
+    assert estimate(None).units == {}  # without rates nothing is asked
 
 
 # --- the hub --------------------------------------------------------------------------------------------------

@@ -187,7 +187,7 @@ def ran(plan: Plan, store: Store) -> list[str]:
     plan.clear_lost()
     executor, done = Executor(store, KINDS), []
     for stage in plan.to_run:
-        report = executor.execute(Job(stage.key, Sheet.of(stage)), lambda done, total: None)
+        report = executor.execute(Job(stage.key, Sheet.of(stage)))
         assert report.event == "done", report
         done.append(stage.label)
     return done

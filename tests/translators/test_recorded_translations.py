@@ -50,7 +50,7 @@ def translator(path: str, speakers: tuple[str, ...], digest: str, texts: list[st
     """What the translate stage of English to German gets for its texts, of the digest that the plan had."""
     spec = TranslateSpec(MicroSummarization(languages=()), "", "ratings", EN, DE, speakers, {"name": "recorded"})
     where = {"translations": digest, WHERE: {"translations": path}}
-    return translate(Context(where, {}, Path(), Path(), lambda done, total: None), spec, texts)
+    return translate(Context(where, {}, Path(), Path()), spec, texts)
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.csv", "t.parquet"])

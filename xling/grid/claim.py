@@ -81,22 +81,18 @@ def read(path: str) -> Claim | None:
     return sight.claim if sight else None
 
 
-def holder(path: str) -> Claim | None:
-    """The claim in a file, unless its runner is known to be dead."""
-    claim = read(path)
-    return claim if claim is not None and is_alive(claim.by) else None
+def holder(path: str, clock: float | None = None, timeout: float = TIMEOUT) -> Claim | None:
+    """The claim in a file, unless its runner is known to be dead.
 
-
-def living(path: str, clock: float, timeout: float = TIMEOUT) -> Claim | None:
-    """As `holder`, and without those that have been silent for too long by the file system's `clock` (files.clock).
-
-    For looks that cannot wait and decide nothing that matters: clocks may differ.
+    clock: the file system's (files.clock), by which runners that have been silent for too long are dead as well. For
+    looks that cannot wait and decide nothing that matters: clocks may differ.
     """
     sight = _look(path)
     if sight is None or not is_alive(sight.claim.by):
         return None
-    silent = not sees(sight.claim.by) and silence(path, clock) > _patience(sight, timeout)
-    return None if silent else sight.claim
+    if clock is not None and not sees(sight.claim.by) and silence(path, clock) > _patience(sight, timeout):
+        return None
+    return sight.claim
 
 
 def silence(path: str, clock: float) -> float:

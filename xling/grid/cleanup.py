@@ -84,7 +84,7 @@ def grid_garbage(store: Store, name: str, timeout: float = claim.TIMEOUT) -> lis
     """
     plan, clock = read_grid(store, chosen_grid(store, name)), files.clock(store.root / "stages")
     for stage in plan.stages:
-        held = claim.living(store.beside(stage.kind, stage.key, ".claim"), clock, timeout)
+        held = claim.holder(store.beside(stage.kind, stage.key, ".claim"), clock, timeout)
         if held is not None:
             raise ConfigError(f"Grid {name} cannot be deleted: {stage.label} runs on {held.who}. Stop that first.")
     before = {item.path for item in garbage(store, timeout)}
@@ -142,7 +142,7 @@ def _label_of_log(path: Path) -> str:
 
 def _of_kind(store: Store, kind: str, needed: set[str], timeout: float) -> Iterator[tuple[str, str]]:
     listing, clock = store.listing(kind), files.clock(store.kind_folder(kind))
-    held = {key for key in listing.claimed if claim.living(store.beside(kind, key, ".claim"), clock, timeout)}
+    held = {key for key in listing.claimed if claim.holder(store.beside(kind, key, ".claim"), clock, timeout)}
     for key in sorted(listing.claimed - held):
         yield f"{key}.claim", "claim of a runner that is gone"
     for name in sorted(listing.leftovers):

@@ -9,7 +9,7 @@ rate of `cost`, but no less than the kind's guess, which covers starting and rea
 import itertools
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ import msgspec
 
 from xling.errors import ConfigError
 from xling.grid.records import Done, Sheet, read
-from xling.grid.stage import Kind, Stage, Tokens, Work
+from xling.grid.stage import Stage, Tokens, Work
 from xling.grid.store import Store
 
 SAMPLED = 32  # markers read of a kind that the plan has no finished stage of
@@ -83,42 +83,29 @@ def _length(key: str, value: Any) -> int | None:
 def estimate(
     store: Store,
     kind: str,
-    recorded: Iterable[Done],
-    others: Iterable[str],
-    kinds: Mapping[str, Kind],
-    asked: Sequence[Stage] = (),
+    recorded: Sequence[float],
+    others: Iterable[str] = (),
+    guess: float = 1.0,
+    works: Sequence[Work] = (),
     rates: Rates | None = None,
+    roots: Set[str] | None = None,
 ) -> Estimate:
     """Median seconds of a kind: of the plan's own results, else of others in the store, else a model or a guess.
 
-    asked: the plan's stages of the kind. With `rates` those that run say their work; those of another model (made from
-    other first stages) then tell nothing.
+    works: of the plan's stages of the kind that run. With `roots`, keys of the first stages that those are made from,
+    results of another model tell nothing.
     """
-    works = _works(kind, kinds, asked, rates)
     units: Counter[str] = Counter()
     for work in works:
         units.update(work.units)
     flops = sum(sum(work.flops.values()) for work in works)
-    own = [done.run.seconds for done in recorded]
-    seconds = own or _seconds_of(store, kind, others, _roots(asked[0]) if asked and rates else None)
-    if seconds:
+    if seconds := recorded or _seconds_of(store, kind, others, roots):
         return Estimate(statistics.median(seconds), True, False, units, flops)
-    guess = kinds[kind].seconds if kind in kinds else 1.0
     modelled = statistics.mean([rates.seconds(work) for work in works]) if works and rates else 0.0
     return Estimate(max(guess, modelled), False, modelled > guess, units, flops)
 
 
-def _works(kind: str, kinds: Mapping[str, Kind], asked: Iterable[Stage], rates: Rates | None) -> list[Work]:
-    work = kinds[kind].work if kind in kinds else None
-    return [work(stage, rates.tokens) for stage in asked] if work and rates else []
-
-
-def _roots(stage: Stage) -> set[str]:
-    """Keys of the stages without parents that a stage was made from."""
-    return set().union(*map(_roots, stage.parents.values())) if stage.parents else {stage.key}
-
-
-def _seconds_of(store: Store, kind: str, keys: Iterable[str], roots: set[str] | None) -> list[float]:
+def _seconds_of(store: Store, kind: str, keys: Iterable[str], roots: Set[str] | None) -> list[float]:
     found = []
     for key in itertools.islice(keys, SAMPLED):
         try:
@@ -129,13 +116,13 @@ def _seconds_of(store: Store, kind: str, keys: Iterable[str], roots: set[str] | 
     return found
 
 
-def _alike(store: Store, kind: str, key: str, roots: set[str]) -> bool:
+def _alike(store: Store, kind: str, key: str, roots: Set[str]) -> bool:
     """Whether a result was made from one of the first stages `roots`; what was made from nothing is alike."""
     parents = read(Sheet, str(store.folder(kind, key) / "spec.json")).parents.values()
     return not parents or any(_is_above(store, up.kind, up.key, roots) for up in parents)
 
 
-def _is_above(store: Store, kind: str, key: str, roots: set[str]) -> bool:
+def _is_above(store: Store, kind: str, key: str, roots: Set[str]) -> bool:
     if key in roots:
         return True
     parents = read(Sheet, str(store.folder(kind, key) / "spec.json")).parents.values()

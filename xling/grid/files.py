@@ -156,6 +156,16 @@ def files_below(folder: str, prefix: str = "") -> Iterator[tuple[str, os.DirEntr
             yield prefix + entry.name, entry
 
 
+def names_in(folder: str) -> list[str]:
+    """Names of what a folder holds; none if there is no such folder. Unreadable where it cannot be told."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise Unreadable(error, folder) from error
+
+
 def matching(folder: Path, pattern: str) -> list[Path]:
     """Paths below a folder that fit `*/name.*`, in order; what is gone, or private, by the time it is listed has none.
 
@@ -163,14 +173,17 @@ def matching(folder: Path, pattern: str) -> list[Path]:
     """
     found = [folder]
     for part in pattern.split("/"):
-        found = [above / name for above in found for name in fnmatch.filter(_names(above), part)]
+        found = [above / name for above in found for name in fnmatch.filter(_shown_in(above), part)]
     return sorted(found)
 
 
-def _names(folder: Path) -> list[str]:
-    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-        return os.listdir(folder)
-    return []
+def _shown_in(folder: Path) -> list[str]:
+    try:
+        return names_in(os.fspath(folder))
+    except Unreadable as error:
+        if isinstance(error.__cause__, PermissionError):
+            return []
+        raise
 
 
 def content_of(path: str) -> bytes:

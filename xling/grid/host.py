@@ -130,6 +130,14 @@ def code_digest() -> str:
     return digest.hexdigest()[:16]
 
 
+def commit(planned: str | None, code: str) -> str | None:
+    """The commit that was planned with, or, where the code (its digest then) has been edited since, that of now.
+
+    Thousands of processes need not ask git.
+    """
+    return planned if code == code_digest() else git_sha()
+
+
 def versions() -> dict[str, str]:
     """Versions of what can decide the numbers and has been imported by now."""
     found = {"python": ".".join(map(str, sys.version_info[:3])), "xling": xling.__version__}

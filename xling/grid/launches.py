@@ -9,7 +9,6 @@ Any number of launches of the same cells may run at once; the name of each one's
 """
 
 import hashlib
-import shlex
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -17,15 +16,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from xling.errors import ConfigError, StoreError
 from xling.grid import claim, files, host
 from xling.grid.plan import Plan
-from xling.grid.planfile import PlanFile
+from xling.grid.planfile import planned
 from xling.grid.stage import Cell, canonical_json
 from xling.grid.store import Store
-from xling.jsonfiles import decode
 
 
 def digest_of(cells: Sequence[Cell]) -> str:
@@ -37,20 +33,9 @@ def _digest(cells: list[Any]) -> str:
     return hashlib.sha256(canonical_json(sorted(cells, key=canonical_json))).hexdigest()[:12]
 
 
-def planned(store: Store, name: str) -> PlanFile:
-    """A grid's plan.json as it stands; one without cells if there is none, or none that can be read."""
-    with suppress(OSError, msgspec.DecodeError):
-        return decode((store.grid_folder(name) / "plan.json").read_bytes(), PlanFile)
-    return PlanFile(name=name, cells=[], stages=[])
-
-
 def stands_for(store: Store, name: str, digest: str) -> bool:
     """Whether a grid's plan.json is that of these cells."""
-    return _digest(_cells(planned(store, name))) == digest
-
-
-def _cells(plan: PlanFile) -> list[Any]:
-    return [[cell.axes, cell.judge.key] for cell in plan.cells]
+    return _digest(planned(store, name).asked()) == digest
 
 
 def check_own(store: Store, name: str, digest: str) -> None:
@@ -60,33 +45,6 @@ def check_own(store: Store, name: str, digest: str) -> None:
             f"'{store.grid_folder(name)}/plan.json' is another grid's by now, so its matrix is left as it is. All "
             f"results are kept: the same command with another name=NAME folds them."
         )
-
-
-def replaced(plan: Plan) -> list[str]:
-    """A sentence where the name stood for cells that are not asked for any more."""
-    before = planned(plan.store, plan.name)
-    now = {canonical_json([dict(cell.axes), cell.stage.key]) for cell in plan.cells}
-    lost = [cell for cell in _cells(before) if canonical_json(cell) not in now]
-    if not lost:
-        return []
-    count = f"{len(lost)} of its {len(_cells(before))} cells"
-    asked = {canonical_json(dict(cell.axes)) for cell in plan.cells}
-    if _settings(before.command) == _settings(plan.command) and all(canonical_json(axes) in asked for axes, _ in lost):
-        return [
-            f"{plan.name} is asked for as before, and {count} depend on other data, models or code than then. Its plan "
-            f"and matrix are replaced; the old results are kept until `xling gc --delete`."
-        ]
-    command = shlex.join(word for word in before.command if not word.startswith("name="))
-    return [
-        f"{plan.name} was another grid: {count} are not asked for here. Its "
-        f"plan and matrix are replaced; its results are kept until `xling gc --delete`, and its command under another "
-        f"name folds them again, while its data is as it was: {command} name=NAME"
-    ]
-
-
-def _settings(command: Sequence[str]) -> set[str]:
-    """What was typed, but for how many cells there are."""
-    return {word for word in command if word.partition("=")[0] not in ("source_lang", "target_lang", "seed", "name")}
 
 
 @contextmanager
@@ -136,7 +94,7 @@ def _in_order() -> Iterator[None]:
 def _refuse_others(folder: Path, digest: str, name: str, timeout: float) -> None:
     for path in files.matching(folder, "*.*.claim"):
         clock = files.clock(folder)
-        other = claim.living(str(path), clock, timeout)
+        other = claim.holder(str(path), clock, timeout)
         if other is None:
             if (gone := claim.read(str(path))) is not None:
                 claim.drop(str(path), gone)

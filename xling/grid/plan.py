@@ -8,6 +8,7 @@
 A plan wants every result of its stages, also those whose children are done: the reducer reads them.
 """
 
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from xling.errors import ConfigError, did_you_mean
 from xling.grid import files
 from xling.grid.estimate import Estimate, Rates, estimate, path_lengths
 from xling.grid.host import code_digest, git_sha
-from xling.grid.planfile import LeftOut, PlanFile, PlannedCell, PlannedStage, Ref
+from xling.grid.planfile import AxisValue, LeftOut, PlanFile, PlannedCell, PlannedStage, Ref, planned
 from xling.grid.records import PLAN, Done, Sheet
 from xling.grid.stage import DATA, WHERE, Cell, Json, Kind, Stage, canonical_json
 from xling.grid.store import Listing, Status, Store
@@ -36,25 +37,16 @@ def differences(old: Json, new: Json, path: str = "") -> Iterator[str]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in sorted(old.keys() | new.keys()):
             inner = f"{path}.{name}" if path else name
-            yield from differences(old.get(name, _ABSENT), new.get(name, _ABSENT), inner)
-    elif canonical_json(_comparable(old)) != canonical_json(_comparable(new)):
+            if name in old and name in new:
+                yield from differences(old[name], new[name], inner)
+            else:
+                before, after = (_shown_value(spec[name]) if name in spec else "(absent)" for spec in (old, new))
+                yield f"{inner} {before} -> {after}"
+    elif canonical_json(old) != canonical_json(new):
         yield f"{path} {_shown_value(old)} -> {_shown_value(new)}"
 
 
-class _Absent:
-    """A leaf that is not there; None is a value."""
-
-
-_ABSENT = _Absent()
-
-
-def _comparable(value: Json) -> Json:
-    return {"absent": True} if value is _ABSENT else value
-
-
 def _shown_value(value: Json) -> str:
-    if value is _ABSENT:
-        return "(absent)"
     text = value if isinstance(value, str) else canonical_json(value).decode()
     return text if len(text) <= 40 else text[:37] + "..."
 
@@ -69,8 +61,8 @@ class Neighbours:
             if sheet is not None:
                 self._by_label.setdefault(sheet.label, []).append(sheet)
 
-    def reason(self, stage: Stage, running: Mapping[str, bool]) -> str:
-        """`running` says of the plan's keys whether they are going to run."""
+    def reason(self, stage: Stage, steps: Mapping[str, "Step"]) -> str:
+        """steps: what has been decided on the stages above."""
         found = [_changes(sheet, stage) for sheet in self._by_label.get(stage.label, ())]
         if not found:
             return "missing"
@@ -83,7 +75,7 @@ class Neighbours:
             return f"spec changed: {', '.join(changed[:3])}{more}"
         if not parents:
             return "missing"
-        runs = [role for role in parents if role in stage.parents and running.get(stage.parents[role].key)]
+        runs = [r for r in parents if r in stage.parents and steps[stage.parents[r].key].state == "run"]
         role = (runs or parents)[0]
         label = stage.parents[role].label if role in stage.parents else role
         return f"parent will run: {label}" if runs else f"parent changed: {label}"
@@ -122,6 +114,7 @@ def _changed_rows(old: Mapping[str, Json] | None, new: Mapping[str, Json] | None
     return found
 
 
+GROWING = ("source_lang", "target_lang", "seed")  # words that say how many cells of a kind there are
 Mode = Literal["cached", "retry", "force", "read-only"]
 State = Literal["cached", "run", "failed", "blocked", "missing"]
 
@@ -266,15 +259,62 @@ def make_plan(
     statuses = {
         key: _status(store, stage, listings[stage.kind], known.get(stage.kind)) for key, stage in stages.items()
     }
-    steps = _Decision(store, decide, stages, statuses, listings).steps()
+    steps = _steps(store, decide, stages, statuses, listings)
     estimates = {}
     for kind, keys in keys_of.items():
-        others = listings[kind].results.difference(keys)
         asked = [stages[key] for key in keys if steps[key].state == "run"]
-        estimates[kind] = estimate(store, kind, _markers(statuses, keys), others, known, asked, rates)
+        work = known[kind].work if kind in known else None
+        estimates[kind] = estimate(
+            store, kind, [done.run.seconds for key in keys if (done := statuses[key].done) is not None],
+            others=listings[kind].results.difference(keys),
+            guess=known[kind].seconds if kind in known else 1.0,
+            works=[work(stage, rates.tokens) for stage in asked] if work and rates else [],
+            rates=rates,
+            roots=_roots(asked[0]) if asked and rates else None,
+        )  # fmt: skip
     git = git_sha()
     used = [status.done for key, status in statuses.items() if status.done and steps[key].state == "cached"]
     return Plan(name, decide, store, command, cells, steps, left_out, estimates, _warnings(used, git), git, rates)
+
+
+def replaced(plan: Plan) -> list[str]:
+    """A sentence where the name stood for cells that are not asked for any more."""
+    before = planned(plan.store, plan.name)
+    now = {canonical_json([dict(cell.axes), cell.stage.key]) for cell in plan.cells}
+    lost = [axes for axes, key in before.asked() if canonical_json([axes, key]) not in now]
+    if not lost:
+        return []
+    count = f"{len(lost)} of its {len(before.cells)} cells"
+    if _asks_the_same(before, plan, lost):
+        return [
+            f"{plan.name} is asked for as before, and {count} depend on other data, models or code than then. Its plan "
+            f"and matrix are replaced; the old results are kept until `xling gc --delete`."
+        ]
+    command = shlex.join(word for word in before.command if not word.startswith("name="))
+    return [
+        f"{plan.name} was another grid: {count} are not asked for here. Its "
+        f"plan and matrix are replaced; its results are kept until `xling gc --delete`, and its command under another "
+        f"name folds them again, while its data is as it was: {command} name=NAME"
+    ]
+
+
+def _asks_the_same(before: PlanFile, plan: Plan, lost: Sequence[Mapping[str, AxisValue]]) -> bool:
+    """Whether what is typed now asks for the cells of then, whatever they are made of.
+
+    The same words do. Other languages and seeds do if the cells are still among those asked for, by the axes that both
+    plans know: another version of xling may have an axis more, or one less.
+    """
+    then, now = ({word for word in words if not word.startswith("name=")} for words in (before.command, plan.command))
+    if then == now:
+        return True
+    axes = set().union(*(cell.axes for cell in plan.cells)) & set().union(*(cell.axes for cell in before.cells))
+
+    def known(cell: Mapping[str, AxisValue]) -> bytes:
+        return canonical_json({axis: value for axis, value in cell.items() if axis in axes})
+
+    grown = [{word for word in words if word.partition("=")[0] not in GROWING} for words in (then, now)]
+    asked = {known(cell.axes) for cell in plan.cells}
+    return grown[0] == grown[1] and all(known(cell) in asked for cell in lost)
 
 
 def checked_mode(mode: str) -> Mode:
@@ -310,61 +350,49 @@ def _status(store: Store, stage: Stage, listing: Listing, kind: Kind | None) -> 
     return Status("missing")
 
 
-def _markers(statuses: Mapping[str, Status], keys: Iterable[str]) -> list[Done]:
-    return [done for key in keys if (done := statuses[key].done) is not None]
+def _roots(stage: Stage) -> set[str]:
+    """Keys of the stages without parents that a stage was made from."""
+    return set().union(*map(_roots, stage.parents.values())) if stage.parents else {stage.key}
 
 
-class _Decision:
-    """Goes through the stages in order and decides on each, knowing what was decided on its parents."""
+def _steps(
+    store: Store,
+    mode: Mode,
+    stages: Mapping[str, Stage],
+    statuses: Mapping[str, Status],
+    listings: Mapping[str, Listing],
+) -> dict[str, Step]:
+    """Decide on each stage in order, knowing what was decided on its parents."""
+    steps: dict[str, Step] = {}
+    neighbours: dict[str, Neighbours] = {}
 
-    def __init__(
-        self,
-        store: Store,
-        mode: Mode,
-        stages: Mapping[str, Stage],
-        statuses: Mapping[str, Status],
-        listings: Mapping[str, Listing],
-    ) -> None:
-        self._store, self._mode, self._stages, self._statuses = store, mode, stages, statuses
-        self._listings = listings
-        self._neighbours: dict[str, Neighbours] = {}
-        self._runs: dict[str, bool] = {}
+    def reason(stage: Stage, status: Status) -> str:
+        if status.state != "missing":
+            words = {"lost": "", "damaged": "damaged: ", "failed": "failed before: "}
+            return f"{words[status.state]}{status.why}"
+        if stage.kind not in neighbours:
+            neighbours[stage.kind] = Neighbours(store, stage.kind, listings[stage.kind].results - stages.keys())
+        return neighbours[stage.kind].reason(stage, steps)
 
-    def steps(self) -> dict[str, Step]:
-        steps: dict[str, Step] = {}
-        for key, stage in self._stages.items():
-            state, reason = self._decide(stage, self._statuses[key], steps)
-            steps[key] = Step(stage, state, reason, self._statuses[key].state == "lost")
-            self._runs[key] = state == "run"
-        return steps
-
-    def _decide(self, stage: Stage, status: Status, steps: Mapping[str, Step]) -> tuple[State, str]:
-        if self._mode == "force":
+    def decided(stage: Stage, status: Status) -> tuple[State, str]:
+        if mode == "force":
             return "run", "forced"
         if status.state == "done":
             return "cached", ""
-        reason = self._reason(stage, status)
-        if self._mode == "read-only":
-            return ("failed" if status.state == "failed" else "missing"), reason
-        if self._mode == "cached":
+        why = reason(stage, status)
+        if mode == "read-only":
+            return ("failed" if status.state == "failed" else "missing"), why
+        if mode == "cached":
             if status.state not in ("missing", "lost"):
-                return "failed", reason
+                return "failed", why
             for parent in stage.parents.values():
                 if steps[parent.key].state in ("failed", "blocked"):
                     return "blocked", f"below {parent.label}"
-        return "run", reason
+        return "run", why
 
-    def _reason(self, stage: Stage, status: Status) -> str:
-        if status.state == "lost":
-            return status.why
-        if status.state == "damaged":
-            return f"damaged: {status.why}"
-        if status.state == "failed":
-            return f"failed before: {status.why}"
-        if stage.kind not in self._neighbours:
-            others = self._listings[stage.kind].results - self._stages.keys()
-            self._neighbours[stage.kind] = Neighbours(self._store, stage.kind, others)
-        return self._neighbours[stage.kind].reason(stage, self._runs)
+    for key, stage in stages.items():
+        steps[key] = Step(stage, *decided(stage, statuses[key]), lost=statuses[key].state == "lost")
+    return steps
 
 
 def _warnings(used: Sequence[Done], git: str | None) -> list[str]:
@@ -466,10 +494,29 @@ def _summary(reasons: Counter[str]) -> str:
 def _notes(plan: Plan) -> Iterable[str]:
     for warning in plan.warnings:
         yield f"[yellow]Warning:[/yellow] {escape(warning)}"
-    if plan.left_out:
-        yield f"Left out ({len(plan.left_out)}):"
-        for row in plan.left_out[:SHOWN]:
-            axes = ", ".join(f"{name}={value}" for name, value in row.get("axes", {}).items())
-            yield escape(f"  {axes}: {row.get('reason', '')}")
-        if len(plan.left_out) > SHOWN:
-            yield f"  and {len(plan.left_out) - SHOWN} more (plan.json has all)"
+    lines = _left_out(plan.left_out)
+    if lines:
+        yield f"Left out ({len(lines)}):"
+        yield from (escape(f"  {line}") for line in lines[:SHOWN])
+        if len(lines) > SHOWN:
+            yield f"  and {len(lines) - SHOWN} more (plan.json has all)"
+
+
+def _left_out(rows: Sequence[Mapping[str, Json]]) -> list[str]:
+    """`source_lang and target_lang=am, ar, bg and 38 more: the task has no data in them`: the same codes once."""
+    names: dict[tuple[str, ...], list[list[str]]] = {}
+    for row in rows:
+        values = tuple(map(str, row["axes"].values()))
+        merged = names.setdefault((row["reason"], *values), [[] for _ in values])
+        for known, name in zip(merged, row["axes"], strict=True):
+            known += [] if name in known else [name]
+    return [
+        ", ".join(f"{' and '.join(axes)}={_few_codes(value)}" for axes, value in zip(merged, values, strict=True))
+        + f": {reason}"
+        for (reason, *values), merged in names.items()
+    ]
+
+
+def _few_codes(value: str) -> str:
+    codes = value.split(", ")
+    return value if len(codes) <= 5 else f"{', '.join(codes[:3])} and {len(codes) - 3} more"

@@ -16,7 +16,7 @@ from xling.grid import files
 from xling.grid.files import Unreadable, are_plain
 from xling.grid.records import PLAN, PLAN_AGAIN, check_format, format_of
 from xling.grid.store import Store
-from xling.jsonfiles import unsealed
+from xling.jsonfiles import decode, unsealed
 
 AxisValue = str | int | float | bool | None
 
@@ -68,6 +68,10 @@ class PlanFile(msgspec.Struct, frozen=True, kw_only=True):
     language_rates: list[Any] = []
     measures: list[str] = []  # FILE:FUNCTION of the user's own (xling/measures/own.py)
 
+    def asked(self) -> list[Any]:
+        """What makes two grids the same one: the axes of each cell, and the key of its verdicts."""
+        return [[cell.axes, cell.judge.key] for cell in self.cells]
+
 
 P = TypeVar("P", bound=PlanFile)
 
@@ -112,6 +116,13 @@ def _check_order(path: Path, parents: Sequence[Sequence[int]]) -> None:
     """StoreError unless each stage's parents are places before its own."""
     if any(not 0 <= parent < place for place, above in enumerate(parents) for parent in above):
         raise StoreError(f"'{path}' names parents of a stage that do not stand before it. {PLAN_AGAIN.capitalize()}.")
+
+
+def planned(store: Store, name: str) -> PlanFile:
+    """A grid's plan.json as it stands, of whatever format; one without cells if none can be read."""
+    with suppress(OSError, msgspec.DecodeError):
+        return decode((store.grid_folder(name) / "plan.json").read_bytes(), PlanFile)
+    return PlanFile(name=name, cells=[], stages=[])
 
 
 def read_grid(store: Store, name: str) -> PlanFile:

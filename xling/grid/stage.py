@@ -67,7 +67,7 @@ class Context:
     parents: Mapping[str, Path]  # role -> the parent's finished folder
     out: Path  # an empty folder; becomes the result when the function returns
     scratch: Path  # survives a kill of this stage; gone once the result is published
-    progress: Callable[[int, int], None]  # done, total
+    progress: Callable[[int, int], None] = lambda done, total: None
     # True once the runner has to stop: a stage that asks leaves a checkpoint and raises Interrupted in good time
     stopping: Callable[[], bool] = lambda: False
     # One folder for all stages of a root, beside their results: content-addressed, and it never decides a result, so

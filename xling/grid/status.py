@@ -87,7 +87,7 @@ def _row(
     kind, key = stage.kind, stage.key
     if key in listing.claimed:
         path = store.beside(kind, key, ".claim")
-        held = claim.living(path, clock())
+        held = claim.holder(path, clock())
         if held is not None and not cluster.gone(held):
             slurm = f", SLURM job {held.by.slurm}" if held.by.slurm else ""
             seconds = max(0, round(time.time() - held.since))

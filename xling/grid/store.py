@@ -30,7 +30,6 @@ import msgspec
 
 from xling.errors import ConfigError, StageError, StoreError
 from xling.grid import files
-from xling.grid.files import Unreadable
 from xling.grid.host import Process
 from xling.grid.records import RESULT, Done, Failure, FileFact, Run, Sheet, check_format, read
 
@@ -66,20 +65,6 @@ class Listing:
             self.damaged.append(name)
         elif suffix.startswith(("tmp-", "old-", "stale-")):
             self.leftovers.append(name)
-
-
-def scan(folder: str) -> Listing:
-    """Empty if there is no such folder."""
-    found = Listing()
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                found.add(entry.name)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError as error:
-        raise Unreadable(error, folder) from error
-    return found
 
 
 MOST_GONE = 3  # results that are told one by one
@@ -141,12 +126,7 @@ class Store:
 
     def kinds(self) -> list[str]:
         """Kinds of which there is anything."""
-        try:
-            return sorted(entry.name for entry in os.scandir(self._stages) if entry.is_dir())
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise files.Unreadable(error, self._stages) from error
+        return sorted(name for name in files.names_in(self._stages) if os.path.isdir(f"{self._stages}/{name}"))
 
     def prepare(self) -> None:
         """Make the root and see that it can be written; StoreError says what is wrong with it."""
@@ -168,8 +148,11 @@ class Store:
     # --- what is there ------------------------------------------------------------------------------------
 
     def listing(self, kind: str) -> Listing:
-        """One scan of a kind's folder instead of a stat per key."""
-        return scan(f"{self._stages}/{kind}")
+        """One look into a kind's folder instead of a stat per key; empty if there is none."""
+        found = Listing()
+        for name in files.names_in(f"{self._stages}/{kind}"):
+            found.add(name)
+        return found
 
     def state(self, kind: str, key: str) -> str:
         """done | damaged | failed | missing, by marker, sizes and times."""

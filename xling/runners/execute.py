@@ -68,7 +68,7 @@ class Executor:
     def __post_init__(self) -> None:
         self.heart = claim.Heart(self.who, self.timeout)
 
-    def execute(self, job: Job, progress: Progress) -> Report:
+    def execute(self, job: Job, progress: Progress = lambda done, total: None) -> Report:
         """Whatever stage code raises, SystemExit and KeyboardInterrupt too, is its failure; raises Interrupted only."""
         path = self.store.beside(job.sheet.kind, job.key, ".claim")
         try:
@@ -224,24 +224,16 @@ def redirected(path: Path, header: str) -> Iterator[None]:
 
 def open_log(path: Path) -> int:
     """To append to; of nowhere if the disk does not take it. StoreError if it is a link: to whose file?"""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-    with suppress(FileNotFoundError):
-        return _opened(path, flags)
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return _opened(path, flags)
+    for _ in range(2):
+        try:
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        except FileNotFoundError:
+            with suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise files.disk_error(error, path.parent) from error
     return os.open(os.devnull, os.O_WRONLY)
-
-
-def _opened(path: Path, flags: int) -> int:
-    try:
-        return os.open(path, flags, 0o666)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise files.disk_error(error, path.parent) from error
-        return os.open(os.devnull, os.O_WRONLY)
 
 
 def flush() -> None:

@@ -60,7 +60,7 @@ def main() -> None:
         _send(replies, Report("fatal", text=last_line(error)))
         return
     store = Store(setting.root)
-    git = setting.git if setting.code == host.code_digest() else host.git_sha()  # edited since it was planned
+    git = host.commit(setting.git, setting.code)
     executor = Executor(store, kinds, setting.force, setting.threads, git, timeout=setting.timeout)
     executor.heart.lost = lambda path: _give_up(replies, path)
     _send(replies, Report("ready", by=executor.who))

@@ -375,12 +375,6 @@ def ours(prefix: str = "xling-") -> dict[str, str]:
     return {name: id_ for id_, name, *_ in pairs if name.startswith(prefix)}
 
 
-def named(names: Iterable[str]) -> dict[str, str]:
-    """(Array) job ids of this user's queued and running jobs with one of the names, by name."""
-    wanted = set(names)
-    return {name: id_ for name, id_ in ours("").items() if name in wanted}
-
-
 def details(id_: str) -> dict[str, str] | None:
     """All that the controller knows of one job, by its own names; {} if it knows none; None: it does not answer."""
     try:

@@ -139,7 +139,7 @@ def main(folder: Path, environment: Mapping[str, str]) -> int:
     parents = {role: Path(path) for role, path in payload.parents.items()}
     cache = None if payload.cache is None else Path(payload.cache)
     stopping = _agreed(folder / "stop")
-    context = Context(payload.spec, parents, out, Path(payload.scratch), _no_progress, stopping, cache)
+    context = Context(payload.spec, parents, out, Path(payload.scratch), stopping=stopping, cache=cache)
     try:
         kind.run(context)
         return 0
@@ -172,9 +172,6 @@ def _agreed(stop: Path) -> Callable[[], bool]:
         return told
 
     return stopping
-
-
-def _no_progress(_done: int, _total: int) -> None: ...
 
 
 def end() -> None:

@@ -260,14 +260,16 @@ class Runner:
         self._parents = Parents(self.store, self.filed, self.place, self.job)
         self._ends: dict[str, str] = {}
         self._noted = False
-        self._code_changed = host.code_digest() != self.filed.submission.code
 
     def run(self) -> int:
         """All stages of the task; 0 if each of them is done."""
         self._stopper.listen()
         submission = self.filed.submission
         self._note(Event("start", job=self.job, node=_node(), pid=os.getpid(), restarts=_restarts()))
-        self._compare_code()
+        if host.code_digest() != submission.code:
+            text = "the code has changed since this job was submitted"
+            self._note(Event("note", text=text))
+            print(f"xling: {text}", file=sys.stderr, flush=True)
         try:
             stages = submission.jobs(submission.task(self.place))
             if not stages:
@@ -305,7 +307,7 @@ class Runner:
         executor = self._executor
         heals = 0
         while True:
-            report = executor.execute(job, _no_progress)
+            report = executor.execute(job)
             if report.event == "claimed":
                 self._claimed(job)
             elif report.event == "damaged" and heals < HEALS and self._heal(job, report.parent):
@@ -326,7 +328,7 @@ class Runner:
             kinds,
             submission.force,
             submission.settings.threads,
-            host.git_sha() if self._code_changed else submission.git,  # thousands of jobs need not ask git
+            host.commit(submission.git, submission.code),
             timeout=submission.settings.claim_timeout_s,
             note=self._turn(),
             stopping=self._stopper.stopping,
@@ -349,7 +351,7 @@ class Runner:
             sheet = self._sheet(up) if up.key == key else None
             if sheet is not None:
                 parent = Job(key, sheet, suspect=True)
-                while (report := self._executor.execute(parent, _no_progress)).event == "claimed":
+                while (report := self._executor.execute(parent)).event == "claimed":
                     self._claimed(parent)
                 return report.event in ("done", "found")
         return False
@@ -477,20 +479,11 @@ class Runner:
         self._note(Event("end"))
         return int(bool(code))
 
-    def _compare_code(self) -> None:
-        if self._code_changed:
-            text = "the code has changed since this job was submitted"
-            self._note(Event("note", text=text))
-            print(f"xling: {text}", file=sys.stderr, flush=True)
-
     def _note(self, event: Event) -> None:
         try:
             record.note_event(self.filed.folder, self.place, msgspec.structs.replace(event, at=round(time.time(), 3)))
         except OSError as error:
             print(f"xling: {error}", file=sys.stderr, flush=True)  # a full disk: the store says so as well
-
-
-def _no_progress(_done: int, _total: int) -> None: ...
 
 
 def _node() -> str:
