@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from xling.analysis.matrix.types import Matrix
     from xling.analysis.tidy.entries import Entries
     from xling.analysis.tidy.finding import Finding
-    from xling.grid.planfile import Ref
+    from xling.grid.records import Ref
     from xling.results.plan import PlannedEntry, Results, SeedCell
 
 
@@ -71,7 +71,7 @@ def run(*overrides: str) -> "Grid":
 
 def load(root: str | Path = "outputs", name: str | None = None) -> "Grid":
     """A grid by its root and its name; without a name the one that was planned last. ConfigError: there is none."""
-    from xling.grid.planfile import chosen_grid
+    from xling.grid.records import chosen_grid
 
     store = Store(Path(root).expanduser().absolute())
     return Grid(store, chosen_grid(store, name))

@@ -23,8 +23,8 @@ from xling.console import Console, harmless, is_gone, lasting_output, print_byte
 from xling.errors import ConfigError, XlingError, did_you_mean
 from xling.grid.cleanup import damaged_results, delete, garbage, garbage_lines, grid_garbage, kept
 from xling.grid.host import git_sha
-from xling.grid.planfile import chosen_grid, read_grid, stage_at
-from xling.grid.planfile import grids as known_grids
+from xling.grid.records import chosen_grid, read_grid, stage_at
+from xling.grid.records import grids as known_grids
 from xling.grid.status import grid_status
 from xling.grid.store import Store
 

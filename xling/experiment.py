@@ -15,7 +15,7 @@ from msgspec import Struct, inspect
 from xling.config.common import Language, Lid, Seed, Training
 from xling.config.policies import Policy
 from xling.errors import LONGEST_NAME, ConfigError, did_you_mean
-from xling.grid.planfile import AxisValue
+from xling.grid.records import AxisValue
 from xling.judges import JUDGES, JudgeSettings
 from xling.optimizers import OPTIMIZERS
 from xling.options import Options

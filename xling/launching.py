@@ -21,10 +21,10 @@ from xling.console import harmless
 from xling.errors import ConfigError, shown, while_running
 from xling.experiment import Experiment, checked_task, experiments
 from xling.folding import fold
+from xling.grid.claim import check_own, digest_of, running
 from xling.grid.estimate import rates_from
-from xling.grid.launches import check_own, digest_of, running
 from xling.grid.plan import Plan, make_plan, replaced
-from xling.grid.planfile import AxisValue
+from xling.grid.records import AxisValue
 from xling.grid.store import Store
 from xling.judges import judges_its_own
 from xling.measures.own import located, own_measure

@@ -19,7 +19,7 @@ from xling.analysis.matrix.categories import (
 )
 from xling.analysis.statistics.bootstrap import draw
 from xling.analysis.statistics.intervals import Estimate, fold
-from xling.grid.planfile import Ref
+from xling.grid.records import Ref
 from xling.jsonfiles import write_json
 from xling.report.tables.categories import write_categories
 from xling.results.items import Subsets

@@ -20,8 +20,7 @@ from xling.errors import ConfigError, StoreError
 from xling.grid.cleanup import delete, garbage
 from xling.grid.files import append_line
 from xling.grid.plan import make_plan
-from xling.grid.planfile import read_grid
-from xling.grid.records import Sheet
+from xling.grid.records import Sheet, read_grid
 from xling.grid.store import Store
 from xling.report.files import csv_bytes, formula_free
 from xling.results.plan import ENTRY_AXES

@@ -22,7 +22,7 @@ from xling.errors import ConfigError
 from xling.grid import claim, host
 from xling.grid.cleanup import grid_garbage
 from xling.grid.plan import make_plan
-from xling.grid.planfile import chosen_grid, grids, read_grid
+from xling.grid.records import chosen_grid, grids, read_grid
 from xling.grid.stage import Cell
 from xling.grid.status import grid_status
 from xling.grid.store import Store

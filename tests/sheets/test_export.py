@@ -15,7 +15,7 @@ from grids import Row, table
 from xling.cli import main
 from xling.errors import ConfigError, DataError, StoreError
 from xling.grid.host import this_process
-from xling.grid.planfile import Ref
+from xling.grid.records import Ref
 from xling.grid.store import Store
 from xling.results.plan import read_plan
 from xling.sheets.cells import parse_filters

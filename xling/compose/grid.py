@@ -42,7 +42,7 @@ from xling.compose.overrides import (
 )
 from xling.config.common import members, pooled
 from xling.errors import LONGEST_NAME, ConfigError, shown
-from xling.grid.planfile import AxisValue
+from xling.grid.records import AxisValue
 from xling.grid.stage import OTHERS, canonical_json
 from xling.judges import JUDGES
 from xling.measures.language import language_hint

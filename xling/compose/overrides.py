@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from xling.config.common import members, pooled
 from xling.console import without_secrets
 from xling.errors import ConfigError, did_you_mean
-from xling.grid.planfile import AxisValue
+from xling.grid.records import AxisValue
 from xling.grid.stage import OTHERS
 
 Options = Callable[[str], list[str]]  # group -> names of its options, empty if there is no such group

@@ -16,9 +16,8 @@ from xling.console import age, size
 from xling.errors import ConfigError, StoreError
 from xling.grid import claim, files, host
 from xling.grid.files import files_below
-from xling.grid.planfile import PlannedStage, chosen_grid, grids, read_grid
-from xling.grid.records import Failure, Sheet, read
-from xling.grid.store import Damaged, Listing, Store, version
+from xling.grid.records import Failure, PlannedStage, Sheet, chosen_grid, grids, read, read_grid
+from xling.grid.store import Damaged, Listing, Store
 
 
 def remove_leftovers(store: Store, kinds: Iterable[str]) -> None:
@@ -203,24 +202,11 @@ def damaged_results(store: Store) -> Iterator[Damaged]:
     """Hash every file of every result; yields those that are not what was published."""
     for kind in store.kinds():
         for key in sorted(store.listing(kind).results):
-            if (damaged := _damage(store, kind, key)) is not None:
-                yield damaged
-
-
-def _damage(store: Store, kind: str, key: str) -> Damaged | None:
-    """How a result is damaged; None if it is whole or gone. One that changes meanwhile is looked at again: somebody
-    deletes it, or has made it anew."""
-    folder = str(store.folder(kind, key))
-    state = version(folder)
-    while state is not None:
-        try:
-            store.load(kind, key)
-            return None
-        except Damaged as damaged:
-            before, state = state, version(folder)
-            if state == before:
-                return damaged
-    return None
+            try:
+                store.load(kind, key)
+            except Damaged as damaged:
+                if os.path.lexists(store.folder(kind, key)):  # else somebody has deleted it meanwhile
+                    yield damaged
 
 
 def garbage_lines(items: Sequence[Garbage], root: Path) -> Iterable[str]:

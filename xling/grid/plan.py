@@ -24,8 +24,7 @@ from xling.errors import ConfigError, did_you_mean
 from xling.grid import files
 from xling.grid.estimate import Estimate, Rates, estimate, path_lengths
 from xling.grid.host import code_digest, git_sha
-from xling.grid.planfile import AxisValue, LeftOut, PlanFile, PlannedCell, PlannedStage, Ref, planned
-from xling.grid.records import PLAN, Done, Sheet
+from xling.grid.records import PLAN, AxisValue, Done, LeftOut, PlanFile, PlannedCell, PlannedStage, Ref, Sheet, planned
 from xling.grid.stage import DATA, WHERE, Cell, Json, Kind, Stage, canonical_json
 from xling.grid.store import Listing, Status, Store
 

@@ -1,19 +1,25 @@
-"""What stands in the store's JSON files: the sheet of a result (spec.json), its done marker, a failure.
+"""What stands in the store's JSON files: the sheet of a result (spec.json), its done marker, a failure, a grid's plan.
 
 Everything that may differ between two runs of the same stage (times, hosts, versions) stands in the marker,
 so that the other files of a result have the same bytes whoever made them.
 """
 
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from xling.errors import StoreError
-from xling.grid.files import content_of
+from xling.errors import ConfigError, StoreError, did_you_mean
+from xling.grid import files
+from xling.grid.files import Unreadable, are_plain
 from xling.grid.host import Process
 from xling.grid.stage import Json, Stage, identity_key
 from xling.jsonfiles import decode, unsealed
+
+if TYPE_CHECKING:
+    from xling.grid.store import Store
 
 # --- Formats of the files that results folders are made of, and what is said of one that another xling wrote ---
 # A number goes up when old readers would misread the file; a field that may be missing or unknown needs none.
@@ -124,4 +130,155 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 def read(of: type[T], path: str) -> T:
     """Read one of the above; OSError if it is not there, msgspec.DecodeError if it is not what was written."""
-    return unsealed(content_of(path), of)
+    return unsealed(files.content_of(path), of)
+
+
+# --- plan.json: what a grid asked for. Written before anything runs; whoever looks at the grid afterwards reads it. ---
+#     plan = read_plan(store.grid_folder("embedded"))
+#     plan.cells[0].axes, plan.cells[0].judge
+
+AxisValue = str | int | float | bool | None
+
+
+class Ref(msgspec.Struct, frozen=True):
+    """A stage's folder in the store."""
+
+    kind: str
+    key: str
+
+
+class PlannedCell(msgspec.Struct, frozen=True):
+    """A point of the grid, the stage with its verdicts, and the stages whose results are shown beside them, by role.
+
+    Roles: score, verdict, pool, baseline, reward, align, sft (the policy before its alignment).
+    """
+
+    axes: dict[str, AxisValue]
+    judge: Ref
+    stages: dict[str, Ref] = {}
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """What a glob matched or `pairs` does not want."""
+
+    axes: dict[str, AxisValue]
+    reason: str
+
+
+class PlannedStage(msgspec.Struct, frozen=True):
+    """One stage of the grid; `parents` are places in the plan's list, parents before children."""
+
+    kind: str
+    key: str
+    label: str
+    parents: list[int]
+
+
+class PlanFile(msgspec.Struct, frozen=True, kw_only=True):
+    """plan.json. `language_rates` is for results/plan.py, which gives it a type: how often the detector errs."""
+
+    name: str
+    format: int = 0
+    command: list[str] = []
+    git: str | None = None
+    cells: list[PlannedCell]
+    left_out: list[LeftOut] = []
+    stages: list[PlannedStage]
+    language_rates: list[Any] = []
+    measures: list[str] = []  # FILE:FUNCTION of the user's own (xling/measures/own.py)
+
+    def asked(self) -> list[Any]:
+        """What makes two grids the same one: the axes of each cell, and the key of its verdicts."""
+        return [[cell.axes, cell.judge.key] for cell in self.cells]
+
+
+P = TypeVar("P", bound=PlanFile)
+
+
+def read_plan(folder: Path, of: type[P]) -> P:
+    """Load <grid>/plan.json. ConfigError: there is none; StoreError: it is no plan, or one that this xling cannot read.
+
+    Its words name files of the store, so that none may lead elsewhere, and parents stand before their children.
+    """
+    path = folder / "plan.json"
+    try:
+        content = path.read_bytes()
+        written = format_of(content)
+        if written is not None:
+            check_format(f"'{path}'", written, PLAN, PLAN_AGAIN)
+        plan = unsealed(content, type=of)
+    except FileNotFoundError:
+        known = [child.parent.name for child in files.matching(folder.parent, "*/plan.json")]
+        listing = f"Grids here: {', '.join(known)}." if known else "No grid has been planned here yet."
+        raise ConfigError(f"There is no grid '{folder.name}' in {folder.parent}. {listing}") from None
+    except PermissionError as error:
+        raise Unreadable(error, str(path)) from error
+    except (OSError, msgspec.DecodeError) as error:
+        raise StoreError(f"'{path}' is no plan ({error}). Run the grid's command again: it writes it anew.") from error
+    refs: list[PlannedStage | Ref] = list(plan.stages)
+    refs += [ref for cell in plan.cells for ref in (cell.judge, *cell.stages.values())]
+    _check_words(path, {plan.name}.union((ref.kind for ref in refs), (ref.key for ref in refs)))
+    _check_order(path, [stage.parents for stage in plan.stages])
+    return plan
+
+
+def _check_words(path: Path, words: set[str]) -> None:
+    """StoreError if a plan's name, kinds or keys lead to what is outside of the results folder."""
+    if are_plain(words):
+        return
+    for word in sorted(words):
+        if not are_plain({word}):
+            raise StoreError(f"'{path}' names a file '{word}', which would be elsewhere. {PLAN_AGAIN.capitalize()}.")
+
+
+def _check_order(path: Path, parents: Sequence[Sequence[int]]) -> None:
+    """StoreError unless each stage's parents are places before its own."""
+    if any(not 0 <= parent < place for place, above in enumerate(parents) for parent in above):
+        raise StoreError(f"'{path}' names parents of a stage that do not stand before it. {PLAN_AGAIN.capitalize()}.")
+
+
+def planned(store: "Store", name: str) -> PlanFile:
+    """A grid's plan.json as it stands, of whatever format; one without cells if none can be read."""
+    with suppress(OSError, msgspec.DecodeError):
+        return decode((store.grid_folder(name) / "plan.json").read_bytes(), PlanFile)
+    return PlanFile(name=name, cells=[], stages=[])
+
+
+def read_grid(store: "Store", name: str) -> PlanFile:
+    """The plan.json of a grid by its name; errors as above."""
+    return read_plan(store.grid_folder(name), PlanFile)
+
+
+def grids(store: "Store") -> list[str]:
+    """Names of the root's grids, the one planned last first."""
+    found = []
+    for path in files.matching(store.root / "grids", "*/plan.json"):
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # deleted meanwhile, private, or nowhere
+            found.append((path.stat().st_mtime, path.parent.name))
+    return [name for _, name in sorted(found, reverse=True)]
+
+
+def chosen_grid(store: "Store", name: str | None) -> str:
+    """The grid that is named, or the latest; ConfigError with the nearest name if there is none."""
+    known = grids(store)
+    if not known:
+        raise ConfigError(f"There is no grid in '{store.root}'. Fill one with `xling run`, or give --root PATH.")
+    if name is None:
+        return known[0]
+    if name in known:
+        return name
+    shown = ", ".join(known[:10])
+    raise ConfigError(f"There is no grid '{name}' in '{store.root}'. There are: {shown}.{did_you_mean(name, known)}")
+
+
+def stage_at(plan: PlanFile, handle: str) -> PlannedStage:
+    """A stage by its index or its label; ConfigError says what there is."""
+    if handle.isdigit() and int(handle) < len(plan.stages):
+        return plan.stages[int(handle)]
+    labels = {stage.label: stage for stage in plan.stages}
+    if handle in labels:
+        return labels[handle]
+    raise ConfigError(
+        f"'{handle}' is no stage of grid {plan.name}: give an index from 0 to {len(plan.stages) - 1}, as "
+        f"`xling status --all` shows them, or a label.{did_you_mean(handle, labels)}"
+    )

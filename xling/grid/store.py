@@ -245,8 +245,33 @@ class Store:
 
         Hashes are computed once a process and file; after that size, time and inode are compared.
         """
+        folder = f"{self._stages}/{kind}/{key}"
         with self._remembering(kind, key):
-            return self._load(kind, key)
+            before, done = version(folder), self._published(kind, key)
+            signature = _signature(folder, done)
+            if self._verified.get((kind, key)) != signature:
+                why = _hashes_differ(folder, done) or self._spec_differs(kind, key)
+                if why and version(folder) != before:  # somebody deletes it, or has made it anew
+                    return self.load(kind, key)
+                if why:
+                    raise self._met(kind, key, why)
+                self._verified[kind, key] = signature
+        return Path(folder)
+
+    def content(self, kind: str, key: str, name: str) -> bytes:
+        """One file of a finished result, its hash checked, the others not read; `Damaged` says what is wrong."""
+        with self._remembering(kind, key):
+            fact = self._published(kind, key).files.get(name)
+            if fact is None:
+                raise Damaged(kind, key, f"{name} is not there")
+            path = self.folder(kind, key) / name
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise files.Unreadable(error, os.fspath(path)) from error
+            if hashlib.sha256(content).hexdigest() != fact.sha256:
+                raise self._met(kind, key, f"file {name} does not have the bytes that were published")
+            return content
 
     @contextlib.contextmanager
     def _remembering(self, kind: str, key: str) -> Iterator[None]:
@@ -258,40 +283,14 @@ class Store:
                 self.lacking[kind, key] = error
             raise
 
-    def _load(self, kind: str, key: str) -> Path:
-        folder = f"{self._stages}/{kind}/{key}"
+    def _published(self, kind: str, key: str) -> Done:
+        """The marker of a result that is there and fits it by sizes and times."""
         status = self.check(kind, key)
-        if status.state != "done" or status.done is None:
-            raise (
-                self._met(kind, key, status.why) if status.state == "damaged" else Damaged(kind, key, "it is not there")
-            )
-        signature = _signature(folder, status.done)
-        if self._verified.get((kind, key)) != signature:
-            why = _hashes_differ(folder, status.done) or self._spec_differs(kind, key)
-            if why:
-                raise self._met(kind, key, why)
-            self._verified[kind, key] = signature
-        return Path(folder)
-
-    def content(self, kind: str, key: str, name: str) -> bytes:
-        """One file of a finished result, its hash checked, the others not read; `Damaged` says what is wrong."""
-        with self._remembering(kind, key):
-            return self._content(kind, key, name)
-
-    def _content(self, kind: str, key: str, name: str) -> bytes:
-        status = self.check(kind, key)
-        fact = status.done.files.get(name) if status.state == "done" and status.done is not None else None
-        if fact is None:
-            gone = Damaged(kind, key, f"{name} is not there")
-            raise self._met(kind, key, status.why) if status.state == "damaged" else gone
-        path = Path(self._stages, kind, key, name)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise files.Unreadable(error, os.fspath(path)) from error
-        if hashlib.sha256(content).hexdigest() != fact.sha256:
-            raise self._met(kind, key, f"file {name} does not have the bytes that were published")
-        return content
+        if status.state == "damaged":
+            raise self._met(kind, key, status.why)
+        if status.done is None:
+            raise Damaged(kind, key, "it is not there")
+        return status.done
 
     def _met(self, kind: str, key: str, why: str) -> Damaged:
         error = Damaged(kind, key, why)

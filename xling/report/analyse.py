@@ -12,7 +12,7 @@ from xling.analysis.paper.compare import compare as compare_matrices
 from xling.analysis.paper.published import NAME as PAPER
 from xling.analysis.tidy.finding import Finding
 from xling.console import Console, harmless, print_bytes
-from xling.grid.planfile import chosen_grid
+from xling.grid.records import chosen_grid
 from xling.grid.store import Store
 from xling.report.analysis_files import findings_json, write_findings
 from xling.report.tables.findings import print_finding

@@ -5,7 +5,7 @@ from pathlib import Path
 from xling.analysis.catalogue import grid_findings, paper_findings
 from xling.analysis.matrix.types import read_matrix
 from xling.analysis.paper.published import NAME as PAPER
-from xling.grid.planfile import chosen_grid
+from xling.grid.records import chosen_grid
 from xling.grid.store import Store
 from xling.report.pictures.published import paper_matrix
 from xling.report.pictures.write import TABLES, Asked, Written, write_figures

@@ -7,9 +7,8 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from xling.analysis.statistics.intervals import Estimate
-from xling.grid import planfile
-from xling.grid.planfile import AxisValue, LeftOut, PlanFile, Ref
-from xling.grid.records import Run
+from xling.grid import records
+from xling.grid.records import AxisValue, LeftOut, PlanFile, Ref, Run
 from xling.grid.store import Status, Store
 from xling.judges import judges_its_own
 
@@ -45,8 +44,8 @@ class Plan(PlanFile, frozen=True, kw_only=True):
 
 
 def read_plan(folder: Path) -> Plan:
-    """Load <grid>/plan.json; errors as of `planfile.read_plan`."""
-    return planfile.read_plan(folder, Plan)
+    """Load <grid>/plan.json; errors as of `records.read_plan`."""
+    return records.read_plan(folder, Plan)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Struct
 
 from xling.errors import ConfigError, StoreError
-from xling.grid.planfile import Ref
+from xling.grid.records import Ref
 from xling.grid.store import Store
 from xling.jsonfiles import decode
 from xling.judges.asking import points

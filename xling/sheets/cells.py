@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from xling.console import shown
 from xling.errors import ConfigError, StoreError, did_you_mean
-from xling.grid.planfile import PlannedCell
+from xling.grid.records import PlannedCell
 from xling.grid.store import Store
 from xling.results.plan import Plan, Results, axes_text
 from xling.results.reading import SampleReader

@@ -29,7 +29,7 @@ from msgspec import Struct
 import xling
 from xling.console import lasting_output, without_secrets
 from xling.grid.files import append_line, json_bytes, no_link, write_atomically
-from xling.grid.planfile import PlannedStage
+from xling.grid.records import PlannedStage
 from xling.grid.store import Store
 from xling.jsonfiles import decode
 from xling.results.plan import Plan, read_plan

@@ -34,7 +34,7 @@ from xling.analysis.statistics.intervals import fold
 from xling.analysis.tidy.finding import Finding, columns_of, is_home, some
 from xling.config.common import is_foreign
 from xling.errors import StoreError
-from xling.grid.planfile import Ref
+from xling.grid.records import Ref
 from xling.grid.store import Store
 from xling.results.items import Summary, read_array, read_json
 

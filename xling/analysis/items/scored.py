@@ -15,7 +15,7 @@ from xling.analysis.matrix.types import Seeds
 from xling.analysis.statistics.bootstrap import Floats
 from xling.analysis.tidy.finding import MOST_NAMED, some
 from xling.errors import StoreError
-from xling.grid.planfile import Ref
+from xling.grid.records import Ref
 from xling.grid.store import Store
 from xling.results.plan import NO_SOURCE, PlannedEntry, Results, planned_entries, read_plan
 from xling.results.samples import Samples, read_samples

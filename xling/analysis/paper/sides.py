@@ -20,7 +20,7 @@ from xling.analysis.paper.published import NAME as PAPER
 from xling.analysis.paper.published import TABLES, Published, paper_entries
 from xling.analysis.tidy.entries import Draws, Entries, Place, grid_entries, place_of
 from xling.errors import ConfigError, StoreError, did_you_mean
-from xling.grid.planfile import chosen_grid
+from xling.grid.records import chosen_grid
 from xling.grid.store import Store
 from xling.results.items import Items, read_items, read_json
 from xling.results.plan import PlannedEntry, Results, SeedCell, planned_entries, read_plan

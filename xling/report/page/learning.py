@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from xling.analysis.matrix.names import panel_place
 from xling.analysis.matrix.types import Matrix
 from xling.errors import StoreError
-from xling.grid.planfile import Ref
+from xling.grid.records import Ref
 from xling.grid.store import Store
 from xling.results.items import validation_rows
 from xling.results.plan import PlannedEntry

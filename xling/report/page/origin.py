@@ -13,8 +13,7 @@ from typing import Any
 
 from xling.analysis.matrix.types import Matrix
 from xling.console import without_secrets
-from xling.grid.planfile import PlannedStage
-from xling.grid.records import Run
+from xling.grid.records import PlannedStage, Run
 from xling.grid.stage import WHERE
 from xling.grid.store import Store
 from xling.results.plan import SEED_AXES, Plan, axes_text

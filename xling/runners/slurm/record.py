@@ -73,7 +73,7 @@ class Submission(msgspec.Struct, frozen=True):
     arrays: tuple[Array, ...]
     cluster: str = ""  # SLURM's ClusterName
     fold: str = "xling.folding:fold"  # module:name of what the last job calls; records of before it was named have none
-    cells: str = ""  # launches.digest_of: a name can become another grid's before the last job folds
+    cells: str = ""  # claim.digest_of: a name can become another grid's before the last job folds
     format: int = 1
 
     def task(self, place: Place) -> Task:

@@ -20,8 +20,8 @@ import msgspec
 
 from xling.errors import ConfigError, StageError
 from xling.grid import claim, host
+from xling.grid.claim import digest_of
 from xling.grid.cleanup import remove_leftovers
-from xling.grid.launches import digest_of
 from xling.grid.plan import Plan
 from xling.grid.stage import Stage
 from xling.grid.store import Store

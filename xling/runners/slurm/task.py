@@ -23,7 +23,7 @@ import msgspec
 from xling.console import lasting_output
 from xling.errors import StageError, XlingError
 from xling.grid import claim, files, host
-from xling.grid.launches import check_own
+from xling.grid.claim import check_own
 from xling.grid.records import Parent, Sheet, read
 from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Store

@@ -22,7 +22,7 @@ from xling.console import SHOWN, Console, duration, harmless, is_gone
 from xling.errors import ConfigError
 from xling.grid import files, host
 from xling.grid.claim import Claim
-from xling.grid.planfile import PlannedStage, read_grid, stage_at
+from xling.grid.records import PlannedStage, read_grid, stage_at
 from xling.grid.status import Cluster, GridStatus, Row, count_table, grid_status, status_table
 from xling.grid.store import Store
 from xling.runners.slurm import cluster, record
