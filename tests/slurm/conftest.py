@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, missing
+from toy_grid import Toy
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "grid"))  # no-op stages
@@ -82,3 +83,9 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], li
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     return lambda: log.read_text().split() if log.exists() else []
+
+
+@pytest.fixture
+def toy(plain_cluster: Cluster, tmp_path: Path) -> Toy:
+    """A grid of its own on the cluster without accounting."""
+    return Toy(plain_cluster, tmp_path)

@@ -1,4 +1,4 @@
-"""Turns of a job: time limits, preemptions, lost nodes. A stage goes on where it was, and its log says so."""
+"""Turns of a job: time limits, preemptions, lost nodes; a stage goes on where it was. Stages in several processes."""
 
 from pathlib import Path
 
@@ -6,12 +6,9 @@ import pytest
 from cluster import Cluster, wait_until
 from toy_grid import Toy
 
+from xling.grid.records import Done, read
+
 STEPS = 150  # of 0.1 s
-
-
-@pytest.fixture
-def toy(plain_cluster: Cluster, tmp_path: Path) -> Toy:
-    return Toy(plain_cluster, tmp_path)
 
 
 def hog(cluster: Cluster, seconds: int) -> str:
@@ -90,3 +87,57 @@ def test_a_node_dies_and_its_orphan_runs_on(toy: Toy) -> None:
     toy.wait(240)
     assert toy.matrix() == toy.expected() and not toy.failures()
     assert all(double["same_bytes"] for double in toy.doubles())
+
+
+# --- torchrun on each node of a job, gloo between them, one result ----------------------------------------------
+
+
+@pytest.fixture
+def several(plain_cluster: Cluster, tmp_path: Path) -> Toy:
+    """Fine-tuning in two processes on each of two nodes."""
+    toy = Toy(plain_cluster, tmp_path, ("de",), ("de",))
+    toy.settings = ("pack_minutes=0", "partition=cpu", "mem_gb=0.3", "late_seconds=5", "stages.sft.mem_gb=3",
+                    "stages.sft.tasks_per_node=2", "stages.sft.nodes=2")  # fmt: skip
+    return toy
+
+
+def test_four_processes_on_two_nodes(several: Toy) -> None:
+    several.behaviour = {"sft": "together"}
+    several.launch()
+    several.wait(300)
+    meetings = sorted(line.removeprefix("sft[de] ") for line in several.turns())
+    assert [line.split()[1:] for line in meetings] == [["0/4", "6"], ["1/4", "6"], ["2/4", "6"], ["3/4", "6"]]
+    nodes = [line.split()[0] for line in meetings]
+    assert nodes[0] == nodes[1] != nodes[2] == nodes[3]
+    assert several.matrix() == several.expected() and not several.leftovers()
+    [marker] = several.root.glob("stages/sft/*/done.json")
+    assert read(Done, str(marker)).run.processes == 4
+
+
+def test_one_of_several_processes_fails(several: Toy) -> None:
+    several.settings = (*several.settings[:-1], "stages.sft.nodes=1")
+    several.behaviour = {"sft": "together 1"}
+    several.launch()
+    several.wait(300)
+    assert several.failures() == {"sft[de]": "Process 1: ValueError: one of many"}
+    assert "one of many" in several.log("sft[de]")
+    assert not several.leftovers()
+
+
+def test_several_processes_are_told_to_stop_before_the_time_limit(several: Toy) -> None:
+    several.behaviour = {"sft": "wait"}
+    several.launch(
+        "hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=20", "hydra.launcher.max_num_timeout=1"
+    )
+    several.wait(400)
+    assert len(several.turns()) == 2 * 4
+    assert "reached the time limit 2 times" in several.failures()["sft[de]"]
+    assert "turn 2 after time limit" in several.log("sft[de]")
+    assert not several.leftovers()
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(several: Toy) -> None:
+    several.settings = (*several.settings[:-2], "stages.reward.tasks_per_node=3")
+    said = several.launch(code=2)
+    assert "reward[de] has a global batch size of 32, which 3 processes cannot share equally" in said
+    assert "hydra.launcher.stages.reward" in said and not several.queue()

@@ -30,11 +30,6 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
 
 
-@pytest.fixture
-def toy(plain_cluster: Cluster, tmp_path: Path) -> Toy:
-    return Toy(plain_cluster, tmp_path)
-
-
 def xling(said: Said, toy: Toy, *arguments: str) -> tuple[int, str, str]:
     said.readouterr()
     code = cli.main([*arguments, "--root", str(toy.root)])
