@@ -10,7 +10,6 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
 from cluster import Cluster, wait_until
 from toy_grid import Toy
 
