@@ -24,12 +24,12 @@ AWAY = Process("elsewhere", 1, "boot.ns.7", slurm="77")
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
+    (tmp_path / "kind").mkdir()
     return str(tmp_path / "kind" / f"{'a' * 64}.claim")
 
 
-def put(path: str, by: Process, since: float) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    Path(path).write_bytes(msgspec.json.encode(Claim(by, since)))
+def put(path: str, by: Process, since: float, beat: float = 0.0) -> None:
+    Path(path).write_bytes(msgspec.json.encode(Claim(by, since, beat)))
 
 
 def test_a_claim_is_ours_once_and_in_the_way_of_others(path: str) -> None:
@@ -157,8 +157,7 @@ def test_an_observer_who_slept_counts_no_silence_meanwhile(path: str, monkeypatc
 
 
 def test_a_runner_that_beats_seldom_is_given_time(path: str) -> None:
-    os.makedirs(os.path.dirname(path))
-    Path(path).write_bytes(msgspec.json.encode(Claim(AWAY, time.time(), beat=60.0)))
+    put(path, AWAY, time.time(), beat=60.0)
     looking = watch(path, 0.1)
     for _ in range(10):
         assert looking.holder(path) is not None
@@ -189,7 +188,6 @@ def test_a_heart_beats_and_notices_that_its_claim_is_lost(path: str) -> None:
 
 
 def test_a_claim_of_which_nothing_can_be_read_is_somebodys(path: str) -> None:
-    os.makedirs(os.path.dirname(path))
     for content in (b'{"by":{"host":"v\xff","pid":1,"start":"a","slurm":""},"since":1.0}', b"\0" * 90, b"[]"):
         Path(path).write_bytes(content)
         assert claim.take(path, host.this_process()) is not None
@@ -201,7 +199,6 @@ def test_a_claim_of_which_nothing_can_be_read_is_somebodys(path: str) -> None:
 
 
 def test_an_empty_claim_is_being_written_while_it_is_young(path: str) -> None:
-    os.makedirs(os.path.dirname(path))
     Path(path).touch()
     assert claim.take(path, host.this_process()) is not None
     looking = watch(path, 180)

@@ -4,13 +4,12 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from noop_stages import stage
 
-from xling.errors import StageError, StoreError
+from xling.errors import StageError
 from xling.grid import files, host
 from xling.grid.records import Failure, Run, Sheet
 from xling.grid.stage import Stage
@@ -178,28 +177,6 @@ def test_a_stage_may_not_write_the_marker_itself(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"wrote 'done.json'"):
         store.publish(Sheet.of(POOL), POOL.key, folder, RUN)
     assert store.state("pool", POOL.key) == "missing"
-
-
-def test_a_root_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way", encoding="utf-8")
-    with pytest.raises(StoreError, match=r"cannot be written.*Not a directory.*root=PATH"):
-        Store(tmp_path / "file" / "outputs").prepare()
-
-
-@pytest.fixture
-def ordinary_user(tmp_path: Path) -> Iterator[None]:
-    """Permissions do not hold for root: be nobody for a while."""
-    user = os.geteuid()
-    tmp_path.chmod(0o500)
-    if user == 0:
-        os.seteuid(65534)
-    yield
-    os.seteuid(user)
-
-
-def test_a_root_without_permission_is_a_sentence(tmp_path: Path, ordinary_user: None) -> None:
-    with pytest.raises(StoreError, match=r"cannot be written.*Permission denied"):
-        Store(tmp_path / "outputs").prepare()
 
 
 def test_a_full_disk_is_told_from_other_errors() -> None:
