@@ -38,7 +38,7 @@ from xling.analysis.matrix.types import (
 from xling.analysis.statistics.bootstrap import POINTS, RESAMPLES, SHARE, Clusters, Floats, Sample, draw, resample
 from xling.analysis.statistics.intervals import Estimate, fold, judged
 from xling.errors import StoreError
-from xling.grid.planfile import Ref
+from xling.grid.records import Ref
 from xling.results.items import read_judge_accuracy
 from xling.results.plan import NO_SOURCE, PlannedEntry, Results
 
