@@ -20,7 +20,7 @@ from xling.analysis.matrix.types import PERCENT
 from xling.analysis.statistics.bootstrap import POINTS, SHARE, Sample, draw, resample
 from xling.analysis.statistics.intervals import Estimate, fold, judged
 from xling.analysis.tidy.finding import Finding, columns_of, some
-from xling.grid.planfile import Ref
+from xling.grid.records import Ref
 from xling.grid.store import Store
 from xling.results.items import read_items, read_json
 
