@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from xling.models import frozen_lm
 from xling.models.hub import BASE_FOLDER
 from xling.models.load import load_policy
 from xling.models.text import Ids, decode_response, prompt_ids
@@ -37,6 +36,7 @@ from xling.optimizers import ppo, rloo
 from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.problem import Problem, Watch
 from xling.optimizers.rloo import Settings as RLOO
+from xling.rewards import frozen_lm
 from xling.tasks import micro_summarization
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from xling.models.frozen_lm import BLOCKS, GAPS, read
 from xling.models.load import load_policy
 from xling.models.text import Limits, prompt_ids, response_ids
+from xling.rewards.frozen_lm import BLOCKS, GAPS, read
 
 PROMPTS = ["a flood in Chile", "März: 130 Häuser, viele davon neu", "x"]
 RESPONSES = [["a flood", "наводнение в Чили, всего 130 домов", "a flood"], [""], ["lễ hội", "a"]]

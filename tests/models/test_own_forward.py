@@ -16,7 +16,6 @@ from xling.config.policies import LanguageModel
 from xling.errors import ConfigError, DataError
 from xling.models import own_forward
 from xling.models.checkpoints import alike_up_to, check_lengths, check_table
-from xling.models.frozen_lm import read
 from xling.models.load import Loading, check_twin, in_dtype, load_policy, load_trunk, save_policy, write_loading
 from xling.models.own_forward import distance, own_logits, probe_of, smaller
 from xling.models.published import load_published_classifier
@@ -25,6 +24,7 @@ from xling.models.states import kl_along, log_likelihood, predicting_states, res
 from xling.models.text import Limits
 from xling.optimizers.ppo import values_of
 from xling.rewards import Choices, same_as_policy
+from xling.rewards.frozen_lm import read
 from xling.rewards.networks import HeadedNet, RewardNet, load_reward, save_reward, scalar_head
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 

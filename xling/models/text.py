@@ -35,6 +35,9 @@ class Limits(NamedTuple):
     side: str = "right"  # left: its beginning
 
 
+LIMITS = Limits()  # the paper's
+
+
 def prompt_ids(
     tokenizer: Any, texts: Sequence[str], limit: int = 1024, encoder: bool = False, side: str = "left"
 ) -> list[Ids]:

@@ -1,10 +1,16 @@
 """A ridge on what a frozen language model sees of the response: one forward pass serves every source.
 
-The features are those of xling/models/frozen_lm.py.
+Features come from the frozen base alone and are the same for every source, so that they are computed once a text
+(`read`) and a reward model is a weight vector. `likelihood` features are free of any one language: how the model's own
+predictions of the response's tokens came out.
 """
 
-from collections.abc import Callable
-from typing import Literal
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from xling.config.common import Limit, NonNegative, Side
 from xling.config.policies import LanguageModel, Policy
@@ -12,8 +18,19 @@ from xling.errors import ConfigError
 from xling.grid.stage import Context
 from xling.models.checkpoints import check_checkpoint, check_lengths, check_policy, check_table
 from xling.models.ridge import Array, Linear, fit_whitened
+from xling.models.text import LIMITS, Limits, prompt_ids, response_ids
 from xling.rewards import Base, Choices, Feedback, Heads, LanguageReader, RewardSettings, TextsRead
 from xling.rewards.heads import fit_features, load_head
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from xling.models.states import States
+
+WORST = 3  # least probable tokens that are features of their own
+GAPS = (1.0, 3.0)  # nats below the most probable token: how many tokens lie further than that
+STATISTICS = 2 + WORST + 4 + len(GAPS)  # columns of the likelihood block
+BLOCKS = {"likelihood": ("likelihood",), "states": ("last", "mean"), "both": ("likelihood", "last", "mean")}
 
 
 class Settings(RewardSettings, frozen=True, tag="frozen_lm"):
@@ -63,6 +80,76 @@ def fit(context: Context, rm: Settings, feedback: Feedback) -> None:
 
 def _best(blocks: list[Array], fitted: Callable[[list[Array]], Linear]) -> tuple[Linear, str]:
     return fit_whitened(blocks, fitted), "all"
+
+
+# --- features -----------------------------------------------------------------------------------------------
+
+
+def read(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    responses: Sequence[Sequence[str]],
+    features: str,
+    limits: Limits = LIMITS,
+) -> list[Array]:
+    """Blocks of (rows, columns), a row for each response in the order given; `features` is a key of BLOCKS.
+
+    What is longer than the limits is cut.
+    """
+    import torch
+
+    from xling.models.architecture import text_config, trunk_of
+    from xling.models.states import each_response, in_parts, pool
+
+    names = BLOCKS[features]
+
+    def block(states: States, name: str) -> Tensor:
+        return likelihood_features(model, states) if name == "likelihood" else pool(states.hidden, states.mask, name)
+
+    def value(states: States) -> Tensor:
+        return torch.cat([block(states, name) for name in names], 1)
+
+    texts = [response_ids(tokenizer, row, limits.response) for row in responses]
+    asked = prompt_ids(tokenizer, prompts, limits.prompt, model.config.is_encoder_decoder, limits.side)
+    found = each_response(trunk_of(model), asked, texts, tokenizer.pad_token_id, in_parts(model, value))
+    rows = np.array([row for rows in found for row in rows])
+    widths = [STATISTICS if name == "likelihood" else text_config(model.config).hidden_size for name in names]
+    return np.split(rows, np.cumsum(widths)[:-1], axis=1)
+
+
+def likelihood_features(model: Any, states: States) -> Tensor:
+    """(R, STATISTICS), in nats but for counts.
+
+    Of the tokens' log-probabilities the mean, the sum and the WORST least; of their excess over the expected one (the
+    negative entropy) the mean and the least, at most 0; of their gap to the most probable token's the mean and the
+    largest, and how many are beyond each of GAPS.
+    """
+    import torch
+
+    from xling.models.states import token_log_probabilities
+
+    scores, said = token_log_probabilities(model, states)
+    excess = said - (scores.exp() * scores).sum(-1)
+    gap = scores.amax(-1) - said
+    mask, length = states.mask, states.mask.sum(1)
+
+    def kept(values: Tensor) -> Tensor:
+        return values.masked_fill(~mask, 0.0)
+
+    worst = kept(said).topk(min(WORST, mask.shape[1]), largest=False).values
+    worst = torch.nn.functional.pad(worst, (0, WORST - worst.shape[1]))
+    columns = [
+        kept(said).sum(1) / length,
+        kept(said).sum(1),
+        *worst.unbind(1),
+        kept(excess).sum(1) / length,
+        kept(excess).amin(1).clamp_max(0.0),  # 0 also where nothing is padded
+        kept(gap).sum(1) / length,
+        kept(gap).amax(1),
+        *((kept(gap) > limit).sum(1) for limit in GAPS),
+    ]
+    return torch.stack([column.float() for column in columns], 1)
 
 
 load = load_head

@@ -29,6 +29,7 @@ from xling.models.checkpoints import check_encoder_config
 from xling.models.load import DTYPES, Loading, in_dtype, load_tokenizer, load_trunk, loading, write_loading
 from xling.models.states import Batch, States, each_response, each_row, padded_batch, pool
 from xling.models.text import (
+    LIMITS,
     Ids,
     Limits,
     count_cut,
@@ -47,7 +48,6 @@ from xling.tasks.records import Pair, Rating
 Row = tuple[Any, Any, float]  # the response as the net reads it, the rejected one (None: there is none), the label
 Items = Sequence[Rating] | Sequence[Pair]
 
-LIMITS = Limits()  # the paper's
 CLOSE = 1e-3  # how far the stored model's scores may lie from the trained one's, as a share of the largest
 
 

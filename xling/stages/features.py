@@ -93,8 +93,8 @@ def reader_of(lm: Path | None, reading: Mapping[str, Any]) -> Reader:
         folder = located(reading["encoder"], reading["identity"])
         encode = load_encoder(folder)
         return Reader(lambda prompts, responses: pair_features(encode, prompts, responses), cut_counter(folder))
-    from xling.models.frozen_lm import read
     from xling.models.load import load_policy
+    from xling.rewards.frozen_lm import read
 
     assert lm is not None  # a parent of every stage whose reading names no encoder
     model, tokenizer = load_policy(lm)

@@ -28,7 +28,7 @@ def embed_texts(recorded: Recorded, name: str, out: Path) -> None:
 
 def read_texts(recorded: Recorded, model: Any, tokenizer: Any, features: str, limits: Limits, out: Path) -> None:
     """Write recorded.npz: what a frozen language model sees of each (document, response), within the limits."""
-    from xling.models.frozen_lm import read
+    from xling.rewards.frozen_lm import read
 
     asked: dict[str, list[str]] = {}
     for prompt, _, response, _ in recorded.flat():
