@@ -232,7 +232,11 @@ def test_an_optimizer_of_ones_own_trains(tmp_path: Path) -> None:
     assert [step["step"] for step in curve] == [1, 2, 3] and all(step["loss"] > 0 for step in curve)
     assert "validation_reward" in curve[1] and (trained / "model.safetensors").exists()
     refused = launch(tmp_path, *SMALL, *STEPS, "optimizer=mine", "optimizer.k=3", "dry_run=true")
-    assert refused.returncode == 2 and "xling: optimizer.k=3 " in refused.stderr and "Type " in refused.stderr
+    assert (
+        refused.returncode == 2
+        and "xling: optimizer.k=3 " in refused.stderr
+        and "type optimizer.batch_size=6" in refused.stderr
+    )
 
 
 @pytest.mark.parametrize("hook", HOOKS_OF_TRAINING)

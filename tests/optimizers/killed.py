@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-import bandit
 import torch
+from problems import bandit
 
 from xling.optimizers import ppo
 from xling.optimizers.ppo import Settings as PPO
@@ -24,7 +24,7 @@ SETTINGS = PPO(
 
 
 def problem(model: Path, scratch: Path) -> Problem:
-    made = bandit.problem(model, scratch, lambda ids: float(ids.count(2)), SETTINGS.steps, 4, 3)
+    made = bandit(model, scratch, lambda ids: float(ids.count(2)), SETTINGS.steps, 4, 3)
     made.watch.keep = "best"
     return made
 

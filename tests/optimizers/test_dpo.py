@@ -13,17 +13,17 @@ from problems import disturb, measure_with, problem_of, same, weights
 from xling.errors import StageError
 from xling.grid.stage import Interrupted
 from xling.models.sampling import sample_chunk
-from xling.optimizers.dpo import Learner, Pair, Ranked, dpo_loss, gradients, ranked_pairs
+from xling.optimizers.dpo import Learner, Pair, Ranked, dpo_loss, losses, ranked_pairs
 from xling.optimizers.dpo import Settings as DPO
 from xling.optimizers.dpo import train as rank_and_train
 from xling.optimizers.problem import Pool, Problem
-from xling.optimizers.steps import run
+from xling.optimizers.training import run
 
 SETTINGS = DPO(steps=8, batch_size=4, learning_rate=1e-3, warmup_steps=2, eval_every=3)
 
 
 def train(problem: Problem, settings: DPO, pairs: Sequence[Pair]) -> None:
-    run(problem, settings, Learner(problem, settings, pairs))
+    run(Learner(problem, settings, pairs))
 
 
 def pairs_of(problem: Problem, n: int = 4) -> list[Pair]:
@@ -120,13 +120,16 @@ def test_parts_of_a_batch_have_the_gradients_of_the_whole(
 ) -> None:
     problem = problem_of(sft, tmp_path, steps=1)
     batch = [(pair, (-30.0 - i, -31.0)) for i, pair in enumerate(pairs_of(problem)[:7])]
-    seen = []
+    seen, counts = [], []
     for at_once in (1 << 27, 3 * 2 * 6 * problem.policy.get_output_embeddings().weight.shape[0]):
         monkeypatch.setattr("xling.models.states.VOCABULARY_AT_ONCE", at_once)
         problem.policy.zero_grad()
-        row = gradients(problem, batch, beta=0.1)
-        seen.append((row, {name: value.grad.clone() for name, value in problem.policy.named_parameters()}))
+        parts = [(loss.backward(), row) for loss, row in losses(problem, batch, beta=0.1)]  # type: ignore[no-untyped-call]
+        sums = {name: sum(row[name] for _, row in parts) for name in parts[0][1]}
+        seen.append((sums, {name: value.grad.clone() for name, value in problem.policy.named_parameters()}))
+        counts.append(len(parts))
     (row, whole), (other, parts) = seen
+    assert counts == [1, 3]
     assert other == pytest.approx(row, rel=1e-4)
     for name, gradient in whole.items():
         torch.testing.assert_close(parts[name], gradient, rtol=1e-3, atol=1e-5 * float(gradient.abs().max()))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from xling.optimizers import ppo, rloo, rollouts
+from xling.optimizers import ppo, rloo, training
 
 MASK = torch.tensor([[True, True, True], [True, True, False]])
 
@@ -16,7 +16,7 @@ def near(found: Tensor, wanted: object) -> None:
 
 
 def test_masked_mean_leaves_padding_out() -> None:
-    near(rollouts.masked_mean(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 99.0]]), MASK), 3.0)  # 15 / 5
+    near(training.masked_mean(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 99.0]]), MASK), 3.0)  # 15 / 5
 
 
 # p = (1/2, 1/4), q = (1/4, 1/2); then p = (1/2), q = (1/8) and a token of padding
@@ -26,19 +26,19 @@ TWO = torch.tensor([[True, True], [True, False]])
 
 
 def test_k1_is_the_sum_of_log_ratios() -> None:
-    near(rollouts.kl_k1(P, Q, TWO), [0.0, 1.386294])  # log 2 - log 2; log 4
+    near(training.kl_k1(P, Q, TWO), [0.0, 1.386294])  # log 2 - log 2; log 4
 
 
 def test_k3_is_the_sum_of_ratios_less_one_less_their_logarithms() -> None:
     # r = 1/2: -1/2 + log 2 = 0.193147; r = 2: 1 - log 2 = 0.306853; r = 1/4: -3/4 + log 4 = 0.636294
-    near(rollouts.kl_k3(P, Q, TWO), [0.5, 0.636294])
+    near(training.kl_k3(P, Q, TWO), [0.5, 0.636294])
 
 
 def test_both_are_unbiased() -> None:
     """Over all tokens, weighted by p: KL((0.5, 0.3, 0.2) || (0.2, 0.5, 0.3)) = 0.223805."""
     p, q = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.5, 0.3])
     one = torch.ones(3, 1, dtype=torch.bool)
-    for estimator in (rollouts.kl_k1, rollouts.kl_k3):
+    for estimator in (training.kl_k1, training.kl_k3):
         near((p * estimator(p.log()[:, None], q.log()[:, None], one)).sum(), 0.223805)
 
 
@@ -149,5 +149,5 @@ def test_reinforce_loss_weighs_whole_responses() -> None:
 def test_k3_never_falls_below_zero_where_k1_does() -> None:
     log_p, log_q = torch.tensor([[-2.0]]), torch.tensor([[-1.0]])
     one = torch.ones(1, 1, dtype=torch.bool)
-    near(rollouts.kl_k1(log_p, log_q, one), [-1.0])
-    near(rollouts.kl_k3(log_p, log_q, one), [exp(1) - 2])
+    near(training.kl_k1(log_p, log_q, one), [-1.0])
+    near(training.kl_k3(log_p, log_q, one), [exp(1) - 2])

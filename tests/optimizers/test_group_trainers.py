@@ -29,7 +29,7 @@ from xling.optimizers.dpo import Settings as DPO
 from xling.optimizers.grpo import Settings as GRPO
 from xling.optimizers.problem import Problem, Reward, prompts_of_step
 from xling.optimizers.rloo import Settings as RLOO
-from xling.optimizers.steps import run as run_steps
+from xling.optimizers.training import run as run_steps
 from xling.optimizers.trl_trainers import CHECKPOINTING
 
 SHORT: dict[str, Any] = {"steps": 6, "batch_size": 8, "k": 4, "learning_rate": 1e-2, "warmup_steps": 1, "eval_every": 2}
@@ -238,7 +238,7 @@ def test_the_loss_of_dpo_is_trls(tiny_folder: Path, tmp_path: Path, monkeypatch:
     eos = problem.eos
     pairs = [(0, [9, 10, eos], [11, 12, 13, 14, 15, 16]), (3, [20, eos], [21, 22, eos]), (5, [eos], [30, 31, 32, eos])]
     settings = DPO(steps=1, batch_size=3, learning_rate=1e-12, beta=0.3)
-    run_steps(problem, settings, dpo.Learner(problem, settings, pairs))
+    run_steps(dpo.Learner(problem, settings, pairs))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`is_gradient_checkpointing` is deprecated", FutureWarning)
         trainer = DPOTrainer(

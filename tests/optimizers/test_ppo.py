@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import bandit
 import pytest
 import torch
+from problems import KINDS, PAD, PROMPTS, bandit, same, saved, weights
 from torch import Tensor
 
 from xling.errors import StageError
@@ -14,15 +14,15 @@ from xling.models.states import pool
 from xling.optimizers import ppo
 from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.problem import Problem
-from xling.optimizers.rollouts import Rollout
+from xling.optimizers.training import Rollout
 from xling.rewards.networks import RewardNet, load_reward, save_reward
 
 SMALL: dict[str, Any] = {"batch_size": 8, "learning_rate": 1e-2, "value_learning_rate": 1e-2, "warmup_steps": 0}
 
 
-@pytest.fixture(scope="module", params=bandit.KINDS)
+@pytest.fixture(scope="module", params=KINDS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bandit.saved(tmp_path_factory.mktemp("model") / request.param, request.param)
+    return saved(tmp_path_factory.mktemp("model") / request.param, request.param)
 
 
 def count_a(ids: list[int]) -> float:
@@ -30,7 +30,7 @@ def count_a(ids: list[int]) -> float:
 
 
 def trained(folder: Path, scratch: Path, settings: PPO, **changed: Any) -> Problem:
-    problem = bandit.problem(folder, scratch, count_a, settings.steps, 4, **changed)
+    problem = bandit(folder, scratch, count_a, settings.steps, 4, **changed)
     ppo.train(problem, settings)
     return problem
 
@@ -54,14 +54,14 @@ def test_all_ratios_are_one_while_the_policy_does_not_move(folder: Path, tmp_pat
 
 
 def test_with_dropout_the_ratio_would_not_be_one(tmp_path: Path) -> None:
-    policy, _ = load_policy(bandit.saved(tmp_path / "mt5", "mt5"))
+    policy, _ = load_policy(saved(tmp_path / "mt5", "mt5"))
     settings = PPO(steps=1, epochs=2, minibatches=1, value_only_steps=0, clip=1e-5, **SMALL | {"learning_rate": 1e-30})
     problem = trained(tmp_path / "mt5", tmp_path / "scratch", settings, policy=policy.train())
     assert problem.watch.curve[0]["clip_fraction"] > 0
 
 
 def test_minibatches_share_out_all_responses_in_an_order_of_their_own(tmp_path: Path) -> None:
-    problem = bandit.problem(bandit.saved(tmp_path / "model", "llama"), tmp_path, count_a, 1, 4)
+    problem = bandit(saved(tmp_path / "model", "llama"), tmp_path, count_a, 1, 4)
     learner = ppo.Learner(problem, PPO(minibatches=3, **SMALL))
     orders = [learner._order(number, epoch) for number in (0, 1) for epoch in (0, 1)]
     assert all(sorted(i for part in order for i in part) == list(range(8)) for order in orders)
@@ -72,17 +72,13 @@ def test_minibatches_share_out_all_responses_in_an_order_of_their_own(tmp_path: 
 # --- phases -------------------------------------------------------------------------------------------------
 
 
-def same(a: Any, b: Any) -> bool:
-    return all(torch.equal(a[name], b[name]) for name in a)
-
-
 @pytest.mark.parametrize("value", ["own", "shared"])
 def test_in_the_value_only_phase_the_policy_stays_and_the_value_model_learns(
     folder: Path, tmp_path: Path, value: Any
 ) -> None:
     settings = PPO(steps=6, value=value, value_only="inside", value_only_steps=6, **SMALL)
-    problem = bandit.problem(folder, tmp_path, count_a, 6, 4)
-    before = bandit.weights_of(problem)
+    problem = bandit(folder, tmp_path, count_a, 6, 4)
+    before = weights(problem.policy)
     learner = ppo.Learner(problem, settings)
     fresh = {name: weight.clone() for name, weight in learner.value.state_dict().items()}
     rows = [learner.iterate(number) for number in range(6)]
@@ -97,7 +93,7 @@ def test_a_value_only_phase_outside_is_not_counted_and_one_inside_is(folder: Pat
     seen: list[tuple[int, int]] = []
     for where, name in (("outside", "a"), ("inside", "b")):
         settings = PPO(steps=4, value_only=where, value_only_steps=2, **SMALL)  # type: ignore[arg-type]
-        problem = bandit.problem(folder, tmp_path / name, count_a, 4, 4)
+        problem = bandit(folder, tmp_path / name, count_a, 4, 4)
         problem.watch.progress = lambda done, total: seen.append((done, total))
         ppo.train(problem, settings)
         curve = problem.watch.curve
@@ -110,11 +106,11 @@ def test_a_value_only_phase_outside_is_not_counted_and_one_inside_is(folder: Pat
 def test_learning_rates_rise_after_the_value_only_phase(folder: Path, tmp_path: Path) -> None:
     """Of 4 steps, 2 with the value model alone, a warm-up of 1: 1/2 and 1 of the policy's; outside, linear to zero."""
     shape: dict[str, Any] = {**SMALL, "warmup_steps": 1, "value_warmup_steps": 1, "learning_rate": 1.0, "steps": 4}
-    problem = bandit.problem(folder, tmp_path, count_a, 4, 4)
+    problem = bandit(folder, tmp_path, count_a, 4, 4)
     inside = ppo.Learner(problem, PPO(value_only="inside", value_only_steps=2, **shape))
-    assert [inside._policy_rate(number) for number in (2, 3)] == [0.5, 1.0]
+    assert [inside.rate(number) for number in (2, 3)] == [0.5, 1.0]
     outside = ppo.Learner(problem, PPO(value_only_steps=2, schedule="linear", **shape))
-    assert [outside._policy_rate(number) for number in (2, 3, 4, 5)] == [0.5, 1.0, 2 / 3, 1 / 3]
+    assert [outside.rate(number) for number in (2, 3, 4, 5)] == [0.5, 1.0, 2 / 3, 1 / 3]
     assert [round(outside._value_rate(number) * 100, 6) for number in range(6)] == [0.5, 1.0, 0.8, 0.6, 0.4, 0.2]
 
 
@@ -128,11 +124,9 @@ def test_a_value_model_may_begin_as_the_reward_model(folder: Path, tmp_path: Pat
     net = RewardNet(trunk, tokenizer, "last")
     torch.nn.init.normal_(net.head.weight, generator=torch.Generator().manual_seed(0))
     save_reward(tmp_path / "reward", net)
-    problem = bandit.problem(
-        folder, tmp_path, count_a, 1, 4, rooms={"reward": tmp_path / "reward"}, standardised=(3.0, 2.0)
-    )
-    rollout = Rollout(bandit.PROMPTS * 2, [[3, 4, 1], [5, 1]], torch.zeros(2))
-    batch = rollout.batch(problem.policy, bandit.PAD, [0, 1])
+    problem = bandit(folder, tmp_path, count_a, 1, 4, rooms={"reward": tmp_path / "reward"}, standardised=(3.0, 2.0))
+    rollout = Rollout(PROMPTS * 2, [[3, 4, 1], [5, 1]], torch.zeros(2))
+    batch = rollout.batch(problem.policy, PAD, [0, 1])
     model = ppo.value_model(problem, PPO(value_init="reward"))
     values = ppo.values_of(model, batch, torch.empty(0)).detach()
     rewards = load_reward(tmp_path / "reward").trunk  # the same states, read by the reward model's own trunk
@@ -144,10 +138,10 @@ def _rewards(net: RewardNet, trunk: Any, problem: Problem) -> Tensor:
     found = []
     for said in ([], [5]):
         if trunk.config.is_encoder_decoder:
-            ids, start = torch.tensor(bandit.PROMPTS), torch.tensor([[trunk.config.decoder_start_token_id, *said]])
+            ids, start = torch.tensor(PROMPTS), torch.tensor([[trunk.config.decoder_start_token_id, *said]])
             hidden = trunk(input_ids=ids, decoder_input_ids=start)[0]
         else:
-            hidden = trunk(input_ids=torch.tensor([bandit.PROMPTS[0] + said]))[0]
+            hidden = trunk(input_ids=torch.tensor([PROMPTS[0] + said]))[0]
         found.append(net.value(pool(hidden, torch.ones(hidden.shape[:2], dtype=torch.bool), "last")))
     return torch.cat(found).detach()
 
@@ -166,6 +160,6 @@ def test_an_adaptive_beta_falls_below_its_target_and_rises_above(folder: Path, t
 
 
 def test_a_reward_that_is_no_number_ends_training(folder: Path, tmp_path: Path) -> None:
-    problem = bandit.problem(folder, tmp_path, lambda ids: float("nan"), 3, 4)
+    problem = bandit(folder, tmp_path, lambda ids: float("nan"), 3, 4)
     with pytest.raises(StageError, match="The reward of a response is nan"):
         ppo.train(problem, PPO(steps=3, **SMALL))

@@ -68,6 +68,12 @@ class OnPolicyTraining(PolicyTraining, frozen=True, forbid_unknown_fields=True, 
         return self.missing_eos_penalty
 
 
+class GroupTraining(OnPolicyTraining, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Settings of those that compare k responses to one prompt with each other."""
+
+    k: AtLeastTwo = 4  # responses a prompt
+
+
 def learning_rate(peak: float, step: int, steps: int, warmup: int, schedule: str) -> float:
     """That of step `step` (from 0) of `steps`: up linearly for `warmup` steps, then constant, or linearly to zero."""
     rising = min(1.0, (step + 1) / (warmup + 1))
@@ -80,11 +86,12 @@ def is_encoder_decoder(policy: LanguageModel) -> bool:
     return bool(settings_of(policy.checkpoint, policy.revision).get("is_encoder_decoder"))
 
 
-def check_groups(k: int, batch_size: int) -> None:
+def check_groups(settings: GroupTraining) -> None:
     """ConfigError unless a batch is a whole number of groups of k responses to one prompt."""
-    if batch_size % k:
+    if settings.batch_size % settings.k:
         raise ConfigError(
-            f"optimizer.k={k} responses a prompt do not divide optimizer.batch_size={batch_size}. Use a divisor."
+            f"optimizer.k={settings.k} responses a prompt do not divide optimizer.batch_size={settings.batch_size}. "
+            f"Use a divisor, or type optimizer.batch_size={settings.k * max(1, settings.batch_size // settings.k)}."
         )
 
 
@@ -117,7 +124,10 @@ class Costs:
 
 
 def group_work(settings: OnPolicyTraining, costs: Costs) -> Work:
-    """One update a step: responses are written, read by policy, reference and reward model, and learnt from."""
+    """The hook `work` of one update a step.
+
+    Responses are written, read by policy, reference and reward model, and learnt from.
+    """
     rows = settings.batch_size * settings.steps
     flops = {
         "training": TRAINING * rows * costs.whole,
@@ -127,7 +137,7 @@ def group_work(settings: OnPolicyTraining, costs: Costs) -> Work:
     return Work(flops, {"responses learnt from": rows})
 
 
-# --- the table ----------------------------------------------------------------------------------------------
+# --- hooks and the table ------------------------------------------------------------------------------------
 
 
 class Stages(Protocol):
@@ -144,6 +154,11 @@ class Stages(Protocol):
 
         parents: what the training reads besides SFT_t and the reward model; a `pool` becomes `Problem.pool`.
         """
+
+
+def trained_policy(settings: PolicyTraining, plan: Stages) -> Stage:
+    """The hook `stages` of an optimizer that reads nothing besides SFT_t and the reward model."""
+    return plan.aligned(settings)
 
 
 class Optimizer(Protocol):

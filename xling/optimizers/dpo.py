@@ -6,7 +6,7 @@ target whatever the source, and ranked by the reward.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,9 +19,9 @@ from xling.errors import ConfigError, StageError
 from xling.grid.stage import Stage, Work
 from xling.models.checkpoints import TRAINING
 from xling.models.text import Ids
-from xling.optimizers import AtLeastTwo, Costs, PolicyTraining, Stages, learning_rate
+from xling.optimizers import AtLeastTwo, Costs, PolicyTraining, Stages, training
 from xling.optimizers.problem import Problem, Row, prompts_of_step
-from xling.optimizers.steps import Descent, run
+from xling.optimizers.training import Part, follow, run
 from xling.rewards.settings import RewardModel
 
 if TYPE_CHECKING:
@@ -125,32 +125,24 @@ def train(problem: Problem, settings: Settings) -> dict[str, Any]:
             f"{settings.batch_size}. Raise optimizer.n or optimizer.prompts, or lower optimizer.batch_size."
         )
     pairs = [(problem.pool.prompts[i], chosen, rejected) for i, chosen, rejected in ranked.pairs]
-    run(problem, settings, Learner(problem, settings, pairs))
+    run(Learner(problem, settings, pairs))
     return {"pairs": len(pairs), "tied": ranked.ties, "identical": ranked.identical}
 
 
-class Learner:
-    """The policy with its gradient optimizer, and what the reference thinks of the pairs."""
+class Learner(training.Learner[Settings]):
+    """One update a batch of pairs, whose log-probabilities under the reference are computed once."""
 
     def __init__(self, problem: Problem, settings: Settings, pairs: Sequence[Pair]) -> None:
-        self.problem, self.settings, self.policy, self.pairs = problem, settings, problem.policy, pairs
-        self.descent = Descent("policy", self.policy.parameters(), settings.optimizer, "learning_rate")
-        self.anchors = _anchored(problem, pairs)
+        super().__init__(problem, settings)
+        self.pairs, self.anchors = pairs, _anchored(problem, pairs)
 
     def iterate(self, number: int) -> Row:
         """Update the policy once; each pass over the pairs has an order of its own."""
-        settings = self.settings
-        chosen = prompts_of_step(len(self.pairs), settings.batch_size, self.problem.seed, number)
-        row = gradients(self.problem, [(self.pairs[i], self.anchors[i]) for i in chosen], settings.beta)
-        rate = learning_rate(settings.learning_rate, number, settings.steps, settings.warmup_steps, settings.schedule)
-        return row | {"gradient_norm": self.descent.step(rate)}
-
-    def state(self) -> dict[str, Any]:
-        return {"policy": self.policy.state_dict(), "descent": self.descent.state()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.policy.load_state_dict(state["policy"])
-        self.descent.restore(state["descent"])
+        size = self.settings.batch_size
+        chosen = prompts_of_step(len(self.pairs), size, self.problem.seed, number)
+        parts = losses(self.problem, [(self.pairs[i], self.anchors[i]) for i in chosen], self.settings.beta)
+        sums, [norm] = follow(parts, {self.descent: self.rate(number)})
+        return {name: value / size for name, value in sums.items()} | {"gradient_norm": norm}
 
 
 def _anchored(problem: Problem, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
@@ -179,22 +171,19 @@ def _log_probabilities(model: Any, problem: Problem, pairs: Sequence[Pair]) -> t
     return chosen, rejected
 
 
-def gradients(problem: Problem, batch: Sequence[tuple[Pair, tuple[float, float]]], beta: float) -> Row:
-    """Add the gradients of the mean loss over `batch`: pairs with the reference's log-probabilities.
+def losses(problem: Problem, batch: Sequence[tuple[Pair, tuple[float, float]]], beta: float) -> Iterator[Part]:
+    """The mean loss over `batch` (pairs with the reference's log-probabilities), in parts that memory holds.
 
-    It is read in parts that memory holds. Returns the row of the step.
+    Rows are sums over the pairs.
     """
     from xling.models.states import batches
 
-    rows: list[tuple[int, Row]] = []
     size = _pairs_at_once(problem.policy, [pair for pair, _ in batch], len(batch))
     for part in batches(list(batch), size):
         chosen, rejected = _log_probabilities(problem.policy, problem, [pair for pair, _ in part])
         anchors = chosen.new_tensor([anchor for _, anchor in part])
         loss, row = dpo_loss(chosen - anchors[:, 0], rejected - anchors[:, 1], beta)
-        (loss / len(batch)).backward()
-        rows.append((len(part), row))
-    return {name: sum(count * row[name] for count, row in rows) / len(batch) for name in rows[0][1]}
+        yield loss / len(batch), {name: len(part) * mean for name, mean in row.items()}
 
 
 def _pairs_at_once(model: Any, pairs: Sequence[Pair], limit: int) -> int:

@@ -9,35 +9,28 @@ from __future__ import annotations
 from typing import Any
 
 from xling.config.policies import LanguageModel
-from xling.grid.stage import Stage, Work
-from xling.optimizers import AtLeastTwo, Costs, OnPolicyTraining, Stages, check_groups, check_trl, group_work
+from xling.optimizers import GroupTraining, check_groups, check_trl, group_work, trained_policy
 from xling.optimizers.problem import Problem
 from xling.rewards.settings import RewardModel
 
 
-class Settings(OnPolicyTraining, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="name", tag="grpo"):
+class Settings(GroupTraining, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="name", tag="grpo"):
     """Group-relative policy optimisation (Shao et al. 2024): trl's trainer. Decoder-only policies."""
-
-    k: AtLeastTwo = 4  # responses a prompt
 
 
 def check(settings: Settings, policy: LanguageModel, rm: RewardModel) -> None:
     """A batch must be a whole number of groups; trl's trainer does not take every policy."""
     check_trl("optimizer=grpo", policy, "Use one of ppo, rloo, dpo and best_of_n.")
-    check_groups(settings.k, settings.batch_size)
+    check_groups(settings)
 
 
-def stages(settings: Settings, plan: Stages) -> Stage:
-    return plan.aligned(settings)
-
-
-def work(settings: Settings, costs: Costs) -> Work:
-    return group_work(settings, costs)
+stages = trained_policy
+work = group_work
 
 
 def train(problem: Problem, settings: Settings) -> dict[str, Any]:
     """Train the policy in place; it ends at the checkpoint that is kept. Raises as rloo's does."""
     from xling.optimizers import trl_trainers
 
-    trl_trainers.train_by_grpo(problem, settings, settings.k)
+    trl_trainers.train_by_grpo(problem, settings)
     return {}

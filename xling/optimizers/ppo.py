@@ -25,21 +25,23 @@ from msgspec import Meta
 from xling.config.common import NonNegative, Positive, PositiveFloat
 from xling.config.policies import LanguageModel
 from xling.errors import ConfigError
-from xling.grid.stage import Stage, Work
+from xling.grid.stage import Work
 from xling.models.checkpoints import TRAINING
-from xling.optimizers import Costs, OnPolicyTraining, Stages, learning_rate
+from xling.optimizers import Costs, OnPolicyTraining, learning_rate, trained_policy, training
 from xling.optimizers.problem import Problem, Row
-from xling.optimizers.rollouts import (
+from xling.optimizers.training import (
+    Descent,
     Rollout,
+    follow,
     kl_k1,
     kl_k3,
     log_probabilities_under,
     masked_mean,
     roll_out,
+    run,
     spread,
     token_scores,
 )
-from xling.optimizers.steps import Descent, run
 from xling.rewards import REWARDS
 from xling.rewards.settings import RewardModel
 
@@ -112,8 +114,7 @@ def check(settings: Settings, policy: LanguageModel, rm: RewardModel) -> None:
         )
 
 
-def stages(settings: Settings, plan: Stages) -> Stage:
-    return plan.aligned(settings)
+stages = trained_policy
 
 
 def work(settings: Settings, costs: Costs) -> Work:
@@ -138,7 +139,7 @@ def train(problem: Problem, settings: Settings) -> dict[str, Any]:
     Raises Interrupted, with a checkpoint in the scratch folder, soon after `problem.stopping` has become true, and
     StageError if it diverges.
     """
-    run(problem, settings, Learner(problem, settings), settings.before())
+    run(Learner(problem, settings), settings.before())
     return {}
 
 
@@ -166,15 +167,13 @@ class Targets:
         return Targets(*(column[list(rows), :width] for column in columns))
 
 
-class Learner:
-    """Policy and value model with their gradient optimizers, and beta: all that goes from one iteration to the next."""
+class Learner(training.Learner[Settings]):
+    """Policy and value model with their gradient optimizers, and beta."""
 
     def __init__(self, problem: Problem, settings: Settings) -> None:
-        self.problem, self.settings, self.beta = problem, settings, settings.beta
-        self.policy, self.value = problem.policy, value_model(problem, settings)
-        name = settings.optimizer
-        self.policy_descent = Descent("policy", self.policy.parameters(), name, "learning_rate")
-        self.value_descent = Descent("value model", self.value.parameters(), name, "value_learning_rate")
+        super().__init__(problem, settings)
+        self.beta, self.value = settings.beta, value_model(problem, settings)
+        self.value_descent = Descent("value model", self.value.parameters(), settings.optimizer, "value_learning_rate")
 
     def iterate(self, number: int) -> Row:
         """Sample, score, and update the value model and, after the value-only phase, the policy."""
@@ -250,13 +249,10 @@ class Learner:
             loss = policy_loss + weight * value_loss
             fraction = clip_fraction(read.log_p.detach(), targets.log_p, mask, settings.clip)
             row |= {"policy_loss": float(policy_loss.detach()), "clip_fraction": float(fraction)}
-        loss.backward()
-        if not value_only:
-            self.policy_descent.step(self._policy_rate(number))
-        self.value_descent.step(self._value_rate(number))
-        return row
+        policy = {} if value_only else {self.descent: self.rate(number)}
+        return follow([(loss, row)], policy | {self.value_descent: self._value_rate(number)})[0]
 
-    def _policy_rate(self, number: int) -> float:
+    def rate(self, number: int) -> float:
         """Its warm-up begins after the value-only phase."""
         settings = self.settings
         inside = settings.value_only_steps if settings.value_only == "inside" else 0
@@ -272,7 +268,7 @@ class Learner:
         return {
             "policy": self.policy.state_dict(),
             "value": self.value.state_dict(),
-            "policy_descent": self.policy_descent.state(),
+            "policy_descent": self.descent.state(),
             "value_descent": self.value_descent.state(),
             "beta": self.beta,
         }
@@ -280,7 +276,7 @@ class Learner:
     def restore(self, state: dict[str, Any]) -> None:
         self.policy.load_state_dict(state["policy"])
         self.value.load_state_dict(state["value"])
-        self.policy_descent.restore(state["policy_descent"])
+        self.descent.restore(state["policy_descent"])
         self.value_descent.restore(state["value_descent"])
         self.beta = state["beta"]
 

@@ -12,31 +12,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from xling.config.policies import LanguageModel
-from xling.grid.stage import Stage, Work
 from xling.optimizers import (
-    AtLeastTwo,
-    Costs,
-    OnPolicyTraining,
-    Stages,
+    GroupTraining,
     check_groups,
     check_trl,
     group_work,
     is_encoder_decoder,
-    learning_rate,
+    trained_policy,
+    training,
 )
 from xling.optimizers.problem import Problem, Row
-from xling.optimizers.rollouts import kl_k1, kl_k3, log_probabilities_under, masked_mean, roll_out, token_scores
-from xling.optimizers.steps import Descent, run
+from xling.optimizers.training import (
+    follow,
+    kl_k1,
+    kl_k3,
+    log_probabilities_under,
+    masked_mean,
+    roll_out,
+    run,
+    token_scores,
+)
 from xling.rewards.settings import RewardModel
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Settings(OnPolicyTraining, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="name", tag="rloo"):
+class Settings(GroupTraining, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="name", tag="rloo"):
     """REINFORCE with a leave-one-out baseline (Ahmadian et al. 2024): trl's trainer, or ours for encoder-decoders."""
 
-    k: AtLeastTwo = 4  # responses a prompt
     trainer: Literal["auto", "trl", "own"] = "auto"  # auto: trl's for decoder-only policies, else our own
 
     def by_trl(self, encoder_decoder: bool) -> bool:
@@ -49,15 +53,11 @@ def check(settings: Settings, policy: LanguageModel, rm: RewardModel) -> None:
     if settings.by_trl(is_encoder_decoder(policy)):
         name = "optimizer.trainer=trl" if settings.trainer == "trl" else "optimizer=rloo"
         check_trl(name, policy, "Type optimizer.trainer=own.")
-    check_groups(settings.k, settings.batch_size)
+    check_groups(settings)
 
 
-def stages(settings: Settings, plan: Stages) -> Stage:
-    return plan.aligned(settings)
-
-
-def work(settings: Settings, costs: Costs) -> Work:
-    return group_work(settings, costs)
+stages = trained_policy
+work = group_work
 
 
 def train(problem: Problem, settings: Settings) -> dict[str, Any]:
@@ -69,18 +69,14 @@ def train(problem: Problem, settings: Settings) -> dict[str, Any]:
     if settings.by_trl(problem.policy.config.is_encoder_decoder):
         from xling.optimizers import trl_trainers
 
-        trl_trainers.train_by_rloo(problem, settings, settings.k)
+        trl_trainers.train_by_rloo(problem, settings)
     else:
-        run(problem, settings, Learner(problem, settings))
+        run(Learner(problem, settings))
     return {}
 
 
-class Learner:
-    """The policy with its gradient optimizer."""
-
-    def __init__(self, problem: Problem, settings: Settings) -> None:
-        self.problem, self.settings, self.policy = problem, settings, problem.policy
-        self.descent = Descent("policy", self.policy.parameters(), settings.optimizer, "learning_rate")
+class Learner(training.Learner[Settings]):
+    """One step down the gradient of REINFORCE's loss an iteration."""
 
     def iterate(self, number: int) -> Row:
         """Sample, score, and update the policy once."""
@@ -96,24 +92,15 @@ class Learner:
         objective = rollout.rewards - settings.beta * kl
         advantages = leave_one_out(objective.view(-1, settings.k)).flatten()
         loss = reinforce_loss(log_p, advantages, batch.mask)
-        loss.backward()
-        rate = learning_rate(settings.learning_rate, number, settings.steps, settings.warmup_steps, settings.schedule)
-        norm = self.descent.step(rate)
+        row, [norm] = follow([(loss, {"policy_loss": float(loss.detach())})], {self.descent: self.rate(number)})
         return rollout.row(problem.eos) | {
             "kl_k1": float(kl.mean()),
             "kl_k3": float(kl_k3(old, reference, batch.mask).mean()),
             "entropy": float(masked_mean(entropy, batch.mask)),
-            "policy_loss": float(loss.detach()),
+            "policy_loss": row["policy_loss"],
             "gradient_norm": norm,
             "beta": settings.beta,
         }
-
-    def state(self) -> dict[str, Any]:
-        return {"policy": self.policy.state_dict(), "descent": self.descent.state()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.policy.load_state_dict(state["policy"])
-        self.descent.restore(state["descent"])
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:

@@ -28,9 +28,9 @@ from xling.grid.files import share
 from xling.grid.stage import Interrupted
 from xling.models.text import Ids
 from xling.models.training import last_checkpoint
-from xling.optimizers import OnPolicyTraining, learning_rate
+from xling.optimizers import GroupTraining, learning_rate
 from xling.optimizers.problem import Problem, Row, prompts_of_step
-from xling.optimizers.steps import LARGEST_NORM, Descent, save
+from xling.optimizers.training import LARGEST_NORM, gradient_optimizer, save
 
 WATCHED = "watched.pt"  # in a checkpoint of the Trainer
 
@@ -53,27 +53,27 @@ LOGGED = {
 }
 
 
-def train_by_rloo(problem: Problem, settings: OnPolicyTraining, k: int) -> None:
+def train_by_rloo(problem: Problem, settings: GroupTraining) -> None:
     """The KL penalty (k1, whole responses) is part of the reward, advantages are not normalised, one update a batch.
 
-    k: responses a prompt. Raises StageError where training diverges, and Interrupted, with a checkpoint, soon after
-    `problem.stopping` has become true.
+    Raises StageError where training diverges, and Interrupted, with a checkpoint, soon after `problem.stopping` has
+    become true.
     """
-    own = RLOOConfig(**_arguments(problem, settings, k), normalize_advantages=False, reward_clip_range=None)
+    own = RLOOConfig(**_arguments(problem, settings), normalize_advantages=False, reward_clip_range=None)
     _train(problem, settings, _RLOO, own)
 
 
-def train_by_grpo(problem: Problem, settings: OnPolicyTraining, k: int) -> None:
+def train_by_grpo(problem: Problem, settings: GroupTraining) -> None:
     """As in Shao et al. (2024): advantages in standard deviations of their group, one update a batch.
 
     The loss is a mean over each response's tokens and then over responses (trl's own default is DAPO's), and has the
     KL penalty (k3). Raises as `train_by_rloo` does.
     """
-    own = GRPOConfig(**_arguments(problem, settings, k), loss_type="grpo", scale_rewards="group")
+    own = GRPOConfig(**_arguments(problem, settings), loss_type="grpo", scale_rewards="group")
     _train(problem, settings, _GRPO, own)
 
 
-def _train(problem: Problem, settings: OnPolicyTraining, kind: Any, arguments: Any) -> None:
+def _train(problem: Problem, settings: GroupTraining, kind: Any, arguments: Any) -> None:
     watching = _Watching(problem)
     with _borrowed(problem), warnings.catch_warnings():
         # trl 1.16 asks models by a name that transformers has given up
@@ -186,10 +186,10 @@ class _Reward:
         return rewards
 
 
-def _trainer(problem: Problem, settings: OnPolicyTraining, kind: Any, arguments: Any, watching: _Watching) -> Any:
+def _trainer(problem: Problem, settings: GroupTraining, kind: Any, arguments: Any, watching: _Watching) -> Any:
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # one process uses one GPU
-    optimizer = Descent("policy", problem.policy.parameters(), settings.optimizer, "learning_rate").optimizer
+    optimizer = gradient_optimizer(settings.optimizer, list(problem.policy.parameters()))
 
     def rate(step: int) -> float:
         return learning_rate(settings.learning_rate, step, settings.steps, settings.warmup_steps, settings.schedule)
@@ -211,13 +211,13 @@ def _trainer(problem: Problem, settings: OnPolicyTraining, kind: Any, arguments:
     return trainer
 
 
-def _arguments(problem: Problem, settings: OnPolicyTraining, k: int) -> dict[str, Any]:
+def _arguments(problem: Problem, settings: GroupTraining) -> dict[str, Any]:
     """Our settings in trl's words, as far as both trainers have them."""
     return {
         "output_dir": str(problem.scratch),
         "max_steps": settings.steps,
         "per_device_train_batch_size": settings.batch_size,
-        "num_generations": k,
+        "num_generations": settings.k,
         "num_iterations": 1,
         "max_completion_length": problem.max_new_tokens,
         "temperature": 1.0,
