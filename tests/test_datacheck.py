@@ -17,10 +17,10 @@ from xling.tasks.files import Settings as Files
 from xling.tasks.rows import Columns
 
 sys.path.insert(0, str(Path(__file__).parent / "tasks"))
-from bench_files import benchmark
 from lid_files import relabelled
 from oasst_files import tree, write_hub
 from own_files import jsonl, paired, rated
+from releases import benchmark
 from seahorse_files import plain_rows, write_corpora, write_ratings
 
 FACTS = [Language(code, code, code, "Latn") for code in ("de", "en", "tr")]

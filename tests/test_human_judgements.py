@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from releases import jsonl, rated
+from own_files import jsonl
+from releases import rated
 
 from xling.errors import ConfigError
 

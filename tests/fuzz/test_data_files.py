@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_files import benchmark
 from hypothesis import given
 from hypothesis import strategies as st
 from oasst_files import tree
 from own_files import jsonl, parquet
-from releases import beyond_ngrams, message, multi_summeval
+from releases import benchmark, beyond_ngrams, message, multi_summeval
 from releases import rated as judged
 from seahorse_files import plain_rows, write_ratings
 

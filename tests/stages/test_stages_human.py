@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from releases import jsonl, rated
+from own_files import jsonl
+from releases import rated
 from small_grid import Runner, experiment, judge_named
 
 from xling.config.policies import Recorded

@@ -11,8 +11,8 @@ from small_grid import BUDGET, TASK, Runner, array, experiment, read
 
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("tasks", "models")]  # small files, tiny models
 import encoders
-from bench_files import benchmark
 from own_files import jsonl, paired, rated
+from releases import benchmark
 
 from xling.config.policies import Recorded
 from xling.errors import ConfigError, DataError

@@ -15,8 +15,8 @@ from small_grid import BUDGET, Runner, contents, experiment
 sys.path += [str(Path(__file__).parents[1] / "tasks")]  # small files
 import oasst_files
 import seahorse_files
-from bench_files import benchmark
 from own_files import Row, jsonl, parquet, rated, separated
+from releases import benchmark
 
 from xling import digests
 from xling.config.common import Language, Template

@@ -1,13 +1,10 @@
 """Small message trees, written in each of OpenAssistant's layouts: flat, nested, and the hub's Parquet."""
 
-import gzip
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from own_files import jsonl, parquet
 
 Node = dict[str, Any]
 QUESTIONS = {
@@ -88,7 +85,6 @@ def write_nested(path: Path, roots: list[Node], state: str = "ready_for_export")
 
 def write_hub(folder: Path, train: list[Node], validation: list[Node]) -> Path:
     """data/SPLIT-*.parquet; labels and emojis are a struct of lists."""
-    (folder / "data").mkdir(parents=True)
     for split, roots in (("train", train), ("validation", validation)):
         rows = [row for root in roots for row in flat(root)]
         for row in rows:
@@ -98,7 +94,7 @@ def write_hub(folder: Path, train: list[Node], validation: list[Node]) -> Path:
                 "count": [3] * len(row["labels"]),
             }
             row["emojis"] = {"name": list(row["emojis"]), "count": list(row["emojis"].values())}
-        pq.write_table(pa.Table.from_pylist(rows), folder / "data" / f"{split}-00000-of-00001-b42a775f407cee45.parquet")
+        parquet(folder / "data" / f"{split}-00000-of-00001-b42a775f407cee45.parquet", rows)
     return folder
 
 
@@ -108,9 +104,7 @@ def _write(path: Path, rows: list[Node]) -> Path:
             node["labels"] = {
                 k: v if isinstance(v, dict) else {"value": v, "count": 3} for k, v in node["labels"].items()
             }
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
-    return path
+    return jsonl(path, rows)
 
 
 def _nodes(row: Node) -> Iterator[Node]:

@@ -1,6 +1,7 @@
 """Small files of one's own for the tests: rows as JSONL, CSV, TSV and Parquet, with the traps of real ones."""
 
 import csv
+import gzip
 import io
 import json
 from collections.abc import Sequence
@@ -41,9 +42,11 @@ def paired(lang: str, prompts: int) -> list[Row]:
 
 
 def jsonl(path: Path, rows: Sequence[Row | bytes]) -> Path:
-    """Rows as lines; bytes as they are."""
+    """Rows as lines, packed by the file's name; bytes as they are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False).encode() for row in rows]
-    path.write_bytes(b"\n".join(lines) + b"\n")
+    content = b"".join(line + b"\n" for line in lines)
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
     return path
 
 
@@ -63,5 +66,6 @@ def parquet(path: Path, rows: Sequence[Row]) -> Path:
     import pyarrow
     import pyarrow.parquet
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
     return path

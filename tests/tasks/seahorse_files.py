@@ -1,13 +1,10 @@
 """A small Seahorse, written as the originals are: TSVs of ratings, and corpora in the fields of their GEM release."""
 
 import csv
-import gzip
-import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from own_files import jsonl, parquet
 
 COLUMNS = ["gem_id", "worker_lang", "summary", "model", *(f"question{k}" for k in range(1, 7))]
 WORKER_LANG = {"en": "en-US", "es": "es-ES"}
@@ -93,12 +90,7 @@ def documents(lang: str, dataset: str, split: str) -> list[dict[str, Any]]:
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    else:
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    (parquet if path.suffix == ".parquet" else jsonl)(path, rows)
 
 
 def write_corpora(folder: Path, langs: tuple[str, ...], corpora: dict[str, tuple[str, ...]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from own_files import jsonl, paired, parquet, rated, separated
 
-from xling.errors import ConfigError, DataError
+from xling.errors import ConfigError
 from xling.tasks.files import Settings as Files
 from xling.tasks.findings import said as said_of
 from xling.tasks.reading import read_rows
@@ -246,18 +246,6 @@ def test_every_format_reads_the_same(tmp_path: Path) -> None:
     assert said(read(parquet(tmp_path / "p.parquet", chats))) == said(read(jsonl(tmp_path / "p.jsonl", chats)))
 
 
-def test_byte_order_mark_windows_line_ends_and_empty_lines(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(b"\xef\xbb\xbf" + line() + b"\r\n\r\n  \n" + line(system="b") + b"\r\n")
-    rows = read(path)
-    assert not rows.bad
-    assert rows.n == 2
-    assert rows.languages["de"][1].place.number == 4
-    table = separated(tmp_path / "rows.csv", rated("de", 1))
-    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
-    assert len(read(table).languages["de"]) == 2
-
-
 def test_bad_lines_of_a_csv_are_named_where_they_begin(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
     path.write_bytes(
@@ -286,21 +274,6 @@ def test_numeric_ids_and_empty_rated_responses_are_fine_but_said(tmp_path: Path)
     [row] = rows.languages["de"]
     assert isinstance(row, Row) and (row.id, row.response) == ("17", "")
     assert rows.named(rows.noted["empty", "de"]) == "line 1"
-
-
-def test_damaged_files_are_data_errors(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl.gz"
-    path.write_bytes(gzip.compress(b"\n".join(line(id=str(i)) for i in range(5000)))[:-20])
-    with pytest.raises(DataError, match="damaged gzip"):
-        read(path)
-    table = parquet(tmp_path / "f.parquet", rated("de", 2))
-    table.write_bytes(table.read_bytes()[:-9])
-    with pytest.raises(DataError, match="damaged Parquet"):
-        read(table)
-    twice = tmp_path / "f.csv"
-    twice.write_text("lang,prompt,prompt\nde,a,b\n")
-    with pytest.raises(DataError, match="several columns of the same name: prompt"):
-        read(twice)
 
 
 def test_a_file_that_cannot_be_read_says_what_to_type(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """task=files: what planning checks, how data is split, and what stages load."""
 
-import json
 import os
 import random
 import subprocess
@@ -425,12 +424,6 @@ def test_empty_data_and_settings_that_contradict_are_errors(tmp_path: Path) -> N
         files.summary(config(path, rows_of("de", 2), rating_scale=(5.0, 1.0)))
     with pytest.raises(ConfigError, match=r"leave nothing to train on"):
         files.summary(config(path, rows_of("de", 2), validation=0.5, test=0.5))
-
-
-def test_the_file_is_json_by_the_line(tmp_path: Path) -> None:
-    """What the helpers of these tests write is what people have."""
-    path = jsonl(tmp_path / "f.jsonl", rated("de", 1))
-    assert [json.loads(line)["lang"] for line in path.read_text().splitlines()] == ["de", "de"]
 
 
 # --- what planning says, and refuses ------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from bench_files import SUBSETS, benchmark, pairs
 from own_files import jsonl, separated
+from releases import SUBSETS, benchmark
+from releases import bench_pairs as pairs
 
 from xling.errors import ConfigError, DataError
 from xling.tasks import m_rewardbench as module

@@ -310,25 +310,6 @@ def test_messages_that_are_not_as_published(tmp_path: Path, change: Callable[[An
         oasst.languages(Oasst(str(path)))
 
 
-def test_damaged_and_binary_files_are_named_with_their_line(tmp_path: Path) -> None:
-    path = tmp_path / "m.jsonl"
-    for content, sentence in (
-        (b'{"message_id": "\xff"}\n', r"line 1: not UTF-8 \(byte 16: 0xff\)"),
-        (b"[1]\n", "line 1: Expected `object`, got `array`"),
-        (b'{"message_id": 1\n', "line 1: not JSON"),
-        (b"", "no column 'message_id'; it has none"),
-    ):
-        path.write_bytes(content)
-        with pytest.raises(DataError, match=sentence):
-            oasst.languages(Oasst(str(path)))
-    (tmp_path / "m.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00damaged")
-    with pytest.raises(DataError, match="damaged gzip"):
-        oasst.languages(Oasst(str(tmp_path / "m.jsonl.gz")))
-    (tmp_path / "m.parquet").write_bytes(b"PAR1 not")
-    with pytest.raises(DataError, match="damaged Parquet file"):
-        oasst.languages(Oasst(str(tmp_path / "m.parquet")))
-
-
 def test_a_use_keeps_what_it_reads(hub: Oasst) -> None:
     facts = tuple(Language(code, code, code, "Latn") for code in LANGS)
     settings = msgspec.structs.replace(hub, template=Template("{language}: {text}"), facts=facts, languages=LANGS)

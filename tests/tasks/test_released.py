@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from releases import beyond_ngrams, jsonl, message, multi_summeval, rated
+from own_files import jsonl
+from releases import beyond_ngrams, message, multi_summeval, rated
 
 from xling.errors import ConfigError, DataError
 from xling.tasks import released

@@ -127,25 +127,6 @@ def test_rows_without_an_answer_may_count_as_bad(release: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "text", ['He said "no"', "a\ttab", "two\nlines", "two\r\nlines", '"quoted"', "50 % ‘so’ \u2028 x"]
-)
-def test_quotes_tabs_and_line_ends_in_a_summary(release: Path, tmp_path: Path, text: str) -> None:
-    cells = rated("de", "mlsum", "validation", 0, "mt5_xl", True)
-    cells[2] = text
-    settings = with_rows(release, tmp_path, [cells, rated("de", "mlsum", "validation", 1, "x", False)])
-    first, second = seahorse.ratings(settings, "de", "train")
-    assert (first.response, second.label) == (text, 0.0)
-
-
-def test_a_file_with_cr_lf_reads_the_same(release: Path, tmp_path: Path) -> None:
-    settings = with_rows(release, tmp_path, plain_rows(LANGS, CORPORA)["train"])
-    before = seahorse.ratings(settings, "de", "train")
-    path = tmp_path / "r" / "train.tsv"
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert seahorse.ratings(settings, "de", "train") == before
-
-
-@pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
         ("Der Zug", "Der \udcff", r"train\.tsv, line 2: not UTF-8 \(byte \d+: 0xff\)"),
@@ -192,14 +173,6 @@ def test_pairs_are_a_good_and_a_bad_summary_of_one_article(release: Path) -> Non
         number = int(pair.prompt.id.rsplit("-", 1)[1])
         systems = ("mt5_xl", "reference") if number % 2 == 0 else ("reference", "mt5_xl")
         assert (pair.chosen, pair.rejected) == tuple(summary("tr", number, system) for system in systems)
-
-
-def test_some_of_the_corpora(release: Path) -> None:
-    settings = config(release, datasets=("wikilingua",))
-    assert {r.prompt.dataset for r in seahorse.ratings(settings, "en", "train")} == {"wikilingua"}
-    assert {d.prompt.dataset for d in seahorse.demonstrations(settings, "en", "train")} == {"wikilingua"}
-    with pytest.raises(ConfigError, match=r"task.datasets=\[xsum\] has none of the corpora of 'de': mlsum, wikilingua"):
-        seahorse.prompts(config(release, datasets=("xsum",)), "de", "test")
 
 
 # --- the mirror ---------------------------------------------------------------------------------------------
@@ -310,9 +283,16 @@ def test_the_instruction_is_the_policys_alone_and_long_articles_lose_their_end(r
 # --- files that are missing or otherwise --------------------------------------------------------------------
 
 
+def test_some_of_the_corpora(release: Path) -> None:
+    settings = config(release, datasets=("wikilingua",))
+    for load in (seahorse.ratings, seahorse.demonstrations):
+        assert {one.prompt.dataset for one in load(settings, "en", "train")} == {"wikilingua"}
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
+        ({"datasets": ("xsum",)}, r"task.datasets=\[xsum\] has none of the corpora of 'de': mlsum, wikilingua"),
         ({"path": "???"}, r"needs the folder of Seahorse's ratings.*task\.path=PATH"),
         ({"path": "nowhere"}, r"task\.path=nowhere is no folder.*task\.path=PATH"),
         ({"path": "."}, r"task\.path=\. has no train\.tsv; it has "),

@@ -1,11 +1,11 @@
 """Tiny releases in their authors' own layouts, traps and all: what a checkout has, not what it should have."""
 
 import csv
-import gzip
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from own_files import Row, jsonl, parquet
 
 CONFIG = "{'should_shuffle': True, 'should_replace_ner': {'enabled': True, 'number': 5}}"
 
@@ -59,12 +59,6 @@ def message(name: str, parent: str | None, text: str, **changed: Any) -> dict[st
     return {**own, "message_tree_id": "t1", "tree_state": "ready_for_export", "labels": {"name": ["spam"]}, **changed}
 
 
-def jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-    path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
-    return path
-
-
 def rated(langs: Sequence[str], documents: int = 20) -> list[dict[str, Any]]:
     """JSONL rows of rated summaries: the response that repeats its document is the better one."""
     rows = []
@@ -77,3 +71,34 @@ def rated(langs: Sequence[str], documents: int = 20) -> list[dict[str, Any]]:
                 common = {"source": "x", "lang": lang, "id": f"{lang.upper()}-{d}", "system": system}
                 rows.append({**common, "document": document, "response": f"{response} {d}", **ratings})
     return rows
+
+
+SUBSETS = ("alpacaeval-easy", "mt-bench-med", "llmbar-natural", "donotanswer", "math-prm", "hep-python")
+
+
+def bench_pairs(lang: str, each: int = 4) -> list[Row]:
+    """`each` pairs a subset, the ids the same in every language."""
+    return [
+        {
+            "id": number * 10 + place,
+            "language": lang,
+            "prompt": f"{lang} prompt {subset} {number}",
+            "chosen": f"good answer {number} {lang}",
+            "rejected": f"bad {number}",
+            "chosen_model": "one",
+            "rejected_model": "two",
+            "source": subset,
+        }
+        for place, subset in enumerate(SUBSETS)
+        for number in range(each)
+    ]
+
+
+def benchmark(folder: Path, *names: str, **changed: Any) -> Path:
+    """A local copy of M-RewardBench; the last row of each language has chosen == rejected."""
+    for name in names:
+        rows = [row | changed for row in bench_pairs(name)]
+        rows[-1] |= {"rejected": rows[-1]["chosen"]}
+        parquet(folder / name / "test-00000-of-00001.parquet", rows)
+        jsonl(folder / name / "raw.json", [b"not to be read"])
+    return folder
