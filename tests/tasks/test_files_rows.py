@@ -390,6 +390,8 @@ def test_one_text_in_another_unicode_form_case_or_spacing_is_of_one_group(tmp_pa
     assert {row.id for row in rows if row.group == next(r.group for r in rows if r.id == "other")} == {"other"}
     backwards = read(write(tmp_path / "g.jsonl", other, *given[::-1])).languages["de"]
     assert {row.id: row.group for row in backwards} == {row.id: row.group for row in rows}
+    other = read(write(tmp_path / "h.jsonl", *given, line(id="t", lang="tr", document=SAME[0]))).languages
+    assert {row.group for row in other["tr"]} == {row.group for row in other["de"]}  # in any language
 
 
 def test_one_text_in_two_forms_is_said_and_is_not_in_two_splits(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +57,6 @@ def test_load_gives_prompts_by_id_and_systems_by_name_whatever_the_order_of_rows
     assert tidy.systems == [["a", "b", "c"]] * 12
     assert tidy.responses[3] == ["a says 3", "b says 3", "c says 3"]
     assert tidy.ratings[3] == [3.097, 3.098, 3.099]
-
-
-def test_prompts_with_the_same_text_are_one_group(tmp_path: Path) -> None:
-    rows = rows_of("de", 3)
-    for row in rows[4:]:
-        row["document"] = "de 0"
-    for row in rows_of("tr", 2):
-        rows.append(row | {"document": "de 0" if row["id"] == "01" else row["document"]})
-    settings = config(tmp_path / "f.jsonl", rows)
-    first, second, third = (p.group for p in files.recorded(settings, "de").prompts)
-    assert first == third != second
-    assert [p.group == first for p in files.recorded(settings, "tr").prompts] == [False, True]  # in any language
 
 
 def test_long_chats_lose_their_oldest_turns_and_long_documents_their_end(tmp_path: Path) -> None:
@@ -174,17 +163,6 @@ def test_a_split_column_decides(tmp_path: Path) -> None:
     files.require(settings, ["de"], "pointwise")
 
 
-def test_a_language_with_too_little_for_a_split_says_how_much_is_needed(tmp_path: Path) -> None:
-    settings = config(tmp_path / "f.jsonl", rated("de", 60) + rated("tr", 8))
-    files.require(settings, ["de"], "prompts")
-    with pytest.raises(
-        ConfigError, match=r"tr has 1 documents with prompts in split test, of 8; at least 2 are needed"
-    ):
-        files.require(settings, ["de", "tr"], "prompts")
-    with pytest.raises(ConfigError, match=r"de has no pairs: no two responses to a prompt are rated differently"):
-        files.require(config(tmp_path / "g.jsonl", rated("de", 60, "a")), ["de"], "pairwise")
-
-
 # --- kinds --------------------------------------------------------------------------------------------------
 
 
@@ -227,25 +205,6 @@ def test_labels_by_threshold_or_stated_scale(tmp_path: Path, settings: dict[str,
     assert {rating.label for rating in found} == labels
 
 
-def test_a_threshold_that_parts_nothing_is_named(tmp_path: Path) -> None:
-    rows = [row | {"rating": 1 + n % 5} for n, row in enumerate(rated("de", 40) + rated("tr", 40))]
-    path = tmp_path / "f.jsonl"
-    for need in ("demonstrations", "pointwise"):
-        with pytest.raises(
-            ConfigError, match=r"task\.threshold=10: the ratings in .* lie in 1\.\.5, so that none is good"
-        ):
-            files.require(config(path, rows, threshold=10), ["de"], need)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"so that all are good\. Type a number above 1 and up to 5"):
-        files.require(config(path, rows, threshold=1), ["de"], "pointwise")
-    files.require(config(path, rows, threshold=1), ["de"], "demonstrations")  # good responses alone may be imitated
-    files.require(config(path, rows, threshold=10), ["de"], "pairwise")  # which reads none
-    with pytest.raises(ConfigError, match=r"task\.threshold=10 parts nothing of task\.rating_scale=\[1,5\]"):
-        files.summary(config(path, rows, threshold=10, rating_scale=(1.0, 5.0)))
-    rows = [row | {"rating": 1 + (row["lang"] == "de") * n % 5} for n, row in enumerate(rows)]
-    with pytest.raises(ConfigError, match=r"tr has no demonstrations: its ratings lie in 1\.\.1, .*sft\.steps=0"):
-        files.require(config(path, rows, threshold=3), ["de", "tr"], "demonstrations")
-
-
 def test_labels_of_several_raters_are_their_mean(tmp_path: Path) -> None:
     rows = rated("de", 40)
     settings = config(tmp_path / "f.jsonl", [*rows, *(row | {"rating": 1} for row in rows)])
@@ -276,15 +235,6 @@ def test_settings_that_decide_nothing_are_said(tmp_path: Path) -> None:
     assert note.startswith("task.folds=3, task.documents=9: not read, since with a language model")
     plain = config(tmp_path / "g.jsonl", rated("de", 4))
     assert files.ignored(plain, splits=False) == files.ignored(plain, splits=True) == []
-
-
-def test_ratings_without_a_scale_are_no_labels_but_can_be_compared(tmp_path: Path) -> None:
-    settings = config(tmp_path / "f.jsonl", rows_of("de", 40))
-    with pytest.raises(
-        ConfigError, match=r"labels must lie in 0\.\.1\. Type task\.threshold=NUMBER .*task\.rating_scale"
-    ):
-        files.ratings(settings, "de", "train")
-    assert files.pairs(settings, "de", "train") and files.recorded(settings, "de")
 
 
 def test_what_the_data_offers(tmp_path: Path) -> None:
@@ -386,67 +336,84 @@ def test_one_system_prompts_are_left_out_counted_and_named(tmp_path: Path) -> No
     assert [p.id for p in files.recorded(settings, "de").prompts] == ["02", "03"]
 
 
-def test_nothing_but_one_system_prompts_is_an_error_that_says_what_id_means(tmp_path: Path) -> None:
-    rows = [{**row, "id": f"{row['id']}-{row['system']}"} for row in rows_of("de", 3)]
-    with pytest.raises(ConfigError, match=r"must be the same for all systems.*task\.columns\.id=null"):
-        files.require(config(tmp_path / "f.jsonl", rows), ["de"], "recorded")
-    by_text = config(tmp_path / "f.jsonl", rows, columns=Columns(id=None))
-    assert len(files.recorded(by_text, "de").prompts) == 3
+# --- what planning says, and refuses ------------------------------------------------------------------------
+
+GOOD, SHORT = rated("de", 60), rated("tr", 8)
+SCALED = [row | {"rating": 1 + n % 5} for n, row in enumerate(rated("de", 40) + rated("tr", 40))]
+LOW = [row | {"rating": row["rating"] if row["lang"] == "de" else 1} for row in SCALED]
+EQUAL = [row | {"rating": 1} for row in rated("de", 40)]
+BY_PROMPT = [row | {"rating": int(row["id"][2:]) % 2} for row in rated("de", 40)]  # a rating a prompt: all are ties
+UNSCALED, UNEVEN = rows_of("de", 40), rows_of("de", 10) + rows_of("tr", 9)
+OWN_IDS = [{**row, "id": f"{row['id']}-{row['system']}"} for row in rows_of("de", 3)]
+TIES = "none has responses that are rated differently, so that every comparison"
 
 
-def test_a_language_the_file_lacks_is_an_error_with_what_it_has(tmp_path: Path) -> None:
-    settings = config(tmp_path / "f.jsonl", rows_of("de", 3) + rows_of("tr", 3), languages=("de", "tk"))
-    with pytest.raises(ConfigError, match=r"no rows in 'tk'; it has de, tr.*task.languages=\[de,tr\]"):
-        files.summary(settings)
+@pytest.mark.parametrize(
+    ("rows", "changed", "lang", "use", "sentence"),
+    [
+        (GOOD + SHORT, {}, "de", "prompts", ""),
+        (GOOD + SHORT, {}, "tr", "prompts", "tr has 1 documents with prompts in split test, of 8; at least 2 are"),
+        (rated("de", 60, "a"), {}, "de", "pairwise", "de has no pairs: no two responses to a prompt are rated differe"),
+        (SCALED, {"threshold": 10}, "de", "pointwise", r"=10: the ratings in .* lie in 1\.\.5, so that none is good"),
+        (SCALED, {"threshold": 10}, "de", "demonstrations", r"=10: the ratings .* lie in 1\.\.5, so that none is good"),
+        (SCALED, {"threshold": 10}, "de", "pairwise", ""),  # which reads none
+        (SCALED, {"threshold": 1}, "de", "pointwise", r"so that all are good\. Type a number above 1 and up to 5"),
+        (SCALED, {"threshold": 1}, "de", "demonstrations", ""),  # good responses alone may be imitated
+        (LOW, {"threshold": 3}, "tr", "demonstrations", r"tr has no .*: its ratings lie in 1\.\.1, .*sft\.steps=0"),
+        (UNSCALED, {}, "de", "pointwise", r"lie in 0\.\.1\. Type task\.threshold=NUMBER .*task\.rating_scale"),
+        (UNSCALED, {}, "de", "pairwise", ""),
+        (UNSCALED, {}, "de", "recorded", ""),
+        (EQUAL, {}, "de", "recorded", TIES),
+        (EQUAL, {}, "de", "crossfitted", TIES),
+        (EQUAL, {}, "de", "texts", ""),
+        (EQUAL, {}, "de", "pointwise", r"all ratings in de that would train are 1.*task\.rating_field=rating"),
+        (EQUAL, {"threshold": 1.0}, "de", "pointwise", "all are good"),
+        (BY_PROMPT, {}, "de", "recorded", TIES),
+        (BY_PROMPT, {}, "de", "pointwise", ""),
+        (UNEVEN, {}, "de", "crossfitted", ""),
+        (UNEVEN, {}, "tr", "crossfitted", "source_lang=tr has 9 documents.*task.folds=5"),
+        (OWN_IDS, {}, "de", "recorded", r"must be the same for all systems.*task\.columns\.id=null"),
+        (OWN_IDS, {"columns": Columns(id=None)}, "de", "recorded", ""),
+    ],
+)
+def test_a_use_that_the_data_is_not_enough_for_is_refused_with_what_to_type(
+    tmp_path: Path, rows: list[Row], changed: dict[str, Any], lang: str, use: Any, sentence: str
+) -> None:
+    settings = config(tmp_path / "f.jsonl", rows, **changed)
+    with pytest.raises(ConfigError, match=sentence) if sentence else nullcontext():
+        files.require(settings, [lang], use)
 
 
-def test_a_source_needs_documents_for_its_folds(tmp_path: Path) -> None:
-    settings = config(tmp_path / "f.jsonl", rows_of("de", 10) + rows_of("tr", 9))
-    files.require(settings, ["de"], "crossfitted")
-    with pytest.raises(ConfigError, match=r"source_lang=tr has 9 documents.*task.folds=5"):
-        files.require(settings, ["de", "tr"], "crossfitted")
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"path": ""}, r"task\.path=PATH"),
+        ({"path": "???"}, r"task\.path=PATH"),
+        ({"path": "absent.jsonl"}, r"task\.path=PATH"),
+        ({"path": "tests/*.parquet"}, r"task\.path=PATH"),
+        ({"languages": ("de", "tk")}, r"no rows in 'tk'; it has de, tr.*task.languages=\[de,tr\]"),
+        ({"rating_field": "system"}, r"task\.rating_field=system names another column"),
+        ({"rating_scale": (5.0, 1.0)}, r"task\.rating_scale=\[5\.0, 1\.0\] must be \[lowest, highest\]"),
+        ({"threshold": 9, "rating_scale": (1.0, 5.0)}, r"task\.threshold=9 parts nothing of .*rating_scale=\[1,5\]"),
+        ({"validation": 0.5, "test": 0.5}, "leave nothing to train on"),
+    ],
+)
+def test_settings_that_contradict_each_other_or_the_data_are_refused(
+    tmp_path: Path, changed: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        files.summary(msgspec.structs.replace(config(tmp_path / "f.jsonl", SCALED), **changed))
 
 
-@pytest.mark.parametrize("path", ["", "???", "absent.jsonl", "tests/*.parquet"])
-def test_a_missing_path_says_what_to_type(path: str) -> None:
-    with pytest.raises(ConfigError, match=r"task\.path=PATH"):
-        files.summary(Files(path=path, languages=()))
-
-
-def test_empty_data_and_settings_that_contradict_are_errors(tmp_path: Path) -> None:
+def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(DataError, match="has no rows"):
         files.summary(Files(path=str(tmp_path / "empty.jsonl"), languages=()))
-    path = tmp_path / "f.jsonl"
-    with pytest.raises(ConfigError, match=r"task\.rating_field=system names another column"):
-        files.summary(config(path, rows_of("de", 2), rating_field="system"))
-    with pytest.raises(ConfigError, match=r"task\.rating_scale=\[5\.0, 1\.0\] must be \[lowest, highest\]"):
-        files.summary(config(path, rows_of("de", 2), rating_scale=(5.0, 1.0)))
-    with pytest.raises(ConfigError, match=r"leave nothing to train on"):
-        files.summary(config(path, rows_of("de", 2), validation=0.5, test=0.5))
 
 
-# --- what planning says, and refuses ------------------------------------------------------------------------
-
-
-def test_ratings_that_are_all_equal_are_refused_and_said(tmp_path: Path) -> None:
-    settings = config(tmp_path / "f.jsonl", [row | {"rating": 1} for row in rated("de", 40)])
-    for use in ("recorded", "crossfitted"):
-        with pytest.raises(
-            ConfigError, match="none has responses that are rated differently, so that every comparison"
-        ):
-            files.require(settings, ["de"], use)
-    files.require(settings, ["de"], "texts")
-    with pytest.raises(ConfigError, match=r"all ratings in de that would train are 1.*task\.rating_field=rating"):
-        files.require(settings, ["de"], "pointwise")
-    assert any("none of the 40 prompts" in note and "all are ties" in note for note in files.summary(settings).notes())
-    by_prompt = [row | {"rating": int(row["id"][2:]) % 2} for row in rated("de", 40)]  # a rating a prompt: ties as well
-    with pytest.raises(ConfigError, match="every comparison would be a tie"):
-        files.require(config(tmp_path / "g.jsonl", by_prompt), ["de"], "recorded")
-    files.require(config(tmp_path / "g.jsonl", by_prompt), ["de"], "pointwise")
-    good = [row | {"rating": 3 + row["rating"]} for row in rated("de", 40)]
-    with pytest.raises(ConfigError, match="all are good"):
-        files.require(config(tmp_path / "h.jsonl", good, threshold=3.0), ["de"], "pointwise")
+def test_ratings_that_are_all_equal_are_said(tmp_path: Path) -> None:
+    notes = files.summary(config(tmp_path / "f.jsonl", EQUAL)).notes()
+    assert any("none of the 40 prompts" in note and "all are ties" in note for note in notes)
 
 
 def test_a_group_that_holds_most_rows_is_said(tmp_path: Path) -> None:
@@ -487,9 +454,7 @@ def test_names_of_languages_are_answered_with_codes(tmp_path: Path) -> None:
         files.recorded(named, "de")
 
 
-def test_files_named_after_languages_and_a_folder_of_save_to_disk(tmp_path: Path) -> None:
-    from datasets import Dataset
-
+def test_files_named_after_languages(tmp_path: Path) -> None:
     rows = [{key: value for key, value in row.items() if key != "lang"} for row in rated("x", 10)]
     (tmp_path / "all").mkdir()
     for lang in ("de", "tr"):
@@ -501,9 +466,6 @@ def test_files_named_after_languages_and_a_folder_of_save_to_disk(tmp_path: Path
     for lang in ("de", "tr"):
         (tmp_path / "all" / f"{lang}.jsonl").rename(tmp_path / "all" / f"own_{lang}.jsonl")
     assert any("own_de.jsonl is de, own_tr.jsonl is tr" in note for note in files.summary(settings).notes())
-    Dataset.from_list(rated("de", 10)).save_to_disk(tmp_path / "saved")
-    saved, plain = Files(path=str(tmp_path / "saved"), languages=()), config(tmp_path / "f.jsonl", rated("de", 10))
-    assert files.recorded(saved, "de") == files.recorded(plain, "de")
 
 
 def test_files_named_after_splits_are_said_to_decide_none(tmp_path: Path) -> None:
