@@ -13,7 +13,8 @@ from xling.errors import ConfigError
 from xling.tasks.files import Settings as Files
 from xling.tasks.findings import said as said_of
 from xling.tasks.reading import read_rows
-from xling.tasks.rows import INVISIBLE, SHOWN, Columns, Reading, Row, Rows, matched, plain
+from xling.tasks.rows import INVISIBLE, Columns, Reading, Row, Rows, matched, plain
+from xling.tasks.tables import SHOWN
 
 GOOD: dict[str, Any] = {
     "id": "d1",
@@ -77,37 +78,44 @@ def said(rows: Rows) -> list[tuple[Any, ...]]:
         (line(response="Lang."), "duplicate of line 1: id 'd1', lang 'de', system 'a', another response"),
         (line(system="b", document="Another text."), "the prompt of id 'd1' differs from the one in line 1"),
         (line(id="d9", split="trian"), "`split` is 'trian'; allowed are train, validation and test"),
+        (line(rating=5.5), "`rating` is 5.5, outside task.rating_scale=[-5,5]"),
+        (line(response="a\0b"), "`response` has a NUL character: 'a\\x00b'"),
+        (line(document="a\0"), "`document` has a NUL character"),
+        (line(id="d1\0"), "`id` has a NUL character"),
+        (line(system="a\0"), "`system` has a NUL character"),
+        (line(group="g\0"), "`group` has a NUL character"),
+        (line(dataset="g\0"), "`dataset` has a NUL character"),
+        (line(lang="de\0"), "`lang` has a NUL character"),
+        (line(document="\u200b\ufeff \u2060"), "`document` is empty"),
+        (line(id="\u200b"), "`id` is empty"),
+        (line(id="nan"), "`id` is 'nan', which stands for a missing value"),
+        (line(group="None"), "`group` is 'None', which stands for a missing value"),
+        (line(document="NaN"), "`document` is 'NaN', which stands for a missing value"),
+        (line(response="nan"), "`response` is 'nan', which stands for a missing value"),
+        (line(response=True), "`response` is True, not text"),
+        (line(id=1.5), "`id` is 1.5, neither text nor a whole number"),
+        (line(id=float("nan")), "`id` is missing"),
+        (line(id=1e17), "`id` is 1e+17, a number that has lost digits"),
+        (line(lang=float("nan")), "`lang` is missing"),
+        (line(response=float("nan")), "`response` is missing"),
+        (line(rating="1_0"), "`rating` is '1_0', not a number"),
+        (line(rating="\u0663"), "`rating` is '\u0663', not a number"),
+        (line(rating="4,5"), "`rating` is '4,5': write a point, as in 4.5"),
+        (line(rating="1,000"), "`rating` is '1,000': write a point"),
+        (line(rating=10**400), "`rating` is 1000"),
+        (line(id="x" * 300_000, document="other", lang=7), "`lang` is"),
+        (line(document={"a": "x" * 300_000}), "`document` is {'a': 'xxx"),
+        (line(lang="d" * 300_000 + "\0"), "`lang` has a NUL character"),
     ],
 )
 def test_a_bad_row_is_named_with_its_line(tmp_path: Path, bad: bytes, reason: str) -> None:
     split = {"split": "train"} if b"split" in bad else {}
     good = [line(**split), line(id="d2", **split), bad, line(id="d3", **split)]
-    rows = read(write(tmp_path / "rows.jsonl", *good))
+    rows = read(write(tmp_path / "rows.jsonl", *good), rating_scale=(-5.0, 5.0))
     [(place, found)] = rows.bad
-    assert rows.name(place) == "line 3"
-    assert reason in found
-    assert rows.n == 4
+    assert rows.name(place) == "line 3" and rows.n == 4
+    assert reason in found and len(found) < 300
     assert [row.id for row in rows.languages["de"]] == ["d1", "d2", "d3"]
-
-
-@pytest.mark.parametrize(
-    ("changed", "reason"),
-    [
-        ({"rejected": "good answer 1"}, "chosen and rejected are the same"),
-        ({"chosen": " "}, "`chosen` is empty"),
-        ({"rejected": ""}, "`rejected` is empty"),
-        ({"prompt": []}, "`prompt` is [], not a list of {role, content}"),
-        ({"prompt": [{"role": "user"}]}, "`prompt` has a turn without role or content"),
-        ({"prompt": [{"from": "human", "value": "x"}]}, "Call `from` role and `value` content"),
-        ({"prompt": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]}, "Write the content as one text"),
-    ],
-)
-def test_a_bad_pair_is_named_with_its_line(tmp_path: Path, changed: dict[str, Any], reason: str) -> None:
-    rows = paired("de", 3)
-    rows[1] |= changed
-    found = read(jsonl(tmp_path / "pairs.jsonl", rows))
-    [(place, why)] = found.bad
-    assert place.number == 2 and reason in why
 
 
 def test_the_same_pair_twice_is_a_duplicate_and_other_pairs_of_a_prompt_are_not(tmp_path: Path) -> None:
@@ -138,12 +146,6 @@ def test_a_file_without_the_column_of_ratings_says_what_it_has(tmp_path: Path) -
         "response, system, score. If one of them is a rating, type task.rating_field=score."
     )
     assert read(jsonl(tmp_path / "h.jsonl", rated("de", 2))).unrated_text("rating") == ""
-
-
-def test_a_rating_outside_its_stated_scale(tmp_path: Path) -> None:
-    path = write(tmp_path / "rows.jsonl", line(rating=5), line(id="d2", rating=5.5), line(id="d3", rating=1))
-    [(place, why)] = read(path, rating_scale=(1.0, 5.0)).bad
-    assert place.number == 2 and why == "`rating` is 5.5, outside task.rating_scale=[1,5]"
 
 
 def test_a_group_in_two_splits_is_a_bad_row(tmp_path: Path) -> None:
@@ -276,52 +278,7 @@ def test_numeric_ids_and_empty_rated_responses_are_fine_but_said(tmp_path: Path)
     assert rows.named(rows.noted["empty", "de"]) == "line 1"
 
 
-def test_a_file_that_cannot_be_read_says_what_to_type(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"task\.path=PATH"):
-        read(tmp_path / "absent.jsonl")
-
-
 # --- what a value is ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("bad", "reason"),
-    [
-        (line(response="a\0b"), "`response` has a NUL character: 'a\\x00b'"),
-        (line(document="a\0"), "`document` has a NUL character"),
-        (line(id="d1\0"), "`id` has a NUL character"),
-        (line(system="a\0"), "`system` has a NUL character"),
-        (line(group="g\0"), "`group` has a NUL character"),
-        (line(dataset="g\0"), "`dataset` has a NUL character"),
-        (line(lang="de\0"), "`lang` has a NUL character"),
-        (line(document="\u200b\ufeff \u2060"), "`document` is empty"),
-        (line(id="\u200b"), "`id` is empty"),
-        (line(id="nan"), "`id` is 'nan', which stands for a missing value"),
-        (line(group="None"), "`group` is 'None', which stands for a missing value"),
-        (line(document="NaN"), "`document` is 'NaN', which stands for a missing value"),
-        (line(response="nan"), "`response` is 'nan', which stands for a missing value"),
-        (line(response=True), "`response` is True, not text"),
-        (line(id=1.5), "`id` is 1.5, neither text nor a whole number"),
-        (line(id=float("nan")), "`id` is missing"),
-        (line(id=1e17), "`id` is 1e+17, a number that has lost digits"),
-        (line(lang=float("nan")), "`lang` is missing"),
-        (line(response=float("nan")), "`response` is missing"),
-        (line(rating="1_0"), "`rating` is '1_0', not a number"),
-        (line(rating="\u0663"), "`rating` is '\u0663', not a number"),
-        (line(rating="4,5"), "`rating` is '4,5': write a point, as in 4.5"),
-        (line(rating="1,000"), "`rating` is '1,000': write a point"),
-        (line(rating=10**400), "`rating` is 1000"),
-        (line(id="x" * 300_000, document="other"), "`lang` is"),
-        (line(document={"a": "x" * 300_000}), "`document` is {'a': 'xxx"),
-        (line(lang="d" * 300_000 + "\0"), "`lang` has a NUL character"),
-    ],
-)
-def test_what_is_no_value_is_named_and_cut(tmp_path: Path, bad: bytes, reason: str) -> None:
-    if reason == "`lang` is":
-        bad = bad.replace(b'"de"', b"7")
-    rows = read(write(tmp_path / "rows.jsonl", line(), bad))
-    [(place, found)] = rows.bad
-    assert place.number == 2 and reason in found and len(found) < 300
 
 
 def test_names_are_the_same_whatever_their_type_spaces_and_unicode_form(tmp_path: Path) -> None:
@@ -411,12 +368,6 @@ def test_one_text_in_two_forms_is_said_and_is_not_in_two_splits(tmp_path: Path) 
     assert len(read(write(tmp_path / "h.jsonl", *apart)).noted["crossing", "de"]) == 1
 
 
-@pytest.mark.parametrize("other", ["good  answer 1", "good answer 1\u200b", " good answer 1\n"])
-def test_chosen_and_rejected_that_differ_in_nothing_one_sees(tmp_path: Path, other: str) -> None:
-    [(_, why)] = read(jsonl(tmp_path / "f.jsonl", [paired("de", 2)[1] | {"rejected": other}])).bad
-    assert why == "chosen and rejected are the same but for spaces, invisible characters or Unicode form"
-
-
 # --- conversations ------------------------------------------------------------------------------------------
 
 HI = "Human: Hi\nAssistant:"
@@ -427,21 +378,59 @@ def answered(*turns: dict[str, str], answer: str = "Hello") -> list[dict[str, st
     return [*turns, {"role": "assistant", "content": answer}]
 
 
+BYE = {"role": "user", "content": "Bye"}
+OTHER_PROMPT = "a response is to another conversation than the prompt"
+CHAT_AS_TEXT = "\n\nHuman: Was ist das?\n\nAssistant: "
+
+
 @pytest.mark.parametrize(
-    "row",
+    ("changed", "reason"),
     [
-        {"chosen": answered(USER), "rejected": answered({"role": "user", "content": "Bye"}, answer="Go")},
-        {"chosen": answered(USER), "rejected": answered(SYSTEM, {"role": "user", "content": "Bye"}, answer="Go")},
-        {"chosen": answered(USER), "rejected": answered(*answered(USER), USER, answer="Go")},
-        {"prompt": "Bye", "chosen": answered(USER), "rejected": answered(USER, answer="Go")},
-        {"prompt": [{"role": "user", "content": "Bye"}], "chosen": answered(USER), "rejected": "Go"},
-        {"prompt": "Bye", "response": answered(USER)},
-        {"prompt": "Bye", "response": answered(USER), "rating": 1},
+        ({"chosen": "bad", "rejected": "bad"}, "chosen and rejected are the same"),
+        *(({"chosen": "an answer", "rejected": other}, "same but for spaces, invisible characters or Unicode form")
+          for other in ("an  answer", "an answer\u200b", " an answer\n")),
+        ({"chosen": " "}, "`chosen` is empty"),
+        ({"rejected": ""}, "`rejected` is empty"),
+        ({"prompt": []}, "`prompt` is [], not a list of {role, content}"),
+        ({"prompt": [{"role": "user"}]}, "`prompt` has a turn without role or content"),
+        ({"prompt": [{"from": "human", "value": "x"}]}, "Call `from` role and `value` content"),
+        ({"prompt": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]}, "Write the content as one text"),
+        ({"prompt": "Bye", "chosen": answered(USER), "rejected": answered(USER, answer="Go")}, OTHER_PROMPT),
+        ({"prompt": [BYE], "chosen": answered(USER), "rejected": "Go"}, OTHER_PROMPT),
     ],
-)
-def test_responses_to_different_conversations_are_not_joined(tmp_path: Path, row: dict[str, Any]) -> None:
-    [(_, why)] = read(jsonl(tmp_path / "f.jsonl", [{"lang": "en", **row}])).bad
-    assert why.startswith("a response is to another conversation than the prompt")
+)  # fmt: skip
+def test_a_bad_pair_is_named_with_its_line(tmp_path: Path, changed: dict[str, Any], reason: str) -> None:
+    rows = paired("de", 3)
+    rows[1] |= changed
+    [(place, why)] = read(jsonl(tmp_path / "pairs.jsonl", rows)).bad
+    assert place.number == 2 and reason in why
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"chosen": answered(USER), "rejected": answered(BYE, answer="Go")}, OTHER_PROMPT),
+        ({"chosen": answered(USER), "rejected": answered(SYSTEM, BYE, answer="Go")}, OTHER_PROMPT),
+        ({"chosen": answered(USER), "rejected": answered(*answered(USER), USER, answer="Go")}, OTHER_PROMPT),
+        ({"prompt": "Bye", "response": answered(USER)}, OTHER_PROMPT),
+        ({"prompt": "Bye", "response": answered(USER), "rating": 1}, OTHER_PROMPT),
+        ({"chosen": answered(USER), "rejected": [*answered(USER), USER]}, "`rejected` does not end with the assistant"),
+        ({"chosen": f"{CHAT_AS_TEXT}gut", "rejected": f"{CHAT_AS_TEXT}schlecht"},  # the prompt would come from them
+         "not a list of {role, content}. A chat in one text cannot be told apart: give what comes before the response"),
+        # chats written as text
+        ({"prompt": "Hi", "response": "[{'role': 'user', 'content': 'Hi'}\n {'role': 'assistant', 'content': 'x'}]"},
+         "`response`"),  # as numpy shows an array
+        ({"prompt": "Hi", "response": "[{'from': 'human', 'value': 'Hi'}, {'from': 'gpt', 'value': 'x'}]"}, "`from`"),
+        ({"prompt": "Hi", "response": '[{"role": "user", "role": "system", "content": "x"}]'}, "`response`"),
+        ({"prompt": "Hi", "response": "[{'role': 'assistant', 'content': '\\ud800'}]"}, "`response`"),
+        ({"prompt": "Hi", "response": "[{'role': 'user', 'content': " + "(" * 5000 + ")" * 5000 + "}]"}, "`response`"),
+        ({"prompt": "Hi", "response": "[{'role': __import__('os').getcwd(), 'content': 'x'}]"}, "`response`"),
+    ],
+)  # fmt: skip
+def test_a_bad_conversation_is_not_read(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
+    rows = read(jsonl(tmp_path / "f.jsonl", [{"lang": "en", **row}]))
+    [(_, why)] = rows.bad
+    assert reason in why and not rows.languages
 
 
 @pytest.mark.parametrize(
@@ -469,18 +458,6 @@ def test_a_conversation_that_says_more_than_the_prompt_is_the_prompt(
     assert (one.prompt, one.response, one.other) == (prompt, "Hello", "Go")
 
 
-def test_what_ends_with_the_user_is_no_response(tmp_path: Path) -> None:
-    row = {"lang": "en", "chosen": answered(USER), "rejected": [*answered(USER), USER]}
-    assert read(jsonl(tmp_path / "f.jsonl", [row])).bad[0][1] == "`rejected` does not end with the assistant"
-
-
-def test_whole_chats_in_one_text_are_refused_where_the_prompt_would_come_from_them(tmp_path: Path) -> None:
-    chat = "\n\nHuman: Was ist das?\n\nAssistant: "
-    row = {"lang": "de", "chosen": f"{chat}gut", "rejected": f"{chat}schlecht"}
-    [(_, reason)] = read(write(tmp_path / "f.jsonl", json.dumps(row).encode())).bad
-    assert "not a list of {role, content}" in reason and "give what comes before the response as `prompt`" in reason
-
-
 def test_texts_with_marks_of_a_chat_template_are_said(tmp_path: Path) -> None:
     marked = line(prompt="<|im_start|>user\nEin Text.<|im_end|>", document=None, response="Kurz.<|im_end|>")
     plain = line(id="d2", prompt="Ein anderer <Text>: a < b | c", document=None)
@@ -505,22 +482,6 @@ def test_chats_that_a_program_wrote_as_text_are_read_as_chats(tmp_path: Path, wr
             assert dict(found.written) == {"chosen": 1, "rejected": 1}
     messages = {"lang": "en", "messages": written(answered(USER))}
     assert bool(read(jsonl(tmp_path / "h.jsonl", [messages])).bad) == (written({}) == "array({})")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "[{'role': 'user', 'content': 'Hi'}\n {'role': 'assistant', 'content': 'x'}]",  # as numpy shows an array
-        "[{'from': 'human', 'value': 'Hi'}, {'from': 'gpt', 'value': 'x'}]",
-        '[{"role": "user", "role": "system", "content": "x"}]',
-        "[{'role': 'assistant', 'content': '\\ud800'}]",
-        "[{'role': 'user', 'content': " + "(" * 5000 + ")" * 5000 + "}]",
-        "[{'role': __import__('os').getcwd(), 'content': 'x'}]",
-    ],
-)
-def test_chats_written_as_text_that_cannot_be_read_are_not_trained_on(tmp_path: Path, text: str) -> None:
-    rows = read(jsonl(tmp_path / "f.jsonl", [{"lang": "en", "prompt": "Hi", "response": text}]))
-    assert len(rows.bad) == 1 and "`response`" in rows.bad[0][1] and not rows.languages
 
 
 def test_text_that_only_quotes_a_chat_is_text(tmp_path: Path) -> None:

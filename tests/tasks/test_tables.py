@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from xling.errors import DataError
+from xling.errors import ConfigError, DataError
 from xling.tasks.tables import open_table, paths_of
 
 
@@ -67,6 +67,8 @@ def test_files_that_cannot_be_read_are_refused_by_name_and_line(
     with pytest.raises(DataError, match=sentence):
         open_table(tmp_path / name).require(["x"])
         list(open_table(tmp_path / name).good_rows())
+    with pytest.raises(ConfigError, match=r"cannot be read from .*task\.path=PATH"):
+        open_table(tmp_path / "absent.jsonl")
 
 
 # --- what a parser would settle in silence ------------------------------------------------------------------

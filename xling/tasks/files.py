@@ -34,8 +34,8 @@ from xling.tasks.findings import (
 from xling.tasks.reading import NEEDED, Labels, Piece, answers, pieces, read_rows, split_groups
 from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Recorded, Split, Use
 from xling.tasks.render import language_of, read_by, rendered
-from xling.tasks.rows import SHOWN, Columns, Reading, Row, Rows
-from xling.tasks.tables import Identity, identity, paths_of
+from xling.tasks.rows import Columns, Reading, Row, Rows
+from xling.tasks.tables import SHOWN, Identity, identity, paths_of
 
 
 class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="files"):

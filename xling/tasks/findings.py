@@ -12,7 +12,7 @@ from xling.measures.language import is_code, language_hint
 from xling.tasks.reading import answers
 from xling.tasks.records import Offer
 from xling.tasks.rows import BY_TEXT, Noted, Place, Row, Rows
-from xling.tasks.tables import SPLITS
+from xling.tasks.tables import SPLITS, bad_rows
 
 if TYPE_CHECKING:
     from xling.tasks.files import Settings
@@ -216,13 +216,11 @@ def unknown_languages(rows: Rows, wanted: Collection[str], known: Collection[str
 
 def bad_rows_text(config: "Settings", rows: Rows, bad: Sequence[tuple[Place, str]], n_bad: int, unknown: bool) -> str:
     """The first bad rows, each with its place and reason, how many there are, and what to do."""
-    listed = "\n".join(f"  {rows.name(place)}: {reason}" for place, reason in bad)
-    more = f"\n  and {n_bad - len(bad)} more" if n_bad > len(bad) else ""
     hint = (
         "\nA language needs a file in conf/lang; rows of others are left out when you name the languages "
         "you want with task.languages=[...]."
         if unknown
         else "\nMend them, or type task.bad_rows=skip to leave them out."
     )
-    counted = f"{config.path} has {n_bad} bad rows of {rows.n} (rating field: {config.rating_field!r}):"
-    return f"{counted}\n{listed}{more}{hint}"
+    counted = f"{config.path} has {n_bad} bad rows of {rows.n} (rating field: {config.rating_field!r})"
+    return bad_rows(counted, [f"{rows.name(place)}: {reason}" for place, reason in bad], n_bad) + hint

@@ -23,11 +23,10 @@ from msgspec import Struct
 from xling.errors import ConfigError, DataError, shown
 from xling.tasks.render import dialog
 from xling.tasks.rows import Texts, blank
-from xling.tasks.tables import Row, open_table, text_of
+from xling.tasks.tables import SHOWN, Row, bad_rows, open_table, text_of
 
 # --- responses that people judged, and what was wrong with others -------------------------------------------
 
-SHOWN = 10  # bad rows that an error lists
 DIGITS = 4  # of a mean rating
 
 
@@ -298,9 +297,7 @@ def read_release(layout: str, path: Path) -> Release:
     else:
         LAYOUTS[layout].checkout(files, release)
     if release.bad:
-        more = f"\n  and {release.n_bad - len(release.bad)} more" if release.n_bad > len(release.bad) else ""
-        listed = "\n".join(f"  {bad}" for bad in release.bad)
-        raise DataError(f"{path} has {release.n_bad} bad rows (layout {layout}):\n{listed}{more}")
+        raise DataError(bad_rows(f"{path} has {release.n_bad} bad rows (layout {layout})", release.bad, release.n_bad))
     release.settle()
     return release
 

@@ -26,7 +26,7 @@ from xling.errors import ConfigError, shown
 from xling.measures.language import is_code
 from xling.tasks.defaults import share
 from xling.tasks.records import GOOD, Offer, Split
-from xling.tasks.rows import MISSING, Parser, Place, Reading, Row, Rows, Texts, blank, read_code
+from xling.tasks.rows import MISSING, Parser, Place, Reading, Row, Rows, Texts, Unrated, blank, is_number, read_code
 from xling.tasks.tables import is_table, open_table
 
 SIMILAR = 3  # names that differ in case alone, of which so many are said
@@ -53,10 +53,13 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
             rows.rated |= "rating" in parser.columns
             if parser.kind == "prompt":
                 rows.alone.append((path.name, table.columns))
+            first = next((row for _, row in table.rows() if isinstance(row, dict)), None)
+            if parser.kind == "demonstration" and first is not None:
+                unread = [name for name in table.columns if name not in parser.columns.values()]
+                numbers = tuple(name for name in unread if is_number(first.get(name)))
+                rows.unrated.append(Unrated(path.name, table.columns, numbers))
         for number, found in table.rows():
             rows.n += 1
-            if parser is not None and parser.kind == "demonstration" and isinstance(found, dict):
-                rows.unrated += parser.unrated(table, found)
             place = Place(file, number)
             row = found if isinstance(found, str) or parser is None else parser.parse(place, found)
             reason = seen.conflict(row) if isinstance(row, Row) else row

@@ -24,11 +24,10 @@ from msgspec import Struct
 from xling.errors import ConfigError, DataError, did_you_mean, listed, shown
 from xling.measures.language import LONGEST_TAG, language_of_code, standard
 from xling.tasks.render import USER, dialog
-from xling.tasks.tables import ARRAY, EXACT, PEEKED, SPLITS, Table, from_json
+from xling.tasks.tables import ARRAY, EXACT, PEEKED, SHOWN, SPLITS, Table, from_json
 from xling.tasks.tables import Row as TableRow
 
 BY_TEXT = "text:"  # how a group begins that is named by its text
-SHOWN = 10  # bad rows that an error lists
 Kind = Literal["rating", "pair", "demonstration", "prompt"]
 Chat = list[tuple[str, str]]  # (role, content)
 # Where the usual name is not there: what else a file may call it.
@@ -103,7 +102,10 @@ class Reading(Struct, frozen=True):
 
 
 class Unrated(Struct, frozen=True):
-    """A file whose rows are demonstrations, since it has no column of ratings. `numbers`: what might be one."""
+    """A file whose rows are demonstrations, since it has no column of ratings.
+
+    `numbers`: what might be one, columns that nothing reads and that hold a number in the first row.
+    """
 
     name: str
     columns: tuple[str, ...]
@@ -275,18 +277,9 @@ class Parser:
         self._kept: dict[str, str] = {}  # equal texts are kept once
         self._systems: dict[str, str] = {}  # a name as the file has it -> as it is read; so are codes
         self._codes: dict[str, tuple[str, str]] = {}
-        self._looked = False
         self._comma, self._mark = table.decimal_comma, ""
         names = {*msgspec.structs.asdict(reading.columns).values(), *(one for also in ALSO.values() for one in also)}
         self._late = {name for name in {*names, reading.rating_field} if name and name not in table.columns}
-
-    def unrated(self, table: Table, first: TableRow) -> list[Unrated]:
-        """Of the table's first row: its columns, and those of them that nothing reads and that hold a number."""
-        if self._looked:
-            return []
-        self._looked = True
-        unread = [name for name in table.columns if name not in self.columns.values()]
-        return [Unrated(table.path.name, table.columns, tuple(name for name in unread if _number(first.get(name))))]
 
     def parse(self, place: Place, row: TableRow) -> Row | str:
         """The row, or why it is no good."""
@@ -638,7 +631,8 @@ def _unwritten(name: str, text: str) -> Any:
     return found
 
 
-def _number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a cell holds a finite number, or the text of one."""
     try:
         return not isinstance(value, bool) and math.isfinite(float(value))
     except (TypeError, ValueError, OverflowError):

@@ -23,7 +23,7 @@ import itertools
 import json
 import re
 import zlib
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +92,15 @@ class Table:
         for name in needed:
             if name not in self.columns:
                 raise DataError(f"{self.path} has no column '{name}'; it has {listed(self.columns)}.")
+
+
+SHOWN = 10  # bad rows that an error lists
+
+
+def bad_rows(what: str, first: Sequence[str], n: int) -> str:
+    """The sentence on bad rows: the first of them, each with its place and reason, and how many more there are."""
+    more = [f"and {n - len(first)} more"] if n > len(first) else []
+    return "\n  ".join([f"{what}:", *first, *more])
 
 
 def paths_of(path: str, setting: str = "task.path") -> list[Path]:
