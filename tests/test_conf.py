@@ -96,7 +96,7 @@ def test_every_sweep_has_cells(composer: Composer, path: Path) -> None:
     if "override /task: files" in text:
         arguments += ["task.path=x.jsonl", "task.languages=[de,tr]"]
     cells = compose_grid(composer, params, arguments, lambda task: task["languages"], pytest.fail)
-    for _, container in cells.cells:
+    for container in cells.cells:
         experiment_from(container)
     assert cells.sweep == path.stem
     expected = {"embedded": 36, "demo": 4}
@@ -106,10 +106,10 @@ def test_every_sweep_has_cells(composer: Composer, path: Path) -> None:
 def test_the_embedded_sweep_is_the_six_languages(composer: Composer) -> None:
     params = yaml.safe_load((ROOT / "sweeps" / "embedded.yaml").read_text())["hydra"]["sweeper"]["params"]
     cells = compose_grid(composer, params, ["sweeps=embedded"], lambda task: task["languages"], pytest.fail)
-    pairs = {(axes["source_lang"], axes["target_lang"]) for axes, _ in cells.cells}
+    pairs = {(cell["axes"]["source_lang"], cell["axes"]["target_lang"]) for cell in cells.cells}
     six = {"de", "en", "es", "ru", "tr", "vi"}
     assert pairs == {(source, target) for source in six for target in six}
-    assert isinstance(experiment_from(cells.cells[0][1]).task, MicroSummarization)
+    assert isinstance(experiment_from(cells.cells[0]).task, MicroSummarization)
 
 
 def test_language_groups_are_the_one_folder() -> None:

@@ -6,7 +6,7 @@ at a few microseconds a cell.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -37,7 +37,10 @@ Regime = Literal["organic", "translated", "round_trip"]
 
 
 class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
-    """One cell's settings: all that can change its numbers. `source_langs` has several for a pooled RM."""
+    """One cell's settings: all that can change its numbers. `source_langs` has several for a pooled RM.
+
+    axes: the cell's place in the matrix, as tables call it (task, policy, rm_backbone, source_lang, ..., seed).
+    """
 
     task: Task
     source_langs: tuple[Language, ...]
@@ -53,6 +56,7 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
     reward_data: Literal["organic", "translated"] = "organic"  # translated: the source's feedback, in the target
     sft_data: Regime = "organic"  # translated: the source's demonstrations, in the target; round_trip: there and back
     lid: Lid = Lid()
+    axes: dict[str, AxisValue] = {}  # msgspec copies it
 
     @property
     def feedback_task(self) -> Task:
@@ -69,14 +73,24 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def experiment_from(container: Mapping[str, Any]) -> Experiment:
-    """Convert a resolved, plain container; `ConfigError` names the path and the value that does not fit."""
+    """Convert a resolved, plain container; `ConfigError` names the first value that does not fit, and what to type."""
     try:
         return msgspec.convert(container, Experiment)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"The configuration does not fit: {error}") from error
+        raise ConfigError(_sentence(container, str(error))) from error
 
 
-# --- From composed containers to typed Experiments; what does not fit is said with the override to type ---
+def checked_task(task: Mapping[str, Any], group: str = "task") -> Task:
+    """The typed task of a composed one, before there are cells; `group`: task or reward_task. ConfigError as above."""
+    try:
+        typed: Task = msgspec.convert(dict(task), Task)
+        return typed
+    except msgspec.ValidationError as error:
+        report = str(error).replace("`$", f"`$.{group}") if " - at `$" in str(error) else f"{error} - at `$.{group}`"
+        raise ConfigError(_sentence({group: task}, report)) from error
+
+
+# --- what does not fit, as a sentence with the override to type -------------------------------------------
 
 # msgspec's own wording, e.g. "Expected `int` >= 1 - at `$.policy.n`"
 REPORT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
@@ -92,32 +106,6 @@ _TABLES: Mapping[str, Options[Any]] = {
 }
 
 _EXAMPLES = {"int": "1", "float": "0.1", "bool": "true"}
-
-
-def experiments(
-    cells: Sequence[tuple[Mapping[str, AxisValue], Mapping[str, Any]]],
-) -> list[tuple[Mapping[str, AxisValue], Experiment]]:
-    """(axes, Experiment) of every cell; ConfigError names the first value that does not fit."""
-    return [(axes, _experiment(container)) for axes, container in cells]
-
-
-def _experiment(container: Mapping[str, Any]) -> Experiment:
-    try:
-        return experiment_from(container)
-    except ConfigError as error:
-        if isinstance(error.__cause__, msgspec.ValidationError):
-            raise ConfigError(_sentence(container, str(error.__cause__))) from error
-        raise
-
-
-def checked_task(task: Mapping[str, Any], group: str = "task") -> Task:
-    """The typed task of a composed one, before there are cells; `group`: task or reward_task. ConfigError as above."""
-    try:
-        typed: Task = msgspec.convert(dict(task), Task)
-        return typed
-    except msgspec.ValidationError as error:
-        report = str(error).replace("`$", f"`$.{group}") if " - at `$" in str(error) else f"{error} - at `$.{group}`"
-        raise ConfigError(_sentence({group: task}, report)) from error
 
 
 def _sentence(container: Mapping[str, Any], report: str) -> str:

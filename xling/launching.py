@@ -19,12 +19,11 @@ from xling.compose.grid import Cells, grid_name
 from xling.config.tasks import PUBLISHED, absent
 from xling.console import harmless
 from xling.errors import ConfigError, shown, while_running
-from xling.experiment import Experiment, checked_task, experiments
+from xling.experiment import Experiment, checked_task, experiment_from
 from xling.folding import fold
 from xling.grid.claim import check_own, digest_of, running
 from xling.grid.estimate import rates_from
 from xling.grid.plan import Plan, make_plan, replaced
-from xling.grid.records import AxisValue
 from xling.grid.store import Store
 from xling.judges import judges_its_own
 from xling.measures.own import located, own_measure
@@ -36,8 +35,6 @@ from xling.results.items import Items
 from xling.runners.base import LAUNCHERS, Work
 from xling.tasks.options import Task, task_module
 from xling.tracking.base import MODES, TRACKERS
-
-Asked = tuple[Mapping[str, AxisValue], Experiment]
 
 FOLD = "xling.folding:fold"  # for jobs of a cluster, which are told as text what to call
 LEFT = 130  # exit code of somebody who has left a grid that goes on
@@ -55,10 +52,10 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
     settings, dry_run = cells.settings, _switch("dry_run", cells.settings["dry_run"])
     rates = rates_from(settings["cost"])
     dag = _package(f"{catalogue}.dag")
-    asked, remarks = experiments(cells.cells), list[str]()
+    asked, remarks = [experiment_from(cell) for cell in cells.cells], list[str]()
     if dry_run:
         asked, remarks = _without_the_hub(asked)
-    elif any(absent(experiment.task) for _, experiment in asked):
+    elif any(absent(experiment.task) for experiment in asked):
         raise ConfigError(
             f"task.path={PUBLISHED} stands for data that is not here, whose sizes the paper states: only a dry run can "
             "do with it. Type task.path=PATH, or dry_run=true."
@@ -132,19 +129,18 @@ def _root(value: Any) -> Path:
         raise ConfigError(f"root={shown(value)} cannot be a folder: {error}. Type root=outputs.") from error
 
 
-def _without_the_hub(asked: Sequence[Asked]) -> tuple[list[Asked], list[str]]:
+def _without_the_hub(asked: Sequence[Experiment]) -> tuple[list[Experiment], list[str]]:
     """The experiments with checkpoints that nobody can be asked for, and a sentence about them."""
-    found = [(axes, *unresolved.planned(experiment)) for axes, experiment in asked]
-    repositories = frozenset[str]().union(*(names for *_, names in found))
-    plain = [(axes, experiment) for axes, experiment, _ in found]
-    return plain, [unresolved.note(repositories)] if repositories else []
+    found = [unresolved.planned(experiment) for experiment in asked]
+    repositories = frozenset[str]().union(*(names for _, names in found))
+    return [experiment for experiment, _ in found], [unresolved.note(repositories)] if repositories else []
 
 
-def _check_data(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -> None:
+def _check_data(asked: Sequence[Experiment], known: Sequence[str]) -> None:
     """Each task looks at its data before anything runs: refuses, or says what is left out."""
     grids: dict[Task, tuple[set[str], set[str]]] = {}
     split: set[Task] = set()  # tasks of which some cell reads splits
-    for _, experiment in asked:
+    for experiment in asked:
         sources, _ = grids.setdefault(experiment.feedback_task, (set(), set()))
         sources.update(lang.code for lang in experiment.source_langs)
         _, targets = grids.setdefault(experiment.task, (set(), set()))
@@ -159,7 +155,7 @@ def _check_data(asked: Sequence[tuple[Any, Experiment]], known: Sequence[str]) -
             if note not in said:
                 print(harmless(f"xling: {note}"), file=sys.stderr)
             said.add(note)
-    for note in untranslated([experiment for _, experiment in asked]):
+    for note in untranslated(asked):
         print(harmless(f"xling: {note}"), file=sys.stderr)
 
 

@@ -1,6 +1,6 @@
 """base, an sft, reward and pool for each language, a score for each pair: 1 + 3 L + L x L stages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -9,7 +9,7 @@ from xling.experiment import Experiment
 from xling.grid.stage import Cell, Stage
 
 
-def cells_from(experiments: Sequence[tuple[Mapping[str, Any], Experiment]], controls: bool) -> list[Cell]:
+def cells_from(experiments: Sequence[Experiment], controls: bool) -> list[Cell]:
     """Specs as wide as the real ones; `controls` is not looked at."""
     made: dict[tuple[str, str], Stage] = {}
     base = Stage.make("base", 1, "base", {}, {})
@@ -28,4 +28,4 @@ def cells_from(experiments: Sequence[tuple[Mapping[str, Any], Experiment]], cont
         spec = {"source": source, "target": target, "chunk": 32}
         return Stage.make("score", 1, f"score[{source}, {target}]", spec, {"reward": reward, "pool": pool})
 
-    return [Cell(axes, score(experiment)) for axes, experiment in experiments]
+    return [Cell(experiment.axes, score(experiment)) for experiment in experiments]

@@ -13,7 +13,7 @@ from xling.compose.composer import Composer
 from xling.compose.grid import Cells, compose_grid, grid_name
 from xling.compose.overrides import protected, typed
 from xling.errors import ConfigError
-from xling.experiment import experiments
+from xling.experiment import experiment_from
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 
@@ -50,17 +50,18 @@ def front(loader: Any) -> Front:
 
 def column(cells: Cells, axis: str) -> list[Any]:
     """An axis' values in order, each once."""
-    return list(dict.fromkeys(axes[axis] for axes, _ in cells.cells))
+    return list(dict.fromkeys(cell["axes"][axis] for cell in cells.cells))
 
 
-def full(front: Front, cells: Cells, axes: dict[str, Any]) -> dict[str, Any]:
+def full(front: Front, cells: Cells, cell: dict[str, Any]) -> dict[str, Any]:
     """The cell as Hydra composes it, from its coordinates."""
+    axes = cell["axes"]
     values = [axis.overrides[axis.values.index(axes[axis.key])] for axis in cells.request.axes]
     languages = [f"{key}={axes[key]}" for key in ("source_lang", "target_lang")]
     composed = front.composer.compose([*cells.request.fixed, *values, *languages]).container
     keys = ("task", "policy", "sft", "rm_backbone", "optimizer", "judge", "seed", "target_lang", "reward_task")
     keys += ("translator", "reward_data", "sft_data", "lid")
-    return {key: composed[key] for key in keys} | {"source_langs": [composed["source_lang"]]}
+    return {key: composed[key] for key in keys} | {"source_langs": [composed["source_lang"]], "axes": axes}
 
 
 # --- expansion --------------------------------------------------------------------------------------------
@@ -68,8 +69,8 @@ def full(front: Front, cells: Cells, axes: dict[str, Any]) -> dict[str, Any]:
 
 def test_no_override_is_one_cell(front: Front) -> None:
     cells = front()
-    [(axes, _)] = cells.cells
-    assert list(axes) == [
+    axes = cells.cells[0]["axes"]
+    assert len(cells.cells) == 1 and list(axes) == [
         "task", "policy", "rm_backbone", "source_lang", "target_lang", "optimizer", "judge", "seed",
     ]  # fmt: skip
     assert axes["source_lang"] == axes["target_lang"] == "en" and axes["seed"] == 0
@@ -78,7 +79,7 @@ def test_no_override_is_one_cell(front: Front) -> None:
 
 def test_axes_in_order_named_other_seeds(front: Front) -> None:
     cells = front("task.seed=3,4", "seed=0,1", "rm_backbone.tuning=full,frozen", "sft.steps=10,20")
-    axes = cells.cells[0][0]
+    axes = cells.cells[0]["axes"]
     assert list(axes)[7:] == ["rm_backbone.tuning", "sft.steps", "seed", "task.seed"]
     assert len(cells.cells) == 16
     assert axes["rm_backbone.tuning"] == "full" and axes["task.seed"] == 3
@@ -130,7 +131,7 @@ def test_glob_beside_named_languages(front: Front) -> None:
 def test_pooled_sources_in_either_order_are_one_cell(front: Front) -> None:
     cells = front("source_lang=en+de,de,de+en", "target_lang=tr")
     assert column(cells, "source_lang") == ["de+en", "de"]
-    pooled, single = (container for _, container in cells.cells)
+    pooled, single = cells.cells
     assert [facts["code"] for facts in pooled["source_langs"]] == ["de", "en"]
     assert [facts["code"] for facts in single["source_langs"]] == ["de"]
     assert column(front("source_lang=de+de"), "source_lang") == ["de"]
@@ -140,13 +141,13 @@ def test_others_are_all_languages_of_the_task_but_the_target(front: Front) -> No
     cells = front("source_lang=others,de", "target_lang=de,tr", "task.languages=[de,en,tr,xx]")
     assert column(cells, "source_lang") == ["others", "de"]
     pooled = {
-        axes["target_lang"]: [facts["code"] for facts in container["source_langs"]]
-        for axes, container in cells.cells
-        if axes["source_lang"] == "others"
+        cell["axes"]["target_lang"]: [facts["code"] for facts in cell["source_langs"]]
+        for cell in cells.cells
+        if cell["axes"]["source_lang"] == "others"
     }
     assert pooled == {"de": ["en", "tr"], "tr": ["de", "en"]}  # xx has no facts in conf/lang
     two = front("source_lang=others", "target_lang=glob(*)", "task.languages=[de,tr]").cells
-    assert [container["source_langs"][0]["code"] for _, container in two] == ["tr", "de"]
+    assert [container["source_langs"][0]["code"] for container in two] == ["tr", "de"]
     assert protected("source_lang=others") == "source_lang=choice(others)"
 
 
@@ -159,7 +160,7 @@ def test_norwegian_stays_norwegian(front: Front) -> None:
     for arguments, params in ((["source_lang=no"], {}), ([], {"source_lang": "no"}), ([], {"source_lang": "no,de"})):
         cells = front("task.languages=[no,de]", "target_lang=no", *arguments, params=params)
         assert column(cells, "source_lang")[0] == "no"
-        assert cells.cells[0][1]["target_lang"]["name"] == "Norwegian"
+        assert cells.cells[0]["target_lang"]["name"] == "Norwegian"
 
 
 def test_a_single_language_is_kept_from_hydra_and_given_back_as_typed() -> None:
@@ -187,7 +188,7 @@ def test_one_value_of_a_groups_setting_is_kept_from_hydra_and_given_back_as_type
 
 def test_a_setting_that_the_default_option_lacks_goes_with_options_that_have_it(front: Front) -> None:
     cells = front("rm_backbone=xlm_roberta,mdeberta", protected("rm_backbone.checkpoint=/x"))
-    assert [cell["rm_backbone"]["checkpoint"] for _, cell in cells.cells] == ["/x", "/x"]
+    assert [cell["rm_backbone"]["checkpoint"] for cell in cells.cells] == ["/x", "/x"]
     assert column(cells, "rm_backbone") == ["xlm_roberta(x)", "mdeberta(x)"]
 
 
@@ -198,7 +199,7 @@ def test_params_are_overrides_and_the_command_line_wins(front: Front) -> None:
     params = {"source_lang": "de,en", "seed": 3, "policy.n": "4,8"}
     cells = front("policy.n=2", params=params)
     assert column(cells, "source_lang") == ["de", "en"] and column(cells, "seed") == [3]
-    assert {container["policy"]["n"] for _, container in cells.cells} == {2}
+    assert {container["policy"]["n"] for container in cells.cells} == {2}
 
 
 # --- merging is what Hydra composes -----------------------------------------------------------------------
@@ -219,8 +220,8 @@ def test_merged_cells_are_composed_cells(front: Front, arguments: list[str], com
     cells = front(*arguments)
     checks = min(3, len(cells.cells))
     assert front.composer.composes == composes + checks and front.warned == []
-    for axes, container in cells.cells[:: max(1, len(cells.cells) // 6)]:
-        assert container == full(front, cells, axes)
+    for cell in cells.cells[:: max(1, len(cells.cells) // 6)]:
+        assert cell == full(front, cells, cell)
 
 
 # --- a group inside a group: the reward model that judges --------------------------------------------------
@@ -238,34 +239,35 @@ def test_merged_cells_are_composed_cells(front: Front, arguments: list[str], com
 )
 def test_the_judging_reward_model_is_chosen_by_name(front: Front, typed_in: list[str], expected: Any) -> None:
     cells = front("judge=target_rm", "rm_backbone=length,same_as_policy", "source_lang=de,en", *typed_in)
-    found = experiments(cells.cells)
-    assert len(found) == 4 and {one.judge.rm_backbone for _, one in found} == {expected}
+    found = [experiment_from(cell) for cell in cells.cells]
+    assert len(found) == 4 and {one.judge.rm_backbone for one in found} == {expected}
     kinds = {BagOfWords: "(bag_of_words)", SentenceEncoder: "(sentence_encoder(x))"}
     label = f"target_rm{kinds.get(type(expected), '')}"  # which reward model judges decides every number
-    assert {axes["judge"] for axes, _ in found} == {label} and front.warned == []
-    assert not any("/" in key for axes, _ in found for key in axes)  # no column for what all rows share
+    assert {one.axes["judge"] for one in found} == {label} and front.warned == []
+    assert not any("/" in key for one in found for key in one.axes)  # no column for what all rows share
 
 
 def test_judging_reward_models_side_by_side_are_a_column(front: Front) -> None:
     cells = front(
         "judge=target_rm", "judge/rm_backbone=bag_of_words,frozen_lm", "rm_backbone=length,random", "seed=0,1"
     )
-    found = [(axes["judge"], axes["judge/rm_backbone"], one.judging.name) for axes, one in experiments(cells.cells)]
+    asked = [experiment_from(cell) for cell in cells.cells]
+    found = [(one.axes["judge"], one.axes["judge/rm_backbone"], one.judging.name) for one in asked]
     assert sorted(found) == [("target_rm", name, name) for name in ("bag_of_words", "frozen_lm") for _ in range(4)]
-    for axes, container in cells.cells:
-        assert container == full(front, cells, axes)
+    for cell in cells.cells:
+        assert cell == full(front, cells, cell)
 
 
 def test_a_bare_name_for_the_judging_reward_model_is_told_how(front: Front) -> None:
     with pytest.raises(ConfigError, match=r"Type judge/rm_backbone=bag_of_words\."):
-        experiments(front("judge=target_rm", "judge.rm_backbone=bag_of_words").cells)
+        experiment_from(front("judge=target_rm", "judge.rm_backbone=bag_of_words").cells[0])
 
 
 def test_the_judging_language_is_a_column_of_codes_and_comes_with_its_facts(front: Front) -> None:
     cells = front("judge=target_rm", "judge.lang=de,null", "source_lang=en", "target_lang=en,tr")
-    found = experiments(cells.cells)
-    assert [axes["judge.lang"] for axes, _ in found] == ["de", "de", None, None] and front.warned == []
-    assert {one.judge.lang.name if one.judge.lang else None for _, one in found} == {"German", None}
+    found = [experiment_from(cell) for cell in cells.cells]
+    assert [one.axes["judge.lang"] for one in found] == ["de", "de", None, None] and front.warned == []
+    assert {one.judge.lang.name if one.judge.lang else None for one in found} == {"German", None}
 
 
 @pytest.mark.parametrize(
@@ -288,7 +290,7 @@ def overlay(folder: Path, **files: str) -> str:
 
 def test_settings_that_refer_to_each_other_are_composed_in_full(front: Front) -> None:
     cells = front("sft.eval_every=${seed}", "seed=1,2", "source_lang=de,en")
-    assert [container["sft"]["eval_every"] for _, container in cells.cells] == [1, 1, 2, 2]
+    assert [container["sft"]["eval_every"] for container in cells.cells] == [1, 1, 2, 2]
     assert front.warned == [
         "Hydra composes each of the 4 cells, about 0.1 s each: settings refer to each other with ${}."
     ]
@@ -298,7 +300,8 @@ def test_an_experiment_that_changes_other_groups(loader: Any, tmp_path: Path) ->
     text = "# @package _global_\ndefaults:\n  - override /judge: target_rm\nsft:\n  steps: 7\n"
     front = Front(loader, overlay(tmp_path, experiment__a=text, experiment__b="# @package _global_\nseed: 5\n"))
     cells = front("experiment=a,b", "source_lang=de,en")
-    found = [(axes["experiment"], axes["judge"], axes["seed"], c["sft"]["steps"]) for axes, c in cells.cells]
+    axes = ("experiment", "judge", "seed")
+    found = [(*(cell["axes"][axis] for axis in axes), cell["sft"]["steps"]) for cell in cells.cells]
     assert found == [("a", "target_rm", 0, 7)] * 2 + [("b", "gold", 5, 100)] * 2
 
 
@@ -306,14 +309,14 @@ def test_an_option_that_reaches_into_another_group(loader: Any, tmp_path: Path) 
     greedy = "# @package _global_\noptimizer:\n  name: best_of_n\n  n: 2\npolicy:\n  n: 2\n"
     front = Front(loader, overlay(tmp_path, optimizer__greedy=greedy))
     cells = front("optimizer=best_of_n,greedy", "rm_backbone=length,random")
-    assert [container["policy"]["n"] for _, container in cells.cells] == [16, 16, 2, 2]
+    assert [container["policy"]["n"] for container in cells.cells] == [16, 16, 2, 2]
 
 
 def test_a_mismatch_is_found_and_composed_in_full(loader: Any) -> None:
     front = Front(loader)
     cells = front("target_lang.native_name=Umbenannt", "target_lang=de,en", "source_lang=tr")
-    assert [container["target_lang"]["native_name"] for _, container in cells.cells] == ["Umbenannt"] * 2
-    assert [container["target_lang"]["code"] for _, container in cells.cells] == ["de", "en"]
+    assert [container["target_lang"]["native_name"] for container in cells.cells] == ["Umbenannt"] * 2
+    assert [container["target_lang"]["code"] for container in cells.cells] == ["de", "en"]
     assert "merging gives another cell" in front.warned[0]
 
 
@@ -322,7 +325,7 @@ def test_a_language_of_ones_own(loader: Any, tmp_path: Path) -> None:
     front = Front(loader, overlay(tmp_path, source_lang__tlh=facts, target_lang__tlh=facts))
     cells = front("task.languages=[de,tlh]", "source_lang=glob(*)", "target_lang=tlh")
     assert column(cells, "source_lang") == ["de", "tlh"]
-    assert experiments(cells.cells)[0][1].target_lang.native_name == "tlhIngan Hol"
+    assert experiment_from(cells.cells[0]).target_lang.native_name == "tlhIngan Hol"
 
 
 def test_language_files_hold_plain_facts(loader: Any, tmp_path: Path) -> None:
@@ -370,24 +373,24 @@ def test_what_was_typed_is_kept(front: Front) -> None:
 def test_translated_data_and_translators_are_columns_if_they_are_swept(front: Front) -> None:
     regimes = ("translator=micro_exact,micro_noisy", "reward_data=organic,translated", "sft_data=round_trip")
     cells = front(*regimes, "source_lang=en", "target_lang=tr")
-    found = [(axes["translator"], axes["reward_data"]) for axes, _ in cells.cells]
+    asked = [experiment_from(cell) for cell in cells.cells]
+    found = [(one.axes["translator"], one.axes["reward_data"]) for one in asked]
     assert found == list(itertools.product(("micro_exact", "micro_noisy"), ("organic", "translated")))
-    assert all("sft_data" not in axes for axes, _ in cells.cells)
-    asked = [one for _, one in experiments(cells.cells)]
+    assert all("sft_data" not in one.axes for one in asked)
     assert [(one.translator.name, one.reward_data, one.sft_data) for one in asked] == [
         (name, data, "round_trip") for name, data in found
     ]
-    for axes, container in cells.cells:
-        assert container == full(front, cells, axes)
+    for cell in cells.cells:
+        assert cell == full(front, cells, cell)
 
 
 def test_sources_are_languages_of_the_reward_task(front: Front) -> None:
     learned = ["reward_task=micro_summarization", "reward_task.languages=[de,en]", "source_lang=glob(*)"]
     cells = front("task.languages=[en,tr]", *learned, "target_lang=glob(*)")
-    pairs = {(axes["source_lang"], axes["target_lang"]) for axes, _ in cells.cells}
+    pairs = {(cell["axes"]["source_lang"], cell["axes"]["target_lang"]) for cell in cells.cells}
     assert pairs == {(source, target) for source in ("de", "en") for target in ("en", "tr")}
-    assert {axes["reward_task"] for axes, _ in cells.cells} == {"micro_summarization"}
-    assert cells.cells[0][1]["reward_task"]["languages"] == ["de", "en"]
+    assert set(column(cells, "reward_task")) == {"micro_summarization"}
+    assert cells.cells[0]["reward_task"]["languages"] == ["de", "en"]
     with pytest.raises(ConfigError, match=r"source_lang=tr: the task has no 'tr'\. .* has de, en"):
         front("task.languages=[en,tr]", *learned[:2], "source_lang=tr", "target_lang=en")
 
@@ -443,7 +446,8 @@ def test_own_data_is_named_and_the_folder_of_a_grid_is_as_before(front: Front) -
 
 def test_a_judges_requests_may_hold_more(front: Front) -> None:
     asked = ("judge=llm", "judge.base_url=http://a/v1", "judge.model=m")
-    [(_, one)] = experiments(front(*asked, "judge.extra_body={reasoning_effort:low,provider:{order:[a]}}").cells)
+    more = "judge.extra_body={reasoning_effort:low,provider:{order:[a]}}"
+    one = experiment_from(front(*asked, more).cells[0])
     assert one.judge.extra_body == {"reasoning_effort": "low", "provider": {"order": ["a"]}}
-    [(_, plain)] = experiments(front(*asked, "judge.temperature=null", "lid.model=model.bin").cells)
+    plain = experiment_from(front(*asked, "judge.temperature=null", "lid.model=model.bin").cells[0])
     assert (plain.judge.extra_body, plain.judge.temperature, plain.lid.model) == (None, None, "model.bin")

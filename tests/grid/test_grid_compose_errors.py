@@ -12,7 +12,7 @@ from xling.compose.command_line import explain
 from xling.compose.composer import Composer
 from xling.compose.grid import compose_grid, grid_name
 from xling.errors import ConfigError
-from xling.experiment import checked_task, experiments
+from xling.experiment import checked_task, experiment_from
 
 CONF = Path(__file__).parents[2] / "conf"
 SIX = "de, en, es, ru, tr, vi"
@@ -33,7 +33,8 @@ def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, h
     with pytest.raises(Exception) as caught:
         composer = Composer(loader, "config", hydra)
         cells = compose_grid(composer, params or {}, arguments.split(), task_languages, lambda _: None)
-        experiments(cells.cells)
+        for cell in cells.cells:
+            experiment_from(cell)
         grid_name(cells)
     error = explain(caught.value)
     assert isinstance(error, ConfigError), caught.value

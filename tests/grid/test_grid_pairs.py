@@ -28,7 +28,7 @@ def composed(composer: Composer, *arguments: str) -> Cells:
 
 
 def pairs(cells: Cells) -> list[str]:
-    return [f"{axes['source_lang']}>{axes['target_lang']}" for axes, _ in cells.cells]
+    return ["{source_lang}>{target_lang}".format(**cell["axes"]) for cell in cells.cells]
 
 
 # --- pairs --------------------------------------------------------------------------------------------------
@@ -87,15 +87,15 @@ def test_nothing_left_and_no_sweep(composer: Composer) -> None:
 
 def test_options_are_replaced_wherever_they_come_from(composer: Composer) -> None:
     typed = composed(composer, "scale=tiny", "optimizer=best_of_n,ppo_paper", "policy=mt5_xl")
-    assert [axes["optimizer"] for axes, _ in typed.cells] == ["best_of_n", "ppo_tiny"]
-    assert {axes["policy"] for axes, _ in typed.cells} == {"micro_tiny"}
+    assert [cell["axes"]["optimizer"] for cell in typed.cells] == ["best_of_n", "ppo_tiny"]
+    assert {cell["axes"]["policy"] for cell in typed.cells} == {"micro_tiny"}
     preset = composed(composer, "scale=tiny", "experiment=paper_dialog")
-    assert preset.cells[0][0]["task"] == "micro_tiny_dialog"  # chosen by the experiment's own defaults
-    assert preset.cells[0][1]["task"]["feedback"] == "pairwise"
+    assert preset.cells[0]["axes"]["task"] == "micro_tiny_dialog"  # chosen by the experiment's own defaults
+    assert preset.cells[0]["task"]["feedback"] == "pairwise"
 
 
 def test_an_option_that_stands_for_nothing_is_left(composer: Composer) -> None:
-    [(axes, _)] = composed(composer, "scale=tiny", "judge=target_rm", "optimizer=dpo").cells
+    axes = composed(composer, "scale=tiny", "judge=target_rm", "optimizer=dpo").cells[0]["axes"]
     assert (axes["judge"], axes["optimizer"]) == ("target_rm", "dpo")
 
 
@@ -106,8 +106,8 @@ def test_values_that_become_one_are_one_cell(composer: Composer) -> None:
 def test_settings_are_those_of_what_stands_there(composer: Composer) -> None:
     """A setting that only the option has that replaces another one, fixed or as an axis."""
     preset = composed(composer, "scale=tiny", "experiment=paper_summarization", "task.test_prompts=4,8", "policy.n=4")
-    assert [cell["task"]["test_prompts"] for _, cell in preset.cells] == [4, 8]
-    assert {cell["policy"]["n"] for _, cell in preset.cells} == {4}
+    assert [cell["task"]["test_prompts"] for cell in preset.cells] == [4, 8]
+    assert {cell["policy"]["n"] for cell in preset.cells} == {4}
 
 
 def test_a_file_that_is_no_scale(composer: Composer, tmp_path: Path) -> None:

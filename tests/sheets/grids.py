@@ -88,7 +88,7 @@ def run(root: Path, asked: Sequence[Experiment], name: str = "g") -> Store:
     """All stages of the experiments, in this process, as a worker runs them."""
     store = Store(root)
     store.prepare()
-    cells = cells_from([(axes_of(one), one) for one in asked])
+    cells = cells_from([msgspec.structs.replace(one, axes=axes_of(one)) for one in asked])
     plan = make_plan(cells, store, name=name)
     plan.write()
     worker = Executor(store, KINDS)

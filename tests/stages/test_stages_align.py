@@ -156,10 +156,7 @@ def test_a_policy_that_goes_too_far_stops_with_the_reason(tiny_folder: Path, run
 def test_a_grid_trains_one_policy_a_cell_and_shares_the_rest(no_model: Path) -> None:
     codes = ("de", "en", "tr")
     asked = [
-        (
-            {"source_lang": s, "target_lang": t, "optimizer": o, "rm_backbone": "bag_of_words"},
-            cell(no_model, OPTIMIZERS[o], source=s, target=t),
-        )
+        cell(no_model, OPTIMIZERS[o], source=s, target=t, axes={"source_lang": s, "target_lang": t, "optimizer": o})
         for s in codes
         for t in codes
         for o in ("ppo", "dpo")
@@ -180,7 +177,7 @@ def test_the_judge_and_the_test_prompts_do_not_train_again(no_model: Path) -> No
 
 def test_controls_of_trained_policies(no_model: Path) -> None:
     axes = {"rm_backbone": "bag_of_words", "source_lang": "en", "target_lang": "tr", "optimizer": "ppo"}
-    cells = cells_from([(axes, cell(no_model, PPO_FEW))], controls=True)
+    cells = cells_from([cell(no_model, PPO_FEW, axes=axes)], controls=True)
     assert [one.axes["rm_backbone"] for one in cells] == [
         "bag_of_words", "shuffled_1:bag_of_words", *REFERENCES_TRAINED
     ]  # fmt: skip
@@ -202,9 +199,9 @@ def test_what_does_not_go_together_is_refused(optimizer: PolicyTraining, words: 
 
 
 def test_controls_start_no_value_model_from_what_was_not_trained(no_model: Path) -> None:
-    asked = experiment(no_model, optimizer=msgspec.structs.replace(PPO_FEW, value_init="reward"))
     axes = {"rm_backbone": "same_as_policy", "source_lang": "en", "target_lang": "tr"}
-    assert len(cells_from([(axes, asked)], controls=True)) == 2 + len(REFERENCES_TRAINED)
+    asked = experiment(no_model, optimizer=msgspec.structs.replace(PPO_FEW, value_init="reward"), axes=axes)
+    assert len(cells_from([asked], controls=True)) == 2 + len(REFERENCES_TRAINED)
 
 
 def test_a_likelihood_rewards_as_it_is_reported(tiny_folder: Path, runner: Runner) -> None:

@@ -26,10 +26,10 @@ AXES = {"rm_backbone": "same_as_policy", "source_lang": "en", "target_lang": "tr
 
 
 def test_controls_are_judged_by_the_targets_own_true_reward_model(no_model: Path) -> None:
-    asked = experiment(no_model, "en", "tr", judge="target_rm")
+    asked = experiment(no_model, "en", "tr", judge="target_rm", axes=AXES)
     home = experiment(no_model, "tr", "tr", judge="target_rm")
     own = judge_stage(home).parents["score"].key
-    cells = cells_from([(AXES, asked)], controls=True)
+    cells = cells_from([asked], controls=True)
     assert {cell.stage.parents["verdict"].key for cell in cells} == {own}
     names = {cell.axes["rm_backbone"] for cell in cells}
     assert {"random", "shuffled_1:same_as_policy", "likelihood_sft"} <= names
@@ -38,13 +38,12 @@ def test_controls_are_judged_by_the_targets_own_true_reward_model(no_model: Path
 def test_references_that_two_judges_would_judge_are_refused(no_model: Path) -> None:
     """They stood once in the matrix, judged by the kind of whichever row was typed first."""
     kinds = {"bag_of_words": BagOfWords(), "same_as_policy": SameAsPolicy()}
-    asked = {
-        name: (AXES | {"rm_backbone": name}, experiment(no_model, judge="target_rm", rm=rm))
-        for name, rm in kinds.items()
-    }
+    asked = [
+        experiment(no_model, judge="target_rm", rm=rm, axes=AXES | {"rm_backbone": name}) for name, rm in kinds.items()
+    ]
     with pytest.raises(ConfigError, match=r"random in tr .* judge/rm_backbone=bag_of_words"):
-        cells_from(list(asked.values()), controls=True)
-    by_one = [(axes, msgspec.structs.replace(one, judge=TargetRM(BagOfWords()))) for axes, one in asked.values()]
+        cells_from(asked, controls=True)
+    by_one = [msgspec.structs.replace(one, judge=TargetRM(BagOfWords())) for one in asked]
     assert len({cell.stage.parents["verdict"].key for cell in cells_from(by_one, controls=True)}) == 1
 
 
@@ -56,8 +55,8 @@ def test_each_encoder_has_its_own_cosine(tmp_path: Path) -> None:
         folder = encoders.saved_encoder(tmp_path / name, "bert")
         (folder / "note.json").write_text(f'"{name}"')  # which makes it another one
         rm = SentenceEncoder(str(folder))
-        made = experiment(tmp_path, judge="human", rm=rm, task=task, policy=Recorded())
-        asked.append((AXES | {"rm_backbone": "sentence_encoder", "rm_backbone.encoder": name}, made))
+        axes = AXES | {"rm_backbone": "sentence_encoder", "rm_backbone.encoder": name}
+        asked.append(experiment(tmp_path, judge="human", rm=rm, task=task, policy=Recorded(), axes=axes))
     found = [cell for cell in cells_from(asked, controls=True) if cell.axes["rm_backbone"] == "cosine"]
     assert len({cell.axes["rm_backbone.encoder"] for cell in found}) == len({cell.stage.key for cell in found}) == 2
     randoms = [cell for cell in cells_from(asked, controls=True) if cell.axes["rm_backbone"] == "random"]

@@ -78,13 +78,11 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return encoders.saved_classifier(tmp_path_factory.mktemp("classifier"), "qwen3")
 
 
-def axes_of(rm: str) -> dict[str, Any]:
-    return {"rm_backbone": rm, "source_lang": "es", "target_lang": "en", "seed": 0}
-
-
 def asked(checkpoint: Path, task: Task = TASK, rm: RewardModel | None = None, judge: JudgeSettings = BY_BAG) -> Any:
-    made = experiment(checkpoint, "de" if isinstance(task, Seahorse) else "es", "en", task=task, rm=rm or BagOfWords())
-    return msgspec.structs.replace(made, judge=judge)
+    rm = rm or BagOfWords()
+    made = experiment(checkpoint, "de" if isinstance(task, Seahorse) else "es", "en", task=task, rm=rm)
+    axes = {"rm_backbone": rm.name, "source_lang": "es", "target_lang": "en", "seed": 0}
+    return msgspec.structs.replace(made, judge=judge, axes=axes)
 
 
 # --- controls on tasks without exact quality ----------------------------------------------------------------
@@ -93,14 +91,14 @@ def asked(checkpoint: Path, task: Task = TASK, rm: RewardModel | None = None, ju
 @pytest.mark.parametrize("name", TASKS)
 def test_controls_of_real_tasks_are_what_the_task_offers(no_model: Path, tmp_path: Path, name: str) -> None:
     one = asked(no_model, TASKS[name](tmp_path), judge=judge_named("target_rm"))
-    found = [cell.axes["rm_backbone"] for cell in cells_from([(axes_of("bag_of_words"), one)], controls=True)]
+    found = [cell.axes["rm_backbone"] for cell in cells_from([one], controls=True)]
     shuffled = [f"shuffled_{k}:bag_of_words" for k in range(1, SHUFFLES + 1)]
     likelihoods = LIKELIHOODS[:2] if name == "files" else LIKELIHOODS  # files: the prompt is nothing but the document
     assert found == ["bag_of_words", *shuffled, "random", "length", *likelihoods]
 
 
 def test_the_embedded_world_keeps_its_ceiling(no_model: Path) -> None:
-    cells = cells_from([(axes_of("bag_of_words"), asked(no_model))], controls=True)
+    cells = cells_from([asked(no_model)], controls=True)
     assert {"gold", *LIKELIHOODS} <= {cell.axes["rm_backbone"] for cell in cells}
 
 
@@ -108,14 +106,9 @@ def test_the_embedded_world_keeps_its_ceiling(no_model: Path) -> None:
 
 
 def test_one_reward_model_judges_backbones_references_and_controls(no_model: Path, classifier: Path) -> None:
-    kinds: dict[str, RewardModel] = {
-        "bag_of_words": BagOfWords(),
-        "frozen_lm": FrozenLM(),
-        "length": Untrained("length"),
-        "likelihood_sft": Untrained("likelihood_sft"),
-        "classifier": Classifier(str(classifier)),
-    }
-    cells = cells_from([(axes_of(name), asked(no_model, rm=rm)) for name, rm in kinds.items()], controls=True)
+    untrained = [Untrained("length"), Untrained("likelihood_sft")]
+    kinds: list[RewardModel] = [BagOfWords(), FrozenLM(), *untrained, Classifier(str(classifier))]
+    cells = cells_from([asked(no_model, rm=rm) for rm in kinds], controls=True)
     assert len(cells) == len(kinds) + 2 * SHUFFLES + len(("random", "gold", *LIKELIHOODS)) - 1
     home = judge_stage(experiment(no_model, "en", "en", rm=BagOfWords())).parents["score"]
     assert {cell.stage.parents["verdict"].key for cell in cells} == {home.key}
@@ -192,7 +185,7 @@ def test_the_encoder_of_a_row_is_in_no_reference_but_the_cosine(no_model: Path, 
     )
     found = {
         cell.axes["rm_backbone"]: located(cell.stage.parents["score"].spec)["rm"]["encoder"]
-        for cell in cells_from([(axes_of("sentence_encoder"), people)], controls=True)
+        for cell in cells_from([people], controls=True)
         if not str(cell.axes["rm_backbone"]).startswith("shuffled")
     }
     assert found.pop("sentence_encoder") == found.pop("cosine") == folder

@@ -186,10 +186,11 @@ def test_the_reward_model_is_trained_once_for_all_targets_and_knows_nothing_of_t
     tiny_folder: Path, tmp_path: Path, bench: MRewardBench
 ) -> None:
     learned = own(tmp_path, "pointwise")
+    axes = {"rm_backbone": "bag_of_words", "source_lang": "en"}
     asked = [
-        (
-            {"rm_backbone": "bag_of_words", "source_lang": "en", "target_lang": target},
+        msgspec.structs.replace(
             elsewhere(tiny_folder, bench, learned, BagOfWords(), source="en", target=target),
+            axes=axes | {"target_lang": target},
         )
         for target in ("en", "tr", "de")
     ]

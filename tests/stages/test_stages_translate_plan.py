@@ -35,16 +35,14 @@ from xling.translators.micro_noisy import Settings as MicroNoisy
 from xling.translators.recorded import Settings as RecordedTranslations
 from xling.translators.seq2seq import Settings as Seq2Seq
 
-Grid = list[tuple[dict[str, Any], Experiment]]
-
 
 def cell(folder: Path, source: str = "en", target: str = "tr", **settings: Any) -> Experiment:
     return experiment(folder, source, target, **({"translator": MicroExact()} | settings))
 
 
-def crossed(folder: Path, pairs: Any, **settings: Any) -> Grid:
+def crossed(folder: Path, pairs: Any, **settings: Any) -> list[Experiment]:
     axes = {"rm_backbone": "same_as_policy"} | {k: v for k, v in settings.items() if isinstance(v, str)}
-    return [({**axes, "source_lang": s, "target_lang": t}, cell(folder, s, t, **settings)) for s, t in pairs]
+    return [cell(folder, s, t, axes={**axes, "source_lang": s, "target_lang": t}, **settings) for s, t in pairs]
 
 
 def ancestors(stage: Stage) -> dict[str, Stage]:

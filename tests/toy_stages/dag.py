@@ -1,7 +1,6 @@
 """The program's graph over the toy stages."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 
@@ -10,8 +9,8 @@ from xling.experiment import Experiment
 from xling.grid.stage import Cell, Stage
 
 
-def cells_from(experiments: Sequence[tuple[Mapping[str, Any], Experiment]], controls: bool) -> list[Cell]:
-    cells = [Cell(axes, _judge(experiment)) for axes, experiment in experiments]
+def cells_from(experiments: Sequence[Experiment], controls: bool) -> list[Cell]:
+    cells = [Cell(experiment.axes, _judge(experiment)) for experiment in experiments]
     return cells + _controls(experiments) if controls else cells
 
 
@@ -37,9 +36,6 @@ def _judge(experiment: Experiment) -> Stage:
     return Stage.make("judge", 1, f"judge[{source}, {target}]", pair, judged)
 
 
-def _controls(experiments: Sequence[tuple[Mapping[str, Any], Experiment]]) -> list[Cell]:
-    targets = {experiment.target_lang.code: (axes, experiment) for axes, experiment in experiments}
-    return [
-        Cell({**axes, "rm_backbone": "random", "source_lang": "-"}, _judge(experiment))
-        for axes, experiment in targets.values()
-    ]
+def _controls(experiments: Sequence[Experiment]) -> list[Cell]:
+    targets = {experiment.target_lang.code: experiment for experiment in experiments}
+    return [Cell({**one.axes, "rm_backbone": "random", "source_lang": "-"}, _judge(one)) for one in targets.values()]

@@ -2,7 +2,7 @@
 
     composer = Composer(loader, "config", hydra_overrides)
     grid = compose_grid(composer, params, ["source_lang=de,en", "target_lang=glob(*)"], task_languages)
-    grid.cells  # [({"task": ..., "source_lang": "de", ...}, container for xling.config.experiment_from), ...]
+    grid.cells  # [{"task": ..., "source_langs": [...], ..., "axes": {...}}, ...], what experiment_from takes
 
 One compose costs some 50 to 80 CPU-ms: 100 x 100 languages cell by cell would take a quarter of an hour.
 Language files are plain facts and are read through Hydra's repository without a compose. Every other axis is
@@ -58,7 +58,7 @@ MANY_CELLS, MOST_CELLS = 20_000, 100_000  # said before they are planned; refuse
 class Cells:
     """All cells of a command, in the order they were asked for."""
 
-    cells: list[tuple[Axes, Container]]  # coordinates; what xling.config.experiment_from takes
+    cells: list[Container]  # what xling.experiment.experiment_from takes
     left_out: list[dict[str, Any]]  # {"axes", "reason"}: what a glob matched or `pairs` does not want
     settings: Container  # those of composer.SETTINGS
     sweep: str | None  # the named grid of sweeps/
@@ -266,7 +266,10 @@ def compose_grid(
     combinations = {id(combination): combination for combination, *_ in points}  # cells share them
     labels = {place: _labels(composer, combination) for place, combination in combinations.items()}
     cells = [
-        (_axes(combination, labels[id(combination)], source, target), make(composer, combination, codes, target))
+        {
+            **make(composer, combination, codes, target),
+            "axes": _axes(combination, labels[id(combination)], source, target),
+        }
         for combination, source, target, codes in points
     ]
     first = points[0][0].composed
@@ -401,9 +404,9 @@ def grid_name(cells: Cells) -> str:
 
 
 def _slug(cells: Cells) -> str:
-    parts = [str(cells.cells[0][0]["task"]).partition("(")[0]]  # files(own) is no name for a folder
+    parts = [str(cells.cells[0]["axes"]["task"]).partition("(")[0]]  # files(own) is no name for a folder
     for group in LANGUAGE_GROUPS:
-        labels = list(dict.fromkeys(str(axes[group]) for axes, _ in cells.cells))
+        labels = list(dict.fromkeys(str(cell["axes"][group]) for cell in cells.cells))
         parts.append("_".join(labels) if len(labels) <= 4 else str(len(labels)))
     return "-".join(parts)
 

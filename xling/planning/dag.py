@@ -51,8 +51,7 @@ from xling.tasks.options import offers
 from xling.tasks.records import Half
 from xling.tasks.render import has_cue, with_facts
 
-Axes = Mapping[str, Any]
-Asked = tuple[dict[str, Any], Experiment, RewardModel]  # axes, experiment, the kind of reward model that may judge
+Asked = tuple[Experiment, RewardModel]  # with the kind of reward model that may judge it
 
 SHUFFLES = 5  # permutations of the labels: the null band
 SHUFFLES_TRAINED = 1  # the same where each trains a policy
@@ -60,35 +59,34 @@ REFERENCES_TRAINED = ("random", "gold")  # rewards that a policy is trained agai
 SOURCELESS: tuple[Control, ...] = get_args(Control)
 
 
-def cells_from(experiments: Sequence[tuple[Axes, Experiment]], controls: bool = False) -> list[Cell]:
+def cells_from(experiments: Sequence[Experiment], controls: bool = False) -> list[Cell]:
     """One cell an experiment, then the control cells, each once. What is not trained has no source: `-`.
 
     ConfigError where two that differ would stand in one place, as references of two judges would.
     """
-    asked = [(dict(axes), experiment, experiment.judging) for axes, experiment in experiments]
+    asked = [(experiment, experiment.judging) for experiment in experiments]
     if controls:
         asked += control_experiments(asked)
     cells: dict[tuple[Any, ...], Cell] = {}
-    for axes, experiment, judging in asked:
-        if not has_source(experiment.rm_backbone):
-            axes["source_lang"] = "-"
+    for experiment, judging in asked:
+        axes = {**experiment.axes, **({} if has_source(experiment.rm_backbone) else {"source_lang": "-"})}
         place = tuple((key, str(value)) for key, value in axes.items())
         stage = judge_stage(experiment, judging)
         if cells.setdefault(place, Cell(axes, stage)).stage.key != stage.key:
-            raise ConfigError(_one_place(axes, experiment))
+            raise ConfigError(_one_place(experiment))
     return list(cells.values())
 
 
-def language_rates(experiments: Sequence[tuple[Axes, Experiment]], cells: Sequence[Cell]) -> list[Json]:
+def language_rates(experiments: Sequence[Experiment], cells: Sequence[Cell]) -> list[Json]:
     """How often what tells the language of responses errs, for plan.json: no stage depends on it."""
     from xling.planning.detection import planned  # scipy, which a dry run does without
 
     return planned(experiments, cells)
 
 
-def _one_place(axes: Axes, experiment: Experiment) -> str:
+def _one_place(experiment: Experiment) -> str:
     """Why two cells that differ have the same axes, and what tells them apart."""
-    name = f"{axes['rm_backbone']} in {axes['target_lang']}"
+    name = f"{experiment.axes['rm_backbone']} in {experiment.axes['target_lang']}"
     if experiment.judge.by_row:
         return (
             f"{name} has no reward model of its own kind, and would be judged by those of several rows. Name one that "
@@ -103,22 +101,24 @@ def _one_place(axes: Axes, experiment: Experiment) -> str:
 def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
     """Controls and references (docs/controls.md): untrained ones once a target, shuffled labels for every source."""
     variants: list[Asked] = []
-    for axes, experiment, judging in asked:
+    for experiment, judging in asked:
+        axes = experiment.axes
         if hasattr(experiment.rm_backbone, "permutation"):
             for k in range(1, (SHUFFLES_TRAINED if trains(experiment.optimizer) else SHUFFLES) + 1):
                 rm = msgspec.structs.replace(experiment.rm_backbone, permutation=k)
-                shuffled = msgspec.structs.replace(experiment, rm_backbone=rm)
-                variants.append((axes | {"rm_backbone": f"shuffled_{k}:{axes['rm_backbone']}"}, shuffled, judging))
+                place = {**axes, "rm_backbone": f"shuffled_{k}:{axes['rm_backbone']}"}
+                variants.append((msgspec.structs.replace(experiment, axes=place, rm_backbone=rm), judging))
         for name in _references(experiment):
             read = "rm_backbone.encoder" if name == "cosine" else ""
-            plain = {k: value for k, value in axes.items() if not k.startswith("rm_backbone.") or k == read}
+            place = {k: value for k, value in axes.items() if not k.startswith("rm_backbone.") or k == read}
+            place["rm_backbone"] = name
             encoder = encoder_of(experiment.rm_backbone) if name == "cosine" else ""
             rm_reference = Untrained(name, encoder or "packaged")  # type: ignore[arg-type]
-            reference = msgspec.structs.replace(experiment, rm_backbone=rm_reference, reward_data="organic")
+            reference = msgspec.structs.replace(experiment, axes=place, rm_backbone=rm_reference, reward_data="organic")
             if trains(reference.optimizer):
                 own = reference.optimizer.for_untrained_reward()
                 reference = msgspec.structs.replace(reference, optimizer=own)
-            variants.append((plain | {"rm_backbone": name}, reference, judging))
+            variants.append((reference, judging))
     return variants
 
 

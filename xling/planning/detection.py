@@ -63,7 +63,7 @@ def measured(task: Task, target: str, model: str = "") -> LanguageRates:
     return recalled(name, LanguageRates, lambda: _rates(task, target, langs, model, detector))
 
 
-def planned(asked: Sequence[tuple[Mapping[str, Any], Experiment]], cells: Sequence[Cell]) -> list[Json]:
+def planned(asked: Sequence[Experiment], cells: Sequence[Cell]) -> list[Json]:
     """For plan.json: the rates of each target by each detector, and which cells they stand beside.
 
     Data seeds of one task share them: those of the first are measured.
@@ -71,12 +71,12 @@ def planned(asked: Sequence[tuple[Mapping[str, Any], Experiment]], cells: Sequen
     number = {_place(cell.axes): place for place, cell in enumerate(cells)}
     tasks: dict[tuple[Task, str, str], Task] = {}
     beside: dict[tuple[Task, str, str], list[int]] = {}
-    for axes, experiment in asked:
+    for experiment in asked:
         task, model = experiment.task, experiment.lid.model
         path = str(Path(model).expanduser().absolute()) if model is not None else ""
         key = (structs.replace(task, seed=0) if hasattr(task, "seed") else task, path, experiment.target_lang.code)
         tasks.setdefault(key, task)
-        if (place := number.get(_place(axes))) is not None:  # references without a source share a cell
+        if (place := number.get(_place(experiment.axes))) is not None:  # references without a source share a cell
             beside.setdefault(key, []).append(place)
     return [
         {"rates": msgspec.to_builtins(measured(tasks[key], key[2], key[1])), "cells": sorted(places)}

@@ -23,7 +23,7 @@ NAMES = {"checkpoint": "revision", "init": "revision", "policy": "policy_revisio
 def planned(experiment: Experiment) -> tuple[Experiment, frozenset[str]]:
     """(the experiment with revisions that nobody can be asked for as UNRESOLVED, their repositories)."""
     found: Experiment
-    found, repositories = _settled(experiment)
+    found, repositories = _settle(experiment)
     translator, translates = found.translator, found.sft_data != "organic" or translates_feedback(found)
     if translator is None or not translates:
         return found, repositories
@@ -34,8 +34,7 @@ def planned(experiment: Experiment) -> tuple[Experiment, frozenset[str]]:
     return found, repositories
 
 
-@lru_cache(maxsize=4096)
-def _settled(settings: Any) -> tuple[Any, frozenset[str]]:
+def _settle(settings: Any) -> tuple[Any, frozenset[str]]:
     changed: dict[str, Any] = {}
     repositories: frozenset[str] = frozenset()
     for name in settings.__struct_fields__:
@@ -47,6 +46,9 @@ def _settled(settings: Any) -> tuple[Any, frozenset[str]]:
             changed[revision] = UNRESOLVED
             repositories |= {value}
     return msgspec.structs.replace(settings, **changed), repositories
+
+
+_settled = lru_cache(maxsize=4096)(_settle)  # of the parts of experiments, which cells have in common
 
 
 @lru_cache(maxsize=64)
