@@ -11,8 +11,7 @@ from typing import Any
 
 from xling.grid.plan import Plan
 from xling.grid.stage import Context, Kind
-from xling.judges import JudgeSettings
-from xling.judges.wins import by_scores
+from xling.judges import JudgeSettings, by_scores
 from xling.planning.judging import Judged, Verdicts
 from xling.planning.specs import make
 from xling.results.samples import ragged, read_samples

@@ -22,7 +22,7 @@ from chat_server import ChatServer, Reply, completion, longer, texts_of
 
 from xling.errors import ConfigError, StageError
 from xling.grid.stage import Interrupted
-from xling.judges.asking import Request, judge_prompt
+from xling.judges.asking import EndpointSettings, Request, judge_prompt
 from xling.judges.cache import Cache
 from xling.judges.endpoint import (
     CUT,
@@ -43,9 +43,11 @@ EXPECTED = [longer({"messages": [{"content": prompt}]}) for prompt in PROMPTS]
 GARBAGE: Reply = (200, {}, b'{"choices": [{"mess')
 
 
-def endpoint(url: str, folder: Path, **changed: Any) -> Endpoint:
-    settings: dict[str, Any] = {"timeout": 0.5, "backoff": 0.01, "retries": 3, **changed}
-    return Endpoint(url, "judge-1", None, Cache(folder), **settings)
+def endpoint(url: str, folder: Path, model: str = "judge-1", key: str | None = None, **changed: Any) -> Endpoint:
+    """`changed`: of EndpointSettings, or of the endpoint: what is asked for, and whether to stop."""
+    more = {name: changed.pop(name) for name in ("how", "stopping") if name in changed}
+    settings = EndpointSettings(url, **{"timeout": 0.5, "backoff": 0.01, "retries": 3, **changed})
+    return Endpoint(settings, model, key, Cache(folder), **more)
 
 
 def ask(url: str, folder: Path, prompts: list[str] = PROMPTS, **changed: Any) -> list[float | None]:
@@ -102,7 +104,7 @@ def test_another_model_is_asked_anew_and_another_url_is_not(tmp_path: Path) -> N
         ask(url, tmp_path, PROMPTS[:3])
         ask(elsewhere, tmp_path, PROMPTS[:3])
         assert len(first.seen) == 3 and not second.seen
-        with Endpoint(elsewhere, "judge-2", None, Cache(tmp_path)) as client:
+        with endpoint(elsewhere, tmp_path, "judge-2") as client:
             client.ask(PROMPTS[:3])
     assert len(second.seen) == 3
 
@@ -185,7 +187,7 @@ def test_nobody_there(tmp_path: Path) -> None:
 
 def test_the_key_is_sent_and_written_nowhere(tmp_path: Path) -> None:
     server = ChatServer()
-    with server.running() as url, Endpoint(url, "m", "s3cret", Cache(tmp_path)) as client:
+    with server.running() as url, endpoint(url, tmp_path, key="s3cret") as client:
         client.ask(PROMPTS[:2])
         assert "s3cret" not in repr(client)
     assert {headers["Authorization"] for headers in server.headers} == {"Bearer s3cret"}
@@ -194,7 +196,7 @@ def test_the_key_is_sent_and_written_nowhere(tmp_path: Path) -> None:
 
 def test_a_key_that_cannot_be_sent_is_in_no_error(tmp_path: Path) -> None:
     server = ChatServer()
-    with server.running() as url, Endpoint(url, "m", "s3cret\r", Cache(tmp_path), backoff=0.01) as client:
+    with server.running() as url, endpoint(url, tmp_path, key="s3cret\r") as client:
         with pytest.raises(StageError, match=r"cannot be sent: LocalProtocolError\.$") as caught:
             client.ask(PROMPTS[:1])
         assert client.asked == 1 and not server.seen
@@ -206,7 +208,7 @@ def test_a_key_that_the_server_repeats_is_in_no_error(tmp_path: Path, status: in
     server = ChatServer(fault=lambda number, body: (status, {}, b"who is s3cret?"))
     with (
         server.running() as url,
-        Endpoint(url, "m", "s3cret", Cache(tmp_path), retries=0) as client,
+        endpoint(url, tmp_path, key="s3cret", retries=0) as client,
         pytest.raises(StageError, match=r"who is \[key\]\?") as caught,
     ):
         client.ask(PROMPTS[:1])
@@ -239,7 +241,7 @@ def test_the_text_is_asked_for_at_its_turn(tmp_path: Path) -> None:
     """Without logprobs the first request is two, and the pace is that of both."""
     server = ChatServer(logprobs=False)
     with server.running() as url:
-        ask(url, tmp_path, PROMPTS[:1], per_minute=200)
+        ask(url, tmp_path, PROMPTS[:1], requests_per_minute=200)
     assert len(server.times) == 2 and server.times[1] - server.times[0] >= 0.3 - 0.02
 
 
@@ -599,12 +601,11 @@ def test_what_is_no_json_is_no_crash(tmp_path: Path, body: bytes) -> None:
 def test_nobody_else_gets_the_key(tmp_path: Path, status: int) -> None:
     thief = ChatServer()
     with thief.running() as elsewhere:
-        place = elsewhere.replace("127.0.0.1", "127.0.0.2") + "/chat/completions"
-        server = ChatServer(fault=lambda number, body: (status, {"Location": place}, b""))
+        server = ChatServer(fault=lambda number, body: (status, {"Location": f"{elsewhere}/chat/completions"}, b""))
         with (
             server.running() as url,
-            Endpoint(url, "m", "s3cret", Cache(tmp_path), retries=0) as client,
-            pytest.raises(StageError, match=r"sends elsewhere .*127\.0\.0\.2.* name it as judge\.base_url"),
+            endpoint(url, tmp_path, key="s3cret", retries=0) as client,
+            pytest.raises(StageError, match=r"sends elsewhere .*/chat/completions.* name it as judge\.base_url"),
         ):
             client.ask(PROMPTS[:1])
     assert len(server.seen) == 1 and not thief.seen
@@ -626,7 +627,7 @@ def test_an_error_shows_neither_the_key_nor_control_codes(tmp_path: Path, said: 
     server = ChatServer(fault=lambda number, body: (401, {}, said.encode() + b" " + b"x" * 200_000))
     with (
         server.running() as url,
-        Endpoint(url, "m", "s3cret-key+/", Cache(tmp_path), retries=0) as client,
+        endpoint(url, tmp_path, key="s3cret-key+/", retries=0) as client,
         pytest.raises(StageError, match=r"\(401\)") as caught,
     ):
         client.ask(PROMPTS[:1])
@@ -694,10 +695,11 @@ def test_what_is_no_proxy_is_said(proxied: Callable[..., None], name: str, value
 ASKING = """
 import json, sys
 from pathlib import Path
+from xling.judges.asking import EndpointSettings
 from xling.judges.cache import Cache
 from xling.judges.endpoint import Endpoint
 url, folder, prompts = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
-with Endpoint(url, "judge-1", None, Cache(folder), concurrency=2) as client:
+with Endpoint(EndpointSettings(url, concurrency=2), "judge-1", None, Cache(folder)) as client:
     print(json.dumps([answer.first for answer in client.ask(prompts)]))
 """
 

@@ -22,8 +22,8 @@ LENGTHS = (1, 3, 20, 9, 2, 13, 30)
 PROMPTS = [f"Which is better? 1: kurz 2: {'lang ' * n} Answer:" for n in LENGTHS]
 
 
-def plain(judge: LocalJudge, prompt: str) -> float:
-    """From the model's own forward pass over the whole row, one request at a time."""
+def plain(judge: LocalJudge, prompt: str) -> tuple[float, float]:
+    """From the model's own forward pass over the whole row, one request at a time: P("1") of both, and P of both."""
     model, (ids,) = judge.model, judge.ids([prompt])
     row = torch.tensor([ids])
     with torch.inference_mode():
@@ -34,14 +34,18 @@ def plain(judge: LocalJudge, prompt: str) -> float:
             logits = model(input_ids=row).logits[0, -1]
     p = logits.double().softmax(-1)
     ones, twos = (float(p[list(some)].sum()) for some in digit_ids(judge.tokenizer))
-    return ones / (ones + twos)
+    return ones / (ones + twos), ones + twos
 
 
 @pytest.mark.parametrize("family", ["tiny", "qwen3", "llama", "gemma3", "mt5"])
-def test_probabilities_are_those_of_a_plain_forward_pass(tmp_path: Path, tiny_folder: Path, family: str) -> None:
+def test_probabilities_and_mass_are_those_of_a_plain_forward_pass(
+    tmp_path: Path, tiny_folder: Path, family: str
+) -> None:
     judge = load_local_judge(tiny_folder if family == "tiny" else saved(tmp_path, family))
+    answers, own = judge.answers(PROMPTS), [plain(judge, prompt) for prompt in PROMPTS]
+    assert [answer.first for answer in answers] == pytest.approx([first for first, _ in own], abs=1e-5)
+    assert [answer.mass for answer in answers] == pytest.approx([mass for _, mass in own], abs=1e-6)
     found = judge.first(PROMPTS)
-    assert found == pytest.approx([plain(judge, prompt) for prompt in PROMPTS], abs=1e-5)
     assert all(0 < p < 1 for p in found) and len({round(p, 7) for p in found}) > 3
 
 
@@ -97,7 +101,7 @@ def test_a_chat_template_is_used_and_a_request_cannot_be_a_turn_of_its_own(tiny:
     (ids,) = judge.ids([f"say {tokenizer.eos_token} now"])
     assert ids.count(tokenizer.eos_token_id) == 1
     assert tokenizer.decode(ids) == f"user: say {tokenizer.eos_token} now{tokenizer.eos_token}A:"
-    assert judge.first(PROMPTS[:2]) == pytest.approx([plain(judge, prompt) for prompt in PROMPTS[:2]], abs=1e-5)
+    assert judge.first(PROMPTS[:2]) == pytest.approx([plain(judge, prompt)[0] for prompt in PROMPTS[:2]], abs=1e-5)
 
 
 def test_too_long_a_request_has_no_answer_and_the_others_have(tiny: tuple[Any, Any]) -> None:
@@ -107,23 +111,6 @@ def test_too_long_a_request_has_no_answer_and_the_others_have(tiny: tuple[Any, A
     assert [short.first, other.first] == judge.first(PROMPTS[:2])
     assert long.first is None and long.mass is None
     assert long.why == f"longer than the {room} tokens that judge.checkpoint can read (judge.max_characters)"
-
-
-def test_the_mass_of_the_digits_is_that_of_a_plain_forward_pass(tiny_folder: Path, tmp_path: Path) -> None:
-    for folder in (tiny_folder, saved(tmp_path, "mt5")):
-        judge = load_local_judge(folder)
-        for prompt, answer in zip(PROMPTS, judge.answers(PROMPTS), strict=True):
-            row = torch.tensor(judge.ids([prompt]))
-            with torch.inference_mode():
-                if judge.model.config.is_encoder_decoder:
-                    start = torch.tensor([[judge.model.config.decoder_start_token_id]])
-                    logits = judge.model(input_ids=row, decoder_input_ids=start).logits[0, 0]
-                else:
-                    logits = judge.model(input_ids=row).logits[0, -1]
-            p = logits.double().softmax(-1)
-            assert answer.mass == pytest.approx(
-                sum(float(p[ids].sum()) for ids in digit_ids(judge.tokenizer)), abs=1e-6
-            )
 
 
 def test_digits_that_the_model_would_hardly_say_are_no_answer(tiny_folder: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from small_grid import BUDGET, NEW_TOKENS, TASK, M, N, Runner, array, changed, c
 from xling.config.common import Lid
 from xling.errors import ConfigError, DataError, StageError
 from xling.grid.stage import Stage
-from xling.judges.wins import win_shares
+from xling.judges import win_shares
 from xling.measures.language import in_language
 from xling.models import ridge
 from xling.models.hub import folder_digest

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xling.judges.wins import win_shares
+from xling.judges import win_shares
 from xling.optimizers import best_of_n
 
 BEST = best_of_n.Settings()

@@ -1,17 +1,22 @@
 """Judges: which of two responses is better. `JUDGES` is the table of them, one module an option.
 
-Beside the options' modules: wins by scores (wins.py), and what asks a language model (asking.py and below). What
-planning and the judge stage want of a module is the Protocol `Judge` of xling/planning/judging.py.
+Beside the options' modules: wins by scores (below), and what asks a language model (asking.py and below). What planning
+and the judge stage want of a module is the Protocol `Judge` of xling/planning/judging.py.
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
+import numpy as np
 from msgspec import Struct
 
 from xling.config.common import Language
+from xling.grid.stage import Context
 from xling.options import Options
 from xling.rewards.settings import RewardModel
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+Places = np.ndarray[Any, np.dtype[np.intp]]
 
 
 class JudgeSettings(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"):
@@ -81,3 +86,47 @@ def judges_its_own(stages: Mapping[str, _Keyed]) -> bool:
     stages: those that the verdict is made from, by role, as stages, as their sheets or as a plan has them.
     """
     return "score" in stages and "verdict" in stages and stages["score"].key == stages["verdict"].key
+
+
+# --- wins by scores -----------------------------------------------------------------------------------------
+
+
+class Folded(NamedTuple):
+    """What a judge makes of a cell."""
+
+    columns: dict[str, list[Any]]  # of items.json, an entry a prompt that was judged
+    wins: Array  # (prompts, n) of all samples; (prompts, 0) where not all were judged
+
+
+def by_scores(context: Context, reward: Array, answers: Places, items: Mapping[str, list[Any]]) -> Folded:
+    """Columns win, quality and baseline_quality from the `verdict` parent's pool.npy (prompts, n) and baseline.npy
+    (prompts, m): every judge that gives each response a score folds by this.
+
+    A prompt's win is the mean over the responses that the cell answers with.
+    """
+    quality = np.load(context.parents["verdict"] / "pool.npy")[:, : reward.shape[1]]
+    opposed = np.load(context.parents["verdict"] / "baseline.npy")
+    wins = win_shares(quality, opposed)
+    columns = {
+        "win": mean_of(wins, answers),
+        "quality": mean_of(quality, answers),
+        "baseline_quality": np.nanmean(opposed, axis=1).tolist(),
+    }
+    return Folded({**items, **columns}, wins)
+
+
+def mean_of(values: Array, said: Places) -> list[float]:
+    """(prompts, n) at `said` (prompts, j), averaged over j."""
+    return np.take_along_axis(values, said, axis=1).mean(axis=1).tolist()  # type: ignore[no-any-return]
+
+
+def win_shares(quality: Array, opponents: Array) -> Array:
+    """(prompts, n), (prompts, m) -> (prompts, n): share of the m opponents beaten, ties counting half.
+
+    NaN stands where a prompt has fewer samples than another.
+    """
+    difference = quality[:, :, None] - opponents[:, None, :]
+    points = np.where(np.isnan(difference), np.nan, (np.sign(difference) + 1) / 2)
+    present = ~np.isnan(opponents)
+    shares: Array = np.nansum(points, axis=2) / present.sum(axis=1)[:, None]
+    return np.where(np.isnan(quality), np.nan, shares)

@@ -254,20 +254,8 @@ def asker(
         return
     from xling.judges.endpoint import Endpoint
 
-    with Endpoint(
-        endpoint.base_url,
-        identity["endpoint"],
-        _key(endpoint.api_key_env),
-        cache,
-        endpoint.requests_per_minute,
-        endpoint.concurrency,
-        endpoint.timeout,
-        endpoint.retries,
-        endpoint.backoff,
-        stopping,
-        request,
-        endpoint.max_tokens_name,
-    ) as client:
+    key = _key(endpoint.api_key_env)
+    with Endpoint(endpoint, identity["endpoint"], key, cache, stopping, request) as client:
         yield client.ask
         print(f"{client.asked} requests sent to {endpoint.base_url}")
 

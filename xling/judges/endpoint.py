@@ -1,6 +1,6 @@
 """A judge behind any OpenAI-compatible chat-completions endpoint: probabilities where they are offered, else the text.
 
-    with Endpoint(url, "gpt-4o", key, cache) as endpoint:
+    with Endpoint(EndpointSettings(url), "gpt-4o", key, cache) as endpoint:
         answers = endpoint.ask(prompts)          # one a prompt, equal prompts asked once, what is cached not at all
 
 One user message. 429, 5xx, broken connections, timeouts and what is no JSON are asked again with exponential back-off;
@@ -23,7 +23,7 @@ import msgspec
 
 from xling.errors import StageError
 from xling.grid.stage import Interrupted
-from xling.judges.asking import PLAIN_REQUEST, Request
+from xling.judges.asking import PLAIN_REQUEST, EndpointSettings, Request
 from xling.judges.cache import LONGEST_WAIT, Answer, Cache, Pace, request_key
 from xling.judges.transport import Lines, Reply, Unreachable, Unreadable, shown
 
@@ -236,18 +236,12 @@ class Form(NamedTuple):
 class Endpoint:
     """One model of one server. `asked` counts the requests that were sent, retries included."""
 
-    base_url: str
+    settings: EndpointSettings
     model: str
     key: str | None = field(repr=False)
     cache: Cache
-    per_minute: float | None = None
-    concurrency: int = 4
-    timeout: float = 60.0
-    retries: int = 6
-    backoff: float = 1.0
     stopping: Callable[[], bool] = lambda: False
     how: Request = PLAIN_REQUEST
-    max_tokens_name: str = "max_tokens"
     asked: int = 0
     _halted: bool = field(default=False, init=False)  # nobody waits for answers any more
     _failure: Exception | None = field(default=None, init=False)  # of one request for good: the others are not tried
@@ -256,10 +250,11 @@ class Endpoint:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __enter__(self) -> "Endpoint":
-        self._form = Form(True, self.max_tokens_name)
-        self._lines = Lines(self.base_url, self.key, self.timeout)
-        where = request_key({"url": self.base_url.rstrip("/")}, self.model)[:16]
-        self._pace = Pace(self.cache.folder / f"pace-{where}", self.per_minute)
+        to = self.settings
+        self._form = Form(True, to.max_tokens_name)
+        self._lines = Lines(to.base_url, self.key, to.timeout)
+        where = request_key({"url": to.base_url.rstrip("/")}, self.model)[:16]
+        self._pace = Pace(self.cache.folder / f"pace-{where}", to.requests_per_minute)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -276,7 +271,7 @@ class Endpoint:
         """
         distinct = list(dict.fromkeys(prompts))
         self._halted, self._failure = False, None
-        with ThreadPoolExecutor(self.concurrency) as pool:
+        with ThreadPoolExecutor(self.settings.concurrency) as pool:
             futures = {pool.submit(self._one, prompt): prompt for prompt in distinct}
             try:
                 found, garbled = _gathered(futures)
@@ -324,7 +319,7 @@ class Endpoint:
         """StageError once more requests than are sent at once have ended garbled and none has not."""
         with self._lock:
             self._garbled += 1
-            hopeless = not self._readable and self._garbled > self.concurrency
+            hopeless = not self._readable and self._garbled > self.settings.concurrency
         if hopeless:
             self._failure = StageError(f"{error}. Nothing else has come from there: is judge.base_url right?")
             raise self._failure from error
@@ -333,8 +328,8 @@ class Endpoint:
 
     def _asked(self, body: dict[str, Any]) -> Answer:
         """Ask until there is an answer, or no try left."""
-        wait, problem = self.backoff, StageError("")
-        for attempt in range(self.retries + 1):
+        wait, problem, tries = self.settings.backoff, StageError(""), self.settings.retries + 1
+        for attempt in range(tries):
             if attempt:
                 self._sleep(min(wait, LONGEST_WAIT) * random.uniform(0.75, 1.25))
                 wait *= 2
@@ -344,7 +339,7 @@ class Endpoint:
             except (_Again, Garbled) as error:
                 problem = error
         kind = Garbled if isinstance(problem, Garbled) else StageError
-        raise kind(f"{problem} ({self.retries + 1} tries; judge.retries)")
+        raise kind(f"{problem} ({tries} tries; judge.retries)")
 
     def _tried(self, body: dict[str, Any]) -> Answer:
         """One request; _Again or Garbled for what may be better next time."""
@@ -377,7 +372,7 @@ class Endpoint:
                 self._form = self._form._replace(logprobs=False)
                 return form._replace(logprobs=False)
             other = OTHER_NAME[form.limit]
-            if form.limit == self.max_tokens_name and self.how.max_tokens and _unsupported(error, form.limit):
+            if form.limit == self.settings.max_tokens_name and self.how.max_tokens and _unsupported(error, form.limit):
                 if self._form.limit != other:
                     print(f"{self._lines.named} takes no {form.limit}: judge.max_tokens is sent as {other}.")
                 self._form = self._form._replace(limit=other)

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING
 
 from xling.grid.plan import Plan
 from xling.grid.stage import Kind
-from xling.judges import JudgeSettings
-from xling.judges.wins import by_scores
+from xling.judges import JudgeSettings, by_scores
 from xling.planning.judging import Judged, Verdicts, known_quality
 from xling.rewards.settings import RewardModel
 

@@ -9,7 +9,7 @@ same. judge_accuracy[t]: how good it is as a judge, by the target's held-out hum
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,10 +26,9 @@ from xling.errors import ConfigError, StageError
 from xling.grid.plan import Plan
 from xling.grid.stage import WHERE, Context, Kind, Stage, Tokens, Work, canonical_json
 from xling.jsonfiles import decode, read_json, write_json
-from xling.judges import JudgeSettings
+from xling.judges import Array, Folded, JudgeSettings, Places
 from xling.judges.asking import (
     NOT_SENDABLE,
-    Ask,
     Compared,
     EndpointSettings,
     How,
@@ -44,7 +43,6 @@ from xling.judges.asking import (
     sendable,
 )
 from xling.judges.cache import Cache
-from xling.judges.wins import Array, Folded, Places
 from xling.models.checkpoints import check_date, check_policy
 from xling.optimizers import answers
 from xling.planning import costs
@@ -61,10 +59,7 @@ if TYPE_CHECKING:
 
 RESPONSES = "sampled"
 
-ENDPOINT = (  # in no key
-    "api_key_env", "requests_per_minute", "concurrency", "timeout", "retries", "backoff", "max_tokens_name"
-)  # fmt: skip
-REQUEST = ("max_tokens", "temperature", "extra_body")  # of an endpoint alone
+REQUEST = Request.__struct_fields__  # settings of an endpoint alone, in the key
 RESERVED = (  # of a request's body: settings of their own, or what answers are read by
     "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "logprobs", "top_logprobs", "stream", "n"
 )  # fmt: skip
@@ -306,7 +301,7 @@ def _asking(experiment: "Experiment", judge: Settings, data: Mapping[str, Any], 
         spec["template_date"] = judge.template_date
     else:
         spec["request"] = {name: getattr(judge, name) for name in REQUEST} | {"extra_body": judge.extra_body or {}}
-        endpoint = EndpointSettings(judge.base_url, **{name: getattr(judge, name) for name in ENDPOINT})
+        endpoint = EndpointSettings(*(getattr(judge, name) for name in EndpointSettings.__struct_fields__))
         spec[WHERE] = {**data.get(WHERE, {}), "endpoint": msgspec.to_builtins(endpoint)}
     return spec
 
@@ -446,10 +441,11 @@ def _orders(spec: LlmSpec, samples: Samples, opponent: int) -> tuple[bool, bool]
 
 def _asked(context: Context, spec: AskSpec, pairs: Sequence[Compared]) -> list[Verdict]:
     """Verdicts of all pairs, asked block after block."""
-
     from xling.stages.blocks import blocks_of, kept_lines
 
-    with _asker(context, spec) as ask:
+    cache = Cache((context.cache or context.scratch) / "judges")
+    local, endpoint = context.parents.get("lm"), spec.where.endpoint
+    with asker(spec.identity, endpoint, local, cache, context.stopping, spec.request, spec.template_date) as ask:
 
         def block(items: Sequence[int]) -> list[bytes]:
             found = compare(ask, spec.how(), [pairs[i] for i in items])
@@ -459,19 +455,6 @@ def _asked(context: Context, spec: AskSpec, pairs: Sequence[Compared]) -> list[V
 
         blocks = list(blocks_of(range(len(pairs)), PAIRS))
         return [Verdict(*decode(line)) for line in kept_lines(context, "verdicts", blocks, block)]
-
-
-def _asker(context: Context, spec: AskSpec) -> AbstractContextManager[Ask]:
-    cache = Cache((context.cache or context.scratch) / "judges")
-    return asker(
-        spec.identity,
-        spec.where.endpoint,
-        context.parents.get("lm"),
-        cache,
-        context.stopping,
-        spec.request,
-        spec.template_date,
-    )
 
 
 def _columns(verdicts: Sequence[Verdict]) -> dict[str, list[Any]]:

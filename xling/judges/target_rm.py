@@ -16,8 +16,7 @@ from xling.config.common import Language, Seed
 from xling.errors import ConfigError
 from xling.grid.plan import Plan
 from xling.grid.stage import Kind
-from xling.judges import JudgeSettings
-from xling.judges.wins import by_scores
+from xling.judges import JudgeSettings, by_scores
 from xling.planning.judging import Judged, Verdicts
 from xling.rewards import REWARDS, budget_of, has_source
 from xling.rewards.settings import RewardModel

@@ -8,8 +8,7 @@ import msgspec
 from xling.config.policies import LanguageModel
 from xling.grid.plan import Plan
 from xling.grid.stage import Context, Json, Kind, Stage
-from xling.judges import JUDGES, JudgeSettings
-from xling.judges.wins import Array, Folded, Places
+from xling.judges import JUDGES, Array, Folded, JudgeSettings, Places
 from xling.optimizers import OPTIMIZERS, picker_in_spec, trains
 from xling.planning.specs import data_of, label_of, make
 from xling.rewards.settings import RewardModel
@@ -50,7 +49,7 @@ class Judge(Protocol):
         """The stages that it decides by."""
 
     def fold(self, context: Context, reward: Array, answers: Places, items: Mapping[str, list[Any]]) -> Folded:
-        """Columns of items.json with its verdicts, in the judge stage: `by_scores` of xling/judges/wins.py, or its own.
+        """Columns of items.json with its verdicts, in the judge stage: `by_scores` of xling/judges, or its own.
 
         reward: (prompts, n); answers: (prompts, j) places of the responses that the cell gives; items: the columns
         that need no judge.

@@ -2,7 +2,7 @@
 
 An optimizer that trains nothing answers with its pick (best_of_n: by the reward), a trained policy with all it says.
 No model runs here: rewards were computed by score stages, and what the judge decides by in stages that its module
-names. That module's `fold` makes wins of it: by scores as in xling/judges/wins.py, or pair by pair as in
+names. That module's `fold` makes wins of it: by scores as in xling/judges, or pair by pair as in
 xling/judges/llm.py.
 """
 
@@ -19,8 +19,7 @@ from xling.digests import file_digest
 from xling.errors import DataError
 from xling.grid.stage import Context
 from xling.jsonfiles import write_json
-from xling.judges import JUDGES
-from xling.judges.wins import Places, mean_of
+from xling.judges import JUDGES, Places, mean_of
 from xling.measures.language import in_language
 from xling.measures.words import repetition
 from xling.optimizers import answers, picker
