@@ -25,7 +25,7 @@ from xling.grid.stage import OTHERS
 from xling.grid.store import Store
 from xling.report.tables.markdown import table_lines
 from xling.report.tables.panel import panel_tables
-from xling.report.tables.wording import signed_span, span
+from xling.report.tables.table import signed_span, span
 from xling.results.items import Pairs, read_json
 
 ROOT = Path(__file__).parents[1]

@@ -18,7 +18,7 @@ from human_judgements import filled
 
 from xling.analysis.matrix.types import Matrix
 from xling.grid.store import Store
-from xling.report.reduce_grid import reduce_grid
+from xling.report.files import reduce_grid
 from xling.report.tables.comparisons import comparison_tables
 from xling.report.tables.markdown import table_lines
 from xling.results.plan import Plan, Results, read_plan

@@ -27,7 +27,7 @@ from xling.compose.grid import compose_grid
 from xling.grid.plan import Plan
 from xling.grid.store import Store
 from xling.launching import plan_of, task_languages
-from xling.report.reduce_grid import reduce_grid
+from xling.report.files import reduce_grid
 from xling.report.tables.panel import accuracy_table, win_table
 from xling.report.tables.table import Table
 from xling.results.plan import read_plan

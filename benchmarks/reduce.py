@@ -47,7 +47,7 @@ findings_of(grid_entries(matrix, draws))
 LIMITED = "fold and analyses"  # reduce writes, draws and makes the page, too
 PARTS = {
     LIMITED: ANALYSES,
-    "reduce": "from xling.report.reduce_grid import reduce_grid; reduce_grid(Path(root), 'big')",
+    "reduce": "from xling.report.files import reduce_grid; reduce_grid(Path(root), 'big')",
     "length rule": "from xling.analysis.items.length_rule import length_rule as f; f(Store(root), 'big')",
     "generalisation": "from xling.analysis.items.generalisation import generalisation as f; f(Store(root), 'big')",
 }

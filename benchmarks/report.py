@@ -24,10 +24,9 @@ from xling.analysis.matrix.types import Accuracy, Block, Count, Curve, Entry, Ma
 from xling.analysis.statistics.intervals import Difference, Estimate
 from xling.analysis.tidy.finding import Finding
 from xling.grid.store import Store
-from xling.report.page.document import Document, page_bytes
-from xling.report.page.learning import Learning, Line
-from xling.report.page.samples import MOST_PROMPTS, Sample, within
-from xling.report.page.write import update
+from xling.report.page.data import Document
+from xling.report.page.stages import MOST_PROMPTS, Learning, Line, Sample, within
+from xling.report.page.write import page_bytes, update
 
 OPTIMIZERS = ("best_of_n", "ppo", "rloo", "grpo", "dpo")
 WORDS = tuple("the a news of report about flood in Kenya May people 870 houses was very large and said that".split())  # noqa: SIM905

@@ -154,7 +154,7 @@ def from_command_to_plan() -> Trace:
 
 def from_fold_to_page(root: Path, grid: str) -> Trace:
     """`reduce_grid` folds a finished grid and draws its page; once before, to learn the number to look for."""
-    from xling.report.reduce_grid import reduce_grid
+    from xling.report.files import reduce_grid
 
     exact, csv = leaves(reduce_grid(root, grid)), root / "grids" / grid / "matrix.csv"
     table = pd.read_csv(csv, dtype=str, keep_default_na=False)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from xling.grid.store import Store
-from xling.report.reduce_grid import reduce_grid
+from xling.report.files import reduce_grid
 from xling.results.plan import read_plan
 from xling.tracking.track import track_grid
 

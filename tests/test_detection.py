@@ -22,7 +22,7 @@ from xling.grid.store import Store
 from xling.jsonfiles import sealed
 from xling.planning import detection
 from xling.planning.detection import PACKAGED, SAMPLE, measured, references
-from xling.report.reduce_grid import reduce_grid
+from xling.report.files import reduce_grid
 from xling.results.plan import read_plan
 from xling.tasks.files import Settings as Files
 from xling.tasks.micro_summarization import Settings as MicroSummarization

@@ -109,7 +109,7 @@ class Grid:
 
     def reduce(self) -> "Grid":
         """Fold the finished cells anew, as `xling reduce` does: writes the matrix's files. Gives the grid read anew."""
-        from xling.report.reduce_grid import reduce_grid
+        from xling.report.files import reduce_grid
 
         reduce_grid(self.store, self.name)
         return Grid(Store(self.store.root), self.name)

@@ -113,7 +113,7 @@ def cancel(options: argparse.Namespace, store: Store) -> int:
 
 def reduce(options: argparse.Namespace, store: Store) -> int:
     """Fold the finished cells into the matrix again."""
-    from xling.report.reduce_grid import reduce_grid
+    from xling.report.files import reduce_grid
     from xling.report.tables.terminal import print_matrix
 
     name = chosen_grid(store, options.grid)
@@ -271,7 +271,7 @@ def sheet_import(options: argparse.Namespace, store: Store) -> int:
 
 def analyse(options: argparse.Namespace, store: Store) -> int:
     """What a matrix says: who is best, how sure that is, which source to pick. GRID `paper`: the published matrices."""
-    from xling.report.analyse import analyse as run
+    from xling.report.tables.findings import analyse as run
 
     only = [name for names in options.only for name in names.split(",") if name]
     return run(store, options.grid, only, options.json, options.out, options.wals)
@@ -279,7 +279,7 @@ def analyse(options: argparse.Namespace, store: Store) -> int:
 
 def compare(options: argparse.Namespace, store: Store) -> int:
     """Set a grid against another, or against the paper: cell by cell, and the ranking of the sources."""
-    from xling.report.analyse import compare as run
+    from xling.report.tables.findings import compare as run
 
     return run(store, options.grid, options.other, options.json, options.out)
 

@@ -155,6 +155,12 @@ def direction(text: str) -> str:
 
 
 FORMULA = "=+-@\t\r\n'\uff1d\uff0b\uff0d\uff20"  # what a spreadsheet computes; the last four are full-width = + - @
+_NUMBER = re.compile(r"-|[-+]?[\d.]+(?:[eE][-+]?\d+)?")
+
+
+def formula_free(text: str) -> str:
+    """A text that a spreadsheet would take for a formula (names and errors may hold anything), led by an apostrophe."""
+    return f"'{text}" if text and text[0] in FORMULA and not _NUMBER.fullmatch(text) else text
 
 
 # --- numbers as people read them --------------------------------------------------------------------------

@@ -16,7 +16,7 @@ def fold(store: Store, name: str, tracking: Mapping[str, Any], heal: bool = Fals
 
     heal: the caller makes damaged results (`store.damaged`) again. If there are any, nothing is shown: None.
     """
-    from xling.report.reduce_grid import reduce_grid  # scipy and pandas, which plan and run do without
+    from xling.report.files import reduce_grid  # scipy and pandas, which plan and run do without
     from xling.report.tables.terminal import print_matrix
 
     matrix = reduce_grid(store, name)

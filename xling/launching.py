@@ -186,7 +186,7 @@ def launch(cells: Cells, catalogue: str, launcher: str, values: Mapping[str, Any
 
 def _shown_after(wait: Callable[[], int], plan: Plan) -> int:
     """Watch jobs until they have ended, then show the matrix. Exit code as of `wait`."""
-    from xling.report.reduce_grid import reduce_grid
+    from xling.report.files import reduce_grid
     from xling.report.tables.terminal import print_matrix
 
     code = wait()

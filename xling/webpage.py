@@ -10,7 +10,8 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 _IN_PLACE = re.compile(r"\{\{(\w+)\}\}")
 
@@ -38,3 +39,14 @@ def policy(page: str) -> str:
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def everywhere(value: Any, change: Callable[[str], str]) -> Any:
+    """JSON with every text in it changed, keys too."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {change(key): everywhere(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [everywhere(item, change) for item in value]
+    return value

@@ -21,7 +21,7 @@ from xling.analysis.statistics.bootstrap import draw
 from xling.analysis.statistics.intervals import Estimate, fold
 from xling.grid.records import Ref
 from xling.jsonfiles import write_json
-from xling.report.tables.categories import write_categories
+from xling.report.files import write_categories
 from xling.results.items import Subsets
 from xling.results.plan import PlannedEntry, SeedCell
 

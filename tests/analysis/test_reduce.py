@@ -11,8 +11,7 @@ from synthetic import LANGUAGES, SyntheticGrid, realistic
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.matrix.types import matrix_json, read_matrix
 from xling.errors import ConfigError, StoreError
-from xling.report.files import csv_bytes
-from xling.report.reduce_grid import reduce_grid
+from xling.report.files import csv_bytes, reduce_grid
 
 HEADER = (
     "task,policy,rm_backbone,source_lang,target_lang,optimizer,judge,win_rate,ci_low,ci_high,n,seeds,status,reason\n"

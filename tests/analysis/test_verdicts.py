@@ -8,7 +8,7 @@ from synthetic import SyntheticGrid
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.matrix.verdicts import headline, many, what_settles
 from xling.analysis.statistics.intervals import Difference, Estimate, judged, prompts_needed
-from xling.report.tables.wording import needed
+from xling.report.tables.table import needed
 
 
 def folded(grid):

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ from xling.grid.store import Store
 from xling.judges.cache import Answer, Cache
 from xling.launching import _healing, plan_of, task_languages
 from xling.report.files import csv_bytes, write_matrix
-from xling.report.page.findings import _made, _written
+from xling.report.tables.findings import written_findings
 from xling.results import items as records
 from xling.runners.execute import Executor, Job
 from xling.runners.slurm import record
@@ -319,7 +318,7 @@ def test_no_number_of_a_spoilt_root_changes_in_silence(root: Root, data: st.Data
 
 def _findings(folder: Path, told: bool) -> None:
     """What `xling analyse` left: the page says of what it cannot read that it could not be made."""
-    found = _made("n", partial(_written, folder, set()))
+    found = written_findings(folder)
     assert all(told or not len(one.table) or one.table.to_dict("records") == [{"a": 1.25}] for one in found)
 
 

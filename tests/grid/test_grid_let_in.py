@@ -15,14 +15,14 @@ from noop_stages import KINDS, grid, stage
 from xling.analysis.matrix.types import Block, Entry, Matrix, Panel
 from xling.cli import main
 from xling.compose.overrides import parse
-from xling.console import harmless, shown, without_secrets
+from xling.console import formula_free, harmless, shown, without_secrets
 from xling.errors import ConfigError, StoreError
 from xling.grid.cleanup import delete, garbage
 from xling.grid.files import append_line
 from xling.grid.plan import make_plan
 from xling.grid.records import Sheet, read_grid
 from xling.grid.store import Store
-from xling.report.files import csv_bytes, formula_free
+from xling.report.files import csv_bytes
 from xling.results.plan import ENTRY_AXES
 from xling.runners.execute import Executor, Job
 from xling.sheets.key import CellKey, Key, Pair, Row, SheetKey, identified, key_bytes, read_key

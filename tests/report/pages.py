@@ -11,7 +11,7 @@ from browser import Browser
 from synthetic import SyntheticGrid, five, realistic
 
 from xling.grid.records import Failure
-from xling.report.reduce_grid import reduce_grid
+from xling.report.files import reduce_grid
 
 READY = """new Promise((done) => { const look = () => document.documentElement.dataset.ready
     && document.querySelector('#matrix td, #costs td') ? done(true) : setTimeout(look, 20); look(); })"""

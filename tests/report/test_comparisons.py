@@ -10,8 +10,8 @@ from rich.console import Console
 from synthetic import OPTIMIZERS, SyntheticGrid, five
 
 from xling.analysis.matrix.fold_grid import fold_grid
+from xling.report.files import reduce_grid
 from xling.report.pictures.write import grid_png
-from xling.report.reduce_grid import reduce_grid
 from xling.report.tables.markdown import markdown
 from xling.report.tables.terminal import print_matrix
 

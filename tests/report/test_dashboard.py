@@ -11,7 +11,7 @@ from synthetic import SyntheticGrid
 from wandb_server import ENTITY, WandbServer
 
 from xling.cli import main
-from xling.report.reduce_grid import reduce_grid
+from xling.report.files import reduce_grid
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from synthetic import SyntheticGrid, five, realistic
 from xling.analysis.catalogue import grid_findings, paper_findings
 from xling.analysis.tidy.finding import Finding
 from xling.cli import main
-from xling.report.analysis_files import csv_bytes, findings_json, markdown
-from xling.report.tables.findings import finding_tables, print_finding
+from xling.report.tables.findings import csv_bytes, finding_tables, findings_json, markdown, print_finding
 
 
 @pytest.fixture(scope="module")

@@ -19,16 +19,13 @@ from xling.analysis.matrix.types import read_matrix
 from xling.analysis.tidy.finding import Finding
 from xling.errors import StoreError
 from xling.grid.store import Store
-from xling.report.analysis_files import write_findings
-from xling.report.page.document import Document, encode, page_bytes
-from xling.report.page.encode import everywhere
-from xling.report.page.learning import learning
-from xling.report.page.origin import origin
-from xling.report.page.panels import thinned
-from xling.report.page.samples import LONGEST, MOST_PROMPTS, Sample, chosen, cut, select, within
-from xling.report.page.write import update
-from xling.report.reduce_grid import reduce_grid
+from xling.report.files import reduce_grid
+from xling.report.page.data import Document, encode, thinned
+from xling.report.page.stages import LONGEST, MOST_PROMPTS, Sample, chosen, cut, learning, origin, select, within
+from xling.report.page.write import page_bytes, update
+from xling.report.tables.findings import write_findings
 from xling.results.plan import Results, planned_entries, read_plan
+from xling.webpage import everywhere
 
 ROOT = Path(__file__).parents[2]
 

@@ -245,7 +245,7 @@ def test_one_source_or_one_target_is_enough(browser: Browser, tmp_path: Path, pl
 def test_a_grid_of_references_alone_has_its_costs(browser: Browser, tmp_path: Path) -> None:
     from synthetic import SyntheticGrid
 
-    from xling.report.reduce_grid import reduce_grid
+    from xling.report.files import reduce_grid
 
     grid = SyntheticGrid(tmp_path)
     grid.untrained("en", "de", [1.0, 0.5, 0.0], rm_backbone="random")

@@ -15,9 +15,10 @@ from pages import READY, opened
 from xling.analysis.matrix.types import read_matrix
 from xling.analysis.tidy.finding import Finding
 from xling.console import shown
-from xling.report.page.document import Document, page_bytes
-from xling.report.page.samples import Sample, Selection
-from xling.report.reduce_grid import reduce_grid
+from xling.report.files import reduce_grid
+from xling.report.page.data import Document
+from xling.report.page.stages import Sample, Selection
+from xling.report.page.write import page_bytes
 
 TURNING = "a\u2066b\u2069 c\u202ed\u200fe"  # isolates, an override, a mark
 TEXTS = "[...document.querySelectorAll('#sample-list .text')].map((box) => [box.textContent, box.dir, box.lang])"

@@ -11,7 +11,7 @@ from xling.analysis.matrix.types import read_matrix
 from xling.cli import main
 from xling.errors import StoreError
 from xling.grid.status import grid_status
-from xling.report.reduce_grid import reduce_grid
+from xling.report.files import reduce_grid
 from xling.results.plan import read_plan
 
 

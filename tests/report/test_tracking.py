@@ -12,8 +12,7 @@ from synthetic import SyntheticGrid, realistic
 from wandb_file import offline_runs
 
 from xling.grid.store import Store
-from xling.report.files import csv_bytes
-from xling.report.reduce_grid import reduce_grid
+from xling.report.files import csv_bytes, reduce_grid
 from xling.results.plan import read_plan
 from xling.tracking.track import missing, track_grid
 from xling.tracking.wandb import choose_mode, destination_of, read

@@ -14,7 +14,7 @@ from synthetic import SyntheticGrid
 from wandb_file import offline_runs
 from wandb_server import ENTITY, WandbServer
 
-from xling.report.reduce_grid import reduce_grid
+from xling.report.files import reduce_grid
 from xling.tracking.track import track_grid
 
 SETTINGS = {"mode": "auto", "project": "probe", "entity": None, "artifacts": "references"}

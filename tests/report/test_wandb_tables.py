@@ -8,7 +8,7 @@ from synthetic import realistic
 
 from xling.analysis.catalogue import OF_ENTRIES, grid_findings
 from xling.console import shown
-from xling.report.reduce_grid import reduce_grid
+from xling.report.files import reduce_grid
 from xling.results.plan import read_plan
 from xling.tracking.runs import PROMPTS, sample_rows
 

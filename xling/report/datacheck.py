@@ -7,7 +7,7 @@ from rich.table import Table
 from xling.analysis.statistics.intervals import Estimate
 from xling.console import Console
 from xling.planning.datacheck import Part, Report
-from xling.report.tables.wording import span
+from xling.report.tables.table import span
 
 
 def print_report(report: Report, console: Console) -> None:

@@ -6,9 +6,8 @@ from xling.analysis.matrix.names import told_apart
 from xling.analysis.statistics.intervals import Estimate
 from xling.console import Console
 from xling.report.tables.markdown import escaped, table_lines
-from xling.report.tables.table import Cell, Table
+from xling.report.tables.table import Cell, Table, span
 from xling.report.tables.terminal import print_table
-from xling.report.tables.wording import span
 from xling.sheets.judgements import Annotator, Judgements
 
 NOTE = "95 % bootstrap intervals over prompts (where few win or lose, Wilson's); annotators are fixed"

@@ -15,7 +15,7 @@ from wandb_workspaces import expr
 from xling.analysis.matrix.names import heading_of
 from xling.analysis.matrix.types import Matrix, Panel
 from xling.analysis.tidy.tables import panels
-from xling.report.tables.wording import span
+from xling.report.tables.table import span
 from xling.tracking.wandb import HEATMAP, HEATMAP_COLUMNS
 
 FIRST = ("loss", "rouge", "accuracy", "reward", "kl", "length", "entropy")  # metrics by what their names begin with

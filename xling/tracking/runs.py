@@ -22,7 +22,7 @@ from xling.grid.records import Done, Sheet
 from xling.grid.store import Store
 from xling.jsonfiles import decode
 from xling.judges import judges_its_own
-from xling.report.page.findings import shown_findings
+from xling.report.tables.findings import shown_findings
 from xling.results.items import Items
 from xling.results.plan import Plan, Results, axes_text
 from xling.results.reading import CellSamples, JudgedItems, SampleReader

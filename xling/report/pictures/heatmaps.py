@@ -20,8 +20,7 @@ from xling.analysis.statistics.intervals import Estimate
 from xling.report.pictures.look import Drawing, Made, Width, text_width
 from xling.report.pictures.names import Names
 from xling.report.pictures.panels import Named, groups_over, holes_caption, named_panels
-from xling.report.tables.table import BEST, TIED
-from xling.report.tables.wording import hole_marks, hole_text, span, task_names
+from xling.report.tables.table import BEST, TIED, hole_marks, hole_text, span, task_names
 
 LEAST_REACH = 15.0  # points the colours span at least, so that noise does not look like a result
 SMALLEST = 3.9  # points: smaller letters are left out

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from xling.analysis.matrix.names import in_full, slug, slug_of, varying, worded
 from xling.analysis.matrix.types import Matrix, Panel
 from xling.analysis.statistics.intervals import Estimate
-from xling.report.tables.wording import hole_marks
+from xling.report.tables.table import hole_marks
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,7 @@ from xling.analysis.matrix.types import (
     OptimizerTable,
     Scale,
 )
-from xling.analysis.statistics.intervals import Estimate
-from xling.report.tables.table import Cell, Kind, Table, against, difference_cell
-from xling.report.tables.wording import span
+from xling.report.tables.table import Cell, Kind, Table, difference_cell, number_cell
 
 MOST_ROWS = 12
 
@@ -41,9 +39,9 @@ def agreement_tables(found: Sequence[JudgeAgreement]) -> list[Table]:
     targets = sorted({target for one in found for target in one.by_target})
     rows = []
     for one in found:
-        cells = [_share(one.by_target.get(target)) for target in targets]
-        ranking = _share(one.ranking)
-        rows.append((_name(one, found), [*cells, _share(one.instances), ranking]))
+        cells = [number_cell(one.by_target.get(target)) for target in targets]
+        ranking = number_cell(one.ranking)
+        rows.append((_name(one, found), [*cells, number_cell(one.instances), ranking]))
     pairs = ", ".join(dict.fromkeys(str(one.source_pairs) for one in found))
     notes = [
         "instances: both prefer the same side; a tie of one judge counts half",
@@ -60,10 +58,6 @@ def _name(one: JudgeAgreement, among: Sequence[JudgeAgreement]) -> str:
     return ", ".join([" ~ ".join(one.judges), *apart])
 
 
-def _share(estimate: Estimate | None) -> Cell:
-    return Cell(f"{estimate.value:.1f}", span(estimate), value=estimate) if estimate else Cell()
-
-
 # --- optimizers -------------------------------------------------------------------------------------------
 
 
@@ -72,19 +66,15 @@ def _summary(found: OptimizerTable, where: str) -> Table:
     versus = [f"minus {found.reference}"] if found.reference else []
     rows = []
     for arm in found.arms:
-        mean = Cell() if arm.mean is None else _above(arm.mean)
-        there = sum(cell.win is not None for cell in arm.cells)
-        cells = [mean, *([difference_cell(arm.versus)] if versus else []), Cell(f"{arm.above_50}/{there}"), _far(arm)]
+        judged = sum(cell.win is not None for cell in arm.cells)
+        cells = [number_cell(arm.mean, level=CHANCE), *([difference_cell(arm.versus)] if versus else [])]
+        cells += [Cell(f"{arm.above_50}/{judged}"), _far(arm)]
         rows.append((arm.name, cells))
     notes = ["above 50: cells whose whole interval is; KL: nats a response from SFT_t, mean and range over cells"]
     if found.reference:
         notes.append(f"minus {found.reference}: same prompts, same baseline samples, paired by prompt")
     heads = ["win rate, %", *versus, "above 50", "KL"]
     return Table("optimizers", f"Optimizers{where}", "", heads, rows, notes, section="across")
-
-
-def _above(mean: Estimate) -> Cell:
-    return Cell(f"{mean.value:.1f}", span(mean), against(mean, CHANCE), value=mean)
 
 
 def _far(arm: Arm) -> Cell:
@@ -112,7 +102,15 @@ def _cell_tables(found: OptimizerTable, where: str) -> list[Table]:
     tables = [table("win_rate_by_optimizer", "Win rate by optimizer, %", _win, MEASURES["win"].scale, many)]
     if found.reference:
         title = f"Win rate minus {found.reference}, points, paired by prompt"
-        tables.append(table(f"win_rate_minus_{found.reference}", title, _versus, OF_POINTS, True))
+        tables.append(
+            table(
+                f"win_rate_minus_{found.reference}",
+                title,
+                lambda cell: difference_cell(cell.versus if cell else None),
+                OF_POINTS,
+                True,
+            )
+        )
     return [*tables, table("kl_from_sft_t", MEASURES["kl"].title, _kl, MEASURES["kl"].scale, True)]
 
 
@@ -120,16 +118,14 @@ def _win(cell: ArmCell | None) -> Cell:
     if cell is None:
         return Cell()
     home = cell.source == cell.target
-    if cell.win is None:
-        return Cell(cell.status, look="hole", home=home)
-    return Cell(f"{cell.win.value:.1f}", span(cell.win), against(cell.win, CHANCE), home, cell.win)
-
-
-def _versus(cell: ArmCell | None) -> Cell:
-    return Cell() if cell is None else difference_cell(cell.versus)
+    return (
+        Cell(cell.status, look="hole", home=home)
+        if cell.win is None
+        else number_cell(cell.win, level=CHANCE, home=home)
+    )
 
 
 def _kl(cell: ArmCell | None) -> Cell:
-    if cell is None or (cell.kl is None and cell.kl_bound is None):
-        return Cell()
-    return Cell(f"{cell.kl.value:.2f}", span(cell.kl, 2), value=cell.kl) if cell.kl else Cell(f"≤{cell.kl_bound:.2f}")
+    if cell is not None and cell.kl is None and cell.kl_bound is not None:
+        return Cell(f"≤{cell.kl_bound:.2f}")
+    return number_cell(cell.kl if cell else None, 2)

@@ -1,7 +1,9 @@
-"""Any finding as tables for the terminal and for Markdown, and as files for machines.
+"""Findings for people and for machines: `xling analyse [GRID|paper]` and `xling compare GRID OTHER`.
 
 print_finding(finding, console)      # as many numbers as one reads
 finding_tables(finding)              # all of them, as table.py has it: the tables that every medium draws
+write_findings(folder, title, found) # analysis.md, analysis.json and a CSV a finding
+shown_findings(store, name, None)    # those of a grid that its page shows
 
 A number x with x_low and x_high becomes one cell. Text columns that say the same in all rows stand above the table.
 Where a finding says what its rows and columns are (`compact`), there is one such table for every combination of the
@@ -10,8 +12,10 @@ others.
 
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,19 +23,81 @@ import pandas as pd
 from rich.padding import Padding
 from rich.text import Text
 
-from xling.analysis.tidy.entries import EVERY
+from xling.analysis.catalogue import OF_ENTRIES, grid_findings, paper_findings
+from xling.analysis.findings.in_short import in_short
+from xling.analysis.tidy.entries import Draws
+from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.matrix.types import Matrix
+from xling.analysis.paper.compare import compare as compare_matrices
+from xling.analysis.paper.published import NAME as PAPER
+from xling.analysis.tidy.entries import EVERY, grid_entries
 from xling.analysis.tidy.finding import Finding
-from xling.console import Console
+from xling.console import Console, formula_free, harmless, print_bytes
+from xling.grid.files import disk_error, sealed_json, write_atomically
+from xling.grid.records import chosen_grid
+from xling.grid.store import Store
+from xling.jsonfiles import unsealed
 from xling.report.tables.markdown import escaped, table_lines
 from xling.report.tables.table import Cell, Look, Table
 from xling.report.tables.terminal import print_table
 
+WRITTEN = "analysis.json"  # in a grid's folder: findings as `xling analyse` last wrote them
+_DIGITS = 6
 _DRAWS = re.compile(r"Draws: [^.]*\.")
 _MOST_ROWS = 16  # in the terminal; longer tables show their rows over all targets
 _MOST_PANELS = 3  # beyond that the terminal shows what stands over all targets
 _MOST_LEFT_OUT = 4
 _OF_CELLS = ("source_lang", "target_lang", "best_source_lang", "pairing")  # text that says something of a cell
 _SIGNED = ("difference", "regret", "tau", "pearson", "spearman", "within")  # what 0 means something for
+
+
+# --- the commands -----------------------------------------------------------------------------------------
+
+
+def analyse(
+    store: Store, grid: str | None, only: Sequence[str], as_json: bool, out: str | None, wals: str | None = None
+) -> int:
+    """Of a grid (the latest without a name) or of the paper's matrices, which are written only where `out` says."""
+    features = Path(wals).expanduser() if wals else None
+    name = PAPER if grid == PAPER else chosen_grid(store, grid)
+    if name != PAPER and out is None:
+        store.refuse_links(name)
+    if name == PAPER:
+        title, findings = "What the paper's published matrices say", paper_findings(only, features)
+    else:
+        title, findings = f"What the matrix '{name}' says", grid_findings(store, name, only, features)
+    folder = Path(out).expanduser() if out else None if name == PAPER else store.grid_folder(name)
+    _show(title, findings, as_json, folder, "analysis")
+    return 0
+
+
+def compare(store: Store, left: str, right: str, as_json: bool, out: str | None) -> int:
+    """Two matrices against each other; files only where `out` says."""
+    title, findings = f"{left} (left) against {right} (right)", compare_matrices(store, left, right)
+    _show(title, findings, as_json, Path(out).expanduser() if out else None, "compare")
+    return 0
+
+
+def _show(title: str, findings: Sequence[Finding], as_json: bool, folder: Path | None, stem: str) -> None:
+    """Print findings for people or for machines; write them, and say where, if there is a folder for it."""
+    if as_json:
+        print_bytes(findings_json(title, findings))
+    else:
+        console, heard = Console(), set[str]()
+        console.print(Text(title + ". Intervals are 95 %.", style="bold"))
+        for finding in findings:
+            print_finding(finding, console, heard, "with --out FOLDER" if folder is None else f"{stem}.md")
+        for line in in_short(findings):  # last: the end is what stands on the screen
+            console.print()
+            console.print(Text(line))
+    if folder is not None:
+        written = write_findings(folder, title, findings, stem)
+        names = ", ".join(path.name for path in written[:2])
+        told = f"Written to {folder}: {names} and {len(written) - 2} tables in {stem}/."
+        print(harmless(told), file=sys.stderr if as_json else sys.stdout)
+
+
+# --- in the terminal and in Markdown ----------------------------------------------------------------------
 
 
 def print_finding(finding: Finding, console: Console, heard: set[str] | None = None, rest: str = "") -> None:
@@ -140,7 +206,7 @@ def _over_targets(data: pd.DataFrame) -> pd.DataFrame:
     return data[data["target_lang"] == EVERY].drop(columns="target_lang")
 
 
-# --- shapes -----------------------------------------------------------------------------------------------
+# --- as tables -----------------------------------------------------------------------------------------------
 
 
 def _long(data: pd.DataFrame, title: str) -> Table:
@@ -209,3 +275,109 @@ def _cell(row: "pd.Series[Any]", name: str, digits: int) -> Cell:
 def _number(value: object) -> float | None:
     """None for what is missing: no NaN is ever shown."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+# --- as files, and read again -----------------------------------------------------------------------------
+
+
+def write_findings(folder: Path, title: str, findings: Sequence[Finding], stem: str = "analysis") -> list[Path]:
+    """<stem>.md, <stem>.json and <stem>/NAME.csv below a folder; StoreError where the disk does not take them."""
+    content = {f"{stem}.md": markdown(title, findings), f"{stem}.json": findings_json(title, findings)}
+    content |= {f"{stem}/{finding.name}.csv": csv_bytes(finding) for finding in findings}
+    try:
+        for name, written in content.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / name, written)
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    return [folder / name for name in content]
+
+
+def markdown(title: str, findings: Sequence[Finding]) -> bytes:
+    """All findings, one section each."""
+    lines = [f"# {title}", "", "Intervals are 95 %; what they are over stands under each table.", ""]
+    short = [f"- {escaped(line)}" for line in in_short(findings)]
+    lines += [*short, ""] if short else []
+    for finding in findings:
+        lines += markdown_lines(finding)
+    return ("\n".join(lines).rstrip("\n") + "\n").encode()
+
+
+def findings_json(title: str, findings: Sequence[Finding]) -> bytes:
+    """Every table as a list of rows; what is missing is null. Sealed: the page reads it again."""
+    told = {"title": title, "in_short": in_short(findings), "findings": [_plain(finding) for finding in findings]}
+    return sealed_json(told, indent=1)
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    names = [str(name) for name in finding.table.columns]
+    rows = [
+        {name: _value(value) for name, value in zip(names, row, strict=True)}
+        for row in finding.table.itertuples(index=False, name=None)
+    ]
+    told = {"name": finding.name, "title": finding.title, "note": finding.note, "left_out": list(finding.left_out)}
+    return {**told, "columns": names, "rows": rows}
+
+
+def _value(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool):
+        return value
+    number = float(value)
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() else round(number, _DIGITS)
+
+
+def csv_bytes(finding: Finding) -> bytes:
+    """The tidy table; numbers to six decimals, what is missing empty."""
+    table = finding.table.round(_DIGITS).map(lambda cell: formula_free(cell) if isinstance(cell, str) else cell)
+    text: str = table.to_csv(index=False, lineterminator="\n")
+    return text.encode()
+
+
+def shown_findings(store: Store, name: str, folded: tuple[Matrix, Draws] | None) -> list[Finding]:
+    """What the page shows: analyses of the matrix made anew, those of the grid's files as they were last written.
+
+    The latter read every item again, which takes from seconds to a minute: too long for the end of each run. `folded`:
+    the grid need not be folded a second time.
+    """
+    if folded is None:
+        draws = Draws()
+        folded = fold_grid(store, name, draws.add), draws
+    entries = grid_entries(*folded)
+    found: list[Finding] = []
+    for known, analysis in OF_ENTRIES.items():
+        try:
+            found.append(analysis(entries))
+        except Exception as error:  # costs neither the page nor the others
+            found.append(_failed(known, error))
+    return found + written_findings(store.grid_folder(name))
+
+
+def written_findings(folder: Path) -> list[Finding]:
+    """Of analysis.json what is not made anew for each page."""
+    path, name = folder / WRITTEN, "analyses of items"
+    if not path.exists():
+        return [_nothing(name, f"type `xling analyse {folder.name}`, then `xling report --open`")]
+    try:
+        return [
+            Finding(
+                one["name"],
+                one["title"],
+                pd.DataFrame(one["rows"], columns=one["columns"]),
+                f"{one['note']} As `xling analyse` last wrote it.".strip(),
+                tuple(one["left_out"]),
+            )
+            for one in unsealed(path.read_bytes(), dict[str, Any])["findings"]
+            if one["name"] not in OF_ENTRIES
+        ]
+    except Exception as error:
+        return [_failed(name, error)]
+
+
+def _failed(name: str, error: Exception) -> Finding:
+    return _nothing(name, f"it could not be made ({type(error).__name__}: {error})")
+
+
+def _nothing(name: str, why: str) -> Finding:
+    return Finding(name.replace(" ", "_"), name.replace("_", " ").capitalize(), pd.DataFrame(), left_out=(why,))

@@ -5,8 +5,7 @@ from xling.analysis.matrix.types import Block, Matrix, Panel
 from xling.console import harmless
 from xling.report.tables.comparisons import comparison_tables
 from xling.report.tables.panel import panel_tables
-from xling.report.tables.table import BEST, HOME, TIED, Cell, Table
-from xling.report.tables.wording import count_text, mixes, needed, task_names
+from xling.report.tables.table import BEST, HOME, TIED, Cell, Table, count_text, mixes, needed, task_names
 
 
 def markdown(matrix: Matrix) -> str:

@@ -5,12 +5,12 @@ with, what the reward model itself is worth, and what was measured beside every 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import cast
+from typing import Any, Literal
 
 from xling.analysis.matrix.column import belongs, panel_key
+from xling.analysis.matrix.frontier import doublings
 from xling.analysis.matrix.types import (
     CHANCE,
     MEASURES,
@@ -34,36 +34,34 @@ from xling.report.tables.table import (
     TIED,
     UNKNOWN,
     Cell,
-    Look,
     Table,
-    against,
-    by_entry,
-    by_source,
     difference_cell,
-    quiet_cell,
+    hole_marks,
+    hole_text,
+    number_cell,
+    span,
 )
-from xling.report.tables.wording import hole_marks, hole_text, span
 
 BESIDE = [name for name, measure in MEASURES.items() if measure.head]
 MOST_ROWS = 12  # of measures in a terminal's first view; larger matrices are averaged over targets
+Rows = list[tuple[str, list[Cell]]]
 
 
 def panel_tables(block: Block, panel: Panel) -> list[Table]:
     """Everything about one panel, the result first. Recorded responses: agreement with people before win rates."""
     controls = controls_of(block, panel)
     recorded = any(entry.pairwise is not None for entry in panel.entries)
-    agreement = [pairwise_table(panel, controls), spearman_table(panel, controls)] if recorded else []
     tables = [
-        *agreement,
+        *(people_tables(panel, controls) if recorded else []),
         win_table(panel),
-        difference_table(panel),
+        versus_table(panel, "home"),
         reference_table(panel, controls),
         None if recorded else accuracy_table(panel),  # recorded: the pairs above are the held-out pairs
         curve_table(panel),
         *measure_tables(block, panel),
         *own_tables(panel),
         judge_table(block, panel),
-        *versus_tables(panel),
+        *trained_tables(panel),
         band_table(panel),
         auc_table(panel, controls),
     ]
@@ -85,6 +83,31 @@ def _marked(table: Table, unknown: Sequence[str]) -> Table:
     return replace(table, columns=columns, rows=rows, notes=[*table.notes, note])
 
 
+def _table(panel: Panel, name: str, title: str, rows: Rows, notes: Sequence[str] = (), **more: Any) -> Table:
+    """Sources down and targets across; what stands below the sources is set apart."""
+    breaks = frozenset({len(panel.sources)} if len(rows) > len(panel.sources) else ())
+    return Table(name, title, **{"corner": "source", "columns": list(panel.targets), "rows": rows,
+                                 "notes": list(notes), "breaks": breaks, **more})  # fmt: skip
+
+
+def by_source(panel: Panel, cell: Callable[[str, str], Cell]) -> Rows:
+    return [(source, [cell(source, target) for target in panel.targets]) for source in panel.sources]
+
+
+def by_entry(panel: Panel, controls: Sequence[Control], cell: Callable[[Entry], Cell]) -> Rows:
+    """Sources and then controls; nothing where there is no entry."""
+    entries = panel.at()
+
+    def of(entry: Entry | None) -> Cell:
+        return cell(entry) if entry else Cell()
+
+    rows = by_source(panel, lambda source, target: of(entries.get((source, target))))
+    for control in controls:
+        own = {entry.target: entry for entry in control.entries}
+        rows.append((control.name, [of(own.get(target)) for target in panel.targets]))
+    return rows
+
+
 # --- the matrix -------------------------------------------------------------------------------------------
 
 
@@ -94,19 +117,16 @@ def win_table(panel: Panel) -> Table:
     rows = by_source(panel, lambda source, target: _win_cell(cells.get((source, target)), marks))
     for source, row in rows:
         row += [_mean_cell(panel.row_means.get(source)), _mean_cell(panel.row_means_abroad.get(source))]
-    breaks = {len(rows)}
     for label, means in (("mean", panel.column_means), ("abroad", panel.column_means_abroad)):
         if means:
-            row = [_mean_cell(means.get(target)) for target in panel.targets]
-            rows.append((label, [*row, Cell(), Cell()]))
-    return Table(
+            rows.append((label, [*(_mean_cell(means.get(target)) for target in panel.targets), Cell(), Cell()]))
+    return _table(
+        panel,
         "win_rate",
         MEASURES["win"].title,
-        "source",
-        [*panel.targets, "mean", "abroad"],
         rows,
         [f"({number}) {reason}" for reason, number in marks.items()],
-        frozenset(breaks),
+        columns=[*panel.targets, "mean", "abroad"],
         section="maps",
         scale=MEASURES["win"].scale,
         kind="matrix",
@@ -124,36 +144,33 @@ def _win_cell(entry: Entry | None, marks: dict[str, int]) -> Cell:
     if entry.win is None:
         return Cell("hole", look="hole", home=entry.home, note=note)
     signs = (HOME if entry.home else "") + (BEST if entry.best else TIED if entry.tied else "")
-    return Cell(
-        f"{entry.win.value:.1f}", span(entry.win), against(entry.win, CHANCE), entry.home, entry.win, signs, note
-    )
+    return number_cell(entry.win, level=CHANCE, home=entry.home, marks=signs, note=note)
 
 
 def _mean_cell(mean: Mean | None) -> Cell:
     if mean is None:
         return Cell()
-    missing = "" if mean.entries == mean.of else f"({mean.entries}/{mean.of})"
-    return Cell(f"{mean.estimate.value:.1f}", span(mean.estimate), "quiet", value=mean.estimate, note=missing)
-
-
-def difference_table(panel: Panel) -> Table | None:
-    """Source minus home, paired by prompt."""
-    if not any(entry.versus_home for entry in panel.entries):
-        return None
-    return Table(
-        "source_minus_home",
-        "Source minus home, points, paired by prompt",
-        "source",
-        list(panel.targets),
-        by_entry(panel, [], _versus_home),
-        section="maps",
-        scale=OF_POINTS,
-        tab="minus home",
+    return number_cell(
+        mean.estimate, look="quiet", note="" if mean.entries == mean.of else f"({mean.entries}/{mean.of})"
     )
 
 
-def _versus_home(entry: Entry) -> Cell:
-    return Cell(look="quiet", home=True, marks=HOME) if entry.home else difference_cell(entry.versus_home)
+def versus_table(panel: Panel, other: Literal["home", "best"]) -> Table | None:
+    """Source minus home, or minus the best source of the column, paired by prompt."""
+
+    def cell(entry: Entry) -> Cell:
+        itself = entry.home if other == "home" else entry.best
+        mark = HOME if other == "home" else BEST
+        return Cell(look="quiet", home=entry.home, marks=mark) if itself else difference_cell(difference(entry))
+
+    def difference(entry: Entry) -> Any:
+        return entry.versus_home if other == "home" else entry.versus_best
+
+    if not any(difference(entry) for entry in panel.entries):
+        return None
+    words = "home" if other == "home" else "best source"
+    rows, title = by_entry(panel, [], cell), f"Source minus {words}, points, paired by prompt"
+    return _table(panel, f"source_minus_{other}", title, rows, section="maps", scale=OF_POINTS, tab=f"minus {other}")
 
 
 # --- references and controls ------------------------------------------------------------------------------
@@ -161,51 +178,40 @@ def _versus_home(entry: Entry) -> Cell:
 
 def reference_table(panel: Panel, controls: Sequence[Control]) -> Table | None:
     """Win rates of what has no source: controls, references, and what the judge's own scores allow."""
-    rows = []
+    rows: Rows = []
     for control in controls:
         entries = {entry.target: entry for entry in control.entries}
         rows.append((control.name, [_reference_cell(entries.get(target)) for target in panel.targets]))
     if panel.bands:
         rows.append(("shuffled labels", [_all_bands(panel, target) for target in panel.targets]))
-    breaks = {len(rows)} if rows else set()
+    breaks = frozenset({len(rows)} if rows else ())
     bounds = {bound.target: bound for bound in panel.bounds}
-    if bounds:
-        for label, pick in (("best pick", "ceiling"), ("worst pick", "floor")):
-            estimates = [getattr(bounds[t], pick) if t in bounds else None for t in panel.targets]
-            rows.append((label, [quiet_cell(estimate) for estimate in estimates]))
+    for label, pick in (("best pick", "ceiling"), ("worst pick", "floor")) if bounds else ():
+        rows.append((label, [number_cell(getattr(bounds.get(t), pick, None), look="quiet") for t in panel.targets]))
     if not rows:
         return None
     notes = ["shuffled labels: mean and range over sources and permutations"] if panel.bands else []
     notes += ["best and worst pick: by the judge's own scores, from the same pool"] if bounds else []
-    return Table(
-        "controls_and_references",
-        "Controls and references, win rate, %",
-        "",
-        list(panel.targets),
-        rows,
-        notes,
-        frozenset(breaks),
-        section="controls",
-        scale=OF_CHANCE,
-    )
+    name, title = "controls_and_references", "Controls and references, win rate, %"
+    return _table(panel, name, title, rows, notes, corner="", breaks=breaks, section="controls", scale=OF_CHANCE)
 
 
 def _all_bands(panel: Panel, target: str) -> Cell:
     values = [value for band in panel.bands if band.target == target for value in band.values]
-    if not values:
-        return Cell()
-    return Cell(f"{sum(values) / len(values):.1f}", f"{min(values):.1f}-{max(values):.1f}")
+    return _range_cell(sum(values) / len(values), values) if values else Cell()
+
+
+def _range_cell(mean: float, values: Sequence[float], **more: Any) -> Cell:
+    return Cell(f"{mean:.1f}", f"{min(values):.1f}-{max(values):.1f}", **more)
 
 
 def _reference_cell(entry: Entry | None) -> Cell:
-    if entry is None:
-        return Cell()
-    if entry.win is None:
+    if entry is not None and entry.win is None:
         return Cell(entry.status, look="hole")
-    return Cell(f"{entry.win.value:.1f}", span(entry.win), against(entry.win, CHANCE), value=entry.win)
+    return number_cell(entry.win if entry else None, level=CHANCE)
 
 
-def versus_tables(panel: Panel) -> list[Table]:
+def trained_tables(panel: Panel) -> list[Table]:
     """The trained reward model minus each reference, paired: agreement with people, if any, and win rates."""
     tables = []
     for of, words, differences in (("_agreement", "agreement on pairs, ", panel.pairs_versus), ("", "", panel.versus)):
@@ -213,18 +219,8 @@ def versus_tables(panel: Panel) -> list[Table]:
             if reference in ("random", "gold", "human"):
                 continue
             rows = by_source(panel, lambda s, t, by=by_places: difference_cell(by.get(s, {}).get(t)))  # type: ignore[misc]
-            tables.append(
-                Table(
-                    f"trained_minus_{reference}{of}",
-                    f"Trained minus {reference}, {words}points, paired",
-                    "source",
-                    list(panel.targets),
-                    rows,
-                    section="controls",
-                    scale=OF_POINTS,
-                    kind="detail",
-                )
-            )
+            name, title = f"trained_minus_{reference}{of}", f"Trained minus {reference}, {words}points, paired"
+            tables.append(_table(panel, name, title, rows, section="controls", scale=OF_POINTS, kind="detail"))
     return tables
 
 
@@ -238,22 +234,13 @@ def band_table(panel: Panel) -> Table | None:
         band = bands.get((source, target))
         if band is None:
             return Cell()
-        between = f"{min(band.values):.1f}-{max(band.values):.1f}"
-        star = SETTLED if band.beaten else ""
-        return Cell(f"{band.mean:.1f}", between, "above" if band.beaten else "", source == target, marks=star)
+        look, marks = ("above", SETTLED) if band.beaten else ("", "")
+        return _range_cell(band.mean, band.values, look=look, home=source == target, marks=marks)
 
     most = max(len(band.values) for band in panel.bands)
-    return Table(
-        "shuffled_labels",
-        f"Shuffled labels: mean and range of {most} permutations, win rate, %",
-        "source",
-        list(panel.targets),
-        by_source(panel, cell),
-        [f"{SETTLED} the real reward model lies above every permutation"],
-        section="controls",
-        scale=OF_CHANCE,
-        kind="detail",
-    )
+    title = f"Shuffled labels: mean and range of {most} permutations, win rate, %"
+    rows, notes = by_source(panel, cell), [f"{SETTLED} the real reward model lies above every permutation"]
+    return _table(panel, "shuffled_labels", title, rows, notes, section="controls", scale=OF_CHANCE, kind="detail")
 
 
 # --- the curve -----------------------------------------------------------------------------------
@@ -261,18 +248,16 @@ def band_table(panel: Panel) -> Table | None:
 
 def curve_table(panel: Panel) -> Table | None:
     """Best-of-k from the same pools: means over cells at home and abroad."""
-    there = [entry for entry in panel.entries if entry.curve is not None and entry.curve.value]
-    n = min((len(entry.curve.value) for entry in there if entry.curve), default=0)
+    judged = [(entry, entry.curve.value) for entry in panel.entries if entry.curve is not None and entry.curve.value]
+    n = min((len(curve) for _, curve in judged), default=0)
     if n < 3:
         return None
-    ks = sorted({*(2**power for power in range(n.bit_length()) if 2**power <= n), n})
+    ks = doublings(n)
     rows = []
-    sides = (("home", [e for e in there if e.home]), ("abroad", [e for e in there if e.abroad]))
-    for label, entries in sides:
-        curves = [entry.curve.value for entry in entries if entry.curve is not None]
+    for label in ("home", "abroad"):
+        curves = [curve for entry, curve in judged if getattr(entry, label)]
         if curves:
-            means = [sum(curve[k - 1] for curve in curves) / len(curves) for k in ks]
-            rows.append((label, [Cell(f"{mean:.1f}") for mean in means]))
+            rows.append((label, [Cell(f"{sum(curve[k - 1] for curve in curves) / len(curves):.1f}") for k in ks]))
     rows.append(("KL at most", [Cell(f"{math.log(k) - (k - 1) / k:.2f}", look="quiet") for k in ks]))
     title = "Best-of-k win rate, %, mean over cells"
     return Table("best-of-k_win_rate", title, "k", [str(k) for k in ks], rows, section="curves")
@@ -287,24 +272,21 @@ def accuracy_table(panel: Panel) -> Table | None:
         return None
     measured = {(a.source, a.target): a for a in panel.accuracy}
     rows = by_source(panel, lambda source, target: _accuracy_cell(measured.get((source, target))))
-    breaks = frozenset({len(rows)})
     baselines = {baseline.target: baseline for baseline in panel.accuracy_baselines}
     for label in ("majority", "length"):
-        estimates = [getattr(baselines[t], label) if t in baselines else None for t in panel.targets]
+        estimates = [getattr(baselines.get(target), label, None) for target in panel.targets]
         if any(estimates):
-            rows.append((label, [quiet_cell(estimate) for estimate in estimates]))
+            rows.append((label, [number_cell(estimate, look="quiet") for estimate in estimates]))
     notes = [f"{SETTLED} above every baseline by paired difference"] if baselines else []
     home = [entry for entry in panel.entries if entry.home]
     if any(entry.own_judge for entry in home) and not any(entry.win for entry in home):
         notes.append("the judge is the target's own reward model: its accuracy is that of the cell at home")
-    return Table(
+    return _table(
+        panel,
         "reward_model_accuracy_on_held-out_preferences",
         "Reward model accuracy on held-out preferences, %",
-        "source",
-        list(panel.targets),
         rows,
         notes,
-        breaks,
         section="rewards",
         scale=OF_CHANCE,
         shared=True,
@@ -315,29 +297,21 @@ def accuracy_table(panel: Panel) -> Table | None:
 def _accuracy_cell(of: Accuracy | None) -> Cell:
     if of is None:
         return Cell()
-    star = SETTLED if of.beats_baselines else ""
-    home = of.source == of.target
-    signs = (HOME if home else "") + star
-    return Cell(f"{of.accuracy.value:.1f}", span(of.accuracy), "above" if star else "", home, of.accuracy, signs)
+    home, star = of.source == of.target, SETTLED if of.beats_baselines else ""
+    return number_cell(of.accuracy, look="above" if star else "", home=home, marks=(HOME if home else "") + star)
 
 
 def auc_table(panel: Panel, controls: Sequence[Control]) -> Table | None:
     """Area under the ROC curve, which needs no threshold: references can be compared."""
     if not any(a.auc for a in panel.accuracy):
         return None
-    rows = []
-    for source in panel.sources:
-        rows.append(_auc_row(source, [a for a in panel.accuracy if a.source == source], panel))
-    breaks = frozenset({len(rows)})
-    rows += [_auc_row(c.name, c.accuracy, panel) for c in controls if any(a.auc for a in c.accuracy)]
-    return Table(
+    rows = [(source, [a for a in panel.accuracy if a.source == source]) for source in panel.sources]
+    rows += [(c.name, c.accuracy) for c in controls if any(a.auc for a in c.accuracy)]
+    return _table(
+        panel,
         "reward_model_auc_x_100_on_held-out_preferences",
         "Reward model AUC x 100 on held-out preferences",
-        "source",
-        list(panel.targets),
-        rows,
-        [],
-        breaks,
+        [(label, _of_targets(panel, {a.target: a.auc for a in accuracies})) for label, accuracies in rows],
         section="rewards",
         scale=OF_CHANCE,
         kind="detail",
@@ -345,47 +319,35 @@ def auc_table(panel: Panel, controls: Sequence[Control]) -> Table | None:
     )
 
 
-def _auc_row(label: str, accuracies: Sequence[Accuracy], panel: Panel) -> tuple[str, list[Cell]]:
-    values = {a.target: a.auc for a in accuracies}
-    return label, [_against_chance(values.get(target)) for target in panel.targets]
+def _of_targets(panel: Panel, values: dict[str, Estimate | None]) -> list[Cell]:
+    return [number_cell(values.get(target), level=CHANCE) for target in panel.targets]
 
 
-def _against_chance(estimate: Estimate | None, home: bool = False) -> Cell:
-    if estimate is None:
-        return Cell()
-    return Cell(f"{estimate.value:.1f}", span(estimate), against(estimate, CHANCE), home, estimate)
+def people_tables(panel: Panel, controls: Sequence[Control]) -> list[Table]:
+    """Of recorded responses: how far the reward model and the people who rated them agree.
 
+    The share of pairs within a prompt, and the rank correlation over all responses of a target.
+    """
 
-def pairwise_table(panel: Panel, controls: Sequence[Control]) -> Table:
-    """Of recorded responses: share of pairs within a prompt on which the reward model and the people agree."""
-    return Table(
-        "agreement_with_people_on_pairs_within_a_prompt",
-        MEASURES["pairwise"].title,
-        "source",
-        list(panel.targets),
-        by_entry(panel, controls, lambda entry: _against_chance(entry.pairwise, entry.home)),
-        breaks=frozenset({len(panel.sources)}),
-        section="rewards",
-        scale=MEASURES["pairwise"].scale,
-        tab="agrees with people",
-    )
-
-
-def spearman_table(panel: Panel, controls: Sequence[Control]) -> Table:
-    """Rank correlation with the people's ratings over all responses of a target."""
-
-    def cell(entry: Entry) -> Cell:
+    def correlation(entry: Entry) -> Cell:
         return Cell() if entry.spearman is None else Cell(f"{entry.spearman:.2f}", home=entry.home)
 
-    return Table(
-        "spearman_correlation_with_people_s_ratings",
-        "Spearman correlation with people's ratings",
-        "source",
-        list(panel.targets),
-        by_entry(panel, controls, cell),
-        breaks=frozenset({len(panel.sources)}),
+    name, title = "spearman_correlation_with_people_s_ratings", "Spearman correlation with people's ratings"
+    pairs = _against_chance(
+        panel,
+        controls,
+        "pairwise",
+        "agreement_with_people_on_pairs_within_a_prompt",
         section="rewards",
+        tab="agrees with people",
     )
+    return [pairs, _table(panel, name, title, by_entry(panel, controls, correlation), section="rewards")]
+
+
+def _against_chance(panel: Panel, controls: Sequence[Control], measure: str, name: str, **more: Any) -> Table:
+    """One measure, coloured by which side of chance its interval is on."""
+    rows = by_entry(panel, controls, lambda e: number_cell(getattr(e, measure), level=CHANCE, home=e.home))
+    return _table(panel, name, MEASURES[measure].title, rows, scale=MEASURES[measure].scale, **more)
 
 
 def judge_table(block: Block, panel: Panel) -> Table | None:
@@ -393,20 +355,12 @@ def judge_table(block: Block, panel: Panel) -> Table | None:
     if not block.judge_accuracy:
         return None
     by_target = {one.target: one for one in block.judge_accuracy}
-    accuracy = [by_target[t].accuracy if t in by_target else None for t in panel.targets]
-    rows = [("accuracy", [_against_chance(estimate) for estimate in accuracy])]
-    turned = [by_target[t].inconsistent if t in by_target else None for t in panel.targets]
+    rows = [("accuracy", _of_targets(panel, {target: one.accuracy for target, one in by_target.items()}))]
+    turned = [getattr(by_target.get(target), "inconsistent", None) for target in panel.targets]
     if any(turned):
-        rows.append(("order decides", [quiet_cell(e) for e in turned]))
-    return Table(
-        "the_judge_on_held-out_human_preferences",
-        "The judge on held-out human preferences, %",
-        "",
-        list(panel.targets),
-        rows,
-        section="judges",
-        shared=True,
-    )
+        rows.append(("order decides", [number_cell(estimate, look="quiet") for estimate in turned]))
+    name, title = "the_judge_on_held-out_human_preferences", "The judge on held-out human preferences, %"
+    return Table(name, title, "", list(panel.targets), rows, section="judges", shared=True)
 
 
 # --- beside every win rate --------------------------------------------------------------------------------
@@ -418,168 +372,131 @@ def measure_tables(block: Block, panel: Panel) -> list[Table]:
     if not names:
         return []
     rates = [rates_table(panel)] if "share_in_language" in names and panel.language_rates else []
-    brief = _measure_rows(panel, names, False) if len(panel.entries) <= MOST_ROWS else _over_targets(panel, names)
-    return [brief, _measure_rows(panel, names, True), *rates, *_length_controlled(block, panel)]
+    brief = _by_cell(panel, names, False) if len(panel.entries) <= MOST_ROWS else _over_targets(panel, names)
+    return [brief, _by_cell(panel, names, True), *rates, *_length_controlled(block, panel)]
 
 
 def measure_table(panel: Panel, controls: Sequence[Control], name: str) -> Table | None:
     """One measure by source and target, with references and the baseline; None where nothing has it."""
     if not any(_value(entry, name) is not None for entry in panel.entries):
         return None
-    measure = MEASURES[name]
     rows = by_entry(panel, controls, lambda entry: measure_cell(entry, name, True))
     opponents = {opponent.target: opponent for opponent in panel.opponents}
-    baseline = [measure_cell(opponents[t], name, True) if t in opponents else Cell() for t in panel.targets]
+    baseline = [measure_cell(opponents.get(target), name, True) for target in panel.targets]
     if any(cell.text for cell in baseline):
         rows.append(("baseline", baseline))
-    breaks, tab = frozenset({len(panel.sources)}), _TABS.get(name, measure.head)
-    columns = list(panel.targets)
-    return Table(name, measure.title, "source", columns, rows, [], breaks, "maps", measure.scale, tab=tab)
+    measure = MEASURES[name]
+    tab = {"share_in_language": "language", "repetition": "repetition"}.get(name, measure.head)  # heads are shorter
+    return _table(panel, name, measure.title, rows, section="maps", scale=measure.scale, tab=tab)
 
 
 def own_tables(panel: Panel) -> list[Table]:
     """Measures of the user's own by source and target, with the baseline."""
-
-    def shown(of: Entry | Opponent | None, name: str, digits: int) -> Cell:
-        estimate = of.own.get(name) if of is not None else None
-        if estimate is None:
-            return Cell()
-        home = isinstance(of, Entry) and of.home
-        text, look = f"{estimate.value:.{digits}f}", "" if home else "quiet"
-        return Cell(text, span(estimate, digits), cast(Look, look), home, estimate, HOME if home else "")
-
-    found, opponents = [], {opponent.target: opponent for opponent in panel.opponents}
+    tables, opponents = [], {opponent.target: opponent for opponent in panel.opponents}
     for own in panel.own_measures:
         values = [abs(entry.own[own.name].value) for entry in panel.entries if own.name in entry.own]
-        of = partial(shown, name=own.name, digits=1 if max(values, default=0) >= 10 else 2)
-        rows = [*by_entry(panel, [], of), ("baseline", [of(opponents.get(target)) for target in panel.targets])]
-        breaks, columns = frozenset({len(rows) - 1}), list(panel.targets)
+        digits = 1 if max(values, default=0) >= 10 else 2
+
+        def cell(of: Entry | Opponent | None, name: str = own.name, digits: int = digits) -> Cell:
+            estimate = of.own.get(name) if of else None
+            if isinstance(of, Entry) and of.home:
+                return number_cell(estimate, digits, home=True, marks=HOME)
+            return number_cell(estimate, digits, look="quiet")
+
+        rows = [*by_entry(panel, [], cell), ("baseline", [cell(opponents.get(target)) for target in panel.targets])]
         if values:
-            found.append(Table(f"own_{own.name}", own.title, "source", columns, rows, [], breaks, "maps", Scale(),
-                               "matrix", tab=own.name))  # fmt: skip
-    return found
-
-
-_TABS = {"share_in_language": "language", "repetition": "repetition"}  # where the head of a column is a shorter one
+            name, tab = f"own_{own.name}", own.name
+            tables.append(_table(panel, name, own.title, rows, section="maps", scale=Scale(), kind="matrix", tab=tab))
+    return tables
 
 
 def _value(of: Entry | Opponent, name: str) -> float | None:
     """The value; of best-of-n the bound of the KL."""
-    estimate = getattr(of, name, None)
-    if estimate is None and name == "kl":
-        return getattr(of, "kl_bound", None)
-    return estimate.value if isinstance(estimate, Estimate) else None
-
-
-def measure_cell(of: Entry | Opponent, name: str, interval: bool) -> Cell:
-    """A measure of MEASURES, with its interval if wanted."""
-    value: float | None = _value(of, name)
     estimate: Estimate | None = getattr(of, name, None)
+    if estimate is None:
+        return getattr(of, "kl_bound", None) if name == "kl" else None
+    return estimate.value
+
+
+def measure_cell(of: Entry | Opponent | None, name: str, interval: bool) -> Cell:
+    """A measure of MEASURES, with its interval if wanted."""
+    value = None if of is None else _value(of, name)
     if value is None:
         return Cell()
-    text = MEASURES[name].written(value)
-    if name == "kl" and estimate is None:
-        text = f"≤{text}"
+    estimate: Estimate | None = getattr(of, name, None)
+    bound = "≤" if estimate is None else ""
     home = isinstance(of, Entry) and of.home
-    between = span(estimate, MEASURES[name].digits) if interval and estimate else ""
-    return Cell(text, between, "" if home else "quiet", home, estimate)
+    between = span(estimate, MEASURES[name].digits) if interval else ""
+    return Cell(bound + MEASURES[name].written(value), between, "" if home else "quiet", home, estimate)
 
 
-def _heads(names: Sequence[str]) -> list[str]:
-    return [MEASURES[name].head for name in names]
-
-
-def _notes(names: Sequence[str]) -> list[str]:
-    """What the heads mean, of those that need it."""
-    return ["; ".join(f"{MEASURES[name].head}: {note}" for name in names if (note := MEASURES[name].note))]
+def _beside(title: str, names: Sequence[str], rows: Rows, **more: Any) -> Table:
+    """A column a measure, and what the heads mean, of those that need it."""
+    heads = [MEASURES[name].head for name in names]
+    notes = ["; ".join(f"{MEASURES[name].head}: {note}" for name in names if (note := MEASURES[name].note))]
+    return Table("beside_the_win_rates", title, columns=heads, rows=rows, notes=notes, **more)
 
 
 def _over_targets(panel: Panel, names: Sequence[str]) -> Table:
     """Of a large matrix: a row a source, means over targets."""
     rows = [("baseline", _means(panel.opponents, names))]
     rows += [(s, _means([entry for entry in panel.entries if entry.source == s], names)) for s in panel.sources]
-    title, breaks = "Beside the win rates, means over targets", frozenset({1})
-    return Table("beside_the_win_rates", title, "source", _heads(names), rows, _notes(names), breaks, kind="brief")
+    title = "Beside the win rates, means over targets"
+    return _beside(title, names, rows, corner="source", breaks=frozenset({1}), kind="brief")
 
 
 def _means(of: Sequence[Entry | Opponent], names: Sequence[str]) -> list[Cell]:
     cells = []
     for name in names:
         values = [value for one in of if (value := _value(one, name)) is not None]
-        bound = name == "kl" and all(getattr(one, "kl", None) is None for one in of)
-        text = MEASURES[name].written(sum(values) / len(values)) if values else ""
-        cells.append(Cell(f"≤{text}" if bound and text else text))
+        bound = "≤" if name == "kl" and all(getattr(one, "kl", None) is None for one in of) else ""
+        cells.append(Cell(bound + MEASURES[name].written(sum(values) / len(values)) if values else ""))
     return cells
 
 
-def _measure_rows(panel: Panel, names: Sequence[str], interval: bool) -> Table:
+def _by_cell(panel: Panel, names: Sequence[str], interval: bool) -> Table:
     """A row a cell, under that of the baseline."""
-    rows: list[tuple[str, list[Cell]]] = []
+    rows: Rows = []
     breaks = set()
     opponents = {opponent.target: opponent for opponent in panel.opponents}
     for target in panel.targets:
         breaks.add(len(rows))
         if target in opponents:
             rows.append((f"baseline {target}", [measure_cell(opponents[target], name, interval) for name in names]))
-        there = [entry for entry in panel.entries if entry.target == target and entry.win is not None]
-        rows += [(f"{e.source} -> {target}", [measure_cell(e, name, interval) for name in names]) for e in there]
-    return Table(
-        "beside_the_win_rates",
-        "Beside the win rates" + (", with intervals" if interval else ""),
-        "",
-        _heads(names),
-        rows,
-        _notes(names),
-        frozenset(breaks - {0}),
-        kind="detail" if interval else "brief",
-    )
+        judged = [entry for entry in panel.entries if entry.target == target and entry.win is not None]
+        rows += [(f"{e.source} -> {target}", [measure_cell(e, name, interval) for name in names]) for e in judged]
+    title = "Beside the win rates" + (", with intervals" if interval else "")
+    kind = "detail" if interval else "brief"
+    return _beside(title, names, rows, corner="", breaks=frozenset(breaks - {0}), kind=kind)
 
 
 def rates_table(panel: Panel) -> Table:
     """How far `lang.` is to be believed: the same share of texts whose language is known."""
     by_target = {one.target: one for one in panel.language_rates}
-    there = [by_target.get(target) for target in panel.targets]
-    rows = []
+    rows: Rows = []
     for label, number, name in (("recognised", "n", "recognised"), ("others taken for it", "n of others", "mistaken")):
-        estimates: list[Estimate | None] = [getattr(one, name, None) for one in there]
-        rows.append((label, [quiet_cell(estimate) for estimate in estimates]))
-        rows.append((number, [Cell(str(one.n) if one else "", look="quiet") for one in estimates]))
+        rates: list[Estimate | None] = [getattr(by_target.get(target), name, None) for target in panel.targets]
+        rows.append((label, [number_cell(rate, look="quiet") for rate in rates]))
+        rows.append((number, [Cell(str(rate.n) if rate else "", look="quiet") for rate in rates]))
     by_detector: dict[str, list[str]] = {}
     for one in panel.language_rates:
         by_detector.setdefault(one.detector, []).append(f"{one.target}: {', '.join(one.labels) or 'none'}")
     notes = ["recognised: of the text of references in the language; others: of those in the task's other languages"]
     notes += [f"told by {name}, labels: {'; '.join(labels)}" for name, labels in by_detector.items()]
-    return Table(
-        "the_language_detector_on_the_task_s_own_references",
-        "The language detector on the task's own references, %",
-        "",
-        list(panel.targets),
-        rows,
-        notes,
-        frozenset({2}),
-        shared=True,
-    )
+    title = "The language detector on the task's own references, %"
+    name = "the_language_detector_on_the_task_s_own_references"
+    return _table(panel, name, title, rows, notes, corner="", breaks=frozenset({2}), shared=True)
 
 
 def _length_controlled(block: Block, panel: Panel) -> list[Table]:
     if not any(entry.win_lc for entry in panel.entries):
         return []
-    slope, notes = block.length_slope, []
-    if slope is not None:
-        words = f"{slope.value:+.2f} ({span(slope, 2)})" if slope.low is not None else f"{slope.value:+.2f}"
-        notes.append(f"log-odds of a win for tanh of one standard deviation of extra length: {words}")
-    return [
-        Table(
-            "length-controlled_win_rate",
-            MEASURES["win_lc"].title,
-            "source",
-            list(panel.targets),
-            by_entry(panel, [], lambda entry: _against_chance(entry.win_lc, entry.home)),
-            notes,
-            frozenset({len(panel.sources)}),
-            section="maps",
-            scale=MEASURES["win_lc"].scale,
-            kind="detail",
-            tab="length-controlled",
-        )
-    ]
+    table = _against_chance(
+        panel, [], "win_lc", "length-controlled_win_rate", section="maps", kind="detail", tab="length-controlled"
+    )
+    slope = block.length_slope
+    if slope is None:
+        return [table]
+    words = f"{slope.value:+.2f} ({span(slope, 2)})" if slope.low is not None else f"{slope.value:+.2f}"
+    note = f"log-odds of a win for tanh of one standard deviation of extra length: {words}"
+    return [replace(table, notes=[note])]

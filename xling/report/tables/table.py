@@ -1,12 +1,13 @@
-"""What tables are made of: cells with a value, an interval, marks and a look, the same for every medium."""
+"""What tables are made of: cells with a value, an interval, marks and a look, the same for every medium.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+Below: how numbers and names are written in them.
+"""
+
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from xling.analysis.matrix.types import Control, Entry, Panel, Scale
-from xling.analysis.statistics.intervals import Difference, Estimate
-from xling.report.tables.wording import signed_span, span
+from xling.analysis.matrix.types import Count, Entry, Matrix, Panel, Scale
+from xling.analysis.statistics.intervals import MOST_PROMPTS, MOST_SEEDS, Difference, Estimate
 
 HOME, BEST, TIED, SETTLED, UNKNOWN = "◆", "▲", "△", "*", "†"
 
@@ -54,14 +55,22 @@ class Table:
     tab: str = ""  # a short title, as of a tab of the page
 
 
-def against(estimate: Estimate, level: float) -> Look:
-    """Which side of a level the whole interval is on."""
-    return "above" if estimate.above(level) else "below" if estimate.below(level) else ""
-
-
-def quiet_cell(estimate: Estimate | None) -> Cell:
-    """A value for comparison."""
-    return Cell() if estimate is None else Cell(f"{estimate.value:.1f}", span(estimate), "quiet", value=estimate)
+def number_cell(
+    estimate: Estimate | None,
+    digits: int = 1,
+    *,
+    level: float | None = None,
+    look: Look = "",
+    home: bool = False,
+    marks: str = "",
+    note: str = "",
+) -> Cell:
+    """A number with its interval; empty where there is none. level: look above or below, by its interval."""
+    if estimate is None:
+        return Cell()
+    if level is not None:
+        look = "above" if estimate.above(level) else "below" if estimate.below(level) else ""
+    return Cell(f"{estimate.value:.{digits}f}", span(estimate, digits), look, home, estimate, marks, note)
 
 
 def difference_cell(difference: Difference | None) -> Cell:
@@ -70,23 +79,78 @@ def difference_cell(difference: Difference | None) -> Cell:
         return Cell()
     estimate = difference.estimate
     star = SETTLED if difference.settled else ""
-    return Cell(f"{estimate.value:+.1f}", signed_span(estimate), against(estimate, 0.0), value=estimate, marks=star)
+    return replace(
+        number_cell(estimate, level=0.0, marks=star), text=f"{estimate.value:+.1f}", span=signed_span(estimate)
+    )
 
 
-def by_source(panel: Panel, cell: Callable[[str, str], Cell]) -> list[tuple[str, list[Cell]]]:
-    """Rows of a table: sources down, targets across."""
-    return [(source, [cell(source, target) for target in panel.targets]) for source in panel.sources]
+# --- numbers and names in words ---------------------------------------------------------------------------
 
 
-def by_entry(panel: Panel, controls: Sequence[Control], cell: Callable[[Entry], Cell]) -> list[tuple[str, list[Cell]]]:
-    """Rows of a table: sources and then controls down, targets across; nothing where there is no entry."""
-    entries = panel.at()
+def span(estimate: Estimate | None, digits: int = 1) -> str:
+    """The interval alone: `50.1-54.4`, or `-0.3..0.2` where a bound is negative."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return ""
+    between = ".." if estimate.low < 0 else "-"
+    return f"{estimate.low:.{digits}f}{between}{estimate.high:.{digits}f}"
 
-    def of(entry: Entry | None) -> Cell:
-        return cell(entry) if entry else Cell()
 
-    rows = by_source(panel, lambda source, target: of(entries.get((source, target))))
-    for control in controls:
-        own = {entry.target: entry for entry in control.entries}
-        rows.append((control.name, [of(own.get(target)) for target in panel.targets]))
-    return rows
+def signed_span(estimate: Estimate | None) -> str:
+    """The interval of a difference: `-1.2..+0.4`."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return ""
+    return f"{estimate.low:+.1f}..{estimate.high:+.1f}"
+
+
+def needed(difference: Difference) -> str:
+    """What would settle a difference, in a word: so many more for a power of 80 %."""
+    if difference.settled:
+        return "settled"
+    for name in ("identical", "level"):
+        if getattr(difference, name):
+            return name
+    if difference.unknown:
+        return "no interval"
+    if difference.more is None:
+        return f"> {MOST_PROMPTS:,} prompts" if difference.more_unit == "prompts" else f"> {MOST_SEEDS:,} seeds"
+    return f"+{difference.more:,} {difference.more_unit[:-1] if difference.more == 1 else difference.more_unit}"
+
+
+def count_text(count: Count) -> str:
+    """`cells abroad ... (20 by point estimate; 2 not there)`"""
+    remarks = [] if count.by_value is None else [f"{count.by_value} by point estimate"]
+    remarks += [] if count.planned == count.of else [f"{count.planned - count.of} not there"]
+    return count.text + (f" ({'; '.join(remarks)})" if remarks else "")
+
+
+def task_names(matrix: Matrix) -> str:
+    return ", ".join(sorted({block.axes["task"] for block in matrix.blocks}))
+
+
+def mixes(matrix: Matrix) -> list[str]:
+    """What differs between the results of one grid and may decide bits: code, devices, threads."""
+    found = []
+    for what in ("code", "devices", "threads"):
+        values = matrix.provenance.get(what)
+        if isinstance(values, list) and len(values) > 1:
+            # a commit with `+` is one with changes that were not committed
+            short = [value[:9] + "+" * value.endswith("+") if what == "code" else value for value in values]
+            found.append(f"Results of this grid were made with different {what}: {', '.join(short)}.")
+    return found
+
+
+def hole_marks(panel: Panel) -> dict[str, int]:
+    """A number for each different reason of a panel's holes and partial entries, in reading order."""
+    marks: dict[str, int] = {}
+    cells = panel.at()
+    for source in panel.sources:
+        for target in panel.targets:
+            entry = cells.get((source, target))
+            if entry is not None and entry.status != "done":
+                marks.setdefault(hole_text(entry), len(marks) + 1)
+    return marks
+
+
+def hole_text(entry: Entry) -> str:
+    """`blocked: sft[de] failed: ValueError: ...`; the status once."""
+    return entry.status if entry.reason in ("", entry.status) else f"{entry.status}: {entry.reason}"

@@ -21,8 +21,7 @@ from xling.analysis.matrix.types import Block, Matrix, Panel
 from xling.console import Console, harmless
 from xling.report.tables.comparisons import comparison_tables
 from xling.report.tables.panel import panel_tables
-from xling.report.tables.table import BEST, HOME, SETTLED, TIED, Cell, Table
-from xling.report.tables.wording import count_text, mixes, task_names
+from xling.report.tables.table import BEST, HOME, SETTLED, TIED, Cell, Table, count_text, mixes, task_names
 
 MOST_COLUMNS = 24  # beyond this only the matrix itself is shown, page by page; the files have the rest
 LONGEST_LABEL, LONGEST_HEAD = 26, 16  # characters of a line of a row's name and of a column's
