@@ -32,7 +32,7 @@ from xling.analysis.tidy.entries import grid_entries
 from xling.analysis.tidy.tables import tables
 from xling.console import Console
 from xling.grid.store import Store
-from xling.report.page.document import Document, encode
+from xling.report.page.data import Document, encode
 from xling.report.tables.terminal import print_matrix
 
 grid = SyntheticGrid(Path(sys.argv[1]))
