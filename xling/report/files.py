@@ -16,12 +16,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from xling.analysis.matrix.categories import ENGLISH, MEAN, Categories
-from xling.analysis.tidy.entries import Draws
-from xling.analysis.matrix.types import matrix_json
 from xling.analysis.matrix.fold_grid import fold_grid, grid_categories
 from xling.analysis.matrix.frontier import QUANTITIES
-from xling.analysis.matrix.types import Entry, Matrix
+from xling.analysis.matrix.types import Entry, Matrix, matrix_json
 from xling.analysis.statistics.intervals import Estimate
+from xling.analysis.tidy.entries import Draws
 from xling.console import formula_free
 from xling.grid.files import disk_error, write_atomically
 from xling.grid.store import Store

@@ -19,8 +19,7 @@ from xling.analysis.matrix.names import panel_place
 from xling.analysis.matrix.types import Matrix
 from xling.console import without_secrets
 from xling.errors import StoreError, XlingError
-from xling.grid.records import PlannedStage, Ref
-from xling.grid.records import Run
+from xling.grid.records import PlannedStage, Ref, Run
 from xling.grid.stage import WHERE
 from xling.grid.store import Store
 from xling.results.items import validation_rows

@@ -13,10 +13,9 @@ import webbrowser
 from functools import lru_cache
 from pathlib import Path
 
-from xling.analysis.tidy.entries import Draws
-from xling.analysis.matrix.types import read_matrix
+from xling.analysis.matrix.types import Matrix, read_matrix
 from xling.analysis.matrix.verdicts import headline
-from xling.analysis.matrix.types import Matrix
+from xling.analysis.tidy.entries import Draws
 from xling.console import shown
 from xling.grid.files import disk_error, sha256_of, write_atomically
 from xling.grid.store import Store

@@ -25,12 +25,11 @@ from rich.text import Text
 
 from xling.analysis.catalogue import OF_ENTRIES, grid_findings, paper_findings
 from xling.analysis.findings.in_short import in_short
-from xling.analysis.tidy.entries import Draws
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.matrix.types import Matrix
 from xling.analysis.paper.compare import compare as compare_matrices
 from xling.analysis.paper.published import NAME as PAPER
-from xling.analysis.tidy.entries import EVERY, grid_entries
+from xling.analysis.tidy.entries import EVERY, Draws, grid_entries
 from xling.analysis.tidy.finding import Finding
 from xling.console import Console, formula_free, harmless, print_bytes
 from xling.grid.files import disk_error, sealed_json, write_atomically
