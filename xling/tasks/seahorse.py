@@ -13,9 +13,9 @@ import hashlib
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -49,8 +49,6 @@ class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field=
     template: Template = Template()
     facts: tuple[Language, ...] = ()  # of the languages that the template names; planning fills them in
 
-
-Item = TypeVar("Item")
 
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts"})
 
@@ -113,13 +111,15 @@ TABLE_5 = {"de": 306, "en": 1672, "es": 295, "ru": 255, "tr": 720, "vi": 349}
 
 
 def languages(config: Settings) -> Sequence[str]:
-    """Those of `task.languages`."""
-    return _languages(config)
+    """Those of `task.languages`; ConfigError for one that Seahorse has not."""
+    for lang in config.languages:
+        defaults.check_language(config, lang, source.LANGUAGES)
+    return config.languages
 
 
 def check(config: Settings, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
     """Reads the ratings and joins the articles; what was left out is said, language by language."""
-    _languages(config)
+    languages(config)
     notes = list[str]()
     for lang in sorted({*sources, *targets}):
         _check_language(config, lang)
@@ -134,7 +134,7 @@ def check(config: Settings, known: Collection[str] | None, sources: Sequence[str
 
 def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     """Everything else at its default; ConfigError if the use needs files that are not there."""
-    _languages(config)
+    languages(config)
     for lang in langs:
         _require(config, lang, use)
     return Settings(
@@ -150,10 +150,10 @@ def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
 
 def sources(config: Settings) -> list[Path]:
     """The ratings' files, and those of the languages' articles."""
-    _languages(config)
+    langs = languages(config)
     paths = [path for found in source.rating_files(config).values() for path in found]
     if config.articles is not None:
-        for lang in config.languages:
+        for lang in langs:
             for dataset in source.corpora(config, lang):
                 paths += [path for found in source.corpus_files(config, lang, dataset).values() for path in found]
     return paths
@@ -161,12 +161,7 @@ def sources(config: Settings) -> list[Path]:
 
 def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstration]:
     """Articles with their reference summaries, the corpora in turns; in training mixed as `task.mixing` says."""
-    _check_language(config, lang)
-
-    def made(dataset: str, one: source.Document) -> Demonstration:
-        return Demonstration(_prompt(config, lang, dataset, one.gem_id, one.text), one.summary)
-
-    mixed = _mixed(config, lang, _split(config, split), config.max_demonstrations, made)
+    mixed = _mixed(config, lang, split, config.max_demonstrations)
     if config.mixing == "equal" and split == "train":
         longest = max(map(len, mixed))
         mixed = [list(itertools.islice(itertools.cycle(found), longest)) for found in mixed]
@@ -175,12 +170,7 @@ def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstrat
 
 def prompts(config: Settings, lang: str, split: Split) -> list[Prompt]:
     """Articles without their summaries; "test" is the split of `task.evaluate`."""
-    _check_language(config, lang)
-
-    def made(dataset: str, one: source.Document) -> Prompt:
-        return _prompt(config, lang, dataset, one.gem_id, one.text)
-
-    return _in_turns(_mixed(config, lang, _split(config, split), config.max_prompts, made))
+    return [one.prompt for one in _in_turns(_mixed(config, lang, split, config.max_prompts))]
 
 
 def ratings(config: Settings, lang: str, split: Split) -> list[Rating]:
@@ -217,7 +207,7 @@ def published(config: Settings) -> dict[tuple[str, str, str, str], int]:
 
     "test" is there while `task.evaluate` is validation, as in the paper; ratings are those of question 6.
     """
-    _languages(config)
+    languages(config)
     sizes = dict[tuple[str, str, str, str], int]()
     splits = {"train": 0, "validation": 1, **({"test": 1} if config.evaluate == "validation" else {})}
     for split, column in splits.items():
@@ -231,12 +221,6 @@ def published(config: Settings) -> dict[tuple[str, str, str, str], int]:
 
 
 # --- inside -------------------------------------------------------------------------------------------------
-
-
-def _languages(config: Settings) -> Sequence[str]:
-    for lang in config.languages:
-        defaults.check_language(config, lang, source.LANGUAGES)
-    return config.languages
 
 
 def _check_language(config: Settings, lang: str) -> None:
@@ -273,24 +257,25 @@ def _prompt(config: Settings, lang: str, dataset: str, gem_id: str, text: str) -
     return Prompt(id=gem_id, lang=lang, group=gem_id, text=shown, dataset=dataset, content=content)
 
 
-def _mixed(
-    config: Settings, lang: str, split: str, most: int | None, made: Callable[[str, source.Document], Item]
-) -> list[list[Item]]:
-    """What is made of each corpus's documents: those with a summary, each once, without those that Seahorse trains on.
+def _mixed(config: Settings, lang: str, split: Split, most: int | None) -> list[list[Demonstration]]:
+    """Each corpus's documents with a summary, each once, without those that Seahorse trains on.
 
     By their hashed ids, whatever the order of the files; of more than `most` the first ones.
     """
+    _check_language(config, lang)
     _require(config, lang, "prompts")
-    seen = set(source.read(config, "train").ids) if split != "train" else set[str]()
-    mixed: list[list[Item]] = []
+    read = _split(config, split)
+    seen = set(source.read(config, "train").ids) if read != "train" else set[str]()
+    mixed: list[list[Demonstration]] = []
     for dataset in source.corpora(config, lang):
-        found = _once(source.documents(config, lang, dataset, (split,)), seen)
+        found = _once(source.documents(config, lang, dataset, (read,)), seen)
         kept = (sorted if most is None else functools.partial(heapq.nsmallest, most))(
             found, key=lambda one: defaults.hashed(config.seed, one.gem_id)
         )
-        mixed.append([made(dataset, one) for one in kept])
-        if not mixed[-1]:
-            raise DataError(f"{dataset} has no {split} documents in {lang!r} below task.articles={config.articles}.")
+        if not kept:
+            raise DataError(f"{dataset} has no {read} documents in {lang!r} below task.articles={config.articles}.")
+        asked = (_prompt(config, lang, dataset, one.gem_id, one.text) for one in kept)
+        mixed.append([Demonstration(prompt, one.summary) for prompt, one in zip(asked, kept, strict=True)])
     return mixed
 
 
@@ -302,7 +287,7 @@ def _once(documents: Iterable[source.Document], seen: set[str]) -> Iterator[sour
             yield one
 
 
-def _in_turns(lists: Iterable[list[Item]]) -> list[Item]:
+def _in_turns(lists: Iterable[list[Demonstration]]) -> list[Demonstration]:
     """One of each list after the other, so that a first part has something of all."""
     return [one for turn in itertools.zip_longest(*lists) for one in turn if one is not None]
 

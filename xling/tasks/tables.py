@@ -378,9 +378,7 @@ def _separated(path: Path, usual: str, strict: bool) -> Table:
         raise DataError(f"{path} has a first row that cannot be read: {error}.") from error
     if wrong := next((damaged[n] for n in range(above + 1, above + opened.line_num + 1) if n in damaged), None):
         raise DataError(f"{path} has a first row that cannot be read: {wrong}.")
-    if twice := sorted({name for name in header if name and header.count(name) > 1}):
-        raise DataError(f"{path} has several columns of the same name: {listed(twice)}. Rename all but one.")
-    columns = tuple(dict.fromkeys(header))
+    columns = _once_each(path, header)
     return Table(path, "line", columns, lambda _: _cells(reader(), damaged, above), separator in ";\t")
 
 
@@ -456,15 +454,10 @@ def _arrow(path: Path) -> Table:
 
     def batches(columns: Collection[str] | None) -> Iterator[Any]:
         reader = opened()
-        found = (
-            reader
-            if not hasattr(reader, "num_record_batches")
-            else map(reader.get_batch, range(reader.num_record_batches))
-        )
-        for batch in found:
-            wanted = (
-                batch if columns is None else batch.select([name for name in batch.schema.names if name in columns])
-            )
+        stream = not hasattr(reader, "num_record_batches")
+        for batch in reader if stream else map(reader.get_batch, range(reader.num_record_batches)):
+            kept = [name for name in batch.schema.names if columns is None or name in columns]
+            wanted = batch.select(kept)
             yield from (wanted.slice(start, BATCH) for start in range(0, wanted.num_rows, BATCH))
 
     try:
@@ -477,21 +470,24 @@ def _arrow(path: Path) -> Table:
 def _columnar(
     path: Path, names: list[str], form: str, batches: Callable[[Collection[str] | None], Iterator[Any]]
 ) -> Table:
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"{path} has several columns of the same name: {listed(twice)}. Rename all but one.")
-    return Table(path, "row", tuple(names), lambda columns: _of_batches(path, form, batches(columns)))
-
-
-def _of_batches(path: Path, form: str, batches: Iterator[Any]) -> Iterator[Numbered]:
     from pyarrow import ArrowException
 
-    number = 0
-    try:
-        for batch in batches:
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} has text that is not UTF-8 after row {number}: {shown(error, 300)}.") from error
-    except (ArrowException, OSError, ValueError, OverflowError) as error:
-        raise DataError(f"{path} is a damaged {form} file: {shown(error, 300)}. Copy it again.") from error
+    def rows(columns: Collection[str] | None) -> Iterator[Numbered]:
+        number = 0
+        try:
+            for batch in batches(columns):
+                for number, row in enumerate(batch.to_pylist(), start=number + 1):
+                    yield number, row
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} has text that is not UTF-8 after row {number}: {shown(error, 300)}.") from error
+        except (ArrowException, OSError, ValueError, OverflowError) as error:
+            raise DataError(f"{path} is a damaged {form} file: {shown(error, 300)}. Copy it again.") from error
+
+    return Table(path, "row", _once_each(path, names), rows)
+
+
+def _once_each(path: Path, names: list[str]) -> tuple[str, ...]:
+    """Names of columns; DataError if several have the same. Those without a name, as in CSV, are one."""
+    if twice := sorted({name for name in names if name and names.count(name) > 1}):
+        raise DataError(f"{path} has several columns of the same name: {listed(twice)}. Rename all but one.")
+    return tuple(dict.fromkeys(names))
