@@ -378,7 +378,7 @@ def _separated(path: Path, usual: str, strict: bool) -> Table:
         raise DataError(f"{path} has a first row that cannot be read: {error}.") from error
     if wrong := next((damaged[n] for n in range(above + 1, above + opened.line_num + 1) if n in damaged), None):
         raise DataError(f"{path} has a first row that cannot be read: {wrong}.")
-    columns = _once_each(path, header)
+    columns = _once_each(path, header, but="")
     return Table(path, "line", columns, lambda _: _cells(reader(), damaged, above), separator in ";\t")
 
 
@@ -476,7 +476,8 @@ def _columnar(
         number = 0
         try:
             for batch in batches(columns):
-                for number, row in enumerate(batch.to_pylist(), start=number + 1):
+                for row in batch.to_pylist():
+                    number += 1
                     yield number, row
         except UnicodeDecodeError as error:
             raise DataError(f"{path} has text that is not UTF-8 after row {number}: {shown(error, 300)}.") from error
@@ -486,8 +487,8 @@ def _columnar(
     return Table(path, "row", _once_each(path, names), rows)
 
 
-def _once_each(path: Path, names: list[str]) -> tuple[str, ...]:
-    """Names of columns; DataError if several have the same. Those without a name, as in CSV, are one."""
-    if twice := sorted({name for name in names if name and names.count(name) > 1}):
+def _once_each(path: Path, names: list[str], but: str | None = None) -> tuple[str, ...]:
+    """Names of columns; DataError if several have the same name (`but` for that one)."""
+    if twice := sorted({name for name in names if name != but and names.count(name) > 1}):
         raise DataError(f"{path} has several columns of the same name: {listed(twice)}. Rename all but one.")
     return tuple(dict.fromkeys(names))
