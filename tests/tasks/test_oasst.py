@@ -14,7 +14,6 @@ from xling.config.common import Language, Template
 from xling.errors import ConfigError, DataError
 from xling.tasks import oasst
 from xling.tasks.oasst import Settings as Oasst
-from xling.tasks.render import dialog
 
 LANGS = ("en", "es", "ru")
 TRAIN = [tree(lang, number) for lang in (*LANGS, "pt-BR") for number in range(6)]
@@ -67,15 +66,6 @@ def test_a_prompt_is_the_conversation_up_to_it(hub: Oasst) -> None:
     assert prompts["ru-4-f"].text == prompts["ru-4-f"].reward_text == expected
     assert prompts["ru-4"].text == f"Human: {QUESTIONS['ru']} 4?\nAssistant:"
     assert prompts["ru-4"].group == prompts["ru-4-f"].group == "ru-4" and prompts["ru-4"].dataset == "oasst"
-
-
-def test_the_instruction_names_the_language_to_the_policy_alone(hub: Oasst) -> None:
-    template = Template(policy="A dialog in {language} ({native_language}).\n{text}")
-    facts = (Language("es", "Spanish", "español", "Latn"),)
-    settings = msgspec.structs.replace(hub, template=template, facts=facts)
-    for prompt in oasst.prompts(settings, "es", "test"):
-        assert prompt.text == f"A dialog in Spanish (español).\n{prompt.reward_text}"
-        assert prompt.reward_text.startswith("Human: ")
 
 
 Writer = Callable[[Path, list[Any]], Path]
@@ -256,24 +246,6 @@ def test_one_tree_cannot_be_cut_in_two(tmp_path: Path) -> None:
         oasst.check(Oasst(hub, evaluate="halves"), None, ["en"], ["en"])
 
 
-# --- rendering ----------------------------------------------------------------------------------------------
-
-
-def test_early_turns_make_way_and_the_last_one_never() -> None:
-    turns = [("prompter", "a" * 30), ("assistant", "b" * 30), ("prompter", "c" * 30)]
-    names = ("Human", "Assistant")
-    full = dialog(turns, names)
-    assert full.count("\n") == 3 and dialog(turns, names, len(full)) == full
-    assert dialog(turns, names, len(full) - 1) == f"Human: {'c' * 30}\nAssistant:" == dialog(turns, names, 1)
-    assert dialog([("assistant", "Hi."), ("user", "b" * 9)], names, 10) == f"Human: {'b' * 9}\nAssistant:"
-
-
-@pytest.mark.parametrize("roles", [(), ("prompter", "assistant"), ("system",), ("tool", "prompter")])
-def test_a_conversation_ends_with_the_users_turn(roles: tuple[str, ...]) -> None:
-    with pytest.raises(DataError, match="the last turn is the user's"):
-        dialog([(role, "x") for role in roles], ("Human", "Assistant"))
-
-
 # --- files and keys -----------------------------------------------------------------------------------------
 
 
@@ -318,9 +290,3 @@ def test_a_use_keeps_what_it_reads(hub: Oasst) -> None:
     assert demonstrations.facts == (facts[1],)  # type: ignore[union-attr]
     assert pairs == oasst.narrowed(msgspec.structs.replace(settings, single_replies="drop"), ("es",), "pairwise")
     assert oasst.sources(pairs) == oasst.sources(settings)
-
-
-def test_published_sizes_are_those_of_the_tables(hub: Oasst) -> None:
-    sizes = oasst.published(hub)
-    assert sizes["en", "oasst", "demonstrations", "train"] == sizes["en", "oasst", "prompts", "train"] == 8898
-    assert sizes["ru", "oasst", "pairs", "validation"] == sizes["ru", "oasst", "pairs", "test"] == 135

@@ -2,9 +2,6 @@
 
 import csv
 import gzip
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -270,14 +267,9 @@ def test_a_cap_takes_the_same_ones_whatever_the_order_of_rows(release: Path, tmp
     assert [d.prompt.id for d in seahorse.demonstrations(other, "de", "train")] != ids[0]
 
 
-def test_the_instruction_is_the_policys_alone_and_long_articles_lose_their_end(release: Path) -> None:
-    template = Template(policy="Summarize in {language}:\n{text}\nSummary:")
-    settings = config(release, template=template, facts=FACTS, max_characters=20)
-    [first, *_] = seahorse.prompts(settings, "de", "test")
-    shown = article("de", "mlsum", "validation", 4)[:20]
-    assert first.text == f"Summarize in German:\n{shown}\nSummary:" and first.reward_text == shown
-    with pytest.raises(ConfigError, match="no facts of 'tr'"):
-        seahorse.prompts(settings, "tr", "test")
+def test_long_articles_lose_their_end(release: Path) -> None:
+    [first, *_] = seahorse.prompts(config(release, max_characters=20), "de", "test")
+    assert first.text == first.reward_text == article("de", "mlsum", "validation", 4)[:20]
 
 
 # --- files that are missing or otherwise --------------------------------------------------------------------
@@ -399,26 +391,3 @@ def test_articles_are_read_of_the_languages_that_are_used(release: Path, tmp_pat
     found = {lang: set(seahorse.sources(seahorse.narrowed(settings, (lang,), "prompts"))) for lang in LANGS}
     articles = {lang: {path for path in paths if tmp_path in path.parents} for lang, paths in found.items()}
     assert all(articles.values()) and not set.intersection(*articles.values())
-
-
-def test_published_sizes_are_those_of_the_tables(release: Path) -> None:
-    sizes = seahorse.published(config(release))
-    assert sizes["de", "mlsum", "demonstrations", "train"] == 220748
-    assert sizes["en", "", "ratings", "train"] == 14031 and sizes["vi", "", "ratings", "test"] == 1166
-    per_split = Counter[str]()
-    for (_, _, what, split), count in sizes.items():
-        per_split[f"{what} {split}"] += count
-    assert per_split["prompts test"] == 70126 and per_split["ratings train"] == 54539
-    assert not any(what == "ratings" for _, _, what, _ in seahorse.published(config(release, question=1)))
-
-
-def test_nothing_heavy_is_imported_to_look_at_the_data(release: Path) -> None:
-    settings = config(release)
-    code = f"""
-import sys
-from xling.tasks.seahorse import Settings as Seahorse
-from xling.tasks import seahorse
-seahorse.check(Seahorse({settings.path!r}, {settings.articles!r}, ("de",)), None, ["de"], ["de"])
-assert not {{"torch", "transformers", "datasets", "pandas"}} & set(sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
