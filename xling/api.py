@@ -131,7 +131,7 @@ class Grid:
         return grid_entries(fold_grid(self.store, self.name, draws.add), draws)
 
     def analyse(self, *names: str) -> "list[Finding]":
-        """What `xling analyse --only NAMES` says (all analyses without names): `finding.table`, its title and notes."""
+        """Findings of `xling analyse --only NAMES` (without names: of all analyses): `finding.table`, title, notes."""
         from xling.analysis.catalogue import grid_findings
 
         return grid_findings(self.store, self.name, names)
@@ -252,7 +252,7 @@ class Grid:
         return pd.concat(frames, ignore_index=True)
 
     def _texts(self, baseline: "Ref") -> Mapping[str, str]:
-        """What prompts say; nothing where the task's data are gone, which is warned of."""
+        """Texts of prompts by id; empty, with a warning, where the task's data are gone."""
         from xling.results.reading import prompt_texts
 
         try:

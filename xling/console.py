@@ -1,4 +1,4 @@
-"""What may reach a terminal: control codes in outputs of models, labels and logs are shown, never obeyed.
+"""Safe output to a terminal: control codes in outputs of models, labels and logs are shown, never obeyed.
 
 Console().print(...)        # rich's console, which does it for all that it draws
 print(harmless(line))       # for what is printed as it is
@@ -122,7 +122,7 @@ def is_gone(stream: Any) -> bool:
 
 
 def print_bytes(content: bytes) -> None:
-    """What programs read: as it is, whatever the terminal's encoding."""
+    """Output for programs: written as it is, whatever the terminal's encoding."""
     sys.stdout.flush()
     sys.stdout.buffer.write(content)
     sys.stdout.flush()

@@ -58,7 +58,7 @@ def _digest(facts: Facts) -> str:
 
 
 def recalled(name: str, kind: type[Made], make: Callable[[], Made]) -> Made:
-    """What `make` made, a Struct, when it was last asked for under this name by whatever process; else it is made.
+    """The Struct that `make` returned when any process last asked under this name; without one `make` is called.
 
     The name, a sha256, must be of everything that decides it: the digests of the files, the settings, the code.
     """

@@ -27,7 +27,7 @@ class XlingError(Exception):
 
 @contextmanager
 def while_running() -> Iterator[None]:
-    """What xling raises in here came up after something was run or submitted: no refusal, but for a ConfigError."""
+    """Marks errors raised inside as later than the first stage run or submitted: no refusals, but for ConfigError."""
     try:
         yield
     except XlingError as error:

@@ -12,7 +12,7 @@ from xling.grid.store import Store
 
 
 def fold(store: Store, name: str, tracking: Mapping[str, Any], heal: bool = False) -> int | None:
-    """What is complete of a grid, as its matrix. Exit code: 1 if a result was damaged or could not be read, else 0.
+    """Folds a grid's complete cells into its matrix. Exit code: 1 if a result was damaged or could not be read, else 0.
 
     heal: the caller makes damaged results (`store.damaged`) again. If there are any, nothing is shown: None.
     """

@@ -1,4 +1,4 @@
-"""What pages that stand alone have in common: one file that is opened from the disk, asks for nothing and runs nothing
+"""Shared parts of pages that stand alone: one file that is opened from the disk, asks for nothing and runs nothing
 of the texts in it.
 
 Data go in as JSON in which no `<` is left, so that no text can end the script that it stands in; scripts write texts as

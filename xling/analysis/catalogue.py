@@ -100,7 +100,7 @@ def grid_findings(store: Store, name: str, only: Sequence[str] = (), wals: Path 
 
 
 def _own_finding(entries: Entries, named: str) -> Finding:
-    """What a function of the user's says (FILE:FUNCTION): it takes Entries and gives a Finding or a DataFrame."""
+    """Finding of a user's own function (FILE:FUNCTION), which takes Entries and returns a Finding or a DataFrame."""
     file, function = own_function(named)
     name = named.rpartition(":")[2]
     try:
@@ -126,7 +126,7 @@ def _of_languages(entries: Entries, only: Sequence[str], wals: Path | None) -> l
 
 
 def findings_of(entries: Entries, only: Sequence[str] = ()) -> list[Finding]:
-    """What can be said from the matrix alone, without reading a grid's files again."""
+    """Findings computed from the matrix alone, without reading a grid's files again."""
     findings = [OF_ENTRIES[name](entries) for name in chosen(only, list(OF_ENTRIES))]
     nothing = ("There is no entry with a source language, only references.",)
     return [replace(finding, left_out=nothing) if entries.table.empty else finding for finding in findings]

@@ -85,7 +85,7 @@ def _cut(sentence: str) -> str:
 
 
 def overrides_of(arguments: Sequence[str]) -> list[str]:
-    """What is typed after the program's name, as overrides that Hydra's grammar can read. ConfigError for flags."""
+    """Command-line arguments as overrides that Hydra's grammar can read. ConfigError for flags."""
     prepared = _arguments(arguments)
     if flags := [argument for argument in arguments if argument.startswith("-") and argument not in RUNNING]:
         raise ConfigError(f"{shown(flags[0])} is a flag of the command line: here only settings are taken.")

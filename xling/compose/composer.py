@@ -70,7 +70,7 @@ class Composer:
         return self._facts[group, code]
 
     def defaults(self, group: str, option: str) -> Container:
-        """What an option's YAML and those that it builds upon say, unresolved and without a compose."""
+        """The values of an option's YAML and of those that it builds upon, unresolved and without a compose."""
         if (group, option) not in self._defaults:
             loaded = self._repository.load_config(f"{group}/{option}")
             plain = OmegaConf.to_container(loaded.config, resolve=False) if loaded else {}

@@ -309,7 +309,7 @@ def _points(
 
 
 def _labels(composer: Composer, combination: Combination) -> dict[str, str]:
-    """What tables call the options of the named groups, and of reward_task where there is one."""
+    """Labels in tables of the options of the named groups, and of reward_task where there is one."""
     choices, container = combination.composed.choices, combination.composed.container
 
     def of(group: str, settings: Container, choice: str) -> str:
@@ -477,7 +477,7 @@ def wanted_pairs(value: Any, known: Collection[str]) -> Wanted:
 
 
 def left_out_pairs(value: Any, kept: Collection[Any], left: LeftOut) -> list[dict[str, Any]]:
-    """What `pairs` leaves out, as one entry of a plan; nothing if it leaves out none. ConfigError if none is left."""
+    """Cells that `pairs` leaves out, as at most one entry of a plan. ConfigError if no cell is left."""
     if not left:
         return []
     shown = ", ".join(f"{source} to {target}" for source, target in left[:SHOWN])

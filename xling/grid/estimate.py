@@ -1,4 +1,4 @@
-"""What a plan will cost: recorded run times of the same kind of stage, a model of the work, and the critical path.
+"""Cost estimates of a plan: recorded run times of the same kind of stage, a model of the work, the critical path.
 
     python launch.py -m ... dry_run=true cost.flops_per_second=3.12e14
 

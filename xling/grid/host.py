@@ -122,7 +122,7 @@ def git_sha() -> str | None:
 
 @functools.cache
 def code_digest() -> str:
-    """What the package's Python files say, in one word: seen to differ when the code is changed."""
+    """Digest of the package's Python files, which differs when code is changed."""
     package = Path(xling.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):

@@ -102,7 +102,7 @@ def _changes(sheet: Sheet, stage: Stage) -> tuple[list[str], list[str]]:
 
 
 def _changed_rows(old: Mapping[str, Json] | None, new: Mapping[str, Json] | None) -> list[str]:
-    """What is other data than it was: `data: en demonstrations, train: 3 rows more`."""
+    """Data that changed: `data: en demonstrations, train: 3 rows more`."""
     found = []
     for name, (before, digest) in sorted((old or {}).items()):
         rows, other = (new or {}).get(name, (before, digest))
@@ -161,7 +161,7 @@ class Plan:
         return counts
 
     def seconds(self) -> dict[str, float]:
-        """What each stage is expected to take, by key; 0 if it does not run."""
+        """Expected seconds of each stage, by key; 0 if it does not run."""
         return {
             key: self.estimates[step.stage.kind].seconds if step.state == "run" else 0.0
             for key, step in self.steps.items()
@@ -395,7 +395,7 @@ def _steps(
 
 
 def _warnings(used: Sequence[Done], git: str | None) -> list[str]:
-    """What the reader of the numbers should know about the results that are used as they are."""
+    """Warnings about results that are reused: made by other code, on other devices and the like."""
     warnings = []
     code = code_digest() if used else ""
     other = sum(
@@ -439,7 +439,7 @@ def _few(number: float) -> str:
 
 
 def _units(plan: Plan) -> Iterable[RenderableType]:
-    """What the stages to run come to, as people count it; a dry run's alone."""
+    """Totals of the stages to run in units that people count; of dry runs alone."""
     rows = [(kind, {what: count for what, count in e.units.items() if count}) for kind, e in plan.estimates.items()]
     if not any(units for _, units in rows):
         return
@@ -456,7 +456,7 @@ def _certainty(estimate: Estimate) -> str:
 
 
 def _cost(plan: Plan, workers: int) -> Iterable[str]:
-    """What the whole takes, and how that is known."""
+    """Lines on the cost of the whole plan, and how it is known."""
     total, wall = plan.cost(workers)
     found = [estimate for kind, estimate in plan.estimates.items() if plan.count()[kind]["run"]]
     guessed = any(not (estimate.recorded or estimate.modelled) for estimate in found)

@@ -1,4 +1,4 @@
-"""What stands in the store's JSON files: the sheet of a result (spec.json), its done marker, a failure, a grid's plan.
+"""Formats of the store's JSON files: the sheet of a result (spec.json), its done marker, a failure, a grid's plan.
 
 Everything that may differ between two runs of the same stage (times, hosts, versions) stands in the marker,
 so that the other files of a result have the same bytes whoever made them.
@@ -159,7 +159,7 @@ class PlannedCell(msgspec.Struct, frozen=True):
 
 
 class LeftOut(msgspec.Struct, frozen=True):
-    """What a glob matched or `pairs` does not want."""
+    """Cells that are left out: a glob's matches that cannot be used, or those that `pairs` excludes."""
 
     axes: dict[str, AxisValue]
     reason: str
@@ -188,7 +188,7 @@ class PlanFile(msgspec.Struct, frozen=True, kw_only=True):
     measures: list[str] = []  # FILE:FUNCTION of the user's own (xling/measures/own.py)
 
     def asked(self) -> list[Any]:
-        """What makes two grids the same one: the axes of each cell, and the key of its verdicts."""
+        """Identity of a grid: the axes of each cell, and the key of its verdicts."""
         return [[cell.axes, cell.judge.key] for cell in self.cells]
 
 

@@ -1,4 +1,4 @@
-"""What a stage is: a pure function of a frozen spec and its parents' results, named by a key.
+"""A stage: a pure function of a frozen spec and its parents' results, named by a key.
 
     sft = Stage.make("sft", 1, "sft[de]", {"lang": "de", ...}, {"base": base})
     sft.key  # sha256 of everything that determines the result
@@ -77,7 +77,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one stage does, as far as its spec tells; for estimates alone, in no key."""
+    """Work of one stage, computed from its spec; for estimates alone, in no key."""
 
     flops: Mapping[str, float]  # sort of work -> floating-point operations; sorts are those of cost.utilisation
     units: Mapping[str, int]  # what -> how many, as people count it: {"samples": 808384}

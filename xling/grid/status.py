@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a cluster adds to the files."""
+    """A cluster's knowledge of jobs, beside the store's files."""
 
     queued: Mapping[str, str] = field(default_factory=dict)  # key of a stage that a job is going to run -> its job
     gone: Callable[[Claim], bool] = lambda claim: False  # whether it is known that the job of a claim has ended

@@ -121,7 +121,7 @@ class Store:
         return Path(f"{self.root}/logs/{kind}/{key[:12]}.log")
 
     def cache(self) -> Path:
-        """What stages share by its content; made by whoever writes to it."""
+        """Folder of caches that stages share, addressed by content; made by whoever writes to it."""
         return self._cache
 
     def kinds(self) -> list[str]:
@@ -468,7 +468,7 @@ def version(folder: str) -> tuple[int, int] | None:
 
 
 def _differs(folder: str, done: Done) -> str:
-    """What does not fit the marker, or nothing. Another time alone is no difference if the hash agrees."""
+    """How a folder differs from its marker, or nothing. Another time alone is no difference if the hash agrees."""
     for name, fact, stat in _stats(folder, done):
         if name.startswith("/") or (".." in name and ".." in name.split("/")):
             return f"done.json names '{name}', which is not in the folder"

@@ -20,7 +20,7 @@ Places = np.ndarray[Any, np.dtype[np.intp]]
 
 
 class JudgeSettings(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"):
-    """What settings of all judges have. Those that differ where planning has to know it override the properties."""
+    """Settings that all judges share. A judge that planning has to treat differently overrides the properties."""
 
     rm_backbone: RewardModel | None = None  # of a judge with `takes_reward_model`, and refused of others while planning
 
@@ -48,7 +48,7 @@ class JudgeSettings(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
 
     @staticmethod
     def label(option: str, settings: Mapping[str, Any], rm_backbone: str, swept: Collection[str]) -> str:
-        """What tables call the judge, from its option's name with the model that it names.
+        """The judge's label in tables, from its option's name with the model that it names.
 
         settings: as composed; rm_backbone: label of its reward model, or empty; swept: keys that are axes of the grid.
         """
@@ -92,7 +92,7 @@ def judges_its_own(stages: Mapping[str, _Keyed]) -> bool:
 
 
 class Folded(NamedTuple):
-    """What a judge makes of a cell."""
+    """A cell's verdicts folded into columns."""
 
     columns: dict[str, list[Any]]  # of items.json, an entry a prompt that was judged
     wins: Array  # (prompts, n) of all samples; (prompts, 0) where not all were judged

@@ -43,7 +43,7 @@ class EndpointSettings(Struct, frozen=True):
 
 
 class Request(Struct, frozen=True):
-    """What an endpoint is asked for besides the text; all of it may decide the answer. None: the server's default."""
+    """Parameters of a request besides its text; all of them may decide the answer. None: the server's default."""
 
     max_tokens: int | None = 4  # some say a line break first
     temperature: float | None = 0.0
@@ -54,7 +54,7 @@ PLAIN_REQUEST = Request()
 
 
 class How(Struct, frozen=True):
-    """What a judge is asked."""
+    """Kind of question, language and limits of a judge's requests."""
 
     kind: PromptKind
     language: str  # its name in English

@@ -32,7 +32,7 @@ POLL = 0.05  # seconds between two looks at a lock that somebody else holds
 
 
 class Answer(Struct, frozen=True, omit_defaults=True):
-    """What a judge said. `first`: P("1") / (P("1") + P("2")), 0 to 1; None: it said neither."""
+    """A judge's answer. `first`: P("1") / (P("1") + P("2")), 0 to 1; None: it said neither."""
 
     first: Annotated[float, Meta(ge=0.0, le=1.0)] | None
     by: Literal["probabilities", "text"] = "probabilities"
@@ -162,7 +162,7 @@ class Pace:
             self._set(file, max(self._next(file), time.time() + seconds))
 
     def _next(self, file: int) -> float:
-        """What the file says; 0 for what nobody wrote: further ahead than any server says, and many requests wait."""
+        """The file's time; 0 if nobody can have written it: further ahead than any server and many requests ask for."""
         try:
             when = float(os.pread(file, 64, 0) or b"0")
         except ValueError:

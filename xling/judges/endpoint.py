@@ -145,7 +145,7 @@ def _by_probabilities(choice: Mapping[str, Any], text: str) -> Answer | None:
 
 
 def _text(content: Any) -> str:
-    """What was said, of one text or of parts; TypeError for what is neither."""
+    """The message's text, whether it is one text or parts; TypeError if it is neither."""
     if content is None or isinstance(content, str):
         return content or ""
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
@@ -182,7 +182,7 @@ READING = (msgspec.DecodeError, ValueError, KeyError, TypeError, IndexError, Att
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """What an error says: in words, and as the names that servers give to its kind and to what it is about."""
+    """A server's error: its words, and the names that it gives to the kind of error and the parameter."""
 
     text: str
     names: frozenset[str] = frozenset()
@@ -226,7 +226,7 @@ def refused(body: bytes) -> Refused:
 
 
 class Form(NamedTuple):
-    """What of a request goes by the server."""
+    """The parts of a request that depend on the server."""
 
     logprobs: bool  # whether they are asked for
     limit: str  # what judge.max_tokens is called
@@ -380,7 +380,7 @@ class Endpoint:
         return form
 
     def _refusal(self, reply: Reply, error: Refused) -> Answer:
-        """What an error means for this request: no answer. For all of them: raised."""
+        """The answer None where an error is about this request alone; raises where it is about all requests."""
         status, named = reply.status, self._lines.named
         text = self._shown(error.text, 200)
         if status // 100 == 2:  # of a server that passes on what another says
@@ -411,7 +411,7 @@ class Endpoint:
                          f"{self._hint(status, error)}")  # fmt: skip
 
     def _hint(self, status: int, error: Refused) -> str:
-        """What to type, as far as the error tells."""
+        """The override to type, as far as the error tells."""
         if status in (400, 422):
             if _names(error, "temperature"):
                 return " Type judge.temperature=null to leave the temperature to the server."

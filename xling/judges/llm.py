@@ -194,20 +194,20 @@ def _parts(url: str) -> SplitResult:
 
 
 class FoldSpec(Struct, frozen=True):
-    """What of the judge stage's spec is this judge's."""
+    """The part of the judge stage's spec that judge=llm reads."""
 
     win: str  # soft, hard
     max_unanswered: float  # share of the pairs that it was asked about
 
 
 class Where(Struct, frozen=True):
-    """What of a spec is in no key: here the endpoint; None: the model is the `lm` parent."""
+    """The part of a spec that is in no key, here the endpoint; None: the model is the `lm` parent."""
 
     endpoint: EndpointSettings | None = None
 
 
 class AskSpec(Struct, frozen=True):
-    """What both stages need to ask. `identity` says which model: {"endpoint": its name} or {"local": its stage}."""
+    """Spec of both stages that ask. `identity` names the model: {"endpoint": its name} or {"local": its stage}."""
 
     task: Task
     digest: str
@@ -225,7 +225,7 @@ class AskSpec(Struct, frozen=True):
     where: Where = Where()
 
     def how(self) -> How:
-        """What is asked."""
+        """The question, as `compare` takes it."""
         return How(self.prompt, self.language, self.max_characters, self.truncation_side, self.min_mass)
 
 
@@ -282,7 +282,7 @@ def _held_out(task: Task, lang: str) -> dict[str, Any] | None:
 
 
 def _asking(experiment: "Experiment", judge: Settings, data: Mapping[str, Any], drawn: bool) -> dict[str, Any]:
-    """What both stages have in their keys; `drawn`: the seed decides something. What does not is as by default."""
+    """Spec that both stages share; `drawn`: the seed decides something. Others of no effect have their defaults."""
     side = task_module(experiment.task).truncation_side(experiment.task, (experiment.target_lang.code,))
     kind = judge.prompt if judge.prompt != "auto" else "dialog" if side == "left" else "summarization"
     spec = {

@@ -75,7 +75,7 @@ class LocalJudge:
         return Answer(None, why=f"longer than the {room} tokens that judge.checkpoint can read (judge.max_characters)")
 
     def ids(self, prompts: Sequence[str]) -> list[Ids]:
-        """What the model reads of each request."""
+        """Token ids that the model reads, by request."""
         if not getattr(self.tokenizer, "chat_template", None):
             return prompt_ids(self.tokenizer, prompts, sys.maxsize, self._encoder)
         before, after = self._around()

@@ -42,7 +42,7 @@ class Unreadable(StageError):
 
 
 class Reply(NamedTuple):
-    """What came back; of an error its first bytes."""
+    """A server's response; of an error the first bytes."""
 
     status: int
     headers: Mapping[str, str]
@@ -50,7 +50,7 @@ class Reply(NamedTuple):
 
 
 def shown(text: str, most: int, key: str | None = None) -> str:
-    """What a server said as one line of at most `most` characters, without control codes, and without the key."""
+    """A server's words as one line of at most `most` characters, without control codes, and without the key."""
     if key:
         text = _without(text, key)
     plain = "".join(" " if unicodedata.category(one) in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp") else one for one in text)

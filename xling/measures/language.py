@@ -298,7 +298,7 @@ def is_code(name: str) -> bool:
 
 
 def language_hint(code: str, known: Iterable[str], names: Mapping[str, str] | None = None) -> str:
-    """What to type for a code that is none of those known: the one it stands for, else a near one; or nothing.
+    """Suggestion for an unknown language code: the code it stands for, else a near one, else an empty string.
 
     names: of languages, in lower case, to their codes.
     """

@@ -24,7 +24,7 @@ def text_config(config: Any) -> Any:
 
 
 def trunk_of(model: Any) -> Any:
-    """What reads tokens and gives hidden states: a decoder-only LM's decoder, both halves of an encoder-decoder."""
+    """The part of a model that turns tokens into hidden states: a decoder-only LM's decoder, both halves of others."""
     if model.config.is_encoder_decoder:
         return model
     decoder = model.get_decoder()

@@ -1,4 +1,4 @@
-"""What a checkpoint must be, as far as its small files tell before anything runs, and how large it is. No torch."""
+"""Checks of a checkpoint by its small files before anything runs, and its size. No torch."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime

@@ -59,7 +59,7 @@ def _check_folder(encoder: str) -> None:
 
 
 def encoder_identity(encoder: str) -> str:
-    """What stands for the encoder in a stage's key: package and version, or a digest of a folder's files."""
+    """The encoder's identity in a stage's key: package and version, or a digest of a folder's files."""
     check_encoder(encoder)
     if encoder == "packaged":
         return f"{PACKAGE}=={importlib.metadata.version(PACKAGE)}"
@@ -69,7 +69,7 @@ def encoder_identity(encoder: str) -> str:
 
 
 def located(encoder: str, identity: str) -> str:
-    """What `load_encoder` takes: of a hub id the folder of the commit that `identity` names, downloaded if need be.
+    """Argument for `load_encoder`: of a hub id the folder of the commit that `identity` names, downloaded if need be.
 
     DataError for a folder with another encoder than the one that was planned with.
     """

@@ -84,7 +84,7 @@ def device() -> torch.device:
 
 
 def loading(stage_folder: Path) -> Loading:
-    """What load.json says."""
+    """Reads load.json."""
     path = stage_folder / "load.json"
     if not path.exists():
         return Loading()
@@ -427,7 +427,7 @@ def _set_dropout(config: Any, rate: float) -> None:
 
 
 def _set_start(config: Any, where: Path) -> None:
-    """What an encoder-decoder's decoder begins with, as `generate` finds it: it may stand in generation_config.json."""
+    """Sets the token that a decoder begins with, as `generate` finds it: it may stand in generation_config.json."""
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
         path = where / "generation_config.json"
         said = read_json(path) if path.exists() else {}

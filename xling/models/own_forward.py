@@ -162,7 +162,7 @@ def _compare(
 
 
 def _blind(model: Any, folder: Path | None = None) -> str:
-    """What is said of a model whose attention does nothing: MRA's without its kernel, which gives zeros."""
+    """The refusal of a model whose attention does nothing: MRA's without its kernel, which gives zeros."""
     where = "" if folder is None else f" in {folder}"
     return (
         f"{type(model).__name__}{where} says the same of texts that differ in all but a few tokens: its attention does "
@@ -171,7 +171,7 @@ def _blind(model: Any, folder: Path | None = None) -> str:
 
 
 def _error(own: Scoring, row: Row) -> str:
-    """What the model itself says of a text that it does not take: some want an eos in it."""
+    """The model's own error for a text that it does not take (some want an eos in it), or an empty string."""
     try:
         own([row], [1])
     except Exception as error:  # of whatever kind a model's code raises
@@ -181,7 +181,7 @@ def _error(own: Scoring, row: Row) -> str:
 
 @torch.inference_mode()
 def _why(model: Any) -> str:
-    """What is known of the reason that a language model is read wrongly."""
+    """A known reason why a language model is read wrongly, or an empty string."""
     if model.get_output_embeddings() is None:
         return ""
     takes = signature(model.forward).parameters

@@ -105,7 +105,7 @@ def save(path: Path, head: Linear) -> None:
 
 
 def load(path: Path) -> Linear:
-    """What `save` wrote."""
+    """Reads the file that `save` wrote."""
     with np.load(path) as stored:
         return Linear(stored["weight"], float(stored["bias"]), float(stored["penalty"]), float(stored["explained"]))
 
@@ -227,7 +227,7 @@ def read_rows(path: Path, texts: Sequence[str]) -> list[Array]:
 
 
 def pair_text(document: str, response: str) -> str:
-    """What stands for a response to a document."""
+    """The text that stands for a response to a document."""
     return f"{document}\0{response}"
 
 

@@ -74,7 +74,7 @@ class CausalReader:
         return logits
 
     def _readable(self, used: int) -> Tensor | dict[str, Tensor]:
-        """What the next token reads of the first `used` keys: one mask, or one for each kind of layer."""
+        """Attention mask of the next token over the first `used` keys: one, or one for each kind of layer."""
         mask: Tensor = self.mask[..., :used]
         if self.flat:
             return (mask[:, 0, 0] == 0).long()

@@ -311,7 +311,7 @@ def each_response(
     pad: int,
     value: Callable[[States], Tensor],
 ) -> list[list[Any]]:
-    """What `value` gives for each response of each prompt: floats of (R,), arrays of (R, columns).
+    """Results of `value` for each response of each prompt: floats of (R,), arrays of (R, columns).
 
     What a prompt has several times is read once.
     """
@@ -326,7 +326,7 @@ def each_response(
 
 @torch.inference_mode()
 def each_row(model: Any, rows: Sequence[Row], value: Callable[[list[Row], int], Tensor]) -> list[Any]:
-    """What `value` (rows, width) -> (R,) or (R, columns) gives for each row, read whole; equal rows are read once.
+    """Results of `value` (rows, width) -> (R,) or (R, columns) for each row, read whole; equal rows are read once.
 
     At least one column is padding in every batch, so that the mask is never left out.
     """

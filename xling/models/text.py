@@ -90,7 +90,7 @@ def response_ids(tokenizer: Any, texts: Sequence[str], limit: int = 512) -> list
 
 
 def _frame(tokenizer: Any, encoder: bool) -> tuple[Ids, Ids]:
-    """What stands before and after a prompt: bos, unless the tokenizer says that it adds none, and eos."""
+    """Tokens before and after a prompt: bos, unless the tokenizer says that it adds none, and eos."""
     bos = tokenizer.bos_token_id is not None and tokenizer.init_kwargs.get("add_bos_token") is not False
     return [tokenizer.bos_token_id] if bos else [], [tokenizer.eos_token_id] if encoder else []
 
@@ -214,7 +214,7 @@ def chat_text(tokenizer: Any, turns: Sequence[dict[str, str]], date: str, begun:
 
 @lru_cache(maxsize=4)
 def today(date: str) -> dict[str, str]:
-    """What a date's directives are, by the letters after the `%`; ValueError for what is no date."""
+    """Values of strftime's directives for a date, by the letter after the `%`; ValueError if it is no date."""
     then = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC)
     found = {sign + letter: then.strftime(f"%{sign}{letter}") for sign in ("", "-", "^") for letter in DIRECTIVES}
     return found | {"s": str(int(then.timestamp())), "%": "%"}  # %s goes by the machine's time zone

@@ -134,7 +134,7 @@ def computing_in(precision: str, device: torch.device) -> Any:
 
 
 def _items(batch: Batch) -> int:
-    """What a batch's mean loss is a mean over: its counted tokens, or its rows."""
+    """Number of items of a batch's mean loss: counted tokens, or rows."""
     labels = batch["labels"]
     return int((labels[:, 1:] != -100).sum()) if labels.ndim == 2 else len(labels)
 

@@ -1,4 +1,4 @@
-"""What a checkpoint's files hold, as far as the headers of its safetensors tell: names and shapes. No torch here.
+"""Names and shapes of a checkpoint's weights, from the headers of its safetensors. No torch here.
 
 A weight that a model needs and a checkpoint lacks would be a random number, and every score with it. So each door asks
 here before anything runs, and again, with the model's own list of weights, when it is loaded (xling/models/load.py).

@@ -176,7 +176,7 @@ class Optimizer(Protocol):
         """The stage with the samples that a cell answers with."""
 
     def work(self, settings: Any, costs: Costs) -> Work:
-        """What the training costs."""
+        """Cost of the training."""
 
     def train(self, problem: "Problem", settings: Any) -> dict[str, Any]:
         """Train `problem.policy` in place; returns what align.json is to say besides the curve."""
@@ -242,7 +242,7 @@ UNNAMED = "best_of_n"  # who picked where a spec names nobody: keys of best-of-n
 
 
 def picker_in_spec(settings: Struct) -> dict[str, Any]:
-    """What specs say of the optimizer that picks."""
+    """The optimizer that picks, as specs have it."""
     return {} if name_of(settings) == UNNAMED else {"optimizer": msgspec.to_builtins(settings)}
 
 

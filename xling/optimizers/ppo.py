@@ -155,7 +155,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Targets:
-    """What the updates of an iteration go by, (B, R) each; fixed while they last."""
+    """Fixed targets of an iteration's updates, (B, R) each."""
 
     log_p: Tensor  # of the policy that sampled
     values: Tensor
@@ -293,7 +293,7 @@ def _together(parts: Sequence[Tensor], order: Sequence[Sequence[int]]) -> Tensor
 
 
 def value_model(problem: Problem, settings: Settings) -> HeadedNet:
-    """What reward, less the KL penalty, is still to come at each token: a linear `head` on a `trunk`.
+    """Predicts the reward, less the KL penalty, that is still to come at each token: a linear `head` on a `trunk`.
 
     value=shared has no trunk: its head, which starts at zero, reads the policy's own states. With value_init=reward
     trunk and head are the reward model's, in units of the standardised reward: (reward - mean) / deviation.

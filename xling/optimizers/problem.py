@@ -1,4 +1,4 @@
-"""What an optimizer is given (a policy to train in place, its anchor, prompts, a reward of texts) and is watched by.
+"""An optimizer's input (a policy to train in place, its anchor, prompts, a reward of texts), and the watch over it.
 
 Nothing of tasks, languages or reward models is known here: the reward is a function from token ids to numbers.
 """
@@ -88,7 +88,7 @@ LEAST_ENTROPY = 1e-3  # nats a token on validation: below it the policy says one
 
 @dataclass
 class Watch:
-    """What is seen of a policy while it is trained: its curve, the checkpoint that is kept, and when to give up.
+    """Watches a policy while it is trained: its curve, the checkpoint that is kept, and when to give up.
 
     An optimizer calls `after_step` once a step. Every `every` steps the policy is measured on validation prompts, by
     the same code whatever the optimizer: `measure` gives its reward, kl, entropy and more (xling/stages/align.py).
@@ -154,7 +154,7 @@ class Watch:
         return self.steps
 
     def state(self) -> dict[str, Any]:
-        """What `restore` takes; plain numbers and tensors."""
+        """State for `restore`: plain numbers and tensors."""
         return {
             "curve": self.curve,
             "best": self.best,

@@ -86,7 +86,7 @@ def _train(problem: Problem, settings: GroupTraining, kind: Any, arguments: Any)
 
 
 class _Ours:
-    """What both trainers do otherwise than trl's."""
+    """Overrides of trl's trainers that both share."""
 
     problem: Problem
     args: Any
@@ -100,7 +100,7 @@ class _Ours:
         return _Order(len(self.problem.prompts), self.args)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """What has been watched goes first: a checkpoint is whole once the Trainer's own state, the last, is there."""
+        """The watch's state is saved first: a checkpoint is whole once the Trainer's own state, the last, is there."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         folder.mkdir(exist_ok=True)
         save(folder / WATCHED, self.problem.watch.state())

@@ -136,7 +136,7 @@ def features(stage: Stage, tokens: Tokens) -> Work:
 
 
 def _budget(stage: Stage) -> Budget | None:
-    """What training the stage's reward model costs; None: next to nothing."""
+    """Cost of training the stage's reward model; None: next to nothing."""
     return budget_of(cast(RewardSettings, REWARDS.read(stage.spec["rm"])))
 
 

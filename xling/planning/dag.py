@@ -167,7 +167,7 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
 
 
 def _heard(experiment: Experiment) -> tuple[str, ...]:
-    """What labels say of the source: `-` where nothing is learnt, en->tr where its feedback is translated."""
+    """Words of a label on the source: `-` where nothing is learnt, en->tr where its feedback is translated."""
     if not has_source(experiment.rm_backbone):
         return ("-",)
     sources = codes(experiment.source_langs)
@@ -248,7 +248,7 @@ def _rewarding(experiment: Experiment) -> dict[str, Stage]:
 
 
 def _scoring(experiment: Experiment) -> tuple[dict[str, Stage], dict[str, Any]]:
-    """What scoring needs besides the reward model that was trained: parents and parts of the spec."""
+    """Parents and parts of the spec that scoring needs besides the trained reward model."""
     rm, policy, task, lang = experiment.rm_backbone, experiment.policy, experiment.task, experiment.target_lang.code
     needs = REWARDS.of(rm).scoring
     if needs is None:

@@ -125,7 +125,7 @@ def check_data(name: str, config: Task, facts: Sequence[Language], model: str = 
 
 
 def _other_values(config: Task, setting: str) -> list[str]:
-    """What a setting that is one of a few words may be besides."""
+    """Other values of a setting that is one of a few words."""
     words = get_args(get_type_hints(type(config))[setting])
     return [word for word in words if word != getattr(config, setting)]
 

@@ -1,4 +1,4 @@
-"""What planning and the judge stage want of a judge's module: the hooks of a module in `JUDGES` (xling/judges)."""
+"""Hooks of a judge's module (`JUDGES` in xling/judges), which planning and the judge stage call."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -30,7 +30,7 @@ class Judged(NamedTuple):
 
 
 class Verdicts(NamedTuple):
-    """What a judge decides by. What the judge stage reads of it decides the cell's key."""
+    """The stages that a judge decides by, and settings of the judge stage. Both are in the cell's key."""
 
     parents: Mapping[str, Stage]  # role -> stage; the role `verdict` is what win rates are made from
     spec: Mapping[str, Json] = {}  # further settings of the judge stage
@@ -66,13 +66,13 @@ def module_of(judge: JudgeSettings) -> Judge:
 
 
 def notes(plan: Plan) -> list[str]:
-    """What the judges of a plan's cells have to say of it."""
+    """Notes of a plan's judges."""
     judges = dict.fromkeys(cell.stage.spec.get("judge") for cell in plan.cells)  # None: stages of another catalogue
     return [note for name in judges if name is not None for note in JUDGES[name].notes(plan)]
 
 
 def answering_spec(experiment: "Experiment", recorded: bool) -> dict[str, Any]:
-    """What specs of verdicts say of the responses that a cell answers with: all of a trained policy's, or picks.
+    """The responses that a cell answers with, as specs of verdicts have them: all of a trained policy's, or picks.
 
     recorded: the responses are; prompts may then differ in how many there are.
     """

@@ -94,7 +94,7 @@ def cross_fitted(experiment: Experiment) -> bool:
 
 
 def _check_policy(policy: LanguageModel, sft: Training) -> None:
-    """What the policy's own settings need of one another and of this machine."""
+    """Refuses policy settings that do not fit each other or this machine."""
     if policy.remote_code is not None and policy.remote_code != policy.checkpoint:
         raise ConfigError(
             f"policy.remote_code={policy.remote_code} must name the repository of policy.checkpoint="
@@ -120,14 +120,14 @@ def _check_policy(policy: LanguageModel, sft: Training) -> None:
 
 
 def check_reward_model(experiment: Experiment, rm: RewardModel) -> None:
-    """What the reward model itself refuses."""
+    """Refusals of the reward model's own module."""
     if (check_own := REWARDS.of(rm).check) is not None:
         people, learned = responses_recorded(experiment), experiment.reward_task
         check_own(rm, Choices(experiment.task, experiment.policy, experiment.sft, people, learned))
 
 
 def _check_offers(experiment: Experiment, there: frozenset[Offer]) -> None:
-    """What a language model needs of the task."""
+    """Refuses a task that lacks data which a language model needs."""
     task, rm = _task(experiment.task), experiment.rm_backbone
     if "prompts" not in there:
         raise ConfigError(f"{task} has no prompts; a language model needs them, as in {tasks_with('prompts')}.")
@@ -214,7 +214,7 @@ def _check_recorded(experiment: Experiment, rm: RewardModel, judging: RewardMode
 
 
 def _check_reward_task(experiment: Experiment, learned: Task, rm: RewardModel) -> None:
-    """What the task that a reward model learns from must have."""
+    """Refuses a reward_task that a reward model cannot learn from."""
     module = REWARDS.of(rm)
     if module.load is None:
         raise ConfigError(f"rm_backbone={rm.name} knows the systems of one task only. Leave reward_task out.")

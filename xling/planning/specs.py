@@ -173,7 +173,7 @@ def sft(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Tra
 def fine_tuning(
     task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Training, seed: int
 ) -> dict[str, Any]:
-    """What decides a fine-tuned policy besides its base, and besides what it learns from if that is translated."""
+    """Spec of a fine-tuned policy, without its base and without translated data, which are parents."""
     return {
         **data_of(task, langs, "demonstrations"),
         **reading(task, policy, langs),
@@ -203,7 +203,7 @@ def samples(
 
 
 def texts_read(reader: Reader | None) -> dict[str, Any]:
-    """What the frozen model of a linear head reads of a text; nothing where a reward model reads texts itself."""
+    """Limits of texts that the frozen model of a linear head reads; empty where a reward model reads texts itself."""
     match reader:
         case LanguageReader():
             return dict(msgspec.to_builtins(reader.read))
@@ -258,7 +258,7 @@ def embed(task: Task, lang: str, encoder: str) -> Stage:
 
 @lru_cache(maxsize=4096)
 def features(task: Task, lang: str, objective: str, reader: Reader, pools: tuple[tuple[str, Stage], ...]) -> Stage:
-    """What a frozen model sees of a language's feedback, or of its samples and held-out feedback."""
+    """Stage with a frozen model's features of a language's feedback, or of its samples and held-out feedback."""
     spec = {
         **data_of(task, (lang,), held_out(objective) if pools else objective),
         "lang": lang,
@@ -271,7 +271,7 @@ def features(task: Task, lang: str, objective: str, reader: Reader, pools: tuple
 
 @lru_cache(maxsize=4096)
 def recorded_features(task: Task, lang: str, reader: Reader) -> Stage:
-    """What a frozen model sees of a language's recorded responses."""
+    """Stage with a frozen model's features of a language's recorded responses."""
     if isinstance(reader, EncoderReader):
         return embed(task, lang, reader.encoder)
     spec = {**data_of(task, (lang,), "texts"), **texts_read(reader), "lang": lang, "objective": "", "recorded": True}

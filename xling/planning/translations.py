@@ -59,7 +59,7 @@ class Needed(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What decides a translator's translations besides the data. All but `where` is in the key."""
+    """Everything that decides translations besides the data. All but `where` is in the key."""
 
     settings: dict[str, Json]  # the translator's name and settings
     parents: Mapping[str, Stage] = {}  # role -> stage, as the base stage of a model
@@ -68,7 +68,7 @@ class Inputs(NamedTuple):
 
 
 class TranslateSpec(Struct, frozen=True):
-    """What determines translated data; what else a translator's `inputs` puts into the spec, it reads there itself."""
+    """Spec of translated data; a translator reads what its `inputs` add by itself."""
 
     task: Task
     digest: str
@@ -86,10 +86,10 @@ class Translator(Protocol):
         """ConfigError for what it cannot translate, with what to type instead."""
 
     def inputs(self, translator: Any, needed: Needed) -> Inputs:
-        """What decides its translations."""
+        """Everything that decides its translations besides the data."""
 
     def translate(self, context: Context, spec: TranslateSpec, texts: Sequence[str]) -> Translate:
-        """What translates some of the stage's `texts` at a time. DataError at once for texts that it cannot do."""
+        """A function that translates some of the stage's `texts` at a time. DataError at once if it cannot."""
 
     def work(self, stage: Stage, tokens: int) -> Mapping[str, float]:
         """Floating-point operations of a translate stage over so many tokens, by sort of work."""
@@ -172,7 +172,7 @@ def _read_in(task: Task, sources: tuple[str, ...], target: str, use: Use) -> dic
 
 
 def regime_of(experiment: "Experiment") -> tuple[str, ...]:
-    """What labels say of an SFT policy that learnt from translations; nothing of an organic one."""
+    """Words of a label on an SFT policy that learnt from translations; empty for an organic one."""
     if experiment.sft_data == "organic":
         return ()
     way = "translated from" if experiment.sft_data == "translated" else "round trip by"
@@ -259,14 +259,14 @@ def _silver(
 
 @lru_cache(maxsize=4096)
 def _features(task: Task, source: str, target: str, objective: Objective, reader: Reader, data: Stage) -> Stage:
-    """What a frozen model sees of translated feedback."""
+    """Stage with a frozen model's features of translated feedback."""
     spec = {**_read_in(task, (source,), target, objective), "lang": source, "objective": objective}
     parents = {DATA + source: data, **reading_model(reader)}
     return make("features", label_of("features", heard((source,), target)), spec | texts_read(reader), parents)
 
 
 def heard(sources: tuple[str, ...], target: str) -> tuple[str, ...]:
-    """What labels say of a reward model on translated feedback: en->tr, de+en->tr."""
+    """Words of a label on a reward model of translated feedback: en->tr, de+en->tr."""
     return (f"{pooled(sources)}->{target}",)
 
 

@@ -1,4 +1,4 @@
-"""What `xling data check` found, as tables for people and as JSON for machines."""
+"""The results of `xling data check`, as tables for people and as JSON for machines."""
 
 import msgspec
 from rich import box

@@ -143,7 +143,7 @@ def read_items(folder: Path) -> Items:
 
 
 class Subsets(Struct, frozen=True):
-    """What the prompts of a benchmark belong to, by prompt; `weight` is the subset's in its category."""
+    """Subsets and categories of a benchmark's prompts; `weight` is the subset's in its category."""
 
     prompt: list[str]
     category: list[str]
@@ -162,7 +162,7 @@ def read_subsets(folder: Path) -> Subsets | None:
 
 
 class Notes(Struct, frozen=True):
-    """What a score stage of recorded responses remarks."""
+    """Remarks of a score stage of recorded responses."""
 
     unknown_languages: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What a grid asked for and what stands in the store: plan.json folded over seeds, holes with a reason."""
+"""Entries of a grid's plan.json, folded over seeds, with their results in the store; holes have a reason."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -129,7 +129,7 @@ def planned_entries(plan: Plan, results: "Results") -> list[PlannedEntry]:
 
 
 def rates_of_entries(plan: Plan) -> dict[tuple[tuple[str, str], ...], LanguageRates]:
-    """What stands beside the language shares of each entry, by its axes; of several data seeds that of the first."""
+    """The detector's error rates beside each entry's language shares, by axes; of several data seeds the first's."""
     found: dict[tuple[tuple[str, str], ...], LanguageRates] = {}
     for one in plan.language_rates:
         for place in one.cells:

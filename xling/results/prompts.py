@@ -55,7 +55,7 @@ READS: dict[Use, tuple[tuple[Offer, Split], ...]] = {
 
 
 class Part(Struct, frozen=True, array_like=True):
-    """What is read of one language, as `de ratings, train` names it: how many rows, and their digest."""
+    """Rows read of one language, as `de ratings, train` names them: their number and digest."""
 
     rows: int
     digest: str
@@ -184,7 +184,7 @@ def unchanged(spec: Mapping[str, Any]) -> None:
 
 
 def read_parts(task: Task, langs: tuple[str, ...], use: Use) -> Parts:
-    """What a use reads of the languages' data. It is made again only if the files, settings or code are others."""
+    """The parts of the languages' data that a use reads; computed again only if files, settings or code differ."""
     files = tuple((str(path), file_digest(path)) for path in task_module(task).sources(task))
     return _remembered(bare(task), langs, use, files)
 

@@ -201,7 +201,7 @@ class CellSamples:
         return prompts
 
     def read(self, prompt: str) -> JudgedPrompt:
-        """What was judged of a prompt of items.json."""
+        """A judged prompt of items.json, with its texts."""
         row, place = self._rows[prompt], self._places.get(prompt, -1)
         own, opposed = (decode(lines[place], type=Samples) for lines in (self._pool, self._baseline))
         if place < 0 or not own.prompt == opposed.prompt == prompt:

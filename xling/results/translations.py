@@ -81,7 +81,7 @@ def translates(context: Context) -> bool:
 
 
 def given(context: Context, task: Task, langs: Sequence[str], what: What, split: Split) -> list[list[Any]]:
-    """What a stage learns from, a list a language: what its parents translated, or else the task's own."""
+    """A stage's training data, a list a language: its parents' translations, or else the task's own data."""
     folders = [context.parents[role] for role in sorted(context.parents) if role.startswith(DATA)]
     if folders:
         return [[item_of(task, what, record) for record in read_records(folder, split)] for folder in folders]

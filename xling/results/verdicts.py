@@ -1,4 +1,4 @@
-"""What judge=llm writes: its verdicts, pair by pair; and the held-out pairs that its accuracy is measured on."""
+"""Verdicts of judge=llm, pair by pair, and the held-out pairs that its accuracy is measured on."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -77,5 +77,5 @@ def pairs_of(ratings: Sequence[Rating]) -> list[Pair]:
 
 
 def pair_ids(pairs: Sequence[Pair]) -> list[str]:
-    """What a cap chooses pairs by."""
+    """Ids by which a cap chooses pairs."""
     return ["\0".join((pair.prompt.id, pair.chosen, pair.rejected)) for pair in pairs]

@@ -23,7 +23,7 @@ from xling.tasks.records import Prompt, Recorded, Split
 
 
 class RewardSettings(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"):
-    """What the settings of every reward model are made from. Fields that mean the same wherever they are:
+    """Base of the settings of every reward model. Fields that mean the same wherever they are:
 
     permutation: 0 or the number of a permutation of the labels, a control; who has it gets those controls.
     objective: pointwise or pairwise; None, or no such field: as the task's feedback is.
@@ -32,7 +32,7 @@ class RewardSettings(Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 
     @property
     def name(self) -> str:
-        """What people call it: its name in conf/rm_backbone."""
+        """Its name in conf/rm_backbone."""
         return str(self.__struct_config__.tag)
 
     @property
@@ -69,7 +69,7 @@ Model = Base | Literal["sft"]
 
 
 class TextsRead(Struct, frozen=True):
-    """What a frozen language model reads of a text, in tokens, and which of its features are kept."""
+    """Limits in tokens of the texts that a frozen language model reads, and the features that are kept."""
 
     features: str
     max_prompt_tokens: int
@@ -96,14 +96,14 @@ Reader = LanguageReader | EncoderReader
 
 
 class Scoring(NamedTuple):
-    """What scoring needs besides what was trained: models by the role of their stage, and settings of its spec."""
+    """Models (by the role of their stage) and settings that scoring needs besides the trained result."""
 
     models: Mapping[str, Model] = {}
     spec: Mapping[str, Any] = {}
 
 
 class Budget(NamedTuple):
-    """What training costs: examples as `training` says, each so many forward passes (3 where all is trained)."""
+    """Cost of training: examples as `training` says, each so many forward passes (3 where all is trained)."""
 
     training: Training
     passes: int
@@ -114,7 +114,7 @@ class Budget(NamedTuple):
 
 @dataclass(frozen=True)
 class Feedback:
-    """What a reward model learns from, as the reward stage has it.
+    """A reward model's training data, as the reward stage has it.
 
     items(split, permutation): Pairs or Ratings of all sources; with a permutation their labels are dealt out anew.
     features(): blocks (rows, columns) of what the frozen reader saw of the training items' responses, in their order;
@@ -148,7 +148,7 @@ class FeatureScorer:
 
 @dataclass(frozen=True)
 class Request:
-    """What a stage that scores says besides the settings."""
+    """Parameters of a stage that scores, besides the settings."""
 
     task: TaskSettings
     seed: int = 0  # of the random control
@@ -161,7 +161,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Fold:
-    """What one cross-fitted head learns from: recorded responses of all documents but a fold's."""
+    """Training data of one cross-fitted head: recorded responses of all documents but a fold's."""
 
     rows: list[Array]  # feature blocks of the responses
     labels: Array  # (rows,) standardised ratings
@@ -265,7 +265,7 @@ def encoder_of(rm: RewardSettings) -> str:
 
 
 def budget_of(rm: RewardSettings) -> Budget | None:
-    """What training it by gradient descent costs; None: a closed form, or nothing to train."""
+    """Cost of training it by gradient descent; None: a closed form, or nothing to train."""
     module = REWARDS.of(rm)
     return module.budget(rm) if module.budget else None
 

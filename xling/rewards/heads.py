@@ -71,7 +71,7 @@ def fit_features(
 
 
 def load_head(context: Context, rm: RewardSettings, request: Request) -> FeatureScorer:
-    """What `fit_features` wrote."""
+    """Loads what `fit_features` wrote."""
     return FeatureScorer(ridge.load(context.parents["reward"] / "head.npz").predict)
 
 
@@ -122,7 +122,7 @@ def train_heads(
     sampled = _sample(sources, fitting)
 
     def training(seen: Rows) -> Fold:
-        """What the head learns from that sees these rows."""
+        """Training data of a head that sees these rows."""
         standardised = _standardised(labels[seen], langs[seen])
 
         def fitted() -> tuple[list[Array], Fitted]:

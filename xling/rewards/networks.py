@@ -118,7 +118,7 @@ class RewardNet(HeadedNet):
         return language_model_rooms(self.tokenizer, self.limits, self.trunk.config.is_encoder_decoder)
 
     def rows(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
-        """What is read of aligned prompts and responses."""
+        """Token ids that are read of aligned prompts and responses."""
         asked, [said] = self._ids(prompts, [responses])
         return list(zip(asked, said, strict=True))
 
@@ -333,7 +333,7 @@ def distinct(rows: list[Row]) -> tuple[list[Row], int]:
 
 
 def reward_batch(rows: list[Row], padded: Callable[[list[Any]], Batch]) -> Batch:
-    """What the net takes, `padded`, with labels (B,); of the rejected ones under `rejected_...`."""
+    """The net's input, `padded`, with labels (B,); that of rejected responses is under `rejected_...`."""
     batch = {"labels": torch.tensor([label for _, _, label in rows])}
     batch |= padded([row[0] for row in rows])
     if rows[0][1] is not None:

@@ -1,4 +1,4 @@
-"""What a launcher is: a way to run a plan, chosen by hydra/launcher=NAME. `LAUNCHERS` is the table, one module each.
+"""A launcher: a way to run a plan, chosen by hydra/launcher=NAME. `LAUNCHERS` is the table, one module each.
 
 conf/hydra/launcher/NAME.yaml holds its settings, with `_target_: hydra_plugins.xling_launcher.GridLauncher` and
 `name: NAME`. An installed package adds one by an entry point of the group `xling.launcher` (xling/options.py) and the
@@ -24,7 +24,7 @@ T = TypeVar("T", bound=Struct)
 
 @dataclass(frozen=True)
 class Work:
-    """What workers and jobs are told beside the plan, as text, since they are other processes."""
+    """Instructions to workers and jobs beside the plan, as text, since they are other processes."""
 
     kinds: str  # module:name of the dict of kinds of stages
     fold: str  # module:name of the function (store, grid's name, tracking) that shows a matrix

@@ -27,7 +27,7 @@ Event = Literal["ready", "fatal", "progress", "done", "found", "claimed", "damag
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What a runner needs to know of a stage: JSON, so that it crosses pipes and files."""
+    """A stage as a runner needs it: JSON, so that it crosses pipes and files."""
 
     key: str
     sheet: Sheet
@@ -35,7 +35,7 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of a job. `found`: another runner has done it; `damaged`: a parent must run again."""
+    """The outcome of a job. `found`: another runner has done it; `damaged`: a parent must run again."""
 
     event: Event
     key: str = ""
@@ -257,7 +257,7 @@ def load_named(path: str) -> Any:
 
 
 def fixed_environment(threads: int) -> dict[str, str]:
-    """What every process that runs stages must have before anything is imported, whoever starts it."""
+    """Environment variables that every process that runs stages must have before anything is imported."""
     count = str(threads)
     libraries = ("OMP_NUM", "MKL_NUM", "OPENBLAS_NUM", "NUMEXPR_NUM", "RAYON_NUM", "VECLIB_MAXIMUM")
     fixed = {f"{name}_THREADS": count for name in libraries}

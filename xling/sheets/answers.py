@@ -39,7 +39,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What one annotator says to one sheet, in the sheet's order."""
+    """One annotator's answers to one sheet, in the sheet's order."""
 
     annotator: str
     sheet: str
@@ -168,7 +168,7 @@ def _changed(number: int, cells: Mapping[str, str], row: Row, key: Key) -> Itera
 
 
 def _short(cell: str) -> str:
-    """What stands in a cell, in a few words and without control codes."""
+    """A cell's text, shortened and without control codes."""
     text = " ".join(shown(cell).split())
     return text if len(text) <= 40 else text[:40] + "..."
 

@@ -48,7 +48,7 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What `xling sheet export` was told."""
+    """Options of `xling sheet export`."""
 
     n: int = 100  # prompts a cell
     seed: int = 0
@@ -167,7 +167,7 @@ def sheet_csv(rows: Sequence[Texts]) -> bytes:
 
 
 def summary(written: Exported, folder: Path) -> list[str]:
-    """What people are told after an export."""
+    """Sentences that are printed after an export."""
     key = written.key
     identical = sum(key.pairs[pair].identical for cell in key.cells for pair in cell.pairs)
     drawn = sum(len(cell.pairs) for cell in key.cells)

@@ -84,7 +84,7 @@ def _kept(out: Path, key: Key) -> dict[Path, Answers]:
 def _compared(
     one: Imported, out: Path, known: Mapping[Path, Answers], taken: Sequence[Imported], replace: bool
 ) -> Imported:
-    """What becomes of a file whose annotator may have given answers to the sheet before."""
+    """Result of importing a file whose annotator may have answered the sheet before."""
     place, name, sheet = _place(out, one.answers), one.answers.annotator, one.answers.sheet
     for other in taken:
         if _place(out, other.answers) == place:

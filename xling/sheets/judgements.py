@@ -1,4 +1,4 @@
-"""What people say of a grid: win rates of cells, agreement of annotators, agreement with the grid's own judge.
+"""People's judgements of a grid: win rates of cells, agreement of annotators, agreement with the grid's own judge.
 
     judgements = judge(key, answers)  # a pure function of the key and of everybody's answers
 
@@ -36,7 +36,7 @@ class CellResult(Struct, frozen=True):
 
 
 class Annotator(Struct, frozen=True):
-    """What one annotator did with one sheet; a share of A far from B's tells of a habit."""
+    """Counts of one annotator's answers to one sheet; a share of A far from B's shows a habit."""
 
     name: str
     sheet: str

@@ -44,7 +44,7 @@ LEAST_SPREAD = 1e-9  # standard deviation of rewards
 
 
 class AlignSpec(Struct, frozen=True):
-    """What determines an aligned policy besides SFT_t and the reward model."""
+    """Spec of an aligned policy; SFT_t and the reward model are parents."""
 
     task: Task
     digest: str
@@ -214,7 +214,7 @@ def _reward(train: Texts, score: Scores, scale: tuple[float, float], settings: P
 
 @dataclass(frozen=True)
 class Validation:
-    """What a policy says to validation prompts, measured: one pure sample each, with the same random numbers always."""
+    """Measures a policy on validation prompts: one pure sample each, always with the same random numbers."""
 
     spec: AlignSpec
     reference: Any

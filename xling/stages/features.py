@@ -32,14 +32,14 @@ Cut = dict[str, int]  # cut_prompts and cut_responses: how many texts are longer
 
 @dataclass(frozen=True)
 class Reader:
-    """What reads texts: `blocks` of (prompts, responses), and `cut` of how many distinct prompts and responses."""
+    """A frozen model that reads texts: `blocks` of (prompts, responses), and `cut`, how many distinct ones were cut."""
 
     blocks: Callable[[Sequence[str], Sequence[Sequence[str]]], list[Array]]
     cut: Callable[[Iterable[str], Iterable[str]], Cut]
 
 
 class FeaturesSpec(Struct, frozen=True):
-    """What determines features besides the language model and, with the parents pool and baseline, the samples."""
+    """Spec of features; the language model and, with the parents pool and baseline, the samples are parents."""
 
     task: Task
     digest: str

@@ -30,7 +30,7 @@ Language = Callable[[Sequence[str]], float | None]
 
 
 class Where(Struct, frozen=True):
-    """What of the spec is in no key: where the model lies that tells languages."""
+    """The part of the spec that is in no key: the path of the language detector's model."""
 
     lid: str = ""
 

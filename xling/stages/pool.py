@@ -26,7 +26,7 @@ BLOCK = 1024  # prompts tokenised at once to learn their lengths
 
 
 class PoolSpec(Struct, frozen=True):
-    """What determines the samples of a policy; `purpose` (pool, baseline, aligned) names the random streams."""
+    """Spec of a policy's samples; `purpose` (pool, baseline, aligned) names the random streams."""
 
     task: Task
     digest: str
@@ -100,7 +100,7 @@ def demonstrated(task: Task, lang: str, split: Split) -> list[Prompt]:
 
 
 def name_of(prompt: Prompt) -> str:
-    """What names a prompt's random streams."""
+    """Name of a prompt's random streams."""
     return f"{prompt.lang}/{prompt.id}"
 
 

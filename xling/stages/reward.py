@@ -21,7 +21,7 @@ from xling.tasks.records import Half, Pair, Rating, Split
 
 
 class RewardSpec(Struct, frozen=True):
-    """What determines a reward model besides the model it starts from."""
+    """Spec of a reward model; the model that it starts from is a parent."""
 
     task: Task
     digest: str
@@ -110,7 +110,7 @@ def shuffled_pairs(pairs: list[Pair], seed: int, permutation: int) -> list[Pair]
 
 
 def _features(context: Context, spec: RewardSpec) -> list[Array]:
-    """What the parents computed, language by language as `feedback` gives them, of the half that is learnt from."""
+    """The parents' features, language by language as `feedback` gives them, of the half that is learnt from."""
     blocks = all_features(context.parents[f"features_{lang}"] / "feedback" for lang in spec.langs)
     learnt = [learns_from(spec, item) for item in all_feedback(context, spec, "train", 0)]
     return [block[np.repeat(learnt, len(block) // len(learnt))] for block in blocks]  # pairs have two rows each

@@ -32,7 +32,7 @@ from xling.tasks.records import GOOD, Pair, Prompt, Rating, Recorded
 
 
 class ScoreSpec(Struct, frozen=True):
-    """What determines scores besides the reward model and the samples; `seed` is the random control's."""
+    """Spec of scores; the reward model and the samples are parents. `seed` is the random control's."""
 
     task: Task
     digest: str
@@ -115,7 +115,7 @@ def _scored(scorer: Scorer, block: list[Asked]) -> list[Any]:
 
 
 def loaded(context: Context, rm: RewardModel, request: Request) -> Scorer | FeatureScorer:
-    """What scores, from the stage's parents."""
+    """The scorer, from the stage's parents."""
     load = REWARDS.of(rm).load
     if load is None:
         raise StageError(f"rm_backbone={rm.name} scores what it has learnt from alone.")
@@ -140,7 +140,7 @@ def text_scores(context: Context, rm: RewardModel, reading: Mapping[str, Any], r
 
 
 def _cut_of(context: Context) -> dict[str, dict[str, int]]:
-    """What was cut of the texts that a frozen model has read for this stage, by part."""
+    """Counts of texts that were cut for a frozen model, by part."""
     folder = context.parents.get("features") or context.parents["embed"]
     found: dict[str, dict[str, int]] = read_json(folder / "cut.json")
     return found

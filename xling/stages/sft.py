@@ -40,7 +40,7 @@ Row = tuple[Sequence[int], Sequence[int]]  # prompt ids, response ids
 
 
 class SftSpec(Struct, frozen=True):
-    """What determines a fine-tuned policy besides its base."""
+    """Spec of a fine-tuned policy; its base is a parent."""
 
     task: Task
     digest: str
@@ -106,7 +106,7 @@ def _demonstrations(context: Context, spec: SftSpec, split: Split, most: int | N
 def _rouge_on(
     held_out: Sequence[Demonstration], tokenizer: Any, spec: SftSpec, encoder: bool
 ) -> Callable[[Any], float]:
-    """What a model's greedy responses to demonstrations have in common with these."""
+    """ROUGE of a model's greedy responses with the demonstrations' own."""
     ids, _ = policy_ids(tokenizer, [d.prompt for d in held_out], spec.max_prompt_tokens, spec.truncation_side, encoder)
 
     def rouge(model: Any) -> float:

@@ -127,7 +127,7 @@ def check(config: Settings, known: Collection[str] | None, sources: Sequence[str
 
 
 def missing(config: Settings) -> dict[Offer, str]:
-    """What this data lacks of what files can have, and why there may be no ratings, pairs or recorded responses."""
+    """Offers that these files lack, and why: of ratings, pairs or recorded responses."""
     kinds = {row.kind for rows in _rows(config).languages.values() for row in rows}
     by_kind: dict[str, set[Offer]] = {
         "rating": {"demonstrations", "ratings", "pairs", "prompts", "recorded"},
@@ -243,7 +243,7 @@ def _label_text(config: Settings, item: Piece) -> str:
 
 
 def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
-    """What decides how the files are read, and what the use reads; which languages are used decides nothing."""
+    """Settings that decide how the files are read and what the use reads; the languages used decide nothing."""
     kept = {name: getattr(config, name) for name in (*_READING, *READS[use])}
     lang = config.languages if _rows(config).without_language else _varieties(config)
     # the plan has refused bad rows or was told to leave them out: the digest is of the others
@@ -383,7 +383,7 @@ def _counts(config: Settings, lang: str) -> LanguageSummary:
 
 
 def _pieces(config: Settings, lang: str, what: Offer) -> list[Piece]:
-    """What a language has for a use, in all splits; ConfigError for a threshold that parts nothing."""
+    """A language's records for a use, in all splits; ConfigError for a threshold that separates nothing."""
     _in(config, lang)
     labels = Labels(config.path, config.threshold, config.rating_scale, _rows(config).binary)
     return _made(_rows(config), lang, what, labels, (config.seed, config.validation, config.test))

@@ -1,4 +1,4 @@
-"""What planning says of your own data: counts by language, what is left out, and the bad rows, in words."""
+"""Planning's notes on your own data: counts by language, rows left out, and bad rows, in words."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -35,7 +35,7 @@ class LanguageSummary:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What `check` found in data without bad rows, or with those left out."""
+    """Summary by `check` of data without bad rows, or with those left out."""
 
     rows: int
     languages: dict[str, LanguageSummary]

@@ -269,7 +269,7 @@ def _short(text: str) -> str:
 
 
 class Layout(NamedTuple):
-    """What a release holds, which files of a checkout are read, and how; `scale` bounds every rating."""
+    """A release of ratings: its kind, the files of a checkout that are read, and how; `scale` bounds every rating."""
 
     criteria: tuple[str, ...]  # the first is their mean
     expected: str  # what a checkout has, in words

@@ -171,7 +171,7 @@ class Asked(NamedTuple):
 
 
 class Trees(NamedTuple):
-    """What a release gives: conversations by language, and messages left out by (language, reason)."""
+    """A release's conversations by language, and counts of messages left out by (language, reason)."""
 
     asked: dict[str, list[Asked]]
     left_out: Counter[tuple[str, str]]
@@ -448,7 +448,7 @@ def _pairs(one: Asked) -> list[tuple[str, str]]:
 
 
 def _lack(config: Settings, lang: str, pairs: bool = True) -> str:
-    """What a language has nothing of."""
+    """The data that a language lacks, in words."""
     splits: dict[Split, str] = {"train": "train split", "validation": "validation split"}
     if config.evaluate == "halves":
         splits |= {"validation": "half of the validation split that chooses checkpoints", "test": "other half"}

@@ -51,7 +51,7 @@ class TaskModule(Protocol):
         """sha256 of what generates the data. Empty for data in files: the rows count that a stage reads."""
 
     def missing(self, config: Any) -> Mapping[Offer, str]:
-        """What this data lacks of OFFERS, and why: a sentence, or an empty string."""
+        """Offers that this data lacks, and why: a sentence, or an empty string."""
 
     def require(self, config: Any, langs: Sequence[str], use: Use) -> None:
         """ConfigError where a language has too little for a use."""

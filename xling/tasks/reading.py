@@ -156,7 +156,7 @@ def _compare(rows: Rows, texts: Texts) -> None:
 
 
 class _Seen:
-    """What the rows before have said, for duplicates, contradictions, and responses that several people rated."""
+    """Memory of earlier rows, to detect duplicates, contradictions, and responses that several people rated."""
 
     def __init__(self, rows: Rows, texts: Texts) -> None:
         self._rows, self._texts = rows, texts
@@ -202,7 +202,7 @@ class _Seen:
 
 
 def _answer(row: Row) -> tuple[str, ...]:
-    """What a prompt has once: a system's response, or, where no system is named, a text or a pair of them."""
+    """Key of a response that a prompt has once: the system, or, where none is named, the text or pair of texts."""
     named = row.system if row.kind != "pair" else ""
     return (row.kind, row.lang, row.id, *((named,) if named else (row.response, row.other)))
 
@@ -321,7 +321,7 @@ def _pairs(rows: Sequence[Row], splits: Mapping[str, Split]) -> list[Piece]:
 
 
 def _demonstrations(rows: Sequence[Row], splits: Mapping[str, Split], labels: Labels) -> list[Piece]:
-    """What the data has to imitate; without any, what people preferred."""
+    """Demonstrations in the data; without any, the responses that people preferred."""
     shown = [Piece(row, _split(row, splits), row.response) for row in rows if row.kind == "demonstration"]
     if shown:
         return shown

@@ -34,7 +34,7 @@ Use = Literal[
 
 
 class Prompt(Struct, frozen=True):
-    """What is asked, rendered already: once for the policy and, where that differs, for the reward model."""
+    """A rendered prompt: once for the policy and, where that differs, for the reward model."""
 
     id: str  # unique within task and language
     lang: str
@@ -46,7 +46,7 @@ class Prompt(Struct, frozen=True):
 
     @property
     def reward_text(self) -> str:
-        """What the reward model reads."""
+        """The text that the reward model reads."""
         return self.content or self.text
 
 

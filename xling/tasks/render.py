@@ -53,7 +53,7 @@ def has_cue(task: TaskSettings) -> bool:
 
 
 def cue_of(task: TaskSettings, prompt: Prompt) -> str:
-    """What the policy reads of a prompt if its document is empty: the template without it.
+    """The policy's text for a prompt whose document is empty: the template alone.
 
     Of a task without templates (micro_summarization) it is the last line. `task` with facts, if its template names the
     language.
@@ -125,7 +125,7 @@ class Read(TypedDict):
 
 
 def read_by(use: Use, template: Template, facts: Sequence[Language], langs: Collection[str]) -> Read:
-    """What a use of these languages' data reads of template and facts; the rest at its default."""
+    """Template and facts as far as a use of these languages' data reads them; the rest at its default."""
     parts = {part: getattr(template, part) for part in PARTS[use]}
     named = any(_placeholders(part, text) - {"text"} for part, text in parts.items())
     kept = tuple(language for language in facts if language.code in langs) if named else ()

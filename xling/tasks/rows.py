@@ -196,7 +196,7 @@ class Rows:
 
 
 def resolved(table: Table, reading: Reading) -> tuple[Kind, dict[str, str]]:
-    """What the table holds, and the column of each role that it has; ConfigError names what is missing."""
+    """The table's kind of rows, and the column of each role that it has; ConfigError names what is missing."""
     there, columns = table.columns, msgspec.structs.asdict(reading.columns)
     found: dict[str, str] = {}
     for role, name in columns.items():
@@ -247,7 +247,7 @@ class _Bad(Exception):
 
 
 class Texts:
-    """What texts are matched by, each made once, and the groups that are named by it."""
+    """Keys by which texts are matched, each computed once, and the groups that they name."""
 
     def __init__(self) -> None:
         self._matched: dict[str, str] = {}
@@ -477,7 +477,7 @@ class Parser:
         return text
 
     def _value(self, role: str, row: TableRow, counted: bool = True) -> Any:
-        """What a column holds; a chat, or a turn of one, as a list, also where a program wrote it as text."""
+        """A column's value; a chat, or a turn of one, is a list, also where a program wrote it as text."""
         value = row.get(self.columns[role])
         if isinstance(value, str) and value[:20].lstrip()[:1] in ("[", "{", "a") and WRITTEN.fullmatch(value.strip()):
             value = _unwritten(self._name(role), value.strip())
@@ -597,7 +597,7 @@ def matched(text: str) -> str:
 
 
 def _root(chat: Chat) -> str:
-    """What the first user asks: what all share that begin with the same words of the system is no document."""
+    """The first user's question: chats that share only the system's words share no document."""
     return next((text for role, text in chat if role != "system"), chat[0][1])
 
 
@@ -609,7 +609,7 @@ def _sound(name: str, text: str) -> str:
 
 
 def _instead(turn: Any) -> str:
-    """What a turn has in other words or form than it must, and how to write it."""
+    """The fault of a turn that has another form than it must, and how to write it."""
     if not isinstance(turn, dict):
         return ""
     if "from" in turn and "value" in turn:

@@ -153,7 +153,7 @@ def split_of(name: str) -> str:
 
 
 def files_in(folder: Path) -> str:
-    """What a folder has, for a sentence."""
+    """A folder's files, as part of a sentence."""
     return ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
 
 
@@ -328,7 +328,7 @@ def _keys(value: Any, level: int = 0) -> int:
 
 
 def _reason(line: bytes, error: Exception) -> str:
-    """What is wrong with a line that could not be decoded, in words."""
+    """The fault of a line that could not be decoded, in words."""
     if isinstance(error, UnicodeDecodeError):
         return (
             f"not UTF-8 (byte {error.start}: 0x{line[error.start]:02x}). If it is in Windows-1252 or Latin-1, save it "
@@ -442,7 +442,7 @@ def _parquet(path: Path) -> Table:
 
 
 def _arrow(path: Path) -> Table:
-    """What `datasets` writes with save_to_disk, a stream; or an Arrow file."""
+    """Table of an Arrow file, or of the stream that `datasets` writes with save_to_disk."""
     import pyarrow
 
     def opened() -> Any:

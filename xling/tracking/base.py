@@ -1,4 +1,4 @@
-"""What a tracker is: where the runs of a grid are written for people to look at. `TRACKERS` is the table of them.
+"""A tracker: where the runs of a grid are written for people to look at. `TRACKERS` is the table of them.
 
 A tracker is one module with the hooks below: it is given each finished stage and each folded grid once (runs.py has
 what they hold) and writes them, in a process of its own (track.py), so that no trouble of it is one of the grid's.
@@ -39,7 +39,7 @@ class Destination(Struct, frozen=True):
 
 
 class TrackingResult(Struct, frozen=True):
-    """What became of it: runs written now, runs that had been written before, and the trouble if any."""
+    """Result of a tracking: runs written now, runs written before, and the trouble if any."""
 
     mode: str  # online, offline or off
     written: int = 0

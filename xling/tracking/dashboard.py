@@ -72,7 +72,7 @@ def run(store: Store, name: str, asked: Mapping[str, Any], new: bool = False) ->
 
 
 def _last(store: Store, name: str) -> TrackingResult:
-    """What the last tracking of the grid wrote down."""
+    """The stored result of the grid's last tracking."""
     return _read(store.root / "tracking" / f"{name}.json", TrackingResult, TrackingResult("off"))
 
 
@@ -83,7 +83,7 @@ def _default_entity() -> str:
 
 
 def grid_of(store: Store, plan: Plan, matrix: Matrix, to: Destination, entity: str) -> Any:
-    """What the views show: the keys that were logged, and the metrics of the stages that have runs with curves."""
+    """Content of the views: the keys that were logged, and the metrics of stages that have runs with curves."""
     from xling.tracking.dashboard_views import Grid
 
     known = read_ledger(store.root / "tracking", to)
@@ -157,7 +157,7 @@ def _save(store: Store, name: str, view: Any, page: Any, new: bool) -> Iterator[
 
 
 def _read(path: Path, type_: type[_T], default: _T) -> _T:
-    """What was written down, or where that is gone or damaged as if it had not been."""
+    """The stored value, or the default where it is gone or damaged."""
     try:
         return decode(path.read_bytes(), type=type_)
     except (OSError, msgspec.DecodeError):

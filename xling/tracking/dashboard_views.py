@@ -35,7 +35,7 @@ MOST_LINES = 100  # runs in one plot
 
 
 class Grid(Struct, frozen=True):
-    """What a dashboard is made from."""
+    """Input of a dashboard."""
 
     matrix: Matrix
     entity: str  # empty: not known, as nobody is logged in

@@ -1,4 +1,4 @@
-"""What a tracker is given: a run for each stage that has finished, and one for the grid's matrix. Knows no tracker.
+"""Runs for a tracker: one for each stage that has finished, and one for the grid's matrix. Knows no tracker.
 
 A stage's run is the same whichever grids use it. Folded again (a hole was filled), a grid's run shows the new matrix:
 its id comes from the grid's name and cells.
@@ -51,7 +51,7 @@ class StageRun:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the result depends on."""
+        """The settings that the result depends on."""
         sheet = self.result.sheet
         return {
             "label": sheet.label,
@@ -191,7 +191,7 @@ def summary(folder: Path, done: Done, sheet: Sheet) -> dict[str, Any]:
 
 
 def findings(store: Store, plan: Plan) -> Iterator[tuple[str, Rows]]:
-    """What the analyses of the grid found, a table each; those that take long as `xling analyse` last wrote them."""
+    """Tables of the grid's findings; those that take long as `xling analyse` last wrote them."""
     for finding in shown_findings(store, plan.name, None):
         if len(finding.table):
             table = finding.table.astype(object).where(finding.table.notna(), None)

@@ -18,7 +18,7 @@ Translate = Callable[[Sequence[str]], list[str | None]]
 
 
 class TranslatorSettings(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", kw_only=True):
-    """What settings of all translators have. `reward_init`: whose SFT policy a silver reward model starts from."""
+    """Settings that all translators share. `reward_init`: whose SFT policy a silver reward model starts from."""
 
     reward_init: Literal["target", "source"] = "target"
 

@@ -18,7 +18,7 @@ TOKENS = {"nllb": "{}", "madlad": "<2{}>", "m2m100": "__{}__", "marian": ">>{}<<
 
 
 def candidates(family: str, language: Spoken) -> list[str]:
-    """What a family of models may call a language, likeliest first."""
+    """Codes that a family of models may have for a language, likeliest first."""
     base = language.code.partition("-")[0]
     if family == "nllb":
         return [f"{_three_letters(base)}_{language.script}"]
@@ -39,7 +39,7 @@ def _three_letters(code: str) -> str:
 
 
 def own_code(codes: Sequence[str], code: str) -> str | None:
-    """What translator.codes says of a language; ConfigError for an entry that is not `ours:theirs`."""
+    """The language's entry in translator.codes; ConfigError for an entry that is not `ours:theirs`."""
     found = None
     for entry in codes:
         ours, colon, theirs = entry.partition(":")

@@ -71,7 +71,7 @@ def _heard(part: Part, lang: str, settings: Settings, rng: random.Random) -> str
 
 @cache
 def _others(symbol: str, lang: str) -> list[str]:
-    """What it may be mistaken for: names of the same kind, or the words of the language."""
+    """Symbols that it may be mistaken for: names of the same kind, or the words of the language."""
     if is_slot(symbol):
         return list(names(lang, symbol[1]))
     return sorted(word for word, langs in vocabulary().items() if langs & bit(lang))

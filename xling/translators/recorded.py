@@ -178,7 +178,7 @@ def _read(files: Identity) -> dict[Pair, dict[str, str]]:
 
 
 def units_of(texts: Iterable[str], speakers: Sequence[str]) -> list[str]:
-    """What is looked up, each once: whole texts; of chats, which have `speakers`, line by line what they say."""
+    """Texts to look up, each once: whole texts; of chats, which have `speakers`, the lines without their names."""
     lines = (one.text for text in texts for one in _cut(text, speakers) if readable(one.text))
     return list(dict.fromkeys(lines))
 
@@ -220,7 +220,7 @@ class Exported:
     waiting: int
 
     def sentences(self, path: Path) -> list[str]:
-        """What was written, for people."""
+        """Sentences on what was written."""
         total = sum(map(len, self.texts.values()))
         characters = sum(len(text) for some in self.texts.values() for text in some)
         found = [f"{a} -> {b}: {len(some):,} texts" for (a, b), some in sorted(self.texts.items()) if some]
@@ -234,7 +234,7 @@ class Exported:
 
 
 def needs(asked: Iterable["Experiment"]) -> list[Need]:
-    """What the cells have to have translated, each once."""
+    """The translations that the cells need, each once."""
     found: dict[Need, None] = {}
     for experiment in asked:
         task, target = bare(experiment.task), experiment.target_lang.code

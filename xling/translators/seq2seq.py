@@ -299,7 +299,7 @@ def _checksum(name: str, said: str | None) -> str:
 
 
 def _entry(line: bytes) -> Entry:
-    """What a line says; DecodeError if it is not what was written."""
+    """The entry on a line; DecodeError if it is damaged."""
     found: Entry = decode(line, type=Entry)
     if found[2] != _checksum(*found[:2]):
         raise msgspec.DecodeError("the checksum does not fit")
@@ -325,7 +325,7 @@ def translate(context: Context, spec: TranslateSpec, texts: Sequence[str]) -> Tr
 
 
 def _makers() -> dict[str, Any]:
-    """What else decides a model's translations: remembered ones of other code, packages or devices are not taken."""
+    """Code, packages and device, which decide a model's translations too: remembered ones of others are not taken."""
     import torch
 
     from xling.planning import KINDS

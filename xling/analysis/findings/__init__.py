@@ -1,1 +1,1 @@
-"""What a matrix says: rankings of sources, home against abroad, shares of variance, power, recommendations."""
+"""Findings about a matrix: rankings of sources, home against abroad, shares of variance, power, recommendations."""

@@ -1,4 +1,4 @@
-"""What decides a cell: its source, its target or the pair; and what goes with a high win rate.
+"""Sources of variance of a win rate (source, target, or the pair), and measures that go with a high one.
 
 Decomposition, a two-way additive fit:
 
@@ -101,7 +101,7 @@ def _codes(shape: tuple[int, ...]) -> Floats:
 
 
 def _home(square: Square, there: Floats, design: Floats, inverse: Floats) -> Floats | None:
-    """What the indicator of home has beyond sources and targets; None where that is nothing."""
+    """The home indicator, residualised on sources and targets; None where nothing of it is left."""
     sources, targets = np.nonzero(there)
     places = zip(sources, targets, strict=True)
     at_home = np.array([float(square.sources[s] == square.targets[t]) for s, t in places])

@@ -43,7 +43,7 @@ def _panel(table: pd.DataFrame, panel: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _of(table: pd.DataFrame, panel: Mapping[str, str]) -> pd.DataFrame:
-    """What a table says of a panel over all targets."""
+    """A panel's rows of a table, over all targets."""
     rows = _panel(table, panel)
     return rows[rows["target_lang"] == EVERY] if "target_lang" in rows else rows
 

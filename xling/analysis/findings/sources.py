@@ -372,7 +372,7 @@ def _target(square: Square, t: int) -> _Target | None:
 
 
 def _taken(square: Square, target: _Target, rule: str) -> tuple[str, float]:
-    """What a rule takes on the matrix as it is: (source, its win rate)."""
+    """The source that a rule picks on the matrix as it is, and its win rate."""
     if rule == "random":
         return "", float(square.value[target.foreign, target.t].mean())
     source = _choice(rule, square, _merits(square.value), target)

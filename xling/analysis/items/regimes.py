@@ -75,7 +75,7 @@ def _of_grid(store: Store, name: str, axis: str) -> tuple[pd.DataFrame, list[str
 
 
 class _Sft(Struct, frozen=True):
-    """What an sft stage reports of itself."""
+    """The report of an sft stage."""
 
     validation_rouge_l: float | None = None
     organic_rouge_l: float | None = None  # of regimes: the former is on what was translated

@@ -1,4 +1,4 @@
-"""What reward models scored, cell by cell: where the analyses that look at single items have their tables from.
+"""Reward scores cell by cell, from which the analyses of single items make their tables.
 
 for cell in finished.cells: results.folder(cell.stages["score"])  # pool.npy, baseline.npy, heldout.json of RM_s on t
 """
@@ -84,7 +84,7 @@ def once(cells: Iterable[Scored], *groups: str) -> list[Scored]:
 
 
 def points(seeds: Sequence[str]) -> tuple[list[str], bool]:
-    """What counts as one point of an interval over seeds (`task.seed/seed`), and whether prompts are fresh: data seeds
+    """Seeds that are one point of an interval (`task.seed/seed`), and whether each has prompts of its own: data seeds
     where there are several, as in the matrix (column.py)."""
     data = [seed.partition("/")[0] for seed in seeds]
     fresh = len(set(data)) > 1
@@ -119,7 +119,7 @@ def _categories(arrays: Sequence[npt.NDArray[Any]]) -> pd.Categorical:
 
 
 def samples_of(results: Results, samples: Ref) -> list[Samples]:
-    """What stands in a samples folder. StoreError if it is gone."""
+    """The samples in a folder. StoreError if it is gone."""
     folder = results.folder(samples)
     if not (folder / "samples.jsonl").exists():
         raise StoreError(f"samples.jsonl is missing from the finished stage {samples.kind}/{samples.key[:12]}.")
@@ -153,7 +153,7 @@ def matrix_of(
 
 
 def readable(cells: Iterable[Scored], read: Callable[[Scored], Any]) -> tuple[list[tuple[Scored, Any]], list[str]]:
-    """What `read` gives of each cell, None left out; and a sentence a cell whose files do not fit."""
+    """Results of `read` by cell, without None; and a sentence for each cell whose files do not fit."""
     found, misfits = [], []
     for cell in cells:
         try:

@@ -1,4 +1,4 @@
-"""What languages are like: typological features, from WALS in a folder or from the package urielplus.
+"""Typological features of languages, from WALS in a folder or from the package urielplus.
 
     wals_features(Path("wals-dataset/cldf"), ["de", "en"])   # the CLDF release: values.csv, languages.csv
     uriel_features(["de", "en"])                             # needs the extra `typology`; binary features

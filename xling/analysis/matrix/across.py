@@ -316,7 +316,7 @@ def _seeds(left: Kept, right: Kept) -> list[Seeds]:
 
 
 def _answered(one: Kept, seeds: Seeds) -> list[Ref | None]:
-    """What decides the responses that were judged."""
+    """The stage that decides the responses that were judged."""
     cells = [cell for cell in one.planned.cells if cell.seeds == seeds]
     return [cell.stages.get(role) for cell in cells for role in ("score", "pool", "baseline")]
 

@@ -58,7 +58,7 @@ class _Judged:
 
 
 def fold_categories(entries: Sequence[PlannedEntry], results: Results) -> Categories:
-    """What finished cells on a benchmark with categories say; empty lists for grids on anything else."""
+    """Accuracy by category of finished cells on a benchmark; empty lists for grids on anything else."""
     found = [one for entry in entries if (one := _judged(entry, results)) is not None]
     found.sort(key=lambda one: list(one.axes.values()))
     by_subsets: dict[tuple[str, ...], list[_Judged]] = {}

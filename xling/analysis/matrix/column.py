@@ -75,7 +75,7 @@ class Column:
         return any(cell.seeds == seeds and cell.own_judge for cell in self.entries[number].cells)
 
     def label(self, seeds: Seeds) -> str:
-        """What counts as one point of an interval over seeds."""
+        """The seed that is one point of an interval over seeds."""
         return seeds[0] if self.fresh else seeds[1]
 
     def measure(self, number: int, seeds: Seeds, name: str) -> Floats | None:
@@ -305,7 +305,7 @@ def pair_samples(column: Column) -> list[Sample]:
 
 
 def panel_key(axes: dict[str, str]) -> PanelKey:
-    """What tells the panels of one block apart: the reward model and its settings."""
+    """Key of a panel in its block: the reward model and its settings."""
     return tuple((axis, value) for axis, value in axes.items() if axis.split(".")[0] == "rm_backbone")
 
 

@@ -110,7 +110,7 @@ def _completed(blocks: list[Block], plan: Plan, own: OwnMeasures | None) -> list
 
 
 def _interval_note(blocks: list[Block], planned: list[PlannedEntry]) -> str:
-    """What the intervals are over, as the table has to say."""
+    """The table's note on what its intervals are over."""
     wins = [entry.win for block in blocks for p in block.panels for entry in p.entries if entry.win]
     seeds = {win.seeds for win in wins}
     several = sorted(seeds - {1})
@@ -130,7 +130,7 @@ def _interval_note(blocks: list[Block], planned: list[PlannedEntry]) -> str:
 
 
 def _provenance(plan: Plan, results: Results, entries: list[PlannedEntry]) -> dict[str, str | list[str] | int | None]:
-    """What was asked for, and with which code, devices and threads the results were made: a mix has to be said."""
+    """The command, and the code, devices and threads of the results, so that a mix can be reported."""
     runs = list(results.runs())
     return {
         "command": [without_secrets(line) for line in plan.command],

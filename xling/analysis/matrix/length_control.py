@@ -62,7 +62,7 @@ class _Group:
 
 
 def lengths_of(column: Column, seeds: Seeds, clusters: Clusters) -> Lengths:
-    """What a column's records say under one seed."""
+    """Lengths of a column's records under one seed."""
     wins = np.full((len(column.layouts[seeds].prompts), len(column.entries)), np.nan)
     longer = np.full_like(wins, np.nan)
     for number, found in enumerate(column.records):

@@ -129,7 +129,7 @@ class OwnMeasures:
         return [float(total / count) if count else None for total, count in sums.T]
 
     def sentences(self) -> list[str]:
-        """What could not be measured and why. What was measured is remembered in the grid's folder, if it can be."""
+        """Measures that failed, with reasons. Values are stored in the grid's folder, if it can be written."""
         for measure in self.measures:
             if measure.name in self._new:
                 with suppress(OSError):

@@ -36,7 +36,7 @@ Seeds = tuple[str, str]  # task.seed, seed
 
 @dataclass(frozen=True)
 class Scale:
-    """What the colours of numbers mean: how far from `middle`, either way; without one how large.
+    """Meaning of a number's colour: its distance from `middle`, either way; without a middle its size.
 
     least: how far from the middle the darkest colour is at least, so that noise looks pale.
     """
@@ -310,7 +310,7 @@ class Accuracy(Struct, frozen=True):
 
 
 class Baseline(Struct, frozen=True):
-    """What a rule without a model reaches on the same held-out preferences."""
+    """Accuracy of a rule without a model on the same held-out preferences."""
 
     target: str
     majority: Estimate | None
@@ -341,7 +341,7 @@ class Control(Struct, frozen=True):
 
 
 class Bounds(Struct, frozen=True):
-    """What the worst and the best possible picks would win: of the pool, by the judge's own scores."""
+    """Win rates of the worst and the best possible picks from the pool, by the judge's own scores."""
 
     target: str
     floor: Estimate

@@ -1,4 +1,4 @@
-"""What the paper's other published tables say: translated data, pooled sources, no SFT data in the target, accuracy,
+"""The paper's other published tables: translated data, pooled sources, no SFT data in the target, accuracy,
 people against language models. Draws are those of published.py.
 """
 

@@ -1,4 +1,4 @@
-"""What a comparison is between: a grid or some of it, or a table of the paper, as entries with their prompts.
+"""Sides of a comparison: a grid, some of its panels, or a table of the paper, as entries with their prompts.
 
 NAME                          a grid, all of its panels
 NAME:judge=llm,optimizer=ppo  those panels of it
@@ -29,7 +29,7 @@ _MOST_NAMED = 6
 
 
 class _Spec(msgspec.Struct, frozen=True):
-    """What decides the prompts of a baseline."""
+    """The parts of a baseline's spec that decide its prompts."""
 
     task: dict[str, msgspec.Raw] = {}
     digest: str = ""

@@ -1,4 +1,4 @@
-"""What an analysis says: a tidy table with its title and what has to be read along with it.
+"""Result of an analysis: a tidy table with its title and notes.
 
 Every analysis is a pure function from tidy tables (pandas) to one of these; every report (terminal, Markdown, HTML,
 LaTeX) shows any of them. A tidy table has a row an observation and a column a variable: `source_lang`, `target_lang`,

@@ -1,4 +1,4 @@
-"""What a matrix says as tables for W&B: columns and rows, numbers as numbers, holes as nothing.
+"""A matrix as tables for W&B: columns and rows, numbers as numbers, holes as null.
 
 Every table begins with the axes that name a cell; a number x has its 95 % interval in x_low and x_high.
 """
@@ -67,7 +67,7 @@ def matrix_rows(matrix: Matrix) -> Rows:
 
 
 def measure_rows(matrix: Matrix) -> Rows:
-    """What stands beside the win rates, and the same of each target's baseline."""
+    """Measures beside the win rates, and those of each target's baseline."""
     axes = [*ENTRY_AXES, *matrix.other_axes]
     own = list(dict.fromkeys(measure.name for panel in panels(matrix) for measure in panel.own_measures))
     rows = []

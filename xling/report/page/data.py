@@ -1,4 +1,4 @@
-"""What the page shows, as compact JSON: the texts of the terminal, and the full numbers that they were written from.
+"""The page's data as compact JSON: the texts of the terminal, and the full numbers that they were written from.
 
 A table of R rows and C columns has flat lists of R x C, row after row: `text`, `span`, and `value`, `low`, `high`
 (null where there is none), six decimals as in matrix.json. `look` has a letter a cell: the first of plain, above,
@@ -37,7 +37,7 @@ MOST_LEFT_OUT = 3  # of an analysis that has nothing to say
 
 @dataclass(frozen=True)
 class Document:
-    """What is shown; all but the matrix may be missing."""
+    """Content of the page; all but the matrix may be missing."""
 
     matrix: Matrix
     digest: str  # of what it is drawn from
@@ -258,7 +258,7 @@ def _look(cell: Cell) -> str:
 
 
 def encode_scales(tables: Sequence[Table]) -> dict[str, Json]:
-    """What the colours of each table mean, by name: one scale for tables of one name, so that panels can be compared.
+    """Colour scales of tables by name: one scale for tables of one name, so that panels can be compared.
 
     As far below the middle as above; or from the smallest to the largest number, nothing where all are equal.
     """

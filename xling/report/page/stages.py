@@ -1,4 +1,4 @@
-"""What the page tells of stages, read from the store: samples, learning curves, costs, where numbers come from.
+"""Data of stages on the page, read from the store: samples, learning curves, costs, where numbers come from.
 
 Samples are not chosen by anybody's eye: of each target the first prompts in the order of the sha256 of language and
 prompt, the same for all cells of the column; of each cell its first finished seed; best-of-n's pick, or the first
@@ -62,7 +62,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is shown, and what is not and why."""
+    """Samples that are shown, and the reason for those that are not."""
 
     samples: list[Sample]
     prompts: int  # of each target, at most
@@ -318,7 +318,7 @@ def _few(values: list[str]) -> list[str]:
 def _facts(
     matrix: Matrix, plan: Plan, runs: Iterable[Run], settings: Mapping[str, Mapping[str, list[str]]]
 ) -> list[tuple[str, list[str]]]:
-    """What a co-author needs to have the same numbers again."""
+    """Facts that a co-author needs to reproduce the numbers."""
     axes = [axes_text(cell.axes) for cell in plan.cells]
     runs = list(runs)
     versions = sorted({f"{name} {version}" for run in runs for name, version in run.versions.items()})

@@ -113,7 +113,7 @@ def page_bytes(document: Document) -> bytes:
 
 
 def version(digest: str) -> str:
-    """What a page is drawn from: a matrix.json, and this code. A page with another one is drawn again."""
+    """Version of a page: its matrix.json and this code. A page with another one is drawn again."""
     return f"{digest[:32]}-{hashlib.sha256(_code().encode()).hexdigest()[:16]}"
 
 

@@ -31,7 +31,7 @@ BESIDE = 0.32  # inches for the axis' title and gaps
 
 @dataclass(frozen=True)
 class Square:
-    """What is drawn of one cell."""
+    """One cell as it is drawn."""
 
     value: Estimate | None
     mark: str = ""  # after the number

@@ -1,4 +1,4 @@
-"""What languages are called in a figure: by code, in English or by themselves, where a font has the letters.
+"""Names of languages in a figure: by code, in English or in themselves, where a font has the letters.
 
 Names are the Unicode CLDR's. A name is drawn only if the fonts on this machine have each of its letters and, for
 scripts whose letters join or move, matplotlib can shape them (3.11 on); else the code stands for it.

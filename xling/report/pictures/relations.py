@@ -135,7 +135,7 @@ SIDES = {
 
 
 def frontier(matrix: Matrix, names: Names) -> Made:
-    """What each optimizer buys with its divergence: means over the cells that all of them have."""
+    """Gain of each optimizer against its divergence: means over the cells that all of them have."""
     there = [found for found in matrix.frontiers if found.points]
     if not there:
         return "no KL frontier: this grid has one optimizer with one setting"

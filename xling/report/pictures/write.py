@@ -42,7 +42,7 @@ MOST_STACKED = 6  # frontiers of one picture; those of more judges and reward mo
 
 @dataclass(frozen=True)
 class Asked:
-    """What of it, and how; ConfigError where a word is unknown."""
+    """Selection of figures and their look; ConfigError for an unknown word."""
 
     formats: list[str]
     widths: list[Width]

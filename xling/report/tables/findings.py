@@ -199,7 +199,7 @@ def _without_constants(data: pd.DataFrame, keep: Sequence[str]) -> tuple[pd.Data
 
 
 def _over_targets(data: pd.DataFrame) -> pd.DataFrame:
-    """What stands over all targets, where that is told apart."""
+    """Rows over all targets, where a table has them beside those by target."""
     if "target_lang" not in data or not (data["target_lang"] == EVERY).any():
         return data
     return data[data["target_lang"] == EVERY].drop(columns="target_lang")
@@ -335,7 +335,7 @@ def csv_bytes(finding: Finding) -> bytes:
 
 
 def shown_findings(store: Store, name: str, folded: tuple[Matrix, Draws] | None) -> list[Finding]:
-    """What the page shows: analyses of the matrix made anew, those of the grid's files as they were last written.
+    """Findings on the page: analyses of the matrix made anew, those of the grid's files as they were last written.
 
     The latter read every item again, which takes from seconds to a minute: too long for the end of each run. `folded`:
     the grid need not be folded a second time.

@@ -67,7 +67,7 @@ def escaped(text: str) -> str:
 
 
 def _needs(panel: Panel) -> list[str]:
-    """What would settle each difference to home."""
+    """Samples that would settle each difference to home."""
     cells = panel.at()
     rows = []
     for source in panel.sources:

@@ -1,4 +1,4 @@
-"""What tables are made of: cells with a value, an interval, marks and a look, the same for every medium.
+"""Cells of tables, with a value, an interval, marks and a look, the same for every medium.
 
 Below: how numbers and names are written in them.
 """
@@ -103,7 +103,7 @@ def signed_span(estimate: Estimate | None) -> str:
 
 
 def needed(difference: Difference) -> str:
-    """What would settle a difference, in a word: so many more for a power of 80 %."""
+    """In a word, how many more samples would settle a difference with a power of 80 %."""
     if difference.settled:
         return "settled"
     for name in ("identical", "level"):
@@ -128,7 +128,7 @@ def task_names(matrix: Matrix) -> str:
 
 
 def mixes(matrix: Matrix) -> list[str]:
-    """What differs between the results of one grid and may decide bits: code, devices, threads."""
+    """Differences between the results of one grid that may change bits: code, devices, threads."""
     found = []
     for what in ("code", "devices", "threads"):
         values = matrix.provenance.get(what)

@@ -84,7 +84,7 @@ def _wanted(table: Table, full: bool) -> bool:
 
 
 def _print_comparisons(matrix: Matrix, console: Console, full: bool) -> None:
-    """What stands across panels, last."""
+    """Prints the tables across panels, last."""
     tables = [table for table in comparison_tables(matrix) if _wanted(table, full)]
     if tables:
         console.print()

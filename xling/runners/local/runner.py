@@ -388,7 +388,7 @@ LIVE_SECONDS = 0.25
 
 
 class Display:
-    """What a running grid shows: nothing. `tick` is called often and shows what has changed; the others only note it,
+    """Display of a running grid, of nothing here. `tick` is called often and shows changes; the others only note them,
     except failures."""
 
     def started(self, label: str) -> None: ...

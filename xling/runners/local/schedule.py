@@ -117,7 +117,7 @@ class Schedule:
                 self._push(child)
 
     def fail(self, key: str) -> None:
-        """What waits for it, near or far, is blocked."""
+        """Blocks all stages that wait for it, directly or not."""
         self.waiting.discard(key)
         self.ends[key] = "failed"
         below = self._children.pop(key, [])

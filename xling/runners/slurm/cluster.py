@@ -246,7 +246,7 @@ def require() -> None:
 
 
 def limits() -> Limits:
-    """What the cluster allows, asked of it now. Four commands, six with accounting."""
+    """The cluster's limits as of now. Four commands, six with accounting."""
     config = _run(["scontrol", "show", "config"]).stdout
     partitions = _run(["scontrol", "-o", "show", "partition"]).stdout
     nodes = _run(["sinfo", "-h", "-a", "-e", "-o", "%R|%D|%c|%m|%G|%f"]).stdout
@@ -309,7 +309,7 @@ def name() -> str:
 
 
 def _queued(by_id: Mapping[str, JobRef]) -> dict[str, Row] | None:
-    """What squeue knows: all that lives, and what has ended within MinJobAge. None if it does not answer."""
+    """Jobs that squeue knows: living ones, and those that ended within MinJobAge. None if it does not answer."""
     fields = ",".join(f"{name}:|" for name in SQUEUE_FIELDS)
     try:
         answer = _run(["squeue", "-h", "-a", "-r", "-t", "all", "-O", fields, "-j", ",".join(by_id)], check=False)
@@ -321,7 +321,7 @@ def _queued(by_id: Mapping[str, JobRef]) -> dict[str, Row] | None:
 
 
 def _history(ids: Collection[str], by_id: Mapping[str, JobRef]) -> dict[str, Row] | None:
-    """What accounting knows, or the log of completed jobs; None if there is neither."""
+    """Jobs from accounting, or from the log of completed jobs; None if there is neither."""
     fields = ",".join(SACCT_FIELDS)
     try:
         answer = _run(["sacct", "-X", "-D", "-n", "-P", "-o", fields, "-j", ",".join(sorted(ids))])

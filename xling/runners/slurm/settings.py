@@ -1,4 +1,4 @@
-"""What `hydra/launcher=slurm` can be told: resources by the submitit launcher plugin's names, and how jobs behave.
+"""Settings of `hydra/launcher=slurm`: resources by the submitit launcher plugin's names, and how jobs behave.
 
 hydra.launcher.partition=gpu hydra.launcher.timeout_min=240        # for all stages
 hydra.launcher.stages.reward.gpus_per_node=8                       # for one kind of stage
@@ -30,7 +30,7 @@ T = TypeVar("T", bound=Struct)
 
 
 class Resources(Struct, frozen=True):
-    """What one job asks of SLURM; None leaves it to the cluster."""
+    """Resources that one job requests; None leaves one to the cluster."""
 
     partition: str | None = None
     timeout_min: Count = 60
@@ -379,7 +379,7 @@ def _check_count(asked: Resources, partition: Partition, where: str, fits: Calla
 
 
 def _cut(kind: NodeKind, partition: Partition) -> NodeKind:
-    """What one job can have of a node."""
+    """The part of a node that one job can have."""
     return replace(
         kind,
         cpus=min(kind.cpus, partition.cpus or kind.cpus),

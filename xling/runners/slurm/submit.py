@@ -40,7 +40,7 @@ from xling.runners.slurm.settings import REDUCE, Limits, Slurm, check_resources
 
 
 class Refused(Exception):
-    """What sbatch said, in one line."""
+    """A refusal by sbatch, in its words, in one line."""
 
 
 def held_array(filed: Filed, array: Array) -> str:
@@ -111,7 +111,7 @@ PREFIX = "xling-"
 
 @dataclass(frozen=True)
 class Made:
-    """What a call of `submit` has done. Nothing submitted: all is done, queued or running already."""
+    """Result of `submit`. Nothing submitted: all is done, queued or running already."""
 
     filed: Filed | None
     waiting_for: Mapping[str, Held]  # stages of the plan that other jobs run, by key

@@ -1,4 +1,4 @@
-"""What runs in a job: `python -m xling.runners.slurm.task FOLDER ARRAY`, the task's number from SLURM's environment.
+"""A job's program: `python -m xling.runners.slurm.task FOLDER ARRAY`, the task's number from SLURM's environment.
 
 Everything else stands in the submission's record. The stages of the task run one after the other in this process;
 each waits for its parents' done markers, whatever SLURM thinks of the parents' jobs.
@@ -100,7 +100,7 @@ class Parents:
         return ends[-1] if ends else ""
 
     def _ask(self, filed: Filed, place: Place, up: Parent, settle: bool) -> str:
-        """What the cluster says of the job that makes a parent; Requeue if that is still to come."""
+        """The cluster's state of the job that makes a parent; Requeue if the parent is still to come."""
         job, ref = filed.job(place), filed.refs.get(place[0])
         states = cluster.states([ref], {job}) if ref and job else {}
         if states is None or job is None:

@@ -365,7 +365,7 @@ def follow_log(store: Store, name: str, stage: PlannedStage, path: Path) -> int:
 
 
 def job_logs(store: Store, name: str, stage: PlannedStage) -> list[Path]:
-    """What the job of a stage printed itself, newest submission first: all there is if it died before the stage."""
+    """Logs of a stage's job itself, newest submission first: the only ones if it died before the stage began."""
     for filed in reversed(record.submissions(store, name)):
         place = filed.places.get(stage.key)
         job = filed.job(place) if place else None

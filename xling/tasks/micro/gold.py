@@ -41,7 +41,7 @@ _SUBJECT_NEEDS = 4  # a bare subject line says one of the (at least) four things
 
 
 class Shape(NamedTuple):
-    """What is right and wrong with a build.
+    """Errors of a build, and the parts that are right.
 
     `faults`: grammatical operations away from the frame, a mark counting half; `extra`: names and empty words
     too many; `asides`: positions of the names of each second statement; `needed`: names the frame has.
@@ -356,7 +356,7 @@ def _truth(facts: FactSet, items: Sequence[Item], shape: Shape) -> tuple[float, 
 
 
 class Form(NamedTuple):
-    """What can be told of a text without the facts. `faults` of grammar, wrong forms of names among them."""
+    """Properties of a text that need no facts. `faults` of grammar, wrong forms of names among them."""
 
     language: float
     kept: list[Item]  # without what is said again

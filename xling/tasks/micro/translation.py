@@ -237,7 +237,7 @@ class _Sentence:
         return out
 
     def _edits(self, build: Build, core: list[Item], places: list[int]) -> list[Edit]:
-        """What was done to the source's frame: words lost, moved and added."""
+        """Edits of the source's frame: words lost, moved and added."""
         own = [part for chunk in build.chunks() for part in chunk.parts]
         there = set(places)
         lost = [(number, part) for number, part in enumerate(own) if number not in there and not is_slot(part)]

@@ -1,4 +1,4 @@
-"""What is written in the embedded world: facts as documents, prompts, summaries right and wrong, and pretraining text.
+"""Texts of the embedded world: facts as documents, prompts, summaries right and wrong, and pretraining text.
 
 A fact is (topic, place, month, number, unit). The hash of that tuple, and nothing else, decides its world: pretraining
 text, or one use (demonstrations, ratings, ...) of one split. So uses, splits and languages can never share a fact,
@@ -54,7 +54,7 @@ class Fact(NamedTuple):
 
 
 class FactSet(NamedTuple):
-    """What one document tells, in its order; `facts[main]` is what its summary should tell."""
+    """Facts of one document, in its order; `facts[main]` is the one that its summary should tell."""
 
     group: str
     facts: tuple[Fact, ...]
