@@ -61,15 +61,6 @@ def test_an_error_in_a_summary_of_a_side_fact_lowers_its_own_dimension_too(lang:
         assert {kind, "main_idea"} <= lowered(facts, lang, text) <= {"main_idea", *LOWERS[kind]}, text
 
 
-def test_two_errors_are_worse_than_good() -> None:
-    rng = random.Random(1)
-    for index in range(600):
-        kinds = rng.sample(sorted(LOWERS), 2)
-        lang = rng.choice(LANGUAGES)
-        text = spoilt_summary(told(index), lang, kinds, rng)
-        assert assess(told(index), lang, text).quality < GOOD, (kinds, text)
-
-
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_one_false_value_costs_its_share(lang: str) -> None:
     facts = told(3)
@@ -126,10 +117,7 @@ def test_agreement_is_checked_in_any_frame() -> None:
 @pytest.mark.parametrize("text", ["", " ", "\n", ".", "{T}", "²³", "...", "zxcv qwer", "\u0301"])
 def test_text_that_states_nothing_is_worth_nothing(text: str) -> None:
     assert assess(told(0), "en", text).quality == 0.0
-
-
-def test_empty_text_has_no_merit_at_all() -> None:
-    assert assess(told(0), "vi", " ") == NOTHING
+    assert text.strip() or assess(told(0), "vi", text) == NOTHING
 
 
 def test_any_text_has_scores_between_nought_and_one() -> None:
@@ -208,11 +196,3 @@ def test_every_error_that_is_named_is_one_to_the_annotator(lead_bias: float) -> 
         lang = rng.choice(LANGUAGES)
         text, kinds = drawn_summary(told(index % 300), lang, 0.5, lead_bias, rng)
         assert (assess(told(index % 300), lang, text).quality < GOOD) == bool(kinds), (kinds, text)
-
-
-@pytest.mark.parametrize("lang", LANGUAGES)
-def test_without_lead_bias_what_has_no_error_is_of_the_main_fact(lang: str) -> None:
-    rng = random.Random(lang)
-    for index in range(150):
-        text, kinds = drawn_summary(told(index), lang, 0.0, 0.0, rng)
-        assert kinds == () and assess(told(index), lang, text).quality == 1.0

@@ -5,11 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from small_grid import languages
 from tiny_translators import saved, texts
+from transformers.models.m2m_100 import tokenization_m2m_100
+from transformers.models.nllb import tokenization_nllb
 
 from xling.errors import ConfigError, DataError
-from xling.translators import Spoken
+from xling.translators import Spoken, halved, joined, readable, segments_of
+from xling.translators.languages import candidates, family_of, own_code, token_of
 from xling.translators.seq2seq import Documents, Memory, load_model
 from xling.translators.seq2seq import Settings as Seq2Seq
 from xling.translators.seq2seq import check as check_model
@@ -126,8 +130,6 @@ def test_what_another_process_adds_is_seen_and_damage_is_as_if_it_were_not_there
 
 def test_long_segments_are_halved_and_put_together(folders: dict[str, Path], tmp_path: Path) -> None:
     model = load_model(folders["marian"], settings(folders["marian"]), EN, DE)
-    from xling.translators import halved
-
     long = " ".join(SEGMENTS[:6])
     parts = halved(long, model.fits)
     assert len(parts) > 2 and " ".join(parts) == long and all(map(model.fits, parts)) and not model.fits(long)
@@ -163,7 +165,107 @@ def test_models_that_are_here_are_looked_at_while_planning(
 
 
 def test_a_family_that_is_not_known_is_refused(folders: dict[str, Path]) -> None:
-    from xling.translators.languages import family_of
-
     with pytest.raises(DataError, match=r"is a bart; known are NLLB.*translator\.family=NAME"):
         family_of(settings(folders["nllb"]).family, "bart", None)
+
+
+# --- how models call languages: every language of conf/lang, by the models' own lists -----------------------
+
+CONF = Path(__file__).parents[2] / "conf"
+SPOKEN = [
+    Spoken(facts["code"], facts["script"])
+    for facts in (yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONF / "lang").glob("*.yaml")))
+]
+NLLB = set(tokenization_nllb.FAIRSEQ_LANGUAGE_CODES)
+M2M100 = {f"__{code}__" for code in tokenization_m2m_100.FAIRSEQ_LANGUAGE_CODES["m2m100"]}
+
+
+@pytest.mark.parametrize("name", ["nllb_600m", "nllb_3_3b"])
+def test_nllb_knows_every_language_of_ours(name: str) -> None:
+    codes = yaml.safe_load((CONF / "translator" / f"{name}.yaml").read_text(encoding="utf-8"))["codes"]
+    found = {one.code: token_of("nllb", one, codes, NLLB.__contains__, NLLB) for one in SPOKEN}
+    assert len(set(found.values())) == len(SPOKEN)
+    assert (found["de"], found["ru"], found["zh"], found["zh-Hant"], found["no"], found["ar"]) == (
+        "deu_Latn", "rus_Cyrl", "zho_Hans", "zho_Hant", "nob_Latn", "arb_Arab",
+    )  # fmt: skip
+    needless = [code for code in codes if candidates("nllb", spoken(code.partition(":")[0]))[0] in NLLB]
+    assert needless == []  # those that follow from the facts are not written down
+
+
+def spoken(code: str) -> Spoken:
+    return next(one for one in SPOKEN if one.code == code)
+
+
+def test_m2m100_knows_what_it_was_trained_on() -> None:
+    missing = []
+    for one in SPOKEN:
+        try:
+            assert token_of("m2m100", one, (), M2M100.__contains__, M2M100) in M2M100
+        except ConfigError:
+            missing.append(one.code)
+    assert missing == ["eo", "eu", "te"]
+
+
+def test_marian_and_madlad_say_what_they_say() -> None:
+    madlad, marian = {"<2de>", "<2iw>", "<2zh_Hant>"}, {">>deu<<", ">>es<<"}
+    assert token_of("madlad", spoken("he"), (), madlad.__contains__, madlad) == "<2iw>"
+    assert token_of("madlad", spoken("zh-Hant"), (), madlad.__contains__, madlad) == "<2zh_Hant>"
+    assert token_of("marian", spoken("de"), (), marian.__contains__, marian) == ">>deu<<"
+    assert token_of("marian", spoken("es"), (), marian.__contains__, marian) == ">>es<<"
+
+
+def test_a_code_of_ones_own_wins_and_an_unknown_language_is_refused() -> None:
+    assert own_code(("no:nob_Latn", "de:x"), "de") == "x" and own_code(("no:nob_Latn",), "de") is None
+    assert token_of("nllb", spoken("de"), ("de:eng_Latn",), NLLB.__contains__, NLLB) == "eng_Latn"
+    with pytest.raises(ConfigError, match=r"no language no: its tokenizer has no nor_Latn\..*codes=\['no:CODE'\]"):
+        token_of("nllb", spoken("no"), (), NLLB.__contains__, NLLB)
+    with pytest.raises(ConfigError, match=r"has no x\.?"):
+        token_of("nllb", spoken("de"), ("de:x",), NLLB.__contains__, NLLB)
+
+
+# --- documents are cut into segments and put together again -------------------------------------------------
+
+TEXT = "Dr. Smith had a vote on May 3. It was fine!\n\n  Then he left.  \nHuman: Hello there. Bye.\n"
+
+
+@pytest.mark.parametrize("how", ["lines", "sentences"])
+def test_a_text_is_put_together_as_it_was(how: str) -> None:
+    segments = segments_of(TEXT, "en", how, ("Human",), " ")
+    assert joined(segments, [one.text for one in segments]) == TEXT
+    assert len([one for one in segments if one.text]) == (3 if how == "lines" else 5)
+
+
+def test_speakers_line_breaks_and_white_space_are_not_translated() -> None:
+    segments = segments_of(TEXT, "en", "sentences", ("Human", "Assistant"), " ")
+    shouted = joined(segments, [one.text.upper() for one in segments])
+    assert shouted == ("DR. SMITH HAD A VOTE ON MAY 3. IT WAS FINE!\n\n  THEN HE LEFT.  \nHuman: HELLO THERE. BYE.\n")
+    plain = segments_of(TEXT, "en", "lines", (), " ")
+    assert "HUMAN:" in joined(plain, [one.text.upper() for one in plain])
+
+
+def test_the_cue_of_a_chat_has_nothing_to_translate() -> None:
+    [_, cue] = segments_of("Human: Hi\nAssistant:", "en", "sentences", ("Human", "Assistant"), " ")
+    assert cue == ("Assistant:", "", "") and not readable(cue.text)
+
+
+def test_sentences_of_scripts_without_spaces() -> None:
+    assert [one.text for one in segments_of("你好。我是人。", "zh", "sentences", (), "")] == ["你好。", "我是人。"]
+    chinese = segments_of("Hello. Bye.", "en", "sentences", (), "")
+    assert joined(chinese, ["你好。", "再见。"]) == "你好。再见。"
+
+
+@pytest.mark.parametrize("text", ["", "\n", "  ", "a", "a\r\nb", "\n\nx"])
+def test_odd_texts(text: str) -> None:
+    segments = segments_of(text, "de", "sentences", (), " ")
+    assert joined(segments, [one.text for one in segments]) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"), [("aa bb cc dd", ["aa bb", "cc dd"]), ("aaaabbbb", ["aaaa", "bbbb"]), ("a", ["a"])]
+)
+def test_long_segments_are_halved_between_words(text: str, parts: list[str]) -> None:
+    assert halved(text, lambda one: len(one) <= 5) == parts
+
+
+def test_what_has_no_letters_is_not_read() -> None:
+    assert [readable(text) for text in ("— 42 %", "", "x", "你")] == [False, False, True, True]
