@@ -14,7 +14,7 @@ from msgspec import Struct, inspect
 
 from xling.config.common import Language, Lid, Seed, Training
 from xling.config.policies import Policy
-from xling.errors import LONGEST_NAME, ConfigError, did_you_mean
+from xling.errors import LONGEST_NAME, ConfigError, did_you_mean, listed
 from xling.grid.records import AxisValue
 from xling.judges import JUDGES, JudgeSettings
 from xling.optimizers import OPTIMIZERS
@@ -114,6 +114,13 @@ def _sentence(container: Mapping[str, Any], report: str) -> str:
     what, path = match["what"], match["path"] or ""
     if unknown := re.match(r"Object contains unknown field `(.*)`", what):
         known = _fields(container, path)
+        table, named = _TABLES.get(path.rpartition(".")[2]), _at(container, f"{path}.name")
+        usable = table.usable().items() if table else ()
+        if having := [name for name, module in usable if unknown[1] in module.Settings.__struct_fields__]:
+            return (
+                f"{path}.name={named} does not go with {path}.{unknown[1]}, which is a setting of {listed(having)}: an "
+                f"option comes with all its settings. Type {path.replace('.', '/')}={named}."
+            )
         suggestion = did_you_mean(f"{path}.{unknown[1]}", [f"{path}.{field}" for field in known])
         return f"Unknown key '{path}.{unknown[1]}'.{suggestion} Known below {path}: {', '.join(known)}."
     if missing := re.match(r"Object missing required field `(.*)`", what):

@@ -130,6 +130,7 @@ def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, h
         ("~seed", ["type seed=VALUE"]),
         ("~judge", ["type judge=VALUE"]),
         # sweeps
+        ("optimizer.name=ppo", ["optimizer.name=ppo does not go with optimizer.n,", "Type optimizer=ppo."]),
         ("name=a,b", ["'name' holds for the whole run"]),
         ("dry_run=true,false", ["'dry_run' holds for the whole run"]),
         ("sweeps=demo,embedded", ["'sweeps' holds for the whole run"]),
