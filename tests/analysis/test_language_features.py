@@ -8,8 +8,15 @@ import pandas as pd
 import pytest
 
 from xling.analysis.catalogue import paper_findings
-from xling.analysis.languages.features import distances, language_features, mantel
-from xling.analysis.languages.typology import has_uriel, iso_639_3, uriel_features, wals_features
+from xling.analysis.languages import (
+    distances,
+    has_uriel,
+    iso_639_3,
+    language_features,
+    mantel,
+    uriel_features,
+    wals_features,
+)
 from xling.errors import ConfigError
 
 LANGS = ["de", "en", "es", "ru", "tr", "vi"]

@@ -24,18 +24,17 @@ from xling.analysis.items.generalisation import generalisation
 from xling.analysis.items.length_rule import length_rule
 from xling.analysis.items.regimes import sft_data, translate_train_cells
 from xling.analysis.items.word_effects import bag_of_words
-from xling.analysis.languages.features import language_features
-from xling.analysis.languages.typology import has_uriel, uriel_features, wals_features
+from xling.analysis.languages import has_uriel, language_features, uriel_features, wals_features
 from xling.analysis.matrix.fold_grid import fold_grid
-from xling.analysis.paper.findings import (
+from xling.analysis.paper.published import (
     bilingual,
     instance_agreement,
     no_target_sft,
+    paper_entries,
     people_and_models,
     rm_accuracy,
     translate_train,
 )
-from xling.analysis.paper.published import paper_entries
 from xling.analysis.tidy.entries import Draws, Entries, grid_entries
 from xling.analysis.tidy.finding import Finding
 from xling.errors import ConfigError, shown
@@ -77,7 +76,7 @@ OF_PAPER: dict[str, Callable[[], Finding]] = {
 
 
 def grid_findings(store: Store, name: str, only: Sequence[str] = (), wals: Path | None = None) -> list[Finding]:
-    """Every analysis of a grid, or those named, the user's own by FILE:FUNCTION; `wals`: a folder (typology.py).
+    """Every analysis of a grid, or those named, the user's own by FILE:FUNCTION; `wals`: a folder (languages.py).
 
     ConfigError: no such grid or analysis.
     """

@@ -29,7 +29,7 @@ from xling.analysis.matrix.across import (
     reference_of,
 )
 from xling.analysis.matrix.column import Column
-from xling.analysis.matrix.types import PERCENT, Frontier, FrontierPoint, LearningPoint, Seeds
+from xling.analysis.matrix.types import PERCENT, Frontier, FrontierPoint, LearningPoint, Seeds, doublings
 from xling.analysis.statistics.bootstrap import Floats, Sample
 from xling.errors import StoreError
 from xling.optimizers import best_of_n
@@ -102,11 +102,6 @@ def _best_of_k(record: Record, scale: float | None, cell: SeedCell, results: Res
         bound = best_of_n.kl_bound(best, k)
         marks.append(Mark(k, _stacked([np.full(len(reward), bound), *columns], len(reward))))
     return marks
-
-
-def doublings(n: int) -> list[int]:
-    """1, 2, 4, ... below n, and n."""
-    return sorted({*(2**power for power in range(n.bit_length()) if 2**power <= n), n})
 
 
 # --- means over cells -------------------------------------------------------------------------------------

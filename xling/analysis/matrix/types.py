@@ -83,6 +83,11 @@ class Curve(Struct, frozen=True):
     high: list[float | None]
 
 
+def doublings(n: int) -> list[int]:
+    """The k of a curve that are shown: 1, 2, 4, ... below n, and n; none of 0."""
+    return sorted({*(2**power for power in range(n.bit_length()) if 2**power <= n), n} - {0})
+
+
 class Entry(Struct, frozen=True):
     """A matrix entry. `win` is None for a hole, and `reason` says why; `partial` has some seeds missing."""
 

@@ -3,19 +3,32 @@
 Two cells are paired where both have been judged on the same prompts of the same data (prompt ids, data digest and data
 seed are equal, and so are the seeds of training): then differences are taken prompt by prompt (and seed by seed) before
 anything is drawn. Else the draws of the two are independent of each other.
+
+A side is a grid or some of it, or a table of the paper:
+
+NAME                          a grid, all of its panels
+NAME:judge=llm,optimizer=ppo  those panels of it
+paper                         of the paper the table that suits a panel best: task, then optimizer, then judge
+paper:TABLE                   that table
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 
+from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.matrix.types import PERCENT, Seeds
-from xling.analysis.paper.sides import Match, Side, matches, read_side
+from xling.analysis.paper.published import NAME as PAPER
+from xling.analysis.paper.published import TABLES, Published, paper_entries
 from xling.analysis.statistics.bootstrap import POINTS, Clusters, Floats, Sample, draw, resample
 from xling.analysis.statistics.draws import (
+    NONE,
     centred,
     errors_of,
     kendall,
@@ -25,13 +38,171 @@ from xling.analysis.statistics.draws import (
     spearman,
     with_tails,
 )
-from xling.analysis.tidy.entries import EVERY, PLACE, Entries
-from xling.analysis.tidy.finding import Finding, Row
-from xling.errors import ConfigError
+from xling.analysis.tidy.entries import EVERY, PLACE, Draws, Entries, Place, grid_entries, place_of
+from xling.analysis.tidy.finding import Finding, Row, spread, with_ends
+from xling.errors import ConfigError, StoreError, did_you_mean
+from xling.grid.records import chosen_grid
 from xling.grid.store import Store
-from xling.results.items import Items
+from xling.results.items import Items, read_items, read_json
+from xling.results.plan import PlannedEntry, Results, SeedCell, planned_entries, read_plan
 
-_FEWEST = 3
+_FEWEST = 3  # cells that a correlation is over
+_MOST_NAMED = 6
+
+
+class _Spec(msgspec.Struct, frozen=True):
+    """The parts of a baseline's spec that decide its prompts."""
+
+    task: dict[str, msgspec.Raw] = {}
+    digest: str = ""
+
+
+class _Sheet(msgspec.Struct, frozen=True):
+    spec: _Spec
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison; the paper's has no planned entries, and one panel a table."""
+
+    name: str
+    entries: Entries
+    planned: Mapping[Place, PlannedEntry] = field(default_factory=dict)
+    results: Results | None = None
+
+    @property
+    def paper(self) -> bool:
+        return self.results is None
+
+    def named(self, axes: dict[str, str]) -> str:
+        """A panel by the axes that tell this side's panels apart; a table of the paper by its name."""
+        if self.paper:
+            key = (axes["task"], axes["judge"], axes["optimizer"])
+            return next(one.name for one in TABLES.values() if (one.task, one.judge, one.optimizer) == key)
+        varying = [axis for axis in self.entries.axes if self.entries.table[axis].nunique() > 1]
+        told = [f"{axis}={axes[axis]}" if "." in axis else axes[axis] for axis in varying if axes.get(axis)]
+        return ", ".join(told) or self.name
+
+    def items(self, axes: dict[str, str]) -> dict[Seeds, tuple[tuple[object, ...], Items]]:
+        """By seed of an entry: what names its data and prompts, and its verdicts; what cannot be read is not there."""
+        entry = self.planned.get(place_of(axes))
+        found = {}
+        if entry is None or self.results is None:
+            return {}
+        for cell in entry.cells:
+            if cell.status == "done":
+                with contextlib.suppress(StoreError, KeyError):
+                    items = read_items(self.results.folder(cell.judge))
+                    layout = (tuple(items.prompt), tuple(items.group), tuple(items.dataset))
+                    found[cell.seeds] = ((*_data(self.results, cell), *layout), items)
+        return found
+
+
+def _data(results: Results, cell: SeedCell) -> tuple[object, ...]:
+    """Name, seed and digest of the data that a cell's prompts come from."""
+    folder: Path = results.folder(cell.stages["baseline"])
+    spec = read_json(folder / "spec.json", _Sheet).spec
+    if not spec.digest:
+        raise StoreError(f"{folder.name[:12]} does not say which data it is on.")
+    return (*(bytes(spec.task.get(key, msgspec.Raw(b""))) for key in ("name", "seed")), spec.digest)
+
+
+def read_side(store: Store, asked: str) -> Side:
+    """ConfigError: no such grid, table, axis or value; with those that there are."""
+    name, _, rest = asked.partition(":")
+    if name == PAPER:
+        return Side(PAPER, paper_entries([_table(rest)] if rest else tuple(TABLES.values())))
+    name = chosen_grid(store, name)
+    plan = read_plan(store.grid_folder(name))
+    results, draws = Results(store, plan), Draws()
+    entries = grid_entries(fold_grid(store, name, draws.add), draws)
+    planned = {place_of(entry.axes): entry for entry in planned_entries(plan, results)}
+    return Side(asked, _chosen(entries, rest, name), planned, results)
+
+
+def _table(name: str) -> Published:
+    if name not in TABLES:
+        raise ConfigError(
+            f"The paper has no matrix '{name}'. There are: {', '.join(TABLES)}.{did_you_mean(name, list(TABLES))}"
+        )
+    return TABLES[name]
+
+
+def _chosen(entries: Entries, wanted: str, name: str) -> Entries:
+    """The panels with the values asked for."""
+    rows = np.ones(len(entries.table), dtype=np.bool_)
+    for part in filter(None, wanted.split(",")):
+        axis, equals, value = part.partition("=")
+        if not equals or axis not in entries.axes:
+            axes = ", ".join(entries.axes)
+            raise ConfigError(f"'{part}' chooses nothing of '{name}'. Type AXIS=VALUE with one of the axes {axes}.")
+        known = sorted(set(entries.table[axis]))
+        if value not in known:
+            hint = did_you_mean(value, known)
+            raise ConfigError(f"'{name}' has no {axis} '{value}'. There are: {', '.join(known)}.{hint}")
+        rows &= (entries.table[axis] == value).to_numpy()
+    if not rows.any():
+        raise ConfigError(f"'{name}' has no entries with {wanted}.")
+    return entries.where(rows)
+
+
+# --- which panels go together -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Match:
+    """A panel of each side, and what differs between them."""
+
+    left: tuple[dict[str, str], Entries]
+    right: tuple[dict[str, str], Entries]
+    differs: str
+
+
+def matches(left: Side, right: Side) -> tuple[list[Match], list[str]]:
+    """Every panel of the left with the one on the right that it has most axes in common with; what has none."""
+    found: list[Match] = []
+    unsure: dict[str, list[str]] = {}
+    others = list(right.entries.panels())
+    for axes, panel in left.entries.panels():
+        scores = [_likeness(axes, other, left, right) for other, _ in others]
+        best = [number for number, score in enumerate(scores) if score == max(scores)]
+        if len(best) > 1:
+            alike = [right.named(others[number][0]) for number in best]
+            unsure.setdefault("; ".join(alike[:_MOST_NAMED]), []).append(left.named(axes))
+            continue
+        other = others[best[0]]
+        differing = [
+            f"{axis} {axes.get(axis) or '-'} / {other[0].get(axis) or '-'}"
+            for axis in dict.fromkeys([*axes, *other[0]])
+            if axes.get(axis, "") != other[0].get(axis, "")
+        ]
+        found.append(Match((axes, panel), other, ", ".join(differing)))
+    how = "paper:TABLE" if right.paper else f"{right.name}:AXIS=VALUE"
+    left_out = [
+        f"{', '.join(names)}: several panels of {right.name} are equally like it ({alike}); choose one with {how}."
+        for alike, names in unsure.items()
+    ]
+    return found, left_out
+
+
+_FAMILY = {"summarization": ("summarization", "seahorse"), "dialog": ("dialog", "oasst")}
+
+
+def _likeness(axes: dict[str, str], other: dict[str, str], left: Side, right: Side) -> tuple[float, ...]:
+    """Larger is more alike. With the paper: its task family, optimizer, judge; a model as the judge before people."""
+    if not (left.paper or right.paper):
+        return (sum(axes.get(axis, "") == value for axis, value in other.items()),)
+    if left.paper and right.paper:
+        same = [axes[axis] == other[axis] for axis in ("task", "optimizer", "judge")]
+        return (*map(float, same), float(axes["judge"] != other["judge"]))
+    grid, table = (other, axes) if left.paper else (axes, other)
+    family = any(word in grid["task"] for word in _FAMILY[table["task"]])
+    people = grid["judge"] == "human"
+    judge = ("human" if people else "palm_2_l") == table["judge"]
+    return float(family), float(grid["optimizer"] == table["optimizer"]), float(judge)
+
+
+# --- comparing --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -141,18 +312,17 @@ def _paired(left: _Known, right: _Known, value: float, drawn: dict[tuple[object,
     return None if np.isnan(errors).any() else with_tails(value, errors[:, 0], float(freedom[0]), POINTS)
 
 
+# --- findings -----------------------------------------------------------------------------------------------
+
+
 def _by_cell(compared: Sequence[Pair]) -> Finding:
     rows: list[Row] = []
     for pair in compared:
         for cell in pair.cells:
-            low, high = percentile(cell.draws)
             row: Row = {"source_lang": cell.place[0], "target_lang": cell.place[1], "win_left": cell.left}
-            row |= {"win_right": cell.right, "difference": cell.left - cell.right, "difference_low": low}
-            row |= {
-                "difference_high": high,
-                "p": p_two_sided(cell.draws),
-                "pairing": "paired" if cell.paired else "apart",
-            }
+            row |= {"win_right": cell.right}
+            row |= with_ends("difference", cell.left - cell.right, percentile(cell.draws))
+            row |= {"p": p_two_sided(cell.draws), "pairing": "paired" if cell.paired else "apart"}
             rows.append(pair.names | row)
     return Finding(
         "compare_cells",
@@ -168,15 +338,15 @@ def _by_cell(compared: Sequence[Pair]) -> Finding:
 def _means(compared: Sequence[Pair], left_out: tuple[str, ...]) -> Finding:
     rows: list[Row] = []
     for pair in compared:
-        cells = pair.cells
-        left, right = (np.array([getattr(cell, side) for cell in cells]) for side in ("left", "right"))
+        cells, (left, right) = pair.cells, _values(pair.cells)
         ends = np.array([percentile(cell.draws) for cell in cells])
-        low, high = percentile(np.mean([cell.draws for cell in cells], axis=0))
-        row: Row = {"cells": len(cells), "paired": sum(cell.paired for cell in cells), "mean_left": left.mean()}
-        row |= {"mean_right": right.mean(), "difference": float((left - right).mean()), "difference_low": low}
-        row |= {"difference_high": high, "settled_above": int((ends[:, 0] > 0).sum())}
-        row |= {"settled_below": int((ends[:, 1] < 0).sum())}
-        rows.append(pair.names | row | _correlated(cells, "pearson"))
+        row: Row = {"cells": len(cells), "paired": sum(cell.paired for cell in cells)}
+        row |= {"mean_left": left.mean(), "mean_right": right.mean()}
+        drawn = np.mean([cell.draws for cell in cells], axis=0)
+        row |= with_ends("difference", float((left - right).mean()), percentile(drawn))
+        row |= {"settled_above": int((ends[:, 0] > 0).sum()), "settled_below": int((ends[:, 1] < 0).sum())}
+        rows.append(pair.names | row | _correlated([cells], "pearson"))
+    differing = [f"{pair.left} / {pair.right}: {pair.match.differs or 'nothing'}" for pair in compared]
     return Finding(
         "compare_means",
         "Left against right over the cells that both have",
@@ -184,36 +354,32 @@ def _means(compared: Sequence[Pair], left_out: tuple[str, ...]) -> Finding:
         "Mean win rates, percent; difference: left minus right, points; settled: cells whose own 95 % interval "
         "excludes 0, not corrected for their number; pearson: of both win rates over all cells, as measured, each "
         "side's noise drawn by itself; not what other languages would show. "
-        f"What differs: {'; '.join(_differing(pair) for pair in compared)}.",
+        f"What differs: {'; '.join(differing)}.",
         left_out,
     )
 
 
-def _differing(pair: Pair) -> str:
-    return f"{pair.left} / {pair.right}: {pair.match.differs or 'nothing'}"
+def _values(cells: Sequence[Cell]) -> tuple[Floats, Floats]:
+    return np.array([cell.left for cell in cells]), np.array([cell.right for cell in cells])
 
 
 _COEFFICIENTS = {"pearson": pearson, "kendall": kendall, "spearman": spearman}
 
 
-def _correlated(cells: Sequence[Cell], *names: str) -> Row:
-    """Coefficients over cells with their intervals; NaN where there are too few or constant ones."""
+def _correlated(columns: Sequence[Sequence[Cell]], *names: str) -> Row:
+    """Coefficients over cells, their means over columns, with intervals; NaN of too few cells or constant ones."""
     row: Row = {}
     for name in names:
-        value, low, high = math.nan, math.nan, math.nan
-        if len(cells) >= _FEWEST:
-            value, drawn = _coefficient(name, cells)
-            low, high = centred(value, drawn, -1, 1)
-        row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        of = _COEFFICIENTS[name]
+        values, draws = list[float](), list[Floats]()
+        for cells in columns:
+            if len(cells) >= _FEWEST:
+                left, right = [cell.left_draws for cell in cells], [cell.right_draws for cell in cells]
+                values.append(float(of(*_values(cells))))
+                draws.append(of(np.stack(left, axis=1), np.stack(right, axis=1)))
+        value = float(np.mean(values)) if values else math.nan
+        row |= with_ends(name, value, centred(value, np.mean(draws, axis=0), -1, 1) if draws else NONE)
     return row
-
-
-def _coefficient(name: str, cells: Sequence[Cell]) -> tuple[float, Floats]:
-    """Its value over cells, and its (draws,)."""
-    of = _COEFFICIENTS[name]
-    left, right = (np.array([getattr(cell, side) for cell in cells]) for side in ("left", "right"))
-    drawn = (np.stack([getattr(cell, f"{side}_draws") for cell in cells], axis=1) for side in ("left", "right"))
-    return float(of(left, right)), of(*drawn)
 
 
 def _ranks(compared: Sequence[Pair]) -> Finding:
@@ -226,33 +392,22 @@ def _ranks(compared: Sequence[Pair]) -> Finding:
         few = [target for target, own in columns.items() if len(own) < _FEWEST]
         if few:
             left_out.append(f"{pair.left}: {', '.join(few)}: fewer than {_FEWEST} sources on both sides.")
-        told = {t: _correlated(own, "kendall", "spearman") for t, own in columns.items() if t not in few}
+        told = {t: _correlated([own], "kendall", "spearman") for t, own in columns.items() if t not in few}
         constant = [target for target, row in told.items() if math.isnan(row["kendall"])]
         if constant:
             left_out.append(f"{pair.left}: {', '.join(constant)}: all win rates of one side are the same.")
         kept = [target for target in told if target not in constant]
         rows += [pair.names | {"target_lang": t, "sources": len(columns[t])} | told[t] for t in kept]
         if kept:
-            rows.append(pair.names | _mean_rank([columns[target] for target in kept]))
-    numbers = [f"{name}{end}" for name in ("kendall", "spearman") for end in ("", "_low", "_high")]
+            mean = _correlated([columns[target] for target in kept], "kendall", "spearman")
+            rows.append(pair.names | {"target_lang": EVERY, "sources": len(kept)} | mean)
     return Finding(
         "compare_ranks",
         "Do the two rank the sources of a target alike",
-        pd.DataFrame(rows, columns=["left", "right", "target_lang", "sources", *numbers]),
+        pd.DataFrame(rows, columns=["left", "right", "target_lang", "sources", *spread("kendall", "spearman")]),
         "Kendall's tau-b and Spearman's rho of the two win rates over the sources of a target, as measured, each "
         "side's noise drawn by itself; "
         f"`{EVERY}`: mean over targets (sources counts targets).",
         tuple(left_out),
         compact=("", "target_lang", "kendall"),
     )
-
-
-def _mean_rank(columns: Sequence[list[Cell]]) -> Row:
-    """Means over targets."""
-    row: Row = {"target_lang": EVERY, "sources": len(columns)}
-    for name in ("kendall", "spearman"):
-        found = [_coefficient(name, cells) for cells in columns]
-        value = float(np.mean([one for one, _ in found]))
-        low, high = centred(value, np.mean([drawn for _, drawn in found], axis=0), -1, 1)
-        row |= {name: value, f"{name}_low": low, f"{name}_high": high}
-    return row

@@ -3,12 +3,12 @@
 Every table begins with the axes that name a cell; a number x has its 95 % interval in x_low and x_high.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from xling.analysis.matrix.names import panel_names
-from xling.analysis.matrix.types import MEASURES, Entry, Frontier, Matrix, Opponent, Panel
+from xling.analysis.matrix.types import MEASURES, Entry, Frontier, Matrix, Opponent, Panel, doublings
 from xling.analysis.statistics.intervals import Estimate
 from xling.analysis.tidy.finding import spread
 from xling.results.plan import ENTRY_AXES
@@ -109,23 +109,12 @@ def _place(axes: Mapping[str, str], names: Sequence[str]) -> list[str]:
 def curve_rows(matrix: Matrix) -> Rows:
     """Expected win rate of best-of-k for k = 1, 2, 4 ... n."""
     axes = [*ENTRY_AXES, *matrix.other_axes]
-    rows = []
+    rows = list[list[Any]]()
     for entry in (entry for panel in panels(matrix) for entry in panel.entries):
-        curve = entry.curve
-        for k in _doubling(len(curve.value)) if curve else ():
-            assert curve is not None
-            rows.append([*_place(entry.axes, axes), k, curve.value[k - 1], curve.low[k - 1], curve.high[k - 1]])
+        if (curve := entry.curve) is not None:
+            ends = {k: (curve.value[k - 1], curve.low[k - 1], curve.high[k - 1]) for k in doublings(len(curve.value))}
+            rows += [[*_place(entry.axes, axes), k, *three] for k, three in ends.items()]
     return Rows([*axes, "k", *spread("win_rate")], rows)
-
-
-def _doubling(n: int) -> Iterator[int]:
-    """1, 2, 4 ... and n."""
-    k = 1
-    while k < n:
-        yield k
-        k *= 2
-    if n:
-        yield n
 
 
 # --- beside the cells -----------------------------------------------------------------------------------------

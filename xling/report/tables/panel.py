@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from xling.analysis.matrix.column import belongs, panel_key
-from xling.analysis.matrix.frontier import doublings
 from xling.analysis.matrix.types import (
     CHANCE,
     MEASURES,
@@ -24,6 +23,7 @@ from xling.analysis.matrix.types import (
     Opponent,
     Panel,
     Scale,
+    doublings,
 )
 from xling.analysis.statistics.intervals import Estimate
 from xling.config.common import members

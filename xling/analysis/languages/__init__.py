@@ -1,1 +1,0 @@
-"""Transfer and what languages are like: typological features and distances."""
