@@ -138,8 +138,8 @@ def report(options: argparse.Namespace, store: Store) -> int:
 
 def figures(options: argparse.Namespace, store: Store) -> int:
     """Draw a finished grid for a paper: PDF, SVG or PNG figures and LaTeX tables."""
-    from xling.report.figures import figures as draw
     from xling.report.pictures.write import Asked
+    from xling.report.pictures.write import figures as draw
 
     asked = Asked.of(options.format, options.width, options.only, options.names)
     for line in draw(store, options.grid, options.out, asked).lines():

@@ -15,10 +15,8 @@ from xling.errors import ConfigError
 from xling.report.pictures.comparisons import forest, judges, ranked
 from xling.report.pictures.curves import best_of_k
 from xling.report.pictures.heatmaps import darkening, scale_of, win_rates
-from xling.report.pictures.look import DPI, FORMATS, WIDTHS, Width, rendered, text_width, widths_of
-from xling.report.pictures.names import STYLES, Names
-from xling.report.pictures.published import paper_matrix
-from xling.report.pictures.write import FIGURES, Asked, write_figures
+from xling.report.pictures.look import DPI, FORMATS, STYLES, WIDTHS, Names, Width, rendered, text_width, widths_of
+from xling.report.pictures.write import FIGURES, Asked, paper_matrix, write_figures
 
 COLUMN = Width("column", WIDTHS["column"])
 CODES = Names("code")

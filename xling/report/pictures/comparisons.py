@@ -12,9 +12,21 @@ from xling.analysis.matrix.names import plain
 from xling.analysis.matrix.types import CHANCE, Entry, Matrix, Panel
 from xling.analysis.statistics import draws as statistics
 from xling.analysis.statistics.intervals import Difference
-from xling.report.pictures.look import COLOURS, GREY, Drawing, Made, Width, legend_below, look_of, text_width
-from xling.report.pictures.names import Names
-from xling.report.pictures.panels import groups_over, named_panels, reach
+from xling.report.pictures.look import (
+    COLOURS,
+    GREY,
+    Drawing,
+    Made,
+    Names,
+    Width,
+    evenly,
+    groups_over,
+    legend_below,
+    look_of,
+    named_panels,
+    reach,
+    text_width,
+)
 
 MOST_LINES = 14  # sources of a chart of ranks
 MOST_ROWS = 90  # of a forest plot: a page
@@ -188,8 +200,7 @@ def judges(matrix: Matrix, names: Names) -> Made:
 
 def _judges(members: dict[str, Panel], targets: Sequence[str], names: Names, width: Width) -> Figure:
     sources = list(dict.fromkeys(source for panel in members.values() for source in panel.sources))
-    across = min(len(targets), 3 if width.narrow else 6)
-    across = math.ceil(len(targets) / math.ceil(len(targets) / across))
+    across = evenly(len(targets), 3 if width.narrow else 6)
     down = math.ceil(len(targets) / across)
     row = 0.085 * (len(members) + 1)
     figure = Figure(figsize=(width.inches, down * (row * len(sources) + 0.25) + 0.55))

@@ -17,9 +17,18 @@ from matplotlib.patches import Rectangle
 from xling.analysis.matrix.names import heading_of, slug_of, varying, worded
 from xling.analysis.matrix.types import CHANCE, Matrix, Panel
 from xling.analysis.statistics.intervals import Estimate
-from xling.report.pictures.look import Drawing, Made, Width, text_width
-from xling.report.pictures.names import Names
-from xling.report.pictures.panels import Named, groups_over, holes_caption, named_panels
+from xling.report.pictures.look import (
+    Drawing,
+    Made,
+    Named,
+    Names,
+    Width,
+    evenly,
+    groups_over,
+    holes_caption,
+    named_panels,
+    text_width,
+)
 from xling.report.tables.table import BEST, TIED, hole_marks, hole_text, span, task_names
 
 LEAST_REACH = 15.0  # points the colours span at least, so that noise does not look like a result
@@ -207,7 +216,8 @@ def scale_of(values: Sequence[float]) -> Normalize:
 def _figure(grids: Sequence[Grid], names: Names, label: str, width: Width) -> Figure:
     columns, rows = max(len(grid.columns) for grid in grids), max(len(grid.rows) for grid in grids)
     beside = BESIDE + max(text_width(name, 6.5) for grid in grids for name in names.all(grid.rows)) / 72
-    across = _across(len(grids), columns, width.inches - beside)
+    # so many maps side by side that their intervals can be read
+    across = evenly(len(grids), int((width.inches - beside) * 72 // (25 * columns + 8)))
     down = math.ceil(len(grids) / across)
     cell = (width.inches - beside - 0.12 * (across - 1)) / (across * columns)
     tall = min(max(cell * 0.62, 0.23 if rows <= 20 else 0.1), 0.42)
@@ -232,13 +242,6 @@ def _figure(grids: Sequence[Grid], names: Names, label: str, width: Width) -> Fi
     )
     _bar(bar, label, norm)
     return figure
-
-
-def _across(grids: int, columns: int, inches: float) -> int:
-    """So many maps side by side that their intervals can be read, in rows of about the same length."""
-    fit = int(inches * 72 // (25 * columns + 8))
-    most = max(1, min(grids, fit))
-    return math.ceil(grids / math.ceil(grids / most))
 
 
 def _bar(bar: Any, label: str, norm: Normalize) -> None:

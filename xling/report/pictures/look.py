@@ -1,4 +1,4 @@
-"""How the figures of a paper look, and their bytes: sizes, fonts, colours, PDF, SVG and PNG.
+"""What all figures share: sizes, fonts, colours and bytes; names of languages; the panels of a matrix.
 
 Bytes depend on the drawing alone: no dates, fixed ids. PDF embeds TrueType (Type 42), SVG keeps text as text.
 Colours are read by colour-blind people and survive a grey printer: the map of heat maps darkens steadily, lines differ
@@ -7,22 +7,31 @@ in their markers too (Okabe and Ito 2008).
 
 import io
 import math
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from textwrap import wrap
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib import rc_context, rcdefaults
+from babel import Locale, UnknownLocaleError
+from matplotlib import ft2font, rc_context, rcdefaults
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font, get_font_names
 from matplotlib.image import imsave
 from matplotlib.text import Text
 
-from xling.errors import ConfigError
-from xling.report.pictures.names import legible
+from xling.analysis.matrix.names import in_full, slug, slug_of, varying, worded
+from xling.analysis.matrix.types import Matrix, Panel
+from xling.analysis.statistics.intervals import Estimate
+from xling.config.common import members, pooled
+from xling.console import harmless
+from xling.errors import ConfigError, did_you_mean
+from xling.report.tables.table import hole_marks
 
 FORMATS = ("pdf", "svg", "png")
 WIDTHS = {"column": 3.03, "text": 6.30}  # inches, of the ACL's two columns and of its page
@@ -177,3 +186,138 @@ def legend_below(figure: Figure, axes: Any = None, handles: Sequence[Any] = (), 
 def text_width(text: str, size: float) -> float:
     """About how wide a line is, in points."""
     return size * sum(_EMS.get(letter, 0.64 if letter.isdigit() else 0.6) for letter in text)
+
+
+def evenly(count: int, most: int) -> int:
+    """How many axes stand side by side, at most `most`, so that rows are of about the same length."""
+    return math.ceil(count / math.ceil(count / max(1, min(count, most))))
+
+
+# --- names of languages: by code, in English or in themselves ---------------------------------------------
+# Names are the Unicode CLDR's. A name is drawn only if the fonts on this machine have each of its letters and, for
+# scripts whose letters join or move, matplotlib can shape them (3.11 on); else the code stands for it.
+
+STYLES = ("code", "english", "native")
+FIRST = "DejaVu Sans"  # comes with matplotlib: Latin, Greek, Cyrillic, Arabic, Hebrew, Armenian, Georgian
+MORE = (  # used for what the first lacks, where they are installed
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Source Han Sans", "WenQuanYi Zen Hei",
+    "Hiragino Sans", "PingFang SC", "Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "Noto Sans KR",
+    "Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Telugu", "Noto Sans Thai",
+    "Noto Sans Ethiopic", "Noto Sans Arabic", "Noto Sans Hebrew", "Arial Unicode MS",
+)  # fmt: skip
+SHAPED = ("ARABIC", "HEBREW", "DEVANAGARI", "BENGALI", "TAMIL", "TELUGU", "THAI", "SYRIAC", "KHMER", "MYANMAR")
+CAN_SHAPE = hasattr(ft2font, "LayoutItem")
+
+
+class Names:
+    """`Names("native")("ru")` is русский; `de+en` becomes both names with a plus."""
+
+    def __init__(self, style: str = "code") -> None:
+        if style not in STYLES:
+            suggestion = did_you_mean(style, STYLES)
+            raise ConfigError(f"--names {style} is unknown. Allowed: {', '.join(STYLES)}.{suggestion}")
+        self.style = style
+        self.families = families()
+
+    def __call__(self, code: str) -> str:
+        return pooled(map(self._one, members(harmless(code))))
+
+    def all(self, codes: Sequence[str]) -> list[str]:
+        return [self(code) for code in codes]
+
+    def _one(self, code: str) -> str:
+        if self.style == "code":
+            return code
+        try:
+            locale = Locale.parse(code.replace("-", "_"))
+        except (ValueError, UnknownLocaleError):
+            return code
+        name = locale.english_name if self.style == "english" else locale.display_name
+        return name if name and drawable(name, tuple(self.families)) else code
+
+
+@lru_cache(maxsize=1)
+def families() -> list[str]:
+    """The fonts of all figures: the first, then those of the others that are installed."""
+    installed = set(get_font_names())
+    return [FIRST, *(name for name in MORE if name in installed)]
+
+
+@lru_cache(maxsize=512)
+def drawable(text: str, fonts: tuple[str, ...]) -> bool:
+    """Every letter is in one of the fonts, and the letters that must be shaped can be."""
+    if not CAN_SHAPE and any(unicodedata.name(letter, "").startswith(SHAPED) for letter in text):
+        return False
+    known = [_letters(name) for name in fonts]
+    return all(any(ord(letter) in letters for letters in known) for letter in text if not letter.isspace())
+
+
+def legible(text: str, fonts: Sequence[str]) -> str:
+    """The text with a question mark for what cannot be drawn: control codes, letters that no font here has."""
+    return "".join(letter if letter in "\n " or drawable(letter, tuple(fonts)) else "?" for letter in text)
+
+
+@lru_cache(maxsize=64)
+def _letters(family: str) -> frozenset[int]:
+    path = findfont(FontProperties(family=family))
+    return frozenset(get_font(path).get_charmap())
+
+
+# --- panels with names that tell them apart ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Named:
+    """A panel; `slug` and `title` say only what tells it from the others of its grid, and may be empty."""
+
+    slug: str
+    title: str
+    panel: Panel
+
+    def file(self, figure: str) -> str:
+        return f"{figure}-{self.slug}" if self.slug else figure
+
+    def about(self) -> str:
+        """`PPO, judge gold`: all of it, for captions."""
+        return in_full(self.panel.axes, self.panel.entries)
+
+
+def named_panels(matrix: Matrix) -> list[Named]:
+    panels = [panel for block in matrix.blocks for panel in block.panels]
+    apart = varying([panel.axes for panel in panels])
+    found = []
+    for panel in panels:
+        words = ", ".join(worded(panel.axes, apart, panel.entries))
+        found.append(Named("-".join(slug_of(panel.axes, apart)), words, panel))
+    return found
+
+
+def groups_over(panels: Sequence[Named], axis: str) -> Iterator[tuple[str, str, dict[str, Panel]]]:
+    """Panels that differ in one axis alone: (slug, words, value -> panel), where there are two or more."""
+    found: dict[tuple[tuple[str, str], ...], dict[str, Panel]] = {}
+    for one in panels:
+        rest = tuple(sorted((name, value) for name, value in one.panel.axes.items() if name != axis))
+        found.setdefault(rest, {})[one.panel.axes.get(axis, "")] = one.panel
+    several = {rest: group for rest, group in found.items() if len(group) > 1}
+    apart = varying([dict(rest) for rest in several])
+    for rest, group in several.items():
+        axes = dict(rest)
+        every = [entry for panel in group.values() for entry in panel.entries]
+        yield (
+            slug("-".join(axes.get(name, "") or "none" for name in apart)),
+            in_full(axes, every),
+            group,
+        )
+
+
+def reach(estimates: Sequence[Estimate]) -> list[list[float]]:
+    """How far intervals reach below and above; not at all where there is none."""
+    below = [e.value - e.low if e.low is not None else 0.0 for e in estimates]
+    above = [e.high - e.value if e.high is not None else 0.0 for e in estimates]
+    return [[max(0.0, number) for number in below], [max(0.0, number) for number in above]]
+
+
+def holes_caption(panel: Panel) -> str:
+    """`Hatched: (1) blocked: sft[de] failed: ...`, or nothing."""
+    marks = hole_marks(panel)
+    return "Hatched: " + "; ".join(f"({number}) {text}" for text, number in marks.items()) + "." if marks else ""

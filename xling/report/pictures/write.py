@@ -6,19 +6,36 @@
 The same matrix gives the same bytes with the same fonts and version of matplotlib.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from xling.analysis.matrix.types import Matrix
+import pandas as pd
+
+from xling.analysis.catalogue import grid_findings, paper_findings
+from xling.analysis.matrix.types import Accuracy, Block, Entry, Matrix, Panel, read_matrix
+from xling.analysis.paper.published import HOW, N, paper_entries, sizes
+from xling.analysis.paper.published import NAME as PAPER
+from xling.analysis.statistics.intervals import Estimate
 from xling.analysis.tidy.finding import Finding
 from xling.errors import ConfigError, did_you_mean
 from xling.grid.files import disk_error, write_atomically
-from xling.report.pictures import comparisons, curves, heatmaps, relations
-from xling.report.pictures.look import FORMATS, Drawing, Made, Width, rendered, stacked_png, widths_of
-from xling.report.pictures.names import Names
-from xling.report.pictures.panels import named_panels
+from xling.grid.records import chosen_grid
+from xling.grid.store import Store
+from xling.report.pictures import comparisons, curves, heatmaps
+from xling.report.pictures.look import (
+    FORMATS,
+    Drawing,
+    Made,
+    Names,
+    Width,
+    named_panels,
+    rendered,
+    stacked_png,
+    widths_of,
+)
 from xling.report.tables.comparisons import comparison_tables
 from xling.report.tables.latex import document, figure_latex, finding_latex, table_latex
 from xling.report.tables.panel import panel_tables
@@ -29,12 +46,12 @@ FIGURES: dict[str, Callable[[Matrix, Names], Made]] = {
     "accuracy": heatmaps.accuracies,
     "best_of_k": curves.best_of_k,
     "learning": curves.learning,
-    "frontier": relations.frontier,
+    "frontier": curves.frontier,
     "ranks": comparisons.ranks,
     "forest": comparisons.forest,
     "judges": comparisons.judges,
-    "accuracy_win": relations.accuracy_and_win,
-    "kl_win": relations.kl_and_win,
+    "accuracy_win": curves.accuracy_and_win,
+    "kl_win": curves.kl_and_win,
 }
 TABLES = "tables"
 MOST_STACKED = 6  # frontiers of one picture; those of more judges and reward models are in frontier.csv
@@ -80,6 +97,22 @@ class Written:
         kinds = ", ".join(sorted({file.rpartition(".")[2] for file in self.files}))
         said = [f"{len(self.files)} files ({kinds}) in {self.folder}"] if self.files else ["Nothing to draw."]
         return [*said, *(f"not made: {name}: {reason}." for name, reason in self.not_made.items())]
+
+
+def figures(store: Store, grid: str | None, out: str | None, asked: Asked) -> Written:
+    """Draw a grid's matrix.json, or the paper's published matrices. ConfigError, StoreError: no such grid or matrix."""
+    tables = TABLES in asked.only
+    if grid == PAPER and not store.grid_folder(PAPER).exists():
+        matrix, findings = paper_matrix(), paper_findings() if tables else []
+        default = store.root / "figures" / PAPER
+    else:
+        name = chosen_grid(store, grid)
+        folder = store.grid_folder(name)
+        if out is None:
+            store.refuse_links(name)
+        matrix = read_matrix(folder)
+        findings, default = grid_findings(store, name) if tables else [], folder / "figures"
+    return write_figures(matrix, findings, Path(out).expanduser() if out else default, asked)
 
 
 def grid_png(name: str, matrix: Matrix, digest: str) -> bytes:
@@ -180,3 +213,55 @@ def _all_tables(matrix: Matrix) -> list[tuple[str, Table, str]]:
         taken = any(name == other for other, _, _ in found)
         found.append((f"{name}-{number}" if taken else name, table, matrix.interval_note))
     return found
+
+
+# --- the paper's published matrices -----------------------------------------------------------------------
+# Their numbers and intervals are those of analysis/paper/published.py: no prompts were published, so the intervals are
+# of a stated model, and there is no paired difference, no curve and no control.
+
+AXES = ("task", "policy", "rm_backbone", "optimizer", "judge")
+
+
+def paper_matrix() -> Matrix:
+    """A panel a published table; best and tied within a column by the printed value."""
+    table = paper_entries().table
+    blocks = []
+    for key, rows in table.groupby(list(AXES), sort=True):
+        axes = dict(zip(AXES, map(str, key), strict=True))
+        blocks.append(Block(axes, [_panel(axes, rows)], [], []))
+    return Matrix(PAPER, blocks, [], [], {}, f"95 % intervals of {HOW}")
+
+
+def _panel(axes: dict[str, str], rows: pd.DataFrame) -> Panel:
+    best = rows.groupby("target_lang")["win_rate"].transform("max")
+    entries = [
+        _entry(axes, row, row["win_rate"] == top) for row, top in zip(rows.to_dict("records"), best, strict=True)
+    ]
+    sources, targets = sorted(set(rows["source_lang"])), sorted(set(rows["target_lang"]))
+    accuracy = [
+        Accuracy(str(row["source_lang"]), str(row["target_lang"]), found, None, None, None)
+        for row in rows.to_dict("records")
+        if (found := _estimate(row, "accuracy", sum(sizes(axes["task"], "rm")[str(row["target_lang"])])))
+    ]
+    return Panel(axes, sources, targets, entries, {}, {}, {}, {}, [], accuracy, [], [], {})
+
+
+def _entry(axes: dict[str, str], row: Mapping[Any, Any], best: bool) -> Entry:
+    bound = float(row["kl_bound"])
+    return Entry(
+        axes={**axes, "source_lang": str(row["source_lang"]), "target_lang": str(row["target_lang"])},
+        status="done",
+        win=_estimate(row, "win_rate", int(row["n"])),
+        kl=_estimate(row, "kl", int(row["n"])),
+        kl_bound=None if pd.isna(bound) else bound,
+        n_samples=None if pd.isna(bound) else N,
+        best=best,
+    )
+
+
+def _estimate(row: Mapping[Any, Any], name: str, n: int) -> Estimate | None:
+    value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
+    if value is None or pd.isna(value):
+        return None
+    low, high = (None if end is None or pd.isna(end) else float(end) for end in (low, high))
+    return Estimate(float(value), low, high, se=None, n=n, clusters=n, seeds=1)
