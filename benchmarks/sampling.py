@@ -19,7 +19,7 @@ from transformers import MT5Config, MT5ForConditionalGeneration
 
 from xling.models.hub import BASE_FOLDER
 from xling.models.load import load_policy
-from xling.models.sampling import sample
+from xling.models.sampling import Sampling, sample_chunk
 from xling.models.text import Ids, prompt_ids
 from xling.tasks import micro_summarization
 from xling.tasks.micro_summarization import Settings as MicroSummarization
@@ -35,9 +35,13 @@ def timed(draw: Callable[[], int]) -> Timed:
 
 
 def ours(model: Any, tokenizer: Any, texts: list[str], seed: int) -> int:
-    prompts = [(str(i), text) for i, text in enumerate(texts)]
-    blocks = sample(model, tokenizer, prompts, N, seed, "pool", TEMPERATURE, 1.0, STEPS, CHUNK)
-    return sum(len(ids) for block in blocks for row in block for ids in row)
+    how = Sampling(N, seed, "pool", TEMPERATURE, 1.0, STEPS)
+    tokens, rows = 0, prompt_ids(tokenizer, texts, encoder=model.config.is_encoder_decoder)
+    for start in range(0, len(rows), CHUNK):
+        names = list(map(str, range(start, min(start + CHUNK, len(rows)))))
+        said = sample_chunk(model, tokenizer, names, rows[start : start + CHUNK], how)
+        tokens += sum(len(ids) for row in said for ids in row)
+    return tokens
 
 
 def theirs(model: Any, tokenizer: Any, texts: list[str], seed: int) -> int:

@@ -1,4 +1,4 @@
-"""A tiny random model of each real architecture that conf/policy names, with its own kind of tokenizer."""
+"""Tiny random models of real architectures, each with its own kind of tokenizer: policies, encoders, classifiers."""
 
 import json
 import math
@@ -53,17 +53,55 @@ FAMILIES: dict[str, Any] = {
         )
     ),
 }
+SMALL = {"vocab_size": VOCABULARY, "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32}
+ENCODER = SMALL | {"intermediate_size": 64, "pad_token_id": 0}
+DECODER = SHAPE | {"num_hidden_layers": 2}
+DEBERTA = ENCODER | {
+    "position_buckets": 8,
+    "relative_attention": True,
+    "position_biased_input": False,
+    "pos_att_type": ["p2c", "c2p"],
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "max_relative_positions": -1,
+    "type_vocab_size": 0,
+}
+XLM_R = ENCODER | {"max_position_embeddings": 514, "pad_token_id": 1, "type_vocab_size": 1}
+ENCODERS: dict[str, Any] = {
+    "xlm_roberta": lambda: hf.XLMRobertaForMaskedLM(hf.XLMRobertaConfig(**XLM_R)),
+    "deberta_v2": lambda: hf.DebertaV2Model(hf.DebertaV2Config(**DEBERTA)),
+    "bert": lambda: hf.BertModel(hf.BertConfig(**ENCODER)),
+}
+CLASSIFIERS: dict[str, Any] = {
+    "llama": lambda labels: hf.LlamaForSequenceClassification(hf.LlamaConfig(num_labels=labels, **DECODER)),
+    "qwen3": lambda labels: hf.Qwen3ForSequenceClassification(hf.Qwen3Config(num_labels=labels, **DECODER)),
+    "deberta_v2": lambda labels: hf.DebertaV2ForSequenceClassification(
+        hf.DebertaV2Config(num_labels=labels, **DEBERTA)
+    ),
+    "xlm_roberta": lambda labels: hf.XLMRobertaForSequenceClassification(
+        hf.XLMRobertaConfig(num_labels=labels, **XLM_R)
+    ),
+}
+CHAT = (
+    "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+)
 
 
-def build(family: str) -> Any:
-    """Random weights of a scale at which replies depend on the prompt."""
-    model = FAMILIES[family]().eval()
+def shaken(model: Any, embeddings: float = 0.3) -> Any:
+    """Random weights of a scale at which replies and scores depend on the text."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             if parameter.ndim > 1:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.03 if "embed" in name else 0.3))
-    return model
+                scale = embeddings if "embed" in name else 0.3
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    return model.eval()
+
+
+def build(family: str) -> Any:
+    """A policy."""
+    return shaken(FAMILIES[family](), 0.03)
 
 
 def unigram_pieces(special: list[str]) -> list[tuple[str, float]]:
@@ -84,8 +122,15 @@ def unigram_pieces(special: list[str]) -> list[tuple[str, float]]:
     return [(piece, 0.0) for piece in special] + [(piece, math.log(counts[piece] / total)) for piece in pieces]
 
 
-def tokenizer(family: str) -> Any:
-    """Byte-level BPE for the decoders; for mT5 and Llama pieces that begin with SentencePiece's space."""
+def tokenizer(family: str, chat_template: str | None = None) -> Any:
+    """Byte-level BPE for the decoders; for mT5 and Llama pieces that begin with SentencePiece's space.
+
+    XLM-R's <s> A </s></s> B </s>; DeBERTa's and BERT's [CLS] A [SEP] B [SEP] with token types.
+    """
+    if family == "xlm_roberta":
+        return hf.XLMRobertaTokenizer(unigram_pieces(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]))
+    if family in ("deberta_v2", "bert"):
+        return hf.DebertaV2Tokenizer(unigram_pieces(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]), unk_id=1)
     pieces = ["<pad>", "</s>", "<s>", "<unk>"]
     if family == "mt5":
         made = Tokenizer(models.Unigram(unigram_pieces(pieces), unk_id=pieces.index("<unk>")))
@@ -107,14 +152,27 @@ def tokenizer(family: str) -> Any:
         )
         made.train_from_iterator(pretraining_texts(0, 150), trainer)
     bos = {} if family in ("mt5", "qwen2", "qwen3") else {"bos_token": "<s>"}
-    return hf.PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", **bos
-    )
+    named = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"} | bos
+    whole = hf.PreTrainedTokenizerFast(tokenizer_object=made, **named)
+    whole.chat_template = chat_template
+    return whole
 
 
 def saved(folder: Path, family: str) -> Path:
     """A checkpoint as it would come from the hub."""
     save_policy(folder, build(family), tokenizer(family))
+    return folder
+
+
+def saved_encoder(folder: Path, family: str) -> Path:
+    """The same with a bidirectional encoder."""
+    save_policy(folder, shaken(ENCODERS[family]()), tokenizer(family))
+    return folder
+
+
+def saved_classifier(folder: Path, family: str, labels: int = 1) -> Path:
+    """The same with a classification head; Llama's has a chat template."""
+    save_policy(folder, shaken(CLASSIFIERS[family](labels)), tokenizer(family, CHAT if family == "llama" else None))
     return folder
 
 

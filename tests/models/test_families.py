@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from families import FAMILIES, SHAPE, WINDOW, build, saved, tokenizer
+from families import FAMILIES, SHAPE, WINDOW, build, saved, tokenizer, without
 
+from xling.config.policies import Lora
 from xling.errors import DataError
 from xling.models import sampling
+from xling.models.adapters import core, merged, trainable
 from xling.models.architecture import trunk_of
 from xling.models.load import Loading, load_policy, load_trunk, save_policy, write_loading
 from xling.models.sampling import Sampling, greedy, sample_chunk
@@ -107,8 +109,11 @@ def test_a_prompt_for_an_encoder_ends_with_eos_and_has_a_limit(loaded: Loaded) -
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_trunk_is_the_same_without_the_head(loaded: Loaded, family: str, tmp_path: Path) -> None:
+def test_weights_come_back_as_they_were_and_a_trunks_are_the_same(loaded: Loaded, family: str, tmp_path: Path) -> None:
     trunk, model = load_trunk(saved(tmp_path, family)), loaded[family][0]
+    assert not model.training and model.dtype == torch.float32
+    made = zip(model.parameters(), build(family).parameters(), strict=True)  # random weights are the same each time
+    assert all(torch.equal(a, b) for a, b in made) and loaded[family][1].get_vocab() == tokenizer(family).get_vocab()
     theirs = dict(trunk.named_parameters())
     ours = dict(model.named_parameters() if family == "mt5" else trunk_of(model).named_parameters())
     assert all(torch.equal(value, ours[name]) for name, value in theirs.items())
@@ -126,44 +131,22 @@ def test_dtype_attention_and_dropout_are_as_asked_for(tmp_path: Path) -> None:
 # --- what is refused ------------------------------------------------------------------------------------------
 
 
-def test_pickles_are_refused_with_a_way_out(tmp_path: Path) -> None:
-    saved(tmp_path, "qwen3")
-    torch.save({}, tmp_path / "pytorch_model.bin")
-    (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(DataError, match=r"pickle format \(pytorch_model\.bin\).*Use safetensors"):
-        load_policy(tmp_path)
-
-
-def test_adapters_alone_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(DataError, match="adapters alone"):
-        load_policy(tmp_path)
-
-
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     write_loading(tmp_path, Loading(str(tmp_path / "gone")))
     with pytest.raises(DataError, match=r"gone is no longer there"):
         load_policy(tmp_path)
 
 
-def test_a_pad_token_can_be_named_where_there_is_none(tmp_path: Path) -> None:
-    saved(tmp_path, "qwen3")
-    bare = tokenizer("qwen3")
-    bare.pad_token = None
-    bare.save_pretrained(tmp_path)
-    with pytest.raises(DataError, match=r"no pad token.*policy\.pad_token"):
-        load_policy(tmp_path)
-    write_loading(tmp_path, Loading(pad_token="</s>"))
-    assert load_policy(tmp_path)[1].pad_token_id == 1
-
-
-def test_code_of_another_repository_is_refused(tmp_path: Path) -> None:
-    saved(tmp_path, "qwen3")
-    config = (tmp_path / "config.json").read_text()
-    (tmp_path / "config.json").write_text(config.replace("{", '{"auto_map": {"AutoModel": "else/where--m.Model"},', 1))
-    write_loading(tmp_path, Loading(remote_code="some/model"))
-    with pytest.raises(DataError, match=r"runs code of else/where, and policy\.remote_code=some/model"):
-        load_policy(tmp_path)
+@pytest.mark.parametrize("role", ["pad", "eos"])
+def test_a_tokenizer_without_pad_or_eos_is_refused_until_a_piece_to_pad_with_is_named(
+    tmp_path: Path, role: str
+) -> None:
+    folder = without(role, saved(tmp_path / "whole", "qwen3"), tmp_path / "bare")
+    with pytest.raises(DataError, match=f"no {role} token" + (r".*policy\.pad_token" if role == "pad" else "")):
+        load_policy(folder)
+    if role == "pad":
+        write_loading(folder, Loading(pad_token="</s>"))
+        assert load_policy(folder)[1].pad_token_id == 1
 
 
 def test_a_model_that_our_decoding_would_read_wrongly_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
@@ -182,6 +165,27 @@ def test_a_recurrent_model_is_refused(tmp_path: Path) -> None:
         load_policy(tmp_path)
 
 
-def test_random_weights_are_the_same_each_time() -> None:
-    one, two = build("llama"), build("llama")
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+# --- adapters -----------------------------------------------------------------------------------------------
+
+
+def logits(model: Any) -> torch.Tensor:
+    ids = torch.tensor([[5, 6, 7, 8]])
+    asked = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+    with torch.inference_mode():
+        return model.eval()(input_ids=ids, **asked).logits  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("family", ["mt5", "qwen3", "gemma3"])
+def test_only_adapters_are_trained_and_merging_keeps_what_the_model_says(tmp_path: Path, family: str) -> None:
+    torch.manual_seed(0)
+    adapted, _ = trainable(saved(tmp_path, family), "lora", Lora(r=4, alpha=8), dropout=None)
+    before = logits(adapted)
+    trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
+    assert trained and all("lora_" in name for name in trained)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    beside, plain = logits(adapted), merged(load_policy(tmp_path)[0], adapted)
+    assert (beside - before).abs().max() > 0.1
+    torch.testing.assert_close(logits(plain), beside, rtol=1e-3, atol=1e-3)
+    assert type(plain) is type(core(adapted)) and not any("lora" in name for name, _ in plain.named_parameters())

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import encoders
+import families
 import pytest
 import torch
 import transformers as hf
@@ -37,8 +37,8 @@ RESPONSES = [["Die Stadt heißt Bonn .", "Keine Ahnung", "", "Der Fluss"], ["Ein
 @pytest.mark.parametrize("padding", ["eos", "pad", "none"])
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_a_score_is_read_off_the_token_that_the_model_itself_takes(family: str, padding: str, tmp_path: Path) -> None:
-    encoders.saved_classifier(tmp_path, family)
-    pieces = encoders.tokenizer(family)
+    families.saved_classifier(tmp_path, family)
+    pieces = families.tokenizer(family)
     pieces.chat_template = CHAT
     pieces.save_pretrained(tmp_path)
     settings = json.loads((tmp_path / "config.json").read_text())
@@ -57,7 +57,7 @@ def test_a_score_is_read_off_the_token_that_the_model_itself_takes(family: str, 
 
 
 def test_texts_of_pad_tokens_alone_are_scored_as_by_the_model(tmp_path: Path) -> None:
-    model = load_published_classifier(encoders.saved_classifier(tmp_path, "llama"), "plain", None, Limits())
+    model = load_published_classifier(families.saved_classifier(tmp_path, "llama"), "plain", None, Limits())
     rows = [([model.pad] * 3, []), ([5], []), ([5, model.pad, model.pad], [])]
     assert model._read(rows, [2, 1, 1]) == pytest.approx(model._alone(rows, []), abs=2e-5)
 

@@ -1,4 +1,4 @@
-"""Sampling: the right distribution, the same bits again, one stream a prompt, and greedy as transformers has it."""
+"""Sampling: the right distribution, the same bits again, one stream a prompt, and a cache with room to grow."""
 
 from typing import Any
 
@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chi2
+from transformers import DynamicCache
 
 from xling.models import sampling
 from xling.models.hub import Recipe
 from xling.models.pretrain import build_model
-from xling.models.sampling import decode, greedy, pick, sample, uniforms
+from xling.models.sampling import Sampling, decode, greedy, pick, sample_chunk, uniforms
+from xling.models.states import fan_out, stack
 from xling.models.text import prompt_ids
 
 PROMPTS = [
@@ -26,15 +28,14 @@ DRAWS = 6000
 
 
 def draws(tiny: tuple[Any, Any], prompts: list[tuple[str, str]], n: int = 4, **changed: Any) -> list[list[list[int]]]:
-    settings: dict[str, Any] = {"seed": 3, "purpose": "pool", "max_new_tokens": STEPS, "chunk": 2} | changed
-    return [row for block in sample(*tiny, prompts, n, **settings) for row in block]
+    """n samples of each prompt, two prompts decoded together."""
+    how = Sampling(**{"n": n, "seed": 3, "purpose": "pool", "max_new_tokens": STEPS} | changed)
+    names, rows = [name for name, _ in prompts], prompt_ids(tiny[1], [text for _, text in prompts])
+    parts = [slice(start, start + 2) for start in range(0, len(prompts), 2)]
+    return [row for part in parts for row in sample_chunk(*tiny, names[part], rows[part], how)]
 
 
 # --- reproducible, and each prompt on its own ---------------------------------------------------------------
-
-
-def test_the_same_call_gives_the_same_tokens(tiny: tuple[Any, Any]) -> None:
-    assert draws(tiny, PROMPTS) == draws(tiny, PROMPTS)
 
 
 def test_a_prompts_uniforms_do_not_depend_on_n() -> None:
@@ -47,25 +48,15 @@ def test_streams_differ_by_seed_purpose_and_prompt() -> None:
     assert len(set(found)) == len(names)
 
 
-def test_a_prompts_samples_do_not_depend_on_the_other_prompts(tiny: tuple[Any, Any]) -> None:
+def test_a_prompts_samples_are_the_same_again_whatever_is_drawn_beside_them(tiny: tuple[Any, Any]) -> None:
     together = draws(tiny, PROMPTS)
+    assert draws(tiny, PROMPTS) == together
     for i, prompt in enumerate(PROMPTS):
         assert draws(tiny, [prompt]) == [together[i]]
     assert draws(tiny, PROMPTS[::-1]) == together[::-1]
-
-
-def test_the_first_samples_do_not_depend_on_n(tiny: tuple[Any, Any]) -> None:
-    assert [row[:2] for row in draws(tiny, PROMPTS, n=4)] == draws(tiny, PROMPTS, n=2)
-
-
-def test_seed_and_purpose_change_the_samples(tiny: tuple[Any, Any]) -> None:
-    base = draws(tiny, PROMPTS)
-    assert draws(tiny, PROMPTS, seed=4) != base
-    assert draws(tiny, PROMPTS, purpose="baseline") != base
-
-
-def test_a_prompts_samples_differ_from_one_another(tiny: tuple[Any, Any]) -> None:
-    assert all(len({tuple(ids) for ids in row}) == 4 for row in draws(tiny, PROMPTS))
+    assert draws(tiny, PROMPTS, n=2) == [row[:2] for row in together]
+    assert all(len({tuple(ids) for ids in row}) == 4 for row in together)
+    assert draws(tiny, PROMPTS, seed=4) != together != draws(tiny, PROMPTS, purpose="baseline")
 
 
 # --- the right distribution ---------------------------------------------------------------------------------
@@ -129,20 +120,6 @@ def test_inversion_at_its_borders() -> None:
     assert pick(logits, noise, 1.0).tolist() == [0, 0, 2, 2, 3, 3]
 
 
-# --- against transformers -----------------------------------------------------------------------------------
-
-
-def test_greedy_is_what_generate_says(tiny: tuple[Any, Any]) -> None:
-    model, tokenizer = tiny
-    texts = [text for _, text in PROMPTS]
-    ours = greedy(model, tokenizer, texts, STEPS, chunk=3)
-    for ids, reply in zip(prompt_ids(tokenizer, texts), ours, strict=True):
-        whole = model.generate(
-            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), do_sample=False, max_new_tokens=STEPS
-        )
-        assert whole[0, len(ids) :].tolist() == reply
-
-
 # --- when sequences end -------------------------------------------------------------------------------------
 
 
@@ -195,7 +172,70 @@ def test_one_new_token(tiny: tuple[Any, Any]) -> None:
     assert {len(ids) for row in draws(tiny, PROMPTS, max_new_tokens=1) for ids in row} == {1}
 
 
-def test_blocks_are_chunks_of_prompts(tiny: tuple[Any, Any]) -> None:
-    blocks = list(sample(*tiny, PROMPTS, 2, 0, "pool", max_new_tokens=2, chunk=2))
-    assert [len(block) for block in blocks] == [2, 2, 1]
-    assert {len(row) for block in blocks for row in block} == {2}
+# --- the cache ----------------------------------------------------------------------------------------------
+
+CACHED = torch.tensor([[1, 40, 41, 42, 43], [1, 50, 51, 52, 53]])
+CHOSEN = torch.tensor([0, 1, 1, 0, 0])
+
+
+def prefilled(model: Any) -> Any:
+    cache = DynamicCache(config=model.config)
+    with torch.inference_mode():
+        model(input_ids=CACHED, past_key_values=cache, use_cache=True)
+    return cache
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_fan_out_equals_a_dynamic_cache_with_the_same_rows(tiny: tuple[Any, Any], width: int) -> None:
+    model, _ = tiny
+    reference = prefilled(model)
+    reference.batch_select_indices(CHOSEN)
+    ours = fan_out(prefilled(model), CHOSEN, 3 * width)
+    for step in range(3):
+        new = torch.arange(60 + step, 60 + step + 5 * width).view(5, width)
+        with torch.inference_mode():
+            a = model(input_ids=new, past_key_values=reference, use_cache=True).logits
+            b = model(input_ids=new, past_key_values=ours, use_cache=True).logits
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    assert ours.get_seq_length() == reference.get_seq_length() == 5 + 3 * width
+    for mine, theirs in zip(ours.layers, reference.layers, strict=True):
+        torch.testing.assert_close(mine.keys, theirs.keys, rtol=0, atol=1e-5)
+        torch.testing.assert_close(mine.values, theirs.values, rtol=0, atol=1e-5)
+
+
+def test_the_original_stays_as_it_was(tiny: tuple[Any, Any]) -> None:
+    model, _ = tiny
+    cache = prefilled(model)
+    before = [layer.keys.clone() for layer in cache.layers]
+    with torch.inference_mode():
+        model(input_ids=torch.tensor([[7]] * 5), past_key_values=fan_out(cache, CHOSEN, 1), use_cache=True)
+    assert cache.get_seq_length() == 5
+    assert all(torch.equal(layer.keys, old) for layer, old in zip(cache.layers, before, strict=True))
+
+
+def test_a_fan_out_of_a_fan_out_keeps_what_was_added(tiny: tuple[Any, Any]) -> None:
+    model, _ = tiny
+    first = fan_out(prefilled(model), CHOSEN, 2)
+    with torch.inference_mode():
+        model(input_ids=torch.arange(60, 65).view(5, 1), past_key_values=first, use_cache=True)
+    kept = torch.tensor([3, 1])
+    second = fan_out(first, kept, 1)
+    assert second.get_seq_length() == 6
+    for a, b in zip(first.layers, second.layers, strict=True):
+        assert torch.equal(a.keys[kept], b.keys) and torch.equal(a.values[kept], b.values)
+
+
+def test_more_than_there_is_room_for_is_an_error(tiny: tuple[Any, Any]) -> None:
+    model, _ = tiny
+    cache = fan_out(prefilled(model), CHOSEN, 1)
+    with pytest.raises(RuntimeError), torch.inference_mode():
+        model(input_ids=torch.ones(5, 2, dtype=torch.long), past_key_values=cache, use_cache=True)
+
+
+def test_a_stack_has_the_rows_of_all(tiny: tuple[Any, Any]) -> None:
+    model, _ = tiny
+    one = prefilled(model)
+    both = stack([prefilled(model), prefilled(model)])
+    assert both.get_seq_length() == 5
+    for a, b in zip(one.layers, both.layers, strict=True):
+        assert torch.equal(a.keys.repeat(2, 1, 1, 1), b.keys) and torch.equal(a.values.repeat(2, 1, 1, 1), b.values)

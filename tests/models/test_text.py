@@ -1,10 +1,25 @@
 """Text to token ids and back: nothing is lost, the cue and eos survive truncation, prompt and response meet once."""
 
+from pathlib import Path
 from typing import Any
 
+import families
 import pytest
+from architectures import checkpoint
 
-from xling.models.text import decode_response, pad_right, padded_length, policy_ids, prompt_ids, response_ids
+from xling.errors import DataError
+from xling.models.load import check_base
+from xling.models.text import (
+    Limits,
+    decode_response,
+    pad_right,
+    padded_length,
+    pair_rows,
+    policy_ids,
+    prompt_ids,
+    response_ids,
+    separators,
+)
 from xling.tasks import micro_summarization
 from xling.tasks.micro.words import LANGUAGES
 from xling.tasks.micro_summarization import Settings as MicroSummarization
@@ -153,3 +168,28 @@ def test_a_frame_that_is_too_long_itself_loses_its_beginning(tiny: tuple[Any, An
     prompt = asked("Kurz.", "Kurz.")
     (ids,), cut = policy_ids(tokenizer, [prompt], 6, "right")
     assert cut == 1 and ids == prompt_ids(tokenizer, [prompt.text], 6)[0]
+
+
+# --- two texts as a pair ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["xlm_roberta", "deberta_v2", "bert"])
+def test_pairs_are_joined_as_the_tokenizer_joins_them_and_cut_apart(family: str) -> None:
+    tokenizer, limits = families.tokenizer(family), Limits(40, 20, "left")
+    for first, second in (("flood in Chile", "März 130"), ("a", "Cuba sel nhà")):
+        joined = tokenizer(first, second, return_token_type_ids=True)
+        assert pair_rows(tokenizer, [first], [second], limits) == [(joined["input_ids"], joined["token_type_ids"])]
+    framed = len(separators(tokenizer))
+    assert framed == (4 if family == "xlm_roberta" else 3)
+    long = "flood Chile März 130 Häuser " * 20  # prompts lose their beginning, responses their end
+    (row, _), (same, _), (other, _) = pair_rows(tokenizer, [long, f"a {long}", long], [long, f"{long} a", "a"], limits)
+    assert len(row) == 60 + framed and row == same != other
+
+
+def test_what_joins_without_separators_is_refused(tmp_path: Path) -> None:
+    """In the base stage, before policies and others are trained for a reward model that could not be."""
+    with pytest.raises(DataError, match="puts no separator between two texts"):
+        separators(families.tokenizer("qwen3"))
+    checkpoint("encoder", "xlm-roberta", tmp_path)
+    with pytest.raises(DataError, match="puts no separator between two texts"):
+        check_base(tmp_path, "encoder")

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import encoders
 import families
 import pytest
 import torch
@@ -39,11 +38,11 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "llama": lambda folder: families.saved(folder, "llama"),
     "qwen2": lambda folder: families.saved(folder, "qwen2"),
     "mt5": lambda folder: families.saved(folder, "mt5"),
-    "rm": lambda folder: encoders.saved_classifier(folder, "llama"),
-    "xlm_rm": lambda folder: encoders.saved_classifier(folder, "xlm_roberta"),
-    "deberta_rm": lambda folder: encoders.saved_classifier(folder, "deberta_v2"),
-    "xlm": lambda folder: encoders.saved_encoder(folder, "xlm_roberta"),
-    "bert": lambda folder: encoders.saved_encoder(folder, "bert"),
+    "rm": lambda folder: families.saved_classifier(folder, "llama"),
+    "xlm_rm": lambda folder: families.saved_classifier(folder, "xlm_roberta"),
+    "deberta_rm": lambda folder: families.saved_classifier(folder, "deberta_v2"),
+    "xlm": lambda folder: families.saved_encoder(folder, "xlm_roberta"),
+    "bert": lambda folder: families.saved_encoder(folder, "bert"),
 }
 
 
@@ -277,18 +276,18 @@ def test_whole_policies_are_taken(tmp_path: Path, family: str) -> None:
     assert load.load_policy(folder)[0] is not None
 
 
-@pytest.mark.parametrize("family", encoders.ENCODERS)
+@pytest.mark.parametrize("family", families.ENCODERS)
 def test_an_encoder_may_lack_its_pooler_alone(tmp_path: Path, family: str) -> None:
-    folder = rewritten(encoders.saved_encoder(tmp_path / "model", family), without("pooler"))
+    folder = rewritten(families.saved_encoder(tmp_path / "model", family), without("pooler"))
     for use in ("encoder", "sentence_encoder"):
         planned(folder, use)
         opened(folder, use)
     based(folder, "encoder", tmp_path / "base")
 
 
-@pytest.mark.parametrize("family", encoders.CLASSIFIERS)
+@pytest.mark.parametrize("family", families.CLASSIFIERS)
 def test_whole_classifiers_are_taken(tmp_path: Path, family: str) -> None:
-    folder = encoders.saved_classifier(tmp_path / "model", family)
+    folder = families.saved_classifier(tmp_path / "model", family)
     planned(folder, "classifier")
     based(folder, "classifier", tmp_path / "base")
     opened(folder, "classifier")
@@ -390,6 +389,24 @@ def test_files_that_are_not_whole_are_refused_while_planning_and_on_loading(
         load.load_policy(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("README.md", r"config\.json is missing"),
+        ("adapter_config.json", "adapters alone"),
+        ("pytorch_model.bin", r"pickle format \(pytorch_model\.bin\).*Use safetensors"),
+    ],
+)
+def test_a_folder_without_weights_that_are_read_says_what_it_has(
+    copy: Callable[[str], Path], tmp_path: Path, name: str, sentence: str
+) -> None:
+    folder = copy("qwen2") if name.endswith("bin") else tmp_path
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    (folder / name).write_text("{}")
+    with pytest.raises(DataError, match=sentence):
+        load.load_policy(folder)
+
+
 # --- tokens and positions -----------------------------------------------------------------------------------
 
 
@@ -416,7 +433,7 @@ def test_tokens_past_the_embeddings_are_refused(
     tokenizer = longer(special, *words)
     policy, rm = tmp_path / "policy", tmp_path / "rm"
     save_policy(policy, families.build("llama"), tokenizer)
-    save_policy(rm, encoders.CLASSIFIERS["llama"](1), tokenizer)
+    save_policy(rm, families.CLASSIFIERS["llama"](1), tokenizer)
     for folder, use in ((policy, "policy"), (rm, "classifier")):
         with pytest.raises(ConfigError, match=sentence):
             planned(folder, use)
@@ -510,9 +527,9 @@ def test_a_classifier_has_room_for_its_separators(whole: Callable[[str], Path]) 
 
 
 def test_a_sentence_encoder_with_few_positions_cuts_texts_to_them(tmp_path: Path) -> None:
-    config = hf.BertConfig(**(encoders.ENCODER | {"max_position_embeddings": 40}))
-    encoders.shaken(hf.BertModel(config)).save_pretrained(tmp_path)
-    encoders.tokenizer("bert").save_pretrained(tmp_path)
+    config = hf.BertConfig(**(families.ENCODER | {"max_position_embeddings": 40}))
+    families.shaken(hf.BertModel(config)).save_pretrained(tmp_path)
+    families.tokenizer("bert").save_pretrained(tmp_path)
     long, short = "ein Haus " * 60, "ein Haus"
     rows = sentence_encoder.load_encoder(str(tmp_path))([long, short])
     assert rows.shape == (2, 32) and abs(rows[0] - rows[1]).max() > 1e-3

@@ -8,7 +8,7 @@ import pytest
 from small_grid import changed, experiment
 
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("tasks", "models")]  # small files, tiny models
-import encoders
+import families
 from own_files import jsonl, rated
 
 from xling.config.policies import Recorded
@@ -52,7 +52,7 @@ def test_each_encoder_has_its_own_cosine(tmp_path: Path) -> None:
     task = Files(str(jsonl(tmp_path / "own.jsonl", rated("en", 20) + rated("tr", 20))), ())
     asked = []
     for name in ("one", "two"):
-        folder = encoders.saved_encoder(tmp_path / name, "bert")
+        folder = families.saved_encoder(tmp_path / name, "bert")
         (folder / "note.json").write_text(f'"{name}"')  # which makes it another one
         rm = SentenceEncoder(str(folder))
         axes = AXES | {"rm_backbone": "sentence_encoder", "rm_backbone.encoder": name}

@@ -10,7 +10,7 @@ import pytest
 from small_grid import BUDGET, TASK, Runner, array, experiment, judge_named, read
 
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("tasks", "models")]  # small files, tiny models
-import encoders
+import families
 from oasst_files import tree, write_hub
 from own_files import jsonl, rated
 from seahorse_files import plain_rows, write_corpora, write_ratings
@@ -75,7 +75,7 @@ TASKS = {"oasst": oasst, "seahorse": seahorse, "files": files}
 
 @pytest.fixture(scope="session")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return encoders.saved_classifier(tmp_path_factory.mktemp("classifier"), "qwen3")
+    return families.saved_classifier(tmp_path_factory.mktemp("classifier"), "qwen3")
 
 
 def asked(checkpoint: Path, task: Task = TASK, rm: RewardModel | None = None, judge: JudgeSettings = BY_BAG) -> Any:
@@ -179,7 +179,7 @@ def test_people_need_no_reward_model_to_judge(tmp_path: Path) -> None:
 
 
 def test_the_encoder_of_a_row_is_in_no_reference_but_the_cosine(no_model: Path, tmp_path: Path) -> None:
-    folder = str(encoders.saved_encoder(tmp_path / "encoder", "xlm_roberta"))
+    folder = str(families.saved_encoder(tmp_path / "encoder", "xlm_roberta"))
     people = msgspec.structs.replace(
         asked(no_model, files(tmp_path), SentenceEncoder(folder), judge_named("human")), policy=Recorded()
     )
@@ -249,7 +249,7 @@ def test_what_a_frozen_model_does_not_read_is_counted(tiny_folder: Path, tmp_pat
     rows = [row for lang in ("en", "es") for row in rated(lang, 40)]
     for row in rows:
         row["prompt"] += " " + "word " * (1200 if row["lang"] == "en" else 1)
-    folder = encoders.saved_encoder(tmp_path / "encoder", "xlm_roberta")
+    folder = families.saved_encoder(tmp_path / "encoder", "xlm_roberta")
     rm: RewardModel = FrozenLM() if kind == "frozen_lm" else SentenceEncoder(str(folder))
     task = Files(str(jsonl(tmp_path / "own.jsonl", rows)), ())
     runner = Runner(tmp_path / "stages")

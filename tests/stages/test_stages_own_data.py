@@ -10,7 +10,7 @@ import pytest
 from small_grid import BUDGET, TASK, Runner, array, experiment, read
 
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("tasks", "models")]  # small files, tiny models
-import encoders
+import families
 from own_files import jsonl, paired, rated
 from releases import benchmark
 
@@ -150,8 +150,8 @@ def test_every_backbone_scores_recorded_responses_of_another_task(
 def test_encoders_and_published_models_score_them_without_a_policy(
     runner: Runner, tmp_path: Path, bench: MRewardBench
 ) -> None:
-    encoder = str(encoders.saved_encoder(tmp_path / "xlm", "xlm_roberta"))
-    published = str(encoders.saved_classifier(tmp_path / "classifier", "qwen3"))
+    encoder = str(families.saved_encoder(tmp_path / "xlm", "xlm_roberta"))
+    published = str(families.saved_classifier(tmp_path / "classifier", "qwen3"))
     limits = {"max_prompt_tokens": 352, "max_response_tokens": 156}
     backbones: list[RewardModel] = [
         Encoder(encoder, training=SHORT, **limits),

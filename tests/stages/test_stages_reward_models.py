@@ -29,7 +29,6 @@ from xling.rewards.untrained import Settings as Untrained
 from xling.stages import blocks
 
 sys.path.append(str(Path(__file__).parents[1] / "models"))  # where the tiny models are made
-import encoders
 import families
 
 pytestmark = [  # peft's own
@@ -40,10 +39,10 @@ CONF = Path(__file__).parents[2] / "conf"
 OPTIONS = sorted(path.stem for path in (CONF / "rm_backbone").glob("*.yaml"))
 OF_PEOPLE = {"human", "system"}  # of recorded responses alone: tests/models/test_recorded_heads.py
 MADE = {
-    "xlm_roberta": lambda folder: encoders.saved_encoder(folder, "xlm_roberta"),
-    "mdeberta": lambda folder: encoders.saved_encoder(folder, "deberta_v2"),
-    "classifier": lambda folder: encoders.saved_classifier(folder, "qwen3"),
-    "chat": lambda folder: encoders.saved_classifier(folder, "llama"),
+    "xlm_roberta": lambda folder: families.saved_encoder(folder, "xlm_roberta"),
+    "mdeberta": lambda folder: families.saved_encoder(folder, "deberta_v2"),
+    "classifier": lambda folder: families.saved_classifier(folder, "qwen3"),
+    "chat": lambda folder: families.saved_classifier(folder, "llama"),
     "mt5": lambda folder: families.saved(folder, "mt5"),
     "qwen3": lambda folder: families.saved(folder, "qwen3"),
     "llama": lambda folder: families.saved(folder, "llama"),
@@ -289,7 +288,7 @@ def test_what_is_no_encoder_is_refused(no_model: Path, checkpoints: dict[str, Pa
     ("labels", "label", "sentence"), [(3, None, "has 3 labels"), (2, None, "the good one"), (1, 1, "has 1 labels")]
 )
 def test_other_heads_are_refused(no_model: Path, tmp_path: Path, labels: int, label: int | None, sentence: str) -> None:
-    folder = encoders.saved_classifier(tmp_path, "xlm_roberta", labels)
+    folder = families.saved_classifier(tmp_path, "xlm_roberta", labels)
     assert sentence in refused(no_model, Classifier(str(folder), label=label))
 
 

@@ -12,7 +12,7 @@ import pytest
 from small_grid import BUDGET, TASK, Runner, changed, experiment, judged_by
 
 sys.path += [str(Path(__file__).parents[1] / "models")]  # tiny models
-import encoders
+import families
 from families import saved
 from huggingface_hub import constants
 
@@ -69,8 +69,8 @@ def ancestors(stage: Stage) -> Iterator[Stage]:
 def models(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """Tiny models, each in a folder by what it is."""
     folder = tmp_path_factory.mktemp("models")
-    encoders.saved_encoder(folder / "encoder", "xlm_roberta")
-    encoders.saved_classifier(folder / "classifier", "qwen3")
+    families.saved_encoder(folder / "encoder", "xlm_roberta")
+    families.saved_classifier(folder / "classifier", "qwen3")
     for name in ("lm", "reference"):
         shutil.copytree(tiny_folder, folder / name)
     config = json.loads((folder / "reference" / "config.json").read_text())
@@ -327,7 +327,7 @@ def test_what_was_made_of_other_logits_is_not_taken_for_todays(hub: Any, mt5: Pa
 
 def test_scores_and_verdicts_of_published_models_have_other_keys_than_once(hub: Any, mt5: Path) -> None:
     """Classifiers are read off another token, templates are told another day, and digits need some of the mass."""
-    model = hub("classifier", lambda folder: encoders.saved_classifier(folder, "qwen3"))
+    model = hub("classifier", lambda folder: families.saved_classifier(folder, "qwen3"))
     one, other = (str(hub(name, lambda folder: shutil.copytree(mt5, folder))) for name in ("umt5", "mt5"))
     packaged = Path("packaged")
     asked = {

@@ -1,6 +1,7 @@
 """Checks of a checkpoint by its small files before anything runs, and its size. No torch."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any, NamedTuple
 
 from xling.config.policies import LanguageModel
 from xling.errors import ConfigError, DataError
-from xling.jsonfiles import read_json
 from xling.models import weights
 from xling.models.hub import BASE_FOLDER, cached, check_code, commit_of, is_repository, settings_of
 
@@ -28,19 +28,9 @@ RELATIVE = ("deberta", "deberta-v2")  # positions without end, unless they are a
 
 @lru_cache(maxsize=64)
 def check_policy(policy: LanguageModel, use: weights.Use = "policy") -> None:
-    """ConfigError for a checkpoint that no policy can be read from; of one on the hub as `check_checkpoint` has it."""
-    if policy.checkpoint in ("packaged", "pretrain"):
-        return
-    folder, _ = _looked_up("policy.checkpoint", policy.checkpoint, policy.revision)
-    if folder is None:
-        return
-    try:
-        if downloaded(folder, policy.checkpoint):
-            check_folder(folder, use, policy.pad_token, policy.remote_code)
-        if policy.remote_code is None:
-            check_tokenizer(folder, ("pad", "eos"), policy.pad_token, "policy.pad_token")
-    except DataError as error:
-        raise ConfigError(f"policy.checkpoint={policy.checkpoint}: {error}") from error
+    """ConfigError for a checkpoint that no policy can be read from."""
+    if policy.checkpoint not in ("packaged", "pretrain"):
+        check_checkpoint("policy.checkpoint", policy, use, ("pad", "eos"))
 
 
 def check_folder(folder: Path, use: weights.Use, pad_token: str | None = None, remote_code: str | None = None) -> None:
@@ -61,12 +51,9 @@ def _check_folder(folder: Path, use: weights.Use, pad_token: str | None, remote_
 
 def check_lengths(policy: LanguageModel, sides: tuple[int, int], group: str) -> None:
     """ConfigError for a policy with fewer positions than it is given tokens; `group` has set the limits `sides`."""
-    if policy.checkpoint in ("packaged", "pretrain"):
-        return  # whose texts are short
-    try:
-        check_table(_looked_up("policy.checkpoint", policy.checkpoint, policy.revision)[1], sides, 0, group)
-    except DataError as error:
-        raise ConfigError(f"policy.checkpoint={policy.checkpoint}: {error}") from error
+    if policy.checkpoint not in ("packaged", "pretrain"):  # whose texts are short
+        with naming("policy.checkpoint", policy.checkpoint):
+            check_table(_looked_up("policy.checkpoint", policy.checkpoint, policy.revision)[1], sides, 0, group)
 
 
 def check_checkpoint(
@@ -74,23 +61,30 @@ def check_checkpoint(
     model: LanguageModel,
     use: weights.Use,
     needed: Sequence[str],
-    check_config: Callable[[Mapping[str, Any]], None],
+    check_config: Callable[[Mapping[str, Any]], None] = lambda config: None,
 ) -> None:
-    """ConfigError for a checkpoint that cannot be what a reward model needs of it. What is looked at: its files, as
-    far as they are on this machine; its config.json, empty if it cannot be had; `needed` tokens of its tokenizer.
+    """ConfigError for a checkpoint that cannot be what `use` needs of it. What is looked at: its files, as far as they
+    are on this machine; its config.json, empty if it cannot be had; `needed` tokens of its tokenizer.
 
     What cannot be looked at without a network is looked at once it has been downloaded.
     """
     folder, config = _looked_up(setting, model.checkpoint, model.revision)
-    try:
+    with naming(setting, model.checkpoint):
         if folder is not None and downloaded(folder, model.checkpoint):
             check_folder(folder, use, model.pad_token, model.remote_code)
         check_config(config)
         if folder is not None and model.remote_code is None:
-            check_tokenizer(folder, needed, model.pad_token, "rm_backbone.pad_token")
+            check_tokenizer(folder, needed, model.pad_token, f"{setting.partition('.')[0]}.pad_token")
+
+
+@contextmanager
+def naming(setting: str, checkpoint: str) -> Iterator[None]:
+    """A DataError about a checkpoint as a ConfigError that begins with what was typed."""
+    try:
+        yield
     except DataError as error:
-        report = str(error).replace("policy.remote_code", "rm_backbone.remote_code")
-        raise ConfigError(f"{setting}={model.checkpoint}: {report}") from error
+        report = str(error).replace("policy.remote_code", f"{setting.partition('.')[0]}.remote_code")
+        raise ConfigError(f"{setting}={checkpoint}: {report}") from error
 
 
 def downloaded(folder: Path, checkpoint: str) -> bool:
@@ -135,9 +129,8 @@ def _special_tokens(folder: Path) -> tuple[frozenset[str], Collection[str], str]
     own; one that is not there yet, or that cannot be loaded here, counts as whole.
     """
     whole = frozenset(("pad", "eos")), frozenset[str](), ""
-    files = [folder / name for name in ("tokenizer_config.json", "special_tokens_map.json")]
-    named = {key for file in files if file.is_file() for key, value in read_json(file).items() if value is not None}
-    if {"pad_token", "eos_token"} <= named or not any(file.is_file() for file in (*files, folder / "tokenizer.json")):
+    files = ("tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
+    if {"pad", "eos"} <= weights.roles_of(folder).keys() or not any((folder / name).is_file() for name in files):
         return whole
     try:
         from transformers import AutoTokenizer
@@ -160,7 +153,9 @@ def check_encoder_config(config: Mapping[str, Any], sides: tuple[Any, ...], sepa
     check_room(config, sides, separators, "rm_backbone")
 
 
-def check_table(config: Mapping[str, Any], sides: tuple[int, int], separators: int, group: str) -> None:
+def check_table(
+    config: Mapping[str, Any], sides: tuple[int, int], separators: int = 0, group: str = "rm_backbone"
+) -> None:
     """`check_room` of what is no encoder: where positions come from a table, or change with a text's length."""
     if config.get("model_type") in TABLES:
         check_room(config, sides, separators, group)

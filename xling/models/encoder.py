@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from xling.errors import ConfigError, DataError, install
-from xling.models.checkpoints import TABLES, check_folder, downloaded, folder_of, positions
+from xling.models.checkpoints import TABLES, check_folder, downloaded, folder_of, naming, positions
 from xling.models.hub import checkpoint_digest, commit_of, download, is_repository
 from xling.models.ridge import Array
 from xling.models.text import count_cut
@@ -52,10 +52,8 @@ def _check_folder(encoder: str) -> None:
     """ConfigError for a checkpoint on this machine that is not whole; one of the hub is looked at when it is there."""
     folder = folder_of(encoder, None)
     if folder is not None and downloaded(folder, encoder):
-        try:
+        with naming("rm_backbone.encoder", encoder):
             check_folder(folder, "encoder")
-        except DataError as error:
-            raise ConfigError(f"rm_backbone.encoder={encoder}: {error}") from error
 
 
 def encoder_identity(encoder: str) -> str:

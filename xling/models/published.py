@@ -29,8 +29,7 @@ from xling.models.text import (
     pad_right,
     pair_rows,
     pieces,
-    prompt_ids,
-    response_ids,
+    text_ids,
 )
 
 Scores = list[list[float]]
@@ -247,16 +246,12 @@ class LogRatio:
         return language_model_rooms(self.tokenizer, self.limits, self.policy.config.is_encoder_decoder)
 
     def _ids(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> tuple[list[Ids], list[list[Ids]]]:
+        if self.render != "chat":
+            return text_ids(self.tokenizer, prompts, responses, self.limits, self.policy.config.is_encoder_decoder)
         longest, longest_response, side = self.limits
-        if self.render == "chat":
-            asked = [
-                _chat(self.tokenizer, text, None, self.date) for text in cut(self.tokenizer, prompts, longest, side)
-            ]
-            eos = self.tokenizer.eos_token_id
-            bare = [pieces(self.tokenizer, row) for row in responses]
-            return asked, [[[*ids[: longest_response - 1], eos] for ids in row] for row in bare]
-        asked = prompt_ids(self.tokenizer, prompts, longest, self.policy.config.is_encoder_decoder, side)
-        return asked, [response_ids(self.tokenizer, row, longest_response) for row in responses]
+        asked = [_chat(self.tokenizer, text, None, self.date) for text in cut(self.tokenizer, prompts, longest, side)]
+        eos, bare = self.tokenizer.eos_token_id, [pieces(self.tokenizer, row) for row in responses]
+        return asked, [[[*ids[: longest_response - 1], eos] for ids in row] for row in bare]
 
 
 def check_same_tokenizer(policy: Any, reference: Any) -> None:

@@ -6,7 +6,7 @@ alone. With policy.engine=vllm, vLLM decodes instead.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -145,27 +145,6 @@ def sample_chunk(
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     flat = decode(model, rows, how.n, torch.from_numpy(noise), how.temperature, how.top_p, eos, pad)
     return [flat[i * how.n : (i + 1) * how.n] for i in range(len(rows))]
-
-
-def sample(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[tuple[str, str]],
-    n: int,
-    seed: int,
-    purpose: str,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    max_new_tokens: int = 32,
-    chunk: int = 32,
-) -> Iterator[list[list[Ids]]]:
-    """Yield, a chunk of `prompts` (id, text) at a time, n lists of token ids a prompt."""
-    encoded = prompt_ids(tokenizer, [text for _, text in prompts], encoder=model.config.is_encoder_decoder)
-    names = [name for name, _ in prompts]
-    how = Sampling(n, seed, purpose, temperature, top_p, max_new_tokens)
-    for start in range(0, len(prompts), chunk):
-        part = slice(start, start + chunk)
-        yield sample_chunk(model, tokenizer, names[part], encoded[part], how)
 
 
 @torch.inference_mode()

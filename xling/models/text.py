@@ -89,6 +89,14 @@ def response_ids(tokenizer: Any, texts: Sequence[str], limit: int = 512) -> list
     return [[*ids[: limit - 1], tokenizer.eos_token_id] for ids in encoded]
 
 
+def text_ids(
+    tokenizer: Any, prompts: Sequence[str], responses: Sequence[Sequence[str]], limits: Limits, encoder: bool
+) -> tuple[list[Ids], list[list[Ids]]]:
+    """Token ids of prompts, and of lists of responses, as far as they are read."""
+    asked = prompt_ids(tokenizer, prompts, limits.prompt, encoder, limits.side)
+    return asked, [response_ids(tokenizer, row, limits.response) for row in responses]
+
+
 def _frame(tokenizer: Any, encoder: bool) -> tuple[Ids, Ids]:
     """Tokens before and after a prompt: bos, unless the tokenizer says that it adds none, and eos."""
     bos = tokenizer.bos_token_id is not None and tokenizer.init_kwargs.get("add_bos_token") is not False

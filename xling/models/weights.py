@@ -314,7 +314,7 @@ def check_rows(folder: Path, pad_token: str | None = None) -> None:
     if not (folder / "tokenizer.json").is_file():
         return
     ids, special = _tokens(folder)
-    roles = _roles(folder)
+    roles = roles_of(folder)
     if pad_token is not None:
         roles.setdefault("pad", pad_token)
     count = max(ids.values(), default=-1) + 1  # what a token that is named and not there would get
@@ -373,7 +373,7 @@ def _template(folder: Path) -> str:
     return (path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "") + str(own or "")
 
 
-def _roles(folder: Path) -> dict[str, str]:
+def roles_of(folder: Path) -> dict[str, str]:
     """Role -> token, as the tokenizer's small files name them."""
     found: dict[str, str] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):

@@ -37,7 +37,7 @@ def check(rm: Settings, choices: Choices) -> None:
     def check_config(config: Mapping[str, Any]) -> None:
         if config:
             check_labels(label_count(config), rm.label)
-        check_table(config, (rm.max_prompt_tokens, rm.max_response_tokens), SEPARATORS, "rm_backbone")
+        check_table(config, (rm.max_prompt_tokens, rm.max_response_tokens), SEPARATORS)
 
     own = _checkpoint(rm)
     check_checkpoint(own.setting, own.model, "classifier", ("pad",), check_config)

@@ -18,7 +18,7 @@ from xling.errors import ConfigError
 from xling.grid.stage import Context
 from xling.models.checkpoints import check_checkpoint, check_lengths, check_policy, check_table
 from xling.models.ridge import Array, Linear, fit_whitened
-from xling.models.text import LIMITS, Limits, prompt_ids, response_ids
+from xling.models.text import LIMITS, Limits, text_ids
 from xling.rewards import Base, Choices, Feedback, Heads, LanguageReader, RewardSettings, TextsRead
 from xling.rewards.heads import fit_features, load_head
 
@@ -55,9 +55,7 @@ def check(rm: Settings, choices: Choices) -> None:
         )
     own = reader(rm, policy, "").base
     if rm.checkpoint not in (None, "packaged"):
-        check_checkpoint(
-            own.setting, own.model, "policy", ("pad", "eos"), lambda c: check_table(c, sides, 0, "rm_backbone")
-        )
+        check_checkpoint(own.setting, own.model, "policy", ("pad", "eos"), lambda c: check_table(c, sides))
     if isinstance(policy, LanguageModel):
         check_policy(policy)
         if not rm.checkpoint and not choices.recorded:
@@ -110,10 +108,9 @@ def read(
     def value(states: States) -> Tensor:
         return torch.cat([block(states, name) for name in names], 1)
 
-    texts = [response_ids(tokenizer, row, limits.response) for row in responses]
-    asked = prompt_ids(tokenizer, prompts, limits.prompt, model.config.is_encoder_decoder, limits.side)
-    found = each_response(trunk_of(model), asked, texts, tokenizer.pad_token_id, in_parts(model, value))
-    rows = np.array([row for rows in found for row in rows])
+    asked, said = text_ids(tokenizer, prompts, responses, limits, model.config.is_encoder_decoder)
+    values = each_response(trunk_of(model), asked, said, tokenizer.pad_token_id, in_parts(model, value))
+    rows = np.array([row for rows in values for row in rows])
     widths = [STATISTICS if name == "likelihood" else text_config(model.config).hidden_size for name in names]
     return np.split(rows, np.cumsum(widths)[:-1], axis=1)
 

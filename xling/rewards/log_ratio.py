@@ -36,9 +36,7 @@ def check(rm: Settings, choices: Choices) -> None:
     """Two different models with one tokenizer."""
     sides = (rm.max_prompt_tokens, rm.max_response_tokens)
     for own in _models(rm).values():
-        check_checkpoint(
-            own.setting, own.model, "policy", ("pad", "eos"), lambda c: check_table(c, sides, 0, "rm_backbone")
-        )
+        check_checkpoint(own.setting, own.model, "policy", ("pad", "eos"), lambda c: check_table(c, sides))
     check_date("rm_backbone", rm.template_date)
     if (rm.policy, rm.policy_revision) == (rm.reference, rm.reference_revision):
         raise ConfigError(

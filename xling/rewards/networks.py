@@ -36,9 +36,8 @@ from xling.models.text import (
     language_model_rooms,
     pad_right,
     pair_rows,
-    prompt_ids,
-    response_ids,
     separators,
+    text_ids,
 )
 from xling.models.training import fit as descend
 from xling.models.training import write_curve
@@ -123,9 +122,7 @@ class RewardNet(HeadedNet):
         return list(zip(asked, said, strict=True))
 
     def _ids(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> tuple[list[Ids], list[list[Ids]]]:
-        longest, longest_response, side = self.limits
-        asked = prompt_ids(self.tokenizer, prompts, longest, self.trunk.config.is_encoder_decoder, side)
-        return asked, [response_ids(self.tokenizer, row, longest_response) for row in responses]
+        return text_ids(self.tokenizer, prompts, responses, self.limits, self.trunk.config.is_encoder_decoder)
 
     def collate(self, rows: Sequence[tuple[Ids, Ids]]) -> Batch:
         """The arguments of `forward`, padded to the longest."""

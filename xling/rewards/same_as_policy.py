@@ -52,9 +52,7 @@ def check(rm: Settings, choices: Choices) -> None:
         )
     own = start(rm, policy)
     if isinstance(own, Base) and rm.init != "base":
-        check_checkpoint(
-            own.setting, own.model, "reward", ("pad", "eos"), lambda c: check_table(c, sides, 0, "rm_backbone")
-        )
+        check_checkpoint(own.setting, own.model, "reward", ("pad", "eos"), lambda c: check_table(c, sides))
     check_training(rm, choices)
     check_policy(policy)
     if rm.init in ("sft", "base") and not choices.recorded:

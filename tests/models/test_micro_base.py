@@ -10,9 +10,10 @@ import torch
 
 from xling.jsonfiles import read_json
 from xling.models import pretrain
-from xling.models.hub import Recipe, corpus_digest, folder_digest, recipe_digest
+from xling.models.hub import BASE_FOLDER, Recipe, corpus_digest, folder_digest, recipe_digest
 from xling.models.load import load_policy
 from xling.models.pretrain import (
+    attribution,
     build_model,
     encode_text,
     endless,
@@ -24,7 +25,10 @@ from xling.models.pretrain import (
     packed_loss,
     train_tokenizer,
 )
+from xling.tasks import micro_summarization as world
+from xling.tasks.micro.words import LANGUAGES
 from xling.tasks.micro.writing import pretraining_texts
+from xling.tasks.micro_summarization import Settings as MicroSummarization
 
 SMALL = Recipe(
     vocab_size=600,
@@ -145,3 +149,56 @@ def test_digests_tell_recipes_and_folders_apart(tmp_path: Path) -> None:
     (tmp_path / "d" / "file").write_text("x")
     found = [folder_digest(tmp_path / name) for name in "abcd"]
     assert found[0] == found[1] and len(set(found)) == 3
+
+
+# --- the weights that ship: what the recipe's record says, small, and able to copy facts --------------------
+
+RECORD = BASE_FOLDER / "recipe.json"
+MAX_BYTES = 5_000_000
+packaged = pytest.mark.skipif(
+    not RECORD.exists(), reason=f"no packaged base: {RECORD} is missing (make it with `make base`)"
+)
+
+
+@pytest.fixture(scope="module")
+def record() -> dict[str, Any]:
+    found: dict[str, Any] = read_json(RECORD)
+    return found
+
+
+@pytest.fixture(scope="module")
+def base() -> tuple[Any, Any]:
+    return load_policy(BASE_FOLDER)
+
+
+@packaged
+def test_recipe_corpus_and_held_out_loss_are_those_of_the_record(record: dict[str, Any], base: tuple[Any, Any]) -> None:
+    assert msgspec.convert(record["recipe"], Recipe) == Recipe()
+    assert record["corpus_digest"] == corpus_digest(record["recipe"]["seed"])
+    assert held_out_loss(*base, Recipe()) == pytest.approx(record["held_out_loss"], abs=0.01)
+    assert sum(path.stat().st_size for path in BASE_FOLDER.rglob("*") if path.is_file()) < MAX_BYTES
+
+
+@packaged
+def test_it_reads_and_writes_all_six_languages(base: tuple[Any, Any]) -> None:
+    _, tokenizer = base
+    task = MicroSummarization(languages=LANGUAGES, validation=8)
+    for lang in LANGUAGES:
+        for shown in world.demonstrations(task, lang, "validation"):
+            pieces = tokenizer(shown.response, add_special_tokens=False)["input_ids"]
+            assert len(pieces) <= 2.5 * len(shown.response.split()), shown.response
+
+
+@packaged
+def test_it_copies_facts_from_the_document(record: dict[str, Any], base: tuple[Any, Any]) -> None:
+    """Without this nothing here means anything: an attentionless model has hardly any value right."""
+    assert attribution(*base) > record["attribution"] - 0.05
+
+
+def test_copying_any_fact_of_the_document_is_attributed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The document's second sentence states a fact, more often than not another than the main one."""
+    monkeypatch.setattr(pretrain, "greedy", lambda model, tokenizer, prompts, most: prompts)
+    monkeypatch.setattr(pretrain, "decode_response", lambda tokenizer, text: text.split(". ")[1] + ".")
+    assert attribution(None, None) == 1.0
+    monkeypatch.setattr(pretrain, "decode_response", lambda tokenizer, text: "")
+    assert attribution(None, None) == 0.0

@@ -1,0 +1,351 @@
+"""All that scores texts: what a plain forward pass says, whoever shares the batch, and the same after a reload."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import families
+import pytest
+import torch
+
+from xling.errors import DataError
+from xling.models import states
+from xling.models.architecture import trunk_of
+from xling.models.checkpoints import check_labels
+from xling.models.load import load_classifier, load_policy, load_tokenizer, load_trunk, save_policy
+from xling.models.published import Classifier, load_log_ratio, load_published_classifier
+from xling.models.states import log_likelihood, padded_batch, response_states
+from xling.models.text import Limits, count_cut, prompt_ids, response_ids
+from xling.rewards.networks import PairNet, RewardNet, load_reward, save_reward
+
+Scores = list[list[float]]
+DRAW = random.Random(0)
+WORDS = ["flood", "Chile", "März", "130", "Häuser", "наводнение", "lễ", "hội", "ở", "Cuba", "sel", "ngôi", "nhà", "🙂"]
+LIMITS, SHORT = Limits(240, 240, "left"), Limits(24, 12, "left")
+
+
+def text(words: int) -> str:
+    return " ".join(DRAW.choices(WORDS, k=words))
+
+
+PROMPTS = [text(words) for words in (3, 5, 8, 20, 21, 30, 9, 7, 1)] + ["x"]
+RESPONSES = [[text(DRAW.choice((1, 2, 4, 9))) for _ in range(DRAW.randint(1, 4))] for _ in PROMPTS]
+RESPONSES[2] = ["", "a", text(40), ""]
+RESPONSES[4] = []
+
+NETS = [("micro", "last"), ("micro", "mean"), ("mt5", "last"), ("mt5", "mean"), ("qwen3", "last")]
+NETS += [("mistral", "mean"), ("gemma3", "last")]  # with sliding windows
+PAIRS = [(family, pooling) for family in ("xlm_roberta", "deberta_v2", "bert") for pooling in ("first", "mean")]
+CLASSIFIERS = [
+    ("llama", "chat"),
+    ("llama", "plain"),
+    ("qwen3", "pair"),
+    ("deberta_v2", "pair"),
+    ("xlm_roberta", "pair"),
+]
+CLASSIFIERS += [("xlm_roberta", "plain")]
+RATIOS = [("qwen3", "plain"), ("llama", "plain"), ("mt5", "plain")]
+KINDS = {"net": NETS, "pair": PAIRS, "classifier": CLASSIFIERS, "ratio": RATIOS}
+
+
+def of(*kinds: str) -> Any:
+    """The cases of some kinds alone."""
+    params = [(kind, *how) for kind in kinds for how in KINDS[kind]]
+    return pytest.mark.parametrize("case", params, ids="-".join, indirect=True, scope="module")
+
+
+@dataclass
+class Case:
+    kind: str
+    make: Callable[..., Any]  # (limits) -> what scores; the same each time
+    own: Callable[[Any, str, str], float | None]  # (that, prompt, response) -> by a plain forward pass, or not told
+    stored: Callable[[Any, Path], Any]  # that, written and read again
+    half: Callable[[], Any]  # in bfloat16
+    close: float = 1e-4
+
+
+def net_case(folder: Path, net: Any, pooling: str) -> Case:
+    def make(limits: Limits = LIMITS, dtype: str | None = None) -> Any:
+        trunk, tokenizer = load_trunk(folder, dtype, encoder=net.pair), load_tokenizer(folder, net.needed)
+        made = net(trunk, tokenizer, pooling, limits).eval()
+        torch.manual_seed(2)
+        torch.nn.init.normal_(made.head.weight)
+        torch.nn.init.normal_(made.head.bias)
+        return made
+
+    def stored(model: Any, at: Path) -> Any:
+        save_reward(at, model)
+        again = load_reward(at)
+        assert type(again) is net and (again.pooling, again.limits, again.training) == (pooling, LIMITS, False)
+        return again
+
+    def own(model: Any, prompt: str, response: str) -> float:
+        return float(model(**model.collate(model.rows([prompt], [response]))))
+
+    return Case("pair" if net.pair else "net", make, own, stored, lambda: make(dtype="bfloat16"))
+
+
+def classifier_case(folder: Path, render: str) -> Case:
+    def make(limits: Limits = LIMITS, at: Path = folder) -> Classifier:
+        return load_published_classifier(at, render, None, limits)
+
+    def own(model: Classifier, prompt: str, response: str) -> float | None:
+        if render == "pair" and not response:
+            return None  # tokenizers take an empty second text for none
+        if render == "chat":
+            turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+            inputs = model.tokenizer.apply_chat_template(turns, return_tensors="pt", return_dict=True)
+        else:
+            texts = (prompt, response) if render == "pair" else (f"{prompt}\n{response}",)
+            inputs = model.tokenizer(*texts, return_tensors="pt")
+        return float(model.model(**inputs).logits[0, 0])
+
+    def stored(model: Classifier, at: Path) -> Classifier:
+        model.model.save_pretrained(at)
+        model.tokenizer.save_pretrained(at)
+        return make(at=at)
+
+    def half() -> Classifier:
+        return Classifier(load_classifier(folder).to(torch.bfloat16), load_tokenizer(folder, ()), render, None, LIMITS)
+
+    return Case("classifier", make, own, stored, half, 2e-5)
+
+
+def ratio_case(first: Path, second: Path, render: str) -> Case:
+    def make(limits: Limits = LIMITS) -> Any:
+        return load_log_ratio(first, second, render, 0.5, limits)
+
+    def own(model: Any, prompt: str, response: str) -> float:
+        (asked,), ((said,),) = model._ids([prompt], [[response]])
+        return 0.5 * float(own_scores(model.policy, asked, said).sum() - own_scores(model.reference, asked, said).sum())
+
+    return Case("ratio", make, own, lambda model, at: make(), lambda: None)
+
+
+def own_scores(model: Any, prompt: list[int], response: list[int]) -> torch.Tensor:
+    """(tokens,) log-probabilities of the response by the model's own forward pass."""
+    with torch.inference_mode():
+        if model.config.is_encoder_decoder:
+            logits = model(input_ids=torch.tensor([prompt]), labels=torch.tensor([response])).logits[0]
+        else:
+            logits = model(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+    return logits.log_softmax(-1).gather(-1, torch.tensor(response)[:, None])[:, 0]  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module", params=[(kind, *how) for kind in KINDS for how in KINDS[kind]], ids="-".join)
+def case(request: pytest.FixtureRequest, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    kind, family, how = request.param
+    folder = tmp_path_factory.mktemp(family)
+    if kind == "net":
+        return net_case(tiny_folder if family == "micro" else families.saved(folder, family), RewardNet, how)
+    if kind == "pair":
+        return net_case(families.saved_encoder(folder, family), PairNet, how)
+    if kind == "classifier":
+        return classifier_case(families.saved_classifier(folder, family), how)
+    smaller, reference = families.build(family), tmp_path_factory.mktemp("reference")
+    with torch.no_grad():
+        for parameter in smaller.parameters():
+            parameter.mul_(0.9)
+    save_policy(reference, smaller, families.tokenizer(family))
+    return ratio_case(families.saved(folder, family), reference, how)
+
+
+@pytest.fixture(scope="module")
+def model(case: Case) -> Any:
+    return case.make()
+
+
+@pytest.fixture(scope="module")
+def together(model: Any) -> Scores:
+    scores: Scores = model.score(PROMPTS, RESPONSES)
+    return scores
+
+
+@torch.inference_mode()
+def test_a_score_is_what_a_plain_forward_pass_says(case: Case, model: Any, together: Scores) -> None:
+    largest = max(abs(score) for row in together for score in row)  # a random T5 is not scaled: its states are large
+    for prompt, row, scores in zip(PROMPTS, RESPONSES, together, strict=True):
+        for response, score in zip(row, scores, strict=True):
+            own = case.own(model, prompt, response)
+            assert own is None or score == pytest.approx(own, abs=case.close * max(1.0, largest))
+
+
+def test_scores_have_the_shape_of_the_responses_and_differ(model: Any, together: Scores) -> None:
+    assert list(map(len, together)) == list(map(len, RESPONSES))
+    assert len({score for row in together for score in row}) > 0.8 * sum(map(len, RESPONSES))
+    assert together[2][0] == together[2][3]  # the same (empty) response twice
+    assert model.score([], []) == [] and model.score(["x"], [[]]) == [[]]
+
+
+def test_a_score_depends_on_its_text_alone(model: Any, together: Scores) -> None:
+    """Not on what shares its batch, on the order, or on how many prompts and responses there are."""
+    for prompt, row, scores in zip(PROMPTS, RESPONSES, together, strict=True):
+        assert [model.score([prompt], [[response]]) for response in row] == [[[score]] for score in scores]
+    order = random.Random(1).sample(range(len(PROMPTS)), len(PROMPTS))
+    turned = model.score([PROMPTS[i] for i in order], [RESPONSES[i][::-1] for i in order])
+    assert turned == [together[i][::-1] for i in order]
+    assert model.score(PROMPTS * 4, RESPONSES * 4) == together * 4
+    assert model.score(PROMPTS, [row * 5 for row in RESPONSES]) == [row * 5 for row in together]
+
+
+def test_a_reloaded_model_gives_the_same_bits(case: Case, model: Any, together: Scores, tmp_path: Path) -> None:
+    assert case.stored(model, tmp_path).score(PROMPTS, RESPONSES) == together
+
+
+@of("net", "pair", "classifier")
+def test_half_precision_is_close(case: Case, together: Scores) -> None:
+    half = case.half().score(PROMPTS, RESPONSES)
+    flat, close = (torch.tensor([one for row in scores for one in row]) for scores in (together, half))
+    apart = (flat - close).abs()
+    assert (apart.mean() if case.kind == "net" else apart.max()) < 0.1 * (flat.max() - flat.min())
+
+
+def test_long_texts_are_cut_and_the_response_stays(case: Case) -> None:
+    """Prompts lose their beginning here, responses their end."""
+    model, long = case.make(SHORT), text(60)
+    [[first, second, *cut]] = model.score([long], [["flood", "Chile März", long, f"{long} more"]])
+    assert first != second and cut[0] == cut[1]
+    assert model.score([f"one more {long}"], [["flood"]]) == [[first]]
+    assert count_cut(model.tokenizer, [long, "x", long], [long, "a"], model.rooms()) == {
+        "cut_prompts": 1,
+        "cut_responses": 1,
+    }
+
+
+@of("net", "classifier", "ratio")
+def test_padding_with_eos_never_matters(case: Case, together: Scores) -> None:
+    model = case.make()
+    model.tokenizer.pad_token = model.tokenizer.eos_token
+    assert model.score(PROMPTS, RESPONSES) == together
+
+
+# --- networks -----------------------------------------------------------------------------------------------
+
+
+@of("net")
+def test_padding_in_training_changes_no_reward(case: Case, model: Any) -> None:
+    rows = model.rows(["x", text(9), "x"], ["a", text(3), text(12)])
+    with torch.inference_mode():
+        alone = [model(**model.collate([row])).item() for row in rows]
+        for pad in (0, 2, 77):
+            batch = padded_batch(model.trunk.config, rows, pad)
+            assert model(**batch).tolist() == pytest.approx(alone, abs=1e-4)
+
+
+@of("net")
+def test_what_a_prompt_has_several_times_is_read_once(
+    model: Any, together: Scores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder_decoder, passes = model.trunk.config.is_encoder_decoder, dict.fromkeys(("encoder", "decoder"), 0)
+    hooks = []
+    for part in ("encoder", "decoder") if encoder_decoder else ("decoder",):
+        inner = getattr(model.trunk, f"get_{part}")() if encoder_decoder else model.trunk
+
+        def counted(*_: Any, part: str = part) -> None:
+            passes[part] += 1
+
+        hooks.append(inner.register_forward_hook(counted))
+    [few] = model.score(["x"], [["a", "b c"]])
+    once = passes["decoder"]
+    [many] = model.score(["x"], [["a", "b c"] * 500])
+    assert passes == {"encoder": 2 * encoder_decoder, "decoder": 2 * once} and many == few * 500
+    model.score(["x"], [[f"a {i}" for i in range(100)]])
+    assert passes["encoder"] == 3 * encoder_decoder
+    for hook in hooks:
+        hook.remove()
+    for kept in (1, 400):  # however many prompts are read at once
+        monkeypatch.setattr(states, "TOKENS_KEPT", kept)
+        assert model.score(PROMPTS * 4, RESPONSES * 4) == together * 4
+
+
+# --- likelihoods --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["micro", "mt5", "qwen3", "mistral", "gemma3"])
+def lm(request: pytest.FixtureRequest, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """(model, pad, ids of PROMPTS, ids of RESPONSES)."""
+    family = request.param
+    folder = tiny_folder if family == "micro" else families.saved(tmp_path_factory.mktemp(family), family)
+    model, tokenizer = load_policy(folder)
+    prompts = prompt_ids(tokenizer, PROMPTS, encoder=model.config.is_encoder_decoder)
+    return model, tokenizer.pad_token_id, prompts, [response_ids(tokenizer, row) for row in RESPONSES]
+
+
+def test_likelihood_is_that_of_a_plain_forward_pass(lm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever shares the batch; a large vocabulary is looked at in parts."""
+    model, pad, prompts, responses = lm
+    means, totals = (log_likelihood(model, prompts, responses, pad, total=total) for total in (False, True))
+    for prompt, row, mean, total in zip(prompts, responses, means, totals, strict=True):
+        for ids, value, whole in zip(row, mean, total, strict=True):
+            each = own_scores(model, prompt, ids)
+            assert value == pytest.approx(each.mean().item(), abs=1e-4)
+            assert whole == pytest.approx(each.sum().item(), rel=1e-4)
+            assert log_likelihood(model, [prompt], [[ids]], 1) == [[value]]
+    monkeypatch.setattr(states, "VOCABULARY_AT_ONCE", 20_000)
+    for ours, theirs in zip(log_likelihood(model, prompts, responses, 0), means, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_states_come_once_for_every_response(lm: Any) -> None:
+    model, _, prompts, responses = lm
+    owners = [owner for state in response_states(trunk_of(model), prompts, responses, 0) for owner in state.owners]
+    assert sorted(owners) == [(i, j) for i, row in enumerate(responses) for j in range(len(row))]
+
+
+# --- published models ---------------------------------------------------------------------------------------
+
+
+def test_two_classes_need_the_good_one(tmp_path: Path) -> None:
+    folder = families.saved_classifier(tmp_path, "xlm_roberta", labels=2)
+    with pytest.raises(DataError, match=r"2 labels. Say which is the good one: rm_backbone\.label=0"):
+        load_published_classifier(folder, "auto", None, LIMITS)
+    good, bad = (load_published_classifier(folder, "auto", k, LIMITS).score(["x y"], [["a", "b c"]]) for k in (1, 0))
+    assert good[0] == [-score for score in bad[0]] and good[0][0] != good[0][1]
+
+
+@pytest.mark.parametrize(("labels", "label"), [(3, None), (3, 1), (1, 1)])
+def test_other_heads_are_refused(labels: int, label: int | None) -> None:
+    with pytest.raises(DataError, match=f"has {labels} labels"):
+        check_labels(labels, label)
+
+
+def test_a_template_that_is_not_there_cannot_be_asked_for(tmp_path: Path) -> None:
+    folder = families.saved_classifier(tmp_path, "qwen3")
+    with pytest.raises(DataError, match=r"render=chat needs a tokenizer with a chat template"):
+        load_published_classifier(folder, "chat", None, LIMITS)
+
+
+def test_two_tokenizers_are_refused(tmp_path: Path) -> None:
+    folders = [families.saved(tmp_path / family, family) for family in ("qwen3", "llama")]
+    with pytest.raises(DataError, match=r"different tokenizers .* Name the model that the policy was trained from"):
+        load_log_ratio(folders[0], folders[1], "plain", 0.1, LIMITS)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "log_ratio"])
+def test_a_dated_template_gives_the_same_scores_on_every_day(tmp_path: Path, kind: str) -> None:
+    dated = "{% set day = strftime_now('%d %B %Y') %}{% for m in messages %}{{ day }}: {{ m.content }}</s>{% endfor %}"
+    folder = (families.saved_classifier if kind == "classifier" else families.saved)(tmp_path, "llama")
+    families.tokenizer("llama", dated).save_pretrained(folder)
+    found = []
+    for date, said in (("2024-07-26", "26 July 2024"), ("2026-03-01", "01 March 2026")):
+        if kind == "classifier":
+            model: Any = load_published_classifier(folder, "chat", None, LIMITS, date)
+        else:
+            model = load_log_ratio(folder, folder, "chat", 0.1, LIMITS, date)
+        ids = model._rows(["flood"], ["Chile"])[0][0][0] if kind == "classifier" else model._ids(["flood"], [[]])[0][0]
+        assert model.tokenizer.decode(ids).replace(" ", "").startswith(f"{said}: flood".replace(" ", ""))
+        found.append(ids)
+    assert found[0] != found[1]
+
+
+def test_a_chat_model_reads_its_template(tmp_path: Path) -> None:
+    folder = families.saved(tmp_path, "llama")
+    families.tokenizer("llama", families.CHAT).save_pretrained(folder)
+    model = load_log_ratio(folder, folder, "auto", 0.1, LIMITS)
+    assert model.render == "chat"
+    asked, said = model._ids(["flood"], [["Chile"]])
+    whole = model.tokenizer.decode(asked[0] + said[0][0])
+    assert whole.replace(" ", "") == "<s>user\nflood</s><s>assistant\nChile</s>"
+    assert model.score(["flood"], [["Chile"]]) == [[0.0]]  # twice the same model
