@@ -165,7 +165,13 @@ def require(config: Settings, langs: Sequence[str], use: Use) -> None:
     for lang in langs:
         if use in ("recorded", "crossfitted", "texts"):
             _require_recorded(config, lang, use)
-            _require_decided(config, lang, use)
+            found = _counts(config, lang)
+            if use != "texts" and found.undecided:
+                raise ConfigError(
+                    f"{config.path}: of the {found.prompts} prompts in {lang} that two systems answered none has "
+                    "responses that are rated differently, so that every comparison would be a tie. Is "
+                    f"task.rating_field={config.rating_field} the column of people's ratings? Else leave {lang} out."
+                )
         else:
             _require_split(config, lang, *_SPLITS_OF[use])
 
@@ -202,16 +208,6 @@ def _require_recorded(config: Settings, lang: str, use: Use) -> None:
         )
 
 
-def _require_decided(config: Settings, lang: str, use: Use) -> None:
-    found = _counts(config, lang)
-    if use != "texts" and found.undecided:
-        raise ConfigError(
-            f"{config.path}: of the {found.prompts} prompts in {lang} that two systems answered none has responses "
-            "that are rated differently, so that every comparison would be a tie. Is task.rating_field="
-            f"{config.rating_field} the column of people's ratings? Else leave {lang} out."
-        )
-
-
 def _require_split(config: Settings, lang: str, what: Offer, splits: Sequence[Split]) -> None:
     for split in splits:
         found = _pieces(config, lang, what)
@@ -227,16 +223,14 @@ def _require_split(config: Settings, lang: str, what: Offer, splits: Sequence[Sp
                 f"task.test={config.test:g} (or the split column)."
             )
         if what == "ratings" and split == "train" and len({item.label for item in found if item.split == split}) == 1:
+            one = found[0]
+            shown = f"{one.row.rating:g}" if config.threshold is None else "good" if one.label else "bad"
             raise ConfigError(
-                f"{config.path}: all ratings in {lang} that would train are {_label_text(config, found[0])}, so that "
+                f"{config.path}: all ratings in {lang} that would train are {shown}, so that "
                 f"there is nothing to tell apart. Is task.rating_field={config.rating_field} the right column, and "
                 f"task.threshold={'null' if config.threshold is None else f'{config.threshold:g}'} the right one? Else "
                 f"leave {lang} out, or type task.feedback=pairwise for pairs."
             )
-
-
-def _label_text(config: Settings, item: Piece) -> str:
-    return f"{item.row.rating:g}" if config.threshold is None else ("good" if item.label else "bad")
 
 
 # --- the data -----------------------------------------------------------------------------------------------

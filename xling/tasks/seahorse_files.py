@@ -285,10 +285,15 @@ def documents(
         also = ("gem_id", "references", "source_language", "target_language")
         for _, row in table.good_rows((text_column, summary_column, *also)):
             gem_id = text_of(row.get("gem_id")).strip()
-            if gem_id and (wanted is None or gem_id in wanted) and _in_language(row, lang):
-                text, summary = _text(row, text_column, lang), _text(row, summary_column, lang)
-                if text:
-                    yield Document(gem_id, text, summary or _reference(row))
+            # where the row says in which language text and summary are (the new GEM release of WikiLingua)
+            said = (text_of(row.get(name)).split("_")[0].lower() for name in ("source_language", "target_language"))
+            if not gem_id or (wanted is not None and gem_id not in wanted) or not {*said} <= {"", lang}:
+                continue
+            text, summary = _text(row, text_column, lang), _text(row, summary_column, lang)
+            if text:
+                references = row.get("references")
+                reference = text_of(references[0]).strip() if isinstance(references, list) and references else ""
+                yield Document(gem_id, text, summary or reference)
 
 
 # --- reading corpora -------------------------------------------------------------------------------------------------
@@ -336,14 +341,3 @@ def _columns(table: Table, lang: str) -> tuple[str, str]:
 def _text(row: Row, column: str, lang: str) -> str:
     value = row.get(column)
     return text_of(value.get(lang) if isinstance(value, Mapping) else value).strip()
-
-
-def _reference(row: Row) -> str:
-    references = row.get("references")
-    return text_of(references[0]).strip() if isinstance(references, list) and references else ""
-
-
-def _in_language(row: Row, lang: str) -> bool:
-    """Whether text and summary are in the language, where the row says so (the new GEM release of WikiLingua)."""
-    said = (row.get("source_language"), row.get("target_language"))
-    return all(text_of(one).split("_")[0].lower() in ("", lang) for one in said)

@@ -275,12 +275,14 @@ def _misspelt(present: Sequence[str], items: Sequence[Item]) -> int:
         elif item.symbol == "{U}":
             numbers = [items[j].value for j in (i - 1, i + 1) if 0 <= j < len(items) and items[j].symbol == "{N}"]
             if numbers:
-                wrong += not any(_agrees(o, item, numbers[0]) for o in spoken)
+                wrong += not any(agrees(other, item, numbers[0]) for other in spoken)
     return wrong
 
 
-def _agrees(lang: str, item: Item, number: int) -> bool:
-    return " ".join(item.text.split()) == words.unit(lang, item.value, number).replace("-", " - ")
+def agrees(lang: str, item: Item, number: int) -> bool:
+    """Whether a unit has the form that it has beside a number, spaces apart."""
+    right = words.unit(lang, item.value, number).replace("-", " - ")
+    return item.text.split() == right.split()
 
 
 def repeats(items: Sequence[Item]) -> list[set[int]]:

@@ -12,7 +12,7 @@ from itertools import pairwise, product
 from typing import NamedTuple
 
 from xling.tasks.micro import words
-from xling.tasks.micro.gold import aligned, form_of, nearest, repeats
+from xling.tasks.micro.gold import agrees, aligned, form_of, nearest, repeats
 from xling.tasks.micro.words import (
     ADDITIONS,
     FILLERS,
@@ -280,13 +280,13 @@ class _Sentence:
         slot = item.symbol[1]
         if slot == "U":
             right = words.unit(lang, item.value, UNCOUNTED if number is None else number)
-            agrees = number is None or " ".join(item.text.split()) == _spaced(words.unit(home, item.value, number))
-            wrong = () if agrees else words.wrong_units(lang, item.value, number or UNCOUNTED)
+            fits = number is None or agrees(home, item, number)
+            wrong = () if fits else words.wrong_units(lang, item.value, number or UNCOUNTED)
         else:
             right = words.name(lang, slot, item.value)
-            agrees = slot != "T" or bool(item.right & bit(home))
-            wrong = () if agrees else words.wrong_topics(lang, item.value)
-        if agrees:
+            fits = slot != "T" or bool(item.right & bit(home))
+            wrong = () if fits else words.wrong_topics(lang, item.value)
+        if fits:
             return right
         if wrong:
             return wrong[0]
@@ -319,10 +319,6 @@ class _Sentence:
 def _home(item: Item, *likely: str) -> str:
     """The language that a word or name is of: the first of the likely ones that has it, else any that has."""
     return next(lang for lang in (*likely, *LANGUAGES) if not item.langs or item.langs & bit(lang))
-
-
-def _spaced(text: str) -> str:
-    return " ".join(text.replace("-", " - ").split())
 
 
 @cache

@@ -148,14 +148,9 @@ def prompt_text(text: str, lang: str) -> str:
     return f"{text}\n{CUE[lang]}"
 
 
-def chunks_text(chunks: Iterable[Chunk], fact: Fact) -> str:
-    """Filled chunks as one text, each in its own language."""
-    return text_of([word for chunk in chunks for word in fill(chunk.parts, chunk.lang, fact)])
-
-
 def summary(fact: Fact, lang: str, frame: int) -> str:
     """The correct one-sentence statement of a fact in the `frame`-th summary frame."""
-    return chunks_text(chunks_of(lang, frame), fact)
+    return text_of([word for chunk in chunks_of(lang, frame) for word in fill(chunk.parts, lang, fact)])
 
 
 def told(facts: FactSet, lead_bias: float, rng: random.Random) -> int:
@@ -201,29 +196,17 @@ class Draft(NamedTuple):
     names: str = ""  # language of the names, where it is not the chunk's own
 
 
-def _side_fact(draft: Draft, rng: random.Random) -> Fact:
-    return rng.choice([fact for i, fact in enumerate(draft.facts.facts) if i != draft.facts.main])
-
-
-def _another_fact(draft: Draft, rng: random.Random) -> Fact:
-    """Not the one that is told: the topic says which, no error changes it."""
-    return rng.choice([fact for fact in draft.facts.facts if fact.topic != draft.fact.topic])
-
-
 def _optional(draft: Draft) -> list[int]:
     return [i for i, chunk in enumerate(draft.chunks) if chunk.optional]
-
-
-def _without(draft: Draft, dropped: Sequence[int]) -> Draft:
-    return draft._replace(chunks=tuple(c for i, c in enumerate(draft.chunks) if i not in dropped))
 
 
 def _main_idea(draft: Draft, rng: random.Random) -> Draft:
     """A correct statement of a side fact, or one that leaves phrases out."""
     optional = _optional(draft)
     if optional and rng.random() < 0.5:
-        return _without(draft, rng.sample(optional, rng.randint(1, min(2, len(optional)))))
-    return draft._replace(fact=_side_fact(draft, rng))
+        dropped = rng.sample(optional, rng.randint(1, min(2, len(optional))))
+        return draft._replace(chunks=tuple(c for i, c in enumerate(draft.chunks) if i not in dropped))
+    return draft._replace(fact=rng.choice([f for i, f in enumerate(draft.facts.facts) if i != draft.facts.main]))
 
 
 def _attributable(draft: Draft, rng: random.Random) -> Draft:
@@ -246,7 +229,10 @@ def _language(draft: Draft, rng: random.Random) -> Draft:
     other = rng.choice([lang for lang in words.LANGUAGES if lang != draft.lang])
     kind = rng.choice(("whole", "tail", "head", "names"))
     own, foreign = draft.chunks, chunks_of(other, draft.frame)
-    if _would_be_misspelt(draft, other):
+    # a foreign name may be at home a wrong form of the same name: Turkish "festival" in English
+    wrong = words.wrong_topics(draft.lang, draft.fact.topic)
+    wrong += words.wrong_units(draft.lang, draft.fact.unit, draft.fact.number)
+    if {slot_text(other, slot, draft.fact) for slot in "TU"} & set(wrong):
         return draft._replace(chunks=foreign)
     if kind == "names":
         return draft._replace(names=other)
@@ -255,13 +241,6 @@ def _language(draft: Draft, rng: random.Random) -> Draft:
     if kind == "head":
         return draft._replace(chunks=tuple(c for c in foreign if not c.tail) + tuple(c for c in own if c.tail))
     return draft._replace(chunks=foreign)
-
-
-def _would_be_misspelt(draft: Draft, other: str) -> bool:
-    """Whether a foreign name is at home a wrong form of the same name: Turkish "festival" in English."""
-    wrong = words.wrong_topics(draft.lang, draft.fact.topic)
-    wrong += words.wrong_units(draft.lang, draft.fact.unit, draft.fact.number)
-    return bool({slot_text(other, slot, draft.fact) for slot in "TU"} & set(wrong))
 
 
 def _repetition(draft: Draft, rng: random.Random) -> Draft:
@@ -283,7 +262,10 @@ def _concise(draft: Draft, rng: random.Random) -> Draft:
     if rng.random() < 0.5:
         extra = list(parts_of(rng.choice(FILLERS[draft.lang])))
     else:
-        extra = fill(parts_of(rng.choice(ADDITIONS[draft.lang])), draft.lang, _another_fact(draft, rng))
+        phrase = parts_of(rng.choice(ADDITIONS[draft.lang]))
+        # not the fact that is told: the topic says which, no error changes it
+        another = rng.choice([fact for fact in draft.facts.facts if fact.topic != draft.fact.topic])
+        extra = fill(phrase, draft.lang, another)
     return draft._replace(chunks=(*draft.chunks[:-1], Chunk(tuple(extra), draft.lang), draft.chunks[-1]))
 
 
@@ -299,11 +281,11 @@ def _is_word(chunk: Chunk) -> bool:
 def _wrong_form(parts: list[Chunk], draft: Draft) -> list[list[Chunk]]:
     """An article or a plural that does not agree; nothing where the language or the draft has none."""
     found: list[list[Chunk]] = []
-    for i, chunk in enumerate(parts):
+    for i, chunk in enumerate([] if draft.names else parts):
         forms: tuple[str, ...] = ()
-        if chunk.parts[0] == "{T}" and not draft.names:
+        if chunk.parts[0] == "{T}":
             forms = words.wrong_topics(chunk.lang, draft.fact.topic)
-        if chunk.parts[0] == "{U}" and not draft.names:
+        elif chunk.parts[0] == "{U}":
             forms = words.wrong_units(chunk.lang, draft.fact.unit, draft.fact.number)
         found += [[*parts[:i], Chunk((form,), chunk.lang), *parts[i + 1 :]] for form in forms]
     return found
