@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from xling.config.common import Fraction, Language, Positive, Seed, Template
-from xling.config.tasks import TaskSettings
+from xling.config.tasks import HasFolds, TaskSettings
 from xling.errors import ConfigError, DataError, did_you_mean, listed
 from xling.measures.language import is_code, language_hint, language_of_code, standard
 from xling.tasks import defaults
@@ -176,12 +176,18 @@ def require(config: Settings, langs: Sequence[str], use: Use) -> None:
             _require_split(config, lang, *_SPLITS_OF[use])
 
 
-def check_documents(documents: int | None, folds: int) -> None:
-    """ConfigError for so few documents that a head would be trained on one."""
-    if documents is not None and documents < 2 * folds:
+def check_folds(task: HasFolds, lang: str, documents: int) -> None:
+    """ConfigError for so few documents of a source, there or asked for, that a head would be trained on one."""
+    needed = 2 * task.folds
+    if task.documents is not None and task.documents < needed:
         raise ConfigError(
-            f"task.documents={documents} is too few for task.folds={folds}: at least two a fold. "
-            f"Type task.documents={2 * folds}, or null for all."
+            f"task.documents={task.documents} is too few for task.folds={task.folds}: at least two a fold. "
+            f"Type task.documents={needed}, or null for all."
+        )
+    if documents < needed:
+        raise ConfigError(
+            f"source_lang={lang} has {documents} documents with two rated responses; {task.folds} folds need at least "
+            f"{needed}. Leave {lang} out of source_lang or lower task.folds={task.folds}."
         )
 
 
@@ -199,13 +205,7 @@ def _require_recorded(config: Settings, lang: str, use: Use) -> None:
             "the same for all systems that answered it; task.columns.id=null takes prompts of the same text as one."
         )
     if use == "crossfitted":
-        check_documents(config.documents, config.folds)
-    needed = 2 * config.folds
-    if use == "crossfitted" and found.documents < needed:
-        raise ConfigError(
-            f"source_lang={lang} has {found.documents} documents that two systems answered; {config.folds} folds need "
-            f"at least {needed}. Leave {lang} out of source_lang or lower task.folds={config.folds}."
-        )
+        check_folds(config, lang, found.documents)
 
 
 def _require_split(config: Settings, lang: str, what: Offer, splits: Sequence[Split]) -> None:

@@ -18,7 +18,7 @@ from xling.config.common import Positive, Seed
 from xling.config.tasks import TaskSettings
 from xling.errors import ConfigError, did_you_mean
 from xling.tasks import defaults, tables
-from xling.tasks.files import check_documents
+from xling.tasks.files import check_folds
 from xling.tasks.layouts import LAYOUTS, Judged, Release, files_of, read_release
 from xling.tasks.records import Offer, Prompt, Recorded, Use
 
@@ -65,15 +65,8 @@ def languages(config: Settings) -> Sequence[str]:
 def check(config: Settings, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
     """Settings that do not fit the layout, bad rows, and sources with too few documents are refused."""
     release = _release(config)
-    check_documents(config.documents, config.folds)
     for lang in sources:
-        n = len({row.group for rows in _compared(config, lang).values() for row in rows})
-        if n < 2 * config.folds:
-            raise ConfigError(
-                f"source_lang={lang} has {n} documents with two rated responses; {config.folds} folds need at least "
-                f"{2 * config.folds}. Leave {lang} out of source_lang, name others with task.languages=[...], or "
-                f"lower task.folds={config.folds}."
-            )
+        check_folds(config, lang, len({row.group for rows in _compared(config, lang).values() for row in rows}))
     used = {*sources, *targets}
     left_out = sorted((lang, reason, n) for (lang, reason), n in release.notes.items() if lang in used)
     notes = [f"{lang}: {n} {reason}, left out." for lang, reason, n in left_out]
