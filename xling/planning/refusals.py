@@ -11,9 +11,8 @@ from xling.errors import ConfigError, install
 from xling.experiment import Experiment
 from xling.measures.language import labels
 from xling.models.checkpoints import check_lengths, check_policy
-from xling.models.hub import settings_of
 from xling.models.ridge import half_of
-from xling.optimizers import OPTIMIZERS, trains
+from xling.optimizers import OPTIMIZERS, is_encoder_decoder, trains
 from xling.options import name_of
 from xling.planning.judging import module_of
 from xling.planning.translations import check_translation
@@ -115,7 +114,7 @@ def _check_policy(policy: LanguageModel, sft: Training) -> None:
         if asked and importlib.util.find_spec(module) is None:
             command = install(extra) if extra else "pip install flash-attn"
             raise ConfigError(f"{setting} needs {module}, which is not installed: {command}.")
-    if policy.engine == "vllm" and settings_of(policy.checkpoint, policy.revision).get("is_encoder_decoder"):
+    if policy.engine == "vllm" and is_encoder_decoder(policy):
         raise ConfigError("policy.engine=vllm samples decoder-only models. Type policy.engine=torch.")
 
 
