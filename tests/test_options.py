@@ -181,6 +181,15 @@ def test_a_judge_of_ones_own_decides(tmp_path: Path) -> None:
     assert float(row["win_rate"]) == pytest.approx(100 * np.mean(items["win"]), abs=0.01)
 
 
+def test_a_kind_of_stage_that_is_there_already_is_refused_of_who_chooses_the_judge(tmp_path: Path) -> None:
+    asked = ours(tmp_path, "judge")
+    module = tmp_path / "mypackage" / "judge.py"
+    module.write_text(module.read_text("utf-8").replace('"longest"', '"pool"'), encoding="utf-8")
+    refused = launch(tmp_path, *asked, "dry_run=true")
+    assert refused.returncode == 2 and "judge=mine brings stages `pool`, which are there" in refused.stderr
+    assert launch(tmp_path, *asked, "judge=gold", "dry_run=true").returncode == 0
+
+
 def test_a_translator_of_ones_own_translates(tmp_path: Path) -> None:
     done = launch(tmp_path, *ours(tmp_path, "translator"), "translator.marks=3")
     assert done.returncode == 0, done.stderr

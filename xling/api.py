@@ -175,8 +175,9 @@ class Grid:
         import numpy as np
 
         from xling.results.items import read_array
-        from xling.results.reading import judged_responses
+        from xling.results.reading import SampleReader
 
+        reader = SampleReader(self.store)
         texts = lru_cache(maxsize=4)(self._texts)
 
         def scores(results: "Results", ref: "Ref | None", at: tuple[list[int], list[int]]) -> Any:
@@ -184,7 +185,7 @@ class Grid:
             return read_array(path)[at] if path is not None and path.exists() else np.full(len(at[0]), np.nan)
 
         def of(results: "Results", cell: "SeedCell") -> dict[str, Any]:
-            judged, known = judged_responses(results, cell.judge, cell.stages), texts(cell.stages["baseline"])
+            judged, known = reader.cell(cell.judge, cell.stages).all(), texts(cell.stages["baseline"])
             flat = [(n, place) for n, places in enumerate(judged.places) for place in places]
             at = [judged.rows[n] for n, _ in flat], [place for _, place in flat]
             return {

@@ -27,7 +27,7 @@ from xling.grid.plan import Plan, make_plan, replaced
 from xling.grid.store import Store
 from xling.judges import judges_its_own
 from xling.measures.own import located, own_measure
-from xling.planning import unresolved
+from xling.planning.dag import without_commits
 from xling.planning.judging import notes
 from xling.planning.refusals import cross_fitted, responses_recorded
 from xling.planning.translations import notes as untranslated
@@ -54,7 +54,7 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
     dag = _package(f"{catalogue}.dag")
     asked, remarks = [experiment_from(cell) for cell in cells.cells], list[str]()
     if dry_run:
-        asked, remarks = _without_the_hub(asked)
+        asked, remarks = without_commits(asked)
     elif any(absent(experiment.task) for experiment in asked):
         raise ConfigError(
             f"task.path={PUBLISHED} stands for data that is not here, whose sizes the paper states: only a dry run can "
@@ -127,13 +127,6 @@ def _root(value: Any) -> Path:
         return path
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(f"root={shown(value)} cannot be a folder: {error}. Type root=outputs.") from error
-
-
-def _without_the_hub(asked: Sequence[Experiment]) -> tuple[list[Experiment], list[str]]:
-    """The experiments with checkpoints that nobody can be asked for, and a sentence about them."""
-    found = [unresolved.planned(experiment) for experiment in asked]
-    repositories = frozenset[str]().union(*(names for _, names in found))
-    return [experiment for experiment, _ in found], [unresolved.note(repositories)] if repositories else []
 
 
 def _check_data(asked: Sequence[Experiment], known: Sequence[str]) -> None:

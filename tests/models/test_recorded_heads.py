@@ -18,7 +18,7 @@ from xling.rewards.heads import Fitting, blocks_of, score_rows, train_heads
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 from xling.rewards.system import Settings as SystemIdentity
 from xling.rewards.untrained import Settings as Untrained
-from xling.stages.recorded import rated_responses, write_agreement, write_notes, write_scores
+from xling.stages.score import rated_responses, write_agreement, write_notes, write_recorded
 from xling.tasks import files
 from xling.tasks.files import Settings as Files
 
@@ -76,7 +76,7 @@ def scores(
     embeds = embeds or {}
     heads, out = folder(tmp_path, f"{name}-heads"), folder(tmp_path, f"{name}-score")
     train_heads(sources, backbone, embeds, Fitting(FOLDS, (0, seed), **fitting), heads)
-    write_scores(target, score_rows(target, backbone, heads, embeds.get(target.lang)), out)
+    write_recorded(target, score_rows(target, backbone, heads, embeds.get(target.lang)), out)
     write_notes(backbone, {target.lang, *(source.lang for source in sources)}, out)
     table: np.ndarray[Any, np.dtype[np.float64]] = np.load(out / "pool.npy")
     assert np.array_equal(table, np.load(out / "baseline.npy"), equal_nan=True)
@@ -88,7 +88,7 @@ def reference(data: files.Recorded, score: Any, out: Path, seed: int = 0) -> Non
     request = Request(Files("rows.jsonl", ("de",)), seed, recorded=data)
     scorer = REWARDS["untrained"].load(None, Untrained(score), request)  # type: ignore[misc, arg-type]
     rows = scorer.score(data.prompts, data.responses)  # type: ignore[union-attr]
-    write_scores(data, np.array([value for row in rows for value in row], np.float64), out)
+    write_recorded(data, np.array([value for row in rows for value in row], np.float64), out)
 
 
 def accuracy(tmp_path: Path, target: files.Recorded, name: str) -> float:

@@ -5,18 +5,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from small_grid import BUDGET, TASK, M, N, changed, experiment
+from small_grid import BUDGET, TASK, M, N, changed, every, experiment
 
 from xling.config.policies import LanguageModel
 from xling.grid.estimate import Estimate, Rates, rates_from
-from xling.grid.plan import in_order, make_plan
-from xling.grid.stage import Cell, Stage, Tokens
+from xling.grid.plan import make_plan
+from xling.grid.stage import Cell, Stage, Tokens, Work
 from xling.grid.store import Store
 from xling.judges.llm import Settings as LlmJudge
 from xling.models.checkpoints import parameters_of
 from xling.models.hub import UNRESOLVED
 from xling.optimizers.ppo import Settings as PPO
-from xling.planning import KINDS, unresolved
+from xling.planning import KINDS, dag
 from xling.planning.dag import judge_stage
 from xling.planning.judging import notes
 from xling.rewards.bag_of_words import Settings as BagOfWords
@@ -35,8 +35,8 @@ LENGTHS = Tokens(20, 5)
 
 
 def stages(asked: Any) -> dict[str, Stage]:
-    """By kind, the last of each."""
-    return {stage.kind: stage for stage in in_order([Cell({}, judge_stage(asked))]).values()}
+    """By kind, one of each."""
+    return {stage.kind: stage for stage in every(judge_stage(asked)).values()}
 
 
 def work(stage: Stage, tokens: Tokens = LENGTHS) -> Any:
@@ -95,10 +95,8 @@ def test_what_reads_nothing_costs_nothing(tiny_folder: Path) -> None:
 
 def test_calls_of_a_server_are_counted_and_cost_no_operations(tiny_folder: Path) -> None:
     judge = LlmJudge(base_url="http://localhost:1/v1", model="m")
-    asked = msgspec.structs.replace(experiment(tiny_folder, rm=BagOfWords()), judge=judge)
-    assert work(stages(asked)["llm"]) == work(stages(asked)["llm"])
-    assert work(stages(asked)["llm"]).units == {"judge calls": 2 * TASK.test_prompts}
-    assert work(stages(asked)["llm"]).flops == {}
+    asked = experiment(tiny_folder, rm=BagOfWords(), judge=judge)
+    assert work(stages(asked)["llm"]) == Work({}, {"judge calls": 2 * TASK.test_prompts})
 
 
 def test_a_plan_without_an_llm_judge_has_nothing_to_say_of_one(tiny_folder: Path, tmp_path: Path) -> None:
@@ -128,8 +126,8 @@ def test_an_estimate_is_the_work_at_the_rate_but_no_less_than_the_guess(tiny_fol
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    unresolved._known.cache_clear()
-    unresolved._settled.cache_clear()
+    dag._known.cache_clear()
+    dag._settled.cache_clear()
 
 
 def test_revisions_that_nobody_can_be_asked_for(offline: None) -> None:
@@ -137,27 +135,27 @@ def test_revisions_that_nobody_can_be_asked_for(offline: None) -> None:
         experiment(Path("here"), rm=SameAsPolicy(init="owner/reward", revision="v1")),
         policy=LanguageModel("owner/policy"), judge=LlmJudge(checkpoint="owner/judge"), task=Oasst("x"),
     )  # fmt: skip
-    found, names = unresolved.planned(asked)
+    found, names = dag._without_commits(asked)
     assert names == {"owner/policy", "owner/reward", "owner/judge"}
     assert {found.policy.revision, found.rm_backbone.revision, found.judge.revision} == {UNRESOLVED}  # type: ignore[union-attr]
     assert found.task == asked.task
     own = experiment(Path("folder"))
-    assert unresolved.planned(own) == (own, frozenset())
+    assert dag._without_commits(own) == (own, frozenset())
 
 
 def test_a_translation_model_a_pair_is_asked_for_by_pair(offline: None, tiny_folder: Path) -> None:
     model = Seq2Seq(checkpoint="owner/opus-{source}-{target}")
     organic = msgspec.structs.replace(experiment(tiny_folder, "en", "tr"), translator=model)
-    assert unresolved.planned(organic) == (organic, frozenset())
-    there, names = unresolved.planned(msgspec.structs.replace(organic, reward_data="translated"))
+    assert dag._without_commits(organic) == (organic, frozenset())
+    there, names = dag._without_commits(msgspec.structs.replace(organic, reward_data="translated"))
     assert names == {"owner/opus-en-tr"}
     assert {s.label for s in stages(there)["translate"].parents.values()} == {"base owner/opus-en-tr@?"}
-    _, names = unresolved.planned(msgspec.structs.replace(organic, sft_data="round_trip"))
+    _, names = dag._without_commits(msgspec.structs.replace(organic, sft_data="round_trip"))
     assert names == {"owner/opus-en-tr", "owner/opus-tr-en"}
 
 
 def test_an_unresolved_model_is_planned_and_never_cached(offline: None) -> None:
-    asked, _ = unresolved.planned(changed(experiment(Path("x")), "policy", checkpoint="google/mt5-small"))
+    asked, _ = dag._without_commits(changed(experiment(Path("x")), "policy", checkpoint="google/mt5-small"))
     base = stages(asked)["base"]
     assert base.label == "base google/mt5-small@?" and base.spec["commit"] == UNRESOLVED
     assert work(stages(asked)["pool"]).flops["sampling"] > 0  # by the table

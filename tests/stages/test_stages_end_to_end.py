@@ -10,10 +10,25 @@ import pytest
 import torch
 from lid_files import relabelled
 from safetensors.torch import load_file
-from small_grid import BUDGET, NEW_TOKENS, TASK, M, N, Runner, array, changed, contents, experiment, read
+from small_grid import (
+    BUDGET,
+    NEW_TOKENS,
+    TASK,
+    M,
+    N,
+    Runner,
+    array,
+    changed,
+    contents,
+    experiment,
+    goes_on,
+    read,
+    refused,
+)
 
 from xling.config.common import Lid
-from xling.errors import ConfigError, DataError, StageError
+from xling.config.policies import LanguageModel
+from xling.errors import DataError, StageError
 from xling.grid.stage import Stage
 from xling.judges import win_shares
 from xling.measures.language import in_language
@@ -24,6 +39,7 @@ from xling.models.states import log_likelihood
 from xling.models.text import prompt_ids, response_ids
 from xling.optimizers import best_of_n
 from xling.planning.dag import SOURCELESS, judge_stage
+from xling.planning.specs import base
 from xling.results.items import read_record
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.frozen_lm import Settings as FrozenLM
@@ -74,7 +90,7 @@ def test_the_packaged_base_is_copied_and_must_be_what_was_planned(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base_stage, "BASE_FOLDER", tiny_folder)
-    spec = {"checkpoint": "packaged", "digest": folder_digest(tiny_folder)}
+    spec = {**base(LanguageModel("packaged")).spec, "digest": folder_digest(tiny_folder)}
     Runner(tmp_path).run(Stage.make("base", 1, "base", spec, {}), {}, tmp_path / "out")
     made = contents(tmp_path / "out")
     assert made.pop("load.json") and made == contents(tiny_folder)
@@ -409,34 +425,16 @@ def test_every_stage_gives_the_same_bytes_again(
     assert compared == 9  # base, 2 sft, reward, pool, baseline, score, gold, judge
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("kind", ["sft", "full", "lora"])
-def test_a_killed_training_stage_gives_the_same_bytes(
+def test_a_killed_training_goes_on_at_its_checkpoint(
     runner: Runner, tiny_folder: Path, tmp_path: Path, kind: str
 ) -> None:
     if kind == "lora":
         pytest.importorskip("peft")
     rm = SameAsPolicy(training=BUDGET, tuning="full" if kind == "sft" else kind)  # type: ignore[arg-type]
-    judged, _ = runner.cell(experiment(tiny_folder, rm=rm))
-    reward = judged.parents["score"].parents["reward"]
+    reward = judge_stage(experiment(tiny_folder, rm=rm)).parents["score"].parents["reward"]
     stage = reward.parents["init"] if kind == "sft" else reward
-    parents = {role: runner.folder(one) for role, one in stage.parents.items()}
-
-    def progress(done: int, total: int) -> None:
-        if done == 5:
-            raise Killed
-
-    second = Runner(tmp_path)
-    with pytest.raises(Killed):
-        second.run(stage, parents, tmp_path / "killed", progress)
-    assert contents(tmp_path / "killed") == {}
-    seen: list[int] = []
-    second.run(stage, parents, tmp_path / "resumed", lambda done, total: seen.append(done))
-    assert seen[0] == 4
-    assert contents(tmp_path / "resumed") == contents(runner.folder(stage))
+    assert goes_on(runner, stage, tmp_path, lambda done: done == 5)[0] == 4
 
 
 def test_no_steps_leave_the_policy_as_the_base_is(runner: Runner, tiny_folder: Path) -> None:
@@ -472,5 +470,4 @@ def test_another_model_that_tells_languages_is_read_by_the_last_stage_alone(
     parents = {role: runner.folder(up) for role, up in unknown.parents.items()}
     with pytest.raises(DataError, match=r"lid\.model=.*blind\.bin has changed since the grid was planned"):
         runner.run(unknown, parents, tmp_path / "out")
-    with pytest.raises(ConfigError, match=r"lid\.model=nowhere cannot be read"):
-        judge_stage(msgspec.structs.replace(asked, lid=Lid("nowhere")))
+    refused(msgspec.structs.replace(asked, lid=Lid("nowhere")), r"lid\.model=nowhere cannot be read")

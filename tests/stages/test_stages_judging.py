@@ -1,68 +1,68 @@
-"""One reward model of the target that judges all rows; controls, cues and counts of what is cut on real tasks."""
+"""Reward models as judges: one of the target, of all rows, of another language, seed or half; controls and cues."""
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import families
 import msgspec
 import numpy as np
 import pytest
-from small_grid import BUDGET, TASK, Runner, array, experiment, judge_named, read
-
-sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("tasks", "models")]  # small files, tiny models
-import families
-from oasst_files import tree, write_hub
-from own_files import jsonl, rated
-from seahorse_files import plain_rows, write_corpora, write_ratings
+from own_files import jsonl, paired, rated
+from small_grid import (
+    BUDGET,
+    FACTS,
+    TASK,
+    Runner,
+    array,
+    experiment,
+    judge_named,
+    judged_by,
+    languages,
+    oasst,
+    read,
+    refused,
+    seahorse,
+)
 
 from xling.config.common import Language, Template
 from xling.config.policies import Recorded
-from xling.errors import ConfigError
+from xling.grid.stage import Context
 from xling.judges import JudgeSettings
-from xling.models import encoder
+from xling.judges.gold import Settings as Gold
+from xling.judges.target_rm import Settings as TargetRM
+from xling.models import encoder, ridge
 from xling.models.load import load_policy
+from xling.models.ridge import half_of
 from xling.models.states import log_likelihood
 from xling.models.text import prompt_ids, response_ids
 from xling.planning.dag import SHUFFLES, cells_from, judge_stage
 from xling.planning.datacheck import check_data
 from xling.planning.refusals import check
-from xling.results.prompts import located
 from xling.results.samples import read_samples
+from xling.results.specs import RewardSpec, located
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.classifier import Settings as Classifier
 from xling.rewards.encoder import Settings as Encoder
 from xling.rewards.frozen_lm import Settings as FrozenLM
-from xling.rewards.log_ratio import Settings as LogRatio
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 from xling.rewards.settings import RewardModel
 from xling.rewards.system import Settings as SystemIdentity
 from xling.rewards.untrained import Settings as Untrained
-from xling.stages.score import length_rule
+from xling.stages.features import all_features
+from xling.stages.reward import all_feedback, feedback
 from xling.tasks.files import Settings as Files
 from xling.tasks.oasst import Settings as Oasst
 from xling.tasks.options import Task, task_module
-from xling.tasks.records import Prompt, Rating
+from xling.tasks.records import Prompt
 from xling.tasks.released import Settings as Released
 from xling.tasks.render import cue_of, with_facts
 from xling.tasks.seahorse import Settings as Seahorse
-from xling.tasks.seahorse_files import CORPORA
 
 BY_BAG = judge_named("target_rm", BagOfWords())
-INSTRUCTED = Template(policy="Answer in {language}.\n{text}")
-NAMES = {"de": ("German", "Deutsch"), "en": ("English", "English"), "es": ("Spanish", "español")}
-FACTS = [Language(code, *names, "Latn") for code, names in NAMES.items()]
 LIKELIHOODS = ["likelihood_base", "likelihood_sft", "likelihood_gain_base", "likelihood_gain_sft"]
-
-
-def oasst(folder: Path) -> Oasst:
-    roots = [[tree(lang, n) for lang in ("en", "es") for n in numbers] for numbers in (range(6), (6, 7))]
-    return Oasst(str(write_hub(folder / "hub", *roots)), ("en", "es"), template=INSTRUCTED)
-
-
-def seahorse(folder: Path) -> Seahorse:
-    write_ratings(folder / "ratings", plain_rows(("de", "en"), CORPORA))
-    write_corpora(folder / "articles", ("de", "en"), CORPORA)
-    return Seahorse(str(folder / "ratings"), str(folder / "articles"), ("de", "en"), max_prompts=2, template=INSTRUCTED)
 
 
 def files(folder: Path, **settings: Any) -> Files:
@@ -78,11 +78,12 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return families.saved_classifier(tmp_path_factory.mktemp("classifier"), "qwen3")
 
 
-def asked(checkpoint: Path, task: Task = TASK, rm: RewardModel | None = None, judge: JudgeSettings = BY_BAG) -> Any:
-    rm = rm or BagOfWords()
-    made = experiment(checkpoint, "de" if isinstance(task, Seahorse) else "es", "en", task=task, rm=rm)
+def asked(
+    at: Path, task: Task = TASK, rm: RewardModel | None = None, judge: JudgeSettings | str = BY_BAG, **more: Any
+) -> Any:
+    rm, source = rm or BagOfWords(), "de" if isinstance(task, Seahorse) else "es"
     axes = {"rm_backbone": rm.name, "source_lang": "es", "target_lang": "en", "seed": 0}
-    return msgspec.structs.replace(made, judge=judge, axes=axes)
+    return experiment(at, source, "en", task=task, rm=rm, judge=judge, axes=axes, **more)
 
 
 # --- controls on tasks without exact quality ----------------------------------------------------------------
@@ -90,7 +91,7 @@ def asked(checkpoint: Path, task: Task = TASK, rm: RewardModel | None = None, ju
 
 @pytest.mark.parametrize("name", TASKS)
 def test_controls_of_real_tasks_are_what_the_task_offers(no_model: Path, tmp_path: Path, name: str) -> None:
-    one = asked(no_model, TASKS[name](tmp_path), judge=judge_named("target_rm"))
+    one = asked(no_model, TASKS[name](tmp_path), judge="target_rm")
     found = [cell.axes["rm_backbone"] for cell in cells_from([one], controls=True)]
     shuffled = [f"shuffled_{k}:bag_of_words" for k in range(1, SHUFFLES + 1)]
     likelihoods = LIKELIHOODS[:2] if name == "files" else LIKELIHOODS  # files: the prompt is nothing but the document
@@ -115,7 +116,7 @@ def test_one_reward_model_judges_backbones_references_and_controls(no_model: Pat
 
 
 def test_without_one_each_row_is_judged_by_its_own_kind_as_before(no_model: Path) -> None:
-    own = [judge_stage(asked(no_model, rm=rm, judge=judge_named("target_rm"))) for rm in (BagOfWords(), FrozenLM())]
+    own = [judge_stage(asked(no_model, rm=rm, judge="target_rm")) for rm in (BagOfWords(), FrozenLM())]
     assert own[0].parents["verdict"].key != own[1].parents["verdict"].key
     assert own[0].key == judge_stage(asked(no_model)).key  # the same reward model by name
 
@@ -126,7 +127,7 @@ def test_a_reference_and_a_published_model_fill_cells_of_real_tasks(
 ) -> None:
     task = TASKS[name](tmp_path)
     if isinstance(task, Seahorse | Oasst):
-        task = with_facts(task, FACTS)
+        task = with_facts(task, FACTS.values())
     verdicts = set()
     for rm in (BagOfWords(), Untrained("length"), Untrained("likelihood_base"), Classifier(str(classifier))):
         stage, folder = runner.cell(asked(tiny_folder, task, rm))
@@ -135,44 +136,34 @@ def test_a_reference_and_a_published_model_fill_cells_of_real_tasks(
     assert len(verdicts) == 1
 
 
-@pytest.mark.parametrize("rm", [Untrained("length"), Untrained("likelihood_base"), LogRatio("a", "b")])
-def test_what_cannot_judge_itself_is_told_what_to_type(no_model: Path, rm: RewardModel) -> None:
-    with pytest.raises(ConfigError, match=r"has none: it is not trained\. .* judge/rm_backbone=bag_of_words, sentence"):
-        check(asked(no_model, rm=rm, judge=judge_named("target_rm")), rm)
+def of_target(rm: RewardModel) -> JudgeSettings:
+    return judge_named("target_rm", rm)
 
 
-REFUSED: list[tuple[JudgeSettings, str]] = [
-    (judge_named("target_rm", Untrained("random")), r"and judge/rm_backbone=random has none"),
-    (judge_named("target_rm", SystemIdentity()), r"and judge/rm_backbone=system has none"),
-    (judge_named("gold", BagOfWords()), r"judge/rm_backbone=bag_of_words is the .* Type judge=target_rm, or leave"),
-    (
-        judge_named("target_rm", Encoder("nowhere", training=BUDGET)),
-        r"^judge\.rm_backbone\.checkpoint=nowhere is no folder of a model .* Use judge\.rm_backbone\.checkpoint=",
-    ),
-    (judge_named("target_rm", SentenceEncoder("nowhere")), r"^judge\.rm_backbone\.encoder=nowhere is neither"),
-]
+POINTWISE = msgspec.structs.replace(Encoder("x", training=BUDGET), objective="pointwise")
+UNTRAINED = r"has none: it is not trained\. .* judge/rm_backbone=bag_of_words, sentence"
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    *(({"rm": rm, "judge": "target_rm"}, UNTRAINED) for rm in (Untrained("length"), Untrained("likelihood_base"))),
+    ({"judge": of_target(Untrained("random"))}, r"and judge/rm_backbone=random has none"),
+    ({"judge": of_target(SystemIdentity())}, r"and judge/rm_backbone=system has none"),
+    ({"judge": judge_named("gold", BagOfWords())}, r"judge/rm_backbone=bag_of_words is .* Type judge=target_rm, or"),
+    ({"judge": judge_named("human", BagOfWords()), "policy": Recorded()}, "and judge=human decides by none"),
+    ({"judge": of_target(Encoder("nowhere", training=BUDGET))},
+     r"^judge\.rm_backbone\.checkpoint=nowhere is no folder of a model .* Use judge\.rm_backbone\.checkpoint="),
+    ({"judge": of_target(SentenceEncoder("nowhere"))}, r"^judge\.rm_backbone\.encoder=nowhere is neither"),
+    ({"judge": of_target(POINTWISE), "task": oasst}, r"no ratings to train judge/rm_backbone=encoder on"),
+    ({"rm": Untrained("likelihood_gain_sft"), "task": files},
+     r"nothing but the document\. Put .* or use rm_backbone=likelihood_sft\."),
+    ({"judge": TargetRM(lang=Language("xx", "", "", ""))},
+     r"judge.lang=xx: the task has no 'xx'. It has de, .* judge.lang=null"),
+    ({"judge": TargetRM(seed=7)}, r"judge.seed=7 would make the same judge again: rm_backbone=bag_of_words"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("judge", "sentence"), REFUSED)
-def test_a_judge_that_cannot_be_is_refused_by_its_own_settings(
-    no_model: Path, judge: JudgeSettings, sentence: str
-) -> None:
-    with pytest.raises(ConfigError, match=sentence):
-        judge_stage(asked(no_model, judge=judge))
-
-
-def test_a_judge_needs_feedback_of_the_target(no_model: Path, tmp_path: Path) -> None:
-    pointwise = msgspec.structs.replace(Encoder("x", training=BUDGET), objective="pointwise")
-    with pytest.raises(ConfigError, match=r"no ratings to train judge/rm_backbone=encoder on"):
-        judge_stage(asked(no_model, oasst(tmp_path), Untrained("length"), judge_named("target_rm", pointwise)))
-
-
-def test_people_need_no_reward_model_to_judge(tmp_path: Path) -> None:
-    people = msgspec.structs.replace(
-        asked(tmp_path, files(tmp_path), judge=judge_named("human", BagOfWords())), policy=Recorded()
-    )
-    with pytest.raises(ConfigError, match="and judge=human decides by none"):
-        judge_stage(people)
+@pytest.mark.parametrize(("settings", "sentence"), REFUSED)
+def test_what_cannot_judge_is_refused(no_model: Path, tmp_path: Path, settings: dict[str, Any], sentence: str) -> None:
+    task = settings.get("task", lambda folder: TASK)(tmp_path)
+    refused(asked(no_model, **settings | {"task": task}), sentence)
 
 
 # --- references and the encoder -----------------------------------------------------------------------------
@@ -180,9 +171,7 @@ def test_people_need_no_reward_model_to_judge(tmp_path: Path) -> None:
 
 def test_the_encoder_of_a_row_is_in_no_reference_but_the_cosine(no_model: Path, tmp_path: Path) -> None:
     folder = str(families.saved_encoder(tmp_path / "encoder", "xlm_roberta"))
-    people = msgspec.structs.replace(
-        asked(no_model, files(tmp_path), SentenceEncoder(folder), judge_named("human")), policy=Recorded()
-    )
+    people = asked(no_model, files(tmp_path), SentenceEncoder(folder), "human", policy=Recorded())
     found = {
         cell.axes["rm_backbone"]: located(cell.stage.parents["score"].spec)["rm"]["encoder"]
         for cell in cells_from([people], controls=True)
@@ -193,9 +182,8 @@ def test_the_encoder_of_a_row_is_in_no_reference_but_the_cosine(no_model: Path, 
 
 
 def test_a_reference_is_the_same_whatever_its_encoder(no_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="rm_backbone=human reads recorded responses"):
-        judge_stage(experiment(no_model, rm=Untrained("human", "elsewhere")))
-    by_base = asked(no_model, files(tmp_path), Untrained("likelihood_base", "elsewhere"), judge_named("human"))
+    refused(experiment(no_model, rm=Untrained("human", "elsewhere")), "rm_backbone=human reads recorded responses")
+    by_base = asked(no_model, files(tmp_path), Untrained("likelihood_base", "elsewhere"), "human")
     check(msgspec.structs.replace(by_base, task=Released("nowhere", "oasst", ("en", "es"))), by_base.rm_backbone)
 
 
@@ -209,15 +197,13 @@ def test_a_cue_is_the_template_without_its_document(tmp_path: Path) -> None:
         (summarize, "Summarize the following text in English:\n\nSummary:"),
         (files(tmp_path, template=Template(policy="Q: {text}")), "Q: "),
     ):
-        filled = with_facts(task, FACTS)
+        filled = with_facts(task, FACTS.values())
         prompt = task_module(filled).prompts(filled, "en", "test")[0]
         assert cue_of(filled, prompt) == expected
     assert cue_of(TASK, Prompt("1", "en", "1", "a document\nthe cue:")) == "the cue:"
 
 
-def test_a_gain_over_nothing_is_refused(no_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nothing but the document\. Put .* or use rm_backbone=likelihood_sft\."):
-        judge_stage(asked(no_model, files(tmp_path), Untrained("likelihood_gain_sft")))
+def test_a_gain_is_over_an_instruction(no_model: Path, tmp_path: Path) -> None:
     instructed = files(tmp_path, template=Template(policy="Q: {text}"))
     judge_stage(asked(no_model, instructed, Untrained("likelihood_gain_sft")))
 
@@ -261,7 +247,7 @@ def test_what_a_frozen_model_does_not_read_is_counted(tiny_folder: Path, tmp_pat
     assert cut["heldout"]["cut_prompts"] == prompts
     trained = runner.folder(score.parents["reward"].parents["features_es"]) / "cut.json"
     assert read(trained) == {"feedback": {"cut_prompts": 0, "cut_responses": 0}}
-    people = msgspec.structs.replace(asked(tiny_folder, task, rm, judge_named("human")), policy=Recorded())
+    people = asked(tiny_folder, task, rm, "human", policy=Recorded())
     if kind == "sentence_encoder":
         recorded = runner.folder(judge_stage(people).parents["score"])
         assert read(recorded / "score.json")["recorded"]["cut_prompts"] == 40
@@ -271,18 +257,7 @@ def test_the_packaged_encoder_reads_texts_to_their_end() -> None:
     assert encoder.cut_counter("packaged")(["word " * 5000], ["x"]) == {"cut_prompts": 0, "cut_responses": 0}
 
 
-# --- small things -------------------------------------------------------------------------------------------
-
-
-def test_a_policy_that_is_its_own_reference_is_refused(no_model: Path) -> None:
-    with pytest.raises(ConfigError, match=r"are the same model: every response's log-ratio is 0"):
-        judge_stage(experiment(no_model, rm=LogRatio(str(no_model), str(no_model))))
-
-
 def test_one_half_is_good_everywhere(runner: Runner, tiny_folder: Path, tmp_path: Path) -> None:
-    assert length_rule(
-        [Rating(Prompt("1", "en", "1", "x"), text, label) for text, label in (("long", 0.5), ("s", 0.2))]
-    )["longer_is_better"]
     rows = [row | {"rating": row["rating"] / 2} for lang in ("en", "es") for row in rated(lang, 40)]
     task = Files(str(jsonl(tmp_path / "own.jsonl", rows)), (), rating_scale=(0.0, 1.0))
     module = task_module(task)
@@ -290,7 +265,144 @@ def test_one_half_is_good_everywhere(runner: Runner, tiny_folder: Path, tmp_path
     score = judge_stage(asked(tiny_folder, task)).parents["score"]
     labels = read(runner.folder(score) / "heldout.json")["label"]
     assert labels == [int(rating.label == 0.5) for rating in module.ratings(task, "en", "test")] and sum(labels) == 4
-    [part] = [
-        p for p in check_data("files", task, FACTS).parts if (p.lang, p.use, p.split) == ("en", "ratings", "test")
-    ]
-    assert part.balance == 50
+    parts = {(p.lang, p.use, p.split): p for p in check_data("files", task, list(FACTS.values())).parts}
+    assert parts["en", "ratings", "test"].balance == 50
+
+
+# --- another language's reward model ------------------------------------------------------------------------
+
+
+def by(code: str | None, rm_backbone: RewardModel | None = None) -> TargetRM:
+    return TargetRM(rm_backbone=rm_backbone, lang=languages(code)[0] if code else None)
+
+
+@pytest.mark.parametrize("rm", [None, BagOfWords()])  # each row's own kind, or one of all rows
+def test_the_named_languages_reward_model_scores_the_same_samples(no_model: Path, rm: RewardModel | None) -> None:
+    own, de = (judge_stage(judged_by(no_model, by(code, rm))).parents for code in (None, "de"))
+    assert own["verdict"].parents["reward"].label == "reward[tr]"
+    assert de["verdict"].parents["reward"].label == "reward[de]" and own["verdict"].key != de["verdict"].key
+    assert all(own[role].key == de[role].key for role in ("pool", "baseline", "score"))
+
+
+def test_null_and_the_target_itself_are_the_same_cell_as_ever(no_model: Path) -> None:
+    judges = ("target_rm", by(None), by("tr"))
+    assert len({judge_stage(experiment(no_model, rm=BagOfWords(), judge=one)).key for one in judges}) == 1
+
+
+def test_at_home_the_judge_is_the_cell_of_that_source(no_model: Path) -> None:
+    """Foreign reward models score what they would score anyway: nothing is trained or scored twice."""
+    home, foreign = (judge_stage(judged_by(no_model, by("en"), source=source)).parents for source in ("tr", "en"))
+    assert home["verdict"].key == foreign["score"].key
+
+
+def test_another_judge_has_no_such_setting() -> None:
+    with pytest.raises(msgspec.ValidationError, match="unknown field `lang`"):
+        msgspec.convert({"name": "gold", "lang": None}, Gold)
+
+
+# --- the cell's own reward model, and judges that are not it --------------------------------------------------
+
+
+@pytest.mark.parametrize("rm", [BagOfWords(), SameAsPolicy(training=BUDGET)])
+def test_at_home_the_judge_is_the_very_reward_model_that_picks(no_model, rm):
+    home = judge_stage(judged_by(no_model, by(None), source="tr", rm=rm))
+    abroad = judge_stage(judged_by(no_model, by(None), source="en", rm=rm))
+    assert home.parents["verdict"].key == home.parents["score"].key  # which the fold marks (judges_its_own)
+    assert abroad.parents["verdict"].key != abroad.parents["score"].key
+
+
+@pytest.mark.parametrize("judge", [{"half": True}, {"seed": 7}])
+@pytest.mark.parametrize("source", ["tr", "en"])
+def test_another_judge_is_another_reward_model_on_the_same_samples(no_model, judge, source):
+    rm = SameAsPolicy(training=BUDGET)
+    cell = judge_stage(judged_by(no_model, TargetRM(**judge), source=source, rm=rm))
+    assert cell.parents["verdict"].parents["reward"].key != cell.parents["score"].parents["reward"].key
+    for role in ("pool", "baseline"):
+        assert cell.parents["verdict"].parents[role].key == cell.parents["score"].parents[role].key
+
+
+def test_with_halves_cell_and_judge_learn_from_other_documents(no_model):
+    cell = judge_stage(judged_by(no_model, TargetRM(half=True), source="tr"))
+    rewards = [cell.parents[role].parents["reward"] for role in ("score", "verdict")]
+    assert [stage.spec["half"] for stage in rewards] == ["first", "second"]
+    assert [stage.label for stage in rewards] == ["reward[tr] first half", "reward[tr] second half"]
+    plain = judge_stage(judged_by(no_model, by(None), source="tr")).parents["score"].parents["reward"]
+    assert "half" not in plain.spec
+
+
+@pytest.mark.parametrize("objective", ["pairwise", "pointwise"])
+@pytest.mark.parametrize("kind", ["bag_of_words", "frozen_lm", "same_as_policy"])
+def test_halves_share_no_document_and_miss_none(tiny_folder, runner, objective, kind):
+    """By the feedback that each training reads; and each half's model is trained, and is another one."""
+    rm = {"bag_of_words": BagOfWords(), "frozen_lm": FrozenLM(), "same_as_policy": SameAsPolicy(training=BUDGET)}[kind]
+    task = msgspec.structs.replace(TASK, feedback=objective)
+    cell = judge_stage(judged_by(tiny_folder, TargetRM(half=True), source="tr", rm=rm, task=task))
+    seen, scores = [], []
+    for role in ("score", "verdict"):
+        stage = cell.parents[role].parents["reward"]
+        folder = runner.folder(stage)
+        context = Context(
+            stage.spec, {name: runner.folder(up) for name, up in stage.parents.items()}, folder, folder, print
+        )
+        spec = msgspec.convert(stage.spec, RewardSpec)
+        seen.append([(item.prompt.group, item) for item in feedback(context, spec, "train", 0)])
+        scores.append(array(runner.folder(cell.parents[role]) / "pool.npy"))
+    everything = [*seen[0], *seen[1]]
+    assert {group for group, _ in seen[0]}.isdisjoint(group for group, _ in seen[1])
+    assert len(everything) == getattr(TASK, "pairs" if objective == "pairwise" else "ratings")
+    assert min(map(len, seen)) > len(everything) / 4
+    assert not np.array_equal(*scores)
+
+
+def test_a_frozen_head_reads_the_features_of_its_own_half(tiny_folder, runner):
+    """The head is the one that is fitted by hand on the rows of that half."""
+    cell = judge_stage(judged_by(tiny_folder, TargetRM(half=True), source="tr", rm=FrozenLM()))
+    stage = cell.parents["verdict"].parents["reward"]
+    spec = msgspec.convert(stage.spec, RewardSpec)
+    context = Context(stage.spec, {}, Path(), Path(), print)
+    items = all_feedback(context, spec, "train", 0)
+    rows = [n for n, item in enumerate(items) if half_of(item.prompt.group) == "second"]
+    blocks = [block[rows] for block in all_features([runner.folder(stage.parents["features_tr"]) / "feedback"])]
+    labels = np.array([2 * items[n].label - 1 for n in rows])
+    groups = [items[n].prompt.group for n in rows]
+    head = ridge.fit_whitened(blocks, lambda parts: ridge.fit(parts, labels, groups))
+    with np.load(runner.folder(stage) / "head.npz") as stored:
+        np.testing.assert_allclose(stored["weight"], head.weight, rtol=1e-6)
+
+
+@pytest.mark.parametrize("feedback", ["pointwise", "pairwise"])
+def test_a_half_with_too_little_is_refused_while_planning(no_model, tmp_path, feedback):
+    """Else a judge of one document, or of ratings that are all the same, calls everything a tie."""
+    rows = (rated if feedback == "pointwise" else paired)("tr", 80)
+    group = "id" if feedback == "pointwise" else "tree"
+    named = {name: str(n) for n, name in enumerate(dict.fromkeys(row[group] for row in rows))}
+    here = [str(n) for n in range(1000) if half_of(str(n)) == "second"]
+    rows = [row | {"group": here[int(named[row[group]])]} for row in rows]
+    task = Files(str(jsonl(tmp_path / "few.jsonl", rows)), (), feedback=feedback)
+    refused(
+        judged_by(no_model, TargetRM(half=True), source="tr", task=task),
+        r"leaves 0 documents .* in split train of tr to the first half.*half=false",
+    )
+
+
+def test_a_half_of_equal_ratings_is_refused_while_planning(no_model, tmp_path):
+    rows = [row | {"rating": int(half_of(row["id"]) == "first" and row["rating"])} for row in rated("tr", 60)]
+    rows = [row | {"group": row["id"]} for row in rows]
+    task = Files(str(jsonl(tmp_path / "flat.jsonl", rows)), ())
+    refused(
+        judged_by(no_model, TargetRM(half=True), source="tr", task=task),
+        "all ratings of tr in split train that the second half has are the same",
+    )
+
+
+def test_the_plan_says_which_cells_are_no_evidence(tmp_path, capsys):
+    """By the real command line: at home, and nowhere with judge.half=true."""
+    asked = ["task=micro_tiny", "policy=micro_tiny", "rm_backbone=bag_of_words", "judge=target_rm", "dry_run=true"]
+    for half, expected in (("false", True), ("true", False)):
+        command = [*asked, f"judge.half={half}", "source_lang=de,en", "target_lang=de,en", f"root={tmp_path}"]
+        done = subprocess.run(
+            [sys.executable, "launch.py", *command], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+        )
+        assert done.returncode == 0, done.stderr
+        said = " ".join((done.stdout + done.stderr).split())
+        assert ("2 cells are judged by the very reward model" in said) is expected

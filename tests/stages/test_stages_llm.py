@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -26,8 +26,8 @@ from xling.optimizers.dpo import Settings as DPO
 from xling.planning.dag import judge_stage
 from xling.planning.judging import notes
 from xling.results.items import read_record
+from xling.results.reading import held_out_pairs, pairs_of
 from xling.results.samples import read_samples
-from xling.results.verdicts import held_out_pairs, pairs_of
 from xling.tasks.options import task_module
 from xling.tasks.records import Prompt, Rating
 
@@ -58,6 +58,21 @@ def own(tmp_path: Path, runner: Runner) -> Iterator[Runner]:
 
 def endpoint(url: str, **settings: Any) -> LlmJudge:
     return LlmJudge(base_url=url, model="judge-1", timeout=2.0, retries=1, backoff=0.01, **settings)
+
+
+class Ask(Protocol):
+    def __call__(self, source: str = "en", server: ChatServer | None = None, **settings: Any) -> tuple[Stage, Path]: ...
+
+
+@pytest.fixture
+def ask(tiny_folder: Path, own: Runner) -> Ask:
+    """Runs the cell of a source by an endpoint; a server of its own answers, which prefers the longer text."""
+
+    def asked(source: str = "en", server: ChatServer | None = None, **settings: Any) -> tuple[Stage, Path]:
+        with (server or ChatServer()).running() as url:
+            return own.cell(judged_by(tiny_folder, endpoint(url, **settings), source))
+
+    return asked
 
 
 def verdicts_of(runner: Runner, stage: Stage) -> dict[str, list[Any]]:
@@ -152,13 +167,12 @@ def test_all_that_a_trained_policy_says_is_judged(tiny_folder: Path, own: Runner
     assert f"at most {2 * PROMPTS * 2 * 2 + 2 * len(held_out_pairs(one.task, 'tr'))} times" in note
 
 
-def test_a_judge_that_dies_in_mid_run_and_comes_back(tiny_folder: Path, own: Runner) -> None:
+def test_a_judge_that_dies_in_mid_run_and_comes_back(tiny_folder: Path, ask: Ask, own: Runner) -> None:
     dying, back = ChatServer(fault=lambda number, body: "drop" if number >= 9 else None), ChatServer()
-    with dying.running() as url, pytest.raises(StageError, match="cannot be reached"):
-        own.cell(judged_by(tiny_folder, endpoint(url)))
+    with pytest.raises(StageError, match="cannot be reached"):
+        ask(server=dying)
     assert sum(dying.answered.values()) == 9
-    with back.running() as url:
-        stage, folder = own.cell(judged_by(tiny_folder, endpoint(url)))  # another URL, the same key
+    stage, folder = ask(server=back)  # another URL, the same key
     every = dying.answered + back.answered
     assert set(every.values()) == {1} and not set(dying.answered) & set(back.answered)
     with ChatServer().running() as url:
@@ -168,14 +182,13 @@ def test_a_judge_that_dies_in_mid_run_and_comes_back(tiny_folder: Path, own: Run
     assert (own.folder(stage.parents["accuracy"]) / "accuracy.json").exists()
 
 
-def test_what_is_not_answered_is_counted_and_left_out(tiny_folder: Path, own: Runner) -> None:
+def test_what_is_not_answered_is_counted_and_left_out(ask: Ask, own: Runner) -> None:
     def text(body: dict[str, Any]) -> str:
         first, second = texts_of(body)
         return "Neither." if min(first, second) < "b" and first != second else "1" if longer(body) > 0.5 else "2"
 
     server = ChatServer(text=text)
-    with server.running() as url:
-        stage, folder = own.cell(judged_by(tiny_folder, endpoint(url, win="hard", max_unanswered=1.0)))
+    stage, folder = ask(server=server, win="hard", max_unanswered=1.0)
     columns, items = verdicts_of(own, stage), read(folder / "items.json")
     pool, baseline = (read_samples(own.folder(stage.parents[role])) for role in ("pool", "baseline"))
     for i, row in enumerate(rows(columns)):
@@ -193,31 +206,26 @@ def test_what_is_not_answered_is_counted_and_left_out(tiny_folder: Path, own: Ru
     assert len(read_record(folder).items.win) == PROMPTS
 
 
-def test_more_than_the_stated_share_unanswered_is_a_hole(tiny_folder: Path, own: Runner) -> None:
+def test_more_than_the_stated_share_unanswered_is_a_hole(ask: Ask) -> None:
     """The share is the cell's last stage's alone: another one asks nothing again."""
 
     def text(body: dict[str, Any]) -> str:
         return "Neither." if longer(body) > 0.5 else "1"  # in one of both orders, unless they are as long
 
     server = ChatServer(text=text)
-    with server.running() as url:
-        with pytest.raises(StageError, match=r"left \d+ of \d+ pairs unanswered \(\d+ %; judge.max_unanswered=0.5\): "
-                                             r"\d+ neither 1 nor 2\.$"):  # fmt: skip
-            own.cell(judged_by(tiny_folder, endpoint(url)))
-        before = len(server.seen)
-        _, folder = own.cell(judged_by(tiny_folder, endpoint(url, max_unanswered=1.0)))
-        assert len(server.seen) == before
+    sentence = r"left \d+ of \d+ pairs unanswered \(\d+ %; judge.max_unanswered=0.5\): \d+ neither 1 nor 2\.$"
+    with pytest.raises(StageError, match=sentence):
+        ask(server=server)
+    before = len(server.seen)
+    _, folder = ask(server=server, max_unanswered=1.0)
+    assert len(server.seen) == before
     shares = [share for share in read(folder / "items.json")["unanswered"] if share is not None]
     assert np.mean(shares) > 0.5
 
 
-def test_a_judge_that_answers_nothing_is_a_hole_whatever_share_is_allowed(tiny_folder: Path, own: Runner) -> None:
-    server, sentence = (
-        ChatServer(text=lambda body: "<think>\nOkay, let"),
-        r"left (\d+) of \1 pairs unanswered .*: \1 cut off",
-    )
-    with server.running() as url, pytest.raises(StageError, match=sentence):
-        own.cell(judged_by(tiny_folder, endpoint(url, max_unanswered=1.0)))
+def test_a_judge_that_answers_nothing_is_a_hole_whatever_share_is_allowed(ask: Ask) -> None:
+    with pytest.raises(StageError, match=r"left (\d+) of \1 pairs unanswered .*: \1 cut off"):
+        ask(server=ChatServer(text=lambda body: "<think>\nOkay, let"), max_unanswered=1.0)
 
 
 def test_a_judge_without_a_single_answer_is_not_asked_to_the_end(
@@ -240,26 +248,22 @@ def test_a_local_judge_that_would_hardly_say_a_digit_is_a_hole(
         own.cell(judged_by(tiny_folder, LlmJudge(checkpoint=str(judge_folder))))
 
 
-def test_one_filtered_prompt_is_one_unanswered_pair(tiny_folder: Path, own: Runner) -> None:
+def test_one_filtered_prompt_is_one_unanswered_pair(ask: Ask, own: Runner) -> None:
     body = json.dumps({"error": {"message": "filtered", "code": "content_filter"}}).encode()
     server = ChatServer(fault=lambda number, _: (400, {}, body) if number == 0 else None)
-    with server.running() as url:
-        stage, _ = own.cell(judged_by(tiny_folder, endpoint(url, concurrency=1)))
+    stage, _ = ask(server=server, concurrency=1)
     columns = [verdicts_of(own, stage), read(own.folder(stage.parents["accuracy"]) / "accuracy.json")]
     silent = [why for column in columns for side in ("first", "second") for why in column[f"why_{side}"] if why]
     assert silent == ["filtered by the server"]
 
 
-def test_a_changed_answer_in_the_cache_changes_no_number(tiny_folder: Path, own: Runner) -> None:
-    with ChatServer().running() as url:
-        _, folder = own.cell(judged_by(tiny_folder, endpoint(url)))
-        before = (folder / "items.json").read_bytes()
-        for path in (own.root / "cache" / "judges").glob("*/*.json"):
-            text = path.read_text()
-            path.write_text(text.replace('"first":0.', '"first":0.9'))
-        for kind in ("llm", "judge"):
-            shutil.rmtree(own.root / kind)
-        assert (own.cell(judged_by(tiny_folder, endpoint(url)))[1] / "items.json").read_bytes() == before
+def test_a_changed_answer_in_the_cache_changes_no_number(ask: Ask, own: Runner) -> None:
+    before = (ask()[1] / "items.json").read_bytes()
+    for path in (own.root / "cache" / "judges").glob("*/*.json"):
+        path.write_text(path.read_text().replace('"first":0.', '"first":0.9'))
+    for kind in ("llm", "judge"):
+        shutil.rmtree(own.root / kind)
+    assert (ask()[1] / "items.json").read_bytes() == before
 
 
 def test_equal_texts_are_ties_in_win_and_in_no_share(tmp_path: Path) -> None:
@@ -283,9 +287,8 @@ def test_equal_texts_are_ties_in_win_and_in_no_share(tmp_path: Path) -> None:
     assert found["inconsistent"] == [None, 1.0] and found["unanswered"] == [None, 0.5]
 
 
-def test_one_random_order_is_one_request_and_the_same_for_all_sources(tiny_folder: Path, own: Runner) -> None:
-    with ChatServer().running() as url:
-        cells = [own.cell(judged_by(tiny_folder, endpoint(url, orders="random"), source)) for source in ("en", "de")]
+def test_one_random_order_is_one_request_and_the_same_for_all_sources(ask: Ask, own: Runner) -> None:
+    cells = [ask(source, orders="random") for source in ("en", "de")]
     first = [[p is None for p in verdicts_of(own, stage)["p_first"]] for stage, _ in cells]
     second = [[p is None for p in verdicts_of(own, stage)["p_second"]] for stage, _ in cells]
     assert first[0] == first[1] and second[0] == [not gone for gone in first[0]]
@@ -298,9 +301,8 @@ def test_one_random_order_is_one_request_and_the_same_for_all_sources(tiny_folde
     assert None not in accuracy["p_first"] and None not in accuracy["p_second"]
 
 
-def test_a_cap_is_the_same_for_all_cells(tiny_folder: Path, own: Runner) -> None:
-    with ChatServer().running() as url:
-        cells = [own.cell(judged_by(tiny_folder, endpoint(url, max_instances=5), source)) for source in ("en", "de")]
+def test_a_cap_is_the_same_for_all_cells(ask: Ask, own: Runner) -> None:
+    cells = [ask(source, max_instances=5) for source in ("en", "de")]
     one, other = (read(folder / "items.json") for _, folder in cells)
     assert one["prompt"] == other["prompt"] and len(one["prompt"]) == 5
     record = read_record(cells[0][1])
@@ -338,9 +340,8 @@ def test_the_judge_is_checked_on_peoples_preferences(tiny_folder: Path, own: Run
     assert not any(accuracy["unanswered_first"] + accuracy["unanswered_second"])
 
 
-def test_a_judge_with_a_favourite_place_is_inconsistent_and_right_half_the_time(tiny_folder: Path, own: Runner) -> None:
-    with ChatServer(prefers=lambda body: 0.9).running() as url:
-        stage, folder = own.cell(judged_by(tiny_folder, endpoint(url)))
+def test_a_judge_with_a_favourite_place_is_inconsistent_and_right_half_the_time(ask: Ask, own: Runner) -> None:
+    stage, folder = ask(server=ChatServer(prefers=lambda body: 0.9))
     accuracy, items = read(own.folder(stage.parents["accuracy"]) / "accuracy.json"), read(folder / "items.json")
     assert set(accuracy["correct"]) == {0.5} and set(accuracy["inconsistent"]) == {True}
     assert items["win"] == pytest.approx([0.5] * PROMPTS)

@@ -2,18 +2,13 @@
 
 import json
 import shutil
-import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
-from small_grid import M, Runner, changed, experiment, judged_by
-
-sys.path += [str(Path(__file__).parents[1] / "tasks")]  # small files of real tasks
-from oasst_files import tree, write_hub
 from own_files import jsonl, rated
+from small_grid import M, Runner, changed, experiment, judged_by, oasst
 
 from xling.config.policies import Recorded
 from xling.errors import ConfigError, DataError
@@ -24,11 +19,10 @@ from xling.judges.llm import Settings as LlmJudge
 from xling.planning.dag import judge_stage
 from xling.planning.judging import notes
 from xling.planning.refusals import check
-from xling.results.verdicts import held_out_pairs
+from xling.results.reading import held_out_pairs
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.untrained import Settings as Untrained
 from xling.tasks.files import Settings as Files
-from xling.tasks.oasst import Settings as Oasst
 
 PROMPTS = 12  # of the small grid
 
@@ -122,10 +116,8 @@ def test_the_accuracy_is_one_a_target_and_judge(no_model: Path) -> None:
 
 
 def test_chats_get_the_dialog_prompt(no_model: Path, tmp_path: Path) -> None:
-    roots = [[tree(lang, n) for lang in ("en", "es") for n in numbers] for numbers in (range(6), (6, 7))]
-    task = Oasst(str(write_hub(tmp_path / "hub", *roots)), ("en", "es"))
     judge = LlmJudge(base_url="http://a/v1", model="m", max_characters=500)
-    made = msgspec.structs.replace(experiment(no_model, "es", "en", task=task, rm=BagOfWords()), judge=judge)
+    made = experiment(no_model, "es", "en", task=oasst(tmp_path), rm=BagOfWords(), judge=judge)
     stage = judge_stage(made)
     whole = judge_stage(changed(made, "judge", max_characters=None)).parents["verdict"].spec
     assert (whole["prompt"], whole["truncation_side"]) == ("dialog", "right")  # nothing is cut
@@ -143,7 +135,7 @@ def test_a_task_whose_data_has_moved_on_is_noticed(tiny_folder: Path, tmp_path: 
     task = Files(str(jsonl(tmp_path / "own.jsonl", [row for lang in ("en", "es") for row in rated(lang, 40)])), ())
     judge = LlmJudge(base_url="http://127.0.0.1:9/v1", model="m", retries=0, timeout=0.2)
     rm = Untrained("length")
-    made = msgspec.structs.replace(experiment(tiny_folder, "es", "en", task=task, rm=rm), judge=judge)
+    made = experiment(tiny_folder, "es", "en", task=task, rm=rm, judge=judge)
     stage = judge_stage(changed(made, "sft", steps=0)).parents["verdict"]
     (tmp_path / "own.jsonl").write_text("{}\n")
     with pytest.raises(DataError, match=r"own\.jsonl has changed since the grid was planned"):
@@ -195,7 +187,7 @@ def test_a_key_that_cannot_be_sent_is_refused(no_model: Path, monkeypatch: pytes
 
 def test_recorded_responses_are_left_to_people(tmp_path: Path) -> None:
     task = Files(str(jsonl(tmp_path / "own.jsonl", rated("tr", 40))), ("tr",))
-    made = msgspec.structs.replace(judged_by(tmp_path, LlmJudge(checkpoint="packaged"), task=task), policy=Recorded())
+    made = judged_by(tmp_path, LlmJudge(checkpoint="packaged"), task=task, policy=Recorded())
     with pytest.raises(ConfigError, match=r"judge=llm cannot judge recorded responses\. Use judge=human"):
         check(made, BagOfWords())
 

@@ -1,4 +1,4 @@
-"""The paper's two tasks through every stage: small files in the original layouts, a tiny model, 2 x 2 languages."""
+"""The paper's tasks and people's judgements through every stage: small files in the original layouts, a tiny model."""
 
 import itertools
 import json
@@ -8,50 +8,55 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from oasst_files import tree, write_hub
-from seahorse_files import plain_rows, write_corpora, write_mirror, write_ratings
-from small_grid import BUDGET, Runner, array, changed, experiment, read
-from test_stages_dag import by_kind
+from own_files import jsonl
+from releases import rated
+from seahorse_files import plain_rows, write_mirror
+from small_grid import (
+    BUDGET,
+    FACTS,
+    Runner,
+    array,
+    by_kind,
+    changed,
+    every,
+    experiment,
+    kinds_that_differ,
+    oasst,
+    read,
+    refused,
+    seahorse,
+)
 
-from xling.config.common import Language, Template
+from xling.config.common import Template
+from xling.config.policies import Recorded
 from xling.errors import ConfigError
 from xling.experiment import Experiment
 from xling.grid.stage import Stage
 from xling.judges.human import Settings as Human
+from xling.planning import dag
 from xling.planning.dag import judge_stage
 from xling.planning.refusals import check
 from xling.planning.specs import reward
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.frozen_lm import Settings as FrozenLM
 from xling.rewards.networks import load_reward
+from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 from xling.tasks.oasst import Settings as Oasst
 from xling.tasks.options import task_module
+from xling.tasks.released import Settings as Released
 from xling.tasks.render import with_facts
 from xling.tasks.seahorse import Settings as Seahorse
 from xling.tasks.seahorse_files import CORPORA
 
-FACTS = {
-    "de": Language("de", "German", "Deutsch", "Latn"),
-    "en": Language("en", "English", "English", "Latn"),
-    "es": Language("es", "Spanish", "español", "Latn"),
-}
-TEMPLATE = Template(policy="Answer in {language}.\n{text}")
-
 
 @pytest.fixture(scope="session")
 def seahorse_task(tmp_path_factory: pytest.TempPathFactory) -> Seahorse:
-    folder = tmp_path_factory.mktemp("seahorse")
-    write_ratings(folder / "ratings", plain_rows(("de", "en"), CORPORA))
-    write_corpora(folder / "articles", ("de", "en"), CORPORA)
-    paths = str(folder / "ratings"), str(folder / "articles")
-    return Seahorse(*paths, ("de", "en"), max_prompts=2, template=TEMPLATE)
+    return seahorse(tmp_path_factory.mktemp("seahorse"))
 
 
 @pytest.fixture(scope="session")
 def oasst_task(tmp_path_factory: pytest.TempPathFactory) -> Oasst:
-    roots = [[tree(lang, n) for lang in ("en", "es") for n in numbers] for numbers in (range(6), (6, 7))]
-    folder = write_hub(tmp_path_factory.mktemp("oasst") / "hub", *roots)
-    return Oasst(str(folder), ("en", "es"), template=TEMPLATE)
+    return oasst(tmp_path_factory.mktemp("oasst"))
 
 
 @pytest.fixture(params=["seahorse_task", "oasst_task"])
@@ -69,18 +74,11 @@ def filled(task: Any) -> Any:
     return with_facts(task, FACTS.values())
 
 
-def walk(stage: Stage) -> dict[str, Stage]:
-    found = {stage.key: stage}
-    for parent in stage.parents.values():
-        found |= walk(parent)
-    return found
-
-
 def test_a_grid_runs_from_files_to_verdicts(runner: Runner, tiny_folder: Path, task: Any) -> None:
     stages: dict[str, Stage] = {}
     for source, target in itertools.product(task.languages, task.languages):
         stage, folder = runner.cell(cell(tiny_folder, task, source, target))
-        stages |= walk(stage)
+        stages |= every(stage)
         items = read(folder / "items.json")
         assert items["prompt"] == [p.id for p in task_module(task).prompts(filled(task), target, "test")]
         assert all(0 <= win <= 1 for win in items["win"])
@@ -139,14 +137,13 @@ def test_a_languages_facts_are_in_the_keys_of_what_reads_that_language(no_model:
 
 def test_a_frozen_model_cuts_too_long_a_prompt_where_the_task_says(no_model: Path, task: Any) -> None:
     stage = judge_stage(cell(no_model, task, *task.languages, rm=FrozenLM()))
-    found = [one.spec["truncation_side"] for one in walk(stage).values() if one.kind == "features"]
+    found = [one.spec["truncation_side"] for one in every(stage).values() if one.kind == "features"]
     assert set(found) == {task_module(task).truncation_side(task)}
 
 
 def test_a_template_that_is_none_is_refused_while_planning(no_model: Path, task: Any) -> None:
     asked = changed(cell(no_model, task, *task.languages), "task", template=Template(policy="{document}"))
-    with pytest.raises(ConfigError, match=r"task\.template\.policy has the unknown placeholder \{document\}"):
-        judge_stage(asked)
+    refused(asked, r"task\.template\.policy has the unknown placeholder \{document\}")
 
 
 def test_what_the_tasks_do_not_have_is_refused(no_model: Path, seahorse_task: Seahorse, oasst_task: Oasst) -> None:
@@ -166,7 +163,53 @@ def test_the_mirror_alone_trains_reward_models_and_asks_for_articles(
 ) -> None:
     write_mirror(tmp_path, ("de", "en"), plain_rows(("de", "en"), CORPORA))
     mirror = Seahorse(str(tmp_path), languages=("de", "en"))
-    with pytest.raises(ConfigError, match=r"type task\.articles=PATH"):
-        judge_stage(cell(no_model, mirror, "de", "en", sft=BUDGET, rm=BagOfWords()))
+    refused(cell(no_model, mirror, "de", "en", sft=BUDGET, rm=BagOfWords()), r"type task\.articles=PATH")
     policy = experiment(tiny_folder).policy
     runner.folder(reward(mirror, ("de",), policy, BUDGET, BagOfWords(), 0))
+
+
+# --- people's judgements: keys of documents, criteria and pooled sources ------------------------------------
+
+
+@pytest.fixture
+def judgements(tmp_path: Path) -> Released:
+    path = jsonl(tmp_path / "rows.jsonl", rated(["de", "en", "tr"]))
+    return Released(path=str(path), layout="multi_summeval", languages=())
+
+
+def people(task: Released, source: str = "de", rm: Any = None, **settings: Any) -> Experiment:
+    made = experiment(Path("unused"), source, rm=rm or BagOfWords(), policy=Recorded(), judge="human")
+    return msgspec.structs.replace(made, task=msgspec.structs.replace(task, **settings))
+
+
+@pytest.mark.parametrize("settings", [{"documents": 10}, {"folds": 4}, {"seed": 7}])
+def test_what_heads_learn_from_decides_no_data(judgements: Released, settings: dict[str, int]) -> None:
+    differ = kinds_that_differ(people(judgements), people(judgements, **settings))
+    assert differ == {"reward", "score", "judge"}  # neither `recorded` nor people's verdicts, `gold`
+
+
+def test_texts_are_embedded_once_for_all_criteria(judgements: Released, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dag, "encoder_identity", lambda encoder: "an encoder")
+    one, other = (people(judgements, rm=SentenceEncoder(), rating_field=name) for name in ("focus", "coverage"))
+    assert kinds_that_differ(one, other) == {"recorded", "gold", "reward", "score", "judge"}  # not embed
+
+
+def test_pooled_sources_and_a_cap_end_to_end(judgements: Released, tmp_path: Path) -> None:
+    run = Runner(tmp_path / "stages")
+    for source, documents in (("de+en", None), ("de", None), ("de", 10)):
+        _, folder = run.cell(people(judgements, source, documents=documents))
+        correct = read(folder / "pairs.json")["correct"]
+        assert len(correct) == 20 and np.mean(correct) > 0.9  # overlap with the document tells, in any language
+
+
+def test_a_frozen_lm_reads_recorded_responses(judgements: Released, tmp_path: Path, tiny_folder: Path) -> None:
+    refused(people(judgements, rm=FrozenLM()), r"rm_backbone.checkpoint=FOLDER")  # where no policy is
+    run = Runner(tmp_path / "stages")
+    for features in ("likelihood", "both"):
+        rm = FrozenLM(features=features, checkpoint=str(tiny_folder))  # type: ignore[arg-type]
+        stage, folder = run.cell(people(judgements, "de+en", rm))
+        assert np.isfinite(np.load(run.folder(stage.parents["score"]) / "pool.npy")).all()
+        assert (folder / "spearman.json").exists()
+    permuted = people(judgements, "de+en", msgspec.structs.replace(rm, permutation=1))
+    assert {"base", "features", "reward"} <= by_kind(permuted).keys()
+    assert by_kind(permuted)["features"] == {one.key for one in every(stage).values() if one.kind == "features"}

@@ -1,22 +1,18 @@
 """What stands in a key of data in files: the rows that a stage reads, and nothing else of the files."""
 
-import json
 import os
 import random
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
-from small_grid import BUDGET, Runner, contents, experiment
-
-sys.path += [str(Path(__file__).parents[1] / "tasks")]  # small files
 import oasst_files
+import pytest
 import seahorse_files
 from own_files import Row, jsonl, parquet, rated, separated
 from releases import benchmark
+from small_grid import BUDGET, Runner, contents, every, experiment
 
 from xling import digests
 from xling.config.common import Language, Template
@@ -28,7 +24,7 @@ from xling.grid.store import Store
 from xling.planning import translations
 from xling.planning.dag import judge_stage
 from xling.planning.specs import data_of
-from xling.results import prompts
+from xling.results import specs as prompts
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.tasks.files import Settings as Files
 from xling.tasks.m_rewardbench import Settings as MRewardBench
@@ -73,11 +69,7 @@ def stages(checkpoint: Path, task: Task, target: str = "en") -> dict[str, Stage]
     forget()
     for source in LANGS:
         asked = experiment(checkpoint, source, target, task=task, judge="target_rm", rm=BagOfWords(), sft=BUDGET)
-        waiting = [judge_stage(asked)]
-        while waiting:
-            stage = waiting.pop()
-            found[stage.label] = stage
-            waiting += stage.parents.values()
+        found |= {stage.label: stage for stage in every(judge_stage(asked)).values()}
     return found
 
 
@@ -194,15 +186,15 @@ def test_shuffled_files_give_the_same_bytes(tiny_folder: Path, tmp_path: Path) -
 def test_a_language_whose_template_names_it_has_one_key_whatever_was_asked_before(tmp_path: Path) -> None:
     facts = tuple(Language(code, code, code, "Latn") for code in LANGS)
     task = own(tmp_path / "f.jsonl", rows(), template=Template(reward="{language}: {text}"), facts=facts)
-    first = json.dumps(data_of(task, ("de",), "pointwise"), sort_keys=True)
-    assert translations._read_in(task, ("de",), "en", "pointwise")["task"]["facts"][0]["code"] == "en"
-    assert json.dumps(data_of(task, ("de",), "pointwise"), sort_keys=True) == first
+    first = msgspec.json.encode(data_of(task, ("de",), "pointwise"))
+    assert translations._read_in(task, ("de",), "en", "pointwise")["task"].facts[0].code == "en"
+    assert msgspec.json.encode(data_of(task, ("de",), "pointwise")) == first
 
 
 # --- what a run sees, and what a plan says --------------------------------------------------------------------
 
 
-def test_what_another_stage_reads_may_change_while_one_runs(tiny_folder: Path, tmp_path: Path) -> None:
+def test_what_a_stage_reads_may_not_change_while_it_waits_and_all_else_may(tiny_folder: Path, tmp_path: Path) -> None:
     task = own(tmp_path / "f.jsonl", rows())
     made, runner = stages(tiny_folder, task), Runner(tmp_path / "results")
     jsonl(Path(task.path), [*rows(), NEW | {"lang": "de", "split": "train"}])
@@ -210,7 +202,12 @@ def test_what_another_stage_reads_may_change_while_one_runs(tiny_folder: Path, t
     with pytest.raises(DataError, match=r"f\.jsonl has changed since the grid was planned \(de ratings, train\)"):
         runner.folder(made["reward[de]"])
     jsonl(Path(task.path), random.Random(1).sample(rows(), len(rows())))
-    runner.folder(made["reward[de]"])
+    for label in ("reward[de]", "sft[en]"):
+        runner.folder(made[label])
+    jsonl(Path(task.path), [row | {"prompt": f"{row['prompt']}!"} for row in rows()])
+    for label in ("pool[en]", "score[de, en]"):
+        with pytest.raises(DataError, match=r"f\.jsonl has changed since the grid was planned"):
+            runner.folder(made[label])
 
 
 def test_a_plan_says_which_rows_have_changed(no_model: Path, tmp_path: Path) -> None:

@@ -3,18 +3,15 @@
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-from small_grid import BUDGET, TASK, Runner, changed, experiment, judged_by
-
-sys.path += [str(Path(__file__).parents[1] / "models")]  # tiny models
 import families
+import pytest
 from families import saved
 from huggingface_hub import constants
+from small_grid import BUDGET, TASK, Runner, changed, every, experiment, judged_by
 
 from xling.config.common import Training
 from xling.errors import DataError
@@ -27,9 +24,9 @@ from xling.judges.llm import Settings as LlmJudge
 from xling.optimizers.dpo import Settings as DPO
 from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.rloo import Settings as RLOO
-from xling.planning import KINDS, align_specs, specs, translations
+from xling.planning import KINDS, specs, translations
 from xling.planning.dag import judge_stage
-from xling.results import prompts
+from xling.results import specs as results
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.classifier import Settings as Classifier
 from xling.rewards.encoder import Settings as Encoder
@@ -47,8 +44,8 @@ CHEAP: dict[str, Any] = {"rm": BagOfWords(), "sft": Training(steps=0)}
 
 def forget() -> None:
     """As another process."""
-    prompts._content_of.cache_clear()
-    for module in (specs, align_specs, translations):
+    results._content_of.cache_clear()
+    for module in (specs, translations):
         for name in vars(module).values():
             if hasattr(name, "cache_clear"):
                 name.cache_clear()
@@ -57,12 +54,6 @@ def forget() -> None:
 def key(asked: Experiment) -> str:
     forget()
     return judge_stage(asked).key
-
-
-def ancestors(stage: Stage) -> Iterator[Stage]:
-    yield stage
-    for parent in stage.parents.values():
-        yield from ancestors(parent)
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +98,7 @@ def test_the_content_of_a_checkpoint_is_in_the_key_and_its_path_is_not(models: P
     before = key(asked(models))
     moved = asked(copied)
     assert key(moved) == before
-    for stage in ancestors(judge_stage(moved)):
+    for stage in every(judge_stage(moved)).values():
         what = {part: value for part, value in stage.spec.items() if part != "where"}
         assert str(copied) not in json.dumps(what), stage.label  # and in no part of any key
     weights = copied / name / "model.safetensors"
@@ -213,7 +204,7 @@ def test_a_model_that_is_swapped_after_planning_gives_no_result(copied: Path, tm
     runner, folder = Runner(tmp_path / "results"), copied / "lm"
     forget()
     stage = judge_stage(experiment(folder, **CHEAP))
-    base = next(one for one in ancestors(stage) if one.kind == "base")
+    base = next(one for one in every(stage).values() if one.kind == "base")
     runner.folder(base)
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
@@ -249,38 +240,11 @@ READINGS: dict[str, Callable[[Path], Experiment]] = {
     "dpo": lambda at: experiment(at, rm=BagOfWords(), optimizer=DPO()),
 }
 # First digits of the score stages' keys where logits left out UMT5's scale and the bias of BART's kin.
-ONCE: dict[str, dict[str, str]] = {
-    "mt5": {
-        "samples": "c4edfbc0c9c3",
-        "network": "b3d1cada9d3d",
-        "states": "bb262b45f577",
-        "features": "ec03e38d9d0d",
-        "likelihood": "4a938e3faeea",
-        "ppo": "2751bf121f17",
-        "rloo": "b27c2673d6e3",
-        "dpo": "da9e6345ef32",
-    },
-    "umt5": {
-        "samples": "f2ca0d7772d6",
-        "network": "4daa6483751e",
-        "states": "fa3df8ac4857",
-        "features": "f864933e1fe5",
-        "likelihood": "7a62eaee6328",
-        "ppo": "5ae79123877a",
-        "rloo": "8d08a3a1bb28",
-        "dpo": "133abf7a602f",
-    },
-    "bart": {
-        "samples": "8b9978931358",
-        "network": "bf2810371ab4",
-        "states": "7a896975f416",
-        "features": "286ffa373be4",
-        "likelihood": "e441900796df",
-        "ppo": "18ac0222347f",
-        "rloo": "2d158ce860f8",
-        "dpo": "e0d14eb6162a",
-    },
-}
+ONCE = {
+    "mt5": "c4edfbc0c9c3 b3d1cada9d3d bb262b45f577 ec03e38d9d0d 4a938e3faeea 2751bf121f17 b27c2673d6e3 da9e6345ef32",
+    "umt5": "f2ca0d7772d6 4daa6483751e fa3df8ac4857 f864933e1fe5 7a62eaee6328 5ae79123877a 8d08a3a1bb28 133abf7a602f",
+    "bart": "8b9978931358 bf2810371ab4 7a896975f416 286ffa373be4 e441900796df 18ac0222347f 2d158ce860f8 e0d14eb6162a",
+}  # in the order of READINGS
 FIRST_WRONG = {"features": {"features[en]", "features[tr] samples"}, "likelihood": {"score[likelihood_sft, tr]"}} | {
     name: {f"align[en, tr] {name}"} for name in ("ppo", "rloo", "dpo")
 }
@@ -318,11 +282,11 @@ def test_what_was_made_of_other_logits_is_not_taken_for_todays(hub: Any, mt5: Pa
         (folder / "config.json").write_text(json.dumps(config | {"model_type": kind} | more))
 
     model = hub(kind, make)
-    for reading, asked in READINGS.items():
+    for (reading, asked), once in zip(READINGS.items(), ONCE[kind].split(), strict=True):
         stage = judge_stage(asked(model)).parents["score"]
-        wrong = {one.label for one in ancestors(stage) if "logits" in one.spec}
+        wrong = {one.label for one in every(stage).values() if "logits" in one.spec}
         assert wrong == (set() if kind == "mt5" else FIRST_WRONG.get(reading, set())), reading
-        assert (stage.key[:12] == ONCE[kind][reading]) is not bool(wrong), reading
+        assert (stage.key[:12] == once) is not bool(wrong), reading
 
 
 def test_scores_and_verdicts_of_published_models_have_other_keys_than_once(hub: Any, mt5: Path) -> None:

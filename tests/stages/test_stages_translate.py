@@ -1,16 +1,13 @@
 """Cells whose data was translated, from the plan to the verdict; and the translate stage by itself."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from small_grid import BUDGET, TASK, Runner, changed, contents, experiment, judge_named, own_files, read
-
-sys.path.append(str(Path(__file__).parents[1] / "translators"))
+from small_grid import BUDGET, TASK, Runner, changed, contents, experiment, labelled, own_files, read
 from tiny_translators import saved
 
 from xling.config.common import Template
@@ -44,19 +41,6 @@ def cell(folder: Path, source: str = "en", target: str = "tr", **settings: Any) 
     return experiment(folder, source, target, **({"translator": MicroExact(), "rm": BagOfWords()} | settings))
 
 
-def found(stage: Stage, label: str) -> Stage:
-    """The stage of a label among a cell's."""
-    if stage.label == label:
-        return stage
-    return next(one for one in (found_or_none(parent, label) for parent in stage.parents.values()) if one is not None)
-
-
-def found_or_none(stage: Stage, label: str) -> Stage | None:
-    if stage.label == label:
-        return stage
-    return next((one for parent in stage.parents.values() if (one := found_or_none(parent, label))), None)
-
-
 # --- cells --------------------------------------------------------------------------------------------------
 
 CELLS: dict[str, dict[str, Any]] = {
@@ -88,19 +72,19 @@ def _organic(folder: Path) -> Stage:
 
 
 def test_a_translated_policy_chooses_by_translations_and_is_measured_by_the_target_too(runner: Runner) -> None:
-    stage = found(judge_stage(cell(PACKAGED, sft_data="translated")), "sft[tr, translated from en]")
+    stage = labelled(judge_stage(cell(PACKAGED, sft_data="translated")), "sft[tr, translated from en]")
     report = read(runner.folder(stage) / "sft.json")
     lines = (runner.folder(stage) / "curve.jsonl").read_text().splitlines()
     best = max(row["metric"] for row in map(json.loads, lines) if "metric" in row)
     assert report["demonstrations"] == TASK.demonstrations and report["validation_rouge_l"] == pytest.approx(best)
     assert 0 < report["organic_rouge_l"] < 1 and report["organic_rouge_l"] != report["validation_rouge_l"]
-    organic = found(judge_stage(cell(PACKAGED)), "sft[tr]")
+    organic = labelled(judge_stage(cell(PACKAGED)), "sft[tr]")
     assert "organic_rouge_l" not in read(runner.folder(organic) / "sft.json")
 
 
 def test_the_targets_own_demonstrations_change_no_weight(runner: Runner) -> None:
     """They are for a number in sft.json."""
-    first = found(judge_stage(cell(PACKAGED, sft_data="translated")), "sft[tr, translated from en]")
+    first = labelled(judge_stage(cell(PACKAGED, sft_data="translated")), "sft[tr, translated from en]")
     spec = {**first.spec, "task": {**first.spec["task"], "demonstration_error": 1.0}}
     other = Stage.make(first.kind, first.version, first.label, spec, first.parents)
     one, two = (contents(runner.folder(stage)) for stage in (first, other))
@@ -114,7 +98,7 @@ def test_the_targets_own_demonstrations_change_no_weight(runner: Runner) -> None
 def test_records_are_the_tasks_own_in_the_other_language(what: Any, tiny_folder: Path, runner: Runner) -> None:
     settings = {"sft_data": "translated"} if what == "demonstrations" else {"reward_data": "translated"}
     rm = SameAsPolicy(training=BUDGET, objective="pairwise" if what == "pairs" else "pointwise")
-    stage = found(judge_stage(cell(tiny_folder, rm=rm, **settings)), f"translate[{what}, en->tr]")
+    stage = labelled(judge_stage(cell(tiny_folder, rm=rm, **settings)), f"translate[{what}, en->tr]")
     folder = runner.folder(stage)
     for split in ("train", "validation"):
         own = getattr(micro_summarization, what)(TASK, "en", split)
@@ -170,7 +154,7 @@ def test_a_killed_stage_goes_on_and_gives_the_same_bytes(
 ) -> None:
     monkeypatch.setattr(stage_module, "BLOCK", 16)
     asked = cell(tiny_folder, reward_data="translated", translator=MicroNoisy())
-    stage = found(judge_stage(asked), "translate[ratings, en->tr]")
+    stage = labelled(judge_stage(asked), "translate[ratings, en->tr]")
     whole, killed = Runner(tmp_path / "whole"), Runner(tmp_path / "killed")
     expected = contents(whole.folder(stage))
     seen: list[int] = []
@@ -197,17 +181,17 @@ def test_a_model_is_asked_once_by_whatever_stage(tiny_folder: Path, tmp_path: Pa
     small = changed(cell(tiny_folder, sft_data="translated", translator=model), "task", demonstrations=8, validation=4)
     small = changed(small, "sft", batch_size=4)
     runs, label = Runner(tmp_path / "runs"), "translate[demonstrations, en->tr]"
-    first = found(judge_stage(small), label)
+    first = labelled(judge_stage(small), label)
     counts = read(runs.folder(first) / "translate.json")
     assert counts["texts"] == _remembered(runs) == 24 and counts["train"]["kept"] > 0
     runs.folder(Stage.make("translate", 99, label, first.spec, first.parents))
     assert _remembered(runs) == 24
-    more = found(judge_stage(changed(small, "task", demonstrations=10)), label)
+    more = labelled(judge_stage(changed(small, "task", demonstrations=10)), label)
     assert more.key != first.key and more.parents["lm"].key == first.parents["lm"].key
     runs.folder(more)
     assert _remembered(runs) == 28
     trip = judge_stage(msgspec.structs.replace(small, sft_data="round_trip"))
-    there_and_back = found(trip, "translate[demonstrations, tr->en->tr]")
+    there_and_back = labelled(trip, "translate[demonstrations, tr->en->tr]")
     assert read(runs.folder(there_and_back) / "translate.json")["train"]["records"] <= 8
 
 
@@ -218,7 +202,7 @@ def test_what_other_code_translated_is_not_remembered(
     folder = saved(tmp_path / "marian", "marian")
     model = Seq2Seq(checkpoint=str(folder), beams=1, max_tokens=64, batch_size=8, segments="lines")
     asked = changed(cell(tiny_folder, sft_data="translated", translator=model), "task", demonstrations=8, validation=4)
-    stage = found(judge_stage(changed(asked, "sft", batch_size=4)), "translate[demonstrations, en->tr]")
+    stage = labelled(judge_stage(changed(asked, "sft", batch_size=4)), "translate[demonstrations, en->tr]")
     runs = Runner(tmp_path / "runs")
     runs.folder(stage)
     made = list((runs.root / "cache" / "translations").iterdir())
@@ -255,28 +239,25 @@ def test_recorded_translations_of_ones_own_files(tiny_folder: Path, tmp_path: Pa
     rows = [{"source_lang": "en", "target_lang": "tr", "text": t, "translation": by_rule(t)} for t in texts]
     path = tmp_path / "translations.jsonl"
     path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-    asked = msgspec.structs.replace(
-        cell(tiny_folder, reward_data="translated", sft_data="translated"),
-        translator=RecordedTranslations(path=str(path)),
-        task=own_files(tmp_path, template=TEMPLATE), judge=judge_named("target_rm"),
-    )  # fmt: skip
+    both = {"reward_data": "translated", "sft_data": "translated", "translator": RecordedTranslations(path=str(path))}
+    asked = cell(tiny_folder, **both, task=own_files(tmp_path, template=TEMPLATE), judge="target_rm")
     asked = changed(asked, "target_lang", native_name="Türkçe")
     runs = Runner(tmp_path / "runs")
     stage, out = runs.cell(asked)
     assert read(out / "items.json")["win"]
-    reward = found(stage, "reward[en->tr]")
-    folder = runs.folder(found(stage, "translate[ratings, en->tr]"))
+    reward = labelled(stage, "reward[en->tr]")
+    folder = runs.folder(labelled(stage, "translate[ratings, en->tr]"))
     task = msgspec.convert(reward.spec["task"], Files)
     first = item_of(task, "ratings", next(read_records(folder, "train")))
     assert (first.prompt.text, first.prompt.content) == (f"tr belge {first.prompt.id[2:]}", f"<{first.prompt.text}>")
-    sft = msgspec.convert(found(stage, "sft[tr, translated from en]").spec["task"], Files)
+    sft = msgspec.convert(labelled(stage, "sft[tr, translated from en]").spec["task"], Files)
     shown = item_of(sft, "demonstrations", next(read_records(folder, "train"))).prompt
     assert shown.text == f"Türkçe: tr belge {shown.id[2:]}"
     fewer = tmp_path / "fewer.jsonl"
     needed = f"en document {first.prompt.id[2:]}"
     fewer.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows if row["text"] != needed))
     asked = msgspec.structs.replace(asked, translator=RecordedTranslations(path=str(fewer)))
-    lacking = found(judge_stage(asked), "translate[ratings, en->tr]")
+    lacking = labelled(judge_stage(asked), "translate[ratings, en->tr]")
     with pytest.raises(DataError, match=rf"no translation en -> tr of 1 of \d+ texts, the first of them '{needed}'"):
         runs.folder(lacking)
 
@@ -288,12 +269,8 @@ def test_nothing_left_is_an_error_that_says_why(tiny_folder: Path, tmp_path: Pat
     ]  # fmt: skip
     path = tmp_path / "translations.jsonl"
     path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-    asked = cell(tiny_folder, reward_data="translated", translator=RecordedTranslations(path=str(path)))
-    asked = msgspec.structs.replace(
-        asked,
-        task=own_files(tmp_path, template=TEMPLATE),
-        judge=judge_named("target_rm"),
-    )
-    stage = found(judge_stage(asked), "translate[ratings, en->tr]")
+    silver = {"reward_data": "translated", "translator": RecordedTranslations(path=str(path))}
+    asked = cell(tiny_folder, **silver, task=own_files(tmp_path, template=TEMPLATE), judge="target_rm")
+    stage = labelled(judge_stage(asked), "translate[ratings, en->tr]")
     with pytest.raises(StageError, match=r"Nothing is left of \d+ train ratings: en -> tr gave a document without"):
         Runner(tmp_path / "runs").folder(stage)

@@ -1,7 +1,7 @@
-"""What translated data depends on, who shares it, and what of it is refused: planning alone."""
+"""What translated data depends on, who shares it, what is refused; and `xling translate export`. No stage is run."""
 
+import csv
 import json
-import sys
 from collections import Counter
 from itertools import permutations
 from pathlib import Path
@@ -9,15 +9,23 @@ from typing import Any
 
 import msgspec
 import pytest
-from small_grid import N, changed, experiment, judge_named, own_files
-from test_stages_dag import by_kind, stages
-
-sys.path.append(str(Path(__file__).parents[1] / "translators"))
+from small_grid import (
+    N,
+    by_kind,
+    changed,
+    counted,
+    every,
+    experiment,
+    judge_named,
+    kinds_that_differ,
+    own_files,
+    refused,
+)
 from tiny_translators import saved
 
+from xling.cli import main
 from xling.config.common import Template
 from xling.config.policies import Recorded
-from xling.errors import ConfigError
 from xling.experiment import Experiment
 from xling.grid.plan import make_plan
 from xling.grid.stage import Stage
@@ -45,16 +53,8 @@ def crossed(folder: Path, pairs: Any, **settings: Any) -> list[Experiment]:
     return [cell(folder, s, t, axes={**axes, "source_lang": s, "target_lang": t}, **settings) for s, t in pairs]
 
 
-def ancestors(stage: Stage) -> dict[str, Stage]:
-    """Every stage that a cell needs, by key."""
-    found = {stage.key: stage}
-    for parent in stage.parents.values():
-        found |= ancestors(parent)
-    return found
-
-
 def labels(stage: Stage) -> set[str]:
-    return {one.label for one in ancestors(stage).values()}
+    return {one.label for one in every(stage).values()}
 
 
 # --- what is shared -----------------------------------------------------------------------------------------
@@ -63,13 +63,13 @@ def labels(stage: Stage) -> set[str]:
 def test_translate_train_trains_a_reward_model_a_pair_and_no_further_policy(no_model: Path) -> None:
     """Paper, section 5.1: 30 silver reward models, and the pools of the organic policies."""
     pairs = list(permutations(LANGUAGES, 2))
-    silver = stages(cells_from(crossed(no_model, pairs, reward_data="translated")))
+    silver = counted(cells_from(crossed(no_model, pairs, reward_data="translated")))
     assert silver == {
         "base": 1, "sft": 6, "translate": 30, "reward": 30, "pool": 6, "baseline": 6, "score": 30, "gold": 6,
         "judge": 30,
     }  # fmt: skip
     both = crossed(no_model, pairs, reward_data="translated") + crossed(no_model, pairs, reward_data="organic")
-    together = stages(cells_from(both))
+    together = counted(cells_from(both))
     assert together["reward"] == 36 and together["pool"] == 6 and together["score"] == 60 and together["sft"] == 6
 
 
@@ -77,7 +77,7 @@ def test_translate_train_trains_a_reward_model_a_pair_and_no_further_policy(no_m
 def test_english_as_a_hub_fine_tunes_ten_policies_a_regime(no_model: Path, regime: str) -> None:
     """Paper, section 5.3: English to each of the others and back."""
     hub = [pair for other in LANGUAGES if other != "en" for pair in (("en", other), (other, "en"))]
-    found = stages(cells_from(crossed(no_model, hub, sft_data=regime)))
+    found = counted(cells_from(crossed(no_model, hub, sft_data=regime)))
     assert found["sft"] == 6 + 10 and found["pool"] == 10 and found["baseline"] == 6 and found["reward"] == 6
     assert found["translate"] == (10 if regime == "translated" else 20)
 
@@ -85,7 +85,7 @@ def test_english_as_a_hub_fine_tunes_ten_policies_a_regime(no_model: Path, regim
 def test_a_round_trip_begins_with_what_translated_data_is_made_of(no_model: Path) -> None:
     hub = [("en", "de"), ("de", "en")]
     grids = [crossed(no_model, hub, sft_data=regime) for regime in ("translated", "round_trip")]
-    assert stages(cells_from(grids[0] + grids[1]))["translate"] == 4
+    assert counted(cells_from(grids[0] + grids[1]))["translate"] == 4
     stage = judge_stage(cell(no_model, "en", "de", sft_data="round_trip"))
     assert {"translate[demonstrations, de->en]", "translate[demonstrations, de->en->de]"} <= labels(stage)
     assert "translate[demonstrations, en->de]" not in labels(stage)
@@ -160,8 +160,7 @@ def test_a_setting_changes_what_reads_it(
 ) -> None:
     for settings, expected in (({"reward_data": "translated"}, silver), ({"sft_data": "translated"}, policy)):
         asked = cell(no_model, translator=MicroNoisy(), **settings)
-        before, after = by_kind(asked), by_kind(changed(asked, part, **values))
-        assert {kind for kind in before if not after[kind] <= before[kind]} == expected
+        assert kinds_that_differ(asked, changed(asked, part, **values)) == expected
 
 
 def test_a_models_codes_of_other_languages_are_in_no_key(no_model: Path, tmp_path: Path) -> None:
@@ -171,7 +170,7 @@ def test_a_models_codes_of_other_languages_are_in_no_key(no_model: Path, tmp_pat
     def key(*codes: str, batch_size: int = 16) -> str:
         model = Seq2Seq(checkpoint=str(folder), codes=codes, batch_size=batch_size)
         asked = cell(no_model, reward_data="translated", translator=model)
-        [stage] = [s for s in ancestors(judge_stage(asked)).values() if s.kind == "translate"]
+        [stage] = [s for s in every(judge_stage(asked)).values() if s.kind == "translate"]
         return stage.key
 
     assert key() == key("no:nob_Latn") == key("sw:swh_Latn", "no:nob_Latn")
@@ -181,10 +180,8 @@ def test_a_models_codes_of_other_languages_are_in_no_key(no_model: Path, tmp_pat
 
 def test_names_of_languages_and_templates_are_in_no_key_of_a_translation(no_model: Path, tmp_path: Path) -> None:
     task = own_files(tmp_path)
-    asked = msgspec.structs.replace(
-        cell(no_model, reward_data="translated", sft_data="translated", translator=recorded(tmp_path)), task=task,
-        judge=judge_named("target_rm"),
-    )  # fmt: skip
+    both = {"reward_data": "translated", "sft_data": "translated", "translator": recorded(tmp_path)}
+    asked = cell(no_model, **both, task=task, judge="target_rm")
     renamed = changed(asked, "target_lang", name="Turkish", native_name="Türkçe")
     assert judge_stage(renamed).key == judge_stage(asked).key
     other = changed(asked, "task", template=Template(policy="Sum up in {language}: {text}"))
@@ -250,22 +247,21 @@ def test_what_does_not_go_together_is_refused(no_model: Path, settings: dict[str
     settings = dict(settings)
     steps = settings.pop("sft", None)
     asked = cell(no_model, settings.pop("source", "en"), **settings)
-    with pytest.raises(ConfigError, match=sentence):
-        judge_stage(asked if steps is None else changed(asked, "sft", steps=steps))
+    refused(asked if steps is None else changed(asked, "sft", steps=steps), sentence)
 
 
 def test_other_tasks_and_recorded_responses_are_refused(no_model: Path, tmp_path: Path) -> None:
     task = own_files(tmp_path)
-    asked = msgspec.structs.replace(cell(no_model, reward_data="translated"), task=task, judge=judge_named("target_rm"))
-    with pytest.raises(ConfigError, match=r"translator=micro_exact knows the embedded world alone, and task=files"):
-        judge_stage(asked)
+    asked = cell(no_model, reward_data="translated", task=task, judge="target_rm")
+    refused(asked, r"translator=micro_exact knows the embedded world alone, and task=files")
     people = msgspec.structs.replace(asked, policy=Recorded(), rm_backbone=BagOfWords(), judge=judge_named("human"))
-    with pytest.raises(ConfigError, match=r"here they are recorded\. Type reward_data=organic"):
-        judge_stage(people)
+    refused(people, r"here they are recorded\. Type reward_data=organic")
     one_way = recorded(tmp_path)
     Path(one_way.path).write_text(Path(one_way.path).read_text().splitlines()[1] + "\n")
-    with pytest.raises(ConfigError, match=r"has no translations en -> tr; it has tr -> en\. `xling translate export`"):
-        judge_stage(msgspec.structs.replace(asked, translator=one_way))
+    refused(
+        msgspec.structs.replace(asked, translator=one_way),
+        r"has no translations en -> tr; it has tr -> en\. `xling translate export`",
+    )
 
 
 def test_a_translator_that_translates_nothing_is_said(no_model: Path) -> None:
@@ -277,3 +273,64 @@ def test_a_translator_that_translates_nothing_is_said(no_model: Path) -> None:
     [note] = notes([reference, organic])
     assert note.startswith("reward_data=translated changes nothing here: rm_backbone=length learns from no feedback.")
     assert judge_stage(reference).parents["score"].parents.keys() == {"pool", "baseline"}
+
+
+GRID = ["source_lang=en,de", "target_lang=tr", "task.demonstrations=6", "task.ratings=5", "task.validation=3"]
+COLUMNS = {"source_lang", "target_lang", "text"}
+
+
+def export(out: Path, *overrides: str) -> list[dict[str, str]]:
+    assert main(["translate", "export", "--out", str(out), *GRID, *overrides]) == 0
+    if out.suffix == ".csv":
+        with out.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+
+
+def test_each_text_once_by_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = export(tmp_path / "a.jsonl", "reward_data=organic,translated", "rm_backbone=bag_of_words,length")
+    assert {tuple(row) for row in rows} == {tuple(sorted(COLUMNS, key=["source_lang", "target_lang", "text"].index))}
+    assert len({tuple(row.values()) for row in rows}) == len(rows) == 2 * 2 * (5 + 3)
+    assert {(row["source_lang"], row["target_lang"]) for row in rows} == {("en", "tr"), ("de", "tr")}
+    said = capsys.readouterr().out
+    assert "en -> tr: 16 texts\n" in said and "32 texts (" in said and "round trips" not in said
+    assert export(tmp_path / "b.csv", "reward_data=translated") == rows
+
+
+def test_the_way_back_follows_the_way_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = export(tmp_path / "a.jsonl", "sft_data=round_trip", "source_lang=en")
+    assert len(first) == 2 * (6 + 3) and {row["source_lang"] for row in first} == {"tr"}
+    assert "18 texts of round trips go back once they have been translated" in capsys.readouterr().out
+    done = tmp_path / "done.jsonl"
+    translated = [{**row, "translation": f"English of {row['text']}"} for row in first]
+    done.write_text("".join(json.dumps(row) + "\n" for row in translated[:-1]), encoding="utf-8")
+    given = ("sft_data=round_trip", "source_lang=en", "translator=recorded", f"translator.path={done}")
+    second = export(tmp_path / "b.jsonl", *given)
+    assert [row["text"] for row in second if row["source_lang"] == "tr"] == [first[-1]["text"]]
+    assert sorted(row["text"] for row in second if row["source_lang"] == "en") == sorted(
+        row["translation"] for row in translated[:-1]
+    )
+    both = [*translated, *({**row, "translation": "x"} for row in second if row["source_lang"] == "en")]
+    last = {**first[-1], "source_lang": "en", "target_lang": "tr", "text": translated[-1]["translation"]}
+    done.write_text("".join(json.dumps(row) + "\n" for row in [*both, {**last, "translation": "y"}]), encoding="utf-8")
+    assert export(tmp_path / "c.jsonl", *given) == []
+
+
+@pytest.mark.parametrize(
+    ("out", "overrides", "sentence"),
+    [
+        ("a.jsonl", [], r"Nothing of this grid is translated\. Type reward_data=translated"),
+        ("a.txt", ["reward_data=translated"], r"neither \.jsonl nor \.csv\. Type --out texts\.jsonl"),
+        ("old.csv", ["reward_data=translated"], r"old\.csv is there already"),
+        ("a.csv", ["reward_data=translatd"], r"reward_data=translatd does not fit: allowed are organic, translated"),
+        ("a.csv", ["sweeps=embeded"], r"embeded"),
+    ],
+)
+def test_what_cannot_be_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, overrides: list[str], sentence: str
+) -> None:
+    import re
+
+    (tmp_path / "old.csv").write_text("")
+    assert main(["translate", "export", "--out", str(tmp_path / out), *GRID, *overrides]) == 2
+    assert re.search(sentence, capsys.readouterr().err)

@@ -15,7 +15,7 @@ from seahorse_files import plain_rows, write_corpora, write_ratings
 from xling.config.common import Language, Template
 from xling.config.tasks import absent
 from xling.errors import ConfigError, DataError
-from xling.results.prompts import data_spec
+from xling.results.specs import data_spec
 from xling.tasks import seahorse
 from xling.tasks.files import Settings as Files
 from xling.tasks.micro_summarization import Settings as MicroSummarization

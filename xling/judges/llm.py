@@ -48,9 +48,9 @@ from xling.optimizers import answers
 from xling.planning import costs
 from xling.planning.judging import Judged, Verdicts, answering_spec
 from xling.planning.specs import base, data_of, label_of, make
-from xling.results.prompts import located
+from xling.results.reading import held_out_pairs, pair_ids, read_verdicts, verdicts_of
 from xling.results.samples import Samples, read_samples
-from xling.results.verdicts import held_out_pairs, pair_ids, read_verdicts, verdicts_of
+from xling.results.specs import located
 from xling.rewards.settings import RewardModel
 from xling.tasks.options import Task, offers, size, task_module
 

@@ -9,13 +9,14 @@ A version is raised by hand when the meaning of a stage's code changes: results 
 import importlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from xling.errors import ConfigError
 from xling.grid.stage import Kind
 from xling.judges import JUDGES
 from xling.planning import costs
-from xling.results.prompts import on_data
+from xling.results.specs import on_data
 
 
 def _lazy(name: str) -> Callable[[Any], Any]:
@@ -28,7 +29,7 @@ OWN = (
     Kind("base", 2, _lazy("base:run"), seconds=1, lost=_lazy("base:lost")),
     Kind("translate", 1, _lazy("translate:run"), seconds=20, work=costs.translate),
     Kind("sft", 3, _lazy("sft:run"), seconds=30, work=costs.sft, parallel=True),
-    Kind("embed", 3, _lazy("score:run_embed"), seconds=10),
+    Kind("embed", 3, _lazy("features:run_embed"), seconds=10),
     Kind("features", 3, _lazy("features:run"), seconds=10, work=costs.features),
     Kind("reward", 4, _lazy("reward:run"), seconds=30, work=costs.reward, parallel=True),
     Kind("pool", 3, _lazy("pool:run"), seconds=20, work=costs.samples),
@@ -51,15 +52,23 @@ def __getattr__(name: str) -> Any:
     return kinds
 
 
-def _kinds() -> dict[str, Kind]:
-    """ConfigError where a judge brings a kind of stage whose name another one has."""
-    kinds = {kind.name: kind for kind in OWN}
-    for judge, module in JUDGES.usable().items():
+@cache
+def _brought() -> dict[str, tuple[str, Kind]]:
+    """Each kind by its name, with the judge that brings it: none brings planning's own. Of two the first counts."""
+    found = {kind.name: ("", kind) for kind in (*OWN, JUDGE)}
+    for judge, module in reversed(JUDGES.usable().items()):  # those of installed packages come after our own
         for kind in module.KINDS:
-            if kind.name in (*kinds, JUDGE.name):
-                raise ConfigError(
-                    f"judge={judge} brings stages `{kind.name}`, which are there already. Rename its own."
-                )
-            kinds[kind.name] = kind
-    kinds[JUDGE.name] = JUDGE  # the last that runs
-    return {name: replace(kind, run=on_data(kind.run)) for name, kind in kinds.items()}
+            found.setdefault(kind.name, (judge, kind))
+    return found
+
+
+def _kinds() -> dict[str, Kind]:
+    kinds = [kind for _, kind in _brought().values() if kind is not JUDGE]
+    return {kind.name: replace(kind, run=on_data(kind.run)) for kind in (*kinds, JUDGE)}  # JUDGE is the last that runs
+
+
+def check_kinds(judge: str) -> None:
+    """ConfigError where the judge brings a kind of stage whose name another one has."""
+    for kind in JUDGES[judge].KINDS:
+        if _brought()[kind.name] != (judge, kind):
+            raise ConfigError(f"judge={judge} brings stages `{kind.name}`, which are there already. Rename its own.")

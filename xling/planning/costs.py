@@ -14,7 +14,7 @@ import msgspec
 from xling.grid.stage import Stage, Tokens, Work
 from xling.models.checkpoints import TRAINING, Parameters, parameters_of
 from xling.optimizers import OPTIMIZERS, Costs
-from xling.results.prompts import located
+from xling.results.specs import located
 from xling.rewards import REWARDS, Budget, RewardSettings, budget_of
 from xling.tasks.options import Task, size
 from xling.translators import TRANSLATORS

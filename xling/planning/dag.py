@@ -8,22 +8,27 @@ A policy that an optimizer trains answers in the pool's place: align[s,t] from s
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
+from xling.config.common import Language
 from xling.config.policies import LanguageModel
 from xling.digests import file_digest
 from xling.errors import ConfigError
 from xling.experiment import Experiment
 from xling.grid.stage import WHERE, Cell, Json, Stage
 from xling.models.encoder import encoder_identity
+from xling.models.hub import UNRESOLVED, HubUnreachable, commit_of, is_repository
 from xling.optimizers import OPTIMIZERS, trains
-from xling.planning.align_specs import TargetStages
 from xling.planning.judging import Judged, answering_spec, module_of
 from xling.planning.refusals import check, check_half, cross_fitted, responses_recorded
 from xling.planning.specs import (
+    TargetStages,
     codes,
     data_of,
     features,
@@ -42,12 +47,13 @@ from xling.planning.specs import (
     side_of,
     stage_of,
 )
-from xling.planning.translations import heard, policy_of, regime_of, silver, translates_feedback
+from xling.planning.translations import directions, heard, policy_of, regime_of, silver, translates_feedback
+from xling.results.specs import JudgeSpec, ScoreSpec
 from xling.rewards import REWARDS, EncoderReader, encoder_of, has_source, objective_of, reader_of
 from xling.rewards.settings import RewardModel
 from xling.rewards.untrained import Control
 from xling.rewards.untrained import Settings as Untrained
-from xling.tasks.options import offers
+from xling.tasks.options import Task, offers
 from xling.tasks.records import Half
 from xling.tasks.render import has_cue, with_facts
 
@@ -105,19 +111,19 @@ def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
         axes = experiment.axes
         if hasattr(experiment.rm_backbone, "permutation"):
             for k in range(1, (SHUFFLES_TRAINED if trains(experiment.optimizer) else SHUFFLES) + 1):
-                rm = msgspec.structs.replace(experiment.rm_backbone, permutation=k)
+                rm = replace(experiment.rm_backbone, permutation=k)
                 place = {**axes, "rm_backbone": f"shuffled_{k}:{axes['rm_backbone']}"}
-                variants.append((msgspec.structs.replace(experiment, axes=place, rm_backbone=rm), judging))
+                variants.append((replace(experiment, axes=place, rm_backbone=rm), judging))
         for name in _references(experiment):
             read = "rm_backbone.encoder" if name == "cosine" else ""
             place = {k: value for k, value in axes.items() if not k.startswith("rm_backbone.") or k == read}
             place["rm_backbone"] = name
             encoder = encoder_of(experiment.rm_backbone) if name == "cosine" else ""
             rm_reference = Untrained(name, encoder or "packaged")  # type: ignore[arg-type]
-            reference = msgspec.structs.replace(experiment, axes=place, rm_backbone=rm_reference, reward_data="organic")
+            reference = replace(experiment, axes=place, rm_backbone=rm_reference, reward_data="organic")
             if trains(reference.optimizer):
                 own = reference.optimizer.for_untrained_reward()
-                reference = msgspec.structs.replace(reference, optimizer=own)
+                reference = replace(reference, optimizer=own)
             variants.append((reference, judging))
     return variants
 
@@ -147,8 +153,15 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
     task, lang = experiment.task, experiment.target_lang.code
     pools = _samples(experiment, lang)
     sources, regime = _heard(experiment), regime_of(experiment)
-    spec: dict[str, Any] = {"judge": experiment.judge.name, "lang": lang}
-    spec |= answering_spec(experiment, responses_recorded(experiment))
+    spec = JudgeSpec(
+        judge=experiment.judge.name,
+        lang=lang,
+        **answering_spec(experiment, responses_recorded(experiment)),
+        **data_of(task, (lang,), "recorded") if responses_recorded(experiment) else {},
+    )
+    if (model := experiment.lid.model) is not None:
+        path = Path(model).expanduser().absolute()
+        spec = replace(spec, lid=file_digest(path), where={**spec.where, "lid": str(path)})
     parents = {"score": score(experiment, pools), **pools}
     cell = Judged(experiment, judging, pools, parents["score"], sources)
     verdicts = module_of(experiment.judge).verdicts(experiment.judge, cell)
@@ -156,14 +169,9 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
         raise ConfigError(
             f"judge={experiment.judge.name}: its `verdicts` name no stage `verdict`, which win rates are made from."
         )
-    parents |= verdicts.parents
-    spec |= verdicts.spec
-    if responses_recorded(experiment):
-        spec |= data_of(task, (lang,), "recorded")
-    if (model := experiment.lid.model) is not None:
-        path = Path(model).expanduser().absolute()
-        spec |= {"lid": file_digest(path), WHERE: {**spec.get(WHERE, {}), "lid": str(path)}}
-    return make("judge", label_of("judge", sources, (lang,), *((one,) for one in regime)), spec, parents)
+    label = label_of("judge", sources, (lang,), *((one,) for one in regime))
+    spec = replace(spec, where={**verdicts.spec.get(WHERE, {}), **spec.where})
+    return make("judge", label, {**verdicts.spec, **msgspec.to_builtins(spec)}, {**parents, **verdicts.parents})
 
 
 def _heard(experiment: Experiment) -> tuple[str, ...]:
@@ -208,7 +216,7 @@ def _with_facts(experiment: Experiment) -> Experiment:
     """The experiment with the facts of its languages in its tasks."""
     langs = (*experiment.source_langs, experiment.target_lang, *experiment.judge.langs)
     other = experiment.reward_task
-    return msgspec.structs.replace(
+    return replace(
         experiment,
         task=with_facts(experiment.task, langs),
         reward_task=None if other is None else with_facts(other, langs),
@@ -266,25 +274,80 @@ def score(experiment: Experiment, pools: Mapping[str, Stage], judges: bool = Fal
     parents, objective = dict(pools), objective_of(experiment.feedback_task, rm)
     if has_source(rm):
         parents["reward"] = _reward(experiment, cross_fitted(experiment), judges)
-    spec = {
-        **data_of(task, (lang,), "recorded" if people else held_out(objective)),
-        "lang": lang,
-        "rm": msgspec.to_builtins(rm),
-        "objective": objective,
-    }
+    data = data_of(task, (lang,), "recorded" if people else held_out(objective))
+    spec = ScoreSpec(**data, lang=lang, rm=rm, objective=objective)
     if people:
-        spec["recorded"], spec["source_langs"] = True, sources if has_source(rm) else ()
-        if has_source(rm) and experiment.reward_task is not None:
-            spec["elsewhere"] = True
+        elsewhere = has_source(rm) and experiment.reward_task is not None
+        spec = replace(spec, recorded=True, source_langs=sources if has_source(rm) else (), elsewhere=elsewhere)
     if (reader := reader_of(rm, experiment.policy, side_of(task, rm, (lang,)))) is not None:
         if people:
             parents[recorded_role(reader)] = recorded_features(task, lang, reader)
             if isinstance(reader, EncoderReader):
-                spec["encoder"] = encoder_identity(reader.encoder)
+                spec = replace(spec, encoder=encoder_identity(reader.encoder))
         else:
             parents["features"] = features(task, lang, objective_of(task, rm), reader, tuple(pools.items()))
     models, of_models = _scoring(experiment)
-    parents |= models
-    spec |= of_models
     label = label_of("score", _heard(experiment) if has_source(rm) else (rm.name,), (lang,))
-    return make("score", label + mark(rm), spec, parents)
+    return make("score", label + mark(rm), {**msgspec.to_builtins(spec), **of_models}, parents | models)
+
+
+# --- models of the hub in an offline dry run ----------------------------------------------------------------
+
+# Settings that name a checkpoint, and those that say which revision of it (xling/config).
+NAMES = {"checkpoint": "revision", "init": "revision", "policy": "policy_revision", "reference": "reference_revision"}
+
+
+def without_commits(asked: Sequence[Experiment]) -> tuple[list[Experiment], list[str]]:
+    """The experiments with UNRESOLVED for each revision whose commit cannot be looked up, and a sentence that says so.
+
+    A key names a commit, so that a branch that moves does not move under a grid. A dry run only counts: without a
+    network it plans with UNRESOLVED, whose results no store has. A run looks the commit up on the hub, or fails.
+    """
+    found = [_without_commits(experiment) for experiment in asked]
+    if not (lost := frozenset[str]().union(*(names for _, names in found))):
+        return list(asked), []
+    return [experiment for experiment, _ in found], [
+        f"The hub cannot be reached: {', '.join(sorted(lost))} planned without a commit, as this dry run alone may. "
+        "Nothing that depends on them counts as cached."
+    ]
+
+
+def _without_commits(experiment: Experiment) -> tuple[Experiment, frozenset[str]]:
+    """(the experiment with them, the repositories that they are of)."""
+    found: Experiment
+    found, repositories = _settle(experiment)
+    translator, translates = found.translator, found.sft_data != "organic" or translates_feedback(found)
+    if translator is None or not translates:
+        return found, repositories
+    revision = getattr(translator, "revision", None)
+    if lost := {name for name in translator.checkpoints(directions(found)) if not _known(name, revision)}:
+        unknown = replace(translator, revision=UNRESOLVED)
+        return replace(found, translator=unknown), repositories | lost
+    return found, repositories
+
+
+def _settle(settings: Any) -> tuple[Any, frozenset[str]]:
+    changed: dict[str, Any] = {}
+    repositories: frozenset[str] = frozenset()
+    for name in settings.__struct_fields__:
+        value, revision = getattr(settings, name), NAMES.get(name, "")
+        if isinstance(value, Struct) and not isinstance(value, Task | Language):
+            changed[name], more = _settled(value)
+            repositories |= more
+        elif isinstance(value, str) and hasattr(settings, revision) and not _known(value, getattr(settings, revision)):
+            changed[revision] = UNRESOLVED
+            repositories |= {value}
+    return replace(settings, **changed), repositories
+
+
+_settled = lru_cache(maxsize=4096)(_settle)  # of the parts of experiments, which cells have in common
+
+
+@lru_cache(maxsize=64)
+def _known(checkpoint: str, revision: str | None) -> bool:
+    try:
+        if is_repository(checkpoint):
+            commit_of(checkpoint, revision)
+    except HubUnreachable:
+        return False
+    return True

@@ -28,7 +28,7 @@ from xling.experiment import Experiment
 from xling.grid.stage import Cell, Json, canonical_json
 from xling.measures.language import accepted, in_language, packaged
 from xling.results.plan import LanguageRates
-from xling.results.prompts import PATHS, code_digest
+from xling.results.specs import PATHS, code_digest
 from xling.tasks.options import Task, offers, task_module
 from xling.tasks.records import Offer, Split
 from xling.tasks.render import bare

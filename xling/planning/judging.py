@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-import msgspec
-
 from xling.config.policies import LanguageModel
 from xling.grid.plan import Plan
 from xling.grid.stage import Context, Json, Kind, Stage
 from xling.judges import JUDGES, Array, Folded, JudgeSettings, Places
 from xling.optimizers import OPTIMIZERS, picker_in_spec, trains
 from xling.planning.specs import data_of, label_of, make
+from xling.results.specs import ScoreSpec
 from xling.rewards.settings import RewardModel
 from xling.rewards.untrained import Settings as Untrained
 from xling.tasks.records import Use
@@ -86,10 +85,6 @@ def answering_spec(experiment: "Experiment", recorded: bool) -> dict[str, Any]:
 def known_quality(cell: Judged, score: str, use: Use) -> Stage:
     """Quality that is known rather than learnt, as scores: gold[t] or human[t]."""
     lang = cell.experiment.target_lang.code
-    spec = {
-        **data_of(cell.experiment.task, (lang,), use),
-        "lang": lang,
-        "rm": msgspec.to_builtins(Untrained(score)),  # type: ignore[arg-type]  # one of its words
-        "objective": "",
-    }
+    rm = Untrained(score)  # type: ignore[arg-type]  # one of its words
+    spec = ScoreSpec(**data_of(cell.experiment.task, (lang,), use), lang=lang, rm=rm, objective="")
     return make("gold", label_of(score, (lang,)), spec, cell.pools)

@@ -14,6 +14,7 @@ from xling.models.checkpoints import check_lengths, check_policy
 from xling.models.ridge import half_of
 from xling.optimizers import OPTIMIZERS, is_encoder_decoder, trains
 from xling.options import name_of
+from xling.planning import check_kinds
 from xling.planning.judging import module_of
 from xling.planning.translations import check_translation
 from xling.rewards import REWARDS, Choices, has_source, objective_of
@@ -28,6 +29,7 @@ OF_RECORDED = "Use rm_backbone=sentence_encoder, bag_of_words, system, length, r
 def check(experiment: Experiment, judging: RewardModel) -> None:
     """ConfigError for choices that do not go together, with those that do."""
     policy, rm, judge = experiment.policy, experiment.rm_backbone, experiment.judge
+    check_kinds(judge.name)
     if judge.rm_backbone is not None and not judge.takes_reward_model:
         raise ConfigError(
             f"judge/rm_backbone={judge.rm_backbone.name} is the reward model that judge=target_rm "

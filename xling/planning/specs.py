@@ -1,14 +1,17 @@
-"""The stages below a cell, each from no more than it depends on: that is what its key is made of.
+"""Builds the stages below a cell. A spec holds only what a stage's result depends on, because its hash is the key.
 
-Every function is cached: the cells of a grid share their stages.
+Functions are cached: the cells of a grid share their stages. `TargetStages` is what an optimizer may ask for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from xling.config.common import Language, Training, pooled
 from xling.config.policies import LanguageModel, Policy
@@ -26,7 +29,20 @@ from xling.models.hub import (
     recipe_digest,
     settings_of,
 )
-from xling.results.prompts import by_content, data_spec
+from xling.optimizers import PolicyTraining
+from xling.options import name_of
+from xling.results.specs import (
+    AlignSpec,
+    BaseSpec,
+    FeaturesSpec,
+    PoolSpec,
+    RecordedSpec,
+    RewardSpec,
+    ScoreSpec,
+    SftSpec,
+    by_content,
+    data_spec,
+)
 from xling.rewards import (
     REWARDS,
     Base,
@@ -39,7 +55,7 @@ from xling.rewards import (
     reader_of,
 )
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
-from xling.tasks.options import Task, task_module
+from xling.tasks.options import Task, offers, task_module
 from xling.tasks.records import Half, Use
 
 OWN_CODE = "local"  # of a folder whose own code may run, wherever that lies
@@ -50,11 +66,12 @@ _CHANGED = "umt5 bart bigbird_pegasus blenderbot blenderbot-small led marian mba
 LOGITS_CHANGED = frozenset(_CHANGED.split())
 
 
-def make(kind: str, label: str, spec: Mapping[str, Any], parents: Mapping[str, Stage]) -> Stage:
+def make(kind: str, label: str, spec: Struct | Mapping[str, Any], parents: Mapping[str, Stage]) -> Stage:
     """A stage of a kind; checkpoints in folders stand in its key as what is in them."""
     from xling.planning import KINDS  # whose making imports the judges' modules, and these import this one
 
-    own = {**spec, **logits_changed(kind, spec, parents)}
+    own = msgspec.to_builtins(spec)
+    own |= logits_changed(kind, own, parents)
     return Stage.make(kind, KINDS[kind].version, label, by_content(own), parents)
 
 
@@ -114,20 +131,20 @@ def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "
     translator.
     """
     checkpoint = policy.checkpoint
-    spec = {
-        "checkpoint": checkpoint,
-        "digest": "",
-        "dtype": policy.dtype,
-        "attention": policy.attention,
-        "remote_code": policy.remote_code,
-        "pad_token": policy.pad_token,
-        **({} if use == "policy" else {"use": use}),
-    }
+    spec = BaseSpec(
+        checkpoint=checkpoint,
+        digest="",
+        dtype=policy.dtype,
+        attention=policy.attention,
+        remote_code=policy.remote_code,
+        pad_token=policy.pad_token,
+        use=use,
+    )
     if checkpoint == "pretrain":
-        return make("base", "base", spec | {"digest": recipe_digest()}, {})
+        return make("base", "base", replace(spec, digest=recipe_digest()), {})
     if is_repository(checkpoint):
         commit = commit_of(checkpoint, policy.revision, setting)
-        return make("base", f"base {checkpoint}@{commit[:7]}", spec | {"commit": commit}, {})
+        return make("base", f"base {checkpoint}@{commit[:7]}", replace(spec, commit=commit), {})
     folder = BASE_FOLDER if checkpoint == "packaged" else Path(checkpoint)
     if checkpoint == "packaged" and not (folder / "config.json").exists():
         raise ConfigError(f"This copy of xling has no micro base in {folder}. Run `make base` to train it.")
@@ -137,9 +154,10 @@ def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "
             f"Use {setting}=packaged, a local folder, or a hub id (owner/name)."
         )
     if checkpoint == "packaged":
-        return make("base", "base", spec | {"digest": folder_digest(folder)}, {})
-    code = {"remote_code": OWN_CODE, "code": code_of(folder)} if policy.remote_code is not None else {}
-    return make("base", "base", spec | {"digest": checkpoint_digest(folder)} | code, {})
+        return make("base", "base", replace(spec, digest=folder_digest(folder)), {})
+    if policy.remote_code is not None:
+        spec = replace(spec, remote_code=OWN_CODE, code=code_of(folder))
+    return make("base", "base", replace(spec, digest=checkpoint_digest(folder)), {})
 
 
 def stage_of(model: Model, task: Task, langs: tuple[str, ...], policy: Policy, training: Training, seed: int) -> Stage:
@@ -170,20 +188,18 @@ def sft(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Tra
     return make("sft", label_of("sft", langs), spec, {"base": base(policy)})
 
 
-def fine_tuning(
-    task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Training, seed: int
-) -> dict[str, Any]:
-    """Spec of a fine-tuned policy, without its base and without translated data, which are parents."""
-    return {
+def fine_tuning(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Training, seed: int) -> SftSpec:
+    """What decides a fine-tuned policy besides its base, and besides what it learns from if that is translated."""
+    return SftSpec(
         **data_of(task, langs, "demonstrations"),
         **reading(task, policy, langs),
-        "langs": langs,
-        "training": msgspec.to_builtins(training),
-        "max_new_tokens": policy.max_new_tokens,
-        "tuning": policy.tuning,
-        "lora": None if policy.tuning == "full" else msgspec.to_builtins(policy.lora),
-        "seed": seed,
-    }
+        langs=langs,
+        training=training,
+        max_new_tokens=policy.max_new_tokens,
+        tuning=policy.tuning,
+        lora=None if policy.tuning == "full" else policy.lora,
+        seed=seed,
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -198,7 +214,7 @@ def samples(
 ) -> Stage:
     """pool[t] or baseline[t] of an SFT policy; `regime`: which one, if its demonstrations were translated."""
     n = policy.n if kind == "pool" else policy.baseline_samples
-    spec = {**data_of(task, (lang,), "prompts"), **sampling_of(task, lang, policy, kind, n, seed)}
+    spec = sampling_of(task, lang, policy, kind, n, seed)
     return make(kind, label_of(kind, (lang,), *((one,) for one in regime)), spec, {"sft": start})
 
 
@@ -220,53 +236,57 @@ def reading_model(reader: Reader) -> dict[str, Stage]:
     return {"lm": base(reader.base.model, reader.base.setting, reader.base.use)}
 
 
-def sampling_of(task: Task, lang: str, policy: LanguageModel, purpose: str, n: int, seed: int) -> dict[str, Any]:
-    """How a policy is sampled, whoever it is."""
-    return {
+def sampling_of(
+    task: Task, lang: str, policy: LanguageModel, purpose: str, n: int, seed: int, use: Use = "prompts"
+) -> PoolSpec:
+    """How a policy is sampled, whoever it is; `use`: of the data whose prompts it answers."""
+    return PoolSpec(
+        **data_of(task, (lang,), use),
         **reading(task, policy, (lang,)),
-        "lang": lang,
-        "purpose": purpose,
-        "n": n,
-        "temperature": policy.temperature,
-        "top_p": policy.top_p,
-        "max_new_tokens": policy.max_new_tokens,
-        "chunk": policy.sampling_chunk,
-        "by_length": policy.by_length,
-        "engine": policy.engine,
-        "seed": seed,
-    }
+        lang=lang,
+        purpose=purpose,
+        n=n,
+        temperature=policy.temperature,
+        top_p=policy.top_p,
+        max_new_tokens=policy.max_new_tokens,
+        chunk=policy.sampling_chunk,
+        by_length=policy.by_length,
+        engine=policy.engine,
+        seed=seed,
+    )
 
 
 @lru_cache(maxsize=4096)
 def recorded(task: Task, lang: str) -> Stage:
     """Recorded responses: pool and opponent at once."""
-    return make("recorded", label_of("recorded", (lang,)), {**data_of(task, (lang,), "recorded"), "lang": lang}, {})
+    spec = RecordedSpec(**data_of(task, (lang,), "recorded"), lang=lang)
+    return make("recorded", label_of("recorded", (lang,)), spec, {})
 
 
 @lru_cache(maxsize=4096)
 def embed(task: Task, lang: str, encoder: str) -> Stage:
     """A language's recorded texts under a frozen sentence encoder."""
-    spec = {
+    spec = ScoreSpec(
         **data_of(task, (lang,), "texts"),
-        "lang": lang,
-        "rm": msgspec.to_builtins(SentenceEncoder(encoder)),
-        "objective": "",
-        "encoder": encoder_identity(encoder),
-    }
+        lang=lang,
+        rm=SentenceEncoder(encoder),
+        objective="",
+        encoder=encoder_identity(encoder),
+    )
     return make("embed", label_of("embed", (lang,)), spec, {})
 
 
 @lru_cache(maxsize=4096)
 def features(task: Task, lang: str, objective: str, reader: Reader, pools: tuple[tuple[str, Stage], ...]) -> Stage:
-    """Stage with a frozen model's features of a language's feedback, or of its samples and held-out feedback."""
-    spec = {
-        **data_of(task, (lang,), held_out(objective) if pools else objective),
-        "lang": lang,
-        "objective": objective,
-        **texts_read(reader),
-    }
+    """What a frozen model sees of a language's feedback, or of its samples and held-out feedback."""
+    data = data_of(task, (lang,), held_out(objective) if pools else objective)
     label = label_of("features", (lang,)) + (" samples" if pools else "")
-    return make("features", label, spec, {**dict(pools), **reading_model(reader)})
+    return features_stage(label, FeaturesSpec(**data, lang=lang, objective=objective), reader, dict(pools))
+
+
+def features_stage(label: str, spec: FeaturesSpec, reader: Reader, parents: Mapping[str, Stage]) -> Stage:
+    """A features stage; its spec says what the reader reads too."""
+    return make("features", label, msgspec.to_builtins(spec) | texts_read(reader), {**parents, **reading_model(reader)})
 
 
 @lru_cache(maxsize=4096)
@@ -274,8 +294,8 @@ def recorded_features(task: Task, lang: str, reader: Reader) -> Stage:
     """Stage with a frozen model's features of a language's recorded responses."""
     if isinstance(reader, EncoderReader):
         return embed(task, lang, reader.encoder)
-    spec = {**data_of(task, (lang,), "texts"), **texts_read(reader), "lang": lang, "objective": "", "recorded": True}
-    return make("features", label_of("features", (lang,)) + " recorded", spec, reading_model(reader))
+    spec = FeaturesSpec(**data_of(task, (lang,), "texts"), lang=lang, objective="", recorded=True)
+    return features_stage(label_of("features", (lang,)) + " recorded", spec, reader, {})
 
 
 def recorded_role(reader: Reader) -> str:
@@ -296,22 +316,14 @@ def reward(
 ) -> Stage:
     """The reward model of one source, or of several pooled; or heads cross-fitted on recorded responses."""
     objective, reader = objective_of(task, rm), reader_of(rm, policy, side_of(task, rm, langs))
-    spec = {
-        **data_of(task, langs, "crossfitted" if crossfitted else objective),
-        "langs": langs,
-        "rm": msgspec.to_builtins(rm),
-        "objective": objective,
-        "seed": seed,
-        **halved(half),
-    }
+    data = data_of(task, langs, "crossfitted" if crossfitted else objective)
+    spec = RewardSpec(**data, langs=langs, rm=rm, objective=objective, seed=seed, half=half)
     parents: dict[str, Stage] = {}
     if crossfitted:
         assert isinstance(task, HasFolds)  # others are refused (xling/planning/refusals.py)
-        spec |= {"folds": task.folds, "documents": task.documents}
-    else:
-        start, of_start = started(task, langs, langs, policy, training, rm, seed)
-        spec |= of_start
-        parents |= start
+        spec = replace(spec, folds=task.folds, documents=task.documents)
+    elif (init := start_of(task, langs, policy, training, rm, seed)) is not None:
+        spec, parents["init"] = replace(spec, truncation_side=side_of(task, rm, langs)), init
     for lang in langs if reader is not None else ():
         own = reader_of(rm, policy, side_of(task, rm, (lang,)))
         assert own is not None
@@ -320,35 +332,91 @@ def reward(
         else:
             parents[f"features_{lang}"] = features(task, lang, objective, own, ())
     if crossfitted and isinstance(reader, EncoderReader):
-        spec["encoder"] = encoder_identity(reader.encoder)
+        spec = replace(spec, encoder=encoder_identity(reader.encoder))
     return make("reward", label_of("reward", langs) + mark(rm, half), spec, parents)
 
 
-def started(
-    task: Task,
-    langs: tuple[str, ...],
-    start_langs: tuple[str, ...],
-    policy: Policy,
-    training: Training,
-    rm: RewardSettings,
-    seed: int,
-) -> tuple[dict[str, Stage], dict[str, Any]]:
-    """Parent and spec of what starts from a model: an SFT policy is that of `start_langs`. Empty for all others."""
+def start_of(
+    task: Task, langs: tuple[str, ...], policy: Policy, training: Training, rm: RewardSettings, seed: int
+) -> Stage | None:
+    """The model that a reward model starts from, where that is an SFT policy the one of `langs`. None: of no model."""
     start = REWARDS.of(rm).start
-    if start is None:
-        return {}, {}
-    model = start(rm, policy)
-    return (
-        {"init": stage_of(model, task, start_langs, policy, training, seed)},
-        {"truncation_side": side_of(task, rm, langs)},
-    )
-
-
-def halved(half: Half | None) -> dict[str, Any]:
-    """Of a reward model that learns from half of the documents; nothing of those that learn from all."""
-    return {} if half is None else {"half": half}
+    return None if start is None else stage_of(start(rm, policy), task, langs, policy, training, seed)
 
 
 def mark(rm: RewardSettings, half: Half | None = None) -> str:
     permutation = getattr(rm, "permutation", 0)
     return (f" shuffled {permutation}" if permutation else "") + (f" {half} half" if half else "")
+
+
+# --- what an optimizer may ask for --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TargetStages:
+    """The stages of one cell's target, as its optimizer may ask for them."""
+
+    task: Task
+    lang: str
+    policy: LanguageModel
+    start: Stage  # SFT_t, or the policy of translated demonstrations
+    seed: int
+    regime: tuple[str, ...]  # what labels say of the start, if its demonstrations were translated
+    sources: Sequence[str]  # what labels say of the reward model
+    rm: RewardSettings
+    rewarding: Callable[[], Mapping[str, Stage]]  # the reward model's stages, by role
+
+    def pool(self) -> Stage:
+        """policy.n samples of the start to each test prompt."""
+        return samples("pool", self.task, self.lang, self.policy, self.start, self.seed, self.regime)
+
+    def training_pool(self, n: int, prompts: int | None) -> Stage:
+        """n samples of the start to each of the first training prompts; it depends on no source."""
+        return _training_pool(self.task, self.lang, self.policy, self.start, n, prompts, self.seed, self.regime)
+
+    def aligned(self, settings: PolicyTraining, **parents: Stage) -> Stage:
+        """aligned[s,t]: test prompts answered by the policy of align[s,t], sampled like the baseline."""
+        n = settings.samples or self.policy.baseline_samples
+        trained = self._align(msgspec.structs.replace(settings, samples=None), parents)
+        spec = sampling_of(self.task, self.lang, self.policy, "aligned", n, self.seed)
+        label = trained.label.replace("align[", "aligned[")
+        return make("aligned", label, spec, {"sft": trained, "reference": self.start})
+
+    def _align(self, settings: PolicyTraining, parents: Mapping[str, Stage]) -> Stage:
+        """align[s,t]: the start, trained against the reward model."""
+        task, policy, langs, rm = self.task, self.policy, (self.lang,), self.rm
+        side = side_of(task, rm, langs)
+        spec = AlignSpec(
+            **data_of(task, langs, "demonstrations"),
+            **reading(task, policy, langs),
+            lang=self.lang,
+            optimizer=msgspec.to_builtins(settings),
+            rm=rm,
+            reading=texts_read(reader_of(rm, policy, side)),
+            rm_truncation_side=side,
+            max_new_tokens=policy.max_new_tokens,
+            tuning=policy.tuning,
+            lora=None if policy.tuning == "full" else policy.lora,
+            quality="quality" in offers(task),
+            seed=self.seed,
+        )
+        label = label_of("align", self.sources, langs, *((word,) for word in self.regime))
+        everything = {"sft": self.start, **self.rewarding(), **parents}
+        return make("align", f"{label} {name_of(settings)}{mark(rm)}", spec, everything)
+
+
+@lru_cache(maxsize=4096)
+def _training_pool(
+    task: Task,
+    lang: str,
+    policy: LanguageModel,
+    start: Stage,
+    n: int,
+    prompts: int | None,
+    seed: int,
+    regime: tuple[str, ...],
+) -> Stage:
+    spec = sampling_of(task, lang, policy, "training pool", n, seed, use="demonstrations")
+    spec = replace(spec, split="train", prompts=prompts)
+    label = label_of("pool", (lang,), *((word,) for word in regime)) + " train"
+    return make("pool", label, spec, {"sft": start})

@@ -13,27 +13,25 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
-from msgspec import Struct
 
 from xling.config.common import Language, Objective, Training, pooled
 from xling.config.policies import LanguageModel, Policy
 from xling.config.tasks import HasTemplate
 from xling.errors import ConfigError
-from xling.grid.stage import WHERE, Context, Json, Stage
+from xling.grid.stage import Context, Json, Stage
 from xling.planning.specs import (
     base,
     codes,
     data_of,
+    features_stage,
     fine_tuning,
-    halved,
     label_of,
     make,
     mark,
-    reading_model,
     side_of,
-    started,
-    texts_read,
+    start_of,
 )
+from xling.results.specs import DataSpec, FeaturesSpec, RewardSpec
 from xling.results.translations import DATA, What
 from xling.rewards import Reader, RewardSettings, has_source, objective_of, reader_of
 from xling.tasks.options import Task, task_module
@@ -67,11 +65,9 @@ class Inputs(NamedTuple):
     where: Mapping[str, Json] = {}  # where things lie
 
 
-class TranslateSpec(Struct, frozen=True):
-    """Spec of translated data; a translator reads what its `inputs` add by itself."""
+class TranslateSpec(DataSpec, frozen=True, kw_only=True):
+    """translate: translated data. What else a translator's `inputs` puts into the spec, it reads there itself."""
 
-    task: Task
-    digest: str
     what: What
     source: Spoken
     target: Spoken
@@ -140,32 +136,27 @@ def translate(
     own, parents = (source, {}) if data is None else (target, {"data": data})
     needed = Needed(task, what, source, target, data is not None)
     inputs = module_of(translator).inputs(translator, needed)
-    spec = {
+    spec = TranslateSpec(
         **data_of(bare(task), (own.code,), READ_AS[what]),
-        "what": what,
-        "source": _spoken(source),
-        "target": _spoken(target),
-        "speakers": speakers(task),
-        "translator": inputs.settings,
-        **inputs.spec,
-    }
-    if inputs.where:
-        spec[WHERE] = {**spec.get(WHERE, {}), **inputs.where}
+        what=what,
+        source=Spoken(source.code, source.script),
+        target=Spoken(target.code, target.script),
+        speakers=speakers(task),
+        translator=inputs.settings,
+    )
+    spec = msgspec.structs.replace(spec, where={**spec.where, **inputs.where})
     way = f"{source.code}->{target.code}" if data is None else f"{target.code}->{source.code}->{target.code}"
-    return make("translate", label_of("translate", (what,), (way,)), spec, {**parents, **inputs.parents})
-
-
-def _spoken(language: Language) -> dict[str, str]:
-    return {"code": language.code, "script": language.script}
+    label = label_of("translate", (what,), (way,))
+    return make("translate", label, {**msgspec.to_builtins(spec), **inputs.spec}, {**parents, **inputs.parents})
 
 
 def _read_in(task: Task, sources: tuple[str, ...], target: str, use: Use) -> dict[str, Any]:
     """The sources' data in a spec, rendered as the target's prompts are."""
-    spec = dict(data_of(task, sources, use))  # which others read too
-    if isinstance(task, HasTemplate):
-        read = read_by(use, task.template, task.facts, (target,))
-        spec["task"] = {**spec["task"], **msgspec.to_builtins(read)}
-    return spec
+    data = data_of(task, sources, use)
+    if not isinstance(task, HasTemplate):
+        return data
+    read = read_by(use, task.template, task.facts, (target,))
+    return {**data, "task": msgspec.structs.replace(data["task"], **read)}
 
 
 # --- what learns from them ----------------------------------------------------------------------------------
@@ -240,17 +231,13 @@ def _silver(
     half: Half | None,
 ) -> Stage:
     objective = objective_of(task, rm)
-    init, of_init = started(task, sources, start, policy, training, rm, seed)
-    spec = {
-        **_read_in(task, sources, target, objective),
-        "langs": sources,
-        "rm": msgspec.to_builtins(rm),
-        "objective": objective,
-        "seed": seed,
-        **halved(half),
-        **of_init,
-    }
-    parents = {**dict(data), **init}
+    spec = RewardSpec(
+        **_read_in(task, sources, target, objective), langs=sources, rm=rm, objective=objective, seed=seed, half=half
+    )
+    parents = dict(data)
+    if (init := start_of(task, start, policy, training, rm, seed)) is not None:
+        spec = msgspec.structs.replace(spec, truncation_side=side_of(task, rm, sources))
+        parents["init"] = init
     for source in sources:
         if (reader := reader_of(rm, policy, side_of(task, rm, (source,)))) is not None:
             parents[f"features_{source}"] = _features(task, source, target, objective, reader, parents[DATA + source])
@@ -259,10 +246,9 @@ def _silver(
 
 @lru_cache(maxsize=4096)
 def _features(task: Task, source: str, target: str, objective: Objective, reader: Reader, data: Stage) -> Stage:
-    """Stage with a frozen model's features of translated feedback."""
-    spec = {**_read_in(task, (source,), target, objective), "lang": source, "objective": objective}
-    parents = {DATA + source: data, **reading_model(reader)}
-    return make("features", label_of("features", heard((source,), target)), spec | texts_read(reader), parents)
+    """What a frozen model sees of translated feedback."""
+    spec = FeaturesSpec(**_read_in(task, (source,), target, objective), lang=source, objective=objective)
+    return features_stage(label_of("features", heard((source,), target)), spec, reader, {DATA + source: data})
 
 
 def heard(sources: tuple[str, ...], target: str) -> tuple[str, ...]:

@@ -1,10 +1,12 @@
-"""Reads what stages wrote, by the references of a plan."""
+"""Reads samples, prompts and verdicts of finished cells, by the references of a plan; held-out pairs of a task."""
 
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,15 +15,13 @@ from msgspec import Struct
 from xling.errors import ConfigError, StoreError
 from xling.grid.records import Ref
 from xling.grid.store import Store
-from xling.jsonfiles import decode
-from xling.judges.asking import points
-from xling.results.items import Floats, finite, read_json
-from xling.results.plan import Results
-from xling.results.prompts import located, unchanged
-from xling.results.samples import Samples, read_samples
-from xling.results.verdicts import Asked
+from xling.jsonfiles import decode, read_json
+from xling.judges.asking import Verdict, points
+from xling.results.items import Floats, finite
+from xling.results.samples import Samples
+from xling.results.specs import located, unchanged
 from xling.tasks.options import Task, offers, task_module
-from xling.tasks.records import GOOD, Prompt
+from xling.tasks.records import GOOD, Pair, Prompt, Rating
 
 
 class JudgedItems(Struct, frozen=True):
@@ -36,7 +36,7 @@ class JudgedItems(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The prompts of one finished cell in the order of its items.json, with what was compared for each."""
+    """All prompts of one finished cell in the order of its items.json, with what was compared for each."""
 
     prompts: list[str]
     pool: list[Samples]  # the policy's samples for each prompt
@@ -48,31 +48,6 @@ class Judged:
     def responses(self) -> list[list[str]]:
         """The judged responses of each prompt."""
         return [[row.responses[n] for n in places] for row, places in zip(self.pool, self.places, strict=True)]
-
-
-def judged_responses(results: Results, judge: Ref, stages: Mapping[str, Ref]) -> Judged:
-    """Read a cell's judged responses and its opponents. StoreError if the files do not fit each other."""
-    _check_roles(stages)
-    items = read_json(results.folder(judge) / "items.json", JudgedItems)
-    pool, baseline = (read_samples(results.folder(stages[role])) for role in ("pool", "baseline"))
-    row_of = {samples.prompt: row for row, samples in enumerate(pool)}
-    fits = [row.prompt for row in baseline] == list(row_of) and row_of.keys() >= set(items.prompt)
-    if not fits or (items.index and len(items.index) != len(items.prompt)):
-        raise _unfit(judge)
-    rows = [row_of[prompt] for prompt in items.prompt]  # judge=llm may have been asked of fewer prompts
-    every = [list(range(len(pool[row].responses))) for row in rows]
-    places = [[index] for index in items.index] if items.index else every
-    return Judged(items.prompt, [pool[row] for row in rows], places, [baseline[row] for row in rows], rows)
-
-
-def _check_roles(stages: Mapping[str, Ref]) -> None:
-    for role in ("pool", "baseline"):
-        if role not in stages:
-            raise StoreError(f"A cell of the plan names no {role}. Run the grid's command again to write it anew.")
-
-
-def _unfit(judge: Ref) -> StoreError:
-    return StoreError(f"The prompts of judge {judge.key[:12]} are not those of its pool and baseline.")
 
 
 def reference_texts(store: Store, ref: Ref) -> dict[str, list[str]]:
@@ -124,7 +99,75 @@ def _data_of(store: Store, ref: Ref) -> tuple[Task, str]:
     return task, spec["lang"]
 
 
+def held_out_pairs(task: Task, lang: str) -> list[Pair]:
+    """The target's held-out pairs, or those of its held-out ratings; the two texts of a pair differ."""
+    module = task_module(task)
+    if "pairs" in offers(task):
+        return [pair for pair in module.pairs(task, lang, "test") if pair.chosen != pair.rejected]
+    return pairs_of(module.ratings(task, lang, "test"))
+
+
+def pairs_of(ratings: Sequence[Rating]) -> list[Pair]:
+    """Pairs of responses to the same prompt whose labels differ, the higher one chosen (paper, Appendix C)."""
+    by_prompt: dict[tuple[str, str], tuple[Prompt, dict[str, float]]] = {}
+    for rating in ratings:
+        # the same document is the same prompt, whatever its id
+        place = (rating.prompt.dataset, rating.prompt.reward_text)
+        by_prompt.setdefault(place, (rating.prompt, {}))[1].setdefault(rating.response, rating.label)
+    return [
+        Pair(prompt, one, other)
+        for prompt, labels in by_prompt.values()
+        for one in labels
+        for other in labels
+        if labels[one] > labels[other]
+    ]
+
+
+def pair_ids(pairs: Sequence[Pair]) -> list[str]:
+    """What a cap chooses pairs by."""
+    return ["\0".join((pair.prompt.id, pair.chosen, pair.rejected)) for pair in pairs]
+
+
 # --- response by response ---------------------------------------------------------------------------------
+
+
+class Asked(Struct, frozen=True):
+    """verdicts.json in rows: an entry a (response, opponent), by prompt, then sample, then opponent."""
+
+    prompt: list[str]
+    sample: list[int]  # index in the pool
+    opponent: list[int]  # index in the baseline
+    p_first: list[float | None]  # P(response preferred), shown first; None: not asked so, or no answer
+    p_second: list[float | None]  # shown second
+    unanswered_first: list[bool]  # asked so, and the answer was neither 1 nor 2
+    unanswered_second: list[bool]
+    identical: list[bool]  # the two texts are the same: a tie that nobody was asked about
+    mass_first: list[float | None] = []  # probability on the two digits together; None: the text decided
+    mass_second: list[float | None] = []
+    why_first: list[str] = []  # there is no answer
+    why_second: list[str] = []
+
+    def verdicts(self) -> list[Verdict]:
+        """One an entry; results of before there were masses have none."""
+        return verdicts_of({name: getattr(self, name) for name in Verdict._fields})
+
+    def preferences(self) -> dict[tuple[str, int], dict[int, float | None]]:
+        """(prompt, sample) -> opponent -> preference for the sample, 0 to 1; None: not answered."""
+        found: dict[tuple[str, int], dict[int, float | None]] = {}
+        places = zip(self.prompt, self.sample, strict=True)
+        for place, opponent, verdict in zip(places, self.opponent, self.verdicts(), strict=True):
+            found.setdefault(place, {})[opponent] = verdict.preference
+        return found
+
+
+def verdicts_of(columns: Mapping[str, Sequence[Any]]) -> list[Verdict]:
+    """The inverse of `_columns`, of verdicts.json and accuracy.json; results of before there were masses have none."""
+    return list(map(Verdict, *(columns[name] for name in Verdict._fields if columns.get(name))))
+
+
+def read_verdicts(folder: Path) -> Asked:
+    """verdicts.json of an llm stage."""
+    return msgspec.convert(read_json(folder / "verdicts.json"), Asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +202,9 @@ class SampleReader:
 
     def cell(self, judge: Ref, stages: Mapping[str, Ref]) -> "CellSamples":
         """The prompts of a finished cell, by the roles of its stages. StoreError if a file is missing or damaged."""
-        _check_roles(stages)
+        for role in ("pool", "baseline"):
+            if role not in stages:
+                raise StoreError(f"A cell of the plan names no {role}. Run the grid's command again to write it anew.")
         return CellSamples(self, judge, stages)
 
     def has(self, ref: Ref, name: str) -> bool:
@@ -180,7 +225,7 @@ class SampleReader:
 
 
 class CellSamples:
-    """One finished cell; `read` decodes a prompt at a time."""
+    """One finished cell; `read` decodes a prompt at a time, `all` every one."""
 
     def __init__(self, reader: SampleReader, judge: Ref, stages: Mapping[str, Ref]) -> None:
         self._reader, self._judge, self._stages = reader, judge, stages
@@ -197,15 +242,28 @@ class CellSamples:
         """Of the pool, judged or not. StoreError if pool, baseline and judge are not of the same prompts."""
         prompts = _prompts(self._pool)
         if prompts != _prompts(self._baseline) or not self._rows.keys() <= set(prompts):
-            raise _unfit(self._judge)
+            raise self._unfit()
         return prompts
+
+    def all(self) -> Judged:
+        """What was judged of all prompts of items.json. StoreError if the files do not fit each other."""
+        items, row_of = self.items, {prompt: row for row, prompt in enumerate(self.all_prompts())}
+        if items.index and len(items.index) != len(items.prompt):
+            raise self._unfit()
+        rows = [row_of[prompt] for prompt in items.prompt]
+        pool, baseline = ([decode(lines[row], type=Samples) for row in rows] for lines in (self._pool, self._baseline))
+        places = [[index] for index in items.index] or [list(range(len(row.responses))) for row in pool]
+        return Judged(items.prompt, pool, places, baseline, rows)
+
+    def _unfit(self) -> StoreError:
+        return StoreError(f"The prompts of judge {self._judge.key[:12]} are not those of its pool and baseline.")
 
     def read(self, prompt: str) -> JudgedPrompt:
         """A judged prompt of items.json, with its texts."""
         row, place = self._rows[prompt], self._places.get(prompt, -1)
         own, opposed = (decode(lines[place], type=Samples) for lines in (self._pool, self._baseline))
         if place < 0 or not own.prompt == opposed.prompt == prompt:
-            raise _unfit(self._judge)
+            raise self._unfit()
         items, pick = self.items, self.items.index[row] if self.items.index else 0
         scores = self._scores("verdict", place, pick, len(opposed.responses))
         return JudgedPrompt(

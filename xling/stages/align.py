@@ -13,11 +13,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from msgspec import Struct
 
-from xling.config.policies import Lora
 from xling.errors import StageError
-from xling.experiment import Optimizer
 from xling.grid.stage import Context
 from xling.jsonfiles import write_json
 from xling.measures.language import in_language
@@ -31,35 +28,16 @@ from xling.models.training import write_curve
 from xling.optimizers import OPTIMIZERS, PolicyTraining, trains
 from xling.optimizers.problem import Pool, Problem, Reward, Row, Watch, prompts_of_step
 from xling.results.samples import Samples, iterate_samples, ragged
+from xling.results.specs import AlignSpec
 from xling.rewards import Request, Scores
-from xling.rewards.settings import RewardModel
 from xling.stages.blocks import PROMPTS, blocks_of, kept_arrays, read_arrays
 from xling.stages.pool import demonstrated, name_of
 from xling.stages.score import text_scores
-from xling.tasks.options import Task, task_module
+from xling.tasks.options import task_module
 from xling.tasks.records import Prompt
 
 CHUNK = 64  # prompts sampled and read together where nothing else fixes it
 LEAST_SPREAD = 1e-9  # standard deviation of rewards
-
-
-class AlignSpec(Struct, frozen=True):
-    """Spec of an aligned policy; SFT_t and the reward model are parents."""
-
-    task: Task
-    digest: str
-    lang: str
-    optimizer: Optimizer
-    rm: RewardModel
-    reading: dict[str, Any]  # what a frozen reward model reads of a text
-    rm_truncation_side: str
-    max_prompt_tokens: int
-    truncation_side: str
-    max_new_tokens: int
-    tuning: str
-    lora: Lora | None
-    quality: bool  # whether the task knows the truth, to be watched beside the reward
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -131,8 +109,9 @@ def run(context: Context) -> None:
 
 
 def _settings(spec: AlignSpec) -> PolicyTraining:
-    assert trains(spec.optimizer)  # no other asks for this stage
-    return spec.optimizer
+    settings = OPTIMIZERS.read(spec.optimizer)
+    assert trains(settings)  # no other asks for this stage
+    return settings
 
 
 def _texts(spec: AlignSpec, tokenizer: Any, policy: Any, split: Any) -> Texts:

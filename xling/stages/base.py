@@ -3,29 +3,14 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Literal
 
 import msgspec
-from msgspec import Struct
 
 from xling.errors import DataError, StageError
 from xling.grid.stage import Context
 from xling.jsonfiles import read_json
 from xling.models.hub import BASE_FOLDER, checkpoint_digest, download, folder_digest
-
-
-class BaseSpec(Struct, frozen=True):
-    """`checkpoint` as in the policy's config, with what tells that it is still the same."""
-
-    checkpoint: str
-    digest: str  # of the packaged weights, the pretraining corpus or a folder's model; empty for a hub id
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
-    remote_code: str | None = None
-    pad_token: str | None = None
-    commit: str = ""  # of a hub id
-    code: dict[str, str] | None = None  # of a local folder whose code may run: its Python files, name -> sha256
-    use: str = "policy"  # or of a reward model: encoder, classifier; or translator
+from xling.results.specs import BaseSpec
 
 
 def run(context: Context) -> None:

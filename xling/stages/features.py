@@ -2,7 +2,8 @@
 
 The frozen model is the policy's base (rm_backbone=frozen_lm) or a sentence encoder. For training it reads the
 language's feedback, for scoring the samples of the target's policy and its held-out feedback. A row a response, in
-the order in which the reward and score stages ask for them; a file for each block of prompts.
+the order in which the reward and score stages ask for them; a file for each block of prompts. And embed[l]: vectors
+of recorded texts under a sentence encoder.
 """
 
 import shutil
@@ -13,17 +14,18 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Struct
 
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.jsonfiles import write_json
-from xling.models.ridge import Array
+from xling.models.ridge import Array, pair_text, write_rows
 from xling.models.text import Limits, count_cut, language_model_rooms
+from xling.results.specs import FeaturesSpec, ScoreSpec
 from xling.results.translations import given
+from xling.rewards import TextsRead, encoder_of
 from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
-from xling.tasks.options import Task, task_module
-from xling.tasks.records import Split
+from xling.tasks.options import task_module
+from xling.tasks.records import Recorded, Split
 
 FEEDBACK = 4096  # prompts a block of feedback, which has a response or two each
 Texts = tuple[str, list[str]]  # a prompt and its responses
@@ -36,22 +38,6 @@ class Reader:
 
     blocks: Callable[[Sequence[str], Sequence[Sequence[str]]], list[Array]]
     cut: Callable[[Iterable[str], Iterable[str]], Cut]
-
-
-class FeaturesSpec(Struct, frozen=True):
-    """Spec of features; the language model and, with the parents pool and baseline, the samples are parents."""
-
-    task: Task
-    digest: str
-    lang: str
-    objective: str
-    features: str = ""  # of the language model that is the parent `lm`; the next three are of what it reads
-    max_prompt_tokens: int = 1024
-    max_response_tokens: int = 512
-    truncation_side: str = "right"
-    encoder: str = ""  # or a sentence encoder's name
-    identity: str = ""  # and what stands for its weights
-    recorded: bool = False  # what recorded systems said
 
 
 def run(context: Context) -> None:
@@ -73,20 +59,37 @@ def run(context: Context) -> None:
 
 
 def _run_recorded(context: Context, spec: FeaturesSpec) -> None:
-    from xling.models.load import load_policy
-    from xling.stages.recorded import read_texts
-
-    recorded = task_module(spec.task).recorded(spec.task, spec.lang)
-    model, tokenizer = load_policy(context.parents["lm"])
-    read_texts(recorded, model, tokenizer, spec.features, _limits(spec), context.out)
-    prompts, said = (p.reward_text for p in recorded.prompts), (text for row in recorded.responses for text in row)
-    write_json(
-        context.out / "cut.json", {"recorded": _language_model_cut(model, tokenizer, _limits(spec))(prompts, said)}
+    """Writes recorded.npz: what the frozen language model sees of each (document, response), within its limits."""
+    recorded, reader = (
+        task_module(spec.task).recorded(spec.task, spec.lang),
+        reader_of(context.parents["lm"], context.spec),
     )
+    answers: dict[str, dict[str, None]] = {}  # of a document, each text once
+    for prompt, _, response, _ in recorded.flat():
+        answers.setdefault(prompt.reward_text, {})[response] = None
+    texts = [pair_text(document, response) for document, row in answers.items() for response in row]
+    write_rows(context.out / "recorded.npz", texts, reader.blocks(list(answers), list(map(list, answers.values()))))
+    _write_cut(context, recorded, reader.cut)
+
+
+def run_embed(context: Context) -> None:
+    """embed[l]: writes texts.npz, unit vectors of a language's recorded documents and responses, each text once."""
+    from xling.models.encoder import cut_counter, load_encoder, located
+
+    spec = msgspec.convert(context.spec, ScoreSpec)
+    recorded, folder = task_module(spec.task).recorded(spec.task, spec.lang), located(encoder_of(spec.rm), spec.encoder)
+    texts = {text: None for prompt, _, response, _ in recorded.flat() for text in (prompt.reward_text, response)}
+    write_rows(context.out / "texts.npz", list(texts), [load_encoder(folder)(list(texts))])
+    _write_cut(context, recorded, cut_counter(folder))
+
+
+def _write_cut(context: Context, recorded: Recorded, cut: Callable[[Iterable[str], Iterable[str]], Cut]) -> None:
+    prompts, said = (p.reward_text for p in recorded.prompts), (text for row in recorded.responses for text in row)
+    write_json(context.out / "cut.json", {"recorded": cut(prompts, said)})
 
 
 def reader_of(lm: Path | None, reading: Mapping[str, Any]) -> Reader:
-    """The frozen model that `reading` describes (settings as in FeaturesSpec); `lm`: the folder of a language model."""
+    """The frozen model that `reading` describes, as beside a FeaturesSpec; `lm`: the folder of a language model."""
     if reading.get("encoder"):
         from xling.models.encoder import cut_counter, load_encoder, located, pair_features
 
@@ -98,20 +101,13 @@ def reader_of(lm: Path | None, reading: Mapping[str, Any]) -> Reader:
 
     assert lm is not None  # a parent of every stage whose reading names no encoder
     model, tokenizer = load_policy(lm)
-    limits = Limits(reading["max_prompt_tokens"], reading["max_response_tokens"], reading["truncation_side"])
-    cut = _language_model_cut(model, tokenizer, limits)
-    return Reader(
-        lambda prompts, responses: read(model, tokenizer, prompts, responses, reading["features"], limits), cut
-    )
-
-
-def _language_model_cut(model: Any, tokenizer: Any, limits: Limits) -> Callable[[Iterable[str], Iterable[str]], Cut]:
+    kept = msgspec.convert(reading, TextsRead)
+    limits = Limits(kept.max_prompt_tokens, kept.max_response_tokens, kept.truncation_side)
     rooms = language_model_rooms(tokenizer, limits, model.config.is_encoder_decoder)
-    return lambda prompts, responses: count_cut(tokenizer, prompts, responses, rooms)
-
-
-def _limits(spec: FeaturesSpec) -> Limits:
-    return Limits(spec.max_prompt_tokens, spec.max_response_tokens, spec.truncation_side)
+    return Reader(
+        lambda prompts, responses: read(model, tokenizer, prompts, responses, kept.features, limits),
+        lambda prompts, responses: count_cut(tokenizer, prompts, responses, rooms),
+    )
 
 
 def _write(

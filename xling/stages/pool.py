@@ -12,38 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from xling.grid.stage import Context
 from xling.jsonfiles import write_json
 from xling.models.text import Ids, decode_response, policy_ids
 from xling.results.samples import Samples, write_samples
+from xling.results.specs import PoolSpec, RecordedSpec
 from xling.stages.blocks import kept_lines
 from xling.tasks.options import Task, task_module
 from xling.tasks.records import Prompt, Split
 
 BLOCK = 1024  # prompts tokenised at once to learn their lengths
-
-
-class PoolSpec(Struct, frozen=True):
-    """Spec of a policy's samples; `purpose` (pool, baseline, aligned) names the random streams."""
-
-    task: Task
-    digest: str
-    lang: str
-    purpose: str
-    n: int
-    temperature: float
-    top_p: float
-    max_new_tokens: int
-    chunk: int
-    seed: int
-    max_prompt_tokens: int
-    truncation_side: str
-    by_length: bool
-    engine: str
-    split: Split = "test"  # train: the prompts of demonstrations, for optimizers that learn from samples
-    prompts: int | None = None  # of them, the first so many
 
 
 @dataclass(frozen=True)
@@ -90,7 +69,7 @@ def prompts_of(spec: PoolSpec) -> list[Prompt]:
     """The test prompts; or those of the training demonstrations, whose references are not read."""
     if spec.split == "test":
         return task_module(spec.task).prompts(spec.task, spec.lang, "test")
-    return demonstrated(spec.task, spec.lang, spec.split)[: spec.prompts]
+    return demonstrated(spec.task, spec.lang, spec.split)[: spec.prompts or None]
 
 
 def demonstrated(task: Task, lang: str, split: Split) -> list[Prompt]:
@@ -164,14 +143,6 @@ def line(prompt: Prompt, drawn: Sequence[Ids], tokenizer: Any, kl: list[float]) 
     lengths = list(map(len, drawn))
     row = Samples(prompt.id, prompt.group, prompt.dataset, texts, lengths, eos, kl)
     return msgspec.json.encode(row, order="sorted")
-
-
-class RecordedSpec(Struct, frozen=True):
-    """Recorded responses: the data names everything."""
-
-    task: Task
-    digest: str
-    lang: str
 
 
 def run_recorded(context: Context) -> None:

@@ -5,35 +5,18 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Struct
 
 from xling.config.tasks import HasFolds
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.ridge import Array, half_of
+from xling.results.specs import RewardSpec
 from xling.results.translations import given
 from xling.rewards import REWARDS, Feedback
 from xling.rewards.heads import Fitting, train_heads
-from xling.rewards.settings import RewardModel
 from xling.stages.features import all_features
-from xling.tasks.options import Task, task_module
-from xling.tasks.records import Half, Pair, Rating, Split
-
-
-class RewardSpec(Struct, frozen=True):
-    """Spec of a reward model; the model that it starts from is a parent."""
-
-    task: Task
-    digest: str
-    langs: tuple[str, ...]
-    rm: RewardModel
-    objective: str
-    seed: int
-    encoder: str = ""  # identity of a sentence encoder
-    documents: int | None = None
-    truncation_side: str = "right"  # of a network's prompts
-    half: Half | None = None  # of the documents that feedback is about; None: all
-    folds: int = 0  # of cross-fitted heads, where people rated recorded systems; 0: the feedback has splits
+from xling.tasks.options import task_module
+from xling.tasks.records import Pair, Rating, Split
 
 
 def run(context: Context) -> None:
@@ -48,7 +31,7 @@ def run(context: Context) -> None:
     return fit(
         context,
         spec.rm,
-        Feedback(spec.seed, spec.objective, spec.truncation_side, items, partial(_features, context, spec)),
+        Feedback(spec.seed, spec.objective, spec.truncation_side or "right", items, partial(_features, context, spec)),
     )
 
 
@@ -121,5 +104,5 @@ def _heads(context: Context, spec: RewardSpec) -> None:
     assert isinstance(task, HasFolds)  # planning has refused others
     sources = [module.recorded(task, lang) for lang in spec.langs]
     folders = {role.partition("_")[2]: folder for role, folder in context.parents.items()}
-    fitting = Fitting(spec.folds, (task.seed, spec.seed), spec.objective, spec.documents)
+    fitting = Fitting(spec.folds, (task.seed, spec.seed), spec.objective, spec.documents or None)
     train_heads(sources, spec.rm, folders, fitting, context.out)

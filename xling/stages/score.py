@@ -6,47 +6,29 @@ there is one scoring path. Prompts go through in blocks, and a killed stage goes
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from scipy.stats import spearmanr
 
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.jsonfiles import read_json, write_json
+from xling.models.encoder import knows
 from xling.results.samples import Array, ragged
-from xling.rewards import REWARDS, FeatureScorer, Request, Scorer, Scores, encoder_of
+from xling.results.specs import ScoreSpec
+from xling.rewards import REWARDS, FeatureScorer, Request, RewardSettings, Scorer, Scores, encoder_of
 from xling.rewards.heads import blocks_of as features_of
 from xling.rewards.heads import score_rows
 from xling.rewards.settings import RewardModel
 from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
 from xling.stages.features import FEEDBACK, feature_blocks, reader_of
-from xling.stages.recorded import embed_texts, rated_responses, write_notes
-from xling.stages.recorded import write_scores as write_responses
 from xling.tasks.options import Task, task_module
 from xling.tasks.records import GOOD, Pair, Prompt, Rating, Recorded
-
-
-class ScoreSpec(Struct, frozen=True):
-    """Spec of scores; the reward model and the samples are parents. `seed` is the random control's."""
-
-    task: Task
-    digest: str
-    lang: str
-    rm: RewardModel
-    objective: str
-    recorded: bool = False  # the responses are what recorded systems said
-    source_langs: tuple[str, ...] = ()  # of recorded responses alone
-    encoder: str = ""
-    seed: int = 0
-    elsewhere: bool = False  # recorded responses that the reward model has not seen: it was trained on another task
-    truncation_side: str = "right"  # of published models and likelihoods
-    max_prompt_tokens: int = 1024  # of likelihoods
-
 
 Asked = tuple[Prompt, list[str]]  # a prompt and its responses
 
@@ -68,7 +50,7 @@ def run_gold(context: Context) -> None:
     """Writes pool.npy and baseline.npy: exact quality, or what people rated."""
     spec = msgspec.convert(context.spec, ScoreSpec)
     module = task_module(spec.task)
-    if spec.rm.name == "human":
+    if context.parents["pool"] == context.parents["baseline"]:  # recorded responses are pool and opponent at once
         rated_responses(module.recorded(spec.task, spec.lang), context.out)
     else:
         prompts = {p.id: p for p in module.prompts(spec.task, spec.lang, "test")}
@@ -228,9 +210,9 @@ def _recorded(context: Context, spec: ScoreSpec) -> None:
         scores = score_rows(recorded, spec.rm, reward, folder)
     else:
         scores = _unseen(context, spec, recorded, folder)
-    write_responses(recorded, scores, context.out)
+    write_recorded(recorded, scores, context.out)
     if cross_fitted or reward is None:
-        write_notes(spec.rm, {recorded.lang, *spec.source_langs}, context.out)
+        write_notes(spec.rm, {recorded.lang, *(spec.source_langs or ())}, context.out)
 
 
 def _unseen(context: Context, spec: ScoreSpec, recorded: Recorded, features: Path | None) -> Array:
@@ -245,13 +227,75 @@ def _unseen(context: Context, spec: ScoreSpec, recorded: Recorded, features: Pat
     return np.array([score for row in rows for score in row])
 
 
-def run_embed(context: Context) -> None:
-    """embed[l]: vectors of a language's recorded documents and responses, once for all that use them."""
-    from xling.models.encoder import cut_counter, located
+def write_recorded(recorded: Recorded, scores: Array, out: Path) -> None:
+    """Write (rows,) scores as pool.npy, baseline.npy (prompts, systems; NaN-padded) and heldout.json.
 
-    spec = msgspec.convert(context.spec, ScoreSpec)
-    recorded = task_module(spec.task).recorded(spec.task, spec.lang)
-    folder = located(encoder_of(spec.rm), spec.encoder)
-    embed_texts(recorded, folder, context.out)
-    prompts, said = (p.reward_text for p in recorded.prompts), (text for row in recorded.responses for text in row)
-    write_json(context.out / "cut.json", {"recorded": cut_counter(folder)(prompts, said)})
+    The baseline is the pool: the opponent is a uniformly random recorded response, itself included. heldout.json has
+    all pairs whose ratings differ.
+    """
+    table = _table(recorded, scores)
+    _save_tables(out, table)
+    write_json(out / "heldout.json", _rated_pairs(recorded, table))
+
+
+def rated_responses(recorded: Recorded, out: Path) -> None:
+    """The verdicts of judge=human in the format of a score: people's ratings as pool.npy and baseline.npy."""
+    _save_tables(out, _table(recorded, np.array([rating for _, _, _, rating in recorded.flat()])))
+
+
+def write_notes(rm: RewardSettings, langs: Collection[str], out: Path) -> None:
+    """Write notes.json: which of the languages the encoder that the reward model reads with does not know."""
+    name = encoder_of(rm)
+    unknown = [lang for lang in sorted(langs) if name and knows(name, lang) is False]
+    write_json(out / "notes.json", {"unknown_language": bool(unknown), "unknown_languages": unknown})
+
+
+def write_agreement(recorded: Recorded, score: Path, out: Path) -> None:
+    """Write pairs.json and spearman.json from a score folder's pool.npy.
+
+    pairs.json: for each two responses to a prompt whose ratings differ, 1 if the reward orders them as people
+    did, 0.5 if it ties them, 0 if not. With two systems a prompt and no ties the win rate is 25 + 50 x their
+    mean: its floor is 25, its ceiling 75.
+    spearman.json: rank correlation of reward and rating over all n responses; null for a constant reward.
+    """
+    table = np.load(score / "pool.npy")
+    pairs = _rated_pairs(recorded, table)
+    margin = np.array(pairs["chosen"]) - np.array(pairs["rejected"])
+    correct = ((np.sign(margin) + 1) / 2).tolist()
+    write_json(out / "pairs.json", {"group": pairs["group"], "correct": correct})
+    rewards = table[~np.isnan(table)]
+    ratings = np.array([rating for _, _, _, rating in recorded.flat()])
+    varies = np.ptp(rewards) > 0 and np.ptp(ratings) > 0
+    rho = float(spearmanr(rewards, ratings).statistic) if varies else None
+    write_json(out / "spearman.json", {"rho": rho, "n": len(ratings)})
+
+
+def _rated_pairs(recorded: Recorded, table: Array) -> dict[str, list[Any]]:
+    """Columns of all pairs of responses to a prompt whose ratings differ, the better rated one as chosen."""
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("group", "chosen", "rejected", "chosen_length", "rejected_length")
+    }
+    for row, prompt in enumerate(recorded.prompts):
+        ratings, responses = recorded.ratings[row], recorded.responses[row]
+        for better in range(len(ratings)):
+            for worse in range(len(ratings)):
+                if ratings[better] > ratings[worse]:
+                    columns["group"].append(prompt.group)
+                    columns["chosen"].append(float(table[row, better]))
+                    columns["rejected"].append(float(table[row, worse]))
+                    columns["chosen_length"].append(len(responses[better]))
+                    columns["rejected_length"].append(len(responses[worse]))
+    return columns
+
+
+def _table(recorded: Recorded, scores: Array) -> Array:
+    """(rows,) -> (prompts, most systems), NaN where a prompt has fewer."""
+    per_prompt = np.array([len(responses) for responses in recorded.responses])
+    table = np.full((len(per_prompt), per_prompt.max()), np.nan)
+    table[np.arange(table.shape[1]) < per_prompt[:, None]] = scores
+    return table
+
+
+def _save_tables(out: Path, table: Array) -> None:
+    np.save(out / "pool.npy", table)
+    np.save(out / "baseline.npy", table)

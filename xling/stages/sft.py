@@ -10,12 +10,9 @@ from typing import Any
 
 import msgspec
 import torch
-from msgspec import Struct
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from xling.config.common import Training
-from xling.config.policies import Lora
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.jsonfiles import write_json
@@ -27,8 +24,9 @@ from xling.models.sampling import greedy_ids
 from xling.models.states import Batch, padded_batch
 from xling.models.text import Ids, decode_response, policy_ids, response_ids
 from xling.models.training import fit, write_curve
+from xling.results.specs import SftSpec
 from xling.results.translations import given, translates
-from xling.tasks.options import Task, task_module
+from xling.tasks.options import task_module
 from xling.tasks.records import Demonstration, Split
 
 VALIDATION_DEMONSTRATIONS = 64  # a language; enough to tell checkpoints apart, cheap enough to do at each evaluation
@@ -37,21 +35,6 @@ BLOCK = 1024  # demonstrations tokenised at once; half a million of them are kep
 RESPONSE_TOKENS = 512  # the longest response that is learnt from, unless policy.max_new_tokens is more
 
 Row = tuple[Sequence[int], Sequence[int]]  # prompt ids, response ids
-
-
-class SftSpec(Struct, frozen=True):
-    """Spec of a fine-tuned policy; its base is a parent."""
-
-    task: Task
-    digest: str
-    langs: tuple[str, ...]
-    training: Training
-    max_new_tokens: int
-    seed: int
-    max_prompt_tokens: int
-    truncation_side: str
-    tuning: str
-    lora: Lora | None
 
 
 def run(context: Context) -> None:

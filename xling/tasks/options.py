@@ -21,7 +21,7 @@ class TaskModule(Protocol):
 
     `config` is the module's own `Settings`. Which rows the data functions return, and in which order, depends on the
     rows of the files and not on their order, so that a stage computes the same of shuffled files
-    (xling/results/prompts.py).
+    (xling/results/specs.py).
     """
 
     OFFERS: frozenset[Offer]

@@ -79,7 +79,7 @@ def fold_grid(store: Store, name: str, collect: Collect | None = None) -> Matrix
     plan = read_plan(store.grid_folder(name))
     results = Results(store, plan)
     entries = planned_entries(plan, results)
-    own = own_measures(store, results, name, plan.measures)
+    own = own_measures(store, name, plan.measures)
     blocks, kept = fold_blocks(entries, results, collect, own)
     notes = own.sentences() if own else []
     return Matrix(

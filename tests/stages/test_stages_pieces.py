@@ -1,0 +1,298 @@
+"""Functions that stages are made of: blocks of results, shuffled labels, batches and losses, picks and their curve."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_grid import TASK
+from torch.nn.functional import binary_cross_entropy_with_logits
+from transformers import LlamaConfig, MT5Config
+
+from xling.grid.stage import Context, Interrupted
+from xling.judges import win_shares
+from xling.models.states import padded_batch
+from xling.optimizers import best_of_n
+from xling.planning.dag import SHUFFLES
+from xling.rewards.networks import distinct, reward_batch, reward_loss
+from xling.rewards.untrained import hashed_score
+from xling.stages.blocks import kept_arrays, kept_lines
+from xling.stages.reward import shuffled_pairs, shuffled_ratings
+from xling.stages.score import length_rule
+from xling.stages.sft import labelled_batch
+from xling.tasks import micro_summarization as world
+from xling.tasks.records import Prompt, Rating
+
+# --- blocks of results: bounded, resumable, in the order of their items whatever the order of the work --------
+
+IN_ORDER = [[0, 1, 2], [3, 4, 5], [6]]
+MIXED = [[6, 0], [5, 1, 3], [4], [2]]
+
+
+def context(
+    scratch: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Context:
+    return Context({}, {}, scratch, scratch, progress, stopping)
+
+
+def work(items: Sequence[int]) -> list[bytes]:
+    return [f"item {item} {'x' * item}".encode() for item in items]
+
+
+def expected(count: int = 7) -> bytes:
+    return b"".join(line + b"\n" for line in work(range(count)))
+
+
+@pytest.mark.parametrize(("blocks", "count"), [(IN_ORDER, 7), (MIXED, 7), ([], 0)])
+def test_lines_come_in_the_order_of_the_items(tmp_path: Path, blocks: list[list[int]], count: int) -> None:
+    assert b"".join(kept_lines(context(tmp_path), "x", blocks, work)) == expected(count)
+
+
+@pytest.mark.parametrize("fails_at", range(4))
+def test_finished_blocks_are_not_done_again(tmp_path: Path, fails_at: int) -> None:
+    done: list[Sequence[int]] = []
+
+    def failing(items: Sequence[int]) -> list[bytes]:
+        if len(done) == fails_at:
+            raise MemoryError
+        done.append(items)
+        return work(items)
+
+    with pytest.raises(MemoryError):
+        kept_lines(context(tmp_path), "x", MIXED, failing)
+    assert done == MIXED[:fails_at]
+    again: list[Sequence[int]] = []
+    lines = kept_lines(context(tmp_path), "x", MIXED, lambda items: again.append(items) or work(items))  # type: ignore[func-returns-value]
+    assert again == MIXED[fails_at:] and b"".join(lines) == expected()
+
+
+def test_a_half_written_block_is_done_again(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "000001.partial").write_bytes(b"item 5")
+    assert b"".join(kept_lines(context(tmp_path), "x", MIXED, work)) == expected()
+
+
+def test_progress_and_a_stop_between_blocks(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def told(done: int, total: int) -> None:
+        seen.append((done, total))
+
+    with pytest.raises(Interrupted, match="after 5 of 7 items, which are kept"):
+        kept_lines(context(tmp_path, told, lambda: len(seen) == 2), "x", MIXED, work)
+    assert seen == [(2, 7), (5, 7)]
+    kept_lines(context(tmp_path, told), "x", MIXED, work)
+    assert seen[2:] == [(2, 7), (5, 7), (6, 7), (7, 7)]
+
+
+def test_arrays_are_kept_the_same_way(tmp_path: Path) -> None:
+    asked = iter([False, True])
+    stopped = context(tmp_path, stopping=lambda: next(asked))
+    with pytest.raises(Interrupted, match="after 1 of 3 items, which are kept"):
+        kept_arrays(stopped, "x", [[1], [2], [3]], lambda block: [np.array(block)], 3)
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["000000.npz", "000000.npz.sha256"]
+
+
+def test_a_block_that_rotted_is_made_again(tmp_path: Path) -> None:
+    kept_lines(context(tmp_path), "x", IN_ORDER, work)
+    path = tmp_path / "x" / "000000.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"item 1", b"item 7"))
+    made: list[int] = []
+
+    def again(items: Sequence[int]) -> list[bytes]:
+        made.extend(items)
+        return work(items)
+
+    assert b"".join(kept_lines(context(tmp_path), "x", IN_ORDER, again)) == expected() and made == IN_ORDER[0]
+
+
+@pytest.mark.parametrize("lines", [[b"one"], [b"one", b"two\nthree"]])
+def test_work_that_gives_something_else_than_a_line_an_item_is_an_error(tmp_path: Path, lines: list[bytes]) -> None:
+    with pytest.raises(ValueError, match="lines for 2 items"):
+        kept_lines(context(tmp_path), "x", [[0, 1]], lambda items: lines)
+    assert not list(tmp_path.glob("x/*.jsonl"))
+
+
+# --- feedback, batches and losses ---------------------------------------------------------------------------
+
+DECODER, ENCODER_DECODER = LlamaConfig(), MT5Config(decoder_start_token_id=3)
+RATINGS = world.ratings(TASK, "de", "train")
+PAIRS = world.pairs(TASK, "de", "train")
+
+
+@pytest.mark.parametrize("permutation", range(1, SHUFFLES + 1))
+def test_a_permutation_keeps_texts_and_balance_and_moves_labels(permutation: int) -> None:
+    shuffled = shuffled_ratings(RATINGS, 0, permutation)
+    assert [(r.prompt, r.response) for r in shuffled] == [(r.prompt, r.response) for r in RATINGS]
+    assert Counter(r.label for r in shuffled) == Counter(r.label for r in RATINGS)
+    assert 5 < sum(a.label != b.label for a, b in zip(shuffled, RATINGS, strict=True)) < 35
+
+
+def test_permutations_and_seeds_differ_and_zero_changes_nothing() -> None:
+    found = {tuple(r.label for r in shuffled_ratings(RATINGS, s, k)) for s in (0, 1) for k in range(1, 6)}
+    assert len(found) == 10
+    assert shuffled_ratings(RATINGS, 0, 0) == RATINGS and shuffled_pairs(PAIRS, 0, 0) == PAIRS
+
+
+@pytest.mark.parametrize("permutation", range(1, SHUFFLES + 1))
+def test_a_coin_turns_pairs_round(permutation: int) -> None:
+    shuffled = shuffled_pairs(PAIRS, 0, permutation)
+    turned = [a.chosen == b.rejected for a, b in zip(shuffled, PAIRS, strict=True)]
+    assert 10 < sum(turned) < 30
+    for a, b in zip(shuffled, PAIRS, strict=True):
+        assert a.prompt == b.prompt and {a.chosen, a.rejected} == {b.chosen, b.rejected}
+
+
+def test_a_reward_batch_of_an_encoder_decoder_begins_with_the_start_token() -> None:
+    rows = [(([5, 6, 1], [7, 1]), None, 1.0), (([5, 1], [8, 9, 1]), None, 0.0)]
+    batch = reward_batch(rows, partial(padded_batch, ENCODER_DECODER, pad=0))
+    assert batch["input_ids"].tolist() == [[5, 6, 1], [5, 1, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch["decoder_input_ids"].tolist() == [[3, 7, 1, 0], [3, 8, 9, 1]]
+    assert batch["response_mask"].int().tolist() == [[0, 1, 1, 0], [0, 1, 1, 1]]
+
+
+def test_a_reward_batch_marks_prompt_response_and_padding() -> None:
+    rows = [(([1, 5, 6], [7, 2]), None, 1.0), (([1, 5], [8, 9, 9, 2]), None, 0.0)]
+    batch = reward_batch(rows, partial(padded_batch, DECODER, pad=2))
+    assert batch["input_ids"].tolist() == [[1, 5, 6, 7, 2, 2], [1, 5, 8, 9, 9, 2]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 0], [1] * 6]
+    assert batch["response_mask"].int().tolist() == [[0, 0, 0, 1, 1, 0], [0, 0, 1, 1, 1, 1]]
+    assert batch["labels"].tolist() == [1.0, 0.0]
+    assert not any(name.startswith("rejected") for name in batch)
+
+
+def test_the_losses_are_those_of_the_paper() -> None:
+    def model(input_ids: torch.Tensor, attention_mask: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+        return (input_ids * response_mask).sum(1).float()
+
+    padded = partial(padded_batch, DECODER, pad=0)
+    point = reward_batch([(([1], [3]), None, 1.0), (([1], [2]), None, 0.0)], padded)
+    expected = binary_cross_entropy_with_logits(torch.tensor([3.0, 2.0]), torch.tensor([1.0, 0.0]))
+    assert reward_loss(model, point) == pytest.approx(expected.item())
+    pair = reward_batch([(([1], [3]), ([1], [1]), 1.0), (([1], [2]), ([1], [4, 1]), 1.0)], padded)
+    expected_pair = np.mean([np.log1p(np.exp(-2.0)), np.log1p(np.exp(3.0))])
+    assert float(reward_loss(model, pair)) == pytest.approx(expected_pair)
+
+
+def test_a_causal_batch_has_its_loss_on_the_responses() -> None:
+    batch = labelled_batch(DECODER, [([1, 5, 6], [7, 2]), ([1, 5], [8, 9, 9, 2])], pad=2)
+    assert batch["labels"].tolist() == [[-100, -100, -100, 7, 2, -100], [-100, -100, 8, 9, 9, 2]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 0], [1] * 6]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "labels", "threshold", "longer"),
+    [
+        ([1, 2, 8, 9], [0, 0, 1, 1], 2.0, True),
+        ([1, 2, 8, 9], [1, 1, 0, 0], 2.0, False),
+        ([1, 2, 3, 9], [0, 1, 1, 1], 1.0, True),
+        ([1, 4], [0.2, 0.5], 1.0, True),  # a half is good
+    ],
+)
+def test_the_length_rule_is_the_best_threshold(
+    lengths: list[int], labels: list[float], threshold: float, longer: bool
+) -> None:
+    rows = zip(lengths, labels, strict=True)
+    ratings = [Rating(Prompt(f"{n}", "de", f"{n}", ""), "x" * n, label) for n, label in rows]
+    assert length_rule(ratings) == {"threshold": threshold, "longer_is_better": longer}
+
+
+def test_the_random_control_is_uniform_and_named_by_seed_prompt_and_index() -> None:
+    drawn = np.array([[hashed_score(0, str(p), j) for j in range(10)] for p in range(300)])
+    assert abs(drawn.mean() - 0.5) < 0.02 and abs((drawn < 0.1).mean() - 0.1) < 0.02
+    assert len(np.unique(drawn)) == drawn.size
+    assert hashed_score(1, "12", 3) != hashed_score(1, "1", 23) != hashed_score(11, "2", 3)
+    assert hashed_score(0, "de/test-0000", 0) != hashed_score(0, "tr/test-0000", 0)  # nor by the language
+
+
+def test_pairs_that_read_the_same_are_dropped_and_counted() -> None:
+    rows = [(([1], [5, 2]), ([1], [6, 2]), 1.0), (([1], [5, 2]), ([1], [5, 2]), 1.0), (([1], [7, 2]), None, 0.0)]
+    kept, dropped = distinct(rows)
+    assert kept == [rows[0], rows[2]] and dropped == 1
+
+
+# --- picks and wins -----------------------------------------------------------------------------------------
+
+BEST = best_of_n.Settings()
+NAN = float("nan")
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def brute_force(rewards: Array, wins: Array) -> list[float]:
+    """Expected win of best-of-k over all k-subsets; ties go to the lower index."""
+    there = [i for i in range(len(rewards)) if not np.isnan(rewards[i])]
+    out = []
+    for k in range(1, len(rewards) + 1):
+        subsets = list(itertools.combinations(there, min(k, len(there))))
+        picks = [max(subset, key=lambda i: (rewards[i], -i)) for subset in subsets]
+        out.append(float(np.mean([wins[i] for i in picks])))
+    return out
+
+
+def drawn(rewards: int | None) -> tuple[Array, Array]:
+    """Pools of five: rewards from few values (many ties) or continuous, wins in quarters."""
+    rng = np.random.default_rng(0)
+    shape = (200, 5)
+    points = rng.random(shape) if rewards is None else rng.integers(0, rewards, shape).astype(float)
+    return points, rng.integers(0, 5, shape) / 4
+
+
+@pytest.mark.parametrize("fewer", [False, True])
+@pytest.mark.parametrize("values", [None, 3, 2, 1], ids=["no ties", "ties", "many ties", "all tied"])
+def test_the_curve_is_the_mean_over_all_subsets(values: int | None, fewer: bool) -> None:
+    """Of prompts with fewer samples it keeps its last value."""
+    rewards, wins = drawn(values)
+    rng = np.random.default_rng(1)
+    for row in range(len(rewards) if fewer else 0):
+        gone = rng.permutation(5)[: row % 5]
+        rewards[row, gone] = wins[row, gone] = NAN
+    expected = np.array([brute_force(r, w) for r, w in zip(rewards, wins, strict=True)])
+    np.testing.assert_allclose(best_of_n.curve(BEST, rewards, wins), expected, atol=1e-12)
+
+
+def test_the_curve_begins_with_the_mean_and_ends_with_the_pick() -> None:
+    rewards, wins = drawn(3)
+    curve = best_of_n.curve(BEST, rewards, wins)
+    np.testing.assert_allclose(curve[:, 0], wins.mean(axis=1))
+    np.testing.assert_allclose(curve[:, -1], wins[np.arange(len(wins)), best_of_n.pick(BEST, rewards)])
+
+
+@pytest.mark.parametrize("n", [1, 2, 16, 64, 500])
+def test_weights_of_each_k_sum_to_one(n: int) -> None:
+    weights = best_of_n.subset_weights(n)
+    np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-9)
+    np.testing.assert_allclose(weights[0], 1 / n)
+    assert weights[-1].tolist() == pytest.approx([0.0] * (n - 1) + [1.0])
+
+
+def test_the_best_is_the_first_of_the_highest_and_never_a_missing_one() -> None:
+    rewards = np.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [NAN, -5.0, -6.0], [NAN, NAN, 0.0]])
+    assert best_of_n.pick(BEST, rewards).tolist() == [1, 0, 1, 2]
+
+
+def test_win_shares_by_hand() -> None:
+    quality = np.array([[0.5, 0.9, 0.1], [0.5, NAN, 0.5]])
+    opponents = np.array([[0.5, 0.2, 0.9, 0.9], [0.5, 0.4, NAN, NAN]])
+    shares = win_shares(quality, opponents)
+    np.testing.assert_allclose(shares, [[1.5 / 4, (2 + 0.5 * 2) / 4, 0.0], [0.75, NAN, 0.75]])
+
+
+def test_shares_against_oneself_are_a_half_on_average() -> None:
+    """Recorded systems: the opponent is a uniformly random response of the same pool."""
+    quality = np.random.default_rng(2).integers(0, 3, (50, 6)).astype(float)
+    np.testing.assert_allclose(win_shares(quality, quality).mean(axis=1), 0.5)
+    assert win_shares(*[np.array([[0.2, 0.8]])] * 2).tolist() == [[0.25, 0.75]]  # the floor and the ceiling of two
+
+
+def test_kl_bound() -> None:
+    assert best_of_n.kl_bound(BEST, 1) == 0.0
+    assert best_of_n.kl_bound(BEST, 64) == pytest.approx(3.1745, abs=5e-5)
+    assert best_of_n.kl_bound(BEST, 2) == pytest.approx(np.log(2) - 0.5)
