@@ -48,7 +48,10 @@ def written(path: Path, rows: list[dict[str, Any]] = ROWS) -> str:
 
 def translator(path: str, speakers: tuple[str, ...], digest: str, texts: list[str]) -> Translate:
     """What the translate stage of English to German gets for its texts, of the digest that the plan had."""
-    spec = TranslateSpec(MicroSummarization(languages=()), "", "ratings", EN, DE, speakers, {"name": "recorded"})
+    spec = TranslateSpec(
+        task=MicroSummarization(languages=()), digest="", what="ratings", source=EN, target=DE, speakers=speakers,
+        translator={"name": "recorded"},
+    )  # fmt: skip
     where = {"translations": digest, WHERE: {"translations": path}}
     return translate(Context(where, {}, Path(), Path()), spec, texts)
 
