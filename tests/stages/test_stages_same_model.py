@@ -9,7 +9,6 @@ from typing import Any
 
 import families
 import pytest
-from families import saved
 from huggingface_hub import constants
 from small_grid import BUDGET, TASK, Runner, changed, every, experiment, judged_by
 
@@ -270,7 +269,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[s
 
 @pytest.fixture(scope="module")
 def mt5(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved(tmp_path_factory.mktemp("hub") / "mt5", "mt5")
+    return families.saved(tmp_path_factory.mktemp("hub") / "mt5", "mt5")
 
 
 @pytest.mark.parametrize("kind", ONCE)
