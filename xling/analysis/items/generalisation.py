@@ -8,7 +8,7 @@ training data would not be followed by the others.
 Of policies that an optimizer has trained, judge=target_rm with judge.lang says the same (docs/judges.md).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,22 +16,25 @@ import numpy as np
 import pandas as pd
 
 from xling.analysis.items.scored import (
+    Column,
     Finished,
     Scored,
+    by_panel,
+    columns_in,
+    drawn,
     finished_cells,
-    long_table,
-    matrix_of,
     once,
-    points,
     prompts_of,
     readable,
+    table_of,
+    wide,
     without,
 )
 from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.types import PERCENT
-from xling.analysis.statistics.bootstrap import Floats, Ints, Sample, draw, resample
+from xling.analysis.statistics.bootstrap import Floats, Ints, Sample, resample
 from xling.analysis.statistics.intervals import fold
-from xling.analysis.tidy.finding import Finding, columns_of, is_home, some
+from xling.analysis.tidy.finding import Finding, Row, columns_of, is_home, some
 from xling.config.common import is_foreign
 from xling.errors import StoreError
 from xling.grid.records import Ref
@@ -84,11 +87,10 @@ def increases(finished: Finished) -> tuple[pd.DataFrame, list[str]]:
             return None
         return {**prompts[ref], "increase": increase}
 
-    found, misfits = readable((cell for cell in cells if _column(cell) in picked), read)
+    table, misfits = table_of((cell for cell in cells if _column(cell) in picked), read, "judge")
     if constant:
         misfits.append(f"Scores all alike on the baseline, so that there is no unit: {some(constant)}.")
-    parts = [({**without(cell.axes, "judge"), "seed": cell.label}, columns) for cell, columns in found]
-    return long_table(parts), left_out + misfits
+    return table, left_out + misfits
 
 
 def _column(cell: Scored) -> tuple[Any, ...]:
@@ -133,76 +135,44 @@ def home_picks(table: pd.DataFrame, left_out: Sequence[str] = ()) -> list[Findin
     table: a row a reward model and prompt with `source_lang`, `target_lang`, any other axes, `seed`, `prompt`, `group`,
     `dataset`, and the `increase`.
     """
-    rows, shares, misfits = [], [], list(left_out)
-    if len(table):
-        panel = [n for n in table.columns if n not in ("target_lang", "source_lang", "seed", *ITEMS, "increase")]
-        for shared, part in table.groupby(panel, observed=True, sort=True):
-            same = dict(zip(panel, shared, strict=True))
-            columns = _columns(part, misfits)
-            own = _by_pair(columns)
-            rows += [same | row for row in own]
-            shares += [same | row for row in _shares(columns, own)]
+    misfits = list(left_out)
+
+    def rows_of(part: pd.DataFrame) -> tuple[list[Row], list[Row]]:
+        columns, fresh = drawn(columns_in(part, "increase", ITEMS, "prompts", misfits))
+        samples = [(one, resample(clusters, one.values, one.seed, fresh=fresh)) for one, clusters in columns]
+        pairs = _by_pair(samples)
+        return pairs, _shares(samples, pairs)
+
+    inner = ("target_lang", "source_lang", "seed", *ITEMS, "increase")
+    rows, shares = by_panel(table, inner, rows_of)
+    titles = "Reward models on picks of the target's own", "Reward models that follow the target's own"
     return [
-        Finding(
-            "generalisation", "Reward models on picks of the target's own", pd.DataFrame(rows), NOTE, tuple(misfits)
-        ),
-        Finding(
-            "generalisation_shares",
-            "Reward models that follow the target's own",
-            pd.DataFrame(shares),
-            SHARE_NOTE,
-            tuple(misfits),
-        ),
+        Finding("generalisation", titles[0], rows, NOTE, tuple(misfits)),
+        Finding("generalisation_shares", titles[1], shares, SHARE_NOTE, tuple(misfits)),
     ]
 
 
-_Column = tuple[str, list[str], Sample]  # target, sources, their increases under a seed
+_Sampled = tuple[Column, Sample]  # the increases of its sources
 
 
-def _columns(part: pd.DataFrame, misfits: list[str]) -> list[_Column]:
-    made = []
-    for (target, seed), rows in part.groupby(["target_lang", "seed"], observed=True, sort=True):
-        items, sources, values, others = matrix_of(rows, "increase", ITEMS)
-        misfits += [f"{source} -> {target}: its prompts are not those of the others." for source in others]
-        made.append((str(target), str(seed), sources, values, items))
-    drawn = draw([(items["group"].tolist(), items["dataset"].tolist()) for *_, items in made])
-    labels, fresh = points([seed for _, seed, *_ in made])
-    return [
-        (target, sources, resample(clusters, values, label, fresh=fresh))
-        for (target, _, sources, values, _), clusters, label in zip(made, drawn, labels, strict=True)
-    ]
-
-
-def _by_pair(columns: Sequence[_Column]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for target in dict.fromkeys(target for target, _, _ in columns):
-        own = [column for column in columns if column[0] == target]
-        sources = sorted({source for _, there, _ in own for source in there})
-        for source, estimate in zip(sources, fold([_spread(column, sources) for column in own]), strict=True):
-            row = {"source_lang": source, "target_lang": target, "home": is_home(source, target)}
-            n = estimate.n if estimate else 0
-            rows.append(row | columns_of("increase", estimate) | {"n": n})
+def _by_pair(columns: Sequence[_Sampled]) -> list[Row]:
+    rows: list[Row] = []
+    for target in dict.fromkeys(column.target for column, _ in columns):
+        own = [(column.sources, sample) for column, sample in columns if column.target == target]
+        sources = sorted({source for there, _ in own for source in there})
+        estimates = fold([wide(sample, there, sources) for there, sample in own])
+        for source, estimate in zip(sources, estimates, strict=True):
+            row: Row = {"source_lang": source, "target_lang": target, "home": is_home(source, target)}
+            rows.append(row | columns_of("increase", estimate) | {"n": estimate.n if estimate else 0})
     return rows
 
 
-def _spread(column: _Column, sources: Sequence[str]) -> Sample:
-    """A seed's increases in the order of `sources`; NaN for those it lacks."""
-    _, there, sample = column
-    places = [sources.index(source) for source in there]
-    means = np.full(len(sources), np.nan)
-    resamples = np.full((len(sample.resamples), len(sources)), np.nan)
-    means[places], resamples[:, places] = sample.means, sample.resamples
-    return replace(sample, means=means, resamples=resamples, present=None)
-
-
-def _shares(columns: Sequence[_Column], pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _shares(columns: Sequence[_Sampled], pairs: Sequence[Row]) -> list[Row]:
+    rows: list[Row] = []
     for models, belongs in (("foreign", is_foreign), ("home", is_home)):
         samples = []
-        for seed in dict.fromkeys(sample.label for _, _, sample in columns):
-            of_seed = [
-                (sample, belonging(column, belongs)) for column in columns if (sample := column[2]).label == seed
-            ]
+        for seed in dict.fromkeys(column.seed for column, _ in columns):
+            of_seed = [(sample, column.members(belongs)) for column, sample in columns if column.seed == seed]
             of_seed = [(sample, members) for sample, members in of_seed if members]
             if of_seed:
                 samples.append(_share(of_seed))
@@ -211,14 +181,9 @@ def _shares(columns: Sequence[_Column], pairs: Sequence[Mapping[str, Any]]) -> l
             share, mean = over_columns(samples)
             settled = PERCENT * float(np.mean([pair["increase_low"] > 0 for pair in own]))
             shares = {name: np.clip(value, 0, PERCENT) for name, value in columns_of("share_above_0", share).items()}
-            row = {"models": models, "pairs": len(own), **shares, "share_settled": settled}
+            row: Row = {"models": models, "pairs": len(own), **shares, "share_settled": settled}
             rows.append(row | columns_of("increase", mean) | {"n": share.n if share else 0})
     return rows
-
-
-def belonging(column: _Column, belongs: Any) -> list[int]:
-    target, sources, _ = column
-    return [number for number, source in enumerate(sources) if belongs(source, target)]
 
 
 def _share(of_seed: Sequence[tuple[Sample, list[int]]]) -> Sample:

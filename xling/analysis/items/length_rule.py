@@ -14,22 +14,22 @@ import pandas as pd
 
 from xling.analysis.items.scored import (
     SCORED_BY,
+    Column,
     Finished,
     Scored,
+    by_panel,
+    columns_in,
+    drawn,
     finished_cells,
-    long_table,
-    matrix_of,
     once,
-    points,
-    readable,
-    without,
+    table_of,
 )
 from xling.analysis.matrix.accuracy import correct, length_hits
 from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.types import PERCENT
-from xling.analysis.statistics.bootstrap import POINTS, SHARE, Clusters, Floats, Sample, draw, resample
+from xling.analysis.statistics.bootstrap import POINTS, SHARE, Clusters, Floats, Sample, resample
 from xling.analysis.statistics.intervals import Estimate, fold
-from xling.analysis.tidy.finding import Finding, columns_of, is_home, some
+from xling.analysis.tidy.finding import Finding, Row, columns_of, is_home, some
 from xling.config.common import is_foreign
 from xling.grid.store import Store
 from xling.results.items import read_heldout
@@ -54,28 +54,26 @@ def length_rule(store: Store, name: str) -> list[Finding]:
 
 def heldout_decisions(finished: Finished) -> tuple[pd.DataFrame, list[str]]:
     """A row a decision: the axes that a score depends on, `seed`, `recorded`, `group`, `hit` and `length_hit`."""
-    parts, without_rule = [], []
-    found, left_out = readable(
-        once(finished.cells, *SCORED_BY),
-        lambda cell: read_heldout(finished.results.folder(cell.stages["score"])),
-    )
-    for cell, record in found:
+    without_rule: list[str] = []
+
+    def read(cell: Scored) -> dict[str, Any] | None:
+        record = read_heldout(finished.results.folder(cell.stages["score"]))
+        if record is None:
+            return None
         rule = length_hits(record)
         if rule is None:
             without_rule.append(f"{cell.axes['source_lang']} -> {cell.axes['target_lang']}")
-            continue
-        columns = {"group": np.array(record.group, dtype=object), "hit": correct(record), "length_hit": rule}
-        parts.append((_axes(cell), columns))
+            return None
+        recorded = np.array(["yes" if cell.stages["pool"].kind == "recorded" else ""] * len(rule), dtype=object)
+        groups = np.array(record.group, dtype=object)
+        return {"recorded": recorded, "group": groups, "hit": correct(record), "length_hit": rule}
+
+    table, left_out = table_of(once(finished.cells, *SCORED_BY), read, *SCORED_BY)
     if without_rule:
         left_out.append(f"No length rule was fitted for ratings of {some(without_rule)}.")
-    if not found:
+    elif not len(table):
         left_out.append("No reward model has held-out decisions.")
-    return long_table(parts), left_out
-
-
-def _axes(cell: Scored) -> dict[str, str]:
-    recorded = "yes" if cell.stages["pool"].kind == "recorded" else ""
-    return {**without(cell.axes, *SCORED_BY), "seed": cell.label, "recorded": recorded}
+    return table, left_out
 
 
 def length_agreement(table: pd.DataFrame, left_out: Sequence[str] = ()) -> list[Finding]:
@@ -84,81 +82,65 @@ def length_agreement(table: pd.DataFrame, left_out: Sequence[str] = ()) -> list[
     table: a row a decision with `source_lang`, `target_lang`, any other axes, `seed`, `recorded`, `group`, and `hit`
     and `length_hit` in 0..1. Reward models of a target decide about the same items; one that does not is left out.
     """
-    rows, means, misfits = [], [], list(left_out)
-    if len(table):
-        panel = [name for name in table.columns if name not in ("target_lang", "source_lang", "seed", *ITEMS, "hit")]
-        for shared, part in table.groupby(panel, observed=True, sort=True):
-            same = dict(zip(panel, shared, strict=True))
-            crossed = same.pop("recorded") == "yes"
-            columns = _columns(part, misfits)
-            rows += [same | row for row in _by_model(columns, crossed)]
-            means += [same | row for row in _over_models(columns, crossed)]
+    misfits = list(left_out)
+
+    def rows_of(part: pd.DataFrame) -> tuple[list[Row], list[Row]]:
+        crossed = bool((part["recorded"] == "yes").any())
+        kept: list[Column] = []
+        for column in columns_in(part, "hit", ITEMS, "held-out items", misfits):
+            if not any(_same(column, other) for other in kept):
+                kept.append(column)
+        columns, _ = drawn(kept)
+        return _by_model(columns, crossed), _over_models(columns, crossed)
+
+    inner = ("target_lang", "source_lang", "seed", "recorded", *ITEMS, "hit")
+    rows, means = by_panel(table, inner, rows_of)
+    means_note = f"{NOTE} home: trained on the target's own feedback; foreign: on none of it. A target counts once."
+    title = "Reward models and the length rule"
     return [
-        Finding("length_rule", "Reward models and the length rule", pd.DataFrame(rows), NOTE, tuple(misfits)),
+        Finding("length_rule", title, rows, NOTE, tuple(misfits)),
         Finding(
-            "length_rule_means",
-            "Reward models and the length rule, means over reward models and targets",
-            pd.DataFrame(means),
-            f"{NOTE} home: trained on the target's own feedback; foreign: on none of it. A target counts once.",
-            tuple(misfits),
+            "length_rule_means", f"{title}, means over reward models and targets", means, means_note, tuple(misfits)
         ),
     ]
 
 
-_Column = tuple[str, str, list[str], Floats, Clusters]  # target, seed, sources, (items, sources + 1) hits, clusters
+_Drawn = tuple[Column, Clusters]
 
 
-def _columns(part: pd.DataFrame, misfits: list[str]) -> list[_Column]:
-    """The last hits of a column are the length rule's. Seeds under which all decisions are the same count once."""
-    made: list[tuple[str, str, list[str], Floats, pd.Series]] = []
-    for (target, seed), rows in part.groupby(["target_lang", "seed"], observed=True, sort=True):
-        items, sources, hits, others = matrix_of(rows, "hit", ITEMS)
-        misfits += [f"{source} -> {target}: its held-out items are not those of the others." for source in others]
-        column = (str(target), str(seed), sources, np.column_stack([hits, items["length_hit"]]), items["group"])
-        if not any(_same(column, other) for other in made):
-            made.append(column)
-    drawn = draw([(groups.tolist(), [""] * len(groups)) for *_, groups in made])
-    labels, _ = points([seed for _, seed, *_ in made])
-    return [
-        (target, label, sources, hits, clusters)
-        for (target, _, sources, hits, _), label, clusters in zip(made, labels, drawn, strict=True)
-    ]
-
-
-def _same(column: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+def _same(one: Column, other: Column) -> bool:
     """The same but for the seed: a reward model that is fitted in closed form depends on none."""
-    same = column[0] == other[0] and column[2] == other[2] and column[3].shape == other[3].shape
-    return bool(same and (column[3] == other[3]).all() and column[4].equals(other[4]))
+    same = (one.target, one.sources) == (other.target, other.sources) and one.items.equals(other.items)
+    return same and np.array_equal(one.values, other.values)
 
 
-def _by_model(columns: Sequence[_Column], crossed: bool) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
-    for target in dict.fromkeys(column[0] for column in columns):
-        own = [column for column in columns if column[0] == target]
-        sources = sorted({source for column in own for source in column[2]})
-        estimates = fold([_measured(column, sources, crossed) for column in own])
+def _by_model(columns: Sequence[_Drawn], crossed: bool) -> list[Row]:
+    rows: list[Row] = []
+    for target in dict.fromkeys(column.target for column, _ in columns):
+        own = [one for one in columns if one[0].target == target]
+        sources = sorted({source for column, _ in own for source in column.sources})
+        estimates = fold([_measured(column, clusters, sources, crossed) for column, clusters in own])
         for number, source in enumerate(sources):
             row = _row(estimates[number :: len(sources)])
             rows.append({"source_lang": source, "target_lang": target, "home": is_home(source, target), **row})
     return rows
 
 
-def _row(estimates: Sequence[Estimate | None]) -> dict[str, object]:
-    found: dict[str, object] = {}
+def _row(estimates: Sequence[Estimate | None]) -> Row:
+    found: Row = {}
     for name, estimate in zip(MEASURES, estimates, strict=True):
         found |= columns_of(name, estimate)
     first = estimates[0]
     return found | {"n": first.n if first else 0}
 
 
-def _measured(column: _Column, sources: Sequence[str], crossed: bool) -> Sample:
+def _measured(column: Column, clusters: Clusters, sources: Sequence[str], crossed: bool) -> Sample:
     """MEASURES of all sources, a measure after the other; NaN for a source that this seed lacks."""
-    _, seed, there, hits, clusters = column
-    full = np.full((len(hits), len(sources)), np.nan)
-    full[:, [sources.index(source) for source in there]] = hits[:, :-1]
-    rule = hits[:, -1:]
+    full = np.full((len(column.values), len(sources)), np.nan)
+    full[:, [sources.index(source) for source in column.sources]] = column.values
+    rule = column.items["length_hit"].to_numpy(dtype=np.float64)[:, None]
     values = np.hstack([full, np.repeat(rule, len(sources), axis=1), full * rule + (1 - full) * (1 - rule)])
-    sample = resample(clusters, values, seed, crossed=crossed)
+    sample = resample(clusters, values, column.seed, crossed=crossed)
     return replace(
         sample,
         means=_with_expected(sample.means[None])[0],
@@ -177,27 +159,22 @@ def _with_expected(means: Floats) -> Floats:
     return PERCENT * np.hstack([own, rule, agreement, expected, agreement - expected])
 
 
-def _over_models(columns: Sequence[_Column], crossed: bool) -> list[dict[str, object]]:
+def _over_models(columns: Sequence[_Drawn], crossed: bool) -> list[Row]:
     """Means over a target's reward models, then over targets, for all of them, those at home, those from abroad."""
-    rows: list[dict[str, object]] = []
-    for models, belongs in (("all", None), ("home", is_home), ("foreign", is_foreign)):
-        samples, count, targets = [], 0, set()
-        for column in columns:
-            target, _, sources, _, _ = column
-            members = [number for number, s in enumerate(sources) if belongs is None or belongs(s, target)]
-            if not members:
-                continue
-            sample = _measured(column, sources, crossed)
-            means, resamples = (
-                values.reshape(len(values), len(MEASURES), -1)[:, :, members].mean(axis=2)
-                for values in (sample.means[None], sample.resamples)
-            )
-            samples.append(replace(sample, means=means[0], resamples=resamples, span=_SPAN))
-            targets.add(target)
-            count = max(count, len(members))
+    rows: list[Row] = []
+    for models, belongs in (("all", lambda *_: True), ("home", is_home), ("foreign", is_foreign)):
+        samples, fitted = [], set[tuple[str, str]]()
+        for column, clusters in columns:
+            if members := column.members(belongs):
+                sample = _measured(column, clusters, column.sources, crossed)
+                means, resamples = (
+                    values.reshape(len(values), len(MEASURES), -1)[:, :, members].mean(axis=2)
+                    for values in (sample.means[None], sample.resamples)
+                )
+                samples.append(replace(sample, means=means[0], resamples=resamples, span=_SPAN))
+                fitted |= {(column.target, column.sources[member]) for member in members}
         if samples:
-            fitted = {(c[0], s) for c in columns for s in c[2] if belongs is None or belongs(s, c[0])}
-            rows.append(
-                {"models": models, "reward_models": len(fitted), "targets": len(targets), **_row(over_columns(samples))}
-            )
+            targets = {target for target, _ in fitted}
+            row: Row = {"models": models, "reward_models": len(fitted), "targets": len(targets)}
+            rows.append(row | _row(over_columns(samples)))
     return rows

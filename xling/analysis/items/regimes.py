@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 from msgspec import Struct
 
-from xling.analysis.items.scored import Finished, Scored, finished_cells, long_table, points, readable
+from xling.analysis.items.scored import Column, Finished, Scored, by_panel, drawn, finished_cells, readable, table_of
 from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.types import PERCENT
-from xling.analysis.statistics.bootstrap import POINTS, SHARE, Sample, draw, resample
+from xling.analysis.statistics.bootstrap import POINTS, SHARE, Sample, resample
 from xling.analysis.statistics.intervals import Estimate, fold, judged
-from xling.analysis.tidy.finding import Finding, columns_of, some
+from xling.analysis.tidy.finding import Finding, Row, columns_of, some
 from xling.grid.records import Ref
 from xling.grid.store import Store
 from xling.results.items import read_items, read_json
@@ -69,8 +69,7 @@ def _of_grid(store: Store, name: str, axis: str) -> tuple[pd.DataFrame, list[str
         wins = PERCENT * np.array(items.win, dtype=np.float64)
         return {**{name: np.array(getattr(items, name), dtype=object) for name in ITEMS}, "win": wins}
 
-    found, misfits = readable(finished.cells, read)
-    table = long_table([({**cell.axes, "seed": cell.label}, columns) for cell, columns in found])
+    table, misfits = table_of(finished.cells, read)
     return table, [*finished.holes, *misfits]
 
 
@@ -111,8 +110,29 @@ def _rouge(finished: Finished) -> tuple[pd.DataFrame, list[str]]:
 # --- the analysis -------------------------------------------------------------------------------------------
 
 
+def paired(table: pd.DataFrame, left_out: Sequence[str], *, axis: str, name: str, title: str) -> list[Finding]:
+    """One finding `name`: a row a (source, target) and regime, then the means by target and over all.
+
+    table: a row a cell and prompt with `source_lang`, `target_lang`, `axis`, any other axes, `seed`, `prompt`, `group`,
+    `dataset` and `win` in percent (NaN: not judged). Cells without an organic counterpart are left out.
+    """
+    said = list(left_out)
+
+    def rows_of(part: pd.DataFrame) -> list[list[Row]]:
+        if not (part[axis] == ORGANIC).any():
+            said.append(f"Nothing with {axis}={ORGANIC} to compare with.")
+            return []
+        regimes = sorted(set(part[axis].astype(str)) - {ORGANIC})
+        return [[{axis: regime, **row} for regime in regimes for row in _rows(_columns(part, axis, regime, said))]]
+
+    rows = by_panel(table, (*PLACE, axis, "seed", *ITEMS, "win"), rows_of)[0]
+    if len(table) and rows.empty:
+        said.append(f"No cell of another {axis} has a counterpart with {axis}={ORGANIC}.")
+    return [Finding(name, title, rows, NOTE.format(axis=axis), tuple(dict.fromkeys(said)))]
+
+
 @dataclass(frozen=True, slots=True)
-class _Column:
+class _Sampled:
     """One target under one seed: win, organic win, difference of each of its sources."""
 
     target: str
@@ -129,30 +149,7 @@ class _Column:
         return replace(self.sample, means=means, resamples=resamples, present=None, span=span, sums=None, apart=None)
 
 
-def paired(table: pd.DataFrame, left_out: Sequence[str], *, axis: str, name: str, title: str) -> list[Finding]:
-    """One finding `name`: a row a (source, target) and regime, then the means by target and over all.
-
-    table: a row a cell and prompt with `source_lang`, `target_lang`, `axis`, any other axes, `seed`, `prompt`, `group`,
-    `dataset` and `win` in percent (NaN: not judged). Cells without an organic counterpart are left out.
-    """
-    rows: list[dict[str, Any]] = []
-    said = list(left_out)
-    if len(table):
-        panel = [c for c in table.columns if c not in (*PLACE, axis, "seed", *ITEMS, "win")]
-        for shared, part in table.groupby(panel, observed=True, sort=True):
-            same = dict(zip(panel, shared, strict=True))
-            if not (part[axis] == ORGANIC).any():
-                said.append(f"Nothing with {axis}={ORGANIC} to compare with.")
-                continue
-            for regime in sorted(set(part[axis].astype(str)) - {ORGANIC}):
-                columns = _columns(part, axis, regime, said)
-                rows += [{**same, axis: regime, **row} for row in _rows(columns)]
-        if not rows:
-            said.append(f"No cell of another {axis} has a counterpart with {axis}={ORGANIC}.")
-    return [Finding(name, title, pd.DataFrame(rows), NOTE.format(axis=axis), tuple(dict.fromkeys(said)))]
-
-
-def _columns(part: pd.DataFrame, axis: str, regime: str, said: list[str]) -> list[_Column]:
+def _columns(part: pd.DataFrame, axis: str, regime: str, said: list[str]) -> list[_Sampled]:
     """Cells of a regime beside their organic ones, a column a target and seed."""
     organic, other = part[part[axis] == ORGANIC], part[part[axis] == regime]
     on = [*PLACE, "seed", *ITEMS]
@@ -169,19 +166,17 @@ def _columns(part: pd.DataFrame, axis: str, regime: str, said: list[str]) -> lis
         )
         sources = [str(source) for source in wide["win"].columns]
         own, reference = wide["win"].to_numpy(), wide["win_organic"].to_numpy()
-        made.append(
-            (str(target), str(seed), sources, np.hstack([own, reference, own - reference]), wide.index.to_frame())
-        )
-    drawn = draw([(items["group"].tolist(), items["dataset"].tolist()) for *_, items in made])
-    labels, fresh = points([seed for _, seed, *_ in made])
+        values = np.hstack([own, reference, own - reference])
+        made.append(Column(str(target), str(seed), sources, values, wide.index.to_frame()))
+    columns, fresh = drawn(made)
     return [
-        _Column(target, sources, resample(clusters, values, label, fresh=fresh))
-        for (target, _, sources, values, _), clusters, label in zip(made, drawn, labels, strict=True)
+        _Sampled(one.target, one.sources, resample(clusters, one.values, one.seed, fresh=fresh))
+        for one, clusters in columns
     ]
 
 
-def _rows(columns: Sequence[_Column]) -> list[dict[str, Any]]:
-    rows = []
+def _rows(columns: Sequence[_Sampled]) -> list[Row]:
+    rows: list[Row] = []
     targets = list(dict.fromkeys(column.target for column in columns))
     for target in targets:
         own = [column for column in columns if column.target == target]
@@ -198,8 +193,8 @@ def _rows(columns: Sequence[_Column]) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(estimates: Sequence[Estimate | None]) -> dict[str, Any]:
-    row: dict[str, Any] = {}
+def _row(estimates: Sequence[Estimate | None]) -> Row:
+    row: Row = {}
     for name, estimate in zip(("win_rate", "organic", "difference"), estimates, strict=True):
         row |= columns_of(name, estimate)
     difference = estimates[2]

@@ -4,7 +4,7 @@ for cell in finished.cells: results.folder(cell.stages["score"])  # pool.npy, ba
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from xling.analysis.matrix.types import Seeds
-from xling.analysis.statistics.bootstrap import Floats
-from xling.analysis.tidy.finding import MOST_NAMED, some
+from xling.analysis.statistics.bootstrap import Clusters, Floats, Sample, draw
+from xling.analysis.tidy.finding import MOST_NAMED, Row, some
 from xling.errors import StoreError
 from xling.grid.records import Ref
 from xling.grid.store import Store
@@ -83,14 +83,6 @@ def once(cells: Iterable[Scored], *groups: str) -> list[Scored]:
     return list(found.values())
 
 
-def points(seeds: Sequence[str]) -> tuple[list[str], bool]:
-    """Seeds that are one point of an interval (`task.seed/seed`), and whether each has prompts of its own: data seeds
-    where there are several, as in the matrix (column.py)."""
-    data = [seed.partition("/")[0] for seed in seeds]
-    fresh = len(set(data)) > 1
-    return (data if fresh else list(seeds)), fresh
-
-
 def long_table(parts: Sequence[tuple[Mapping[str, str], Mapping[str, Any]]]) -> pd.DataFrame:
     """Rows of all parts: what is the same in a part as categories, then its columns, which have one length."""
     if not parts:
@@ -132,26 +124,6 @@ def prompts_of(results: Results, samples: Ref) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["prompt", "group", "dataset"])
 
 
-def matrix_of(
-    rows: pd.DataFrame, value: str, same: Sequence[str], column: str = "source_lang"
-) -> tuple[pd.DataFrame, list[str], Floats, list[str]]:
-    """(items, columns, (items, columns) values, misfits): a target's rows as one matrix, for they share their items.
-
-    `same`: what has to agree with the first column, row by row; those where it does not are the misfits.
-    """
-    first, names, values, misfits = None, [], [], []
-    for name, part in rows.groupby(column, observed=True, sort=True):
-        items = part[list(same)].reset_index(drop=True)
-        first = items if first is None else first
-        if not items.equals(first):
-            misfits.append(str(name))
-            continue
-        names.append(str(name))
-        values.append(part[value].to_numpy(dtype=np.float64))
-    assert first is not None
-    return first, names, np.stack(values, axis=1), misfits
-
-
 def readable(cells: Iterable[Scored], read: Callable[[Scored], Any]) -> tuple[list[tuple[Scored, Any]], list[str]]:
     """Results of `read` by cell, without None; and a sentence for each cell whose files do not fit."""
     found, misfits = [], []
@@ -165,3 +137,90 @@ def readable(cells: Iterable[Scored], read: Callable[[Scored], Any]) -> tuple[li
             found.append((cell, made))
     rest = len(misfits) - MOST_NAMED
     return found, misfits[:MOST_NAMED] + ([f"{rest} more cells cannot be read."] if rest > 0 else [])
+
+
+def table_of(
+    cells: Iterable[Scored], read: Callable[[Scored], Mapping[str, Any] | None], *groups: str
+) -> tuple[pd.DataFrame, list[str]]:
+    """A row an item of every cell: its axes but those of `groups`, `seed`, then what `read` gives; and the misfits."""
+    found, misfits = readable(cells, read)
+    parts = [({**without(cell.axes, *groups), "seed": cell.label}, columns) for cell, columns in found]
+    return long_table(parts), misfits
+
+
+# --- panel by panel -----------------------------------------------------------------------------------------
+
+
+def by_panel(
+    table: pd.DataFrame, inner: Sequence[str], rows_of: Callable[[pd.DataFrame], Sequence[Iterable[Row]]]
+) -> list[pd.DataFrame]:
+    """Tables with the rows that `rows_of` makes of each panel, behind its axes: all columns but the `inner` ones."""
+    panel = [name for name in table.columns if name not in inner]
+    found: list[list[Row]] = [[], []]
+    for shared, part in table.groupby(panel, observed=True, sort=True) if len(table) else ():
+        axes = dict(zip(panel, shared, strict=True))
+        for rows, own in zip(found, rows_of(part), strict=False):
+            rows += [axes | row for row in own]
+    return [pd.DataFrame(rows) for rows in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A target's items under one seed (of one dataset, where these stand apart), with a value of each source."""
+
+    target: str
+    seed: str  # as a cell's label; once drawn, that of its point
+    sources: list[str]
+    values: Floats  # (items, sources)
+    items: pd.DataFrame
+    dataset: str = ""
+
+    def members(self, belongs: Callable[[str, str], bool]) -> list[int]:
+        """Places of the sources that belong to the target's home, or abroad (is_home, is_foreign)."""
+        return [number for number, source in enumerate(self.sources) if belongs(source, self.target)]
+
+
+def columns_in(
+    part: pd.DataFrame, value: str, same: Sequence[str], noun: str, misfits: list[str], apart: Sequence[str] = ()
+) -> list[Column]:
+    """A panel's columns, by target, seed and the axes `apart`: sources share their items.
+
+    same: what has to agree with the first source, item by item; one where it does not is a misfit.
+    """
+    made = []
+    for (target, seed, *rest), rows in part.groupby(["target_lang", "seed", *apart], observed=True, sort=True):
+        first, sources, values = None, [], []
+        for source, own in rows.groupby("source_lang", observed=True, sort=True):
+            items = own[list(same)].reset_index(drop=True)
+            first = items if first is None else first
+            if items.equals(first):
+                sources.append(str(source))
+                values.append(own[value].to_numpy(dtype=np.float64))
+            else:
+                where = " ".join(map(str, (target, *rest))).strip()
+                misfits.append(f"{source} -> {where}: its {noun} are not those of the others.")
+        assert first is not None
+        made.append(Column(str(target), str(seed), sources, np.stack(values, axis=1), first, *map(str, rest)))
+    return made
+
+
+def drawn(columns: Sequence[Column], group: str = "group") -> tuple[list[tuple[Column, Clusters]], bool]:
+    """Columns with their resampling, `seed` being what counts as one point of an interval over seeds; and whether
+    prompts are fresh. That is the data seed (of `task.seed/seed`) where there are several, as in the matrix."""
+    datasets = [
+        one.items["dataset"].tolist() if "dataset" in one.items else [one.dataset] * len(one.items) for one in columns
+    ]
+    clusters = draw([(one.items[group].tolist(), names) for one, names in zip(columns, datasets, strict=True)])
+    data = [column.seed.partition("/")[0] for column in columns]
+    fresh = len(set(data)) > 1
+    labelled = [replace(one, seed=seed) for one, seed in zip(columns, data, strict=True)] if fresh else list(columns)
+    return list(zip(labelled, clusters, strict=True)), fresh
+
+
+def wide(sample: Sample, there: Sequence[str], sources: Sequence[str]) -> Sample:
+    """A column's quantities in the order of `sources`; NaN for those it lacks."""
+    places = [sources.index(source) for source in there]
+    means = np.full(len(sources), np.nan)
+    resamples = np.full((len(sample.resamples), len(sources)), np.nan)
+    means[places], resamples[:, places] = sample.means, sample.resamples
+    return replace(sample, means=means, resamples=resamples, present=None)

@@ -20,21 +20,21 @@ import pandas as pd
 
 from xling.analysis.items.scored import (
     SCORED_BY,
+    Column,
     Finished,
     Scored,
+    by_panel,
+    columns_in,
+    drawn,
     finished_cells,
-    long_table,
-    matrix_of,
     once,
-    points,
-    readable,
     samples_of,
-    without,
+    table_of,
 )
 from xling.analysis.matrix.across import over_columns
-from xling.analysis.statistics.bootstrap import Clusters, Floats, Sample, cluster_sums, draw
+from xling.analysis.statistics.bootstrap import Clusters, Floats, Sample, cluster_sums
 from xling.analysis.statistics.intervals import fold
-from xling.analysis.tidy.finding import Finding, columns_of, is_home, some
+from xling.analysis.tidy.finding import Finding, Row, columns_of, is_home, some
 from xling.config.common import is_foreign
 from xling.grid.store import Store
 from xling.models.ridge import assign_folds, fit_each, in_order
@@ -81,11 +81,10 @@ def responses(finished: Finished) -> tuple[pd.DataFrame, list[str]]:
         columns = {name: rows[name] for name in ("dataset", *ITEMS)}
         return columns | {"score": scores[rows["row"], rows["column"]]}
 
-    found, misfits = readable(once(finished.cells, *SCORED_BY), read)
-    if not found and not finished.holes:
+    table, misfits = table_of(once(finished.cells, *SCORED_BY), read, *SCORED_BY)
+    if not len(table) and not finished.holes:
         misfits.append("No reward model with a source has scored responses.")
-    parts = [({**without(cell.axes, *SCORED_BY), "seed": cell.label}, columns) for cell, columns in found]
-    return long_table(parts), misfits
+    return table, misfits
 
 
 def sampled_texts(finished: Finished, cell: Scored, role: str) -> pd.DataFrame:
@@ -164,9 +163,7 @@ def _explained(sums: Sequence[Floats], n: Any) -> Floats:
 class _Fit:
     """One target's dataset under one seed."""
 
-    target: str
-    dataset: str
-    sources: list[str]
+    column: Column
     held: Sample  # R2 of each source
     in_sample: Floats
     words: int
@@ -179,77 +176,58 @@ def explained_by_words(table: pd.DataFrame, left_out: Sequence[str] = ()) -> lis
     table: a row a reward model and response with `source_lang`, `target_lang`, any other axes, `seed`, `dataset`,
     `document`, `text` and `score`. Reward models of a target score the same responses; one that does not is left out.
     """
-    rows, means, misfits = [], [], list(left_out)
-    if len(table):
-        inner = ("target_lang", "source_lang", "seed", "dataset", *ITEMS, "score")
-        panel = [name for name in table.columns if name not in inner]
-        for shared, part in table.groupby(panel, observed=True, sort=True):
-            same = dict(zip(panel, shared, strict=True))
-            fits = _fits(part, misfits)
-            rows += [same | row for row in _by_model(fits)]
-            means += [same | row for row in _native_and_foreign(fits, misfits)]
+    misfits = list(left_out)
+
+    def rows_of(part: pd.DataFrame) -> tuple[list[Row], list[Row]]:
+        fits = _fits(part, misfits)
+        return _by_model(fits), _native_and_foreign(fits, misfits)
+
+    inner = ("target_lang", "source_lang", "seed", "dataset", *ITEMS, "score")
+    rows, means = by_panel(table, inner, rows_of)
+    title = "What words explain of the rewards of native and foreign reward models"
     return [
-        Finding("bag_of_words", "What words explain of rewards", pd.DataFrame(rows), NOTE, tuple(misfits)),
-        Finding(
-            "bag_of_words_means",
-            "What words explain of the rewards of native and foreign reward models",
-            pd.DataFrame(means),
-            MEANS_NOTE,
-            tuple(misfits),
-        ),
+        Finding("bag_of_words", "What words explain of rewards", rows, NOTE, tuple(misfits)),
+        Finding("bag_of_words_means", title, means, MEANS_NOTE, tuple(misfits)),
     ]
 
 
 def _fits(part: pd.DataFrame, misfits: list[str]) -> list[_Fit]:
     ready = []
-    for (target, seed, dataset), rows in part.groupby(["target_lang", "seed", "dataset"], observed=True, sort=True):
-        items, sources, scores, others = matrix_of(rows, "score", ITEMS)
-        where = f"{target} {dataset}".strip()
-        misfits += [f"{source} -> {where}: its responses are not those of the others." for source in others]
-        constant = [s for s, column in zip(sources, scores.T, strict=True) if not np.ptp(column) > 0]
-        if constant:
+    for column in columns_in(part, "score", ITEMS, "responses", misfits, apart=["dataset"]):
+        where = f"{column.target} {column.dataset}".strip()
+        alike = [not np.ptp(scores) > 0 for scores in column.values.T]
+        if any(alike):
+            constant = [source for source, same in zip(column.sources, alike, strict=True) if same]
             misfits.append(
                 f"Scores of {where} that are all alike or missing, so that R2 has no meaning: {some(constant)}."
             )
-        kept = [number for number, source in enumerate(sources) if source not in constant]
-        if items["document"].nunique() < 2 * FOLDS:
+        kept = [number for number, same in enumerate(alike) if not same]
+        if column.items["document"].nunique() < 2 * FOLDS:
             misfits.append(f"{where} has fewer than {2 * FOLDS} documents, too few to hold some out.")
         elif kept:
-            ready.append((str(target), str(dataset), str(seed), [sources[k] for k in kept], scores[:, kept], items))
-    drawn = draw([(items["document"].tolist(), [dataset] * len(items)) for _, dataset, _, _, _, items in ready])
-    labels, fresh = points([seed for _, _, seed, *_ in ready])
-    return [
-        _fit(target, dataset, sources, scores, items, clusters, label, fresh)
-        for (target, dataset, _, sources, scores, items), clusters, label in zip(ready, drawn, labels, strict=True)
-    ]
+            sources = [column.sources[number] for number in kept]
+            ready.append(replace(column, sources=sources, values=column.values[:, kept]))
+    columns, fresh = drawn(ready, "document")
+    return [_fit(column, clusters, fresh) for column, clusters in columns]
 
 
-def _fit(
-    target: str,
-    dataset: str,
-    sources: list[str],
-    scores: Floats,
-    items: pd.DataFrame,
-    clusters: Clusters,
-    label: str,
-    fresh: bool,
-) -> _Fit:
-    documents = items["document"].tolist()
-    counts = word_counts(items["text"].tolist(), documents)
-    held, own = cross_fitted(counts, scores, documents)
-    sample = replace(r_squared(clusters, scores, held, label), fresh=fresh)
-    in_sample = r_squared(clusters, scores, own, label).means
-    return _Fit(target, dataset, sources, sample, in_sample, counts.shape[1], len(set(documents)))
+def _fit(column: Column, clusters: Clusters, fresh: bool) -> _Fit:
+    documents = column.items["document"].tolist()
+    counts = word_counts(column.items["text"].tolist(), documents)
+    held, own = cross_fitted(counts, column.values, documents)
+    sample = replace(r_squared(clusters, column.values, held, column.seed), fresh=fresh)
+    in_sample = r_squared(clusters, column.values, own, column.seed).means
+    return _Fit(column, sample, in_sample, counts.shape[1], len(set(documents)))
 
 
-def _by_model(fits: Sequence[_Fit]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for target, dataset in dict.fromkeys((fit.target, fit.dataset) for fit in fits):
-        own = [fit for fit in fits if (fit.target, fit.dataset) == (target, dataset)]
-        for source in sorted({source for fit in own for source in fit.sources}):
-            there = [(fit, fit.sources.index(source)) for fit in own if source in fit.sources]
+def _by_model(fits: Sequence[_Fit]) -> list[Row]:
+    rows: list[Row] = []
+    for target, dataset in dict.fromkeys((fit.column.target, fit.column.dataset) for fit in fits):
+        own = [fit for fit in fits if (fit.column.target, fit.column.dataset) == (target, dataset)]
+        for source in sorted({source for fit in own for source in fit.column.sources}):
+            there = [(fit, fit.column.sources.index(source)) for fit in own if source in fit.column.sources]
             estimate = fold([_only(fit.held, [place]) for fit, place in there])[0]
-            row: dict[str, Any] = {"source_lang": source, "target_lang": target, "dataset": dataset}
+            row: Row = {"source_lang": source, "target_lang": target, "dataset": dataset}
             row |= {"native": is_home(source, target), **columns_of("r2", estimate)}
             row["in_sample"] = float(np.mean([fit.in_sample[place] for fit, place in there]))
             rows.append(row | {"n": own[0].held.prompts, "documents": own[0].documents, "words": own[0].words})
@@ -264,15 +242,15 @@ def _only(sample: Sample, places: Sequence[int]) -> Sample:
     )
 
 
-def _native_and_foreign(fits: Sequence[_Fit], misfits: list[str]) -> list[dict[str, Any]]:
+def _native_and_foreign(fits: Sequence[_Fit], misfits: list[str]) -> list[Row]:
     samples, in_sample, used = [], [], set()
     lacking: Mapping[str, set[str]] = {"native": set(), "foreign": set()}
     for fit in fits:
-        native = [k for k, source in enumerate(fit.sources) if is_home(source, fit.target)]
-        foreign = [k for k, source in enumerate(fit.sources) if is_foreign(source, fit.target)]
+        target, dataset = fit.column.target, fit.column.dataset
+        native, foreign = fit.column.members(is_home), fit.column.members(is_foreign)
         for kind, members in (("native", native), ("foreign", foreign)):
             if not members:
-                lacking[kind].add(f"{fit.target} {fit.dataset}".strip())
+                lacking[kind].add(f"{target} {dataset}".strip())
         if native and foreign:
             sides = [_only(fit.held, native), _only(fit.held, foreign)]
             means = np.concatenate([side.means for side in sides])
@@ -282,11 +260,11 @@ def _native_and_foreign(fits: Sequence[_Fit], misfits: list[str]) -> list[dict[s
             span = np.array([[-np.inf] * 3, [1.0, 1.0, np.inf]])
             samples.append(replace(fit.held, means=means, resamples=resamples, span=span))
             in_sample.append([fit.in_sample[native].mean(), fit.in_sample[foreign].mean()])
-            used.add((fit.target, fit.dataset))
+            used.add((target, dataset))
     misfits += [f"No {kind} reward model for {some(sorted(names))}." for kind, names in lacking.items() if names]
     if not samples:
         return []
-    row: dict[str, Any] = {}
+    row: Row = {}
     for name, estimate in zip(("native", "foreign", "difference"), over_columns(samples), strict=True):
         row |= columns_of(name, estimate)
     inside = dict(zip(("native_in_sample", "foreign_in_sample"), np.mean(in_sample, axis=0).tolist(), strict=True))
