@@ -32,9 +32,9 @@ from xling.judges.endpoint import (
     SILENT,
     TOO_LONG,
     Endpoint,
+    choice_in,
     read_answer,
     retry_after,
-    said,
 )
 from xling.judges.transport import proxy_of
 
@@ -254,7 +254,7 @@ def test_a_slash_at_the_end_is_the_same_server(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["1", " 1", "1.", "**1**", "(1)", "1\n", '"1"', "„1“", "1!", "`1`", "[1]", "\n\n1.\n"])
 def test_a_clear_answer(text: str) -> None:
-    assert said(text) == 1.0
+    assert choice_in(text) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_a_clear_answer(text: str) -> None:
      "1 is worse", "1, no", "-1", "1%", "1 because it is", "1 – klar", "1?", "1:", "#1", "1,"],
 )  # fmt: skip
 def test_an_unclear_answer_is_none(text: str) -> None:
-    assert said(text) is None
+    assert choice_in(text) is None
 
 
 def test_without_a_digit_among_the_alternatives_the_text_decides() -> None:

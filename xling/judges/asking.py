@@ -94,8 +94,8 @@ class Verdict(NamedTuple):
         """The mean over the orders that were asked; None unless each of them was answered."""
         if self.unanswered_first or self.unanswered_second:
             return None
-        there = [p for p in (self.p_first, self.p_second) if p is not None]
-        return sum(there) / len(there)
+        probabilities = [p for p in (self.p_first, self.p_second) if p is not None]
+        return sum(probabilities) / len(probabilities)
 
     @property
     def inconsistent(self) -> bool | None:
@@ -107,8 +107,8 @@ class Verdict(NamedTuple):
     @property
     def mass(self) -> float | None:
         """The mean probability of the two digits over the orders that have one."""
-        there = [mass for mass in (self.mass_first, self.mass_second) if mass is not None]
-        return sum(there) / len(there) if there else None
+        masses = [mass for mass in (self.mass_first, self.mass_second) if mass is not None]
+        return sum(masses) / len(masses) if masses else None
 
     @property
     def unanswered(self) -> bool | None:
@@ -146,18 +146,18 @@ NOT_ASKED = Answer(None)
 def _verdict(pair: Compared, answers: Iterator[Answer]) -> Verdict:
     if pair.response == pair.opponent:
         return Verdict(0.5 if pair.first else None, 0.5 if pair.second else None, False, False, True)
-    one = next(answers) if pair.first else NOT_ASKED
-    other = next(answers) if pair.second else NOT_ASKED
+    shown_first = next(answers) if pair.first else NOT_ASKED
+    shown_second = next(answers) if pair.second else NOT_ASKED
     return Verdict(
-        one.first,
-        None if other.first is None else 1 - other.first,
-        pair.first and one.first is None,
-        pair.second and other.first is None,
+        shown_first.first,
+        None if shown_second.first is None else 1 - shown_second.first,
+        pair.first and shown_first.first is None,
+        pair.second and shown_second.first is None,
         False,
-        one.mass,
-        other.mass,
-        one.why,
-        other.why,
+        shown_first.mass,
+        shown_second.mass,
+        shown_first.why,
+        shown_second.why,
     )
 
 
@@ -173,8 +173,8 @@ def capped(ids: Sequence[str], datasets: Sequence[str], most: int | None, seed: 
     by_dataset: dict[str, list[int]] = {}
     for number, dataset in enumerate(datasets):
         by_dataset.setdefault(dataset, []).append(number)
-    kept = (sorted(some, key=lambda i: _hash(seed, ids[i]))[:most] for some in by_dataset.values())
-    return sorted(number for some in kept for number in some)
+    smallest = (sorted(numbers, key=lambda i: _hash(seed, ids[i]))[:most] for numbers in by_dataset.values())
+    return sorted(number for numbers in smallest for number in numbers)
 
 
 def _hash(seed: int, *names: object) -> bytes:
@@ -222,7 +222,7 @@ def judge_prompt(kind: PromptKind, language: str, text: str, first: str, second:
     """The whole request. `language`: its name in English; `text`: the document, instruction or chat."""
     if kind == "summarization":
         return SUMMARIZATION.format(language=language, text=text, first=first, second=second)
-    quoted = [json.dumps(one, ensure_ascii=False) for one in (text, first, second)]
+    quoted = [json.dumps(part, ensure_ascii=False) for part in (text, first, second)]
     return DIALOG.format(language=language, text=quoted[0], first=quoted[1], second=quoted[2])
 
 
@@ -285,15 +285,15 @@ def _local(identity: Mapping[str, str], folder: Path, cache: Cache, template_dat
 
     def ask(prompts: Sequence[str]) -> list[Answer]:
         keys = {prompt: request_key(identity, prompt) for prompt in prompts}
-        found = {prompt: cache.get(key) for prompt, key in keys.items()}
-        missing = [prompt for prompt, answer in found.items() if answer is None]
+        answers = {prompt: cache.get(key) for prompt, key in keys.items()}
+        missing = [prompt for prompt, answer in answers.items() if answer is None]
         if missing and not loaded:
             from xling.judges.local import load_local_judge
 
             loaded.append(load_local_judge(folder, template_date).answers)
         for prompt, new in zip(missing, loaded[0](missing) if missing else (), strict=True):
-            found[prompt] = new
+            answers[prompt] = new
             cache.put(keys[prompt], new, durable=False)
-        return [answer for prompt in prompts if (answer := found[prompt]) is not None]
+        return [answer for prompt in prompts if (answer := answers[prompt]) is not None]
 
     return ask

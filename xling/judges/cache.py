@@ -67,10 +67,10 @@ class Cache:
     def get(self, key: str) -> Answer | None:
         """None: it has not been asked yet, or its file is damaged; then it is asked anew."""
         try:
-            kept = msgspec.json.decode(self._path(key).read_bytes(), type=Kept)
+            stored = msgspec.json.decode(self._path(key).read_bytes(), type=Kept)
         except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        return kept.answer if kept.sha256 == _sum(key, kept.answer) else None
+        return stored.answer if stored.sha256 == _sum(key, stored.answer) else None
 
     def put(self, key: str, answer: Answer, durable: bool = True) -> None:
         """Atomically; of two answers to the same request the last one stays. `durable`: the disk has it on return."""

@@ -60,30 +60,30 @@ class Garbled(StageError):
 
 def ascii_digits(text: str) -> str:
     """Digits of every script as those of ASCII: a judge of Arabic may say \u0661, one of Japanese \uff11."""
-    return "".join(str(unicodedata.decimal(one)) if one.isdecimal() else one for one in text)
+    return "".join(str(unicodedata.decimal(letter)) if letter.isdecimal() else letter for letter in text)
 
 
-def said(text: str, whole: bool = False) -> float | None:
+def choice_in(text: str, whole: bool = False) -> float | None:
     """1.0 or 0.0 for an answer that is "1" or "2" and nothing else (PLAIN); None for all others.
 
     `whole`: the text was not cut off. Only then "Summary 1" and "Answer: 1" are answers, which in a text that was cut
     off something may have followed that turns them round, and so is the last line of a longer text.
     """
-    if (found := PLAIN.fullmatch(text)) is not None:
-        return float(found[1] == "1")
-    if boxed := {one.strip() for one in BOXED.findall(text)}:
+    if (match := PLAIN.fullmatch(text)) is not None:
+        return float(match[1] == "1")
+    if boxed := {content.strip() for content in BOXED.findall(text)}:
         return float(boxed == {"1"}) if boxed in ({"1"}, {"2"}) else None
     lines = [line for line in text.splitlines() if line.strip()]
-    if whole and lines and (found := LABELLED.fullmatch(lines[-1])) is not None:
-        return float(found[1] == "1")
+    if whole and lines and (match := LABELLED.fullmatch(lines[-1])) is not None:
+        return float(match[1] == "1")
     return None
 
 
 def _masses(top: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
     """P("1") and P("1") + P("2"); ValueError for what is no logarithm of a probability."""
     mass = {"1": 0.0, "2": 0.0}
-    for one in top:
-        token, value = _digit(one), one["logprob"]
+    for alternative in top:
+        token, value = _digit(alternative), alternative["logprob"]
         if value is None and token not in mass:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not value <= 0.01:
@@ -121,9 +121,9 @@ def read_answer(body: Any) -> Answer:
         return Answer(None, "text", text[:KEPT], why=CUT)
     if not text.strip():
         return Answer(None, "text", "", why=CUT if thoughts and why == "length" else SILENT)
-    if not thoughts and (found := _by_probabilities(choice, text)) is not None:
-        return found
-    first = said(ascii_digits(text), whole=why in ("stop", "end_turn", "eos"))
+    if not thoughts and (answer := _by_probabilities(choice, text)) is not None:
+        return answer
+    first = choice_in(ascii_digits(text), whole=why in ("stop", "end_turn", "eos"))
     return Answer(first, "text", text[:KEPT], why="" if first is not None else NEITHER)
 
 
@@ -137,11 +137,12 @@ def _by_probabilities(choice: Mapping[str, Any], text: str) -> Answer | None:
     if MORE.match(spoken):
         return Answer(None, "text", text[:KEPT], why=NEITHER)
     top = first.get("top_logprobs") or []
-    there = {_digit(one) for one in top if one["logprob"] is not None}
-    if digit not in there or not spoken.lstrip().startswith(digit):
+    if digit not in {_digit(token) for token in top if token["logprob"] is not None} or not spoken.lstrip().startswith(
+        digit
+    ):
         return None
-    one, mass = _masses(top)
-    return Answer(one / mass, text=text[:KEPT], mass=min(mass, 1.0)) if mass > 0 else None
+    first_mass, mass = _masses(top)
+    return Answer(first_mass / mass, text=text[:KEPT], mass=min(mass, 1.0)) if mass > 0 else None
 
 
 def _text(content: Any) -> str:
@@ -211,9 +212,9 @@ def refused(body: bytes) -> Refused:
         return Refused(str(error))
     names, status = set[str](), None
     inner = error.get("innererror")
-    for one in (error, inner if isinstance(inner, dict) else {}):
+    for level in (error, inner if isinstance(inner, dict) else {}):
         for name in ("code", "type", "param", "status"):
-            value = one.get(name)
+            value = level.get(name)
             if isinstance(value, int) and not isinstance(value, bool):
                 status = value
             elif isinstance(value, str):
@@ -274,7 +275,7 @@ class Endpoint:
         with ThreadPoolExecutor(self.settings.concurrency) as pool:
             futures = {pool.submit(self._one, prompt): prompt for prompt in distinct}
             try:
-                found, garbled = _gathered(futures)
+                answers, garbled = _gathered(futures)
             except Interrupted:
                 if self._failure is not None:  # it is why the others were interrupted
                     raise self._failure from None
@@ -285,7 +286,7 @@ class Endpoint:
                     future.cancel()
         if garbled:
             raise StageError(f"{len(garbled)} of {len(distinct)} requests to the judge failed. The first: {garbled[0]}")
-        return [found[prompt] for prompt in prompts]
+        return [answers[prompt] for prompt in prompts]
 
     def request(self, prompt: str) -> dict[str, Any]:
         """The body that is sent, where the server takes all of it."""
@@ -350,10 +351,10 @@ class Endpoint:
             form, reply = other, self._sent(body, other)
         error = None if reply.status // 100 == 2 else refused(reply.body)
         try:
-            found = None if error else msgspec.json.decode(reply.body)
-            if isinstance(found, dict) and found.get("error") and not found.get("choices"):
+            completion = None if error else msgspec.json.decode(reply.body)
+            if isinstance(completion, dict) and completion.get("error") and not completion.get("choices"):
                 error = refused(reply.body)  # some say so with 200
-            answer = self._refusal(reply, error) if error else read_answer(found)
+            answer = self._refusal(reply, error) if error else read_answer(completion)
         except READING as why:
             start = self._shown(reply.body.decode(errors="replace"), 80)
             what = shown(f"{type(why).__name__}: {why}", 80, self.key)
@@ -494,11 +495,11 @@ def retry_after(value: str) -> float | None:
 
 def _gathered(futures: Mapping[Future[Answer], str]) -> tuple[dict[str, Answer], list[Garbled]]:
     """Answers by prompt, and what could not be read; any other error at once."""
-    found: dict[str, Answer] = {}
+    answers: dict[str, Answer] = {}
     garbled: list[Garbled] = []
     for future in as_completed(futures):
         try:
-            found[futures[future]] = future.result()
+            answers[futures[future]] = future.result()
         except Garbled as error:
             garbled.append(error)
-    return found, garbled
+    return answers, garbled

@@ -111,9 +111,9 @@ class Settings(JudgeSettings, frozen=True, tag="llm", kw_only=True):
 def check(judge: Settings, experiment: "Experiment", judging: RewardModel) -> None:
     """ConfigError for a judge that cannot be asked."""
     if (judge.checkpoint is None) == (judge.base_url is None):
-        found = "neither" if judge.checkpoint is None else "both"
+        named = "neither" if judge.checkpoint is None else "both"
         raise ConfigError(
-            f"judge=llm needs a model or a server, and {found} is named. Type judge.checkpoint=FOLDER (or a hub id) "
+            f"judge=llm needs a model or a server, and {named} is named. Type judge.checkpoint=FOLDER (or a hub id) "
             "for a local model, or judge.base_url=URL judge.model=NAME for an OpenAI-compatible endpoint."
         )
     assert isinstance(experiment.policy, LanguageModel)  # responses are sampled
@@ -272,11 +272,11 @@ def _accuracy(judge: Settings, experiment: "Experiment") -> Stage | None:
 
 
 def _held_out(task: Task, lang: str) -> dict[str, Any] | None:
-    there = offers(task)
+    offered = offers(task)
     try:
-        if "pairs" in there:
+        if "pairs" in offered:
             return data_of(task, (lang,), "held_out_pairwise")
-        return data_of(task, (lang,), "held_out_pointwise") if "ratings" in there else None
+        return data_of(task, (lang,), "held_out_pointwise") if "ratings" in offered else None
     except ConfigError:  # your own data may have none of this language
         return None
 
@@ -320,7 +320,7 @@ def _language_model(judge: Settings) -> LanguageModel:
 
 def notes(plan: Plan) -> list[str]:
     """Sentences: how many requests the plan sends at most, and which judges are not checked."""
-    found: list[str] = []
+    sentences: list[str] = []
     kinds = [kind.name for kind in KINDS]
     waiting = [step.stage for step in plan.steps.values() if step.state == "run" and step.stage.kind in kinds]
     by_model: dict[str, list[Stage]] = {}
@@ -329,7 +329,7 @@ def notes(plan: Plan) -> list[str]:
         by_model.setdefault(name, []).append(stage)
     for name, stages in by_model.items():
         total = sum(map(most_requests, stages))
-        found.append(
+        sentences.append(
             f"judge=llm asks {name} at most {total:,} times ({len(stages)} stages); equal requests are sent once, and "
             "those that were answered before not at all."
         )
@@ -340,28 +340,24 @@ def notes(plan: Plan) -> list[str]:
     }
     if unchecked:
         langs = ", ".join(sorted(map(str, unchecked)))
-        found.append(
+        sentences.append(
             f"judge=llm is not checked in {langs}: the task has no two held-out responses there, to one prompt, "
             "that people rated differently."
         )
-    return found
+    return sentences
 
 
 def most_requests(stage: Stage) -> int:
     """Requests of an llm or judge_accuracy stage, none of them equal and none of them known."""
     spec = located(stage.spec)
     if stage.kind == "judge_accuracy":
-        asked = msgspec.convert(spec, AskSpec)
-        return 2 * _held_out_count(asked.task, asked.lang, asked.max_instances, asked.seed)
+        checked = msgspec.convert(spec, AskSpec)
+        return 2 * _held_out_count(checked.task, checked.lang, checked.max_instances, checked.seed)
     judged = msgspec.convert(spec, LlmSpec)
     orders = 2 if judged.orders == "both" else 1
     responses = stage.parents["pool"].spec["n"] if judged.trained else 1
-    return (
-        orders
-        * responses
-        * judged.opponents
-        * _prompt_count(judged.task, judged.lang, judged.max_instances, judged.seed)
-    )
+    prompts = _prompt_count(judged.task, judged.lang, judged.max_instances, judged.seed)
+    return orders * responses * judged.opponents * prompts
 
 
 @lru_cache(maxsize=256)
@@ -448,10 +444,10 @@ def _asked(context: Context, spec: AskSpec, pairs: Sequence[Compared]) -> list[V
     with asker(spec.identity, endpoint, local, cache, context.stopping, spec.request, spec.template_date) as ask:
 
         def block(items: Sequence[int]) -> list[bytes]:
-            found = compare(ask, spec.how(), [pairs[i] for i in items])
-            if items[0] == 0 and sum(not verdict.identical for verdict in found) >= HOPELESS:
-                check_answered(found, None, "first pairs")  # the others would cost as much, and say as little
-            return [msgspec.json.encode(verdict) for verdict in found]
+            verdicts = compare(ask, spec.how(), [pairs[i] for i in items])
+            if items[0] == 0 and sum(not verdict.identical for verdict in verdicts) >= HOPELESS:
+                check_answered(verdicts, None, "first pairs")  # the others would cost as much, and say as little
+            return [msgspec.json.encode(verdict) for verdict in verdicts]
 
         blocks = list(blocks_of(range(len(pairs)), PAIRS))
         return [Verdict(*decode(line)) for line in kept_lines(context, "verdicts", blocks, block)]
@@ -467,8 +463,8 @@ def _columns(verdicts: Sequence[Verdict]) -> dict[str, list[Any]]:
 def fold(context: Context, reward: Array, responses: Places, items: Mapping[str, list[Any]]) -> Folded:
     """All columns of items.json for the prompts that it was asked about; the rest of the pool was not judged."""
     spec = msgspec.convert(context.spec, FoldSpec)
-    asked = {"verdict": ("verdicts.json", "pairs"), "accuracy": ("accuracy.json", "pairs that people have judged")}
-    for role, (name, about) in asked.items():
+    files = {"verdict": ("verdicts.json", "pairs"), "accuracy": ("accuracy.json", "pairs that people have judged")}
+    for role, (name, about) in files.items():
         if role in context.parents:
             given = verdicts_of(read_json(context.parents[role] / name))
             check_answered(given, spec.max_unanswered, about)
@@ -489,9 +485,9 @@ def by_prompt(verdicts: Path, prompts: Sequence[str], win: str) -> dict[str, lis
     answered in both orders, that the two decide differently; null where there is none. mass: the mean probability of
     the two digits together, of the answers that have one. And `row`, the prompt's place in `prompts`.
     """
-    asked = read_verdicts(verdicts)
+    stored = read_verdicts(verdicts)
     judged: dict[str, list[Verdict]] = {}
-    for prompt, verdict in zip(asked.prompt, asked.verdicts(), strict=True):
+    for prompt, verdict in zip(stored.prompt, stored.verdicts(), strict=True):
         judged.setdefault(prompt, []).append(verdict)
     rows = [row for row, prompt in enumerate(prompts) if prompt in judged]
     each = [judged[prompts[row]] for row in rows]
@@ -526,12 +522,12 @@ def check_answered(verdicts: Sequence[Verdict], most: float | None, about: str) 
     if not silent or (len(silent) < len(asked) if most is None else len(silent) <= most * len(asked)):
         return
     reasons = Counter(why for verdict in silent for why in {verdict.why_first, verdict.why_second} if why)
-    said = "; ".join(f"{count} {why}" for why, count in reasons.most_common(3)) or "no reason was kept"
+    listed = "; ".join(f"{count} {why}" for why, count in reasons.most_common(3)) or "no reason was kept"
     hints = dict.fromkeys(hint for part, hint in HINTS.items() if any(part in why for why in reasons))
     allowed = "" if len(silent) == len(asked) else f"; judge.max_unanswered={most:g}"
     raise StageError(
         f"The judge left {len(silent)} of {len(asked)} {about} unanswered "
-        f"({100 * len(silent) / len(asked):.0f} %{allowed}): {said}. {' '.join(hints)}".rstrip()
+        f"({100 * len(silent) / len(asked):.0f} %{allowed}): {listed}. {' '.join(hints)}".rstrip()
     )
 
 
