@@ -115,9 +115,9 @@ def by_scores(context: Context, reward: Array, answers: Places, items: Mapping[s
     return Folded({**items, **columns}, wins)
 
 
-def mean_of(values: Array, said: Places) -> list[float]:
-    """(prompts, n) at `said` (prompts, j), averaged over j."""
-    return np.take_along_axis(values, said, axis=1).mean(axis=1).tolist()  # type: ignore[no-any-return]
+def mean_of(values: Array, answers: Places) -> list[float]:
+    """(prompts, n) at `answers` (prompts, j), averaged over j."""
+    return np.take_along_axis(values, answers, axis=1).mean(axis=1).tolist()  # type: ignore[no-any-return]
 
 
 def win_shares(quality: Array, opponents: Array) -> Array:

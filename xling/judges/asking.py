@@ -13,7 +13,7 @@ are inserted as they are, braces and all; in dialog as JSON, so that a reader se
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -94,8 +94,7 @@ class Verdict(NamedTuple):
         """The mean over the orders that were asked; None unless each of them was answered."""
         if self.unanswered_first or self.unanswered_second:
             return None
-        probabilities = [p for p in (self.p_first, self.p_second) if p is not None]
-        return sum(probabilities) / len(probabilities)
+        return mean_of_known((self.p_first, self.p_second))
 
     @property
     def inconsistent(self) -> bool | None:
@@ -107,13 +106,18 @@ class Verdict(NamedTuple):
     @property
     def mass(self) -> float | None:
         """The mean probability of the two digits over the orders that have one."""
-        masses = [mass for mass in (self.mass_first, self.mass_second) if mass is not None]
-        return sum(masses) / len(masses) if masses else None
+        return mean_of_known((self.mass_first, self.mass_second))
 
     @property
     def unanswered(self) -> bool | None:
         """Whether an order that was asked was not answered; None where nobody was asked."""
         return None if self.identical else self.unanswered_first or self.unanswered_second
+
+
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """Of those that are not None; None without any."""
+    known = [float(value) for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def points(preference: float) -> float:

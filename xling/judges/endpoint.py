@@ -137,9 +137,8 @@ def _by_probabilities(choice: Mapping[str, Any], text: str) -> Answer | None:
     if MORE.match(spoken):
         return Answer(None, "text", text[:KEPT], why=NEITHER)
     top = first.get("top_logprobs") or []
-    if digit not in {_digit(token) for token in top if token["logprob"] is not None} or not spoken.lstrip().startswith(
-        digit
-    ):
+    offered = {_digit(token) for token in top if token["logprob"] is not None}
+    if digit not in offered or not spoken.lstrip().startswith(digit):
         return None
     first_mass, mass = _masses(top)
     return Answer(first_mass / mass, text=text[:KEPT], mass=min(mass, 1.0)) if mass > 0 else None

@@ -39,6 +39,7 @@ from xling.judges.asking import (
     capped,
     coin,
     compare,
+    mean_of_known,
     points,
     sendable,
 )
@@ -491,15 +492,15 @@ def by_prompt(verdicts: Path, prompts: Sequence[str], win: str) -> dict[str, lis
         judged.setdefault(prompt, []).append(verdict)
     rows = [row for row, prompt in enumerate(prompts) if prompt in judged]
     each = [judged[prompts[row]] for row in rows]
-    wins = {kind: [_mean(_points(v, kind) for v in some) for some in each] for kind in ("soft", "hard")}
+    wins = {kind: [mean_of_known(_points(v, kind) for v in some) for some in each] for kind in ("soft", "hard")}
     return {
         "row": rows,
         "win": wins[win],
         "win_soft": wins["soft"],
         "win_hard": wins["hard"],
-        "unanswered": [_mean(v.unanswered for v in some) for some in each],
-        "mass": [_mean(v.mass for v in some) for some in each],
-        "inconsistent": [_mean(v.inconsistent for v in some) for some in each],
+        "unanswered": [mean_of_known(v.unanswered for v in some) for some in each],
+        "mass": [mean_of_known(v.mass for v in some) for some in each],
+        "inconsistent": [mean_of_known(v.inconsistent for v in some) for some in each],
     }
 
 
@@ -536,12 +537,6 @@ def _points(verdict: Verdict, win: str) -> float | None:
     return preference if preference is None or win == "soft" else points(preference)
 
 
-def _mean(values: Any) -> float | None:
-    """Of those that are not None."""
-    there = [float(value) for value in values if value is not None]
-    return sum(there) / len(there) if there else None
-
-
 # --- accuracy -----------------------------------------------------------------------------------------------
 
 
@@ -556,11 +551,11 @@ def run_accuracy(context: Context) -> None:
     unanswered_first, unanswered_second      the answer was neither 1 nor 2
     """
     spec = msgspec.convert(context.spec, AskSpec)
-    found = held_out_pairs(spec.task, spec.lang)
-    kept = capped(pair_ids(found), [pair.prompt.dataset for pair in found], spec.max_instances, spec.seed)
-    pairs = [found[i] for i in kept]
-    asked = [Compared(pair.prompt.reward_text, pair.chosen, pair.rejected, True, True) for pair in pairs]
-    verdicts = _asked(context, spec, asked)
+    held_out = held_out_pairs(spec.task, spec.lang)
+    chosen = capped(pair_ids(held_out), [pair.prompt.dataset for pair in held_out], spec.max_instances, spec.seed)
+    pairs = [held_out[i] for i in chosen]
+    compared = [Compared(pair.prompt.reward_text, pair.chosen, pair.rejected, True, True) for pair in pairs]
+    verdicts = _asked(context, spec, compared)
     columns = {
         "group": [pair.prompt.group for pair in pairs],
         "dataset": [pair.prompt.dataset for pair in pairs],
