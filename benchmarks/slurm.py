@@ -28,7 +28,7 @@ from noop_stages import KINDS, grid  # noqa: E402
 
 from xling.grid.plan import Plan, make_plan  # noqa: E402
 from xling.grid.store import Store  # noqa: E402
-from xling.runners.base import Work  # noqa: E402
+from xling.runners import Work  # noqa: E402
 from xling.runners.slurm import cluster as slurm  # noqa: E402
 from xling.runners.slurm import record  # noqa: E402
 from xling.runners.slurm.dispatch import arrays_of, assign, dependencies  # noqa: E402

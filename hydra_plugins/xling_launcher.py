@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class GridLauncher(Launcher):
-    """hydra/launcher=NAME for every NAME of the table in xling/runners/base.py; `values` are the settings of its YAML.
+    """hydra/launcher=NAME for every NAME of `LAUNCHERS` (xling/runners/__init__.py); `values`: its YAML.
 
     catalogue: the package that knows the kinds of stages.
     """

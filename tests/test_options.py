@@ -22,7 +22,7 @@ from xling.optimizers import HOOKS_OF_PICKING, HOOKS_OF_TRAINING, OPTIMIZERS
 from xling.options import Options
 from xling.results.samples import read_samples
 from xling.rewards import REWARDS
-from xling.runners.base import LAUNCHERS
+from xling.runners import LAUNCHERS
 from xling.tasks.options import HOOKS, TaskModule, hooks_of
 from xling.tracking.base import TRACKERS
 from xling.translators import TRANSLATORS

@@ -32,7 +32,7 @@ from xling.planning.judging import notes
 from xling.planning.refusals import cross_fitted, responses_recorded
 from xling.planning.translations import notes as untranslated
 from xling.results.items import Items
-from xling.runners.base import LAUNCHERS, Work
+from xling.runners import LAUNCHERS, Work
 from xling.tasks.options import Task, task_module
 from xling.tracking.base import MODES, TRACKERS
 

@@ -13,9 +13,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xling.grid.stage import Cell, Context, Kind, Stage
+
+if TYPE_CHECKING:
+    from xling.runners.local.schedule import Outcome
 
 
 def run(context: Context) -> None:
@@ -132,3 +135,15 @@ def fold(root: Path) -> str:
             if path.is_file() and path.name != "done.json":
                 digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def executed(
+    root: Path, cells: Sequence[Cell], name: str = "small", mode: str = "retry", workers: int = 2, show: bool = False
+) -> "Outcome":
+    """Plan a grid and run it in worker processes."""
+    from xling.grid.plan import make_plan
+    from xling.grid.store import Store
+    from xling.runners.local.runner import run_local
+
+    plan = make_plan(cells, Store(root), mode=mode, name=name)
+    return run_local(plan, "noop_stages:KINDS", workers=workers, show=show)

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from noop_stages import KINDS, fold, grid, stage
+from noop_stages import KINDS, executed, fold, grid, stage
 
 from xling.errors import StoreError
 from xling.grid import claim, host
@@ -24,7 +24,6 @@ from xling.grid.host import Process
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell
 from xling.grid.store import Store
-from xling.runners.local.runner import run_local
 
 LAUNCH = [sys.executable, str(Path(__file__).with_name("noop_launch.py"))]
 KILLS = 24
@@ -66,8 +65,7 @@ SLOW: dict[str, Any] = {kind: {"do": "sleep 0.03"} for kind in KINDS}
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The fold of the grid of SLOW stages when nothing happens to it."""
     root = tmp_path_factory.mktemp("undisturbed")
-    plan = make_plan(grid(["de", "en"], ["de", "en"], **SLOW), Store(root))
-    assert run_local(plan, "noop_stages:KINDS", workers=2, show=False).exit_code == 0
+    assert executed(root, grid(["de", "en"], ["de", "en"], **SLOW)).exit_code == 0
     return fold(root)
 
 
@@ -309,7 +307,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_costs_the_stage_and_leaves_nothing_that_is_trusted(small_disk: Path) -> None:
     root = small_disk / "outputs"
     cells = grid(["de", "en"], ["de", "en"], pool_en={"do": "fill 3000000"})
-    outcome = run_local(make_plan(cells, Store(root)), "noop_stages:KINDS", workers=2, show=False)
+    outcome = executed(root, cells)
     (failed,) = outcome.failures
     assert failed.label == "pool[en]" and "outputs' is full (No space left on device)" in failed.last
     assert outcome.cell_ends() == {"done": 2, "blocked": 2}
@@ -321,7 +319,7 @@ def test_a_full_disk_costs_the_stage_and_leaves_nothing_that_is_trusted(small_di
 def test_a_disk_that_fills_up_while_results_are_published_breaks_none_of_them(small_disk: Path) -> None:
     root = small_disk / "outputs"
     cells = [Cell({"seed": n}, stage("pool", f"pool{n}", do="fill 60000", n=n)) for n in range(30)]
-    outcome = run_local(make_plan(cells, Store(root)), "noop_stages:KINDS", workers=2, show=False)
+    outcome = executed(root, cells)
     ends = outcome.cell_ends()
     assert outcome.exit_code == 1 and ends["done"] >= 5 and ends["failed"] >= 5
     assert all("is full" in failed.last for failed in outcome.failures)
@@ -341,7 +339,7 @@ def test_a_disk_that_is_full_from_the_start_is_a_sentence(small_disk: Path) -> N
             except OSError:
                 break
     with pytest.raises(StoreError, match=r"is full \(No space left on device\).*root=PATH"):
-        run_local(make_plan(grid(["de"], ["de"]), store), "noop_stages:KINDS", show=False)
+        executed(store.root, grid(["de"], ["de"]))
 
 
 def test_a_file_beyond_the_size_limit_costs_its_stage(tmp_path: Path) -> None:
@@ -349,7 +347,7 @@ def test_a_file_beyond_the_size_limit_costs_its_stage(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
     try:
-        outcome = run_local(make_plan(cells, Store(tmp_path)), "noop_stages:KINDS", workers=1, show=False)
+        outcome = executed(tmp_path, cells, workers=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     (failed,) = outcome.failures

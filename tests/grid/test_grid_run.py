@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from noop_stages import executed as run
 from noop_stages import fold, grid, stage
 
 from xling.errors import StageError, StoreError
@@ -13,14 +14,8 @@ from xling.grid.plan import make_plan
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
 from xling.runners.local.runner import run_local
-from xling.runners.local.schedule import Outcome
 
 WHOLE = {"base": 1, "sft": 2, "reward": 2, "pool": 2, "score": 4, "judge": 4}
-
-
-def run(root: Path, cells: list[Cell], mode: str = "retry", workers: int = 2, show: bool = False) -> Outcome:
-    plan = make_plan(cells, Store(root), mode=mode, name="small")
-    return run_local(plan, "noop_stages:KINDS", workers=workers, show=show)
 
 
 def small(**special: dict) -> list[Cell]:

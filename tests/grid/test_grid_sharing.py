@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import pytest
 from noop_stages import KINDS as NOOP
-from noop_stages import fold, grid
+from noop_stages import executed, fold, grid
 from safetensors.numpy import save_file
 
 import xling
@@ -33,7 +33,6 @@ from xling.grid.status import grid_status
 from xling.grid.store import Store
 from xling.jsonfiles import sealed
 from xling.runners.execute import Executor, Job
-from xling.runners.local.runner import run_local
 
 NOBODY = 65534
 
@@ -134,7 +133,7 @@ def test_another_user_uses_what_is_there(root: Path) -> None:
 @pytest.mark.parametrize("closed", ["result.json", "done.json", "spec.json", ".", "..", "../.."])
 def test_what_may_not_be_read_is_neither_damaged_nor_made_again(root: Path, closed: str) -> None:
     cells = grid(["de"], ["de"])
-    assert run_local(make_plan(cells, Store(root), name="g"), "noop_stages:KINDS", workers=1, show=False).exit_code == 0
+    assert executed(root, cells, "g", workers=1).exit_code == 0
     before, judge = fold(root), cells[0].stage
     path = Path(os.path.normpath(Store(root).folder("judge", judge.key) / closed))
     mode = stat.S_IMODE(path.stat().st_mode)
@@ -255,7 +254,7 @@ def test_an_edited_tree_is_recorded_as_edited(checkout: Path, tmp_path_factory: 
 
 def test_results_have_a_digest_of_the_code_and_other_code_is_warned_of(root: Path) -> None:
     cells = grid(["de"], ["de"])
-    run_local(make_plan(cells, Store(root)), "noop_stages:KINDS", workers=1, show=False)
+    executed(root, cells, workers=1)
     done = Store(root).folder("judge", cells[0].stage.key) / "done.json"
     record = json.loads(done.read_text(encoding="utf-8"))
     assert record["run"]["code"] == host.code_digest() and not make_plan(cells, Store(root)).warnings

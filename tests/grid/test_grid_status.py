@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from noop_stages import executed as run
 from noop_stages import fold, grid, stage
 
 from xling import cli
@@ -25,12 +26,7 @@ from xling.grid.stage import Cell
 from xling.grid.status import grid_status
 from xling.grid.store import Store
 from xling.report.files import write_matrix
-from xling.runners.local.runner import run_local
 from xling.runners.slurm import record
-
-
-def run(root: Path, cells: list[Cell], name: str = "small") -> None:
-    run_local(make_plan(cells, Store(root), name=name), "noop_stages:KINDS", workers=1, show=False)
 
 
 def failing(root: Path) -> list[Cell]:

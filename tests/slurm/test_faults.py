@@ -26,8 +26,7 @@ def counted(tmp_path: Path) -> dict[str, str]:
 def complete(toy: Toy, tmp_path: Path) -> None:
     """The same command ends with the full matrix, and no stage has run twice."""
     toy.launch()
-    toy.wait()
-    assert toy.matrix() == toy.expected()
+    toy.finish()
     assert not toy.leftovers() and not toy.failures() and not toy.doubles()
     assert set(toy.ran(tmp_path / "count").values()) == {1}
 
@@ -116,8 +115,7 @@ def test_the_controller_is_killed_right_after_submission(toy: Toy, tmp_path: Pat
     toy.cluster.start("slurmctld")
     wait_until(lambda: not toy.queue() or "launch failed" in str(toy.queue()), "all ended, or one held", 240, 0.2)
     toy.launch()
-    toy.wait()
-    assert toy.matrix() == toy.expected() and not toy.failures()
+    toy.finish()
 
 
 def test_a_job_that_slurm_could_not_start_is_let_go_by_the_same_command(toy: Toy) -> None:
@@ -134,8 +132,7 @@ def test_a_job_that_slurm_could_not_start_is_let_go_by_the_same_command(toy: Toy
     assert "the same command lets it go" in said
     broken.unlink()
     assert "held and may go on" in toy.launch()
-    toy.wait()
-    assert toy.matrix() == toy.expected() and not toy.failures()
+    toy.finish()
 
 
 def test_a_job_id_that_is_given_again_is_not_ours(toy: Toy) -> None:
@@ -152,8 +149,7 @@ def test_a_job_id_that_is_given_again_is_not_ours(toy: Toy) -> None:
     said = toy.launch()
     assert "submitted" in said
     toy.cluster.run("scancel", *others)
-    toy.wait()
-    assert toy.matrix() == toy.expected() and not toy.failures()
+    toy.finish()
 
 
 # --- jobs that go wrong ----------------------------------------------------------------------------------------
@@ -163,8 +159,7 @@ def mend(toy: Toy) -> None:
     """The same command with well-behaved stages ends with the matrix of a local run."""
     toy.behaviour = {}
     toy.launch()
-    toy.wait()
-    assert toy.matrix() == toy.expected()
+    toy.finish()
     assert not toy.leftovers() and not toy.failures()
 
 
@@ -240,8 +235,8 @@ def test_a_parent_that_is_submitted_again_takes_its_waiting_children_along(toy: 
     said = toy.launch()
     assert "submitted" in said and "are queued or running already" in said
     toy.open_gate()
-    toy.wait()
-    assert toy.matrix() == toy.expected() and not toy.failures() and not toy.doubles()
+    toy.finish()
+    assert not toy.doubles()
 
 
 # --- a shared folder that shows files late, and jobs that start before their parents are done --------------------
@@ -249,8 +244,7 @@ def test_a_parent_that_is_submitted_again_takes_its_waiting_children_along(toy: 
 
 def hide(toy: Toy, label: str, seconds: float) -> threading.Thread:
     """Take a result away as soon as it is there, and give it back after a while."""
-    keys = {job.sheet.label: (job.sheet.kind, job.key) for job in toy.filed()[-1].submission.stages}
-    folder = toy.store.folder(*keys[label])
+    folder = toy.store.folder(*toy.stages()[label])
 
     def run() -> None:
         wait_until(folder.exists, label, 60, 0.001)
@@ -283,8 +277,7 @@ def test_a_result_that_never_comes_blocks_what_needs_it_and_is_made_again(toy: T
     assert b"blocked" in toy.matrix() or b"not run" in toy.matrix()
     hiding.join()
     toy.launch()
-    toy.wait()
-    assert toy.matrix() == toy.expected() and not toy.failures()
+    toy.finish()
 
 
 def test_a_damaged_result_is_made_again_by_the_job_that_needs_it(toy: Toy) -> None:
@@ -297,8 +290,8 @@ def test_a_damaged_result_is_made_again_by_the_job_that_needs_it(toy: Toy) -> No
     for kind in ("score", "judge"):
         shutil.rmtree(toy.root / "stages" / kind)
     toy.launch()
-    toy.wait()
-    assert toy.matrix() == toy.expected() and not toy.failures() and not toy.leftovers()
+    toy.finish()
+    assert not toy.leftovers()
     assert list(toy.root.glob("stages/reward/*.damaged-1")) and b'"xx"' not in note.read_bytes()
 
 
@@ -307,9 +300,6 @@ def test_a_job_that_starts_too_early_goes_back_behind_its_parents(toy: Toy) -> N
     toy.behaviour = {"sft[de]": "sleep 6"}
     toy.launch()
     toy.cluster.run("scontrol", "update", f"JobId={toy.job_of('pool[de]')}", "Dependency=")
-    toy.wait()
-    assert toy.matrix() == toy.expected() and not toy.failures()
-    filed = toy.filed()[-1]
-    keys = {job.sheet.label: job.key for job in filed.submission.stages}
-    words = [event.text for event in filed.events(filed.places[keys["pool[de]"]]) if event.event == "requeue"]
+    toy.finish()
+    words = [event.text for event in toy.events("pool[de]") if event.event == "requeue"]
     assert words and words[0].startswith("sft[de] is still ")

@@ -14,8 +14,7 @@ def test_a_grid_runs_through_to_the_bytes_of_a_local_run(cluster: Cluster, tmp_p
     toy = Toy(cluster, tmp_path)
     said = toy.launch()
     assert "submitted 19 stages as 20 jobs in 6 arrays" in said
-    toy.wait()
-    assert toy.matrix() == toy.expected()
+    toy.finish()
     assert not toy.leftovers() and not toy.failures()
     again = toy.launch()
     assert "0 to run" in again and not toy.queue()
@@ -30,8 +29,7 @@ def test_the_same_command_while_it_runs_submits_nothing(toy: Toy) -> None:
     assert toy.queue().keys() == queued
     toy.open_gate()
     assert len(toy.filed()) == 1
-    toy.wait()
-    assert toy.matrix() == toy.expected()
+    toy.finish()
 
 
 def test_a_failure_costs_what_is_below_it_and_the_same_command_fills_the_hole(toy: Toy, tmp_path: Path) -> None:
@@ -43,8 +41,7 @@ def test_a_failure_costs_what_is_below_it_and_the_same_command_fills_the_hole(to
     assert sum("done" in row for row in rows) == 2 and sum("bad luck" in row for row in rows) == 2
     toy.behaviour = {"reward": f"count {tmp_path}/count", "score": f"count {tmp_path}/count"}
     assert "submitted 5 stages as 6 jobs" in toy.launch()
-    toy.wait()
-    assert toy.matrix() == toy.expected()
+    toy.finish()
     assert toy.ran(tmp_path / "count") == {"reward[de]": 1, "score[de, de]": 1, "score[de, en]": 1}
     assert not toy.failures()
 
@@ -71,19 +68,16 @@ def test_a_name_is_one_grids_while_its_jobs_are_queued(toy: Toy) -> None:
     assert len(toy.filed()) == 1
     toy.open_gate()
     toy.targets = ("de", "en")
-    toy.wait()
-    assert toy.matrix() == toy.expected()
+    toy.finish()
     toy.targets = ("de", "en", "tr")
     assert "submitted" in toy.launch()
-    toy.wait()
-    assert toy.matrix() == toy.expected()
+    toy.finish()
 
 
 def test_a_slow_stage_holds_up_nothing_but_what_needs_it(toy: Toy) -> None:
     toy.behaviour = {"sft[de]": f"until {toy.gate}"}
     toy.launch()
-    filed = toy.filed()[-1]
-    stages = {job.sheet.label: (job.sheet.kind, job.key) for job in filed.submission.stages}
+    stages = toy.stages()
 
     def done() -> set[str]:
         return {label for label, stage in stages.items() if toy.store.state(*stage) == "done"}
@@ -91,8 +85,7 @@ def test_a_slow_stage_holds_up_nothing_but_what_needs_it(toy: Toy) -> None:
     wait_until(lambda: "judge[en, en]" in done(), "the cell that needs no German", 180, 0.2)
     assert done() == {label for label in stages if "de" not in label}
     toy.open_gate()
-    toy.wait()
-    assert toy.matrix() == toy.expected()
+    toy.finish()
 
 
 def test_cheap_stages_share_jobs(toy: Toy) -> None:
@@ -100,16 +93,14 @@ def test_cheap_stages_share_jobs(toy: Toy) -> None:
     toy.sources = toy.targets = LANGUAGES
     said = toy.launch()
     assert "submitted 103 stages as 2 jobs in 2 arrays" in said
-    toy.wait()
-    assert toy.matrix() == toy.expected()
+    toy.finish()
 
 
 def test_several_arrays_where_slurm_takes_small_ones_only(toy: Toy) -> None:
     toy.cluster.configure(MaxArraySize=4)
     try:
         assert "submitted 19 stages as 20 jobs in 8 arrays" in toy.launch()
-        toy.wait()
-        assert toy.matrix() == toy.expected()
+        toy.finish()
     finally:
         toy.cluster.configure(MaxArraySize=10001)
 

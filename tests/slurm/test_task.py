@@ -84,8 +84,7 @@ def test_a_node_dies_and_its_orphan_runs_on(toy: Toy) -> None:
     node = toy.cluster.run("squeue", "-h", "-j", toy.job_of("sft[de]"), "-o", "%N").strip()
     toy.cluster.kill(node)
     assert toy.cluster.jobs_of_node(node)
-    toy.wait(240)
-    assert toy.matrix() == toy.expected() and not toy.failures()
+    toy.finish(240)
     assert all(double["same_bytes"] for double in toy.doubles())
 
 

@@ -16,7 +16,7 @@ from xling.grid import claim, host
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell
 from xling.grid.status import GridStatus
-from xling.runners.base import Work
+from xling.runners import Work
 from xling.runners.slurm import record
 from xling.runners.slurm.settings import Slurm
 from xling.runners.slurm.submit import submit
@@ -132,8 +132,7 @@ def test_cancel_one_costs_what_is_below_it(toy: Toy, capsys: Said) -> None:
     assert code == 2 and "sft[en] has no job on the cluster: it is done." in error
     toy.behaviour = {}
     toy.launch()
-    toy.wait()
-    assert toy.matrix() == toy.expected()
+    toy.finish()
 
 
 def test_cancel_all_leaves_other_peoples_jobs_and_the_next_command_goes_on(toy: Toy, capsys: Said) -> None:
@@ -149,8 +148,7 @@ def test_cancel_all_leaves_other_peoples_jobs_and_the_next_command_goes_on(toy: 
     toy.cluster.run("scancel", other)
     toy.behaviour = {}
     toy.launch()
-    toy.wait()
-    assert toy.matrix() == toy.expected()
+    toy.finish()
 
 
 def test_status_while_the_controller_is_away(toy: Toy, capsys: Said) -> None:
@@ -163,8 +161,7 @@ def test_status_while_the_controller_is_away(toy: Toy, capsys: Said) -> None:
     assert code == 0 and "the cluster does not answer" in out
     assert re.search(r"sft\[de\] +running", out) and re.search(r"reward\[de\] +queued", out)
     toy.cluster.start("slurmctld")
-    toy.wait(180)
-    assert toy.matrix() == toy.expected()
+    toy.finish(180)
 
 
 def test_a_claim_of_a_job_that_slurm_knows_to_be_dead_is_not_shown_as_running(toy: Toy) -> None:

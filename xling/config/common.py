@@ -1,14 +1,17 @@
-"""Numbers with bounds, and the facts of a language: what the settings of all groups are made of."""
+"""What the settings of all groups are made of (numbers with bounds, the facts of a language), and how they are read."""
 
-from collections.abc import Iterable
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, ValidationError, convert, structs
+
+from xling.errors import ConfigError, did_you_mean
 
 Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]  # what numpy, torch and transformers all take
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+Share = Annotated[float, Meta(gt=0.0, le=1.0)]
 PositiveFloat = Annotated[float, Meta(gt=0.0)]
 Date = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]  # YYYY-MM-DD
 Limit = Annotated[int, Meta(ge=2)]  # tokens, those that the model adds included
@@ -73,3 +76,42 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
     dropout: Fraction | None = None  # None: what the model's config says
     gradient_checkpointing: bool = False  # less memory for more time: states are computed again for the gradients
     micro_batch_size: Positive | None = None  # examples read at once; gradients add up to those of the batch
+
+
+# --- reading settings of which a mapping holds the values ---------------------------------------------------
+
+T = TypeVar("T", bound=Struct)
+
+
+def check_names(values: Iterable[str], known: Iterable[str], path: str) -> None:
+    """ConfigError for a setting that there is not."""
+    known = list(known)
+    for name in values:
+        if name not in known:
+            raise ConfigError(
+                f"Unknown key '{path}.{name}'.{did_you_mean(name, known)} Known below {path}: {', '.join(known)}."
+            )
+
+
+def converted(type_: type[T], values: Mapping[str, Any], path: str, examples: Mapping[str, str]) -> T:
+    """Settings of a type, one value after the other, so that the message can name the one that does not fit.
+
+    examples: what to type for a setting, where that is not 1.
+    """
+    types = {field.name: field.type for field in structs.fields(type_)}
+    return type_(
+        **{
+            name: fitting(value, types[name], f"{path}.{name}", examples.get(name, "1"))
+            for name, value in values.items()
+        }
+    )
+
+
+def fitting(value: Any, type_: Any, path: str, example: str) -> Any:
+    """One setting's value as its type; ConfigError with an example of what to type."""
+    try:
+        return convert(value, type_, str_keys=True)
+    except ValidationError as error:
+        shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+        what = str(error).partition(" - at ")[0].replace("`", "").replace("Expected ", "expected ", 1)
+        raise ConfigError(f"{path}={shown} does not fit: {what}. Type {path}={example}.") from error

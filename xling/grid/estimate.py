@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from xling.config.common import Positive, PositiveFloat, Share, check_names, fitting
 from xling.errors import ConfigError
 from xling.grid.records import Done, Sheet, read
 from xling.grid.stage import Stage, Tokens, Work
@@ -46,38 +47,22 @@ class Rates:
 
 def rates_from(cost: Mapping[str, Any]) -> Rates:
     """ConfigError for settings that are no rates."""
-    known = {"flops_per_second", "utilisation", "prompt_tokens", "response_tokens"}
+    known = ("flops_per_second", "utilisation", "prompt_tokens", "response_tokens")
     for key in ("cost", "cost.utilisation"):
         value = cost if key == "cost" else cost.get("utilisation")
         if not isinstance(value, Mapping):
             raise ConfigError(
                 f"{key}={value} does not fit: it has settings of its own. Leave it as conf/config.yaml has it."
             )
-    if unknown := sorted(set(cost) - known):
-        raise ConfigError(f"Unknown key 'cost.{unknown[0]}'. Known below cost: {', '.join(sorted(known))}.")
-    if missing := sorted(known - set(cost)):
+    check_names(cost, known, "cost")
+    if missing := sorted(set(known) - set(cost)):
         raise ConfigError(
             f"cost.{missing[0]} is missing: leave cost as conf/config.yaml has it, and set what is in it."
         )
-    speed = _number("cost.flops_per_second", cost["flops_per_second"], None)
-    shares = {str(k): _number(f"cost.utilisation.{k}", share, 1.0) for k, share in cost["utilisation"].items()}
-    lengths = [_length(f"cost.{name}", cost[name]) for name in ("prompt_tokens", "response_tokens")]
+    speed = fitting(cost["flops_per_second"], PositiveFloat, "cost.flops_per_second", "3.12e14")
+    shares = {str(k): fitting(v, Share, f"cost.utilisation.{k}", "0.35") for k, v in cost["utilisation"].items()}
+    lengths = [fitting(cost[name], Positive | None, f"cost.{name}", "null") for name in known[2:]]
     return Rates(speed, shares, Tokens(*lengths))
-
-
-def _number(key: str, value: Any, most: float | None) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= (most or float("inf")):
-        return float(value)
-    allowed = "above 0" if most is None else f"above 0 and at most {most:g}"
-    raise ConfigError(
-        f"{key}={value} does not fit: expected a number {allowed}. Type {key}={0.35 if most else 3.12e14}."
-    )
-
-
-def _length(key: str, value: Any) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
-        return value
-    raise ConfigError(f"{key}={value} does not fit: expected a whole number of tokens >= 1, or null. Type {key}=null.")
 
 
 def estimate(

@@ -37,7 +37,7 @@ def _json(value: Any, indent: int) -> bytes:
 
 
 def sealed_json(value: Any, indent: int = 2) -> bytes:
-    """The same of an object, with its checksum (xling/jsonfiles.py)."""
+    """`json_bytes` of an object, with its checksum (xling/jsonfiles.py)."""
     return sealed(_json(value, indent))
 
 
@@ -47,7 +47,7 @@ def is_plain(name: str) -> bool:
 
 
 def are_plain(names: Set[str]) -> bool:
-    """The same of many; big grids have tens of thousands."""
+    """`is_plain` of all the names; big grids have tens of thousands."""
     return names.isdisjoint(("", ".", "..")) and not _LEADING.search("".join(names))
 
 

@@ -196,7 +196,7 @@ class Store:
         return Status("damaged", why, done) if why else Status("done", "", done)
 
     def examine(self, kind: str, key: str) -> Status:
-        """The same for readers of results, who go on without what is damaged: it stands in `damaged` afterwards."""
+        """`check` for readers of results, who go on without a damaged one: it stands in `damaged` afterwards."""
         status = self.check(kind, key)
         if status.state == "damaged":
             self._met(kind, key, status.why)

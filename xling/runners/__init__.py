@@ -1,1 +1,86 @@
-"""Running a plan: what every runner does with a stage; on this machine (local/), or as jobs of SLURM (slurm/)."""
+"""Launchers: ways to run a plan, chosen by hydra/launcher=NAME. `LAUNCHERS` is the table, one module each.
+
+How any of them runs one stage is in execute.py.
+
+conf/hydra/launcher/NAME.yaml holds its settings, with `_target_: hydra_plugins.xling_launcher.GridLauncher` and
+`name: NAME`. An installed package adds one by an entry point of the group `xling.launcher` (xling/options.py) and the
+YAML in a folder on Hydra's search path.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
+
+from xling.options import Options
+
+if TYPE_CHECKING:
+    from xling.grid.plan import Plan
+    from xling.grid.stage import Kind
+    from xling.grid.store import Store
+
+HERE = "hydra.launcher"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Names of the code that workers and jobs load, as text, since they are other processes."""
+
+    kinds: str  # module:name of the dict of kinds of stages
+    fold: str  # module:name of the function (store, grid's name, tracking) that shows a matrix
+    tracking: Mapping[str, Any]  # the settings of conf/config.yaml, for `fold`
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How far it is when `run` returns. If `whole`, nothing of it runs any more: the launch folds the matrix.
+
+    wait: else, what shows how it goes on until it is whole, and gives the exit code; the matrix is shown afterwards.
+    """
+
+    exit_code: int
+    whole: bool
+    failures: bool = False  # some stage has failed: what is damaged is then made again without trying that again
+    wait: Callable[[], int] | None = None
+
+
+class Launcher(Protocol):
+    """The hooks of a launcher's module. Stages run through runners/execute.py, whoever starts the processes."""
+
+    Settings: type[Struct]  # tagged with the launcher's name; has claim_timeout_s, seconds
+
+    def read(self, values: Mapping[str, Any], kinds: Mapping[str, "Kind"]) -> Any:
+        """Settings from those of its YAML; ConfigError names the first that does not fit."""
+
+    def workers(self, settings: Any) -> int:
+        """How many stages run at once at most: a dry run says how long the grid takes."""
+
+    def check(self, plan: "Plan", settings: Any) -> Any:
+        """ConfigError for what cannot be granted, before the plan of a grid of that name is replaced.
+
+        What has been learned on the way is handed to `run`.
+        """
+
+    def run(self, plan: "Plan", settings: Any, work: Work, checked: Any) -> Ended:
+        """Run the plan's stages or see to it that they are. Holes that failed stages leave are no error."""
+
+    def others(self, store: "Store", grid: str, cells: str) -> bool:
+        """Whether jobs are queued or running under a grid's name for another set of cells (claim.digest_of).
+
+        False for a launcher whose work ends with its process: the claims of its workers are seen by everybody.
+        """
+
+
+LAUNCHERS: Options[Launcher] = Options(
+    "launcher",
+    {"local": "xling.runners.local", "slurm": "xling.runners.slurm"},
+    hooks={
+        "read": "settings from those of its YAML",
+        "workers": "how many stages run at once",
+        "check": "what it refuses of a plan",
+        "run": "running a plan",
+        "others": "whether jobs of other cells are out under a grid's name",
+    },
+    setting="hydra.launcher.name",
+)

@@ -1,31 +1,32 @@
-"""Running a plan on this machine, in worker processes: the hooks of hydra/launcher=local (xling/runners/base.py).
+"""Running a plan on this machine, in worker processes: the hooks of hydra/launcher=local (xling/runners/__init__.py).
 
 runner.py: the loop, and what people see of it; schedule.py: which stage next, and how each ended; worker.py: both ends
 of a worker process.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta, Struct
 
-from xling.grid.plan import Plan
-from xling.grid.stage import Kind
-from xling.grid.store import Store
-from xling.runners.base import HERE, Ended, Work, check_names, converted
+from xling.config.common import Positive, check_names, converted
+from xling.runners import HERE, Ended, Work
 
-Count = Annotated[int, Meta(ge=1)]
+if TYPE_CHECKING:
+    from xling.grid.plan import Plan
+    from xling.grid.stage import Kind
+    from xling.grid.store import Store
 
 
 class Settings(Struct, frozen=True, tag_field="name", tag="local"):
     """Those of conf/hydra/launcher/local.yaml."""
 
-    workers: Count | None = None  # processes; None: as many as the cores are enough for
-    threads: Count = 1  # of the numeric libraries in each
+    workers: Positive | None = None  # processes; None: as many as the cores are enough for
+    threads: Positive = 1  # of the numeric libraries in each
     claim_timeout_s: Annotated[float, Meta(ge=1.0, le=1e6)] = 180.0
 
 
-def read(values: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Settings:
+def read(values: Mapping[str, Any], kinds: Mapping[str, "Kind"]) -> Settings:
     """Settings from those of the YAML; ConfigError names the first that does not fit."""
     check_names(values, Settings.__struct_fields__, HERE)
     return converted(Settings, values, HERE, {"workers": "2", "claim_timeout_s": "180"})
@@ -38,11 +39,11 @@ def workers(settings: Settings) -> int:
     return settings.workers or max(1, cores() // settings.threads)
 
 
-def check(plan: Plan, settings: Settings) -> None:
+def check(plan: "Plan", settings: Settings) -> None:
     """Nothing: this machine is there."""
 
 
-def run(plan: Plan, settings: Settings, work: Work, checked: None) -> Ended:
+def run(plan: "Plan", settings: Settings, work: Work, checked: None) -> Ended:
     """Run everything, and say what became of it."""
     from xling.runners.local.runner import run_local
 
@@ -52,6 +53,6 @@ def run(plan: Plan, settings: Settings, work: Work, checked: None) -> Ended:
     return Ended(outcome.exit_code, whole=not outcome.interrupted, failures=bool(outcome.failures))
 
 
-def others(store: Store, grid: str, cells: str) -> bool:
+def others(store: "Store", grid: str, cells: str) -> bool:
     """No job is out there when this process has ended."""
     return False

@@ -388,8 +388,9 @@ LIVE_SECONDS = 0.25
 
 
 class Display:
-    """Display of a running grid, of nothing here. `tick` is called often and shows changes; the others only note them,
-    except failures."""
+    """Shows nothing of a running grid. `tick` is called often and shows what has changed; the others only note it,
+    except failures.
+    """
 
     def started(self, label: str) -> None: ...
     def progress(self, label: str, done: int, total: int) -> None: ...

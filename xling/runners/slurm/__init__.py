@@ -1,4 +1,4 @@
-"""Running a plan as jobs of a SLURM cluster: hooks of hydra/launcher=slurm (xling/runners/base.py); docs/slurm.md.
+"""Running a plan as jobs of a SLURM cluster: hooks of hydra/launcher=slurm (xling/runners/__init__.py); docs/slurm.md.
 
 settings.py: what can be asked for; dispatch.py: stages to jobs; submit.py, task.py, ranks.py: from the shell to the
 processes of a job; record.py: what has been submitted and what became of it; cluster.py: SLURM's commands;
@@ -9,13 +9,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from xling.errors import while_running
-from xling.grid.plan import Plan
-from xling.grid.store import Store
-from xling.runners.base import Ended, Work
+from xling.runners import Ended, Work
 from xling.runners.slurm.settings import Slurm as Settings
 from xling.runners.slurm.settings import read
 
 if TYPE_CHECKING:
+    from xling.grid.plan import Plan
+    from xling.grid.store import Store
     from xling.runners.slurm.settings import Limits
 
 __all__ = ["Settings", "check", "others", "read", "run", "workers"]
@@ -26,18 +26,18 @@ def workers(settings: Settings) -> int:
     return settings.common.array_parallelism
 
 
-def check(plan: Plan, settings: Settings) -> "Limits | None":
+def check(plan: "Plan", settings: Settings) -> "Limits | None":
     """ConfigError if there is no cluster, or it can never grant what is asked; its limits, if there is work for it."""
     from xling.runners.slurm.submit import check as check_requests
 
     return check_requests(plan, settings) if _has_work(plan) else None
 
 
-def _has_work(plan: Plan) -> bool:
+def _has_work(plan: "Plan") -> bool:
     return bool(plan.to_run) and plan.mode != "read-only"
 
 
-def run(plan: Plan, settings: Settings, work: Work, checked: "Limits | None") -> Ended:
+def run(plan: "Plan", settings: Settings, work: Work, checked: "Limits | None") -> Ended:
     """Submit what nobody runs yet. The last job folds the matrix; where all is done already, the launch does."""
     if not _has_work(plan):
         plan.write()
@@ -52,7 +52,7 @@ def run(plan: Plan, settings: Settings, work: Work, checked: "Limits | None") ->
     return Ended(0, whole=False, wait=wait)
 
 
-def others(store: Store, grid: str, cells: str) -> bool:
+def others(store: "Store", grid: str, cells: str) -> bool:
     """Whether jobs of another set of cells are queued or running; of old submissions it is not known whose they are."""
     if not (store.grid_folder(grid) / "slurm").is_dir():
         return False

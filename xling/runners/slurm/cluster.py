@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import msgspec
 
 from xling.errors import ConfigError, XlingError
-from xling.runners.slurm.settings import Limits, facts_of, parse_limits
+from xling.runners.slurm.settings import Limits, parse_limits
 
 # --- reading the answers of squeue, sacct and the job-completion log -----------------------------------------
 # Seen on 22.05: squeue alone knows what lives. sacct shows a requeued job as NODE_FAIL until it starts again, a job
@@ -246,12 +246,12 @@ def require() -> None:
 
 
 def limits() -> Limits:
-    """The cluster's limits as of now. Four commands, six with accounting."""
-    config = _run(["scontrol", "show", "config"]).stdout
+    """Partitions, nodes, QOS and accounts of the cluster, asked for now. Three commands, five with accounting."""
+    config = _configuration()
     partitions = _run(["scontrol", "-o", "show", "partition"]).stdout
     nodes = _run(["sinfo", "-h", "-a", "-e", "-o", "%R|%D|%c|%m|%G|%f"]).stdout
     qos = accounts = None
-    if "accounting_storage/slurmdbd" in config:
+    if "slurmdbd" in config.get("AccountingStorageType", ""):
         me = f"user={os.environ.get('USER') or os.getuid()}"
         try:
             qos = _run(["sacctmgr", "-nP", "show", "qos", "format=name"]).stdout
@@ -303,9 +303,15 @@ def _elsewhere(tasks: Collection[str], by_id: Mapping[str, JobRef]) -> set[str]:
 def name() -> str:
     """Of the cluster whose commands these are; empty if it does not answer."""
     try:
-        return facts_of(_run(["scontrol", "show", "config"]).stdout).get("ClusterName", "")
+        return _configuration().get("ClusterName", "")
     except ClusterError:
         return ""
+
+
+def _configuration() -> dict[str, str]:
+    """slurm.conf by name."""
+    parts = (line.partition("=") for line in _run(["scontrol", "show", "config"]).stdout.splitlines())
+    return {name.strip(): value.strip() for name, _, value in parts}
 
 
 def _queued(by_id: Mapping[str, JobRef]) -> dict[str, Row] | None:
@@ -334,7 +340,7 @@ def _history(ids: Collection[str], by_id: Mapping[str, JobRef]) -> dict[str, Row
 
 def _logged(by_id: Mapping[str, JobRef]) -> dict[str, Row] | None:
     try:
-        facts = facts_of(_run(["scontrol", "show", "config"]).stdout)
+        facts = _configuration()
     except ClusterError:
         return None
     if facts.get("JobCompType") != "jobcomp/filetxt":

@@ -14,17 +14,12 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from xling.config.common import NonNegative, Positive, PositiveFloat, check_names, converted
 from xling.errors import ConfigError, did_you_mean
 from xling.grid.stage import Kind
-from xling.runners.base import HERE, check_names, converted
+from xling.runners import HERE
 
 REDUCE = "reduce"  # the job that folds what is complete: resources as for a kind of stage
-
-Count = Annotated[int, Meta(ge=1)]
-Whole = Annotated[int, Meta(ge=0)]
-Amount = Annotated[float, Meta(gt=0.0)]
-NotNegative = Annotated[float, Meta(ge=0.0)]
-
 
 T = TypeVar("T", bound=Struct)
 
@@ -33,13 +28,13 @@ class Resources(Struct, frozen=True):
     """Resources that one job requests; None leaves one to the cluster."""
 
     partition: str | None = None
-    timeout_min: Count = 60
-    mem_gb: Amount | None = None  # a node
-    gpus_per_node: Whole | None = None
-    cpus_per_task: Count | None = 1
-    nodes: Count = 1
-    tasks_per_node: Count = 1
-    array_parallelism: Count = 256  # jobs of one array that run at once
+    timeout_min: Positive = 60
+    mem_gb: PositiveFloat | None = None  # a node
+    gpus_per_node: NonNegative | None = None
+    cpus_per_task: Positive | None = 1
+    nodes: Positive = 1
+    tasks_per_node: Positive = 1
+    array_parallelism: Positive = 256  # jobs of one array that run at once
     qos: str | None = None
     account: str | None = None
     constraint: str | None = None
@@ -47,11 +42,11 @@ class Resources(Struct, frozen=True):
     gres: str | None = None
     mem_per_gpu: str | None = None
     mem_per_cpu: str | None = None
-    cpus_per_gpu: Count | None = None
-    gpus_per_task: Count | None = None
+    cpus_per_gpu: Positive | None = None
+    gpus_per_task: Positive | None = None
     comment: str | None = None
-    signal_delay_s: Count = 90  # warning before the time limit: so long has a stage to leave a checkpoint
-    max_num_timeout: Whole = 5  # time limits after which a stage goes on; the next one is a failure
+    signal_delay_s: Positive = 90  # warning before the time limit: so long has a stage to leave a checkpoint
+    max_num_timeout: NonNegative = 5  # time limits after which a stage goes on; the next one is a failure
     additional_parameters: dict[str, Any] = {}  # any other option of sbatch: {"mail-type": "FAIL"}
     setup: tuple[str, ...] = ()  # shell lines before Python starts
 
@@ -65,14 +60,16 @@ class Slurm(Struct, frozen=True, tag_field="name", tag="slurm"):
 
     common: Resources = Resources()
     stages: dict[str, Resources] = {}  # by kind, whole: what is not overridden is as in `common`
-    pack_minutes: NotNegative = 0.1  # predicted stages shorter than this share a job; 0: each has its own
-    late_seconds: NotNegative = 60.0  # so long may a shared folder take to show a finished file
-    poll_seconds: Amount = 5.0  # between two looks at the cluster, in `xling status --watch` and wait=true
+    pack_minutes: Annotated[float, Meta(ge=0.0)] = (
+        0.1  # predicted stages shorter than this share a job; 0: each has its own
+    )
+    late_seconds: Annotated[float, Meta(ge=0.0)] = 60.0  # so long may a shared folder take to show a finished file
+    poll_seconds: PositiveFloat = 5.0  # between two looks at the cluster, in `xling status --watch` and wait=true
     claim_timeout_s: Annotated[float, Meta(ge=1.0, le=1e6)] = (
         180.0  # without a heartbeat, after which a runner counts as dead
     )
     wait: bool = False
-    threads: Count = 1  # torch threads a process
+    threads: Positive = 1  # torch threads a process
 
     def of(self, kind: str) -> Resources:
         return self.stages.get(kind, self.common)
@@ -181,7 +178,6 @@ class Limits:
     partitions: Mapping[str, Partition]
     default: str | None
     max_array_size: int  # an array's largest index + 1
-    accounting: bool
     qos: tuple[str, ...] | None  # None: not known
     accounts: tuple[str, ...] | None  # of this user; None: not known or not enforced
     cluster: str = ""  # its name
@@ -190,9 +186,10 @@ class Limits:
 # --- reading ----------------------------------------------------------------------------------------------
 
 
-def parse_limits(config: str, partitions: str, nodes: str, qos: str | None, accounts: str | None) -> Limits:
+def parse_limits(
+    facts: Mapping[str, str], partitions: str, nodes: str, qos: str | None, accounts: str | None
+) -> Limits:
     """From `scontrol show config`, `scontrol -o show partition`, `sinfo -e -o '%R|%D|%c|%m|%G|%f'`, sacctmgr."""
-    facts = facts_of(config)
     kinds: dict[str, list[NodeKind]] = {}
     for line in nodes.splitlines():
         name, count, cpus, memory, gres, features = line.split("|", 5)
@@ -213,17 +210,10 @@ def parse_limits(config: str, partitions: str, nodes: str, qos: str | None, acco
         found,
         default,
         _number(facts.get("MaxArraySize", "")) or 1001,
-        "slurmdbd" in facts.get("AccountingStorageType", ""),
         _lines(qos),
         _lines(accounts) if enforced else None,
         facts.get("ClusterName", ""),
     )
-
-
-def facts_of(config: str) -> dict[str, str]:
-    """`scontrol show config` by name."""
-    parts = (line.partition("=") for line in config.splitlines())
-    return {name.strip(): value.strip() for name, _, value in parts}
 
 
 def _partition(name: str, has: Mapping[str, str], kinds: Sequence[NodeKind]) -> Partition:

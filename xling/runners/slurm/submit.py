@@ -25,7 +25,7 @@ from xling.grid.cleanup import remove_leftovers
 from xling.grid.plan import Plan
 from xling.grid.stage import Stage
 from xling.grid.store import Store
-from xling.runners.base import HERE, Work
+from xling.runners import HERE, Work
 from xling.runners.execute import fixed_environment
 from xling.runners.slurm import cluster, record
 from xling.runners.slurm.cluster import HELD, ClusterError
@@ -113,17 +113,15 @@ PREFIX = "xling-"
 class Made:
     """Result of `submit`. Nothing submitted: all is done, queued or running already."""
 
-    filed: Filed | None
     waiting_for: Mapping[str, Held]  # stages of the plan that other jobs run, by key
     stages: int = 0
     jobs: int = 0
     calls: int = 0  # of sbatch
-    folds_later: bool = False  # some reducer of this grid is queued
     let_go: int = 0  # jobs that SLURM held
 
     def sentence(self, grid: str) -> str:
         words = []
-        if self.filed is not None:
+        if self.calls:
             words.append(f"submitted {self.stages} stages as {self.jobs} jobs in {self.calls} arrays")
         if self.waiting_for:
             names = ", ".join(sorted({held.filed.submission.grid for held in self.waiting_for.values()}))
@@ -188,11 +186,11 @@ def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None
         new = [stage for stage in plan.to_run if stage.key not in held]
         folds_later = any(one.filed.submission.grid == plan.name for one in found.reducers.values())
         if not new and (folds_later or not held):
-            return Made(None, held, folds_later=folds_later, let_go=let_go)
+            return Made(held, let_go=let_go)
         filed = _write(plan, settings, work, held, limits)
         _submit_arrays(filed)
         sizes = [len(array.tasks) for array in filed.submission.arrays]
-        return Made(record.read(filed.folder), held, len(new), sum(sizes), len(sizes), True, let_go)
+        return Made(held, len(new), sum(sizes), len(sizes), let_go)
 
 
 def lock(store: Store) -> AbstractContextManager[None]:
@@ -219,9 +217,20 @@ def recover(store: Store) -> None:
             _connect(record.read(filed.folder))
             continue
         if ids:
-            cluster.cancel(list(ids.values()))
+            cancel_arrays(filed, queued)
         if filed.state == "submitting":
             record.note_state(filed.folder, "abandoned")
+
+
+def cancel_arrays(filed: Filed, queued: Mapping[str, str]) -> None:
+    """By id and name: an id may have been given to another job, and an answer of sbatch may have been lost."""
+    for array in filed.submission.arrays:
+        ref = filed.refs.get(array.number)
+        ids = {ref.id} if ref else set()
+        if array.name in queued:
+            ids.add(queued[array.name])
+        if ids:
+            cluster.cancel(sorted(ids), name=array.name)
 
 
 def _let_go(found: Survey) -> int:
@@ -330,11 +339,8 @@ def _submit_arrays(filed: Filed) -> None:
 
 def _take_back(filed: Filed) -> str:
     """Cancel what has been submitted, by id and by name; what cannot be reached now, the next run finds."""
-    names = {array.name for array in filed.submission.arrays}
     try:
-        known = {ref.id for ref in record.read(filed.folder).refs.values()}
-        known |= {job for name, job in cluster.ours(PREFIX).items() if name in names}
-        cluster.cancel(sorted(known))
+        cancel_arrays(record.read(filed.folder), cluster.ours(PREFIX))
     except ClusterError:
         return "What it had taken before is held, and is taken back by the next run."
     record.note_state(filed.folder, "abandoned")

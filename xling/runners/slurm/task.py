@@ -49,70 +49,6 @@ class Requeue(Exception):
         self.after = after
 
 
-@dataclass
-class Parents:
-    """Waits for the parents of the stages of one task."""
-
-    store: Store
-    filed: Filed
-    place: Place
-    job: str  # that asks, "123_4"
-
-    def missing(self, up: Parent) -> str:
-        """Wait until a result is there; why it is not going to be, or nothing. Requeue if it is still to come."""
-        deadline = time.monotonic() + self.filed.submission.settings.late_seconds
-        asked, state = -ASK_SECONDS, "neither there nor in the queue"
-        while (found := self._look(up)) != "done":
-            source = self._source(up)
-            said = self._said(*source, up.key) if source else ""
-            if said in ("failed", "blocked"):
-                return f"{up.label} {said}"
-            late = time.monotonic() > deadline
-            if late and found == "damaged":
-                return ""  # loading it says what is damaged; until now it may have been shown in part
-            if source and (late or time.monotonic() - asked >= ASK_SECONDS):
-                asked, state = time.monotonic(), self._ask(*source, up, settle=late)
-            if late:
-                return f"{up.label} is {state}"
-            time.sleep(LOOK_SECONDS)
-        return ""
-
-    def _look(self, up: Parent) -> str:
-        folder = self.store.folder(up.kind, up.key)
-        with suppress(OSError):
-            os.listdir(folder.parent)  # makes a network file system look again
-        return self.store.state(up.kind, up.key)
-
-    def _source(self, up: Parent) -> tuple[Filed, Place] | None:
-        """Whose task makes it: of this submission, or of one that this task was told to wait for."""
-        place = self.filed.places.get(up.key)
-        if place is not None:
-            return self.filed, place
-        others = set(self.filed.submission.task(self.place).others)
-        for filed in reversed(record.submissions(self.store)):
-            place = filed.places.get(up.key)
-            if place is not None and filed.job(place) in others:
-                return filed, place
-        return None
-
-    def _said(self, filed: Filed, place: Place, key: str) -> str:
-        ends = [event.end for event in filed.events(place) if event.key == key]
-        return ends[-1] if ends else ""
-
-    def _ask(self, filed: Filed, place: Place, up: Parent, settle: bool) -> str:
-        """The cluster's state of the job that makes a parent; Requeue if the parent is still to come."""
-        job, ref = filed.job(place), filed.refs.get(place[0])
-        states = cluster.states([ref], {job}) if ref and job else {}
-        if states is None or job is None:
-            return "not there, and the cluster does not answer"
-        state = states.get(job)
-        if state is not None and state.alive and job != self.job:
-            raise Requeue(f"{up.label} is still {state.state.lower()}", job)
-        if settle and state is not None:
-            record.settle(self.store, record.read(filed.folder), states, only=job)
-        return f"missing: {state.cause or 'its job has ended'}" if state else "missing"
-
-
 # --- a job that is told to stop: why, and how it gets another turn ----------------------------------------
 # SLURM sends USR2 some time before the time limit (signal_delay_s) and, where it is told to, at a preemption; TERM when
 # the time is over, at a preemption, and for scancel. The main thread may be deep inside a library and deaf, so a thread
@@ -257,7 +193,6 @@ class Runner:
         self._running: Job | None = None
         timeout = self.filed.submission.settings.claim_timeout_s
         self._watch = claim.Watch(lambda: files.clock(self.store.root), timeout)
-        self._parents = Parents(self.store, self.filed, self.place, self.job)
         self._ends: dict[str, str] = {}
         self._noted = False
 
@@ -390,10 +325,64 @@ class Runner:
         for up in job.sheet.parents.values():
             if self._ends.get(up.key) in ("failed", "blocked"):
                 return f"{up.label} {self._ends[up.key]}"
-            why = self._parents.missing(up)
+            why = self._missing(up)
             if why:
                 return why
         return ""
+
+    def _missing(self, up: Parent) -> str:
+        """Wait until a result is there; why it is not going to be, or nothing. Requeue if it is still to come."""
+        deadline = time.monotonic() + self.filed.submission.settings.late_seconds
+        asked, state = -ASK_SECONDS, "neither there nor in the queue"
+        while (found := self._state(up)) != "done":
+            source = self._source(up)
+            said = self._said(*source, up.key) if source else ""
+            if said in ("failed", "blocked"):
+                return f"{up.label} {said}"
+            late = time.monotonic() > deadline
+            if late and found == "damaged":
+                return ""  # loading it says what is damaged; until now it may have been shown in part
+            if source and (late or time.monotonic() - asked >= ASK_SECONDS):
+                asked, state = time.monotonic(), self._ask(*source, up, settle=late)
+            if late:
+                return f"{up.label} is {state}"
+            time.sleep(LOOK_SECONDS)
+        return ""
+
+    def _state(self, up: Parent) -> str:
+        folder = self.store.folder(up.kind, up.key)
+        with suppress(OSError):
+            os.listdir(folder.parent)  # makes a network file system look again
+        return self.store.state(up.kind, up.key)
+
+    def _source(self, up: Parent) -> tuple[Filed, Place] | None:
+        """Whose task makes it: of this submission, or of one that this task was told to wait for."""
+        place = self.filed.places.get(up.key)
+        if place is not None:
+            return self.filed, place
+        others = set(self.filed.submission.task(self.place).others)
+        for filed in reversed(record.submissions(self.store)):
+            place = filed.places.get(up.key)
+            if place is not None and filed.job(place) in others:
+                return filed, place
+        return None
+
+    def _said(self, filed: Filed, place: Place, key: str) -> str:
+        ends = [event.end for event in filed.events(place) if event.key == key]
+        return ends[-1] if ends else ""
+
+    def _ask(self, filed: Filed, place: Place, up: Parent, settle: bool) -> str:
+        """Why a parent is not there, by the state of the job that makes it; Requeue if that job is still to end."""
+        job, ref = filed.job(place), filed.refs.get(place[0])
+        states = cluster.states([ref], {job}) if ref and job else {}
+        if states is None or job is None:
+            return "not there, and the cluster does not answer"
+        state = states.get(job)
+        if state is not None and state.alive and job != self.job:
+            raise Requeue(f"{up.label} is still {state.state.lower()}", job)
+        if settle and state is not None:
+            record.settle(self.store, record.read(filed.folder), states, only=job)
+        return f"missing: {state.cause or 'its job has ended'}" if state else "missing"
 
     # --- turns --------------------------------------------------------------------------------------------
 

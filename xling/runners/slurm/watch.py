@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TextIO
 
@@ -26,8 +27,8 @@ from xling.grid.records import PlannedStage, read_grid, stage_at
 from xling.grid.status import Cluster, GridStatus, Row, count_table, grid_status, status_table
 from xling.grid.store import Store
 from xling.runners.slurm import cluster, record
-from xling.runners.slurm.record import Filed, Held, Survey, survey
-from xling.runners.slurm.submit import lock
+from xling.runners.slurm.record import Held, Survey, survey
+from xling.runners.slurm.submit import cancel_arrays, lock
 
 SLOWER, SLOWEST = 1.3, 6.0  # looks become rarer while nothing changes, up to so many times the setting
 SILENT_SECONDS = 3600.0  # a cluster that does not answer for so long is not waited for
@@ -47,18 +48,6 @@ WHY = {
     "ReqNodeNotAvail": "its nodes are not available",
     "Resources": "no node is free",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A stage as it is shown; `index` is its handle."""
-
-    index: int
-    label: str
-    state: str
-    where: str = ""
-    seconds: float | None = None
-    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,32 +71,30 @@ class View:
         """Living jobs by SLURM's state; several stages may share one."""
         return Counter({held.job: held.state.state for held in [*self.held.values(), *self.folding]}.values())
 
-    def lines(self) -> Iterator[Line]:
-        states = [row.state for row in self.status.rows]
-        for row in self.status.rows:
-            yield self._line(row, states)
+    @cached_property
+    def _states(self) -> list[str]:
+        return [row.state for row in self.status.rows]
 
-    def _line(self, row: Row, states: Sequence[str]) -> Line:
+    def described(self, row: Row) -> tuple[str, float | None, str]:
+        """Where a stage is, how long it has been so in seconds, and why it is not further."""
         held = self.held.get(row.stage.key)
-        line = Line(row.index, row.stage.label, row.state)
         if row.state == "running" and row.claim is not None:
             by, node = row.claim.by, held.state.node if held else ""
             job = f", job {by.slurm}" if by.slurm else f", pid {by.pid}"
             turn = f"turn {held.state.restarts + 1}" if held and held.state.restarts else ""
-            return Line(row.index, row.stage.label, "running", f"{node or by.host}{job}",
-                        max(0.0, time.time() - row.claim.since), turn)  # fmt: skip
+            return f"{node or by.host}{job}", max(0.0, time.time() - row.claim.since), turn
         if row.state == "queued" and held is not None:
-            why = self._why(row, held, states)
             where = f"{held.state.node}, job {held.job}" if held.state.node else f"job {held.job}"
-            return Line(row.index, row.stage.label, "queued", where, held.state.seconds, why)
+            return where, held.state.seconds, self._why(row, held)
         if row.state in ("failed", "damaged", "unreadable"):
-            return Line(row.index, row.stage.label, row.state, why=row.note)
+            return "", None, row.note
         if row.state == "blocked":
-            return Line(row.index, row.stage.label, row.state, why=self._below(row, states))
-        return line
+            above = (up for up in row.stage.parents if self._states[up] in ("failed", "blocked"))
+            return "", None, f"below {self._labels(above)}"
+        return "", None, ""
 
-    def _why(self, row: Row, held: Held, states: Sequence[str]) -> str:
-        missing = [up for up in row.stage.parents if states[up] != "done"]
+    def _why(self, row: Row, held: Held) -> str:
+        missing = [up for up in row.stage.parents if self._states[up] != "done"]
         if held.state.node:
             alone = len(held.filed.submission.task(held.place).stages) == 1
             return "its job is starting" if alone else "its job is at other stages"
@@ -115,9 +102,6 @@ class View:
             return f"waits for {self._labels(missing)}"
         why = WHY.get(held.state.reason, held.state.reason)
         return f"{why} ({held.state.restarts} restarts)" if held.state.restarts else why
-
-    def _below(self, row: Row, states: Sequence[str]) -> str:
-        return f"below {self._labels(up for up in row.stage.parents if states[up] in ('failed', 'blocked'))}"
 
     def _labels(self, indices: Iterable[int]) -> str:
         labels = [self.status.rows[index].stage.label for index in indices]
@@ -137,13 +121,11 @@ class View:
         """Stages by kind and state; then those that run, failed or are queued, one line each."""
         if not self.submitted:
             return status_table(self.status, self.store, every)
-        lines = list(self.lines())
-        wanted = ("running", "failed", "damaged", "unreadable")
-        shown = lines if every else [line for line in lines if line.state in wanted]
-        queued = [] if every else [line for line in lines if line.state == "queued"]
+        rows = self.status.rows if every else self.status.having("running", "failed", "damaged", "unreadable")
+        queued = [] if every else self.status.having("queued")
         parts: list[RenderableType] = [count_table(self.status)]
-        if shown or queued:
-            parts.append(_line_table([*shown, *queued[:SHOWN]]))
+        if rows or queued:
+            parts.append(self._rows([*rows, *queued[:SHOWN]]))
         if len(queued) > SHOWN:
             parts.append(f"and {len(queued) - SHOWN} more queued: `xling status --all` lists every stage.")
         jobs = self.jobs()
@@ -152,18 +134,18 @@ class View:
             parts.append(f"Jobs: {counted}." + (" The last one folds the matrix." if self.folding else ""))
         return Group(*parts, *(f"[yellow]Note:[/yellow] {escape(note)}" for note in self.notes))
 
-
-def _line_table(lines: Sequence[Line]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("index", justify="right")
-    for column in ("stage", "state", "where"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("how long", justify="right", no_wrap=True)
-    table.add_column("why", overflow="fold")
-    for line in lines:
-        cells = (line.label, line.state, line.where, "" if line.seconds is None else duration(line.seconds), line.why)
-        table.add_row(str(line.index), *(Text(cell) for cell in cells))
-    return table
+    def _rows(self, rows: Sequence[Row]) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("index", justify="right")
+        for column in ("stage", "state", "where"):
+            table.add_column(column, no_wrap=True)
+        table.add_column("how long", justify="right", no_wrap=True)
+        table.add_column("why", overflow="fold")
+        for row in rows:
+            where, seconds, why = self.described(row)
+            cells = (row.stage.label, row.state, where, "" if seconds is None else duration(seconds), why)
+            table.add_row(str(row.index), *(Text(cell) for cell in cells))
+        return table
 
 
 # --- looking ----------------------------------------------------------------------------------------------
@@ -273,24 +255,13 @@ def cancel_grid(store: Store, name: str) -> str:
         mine = record.submissions(store, name, "submitting", "released")
         queued = cluster.ours()
         for filed in mine:
-            _cancel_arrays(filed, queued)
+            cancel_arrays(filed, queued)
             record.note_state(filed.folder, "cancelled")
     jobs = {held.job for held in [*view.held.values(), *view.folding] if held.filed.submission.grid == name}
     if not mine:
         return f"{name}: nothing of it is queued or running on the cluster."
     others = _waiting_elsewhere(store, name, jobs)
     return f"{name}: cancelled {_count(len(jobs), 'job')}.{others} The same command as before submits what is missing."
-
-
-def _cancel_arrays(filed: Filed, queued: Mapping[str, str]) -> None:
-    """By id and name: an id may have been given to another job, and an answer of sbatch may have been lost."""
-    for array in filed.submission.arrays:
-        ref = filed.refs.get(array.number)
-        ids = {ref.id} if ref else set()
-        if array.name in queued:
-            ids.add(queued[array.name])
-        if ids:
-            cluster.cancel(sorted(ids), name=array.name)
 
 
 def _waiting_elsewhere(store: Store, name: str, jobs: set[str]) -> str:
@@ -350,11 +321,13 @@ def follow_log(store: Store, name: str, stage: PlannedStage, path: Path) -> int:
 
     def is_over() -> bool:
         nonlocal state
-        line = next(line for line in look(store, name).lines() if line.label == stage.label)
-        if line.state != state:
-            state = line.state
-            said = f" ({line.why})" if line.why else ""
-            print(f"xling: {stage.label} is {state}{f' on {line.where}' if line.where else ''}{said}.", file=sys.stderr)
+        view = look(store, name)
+        row = next(row for row in view.status.rows if row.stage.label == stage.label)
+        if row.state != state:
+            state = row.state
+            where, _, why = view.described(row)
+            on, said = f" on {where}" if where else "", f" ({why})" if why else ""
+            print(f"xling: {stage.label} is {state}{on}{said}.", file=sys.stderr)
         return state not in ("running", "queued")
 
     try:
