@@ -111,7 +111,7 @@ class Runner:
 
 
 class Killed(BaseException):
-    """What ends a stage in the midst of its work."""
+    """Ends a stage in the midst of its work."""
 
 
 def goes_on(

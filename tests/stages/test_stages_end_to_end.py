@@ -226,7 +226,7 @@ def test_a_reward_model_is_trained_stored_and_scores(runner: Runner, tiny_folder
 
 
 def check_scores(runner: Runner, stage: Stage) -> None:
-    """What stands in the score folder is what the stored model says."""
+    """Scores in the folder are those of the stored model."""
     scored, model = parent(runner, stage, "score"), load_reward(parent(runner, stage, "score", "reward"))
     prompts = [p.text for p in world.prompts(TASK, "tr", "test")]
     for role, count in (("pool", N), ("baseline", M)):

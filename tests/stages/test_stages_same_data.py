@@ -1,4 +1,4 @@
-"""What stands in a key of data in files: the rows that a stage reads, and nothing else of the files."""
+"""Of data in files a key holds the rows that a stage reads, and nothing else of the files."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""What translated data depends on, who shares it, what is refused; and `xling translate export`. No stage is run."""
+"""Keys of translated data, who shares it, what is refused; and `xling translate export`. No stage is run."""
 
 import csv
 import json

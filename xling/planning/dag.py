@@ -182,20 +182,9 @@ def _heard(experiment: Experiment) -> tuple[str, ...]:
     return heard(sources, experiment.target_lang.code) if translates_feedback(experiment) else sources
 
 
-def _policy(experiment: Experiment, lang: str) -> Stage:
-    """The policy that the cell samples or aligns."""
-    return _organic(experiment, lang) if experiment.sft_data == "organic" else policy_of(experiment)
-
-
-def _organic(experiment: Experiment, lang: str) -> Stage:
-    """The policy of the language's own demonstrations: what every cell of a target is compared with."""
-    assert isinstance(experiment.policy, LanguageModel)
-    return sft(experiment.task, (lang,), experiment.policy, experiment.sft, experiment.seed)
-
-
 def _reward(experiment: Experiment, folds: bool = False, judges: bool = False) -> Stage:
     """The reward model of the cell's source, or the judge's; `folds`: heads cross-fitted on recorded responses."""
-    half = _half(experiment, judges)
+    half: Half | None = None if not experiment.judge.halves else "second" if judges else "first"
     if half is not None:
         check_half(experiment.feedback_task, codes(experiment.source_langs), experiment.rm_backbone, half)
     if translates_feedback(experiment):
@@ -203,13 +192,6 @@ def _reward(experiment: Experiment, folds: bool = False, judges: bool = False) -
     learned, rm, sources = experiment.feedback_task, experiment.rm_backbone, codes(experiment.source_langs)
     shared = (experiment.policy, experiment.sft, rm, experiment.seed)
     return reward(learned, sources, *shared, folds, half)
-
-
-def _half(experiment: Experiment, judges: bool) -> Half | None:
-    """Which documents' feedback a reward model learns from where the judge has the other half; None: all of them."""
-    if not experiment.judge.halves:
-        return None
-    return "second" if judges else "first"
 
 
 def _with_facts(experiment: Experiment) -> Experiment:
@@ -229,9 +211,11 @@ def _samples(experiment: Experiment, lang: str) -> dict[str, Stage]:
         return {"pool": stage, "baseline": stage}
     assert isinstance(experiment.policy, LanguageModel)
     shared = (experiment.task, lang, experiment.policy)
+    # what every cell of a target is compared with: the policy of the language's own demonstrations
+    organic = sft(experiment.task, (lang,), experiment.policy, experiment.sft, experiment.seed)
     plan = TargetStages(
         *shared,
-        _policy(experiment, lang),
+        organic if experiment.sft_data == "organic" else policy_of(experiment),
         experiment.seed,
         regime_of(experiment),
         _heard(experiment),
@@ -239,7 +223,7 @@ def _samples(experiment: Experiment, lang: str) -> dict[str, Stage]:
         lambda: _rewarding(experiment),
     )
     answered = OPTIMIZERS.of(experiment.optimizer).stages(experiment.optimizer, plan)
-    return {"pool": answered, "baseline": samples("baseline", *shared, _organic(experiment, lang), experiment.seed)}
+    return {"pool": answered, "baseline": samples("baseline", *shared, organic, experiment.seed)}
 
 
 def _rewarding(experiment: Experiment) -> dict[str, Stage]:

@@ -138,7 +138,7 @@ def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "
         attention=policy.attention,
         remote_code=policy.remote_code,
         pad_token=policy.pad_token,
-        use=use,
+        use="" if use == "policy" else use,
     )
     if checkpoint == "pretrain":
         return make("base", "base", replace(spec, digest=recipe_digest()), {})
@@ -189,7 +189,7 @@ def sft(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Tra
 
 
 def fine_tuning(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Training, seed: int) -> SftSpec:
-    """What decides a fine-tuned policy besides its base, and besides what it learns from if that is translated."""
+    """Spec of a fine-tuned policy; its base, and data that was translated for it, are parents."""
     return SftSpec(
         **data_of(task, langs, "demonstrations"),
         **reading(task, policy, langs),
@@ -278,7 +278,7 @@ def embed(task: Task, lang: str, encoder: str) -> Stage:
 
 @lru_cache(maxsize=4096)
 def features(task: Task, lang: str, objective: str, reader: Reader, pools: tuple[tuple[str, Stage], ...]) -> Stage:
-    """What a frozen model sees of a language's feedback, or of its samples and held-out feedback."""
+    """Stage with a frozen model's features of a language's feedback, or of its samples and held-out feedback."""
     data = data_of(task, (lang,), held_out(objective) if pools else objective)
     label = label_of("features", (lang,)) + (" samples" if pools else "")
     return features_stage(label, FeaturesSpec(**data, lang=lang, objective=objective), reader, dict(pools))

@@ -246,7 +246,7 @@ def _silver(
 
 @lru_cache(maxsize=4096)
 def _features(task: Task, source: str, target: str, objective: Objective, reader: Reader, data: Stage) -> Stage:
-    """What a frozen model sees of translated feedback."""
+    """Stage with a frozen model's features of translated feedback."""
     spec = FeaturesSpec(**_read_in(task, (source,), target, objective), lang=source, objective=objective)
     return features_stage(label_of("features", heard((source,), target)), spec, reader, {DATA + source: data})
 

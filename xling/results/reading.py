@@ -124,7 +124,7 @@ def pairs_of(ratings: Sequence[Rating]) -> list[Pair]:
 
 
 def pair_ids(pairs: Sequence[Pair]) -> list[str]:
-    """What a cap chooses pairs by."""
+    """Ids by which a cap chooses pairs."""
     return ["\0".join((pair.prompt.id, pair.chosen, pair.rejected)) for pair in pairs]
 
 
@@ -246,7 +246,7 @@ class CellSamples:
         return prompts
 
     def all(self) -> Judged:
-        """What was judged of all prompts of items.json. StoreError if the files do not fit each other."""
+        """All prompts of items.json with their judged responses. StoreError if the files do not fit each other."""
         items, row_of = self.items, {prompt: row for row, prompt in enumerate(self.all_prompts())}
         if items.index and len(items.index) != len(items.prompt):
             raise self._unfit()

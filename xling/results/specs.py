@@ -1,8 +1,8 @@
 """Specs: what decides the result of each kind of stage, built while planning and read by the stage; and its data.
 
-A spec's fields are in the stage's key. One with a default is left out of it unless it has another value, so that a
-field can be added without making all results again; UNSET is the default of one that may be null or empty in a key.
-Kinds that an option brings have specs in its module (xling/judges/llm.py).
+A spec's fields are in the stage's key. One at its default is left out, so that a field can be added without making all
+results again: defaults are empty values, because msgspec compares by identity, and UNSET where null or () is to be in
+the key. Kinds that an option brings have specs in its module (xling/judges/llm.py).
 
 The rows that a stage reads stand in its key, where they lie does not. The digest is over what the task gives the
 stage: its languages, its use of them (demonstrations, feedback, prompts), after splitting and choosing, as a set. Rows
@@ -75,7 +75,7 @@ class BaseSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     pad_token: str | None
     commit: str = ""  # of a hub id
     code: dict[str, str] | None = None  # of a local folder whose code may run: its Python files, name -> sha256
-    use: str = "policy"  # or of a reward model: encoder, classifier; or translator
+    use: str = ""  # a policy's; else of a reward model: encoder, classifier; or translator
 
 
 class DataSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -58,14 +58,15 @@ def _check(context: Context, spec: BaseSpec, where: str) -> None:
     """Write load.json, and see that a whole model of the kind we can read is there; its weights are not read."""
     from xling.models.load import Loading, check_base, check_twin, write_loading
 
+    use = spec.use or "policy"
     local = "" if where == "." or spec.commit else spec.digest
     how = Loading(where, spec.dtype, spec.attention, spec.remote_code, spec.pad_token, digest=local)
     write_loading(context.out, how)
     try:
-        check_base(context.out, spec.use)
+        check_base(context.out, use)
         if spec.checkpoint not in ("packaged", "pretrain"):  # which is our own
-            check_twin(context.out, spec.use)
+            check_twin(context.out, use)
     except (ValueError, ImportError) as error:  # transformers' own refusals
         named = {"policy": "a language model", "translator": "a translator"}
-        what = named.get(spec.use, f"an rm_backbone={spec.use}")
+        what = named.get(use, f"an rm_backbone={use}")
         raise DataError(f"The model {spec.checkpoint} cannot be used as {what}: {error}") from error
