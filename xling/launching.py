@@ -16,7 +16,6 @@ from typing import Any
 from msgspec import to_builtins
 
 from xling.compose.grid import Cells, grid_name
-from xling.config.tasks import PUBLISHED, absent
 from xling.console import harmless
 from xling.errors import ConfigError, shown, while_running
 from xling.experiment import Experiment, checked_task, experiment_from
@@ -34,6 +33,7 @@ from xling.planning.translations import notes as untranslated
 from xling.results.items import Items
 from xling.runners import LAUNCHERS, Work
 from xling.tasks.options import Task, task_module
+from xling.tasks.records import PUBLISHED, absent
 from xling.tracking.base import MODES, TRACKERS
 
 FOLD = "xling.folding:fold"  # for jobs of a cluster, which are told as text what to call

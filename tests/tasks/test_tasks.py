@@ -13,7 +13,6 @@ from own_files import jsonl, rated
 from seahorse_files import plain_rows, write_corpora, write_ratings
 
 from xling.config.common import Language, Template
-from xling.config.tasks import absent
 from xling.errors import ConfigError, DataError
 from xling.results.specs import data_spec
 from xling.tasks import seahorse
@@ -21,6 +20,7 @@ from xling.tasks.files import Settings as Files
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 from xling.tasks.oasst import Settings as Oasst
 from xling.tasks.options import Task, offers, size, task_module
+from xling.tasks.records import absent
 from xling.tasks.render import check_template, dialog, language_of, read_by, rendered, with_facts
 from xling.tasks.seahorse import Settings as Seahorse
 from xling.tasks.seahorse_files import CORPORA

@@ -22,11 +22,11 @@ from omegaconf.errors import MissingMandatoryValue
 from xling.compose.command_line import conf_folder, elsewhere, explain, lacking
 from xling.compose.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS, SETTINGS, SHARED_KEYS, WORDS, Axis, Request, parse
 from xling.config.common import Language
-from xling.config.tasks import PUBLISHED
 from xling.errors import ConfigError, did_you_mean, shown
 from xling.experiment import checked_task
 from xling.measures.language import language_hint
 from xling.tasks.options import Task
+from xling.tasks.records import PUBLISHED
 
 Container = dict[str, Any]
 

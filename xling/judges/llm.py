@@ -21,7 +21,6 @@ from msgspec import Meta, Struct
 
 from xling.config.common import TEMPLATE_DATE, Date, Dtype, Fraction, NonNegative, Positive, PositiveFloat, Seed
 from xling.config.policies import LanguageModel
-from xling.config.tasks import absent
 from xling.errors import ConfigError, StageError
 from xling.grid.plan import Plan
 from xling.grid.stage import WHERE, Context, Kind, Stage, Tokens, Work, canonical_json
@@ -54,6 +53,7 @@ from xling.results.samples import Samples, read_samples
 from xling.results.specs import located
 from xling.rewards.settings import RewardModel
 from xling.tasks.options import Task, offers, size, task_module
+from xling.tasks.records import absent
 
 if TYPE_CHECKING:
     from xling.experiment import Experiment

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from xling.config.common import Training, pooled
 from xling.config.policies import LanguageModel, Recorded
-from xling.config.tasks import HasFolds
 from xling.errors import ConfigError, install
 from xling.experiment import Experiment
 from xling.measures.language import labels
@@ -21,7 +20,7 @@ from xling.rewards import REWARDS, Choices, has_source, objective_of
 from xling.rewards.settings import RewardModel
 from xling.tasks.options import Task, offers, task_module, tasks_offering
 from xling.tasks.reading import NEEDED
-from xling.tasks.records import Half, Offer, Split
+from xling.tasks.records import Half, HasFolds, Offer, Split
 
 OF_RECORDED = "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."
 

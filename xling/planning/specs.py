@@ -15,7 +15,6 @@ from msgspec.structs import replace
 
 from xling.config.common import Language, Training, pooled
 from xling.config.policies import LanguageModel, Policy
-from xling.config.tasks import HasFolds
 from xling.errors import ConfigError
 from xling.grid.stage import Stage
 from xling.models.encoder import encoder_identity
@@ -56,7 +55,7 @@ from xling.rewards import (
 )
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 from xling.tasks.options import Task, offers, task_module
-from xling.tasks.records import Half, Use
+from xling.tasks.records import Half, HasFolds, Use
 
 OWN_CODE = "local"  # of a folder whose own code may run, wherever that lies
 LOGITS_OF = {"score": "lm", "features": "lm", "align": "sft"}  # kinds of stages, and the parent whose logits they take

@@ -16,7 +16,6 @@ import msgspec
 
 from xling.config.common import Language, Objective, Training, pooled
 from xling.config.policies import LanguageModel, Policy
-from xling.config.tasks import HasTemplate
 from xling.errors import ConfigError
 from xling.grid.stage import Context, Json, Stage
 from xling.planning.specs import (
@@ -35,7 +34,7 @@ from xling.results.specs import DataSpec, FeaturesSpec, RewardSpec
 from xling.results.translations import DATA, What
 from xling.rewards import Reader, RewardSettings, has_source, objective_of, reader_of
 from xling.tasks.options import Task, task_module
-from xling.tasks.records import Half, Use
+from xling.tasks.records import Half, HasTemplate, Use
 from xling.tasks.render import SPEAKERS, bare, read_by
 from xling.translators import TRANSLATORS, Direction, Spoken, Translate, TranslatorSettings
 

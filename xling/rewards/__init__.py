@@ -14,12 +14,11 @@ from msgspec import Struct
 
 from xling.config.common import Objective, Training
 from xling.config.policies import LanguageModel, Policy
-from xling.config.tasks import TaskSettings
 from xling.grid.stage import Context
 from xling.models.ridge import Array, Linear
 from xling.models.text import count_cut
 from xling.options import Options
-from xling.tasks.records import Prompt, Recorded, Split
+from xling.tasks.records import Prompt, Recorded, Split, TaskSettings
 
 
 class RewardSettings(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"):

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 from xling.config.common import Limit, NonNegative, Objective, Side, Training
 from xling.config.policies import LanguageModel, Lora
-from xling.config.tasks import TaskSettings
 from xling.errors import ConfigError, install
 from xling.grid.stage import Context
 from xling.models.checkpoints import check_checkpoint, check_lengths, check_policy, check_table
@@ -22,7 +21,7 @@ from xling.rewards import (
     text_scorer,
 )
 from xling.tasks.options import offers, task_module
-from xling.tasks.records import Offer
+from xling.tasks.records import Offer, TaskSettings
 
 
 class Settings(RewardSettings, frozen=True, tag="same_as_policy"):

@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from xling.config.tasks import HasFolds
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.models.ridge import Array, half_of
@@ -16,7 +15,7 @@ from xling.rewards import REWARDS, Feedback
 from xling.rewards.heads import Fitting, train_heads
 from xling.stages.features import all_features
 from xling.tasks.options import task_module
-from xling.tasks.records import Pair, Rating, Split
+from xling.tasks.records import HasFolds, Pair, Rating, Split
 
 
 def run(context: Context) -> None:

@@ -8,11 +8,10 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from xling.config.tasks import HasTemplate, TaskSettings
 from xling.errors import ConfigError
 from xling.measures.language import language_hint
 from xling.options import name_of
-from xling.tasks.records import Offer, Prompt, Size, Split, Use
+from xling.tasks.records import HasTemplate, Offer, Prompt, Size, Split, TaskSettings, Use
 from xling.tasks.render import language_of, rendered
 
 

@@ -17,7 +17,6 @@ import msgspec
 from msgspec import Meta
 
 from xling.config.common import Fraction, Language, Positive, Seed, Template
-from xling.config.tasks import HasFolds, TaskSettings
 from xling.errors import ConfigError, DataError, did_you_mean, listed
 from xling.measures.language import is_code, language_hint, language_of_code, standard
 from xling.tasks import defaults
@@ -32,7 +31,7 @@ from xling.tasks.findings import (
     unread,
 )
 from xling.tasks.reading import NEEDED, Labels, Piece, answers, pieces, read_rows, split_groups
-from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Recorded, Split, Use
+from xling.tasks.records import Demonstration, HasFolds, Offer, Pair, Prompt, Rating, Recorded, Split, TaskSettings, Use
 from xling.tasks.render import language_of, read_by, rendered
 from xling.tasks.rows import Columns, Reading, Row, Rows
 from xling.tasks.tables import SHOWN, Identity, identity, paths_of

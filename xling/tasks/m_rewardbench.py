@@ -21,11 +21,10 @@ from typing import Any, Literal
 import msgspec
 
 from xling.config.common import Language, Template
-from xling.config.tasks import TaskSettings
 from xling.errors import ConfigError, DataError, listed, shown
 from xling.tasks import defaults
 from xling.tasks.reading import in_random_order
-from xling.tasks.records import Offer, Prompt, Recorded, Use
+from xling.tasks.records import Offer, Prompt, Recorded, TaskSettings, Use
 from xling.tasks.render import language_of, read_by, rendered
 from xling.tasks.rows import Place, Row
 from xling.tasks.tables import Identity, identity, is_table, open_table, text_of

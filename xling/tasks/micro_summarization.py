@@ -13,11 +13,10 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from xling.config.common import Fraction, Positive, Seed
-from xling.config.tasks import TaskSettings
 from xling.tasks import defaults
 from xling.tasks.micro import gold, words, writing
 from xling.tasks.micro.writing import FactSet, fact_set, fact_set_of
-from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Split, Use
+from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Split, TaskSettings, Use
 
 
 class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="micro_summarization"):

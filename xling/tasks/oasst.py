@@ -19,11 +19,10 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from xling.config.common import Fraction, Language, Positive, Seed, Template
-from xling.config.tasks import TaskSettings
 from xling.errors import ConfigError, DataError, shown
 from xling.measures.language import ONE_LABEL
 from xling.tasks import defaults
-from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Split, Use
+from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Split, TaskSettings, Use
 from xling.tasks.render import dialog, language_of, read_by, rendered
 from xling.tasks.tables import Identity, Row, files_in, identity, is_table, open_table, split_of, text_of
 

@@ -10,10 +10,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-from xling.config.tasks import PUBLISHED, TaskSettings, absent
 from xling.errors import ConfigError
 from xling.options import Options, name_of
-from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Recorded, Size, Split, Use
+from xling.tasks.records import (
+    PUBLISHED,
+    Demonstration,
+    Offer,
+    Pair,
+    Prompt,
+    Rating,
+    Recorded,
+    Size,
+    Split,
+    TaskSettings,
+    Use,
+    absent,
+)
 
 
 class TaskModule(Protocol):

@@ -15,12 +15,11 @@ import msgspec
 from msgspec import Meta
 
 from xling.config.common import Positive, Seed
-from xling.config.tasks import TaskSettings
 from xling.errors import ConfigError, did_you_mean
 from xling.tasks import defaults, tables
 from xling.tasks.files import check_folds
 from xling.tasks.layouts import LAYOUTS, Judged, Release, files_of, read_release
-from xling.tasks.records import Offer, Prompt, Recorded, Use
+from xling.tasks.records import Offer, Prompt, Recorded, TaskSettings, Use
 
 
 class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="released"):

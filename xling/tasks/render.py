@@ -13,9 +13,8 @@ from typing import TypedDict
 import msgspec
 
 from xling.config.common import Language, Template
-from xling.config.tasks import HasTemplate, TaskSettings
 from xling.errors import ConfigError, DataError, did_you_mean
-from xling.tasks.records import Prompt, Use
+from xling.tasks.records import HasTemplate, Prompt, TaskSettings, Use
 
 PLACEHOLDERS = ("text", "language", "native_language")
 

@@ -20,11 +20,10 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from xling.config.common import Language, Positive, Seed, Template
-from xling.config.tasks import TaskSettings, absent
 from xling.errors import ConfigError, DataError
 from xling.tasks import defaults, tables
 from xling.tasks import seahorse_files as source
-from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Split, Use
+from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Split, TaskSettings, Use, absent
 from xling.tasks.render import language_of, read_by, rendered
 
 Corpus = Literal["xsum", "xlsum", "mlsum", "wikilingua"]

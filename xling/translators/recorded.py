@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from xling.config.tasks import absent
 from xling.errors import ConfigError, DataError, listed, shown
 from xling.grid.stage import WHERE, Context, Stage, canonical_json
 from xling.measures.language import language_of_code
@@ -41,6 +40,7 @@ from xling.planning.translations import (
 from xling.results.translations import SPLITS, Record, What, distinct, record_of, translated
 from xling.rewards import objective_of
 from xling.tasks.options import Task, task_module
+from xling.tasks.records import absent
 from xling.tasks.render import bare
 from xling.tasks.tables import Identity, identity, open_table, paths_of, text_of
 from xling.translators import Direction, Segment, Translate, TranslatorSettings, joined, readable, segments_of
