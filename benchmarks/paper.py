@@ -15,18 +15,14 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import yaml
 from human_judgements import filled
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from xling.analysis.matrix.names import heading_of
 from xling.analysis.matrix.types import Matrix
-from xling.compose.composer import Composer
-from xling.compose.grid import compose_grid
+from xling.compose.grid import composed_grid
 from xling.grid.plan import Plan
 from xling.grid.store import Store
-from xling.launching import plan_of, task_languages
+from xling.launching import plan_of
 from xling.report.files import reduce_grid
 from xling.report.tables.panel import accuracy_table, win_table
 from xling.report.tables.table import Table
@@ -68,11 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def planned(preset: str, *arguments: str) -> Plan:
     """The plan of a preset with more overrides; nothing is run or written."""
-    params = yaml.safe_load((ROOT / "sweeps" / f"{preset}.yaml").read_text("utf-8"))["hydra"]["sweeper"]["params"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        composer = Composer(GlobalHydra.instance().config_loader(), "config")
-        cells = compose_grid(composer, params, [f"sweeps={preset}", *arguments], task_languages, print)
-        return plan_of(cells, "xling.planning")
+    cells, _ = composed_grid([f"sweeps={preset}", *arguments])
+    return plan_of(cells, "xling.planning")
 
 
 # --- counts -------------------------------------------------------------------------------------------------

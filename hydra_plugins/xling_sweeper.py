@@ -6,7 +6,6 @@ imported late: Hydra scans this folder at every start.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,7 +37,6 @@ class XlingSweeper(Sweeper):
         from xling.compose.composer import Composer
         from xling.compose.grid import compose_grid
         from xling.errors import ConfigError
-        from xling.launching import task_languages
 
         if not hasattr(self._launcher, "launch_grid"):
             choice = self._config.hydra.runtime.choices["hydra/launcher"]
@@ -48,9 +46,5 @@ class XlingSweeper(Sweeper):
         loader = self._context.config_loader
         assert isinstance(loader, ConfigLoaderImpl)
         composer = Composer(loader, hydra.job.config_name, list(hydra.overrides.hydra))
-        cells = compose_grid(composer, self._params, arguments, task_languages, _warn)
+        cells = compose_grid(composer, self._params, arguments)
         return self._launcher.launch_grid(cells)
-
-
-def _warn(message: str) -> None:
-    print(f"xling: {message}", file=sys.stderr)

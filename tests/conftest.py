@@ -1,4 +1,4 @@
-"""Fixtures for all tests that need a language model: a real one, tiny, made on the spot with random weights."""
+"""Fixtures for all tests: the composed configuration, and a language model: a real one, tiny, with random weights."""
 
 import os
 import signal
@@ -19,6 +19,23 @@ def hangups() -> Iterator[None]:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture(scope="module")
+def loader() -> Iterator[Any]:
+    """Hydra's loader of conf/."""
+    from xling.compose.composer import hydra_loader
+
+    with hydra_loader() as loader:
+        yield loader
+
+
+@pytest.fixture(scope="module")
+def composer(loader: Any) -> Any:
+    """What composes single cells."""
+    from xling.compose.composer import Composer
+
+    return Composer(loader, "config")
 
 
 @pytest.fixture(scope="session")

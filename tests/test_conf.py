@@ -1,6 +1,5 @@
 """The configuration files: every option composes and converts, and the facts of languages are CLDR's."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +7,6 @@ import pytest
 import yaml
 from babel import Locale
 from babel.core import get_global
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from xling.compose.composer import Composer
 from xling.compose.grid import compose_grid
@@ -34,12 +31,6 @@ LANGUAGES = sorted(path.stem for path in (CONF / "lang").glob("*.yaml"))
 NEEDED = {"de", "en", "es", "ru", "tr", "vi", "fr", "id", "zh", "ar", "he", "ja", "uk", "yo", "no"}
 NEEDED |= {"sv", "bn", "da", "it", "fa", "sk", "el", "nl", "hu", "eu", "eo", "ca", "cs", "bg", "fi", "pt", "ro", "gl"}
 NEEDED |= {"ko", "pl", "th"}  # with these, all that oasst1 has
-
-
-@pytest.fixture(scope="module")
-def composer() -> Iterator[Composer]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield Composer(GlobalHydra.instance().config_loader(), "config")
 
 
 def experiment(container: dict[str, Any]) -> Any:

@@ -12,13 +12,13 @@ import pytest
 
 from xling.analysis.matrix.types import read_matrix
 from xling.cli import main
-from xling.compose.grid import composed_cells
+from xling.compose.grid import composed_grid
 from xling.errors import StoreError
 from xling.grid import claim
 from xling.grid.cleanup import garbage
 from xling.grid.store import Store
 from xling.jsonfiles import decode, sealed, unsealed
-from xling.launching import launch, task_languages
+from xling.launching import launch
 from xling.runners.slurm import record
 from xling.translators.seq2seq import Memory
 
@@ -27,7 +27,7 @@ GRID = ("source_lang=de,en", "target_lang=de,en", "name=g", "tracking.mode=off")
 
 def launched(root: Path, *more: str) -> int:
     """The grid of no-op stages, planned and run as launch.py does it."""
-    cells = composed_cells([*GRID, f"root={root}", *more], task_languages, print)
+    cells, _ = composed_grid([*GRID, f"root={root}", *more])
     settings = {"workers": 1, "threads": 1, "claim_timeout_s": 180}
     return launch(cells, "toy_stages", "local", settings)
 

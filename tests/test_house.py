@@ -61,10 +61,10 @@ Key = tuple[str, str]  # what people read of a stage; the first twelve digits of
 
 def planned(overrides: list[str]) -> Any:
     """The plan that `launch.py OVERRIDES` makes; nothing is run or written. With `alone` the one door to the code."""
-    from xling.compose.grid import composed_cells
-    from xling.launching import plan_of, task_languages
+    from xling.compose.grid import composed_grid
+    from xling.launching import plan_of
 
-    return plan_of(composed_cells(overrides, task_languages, print), "xling.planning")
+    return plan_of(composed_grid(overrides)[0], "xling.planning")
 
 
 def keys(name: str, root: Path) -> list[Key]:

@@ -10,7 +10,6 @@
 Errors are those of xling/errors.py, whose messages are sentences; nothing has been run after a ConfigError.
 """
 
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -38,12 +37,12 @@ def plan(*overrides: str) -> Plan:
     DataError for what cannot be.
     """
     from xling.compose.grid import composed_grid
-    from xling.launching import plan_of, task_languages
+    from xling.launching import plan_of
 
     _check(overrides)
     named = {override.partition("=")[0].lstrip("+") for override in overrides}
     asked = overrides if "dry_run" in named else (*overrides, "dry_run=true")
-    cells, launcher = composed_grid(asked, task_languages, _warn)
+    cells, launcher = composed_grid(asked)
     return plan_of(cells, launcher.catalogue)
 
 
@@ -55,10 +54,9 @@ def run(*overrides: str) -> "Grid":
     the same call goes on.
     """
     from xling.compose.grid import composed_grid, grid_name
-    from xling.launching import task_languages
 
     _check(overrides)
-    cells, launcher = composed_grid(overrides, task_languages, _warn)
+    cells, launcher = composed_grid(overrides)
     if cells.settings["dry_run"]:
         raise ConfigError("dry_run=true runs nothing. Type xling.plan(...) in place of xling.run(...).")
     try:
@@ -83,10 +81,6 @@ def _check(overrides: Sequence[object]) -> None:
             raise ConfigError(
                 f"{shown(override)} is no text. Type overrides as texts, 'sweeps=demo', 'seed=0,1', a list as *LIST."
             )
-
-
-def _warn(message: str) -> None:
-    print(f"xling: {message}", file=sys.stderr)
 
 
 class Grid:

@@ -227,12 +227,11 @@ def data(options: argparse.Namespace, store: Store) -> int:
 
 def translate(options: argparse.Namespace, store: Store) -> int:
     """Write the texts that a grid has to have translated elsewhere (translator=recorded)."""
-    from xling.compose.grid import composed_cells
+    from xling.compose.grid import composed_grid
     from xling.experiment import experiment_from
-    from xling.launching import task_languages
     from xling.translators.recorded import to_translate, write
 
-    cells = composed_cells(options.overrides, task_languages, lambda text: print(f"xling: {text}", file=sys.stderr))
+    cells, _ = composed_grid(options.overrides)
     exported = to_translate([experiment_from(cell) for cell in cells.cells])
     write(Path(options.out).expanduser(), exported)
     for line in exported.sentences(Path(options.out)):

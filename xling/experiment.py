@@ -6,7 +6,7 @@ at a few microseconds a cell.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -21,7 +21,7 @@ from xling.optimizers import OPTIMIZERS
 from xling.options import Options
 from xling.rewards import REWARDS
 from xling.rewards.settings import RewardModel
-from xling.tasks.options import TASKS, Task
+from xling.tasks.options import TASKS, Task, task_module
 from xling.translators import TRANSLATORS, TranslatorSettings
 
 if TYPE_CHECKING:
@@ -88,6 +88,12 @@ def checked_task(task: Mapping[str, Any], group: str = "task") -> Task:
     except msgspec.ValidationError as error:
         report = str(error).replace("`$", f"`$.{group}") if " - at `$" in str(error) else f"{error} - at `$.{group}`"
         raise ConfigError(_sentence({group: task}, report)) from error
+
+
+def task_languages(task: Mapping[str, Any], group: str = "task") -> Sequence[str]:
+    """The languages that a composed task (or reward_task: `group`) has; for data in files, those that are there."""
+    config = checked_task(task, group)
+    return task_module(config).languages(config)
 
 
 # --- what does not fit, as a sentence with the override to type -------------------------------------------

@@ -1,7 +1,7 @@
 """From composed cells to a filled matrix: plan, dry run or execution, reduction, tracking. Without Hydra.
 
 `catalogue` is the package that offers `KINDS` (how each kind of stage runs) and, in its module `dag`,
-`cells_from` (experiments to cells) and, where it tells languages, `language_rates`: `xling.stages`, or one of no-op
+`cells_from` (experiments to cells) and, where it tells languages, `language_rates`: `xling.planning`, or one of no-op
 stages in tests and benchmarks.
 """
 
@@ -18,7 +18,7 @@ from msgspec import to_builtins
 from xling.compose.grid import Cells, grid_name
 from xling.console import harmless
 from xling.errors import ConfigError, shown, while_running
-from xling.experiment import Experiment, checked_task, experiment_from
+from xling.experiment import Experiment, experiment_from
 from xling.folding import fold
 from xling.grid.claim import check_own, digest_of, running
 from xling.grid.estimate import rates_from
@@ -39,12 +39,6 @@ from xling.tracking.base import MODES, TRACKERS
 FOLD = "xling.folding:fold"  # for jobs of a cluster, which are told as text what to call
 LEFT = 130  # exit code of somebody who has left a grid that goes on
 HEALS = 2  # times that one command makes what has rotted again
-
-
-def task_languages(task: Mapping[str, Any], group: str = "task") -> Sequence[str]:
-    """The languages that a composed task (or reward_task: `group`) has; for data in files, those that are there."""
-    config = checked_task(task, group)
-    return task_module(config).languages(config)
 
 
 def plan_of(cells: Cells, catalogue: str) -> Plan:

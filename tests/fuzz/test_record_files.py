@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from xling import digests
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.matrix.types import read_matrix
-from xling.compose.grid import composed_cells
+from xling.compose.grid import composed_grid
 from xling.errors import XlingError
 from xling.grid import claim, files
 from xling.grid.cleanup import garbage
@@ -34,7 +34,7 @@ from xling.grid.records import Sheet
 from xling.grid.status import grid_status
 from xling.grid.store import Store
 from xling.judges.cache import Answer, Cache
-from xling.launching import _healing, plan_of, task_languages
+from xling.launching import _healing, plan_of
 from xling.report.files import csv_bytes, write_matrix
 from xling.report.tables.findings import written_findings
 from xling.results import items as records
@@ -148,7 +148,7 @@ class Root:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        cells = composed_cells([*GRID, f"root={folder}"], task_languages, print)
+        cells, _ = composed_grid([*GRID, f"root={folder}"])
         self.plan = plan_of(cells, "toy_stages")
         self.repeat()
         self.csv = self.fold(self.store())

@@ -1,13 +1,10 @@
 """Overrides to cells: what is expanded, in which order, and that merging gives what Hydra composes."""
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from xling.compose.composer import Composer
 from xling.compose.grid import Cells, compose_grid, grid_name
@@ -17,14 +14,7 @@ from xling.experiment import experiment_from
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 
-CONF = Path(__file__).parents[2] / "conf"
 SIX = ["de", "en", "es", "ru", "tr", "vi"]
-
-
-@pytest.fixture(scope="module")
-def loader() -> Iterator[Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield GlobalHydra.instance().config_loader()
 
 
 class Front:

@@ -1,12 +1,9 @@
 """Bad requests: one sentence that names what was wrong, what is allowed and what to type; nothing is run."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from xling.compose.command_line import explain
 from xling.compose.composer import Composer
@@ -14,14 +11,7 @@ from xling.compose.grid import compose_grid, grid_name
 from xling.errors import ConfigError
 from xling.experiment import checked_task, experiment_from
 
-CONF = Path(__file__).parents[2] / "conf"
 SIX = "de, en, es, ru, tr, vi"
-
-
-@pytest.fixture(scope="module")
-def loader() -> Iterator[Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield GlobalHydra.instance().config_loader()
 
 
 def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, hydra: tuple[str, ...] = ()) -> str:
@@ -140,6 +130,7 @@ def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, h
         # the grammar
         ("seed", ["Cannot read 'seed'", "key=value, without spaces around the '='"]),
         ("seed=[", ["Cannot read 'seed=['"]),
+        ("source_lang='de", ["Cannot read 'source_lang='de'"]),
         ("sft.steps=${nothing}", ["nothing"]),
         ("sft.steps=${seed} source_lang=de+en", ["pooled sources cannot be used with"]),
     ],

@@ -1,26 +1,16 @@
 """Which pairs of languages are cells, and a grid at another scale: options that stand for others."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from xling.compose.composer import Composer, at_scale
 from xling.compose.grid import Cells, compose_grid, grid_name, left_out_pairs, wanted_pairs
 from xling.errors import ConfigError
 
-CONF = Path(__file__).parents[2] / "conf"
 LANGS = ("source_lang=de,en,tr", "target_lang=de,en,tr")
-
-
-@pytest.fixture(scope="module")
-def composer() -> Iterator[Composer]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield Composer(GlobalHydra.instance().config_loader(), "config")
 
 
 def composed(composer: Composer, *arguments: str) -> Cells:

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ import pytest
 import torch
 from architectures import checkpoint
 from families import saved, without
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from small_grid import BUDGET, TASK, Runner, changed, contents, experiment, read, refused
 
 from xling.compose.composer import Composer
@@ -44,12 +41,6 @@ FAMILY = {
 }
 SMALL = {"max_new_tokens": 8, "n": 3, "baseline_samples": 2, "sampling_chunk": 4}
 PAPER = msgspec.structs.replace(BUDGET, optimizer="adafactor", schedule="constant", dropout=0.1, warmup_steps=0)
-
-
-@pytest.fixture(scope="module")
-def composer() -> Iterator[Composer]:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        yield Composer(GlobalHydra.instance().config_loader(), "config")
 
 
 @pytest.fixture(scope="module")

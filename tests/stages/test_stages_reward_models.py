@@ -1,7 +1,6 @@
 """Every kind of reward model through its stages: conf/rm_backbone on tiny models of real architectures."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,6 @@ import families
 import msgspec
 import numpy as np
 import pytest
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from small_grid import BUDGET, M, N, Runner, array, changed, contents, experiment, goes_on, read, refused
 
 from xling.compose.composer import Composer
@@ -52,12 +49,6 @@ MADE = {
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """As from the hub, by name."""
     return {name: make(tmp_path_factory.mktemp(name)) for name, make in MADE.items()}
-
-
-@pytest.fixture(scope="module")
-def composer() -> Iterator[Composer]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield Composer(GlobalHydra.instance().config_loader(), "config")
 
 
 def scores(runner: Runner, asked: Experiment) -> tuple[Stage, Path]:

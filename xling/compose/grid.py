@@ -1,7 +1,7 @@
 """From overrides to cells: Hydra composes each axis value once, cells are assembled from plain containers.
 
     composer = Composer(loader, "config", hydra_overrides)
-    grid = compose_grid(composer, params, ["source_lang=de,en", "target_lang=glob(*)"], task_languages)
+    grid = compose_grid(composer, params, ["source_lang=de,en", "target_lang=glob(*)"])
     grid.cells  # [{"task": ..., "source_langs": [...], ..., "axes": {...}}, ...], what experiment_from takes
 
 One compose costs some 50 to 80 CPU-ms: 100 x 100 languages cell by cell would take a quarter of an hour.
@@ -16,6 +16,7 @@ import itertools
 import math
 import random
 import re
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ from xling.compose.overrides import (
 )
 from xling.config.common import members, pooled
 from xling.errors import LONGEST_NAME, ConfigError, shown
+from xling.experiment import task_languages
 from xling.grid.records import AxisValue
 from xling.grid.stage import OTHERS, canonical_json
 from xling.judges import JUDGES
@@ -247,12 +249,16 @@ class _Languages:
 Point = tuple[Combination, str, str, tuple[str, ...]]  # with the labels of source and target, the source's codes
 
 
+def _warn(message: str) -> None:
+    print(f"xling: {message}", file=sys.stderr)
+
+
 def compose_grid(
     composer: Composer,
     params: Mapping[str, Any],
     arguments: Sequence[str],
-    task_languages: TaskLanguages,
-    warn: Callable[[str], None],
+    task_languages: TaskLanguages = task_languages,
+    warn: Callable[[str], None] = _warn,
 ) -> Cells:
     """All cells of a command line and a sweeps file's `params`; nothing is run. See the module docstring."""
     request = at_scale(composer, parse(params, arguments, composer.options))
@@ -414,15 +420,8 @@ def _slug(cells: Cells) -> str:
 # --- overrides without Hydra's main -----------------------------------------------------------------------
 
 
-def composed_cells(overrides: Sequence[str], task_languages: TaskLanguages, warn: Callable[[str], None]) -> Cells:
-    """The cells of a grid that overrides ask for, those of a named one (sweeps=NAME) too. ConfigError as above."""
-    return composed_grid(overrides, task_languages, warn)[0]
-
-
-def composed_grid(
-    overrides: Sequence[str], task_languages: TaskLanguages, warn: Callable[[str], None]
-) -> tuple[Cells, Any]:
-    """The cells, and the launcher (hydra_plugins) that overrides choose and set. ConfigError as above."""
+def composed_grid(overrides: Sequence[str]) -> tuple[Cells, Any]:
+    """(cells, launcher of hydra_plugins) that overrides ask for, those of a named grid too. ConfigError as above."""
     with hydra_loader() as loader:
         config = loader.load_configuration("config", overrides_of(overrides), RunMode.MULTIRUN, from_shell=False)
         before = HydraConfig.instance().cfg
@@ -432,7 +431,7 @@ def composed_grid(
             params = OmegaConf.to_container(config.hydra.sweeper.params, resolve=True)
             assert isinstance(params, dict)
             named = {str(key): value for key, value in params.items()}
-            cells = compose_grid(composer, named, list(config.hydra.overrides.task), task_languages, warn)
+            cells = compose_grid(composer, named, list(config.hydra.overrides.task))
             context = HydraContext(config_loader=loader, callbacks=Callbacks())
             launcher = Plugins.instance().instantiate_launcher(context, lambda _: None, config)
         finally:
