@@ -241,12 +241,12 @@ def translate(options: argparse.Namespace, store: Store) -> int:
 
 def sheet_export(options: argparse.Namespace, store: Store) -> int:
     """Write blinded sheets of response pairs for people to judge, and the key that stays with you."""
-    from xling.sheets import cells, export
+    from xling.sheets import export
 
     name = chosen_grid(store, options.grid)
     folder = Path(options.out).expanduser()
     asked = export.Asked(options.n, options.seed, options.annotators, options.question)
-    written = export.export(store, name, cells.parse_filters(options.cells), folder, asked)
+    written = export.export(store, name, export.parse_filters(options.cells), folder, asked)
     for line in export.summary(written, folder):
         print(harmless(line))
     return 0
@@ -255,7 +255,7 @@ def sheet_export(options: argparse.Namespace, store: Store) -> int:
 def sheet_import(options: argparse.Namespace, store: Store) -> int:
     """Check filled-in sheets and say what people prefer, how far they agree, and how far the grid's judge does."""
     from xling.sheets.imports import import_answers
-    from xling.sheets.report import print_judgements
+    from xling.sheets.judgements import print_judgements
 
     paths = [Path(path).expanduser() for path in options.answers]
     found = import_answers(store, Path(options.folder).expanduser(), paths, options.replace)

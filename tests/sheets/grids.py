@@ -24,11 +24,9 @@ from xling.planning.dag import cells_from
 from xling.results.plan import ENTRY_AXES
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.runners.execute import Executor, Job
-from xling.sheets.cells import parse_filters
-from xling.sheets.export import Asked, export
+from xling.sheets.export import Asked, export, parse_filters
 from xling.sheets.imports import Result, import_answers
-from xling.sheets.key import read_key
-from xling.sheets.text import csv_bytes
+from xling.sheets.key import csv_bytes, read_key
 from xling.tasks.files import Settings as Files
 
 Row = dict[str, str]

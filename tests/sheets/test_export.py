@@ -18,10 +18,8 @@ from xling.grid.host import this_process
 from xling.grid.records import Ref
 from xling.grid.store import Store
 from xling.results.plan import read_plan
-from xling.sheets.cells import parse_filters
-from xling.sheets.export import COLUMNS, Asked, Exported, export
-from xling.sheets.key import Key, read_key
-from xling.sheets.text import digest, unguarded
+from xling.sheets.export import COLUMNS, Asked, Exported, export, parse_filters
+from xling.sheets.key import Key, digest, read_key, unguarded
 
 
 def exported(store: Store, out: Path, *cells: str, **asked: Any) -> Exported:

@@ -11,11 +11,9 @@ from grids import HOSTILE, table
 
 from xling.console import shown
 from xling.grid.store import Store
-from xling.sheets.answers import read_answers
-from xling.sheets.cells import Question, parse_filters
-from xling.sheets.export import Asked, export, make_sheets, page_bytes, sheet_csv, texts_of
-from xling.sheets.key import Key, Pair, identified
-from xling.sheets.text import digest, unguarded
+from xling.sheets.export import Asked, Question, export, make_sheets, page_bytes, parse_filters, sheet_csv, texts_of
+from xling.sheets.imports import read_answers
+from xling.sheets.key import Key, Pair, digest, identified, unguarded
 
 DOM = """[...document.querySelectorAll("#prompt, #a, #b")].map(
     (box) => [box.textContent, box.dir, box.lang, box.children.length])"""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xling.analysis.statistics.bootstrap import Clusters, draw
-from xling.sheets.agreement import (
+from xling.sheets.judgements import (
     alpha,
     alpha_estimate,
     coincidences,

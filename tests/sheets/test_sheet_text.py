@@ -7,7 +7,7 @@ import pytest
 from grids import HOSTILE
 
 from xling.console import direction, shown
-from xling.sheets.text import csv_bytes, digest, guarded, same_text, unguarded
+from xling.sheets.key import csv_bytes, digest, guarded, same_text, unguarded
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -8,19 +8,45 @@ sheet is answered the same part of them counts, the first that were drawn.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from msgspec import Struct
+from rich.text import Text
 
 from xling.analysis.matrix.categories import kappa_sample
-from xling.analysis.statistics.bootstrap import SHARE, Clusters, Floats, draw, resample
+from xling.analysis.matrix.names import told_apart
+from xling.analysis.statistics.bootstrap import ONE, SHARE, Clusters, Floats, Sample, cluster_sums, draw, resample
 from xling.analysis.statistics.intervals import Estimate, fold
+from xling.console import Console
 from xling.errors import DataError
-from xling.sheets.agreement import alpha_estimate, counts_of, raw_agreement, share_estimate, verdict
-from xling.sheets.answers import Answers
+from xling.report.tables.markdown import escaped, table_lines
+from xling.report.tables.table import Cell, Table, span
+from xling.report.tables.terminal import print_table
 from xling.sheets.key import CellKey, Key, Pair
 
 ALL = "all"  # in the place of a language: all of them together
+VERDICTS = (0.0, 0.5, 1.0)
+NOTE = "95 % bootstrap intervals over prompts (where few win or lose, Wilson's); annotators are fixed"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    id: str
+    pair: int
+    preference: str  # A, B or tie
+    point: float  # 1: the aligned policy's response is better; 0.5: a tie; 0
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """One annotator's answers to one sheet, in the sheet's order."""
+
+    annotator: str
+    sheet: str
+    given: tuple[Answer, ...]
+    rows: int  # of the sheet
 
 
 class CellResult(Struct, frozen=True):
@@ -198,3 +224,186 @@ def _judged(points: Floats) -> bool:
 
 def _in(lang: str, pair: Pair) -> bool:
     return lang in (ALL, pair.lang)
+
+
+# --- agreement beyond chance, with bootstrap intervals over prompts -----------------------------------------
+# Verdicts are nominal: 1 (the aligned policy's response is better), 0.5 (a tie), 0.
+
+
+def verdict(points: Floats) -> Floats:
+    """(N,) points 0..1 -> (N,) verdicts: the side of 0.5 that they are on."""
+    return np.asarray((np.sign(points - 0.5) + 1) / 2)
+
+
+def counts_of(table: Floats) -> Floats:
+    """(N, annotators) verdicts, NaN where one did not judge -> (N, 3) how many said each."""
+    return np.stack([(table == value).sum(axis=1) for value in VERDICTS], axis=1).astype(np.float64)
+
+
+def raw_agreement(counts: Floats) -> Floats:
+    """(N, 3) -> (N,) share of an item's pairs of annotators that said the same; at least two a row."""
+    m = counts.sum(axis=1)
+    return np.asarray((counts * (counts - 1)).sum(axis=1) / (m * (m - 1)))
+
+
+def share_estimate(clusters: Clusters, values: Floats) -> Estimate | None:
+    """The mean of (N,) values in 0..1, in percent."""
+    [estimate] = fold([resample(clusters, values[:, None] * 100.0, span=SHARE)])
+    return estimate
+
+
+def coincidences(counts: Floats) -> Floats:
+    """(N, 3) -> (N, 9) an item's part of the coincidence matrix, row by row.
+
+    o_ck = n_uc n_uk / (m_u - 1) for c != k and n_uc (n_uc - 1) / (m_u - 1) for c = k (Krippendorff 2011, "Computing
+    Krippendorff's alpha-reliability", section C); items with fewer than two verdicts have none.
+    """
+    m = counts.sum(axis=1)
+    products = counts[:, :, None] * counts[:, None, :]
+    products[:, range(3), range(3)] -= counts
+    parts = products / np.maximum(m - 1, 1)[:, None, None]
+    return np.asarray(np.where((m >= 2)[:, None, None], parts, 0.0).reshape(len(counts), 9))
+
+
+def alpha(matrices: Floats) -> Floats:
+    """(R, 9) coincidence matrices -> (R,) nominal alpha = 1 - (n - 1) D_o / D_e; NaN where all verdicts are one.
+
+    With n_c the row sums and n their sum: D_o = sum of o_ck over c != k, D_e = sum of n_c n_k over c != k.
+    """
+    square = matrices.reshape(-1, 3, 3)
+    totals = square.sum(axis=2)
+    n = totals.sum(axis=1)
+    observed = n - np.trace(square, axis1=1, axis2=2)
+    expected = n**2 - (totals**2).sum(axis=1)
+    known = expected > 1e-9
+    return np.where(known, 1 - (n - 1) * observed / np.where(known, expected, 1.0), np.nan)
+
+
+def alpha_estimate(clusters: Clusters, counts: Floats) -> Estimate | None:
+    """Alpha of (N, 3) counts with its bootstrap; None where it is not defined."""
+    parts = coincidences(counts)
+    point = alpha(parts.sum(axis=0)[None])
+    resamples = alpha(clusters.weights.astype(np.float64) @ cluster_sums(clusters, parts))
+    kept = np.where(np.isnan(resamples), point, resamples)  # a resample in which all verdicts are one
+    [estimate] = fold([Sample(point, kept[:, None], len(counts), clusters.groups, span=ONE[:, None])])
+    return estimate
+
+
+# --- as tables, the same in the terminal and in judgements.md -----------------------------------------------
+
+
+def print_judgements(found: Judgements, console: Console | None = None) -> None:
+    """Win rates by people beside the judge's, who answered, and how far they agree."""
+    console = console or Console()
+    console.print(Text(f"Grid '{found.grid}' judged by people, sheets {found.key}: {found.question}", style="bold"))
+    console.print(Text(NOTE + ".", style="dim"))
+    for table in tables(found):
+        print_table(table, console)
+
+
+def markdown(found: Judgements) -> str:
+    """The same as a page; ends with a newline."""
+    lines = [f"# {found.grid}, judged by people", "", f"{escaped(found.question)} Sheets {found.key}. {NOTE}.", ""]
+    for table in tables(found):
+        lines += table_lines(table)
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def tables(found: Judgements) -> list[Table]:
+    """Cells, agreement where there is any, annotators."""
+    return [
+        table
+        for table in (_cell_table(found), _agreement_table(found), _judge_table(found), _annotator_table(found))
+        if table.rows
+    ]
+
+
+def _cell_table(found: Judgements) -> Table:
+    labels = [_label(axes) for axes in told_apart([cell.axes for cell in found.cells])]
+    rows = [
+        (
+            label,
+            [
+                Cell("no answer", look="hole") if cell.people is None else _number(cell.people, 1),
+                _number(cell.judge, 1),
+                *map(_count, (cell.judged, cell.unanswered, cell.identical, cell.annotators)),
+            ],
+        )
+        for label, cell in zip(labels, found.cells, strict=True)
+    ]
+    columns = ["people", "judge", "judged", "unanswered", "identical", "annotators"]
+    notes = [
+        "people, judge: the aligned policy against the baseline, ties half, over the same prompts",
+        "identical: both responses are the same, which counts as a tie",
+    ]
+    if any(cell.people is not None and cell.judge is None for cell in found.cells):
+        notes.append("no judge: it is the very reward model that picked, and no evidence")
+    return Table("win_rate", "Win rate, %", "cell", columns, rows, notes)
+
+
+def _label(axes: dict[str, str]) -> str:
+    """`en > tr`, and other axes by name."""
+    rest = [f"{name}={value}" for name, value in axes.items() if name not in ("source_lang", "target_lang") and value]
+    return ", ".join([f"{axes['source_lang']} > {axes['target_lang']}", *rest])
+
+
+def _agreement_table(found: Judgements) -> Table:
+    rows = [
+        (
+            one.lang,
+            [
+                _count(one.annotators),
+                _count(one.prompts),
+                _number(one.raw, 1),
+                _number(one.kappa, 2),
+                _number(one.alpha, 2),
+            ],
+        )
+        for one in found.agreement
+    ]
+    notes = ["kappa: Cohen's, of two annotators; alpha: Krippendorff's, nominal. - where all say the same"]
+    columns = ["annotators", "pairs", "agree, %", "kappa", "alpha"]
+    title = "Agreement between annotators, on pairs that two or more have judged"
+    return Table("agreement_between_annotators", title, "language", columns, rows, notes)
+
+
+def _judge_table(found: Judgements) -> Table:
+    rows = [
+        (
+            f"{one.judge}, {one.lang}",
+            [_count(one.pairs), _number(one.raw, 1), _number(one.decided, 1), _number(one.kappa, 2)],
+        )
+        for one in found.with_judge
+    ]
+    notes = ["decided: where neither people nor judge say tie; people's answers to a pair averaged first"]
+    columns = ["pairs", "agree, %", "decided, %", "kappa"]
+    return Table("agreement_with_the_judge", "Agreement of people with the grid's judge", "judge", columns, rows, notes)
+
+
+def _annotator_table(found: Judgements) -> Table:
+    several = len({one.sheet for one in found.annotators}) > 1
+    rows = [(_who(one, several), _habits(one)) for one in found.annotators]
+    return Table("annotators", "Annotators", "name", ["answered", "of", "A", "B", "tie"], rows)
+
+
+def _who(one: Annotator, several: bool) -> str:
+    return f"{one.name} ({one.sheet})" if several else one.name
+
+
+def _habits(one: Annotator) -> list[Cell]:
+    return [_count(number) for number in (one.answered, one.rows, one.a, one.b, one.tie)]
+
+
+def _count(number: int) -> Cell:
+    return Cell(str(number))
+
+
+def _number(estimate: Estimate | None, digits: int) -> Cell:
+    if estimate is None:
+        return Cell("-")
+    between = (
+        span(estimate)
+        if digits == 1 or estimate.low is None
+        else f"{estimate.low:.{digits}f}..{estimate.high:.{digits}f}"
+    )
+    return Cell(f"{estimate.value:.{digits}f}", between)
