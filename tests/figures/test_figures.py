@@ -131,6 +131,17 @@ def test_large_grids_are_drawn_small_or_refused_in_a_sentence(tmp_path):
     assert any("mean of" in text for text in svg_texts(curves))
 
 
+def test_long_names_in_a_narrow_figure_leave_room_for_the_axes(tmp_path):
+    """matplotlib gives up its layout with a warning, which is an error here, where labels fill the figure."""
+    grid = SyntheticGrid(tmp_path)
+    for target in range(12):
+        for source in range(3):
+            names = [f"{target}-{i}" for i in range(4)]
+            grid.cell(f"language_{source:02d}", f"language_{target:02d}", [1.0, 0.5, 0.0, 0.25], prompts=names)
+    (drawing,) = FIGURES["ranks"](folded(grid), CODES)
+    assert rendered(drawing, Width("2in", 2.0), "svg", CODES.families)
+
+
 def test_names_are_drawn_as_they_are(tmp_path):
     grid = SyntheticGrid(tmp_path)
     for name in ("a$b$", "c\x1b[2J/../d"):

@@ -74,7 +74,11 @@ def _ranks(panel: Panel, names: Names, width: Width) -> Figure:
     places, cells = ranked(panel), panel.at()
     lowest = math.ceil(max(places.values()))
     inches = min(width.inches, 1.1 + 0.55 * len(panel.targets))
-    figure = Figure(figsize=(inches, 0.6 + 0.24 * lowest))
+    targets = names.all(panel.targets)
+    longest = max(text_width(name, 7) for name in targets)
+    steep = longest > inches * 72 * 0.8 / len(targets)
+    # upright names take their length from the axes, which would have no room left
+    figure = Figure(figsize=(inches, 0.6 + 0.24 * lowest + (longest / 72 if steep else 0)))
     axes = figure.subplots()
     for number, source in enumerate(panel.sources):
         look = look_of(number + 1)
@@ -88,8 +92,6 @@ def _ranks(panel: Panel, names: Names, width: Width) -> Figure:
                 if entry.home:
                     axes.plot(x, rank, "o", markersize=10, fillstyle="none", color="black", markeredgewidth=0.7)
     _ends(axes, panel, names, places)
-    targets = names.all(panel.targets)
-    steep = max(text_width(name, 7) for name in targets) > inches * 72 * 0.8 / len(targets)
     axes.set_xticks(range(len(targets)), targets, rotation=90 if steep else 0)
     axes.set_yticks(range(1, lowest + 1))
     axes.set_ylim(lowest + 0.5, 0.5)
