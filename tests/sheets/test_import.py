@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 from grids import Row, filled, prefers_policy, sheet, table, take, with_sheets, written
-from xling.sheets.answers import Answer, Answers
 
 from xling.cli import main
 from xling.errors import ConfigError, DataError
 from xling.grid.store import Store
 from xling.sheets.export import Asked
-from xling.sheets.judgements import CellResult, Judgements, judge, markdown
+from xling.sheets.judgements import Answer, Answers, CellResult, Judgements, judge, markdown
 from xling.sheets.key import CellKey, Key, Pair, SheetKey, read_key
 from xling.sheets.key import Row as KeyRow
 
