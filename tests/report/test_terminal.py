@@ -1,9 +1,14 @@
-"""The terminal at 80 and at 200 columns: no line longer, every number there and whole, nothing obeyed."""
+"""The terminal, Markdown and matrix.png: no line longer than the terminal, every number whole, nothing obeyed.
+
+Holes are shown with their reasons, and the same matrix gives the same picture.
+"""
 
 import io
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.cells import cell_len
 from synthetic import LANGUAGES, SyntheticGrid, realistic
 
@@ -11,6 +16,8 @@ from xling.analysis.matrix.fold_grid import fold_grid
 from xling.cli import main
 from xling.console import Console, harmless
 from xling.report.files import write_matrix
+from xling.report.pictures.write import grid_png
+from xling.report.tables.markdown import markdown
 from xling.report.tables.table import Cell, Table
 from xling.report.tables.terminal import print_matrix, print_table, print_tables
 from xling.results.plan import read_plan
@@ -24,21 +31,36 @@ def drawn(what, width, *arguments, **console):
     return out.file.getvalue()
 
 
-def tables(text):
-    """Words of a text that stand between two or more spaces: cells, whole."""
-    return {word for line in text.splitlines() for word in re.split(r"\s{2,}", line.strip())}
+def shown(matrix, width, full=False):
+    return drawn(print_matrix, width, matrix, full)
 
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory):
-    grid = realistic(tmp_path_factory.mktemp("grid"), LANGUAGES, prompts=30)
+    """Six languages, controls, a failed reward model, a pooled source."""
+    grid = realistic(tmp_path_factory.mktemp("grid"), LANGUAGES, prompts=60)
     grid.cell("fr", "de", fails="reward")
+    grid.cell("de+en", "tr", np.full(60, 0.5), groups=[f"fact{i}" for i in range(60)],
+              prompts=[f"tr-{i}" for i in range(60)])  # fmt: skip
     return grid.write()
 
 
 @pytest.fixture(scope="module")
 def matrix(grid):
     return fold_grid(grid.store, grid.name)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+@pytest.mark.parametrize("full", [False, True])
+def test_nothing_overflows_and_nothing_is_cut_off(matrix, width, full):
+    lines = shown(matrix, width, full).splitlines()
+    assert max(map(cell_len, lines)) <= width
+    assert not any("…" in line for line in lines)
+
+
+def tables(text):
+    """Words of a text that stand between two or more spaces: cells, whole."""
+    return {word for line in text.splitlines() for word in re.split(r"\s{2,}", line.strip())}
 
 
 def numbers(matrix):
@@ -59,11 +81,11 @@ def numbers(matrix):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_number_is_there_and_whole(matrix, width):
-    text = drawn(print_matrix, width, matrix)
-    assert max(map(cell_len, text.splitlines())) <= width
+    text = shown(matrix, width)
     cells = {word.strip("◆▲△*[]") for cell in tables(text) for word in cell.split(" ")}
-    missing = [pair for pair in numbers(matrix) if not set(pair) <= cells]
-    assert not missing
+    assert not [pair for pair in numbers(matrix) if not set(pair) <= cells]
+    for control in ("random", "length", "gold", "likelihood_sft", "shuffled labels", "majority"):
+        assert control in text
 
 
 def test_at_200_columns_differences_stand_beside_the_win_rates(matrix):
@@ -73,6 +95,18 @@ def test_at_200_columns_differences_stand_beside_the_win_rates(matrix):
     assert not [line for line in lines if "Win rate, %" in line and "Source minus home" in line]
 
 
+def test_holes_home_best_and_what_is_settled_are_said(matrix):
+    text = shown(matrix, 200)
+    assert "(1) blocked: reward[fr] failed: ValueError: loss is nan" in text
+    panel = matrix.blocks[0].panels[0]
+    home = panel.at()["de", "de"]
+    assert f"◆{home.win.value:.1f}" in text
+    assert text.count("◆") >= 2 * 6  # win rates and differences
+    for verdict in panel.verdicts:
+        assert verdict[:60] in text
+    assert "cells abroad whose interval lies above 50" in text
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_wide_matrix_is_shown_in_pages_with_its_sources_again(tmp_path, width):
     grid = SyntheticGrid(tmp_path)
@@ -80,9 +114,11 @@ def test_a_wide_matrix_is_shown_in_pages_with_its_sources_again(tmp_path, width)
     for number, target in enumerate(targets):
         for source in ("l00", "l01+l02"):
             grid.cell(source, target, [1.0, 0.5, 0.0], prompts=[f"{number}-{i}" for i in range(3)])
-    text = drawn(print_matrix, width, fold_grid(grid.write().store, grid.name))
+    matrix = fold_grid(grid.write().store, grid.name)
+    text = shown(matrix, width)
     lines = text.splitlines()
-    assert max(map(cell_len, lines)) <= width
+    assert max(map(cell_len, lines)) <= width and len(lines) < 150  # no flood: the other tables wait for --full
+    assert grid_png("matrix.png", matrix, "0").startswith(b"\x89PNG")
     pages = [line for line in lines if line.startswith("columns ")]
     assert pages[0].startswith("columns 1 to ") and pages[-1].endswith(" of 32")
     heads = [line.split() for line in lines if line.startswith("source ")][: len(pages)]
@@ -124,7 +160,8 @@ def test_control_codes_in_labels_are_shown(matrix):
 
 
 def test_no_color_and_no_tty(matrix, monkeypatch):
-    assert "\x1b" not in drawn(print_matrix, 80, matrix)
+    assert "\x1b" not in shown(matrix, 80)
+    assert "\x1b[" in drawn(print_matrix, 80, matrix, force_terminal=True, color_system="256")
     monkeypatch.setenv("NO_COLOR", "1")
     text = drawn(print_matrix, 80, matrix, force_terminal=True)
     assert not re.findall(r"\x1b\[(?:[\d;]*;)?[34]\d", text)  # bold and dim may stay
@@ -155,3 +192,65 @@ def test_logs_show_control_codes(grid, capsys):
 def test_harmless_text_stays_the_same():
     text = "Türkçe, русский, العربية, 中文 ◆ 70.2\tx\n"
     assert harmless(text) == text and harmless(harmless("\x1b[m")) == harmless("\x1b[m") == "\u241b[m"
+
+
+def test_recorded_responses_show_agreement_first_and_the_floor(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    right = np.arange(40) % 4 > 0
+    pairs = {"group": [f"g{i}" for i in range(40)], "correct": right.astype(float).tolist()}
+    quality = np.random.default_rng(0).random((40, 2))
+    notes = {"unknown_language": True, "unknown_languages": ["is"]}
+    for source in ("en", "is"):
+        grid.cell(source, "is", 0.25 + 0.5 * right, pairs=pairs, rho=0.4, pool=quality, baseline=quality, notes=notes)
+    text = shown(fold_grid(grid.write().store, grid.name), 80)
+    assert text.index("Agreement with people") < text.index("Spearman") < text.index("Win rate")
+    assert "worst pick" in text and "25.0" in text and "75.0" in text
+    assert text.count("worst pick") == 2  # the table and its note
+    assert "is†" in text and "† the encoder was not made for this language" in text
+
+
+def test_markdown_has_the_same_tables_and_the_needs(matrix):
+    text = markdown(matrix)
+    assert "### Win rate, %" in text and "### Trained minus likelihood_sft" in text
+    assert "### More prompts (or seeds) that would settle source against home" in text
+    assert "(1) blocked: reward[fr] failed" in text
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert blocks and all(len({line.count("|") for line in block}) == 1 for block in blocks)
+    assert text.endswith("\n") and not text.endswith("\n\n")
+
+
+def test_the_same_matrix_gives_the_same_picture(matrix):
+    first = grid_png("matrix.png", matrix, "digest")
+    assert grid_png("matrix.png", matrix, "digest") == first
+    picture = Image.open(io.BytesIO(first))
+    assert picture.info["Comment"] == "digest"
+    assert min(picture.size) > 300
+    colours = picture.convert("RGB").getcolors(maxcolors=1 << 24)
+    assert len(colours) > 50
+
+
+def test_a_mix_of_devices_is_said(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    stages = grid.cell("de", "de", [1.0, 0.0])
+    assert "made with different" not in shown(fold_grid(grid.write().store, grid.name), 80)
+    grid.publish(stages["sft"], {"weights.bin": b"0"}, device="NVIDIA H200")
+    matrix = fold_grid(grid.store, grid.name)
+    assert "made with different devices: NVIDIA H200, cpu." in shown(matrix, 200)
+    assert "made with different devices" in markdown(matrix)
+
+
+def test_changes_to_a_commit_are_other_code(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    grid.cell("de", "de", [1.0, 0.0])
+    matrix = fold_grid(grid.write().store, grid.name)
+    matrix.provenance["code"] = ["0123456789abcdef", "0123456789abcdef+"]
+    assert "made with different code: 012345678, 012345678+." in shown(matrix, 200)
+
+
+def test_references_alone_are_no_matrix_but_no_error(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    grid.cell("-", "de", [1.0, 0.0], rm_backbone="random")
+    matrix = fold_grid(grid.write().store, grid.name)
+    assert "No cell with a source language" in shown(matrix, 80)
+    assert grid_png("matrix.png", matrix, "0").startswith(b"\x89PNG")
+    assert markdown(matrix)
