@@ -21,6 +21,7 @@ from xling.grid.files import disk_error, sha256_of, write_atomically
 from xling.grid.store import Store
 from xling.report.page.data import Document, encode
 from xling.report.page.stages import learning, origin, select
+from xling.report.tables.colours import page_colours
 from xling.report.tables.findings import WRITTEN, shown_findings
 from xling.report.tables.table import task_names
 from xling.results.plan import Results, planned_entries, read_plan
@@ -121,7 +122,8 @@ def version(digest: str) -> str:
 def _code() -> str:
     """page.html with the style and all scripts in it."""
     script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    own = {"STYLE": (FOLDER / "page.css").read_text(encoding="utf-8"), "SCRIPT": script}
+    style = filled((FOLDER / "page.css").read_text(encoding="utf-8"), page_colours())
+    own = {"STYLE": style, "SCRIPT": script}
     page = (FOLDER / "page.html").read_text(encoding="utf-8")
     return re.sub(r"\{\{(STYLE|SCRIPT)\}\}", lambda found: own[found[1]], page)
 

@@ -13,7 +13,6 @@ from xling.analysis.matrix.types import CHANCE, Entry, Matrix, Panel
 from xling.analysis.statistics import draws as statistics
 from xling.analysis.statistics.intervals import Difference
 from xling.report.pictures.look import (
-    COLOURS,
     GREY,
     Drawing,
     Made,
@@ -27,6 +26,7 @@ from xling.report.pictures.look import (
     reach,
     text_width,
 )
+from xling.report.tables.colours import LINES
 
 MOST_LINES = 14  # sources of a chart of ranks
 MOST_ROWS = 90  # of a forest plot: a page
@@ -165,7 +165,7 @@ def _forest_side(
     ticks, labels, y = [], [], 0.0
     for target, rows in groups:
         for entry, difference in rows:
-            one, look = difference.estimate, {"color": COLOURS[1] if difference.estimate.value >= 0 else COLOURS[2]}
+            one, look = difference.estimate, {"color": LINES[1] if difference.estimate.value >= 0 else LINES[2]}
             face = look["color"] if difference.settled else "white"
             axes.errorbar(
                 one.value, y, xerr=reach([one]), **look, marker="o" if one.value >= 0 else "s", markersize=3.2,

@@ -13,7 +13,6 @@ from xling.analysis.matrix.names import in_full, optimizer_word, plain, slug_of,
 from xling.analysis.matrix.types import CHANCE, Entry, Frontier, FrontierPoint, LearningPoint, Matrix, Panel
 from xling.analysis.statistics.intervals import Estimate
 from xling.report.pictures.look import (
-    COLOURS,
     GREY,
     Drawing,
     Made,
@@ -25,12 +24,13 @@ from xling.report.pictures.look import (
     named_panels,
     reach,
 )
+from xling.report.tables.colours import LINES
 
 MOST_LINES = 7  # sources with a colour each; beyond, those abroad are grey
 MOST_SIDES = 12  # targets with axes of their own; beyond, one picture of means
 MOST_TARGETS = 7  # of points, with a colour each; beyond, all points look alike
 MOST_BARS = 16  # points with intervals; beyond, they hide one another
-LINES = ("-", "--", ":", "-.")
+STYLES = ("-", "--", ":", "-.")
 KL = "KL from the SFT policy, nats a response"
 THIN = {"elinewidth": 0.5, "capsize": 0, "linestyle": "none"}
 Point = tuple[Entry, Estimate, Estimate]  # a cell, where it stands across, where up
@@ -126,7 +126,7 @@ def _mean_curves(panel: Panel, width: Width) -> Figure:
     axes = figure.subplots()
     for label, colour, cells in (
         ("home", "black", [e for e in panel.entries if e.home]),
-        ("abroad", COLOURS[1], [e for e in panel.entries if e.abroad]),
+        ("abroad", LINES[1], [e for e in panel.entries if e.abroad]),
     ):
         curves = [_curve(entry) for entry in cells if _curve(entry)]
         if not curves:
@@ -229,7 +229,7 @@ def _arm_looks(arms: Sequence[str]) -> list[dict[str, Any]]:
     looks = []
     for arm in arms:
         optimizer = arm.split()[0]
-        style = LINES[settings.setdefault(optimizer, 0) % len(LINES)]
+        style = STYLES[settings.setdefault(optimizer, 0) % len(STYLES)]
         settings[optimizer] += 1
         looks.append({**look_of(optimizers.index(optimizer) + 1), "linestyle": style})
     return looks

@@ -29,6 +29,7 @@ from xling.report.pictures.look import (
     named_panels,
     text_width,
 )
+from xling.report.tables.colours import DARKENING, DARKEST
 from xling.report.tables.table import BEST, TIED, hole_marks, hole_text, span, task_names
 
 LEAST_REACH = 15.0  # points the colours span at least, so that noise does not look like a result
@@ -200,8 +201,8 @@ def _drawing(grids: Sequence[Grid], names: Names, label: str) -> Callable[[Width
 
 def darkening() -> Colormap:
     """White to dark blue through green, its lightness falling steadily; the darkest tenth is left out."""
-    whole = matplotlib.colormaps["YlGnBu"]
-    return LinearSegmentedColormap.from_list("darkening", [whole(step / 20 * 0.92) for step in range(21)])
+    whole = matplotlib.colormaps[DARKENING]
+    return LinearSegmentedColormap.from_list("darkening", [whole(step / 20 * DARKEST) for step in range(21)])
 
 
 def scale_of(values: Sequence[float]) -> Normalize:

@@ -1,8 +1,6 @@
 """What all figures share: sizes, fonts, colours and bytes; names of languages; the panels of a matrix.
 
 Bytes depend on the drawing alone: no dates, fixed ids. PDF embeds TrueType (Type 42), SVG keeps text as text.
-Colours are read by colour-blind people and survive a grey printer: the map of heat maps darkens steadily, lines differ
-in their markers too (Okabe and Ito 2008).
 """
 
 import io
@@ -31,6 +29,7 @@ from xling.analysis.statistics.intervals import Estimate
 from xling.config.common import members, pooled
 from xling.console import harmless
 from xling.errors import ConfigError, did_you_mean
+from xling.report.tables.colours import LINES
 from xling.report.tables.table import hole_marks
 
 FORMATS = ("pdf", "svg", "png")
@@ -38,7 +37,6 @@ WIDTHS = {"column": 3.03, "text": 6.30}  # inches, of the ACL's two columns and 
 NARROWEST, WIDEST = 2.0, 20.0
 DPI, SCREEN = 300, 200
 GREY = "0.55"
-COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "os^Dv<>"
 _EMS = {".": 0.32, " ": 0.32, "-": 0.5, "–": 0.5, "(": 0.39, ")": 0.39, "▲": 0.77, "△": 0.77}  # of DejaVu Sans
 _NO_DATES: dict[str, dict[str, None]] = {
@@ -166,8 +164,8 @@ def stacked_png(drawings: Sequence[Drawing], width: Width, digest: str, families
 def look_of(number: int) -> dict[str, Any]:
     """Colour and marker of the number-th line; beyond seven the markers go on while colours repeat."""
     return {
-        "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
+        "color": LINES[number % len(LINES)],
+        "marker": MARKERS[(number + number // len(LINES)) % len(MARKERS)],
     }
 
 

@@ -19,6 +19,7 @@ from rich.text import Text
 from xling.analysis.matrix.names import heading_of
 from xling.analysis.matrix.types import Block, Matrix, Panel
 from xling.console import Console, harmless
+from xling.report.tables.colours import TERMINAL
 from xling.report.tables.comparisons import comparison_tables
 from xling.report.tables.panel import panel_tables
 from xling.report.tables.table import BEST, HOME, SETTLED, TIED, Cell, Table, count_text, mixes, task_names
@@ -28,7 +29,6 @@ LONGEST_LABEL, LONGEST_HEAD = 26, 16  # characters of a line of a row's name and
 BETWEEN = 4  # spaces between tables side by side
 _GAP = 2  # spaces between columns
 _RULES = box.Box("    \n    \n ── \n    \n ── \n ── \n    \n    \n")  # a line under the head and between sections
-_STYLES = {"": "", "above": "blue", "below": "dark_orange", "hole": "dim", "quiet": "dim"}
 
 
 def print_matrix(matrix: Matrix, console: Console | None = None, full: bool = False) -> None:
@@ -237,7 +237,7 @@ def _render(table: Table, columns: range, wide: bool) -> RichTable:
 
 def _cell_text(cell: Cell, wide: bool) -> Text:
     lines = _lines(cell, wide)
-    style = _STYLES[cell.look] + (" bold" if cell.home else "")
+    style = TERMINAL[cell.look] + (" bold" if cell.home else "")
     text = Text(lines[0], style=style.strip())
     if len(lines) > 1:
         text.append("\n" + lines[1], style="dim not bold")
