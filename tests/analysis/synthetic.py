@@ -2,8 +2,7 @@
 
 grid = SyntheticGrid(tmp_path)
 grid.cell("de", "en", wins=[1.0, 0.5, 0.0, 1.0])
-grid.write()
-matrix = reduce_grid(tmp_path, grid.name)
+matrix = grid.folded()
 """
 
 import io
@@ -17,6 +16,9 @@ from unittest.mock import patch
 import msgspec
 import numpy as np
 
+from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.matrix.types import Matrix, Panel
+from xling.analysis.tidy.entries import Draws, Entries, grid_entries
 from xling.grid.host import this_process
 from xling.grid.plan import make_plan
 from xling.grid.records import Failure, Run, Sheet
@@ -194,6 +196,21 @@ class SyntheticGrid:
         plan = make_plan(self.cells, self.store, name=self.name, command=["x=y"], left_out=self.left_out)
         plan.write()
         return self
+
+    def folded(self) -> Matrix:
+        """The matrix of the cells so far."""
+        return fold_grid(self.write().store, self.name)
+
+    def panel(self) -> Panel:
+        """The one panel of that matrix."""
+        [block] = self.folded().blocks
+        [panel] = block.panels
+        return panel
+
+    def entries(self) -> Entries:
+        """The entries of that matrix with draws of their errors."""
+        draws = Draws()
+        return grid_entries(fold_grid(self.write().store, self.name, draws.add), draws)
 
 
 def _measures(n: int, sampled: bool) -> dict[str, list[float]]:

@@ -1,9 +1,10 @@
-"""Analyses of a matrix by hand, on matrices with holes, and on those with nothing to say."""
+"""Analyses of a matrix by hand, on matrices with holes, and on those with nothing to say; and in a few sentences."""
 
 import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from matrices import both, entries_of, row
 from scipy.stats import ttest_1samp
@@ -11,6 +12,7 @@ from synthetic import SyntheticGrid, realistic
 
 from xling.analysis.catalogue import OF_ENTRIES, OF_ITEMS, findings_of, grid_findings, paper_findings
 from xling.analysis.findings.cells import accuracy_vs_win, decomposition, effects, kl_vs_win
+from xling.analysis.findings.in_short import in_short
 from xling.analysis.findings.sources import (
     cross_vs_home,
     home_differences,
@@ -19,9 +21,8 @@ from xling.analysis.findings.sources import (
     recommendation,
     source_ranking,
 )
-from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.statistics.intervals import prompts_needed, seeds_needed
-from xling.analysis.tidy.entries import Draws, grid_entries
+from xling.analysis.tidy.finding import Finding
 from xling.errors import ConfigError
 
 VALUE = np.array([[60.0, 50.0, 55.0], [62.0, 58.0, 55.0], [61.0, 52.0, math.nan]])  # de en es by de en es
@@ -175,8 +176,7 @@ def test_power_counts_the_prompts_of_one_seed(tmp_path):
             for source in ("de", "en"):
                 groups = [f"{seed}-{i}" for i in range(100)]
                 grid.cell(source, "de", list(random.random(100).round()), groups=groups, **{"task.seed": seed})
-        draws = Draws()
-        entries = grid_entries(fold_grid(grid.write().store, grid.name, draws.add), draws)
+        entries = grid.entries()
         assert entries.table["n"].tolist() == [100 * seeds] * 2
         found = row(power(entries), target_lang="all", unit="prompts", difference="5 points")
         assert found["have"] == 100
@@ -270,3 +270,42 @@ def test_unknown_names_are_refused_with_those_there_are():
     for found in (lambda: findings_of(entries_of(VALUE), ["nope"]), lambda: paper_findings(["nope"])):
         with pytest.raises(ConfigError, match=r"no analysis 'nope' here.*source_ranking"):
             found()
+
+
+# --- in a few sentences --------------------------------------------------------------------------------------
+
+
+CLEAR = 60 + np.array([4.0, 0.0, -4.0])[:, None] + np.array([1.0, 0.0, -1.0])
+
+
+def test_one_matrix_with_a_clear_winner():
+    (line,) = in_short(findings_of(entries_of(CLEAR, se=0.5)))
+    assert line.startswith("de is the best source over all targets (in 100% of draws). Foreign sources beat home in ")
+    assert (
+        "beat home in 3 of 6 cells (3 settled and 3 the other way, each by itself; 6 of these after Holm's correction)."
+        in line
+    )
+    assert "What picking a source costs, in points: what does best elsewhere" in line and "home +4.0" in line
+    assert line.endswith(
+        "Telling two sources apart that differ by 2 points takes, with 80 % power, 393 prompts a target (here 400)."
+    )  # 7.849 * 200 / 4
+
+
+def test_no_winner_and_several_matrices():
+    entries = both(entries_of(CLEAR * 0 + 60, se=1.0), entries_of(CLEAR, se=0.5, seed=1, judge="llm"))
+    gold, llm = in_short(findings_of(entries))
+    assert gold.startswith("gold: No source is surely the best over all targets (best in so many draws: ")
+    assert all(f"{lang} 3" in gold for lang in ("de", "en", "es"))  # a third each
+    assert llm.startswith("llm: de is the best source")
+
+
+def test_nothing_to_say():
+    assert in_short([]) == []
+    assert in_short([Finding("source_ranking", "another", pd.DataFrame({"source_lang": ["de"]}))]) == []
+    assert in_short(findings_of(entries_of(CLEAR[:1, :1], se=1.0))) == []
+    assert in_short(findings_of(entries_of(CLEAR * np.nan, se=1.0))) == []
+
+
+def test_of_many_matrices_the_first_ones():
+    lines = in_short(paper_findings(["source_ranking"]))
+    assert len(lines) == 7 and lines[-1] == "And 5 matrices more."

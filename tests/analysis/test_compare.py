@@ -70,7 +70,7 @@ def test_six_wins_against_six_losses_are_not_certain(tmp_path, prompts):
 
 def test_several_seeds_give_the_difference_between_optimizers_of_the_matrix(tmp_path):
     grid = five(tmp_path)
-    matrix = fold_grid(grid.write().store, grid.name)
+    matrix = grid.folded()
     found = findings(grid, "toy:optimizer=ppo", "toy:optimizer=best_of_n")
     (table,) = matrix.optimizers
     arm = next(arm for arm in table.arms if arm.name == "ppo")

@@ -1,22 +1,31 @@
-"""Draws of a grid's entries give back the intervals of its matrix, entry by entry and for paired differences."""
+"""Draws of a grid's entries give back the intervals of its matrix; ranks, correlations and intervals over draws."""
+
+import math
 
 import numpy as np
 import pytest
+from scipy.stats import kendalltau, pearsonr, spearmanr
 from synthetic import SyntheticGrid, five, realistic
 
 from xling.analysis.findings.sources import home_differences
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.statistics.bootstrap import draw
+from xling.analysis.statistics.draws import (
+    best_shares,
+    centred,
+    kendall,
+    p_two_sided,
+    pearson,
+    percentile,
+    ranks,
+    spanning,
+    spearman,
+)
 from xling.analysis.tidy.entries import Draws, grid_entries, place_of
 
 
-def entries(grid):
-    draws = Draws()
-    return grid_entries(fold_grid(grid.write().store, grid.name, draws.add), draws)
-
-
 def test_one_seed_the_very_bootstrap_of_the_matrix(tmp_path):
-    found = entries(realistic(tmp_path, ("de", "en"), prompts=60))
+    found = realistic(tmp_path, ("de", "en"), prompts=60).entries()
     table = found.table
     assert sorted(set(table["source_lang"])) == ["de", "en"]  # neither references nor shuffled labels
     assert set(table["rm_backbone"]) == {"same_as_policy"}
@@ -32,7 +41,7 @@ def test_where_few_lose_the_interval_of_the_matrix_and_pairs_stay_pairs(tmp_path
     grid = SyntheticGrid(tmp_path)
     for source, losses in (("de", 0), ("en", 0), ("ru", 3), ("tr", 4)):
         grid.cell(source, "de", np.arange(60) >= losses)
-    found = entries(grid)
+    found = grid.entries()
     drawn = found.table["win_rate"].to_numpy() + found.errors["win"].astype(float)
     np.testing.assert_allclose(np.quantile(drawn, 0.025, axis=0), found.table["win_rate_low"], atol=0.1)
     np.testing.assert_allclose(np.quantile(drawn, 0.975, axis=0), found.table["win_rate_high"], atol=0.1)
@@ -87,7 +96,7 @@ def test_differences_to_home_have_the_p_of_the_matrix(tmp_path):
 
 
 def test_the_kl_of_trained_policies_is_drawn_and_best_of_n_has_its_bound(tmp_path):
-    found = entries(five(tmp_path, seeds=(0,)))
+    found = five(tmp_path, seeds=(0,)).entries()
     trained = (found.table["optimizer"] != "best_of_n").to_numpy()
     assert found.table["kl"].notna().to_numpy().tolist() == trained.tolist()
     assert not np.isnan(found.errors["kl"][:, trained]).any()
@@ -98,7 +107,7 @@ def test_one_document_gives_no_draws(tmp_path):
     grid = SyntheticGrid(tmp_path)
     for source in ("de", "en"):
         grid.cell(source, "de", [1.0, 0.0], groups=["same", "same"])
-    assert np.isnan(entries(grid).errors["win"]).all()
+    assert np.isnan(grid.entries().errors["win"]).all()
 
 
 def test_an_axis_that_an_entry_has_not_is_no_part_of_its_name():
@@ -111,3 +120,50 @@ def test_groups_whose_names_end_in_nul_are_groups_of_their_own() -> None:
     [clusters] = draw([(groups, datasets)])
     assert clusters.counts.tolist() == [2, 1, 1] and clusters.groups == 3
     assert clusters.order.tolist() == [0, 3, 1, 2] and clusters.dataset.tolist() == [0, 0, 1]
+
+
+# --- statistics over draws: by hand, and against scipy -------------------------------------------------------
+
+
+def test_equal_numbers_share_the_best_of_their_ranks():
+    np.testing.assert_array_equal(ranks(np.array([50.0, 60.0, 60.0, 40.0])), [3, 1, 1, 4])
+    close = np.array([60.001, 60.004, 59.0])
+    np.testing.assert_array_equal(ranks(close), [2, 1, 3])
+    np.testing.assert_array_equal(ranks(close, digits=2), [1, 1, 3])
+    np.testing.assert_array_equal(ranks(np.array([[1.0, 2.0], [2.0, 1.0]])), [[2, 1], [1, 2]])
+
+
+def test_the_best_share_their_draws():
+    draws = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [3.0, 1.0]])
+    np.testing.assert_allclose(best_shares(draws), [0.625, 0.375])
+
+
+def test_correlations_are_those_of_scipy_with_ties_too():
+    random = np.random.default_rng(0)
+    left, right = random.integers(0, 5, (20, 7)).astype(float), random.integers(0, 5, (20, 7)).astype(float)
+    for ours, theirs in ((kendall, kendalltau), (pearson, pearsonr), (spearman, spearmanr)):
+        expected = [theirs(a, b)[0] for a, b in zip(left, right, strict=True)]
+        np.testing.assert_allclose(ours(left, right), expected, atol=1e-12)
+
+
+def test_a_constant_side_has_no_correlation():
+    same, other = np.full(4, 2.0), np.arange(4.0)
+    for of in (kendall, pearson, spearman):
+        assert math.isnan(of(same, other)) and math.isnan(of(other, same))
+
+
+def test_intervals_by_hand():
+    draws = np.arange(1001.0)
+    assert percentile(draws) == pytest.approx((25.0, 975.0))
+    assert spanning(2000.0, draws) == pytest.approx((25.0, 2000.0))
+    assert centred(600.0, draws) == pytest.approx((125.0, 1075.0))  # moved by 100
+    assert centred(600.0, draws, 200.0, 1000.0) == (200.0, 1000.0)
+    nothing = np.append(draws, math.nan)
+    assert all(math.isnan(end) for end in (*percentile(nothing), *centred(1.0, nothing)))
+
+
+def test_p_counts_the_far_side():
+    draws = np.concatenate([np.full(10, -1.0), np.zeros(20), np.full(970, 1.0)])
+    assert p_two_sided(draws) == pytest.approx(2 * 0.02)
+    assert p_two_sided(np.ones(1000)) == pytest.approx(1 / 1000)
+    assert p_two_sided(np.zeros(1000)) == 1.0

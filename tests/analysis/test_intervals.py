@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from xling.analysis.statistics.bootstrap import SHARE, difference, draw, resample
+from xling.analysis.statistics.bootstrap import HUGE, SHARE, difference, draw, resample, weighted
 from xling.analysis.statistics.draws import errors_of
 from xling.analysis.statistics.intervals import MOST_PROMPTS, Estimate, fold, holm, judged, prompts_needed, seeds_needed
 
@@ -376,3 +376,27 @@ def test_several_seeds_of_one_document_have_no_interval() -> None:
     values = (np.array([[0.0]]), np.array([[100.0]]))
     [found] = fold([resample(clusters, one, str(seed), span=SHARE) for seed, one in enumerate(values)])
     assert (found.value, found.low, found.high, found.se, found.seeds) == (50.0, None, None, None, 2)
+
+
+# --- single precision where that is exact --------------------------------------------------------------------
+
+
+def test_not_a_bit_differs_from_double_precision():
+    random = np.random.default_rng(0)
+    clusters = draw([([f"g{i}" for i in range(300)], [""] * 300)])[0]
+    shares = 100.0 * random.integers(0, 9, (300, 40)) / 8
+    shares[:, 0] += 2**-20  # no multiple of 1/64
+    large = np.full((300, 1), 2.0**20)  # too large to be exact in single precision
+    rest = random.normal(size=(300, 40))
+    sums = np.hstack([shares, large, rest])
+    found, plain = weighted(clusters.weights, sums), clusters.weights.astype(np.float64) @ sums
+    assert (found[:, :41] == plain[:, :41]).all()
+    assert np.abs(found - plain).max() < 1e-9  # of the rest, the order of summation
+
+
+def test_six_digits_of_very_many_quantities():
+    random = np.random.default_rng(0)
+    clusters = draw([([f"g{i}" for i in range(300)], [""] * 300)])[0]
+    sums = 100 * random.random((300, HUGE + 1))
+    found, plain = weighted(clusters.weights, sums), clusters.weights.astype(np.float64) @ sums
+    assert 0 < np.abs(found / plain - 1).max() < 1e-6

@@ -5,7 +5,6 @@ import pytest
 from scipy.special import expit, logit
 from synthetic import SyntheticGrid
 
-from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.matrix.length_control import PRIOR_PRECISION, Lengths, length_controlled, maximum
 from xling.analysis.statistics.bootstrap import draw, resample
 from xling.analysis.statistics.intervals import fold
@@ -121,7 +120,7 @@ def test_cells_of_a_block_share_one_slope_and_prompts_without_a_verdict_are_left
             asked = [None if judge == "llm" and i < 100 else win for i, win in enumerate(wins)]
             prompts = [f"{target}{i}" for i in range(400)]
             grid.cell("de", target, asked, columns={"length": length}, prompts=prompts, judge=judge)
-    gold, llm = fold_grid(grid.write().store, grid.name).blocks
+    gold, llm = grid.folded().blocks
     assert gold.length_slope.contains(0) and llm.length_slope.low > 1
     for entry in gold.panels[0].entries:
         assert entry.win_lc.value == pytest.approx(entry.win.value, abs=3)

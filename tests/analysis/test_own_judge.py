@@ -65,7 +65,7 @@ def test_the_headline_says_how_many_are_left_out(tmp_path: Path) -> None:
 def test_a_grid_of_nothing_else_has_no_evidence(tmp_path: Path) -> None:
     grid = SyntheticGrid(tmp_path)
     grid.cell("de", "de", wins(95), own_judge=True, **AXES)
-    text = headline(fold_grid(grid.write().store, grid.name))
+    text = headline(grid.folded())
     assert text.startswith("No evidence: 1 of 1 cell is judged by the very reward model")
 
 
@@ -91,7 +91,7 @@ def test_a_seed_that_the_judge_shares_leaves_the_other_seeds(tmp_path: Path) -> 
     grid = SyntheticGrid(tmp_path)
     for seed in (0, 1, 2):
         grid.cell("de", "de", wins(95 if seed == 1 else 60, seed), seed=seed, own_judge=seed == 1, **AXES)
-    matrix = fold_grid(grid.write().store, grid.name)
+    matrix = grid.folded()
     [entry] = matrix.blocks[0].panels[0].entries
     assert entry.win is not None and entry.win.seeds == 2 and entry.win.value < 70
     assert entry.status == "partial" and entry.reason.startswith("seed=1: the judge is the very reward model")
@@ -103,5 +103,5 @@ def test_optimizers_are_compared_without_it(tmp_path: Path) -> None:
         for source in ("de", "en"):
             own = source == "de"
             grid.cell(source, "de", wins(95 if own else 60), own_judge=own, optimizer=optimizer, **AXES)
-    [table] = fold_grid(grid.write().store, grid.name).optimizers
+    [table] = grid.folded().optimizers
     assert all(arm.mean is not None and arm.mean.value < 70 and arm.above_50 <= 1 for arm in table.arms)

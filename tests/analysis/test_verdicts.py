@@ -1,23 +1,14 @@
-"""The sentences under a matrix: every number is of the noun beside it, and 'more' means 80 % power."""
+"""Sentences under a matrix, and the one at its top: every number is of the noun beside it; more means 80 % power."""
 
 import math
+from pathlib import Path
 
 import numpy as np
-from synthetic import SyntheticGrid
+from synthetic import SyntheticGrid, five, realistic
 
-from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.matrix.verdicts import headline, many, what_settles
 from xling.analysis.statistics.intervals import Difference, Estimate, judged, prompts_needed
 from xling.report.tables.table import needed
-
-
-def folded(grid):
-    return fold_grid(grid.write().store, grid.name)
-
-
-def panel_of(grid):
-    [panel] = folded(grid).blocks[0].panels
-    return panel
 
 
 def estimate(value, se, **more):
@@ -43,7 +34,7 @@ def three(tmp_path):
 
 
 def test_ties_are_cells_and_best_sources_are_of_targets(tmp_path):
-    panel = panel_of(three(tmp_path))
+    panel = three(tmp_path).panel()
     home, best = panel.verdicts
     assert home.startswith("Source against home: the difference is settled in 1 of 2 cells (95 % intervals, each by")
     assert "worse than home: de from es. The other cell would be settled by " in home
@@ -52,7 +43,7 @@ def test_ties_are_cells_and_best_sources_are_of_targets(tmp_path):
 
 
 def test_more_prompts_give_80_percent_power_and_are_those_of_the_power_table(tmp_path):
-    panel = panel_of(three(tmp_path))
+    panel = three(tmp_path).panel()
     [entry] = [e for e in panel.entries if e.versus_home and not e.versus_home.settled]
     found = entry.versus_home
     variance = found.estimate.se**2 * 120
@@ -83,7 +74,7 @@ def test_a_source_that_shares_no_seed_with_the_best_is_not_called_worse(tmp_path
     grid = SyntheticGrid(tmp_path)
     grid.cell("de", "de", [1.0, 1.0, 0.5] * 10, seed=0)
     grid.cell("en", "de", [0.0, 1.0, 0.5] * 10, seed=1)
-    best = panel_of(grid).verdicts[-1]
+    best = grid.panel().verdicts[-1]
     assert best.startswith(
         "Best source is settled for 0 of 1 target (de: de). 1 cell has no seed in common with the best"
     )
@@ -93,7 +84,7 @@ def test_one_document_settles_nothing(tmp_path):
     grid = SyntheticGrid(tmp_path)
     grid.cell("de", "de", [1.0, 1.0, 1.0], groups=["same"] * 3)
     grid.cell("en", "de", [0.0, 0.0, 0.0], groups=["same"] * 3)
-    home, best = panel_of(grid).verdicts
+    home, best = grid.panel().verdicts
     assert home.startswith("Source against home: the difference is settled in 0 of 1 cell. ")
     assert home.endswith("The other cell is without an interval.")
     assert best.startswith("Best source is settled for 0 of 1 target (de: de = en)")
@@ -107,7 +98,7 @@ def test_a_reward_model_counts_once_a_target_and_they_are_called_cells(tmp_path)
         score = [float(x) for x in np.where(label, 1.0, -1.0)]
         held = base | {"score": score, "length_rule": {"threshold": 8.0, "longer_is_better": True}}
         grid.cell("en", target, [1.0, 0.5] * 10, heldout=held)
-    [count] = [c for c in panel_of(grid).counts if c.name == "accuracy_beats_baselines"]
+    [count] = [c for c in grid.panel().counts if c.name == "accuracy_beats_baselines"]
     assert (count.k, count.of, count.planned) == (3, 3, 3)  # of one reward model
     assert (
         count.text == "cells abroad whose reward model is more accurate than majority and length, by paired difference"
@@ -117,7 +108,7 @@ def test_a_reward_model_counts_once_a_target_and_they_are_called_cells(tmp_path)
 def test_sentences_of_one_cell_and_of_none_abroad(tmp_path):
     grid = SyntheticGrid(tmp_path)
     grid.cell("de", "de", [1.0, 1.0, 1.0, 0.5] * 10)
-    matrix = folded(grid)
+    matrix = grid.folded()
     assert headline(matrix) == (
         "Reward models trained in the target's language beat the baseline in 1 of 1 cell (whole interval above 50 %)."
     )
@@ -128,7 +119,7 @@ def test_sentences_of_one_cell_and_of_none_abroad(tmp_path):
 def test_pooled_sources_with_the_target_are_neither_home_nor_abroad(tmp_path):
     grid = SyntheticGrid(tmp_path)
     grid.cell("de+en", "de", [1.0, 1.0, 1.0, 0.5] * 10)
-    assert headline(folded(grid)).startswith(
+    assert headline(grid.folded()).startswith(
         "Reward models trained in the target's language and others beat the baseline in "
     )
 
@@ -138,10 +129,61 @@ def test_several_matrices_say_so(tmp_path):
     for backbone in ("same_as_policy", "frozen_lm"):
         for source in ("de", "en"):
             grid.cell(source, "de", [1.0, 1.0, 1.0, 0.5] * 10, rm_backbone=backbone)
-    text = headline(folded(grid))
+    text = headline(grid.folded())
     assert "beat the baseline in 2 of 2 cells of 2 matrices" in text
     assert "or tied with it, in 2 of 2 columns of 2 matrices." in text
 
 
 def test_many():
     assert [many(n, "cell") for n in (0, 1, 2, 1500)] == ["0 cells", "1 cell", "2 cells", "1,500 cells"]
+
+
+# --- the headline --------------------------------------------------------------------------------------------
+
+
+def test_cells_abroad_and_home_are_counted(tmp_path: Path) -> None:
+    matrix = realistic(tmp_path, ("de", "en", "tr"), prompts=60, controls=False).folded()
+    panel = matrix.blocks[0].panels[0]
+    above = sum(e.win is not None and e.win.above(50) for e in panel.entries if e.abroad)
+    home = sum(e.best or e.tied for e in panel.entries if e.home)
+    assert headline(matrix) == (
+        f"Reward models trained in another language beat the baseline in {above} of 6 cells "
+        "(whole interval above 50 %). "
+        f"The target's own language is the best source, or tied with it, in {home} of 3 targets."
+    )
+
+
+def test_the_best_optimizer_is_named(tmp_path: Path) -> None:
+    matrix = five(tmp_path, seeds=(0,), prompts=30).folded()
+    text = headline(matrix)
+    best = max(matrix.optimizers[0].arms, key=lambda arm: arm.mean.value if arm.mean else 0)
+    assert best.mean is not None and best.versus is not None
+    assert f"Of 5 optimizers {best.name} wins most, {best.mean.value:.1f} % on average, " in text
+    assert f"{best.versus.estimate.value:+.1f} points over best_of_n" in text and "of 30 cells of 5 matrices" in text
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    grid = SyntheticGrid(tmp_path)
+    grid.cell("de", "en", fails="reward")
+    assert headline(grid.folded()) == "No cell is finished yet: 1 is planned."
+    grid.cell("en", "en", [1.0, 1.0, 1.0, 0.5] * 5)
+    assert headline(grid.folded()) == (
+        "Reward models trained in the target's language beat the baseline in 1 of 1 cell (whole interval above 50 %). "
+        "1 of 2 cells is not there."
+    )
+
+
+def test_references_alone_are_no_matrix(tmp_path: Path) -> None:
+    grid = SyntheticGrid(tmp_path)
+    grid.untrained("en", "de", [1.0, 0.5], rm_backbone="random")
+    assert headline(grid.folded()) == "No cell with a source language was asked for: only references."
+
+
+def test_people_s_pairs_are_counted(tmp_path: Path) -> None:
+    grid = SyntheticGrid(tmp_path)
+    right = {"group": [f"g{n}" for n in range(40)], "correct": [1.0] * 30 + [0.0] * 10}
+    grid.cell("en", "de", [1.0, 0.5] * 20, pairs=right, rho=0.4)
+    assert (
+        "Reward models agree with people on pairs within a prompt more often than chance in 1 of 1 cell."
+        in headline(grid.folded())
+    )

@@ -16,7 +16,7 @@ mean over seeds, V_s that of the seeds' means, and V_e what both hold because ot
 of S seeds and G clusters. Two seeds say next to nothing about how seeds spread, so that V_s is moderated (Smyth 2004):
 V_m is the mean of V_s, which counts S - 1 times, and of a prior spread V_0 = V_e + V_p / 2, which counts
 w = 1 / (2 + 2 V_s / 3 V_0) times: it fades where the seeds spread far more. Then the half-width is put on the scale as
-Wilson's interval is (`within`). tests/analysis/test_interval_coverage.py measures the coverage of all of these.
+Wilson's interval is (`within`). tests/analysis/test_coverage.py measures the coverage of all of these.
 
 What is the same in every resample under all seeds, as of a reward model that is fitted in closed form, has its interval
 over prompts. And where seeds only split the same recorded ratings anew, seeds and prompts are drawn together (the
