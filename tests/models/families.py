@@ -12,8 +12,13 @@ import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from xling.config.common import Language, Training
+from xling.config.policies import LanguageModel
 from xling.models.load import save_policy
+from xling.rewards import REWARDS, Choices, RewardSettings
 from xling.tasks.micro.writing import pretraining_texts
+from xling.tasks.micro_summarization import Settings as MicroSummarization
+from xling.translators import seq2seq
 
 VOCABULARY = 700
 SHAPE = {
@@ -185,3 +190,21 @@ def without(role: str, folder: Path, copy: Path) -> Path:
             named.pop(f"{role}_token", None)
             (copy / name).write_text(json.dumps(named))
     return copy
+
+
+# --- what planning refuses of them --------------------------------------------------------------------------
+
+PACKAGED = LanguageModel("packaged")
+
+
+def check_reward(rm: RewardSettings, policy: LanguageModel = PACKAGED) -> None:
+    """What planning refuses of a reward model that names its own checkpoint."""
+    check = REWARDS.of(rm).check
+    assert check is not None
+    check(rm, Choices(MicroSummarization(("de",)), policy, Training(), recorded=False))
+
+
+def check_translator(folder: Path) -> None:
+    """What planning refuses of a translator, from German into English."""
+    german, english = (Language(code, code, code, "Latn") for code in ("de", "en"))
+    seq2seq.check(seq2seq.Settings(checkpoint=str(folder), family="madlad"), None, [(german, english)])

@@ -13,11 +13,11 @@ from families import FAMILIES, SHAPE, WINDOW, build, saved, tokenizer, without
 from xling.config.policies import Lora
 from xling.errors import DataError
 from xling.models import sampling
-from xling.models.adapters import core, merged, trainable
 from xling.models.architecture import trunk_of
 from xling.models.load import Loading, load_policy, load_trunk, save_policy, write_loading
 from xling.models.sampling import Sampling, greedy, sample_chunk
 from xling.models.text import Ids, decode_response, prompt_ids, response_ids
+from xling.models.training import core, merged, trainable
 
 TEXTS = [
     "Ein Festival in Chile.",

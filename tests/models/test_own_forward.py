@@ -9,9 +9,8 @@ import pytest
 import torch
 import transformers as hf
 from architectures import checkpoint
-from families import FAMILIES, SHAPE, build, saved, tokenizer
+from families import FAMILIES, SHAPE, build, check_reward, saved, tokenizer
 
-from xling.config.common import Training
 from xling.config.policies import LanguageModel
 from xling.errors import ConfigError, DataError
 from xling.models import own_forward
@@ -23,10 +22,9 @@ from xling.models.sampling import greedy_ids
 from xling.models.states import kl_along, log_likelihood, predicting_states, responses_of
 from xling.models.text import Limits
 from xling.optimizers.ppo import values_of
-from xling.rewards import Choices, same_as_policy
 from xling.rewards.frozen_lm import read
 from xling.rewards.networks import HeadedNet, RewardNet, load_reward, save_reward, scalar_head
-from xling.tasks.micro_summarization import Settings as MicroSummarization
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
 
 # The end of a text is the eos that pads, as Llama reward models trained with trl have it.
 CHAT = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{{ eos_token }}{% endfor %}"
@@ -175,9 +173,7 @@ def test_they_are_refused_while_planning_where_the_limits_allow_such_texts(kind:
         check_lengths(LanguageModel(str(tmp_path)), (prompt, new), "policy")
 
     def reward(prompt: int, response: int) -> None:
-        rm = same_as_policy.Settings(init=str(tmp_path), max_prompt_tokens=prompt, max_response_tokens=response)
-        choices = Choices(MicroSummarization(("de",)), LanguageModel("packaged"), Training(), recorded=False)
-        same_as_policy.check(rm, choices)
+        check_reward(SameAsPolicy(init=str(tmp_path), max_prompt_tokens=prompt, max_response_tokens=response))
 
     policy(20, 12)
     assert len(greedy_ids(model, pieces, [list(range(10, 30))], 12)[0]) <= 12

@@ -1,6 +1,7 @@
 """The training loop on a toy: it learns, keeps the best checkpoint, and goes on after a kill as if nothing had been."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -89,12 +90,16 @@ def killed_at(step: int) -> Callable[[int, int], None]:
     return progress
 
 
-def test_the_loss_falls(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_the_loss_falls(tmp_path: Path, optimizer: str) -> None:
     before = held_out(Toy().eval())
-    model, curve = train(tmp_path, longer(steps=200, eval_every=50))
+    settings = {} if optimizer == "adamw" else {"optimizer": optimizer, "schedule": "constant"}
+    model, curve = train(tmp_path / "a", longer(steps=200, eval_every=50, **settings))
     losses = [row["loss"] for row in curve if "loss" in row]
     assert losses[-1] < 0.2 * losses[0]
     assert held_out(model.eval()) < 0.1 * before
+    other = longer(steps=200, eval_every=50, schedule="constant")
+    assert weights(model) != weights(train(tmp_path / "b", other)[0])
 
 
 @pytest.mark.parametrize("best_step", [4, 8, 12])
@@ -119,21 +124,30 @@ def test_the_first_of_equally_good_checkpoints_is_kept(tmp_path: Path) -> None:
     assert weights(model) == seen[0]
 
 
-def test_a_last_step_that_is_no_multiple_is_evaluated_too(tmp_path: Path) -> None:
-    _, curve = train(tmp_path, longer(steps=10))
-    assert [row["step"] for row in curve if "metric" in row] == [4, 8, 10]
-
-
-def test_fewer_steps_than_the_first_evaluation(tmp_path: Path) -> None:
-    model, curve = train(tmp_path, longer(steps=3, eval_every=50))
-    assert [row["step"] for row in curve if "metric" in row] == [3]
+@pytest.mark.parametrize(("steps", "eval_every", "evaluated"), [(10, 4, [4, 8, 10]), (3, 50, [3])])
+def test_the_last_step_is_evaluated_whatever_its_number(
+    tmp_path: Path, steps: int, eval_every: int, evaluated: list[int]
+) -> None:
+    model, curve = train(tmp_path, longer(steps=steps, eval_every=eval_every))
+    assert [row["step"] for row in curve if "metric" in row] == evaluated
     assert weights(model) != weights(Toy())
 
 
-def test_the_model_is_evaluated_without_dropout(tmp_path: Path) -> None:
-    modes: list[bool] = []
-    train(tmp_path, metric=lambda model: float(modes.append(model.training) is None))  # type: ignore[func-returns-value]
-    assert modes == [False] * 3
+def test_a_run_reports_its_steps_and_a_curve_without_clocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is evaluated without dropout, and leaves files in its scratch folder alone, which need not exist."""
+    modes, seen = list[bool](), list[tuple[int, int]]()
+    monkeypatch.chdir(tmp_path)
+    _, curve = train(
+        tmp_path / "a" / "scratch",
+        metric=lambda model: float(modes.append(model.training) is None),  # type: ignore[func-returns-value]
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert modes == [False] * 3 and seen == [(step, 12) for step in range(1, 13)]
+    assert {name for row in curve for name in row} == {"step", "loss", "metric", "learning_rate", "grad_norm"}
+    shutil.rmtree(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+    write_curve(tmp_path, curve)
+    assert [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()] == curve
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_one_others(tmp_path: Path) -> None:
@@ -162,17 +176,46 @@ def test_told_to_stop_it_leaves_a_checkpoint_of_that_moment(tmp_path: Path, step
     assert same == curve
 
 
+def resumed(tmp_path: Path, budget: Training, step: int, spoil: Callable[[Path], object] = str) -> list[int]:
+    """The steps that are made after a kill; what comes out must be what an undisturbed run gives."""
+    undisturbed, curve = train(tmp_path / "undisturbed", budget)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", budget, progress=killed_at(step))
+    spoil(tmp_path / "killed")
+    seen: list[int] = []
+    model, again = train(tmp_path / "killed", budget, progress=lambda done, total: seen.append(done))
+    assert weights(model) == weights(undisturbed) and again == curve
+    return seen
+
+
 @pytest.mark.parametrize("step", [1, 4, 5, 8, 11, 12])
 def test_after_a_kill_the_result_is_the_same(tmp_path: Path, step: int) -> None:
     """Before the first checkpoint, at one (the report comes before it is written), and between two."""
-    undisturbed, curve = train(tmp_path / "undisturbed")
-    with pytest.raises(Killed):
-        train(tmp_path / "killed", progress=killed_at(step))
-    seen: list[int] = []
-    resumed, again = train(tmp_path / "killed", progress=lambda done, total: seen.append(done))
-    assert seen == list(range(4 * ((step - 1) // 4) + 1, 13))
-    assert weights(resumed) == weights(undisturbed)
-    assert again == curve
+    assert resumed(tmp_path, BUDGET, step) == list(range(4 * ((step - 1) // 4) + 1, 13))
+
+
+def test_other_optimizers_and_logged_losses_do_not_depend_on_a_kill_either(tmp_path: Path) -> None:
+    """11 is no multiple of the steps between two logged losses."""
+    resumed(tmp_path / "adafactor", longer(optimizer="adafactor"), 7)
+    resumed(tmp_path / "logging", longer(steps=22, eval_every=11), 12)
+
+
+SPOILT: dict[str, Callable[[Path], object]] = {
+    **{
+        f"without {name}": lambda scratch, name=name: (scratch / "checkpoint-8" / name).unlink()
+        for name in ("trainer_state.json", "optimizer.pt", "rng_state.pth", "model.safetensors")
+    },
+    "a cut state": lambda scratch: os.truncate(scratch / "checkpoint-8" / "trainer_state.json", 100),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_a_checkpoint_that_was_being_written_is_not_used(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    assert resumed(tmp_path, BUDGET, 10, spoil)[0] < 9
+
+
+def test_an_only_checkpoint_that_was_being_written_means_a_fresh_start(tmp_path: Path) -> None:
+    assert resumed(tmp_path, BUDGET, 2, lambda scratch: (scratch / "checkpoint-4").mkdir())[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -187,47 +230,6 @@ def test_a_kill_after_the_last_step_changes_nothing(tmp_path: Path, steps: int, 
     second, again = train(tmp_path, budget)
     assert weights(second) == weights(first)
     assert again == curve
-
-
-def test_logged_losses_do_not_depend_on_a_kill(tmp_path: Path) -> None:
-    """11 is no multiple of the steps between two logged losses."""
-    budget = longer(steps=22, eval_every=11)
-    _, curve = train(tmp_path / "undisturbed", budget)
-    with pytest.raises(Killed):
-        train(tmp_path / "killed", budget, progress=killed_at(12))
-    assert train(tmp_path / "killed", budget)[1] == curve
-
-
-@pytest.mark.parametrize("lost", ["trainer_state.json", "optimizer.pt", "rng_state.pth", "model.safetensors"])
-def test_a_checkpoint_that_was_being_written_is_not_used(tmp_path: Path, lost: str) -> None:
-    undisturbed, curve = train(tmp_path / "undisturbed")
-    with pytest.raises(Killed):
-        train(tmp_path / "killed", progress=killed_at(10))
-    (tmp_path / "killed" / "checkpoint-8" / lost).unlink()
-    resumed, again = train(tmp_path / "killed")
-    assert weights(resumed) == weights(undisturbed)
-    assert again == curve
-
-
-def test_a_cut_state_file_is_not_used(tmp_path: Path) -> None:
-    undisturbed, _ = train(tmp_path / "undisturbed")
-    with pytest.raises(Killed):
-        train(tmp_path / "killed", progress=killed_at(10))
-    state = tmp_path / "killed" / "checkpoint-8" / "trainer_state.json"
-    state.write_text(state.read_text()[:100])
-    resumed, _ = train(tmp_path / "killed")
-    assert weights(resumed) == weights(undisturbed)
-
-
-def test_an_only_checkpoint_that_was_being_written_means_a_fresh_start(tmp_path: Path) -> None:
-    undisturbed, _ = train(tmp_path / "undisturbed")
-    (tmp_path / "killed" / "checkpoint-4").mkdir(parents=True)
-    resumed, _ = train(tmp_path / "killed")
-    assert weights(resumed) == weights(undisturbed)
-
-
-def test_scratch_need_not_exist(tmp_path: Path) -> None:
-    train(tmp_path / "a" / "b")
 
 
 def test_nan_is_an_error_that_names_the_step(tmp_path: Path) -> None:
@@ -251,26 +253,6 @@ def test_fewer_examples_than_a_batch_is_an_error(tmp_path: Path) -> None:
         train(tmp_path, longer(batch_size=32), data=rows(5))
 
 
-def test_progress_counts_to_the_end(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    train(tmp_path, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(step, 12) for step in range(1, 13)]
-
-
-def test_the_curve_has_no_clocks(tmp_path: Path) -> None:
-    _, curve = train(tmp_path / "scratch")
-    assert {name for row in curve for name in row} == {"step", "loss", "metric", "learning_rate", "grad_norm"}
-    write_curve(tmp_path, curve)
-    assert [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()] == curve
-
-
-def test_checkpoints_lie_in_scratch_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    train(tmp_path / "scratch")
-    shutil.rmtree(tmp_path / "scratch")
-    assert list(tmp_path.iterdir()) == []
-
-
 # --- what the paper asks for, and what fits a GPU ---------------------------------------------------------------
 
 
@@ -285,22 +267,6 @@ def test_schedules(tmp_path: Path) -> None:
     assert rates(falling)[:3] == rates(constant)[:3] == [0, 0.025, 0.05]
     assert set(rates(constant)[2:]) == {0.05}
     assert rates(falling)[-1] == pytest.approx(0.005)
-
-
-def test_adafactor_learns_and_is_another_optimizer(tmp_path: Path) -> None:
-    budget = longer(steps=200, eval_every=50, optimizer="adafactor", schedule="constant")
-    model, _ = train(tmp_path / "a", budget)
-    assert held_out(model.eval()) < 0.1 * held_out(Toy().eval())
-    assert weights(model) != weights(train(tmp_path / "b", longer(steps=200, eval_every=50, schedule="constant"))[0])
-
-
-def test_adafactor_goes_on_after_a_kill_as_if_nothing_had_been(tmp_path: Path) -> None:
-    budget = longer(optimizer="adafactor")
-    undisturbed, curve = train(tmp_path / "undisturbed", budget)
-    with pytest.raises(Killed):
-        train(tmp_path / "killed", budget, progress=killed_at(7))
-    resumed, again = train(tmp_path / "killed", budget)
-    assert weights(resumed) == weights(undisturbed) and again == curve
 
 
 class Words(nn.Module):

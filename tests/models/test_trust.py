@@ -14,7 +14,6 @@ from huggingface_hub import constants
 from transformers import dynamic_module_utils
 
 import xling
-from xling.config.common import Language, Training
 from xling.config.policies import LanguageModel
 from xling.errors import ConfigError, DataError
 from xling.grid import files, host
@@ -22,18 +21,14 @@ from xling.grid.records import Sheet
 from xling.grid.stage import Context, Kind, Stage
 from xling.grid.store import Store
 from xling.models import encoder
-from xling.models.adapters import store_trained
 from xling.models.checkpoints import check_policy
 from xling.models.load import load_config, load_policy, load_tokenizer, load_trunk, loading
+from xling.models.training import store_trained
 from xling.planning import KINDS
 from xling.planning.specs import base
-from xling.rewards import REWARDS, Choices, RewardSettings
 from xling.rewards.classifier import Settings as Classifier
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.runners.execute import Executor, Job
-from xling.tasks.micro_summarization import Settings as MicroSummarization
-from xling.translators.seq2seq import Settings as Seq2Seq
-from xling.translators.seq2seq import check as check_model
 
 NAME, COMMIT = "some/coded-model", "0123456789abcdef0123456789abcdef01234567"
 # Code of a checkpoint: a configuration and a model that say that they ran.
@@ -50,13 +45,6 @@ class CodedForCausalLM(LlamaForCausalLM):
     config_class = CodedConfig
 """
 COPY = Kind("sft", KINDS["sft"].version, lambda context: _copy(context))
-
-
-def check_checkpoints(rm: RewardSettings) -> None:
-    """What planning refuses of a reward model that names its own checkpoint."""
-    check = REWARDS.of(rm).check
-    assert check is not None
-    check(rm, Choices(MicroSummarization(("de",)), LanguageModel("packaged"), Training(), recorded=False))
 
 
 def _copy(context: Context) -> None:
@@ -179,14 +167,13 @@ def test_there_is_no_other_door() -> None:
 def test_planning_asks_nobody_whether_code_may_run(tmp_path: Path, asked: list[str]) -> None:
     folder = families.saved(tmp_path / "model", "llama")
     witness = tokenizer_code(folder)
-    german, english = (Language(code, code, code, "Latn") for code in ("de", "en"))
     seq2seq = families.saved(tmp_path / "mt5", "mt5")
     tokenizer_code(seq2seq, pad=True)
     check_policy(LanguageModel(str(folder)))
-    check_checkpoints(SameAsPolicy(init=str(folder)))
+    families.check_reward(SameAsPolicy(init=str(folder)))
     encoder.check_encoder(str(folder))
     with pytest.raises(ConfigError, match="The translator has no language"):  # its tokenizer was read
-        check_model(Seq2Seq(checkpoint=str(seq2seq), family="madlad"), None, [(german, english)])
+        families.check_translator(seq2seq)
     assert asked == [] and not witness.exists()
 
 
@@ -232,7 +219,7 @@ def test_code_of_another_repository_is_refused_wherever_it_is_named(tmp_path: Pa
 def test_a_classifiers_code_is_named_by_its_own_setting(tmp_path: Path) -> None:
     folder, _ = coded(tmp_path / "model", "else/where--")
     with pytest.raises(ConfigError, match=r"runs code of else/where, and rm_backbone\.remote_code="):
-        check_checkpoints(Classifier(str(folder), remote_code=str(folder)))
+        families.check_reward(Classifier(str(folder), remote_code=str(folder)))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
-from xling.config.common import Language, Training
 from xling.config.policies import LanguageModel
 from xling.errors import ConfigError, DataError
 from xling.grid.stage import Context
@@ -22,18 +21,12 @@ from xling.models.checkpoints import check_lengths, check_policy
 from xling.models.load import Loading, save_policy, write_loading
 from xling.planning import KINDS
 from xling.planning.specs import base
-from xling.rewards import REWARDS, Choices, RewardSettings
 from xling.rewards.classifier import Settings as Classifier
 from xling.rewards.encoder import Settings as Encoder
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
-from xling.tasks.micro_summarization import Settings as MicroSummarization
-from xling.translators.seq2seq import Settings as Seq2Seq
-from xling.translators.seq2seq import check as check_model
 
 Names = dict[str, torch.Tensor]
-GERMAN, ENGLISH = (Language(code, code, code, "Latn") for code in ("de", "en"))
 SIDES = {"max_prompt_tokens": 64, "max_response_tokens": 32}
-PACKAGED = LanguageModel("packaged")
 MADE: dict[str, Callable[[Path], Path]] = {
     "llama": lambda folder: families.saved(folder, "llama"),
     "qwen2": lambda folder: families.saved(folder, "qwen2"),
@@ -84,27 +77,20 @@ def renamed(old: str, new: str) -> Callable[[Names], Names]:
     return lambda names: {name.replace(old, new): value for name, value in names.items()}
 
 
-def check_checkpoints(rm: RewardSettings, policy: LanguageModel = PACKAGED) -> None:
-    """What planning refuses of a reward model that names its own checkpoint."""
-    check = REWARDS.of(rm).check
-    assert check is not None
-    check(rm, Choices(MicroSummarization(("de",)), policy, Training(), recorded=False))
-
-
 def planned(folder: Path, use: str) -> None:
     """What planning looks at; ConfigError."""
     if use == "policy":
         check_policy(LanguageModel(str(folder)))
     elif use == "reward":
-        check_checkpoints(SameAsPolicy(init=str(folder), **SIDES))
+        families.check_reward(SameAsPolicy(init=str(folder), **SIDES))
     elif use == "classifier":
-        check_checkpoints(Classifier(str(folder), **SIDES))
+        families.check_reward(Classifier(str(folder), **SIDES))
     elif use == "encoder":
-        check_checkpoints(Encoder(str(folder), **SIDES))
+        families.check_reward(Encoder(str(folder), **SIDES))
     elif use == "sentence_encoder":
         sentence_encoder.check_encoder(str(folder))
     else:
-        check_model(Seq2Seq(checkpoint=str(folder), family="madlad"), None, [(GERMAN, ENGLISH)])
+        families.check_translator(folder)
 
 
 def based(folder: Path, use: str, out: Path) -> None:
@@ -498,13 +484,13 @@ def test_more_tokens_than_positions_are_refused_with_the_limits_that_fit(tmp_pat
         check_lengths(policy, (120, 16), "policy")
     fitting = LanguageModel(str(tmp_path), max_prompt_tokens=112, max_new_tokens=16)
     check_lengths(fitting, (112, 16), "policy")
-    check_checkpoints(rm, fitting)
+    families.check_reward(rm, fitting)
     with pytest.raises(ConfigError, match=r"Set rm_backbone\.max_prompt_tokens=96\."):
-        check_checkpoints(SameAsPolicy(max_prompt_tokens=100, max_response_tokens=32), fitting)
+        families.check_reward(SameAsPolicy(max_prompt_tokens=100, max_response_tokens=32), fitting)
     with pytest.raises(
         ConfigError, match=r"Set rm_backbone\.max_prompt_tokens=96 rm_backbone\.max_response_tokens=32\."
     ):
-        check_checkpoints(SameAsPolicy(), fitting)  # the paper's limits
+        families.check_reward(SameAsPolicy(), fitting)  # the paper's limits
 
 
 def test_an_encoder_decoder_has_its_positions_for_each_side(tmp_path: Path) -> None:
@@ -522,8 +508,8 @@ def test_an_encoder_decoder_has_its_positions_for_each_side(tmp_path: Path) -> N
 def test_a_classifier_has_room_for_its_separators(whole: Callable[[str], Path]) -> None:
     folder = str(whole("xlm_rm"))
     with pytest.raises(ConfigError, match=r"xlm-roberta with 512 positions.*Set rm_backbone\.max_prompt_tokens=380\."):
-        check_checkpoints(Classifier(folder, max_prompt_tokens=400, max_response_tokens=128))
-    check_checkpoints(Classifier(folder, max_prompt_tokens=380, max_response_tokens=128))
+        families.check_reward(Classifier(folder, max_prompt_tokens=400, max_response_tokens=128))
+    families.check_reward(Classifier(folder, max_prompt_tokens=380, max_response_tokens=128))
 
 
 def test_a_sentence_encoder_with_few_positions_cuts_texts_to_them(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from xling.config.policies import Lora
 from xling.errors import StageError
 from xling.grid.stage import Interrupted
-from xling.models.adapters import core, trainable
 from xling.models.states import log_probabilities, predicting_states, responses_of
 from xling.models.text import Ids
+from xling.models.training import core, trainable
 from xling.optimizers import OPTIMIZERS, dpo
 from xling.optimizers.dpo import Settings as DPO
 from xling.optimizers.grpo import Settings as GRPO

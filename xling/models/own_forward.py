@@ -267,33 +267,24 @@ def _alone(model: Any, row: Ids) -> Tensor:
 # --- by the model itself ------------------------------------------------------------------------------------
 
 
+def _from_the_border(model: Any, prompt: Ids, said: Ids) -> Tensor:
+    """(1 + tokens, columns) of the place before a response's first token, and of each of its tokens."""
+    if model.config.is_encoder_decoder:
+        start = _alone(model, [model.config.decoder_start_token_id, *said])
+        whole = model(input_ids=_alone(model, prompt), decoder_input_ids=start, use_cache=False)[0][0]
+    else:
+        whole = model(input_ids=_alone(model, [*prompt, *said]), use_cache=False)[0][0, len(prompt) - 1 :]
+    return whole  # type: ignore[no-any-return]
+
+
 def own_logits(model: Any, probe: Probe) -> Told:
     """(tokens, vocabulary) before each token of each response, by the model's own forward pass of each text alone."""
-    found = {}
-    for i, j in _pairs(probe):
-        prompt, said = probe[0][i], probe[1][i][j]
-        if model.config.is_encoder_decoder:
-            start = [model.config.decoder_start_token_id, *said[:-1]]
-            given = {"input_ids": _alone(model, prompt), "decoder_input_ids": _alone(model, start)}
-            found[i, j] = model(**given, use_cache=False).logits[0]
-        else:
-            logits = model(input_ids=_alone(model, [*prompt, *said]), use_cache=False).logits[0]
-            found[i, j] = logits[len(prompt) - 1 : -1]
-    return found
+    return {(i, j): _from_the_border(model, probe[0][i], probe[1][i][j])[:-1] for i, j in _pairs(probe)}
 
 
 def _own_states(trunk: Any, probe: Probe) -> Told:
     """(tokens, D) at each token of each response."""
-    found = {}
-    for i, j in _pairs(probe):
-        prompt, said = probe[0][i], probe[1][i][j]
-        if trunk.config.is_encoder_decoder:
-            start = [trunk.config.decoder_start_token_id, *said]
-            given = {"input_ids": _alone(trunk, prompt), "decoder_input_ids": _alone(trunk, start)}
-            found[i, j] = trunk(**given, use_cache=False)[0][0, 1:]
-        else:
-            found[i, j] = trunk(input_ids=_alone(trunk, [*prompt, *said]), use_cache=False)[0][0, len(prompt) :]
-    return found
+    return {(i, j): _from_the_border(trunk, probe[0][i], probe[1][i][j])[1:] for i, j in _pairs(probe)}
 
 
 def own_encoded(trunk: Any, probe: Probe) -> Told:

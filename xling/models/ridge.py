@@ -106,8 +106,22 @@ def save(path: Path, head: Linear) -> None:
 
 def load(path: Path) -> Linear:
     """Reads the file that `save` wrote."""
+    return load_all(path)[0]
+
+
+def save_all(path: Path, heads: Sequence[Linear]) -> None:
+    """An .npz file of several heads: weight (heads, columns); bias, penalty, explained (heads,)."""
+    numbers = np.array([(head.bias, head.penalty, head.explained) for head in heads])
+    bias, penalty, explained = numbers.T
+    np.savez(path, weight=np.stack([head.weight for head in heads]), bias=bias, penalty=penalty, explained=explained)
+
+
+def load_all(path: Path) -> list[Linear]:
+    """Reads a file of one head or of several."""
     with np.load(path) as stored:
-        return Linear(stored["weight"], float(stored["bias"]), float(stored["penalty"]), float(stored["explained"]))
+        weights = np.atleast_2d(stored["weight"])
+        numbers = [np.atleast_1d(stored[name]).tolist() for name in ("bias", "penalty", "explained")]
+    return [Linear(weight, *own) for weight, *own in zip(weights, *numbers, strict=True)]
 
 
 def _deviation(centred: Array) -> float:

@@ -125,7 +125,7 @@ class RecordedSpec(DataSpec, frozen=True, kw_only=True):
 
 
 class FeaturesSpec(DataSpec, frozen=True, kw_only=True):
-    """features: what a frozen model sees. Beside these, what it reads: `TextsRead` of xling/rewards/hooks.py."""
+    """features: what a frozen model sees. Beside these, what it reads: `TextsRead` of xling/rewards."""
 
     lang: str
     objective: str
@@ -173,7 +173,7 @@ class ScoreSpec(DataSpec, frozen=True, kw_only=True):
     source_langs: tuple[str, ...] | UnsetType = UNSET  # of these; empty: the reward model has no source
     elsewhere: bool = False  # they are new to the reward model, which learnt from another task
     encoder: str = ""  # identity of a sentence encoder
-    # written by a reward model's `scoring` alone (xling/rewards/hooks.py), and then whatever their value
+    # written by a reward model's `scoring` alone (xling/rewards), and then whatever their value
     seed: int = 0  # of the random control
     truncation_side: str = "right"  # of published models and likelihoods
     max_prompt_tokens: int = 1024  # of likelihoods

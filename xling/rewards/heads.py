@@ -138,7 +138,7 @@ def train_heads(
 
     found = [heads.fit(rm, training(np.flatnonzero((fold != held) & sampled))) for held in range(fitting.folds)]
     chosen = [name for _, name in found]
-    _save(out, [head for head, _ in found])
+    ridge.save_all(out / "heads.npz", [head for head, _ in found])
     kept = {"langs": [source.lang for source in sources], "folds": fold_of, "systems": systems, "features": chosen}
     write_json(out / "heads.json", kept)
 
@@ -151,7 +151,7 @@ def score_rows(recorded: Recorded, rm: RewardSettings, heads: Path, features: Pa
     """
     kept = read_json(heads / "heads.json")
     blocks = blocks_of(recorded, rm, features, kept["systems"])
-    by_head = np.stack([head.predict(blocks) for head in _load(heads)])  # (folds, rows)
+    by_head = np.stack([head.predict(blocks) for head in ridge.load_all(heads / "heads.npz")])  # (folds, rows)
     unseen = np.array([kept["folds"].get(prompt.group, -1) for prompt, _, _, _ in recorded.flat()])
     theirs = np.flatnonzero(unseen >= 0)
     out: Array = by_head.mean(axis=0)
@@ -268,25 +268,3 @@ def _spread(head: Linear, members: Sequence[int], widths: Sequence[int]) -> Line
     for member, piece in zip(members, pieces, strict=True):
         weight[ends[member] - widths[member] : ends[member]] = piece
     return replace(head, weight=weight)
-
-
-# --- files --------------------------------------------------------------------------------------------------
-
-
-def _save(out: Path, heads: Sequence[Linear]) -> None:
-    np.savez(
-        out / "heads.npz",
-        weight=np.stack([head.weight for head in heads]),
-        bias=np.array([head.bias for head in heads]),
-        penalty=np.array([head.penalty for head in heads]),
-        explained=np.array([head.explained for head in heads]),
-    )
-
-
-def _load(folder: Path) -> list[Linear]:
-    with np.load(folder / "heads.npz") as stored:
-        columns = (stored["bias"], stored["penalty"], stored["explained"])
-        return [
-            Linear(weight, float(bias), float(penalty), float(explained))
-            for weight, bias, penalty, explained in zip(stored["weight"], *columns, strict=True)
-        ]

@@ -23,7 +23,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.jsonfiles import read_json, write_json
-from xling.models.adapters import adapted, check_gpu, merged
 from xling.models.architecture import text_config
 from xling.models.checkpoints import check_encoder_config
 from xling.models.load import DTYPES, Loading, in_dtype, load_tokenizer, load_trunk, loading, write_loading
@@ -39,8 +38,8 @@ from xling.models.text import (
     separators,
     text_ids,
 )
+from xling.models.training import adapted, check_gpu, merged, write_curve
 from xling.models.training import fit as descend
-from xling.models.training import write_curve
 from xling.rewards import Feedback
 from xling.tasks.records import Pair, Rating
 

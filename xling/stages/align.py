@@ -19,12 +19,11 @@ from xling.grid.stage import Context
 from xling.jsonfiles import write_json
 from xling.measures.language import in_language
 from xling.measures.words import repetition
-from xling.models.adapters import core, store_trained, trainable
 from xling.models.load import load_policy
 from xling.models.sampling import Sampling, sample_chunk
 from xling.models.states import all_log_probabilities, kl_along, predicting_states, responses_of
 from xling.models.text import Ids, decode_response, policy_ids, response_ids
-from xling.models.training import write_curve
+from xling.models.training import core, store_trained, trainable, write_curve
 from xling.optimizers import OPTIMIZERS, PolicyTraining, trains
 from xling.optimizers.problem import Pool, Problem, Reward, Row, Watch, prompts_of_step
 from xling.results.samples import Samples, iterate_samples, ragged

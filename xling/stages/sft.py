@@ -17,13 +17,12 @@ from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.jsonfiles import write_json
 from xling.measures.words import rouge_l
-from xling.models.adapters import core, store_trained, trainable
 from xling.models.architecture import logits_of, trunk_of
 from xling.models.load import loading
 from xling.models.sampling import greedy_ids
 from xling.models.states import Batch, padded_batch
 from xling.models.text import Ids, decode_response, policy_ids, response_ids
-from xling.models.training import fit, write_curve
+from xling.models.training import core, fit, store_trained, trainable, write_curve
 from xling.results.specs import SftSpec
 from xling.results.translations import given, translates
 from xling.tasks.options import task_module
