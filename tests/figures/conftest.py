@@ -1,6 +1,0 @@
-"""The synthetic grids of tests/analysis serve here too."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "analysis"))
