@@ -189,7 +189,7 @@ def test_seeds_are_points_and_a_missing_one_makes_the_entry_partial(tmp_path):
     matrix = reduced(grid)
     home, abroad = only_panel(matrix).entries
     assert (home.win.value, home.win.seeds, home.win.n, home.status) == (75.0, 3, 2, "done")
-    assert 0 < home.win.low < 10 and 95 < home.win.high < 100  # of two prompts; test_interval_coverage.py says the rest
+    assert 0 < home.win.low < 10 and 95 < home.win.high < 100  # of two prompts; test_coverage.py says the rest
     assert (abroad.win.value, abroad.win.seeds) == (62.5, 2)
     assert (abroad.status, abroad.reason) == ("partial", "seed=1: ValueError: loss is nan")
     assert abroad.versus_home.estimate.value == pytest.approx((0.0 - 25.0) / 2)  # over the seeds both have
