@@ -1,137 +1,116 @@
-"""Fine-tuning on token rows with transformers' Trainer: one loop for SFT and for reward models.
+"""Fine-tuning on rows of tokens, in one process or several: one loop for SFT and for reward models.
 
 A model is trained whole or by adapters of peft (tuning=lora, qlora). Adapters are merged into the weights before
 anything is stored: what is published is a model like any other, so that sampling, reward models and likelihoods have
-one path. Evaluation every `eval_every` steps decides which checkpoint is kept; checkpoints in the stage's scratch
-folder let a killed stage go on where it was (weights, optimizer, schedule, data order and random state are the
-Trainer's).
+one path.
+
+Evaluation every `eval_every` steps decides which checkpoint is kept; checkpoints in the stage's scratch folder let a
+killed stage go on where it was, also in another number of processes.
 """
 
 import contextlib
 import json
-import os
+import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import PreTrainedModel
 
 from xling.config.common import Training
 from xling.config.policies import Lora
 from xling.errors import StageError
 from xling.grid import files
 from xling.grid.stage import Interrupted, PartDone
+from xling.jsonfiles import read_json, write_json
+from xling.models import parallel
 from xling.models.load import DTYPES, in_dtype, load_policy, loading, save_policy
 from xling.models.weights import some
 
 Batch = dict[str, Tensor]
+Curve = list[dict[str, float]]
 
-CHECKPOINT = ("optimizer.pt", "scheduler.pt", "trainer_state.json")  # besides weights and random states
-
-
-class _Fit(Trainer):
-    """Trainer with our loss, with our metric in place of its evaluation loop, and with weighted micro-batches."""
-
-    def __init__(
-        self,
-        *args: Any,
-        loss: Callable[[Any, Batch], Tensor],
-        metric: Callable[[Any], float],
-        precision: str,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self._loss, self._metric, self._precision = loss, metric, precision
-        self._share = 1.0  # of the batch's loss, the micro-batch at hand
-
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """One step; the micro-batches count by what their losses are means over, so that their sum is the batch's."""
-        if "parts" not in inputs:
-            return super().training_step(model, inputs, num_items_in_batch)
-        sizes = [_items(part) for part in inputs["parts"]]
-        losses = []
-        for part, size in zip(inputs["parts"], sizes, strict=True):
-            self._share = size / sum(sizes)
-            losses.append(super().training_step(model, part, None))
-        self._share = 1.0
-        return torch.stack(losses).sum()
-
-    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> Any:
-        """Around the loss, which calls parts of the model that accelerate's own wrapper does not see."""
-        return computing_in(self._precision, self.args.device)
-
-    def compute_loss(  # type: ignore[override]  # the fourth argument differs between releases
-        self, model: Any, inputs: Batch, return_outputs: bool = False, **_: Any
-    ) -> Any:
-        loss = self._loss(model, inputs) if model is self.model else _through(model, self._loss, inputs)
-        if not torch.isfinite(loss):
-            value, step = float(loss.detach()), self.state.global_step
-            raise StageError(f"The training loss became {value} at step {step}. Lower the learning rate.")
-        if self._share != 1.0:
-            loss = loss * self._share
-        return (loss, {}) if return_outputs else loss
-
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        model: Any = self.model
-        model.eval()
-        with torch.inference_mode(), computing_in(self._precision, self.args.device):
-            metrics = {"eval_metric": self._metric(model)}
-        model.train()
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    def go_on(self, checkpoint: Path | None) -> None:
-        """Train from a checkpoint on; one of the last step is not trained any further."""
-        if checkpoint is not None:
-            state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-            if state.global_step >= self.args.max_steps:
-                self.state = state
-                self._load_best_model()
-                return
-        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+STATE = "state.json"  # of a checkpoint, besides its tensors
+LARGEST_NORM = 1.0  # gradients are clipped to it
 
 
-def _through(parallel: Any, loss: Callable[[Any, Batch], Tensor], inputs: Batch) -> Tensor:
-    """The loss by way of the wrapper that averages gradients over processes, which sees no call but its own."""
-    inner = parallel.module
-    before = vars(inner).get("forward")
+class Descent:
+    """AdamW or Adafactor on the weights of a model that are trained, with gradients clipped to norm 1.
 
-    def once(batch: Batch) -> Tensor:
-        if before is None:
-            del inner.forward
-        else:
-            inner.forward = before
-        return loss(inner, batch)
-
-    inner.forward = once
-    value: Tensor = parallel(inputs)
-    return value
-
-
-class _Report(TrainerCallback):
-    """Progress to the runner; and its wish to stop, which is granted with a checkpoint.
-
-    Only where the training loss has just been logged: a logged mean must not span a checkpoint.
+    what, setting: the model and the setting of its learning rate, which errors name. Weight decay leaves out biases and
+    the weights of norms, as transformers' Trainer does.
     """
 
-    def __init__(self, progress: Callable[[int, int], None], stopping: Callable[[], bool]) -> None:
-        self.progress, self.stopping = progress, stopping
-        self.stopped = False
+    def __init__(self, what: str, model: nn.Module, optimizer: str, setting: str, weight_decay: float = 0.0) -> None:
+        self.what, self.setting, self.steps = what, setting, 0
+        own = parallel.inner(model)
+        self.parameters = {name: weight for name, weight in own.named_parameters() if weight.requires_grad}
+        decayed = _decayed(own)
+        groups = [
+            {"params": [weight for name, weight in self.parameters.items() if name in decayed],
+             "weight_decay": weight_decay},
+            {"params": [weight for name, weight in self.parameters.items() if name not in decayed],
+             "weight_decay": 0.0},
+        ]  # fmt: skip
+        self.optimizer = _gradient_optimizer(optimizer, [group for group in groups if group["params"]])
+        for weight in self.parameters.values():  # there from the start, so that a checkpoint has somewhere to go to
+            self.optimizer.state[weight] = parallel.optimizer_state(weight, optimizer)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.progress(state.global_step, state.max_steps)
-        if self.stopping() and state.global_step % args.logging_steps == 0 and state.global_step < state.max_steps:
-            self.stopped = control.should_save = control.should_training_stop = True
+    def step(self, learning_rate: float, scaler: torch.amp.GradScaler | None = None) -> float:
+        """Follow the gradients, and forget them; returns their norm before clipping. StageError if it is no number.
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Another user of the root may have to go on from it."""
-        files.share(args.output_dir)
+        scaler: of float16's losses; a step whose gradients overflowed is left out, and the scale lowered.
+        """
+        scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
+        scaler.unscale_(self.optimizer)
+        norm = float(parallel.local(nn.utils.clip_grad_norm_(self.parameters.values(), LARGEST_NORM)))
+        if not norm < float("inf") and not scaler.is_enabled():
+            raise StageError(f"The gradient of the {self.what} became {norm}. Lower {self.setting}.")
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        scaler.step(self.optimizer)
+        scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps += 1
+        return norm
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a checkpoint has of it but `steps`, to be saved, or filled in place: weights and their states."""
+        out: dict[str, Tensor] = {}
+        for name, weight in self.parameters.items():
+            out[f"weights.{name}"] = weight.detach()
+            for key, value in self.optimizer.state[weight].items():
+                if isinstance(value, Tensor):
+                    out[f"{key}.{name}"] = value
+        return out
+
+    def restored(self, steps: int) -> None:
+        """Count from `steps` on, after `tensors` were filled."""
+        self.steps = steps
+        for state in self.optimizer.state.values():
+            if not isinstance(state["step"], Tensor):
+                state["step"] = steps
+
+
+def _decayed(model: nn.Module) -> set[str]:
+    from transformers.trainer_pt_utils import get_parameter_names
+
+    patterns = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
+    return set(get_parameter_names(model, [nn.LayerNorm], patterns))
+
+
+def _gradient_optimizer(name: str, groups: list[dict[str, Any]]) -> Any:
+    if name == "adafactor":
+        from transformers.optimization import Adafactor
+
+        return Adafactor(groups, lr=1.0, scale_parameter=False, relative_step=False)  # as transformers' Trainer
+    return torch.optim.AdamW(groups, lr=1.0, fused=True)
 
 
 def computing_in(precision: str, device: torch.device) -> Any:
@@ -141,10 +120,7 @@ def computing_in(precision: str, device: torch.device) -> Any:
     return torch.autocast(device.type, getattr(torch, precision))
 
 
-def _items(batch: Batch) -> int:
-    """Number of items of a batch's mean loss: counted tokens, or rows."""
-    labels = batch["labels"]
-    return int((labels[:, 1:] != -100).sum()) if labels.ndim == 2 else len(labels)
+# --- the loop -------------------------------------------------------------------------------------------------
 
 
 def fit(
@@ -160,82 +136,145 @@ def fit(
     progress: Callable[[int, int], None],
     stopping: Callable[[], bool] = lambda: False,
     precision: str = "float32",
-) -> list[dict[str, float]]:
-    """Train `model` in place, leaving it at the checkpoint with the best `metric`; returns the curve.
+    how: str = "ddp",
+) -> tuple[Any, Curve]:
+    """(model, curve): `model` at the checkpoint with the best `metric`; the same object unless it was sharded.
 
-    In several processes (torchrun) the batch is shared out equally, and only process 0 returns.
+    In several processes (torchrun) the batch is shared out equally, `how` (ddp, fsdp), and only process 0 returns.
     Raises Interrupted, with a checkpoint in `scratch`, soon after `stopping` has become true.
     `loss` is a mean over the batch's rows or, where `labels` has two dimensions, over its counted tokens; it is
     computed in `precision` (float32, bfloat16, float16). Gradients are clipped to norm 1. The curve has a dict with
-    `step` for each logged training loss (`loss`) and each evaluation (`metric`).
+    `step` for each recorded training loss (`loss`, the mean since the last one) and each evaluation (`metric`).
     """
     if training.steps == 0:
-        return []
+        return model, []
     if len(rows) < training.batch_size:
         raise StageError(
             f"There are {len(rows)} training examples and a batch has {training.batch_size}. "
             "Lower batch_size or raise the number of examples."
         )
-    report = _Report(progress, stopping)
-    trainer = _Fit(
-        model=model,
-        args=_arguments(training, seed, scratch, greater_is_better, precision),
-        train_dataset=list(rows),
-        eval_dataset=list(rows[:1]),
-        data_collator=_in_parts(collate, training.micro_batch_size),
-        loss=loss,
-        metric=metric,
-        precision=precision,
-        callbacks=[report],
-    )
+    share = _share(training, parallel.world_size())
     with _checkpointed(model, training.gradient_checkpointing):
-        trainer.go_on(last_checkpoint(scratch))
-    if report.stopped:
-        raise Interrupted(f"after step {trainer.state.global_step} of {training.steps}, with a checkpoint")
-    if int(os.environ.get("RANK", "0")) > 0:
+        fitting = Fitting(model, collate, loss, training, precision, share, how)
+        memory = Memory(scratch, fitting.descent, seed)
+        every = max(1, training.eval_every // 5)
+        for step in range(memory.step, training.steps):
+            value, norm = fitting.step(
+                [rows[i] for i in rows_of_step(len(rows), training.batch_size, seed, step)], step
+            )
+            memory.losses.append(value)
+            made = step + 1
+            if made % every == 0 or made == training.steps:
+                memory.record({"loss": sum(memory.losses) / len(memory.losses), "grad_norm": norm,
+                               "learning_rate": rate(training, step)}, made)  # fmt: skip
+                memory.losses.clear()
+            progress(made, training.steps)
+            stopped = made < training.steps and stopping()
+            if made % training.eval_every == 0 or made == training.steps:
+                value = fitting.measured(metric)
+                memory.record({"metric": value}, made)
+                memory.judge(value if greater_is_better else -value, made)
+                memory.save(made)
+            elif stopped:
+                memory.save(made)
+            if stopped:
+                raise Interrupted(f"after step {made} of {training.steps}, with a checkpoint")
+        memory.load_best()
+        whole, device = parallel.whole(fitting.model), fitting.device
+    if parallel.rank() > 0:
         raise PartDone
-    return _curve(trainer.state.log_history)
+    del fitting, model  # shares of the weights, where they were sharded
+    return whole.to(device), memory.curve
 
 
-def _arguments(
-    training: Training, seed: int, scratch: Path, greater_is_better: bool, precision: str
-) -> TrainingArguments:
-    """Our settings in the Trainer's words."""
-    processes, gpu = world_size(), torch.cuda.is_available()
-    if precision == "float16" and not gpu:
-        raise StageError("Training in float16 needs a GPU. Type policy.dtype=bfloat16 or float32.")
-    arguments = TrainingArguments(
-        output_dir=str(scratch),
-        max_steps=training.steps,
-        per_device_train_batch_size=_share(training, processes),
-        ddp_backend=("nccl" if gpu else "gloo") if processes > 1 else None,
-        ddp_find_unused_parameters=False if processes > 1 else None,
-        optim="adafactor" if training.optimizer == "adafactor" else "adamw_torch_fused",
-        learning_rate=training.learning_rate,
-        warmup_steps=training.warmup_steps,
-        weight_decay=training.weight_decay,
-        lr_scheduler_type="constant_with_warmup" if training.schedule == "constant" else "linear",
-        eval_strategy="steps",
-        eval_steps=training.eval_every,
-        save_steps=training.eval_every,
-        save_total_limit=1,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_metric",
-        greater_is_better=greater_is_better,
-        logging_steps=_divisor(training.eval_every, training.eval_every // 5),
-        use_cpu=not gpu,
-        bf16=False,  # `computing_in` instead
-        fp16=precision == "float16",  # for its scaling of the loss
-        seed=seed,
-        data_seed=seed,
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_drop_last=True,
-    )
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # several GPUs are used by several processes, never by nn.DataParallel
-    return arguments
+class Fitting:
+    """A model with its gradient optimizer, one batch at a time."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        collate: Callable[[list[Any]], Batch],
+        loss: Callable[[Any, Batch], Tensor],
+        training: Training,
+        precision: str,
+        share: int,
+        how: str,
+    ) -> None:
+        self.device = next(model.parameters()).device
+        if precision == "float16" and self.device.type == "cpu":
+            raise StageError("Training in float16 needs a GPU. Type policy.dtype=bfloat16 or float32.")
+        parallel.join(self.device)
+        self.collate, self.loss, self.training, self.precision, self.share = collate, loss, training, precision, share
+        self.model = parallel.spread(model.train(), how)
+        name, decay = training.optimizer, training.weight_decay
+        self.descent = Descent("model", self.model, name, "the learning rate", decay)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
+
+    def step(self, rows: list[Any], step: int) -> tuple[float, float]:
+        """Mean loss of the batch `rows` (of all processes), and the norm of its gradient, which has been followed.
+
+        Micro-batches count by what their losses are means over, so that their sum is the batch's.
+        """
+        own = rows[parallel.rank() * self.share :][: self.share]
+        micro = self.training.micro_batch_size or self.share
+        parts = [self._on_device(self.collate(own[start : start + micro])) for start in range(0, self.share, micro)]
+        counts = [_items(part) for part in parts]
+        count, value = parallel.total(sum(counts), self.device), 0.0
+        for i, (part, size) in enumerate(zip(parts, counts, strict=True)):
+            with parallel.summing(self.model, last=i == len(parts) - 1):
+                with computing_in(self.precision, self.device):
+                    loss = parallel.through(self.model, partial(self._loss_of, part))
+                if not torch.isfinite(loss):
+                    raise StageError(
+                        f"The training loss became {float(loss.detach())} at step {step}. Lower the learning rate."
+                    )
+                # Gradients are averaged over the processes, and this one's share of the batch is size / count.
+                weight = size * parallel.world_size() / count
+                self.scaler.scale(loss if weight == 1.0 else loss * weight).backward()
+            value += float(loss.detach()) * size
+        return parallel.total(value, self.device) / count, self.descent.step(rate(self.training, step), self.scaler)
+
+    def _loss_of(self, part: Batch, model: Any) -> Tensor:
+        return self.loss(model, part)
+
+    def _on_device(self, batch: Batch) -> Batch:
+        return {name: value.to(self.device) for name, value in batch.items()}
+
+    def measured(self, metric: Callable[[Any], float]) -> float:
+        """`metric` of the model in evaluation mode, with process 0's word for it."""
+        self.model.eval()
+        with parallel.gathered(self.model), torch.no_grad(), computing_in(self.precision, self.device):
+            value = parallel.agreed(parallel.through(self.model, metric))
+        self.model.train()
+        return value
+
+
+def rate(training: Training, step: int) -> float:
+    """Learning rate of step `step` (from 0): linear warm-up from 0, then down to 0 or on as it is."""
+    peak, warmup = training.learning_rate, training.warmup_steps
+    if step < warmup:
+        return peak * (step / warmup)
+    if training.schedule == "constant":
+        return peak
+    return peak * max(0.0, (training.steps - step) / max(1, training.steps - warmup))
+
+
+def rows_of_step(count: int, size: int, seed: int, step: int) -> list[int]:
+    """Numbers of the rows of a batch: each pass over all of them has an order of its own (seed + pass)."""
+    batches = count // size  # of a pass; the rows left over wait for the next one
+    turn, place = divmod(step, batches)
+    return _order(count, seed + turn)[place * size : (place + 1) * size].tolist()
+
+
+@lru_cache(maxsize=1)
+def _order(count: int, seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def _items(batch: Batch) -> int:
+    """Number of items of a batch's mean loss: counted tokens, or rows."""
+    labels = batch["labels"] if "labels" in batch else next(iter(batch.values()))
+    return int((labels[:, 1:] != -100).sum()) if "labels" in batch and labels.ndim == 2 else len(labels)
 
 
 def _share(training: Training, processes: int) -> int:
@@ -249,13 +288,6 @@ def _share(training: Training, processes: int) -> int:
             f"batch_size={training.batch_size}. Use a divisor."
         )
     return share
-
-
-def _in_parts(collate: Callable[[list[Any]], Batch], size: int | None) -> Callable[[list[Any]], Any]:
-    """`collate`, or for micro-batches {"parts": [batch, ...]}, each padded to its own width."""
-    if size is None:
-        return collate
-    return lambda rows: {"parts": [collate(rows[start : start + size]) for start in range(0, len(rows), size)]}
 
 
 @contextlib.contextmanager
@@ -274,48 +306,97 @@ def _checkpointed(model: nn.Module, wanted: bool) -> Iterator[None]:
             getattr(module, f"{word}_checkpointing_disable")()
 
 
-def world_size() -> int:
-    """Processes that run this stage together, as torchrun tells each of them."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+# --- what survives a kill ---------------------------------------------------------------------------------------
 
 
-def _divisor(number: int, limit: int) -> int:
-    """The largest divisor up to `limit`: no logged mean loss spans a checkpoint, where a resumed run starts anew."""
-    return next(k for k in range(max(1, limit), 0, -1) if number % k == 0)
+class Memory:
+    """Where a training is, in checkpoints: the newest, and the one with the best metric so far."""
+
+    def __init__(self, scratch: Path, descent: Descent, seed: int) -> None:
+        self.scratch, self.descent = scratch, descent
+        self.step, self.best_step = 0, 0
+        self.best: float | None = None
+        self.losses: list[float] = []  # since the last recorded one
+        self.curve: Curve = []
+        torch.manual_seed(seed + parallel.rank())
+        newest = parallel.agreed(self._newest())
+        if newest is not None:
+            self._restore(scratch / newest)
+
+    def record(self, row: Mapping[str, float], step: int) -> None:
+        self.curve.append({"step": step, **row})
+
+    def judge(self, goodness: float, step: int) -> None:
+        """Of equally good ones the first is kept."""
+        if self.best is None or goodness > self.best:
+            self.best, self.best_step = goodness, step
+
+    def save(self, step: int) -> None:
+        """A checkpoint of now, whole or not there; older ones that nobody needs any more are deleted."""
+        folder = self.scratch / f"checkpoint-{step}"
+        partial = folder.with_suffix(".partial")
+        if parallel.rank() == 0:
+            files.own_folder(partial)
+        parallel.meet()
+        parallel.save(partial, self.descent.tensors() | _random_states())
+        parallel.meet()
+        if parallel.rank() == 0:
+            self._publish(partial, folder, step)
+        parallel.meet()
+
+    def _publish(self, partial: Path, folder: Path, step: int) -> None:
+        sizes = {path.name: path.stat().st_size for path in files.matching(partial, "*.safetensors")}
+        state = {"step": step, "best": self.best, "best_step": self.best_step, "losses": self.losses,
+                 "curve": self.curve, "processes": parallel.world_size(), "sizes": sizes}  # fmt: skip
+        write_json(partial / STATE, state)
+        files.share(str(partial))  # another user of the root may have to go on from it
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+        for other in files.matching(self.scratch, "checkpoint-*"):
+            if other.name not in {folder.name, f"checkpoint-{self.best_step}"}:
+                shutil.rmtree(other, ignore_errors=True)
+
+    def _newest(self) -> str | None:
+        """The newest checkpoint that is whole; others (of a kill, or of an older version) are left out."""
+        steps = {int(found[1]): path for path in files.matching(self.scratch, "checkpoint-*")
+                 if (found := re.fullmatch(r"checkpoint-(\d+)", path.name))}  # fmt: skip
+        return next((steps[step].name for step in sorted(steps, reverse=True) if _is_whole(steps[step])), None)
+
+    def _restore(self, folder: Path) -> None:
+        state = read_json(folder / STATE)
+        random = {name: value for name, value in _random_states().items() if parallel.rank() < state["processes"]}
+        parallel.load(folder, self.descent.tensors() | random)
+        self.descent.restored(state["step"])
+        _set_random_states(random)
+        self.step, self.best, self.best_step = state["step"], state["best"], state["best_step"]
+        self.losses, self.curve = state["losses"], state["curve"]
+
+    def load_best(self) -> None:
+        """The weights of the checkpoint with the best metric."""
+        weights = {name: value for name, value in self.descent.tensors().items() if name.startswith("weights.")}
+        parallel.load(self.scratch / f"checkpoint-{self.best_step}", weights)
 
 
-def last_checkpoint(scratch: Path) -> Path | None:
-    """The newest whole checkpoint; those that a kill left half written or half deleted are removed."""
-    found = sorted(scratch.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    whole = [path for path in found if _is_whole(path)]
-    for path in set(found) - set(whole):
-        shutil.rmtree(path, ignore_errors=True)  # another process may be at it
-    return whole[0] if whole else None
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """The Trainer writes the weights first and its state last; files go in any order."""
-    if len(files.matching(checkpoint, "rng_state*.pth")) < world_size():
-        return False
-    if not all((checkpoint / name).exists() for name in CHECKPOINT) or not files.matching(checkpoint, "*.safetensors"):
-        return False
+def _is_whole(folder: Path) -> bool:
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (ValueError, OSError):
+        sizes = read_json(folder / STATE)["sizes"]
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
         return False
-    return True
 
 
-def _curve(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Trainer's log without its clocks, which would make results differ from run to run."""
-    names = {
-        "loss": "loss",
-        "eval_metric": "metric",
-        "learning_rate": "learning_rate",
-        "grad_norm": "grad_norm",
-    }
-    rows = [{"step": row["step"], **{names[k]: v for k, v in row.items() if k in names}} for row in history]
-    return [row for row in rows if len(row) > 1]
+def _random_states() -> dict[str, Tensor]:
+    """Copies of this process's random states, under names of its own."""
+    states = {f"random.cpu.{parallel.rank()}": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states[f"random.cuda.{parallel.rank()}"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _set_random_states(states: Mapping[str, Tensor]) -> None:
+    for name, value in states.items():
+        torch.cuda.set_rng_state(value) if ".cuda." in name else torch.set_rng_state(value)
 
 
 def write_curve(folder: Path, curve: Sequence[dict[str, float]]) -> None:

@@ -7,6 +7,7 @@ trl's version is pinned: what `_Ours` overrides is not all public.
 
 import contextlib
 import math
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,15 +25,17 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from xling.errors import StageError
-from xling.grid.files import share
+from xling.grid import files
 from xling.grid.stage import Interrupted
+from xling.jsonfiles import read_json
+from xling.models.parallel import world_size
 from xling.models.text import Ids
-from xling.models.training import last_checkpoint
 from xling.optimizers import GroupTraining, learning_rate
 from xling.optimizers.problem import Problem, Row, prompts_of_step
 from xling.optimizers.training import LARGEST_NORM, gradient_optimizer, save
 
 WATCHED = "watched.pt"  # in a checkpoint of the Trainer
+CHECKPOINT = ("optimizer.pt", "scheduler.pt", "trainer_state.json")  # besides weights and random states
 
 # transformers 5.0's name and, of the same, later ones'
 CHECKPOINTING = (
@@ -157,7 +160,7 @@ class _Watching(TrainerCallback):
 
     def on_save(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Another user of the root may have to go on from it."""
-        share(args.output_dir)
+        files.share(args.output_dir)
 
 
 def _row(logs: dict[str, Any]) -> Row:
@@ -255,6 +258,28 @@ def _go_on(trainer: Any, checkpoint: Path | None) -> None:
         trainer.train(resume_from_checkpoint=str(checkpoint))
     else:
         trainer._load_from_checkpoint(str(checkpoint))
+
+
+def last_checkpoint(scratch: Path) -> Path | None:
+    """The Trainer's newest whole checkpoint; those that a kill left half written or half deleted are removed."""
+    found = sorted(scratch.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    whole = [path for path in found if _is_whole(path)]
+    for path in set(found) - set(whole):
+        shutil.rmtree(path, ignore_errors=True)  # another process may be at it
+    return whole[0] if whole else None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """The Trainer writes the weights first and its state last; files go in any order."""
+    if len(files.matching(checkpoint, "rng_state*.pth")) < world_size():
+        return False
+    if not all((checkpoint / name).exists() for name in CHECKPOINT) or not files.matching(checkpoint, "*.safetensors"):
+        return False
+    try:
+        read_json(checkpoint / "trainer_state.json")
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -223,7 +223,7 @@ def train(context: Context, rm: Any, feedback: Feedback, kind: type[Net]) -> Non
         losses = [float(reward_loss(model, on_device(model, collate(block)))) for block in blocks]
         return float(np.average(losses, weights=list(map(len, blocks))))
 
-    curve = descend(
+    net, curve = descend(
         net,
         train,
         collate,

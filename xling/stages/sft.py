@@ -53,7 +53,7 @@ def run(context: Context) -> None:
         return (seq2seq_loss if encoder else causal_loss)(core(current), batch)
 
     torch.manual_seed(spec.seed)
-    curve = fit(
+    model, curve = fit(
         model,
         train,
         collate,

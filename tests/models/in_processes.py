@@ -1,0 +1,133 @@
+"""Trainings by `fit` of several models, written down: one process or, by torchrun, several do the same.
+
+python tests/models/in_processes.py OUT SCRATCH [STOP]      torchrun --nproc-per-node 2 ... the same
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, MT5Config, MT5ForConditionalGeneration
+
+from xling.config.common import Training
+from xling.config.policies import Lora
+from xling.grid.stage import Interrupted, PartDone
+from xling.models import parallel
+from xling.models.training import adapted, core, fit
+from xling.stages.sft import causal_loss, labelled_batch, seq2seq_loss
+
+WORDS = 501  # odd: shares of the embeddings are unequal
+STEPS = 10
+Row = tuple[list[int], list[int]]
+
+
+def rows() -> list[Row]:
+    """Responses have 1 to 7 tokens: a mean over tokens is no mean over rows."""
+    draw = torch.Generator().manual_seed(1)
+
+    def words(count: int) -> list[int]:
+        return torch.randint(3, WORDS, (count,), generator=draw).tolist()
+
+    return [(words(5), words(1 + i % 7)) for i in range(60)]
+
+
+def decoder(tied: bool = False) -> Any:
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(vocab_size=WORDS, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
+                    num_key_value_heads=2, tie_word_embeddings=tied)
+    )  # fmt: skip
+
+
+def encoder_decoder() -> Any:
+    torch.manual_seed(0)
+    return MT5ForConditionalGeneration(
+        MT5Config(vocab_size=WORDS, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, decoder_start_token_id=0,
+                  dropout_rate=0.0)
+    )  # fmt: skip
+
+
+def low_rank() -> Any:
+    torch.manual_seed(0)
+    return adapted(decoder(), "lora", Lora(r=4), "CAUSAL_LM")
+
+
+def causal(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    return causal_loss(core(model), batch)
+
+
+MODELS: dict[str, tuple[Callable[[], Any], Any]] = {
+    "decoder": (decoder, causal),
+    "tied decoder": (lambda: decoder(True), causal),
+    "encoder_decoder": (encoder_decoder, seq2seq_loss),
+    "adapters": (low_rank, causal),
+}
+CASES = [
+    *(
+        ("decoder", optimizer, how, micro)
+        for how in ("ddp", "fsdp")
+        for optimizer, micro in (("adamw", 2), ("adafactor", None))
+    ),
+    *((model, "adafactor", "fsdp", 2) for model in ("tied decoder", "encoder_decoder")),
+    ("adapters", "adamw", "fsdp", None),
+]
+
+
+def name_of(case: tuple[str, str, str, int | None]) -> str:
+    return " ".join(str(part) for part in case)
+
+
+def train(case: tuple[str, str, str, int | None], scratch: Path, stop: int | None) -> dict[str, Any] | None:
+    """Losses of all steps, validation losses, greedy responses and a sum of the weights at the end."""
+    kind, optimizer, how, micro = case
+    build, loss = MODELS[kind]
+    begun = build()
+    said: list[list[int]] = []
+    seen: list[int] = []
+
+    def metric(model: Any) -> float:
+        with torch.inference_mode():
+            prompt = torch.tensor([[5, 9, 30, 7]])
+            said.append(model.generate(input_ids=prompt, max_new_tokens=6, do_sample=False)[0].tolist())
+            return float(loss(model, collate(rows()[:8])))
+
+    def collate(rows: list[Row]) -> dict[str, Tensor]:
+        return labelled_batch(begun.config, rows, 0)
+
+    budget = Training(steps=STEPS, batch_size=8, learning_rate=3e-3, eval_every=5, warmup_steps=2, optimizer=optimizer,  # type: ignore[arg-type]
+                      micro_batch_size=micro, weight_decay=0.1)  # fmt: skip
+    try:
+        model, curve = fit(
+            begun, rows(), collate, loss, metric, False, budget, 0, scratch / name_of(case).replace(" ", "-"),
+            lambda done, total: seen.append(done), lambda: len(seen) == stop, how=how,
+        )  # fmt: skip
+    except (Interrupted, PartDone):
+        return None
+    return {
+        "losses": [row["loss"] for row in curve if "loss" in row],
+        "validation": [row["metric"] for row in curve if "metric" in row],
+        "said": said[-2:],
+        "weights": float(sum(weight.detach().double().abs().sum() for weight in model.parameters())),
+        "steps": len(seen),
+    }
+
+
+def main(folder: Path, runs: list[str]) -> None:
+    torch.set_num_threads(1)
+    for run in runs:
+        name, scratch, stop = [*run.split("="), "", ""][:3]
+        results = {
+            name_of(case): train(case, folder / (scratch or name), int(stop) if stop else None) for case in CASES
+        }
+        if parallel.rank() == 0:
+            (folder / f"{name}.json").write_text(json.dumps(results), encoding="utf-8")
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,242 @@
+"""Several processes that train one model: each holds a share of the weights (torch's FSDP2), or all of them (DDP).
+
+torchrun starts the processes and names them (RANK, WORLD_SIZE). Under FSDP2 a transformer block is gathered just before
+it computes and let go after it: a process needs memory for its share of weights, gradients and optimizer state, and for
+one block. The model stays the same object, with three rules: what calls more of it than its `forward` goes `through`
+it, what generates does so with its weights `gathered`, and what stores it asks for the `whole` one.
+
+Checkpoints are safetensors files of torch's distributed checkpoint: any number of processes reads what any other wrote,
+and nothing in them can run code.
+"""
+
+import contextlib
+import copy
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor import zeros as distributed_zeros
+from torch.nn.parallel import DistributedDataParallel
+from transformers import PreTrainedModel
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """Number of this process among those that run the stage together."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """Processes that run this stage together, as torchrun tells each of them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join(device: torch.device) -> None:
+    """Meet the other processes, if there are any; the second call does nothing."""
+    if world_size() > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def total(value: float, device: torch.device) -> float:
+    """The sum over all processes."""
+    if world_size() == 1:
+        return value
+    summed = torch.tensor(value, dtype=torch.float64, device=device)
+    distributed.all_reduce(summed)
+    return float(summed)
+
+
+def agreed(value: T) -> T:
+    """Process 0's value, in all of them."""
+    if world_size() == 1:
+        return value
+    told = [value]
+    distributed.broadcast_object_list(told)
+    return told[0]
+
+
+def meet() -> None:
+    """Wait for the others."""
+    if world_size() > 1:
+        distributed.barrier()
+
+
+# --- one model in several processes ---------------------------------------------------------------------------
+
+
+def spread(model: nn.Module, how: str) -> nn.Module:
+    """`model` for training in all processes: by `ddp` each has all weights, by `fsdp` a share of them (in place)."""
+    if world_size() == 1:
+        return model
+    if how == "ddp":
+        return DistributedDataParallel(model)
+    # mT5's blocks return a view of the biases of attention, which nothing changes in place.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+    empty = _emptied(model)
+    for block in blocks(model):
+        fully_shard(block)
+    fully_shard(model)
+    model.__dict__["whole_to_be"] = empty  # not a module of its own: past nn.Module's registration
+    return model
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The transformer blocks inside: of the classes that transformers names as not to be split over devices."""
+    models = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+    names = {name for part in models for name in (part._no_split_modules or ())}
+    return [part for part in model.modules() if type(part).__name__ in names and any(True for _ in part.parameters())]
+
+
+def _emptied(model: nn.Module) -> nn.Module:
+    """The same modules with the same buffers, and no memory for weights."""
+    memo: dict[int, Any] = {
+        id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=weight.requires_grad)
+        for weight in model.parameters()
+    }
+    return copy.deepcopy(model, memo)
+
+
+def inner(model: nn.Module) -> nn.Module:
+    """The model inside DDP's wrapper."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def through(model: nn.Module, call: Callable[[Any], T]) -> T:
+    """`call` of the model inside, by way of the hooks that gather weights and average gradients.
+
+    They see nothing but calls of the model itself, so that for the moment its `forward` is `call`.
+    """
+    own = inner(model)
+    if own is model and not isinstance(model, FSDPModule):
+        return call(model)
+    before = vars(own).get("forward")
+
+    def once() -> T:
+        if before is None:
+            del own.forward
+        else:
+            own.forward = before
+        return call(own)
+
+    own.forward = once
+    return model()  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def summing(model: nn.Module, last: bool) -> Iterator[None]:
+    """Gradients of micro-batches add up in each process; those of the `last` one are averaged over the processes."""
+    if isinstance(model, DistributedDataParallel) and not last:
+        with model.no_sync():
+            yield
+    else:
+        if isinstance(model, FSDPModule):
+            model.set_requires_gradient_sync(last)
+        yield
+
+
+@contextlib.contextmanager
+def gathered(model: nn.Module) -> Iterator[None]:
+    """All weights in every process for the moment: sampling would gather each block for each token."""
+    parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+    for part in parts:
+        part.unshard()
+        part.set_reshard_after_forward(False)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(part is not model)
+            part.reshard()
+
+
+def whole(model: nn.Module) -> nn.Module:
+    """What was `spread`, as one model again. Of a sharded one only process 0 gets the weights, on the CPU."""
+    if not isinstance(model, FSDPModule):
+        return inner(model)
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    out: nn.Module = model.__dict__.pop("whole_to_be")
+    if rank() == 0:
+        out.load_state_dict(weights, assign=True)
+        for part in out.modules():
+            if isinstance(part, PreTrainedModel):
+                part.tie_weights()
+    return out
+
+
+# --- work that can be split -----------------------------------------------------------------------------------
+
+
+def split(items: Sequence[Any], work: Callable[[Any], T]) -> list[T]:
+    """`work` of each item, done by the processes in turns; every process gets all results, in the items' order.
+
+    What an item gives must depend on the item alone, and not on the process.
+    """
+    own = [work(item) for item in items[rank() :: world_size()]]
+    if world_size() == 1:
+        return own
+    everyone: list[Any] = [None] * world_size()
+    distributed.all_gather_object(everyone, own)
+    out: list[Any] = [None] * len(items)
+    for number, results in enumerate(everyone):
+        out[number :: world_size()] = results
+    return out
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------------
+
+
+def save(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Each process its part of `tensors` (shares are DTensors; of what all have, one writes); names in any order."""
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save as save_distributed
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+        save_distributed(dict(tensors), storage_writer=writer, no_dist=world_size() == 1)
+
+
+def load(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Fill `tensors` with what was saved under their names, whatever the number of processes was."""
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load as load_distributed
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        load_distributed(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=world_size() == 1)
+
+
+def optimizer_state(weight: Tensor, optimizer: str) -> dict[str, Any]:
+    """The state that AdamW or Adafactor (transformers') begins with, in the form that the weight has.
+
+    Both would make it at their first step; Adafactor's is then no distributed tensor, and cannot be added to one.
+    """
+    fixed = weight.detach()
+    if optimizer == "adamw":
+        step = torch.zeros((), dtype=torch.float32, device=weight.device)
+        return {"step": step, "exp_avg": torch.zeros_like(fixed), "exp_avg_sq": torch.zeros_like(fixed)}
+    begun: dict[str, Any] = {"step": 0, "RMS": 0}
+    if weight.dim() < 2:
+        return begun | {"exp_avg_sq": torch.zeros_like(fixed)}
+    rows, columns = weight.shape[:-1], weight.shape[:-2] + weight.shape[-1:]
+    if isinstance(weight, DTensor):  # shares are rows
+        mesh = weight.device_mesh
+        return begun | {
+            "exp_avg_sq_row": distributed_zeros(rows, device_mesh=mesh, placements=[Shard(0)]),
+            "exp_avg_sq_col": distributed_zeros(columns, device_mesh=mesh, placements=[Replicate()]),
+        }
+    return begun | {"exp_avg_sq_row": fixed.new_zeros(rows), "exp_avg_sq_col": fixed.new_zeros(columns)}
+
+
+def local(value: Tensor) -> Tensor:
+    """A number that all processes agree on, out of what may be its distributed form."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
