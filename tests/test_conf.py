@@ -13,6 +13,7 @@ from xling.compose.grid import compose_grid
 from xling.config.common import Language
 from xling.config.policies import Recorded
 from xling.experiment import experiment_from
+from xling.planning.pretrained import RATE, RATES, SAMPLING, VALUE_RATE
 from xling.tasks.files import Settings as Files
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 
@@ -24,6 +25,7 @@ MUST_BE_GIVEN = {
     "task=files": ["task.path=x.jsonl"],
     "rm_backbone=classifier": ["rm_backbone.checkpoint=x"],
     "rm_backbone=log_ratio": ["rm_backbone.policy=x", "rm_backbone.reference=y"],
+    "policy=pretrained": ["policy.checkpoint=x"],
     "translator=recorded": ["translator.path=x.jsonl"],
     "translator=seq2seq": ["translator.checkpoint=x"],
 }
@@ -73,6 +75,20 @@ def test_the_papers_settings(composer: Composer, name: str, steps: int, rate: fl
     assert (training.learning_rate, training.warmup_steps, training.batch_size) == (1e-4, 1000, 32)
     best = experiment(composer.compose([*chosen, "optimizer=best_of_n", "policy.n=64"]).container)
     assert best.policy.n == 64 and best.optimizer.n is None
+
+
+def test_options_for_pretrained_models_have_the_values_that_plans_name(composer: Composer) -> None:
+    def values(*overrides: str) -> Any:
+        return composer.compose(["policy.checkpoint=x", *overrides]).container
+
+    for index, chosen in ((0, []), (1, ["experiment=pretrained"])):
+        found = values(*chosen)
+        assert found["sft"]["learning_rate"] == found["rm_backbone"]["training"]["learning_rate"] == RATE[index]
+        assert {name: found["policy"][name] for name in SAMPLING} == {name: of[index] for name, of in SAMPLING.items()}
+        for name, rate in RATES.items():
+            optimizer = values(f"optimizer={name}{'_pretrained' if chosen else ''}")["optimizer"]
+            assert optimizer["learning_rate"] == rate[index] and optimizer["optimizer"] == "adamw"
+            assert optimizer.get("value_learning_rate", VALUE_RATE[index]) == VALUE_RATE[index]
 
 
 SWEEPS = [path for path in sorted((ROOT / "sweeps").glob("*.yaml")) if not path.stem.startswith("paper_")]

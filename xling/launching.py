@@ -28,6 +28,7 @@ from xling.judges import judges_its_own
 from xling.measures.own import located, own_measure
 from xling.planning.dag import without_commits
 from xling.planning.judging import notes
+from xling.planning.pretrained import notes as unsuited
 from xling.planning.refusals import cross_fitted, responses_recorded
 from xling.planning.translations import notes as untranslated
 from xling.results.items import Items
@@ -66,9 +67,14 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
         kinds=importlib.import_module(catalogue).KINDS,
         rates=rates if dry_run else None,
     )
-    warnings = [*plan.warnings, *remarks, *notes(plan), *_own_judges(plan), *replaced(plan)]
+    warnings = [*plan.warnings, *remarks, *_unsuited(asked, cells), *notes(plan), *_own_judges(plan), *replaced(plan)]
     told = [] if dry_run or not hasattr(dag, "language_rates") else dag.language_rates(asked, stage_cells)
     return replace(plan, warnings=warnings, language_rates=told, measures=_own_measures(settings["measures"]))
+
+
+def _unsuited(asked: Sequence[Experiment], cells: Cells) -> list[str]:
+    typed = {word.partition("=")[0].lstrip("+~") for word in cells.request.command}
+    return unsuited(asked, typed | {axis.key for axis in cells.request.axes})
 
 
 def _own_measures(value: Any) -> list[str]:

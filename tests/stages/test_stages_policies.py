@@ -33,6 +33,7 @@ FAMILY = {
     "mt5_large": "mt5",
     "mt5_small": "mt5",
     "mt5_xl": "mt5",
+    "pretrained": "qwen3",
     "qwen3_0_6b": "qwen3",
     "qwen3_1_7b": "qwen3",
     "qwen3_4b": "qwen3",

@@ -1,0 +1,137 @@
+"""The packaged micro model's settings where a pretrained model is trained or sampled: said before they ruin it.
+
+A model of a million weights learns at rates at which one that has read the web unlearns: a pretrained model of 270
+million weights went from a loss of 2.9 to 14.4 within four steps of AdamW at 1e-3. So conf/ has options for both, and a
+plan says where a pretrained model meets the micro model's.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from xling.config.common import Training
+from xling.config.policies import LanguageModel
+from xling.experiment import Experiment
+from xling.models.hub import BASE_FOLDER, settings_of
+from xling.optimizers import PolicyTraining
+from xling.options import name_of
+from xling.planning.refusals import responses_recorded
+from xling.rewards import Base
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
+from xling.rewards.same_as_policy import start
+
+
+class Suited(NamedTuple):
+    """A setting's value for the micro model, for all weights of a pretrained one, and for adapters on it."""
+
+    micro: float
+    full: float
+    adapters: float
+
+
+RATE = Suited(1e-3, 1e-5, 1e-4)  # of sft and rm_backbone=same_as_policy; learning rates are AdamW's
+RATES = {"ppo": Suited(5e-4, 1e-5, 1e-4), "rloo": Suited(5e-4, 1e-5, 1e-4), "grpo": Suited(5e-4, 1e-5, 1e-4),
+         "dpo": Suited(1e-4, 1e-5, 1e-4)}  # fmt: skip
+VALUE_RATE = Suited(5e-4, 1e-5, 1e-5)  # of ppo, whose value model has no adapters
+SAMPLING = {"max_new_tokens": Suited(32, 512, 512), "temperature": Suited(0.8, 1.0, 1.0), "n": Suited(16, 64, 64)}
+SIZES = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+
+
+class Place(NamedTuple):
+    """Where a setting was found."""
+
+    model: str  # as it is typed: policy.checkpoint=NAME
+    group: str
+    option: str  # of the group, with values for all weights of a pretrained model
+
+
+class Finding(NamedTuple):
+    """A setting that is not for the model that it is used on."""
+
+    place: Place
+    setting: str
+    value: float
+    instead: float
+    beside: str  # what is to be typed beside the option; empty: nothing
+
+
+def notes(asked: Sequence[Experiment], typed: Collection[str]) -> list[str]:
+    """A sentence on settings of the micro model that pretrained models would get, with what to type.
+
+    typed: names of settings on the command line, which are meant as they are.
+    """
+    cells = {
+        (e.policy, e.sft, e.rm_backbone, e.judge.rm_backbone, e.optimizer, responses_recorded(e)): e for e in asked
+    }
+    found = dict.fromkeys(one for cell in cells.values() for one in _findings(cell) if one.setting not in typed)
+    if not {one.setting for one in found} - {"policy.n"}:  # as good a number as any, if all else is suited
+        return []
+    models = ", ".join(dict.fromkeys(one.place.model for one in found))
+    values = ", ".join(dict.fromkeys(f"{one.setting}={one.value:g} (suited: {one.instead:g})" for one in found))
+    groups: dict[str, dict[str, None]] = {}
+    for one in found:
+        groups.setdefault(one.place.group.replace(".", "/"), {})[one.place.option] = None
+    words = [f"{group}={','.join(options)}" for group, options in groups.items()]
+    words += dict.fromkeys(one.beside for one in found if one.beside)
+    if "policy" in groups and "policy.checkpoint" not in typed:
+        words += [one.place.model for one in found if one.place.group == "policy"][:1]
+    return [
+        f"{models}: these settings do not suit a pretrained model, which learning rates of the micro model ruin: "
+        f"{values}. In place of the options that have them type {' '.join(words)}. What is typed by its own name "
+        "counts as meant."
+    ]
+
+
+def _findings(experiment: Experiment) -> Iterator[Finding]:
+    policy = experiment.policy
+    if not isinstance(policy, LanguageModel):
+        return
+    if is_pretrained(policy.checkpoint, policy.revision) and not responses_recorded(experiment):
+        yield from _of_policy(policy, experiment.sft, experiment.optimizer)
+    for group, rm in (("rm_backbone", experiment.rm_backbone), ("judge.rm_backbone", experiment.judge.rm_backbone)):
+        if isinstance(rm, SameAsPolicy) and rm.training.steps and rm.tuning != "frozen":  # a head alone is a new one
+            begins = start(rm, policy)
+            own = begins if isinstance(begins, Base) else Base(policy)
+            if is_pretrained(own.model.checkpoint, own.model.revision):
+                place = Place(f"{own.setting}={own.model.checkpoint}", group, "same_as_policy_pretrained")
+                yield from _rate(place, f"{group}.training", rm.training, RATE, rm.tuning != "full")
+
+
+def _of_policy(policy: LanguageModel, sft: Training, optimizer: Struct) -> Iterator[Finding]:
+    model, adapters = f"policy.checkpoint={policy.checkpoint}", policy.tuning != "full"
+    for name, suited in SAMPLING.items():
+        place = Place(model, "policy", "pretrained")
+        yield from _unsuited(place, f"policy.{name}", getattr(policy, name), suited, adapters)
+    if sft.steps:
+        yield from _rate(Place(model, "sft", "pretrained"), "sft", sft, RATE, adapters)
+    if isinstance(optimizer, PolicyTraining) and (name := name_of(optimizer)) in RATES:
+        place = Place(model, "optimizer", f"{name}_pretrained")
+        yield from _rate(place, "optimizer", optimizer, RATES[name], adapters)
+        value = getattr(optimizer, "value_learning_rate", None)
+        if value is not None and optimizer.optimizer == "adamw":
+            yield from _unsuited(place, "optimizer.value_learning_rate", value, VALUE_RATE, adapters)
+
+
+def _rate(
+    place: Place, group: str, training: Training | PolicyTraining, suited: Suited, adapters: bool
+) -> Iterator[Finding]:
+    if training.optimizer == "adamw":  # Adafactor's rates, as the paper's, are on another scale
+        yield from _unsuited(place, f"{group}.learning_rate", training.learning_rate, suited, adapters)
+
+
+def _unsuited(place: Place, setting: str, value: float, suited: Suited, adapters: bool) -> Iterator[Finding]:
+    instead = suited.adapters if adapters else suited.full
+    if value != instead and value in ((suited.micro, suited.full) if adapters else (suited.micro,)):
+        beside = f"{setting}={instead:g}" if instead != suited.full else ""
+        yield Finding(place, setting, value, instead, beside)
+
+
+@lru_cache(maxsize=64)
+def is_pretrained(checkpoint: str, revision: str | None) -> bool:
+    """Whether a checkpoint is another model than the packaged micro base, or one that was trained from it."""
+    if checkpoint in ("packaged", "pretrain"):
+        return False
+    own, micro = settings_of(checkpoint, revision), settings_of(str(BASE_FOLDER), None)
+    return any(own.get(name) != micro.get(name) for name in SIZES)
