@@ -2,7 +2,7 @@
 
 `xling analyse` and `xling compare` say what a matrix shows, `xling figures` draws it for a paper, `xling data check
 task=NAME ...` looks at a task's data, `xling sheet export|import` has people judge a grid, `xling translate export`
-writes what has to be translated.
+writes what has to be translated, `xling convert` makes a folder of a GGUF file.
 
 A grid is named by its folder in <root>/grids; without a name it is the one that was planned last.
 """
@@ -30,7 +30,7 @@ from xling.grid.store import Store
 
 Command = Callable[[argparse.Namespace, Store], int]
 COMMANDS = ("run", "grids", "status", "logs", "cancel", "reduce", "report", "figures", "analyse", "compare", "wandb",
-            "data", "translate", "gc", "sheet")  # fmt: skip
+            "data", "translate", "convert", "gc", "sheet")  # fmt: skip
 
 
 def run(options: argparse.Namespace, store: Store) -> int:
@@ -239,6 +239,14 @@ def translate(options: argparse.Namespace, store: Store) -> int:
     return 0
 
 
+def convert(options: argparse.Namespace, store: Store) -> int:
+    """Make a folder in Hugging Face format of a GGUF file, as policy.checkpoint=FOLDER reads it."""
+    from xling.models.gguf import convert as run
+
+    print(harmless(run(Path(options.file).expanduser(), Path(options.folder).expanduser(), options.dtype)))
+    return 0
+
+
 def sheet_export(options: argparse.Namespace, store: Store) -> int:
     """Write blinded sheets of response pairs for people to judge, and the key that stays with you."""
     from xling.sheets import export
@@ -340,6 +348,10 @@ def parser() -> argparse.ArgumentParser:
     texts.add_argument("what", choices=["export"], help="export: write the texts, one a row")
     texts.add_argument("overrides", nargs="+", metavar="OVERRIDE", help="the grid, as for launch.py")
     texts.add_argument("--out", required=True, metavar="FILE", help="where to: a .jsonl or .csv")
+    made = add(convert, grid=False)
+    made.add_argument("file", metavar="FILE.gguf", help="a model in llama.cpp's format, in one file")
+    made.add_argument("folder", metavar="FOLDER", help="a new folder for the model")
+    made.add_argument("--dtype", default="float32", help="float32 (default), bfloat16 or float16")
     collect = add(gc, grid=False)
     collect.add_argument("--grid", metavar="NAME", help="list a grid: its folder, and the results that no other needs")
     collect.add_argument("--delete", action="store_true", help="delete what is listed")

@@ -66,7 +66,14 @@ def commit_of(repository: str, revision: str | None, setting: str = "policy.chec
         ) from error
     except Exception as error:  # no network: of whatever kind the client's transport raises
         return _cached_commit(repository, revision, setting, error)
-    if not any(file.rfilename.endswith(".safetensors") for file in found.siblings or []):
+    files = [file.rfilename for file in found.siblings or []]
+    if not any(name.endswith(".safetensors") for name in files):
+        if quantised := [name for name in files if name.endswith(".gguf")]:
+            raise ConfigError(
+                f"{setting}={repository} has GGUF files alone. Name the model that they were made from, or type "
+                f"`hf download {repository} {quantised[0]} --local-dir .`, `xling convert {quantised[0]} FOLDER` and "
+                f"{setting}=FOLDER."
+            )
         raise ConfigError(
             f"{repository} has no safetensors at revision {revision or 'main'}, and pickles are not read. Name a "
             f"revision that has them as {_revision_of(setting)} (refs/pr/N, as the hub's conversion bot makes them)."

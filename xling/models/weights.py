@@ -5,6 +5,7 @@ here before anything runs, and again, with the model's own list of weights, when
 """
 
 import re
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -69,6 +70,17 @@ ROLES = ("pad", "eos", "bos")  # of tokens that are read whatever a text says
 # --- files --------------------------------------------------------------------------------------------------
 
 
+def converted(checkpoint: Path) -> str:
+    """What to type where a checkpoint is a file in llama.cpp's format, or a folder with such files; else nothing."""
+    names = [checkpoint] if checkpoint.is_file() else sorted(checkpoint.glob("*.gguf"))
+    found = [path for path in names if path.suffix.lower() == ".gguf"]
+    if not found:
+        return ""
+    which = f"It holds GGUF ({some([path.name for path in found])})" if checkpoint.is_dir() else "It is a GGUF file"
+    command = f"xling convert {shlex.quote(str(found[0]))} FOLDER"
+    return f" {which}, which nothing is trained from as it is. Type `{command}`, and name that folder."
+
+
 def check_files(folder: Path) -> None:
     """DataError for a folder that is no model, or whose files are not whole, not there, or not only weights.
 
@@ -78,7 +90,7 @@ def check_files(folder: Path) -> None:
     if not (folder / "config.json").exists():
         if adapters.exists():
             raise DataError(f"{folder} holds adapters alone. Merge them into their base (peft's merge_and_unload).")
-        raise DataError(f"No model in {folder}: config.json is missing.")
+        raise DataError(f"No model in {folder}: config.json is missing.{converted(folder)}")
     if adapters.exists():
         raise DataError(
             f"{folder} holds adapters (adapter_config.json) beside a model (config.json): with peft installed both "
@@ -129,7 +141,7 @@ def weight_files(folder: Path) -> list[Path]:
             "it is read. Use safetensors: a revision of the repository that has them (refs/pr/N, as the hub's "
             "conversion bot makes them), or convert them and name the local folder."
         )
-    raise DataError(f"No weights in {folder}: it has no .safetensors file.")
+    raise DataError(f"No weights in {folder}: it has no .safetensors file.{converted(folder)}")
 
 
 def _check_alone(folder: Path, found: Sequence[Path]) -> None:

@@ -28,6 +28,7 @@ from xling.models.hub import (
     recipe_digest,
     settings_of,
 )
+from xling.models.weights import converted
 from xling.optimizers import PolicyTraining
 from xling.options import name_of
 from xling.results.specs import (
@@ -149,8 +150,8 @@ def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "
         raise ConfigError(f"This copy of xling has no micro base in {folder}. Run `make base` to train it.")
     if not (folder / "config.json").exists():
         raise ConfigError(
-            f"{setting}={checkpoint} is no folder of a model in Hugging Face format (config.json is missing). "
-            f"Use {setting}=packaged, a local folder, or a hub id (owner/name)."
+            f"{setting}={checkpoint} is no folder of a model in Hugging Face format (config.json is missing)."
+            + (converted(folder) or f" Use {setting}=packaged, a local folder, or a hub id (owner/name).")
         )
     if checkpoint == "packaged":
         return make("base", "base", replace(spec, digest=folder_digest(folder)), {})

@@ -26,6 +26,7 @@ from xling.models.checkpoints import TABLES, check_policy, folder_of, positions
 from xling.models.hub import is_repository
 from xling.models.hub import settings_of as config_of
 from xling.models.text import Ids, pad_right, padded_length, pieces
+from xling.models.weights import converted
 from xling.planning import costs
 from xling.planning.specs import base
 from xling.planning.translations import Inputs, Needed, TranslateSpec, settings_of
@@ -92,7 +93,8 @@ def _check(translator: Settings, checkpoint: str, source: Spoken, target: Spoken
     if not is_repository(checkpoint) and not (Path(checkpoint) / "config.json").is_file():
         raise ConfigError(
             f"translator.checkpoint={checkpoint} is no folder of a model in Hugging Face format (config.json is "
-            "missing). Name a local folder or a hub id (owner/name), or type translator=nllb_600m."
+            "missing)."
+            + (converted(Path(checkpoint)) or " Name a folder or a hub id (owner/name), or type translator=nllb_600m.")
         )
     try:
         check_policy(LanguageModel(checkpoint, revision=translator.revision), "translator")
