@@ -160,7 +160,7 @@ def launch(cells: Cells, catalogue: str, launcher: str, values: Mapping[str, Any
     module = LAUNCHERS[launcher]
     settings = module.read(values, _package(catalogue).KINDS)
     work = Work(f"{catalogue}:KINDS", FOLD, _tracking(cells.settings["tracking"]))
-    plan = _planned(cells, catalogue, module.workers(settings))
+    plan = _planned(cells, catalogue, lambda plan: module.workers(plan, settings))
     if plan is None:
         return 0
     heals = 0
@@ -198,24 +198,25 @@ def _refuse_submitted(plan: Plan) -> None:
         )
 
 
-def _planned(cells: Cells, catalogue: str, workers: int) -> Plan | None:
+def _planned(cells: Cells, catalogue: str, workers: Callable[[Plan], tuple[int, str]]) -> Plan | None:
     """The plan, announced; None if showing it was all that was asked for."""
     dry_run = _switch("dry_run", cells.settings["dry_run"])
     plan = plan_of(cells, catalogue)
+    count, said = workers(plan)
     if dry_run:
-        plan.print(workers=workers)
+        plan.print(workers=count, said=said)
         return None
-    print(harmless(_intention(plan)), file=sys.stderr)
+    print(harmless(_intention(plan, said)), file=sys.stderr)
     plan.clear_lost()
     return plan
 
 
-def _intention(plan: Plan) -> str:
-    """One line before anything runs, and the warnings."""
+def _intention(plan: Plan, workers: str) -> str:
+    """What there is to do, who does it, and the warnings, before anything runs."""
     left = len(plan.to_run)
     folder = plan.store.grid_folder(plan.name)
     line = f"{plan.name}: {len(plan.cells)} cells, {len(plan.steps)} stages, {left} to run. Results: {folder}"
-    return "\n".join([line, *plan.warnings])
+    return "\n".join([line, *([f"{workers}."] if workers and left else []), *plan.warnings])
 
 
 def _heals(plan: Plan) -> bool:

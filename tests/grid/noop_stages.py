@@ -67,6 +67,9 @@ def misbehave(action: str, context: Context) -> None:
         spawn(value, context)
     elif word == "fill":
         (context.out / "big").write_bytes(b"x" * int(value))
+    elif word == "gpu":
+        with open(value, "a", encoding="utf-8") as file:
+            file.write(f"{context.out.parent.name} {os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getpid()}\n")
     elif word == "count":
         with open(value, "a", encoding="utf-8") as file:
             file.write(f"{context.out.parent.name} {'+'.join(context.spec['langs'])}\n")
@@ -97,7 +100,8 @@ def nap(seconds: float, context: Context) -> None:
 
 
 NAMES = ("base", "sft", "reward", "pool", "score", "judge")
-KINDS = {name: Kind(name, 1, run, seconds=0.01) for name in NAMES}
+COMPUTING = ("sft", "reward", "pool")  # these would compute on a GPU
+KINDS = {name: Kind(name, 1, run, seconds=0.01, gpu=lambda stage: stage.kind in COMPUTING) for name in NAMES}
 
 
 def stage(kind: str, label: str, parents: Mapping[str, Stage] | None = None, **spec: Any) -> Stage:

@@ -32,7 +32,7 @@ def test_the_stage_with_most_work_below_it_goes_first(tmp_path: Path) -> None:
     chain = stage("reward", "end", {"sft": stage("sft", "middle", {"base": long})})
     schedule = Schedule(plan_of(tmp_path, short, chain))
     order = []
-    while schedule.ready:
+    while schedule.ready():
         (taken,) = schedule.take(workers=1)
         order.append(taken.label)
         schedule.done(taken.key, seconds=1.0)
@@ -79,9 +79,9 @@ def test_a_damaged_parent_is_made_again_before_its_children_a_limited_number_of_
         assert set(taken) == {child.key, other.key}
         assert all(schedule.heal(base.key, key) for key in taken)
         (again,) = schedule.take(1)
-        assert again.key == base.key and not schedule.ready
+        assert again.key == base.key and not schedule.ready()
         schedule.done(base.key)
-    assert schedule.ready == 2
+    assert schedule.ready() == 2
     assert not schedule.heal(base.key, schedule.take(1)[0].key)
 
 

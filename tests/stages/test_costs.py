@@ -16,7 +16,7 @@ from xling.judges.llm import Settings as LlmJudge
 from xling.models.checkpoints import parameters_of
 from xling.models.hub import UNRESOLVED
 from xling.optimizers.ppo import Settings as PPO
-from xling.planning import KINDS, dag
+from xling.planning import KINDS, dag, places
 from xling.planning.dag import judge_stage
 from xling.planning.judging import notes
 from xling.rewards.bag_of_words import Settings as BagOfWords
@@ -159,3 +159,32 @@ def test_an_unresolved_model_is_planned_and_never_cached(offline: None) -> None:
     base = stages(asked)["base"]
     assert base.label == "base google/mt5-small@?" and base.spec["commit"] == UNRESOLVED
     assert work(stages(asked)["pool"]).flops["sampling"] > 0  # by the table
+
+
+def test_kinds_know_what_computes_and_how_much_memory_it_takes(tiny_folder: Path) -> None:
+    """A reward model that counts words computes nothing, one that is a network does."""
+    model = parameters_of(str(tiny_folder), None)
+    assert model is not None
+
+    def computing(asked: Any) -> set[str]:
+        return {kind for kind, stage in stages(asked).items() if (on := KINDS[kind].gpu) is not None and on(stage)}
+
+    policies = {"sft", "pool", "baseline"}
+    assert computing(experiment(tiny_folder)) == {*policies, "reward", "score"}
+    assert computing(experiment(tiny_folder, rm=BagOfWords())) == policies
+    trained = stages(experiment(tiny_folder, optimizer=PPO()))
+    assert computing(experiment(tiny_folder, optimizer=PPO())) == {
+        "sft",
+        "reward",
+        "align",
+        "aligned",
+        "baseline",
+        "score",
+    }
+    sizes = {kind: found(stage) for kind, stage in trained.items() if (found := KINDS[kind].memory) is not None}
+    weights = model.prompt + model.head
+    assert sizes["sft"] == sizes["reward"] == places.IDLE + 24 * weights and sizes["align"] > sizes["sft"]
+    assert sizes["aligned"] == places.IDLE + 6 * weights
+    endpoint = experiment(tiny_folder, judge=LlmJudge(base_url="http://127.0.0.1:9/v1", model="m"))
+    assert "llm" in stages(endpoint) and "llm" not in computing(endpoint)
+    assert "llm" in computing(experiment(tiny_folder, judge=LlmJudge(checkpoint=str(tiny_folder))))

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import hashlib
 import os
 import socket
@@ -145,6 +146,14 @@ def versions() -> dict[str, str]:
         if name in sys.modules:
             found[name] = str(getattr(sys.modules[name], "__version__", None) or metadata.version(name))
     return found
+
+
+def release() -> None:
+    """Give back the memory that a finished stage has left behind, of an accelerator too; never imports torch for it."""
+    gc.collect()  # models and their optimizers refer to each other
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def device() -> str:

@@ -12,7 +12,7 @@ import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from rich.console import Group, RenderableType
@@ -145,6 +145,7 @@ class Plan:
     rates: Rates | None = None  # of a dry run, which estimates by what stages say of their work
     language_rates: Sequence[Json] = ()  # what stands beside the language shares: [{"rates": {...}, "cells": [places]}]
     measures: Sequence[str] = ()  # of the user's own: FILE:FUNCTION
+    kinds: Mapping[str, Kind] = field(default_factory=dict)  # how its stages are run, as far as whoever planned it said
 
     def __repr__(self) -> str:
         return f"<Plan {self.name}: {len(self.cells)} cells, {len(self.steps)} stages, {len(self.to_run)} to run>"
@@ -180,9 +181,9 @@ class Plan:
             if step.lost and step.state == "run" and (name := self.store.set_aside(step.stage.kind, key)) is not None:
                 shutil.rmtree(self.store.kind_folder(step.stage.kind) / name, ignore_errors=True)
 
-    def print(self, console: Console | None = None, workers: int = 1) -> None:
-        """The dry-run table: stages by kind, reasons, cost, what was left out."""
-        (console or Console(soft_wrap=True)).print(plan_table(self, workers))
+    def print(self, console: Console | None = None, workers: int = 1, said: str = "") -> None:
+        """The dry-run table: stages by kind, reasons, cost, what was left out; `said`: of the workers."""
+        (console or Console(soft_wrap=True)).print(plan_table(self, workers, said))
 
     def write(self) -> None:
         """Write <root>/grids/<name>/plan.json, all or nothing."""
@@ -273,7 +274,8 @@ def make_plan(
         )  # fmt: skip
     git = git_sha()
     used = [status.done for key, status in statuses.items() if status.done and steps[key].state == "cached"]
-    return Plan(name, decide, store, command, cells, steps, left_out, estimates, _warnings(used, git), git, rates)
+    return Plan(name, decide, store, command, cells, steps, left_out, estimates, _warnings(used, git), git, rates,
+                kinds=known)  # fmt: skip
 
 
 def replaced(plan: Plan) -> list[str]:
@@ -416,7 +418,7 @@ def _warnings(used: Sequence[Done], git: str | None) -> list[str]:
 # --- the dry run's table ----------------------------------------------------------------------------------
 
 
-def plan_table(plan: Plan, workers: int) -> RenderableType:
+def plan_table(plan: Plan, workers: int, said: str = "") -> RenderableType:
     title = f"{escape(plan.name)}: {len(plan.cells)} cells, {len(plan.steps)} stages"
     table = Table(title=title, title_justify="left")
     for column, justify in (("stage", "left"), ("count", "right"), ("cached", "right"), ("to run", "right"),
@@ -429,7 +431,7 @@ def plan_table(plan: Plan, workers: int) -> RenderableType:
         rest = states["failed"] + states["blocked"] + states["missing"]
         table.add_row(kind, str(states.total()), str(states["cached"]), str(states["run"]), str(rest or ""),
                       time if states["run"] else "", reasons[kind])  # fmt: skip
-    cost = [*_cost(plan, workers), *_units(plan)] if plan.to_run else ["Nothing to run."]
+    cost = [*_cost(plan, workers, said), *_units(plan)] if plan.to_run else ["Nothing to run."]
     return Group(table, *cost, *_notes(plan))
 
 
@@ -455,12 +457,13 @@ def _certainty(estimate: Estimate) -> str:
     return "" if estimate.recorded else " *" if estimate.modelled else " ?"
 
 
-def _cost(plan: Plan, workers: int) -> Iterable[str]:
+def _cost(plan: Plan, workers: int, said: str) -> Iterable[str]:
     """Lines on the cost of the whole plan, and how it is known."""
     total, wall = plan.cost(workers)
     found = [estimate for kind, estimate in plan.estimates.items() if plan.count()[kind]["run"]]
     guessed = any(not (estimate.recorded or estimate.modelled) for estimate in found)
-    yield f"Work: {duration(total)}; about {duration(wall)} with {workers} worker{'s' * (workers > 1)}." + (
+    crew = escape(said) or f"{workers} worker{'s' * (workers > 1)}"
+    yield f"Work: {duration(total)}; about {duration(wall)} with {crew}." + (
         "  (? = guessed: no run of the kind is recorded yet)" if guessed else ""
     )
     modelled = [(kind, e) for kind, e in plan.estimates.items() if e.modelled]

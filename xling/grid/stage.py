@@ -103,6 +103,8 @@ class Kind:
     # why a stored result holds no longer although its files are whole: what it points to is gone; "": it does
     lost: Callable[[Path], str] | None = None
     parallel: bool = False  # may run in several processes at once (torch.distributed), all with the same arguments
+    gpu: Callable[[Stage], bool] | None = None  # whether a stage computes on a GPU where there is one; None: none does
+    memory: Callable[[Stage], float] | None = None  # bytes that a stage holds in main memory at its peak, roughly
 
 
 @dataclass(frozen=True, slots=True)

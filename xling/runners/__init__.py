@@ -53,8 +53,11 @@ class Launcher(Protocol):
     def read(self, values: Mapping[str, Any], kinds: Mapping[str, "Kind"]) -> Any:
         """Settings from those of its YAML; ConfigError names the first that does not fit."""
 
-    def workers(self, settings: Any) -> int:
-        """How many stages run at once at most: a dry run says how long the grid takes."""
+    def workers(self, plan: "Plan", settings: Any) -> tuple[int, str]:
+        """How many stages run at once at most, for the time that a dry run states, and how that is said.
+
+        An empty text: the number alone, in dry runs alone.
+        """
 
     def check(self, plan: "Plan", settings: Any) -> Any:
         """ConfigError for what cannot be granted, before the plan of a grid of that name is replaced.

@@ -23,6 +23,7 @@ from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Damaged, Store, now
 
 Progress = Callable[[int, int], None]
+TIDY_SECONDS = 1.0  # a stage that took so long may have left something behind
 Event = Literal["ready", "fatal", "progress", "done", "found", "claimed", "damaged", "failed"]
 
 
@@ -117,9 +118,9 @@ class Executor:
         previous = self.store.failure_record(sheet.kind, key)
         attempt = previous.attempts + 1 if previous else 1
         out = self.store.begin(sheet.kind, key, self.who)
+        start, cpu = time.perf_counter(), time.process_time()
         try:
             scratch = self.store.scratch(sheet.kind, key, self.who)
-            start, cpu = time.perf_counter(), time.process_time()
             with self._logged(job, attempt):
                 cache = self.store.cache()
                 self.call(self._kind(sheet), Context(sheet.spec, parents, out, scratch, progress, self.stopping, cache))
@@ -132,6 +133,8 @@ class Executor:
             raise
         finally:
             shutil.rmtree(out, ignore_errors=True)
+            if time.perf_counter() - start >= TIDY_SECONDS:
+                host.release()
         return Report("done", key, seconds=seconds)
 
     def _record(self, seconds: float, cpu: float, attempt: int) -> Run:

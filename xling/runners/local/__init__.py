@@ -1,7 +1,7 @@
 """Running a plan on this machine, in worker processes: the hooks of hydra/launcher=local (xling/runners/__init__.py).
 
-runner.py: the loop, and what people see of it; schedule.py: which stage next, and how each ended; worker.py: both ends
-of a worker process.
+crew.py: how many workers, and which GPU each has; runner.py: the loop, and what people see of it; schedule.py: which
+stage next, and how each ended; worker.py: both ends of a worker process.
 """
 
 from collections.abc import Mapping
@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta, Struct
 
-from xling.config.common import Positive, check_names, converted
+from xling.config.common import NonNegative, Positive, check_names, converted
 from xling.runners import HERE, Ended, Work
 
 if TYPE_CHECKING:
     from xling.grid.plan import Plan
     from xling.grid.stage import Kind
     from xling.grid.store import Store
+    from xling.runners.local.crew import Seat
 
 
 class Settings(Struct, frozen=True, tag_field="name", tag="local"):
     """Those of conf/hydra/launcher/local.yaml."""
 
-    workers: Positive | None = None  # processes; None: as many as the cores are enough for
+    workers: Positive | None = None  # processes; None: as many as GPUs, cores and memory are enough for
+    gpus: NonNegative | None = None  # that they have, one each; None: all that are visible
     threads: Positive = 1  # of the numeric libraries in each
     claim_timeout_s: Annotated[float, Meta(ge=1.0, le=1e6)] = 180.0
 
@@ -29,25 +31,29 @@ class Settings(Struct, frozen=True, tag_field="name", tag="local"):
 def read(values: Mapping[str, Any], kinds: Mapping[str, "Kind"]) -> Settings:
     """Settings from those of the YAML; ConfigError names the first that does not fit."""
     check_names(values, Settings.__struct_fields__, HERE)
-    return converted(Settings, values, HERE, {"workers": "2", "claim_timeout_s": "180"})
+    return converted(Settings, values, HERE, {"workers": "2", "gpus": "2", "claim_timeout_s": "180"})
 
 
-def workers(settings: Settings) -> int:
-    """How many processes there are."""
-    from xling.runners.local.runner import cores
+def workers(plan: "Plan", settings: Settings) -> tuple[int, str]:
+    """How many stages that compute run at once, and why so many."""
+    from xling.runners.local.crew import crew
 
-    return settings.workers or max(1, cores() // settings.threads)
-
-
-def check(plan: "Plan", settings: Settings) -> None:
-    """Nothing: this machine is there."""
+    seats, said = crew(plan, settings.workers, settings.threads, settings.gpus)
+    return sum(seat.heavy for seat in seats), said
 
 
-def run(plan: "Plan", settings: Settings, work: Work, checked: None) -> Ended:
+def check(plan: "Plan", settings: Settings) -> "list[Seat]":
+    """The workers; ConfigError for GPUs that are not there."""
+    from xling.runners.local.crew import crew
+
+    return crew(plan, settings.workers, settings.threads, settings.gpus)[0]
+
+
+def run(plan: "Plan", settings: Settings, work: Work, checked: "list[Seat]") -> Ended:
     """Run everything, and say what became of it."""
     from xling.runners.local.runner import run_local
 
-    outcome = run_local(plan, work.kinds, workers(settings), settings.threads, claim_timeout=settings.claim_timeout_s)
+    outcome = run_local(plan, work.kinds, checked, settings.threads, claim_timeout=settings.claim_timeout_s)
     if outcome.interrupted:
         print(f"xling: stopped. The same command goes on; `xling reduce {plan.name}` folds what is there.")
     return Ended(outcome.exit_code, whole=not outcome.interrupted, failures=bool(outcome.failures))

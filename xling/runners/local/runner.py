@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -30,6 +31,7 @@ from xling.grid.plan import Plan
 from xling.grid.records import Sheet
 from xling.grid.store import now
 from xling.runners.execute import Job, Report, record_failure
+from xling.runners.local.crew import Seat, cores, is_heavy
 from xling.runners.local.schedule import Failed, Outcome, Schedule
 from xling.runners.local.worker import Setting, Worker
 
@@ -38,27 +40,22 @@ SAY_SECONDS = 2.0, 60.0  # after which it is said that such stages are waited fo
 LOG_TAIL = 4000  # bytes of a dead worker's log that are kept with the failure
 
 
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_local(
     plan: Plan,
     catalogue: str = "xling.planning:KINDS",
-    workers: int | None = None,
+    workers: int | Sequence[Seat] | None = None,
     threads: int = 1,
     show: bool = True,
     claim_timeout: float = claim.TIMEOUT,
 ) -> Outcome:
     """Run what the plan says, and say how it ended.
 
-    catalogue: `module:name` of the dict of kinds; workers: processes, None: one per core; threads: of the
-    numeric libraries in each; show: progress and end table on stderr; claim_timeout: seconds without a heartbeat after
-    which a runner that cannot be seen from here counts as dead. Raises StoreError if the root cannot be written,
-    StageError if no worker can start.
+    catalogue: `module:name` of the dict of kinds; workers: processes, or what each takes and which GPU it has, None:
+    one per core; threads: of the numeric libraries in each; show: progress and end table on stderr; claim_timeout:
+    seconds without a heartbeat after which a runner that cannot be seen from here counts as dead. Raises StoreError if
+    the root cannot be written, StageError if no worker can start.
     """
-    count = workers or max(1, cores() // threads)
+    seats = workers if isinstance(workers, Sequence) else [Seat()] * (workers or max(1, cores() // threads))
     if plan.to_run:
         plan.store.prepare()
     plan.write()
@@ -67,7 +64,7 @@ def run_local(
     force = plan.mode == "force"
     root = str(plan.store.root.absolute())
     setting = Setting(root, catalogue, force, threads, plan.git, host.code_digest(), claim_timeout, os.getpid())
-    run = _Run(plan, setting, count, display_for(len(plan.steps), show))
+    run = _Run(plan, setting, seats, display_for(len(plan.steps), show))
     with while_running():
         outcome = run.outcome()
     _note_run(plan, outcome)
@@ -79,9 +76,12 @@ def run_local(
 class _Run:
     """The event loop: feeds idle workers, listens to all of them, replaces the dead."""
 
-    def __init__(self, plan: Plan, setting: Setting, count: int, display: "Display") -> None:
-        self._plan, self._setting, self._count, self._display = plan, setting, count, display
-        self._store, self._schedule = plan.store, Schedule(plan)
+    def __init__(self, plan: Plan, setting: Setting, seats: Sequence[Seat], display: "Display") -> None:
+        self._plan, self._setting, self._display = plan, setting, display
+        self._seats = Counter(seat.heavy for seat in seats)
+        self._free = list(seats)  # those that no worker has
+        parted = partial(is_heavy, plan.kinds) if self._seats[False] else lambda stage: True
+        self._store, self._schedule = plan.store, Schedule(plan, parted)
         self._workers: list[Worker] = []
         self._selector = selectors.DefaultSelector()
         self._signal = 0
@@ -123,7 +123,8 @@ class _Run:
                 last = self._failed.get(key) or step.reason
                 log = self._store.log(step.stage.kind, key)
                 failures.append(Failed(index, step.stage.label, last, str(log)))
-        return Outcome(plan.name, plan.cells, stages, failures, self._schedule.work, seconds, self._count, self._signal)
+        return Outcome(plan.name, plan.cells, stages, failures, self._schedule.work, seconds, self._seats.total(),
+                       self._signal)  # fmt: skip
 
     # --- one turn -----------------------------------------------------------------------------------------
 
@@ -141,18 +142,21 @@ class _Run:
 
     def _feed(self) -> None:
         for worker in self._workers:
-            if worker.ready and not worker.jobs and self._schedule.ready:
-                stages = self._schedule.take(self._count)
+            heavy = worker.seat.heavy
+            if worker.ready and not worker.jobs and self._schedule.ready(heavy):
+                stages = self._schedule.take(self._seats[heavy], heavy)
                 healed = self._schedule.healed
                 worker.send([Job(stage.key, Sheet.of(stage), stage.key in healed) for stage in stages])
                 self._display.started(stages[0].label)
-        starting = sum(not worker.ready for worker in self._workers)
-        while self._schedule.ready > starting and len(self._workers) < self._count:
-            self._start()
-            starting += 1
+        for heavy in self._seats:
+            starting = sum(not worker.ready and worker.seat.heavy == heavy for worker in self._workers)
+            free = [seat for seat in self._free if seat.heavy == heavy]
+            for seat in free[: max(0, self._schedule.ready(heavy) - starting)]:
+                self._start(seat)
 
-    def _start(self) -> None:
-        worker = Worker(self._setting)
+    def _start(self, seat: Seat) -> None:
+        self._free.remove(seat)
+        worker = Worker(self._setting, seat)
         self._workers.append(worker)
         self._selector.register(worker.stdout, selectors.EVENT_READ, worker)
 
@@ -301,6 +305,7 @@ class _Run:
     def _remove(self, worker: Worker) -> None:
         """Kill it if it lives, and clear away what it held: its claim, its unfinished result."""
         self._workers.remove(worker)
+        self._free.append(worker.seat)
         self._selector.unregister(worker.stdout)
         worker.discard()
         for job in worker.jobs:

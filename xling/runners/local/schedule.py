@@ -6,7 +6,7 @@ The stage with the longest chain of work below it goes first (critical path firs
 import heapq
 import statistics
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,8 +31,9 @@ HEALS = 2  # times a damaged result is made again within one run
 class Schedule:
     """States of a plan's stages: ready, taken, waiting for another runner, ended."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.steps = plan.steps
+    def __init__(self, plan: Plan, heavy: Callable[[Stage], bool] = lambda stage: True) -> None:
+        """`heavy`: whether a stage is for workers that take heavy ones (xling/runners/local/crew.py)."""
+        self.steps, self._heavy = plan.steps, heavy
         self.ends: dict[str, End] = {}
         self.work: dict[str, float] = {}  # kind -> seconds inside stage functions
         self.waiting: set[str] = set()
@@ -40,7 +41,7 @@ class Schedule:
         self._order = {key: number for number, key in enumerate(plan.steps)}
         self._pending: dict[str, int] = {}  # key -> parents it still waits for
         self._children: dict[str, list[str]] = {}  # key -> stages that still wait for it
-        self._ready: list[tuple[float, int, str]] = []
+        self._ready: dict[bool, list[tuple[float, int, str]]] = {True: [], False: []}  # heavy ones, others
         self.healed: dict[str, int] = {}  # key -> times
         self._recent: dict[str, deque[float]] = {}
         for kind, estimate in plan.estimates.items():
@@ -60,30 +61,31 @@ class Schedule:
                 self.ends[key] = "not run" if step.state == "missing" else step.state
 
     def _push(self, key: str) -> None:
-        heapq.heappush(self._ready, (-self._lengths[key], self._order[key], key))
+        heap = self._ready[self._heavy(self.steps[key].stage)]
+        heapq.heappush(heap, (-self._lengths[key], self._order[key], key))
 
     @property
     def left(self) -> int:
         """Stages that have not ended."""
         return len(self.steps) - len(self.ends)
 
-    @property
-    def ready(self) -> int:
-        return len(self._ready)
+    def ready(self, heavy: bool = True) -> int:
+        return len(self._ready[heavy])
 
     def index(self, key: str) -> int:
         return self._order[key]
 
-    def take(self, workers: int) -> list[Stage]:
+    def take(self, workers: int, heavy: bool = True) -> list[Stage]:
         """The next stage; cheap ones of its kind with it, a fair share for `workers`."""
-        first = self.steps[heapq.heappop(self._ready)[2]].stage
+        heap = self._ready[heavy]
+        first = self.steps[heapq.heappop(heap)[2]].stage
         batch = [first]
-        size = min(self._batch(first.kind), len(self._ready) // workers + 1)
-        while len(batch) < size and self._ready:
-            stage = self.steps[self._ready[0][2]].stage
+        size = min(self._batch(first.kind), len(heap) // workers + 1)
+        while len(batch) < size and heap:
+            stage = self.steps[heap[0][2]].stage
             if stage.kind != first.kind:
                 break
-            heapq.heappop(self._ready)
+            heapq.heappop(heap)
             batch.append(stage)
         return batch
 

@@ -30,6 +30,7 @@ from xling.grid import files, host
 from xling.grid.store import Store
 from xling.jsonfiles import decode
 from xling.runners.execute import Executor, Job, Report, fixed_environment, last_line, load_catalogue, open_log
+from xling.runners.local.crew import Seat
 
 PROGRESS_SECONDS = 0.2  # at most one progress report in this time
 GUARD_SECONDS = 2.0  # between two looks of the guard, should no signal tell it
@@ -231,12 +232,13 @@ _reports = msgspec.json.Decoder(Report)
 class Worker:
     """A process, its pipes, and the jobs it has not reported on, in order."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, seat: Seat) -> None:
+        self.seat = seat
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "xling.runners.local.worker", msgspec.json.encode(setting).decode()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **fixed_environment(setting.threads)},
+            env={**os.environ, **fixed_environment(setting.threads), **seat.environment},
             process_group=0,  # the terminal's Ctrl-C reaches the parent only
         )
         assert self._process.stdin and self._process.stdout

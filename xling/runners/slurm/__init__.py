@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Settings", "check", "others", "read", "run", "workers"]
 
 
-def workers(settings: Settings) -> int:
+def workers(plan: "Plan", settings: Settings) -> tuple[int, str]:
     """How many jobs of one array run at once."""
-    return settings.common.array_parallelism
+    return settings.common.array_parallelism, ""
 
 
 def check(plan: "Plan", settings: Settings) -> "Limits | None":
