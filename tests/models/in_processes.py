@@ -85,14 +85,16 @@ def train(case: tuple[str, str, str, int | None], scratch: Path, stop: int | Non
     """Losses of all steps, validation losses, greedy responses and a sum of the weights at the end."""
     kind, optimizer, how, micro = case
     build, loss = MODELS[kind]
+    samples = optimizer == "adafactor"
     begun = build()
     said: list[list[int]] = []
     seen: list[int] = []
 
     def metric(model: Any) -> float:
-        with torch.inference_mode():
+        with torch.no_grad():
             prompt = torch.tensor([[5, 9, 30, 7]])
-            said.append(model.generate(input_ids=prompt, max_new_tokens=6, do_sample=False)[0].tolist())
+            if samples:
+                said.append(model.generate(input_ids=prompt, max_new_tokens=6, do_sample=False)[0].tolist())
             return float(loss(model, collate(rows()[:8])))
 
     def collate(rows: list[Row]) -> dict[str, Tensor]:
@@ -103,7 +105,7 @@ def train(case: tuple[str, str, str, int | None], scratch: Path, stop: int | Non
     try:
         model, curve = fit(
             begun, rows(), collate, loss, metric, False, budget, 0, scratch / name_of(case).replace(" ", "-"),
-            lambda done, total: seen.append(done), lambda: len(seen) == stop, how=how,
+            lambda done, total: seen.append(done), lambda: len(seen) == stop, how=how, samples=samples,
         )  # fmt: skip
     except (Interrupted, PartDone):
         return None

@@ -13,14 +13,14 @@ import pytest
 import torch
 from architectures import checkpoint
 from families import saved, without
-from small_grid import BUDGET, TASK, Runner, changed, contents, experiment, read, refused
+from small_grid import BUDGET, TASK, Runner, changed, contents, experiment, kinds_that_differ, labelled, read, refused
 
 from xling.compose.composer import Composer
 from xling.config.common import Training
 from xling.config.policies import LanguageModel, Lora
 from xling.errors import ConfigError, DataError, StageError
 from xling.experiment import experiment_from
-from xling.grid.stage import Interrupted, Stage
+from xling.grid.stage import WHERE, Interrupted, Stage
 from xling.models.load import load_policy, loading
 from xling.planning.dag import judge_stage
 from xling.planning.specs import base, samples, sft
@@ -191,10 +191,25 @@ def test_decoding_by_length_gives_every_prompt_its_own_samples(folders: dict[str
         ({"attention": "flash_attention_2", "dtype": "bfloat16"}, r"needs flash_attn.*pip install flash-attn"),
         ({"tuning": "qlora"}, r"policy\.tuning=qlora needs bitsandbytes.*pip install -e '.*\[qlora\]'"),
         ({"engine": "vllm"}, r"policy\.engine=vllm needs vllm.*pip install -e '.*\[vllm\]'"),
+        (
+            {"parallel": "fsdp", "dtype": "float16"},
+            r"does not share out policy\.dtype=float16\. Type policy\.dtype=bfloat16",
+        ),
+        (
+            {"parallel": "fsdp", "tuning": "qlora"},
+            r"does not share out policy\.tuning=qlora\. Type policy\.tuning=lora",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(no_model: Path, settings: dict[str, Any], sentence: str) -> None:
     refused(changed(experiment(no_model), "policy", **settings), sentence)
+
+
+def test_how_processes_share_a_training_is_in_no_key(no_model: Path) -> None:
+    cells = [changed(experiment(no_model), "policy", parallel=how) for how in ("auto", "fsdp")]
+    assert kinds_that_differ(*cells) == set()
+    one, other = (labelled(judge_stage(cell), "sft[tr]").spec.get(WHERE, {}) for cell in cells)
+    assert other == one | {"parallel": "fsdp"} and "parallel" not in one
 
 
 def test_micro_batches_must_divide_the_batch(no_model: Path) -> None:

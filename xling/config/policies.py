@@ -40,6 +40,9 @@ class LanguageModel(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     sampling_chunk: Positive = 32  # prompts decoded together; in the key, since it decides the bits
     by_length: bool = False  # prompts of like length are decoded together
     engine: Literal["torch", "vllm"] = "torch"
+    # of several processes that train it, or a reward model like it, together: each has all weights, or its share; in
+    # no key, as their number
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
 
 
 class Recorded(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="recorded"):

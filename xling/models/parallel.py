@@ -68,6 +68,22 @@ def meet() -> None:
         distributed.barrier()
 
 
+FILE_BYTES = 256 << 20  # of a checkpoint's file, unless one tensor is larger
+FULL = 0.6  # of a GPU's memory: what weights, gradients and optimizer state may take before they are shared out
+
+
+def chosen(how: str, model: nn.Module, optimizer: str) -> str:
+    """`how`, where that is ddp or fsdp; of `auto` fsdp if training takes too much of a GPU for activations to fit."""
+    weight = next(model.parameters())
+    if how != "auto":
+        return how
+    if weight.device.type != "cuda":
+        return "ddp"
+    trained = 16 if optimizer == "adamw" else 8  # bytes: weight, gradient and, of AdamW, two moments, in float32
+    needed = sum(part.numel() * (trained if part.requires_grad else part.element_size()) for part in model.parameters())
+    return "fsdp" if needed > FULL * torch.cuda.get_device_properties(weight.device).total_memory else "ddp"
+
+
 # --- one model in several processes ---------------------------------------------------------------------------
 
 
@@ -129,16 +145,12 @@ def through(model: nn.Module, call: Callable[[Any], T]) -> T:
     return model()  # type: ignore[no-any-return]
 
 
-@contextlib.contextmanager
-def summing(model: nn.Module, last: bool) -> Iterator[None]:
-    """Gradients of micro-batches add up in each process; those of the `last` one are averaged over the processes."""
-    if isinstance(model, DistributedDataParallel) and not last:
-        with model.no_sync():
-            yield
-    else:
-        if isinstance(model, FSDPModule):
-            model.set_requires_gradient_sync(last)
-        yield
+def summing(model: nn.Module, last: bool) -> contextlib.AbstractContextManager[Any]:
+    """Gradients of micro-batches add up in each process; DDP averages those of the `last` one over the processes.
+
+    FSDP2 averages each micro-batch's: else it would keep whole gradients until the last, which are what is shared out.
+    """
+    return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -201,8 +213,26 @@ def save(folder: Path, tensors: Mapping[str, Tensor]) -> None:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
-        writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+        writer = HuggingFaceStorageWriter(str(folder), _files_of(tensors), save_distributed=True)
         save_distributed(dict(tensors), storage_writer=writer, no_dist=world_size() == 1)
+
+
+class _Files(dict[str, int]):
+    """Numbers of files by tensor, from 1; process 0's hold for all, and it does not know names that others have."""
+
+    def __missing__(self, name: str) -> int:
+        return 1
+
+
+def _files_of(tensors: Mapping[str, Tensor]) -> _Files:
+    """The writer holds the bytes of one file in memory, twice."""
+    out, number, held = _Files(), 1, 0
+    for name, tensor in tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        if held and held + size > FILE_BYTES:
+            number, held = number + 1, 0
+        out[name], held = number, held + size
+    return out
 
 
 def load(folder: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -136,11 +136,13 @@ def fit(
     progress: Callable[[int, int], None],
     stopping: Callable[[], bool] = lambda: False,
     precision: str = "float32",
-    how: str = "ddp",
+    how: str = "auto",
+    samples: bool = False,
 ) -> tuple[Any, Curve]:
     """(model, curve): `model` at the checkpoint with the best `metric`; the same object unless it was sharded.
 
-    In several processes (torchrun) the batch is shared out equally, `how` (ddp, fsdp), and only process 0 returns.
+    In several processes (torchrun) the batch is shared out equally, weights by `how` (auto, ddp, fsdp), and only
+    process 0 returns. samples: `metric` samples the model, token by token, for which shared out weights are gathered.
     Raises Interrupted, with a checkpoint in `scratch`, soon after `stopping` has become true.
     `loss` is a mean over the batch's rows or, where `labels` has two dimensions, over its counted tokens; it is
     computed in `precision` (float32, bfloat16, float16). Gradients are clipped to norm 1. The curve has a dict with
@@ -171,7 +173,7 @@ def fit(
             progress(made, training.steps)
             stopped = made < training.steps and stopping()
             if made % training.eval_every == 0 or made == training.steps:
-                value = fitting.measured(metric)
+                value = fitting.measured(metric, samples)
                 memory.record({"metric": value}, made)
                 memory.judge(value if greater_is_better else -value, made)
                 memory.save(made)
@@ -205,8 +207,8 @@ class Fitting:
             raise StageError("Training in float16 needs a GPU. Type policy.dtype=bfloat16 or float32.")
         parallel.join(self.device)
         self.collate, self.loss, self.training, self.precision, self.share = collate, loss, training, precision, share
-        self.model = parallel.spread(model.train(), how)
         name, decay = training.optimizer, training.weight_decay
+        self.model = parallel.spread(model.train(), parallel.chosen(how, model, name))
         self.descent = Descent("model", self.model, name, "the learning rate", decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
 
@@ -240,10 +242,11 @@ class Fitting:
     def _on_device(self, batch: Batch) -> Batch:
         return {name: value.to(self.device) for name, value in batch.items()}
 
-    def measured(self, metric: Callable[[Any], float]) -> float:
+    def measured(self, metric: Callable[[Any], float], samples: bool) -> float:
         """`metric` of the model in evaluation mode, with process 0's word for it."""
         self.model.eval()
-        with parallel.gathered(self.model), torch.no_grad(), computing_in(self.precision, self.device):
+        weights = parallel.gathered(self.model) if samples else contextlib.nullcontext()
+        with weights, torch.no_grad(), computing_in(self.precision, self.device):
             value = parallel.agreed(parallel.through(self.model, metric))
         self.model.train()
         return value

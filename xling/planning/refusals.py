@@ -102,6 +102,13 @@ def _check_policy(policy: LanguageModel, sft: Training) -> None:
         )
     if policy.attention == "flash_attention_2" and policy.dtype == "float32":
         raise ConfigError("policy.attention=flash_attention_2 has no float32. Type policy.dtype=bfloat16.")
+    if policy.parallel == "fsdp" and (policy.tuning == "qlora" or policy.dtype == "float16"):
+        wrong = "policy.tuning=qlora" if policy.tuning == "qlora" else "policy.dtype=float16"
+        instead = "policy.tuning=lora" if policy.tuning == "qlora" else "policy.dtype=bfloat16"
+        raise ConfigError(
+            f"policy.parallel=fsdp does not share out {wrong}. Type {instead}, or policy.parallel=ddp, where each "
+            "process has all weights."
+        )
     micro = sft.micro_batch_size
     if sft.steps and micro is not None and sft.batch_size % micro:
         raise ConfigError(f"sft.micro_batch_size={micro} does not divide sft.batch_size={sft.batch_size}.")

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from xling.config.common import Language, Training, pooled
 from xling.config.policies import LanguageModel, Policy
 from xling.errors import ConfigError
-from xling.grid.stage import Stage
+from xling.grid.stage import WHERE, Stage
 from xling.models.encoder import encoder_identity
 from xling.models.hub import (
     BASE_FOLDER,
@@ -108,6 +108,13 @@ def data_of(task: Task, langs: tuple[str, ...], use: Use) -> dict[str, Any]:
     return data_spec(module.narrowed(task, langs, use), langs, use)
 
 
+def shared_out(data: dict[str, Any], policy: Policy) -> dict[str, Any]:
+    """`data_of` a training, with how several processes share its weights, where that is asked for."""
+    if not isinstance(policy, LanguageModel) or policy.parallel == "auto":
+        return data
+    return data | {WHERE: data.get(WHERE, {}) | {"parallel": policy.parallel}}
+
+
 def held_out(objective: str) -> Use:
     return "held_out_pairwise" if objective == "pairwise" else "held_out_pointwise"
 
@@ -191,7 +198,7 @@ def sft(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Tra
 def fine_tuning(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Training, seed: int) -> SftSpec:
     """Spec of a fine-tuned policy; its base, and data that was translated for it, are parents."""
     return SftSpec(
-        **data_of(task, langs, "demonstrations"),
+        **shared_out(data_of(task, langs, "demonstrations"), policy),
         **reading(task, policy, langs),
         langs=langs,
         training=training,
@@ -316,7 +323,7 @@ def reward(
 ) -> Stage:
     """The reward model of one source, or of several pooled; or heads cross-fitted on recorded responses."""
     objective, reader = objective_of(task, rm), reader_of(rm, policy, side_of(task, rm, langs))
-    data = data_of(task, langs, "crossfitted" if crossfitted else objective)
+    data = shared_out(data_of(task, langs, "crossfitted" if crossfitted else objective), policy)
     spec = RewardSpec(**data, langs=langs, rm=rm, objective=objective, seed=seed, half=half)
     parents: dict[str, Stage] = {}
     if crossfitted:

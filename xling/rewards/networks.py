@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from xling.errors import StageError
-from xling.grid.stage import Context
+from xling.grid.stage import WHERE, Context
 from xling.jsonfiles import read_json, write_json
 from xling.models.architecture import text_config
 from xling.models.checkpoints import check_encoder_config
@@ -217,7 +217,7 @@ def train(context: Context, rm: Any, feedback: Feedback, kind: type[Net]) -> Non
     def collate(rows: list[Row]) -> Batch:
         return reward_batch(rows, net.collate)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # weights that are shared out are gathered meanwhile, and trained with afterwards
     def metric(model: Any) -> float:
         blocks = [held_out[start : start + 64] for start in range(0, len(held_out), 64)]
         losses = [float(reward_loss(model, on_device(model, collate(block)))) for block in blocks]
@@ -236,6 +236,7 @@ def train(context: Context, rm: Any, feedback: Feedback, kind: type[Net]) -> Non
         context.progress,
         context.stopping,
         how.dtype,
+        context.spec.get(WHERE, {}).get("parallel", "auto"),
     )
     if rm.tuning == "lora":
         net.trunk = net.trunk.merge_and_unload()

@@ -66,6 +66,8 @@ def run(context: Context) -> None:
         context.progress,
         context.stopping,
         loading(context.parents["base"]).dtype,
+        spec.where.get("parallel", "auto"),
+        samples=True,
     )
     model = store_trained(context.parents["base"], context.out, model, tokenizer, spec.lora)
     write_curve(context.out, curve)
