@@ -22,7 +22,8 @@ from xling.experiment import Experiment, experiment_from
 from xling.folding import fold
 from xling.grid.claim import check_own, digest_of, running
 from xling.grid.estimate import rates_from
-from xling.grid.plan import Plan, make_plan, replaced
+from xling.grid.plan import Plan, make_plan, needs_of, replaced, too_large
+from xling.grid.stage import Gpus
 from xling.grid.store import Store
 from xling.judges import judges_its_own
 from xling.measures.own import located, own_measure
@@ -32,7 +33,7 @@ from xling.planning.pretrained import notes as unsuited
 from xling.planning.refusals import cross_fitted, responses_recorded
 from xling.planning.translations import notes as untranslated
 from xling.results.items import Items
-from xling.runners import LAUNCHERS, Work
+from xling.runners import LAUNCHERS, Launcher, Work
 from xling.tasks.options import Task, task_module
 from xling.tasks.records import PUBLISHED, absent
 from xling.tracking.base import MODES, TRACKERS
@@ -160,7 +161,7 @@ def launch(cells: Cells, catalogue: str, launcher: str, values: Mapping[str, Any
     module = LAUNCHERS[launcher]
     settings = module.read(values, _package(catalogue).KINDS)
     work = Work(f"{catalogue}:KINDS", FOLD, _tracking(cells.settings["tracking"]))
-    plan = _planned(cells, catalogue, lambda plan: module.workers(plan, settings))
+    plan = _planned(cells, catalogue, module, settings)
     if plan is None:
         return 0
     heals = 0
@@ -198,17 +199,34 @@ def _refuse_submitted(plan: Plan) -> None:
         )
 
 
-def _planned(cells: Cells, catalogue: str, workers: Callable[[Plan], tuple[int, str]]) -> Plan | None:
+def _planned(cells: Cells, catalogue: str, launcher: Launcher, settings: Any) -> Plan | None:
     """The plan, announced; None if showing it was all that was asked for."""
     dry_run = _switch("dry_run", cells.settings["dry_run"])
-    plan = plan_of(cells, catalogue)
-    count, said = workers(plan)
+    plan = on_gpus(plan_of(cells, catalogue), launcher, settings)
+    count, said = launcher.workers(plan, settings)
     if dry_run:
         plan.print(workers=count, said=said)
         return None
+    for sentence, memory in too_large(plan):
+        if memory.gpus.stated:
+            raise ConfigError(sentence)
+        print(harmless(f"xling: {sentence}"), file=sys.stderr)
     print(harmless(_intention(plan, said)), file=sys.stderr)
     plan.clear_lost()
     return plan
+
+
+def on_gpus(plan: Plan, launcher: Launcher, settings: Any) -> Plan:
+    """The plan with the memory that its stages take of the launcher's GPUs; nothing is asked where nobody reads it."""
+    hook, kinds = getattr(launcher, "gpus", None), plan.kinds
+
+    def gpus(kind: str) -> Gpus:
+        own = hook(settings, kind) if hook else Gpus()
+        return replace(own, more=kind in kinds and kinds[kind].parallel)
+
+    if plan.rates is None and all(gpus(kind).gib is None for kind in plan.estimates):
+        return plan
+    return replace(plan, needs=needs_of(plan, gpus))
 
 
 def _intention(plan: Plan, workers: str) -> str:

@@ -31,6 +31,7 @@ class Estimate:
     modelled: bool = False  # what its work takes at a stated rate
     units: Mapping[str, int] = field(default_factory=dict)  # of all that run: {"samples": 4488064}
     flops: float = 0.0  # of all that run
+    stored: float = 0.0  # bytes on disk of all that run
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +84,11 @@ def estimate(
     units: Counter[str] = Counter()
     for work in works:
         units.update(work.units)
-    flops = sum(sum(work.flops.values()) for work in works)
+    flops, stored = sum(sum(work.flops.values()) for work in works), sum(work.stored for work in works)
     if seconds := recorded or _seconds_of(store, kind, others, roots):
-        return Estimate(statistics.median(seconds), True, False, units, flops)
+        return Estimate(statistics.median(seconds), True, False, units, flops, stored)
     modelled = statistics.mean([rates.seconds(work) for work in works]) if works and rates else 0.0
-    return Estimate(max(guess, modelled), False, modelled > guess, units, flops)
+    return Estimate(max(guess, modelled), False, modelled > guess, units, flops, stored)
 
 
 def _seconds_of(store: Store, kind: str, keys: Iterable[str], roots: Set[str] | None) -> list[float]:

@@ -11,7 +11,7 @@ A plan wants every result of its stages, also those whose children are done: the
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -25,7 +25,7 @@ from xling.grid import files
 from xling.grid.estimate import Estimate, Rates, estimate, path_lengths
 from xling.grid.host import code_digest, git_sha
 from xling.grid.records import PLAN, AxisValue, Done, LeftOut, PlanFile, PlannedCell, PlannedStage, Ref, Sheet, planned
-from xling.grid.stage import DATA, WHERE, Cell, Json, Kind, Stage, canonical_json
+from xling.grid.stage import DATA, WHERE, Cell, Gpus, Json, Kind, Memory, Stage, canonical_json
 from xling.grid.store import Listing, Status, Store
 
 # --- Why a stage has to run: what differs between its spec and the nearest result that is already stored ---
@@ -146,6 +146,7 @@ class Plan:
     language_rates: Sequence[Json] = ()  # what stands beside the language shares: [{"rates": {...}, "cells": [places]}]
     measures: Sequence[str] = ()  # of the user's own: FILE:FUNCTION
     kinds: Mapping[str, Kind] = field(default_factory=dict)  # how its stages are run, as far as whoever planned it said
+    needs: Mapping[str, tuple[str, Memory]] = field(default_factory=dict)  # by kind: what takes most, by label
 
     def __repr__(self) -> str:
         return f"<Plan {self.name}: {len(self.cells)} cells, {len(self.steps)} stages, {len(self.to_run)} to run>"
@@ -276,6 +277,32 @@ def make_plan(
     used = [status.done for key, status in statuses.items() if status.done and steps[key].state == "cached"]
     return Plan(name, decide, store, command, cells, steps, left_out, estimates, _warnings(used, git), git, rates,
                 kinds=known)  # fmt: skip
+
+
+def needs_of(plan: Plan, gpus: Callable[[str], Gpus]) -> dict[str, tuple[str, Memory]]:
+    """By kind, of the stages to run, the label and the memory of the one that takes most; `gpus` of a kind."""
+    found: dict[str, tuple[str, Memory]] = {}
+    given = {kind: gpus(kind) for kind in plan.estimates}
+    for stage in plan.to_run:
+        needed = plan.kinds[stage.kind].needs if stage.kind in plan.kinds else None
+        memory = needed(stage, given[stage.kind]) if needed else None
+        if memory is not None and (stage.kind not in found or memory.gib > found[stage.kind][1].gib):
+            found[stage.kind] = stage.label, memory
+    return found
+
+
+def too_large(plan: Plan) -> Iterator[tuple[str, Memory]]:
+    """A sentence on each kind of stage that does not fit into its GPUs, and the memory."""
+    for label, memory in plan.needs.values():
+        if not memory.fits:
+            parts = sorted(memory.parts.items(), key=lambda part: -part[1])
+            shown = ", ".join(f"{name} {size / 2**30:,.0f}" for name, size in parts if size >= 2**29)
+            instead = memory.setting or (
+                "a smaller model, policy.tuning=lora or GPUs with more memory: no setting of memory makes it fit"
+            )
+            verb = "Type" if memory.setting else "Take"
+            known = memory.gpus.stated or f"it has {memory.gpus.gib:.0f}"
+            yield f"{label} takes up to {memory.gib:,.0f} GB of a GPU ({shown}), and {known}. {verb} {instead}.", memory
 
 
 def replaced(plan: Plan) -> list[str]:
@@ -418,21 +445,37 @@ def _warnings(used: Sequence[Done], git: str | None) -> list[str]:
 # --- the dry run's table ----------------------------------------------------------------------------------
 
 
+WORTH = 2.0  # GiB of a GPU, from which on plans say how much their stages take
+
+
 def plan_table(plan: Plan, workers: int, said: str = "") -> RenderableType:
     title = f"{escape(plan.name)}: {len(plan.cells)} cells, {len(plan.steps)} stages"
     table = Table(title=title, title_justify="left")
-    for column, justify in (("stage", "left"), ("count", "right"), ("cached", "right"), ("to run", "right"),
-                            ("not run", "right"), ("est. time", "right"), ("why", "left")):  # fmt: skip
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    large = any(memory.gib >= WORTH or memory.gpus.gib is not None for _, memory in plan.needs.values())
+    scale = ["GPU", "disk"] if large else []
+    for column in ("stage", "count", "cached", "to run", "not run", "est. time", *scale, "why"):
+        table.add_column(column, justify="left" if column in ("stage", "why") else "right")
     reasons = _reasons(plan)
     for kind, states in plan.count().items():
         estimate = plan.estimates[kind]
         time = duration(estimate.seconds * states["run"]) + _certainty(estimate)
         rest = states["failed"] + states["blocked"] + states["missing"]
         table.add_row(kind, str(states.total()), str(states["cached"]), str(states["run"]), str(rest or ""),
-                      time if states["run"] else "", reasons[kind])  # fmt: skip
+                      time if states["run"] else "", *(_scale(plan, kind) if large else ()), reasons[kind])  # fmt: skip
     cost = [*_cost(plan, workers, said), *_units(plan)] if plan.to_run else ["Nothing to run."]
     return Group(table, *cost, *_notes(plan))
+
+
+def _scale(plan: Plan, kind: str) -> tuple[str, str]:
+    """Of a kind's stages: memory of each GPU (`!`: too much) and of how many, and what all of them store."""
+    stored, (_, memory) = plan.estimates[kind].stored, plan.needs.get(kind, ("", None))
+    disk = f"{_few(stored / 1e9)} GB" if stored >= 1e8 else ""
+    if memory is None:
+        return "", disk
+    return (
+        f"{_few(memory.gib)} GB{f' x{memory.gpus.count}' * (memory.gpus.count > 1)}{'' if memory.fits else ' !'}",
+        disk,
+    )
 
 
 def _few(number: float) -> str:
@@ -494,6 +537,7 @@ def _summary(reasons: Counter[str]) -> str:
 
 
 def _notes(plan: Plan) -> Iterable[str]:
+    yield from (f"[yellow]Does not fit:[/yellow] {escape(sentence)}" for sentence, _ in too_large(plan))
     for warning in plan.warnings:
         yield f"[yellow]Warning:[/yellow] {escape(warning)}"
     lines = _left_out(plan.left_out)

@@ -81,6 +81,7 @@ class Work:
 
     flops: Mapping[str, float]  # sort of work -> floating-point operations; sorts are those of cost.utilisation
     units: Mapping[str, int]  # what -> how many, as people count it: {"samples": 808384}
+    stored: float = 0.0  # bytes that its result takes on disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,42 @@ class Tokens:
 
     prompt: int | None = None
     response: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gpus:
+    """GPUs that a stage runs on."""
+
+    count: int = 1
+    gib: float | None = None  # of one; None: not known
+    stated: str = ""  # the setting that says so; what takes more is refused then
+    more: bool = False  # whether more of them could run it together
+
+
+RESERVED, FRAGMENTS = 1.0, 0.05  # GiB of CUDA itself, and the share of a GPU that its allocator cannot use
+
+
+def fits(gib: float, gpu: float) -> bool:
+    """Whether so many GiB fit into a GPU of so many."""
+    return gib <= gpu * (1 - FRAGMENTS) - RESERVED
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Memory of each GPU that a stage takes, computed from its spec."""
+
+    parts: Mapping[str, float]  # bytes at the worst moment, by what they are for
+    gpus: Gpus
+    setting: str = ""  # where it does not fit: what to type so that it does, the cheapest; empty: nothing would do
+
+    @property
+    def gib(self) -> float:
+        return sum(self.parts.values()) / 2**30
+
+    @property
+    def fits(self) -> bool:
+        """Whether it does as it is set; True where nobody knows."""
+        return self.gpus.gib is None or fits(self.gib, self.gpus.gib)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +141,9 @@ class Kind:
     lost: Callable[[Path], str] | None = None
     parallel: bool = False  # may run in several processes at once (torch.distributed), all with the same arguments
     gpu: Callable[[Stage], bool] | None = None  # whether a stage computes on a GPU where there is one; None: none does
+    needs: Callable[[Stage, Gpus], Memory | None] | None = (
+        None  # of a GPU, by formulas; None: no network worth the name
+    )
     memory: Callable[[Stage], float] | None = None  # bytes that a stage holds in main memory at its peak, roughly
 
 

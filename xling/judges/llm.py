@@ -47,6 +47,7 @@ from xling.models.checkpoints import check_date, check_policy
 from xling.optimizers import answers
 from xling.planning import costs
 from xling.planning.judging import Judged, Verdicts, answering_spec
+from xling.planning.memory import reading
 from xling.planning.places import memory, on_gpu
 from xling.planning.specs import base, data_of, label_of, make
 from xling.results.reading import held_out_pairs, pair_ids, read_verdicts, verdicts_of
@@ -567,6 +568,6 @@ def run_accuracy(context: Context) -> None:
 
 
 KINDS = (
-    Kind("llm", 2, run, seconds=60, work=work, gpu=on_gpu, memory=memory),
-    Kind("judge_accuracy", 2, run_accuracy, seconds=60, work=work, gpu=on_gpu, memory=memory),
+    Kind("llm", 2, run, seconds=60, work=work, gpu=on_gpu, memory=memory, needs=reading),
+    Kind("judge_accuracy", 2, run_accuracy, seconds=60, work=work, gpu=on_gpu, memory=memory, needs=reading),
 )

@@ -291,17 +291,22 @@ class Parameters(NamedTuple):
 
 def _t5(width: int, key: int, heads: int, inner: int, layers: int, vocabulary: int = 250112) -> dict[str, Any]:
     sizes = {"d_model": width, "d_kv": key, "num_heads": heads, "d_ff": inner, "num_layers": layers}
-    return sizes | {"vocab_size": vocabulary, "feed_forward_proj": "gated-gelu", "is_encoder_decoder": True}
+    own = {"feed_forward_proj": "gated-gelu", "is_encoder_decoder": True, "tie_word_embeddings": False}
+    return sizes | {"vocab_size": vocabulary} | own
 
 
-def _llama(width: int, layers: int, inner: int, heads: int, groups: int, vocabulary: int) -> dict[str, Any]:
+def _llama(
+    width: int, layers: int, inner: int, heads: int, groups: int, vocabulary: int, tied: bool = True
+) -> dict[str, Any]:
     sizes = {"hidden_size": width, "num_hidden_layers": layers, "intermediate_size": inner, "head_dim": 128}
-    return sizes | {"num_attention_heads": heads, "num_key_value_heads": groups, "vocab_size": vocabulary}
+    own = {"num_attention_heads": heads, "num_key_value_heads": groups, "tie_word_embeddings": tied}
+    return sizes | {"vocab_size": vocabulary} | own
 
 
 def _m2m(width: int, layers: int, inner: int) -> dict[str, Any]:
     sizes = {"d_model": width, "encoder_layers": layers, "decoder_layers": layers, "encoder_ffn_dim": inner}
-    return sizes | {"decoder_ffn_dim": inner, "vocab_size": 256206, "is_encoder_decoder": True}
+    own = {"vocab_size": 256206, "is_encoder_decoder": True, "tie_word_embeddings": True}
+    return sizes | {"decoder_ffn_dim": inner} | own
 
 
 # From the config.json of each repository.
@@ -317,19 +322,24 @@ KNOWN: dict[str, dict[str, Any]] = {
     "Qwen/Qwen3-1.7B-Base": _llama(2048, 28, 6144, 16, 8, 151936),
     "Qwen/Qwen3-4B-Base": _llama(2560, 36, 9728, 32, 8, 151936),
     "Qwen/Qwen3-4B-Instruct-2507": _llama(2560, 36, 9728, 32, 8, 151936),
-    "Qwen/Qwen3-8B-Base": _llama(4096, 36, 12288, 32, 8, 151936),
+    "Qwen/Qwen3-8B-Base": _llama(4096, 36, 12288, 32, 8, 151936, tied=False),
     "microsoft/Phi-4-mini-instruct": _llama(3072, 32, 8192, 24, 8, 200064),
     "HuggingFaceTB/SmolLM3-3B-Base": _llama(2048, 36, 11008, 16, 4, 128256),
-    "utter-project/EuroLLM-1.7B": _llama(2048, 24, 5632, 16, 8, 128000),
+    "utter-project/EuroLLM-1.7B": _llama(2048, 24, 5632, 16, 8, 128000, tied=False),
 }
+
+
+def config_of(checkpoint: str, revision: str | None) -> Mapping[str, Any]:
+    """config.json of a checkpoint as a base stage names it, or as it is published; empty where nothing tells."""
+    if checkpoint in ("packaged", "pretrain"):
+        checkpoint = str(BASE_FOLDER)
+    return KNOWN.get(checkpoint) or settings_of(checkpoint, revision)
 
 
 @lru_cache(maxsize=64)
 def parameters_of(checkpoint: str, revision: str | None) -> Parameters | None:
     """Of a checkpoint as a base stage names it; None where nothing tells."""
-    if checkpoint in ("packaged", "pretrain"):
-        checkpoint = str(BASE_FOLDER)
-    config = KNOWN.get(checkpoint) or settings_of(checkpoint, revision)
+    config = config_of(checkpoint, revision)
     try:
         return _of(config) if config else None
     except KeyError:  # an architecture with other names for its sizes

@@ -7,7 +7,7 @@ Planning asks a module for what it refuses (`check`), for the stages that it nee
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, Self, TypeGuard
 
 import msgspec
 import numpy as np
@@ -135,6 +135,22 @@ def group_work(settings: OnPolicyTraining, costs: Costs) -> Work:
         "sampling": rows * costs.response,
     }
     return Work(flops, {"responses learnt from": rows})
+
+
+class Held(NamedTuple):
+    """What memory holds while a policy is trained (xling/planning/memory.py): the hook `held`, or none."""
+
+    batch: int  # items a step: responses, or pairs
+    at_once: int  # of them read with gradients at once, without micro-batches
+    rows: int = 1  # texts an item
+    values: int = 0  # value models with weights of their own
+    samples: bool = True  # whether the policy writes while it is trained
+    tables: bool = False  # whether so few are read at once that their logits are not too many
+
+
+def held(settings: PolicyTraining) -> Held:
+    """The hook `held` of a module that has none: the whole batch, and the policy alone."""
+    return Held(settings.batch_size, settings.batch_size)
 
 
 # --- hooks and the table ------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from xling.errors import ConfigError, StageError
 from xling.grid.stage import Stage, Work
 from xling.models.checkpoints import TRAINING
 from xling.models.text import Ids
-from xling.optimizers import AtLeastTwo, Costs, PolicyTraining, Stages, training
+from xling.optimizers import AtLeastTwo, Costs, Held, PolicyTraining, Stages, training
 from xling.optimizers.problem import Problem, Row, prompts_of_step
 from xling.optimizers.training import Part, follow, run
 from xling.rewards.settings import RewardModel
@@ -69,6 +69,11 @@ def work(settings: Settings, costs: Costs) -> Work:
     rows = settings.batch_size * settings.steps
     flops = {"training": 2 * TRAINING * rows * costs.whole, "reading": 2 * rows * costs.whole}
     return Work(flops, {"pairs learnt from": rows})
+
+
+def held(settings: Settings) -> Held:
+    """Pairs; nothing is sampled but on validation prompts."""
+    return Held(settings.batch_size, settings.batch_size, rows=2, samples=False, tables=True)
 
 
 # --- pairs --------------------------------------------------------------------------------------------------

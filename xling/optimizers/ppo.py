@@ -27,7 +27,7 @@ from xling.config.policies import LanguageModel
 from xling.errors import ConfigError
 from xling.grid.stage import Work
 from xling.models.checkpoints import TRAINING
-from xling.optimizers import Costs, OnPolicyTraining, learning_rate, trained_policy, training
+from xling.optimizers import Costs, Held, OnPolicyTraining, learning_rate, trained_policy, training
 from xling.optimizers.problem import Problem, Row
 from xling.optimizers.training import (
     Descent,
@@ -128,6 +128,12 @@ def work(settings: Settings, costs: Costs) -> Work:
         "sampling": rows * costs.response,
     }
     return Work(flops, {"responses learnt from": rows})
+
+
+def held(settings: Settings) -> Held:
+    """A minibatch at once, and a value model."""
+    its = settings
+    return Held(its.batch_size, its.batch_size // its.minibatches, values=int(its.value == "own"))
 
 
 # --- training -----------------------------------------------------------------------------------------------

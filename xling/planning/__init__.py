@@ -15,7 +15,7 @@ from typing import Any
 from xling.errors import ConfigError
 from xling.grid.stage import Kind
 from xling.judges import JUDGES
-from xling.planning import costs, places
+from xling.planning import costs, memory, places
 from xling.results.specs import on_data
 
 
@@ -30,16 +30,16 @@ WHERE: dict[str, Any] = {"gpu": places.on_gpu, "memory": places.memory}
 OWN = (
     Kind("base", 2, _lazy("base:run"), seconds=1, lost=_lazy("base:lost")),
     Kind("translate", 1, _lazy("translate:run"), seconds=20, work=costs.translate, **WHERE),
-    Kind("sft", 3, _lazy("sft:run"), seconds=30, work=costs.sft, parallel=True, **WHERE),
+    Kind("sft", 3, _lazy("sft:run"), seconds=30, work=costs.sft, needs=memory.sft, parallel=True, **WHERE),
     Kind("embed", 3, _lazy("features:run_embed"), seconds=10, **WHERE),
-    Kind("features", 3, _lazy("features:run"), seconds=10, work=costs.features, **WHERE),
-    Kind("reward", 4, _lazy("reward:run"), seconds=30, work=costs.reward, parallel=True, **WHERE),
-    Kind("pool", 3, _lazy("pool:run"), seconds=20, work=costs.samples, **WHERE),
-    Kind("baseline", 3, _lazy("pool:run"), seconds=6, work=costs.samples, **WHERE),
-    Kind("align", 1, _lazy("align:run"), seconds=60, work=costs.align, **WHERE),
-    Kind("aligned", 1, _lazy("pool:run"), seconds=8, work=costs.samples, **WHERE),
+    Kind("features", 3, _lazy("features:run"), seconds=10, work=costs.features, needs=memory.reading, **WHERE),
+    Kind("reward", 4, _lazy("reward:run"), seconds=30, work=costs.reward, needs=memory.reward, parallel=True, **WHERE),
+    Kind("pool", 3, _lazy("pool:run"), seconds=20, work=costs.samples, needs=memory.samples, **WHERE),
+    Kind("baseline", 3, _lazy("pool:run"), seconds=6, work=costs.samples, needs=memory.samples, **WHERE),
+    Kind("align", 1, _lazy("align:run"), seconds=60, work=costs.align, needs=memory.align, **WHERE),
+    Kind("aligned", 1, _lazy("pool:run"), seconds=8, work=costs.samples, needs=memory.samples, **WHERE),
     Kind("recorded", 2, _lazy("pool:run_recorded"), seconds=1),
-    Kind("score", 4, _lazy("score:run"), seconds=10, work=costs.score, **WHERE),
+    Kind("score", 4, _lazy("score:run"), seconds=10, work=costs.score, needs=memory.reading, **WHERE),
     Kind("gold", 1, _lazy("score:run_gold"), seconds=2),
 )
 JUDGE = Kind("judge", 2, _lazy("judge:run"), seconds=0.1)

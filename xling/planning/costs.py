@@ -13,6 +13,7 @@ import msgspec
 
 from xling.grid.stage import Stage, Tokens, Work
 from xling.models.checkpoints import TRAINING, Parameters, parameters_of
+from xling.models.sizes import Sizes, sizes_of
 from xling.optimizers import OPTIMIZERS, Costs
 from xling.results.specs import located
 from xling.rewards import REWARDS, Budget, RewardSettings, budget_of
@@ -22,21 +23,29 @@ from xling.translators import TRANSLATORS
 EVALUATED = 64  # validation demonstrations a language that fine-tuning is watched on (xling/stages/sft.py)
 PROMPT, RESPONSE = 1024, 512  # limits where a spec has none
 NOTHING = Work({}, {})
+WORD = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of a weight
+LETTERS, NUMBER = 4, 8  # bytes on disk of a token of a response, and of a score
+
+
+def base_of(stage: Stage) -> Stage | None:
+    """The stage of the language model that a stage trains, samples or reads with."""
+    if stage.kind == "base":
+        return stage
+    above = [stage.parents[role] for role in ("base", "sft", "init", "lm", "reward") if role in stage.parents]
+    return base_of(above[0]) if above else None
 
 
 def model_of(stage: Stage) -> Parameters | None:
-    """The parameters of the language model that a stage trains, samples or reads with."""
-    if stage.kind == "base":
-        return parameters_of(located(stage.spec)["checkpoint"], stage.spec.get("commit") or None)
-    above = [stage.parents[role] for role in ("base", "sft", "init", "lm", "reward") if role in stage.parents]
-    return model_of(above[0]) if above else None
+    """The parameters of that model."""
+    base = base_of(stage)
+    return None if base is None else parameters_of(located(base.spec)["checkpoint"], base.spec.get("commit") or None)
 
 
 def sft(stage: Stage, tokens: Tokens) -> Work:
     """Training passes, and greedy responses to validation prompts at each evaluation."""
     spec, model = stage.spec, model_of(stage)
     training = spec["training"]
-    prompt, response = _lengths(spec, tokens)
+    prompt, response = lengths(spec, tokens)
     rows = training["steps"] * training["batch_size"]
     watched = training["steps"] // training["eval_every"] * EVALUATED * len(spec["langs"])
     flops = {} if model is None else {
@@ -44,23 +53,24 @@ def sft(stage: Stage, tokens: Tokens) -> Work:
         "reading": watched * model.forward(prompt, 0),
         "sampling": watched * model.forward(0, response),
     }  # fmt: skip
-    return Work(flops, {"demonstrations read": rows})
+    return Work(flops, {"demonstrations read": rows}, _stored(stage))
 
 
 def reward(stage: Stage, tokens: Tokens) -> Work:
     """Training passes of a network, and its evaluations; linear heads cost next to nothing."""
-    rm, model, budget = stage.spec["rm"], model_of(stage), _budget(stage)
-    if budget is None:
+    rm, model, own = stage.spec["rm"], model_of(stage), budget(stage)
+    if own is None:
         return NOTHING
-    training = budget.training
-    prompt, response = _limits(rm, tokens)
+    training = own.training
+    prompt, response = limits(rm, tokens)
     sides, what = (2, "pairs") if stage.spec["objective"] == "pairwise" else (1, "ratings")
     rows = training.steps * training.batch_size
     watched = training.steps // training.eval_every * _rows(stage, what, "validation", stage.spec["langs"])
     if model is None:
         return Work({}, {f"{what} read": rows})
     once = sides * model.forward(prompt, response, head=False)
-    return Work({"training": rows * budget.passes * once, "reading": watched * once}, {f"{what} read": rows})
+    flops = {"training": rows * own.passes * once, "reading": watched * once}
+    return Work(flops, {f"{what} read": rows}, _stored(stage, head=False))
 
 
 def samples(stage: Stage, tokens: Tokens) -> Work:
@@ -68,24 +78,25 @@ def samples(stage: Stage, tokens: Tokens) -> Work:
     spec, model = stage.spec, model_of(stage)
     prompts = _prompts(stage)
     drawn = prompts * spec["n"]
-    prompt, response = _lengths(spec, tokens)
+    prompt, response = lengths(spec, tokens)
     if model is None:
         return Work({}, {"samples": drawn})
     reading = prompts * model.forward(prompt, 0)
     reading += 2 * drawn * model.forward(prompt, response) if "reference" in stage.parents else 0
-    return Work({"reading": reading, "sampling": drawn * model.forward(0, response)}, {"samples": drawn})
+    flops = {"reading": reading, "sampling": drawn * model.forward(0, response)}
+    return Work(flops, {"samples": drawn}, LETTERS * float(drawn * response))
 
 
 def align(stage: Stage, tokens: Tokens) -> Work:
     """A policy trained against a reward, as its optimizer counts it."""
     model, settings = model_of(stage), OPTIMIZERS.read(stage.spec["optimizer"])
-    prompt, response = _lengths(stage.spec, tokens)
+    prompt, response = lengths(stage.spec, tokens)
     if model is None:
         costs = Costs(0.0, 0.0, 0.0)
     else:
         costs = Costs(model.forward(prompt, 0), model.forward(0, response), _reward_once(stage, tokens))
     work = OPTIMIZERS.of(settings).work(settings, costs)
-    return work if model is not None else Work({}, work.units)
+    return Work(work.flops, work.units, _stored(stage)) if model is not None else Work({}, work.units)
 
 
 def score(stage: Stage, tokens: Tokens) -> Work:
@@ -100,11 +111,11 @@ def score(stage: Stage, tokens: Tokens) -> Work:
     model = _scoring_model(stage)
     if model is None:
         return Work({}, units)
-    prompt, response = _limits(spec["rm"], tokens)
+    prompt, response = limits(spec["rm"], tokens)
     reading = model.forward(prompt, 0) * (prompts + held_out) + model.forward(0, response, head=False) * (
         pool + baseline + held_out
     )
-    return Work({"reading": reading}, units)
+    return Work({"reading": reading}, units, NUMBER * float(pool + baseline + held_out))
 
 
 def translate(stage: Stage, tokens: Tokens) -> Work:
@@ -126,26 +137,39 @@ def features(stage: Stage, tokens: Tokens) -> Work:
     prompts, pool, baseline = _sampled(stage) if "pool" in stage.parents else (0, 0, 0)
     sides, what = (2, "pairs") if spec["objective"] == "pairwise" else (1, "ratings")
     rows = _rows(stage, what, "test" if "pool" in stage.parents else "train", [spec["lang"]])
-    prompt, response = _limits(spec, tokens)
+    prompt, response = limits(spec, tokens)
     texts = pool + baseline + sides * rows
     reading = model.forward(prompt, 0) * (prompts + rows) + model.forward(0, response) * texts
     return Work({"reading": reading}, {"texts read": texts})
 
 
+def sized(stage: Stage) -> tuple[Sizes, int] | None:
+    """Sizes of the language model of a stage, and the bytes of a weight as it is stored; None where nothing tells."""
+    base = base_of(stage)
+    sizes = None if base is None else sizes_of(located(base.spec)["checkpoint"], base.spec.get("commit") or None)
+    return None if sizes is None or base is None else (sizes, WORD[base.spec["dtype"]])
+
+
+def _stored(stage: Stage, head: bool = True) -> float:
+    """Bytes of a trained model, which is stored in the dtype of its base."""
+    sizes, word = sized(stage) or (None, 0)
+    return 0.0 if sizes is None else float(word * (sizes.weights if head else sizes.trunk))
+
+
 # --- inside -------------------------------------------------------------------------------------------------
 
 
-def _budget(stage: Stage) -> Budget | None:
+def budget(stage: Stage) -> Budget | None:
     """Cost of training the stage's reward model; None: next to nothing."""
     return budget_of(cast(RewardSettings, REWARDS.read(stage.spec["rm"])))
 
 
-def _lengths(spec: Mapping[str, Any], tokens: Tokens) -> tuple[int, int]:
+def lengths(spec: Mapping[str, Any], tokens: Tokens) -> tuple[int, int]:
     """Tokens of a prompt and a response of a policy."""
     return _least(tokens.prompt, spec["max_prompt_tokens"]), _least(tokens.response, spec["max_new_tokens"])
 
 
-def _limits(rm: Mapping[str, Any], tokens: Tokens) -> tuple[int, int]:
+def limits(rm: Mapping[str, Any], tokens: Tokens) -> tuple[int, int]:
     """The same as a reward model reads them."""
     longest = rm.get("max_prompt_tokens", PROMPT), rm.get("max_response_tokens", RESPONSE)
     return _least(tokens.prompt, longest[0]), _least(tokens.response, longest[1])
@@ -182,7 +206,7 @@ def _sampled(stage: Stage) -> tuple[int, int, int]:
 
 def _scoring_model(stage: Stage) -> Parameters | None:
     """The network that scores, if it is one that reads: what is read off features has been paid for there."""
-    if _budget(stage) is not None:
+    if budget(stage) is not None:
         return model_of(stage.parents["reward"])
     return model_of(stage.parents["lm"]) if "lm" in stage.parents else None
 
@@ -190,5 +214,5 @@ def _scoring_model(stage: Stage) -> Parameters | None:
 def _reward_once(stage: Stage, tokens: Tokens) -> float:
     """One scoring of a response while a policy is trained."""
     network = stage.parents.get("reward")
-    model = model_of(network) if network is not None and _budget(stage) is not None else None
-    return model.forward(*_limits(stage.spec["rm"], tokens), head=False) if model is not None else 0.0
+    model = model_of(network) if network is not None and budget(stage) is not None else None
+    return model.forward(*limits(stage.spec["rm"], tokens), head=False) if model is not None else 0.0

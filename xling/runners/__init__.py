@@ -59,6 +59,8 @@ class Launcher(Protocol):
         An empty text: the number alone, in dry runs alone.
         """
 
+    # A module may also have `gpus(settings, kind) -> Gpus`: the GPUs of a kind of stage, for the memory plan.
+
     def check(self, plan: "Plan", settings: Any) -> Any:
         """ConfigError for what cannot be granted, before the plan of a grid of that name is replaced.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from msgspec import Meta, Struct
 
 from xling.config.common import NonNegative, Positive, check_names, converted
+from xling.grid.stage import Gpus
 from xling.runners import HERE, Ended, Work
 
 if TYPE_CHECKING:
@@ -47,6 +48,13 @@ def check(plan: "Plan", settings: Settings) -> "list[Seat]":
     from xling.runners.local.crew import crew
 
     return crew(plan, settings.workers, settings.threads, settings.gpus)[0]
+
+
+def gpus(settings: Settings, kind: str) -> Gpus:
+    """One a stage, the smallest of those that its workers have; if there is none, no memory is known."""
+    from xling.runners.local.crew import chosen, gib_of, visible
+
+    return Gpus(gib=gib_of(tuple(chosen(settings.gpus, list(visible())))))
 
 
 def run(plan: "Plan", settings: Settings, work: Work, checked: "list[Seat]") -> Ended:

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -127,6 +128,16 @@ def _named(said: str) -> list[str]:
             break
         names.append(name)
     return names
+
+
+@cache
+def gib_of(names: tuple[str, ...]) -> float | None:
+    """GiB of the smallest of some GPUs, as NVIDIA's driver says; None: there is none, or nobody tells."""
+    asked = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", f"--id={','.join(names)}"]
+    with suppress(OSError, ValueError, subprocess.SubprocessError):
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=SECONDS, check=True) if names else None
+        return min((float(line) / 1024 for line in told.stdout.split()), default=None) if told else None
+    return None
 
 
 def listed_gpus(text: str) -> list[str]:

@@ -9,7 +9,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from xling.errors import while_running
-from xling.runners import Ended, Work
+from xling.grid.stage import Gpus
+from xling.runners import HERE, Ended, Work
 from xling.runners.slurm.settings import Slurm as Settings
 from xling.runners.slurm.settings import read
 
@@ -18,12 +19,20 @@ if TYPE_CHECKING:
     from xling.grid.store import Store
     from xling.runners.slurm.settings import Limits
 
-__all__ = ["Settings", "check", "others", "read", "run", "workers"]
+__all__ = ["Settings", "check", "gpus", "others", "read", "run", "workers"]
 
 
 def workers(plan: "Plan", settings: Settings) -> tuple[int, str]:
     """How many jobs of one array run at once."""
     return settings.common.array_parallelism, ""
+
+
+def gpus(settings: Settings, kind: str) -> Gpus:
+    """One a process."""
+    asked = settings.of(kind)
+    where = f"{HERE}.stages.{kind}" if kind in settings.stages else HERE
+    stated = "" if asked.gpu_mem_gb is None else f"{where}.gpu_mem_gb={asked.gpu_mem_gb:g}"
+    return Gpus(asked.processes, asked.gpu_mem_gb, stated)
 
 
 def check(plan: "Plan", settings: Settings) -> "Limits | None":

@@ -31,6 +31,7 @@ class Resources(Struct, frozen=True):
     timeout_min: Positive = 60
     mem_gb: PositiveFloat | None = None  # a node
     gpus_per_node: NonNegative | None = None
+    gpu_mem_gb: PositiveFloat | None = None  # of one of those GPUs; asked of nobody: what takes more is refused
     cpus_per_task: Positive | None = 1
     nodes: Positive = 1
     tasks_per_node: Positive = 1

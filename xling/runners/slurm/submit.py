@@ -75,7 +75,7 @@ def _parameters(submission: Submission, array: Array) -> dict[str, Any]:
     wanted["ntasks_per_node"] = wanted.pop("tasks_per_node")
     memory = wanted.pop("mem_gb")
     wanted["mem"] = None if memory is None else f"{round(memory * 1024)}MB"
-    del wanted["max_num_timeout"]
+    del wanted["max_num_timeout"], wanted["gpu_mem_gb"]
     exports = [f"export {name}={shlex.quote(value)}" for name, value in _environment(submission).items()]
     if array.resources.cpus_per_task is not None:  # since 22.05 a step does not take it over from its job
         exports.append(f"export SRUN_CPUS_PER_TASK={array.resources.cpus_per_task}")

@@ -1,0 +1,175 @@
+"""The memory plan: formulas by hand, what fits, and what is refused before anything is submitted."""
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_grid import N, every, experiment
+
+from xling.console import Console
+from xling.errors import ConfigError
+from xling.grid.plan import make_plan, needs_of, too_large
+from xling.grid.stage import Cell, Gpus, Memory, Stage, fits
+from xling.grid.store import Store
+from xling.launching import on_gpus
+from xling.models.checkpoints import KNOWN
+from xling.models.sizes import Sizes, sizes_of
+from xling.optimizers.dpo import Settings as DPO
+from xling.optimizers.ppo import Settings as PPO
+from xling.planning import KINDS, memory
+from xling.planning.dag import judge_stage
+from xling.planning.memory import Net, Task, Way, moments, trained
+from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.runners import slurm
+
+XL, QWEN = sizes_of("google/mt5-xl", None), sizes_of("Qwen/Qwen3-8B-Base", None)
+SMALL = sizes_of("Qwen/Qwen3-1.7B-Base", None)
+assert XL is not None and QWEN is not None and SMALL is not None
+NAMES = ("sft.micro_batch_size", "sft.gradient_checkpointing")
+GIB = 2**30
+# Weights as the models' cards have them, in billions.
+CARDS = {
+    "google/mt5-small": 0.300, "google/mt5-base": 0.582, "google/mt5-large": 1.23, "google/mt5-xl": 3.74,
+    "google/madlad400-3b-mt": 2.94, "facebook/nllb-200-distilled-600M": 0.615, "facebook/nllb-200-3.3B": 3.34,
+    "Qwen/Qwen3-0.6B-Base": 0.596, "Qwen/Qwen3-1.7B-Base": 1.72, "Qwen/Qwen3-4B-Base": 4.02,
+    "Qwen/Qwen3-4B-Instruct-2507": 4.02, "Qwen/Qwen3-8B-Base": 8.19, "microsoft/Phi-4-mini-instruct": 3.84,
+    "HuggingFaceTB/SmolLM3-3B-Base": 3.08, "utter-project/EuroLLM-1.7B": 1.66,
+}  # fmt: skip
+
+
+def task(sizes: Sizes, **changed: Any) -> Task:
+    """Fine-tuning of all weights in bfloat16 on 32 texts."""
+    usual = Task((Net(sizes, 2),), 0.0, 32, 32, 1, 1024, 512, True, True, False, "adamw", 32)
+    return usual._replace(**changed)
+
+
+def stages(asked: Any) -> dict[str, Stage]:
+    return {stage.kind: stage for stage in every(judge_stage(asked)).values()}
+
+
+def needed(stage: Stage, gpus: Gpus = Gpus()) -> Memory:  # noqa: B008
+    hook = KINDS[stage.kind].needs
+    found = hook(stage, gpus) if hook else None
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("checkpoint", KNOWN)
+def test_weights_are_those_of_the_cards(checkpoint: str) -> None:
+    sizes = sizes_of(checkpoint, None)
+    assert sizes is not None and sizes.weights == pytest.approx(1e9 * CARDS[checkpoint], rel=0.005)
+
+
+def test_what_an_update_holds() -> None:
+    n = QWEN.weights
+    adamw = moments(task(QWEN), Way())["updating"]
+    assert sum(adamw.values()) == 16 * n  # weight, gradient and two moments
+    adafactor = moments(task(QWEN, optimizer="adafactor"), Way())["updating"]
+    assert sum(adafactor.values()) == pytest.approx(8 * n + 12 * QWEN.table, rel=0.001)
+    low_rank = moments(task(QWEN, nets=(Net(QWEN, 2, "lora", 16),)), Way())["updating"]
+    assert sum(low_rank.values()) == 2 * n + 16 * 16 * QWEN.linear  # in their own 16 bits, and the adapters' 4 times 4
+    quantized = moments(task(QWEN, nets=(Net(QWEN, 2, "qlora", 16),)), Way())["updating"]
+    assert sum(quantized.values()) < 0.45 * sum(low_rank.values())
+
+
+def test_shares_of_what_is_sharded() -> None:
+    alone, shared = (moments(task(QWEN), Way(gpus, gpus > 1)) for gpus in (1, 8))
+    assert shared["updating"]["optimizer"] == alone["updating"]["optimizer"] / 8
+    assert shared["updating"]["gradients"] == alone["updating"]["gradients"] / 8
+    assert shared["learning"]["gathered"] == 4 * (2 * QWEN.root + 3 * QWEN.block)
+    assert shared["sampling"]["weights"] == 4 * QWEN.weights * (1 + 1 / 8)
+    copied = moments(task(QWEN), Way(2, False))["updating"]
+    assert copied["gradients"] == 2 * alone["updating"]["gradients"]  # DDP's buckets beside the gradients
+
+
+def test_activations_go_by_what_is_read_at_once() -> None:
+    whole, micro, again = (moments(task(QWEN), way)["learning"]["activations"]
+                           for way in (Way(), Way(micro=4), Way(micro=4, again=True)))  # fmt: skip
+    assert micro == whole / 8
+    assert again < micro / 8
+    assert moments(task(QWEN, batch=64, at_once=64), Way(micro=4)) == moments(task(QWEN), Way(micro=4))
+    assert moments(task(QWEN), Way())["learning"]["logits"] == 12 * 2**27  # in chunks
+    few = moments(task(QWEN, response=1), Way(micro=1))["learning"]["logits"]
+    assert few == 12 * QWEN.vocabulary
+
+
+def test_the_cheapest_setting_comes_first() -> None:
+    asked = [(task(QWEN, optimizer="adafactor"), 80), (task(QWEN), 80), (task(XL), 96), (task(SMALL), 40)]
+    told = [trained(one, Way(), NAMES, "sft", Gpus(1, gib, more=True)) for one, gib in asked]
+    assert "hydra.launcher.stages.sft.tasks_per_node=4 hydra.launcher.stages.sft.gpus_per_node=4" in told[1].setting
+    assert re.fullmatch(r"sft.micro_batch_size=\d", told[2].setting)
+    for (one, gib), found in zip(asked, told, strict=True):
+        typed = dict(word.split("=") for word in found.setting.split())
+        gpus = int(typed.get("hydra.launcher.stages.sft.tasks_per_node", 1))
+        micro = int(typed.get("sft.micro_batch_size", 0)) or None
+        way = Way(gpus, gpus > 1, micro, "sft.gradient_checkpointing" in typed)
+        after = Memory(memory.worst(one, way), Gpus(gpus, gib))
+        assert not found.fits and after.fits, found.setting  # what is to be typed does what it says
+    alone = trained(task(QWEN), Way(), NAMES, "sft", Gpus(1, 80))
+    assert alone.setting == ""  # nothing helps where a stage runs in one process
+
+
+def test_by_kind_of_stage(tiny_folder: Path) -> None:
+    found, sizes = stages(experiment(tiny_folder)), sizes_of(str(tiny_folder), None)
+    assert sizes is not None
+    assert needed(found["sft"]).parts["weights"] == 4 * sizes.weights
+    assert needed(found["reward"]).parts["weights"] == 4 * sizes.trunk
+    pool = found["pool"].spec
+    rows = pool["chunk"] * N
+    assert needed(found["pool"]).parts["keys and values"] == 4 * (
+        1.75 * rows * sizes.cache(pool["max_prompt_tokens"], pool["max_new_tokens"])
+        + pool["chunk"] * sizes.cache(pool["max_prompt_tokens"], 0)
+    )
+    assert KINDS["reward"].needs is not None
+    linear = stages(experiment(tiny_folder, rm=BagOfWords()))["reward"]
+    assert KINDS["reward"].needs(linear, Gpus()) is None
+
+
+def test_an_optimizer_says_what_it_holds(tiny_folder: Path) -> None:
+    def align(optimizer: Any) -> Memory:
+        return needed(stages(experiment(tiny_folder, optimizer=optimizer))["align"])
+
+    own, shared = align(PPO(steps=2, batch_size=8)), align(PPO(steps=2, batch_size=8, value="shared"))
+    sizes = sizes_of(str(tiny_folder), None)
+    assert sizes is not None and own.parts["weights"] - shared.parts["weights"] == 4 * sizes.trunk
+    whole, quarters = (align(PPO(steps=2, batch_size=4096, minibatches=parts)) for parts in (1, 4))
+    assert quarters.parts["activations"] == whole.parts["activations"] / 4
+    assert align(DPO(steps=2, batch_size=8)).parts["activations"] > 0
+
+
+def launched(folder: Path, **settings: Any) -> Any:
+    """The plan of a small grid for a cluster with those settings of hydra.launcher."""
+    stage = judge_stage(experiment(folder))
+    plan = make_plan([Cell({}, stage)], Store(folder / "none"), kinds=KINDS)
+    return on_gpus(plan, slurm, slurm.read(settings, KINDS))
+
+
+def test_what_does_not_fit_is_said_with_what_to_type(tiny_folder: Path) -> None:
+    assert launched(tiny_folder).needs == {}  # nobody knows the GPUs, and nobody looks
+    assert list(too_large(launched(tiny_folder, gpu_mem_gb=80))) == []
+    plan = launched(tiny_folder, gpu_mem_gb=80, stages={"sft": {"gpu_mem_gb": 1.06}})
+    (told, found) = next(iter(too_large(plan)))
+    assert re.search(r"^sft\[\w+\] takes up to .* GB of a GPU .* hydra\.launcher\.stages\.sft\.gpu_mem_gb=1\.06", told)
+    assert found.gpus.stated and not found.fits
+
+
+def test_gib_are_left_to_cuda() -> None:
+    assert fits(75, 80) and not fits(76, 80)
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.gpu_mem_gb=-1 does not fit"):
+        slurm.read({"gpu_mem_gb": -1}, KINDS)
+
+
+def shown(plan: Any) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    plan.print(console)
+    return console.export_text()
+
+
+def test_the_plan_shows_what_is_worth_showing(tiny_folder: Path) -> None:
+    large = shown(launched(tiny_folder, gpu_mem_gb=80, stages={"sft": {"gpu_mem_gb": 1.06}}))
+    assert re.search(r"sft +│.* GB !", large) and "Does not fit: sft[tr] takes up to" in large
+    small = launched(tiny_folder)
+    assert "│  GPU" not in shown(replace(small, needs=needs_of(small, lambda kind: Gpus())))

@@ -1,0 +1,358 @@
+"""Memory of a GPU that a stage takes, by formulas in bytes, and the cheapest setting with which it fits.
+
+A stage is at its worst at one of a few moments, and what is held then is a sum:
+
+    learning   weights + optimizer state + other models + activations + logits (+ gradients that are there already)
+    updating   weights + gradients + optimizer state + other models + what the update computes with
+    sampling   weights, all of them gathered + optimizer state + other models + keys and values + probabilities
+
+Sharded over N GPUs (FSDP2) weights, gradients and optimizer state are an N-th each, and come on top: what lies in no
+block, two blocks that have been gathered, and their gradients; while it samples all weights. Trained whole, weights are
+float32, and 16 bits what is computed in; adapters stand on weights in their own 16 or 4 bits. Texts are as long as the
+limits let them be: an upper bound. docs/scale.md has the formulas beside measured peaks, and what was left out.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from xling.grid.stage import WHERE, Gpus, Memory, Stage, Tokens
+from xling.models.sizes import Sizes
+from xling.optimizers import OPTIMIZERS, Held, held, trains
+from xling.planning.costs import budget, limits, sized
+from xling.results.specs import located
+
+QUANTIZED = 0.56  # bytes of a weight in 4 bits, with its share of the scales
+STEP = 12  # bytes a weight that Adafactor computes the update of the largest matrix with
+LOGIT = 12  # bytes of a token's logit on the way back: the log-probability, its gradient, the logit's gradient
+VOCABULARY_AT_ONCE = 1 << 27  # logits at once; the rest is computed in chunks (xling/models/states.py)
+PASSING = 0.6  # of what a layer would keep for the way back, while a text passes it
+DRAWN = 20  # bytes a logit while a token is drawn
+COPIES = 1.75  # keys and values while finished samples are taken out of a batch
+KEPT, READ, ROWS = 16384, 65536, 256  # tokens of prompts kept, tokens and rows read at once (xling/models/states.py)
+EVALUATED = 32  # rows that are written together when fine-tuning is measured
+TOGETHER = 128  # responses that are written together while a policy is trained
+SHARED_OUT = 0.6  # of a GPU, from which on policy.parallel=auto is fsdp
+USUAL = 80.0  # GiB of a GPU, where that is asked of `auto` and not known
+MORE = (2, 4, 8, 16, 32, 64)  # GPUs that are looked at
+A_NODE = 8  # GPUs
+
+Parts = dict[str, float]
+
+
+class Net(NamedTuple):
+    """A model that is trained."""
+
+    sizes: Sizes
+    word: int  # bytes of a weight as it is stored
+    tuning: str = "full"  # lora, qlora; frozen: a head alone
+    rank: int = 0  # of adapters
+    trunk: bool = False  # without an LM head
+
+    @property
+    def numbers(self) -> int:
+        return self.sizes.trunk if self.trunk else self.sizes.weights
+
+    @property
+    def learning(self) -> int:
+        """Weights that learn."""
+        return self.numbers if self.tuning == "full" else self.rank * self.sizes.linear
+
+    def weights(self) -> float:
+        """Bytes."""
+        if self.tuning == "full":
+            return 4.0 * self.numbers
+        word = QUANTIZED if self.tuning == "qlora" else self.word
+        root = self.sizes.table + (0 if self.trunk else self.sizes.head)
+        return word * (self.numbers - root) + self.word * root + 4.0 * self.learning
+
+    def state(self, optimizer: str) -> float:
+        """Bytes of the optimizer's: two moments, or of Adafactor a row and a column of each matrix."""
+        return 8.0 * self.learning if optimizer == "adamw" else 8.0 * self.learning / self.sizes.width
+
+    def computing(self, optimizer: str) -> float:
+        """Bytes that an update computes with besides."""
+        largest = self.sizes.table if self.tuning == "full" else self.rank * self.sizes.inner
+        return STEP * float(largest) if optimizer == "adafactor" else 0.0
+
+
+class Way(NamedTuple):
+    """How a stage trains: settings that decide no result."""
+
+    gpus: int = 1
+    sharded: bool = False
+    micro: int | None = None  # items read at once
+    again: bool = False  # gradient checkpointing
+
+
+class Task(NamedTuple):
+    """What a stage trains, on what."""
+
+    nets: tuple[Net, ...]
+    others: float  # bytes of models that do not learn
+    batch: int  # items a step, of all processes
+    at_once: int  # items read at once without micro-batches, of one process
+    rows: int  # texts an item
+    prompt: int
+    response: int
+    logits: bool  # whether the vocabulary is computed with
+    half: bool  # computed in 16 bits
+    dropout: bool
+    optimizer: str
+    written: int  # rows that are sampled together
+    how: str = "auto"  # policy.parallel
+
+
+def moments(task: Task, way: Way) -> dict[str, Parts]:
+    """Bytes by moment, and by what they are for."""
+    share = 1 / way.gpus if way.sharded else 1.0
+    nets, first = task.nets, task.nets[0].sizes
+    held: Parts = {
+        "weights": share * sum(net.weights() for net in nets),
+        "optimizer": share * sum(net.state(task.optimizer) for net in nets),
+        "other models": task.others,
+    }
+    gradients = share * 4.0 * sum(net.learning for net in nets)
+    buckets = 4.0 * sum(net.learning for net in nets) if way.gpus > 1 and not way.sharded else 0.0
+    items = way.micro or min(task.at_once, task.batch // way.gpus)
+    parts = items < task.batch // way.gpus
+    texts = items * task.rows
+    learning: Parts = {
+        **held,
+        "activations": sum(texts * kept(net, task, way.again) for net in nets),
+        "logits": table(first, texts * task.response) if task.logits else 0.0,
+    }
+    if task.half:  # autocast's copies of the weights that learn whole
+        learning["copies in 16 bits"] = 2.0 * sum(net.numbers for net in nets if net.tuning == "full")
+    around = 0.0
+    if way.sharded:
+        around = sum(4.0 * (net.sizes.root + 2 * net.sizes.block) + 4.0 * (net.sizes.root + net.sizes.block)
+                     for net in nets if net.tuning == "full")  # fmt: skip
+        learning["gathered"] = around
+    whole = 4.0 * first.root if nets[0].tuning == "full" else 0.0  # the first gradient: of the head
+    learning["gradients"] = max(gradients if parts else min(gradients, whole), buckets)
+    ending = {**held, "gradients": gradients + buckets, "gathered": around,
+              "activations": sum(texts * one_layer(net, task) for net in nets)}  # fmt: skip
+    updating = {**held, "gradients": gradients + buckets,
+                "update": share * max(net.computing(task.optimizer) for net in nets)}  # fmt: skip
+    sampling = {**held, "weights": held["weights"] + (nets[0].weights() if way.sharded else 0.0)}
+    word = 2 if task.half else nets[0].word if nets[0].tuning != "full" else 4
+    sampling |= drawn(first, task.written, 1, task.prompt, task.response, word) if task.written else {}
+    return {"learning": learning, "ending": ending, "updating": updating, "sampling": sampling}
+
+
+def kept(net: Net, task: Task, again: bool) -> float:
+    """Bytes of one text that a network keeps for the way back."""
+    sizes, args = net.sizes, (task.prompt, task.response, task.half, task.dropout, net.tuning != "full")
+    if net.tuning == "frozen":
+        return 0.0
+    if not again:
+        return sizes.layers(*args)
+    written = task.response if sizes.encoder else task.prompt + task.response
+    between = sizes.encoder * task.prompt + sizes.decoder * written
+    return 4.0 * sizes.width * between + one_layer(net, task)
+
+
+def one_layer(net: Net, task: Task) -> float:
+    """The same of its largest layer alone."""
+    if net.tuning == "frozen":
+        return 0.0
+    return max(net.sizes.layer(task.prompt, task.response, task.half, task.dropout, net.tuning != "full"))
+
+
+def table(sizes: Sizes, tokens: int) -> float:
+    """Bytes of the logits of so many tokens, as far as they are there at once."""
+    return float(LOGIT * min(tokens * sizes.vocabulary, VOCABULARY_AT_ONCE))
+
+
+def passing(sizes: Sizes, rows: int, prompt: int, response: int) -> float:
+    """Bytes of the largest layer while so many rows pass it, without a way back."""
+    return PASSING * rows * max(sizes.layer(prompt, response, True, True))
+
+
+def drawn(sizes: Sizes, prompts: int, n: int, prompt: int, response: int, word: int) -> Parts:
+    """Keys and values of n samples to each of some prompts, and what a token is drawn with."""
+    cache = word * (COPIES * prompts * n * sizes.cache(prompt, response) + prompts * sizes.cache(prompt, 0))
+    return {
+        "keys and values": cache,
+        "logits": float(DRAWN * prompts * n * sizes.vocabulary),
+        "activations": passing(sizes, prompts, prompt, 1),
+    }
+
+
+# --- what fits ----------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1024)
+def trained(task: Task, way: Way, names: tuple[str, str], kind: str, gpus: Gpus) -> Memory:
+    """What training takes the way it is set, and the cheapest way with which it fits, if that is another.
+
+    names: of the settings of micro-batches and of checkpointing.
+    """
+    now = Memory(worst(task, _spread(task, way._replace(gpus=gpus.count), gpus)), gpus)
+    if gpus.gib is None or now.fits:
+        return now
+    for other in _ways(task, way, gpus):
+        if Memory(worst(task, other), gpus).fits:
+            return Memory(now.parts, gpus, _typed(other, way, task, names, kind, gpus))
+    return now
+
+
+def worst(task: Task, way: Way) -> Parts:
+    """What is held at the worst moment."""
+    return max(moments(task, way).values(), key=lambda parts: sum(parts.values()))
+
+
+def _spread(task: Task, way: Way, gpus: Gpus) -> Way:
+    """With its weights shared out where `how` says so, or where `auto` does."""
+    held = moments(task, way._replace(sharded=False))["updating"]
+    large = sum(held[name] for name in ("weights", "gradients", "optimizer"))
+    auto = task.how == "auto" and large > SHARED_OUT * (gpus.gib or USUAL) * 2**30
+    return way._replace(sharded=way.gpus > 1 and (task.how == "fsdp" or auto))
+
+
+def _ways(task: Task, way: Way, gpus: Gpus) -> Iterator[Way]:
+    """Other ways to train, cheap ones first: smaller micro-batches, states computed again, more GPUs."""
+    counts = [one for one in MORE if one > gpus.count and task.batch % one == 0] if gpus.more else []
+    for count in (gpus.count, *counts):
+        share = task.batch // count
+        sizes = [size for size in range(share, 0, -1) if share % size == 0 and size <= (way.micro or share)]
+        for again in (False, True) if not way.again else (True,):
+            for size in sizes:
+                tried = _spread(task, Way(count, False, size, again), gpus)
+                yield tried
+                if count > 1 and not tried.sharded and task.how != "ddp":
+                    yield tried._replace(sharded=True)
+
+
+def _typed(other: Way, way: Way, task: Task, names: tuple[str, str], kind: str, gpus: Gpus) -> str:
+    words = []
+    if other.micro != (way.micro or task.batch // other.gpus):
+        words.append(f"{names[0]}={other.micro}")
+    if other.again and not way.again:
+        words.append(f"{names[1]}=true")
+    if other.gpus > gpus.count:
+        here, nodes = f"hydra.launcher.stages.{kind}", max(1, other.gpus // A_NODE)
+        words += [f"{here}.{name}={other.gpus // nodes}" for name in ("tasks_per_node", "gpus_per_node")]
+        words += [f"{here}.nodes={nodes}"] if nodes > 1 else []
+        if other.sharded and not _spread(task, other._replace(sharded=False), gpus).sharded:
+            words.append("policy.parallel=fsdp")
+    return " ".join(words)
+
+
+# --- by kind of stage: the hook `needs` of xling/grid/stage.py's Kind ---------------------------------------
+
+
+def sft(stage: Stage, gpus: Gpus) -> Memory | None:
+    """A policy that is fine-tuned, and writes responses to validation prompts in between."""
+    spec, model = located(stage.spec), sized(stage)
+    if model is None:
+        return None
+    sizes, word = model
+    training, rank = spec["training"], (spec["lora"] or {}).get("r", 0)
+    longest = max(spec["max_new_tokens"], 512)  # xling/stages/sft.py's RESPONSE_TOKENS
+    task = Task(
+        (Net(sizes, word, spec["tuning"], rank),), 0.0, training["batch_size"], training["batch_size"], 1,
+        spec["max_prompt_tokens"], longest, True, word == 2, _drops(sizes, training), training["optimizer"], EVALUATED,
+        spec.get(WHERE, {}).get("parallel", "auto"),
+    )  # fmt: skip
+    way = Way(1, False, training["micro_batch_size"], training["gradient_checkpointing"])
+    return trained(task, way, ("sft.micro_batch_size", "sft.gradient_checkpointing"), stage.kind, gpus)
+
+
+def reward(stage: Stage, gpus: Gpus) -> Memory | None:
+    """A network with a scalar head; linear heads take next to nothing."""
+    spec, model = located(stage.spec), sized(stage)
+    if model is None or budget(stage) is None:
+        return None
+    (sizes, word), rm = model, spec["rm"]
+    training, tuning, rank = rm["training"], rm["tuning"], (rm.get("lora") or {}).get("r", 0)
+    task = Task(
+        (Net(sizes, word, tuning, rank, trunk=True),), 0.0, training["batch_size"], training["batch_size"],
+        2 if spec["objective"] == "pairwise" else 1, *limits(rm, Tokens()), False, word == 2, _drops(sizes, training),
+        training["optimizer"], 0, spec.get(WHERE, {}).get("parallel", "auto"),
+    )  # fmt: skip
+    way = Way(1, False, training["micro_batch_size"], training["gradient_checkpointing"])
+    here = "rm_backbone.training"
+    return trained(task, way, (f"{here}.micro_batch_size", f"{here}.gradient_checkpointing"), stage.kind, gpus)
+
+
+def align(stage: Stage, gpus: Gpus) -> Memory | None:
+    """A policy, its reference, the reward model and, where it has weights of its own, a value model."""
+    spec, model = located(stage.spec), sized(stage)
+    if model is None:
+        return None
+    (sizes, word), settings = model, OPTIMIZERS.read(spec["optimizer"])
+    assert trains(settings)  # no other asks for this stage
+    tuning, rank = spec["tuning"], (spec["lora"] or {}).get("r", 0)
+    own: Held = getattr(OPTIMIZERS.of(settings), "held", held)(settings)
+    policy, value = Net(sizes, word, tuning, rank), Net(sizes, 4, trunk=True)
+    reference = 4.0 * sizes.weights if tuning == "full" else policy.weights()
+    at_once = own.at_once
+    if own.tables:
+        at_once = max(1, min(at_once, VOCABULARY_AT_ONCE // (own.rows * spec["max_new_tokens"] * sizes.vocabulary)))
+    optimizer = spec["optimizer"]
+    task = Task(
+        (policy, *[value] * own.values), reference + _scorer(stage), own.batch, at_once, own.rows,
+        spec["max_prompt_tokens"], spec["max_new_tokens"], True, tuning != "full" and word == 2, False,
+        optimizer["optimizer"], TOGETHER if own.samples else EVALUATED, spec.get(WHERE, {}).get("parallel", "auto"),
+    )  # fmt: skip
+    way = Way(1, False, optimizer.get("micro_batch_size"), bool(spec.get("gradient_checkpointing")))
+    return trained(task, way, ("optimizer.micro_batch_size", "policy.gradient_checkpointing"), stage.kind, gpus)
+
+
+def samples(stage: Stage, gpus: Gpus) -> Memory | None:
+    """A policy that writes n responses to each prompt of a chunk; of an aligned one its reference reads them too."""
+    spec, model = stage.spec, sized(stage)
+    if model is None:
+        return None
+    sizes, word = model
+    prompt, response = spec["max_prompt_tokens"], spec["max_new_tokens"]
+    weights: Parts = {"weights": float(word * sizes.weights)}
+    if "reference" in stage.parents:
+        weights["other models"] = float(word * sizes.weights)
+    chunk = spec["chunk"]
+    now = Memory(weights | drawn(sizes, chunk, spec["n"], prompt, response, word), gpus)
+    if gpus.gib is None or now.fits:
+        return now
+    for other in range(chunk - 1, 0, -1):
+        if Memory(weights | drawn(sizes, other, spec["n"], prompt, response, word), gpus).fits:
+            return Memory(now.parts, gpus, f"policy.sampling_chunk={other}")
+    return now
+
+
+def reading(stage: Stage, gpus: Gpus) -> Memory | None:
+    """A model that reads prompts once for their responses, or whole requests."""
+    reader = stage.parents.get("lm") or (stage.parents.get("reward") if _is_network(stage) else None)
+    model = sized(reader) if reader is not None else None
+    if model is None:
+        return None
+    sizes, word = model
+    prompt, response = limits(stage.spec.get("rm", stage.spec), Tokens())
+    rows = max(8, min(ROWS, READ // (prompt + response)))
+    parts: Parts = {
+        "weights": float(word * sizes.weights),
+        "keys and values": float(word * (sizes.cache(KEPT, 0) + rows * sizes.cache(prompt, response))),
+        "activations": max(passing(sizes, 16, prompt, 1), passing(sizes, rows, 1, response)),
+    }
+    return Memory(parts, gpus)
+
+
+# --- inside -------------------------------------------------------------------------------------------------
+
+
+def _is_network(stage: Stage) -> bool:
+    reward = stage.parents.get("reward")
+    return reward is not None and budget(reward) is not None
+
+
+def _scorer(stage: Stage) -> float:
+    """Bytes of the reward model that a policy is trained against."""
+    model = sized(stage.parents["reward"]) if _is_network(stage) else None
+    return 0.0 if model is None else float(model[1] * model[0].trunk)
+
+
+def _drops(sizes: Sizes, training: Mapping[str, Any]) -> bool:
+    """Whether dropout keeps its masks: as the setting says, else as such models do."""
+    share = training["dropout"]
+    return bool(share) if share is not None else sizes.family != "decoder"
