@@ -45,6 +45,11 @@ def file_digest(path: Path) -> str:
     return _digest((str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino))
 
 
+def text_digest(text: str) -> str:
+    """sha256 of a text, hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 @functools.lru_cache(maxsize=1 << 16)  # a release can have thousands of small files
 def _digest(facts: Facts) -> str:
     large = facts[1] >= LARGE

@@ -16,6 +16,7 @@ from typing import Any
 from msgspec import to_builtins
 
 from xling.compose.grid import Cells, grid_name
+from xling.config.policies import LanguageModel
 from xling.console import harmless
 from xling.errors import ConfigError, shown, while_running
 from xling.experiment import Experiment, experiment_from
@@ -27,6 +28,7 @@ from xling.grid.stage import Gpus
 from xling.grid.store import Store
 from xling.judges import judges_its_own
 from xling.measures.own import located, own_measure
+from xling.models.checkpoints import chat_template
 from xling.planning.dag import without_commits
 from xling.planning.judging import notes
 from xling.planning.pretrained import notes as unsuited
@@ -68,7 +70,8 @@ def plan_of(cells: Cells, catalogue: str) -> Plan:
         kinds=importlib.import_module(catalogue).KINDS,
         rates=rates if dry_run else None,
     )
-    warnings = [*plan.warnings, *remarks, *_unsuited(asked, cells), *notes(plan), *_own_judges(plan), *replaced(plan)]
+    said = [*_unsuited(asked, cells), *notes(plan), *_templates(asked), *_own_judges(plan)]
+    warnings = [*plan.warnings, *remarks, *said, *replaced(plan)]
     told = [] if dry_run or not hasattr(dag, "language_rates") else dag.language_rates(asked, stage_cells)
     return replace(plan, warnings=warnings, language_rates=told, measures=_own_measures(settings["measures"]))
 
@@ -101,6 +104,18 @@ def _package(name: str) -> Any:
         raise ConfigError(
             f"hydra.launcher.catalogue={package} is no package with stages: leave it out, or type xling.planning."
         ) from error
+
+
+def _templates(asked: Sequence[Experiment]) -> list[str]:
+    """A sentence for each policy whose prompts go through a chat template."""
+    policies = dict.fromkeys(e.policy for e in asked if isinstance(e.policy, LanguageModel))
+    found = {policy.checkpoint: text for policy in policies if (text := chat_template(policy))}
+    return [
+        f"{checkpoint} is asked by its tokenizer's chat template"
+        f"{', with thinking switched off' if 'enable_thinking' in text else ''}; thoughts are left out of responses, "
+        "and a system turn that it refuses is put before the first user turn. policy.template=plain: bare texts."
+        for checkpoint, text in found.items()
+    ]
 
 
 def _own_judges(plan: Plan) -> list[str]:

@@ -16,7 +16,7 @@ from xling.errors import DataError
 from xling.judges.asking import Compared, How, asker, compare, judge_prompt
 from xling.judges.cache import Cache
 from xling.judges.local import LocalJudge, digit_ids, load_local_judge
-from xling.models.text import chat_text
+from xling.models.chats import chat_text
 
 LENGTHS = (1, 3, 20, 9, 2, 13, 30)
 PROMPTS = [f"Which is better? 1: kurz 2: {'lang ' * n} Answer:" for n in LENGTHS]

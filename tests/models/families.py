@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 import transformers as hf
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+import trl
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from xling.config.common import Language, Training
 from xling.config.policies import LanguageModel
@@ -166,6 +167,77 @@ def tokenizer(family: str, chat_template: str | None = None) -> Any:
 def saved(folder: Path, family: str) -> Path:
     """A checkpoint as it would come from the hub."""
     save_policy(folder, build(family), tokenizer(family))
+    return folder
+
+
+# --- models that were made for chats: their tokenizers' templates and tokens ---------------------------------
+
+SMOLLM3 = (
+    "{%- set said = messages[0].content if messages[0].role == 'system' else 'You are a helpful AI assistant.' -%}"
+    "{{- '<|im_start|>system\n## Metadata\n\nToday Date: ' + strftime_now('%d %B %Y') + '\nReasoning Mode: ' -}}"
+    "{%- set quick = enable_thinking is defined and not enable_thinking -%}"
+    "{{- ('/no_think' if quick else '/think') + '\n\n## Custom Instructions\n\n' + said + '\n\n<|im_end|>\n' -}}"
+    "{%- set empty = '<think>\n\n</think>\n' if quick else '' -%}"
+    "{%- for m in messages if m.role != 'system' -%}"
+    "{{- '<|im_start|>' + m.role + '\n' + (empty if m.role == 'assistant' else '') + m.content + '<|im_end|>\n' -}}"
+    "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' + empty -}}{%- endif -%}"
+)
+MISTRAL = (
+    "{{- bos_token }}{%- for m in messages -%}{%- if (m.role == 'user') != (loop.index0 % 2 == 0) -%}"
+    "{{- raise_exception('Conversation roles must alternate user/assistant.') -}}{%- endif -%}"
+    "{%- if m.role == 'user' -%}{{- '[INST] ' + m.content + '[/INST]' -}}"
+    "{%- else -%}{{- ' ' + m.content + eos_token -}}{%- endif -%}{%- endfor -%}"
+)
+CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+HEADERS = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+# name: (architecture, template, special tokens, named ones, other tokens that `generate` ends at)
+CHATS: dict[str, tuple[str, str, tuple[str, ...], dict[str, str], tuple[str, ...]]] = {
+    "qwen3": ("qwen3", "qwen3.jinja", CHATML, {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}, CHATML[:1]),
+    "smollm3": ("smollm3", SMOLLM3, CHATML, {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}, ()),
+    "llama3": (
+        "qwen2",  # byte-level pieces
+        "llama3.jinja",
+        HEADERS,
+        {"bos_token": HEADERS[0], "eos_token": "<|eot_id|>", "pad_token": HEADERS[1]},
+        HEADERS[1:2],
+    ),
+    "gemma": (
+        "llama",  # SentencePiece's
+        "gemma.jinja",
+        ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"),
+        {"bos_token": "<bos>", "eos_token": "<eos>"},
+        (),
+    ),
+    "mistral": ("llama", MISTRAL, ("[INST]", "[/INST]"), {}, ()),
+}
+
+
+def chat_tokenizer(name: str) -> Any:
+    """A tokenizer of CHATS. Those with bos put it before every text, as theirs do."""
+    family, template, special, named, _ = CHATS[name]
+    if template.endswith(".jinja"):
+        template = (Path(trl.__file__).parent / "chat_templates" / template).read_text()
+    made = tokenizer(family, template)
+    made.add_special_tokens({"additional_special_tokens": list(special)} | named)
+    if family in ("qwen3", "smollm3"):
+        made.add_tokens(["<think>", "</think>"])
+    if name == "gemma":
+        made.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+        made.backend_tokenizer.decoder = decoders.Sequence(
+            [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="never")]
+        )
+    if bos := made.bos_token:
+        pair = [(bos, made.bos_token_id)]
+        made.backend_tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=pair)
+    return made
+
+
+def saved_chat(folder: Path, name: str) -> Path:
+    """A checkpoint of CHATS."""
+    pieces, model = chat_tokenizer(name), build(CHATS[name][0])
+    ends = [pieces.eos_token_id, *pieces.convert_tokens_to_ids(list(CHATS[name][4]))]
+    model.generation_config = hf.GenerationConfig(eos_token_id=ends)
+    save_policy(folder, model, pieces)
     return folder
 
 

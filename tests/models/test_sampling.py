@@ -72,7 +72,7 @@ def small_vocabulary() -> Any:
 
 def first_tokens(model: Any, temperature: float, top_p: float) -> np.ndarray[Any, Any]:
     noise = torch.from_numpy(np.random.default_rng(11).random((DRAWS, 1)))
-    drawn = decode(model, [[1, 5, 6]], DRAWS, noise, temperature, top_p, 2, 0)
+    drawn = decode(model, [[1, 5, 6]], DRAWS, noise, temperature, top_p, [2], 0)
     return np.bincount([ids[0] for ids in drawn], minlength=N_TINY)
 
 
@@ -127,7 +127,7 @@ def endings(tiny: tuple[Any, Any], eos: int, n: int = 24) -> list[list[int]]:
     model, tokenizer = tiny
     rows = prompt_ids(tokenizer, [text for _, text in PROMPTS])
     noise = np.concatenate([uniforms(7, "pool", name, n, STEPS) for name, _ in PROMPTS])
-    return decode(model, rows, n, torch.from_numpy(noise), 1.0, 1.0, eos, 0)
+    return decode(model, rows, n, torch.from_numpy(noise), 1.0, 1.0, [eos], 0)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_decoding_stops_when_all_have_ended(tiny: tuple[Any, Any]) -> None:
     (first,) = greedy(model, tokenizer, ["Sel."], 1)
     noise = torch.zeros(1, 50, dtype=torch.double)
     rows = prompt_ids(tokenizer, ["Sel."])
-    assert decode(model, rows, 1, noise, 1.0, sampling.GREEDY, first[0], 0) == [first]
+    assert decode(model, rows, 1, noise, 1.0, sampling.GREEDY, first, 0) == [first]
 
 
 def test_one_new_token(tiny: tuple[Any, Any]) -> None:

@@ -97,7 +97,7 @@ def test_a_steps_row_is_that_of_whole_responses(sft: Path, tmp_path: Path) -> No
     """Sums over the tokens, eos included, whatever else is in the batch."""
     problem = problem_of(sft, tmp_path, steps=1)
     disturb(problem.policy)
-    eos = problem.eos
+    eos = problem.ends[0]
     pairs = [(0, [9, 10, eos], [11, 12, 13, 14, 15, 16]), (3, [20, eos], [21, 22, eos]), (5, [eos], [30, 31, 32, eos])]
     margins = []
     for prompt, *both in pairs:

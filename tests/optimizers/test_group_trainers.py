@@ -106,8 +106,8 @@ def test_a_step_by_hand(kind: Any, tiny_folder: Path, tmp_path: Path) -> None:
     train(problem, kind(**{**SHORT, "steps": 1, "beta": 0.3, "learning_rate": 1e-12}))
     [row], [(numbers, groups)], [paid] = problem.watch.curve, reward.asked, reward.paid
     responses = [ids for group in groups for ids in group]
-    assert all(problem.eos not in ids[:-1] for ids in responses)
-    assert all(len(ids) == TOKENS or ids[-1] == problem.eos for ids in responses)
+    assert all(problem.ends[0] not in ids[:-1] for ids in responses)
+    assert all(len(ids) == TOKENS or ids[-1] == problem.ends[0] for ids in responses)
 
     rewards = torch.tensor(paid)
     loss, kl = by_hand(problem, kind, [problem.prompts[i] for i in numbers for _ in range(4)], responses, rewards)
@@ -118,7 +118,7 @@ def test_a_step_by_hand(kind: Any, tiny_folder: Path, tmp_path: Path) -> None:
     assert row["kl"] == pytest.approx(kl, rel=1e-3) and abs(kl) > 0.01
     assert row["reward"] == pytest.approx(float(rewards.mean()), abs=1e-6)
     assert row["length"] == pytest.approx(sum(map(len, responses)) / 8)
-    assert row["eos"] == pytest.approx(sum(ids[-1] == problem.eos for ids in responses) / 8)
+    assert row["eos"] == pytest.approx(sum(ids[-1] == problem.ends[0] for ids in responses) / 8)
     assert row["groups_without_spread"] == pytest.approx(float((rewards.std(1) == 0).float().mean()))
 
 
@@ -147,7 +147,7 @@ def by_hand(
 
 def test_the_models_own_habits_of_generating_are_left_out_and_left_alone(tiny_folder: Path, tmp_path: Path) -> None:
     problem = problem_of(tiny_folder, tmp_path, 1)
-    habits = GenerationConfig(do_sample=True, top_k=1, repetition_penalty=1.3, eos_token_id=[problem.eos, 40])
+    habits = GenerationConfig(do_sample=True, top_k=1, repetition_penalty=1.3, eos_token_id=[problem.ends[0], 40])
     problem.policy.generation_config = habits
     config, reward = problem.policy.config.to_dict(), recorded(problem)
     train(problem, RLOO(**{**SHORT, "steps": 1, "batch_size": 64, "k": 32}))
@@ -235,7 +235,7 @@ def test_the_loss_of_dpo_is_trls(tiny_folder: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("CI", "1")  # trl reports to nobody
     problem = problem_of(tiny_folder, tmp_path, 1)
     disturb(problem.reference)
-    eos = problem.eos
+    eos = problem.ends[0]
     pairs = [(0, [9, 10, eos], [11, 12, 13, 14, 15, 16]), (3, [20, eos], [21, 22, eos]), (5, [eos], [30, 31, 32, eos])]
     settings = DPO(steps=1, batch_size=3, learning_rate=1e-12, beta=0.3)
     run_steps(dpo.Learner(problem, settings, pairs))

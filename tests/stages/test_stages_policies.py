@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import torch
 from architectures import checkpoint
-from families import saved, without
+from families import saved, saved_chat, without
 from small_grid import BUDGET, TASK, Runner, changed, contents, experiment, kinds_that_differ, labelled, read, refused
 
 from xling.compose.composer import Composer
@@ -84,6 +84,20 @@ def test_an_option_runs_from_base_to_samples(
     model, _ = load_policy(tuned)
     assert model.dtype == torch.bfloat16 and loading(tuned).folder == "."
     assert not list(tuned.glob("adapter*"))
+
+
+def test_a_policy_with_a_chat_template_is_trained_and_sampled_by_it(tmp_path: Path, runner: Runner) -> None:
+    """Gemma's turns do not end with its tokenizer's eos; what is trained from it ends them as it does."""
+    policy = LanguageModel(str(saved_chat(tmp_path, "gemma")), **SMALL | {"max_new_tokens": 40})
+    stage = drawn("pool", "tr", policy, msgspec.structs.replace(BUDGET, steps=60))
+    rows = read_samples(runner.folder(stage))
+    _, tokenizer = load_policy(tuned := runner.folder(stage.parents["sft"]))
+    names = tokenizer.convert_ids_to_tokens(loading(tuned).ends)
+    assert names == ["<end_of_turn>", "<eos>"] and tokenizer.eos_token == "<eos>"
+    texts, ended = [text for row in rows for text in row.responses], [end for row in rows for end in row.eos]
+    assert sum(ended) > len(ended) / 2
+    assert not [text for text in texts if "_turn>" in text or "<eos>" in text]
+    assert all(length < 40 for row in rows for length, end in zip(row.lengths, row.eos, strict=True) if end)
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ class LanguageModel(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None  # None: what transformers chooses
     remote_code: str | None = None  # the repository whose code may run
     pad_token: str | None = None  # a piece to pad with where the tokenizer names none; what is padded is never read
+    template: Literal["tokenizer", "plain"] | None = None  # of chats; None: the tokenizer's where it has one
     tuning: Literal["full", "lora", "qlora"] = "full"
     lora: Lora = Lora()
     max_prompt_tokens: Positive = 1024

@@ -20,9 +20,10 @@ from xling.config.common import TEMPLATE_DATE
 from xling.errors import DataError, StageError
 from xling.judges.cache import Answer
 from xling.models.architecture import logits_of, trunk_of
+from xling.models.chats import chat_text
 from xling.models.load import load_policy
 from xling.models.states import each_row
-from xling.models.text import Ids, Row, chat_text, pad_right, pieces, prompt_ids
+from xling.models.text import Ids, Row, pad_right, pieces, prompt_ids
 
 CONTENT = "THE-REQUEST"  # stands for it while a chat template is filled in
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from xling.config.policies import LanguageModel
 from xling.errors import ConfigError, DataError
 from xling.models import weights
-from xling.models.hub import BASE_FOLDER, cached, check_code, commit_of, is_repository, settings_of
+from xling.models.hub import BASE_FOLDER, UNRESOLVED, cached, check_code, commit_of, is_repository, settings_of
 
 SEPARATORS = 4  # of XLM-R, which has the most
 ROBERTA = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")  # positions begin after the padding's number
@@ -101,6 +101,45 @@ def _looked_up(setting: str, checkpoint: str, revision: str | None) -> tuple[Pat
     if is_repository(checkpoint):
         commit_of(checkpoint, revision, setting)
     return folder_of(checkpoint, revision), settings_of(checkpoint, revision)
+
+
+@lru_cache(maxsize=64)
+def chat_template(model: LanguageModel) -> str:
+    """The chat template that a decoder-only policy's prompts go through; empty: they are read as they are.
+
+    ConfigError for template=tokenizer of a model that has none.
+    """
+    if model.template == "plain" or model.checkpoint in ("packaged", "pretrain"):
+        return ""
+    asked, revision = model.template == "tokenizer", model.revision
+    if is_repository(model.checkpoint):
+        revision = commit_of(model.checkpoint, revision)
+        folder = _templates(model.checkpoint, revision)
+    else:
+        folder = folder_of(model.checkpoint, None)
+    causal = not settings_of(model.checkpoint, revision).get("is_encoder_decoder")
+    found = weights.chat_template(folder) if folder is not None and causal else ""
+    if asked and folder is not None and not found:
+        raise ConfigError(
+            f"policy.template=tokenizer: the tokenizer of {model.checkpoint} has no chat template"
+            f"{'' if causal else ' that is used: it is an encoder-decoder'}. Type policy.template=plain, or null."
+        )
+    return found
+
+
+def _templates(repository: str, commit: str) -> Path | None:
+    """The folder with what a repository has of a chat template; None if it cannot be had."""
+    from huggingface_hub import hf_hub_download
+
+    folder = cached(repository, commit)
+    if folder is not None and downloaded(folder, repository):
+        return folder
+    for name in ("chat_template.jinja", "tokenizer_config.json") if commit != UNRESOLVED else ():
+        try:
+            folder = Path(hf_hub_download(repository, name, revision=commit)).parent
+        except Exception:  # no such file, or no network: of whatever kind the client's transport raises
+            continue
+    return folder
 
 
 def folder_of(checkpoint: str, revision: str | None) -> Path | None:

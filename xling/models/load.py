@@ -1,8 +1,9 @@
 """Loading and saving language models from stages' folders: safetensors only, remote code only where it is named.
 
 A stage's folder says in load.json where its weights are and how they are read: {"folder", "dtype", "attention",
-"remote_code", "pad_token"}; a folder without it is a model in Hugging Face format, read in float32. Decoder-only and
-encoder-decoder models come through the same doors; `model.config.is_encoder_decoder` tells them apart.
+"remote_code", "pad_token"}, and "ends" where prompts go through the tokenizer's chat template. A folder without it is
+a model in Hugging Face format, read in float32. Decoder-only and encoder-decoder models come through the same doors;
+`model.config.is_encoder_decoder` tells them apart.
 """
 
 import os
@@ -29,6 +30,7 @@ from xling.errors import DataError
 from xling.jsonfiles import read_json, write_json
 from xling.models import own_forward, weights
 from xling.models.architecture import check_architecture, text_config
+from xling.models.chats import Chat
 from xling.models.hub import COMMIT, check_code, checkpoint_digest, trusted
 from xling.models.own_forward import check_encoder, check_policy, check_trunk, looks_ahead
 from xling.models.text import separators
@@ -72,6 +74,7 @@ class Loading:
     pad_token: str | None = None  # where the tokenizer names none
     commit: str = ""  # of the code that may run; found when it is read, not written
     digest: str = ""  # of a model that lies elsewhere: what it must still be
+    ends: tuple[int, ...] = ()  # tokens that end a turn, if prompts go through the chat template; else empty
 
 
 def device() -> torch.device:
@@ -96,7 +99,8 @@ def loading(stage_folder: Path) -> Loading:
 
 def write_loading(stage_folder: Path, how: Loading) -> None:
     """load.json."""
-    written = {name: value for name, value in asdict(how).items() if name != "commit" and (name != "digest" or value)}
+    left = {"commit"} | {name for name in ("digest", "ends") if not getattr(how, name)}
+    written = {name: value for name, value in asdict(how).items() if name not in left}
     write_json(stage_folder / "load.json", written)
 
 
@@ -213,7 +217,21 @@ def _tokenizer(where: Path, how: Loading, needed: Sequence[str] = ("pad", "eos")
                 f"The tokenizer in {where} has no {role} token{named}. Set `{role}_token` in its "
                 f"tokenizer_config.json{hint}."
             )
+    if how.ends:
+        tokenizer.chat = Chat(tokenizer, how.ends)
     return tokenizer
+
+
+def turn_ends(folder: Path) -> tuple[int, ...]:
+    """Tokens that end what a stage's model says in a chat: the template's, the tokenizer's, and those of `generate`.
+
+    DataError for a chat template that cannot be used.
+    """
+    where, how = source(folder)
+    path = where / "generation_config.json"
+    found = (read_json(path) if path.is_file() else {}).get("eos_token_id")
+    more = [] if found is None else [found] if isinstance(found, int) else list(found)
+    return Chat(_tokenizer(where, how), more).ends
 
 
 def _code(how: Loading) -> dict[str, Any]:

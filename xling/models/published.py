@@ -16,6 +16,7 @@ from torch import Tensor
 from xling.config.common import TEMPLATE_DATE
 from xling.errors import DataError
 from xling.models.architecture import text_config, trunk_of
+from xling.models.chats import chat_text
 from xling.models.checkpoints import check_labels
 from xling.models.load import load_classifier, load_policy, load_tokenizer
 from xling.models.own_forward import Scoring, check_classifier
@@ -24,7 +25,6 @@ from xling.models.text import (
     Ids,
     Limits,
     Row,
-    chat_text,
     language_model_rooms,
     pad_right,
     pair_rows,

@@ -19,7 +19,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 from xling.errors import StageError
 from xling.models.architecture import check_room, layer_windows, logits_of, reads_flat_masks, trunk_of
 from xling.models.states import by_layer, fan_out, key_positions, padding_mask, prefill
-from xling.models.text import Ids, pad_right, padded_length, prompt_ids
+from xling.models.text import Ids, ends, pad_right, padded_length, prompt_ids
 
 # --- reading prompts once, and going on token by token ------------------------------------------------------
 
@@ -140,19 +140,27 @@ class Sampling:
 def sample_chunk(
     model: Any, tokenizer: Any, names: Sequence[str], rows: Sequence[Ids], how: Sampling
 ) -> list[list[Ids]]:
-    """n lists of token ids (eos last where it came) for each of `rows` (prompt ids), all decoded together."""
+    """n lists of token ids (an end last where it came) for each of `rows` (prompt ids), all decoded together."""
     noise = np.concatenate([uniforms(how.seed, how.purpose, name, how.n, how.max_new_tokens) for name in names])
-    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    flat = decode(model, rows, how.n, torch.from_numpy(noise), how.temperature, how.top_p, eos, pad)
+    stops, pad = ends(tokenizer), tokenizer.pad_token_id
+    flat = decode(model, rows, how.n, torch.from_numpy(noise), how.temperature, how.top_p, stops, pad)
     return [flat[i * how.n : (i + 1) * how.n] for i in range(len(rows))]
 
 
 @torch.inference_mode()
 def decode(
-    model: Any, rows: Sequence[Ids], n: int, noise: Tensor, temperature: float, top_p: float, eos: int, pad: int
+    model: Any,
+    rows: Sequence[Ids],
+    n: int,
+    noise: Tensor,
+    temperature: float,
+    top_p: float,
+    stops: Sequence[int],
+    pad: int,
 ) -> list[Ids]:
-    """Sample len(rows) * n sequences; `noise` is (len(rows) * n, steps)."""
+    """Sample len(rows) * n sequences, each up to the first of `stops`; `noise` is (len(rows) * n, steps)."""
     device, steps = model.device, noise.shape[1]
+    last = torch.tensor(stops, device=device)
     reader, noise = read(model, rows, pad), noise.to(device)
     parent = torch.arange(len(rows), device=device).repeat_interleave(n)
     logits = reader.logits[parent]
@@ -164,7 +172,7 @@ def decode(
         token = pick(logits.float() / temperature, noise[alive, step], top_p)
         tokens[alive, step] = token
         count[alive] += ~done
-        done = done | (token == eos)
+        done = done | torch.isin(token, last)
         if done.all() or step == steps - 1:
             break
         if (~done).float().mean() < KEEP_SHARE:
@@ -202,7 +210,7 @@ def greedy_ids(model: Any, tokenizer: Any, prompts: Sequence[Ids], max_new_token
     for start in range(0, len(prompts), chunk):
         rows = prompts[start : start + chunk]
         noise = torch.zeros(len(rows), max_new_tokens, dtype=torch.double)
-        out += decode(model, rows, 1, noise, 1.0, GREEDY, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        out += decode(model, rows, 1, noise, 1.0, GREEDY, ends(tokenizer), tokenizer.pad_token_id)
     return out
 
 
@@ -246,7 +254,7 @@ def load_vllm(folder: Path, how: Sampling, longest: int) -> tuple[Draw, Any]:
                 top_p=how.top_p,
                 max_tokens=how.max_new_tokens,
                 seed=stream_seed(how, name, j),
-                stop_token_ids=[tokenizer.eos_token_id],
+                stop_token_ids=list(ends(tokenizer)),
                 detokenize=False,
             )
             for name in names

@@ -3,14 +3,12 @@
 A prompt is bos (where the tokenizer has one) and its text; a response is its text, led by a space, and eos. An
 encoder-decoder reads the prompt with eos in its encoder, and its decoder the response after decoder_start.
 Both are tokenised apart, so that what the policy sampled and what a reward model reads meet at the same border.
+A tokenizer whose chat template is used (`chat_of`) has the prompt written by that; xling/models/chats.py.
 """
 
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +43,9 @@ def prompt_ids(
 
     For an `encoder`, which must see where the text ends, eos comes last.
     """
+    if chat := chat_of(tokenizer):
+        rows: list[Ids] = chat.rows([([("user", text)], "") for text in texts], limit, side)[0]
+        return rows
     first, last = _frame(tokenizer, encoder)
     room = limit - len(first) - len(last)
     kept = [ids[-room:] if side == "left" else ids[:room] for ids in pieces(tokenizer, texts)]
@@ -60,6 +61,9 @@ def policy_ids(
     or the beginning (left: the oldest turns of a chat). What stands around it, instruction and cue, is kept. Where the
     document cannot be told apart, the whole text is it.
     """
+    if chat := chat_of(tokenizer):
+        rows, longer = chat.rows([([("user", p.text)], p.content) for p in prompts], limit, side)
+        return rows, longer
     ids = prompt_ids(tokenizer, [p.text for p in prompts], sys.maxsize, encoder)
     too_long = [i for i, row in enumerate(ids) if len(row) > limit]
     for i in too_long:
@@ -69,24 +73,54 @@ def policy_ids(
 
 def _shortened(tokenizer: Any, prompt: Prompt, limit: int, side: str, encoder: bool) -> Ids:
     first, last = _frame(tokenizer, encoder)
-    read = tokenizer(prompt.text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-    ids, spare = list(read["input_ids"]), len(read["input_ids"]) + len(first) + len(last) - limit
-    begin = prompt.text.find(prompt.content) if prompt.content else -1
-    end = begin + len(prompt.content)
-    inside = [i for i, (a, b) in enumerate(read["offset_mapping"]) if begin <= a and b <= end]
-    if begin < 0:
-        inside = list(range(len(ids)))
+    ids, inside = located(tokenizer, prompt.text, prompt.content)
+    spare = len(ids) + len(first) + len(last) - limit
     if spare > len(inside):
         return first + ids[spare:] + last
+    return first + without(ids, inside, spare, side) + last
+
+
+def located(tokenizer: Any, text: str, document: str) -> tuple[Ids, list[int]]:
+    """Pieces of a text, and the places of those that are its document's; of all, if that is not in it word for word."""
+    read = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    begin = text.find(document) if document else -1
+    end = begin + len(document)
+    inside = [i for i, (a, b) in enumerate(read["offset_mapping"]) if begin <= a and b <= end]
+    return list(read["input_ids"]), list(range(len(read["input_ids"]))) if begin < 0 else inside
+
+
+def without(ids: Ids, inside: Sequence[int], spare: int, side: str) -> Ids:
+    """The ids less `spare` (1 or more) of those `inside`, from their end (`side` right) or their beginning."""
     cut = inside[len(inside) - spare :] if side == "right" else inside[:spare]
-    return first + ids[: cut[0]] + ids[cut[-1] + 1 :] + last
+    return ids[: cut[0]] + ids[cut[-1] + 1 :]
 
 
 def response_ids(tokenizer: Any, texts: Sequence[str], limit: int = 512) -> list[Ids]:
     """Token ids per response with eos; longer ones are cut and keep their eos."""
+    if chat := chat_of(tokenizer):
+        said: list[Ids] = chat.answers(texts, limit)
+        return said
     space = "" if _prepends_space(tokenizer) else " "
     encoded = pieces(tokenizer, [space + text for text in texts])
     return [[*ids[: limit - 1], tokenizer.eos_token_id] for ids in encoded]
+
+
+def decode_response(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The inverse of `response_ids`, without eos and outer white space."""
+    if chat := chat_of(tokenizer):
+        return str(chat.answer(ids))
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+
+def chat_of(tokenizer: Any) -> Any:
+    """The Chat that prompts go through (xling/models/chats.py); None where they are read as they are."""
+    return getattr(tokenizer, "chat", None)
+
+
+def ends(tokenizer: Any) -> tuple[int, ...]:
+    """Tokens that end a response; the first is the one that is written."""
+    chat = chat_of(tokenizer)
+    return chat.ends if chat else (int(tokenizer.eos_token_id),)
 
 
 def text_ids(
@@ -176,73 +210,6 @@ def pair_rows(tokenizer: Any, prompts: Sequence[str], responses: Sequence[str], 
         join.joined(a[-longest:] if side == "left" else a[:longest], b[:longest_response])
         for a, b in zip(pieces(tokenizer, prompts), pieces(tokenizer, responses), strict=True)
     ]
-
-
-# --- chat templates -----------------------------------------------------------------------------------------
-
-EXPRESSION = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
-CHANCE = re.compile(r"\|\s*random\b|\blipsum\b")
-# The template's own `strftime_now`, in front of transformers', which asks the clock; functions cannot be handed over.
-CLOCK = (
-    "{% macro strftime_now(format) %}{% set at = namespace(out='', sign=none) %}{% for c in format %}"
-    "{% if at.sign is none %}{% if c == '%' %}{% set at.sign = '' %}{% else %}{% set at.out = at.out ~ c %}{% endif %}"
-    "{% elif c in '-_^#0' %}{% set at.sign = at.sign ~ c %}"
-    "{% else %}{% set at.out = at.out ~ xling_today.get(at.sign ~ c, '%' ~ at.sign ~ c) %}{% set at.sign = none %}"
-    "{% endif %}{% endfor %}{{ at.out }}{% endmacro %}"
-)
-
-
-def chat_text(tokenizer: Any, turns: Sequence[dict[str, str]], date: str, begun: bool, **more: Any) -> str:
-    """A conversation by the tokenizer's chat template; `begun`: up to where the assistant speaks.
-
-    What a template may call is fixed: the day is `date` (YYYY-MM-DD), at midnight UTC, whenever it asks for it, and one
-    that draws at random is refused. DataError for that, and for a template that refuses the conversation.
-    """
-    from jinja2 import TemplateError
-
-    try:
-        template = str(tokenizer.get_chat_template())
-        _check_template(template)
-        # a line break after a block is not printed
-        template = CLOCK + ("\n" if template.startswith("\n") else "") + template
-        return str(
-            tokenizer.apply_chat_template(
-                list(turns),
-                chat_template=template,
-                tokenize=False,
-                add_generation_prompt=begun,
-                xling_today=today(date),
-                **more,
-            )
-        )
-    except (TemplateError, ValueError, TypeError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise DataError(f"The tokenizer's chat template fails: {said} ({type(error).__name__}).") from error
-
-
-@lru_cache(maxsize=4)
-def today(date: str) -> dict[str, str]:
-    """Values of strftime's directives for a date, by the letter after the `%`; ValueError if it is no date."""
-    then = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC)
-    found = {sign + letter: then.strftime(f"%{sign}{letter}") for sign in ("", "-", "^") for letter in DIRECTIVES}
-    return found | {"s": str(int(then.timestamp())), "%": "%"}  # %s goes by the machine's time zone
-
-
-DIRECTIVES = "aAbBcCdDeFgGhHIjklmMnpPrRStTuUVwWxXyYzZ"
-
-
-@lru_cache(maxsize=16)
-def _check_template(template: str) -> None:
-    if any(CHANCE.search(expression) for expression in EXPRESSION.findall(template)):
-        raise DataError(
-            "The tokenizer's chat template draws at random (`random` or `lipsum`): no two readings would be the same. "
-            "Take that out of its chat_template, or use another model."
-        )
-
-
-def decode_response(tokenizer: Any, ids: Sequence[int]) -> str:
-    """The inverse of `response_ids`, without eos and outer white space."""
-    return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
 
 def padded_length(length: int, multiple: int = 16) -> int:

@@ -331,7 +331,7 @@ def check_rows(folder: Path, pad_token: str | None = None) -> None:
         roles.setdefault("pad", pad_token)
     count = max(ids.values(), default=-1) + 1  # what a token that is named and not there would get
     found = {role: (token, ids.get(token, count)) for role, token in roles.items()}
-    said = _template(folder)
+    said = chat_template(folder)
     check_ids(folder, rows, found, {token: n for token, n in ids.items() if token not in special or token in said})
 
 
@@ -378,8 +378,8 @@ def _tokens(folder: Path) -> tuple[dict[str, int], set[str]]:
         raise DataError(f"{path} is no tokenizer ({error}). Download it again.") from error
 
 
-def _template(folder: Path) -> str:
-    """The text of all chat templates of a folder."""
+def chat_template(folder: Path) -> str:
+    """The text of a folder's chat templates; empty if it has none."""
     path, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     own = read_json(config).get("chat_template") if config.is_file() else None
     return (path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "") + str(own or "")

@@ -233,7 +233,7 @@ class Learner(training.Learner[Settings]):
         rewards = token_rewards(rollout.rewards, log_p, reference, mask, self.beta)
         advantages = gae(rewards, values, mask, settings.gamma, settings.lam)
         returns = advantages + values
-        row = rollout.row(self.problem.eos) | {
+        row = rollout.row(self.problem.ends) | {
             "kl_k1": float(kl_k1(log_p, reference, mask).mean()),
             "kl_k3": float(kl_k3(log_p, reference, mask).mean()),
             "entropy": float(masked_mean(entropy, mask)),

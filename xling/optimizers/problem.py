@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xling.errors import StageError
-from xling.models.text import Ids
+from xling.models.text import Ids, ends
 
 if TYPE_CHECKING:
     from xling.models.sampling import Sampling
@@ -57,8 +57,9 @@ class Problem:
         return int(self.tokenizer.pad_token_id)
 
     @property
-    def eos(self) -> int:
-        return int(self.tokenizer.eos_token_id)
+    def ends(self) -> tuple[int, ...]:
+        """Tokens that end a response."""
+        return ends(self.tokenizer)
 
     def sampling(self, purpose: str, n: int = 1) -> Sampling:
         """Pure sampling, at temperature 1 from the whole distribution; `purpose` names the random streams.

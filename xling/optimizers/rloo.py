@@ -93,7 +93,7 @@ class Learner(training.Learner[Settings]):
         advantages = leave_one_out(objective.view(-1, settings.k)).flatten()
         loss = reinforce_loss(log_p, advantages, batch.mask)
         row, [norm] = follow([(loss, {"policy_loss": float(loss.detach())})], {self.descent: self.rate(number)})
-        return rollout.row(problem.eos) | {
+        return rollout.row(problem.ends) | {
             "kl_k1": float(kl.mean()),
             "kl_k3": float(kl_k3(old, reference, batch.mask).mean()),
             "entropy": float(masked_mean(entropy, batch.mask)),

@@ -186,13 +186,13 @@ class Rollout:
 
         return responses_of(model, [self.prompts[i] for i in rows], [self.responses[i] for i in rows], pad)
 
-    def row(self, eos: int) -> Row:
+    def row(self, ends: Sequence[int]) -> Row:
         """Mean reward, mean length in tokens (eos counted), and the share that ended by itself."""
         count = len(self.responses)
         return {
             "reward": float(self.rewards.mean()),
             "length": sum(map(len, self.responses)) / count,
-            "eos": sum(response[-1] == eos for response in self.responses) / count,
+            "eos": sum(response[-1] in ends for response in self.responses) / count,
         }
 
 

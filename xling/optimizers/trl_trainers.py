@@ -185,7 +185,7 @@ class _Reward:
         for value in rewards:
             if not math.isfinite(value):  # trl would leave the response out
                 raise StageError(f"The reward of a response is {value}. Look at the reward model's scores.")
-        log_metric("eos", sum(ids[-1] == self.problem.eos for ids in completion_ids) / len(completion_ids))
+        log_metric("eos", sum(ids[-1] in self.problem.ends for ids in completion_ids) / len(completion_ids))
         return rewards
 
 
@@ -291,6 +291,8 @@ def _borrowed(problem: Problem) -> Iterator[None]:
     """
     policy, tokenizer = problem.policy, problem.tokenizer
     tokens = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
+    if len(problem.ends) > 1:
+        tokens["eos_token_id"] = list(problem.ends)
     habits = policy.generation_config
     before = {name: getattr(policy.config, name, None) for name in (*tokens, "use_cache")}
     forwards = [(model, vars(model).get("forward")) for model in (policy, problem.reference)]

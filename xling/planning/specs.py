@@ -15,8 +15,10 @@ from msgspec.structs import replace
 
 from xling.config.common import Language, Training, pooled
 from xling.config.policies import LanguageModel, Policy
+from xling.digests import text_digest
 from xling.errors import ConfigError
 from xling.grid.stage import WHERE, Stage
+from xling.models.checkpoints import chat_template
 from xling.models.encoder import encoder_identity
 from xling.models.hub import (
     BASE_FOLDER,
@@ -147,10 +149,12 @@ def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "
         pad_token=policy.pad_token,
         use="" if use == "policy" else use,
     )
+    commit = commit_of(checkpoint, policy.revision, setting) if is_repository(checkpoint) else ""
+    if use == "policy" and (template := chat_template(replace(policy, revision=commit or None))):
+        spec = replace(spec, template=text_digest(template))
     if checkpoint == "pretrain":
         return make("base", "base", replace(spec, digest=recipe_digest()), {})
-    if is_repository(checkpoint):
-        commit = commit_of(checkpoint, policy.revision, setting)
+    if commit:
         return make("base", f"base {checkpoint}@{commit[:7]}", replace(spec, commit=commit), {})
     folder = BASE_FOLDER if checkpoint == "packaged" else Path(checkpoint)
     if checkpoint == "packaged" and not (folder / "config.json").exists():

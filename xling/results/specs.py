@@ -76,6 +76,7 @@ class BaseSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     commit: str = ""  # of a hub id
     code: dict[str, str] | None = None  # of a local folder whose code may run: its Python files, name -> sha256
     use: str = ""  # a policy's; else of a reward model: encoder, classifier; or translator
+    template: str = ""  # digest of the chat template that prompts go through; empty: through none
 
 
 class DataSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -64,7 +64,7 @@ def scoring(rm: Settings, policy: Policy, reading: Mapping[str, Any], side: str,
 
 def _models(rm: Settings) -> dict[str, Base]:
     def own(role: str, checkpoint: str, revision: str | None) -> Base:
-        model = LanguageModel(checkpoint, revision=revision, dtype=rm.dtype, pad_token=rm.pad_token)
+        model = LanguageModel(checkpoint, revision=revision, dtype=rm.dtype, pad_token=rm.pad_token, template="plain")
         return Base(model, f"rm_backbone.{role}")
 
     return {

@@ -104,6 +104,7 @@ def start(rm: Settings, policy: LanguageModel) -> Model:
         revision=rm.revision,
         dtype=policy.dtype,
         attention=policy.attention,
+        template="plain" if policy.template == "plain" else None,
         pad_token=rm.pad_token,
     )
     return Base(own, "rm_backbone.init")

@@ -22,7 +22,7 @@ from xling.measures.words import repetition
 from xling.models.load import load_policy
 from xling.models.sampling import Sampling, sample_chunk
 from xling.models.states import all_log_probabilities, kl_along, predicting_states, responses_of
-from xling.models.text import Ids, decode_response, policy_ids, response_ids
+from xling.models.text import Ids, decode_response, ends, policy_ids, response_ids
 from xling.models.training import core, store_trained, trainable, write_curve
 from xling.optimizers import OPTIMIZERS, PolicyTraining, trains
 from xling.optimizers.problem import Pool, Problem, Reward, Row, Watch, prompts_of_step
@@ -78,7 +78,7 @@ def run(context: Context) -> None:
         tokenizer,
         train.names(),
         train.ids,
-        _reward(train, score, scale, settings, tokenizer.eos_token_id),
+        _reward(train, score, scale, settings, ends(tokenizer)),
         spec.max_new_tokens,
         spec.seed,
         Watch(
@@ -145,8 +145,7 @@ def _pool(context: Context, train: Texts, score: Scores) -> Pool | None:
 def _ids(tokenizer: Any, samples: Samples) -> list[Ids]:
     """Token ids of the samples; one that was cut has no eos."""
     whole = response_ids(tokenizer, samples.responses, 1 << 20)
-    eos = int(tokenizer.eos_token_id)
-    return [ids if ended else ids[:-1] or [eos] for ids, ended in zip(whole, samples.eos, strict=True)]
+    return [ids if ended else ids[:-1] or ids for ids, ended in zip(whole, samples.eos, strict=True)]
 
 
 # --- the reward ---------------------------------------------------------------------------------------------
@@ -173,14 +172,16 @@ def _scale(spec: AlignSpec, reference: Any, tokenizer: Any, train: Texts, score:
     return mean, spread
 
 
-def _reward(train: Texts, score: Scores, scale: tuple[float, float], settings: PolicyTraining, eos: int) -> Reward:
+def _reward(
+    train: Texts, score: Scores, scale: tuple[float, float], settings: PolicyTraining, stops: Sequence[int]
+) -> Reward:
     """Standardised rewards of responses to training prompts, less the penalty for one that never ended."""
     penalty, (mean, spread) = settings.eos_penalty(), scale
 
     def reward(numbers: Sequence[int], responses: Sequence[Sequence[Ids]]) -> list[list[float]]:
         found = score([train.prompts[i] for i in numbers], train.said(responses))
         return [
-            [(value - mean) / spread - (penalty if ids[-1] != eos else 0.0) for value, ids in zip(*both, strict=True)]
+            [(value - mean) / spread - penalty * (ids[-1] not in stops) for value, ids in zip(*both, strict=True)]
             for both in zip(found, responses, strict=True)
         ]
 
@@ -223,7 +224,7 @@ class Validation:
             "kl": float(np.mean(kl)),
             "entropy": float(np.mean(entropy)),
             "length": float(np.mean([len(ids) for [ids] in drawn])),
-            "eos": float(np.mean([ids[-1] == tokenizer.eos_token_id for [ids] in drawn])),
+            "eos": float(np.mean([ids[-1] in ends(tokenizer) for [ids] in drawn])),
             "repetition": float(np.mean([repetition(text) for [text] in written])),
         }
         shares = in_language([text for [text] in written], self.spec.lang)

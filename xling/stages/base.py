@@ -2,14 +2,17 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
+from xling.digests import text_digest
 from xling.errors import DataError, StageError
 from xling.grid.stage import Context
 from xling.jsonfiles import read_json
 from xling.models.hub import BASE_FOLDER, checkpoint_digest, download, folder_digest
+from xling.models.weights import chat_template
 from xling.results.specs import BaseSpec
 
 
@@ -56,7 +59,7 @@ def _downloaded(spec: BaseSpec) -> Path:
 
 def _check(context: Context, spec: BaseSpec, where: str) -> None:
     """Write load.json, and see that a whole model of the kind we can read is there; its weights are not read."""
-    from xling.models.load import Loading, check_base, check_twin, write_loading
+    from xling.models.load import Loading, check_base, check_twin, source, turn_ends, write_loading
 
     use = spec.use or "policy"
     local = "" if where == "." or spec.commit else spec.digest
@@ -66,7 +69,15 @@ def _check(context: Context, spec: BaseSpec, where: str) -> None:
         check_base(context.out, use)
         if spec.checkpoint not in ("packaged", "pretrain"):  # which is our own
             check_twin(context.out, use)
+        if spec.template:
+            _check_template(source(context.out)[0], spec)
+            write_loading(context.out, replace(how, ends=turn_ends(context.out)))
     except (ValueError, ImportError) as error:  # transformers' own refusals
         named = {"policy": "a language model", "translator": "a translator"}
         what = named.get(use, f"an rm_backbone={use}")
         raise DataError(f"The model {spec.checkpoint} cannot be used as {what}: {error}") from error
+
+
+def _check_template(folder: Path, spec: BaseSpec) -> None:
+    if text_digest(chat_template(folder)) != spec.template:
+        raise DataError(f"The chat template in {folder} is another one than was planned with. Run the command again.")

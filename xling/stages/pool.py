@@ -15,7 +15,7 @@ import msgspec
 
 from xling.grid.stage import Context
 from xling.jsonfiles import write_json
-from xling.models.text import Ids, decode_response, policy_ids
+from xling.models.text import Ids, decode_response, ends, policy_ids
 from xling.results.samples import Samples, write_samples
 from xling.results.specs import PoolSpec, RecordedSpec
 from xling.stages.blocks import kept_lines
@@ -139,7 +139,7 @@ def chunks(lengths: Sequence[int], size: int, by_length: bool) -> list[list[int]
 def line(prompt: Prompt, drawn: Sequence[Ids], tokenizer: Any, kl: list[float]) -> bytes:
     """One prompt's samples as a line of samples.jsonl."""
     texts = [decode_response(tokenizer, ids) for ids in drawn]
-    eos = [ids[-1] == tokenizer.eos_token_id for ids in drawn]
+    eos = [ids[-1] in ends(tokenizer) for ids in drawn]
     lengths = list(map(len, drawn))
     row = Samples(prompt.id, prompt.group, prompt.dataset, texts, lengths, eos, kl)
     return msgspec.json.encode(row, order="sorted")
