@@ -11,7 +11,7 @@ READY := $(VENV)/.installed
 INSTALL := $(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,encoder,gguf,lora,wandb]'
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo grid controls human-judgements optimizers paper-tiny test test-slurm nightly lint base clean
+.PHONY: help setup demo grid controls human-judgements optimizers paper-tiny real-model test test-slurm nightly lint base clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -35,6 +35,9 @@ optimizers: $(READY) ## docs/optimizers.md: five optimizers, 3x3 languages, thre
 
 paper-tiny: $(READY) ## docs/paper_tiny.md: every preset of the paper at tiny scale, half an hour on an idle core
 	$(BIN)/python benchmarks/paper.py
+
+real-model: $(READY) ## docs/real_model.md: a pretrained model through every stage, with data of DATA=FOLDER; skipped without weights
+	$(BIN)/python benchmarks/real_model.py "$(DATA)"
 
 test: $(READY) ## all tests but the nightly ones; warnings are errors
 	$(BIN)/python -m pytest -m 'not nightly'
