@@ -59,6 +59,7 @@ def test_parts_can_be_planned(data: Path, part: str) -> None:
     assert "judge" in plan_of(cells, "xling.planning").count()
 
 
+@pytest.mark.nightly
 def test_the_page_is_filled_in(data: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("By hand\n<!-- runs:begin -->\nold\n<!-- runs:end -->\nEnd.\n", "utf-8")
