@@ -1,7 +1,8 @@
 """The paper's presets: docs/paper.md gets their counts and cost, docs/paper_tiny.md what came of them at tiny scale.
 
     make paper-tiny        # or: python benchmarks/paper.py [--root FOLDER] [--workers N] [--only PRESET ...]
-    python benchmarks/paper.py --counts    # docs/paper.md alone; nothing is run, no data, models or network are needed
+    python benchmarks/paper.py --counts    # docs/paper.md and docs/scale.md alone; nothing is run, no data, models or
+                                           # network are needed
 
 All presets run in one root, so that they share stages as their originals do, and finished stages are not run again: the
 same command goes on where it was stopped. Numbers at tiny scale mean nothing; that they are there does.
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from human_judgements import filled
@@ -20,7 +22,8 @@ from human_judgements import filled
 from xling.analysis.matrix.names import heading_of
 from xling.analysis.matrix.types import Matrix
 from xling.compose.grid import composed_grid
-from xling.grid.plan import Plan
+from xling.grid.plan import Plan, needs_of
+from xling.grid.stage import Gpus
 from xling.grid.store import Store
 from xling.launching import plan_of
 from xling.report.files import reduce_grid
@@ -29,7 +32,9 @@ from xling.report.tables.table import Table
 from xling.results.plan import read_plan
 
 ROOT = Path(__file__).parents[1]
-PAGE, TINY = ROOT / "docs" / "paper.md", ROOT / "docs" / "paper_tiny.md"
+PAGE, TINY, SCALE = (ROOT / "docs" / f"{name}.md" for name in ("paper", "paper_tiny", "scale"))
+GPU = Gpus(1, 80.0, "hydra.launcher.gpu_mem_gb=80")
+LARGE = ("sft", "reward", "pool", "align", "aligned", "score", "llm")  # kinds of stages with a model
 PRESETS = sorted(path.stem for path in (ROOT / "sweeps").glob("paper_*.yaml"))
 WALLS = "paper_tiny.json"  # of a root: preset -> wall seconds
 COUNTED = ("translate", "sft", "reward", "pool", "align", "score", "llm")  # kinds of stages
@@ -47,11 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=ROOT / "outputs", help="of all results")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=PRESETS, default=PRESETS, metavar="PRESET")
-    parser.add_argument("--counts", action="store_true", help="fill in docs/paper.md and run nothing")
+    parser.add_argument("--counts", action="store_true", help="fill in docs/paper.md and docs/scale.md, run nothing")
     given = parser.parse_args(arguments)
     if given.counts:
         plans = {name: planned(name, "dry_run=true", f"root={given.root.absolute()}/none") for name in PRESETS}
         PAGE.write_text(filled(PAGE.read_text("utf-8"), {"counts": count_lines(plans)}), "utf-8")
+        SCALE.write_text(filled(SCALE.read_text("utf-8"), {"memory": memory_lines(plans)}), "utf-8")
         return 0
     codes = [run_tiny(name, given.root, given.workers) for name in given.only]
     runs, matrices = tiny_lines(given.root)
@@ -91,6 +97,28 @@ def counts(plan: Plan) -> dict[str, float]:
     hours = sum(estimate.seconds * stages[kind] for kind, estimate in modelled) / 3600
     flops = sum(estimate.flops for _, estimate in modelled) / 1e18
     return {**{kind: stages.get(kind, 0) for kind in COUNTED}, **units, "EFLOP": flops, "GPU hours": hours}
+
+
+def on_80_gb(plan: Plan) -> Plan:
+    """The plan with the memory that its stages take of a GPU of 80 GB."""
+    return replace(plan, needs=needs_of(plan, lambda kind: replace(GPU, more=plan.kinds[kind].parallel)))
+
+
+def memory_lines(plans: Mapping[str, Plan]) -> list[str]:
+    """GB of a GPU by kind of stage, `!` where that is too much of 80, and what to type there."""
+    lines = [f"| preset | {' | '.join(LARGE)} | disk, GB |", f"|---|{'---:|' * (len(LARGE) + 1)}"]
+    typed: dict[str, list[str]] = {}
+    for preset, plan in ((preset, on_80_gb(plan)) for preset, plan in plans.items()):
+        found = {kind: plan.needs[kind][1] for kind in LARGE if kind in plan.needs}
+        cells = [f"{found[kind].gib:,.0f}{'' if found[kind].fits else ' !'}" if kind in found else "" for kind in LARGE]
+        disk = sum(estimate.stored for estimate in plan.estimates.values()) / 1e9
+        lines.append(f"| `{preset}` | {' | '.join(cells)} | {disk:,.0f} |")
+        for kind, memory in found.items():
+            if not memory.fits:
+                setting = f"`{memory.setting}`" if memory.setting else "no setting is enough"
+                typed.setdefault(f"{kind}: {setting}", []).append(f"`{preset}`")
+    return [*lines, "", "What makes them fit on 80 GB:", "",
+            *(f"- {said} ({', '.join(names)})" for said, names in typed.items())]  # fmt: skip
 
 
 # --- tiny scale ---------------------------------------------------------------------------------------------

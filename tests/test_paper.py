@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from xling.errors import ConfigError
-from xling.grid.plan import Plan
+from xling.grid.plan import Plan, too_large
 from xling.judges.llm import most_requests
 
 ROOT = Path(__file__).parents[1]
@@ -115,6 +115,18 @@ def test_every_model_of_the_presets_computes_as_the_rate_of_cost_is_stated(plans
     bases = [step.stage for plan in plans.values() for step in plan.steps.values() if step.stage.kind == "base"]
     assert {stage.spec["dtype"] for stage in bases} == {"bfloat16"}
     assert {stage.spec.get("use", "policy") for stage in bases} == {"policy", "translator"}
+
+
+@pytest.mark.parametrize("preset", COUNTS)
+def test_every_stage_of_a_preset_fits_on_80_gb_or_the_plan_says_how(plans: dict[str, Plan], preset: str) -> None:
+    """As the models are published, without a network; docs/scale.md has the table."""
+    plan = maker.on_80_gb(plans[preset])
+    told = [sentence for sentence, _ in too_large(plan)]
+    assert {"sft", "reward", "pool", "score"} <= plan.needs.keys()
+    assert all("hydra.launcher.gpu_mem_gb=80. " in sentence for sentence in told)
+    assert all(memory.setting for kind, (_, memory) in plan.needs.items() if not memory.fits and kind != "align")
+    [row] = [line for line in maker.memory_lines({preset: plans[preset]}) if f"| `{preset}`" in line]
+    assert row in maker.SCALE.read_text("utf-8")  # python benchmarks/paper.py --counts
 
 
 def test_a_dry_run_says_what_is_not_here(plans: dict[str, Plan], capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from xling.grid.stage import WHERE, Gpus, Memory, Stage, Tokens
 from xling.models.sizes import Sizes
 from xling.optimizers import OPTIMIZERS, Held, held, trains
-from xling.planning.costs import budget, limits, sized
+from xling.planning.costs import WORD, budget, limits, sized
 from xling.results.specs import located
 
 QUANTIZED = 0.56  # bytes of a weight in 4 bits, with its share of the scales
@@ -287,17 +287,20 @@ def align(stage: Stage, gpus: Gpus) -> Memory | None:
     tuning, rank = spec["tuning"], (spec["lora"] or {}).get("r", 0)
     own: Held = getattr(OPTIMIZERS.of(settings), "held", held)(settings)
     policy, value = Net(sizes, word, tuning, rank), Net(sizes, 4, trunk=True)
-    reference = 4.0 * sizes.weights if tuning == "full" else policy.weights()
+    half = WORD.get(spec.get("precision") or "", word if tuning != "full" else 4) == 2
+    reference = (2.0 if half else 4.0) * sizes.weights if tuning == "full" else policy.weights()
     at_once = own.at_once
     if own.tables:
         at_once = max(1, min(at_once, VOCABULARY_AT_ONCE // (own.rows * spec["max_new_tokens"] * sizes.vocabulary)))
     optimizer = spec["optimizer"]
     task = Task(
         (policy, *[value] * own.values), reference + _scorer(stage), own.batch, at_once, own.rows,
-        spec["max_prompt_tokens"], spec["max_new_tokens"], True, tuning != "full" and word == 2, False,
+        spec["max_prompt_tokens"], spec["max_new_tokens"], True, half, False,
         optimizer["optimizer"], TOGETHER if own.samples else EVALUATED, spec.get(WHERE, {}).get("parallel", "auto"),
     )  # fmt: skip
     way = Way(1, False, optimizer.get("micro_batch_size"), bool(spec.get("gradient_checkpointing")))
+    if not hasattr(settings, "micro_batch_size"):  # an optimizer that reads its batch at once
+        return Memory(worst(task, way), gpus)
     return trained(task, way, ("optimizer.micro_batch_size", "policy.gradient_checkpointing"), stage.kind, gpus)
 
 
