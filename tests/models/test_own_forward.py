@@ -93,6 +93,22 @@ def test_each_way_of_reading_is_compared(way: str, tmp_path: Path, monkeypatch: 
         load_policy(folder)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("family", "way"), [("llama", "_scored"), ("mt5", "_trained"), ("llama", "_continued_states")])
+def test_a_wrong_reading_is_refused_in_half_precision_too(
+    dtype: str, family: str, way: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Here: after the prompt of another text."""
+    folder, load = saved(tmp_path, family), load_trunk if "states" in way else load_policy
+    monkeypatch.setattr(own_forward, "_right", set())
+    load(folder, dtype=dtype)
+    monkeypatch.setattr(own_forward, "_right", set())
+    right = getattr(own_forward, way)
+    monkeypatch.setattr(own_forward, way, lambda model, probe, pad: right(model, (probe[0][::-1], probe[1]), pad))
+    with pytest.raises(DataError, match=r"gives other (logits|hidden states) "):
+        load(folder, dtype=dtype)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_half_precision_is_no_other_reading(family: str) -> None:
     """And what is read wrongly stands out from its rounding."""
@@ -107,12 +123,16 @@ def test_half_precision_is_no_other_reading(family: str) -> None:
         assert min(distance(others[pair], own[pair]) for pair in own) > own_forward.TOLERANCE[torch.bfloat16]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("family", ["llama", "gemma3", "mt5"])
-def test_a_model_in_half_precision_is_the_one_that_is_loaded(family: str, tmp_path: Path) -> None:
-    """Also what is computed from its config: `model.to` would round the frequencies of rotary positions."""
-    trained = in_dtype(build(family), torch.bfloat16)
+def test_a_model_in_half_precision_is_the_one_that_is_loaded(family: str, dtype: str, tmp_path: Path) -> None:
+    """Also what is computed from its config: `model.to` would round the frequencies of rotary positions.
+
+    And what transformers leaves in float32: layers of T5 in float16.
+    """
+    trained = in_dtype(build(family), getattr(torch, dtype))
     save_policy(tmp_path, trained, tokenizer(family))
-    stored, _ = load_policy(tmp_path, dtype="bfloat16")
+    stored, _ = load_policy(tmp_path, dtype=dtype)
     probe = probe_of(trained.config, 1)
     with torch.inference_mode():
         ours, theirs = own_logits(trained, probe), own_logits(stored, probe)

@@ -8,13 +8,15 @@ import families
 import msgspec
 import numpy as np
 import pytest
+import torch
 from small_grid import BUDGET, M, N, Runner, array, changed, contents, experiment, goes_on, read, refused
 
 from xling.compose.composer import Composer
-from xling.errors import DataError
+from xling.errors import DataError, StageError
 from xling.experiment import Experiment, experiment_from
-from xling.grid.stage import Stage
+from xling.grid.stage import Context, Stage
 from xling.planning.dag import judge_stage
+from xling.rewards import networks
 from xling.rewards.classifier import Settings as Classifier
 from xling.rewards.encoder import Settings as Encoder
 from xling.rewards.frozen_lm import Settings as FrozenLM
@@ -25,6 +27,7 @@ from xling.rewards.settings import RewardModel
 from xling.rewards.untrained import Settings as Untrained
 from xling.stages import blocks
 from xling.stages.features import all_features
+from xling.tasks.options import task_module
 
 pytestmark = [  # peft's own
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
@@ -277,3 +280,22 @@ def test_a_reward_models_own_checkpoint_keeps_it_apart_from_the_policys(
     rewards = [stage.parents["score"].parents["reward"].key for stage in by_encoder]
     assert rewards[0] == rewards[1]
     assert json.dumps(by_encoder[0].parents["score"].parents["reward"].parents["init"].spec)
+
+
+@pytest.mark.parametrize("family", ["llama", "mt5"])
+def test_a_reward_model_in_bfloat16_is_stored_as_it_was_trained(
+    family: str, runner: Runner, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """By the stage, which trains all of it and compares what it has stored; another model is refused."""
+    rm = SameAsPolicy(msgspec.structs.replace(BUDGET, steps=2, eval_every=2), init="base")
+    asked = changed(experiment(checkpoints[family], rm=rm), "policy", dtype="bfloat16")
+    trained = runner.folder(judge_stage(asked).parents["score"].parents["reward"])
+    net = networks.load_reward(trained)
+    assert {p.dtype for p in net.trunk.parameters()} == {torch.bfloat16} and net.head.weight.dtype == torch.float32
+    context = Context({}, {}, trained, tmp_path)
+    probe = task_module(asked.task).ratings(asked.task, "en", "validation")[:8]
+    networks.check_stored(context, net, probe)
+    with torch.no_grad():
+        next(net.trunk.get_input_embeddings().parameters()).mul_(1.05)
+    with pytest.raises(StageError, match="The stored reward model scores differently from the trained one"):
+        networks.check_stored(context, net, probe)

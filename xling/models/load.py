@@ -159,16 +159,17 @@ def load_translator(folder: Path) -> tuple[Any, Any]:
 
 
 def load_encoder(folder: Path) -> tuple[Any, Any]:
-    """(model on the CPU in float32 and eval mode, tokenizer) of a checkpoint that gives texts their states.
+    """(model on `device()` in float32 and eval mode, tokenizer) of a checkpoint that gives texts their states.
 
     Of an encoder-decoder its encoder; the decoder's weights may be missing.
     """
     check_files(folder)
     check_code(folder, None)
-    model = _from_pretrained(AutoModel, folder, Loading(), ("pooler", "decoder"), dtype=torch.float32).eval()
+    model = _from_pretrained(AutoModel, folder, Loading(), ("pooler", "decoder"), dtype=torch.float32)
     tokenizer = _tokenizer(folder, Loading(), ())
     check_tokens(folder, model, tokenizer)
-    return (model.get_encoder() if model.config.is_encoder_decoder else model), tokenizer
+    halves = {name for name, _ in model.named_children()} >= {"encoder", "decoder"}  # whatever a config says of it
+    return (model.get_encoder() if halves else model).to(device()).eval(), tokenizer
 
 
 def load_tokenizer(folder: Path, needed: Sequence[str] = ("pad", "eos")) -> Any:
@@ -411,10 +412,16 @@ def check_tokens(folder: Path, model: Any, tokenizer: Any) -> None:
 def in_dtype(model: Any, dtype: torch.dtype) -> Any:
     """The model with the weights that are stored in `dtype`.
 
-    What is computed from the config (rotary frequencies) stays in float32, as it does where a model is loaded:
-    `model.to` would round it as well, and the model in memory would not be the one that is stored.
+    What is computed from the config (rotary frequencies) stays in float32, and so do the layers that transformers loads
+    in it (of T5 in float16), as they do where a model is loaded: `model.to` would round them as well, and the model in
+    memory would not be the one that is stored.
     """
-    for module in model.modules():
+    spared = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
+    if dtype == torch.float16:
+        spared |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    for place, module in model.named_modules():
+        if spared & set(place.split(".")):
+            continue
         for parameter in module._parameters.values():
             if parameter is not None and parameter.is_floating_point():
                 parameter.data = parameter.data.to(dtype)
