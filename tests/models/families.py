@@ -34,6 +34,7 @@ SHAPE = {
     "eos_token_id": 1,
     "bos_token_id": 2,
 }
+IDLE = ("smollm3",)  # whose tokenizer names a bos and never puts it, as those of GPT-2 and SmolLM2
 WINDOW = 6  # of sliding-window layers: shorter than the prompts of the tests
 FAMILIES: dict[str, Any] = {
     "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**SHAPE)),
@@ -56,6 +57,23 @@ FAMILIES: dict[str, Any] = {
             relative_attention_num_buckets=8,
             relative_attention_max_distance=16,
             dropout_rate=0.1,
+        )
+    ),
+}
+SIGHT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16}
+SEEING: dict[str, Any] = {  # models of texts and images, whose settings of texts are nested
+    "llava": lambda: hf.LlavaForConditionalGeneration(
+        hf.LlavaConfig(
+            text_config=hf.LlamaConfig(max_position_embeddings=64, **SHAPE),
+            vision_config=hf.CLIPVisionConfig(patch_size=8, **SIGHT),
+            image_token_index=5,
+        )
+    ),
+    "qwen2_5_vl": lambda: hf.Qwen2_5_VLForConditionalGeneration(
+        hf.Qwen2_5_VLConfig(
+            text_config=SHAPE | {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]}},
+            vision_config={"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2}
+            | {"out_hidden_size": 32, "patch_size": 8, "fullatt_block_indexes": [0]},
         )
     ),
 }
@@ -129,7 +147,8 @@ def unigram_pieces(special: list[str]) -> list[tuple[str, float]]:
 
 
 def tokenizer(family: str, chat_template: str | None = None) -> Any:
-    """Byte-level BPE for the decoders; for mT5 and Llama pieces that begin with SentencePiece's space.
+    """Byte-level BPE for the decoders, with a bos that the tokenizer puts itself where there is one; for mT5 and Llama
+    pieces that begin with SentencePiece's space.
 
     XLM-R's <s> A </s></s> B </s>; DeBERTa's and BERT's [CLS] A [SEP] B [SEP] with token types.
     """
@@ -160,6 +179,9 @@ def tokenizer(family: str, chat_template: str | None = None) -> Any:
     bos = {} if family in ("mt5", "qwen2", "qwen3") else {"bos_token": "<s>"}
     named = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"} | bos
     whole = hf.PreTrainedTokenizerFast(tokenizer_object=made, **named)
+    if family not in IDLE and bos:
+        around = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 2)])
+        whole.backend_tokenizer.post_processor = around
     whole.chat_template = chat_template
     return whole
 

@@ -14,13 +14,22 @@ from families import FAMILIES, SHAPE, build, check_reward, saved, tokenizer
 from xling.config.policies import LanguageModel
 from xling.errors import ConfigError, DataError
 from xling.models import own_forward
-from xling.models.checkpoints import alike_up_to, check_lengths, check_table
-from xling.models.load import Loading, check_twin, in_dtype, load_policy, load_trunk, save_policy, write_loading
+from xling.models.checkpoints import alike_up_to, check_lengths, check_policy, check_table, positions
+from xling.models.load import (
+    Loading,
+    check_base,
+    check_twin,
+    in_dtype,
+    load_policy,
+    load_trunk,
+    save_policy,
+    write_loading,
+)
 from xling.models.own_forward import distance, own_logits, probe_of, smaller
 from xling.models.published import load_published_classifier
 from xling.models.sampling import greedy_ids
 from xling.models.states import kl_along, log_likelihood, predicting_states, responses_of
-from xling.models.text import Limits
+from xling.models.text import Limits, prompt_ids
 from xling.optimizers.ppo import values_of
 from xling.rewards.frozen_lm import read
 from xling.rewards.networks import HeadedNet, RewardNet, load_reward, save_reward, scalar_head
@@ -238,6 +247,32 @@ def test_a_model_of_texts_and_images_is_read_by_its_text_part(tmp_path: Path) ->
     value.trunk = load_trunk(folder)
     assert values_of(value, batch, torch.empty(0)).shape == (2,)
     assert kl_along(model, model, [[5, 6]], [[7, 1]], 0) == [0.0]
+
+
+@pytest.mark.parametrize("name", families.SEEING)
+def test_what_reads_images_too_writes_and_scores_texts_as_its_own_forward_pass(name: str, tmp_path: Path) -> None:
+    """Llava's and Qwen-VL's kind, which are no causal LMs by transformers' table; their text settings are nested."""
+    folder = tmp_path / "base"
+    save_policy(folder, families.shaken(families.SEEING[name](), 0.03), families.tokenizer("llama"))
+    check_policy(LanguageModel(str(folder)))
+    check_base(folder, "policy")
+    check_twin(folder, "policy")
+    model, pieces = load_policy(folder)
+    (prompt,) = prompt_ids(pieces, ["in the morning"])
+    (said,) = greedy_ids(model, pieces, [prompt], 6)
+    whole = model.generate(input_ids=torch.tensor([prompt]), max_new_tokens=6, do_sample=False, pad_token_id=0)
+    assert said == whole[0, len(prompt) :].tolist()
+    net = RewardNet(load_trunk(folder), pieces, "last").eval()
+    save_reward(tmp_path / "reward", net)
+    stored = load_reward(tmp_path / "reward")
+    assert stored.score(["ab"], [["c", "dd"]]) == net.score(["ab"], [["c", "dd"]])
+
+
+def test_limits_are_those_of_the_nested_settings_of_texts() -> None:
+    text = {"model_type": "opt", "max_position_embeddings": 64}
+    assert positions({"model_type": "blip-2", "text_config": text}) == 64
+    with pytest.raises(DataError, match="64 positions cannot read 60 tokens of a prompt and 8 of a response"):
+        check_table({"model_type": "blip-2", "text_config": text}, (60, 8))
 
 
 # --- before anything is trained -----------------------------------------------------------------------------

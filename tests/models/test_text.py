@@ -1,13 +1,16 @@
 """Text to token ids and back: nothing is lost, the cue and eos survive truncation, prompt and response meet once."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import families
 import pytest
 from architectures import checkpoint
+from transformers import AutoTokenizer
 
 from xling.errors import DataError
+from xling.models.hub import BASE_FOLDER
 from xling.models.load import check_base
 from xling.models.text import (
     Limits,
@@ -17,9 +20,11 @@ from xling.models.text import (
     pair_rows,
     policy_ids,
     prompt_ids,
+    puts_bos,
     response_ids,
     separators,
 )
+from xling.models.weights import names_idle_bos
 from xling.tasks import micro_summarization
 from xling.tasks.micro.words import LANGUAGES
 from xling.tasks.micro_summarization import Settings as MicroSummarization
@@ -61,6 +66,34 @@ def test_text_that_looks_like_a_special_token_is_text(tiny: tuple[Any, Any], tex
     assert ids.count(tokenizer.eos_token_id) == 1 and tokenizer.pad_token_id not in ids
     assert decode_response(tokenizer, ids) == text
     assert prompt_ids(tokenizer, [text])[0].count(tokenizer.bos_token_id) == 1
+
+
+@pytest.mark.parametrize("family", [name for name in families.FAMILIES if name != "mt5"])
+def test_a_prompt_begins_as_the_tokenizer_begins_a_text(family: str, tmp_path: Path) -> None:
+    """Its model has seen no other beginning: bos is what it puts, and not what it names."""
+    made = families.tokenizer(family)
+    (ids,) = prompt_ids(made, ["in the evening"])
+    assert ids == made("in the evening")["input_ids"]
+    assert (ids[0] == made.bos_token_id) == puts_bos(made) == (family not in ("qwen2", "qwen3", *families.IDLE))
+    made.save_pretrained(tmp_path)
+    assert names_idle_bos(tmp_path) == (family in families.IDLE)
+
+
+def test_a_bos_that_is_eos_or_that_the_settings_switch_on_or_off(tmp_path: Path) -> None:
+    named = families.tokenizer("smollm3")
+    named.bos_token = named.eos_token  # as GPT-2's
+    assert not puts_bos(named) and prompt_ids(named, ["one"]) == [named("one")["input_ids"]]
+    named.save_pretrained(tmp_path)
+    assert names_idle_bos(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"add_bos_token": False}))
+    assert not names_idle_bos(tmp_path)  # prompts had none before either
+
+
+def test_our_own_bases_texts_begin_with_bos_though_its_tokenizer_puts_none(tiny_folder: Path) -> None:
+    for folder in (tiny_folder, BASE_FOLDER):
+        own = AutoTokenizer.from_pretrained(folder)
+        assert own("one")["input_ids"][0] != own.bos_token_id and puts_bos(own) and not names_idle_bos(folder)
 
 
 def test_a_response_ends_with_eos_and_an_empty_one_has_more_than_nothing(tiny: tuple[Any, Any]) -> None:

@@ -196,10 +196,16 @@ def check_table(
     config: Mapping[str, Any], sides: tuple[int, int], separators: int = 0, group: str = "rm_backbone"
 ) -> None:
     """`check_room` of what is no encoder: where positions come from a table, or change with a text's length."""
-    if config.get("model_type") in TABLES:
+    if text_settings(config).get("model_type") in TABLES:
         check_room(config, sides, separators, group)
     else:
         _check_alike(config, sides, separators, group)
+
+
+def text_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a config.json on what writes texts: T5Gemma's decoder; of texts and images, where it has its own."""
+    parts = [part for name in ("decoder", "text_config") if isinstance(part := config.get(name), Mapping)]
+    return (parts or [config])[0]
 
 
 def alike_up_to(text: Mapping[str, Any]) -> tuple[int, str] | None:
@@ -225,8 +231,7 @@ def _check_alike(config: Mapping[str, Any], sides: tuple[int, int], separators: 
 
     Sampling pads prompts alone; what reads responses too pads both (xling/models/sampling.py and states.py).
     """
-    parts = [part for name in ("decoder", "text_config") if isinstance(part := config.get(name), Mapping)]
-    text, sampling = (parts or [config])[0], group == "policy"
+    text, sampling = text_settings(config), group == "policy"
     window = text.get("sliding_window") if config.get("is_encoder_decoder") and not sampling else None
     limit = (window, f"an attention window of {window} tokens") if isinstance(window, int) else alike_up_to(text)
     if limit is None:
@@ -277,6 +282,7 @@ def check_room(config: Mapping[str, Any], sides: tuple[Any, ...], separators: in
 
 def positions(config: Mapping[str, Any]) -> int | None:
     """Tokens that a model can tell the places of; None: any number."""
+    config = text_settings(config)
     kind, most = config.get("model_type"), config.get("max_position_embeddings") or config.get("n_positions")
     if not isinstance(most, int) or (kind in RELATIVE and not config.get("position_biased_input", True)):
         return None
@@ -386,7 +392,7 @@ def parameters_of(checkpoint: str, revision: str | None) -> Parameters | None:
 
 
 def _of(config: Mapping[str, Any]) -> Parameters:
-    config = config.get("text_config") or config
+    config = text_settings(config)
     if "d_kv" in config:
         return _of_t5(config)
     if config.get("is_encoder_decoder"):

@@ -29,6 +29,8 @@ UNRESOLVED = "?"  # a revision that a dry run did not ask the hub for; no name t
 SECONDS = 10  # to wait for the hub while planning
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]  # no pickles, no other frameworks' weights
 
+TOKENIZER = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+
 
 class HubUnreachable(ConfigError):
     """Neither the hub nor a cached copy can say what a revision is."""
@@ -101,6 +103,20 @@ def settings_of(checkpoint: str, revision: str | None) -> dict[str, Any]:
     except Exception:  # no such file, or no network: of whatever kind the client's transport raises
         return {}
     return settings
+
+
+def tokenizer_folder(checkpoint: str, commit: str) -> Path | None:
+    """Where a checkpoint's tokenizer lies, downloaded by itself where need be; None if it cannot be had."""
+    if not is_repository(checkpoint):
+        return Path(checkpoint)
+    if commit == UNRESOLVED:
+        return None
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(checkpoint, revision=commit, allow_patterns=TOKENIZER))
+    except Exception:  # no network: of whatever kind the client's transport raises
+        return None
 
 
 def _cached_commit(repository: str, revision: str | None, setting: str, error: Exception) -> str:

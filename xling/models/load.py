@@ -17,9 +17,12 @@ from typing import Any, Literal
 import msgspec
 import torch
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -33,7 +36,7 @@ from xling.models.architecture import check_architecture, text_config
 from xling.models.chats import Chat
 from xling.models.hub import COMMIT, check_code, checkpoint_digest, trusted
 from xling.models.own_forward import check_encoder, check_policy, check_trunk, looks_ahead
-from xling.models.text import separators
+from xling.models.text import puts_bos, separators
 from xling.models.weights import check_files
 
 disable_progress_bar()
@@ -304,8 +307,13 @@ def _unfilled(kind: Any, where: Path, how: Loading, spared: Sequence[str] = ()) 
 
 
 def _class(kind: Any, config: Any) -> Any:
-    """The auto class that reads a policy: of an encoder-decoder another one."""
-    return AutoModelForSeq2SeqLM if kind is AutoModelForCausalLM and config.is_encoder_decoder else kind
+    """The auto class that reads a policy: of an encoder-decoder, or a model of texts and images, another one."""
+    if kind is not AutoModelForCausalLM:
+        return kind
+    if config.is_encoder_decoder:
+        return AutoModelForSeq2SeqLM
+    seeing = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING
+    return AutoModelForImageTextToText if seeing else kind
 
 
 def _from_pretrained(kind: Any, where: Path, how: Loading, spared: Sequence[str] | None, **settings: Any) -> Any:
@@ -350,7 +358,8 @@ def _check_report(where: Path, model: Any, report: dict[str, Any], spared: Seque
     if missing:
         raise DataError(weights.lacking(where, missing, unread, name))
     parts = {child for one in (model, model.base_model) for child, _ in one.named_children()} - set(spared)
-    left = [one for one in unread if part(one) in parts and not one.endswith(BUFFERS)]
+    heads = "lm_head.weight", *BUFFERS  # Llava's stands within the model of texts, and reward models read none
+    left = [one for one in unread if part(one) in parts and not one.endswith(heads)]
     if left and getattr(model.config, "quantization_config", None) is None:
         raise DataError(
             f"The checkpoint in {where} has weights that {name} would leave out, by what its config.json says: "
@@ -399,7 +408,7 @@ def check_tokens(folder: Path, model: Any, tokenizer: Any) -> None:
         for role in weights.ROLES
         if (number := getattr(tokenizer, f"{role}_token_id", None)) is not None
     }
-    if tokenizer.init_kwargs.get("add_bos_token") is False:
+    if not puts_bos(tokenizer):
         roles.pop("bos", None)
     last = max(tokenizer("a")["input_ids"], default=0)  # with what a tokenizer puts around a text
     roles["framing"] = (str(tokenizer.convert_ids_to_tokens(last)), last)

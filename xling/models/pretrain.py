@@ -29,6 +29,7 @@ from xling.jsonfiles import read_json, write_json
 from xling.models.hub import BASE_FOLDER, Recipe, corpus_digest
 from xling.models.sampling import greedy
 from xling.models.text import decode_response
+from xling.models.weights import OWN_TOKENS
 from xling.tasks import micro_summarization
 from xling.tasks.micro.words import LANGUAGES
 from xling.tasks.micro.writing import copying_lessons, pretraining_texts
@@ -36,7 +37,7 @@ from xling.tasks.micro_summarization import Settings as MicroSummarization
 
 # --- model, tokenizer and training --------------------------------------------------------------------------
 
-PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+PAD, BOS, EOS = (OWN_TOKENS[role][0] for role in ("pad", "bos", "eos"))
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 OUTPUT_SCALE = 0.1  # the output starts as the embedding scaled down: what is attended to is what is said
 BIAS_SCALE = 0.5  # of queries and keys: without a part that ignores the token, no head can look one place back

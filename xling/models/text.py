@@ -1,6 +1,6 @@
 """Text to token ids and back, and what is cut of long texts: one rendering, shared by training, sampling and scoring.
 
-A prompt is bos (where the tokenizer has one) and its text; a response is its text, led by a space, and eos. An
+A prompt is bos (where the tokenizer puts one) and its text; a response is its text, led by a space, and eos. An
 encoder-decoder reads the prompt with eos in its encoder, and its decoder the response after decoder_start.
 Both are tokenised apart, so that what the policy sampled and what a reward model reads meet at the same border.
 A tokenizer whose chat template is used (`chat_of`) has the prompt written by that; xling/models/chats.py.
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xling.errors import DataError
+from xling.models.weights import OWN_TOKENS, ROLES
 from xling.tasks.records import Prompt
 
 # --- rendering ----------------------------------------------------------------------------------------------
@@ -132,9 +133,20 @@ def text_ids(
 
 
 def _frame(tokenizer: Any, encoder: bool) -> tuple[Ids, Ids]:
-    """Tokens before and after a prompt: bos, unless the tokenizer says that it adds none, and eos."""
-    bos = tokenizer.bos_token_id is not None and tokenizer.init_kwargs.get("add_bos_token") is not False
-    return [tokenizer.bos_token_id] if bos else [], [tokenizer.eos_token_id] if encoder else []
+    """Tokens before and after a prompt: bos and eos."""
+    return [tokenizer.bos_token_id] if puts_bos(tokenizer) else [], [tokenizer.eos_token_id] if encoder else []
+
+
+def puts_bos(tokenizer: Any) -> bool:
+    """Whether a text begins with bos: where the tokenizer itself puts it there, for its model has seen what it puts.
+
+    Some name a bos and never put it (GPT-2's, SmolLM2's). Our own puts none, and its model was trained with it.
+    """
+    first = tokenizer.bos_token_id
+    if first is None:
+        return False
+    named = {role: (getattr(tokenizer, f"{role}_token"), getattr(tokenizer, f"{role}_token_id")) for role in ROLES}
+    return named == OWN_TOKENS or list(tokenizer("a")["input_ids"][:1]) == [first]
 
 
 def _prepends_space(tokenizer: Any) -> bool:

@@ -65,6 +65,8 @@ LISTS = re.compile(  # lists of layers that hold one entry a layer
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
 SHARED_LAYERS = ("albert", "zamba", "zamba2")  # whose layers use the same weights
 ROLES = ("pad", "eos", "bos")  # of tokens that are read whatever a text says
+GPT2_BOS = "<|endoftext|>"  # where its files name none
+OWN_TOKENS = {"pad": ("<pad>", 0), "eos": ("<eos>", 2), "bos": ("<bos>", 1)}  # of the packaged base's tokenizer
 
 
 # --- files --------------------------------------------------------------------------------------------------
@@ -396,3 +398,21 @@ def roles_of(folder: Path) -> dict[str, str]:
                 if isinstance(token, str):
                     found[role] = token
     return found
+
+
+def names_idle_bos(folder: Path) -> bool:
+    """Whether a tokenizer names a bos that it puts before no text, by its files: prompts once began with it.
+
+    Where its settings say add_bos_token, true or false, prompts always began as they say.
+    """
+    small, whole = folder / "tokenizer_config.json", folder / "tokenizer.json"
+    if not small.is_file() or not whole.is_file():
+        return False
+    said, roles = read_json(small), roles_of(folder)
+    if str(said.get("tokenizer_class")).startswith("GPT2Tokenizer"):
+        roles.setdefault("bos", GPT2_BOS)
+    if "bos" not in roles or said.get("add_bos_token") is not None:
+        return False
+    ids, _ = _tokens(folder)
+    own = {role: (token, ids.get(token)) for role, token in roles.items()} == OWN_TOKENS
+    return not own and repr(roles["bos"]) not in str(read_json(whole).get("post_processor"))

@@ -14,6 +14,7 @@ from msgspec import Struct
 from xling.config.common import Training
 from xling.config.policies import LanguageModel
 from xling.experiment import Experiment
+from xling.models.checkpoints import text_settings
 from xling.models.hub import BASE_FOLDER, settings_of
 from xling.optimizers import PolicyTraining
 from xling.options import name_of
@@ -133,5 +134,5 @@ def is_pretrained(checkpoint: str, revision: str | None) -> bool:
     """Whether a checkpoint is another model than the packaged micro base, or one that was trained from it."""
     if checkpoint in ("packaged", "pretrain"):
         return False
-    own, micro = settings_of(checkpoint, revision), settings_of(str(BASE_FOLDER), None)
+    own, micro = (text_settings(settings_of(*one)) for one in ((checkpoint, revision), (str(BASE_FOLDER), None)))
     return any(own.get(name) != micro.get(name) for name in SIZES)

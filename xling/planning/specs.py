@@ -29,8 +29,9 @@ from xling.models.hub import (
     is_repository,
     recipe_digest,
     settings_of,
+    tokenizer_folder,
 )
-from xling.models.weights import converted
+from xling.models.weights import converted, names_idle_bos
 from xling.optimizers import PolicyTraining
 from xling.options import name_of
 from xling.results.specs import (
@@ -155,7 +156,8 @@ def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "
     if checkpoint == "pretrain":
         return make("base", "base", replace(spec, digest=recipe_digest()), {})
     if commit:
-        return make("base", f"base {checkpoint}@{commit[:7]}", replace(spec, commit=commit), {})
+        spec = replace(spec, commit=commit, bos=_bos(checkpoint, commit, use))
+        return make("base", f"base {checkpoint}@{commit[:7]}", spec, {})
     folder = BASE_FOLDER if checkpoint == "packaged" else Path(checkpoint)
     if checkpoint == "packaged" and not (folder / "config.json").exists():
         raise ConfigError(f"This copy of xling has no micro base in {folder}. Run `make base` to train it.")
@@ -168,7 +170,13 @@ def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "
         return make("base", "base", replace(spec, digest=folder_digest(folder)), {})
     if policy.remote_code is not None:
         spec = replace(spec, remote_code=OWN_CODE, code=code_of(folder))
-    return make("base", "base", replace(spec, digest=checkpoint_digest(folder)), {})
+    return make("base", "base", replace(spec, digest=checkpoint_digest(folder), bos=_bos(checkpoint, "", use)), {})
+
+
+def _bos(checkpoint: str, commit: str, use: str) -> Literal["", "idle"]:
+    """What tells results of models whose prompts once began with a bos that their tokenizers never put."""
+    folder = tokenizer_folder(checkpoint, commit) if use == "policy" else None
+    return "idle" if folder is not None and names_idle_bos(folder) else ""
 
 
 def stage_of(model: Model, task: Task, langs: tuple[str, ...], policy: Policy, training: Training, seed: int) -> Stage:

@@ -75,6 +75,7 @@ class BaseSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     pad_token: str | None
     commit: str = ""  # of a hub id
     code: dict[str, str] | None = None  # of a local folder whose code may run: its Python files, name -> sha256
+    bos: Literal["", "idle"] = ""  # idle: the tokenizer names one and puts it before no text, as prompts once had it
     use: str = ""  # a policy's; else of a reward model: encoder, classifier; or translator
     template: str = ""  # digest of the chat template that prompts go through; empty: through none
 
