@@ -21,6 +21,7 @@ from xling.compose.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS, SETTINGS, SHA
 from xling.console import harmless, lasting_output
 from xling.errors import ConfigError, XlingError, did_you_mean, listed, shown
 from xling.measures.language import language_hint
+from xling.tasks.defaults import CAPS
 
 REFUSED = 2  # nothing was run
 LONGEST = 4000  # characters of a sentence
@@ -223,6 +224,12 @@ def lacking(error: BaseException, overrides: Sequence[str]) -> str | None:
     return None
 
 
+SIZES = (
+    "the embedded world in task.demonstrations, ratings, pairs, validation and test_prompts, a release with recorded "
+    "responses in task.documents"
+)
+
+
 def elsewhere(error: BaseException, having: Callable[[str, str], Sequence[str]]) -> str | None:
     """The sentence for a setting of another option than the group's default; None for any other error.
 
@@ -235,7 +242,9 @@ def elsewhere(error: BaseException, having: Callable[[str, str], Sequence[str]])
                 return None
             which = f"{group}={options[0]}" if len(options) == 1 else f"{group}= one of {listed(options)}"
             only = "has it" if len(options) == 1 else "have it"
-            return f"Unknown key '{link.full_key}' of the {group} that is chosen: only {which} {only}. Type that, too."
+            size = f" What else has a size says so itself: {SIZES}." if setting in CAPS else ""
+            key = f"'{link.full_key}' of the {group} that is chosen"
+            return f"Unknown key {key}: only {which} {only}. Type that, too.{size}"
     return None
 
 

@@ -7,12 +7,32 @@ them is what the tasks' own hooks have in common.
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from xling.errors import ConfigError
 from xling.measures.language import language_hint
 from xling.options import name_of
 from xling.tasks.records import HasTemplate, Offer, Prompt, Size, Split, TaskSettings, Use
 from xling.tasks.render import language_of, rendered
+
+Row = TypeVar("Row")
+
+# Settings of all tasks that are split which cap what is read of a language and split, and those that a use reads.
+CAP_OF: Mapping[str, str] = {
+    "demonstrations": "max_demonstrations",
+    "prompts": "max_prompts",
+    "ratings": "max_feedback",
+    "pairs": "max_feedback",
+}
+CAPS = ("max_demonstrations", "max_prompts", "max_feedback", "max_validation")
+CAPS_READ: Mapping[Use, tuple[str, ...]] = {
+    "demonstrations": ("max_demonstrations", "max_validation"),
+    "pointwise": ("max_feedback", "max_validation"),
+    "pairwise": ("max_feedback", "max_validation"),
+    "prompts": ("max_prompts",),
+    "held_out_pointwise": ("max_prompts", "max_feedback"),
+    "held_out_pairwise": ("max_prompts", "max_feedback"),
+}
 
 
 def sources(config: TaskSettings) -> Sequence[Path]:
@@ -92,3 +112,27 @@ def hashed(seed: int | str, name: str) -> bytes:
 def share(seed: int, name: str) -> float:
     """A number in [0, 1) that a name and the seed decide."""
     return int.from_bytes(hashed(seed, name)[:7], "big") / 2**56
+
+
+def cap(config: TaskSettings, what: Offer, split: Split) -> int | None:
+    """The most rows of a kind and split that the settings allow; None: all."""
+    names = [CAP_OF.get(what, ""), *(["max_validation"] if split == "validation" and what != "prompts" else [])]
+    return min((most for name in names if (most := getattr(config, name, None))), default=None)
+
+
+def capped(config: TaskSettings, rows: list[Row], what: Offer, split: Split) -> list[Row]:
+    """As many of a language's rows as the caps allow, in the order that they had.
+
+    Those whose prompts' ids come first by their hash: a smaller cap's are among a larger one's.
+    """
+    most, seed = cap(config, what, split), getattr(config, "seed", 0)
+    if most is None or len(rows) <= most:
+        return rows
+    prompts: list[Any] = [getattr(row, "prompt", row) for row in rows]
+    by_hash = sorted(range(len(rows)), key=lambda i: (hashed(seed, prompts[i].id), i))
+    return [rows[i] for i in sorted(by_hash[:most])]
+
+
+def caps(config: TaskSettings, use: Use) -> dict[str, int]:
+    """The caps that are set of those that a use reads: what is not set stands in no spec."""
+    return {name: most for name in CAPS_READ.get(use, ()) if (most := getattr(config, name))}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta
 
 from xling.config.common import Fraction, Language, Positive, Seed, Template
 from xling.errors import ConfigError, DataError, did_you_mean, listed
@@ -31,7 +31,19 @@ from xling.tasks.findings import (
     unread,
 )
 from xling.tasks.reading import NEEDED, Labels, Piece, answers, pieces, read_rows, split_groups
-from xling.tasks.records import Demonstration, HasFolds, Offer, Pair, Prompt, Rating, Recorded, Split, TaskSettings, Use
+from xling.tasks.records import (
+    Cap,
+    Demonstration,
+    HasFolds,
+    Offer,
+    Pair,
+    Prompt,
+    Rating,
+    Recorded,
+    Split,
+    TaskSettings,
+    Use,
+)
 from xling.tasks.render import language_of, read_by, rendered
 from xling.tasks.rows import Columns, Reading, Row, Rows
 from xling.tasks.tables import SHOWN, Identity, identity, paths_of
@@ -53,6 +65,10 @@ class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field=
     bad_rows: Literal["refuse", "skip"] = "refuse"
     validation: Fraction = 0.1  # share of the documents of a language
     test: Fraction = 0.1
+    max_demonstrations: Cap = UNSET  # a language and split
+    max_prompts: Cap = UNSET
+    max_feedback: Cap = UNSET  # ratings or pairs
+    max_validation: Cap = UNSET  # of demonstrations and feedback that choose checkpoints
     template: Template = Template()
     facts: tuple[Language, ...] = ()
 
@@ -240,7 +256,8 @@ def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     kept = {name: getattr(config, name) for name in (*_READING, *READS[use])}
     lang = config.languages if _rows(config).without_language else _varieties(config)
     # the plan has refused bad rows or was told to leave them out: the digest is of the others
-    return Settings(languages=lang, bad_rows="skip", **kept, **read_by(use, config.template, config.facts, langs))
+    kept |= {**defaults.caps(config, use), **read_by(use, config.template, config.facts, langs)}
+    return Settings(languages=lang, bad_rows="skip", **kept)
 
 
 def sources(config: Settings) -> list[Path]:
@@ -251,24 +268,27 @@ def sources(config: Settings) -> list[Path]:
 def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstration]:
     """Those of the data; without any, a pair's chosen responses, or the best-rated one of each prompt if it is good."""
     found = _of(config, lang, "demonstrations", split)
-    return [Demonstration(prompt, item.response) for prompt, item in found]
+    rows = [Demonstration(prompt, item.response) for prompt, item in found]
+    return defaults.capped(config, rows, "demonstrations", split)
 
 
 def ratings(config: Settings, lang: str, split: Split) -> list[Rating]:
     """Rated responses with labels in 0..1."""
     found = _of(config, lang, "ratings", split)
-    return [Rating(prompt, item.response, item.label, item.system) for prompt, item in found]
+    rows = [Rating(prompt, item.response, item.label, item.system) for prompt, item in found]
+    return defaults.capped(config, rows, "ratings", split)
 
 
 def pairs(config: Settings, lang: str, split: Split) -> list[Pair]:
     """Those of the data, and each two responses to a prompt that are rated differently."""
     found = _of(config, lang, "pairs", split)
-    return [Pair(prompt, item.response, item.other) for prompt, item in found]
+    rows = [Pair(prompt, item.response, item.other) for prompt, item in found]
+    return defaults.capped(config, rows, "pairs", split)
 
 
 def prompts(config: Settings, lang: str, split: Split) -> list[Prompt]:
     """The prompts of a split, by id."""
-    return [prompt for prompt, _ in _of(config, lang, "prompts", split)]
+    return defaults.capped(config, [prompt for prompt, _ in _of(config, lang, "prompts", split)], "prompts", split)
 
 
 def recorded(config: Settings, lang: str) -> Recorded:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from xling.errors import listed, shown
 from xling.measures.language import is_code, language_hint
+from xling.tasks.defaults import CAPS
 from xling.tasks.reading import answers
 from xling.tasks.records import Offer
 from xling.tasks.rows import BY_TEXT, Noted, Place, Row, Rows
@@ -156,8 +157,13 @@ def _translations(config: "Settings", rows: Rows, langs: Collection[str]) -> str
 
 def unread(config: "Settings", rows: Rows, splits: bool) -> list[str]:
     """A sentence on settings that are not read where the data is split, or where it is not."""
-    names, plain = ("folds", "documents") if splits else ("threshold", "validation", "test"), type(config)("", ())
-    found = [f"task.{name}={value:g}" for name in names if (value := getattr(config, name)) != getattr(plain, name)]
+    of_splits = ("threshold", "validation", "test", *CAPS)
+    names, plain = ("folds", "documents") if splits else of_splits, type(config)("", ())
+    found = [
+        f"task.{name}={value:g}"
+        for name in names
+        if (value := getattr(config, name) or None) != (getattr(plain, name) or None)
+    ]
     if not splits and any(row.split for found_rows in rows.languages.values() for row in found_rows):
         found.append(f"the column `{config.columns.split}`")
     why = (

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
 from xling.config.common import Fraction, Language, Positive, Seed, Template
 from xling.errors import ConfigError, DataError, shown
 from xling.measures.language import ONE_LABEL
 from xling.tasks import defaults
-from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Split, TaskSettings, Use
+from xling.tasks.records import Cap, Demonstration, Offer, Pair, Prompt, Split, TaskSettings, Use
 from xling.tasks.render import dialog, language_of, read_by, rendered
 from xling.tasks.tables import Identity, Row, files_in, identity, is_table, open_table, split_of, text_of
 
@@ -46,6 +47,10 @@ class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field=
     max_characters: Positive | None = None
     roles: tuple[str, str] = ("Human", "Assistant")
     feedback: Literal["pairwise"] = "pairwise"
+    max_demonstrations: Cap = UNSET  # a language and split
+    max_prompts: Cap = UNSET
+    max_feedback: Cap = UNSET  # ratings or pairs
+    max_validation: Cap = UNSET  # of demonstrations and feedback that choose checkpoints
     template: Template = Template()
     facts: tuple[Language, ...] = ()  # of the languages that the template names; planning fills them in
 
@@ -98,17 +103,19 @@ def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     """Which languages are used decides nothing but what the template names."""
     read = read_by(use, config.template, config.facts, langs)
     single = "keep" if use in ("pairwise", "pointwise") else config.single_replies
-    return msgspec.structs.replace(config, languages=(), feedback="pairwise", single_replies=single, **read)
+    caps = dict.fromkeys(defaults.CAPS, UNSET) | defaults.caps(config, use)
+    return msgspec.structs.replace(config, languages=(), feedback="pairwise", single_replies=single, **caps, **read)
 
 
 def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstration]:
     """The best reply to each message; where several have no ranks there is none."""
-    return [Demonstration(_prompt(config, one), one.replies[0][0]) for one in _best(config, lang, split)]
+    found = [Demonstration(_prompt(config, one), one.replies[0][0]) for one in _best(config, lang, split)]
+    return defaults.capped(config, found, "demonstrations", split)
 
 
 def prompts(config: Settings, lang: str, split: Split) -> list[Prompt]:
     """The messages of the demonstrations, with the conversation up to them."""
-    return [_prompt(config, one) for one in _best(config, lang, split)]
+    return defaults.capped(config, [_prompt(config, one) for one in _best(config, lang, split)], "prompts", split)
 
 
 def pairs(config: Settings, lang: str, split: Split) -> list[Pair]:
@@ -117,7 +124,7 @@ def pairs(config: Settings, lang: str, split: Split) -> list[Pair]:
     for one in _asked(config, lang, split):
         prompt = _prompt(config, one)
         found += [Pair(prompt, chosen, rejected) for chosen, rejected in _pairs(one)]
-    return found
+    return defaults.capped(config, found, "pairs", split)
 
 
 def truncation_side(config: Settings, langs: Collection[str] = ()) -> str:

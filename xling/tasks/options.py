@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from xling.errors import ConfigError
 from xling.options import Options, name_of
+from xling.tasks import defaults
 from xling.tasks.records import (
     PUBLISHED,
     Demonstration,
@@ -210,7 +211,6 @@ class AbsentTask:
 # --- sizes --------------------------------------------------------------------------------------------------
 
 Kind = Literal["demonstrations", "ratings", "pairs", "prompts"]
-CAPS = {"prompts": "max_prompts", "demonstrations": "max_demonstrations"}  # settings that cap a corpus
 
 
 @lru_cache(maxsize=512)
@@ -222,7 +222,7 @@ def size(task: Task, lang: str, what: Kind, split: Split, most: int | None = Non
     """
     if not absent(task):
         return sum(_capped(count, most) for count in _by_dataset(task, lang, what, split).values())
-    cap = getattr(task, CAPS.get(what, ""), None)
+    cap = defaults.cap(task, what, split)
     used = getattr(task, "datasets", None)
     sizes = [
         _capped(_capped(count, cap), most)

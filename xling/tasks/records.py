@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
-from msgspec import Struct
+from msgspec import Struct, UnsetType
 
-from xling.config.common import Language, Template
+from xling.config.common import Language, Positive, Template
 
 Split = Literal["train", "validation", "test"]
 Half = Literal["first", "second"]  # of a source's documents (xling/models/ridge.py)
@@ -122,6 +122,10 @@ class TaskSettings(Struct, frozen=True, forbid_unknown_fields=True):
     def feedback(self) -> Feedback:
         """The kind of feedback: ratings of single responses, or preferences between two."""
         raise NotImplementedError
+
+
+# A cap on rows of the data; UNSET or None: all. UNSET stands in no spec, so that a key has a cap only where it is set.
+Cap = Positive | None | UnsetType
 
 
 def absent(config: TaskSettings) -> bool:

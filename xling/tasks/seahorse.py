@@ -17,13 +17,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta
 
 from xling.config.common import Language, Positive, Seed, Template
 from xling.errors import ConfigError, DataError
 from xling.tasks import defaults, tables
 from xling.tasks import seahorse_files as source
-from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Split, TaskSettings, Use, absent
+from xling.tasks.records import Cap, Demonstration, Offer, Pair, Prompt, Rating, Split, TaskSettings, Use, absent
 from xling.tasks.render import language_of, read_by, rendered
 
 Corpus = Literal["xsum", "xlsum", "mlsum", "wikilingua"]
@@ -42,6 +42,8 @@ class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field=
     evaluate: Literal["validation", "test"] = "validation"
     max_demonstrations: Positive | None = None  # a corpus, language and split
     max_prompts: Positive | None = None
+    max_feedback: Cap = UNSET  # ratings or pairs, a language and split
+    max_validation: Cap = UNSET  # of demonstrations (a corpus) and feedback that choose checkpoints
     max_characters: Positive | None = None
     seed: Seed = 0
     feedback: Literal["pointwise", "pairwise"] = "pointwise"
@@ -136,13 +138,14 @@ def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     languages(config)
     for lang in langs:
         _require(config, lang, use)
+    capping = defaults.caps(config, use)
     return Settings(
         path=config.path,
         articles=config.articles,
         languages=tuple(sorted(langs)),
         datasets=config.datasets,
         max_characters=config.max_characters,
-        **{name: getattr(config, name) for name in READS[use]},
+        **{name: getattr(config, name) for name in (*READS[use], *(("seed",) if capping else ()))} | capping,
         **read_by(use, config.template, config.facts, langs),
     )
 
@@ -160,7 +163,7 @@ def sources(config: Settings) -> list[Path]:
 
 def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstration]:
     """Articles with their reference summaries, the corpora in turns; in training mixed as `task.mixing` says."""
-    mixed = _mixed(config, lang, split, config.max_demonstrations)
+    mixed = _mixed(config, lang, split, defaults.cap(config, "demonstrations", split))
     if config.mixing == "equal" and split == "train":
         longest = max(map(len, mixed))
         mixed = [list(itertools.islice(itertools.cycle(found), longest)) for found in mixed]
@@ -174,6 +177,10 @@ def prompts(config: Settings, lang: str, split: Split) -> list[Prompt]:
 
 def ratings(config: Settings, lang: str, split: Split) -> list[Rating]:
     """Rated summaries whose article is known; label 1 for Yes. "test" is the split of `task.evaluate`."""
+    return defaults.capped(config, _rated(config, lang, split), "ratings", split)
+
+
+def _rated(config: Settings, lang: str, split: Split) -> list[Rating]:
     _check_language(config, lang)
     texts = _articles(config, lang)
     found = source.of(source.read(config, _split(config, split)).rated, lang, source.corpora(config, lang))
@@ -191,14 +198,15 @@ def ratings(config: Settings, lang: str, split: Split) -> list[Rating]:
 def pairs(config: Settings, lang: str, split: Split) -> list[Pair]:
     """All pairs of a good and a bad summary of the same article (paper, appendix C)."""
     by_article: dict[str, list[Rating]] = {}
-    for rating in ratings(config, lang, split):
+    for rating in _rated(config, lang, split):
         by_article.setdefault(rating.prompt.id, []).append(rating)
-    return [
+    made = [
         Pair(good.prompt, good.response, bad.response)
         for found in by_article.values()
         for good, bad in itertools.product(found, found)
         if good.label > bad.label and good.response != bad.response
     ]
+    return defaults.capped(config, made, "pairs", split)
 
 
 def published(config: Settings) -> dict[tuple[str, str, str, str], int]:
