@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
+from tokenizers import processors
 
 from xling.config.policies import LanguageModel
 from xling.errors import ConfigError, DataError
@@ -401,6 +402,9 @@ def longer(special: dict[str, str], *words: str) -> Any:
     tokenizer = families.tokenizer("llama")
     tokenizer.add_tokens([f"<extra_{number}>" for number in range(families.VOCABULARY - len(tokenizer))])
     tokenizer.add_special_tokens(special)
+    if bos := special.get("bos_token"):  # one that the tokenizer puts; a bos that it names alone is never read
+        first = {"special_tokens": [(bos, tokenizer.bos_token_id)], "single": f"{bos} $A", "pair": f"{bos} $A $B"}
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(**first)
     tokenizer.add_tokens(list(words))
     return tokenizer
 

@@ -329,6 +329,8 @@ def check_rows(folder: Path, pad_token: str | None = None) -> None:
         return
     ids, special = _tokens(folder)
     roles = roles_of(folder)
+    if names_idle_bos(folder):
+        roles.pop("bos", None)
     if pad_token is not None:
         roles.setdefault("pad", pad_token)
     count = max(ids.values(), default=-1) + 1  # what a token that is named and not there would get
