@@ -15,6 +15,7 @@ from xling.grid.store import Store
 from xling.judges.llm import Settings as LlmJudge
 from xling.models.checkpoints import parameters_of
 from xling.models.hub import UNRESOLVED
+from xling.models.sizes import sizes_of
 from xling.optimizers.ppo import Settings as PPO
 from xling.planning import KINDS, dag, places
 from xling.planning.dag import judge_stage
@@ -163,7 +164,7 @@ def test_an_unresolved_model_is_planned_and_never_cached(offline: None) -> None:
 
 def test_kinds_know_what_computes_and_how_much_memory_it_takes(tiny_folder: Path) -> None:
     """A reward model that counts words computes nothing, one that is a network does."""
-    model = parameters_of(str(tiny_folder), None)
+    model = sizes_of(str(tiny_folder), None)
     assert model is not None
 
     def computing(asked: Any) -> set[str]:
@@ -182,9 +183,8 @@ def test_kinds_know_what_computes_and_how_much_memory_it_takes(tiny_folder: Path
         "score",
     }
     sizes = {kind: found(stage) for kind, stage in trained.items() if (found := KINDS[kind].memory) is not None}
-    weights = model.prompt + model.head
-    assert sizes["sft"] == sizes["reward"] == places.IDLE + 24 * weights and sizes["align"] > sizes["sft"]
-    assert sizes["aligned"] == places.IDLE + 6 * weights
+    assert sizes["sft"] == sizes["reward"] == places.IDLE + 24 * model.weights and sizes["align"] > sizes["sft"]
+    assert sizes["aligned"] == places.IDLE + 6 * model.weights
     endpoint = experiment(tiny_folder, judge=LlmJudge(base_url="http://127.0.0.1:9/v1", model="m"))
     assert "llm" in stages(endpoint) and "llm" not in computing(endpoint)
     assert "llm" in computing(experiment(tiny_folder, judge=LlmJudge(checkpoint=str(tiny_folder))))

@@ -4,13 +4,9 @@ Measured of a model of 0.27 billion weights in float32 on a CPU: 7.2 GB at the p
 (policy, value model, reference, reward model).
 """
 
-from typing import cast
-
 from xling.grid.stage import Stage
-from xling.models.checkpoints import Parameters
 from xling.models.encoder import PACKAGE
-from xling.planning.costs import model_of
-from xling.rewards import REWARDS, RewardSettings, budget_of
+from xling.planning.costs import budget, sized
 
 IDLE = 0.7e9  # bytes of a process that has read no model yet
 # Bytes a weight: gradients and AdamW's moments, the best model so far, activations and logits of a small batch.
@@ -29,21 +25,14 @@ def on_gpu(stage: Stage) -> bool:
 
 def memory(stage: Stage) -> float:
     """Bytes; 0 for what reads no network, and where nothing tells how large one is."""
-    model = model_of(stage) if on_gpu(stage) else None
-    if model is None:
+    found = sized(stage) if on_gpu(stage) else None
+    if found is None:
         return 0.0
     settings = stage.spec["rm"] if stage.kind == "reward" else stage.spec
     trained = TRAINED.get(stage.kind)
     each = READ if trained is None else trained if settings.get("tuning", "full") == "full" else ADAPTED
-    return IDLE + each * _weights(model)
+    return IDLE + each * found[0].weights
 
 
 def _is_network(stage: Stage) -> bool:
-    return stage.kind == "reward" and budget_of(cast(RewardSettings, REWARDS.read(stage.spec["rm"]))) is not None
-
-
-def _weights(model: Parameters) -> float:
-    """Of all layers and the table of the vocabulary, of which most encoder-decoders have two."""
-    if model.prompt == model.response:
-        return model.prompt + model.head
-    return model.prompt + model.response + 2 * model.head
+    return stage.kind == "reward" and budget(stage) is not None
