@@ -129,10 +129,10 @@ def ours(texts: Sequence[str], scorer: Scorer, module: Any, settings: PPO | RLOO
 
     def step(number: int, steps: Steps) -> None:
         whole, reference, scorer.clock = Clock(), Clock(), Clock()
-        read = module.log_probabilities_under
-        module.log_probabilities_under = reference.around(read)
+        read = module.reference_scores
+        module.reference_scores = reference.around(read)
         whole.around(learner.iterate)(number + 100)  # past the value-only phase
-        module.log_probabilities_under = read
+        module.reference_scores = read
         steps.add(scorer.tokens, whole, scorer.clock, reference)
 
     return step

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 from families import saved
-from small_grid import TASK, M, Runner, by_kind, changed, contents, counted, experiment, read, refused
+from small_grid import BUDGET, TASK, M, Runner, by_kind, changed, contents, counted, experiment, read, refused
 
 from xling.config.policies import Lora
 from xling.errors import ConfigError, StageError
@@ -24,9 +24,10 @@ from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.rloo import Settings as RLOO
 from xling.planning.dag import REFERENCES_TRAINED, cells_from, judge_stage
 from xling.results.samples import read_samples
-from xling.results.specs import AlignSpec
+from xling.results.specs import AlignSpec, located
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.frozen_lm import Settings as FrozenLM
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.rewards.untrained import Settings as Untrained
 
 FEW: dict[str, Any] = {"steps": 4, "batch_size": 8, "eval_every": 2, "eval_prompts": 6, "reward_samples": 12}
@@ -214,3 +215,36 @@ def test_a_likelihood_rewards_as_it_is_reported(tiny_folder: Path, runner: Runne
 
 def test_trl_does_not_take_encoder_decoders(mt5_folder: Path) -> None:
     refused(cell(mt5_folder, RLOO(trainer="trl")), r"optimizer\.trainer=own")
+
+
+# --- memory, and precision ----------------------------------------------------------------------------------
+
+
+def test_settings_of_memory_are_in_no_key(no_model: Path) -> None:
+    """They reach the stages all the same."""
+    rm = SameAsPolicy(training=BUDGET)
+    asked = cell(no_model, PPO_FEW, rm=rm)
+    lean = changed(changed(asked, "optimizer", micro_batch_size=2), "policy", gradient_checkpointing=True)
+    lean = changed(lean, "sft", micro_batch_size=4)
+    lean = changed(lean, "rm_backbone", training=msgspec.structs.replace(BUDGET, micro_batch_size=1))
+    one, other = judge_stage(asked), judge_stage(lean)
+    assert one.key == other.key and "where" not in aligned(one).spec
+    align = located(aligned(other).spec)
+    assert align["optimizer"]["micro_batch_size"] == 2 and align["gradient_checkpointing"] is True
+    sft = located(aligned(other).parents["sft"].spec)["training"]
+    assert (sft["micro_batch_size"], sft["gradient_checkpointing"]) == (4, True)
+    reward = located(aligned(other).parents["reward"].spec)["rm"]["training"]
+    assert (reward["micro_batch_size"], reward["gradient_checkpointing"]) == (1, False)
+
+
+@pytest.mark.parametrize("name", ["ppo", "grpo"])
+def test_policies_in_bfloat16_compute_in_it(name: str, tiny_folder: Path, runner: Runner) -> None:
+    """With micro-batches and layers that are computed again; trl's trainer takes the same settings, and adapters."""
+    few = FEW | {"steps": 2}
+    ours, theirs = PPO(**few, value_only_steps=1, micro_batch_size=2), GRPO(**few, k=2, micro_batch_size=4)
+    asked = changed(cell(tiny_folder, ours if name == "ppo" else theirs), "policy", dtype="bfloat16")
+    asked = changed(asked, "policy", gradient_checkpointing=True, tuning="full" if name == "ppo" else "lora")
+    training = aligned(judge_stage(asked))
+    curve = [json.loads(line) for line in (runner.folder(training) / "curve.jsonl").read_text().splitlines()]
+    assert training.spec["precision"] == "bfloat16"
+    assert 0 <= curve[-1]["validation_kl"] < 5 and curve[-1]["entropy"] > 0

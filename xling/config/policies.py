@@ -31,6 +31,7 @@ class LanguageModel(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     template: Literal["tokenizer", "plain"] | None = None  # of chats; None: the tokenizer's where it has one
     tuning: Literal["full", "lora", "qlora"] = "full"
     lora: Lora = Lora()
+    gradient_checkpointing: bool = False  # less memory for more time, wherever the policy is trained; in no key
     max_prompt_tokens: Positive = 1024
     truncation_side: Literal["left", "right"] | None = None  # of the document in too long a prompt; None: the task's
     n: Positive = 16  # samples a prompt in the pool

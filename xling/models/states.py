@@ -19,6 +19,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import Cache, DynamicLayer
 
 from xling.models.architecture import check_room, layer_windows, logits_of, reads_flat_masks, text_config, trunk_of
+from xling.models.lean import in_chunks, recomputing, without_adapters
 from xling.models.text import Ids, Row, pad_right, padded_length
 
 # --- a key-value cache with room to grow: one prompt's entries fan out to its responses ---------------------
@@ -366,8 +367,13 @@ def token_log_probabilities(model: Any, states: States) -> tuple[Tensor, Tensor]
 
 def rows_at_once(model: Any, width: int) -> int:
     """Rows of `width` tokens whose table of all tokens' log-probabilities fits in memory."""
+    return max(1, tokens_at_once(model) // width)
+
+
+def tokens_at_once(model: Any) -> int:
+    """Tokens whose table of all tokens' log-probabilities fits in memory."""
     vocabulary: int = text_config(model.config).vocab_size
-    return max(1, VOCABULARY_AT_ONCE // (width * vocabulary))
+    return max(1, VOCABULARY_AT_ONCE // vocabulary)
 
 
 def in_parts(model: Any, value: Callable[[States], Tensor]) -> Callable[[States], Tensor]:
@@ -433,26 +439,36 @@ def responses_of(model: Any, prompts: Sequence[Ids], responses: Sequence[Ids], p
     )
 
 
-def predicting_states(model: Any, batch: Responses) -> Tensor:
-    """(B, R, D): the last hidden state before each response token."""
-    if model.config.is_encoder_decoder:
-        mask = batch.read["attention_mask"]
-        states = model.get_encoder()(input_ids=batch.read["input_ids"], attention_mask=mask)[0]
-        hidden = model.get_decoder()(
-            input_ids=batch.read["decoder_input_ids"],
+def hidden_states(model: Any, read: Mapping[str, Tensor]) -> Tensor:
+    """(B, L, D): last hidden states of what `padded_batch` made; of an encoder-decoder the decoder's (B, M, D)."""
+    with recomputing(model):
+        if not model.config.is_encoder_decoder:
+            return trunk_of(model)(**read, use_cache=False)[0]  # type: ignore[no-any-return]
+        mask = read["attention_mask"]
+        states = model.get_encoder()(input_ids=read["input_ids"], attention_mask=mask)[0]
+        return model.get_decoder()(  # type: ignore[no-any-return]
+            input_ids=read["decoder_input_ids"],
             encoder_hidden_states=states,
             encoder_attention_mask=mask,
             use_cache=False,
         )[0]
-    else:
-        hidden = trunk_of(model)(**batch.read, use_cache=False)[0]
-    index = batch.places[..., None].expand(-1, -1, hidden.shape[-1])
-    return hidden.gather(1, index)  # type: ignore[no-any-return]
 
 
-def log_probabilities(model: Any, states: Tensor, ids: Tensor, temperature: float = 1.0) -> Tensor:
-    """(B, R) log-probabilities in nats of the tokens `ids` that follow `states` (B, R, D)."""
-    return all_log_probabilities(model, states, temperature).gather(-1, ids[..., None])[..., 0]
+def predicting_states(model: Any, batch: Responses) -> Tensor:
+    """(B, R, D): the last hidden state before each response token."""
+    hidden = hidden_states(model, batch.read)
+    return hidden.gather(1, batch.places[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
+def log_probabilities(model: Any, states: Tensor, ids: Tensor) -> Tensor:
+    """(...) log-probabilities in nats of the tokens `ids` that follow `states` (..., D)."""
+
+    def value(states: Tensor, ids: Tensor) -> tuple[Tensor]:
+        return (all_log_probabilities(model, states).gather(-1, ids[..., None])[..., 0],)
+
+    if ids.numel() <= tokens_at_once(model):
+        return value(states, ids)[0]
+    return in_chunks(value, tokens_at_once(model), states.flatten(0, -2), ids.flatten())[0].view(ids.shape)
 
 
 @torch.inference_mode()
@@ -462,16 +478,20 @@ def kl_along(
     """KL(policy || reference) in nats along each response: the divergence of the next-token distributions, summed.
 
     At `temperature`. Its mean over the policy's own samples is an unbiased estimate of the divergence between the
-    distributions of whole responses (chain rule), with less variance than log-ratios of the sampled tokens.
+    distributions of whole responses (chain rule), with less variance than log-ratios of the sampled tokens. Where both
+    are one model, the reference is that without its adapters.
     """
-    batch = responses_of(policy, prompts, responses, pad)
-    own, other = predicting_states(policy, batch), predicting_states(reference, batch)
+    batch, adapted = responses_of(policy, prompts, responses, pad), reference is policy
+    own = predicting_states(policy, batch)
+    with without_adapters(reference, adapted):
+        other = predicting_states(reference, batch)
     rows = rows_at_once(policy, batch.ids.shape[1])
     sums: list[float] = []
     for start in range(0, len(batch), rows):
         cut = slice(start, start + rows)
         log_p = all_log_probabilities(policy, own[cut], temperature)
-        log_q = all_log_probabilities(reference, other[cut], temperature)
+        with without_adapters(reference, adapted):
+            log_q = all_log_probabilities(reference, other[cut], temperature)
         each = (log_p.exp() * (log_p - log_q)).sum(-1)
         sums += (each * batch.mask[cut]).sum(1).tolist()
     return sums

@@ -156,7 +156,7 @@ def fit(
             "Lower batch_size or raise the number of examples."
         )
     share = _share(training, parallel.world_size())
-    with _checkpointed(model, training.gradient_checkpointing):
+    with checkpointed(model, training.gradient_checkpointing):
         fitting = Fitting(model, collate, loss, training, precision, share, how)
         memory = Memory(scratch, fitting.descent, seed)
         every = max(1, training.eval_every // 5)
@@ -294,7 +294,7 @@ def _share(training: Training, processes: int) -> int:
 
 
 @contextlib.contextmanager
-def _checkpointed(model: nn.Module, wanted: bool) -> Iterator[None]:
+def checkpointed(model: nn.Module, wanted: bool) -> Iterator[None]:
     """Gradient checkpointing in the outermost transformers models inside `model`, if wanted."""
     found = [module for module in model.modules() if isinstance(module, PreTrainedModel)] if wanted else []
     inner = {id(part) for module in found for part in module.modules() if part is not module}

@@ -49,6 +49,7 @@ class PolicyTraining(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     kl_budget: PositiveFloat | None = 50.0  # nats a response on validation; above it the stage stops
     samples: Positive | None = None  # of each test prompt; None: as many as the opponent has
     reward_samples: Positive = 256  # of SFT_t, one a training prompt: the mean and the scale of the reward
+    micro_batch_size: Positive | None = None  # read at once, gradients add up to the update's; None: all; in no key
 
     def eos_penalty(self) -> float:
         """Taken off the standardised reward of a response that was cut at max_new_tokens."""
@@ -95,8 +96,14 @@ def check_groups(settings: GroupTraining) -> None:
         )
 
 
-def check_trl(name: str, policy: LanguageModel, instead: str) -> None:
-    """ConfigError for policies that trl's trainers do not take; `instead`: what to type for encoder-decoders."""
+def check_trl(name: str, settings: GroupTraining, policy: LanguageModel, instead: str) -> None:
+    """ConfigError for what trl's trainers do not take; `instead`: what to type for encoder-decoders."""
+    micro = settings.micro_batch_size
+    if micro is not None and settings.batch_size % micro:
+        raise ConfigError(
+            f"{name} is trl's trainer, whose micro-batches are equal: optimizer.micro_batch_size={micro} does not "
+            f"divide optimizer.batch_size={settings.batch_size}. Use a divisor."
+        )
     if is_encoder_decoder(policy):
         raise ConfigError(f"{name} takes decoder-only policies, and this one is an encoder-decoder. {instead}")
     if policy.tuning == "qlora":

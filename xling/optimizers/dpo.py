@@ -139,27 +139,28 @@ class Learner(training.Learner[Settings]):
 
     def __init__(self, problem: Problem, settings: Settings, pairs: Sequence[Pair]) -> None:
         super().__init__(problem, settings)
-        self.pairs, self.anchors = pairs, _anchored(problem, pairs)
+        self.pairs, self.anchors = pairs, _anchored(problem, pairs, settings.micro_batch_size)
 
     def iterate(self, number: int) -> Row:
         """Update the policy once; each pass over the pairs has an order of its own."""
         size = self.settings.batch_size
         chosen = prompts_of_step(len(self.pairs), size, self.problem.seed, number)
-        parts = losses(self.problem, [(self.pairs[i], self.anchors[i]) for i in chosen], self.settings.beta)
+        batch, micro = [(self.pairs[i], self.anchors[i]) for i in chosen], self.settings.micro_batch_size
+        parts = losses(self.problem, batch, self.settings.beta, micro)
         sums, [norm] = follow(parts, {self.descent: self.rate(number)})
         return {name: value / size for name, value in sums.items()} | {"gradient_norm": norm}
 
 
-def _anchored(problem: Problem, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
+def _anchored(problem: Problem, pairs: Sequence[Pair], micro: int | None = None) -> list[tuple[float, float]]:
     """Log-probabilities of each pair's responses under the reference, in nats."""
     import torch
 
     from xling.models.states import batches
 
     out: list[tuple[float, float]] = []
-    with torch.inference_mode():
-        for part in batches(list(pairs), _pairs_at_once(problem.reference, pairs, 32)):
-            chosen, rejected = _log_probabilities(problem.reference, problem, part)
+    with torch.inference_mode(), problem.held_to() as reference:
+        for part in batches(list(pairs), micro or _pairs_at_once(reference, pairs, 32)):
+            chosen, rejected = _log_probabilities(reference, problem, part)
             out += zip(chosen.tolist(), rejected.tolist(), strict=True)
     return out
 
@@ -176,16 +177,21 @@ def _log_probabilities(model: Any, problem: Problem, pairs: Sequence[Pair]) -> t
     return chosen, rejected
 
 
-def losses(problem: Problem, batch: Sequence[tuple[Pair, tuple[float, float]]], beta: float) -> Iterator[Part]:
-    """The mean loss over `batch` (pairs with the reference's log-probabilities), in parts that memory holds.
+def losses(
+    problem: Problem, batch: Sequence[tuple[Pair, tuple[float, float]]], beta: float, micro: int | None = None
+) -> Iterator[Part]:
+    """The mean loss over `batch` (pairs with the reference's log-probabilities), in parts of `micro` pairs.
+
+    None: of as many as memory holds the tables of.
 
     Rows are sums over the pairs.
     """
     from xling.models.states import batches
 
-    size = _pairs_at_once(problem.policy, [pair for pair, _ in batch], len(batch))
+    size = micro or _pairs_at_once(problem.policy, [pair for pair, _ in batch], len(batch))
     for part in batches(list(batch), size):
-        chosen, rejected = _log_probabilities(problem.policy, problem, [pair for pair, _ in part])
+        with problem.computing():
+            chosen, rejected = _log_probabilities(problem.policy, problem, [pair for pair, _ in part])
         anchors = chosen.new_tensor([anchor for _, anchor in part])
         loss, row = dpo_loss(chosen - anchors[:, 0], rejected - anchors[:, 1], beta)
         yield loss / len(batch), {name: len(part) * mean for name, mean in row.items()}

@@ -20,7 +20,7 @@ class Settings(GroupTraining, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 def check(settings: Settings, policy: LanguageModel, rm: RewardModel) -> None:
     """A batch must be a whole number of groups; trl's trainer does not take every policy."""
-    check_trl("optimizer=grpo", policy, "Use one of ppo, rloo, dpo and best_of_n.")
+    check_trl("optimizer=grpo", settings, policy, "Use one of ppo, rloo, dpo and best_of_n.")
     check_groups(settings)
 
 

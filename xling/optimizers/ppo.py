@@ -14,7 +14,7 @@ what was run before. Neither policy nor value model has dropout, so that the fir
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -31,15 +31,18 @@ from xling.optimizers import Costs, Held, OnPolicyTraining, learning_rate, train
 from xling.optimizers.problem import Problem, Row
 from xling.optimizers.training import (
     Descent,
+    Part,
     Rollout,
     follow,
     kl_k1,
     kl_k3,
-    log_probabilities_under,
     masked_mean,
+    micro_batches,
+    reference_scores,
     roll_out,
     run,
     spread,
+    together,
     token_scores,
 )
 from xling.rewards import REWARDS
@@ -145,7 +148,11 @@ def train(problem: Problem, settings: Settings) -> dict[str, Any]:
     Raises Interrupted, with a checkpoint in the scratch folder, soon after `problem.stopping` has become true, and
     StageError if it diverges.
     """
-    run(Learner(problem, settings), settings.before())
+    from xling.models.training import checkpointed
+
+    learner = Learner(problem, settings)
+    with checkpointed(learner.value, problem.gradient_checkpointing):
+        run(learner, settings.before())
     return {}
 
 
@@ -153,6 +160,7 @@ def train(problem: Problem, settings: Settings) -> dict[str, Any]:
 class Read:
     """Some responses as policy and value model read them, token by token, (B, R) each; 0 on padding."""
 
+    rows: Sequence[int]  # their numbers in the rollout
     batch: Responses
     log_p: Tensor
     entropy: Tensor
@@ -188,17 +196,21 @@ class Learner(training.Learner[Settings]):
         settings, value_only = self.settings, number < self.settings.value_only_steps
         rollout = roll_out(self.problem, number, settings.batch_size)
         order = [self._order(number, epoch) for epoch in range(settings.epochs)]
+        parts = [part for rows in order[0] for part in micro_batches(rows, settings.micro_batch_size)]
         # The policy has not moved before the first update, so what it says then is also what the ratios are taken to:
-        # the first minibatch is read once, with gradients, for both.
-        first = self._read(rollout, order[0][0], value_only, entropy=True)
+        # the first minibatch is read once, with gradients, for both, if it is read at once.
+        once = len(parts[0]) == len(order[0][0])
+        with torch.set_grad_enabled(once):
+            first = self._read(rollout, parts[0], value_only, entropy=True)
         with torch.no_grad():
-            others = [self._read(rollout, rows, value_only, entropy=True) for rows in order[0][1:]]
-        targets, row = self._targets(rollout, order[0], [first, *others])
+            others = [self._read(rollout, rows, value_only, entropy=True) for rows in parts[1:]]
+        targets, row = self._targets(rollout, [first, *others])
         losses: list[Row] = []
         for epoch, minibatches in enumerate(order):
             for i, rows in enumerate(minibatches):
-                read = first if epoch == i == 0 else self._read(rollout, rows, value_only)
-                losses.append(self._update(read, targets.part(rows, read.log_p.shape[1]), number, value_only))
+                read = [first] if once and epoch == i == 0 else self._parts(rollout, rows, value_only)
+                tokens = sum(len(rollout.responses[row]) for row in rows)
+                losses.append(self._update(read, targets, tokens, number, value_only))
         if settings.target_kl is not None and not value_only:
             self.beta = adapted_beta(
                 self.beta, row["kl_k1"], settings.target_kl, settings.batch_size, settings.kl_horizon
@@ -217,19 +229,26 @@ class Learner(training.Learner[Settings]):
         from xling.models.states import predicting_states
 
         batch = rollout.batch(self.policy, self.problem.pad, rows)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not value_only):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not value_only), self.problem.computing():
             states = predicting_states(self.policy, batch)[batch.mask]
             log_p, entropies = token_scores(self.policy, batch, states, entropy)
-        return Read(batch, log_p, entropies, spread(values_of(self.value, batch, states), batch.mask))
+        with self.problem.computing():
+            values = values_of(self.value, batch, states)
+        return Read(rows, batch, log_p, entropies, spread(values, batch.mask))
 
-    def _targets(self, rollout: Rollout, order: Sequence[Sequence[int]], read: Sequence[Read]) -> tuple[Targets, Row]:
-        """Advantages and returns of a rollout that was read in `order`, and what is to be recorded of it."""
-        settings = self.settings
-        log_p = _together([part.log_p for part in read], order)
-        values = _together([part.values for part in read], order)
-        entropy = _together([part.entropy for part in read], order)
-        mask = _together([part.batch.mask for part in read], order)
-        reference = _together([log_probabilities_under(self.problem.reference, part.batch) for part in read], order)
+    def _parts(self, rollout: Rollout, rows: Sequence[int], value_only: bool) -> Iterator[Read]:
+        """A minibatch, read one micro-batch after the other."""
+        for part in micro_batches(rows, self.settings.micro_batch_size):
+            yield self._read(rollout, part, value_only)
+
+    def _targets(self, rollout: Rollout, read: Sequence[Read]) -> tuple[Targets, Row]:
+        """Advantages and returns of a rollout that was read in parts, and what is to be recorded of it."""
+        settings, order = self.settings, [part.rows for part in read]
+        log_p = together([part.log_p for part in read], order)
+        values = together([part.values for part in read], order)
+        entropy = together([part.entropy for part in read], order)
+        mask = together([part.batch.mask for part in read], order)
+        reference = reference_scores(self.problem, (part.batch for part in read), order)
         rewards = token_rewards(rollout.rewards, log_p, reference, mask, self.beta)
         advantages = gae(rewards, values, mask, settings.gamma, settings.lam)
         returns = advantages + values
@@ -244,8 +263,14 @@ class Learner(training.Learner[Settings]):
             advantages = whiten(advantages, mask)
         return Targets(log_p, values, advantages, returns), row
 
-    def _update(self, read: Read, targets: Targets, number: int, value_only: bool) -> Row:
-        """One step down the gradient of a minibatch."""
+    def _update(self, read: Iterable[Read], whole: Targets, tokens: int, number: int, value_only: bool) -> Row:
+        """One step down the gradient of a minibatch of `tokens` tokens, whose parts are `read`."""
+        policy = {} if value_only else {self.descent: self.rate(number)}
+        parts = (self._loss(part, whole.part(part.rows, part.log_p.shape[1]), tokens, value_only) for part in read)
+        return follow(parts, policy | {self.value_descent: self._value_rate(number)})[0]
+
+    def _loss(self, read: Read, targets: Targets, tokens: int, value_only: bool) -> Part:
+        """A part's share of the loss of a minibatch, which is a mean over its `tokens` tokens."""
         settings, mask = self.settings, read.batch.mask
         loss = value_loss = clipped_value_loss(read.values, targets.values, targets.returns, mask, settings.value_clip)
         row = {"value_loss": float(value_loss.detach())}
@@ -255,8 +280,8 @@ class Learner(training.Learner[Settings]):
             loss = policy_loss + weight * value_loss
             fraction = clip_fraction(read.log_p.detach(), targets.log_p, mask, settings.clip)
             row |= {"policy_loss": float(policy_loss.detach()), "clip_fraction": float(fraction)}
-        policy = {} if value_only else {self.descent: self.rate(number)}
-        return follow([(loss, row)], policy | {self.value_descent: self._value_rate(number)})[0]
+        share = int(mask.sum()) / tokens
+        return loss * share, {name: value * share for name, value in row.items()}
 
     def rate(self, number: int) -> float:
         """Its warm-up begins after the value-only phase."""
@@ -285,14 +310,6 @@ class Learner(training.Learner[Settings]):
         self.descent.restore(state["policy_descent"])
         self.value_descent.restore(state["value_descent"])
         self.beta = state["beta"]
-
-
-def _together(parts: Sequence[Tensor], order: Sequence[Sequence[int]]) -> Tensor:
-    """Minibatches' (b, r) as one (B, R) without gradients, in the order of the rollout; padding is 0."""
-    whole = parts[0].new_zeros(sum(map(len, order)), max(part.shape[1] for part in parts))
-    for part, rows in zip(parts, order, strict=True):
-        whole[list(rows), : part.shape[1]] = part.detach()
-    return whole
 
 
 # --- the value model ----------------------------------------------------------------------------------------
@@ -328,11 +345,14 @@ def value_model(problem: Problem, settings: Settings) -> HeadedNet:
 
 def values_of(net: Any, batch: Responses, states: Tensor) -> Tensor:
     """(T,) values at the T tokens of the mask; states: (T, D), the policy's, for a model without a trunk."""
+    import torch
+
     from xling.models.states import predicting_states
 
     if hasattr(net, "trunk"):
         states = predicting_states(net.trunk, batch)[batch.mask]
-    return net.head(states.float())[:, 0]  # type: ignore[no-any-return]
+    with torch.autocast(states.device.type, enabled=False):
+        return net.head(states.float())[:, 0]  # type: ignore[no-any-return]
 
 
 # --- formulas: functions of tensors, nothing random ---------------------------------------------------------

@@ -6,7 +6,8 @@ Nothing of tasks, languages or reward models is known here: the reward is a func
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,8 +38,8 @@ class Pool:
 class Problem:
     """One policy, one reward. The policy ends as the optimizer's rule of checkpoints says."""
 
-    policy: Any  # float32, eval mode, no dropout anywhere; trained in place
-    reference: Any  # SFT_t, frozen
+    policy: Any  # weights in float32, eval mode, no dropout anywhere; trained in place
+    reference: Any  # SFT_t, frozen; or the policy itself, which is SFT_t while its adapters are switched off
     tokenizer: Any
     names: Sequence[str]  # of the training prompts (lang/id): what their random streams are named by
     prompts: Sequence[Ids]
@@ -51,6 +52,8 @@ class Problem:
     rooms: Mapping[str, Path]  # folders of models: `sft`, and `reward` where that is a network of the policy's kind
     standardised: tuple[float, float] = (0.0, 1.0)  # mean and deviation of that network's rewards under SFT_t
     pool: Pool | None = None  # of an optimizer that asks for Stages.training_pool
+    precision: str = "float32"  # or bfloat16: what policy, reference and value model compute in
+    gradient_checkpointing: bool = False  # of the value model; the policy has it already
 
     @property
     def pad(self) -> int:
@@ -60,6 +63,22 @@ class Problem:
     def ends(self) -> tuple[int, ...]:
         """Tokens that end a response."""
         return ends(self.tokenizer)
+
+    def computing(self) -> Any:
+        """A context in which models compute in `precision`: of one reading, since autocast keeps what it cast."""
+        from xling.models.training import computing_in
+
+        return computing_in(self.precision, self.policy.device)
+
+    @contextmanager
+    def held_to(self) -> Iterator[Any]:
+        """SFT_t, to be read for the moment, without gradients and in `precision`."""
+        import torch
+
+        from xling.models.lean import without_adapters
+
+        with torch.no_grad(), self.computing(), without_adapters(self.reference, self.reference is self.policy):
+            yield self.reference
 
     def sampling(self, purpose: str, n: int = 1) -> Sampling:
         """Pure sampling, at temperature 1 from the whole distribution; `purpose` names the random streams.

@@ -9,6 +9,7 @@ Decoder-only policies are trained by trl's trainer unless optimizer.trainer=own 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from xling.config.policies import LanguageModel
@@ -23,13 +24,17 @@ from xling.optimizers import (
 )
 from xling.optimizers.problem import Problem, Row
 from xling.optimizers.training import (
+    Part,
+    Rollout,
     follow,
     kl_k1,
     kl_k3,
-    log_probabilities_under,
     masked_mean,
+    micro_batches,
+    reference_scores,
     roll_out,
     run,
+    together,
     token_scores,
 )
 from xling.rewards.settings import RewardModel
@@ -52,7 +57,7 @@ def check(settings: Settings, policy: LanguageModel, rm: RewardModel) -> None:
     """A batch must be a whole number of groups; trl's trainer does not take every policy."""
     if settings.by_trl(is_encoder_decoder(policy)):
         name = "optimizer.trainer=trl" if settings.trainer == "trl" else "optimizer=rloo"
-        check_trl(name, policy, "Type optimizer.trainer=own.")
+        check_trl(name, settings, policy, "Type optimizer.trainer=own.")
     check_groups(settings)
 
 
@@ -80,27 +85,45 @@ class Learner(training.Learner[Settings]):
 
     def iterate(self, number: int) -> Row:
         """Sample, score, and update the policy once."""
-        from xling.models.states import predicting_states
+        import torch
 
         settings, problem = self.settings, self.problem
         rollout = roll_out(problem, number, settings.batch_size // settings.k, settings.k)
-        batch = rollout.batch(self.policy, problem.pad, range(len(rollout.responses)))
-        states = predicting_states(self.policy, batch)[batch.mask]
-        log_p, entropy = token_scores(self.policy, batch, states, entropy=True)
-        reference, old = log_probabilities_under(problem.reference, batch), log_p.detach()
-        kl = kl_k1(old, reference, batch.mask)
+        order = micro_batches(range(len(rollout.responses)), settings.micro_batch_size)
+        # What advantages are made of is known once all is read: with gradients at once, if that is one part.
+        with torch.set_grad_enabled(len(order) == 1):
+            read = [self._read(rollout, rows) for rows in order]
+        old, entropy, mask = (together(column, order) for column in zip(*read, strict=True))
+        batches = (rollout.batch(self.policy, problem.pad, rows) for rows in order)
+        reference = reference_scores(problem, batches, order)
+        kl = kl_k1(old, reference, mask)
         objective = rollout.rewards - settings.beta * kl
         advantages = leave_one_out(objective.view(-1, settings.k)).flatten()
-        loss = reinforce_loss(log_p, advantages, batch.mask)
-        row, [norm] = follow([(loss, {"policy_loss": float(loss.detach())})], {self.descent: self.rate(number)})
+
+        def losses() -> Iterator[Part]:
+            for rows in order:
+                log_p, _, own = read[0] if len(order) == 1 else self._read(rollout, rows)
+                loss = reinforce_loss(log_p, advantages[rows], own) * (len(rows) / len(advantages))
+                yield loss, {"policy_loss": float(loss.detach())}
+
+        row, [norm] = follow(losses(), {self.descent: self.rate(number)})
         return rollout.row(problem.ends) | {
             "kl_k1": float(kl.mean()),
-            "kl_k3": float(kl_k3(old, reference, batch.mask).mean()),
-            "entropy": float(masked_mean(entropy, batch.mask)),
+            "kl_k3": float(kl_k3(old, reference, mask).mean()),
+            "entropy": float(masked_mean(entropy, mask)),
             "policy_loss": row["policy_loss"],
             "gradient_norm": norm,
             "beta": settings.beta,
         }
+
+    def _read(self, rollout: Rollout, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, R) each: log-probabilities and entropies of some responses' tokens, and the mask."""
+        from xling.models.states import predicting_states
+
+        batch = rollout.batch(self.policy, self.problem.pad, rows)
+        with self.problem.computing():
+            states = predicting_states(self.policy, batch)[batch.mask]
+            return (*token_scores(self.policy, batch, states, entropy=True), batch.mask)
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:

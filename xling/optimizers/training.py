@@ -209,7 +209,8 @@ def roll_out(problem: Problem, number: int, prompts: int, n: int = 1) -> Rollout
     for start in range(0, len(chosen), together):
         part = slice(start, start + together)
         rows = [problem.prompts[i] for i in chosen[part]]
-        groups += sample_chunk(problem.policy, problem.tokenizer, names[part], rows, how)
+        with problem.computing():
+            groups += sample_chunk(problem.policy, problem.tokenizer, names[part], rows, how)
     rewards = torch.tensor(problem.reward(chosen, groups), dtype=torch.float32, device=problem.policy.device).flatten()
     wrong = rewards[~rewards.isfinite()]
     if len(wrong):
@@ -237,30 +238,45 @@ def token_scores(model: Any, batch: Responses, states: Tensor, entropy: bool = F
 
     states: (T, D), of the T tokens of the mask alone: nothing is computed for padding. Entropies have no gradient.
     """
-    from xling.models.states import all_log_probabilities
+    from xling.models.lean import in_chunks
+    from xling.models.states import all_log_probabilities, tokens_at_once
 
-    every = all_log_probabilities(model, states)  # (T, V)
-    log_p = every.gather(-1, batch.ids[batch.mask][:, None])[:, 0]
-    entropies = log_p.new_zeros(batch.mask.shape)
-    if entropy:
-        fixed = every.detach()
-        entropies = spread(-(fixed.exp() * fixed).sum(-1), batch.mask)
-    return spread(log_p, batch.mask), entropies
+    def scores(states: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        every = all_log_probabilities(model, states)  # (t, V)
+        log_p, fixed = every.gather(-1, ids[:, None])[:, 0], every.detach()
+        return log_p, -(fixed.exp() * fixed).sum(-1) if entropy else log_p.new_zeros(len(ids))
+
+    log_p, entropies = in_chunks(scores, tokens_at_once(model), states, batch.ids[batch.mask])
+    return spread(log_p, batch.mask), spread(entropies, batch.mask)
 
 
-def log_probabilities_under(model: Any, batch: Responses) -> Tensor:
-    """(B, R) log-probabilities in nats of the responses' tokens, without gradients; 0 on padding."""
-    import torch
-
+def reference_scores(problem: Problem, parts: Iterable[Responses], order: Sequence[Sequence[int]]) -> Tensor:
+    """(B, R) log-probabilities in nats of the responses' tokens under SFT_t, read part by part; 0 on padding."""
     from xling.models.states import predicting_states
 
-    with torch.no_grad():
-        return token_scores(model, batch, predicting_states(model, batch)[batch.mask])[0]
+    with problem.held_to() as model:
+        return together(
+            [token_scores(model, batch, predicting_states(model, batch)[batch.mask])[0] for batch in parts], order
+        )
 
 
 def spread(values: Tensor, mask: Tensor) -> Tensor:
     """(T,) numbers of the tokens of `mask` (B, R) -> (B, R), 0 on padding."""
     return values.new_zeros(mask.shape).masked_scatter(mask, values)
+
+
+def micro_batches(rows: Sequence[int], size: int | None) -> list[list[int]]:
+    """Numbers of responses in parts that are read at once; size None: in one."""
+    size = size or len(rows)
+    return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
+def together(parts: Sequence[Tensor], order: Sequence[Sequence[int]]) -> Tensor:
+    """Parts' (b, r) as one (B, R) without gradients, in the order of the rollout; padding is 0."""
+    whole = parts[0].new_zeros(sum(map(len, order)), max(part.shape[1] for part in parts))
+    for part, rows in zip(parts, order, strict=True):
+        whole[list(rows), : part.shape[1]] = part.detach()
+    return whole
 
 
 # --- estimates ----------------------------------------------------------------------------------------------

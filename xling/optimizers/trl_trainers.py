@@ -28,6 +28,7 @@ from xling.errors import StageError
 from xling.grid import files
 from xling.grid.stage import Interrupted
 from xling.jsonfiles import read_json
+from xling.models.lean import without_adapters
 from xling.models.parallel import world_size
 from xling.models.text import Ids
 from xling.optimizers import GroupTraining, learning_rate
@@ -79,8 +80,9 @@ def train_by_grpo(problem: Problem, settings: GroupTraining) -> None:
 def _train(problem: Problem, settings: GroupTraining, kind: Any, arguments: Any) -> None:
     watching = _Watching(problem)
     with _borrowed(problem), warnings.catch_warnings():
-        # trl 1.16 asks models by a name that transformers has given up
-        warnings.filterwarnings("ignore", r"`is_gradient_checkpointing` is deprecated", FutureWarning)
+        # trl 1.16 asks models by names that transformers has given up
+        names = r"`(is_gradient_checkpointing|gradient_checkpointing_(en|dis)able)` is deprecated"
+        warnings.filterwarnings("ignore", names, FutureWarning)
         trainer = _trainer(problem, settings, kind, arguments, watching)
         _go_on(trainer, last_checkpoint(problem.scratch))
     if watching.stopped:
@@ -125,19 +127,22 @@ class _GRPO(_Ours, GRPOTrainer):
 
 
 class _Order(Sampler[int]):
-    """Each step's prompts as for every optimizer, each as often as it has responses."""
+    """Each step's prompts as for every optimizer, each as often as it has responses: once a micro-batch.
+
+    trl asks for a step's prompts with each of its micro-batches, and answers those that come with the first.
+    """
 
     def __init__(self, prompts: int, args: Any) -> None:
         self.prompts, self.k, self.seed, self.steps = prompts, args.num_generations, args.seed, args.max_steps
-        self.size = args.per_device_train_batch_size // self.k
+        self.size, self.times = args.generation_batch_size // self.k, args.steps_per_generation
 
     def __len__(self) -> int:
-        return int(self.steps * self.size * self.k)
+        return int(self.steps * self.size * self.k * self.times)
 
     def __iter__(self) -> Iterator[int]:
         for step in range(self.steps):
-            for number in prompts_of_step(self.prompts, self.size, self.seed, step):
-                yield from [number] * self.k
+            numbers = prompts_of_step(self.prompts, self.size, self.seed, step)
+            yield from [number for number in numbers for _ in range(self.k)] * self.times
 
 
 class _Watching(TrainerCallback):
@@ -209,17 +214,31 @@ def _trainer(problem: Problem, settings: GroupTraining, kind: Any, arguments: An
     trainer.problem = problem
     trainer.remove_callback(PrinterCallback)
     if settings.beta > 0:  # trl would read a reference from the disk a second time, and not as a stage's folder is read
-        add_fused_lm_head(problem.reference)
-        trainer.beta, trainer.ref_model = settings.beta, problem.reference
+        trainer.beta, trainer.ref_model = settings.beta, _reference(problem)
     return trainer
+
+
+def _reference(problem: Problem) -> Any:
+    """What trl calls as it calls the policy."""
+    if problem.reference is not problem.policy:
+        add_fused_lm_head(problem.reference)
+        return problem.reference
+
+    def read(**inputs: Any) -> Any:
+        with without_adapters(problem.policy) as policy:
+            return policy(**inputs)
+
+    return read
 
 
 def _arguments(problem: Problem, settings: GroupTraining) -> dict[str, Any]:
     """Our settings in trl's words, as far as both trainers have them."""
+    micro = settings.micro_batch_size or settings.batch_size
     return {
         "output_dir": str(problem.scratch),
         "max_steps": settings.steps,
-        "per_device_train_batch_size": settings.batch_size,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": settings.batch_size // micro,  # of a step, whose responses are made together
         "num_generations": settings.k,
         "num_iterations": 1,
         "max_completion_length": problem.max_new_tokens,
@@ -236,8 +255,8 @@ def _arguments(problem: Problem, settings: GroupTraining) -> dict[str, Any]:
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "use_cpu": not torch.cuda.is_available(),
-        "bf16": False,
-        CHECKPOINTING: False,
+        "bf16": problem.precision == "bfloat16",
+        CHECKPOINTING: problem.gradient_checkpointing,
         "disable_dropout": True,
         "pad_to_multiple_of": None,
         "seed": problem.seed,

@@ -45,6 +45,7 @@ from xling.results.specs import (
     SftSpec,
     by_content,
     data_spec,
+    without_memory,
 )
 from xling.rewards import (
     REWARDS,
@@ -70,12 +71,12 @@ LOGITS_CHANGED = frozenset(_CHANGED.split())
 
 
 def make(kind: str, label: str, spec: Struct | Mapping[str, Any], parents: Mapping[str, Stage]) -> Stage:
-    """A stage of a kind; checkpoints in folders stand in its key as what is in them."""
+    """A stage of a kind; checkpoints in folders stand in its key as what is in them, settings of memory do not."""
     from xling.planning import KINDS  # whose making imports the judges' modules, and these import this one
 
     own = msgspec.to_builtins(spec)
     own |= logits_changed(kind, own, parents)
-    return Stage.make(kind, KINDS[kind].version, label, by_content(own), parents)
+    return Stage.make(kind, KINDS[kind].version, label, by_content(without_memory(own)), parents)
 
 
 def logits_changed(kind: str, spec: Mapping[str, Any], parents: Mapping[str, Stage]) -> dict[str, Any]:
@@ -209,11 +210,12 @@ def sft(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Tra
 
 def fine_tuning(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Training, seed: int) -> SftSpec:
     """Spec of a fine-tuned policy; its base, and data that was translated for it, are parents."""
+    again = training.gradient_checkpointing or policy.gradient_checkpointing
     return SftSpec(
         **shared_out(data_of(task, langs, "demonstrations"), policy),
         **reading(task, policy, langs),
         langs=langs,
-        training=training,
+        training=replace(training, gradient_checkpointing=again),
         max_new_tokens=policy.max_new_tokens,
         tuning=policy.tuning,
         lora=None if policy.tuning == "full" else policy.lora,
@@ -418,6 +420,8 @@ class TargetStages:
             lora=None if policy.tuning == "full" else policy.lora,
             quality="quality" in offers(task),
             seed=self.seed,
+            precision="bfloat16" if policy.dtype == "bfloat16" else "",
+            gradient_checkpointing=policy.gradient_checkpointing,
         )
         label = label_of("align", self.sources, langs, *((word,) for word in self.regime))
         everything = {"sft": self.start, **self.rewarding(), **parents}

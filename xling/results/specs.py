@@ -49,6 +49,11 @@ WORDS = ("", "packaged", "pretrain", "sft", "base", "local")
 LOCAL = "local:"
 MODELS = "models"  # in `where`: where such content lies
 
+# Settings of memory that decide no result, and what keys say of them where they have always said something. They stand
+# in `where` by their paths in the spec: {"training.micro_batch_size": 4}.
+APART: dict[str, Json] = {"micro_batch_size": None, "gradient_checkpointing": False}
+MEMORY = "memory"
+
 # What the stages of a use ask the task for. `recorded`, `crossfitted` and `texts` are what people rated, of which the
 # last leaves the ratings out. The length rule that a score is compared with is learnt from training ratings.
 READS: dict[Use, tuple[tuple[Offer, Split], ...]] = {
@@ -163,6 +168,8 @@ class AlignSpec(DataSpec, frozen=True, kw_only=True):
     lora: Lora | None
     quality: bool  # whether the task knows the truth, to be watched beside the reward
     seed: int
+    precision: str = ""  # bfloat16 of policies in it; else float32
+    gradient_checkpointing: bool = False  # in no key
 
 
 class ScoreSpec(DataSpec, frozen=True, kw_only=True):
@@ -272,10 +279,39 @@ def _renamed(spec: Mapping[str, Json], names: Mapping[str, str]) -> dict[str, Js
     return {**renamed(spec), **inner}
 
 
+def without_memory(spec: Mapping[str, Json]) -> Mapping[str, Json]:
+    """The spec with its settings of memory in `where`."""
+    moved: dict[str, Json] = {}
+    rest = _rest(spec, "", moved)
+    return {**rest, WHERE: {**spec.get(WHERE, {}), MEMORY: moved}} if moved else rest
+
+
+def _rest(part: Mapping[str, Json], path: str, moved: dict[str, Json]) -> dict[str, Json]:
+    """`part` of a spec without settings of memory, which `moved` gets by their paths."""
+    out: dict[str, Json] = {}
+    for name, value in part.items():
+        if name in APART:
+            if value != APART[name]:
+                moved[path + name] = value
+            if path.endswith("training."):
+                out[name] = APART[name]
+        else:
+            inside = name in ("training", "rm", "optimizer") and isinstance(value, dict)
+            out[name] = _rest(value, f"{path}{name}.", moved) if inside else value
+    return out
+
+
+def _with(spec: Mapping[str, Json], path: Sequence[str], value: Json) -> dict[str, Json]:
+    name, *inner = path
+    return {**spec, name: _with(spec[name], inner, value) if inner else value}
+
+
 def located(spec: Mapping[str, Json]) -> dict[str, Json]:
-    """The spec with the paths of its task and its checkpoints."""
+    """The spec with the paths of its task and its checkpoints, and its settings of memory."""
     task, models = spec.get("task"), spec.get(WHERE, {}).get(MODELS)
     found = _renamed(spec, models) if models else dict(spec)
+    for path, value in spec.get(WHERE, {}).get(MEMORY, {}).items():
+        found = _with(found, path.split("."), value)
     return {**found, "task": {**task, **_paths(spec)}} if task else found
 
 

@@ -23,7 +23,7 @@ from xling.models.load import load_policy
 from xling.models.sampling import Sampling, sample_chunk
 from xling.models.states import all_log_probabilities, kl_along, predicting_states, responses_of
 from xling.models.text import Ids, decode_response, ends, policy_ids, response_ids
-from xling.models.training import core, store_trained, trainable, write_curve
+from xling.models.training import checkpointed, computing_in, core, store_trained, trainable, write_curve
 from xling.optimizers import OPTIMIZERS, PolicyTraining, trains
 from xling.optimizers.problem import Pool, Problem, Reward, Row, Watch, prompts_of_step
 from xling.results.samples import Samples, iterate_samples, ragged
@@ -62,9 +62,9 @@ def run(context: Context) -> None:
     torch.manual_seed(spec.seed)
     whole, tokenizer = trainable(context.parents["sft"], spec.tuning, spec.lora, 0.0)
     policy = core(whole).eval()
-    # Adapters start on weights in the stage's own dtype, or in 4 bits: what they are held to is read the same way.
-    own = {"quantized": spec.tuning == "qlora"} if spec.lora is not None else {"dtype": "float32"}
-    reference = load_policy(context.parents["sft"], **own)[0]
+    reference = policy  # with its adapters switched off; of one that is trained whole a second model
+    if spec.lora is None:
+        reference = load_policy(context.parents["sft"], dtype=spec.precision or "float32")[0].requires_grad_(False)
     train, validation = (_texts(spec, tokenizer, policy, split) for split in ("train", "validation"))
     sides = spec.rm_truncation_side, spec.truncation_side
     request = Request(spec.task, spec.seed, *sides, spec.max_prompt_tokens, numbered=False)
@@ -95,8 +95,11 @@ def run(context: Context) -> None:
         {role: context.parents[role] for role in ("sft", "reward") if role in context.parents},
         scale,
         _pool(context, train, score),
+        spec.precision or "float32",
+        spec.gradient_checkpointing,
     )
-    report = OPTIMIZERS.of(settings).train(problem, settings)
+    with checkpointed(whole, spec.gradient_checkpointing):
+        report = OPTIMIZERS.of(settings).train(problem, settings)
     step = problem.watch.finish(policy)
     store_trained(context.parents["sft"], context.out, whole, tokenizer, spec.lora)
     write_curve(context.out, problem.watch.curve)
@@ -159,9 +162,10 @@ def _scale(spec: AlignSpec, reference: Any, tokenizer: Any, train: Texts, score:
     rewards = []
     for start in range(0, count, CHUNK):
         some = chosen[start : start + CHUNK]
-        drawn = sample_chunk(
-            reference, tokenizer, [name_of(train.prompts[i]) for i in some], [train.ids[i] for i in some], how
-        )
+        names, ids = [name_of(train.prompts[i]) for i in some], [train.ids[i] for i in some]
+        # the policy, where that is the reference, has not been trained yet, and its adapters change nothing
+        with computing_in(spec.precision or "float32", reference.device):
+            drawn = sample_chunk(reference, tokenizer, names, ids, how)
         rewards += [row[0] for row in score([train.prompts[i] for i in some], train.said(drawn))]
     mean, spread = float(np.mean(rewards)), float(np.std(rewards))
     if not spread > LEAST_SPREAD:  # also if it is no number
@@ -212,10 +216,11 @@ class Validation:
         names, drawn, kl, entropy = texts.names(), list[list[Ids]](), list[float](), list[float]()
         for start in range(0, len(names), CHUNK):
             cut = slice(start, start + CHUNK)
-            some = sample_chunk(policy, tokenizer, names[cut], texts.ids[cut], how)
-            said = [row[0] for row in some]
-            kl += kl_along(policy, self.reference, texts.ids[cut], said, tokenizer.pad_token_id)
-            entropy += entropies(policy, texts.ids[cut], said, tokenizer.pad_token_id)
+            with computing_in(self.spec.precision or "float32", policy.device):
+                some = sample_chunk(policy, tokenizer, names[cut], texts.ids[cut], how)
+                said = [row[0] for row in some]
+                kl += kl_along(policy, self.reference, texts.ids[cut], said, tokenizer.pad_token_id)
+                entropy += entropies(policy, texts.ids[cut], said, tokenizer.pad_token_id)
             drawn += some
         written = texts.said(drawn)
         rewards = np.array([row[0] for row in self.score(texts.prompts, written)])

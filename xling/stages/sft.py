@@ -17,10 +17,10 @@ from xling.errors import StageError
 from xling.grid.stage import Context
 from xling.jsonfiles import write_json
 from xling.measures.words import rouge_l
-from xling.models.architecture import logits_of, trunk_of
+from xling.models.architecture import logits_of
 from xling.models.load import loading
 from xling.models.sampling import greedy_ids
-from xling.models.states import Batch, padded_batch
+from xling.models.states import Batch, hidden_states, log_probabilities, padded_batch, tokens_at_once
 from xling.models.text import Ids, decode_response, policy_ids, response_ids
 from xling.models.training import core, fit, store_trained, trainable, write_curve
 from xling.results.specs import SftSpec
@@ -135,24 +135,31 @@ def labelled_batch(config: Any, rows: Sequence[Row], pad: int) -> Batch:
 
 def causal_loss(model: Any, batch: Batch) -> Tensor:
     """Mean negative log-likelihood of the response tokens, in nats; no logits are computed for the prompts."""
-    trunk = trunk_of(model)
-    hidden = trunk(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)[0]
-    target = batch["labels"][:, 1:]
+    hidden, target = hidden_states(model, _read(batch))[:, :-1], batch["labels"][:, 1:]
     counted = target != -100
-    return cross_entropy(logits_of(model, hidden[:, :-1][counted]).float(), target[counted])
+    states, target = hidden[counted], target[counted]
+    if len(target) > tokens_at_once(model):
+        return _in_chunks(model, states, target)
+    return cross_entropy(logits_of(model, states).float(), target)
 
 
 def seq2seq_loss(model: Any, batch: Batch) -> Tensor:
     """Mean negative log-likelihood of the response tokens, in nats."""
-    logits = model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        decoder_input_ids=batch["decoder_input_ids"],
-        use_cache=False,
-    ).logits[:, :-1]
     target = batch["labels"][:, 1:]
     counted = target != -100
+    if batch["labels"].numel() > tokens_at_once(model):
+        return _in_chunks(model, hidden_states(model, _read(batch))[:, :-1][counted], target[counted])
+    logits = model(**_read(batch), use_cache=False).logits[:, :-1]
     return cross_entropy(logits[counted].float(), target[counted])
+
+
+def _read(batch: Batch) -> Batch:
+    return {name: value for name, value in batch.items() if name != "labels"}
+
+
+def _in_chunks(model: Any, states: Tensor, target: Tensor) -> Tensor:
+    """The same mean where the logits of all tokens would not fit in memory."""
+    return -log_probabilities(model, states, target).mean()
 
 
 def validation_rouge(
