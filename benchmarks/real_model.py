@@ -178,7 +178,9 @@ def run(name: str, root: Path, settings: Sequence[str]) -> int:
             for claim in root.glob("stages/*/*.claim"):
                 key = f"{claim.parent.name}/{claim.stem}"
                 peaks[key] = max(peaks.get(key, 0), held(process.pid))
-            path.write_text(json.dumps(peaks, indent=1, sort_keys=True) + "\n", "utf-8")
+            scratch = path.with_suffix(".partial")
+            scratch.write_text(json.dumps(peaks, indent=1, sort_keys=True) + "\n", "utf-8")
+            scratch.replace(path)  # whole, whenever this is stopped
             time.sleep(EVERY)
     return process.returncode
 
