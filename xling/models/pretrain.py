@@ -37,7 +37,7 @@ from xling.tasks.micro_summarization import Settings as MicroSummarization
 
 # --- model, tokenizer and training --------------------------------------------------------------------------
 
-PAD, BOS, EOS = (OWN_TOKENS[role][0] for role in ("pad", "bos", "eos"))
+PAD, (BOS, _), (EOS, _) = "<pad>", OWN_TOKENS["bos"], OWN_TOKENS["eos"]
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 OUTPUT_SCALE = 0.1  # the output starts as the embedding scaled down: what is attended to is what is said
 BIAS_SCALE = 0.5  # of queries and keys: without a part that ignores the token, no head can look one place back

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xling.errors import DataError
-from xling.models.weights import OWN_TOKENS, ROLES
+from xling.models.weights import OWN_TOKENS
 from xling.tasks.records import Prompt
 
 # --- rendering ----------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def puts_bos(tokenizer: Any) -> bool:
     first = tokenizer.bos_token_id
     if first is None:
         return False
-    named = {role: (getattr(tokenizer, f"{role}_token"), getattr(tokenizer, f"{role}_token_id")) for role in ROLES}
+    named = {r: (getattr(tokenizer, f"{r}_token"), getattr(tokenizer, f"{r}_token_id")) for r in OWN_TOKENS}
     return named == OWN_TOKENS or list(tokenizer("a")["input_ids"][:1]) == [first]
 
 

@@ -66,7 +66,7 @@ LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
 SHARED_LAYERS = ("albert", "zamba", "zamba2")  # whose layers use the same weights
 ROLES = ("pad", "eos", "bos")  # of tokens that are read whatever a text says
 GPT2_BOS = "<|endoftext|>"  # where its files name none
-OWN_TOKENS = {"pad": ("<pad>", 0), "eos": ("<eos>", 2), "bos": ("<bos>", 1)}  # of the packaged base's tokenizer
+OWN_TOKENS = {"eos": ("<eos>", 2), "bos": ("<bos>", 1)}  # of the packaged base's tokenizer
 
 
 # --- files --------------------------------------------------------------------------------------------------
@@ -416,5 +416,5 @@ def names_idle_bos(folder: Path) -> bool:
     if "bos" not in roles or said.get("add_bos_token") is not None:
         return False
     ids, _ = _tokens(folder)
-    own = {role: (token, ids.get(token)) for role, token in roles.items()} == OWN_TOKENS
+    own = all((token := roles.get(role), ids.get(str(token))) == known for role, known in OWN_TOKENS.items())
     return not own and repr(roles["bos"]) not in str(read_json(whole).get("post_processor"))
