@@ -288,7 +288,8 @@ def align(stage: Stage, gpus: Gpus) -> Memory | None:
     own: Held = getattr(OPTIMIZERS.of(settings), "held", held)(settings)
     policy, value = Net(sizes, word, tuning, rank), Net(sizes, 4, trunk=True)
     half = WORD.get(spec.get("precision") or "", word if tuning != "full" else 4) == 2
-    reference = (2.0 if half else 4.0) * sizes.weights if tuning == "full" else policy.weights()
+    # A policy with adapters is its own reference, with these switched off.
+    reference = (2.0 if half else 4.0) * sizes.weights if tuning == "full" else 0.0
     at_once = own.at_once
     if own.tables:
         at_once = max(1, min(at_once, VOCABULARY_AT_ONCE // (own.rows * spec["max_new_tokens"] * sizes.vocabulary)))
