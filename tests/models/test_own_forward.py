@@ -208,12 +208,12 @@ def test_they_are_refused_while_planning_where_the_limits_allow_such_texts(kind:
     assert len(greedy_ids(model, pieces, [list(range(10, 30))], 12)[0]) <= 12
     with pytest.raises(ConfigError, match=rf"of the kind {kind}.* at 32 tokens.* Set policy\.max_prompt_tokens=20\."):
         policy(21, 12)
-    reward(20, 8)
-    assert log_likelihood(model, [list(range(10, 30))], [[list(range(30, 38))]], 0)
-    with pytest.raises(ConfigError, match=rf"of the kind {kind}.* Set rm_backbone\.max_prompt_tokens=20\."):
-        reward(21, 8)
+    reward(24, 8)
+    assert log_likelihood(model, [list(range(10, 34))], [[list(range(30, 38))]], 0)
+    with pytest.raises(ConfigError, match=rf"of the kind {kind}.* Set rm_backbone\.max_prompt_tokens=24\."):
+        reward(25, 8)
     with pytest.raises(DataError, match="reads all texts alike"):
-        log_likelihood(model, [list(range(10, 31))], [[list(range(30, 38))]], 0)
+        log_likelihood(model, [list(range(10, 35))], [[list(range(30, 38))]], 0)
     with pytest.raises(ConfigError, match=r"Lower policy\.max_new_tokens=40"):
         policy(20, 40)
 

@@ -22,7 +22,9 @@ from xling.models.text import (
     prompt_ids,
     puts_bos,
     response_ids,
+    row_width,
     separators,
+    widest,
 )
 from xling.models.weights import names_idle_bos
 from xling.tasks import micro_summarization
@@ -144,6 +146,16 @@ def test_no_texts_give_no_ids(tiny: tuple[Any, Any]) -> None:
 def test_padding() -> None:
     assert [padded_length(n) for n in (1, 15, 16, 17, 32)] == [16, 16, 16, 32, 32]
     assert pad_right([[1, 2], [3]], 3, 9).tolist() == [[1, 2, 9], [3, 9, 9]]
+
+
+def test_widths_are_exact_where_rows_are_short_and_few_beyond() -> None:
+    widths = [row_width(length) for length in range(1, 2049)]
+    assert widths[:64] == [padded_length(length, 4) for length in range(1, 65)]
+    assert (
+        all(length <= width < length * 1.13 + 8 for length, width in enumerate(widths, 1)) and sorted(widths) == widths
+    )
+    assert len(set(widths[64:])) < 30 and all(row_width(width) == width for width in widths)
+    assert [widest(room) for room in (3, 4, 63, 64, 71, 72, 80)] == [0, 4, 60, 64, 64, 72, 80]
 
 
 # --- prompts over the limit -----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from xling.config.policies import LanguageModel
 from xling.errors import ConfigError, DataError
 from xling.models import weights
 from xling.models.hub import BASE_FOLDER, UNRESOLVED, cached, check_code, commit_of, is_repository, settings_of
+from xling.models.text import row_width, widest
 
 SEPARATORS = 4  # of XLM-R, which has the most
 ROBERTA = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")  # positions begin after the padding's number
@@ -239,7 +240,7 @@ def _check_alike(config: Mapping[str, Any], sides: tuple[int, int], separators: 
     room, why = limit
     why = why if " " in why else f"rotary scaling of the kind {why}, which changes at {room} tokens,"
     prompt, response = sides
-    fits = room - response if sampling else room // 4 * 4 - 4 - response - separators
+    fits = room - response if sampling else widest(room) - row_width(response + separators + bool(separators))
     if prompt <= fits and (not sampling or -(-prompt // 8) * 8 <= room):
         return
     other = f"{group}.{'max_new_tokens' if sampling else 'max_response_tokens'}"

@@ -3,8 +3,9 @@
 Scoring without gradients encodes a prompt once for its responses: rewards, likelihoods and frozen features are read off
 `response_states`. A decoder-only model reads the response after the prompt; an encoder-decoder reads the prompt with
 its encoder and the response with its decoder. A row's arithmetic depends on the row alone: prompts and responses are
-padded on the right to widths given by their own lengths, batches have a fixed number of rows, and every mask is written
-out (a mask that is left out where no row of the batch has padding would take another path through the attention).
+padded on the right to widths given by their own lengths, a batch's number of rows is given by its width, and every mask
+is written out (one that is left out where no row of the batch has padding would take another path through the
+attention).
 
 Training reads prompt and response in one go, with gradients (`padded_batch`, `predicting_states`).
 """
@@ -20,7 +21,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from xling.models.architecture import check_room, layer_windows, logits_of, reads_flat_masks, text_config, trunk_of
 from xling.models.lean import in_chunks, recomputing, without_adapters
-from xling.models.text import Ids, Row, pad_right, padded_length
+from xling.models.text import EXACT, Ids, Row, pad_right, row_width
 
 # --- a key-value cache with room to grow: one prompt's entries fan out to its responses ---------------------
 
@@ -72,9 +73,9 @@ def stack(caches: Sequence[Any]) -> Any:
 
 Batch = dict[str, Tensor]
 
-ROWS_PER_BATCH = 32  # small enough to stay in the processor's cache
-TOKENS_PER_BATCH = 65536  # on an accelerator, which wants more of them
-WIDTHS = 4  # prompts and responses are padded to multiples of it
+ROWS_PER_BATCH = 32
+TOKENS_PER_BATCH = 256  # enough of them for a model's weights to be worth reading; more would be fillers mostly
+NARROW = 256  # hidden size up to which a pass costs its calls rather than its tokens, as long as these are few
 
 
 def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
@@ -83,33 +84,38 @@ def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
         yield items[start : start + size]
 
 
-def by_width(lengths: Mapping[Any, int], multiple: int = WIDTHS) -> dict[int, list[Any]]:
+def by_width(lengths: Mapping[Any, int]) -> dict[int, list[Any]]:
     """Items by the width that their length is padded to, narrow ones first."""
     groups: dict[int, list[Any]] = {}
     for item, length in lengths.items():
-        groups.setdefault(padded_length(length, multiple), []).append(item)
+        groups.setdefault(row_width(length), []).append(item)
     return dict(sorted(groups.items()))
 
 
-def fill(items: list[Any], size: int) -> list[Any]:
-    """Repeat the last item up to `size`: every batch has the same number of rows."""
-    return items + [items[-1]] * (size - len(items))
+def filled(items: list[Any], size: int) -> Iterator[tuple[list[Any], list[Any]]]:
+    """(some of the items, the same with the last one repeated): every batch has `size` rows."""
+    for real in batches(items, size):
+        yield real, real + [real[-1]] * (size - len(real))
 
 
 def filled_batches(
-    lengths: Mapping[Any, int], size: Callable[[int], int], multiple: int = WIDTHS
+    lengths: Mapping[Any, int], size: Callable[[int], int]
 ) -> Iterator[tuple[int, list[Any], list[Any]]]:
     """(width, items of that width, the same filled up to `size(width)`), narrow ones first."""
-    for width, group in by_width(lengths, multiple).items():
-        for real in batches(group, size(width)):
-            yield width, real, fill(real, size(width))
+    for width, group in by_width(lengths).items():
+        for real, rows in filled(group, size(width)):
+            yield width, real, rows
 
 
-def rows_per_batch(model: Any, width: int) -> int:
-    """Rows of `width` tokens read together; fixed by the width and the kind of device."""
-    if model.device.type == "cpu":
-        return ROWS_PER_BATCH
-    return max(8, min(256, TOKENS_PER_BATCH // width))
+def rows_per_batch(model: Any, width: int, most: int = ROWS_PER_BATCH) -> int:
+    """Rows of `width` tokens read together: fixed by the model and the width, on whatever device.
+
+    Not by how many rows there are, since a matrix product's bits depend on its size: a row's would then depend on what
+    is read beside it. The last batch of each width is filled up, so the fewer tokens a batch has the less is wasted.
+    """
+    if width <= EXACT and text_config(model.config).hidden_size <= NARROW:
+        return most
+    return max(1, min(most, TOKENS_PER_BATCH // width))
 
 
 def padded_batch(config: Any, rows: Sequence[tuple[Any, Any]], pad: int) -> Batch:
@@ -140,7 +146,7 @@ def padded_batch(config: Any, rows: Sequence[tuple[Any, Any]], pad: int) -> Batc
 
 # --- reading responses after their prompts ------------------------------------------------------------------
 
-PROMPTS_PER_BATCH = 16
+PROMPTS_PER_BATCH = 16  # at most
 TOKENS_KEPT = 16384  # of prompts read at once: the more, the fewer rows that do nothing but fill a batch
 VOCABULARY_AT_ONCE = 1 << 27  # numbers in a table of log-probabilities (512 MiB)
 
@@ -171,16 +177,18 @@ def response_states(
     trunk: Any, prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]], pad: int
 ) -> Iterator[States]:
     """States of every response of every prompt, in batches of any order; `trunk` has no LM head."""
-    longest = max((len(p) + len(r) for p, row in zip(prompts, responses, strict=True) for r in row), default=0)
-    check_room(trunk.config, padded_length(longest, WIDTHS) + WIDTHS)
+    pairs = ((len(prompt), len(said)) for prompt, row in zip(prompts, responses, strict=True) for said in row)
+    longest = max((max(row_width(prompt), prompt + row_width(said)) for prompt, said in pairs), default=0)
+    check_room(trunk.config, longest)
     if "flash" in trunk.config._attn_implementation:  # reads no masks of our own
         trunk.set_attn_implementation("sdpa")
     for width, group in by_width({i: len(row) for i, row in enumerate(prompts) if responses[i]}).items():
-        kept = max(TOKENS_KEPT // (width * PROMPTS_PER_BATCH), 1) * PROMPTS_PER_BATCH
+        size = rows_per_batch(trunk, width, PROMPTS_PER_BATCH)
+        kept = max(TOKENS_KEPT // (width * size), 1) * size
         for chosen in batches(group, kept):
-            read = _read(trunk, [prompts[i] for i in chosen], width, pad)
+            read = _read(trunk, [prompts[i] for i in chosen], width, size, pad)
             slots = {(slot, j): len(row) for slot, i in enumerate(chosen) for j, row in enumerate(responses[i])}
-            for tail, real, part in filled_batches(slots, lambda tail: rows_per_batch(trunk, width + tail)):  # noqa: B023
+            for tail, real, part in filled_batches(slots, lambda tail: rows_per_batch(trunk, tail)):
                 slot = torch.tensor([s for s, _ in part], device=trunk.device)
                 said = [responses[chosen[s]][j] for s, j in part]
                 owners = [(chosen[s], j) for s, j in real]
@@ -198,11 +206,10 @@ def padding_mask(lengths: Tensor, width: int, dtype: torch.dtype) -> Tensor:
     return mask.masked_fill_(outside[:, None, None], -torch.inf)
 
 
-def _read(trunk: Any, prompts: list[Ids], width: int, pad: int) -> Read:
+def _read(trunk: Any, prompts: list[Ids], width: int, size: int, pad: int) -> Read:
     caches, last = [], []
     one = _encode if trunk.config.is_encoder_decoder else prefill
-    for real in batches(prompts, PROMPTS_PER_BATCH):
-        batch = fill(real, PROMPTS_PER_BATCH)
+    for _, batch in filled(prompts, size):
         lengths = torch.tensor([len(row) for row in batch], device=trunk.device)
         cache, state = one(trunk, _tokens(batch, width, pad, trunk.device), lengths)
         caches.append(cache)

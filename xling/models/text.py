@@ -229,6 +229,26 @@ def padded_length(length: int, multiple: int = 16) -> int:
     return -(-length // multiple) * multiple
 
 
+EXACT, WIDTHS, COARSE = 64, 4, 8  # widths: multiples of 4 up to 64, then few, each a multiple of 8
+
+
+def row_width(length: int) -> int:
+    """Width that a row is padded to for scoring: exact where it is short, else the next of few.
+
+    From EXACT on a width is 1/8 wider than the one before it: 6 % of padding in the mean, and a dozen widths up to 256
+    tokens instead of 48, so that the rows of a batch soon come together.
+    """
+    width = min(padded_length(length, WIDTHS), EXACT)
+    while width < length:
+        width = padded_length(width + width // 8, COARSE)
+    return width
+
+
+def widest(room: int) -> int:
+    """The largest width that fits into `room` tokens; 0: none."""
+    return max((width for width in map(row_width, range(1, room + 1)) if width <= room), default=0)
+
+
 def pad_right(rows: Sequence[Sequence[int]], width: int, pad: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """(len(rows), width) int64."""
     out = np.full((len(rows), width), pad, dtype=np.int64)

@@ -25,7 +25,7 @@ from xling.jsonfiles import decode
 from xling.models.checkpoints import TABLES, check_policy, folder_of, positions
 from xling.models.hub import is_repository
 from xling.models.hub import settings_of as config_of
-from xling.models.text import Ids, pad_right, padded_length, pieces
+from xling.models.text import EXACT, Ids, pad_right, pieces
 from xling.models.weights import converted
 from xling.planning import costs
 from xling.planning.specs import base
@@ -45,8 +45,6 @@ from xling.translators.languages import Family, family_of, own_code, told
 
 if TYPE_CHECKING:
     from xling.experiment import Experiment
-
-WIDTHS = 8  # segments are padded to multiples of it
 
 
 class Settings(TranslatorSettings, frozen=True, kw_only=True, tag="seq2seq"):
@@ -175,20 +173,21 @@ class Model:
 
     def translate(self, texts: Sequence[str]) -> dict[str, str | None]:
         """Segments, each once, to their translations; None for one that the model does not come to an end with."""
-        from xling.models.states import batches, fill
+        from xling.models.states import filled_batches
 
         distinct = list(dict.fromkeys(texts))
         ids_of = zip(distinct, pieces(self.tokenizer, distinct), strict=True)
         rows = {text: [*self.before, *ids, *self.after] for text, ids in ids_of}
-        widths: dict[int, list[str]] = {}
-        for text, ids in rows.items():
-            widths.setdefault(padded_length(len(ids) + 1, WIDTHS), []).append(text)  # a column of padding at least
+        lengths = {text: len(ids) + 1 for text, ids in rows.items()}  # a column of padding at least
         found: dict[str, str | None] = {}
-        for width, some in sorted(widths.items()):
-            for real in batches(some, self.settings.batch_size):
-                said = self._generate([rows[text] for text in fill(real, self.settings.batch_size)], width)
-                found |= dict(zip(real, said, strict=False))
+        for width, real, some in filled_batches(lengths, self._rows):
+            said = self._generate([rows[text] for text in some], width)
+            found |= dict(zip(real, said, strict=False))
         return found
+
+    def _rows(self, width: int) -> int:
+        """Segments of a width translated together: as many tokens as `batch_size` of the widest short ones at most."""
+        return max(1, min(self.settings.batch_size, self.settings.batch_size * EXACT // width))
 
     def _generate(self, rows: Sequence[Ids], width: int) -> list[str | None]:
         import torch
