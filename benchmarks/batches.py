@@ -4,9 +4,9 @@
 
 A line of a file has `lang`, a `document` with a `response`, or a `prompt` of turns with `chosen` and `rejected`. Texts
 are cut to the limits of a reward model (1,024 tokens and 512) and tokenised by the packaged base's tokenizer unless
-another is given. Each language is scored by itself, as a grid's stages do it, by a Llama with random weights that is
-wide enough for the rule of real models, and the tokens that go through it are counted. Needed: those of each distinct
-prompt, and of each distinct response of a prompt. Exit code 1 if a file's ratio is over 1.3.
+another is given. Each language is scored by itself, as a grid's stages do it, by a Llama of one layer, as
+wide as real models are, and the tokens that go through it are counted. Needed: those of each distinct
+prompt, and of each distinct response of a prompt.
 """
 
 import argparse
@@ -25,8 +25,6 @@ from xling.models.load import load_tokenizer
 from xling.models.states import response_states
 from xling.models.text import LIMITS, Ids, text_ids
 
-MOST = 1.3
-HIDDEN = 512
 Texts = dict[str, dict[str, list[str]]]  # language -> prompt -> its responses
 
 
@@ -43,7 +41,7 @@ def read(path: Path) -> Texts:
 
 def trunk(vocabulary: int) -> Any:
     torch.manual_seed(0)
-    shape = {"hidden_size": HIDDEN, "intermediate_size": 32, "num_attention_heads": 4, "head_dim": 8}
+    shape = {"hidden_size": 512, "intermediate_size": 32, "num_attention_heads": 4, "head_dim": 8}
     config = LlamaConfig(vocab_size=vocabulary, num_hidden_layers=1, num_key_value_heads=1, **shape)
     return LlamaModel(config).eval()
 
@@ -66,7 +64,7 @@ def main() -> int:
     parser.add_argument("--tokenizer", type=Path, default=BASE_FOLDER)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    tokenizer, worst = load_tokenizer(given.tokenizer), 0.0
+    tokenizer = load_tokenizer(given.tokenizer)
     model = trunk(len(tokenizer))
     for path in given.files:
         print(f"\n| {path.name} | prompts | responses | tokens needed | computed | ratio | passes |")
@@ -80,8 +78,7 @@ def main() -> int:
             total = [a + b for a, b in zip(total, row, strict=True)]
             show(lang, row)
         show("all", total)
-        worst = max(worst, total[3] / total[2])
-    return int(worst > MOST)
+    return 0
 
 
 def show(name: str, row: list[int]) -> None:

@@ -1,19 +1,25 @@
 """Sampling: the right distribution, the same bits again, one stream a prompt, and a cache with room to grow."""
 
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from families import FAMILIES, build, shaken
 from scipy.stats import chi2
-from transformers import DynamicCache
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from xling.models import sampling
+from xling.models import sampling, states
+from xling.models.checkpoints import cached_numbers
 from xling.models.hub import Recipe
 from xling.models.pretrain import build_model
 from xling.models.sampling import Sampling, decode, greedy, pick, sample_chunk, uniforms
-from xling.models.states import fan_out, stack
-from xling.models.text import prompt_ids
+from xling.models.states import GROWTH, fan_out, stack
+from xling.models.text import padded_length, prompt_ids
 
 PROMPTS = [
     ("a", "Ein Festival in Chile."),
@@ -185,12 +191,16 @@ def prefilled(model: Any) -> Any:
     return cache
 
 
-@pytest.mark.parametrize("width", [1, 3])
-def test_fan_out_equals_a_dynamic_cache_with_the_same_rows(tiny: tuple[Any, Any], width: int) -> None:
+@pytest.mark.parametrize(("width", "room"), [(1, 3), (3, 9), (1, 0), (3, 4)])
+def test_fan_out_equals_a_dynamic_cache_with_the_same_rows(
+    tiny: tuple[Any, Any], width: int, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room for all that comes, and where it grows on the way."""
+    monkeypatch.setattr(states, "GROWTH", 2)
     model, _ = tiny
     reference = prefilled(model)
     reference.batch_select_indices(CHOSEN)
-    ours = fan_out(prefilled(model), CHOSEN, 3 * width)
+    ours = fan_out(prefilled(model), CHOSEN, room)
     for step in range(3):
         new = torch.arange(60 + step, 60 + step + 5 * width).view(5, width)
         with torch.inference_mode():
@@ -219,17 +229,10 @@ def test_a_fan_out_of_a_fan_out_keeps_what_was_added(tiny: tuple[Any, Any]) -> N
     with torch.inference_mode():
         model(input_ids=torch.arange(60, 65).view(5, 1), past_key_values=first, use_cache=True)
     kept = torch.tensor([3, 1])
-    second = fan_out(first, kept, 1)
-    assert second.get_seq_length() == 6
-    for a, b in zip(first.layers, second.layers, strict=True):
+    second, layers = fan_out(first, kept, 1), list(first.layers)
+    assert fan_out(first, kept, 1, keep=False).get_seq_length() == second.get_seq_length() == 6 and not first.layers
+    for a, b in zip(layers, second.layers, strict=True):
         assert torch.equal(a.keys[kept], b.keys) and torch.equal(a.values[kept], b.values)
-
-
-def test_more_than_there_is_room_for_is_an_error(tiny: tuple[Any, Any]) -> None:
-    model, _ = tiny
-    cache = fan_out(prefilled(model), CHOSEN, 1)
-    with pytest.raises(RuntimeError), torch.inference_mode():
-        model(input_ids=torch.ones(5, 2, dtype=torch.long), past_key_values=cache, use_cache=True)
 
 
 def test_a_stack_has_the_rows_of_all(tiny: tuple[Any, Any]) -> None:
@@ -239,3 +242,100 @@ def test_a_stack_has_the_rows_of_all(tiny: tuple[Any, Any]) -> None:
     assert both.get_seq_length() == 5
     for a, b in zip(one.layers, both.layers, strict=True):
         assert torch.equal(a.keys.repeat(2, 1, 1, 1), b.keys) and torch.equal(a.values.repeat(2, 1, 1, 1), b.values)
+
+
+# --- memory -------------------------------------------------------------------------------------------------
+
+LONG, MANY = 60, 70  # tokens of a prompt, and of a response
+EOS, PAD = 5, 0
+
+
+@pytest.fixture(scope="module")
+def llama() -> Any:
+    shape = {"vocab_size": 700, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 8}
+    return shaken(LlamaForCausalLM(LlamaConfig(num_attention_heads=2, head_dim=32, **shape)))
+
+
+def said(model: Any, n: int, prompts: int = 3, **limits: Any) -> list[list[int]]:
+    rows = [[1, *range(10, 10 + LONG - 7 * i)] for i in range(prompts)]
+    noise = np.concatenate([uniforms(1, "pool", str(i), n, MANY) for i in range(prompts)])
+    return decode(model, rows, n, torch.from_numpy(noise), 1.0, 1.0, EOS, PAD, **limits)
+
+
+def mebibytes(model: Any, rows: int) -> float:
+    """What `rows` samples take by their shapes, logits included."""
+    return rows * (4 * cached(model) + sampling.DRAWN * 700) / 2**20
+
+
+def cached(model: Any) -> int:
+    found = cached_numbers(model.config.to_dict(), padded_length(LONG + 1, 8), padded_length(MANY, GROWTH))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("family", ["llama", "mt5"])
+def test_samples_are_the_same_whatever_fits_into_memory(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts apart, and one prompt's samples apart; each part as large as it may be, and all of like size."""
+    model, parts = build(family), list[tuple[int, int]]()
+    whole, inner = said(model, 5), sampling._decode
+
+    def counted(model: Any, rows: Any, n: int, *given: Any) -> Any:
+        parts.append((len(rows), n))
+        return inner(model, rows, n, *given)
+
+    monkeypatch.setattr(sampling, "_decode", counted)
+    for fit, expected in ((30, [(3, 5)]), (10, [(2, 5), (1, 5)]), (4, [(1, 3), (1, 2)] * 3)):
+        parts.clear()
+        assert said(model, 5, memory=mebibytes(model, fit) * 1.001 / 1024) == whole and parts == expected
+    parts.clear()
+    assert said(model, 5, together=2) == whole and parts == [(2, 5), (1, 5)]
+
+
+class Live(TorchDispatchMode):
+    """Bytes of the tensors that are made inside: now, and at most."""
+
+    now = most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
+            if storage is not None and not getattr(storage, "counted", False):
+                storage.counted = True
+                self._add(storage.nbytes())
+                weakref.finalize(storage, self._add, -storage.nbytes())
+        return made
+
+    def _add(self, size: int) -> None:
+        self.now += size
+        self.most = max(self.most, self.now)
+
+
+def peak(run: Callable[[], Any]) -> float:
+    """MiB of the tensors that `run` makes, at most."""
+    with Live() as live:
+        run()
+    assert live.now < live.most / 10
+    return live.most / 2**20
+
+
+def test_the_peak_is_that_of_what_fits_and_never_two_caches(llama: Any) -> None:
+    """Where samples end at different times, so that some are taken out, and where layers grow, one of eight a time."""
+    for rows in (4, 12):
+        allowed = mebibytes(llama, rows)
+        assert 0.6 * allowed < peak(lambda: said(llama, 12, 1, memory=allowed * 1.001 / 1024)) < 1.3 * allowed  # noqa: B023
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_kept_of_a_text_is_known_from_the_config(family: str) -> None:
+    model, ids = build(family), list(range(10, 26))
+    with torch.inference_mode():
+        reader = sampling.read(model, [ids], PAD)
+        reader.take(torch.tensor([0]), 3)
+    halves = (
+        [reader.cache.self_attention_cache, reader.cache.cross_attention_cache]
+        if model.config.is_encoder_decoder
+        else [reader.cache]
+    )
+    kept = sum(layer.keys.numel() + layer.values.numel() for half in halves for layer in half.layers)
+    assert cached_numbers(model.config.to_dict(), len(ids), int(model.config.is_encoder_decoder)) == kept

@@ -416,3 +416,33 @@ def _of_t5(config: Mapping[str, Any]) -> Parameters:
     return Parameters(
         config["num_layers"] * (attention + inner), decoders * (2 * attention + inner), width * config["vocab_size"]
     )
+
+
+# --- keys and values that are kept of a text ----------------------------------------------------------------
+
+
+def cached_numbers(config: Mapping[str, Any], prompt: int, response: int) -> int | None:
+    """Numbers that sampling keeps of one sample of so many tokens after a prompt of so many; None: nothing tells.
+
+    `config` is that of config.json. Of an encoder-decoder they are the decoder's of the response, and what it looks up
+    of the prompt. Windows save nothing: layers that have one are kept whole (xling/models/sampling.py).
+    """
+    parts = [part for name in ("decoder", "text_config") if isinstance(part := config.get(name), Mapping)]
+    own = (parts or [config])[0]
+    layers = _named(own, "num_decoder_layers decoder_layers num_hidden_layers n_layer num_layers n_layers")
+    heads = _named(own, "decoder_attention_heads num_attention_heads n_head num_heads n_heads")
+    width = _named(own, "hidden_size n_embd d_model")
+    if not (layers and heads and width):
+        return None
+    if own.get("kv_lora_rank") and own.get("qk_rope_head_dim"):  # DeepSeek's: latents, which all heads share
+        token = int(own["kv_lora_rank"] + own["qk_rope_head_dim"])
+    else:
+        grouped = 1 if own.get("multi_query") else _named(own, "num_key_value_heads num_kv_heads") or heads
+        token = 2 * grouped * (_named(own, "d_kv head_dim") or width // heads)
+    return layers * token * (prompt + response)
+
+
+def _named(config: Mapping[str, Any], names: str) -> int | None:
+    """The first of some names' values that is a number."""
+    values = (config.get(name) for name in names.split())
+    return next((value for value in values if isinstance(value, int) and value), None)

@@ -2,7 +2,8 @@
 
 Reproducible to the bit on one machine: a prompt's random numbers come from its own stream, named by (seed, purpose,
 prompt id); prompts are decoded in chunks fixed by the spec, and padded to a width that depends on the chunk's prompts
-alone. With policy.engine=vllm, vLLM decodes instead.
+alone. Where keys and values of a chunk's samples take more memory than there is for them, it is decoded in parts: the
+samples are the same but for the last bits of their logits. With policy.engine=vllm, vLLM decodes instead.
 """
 
 import hashlib
@@ -17,9 +18,16 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 from xling.errors import StageError
+<<<<<<< HEAD
 from xling.models.architecture import check_room, layer_windows, logits_of, reads_flat_masks, trunk_of
 from xling.models.states import by_layer, fan_out, key_positions, padding_mask, prefill
 from xling.models.text import Ids, ends, pad_right, padded_length, prompt_ids
+=======
+from xling.models.architecture import check_room, layer_windows, logits_of, reads_flat_masks, text_config, trunk_of
+from xling.models.checkpoints import cached_numbers
+from xling.models.states import GROWTH, by_layer, fan_out, key_positions, padding_mask, prefill
+from xling.models.text import Ids, pad_right, padded_length, prompt_ids
+>>>>>>> ad6dd16 (Sampling by a memory budget in no key: parts that fit, caches that grow and are freed layer by layer; scoring reads long rows one by one)
 
 # --- reading prompts once, and going on token by token ------------------------------------------------------
 
@@ -53,9 +61,9 @@ class CausalReader:
     def take(self, rows: Tensor, room: int) -> None:
         """Go on with these rows, each of them for up to `room` more tokens."""
         check_room(self.model.config, max(self.width, int(self.position.max()) + room))
-        self.cache = fan_out(self.cache, rows, room)
-        self.lengths, self.position = self.lengths[rows], self.position[rows]
         keys = self.cache.get_seq_length() + room
+        self.cache = fan_out(self.cache, rows, min(room, GROWTH), keep=False)
+        self.lengths, self.position = self.lengths[rows], self.position[rows]
         self.key_position = key_positions(self.lengths, self.width, keys)
         padding = padding_mask(self.lengths, self.width, self.model.dtype)
         self.mask = torch.nn.functional.pad(padding, (0, keys - self.width))  # (R, 1, 1, keys)
@@ -95,8 +103,11 @@ class EncoderDecoderReader:
     def take(self, rows: Tensor, room: int) -> None:
         """Go on with these rows, each of them for up to `room` more tokens."""
         own, cross = self.cache.self_attention_cache, self.cache.cross_attention_cache
-        self.cache = EncoderDecoderCache(fan_out(own, rows, room), fan_out(cross, rows, 0))
-        self.encoded = replace(self.encoded, last_hidden_state=self.encoded.last_hidden_state[rows])
+        self.cache = EncoderDecoderCache(
+            fan_out(own, rows, min(room, GROWTH), keep=False), fan_out(cross, rows, 0, keep=False)
+        )
+        states = self.encoded.last_hidden_state[:, :1]  # their keys and values are cached: not read again
+        self.encoded = replace(self.encoded, last_hidden_state=states[rows])
         self.mask = self.mask[rows]
 
     def step(self, token: Tensor) -> Tensor:
@@ -113,6 +124,7 @@ class EncoderDecoderReader:
 
 # --- sampling -----------------------------------------------------------------------------------------------
 
+GIB = 1 << 30
 KEEP_SHARE = 0.75  # finished sequences are taken out of the batch once fewer than this share go on
 
 GREEDY = 0.0  # as top_p: only the most probable token is left
@@ -135,16 +147,50 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 32
+    memory: float | None = None  # GiB for keys, values and logits; None: by the device (`room_of`)
+    together: int | None = None  # prompts decoded together at most
 
 
 def sample_chunk(
     model: Any, tokenizer: Any, names: Sequence[str], rows: Sequence[Ids], how: Sampling
 ) -> list[list[Ids]]:
+<<<<<<< HEAD
     """n lists of token ids (an end last where it came) for each of `rows` (prompt ids), all decoded together."""
     noise = np.concatenate([uniforms(how.seed, how.purpose, name, how.n, how.max_new_tokens) for name in names])
     stops, pad = ends(tokenizer), tokenizer.pad_token_id
     flat = decode(model, rows, how.n, torch.from_numpy(noise), how.temperature, how.top_p, stops, pad)
+=======
+    """n lists of token ids (eos last where it came) for each of `rows` (prompt ids), decoded together if they fit."""
+    noise = np.concatenate([uniforms(how.seed, how.purpose, name, how.n, how.max_new_tokens) for name in names])
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    settings = (how.temperature, how.top_p, eos, pad, how.memory, how.together)
+    flat = decode(model, rows, how.n, torch.from_numpy(noise), *settings)
+>>>>>>> ad6dd16 (Sampling by a memory budget in no key: parts that fit, caches that grow and are freed layer by layer; scoring reads long rows one by one)
     return [flat[i * how.n : (i + 1) * how.n] for i in range(len(rows))]
+
+
+CPU_ROOM = 2.0  # GiB: a processor has several workers
+ACCELERATOR_ROOM = 0.25  # of its memory, whatever is free: parts are then the same each time
+DRAWN = 24  # bytes for each token of the vocabulary: logits, probabilities, and their sums in double
+
+
+def room_of(device: torch.device) -> float:
+    """GiB for the keys, values and logits of what is decoded together."""
+    if device.type != "cuda":
+        return CPU_ROOM
+    return ACCELERATOR_ROOM * torch.cuda.get_device_properties(device).total_memory / GIB
+
+
+def rows_that_fit(model: Any, longest: int, steps: int, memory: float | None) -> int | None:
+    """Samples after prompts of `longest` tokens that fit into `memory` GiB, at least 1; None: its config does not tell.
+
+    As if each went on to the last step.
+    """
+    numbers = cached_numbers(model.config.to_dict(), padded_length(longest, WIDTHS), padded_length(steps, GROWTH))
+    if numbers is None:
+        return None
+    each = model.dtype.itemsize * numbers + DRAWN * text_config(model.config).vocab_size
+    return max(1, int((room_of(model.device) if memory is None else memory) * GIB / each))
 
 
 @torch.inference_mode()
@@ -155,10 +201,42 @@ def decode(
     noise: Tensor,
     temperature: float,
     top_p: float,
+<<<<<<< HEAD
     stops: Sequence[int],
     pad: int,
 ) -> list[Ids]:
     """Sample len(rows) * n sequences, each up to the first of `stops`; `noise` is (len(rows) * n, steps)."""
+=======
+    eos: int,
+    pad: int,
+    memory: float | None = None,
+    together: int | None = None,
+) -> list[Ids]:
+    """Sample len(rows) * n sequences, in parts that fit into `memory` GiB; `noise` is (len(rows) * n, steps).
+
+    A part has some prompts with all their samples, `together` prompts at most; or some samples of one prompt.
+    """
+    steps = noise.shape[1]
+    fit = rows_that_fit(model, max(map(len, rows)), steps, memory) or len(noise)
+    prompts = _even(len(rows), max(1, min(fit // n, together or len(rows))))
+    samples, streams = _even(n, min(n, fit)), noise.view(len(rows), n, steps)
+    out: list[Ids] = []
+    for start in range(0, len(rows), prompts):
+        cut = slice(start, start + prompts)
+        for part in streams[cut].split(samples, 1):
+            out += _decode(model, rows[cut], part.shape[1], part.flatten(0, 1), temperature, top_p, eos, pad)
+    return out
+
+
+def _even(count: int, most: int) -> int:
+    """The size of parts of like size, as few as can be, of at most `most` each."""
+    return -(-count // -(-count // most))
+
+
+def _decode(
+    model: Any, rows: Sequence[Ids], n: int, noise: Tensor, temperature: float, top_p: float, eos: int, pad: int
+) -> list[Ids]:
+>>>>>>> ad6dd16 (Sampling by a memory budget in no key: parts that fit, caches that grow and are freed layer by layer; scoring reads long rows one by one)
     device, steps = model.device, noise.shape[1]
     last = torch.tensor(stops, device=device)
     reader, noise = read(model, rows, pad), noise.to(device)

@@ -28,6 +28,8 @@ from xling.models.text import EXACT, Ids, Row, pad_right, row_width
 # transformers' DynamicCache copies the whole cache at every step, which was 80 % of the sampling time of a small
 # model on a CPU; its StaticCache attends to the unused room as well.
 
+GROWTH = 64  # positions that a layer that is full gets room for
+
 
 class RoomyLayer(DynamicLayer):
     """One layer's keys and values, (B, heads, used, head_dim) views of a larger buffer."""
@@ -46,9 +48,17 @@ class RoomyLayer(DynamicLayer):
     def _view(self) -> None:
         self.keys, self.values = self._keys[:, :, : self.used], self._values[:, :, : self.used]
 
+    def _grown(self, buffer: Tensor, size: int) -> Tensor:
+        grown = buffer.new_empty((*buffer.shape[:2], size, buffer.shape[3]))
+        grown[:, :, : self.used] = buffer[:, :, : self.used]
+        return grown
+
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append (B, heads, new, head_dim) and return all that is cached."""
         end = self.used + key_states.shape[-2]
+        if end > self._keys.shape[2]:
+            size = max(end, self.used + GROWTH)
+            self._keys, self._values = self._grown(self._keys, size), self._grown(self._values, size)
         self._keys[:, :, self.used : end] = key_states
         self._values[:, :, self.used : end] = value_states
         self.used = end
@@ -56,9 +66,21 @@ class RoomyLayer(DynamicLayer):
         return self._keys[:, :, :end], self._values[:, :, :end]
 
 
-def fan_out(cache: Any, rows: Tensor, room: int) -> Any:
-    """A new cache whose batch is `cache`'s rows by index, with room for `room` more positions."""
-    return Cache(layers=[RoomyLayer(layer.keys, layer.values, rows, room) for layer in cache.layers])
+def fan_out(cache: Any, rows: Tensor, room: int, keep: bool = True) -> Any:
+    """A new cache whose batch is `cache`'s rows by index, with room for `room` more positions at first.
+
+    Unless `keep`, `cache` is used up: each of its layers is freed once it has been copied.
+    """
+    given, layers = cache.layers[::-1], list[Any]()
+    if not keep:
+        cache.layers = []
+    while given:
+        layers.append(_roomy(given.pop(), rows, room))
+    return Cache(layers=layers)
+
+
+def _roomy(layer: Any, rows: Tensor, room: int) -> RoomyLayer:
+    return RoomyLayer(layer.keys, layer.values, rows, room)
 
 
 def stack(caches: Sequence[Any]) -> Any:
@@ -73,9 +95,9 @@ def stack(caches: Sequence[Any]) -> Any:
 
 Batch = dict[str, Tensor]
 
-ROWS_PER_BATCH = 32
-TOKENS_PER_BATCH = 256  # enough of them for a model's weights to be worth reading; more would be fillers mostly
-NARROW = 256  # hidden size up to which a pass costs its calls rather than its tokens, as long as these are few
+ROWS_PER_BATCH = 32  # of short rows
+NARROW = 256  # hidden size up to which a model is small
+TOKENS_PER_BATCH = 2048  # of longer ones, on an accelerator
 
 
 def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
@@ -108,14 +130,15 @@ def filled_batches(
 
 
 def rows_per_batch(model: Any, width: int, most: int = ROWS_PER_BATCH) -> int:
-    """Rows of `width` tokens read together: fixed by the model and the width, on whatever device.
+    """Rows of `width` tokens read together: fixed by the model, the width and the kind of device.
 
     Not by how many rows there are, since a matrix product's bits depend on its size: a row's would then depend on what
-    is read beside it. The last batch of each width is filled up, so the fewer tokens a batch has the less is wasted.
+    is read beside it. The last batch of each width is filled up. On a processor only short rows of a small model, whose
+    passes cost their calls, gain from that: all others are read one by one, and nothing is filled.
     """
-    if width <= EXACT and text_config(model.config).hidden_size <= NARROW:
-        return most
-    return max(1, min(most, TOKENS_PER_BATCH // width))
+    if model.device.type == "cpu":
+        return most if width <= EXACT and text_config(model.config).hidden_size <= NARROW else 1
+    return most if width <= EXACT else max(1, min(most, TOKENS_PER_BATCH // width))
 
 
 def padded_batch(config: Any, rows: Sequence[tuple[Any, Any]], pad: int) -> Batch:
