@@ -39,8 +39,8 @@ class LanguageModel(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     temperature: PositiveFloat = 1.0
     top_p: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
     max_new_tokens: Positive = 32
-    sampling_chunk: Positive = 32  # prompts decoded together at most; in no key, as the next
-    sampling_memory: PositiveFloat | None = None  # GiB for what is decoded together; None: by the device
+    sampling_chunk: Positive = 32  # prompts decoded together at most; in the key, since it decides the bits
+    sampling_memory: PositiveFloat | None = None  # GiB for what is decoded together, in no key; None: by the device
     by_length: bool = False  # prompts of like length are decoded together
     engine: Literal["torch", "vllm"] = "torch"
     # of several processes that train it, or a reward model like it, together: each has all weights, or its share; in

@@ -18,16 +18,10 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 from xling.errors import StageError
-<<<<<<< HEAD
-from xling.models.architecture import check_room, layer_windows, logits_of, reads_flat_masks, trunk_of
-from xling.models.states import by_layer, fan_out, key_positions, padding_mask, prefill
-from xling.models.text import Ids, ends, pad_right, padded_length, prompt_ids
-=======
 from xling.models.architecture import check_room, layer_windows, logits_of, reads_flat_masks, text_config, trunk_of
 from xling.models.checkpoints import cached_numbers
 from xling.models.states import GROWTH, by_layer, fan_out, key_positions, padding_mask, prefill
-from xling.models.text import Ids, pad_right, padded_length, prompt_ids
->>>>>>> ad6dd16 (Sampling by a memory budget in no key: parts that fit, caches that grow and are freed layer by layer; scoring reads long rows one by one)
+from xling.models.text import Ids, ends, pad_right, padded_length, prompt_ids
 
 # --- reading prompts once, and going on token by token ------------------------------------------------------
 
@@ -148,24 +142,15 @@ class Sampling:
     top_p: float = 1.0
     max_new_tokens: int = 32
     memory: float | None = None  # GiB for keys, values and logits; None: by the device (`room_of`)
-    together: int | None = None  # prompts decoded together at most
 
 
 def sample_chunk(
     model: Any, tokenizer: Any, names: Sequence[str], rows: Sequence[Ids], how: Sampling
 ) -> list[list[Ids]]:
-<<<<<<< HEAD
-    """n lists of token ids (an end last where it came) for each of `rows` (prompt ids), all decoded together."""
+    """n lists of token ids (an end last where it came) for each of `rows` (prompt ids), together if they fit."""
     noise = np.concatenate([uniforms(how.seed, how.purpose, name, how.n, how.max_new_tokens) for name in names])
-    stops, pad = ends(tokenizer), tokenizer.pad_token_id
-    flat = decode(model, rows, how.n, torch.from_numpy(noise), how.temperature, how.top_p, stops, pad)
-=======
-    """n lists of token ids (eos last where it came) for each of `rows` (prompt ids), decoded together if they fit."""
-    noise = np.concatenate([uniforms(how.seed, how.purpose, name, how.n, how.max_new_tokens) for name in names])
-    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    settings = (how.temperature, how.top_p, eos, pad, how.memory, how.together)
+    settings = (how.temperature, how.top_p, ends(tokenizer), tokenizer.pad_token_id, how.memory)
     flat = decode(model, rows, how.n, torch.from_numpy(noise), *settings)
->>>>>>> ad6dd16 (Sampling by a memory budget in no key: parts that fit, caches that grow and are freed layer by layer; scoring reads long rows one by one)
     return [flat[i * how.n : (i + 1) * how.n] for i in range(len(rows))]
 
 
@@ -201,30 +186,23 @@ def decode(
     noise: Tensor,
     temperature: float,
     top_p: float,
-<<<<<<< HEAD
     stops: Sequence[int],
     pad: int,
-) -> list[Ids]:
-    """Sample len(rows) * n sequences, each up to the first of `stops`; `noise` is (len(rows) * n, steps)."""
-=======
-    eos: int,
-    pad: int,
     memory: float | None = None,
-    together: int | None = None,
 ) -> list[Ids]:
-    """Sample len(rows) * n sequences, in parts that fit into `memory` GiB; `noise` is (len(rows) * n, steps).
+    """Sample len(rows) * n sequences, each up to the first of `stops`; `noise` is (len(rows) * n, steps).
 
-    A part has some prompts with all their samples, `together` prompts at most; or some samples of one prompt.
+    In parts that fit into `memory` GiB: some prompts with all their samples, or some samples of one prompt.
     """
     steps = noise.shape[1]
     fit = rows_that_fit(model, max(map(len, rows)), steps, memory) or len(noise)
-    prompts = _even(len(rows), max(1, min(fit // n, together or len(rows))))
+    prompts = _even(len(rows), max(1, min(fit // n, len(rows))))
     samples, streams = _even(n, min(n, fit)), noise.view(len(rows), n, steps)
     out: list[Ids] = []
     for start in range(0, len(rows), prompts):
         cut = slice(start, start + prompts)
         for part in streams[cut].split(samples, 1):
-            out += _decode(model, rows[cut], part.shape[1], part.flatten(0, 1), temperature, top_p, eos, pad)
+            out += _decode(model, rows[cut], part.shape[1], part.flatten(0, 1), temperature, top_p, stops, pad)
     return out
 
 
@@ -234,9 +212,15 @@ def _even(count: int, most: int) -> int:
 
 
 def _decode(
-    model: Any, rows: Sequence[Ids], n: int, noise: Tensor, temperature: float, top_p: float, eos: int, pad: int
+    model: Any,
+    rows: Sequence[Ids],
+    n: int,
+    noise: Tensor,
+    temperature: float,
+    top_p: float,
+    stops: Sequence[int],
+    pad: int,
 ) -> list[Ids]:
->>>>>>> ad6dd16 (Sampling by a memory budget in no key: parts that fit, caches that grow and are freed layer by layer; scoring reads long rows one by one)
     device, steps = model.device, noise.shape[1]
     last = torch.tensor(stops, device=device)
     reader, noise = read(model, rows, pad), noise.to(device)

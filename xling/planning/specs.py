@@ -18,10 +18,7 @@ from xling.config.policies import LanguageModel, Policy
 from xling.digests import text_digest
 from xling.errors import ConfigError
 from xling.grid.stage import WHERE, Stage
-<<<<<<< HEAD
 from xling.models.checkpoints import chat_template
-=======
->>>>>>> ad6dd16 (Sampling by a memory budget in no key: parts that fit, caches that grow and are freed layer by layer; scoring reads long rows one by one)
 from xling.models.encoder import encoder_identity
 from xling.models.hub import (
     BASE_FOLDER,
@@ -65,7 +62,6 @@ from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 from xling.tasks.options import Task, offers, task_module
 from xling.tasks.records import Half, HasFolds, Use
 
-CHUNK = 32  # prompts that are kept together once they are sampled; padded alike where they are decoded together
 OWN_CODE = "local"  # of a folder whose own code may run, wherever that lies
 LOGITS_OF = {"score": "lm", "features": "lm", "align": "sft"}  # kinds of stages, and the parent whose logits they take
 # Whose logits were once taken from its states without UMT5's scale or the `final_logits_bias` of BART and its kin. What
@@ -265,10 +261,11 @@ def sampling_of(
     task: Task, lang: str, policy: LanguageModel, purpose: str, n: int, seed: int, use: Use = "prompts"
 ) -> PoolSpec:
     """How a policy is sampled, whoever it is; `use`: of the data whose prompts it answers."""
-    limits = {"sampling_chunk": policy.sampling_chunk, "sampling_memory": policy.sampling_memory}
     data = data_of(task, (lang,), use)
+    if policy.sampling_memory is not None:
+        data = data | {WHERE: data.get(WHERE, {}) | {"sampling_memory": policy.sampling_memory}}
     return PoolSpec(
-        **data | {WHERE: data.get(WHERE, {}) | {name: limit for name, limit in limits.items() if limit is not None}},
+        **data,
         **reading(task, policy, (lang,)),
         lang=lang,
         purpose=purpose,
@@ -276,7 +273,7 @@ def sampling_of(
         temperature=policy.temperature,
         top_p=policy.top_p,
         max_new_tokens=policy.max_new_tokens,
-        chunk=CHUNK,
+        chunk=policy.sampling_chunk,
         by_length=policy.by_length,
         engine=policy.engine,
         seed=seed,

@@ -104,8 +104,8 @@ def load_engine(folder: Path, spec: PoolSpec) -> Engine:
     from xling.models.load import load_policy
     from xling.models.sampling import Sampling, sample_chunk
 
-    limits = (spec.where.get("sampling_memory"), spec.where.get("sampling_chunk"))
-    how = Sampling(spec.n, spec.seed, spec.purpose, spec.temperature, spec.top_p, spec.max_new_tokens, *limits)
+    memory = spec.where.get("sampling_memory")
+    how = Sampling(spec.n, spec.seed, spec.purpose, spec.temperature, spec.top_p, spec.max_new_tokens, memory)
     if spec.engine == "vllm":
         from xling.models.sampling import load_vllm
 
