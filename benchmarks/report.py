@@ -158,7 +158,7 @@ def estimate(random: np.random.Generator, around: float, spread: float) -> Estim
 
 def difference(random: np.random.Generator) -> Difference:
     found = estimate(random, 0, 3)
-    return Difference(found, 0.5, found.above(0) or found.below(0), 1000, "prompts", False)
+    return Difference(found, found.above(0) or found.below(0), 0.5, p_holm=0.5, more=1000)
 
 
 def samples(codes: list[str], panels: int, random: np.random.Generator) -> list[Sample]:
