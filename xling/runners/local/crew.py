@@ -46,12 +46,17 @@ def crew(plan: Plan, workers: int | None, threads: int, gpus: int | None) -> tup
     if largest is None or not bytes_ or count * bytes_ <= room:
         return [Seat(gpu=off)] * count, _counted(count)
     fit = max(1, int(room // bytes_))
-    size = f"about {bytes_ / 2**30:.2g} GiB each ({largest.label})"
+    there, each = (f"{number / 2**30:,.0f} GiB" if number > 10 * 2**30 else f"{number / 2**30:.2g} GiB"
+                   for number in (room, bytes_))  # fmt: skip
+    size = f"about {each} each ({largest.label})"
     if workers is not None:
-        why = f", as asked for; the {room / 2**30:.3g} GiB of memory that can be had are enough for {fit}: {size}"
+        why = f", as asked for; the {there} of memory that can be had are enough for {int(room // bytes_)}: {size}"
         return [Seat(gpu=off)] * count, _counted(count) + why
     light = [Seat(False, off)] * (count - fit)
-    why = f" for what computes: {room / 2**30:.3g} GiB of memory allow {fit} at a time of {size}"
+    if bytes_ > room:
+        why = f" for what computes, one stage at a time: {largest.label} takes about {each}, and {there} are free"
+    else:
+        why = f" for what computes: {there} of memory allow {fit} at a time of {size}"
     return [Seat(gpu=off)] * fit + light, _counted(fit) + why + _beside(len(light))
 
 
