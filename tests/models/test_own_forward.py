@@ -348,7 +348,7 @@ def test_t5gemmas_window_is_known_while_planning() -> None:
     """Reward models read it within its window alone; as a policy it samples beyond."""
     inside = {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"], "num_hidden_layers": 2}
     config = json.loads(hf.T5GemmaConfig(encoder=dict(inside), decoder=dict(inside)).to_json_string())
-    check_table(config, (52, 8), 0, "rm_backbone")
+    check_table(config, (56, 8), 0, "rm_backbone")
     check_table(config, (500, 64), 0, "policy")
-    with pytest.raises(DataError, match=r"t5gemma with an attention window of 64 .* rm_backbone\.max_prompt_tokens=52"):
-        check_table(config, (53, 8), 0, "rm_backbone")
+    with pytest.raises(DataError, match=r"t5gemma with an attention window of 64 .* rm_backbone\.max_prompt_tokens=56"):
+        check_table(config, (57, 8), 0, "rm_backbone")
