@@ -118,7 +118,7 @@ def measured(case: tuple[Any, ...], steps: int = 2) -> dict[str, float]:
         train(ROWS, PROMPT, RESPONSE, config_of(name), folder)
     half = dtype != "float32"
     task = Task((Net(sizes, 4, trunk=what == "reward"),), 0.0, ROWS, ROWS, 1, PROMPT, RESPONSE, what == "sft", half,
-                False, optimizer, 0)  # fmt: skip
+                False, optimizer, 0, 0.0)  # fmt: skip
     planned = max(sum(parts.values()) for parts in moments(task, Way(1, False, micro, again)).values())
     return {"measured": peak.most - before, "planned": planned, "weights": sizes.weights}
 

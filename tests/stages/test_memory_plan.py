@@ -42,7 +42,7 @@ CARDS = {
 
 def task(sizes: Sizes, **changed: Any) -> Task:
     """Fine-tuning of all weights in bfloat16 on 32 texts."""
-    usual = Task((Net(sizes, 2),), 0.0, 32, 32, 1, 1024, 512, True, True, False, "adamw", 32)
+    usual = Task((Net(sizes, 2),), 0.0, 32, 32, 1, 1024, 512, True, True, False, "adamw", 32, 20 * 2**30)
     return usual._replace(**changed)
 
 
@@ -120,7 +120,7 @@ def test_by_kind_of_stage(tiny_folder: Path) -> None:
     pool = found["pool"].spec
     rows = pool["chunk"] * N
     assert needed(found["pool"]).parts["keys and values"] == 4 * (
-        1.75 * rows * sizes.cache(pool["max_prompt_tokens"], pool["max_new_tokens"])
+        (1 + 1 / sizes.decoder) * rows * sizes.cache(pool["max_prompt_tokens"], pool["max_new_tokens"])
         + pool["chunk"] * sizes.cache(pool["max_prompt_tokens"], 0)
     )
     assert KINDS["reward"].needs is not None

@@ -12,6 +12,7 @@ float32, and 16 bits what is computed in; adapters stand on weights in their own
 limits let them be: an upper bound. docs/scale.md has the formulas beside measured peaks, and what was left out.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -27,8 +28,8 @@ STEP = 12  # bytes a weight that Adafactor computes the update of the largest ma
 LOGIT = 12  # bytes of a token's logit on the way back: the log-probability, its gradient, the logit's gradient
 VOCABULARY_AT_ONCE = 1 << 27  # logits at once; the rest is computed in chunks (xling/models/states.py)
 PASSING = 0.6  # of what a layer would keep for the way back, while a text passes it
-DRAWN = 20  # bytes a logit while a token is drawn
-COPIES = 1.75  # keys and values while finished samples are taken out of a batch
+DRAWN = 24  # bytes a logit while a token is drawn (xling/models/sampling.py)
+ROOM = 0.25  # of a GPU, for what is decoded together where policy.sampling_memory does not say (the same)
 KEPT, READ, ROWS = 16384, 65536, 256  # tokens of prompts kept, tokens and rows read at once (xling/models/states.py)
 EVALUATED = 32  # rows that are written together when fine-tuning is measured
 TOGETHER = 128  # responses that are written together while a policy is trained
@@ -99,7 +100,8 @@ class Task(NamedTuple):
     half: bool  # computed in 16 bits
     dropout: bool
     optimizer: str
-    written: int  # rows that are sampled together
+    written: int  # rows that are sampled together, if they fit
+    room: float  # bytes for those
     how: str = "auto"  # policy.parallel
 
 
@@ -137,7 +139,7 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
                 "update": share * max(net.computing(task.optimizer) for net in nets)}  # fmt: skip
     sampling = {**held, "weights": held["weights"] + (nets[0].weights() if way.sharded else 0.0)}
     word = 2 if task.half else nets[0].word if nets[0].tuning != "full" else 4
-    sampling |= drawn(first, task.written, 1, task.prompt, task.response, word) if task.written else {}
+    sampling |= drawn(first, task.written, 1, task.prompt, task.response, word, task.room) if task.written else {}
     return {"learning": learning, "ending": ending, "updating": updating, "sampling": sampling}
 
 
@@ -170,14 +172,22 @@ def passing(sizes: Sizes, rows: int, prompt: int, response: int) -> float:
     return PASSING * rows * max(sizes.layer(prompt, response, True, True))
 
 
-def drawn(sizes: Sizes, prompts: int, n: int, prompt: int, response: int, word: int) -> Parts:
-    """Keys and values of n samples to each of some prompts, and what a token is drawn with."""
-    cache = word * (COPIES * prompts * n * sizes.cache(prompt, response) + prompts * sizes.cache(prompt, 0))
+def drawn(sizes: Sizes, prompts: int, n: int, prompt: int, response: int, word: int, room: float) -> Parts:
+    """Keys and values of as many samples as have `room`, n to each of some prompts, and what a token is drawn with."""
+    each = word * sizes.cache(prompt, response) + DRAWN * sizes.vocabulary
+    rows = min(prompts * n, max(1, int(room // each)))
+    layers = max(1, sizes.decoder)  # one of them is there twice while finished samples are taken out of a batch
+    cache = rows * sizes.cache(prompt, response) * (1 + 1 / layers) + math.ceil(rows / n) * sizes.cache(prompt, 0)
     return {
-        "keys and values": cache,
-        "logits": float(DRAWN * prompts * n * sizes.vocabulary),
-        "activations": passing(sizes, prompts, prompt, 1),
+        "keys and values": word * cache,
+        "logits": float(DRAWN * rows * sizes.vocabulary),
+        "activations": passing(sizes, math.ceil(rows / n), prompt, 1),
     }
+
+
+def room(spec: Mapping[str, Any], gpus: Gpus) -> float:
+    """Bytes for what is decoded together."""
+    return float(spec.get(WHERE, {}).get("sampling_memory") or ROOM * (gpus.gib or USUAL)) * 2**30
 
 
 # --- what fits ----------------------------------------------------------------------------------------------
@@ -254,7 +264,7 @@ def sft(stage: Stage, gpus: Gpus) -> Memory | None:
     task = Task(
         (Net(sizes, word, spec["tuning"], rank),), 0.0, training["batch_size"], training["batch_size"], 1,
         spec["max_prompt_tokens"], longest, True, word == 2, _drops(sizes, training), training["optimizer"], EVALUATED,
-        spec.get(WHERE, {}).get("parallel", "auto"),
+        room({}, gpus), spec.get(WHERE, {}).get("parallel", "auto"),
     )  # fmt: skip
     way = Way(1, False, training["micro_batch_size"], training["gradient_checkpointing"])
     return trained(task, way, ("sft.micro_batch_size", "sft.gradient_checkpointing"), stage.kind, gpus)
@@ -270,7 +280,7 @@ def reward(stage: Stage, gpus: Gpus) -> Memory | None:
     task = Task(
         (Net(sizes, word, tuning, rank, trunk=True),), 0.0, training["batch_size"], training["batch_size"],
         2 if spec["objective"] == "pairwise" else 1, *limits(rm, Tokens()), False, word == 2, _drops(sizes, training),
-        training["optimizer"], 0, spec.get(WHERE, {}).get("parallel", "auto"),
+        training["optimizer"], 0, 0.0, spec.get(WHERE, {}).get("parallel", "auto"),
     )  # fmt: skip
     way = Way(1, False, training["micro_batch_size"], training["gradient_checkpointing"])
     here = "rm_backbone.training"
@@ -297,7 +307,8 @@ def align(stage: Stage, gpus: Gpus) -> Memory | None:
     task = Task(
         (policy, *[value] * own.values), reference + _scorer(stage), own.batch, at_once, own.rows,
         spec["max_prompt_tokens"], spec["max_new_tokens"], True, half, False,
-        optimizer["optimizer"], TOGETHER if own.samples else EVALUATED, spec.get(WHERE, {}).get("parallel", "auto"),
+        optimizer["optimizer"], TOGETHER if own.samples else EVALUATED, room({}, gpus),
+        spec.get(WHERE, {}).get("parallel", "auto"),
     )  # fmt: skip
     way = Way(1, False, optimizer.get("micro_batch_size"), bool(spec.get("gradient_checkpointing")))
     if not hasattr(settings, "micro_batch_size"):  # an optimizer that reads its batch at once
@@ -315,13 +326,16 @@ def samples(stage: Stage, gpus: Gpus) -> Memory | None:
     weights: Parts = {"weights": float(word * sizes.weights)}
     if "reference" in stage.parents:
         weights["other models"] = float(word * sizes.weights)
-    chunk = spec["chunk"]
-    now = Memory(weights | drawn(sizes, chunk, spec["n"], prompt, response, word), gpus)
+
+    def written(bytes_: float) -> Memory:
+        return Memory(weights | drawn(sizes, spec["chunk"], spec["n"], prompt, response, word, bytes_), gpus)
+
+    now = written(room(spec, gpus))
     if gpus.gib is None or now.fits:
         return now
-    for other in range(chunk - 1, 0, -1):
-        if Memory(weights | drawn(sizes, other, spec["n"], prompt, response, word), gpus).fits:
-            return Memory(now.parts, gpus, f"policy.sampling_chunk={other}")
+    for share in (ROOM, ROOM / 2, ROOM / 4, ROOM / 16, ROOM / 64):
+        if written(share * gpus.gib * 2**30).fits:
+            return Memory(now.parts, gpus, f"policy.sampling_memory={share * gpus.gib:.3g}")
     return now
 
 
