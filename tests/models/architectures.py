@@ -143,7 +143,7 @@ REFUSED: dict[str, dict[str, str]] = {  # what the refusal says
         (HEAD, "modernbert-decoder"),
         (OTHER, "moshi prophetnet"),
         (KEYS, "openai-gpt reformer rwkv xlstm"),
-        ("lacks weights|would leave out", "fuyu whisper"),  # for reward models
+        ("lacks weights|would leave out", "whisper"),  # for reward models
         (NO_TEXT_MODEL, "emu3 mllama"),
     ),
     "encoder-decoder": table(

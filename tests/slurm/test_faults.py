@@ -69,12 +69,12 @@ def test_two_shells_submit_the_same_grid_at_once(toy: Toy, tmp_path: Path) -> No
     toy.behaviour = {**counted(tmp_path), "base": f"until {toy.gate}; count {tmp_path}/count"}
     shells = [toy.start(), toy.start()]
     said = sorted(shell.communicate(timeout=120)[1] for shell in shells)
+    assert len(toy.filed()) == 1
     toy.open_gate()
     assert [shell.returncode for shell in shells] == [0, 0]
     assert sum("submitted 19 stages" in words for words in said) == 1
     assert sum("19 stages are queued or running already" in words for words in said) == 1
     complete(toy, tmp_path)
-    assert len(toy.filed()) == 1
 
 
 def test_slurm_refuses_half_way(toy: Toy, tmp_path: Path) -> None:

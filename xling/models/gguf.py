@@ -32,10 +32,10 @@ def convert(file: Path, folder: Path, dtype: str = "float32") -> str:
     disable_progress_bar()
     where: dict[str, Any] = {"pretrained_model_name_or_path": file.parent.absolute(), "gguf_file": file.name}
     try:
-        config = AutoConfig.from_pretrained(**where)
+        config = AutoConfig.from_pretrained(**where, trust_remote_code=False)
         kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model, report = kind.from_pretrained(**where, dtype=dtype, output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(**where)
+        model, report = kind.from_pretrained(**where, dtype=dtype, output_loading_info=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
     except Exception as error:  # of whatever kind: of a part of many, a vocabulary of another kind, a cut file
         raise DataError(
             f"{file} cannot be converted by transformers ({type(error).__name__}: {error}). Use a checkpoint of the "
