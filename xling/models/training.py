@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -58,7 +58,7 @@ class Descent:
             {"params": [weight for name, weight in self.parameters.items() if name not in decayed],
              "weight_decay": 0.0},
         ]  # fmt: skip
-        self.optimizer = _gradient_optimizer(optimizer, [group for group in groups if group["params"]])
+        self.optimizer = gradient_optimizer(optimizer, [group for group in groups if group["params"]])
         for weight in self.parameters.values():  # there from the start, so that a checkpoint has somewhere to go to
             self.optimizer.state[weight] = parallel.optimizer_state(weight, optimizer)
 
@@ -67,18 +67,8 @@ class Descent:
 
         scaler: of float16's losses; a step whose gradients overflowed is left out, and the scale lowered.
         """
-        scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
-        scaler.unscale_(self.optimizer)
-        norm = float(parallel.local(nn.utils.clip_grad_norm_(self.parameters.values(), LARGEST_NORM)))
-        if not norm < float("inf") and not scaler.is_enabled():
-            raise StageError(f"The gradient of the {self.what} became {norm}. Lower {self.setting}.")
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        scaler.step(self.optimizer)
-        scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
         self.steps += 1
-        return norm
+        return descend(self.optimizer, self.parameters.values(), learning_rate, self.what, self.setting, scaler)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a checkpoint has of it but `steps`, to be saved, or filled in place: weights and their states."""
@@ -105,12 +95,35 @@ def _decayed(model: nn.Module) -> set[str]:
     return set(get_parameter_names(model, [nn.LayerNorm], patterns))
 
 
-def _gradient_optimizer(name: str, groups: list[dict[str, Any]]) -> Any:
+def descend(
+    optimizer: Any,
+    parameters: Iterable[nn.Parameter],
+    learning_rate: float,
+    what: str,
+    setting: str,
+    scaler: torch.amp.GradScaler | None = None,
+) -> float:
+    """One step of a gradient optimizer, as `Descent.step` has it."""
+    scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
+    scaler.unscale_(optimizer)
+    norm = float(parallel.local(nn.utils.clip_grad_norm_(parameters, LARGEST_NORM)))
+    if not norm < float("inf") and not scaler.is_enabled():
+        raise StageError(f"The gradient of the {what} became {norm}. Lower {setting}.")
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+def gradient_optimizer(name: str, groups: list[Any]) -> Any:
+    """AdamW or Adafactor on parameters, or on groups of them; without weight decay where a group does not say."""
     if name == "adafactor":
         from transformers.optimization import Adafactor
 
         return Adafactor(groups, lr=1.0, scale_parameter=False, relative_step=False)  # as transformers' Trainer
-    return torch.optim.AdamW(groups, lr=1.0, fused=True)
+    return torch.optim.AdamW(groups, lr=1.0, weight_decay=0.0, fused=True)
 
 
 def computing_in(precision: str, device: torch.device) -> Any:

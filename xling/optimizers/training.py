@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from xling.models.states import Responses
 
 CHECKPOINT = "checkpoint.pt"
-LARGEST_NORM = 1.0  # gradients are clipped to it
 ROWS_TOGETHER = 128  # responses that are decoded together
 
 
@@ -136,37 +135,22 @@ class Descent:
 
     def __init__(self, what: str, parameters: Iterable[nn.Parameter], optimizer: str, setting: str) -> None:
         self.what, self.setting, self.parameters = what, setting, list(parameters)
+        from xling.models.training import gradient_optimizer
+
+        # Without weight decay: the policy is drawn to SFT_t by its KL penalty, not to zero.
         self.optimizer = gradient_optimizer(optimizer, self.parameters)
 
     def step(self, learning_rate: float) -> float:
         """Follow the gradients, and forget them; returns their norm before clipping. StageError if it is no number."""
-        from torch.nn.utils import clip_grad_norm_
+        from xling.models.training import descend
 
-        norm = float(clip_grad_norm_(self.parameters, LARGEST_NORM))
-        if not norm < float("inf"):
-            raise StageError(f"The gradient of the {self.what} became {norm}. Lower optimizer.{self.setting}.")
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm
+        return descend(self.optimizer, self.parameters, learning_rate, self.what, f"optimizer.{self.setting}")
 
     def state(self) -> dict[str, Any]:
         return dict(self.optimizer.state_dict())
 
     def restore(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state)
-
-
-def gradient_optimizer(name: str, parameters: list[nn.Parameter]) -> Any:
-    """Without weight decay: the policy is drawn to SFT_t by its KL penalty, not to zero."""
-    if name == "adafactor":
-        from transformers.optimization import Adafactor
-
-        return Adafactor(parameters, lr=1.0, scale_parameter=False, relative_step=False)  # as transformers' Trainer
-    from torch.optim import AdamW
-
-    return AdamW(parameters, lr=1.0, weight_decay=0.0, fused=True)
 
 
 # --- sampled responses --------------------------------------------------------------------------------------

@@ -31,9 +31,10 @@ from xling.jsonfiles import read_json
 from xling.models.lean import without_adapters
 from xling.models.parallel import world_size
 from xling.models.text import Ids
+from xling.models.training import LARGEST_NORM, gradient_optimizer
 from xling.optimizers import GroupTraining, learning_rate
 from xling.optimizers.problem import Problem, Row, prompts_of_step
-from xling.optimizers.training import LARGEST_NORM, gradient_optimizer, save
+from xling.optimizers.training import save
 
 WATCHED = "watched.pt"  # in a checkpoint of the Trainer
 CHECKPOINT = ("optimizer.pt", "scheduler.pt", "trainer_state.json")  # besides weights and random states
