@@ -13,7 +13,7 @@ import contextlib
 import copy
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,8 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor import zeros as distributed_zeros
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
+
+from xling.models.sizes import SHARED_OUT
 
 T = TypeVar("T")
 
@@ -69,7 +71,6 @@ def meet() -> None:
 
 
 FILE_BYTES = 256 << 20  # of a checkpoint's file, unless one tensor is larger
-FULL = 0.6  # of a GPU's memory: what weights, gradients and optimizer state may take before they are shared out
 
 
 def chosen(how: str, model: nn.Module, optimizer: str) -> str:
@@ -81,7 +82,7 @@ def chosen(how: str, model: nn.Module, optimizer: str) -> str:
         return "ddp"
     trained = 16 if optimizer == "adamw" else 8  # bytes: weight, gradient and, of AdamW, two moments, in float32
     needed = sum(part.numel() * (trained if part.requires_grad else part.element_size()) for part in model.parameters())
-    return "fsdp" if needed > FULL * torch.cuda.get_device_properties(weight.device).total_memory else "ddp"
+    return "fsdp" if needed > SHARED_OUT * torch.cuda.get_device_properties(weight.device).total_memory else "ddp"
 
 
 # --- one model in several processes ---------------------------------------------------------------------------
@@ -181,25 +182,6 @@ def whole(model: nn.Module) -> nn.Module:
         for part in out.modules():
             if isinstance(part, PreTrainedModel):
                 part.tie_weights()
-    return out
-
-
-# --- work that can be split -----------------------------------------------------------------------------------
-
-
-def split(items: Sequence[Any], work: Callable[[Any], T]) -> list[T]:
-    """`work` of each item, done by the processes in turns; every process gets all results, in the items' order.
-
-    What an item gives must depend on the item alone, and not on the process.
-    """
-    own = [work(item) for item in items[rank() :: world_size()]]
-    if world_size() == 1:
-        return own
-    everyone: list[Any] = [None] * world_size()
-    distributed.all_gather_object(everyone, own)
-    out: list[Any] = [None] * len(items)
-    for number, results in enumerate(everyone):
-        out[number :: world_size()] = results
     return out
 
 

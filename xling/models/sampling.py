@@ -20,6 +20,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 from xling.errors import StageError
 from xling.models.architecture import check_room, layer_windows, logits_of, reads_flat_masks, text_config, trunk_of
 from xling.models.checkpoints import cached_numbers
+from xling.models.sizes import ACCELERATOR_ROOM, DRAWN
 from xling.models.states import GROWTH, by_layer, fan_out, key_positions, padding_mask, prefill
 from xling.models.text import Ids, ends, pad_right, padded_length, prompt_ids
 
@@ -155,8 +156,6 @@ def sample_chunk(
 
 
 CPU_ROOM = 2.0  # GiB: a processor has several workers
-ACCELERATOR_ROOM = 0.25  # of its memory, whatever is free: parts are then the same each time
-DRAWN = 24  # bytes for each token of the vocabulary: logits, probabilities, and their sums in double
 
 
 def room_of(device: torch.device) -> float:

@@ -9,6 +9,26 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from xling.models.checkpoints import config_of
+from xling.models.text import EXACT
+
+# --- what is computed at once: models keep to it, and the memory plan counts with it ------------------------
+
+VOCABULARY_AT_ONCE = 1 << 27  # numbers in a table of log-probabilities (512 MiB)
+PROMPTS_PER_BATCH = 16  # at most
+ROWS_PER_BATCH = 32  # of short rows
+TOKENS_PER_BATCH = 2048  # of longer ones, on an accelerator
+TOKENS_KEPT = 16384  # of prompts read at once: the more, the fewer rows that do nothing but fill a batch
+ACCELERATOR_ROOM = 0.25  # of its memory, for what is sampled together, whatever is free: parts are the same each time
+DRAWN = 24  # bytes for each token of the vocabulary while one is drawn: logits, probabilities, their sums in double
+SHARED_OUT = 0.6  # of a GPU: what weights, gradients and optimizer state may take before policy.parallel=auto is fsdp
+
+
+def rows_on_accelerator(width: int, most: int = ROWS_PER_BATCH) -> int:
+    """Rows of `width` tokens that are read together on a GPU."""
+    return most if width <= EXACT else max(1, min(most, TOKENS_PER_BATCH // width))
+
+
+# --- sizes of a model ---------------------------------------------------------------------------------------
 
 Family = Literal["decoder", "t5", "seq2seq", "encoder"]
 

@@ -21,6 +21,13 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from xling.models.architecture import check_room, layer_windows, logits_of, reads_flat_masks, text_config, trunk_of
 from xling.models.lean import in_chunks, recomputing, without_adapters
+from xling.models.sizes import (
+    PROMPTS_PER_BATCH,
+    ROWS_PER_BATCH,
+    TOKENS_KEPT,
+    VOCABULARY_AT_ONCE,
+    rows_on_accelerator,
+)
 from xling.models.text import EXACT, Ids, Row, pad_right, row_width
 
 # --- a key-value cache with room to grow: one prompt's entries fan out to its responses ---------------------
@@ -95,9 +102,7 @@ def stack(caches: Sequence[Any]) -> Any:
 
 Batch = dict[str, Tensor]
 
-ROWS_PER_BATCH = 32  # of short rows
 NARROW = 256  # hidden size up to which a model is small
-TOKENS_PER_BATCH = 2048  # of longer ones, on an accelerator
 
 
 def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
@@ -138,7 +143,7 @@ def rows_per_batch(model: Any, width: int, most: int = ROWS_PER_BATCH) -> int:
     """
     if model.device.type == "cpu":
         return most if width <= EXACT and text_config(model.config).hidden_size <= NARROW else 1
-    return most if width <= EXACT else max(1, min(most, TOKENS_PER_BATCH // width))
+    return rows_on_accelerator(width, most)
 
 
 def padded_batch(config: Any, rows: Sequence[tuple[Any, Any]], pad: int) -> Batch:
@@ -168,10 +173,6 @@ def padded_batch(config: Any, rows: Sequence[tuple[Any, Any]], pad: int) -> Batc
 
 
 # --- reading responses after their prompts ------------------------------------------------------------------
-
-PROMPTS_PER_BATCH = 16  # at most
-TOKENS_KEPT = 16384  # of prompts read at once: the more, the fewer rows that do nothing but fill a batch
-VOCABULARY_AT_ONCE = 1 << 27  # numbers in a table of log-probabilities (512 MiB)
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ def losses(
 
 def _pairs_at_once(model: Any, pairs: Sequence[Pair], limit: int) -> int:
     """Pairs whose tables of log-probabilities over the vocabulary are not too large, `limit` at most."""
-    from xling.models.states import VOCABULARY_AT_ONCE
+    from xling.models.sizes import VOCABULARY_AT_ONCE
 
     width = max(max(len(chosen), len(rejected)) for _, chosen, rejected in pairs)
     vocabulary: int = model.get_output_embeddings().weight.shape[0]

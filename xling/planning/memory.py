@@ -18,22 +18,27 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from xling.grid.stage import WHERE, Gpus, Memory, Stage, Tokens
-from xling.models.sizes import Sizes
+from xling.models.sizes import (
+    ACCELERATOR_ROOM,
+    DRAWN,
+    PROMPTS_PER_BATCH,
+    SHARED_OUT,
+    TOKENS_KEPT,
+    VOCABULARY_AT_ONCE,
+    Sizes,
+    rows_on_accelerator,
+)
+from xling.models.text import row_width
 from xling.optimizers import OPTIMIZERS, Held, held, trains
+from xling.optimizers.training import ROWS_TOGETHER
 from xling.planning.costs import WORD, budget, limits, sized
 from xling.results.specs import located
 
 QUANTIZED = 0.56  # bytes of a weight in 4 bits, with its share of the scales
 STEP = 12  # bytes a weight that Adafactor computes the update of the largest matrix with
 LOGIT = 12  # bytes of a token's logit on the way back: the log-probability, its gradient, the logit's gradient
-VOCABULARY_AT_ONCE = 1 << 27  # logits at once; the rest is computed in chunks (xling/models/states.py)
 PASSING = 0.6  # of what a layer would keep for the way back, while a text passes it
-DRAWN = 24  # bytes a logit while a token is drawn (xling/models/sampling.py)
-ROOM = 0.25  # of a GPU, for what is decoded together where policy.sampling_memory does not say (the same)
-KEPT, READ, ROWS = 16384, 65536, 256  # tokens of prompts kept, tokens and rows read at once (xling/models/states.py)
 EVALUATED = 32  # rows that are written together when fine-tuning is measured
-TOGETHER = 128  # responses that are written together while a policy is trained
-SHARED_OUT = 0.6  # of a GPU, from which on policy.parallel=auto is fsdp
 USUAL = 80.0  # GiB of a GPU, where that is asked of `auto` and not known
 MORE = (2, 4, 8, 16, 32, 64)  # GPUs that are looked at
 A_NODE = 8  # GPUs
@@ -187,7 +192,7 @@ def drawn(sizes: Sizes, prompts: int, n: int, prompt: int, response: int, word: 
 
 def room(spec: Mapping[str, Any], gpus: Gpus) -> float:
     """Bytes for what is decoded together."""
-    return float(spec.get(WHERE, {}).get("sampling_memory") or ROOM * (gpus.gib or USUAL)) * 2**30
+    return float(spec.get(WHERE, {}).get("sampling_memory") or ACCELERATOR_ROOM * (gpus.gib or USUAL)) * 2**30
 
 
 # --- what fits ----------------------------------------------------------------------------------------------
@@ -307,7 +312,7 @@ def align(stage: Stage, gpus: Gpus) -> Memory | None:
     task = Task(
         (policy, *[value] * own.values), reference + _scorer(stage), own.batch, at_once, own.rows,
         spec["max_prompt_tokens"], spec["max_new_tokens"], True, half, False,
-        optimizer["optimizer"], TOGETHER if own.samples else EVALUATED, room({}, gpus),
+        optimizer["optimizer"], ROWS_TOGETHER if own.samples else EVALUATED, room({}, gpus),
         spec.get(WHERE, {}).get("parallel", "auto"),
     )  # fmt: skip
     way = Way(1, False, optimizer.get("micro_batch_size"), bool(spec.get("gradient_checkpointing")))
@@ -333,7 +338,7 @@ def samples(stage: Stage, gpus: Gpus) -> Memory | None:
     now = written(room(spec, gpus))
     if gpus.gib is None or now.fits:
         return now
-    for share in (ROOM, ROOM / 2, ROOM / 4, ROOM / 16, ROOM / 64):
+    for share in (ACCELERATOR_ROOM / parts for parts in (1, 2, 4, 16, 64)):
         if written(share * gpus.gib * 2**30).fits:
             return Memory(now.parts, gpus, f"policy.sampling_memory={share * gpus.gib:.3g}")
     return now
@@ -347,11 +352,12 @@ def reading(stage: Stage, gpus: Gpus) -> Memory | None:
         return None
     sizes, word = model
     prompt, response = limits(stage.spec.get("rm", stage.spec), Tokens())
-    rows = max(8, min(ROWS, READ // (prompt + response)))
+    prompts = rows_on_accelerator(row_width(prompt), PROMPTS_PER_BATCH)
+    rows = rows_on_accelerator(row_width(response))
     parts: Parts = {
         "weights": float(word * sizes.weights),
-        "keys and values": float(word * (sizes.cache(KEPT, 0) + rows * sizes.cache(prompt, response))),
-        "activations": max(passing(sizes, 16, prompt, 1), passing(sizes, rows, 1, response)),
+        "keys and values": float(word * (sizes.cache(TOKENS_KEPT, 0) + rows * sizes.cache(prompt, response))),
+        "activations": max(passing(sizes, prompts, prompt, 1), passing(sizes, rows, 1, response)),
     }
     return Memory(parts, gpus)
 

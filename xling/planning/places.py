@@ -1,7 +1,7 @@
 """Where a stage computes, for runners on this machine: whether with a network, and in how much main memory, roughly.
 
-Measured of a model of 0.27 billion weights in float32 on a CPU: 7.2 GB at the peak of fine-tuning, 12.4 GB of PPO
-(policy, value model, reference, reward model).
+The factors are made of two figures for a model of 0.27 billion weights in float32 on a CPU that were reported and not
+measured again: 7.2 GB at the peak of fine-tuning, 12.4 GB of PPO (policy, value model, reference, reward model).
 """
 
 from xling.grid.stage import Stage
