@@ -1,7 +1,11 @@
-"""A private SLURM cluster on this host for tests: real daemons, several "nodes", fake GPUs, no root needed.
+"""A private SLURM cluster on this machine for tests: real daemons, several nodes, fake GPUs, no root needed.
 
     with Cluster(accounting=False) as cluster:
         subprocess.run(["sinfo"], env=cluster.env)
+
+Each node has a host name and a view of the file system of its own (namespaces): a job is on another host than the
+shell that submitted it. For root alone: a node can lack what the others have (`hide`, `read_only`), and there are other
+users, known on this cluster only (`USERS`, `login`), whose shells are on login hosts.
 
 Everything lies below one temporary folder: munge key, sockets, configuration, state, logs. Daemons are children
 of this process and die with it; only they, and what runs in their jobs, are ever stopped, each by its pid.
@@ -27,17 +31,49 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol", "setpriv")
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol", "setpriv", "unshare", "nsenter")
 DATABASE = ("slurmdbd", "mariadbd", "mariadb-install-db", "sacctmgr")
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")  # however this process ends, its daemons end too
+USERS = {"ann": 61001, "bob": 61002, "eve": 61003}  # ann and bob are of the group lab
+GROUP, GROUP_ID = "lab", 61000
+# A host name, /etc of the cluster, and a way for other users to a Python that lies in root's home.
+ENTER = """set -e
+hostname "$1"
+here=$PWD
+cd "$2"
+for file in hosts passwd group; do mount --bind "etc/$file" "/etc/$file"; done
+while read -r closed; do
+    top="views/$1.$$$closed" && mkdir -p "$top/new" "$top/work"
+    mount -t overlay overlay -o "lowerdir=$closed,upperdir=$top/new,workdir=$top/work" "$closed"
+    chmod o+x "$closed"
+done < etc/closed
+cd "$here"
+shift 2
+exec "$@"
+"""
 GRACE_SECONDS = 10  # between the signal to a preempted job and its end
 
 
 def missing(accounting: bool = False) -> list[str]:
-    """Programs that such a cluster needs and this machine lacks."""
+    """Programs, or rights, that such a cluster needs and this machine lacks."""
     needed = PROGRAMS + (DATABASE if accounting else ())
-    return [name for name in needed if shutil.which(name, path=PATH) is None]
+    lacking = [name for name in needed if shutil.which(name, path=PATH) is None]
+    if not lacking and subprocess.run([*_namespaces(), "true"], capture_output=True, check=False).returncode:
+        lacking.append("right to make namespaces (unshare --uts --mount)")
+    return lacking
+
+
+def _namespaces() -> list[str]:
+    own = [] if os.getuid() == 0 else ["--user", "--map-current-user", "--keep-caps"]
+    return ["unshare", *own, "--uts", "--mount", "--"]
+
+
+def _closed_folders() -> list[Path]:
+    """Folders on the way to the program and its Python that let only their owner in, outermost first."""
+    ways = [Path(__file__).resolve().parents[2], Path(sys.prefix), Path(sys.base_prefix).resolve()]
+    above = {folder for way in ways for folder in (way, *way.parents)}
+    return sorted(folder for folder in above if not folder.stat().st_mode & 0o001)
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 30, pause: float = 0.02) -> Any:
@@ -68,9 +104,13 @@ class Cluster:
         self.nodes = [f"n{number + 1}" for number in range(gpu_nodes + cpu_nodes)]
         self.folder = Path(tempfile.mkdtemp(prefix="xling-slurm-"))
         self.name = "test" + re.sub("[^a-z0-9]", "", self.folder.name.rpartition("-")[2])
-        self.options = dict(options or {})
+        self.options, self._given = dict(options or {}), dict(options or {})
+        self._limits: set[str] = set()  # of the QOS
+        self._users: dict[str, None] = {"": None}  # who has typed something; "" is who runs the tests
+        self._views: set[str] = set()  # nodes that see less than the others
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}  # by name; slurmd's by node
         self.start_seconds = 0.0
+        self._host = socket.gethostname().partition(".")[0]
         self._port = _free_ports(len(self.nodes) + 4)
         self._names = {"slurmctld", "munged", *self.nodes} | ({"slurmdbd", "mariadbd"} if accounting else set())
 
@@ -82,18 +122,38 @@ class Cluster:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))}
         return {**kept, "SLURM_CONF": str(self.folder / "etc" / "slurm.conf"), "PATH": PATH}
 
-    def run(self, *command: str, seconds: float = 30, check: bool = True) -> str:
-        """Standard output of a SLURM command."""
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=seconds)
+    def home(self, user: str) -> Path:
+        """A folder of a user's own, which everybody can look into."""
+        path = self.folder / "home" / user
+        if not path.exists():
+            path.mkdir(parents=True)
+            os.chown(path, USERS[user], USERS[user])
+        return path
+
+    def login(self, user: str, host: str = "login1") -> list[str]:
+        """What stands before a command that a user types on a login host; as root only."""
+        self._users.setdefault(user)
+        ids = [f"--reuid={user}", f"--regid={user}", "--init-groups", "--inh-caps=-all"]
+        return [*self._inside(host), "env", f"HOME={self.home(user)}", f"USER={user}", f"LOGNAME={user}",
+                "setpriv", *ids, "--"]  # fmt: skip
+
+    def _inside(self, host: str) -> list[str]:
+        """What stands before a command that runs on a host of that name."""
+        return [*_namespaces(), "sh", "-c", ENTER, "sh", host, str(self.folder)]
+
+    def run(self, *command: str, seconds: float = 30, check: bool = True, user: str = "") -> str:
+        """Standard output of a SLURM command, typed by a user."""
+        typed = [*(self.login(user) if user else []), *command]
+        done = subprocess.run(typed, env=self.env, capture_output=True, text=True, timeout=seconds)
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
 
-    def sbatch(self, script: str, *options: str, folder: Path | None = None) -> str:
+    def sbatch(self, script: str, *options: str, folder: Path | None = None, user: str = "") -> str:
         """Submit a line of shell; its job id. Output goes to <folder>/<job id>.out."""
-        where = folder or self.folder / "out"
+        where = folder or (self.home(user) if user else self.folder / "out")
         where.mkdir(exist_ok=True)
-        out = self.run("sbatch", "--parsable", f"--output={where}/%j.out", *options, f"--wrap={script}")
+        out = self.run("sbatch", "--parsable", f"--output={where}/%j.out", *options, f"--wrap={script}", user=user)
         return out.strip().partition(";")[0]
 
     def state(self, job: str) -> str:
@@ -110,21 +170,66 @@ class Cluster:
         for name in self._order():
             if not self.lives(name):
                 self.start(name)
-        self.run("scancel", "--state=PENDING", f"--user={os.getuid()}", check=False)
-        self.run("scancel", f"--user={os.getuid()}", check=False)
+        for user in self._users:
+            self.run("scancel", "--state=PENDING", "--me", check=False, user=user)
+            self.run("scancel", "--me", check=False, user=user)
         for partition in ("cpu", "gpu", "preemptible"):
             self.partition(partition, "UP")
         wait_until(lambda: not self.run("squeue", "-h", check=False), "no jobs", 60, 0.1)
+        self._as_given()
+        for node in sorted(self._views):  # after the controller has started, whom it would not find
+            self.reopen(node)
         for node, state in self.node_states().items():
             if state not in ("idle", "mixed", "allocated"):
                 self.resume(node)
         wait_until(self._all_idle, "idle nodes", 60, 0.1)
 
+    def _as_given(self) -> None:
+        """Undo `configure` and `limit`."""
+        if self._limits:
+            self.run("sacctmgr", "-iQ", "modify", "qos", "normal", "set", *(f"{key}=-1" for key in self._limits))
+            self._limits.clear()
+        if self.options != self._given:
+            self.options = dict(self._given)
+            self._write_configuration()
+            self.restart()  # some are read at the start only
+
+    def limit(self, user: str = "", **limits: Any) -> None:
+        """Limits of the QOS `normal`, such as MaxSubmitJobsPerUser=5, enforced until `empty`; with accounting only.
+
+        user: who may submit besides root, since whoever has no account may not then.
+        """
+        self._limits.update(limits)
+        self.run("sacctmgr", "-iQ", "modify", "qos", "normal", "set", *(f"{key}={now}" for key, now in limits.items()))
+        self.run("sacctmgr", "-iQ", "add", "account", GROUP, check=False)
+        for name in filter(None, ("root", user)):
+            self.run("sacctmgr", "-iQ", "add", "user", name, f"account={GROUP}", check=False)
+        self.configure(AccountingStorageEnforce="limits,qos")
+        self.restart()  # reads it at the start only
+
     # --- faults -------------------------------------------------------------------------------------------
+
+    def hide(self, node: str, path: Path | str) -> None:
+        """A node sees an empty folder in place of this one, as where a disk is not mounted. Until `reopen`."""
+        self._change_view(node, "mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "none", str(path))
+
+    def read_only(self, node: str, path: Path | str) -> None:
+        """A node cannot write into a folder. Until `reopen`."""
+        self._change_view(node, "mount", "--bind", str(path), str(path))
+        self._change_view(node, "mount", "-o", "remount,bind,ro", str(path))
+
+    def _change_view(self, node: str, *command: str) -> None:
+        self.run("nsenter", f"--target={self.daemons[node].pid}", "--mount", "--", *command)
+        self._views.add(node)
+
+    def reopen(self, node: str) -> None:
+        """A node sees again what the others see: its slurmd starts anew."""
+        self.restart(node)
 
     def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> None:
         """Kill a daemon (`slurmctld`, `slurmdbd`, `mariadbd`, `munged`, or a node's slurmd by the node's name)."""
         process = self.daemons.pop(name)
+        self._views.discard(name)
         process.send_signal(how)
         process.wait(30)
 
@@ -155,7 +260,7 @@ class Cluster:
         self.run("scontrol", "update", f"PartitionName={name}", f"State={state}")
 
     def configure(self, **options: Any) -> None:
-        """Change lines of slurm.conf, also while it runs (MinJobAge, MaxArraySize, MaxJobCount ...)."""
+        """Change lines of slurm.conf until `empty`, also while it runs (MinJobAge, MaxArraySize, PrivateData ...)."""
         self.options.update(options)
         self._write_configuration()
         if self.lives("slurmctld"):
@@ -192,8 +297,9 @@ class Cluster:
     def stop(self) -> None:
         """End jobs, then daemons, then what jobs left running; remove the folder."""
         if self.lives("slurmctld"):
-            self.run("scancel", "--quiet", "--signal=KILL", "--full", f"--user={os.getuid()}", check=False)
-            self.run("scancel", "--quiet", f"--user={os.getuid()}", check=False)
+            for user in self._users:
+                self.run("scancel", "--quiet", "--signal=KILL", "--full", "--me", check=False, user=user)
+                self.run("scancel", "--quiet", "--me", check=False, user=user)
         for name in reversed(self._order()):
             if name in self.daemons:
                 self.daemons[name].terminate()
@@ -224,10 +330,11 @@ class Cluster:
             "mariadbd": self._mariadbd() if name == "mariadbd" else [],
         }
         command = commands.get(name) or ["slurmd", "-D", "-N", name]
+        host = name if name in self.nodes else self._host  # of daemons that ask for theirs
         with open(self.folder / "log" / f"{name}.out", "ab") as out:
             self.daemons[name] = subprocess.Popen(
-                [*DIE_WITH_PARENT, *command], env=self.env, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out,
-                stderr=out, start_new_session=True,
+                [*self._inside(host), *DIE_WITH_PARENT, *command], env=self.env, cwd=self.folder,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
         if name in self.nodes:
             return
@@ -278,7 +385,7 @@ class Cluster:
     # --- configuration ------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        for name in ("etc", "run", "log", "state", "spool", "dev", "munge", "out"):
+        for name in ("etc", "run", "log", "state", "spool", "dev", "munge", "out", "views"):
             (self.folder / name).mkdir()
         # munged and slurmdbd refuse secrets that others can read or folders that others can write to
         self.folder.chmod(0o755)
@@ -290,17 +397,29 @@ class Cluster:
             (self.folder / "dev" / f"nvidia{number}").symlink_to("/dev/null")
         for node in self.nodes:
             (self.folder / "spool" / node).mkdir()
+        self._write_hosts_and_users()
         self._write_configuration()
         if self.accounting:
             self._prepare_database()
 
+    def _write_hosts_and_users(self) -> None:
+        """What is bound over /etc on every host of the cluster."""
+        etc, users = self.folder / "etc", USERS if os.getuid() == 0 else {}
+        hosts = "".join(f"127.0.0.1 {name}\n" for name in (*self.nodes, "login1", "login2"))
+        (etc / "hosts").write_text(Path("/etc/hosts").read_text() + hosts)
+        homes = [f"{name}:x:{number}:{number}::{self.folder}/home/{name}:/bin/sh\n" for name, number in users.items()]
+        (etc / "passwd").write_text(Path("/etc/passwd").read_text() + "".join(homes))
+        groups = [f"{GROUP}:x:{GROUP_ID}:ann,bob\n", *(f"{name}:x:{number}:\n" for name, number in users.items())]
+        (etc / "group").write_text(Path("/etc/group").read_text() + "".join(groups))
+        (etc / "closed").write_text("".join(f"{folder}\n" for folder in _closed_folders()) if users else "")
+
     def _write_configuration(self) -> None:
-        etc, host = self.folder / "etc", socket.gethostname().partition(".")[0]
-        lines = {**self._base(host), **(self._accounting(host) if self.accounting else {}), **self.options}
+        etc = self.folder / "etc"
+        lines = {**self._base(), **(self._accounting() if self.accounting else {}), **self.options}
         text = [f"{key}={value}" for key, value in lines.items()]
         for number, node in enumerate(self.nodes):
             gpu = f"Gres=gpu:{self.gpus} Feature=fakegpu" if node in self.gpu_nodes else "Feature=nogpu"
-            text.append(f"NodeName={node} NodeAddr=127.0.0.1 NodeHostname={host} Port={self._port + 4 + number} "
+            text.append(f"NodeName={node} NodeAddr=127.0.0.1 NodeHostname={node} Port={self._port + 4 + number} "
                         f"CPUs={self.cpus} RealMemory={self.memory_mb} State=UNKNOWN {gpu}")  # fmt: skip
         everywhere, with_gpu = ",".join(self.nodes), ",".join(self.gpu_nodes)
         usual = "MaxTime=1-00:00:00 DefaultTime=10 State=UP"
@@ -314,12 +433,12 @@ class Cluster:
         gres = [f"NodeName={node} Name=gpu File={self.folder}/dev/nvidia[0-{self.gpus - 1}]" for node in self.gpu_nodes]
         (etc / "gres.conf").write_text("\n".join(gres) + "\n")
 
-    def _base(self, host: str) -> dict[str, Any]:
+    def _base(self) -> dict[str, Any]:
         """Seconds are short so that tests are: a real cluster waits longer everywhere."""
         here, user = self.folder, pwd.getpwuid(os.getuid()).pw_name
         return {
             "ClusterName": self.name,
-            "SlurmctldHost": f"{host}(127.0.0.1)",
+            "SlurmctldHost": f"{self._host}(127.0.0.1)",
             "SlurmctldPort": self._port,
             "SlurmUser": user,
             "SlurmdUser": user,
@@ -335,6 +454,7 @@ class Cluster:
             "ProctrackType": "proctrack/linuxproc",
             "TaskPlugin": "task/none",
             "MpiDefault": "none",
+            "DebugFlags": "NO_CONF_HASH",  # `configure` writes one file for all
             "SlurmdParameters": "config_overrides",  # more CPUs than the host has
             "GresTypes": "gpu",
             "SlurmctldTimeout": 30,
@@ -366,7 +486,7 @@ class Cluster:
             "DefMemPerCPU": 200,  # else a job takes its node's whole memory
         }
 
-    def _accounting(self, host: str) -> dict[str, Any]:
+    def _accounting(self) -> dict[str, Any]:
         return {
             "AccountingStorageType": "accounting_storage/slurmdbd",
             "AccountingStorageHost": "127.0.0.1",

@@ -1,7 +1,9 @@
 """xling.runners.slurm.cluster against real daemons: what lives, what has ended and why, what is refused."""
 
 import os
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -296,6 +298,52 @@ def test_gpus_are_handed_out_one_by_one(cluster: Cluster, tmp_path: Path) -> Non
         cluster.wait_for(job, "COMPLETED")
     first, second = ((tmp_path / f"{job}.out").read_text().strip() for job in jobs)
     assert first == "gpus=0" and second == "gpus=1,2"
+
+
+def test_hosts_differ_and_a_node_can_see_less_than_the_others(plain_cluster: Cluster, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    script = f"hostname; ls {shared}; touch {shared}/$(hostname)"
+
+    def run(node: str) -> list[str]:
+        job = plain_cluster.sbatch(script, "-w", node, folder=tmp_path)
+        plain_cluster.wait_for(job, "COMPLETED", "FAILED")
+        return (tmp_path / f"{job}.out").read_text().splitlines()
+
+    assert run("n1") == ["n1"] and run("n2") == ["n2", "n1"]
+    assert socket.gethostname() not in plain_cluster.nodes
+    if os.getuid():
+        return
+    plain_cluster.hide("n3", shared)
+    plain_cluster.read_only("n4", shared)
+    assert run("n3") == ["n3"] and "Read-only file system" in run("n4")[-1]
+    plain_cluster.empty()
+    assert run("n3") == ["n3", "n1", "n2"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root makes users")
+def test_users_who_do_not_see_each_others_jobs(plain_cluster: Cluster) -> None:
+    plain_cluster.configure(PrivateData="jobs")
+    job = plain_cluster.sbatch("id -un; hostname; sleep 60", "-w", "n2", user="ann")
+    plain_cluster.wait_for(job, "RUNNING")
+    assert job in plain_cluster.run("squeue", "-h", user="ann") and not plain_cluster.run("squeue", "-h", user="bob")
+    assert (plain_cluster.home("ann") / f"{job}.out").read_text() == "ann\nn2\n"
+    assert plain_cluster.run("hostname", user="bob") == "login1\n"
+    plain_cluster.run(sys.executable, "-c", "import xling.grid.store", user="bob")
+    plain_cluster.empty()
+    assert job not in plain_cluster.run("squeue", "-h", user="ann")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root makes users")
+def test_a_limit_of_the_qos(with_accounting: Cluster) -> None:
+    with_accounting.limit("ann", MaxSubmitJobsPerUser=1)
+    with_accounting.sbatch("true", "--hold", user="ann")
+    with pytest.raises(RuntimeError, match="QOSMaxSubmitJobPerUserLimit"):
+        with_accounting.sbatch("true", user="ann")
+    with_accounting.empty()
+    for _ in range(2):
+        with_accounting.sbatch("true", "--hold", user="ann")
+    with_accounting.empty()
 
 
 def test_a_job_outlives_the_controller(plain_cluster: Cluster, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ class Toy:
     targets: Iterable[str] = ("de", "en")
     behaviour: dict[str, str] = field(default_factory=dict)
     name: str = "toy"
+    user: str = ""  # who types the commands, on login1: one of cluster.USERS; else root, on this host
     settings: tuple[str, ...] = ("pack_minutes=0", "mem_gb=0.2", "timeout_min=10", "late_seconds=5", "partition=cpu")
 
     @property
@@ -53,11 +54,24 @@ class Toy:
     def command(self, *overrides: str, launcher: str = "slurm") -> list[str]:
         settings = self.settings if launcher == "slurm" else ("workers=1",)
         return [
-            sys.executable, str(ROOT / "launch.py"), f"hydra/launcher={launcher}", "tracking.mode=off",
+            *self.typed, sys.executable, str(ROOT / "launch.py"), f"hydra/launcher={launcher}", "tracking.mode=off",
             "hydra.launcher.catalogue=toy_stages", *(f"hydra.launcher.{setting}" for setting in settings),
             f"source_lang={','.join(self.sources)}", f"target_lang={','.join(self.targets)}",
             f"root={self.root if launcher == 'slurm' else self.folder / 'local'}", f"name={self.name}", *overrides,
         ]  # fmt: skip
+
+    @property
+    def typed(self) -> list[str]:
+        """What stands before each command of the user."""
+        return self.cluster.login(self.user) if self.user else []
+
+    def xling(self, *arguments: str, code: int = 0) -> str:
+        """What a command of `xling` says."""
+        command = [*self.typed, sys.executable, "-m", "xling", *arguments, "--root", str(self.root)]
+        done = subprocess.run(command, env=self.env, text=True, cwd=self.folder, capture_output=True,
+                              stdin=subprocess.DEVNULL, timeout=180, check=False)  # fmt: skip
+        assert done.returncode == code, done.stderr + done.stdout
+        return done.stderr + done.stdout
 
     @property
     def env(self) -> dict[str, str]:
