@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from problems import bandit, disturb, problem_of, same, saved, weights
@@ -23,7 +24,8 @@ from xling.stages.sft import causal_loss, labelled_batch, seq2seq_loss
 
 FEW: dict[str, Any] = {"steps": 2, "batch_size": 8, "learning_rate": 1e-2, "warmup_steps": 0}
 WIDE = 1 << 27
-CLOSE = {"llama": 1e-6, "mt5": 2e-6}  # relative norm of two gradients' difference: some ten times float32's own digits
+# Relative norm of two gradients' difference: no more than each of them is off from float64's.
+CLOSE = {"llama": 1e-6, "mt5": 2e-6}
 Gradients = list[dict[int, Tensor]]
 
 
@@ -85,6 +87,22 @@ def test_micro_batches_add_up_to_the_step(name: str, folder: Path, tmp_path: Pat
     assert half == (4 if name.startswith("ppo") else 1)  # of ppo the value model's, in the value-only phase
     assert apart(followed[0], followed[half]) <= CLOSE[kind_of(folder)]
     assert rows[1] == pytest.approx(rows[0], rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["rloo", "dpo"])
+def test_what_is_left_between_them_is_float32s_own(
+    name: str, folder: Path, tmp_path: Path, followed: Gradients
+) -> None:
+    """In float64 micro-batches have the gradients of the whole batch; in float32 neither is the nearer one to those."""
+    for dtype in (torch.float32, torch.float64):
+        for size in (None, 3):
+            made = learner(name, folder, tmp_path / f"{dtype}{size}", size)
+            for model in (made.policy, made.problem.reference):
+                model.to(dtype)
+            made.iterate(0)
+    whole, parts, exact, same = followed
+    assert apart(same, exact) < 1e-14
+    assert apart(parts, exact) < 2 * apart(whole, exact) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["ppo", "ppo shared"])
@@ -230,6 +248,39 @@ def test_losses_of_fine_tuning_in_chunks_of_tokens(folder: Path, monkeypatch: py
         found.append({i: p.grad.clone() for i, p in enumerate(model.parameters()) if p.grad is not None})
     assert values[1] == pytest.approx(values[0], rel=1e-6)
     assert apart(*found) <= CLOSE[kind_of(folder)] and max(seen) <= 4
+
+
+def test_no_reader_makes_the_logits_of_more_than_a_chunk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log-ratios, frozen models' statistics, KL and entropy of validation: not of one long response either."""
+    from xling.models.architecture import trunk_of
+    from xling.models.load import load_policy
+    from xling.models.states import each_response, in_parts, kl_along, log_likelihood
+    from xling.rewards.frozen_lm import likelihood_features
+    from xling.stages.align import entropies
+
+    model, _ = load_policy(folder)
+    other, _ = load_policy(folder)
+    disturb(other)
+    prompts, said, widest = [[2, 3, 4]] * 2, [[5, 6, 7, 8, 9, 2, 3, 1], [4, 1]], [0]
+
+    def found() -> dict[str, Any]:
+        statistics = in_parts(model, lambda states: likelihood_features(model, states))
+        return {
+            "likelihood": log_likelihood(model, prompts, [[ids] for ids in said], 0),
+            "statistics": each_response(trunk_of(model), prompts, [[ids] for ids in said], 0, statistics),
+            "kl": kl_along(model, other, prompts, said, 0),
+            "entropy": entropies(model, prompts, said, 0),
+        }
+
+    whole = found()
+    for one in (model, other):
+        one.get_output_embeddings().register_forward_hook(
+            lambda _, args, out: widest.append(out.numel() // out.shape[-1])
+        )
+    monkeypatch.setattr(states, "VOCABULARY_AT_ONCE", 3 * 10)  # three tokens of a vocabulary of ten
+    for name, values in found().items():
+        assert np.ravel(values) == pytest.approx(np.ravel(whole[name]), rel=1e-5, abs=1e-6), name
+    assert max(widest) == 3
 
 
 def test_a_chunk_is_made_again_for_its_gradients() -> None:

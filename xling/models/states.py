@@ -390,14 +390,31 @@ def all_log_probabilities(model: Any, states: Tensor, temperature: float = 1.0) 
     return (logits if temperature == 1.0 else logits / temperature).log_softmax(-1)
 
 
-def token_log_probabilities(model: Any, states: States) -> tuple[Tensor, Tensor]:
-    """(R, L, vocabulary) of all tokens at each place of the responses, (R, L) of the one that stands there; in nats."""
-    scores = all_log_probabilities(model, torch.cat([states.before[:, None], states.hidden[:, :-1]], 1))
-    return scores, scores.gather(-1, states.ids[..., None])[..., 0]
+def of_tokens(
+    model: Any, value: Callable[..., tuple[Tensor, ...]], states: Tensor, *columns: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, ...]:
+    """Results of `value`, (...) each: of all tokens' log-probabilities in nats after `states` (..., D), and of columns.
+
+    Of a few tokens at a time where the table of all would not fit in memory.
+    """
+
+    def once(states: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
+        return value(all_log_probabilities(model, states, temperature), *columns)
+
+    shape, size = states.shape[:-1], tokens_at_once(model)
+    if shape.numel() <= size:
+        return once(states, *columns)
+    flat = (column.flatten(0, len(shape) - 1) for column in (states, *columns))
+    return tuple(column.view(shape) for column in in_chunks(once, size, *flat))
+
+
+def that_predict(states: States) -> Tensor:
+    """(R, L, D): the state before each token of the responses."""
+    return torch.cat([states.before[:, None], states.hidden[:, :-1]], 1)
 
 
 def rows_at_once(model: Any, width: int) -> int:
-    """Rows of `width` tokens whose table of all tokens' log-probabilities fits in memory."""
+    """Rows of `width` tokens whose table of all tokens' log-probabilities fits in memory; at least one."""
     return max(1, tokens_at_once(model) // width)
 
 
@@ -408,7 +425,10 @@ def tokens_at_once(model: Any) -> int:
 
 
 def in_parts(model: Any, value: Callable[[States], Tensor]) -> Callable[[States], Tensor]:
-    """`value` of a few rows at a time where the table of all tokens' log-probabilities would not fit in memory."""
+    """`value` of a few rows at a time where the table of all tokens' log-probabilities would not fit in memory.
+
+    Of one row, if its own does not: what `value` makes of it by `of_tokens` is of a few tokens then.
+    """
 
     def parts(states: States) -> Tensor:
         rows = rows_at_once(model, states.ids.shape[1])
@@ -425,8 +445,7 @@ def log_likelihood(
     """Mean (or `total`) log-probability in nats of each response's tokens, eos included, given its prompt."""
 
     def value(states: States) -> Tensor:
-        _, said = token_log_probabilities(model, states)
-        summed = (said * states.mask).sum(1)
+        summed = (log_probabilities(model, that_predict(states), states.ids) * states.mask).sum(1)
         return summed if total else summed / states.mask.sum(1)
 
     return each_response(trunk_of(model), prompts, responses, pad, in_parts(model, value))
@@ -493,13 +512,7 @@ def predicting_states(model: Any, batch: Responses) -> Tensor:
 
 def log_probabilities(model: Any, states: Tensor, ids: Tensor) -> Tensor:
     """(...) log-probabilities in nats of the tokens `ids` that follow `states` (..., D)."""
-
-    def value(states: Tensor, ids: Tensor) -> tuple[Tensor]:
-        return (all_log_probabilities(model, states).gather(-1, ids[..., None])[..., 0],)
-
-    if ids.numel() <= tokens_at_once(model):
-        return value(states, ids)[0]
-    return in_chunks(value, tokens_at_once(model), states.flatten(0, -2), ids.flatten())[0].view(ids.shape)
+    return of_tokens(model, lambda every, ids: (every.gather(-1, ids[..., None])[..., 0],), states, ids)[0]
 
 
 @torch.inference_mode()
@@ -516,13 +529,16 @@ def kl_along(
     own = predicting_states(policy, batch)
     with without_adapters(reference, adapted):
         other = predicting_states(reference, batch)
+
+    def divergence(log_p: Tensor, other: Tensor) -> tuple[Tensor]:
+        with without_adapters(reference, adapted):
+            log_q = all_log_probabilities(reference, other, temperature)
+        return ((log_p.exp() * (log_p - log_q)).sum(-1),)
+
     rows = rows_at_once(policy, batch.ids.shape[1])
     sums: list[float] = []
     for start in range(0, len(batch), rows):
         cut = slice(start, start + rows)
-        log_p = all_log_probabilities(policy, own[cut], temperature)
-        with without_adapters(reference, adapted):
-            log_q = all_log_probabilities(reference, other[cut], temperature)
-        each = (log_p.exp() * (log_p - log_q)).sum(-1)
+        [each] = of_tokens(policy, divergence, own[cut], other[cut], temperature=temperature)
         sums += (each * batch.mask[cut]).sum(1).tolist()
     return sums

@@ -124,11 +124,13 @@ def likelihood_features(model: Any, states: States) -> Tensor:
     """
     import torch
 
-    from xling.models.states import token_log_probabilities
+    from xling.models.states import of_tokens, that_predict
 
-    scores, said = token_log_probabilities(model, states)
-    excess = said - (scores.exp() * scores).sum(-1)
-    gap = scores.amax(-1) - said
+    def each(scores: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        said = scores.gather(-1, ids[..., None])[..., 0]
+        return said, said - (scores.exp() * scores).sum(-1), scores.amax(-1) - said
+
+    said, excess, gap = of_tokens(model, each, that_predict(states), states.ids)
     mask, length = states.mask, states.mask.sum(1)
 
     def kept(values: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from xling.measures.language import in_language
 from xling.measures.words import repetition
 from xling.models.load import load_policy
 from xling.models.sampling import Sampling, sample_chunk
-from xling.models.states import all_log_probabilities, kl_along, predicting_states, responses_of
+from xling.models.states import kl_along, of_tokens, predicting_states, responses_of
 from xling.models.text import Ids, decode_response, ends, policy_ids, response_ids
 from xling.models.training import checkpointed, computing_in, core, store_trained, trainable, write_curve
 from xling.optimizers import OPTIMIZERS, PolicyTraining, trains
@@ -247,6 +247,6 @@ def entropies(policy: Any, prompts: Sequence[Ids], responses: Sequence[Ids], pad
     batch = responses_of(policy, prompts, responses, pad)
     out: list[float] = []
     for states, mask in zip(predicting_states(policy, batch), batch.mask, strict=True):
-        scores = all_log_probabilities(policy, states[mask])
-        out.append(float(-(scores.exp() * scores).sum(-1).mean()))
+        [each] = of_tokens(policy, lambda scores: (-(scores.exp() * scores).sum(-1),), states[mask])
+        out.append(float(each.mean()))
     return out
