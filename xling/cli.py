@@ -167,11 +167,14 @@ def gc(options: argparse.Namespace, store: Store) -> int:
         console.print(f"damaged: {result.kind}/{result.key[:12]}: {result.why}" + (" (set aside)" if moved else ""))
     if options.verify and not damaged:
         console.print("Every result has the bytes that were published.")
+    from xling.runners.slurm.record import survey
+
+    busy = survey(store).held.keys()
     if options.grid:
         _refuse_submitted(store, options.grid)
-        items = grid_garbage(store, options.grid)
+        items = grid_garbage(store, options.grid, busy=busy)
     else:
-        items = garbage(store)
+        items = garbage(store, busy=busy)
     for line in garbage_lines(items, store.root):
         console.print(line, highlight=False)
     count, bytes_ = kept(store, items)

@@ -230,6 +230,14 @@ def test_scratch_goes_to_the_next_runner_and_is_shared_by_no_two(tmp_path: Path)
     two = store.scratch("sft", "a" * 64, second)
     assert (two / "checkpoint").read_text(encoding="utf-8") == "5"
     assert two != one and not one.exists() and re.search(r"elsewhere-1-boot\.ns\.7$", str(two))
+    with (two / "step.partial").open("w", encoding="utf-8") as writing:
+        (two / "kept").mkdir()
+        (two / "kept" / "block").write_text("7", encoding="utf-8")
+        three = store.scratch("sft", "a" * 64, first)
+        assert not (three / "step.partial").exists() and not two.exists()
+        writing.write("of one that lives on")
+    assert sorted(path.name for path in three.rglob("*")) == ["block", "checkpoint", "kept"]
+    assert (three / "kept" / "block").read_text(encoding="utf-8") == "7" and [*three.parent.iterdir()] == [three]
 
 
 @pytest.mark.parametrize("value", [0, 0.5, -1, True, "180", None, float("nan"), float("inf")])

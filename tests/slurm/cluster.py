@@ -182,7 +182,11 @@ class Cluster:
         for node, state in self.node_states().items():
             if state not in ("idle", "mixed", "allocated"):
                 self.resume(node)
-        wait_until(self._all_idle, "idle nodes", 60, 0.1)
+        try:
+            wait_until(self._all_idle, "idle nodes", 60, 0.1)
+        except TimeoutError as error:
+            error.add_note(f"{self.node_states()}\n{self.run('scontrol', 'show', 'nodes')}\n{self.errors()}")
+            raise
 
     def _as_given(self) -> None:
         """Undo `configure` and `limit`."""
@@ -192,7 +196,8 @@ class Cluster:
         if self.options != self._given:
             self.options = dict(self._given)
             self._write_configuration()
-            self.restart()  # some are read at the start only
+            self.kill("slurmctld", signal.SIGTERM)  # some are read at the start only
+            self.start("slurmctld")
 
     def limit(self, user: str = "", **limits: Any) -> None:
         """Limits of the QOS `normal`, such as MaxSubmitJobsPerUser=5, enforced until `empty`; with accounting only.

@@ -18,7 +18,7 @@ def test_a_grid_runs_through_to_the_bytes_of_a_local_run(cluster: Cluster, tmp_p
     assert not toy.leftovers() and not toy.failures()
     again = toy.launch()
     assert "0 to run" in again and not toy.queue()
-    assert [one.state for one in toy.filed()] == ["released"], "nobody had to look at it since"
+    assert [one.state for one in toy.filed()] == ["finished"], "as its last job has noted"
 
 
 def test_the_same_command_while_it_runs_submits_nothing(toy: Toy) -> None:

@@ -88,6 +88,18 @@ def test_a_node_dies_and_its_orphan_runs_on(toy: Toy) -> None:
     assert all(double["same_bytes"] for double in toy.doubles())
 
 
+def test_an_orphan_writes_into_nothing_that_the_next_turn_has(toy: Toy) -> None:
+    """Its file is open when the next turn takes the scratch over, and it writes on beside that turn."""
+    toy.behaviour = {"pool[de]": f"blocks {toy.gate}"}
+    toy.sources = toy.targets = ("de",)
+    toy.launch()
+    toy.wait_running("pool[de]")
+    wait_until(lambda: list(toy.root.glob("stages/pool/*.partial/*/blocks/*.partial")), "it writes")
+    toy.cluster.kill(toy.cluster.run("squeue", "-h", "-j", toy.job_of("pool[de]"), "-o", "%N").strip())
+    toy.finish(240)
+    assert toy.turns() == ["pool[de] turn 0", "pool[de] turn 1"] and not toy.doubles() and not toy.leftovers()
+
+
 # --- torchrun on each node of a job, gloo between them, one result ----------------------------------------------
 
 

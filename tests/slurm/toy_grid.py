@@ -33,6 +33,7 @@ class Toy:
     behaviour: dict[str, str] = field(default_factory=dict)
     name: str = "toy"
     user: str = ""  # who types the commands, on login1: one of cluster.USERS; else root, on this host
+    umask: int = -1
     settings: tuple[str, ...] = ("pack_minutes=0", "mem_gb=0.2", "timeout_min=10", "late_seconds=5", "partition=cpu")
 
     @property
@@ -69,7 +70,7 @@ class Toy:
         """What a command of `xling` says."""
         command = [*self.typed, sys.executable, "-m", "xling", *arguments, "--root", str(self.root)]
         done = subprocess.run(command, env=self.env, text=True, cwd=self.folder, capture_output=True,
-                              stdin=subprocess.DEVNULL, timeout=180, check=False)  # fmt: skip
+                              stdin=subprocess.DEVNULL, timeout=180, check=False, umask=self.umask)  # fmt: skip
         assert done.returncode == code, done.stderr + done.stdout
         return done.stderr + done.stdout
 
@@ -86,7 +87,7 @@ class Toy:
     def launch(self, *overrides: str, code: int = 0, launcher: str = "slurm") -> str:
         """Type the command; what it says."""
         done = subprocess.run(self.command(*overrides, launcher=launcher), env=self.env, text=True, cwd=self.folder,
-                              capture_output=True, stdin=subprocess.DEVNULL, timeout=180)  # fmt: skip
+                              capture_output=True, stdin=subprocess.DEVNULL, timeout=180, umask=self.umask)  # fmt: skip
         assert done.returncode == code, done.stderr + done.stdout
         return done.stderr + done.stdout
 

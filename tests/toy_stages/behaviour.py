@@ -10,8 +10,12 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from xling.grid.stage import Context, Interrupted
+from xling.stages.blocks import kept_arrays, read_arrays
 
 
 def behave(context: Context) -> None:
@@ -99,5 +103,26 @@ def _wait(_: str, context: Context) -> None:
     raise Interrupted("as told")
 
 
-ACTIONS = {"sleep": _sleep, "until": _until, "raise": _raise, "exit": _exit, "kill": _kill, "memory": _memory,
-           "train": _train, "count": _count, "together": _together, "wait": _wait}  # fmt: skip
+def _blocks(gate: str, context: Context) -> None:
+    """Blocks that say which turn of the job made them; the first turn holds a file open until `gate` is there.
+
+    Raises if a block that this turn has made is another's afterwards.
+    """
+    turn = int(os.environ["SLURM_RESTART_COUNT"]) if "SLURM_RESTART_COUNT" in os.environ else 0
+
+    def make(block: list[int]) -> list[Any]:
+        if not turn:
+            _until(gate, context)
+        return [np.full(1000, turn)]
+
+    _count(f"{context.scratch.parents[3]}/turns", context, f"turn {turn}")
+    paths = kept_arrays(context, "blocks", [[0], [1]], make, 2)
+    Path(gate).touch()
+    time.sleep(3)
+    for path in paths:
+        if not (read_arrays(path)[0] == turn).all():
+            raise ValueError(f"{path} is of another turn than {turn}")
+
+
+ACTIONS = {"blocks": _blocks, "sleep": _sleep, "until": _until, "raise": _raise, "exit": _exit, "kill": _kill,
+           "memory": _memory, "train": _train, "count": _count, "together": _together, "wait": _wait}  # fmt: skip

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,17 +65,20 @@ class Garbage:
     modified: float  # seconds since the epoch
 
 
-def garbage(store: Store, timeout: float = claim.TIMEOUT) -> list[Garbage]:
+def garbage(store: Store, timeout: float = claim.TIMEOUT, busy: Set[str] = frozenset()) -> list[Garbage]:
     """Everything that no grid needs, without anything that a process may still work on.
 
-    A runner that cannot be seen from here counts as dead after `timeout` seconds without a sign of life.
+    A runner that cannot be seen from here counts as dead after `timeout` seconds without a sign of life. busy: keys of
+    stages that are running or queued all the same, as a cluster says (a suspended job gives no sign of life).
 
     StoreError if a plan.json cannot be read: what it refers to would count as garbage.
     """
-    return _garbage(store, grids(store), timeout)
+    return _garbage(store, grids(store), timeout, busy)
 
 
-def grid_garbage(store: Store, name: str, timeout: float = claim.TIMEOUT) -> list[Garbage]:
+def grid_garbage(
+    store: Store, name: str, timeout: float = claim.TIMEOUT, busy: Set[str] = frozenset()
+) -> list[Garbage]:
     """Everything that only this grid needs: its own results, and the files of its folder, the plan last.
 
     Answers that people have given (human/) are not among it: nothing makes them again. ConfigError for a grid that is
@@ -86,16 +89,16 @@ def grid_garbage(store: Store, name: str, timeout: float = claim.TIMEOUT) -> lis
         held = claim.holder(store.beside(stage.kind, stage.key, ".claim"), clock, timeout)
         if held is not None:
             raise ConfigError(f"Grid {name} cannot be deleted: {stage.label} runs on {held.who}. Stop that first.")
-    before = {item.path for item in garbage(store, timeout)}
+    before = {item.path for item in garbage(store, timeout, busy)}
     others = [other for other in grids(store) if other != name]
-    found = [item for item in _garbage(store, others, timeout) if item.path not in before]
+    found = [item for item in _garbage(store, others, timeout, busy) if item.path not in before]
     found = [replace(item, why=item.why.replace("no grid refers to", f"only {name} refers to")) for item in found]
     folder = store.grid_folder(name)
     own = [path for path in files.matching(folder, "*") if path.name not in ("human", "plan.json")]
     return [*found, *_sized((path, f"of grid {name}", "") for path in [*own, folder / "plan.json"])]
 
 
-def _garbage(store: Store, names: Iterable[str], timeout: float) -> list[Garbage]:
+def _garbage(store: Store, names: Iterable[str], timeout: float, busy: Set[str]) -> list[Garbage]:
     needed: dict[str, set[str]] = {}
     labels: dict[str, str] = {}
     for name in names:
@@ -104,7 +107,7 @@ def _garbage(store: Store, names: Iterable[str], timeout: float) -> list[Garbage
             labels[stage.key] = stage.label
     found: list[tuple[Path, str, str]] = []
     for kind in store.kinds():
-        for name, why in _of_kind(store, kind, needed.get(kind, set()), timeout):
+        for name, why in _of_kind(store, kind, needed.get(kind, set()), timeout, busy):
             path = store.kind_folder(kind) / name
             found.append((path, why, labels.get(name[:64]) or _label(path)))
     logs = {f"{kind}/{key[:12]}.log" for kind, keys in needed.items() for key in keys}
@@ -139,9 +142,9 @@ def _label_of_log(path: Path) -> str:
     return ""
 
 
-def _of_kind(store: Store, kind: str, needed: set[str], timeout: float) -> Iterator[tuple[str, str]]:
+def _of_kind(store: Store, kind: str, needed: set[str], timeout: float, busy: Set[str]) -> Iterator[tuple[str, str]]:
     listing, clock = store.listing(kind), files.clock(store.kind_folder(kind))
-    held = {key for key in listing.claimed if claim.holder(store.beside(kind, key, ".claim"), clock, timeout)}
+    held = {key for key in listing.claimed if claim.holder(store.beside(kind, key, ".claim"), clock, timeout)} | busy
     for key in sorted(listing.claimed - held):
         yield f"{key}.claim", "claim of a runner that is gone"
     for name in sorted(listing.leftovers):

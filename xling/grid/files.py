@@ -67,6 +67,38 @@ def own_folder(path: Path) -> None:
             path.mkdir()
 
 
+UNFINISHED = ".partial"  # ends the names of files and folders that are being written, wherever work can go on later
+
+
+def take_over(old: str, new: str) -> None:
+    """Make what somebody left whole in one folder one's own in another; what was still being written goes.
+
+    Its maker may live on, with files open, or with handles of folders that a network file system keeps: so files go to
+    folders that are new, and those that are open to be written go to nobody.
+    """
+    made = f"{os.path.dirname(new)}/.{os.path.basename(new)}"
+    for folder in (made, new):
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder, inner, names in os.walk(old):
+        inner[:] = [name for name in inner if not name.endswith(UNFINISHED)]
+        own = made + folder[len(old) :]
+        os.mkdir(own)
+        for name in names:
+            if not name.endswith(UNFINISHED):
+                _take(f"{folder}/{name}", f"{own}/{name}")
+    os.rename(made, new)  # a kill before this has changed nothing
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _take(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        pass  # its maker deletes it
+    except OSError:  # no links here, or somebody else's file
+        os.rename(source, target)
+
+
 def remove(path: Path) -> None:
     """A file, a link or a folder; what a link leads to stays."""
     if path.is_dir() and not path.is_symlink():
@@ -278,17 +310,17 @@ def _closed(path: str) -> str:
 def _whose(path: str, modes: str = "go+rX") -> str:
     """Whose a file is, its mode, and what its owner can type."""
     facts = os.stat(path)
-    owner = _user(facts.st_uid)
+    owner = user_name(facts.st_uid)
     what = f"The folder '{path}'" if stat.S_ISDIR(facts.st_mode) else "It"
     above, stages, _ = path.partition("/stages/")
     return (
-        f"{what} belongs to {owner} and has mode {stat.S_IMODE(facts.st_mode):04o}; you are {_user(os.geteuid())}. "
+        f"{what} belongs to {owner} and has mode {stat.S_IMODE(facts.st_mode):04o}; you are {user_name(os.geteuid())}. "
         f"Let {owner} type: chmod -R {modes} '{above + stages.rstrip('/')}' (and before the next run `umask 022`, or "
         f"`umask 002` for a group that writes to one root)."
     )
 
 
-def _user(uid: int) -> str:
+def user_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -318,7 +318,7 @@ class Store:
         return Path(temporary)
 
     def scratch(self, kind: str, key: str, who: Process) -> Path:
-        """The folder that survives a kill of the stage: what the last runner left there, under the name of this one.
+        """The folder that survives a kill of the stage: what the last runner left there, in a folder of this one's own.
 
         A runner that has lost its claim and lives on finds nothing under its own name, and writes into nobody's.
         """
@@ -331,9 +331,10 @@ class Store:
         files.own_folder(Path(above))
         with contextlib.suppress(FileNotFoundError):  # the other runner of the stage tidies up just now
             with os.scandir(above) as entries:
-                left = {item.stat().st_mtime_ns: item.path for item in entries if item.is_dir(follow_symlinks=False)}
+                left = {item.stat().st_mtime_ns: item.path for item in entries
+                        if item.is_dir(follow_symlinks=False) and not item.name.startswith(".")}  # fmt: skip
             if left and left[max(left)] != mine:
-                os.rename(left[max(left)], mine)
+                files.take_over(left[max(left)], mine)
         os.makedirs(mine, exist_ok=True)
         return Path(mine)
 

@@ -13,6 +13,7 @@ Nothing here decides a result: the same request has the same answer, and the fol
 import fcntl
 import hashlib
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -76,7 +77,7 @@ class Cache:
         """Atomically; of two answers to the same request the last one stays. `durable`: the disk has it on return."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = f"{path}.{os.getpid()}-{time.monotonic_ns()}.partial"
+        partial = f"{path}.{secrets.token_hex(8)}.partial"
         write_new(partial, json_bytes(Kept(answer, _sum(key, answer)), indent=-1))
         if durable:
             sync(partial)

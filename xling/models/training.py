@@ -350,7 +350,7 @@ class Memory:
     def save(self, step: int) -> None:
         """A checkpoint of now, whole or not there; older ones that nobody needs any more are deleted."""
         folder = self.scratch / f"checkpoint-{step}"
-        partial = folder.with_suffix(".partial")
+        partial = folder.with_suffix(files.UNFINISHED)
         if parallel.rank() == 0:
             files.own_folder(partial)
         parallel.meet()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from xling.errors import StageError
-from xling.grid.files import sync
+from xling.grid.files import UNFINISHED, sync
 from xling.grid.stage import Interrupted
 from xling.models.text import Ids
 from xling.optimizers import PolicyTraining, learning_rate
@@ -102,7 +102,7 @@ def save(file: Path, state: dict[str, Any]) -> None:
     """Plain numbers and tensors to a file; a reader sees the old one or the new one, whole."""
     import torch
 
-    partial = file.with_suffix(".partial")
+    partial = file.with_suffix(UNFINISHED)
     torch.save(state, partial)
     sync(str(partial))
     os.replace(partial, file)

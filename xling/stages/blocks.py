@@ -15,7 +15,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from xling.grid.files import sha256_of
+from xling.grid.files import UNFINISHED, sha256_of, write_atomically
 from xling.grid.stage import Context, Interrupted
 from xling.models.ridge import Array
 from xling.results.samples import Samples, iterate_samples
@@ -113,10 +113,10 @@ def _is_whole(path: Path) -> bool:
 
 def _write(path: Path, store: Callable[[BinaryIO, B], None], block: B) -> None:
     """Whole or not at all; its checksum before it."""
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(UNFINISHED)
     with partial.open("wb") as file:
         store(file, block)
         file.flush()
         os.fsync(file.fileno())
-    _sum(path).write_text(sha256_of(str(partial)), encoding="ascii")
+    write_atomically(_sum(path), sha256_of(str(partial)).encode())
     partial.replace(path)

@@ -26,6 +26,7 @@ from xling.runners.slurm.settings import Limits, parse_limits
 DEAD = frozenset({"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL",
                   "OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"})  # fmt: skip
 REQUEUED = frozenset({"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "REQUEUED"})  # in sacct: may be alive again
+MAY_LIVE = REQUEUED | {"GONE"}  # of a job of somebody else's, where jobs are private
 CLOCKS_DIFFER = 3600.0  # seconds; a job of ours that is older than its submission is not ours
 SQUEUE_FIELDS = ("JobArrayID", "Name", "State", "Reason", "NodeList", "SubmitTime", "StartTime", "exit_code",
                  "RestartCnt")  # fmt: skip
@@ -306,6 +307,14 @@ def name() -> str:
         return _configuration().get("ClusterName", "")
     except ClusterError:
         return ""
+
+
+def hides_jobs() -> bool:
+    """Whether users see nothing of each other's jobs here (PrivateData), or that cannot be asked."""
+    try:
+        return "jobs" in _configuration().get("PrivateData", "").split(",")
+    except ClusterError:
+        return True
 
 
 def _configuration() -> dict[str, str]:

@@ -62,9 +62,8 @@ def run(
 ) -> None:
     """Run a stage in `resources.processes` processes and wait. Raises RankError, or Interrupted.
 
-    folder: for the payload, on the shared file system; why: not empty once the job has to stop.
+    folder: of this turn of the job alone, on the shared file system; why: not empty once the job has to stop.
     """
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     parents = {role: str(path) for role, path in context.parents.items()}
     cache = None if context.cache is None else str(context.cache)
@@ -79,7 +78,10 @@ def run(
             time.sleep(POLL_SECONDS)
     finally:
         _end(step)
-    _judge(step.returncode, folder)
+    try:
+        _judge(step.returncode, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def command(resources: Resources, folder: Path) -> list[str]:

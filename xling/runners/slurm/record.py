@@ -15,8 +15,9 @@ A job is recognised by its id and its name: SLURM may give an id a second time a
 """
 
 import hashlib
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -119,6 +120,12 @@ class Filed:
     submission: Submission
     state: Word
     refs: Mapping[int, JobRef]  # by array; those that sbatch has answered for
+    owner: int  # user id: whose jobs they are
+
+    @property
+    def own(self) -> bool:
+        """Whether this user may change its jobs, and can say what became of them."""
+        return os.geteuid() in (0, self.owner)
 
     @cached_property
     def places(self) -> dict[str, Place]:
@@ -158,13 +165,14 @@ def write(folder: Path, submission: Submission) -> None:
 
 def read(folder: Path) -> Filed:
     """OSError or msgspec.DecodeError if there is no whole submission in the folder."""
-    submission = unsealed((folder / "submission.json").read_bytes(), Submission)
+    path = folder / "submission.json"
+    submission = unsealed(path.read_bytes(), Submission)
     refs = {
         line.array: JobRef(line.job, submission.arrays[line.array].name, line.at, submission.cluster)
         for line in _lines(folder / "jobs.jsonl", _Line)
         if line.job and line.array < len(submission.arrays)
     }
-    return Filed(folder, submission, _state(folder), refs)
+    return Filed(folder, submission, _state(folder), refs, path.stat().st_uid)
 
 
 def submissions(store: Store, grid: str | None = None, *states: Word) -> list[Filed]:
@@ -231,11 +239,13 @@ def new_id(now: float) -> str:
 
 # --- what the cluster holds of ours: which stages are queued or running, and what died without saying why -----
 # A job that was cancelled or killed leaves no word in the store; its stage gets a failure record here, with SLURM's
-# cause. Unknown means alive: where the cluster does not answer, nothing is concluded.
+# cause. Unknown means alive: where the cluster does not answer, or shows a user nothing of others' jobs, nothing is
+# concluded. Only who has submitted a job notes down what became of it.
 
 MOVED = "moved"  # a stage's end in a task that was cancelled because another submission runs it
 TOLD = ("failed", "blocked", MOVED)  # ends after which a stage's result is not expected from the task any more
 UNKNOWN = JobState("UNKNOWN", alive=True, reason="the cluster does not answer")
+HIDDEN = JobState("UNKNOWN", alive=True, reason="OtherUser")
 
 
 @dataclass(frozen=True)
@@ -263,15 +273,17 @@ def survey(store: Store, grid: str | None = None) -> Survey:
     wanted = [_wanted(store, one, listings) for one in filed]
     refs = [ref for one, jobs in zip(filed, wanted, strict=True) if jobs for ref in one.refs.values()]
     states = cluster.states(refs, {job for jobs in wanted for job in jobs}) if refs else {}
+    hidden = bool(states) and not all(one.own for one in filed) and cluster.hides_jobs()
     held: dict[str, Held] = {}
     reducers: dict[str, Held] = {}
     open_ = []
     for one in filed:
-        living = _living(one, states)
+        living = _living(one, states, hidden and not one.own)
         if states is not None:
             settle(store, one, states, listings)
         if one.state == "released" and not living:
-            note_state(one.folder, "finished")
+            if one.own:
+                note_state(one.folder, "finished")
             continue
         open_.append(one)
         for place, found in living.items():
@@ -307,11 +319,19 @@ def _without_result(store: Store, filed: Filed, place: Place, listings: dict[str
     return left
 
 
-def _living(filed: Filed, states: Mapping[str, JobState] | None) -> dict[Place, Held]:
+def owners(held: Iterable[Held]) -> str:
+    """Names of the users whose jobs these are."""
+    return ", ".join(sorted({files.user_name(one.filed.owner) for one in held}))
+
+
+def _living(filed: Filed, states: Mapping[str, JobState] | None, hidden: bool) -> dict[Place, Held]:
+    """hidden: the cluster may know more of the jobs than it tells this user."""
     living = {}
     for place, _, job in filed.tasks():
         if job is not None:
             state = UNKNOWN if states is None else states.get(job)
+            if state is not None and hidden and not state.alive and state.state in cluster.MAY_LIVE:
+                state = None if any(event.event == "end" for event in filed.events(place)) else HIDDEN
             if state is not None and state.alive:
                 living[place] = Held(job, state, place, filed)
     return living
@@ -328,6 +348,8 @@ def settle(
 
     A result that the shared folder shows later wins: a failure beside a result counts for nothing.
     """
+    if not filed.own:
+        return
     listings = {} if listings is None else listings
     for place, _, job in filed.tasks():
         state = states.get(job) if job else None

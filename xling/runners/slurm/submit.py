@@ -181,6 +181,7 @@ def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None
         found = survey(plan.store)
         if not found.answered:
             raise ConfigError("SLURM does not answer, so that nobody can say what is queued. Try again in a minute.")
+        _refuse_hidden(plan, found)
         let_go = _let_go(found)
         held = _divide(plan, found)
         new = [stage for stage in plan.to_run if stage.key not in held]
@@ -204,7 +205,7 @@ def lock(store: Store) -> AbstractContextManager[None]:
 
 def recover(store: Store) -> None:
     """Complete or take back what a shell that died had begun to submit."""
-    begun = record.submissions(store, None, "submitting", "abandoned")
+    begun = [filed for filed in record.submissions(store, None, "submitting", "abandoned") if filed.own]
     if not begun:
         return
     queued = cluster.ours(PREFIX)
@@ -233,9 +234,22 @@ def cancel_arrays(filed: Filed, queued: Mapping[str, str]) -> None:
             cluster.cancel(sorted(ids), name=array.name)
 
 
+def _refuse_hidden(plan: Plan, found: Survey) -> None:
+    """ConfigError where jobs of somebody else are at stages of the plan and cannot be seen from here."""
+    hidden = [one for stage in plan.to_run if (one := found.held.get(stage.key)) and one.state == record.HIDDEN]
+    if hidden:
+        names = ", ".join(sorted({one.filed.submission.grid for one in hidden}))
+        raise ConfigError(
+            f"{len(hidden)} of the {len(plan.to_run)} stages to run have been submitted by {record.owners(hidden)} "
+            f"(grid {names}), whose jobs this cluster does not show to you (PrivateData=jobs): whether they still run "
+            f"nobody but {record.owners(hidden)} can see. Nothing was submitted. Wait until they are done, let "
+            f"{record.owners(hidden)} type `xling status {names}`, or choose another folder with root=PATH."
+        )
+
+
 def _let_go(found: Survey) -> int:
     """Release jobs of complete submissions that are held; returns how many those are."""
-    living = [*found.held.values(), *found.reducers.values()]
+    living = [one for one in (*found.held.values(), *found.reducers.values()) if one.filed.own]
     jobs = {one.job for one in living if one.state.reason in HELD and one.filed.state == "released"}
     cluster.release(sorted(jobs))
     return len(jobs)
@@ -259,7 +273,7 @@ def _divide(plan: Plan, found: Survey) -> dict[str, Held]:
                 new.add(stage.key)
             elif any(parent.key in new for parent in stage.parents.values()):
                 new.add(stage.key)
-                if not one.state.node:
+                if not one.state.node and one.filed.own:
                     vain.add(one.job)
                     grown = True
             else:

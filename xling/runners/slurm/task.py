@@ -49,6 +49,10 @@ class Requeue(Exception):
         self.after = after
 
 
+class Superseded(Exception):
+    """A later turn of this job runs elsewhere: SLURM took this one's node for dead, and this process is its orphan."""
+
+
 # --- a job that is told to stop: why, and how it gets another turn ----------------------------------------
 # SLURM sends USR2 some time before the time limit (signal_delay_s) and, where it is told to, at a preemption; TERM when
 # the time is over, at a preemption, and for scancel. The main thread may be deep inside a library and deaf, so a thread
@@ -215,6 +219,9 @@ class Runner:
             self._stopper.act()
         except Requeue as early:
             self._wait_for(early)
+        except Superseded:
+            self._note(Event("note", text=f"{_node()}: left what it was at to a later turn of this job"))
+            return 1
         self._note(Event("end"))
         return 0 if set(self._ends.values()) <= {"done", "found"} else 1
 
@@ -222,6 +229,7 @@ class Runner:
 
     def _stage(self, job: Job) -> str:
         self._stopper.asked = False
+        self._refuse_orphan()
         if self._stopper.why:
             raise Interrupted(self._stopper.why)
         blocked = self._blocked(job)
@@ -276,7 +284,7 @@ class Runner:
     def _in_processes(self, kind: Kind, context: Context) -> None:
         """A stage of a job that asks for several processes."""
         resources = self.filed.submission.arrays[self.place[0]].resources
-        folder = self.filed.folder / "tasks" / f"{self.place[0]}_{self.place[1]}.processes"
+        folder = self.filed.folder / "tasks" / f"{self.place[0]}_{self.place[1]}.{host.this_process().name}"
         self._stopper.asked = True  # they come to an end by themselves
         ranks.run(kind, context, self.filed.submission.catalogue, resources, folder, lambda: self._stopper.why)
 
@@ -303,15 +311,22 @@ class Runner:
     def _claimed(self, job: Job) -> None:
         """Another process is at the stage: clear its claim away if it has died, else let it."""
         path = self.store.beside(job.sheet.kind, job.key, ".claim")
+        self._refuse_orphan()
         held = self._watch.holder(path)
         if held is None:
             return
-        if held.by.slurm == self.job and held.by.host != host.hostname():
-            claim.drop(path, held)  # of this job's own turn on another node
+        if host.sees(held.by):
+            time.sleep(CLAIM_SECONDS)  # it lives, whatever SLURM thinks of its job
+        elif held.by.slurm == self.job:
+            claim.drop(path, held)  # of this job's turn before, on another node
         elif held.by.slurm and not self._may_live(held.by.slurm):
             claim.drop(path, held)
         else:
             time.sleep(CLAIM_SECONDS)
+
+    def _refuse_orphan(self) -> None:
+        if any(event.event == "start" and event.restarts > _restarts() for event in self.filed.events(self.place)):
+            raise Superseded
 
     def _may_live(self, job: str) -> bool:
         """A job of which the controller tells nothing (of another user, or forgotten) may: its heartbeat decides."""
@@ -466,6 +481,8 @@ class Runner:
             raise StageError(f"'{submission.fold}' cannot be called: the results are there, and nothing folds them.")
         code = fold(Store(self.store.root), submission.grid, submission.tracking)
         self._note(Event("end"))
+        if states is not None and not any(state.alive for state in states.values()):
+            record.note_state(self.filed.folder, "finished")  # others may not be able to see that
         return int(bool(code))
 
     def _note(self, event: Event) -> None:

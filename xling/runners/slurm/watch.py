@@ -27,7 +27,7 @@ from xling.grid.records import PlannedStage, read_grid, stage_at
 from xling.grid.status import Cluster, GridStatus, Row, count_table, grid_status, status_table
 from xling.grid.store import Store
 from xling.runners.slurm import cluster, record
-from xling.runners.slurm.record import Held, Survey, survey
+from xling.runners.slurm.record import Filed, Held, Survey, survey
 from xling.runners.slurm.submit import cancel_arrays, lock
 
 SLOWER, SLOWEST = 1.3, 6.0  # looks become rarer while nothing changes, up to so many times the setting
@@ -42,6 +42,7 @@ WHY = {
     "JobHeldUser": "held: the same command lets it go",
     "launch_failed_requeued_held": "SLURM could not start it and holds it: the same command lets it go",
     "OtherCluster": "submitted to another cluster",
+    "OtherUser": "another user's job, which this cluster does not show",
     "PartitionDown": "its partition is down",
     "PartitionInactive": "its partition takes no jobs",
     "Priority": "others come first",
@@ -177,10 +178,14 @@ def _notes(store: Store, found: Survey, name: str) -> Iterator[str]:
         yield "the cluster does not answer. Stages shown as queued or running may have ended since."
     yield from record.unreadable(store, name)
     mine = [filed for filed in found.open if filed.submission.grid == name]
+    hidden = [one for one in found.held.values() if one.state == record.HIDDEN and one.filed.submission.grid == name]
+    if hidden:
+        yield f"jobs of {record.owners(hidden)} are not shown to you here (PrivateData): they may have ended since."
     if any(filed.state == "submitting" for filed in mine):
         yield "its submission has not been completed: the same command completes it."
-    digest = host.code_digest() if mine else ""
-    if any(filed.submission.code != digest for filed in mine):
+    own = [filed for filed in mine if filed.own]
+    digest = host.code_digest() if own else ""
+    if any(filed.submission.code != digest for filed in own):
         yield "the code has changed since it was submitted: jobs that start from now on run the changed code."
 
 
@@ -249,19 +254,31 @@ ENDING_SECONDS = 15.0  # that a cancelled job has to end
 
 
 def cancel_grid(store: Store, name: str) -> str:
-    """Cancel everything that was submitted for a grid; a sentence about what was cancelled."""
+    """Cancel everything that this user submitted for a grid; a sentence about what was cancelled.
+
+    ConfigError where all of it is somebody else's.
+    """
+    open_ = record.submissions(store, name, "submitting", "released")
+    if open_ and not any(filed.own for filed in open_):
+        raise ConfigError(_refusal(f"Grid {name}", open_[-1]))
     with lock(store):  # another shell may be adding arrays at this moment
         view = look(store, name)
-        mine = record.submissions(store, name, "submitting", "released")
+        mine = [filed for filed in record.submissions(store, name, "submitting", "released") if filed.own]
         queued = cluster.ours()
         for filed in mine:
             cancel_arrays(filed, queued)
             record.note_state(filed.folder, "cancelled")
-    jobs = {held.job for held in [*view.held.values(), *view.folding] if held.filed.submission.grid == name}
+    jobs = {held.job for held in [*view.held.values(), *view.folding]
+            if held.filed.own and held.filed.submission.grid == name}  # fmt: skip
     if not mine:
         return f"{name}: nothing of it is queued or running on the cluster."
     others = _waiting_elsewhere(store, name, jobs)
     return f"{name}: cancelled {_count(len(jobs), 'job')}.{others} The same command as before submits what is missing."
+
+
+def _refusal(what: str, filed: Filed) -> str:
+    owner = files.user_name(filed.owner)
+    return f"{what} was submitted by {owner}, who alone can cancel jobs of it. Nothing was changed."
 
 
 def _waiting_elsewhere(store: Store, name: str, jobs: set[str]) -> str:
@@ -285,6 +302,8 @@ def cancel_stage(store: Store, name: str, handle: str) -> str:
     held = view.held.get(stage.key)
     if held is None:
         raise ConfigError(_no_job(next(row for row in view.status.rows if row.stage.key == stage.key), name))
+    if not held.filed.own:
+        raise ConfigError(_refusal(stage.label, held.filed))
     cluster.cancel([held.job], name=held.filed.submission.arrays[held.place[0]].name)
     deadline = time.monotonic() + ENDING_SECONDS
     while _lives(held) and time.monotonic() < deadline:
