@@ -112,8 +112,9 @@ def _templates(asked: Sequence[Experiment]) -> list[str]:
     found = {policy.checkpoint: text for policy in policies if (text := chat_template(policy))}
     return [
         f"{checkpoint} is asked by its tokenizer's chat template"
-        f"{', with thinking switched off' if 'enable_thinking' in text else ''}; each prompt is one user turn, and "
-        "thoughts are left out of responses. policy.template=plain asks with bare texts."
+        f"{', with thinking switched off' if 'enable_thinking' in text else ''}; a chat's turns are the "
+        "template's, one that it refuses before the user's is put into that, and thoughts are left out of responses. "
+        "policy.template=plain asks with bare texts."
         for checkpoint, text in found.items()
     ]
 

@@ -21,10 +21,16 @@ from xling.config.policies import LanguageModel, Lora
 from xling.errors import ConfigError, DataError, StageError
 from xling.experiment import experiment_from
 from xling.grid.stage import WHERE, Interrupted, Stage
+from xling.models.architecture import trunk_of
 from xling.models.load import load_policy, loading
+from xling.models.published import load_log_ratio
+from xling.models.text import LIMITS, policy_ids
 from xling.planning.dag import judge_stage
 from xling.planning.specs import base, samples, sft
 from xling.results.samples import read_samples
+from xling.rewards.networks import RewardNet
+from xling.tasks import files
+from xling.tasks.files import Settings as Files
 
 ROOT = Path(__file__).parents[2]
 FAMILY = {
@@ -98,6 +104,38 @@ def test_a_policy_with_a_chat_template_is_trained_and_sampled_by_it(tmp_path: Pa
     assert sum(ended) > len(ended) / 2
     assert not [text for text in texts if "_turn>" in text or "<eos>" in text]
     assert all(length < 40 for row in rows for length, end in zip(row.lengths, row.eos, strict=True) if end)
+
+
+def test_the_turns_of_chats_are_the_templates_in_every_stage(tmp_path: Path, runner: Runner) -> None:
+    """Gemma's takes no system turn: it is put into the user's, and counted."""
+    system, question = {"role": "system", "content": "Kurz."}, {"role": "user", "content": "was <end_of_turn>"}
+    rows = [
+        {
+            "lang": "de", "chosen": f"gut {n}", "rejected": f"schlecht {n}",
+            "prompt": [system, question, {"role": "assistant", "content": f"{n}"}, {"role": "user", "content": f"{n}"}],
+            "group": n,
+        }
+        for n in range(40)
+    ]  # fmt: skip
+    path = tmp_path / "chats.jsonl"
+    path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    task = Files(str(path), ("de",), feedback="pairwise", validation=0.2, test=0.2)
+    policy = LanguageModel(str(saved_chat(tmp_path / "gemma", "gemma")), **SMALL)
+    tuned = sft(task, ("de",), policy, BUDGET, 0)
+    pool = samples("pool", task, "de", policy, tuned, 0)
+    report, drawn = read(runner.folder(tuned) / "sft.json"), read(runner.folder(pool) / "samples.json")
+    assert report["turns_joined"] == report["demonstrations"] and drawn["turns_joined"] == drawn["prompts"]
+    model, tokenizer = load_policy(runner.folder(tuned))
+    asked = files.prompts(task, "de", "test")
+    tokens, _ = policy_ids(tokenizer, asked)
+    turn = tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    assert all(ids.count(turn) == 3 for ids in tokens)
+    net = RewardNet(trunk_of(model), tokenizer, "last")
+    assert [ids for ids, _ in net.rows([p.reward_text for p in asked], ["ja"] * len(asked))] == tokens
+    chosen = load_log_ratio(runner.folder(tuned), runner.folder(tuned), "chat", 1.0, LIMITS)
+    assert chosen._ids([p.reward_text for p in asked], [[] for _ in asked])[0] == tokens
+    said = tokenizer.decode(tokens[0])
+    assert said.startswith("<bos><start_of_turn>user\nKurz.\n\nwas ") and said.count("<start_of_turn>model") == 2
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from xling.errors import ConfigError
 from xling.tasks.files import Settings as Files
 from xling.tasks.findings import said as said_of
 from xling.tasks.reading import read_rows
+from xling.tasks.records import turns_of
 from xling.tasks.rows import INVISIBLE, Columns, Reading, Row, Rows, matched, plain
 from xling.tasks.tables import SHOWN
 
@@ -496,6 +497,8 @@ def test_chats_with_the_same_system_turn_are_groups_of_their_own(tmp_path: Path)
     rows[0]["prompt"] = rows[0]["prompt"][1:]  # the same question without the system
     found = read(jsonl(tmp_path / "f.jsonl", rows)).languages["en"]
     assert len({row.group for row in found}) == 4
+    told = {row.id: turns_of(row.prompt) for row in found}
+    assert told["0"] == (("user", "Question 0"),) and told["7"] == (("system", "Be kind."), ("user", "Question 3"))
     assert {row.id: row.group for row in found}["0"] == {row.id: row.group for row in found}["1"]
 
 

@@ -14,6 +14,7 @@ from xling.config.common import Language, Template
 from xling.errors import ConfigError, DataError
 from xling.tasks import oasst
 from xling.tasks.oasst import Settings as Oasst
+from xling.tasks.records import turns_of
 
 LANGS = ("en", "es", "ru")
 TRAIN = [tree(lang, number) for lang in (*LANGS, "pt-BR") for number in range(6)]
@@ -64,6 +65,8 @@ def test_a_prompt_is_the_conversation_up_to_it(hub: Oasst) -> None:
     prompts = {p.id: p for p in oasst.prompts(hub, "ru", "train")}
     expected = f"Human: {QUESTIONS['ru']} 4?\nAssistant: {ANSWERS['ru']} 4\nHuman: {QUESTIONS['ru']} 5?\nAssistant:"
     assert prompts["ru-4-f"].text == prompts["ru-4-f"].reward_text == expected
+    asked = [("user", f"{QUESTIONS['ru']} {n}?") for n in (4, 5)]
+    assert turns_of(prompts["ru-4-f"].text) == (asked[0], ("assistant", f"{ANSWERS['ru']} 4"), asked[1])
     assert prompts["ru-4"].text == f"Human: {QUESTIONS['ru']} 4?\nAssistant:"
     assert prompts["ru-4"].group == prompts["ru-4-f"].group == "ru-4" and prompts["ru-4"].dataset == "oasst"
 

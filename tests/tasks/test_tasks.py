@@ -1,6 +1,8 @@
 """What tasks have in common: templates and dialogs, data that is not here, and how much of what there is."""
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +22,17 @@ from xling.tasks.files import Settings as Files
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 from xling.tasks.oasst import Settings as Oasst
 from xling.tasks.options import Task, offers, size, task_module
-from xling.tasks.records import absent
-from xling.tasks.render import check_template, dialog, language_of, read_by, rendered, with_facts
+from xling.tasks.records import absent, turns_of
+from xling.tasks.render import (
+    SPEAKERS,
+    check_template,
+    conversation,
+    dialog,
+    language_of,
+    read_by,
+    rendered,
+    with_facts,
+)
 from xling.tasks.seahorse import Settings as Seahorse
 from xling.tasks.seahorse_files import CORPORA
 
@@ -202,6 +213,37 @@ def test_early_turns_make_way_and_the_last_one_never() -> None:
     assert full.count("\n") == 3 and dialog(turns, most=len(full)) == full
     assert dialog(turns, most=len(full) - 1) == f"Human: {'c' * 30}\nAssistant:" == dialog(turns, most=1)
     assert dialog([("assistant", "Hi."), ("user", "b" * 9)], most=10) == f"Human: {'b' * 9}\nAssistant:"
+
+
+def test_a_chat_as_text_knows_its_turns() -> None:
+    said = [("system", "Be brief."), ("human", "a\nb"), ("prompter", "c"), ("assistant", "Human: no"), ("user", " d ")]
+    text = dialog(said)
+    assert text == "Be brief.\nHuman: a\nb\nHuman: c\nAssistant: Human: no\nHuman: d\nAssistant:"
+    assert turns_of(text) == (
+        ("system", "Be brief."), ("user", "a\nb\n\nc"), ("assistant", "Human: no"), ("user", "d"),
+    )  # fmt: skip
+    assert turns_of(str(text)) == (("user", str(text)),)
+    assert turns_of(dialog(said[1:], most=1)) == (("user", "d"),)
+    assert turns_of(pickle.loads(pickle.dumps(text))) == turns_of(text) == turns_of(copy.deepcopy(text))
+
+
+def test_a_template_stands_around_a_chat_and_not_within_it() -> None:
+    chat = dialog([("user", "a {b}"), ("assistant", "c"), ("user", "d")])
+    asked, read = rendered(Template(policy="{language}:\n{text}\nReply."), chat, DE)
+    assert asked == f"German:\n{chat}\nReply." and read is chat
+    assert turns_of(asked) == (("system", "German:"), ("user", "a {b}"), ("assistant", "c"), ("user", "d\nReply."))
+    told = dialog([("system", "Be brief."), ("user", "d")])
+    assert turns_of(rendered(Template(policy="Q: {text}"), told, DE)[0])[0] == ("system", "Q:\n\nBe brief.")
+    twice = rendered(Template(policy="{text}{text}"), chat, DE)[0]
+    assert turns_of(twice) == (("user", chat + chat),)
+
+
+def test_turns_of_a_chat_that_was_text_in_between_are_told_by_names() -> None:
+    for said in ([("user", "a")], [("system", "x\ny"), ("user", "a\nb"), ("assistant", "c:"), ("user", "d")]):
+        chat = dialog(said, ("Frage", "Antwort"))
+        assert turns_of(conversation(str(chat), ("Frage", "Antwort"))) == turns_of(chat) == tuple(said)
+    for text in ("a", "Human: a", "Human: a\nAssistant: b", "Assistant:", "a\nAssistant:", "Human: a\n\nAssistant: "):
+        assert turns_of(conversation(text, SPEAKERS)) == (("user", text),)
 
 
 @pytest.mark.parametrize("roles", [(), ("prompter", "assistant"), ("system",), ("tool", "prompter")])

@@ -1,9 +1,9 @@
 """Chat templates: conversations as a tokenizer's authors write them, for policies, reward models and judges.
 
-A template is filled in with marks for the turns' texts, and what it writes around them is kept. A turn's text is then
-tokenised with what stands beside it between two special tokens, as the whole would be, except that what looks like a
-special token in it is text: no document can end its own turn. Special tokens are the template's alone, bos included,
-whatever the tokenizer would add. Outer white space of turns is left out.
+A template is filled in with marks for the turns' texts, and what it writes around them is kept. All that stands between
+two of its special tokens is then tokenised at once, as in the whole, except that what looks like a special token in a
+turn is text: no document can end its own turn. Special tokens are the template's alone, bos included, whatever the
+tokenizer would add. Outer white space of turns is left out, and so is what was thought before an earlier answer.
 """
 
 import re
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from xling.config.common import TEMPLATE_DATE
 from xling.errors import DataError
 from xling.models.text import Ids, located, pieces, without
+from xling.tasks.records import Turns
 
 # --- templates ----------------------------------------------------------------------------------------------
 
@@ -80,42 +81,67 @@ def _check_template(template: str) -> None:
 
 # --- what a template makes of a conversation ----------------------------------------------------------------
 
-Turns = Sequence[tuple[str, str]]  # (role, text): system or nobody first, user and assistant by turns, user last
-
 ANSWER = "THE-ANSWER"
 THOUGHT = "<think>", "</think>"
 
 
 class Form(NamedTuple):
-    """What a template writes around turns, whatever they say."""
+    """What a template writes around turns, whatever they say: special tokens, and texts in which turns stand."""
 
-    fixed: list[Ids]  # before, between and after them: one more than there are turns
-    beside: list[tuple[str, str]]  # what is tokenised together with each: text before and after it
+    fixed: list[Ids]  # before, between and after the texts: one more than there are texts
+    texts: list[list[str | int]]  # each in parts: what the template writes, and numbers of turns
+
+    def written(self, turns: Turns) -> list[str]:
+        """The texts with the turns in them."""
+        return ["".join(part if isinstance(part, str) else turns[part][1] for part in parts) for parts in self.texts]
+
+    def joined(self, read: Sequence[Ids]) -> Ids:
+        """Token ids of the whole, given those of the texts."""
+        first, *rest = self.fixed
+        return [*first, *(i for ids, after in zip(read, rest, strict=True) for i in (*ids, *after))]
+
+    def place(self, turns: Turns, number: int) -> tuple[int, int]:
+        """Where a turn stands: in which text, and from which character on."""
+        where = next(i for i, parts in enumerate(self.texts) if number in parts)
+        before = self.texts[where][: self.texts[where].index(number)]
+        return where, sum(len(part if isinstance(part, str) else turns[part][1]) for part in before)
 
 
 class Chat:
-    """A tokenizer's chat template in use. `ends`: tokens that end a turn, the first as the template does."""
+    """A tokenizer's chat template in use. `ends`: tokens that end a turn, the first as the template does.
 
-    def __init__(self, tokenizer: Any, ends: Sequence[int] = (), date: str = TEMPLATE_DATE) -> None:
+    quiet: whether a template that can be is asked for no thinking.
+    """
+
+    def __init__(self, tokenizer: Any, ends: Sequence[int] = (), date: str = TEMPLATE_DATE, quiet: bool = True) -> None:
         self.tokenizer, self.date = tokenizer, date
+        self._asked = {"enable_thinking": False} if quiet else {}
         self._special = _pattern(tokenizer)
         self._forms: dict[tuple[str, ...], Form | None] = {}
+        self._thinks = THOUGHT[1] in str(tokenizer.get_chat_template())
         self._space, written = self._around_answer()
-        self.ends = tuple(dict.fromkeys([written, *ends, int(tokenizer.eos_token_id)]))
+        found = (written, *ends, tokenizer.eos_token_id)
+        self.ends = tuple(dict.fromkeys(int(end) for end in found if end is not None))
 
     def rows(self, asked: Sequence[tuple[Turns, str]], limit: int, side: str) -> tuple[list[Ids], int]:
         """Token ids of conversations up to where the assistant speaks, and how many were longer than `limit`.
 
         Of too long a one the oldest questions go, with their answers, and then part of the last: of its document, the
-        second of each pair, where it has that word for word. What the template writes stays whole.
+        second of each pair, where it has that word for word. What the template writes stays whole. A conversation that
+        ends with the assistant is read to the end of that turn; it must not be too long.
         """
         shaped = [self._shaped(turns) for turns, _ in asked]
-        parts = iter(pieces(self.tokenizer, [part for form, turns in shaped for part in _segments(form, turns)]))
-        ids = [_joined(form, [next(parts) for _ in turns]) for form, turns in shaped]
+        texts = [form.written(turns) for form, turns in shaped]
+        parts = iter(pieces(self.tokenizer, [text for row in texts for text in row]))
+        ids = [form.joined([next(parts) for _ in row]) for (form, _), row in zip(shaped, texts, strict=True)]
         too_long = [i for i, row in enumerate(ids) if len(row) > limit]
         for i in too_long:
             ids[i] = self._shortened(*asked[i], limit, side)
         return ids, len(too_long)
+
+    def joins(self, turns: Turns) -> bool:
+        """Whether the template refuses a turn before the first user's, which is then put into that."""
+        return len(self._shaped(turns)[1]) < len(turns)
 
     def answers(self, texts: Sequence[str], limit: int) -> list[Ids]:
         """Token ids of what the assistant says, with the end of its turn; longer ones are cut and keep that."""
@@ -137,13 +163,14 @@ class Chat:
                 return row
         for said in ([*told, *rest], rest):  # without the system's turn if nothing else helps
             form, shaped = self._shaped(said)
-            *before, last = _segments(form, shaped)
-            read = pieces(self.tokenizer, before)
-            for part in filter(None, (document.strip(), shaped[-1][1])):
-                ids, inside = located(self.tokenizer, last, part)
-                spare = len(_joined(form, [*read, ids])) - limit
+            texts, (where, begin) = form.written(shaped), form.place(shaped, len(shaped) - 1)
+            read, last, own = pieces(self.tokenizer, texts), shaped[-1][1], document.strip()
+            for part in (own, last) if own and own in last else (last,):
+                read[where], inside = located(self.tokenizer, texts[where], part, begin)
+                spare = len(form.joined(read)) - limit
                 if spare < len(inside):
-                    return _joined(form, [*read, without(ids, inside, spare, side) if spare > 0 else ids])
+                    read[where] = without(read[where], inside, spare, side) if spare > 0 else read[where]
+                    return form.joined(read)
         raise DataError(
             f"A limit of {limit} tokens leaves no room for a prompt: the chat template alone has "
             f"{sum(map(len, form.fixed))}. Raise max_prompt_tokens, or type policy.template=plain."
@@ -151,60 +178,72 @@ class Chat:
 
     def _row(self, turns: Turns) -> Ids:
         form, shaped = self._shaped(turns)
-        return _joined(form, pieces(self.tokenizer, _segments(form, shaped)))
+        return form.joined(pieces(self.tokenizer, form.written(shaped)))
 
     def _shaped(self, turns: Turns) -> tuple[Form, Turns]:
-        """The form of a conversation, and its turns as the template takes them: a system's turn that it refuses, or
-        leaves out, is put before the first user's.
+        """The form of a conversation, and its turns as the template takes them.
+
+        What stands before the first user's turn and is refused, or left out, is put into the turn after it: what the
+        system says, or an assistant that speaks first.
         """
-        turns = [(role, text.strip()) for role, text in turns]
-        form = self._form(tuple(role for role, _ in turns), turns[0][0] == "system")
-        if form is None:
-            (_, told), (role, asked), *rest = turns
-            turns = [(role, f"{told}\n\n{asked}"), *rest]
-            form = self._form(tuple(role for role, _ in turns), False)
-            assert form is not None
+        turns = [(role, self._without_thoughts(role, text).strip()) for role, text in turns]
+        while (form := self._form(tuple(role for role, _ in turns), turns[0][0] != "user")) is None:
+            (_, told), (role, said), *rest = turns
+            turns = [(role, f"{told}\n\n{said}"), *rest]
         return form, turns
+
+    def _without_thoughts(self, role: str, text: str) -> str:
+        return text.rpartition(THOUGHT[1])[2] if self._thinks and role == "assistant" else text
 
     def _form(self, roles: tuple[str, ...], may_fail: bool) -> Form | None:
         """None for a conversation that is refused, if it may be."""
         if roles not in self._forms:
             try:
-                self._forms[roles] = self._read(self._split(roles))
+                self._forms[roles] = self._read(roles)
             except DataError:
                 if not may_fail:
                     raise
                 self._forms[roles] = None
         return self._forms[roles]
 
-    def _split(self, roles: Sequence[str]) -> list[str]:
-        """What the template writes before, between and after turns of these roles."""
-        marks = [f"THE-TEXT-{i}-OF-{role}" for i, role in enumerate(roles)]
-        text = self._text([{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)], True)
-        parts = re.split("|".join(map(re.escape, marks)), text)
-        if len(parts) != len(marks) + 1 or any(mark not in text for mark in marks):
+    def _read(self, roles: Sequence[str]) -> Form:
+        """What the template writes around turns of these roles, cut where its special tokens begin and end."""
+        marks = {f"THE-TEXT-{i}-OF-{role}": i for i, role in enumerate(roles)}
+        turns = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
+        whole = self._text(turns, roles[-1] != "assistant")
+        parts = re.split(f"({'|'.join(map(re.escape, marks))})", whole)
+        if sorted(parts[1::2]) != sorted(marks):
             raise DataError(
                 f"The tokenizer's chat template does not hand turns on as they are: of {len(marks)} it writes "
-                f"{len(parts) - 1}. Type policy.template=plain, or use another model."
+                f"{len(parts) // 2}. Type policy.template=plain, or use another model."
             )
-        return parts
-
-    def _text(self, turns: Sequence[dict[str, str]], begun: bool) -> str:
-        return chat_text(self.tokenizer, turns, self.date, begun, enable_thinking=False)
-
-    def _read(self, parts: Sequence[str]) -> Form:
-        """Each part is cut where its special tokens begin and end: what is outside goes with the turn beside it."""
-        fixed, after, before = list[Ids](), list[str](), list[str]()
+        fixed, texts = list[str](), list[list[str | int]]([[]])
         for i, part in enumerate(parts):
             found = list(self._special.finditer(part))
-            first = 0 if i == 0 else found[0].start() if found else len(part)
-            last = len(part) if i == len(parts) - 1 else found[-1].end() if found else first
-            fixed.append(list(self.tokenizer(part[first:last], add_special_tokens=False)["input_ids"]))
-            after.append(part[:first])
-            before.append(part[last:])
-        return Form(fixed, list(zip(before[:-1], after[1:], strict=True)))
+            if i % 2:
+                texts[-1].append(marks[part])
+            elif i == 0:
+                cut = found[-1].end() if found else 0
+                fixed.append(part[:cut])
+                texts[-1].append(part[cut:])
+            elif found or i == len(parts) - 1:
+                first = found[0].start() if found else len(part)
+                last = len(part) if i == len(parts) - 1 else found[-1].end()
+                texts[-1].append(part[:first])
+                fixed.append(part[first:last])
+                if i < len(parts) - 1:
+                    texts.append([part[last:]])
+            else:
+                texts[-1].append(part)
+        return Form([self._ids(part) for part in fixed], texts)
 
-    def _around_answer(self) -> tuple[str, int]:
+    def _ids(self, text: str) -> Ids:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _text(self, turns: Sequence[dict[str, str]], begun: bool) -> str:
+        return chat_text(self.tokenizer, turns, self.date, begun, **self._asked)
+
+    def _around_answer(self) -> tuple[str, int | None]:
         """White space before what the assistant says, and the token that ends its turn."""
         asked = {"role": "user", "content": "THE-TEXT"}
         begun = self._text([asked], True)
@@ -213,17 +252,7 @@ class Chat:
         space = before.removeprefix(begun)
         end = self._special.search(after)
         written = self.tokenizer.convert_tokens_to_ids(end[0].strip()) if end else self.tokenizer.eos_token_id
-        return space if before.startswith(begun) and space.isspace() else "", int(written)
-
-
-def _segments(form: Form, turns: Turns) -> list[str]:
-    return [before + text + after for (before, after), (_, text) in zip(form.beside, turns, strict=True)]
-
-
-def _joined(form: Form, parts: Sequence[Ids]) -> Ids:
-    """The fixed ids with those of the turns between them."""
-    first, *rest = form.fixed
-    return [*first, *(i for part, after in zip(parts, rest, strict=True) for i in (*part, *after))]
+        return space if before.startswith(begun) and space.isspace() else "", written
 
 
 def _pattern(tokenizer: Any) -> re.Pattern[str]:

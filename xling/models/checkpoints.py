@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from xling.config.policies import LanguageModel
 from xling.errors import ConfigError, DataError
@@ -126,6 +126,11 @@ def chat_template(model: LanguageModel) -> str:
             f"{'' if causal else ' that is used: it is an encoder-decoder'}. Type policy.template=plain, or null."
         )
     return found
+
+
+def template_of(render: str) -> Literal["plain"] | None:
+    """Whether a published reward model's texts may go through its chat template, as a policy's setting says it."""
+    return None if render in ("auto", "chat") else "plain"
 
 
 def _templates(repository: str, commit: str) -> Path | None:

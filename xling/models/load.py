@@ -226,7 +226,7 @@ def _tokenizer(where: Path, how: Loading, needed: Sequence[str] = ("pad", "eos")
     return tokenizer
 
 
-def turn_ends(folder: Path) -> tuple[int, ...]:
+def turn_ends(folder: Path, use: str = "policy") -> tuple[int, ...]:
     """Tokens that end what a stage's model says in a chat: the template's, the tokenizer's, and those of `generate`.
 
     DataError for a chat template that cannot be used.
@@ -235,7 +235,7 @@ def turn_ends(folder: Path) -> tuple[int, ...]:
     path = where / "generation_config.json"
     found = (read_json(path) if path.is_file() else {}).get("eos_token_id")
     more = [] if found is None else [found] if isinstance(found, int) else list(found)
-    return Chat(_tokenizer(where, how), more).ends
+    return Chat(_tokenizer(where, how, ("pad", "eos") if use == "policy" else ("pad",)), more).ends
 
 
 def _code(how: Loading) -> dict[str, Any]:

@@ -5,6 +5,7 @@ texts with its separators, `plain` as the prompt, a line break and the response;
 a template, else pair (classifiers) or plain (language models). Long texts are cut before they are rendered.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 from xling.config.common import TEMPLATE_DATE
 from xling.errors import DataError
 from xling.models.architecture import text_config, trunk_of
-from xling.models.chats import chat_text
+from xling.models.chats import Chat
 from xling.models.checkpoints import check_labels
 from xling.models.load import load_classifier, load_policy, load_tokenizer
 from xling.models.own_forward import Scoring, check_classifier
@@ -31,6 +32,7 @@ from xling.models.text import (
     pieces,
     text_ids,
 )
+from xling.tasks.records import Turns, turns_of
 
 Scores = list[list[float]]
 
@@ -57,14 +59,17 @@ def rendering(tokenizer: Any, render: str, otherwise: str) -> str:
     return render
 
 
-def _chat(tokenizer: Any, prompt: str, response: str | None, date: str) -> Ids:
-    """Token ids of a conversation of one turn; without a response, of its beginning."""
-    turns = [{"role": "user", "content": prompt}]
-    if response is not None:
-        turns.append({"role": "assistant", "content": response})
-    text = chat_text(tokenizer, turns, date, response is None)
-    ids: Ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
+def cut_turns(tokenizer: Any, text: str, limit: int, side: str) -> Turns:
+    """The turns of a prompt, of at most `limit` tokens: the oldest questions go first, then part of the last one."""
+    turns = turns_of(text)
+    told, rest = [one for one in turns if one[0] == "system"], [one for one in turns if one[0] != "system"]
+    lengths = [len(ids) for ids in pieces(tokenizer, [text for _, text in (*told, *rest)])]
+    while len(rest) > 2 and sum(lengths) > limit:
+        rest, lengths = rest[2:], lengths[: len(told)] + lengths[len(told) + 2 :]
+    *before, (role, last) = *told, *rest
+    room = limit - sum(lengths[:-1])
+    before, room = (before, room) if room > 0 else ([], limit)
+    return (*before, (role, cut(tokenizer, [last], room, side)[0]))
 
 
 # --- sequence classifiers -----------------------------------------------------------------------------------
@@ -94,6 +99,7 @@ class Classifier:
         padding = getattr(text_config(self.model.config), "pad_token_id", None)
         self.pad = self.tokenizer.pad_token_id if padding is None else padding
         self.ends = padding is not None  # whether the forward pass looks for the end of a text by its padding
+        self._chat = Chat(self.tokenizer, date=self.date, quiet=False) if self.render == "chat" else None
         ways: dict[str, Scoring] = {
             "once a prompt": self._after_the_prompt,
             "padded": lambda rows, _: each_row(self.model, rows, self._logits),
@@ -123,22 +129,21 @@ class Classifier:
         if self.render == "pair" and not self.decoder():
             pairs = pair_rows(self.tokenizer, prompts, responses, self.limits)
             return pairs, [0] * len(pairs)
-        rows, borders, begun = list[Row](), list[int](), dict[str, Ids]()
         longest, longest_response, side = self.limits
-        short = cut(self.tokenizer, prompts, longest, side), cut(self.tokenizer, responses, longest_response)
-        for prompt, response in zip(*short, strict=True):
-            if prompt not in begun:
-                begun[prompt] = self._whole(prompt, None)
-            rows.append((self._whole(prompt, response), []))
-            borders.append(_common(begun[prompt], rows[-1][0]))
-        return rows, borders
+        said = cut(self.tokenizer, responses, longest_response)
+        if self._chat is not None:
+            asked = [cut_turns(self.tokenizer, text, longest, side) for text in prompts]
+            answered = [([*turns, ("assistant", text)], "") for turns, text in zip(asked, said, strict=True)]
+            begun = self._chat.rows([(turns, "") for turns in asked], sys.maxsize, side)[0]
+            whole = self._chat.rows(answered, sys.maxsize, side)[0]
+        else:
+            texts = cut(self.tokenizer, prompts, longest, side)
+            begun = [self._ids(text) for text in texts]
+            whole = [self._ids(*_plain(self.render, *both)) for both in zip(texts, said, strict=True)]
+        return [(ids, []) for ids in whole], [_common(*both) for both in zip(begun, whole, strict=True)]
 
-    def _whole(self, prompt: str, response: str | None) -> Ids:
-        """Token ids of the rendered text; without a response, of what stands before it."""
-        if self.render == "chat":
-            return _chat(self.tokenizer, prompt, response, self.date)
-        parts = (prompt,) if response is None else _plain(self.render, prompt, response)
-        ids: Ids = self.tokenizer(*parts)["input_ids"]
+    def _ids(self, *texts: str) -> Ids:
+        ids: Ids = self.tokenizer(*texts)["input_ids"]
         return ids
 
     @torch.inference_mode()
@@ -231,6 +236,7 @@ class LogRatio:
 
     def __post_init__(self) -> None:
         self.render = rendering(self.tokenizer, self.render, "plain")
+        self.tokenizer.chat = Chat(self.tokenizer, date=self.date) if self.render == "chat" else None
 
     def score(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> Scores:
         """In nats times beta."""
@@ -241,17 +247,10 @@ class LogRatio:
 
     def rooms(self) -> tuple[int, int]:
         """Tokens that a prompt and a response may have of their own."""
-        if self.render == "chat":
-            return self.limits.prompt, self.limits.response - 1
         return language_model_rooms(self.tokenizer, self.limits, self.policy.config.is_encoder_decoder)
 
     def _ids(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> tuple[list[Ids], list[list[Ids]]]:
-        if self.render != "chat":
-            return text_ids(self.tokenizer, prompts, responses, self.limits, self.policy.config.is_encoder_decoder)
-        longest, longest_response, side = self.limits
-        asked = [_chat(self.tokenizer, text, None, self.date) for text in cut(self.tokenizer, prompts, longest, side)]
-        eos, bare = self.tokenizer.eos_token_id, [pieces(self.tokenizer, row) for row in responses]
-        return asked, [[[*ids[: longest_response - 1], eos] for ids in row] for row in bare]
+        return text_ids(self.tokenizer, prompts, responses, self.limits, self.policy.config.is_encoder_decoder)
 
 
 def check_same_tokenizer(policy: Any, reference: Any) -> None:

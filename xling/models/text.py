@@ -15,7 +15,7 @@ import numpy as np
 
 from xling.errors import DataError
 from xling.models.weights import OWN_TOKENS
-from xling.tasks.records import Prompt
+from xling.tasks.records import Prompt, turns_of
 
 # --- rendering ----------------------------------------------------------------------------------------------
 
@@ -45,7 +45,7 @@ def prompt_ids(
     For an `encoder`, which must see where the text ends, eos comes last.
     """
     if chat := chat_of(tokenizer):
-        rows: list[Ids] = chat.rows([([("user", text)], "") for text in texts], limit, side)[0]
+        rows: list[Ids] = chat.rows([(turns_of(text), "") for text in texts], limit, side)[0]
         return rows
     first, last = _frame(tokenizer, encoder)
     room = limit - len(first) - len(last)
@@ -63,7 +63,8 @@ def policy_ids(
     document cannot be told apart, the whole text is it.
     """
     if chat := chat_of(tokenizer):
-        rows, longer = chat.rows([([("user", p.text)], p.content) for p in prompts], limit, side)
+        asked = [(turns_of(p.text), turns_of(p.content)[-1][1]) for p in prompts]
+        rows, longer = chat.rows(asked, limit, side)
         return rows, longer
     ids = prompt_ids(tokenizer, [p.text for p in prompts], sys.maxsize, encoder)
     too_long = [i for i, row in enumerate(ids) if len(row) > limit]
@@ -81,10 +82,13 @@ def _shortened(tokenizer: Any, prompt: Prompt, limit: int, side: str, encoder: b
     return first + without(ids, inside, spare, side) + last
 
 
-def located(tokenizer: Any, text: str, document: str) -> tuple[Ids, list[int]]:
-    """Pieces of a text, and the places of those that are its document's; of all, if that is not in it word for word."""
+def located(tokenizer: Any, text: str, document: str, start: int = 0) -> tuple[Ids, list[int]]:
+    """Pieces of a text, and the places of those that are its document's; of all, if that is not in it word for word.
+
+    It is looked for from the character `start` on.
+    """
     read = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-    begin = text.find(document) if document else -1
+    begin = text.find(document, start) if document else -1
     end = begin + len(document)
     inside = [i for i, (a, b) in enumerate(read["offset_mapping"]) if begin <= a and b <= end]
     return list(read["input_ids"]), list(range(len(read["input_ids"]))) if begin < 0 else inside
@@ -94,6 +98,13 @@ def without(ids: Ids, inside: Sequence[int], spare: int, side: str) -> Ids:
     """The ids less `spare` (1 or more) of those `inside`, from their end (`side` right) or their beginning."""
     cut = inside[len(inside) - spare :] if side == "right" else inside[:spare]
     return ids[: cut[0]] + ids[cut[-1] + 1 :]
+
+
+def joined(tokenizer: Any, prompts: Iterable[Prompt]) -> dict[str, int]:
+    """How many chats begin with a turn that the tokenizer's template refuses, so that it is put into the next one."""
+    chat = chat_of(tokenizer)
+    count = sum(chat.joins(turns_of(prompt.text)) for prompt in prompts) if chat else 0
+    return {"turns_joined": count} if count else {}
 
 
 def response_ids(tokenizer: Any, texts: Sequence[str], limit: int = 512) -> list[Ids]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from xling.digests import text_digest
 from xling.errors import DataError
 from xling.jsonfiles import decode, read_json
 
@@ -387,6 +388,11 @@ def chat_template(folder: Path) -> str:
     path, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     own = read_json(config).get("chat_template") if config.is_file() else None
     return (path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "") + str(own or "")
+
+
+def template_digest(template: str) -> str:
+    """Of a chat template that is filled in with the turns of chats, which once were one user turn."""
+    return text_digest(f"turns\0{template}")
 
 
 def roles_of(folder: Path) -> dict[str, str]:

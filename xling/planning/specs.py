@@ -15,7 +15,6 @@ from msgspec.structs import replace
 
 from xling.config.common import Language, Training, pooled
 from xling.config.policies import LanguageModel, Policy
-from xling.digests import text_digest
 from xling.errors import ConfigError
 from xling.grid.stage import WHERE, Stage
 from xling.models.checkpoints import chat_template
@@ -31,7 +30,7 @@ from xling.models.hub import (
     settings_of,
     tokenizer_folder,
 )
-from xling.models.weights import converted, names_idle_bos
+from xling.models.weights import converted, names_idle_bos, template_digest
 from xling.optimizers import PolicyTraining
 from xling.options import name_of
 from xling.results.specs import (
@@ -152,8 +151,8 @@ def base(policy: LanguageModel, setting: str = "policy.checkpoint", use: str = "
         use="" if use == "policy" else use,
     )
     commit = commit_of(checkpoint, policy.revision, setting) if is_repository(checkpoint) else ""
-    if use == "policy" and (template := chat_template(replace(policy, revision=commit or None))):
-        spec = replace(spec, template=text_digest(template))
+    if use in ("policy", "classifier") and (template := chat_template(replace(policy, revision=commit or None))):
+        spec = replace(spec, template=template_digest(template))
     if checkpoint == "pretrain":
         return make("base", "base", replace(spec, digest=recipe_digest()), {})
     if commit:

@@ -33,9 +33,9 @@ from xling.planning.specs import (
 from xling.results.specs import DataSpec, FeaturesSpec, RewardSpec
 from xling.results.translations import DATA, What
 from xling.rewards import Reader, RewardSettings, has_source, objective_of, reader_of
-from xling.tasks.options import Task, task_module
+from xling.tasks.options import Task, speakers
 from xling.tasks.records import Half, HasTemplate, Use
-from xling.tasks.render import SPEAKERS, bare, read_by
+from xling.tasks.render import bare, read_by
 from xling.translators import TRANSLATORS, Direction, Spoken, Translate, TranslatorSettings
 
 if TYPE_CHECKING:
@@ -111,12 +111,6 @@ def translates_feedback(experiment: "Experiment") -> bool:
 
 
 # --- translations -------------------------------------------------------------------------------------------
-
-
-def speakers(task: Task) -> tuple[str, ...]:
-    """How the lines of a chat begin, in every language; nothing where prompts are documents."""
-    chats = task_module(task).truncation_side(task) == "left"
-    return tuple(getattr(task, "roles", SPEAKERS)) if chats else ()
 
 
 @lru_cache(maxsize=4096)

@@ -84,8 +84,8 @@ def prompt_texts(store: Store, ref: Ref) -> dict[str, str]:
     task, lang = _data_of(store, ref)
     module = task_module(task)
     if ref.kind == "recorded":
-        return {p.id: p.text for p in module.recorded(task, lang).prompts}
-    return {p.id: p.text for p in module.prompts(task, lang, "test")}
+        return {p.id: str(p.text) for p in module.recorded(task, lang).prompts}
+    return {p.id: str(p.text) for p in module.prompts(task, lang, "test")}
 
 
 def _data_of(store: Store, ref: Ref) -> tuple[Task, str]:

@@ -388,8 +388,8 @@ def _parts(task: Task, lang: str, use: Use) -> Iterable[tuple[str, Part]]:
 
 
 def _part(rows: Iterable[Any]) -> Part:
-    """Of rows in any order."""
-    digests = sorted(hashlib.sha256(msgspec.msgpack.encode(row)).digest() for row in rows)
+    """Of rows in any order. A chat counts as its text."""
+    digests = sorted(hashlib.sha256(msgspec.msgpack.encode(row, enc_hook=str)).digest() for row in rows)
     return Part(len(digests), hashlib.sha256(b"".join(digests)).hexdigest())
 
 

@@ -14,8 +14,9 @@ from msgspec import Struct
 
 from xling.grid.stage import Context
 from xling.jsonfiles import decode
-from xling.tasks.options import Task, task_module
+from xling.tasks.options import Task, speakers, task_module
 from xling.tasks.records import Demonstration, Pair, Prompt, Rating, Split
+from xling.tasks.render import conversation
 
 What = Literal["demonstrations", "ratings", "pairs"]
 Item = Demonstration | Rating | Pair
@@ -41,7 +42,7 @@ class Record(Struct, frozen=True, omit_defaults=True):
 def record_of(task: Task, item: Item) -> Record:
     """The record of an item of a task that was made bare (xling/tasks/render.py)."""
     prompt, said = item.prompt, item.chosen if isinstance(item, Pair) else item.response
-    record = Record(prompt.id, prompt.lang, prompt.group, task_module(task).document_of(prompt), said)
+    record = Record(prompt.id, prompt.lang, prompt.group, str(task_module(task).document_of(prompt)), said)
     record = msgspec.structs.replace(record, dataset=prompt.dataset, subset=prompt.subset)
     if isinstance(item, Pair):
         return msgspec.structs.replace(record, rejected=item.rejected)
@@ -50,9 +51,13 @@ def record_of(task: Task, item: Item) -> Record:
     return record
 
 
-def item_of(task: Task, what: What, record: Record) -> Any:
-    """The item of a record, its prompt as the task renders those of the record's language."""
-    text, content = task_module(task).prompt_around(task, record.lang, record.document)
+def item_of(task: Task, what: What, record: Record, names: Sequence[str] = ()) -> Any:
+    """The item of a record, its prompt as the task renders those of the record's language.
+
+    names: of a chat's sides, whose turns are told by them.
+    """
+    document = conversation(record.document, names) if names else record.document
+    text, content = task_module(task).prompt_around(task, record.lang, document)
     prompt = Prompt(record.id, record.lang, record.group, text, record.dataset, content, record.subset)
     if what == "pairs":
         return Pair(prompt, record.response, record.rejected or "")
@@ -84,7 +89,8 @@ def given(context: Context, task: Task, langs: Sequence[str], what: What, split:
     """A stage's training data, a list a language: its parents' translations, or else the task's own data."""
     folders = [context.parents[role] for role in sorted(context.parents) if role.startswith(DATA)]
     if folders:
-        return [[item_of(task, what, record) for record in read_records(folder, split)] for folder in folders]
+        names = speakers(task)
+        return [[item_of(task, what, record, names) for record in read_records(folder, split)] for folder in folders]
     own = getattr(task_module(task), what)
     return [own(task, lang, split) for lang in langs]
 

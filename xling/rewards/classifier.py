@@ -9,7 +9,7 @@ from xling.config.common import TEMPLATE_DATE, Date, Dtype, Limit, Side
 from xling.config.policies import LanguageModel, Policy
 from xling.errors import ConfigError
 from xling.grid.stage import Context
-from xling.models.checkpoints import SEPARATORS, check_checkpoint, check_date, check_labels, check_table
+from xling.models.checkpoints import SEPARATORS, check_checkpoint, check_date, check_labels, check_table, template_of
 from xling.models.text import Limits
 from xling.models.weights import label_count
 from xling.rewards import Base, Choices, Request, RewardSettings, Scorer, Scoring, text_scorer
@@ -60,6 +60,7 @@ def _checkpoint(rm: Settings) -> Base:
         dtype=rm.dtype,
         pad_token=rm.pad_token,
         remote_code=rm.remote_code,
+        template=template_of(rm.render),
     )
     return Base(model, "rm_backbone.checkpoint", "classifier")
 

@@ -10,7 +10,7 @@ from xling.config.common import TEMPLATE_DATE, Date, Dtype, Limit, PositiveFloat
 from xling.config.policies import LanguageModel, Policy
 from xling.errors import ConfigError
 from xling.grid.stage import Context
-from xling.models.checkpoints import check_checkpoint, check_date, check_table, folder_of
+from xling.models.checkpoints import check_checkpoint, check_date, check_table, folder_of, template_of
 from xling.models.text import Limits
 from xling.rewards import Base, Choices, Request, RewardSettings, Scorer, Scoring, text_scorer
 
@@ -64,7 +64,8 @@ def scoring(rm: Settings, policy: Policy, reading: Mapping[str, Any], side: str,
 
 def _models(rm: Settings) -> dict[str, Base]:
     def own(role: str, checkpoint: str, revision: str | None) -> Base:
-        model = LanguageModel(checkpoint, revision=revision, dtype=rm.dtype, pad_token=rm.pad_token, template="plain")
+        how = template_of(rm.render)
+        model = LanguageModel(checkpoint, revision=revision, dtype=rm.dtype, pad_token=rm.pad_token, template=how)
         return Base(model, f"rm_backbone.{role}")
 
     return {

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from xling.digests import text_digest
 from xling.errors import DataError, StageError
 from xling.grid.stage import Context
 from xling.jsonfiles import read_json
 from xling.models.hub import BASE_FOLDER, checkpoint_digest, download, folder_digest
-from xling.models.weights import chat_template
+from xling.models.weights import chat_template, template_digest
 from xling.results.specs import BaseSpec
 
 
@@ -71,7 +70,7 @@ def _check(context: Context, spec: BaseSpec, where: str) -> None:
             check_twin(context.out, use)
         if spec.template:
             _check_template(source(context.out)[0], spec)
-            write_loading(context.out, replace(how, ends=turn_ends(context.out)))
+            write_loading(context.out, replace(how, ends=turn_ends(context.out, use)))
     except (ValueError, ImportError) as error:  # transformers' own refusals
         named = {"policy": "a language model", "translator": "a translator"}
         what = named.get(use, f"an rm_backbone={use}")
@@ -79,5 +78,5 @@ def _check(context: Context, spec: BaseSpec, where: str) -> None:
 
 
 def _check_template(folder: Path, spec: BaseSpec) -> None:
-    if text_digest(chat_template(folder)) != spec.template:
+    if template_digest(chat_template(folder)) != spec.template:
         raise DataError(f"The chat template in {folder} is another one than was planned with. Run the command again.")

@@ -15,7 +15,7 @@ import msgspec
 
 from xling.grid.stage import Context
 from xling.jsonfiles import write_json
-from xling.models.text import Ids, decode_response, ends, policy_ids
+from xling.models.text import Ids, decode_response, ends, joined, policy_ids
 from xling.results.samples import Samples, write_samples
 from xling.results.specs import PoolSpec, RecordedSpec
 from xling.stages.blocks import kept_lines
@@ -62,7 +62,10 @@ def run(context: Context) -> None:
     lines = kept_lines(context, "samples", chunks(lengths, spec.chunk, spec.by_length), sampled)
     with (context.out / "samples.jsonl").open("wb") as file:
         file.writelines(lines)
-    write_json(context.out / "samples.json", {"prompts": len(prompts), "prompts_cut": cut})
+    write_json(
+        context.out / "samples.json",
+        {"prompts": len(prompts), "prompts_cut": cut} | joined(engine.tokenizer, prompts),
+    )
 
 
 def prompts_of(spec: PoolSpec) -> list[Prompt]:

@@ -21,7 +21,7 @@ from xling.models.architecture import logits_of
 from xling.models.load import loading
 from xling.models.sampling import greedy_ids
 from xling.models.states import Batch, hidden_states, log_probabilities, padded_batch, tokens_at_once
-from xling.models.text import Ids, decode_response, policy_ids, response_ids
+from xling.models.text import Ids, decode_response, joined, policy_ids, response_ids
 from xling.models.training import core, fit, store_trained, trainable, write_curve
 from xling.results.specs import SftSpec
 from xling.results.translations import given, translates
@@ -42,7 +42,9 @@ def run(context: Context) -> None:
     torch.manual_seed(spec.seed)
     model, tokenizer = trainable(context.parents["base"], spec.tuning, spec.lora, spec.training.dropout)
     encoder = bool(model.config.is_encoder_decoder)
-    train, cut = token_rows(tokenizer, _demonstrations(context, spec, "train", None), spec, encoder)
+    demonstrations = _demonstrations(context, spec, "train", None)
+    train, cut = token_rows(tokenizer, demonstrations, spec, encoder)
+    cut |= joined(tokenizer, (one.prompt for one in demonstrations))
     held_out = _demonstrations(context, spec, "validation", VALIDATION_DEMONSTRATIONS)
     metric = _rouge_on(held_out, tokenizer, spec, encoder)
 

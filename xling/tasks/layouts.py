@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from xling.errors import ConfigError, DataError, shown
-from xling.tasks.render import dialog
+from xling.tasks.render import SIDES, dialog
 from xling.tasks.rows import Texts, blank
 from xling.tasks.tables import SHOWN, Row, bad_rows, open_table, text_of
 
@@ -125,7 +125,6 @@ def read_text(path: Path) -> str:
 # Köpf et al. 2023 (oasst1); Apache-2.0.
 
 Turns = tuple[tuple[str, str], ...]  # (role, text)
-SIDES = ("user", "assistant")
 ROLES = {"prompter": "user"}  # Open Assistant's word
 
 

@@ -27,6 +27,7 @@ from xling.tasks.records import (
     Use,
     absent,
 )
+from xling.tasks.render import SPEAKERS
 
 
 class TaskModule(Protocol):
@@ -161,6 +162,12 @@ def offers(config: Task) -> frozenset[Offer]:
     """The kinds of data that a task has with these settings."""
     module = task_module(config)
     return module.OFFERS - module.missing(config).keys()
+
+
+def speakers(task: Task) -> tuple[str, ...]:
+    """How the lines of a chat begin, in every language; nothing where prompts are documents."""
+    chats = task_module(task).truncation_side(task) == "left"
+    return tuple(getattr(task, "roles", SPEAKERS)) if chats else ()
 
 
 def tasks_offering(offer: Offer) -> list[str]:

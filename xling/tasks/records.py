@@ -4,7 +4,7 @@
 clusters never cut through a group.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -33,6 +33,31 @@ Use = Literal[
     "crossfitted",
     "texts",
 ]
+
+
+Turns = Sequence[tuple[str, str]]  # (role, text) of system, user and assistant
+
+
+class Conversation(str):
+    """A chat as text, which knows its turns: a tokenizer's chat template is filled in with them, all else is text.
+
+    What is cut out of it or put together with it is text alone. Two of the same text are equal, whatever their turns.
+    """
+
+    turns: tuple[tuple[str, str], ...]  # the system's first or nobody's, then by turns, the user's last
+
+    def __new__(cls, text: str, turns: Turns) -> "Conversation":
+        made = super().__new__(cls, text)
+        made.turns = tuple(turns)
+        return made
+
+    def __getnewargs__(self) -> tuple[str, Turns]:  # type: ignore[override]
+        return str(self), self.turns
+
+
+def turns_of(text: str) -> Turns:
+    """Those of a conversation; any other text is one user turn."""
+    return text.turns if isinstance(text, Conversation) else (("user", text),)
 
 
 class Prompt(Struct, frozen=True):

@@ -5,6 +5,7 @@ A task with a template has two settings: `template` and `facts`, the languages' 
 nothing of the policy's instruction, and no key of a language that its template does not name.
 """
 
+import itertools
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 from string import Formatter
@@ -14,12 +15,13 @@ import msgspec
 
 from xling.config.common import Language, Template
 from xling.errors import ConfigError, DataError, did_you_mean
-from xling.tasks.records import HasTemplate, Prompt, TaskSettings, Use
+from xling.tasks.records import Conversation, HasTemplate, Prompt, TaskSettings, Turns, Use
 
 PLACEHOLDERS = ("text", "language", "native_language")
 
 SPEAKERS = ("Human", "Assistant")  # the names of a chat's sides where the task has no setting for them
 
+SIDES = ("user", "assistant")  # as chat templates call them
 USER = {"user": 0, "prompter": 0, "human": 0, "assistant": 1}  # the side of a role
 
 # Which parts of a template a use of the data reads. Held-out feedback comes with the test prompts, which both read.
@@ -39,7 +41,8 @@ PARTS: dict[Use, tuple[str, ...]] = {
 def rendered(template: Template, text: str, language: Language) -> tuple[str, str]:
     """(`Prompt.text`, `Prompt.content`) of a document or chat; the content is empty where both read the same.
 
-    Braces in `text` are left as they are. ConfigError for a template that is none (`check_template`), or that names
+    Braces in `text` are left as they are. Around a chat the system says what stands before it, and what follows is the
+    end of the user's last turn. ConfigError for a template that is none (`check_template`), or that names
     a language whose facts are not given.
     """
     policy, reward = (_filled(part, getattr(template, part), text, language) for part in ("policy", "reward"))
@@ -76,16 +79,16 @@ def language_of(facts: Sequence[Language], code: str) -> Language:
 
 def dialog(
     messages: Sequence[tuple[str, str]],
-    names: tuple[str, str] = SPEAKERS,
+    names: Sequence[str] = SPEAKERS,
     most: int | None = None,
     between: str = "\n",
     cue: bool = True,
-) -> str:
+) -> Conversation:
     """A chat of (role, text) as text: what the system says, then each turn after its side's name, then who answers.
 
     names: of the user's and the assistant's side; `most`: characters, for which the earliest turns are left out, the
-    last one never; `cue`: whether the name of the one to answer stands at the end. DataError for a role that is none,
-    or if the last turn is not the user's.
+    last one never; `cue`: whether the name of the one to answer stands at the end. Its turns are the same ones, what a
+    side says several times in a row in one. DataError for a role that is none, or if the last turn is not the user's.
     """
     system = [text.strip() for role, text in messages if role == "system"]
     turns = [(USER.get(role), text.strip()) for role, text in messages if role != "system"]
@@ -98,7 +101,32 @@ def dialog(
     end = [f"{names[1]}:"] if cue else []
     while most is not None and len(lines) > 1 and len(between.join([*system, *lines, *end])) > most:
         lines = lines[2 - (len(lines) % 2 == 0) :]  # a question with its answer: a user begins
-    return between.join([*system, *lines, *end])
+    said = [("system", text) for text in system]
+    said += [(SIDES[side or 0], text) for side, text in turns[len(turns) - len(lines) :]]
+    runs = itertools.groupby(said, key=lambda turn: turn[0])
+    whole = [(role, "\n\n".join(text for _, text in run)) for role, run in runs]
+    return Conversation(between.join([*system, *lines, *end]), whole)
+
+
+def conversation(text: str, names: Sequence[str]) -> str:
+    """A chat that `dialog` has written, told by its sides' names at beginnings of lines; other texts as they are.
+
+    What stands before the first of them is the system's.
+    """
+    turns, lines = list[tuple[str, list[str]]](), text.split("\n")
+    for line in lines:
+        side = next((i for i, name in enumerate(names) if line == f"{name}:" or line.startswith(f"{name}: ")), None)
+        if side is not None:
+            turns.append((SIDES[side], [line[len(names[side]) + 2 :]]))
+        elif turns:
+            turns[-1][1].append(line)
+        else:
+            turns.append(("system", [line]))
+    told = [(role, "\n".join(said)) for role, said in turns]
+    if len(told) < 2 or told.pop() != (SIDES[1], "") or told[-1][0] != SIDES[0]:
+        return text
+    found = dialog(told, names)
+    return found if found == text else text
 
 
 def check_template(template: Template) -> None:
@@ -139,7 +167,23 @@ def _filled(part: str, template: str, text: str, language: Language) -> str:
             f"task.template.{part} names the language, and there are no facts of {language.code!r}. "
             f"Write conf/lang/{language.code}.yaml, or type task.template.{part}='{{text}}'."
         )
-    return template.format(text=text, language=language.name, native_language=language.native_name)
+    names = {"language": language.name, "native_language": language.native_name}
+    whole = template.format(text=text, **names)
+    if not isinstance(text, Conversation):
+        return whole
+    before, *after = template.format(text=_TEXT, **names).split(_TEXT)
+    return Conversation(whole, _framed(text.turns, before, after[0])) if len(after) == 1 else whole
+
+
+_TEXT = "\0"  # which no text of a task has
+
+
+def _framed(turns: Turns, before: str, after: str) -> Turns:
+    *said, (role, last) = turns
+    if before.strip():
+        told = [text for one, text in said if one == "system"]
+        said = [("system", "\n\n".join([before.strip(), *told])), *(turn for turn in said if turn[0] != "system")]
+    return [*said, (role, last + after.rstrip())]
 
 
 @lru_cache(maxsize=64)

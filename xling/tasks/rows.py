@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from xling.errors import ConfigError, DataError, did_you_mean, listed, shown
 from xling.measures.language import LONGEST_TAG, language_of_code, standard
+from xling.tasks.records import Conversation
 from xling.tasks.render import USER, dialog
 from xling.tasks.tables import ARRAY, EXACT, PEEKED, SHOWN, SPLITS, Table, from_json
 from xling.tasks.tables import Row as TableRow
@@ -274,7 +275,7 @@ class Parser:
     def __init__(self, table: Table, reading: Reading, rows: Rows, texts: Texts) -> None:
         self.kind, self.columns = resolved(table, reading)
         self._reading, self._rows, self._texts = reading, rows, texts
-        self._kept: dict[str, str] = {}  # equal texts are kept once
+        self._kept: dict[Any, str] = {}  # equal texts are kept once, chats with equal turns
         self._systems: dict[str, str] = {}  # a name as the file has it -> as it is read; so are codes
         self._codes: dict[str, tuple[str, str]] = {}
         self._comma, self._mark = table.decimal_comma, ""
@@ -361,7 +362,7 @@ class Parser:
         raise _Bad("a response is to another conversation than the prompt")
 
     def _once(self, text: str) -> str:
-        return self._kept.setdefault(text, text)
+        return self._kept.setdefault((text, text.turns) if isinstance(text, Conversation) else text, text)
 
     def _name(self, role: str) -> str:
         return self.columns.get(role, role)

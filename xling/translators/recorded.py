@@ -34,12 +34,11 @@ from xling.planning.translations import (
     Needed,
     TranslateSpec,
     settings_of,
-    speakers,
     translates_feedback,
 )
 from xling.results.translations import SPLITS, Record, What, distinct, record_of, translated
 from xling.rewards import objective_of
-from xling.tasks.options import Task, task_module
+from xling.tasks.options import Task, speakers, task_module
 from xling.tasks.records import absent
 from xling.tasks.render import bare
 from xling.tasks.tables import Identity, identity, open_table, paths_of, text_of
