@@ -1,12 +1,13 @@
 """How many tokens scoring computes for each that it needs, on real texts: what is padded, and what fills a batch.
 
-    python benchmarks/batches.py FILE.jsonl.gz ... [--tokenizer FOLDER]    # about a minute for a thousand prompts
+    python benchmarks/batches.py FILE.jsonl.gz ... [--gpu] [--tokenizer FOLDER]    # a minute for a thousand prompts
 
 A line of a file has `lang`, a `document` with a `response`, or a `prompt` of turns with `chosen` and `rejected`. Texts
 are cut to the limits of a reward model (1,024 tokens and 512) and tokenised by the packaged base's tokenizer unless
 another is given. Each language is scored by itself, as a grid's stages do it, by a Llama of one layer, as
 wide as real models are, and the tokens that go through it are counted. Needed: those of each distinct
-prompt, and of each distinct response of a prompt.
+prompt, and of each distinct response of a prompt. --gpu: batched as on a GPU; torch's meta device, which computes
+nothing, is taken for one.
 """
 
 import argparse
@@ -39,11 +40,11 @@ def read(path: Path) -> Texts:
     return found
 
 
-def trunk(vocabulary: int) -> Any:
+def trunk(vocabulary: int, device: str) -> Any:
     torch.manual_seed(0)
     shape = {"hidden_size": 512, "intermediate_size": 32, "num_attention_heads": 4, "head_dim": 8}
     config = LlamaConfig(vocab_size=vocabulary, num_hidden_layers=1, num_key_value_heads=1, **shape)
-    return LlamaModel(config).eval()
+    return LlamaModel(config).to(device).eval()
 
 
 def computed(model: Any, prompts: list[Ids], responses: list[list[Ids]]) -> tuple[int, int]:
@@ -61,11 +62,12 @@ def computed(model: Any, prompts: list[Ids], responses: list[list[Ids]]) -> tupl
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--tokenizer", type=Path, default=BASE_FOLDER)
     given = parser.parse_args()
     torch.set_num_threads(1)
     tokenizer = load_tokenizer(given.tokenizer)
-    model = trunk(len(tokenizer))
+    model = trunk(len(tokenizer), "meta" if given.gpu else "cpu")
     for path in given.files:
         print(f"\n| {path.name} | prompts | responses | tokens needed | computed | ratio | passes |")
         print("|---|---|---|---|---|---|---|")

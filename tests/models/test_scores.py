@@ -296,6 +296,23 @@ def test_likelihood_is_that_of_a_plain_forward_pass(lm: Any, monkeypatch: pytest
         assert ours == pytest.approx(theirs, abs=1e-5)
 
 
+@pytest.mark.parametrize("count", [1, 5, 33, 70])
+def test_on_an_accelerator_few_rows_fill_a_batch(count: int) -> None:
+    """Fewer than there are texts, and each batch has a power of two of rows; torch's meta device is taken for one."""
+    model = trunk_of(families.build("qwen3")).to("meta")
+    shapes: list[tuple[int, int]] = []
+    hook = model.register_forward_pre_hook(
+        lambda _, __, given: shapes.append(given["input_ids"].shape), with_kwargs=True
+    )
+    read = list(response_states(model, [[3] * 70] * count, [[[5] * 9]] * count, 0))
+    hook.remove()
+    assert sum(len(state.owners) for state in read) == count
+    for width, rows in ((72, count), (12, count)):
+        found = [size for size, wide in shapes if wide == width]
+        assert rows <= sum(found) < 2 * rows and all(size & (size - 1) == 0 for size in found)
+        assert sum(found[:-1]) <= rows and max(found) * width <= 2048
+
+
 def test_states_come_once_for_every_response(lm: Any) -> None:
     model, _, prompts, responses = lm
     owners = [owner for state in response_states(trunk_of(model), prompts, responses, 0) for owner in state.owners]

@@ -22,6 +22,7 @@ from xling.optimizers.ppo import Settings as PPO
 from xling.planning import KINDS, memory
 from xling.planning.dag import judge_stage
 from xling.planning.memory import Net, Task, Way, moments, trained
+from xling.results.specs import located
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.runners import slurm
 
@@ -117,7 +118,7 @@ def test_by_kind_of_stage(tiny_folder: Path) -> None:
     assert sizes is not None
     assert needed(found["sft"]).parts["weights"] == 4 * sizes.weights
     assert needed(found["reward"]).parts["weights"] == 4 * sizes.trunk
-    pool = found["pool"].spec
+    pool = located(found["pool"].spec)
     rows = pool["chunk"] * N
     assert needed(found["pool"]).parts["keys and values"] == 4 * (
         (1 + 1 / sizes.decoder) * rows * sizes.cache(pool["max_prompt_tokens"], pool["max_new_tokens"])

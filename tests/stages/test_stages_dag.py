@@ -185,7 +185,7 @@ CHANGES: list[tuple[str, dict[str, Any], set[str]]] = [
     ("policy", {"baseline_samples": 3}, AFTER_SAMPLES - {"pool"}),
     ("policy", {"temperature": 0.9}, AFTER_SAMPLES),
     ("policy", {"top_p": 0.9}, AFTER_SAMPLES),
-    ("policy", {"sampling_chunk": 9}, AFTER_SAMPLES),
+    ("policy", {"sampling_chunk": 9}, set()),
     ("policy", {"sampling_memory": 1.0}, set()),
     ("policy", {"max_new_tokens": 9}, AFTER_BASE),
     ("sft", {"steps": 7}, AFTER_BASE),

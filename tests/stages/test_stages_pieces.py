@@ -73,6 +73,18 @@ def test_finished_blocks_are_not_done_again(tmp_path: Path, fails_at: int) -> No
     assert again == MIXED[fails_at:] and b"".join(lines) == expected()
 
 
+def test_blocks_may_be_others_when_the_work_goes_on(tmp_path: Path) -> None:
+    asked = iter([False, False, True])
+    with pytest.raises(Interrupted, match="after 5 of 7"):
+        kept_lines(context(tmp_path, stopping=lambda: next(asked)), "x", MIXED, work)
+    kept, left = {*MIXED[0], *MIXED[1]}, list[int]()
+    (tmp_path / "x" / "000009.jsonl").write_bytes(b"from elsewhere\n")
+    for size in (1, 3):
+        blocks = [list(range(start, min(start + size, 7))) for start in range(0, 7, size)]
+        lines = kept_lines(context(tmp_path), "x", blocks, lambda items: left.extend(items) or work(items))  # type: ignore[func-returns-value]
+        assert b"".join(lines) == expected() and sorted(left) == sorted({*range(7)} - kept)
+
+
 def test_a_half_written_block_is_done_again(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "000001.partial").write_bytes(b"item 5")

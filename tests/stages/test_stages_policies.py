@@ -28,6 +28,7 @@ from xling.models.text import LIMITS, policy_ids
 from xling.planning.dag import judge_stage
 from xling.planning.specs import base, samples, sft
 from xling.results.samples import read_samples
+from xling.results.specs import located
 from xling.rewards.networks import RewardNet
 from xling.tasks import files
 from xling.tasks.files import Settings as Files
@@ -198,7 +199,7 @@ def test_a_killed_pool_goes_on_at_a_chunk_and_gives_the_same_bytes(
     policy = LanguageModel(str(folders["qwen3"]), by_length=by_length, **(SMALL | {"sampling_chunk": 2}))
     stage = drawn("pool", "de", policy, BUDGET)
     undisturbed, parent = runner.folder(stage), runner.folder(stage.parents["sft"])
-    spec = json.dumps(stage.spec)
+    spec = json.dumps(located(stage.spec))
     other, scratch = Runner(tmp_path), tmp_path / "scratch" / stage.key
     (tmp_path / "out").mkdir()
     command = [sys.executable, "-c", KILLED, spec, str(parent), str(tmp_path / "out"), str(scratch)]
@@ -223,6 +224,25 @@ def test_a_pool_that_has_to_stop_keeps_its_chunks(folders: dict[str, Path], runn
         again.run(stage, parents, out, lambda done, total: seen.append(done), lambda: len(seen) == 2)
     again.run(stage, parents, out)
     assert contents(out) == contents(runner.folder(stage))
+
+
+@pytest.mark.parametrize("family", ["qwen3", "mt5"])
+def test_samples_do_not_depend_on_how_many_prompts_are_decoded_together(
+    family: str, folders: dict[str, Path], runner: Runner, tmp_path: Path
+) -> None:
+    """So that the setting is in no key; of real sizes the last bits of a logit are others, and hardly ever a sample."""
+    found, keys = [], set()
+    for chunk in (1, 5, 32):
+        policy = LanguageModel(str(folders[family]), **(SMALL | {"sampling_chunk": chunk, "by_length": True}))
+        stage, out = drawn("pool", "de", policy, BUDGET), tmp_path / str(chunk)
+        keys.add(stage.key)
+        counts: list[int] = []
+        Runner(tmp_path / f"scratch {chunk}").run(
+            stage, {"sft": runner.folder(stage.parents["sft"])}, out, lambda done, total, to=counts: to.append(done)
+        )
+        assert counts[0] == min(chunk, TASK.test_prompts)
+        found.append(contents(out))
+    assert len(keys) == 1 and found[0] == found[1] == found[2]
 
 
 def test_decoding_by_length_gives_every_prompt_its_own_samples(folders: dict[str, Path], runner: Runner) -> None:

@@ -39,7 +39,7 @@ class LanguageModel(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     temperature: PositiveFloat = 1.0
     top_p: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
     max_new_tokens: Positive = 32
-    sampling_chunk: Positive = 32  # prompts decoded together at most; in the key, since it decides the bits
+    sampling_chunk: Positive = 32  # prompts decoded together at most; in no key
     sampling_memory: PositiveFloat | None = None  # GiB for what is decoded together, in no key; None: by the device
     by_length: bool = False  # prompts of like length are decoded together
     engine: Literal["torch", "vllm"] = "torch"

@@ -1,9 +1,9 @@
 """Samples n responses a prompt from a policy, with the prompt encoded once.
 
 Reproducible to the bit on one machine: a prompt's random numbers come from its own stream, named by (seed, purpose,
-prompt id); prompts are decoded in chunks fixed by the spec, and padded to a width that depends on the chunk's prompts
-alone. Where keys and values of a chunk's samples take more memory than there is for them, it is decoded in parts: the
-samples are the same but for the last bits of their logits. With policy.engine=vllm, vLLM decodes instead.
+prompt id); prompts are decoded in chunks, and padded to a width that depends on the chunk's prompts alone. With chunks
+of another size, or where keys and values of a chunk's samples take more memory than there is for them and it is decoded
+in parts, samples are the same but for the last bits of their logits. With policy.engine=vllm, vLLM decodes instead.
 """
 
 import hashlib

@@ -155,7 +155,7 @@ def vectors(
         rows = [row or [pad] for row in rows]  # an empty text, by a tokenizer that puts nothing around texts
         # one column at least is padding, so that the mask is never left out
         widths = {i: len(row) + 1 for i, row in enumerate(rows)}
-        for width, real, filled in filled_batches(widths, lambda width: rows_per_batch(model, width)):
+        for width, real, filled in filled_batches(model, widths, lambda width: rows_per_batch(model, width)):
             yield real, pooled([rows[i] for i in filled], width)[: len(real)]
 
     return each

@@ -5,7 +5,8 @@ Scoring without gradients encodes a prompt once for its responses: rewards, like
 its encoder and the response with its decoder. A row's arithmetic depends on the row alone: prompts and responses are
 padded on the right to widths given by their own lengths, a batch's number of rows is given by its width, and every mask
 is written out (one that is left out where no row of the batch has padding would take another path through the
-attention).
+attention). On an accelerator the last batch of a width has fewer rows: there a row's last bits depend on how many texts
+of its width its stage reads, which the stage's spec decides.
 
 Training reads prompt and response in one go, with gradients (`padded_batch`, `predicting_states`).
 """
@@ -119,18 +120,23 @@ def by_width(lengths: Mapping[Any, int]) -> dict[int, list[Any]]:
     return dict(sorted(groups.items()))
 
 
-def filled(items: list[Any], size: int) -> Iterator[tuple[list[Any], list[Any]]]:
-    """(some of the items, the same with the last one repeated): every batch has `size` rows."""
+def filled(model: Any, items: list[Any], size: int) -> Iterator[tuple[list[Any], list[Any]]]:
+    """(some of the items, the same with the last one repeated): batches of `size` rows.
+
+    On an accelerator, where a row that fills costs what any other does, the last one has as many as the next power of
+    two: of few sizes, for each of which its libraries may choose another way to multiply.
+    """
     for real in batches(items, size):
-        yield real, real + [real[-1]] * (size - len(real))
+        rows = size if model.device.type == "cpu" else min(size, 1 << (len(real) - 1).bit_length())
+        yield real, real + [real[-1]] * (rows - len(real))
 
 
 def filled_batches(
-    lengths: Mapping[Any, int], size: Callable[[int], int]
+    model: Any, lengths: Mapping[Any, int], size: Callable[[int], int]
 ) -> Iterator[tuple[int, list[Any], list[Any]]]:
-    """(width, items of that width, the same filled up to `size(width)`), narrow ones first."""
+    """(width, items of that width, the same filled up), `size(width)` rows or fewer at a time, narrow ones first."""
     for width, group in by_width(lengths).items():
-        for real, rows in filled(group, size(width)):
+        for real, rows in filled(model, group, size(width)):
             yield width, real, rows
 
 
@@ -138,8 +144,8 @@ def rows_per_batch(model: Any, width: int, most: int = ROWS_PER_BATCH) -> int:
     """Rows of `width` tokens read together: fixed by the model, the width and the kind of device.
 
     Not by how many rows there are, since a matrix product's bits depend on its size: a row's would then depend on what
-    is read beside it. The last batch of each width is filled up. On a processor only short rows of a small model, whose
-    passes cost their calls, gain from that: all others are read one by one, and nothing is filled.
+    is read beside it (`filled` says of the last batch of each width). On a processor only short rows of a small model,
+    whose passes cost their calls, gain from that: all others are read one by one, and nothing is filled.
     """
     if model.device.type == "cpu":
         return most if width <= EXACT and text_config(model.config).hidden_size <= NARROW else 1
@@ -212,7 +218,7 @@ def response_states(
         for chosen in batches(group, kept):
             read = _read(trunk, [prompts[i] for i in chosen], width, size, pad)
             slots = {(slot, j): len(row) for slot, i in enumerate(chosen) for j, row in enumerate(responses[i])}
-            for tail, real, part in filled_batches(slots, lambda tail: rows_per_batch(trunk, tail)):
+            for tail, real, part in filled_batches(trunk, slots, lambda tail: rows_per_batch(trunk, tail)):
                 slot = torch.tensor([s for s, _ in part], device=trunk.device)
                 said = [responses[chosen[s]][j] for s, j in part]
                 owners = [(chosen[s], j) for s, j in real]
@@ -233,7 +239,7 @@ def padding_mask(lengths: Tensor, width: int, dtype: torch.dtype) -> Tensor:
 def _read(trunk: Any, prompts: list[Ids], width: int, size: int, pad: int) -> Read:
     caches, last = [], []
     one = _encode if trunk.config.is_encoder_decoder else prefill
-    for _, batch in filled(prompts, size):
+    for _, batch in filled(trunk, prompts, size):
         lengths = torch.tensor([len(row) for row in batch], device=trunk.device)
         cache, state = one(trunk, _tokens(batch, width, pad, trunk.device), lengths)
         caches.append(cache)
@@ -366,7 +372,7 @@ def each_row(model: Any, rows: Sequence[Row], value: Callable[[list[Row], int], 
     distinct = dict(zip(names, rows, strict=True))
     found: dict[Any, Any] = {}
     lengths = {name: len(name[0]) + 1 for name in distinct}
-    for width, real, part in filled_batches(lengths, lambda width: rows_per_batch(model, width)):
+    for width, real, part in filled_batches(model, lengths, lambda width: rows_per_batch(model, width)):
         values = value([distinct[name] for name in part], width).double().tolist()
         found |= dict(zip(real, values, strict=False))
     return [found[name] for name in names]

@@ -323,7 +323,7 @@ def align(stage: Stage, gpus: Gpus) -> Memory | None:
 
 def samples(stage: Stage, gpus: Gpus) -> Memory | None:
     """A policy that writes n responses to each prompt of a chunk; of an aligned one its reference reads them too."""
-    spec, model = stage.spec, sized(stage)
+    spec, model = located(stage.spec), sized(stage)
     if model is None:
         return None
     sizes, word = model

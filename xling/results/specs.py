@@ -49,9 +49,9 @@ WORDS = ("", "packaged", "pretrain", "sft", "base", "local")
 LOCAL = "local:"
 MODELS = "models"  # in `where`: where such content lies
 
-# Settings of memory that decide no result, and what keys say of them where they have always said something. They stand
-# in `where` by their paths in the spec: {"training.micro_batch_size": 4}.
-APART: dict[str, Json] = {"micro_batch_size": None, "gradient_checkpointing": False}
+# Settings of memory that decide no result, and what keys say of them where they have always said something (of training
+# settings, and of samples). They stand in `where` by their paths in the spec: {"training.micro_batch_size": 4}.
+APART: dict[str, Json] = {"micro_batch_size": None, "gradient_checkpointing": False, "chunk": 32}
 MEMORY = "memory"
 
 # What the stages of a use ask the task for. `recorded`, `crossfitted` and `texts` are what people rated, of which the
@@ -117,7 +117,7 @@ class PoolSpec(DataSpec, frozen=True, kw_only=True):
     max_prompt_tokens: int
     truncation_side: str
     max_new_tokens: int
-    chunk: int
+    chunk: int  # in no key
     by_length: bool
     engine: str
     seed: int
@@ -293,7 +293,7 @@ def _rest(part: Mapping[str, Json], path: str, moved: dict[str, Json]) -> dict[s
         if name in APART:
             if value != APART[name]:
                 moved[path + name] = value
-            if path.endswith("training."):
+            if path.endswith("training.") or name == "chunk":
                 out[name] = APART[name]
         else:
             inside = name in ("training", "rm", "optimizer") and isinstance(value, dict)

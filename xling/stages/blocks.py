@@ -4,7 +4,8 @@
     lines = kept_lines(context, "samples", blocks, make)    # blocks: [[item, ...], ...], items 0 .. N-1 once each
 
 Memory is bounded by a block. A block's file appears whole or not at all, so nothing depends on where the work was cut
-off; the scratch folder is deleted once the stage has published, and a stage's key fixes its blocks.
+off; the scratch folder is deleted once the stage has published. A stage's key fixes blocks of arrays; those of lines
+may be others when it goes on, and what was made is kept all the same.
 """
 
 import itertools
@@ -13,7 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+import msgspec
 import numpy as np
+from msgspec import Struct
 
 from xling.grid.files import UNFINISHED, sha256_of, write_atomically
 from xling.grid.stage import Context, Interrupted
@@ -44,7 +47,17 @@ def kept_arrays(
 
     Raises Interrupted before a block that is still to be made, once the runner has to stop.
     """
-    return _kept(context, name, ".npz", blocks, lambda file, block: np.savez(file, *make(block)), total)
+    folder, paths, done = context.scratch / name, list[Path](), 0
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, block in enumerate(blocks):
+        paths.append(folder / f"{number:06d}.npz")
+        if not _is_whole(paths[-1]):
+            if context.stopping():
+                raise Interrupted(f"after {done} of {total} items, which are kept")
+            _write(paths[-1], lambda file, block: np.savez(file, *make(block)), block)
+        done += len(block)
+        context.progress(done, total)
+    return paths
 
 
 def read_arrays(path: Path) -> list[Array]:
@@ -60,43 +73,56 @@ def kept_lines(
 
     All are made before the first is read; one is in memory at a time. Raises Interrupted as above.
     """
-    places = [(Path(), 0)] * sum(map(len, blocks))  # file and first byte of an item's line
 
     def store(file: BinaryIO, items: Sequence[int]) -> None:
         lines = make(items)
         if len(lines) != len(items) or any(b"\n" in line for line in lines):
             raise ValueError(f"{len(lines)} lines for {len(items)} items, or a line break in one.")
+        file.write(msgspec.json.encode(Items(list(items))) + b"\n")
         file.writelines(line + b"\n" for line in lines)
 
-    for path, items in zip(_kept(context, name, ".jsonl", blocks, store, len(places)), blocks, strict=True):
-        with path.open("rb") as file:
-            start = 0
-            for item, line in zip(items, file, strict=True):
-                places[item] = (path, start)
-                start += len(line)
-    return itertools.starmap(_line, places)
+    folder, total, done = context.scratch / name, sum(map(len, blocks)), 0
+    folder.mkdir(parents=True, exist_ok=True)
+    places = {item: place for path in sorted(folder.glob("*.jsonl")) for item, place in _places(path)}
+    for block in blocks:
+        if left := [item for item in block if item not in places]:
+            if context.stopping():
+                raise Interrupted(f"after {done} of {total} items, which are kept")
+            path = folder / f"{left[0]:06d}.jsonl"  # whole files with that name have the item
+            _write(path, store, left)
+            places.update(_places(path))
+        done += len(block)
+        context.progress(done, total)
+    return itertools.starmap(_line, [places[item] for item in range(total)])
+
+
+class Items(Struct, forbid_unknown_fields=True):
+    """The first line of a file of lines: whose the others are."""
+
+    items: list[int]
+
+
+def _places(path: Path) -> list[tuple[int, tuple[Path, int]]]:
+    """Each item of a file with the first byte of its line; none of a file that is not whole."""
+    if not _is_whole(path):
+        return []
+    with path.open("rb") as file:
+        try:
+            start = len(first := file.readline())
+            items = msgspec.json.decode(first, type=Items).items
+        except msgspec.DecodeError:  # of another version
+            return []
+        places = []
+        for item, line in zip(items, file, strict=True):
+            places.append((item, (path, start)))
+            start += len(line)
+    return places
 
 
 def _line(path: Path, start: int) -> bytes:
     with path.open("rb") as file:
         file.seek(start)
         return file.readline()
-
-
-def _kept(
-    context: Context, name: str, suffix: str, blocks: Iterable[B], store: Callable[[BinaryIO, B], None], total: int
-) -> list[Path]:
-    folder, paths, done = context.scratch / name, list[Path](), 0
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, block in enumerate(blocks):
-        paths.append(folder / f"{number:06d}{suffix}")
-        if not _is_whole(paths[-1]):
-            if context.stopping():
-                raise Interrupted(f"after {done} of {total} items, which are kept")
-            _write(paths[-1], store, block)
-        done += len(block)
-        context.progress(done, total)
-    return paths
 
 
 def _sum(path: Path) -> Path:

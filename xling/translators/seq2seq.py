@@ -180,7 +180,7 @@ class Model:
         rows = {text: [*self.before, *ids, *self.after] for text, ids in ids_of}
         lengths = {text: len(ids) + 1 for text, ids in rows.items()}  # a column of padding at least
         found: dict[str, str | None] = {}
-        for width, real, some in filled_batches(lengths, self._rows):
+        for width, real, some in filled_batches(self.model, lengths, self._rows):
             said = self._generate([rows[text] for text in some], width)
             found |= dict(zip(real, said, strict=False))
         return found
