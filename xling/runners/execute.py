@@ -4,7 +4,9 @@ import errno
 import importlib
 import os
 import shutil
+import site
 import sys
+import sysconfig
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -264,10 +266,18 @@ def fixed_environment(threads: int) -> dict[str, str]:
     count = str(threads)
     libraries = ("OMP_NUM", "MKL_NUM", "OPENBLAS_NUM", "NUMEXPR_NUM", "RAYON_NUM", "VECLIB_MAXIMUM")
     fixed = {f"{name}_THREADS": count for name in libraries}
-    path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     return {
         **fixed,
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONHASHSEED": "0",  # the order of sets decides no bytes
-        "PYTHONPATH": path,
+        "PYTHONPATH": os.pathsep.join(own_paths()),
     }
+
+
+def own_paths() -> list[str]:
+    """sys.path without what this Python finds by itself anyway, and what would break any other."""
+    library = sysconfig.get_path("stdlib")
+    archive = f"{os.path.dirname(library)}/python{sys.version_info.major}{sys.version_info.minor}.zip"
+    standard = (library, sysconfig.get_path("platstdlib"), f"{library}/lib-dynload", archive)
+    usual = {*standard, os.path.dirname(sys.executable), *site.getsitepackages(), site.getusersitepackages()}
+    return [path or os.getcwd() for path in sys.path if path not in usual]

@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -52,6 +53,7 @@ class JobState(msgspec.Struct, frozen=True):
     seconds: float = 0.0  # running: since its start; waiting: since it was submitted
     cause: str = ""  # dead: a clause fit for a failure record
     restarts: int = 0
+    code: int = 0  # exit code
 
 
 # A job of ours that SLURM will not start by itself: held by hand, or by SLURM after its start had failed (a broken
@@ -92,7 +94,8 @@ class Row:
         seconds = max(0.0, (time.time() if now is None else now) - begin)
         alive = self.word not in DEAD
         reason = self.reason.replace(" ", "_") if alive and self.reason not in ("None", "N/A", "(null)") else ""
-        return JobState(self.word, alive, reason, self.node, seconds, "" if alive else self._cause(), self.restarts)
+        cause = "" if alive else self._cause()
+        return JobState(self.word, alive, reason, self.node, seconds, cause, self.restarts, self.code)
 
     def _cause(self) -> str:
         causes = {
@@ -108,11 +111,26 @@ class Row:
         if self.word in causes:
             return causes[self.word]
         killer = self.signal or max(0, self.code - 128)  # a shell says 128 + signal of what it ran
-        if killer == 9:
-            return "killed by signal 9, as SLURM does when a job takes more memory than it asked for"
+        if killer == NO_OUTPUT:
+            return "SLURM could not open the files that its output goes to"
         if killer:
-            return f"killed by signal {killer}"
-        return f"exit code {self.code}" if self.code else self.reason or self.word.lower()
+            return f"killed by signal {killer}{SIGNALS.get(killer, '')}"
+        return f"exit code {self.code}{CODES.get(self.code, '')}" if self.code else self.reason or self.word.lower()
+
+
+NO_OUTPUT = 53  # SLURM's word, no signal
+SIGNALS: dict[int, str] = {
+    signal.SIGILL: " (SIGILL: the node's processor lacks what a program was built for)",
+    signal.SIGABRT: " (SIGABRT: a library gave up)",
+    signal.SIGBUS: " (SIGBUS: often /dev/shm or a disk is full)",
+    signal.SIGKILL: ", as SLURM does when a job takes more memory than it asked for",
+    signal.SIGSEGV: " (SIGSEGV: a crash in compiled code)",
+    signal.SIGTERM: " (SIGTERM)",
+    signal.SIGXCPU: " (SIGXCPU: the node's limit of CPU time, `ulimit -t`)",
+    signal.SIGXFSZ: " (SIGXFSZ: the node's limit of a file's size, `ulimit -f`)",
+    signal.SIGUSR2: " (SIGUSR2: the warning before a time limit or a preemption)",
+}
+CODES = {126: " (a program that cannot be run there)", 127: " (a program that is not there)"}
 
 
 def squeue_rows(answer: str) -> Iterator[Row]:
@@ -207,7 +225,7 @@ def _user(uid: str) -> str:
 SECONDS = 25.0  # for a query: longer than MessageTimeout (10 s) and one retry
 LOG_BYTES = 64_000_000  # of the end of the job-completion log
 AT_ONCE = 500  # ids on one command line
-FILTERS = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN")
+FILTERS = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SCONTROL_", "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN")
 
 
 class ClusterError(XlingError):
@@ -401,6 +419,23 @@ def details(id_: str) -> dict[str, str] | None:
     return dict(word.split("=", 1) for word in answer.stdout.split() if "=" in word)
 
 
+def seconds_in(details: Mapping[str, str], name: str) -> float | None:
+    """A length of time among `details`, such as TimeLimit; None if it is not there, or unlimited."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", details.get(name, ""))
+    if not match:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(days * 86400 + hours * 3600 + minutes * 60 + seconds)
+
+
+def hostnames(expression: str) -> list[str]:
+    """`n[1-3]` to n1, n2, n3; none if SLURM does not answer."""
+    try:
+        return _run(["scontrol", "show", "hostnames", expression], seconds=10).stdout.split() if expression else []
+    except ClusterError:
+        return []
+
+
 # --- what changes jobs ------------------------------------------------------------------------------------
 
 
@@ -410,7 +445,7 @@ def scontrol(commands: Sequence[str], seconds: float = 60.0) -> list[str]:
         return []
     answer = _run(["scontrol"], seconds, check=False, stdin="".join(f"{command}\n" for command in commands))
     lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
-    if any("Unable to contact" in line or "Unexpected message" in line for line in lines):
+    if any(_is_away(line) for line in lines):
         raise Unreachable(f"SLURM's controller went away while jobs were being changed: {lines[-1]}.")
     return lines
 
@@ -427,22 +462,26 @@ def release(ids: Iterable[str]) -> list[str]:
 
 def requeue(id_: str, after: str = "") -> None:
     """Put a running task back into the queue, until the jobs in `after` ("afterany:...") have ended."""
-    if after:
-        commands = [f"requeuehold {id_}", f"update JobId={id_} Dependency={after}", f"release {id_}"]
+    if after:  # it stays held if it cannot be told what to wait for, else it would start again and again
+        steps = [[f"requeuehold {id_}", f"update JobId={id_} Dependency={after}"], [f"release {id_}"]]
     else:
-        commands = [f"requeue {id_}"]
-    complaints = scontrol(commands)
-    if complaints:
-        raise ClusterError(f"Job {id_} could not be queued again: {complaints[-1]}.")
+        steps = [[f"requeue {id_}"]]
+    for commands in steps:
+        if complaints := scontrol(commands):
+            raise ClusterError(f"Job {id_} could not be queued again: {complaints[-1]}.")
 
 
 def cancel(ids: Sequence[str], pending_only: bool = False, name: str = "") -> None:
-    """Cancel arrays or tasks; with `name`, only those that have it. Ids that SLURM does not know are no error."""
+    """Cancel arrays or tasks; with `name`, only those that have it. Ids that SLURM does not know are no error.
+
+    ClusterError if SLURM refuses any of them.
+    """
     options = ["--quiet", *(["--state=PENDING"] if pending_only else []), *([f"--name={name}"] if name else [])]
     for first in range(0, len(ids), AT_ONCE):
         answer = _run(["scancel", *options, *ids[first : first + AT_ONCE]], seconds=60, check=False)
-        if answer.returncode and "Unable to contact" in answer.stderr:
-            raise Unreachable(f"Nothing could be cancelled: {_last_line(answer.stderr)}.")
+        if answer.returncode:
+            kind = Unreachable if _is_away(answer.stderr) else ClusterError
+            raise kind(f"SLURM does not cancel {len(ids)} of the jobs: {_last_line(answer.stderr)}.")
 
 
 # --- commands ---------------------------------------------------------------------------------------------
@@ -466,7 +505,8 @@ def _run(
 
 
 def _is_away(complaint: str) -> bool:
-    signs = ("Unable to contact", "Connection refused", "Problem talking to the database", "timed out")
+    signs = ("Unable to contact", "Unexpected message", "Connection refused", "Problem talking to the database",
+             "timed out", "temporarily unable")  # fmt: skip
     return any(sign in complaint for sign in signs)
 
 

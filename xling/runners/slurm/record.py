@@ -16,6 +16,7 @@ A job is recognised by its id and its name: SLURM may give an id a second time a
 
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from xling.console import harmless
 from xling.grid import files
 from xling.grid.store import Listing, Store
 from xling.jsonfiles import decode, unsealed
@@ -67,7 +69,7 @@ class Submission(msgspec.Struct, frozen=True):
     code: str  # digest of the package's files
     python: str
     cwd: str
-    path: tuple[str, ...]  # sys.path of the shell that submitted
+    path: tuple[str, ...]  # of modules, besides what its Python finds by itself
     settings: Slurm
     tracking: dict[str, Any]
     stages: tuple[Job, ...]
@@ -87,10 +89,11 @@ class Submission(msgspec.Struct, frozen=True):
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """A line that a job writes about itself.
 
-    `start`; `stage` with how it ended; `requeue` with why; `note`; `end`.
+    `unfit`: a node that cannot run it, and why; `unready`: a setup line that failed. `start`; `stage` with how it
+    ended; `requeue` with why; `refused`: SLURM did not queue it again; `note`; `end`.
     """
 
-    event: Literal["start", "stage", "requeue", "note", "end"]
+    event: Literal["unfit", "unready", "start", "stage", "requeue", "refused", "note", "end"]
     at: float = 0.0
     job: str = ""  # "123_4"
     node: str = ""
@@ -108,6 +111,8 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
     job: str = ""
     state: Literal["", "submitting", "released", "finished", "cancelled", "abandoned"] = ""
 
+
+NO_FOLDER = os.EX_CANTCREAT  # exit code of a job that finds no folder to write in, and so cannot say why
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -152,8 +157,13 @@ def folder_of(store: Store, grid: str) -> Path:
     return store.grid_folder(grid) / "slurm"
 
 
+def tasks_of(folder: Path, array: int) -> str:
+    """What the files of an array's tasks begin with."""
+    return f"{folder}/tasks/{array}_"
+
+
 def task_file(folder: Path, place: Place) -> Path:
-    return folder / "tasks" / f"{place[0]}_{place[1]}.jsonl"
+    return Path(f"{tasks_of(folder, place[0])}{place[1]}.jsonl")
 
 
 def write(folder: Path, submission: Submission) -> None:
@@ -210,13 +220,32 @@ def note_job(folder: Path, array: int, job: str) -> None:
     files.append_line(folder / "jobs.jsonl", _Line(time.time(), array, job))
 
 
-def note_state(folder: Path, state: Word) -> None:
-    files.append_line(folder / "jobs.jsonl", _Line(time.time(), state=state))
+def note_state(folder: Path, state: Word) -> bool:
+    return _noted(folder / "jobs.jsonl", _Line(time.time(), state=state))
 
 
-def note_event(folder: Path, place: Place, event: Event) -> None:
-    path = task_file(folder, place)
-    files.append_line(path, event)
+def note_event(folder: Path, place: Place, event: Event) -> bool:
+    return _noted(task_file(folder, place), event)
+
+
+def _noted(path: Path, line: msgspec.Struct) -> bool:
+    """False where the disk does not take it: whoever looks next finds the same, and the cluster is still asked."""
+    try:
+        files.append_line(path, line)
+    except OSError as error:
+        _complain(f"xling: '{path}' cannot be written: {error.strerror or error}")
+        return False
+    return True
+
+
+_complained: list[str] = []
+
+
+def _complain(words: str) -> None:
+    """Once is enough: the disk that does not take one line takes none of thousands."""
+    if not _complained:
+        _complained.append(words)
+        print(harmless(words), file=sys.stderr, flush=True)
 
 
 def _lines(path: Path, type_: type[T]) -> Iterator[T]:
@@ -375,8 +404,30 @@ def _failed_since(store: Store, job: Job, created: float) -> bool:
 
 def _blame(store: Store, filed: Filed, place: Place, stage: Job, job: str, state: JobState | None) -> None:
     """Record why a stage's job has ended, as the stage's failure."""
-    cause = state.cause if state and state.cause else "SLURM knows nothing of it any more"
-    last = f"Its SLURM job {job} ended before it was done: {cause}"
+    last = f"Its SLURM job {job} ended before it was done: {cause_of(filed, place, state)}"
     log = filed.folder / "logs" / f"{job}_0_log.err"
     record_failure(store, stage.sheet.kind, stage.key, stage.sheet.label, last, f"{last}\nThe job's own words: {log}\n")
     note_event(filed.folder, place, Event("stage", key=stage.key, end="failed", text=last))
+
+
+def cause_of(filed: Filed, place: Place, state: JobState | None) -> str:
+    """Why a job ended without a word: as SLURM has it, on which node, and what it had written down itself."""
+    cause = state.cause if state and state.cause else "SLURM knows nothing of it any more"
+    on = f" on node {state.node}" if state and state.node and state.node not in cause else ""
+    events = filed.events(place)
+    unfit = list(dict.fromkeys(event.node for event in events if event.event == "unfit"))
+    if events and events[-1].event == "unfit":
+        return f"{events[-1].text} on {_nodes(unfit)}. Type hydra.launcher.exclude={','.join(unfit)} if others are fit."
+    if events and events[-1].event == "unready":
+        return f"{events[-1].text} on {_nodes([events[-1].node])}. If it works elsewhere: hydra.launcher.exclude=NODE."
+    if state and state.code == NO_FOLDER and not any(event.event == "start" for event in events):
+        return (
+            f"'{filed.folder}' or '{filed.submission.cwd}' is not there or cannot be written{on} and those tried before"
+        )
+    if events and events[-1].event == "refused":
+        return f"{cause}{on}; it said: {events[-1].text}"
+    return f"{cause}{on}"
+
+
+def _nodes(names: Sequence[str]) -> str:
+    return f"node{'s' * (len(names) != 1)} {', '.join(names)}"

@@ -105,7 +105,7 @@ def _read(values: Mapping[str, Any], kinds: Sequence[str]) -> Slurm:
     check_names(values, (*RESOURCES, *OWN), HERE)
     shared = {name: value for name, value in values.items() if name in RESOURCES}
     own = {name: value for name, value in values.items() if name in OWN and name != "stages"}
-    common = _read_values(Resources, shared, HERE)
+    common = _asked(_read_values(Resources, shared, HERE), HERE)
     stages = _mapping(values.get("stages"), f"{HERE}.stages")
     for kind in stages:
         if kind not in kinds:
@@ -124,7 +124,27 @@ def _special(common: Resources, kind: str, given: Any) -> Resources:
     check_names(given, RESOURCES, path)
     more = {**common.additional_parameters, **_mapping(given.get("additional_parameters"), path)}
     values = {**msgspec.to_builtins(common), **given, "additional_parameters": more}
-    return _read_values(Resources, values, path)
+    return _asked(_read_values(Resources, values, path), path)
+
+
+def _asked(asked: Resources, path: str) -> Resources:
+    """ConfigError for what could not work on any cluster."""
+    for option in asked.additional_parameters:
+        word = option.replace("_", "-").strip("-")
+        if word in TYPED:
+            raise ConfigError(f"{path}.additional_parameters.{option}: that is a setting of its own. "
+                              f"Type {path}.{TYPED[word]}=...")  # fmt: skip
+        if word in DECIDED:
+            raise ConfigError(f"{path}.additional_parameters.{option}: jobs are told apart, put into order and "
+                              f"read by what xling gives sbatch as --{word}. Leave it out.")  # fmt: skip
+    if asked.signal_delay_s >= asked.timeout_min * 60:
+        shorter = max(1, min(90, asked.timeout_min * 30))
+        raise ConfigError(
+            f"{path}.signal_delay_s={asked.signal_delay_s}: that is no less than timeout_min={asked.timeout_min}, so "
+            f"that a job would be told to stop as soon as it starts. Type {path}.signal_delay_s={shorter}, or "
+            f"{path}.timeout_min={asked.signal_delay_s // 60 + 1} or more."
+        )
+    return asked
 
 
 def _read_values(type_: type[T], values: Mapping[str, Any], path: str) -> T:
@@ -138,6 +158,13 @@ def _mapping(value: Any, path: str) -> dict[str, Any]:
     raise ConfigError(f"{path}={value} does not fit: expected settings by name, as in {path}.timeout_min=120.")
 
 
+TYPED = {"time": "timeout_min", "mem": "mem_gb", "ntasks-per-node": "tasks_per_node", "signal": "signal_delay_s",
+         **{name.replace("_", "-"): name for name in (
+             "partition", "gpus_per_node", "cpus_per_task", "nodes", "qos", "account", "constraint", "exclude", "gres",
+             "mem_per_gpu", "mem_per_cpu", "cpus_per_gpu", "gpus_per_task", "comment")}}  # fmt: skip
+DECIDED = ("array", "chdir", "clusters", "dependency", "error", "help", "hold", "input", "job-name", "no-requeue",
+           "ntasks", "open-mode", "output", "parsable", "quiet", "requeue", "test-only", "usage", "version", "wait",
+           "wrap")  # fmt: skip
 NULL_IS_NONE = ("setup", "additional_parameters")
 EXAMPLES = {"partition": "gpu", "setup": "'[module load cuda]'", "exclude": "node17", "qos": "normal", "wait": "true",
             "additional_parameters": "'{mail-type: FAIL}'", "pack_minutes": "5", "timeout_min": "240"}  # fmt: skip

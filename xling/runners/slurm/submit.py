@@ -8,103 +8,29 @@ are there, and an array whose id was never written down is found by its name.
 """
 
 import os
-import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
-
+from xling.console import harmless
 from xling.errors import ConfigError, StageError
-from xling.grid import claim, host
+from xling.grid import claim, files, host
 from xling.grid.claim import digest_of
 from xling.grid.cleanup import remove_leftovers
 from xling.grid.plan import Plan
 from xling.grid.stage import Stage
 from xling.grid.store import Store
 from xling.runners import HERE, Work
-from xling.runners.execute import fixed_environment
+from xling.runners.execute import own_paths
 from xling.runners.slurm import cluster, record
 from xling.runners.slurm.cluster import HELD, ClusterError
 from xling.runners.slurm.dispatch import arrays_of, assign, dependencies
-from xling.runners.slurm.record import MOVED, Array, Event, Filed, Held, Submission, Survey, survey
+from xling.runners.slurm.record import MOVED, Event, Filed, Held, Submission, Survey, survey
+from xling.runners.slurm.script import Refused, held_array
 from xling.runners.slurm.settings import REDUCE, Limits, Slurm, check_resources
-
-# --- one array of jobs through submitit -------------------------------------------------------------------
-# In its words for resources, with our command and the environment that stages need. Submitit writes the script, runs
-# sbatch and reads its answer. It pickles nothing: what a job has to know stands in the submission's record before
-# sbatch is called, so that a shell that dies afterwards leaves jobs that can run.
-
-
-class Refused(Exception):
-    """A refusal by sbatch, in its words, in one line."""
-
-
-def held_array(filed: Filed, array: Array) -> str:
-    """Submit an array, held, and return its id."""
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-    from submitit.slurm.slurm import SlurmExecutor
-
-    class Executor(SlurmExecutor):
-        """Submitit's script, submission and reading of the answer, for a command of ours in place of a pickle."""
-
-        def submit_array_of(self, size: int, command: str) -> str:
-            self.parameters["map_count"] = size
-            return str(self._submit_command(command).job_id)
-
-    folder = filed.folder
-    executor = Executor(folder / "logs", max_num_timeout=array.resources.max_num_timeout)
-    executor.update_parameters(**_parameters(filed.submission, array))
-    command = [filed.submission.python, "-P", "-u", "-m", "xling.runners.slurm.task", str(folder), str(array.number)]
-    try:
-        with _outside_of_jobs():
-            # No shell in between, which would keep signals to itself.
-            return executor.submit_array_of(len(array.tasks), f"exec {shlex.join(command)}")
-    except (FailedJobError, FailedSubmissionError, OSError) as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        raise Refused(lines[-1].removeprefix("sbatch: error: ") if lines else type(error).__name__) from error
-
-
-def _parameters(submission: Submission, array: Array) -> dict[str, Any]:
-    """Resources in the words of submitit's SLURM executor."""
-    wanted = msgspec.structs.asdict(array.resources)
-    wanted["time"] = wanted.pop("timeout_min")
-    wanted["ntasks_per_node"] = wanted.pop("tasks_per_node")
-    memory = wanted.pop("mem_gb")
-    wanted["mem"] = None if memory is None else f"{round(memory * 1024)}MB"
-    del wanted["max_num_timeout"], wanted["gpu_mem_gb"]
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in _environment(submission).items()]
-    if array.resources.cpus_per_task is not None:  # since 22.05 a step does not take it over from its job
-        exports.append(f"export SRUN_CPUS_PER_TASK={array.resources.cpus_per_task}")
-    wanted["setup"] = [*exports, *wanted["setup"]]
-    # No step of its own: it costs a fifth of a job's start, and the steps of several processes must not lie in one.
-    wanted["use_srun"] = False
-    more: dict[str, Any] = {"hold": True, "requeue": True, "signal": f"B:USR2@{array.resources.signal_delay_s}"}
-    wanted["additional_parameters"] = {**wanted["additional_parameters"], **more}
-    return {**wanted, "job_name": array.name, "wckey": None} | {"stderr_to_stdout": False}
-
-
-def _environment(submission: Submission) -> dict[str, str]:
-    fixed = fixed_environment(submission.settings.threads)
-    return {**fixed, "PYTHONPATH": os.pathsep.join(submission.path)}
-
-
-@contextmanager
-def _outside_of_jobs() -> Iterator[None]:
-    """Submitting from inside a job: what describes that job must not describe ours."""
-    hidden = {}
-    if "SLURM_JOB_ID" in os.environ:
-        for name in list(os.environ):
-            if name.startswith("SLURM_") and name not in ("SLURM_CONF", "SLURM_CLUSTERS"):
-                hidden[name] = os.environ.pop(name)
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
-
 
 PREFIX = "xling-"
 
@@ -118,6 +44,7 @@ class Made:
     jobs: int = 0
     calls: int = 0  # of sbatch
     let_go: int = 0  # jobs that SLURM held
+    done: bool = False  # since it was planned, and no job is going to fold it
 
     def sentence(self, grid: str) -> str:
         words = []
@@ -183,11 +110,12 @@ def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None
             raise ConfigError("SLURM does not answer, so that nobody can say what is queued. Try again in a minute.")
         _refuse_hidden(plan, found)
         let_go = _let_go(found)
+        plan = _as_it_stands(plan)
         held = _divide(plan, found)
         new = [stage for stage in plan.to_run if stage.key not in held]
         folds_later = any(one.filed.submission.grid == plan.name for one in found.reducers.values())
         if not new and (folds_later or not held):
-            return Made(held, let_go=let_go)
+            return Made(held, let_go=let_go, done=not held and not folds_later)
         filed = _write(plan, settings, work, held, limits)
         _submit_arrays(filed)
         sizes = [len(array.tasks) for array in filed.submission.arrays]
@@ -215,7 +143,7 @@ def recover(store: Store) -> None:
         if filed.state == "submitting" and len(ids) == len(filed.submission.arrays):
             for number in ids.keys() - filed.refs.keys():
                 record.note_job(filed.folder, number, ids[number])
-            _connect(record.read(filed.folder))
+            _connect(record.read(filed.folder), again=True)
             continue
         if ids:
             cancel_arrays(filed, queued)
@@ -251,8 +179,21 @@ def _let_go(found: Survey) -> int:
     """Release jobs of complete submissions that are held; returns how many those are."""
     living = [one for one in (*found.held.values(), *found.reducers.values()) if one.filed.own]
     jobs = {one.job for one in living if one.state.reason in HELD and one.filed.state == "released"}
-    cluster.release(sorted(jobs))
-    return len(jobs)
+    refused = cluster.release(sorted(jobs))
+    for words in refused[:1]:
+        print(harmless(f"xling: SLURM does not let go of {len(refused)} jobs that it holds: {words}."), file=sys.stderr)
+    return len(jobs) - len(refused)
+
+
+def _as_it_stands(plan: Plan) -> Plan:
+    """The plan without stages that were done since. To be called after the queue was asked: results come first."""
+    if plan.mode == "force":
+        return plan
+    there = {kind: plan.store.listing(kind).results for kind in {stage.kind for stage in plan.to_run}}
+    since = {stage.key for stage in plan.to_run
+             if stage.key in there[stage.kind] and plan.store.state(stage.kind, stage.key) == "done"}  # fmt: skip
+    steps = {key: replace(step, state="cached") if key in since else step for key, step in plan.steps.items()}
+    return replace(plan, steps=steps) if since else plan
 
 
 def _divide(plan: Plan, found: Survey) -> dict[str, Held]:
@@ -322,7 +263,7 @@ def _write(
         code=host.code_digest(),
         python=sys.executable,
         cwd=os.getcwd(),
-        path=tuple(folder or os.getcwd() for folder in sys.path),
+        path=tuple(own_paths()),
         settings=settings,
         tracking=dict(work.tracking),
         fold=work.fold,
@@ -345,8 +286,10 @@ def _submit_arrays(filed: Filed) -> None:
             record.note_job(filed.folder, array.number, held_array(filed, array))
             taken += 1
         _connect(record.read(filed.folder))
-    except (ClusterError, Refused) as error:
+    except (ClusterError, Refused, OSError) as error:
         kept = _take_back(filed)
+        if isinstance(error, OSError):
+            raise StageError(f"{files.disk_error(error, filed.folder)} {kept}") from error
         what = f"array {taken + 1} of {len(arrays)}" if taken < len(arrays) else "the order of the jobs"
         raise StageError(f"SLURM did not take {what}: {error} {kept} The same command tries again.") from error
 
@@ -361,9 +304,21 @@ def _take_back(filed: Filed) -> str:
     return "What it had taken before has been taken back."
 
 
-def _connect(filed: Filed) -> None:
-    """Tell SLURM which task waits for which, then let all of them go. May be done twice."""
+PAST = ("no longer pending", "already complet", "Invalid job id")  # of a job that need not be told any more
+
+
+def _connect(filed: Filed, again: bool = False) -> None:
+    """Tell SLURM which task waits for which, then let all of them go. ClusterError if it refuses anything.
+
+    again: it may have been done before, so that some jobs run or have ended.
+    """
+
+    def check(complaints: list[str]) -> None:
+        refused = [words for words in complaints if not (again and any(past in words for past in PAST))]
+        if refused:
+            raise ClusterError(f"{refused[0]} ({len(refused)} refusals)" if len(refused) > 1 else refused[0])
+
     ids = {number: ref.id for number, ref in filed.refs.items()}
-    cluster.update_dependencies(dependencies(filed.submission.arrays, ids))
-    cluster.release([ids[number] for number in sorted(ids, reverse=True)])
+    check(cluster.update_dependencies(dependencies(filed.submission.arrays, ids)))
+    check(cluster.release([ids[number] for number in sorted(ids, reverse=True)]))
     record.note_state(filed.folder, "released")

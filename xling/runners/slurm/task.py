@@ -75,7 +75,7 @@ class Stopper:
     def __init__(
         self, job: str, limit: float, delay: float, clean: Callable[[], None], requeue: Callable[[str], None]
     ) -> None:
-        self._job, self._limit, self._delay = job, limit, delay
+        self._job, self.limit, self._delay = job, limit, delay
         self._clean, self._requeue = clean, requeue
         self._began = time.monotonic()
         self._lock = threading.Lock()
@@ -121,17 +121,21 @@ class Stopper:
         return max(2.0, min(self._delay * 0.6, self._delay - 15.0))
 
     def _reason(self, number: int) -> str:
-        """Why the signal was sent; "" for one that is followed by a clearer one."""
-        ran = time.monotonic() - self._began
-        over = ran >= self._limit - self._delay - GRAIN_SECONDS
+        """Why the signal was sent; "" for one that is followed by a clearer one.
+
+        The cluster may have set another limit than was asked for, and counts from before Python started.
+        """
         told = cluster.details(self._job)
-        if told is not None and told.get("PreemptTime", "None") not in ("None", "Unknown", ""):
+        self.limit = cluster.seconds_in(told or {}, "TimeLimit") or self.limit
+        ran = cluster.seconds_in(told or {}, "RunTime") or time.monotonic() - self._began
+        over = ran >= self.limit - self._delay - GRAIN_SECONDS
+        if told is not None and "0" <= told.get("StartTime", "") <= told.get("PreemptTime", "") < "A":  # None, Unknown
             return PREEMPTED
         if told is not None and told.get("JobState") in ("CANCELLED", "COMPLETING"):
             return CANCELLED
         if number == signal.SIGUSR2:
             return TIME_LIMIT if over else PREEMPTED
-        return TIME_LIMIT if ran >= self._limit else ""
+        return TIME_LIMIT if ran >= self.limit else ""
 
     def act(self) -> None:
         """Ask for another turn (not after a cancellation) and end this process. Called from either thread."""
@@ -150,6 +154,7 @@ class Stopper:
 
 READ_SECONDS = 60.0  # how long the shared folder may take to show the record itself
 CLAIM_SECONDS = 1.0  # between two looks at a stage that another runner is at
+EARLY = 5  # times that a job is put back behind one that it needs; an order that does not hold ends
 HEALS = 2  # times a damaged parent is made again
 
 
@@ -198,12 +203,13 @@ class Runner:
         timeout = self.filed.submission.settings.claim_timeout_s
         self._watch = claim.Watch(lambda: files.clock(self.store.root), timeout)
         self._ends: dict[str, str] = {}
-        self._noted = False
+        self._noted = self._refused = False
 
     def run(self) -> int:
         """All stages of the task; 0 if each of them is done."""
         self._stopper.listen()
         submission = self.filed.submission
+        self._note_unfit()
         self._note(Event("start", job=self.job, node=_node(), pid=os.getpid(), restarts=_restarts()))
         if host.code_digest() != submission.code:
             text = "the code has changed since this job was submitted"
@@ -394,10 +400,19 @@ class Runner:
             return "not there, and the cluster does not answer"
         state = states.get(job)
         if state is not None and state.alive and job != self.job:
-            raise Requeue(f"{up.label} is still {state.state.lower()}", job)
+            still = f"still {state.state.lower()}"
+            if self._early >= EARLY:
+                return f"{still}, and this job has started before its end {EARLY} times"
+            raise Requeue(f"{up.label} is {still}", job)
         if settle and state is not None:
             record.settle(self.store, record.read(filed.folder), states, only=job)
         return f"missing: {state.cause or 'its job has ended'}" if state else "missing"
+
+    @cached_property
+    def _early(self) -> int:
+        """How often this job was put back since it had started before its parents."""
+        why = [event.text for event in self._turns() if event.event == "requeue"]
+        return sum(text not in (TIME_LIMIT, PREEMPTED) for text in why)
 
     # --- turns --------------------------------------------------------------------------------------------
 
@@ -416,6 +431,17 @@ class Runner:
             words += f", turn {starts} after {', '.join(reasons)}"
         return words
 
+    def _note_unfit(self) -> None:
+        """Nodes on which this job could not start, and could not say so: SLURM has been told to leave them out."""
+        if not _restarts():
+            return
+        left_out = (cluster.details(self.job) or {}).get("ExcNodeList", "(null)")
+        asked = self.filed.submission.arrays[self.place[0]].resources.exclude or ""
+        known = {event.node for event in self.filed.events(self.place) if event.event == "unfit"}
+        if left_out != "(null)" and (names := set(cluster.hostnames(left_out)) - known):
+            for node in sorted(names - set(cluster.hostnames(asked))):
+                self._note(Event("unfit", node=node, text=f"'{self.filed.folder}' cannot be written there"))
+
     def _requeue(self, why: str) -> None:
         """Another turn for this job, unless its time limits are used up: then its running stage has failed."""
         limits = sum(event.event == "requeue" and event.text == TIME_LIMIT for event in self._turns())
@@ -425,7 +451,13 @@ class Runner:
         if not self._noted:
             self._noted = True
             self._note(Event("requeue", text=why))
-        cluster.requeue(self.job)
+        try:
+            cluster.requeue(self.job)
+        except ClusterError as error:
+            if not self._refused:
+                self._refused = True
+                self._note(Event("refused", text=str(error)))
+            raise
         time.sleep(60)  # SLURM ends this process
 
     def _clean(self) -> None:
@@ -444,10 +476,13 @@ class Runner:
 
     def _give_up(self, times: int) -> None:
         submission = self.filed.submission
+        minutes = self._stopper.limit / 60
+        asked = submission.arrays[self.place[0]].resources.timeout_min
+        set_ = "" if minutes >= asked else f" ({minutes:g} minutes, which the cluster set in place of {asked})"
         for job in submission.jobs(submission.task(self.place)):
             if job.key not in self._ends:
                 last = (
-                    f"It reached the time limit {times} times. Raise hydra.launcher.timeout_min "
+                    f"It reached the time limit {times} times{set_}. Raise hydra.launcher.timeout_min "
                     f"or hydra.launcher.max_num_timeout and run the same command again."
                 )
                 record_failure(self.store, job.sheet.kind, job.key, job.sheet.label, last, last + "\n")
@@ -455,11 +490,13 @@ class Runner:
 
     def _wait_for(self, early: Requeue) -> None:
         """Back into the queue, behind the job that is still to end."""
+        self._stopper.asked = True  # SLURM's signal must not come between its commands
         self._note(Event("requeue", text=str(early)))
         print(f"xling: back into the queue: {early}", flush=True)
         try:
             cluster.requeue(self.job, after=f"afterany:{early.after}")
         except ClusterError as error:
+            self._note(Event("refused", text=f"it started too early ({early}): {error}"))
             raise StageError(f"It started too early ({early}) and could not be requeued: {error}") from error
         time.sleep(60)  # SLURM ends this process
         os._exit(1)
@@ -486,10 +523,7 @@ class Runner:
         return int(bool(code))
 
     def _note(self, event: Event) -> None:
-        try:
-            record.note_event(self.filed.folder, self.place, msgspec.structs.replace(event, at=round(time.time(), 3)))
-        except OSError as error:
-            print(f"xling: {error}", file=sys.stderr, flush=True)  # a full disk: the store says so as well
+        record.note_event(self.filed.folder, self.place, msgspec.structs.replace(event, at=round(time.time(), 3)))
 
 
 def _node() -> str:

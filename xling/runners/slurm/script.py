@@ -1,0 +1,181 @@
+"""One array of jobs through submitit: the script that each of them is, and sbatch with an environment that lets it be.
+
+Submitit writes the options, runs sbatch and reads its answer; it pickles nothing: what a job has to know stands in the
+submission's record before sbatch is called, so that a shell that dies afterwards leaves jobs that can run.
+
+What the script does before Python starts: a node that lacks the folders or the program sends the job to another one,
+and a line of `setup` that fails ends it. Both write down why, as an event of the job, where they can.
+"""
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from xling.console import harmless
+from xling.runners.execute import fixed_environment
+from xling.runners.slurm.record import NO_FOLDER, Array, Filed, tasks_of
+
+NO_PROGRAM = 127  # exit code, as a shell's own
+TRIES = 3  # nodes on which a job may fail to start
+
+# SLURM itself opens no file below the root: a node that has not mounted it would end the job without a word of ours.
+OPTIONS: dict[str, Any] = {"hold": True, "requeue": True, "export": "ALL", "output": "/dev/null", "error": "/dev/null"}
+
+# bash. xling_unfit CODE WHY: this node cannot run the job, so another one has to; on no more than $xling_tries nodes.
+# ExcNodeList holds those that have failed (and what the user excludes), so that nothing need be written to a disk.
+BEFORE = r"""trap '' USR2 TERM  # until Python listens
+xling_job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+xling_event() {
+  local text=${2//\\/\\\\}; text=${text//\"/\\\"}; text=${text//[[:cntrl:]]/ }
+  printf '{"event":"%s","at":%s,"job":"%s","node":"%s","text":"%s"}\n' "$1" "$(date +%s)" "$xling_job" \
+    "$SLURMD_NODENAME" "$text" >> "$xling_tasks$SLURM_ARRAY_TASK_ID.jsonl"
+} 2>/dev/null
+xling_count() { if [ -n "$1" ]; then scontrol show hostnames "$1" | wc -l; else echo 0; fi; }
+xling_unfit() {
+  echo "xling: node $SLURMD_NODENAME cannot run this job: $2" >&2
+  xling_event unfit "$2"
+  local left; left=$(scontrol show job "$xling_job" | sed -n 's/^ *ExcNodeList=//p'); left=${left#(null)}
+  left=$left${left:+,}$SLURMD_NODENAME
+  if (( $(xling_count "$left") - $(xling_count "$xling_excluded") < xling_tries )) &&
+    ! sbatch --test-only --exclude="$left" "$0" 2>&1 | grep -q 'configuration is not available'; then
+    local said; said=$(printf 'requeuehold %s\nupdate JobId=%s ExcNodeList=%s\n' "$xling_job" "$xling_job" "$left" |
+      scontrol 2>&1 >/dev/null)
+    if [ -z "$said" ]; then scontrol release "$xling_job"; exit 75; fi
+    echo "xling: it could not be queued again: $said" >&2
+  fi
+  exit "$1"
+}
+exec >>"$xling_logs/${xling_job}_0_log.out" 2>>"$xling_logs/${xling_job}_0_log.err" ||
+  xling_unfit "$xling_no_folder" "'$xling_logs' cannot be written"
+cd -- "$xling_folder" || xling_unfit "$xling_no_folder" "there is no '$xling_folder'"
+"""
+
+# A line of the user's, or of a file that one names with `source` as a whole: what fails inside of functions and such
+# files is theirs. `exit` and a syntax error end it as well.
+AROUND = (
+    r"""trap 'xling_code=$?; if (( ${#BASH_SOURCE[@]} < 2 )); then xling_line=$BASH_COMMAND; exit $xling_code; fi' ERR
+trap 'xling_code=$?; trap - ERR EXIT; xling_code=${xling_code/#0/1}
+xling_event unready "its setup line \`${xling_line:-$BASH_COMMAND}\` ended with exit code $xling_code"
+echo "xling: node $SLURMD_NODENAME: the setup line \`${xling_line:-$BASH_COMMAND}\` failed ($xling_code)" >&2
+exit $xling_code' EXIT
+""",
+    "trap - ERR EXIT\n",
+)
+
+AFTER = r"""export PYTHONPATH=$xling_path${PYTHONPATH:+:$PYTHONPATH}
+xling_said=$("$xling_python" -P -c 'import xling' 2>&1) ||
+  xling_unfit "$xling_no_program" "'$xling_python' does not start: ${xling_said##*$'\n'}"
+"""
+
+
+class Refused(Exception):
+    """A refusal by sbatch, in its words, in one line."""
+
+
+def held_array(filed: Filed, array: Array) -> str:
+    """Submit an array, held, and return its id."""
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+    from submitit.slurm.slurm import SlurmExecutor
+
+    class Executor(SlurmExecutor):
+        """Submitit's script, submission and reading of the answer, for a command of ours in place of a pickle."""
+
+        def submit_array_of(self, size: int, command: str) -> str:
+            self.parameters["map_count"] = size
+            stated = re.findall(r"^#SBATCH --([\w-]+)", self._make_submission_file_text(command, ""), re.MULTILINE)
+            with _environment_for(stated, said=array.number == 0):
+                return str(self._submit_command(command).job_id)
+
+    folder = filed.folder
+    executor = Executor(folder / "logs", max_num_timeout=array.resources.max_num_timeout)
+    executor.update_parameters(**_parameters(filed, array))
+    command = [filed.submission.python, "-P", "-u", "-m", "xling.runners.slurm.task", str(folder), str(array.number)]
+    try:
+        # No shell in between, which would keep signals to itself.
+        return executor.submit_array_of(len(array.tasks), f"exec {shlex.join(command)}")
+    except (FailedJobError, FailedSubmissionError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise Refused(lines[-1].removeprefix("sbatch: error: ") if lines else type(error).__name__) from error
+
+
+def _parameters(filed: Filed, array: Array) -> dict[str, Any]:
+    """Resources in the words of submitit's SLURM executor."""
+    wanted = msgspec.structs.asdict(array.resources)
+    wanted["time"] = wanted.pop("timeout_min")
+    wanted["ntasks_per_node"] = wanted.pop("tasks_per_node")
+    memory = wanted.pop("mem_gb")
+    wanted["mem"] = None if memory is None else f"{round(memory * 1024)}MB"
+    del wanted["max_num_timeout"], wanted["gpu_mem_gb"]
+    wanted["setup"] = _lines(filed, array, wanted["setup"])
+    # No step of its own: it costs a fifth of a job's start, and the steps of several processes must not lie in one.
+    wanted["use_srun"] = False
+    ours = {**OPTIONS, "signal": f"B:USR2@{array.resources.signal_delay_s}"}
+    wanted["additional_parameters"] = {**ours, **wanted["additional_parameters"]}
+    return {**wanted, "job_name": array.name, "wckey": None} | {"stderr_to_stdout": False}
+
+
+def _lines(filed: Filed, array: Array, setup: Sequence[str]) -> list[str]:
+    """Of the script, before the command."""
+    submission, logs = filed.submission, filed.folder / "logs"
+    known = {
+        "xling_folder": submission.cwd,
+        "xling_logs": str(logs),
+        "xling_tasks": str(tasks_of(filed.folder, array.number)),
+        "xling_path": os.pathsep.join(submission.path),
+        "xling_python": submission.python,
+        "xling_excluded": array.resources.exclude or "",
+        "xling_tries": str(TRIES),
+        "xling_no_folder": str(NO_FOLDER),
+        "xling_no_program": str(NO_PROGRAM),
+    }
+    fixed = fixed_environment(submission.settings.threads)
+    del fixed["PYTHONPATH"]  # not for what `setup` runs
+    if array.resources.cpus_per_task is not None:  # since 22.05 a step does not take it over from its job
+        fixed["SRUN_CPUS_PER_TASK"] = str(array.resources.cpus_per_task)
+    lines = [f"{name}={shlex.quote(value)}" for name, value in known.items()]
+    lines += [BEFORE, *(f"export {name}={shlex.quote(value)}" for name, value in fixed.items())]
+    return [*lines, AROUND[0], *setup, AROUND[1], AFTER] if setup else [*lines, AFTER]
+
+
+# --- the environment that sbatch reads: what is typed wins over it ---------------------------------------------
+
+KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
+ALIKE = {"TIMELIMIT": "time", "ARRAY_INX": "array", "MEM_PER_NODE": "mem", "NO_REQUEUE": "requeue"}
+GROUPS = (("mem", "mem-per-cpu", "mem-per-gpu"), ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket", "gres"))
+NEVER = ("WAIT", "CLUSTERS", "DEBUG")  # it would wait for the jobs, ask another cluster, or say more than is read
+
+
+def overruled(stated: Sequence[str]) -> list[str]:
+    """Names in the environment of options that a script states itself, or that would exclude one that it states."""
+    found = []
+    for name in sorted(name for name in os.environ if name.startswith("SBATCH_")):
+        word = name.removeprefix("SBATCH_")
+        option = ALIKE.get(word, word.lower().replace("_", "-"))
+        alike = next((group for group in GROUPS if option in group), (option,))
+        if word in NEVER or any(one in stated for one in alike):
+            found.append(name)
+    return found
+
+
+@contextmanager
+def _environment_for(stated: Sequence[str], said: bool) -> Iterator[None]:
+    """Without SBATCH_* that would beat the script, and without what describes the job that this may run in.
+
+    said: whether somebody is to be told which those are.
+    """
+    names = overruled(stated)
+    if names and said:
+        words = ", ".join(f"{name}={os.environ[name]}" for name in names)
+        print(harmless(f"xling: the launcher's settings are used, not the environment's {words}."), file=sys.stderr)
+    names += [name for name in os.environ if name.startswith(("SLURM_", "SRUN_")) and name not in KEPT]
+    hidden = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
