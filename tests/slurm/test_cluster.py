@@ -80,7 +80,7 @@ def test_causes_of_death(cluster: Cluster) -> None:
         user = cluster.run("id", "-un").strip()
         wait_until(lambda: state(cancelled).cause == f"cancelled by {user}", "accounting says who", 10, 0.3)
     assert "memory" in ended(greedy).cause
-    assert ended(killed).cause == "killed by signal 11"
+    assert ended(killed).cause == "killed by signal 11 (SIGSEGV: a crash in compiled code)"
     assert (ended(fine).state, ended(fine).cause) == ("COMPLETED", "")
 
 

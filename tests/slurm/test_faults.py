@@ -69,12 +69,12 @@ def test_two_shells_submit_the_same_grid_at_once(toy: Toy, tmp_path: Path) -> No
     toy.behaviour = {**counted(tmp_path), "base": f"until {toy.gate}; count {tmp_path}/count"}
     shells = [toy.start(), toy.start()]
     said = sorted(shell.communicate(timeout=120)[1] for shell in shells)
-    assert len(toy.filed()) == 1
     toy.open_gate()
     assert [shell.returncode for shell in shells] == [0, 0]
     assert sum("submitted 19 stages" in words for words in said) == 1
     assert sum("19 stages are queued or running already" in words for words in said) == 1
     complete(toy, tmp_path)
+    assert len(toy.filed()) == 1, "what was done while the third command planned is not submitted again"
 
 
 def test_slurm_refuses_half_way(toy: Toy, tmp_path: Path) -> None:
@@ -167,7 +167,10 @@ ENDINGS = {
     "de": ("raise bad luck", "ValueError: bad luck"),
     "en": ("exit 3", "SystemExit: 3"),
     "es": ("kill SIGKILL", "ended before it was done: killed by signal 9"),
-    "ru": ("kill SIGSEGV", "ended before it was done: killed by signal 11"),
+    "ru": (
+        "kill SIGSEGV",
+        "ended before it was done: killed by signal 11 (SIGSEGV: a crash in compiled code) on node n",
+    ),
 }
 
 
@@ -205,6 +208,24 @@ def test_somebody_cancels_a_running_job(cluster: Cluster, tmp_path: Path) -> Non
     if cluster.accounting:
         assert "cancelled by " in last
     mend(toy)
+
+
+def test_a_job_waits_for_the_claim_of_a_dead_local_run_no_longer_than_its_heart_may_be_silent(toy: Toy) -> None:
+    """A run on a login node, which jobs cannot see: it was killed, or the node was started anew."""
+    toy.sources = toy.targets = ("de",)
+    toy.behaviour = {"base": f"until {toy.gate}"}
+    typed = [*toy.cluster._inside("login1"), *toy.command(launcher="local"), f"root={toy.root}"]
+    local = subprocess.Popen(typed, env=toy.env, cwd=toy.folder, start_new_session=True)
+    wait_until(lambda: list(toy.root.glob("stages/base/*.claim")), "the local run is at it", 60)
+    os.killpg(local.pid, signal.SIGKILL)
+    local.wait()
+    [path] = toy.root.glob("stages/base/*.claim")
+    assert b"login1" in path.read_bytes()
+    toy.behaviour = {}
+    begin = time.monotonic()
+    toy.launch("hydra.launcher.claim_timeout_s=6")
+    toy.finish()
+    assert time.monotonic() - begin < 120
 
 
 def test_somebody_cancels_jobs_that_wait(toy: Toy) -> None:

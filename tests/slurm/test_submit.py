@@ -1,13 +1,20 @@
 """A grid on a real cluster, from the command to the matrix, and the same command again."""
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from cluster import Cluster, wait_until
+from noop_stages import KINDS, grid
 from toy_grid import LANGUAGES, Toy
 
+from xling.grid.plan import make_plan
+from xling.grid.stage import Cell
+from xling.runners import Work
 from xling.runners.slurm import record
+from xling.runners.slurm.settings import Resources, Slurm
+from xling.runners.slurm.submit import submit
 
 
 def test_a_grid_runs_through_to_the_bytes_of_a_local_run(cluster: Cluster, tmp_path: Path) -> None:
@@ -110,6 +117,9 @@ def test_several_arrays_where_slurm_takes_small_ones_only(toy: Toy) -> None:
     [
         (["hydra.launcher.stages.reward.gpus_per_node=8"], ["hydra.launcher.stages.reward.gpus_per_node=8"]),
         (["hydra.launcher.timeout_mn=1"], ["Unknown key 'hydra.launcher.timeout_mn'"]),
+        (["hydra.launcher.timeout_min=1"], ["signal_delay_s=90", "Type hydra.launcher.signal_delay_s=30"]),
+        (["+hydra.launcher.additional_parameters.array=0-3"], ["what xling gives sbatch as --array. Leave it out"]),
+        (["+hydra.launcher.additional_parameters.time=5"], ["Type hydra.launcher.timeout_min="]),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_submitted(
@@ -118,6 +128,62 @@ def test_what_cannot_be_is_refused_before_anything_is_submitted(
     said = toy.launch(*overrides, code=2)
     assert all(word in said for word in words), said
     assert not toy.queue() and not toy.root.exists()
+
+
+LUA = """
+function slurm_job_submit(job, partitions, uid) %s return slurm.SUCCESS end
+function slurm_job_modify(change, job, partitions, uid) %s end
+return slurm.SUCCESS
+"""
+
+
+@pytest.fixture
+def plugin(toy: Toy) -> Iterator[Callable[[str, str], None]]:
+    """A cluster whose administrators have a say: lines of Lua at each submission, and at each change of a job."""
+
+    def write(submit: str = "", modify: str = "return slurm.SUCCESS") -> None:
+        (toy.cluster.folder / "etc" / "job_submit.lua").write_text(LUA % (submit, modify))
+
+    write()
+    toy.cluster.configure(JobSubmitPlugins="lua")
+    toy.cluster.restart()
+    yield write
+    toy.cluster.configure(JobSubmitPlugins='""')
+    toy.cluster.restart()
+
+
+def test_jobs_whose_order_is_refused_are_taken_back(toy: Toy, plugin: Callable[[str, str], None]) -> None:
+    plugin("", 'slurm.log_user("no changes here"); return slurm.ERROR')
+    said = toy.launch(code=1)
+    assert "SLURM did not take the order of the jobs: " in said and "has been taken back" in said
+    assert [one.state for one in toy.filed()] == ["abandoned"]
+    toy.wait(30)
+    plugin("", "return slurm.SUCCESS")
+    toy.launch()
+    toy.finish()
+
+
+def test_a_limit_that_the_cluster_lowers_counts_as_a_time_limit(toy: Toy, plugin: Callable[[str, str], None]) -> None:
+    plugin("job.time_limit = 1", "return slurm.SUCCESS")
+    toy.sources = toy.targets = ("de",)
+    toy.behaviour = {"sft[de]": "train 100000"}
+    toy.launch("hydra.launcher.signal_delay_s=10", "hydra.launcher.max_num_timeout=0")
+    toy.wait(180)
+    [(label, last)] = toy.failures().items()
+    assert label == "sft[de]"
+    assert "reached the time limit 1 times (1 minutes, which the cluster set in place of 10)" in last
+
+
+def test_what_was_done_since_a_plan_was_made_is_not_submitted(toy: Toy) -> None:
+    """Another command ran it between the plan and the look at the queue, which then knew nothing of it any more."""
+    cells = [Cell(cell.axes, cell.stage.parents["score"]) for cell in grid(["a"], ["a"])]
+    plan = make_plan(cells, toy.store, name="toy", kinds=KINDS)
+    settings = Slurm(pack_minutes=0, common=Resources(mem_gb=0.2))
+    work = Work("noop_stages:KINDS", "xling.folding:fold", {"mode": "off"})
+    assert submit(plan, settings, work).stages == len(plan.to_run)
+    toy.wait()
+    made = submit(plan, settings, work)
+    assert (made.stages, made.calls, made.done) == (0, 0, True) and len(toy.filed()) == 1
 
 
 def test_secrets_stay_out_of_what_is_written(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,10 @@
 """What people see of a grid on the cluster, and what they can do: status, logs, cancel, waiting."""
 
+import contextlib
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -115,7 +119,7 @@ def test_a_job_that_dies_before_its_stage_has_a_log_too(toy: Toy, capsys: Said) 
     code, out, error = xling(capsys, toy, "logs", index)
     assert code == 0 and "no module called cuda" in out and "_log." in error
     code, out, _ = xling(capsys, toy, "status")
-    assert re.search(r"base +failed +Its SLURM job \d+_0 ended before it was done: exit code 7", out)
+    assert re.search(r"base +failed +Its SLURM job \d+_0 ended before it was done: its setup line", out)
 
 
 def test_cancel_one_costs_what_is_below_it(toy: Toy, capsys: Said) -> None:
@@ -149,6 +153,46 @@ def test_cancel_all_leaves_other_peoples_jobs_and_the_next_command_goes_on(toy: 
     toy.behaviour = {}
     toy.launch()
     toy.finish()
+
+
+def test_a_reducer_that_is_cancelled_is_missed(toy: Toy) -> None:
+    toy.sources = toy.targets = ("de",)
+    toy.behaviour = {"base": f"until {toy.gate}"}
+    toy.launch()
+    toy.cluster.run("scancel", f"{max(int(job.partition('_')[0]) for job in toy.queue())}_0")
+    toy.open_gate()
+    toy.wait()
+    said = toy.xling("status", "--watch", code=1)
+    assert "1 of 1 cells done" in said and re.search(
+        r"there is no matrix of it yet: its job \d+_0 ended: cancelled", said
+    )
+    assert "Type `xling reduce toy`" in said
+    toy.xling("reduce")
+    assert "no matrix" not in toy.xling("status", "--watch")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root mounts a small disk")
+def test_a_full_disk_keeps_nobody_from_looking_and_cancelling(toy: Toy) -> None:
+    toy.folder = toy.folder / "disk"
+    toy.folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=755", "none", str(toy.folder)], check=True)
+    try:
+        toy.behaviour = {"base": "sleep 60"}
+        toy.cluster.partition("cpu", "DOWN")
+        toy.launch()
+        env = toy.env
+        with contextlib.suppress(OSError):
+            (toy.folder / "filler").write_bytes(bytes(8_000_000))
+        for command, words in (("status", "0 of 4 cells done"), ("cancel", "cancelled 20 jobs")):
+            typed = [sys.executable, "-m", "xling", command, *(["all"] if command == "cancel" else [])]
+            done = subprocess.run(
+                [*typed, "--root", str(toy.root)], env=env, text=True, capture_output=True, check=False
+            )
+            assert done.returncode == 0 and words in done.stdout, done.stdout + done.stderr
+            assert "Traceback" not in done.stderr
+        assert not toy.queue()
+    finally:
+        subprocess.run(["umount", "--lazy", str(toy.folder)], check=True)
 
 
 def test_status_while_the_controller_is_away(toy: Toy, capsys: Said) -> None:

@@ -321,6 +321,7 @@ def _whose(path: str, modes: str = "go+rX") -> str:
 
 
 def user_name(uid: int) -> str:
+    """For people."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -59,7 +59,7 @@ def run(plan: "Plan", settings: Settings, work: Work, checked: "Limits | None") 
     if made.done:
         return Ended(0, whole=True)
     print(f"xling: {made.sentence(plan.name)}", file=sys.stderr)
-    wait = (lambda: watch(plan.store, plan.name, settings.poll_seconds)) if settings.wait else None
+    wait = (lambda: watch(plan.store, plan.name, settings.poll_seconds, folds=True)) if settings.wait else None
     return Ended(0, whole=False, wait=wait)
 
 

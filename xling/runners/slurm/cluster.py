@@ -5,7 +5,6 @@ retry for each line they are given. A cluster that does not answer is no reason 
 """
 
 import os
-import pwd
 import re
 import shutil
 import signal
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 import msgspec
 
 from xling.errors import ConfigError, XlingError
+from xling.grid import files
 from xling.runners.slurm.settings import Limits, parse_limits
 
 # --- reading the answers of squeue, sacct and the job-completion log -----------------------------------------
@@ -152,11 +152,12 @@ def sacct_rows(answer: str) -> Iterator[Row]:
         if len(values) < len(SACCT_FIELDS):
             continue
         id_, name, word, reason, node, submitted, started, status = values[: len(SACCT_FIELDS)]
-        word, _, who = word.partition(" by ")
+        word, _, uid = word.partition(" by ")
+        who = files.user_name(int(uid)) if uid.isdigit() else ""
         code, _, killer = status.partition(":")
         for task in expanded(id_):
             yield Row(task, name, word, reason, "" if node == "None assigned" else node, _epoch(submitted),
-                      _epoch(started), _number(code), _number(killer), by=_user(who))  # fmt: skip
+                      _epoch(started), _number(code), _number(killer), by=who)  # fmt: skip
 
 
 def log_rows(lines: Iterable[str]) -> Iterator[Row]:
@@ -211,13 +212,6 @@ def _iso(text: str) -> float:
 
 def _number(text: str) -> int:
     return int(text) if text.isdigit() else 0
-
-
-def _user(uid: str) -> str:
-    try:
-        return pwd.getpwuid(int(uid)).pw_name
-    except (KeyError, ValueError):
-        return f"user {uid}" if uid else ""
 
 
 # --- asking: commands are run from here on ------------------------------------------------------------------

@@ -36,7 +36,7 @@ from xling.runners.slurm import cluster
 from xling.runners.slurm.cluster import JobRef, JobState
 from xling.runners.slurm.settings import Resources, Slurm
 
-Word = Literal["submitting", "released", "finished", "cancelled", "abandoned"]
+Word = Literal["submitting", "released", "finished", "unfolded", "cancelled", "abandoned"]
 Place = tuple[int, int]  # (array, task)
 
 
@@ -109,7 +109,8 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
     at: float
     array: int = -1
     job: str = ""
-    state: Literal["", "submitting", "released", "finished", "cancelled", "abandoned"] = ""
+    state: Word | Literal[""] = ""
+    text: str = ""  # unfolded: what became of the job that folds
 
 
 NO_FOLDER = os.EX_CANTCREAT  # exit code of a job that finds no folder to write in, and so cannot say why
@@ -220,8 +221,8 @@ def note_job(folder: Path, array: int, job: str) -> None:
     files.append_line(folder / "jobs.jsonl", _Line(time.time(), array, job))
 
 
-def note_state(folder: Path, state: Word) -> bool:
-    return _noted(folder / "jobs.jsonl", _Line(time.time(), state=state))
+def note_state(folder: Path, state: Word, text: str = "") -> bool:
+    return _noted(folder / "jobs.jsonl", _Line(time.time(), state=state, text=text))
 
 
 def note_event(folder: Path, place: Place, event: Event) -> bool:
@@ -312,7 +313,7 @@ def survey(store: Store, grid: str | None = None) -> Survey:
             settle(store, one, states, listings)
         if one.state == "released" and not living:
             if one.own:
-                note_state(one.folder, "finished")
+                _close(one, states or {})
             continue
         open_.append(one)
         for place, found in living.items():
@@ -322,6 +323,30 @@ def survey(store: Store, grid: str | None = None) -> Survey:
             if not keys:
                 reducers[one.submission.id] = found
     return Survey(states is not None, open_, held, reducers)
+
+
+def _close(filed: Filed, states: Mapping[str, JobState]) -> None:
+    """Note that no job of a submission lives any more, and whether the last one has folded the matrix."""
+    place, _, job = list(filed.tasks())[-1]
+    if job is None or any(event.event == "end" for event in filed.events(place)):
+        note_state(filed.folder, "finished")
+    else:
+        note_state(filed.folder, "unfolded", f"its job {job} ended: {cause_of(filed, place, states.get(job))}")
+
+
+def unfolded(store: Store, grid: str) -> str:
+    """Why the latest submission of a grid has left no matrix; empty if it has, or somebody else has folded it since."""
+    found = [
+        (path.stat().st_mtime, path.parent) for path in files.matching(folder_of(store, grid), "*/submission.json")
+    ]
+    if not found:
+        return ""
+    when, folder = max(found)
+    lines = [line for line in _lines(folder / "jobs.jsonl", _Line) if line.state]
+    if not lines or lines[-1].state != "unfolded":
+        return ""
+    matrix = store.grid_folder(grid) / "matrix.csv"
+    return "" if matrix.exists() and matrix.stat().st_mtime >= when else lines[-1].text
 
 
 def _wanted(store: Store, filed: Filed, listings: dict[str, Listing]) -> list[str]:
@@ -417,9 +442,10 @@ def cause_of(filed: Filed, place: Place, state: JobState | None) -> str:
     events = filed.events(place)
     unfit = list(dict.fromkeys(event.node for event in events if event.event == "unfit"))
     if events and events[-1].event == "unfit":
-        return f"{events[-1].text} on {_nodes(unfit)}. Type hydra.launcher.exclude={','.join(unfit)} if others are fit."
+        out = ",".join(filter(None, (filed.submission.arrays[place[0]].resources.exclude, *unfit)))
+        return f"{events[-1].text} on {_nodes(unfit)}. If others are fit, type \"hydra.launcher.exclude='{out}'\""
     if events and events[-1].event == "unready":
-        return f"{events[-1].text} on {_nodes([events[-1].node])}. If it works elsewhere: hydra.launcher.exclude=NODE."
+        return f"{events[-1].text} on {_nodes([events[-1].node])}. Leave it out by hydra.launcher.exclude, or mend the line"
     if state and state.code == NO_FOLDER and not any(event.event == "start" for event in events):
         return (
             f"'{filed.folder}' or '{filed.submission.cwd}' is not there or cannot be written{on} and those tried before"

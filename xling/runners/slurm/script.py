@@ -40,7 +40,9 @@ xling_count() { if [ -n "$1" ]; then scontrol show hostnames "$1" | wc -l; else 
 xling_unfit() {
   echo "xling: node $SLURMD_NODENAME cannot run this job: $2" >&2
   xling_event unfit "$2"
-  local left; left=$(scontrol show job "$xling_job" | sed -n 's/^ *ExcNodeList=//p'); left=${left#(null)}
+  local left; left=$(scontrol show job "$xling_job" | sed -n 's/.* ExcNodeList=\([^ ]*\).*/\1/p')
+  [ -n "$left" ] || exit "$1"  # else it would go on for ever
+  left=${left#(null)}
   left=$left${left:+,}$SLURMD_NODENAME
   if (( $(xling_count "$left") - $(xling_count "$xling_excluded") < xling_tries )) &&
     ! sbatch --test-only --exclude="$left" "$0" 2>&1 | grep -q 'configuration is not available'; then
@@ -69,8 +71,10 @@ exit $xling_code' EXIT
 )
 
 AFTER = r"""export PYTHONPATH=$xling_path${PYTHONPATH:+:$PYTHONPATH}
-xling_said=$("$xling_python" -P -c 'import xling' 2>&1) ||
-  xling_unfit "$xling_no_program" "'$xling_python' does not start: ${xling_said##*$'\n'}"
+xling_said=$("$xling_python" -P -c 'import xling' 2>&1) || {
+  xling_said=${xling_said##*$'\n'}
+  xling_unfit "$xling_no_program" "'$xling_python' does not start: ${xling_said#*: line [0-9]*: }"
+}
 """
 
 

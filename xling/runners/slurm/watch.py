@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,13 +21,14 @@ from rich.table import Table
 from rich.text import Text
 
 from xling.console import SHOWN, Console, duration, harmless, is_gone
-from xling.errors import ConfigError
+from xling.errors import ConfigError, StageError
 from xling.grid import files, host
 from xling.grid.claim import Claim
 from xling.grid.records import PlannedStage, read_grid, stage_at
 from xling.grid.status import Cluster, GridStatus, Row, count_table, grid_status, status_table
 from xling.grid.store import Store
 from xling.runners.slurm import cluster, record
+from xling.runners.slurm.cluster import ClusterError
 from xling.runners.slurm.record import Filed, Held, Survey, survey
 from xling.runners.slurm.submit import cancel_arrays, lock
 
@@ -34,6 +36,7 @@ SLOWER, SLOWEST = 1.3, 6.0  # looks become rarer while nothing changes, up to so
 SILENT_SECONDS = 3600.0  # a cluster that does not answer for so long is not waited for
 
 WHY = {
+    "BadConstraints": "no node is left that could run it",
     "BeginTime": "queued again, starts soon",
     "ControllerAway": "SLURM's controller does not answer",
     "DependencyNeverSatisfied": "what it waits for can never end",
@@ -61,6 +64,7 @@ class View:
     folding: Sequence[Held]  # jobs that fold its matrix
     submitted: bool  # it has been on a cluster, or is
     answered: bool
+    unfolded: str  # why the last job has left no matrix; "" if it has, or is still to come
     notes: Sequence[str]
 
     @property
@@ -170,7 +174,20 @@ def look(store: Store, name: str) -> View:
     held = {key: found.held[key] for key in keys & found.held.keys()}
     folding = [one for one in found.reducers.values() if one.filed.submission.grid == name]
     submitted = bool(held or folding) or record.folder_of(store, name).is_dir()
-    return View(status, store, held, folding, submitted, found.answered, list(_notes(store, found, name)))
+    unfolded = "" if folding else record.unfolded(store, name)
+    notes = [*_notes(store, found, name), *_unfit(held.values())]
+    if unfolded:
+        notes.append(f"there is no matrix of it yet: {unfolded}. Type `xling reduce {name}`; if that took too much "
+                     "memory, next time hydra.launcher.stages.reduce.mem_gb=N.")  # fmt: skip
+    return View(status, store, held, folding, submitted, found.answered, unfolded, notes)
+
+
+def _unfit(held: Iterable[Held]) -> Iterator[str]:
+    """A sentence for each node that jobs could not start on, as told by those that went elsewhere."""
+    again = {one.job: one for one in held if one.state.restarts}.values()
+    why = {event.node: event.text for one in again for event in one.filed.events(one.place) if event.event == "unfit"}
+    for node, text in sorted(why.items()):
+        yield f"jobs that came to node {node} went to another: {text}."
 
 
 def _notes(store: Store, found: Survey, name: str) -> Iterator[str]:
@@ -192,8 +209,11 @@ def _notes(store: Store, found: Survey, name: str) -> Iterator[str]:
 # --- waiting ----------------------------------------------------------------------------------------------
 
 
-def watch(store: Store, name: str, seconds: float = 5.0, every: bool = False) -> int:
-    """Show the table anew until nothing runs or is queued. 0 if all cells are done, 130 if the user leaves."""
+def watch(store: Store, name: str, seconds: float = 5.0, every: bool = False, folds: bool = False) -> int:
+    """Show the table anew until nothing runs or is queued. 0 if all cells are done, 130 if the user leaves.
+
+    folds: whether the caller folds the matrix itself afterwards; else it counts if the last job has not.
+    """
     console = Console(soft_wrap=False)
     try:
         view = _until_over(store, name, seconds, _shower(console, every))
@@ -202,7 +222,7 @@ def watch(store: Store, name: str, seconds: float = 5.0, every: bool = False) ->
               file=sys.stderr)  # fmt: skip
         return 130
     cells = view.status.cells()
-    return 0 if cells["done"] == cells.total() else 1
+    return 0 if cells["done"] == cells.total() and (folds or not view.unfolded) else 1
 
 
 def _until_over(store: Store, name: str, seconds: float, show: Callable[[View], None]) -> View:
@@ -256,22 +276,35 @@ ENDING_SECONDS = 15.0  # that a cancelled job has to end
 def cancel_grid(store: Store, name: str) -> str:
     """Cancel everything that this user submitted for a grid; a sentence about what was cancelled.
 
-    ConfigError where all of it is somebody else's.
+    ConfigError where all of it is somebody else's; StageError where SLURM refuses: what is noted has been cancelled.
     """
     open_ = record.submissions(store, name, "submitting", "released")
     if open_ and not any(filed.own for filed in open_):
         raise ConfigError(_refusal(f"Grid {name}", open_[-1]))
-    with lock(store):  # another shell may be adding arrays at this moment
+    refused: list[str] = []
+    done: set[str] = set()  # submissions
+    with ExitStack() as stack:
+        with suppress(OSError):  # a full disk takes no claim; jobs can be cancelled all the same
+            stack.enter_context(lock(store))  # another shell may be adding arrays at this moment
         view = look(store, name)
         mine = [filed for filed in record.submissions(store, name, "submitting", "released") if filed.own]
         queued = cluster.ours()
         for filed in mine:
-            cancel_arrays(filed, queued)
-            record.note_state(filed.folder, "cancelled")
-    jobs = {held.job for held in [*view.held.values(), *view.folding]
-            if held.filed.own and held.filed.submission.grid == name}  # fmt: skip
+            try:
+                cancel_arrays(filed, queued)
+            except ClusterError as error:
+                refused.append(str(error))
+            else:
+                done.add(filed.submission.id)
+                record.note_state(filed.folder, "cancelled")
     if not mine:
         return f"{name}: nothing of it is queued or running on the cluster."
+    living = {held.job: held.filed.submission.id for held in [*view.held.values(), *view.folding]
+              if held.filed.own and held.filed.submission.grid == name}  # fmt: skip
+    jobs = {job for job, submission in living.items() if submission in done}
+    if refused:
+        left = len(living) - len(jobs)
+        raise StageError(f"{name}: cancelled {_count(len(jobs), 'job')}, but not {left} others. {refused[0]}")
     others = _waiting_elsewhere(store, name, jobs)
     return f"{name}: cancelled {_count(len(jobs), 'job')}.{others} The same command as before submits what is missing."
 
