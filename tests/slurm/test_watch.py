@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cluster import Cluster, wait_until
+from cluster import GROUP_ID, USERS, Cluster, wait_until
 from noop_stages import KINDS, grid
 from toy_grid import Toy
 
@@ -153,6 +153,25 @@ def test_cancel_all_leaves_other_peoples_jobs_and_the_next_command_goes_on(toy: 
     toy.behaviour = {}
     toy.launch()
     toy.finish()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root makes users")
+def test_a_cancel_that_slurm_refuses_is_said_and_not_noted(toy: Toy) -> None:
+    """Jobs of root's whose record ann has come to own: to SLURM they are not hers."""
+    toy.folder = toy.cluster.home("ann") / "refused"
+    toy.folder.mkdir()
+    toy.folder.chmod(0o777)
+    toy.behaviour = {"base": f"until {toy.gate}"}
+    toy.launch()
+    toy.wait_running("base")
+    for path in [toy.root, *toy.root.rglob("*")]:
+        os.chown(path, USERS["ann"], GROUP_ID)
+    toy.user = "ann"
+    assert "toy: cancelled 0 jobs, but not 20 others. SLURM does not cancel" in toy.xling("cancel", "all", code=2)
+    assert "Access/permission denied" in toy.xling("cancel", "base", code=2)
+    assert [one.state for one in toy.filed()] == ["released"] and len(toy.queue()) == 20
+    toy.user = ""
+    assert "cancelled 20 jobs" in toy.xling("cancel", "all")
 
 
 def test_a_reducer_that_is_cancelled_is_missed(toy: Toy) -> None:

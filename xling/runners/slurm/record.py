@@ -445,7 +445,7 @@ def cause_of(filed: Filed, place: Place, state: JobState | None) -> str:
         out = ",".join(filter(None, (filed.submission.arrays[place[0]].resources.exclude, *unfit)))
         return f"{events[-1].text} on {_nodes(unfit)}. If others are fit, type \"hydra.launcher.exclude='{out}'\""
     if events and events[-1].event == "unready":
-        return f"{events[-1].text} on {_nodes([events[-1].node])}. Leave it out by hydra.launcher.exclude, or mend the line"
+        return f"{events[-1].text} on node {events[-1].node}. Mend the line, or leave the node out (exclude)"
     if state and state.code == NO_FOLDER and not any(event.event == "start" for event in events):
         return (
             f"'{filed.folder}' or '{filed.submission.cwd}' is not there or cannot be written{on} and those tried before"
