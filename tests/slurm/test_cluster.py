@@ -84,6 +84,13 @@ def test_causes_of_death(cluster: Cluster) -> None:
     assert (ended(fine).state, ended(fine).cause) == ("COMPLETED", "")
 
 
+def test_what_was_cancelled_before_it_began_is_not_called_forgotten(cluster: Cluster) -> None:
+    """SLURM names what is left of an array by the array's id alone."""
+    ref = submit(cluster, "true", "--hold")
+    cluster.run("scancel", f"{ref.id}_0")
+    assert ended(ref).state == "CANCELLED" and ended(ref).cause.startswith("cancelled")
+
+
 def test_a_job_of_a_dead_node_is_alive_because_it_is_queued_again(cluster: Cluster) -> None:
     ref = submit(cluster, "sleep 60", "-w", "n1")
     cluster.wait_for(ref.id, "RUNNING")

@@ -300,8 +300,8 @@ def states(refs: Sequence[JobRef], tasks: Collection[str] | None = None) -> dict
     for id_, row in now.items():
         if row.word != "CANCELLED" or found.get(id_, GONE).state != "CANCELLED":
             found[id_] = row.state()
-    for task in tasks or ():
-        found.setdefault(task, ELSEWHERE if task in elsewhere else GONE)
+    for task in tasks or ():  # what was left of an array when it was cancelled is told by the array's id alone
+        found.setdefault(task, ELSEWHERE if task in elsewhere else found.get(task.partition("_")[0], GONE))
     return found
 
 
