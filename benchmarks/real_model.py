@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -34,7 +35,15 @@ PACKAGES = (PACKAGE, *(f"{PACKAGE}-part{i}" for i in range(1, 5)))
 FILES = ("multi_summeval.jsonl.gz", "oasst_small.jsonl.gz")
 PEAKS = "real_model.json"  # of a root: kind/key -> most bytes that the run's processes have held while it ran
 GROUPS = 16  # documents a language: eight to train on, four to validate, four to test
-EVERY = 0.3  # seconds between looks at memory
+EVERY = 1.0  # seconds between looks at memory
+
+# The model has none, being a base. That of Gemma's chat models, in short: no system turn, sides by turns.
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate') }}{% endif %}"
+    "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\n' + m.content | trim }}"
+    "{{ '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
 
 # fmt: off
 SIZES = ["policy.dtype=float32", "policy.max_new_tokens=12", "policy.max_prompt_tokens=64", "policy.n=4",
@@ -53,7 +62,7 @@ DIALOG = ["source_lang=en", "target_lang=zh", "task.feedback=pairwise"]
 # fmt: on
 PARTS: Mapping[str, Sequence[str]] = {  # name -> overrides
     "best_of_n": [*SUMMARIES, *LORA, *OTHER],
-    "llm": [*SUMMARIES, *LORA, "judge=llm", "judge.checkpoint=MODEL", "judge.max_unanswered=1"],
+    "llm": [*SUMMARIES, *LORA, "judge=llm", "judge.checkpoint=MODEL", "judge.min_mass=0"],
     "dpo": [*SUMMARIES, *LORA, *OTHER, "optimizer=dpo_pretrained", *TRAINED, "optimizer.n=2", "optimizer.prompts=4"],
     "rloo": [*SUMMARIES, *LORA, *OTHER, "optimizer=rloo_pretrained", *REWARDED, "optimizer.k=2"],
     "grpo": [*SUMMARIES, *LORA, *OTHER, "optimizer=grpo_pretrained", *REWARDED, "optimizer.k=2"],
@@ -105,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def overrides(part: str, data: Path, root: Path, model: Path) -> list[str]:
     """Of a part's command line; the file that its task reads is written into the root."""
     file, rows = ("dialog", dialog) if part == "dialog" else ("summaries", summaries)
+    model = with_template(model) if part == "dialog" else model
     path = root / f"{file}.jsonl"
     path.write_text("".join(f"{line}\n" for line in rows(data)), "utf-8")
     settings = [one.replace("MODEL", f"'{model}'") for one in PARTS[part]]
@@ -126,6 +136,15 @@ def made(folder: Path) -> Path | None:
     file = folder.with_suffix(".gguf")
     print(convert(importlib.import_module(module).assemble(file), folder))
     file.unlink()
+    return folder
+
+
+def with_template(model: Path) -> Path:
+    """The same model as one for chats, its files linked."""
+    folder = model.with_name(f"{model.name}-chat")
+    if not folder.exists():
+        shutil.copytree(model, folder, copy_function=os.link)
+        (folder / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
     return folder
 
 

@@ -13,12 +13,21 @@ from xling.errors import ConfigError, DataError
 from xling.models.chats import Chat
 from xling.models.load import Loading, load_policy, turn_ends, write_loading
 from xling.models.sampling import GREEDY, Sampling, decode, sample_chunk
-from xling.models.text import Limits, decode_response, ends, language_model_rooms, policy_ids, prompt_ids, response_ids
+from xling.models.text import (
+    Limits,
+    count_cut,
+    decode_response,
+    ends,
+    language_model_rooms,
+    policy_ids,
+    prompt_ids,
+    response_ids,
+)
 from xling.planning.specs import base, sft
 from xling.rewards import log_ratio, same_as_policy
 from xling.stages.sft import labelled_batch
 from xling.tasks.micro_summarization import Settings as MicroSummarization
-from xling.tasks.records import Prompt
+from xling.tasks.records import Conversation, Prompt
 
 CHAT = [("system", " Sei kurz."), ("user", "eins "), ("assistant", "zwei"), ("user", "drei\n")]
 DATED = (
@@ -159,6 +168,14 @@ FAMILIES = {
         "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}",
         True,
     ),
+    "smolvlm, of texts and pictures": (
+        "mistral",
+        "{{ bos_token }}{% for m in messages %}{{ m['role'] | capitalize }}{% if m['content'][0]['type'] == 'image' %}"
+        "{{ ':' }}{% else %}{{ ': ' }}{% endif %}{% for part in m['content'] %}{% if part['type'] == 'text' %}"
+        "{{ part['text'] }}{% endif %}{% endfor %}{{ eos_token + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}",
+        True,
+    ),
     "qwen3, which drops what was thought": ("qwen3", "qwen3.jinja", True),
 }
 THOUGHT = "<think>\nhm\n</think>\n\n"
@@ -186,7 +203,8 @@ def test_all_is_read_as_the_tokenizer_itself_reads_it_by_its_template(
         (_, told), (role, said), *rest = expected
         expected = [(role, f"{told}\n\n{said}"), *rest]
     given = [(role, THOUGHT * (role == "assistant" and "thought" in family) + text) for role, text in turns]
-    own = [{"role": role, "content": text} for role, text in expected]
+    pictures = "pictures" in family
+    own = [{"role": role, "content": [{"type": "text", "text": s}] if pictures else s} for role, s in expected]
     chat = Chat(pieces)
     [ids], _ = chat.rows([(given, "")], 10_000, "left")
     how: Any = {"tokenize": True, "return_dict": False, "enable_thinking": False}
@@ -195,7 +213,7 @@ def test_all_is_read_as_the_tokenizer_itself_reads_it_by_its_template(
     assert chat.joins(given) == (len(expected) < len(turns))
     if "last turn" in family and turns[0][0] == "system":
         return  # which an answered conversation leaves out, and we put into the user's turn
-    answered = [*own, {"role": "assistant", "content": "ja"}]
+    answered = [*own, {"role": "assistant", "content": [{"type": "text", "text": "ja"}] if pictures else "ja"}]
     [whole], _ = chat.rows([([*given, ("assistant", "ja")], "")], 10_000, "left")
     assert whole == list(pieces.apply_chat_template(answered, **how))
 
@@ -209,6 +227,8 @@ def test_what_looks_like_a_special_token_of_any_turn_is_text(chats: dict[str, An
         for token in chats["qwen3"].all_special_ids:
             assert ids.count(token) == plain.count(token)
         assert talk[-1][1].strip() in chats["qwen3"].decode(ids)
+    [said] = response_ids(chats["qwen3"], [bad])
+    assert said.count(said[-1]) == 1 and decode_response(chats["qwen3"], said) == bad
 
 
 def test_a_template_that_does_not_hand_turns_on_is_refused() -> None:
@@ -240,6 +260,10 @@ def test_the_oldest_questions_go_first_and_the_frame_never(chats: dict[str, Any]
     assert rows([(CHAT, "")], len(last), "left") == ([last], 1)
     [bare], _ = rows([([("user", "")], "")], 1000, "left")
     assert language_model_rooms(pieces, Limits(200, 50), False) == (200 - len(bare), 49)
+    talk = Conversation("as text", CHAT)
+    for limit, longer in ((len(rows([(CHAT, "")], 1000, "left")[0][0]), 0), (len(last), 1)):
+        rooms = language_model_rooms(pieces, Limits(limit, 50), False)
+        assert count_cut(pieces, [talk, talk, "eins"], [], rooms) == {"cut_prompts": longer, "cut_responses": 0}
     [ids], _ = rows([(CHAT, "")], len(bare) + 1, "right")
     assert pieces.decode(ids) == SINGLE["qwen3"].replace("eins", "d")
     with pytest.raises(DataError, match=rf"A limit of {len(bare)} tokens leaves no room for a prompt"):

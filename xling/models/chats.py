@@ -31,7 +31,7 @@ CLOCK = (
 )
 
 
-def chat_text(tokenizer: Any, turns: Sequence[dict[str, str]], date: str, begun: bool, **more: Any) -> str:
+def chat_text(tokenizer: Any, turns: Sequence[dict[str, Any]], date: str, begun: bool, **more: Any) -> str:
     """A conversation by the tokenizer's chat template; `begun`: up to where the assistant speaks.
 
     What a template may call is fixed: the day is `date` (YYYY-MM-DD), at midnight UTC, whenever it asks for it, and one
@@ -119,6 +119,7 @@ class Chat:
         self._special = _pattern(tokenizer)
         self._forms: dict[tuple[str, ...], Form | None] = {}
         self._thinks = THOUGHT[1] in str(tokenizer.get_chat_template())
+        self._in_parts = not self._hands_on(False) and self._hands_on(True)
         self._space, written = self._around_answer()
         found = (written, *ends, tokenizer.eos_token_id)
         self.ends = tuple(dict.fromkeys(int(end) for end in found if end is not None))
@@ -209,8 +210,7 @@ class Chat:
     def _read(self, roles: Sequence[str]) -> Form:
         """What the template writes around turns of these roles, cut where its special tokens begin and end."""
         marks = {f"THE-TEXT-{i}-OF-{role}": i for i, role in enumerate(roles)}
-        turns = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
-        whole = self._text(turns, roles[-1] != "assistant")
+        whole = self._text(list(zip(roles, marks, strict=True)), roles[-1] != "assistant")
         parts = re.split(f"({'|'.join(map(re.escape, marks))})", whole)
         if sorted(parts[1::2]) != sorted(marks):
             raise DataError(
@@ -240,14 +240,27 @@ class Chat:
     def _ids(self, text: str) -> Ids:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _text(self, turns: Sequence[dict[str, str]], begun: bool) -> str:
-        return chat_text(self.tokenizer, turns, self.date, begun, **self._asked)
+    def _text(self, turns: Turns, begun: bool) -> str:
+        """A conversation by the template."""
+        said: list[dict[str, Any]] = [
+            {"role": role, "content": [{"type": "text", "text": text}] if self._in_parts else text}
+            for role, text in turns
+        ]
+        return chat_text(self.tokenizer, said, self.date, begun, **self._asked)
+
+    def _hands_on(self, in_parts: bool) -> bool:
+        """Whether the template writes what a user says, given as text, or in parts as those for pictures want it."""
+        self._in_parts = in_parts
+        try:
+            return ANSWER in self._text([("user", ANSWER)], True)
+        except DataError:
+            return False
 
     def _around_answer(self) -> tuple[str, int | None]:
         """White space before what the assistant says, and the token that ends its turn."""
-        asked = {"role": "user", "content": "THE-TEXT"}
+        asked = ("user", "THE-TEXT")
         begun = self._text([asked], True)
-        whole = self._text([asked, {"role": "assistant", "content": ANSWER}], False)
+        whole = self._text([asked, ("assistant", ANSWER)], False)
         before, _, after = whole.partition(ANSWER)
         space = before.removeprefix(begun)
         end = self._special.search(after)

@@ -15,7 +15,7 @@ import numpy as np
 
 from xling.errors import DataError
 from xling.models.weights import OWN_TOKENS
-from xling.tasks.records import Prompt, turns_of
+from xling.tasks.records import Conversation, Prompt, turns_of
 
 # --- rendering ----------------------------------------------------------------------------------------------
 
@@ -273,16 +273,26 @@ def pad_right(rows: Sequence[Sequence[int]], width: int, pad: int) -> np.ndarray
 
 def language_model_rooms(tokenizer: Any, limits: Limits, encoder: bool) -> tuple[int, int]:
     """Tokens left for the texts themselves under limits that include bos and eos (xling/models/text.py)."""
-    frame = len(prompt_ids(tokenizer, ["a"], 1 << 20, encoder)[0]) - len(pieces(tokenizer, ["a"])[0])
-    return limits.prompt - frame, limits.response - 1
+    return limits.prompt - _framed(tokenizer, encoder), limits.response - 1
+
+
+def _framed(tokenizer: Any, encoder: bool) -> int:
+    """Tokens around a prompt of one turn."""
+    return len(prompt_ids(tokenizer, ["a"], 1 << 20, encoder)[0]) - len(pieces(tokenizer, ["a"])[0])
 
 
 def count_cut(
     tokenizer: Any, prompts: Iterable[str], responses: Iterable[str], rooms: tuple[int, int]
 ) -> dict[str, int]:
     """How many distinct prompts, and how many responses, have more tokens than there is room for."""
+    asked, chat = list(dict.fromkeys(prompts)), chat_of(tokenizer)
+    talks = [text for text in asked if chat and isinstance(text, Conversation)]  # a template writes around each turn
+    longer = 0
+    for start in range(0, len(talks), 1024):
+        rows = [(turns_of(text), "") for text in talks[start : start + 1024]]
+        longer += chat.rows(rows, rooms[0] + _framed(tokenizer, False), "left")[1]
     return {
-        "cut_prompts": _longer(tokenizer, dict.fromkeys(prompts), rooms[0]),
+        "cut_prompts": longer + _longer(tokenizer, asked if not talks else set(asked).difference(talks), rooms[0]),
         "cut_responses": _longer(tokenizer, responses, rooms[1]),
     }
 
