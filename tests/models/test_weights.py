@@ -126,7 +126,29 @@ LACKING: dict[str, tuple[str, str, Callable[[Names], Names], dict[str, Any], str
     "an encoder half as policy": ("mt5", "policy", without("decoder."), {}, r"decoder\.\*"),
     "an encoder half as translator": ("mt5", "translator", without("decoder."), {}, r"decoder\.\*"),
     "a layer of the policy": ("llama", "policy", without("layers.2."), {}, r"layers\.2\.\*"),
+    "one weight of a layer": (
+        "llama",
+        "policy",
+        without("layers.2.mlp.up_proj"),
+        {},
+        r"layers\.2\.mlp\.up_proj\.weight",
+    ),
+    "weights of a layer of a reward model": (
+        "llama",
+        "reward",
+        without("layers.1.self_attn"),
+        {},
+        r"layers\.1\.self_attn",
+    ),
     "layers of an encoder": ("xlm", "encoder", without("layer.1."), {}, r"layers\.1\.\*"),
+    "an encoder as policy": ("xlm", "policy", dict, {}, "reads texts in both directions: it is an encoder"),
+    "an encoder of a kind that is not known here": (
+        "llama",
+        "policy",
+        dict,
+        {"architectures": ["LlamaForMaskedLM"]},
+        "LlamaForMaskedLM reads texts in both directions",
+    ),
     "adapters inside": (
         "llama",
         "policy",
@@ -152,8 +174,7 @@ def test_weights_that_are_missing_are_named_while_planning(copy: Callable[[str],
 
 
 UNFIT: dict[str, tuple[str, str, Callable[[Names], Names], dict[str, Any], str]] = {
-    "one weight": ("llama", "policy", without("layers.2.mlp.up_proj"), {}, r"layers\.2\.mlp\.up_proj\.weight"),
-    "one weight of a trunk": (
+    "one weight of the first layer": (
         "llama",
         "policy",
         without("layers.0.input_layernorm"),

@@ -413,6 +413,8 @@ def test_a_bad_pair_is_named_with_its_line(tmp_path: Path, changed: dict[str, An
         ({"chosen": answered(USER), "rejected": answered(BYE, answer="Go")}, OTHER_PROMPT),
         ({"chosen": answered(USER), "rejected": answered(SYSTEM, BYE, answer="Go")}, OTHER_PROMPT),
         ({"chosen": answered(USER), "rejected": answered(*answered(USER), USER, answer="Go")}, OTHER_PROMPT),
+        ({"chosen": answered(SYSTEM, USER), "rejected": answered(USER, answer="Go")}, OTHER_PROMPT),
+        ({"prompt": "Hi", "chosen": answered(USER), "rejected": answered(SYSTEM, USER, answer="Go")}, OTHER_PROMPT),
         ({"prompt": "Bye", "response": answered(USER)}, OTHER_PROMPT),
         ({"prompt": "Bye", "response": answered(USER), "rating": 1}, OTHER_PROMPT),
         ({"chosen": answered(USER), "rejected": [*answered(USER), USER]}, "`rejected` does not end with the assistant"),

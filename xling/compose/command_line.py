@@ -94,7 +94,10 @@ def overrides_of(arguments: Sequence[str]) -> list[str]:
 
 
 def _arguments(arguments: Sequence[str]) -> list[str]:
-    if any(argument.startswith("--experimental-rerun") for argument in arguments):
+    rerun = "--experimental-rerun"
+    flags = [argument.partition("=")[0] for argument in arguments]
+    # Hydra's parser takes any beginning of it that no other flag has.
+    if any(flag.startswith(rerun) or (len(flag) > 2 and rerun.startswith(flag)) for flag in flags):
         raise ConfigError(
             "--experimental-rerun unpickles the file it is given, which can run any code, and a grid needs none: the "
             "same command again goes on where it stopped."

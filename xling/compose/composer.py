@@ -179,7 +179,7 @@ def check_numbers(value: Any, path: str = "") -> None:
     elif isinstance(value, float) and not math.isfinite(value):
         if path in WORDS:
             raise ConfigError(f"{path}={value} is a number. Type {path}=\"'{value}'\" if it is meant as a text.")
-        raise ConfigError(f"{path}={value} does not fit: expected a finite number. Type {path}=0.1, or another.")
+        raise ConfigError(f"{path}={value} does not fit: expected a finite number. Type {path}=1, or another.")
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ConfigError(f"{path} has {value.bit_length()} bits: at most 64 fit, of a seed 32. Type a smaller number.")
 

@@ -27,6 +27,9 @@ CHARACTERS = {  # how Unicode calls the characters of a script
     "Armn": "ARMENIAN", "Geor": "GEORGIAN", "Beng": "BENGALI", "Guru": "GURMUKHI", "Mong": "MONGOLIAN", "Thai": "THAI",
 }  # fmt: skip
 SAME_SCRIPT = {"Hang": "Kore", "Hira": "Jpan", "Kana": "Jpan"}
+COUNTRIES = {  # what is typed for a language, and is no code of one that has texts here
+    "jp": "ja", "cn": "zh", "tw": "zh-Hant", "ua": "uk", "cz": "cs", "kr": "ko", "gr": "el", "dk": "da", "vn": "vi",
+}  # fmt: skip
 ONE_LABEL = {"nb": "no", "nn": "no"}  # languages of their own that one label, or one file of conf/lang, may stand for
 
 
@@ -297,16 +300,23 @@ def is_code(name: str) -> bool:
     return len(name) <= LONGEST_TAG and len(standard(name).partition("-")[0]) == 2 and langcodes.tag_is_valid(name)
 
 
+def _is_valid(code: str) -> bool:
+    import langcodes
+
+    return len(code) <= LONGEST_TAG and langcodes.tag_is_valid(code)
+
+
 def language_hint(code: str, known: Iterable[str], names: Mapping[str, str] | None = None) -> str:
     """Suggestion for an unknown language code: the code it stands for, else a near one, else an empty string.
 
     names: of languages, in lower case, to their codes.
     """
     there = list(known)
-    meant = [standard(code), language_of_code(code), (names or {}).get(code.strip().casefold(), "")]
+    typed = code.strip().casefold()
+    meant = [standard(code), language_of_code(code), (names or {}).get(typed, ""), COUNTRIES.get(typed, "")]
     for one in meant:
         if one in there:
             return f" Did you mean '{one}'? Type {one}."
     if language_of_code(code) != code or standard(code) != code:
         return f" {shown(code)} is {language_of_code(code)}, which is not among them."
-    return did_you_mean(code, there)
+    return "" if _is_valid(code) else did_you_mean(code, there)  # fil is Filipino and not near fi

@@ -31,7 +31,8 @@ RELATIVE = ("deberta", "deberta-v2")  # positions without end, unless they are a
 def check_policy(policy: LanguageModel, use: weights.Use = "policy") -> None:
     """ConfigError for a checkpoint that no policy can be read from."""
     if policy.checkpoint not in ("packaged", "pretrain"):
-        check_checkpoint("policy.checkpoint", policy, use, ("pad", "eos"))
+        check_config = weights.check_writes if use == "policy" else lambda config: None
+        check_checkpoint("policy.checkpoint", policy, use, ("pad", "eos"), check_config)
 
 
 def check_folder(folder: Path, use: weights.Use, pad_token: str | None = None, remote_code: str | None = None) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from xling.models.checkpoints import config_of
 from xling.models.text import EXACT
+from xling.models.weights import ENCODERS
 
 # --- what is computed at once: models keep to it, and the memory plan counts with it ------------------------
 
@@ -32,11 +33,7 @@ def rows_on_accelerator(width: int, most: int = ROWS_PER_BATCH) -> int:
 
 Family = Literal["decoder", "t5", "seq2seq", "encoder"]
 
-# Kinds of config.json that read texts in both directions; others without an encoder of their own write from left to
-# right. And those whose class shares the embeddings with the LM head where config.json does not say.
-ENCODERS = frozenset(
-    ["bert", "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "deberta", "deberta-v2", "modernbert", "electra"]
-)
+# Kinds of config.json whose class shares the embeddings with the LM head where it does not say.
 SHARING = ("gemma", "gpt2", "t5", "m2m", "bart", "mbart", "marian")
 
 

@@ -6,6 +6,7 @@ here before anything runs, and again, with the model's own list of weights, when
 
 import re
 import shlex
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -59,6 +60,11 @@ EMBEDDINGS = (  # last parts of the names of input embeddings
     "tok_embeddings",
     "tokens_embed",
     "word_embedding",
+)
+# Kinds of config.json that read texts in both directions; others without an encoder of their own write from left to
+# right.
+ENCODERS = frozenset(
+    ["bert", "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "deberta", "deberta-v2", "modernbert", "electra"]
 )
 LISTS = re.compile(  # lists of layers that hold one entry a layer
     r"(?:(?:model|transformer|gpt_neox|bert|roberta|electra|deberta)\.)?(?:encoder\.)?(?:layers|layer|h)\.(\d+)\."
@@ -258,6 +264,17 @@ def _check_labels(folder: Path, config: Mapping[str, Any], shapes: Shapes) -> No
             )
 
 
+def check_writes(config: Mapping[str, Any]) -> None:
+    """DataError for the config.json of an encoder, which cannot be a policy."""
+    architectures = list(map(str, config.get("architectures") or []))
+    masked = bool(architectures) and all(name.endswith("ForMaskedLM") for name in architectures)
+    if (masked or config.get("model_type") in ENCODERS) and not config.get("is_decoder"):
+        raise DataError(
+            f"{_architecture(config)} reads texts in both directions: it is an encoder, and cannot write. Name a "
+            "language model; of an encoder rm_backbone=xlm_roberta rm_backbone.checkpoint=NAME trains a reward model."
+        )
+
+
 def label_count(config: Mapping[str, Any]) -> int:
     """Numbers that a classification head gives, as transformers reads it: two unless config.json says otherwise."""
     return int(config.get("num_labels") or len(config.get("id2label") or ()) or 2)
@@ -279,6 +296,25 @@ def _check_layers(folder: Path, config: Mapping[str, Any], names: Collection[str
     if missing := sorted(set(range(layers)) - found):
         what = [f"layers.{number}.*" for number in missing]
         raise DataError(lacking(folder, what, [], f"{layers} layers, as its config.json says"))
+    if torn := _torn(names):
+        raise DataError(lacking(folder, torn, [], f"{_architecture(config)}, of which all other layers have them"))
+
+
+def _torn(names: Iterable[str]) -> list[str]:
+    """Weights that one layer lacks, and has nothing else for, of several that are the same but for it.
+
+    The first and the last may have less: some models begin without a normalisation, or end without a gate.
+    """
+    stacks: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for name in names:
+        if match := LISTS.match(name):
+            stacks[name[: match.start(1)]][int(match[1])].add(name[match.end(1) :])
+    for start, layers in stacks.items():
+        whole = set.union(*layers.values())
+        less = [number for number, its in layers.items() if its != whole]
+        if len(less) == 1 and min(layers) < less[0] < max(layers):
+            return [f"{start}{less[0]}{rest}" for rest in sorted(whole - layers[less[0]])]
+    return []
 
 
 def _outside(names: Iterable[str]) -> list[str]:

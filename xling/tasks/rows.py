@@ -45,6 +45,7 @@ CHAT_MARKS = (
     "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|eot_id|>", "<start_of_turn>", "[/INST]", "<|assistant|>",
     "<|START_OF_TURN_TOKEN|>", "\n\nAssistant:",
 )  # fmt: skip
+OTHER = "a response is to another conversation than the prompt or the other response"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 WHOLE = re.compile(r"(-?\d+)\.0", re.ASCII)  # pandas makes floats of whole numbers where one is missing
@@ -300,8 +301,10 @@ class Parser:
             response, own = self._response("chosen" if self.kind == "pair" else "response", row, answer)
             prompt, root, context = self._with(prompt, root, context, own)
         if self.kind == "pair":
-            other, own = self._response("rejected", row, None)
-            prompt, root, context = self._with(prompt, root, context, own)
+            other, others = self._response("rejected", row, None)
+            if own and others and _turns(own) != _turns(others):  # one may say more than the prompt, not than the other
+                raise _Bad(OTHER)
+            prompt, root, context = self._with(prompt, root, context, others)
         self._check(response, other)
         return Row(
             place=place,
@@ -343,15 +346,15 @@ class Parser:
         """
         if not own:
             return prompt, root, context
-        turns = [(USER.get(side, side), plain(text)) for side, text in own]
+        turns = _turns(own)
         said = [turn for turn in turns if turn[0] != "system"]
         if context is not None:
-            before = [(USER.get(side, side), plain(text)) for side, text in context]
+            before = _turns(context)
             if turns == before or (said == before and len(turns) > len(said)):
                 return (prompt, root, context) if turns == before else (dialog(own), _root(own), own)
             if said == [turn for turn in before if turn[0] != "system"] and len(said) == len(turns):
                 return prompt, root, context
-            raise _Bad("a response is to another conversation than the prompt or the other response")
+            raise _Bad(OTHER)
         asked = plain(prompt)
         if len(turns) == 1 and turns[0][1] == asked:
             return prompt, root, context
@@ -600,6 +603,11 @@ def matched(text: str) -> str:
 def _root(chat: Chat) -> str:
     """The first user's question: chats that share only the system's words share no document."""
     return next((text for role, text in chat if role != "system"), chat[0][1])
+
+
+def _turns(chat: Chat) -> list[tuple[str, str]]:
+    """What two conversations are compared by."""
+    return [(USER.get(side, side), plain(text)) for side, text in chat]
 
 
 def _sound(name: str, text: str) -> str:
