@@ -275,7 +275,7 @@ def _tracking(settings: Any) -> Mapping[str, Any]:
     """The settings of `tracking`, as the tracker that they name reads them."""
     if not isinstance(settings, Mapping):
         typed = "off" if settings is False else "null" if settings is None else settings
-        mode = typed if typed in MODES else "online" if typed is True or typed in TRACKERS else "off"
+        mode = typed if typed in MODES else "online" if typed is True or typed in TRACKERS.modules() else "off"
         raise ConfigError(f"tracking={typed} does not fit: it has settings of its own. Type tracking.mode={mode}.")
     read: dict[str, Any] = to_builtins(TRACKERS[str(settings["name"])].read(settings))
     return read

@@ -605,7 +605,7 @@ def _root(chat: Chat) -> str:
     return next((text for role, text in chat if role != "system"), chat[0][1])
 
 
-def _turns(chat: Chat) -> list[tuple[str, str]]:
+def _turns(chat: Chat) -> list[tuple[object, str]]:
     """What two conversations are compared by."""
     return [(USER.get(side, side), plain(text)) for side, text in chat]
 
