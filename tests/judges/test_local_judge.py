@@ -162,8 +162,8 @@ def test_all_else_of_a_template_is_as_transformers_has_it(tiny: tuple[Any, Any],
         ("{{ raise_exception('no system turn') }}", r"chat template fails: no system turn \(TemplateError\)"),
         ("{% for m in messages %}{{ m.content", "chat template fails: .*TemplateSyntaxError"),
         ("{{ nothing.at_all }}", "chat template fails: .*UndefinedError"),
-        ("Hello", "does not hand a request on as it is: it stands 0 times"),
-        ("{{ messages[0].content }}{{ messages[0].content }}", "it stands 2 times"),
+        ("Hello", "does not hand turns on as they are: of 1 it writes 0"),
+        ("{{ messages[0].content }}{{ messages[0].content }}", "of 1 it writes 2"),
     ],
 )
 def test_templates_that_no_judge_can_be_asked_by(tiny: tuple[Any, Any], template: str, sentence: str) -> None:

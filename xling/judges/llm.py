@@ -315,7 +315,7 @@ def _model(judge: Settings) -> dict[str, Stage]:
 
 def _language_model(judge: Settings) -> LanguageModel:
     assert judge.checkpoint is not None  # check_llm
-    return LanguageModel(judge.checkpoint, template="plain", **{name: getattr(judge, name) for name in LOCAL})
+    return LanguageModel(judge.checkpoint, **{name: getattr(judge, name) for name in LOCAL})
 
 
 # --- what a plan says of it ---------------------------------------------------------------------------------

@@ -20,12 +20,10 @@ from xling.config.common import TEMPLATE_DATE
 from xling.errors import DataError, StageError
 from xling.judges.cache import Answer
 from xling.models.architecture import logits_of, trunk_of
-from xling.models.chats import chat_text
+from xling.models.chats import Chat
 from xling.models.load import load_policy
 from xling.models.states import each_row
-from xling.models.text import Ids, Row, pad_right, pieces, prompt_ids
-
-CONTENT = "THE-REQUEST"  # stands for it while a chat template is filled in
+from xling.models.text import Ids, Row, pad_right, prompt_ids
 
 
 def digit_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
@@ -79,21 +77,8 @@ class LocalJudge:
         """Token ids that the model reads, by request."""
         if not getattr(self.tokenizer, "chat_template", None):
             return prompt_ids(self.tokenizer, prompts, sys.maxsize, self._encoder)
-        before, after = self._around()
-        return [[*before, *ids, *after] for ids in pieces(self.tokenizer, prompts)]
-
-    def _around(self) -> tuple[Ids, Ids]:
-        """The chat template's tokens before and after a request; what a request says can then be no turn of its own."""
-        turn = [{"role": "user", "content": CONTENT}]
-        text = chat_text(self.tokenizer, turn, self.date, True, enable_thinking=False)
-        if text.count(CONTENT) != 1:
-            raise DataError(
-                "The chat template of judge.checkpoint does not hand a request on as it is: it stands "
-                f"{text.count(CONTENT)} times in what it makes of it. Use another model."
-            )
-        before, _, after = text.partition(CONTENT)
-        first, last = (list(self.tokenizer(part, add_special_tokens=False)["input_ids"]) for part in (before, after))
-        return first, last
+        asked = [((("user", text),), "") for text in prompts]
+        return Chat(self.tokenizer, date=self.date).rows(asked, sys.maxsize, "left")[0]
 
     def _room(self) -> int:
         room = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)

@@ -215,7 +215,8 @@ class Chat:
         if sorted(parts[1::2]) != sorted(marks):
             raise DataError(
                 f"The tokenizer's chat template does not hand turns on as they are: of {len(marks)} it writes "
-                f"{len(parts) // 2}. Type policy.template=plain, or use another model."
+                f"{len(parts) // 2}. Type policy.template=plain (rm_backbone.render=plain of a published reward "
+                "model), or use another model."
             )
         fixed, texts = list[str](), list[list[str | int]]([[]])
         for i, part in enumerate(parts):
