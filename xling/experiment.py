@@ -156,9 +156,12 @@ def _sentence(container: Mapping[str, Any], report: str) -> str:
 
 
 def _at(container: Any, path: str) -> Any:
-    """The value at a path such as `source_langs[0].code`."""
+    """The value at a path such as `source_langs[0].code`; None below what has nothing in it."""
     for part in re.findall(r"[^.\[\]]+", path):
-        container = container[int(part)] if isinstance(container, (list, tuple)) else container.get(part)
+        if isinstance(container, (list, tuple)):
+            container = container[int(part)]
+        else:
+            container = container.get(part) if isinstance(container, Mapping) else None
     return container
 
 

@@ -155,6 +155,16 @@ def explain(error: BaseException) -> XlingError | None:
         likely = [group for group in (*LANGUAGE_GROUPS, *PLAIN_GROUPS) if no_match[1] in group]
         hint = f" Did you mean {' or '.join(map(repr, likely))}?" if likely else ""
         return ConfigError(f"'{no_match[1]}' is a folder of conf/ but no setting.{hint}")
+    if merged := re.match(r"Error merging override (.*)", str(error), re.DOTALL):
+        key = merged[1].lstrip("+").partition("=")[0]
+        return ConfigError(
+            f"{shown(merged[1])} does not fit: {key} is of another kind (a value, a list, or settings of its own). "
+            f"Leave it out, or see what it has: --cfg job --package {key}."
+        )
+    if "does not have a `_target_` field" in str(error):
+        return ConfigError(
+            "hydra.launcher and hydra.sweeper are chosen by name. Type hydra/launcher=slurm, or leave it out."
+        )
     if isinstance(error, (HydraException, OmegaConfBaseException, YAMLError)):
         return ConfigError(_one_line(str(error) or str(error.__cause__)))
     if _raised_in_hydra(error):
