@@ -13,7 +13,7 @@ from xling.errors import ConfigError
 from xling.grid.plan import Plan, make_plan
 from xling.grid.stage import Cell, Context, Kind, Stage
 from xling.grid.store import Store
-from xling.runners.slurm.dispatch import arrays_of, assign, dependencies
+from xling.runners.slurm.dispatch import arrays_of, assign, dependencies, dependency, is_held
 from xling.runners.slurm.record import Array, Place
 from xling.runners.slurm.settings import OWN, RESOURCES, Resources, Slurm
 from xling.runners.slurm.settings import read as settings_from
@@ -61,6 +61,16 @@ def arrays_for(plan: Plan, settings: Slurm, size: int = 1001) -> tuple[dict[str,
     return where, arrays
 
 
+def all_edges(arrays: tuple[Array, ...], first: int) -> dict[str, str]:
+    """Condition of each task that waits for something, whoever tells it SLURM; arrays have ids from `first` on."""
+    ids = {array.number: str(first + array.number) for array in arrays}
+    edges = dependencies(arrays, ids)
+    for array in arrays:
+        if condition := dependency(array, arrays, ids):
+            edges |= {f"{ids[array.number]}_{number}": condition for number in range(len(array.tasks))}
+    return edges
+
+
 def check(plan: Plan, where: Mapping[str, Place], arrays: tuple[Array, ...]) -> None:
     """Every stage once; parents in the same task before it or in a task that is waited for; edges lead down."""
     assert len(where) == len(plan.to_run)
@@ -92,6 +102,34 @@ def test_every_stage_runs_once_and_after_its_parents(
     assert all(len(array.tasks) <= array_size for array in arrays)
     assert not arrays[-1].tasks[0].stages, "the reducer is the last"
     assert len(arrays[-1].tasks[0].needs) == sum(len(array.tasks) for array in arrays[:-1])
+
+
+@pytest.mark.parametrize("array_size", [7, 1001])
+def test_thousands_of_edges_are_those_of_a_few_arrays(tmp_path: Path, array_size: int) -> None:
+    """36 scores and 36 verdicts in at most 8 blocks each: who waits, waits for some that it does not need."""
+    plan = plan_of(tmp_path, 6, DEAR)
+    jobs, arrays = arrays_of(assign(plan, Slurm(), {}), Slurm(), array_size, "x", edges=20, blocks=8)
+    where = {
+        jobs[stage].sheet.label: (array.number, number)
+        for array in arrays
+        for number, task in enumerate(array.tasks)
+        for stage in task.stages
+    }
+    check(plan, where, arrays)
+    ids = {array.number: str(100 + array.number) for array in arrays}
+    assert len(dependencies(arrays, ids)) == 12, "rewards and pools wait for their own policy each"
+    waits = {array.number: dependency(array, arrays, ids) for array in arrays}
+    for array in arrays:
+        for task in array.tasks if array.together else ():
+            named = waits[array.number].removeprefix("afterany:").split(":")
+            assert all(ids[above] in named or f"{ids[above]}_{number}" in named for above, number in task.needs)
+        assert is_held(array) == (array.number == 0 or not array.together)
+    if array_size > 36:
+        score = waits[where["score[l00, l00]"][0]].split(":")
+        rewards = {where[f"reward[l{number:02}]"] for number in range(6)}
+        held_up = sum(f"{ids[array]}_{number}" in score for array, number in rewards)
+        assert 1 < held_up < 6, "a slow reward model holds up its neighbours' cells, not all"
+        assert len({where[label][0] for label in where if label.startswith(("score", "judge"))}) <= 16
 
 
 def test_random_costs_never_make_a_circle(tmp_path: Path) -> None:
@@ -156,7 +194,7 @@ def test_stages_that_run_elsewhere_are_waited_for(tmp_path: Path) -> None:
     assert "sft[l00]" not in labels
     assert labels["sft[l01]"] == labels["reward[l00]"] == {"99_3"} and labels["reward[l01]"] == set()
     jobs, arrays = arrays_of(groups, Slurm(), 1001, "x", after=["99_3"])
-    edges = dependencies(arrays, {array.number: str(500 + array.number) for array in arrays})
+    edges = all_edges(arrays, 500)
     first = next(place for place, group in zip(range(9), groups, strict=False) if group.stages[0].label == "sft[l01]")
     assert jobs and first >= 0
     assert sum("99_3" in edge.split(":") for edge in edges.values()) >= 4  # with the reducer
@@ -164,8 +202,7 @@ def test_stages_that_run_elsewhere_are_waited_for(tmp_path: Path) -> None:
 
 def test_an_array_that_is_needed_whole_is_named_by_its_id(tmp_path: Path) -> None:
     _, arrays = arrays_for(plan_of(tmp_path, 6), Slurm())
-    ids = {array.number: str(100 + array.number) for array in arrays}
-    edges = dependencies(arrays, ids)
+    edges = all_edges(arrays, 100)
     last = arrays[-1].number
     assert edges[f"{100 + last}_0"] == "afterany:" + ":".join(str(100 + number) for number in range(last))
     assert edges["101_0"] == "afterany:100"  # base is an array of one

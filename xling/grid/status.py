@@ -121,13 +121,13 @@ def status_table(status: GridStatus, store: Store, every: bool = False) -> Rende
 
 def count_table(status: GridStatus) -> RenderableType:
     """Stages by kind and state."""
-    states = [state for state in STATES if any(count[state] for count in status.count().values())]
-    cells = status.cells()
+    counts, cells = status.count(), status.cells()
+    states = [state for state in STATES if any(count[state] for count in counts.values())]
     table = Table()
     table.add_column("stage")
     for state in states:
         table.add_column(state, justify="right")
-    for kind, count in status.count().items():
+    for kind, count in counts.items():
         table.add_row(kind, *(str(count[state] or "") for state in states))
     # not the table's own title, which is broken to the width of the table
     return Group(Text(f"{status.plan.name}: {cells['done']} of {cells.total()} cells done", style="italic"), table)

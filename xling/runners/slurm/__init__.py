@@ -70,6 +70,6 @@ def others(store: "Store", grid: str, cells: str) -> bool:
     from xling.runners.slurm.record import submissions, survey
 
     own, begun = ("", cells), submissions(store, grid, "submitting", "released")
-    if all(filed.submission.cells in own for filed in begun):
+    if all(filed.head.cells in own for filed in begun):
         return False
-    return any(filed.submission.cells not in own for filed in survey(store, grid).open)
+    return any(filed.head.cells not in own for filed in survey(store, grid).open)

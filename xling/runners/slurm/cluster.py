@@ -146,7 +146,7 @@ def squeue_rows(answer: str) -> Iterator[Row]:
 
 
 def sacct_rows(answer: str) -> Iterator[Row]:
-    """Of `sacct -P` with SACCT_FIELDS, times in seconds; arrays that still wait come as one line, `12_[0-7%2]`."""
+    """Of `sacct -P` with SACCT_FIELDS, times in seconds."""
     for line in answer.splitlines():
         values = line.split("|")
         if len(values) < len(SACCT_FIELDS):
@@ -155,9 +155,8 @@ def sacct_rows(answer: str) -> Iterator[Row]:
         word, _, uid = word.partition(" by ")
         who = files.user_name(int(uid)) if uid.isdigit() else ""
         code, _, killer = status.partition(":")
-        for task in expanded(id_):
-            yield Row(task, name, word, reason, "" if node == "None assigned" else node, _epoch(submitted),
-                      _epoch(started), _number(code), _number(killer), by=who)  # fmt: skip
+        yield Row(id_, name, word, reason, "" if node == "None assigned" else node, _epoch(submitted),
+                  _epoch(started), _number(code), _number(killer), by=who)  # fmt: skip
 
 
 def log_rows(lines: Iterable[str]) -> Iterator[Row]:
@@ -173,14 +172,15 @@ def log_rows(lines: Iterable[str]) -> Iterator[Row]:
 
 
 def newest(rows: Iterable[Row], refs: Mapping[str, JobRef]) -> dict[str, Row]:
-    """The last row of each task that belongs to one of the refs (by id)."""
+    """The last row of each task that belongs to one of the refs (by id); tasks that wait share one, `12_[0-7%2]`."""
     found: dict[str, Row] = {}
     for row in rows:
         ref = refs.get(row.array)
         if ref is None or not row.belongs_to(ref):
             continue
-        if row.id not in found or row.submitted >= found[row.id].submitted:
-            found[row.id] = row
+        for task in expanded(row.id):
+            if task not in found or row.submitted >= found[task].submitted:
+                found[task] = row
     return found
 
 
@@ -218,6 +218,7 @@ def _number(text: str) -> int:
 
 SECONDS = 25.0  # for a query: longer than MessageTimeout (10 s) and one retry
 LOG_BYTES = 64_000_000  # of the end of the job-completion log
+COMMANDS = 250  # to one scontrol: so many take a second, and half a minute where others keep the controller busy
 AT_ONCE = 500  # ids on one command line
 FILTERS = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SCONTROL_", "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN")
 
@@ -297,9 +298,12 @@ def states(refs: Sequence[JobRef], tasks: Collection[str] | None = None) -> dict
     if rows is None:
         return None if before is None else {id_: _last_seen(row) for id_, row in before.items()}
     found = {id_: _ended(row) for id_, row in (before or {}).items()}
+    told: dict[str, JobState] = {}  # by the id of a row
     for id_, row in now.items():
         if row.word != "CANCELLED" or found.get(id_, GONE).state != "CANCELLED":
-            found[id_] = row.state()
+            if row.id not in told:
+                told[row.id] = row.state()
+            found[id_] = told[row.id]
     for task in tasks or ():  # what was left of an array when it was cancelled is told by the array's id alone
         found.setdefault(task, ELSEWHERE if task in elsewhere else found.get(task.partition("_")[0], GONE))
     return found
@@ -339,7 +343,7 @@ def _queued(by_id: Mapping[str, JobRef]) -> dict[str, Row] | None:
     """Jobs that squeue knows: living ones, and those that ended within MinJobAge. None if it does not answer."""
     fields = ",".join(f"{name}:|" for name in SQUEUE_FIELDS)
     try:
-        answer = _run(["squeue", "-h", "-a", "-r", "-t", "all", "-O", fields, "-j", ",".join(by_id)], check=False)
+        answer = _run(["squeue", "-h", "-a", "-t", "all", "-O", fields, "-j", ",".join(by_id)], check=False)
     except ClusterError:  # away, or this machine has no SLURM and only shares the folder
         return None
     if answer.returncode and "Invalid job id" not in answer.stderr:
@@ -434,14 +438,23 @@ def hostnames(expression: str) -> list[str]:
 
 
 def scontrol(commands: Sequence[str], seconds: float = 60.0) -> list[str]:
-    """Many commands through one process; its complaints, none if all went well."""
-    if not commands:
-        return []
-    answer = _run(["scontrol"], seconds, check=False, stdin="".join(f"{command}\n" for command in commands))
-    lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
-    if any(_is_away(line) for line in lines):
-        raise Unreachable(f"SLURM's controller went away while jobs were being changed: {lines[-1]}.")
-    return lines
+    """Many commands, a few hundred through one process; its complaints, none if all went well.
+
+    seconds: for each process. A controller that is busy with others gets a second chance, so that no command may do
+    harm when it is given twice.
+    """
+    complaints = []
+    for first in range(0, len(commands), COMMANDS):
+        text = "".join(f"{command}\n" for command in commands[first : first + COMMANDS])
+        try:
+            answer = _run(["scontrol"], seconds, check=False, stdin=text)
+        except Unreachable:
+            answer = _run(["scontrol"], seconds, check=False, stdin=text)
+        lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
+        if any(_is_away(line) for line in lines):
+            raise Unreachable(f"SLURM's controller went away while jobs were being changed: {lines[-1]}.")
+        complaints += lines
+    return complaints
 
 
 def update_dependencies(edges: Mapping[str, str]) -> list[str]:

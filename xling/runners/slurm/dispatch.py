@@ -3,8 +3,11 @@
     tasks = assign(plan, settings, elsewhere)    # stages to tasks, cheap ones together
     arrays = arrays_of(tasks, settings, 1001, "xling-demo-1122065201ab")
 
-Pure: reads no files and asks no cluster. Every task waits for its own parents' tasks and for no others, so no array
-is a barrier. Arrays are layered: SLURM 22.05 takes an edge between two tasks of one array for a circle.
+Pure: reads no files and asks no cluster. Arrays are layered: SLURM 22.05 takes an edge between two tasks of one array
+for a circle. Every task waits for its own parents' tasks and for no others, so no array is a barrier: an edge a task,
+which is a call of the controller each. Where that would be thousands (or few calls are allowed, SLURM's `rl_enable`),
+a layer is cut into blocks of tasks with neighbouring parents; a block is an array, which waits for all that its tasks
+need by one edge that sbatch is given.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +22,8 @@ from xling.runners.execute import Job
 from xling.runners.slurm.record import Array, Place, Task
 from xling.runners.slurm.settings import REDUCE, Resources, Slurm
 
+EDGES = 2000  # of single tasks in a submission, at 2 to 5 ms each
+BLOCKS = 64  # that a layer of more edges is cut into
 DOUBT = 5  # how many times longer than guessed a kind that has never run may take; decides what counts as cheap
 
 
@@ -135,31 +140,62 @@ class _Packer:
 
 
 def arrays_of(
-    groups: Sequence[Group], settings: Slurm, max_array_size: int, prefix: str, after: Sequence[str] = ()
+    groups: Sequence[Group],
+    settings: Slurm,
+    max_array_size: int,
+    prefix: str,
+    after: Sequence[str] = (),
+    edges: int = EDGES,
+    blocks: int = BLOCKS,
 ) -> tuple[tuple[Job, ...], tuple[Array, ...]]:
     """The stages in order, and the arrays of tasks over them; the last array is the reducer, after all the others.
 
     One array for each layer and each set of resources, in chunks that SLURM takes. prefix: of the jobs' names;
-    after: jobs of other submissions that the reducer waits for as well.
+    after: jobs of other submissions that the reducer waits for as well; edges: of single tasks that may be made, at
+    most; blocks: into how many arrays a layer is cut that would have more.
     """
     _layer(groups)
-    chunks: dict[tuple[int, bytes], list[int]] = {}
-    for number, group in enumerate(groups):
-        chunks.setdefault((group.layer, group.shape), []).append(number)
-    members = [
-        numbers[start : start + max_array_size]
-        for _, numbers in sorted(chunks.items(), key=lambda item: (item[0][0], item[1][0]))
-        for start in range(0, len(numbers), max_array_size)
-    ]
-    places = {number: (a, t) for a, numbers in enumerate(members) for t, number in enumerate(numbers)}
+    layers: dict[tuple[int, bytes], list[int]] = {}
+    kinds = list(dict.fromkeys(stage.kind for group in groups for stage in group.stages))
+    for number, group in sorted(enumerate(groups), key=lambda item: kinds.index(item[1].stages[0].kind)):
+        layers.setdefault((group.layer, group.shape), []).append(number)
+    places: dict[int, Place] = {}
+    sizes: dict[int, int] = {}
     jobs: list[Job] = []
-    arrays = []
-    for number, numbers in enumerate(members):
-        tasks = tuple(_task(groups[member], places, jobs) for member in numbers)
-        arrays.append(Array(number, f"{prefix}-{number}", groups[numbers[0]].resources, tasks))
+    arrays: list[Array] = []
+    for _, layer in sorted(layers.items(), key=lambda item: (item[0][0], item[1][0])):
+        needs = {number: tuple(sorted(places[need] for need in groups[number].needs)) for number in layer}
+        alike = len({(needs[number], tuple(sorted(groups[number].others))) for number in layer}) == 1
+        single = 0 if alike else sum(bool(needs[number] or groups[number].others) for number in layer)
+        parts = [layer] if single <= edges else _blocks(layer, needs, sizes, blocks)
+        together = alike or single > edges
+        edges -= 0 if together else single
+        for part in parts:
+            for start in range(0, len(part), max_array_size):
+                numbers = part[start : start + max_array_size]
+                tasks = tuple(_task(groups[number], needs[number], jobs) for number in numbers)
+                array = Array(len(arrays), f"{prefix}-{len(arrays)}", groups[numbers[0]].resources, tasks, together)
+                places |= {number: (array.number, task) for task, number in enumerate(numbers)}
+                sizes[array.number] = len(tasks)
+                arrays.append(array)
     last = Task((), tuple((a.number, t) for a in arrays for t in range(len(a.tasks))), tuple(after))
-    arrays.append(Array(len(arrays), f"{prefix}-{len(arrays)}", settings.of(REDUCE), (last,)))
+    arrays.append(Array(len(arrays), f"{prefix}-{len(arrays)}", settings.of(REDUCE), (last,), together=True))
     return tuple(jobs), tuple(arrays)
+
+
+def _blocks(
+    layer: Sequence[int], needs: Mapping[int, Sequence[Place]], sizes: Mapping[int, int], most: int
+) -> list[list[int]]:
+    """A layer in parts whose tasks have neighbours as parents; at most so many, if its parents are in few arrays."""
+    cuts = min(max(sizes.values(), default=1), most)
+    while True:
+        parts: dict[tuple[Place, ...], list[int]] = {}
+        for number in layer:
+            key = tuple((array, task * cuts // sizes[array]) for array, task in needs[number])
+            parts.setdefault(tuple(dict.fromkeys(key)), []).append(number)
+        if len(parts) <= most or cuts == 1:
+            return list(parts.values())
+        cuts = cuts * 4 // 5
 
 
 def _layer(groups: Sequence[Group]) -> None:
@@ -175,33 +211,50 @@ def _layer(groups: Sequence[Group]) -> None:
         group.layer = of(number)
 
 
-def _task(group: Group, places: Mapping[int, Place], jobs: list[Job]) -> Task:
+def _task(group: Group, needs: tuple[Place, ...], jobs: list[Job]) -> Task:
     numbers = tuple(range(len(jobs), len(jobs) + len(group.stages)))
     jobs.extend(Job(stage.key, Sheet.of(stage)) for stage in group.stages)
-    return Task(numbers, tuple(sorted(places[need] for need in group.needs)), tuple(sorted(group.others)))
+    return Task(numbers, needs, tuple(sorted(group.others)))
 
 
 def dependencies(arrays: Sequence[Array], ids: Mapping[int, str]) -> dict[str, str]:
-    """The edges as SLURM takes them: {"124_3": "afterany:123_0:123_7"}. A whole array is named by its id alone.
+    """The edges of single tasks as SLURM takes them: {"124_3": "afterany:123_0:123_7"}.
 
     ids: SLURM's id of each array, by its number.
     """
-    sizes = {array.number: len(array.tasks) for array in arrays}
+    sizes = _sizes(arrays)
     edges = {}
     for array in arrays:
-        for number, task in enumerate(array.tasks):
+        for number, task in enumerate(array.tasks if not array.together else ()):
             if task.needs or task.others:
-                wanted = ":".join([*_named(task.needs, sizes, ids), *task.others])
-                edges[f"{ids[array.number]}_{number}"] = f"afterany:{wanted}"
+                edges[f"{ids[array.number]}_{number}"] = _condition(task.needs, task.others, sizes, ids)
     return edges
 
 
-def _named(needs: Sequence[Place], sizes: Mapping[int, int], ids: Mapping[int, str]) -> list[str]:
+def dependency(array: Array, arrays: Sequence[Array], ids: Mapping[int, str]) -> str:
+    """What a whole array waits for, in SLURM's words; "" if each of its tasks waits for its own, or for nothing."""
+    tasks = array.tasks if array.together else ()
+    needs = sorted({need for task in tasks for need in task.needs})
+    others = sorted({other for task in tasks for other in task.others})
+    return _condition(needs, others, _sizes(arrays), ids) if needs or others else ""
+
+
+def is_held(array: Array) -> bool:
+    """Whether it is submitted held: it is, unless it waits, as a whole, for an array that is or that waits for one."""
+    return not (array.together and any(task.needs for task in array.tasks))
+
+
+def _sizes(arrays: Sequence[Array]) -> dict[int, int]:
+    return {array.number: len(array.tasks) for array in arrays}
+
+
+def _condition(needs: Sequence[Place], others: Sequence[str], sizes: Mapping[int, int], ids: Mapping[int, str]) -> str:
+    """A whole array is named by its id alone."""
     by_array: dict[int, list[int]] = {}
-    for array, task in needs:
-        by_array.setdefault(array, []).append(task)
+    for number, task in needs:
+        by_array.setdefault(number, []).append(task)
     names = []
-    for array, tasks in by_array.items():
-        whole = len(tasks) == sizes[array]
-        names += [ids[array]] if whole else [f"{ids[array]}_{task}" for task in tasks]
-    return names
+    for number, tasks in by_array.items():
+        whole = len(tasks) == sizes[number]
+        names += [ids[number]] if whole else [f"{ids[number]}_{task}" for task in tasks]
+    return f"afterany:{':'.join([*names, *others])}"

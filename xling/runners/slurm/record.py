@@ -7,6 +7,7 @@ A folder is written before, while and after its jobs run:
 
     <root>/grids/<grid>/slurm/<submission>/
         submission.json             what was to be submitted; written once, before the first sbatch
+        tasks.jsonl                 a line a task with its stages, which its job finds by the index at the beginning
         jobs.jsonl                  appended: the job id of each array, then what became of the whole
         tasks/<array>_<task>.jsonl  appended by the job itself: started where, each stage's end, why requeued
         logs/                       the job scripts and what the jobs print
@@ -18,10 +19,13 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -29,6 +33,7 @@ import msgspec
 
 from xling.console import harmless
 from xling.grid import files
+from xling.grid.records import Sheet
 from xling.grid.store import Listing, Store
 from xling.jsonfiles import decode, unsealed
 from xling.runners.execute import Job, record_failure
@@ -36,6 +41,8 @@ from xling.runners.slurm import cluster
 from xling.runners.slurm.cluster import JobRef, JobState
 from xling.runners.slurm.settings import Resources, Slurm
 
+FORMAT = 2  # of submission.json
+INDEX = 22  # bytes of an entry in the index of tasks.jsonl
 Word = Literal["submitting", "released", "finished", "unfolded", "cancelled", "abandoned"]
 Place = tuple[int, int]  # (array, task)
 
@@ -48,15 +55,22 @@ class Task(msgspec.Struct, frozen=True):
     others: tuple[str, ...] = ()  # jobs of other submissions, "99_3"
 
 
-class Array(msgspec.Struct, frozen=True):
+class Array(msgspec.Struct, frozen=True, omit_defaults=True):
     number: int
     name: str  # of its jobs, nobody else's
     resources: Resources
-    tasks: tuple[Task, ...]
+    tasks: tuple[Task, ...] = ()
+    together: bool = False  # all its tasks wait for what any of them needs: one edge, which sbatch is given
+    size: int = 0  # tasks that it has in tasks.jsonl
+    first: int = 0  # and the line of the first of them
 
 
 class Submission(msgspec.Struct, frozen=True):
-    """Everything a job has to know, so that no job holds a pickle."""
+    """Everything a job has to know, so that no job holds a pickle.
+
+    In submission.json there are no stages and no tasks: a job reads its own from tasks.jsonl. (There are in records of
+    format 1, which had no other file.)
+    """
 
     id: str
     grid: str
@@ -72,8 +86,8 @@ class Submission(msgspec.Struct, frozen=True):
     path: tuple[str, ...]  # of modules, besides what its Python finds by itself
     settings: Slurm
     tracking: dict[str, Any]
-    stages: tuple[Job, ...]
     arrays: tuple[Array, ...]
+    stages: tuple[Job, ...] = ()
     cluster: str = ""  # SLURM's ClusterName
     fold: str = "xling.folding:fold"  # module:name of what the last job calls; records of before it was named have none
     cells: str = ""  # claim.digest_of: a name can become another grid's before the last job folds
@@ -84,6 +98,34 @@ class Submission(msgspec.Struct, frozen=True):
 
     def jobs(self, task: Task) -> list[Job]:
         return [self.stages[number] for number in task.stages]
+
+
+class _Row(msgspec.Struct, frozen=True, array_like=True):
+    """A line of tasks.jsonl."""
+
+    needs: tuple[Place, ...]
+    others: tuple[str, ...]
+    stages: tuple[Job, ...]
+
+
+class _Label(msgspec.Struct, frozen=True):
+    kind: str
+    label: str
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """Of a stage, what is asked of thousands."""
+
+    key: str
+    sheet: _Label
+
+
+class _Light(msgspec.Struct, frozen=True, array_like=True):
+    """A line of tasks.jsonl without specs."""
+
+    needs: tuple[Place, ...]
+    others: tuple[str, ...]
+    stages: tuple[_Named, ...]
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -123,15 +165,37 @@ class Filed:
     """A submission with what has been noted about it since."""
 
     folder: Path
-    submission: Submission
+    head: Submission  # without stages and tasks
     state: Word
-    refs: Mapping[int, JobRef]  # by array; those that sbatch has answered for
     owner: int  # user id: whose jobs they are
 
     @property
     def own(self) -> bool:
         """Whether this user may change its jobs, and can say what became of them."""
         return os.geteuid() in (0, self.owner)
+
+    @cached_property
+    def submission(self) -> Submission:
+        """With all tasks, and their stages by key, kind and label alone; OSError or msgspec.DecodeError if damaged."""
+        return self.head if self.head.format == 1 else _whole(self.folder, self.head)
+
+    @cached_property
+    def refs(self) -> Mapping[int, JobRef]:
+        """Arrays that sbatch has answered for."""
+        head = self.head
+        return {
+            line.array: JobRef(line.job, head.arrays[line.array].name, line.at, head.cluster)
+            for line in _lines(self.folder / "jobs.jsonl", _Line)
+            if line.job and line.array < len(head.arrays)
+        }
+
+    def task(self, place: Place) -> tuple[Task, Sequence[Job]]:
+        """A task and its stages, and no other's. OSError or msgspec.DecodeError if they cannot be read."""
+        if self.head.format == 1:
+            task = self.head.task(place)
+            return task, self.head.jobs(task)
+        row = _row(self.folder, self.head.arrays[place[0]].first + place[1])
+        return Task(tuple(range(len(row.stages))), row.needs, row.others), row.stages
 
     @cached_property
     def places(self) -> dict[str, Place]:
@@ -167,23 +231,71 @@ def task_file(folder: Path, place: Place) -> Path:
     return Path(f"{tasks_of(folder, place[0])}{place[1]}.jsonl")
 
 
-def write(folder: Path, submission: Submission) -> None:
+def write(folder: Path, submission: Submission) -> Filed:
     """Before anything is submitted: the folder and what is to be done."""
     (folder / "tasks").mkdir(parents=True)
     (folder / "logs").mkdir()
-    files.write_atomically(folder / "submission.json", files.sealed_json(submission, indent=-1))
+    rows: list[_Row] = []
+    arrays = []
+    for array in submission.arrays:
+        arrays.append(msgspec.structs.replace(array, tasks=(), size=len(array.tasks), first=len(rows)))
+        rows += [_Row(task.needs, task.others, tuple(submission.jobs(task))) for task in array.tasks]
+    lines = [msgspec.json.encode(row) for row in rows]
+    index, start = [], (len(lines) + 1) * INDEX
+    for line in [*lines, b""]:
+        index.append(b"%012d %08x\n" % (start, zlib.crc32(line)))
+        start += len(line) + 1
+    files.write_atomically(folder / "tasks.jsonl", b"".join([*index, *(line + b"\n" for line in lines)]))
+    head = msgspec.structs.replace(submission, stages=(), arrays=tuple(arrays), format=FORMAT)
+    files.write_atomically(folder / "submission.json", files.sealed_json(head, indent=-1))
+    filed = Filed(folder, head, "submitting", os.geteuid())
+    filed.__dict__["submission"] = submission  # need not be read again
+    return filed
 
 
 def read(folder: Path) -> Filed:
     """OSError or msgspec.DecodeError if there is no whole submission in the folder."""
     path = folder / "submission.json"
-    submission = unsealed(path.read_bytes(), Submission)
-    refs = {
-        line.array: JobRef(line.job, submission.arrays[line.array].name, line.at, submission.cluster)
-        for line in _lines(folder / "jobs.jsonl", _Line)
-        if line.job and line.array < len(submission.arrays)
-    }
-    return Filed(folder, submission, _state(folder), refs, path.stat().st_uid)
+    return Filed(folder, unsealed(path.read_bytes(), Submission), _state(folder), path.stat().st_uid)
+
+
+def _row(folder: Path, number: int) -> _Row:
+    """One line of tasks.jsonl, by its index: where each line starts, and its checksum."""
+    with open(folder / "tasks.jsonl", "rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # no megabytes ahead of so little
+        index = os.pread(file.fileno(), 2 * INDEX, number * INDEX)
+        (start, checksum), (end, _) = (_entry(index[at : at + INDEX]) for at in (0, INDEX))
+        return decode(_checked(os.pread(file.fileno(), end - start - 1, start), checksum), _Row)
+
+
+def _entry(line: bytes) -> tuple[int, int]:
+    try:
+        return int(line[:12]), int(line[13:21], 16)
+    except ValueError as error:
+        raise msgspec.DecodeError("the index of tasks.jsonl is damaged") from error
+
+
+def _checked(line: bytes, checksum: int) -> bytes:
+    if zlib.crc32(line) != checksum:
+        raise msgspec.DecodeError("a line of tasks.jsonl does not have the bytes that were written")
+    return line
+
+
+def _whole(folder: Path, head: Submission) -> Submission:
+    content = (folder / "tasks.jsonl").read_bytes()
+    total = sum(array.size for array in head.arrays)
+    index = [_entry(content[at : at + INDEX]) for at in range(0, (total + 1) * INDEX, INDEX)]
+    lines = (_checked(content[start : end - 1], checksum) for (start, checksum), (end, _) in pairwise(index))
+    rows = [decode(line, _Light) for line in lines]
+    stages: list[Job] = []
+    arrays = []
+    for array in head.arrays:
+        tasks = []
+        for line in rows[array.first : array.first + array.size]:
+            tasks.append(Task(tuple(range(len(stages), len(stages) + len(line.stages))), line.needs, line.others))
+            stages += [Job(one.key, Sheet(one.sheet.kind, 0, one.sheet.label, {}, {})) for one in line.stages]
+        arrays.append(msgspec.structs.replace(array, tasks=tuple(tasks)))
+    return msgspec.structs.replace(head, stages=tuple(stages), arrays=tuple(arrays))
 
 
 def submissions(store: Store, grid: str | None = None, *states: Word) -> list[Filed]:
@@ -196,19 +308,28 @@ def submissions(store: Store, grid: str | None = None, *states: Word) -> list[Fi
                 found.append(read(path.parent))
         except (OSError, msgspec.DecodeError):
             continue  # `unreadable` names it
-    return sorted(found, key=lambda filed: filed.submission.created)
+    return sorted(found, key=lambda filed: filed.head.created)
 
 
-def unreadable(store: Store, grid: str) -> list[str]:
-    """A sentence for each record of a grid's open submissions that is damaged: of their jobs nothing is known here."""
+def unreadable(store: Store, grid: str, read_: Collection[Path] = ()) -> list[str]:
+    """A sentence for each record of a grid's open submissions that is damaged: of their jobs nothing is known here.
+
+    read_: folders of those that have been read.
+    """
     found = []
     for path in files.matching(folder_of(store, grid), "*/submission.json"):
         try:
-            if _state(path.parent) in ("submitting", "released"):
-                read(path.parent)
+            if path.parent not in read_ and _state(path.parent) in ("submitting", "released"):
+                _ = read(path.parent).submission
         except (OSError, msgspec.DecodeError) as error:
             found.append(f"'{path}' cannot be read ({error}): jobs of it that still run are not shown (`squeue --me`).")
     return found
+
+
+def _is_whole(filed: Filed) -> bool:
+    with suppress(OSError, msgspec.DecodeError):  # `unreadable` names it
+        return bool(filed.submission.arrays)
+    return False
 
 
 def _state(folder: Path) -> Word:
@@ -298,7 +419,7 @@ class Survey:
 
 def survey(store: Store, grid: str | None = None) -> Survey:
     """Look at all open submissions, of one grid or of all; notes down what has ended."""
-    filed = submissions(store, grid, "submitting", "released")
+    filed = [one for one in submissions(store, grid, "submitting", "released") if _is_whole(one)]
     listings: dict[str, Listing] = {}
     wanted = [_wanted(store, one, listings) for one in filed]
     refs = [ref for one, jobs in zip(filed, wanted, strict=True) if jobs for ref in one.refs.values()]
@@ -321,7 +442,7 @@ def survey(store: Store, grid: str | None = None) -> Survey:
             told = {event.key for event in one.events(place) if event.end in TOLD} if found.state.node else set()
             held.update({key: found for key in keys if key not in told})
             if not keys:
-                reducers[one.submission.id] = found
+                reducers[one.head.id] = found
     return Survey(states is not None, open_, held, reducers)
 
 
@@ -360,7 +481,7 @@ def _wanted(store: Store, filed: Filed, listings: dict[str, Listing]) -> list[st
 
 def _without_result(store: Store, filed: Filed, place: Place, listings: dict[str, Listing]) -> list[Job]:
     jobs = filed.submission.jobs(filed.submission.task(place))
-    if filed.submission.force:  # a result that is there may be the one that is to be replaced
+    if filed.head.force:  # a result that is there may be the one that is to be replaced
         made = {event.key for event in filed.events(place) if event.end == "done"}
         return [job for job in jobs if job.key not in made]
     left = []
@@ -412,7 +533,7 @@ def settle(
         if left := _without_result(store, filed, place, listings):
             told = {event.key for event in filed.events(place) if event.end}
             for stage in left:
-                if stage.key not in told and not _failed_since(store, stage, filed.submission.created):
+                if stage.key not in told and not _failed_since(store, stage, filed.head.created):
                     _blame(store, filed, place, stage, job, state)
 
 
@@ -442,14 +563,12 @@ def cause_of(filed: Filed, place: Place, state: JobState | None) -> str:
     events = filed.events(place)
     unfit = list(dict.fromkeys(event.node for event in events if event.event == "unfit"))
     if events and events[-1].event == "unfit":
-        out = ",".join(filter(None, (filed.submission.arrays[place[0]].resources.exclude, *unfit)))
+        out = ",".join(filter(None, (filed.head.arrays[place[0]].resources.exclude, *unfit)))
         return f"{events[-1].text} on {_nodes(unfit)}. If others are fit, type \"hydra.launcher.exclude='{out}'\""
     if events and events[-1].event == "unready":
         return f"{events[-1].text} on node {events[-1].node}. Mend the line, or leave the node out (exclude)"
     if state and state.code == NO_FOLDER and not any(event.event == "start" for event in events):
-        return (
-            f"'{filed.folder}' or '{filed.submission.cwd}' is not there or cannot be written{on} and those tried before"
-        )
+        return f"'{filed.folder}' or '{filed.head.cwd}' is not there or cannot be written{on} and those tried before"
     if events and events[-1].event == "refused":
         return f"{cause}{on}; it said: {events[-1].text}"
     return f"{cause}{on}"

@@ -25,7 +25,7 @@ NO_PROGRAM = 127  # exit code, as a shell's own
 TRIES = 3  # nodes on which a job may fail to start
 
 # SLURM itself opens no file below the root: a node that has not mounted it would end the job without a word of ours.
-OPTIONS: dict[str, Any] = {"hold": True, "requeue": True, "export": "ALL", "output": "/dev/null", "error": "/dev/null"}
+OPTIONS: dict[str, Any] = {"requeue": True, "export": "ALL", "output": "/dev/null", "error": "/dev/null"}
 
 # bash. xling_unfit CODE WHY: this node cannot run the job, so another one has to; on no more than $xling_tries nodes.
 # ExcNodeList holds those that have failed (and what the user excludes), so that nothing need be written to a disk.
@@ -82,8 +82,8 @@ class Refused(Exception):
     """A refusal by sbatch, in its words, in one line."""
 
 
-def held_array(filed: Filed, array: Array) -> str:
-    """Submit an array, held, and return its id."""
+def submit_array(filed: Filed, array: Array, after: str, hold: bool) -> str:
+    """Submit an array that waits for `after` (`afterany:...`), held or not, and return its id."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
     from submitit.slurm.slurm import SlurmExecutor
 
@@ -98,8 +98,8 @@ def held_array(filed: Filed, array: Array) -> str:
 
     folder = filed.folder
     executor = Executor(folder / "logs", max_num_timeout=array.resources.max_num_timeout)
-    executor.update_parameters(**_parameters(filed, array))
-    command = [filed.submission.python, "-P", "-u", "-m", "xling.runners.slurm.task", str(folder), str(array.number)]
+    executor.update_parameters(**_parameters(filed, array, after, hold))
+    command = [filed.head.python, "-P", "-u", "-m", "xling.runners.slurm.task", str(folder), str(array.number)]
     try:
         # No shell in between, which would keep signals to itself.
         return executor.submit_array_of(len(array.tasks), f"exec {shlex.join(command)}")
@@ -108,7 +108,7 @@ def held_array(filed: Filed, array: Array) -> str:
         raise Refused(lines[-1].removeprefix("sbatch: error: ") if lines else type(error).__name__) from error
 
 
-def _parameters(filed: Filed, array: Array) -> dict[str, Any]:
+def _parameters(filed: Filed, array: Array, after: str, hold: bool) -> dict[str, Any]:
     """Resources in the words of submitit's SLURM executor."""
     wanted = msgspec.structs.asdict(array.resources)
     wanted["time"] = wanted.pop("timeout_min")
@@ -120,13 +120,15 @@ def _parameters(filed: Filed, array: Array) -> dict[str, Any]:
     # No step of its own: it costs a fifth of a job's start, and the steps of several processes must not lie in one.
     wanted["use_srun"] = False
     ours = {**OPTIONS, "signal": f"B:USR2@{array.resources.signal_delay_s}"}
+    ours |= {"dependency": after} if after else {}
+    ours |= {"hold": True} if hold else {}
     wanted["additional_parameters"] = {**ours, **wanted["additional_parameters"]}
     return {**wanted, "job_name": array.name, "wckey": None} | {"stderr_to_stdout": False}
 
 
 def _lines(filed: Filed, array: Array, setup: Sequence[str]) -> list[str]:
     """Of the script, before the command."""
-    submission, logs = filed.submission, filed.folder / "logs"
+    submission, logs = filed.head, filed.folder / "logs"
     known = {
         "xling_folder": submission.cwd,
         "xling_logs": str(logs),

@@ -27,9 +27,9 @@ from xling.runners import HERE, Work
 from xling.runners.execute import own_paths
 from xling.runners.slurm import cluster, record
 from xling.runners.slurm.cluster import HELD, ClusterError
-from xling.runners.slurm.dispatch import arrays_of, assign, dependencies
+from xling.runners.slurm.dispatch import arrays_of, assign, dependencies, dependency, is_held
 from xling.runners.slurm.record import MOVED, Event, Filed, Held, Submission, Survey, survey
-from xling.runners.slurm.script import Refused, held_array
+from xling.runners.slurm.script import Refused, submit_array
 from xling.runners.slurm.settings import REDUCE, Limits, Slurm, check_resources
 
 PREFIX = "xling-"
@@ -51,7 +51,7 @@ class Made:
         if self.calls:
             words.append(f"submitted {self.stages} stages as {self.jobs} jobs in {self.calls} arrays")
         if self.waiting_for:
-            names = ", ".join(sorted({held.filed.submission.grid for held in self.waiting_for.values()}))
+            names = ", ".join(sorted({held.filed.head.grid for held in self.waiting_for.values()}))
             words.append(f"{len(self.waiting_for)} stages are queued or running already ({names})")
         if self.let_go:
             words.append(f"{self.let_go} of them were held and may go on")
@@ -113,7 +113,7 @@ def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None
         plan = _as_it_stands(plan)
         held = _divide(plan, found)
         new = [stage for stage in plan.to_run if stage.key not in held]
-        folds_later = any(one.filed.submission.grid == plan.name for one in found.reducers.values())
+        folds_later = any(one.filed.head.grid == plan.name for one in found.reducers.values())
         if not new and (folds_later or not held):
             return Made(held, let_go=let_go, done=not held and not folds_later)
         filed = _write(plan, settings, work, held, limits)
@@ -138,9 +138,9 @@ def recover(store: Store) -> None:
         return
     queued = cluster.ours(PREFIX)
     for filed in begun:
-        by_name = {array.name: array.number for array in filed.submission.arrays}
+        by_name = {array.name: array.number for array in filed.head.arrays}
         ids = {by_name[name]: job for name, job in queued.items() if name in by_name}
-        if filed.state == "submitting" and len(ids) == len(filed.submission.arrays):
+        if filed.state == "submitting" and len(ids) == len(filed.head.arrays):
             for number in ids.keys() - filed.refs.keys():
                 record.note_job(filed.folder, number, ids[number])
             _connect(record.read(filed.folder), again=True)
@@ -152,21 +152,21 @@ def recover(store: Store) -> None:
 
 
 def cancel_arrays(filed: Filed, queued: Mapping[str, str]) -> None:
-    """By id and name: an id may have been given to another job, and an answer of sbatch may have been lost."""
-    for array in filed.submission.arrays:
-        ref = filed.refs.get(array.number)
-        ids = {ref.id} if ref else set()
-        if array.name in queued:
-            ids.add(queued[array.name])
-        if ids:
-            cluster.cancel(sorted(ids), name=array.name)
+    """Those that the queue has under their names: an id may have been given to another job, or its answer been lost.
+
+    The last first, so that none starts because what it waits for has ended.
+    """
+    cluster.cancel([queued[array.name] for array in reversed(filed.head.arrays) if array.name in queued])
+    if filed.owner != os.geteuid():  # the administrator's hand: another's jobs are not in `queued`
+        for number, ref in sorted(filed.refs.items(), reverse=True):
+            cluster.cancel([ref.id], name=filed.head.arrays[number].name)
 
 
 def _refuse_hidden(plan: Plan, found: Survey) -> None:
     """ConfigError where jobs of somebody else are at stages of the plan and cannot be seen from here."""
     hidden = [one for stage in plan.to_run if (one := found.held.get(stage.key)) and one.state == record.HIDDEN]
     if hidden:
-        names = ", ".join(sorted({one.filed.submission.grid for one in hidden}))
+        names = ", ".join(sorted({one.filed.head.grid for one in hidden}))
         raise ConfigError(
             f"{len(hidden)} of the {len(plan.to_run)} stages to run have been submitted by {record.owners(hidden)} "
             f"(grid {names}), whose jobs this cluster does not show to you (PrivateData=jobs): whether they still run "
@@ -273,24 +273,25 @@ def _write(
         cells=digest_of(plan.cells),
     )
     folder = record.folder_of(plan.store, plan.name) / name
-    record.write(folder, submission)
-    return record.read(folder)
+    return record.write(folder, submission)
 
 
 def _submit_arrays(filed: Filed) -> None:
-    """All arrays, held; then the edges; then the release. Taken back if SLURM refuses any of it."""
-    arrays = filed.submission.arrays
-    taken = 0
+    """All arrays, those that wait for none of them held; then the edges of tasks; then the release.
+
+    Taken back if SLURM refuses any of it.
+    """
+    arrays, ids = filed.submission.arrays, dict[int, str]()
     try:
         for array in arrays:
-            record.note_job(filed.folder, array.number, held_array(filed, array))
-            taken += 1
-        _connect(record.read(filed.folder))
+            ids[array.number] = submit_array(filed, array, dependency(array, arrays, ids), is_held(array))
+            record.note_job(filed.folder, array.number, ids[array.number])
+        _connect(filed)
     except (ClusterError, Refused, OSError) as error:
         kept = _take_back(filed)
         if isinstance(error, OSError):
             raise StageError(f"{files.disk_error(error, filed.folder)} {kept}") from error
-        what = f"array {taken + 1} of {len(arrays)}" if taken < len(arrays) else "the order of the jobs"
+        what = f"array {len(ids) + 1} of {len(arrays)}" if len(ids) < len(arrays) else "the order of the jobs"
         raise StageError(f"SLURM did not take {what}: {error} {kept} The same command tries again.") from error
 
 
@@ -318,7 +319,7 @@ def _connect(filed: Filed, again: bool = False) -> None:
         if refused:
             raise ClusterError(f"{refused[0]} ({len(refused)} refusals)" if len(refused) > 1 else refused[0])
 
-    ids = {number: ref.id for number, ref in filed.refs.items()}
-    check(cluster.update_dependencies(dependencies(filed.submission.arrays, ids)))
-    check(cluster.release([ids[number] for number in sorted(ids, reverse=True)]))
+    arrays, ids = filed.submission.arrays, {number: ref.id for number, ref in filed.refs.items()}
+    check(cluster.update_dependencies(dependencies(arrays, ids)))
+    check(cluster.release([ids[array.number] for array in reversed(arrays) if is_held(array)]))
     record.note_state(filed.folder, "released")

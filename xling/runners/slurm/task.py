@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,7 +30,7 @@ from xling.grid.store import Store
 from xling.runners.execute import Executor, Job, Report, load_catalogue, load_named, record_failure
 from xling.runners.slurm import cluster, ranks, record
 from xling.runners.slurm.cluster import ClusterError
-from xling.runners.slurm.record import Event, Filed, Place
+from xling.runners.slurm.record import Event, Filed, Place, Task
 
 # --- whether the results that a stage needs are there ------------------------------------------------------
 # Their markers decide, whatever SLURM thinks of the jobs. A shared folder may show them late; a job may have started
@@ -163,7 +163,7 @@ def main() -> None:
     code = 1
     lasting_output()
     try:
-        code = Runner(_read(Path(sys.argv[1])), place).run()
+        code = Runner(*_read(Path(sys.argv[1]), place), place).run()
     except XlingError as error:
         print(f"xling: {error}", file=sys.stderr)
     finally:
@@ -172,11 +172,13 @@ def main() -> None:
         os._exit(code)  # threads that stage code left behind do not keep the job
 
 
-def _read(folder: Path) -> Filed:
+def _read(folder: Path, place: Place) -> tuple[Filed, Task, Sequence[Job]]:
+    """The submission without the stages of other tasks, and this one."""
     deadline = time.monotonic() + READ_SECONDS
     while True:
         try:
-            return record.read(folder)
+            filed = record.read(folder)
+            return filed, *filed.task(place)
         except (OSError, msgspec.DecodeError) as error:
             if time.monotonic() > deadline:
                 raise StageError(f"The record of this submission cannot be read: {error}") from error
@@ -188,19 +190,21 @@ class Runner:
     """One task."""
 
     filed: Filed
+    task: Task
+    stages: Sequence[Job]
     place: Place
     store: Store = field(init=False)
     job: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.store = Store(self.filed.submission.root)
+        self.store = Store(self.filed.head.root)
         self.job = host.this_process().slurm
-        array = self.filed.submission.arrays[self.place[0]].resources
+        array = self.filed.head.arrays[self.place[0]].resources
         self._max_timeouts = array.max_num_timeout
         limit, delay = array.timeout_min * 60.0, float(array.signal_delay_s)
         self._stopper = Stopper(self.job, limit, delay, self._clean, self._requeue)
         self._running: Job | None = None
-        timeout = self.filed.submission.settings.claim_timeout_s
+        timeout = self.filed.head.settings.claim_timeout_s
         self._watch = claim.Watch(lambda: files.clock(self.store.root), timeout)
         self._ends: dict[str, str] = {}
         self._noted = self._refused = False
@@ -208,7 +212,7 @@ class Runner:
     def run(self) -> int:
         """All stages of the task; 0 if each of them is done."""
         self._stopper.listen()
-        submission = self.filed.submission
+        submission = self.filed.head
         self._note_unfit()
         self._note(Event("start", job=self.job, node=_node(), pid=os.getpid(), restarts=_restarts()))
         if host.code_digest() != submission.code:
@@ -216,10 +220,9 @@ class Runner:
             self._note(Event("note", text=text))
             print(f"xling: {text}", file=sys.stderr, flush=True)
         try:
-            stages = submission.jobs(submission.task(self.place))
-            if not stages:
+            if not self.stages:
                 return self._reduce()
-            for job in stages:
+            for job in self.stages:
                 self._ends[job.key] = self._stage(job)
         except Interrupted:
             self._stopper.act()
@@ -270,7 +273,7 @@ class Runner:
 
     @cached_property
     def _executor(self) -> Executor:
-        submission = self.filed.submission
+        submission = self.filed.head
         kinds = load_catalogue(submission.catalogue)
         executor = Executor(
             self.store,
@@ -289,10 +292,10 @@ class Runner:
 
     def _in_processes(self, kind: Kind, context: Context) -> None:
         """A stage of a job that asks for several processes."""
-        resources = self.filed.submission.arrays[self.place[0]].resources
+        resources = self.filed.head.arrays[self.place[0]].resources
         folder = self.filed.folder / "tasks" / f"{self.place[0]}_{self.place[1]}.{host.this_process().name}"
         self._stopper.asked = True  # they come to an end by themselves
-        ranks.run(kind, context, self.filed.submission.catalogue, resources, folder, lambda: self._stopper.why)
+        ranks.run(kind, context, self.filed.head.catalogue, resources, folder, lambda: self._stopper.why)
 
     def _heal(self, job: Job, key: str) -> bool:
         """Make a damaged parent again from its own sheet, unless another job is at that already."""
@@ -353,7 +356,7 @@ class Runner:
 
     def _missing(self, up: Parent) -> str:
         """Wait until a result is there; why it is not going to be, or nothing. Requeue if it is still to come."""
-        deadline = time.monotonic() + self.filed.submission.settings.late_seconds
+        deadline = time.monotonic() + self.filed.head.settings.late_seconds
         asked, state = -ASK_SECONDS, "neither there nor in the queue"
         while (found := self._state(up)) != "done":
             source = self._source(up)
@@ -381,7 +384,7 @@ class Runner:
         place = self.filed.places.get(up.key)
         if place is not None:
             return self.filed, place
-        others = set(self.filed.submission.task(self.place).others)
+        others = set(self.task.others)
         for filed in reversed(record.submissions(self.store)):
             place = filed.places.get(up.key)
             if place is not None and filed.job(place) in others:
@@ -436,7 +439,7 @@ class Runner:
         if not _restarts():
             return
         left_out = (cluster.details(self.job) or {}).get("ExcNodeList", "(null)")
-        asked = self.filed.submission.arrays[self.place[0]].resources.exclude or ""
+        asked = self.filed.head.arrays[self.place[0]].resources.exclude or ""
         known = {event.node for event in self.filed.events(self.place) if event.event == "unfit"}
         if left_out != "(null)" and (names := set(cluster.hostnames(left_out)) - known):
             for node in sorted(names - set(cluster.hostnames(asked))):
@@ -475,11 +478,11 @@ class Runner:
         self._executor.heart.release(self.store.beside(kind, key, ".claim"))
 
     def _give_up(self, times: int) -> None:
-        submission = self.filed.submission
+        submission = self.filed.head
         minutes = self._stopper.limit / 60
         asked = submission.arrays[self.place[0]].resources.timeout_min
         set_ = "" if minutes >= asked else f" ({minutes:g} minutes, which the cluster set in place of {asked})"
-        for job in submission.jobs(submission.task(self.place)):
+        for job in self.stages:
             if job.key not in self._ends:
                 last = (
                     f"It reached the time limit {times} times{set_}. Raise hydra.launcher.timeout_min "
@@ -505,10 +508,9 @@ class Runner:
 
     def _reduce(self) -> int:
         """Say what became of jobs that ended without a word, then fold what is complete."""
-        submission = self.filed.submission
+        submission = self.filed.head
         refs = [ref for number, ref in self.filed.refs.items() if number != self.place[0]]
-        mine = self.filed.submission.arrays[self.place[0]].tasks[self.place[1]].needs
-        states = cluster.states(refs, {job for place in mine if (job := self.filed.job(place))})
+        states = cluster.states(refs, {job for place in self.task.needs if (job := self.filed.job(place))})
         if states is not None:
             record.settle(self.store, self.filed, states)
         if submission.cells:

@@ -172,7 +172,7 @@ def look(store: Store, name: str) -> View:
     status = grid_status(store, name, Cluster({key: held.job for key, held in found.held.items()}, gone))
     keys = {row.stage.key for row in status.rows if row.state in ("queued", "running")}
     held = {key: found.held[key] for key in keys & found.held.keys()}
-    folding = [one for one in found.reducers.values() if one.filed.submission.grid == name]
+    folding = [one for one in found.reducers.values() if one.filed.head.grid == name]
     submitted = bool(held or folding) or record.folder_of(store, name).is_dir()
     unfolded = "" if folding else record.unfolded(store, name)
     notes = [*_notes(store, found, name), *_unfit(held.values())]
@@ -193,16 +193,16 @@ def _unfit(held: Iterable[Held]) -> Iterator[str]:
 def _notes(store: Store, found: Survey, name: str) -> Iterator[str]:
     if not found.answered:
         yield "the cluster does not answer. Stages shown as queued or running may have ended since."
-    yield from record.unreadable(store, name)
-    mine = [filed for filed in found.open if filed.submission.grid == name]
-    hidden = [one for one in found.held.values() if one.state == record.HIDDEN and one.filed.submission.grid == name]
+    yield from record.unreadable(store, name, [filed.folder for filed in found.open])
+    mine = [filed for filed in found.open if filed.head.grid == name]
+    hidden = [one for one in found.held.values() if one.state == record.HIDDEN and one.filed.head.grid == name]
     if hidden:
         yield f"jobs of {record.owners(hidden)} are not shown to you here (PrivateData): they may have ended since."
     if any(filed.state == "submitting" for filed in mine):
         yield "its submission has not been completed: the same command completes it."
     own = [filed for filed in mine if filed.own]
     digest = host.code_digest() if own else ""
-    if any(filed.submission.code != digest for filed in own):
+    if any(filed.head.code != digest for filed in own):
         yield "the code has changed since it was submitted: jobs that start from now on run the changed code."
 
 
@@ -295,12 +295,12 @@ def cancel_grid(store: Store, name: str) -> str:
             except ClusterError as error:
                 refused.append(str(error))
             else:
-                done.add(filed.submission.id)
+                done.add(filed.head.id)
                 record.note_state(filed.folder, "cancelled")
     if not mine:
         return f"{name}: nothing of it is queued or running on the cluster."
-    living = {held.job: held.filed.submission.id for held in [*view.held.values(), *view.folding]
-              if held.filed.own and held.filed.submission.grid == name}  # fmt: skip
+    living = {held.job: held.filed.head.id for held in [*view.held.values(), *view.folding]
+              if held.filed.own and held.filed.head.grid == name}  # fmt: skip
     jobs = {job for job, submission in living.items() if submission in done}
     if refused:
         left = len(living) - len(jobs)
@@ -317,9 +317,9 @@ def _refusal(what: str, filed: Filed) -> str:
 def _waiting_elsewhere(store: Store, name: str, jobs: set[str]) -> str:
     grids = sorted(
         {
-            filed.submission.grid
+            filed.head.grid
             for filed in record.submissions(store, None, "submitting", "released")
-            if filed.submission.grid != name
+            if filed.head.grid != name
             for array in filed.submission.arrays
             for task in array.tasks
             if jobs & set(task.others)
@@ -337,7 +337,7 @@ def cancel_stage(store: Store, name: str, handle: str) -> str:
         raise ConfigError(_no_job(next(row for row in view.status.rows if row.stage.key == stage.key), name))
     if not held.filed.own:
         raise ConfigError(_refusal(stage.label, held.filed))
-    cluster.cancel([held.job], name=held.filed.submission.arrays[held.place[0]].name)
+    cluster.cancel([held.job], name=held.filed.head.arrays[held.place[0]].name)
     deadline = time.monotonic() + ENDING_SECONDS
     while _lives(held) and time.monotonic() < deadline:
         time.sleep(0.5)
