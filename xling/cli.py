@@ -27,6 +27,7 @@ from xling.grid.records import chosen_grid, read_grid, stage_at
 from xling.grid.records import grids as known_grids
 from xling.grid.status import grid_status
 from xling.grid.store import Store
+from xling.runners import jobs
 
 Command = Callable[[argparse.Namespace, Store], int]
 COMMANDS = ("run", "grids", "status", "logs", "cancel", "reduce", "report", "figures", "analyse", "compare", "wandb",
@@ -69,26 +70,24 @@ def _opening(path: Path) -> str:
 
 def status(options: argparse.Namespace, store: Store) -> int:
     """How a grid stands: stages by state, what runs where, what is queued, what failed and why."""
-    from xling.runners.slurm import watch
-
     name = chosen_grid(store, options.grid)
+    found = jobs(store, name)
     if options.watch:
-        return watch.watch(store, name, every=options.all)
-    Console(soft_wrap=True).print(watch.look(store, name).table(options.all))
+        return found.watch(store, name, every=options.all)
+    Console(soft_wrap=True).print(found.status(store, name, options.all))
     return 0
 
 
 def logs(options: argparse.Namespace, store: Store) -> int:
     """What a stage printed, attempt after attempt."""
-    from xling.runners.slurm import watch
-
     name = chosen_grid(store, options.grid)
+    found = jobs(store, name)
     stage = stage_at(read_grid(store, name), options.stage)
     path = store.log(stage.kind, stage.key)
     if options.follow:
         print(harmless(f"{stage.label}: {path}"), file=sys.stderr)
-        return watch.follow_log(store, name, stage, path)
-    paths = [path] if path.exists() else watch.job_logs(store, name, stage)
+        return found.follow(store, name, stage, path)
+    paths = [path] if path.exists() else found.logs(store, name, stage)
     if not paths:
         raise ConfigError(f"{stage.label} has no log yet: it has not been started with this root.")
     for path in paths:
@@ -103,11 +102,8 @@ def logs(options: argparse.Namespace, store: Store) -> int:
 
 def cancel(options: argparse.Namespace, store: Store) -> int:
     """Cancel the job of a stage, or all jobs of a grid, on the cluster."""
-    from xling.runners.slurm import watch
-
     name = chosen_grid(store, options.grid)
-    done = watch.cancel_grid(store, name) if options.stage == "all" else watch.cancel_stage(store, name, options.stage)
-    print(harmless(done))
+    print(harmless(jobs(store, name).cancel(store, name, options.stage)))
     return 0
 
 
@@ -167,9 +163,7 @@ def gc(options: argparse.Namespace, store: Store) -> int:
         console.print(f"damaged: {result.kind}/{result.key[:12]}: {result.why}" + (" (set aside)" if moved else ""))
     if options.verify and not damaged:
         console.print("Every result has the bytes that were published.")
-    from xling.runners.slurm.record import survey
-
-    busy = survey(store).held.keys()
+    busy = jobs(store).busy(store)
     if options.grid:
         _refuse_submitted(store, options.grid)
         items = grid_garbage(store, options.grid, busy=busy)
@@ -196,9 +190,8 @@ def gc(options: argparse.Namespace, store: Store) -> int:
 
 
 def _refuse_submitted(store: Store, name: str) -> None:
-    from xling.runners.slurm import record
-
-    if record.submissions(store, chosen_grid(store, name), "submitting", "released"):
+    grid = chosen_grid(store, name)
+    if jobs(store, grid).submitted(store, grid):
         raise ConfigError(f"Grid {name} cannot be deleted: it has jobs on the cluster. Type `xling cancel all {name}`.")
 
 

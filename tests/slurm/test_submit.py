@@ -141,11 +141,14 @@ return slurm.SUCCESS
 def plugin(toy: Toy) -> Callable[[str, str], None]:
     """A cluster whose administrators have a say: lines of Lua at each submission, and at each change of a job."""
 
-    def write(submit: str = "", modify: str = "return slurm.SUCCESS") -> None:
-        (toy.cluster.folder / "etc" / "job_submit.lua").write_text(LUA % (submit, modify))
+    path = toy.cluster.folder / "etc" / "job_submit.lua"
 
-    write()
-    toy.cluster.configure(JobSubmitPlugins="lua")
+    def write(submit: str, modify: str) -> None:
+        path.unlink(missing_ok=True)
+        path.write_text(LUA % (submit, modify))
+        toy.cluster.configure(JobSubmitPlugins="lua")
+        toy.cluster.restart()  # reads the file at the start, and not again within the same second
+
     return write
 
 

@@ -7,8 +7,9 @@ conf/hydra/launcher/NAME.yaml holds its settings, with `_target_: hydra_plugins.
 YAML in a folder on Hydra's search path.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
@@ -16,7 +17,10 @@ from msgspec import Struct
 from xling.options import Options
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from xling.grid.plan import Plan
+    from xling.grid.records import PlannedStage
     from xling.grid.stage import Kind
     from xling.grid.store import Store
 
@@ -59,7 +63,8 @@ class Launcher(Protocol):
         An empty text: the number alone, in dry runs alone.
         """
 
-    # A module may also have `gpus(settings, kind) -> Gpus`: the GPUs of a kind of stage, for the memory plan.
+    # A module may also have `gpus(settings, kind) -> Gpus`: the GPUs of a kind of stage, for the memory plan; and
+    # `jobs() -> Jobs`, if its work goes on after `run` has returned.
 
     def check(self, plan: "Plan", settings: Any) -> Any:
         """ConfigError for what cannot be granted, before the plan of a grid of that name is replaced.
@@ -75,6 +80,38 @@ class Launcher(Protocol):
 
         False for a launcher whose work ends with its process: the claims of its workers are seen by everybody.
         """
+
+
+class Jobs(Protocol):
+    """What `xling status`, `logs`, `cancel` and `gc` ask of a launcher whose work outlives its process."""
+
+    def submitted(self, store: "Store", grid: str | None = None) -> bool:
+        """Whether jobs of a grid (of any) are out, as far as its records say."""
+
+    def busy(self, store: "Store") -> Set[str]:
+        """Keys of the stages that jobs are at, or are going to run."""
+
+    def status(self, store: "Store", grid: str, every: bool) -> "RenderableType":
+        """How a grid stands, whoever runs it; `every`: with a line for each stage."""
+
+    def watch(self, store: "Store", grid: str, seconds: float = 5.0, every: bool = False) -> int:
+        """The same until nothing of it runs or is queued. 0: all cells are done and folded."""
+
+    def logs(self, store: "Store", grid: str, stage: "PlannedStage") -> list[Path]:
+        """Of a stage's job itself, for one that died before the stage began."""
+
+    def follow(self, store: "Store", grid: str, stage: "PlannedStage", path: Path) -> int:
+        """Print a stage's log as it grows until the stage has ended. 0 if it is done."""
+
+    def cancel(self, store: "Store", grid: str, what: str) -> str:
+        """Cancel the job of a stage, by its handle, or `all` of a grid; a sentence. XlingError if that is refused."""
+
+
+def jobs(store: "Store", grid: str | None = None) -> Jobs:
+    """Those of the launcher that has submitted a grid (any); else the house's, which see what runs here as well."""
+    offered = [module.jobs() for module in LAUNCHERS.usable().values() if hasattr(module, "jobs")]
+    found: Jobs = next((one for one in offered if one.submitted(store, grid)), offered[-1])
+    return found
 
 
 LAUNCHERS: Options[Launcher] = Options(

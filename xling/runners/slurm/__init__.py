@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from xling.errors import while_running
 from xling.grid.stage import Gpus
-from xling.runners import HERE, Ended, Work
+from xling.runners import HERE, Ended, Jobs, Work
 from xling.runners.slurm.settings import Slurm as Settings
 from xling.runners.slurm.settings import read
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xling.grid.store import Store
     from xling.runners.slurm.settings import Limits
 
-__all__ = ["Settings", "check", "gpus", "others", "read", "run", "workers"]
+__all__ = ["Settings", "check", "gpus", "jobs", "others", "read", "run", "workers"]
 
 
 def workers(plan: "Plan", settings: Settings) -> tuple[int, str]:
@@ -73,3 +73,10 @@ def others(store: "Store", grid: str, cells: str) -> bool:
     if all(filed.head.cells in own for filed in begun):
         return False
     return any(filed.head.cells not in own for filed in survey(store, grid).open)
+
+
+def jobs() -> Jobs:
+    """What looks after jobs of a cluster."""
+    from xling.runners.slurm import watch
+
+    return watch

@@ -311,6 +311,12 @@ def submissions(store: Store, grid: str | None = None, *states: Word) -> list[Fi
     return sorted(found, key=lambda filed: filed.head.created)
 
 
+def any_open(store: Store, grid: str | None = None) -> bool:
+    """Whether there is a submission that is not noted to have ended; records are not read for it."""
+    paths = files.matching(store.root / "grids", f"{'*' if grid is None else grid}/slurm/*/submission.json")
+    return any(_state(path.parent) in ("submitting", "released") for path in paths)
+
+
 def unreadable(store: Store, grid: str, read_: Collection[Path] = ()) -> list[str]:
     """A sentence for each record of a grid's open submissions that is damaged: of their jobs nothing is known here.
 

@@ -7,7 +7,7 @@ Console().print(view.table())
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -182,6 +182,21 @@ def look(store: Store, name: str) -> View:
     return View(status, store, held, folding, submitted, found.answered, unfolded, notes)
 
 
+def status(store: Store, name: str, every: bool = False) -> RenderableType:
+    """What `xling status` shows."""
+    return look(store, name).table(every)
+
+
+def submitted(store: Store, grid: str | None = None) -> bool:
+    """Whether some submission of a grid (of any) has not ended, as far as is noted."""
+    return record.any_open(store, grid)
+
+
+def busy(store: Store) -> Set[str]:
+    """Keys of the stages that are queued or running."""
+    return survey(store).held.keys()
+
+
 def _unfit(held: Iterable[Held]) -> Iterator[str]:
     """A sentence for each node that jobs could not start on, as told by those that went elsewhere."""
     again = {one.job: one for one in held if one.state.restarts}.values()
@@ -271,6 +286,11 @@ def _shower(console: Console, every: bool) -> Callable[[View], None]:
 # --- `xling cancel`: nobody else's jobs, whatever their id ------------------------------------------------
 
 ENDING_SECONDS = 15.0  # that a cancelled job has to end
+
+
+def cancel(store: Store, name: str, what: str) -> str:
+    """Cancel `all` of a grid, or the job of a stage."""
+    return cancel_grid(store, name) if what == "all" else cancel_stage(store, name, what)
 
 
 def cancel_grid(store: Store, name: str) -> str:
@@ -367,7 +387,7 @@ def _count(number: int, noun: str) -> str:
 # --- `xling logs` -----------------------------------------------------------------------------------------
 
 
-def follow_log(store: Store, name: str, stage: PlannedStage, path: Path) -> int:
+def follow(store: Store, name: str, stage: PlannedStage, path: Path) -> int:
     """Print a stage's log as it grows, until the stage is neither running nor queued. 0 if it is done, else 1."""
     state = ""
 
@@ -389,7 +409,7 @@ def follow_log(store: Store, name: str, stage: PlannedStage, path: Path) -> int:
     return 0 if state == "done" else 1
 
 
-def job_logs(store: Store, name: str, stage: PlannedStage) -> list[Path]:
+def logs(store: Store, name: str, stage: PlannedStage) -> list[Path]:
     """Logs of a stage's job itself, newest submission first: the only ones if it died before the stage began."""
     for filed in reversed(record.submissions(store, name)):
         place = filed.places.get(stage.key)
