@@ -567,6 +567,8 @@ def cause_of(filed: Filed, place: Place, state: JobState | None) -> str:
     cause = state.cause if state and state.cause else "SLURM knows nothing of it any more"
     on = f" on node {state.node}" if state and state.node and state.node not in cause else ""
     events = filed.events(place)
+    if state is not None and state.state == "CANCELLED":
+        return f"{cause}{on}"
     unfit = list(dict.fromkeys(event.node for event in events if event.event == "unfit"))
     if events and events[-1].event == "unfit":
         out = ",".join(filter(None, (filed.head.arrays[place[0]].resources.exclude, *unfit)))
