@@ -11,7 +11,7 @@ READY := $(VENV)/.installed
 INSTALL := $(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,encoder,gguf,lora,wandb]'
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo grid controls human-judgements optimizers paper-tiny real-model test test-slurm nightly lint base clean
+.PHONY: help setup demo grid controls human-judgements optimizers paper-tiny real-model gpu-check test test-slurm nightly lint base clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -38,6 +38,9 @@ paper-tiny: $(READY) ## docs/paper_tiny.md: every preset of the paper at tiny sc
 
 real-model: $(READY) ## docs/real_model.md: a pretrained model through every stage, with data of DATA=FOLDER; skipped without weights
 	$(BIN)/python benchmarks/real_model.py "$(DATA)"
+
+gpu-check: $(READY) ## docs/gpu.md: trainers on a GPU beside the CPU, speed and memory at real size; 8 minutes, goes on where it stopped
+	$(BIN)/python benchmarks/gpu.py
 
 test: $(READY) ## all tests but the nightly ones; warnings are errors
 	$(BIN)/python -m pytest -m 'not nightly'

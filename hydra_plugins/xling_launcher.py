@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
     from xling.compose.grid import Cells
+    from xling.grid.plan import Plan
 
 
 class GridLauncher(Launcher):
@@ -34,6 +35,12 @@ class GridLauncher(Launcher):
         from xling.errors import ConfigError
 
         raise ConfigError(f"hydra/launcher={self._name} takes whole grids: leave hydra/sweeper=xling as it is.")
+
+    def plan(self, cells: Cells) -> Plan:
+        """The plan alone."""
+        from xling.launching import planned
+
+        return planned(cells, self.catalogue, self._name, self._values)
 
     def launch_grid(self, cells: Cells) -> Sequence[JobReturn]:
         """Plan, run or submit, fold into the matrix. Leaves with exit code 1 if all has ended and a cell failed."""

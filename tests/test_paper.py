@@ -137,7 +137,7 @@ def test_a_dry_run_says_what_is_not_here(plans: dict[str, Plan], capsys: pytest.
     assert "The hub cannot be reached: Qwen/Qwen3-1.7B-Base, Qwen/Qwen3-4B-Instruct-2507 planned" in warnings
     plans["paper_dialog"].print()
     shown = capsys.readouterr().out
-    assert "56,448 samples" in shown and "GPU hours at 9.89e+14 FLOP/s" in shown
+    assert "56,448 samples" in shown and "hours of H100 (9.89e+14 FLOP/s" in shown
 
 
 def test_without_dry_run_the_data_must_be_there() -> None:

@@ -37,13 +37,12 @@ def plan(*overrides: str) -> Plan:
     DataError for what cannot be.
     """
     from xling.compose.grid import composed_grid
-    from xling.launching import plan_of
 
     _check(overrides)
     named = {override.partition("=")[0].lstrip("+") for override in overrides}
     asked = overrides if "dry_run" in named else (*overrides, "dry_run=true")
     cells, launcher = composed_grid(asked)
-    return plan_of(cells, launcher.catalogue)
+    return launcher.plan(cells)  # type: ignore[no-any-return]
 
 
 def run(*overrides: str) -> "Grid":

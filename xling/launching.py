@@ -22,7 +22,7 @@ from xling.errors import ConfigError, shown, while_running
 from xling.experiment import Experiment, experiment_from
 from xling.folding import fold
 from xling.grid.claim import check_own, digest_of, running
-from xling.grid.estimate import rates_from
+from xling.grid.estimate import Speed, rates_from
 from xling.grid.plan import Plan, make_plan, needs_of, replaced, too_large
 from xling.grid.stage import Gpus
 from xling.grid.store import Store
@@ -45,10 +45,13 @@ LEFT = 130  # exit code of somebody who has left a grid that goes on
 HEALS = 2  # times that one command makes what has rotted again
 
 
-def plan_of(cells: Cells, catalogue: str) -> Plan:
-    """Decide on every stage of the cells; nothing is run or written. A dry run needs neither data nor the hub."""
+def plan_of(cells: Cells, catalogue: str, device: Callable[[], Speed | None] = lambda: None) -> Plan:
+    """Decide on every stage of the cells; nothing is run or written. A dry run needs neither data nor the hub.
+
+    device: asked by a dry run for what its hours are of.
+    """
     settings, dry_run = cells.settings, _switch("dry_run", cells.settings["dry_run"])
-    rates = rates_from(settings["cost"])
+    rates = rates_from(settings["cost"], device() if dry_run else None)
     dag = _package(f"{catalogue}.dag")
     asked, remarks = [experiment_from(cell) for cell in cells.cells], list[str]()
     if dry_run:
@@ -169,6 +172,12 @@ def _check_data(asked: Sequence[Experiment], known: Sequence[str]) -> None:
         print(harmless(f"xling: {note}"), file=sys.stderr)
 
 
+def planned(cells: Cells, catalogue: str, launcher: str, values: Mapping[str, Any]) -> Plan:
+    """What `launch` would do, with the same arguments."""
+    module = LAUNCHERS[launcher]
+    return plan_by(cells, catalogue, module, module.read(values, _package(catalogue).KINDS))
+
+
 def launch(cells: Cells, catalogue: str, launcher: str, values: Mapping[str, Any]) -> int:
     """Do what the command line asks for, by a launcher of the table with the settings of its YAML.
 
@@ -218,7 +227,7 @@ def _refuse_submitted(plan: Plan) -> None:
 def _planned(cells: Cells, catalogue: str, launcher: Launcher, settings: Any) -> Plan | None:
     """The plan, announced; None if showing it was all that was asked for."""
     dry_run = _switch("dry_run", cells.settings["dry_run"])
-    plan = on_gpus(plan_of(cells, catalogue), launcher, settings)
+    plan = plan_by(cells, catalogue, launcher, settings)
     count, said = launcher.workers(plan, settings)
     if dry_run:
         plan.print(workers=count, said=said)
@@ -230,6 +239,12 @@ def _planned(cells: Cells, catalogue: str, launcher: Launcher, settings: Any) ->
     print(harmless(_intention(plan, said)), file=sys.stderr)
     plan.clear_lost()
     return plan
+
+
+def plan_by(cells: Cells, catalogue: str, launcher: Launcher, settings: Any) -> Plan:
+    """`plan_of` with the time and the memory that its stages take where the launcher runs them."""
+    speed = getattr(launcher, "speed", lambda settings: None)
+    return on_gpus(plan_of(cells, catalogue, lambda: speed(settings)), launcher, settings)
 
 
 def on_gpus(plan: Plan, launcher: Launcher, settings: Any) -> Plan:

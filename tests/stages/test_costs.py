@@ -1,14 +1,16 @@
 """How much work a stage is: units and operations by hand, and which recorded times count."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from own_files import jsonl, paired
 from small_grid import BUDGET, TASK, M, N, changed, every, experiment
 
 from xling.config.policies import LanguageModel
-from xling.grid.estimate import Estimate, Rates, rates_from
+from xling.grid.estimate import SPEEDS, Estimate, Rates, rates_from, speed_of
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell, Stage, Tokens, Work
 from xling.grid.store import Store
@@ -17,13 +19,18 @@ from xling.models.checkpoints import parameters_of
 from xling.models.hub import UNRESOLVED
 from xling.models.sizes import sizes_of
 from xling.optimizers.ppo import Settings as PPO
-from xling.planning import KINDS, dag, places
+from xling.planning import KINDS, costs, dag, places
 from xling.planning.dag import judge_stage
 from xling.planning.judging import notes
+from xling.results.specs import located
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
+from xling.runners import local, slurm
+from xling.runners.slurm.settings import Resources, Slurm
+from xling.tasks.files import Settings as Files
 from xling.tasks.oasst import Settings as Oasst
+from xling.tasks.options import Task, task_module, tokens_of
 from xling.translators.seq2seq import Settings as Seq2Seq
 
 COST: dict[str, Any] = {
@@ -66,9 +73,9 @@ def test_training_sampling_and_scoring(tiny_folder: Path) -> None:
     }  # fmt: skip
 
 
-def test_lengths_are_the_limits_unless_they_are_named(tiny_folder: Path) -> None:
+def test_no_text_is_longer_than_it_may_be(tiny_folder: Path) -> None:
     pool = stages(experiment(tiny_folder))["pool"]
-    longest, short = work(pool, Tokens()), work(pool)
+    longest, short = work(pool, Tokens(2000, 2000)), work(pool)
     assert longest.flops["reading"] / short.flops["reading"] == pool.spec["max_prompt_tokens"] / 20
     assert work(pool, Tokens(10**6, 10**6)).flops == longest.flops  # no longer than they may be
 
@@ -119,6 +126,63 @@ def test_an_estimate_is_the_work_at_the_rate_but_no_less_than_the_guess(tiny_fol
     assert modelled.modelled and modelled.seconds == pytest.approx(flops["reading"] / 0.5 + flops["sampling"] / 0.1)
     assert modelled.units == {"samples": N * TASK.test_prompts}
     assert estimate(None).units == {}  # without rates nothing is asked
+
+
+def test_lengths_are_those_of_the_data_where_it_is_here(tiny_folder: Path, tmp_path: Path) -> None:
+    """Bytes of the first rows over 4; what is named goes before."""
+    rows = paired("en", 80) + paired("tr", 80)
+    task = Files(str(jsonl(tmp_path / "own.jsonl", rows)), ("en", "tr"), feedback="pairwise")
+    assert costs.measured(stages(experiment(tiny_folder))["pool"], Tokens()) == Tokens(50, 14)  # made, and not read
+    assert tokens_of(Oasst("published"), "en") is None
+    pool = stages(experiment(tiny_folder, task=task, judge="target_rm"))["pool"]
+    demonstrated = task_module(task).demonstrations(pool_task(pool), "tr", "train")[:64]
+    texts = zip(*((row.prompt.text, row.response) for row in demonstrated), strict=True)
+    means = [sum(len(text.encode()) for text in column) / len(demonstrated) / 4 for column in texts]
+    assert costs.measured(pool, Tokens()) == Tokens(*map(round, means)) and means[0] > 4
+    assert costs.measured(pool, Tokens(7, None)) == Tokens(7, round(means[1]))
+    model, seen = parameters_of(str(tiny_folder), None), work(pool, Tokens()).flops
+    assert model is not None and seen["reading"] == 2 * model.prompt * round(means[0]) * pool_prompts(pool)
+
+
+def pool_task(stage: Stage) -> Any:
+    return msgspec.convert(located(stage.spec)["task"], Task)
+
+
+def pool_prompts(stage: Stage) -> int:
+    return len(task_module(pool_task(stage)).prompts(pool_task(stage), "tr", "test"))
+
+
+def test_hours_are_those_of_the_device_that_would_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    asked: dict[str, Any] = {"gpus_per_node": 2}
+    found = [
+        local.speed(local.Settings(threads=2)),
+        *(slurm.speed(Slurm(Resources(**one))) for one in (
+            {"cpus_per_task": 4}, asked, asked | {"constraint": "a100&nvlink"}, {"gres": "gpu:H200:1"},
+            {"additional_parameters": {"gpus": "v100:1"}},
+        )),
+    ]  # fmt: skip
+    assert [one and one.name for one in found] == ["2 CPU threads", "4 CPU threads", None, "A100", "H200", "V100"]
+    cost, once = COST | {"flops_per_second": None}, Work({"training": 1e15}, {})
+    seconds = [rates_from(cost, one).seconds(once) for one in found]
+    assert seconds[2] == rates_from(cost, SPEEDS["h100"]).seconds(once) == pytest.approx(2e15 / 9.89e14)
+    assert seconds[0] == 2 * seconds[1] == pytest.approx(2e15 / 2e11)
+    assert rates_from(COST, found[0]).seconds(once) == 2e15 / 1e9  # what is stated goes before
+    assert speed_of("NVIDIA H100 80GB HBM3") == SPEEDS["h100"] and speed_of("RTX A4000") is None
+
+
+def test_what_is_computed_in_float32_takes_longer_on_a_gpu(tiny_folder: Path) -> None:
+    """A policy in bfloat16 is trained in it from weights in float32."""
+    for dtype, single in (("float32", True), ("bfloat16", False)):
+        asked = changed(experiment(tiny_folder, optimizer=PPO(steps=2, batch_size=8)), "policy", dtype=dtype)
+        assert {kind: work(stage).single for kind, stage in stages(asked).items() if kind in PRICED} == dict.fromkeys(
+            PRICED, single
+        )
+    gpu, once = rates_from(COST | {"flops_per_second": None}), Work({"training": 1.0}, {})
+    assert gpu.seconds(replace(once, single=True)) / gpu.seconds(once) == pytest.approx(9.89e14 / 6.7e13)
+
+
+PRICED = ("sft", "reward", "align", "aligned", "score")
 
 
 # --- the hub --------------------------------------------------------------------------------------------------

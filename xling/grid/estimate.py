@@ -3,15 +3,17 @@
     python launch.py -m ... dry_run=true cost.flops_per_second=3.12e14
 
 Where no run of a kind is recorded, a dry run takes the work that the kind's stages say they are (`Kind.work`) at the
-rate of `cost`, but no less than the kind's guess, which covers starting and reading. docs/paper.md has the formulas.
+rate of `cost` or of the device that would do it, but no less than the kind's guess, which covers starting and reading.
+docs/paper.md has the formulas.
 """
 
 import itertools
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -34,20 +36,60 @@ class Estimate:
     stored: float = 0.0  # bytes on disk of all that run
 
 
+class Speed(NamedTuple):
+    """A device, by its data sheet or as measured."""
+
+    name: str
+    flops: float  # a second, of dense matrices in bfloat16
+    single: float  # the same in float32, as torch multiplies it: without TF32
+    bandwidth: float  # bytes of its memory a second
+
+
+# By a word of the names that drivers and clusters have for them.
+SPEEDS = {
+    "gh200": Speed("GH200", 9.89e14, 6.7e13, 4.0e12),
+    "h200": Speed("H200", 9.89e14, 6.7e13, 4.8e12),
+    "h100": Speed("H100", 9.89e14, 6.7e13, 3.35e12),
+    "b200": Speed("B200", 2.25e15, 7.5e13, 8.0e12),
+    "a100": Speed("A100", 3.12e14, 1.95e13, 2.0e12),
+    "l40s": Speed("L40S", 3.62e14, 9.16e13, 8.64e11),
+    "l4": Speed("L4", 1.21e14, 3.03e13, 3.0e11),
+    "a40": Speed("A40", 1.5e14, 3.74e13, 6.96e11),
+    "a30": Speed("A30", 1.65e14, 1.03e13, 9.33e11),
+    "v100": Speed("V100", 1.25e14, 1.57e13, 9.0e11),
+    "4090": Speed("RTX 4090", 1.65e14, 8.26e13, 1.01e12),
+    "3090": Speed("RTX 3090", 7.1e13, 3.56e13, 9.36e11),
+}
+
+
+def speed_of(name: str) -> Speed | None:
+    """Of a GPU by what it is called; None for one that is not in the table."""
+    return next((SPEEDS[word] for word in re.split(r"[^a-z0-9]+", name.lower()) if word in SPEEDS), None)
+
+
+THREAD = 1e11  # of one core with AVX-512: a matrix product in float32 reaches 0.99e11 (numpy, EPYC; docs/paper.md)
+
+
+def of_processor(threads: int) -> Speed:
+    """Threads of a processor, which gains nothing by 16 bits."""
+    return Speed(f"{threads} CPU thread{'s' * (threads > 1)}", threads * THREAD, threads * THREAD, 2e10)
+
+
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """How fast work is taken to be done: the settings `cost`."""
+    """How fast work is taken to be done: the settings `cost`, and the device."""
 
-    flops_per_second: float
+    speed: Speed
     utilisation: Mapping[str, float]  # by the sort of work, above 0 and at most 1
     tokens: Tokens
 
     def seconds(self, work: Work) -> float:
-        return sum(flops / self.utilisation[sort] for sort, flops in work.flops.items()) / self.flops_per_second
+        rate = self.speed.single if work.single else self.speed.flops
+        return sum(flops / self.utilisation[sort] for sort, flops in work.flops.items()) / rate
 
 
-def rates_from(cost: Mapping[str, Any]) -> Rates:
-    """ConfigError for settings that are no rates."""
+def rates_from(cost: Mapping[str, Any], device: Speed | None = None) -> Rates:
+    """With the speed of `device` unless one is stated; of None an H100's. ConfigError where they are no rates."""
     known = ("flops_per_second", "utilisation", "prompt_tokens", "response_tokens")
     for key in ("cost", "cost.utilisation"):
         value = cost if key == "cost" else cost.get("utilisation")
@@ -60,7 +102,8 @@ def rates_from(cost: Mapping[str, Any]) -> Rates:
         raise ConfigError(
             f"cost.{missing[0]} is missing: leave cost as conf/config.yaml has it, and set what is in it."
         )
-    speed = fitting(cost["flops_per_second"], PositiveFloat, "cost.flops_per_second", "3.12e14")
+    stated = fitting(cost["flops_per_second"], PositiveFloat | None, "cost.flops_per_second", "3.12e14")
+    speed = (device or SPEEDS["h100"]) if stated is None else Speed(f"{stated:.3g} FLOP/s", stated, stated, 0.0)
     shares = {str(k): fitting(v, Share, f"cost.utilisation.{k}", "0.35") for k, v in cost["utilisation"].items()}
     lengths = [fitting(cost[name], Positive | None, f"cost.{name}", "null") for name in known[2:]]
     return Rates(speed, shares, Tokens(*lengths))

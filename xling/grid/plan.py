@@ -514,8 +514,9 @@ def _cost(plan: Plan, workers: int, said: str) -> Iterable[str]:
         hours = sum(estimate.seconds * plan.count()[kind]["run"] for kind, estimate in modelled) / 3600
         flops, shares = sum(estimate.flops for _, estimate in modelled), plan.rates.utilisation.items()
         yield (
-            f"* = by its work: {flops:.3g} FLOP, {_few(hours)} GPU hours at {plan.rates.flops_per_second:.3g} FLOP/s, "
-            f"of which {', '.join(f'{sort} gets {share:.0%}' for sort, share in shares)} (cost.*; docs/paper.md)"
+            f"* = by its work: {flops:.3g} FLOP, {_few(hours)} hours of {plan.rates.speed.name} "
+            f"({plan.rates.speed.flops:.3g} FLOP/s, in float32 {plan.rates.speed.single:.3g}), of which "
+            f"{', '.join(f'{sort} gets {share:.0%}' for sort, share in shares)} (cost.*; docs/paper.md)"
         )
 
 

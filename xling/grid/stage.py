@@ -82,6 +82,7 @@ class Work:
     flops: Mapping[str, float]  # sort of work -> floating-point operations; sorts are those of cost.utilisation
     units: Mapping[str, int]  # what -> how many, as people count it: {"samples": 808384}
     stored: float = 0.0  # bytes that its result takes on disk
+    single: bool = False  # computed in float32
 
 
 @dataclass(frozen=True, slots=True)

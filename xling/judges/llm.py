@@ -379,6 +379,7 @@ def _held_out_count(task: Task, lang: str, most: int | None, seed: int) -> int:
     return len(capped(pair_ids(pairs), [pair.prompt.dataset for pair in pairs], most, seed))
 
 
+@costs.priced
 def work(stage: Stage, tokens: Tokens) -> Work:
     """Requests of a stage; operations of a local model. Of a server no operations are counted."""
     calls = most_requests(stage)

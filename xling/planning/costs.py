@@ -2,11 +2,13 @@
 
 A pass over a token costs 2 operations a parameter, training 6 (Kaplan et al. 2020, section 2.1); attention is left out,
 and so are adapters' savings, padding and whatever a task's own code does. Tokens are `cost.prompt_tokens` and
-`cost.response_tokens`, else the limits of the spec, which is an upper bound. docs/paper.md has the formulas as a table.
+`cost.response_tokens`, else those of a sample of the data, and where it is not here the limits of the spec, an upper
+bound. docs/paper.md has the formulas as a table.
 """
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import lru_cache, wraps
 from typing import Any, cast
 
 import msgspec
@@ -17,7 +19,7 @@ from xling.models.sizes import Sizes, sizes_of
 from xling.optimizers import OPTIMIZERS, Costs
 from xling.results.specs import located
 from xling.rewards import REWARDS, Budget, RewardSettings, budget_of
-from xling.tasks.options import Task, size
+from xling.tasks.options import Task, size, tokens_of
 from xling.translators import TRANSLATORS
 
 EVALUATED = 64  # validation demonstrations a language that fine-tuning is watched on (xling/stages/sft.py)
@@ -25,6 +27,36 @@ PROMPT, RESPONSE = 1024, 512  # limits where a spec has none
 NOTHING = Work({}, {})
 WORD = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of a weight
 LETTERS, NUMBER = 4, 8  # bytes on disk of a token of a response, and of a score
+
+
+def priced(work: Callable[[Stage, Tokens], Work]) -> Callable[[Stage, Tokens], Work]:
+    """`work` with the lengths of a sample of the stage's data where none are named, and what it is computed in."""
+
+    @wraps(work)
+    def of(stage: Stage, tokens: Tokens) -> Work:
+        return replace(work(stage, measured(stage, tokens)), single=_in_single(stage))
+
+    return of
+
+
+def measured(stage: Stage, tokens: Tokens) -> Tokens:
+    """`tokens`, with those of a sample of the stage's data where they say none."""
+    langs = stage.spec.get("langs") or [stage.spec.get("lang")]
+    if None not in (tokens.prompt, tokens.response) or not stage.spec.get("task") or None in langs:
+        return tokens
+    prompt, response = tokens_of(_task(stage), langs[0]) or (None, None)
+    return Tokens(tokens.prompt or prompt, tokens.response or response)
+
+
+def _in_single(stage: Stage) -> bool:
+    """Whether it is computed in float32: as its model is stored; a policy that is trained whole as its spec says."""
+    base = base_of(stage)
+    if base is None:
+        return False
+    half = WORD[base.spec["dtype"]] == 2
+    if stage.kind == "align" and stage.spec["tuning"] == "full":
+        half = stage.spec.get("precision") == "bfloat16"
+    return not half
 
 
 def base_of(stage: Stage) -> Stage | None:
@@ -41,6 +73,7 @@ def model_of(stage: Stage) -> Parameters | None:
     return None if base is None else parameters_of(located(base.spec)["checkpoint"], base.spec.get("commit") or None)
 
 
+@priced
 def sft(stage: Stage, tokens: Tokens) -> Work:
     """Training passes, and greedy responses to validation prompts at each evaluation."""
     spec, model = stage.spec, model_of(stage)
@@ -56,6 +89,7 @@ def sft(stage: Stage, tokens: Tokens) -> Work:
     return Work(flops, {"demonstrations read": rows}, _stored(stage))
 
 
+@priced
 def reward(stage: Stage, tokens: Tokens) -> Work:
     """Training passes of a network, and its evaluations; linear heads cost next to nothing."""
     rm, model, own = stage.spec["rm"], model_of(stage), budget(stage)
@@ -73,6 +107,7 @@ def reward(stage: Stage, tokens: Tokens) -> Work:
     return Work(flops, {f"{what} read": rows}, _stored(stage, head=False))
 
 
+@priced
 def samples(stage: Stage, tokens: Tokens) -> Work:
     """A prompt read once, n responses written; of an aligned policy the KL divergence too, read under both models."""
     spec, model = stage.spec, model_of(stage)
@@ -87,6 +122,7 @@ def samples(stage: Stage, tokens: Tokens) -> Work:
     return Work(flops, {"samples": drawn}, LETTERS * float(drawn * response))
 
 
+@priced
 def align(stage: Stage, tokens: Tokens) -> Work:
     """A policy trained against a reward, as its optimizer counts it."""
     model, settings = model_of(stage), OPTIMIZERS.read(stage.spec["optimizer"])
@@ -99,6 +135,7 @@ def align(stage: Stage, tokens: Tokens) -> Work:
     return Work(work.flops, work.units, _stored(stage)) if model is not None else Work({}, work.units)
 
 
+@priced
 def score(stage: Stage, tokens: Tokens) -> Work:
     """Samples, opponents and held-out feedback under the reward model; a prompt is read once for its responses."""
     spec = stage.spec
@@ -128,6 +165,7 @@ def translate(stage: Stage, tokens: Tokens) -> Work:
     return Work(flops, {"texts at most": records * (1 + responses)})
 
 
+@priced
 def features(stage: Stage, tokens: Tokens) -> Work:
     """A frozen language model over feedback, or over samples and held-out feedback."""
     spec = stage.spec

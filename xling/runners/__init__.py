@@ -63,7 +63,8 @@ class Launcher(Protocol):
         An empty text: the number alone, in dry runs alone.
         """
 
-    # A module may also have `gpus(settings, kind) -> Gpus`: the GPUs of a kind of stage, for the memory plan; and
+    # A module may also have `gpus(settings, kind) -> Gpus`: the GPUs of a kind of stage, for the memory plan;
+    # `speed(settings) -> Speed | None`: that of the device of a stage, for the hours of a dry run; and
     # `jobs() -> Jobs`, if its work goes on after `run` has returned.
 
     def check(self, plan: "Plan", settings: Any) -> Any:

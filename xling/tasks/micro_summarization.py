@@ -41,6 +41,8 @@ class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field=
 
 WORLD_VERSION = 2  # raise when code changes what the world says or how quality is computed
 
+TOKENS = (50, 14)  # of a prompt and a response, by the packaged base's tokenizer: 46 to 60 and 13 to 15 by language
+
 SIMULATED = "simulated"  # the `system` of every rated response
 
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts", "quality"})

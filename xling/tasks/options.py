@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-from xling.errors import ConfigError
+from xling.errors import ConfigError, DataError
 from xling.options import Options, name_of
 from xling.tasks import defaults
 from xling.tasks.records import (
@@ -237,6 +237,34 @@ def size(task: Task, lang: str, what: Kind, split: Split, most: int | None = Non
         if (of, kind, part) == (lang, what, split) and (used is None or dataset in ("", *used))
     ]
     return sum(sizes) if sizes else None
+
+
+SAMPLED = 64  # rows that lengths are taken from
+
+
+A_TOKEN = 4  # bytes of UTF-8
+
+
+@lru_cache(maxsize=64)
+def tokens_of(task: Task, lang: str) -> tuple[int, int] | None:
+    """Mean tokens of a prompt, as the policy reads it, and of a response: roughly, by bytes of a language's first rows.
+
+    None where the data is not here. A task that makes its data says it (`TOKENS`), as long as nobody has to make it.
+    """
+    module, there = task_module(task), offers(task)
+    if stated := getattr(module, "TOKENS", None):
+        return stated  # type: ignore[no-any-return]
+    if absent(task) or not there & {"demonstrations", "pairs"}:
+        return None
+    try:
+        if "demonstrations" in there:
+            rows = [(row.prompt.text, row.response) for row in module.demonstrations(task, lang, "train")[:SAMPLED]]
+        else:
+            rows = [(row.prompt.text, row.chosen) for row in module.pairs(task, lang, "train")[:SAMPLED]]
+    except (ConfigError, DataError):  # settings that one stage reads may not do for other data
+        return None
+    prompt, response = (sum(len(row[i].encode()) for row in rows) / (len(rows) or 1) for i in (0, 1))
+    return (max(1, round(prompt / A_TOKEN)), max(1, round(response / A_TOKEN))) if rows else None
 
 
 def _capped(count: int, most: int | None) -> int:

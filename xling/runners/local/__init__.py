@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from msgspec import Meta, Struct
 
 from xling.config.common import NonNegative, Positive, check_names, converted
+from xling.grid.estimate import Speed, of_processor, speed_of
 from xling.grid.stage import Gpus
 from xling.runners import HERE, Ended, Work
 
@@ -55,6 +56,14 @@ def gpus(settings: Settings, kind: str) -> Gpus:
     from xling.runners.local.crew import chosen, gib_of, visible
 
     return Gpus(gib=gib_of(tuple(chosen(settings.gpus, list(visible())))))
+
+
+def speed(settings: Settings) -> Speed | None:
+    """A worker's: of its GPU, as far as the table knows it, else of its threads."""
+    from xling.runners.local.crew import chosen, name_of, visible
+
+    found = chosen(settings.gpus, list(visible()))
+    return speed_of(name_of(tuple(found))) if found else of_processor(settings.threads)
 
 
 def run(plan: "Plan", settings: Settings, work: Work, checked: "list[Seat]") -> Ended:

@@ -138,11 +138,25 @@ def _named(said: str) -> list[str]:
 @cache
 def gib_of(names: tuple[str, ...]) -> float | None:
     """GiB of the smallest of some GPUs, as NVIDIA's driver says; None: there is none, or nobody tells."""
-    asked = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", f"--id={','.join(names)}"]
-    with suppress(OSError, ValueError, subprocess.SubprocessError):
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=SECONDS, check=True) if names else None
-        return min((float(line) / 1024 for line in told.stdout.split()), default=None) if told else None
+    with suppress(ValueError):
+        return min((float(line) / 1024 for line in _told("memory.total", names)), default=None)
     return None
+
+
+@cache
+def name_of(names: tuple[str, ...]) -> str:
+    """What the driver calls the first of some GPUs; empty: there is none, or nobody tells."""
+    return next(iter(_told("name", names)), "")
+
+
+def _told(what: str, names: tuple[str, ...]) -> list[str]:
+    """A line a GPU, of NVIDIA's driver."""
+    asked = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits", f"--id={','.join(names)}"]
+    with suppress(OSError, subprocess.SubprocessError):
+        if names:
+            told = subprocess.run(asked, capture_output=True, text=True, timeout=SECONDS, check=True)
+            return told.stdout.splitlines()
+    return []
 
 
 def listed_gpus(text: str) -> list[str]:

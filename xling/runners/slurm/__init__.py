@@ -9,17 +9,18 @@ import sys
 from typing import TYPE_CHECKING
 
 from xling.errors import while_running
+from xling.grid.estimate import Speed, of_processor, speed_of
 from xling.grid.stage import Gpus
 from xling.runners import HERE, Ended, Jobs, Work
 from xling.runners.slurm.settings import Slurm as Settings
-from xling.runners.slurm.settings import read
+from xling.runners.slurm.settings import asks_for_gpus, read
 
 if TYPE_CHECKING:
     from xling.grid.plan import Plan
     from xling.grid.store import Store
     from xling.runners.slurm.settings import Limits
 
-__all__ = ["Settings", "check", "gpus", "jobs", "others", "read", "run", "workers"]
+__all__ = ["Settings", "check", "gpus", "jobs", "others", "read", "run", "speed", "workers"]
 
 
 def workers(plan: "Plan", settings: Settings) -> tuple[int, str]:
@@ -33,6 +34,15 @@ def gpus(settings: Settings, kind: str) -> Gpus:
     where = f"{HERE}.stages.{kind}" if kind in settings.stages else HERE
     stated = "" if asked.gpu_mem_gb is None else f"{where}.gpu_mem_gb={asked.gpu_mem_gb:g}"
     return Gpus(asked.processes, asked.gpu_mem_gb, stated)
+
+
+def speed(settings: Settings) -> Speed | None:
+    """Of the GPU that is asked for, where its type is named; without a GPU of the threads of a task."""
+    asked = settings.common
+    if not asks_for_gpus(asked):
+        return of_processor(asked.cpus_per_task or 1)
+    words = [asked.gres, asked.constraint, *asked.additional_parameters.values(), asked.partition]
+    return next((found for word in words if word and (found := speed_of(str(word)))), None)
 
 
 def check(plan: "Plan", settings: Settings) -> "Limits | None":

@@ -409,6 +409,12 @@ def _elsewhere(need: float, most: int, unit: str) -> str:
     return " Another partition may have them." if unit == "GPUs" and not most else ""
 
 
+def asks_for_gpus(asked: Resources) -> bool:
+    """Whether a job gets any, in whatever words."""
+    own = any("gpu" in f"{name} {value}".lower() for name, value in asked.additional_parameters.items())
+    return _gpus(asked) > 0 or asked.gpu_mem_gb is not None or own
+
+
 def _gpus(asked: Resources) -> int:
     per_task = (asked.gpus_per_task or 0) * asked.tasks_per_node
     return max(asked.gpus_per_node or 0, per_task, gpus_in(asked.gres or ""))
