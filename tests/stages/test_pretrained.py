@@ -7,6 +7,7 @@ import pytest
 from families import saved
 
 import xling
+from xling.jsonfiles import read_json
 from xling.models.hub import BASE_FOLDER
 from xling.planning.pretrained import is_pretrained
 
@@ -69,3 +70,18 @@ def test_a_model_trained_from_the_micro_model_is_none_that_can_be_ruined(tmp_pat
     shutil.copytree(BASE_FOLDER, tmp_path / "trained")
     assert not is_pretrained(str(tmp_path / "trained"), None)
     assert said(f"policy.checkpoint={tmp_path / 'trained'}") == ""
+
+
+def test_more_tokens_than_a_model_was_trained_on_are_said(folder: str, tmp_path: Path) -> None:
+    def past(checkpoint: str, *more: str) -> list[str]:
+        asked = (f"policy.checkpoint={checkpoint}", "rm_backbone=bag_of_words", "sft.steps=0", *more)
+        return [one for one in xling.plan(*asked).warnings if "was trained on" in one]
+
+    most = read_json(Path(folder) / "config.json")["max_position_embeddings"]
+    assert past(folder, f"policy.max_prompt_tokens={most - 32}") == []
+    [text] = past(folder, f"policy.max_prompt_tokens={most - 31}")
+    assert text.startswith(f"policy.checkpoint={folder}: it was trained on {most} tokens")
+    assert text.endswith(f"Type policy.max_prompt_tokens={most - 32}.")
+    [text] = past(folder, f"policy.max_new_tokens={most}")
+    assert text.endswith(f"policy.max_prompt_tokens={most // 2} policy.max_new_tokens={most - most // 2}.")
+    assert past(str(saved(tmp_path, "mt5")), "policy.max_prompt_tokens=9000") == past("packaged") == []

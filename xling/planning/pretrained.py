@@ -14,7 +14,7 @@ from msgspec import Struct
 from xling.config.common import Training
 from xling.config.policies import LanguageModel
 from xling.experiment import Experiment
-from xling.models.checkpoints import text_settings
+from xling.models.checkpoints import positions, text_settings
 from xling.models.hub import BASE_FOLDER, settings_of
 from xling.optimizers import PolicyTraining
 from xling.options import name_of
@@ -37,6 +37,7 @@ RATES = {"ppo": Suited(5e-4, 1e-5, 1e-4), "rloo": Suited(5e-4, 1e-5, 1e-4), "grp
          "dpo": Suited(1e-4, 1e-5, 1e-4)}  # fmt: skip
 VALUE_RATE = Suited(5e-4, 1e-5, 1e-5)  # of ppo, whose value model has no adapters
 SAMPLING = {"max_new_tokens": Suited(32, 512, 512), "temperature": Suited(0.8, 1.0, 1.0), "n": Suited(16, 64, 64)}
+OWN = ("packaged", "pretrain")
 SIZES = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
 
 
@@ -83,6 +84,29 @@ def notes(asked: Sequence[Experiment], typed: Collection[str]) -> list[str]:
         f"{values}. In place of the options that have them type {' '.join(words)}. What is typed by its own name "
         "counts as meant."
     ]
+
+
+def beyond(asked: Sequence[Experiment]) -> list[str]:
+    """A sentence on each policy that is to read and say more tokens than the texts had that it was trained on.
+
+    Models that look places up in a table cannot, and are refused; positions of these have no end.
+    """
+    sentences = list[str]()
+    for policy in dict.fromkeys(e.policy for e in asked if isinstance(e.policy, LanguageModel)):
+        config = settings_of(policy.checkpoint, policy.revision) if policy.checkpoint not in OWN else {}
+        most = None if config.get("is_encoder_decoder") else positions(config)
+        if most is None or policy.max_prompt_tokens + policy.max_new_tokens <= most:
+            continue
+        prompt = max(most - policy.max_new_tokens, most // 2)
+        words = [f"policy.max_prompt_tokens={prompt}"]
+        if policy.max_new_tokens > most - prompt:
+            words.append(f"policy.max_new_tokens={most - prompt}")
+        sentences.append(
+            f"policy.checkpoint={policy.checkpoint}: it was trained on {most} tokens (max_position_embeddings), "
+            f"and is given up to {policy.max_prompt_tokens} of a prompt and {policy.max_new_tokens} of a response: "
+            f"what it says beyond is worth little. Type {' '.join(words)}."
+        )
+    return list(dict.fromkeys(sentences))
 
 
 def _findings(experiment: Experiment) -> Iterator[Finding]:
@@ -132,7 +156,7 @@ def _unsuited(place: Place, setting: str, value: float, suited: Suited, adapters
 @lru_cache(maxsize=64)
 def is_pretrained(checkpoint: str, revision: str | None) -> bool:
     """Whether a checkpoint is another model than the packaged micro base, or one that was trained from it."""
-    if checkpoint in ("packaged", "pretrain"):
+    if checkpoint in OWN:
         return False
     own, micro = (text_settings(settings_of(*one)) for one in ((checkpoint, revision), (str(BASE_FOLDER), None)))
     return any(own.get(name) != micro.get(name) for name in SIZES)
