@@ -1,7 +1,7 @@
 """Running a plan as jobs of a SLURM cluster: hooks of hydra/launcher=slurm (xling/runners/__init__.py); docs/slurm.md.
 
-settings.py: what can be asked for; dispatch.py: stages to jobs; submit.py, task.py, ranks.py: from the shell to the
-processes of a job; record.py: what has been submitted and what became of it; cluster.py: SLURM's commands;
+settings.py: what can be asked for; dispatch.py: stages to jobs; submit.py, script.py, task.py, ranks.py: from the shell
+to the processes of a job; record.py: what has been submitted and what became of it; cluster.py: SLURM's commands;
 watch.py: `xling status`, `logs` and `cancel`.
 """
 
