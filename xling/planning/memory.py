@@ -3,6 +3,8 @@
 A stage is at its worst at one of a few moments, and what is held then is a sum:
 
     learning   weights + optimizer state + other models + activations + logits (+ gradients that are there already)
+    again      the same without logits, and with what the first layer keeps that is computed again
+    ending     weights + gradients + optimizer state + other models + what the last layer keeps
     updating   weights + gradients + optimizer state + other models + what the update computes with
     sampling   weights, all of them gathered + optimizer state + other models + keys and values + probabilities
 
@@ -29,7 +31,7 @@ from xling.models.sizes import (
     rows_on_accelerator,
 )
 from xling.models.text import row_width
-from xling.optimizers import OPTIMIZERS, Held, held, trains
+from xling.optimizers import OPTIMIZERS, Held, PolicyTraining, held, trains
 from xling.optimizers.training import ROWS_TOGETHER
 from xling.planning.costs import WORD, budget, limits, sized
 from xling.results.specs import located
@@ -38,7 +40,7 @@ QUANTIZED = 0.56  # bytes of a weight in 4 bits, with its share of the scales
 STEP = 12  # bytes a weight that Adafactor computes the update of the largest matrix with
 LOGIT = 12  # bytes of a token's logit on the way back: the log-probability, its gradient, the logit's gradient
 PASSING = 0.6  # of what a layer would keep for the way back, while a text passes it
-EVALUATED = 32  # rows that are written together when fine-tuning is measured
+EVALUATED = 32  # rows that are written together when a policy is measured
 USUAL = 80.0  # GiB of a GPU, where that is asked of `auto` and not known
 MORE = (2, 4, 8, 16, 32, 64)  # GPUs that are looked at
 A_NODE = 8  # GPUs
@@ -138,18 +140,21 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
         learning["gathered"] = around
     whole = 4.0 * first.root if nets[0].tuning == "full" else 0.0  # the first gradient: of the head
     learning["gradients"] = max(gradients if parts else min(gradients, whole), buckets)
-    ending = {**held, "gradients": gradients + buckets, "gathered": around,
-              "activations": sum(texts * one_layer(net, task) for net in nets)}  # fmt: skip
+    layer = max(texts * one_layer(net, task) for net in nets)
+    ending = {**held, "gradients": gradients + buckets, "gathered": around, "activations": layer}
     updating = {**held, "gradients": gradients + buckets,
                 "update": share * max(net.computing(task.optimizer) for net in nets)}  # fmt: skip
     sampling = {**held, "weights": held["weights"] + (nets[0].weights() if way.sharded else 0.0)}
     word = 2 if task.half else nets[0].word if nets[0].tuning != "full" else 4
     sampling |= drawn(first, task.written, 1, task.prompt, task.response, word, task.room) if task.written else {}
-    return {"learning": learning, "ending": ending, "updating": updating, "sampling": sampling}
+    found = {"learning": learning, "ending": ending, "updating": updating, "sampling": sampling}
+    if way.again:  # the logits are gone by the time that the first layer is computed again
+        found["again"] = {**learning, "logits": 0.0, "activations": learning["activations"] + layer}
+    return found
 
 
 def kept(net: Net, task: Task, again: bool) -> float:
-    """Bytes of one text that a network keeps for the way back."""
+    """Bytes of one text that a network keeps for the way back; of layers that are computed again their inputs alone."""
     sizes, args = net.sizes, (task.prompt, task.response, task.half, task.dropout, net.tuning != "full")
     if net.tuning == "frozen":
         return 0.0
@@ -157,11 +162,11 @@ def kept(net: Net, task: Task, again: bool) -> float:
         return sizes.layers(*args)
     written = task.response if sizes.encoder else task.prompt + task.response
     between = sizes.encoder * task.prompt + sizes.decoder * written
-    return 4.0 * sizes.width * between + one_layer(net, task)
+    return 4.0 * sizes.width * between
 
 
 def one_layer(net: Net, task: Task) -> float:
-    """The same of its largest layer alone."""
+    """All that its largest layer keeps."""
     if net.tuning == "frozen":
         return 0.0
     return max(net.sizes.layer(task.prompt, task.response, task.half, task.dropout, net.tuning != "full"))
@@ -299,26 +304,31 @@ def align(stage: Stage, gpus: Gpus) -> Memory | None:
         return None
     (sizes, word), settings = model, OPTIMIZERS.read(spec["optimizer"])
     assert trains(settings)  # no other asks for this stage
-    tuning, rank = spec["tuning"], (spec["lora"] or {}).get("r", 0)
-    own: Held = getattr(OPTIMIZERS.of(settings), "held", held)(settings)
-    policy, value = Net(sizes, word, tuning, rank), Net(sizes, 4, trunk=True)
-    half = WORD.get(spec.get("precision") or "", word if tuning != "full" else 4) == 2
-    # A policy with adapters is its own reference, with these switched off.
-    reference = (2.0 if half else 4.0) * sizes.weights if tuning == "full" else 0.0
-    at_once = own.at_once
-    if own.tables:
-        at_once = max(1, min(at_once, VOCABULARY_AT_ONCE // (own.rows * spec["max_new_tokens"] * sizes.vocabulary)))
-    optimizer = spec["optimizer"]
-    task = Task(
-        (policy, *[value] * own.values), reference + _scorer(stage), own.batch, at_once, own.rows,
-        spec["max_prompt_tokens"], spec["max_new_tokens"], True, half, False,
-        optimizer["optimizer"], ROWS_TOGETHER if own.samples else EVALUATED, room({}, gpus),
-        spec.get(WHERE, {}).get("parallel", "auto"),
-    )  # fmt: skip
-    way = Way(1, False, optimizer.get("micro_batch_size"), bool(spec.get("gradient_checkpointing")))
+    policy = Net(sizes, word, spec["tuning"], (spec["lora"] or {}).get("r", 0))
+    half = WORD.get(spec.get("precision") or "", word if policy.tuning != "full" else 4) == 2
+    task = aligned(settings, policy, half, spec["max_prompt_tokens"], spec["max_new_tokens"], _scorer(stage),
+                   room({}, gpus), spec.get(WHERE, {}).get("parallel", "auto"))  # fmt: skip
+    way = Way(1, False, spec["optimizer"].get("micro_batch_size"), bool(spec.get("gradient_checkpointing")))
     if not hasattr(settings, "micro_batch_size"):  # an optimizer that reads its batch at once
         return Memory(worst(task, way), gpus)
     return trained(task, way, ("optimizer.micro_batch_size", "policy.gradient_checkpointing"), stage.kind, gpus)
+
+
+def aligned(
+    settings: PolicyTraining, policy: Net, half: bool, prompt: int, response: int, scorer: float, room: float, how: str
+) -> Task:
+    """What an optimizer trains; scorer: bytes of the reward model."""
+    own: Held = getattr(OPTIMIZERS.of(settings), "held", held)(settings)
+    sizes = policy.sizes
+    # A policy with adapters is its own reference, with these switched off.
+    reference = (2.0 if half else 4.0) * sizes.weights if policy.tuning == "full" else 0.0
+    at_once = own.at_once
+    if own.tables:
+        at_once = max(1, min(at_once, VOCABULARY_AT_ONCE // (own.rows * response * sizes.vocabulary)))
+    nets = policy, *[Net(sizes, 4, trunk=True)] * own.values
+    written = max(EVALUATED, min(own.batch, ROWS_TOGETHER)) if own.samples else EVALUATED
+    return Task(nets, reference + scorer, own.batch, at_once, own.rows, prompt, response, True, half, False,
+                settings.optimizer, written, room, how)  # fmt: skip
 
 
 def samples(stage: Stage, gpus: Gpus) -> Memory | None:
