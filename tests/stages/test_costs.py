@@ -19,7 +19,7 @@ from xling.models.checkpoints import parameters_of
 from xling.models.hub import UNRESOLVED
 from xling.models.sizes import sizes_of
 from xling.optimizers.ppo import Settings as PPO
-from xling.planning import KINDS, costs, dag, places
+from xling.planning import KINDS, costs, dag, memory
 from xling.planning.dag import judge_stage
 from xling.planning.judging import notes
 from xling.results.specs import located
@@ -247,8 +247,8 @@ def test_kinds_know_what_computes_and_how_much_memory_it_takes(tiny_folder: Path
         "score",
     }
     sizes = {kind: found(stage) for kind, stage in trained.items() if (found := KINDS[kind].memory) is not None}
-    assert sizes["sft"] == sizes["reward"] == places.IDLE + 24 * model.weights and sizes["align"] > sizes["sft"]
-    assert sizes["aligned"] == places.IDLE + 6 * model.weights
+    assert sizes["sft"] == sizes["reward"] == memory.IDLE + 24 * model.weights and sizes["align"] > sizes["sft"]
+    assert sizes["aligned"] == memory.IDLE + 6 * model.weights
     endpoint = experiment(tiny_folder, judge=LlmJudge(base_url="http://127.0.0.1:9/v1", model="m"))
     assert "llm" in stages(endpoint) and "llm" not in computing(endpoint)
     assert "llm" in computing(experiment(tiny_folder, judge=LlmJudge(checkpoint=str(tiny_folder))))

@@ -47,8 +47,7 @@ from xling.models.checkpoints import check_date, check_policy
 from xling.optimizers import answers
 from xling.planning import costs
 from xling.planning.judging import Judged, Verdicts, answering_spec
-from xling.planning.memory import reading
-from xling.planning.places import memory, on_gpu
+from xling.planning.memory import main_memory, on_gpu, reading
 from xling.planning.specs import base, data_of, label_of, make
 from xling.results.reading import held_out_pairs, pair_ids, read_verdicts, verdicts_of
 from xling.results.samples import Samples, read_samples
@@ -569,6 +568,6 @@ def run_accuracy(context: Context) -> None:
 
 
 KINDS = (
-    Kind("llm", 2, run, seconds=60, work=work, gpu=on_gpu, memory=memory, needs=reading),
-    Kind("judge_accuracy", 2, run_accuracy, seconds=60, work=work, gpu=on_gpu, memory=memory, needs=reading),
+    Kind("llm", 2, run, seconds=60, work=work, gpu=on_gpu, memory=main_memory, needs=reading),
+    Kind("judge_accuracy", 2, run_accuracy, seconds=60, work=work, gpu=on_gpu, memory=main_memory, needs=reading),
 )

@@ -15,7 +15,7 @@ from typing import Any
 from xling.errors import ConfigError
 from xling.grid.stage import Kind
 from xling.judges import JUDGES
-from xling.planning import costs, memory, places
+from xling.planning import costs, memory
 from xling.results.specs import on_data
 
 
@@ -25,7 +25,7 @@ def _lazy(name: str) -> Callable[[Any], Any]:
     return lambda argument: getattr(importlib.import_module(f"xling.stages.{module}"), function)(argument)
 
 
-WHERE: dict[str, Any] = {"gpu": places.on_gpu, "memory": places.memory}
+WHERE: dict[str, Any] = {"gpu": memory.on_gpu, "memory": memory.main_memory}
 
 OWN = (
     Kind("base", 2, _lazy("base:run"), seconds=1, lost=_lazy("base:lost")),
