@@ -15,10 +15,11 @@ from xling.models import states
 from xling.models.architecture import trunk_of
 from xling.models.checkpoints import check_labels
 from xling.models.load import load_classifier, load_policy, load_tokenizer, load_trunk, save_policy
-from xling.models.published import Classifier, load_log_ratio, load_published_classifier
+from xling.models.published import Classifier, cut_turns, load_log_ratio, load_published_classifier
 from xling.models.states import log_likelihood, padded_batch, response_states
-from xling.models.text import Limits, count_cut, prompt_ids, response_ids
+from xling.models.text import Limits, count_cut, pieces, prompt_ids, response_ids
 from xling.rewards.networks import PairNet, RewardNet, load_reward, save_reward
+from xling.tasks.records import Conversation
 
 Scores = list[list[float]]
 DRAW = random.Random(0)
@@ -374,3 +375,21 @@ def test_a_chat_model_reads_its_template(tmp_path: Path) -> None:
     whole = model.tokenizer.decode(asked[0] + said[0][0])
     assert whole.replace(" ", "") == "<s>user\nflood</s><s>assistant\nChile</s>"
     assert model.score(["flood"], [["Chile"]]) == [[0.0]]  # twice the same model
+
+
+def test_a_classifier_reads_a_chat_as_turns_of_which_the_oldest_questions_go_first(tmp_path: Path) -> None:
+    turns = [("system", "short"), ("user", "flood Chile"), ("assistant", "rain"), ("user", "storm Peru wind")]
+    talk = Conversation("as text", turns)
+    folder = families.saved_classifier(tmp_path, "llama")
+    model = load_published_classifier(folder, "chat", None, LIMITS)
+    own = [{"role": role, "content": text} for role, text in (*turns, ("assistant", "ja"))]
+    [(ids, _)], [border] = model._rows([talk], ["ja"])
+    assert ids == list(model.tokenizer.apply_chat_template(own, tokenize=True, return_dict=False))
+    assert 0 < border < len(ids)
+    length = {text: len(pieces(model.tokenizer, [text])[0]) for _, text in turns}
+    most = sum(length.values())
+    assert cut_turns(model.tokenizer, talk, most, "left") == tuple(turns)
+    assert cut_turns(model.tokenizer, talk, most - 1, "left") == (turns[0], turns[3])
+    left = cut_turns(model.tokenizer, talk, length["short"] + 1, "left")
+    assert left[0] == turns[0] and left[1][1] and turns[3][1].endswith(left[1][1]) and left[1][1] != turns[3][1]
+    assert [role for role, _ in cut_turns(model.tokenizer, talk, length["short"], "left")] == ["user"]

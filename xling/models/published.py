@@ -132,9 +132,11 @@ class Classifier:
         longest, longest_response, side = self.limits
         said = cut(self.tokenizer, responses, longest_response)
         if self._chat is not None:
-            asked = [cut_turns(self.tokenizer, text, longest, side) for text in prompts]
-            answered = [([*turns, ("assistant", text)], "") for turns, text in zip(asked, said, strict=True)]
-            begun = self._chat.rows([(turns, "") for turns in asked], sys.maxsize, side)[0]
+            asked = {text: cut_turns(self.tokenizer, text, longest, side) for text in dict.fromkeys(prompts)}
+            begins = self._chat.rows([(turns, "") for turns in asked.values()], sys.maxsize, side)[0]
+            read = dict(zip(asked, begins, strict=True))
+            answered = [([*asked[prompt], ("assistant", text)], "") for prompt, text in zip(prompts, said, strict=True)]
+            begun = [read[prompt] for prompt in prompts]
             whole = self._chat.rows(answered, sys.maxsize, side)[0]
         else:
             texts = cut(self.tokenizer, prompts, longest, side)
