@@ -156,11 +156,14 @@ def test_a_job_id_that_is_given_again_is_not_ours(toy: Toy) -> None:
 
 
 def mend(toy: Toy) -> None:
-    """The same command with well-behaved stages ends with the matrix of a local run."""
+    """The same command with well-behaved stages ends with the matrix of a local run.
+
+    What killed jobs left unfinished on other hosts stays: `xling gc` deletes it, after a while.
+    """
     toy.behaviour = {}
     toy.launch()
     toy.finish()
-    assert not toy.leftovers() and not toy.failures()
+    assert not list(toy.root.glob("stages/*/*.claim")) and not toy.failures()
 
 
 ENDINGS = {
