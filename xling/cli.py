@@ -163,12 +163,13 @@ def gc(options: argparse.Namespace, store: Store) -> int:
         console.print(f"damaged: {result.kind}/{result.key[:12]}: {result.why}" + (" (set aside)" if moved else ""))
     if options.verify and not damaged:
         console.print("Every result has the bytes that were published.")
-    busy = jobs(store).busy(store)
+    out = jobs(store)
+    busy = out.busy(store)
     if options.grid:
         _refuse_submitted(store, options.grid)
         items = grid_garbage(store, options.grid, busy=busy)
     else:
-        items = garbage(store, busy=busy)
+        items = [*garbage(store, busy=busy), *out.garbage(store)]
     for line in garbage_lines(items, store.root):
         console.print(line, highlight=False)
     count, bytes_ = kept(store, items)

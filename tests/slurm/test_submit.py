@@ -1,15 +1,19 @@
 """A grid on a real cluster, from the command to the matrix, and the same command again."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cluster import Cluster, wait_until
 from noop_stages import KINDS, grid
-from toy_grid import LANGUAGES, Toy
+from toy_grid import LANGUAGES, ROOT, Toy
 
+from xling.grid import host
 from xling.grid.plan import make_plan
+from xling.grid.records import Done, read
 from xling.grid.stage import Cell
 from xling.runners import Work
 from xling.runners.slurm import record
@@ -198,7 +202,7 @@ def test_secrets_stay_out_of_what_is_written(toy: Toy, monkeypatch: pytest.Monke
 def test_a_submission_of_before_is_run_by_changed_code_that_says_so(toy: Toy) -> None:
     """Its record says neither what folds the grid nor, here, that it was submitted by this code."""
     toy.behaviour = {"base": f"until {toy.gate}"}
-    toy.launch()
+    toy.launch("hydra.launcher.snapshot=false")
     filed = toy.filed()[-1]
     path = filed.folder / "submission.json"
     content = json.loads(path.read_bytes())
@@ -209,6 +213,35 @@ def test_a_submission_of_before_is_run_by_changed_code_that_says_so(toy: Toy) ->
     notes = [event.text for event in filed.events((1, 0)) if event.event == "note"]
     assert notes == ["the code has changed since this job was submitted"]
     assert (toy.root / "grids" / "toy" / "matrix.csv").exists()
+
+
+def test_jobs_run_the_code_that_was_submitted_whatever_becomes_of_the_checkout(toy: Toy) -> None:
+    checkout = toy.folder / "checkout"
+    for name in ("xling", "conf", "hydra_plugins", "tests/toy_stages"):
+        shutil.copytree(ROOT / name, checkout / name)
+    shutil.copy(ROOT / "launch.py", checkout)
+    toy.code, toy.behaviour = checkout, {"base": f"until {toy.gate}"}
+    digest, edited = host.code_digest(), [checkout / "tests/toy_stages/behaviour.py", checkout / "xling/grid/store.py"]
+    toy.expected()
+    toy.launch()
+    [copied] = toy.root.glob("code/*")
+    os.utime(copied, (0, 0))
+    assert "code that no submission needs" not in toy.xling("gc")
+    before = [path.read_text() for path in edited]
+    for path in edited:
+        path.write_text("raise RuntimeError('half edited')")
+    other = checkout / "peft-99.0.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: peft\nVersion: 99.0\n")
+    toy.open_gate()
+    toy.finish()
+    made = [read(Done, str(path)).run for path in toy.root.glob("stages/*/*/done.json")]
+    assert {run.code for run in made} == {digest}
+    [note] = {event.text for event in toy.events("judge[de, en]") if event.event == "note"}
+    assert note.startswith("packages have changed since this job was submitted: peft ") and note.endswith(" -> 99.0")
+    for path, content in zip(edited, before, strict=True):
+        path.write_text(content)
+    assert "code that no submission needs" in toy.xling("gc", "--delete") and not copied.exists()
 
 
 def test_the_record_is_there_before_the_jobs(toy: Toy) -> None:

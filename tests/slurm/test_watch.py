@@ -245,7 +245,7 @@ def test_a_claim_of_a_job_that_slurm_knows_to_be_dead_is_not_shown_as_running(to
 
 def test_changed_code_is_said(toy: Toy, capsys: Said) -> None:
     toy.behaviour = {"base": "sleep 5"}
-    toy.launch()
+    toy.launch("hydra.launcher.snapshot=false")
     path = toy.filed()[-1].folder / "submission.json"
     unsealed = re.sub(r',\s*"checksum": ?"[0-9a-f]+"', "", path.read_text())  # which holds for what was written
     path.write_text(re.sub(r'"code": ?"[0-9a-f]+"', '"code":"another"', unsealed))

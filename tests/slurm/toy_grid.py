@@ -19,7 +19,6 @@ from xling.runners.slurm.record import Event, Filed
 ROOT = Path(__file__).parents[2]
 LANGUAGES = ("de", "en", "es", "ru", "tr", "vi")  # of the embedded world
 EXPECTED: dict[tuple[tuple[str, ...], ...], bytes] = {}  # matrices of local runs, by sources and targets
-PATH = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
 
 
 @dataclass
@@ -34,6 +33,7 @@ class Toy:
     name: str = "toy"
     user: str = ""  # who types the commands, on login1: one of cluster.USERS; else root, on this host
     umask: int = -1
+    code: Path = ROOT  # the checkout
     settings: tuple[str, ...] = ("pack_minutes=0", "mem_gb=0.2", "timeout_min=10", "late_seconds=5", "partition=cpu")
 
     @property
@@ -55,8 +55,9 @@ class Toy:
     def command(self, *overrides: str, launcher: str = "slurm") -> list[str]:
         settings = self.settings if launcher == "slurm" else ("workers=1",)
         return [
-            *self.typed, sys.executable, str(ROOT / "launch.py"), f"hydra/launcher={launcher}", "tracking.mode=off",
-            "hydra.launcher.catalogue=toy_stages", *(f"hydra.launcher.{setting}" for setting in settings),
+            *self.typed, sys.executable, str(self.code / "launch.py"), f"hydra/launcher={launcher}",
+            "tracking.mode=off", "hydra.launcher.catalogue=toy_stages",
+            *(f"hydra.launcher.{setting}" for setting in settings),
             f"source_lang={','.join(self.sources)}", f"target_lang={','.join(self.targets)}",
             f"root={self.root if launcher == 'slurm' else self.folder / 'local'}", f"name={self.name}", *overrides,
         ]  # fmt: skip
@@ -78,7 +79,8 @@ class Toy:
     def env(self) -> dict[str, str]:
         wanted = self.folder / "behaviour.json"
         wanted.write_text(json.dumps(self.behaviour), encoding="utf-8")
-        return {**self.cluster.env, "PYTHONPATH": PATH, "TOY_BEHAVIOUR": str(wanted), "COLUMNS": "200"}
+        path = os.pathsep.join([str(self.code), str(self.code / "tests")])
+        return {**self.cluster.env, "PYTHONPATH": path, "TOY_BEHAVIOUR": str(wanted), "COLUMNS": "200"}
 
     def start(self, *overrides: str, **more: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(self.command(*overrides), env=self.env, text=True, stdin=subprocess.DEVNULL,

@@ -95,7 +95,7 @@ def grid_garbage(
     found = [replace(item, why=item.why.replace("no grid refers to", f"only {name} refers to")) for item in found]
     folder = store.grid_folder(name)
     own = [path for path in files.matching(folder, "*") if path.name not in ("human", "plan.json")]
-    return [*found, *_sized((path, f"of grid {name}", "") for path in [*own, folder / "plan.json"])]
+    return [*found, *sized((path, f"of grid {name}", "") for path in [*own, folder / "plan.json"])]
 
 
 def _garbage(store: Store, names: Iterable[str], timeout: float, busy: Set[str]) -> list[Garbage]:
@@ -114,7 +114,7 @@ def _garbage(store: Store, names: Iterable[str], timeout: float, busy: Set[str])
     for path in files.matching(store.root / "logs", "*/*.log"):
         if path.relative_to(store.root / "logs").as_posix() not in logs:
             found.append((path, "log of a stage that no grid refers to", _label_of_log(path)))
-    return list(_sized(found))
+    return list(sized(found))
 
 
 def _stages(store: Store, name: str) -> Sequence[PlannedStage]:
@@ -167,7 +167,7 @@ def _unneeded(listing: Listing, needed: set[str]) -> Iterator[tuple[str, str]]:
         yield f"{key}.failed.json", "failure of a stage that no grid refers to"
 
 
-def _sized(found: Iterable[tuple[Path, str, str]]) -> Iterator[Garbage]:
+def sized(found: Iterable[tuple[Path, str, str]]) -> Iterator[Garbage]:
     """Less what others have removed meanwhile. Links count for themselves: what they lead to stays."""
     for path, why, label in found:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -197,7 +197,7 @@ def kept(store: Store, items: Iterable[Garbage]) -> tuple[int, int]:
     """(count, bytes) of the results that stay when these have been deleted."""
     gone = {item.path for item in items}
     results = (store.folder(kind, key) for kind in store.kinds() for key in store.listing(kind).results)
-    sizes = [item.size for item in _sized((folder, "", "") for folder in results if folder not in gone)]
+    sizes = [item.size for item in sized((folder, "", "") for folder in results if folder not in gone)]
     return len(sizes), sum(sizes)
 
 

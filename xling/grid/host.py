@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -122,9 +123,8 @@ def git_sha() -> str | None:
 
 
 @functools.cache
-def code_digest() -> str:
-    """Digest of the package's Python files, which differs when code is changed."""
-    package = Path(xling.__file__).parent
+def code_digest(package: Path = Path(xling.__file__).parent) -> str:
+    """Digest of the package's Python files, which differs when code is changed; of the one that runs, or of a copy."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes() + b"\0")
@@ -139,10 +139,33 @@ def commit(planned: str | None, code: str) -> str | None:
     return planned if code == code_digest() else git_sha()
 
 
+PACKAGES = ("numpy", "torch", "transformers", "trl", "peft", "tokenizers", "sentencex")
+
+
+def _python() -> str:
+    return ".".join(map(str, sys.version_info[:3]))
+
+
+def installed() -> dict[str, str]:
+    """Versions of what can decide the numbers, imported or not; without what is not installed."""
+    found = {"python": _python()}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def changed(before: Mapping[str, str]) -> str:
+    """How the installed versions differ from those of before: `torch 2.12.0 -> 2.13.0`; empty if they do not."""
+    now = installed()
+    names = [name for name in sorted(before.keys() | now.keys()) if before and before.get(name) != now.get(name)]
+    return ", ".join(f"{name} {before.get(name, 'none')} -> {now.get(name, 'none')}" for name in names)
+
+
 def versions() -> dict[str, str]:
     """Versions of what can decide the numbers and has been imported by now."""
-    found = {"python": ".".join(map(str, sys.version_info[:3])), "xling": xling.__version__}
-    for name in ("numpy", "torch", "transformers", "trl", "peft", "tokenizers", "sentencex"):
+    found = {"python": _python(), "xling": xling.__version__}
+    for name in PACKAGES:
         if name in sys.modules:
             found[name] = str(getattr(sys.modules[name], "__version__", None) or metadata.version(name))
     return found

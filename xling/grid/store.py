@@ -8,6 +8,7 @@
                         <key>.damaged-<n>/   a result that changed after it was published: never used
                         doubles.jsonl        results made a second time and dropped
     <root>/logs/<kind>/<key[:12]>.log        what the stage printed, attempt after attempt
+    <root>/code/<digest>/                    code that jobs of a cluster run (runners/slurm/snapshot.py)
     <root>/grids/<name>/                     plans and matrices; grids own no results
 
 A result is trusted if its folder has a marker, its files have the marker's sizes and times (or else hashes);

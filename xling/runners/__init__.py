@@ -7,7 +7,7 @@ conf/hydra/launcher/NAME.yaml holds its settings, with `_target_: hydra_plugins.
 YAML in a folder on Hydra's search path.
 """
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +19,7 @@ from xling.options import Options
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from xling.grid.cleanup import Garbage
     from xling.grid.plan import Plan
     from xling.grid.records import PlannedStage
     from xling.grid.stage import Kind
@@ -91,6 +92,9 @@ class Jobs(Protocol):
 
     def busy(self, store: "Store") -> Set[str]:
         """Keys of the stages that jobs are at, or are going to run."""
+
+    def garbage(self, store: "Store") -> "Iterable[Garbage]":
+        """What jobs have left in the root that none needs any more, for `xling gc`."""
 
     def status(self, store: "Store", grid: str, every: bool) -> "RenderableType":
         """How a grid stands, whoever runs it; `every`: with a line for each stage."""

@@ -80,7 +80,7 @@ class Submission(msgspec.Struct, frozen=True):
     catalogue: str  # module:name of a dict[str, Kind]
     force: bool
     git: str | None
-    code: str  # digest of the package's files
+    code: str  # digest of the package's files, as jobs run them
     python: str
     cwd: str
     path: tuple[str, ...]  # of modules, besides what its Python finds by itself
@@ -92,6 +92,8 @@ class Submission(msgspec.Struct, frozen=True):
     fold: str = "xling.folding:fold"  # module:name of what the last job calls; records of before it was named have none
     cells: str = ""  # claim.digest_of: a name can become another grid's before the last job folds
     format: int = 1
+    snapshot: str = ""  # folder with the copied code; "" where jobs run what they find
+    versions: dict[str, str] = {}  # of packages, when it was submitted
 
     def task(self, place: Place) -> Task:
         return self.arrays[place[0]].tasks[place[1]]

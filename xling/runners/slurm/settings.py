@@ -69,6 +69,7 @@ class Slurm(Struct, frozen=True, tag_field="name", tag="slurm"):
     claim_timeout_s: Annotated[float, Meta(ge=1.0, le=1e6)] = (
         180.0  # without a heartbeat, after which a runner counts as dead
     )
+    snapshot: bool = True  # jobs run a copy of the code as it was when they were submitted
     wait: bool = False
     threads: Positive = 1  # torch threads a process
 

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import xling
 from xling.console import harmless
 from xling.errors import ConfigError, StageError
 from xling.grid import claim, files, host
@@ -25,7 +26,7 @@ from xling.grid.stage import Stage
 from xling.grid.store import Store
 from xling.runners import HERE, Work
 from xling.runners.execute import own_paths
-from xling.runners.slurm import cluster, record
+from xling.runners.slurm import cluster, record, snapshot
 from xling.runners.slurm.cluster import HELD, ClusterError
 from xling.runners.slurm.dispatch import arrays_of, assign, dependencies, dependency, is_held
 from xling.runners.slurm.record import MOVED, Event, Filed, Held, Submission, Survey, survey
@@ -248,6 +249,7 @@ def _write(
 ) -> Filed:
     now = time.time()
     name = record.new_id(now)
+    copied = snapshot.take(plan.store) if settings.snapshot else None
     groups = assign(plan, settings, {key: one.job for key, one in held.items()})
     after = sorted({one.job for one in held.values()})
     jobs, arrays = arrays_of(groups, settings, limits.max_array_size, f"{PREFIX}{plan.name}-{name}", after)
@@ -260,10 +262,10 @@ def _write(
         catalogue=work.kinds,
         force=plan.mode == "force",
         git=plan.git,
-        code=host.code_digest(),
+        code=host.code_digest() if copied is None else host.code_digest(copied / xling.__name__),
         python=sys.executable,
         cwd=os.getcwd(),
-        path=tuple(own_paths()),
+        path=(*([] if copied is None else [str(copied)]), *own_paths()),
         settings=settings,
         tracking=dict(work.tracking),
         fold=work.fold,
@@ -271,6 +273,8 @@ def _write(
         arrays=arrays,
         cluster=limits.cluster,
         cells=digest_of(plan.cells),
+        snapshot="" if copied is None else str(copied),
+        versions=host.installed(),
     )
     folder = record.folder_of(plan.store, plan.name) / name
     return record.write(folder, submission)

@@ -20,6 +20,7 @@ from types import FrameType
 
 import msgspec
 
+import xling
 from xling.console import lasting_output
 from xling.errors import StageError, XlingError
 from xling.grid import claim, files, host
@@ -215,10 +216,7 @@ class Runner:
         submission = self.filed.head
         self._note_unfit()
         self._note(Event("start", job=self.job, node=_node(), pid=os.getpid(), restarts=_restarts()))
-        if host.code_digest() != submission.code:
-            text = "the code has changed since this job was submitted"
-            self._note(Event("note", text=text))
-            print(f"xling: {text}", file=sys.stderr, flush=True)
+        self._say_what_changed()
         try:
             if not self.stages:
                 return self._reduce()
@@ -233,6 +231,23 @@ class Runner:
             return 1
         self._note(Event("end"))
         return 0 if set(self._ends.values()) <= {"done", "found"} else 1
+
+    @cached_property
+    def _copied(self) -> bool:
+        """Whether this process runs the code that was copied when the job was submitted."""
+        copied = self.filed.head.snapshot
+        return bool(copied) and Path(copied) == Path(xling.__file__).absolute().parents[1]
+
+    def _say_what_changed(self) -> None:
+        submission = self.filed.head
+        texts = []
+        if not self._copied and host.code_digest() != submission.code:
+            texts.append("the code has changed since this job was submitted")
+        if changed := host.changed(submission.versions):
+            texts.append(f"packages have changed since this job was submitted: {changed}")
+        for text in texts:
+            self._note(Event("note", text=text))
+            print(f"xling: {text}", file=sys.stderr, flush=True)
 
     # --- one stage ----------------------------------------------------------------------------------------
 
@@ -280,7 +295,8 @@ class Runner:
             kinds,
             submission.force,
             submission.settings.threads,
-            host.commit(submission.git, submission.code),
+            submission.git if self._copied else host.commit(submission.git, submission.code),
+            submission.code if self._copied else host.code_digest(),
             timeout=submission.settings.claim_timeout_s,
             note=self._turn(),
             stopping=self._stopper.stopping,

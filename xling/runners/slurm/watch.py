@@ -24,6 +24,7 @@ from xling.console import SHOWN, Console, duration, harmless, is_gone
 from xling.errors import ConfigError, StageError
 from xling.grid import files, host
 from xling.grid.claim import Claim
+from xling.grid.cleanup import Garbage
 from xling.grid.records import PlannedStage, read_grid, stage_at
 from xling.grid.status import Cluster, GridStatus, Row, count_table, grid_status, status_table
 from xling.grid.store import Store
@@ -197,6 +198,13 @@ def busy(store: Store) -> Set[str]:
     return survey(store).held.keys()
 
 
+def garbage(store: Store) -> Iterable[Garbage]:
+    """What jobs have left that none needs any more."""
+    from xling.runners.slurm import snapshot
+
+    return snapshot.garbage(store)
+
+
 def _unfit(held: Iterable[Held]) -> Iterator[str]:
     """A sentence for each node that jobs could not start on, as told by those that went elsewhere."""
     again = {one.job: one for one in held if one.state.restarts}.values()
@@ -216,8 +224,12 @@ def _notes(store: Store, found: Survey, name: str) -> Iterator[str]:
     if any(filed.state == "submitting" for filed in mine):
         yield "its submission has not been completed: the same command completes it."
     own = [filed for filed in mine if filed.own]
-    digest = host.code_digest() if own else ""
-    if any(filed.head.code != digest for filed in own):
+    loose = [filed for filed in own if not filed.head.snapshot]
+    digest = host.code_digest() if loose else ""
+    same = [filed.head.versions for filed in own if filed.head.python == sys.executable]
+    if changed := next(filter(None, map(host.changed, same)), ""):
+        yield f"packages have changed since it was submitted ({changed}): jobs that start from now on use those."
+    if any(filed.head.code != digest for filed in loose):
         yield "the code has changed since it was submitted: jobs that start from now on run the changed code."
 
 
