@@ -23,7 +23,7 @@ from xling.runners.slurm.submit import submit
 
 def test_a_grid_runs_through_to_the_bytes_of_a_local_run(cluster: Cluster, tmp_path: Path) -> None:
     toy = Toy(cluster, tmp_path)
-    said = toy.launch()
+    said = toy.launch("hydra.launcher.stages.reduce.mem_gb=1")
     assert "submitted 19 stages as 20 jobs in 6 arrays" in said
     toy.finish()
     assert not toy.leftovers() and not toy.failures()

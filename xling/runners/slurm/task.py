@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -167,6 +168,8 @@ def main() -> None:
         code = Runner(*_read(Path(sys.argv[1]), place), place).run()
     except XlingError as error:
         print(f"xling: {error}", file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -213,7 +216,6 @@ class Runner:
     def run(self) -> int:
         """All stages of the task; 0 if each of them is done."""
         self._stopper.listen()
-        submission = self.filed.head
         self._note_unfit()
         self._note(Event("start", job=self.job, node=_node(), pid=os.getpid(), restarts=_restarts()))
         self._say_what_changed()
@@ -536,7 +538,7 @@ class Runner:
             raise StageError(f"'{submission.fold}' cannot be called: the results are there, and nothing folds them.")
         code = fold(Store(self.store.root), submission.grid, submission.tracking)
         self._note(Event("end"))
-        if states is not None and not any(state.alive for state in states.values()):
+        if states is not None and all(not one.alive or one.state == "COMPLETING" for one in states.values()):
             record.note_state(self.filed.folder, "finished")  # others may not be able to see that
         return int(bool(code))
 
