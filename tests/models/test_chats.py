@@ -270,6 +270,16 @@ def test_the_oldest_questions_go_first_and_the_frame_never(chats: dict[str, Any]
         rows([(CHAT, "")], len(bare), "left")
 
 
+def test_what_is_cut_of_a_joined_turn_is_the_question(chats: dict[str, Any]) -> None:
+    pieces = chats["gemma"]
+    talk = [("system", "kurz ja"), ("user", "ja nein und mehr und ja")]
+    [whole], _ = pieces.chat.rows([(talk, "")], 1000, "left")
+    for side, left in (("left", "ja<end_of_turn>"), ("right", "ja nein")):
+        [ids], cut = pieces.chat.rows([(talk, "")], len(whole) - 3, side)
+        said = pieces.decode(ids)
+        assert (len(ids), cut) == (len(whole) - 3, 1) and "kurz ja\n\n" in said and left in said
+
+
 # --- responses ----------------------------------------------------------------------------------------------
 
 

@@ -165,9 +165,10 @@ class Chat:
         for said in ([*told, *rest], rest):  # without the system's turn if nothing else helps
             form, shaped = self._shaped(said)
             texts, (where, begin) = form.written(shaped), form.place(shaped, len(shaped) - 1)
-            read, last, own = pieces(self.tokenizer, texts), shaped[-1][1], document.strip()
-            for part in (own, last) if own and own in last else (last,):
-                read[where], inside = located(self.tokenizer, texts[where], part, begin)
+            read, last = pieces(self.tokenizer, texts), shaped[-1][1]
+            own = document.strip(), said[-1][1].strip(), last  # the last may have what the system says
+            for part in dict.fromkeys(part for part in own if part and part in last):
+                read[where], inside = located(self.tokenizer, texts[where], part, begin + last.rindex(part))
                 spare = len(form.joined(read)) - limit
                 if spare < len(inside):
                     read[where] = without(read[where], inside, spare, side) if spare > 0 else read[where]
