@@ -145,6 +145,8 @@ def test_options_in_the_environment_do_not_beat_settings(small: Toy, monkeypatch
     small.settings = tuple(typed)
     env = {**small.env, **values}
     monkeypatch.setattr(Toy, "env", property(lambda toy: env))
+    said = small.launch("hydra.launcher.constraint=nogpu", code=2)
+    assert "no node of partition gpu has the feature 'nogpu'" in said  # of the partition that the jobs go to
     said = small.launch()
     assert "SBATCH_TIMELIMIT=3" in said and "SBATCH_JOB_NAME=mine" in said and "SBATCH_PARTITION" not in said
     told = dict(word.split("=", 1) for word in small.cluster.run("scontrol", "-o", "show", "job", small.job_of("base")

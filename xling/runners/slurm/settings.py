@@ -311,17 +311,18 @@ def check_resources(resources: Resources, limits: Limits, where: str = "hydra.la
 
 def _names(resources: Resources, limits: Limits, where: str) -> list[str]:
     known = list(limits.partitions)
-    if resources.partition is None:
+    named = resources.partition or os.environ.get("SBATCH_PARTITION")  # which sbatch reads where none is typed
+    if not named:
         if limits.default is None:
             raise ConfigError(
                 f"The cluster has no default partition. Type {where}.partition=NAME with one of: {', '.join(known)}."
             )
         return [limits.default]
-    names = resources.partition.split(",")
+    names = named.split(",")
     for name in names:
         if name not in limits.partitions:
             raise ConfigError(
-                f"{where}.partition={resources.partition}: the cluster has no partition '{name}'. "
+                f"{where}.partition={named}: the cluster has no partition '{name}'. "
                 f"Partitions: {', '.join(known)}.{did_you_mean(name, known)}"
             )
     return names
