@@ -13,6 +13,7 @@ import argparse
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -85,11 +86,13 @@ def _run(name: str, root: Path, cpu: bool) -> None:
         write(root / f"{name}.json", results_of(name, root, cpu))
         return
     command = [sys.executable, __file__, "--part", name, "--root", str(root)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PARTS[name], check=False)
-        said = done.stderr[-1500:] if done.returncode else ""
-    except subprocess.TimeoutExpired:
-        said = f"it was stopped after {PARTS[name]:.0f} s."
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            _, told = process.communicate(timeout=PARTS[name])
+            said = told[-1500:] if process.returncode else ""
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGTERM)  # with what it has started itself
+            said = f"it was stopped after {PARTS[name]:.0f} s."
     if said:
         print(f"{name} failed: {said}", file=sys.stderr)
 
@@ -320,8 +323,11 @@ def flash_attention(folder: Path, root: Path, cpu: bool) -> list[Row]:
     """The loss with flash_attention_2 beside sdpa's, in bfloat16."""
     if importlib.util.find_spec("flash_attn") is None:
         return [{"said": "flash-attn is not installed"}]
+    import torch
+
     losses = []
     for attention in ("sdpa", "flash_attention_2"):
+        torch.manual_seed(0)
         model = made(tiny("decoder_4b"), "bfloat16")
         model.set_attn_implementation(attention)
         losses.append(_one_step(model, list(zip(ids(8, 24, 1), ids(8, 12, 2), strict=True)), "bfloat16"))
