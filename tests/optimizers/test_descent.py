@@ -17,11 +17,11 @@ from problems import KINDS, bandit, same, saved, weights
 
 from xling.errors import StageError
 from xling.grid.stage import Interrupted
+from xling.models.training import Descent
 from xling.optimizers import learning_rate, ppo, rloo
 from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.problem import Problem
 from xling.optimizers.rloo import Settings as RLOO
-from xling.optimizers.training import Descent
 
 # --- steps down a gradient ----------------------------------------------------------------------------------
 
@@ -35,44 +35,54 @@ def test_the_learning_rate_rises_then_stays_or_falls(schedule: str, wanted: list
     assert [learning_rate(2.0, step, 3, 0, "constant") for step in range(3)] == [2.0, 2.0, 2.0]
 
 
-def parameter() -> Any:
-    return torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+class Weight(torch.nn.Module):
+    """A model of two numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+
+
+def descent_of(
+    model: Weight, optimizer: str = "adamw", what: str = "policy", setting: str = "learning_rate"
+) -> Descent:
+    return Descent(what, model, optimizer, f"optimizer.{setting}")
 
 
 def test_the_norm_is_that_before_clipping_and_weights_do_not_decay() -> None:
-    weight = parameter()
-    descent = Descent("policy", [weight], "adamw", "learning_rate")
-    (10 * weight**2 / 2).sum().backward()
+    model = Weight()
+    descent = descent_of(model)
+    (10 * model.weight**2 / 2).sum().backward()
     assert descent.step(0.1) == pytest.approx(50.0)
-    assert weight.grad is None
-    assert weight.tolist() == pytest.approx([2.9, 3.9])  # Adam's first step: the gradient's sign
+    assert model.weight.grad is None
+    assert model.weight.tolist() == pytest.approx([2.9, 3.9])  # Adam's first step: the gradient's sign
 
 
 def test_a_gradient_that_is_no_number_changes_nothing_and_names_the_setting() -> None:
-    weight = parameter()
-    (weight * float("nan")).sum().backward()
-    descent = Descent("value model", [weight], "adamw", "value_learning_rate")
+    model = Weight()
+    (model.weight * float("nan")).sum().backward()
+    descent = descent_of(model, what="value model", setting="value_learning_rate")
     with pytest.raises(StageError, match=r"value model became nan\. Lower optimizer\.value_learning_rate"):
         descent.step(0.1)
-    assert weight.tolist() == [3.0, 4.0]
+    assert model.weight.tolist() == [3.0, 4.0]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_goes_on_from_its_state_as_if_nothing_had_been(optimizer: str) -> None:
-    def train(descent: Descent, weight: Any, steps: int) -> None:
+    def train(descent: Descent, model: Weight, steps: int) -> None:
         for _ in range(steps):
-            ((weight - 7.0) ** 2).sum().backward()
+            ((model.weight - 7.0) ** 2).sum().backward()
             descent.step(0.1)
 
-    whole, first = parameter(), parameter()
-    train(Descent("policy", [whole], optimizer, "learning_rate"), whole, 7)
-    before = Descent("policy", [first], optimizer, "learning_rate")
+    whole, first, second = Weight(), Weight(), Weight()
+    train(descent_of(whole, optimizer), whole, 7)
+    before, after = descent_of(first, optimizer), descent_of(second, optimizer)
     train(before, first, 4)
-    second = torch.nn.Parameter(first.detach().clone())
-    after = Descent("policy", [second], optimizer, "learning_rate")
-    after.restore(before.state())
+    for name, tensor in after.tensors().items():
+        tensor.copy_(before.tensors()[name])
+    after.restored(before.steps)
     train(after, second, 3)
-    assert torch.equal(whole, second) and not torch.equal(first, second)
+    assert torch.equal(whole.weight, second.weight) and not torch.equal(first.weight, second.weight)
 
 
 # --- stopped and killed -------------------------------------------------------------------------------------
@@ -121,7 +131,8 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not_been(tmp_path: Path, ru
                 module.train(parts, settings)
                 break
             except Interrupted:
-                assert [path.name for path in parts.scratch.iterdir()] == ["checkpoint.pt"]
+                [checkpoint] = parts.scratch.iterdir()
+                assert checkpoint.name.startswith("checkpoint-")
         assert ended_alike(whole, parts)
 
 

@@ -124,7 +124,7 @@ def test_parts_of_a_batch_have_the_gradients_of_the_whole(
     for at_once in (1 << 27, 3 * 2 * 6 * problem.policy.get_output_embeddings().weight.shape[0]):
         monkeypatch.setattr("xling.models.sizes.VOCABULARY_AT_ONCE", at_once)
         problem.policy.zero_grad()
-        parts = [(loss.backward(), row) for loss, row in losses(problem, batch, beta=0.1)]  # type: ignore[no-untyped-call]
+        parts = [(loss.backward(), row) for loss, row in (part() for part in losses(problem, batch, beta=0.1))]  # type: ignore[no-untyped-call]
         sums = {name: sum(row[name] for _, row in parts) for name in parts[0][1]}
         seen.append((sums, {name: value.grad.clone() for name, value in problem.policy.named_parameters()}))
         counts.append(len(parts))

@@ -16,10 +16,10 @@ from xling.config.policies import Lora
 from xling.errors import ConfigError
 from xling.models import states
 from xling.models.lean import in_chunks, without_adapters
-from xling.models.training import checkpointed, core, trainable
+from xling.models.training import Descent, checkpointed, core, trainable
 from xling.optimizers import dpo, grpo, ppo, rloo
 from xling.optimizers.problem import Problem
-from xling.optimizers.training import Descent, run
+from xling.optimizers.training import run
 from xling.stages.sft import causal_loss, labelled_batch, seq2seq_loss
 
 FEW: dict[str, Any] = {"steps": 2, "batch_size": 8, "learning_rate": 1e-2, "warmup_steps": 0}
@@ -41,7 +41,7 @@ def followed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gradients]:
     step = Descent.step
 
     def noted(self: Descent, *args: Any) -> float:
-        seen.append({i: p.grad.clone() for i, p in enumerate(self.parameters) if p.grad is not None})
+        seen.append({i: p.grad.clone() for i, p in enumerate(self.parameters.values()) if p.grad is not None})
         return step(self, *args)
 
     monkeypatch.setattr(Descent, "step", noted)

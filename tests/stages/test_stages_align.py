@@ -1,6 +1,9 @@
 """Policies trained against a reward model: every optimizer on both architectures, from the plan to the verdict."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.frozen_lm import Settings as FrozenLM
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.rewards.untrained import Settings as Untrained
+from xling.runners.slurm.ranks import Payload
 
 FEW: dict[str, Any] = {"steps": 4, "batch_size": 8, "eval_every": 2, "eval_prompts": 6, "reward_samples": 12}
 PPO_FEW = PPO(**FEW, value_only_steps=1)
@@ -88,6 +92,31 @@ def _check_training(folder: Path, optimizer: PolicyTraining) -> None:
     report = read(folder / "align.json")
     assert report["step"] == 4 and report["reward_std"] > 0 and report["prompts"] == TASK.demonstrations
     assert ("pairs" in report) == isinstance(optimizer, DPO)
+
+
+@pytest.mark.parametrize("name", ["ppo", "dpo"])
+def test_the_stage_in_two_processes_is_the_stage_in_one(
+    name: str, tiny_folder: Path, runner: Runner, tmp_path: Path
+) -> None:
+    """With shares of all weights: pool, standardising, validation and what is stored."""
+    stage = aligned(judge_stage(cell(tiny_folder, OPTIMIZERS[name])))
+    one, parents = runner.folder(stage), {role: str(runner.folder(up)) for role, up in stage.parents.items()}
+    (out := tmp_path / "out").mkdir()
+    (scratch := tmp_path / "scratch").mkdir()
+    spec = json.loads(json.dumps(stage.spec)) | {"where": {**stage.spec.get("where", {}), "parallel": "fsdp"}}
+    payload = Payload("xling.planning:KINDS", "align", spec, parents, str(out), str(scratch))
+    (tmp_path / "payload.json").write_bytes(msgspec.json.encode(payload))
+    command = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "xling.runners.slurm.ranks", str(tmp_path)]
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    curves = [[json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()] for folder in (one, out)]
+    for row, other in zip(*curves, strict=True):
+        assert other == pytest.approx(row, rel=1e-3, abs=1e-4)  # samples are the same, so that rewards and lengths are
+        assert other.get("validation_length") == row.get("validation_length")
+    assert read(out / "align.json") == pytest.approx(read(one / "align.json"))
+    weights = [dict(load_policy(folder)[0].named_parameters()) for folder in (one, out)]
+    assert weights[0].keys() == weights[1].keys()
 
 
 def test_the_divergence_of_test_samples_is_that_of_the_stored_policies(tiny_folder: Path, runner: Runner) -> None:

@@ -141,6 +141,7 @@ class Kind:
     # why a stored result holds no longer although its files are whole: what it points to is gone; "": it does
     lost: Callable[[Path], str] | None = None
     parallel: bool = False  # may run in several processes at once (torch.distributed), all with the same arguments
+    shared: Callable[[Stage, int], None] | None = None  # ConfigError unless that many can share a stage's work
     gpu: Callable[[Stage], bool] | None = None  # whether a stage computes on a GPU where there is one; None: none does
     needs: Callable[[Stage, Gpus], Memory | None] | None = (
         None  # of a GPU, by formulas; None: no network worth the name

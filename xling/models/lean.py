@@ -51,12 +51,16 @@ def recomputing(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_adapters(model: Any, wanted: bool = True) -> Iterator[Any]:
-    """`model`, its adapters (peft's layers around a `base_layer`) switched off for the moment if `wanted`."""
+    """`model`, its adapters (peft's layers around a `base_layer`) switched off for the moment if `wanted`.
+
+    For reading without gradients: their weights are left as they are. peft's own way changes what of them learns, which
+    several processes that share them out (FSDP2) would take for good.
+    """
     layers = [part for part in model.modules() if hasattr(part, "base_layer")] if wanted else []
     for layer in layers:
-        layer.enable_adapters(False)
+        layer._disable_adapters = True
     try:
         yield model
     finally:
         for layer in layers:
-            layer.enable_adapters(True)
+            layer._disable_adapters = False

@@ -13,7 +13,7 @@ import contextlib
 import copy
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,16 +43,14 @@ def world_size() -> int:
 def join(device: torch.device) -> None:
     """Meet the other processes, if there are any; the second call does nothing."""
     if world_size() > 1 and not distributed.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # through which objects are sent
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
-def total(value: float, device: torch.device) -> float:
+def total(value: float) -> float:
     """The sum over all processes."""
-    if world_size() == 1:
-        return value
-    summed = torch.tensor(value, dtype=torch.float64, device=device)
-    distributed.all_reduce(summed)
-    return float(summed)
+    return added({"": value})[""]
 
 
 def agreed(value: T) -> T:
@@ -64,6 +62,43 @@ def agreed(value: T) -> T:
     return told[0]
 
 
+def share(items: Sequence[T]) -> Sequence[T]:
+    """This process's part of `items`, which stand together; parts are of equal size where there is such a size."""
+    count, processes = len(items), world_size()
+    return items[rank() * count // processes : (rank() + 1) * count // processes]
+
+
+def joined(own: list[T]) -> list[T]:
+    """What all processes found of their `share`, in the order of the items."""
+    if world_size() == 1:
+        return own
+    found: list[Any] = [None] * world_size()
+    distributed.all_gather_object(found, own)
+    return [item for part in found for item in part]
+
+
+def summed(own: Tensor) -> Tensor:
+    """(...) the sum over all processes, in each of them."""
+    if world_size() > 1:
+        distributed.all_reduce(own)
+    return own
+
+
+def added(own: dict[str, float]) -> dict[str, float]:
+    """Sums over all processes by name; all have the same names."""
+    if world_size() == 1:
+        return own
+    names = sorted(own)
+    summed(values := _numbers([own[name] for name in names]))
+    return dict(zip(names, values.tolist(), strict=True))
+
+
+def _numbers(values: list[float]) -> Tensor:
+    """Where the processes' messages are."""
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    return torch.tensor(values, dtype=torch.float64, device=device)
+
+
 def meet() -> None:
     """Wait for the others."""
     if world_size() > 1:
@@ -73,8 +108,11 @@ def meet() -> None:
 FILE_BYTES = 256 << 20  # of a checkpoint's file, unless one tensor is larger
 
 
-def chosen(how: str, model: nn.Module, optimizer: str) -> str:
-    """`how`, where that is ddp or fsdp; of `auto` fsdp if training takes too much of a GPU for activations to fit."""
+def chosen(how: str, model: nn.Module, optimizer: str, beside: int = 0) -> str:
+    """`how`, where that is ddp or fsdp; of `auto` fsdp if training takes too much of a GPU for activations to fit.
+
+    beside: models of that size that are trained whole besides.
+    """
     weight = next(model.parameters())
     if how != "auto":
         return how
@@ -82,6 +120,7 @@ def chosen(how: str, model: nn.Module, optimizer: str) -> str:
         return "ddp"
     trained = 16 if optimizer == "adamw" else 8  # bytes: weight, gradient and, of AdamW, two moments, in float32
     needed = sum(part.numel() * (trained if part.requires_grad else part.element_size()) for part in model.parameters())
+    needed += beside * trained * sum(part.numel() for part in model.parameters())
     return "fsdp" if needed > SHARED_OUT * torch.cuda.get_device_properties(weight.device).total_memory else "ddp"
 
 
@@ -89,11 +128,15 @@ def chosen(how: str, model: nn.Module, optimizer: str) -> str:
 
 
 def spread(model: nn.Module, how: str) -> nn.Module:
-    """`model` for training in all processes: by `ddp` each has all weights, by `fsdp` a share of them (in place)."""
+    """`model` in all processes: by `ddp` each has all weights, by `fsdp` a share of them (in place).
+
+    Of one that learns gradients are averaged.
+    """
     if world_size() == 1:
         return model
     if how == "ddp":
-        return DistributedDataParallel(model)
+        learns = any(weight.requires_grad for weight in model.parameters())
+        return DistributedDataParallel(model, broadcast_buffers=False) if learns else model
     # mT5's blocks return a view of the biases of attention, which nothing changes in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     empty = _emptied(model)
@@ -247,6 +290,22 @@ def optimizer_state(weight: Tensor, optimizer: str) -> dict[str, Any]:
             "exp_avg_sq_col": distributed_zeros(columns, device_mesh=mesh, placements=[Replicate()]),
         }
     return begun | {"exp_avg_sq_row": fixed.new_zeros(rows), "exp_avg_sq_col": fixed.new_zeros(columns)}
+
+
+def adafactor() -> Any:
+    """transformers' Adafactor, for weights that are shared out too, in rows: also those of fewer rows than processes.
+
+    Of such a one, like a scalar head's, torch makes a whole update, and cannot add it to shares.
+    """
+    from transformers.optimization import Adafactor
+
+    class InRows(Adafactor):
+        @staticmethod
+        def _approx_sq_grad(exp_avg_sq_row: Tensor, exp_avg_sq_col: Tensor) -> Tensor:
+            update: Tensor = Adafactor._approx_sq_grad(exp_avg_sq_row, exp_avg_sq_col)
+            return update.redistribute(placements=[Shard(0)]) if isinstance(update, DTensor) else update
+
+    return InRows
 
 
 def local(value: Tensor) -> Tensor:

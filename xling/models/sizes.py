@@ -19,6 +19,7 @@ PROMPTS_PER_BATCH = 16  # at most
 ROWS_PER_BATCH = 32  # of short rows
 TOKENS_PER_BATCH = 2048  # of longer ones, on an accelerator
 TOKENS_KEPT = 16384  # of prompts read at once: the more, the fewer rows that do nothing but fill a batch
+WATCHED_TOGETHER = 64  # prompts that all processes of a policy's training together sample to measure it
 ACCELERATOR_ROOM = 0.25  # of its memory, for what is sampled together, whatever is free: parts are the same each time
 DRAWN = 24  # bytes for each token of the vocabulary while one is drawn: logits, probabilities, their sums in double
 SHARED_OUT = 0.6  # of a GPU: what weights, gradients and optimizer state may take before policy.parallel=auto is fsdp

@@ -10,10 +10,8 @@ killed stage go on where it was, also in another number of processes.
 
 import contextlib
 import json
-import re
-import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,17 +24,15 @@ from transformers import PreTrainedModel
 from xling.config.common import Training
 from xling.config.policies import Lora
 from xling.errors import StageError
-from xling.grid import files
 from xling.grid.stage import Interrupted, PartDone
-from xling.jsonfiles import read_json, write_json
 from xling.models import parallel
 from xling.models.load import DTYPES, in_dtype, load_policy, loading, save_policy
+from xling.models.resuming import Checkpoints
 from xling.models.weights import some
 
 Batch = dict[str, Tensor]
 Curve = list[dict[str, float]]
 
-STATE = "state.json"  # of a checkpoint, besides its tensors
 LARGEST_NORM = 1.0  # gradients are clipped to it
 
 
@@ -44,11 +40,11 @@ class Descent:
     """AdamW or Adafactor on the weights of a model that are trained, with gradients clipped to norm 1.
 
     what, setting: the model and the setting of its learning rate, which errors name. Weight decay leaves out biases and
-    the weights of norms, as transformers' Trainer does.
+    the weights of norms, as transformers' Trainer does. The model may be `spread` over several processes.
     """
 
     def __init__(self, what: str, model: nn.Module, optimizer: str, setting: str, weight_decay: float = 0.0) -> None:
-        self.what, self.setting, self.steps = what, setting, 0
+        self.what, self.setting, self.steps, self.model = what, setting, 0, model
         own = parallel.inner(model)
         self.parameters = {name: weight for name, weight in own.named_parameters() if weight.requires_grad}
         decayed = _decayed(own)
@@ -68,16 +64,28 @@ class Descent:
         scaler: of float16's losses; a step whose gradients overflowed is left out, and the scale lowered.
         """
         self.steps += 1
-        return descend(self.optimizer, self.parameters.values(), learning_rate, self.what, self.setting, scaler)
+        scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
+        scaler.unscale_(self.optimizer)
+        norm = float(parallel.local(nn.utils.clip_grad_norm_(self.parameters.values(), LARGEST_NORM)))
+        if not norm < float("inf") and not scaler.is_enabled():
+            raise StageError(f"The gradient of the {self.what} became {norm}. Lower {self.setting}.")
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        scaler.step(self.optimizer)
+        scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def weights(self) -> dict[str, Tensor]:
+        """Those that are trained, to be saved, or filled in place."""
+        return {f"weights.{name}": weight.detach() for name, weight in self.parameters.items()}
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that a checkpoint has of it but `steps`, to be saved, or filled in place: weights and their states."""
-        out: dict[str, Tensor] = {}
+        """All that a checkpoint has of it but `steps`: `weights`, and what the optimizer holds of each."""
+        out = self.weights()
         for name, weight in self.parameters.items():
-            out[f"weights.{name}"] = weight.detach()
-            for key, value in self.optimizer.state[weight].items():
-                if isinstance(value, Tensor):
-                    out[f"{key}.{name}"] = value
+            held = self.optimizer.state[weight].items()
+            out |= {f"{key}.{name}": value for key, value in held if isinstance(value, Tensor)}
         return out
 
     def restored(self, steps: int) -> None:
@@ -95,34 +103,11 @@ def _decayed(model: nn.Module) -> set[str]:
     return set(get_parameter_names(model, [nn.LayerNorm], patterns))
 
 
-def descend(
-    optimizer: Any,
-    parameters: Iterable[nn.Parameter],
-    learning_rate: float,
-    what: str,
-    setting: str,
-    scaler: torch.amp.GradScaler | None = None,
-) -> float:
-    """One step of a gradient optimizer, as `Descent.step` has it."""
-    scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
-    scaler.unscale_(optimizer)
-    norm = float(parallel.local(nn.utils.clip_grad_norm_(parameters, LARGEST_NORM)))
-    if not norm < float("inf") and not scaler.is_enabled():
-        raise StageError(f"The gradient of the {what} became {norm}. Lower {setting}.")
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad(set_to_none=True)
-    return norm
-
-
 def gradient_optimizer(name: str, groups: list[Any]) -> Any:
     """AdamW or Adafactor on parameters, or on groups of them; without weight decay where a group does not say."""
     if name == "adafactor":
-        from transformers.optimization import Adafactor
-
-        return Adafactor(groups, lr=1.0, scale_parameter=False, relative_step=False)  # as transformers' Trainer
+        optimizer = parallel.adafactor()
+        return optimizer(groups, lr=1.0, scale_parameter=False, relative_step=False)  # as transformers' Trainer
     return torch.optim.AdamW(groups, lr=1.0, weight_decay=0.0, fused=True)
 
 
@@ -234,7 +219,7 @@ class Fitting:
         micro = self.training.micro_batch_size or self.share
         parts = [self._on_device(self.collate(own[start : start + micro])) for start in range(0, self.share, micro)]
         counts = [_items(part) for part in parts]
-        count, value = parallel.total(sum(counts), self.device), 0.0
+        count, value = parallel.total(sum(counts)), 0.0
         for i, (part, size) in enumerate(zip(parts, counts, strict=True)):
             with parallel.summing(self.model, last=i == len(parts) - 1):
                 with computing_in(self.precision, self.device):
@@ -247,7 +232,7 @@ class Fitting:
                 weight = size * parallel.world_size() / count
                 self.scaler.scale(loss if weight == 1.0 else loss * weight).backward()
             value += float(loss.detach()) * size
-        return parallel.total(value, self.device) / count, self.descent.step(rate(self.training, step), self.scaler)
+        return parallel.total(value) / count, self.descent.step(rate(self.training, step), self.scaler)
 
     def _loss_of(self, part: Batch, model: Any) -> Tensor:
         return self.loss(model, part)
@@ -329,15 +314,14 @@ class Memory:
     """Where a training is, in checkpoints: the newest, and the one with the best metric so far."""
 
     def __init__(self, scratch: Path, descent: Descent, seed: int) -> None:
-        self.scratch, self.descent = scratch, descent
+        self.checkpoints, self.descent = Checkpoints(scratch), descent
         self.step, self.best_step = 0, 0
         self.best: float | None = None
         self.losses: list[float] = []  # since the last recorded one
         self.curve: Curve = []
         torch.manual_seed(seed + parallel.rank())
-        newest = parallel.agreed(self._newest())
-        if newest is not None:
-            self._restore(scratch / newest)
+        if (state := self.checkpoints.newest()) is not None:
+            self._restore(state)
 
     def record(self, row: Mapping[str, float], step: int) -> None:
         self.curve.append({"step": step, **row})
@@ -348,41 +332,13 @@ class Memory:
             self.best, self.best_step = goodness, step
 
     def save(self, step: int) -> None:
-        """A checkpoint of now, whole or not there; older ones that nobody needs any more are deleted."""
-        folder = self.scratch / f"checkpoint-{step}"
-        partial = folder.with_suffix(files.UNFINISHED)
-        if parallel.rank() == 0:
-            files.own_folder(partial)
-        parallel.meet()
-        parallel.save(partial, self.descent.tensors() | _random_states())
-        parallel.meet()
-        if parallel.rank() == 0:
-            self._publish(partial, folder, step)
-        parallel.meet()
+        """A checkpoint of now."""
+        numbers = {"best": self.best, "best_step": self.best_step, "losses": self.losses, "curve": self.curve}
+        self.checkpoints.save(step, self.descent.tensors() | _random_states(), numbers, self.best_step)
 
-    def _publish(self, partial: Path, folder: Path, step: int) -> None:
-        sizes = {path.name: path.stat().st_size for path in files.matching(partial, "*.safetensors")}
-        state = {"step": step, "best": self.best, "best_step": self.best_step, "losses": self.losses,
-                 "curve": self.curve, "processes": parallel.world_size(), "sizes": sizes}  # fmt: skip
-        write_json(partial / STATE, state)
-        files.share(str(partial))  # another user of the root may have to go on from it
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-        for other in files.matching(self.scratch, "checkpoint-*"):
-            if other.name not in {folder.name, f"checkpoint-{self.best_step}"}:
-                shutil.rmtree(other, ignore_errors=True)
-
-    def _newest(self) -> str | None:
-        """The newest checkpoint that is whole; others (of a kill, or of an older version) are left out."""
-        steps = {int(found[1]): path for path in files.matching(self.scratch, "checkpoint-*")
-                 if (found := re.fullmatch(r"checkpoint-(\d+)", path.name))}  # fmt: skip
-        return next((steps[step].name for step in sorted(steps, reverse=True) if _is_whole(steps[step])), None)
-
-    def _restore(self, folder: Path) -> None:
-        state = read_json(folder / STATE)
+    def _restore(self, state: Mapping[str, Any]) -> None:
         random = {name: value for name, value in _random_states().items() if parallel.rank() < state["processes"]}
-        parallel.load(folder, self.descent.tensors() | random)
+        self.checkpoints.load(state["step"], self.descent.tensors() | random)
         self.descent.restored(state["step"])
         _set_random_states(random)
         self.step, self.best, self.best_step = state["step"], state["best"], state["best_step"]
@@ -390,16 +346,7 @@ class Memory:
 
     def load_best(self) -> None:
         """The weights of the checkpoint with the best metric."""
-        weights = {name: value for name, value in self.descent.tensors().items() if name.startswith("weights.")}
-        parallel.load(self.scratch / f"checkpoint-{self.best_step}", weights)
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        sizes = read_json(folder / STATE)["sizes"]
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError):
-        return False
+        self.checkpoints.load(self.best_step, self.descent.weights())
 
 
 def _random_states() -> dict[str, Tensor]:

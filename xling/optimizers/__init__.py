@@ -113,6 +113,35 @@ def check_trl(name: str, settings: GroupTraining, policy: LanguageModel, instead
         )
 
 
+def check_processes(settings: PolicyTraining, processes: int, encoder_decoder: bool) -> None:
+    """ConfigError unless so many processes can train a policy together, each with a part of every update."""
+    if processes == 1:
+        return
+    module = OPTIMIZERS.of(settings)
+    rows = held_by(settings).at_once
+    if instead := getattr(module, "alone", lambda *_: "")(settings, encoder_decoder):
+        raise ConfigError(
+            f"optimizer={name_of(settings)} is trl's trainer here, which trains in one process, and {processes} are "
+            f"asked for. {instead}, or give align one process."
+        )
+    k = settings.k if isinstance(settings, GroupTraining) else 1
+    prompts = settings.batch_size // k
+    if processes > prompts:
+        each = f" (optimizer.batch_size={settings.batch_size} / optimizer.k={k})" if k > 1 else ""
+        raise ConfigError(
+            f"{processes} processes cannot share a step's {prompts} prompts{each}. Use at most {prompts}."
+        )
+    if rows % processes:
+        means = f"optimizer.batch_size={settings.batch_size}"
+        if rows < settings.batch_size:
+            means += f" in optimizer.minibatches={settings.batch_size // rows}"
+        fitting = max(count for count in range(1, processes) if rows % count == 0)
+        raise ConfigError(
+            f"{processes} processes cannot share the {rows} responses of an update equally ({means}). Use {fitting} "
+            "processes, or another batch size."
+        )
+
+
 # --- cost ---------------------------------------------------------------------------------------------------
 
 
@@ -155,9 +184,10 @@ class Held(NamedTuple):
     tables: bool = False  # whether so few are read at once that their logits are not too many
 
 
-def held(settings: PolicyTraining) -> Held:
-    """The hook `held` of a module that has none: the whole batch, and the policy alone."""
-    return Held(settings.batch_size, settings.batch_size)
+def held_by(settings: PolicyTraining) -> Held:
+    """By the hook `held` of its module; of one that has none: the whole batch, and the policy alone."""
+    own: Held | None = getattr(OPTIMIZERS.of(settings), "held", lambda _: None)(settings)
+    return own or Held(settings.batch_size, settings.batch_size)
 
 
 # --- hooks and the table ------------------------------------------------------------------------------------
@@ -187,6 +217,7 @@ def trained_policy(settings: PolicyTraining, plan: Stages) -> Stage:
 class Optimizer(Protocol):
     """The hooks of an optimizer's module; `settings` are its own.
 
+    Modules that train may have `held`, and `alone`: what to type for several processes where they have but one.
     One that trains has no `picked_from`, `pick`, `curve` and `kl_bound`, one that picks no `work` and `train`.
     """
 

@@ -6,8 +6,9 @@ target whatever the source, and ranked by the reward.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -153,16 +154,17 @@ class Learner(training.Learner[Settings]):
 
 def _anchored(problem: Problem, pairs: Sequence[Pair], micro: int | None = None) -> list[tuple[float, float]]:
     """Log-probabilities of each pair's responses under the reference, in nats."""
-    import torch
-
+    from xling.models import parallel
     from xling.models.states import batches
 
-    out: list[tuple[float, float]] = []
-    with torch.inference_mode(), problem.held_to() as reference:
-        for part in batches(list(pairs), micro or _pairs_at_once(reference, pairs, 32)):
-            chosen, rejected = _log_probabilities(reference, problem, part)
+    most = -(-len(pairs) // parallel.world_size())  # all processes read as many: the reference is shared out
+    own, out = list(parallel.share(pairs)), list[tuple[float, float]]()
+    with problem.held_to() as reference:
+        filled = own + [pairs[-1]] * (most - len(own))
+        for part in batches(filled, micro or _pairs_at_once(reference, pairs, 32)):
+            chosen, rejected = problem.through(reference, partial(_log_probabilities, problem=problem, pairs=part))
             out += zip(chosen.tolist(), rejected.tolist(), strict=True)
-    return out
+    return parallel.joined(out[: len(own)])
 
 
 def _log_probabilities(model: Any, problem: Problem, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
@@ -179,22 +181,25 @@ def _log_probabilities(model: Any, problem: Problem, pairs: Sequence[Pair]) -> t
 
 def losses(
     problem: Problem, batch: Sequence[tuple[Pair, tuple[float, float]]], beta: float, micro: int | None = None
-) -> Iterator[Part]:
+) -> list[Callable[[], Part]]:
     """The mean loss over `batch` (pairs with the reference's log-probabilities), in parts of `micro` pairs.
 
-    None: of as many as memory holds the tables of.
-
-    Rows are sums over the pairs.
+    None: of as many as memory holds the tables of. Of this process's share; rows are sums over the pairs.
     """
+    from xling.models import parallel
     from xling.models.states import batches
 
-    size = micro or _pairs_at_once(problem.policy, [pair for pair, _ in batch], len(batch))
-    for part in batches(list(batch), size):
+    def loss(part: Sequence[tuple[Pair, tuple[float, float]]]) -> Part:
+        read = partial(_log_probabilities, problem=problem, pairs=[pair for pair, _ in part])
         with problem.computing():
-            chosen, rejected = _log_probabilities(problem.policy, problem, [pair for pair, _ in part])
+            chosen, rejected = problem.through(problem.policy, read)
         anchors = chosen.new_tensor([anchor for _, anchor in part])
         loss, row = dpo_loss(chosen - anchors[:, 0], rejected - anchors[:, 1], beta)
-        yield loss / len(batch), {name: len(part) * mean for name, mean in row.items()}
+        return loss / len(batch), {name: len(part) * mean for name, mean in row.items()}
+
+    own = list(parallel.share(batch))
+    size = micro or _pairs_at_once(problem.policy, [pair for pair, _ in batch], len(own))
+    return [partial(loss, part) for part in batches(own, size)]
 
 
 def _pairs_at_once(model: Any, pairs: Sequence[Pair], limit: int) -> int:

@@ -28,6 +28,11 @@ stages = trained_policy
 work = group_work
 
 
+def alone(settings: Settings, encoder_decoder: bool) -> str:
+    """What trains in several processes instead."""
+    return "Use ppo, dpo or rloo with optimizer.trainer=own"
+
+
 def train(problem: Problem, settings: Settings) -> dict[str, Any]:
     """Train the policy in place; it ends at the checkpoint that is kept. Raises as rloo's does."""
     from xling.optimizers import trl_trainers

@@ -14,8 +14,9 @@ what was run before. Neither policy nor value model has dropout, so that the fir
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import msgspec
@@ -30,7 +31,6 @@ from xling.models.checkpoints import TRAINING
 from xling.optimizers import Costs, Held, OnPolicyTraining, learning_rate, trained_policy, training
 from xling.optimizers.problem import Problem, Row
 from xling.optimizers.training import (
-    Descent,
     Part,
     Rollout,
     follow,
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from xling.models.states import Responses
+    from xling.models.training import Descent
     from xling.rewards.networks import HeadedNet
 
 SMALL = 1e-8  # beside a standard deviation that may be 0
@@ -186,8 +187,12 @@ class Learner(training.Learner[Settings]):
 
     def __init__(self, problem: Problem, settings: Settings) -> None:
         super().__init__(problem, settings)
+        from xling.models import parallel
+
         self.beta, self.value = settings.beta, value_model(problem, settings)
-        self.value_descent = Descent("value model", self.value.parameters(), settings.optimizer, "value_learning_rate")
+        how = parallel.chosen(problem.parallel, problem.policy, settings.optimizer)
+        self.spread = parallel.spread(self.value, how)
+        self.value_descent = self.descending("value model", self.spread, "value_learning_rate")
 
     def iterate(self, number: int) -> Row:
         """Sample, score, and update the value model and, after the value-only phase, the policy."""
@@ -199,7 +204,7 @@ class Learner(training.Learner[Settings]):
         parts = [part for rows in order[0] for part in micro_batches(rows, settings.micro_batch_size)]
         # The policy has not moved before the first update, so what it says then is also what the ratios are taken to:
         # the first minibatch is read once, with gradients, for both, if it is read at once.
-        once = len(parts[0]) == len(order[0][0])
+        once = len(parts) == len(order[0])
         with torch.set_grad_enabled(once):
             first = self._read(rollout, parts[0], value_only, entropy=True)
         with torch.no_grad():
@@ -208,7 +213,7 @@ class Learner(training.Learner[Settings]):
         losses: list[Row] = []
         for epoch, minibatches in enumerate(order):
             for i, rows in enumerate(minibatches):
-                read = [first] if once and epoch == i == 0 else self._parts(rollout, rows, value_only)
+                read = [partial(_itself, first)] if once and epoch == i == 0 else self._parts(rollout, rows, value_only)
                 tokens = sum(len(rollout.responses[row]) for row in rows)
                 losses.append(self._update(read, targets, tokens, number, value_only))
         if settings.target_kl is not None and not value_only:
@@ -226,29 +231,33 @@ class Learner(training.Learner[Settings]):
         """Read some responses; while the value model learns by itself, no gradient reaches the policy."""
         import torch
 
+        from xling.models import parallel
         from xling.models.states import predicting_states
 
         batch = rollout.batch(self.policy, self.problem.pad, rows)
+
+        def read(policy: Any) -> tuple[Tensor, Tensor, Tensor]:
+            states = predicting_states(policy, batch)[batch.mask]
+            return (*token_scores(policy, batch, states, entropy), states)
+
         with torch.set_grad_enabled(torch.is_grad_enabled() and not value_only), self.problem.computing():
-            states = predicting_states(self.policy, batch)[batch.mask]
-            log_p, entropies = token_scores(self.policy, batch, states, entropy)
+            log_p, entropies, states = self.problem.through(self.policy, read)
         with self.problem.computing():
-            values = values_of(self.value, batch, states)
+            values = parallel.through(self.spread, lambda _: values_of(self.value, batch, states))
         return Read(rows, batch, log_p, entropies, spread(values, batch.mask))
 
-    def _parts(self, rollout: Rollout, rows: Sequence[int], value_only: bool) -> Iterator[Read]:
-        """A minibatch, read one micro-batch after the other."""
-        for part in micro_batches(rows, self.settings.micro_batch_size):
-            yield self._read(rollout, part, value_only)
+    def _parts(self, rollout: Rollout, rows: Sequence[int], value_only: bool) -> list[Callable[[], Read]]:
+        """A minibatch, to be read one micro-batch after the other."""
+        parts = micro_batches(rows, self.settings.micro_batch_size)
+        return [partial(self._read, rollout, part, value_only) for part in parts]
 
     def _targets(self, rollout: Rollout, read: Sequence[Read]) -> tuple[Targets, Row]:
         """Advantages and returns of a rollout that was read in parts, and what is to be recorded of it."""
         settings, order = self.settings, [part.rows for part in read]
-        log_p = together([part.log_p for part in read], order)
-        values = together([part.values for part in read], order)
-        entropy = together([part.entropy for part in read], order)
-        mask = together([part.batch.mask for part in read], order)
-        reference = reference_scores(self.problem, (part.batch for part in read), order)
+        log_p = together([part.log_p for part in read], order, rollout)
+        values = together([part.values for part in read], order, rollout)
+        entropy = together([part.entropy for part in read], order, rollout)
+        reference, mask = reference_scores(self.problem, rollout, order), rollout.mask()
         rewards = token_rewards(rollout.rewards, log_p, reference, mask, self.beta)
         advantages = gae(rewards, values, mask, settings.gamma, settings.lam)
         returns = advantages + values
@@ -263,15 +272,18 @@ class Learner(training.Learner[Settings]):
             advantages = whiten(advantages, mask)
         return Targets(log_p, values, advantages, returns), row
 
-    def _update(self, read: Iterable[Read], whole: Targets, tokens: int, number: int, value_only: bool) -> Row:
+    def _update(
+        self, read: Sequence[Callable[[], Read]], whole: Targets, tokens: int, number: int, value_only: bool
+    ) -> Row:
         """One step down the gradient of a minibatch of `tokens` tokens, whose parts are `read`."""
         policy = {} if value_only else {self.descent: self.rate(number)}
-        parts = (self._loss(part, whole.part(part.rows, part.log_p.shape[1]), tokens, value_only) for part in read)
+        parts = [partial(self._loss, part, whole, tokens, value_only) for part in read]
         return follow(parts, policy | {self.value_descent: self._value_rate(number)})[0]
 
-    def _loss(self, read: Read, targets: Targets, tokens: int, value_only: bool) -> Part:
+    def _loss(self, part: Callable[[], Read], whole: Targets, tokens: int, value_only: bool) -> Part:
         """A part's share of the loss of a minibatch, which is a mean over its `tokens` tokens."""
-        settings, mask = self.settings, read.batch.mask
+        read = part()
+        settings, mask, targets = self.settings, read.batch.mask, whole.part(read.rows, read.log_p.shape[1])
         loss = value_loss = clipped_value_loss(read.values, targets.values, targets.returns, mask, settings.value_clip)
         row = {"value_loss": float(value_loss.detach())}
         if not value_only:
@@ -295,21 +307,18 @@ class Learner(training.Learner[Settings]):
         steps, warmup = settings.steps + settings.before(), settings.value_warmup_steps
         return learning_rate(settings.value_learning_rate, number, steps, warmup, settings.schedule)
 
-    def state(self) -> dict[str, Any]:
-        return {
-            "policy": self.policy.state_dict(),
-            "value": self.value.state_dict(),
-            "policy_descent": self.descent.state(),
-            "value_descent": self.value_descent.state(),
-            "beta": self.beta,
-        }
+    def descents(self) -> dict[str, Descent]:
+        return {"policy": self.descent, "value": self.value_descent}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        self.policy.load_state_dict(state["policy"])
-        self.value.load_state_dict(state["value"])
-        self.descent.restore(state["policy_descent"])
-        self.value_descent.restore(state["value_descent"])
-        self.beta = state["beta"]
+    def numbers(self) -> dict[str, Any]:
+        return {"beta": self.beta}
+
+    def restore(self, numbers: Mapping[str, Any]) -> None:
+        self.beta = numbers["beta"]
+
+
+def _itself(read: Read) -> Read:
+    return read
 
 
 # --- the value model ----------------------------------------------------------------------------------------

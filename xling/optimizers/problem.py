@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from xling.models.text import Ids, ends
 if TYPE_CHECKING:
     from xling.models.sampling import Sampling
 
+T = TypeVar("T")
 Row = dict[str, float]  # what is recorded of a step
 # numbers of prompts, and responses of each (token ids, eos last where it came) -> standardised rewards
 Reward = Callable[[Sequence[int], Sequence[Sequence[Ids]]], list[list[float]]]
@@ -36,7 +37,10 @@ class Pool:
 
 @dataclass
 class Problem:
-    """One policy, one reward. The policy ends as the optimizer's rule of checkpoints says."""
+    """One policy, one reward. The policy ends as the optimizer's rule of checkpoints says.
+
+    In several processes each has all of it but for the weights.
+    """
 
     policy: Any  # weights in float32, eval mode, no dropout anywhere; trained in place
     reference: Any  # SFT_t, frozen; or the policy itself, which is SFT_t while its adapters are switched off
@@ -54,6 +58,8 @@ class Problem:
     pool: Pool | None = None  # of an optimizer that asks for Stages.training_pool
     precision: str = "float32"  # or bfloat16: what policy, reference and value model compute in
     gradient_checkpointing: bool = False  # of the value model; the policy has it already
+    parallel: str = "auto"  # how several processes share the weights (xling/models/parallel.py)
+    spread: Any = None  # what the policy is reached through where they do, and its gradients; None: itself
 
     @property
     def pad(self) -> int:
@@ -63,6 +69,16 @@ class Problem:
     def ends(self) -> tuple[int, ...]:
         """Tokens that end a response."""
         return ends(self.tokenizer)
+
+    def through(self, model: Any, call: Callable[[Any], T]) -> T:
+        """`call` of the policy or of the reference, which several processes may share: in all of them at once."""
+        from xling.models.parallel import through
+
+        return through(self.reached(model), lambda _: call(model))
+
+    def reached(self, model: Any) -> Any:
+        """What holds the policy, or the reference, together over the processes."""
+        return self.spread if model is self.policy and self.spread is not None else model
 
     def computing(self) -> Any:
         """A context in which models compute in `precision`: of one reading, since autocast keeps what it cast."""
@@ -108,7 +124,7 @@ LEAST_ENTROPY = 1e-3  # nats a token on validation: below it the policy says one
 
 @dataclass
 class Watch:
-    """Watches a policy while it is trained: its curve, the checkpoint that is kept, and when to give up.
+    """Watches a policy while it is trained: its curve, the step that is kept, and when to give up.
 
     An optimizer calls `after_step` once a step. Every `every` steps the policy is measured on validation prompts, by
     the same code whatever the optimizer: `measure` gives its reward, kl, entropy and more (xling/stages/align.py).
@@ -125,7 +141,6 @@ class Watch:
     curve: list[Row] = field(default_factory=list)
     best: float = -math.inf
     best_step: int = 0
-    best_weights: dict[str, Any] | None = None
 
     def after_step(self, policy: Any, step: int, row: Mapping[str, float], done: int | None = None) -> None:
         """Record step `step` (from 1; 0 is SFT_t itself) of training; StageError if it has diverged.
@@ -136,11 +151,13 @@ class Watch:
             if not math.isfinite(value):
                 raise StageError(f"{name} became {value} at step {step}. Lower optimizer.learning_rate.")
         entry: Row = {"step": step, **row}
-        if step % self.every == 0 or step == self.steps:
+        if self.measures(step):
             measured = self.measure(policy)
             entry |= {f"validation_{name}": value for name, value in measured.items()}
             self._judge(step, measured)
-            self._keep(policy, step, measured)
+            objective = measured["reward"] - self.beta * measured["kl"]
+            if objective > self.best:
+                self.best, self.best_step = objective, step
         self.curve.append(entry)
         self.progress(step if done is None else done, self.steps)
 
@@ -159,30 +176,20 @@ class Watch:
                 "Raise optimizer.beta or lower optimizer.learning_rate."
             )
 
-    def _keep(self, policy: Any, step: int, row: Row) -> None:
-        objective = row["reward"] - self.beta * row["kl"]
-        if objective > self.best:
-            self.best, self.best_step = objective, step
-            if self.keep == "best":
-                self.best_weights = {k: v.detach().cpu().clone() for k, v in policy.state_dict().items()}
+    def measures(self, step: int) -> bool:
+        """Whether `after_step` measures the policy after a step."""
+        return step % self.every == 0 or step == self.steps
 
-    def finish(self, policy: Any) -> int:
-        """Leave the policy at the checkpoint that is kept; returns its step."""
-        if self.keep == "best" and self.best_weights is not None:
-            policy.load_state_dict(self.best_weights)
-            return self.best_step
-        return self.steps
+    @property
+    def kept(self) -> int:
+        """The step whose policy is kept, of those so far."""
+        return self.best_step if self.keep == "best" else self.steps
 
     def state(self) -> dict[str, Any]:
-        """State for `restore`: plain numbers and tensors."""
-        return {
-            "curve": self.curve,
-            "best": self.best,
-            "best_step": self.best_step,
-            "best_weights": self.best_weights,
-        }
+        """State for `restore`, in plain numbers."""
+        return {"curve": self.curve, "best": self.best if self.best_step else None, "best_step": self.best_step}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self.curve, self.best = list(state["curve"]), state["best"]
-        self.best_step, self.best_weights = state["best_step"], state["best_weights"]
+        self.curve, self.best_step = list(state["curve"]), state["best_step"]
+        self.best = -math.inf if state["best"] is None else state["best"]

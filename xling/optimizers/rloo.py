@@ -9,7 +9,8 @@ Decoder-only policies are trained by trl's trainer unless optimizer.trainer=own 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from xling.config.policies import LanguageModel
@@ -65,6 +66,11 @@ stages = trained_policy
 work = group_work
 
 
+def alone(settings: Settings, encoder_decoder: bool) -> str:
+    """What is typed for several processes where trl's trainer has one."""
+    return "Type optimizer.trainer=own" if settings.by_trl(encoder_decoder) else ""
+
+
 def train(problem: Problem, settings: Settings) -> dict[str, Any]:
     """Train the policy in place; it ends at the checkpoint that is kept.
 
@@ -93,20 +99,18 @@ class Learner(training.Learner[Settings]):
         # What advantages are made of is known once all is read: with gradients at once, if that is one part.
         with torch.set_grad_enabled(len(order) == 1):
             read = [self._read(rollout, rows) for rows in order]
-        old, entropy, mask = (together(column, order) for column in zip(*read, strict=True))
-        batches = (rollout.batch(self.policy, problem.pad, rows) for rows in order)
-        reference = reference_scores(problem, batches, order)
+        old, entropy = (together(column, order, rollout) for column in zip(*read, strict=True))
+        reference, mask = reference_scores(problem, rollout, order), rollout.mask()
         kl = kl_k1(old, reference, mask)
         objective = rollout.rewards - settings.beta * kl
         advantages = leave_one_out(objective.view(-1, settings.k)).flatten()
 
-        def losses() -> Iterator[Part]:
-            for rows in order:
-                log_p, _, own = read[0] if len(order) == 1 else self._read(rollout, rows)
-                loss = reinforce_loss(log_p, advantages[rows], own) * (len(rows) / len(advantages))
-                yield loss, {"policy_loss": float(loss.detach())}
+        def loss(rows: list[int]) -> Part:
+            log_p, _ = read[0] if len(order) == 1 else self._read(rollout, rows)
+            own = reinforce_loss(log_p, advantages[rows], mask[rows, : log_p.shape[1]]) * (len(rows) / len(advantages))
+            return own, {"policy_loss": float(own.detach())}
 
-        row, [norm] = follow(losses(), {self.descent: self.rate(number)})
+        row, [norm] = follow([partial(loss, rows) for rows in order], {self.descent: self.rate(number)})
         return rollout.row(problem.ends) | {
             "kl_k1": float(kl.mean()),
             "kl_k3": float(kl_k3(old, reference, mask).mean()),
@@ -116,14 +120,17 @@ class Learner(training.Learner[Settings]):
             "beta": settings.beta,
         }
 
-    def _read(self, rollout: Rollout, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, R) each: log-probabilities and entropies of some responses' tokens, and the mask."""
+    def _read(self, rollout: Rollout, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """(B, R) each: log-probabilities and entropies of some responses' tokens."""
         from xling.models.states import predicting_states
 
         batch = rollout.batch(self.policy, self.problem.pad, rows)
+
+        def read(policy: Any) -> tuple[Tensor, Tensor]:
+            return token_scores(policy, batch, predicting_states(policy, batch)[batch.mask], entropy=True)
+
         with self.problem.computing():
-            states = predicting_states(self.policy, batch)[batch.mask]
-            return (*token_scores(self.policy, batch, states, entropy=True), batch.mask)
+            return self.problem.through(self.policy, read)
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:

@@ -3,20 +3,23 @@
 An optimizer extends `Learner` with `iterate`, and `run` calls it once an iteration, with checkpoints in between. All
 gradients come from `follow`, the one place of backward passes and optimizer steps.
 
+Several processes share the work: each samples and scores its part of the prompts, after which all know all responses,
+and reads its part of each update's responses, after which all know what was read. So they agree on advantages, and on
+the numbers that are recorded; gradients add up in `follow`.
+
 (B, R): B responses, padded on the right to R tokens; a `mask` is True on a response's own tokens, eos included.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from xling.errors import StageError
-from xling.grid.files import UNFINISHED, sync
 from xling.grid.stage import Interrupted
 from xling.models.text import Ids
 from xling.optimizers import PolicyTraining, learning_rate
@@ -25,9 +28,10 @@ from xling.optimizers.problem import Problem, Row, prompts_of_step
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from xling.models.resuming import Checkpoints
     from xling.models.states import Responses
+    from xling.models.training import Descent
 
-CHECKPOINT = "checkpoint.pt"
 ROWS_TOGETHER = 128  # responses that are decoded together
 
 
@@ -41,7 +45,13 @@ class Learner(Generic[S]):
 
     def __init__(self, problem: Problem, settings: S) -> None:
         self.problem, self.settings, self.policy = problem, settings, problem.policy
-        self.descent = Descent("policy", self.policy.parameters(), settings.optimizer, "learning_rate")
+        self.descent = self.descending("policy", problem.reached(problem.policy), "learning_rate")
+
+    def descending(self, what: str, model: nn.Module, setting: str) -> Descent:
+        """Without weight decay: the policy is drawn to SFT_t by its KL penalty, not to zero."""
+        from xling.models.training import Descent
+
+        return Descent(what, model, self.settings.optimizer, f"optimizer.{setting}")
 
     def iterate(self, number: int) -> Row:
         """Iteration `number`, from 0: new responses and the updates by them; returns the row to record of it."""
@@ -52,61 +62,68 @@ class Learner(Generic[S]):
         its = self.settings
         return learning_rate(its.learning_rate, number, its.steps, its.warmup_steps, its.schedule)
 
-    def state(self) -> dict[str, Any]:
-        """Plain numbers and tensors, for `restore`."""
-        return {"policy": self.policy.state_dict(), "descent": self.descent.state()}
+    def descents(self) -> dict[str, Descent]:
+        """By the names that they have in a checkpoint."""
+        return {"policy": self.descent}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
-        self.policy.load_state_dict(state["policy"])
-        self.descent.restore(state["descent"])
+    def numbers(self) -> dict[str, Any]:
+        """What else goes on, plain."""
+        return {}
+
+    def restore(self, numbers: Mapping[str, Any]) -> None:
+        """Go on from what `numbers` gave."""
 
 
 def run(learner: Learner[Any], before: int = 0) -> None:
     """Train the policy to its end, and leave it at the checkpoint that is kept.
 
     before: iterations ahead of step 1, which leave the policy alone and are not recorded.
-    A checkpoint is written to the scratch folder every `eval_every` iterations, after the last one, and once
-    `problem.stopping` is true; then Interrupted is raised. A run that goes on from one ends with the same bits.
+    A checkpoint is written to the scratch folder whenever the policy has been measured, every `eval_every` iterations
+    before step 1, and once `problem.stopping` is true; then Interrupted is raised. A run that goes on from one ends
+    with the same bits, unless the number of processes has changed.
     """
-    settings, problem = learner.settings, learner.problem
-    total, file = before + settings.steps, problem.scratch / CHECKPOINT
-    for number in range(_restored(learner, file), total):
+    from xling.models.resuming import Checkpoints
+
+    settings, problem, checkpoints = learner.settings, learner.problem, Checkpoints(learner.problem.scratch)
+    watch, total = problem.watch, before + settings.steps
+    for number in range(_restored(learner, checkpoints), total):
         row, made = learner.iterate(number), number + 1
         step, done = made - before, made * settings.steps // total
         if step > 0:
-            problem.watch.after_step(problem.policy, step, row, done)
+            watch.after_step(problem.policy, step, row, done)
         else:
-            problem.watch.progress(done, settings.steps)
+            watch.progress(done, settings.steps)
         stopped = made < total and problem.stopping()
-        if stopped or made == total or made % settings.eval_every == 0:
-            save(file, {"made": made, "learner": learner.state(), "watch": problem.watch.state()})
+        if stopped or made == total or (watch.measures(step) if step > 0 else made % settings.eval_every == 0):
+            numbers = {"watch": watch.state(), "learner": learner.numbers(),
+                       "steps": {name: descent.steps for name, descent in learner.descents().items()}}  # fmt: skip
+            checkpoints.save(made, _tensors(learner), numbers, before + watch.kept)
         if stopped:
             raise Interrupted(f"after step {made} of {total}, with a checkpoint")
-    problem.watch.finish(problem.policy)
+    if watch.keep == "best" and watch.kept < settings.steps:
+        checkpoints.load(before + watch.kept, _named("policy", learner.descent.weights()))
 
 
-def _restored(learner: Learner[Any], file: Path) -> int:
+def _restored(learner: Learner[Any], checkpoints: Checkpoints) -> int:
     """Iterations that are done."""
-    import torch
-
-    if not file.exists():
+    state = checkpoints.newest()
+    if state is None:
         return 0
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    checkpoints.load(state["step"], _tensors(learner))
+    for name, descent in learner.descents().items():
+        descent.restored(state["steps"][name])
     learner.restore(state["learner"])
     learner.problem.watch.restore(state["watch"])
-    return int(state["made"])
+    return int(state["step"])
 
 
-def save(file: Path, state: dict[str, Any]) -> None:
-    """Plain numbers and tensors to a file; a reader sees the old one or the new one, whole."""
-    import torch
+def _tensors(learner: Learner[Any]) -> dict[str, Tensor]:
+    every = (_named(role, descent.tensors()) for role, descent in learner.descents().items())
+    return {name: value for one in every for name, value in one.items()}
 
-    partial = file.with_suffix(UNFINISHED)
-    torch.save(state, partial)
-    sync(str(partial))
-    os.replace(partial, file)
-    sync(str(file.parent))
+
+def _named(role: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{role}.{name}": value for name, value in tensors.items()}
 
 
 # --- steps down a gradient ----------------------------------------------------------------------------------
@@ -114,43 +131,26 @@ def save(file: Path, state: dict[str, Any]) -> None:
 Part = tuple["Tensor", Row]  # the loss of a part of a batch, and numbers that are summed over the parts
 
 
-def follow(parts: Iterable[Part], descents: Mapping[Descent, float]) -> tuple[Row, list[float]]:
+def follow(parts: Sequence[Callable[[], Part]], descents: Mapping[Descent, float]) -> tuple[Row, list[float]]:
     """One update by a batch: returns the sums of the parts' rows, and each descent's gradient norm before clipping.
 
-    parts: computed one after the other, so that memory holds the graph of one; their losses add up to the batch's.
+    parts: of this process; computed one after the other, so that memory holds the graph of one. All processes have as
+    many. The losses of all parts of all processes add up to the batch's, and so do their rows.
     descents: with their learning rates.
     """
+    from xling.models import parallel
+
     sums: Row = {}
-    for loss, row in parts:
-        loss.backward()
+    for number, part in enumerate(parts, 1):
+        with contextlib.ExitStack() as adding:
+            for descent in descents:
+                adding.enter_context(parallel.summing(descent.model, number == len(parts)))
+            loss, row = part()
+            # Gradients are averaged over the processes.
+            (loss * parallel.world_size() if parallel.world_size() > 1 else loss).backward()
         sums = {name: sums.get(name, 0.0) + value for name, value in row.items()}
-    return sums, [descent.step(rate) for descent, rate in descents.items()]
-
-
-class Descent:
-    """AdamW or Adafactor on some parameters; settings mean what they mean in xling/models/training.py.
-
-    what, setting: the model and the setting of its learning rate, which errors name.
-    """
-
-    def __init__(self, what: str, parameters: Iterable[nn.Parameter], optimizer: str, setting: str) -> None:
-        self.what, self.setting, self.parameters = what, setting, list(parameters)
-        from xling.models.training import gradient_optimizer
-
-        # Without weight decay: the policy is drawn to SFT_t by its KL penalty, not to zero.
-        self.optimizer = gradient_optimizer(optimizer, self.parameters)
-
-    def step(self, learning_rate: float) -> float:
-        """Follow the gradients, and forget them; returns their norm before clipping. StageError if it is no number."""
-        from xling.models.training import descend
-
-        return descend(self.optimizer, self.parameters, learning_rate, self.what, f"optimizer.{self.setting}")
-
-    def state(self) -> dict[str, Any]:
-        return dict(self.optimizer.state_dict())
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state)
+    norms = [descent.step(rate) for descent, rate in descents.items()]
+    return parallel.added(sums), norms
 
 
 # --- sampled responses --------------------------------------------------------------------------------------
@@ -163,6 +163,13 @@ class Rollout:
     prompts: list[Ids]  # one a response
     responses: list[Ids]  # eos last where it came
     rewards: Tensor  # (B,) standardised
+
+    def mask(self) -> Tensor:
+        """(B, R)"""
+        import torch
+
+        lengths = torch.tensor([len(response) for response in self.responses])
+        return (torch.arange(int(lengths.max())) < lengths[:, None]).to(self.rewards.device)
 
     def batch(self, model: Any, pad: int, rows: Sequence[int]) -> Responses:
         """Some of them, ready to be read."""
@@ -184,18 +191,27 @@ def roll_out(problem: Problem, number: int, prompts: int, n: int = 1) -> Rollout
     """n responses to each of the prompts of iteration `number`, by pure sampling from streams of their own."""
     import torch
 
+    from xling.models import parallel
     from xling.models.sampling import sample_chunk
 
     chosen = prompts_of_step(len(problem.prompts), prompts, problem.seed, number)
-    names, how = _stream_names(problem, chosen), problem.sampling(f"rollout/{number}", n)
-    groups: list[list[Ids]] = []
-    together = max(1, ROWS_TOGETHER // n)
-    for start in range(0, len(chosen), together):
-        part = slice(start, start + together)
-        rows = [problem.prompts[i] for i in chosen[part]]
-        with problem.computing():
-            groups += sample_chunk(problem.policy, problem.tokenizer, names[part], rows, how)
-    rewards = torch.tensor(problem.reward(chosen, groups), dtype=torch.float32, device=problem.policy.device).flatten()
+    own, names = parallel.share(chosen), parallel.share(_stream_names(problem, chosen))
+    how, together = problem.sampling(f"rollout/{number}", n), max(1, ROWS_TOGETHER // n)
+
+    def sampled(policy: Any) -> list[list[Ids]]:
+        groups: list[list[Ids]] = []
+        for start in range(0, len(own), together):
+            part = slice(start, start + together)
+            rows = [problem.prompts[i] for i in own[part]]
+            with problem.computing():
+                groups += sample_chunk(policy, problem.tokenizer, names[part], rows, how)
+        return groups
+
+    with parallel.gathered(problem.reached(problem.policy)), torch.no_grad():
+        groups = problem.through(problem.policy, sampled)
+    paid = parallel.joined(problem.reward(own, groups))
+    groups = parallel.joined(groups)
+    rewards = torch.tensor(paid, dtype=torch.float32, device=problem.policy.device).flatten()
     wrong = rewards[~rewards.isfinite()]
     if len(wrong):
         raise StageError(f"The reward of a response is {float(wrong[0])}. Train the reward model again (mode=force).")
@@ -234,14 +250,17 @@ def token_scores(model: Any, batch: Responses, states: Tensor, entropy: bool = F
     return spread(log_p, batch.mask), spread(entropies, batch.mask)
 
 
-def reference_scores(problem: Problem, parts: Iterable[Responses], order: Sequence[Sequence[int]]) -> Tensor:
+def reference_scores(problem: Problem, rollout: Rollout, order: Sequence[Sequence[int]]) -> Tensor:
     """(B, R) log-probabilities in nats of the responses' tokens under SFT_t, read part by part; 0 on padding."""
     from xling.models.states import predicting_states
 
+    def read(model: Any, batch: Responses) -> Tensor:
+        return token_scores(model, batch, predicting_states(model, batch)[batch.mask])[0]
+
     with problem.held_to() as model:
-        return together(
-            [token_scores(model, batch, predicting_states(model, batch)[batch.mask])[0] for batch in parts], order
-        )
+        batches = (rollout.batch(model, problem.pad, rows) for rows in order)
+        found = [problem.through(model, partial(read, batch=batch)) for batch in batches]
+    return together(found, order, rollout)
 
 
 def spread(values: Tensor, mask: Tensor) -> Tensor:
@@ -250,17 +269,22 @@ def spread(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def micro_batches(rows: Sequence[int], size: int | None) -> list[list[int]]:
-    """Numbers of responses in parts that are read at once; size None: in one."""
-    size = size or len(rows)
-    return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
+    """Numbers of responses, of this process's share, in parts that are read at once; size None: in one."""
+    from xling.models import parallel
+
+    own = parallel.share(rows)
+    size = size or len(own)
+    return [list(own[start : start + size]) for start in range(0, len(own), size)]
 
 
-def together(parts: Sequence[Tensor], order: Sequence[Sequence[int]]) -> Tensor:
-    """Parts' (b, r) as one (B, R) without gradients, in the order of the rollout; padding is 0."""
-    whole = parts[0].new_zeros(sum(map(len, order)), max(part.shape[1] for part in parts))
+def together(parts: Sequence[Tensor], order: Sequence[Sequence[int]], rollout: Rollout) -> Tensor:
+    """Parts' (b, r), of all processes, as one (B, R) without gradients, in the rollout's order; padding is 0."""
+    from xling.models import parallel
+
+    whole = parts[0].new_zeros(len(rollout.responses), max(map(len, rollout.responses)))
     for part, rows in zip(parts, order, strict=True):
         whole[list(rows), : part.shape[1]] = part.detach()
-    return whole
+    return parallel.summed(whole)
 
 
 # --- estimates ----------------------------------------------------------------------------------------------

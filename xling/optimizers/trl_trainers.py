@@ -34,7 +34,6 @@ from xling.models.text import Ids
 from xling.models.training import LARGEST_NORM, gradient_optimizer
 from xling.optimizers import GroupTraining, learning_rate
 from xling.optimizers.problem import Problem, Row, prompts_of_step
-from xling.optimizers.training import save
 
 WATCHED = "watched.pt"  # in a checkpoint of the Trainer
 CHECKPOINT = ("optimizer.pt", "scheduler.pt", "trainer_state.json")  # besides weights and random states
@@ -88,13 +87,15 @@ def _train(problem: Problem, settings: GroupTraining, kind: Any, arguments: Any)
         _go_on(trainer, last_checkpoint(problem.scratch))
     if watching.stopped:
         raise Interrupted(f"after step {trainer.state.global_step} of {settings.steps}, with a checkpoint")
-    problem.watch.finish(problem.policy)
+    if watching.best is not None:
+        problem.policy.load_state_dict(watching.best)
 
 
 class _Ours:
     """Overrides of trl's trainers that both share."""
 
     problem: Problem
+    watching: "_Watching"
     args: Any
     state: TrainerState
 
@@ -109,7 +110,7 @@ class _Ours:
         """The watch's state is saved first: a checkpoint is whole once the Trainer's own state, the last, is there."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         folder.mkdir(exist_ok=True)
-        save(folder / WATCHED, self.problem.watch.state())
+        save(folder / WATCHED, {**self.problem.watch.state(), "best_weights": self.watching.best})
         super()._save_checkpoint(model, trial)  # type: ignore[misc]  # of the trainer beside this class
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
@@ -152,6 +153,7 @@ class _Watching(TrainerCallback):
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.stopped = False
+        self.best: dict[str, Any] | None = None  # weights of the best step, if that is to be kept
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **_: Any) -> None:
         """After every step; the Trainer saves and stops, where it has to, after this."""
@@ -159,7 +161,10 @@ class _Watching(TrainerCallback):
             return  # the summary at the end
         policy = self.problem.policy
         policy.eval()
-        self.problem.watch.after_step(policy, state.global_step, _row(logs))
+        watch = self.problem.watch
+        watch.after_step(policy, state.global_step, _row(logs))
+        if watch.keep == "best" and watch.best_step == state.global_step:
+            self.best = {name: value.detach().cpu().clone() for name, value in policy.state_dict().items()}
         policy.train()
         if state.global_step < state.max_steps and self.problem.stopping():
             self.stopped = control.should_save = control.should_training_stop = True
@@ -212,7 +217,7 @@ def _trainer(problem: Problem, settings: GroupTraining, kind: Any, arguments: An
         callbacks=[watching],
         optimizers=(optimizer, LambdaLR(optimizer, rate)),  # the optimizer's own learning rate is 1
     )
-    trainer.problem = problem
+    trainer.problem, trainer.watching = problem, watching
     trainer.remove_callback(PrinterCallback)
     if settings.beta > 0:  # trl would read a reference from the disk a second time, and not as a stage's folder is read
         trainer.beta, trainer.ref_model = settings.beta, _reference(problem)
@@ -271,13 +276,23 @@ def _go_on(trainer: Any, checkpoint: Path | None) -> None:
     if checkpoint is None:
         trainer.train()
         return
-    watch = trainer.problem.watch
-    watch.restore(torch.load(checkpoint / WATCHED, map_location="cpu", weights_only=True))
+    watched = torch.load(checkpoint / WATCHED, map_location="cpu", weights_only=True)
+    trainer.problem.watch.restore(watched)
+    trainer.watching.best = watched["best_weights"]
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     if state.global_step < trainer.args.max_steps:
         trainer.train(resume_from_checkpoint=str(checkpoint))
     else:
         trainer._load_from_checkpoint(str(checkpoint))
+
+
+def save(file: Path, state: dict[str, Any]) -> None:
+    """Plain numbers and tensors to a file; a reader sees the old one or the new one, whole."""
+    partial = file.with_suffix(files.UNFINISHED)
+    torch.save(state, partial)
+    files.sync(str(partial))
+    partial.replace(file)
+    files.sync(str(file.parent))
 
 
 def last_checkpoint(scratch: Path) -> Path | None:

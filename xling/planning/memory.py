@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from xling.grid.stage import WHERE, Gpus, Memory, Stage, Tokens
+from xling.models.checkpoints import config_of
 from xling.models.encoder import PACKAGE
 from xling.models.sizes import (
     ACCELERATOR_ROOM,
@@ -28,13 +29,14 @@ from xling.models.sizes import (
     SHARED_OUT,
     TOKENS_KEPT,
     VOCABULARY_AT_ONCE,
+    WATCHED_TOGETHER,
     Sizes,
     rows_on_accelerator,
 )
 from xling.models.text import row_width
-from xling.optimizers import OPTIMIZERS, Held, PolicyTraining, held, trains
+from xling.optimizers import OPTIMIZERS, PolicyTraining, check_processes, held_by, trains
 from xling.optimizers.training import ROWS_TOGETHER
-from xling.planning.costs import WORD, budget, limits, sized
+from xling.planning.costs import WORD, base_of, budget, limits, sized
 from xling.results.specs import located
 
 QUANTIZED = 0.56  # bytes of a weight in 4 bits, with its share of the scales
@@ -108,9 +110,17 @@ class Task(NamedTuple):
     half: bool  # computed in 16 bits
     dropout: bool
     optimizer: str
-    written: int  # rows that are sampled together, if they fit
+    written: int  # rows that are sampled together at most, if they fit
     room: float  # bytes for those
     how: str = "auto"  # policy.parallel
+    anchor: float = 0.0  # bytes of a reference with weights of its own, which are shared out like the policy's
+    update: int = 0  # items that an update reads, of all processes; 0: the batch
+    shares: bool = False  # whether processes share what is sampled
+
+    @property
+    def shared(self) -> int:
+        """Items of an update: what several processes share."""
+        return self.update or self.batch
 
 
 def moments(task: Task, way: Way) -> dict[str, Parts]:
@@ -120,11 +130,11 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
     held: Parts = {
         "weights": share * sum(net.weights() for net in nets),
         "optimizer": share * sum(net.state(task.optimizer) for net in nets),
-        "other models": task.others,
+        "other models": task.others + share * task.anchor,
     }
     gradients = share * 4.0 * sum(net.learning for net in nets)
     buckets = 4.0 * sum(net.learning for net in nets) if way.gpus > 1 and not way.sharded else 0.0
-    items = way.micro or min(task.at_once, task.batch // way.gpus)
+    items = way.micro or min(task.at_once, task.shared // way.gpus)
     parts = items < task.batch // way.gpus
     texts = items * task.rows
     learning: Parts = {
@@ -146,8 +156,10 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
     updating = {**held, "gradients": gradients + buckets,
                 "update": share * max(net.computing(task.optimizer) for net in nets)}  # fmt: skip
     sampling = {**held, "weights": held["weights"] + (nets[0].weights() if way.sharded else 0.0)}
+    sampling["other models"] += (1 - share) * task.anchor  # it reads validation samples whole
+    rows = -(-task.written // way.gpus) if task.shares else task.written
     word = 2 if task.half else nets[0].word if nets[0].tuning != "full" else 4
-    sampling |= drawn(first, task.written, 1, task.prompt, task.response, word, task.room) if task.written else {}
+    sampling |= drawn(first, rows, 1, task.prompt, task.response, word, task.room) if rows else {}
     found = {"learning": learning, "ending": ending, "updating": updating, "sampling": sampling}
     if way.again:  # the logits are gone by the time that the first layer is computed again
         found["again"] = {**learning, "logits": 0.0, "activations": learning["activations"] + layer}
@@ -234,9 +246,9 @@ def _spread(task: Task, way: Way, gpus: Gpus) -> Way:
 
 def _ways(task: Task, way: Way, gpus: Gpus) -> Iterator[Way]:
     """Other ways to train, cheap ones first: smaller micro-batches, states computed again, more GPUs."""
-    counts = [one for one in MORE if one > gpus.count and task.batch % one == 0] if gpus.more else []
+    counts = [one for one in MORE if one > gpus.count and task.shared % one == 0] if gpus.more else []
     for count in (gpus.count, *counts):
-        share = task.batch // count
+        share = task.shared // count
         sizes = [size for size in range(share, 0, -1) if share % size == 0 and size <= (way.micro or share)]
         for again in (False, True) if not way.again else (True,):
             for size in sizes:
@@ -248,7 +260,7 @@ def _ways(task: Task, way: Way, gpus: Gpus) -> Iterator[Way]:
 
 def _typed(other: Way, way: Way, task: Task, names: tuple[str, str], kind: str, gpus: Gpus) -> str:
     words = []
-    if other.micro != (way.micro or task.batch // other.gpus):
+    if other.micro != (way.micro or task.shared // other.gpus):
         words.append(f"{names[0]}={other.micro}")
     if other.again and not way.again:
         words.append(f"{names[1]}=true")
@@ -319,7 +331,7 @@ def aligned(
     settings: PolicyTraining, policy: Net, half: bool, prompt: int, response: int, scorer: float, room: float, how: str
 ) -> Task:
     """What an optimizer trains; scorer: bytes of the reward model."""
-    own: Held = getattr(OPTIMIZERS.of(settings), "held", held)(settings)
+    own = held_by(settings)
     sizes = policy.sizes
     # A policy with adapters is its own reference, with these switched off.
     reference = (2.0 if half else 4.0) * sizes.weights if policy.tuning == "full" else 0.0
@@ -327,9 +339,9 @@ def aligned(
     if own.tables:
         at_once = max(1, min(at_once, VOCABULARY_AT_ONCE // (own.rows * response * sizes.vocabulary)))
     nets = policy, *[Net(sizes, 4, trunk=True)] * own.values
-    written = max(EVALUATED, min(own.batch, ROWS_TOGETHER)) if own.samples else EVALUATED
-    return Task(nets, reference + scorer, own.batch, at_once, own.rows, prompt, response, True, half, False,
-                settings.optimizer, written, room, how)  # fmt: skip
+    written = max(min(own.batch, ROWS_TOGETHER) if own.samples else 0, min(settings.eval_prompts, WATCHED_TOGETHER))
+    return Task(nets, scorer, own.batch, at_once, own.rows, prompt, response, True, half, False,
+                settings.optimizer, written, room, how, reference, own.at_once, True)  # fmt: skip
 
 
 def samples(stage: Stage, gpus: Gpus) -> Memory | None:
@@ -421,3 +433,14 @@ def _drops(sizes: Sizes, training: Mapping[str, Any]) -> bool:
     """Whether dropout keeps its masks: as the setting says, else as such models do."""
     share = training["dropout"]
     return bool(share) if share is not None else sizes.family != "decoder"
+
+
+# --- several processes --------------------------------------------------------------------------------------
+
+
+def share(stage: Stage, processes: int) -> None:
+    """ConfigError unless so many processes can train the policy of an `align` together."""
+    settings, base = OPTIMIZERS.read(stage.spec["optimizer"]), base_of(stage)
+    assert trains(settings) and base is not None  # no other asks for this stage
+    config = config_of(located(base.spec)["checkpoint"], base.spec.get("commit") or None)
+    check_processes(settings, processes, bool(config.get("is_encoder_decoder")))

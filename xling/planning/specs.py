@@ -410,7 +410,7 @@ class TargetStages:
         task, policy, langs, rm = self.task, self.policy, (self.lang,), self.rm
         side = side_of(task, rm, langs)
         spec = AlignSpec(
-            **data_of(task, langs, "demonstrations"),
+            **shared_out(data_of(task, langs, "demonstrations"), policy),
             **reading(task, policy, langs),
             lang=self.lang,
             optimizer=msgspec.to_builtins(settings),

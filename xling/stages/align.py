@@ -6,25 +6,27 @@ text, so that the reward model may have any tokenizer, and are standardised with
 language: beta weighs the KL divergence against a reward whose standard deviation is 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 import torch
 
 from xling.errors import StageError
-from xling.grid.stage import Context
+from xling.grid.stage import Context, PartDone
 from xling.jsonfiles import write_json
 from xling.measures.language import in_language
 from xling.measures.words import repetition
+from xling.models import parallel
 from xling.models.load import load_policy
 from xling.models.sampling import Sampling, sample_chunk
+from xling.models.sizes import WATCHED_TOGETHER
 from xling.models.states import kl_along, of_tokens, predicting_states, responses_of
 from xling.models.text import Ids, decode_response, ends, policy_ids, response_ids
 from xling.models.training import checkpointed, computing_in, core, store_trained, trainable, write_curve
-from xling.optimizers import OPTIMIZERS, PolicyTraining, trains
+from xling.optimizers import OPTIMIZERS, PolicyTraining, check_processes, held_by, trains
 from xling.optimizers.problem import Pool, Problem, Reward, Row, Watch, prompts_of_step
 from xling.results.samples import Samples, iterate_samples, ragged
 from xling.results.specs import AlignSpec
@@ -35,8 +37,24 @@ from xling.stages.score import text_scores
 from xling.tasks.options import task_module
 from xling.tasks.records import Prompt
 
-CHUNK = 64  # prompts sampled and read together where nothing else fixes it
+T = TypeVar("T")
 LEAST_SPREAD = 1e-9  # standard deviation of rewards
+
+
+@dataclass(frozen=True)
+class Models:
+    """The policy and what it is held to, which several processes may share."""
+
+    policy: Any
+    spread: Any  # what the policy is reached through
+    reference: Any
+
+    def whole(self, call: Callable[[], T]) -> T:
+        """`call` while every process has all weights of both: it samples, and processes need not keep step."""
+        with parallel.gathered(self.spread), parallel.gathered(self.reference), torch.no_grad():
+            if self.reference is self.policy:
+                return parallel.through(self.spread, lambda _: call())
+            return parallel.through(self.spread, lambda _: parallel.through(self.reference, lambda _: call()))
 
 
 @dataclass(frozen=True)
@@ -59,19 +77,27 @@ class Texts:
 def run(context: Context) -> None:
     """Writes the policy in Hugging Face format, curve.jsonl and align.json."""
     spec = msgspec.convert(context.spec, AlignSpec)
+    settings = _settings(spec)
     torch.manual_seed(spec.seed)
     whole, tokenizer = trainable(context.parents["sft"], spec.tuning, spec.lora, 0.0)
     policy = core(whole).eval()
     reference = policy  # with its adapters switched off; of one that is trained whole a second model
     if spec.lora is None:
         reference = load_policy(context.parents["sft"], dtype=spec.precision or "float32")[0].requires_grad_(False)
+    check_processes(settings, parallel.world_size(), bool(policy.config.is_encoder_decoder))
+    parallel.join(policy.device)
+    asked = spec.where.get("parallel", "auto")
+    how = parallel.chosen(asked, policy, settings.optimizer, held_by(settings).values)
+    spread = parallel.spread(whole, how)
+    if reference is not policy:
+        reference = parallel.spread(reference, how)
+    both = Models(policy, spread, reference)
     train, validation = (_texts(spec, tokenizer, policy, split) for split in ("train", "validation"))
     sides = spec.rm_truncation_side, spec.truncation_side
     request = Request(spec.task, spec.seed, *sides, spec.max_prompt_tokens, numbered=False)
     score = text_scores(context, spec.rm, spec.reading, request)
-    scale = _scale(spec, reference, tokenizer, train, score)
-    settings = _settings(spec)
-    validate = Validation(spec, reference, _first(validation, settings.eval_prompts), score, scale)
+    scale = _scale(spec, both, train, score)
+    validate = Validation(spec, both, _first(validation, settings.eval_prompts), score, scale)
     problem = Problem(
         policy,
         reference,
@@ -97,15 +123,19 @@ def run(context: Context) -> None:
         _pool(context, train, score),
         spec.precision or "float32",
         spec.gradient_checkpointing,
+        how,
+        None if spread is policy else spread,
     )
     with checkpointed(whole, spec.gradient_checkpointing):
         report = OPTIMIZERS.of(settings).train(problem, settings)
-    step = problem.watch.finish(policy)
-    store_trained(context.parents["sft"], context.out, whole, tokenizer, spec.lora)
+        whole, device = parallel.whole(spread), policy.device
+    if parallel.rank() > 0:
+        raise PartDone
+    store_trained(context.parents["sft"], context.out, whole.to(device), tokenizer, spec.lora)
     write_curve(context.out, problem.watch.curve)
     write_json(
         context.out / "align.json",
-        {"step": step, "reward_mean": scale[0], "reward_std": scale[1], "prompts": len(train.ids)}
+        {"step": problem.watch.kept, "reward_mean": scale[0], "reward_std": scale[1], "prompts": len(train.ids)}
         | {"prompts_cut": train.cut, **report},
     )
 
@@ -138,9 +168,13 @@ def _pool(context: Context, train: Texts, score: Scores) -> Pool | None:
     def make(block: list[tuple[Prompt, Samples]]) -> list[Any]:
         return [ragged(score([prompt for prompt, _ in block], [samples.responses for _, samples in block]))]
 
-    scored = zip((train.prompts[i] for i in numbers), pool, strict=True)
-    paths = kept_arrays(context, "ranking", blocks_of(scored, PROMPTS), make, len(pool))
-    rows = [row for path in paths for row in read_arrays(path)[0].tolist()]
+    name, processes = "ranking", parallel.world_size()
+    if processes > 1:  # each has blocks of its own, and as many as it has: they could not ask together whether to stop
+        name, context = f"ranking-{parallel.rank()}-of-{processes}", replace(context, stopping=lambda: False)
+    own = parallel.share(pool)
+    scored = zip((train.prompts[i] for i in parallel.share(numbers)), own, strict=True)
+    paths = kept_arrays(context, name, blocks_of(scored, PROMPTS), make, len(own))
+    rows = parallel.joined([row for path in paths for row in read_arrays(path)[0].tolist()])
     rewards = [row[: len(samples.responses)] for row, samples in zip(rows, pool, strict=True)]
     return Pool(numbers, [_ids(train.tokenizer, samples) for samples in pool], rewards)
 
@@ -154,19 +188,27 @@ def _ids(tokenizer: Any, samples: Samples) -> list[Ids]:
 # --- the reward ---------------------------------------------------------------------------------------------
 
 
-def _scale(spec: AlignSpec, reference: Any, tokenizer: Any, train: Texts, score: Scores) -> tuple[float, float]:
+def _scale(spec: AlignSpec, models: "Models", train: Texts, score: Scores) -> tuple[float, float]:
     """Mean and standard deviation of the rewards of SFT_t's own samples, one each of some training prompts."""
     count = min(_settings(spec).reward_samples, len(train.ids))
-    chosen = prompts_of_step(len(train.ids), count, spec.seed, 0)
-    how = Sampling(1, spec.seed, "standardise", max_new_tokens=spec.max_new_tokens)
-    rewards = []
-    for start in range(0, count, CHUNK):
-        some = chosen[start : start + CHUNK]
-        names, ids = [name_of(train.prompts[i]) for i in some], [train.ids[i] for i in some]
+    chosen = parallel.share(prompts_of_step(len(train.ids), count, spec.seed, 0))
+    how, together = Sampling(1, spec.seed, "standardise", max_new_tokens=spec.max_new_tokens), watched_together()
+
+    def sampled() -> list[list[Ids]]:
         # the policy, where that is the reference, has not been trained yet, and its adapters change nothing
-        with computing_in(spec.precision or "float32", reference.device):
-            drawn = sample_chunk(reference, tokenizer, names, ids, how)
-        rewards += [row[0] for row in score([train.prompts[i] for i in some], train.said(drawn))]
+        drawn: list[list[Ids]] = []
+        for start in range(0, len(chosen), together):
+            some = chosen[start : start + together]
+            names, ids = [name_of(train.prompts[i]) for i in some], [train.ids[i] for i in some]
+            with computing_in(spec.precision or "float32", models.reference.device):
+                drawn += sample_chunk(models.reference, train.tokenizer, names, ids, how)
+        return drawn
+
+    rewards, drawn = list[float](), models.whole(sampled)
+    for start in range(0, len(chosen), together):
+        some = slice(start, start + together)
+        rewards += [row[0] for row in score([train.prompts[i] for i in chosen[some]], train.said(drawn[some]))]
+    rewards = parallel.joined(rewards)
     mean, spread = float(np.mean(rewards)), float(np.std(rewards))
     if not spread > LEAST_SPREAD:  # also if it is no number
         raise StageError(
@@ -200,7 +242,7 @@ class Validation:
     """Measures a policy on validation prompts: one pure sample each, always with the same random numbers."""
 
     spec: AlignSpec
-    reference: Any
+    models: Models
     texts: Texts
     score: Scores
     scale: tuple[float, float]
@@ -213,17 +255,23 @@ class Validation:
         """
         texts, tokenizer = self.texts, self.texts.tokenizer
         how = Sampling(1, self.spec.seed, "validation", max_new_tokens=self.spec.max_new_tokens)
-        names, drawn, kl, entropy = texts.names(), list[list[Ids]](), list[float](), list[float]()
-        for start in range(0, len(names), CHUNK):
-            cut = slice(start, start + CHUNK)
-            with computing_in(self.spec.precision or "float32", policy.device):
-                some = sample_chunk(policy, tokenizer, names[cut], texts.ids[cut], how)
-                said = [row[0] for row in some]
-                kl += kl_along(policy, self.reference, texts.ids[cut], said, tokenizer.pad_token_id)
-                entropy += entropies(policy, texts.ids[cut], said, tokenizer.pad_token_id)
-            drawn += some
-        written = texts.said(drawn)
-        rewards = np.array([row[0] for row in self.score(texts.prompts, written)])
+        names, prompts, ids = parallel.share(texts.names()), parallel.share(texts.prompts), parallel.share(texts.ids)
+        drawn, kl, entropy, together = list[list[Ids]](), list[float](), list[float](), watched_together()
+
+        def measured() -> None:
+            for start in range(0, len(names), together):
+                cut = slice(start, start + together)
+                with computing_in(self.spec.precision or "float32", policy.device):
+                    some = sample_chunk(policy, tokenizer, names[cut], ids[cut], how)
+                    said = [row[0] for row in some]
+                    kl.extend(kl_along(policy, self.models.reference, ids[cut], said, tokenizer.pad_token_id))
+                    entropy.extend(entropies(policy, ids[cut], said, tokenizer.pad_token_id))
+                drawn.extend(some)
+
+        self.models.whole(measured)
+        scored = self.score(prompts, texts.said(drawn)) if prompts else []
+        drawn, kl, entropy = parallel.joined(drawn), parallel.joined(kl), parallel.joined(entropy)
+        rewards, written = np.array([row[0] for row in parallel.joined(scored)]), texts.said(drawn)
         row = {
             "reward": float((rewards.mean() - self.scale[0]) / self.scale[1]),
             "kl": float(np.mean(kl)),
@@ -239,6 +287,11 @@ class Validation:
             quality = task_module(self.spec.task).quality(self.spec.task, texts.prompts, written)
             row["quality"] = float(np.mean(quality))
         return row
+
+
+def watched_together() -> int:
+    """Prompts that a process samples and reads together."""
+    return max(1, WATCHED_TOGETHER // parallel.world_size())
 
 
 @torch.inference_mode()

@@ -69,6 +69,8 @@ def check(plan: Plan, settings: Slurm) -> Limits:
         check_resources(settings.of(kind), limits, where)
     for stage in plan.to_run:
         _check_batches(stage, settings.of(stage.kind).processes)
+        if (known := plan.kinds.get(stage.kind)) is not None and known.shared is not None:
+            known.shared(stage, settings.of(stage.kind).processes)
     return limits
 
 
