@@ -1,6 +1,7 @@
 """Less memory for the same step: micro-batches, layers computed again, chunks of tokens, adapters switched off."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from xling.optimizers import dpo, grpo, ppo, rloo
 from xling.optimizers.problem import Problem
 from xling.optimizers.training import run
 from xling.stages.sft import causal_loss, labelled_batch, seq2seq_loss
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import trainings
 
 FEW: dict[str, Any] = {"steps": 2, "batch_size": 8, "learning_rate": 1e-2, "warmup_steps": 0}
 WIDE = 1 << 27
@@ -131,6 +135,17 @@ def test_no_more_than_a_micro_batch_is_read_at_once(
     monkeypatch.setattr(states, "hidden_states", noted)
     made.iterate(1)
     assert max(rows) == (4 if name == "dpo" else 2) and len(rows) >= 4
+
+
+@pytest.mark.parametrize("trainer", ["sft", "reward", "ppo", "rloo", "dpo"])
+def test_memory_does_not_grow_with_the_batch(trainer: str, tmp_path: Path) -> None:
+    """From two micro-batches on; of bytes of tensors, which are the same each time."""
+    model = trainings.saved(tmp_path / "model", "llama", width=64, layers=2, vocabulary=1000)
+    few, many = (
+        trainings.peak(trainings.Case(trainer, batch=batch, micro=4, prompt=16, response=16), model)
+        for batch in (8, 32)
+    )
+    assert few > 0 and many <= 1.02 * few
 
 
 @pytest.mark.parametrize("kind", [rloo, grpo])
