@@ -1,6 +1,8 @@
 """The memory plan beside measured peaks: every trainer, of models of 12 million weights.
 
-    python benchmarks/memory_plan.py [TRAINER ...]     # a quarter of an hour on one idle core
+    python benchmarks/memory_plan.py [--small] [TRAINER ...]     # some minutes on one idle core
+
+--small: models of 1.2 million weights.
 
 Measured are bytes of tensors (benchmarks/tensors.py) over two steps of texts that all are as long as their limits, as
 the plan takes them to be; a GPU's allocator and CUDA itself come on top, for which the plan has room of its own. Exit
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 LIMIT = 0.15
-WIDTH, LAYERS, VOCABULARY = 320, 6, 8000
+LARGE, SMALL = (320, 6, 8000), (128, 4, 2000)  # width, layers, vocabulary
 # what differs from 8 texts at once, all weights, AdamW, float32
 WAYS: list[dict[str, Any]] = [
     {}, {"batch": 16, "micro": 4}, {"again": True}, {"precision": "bfloat16"},
@@ -51,13 +53,14 @@ def main(trainers: list[str]) -> int:
     warnings.simplefilter("ignore")
     from trainings import TRAINERS, Case, peak, saved
 
+    sizes, trainers = SMALL if "--small" in trainers else LARGE, [name for name in trainers if name != "--small"]
     off = cases = within = 0.0
     print("| trainer | model | what differs | measured, MB | planned, MB | planned / measured |")
     print("|---|---|---|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as where:
         for trainer in trainers or TRAINERS:
             for model in ("llama", "mt5") if trainer != "grpo" else ("llama",):
-                folder = saved(Path(where) / model, model, WIDTH, LAYERS, VOCABULARY)
+                folder = saved(Path(where) / model, model, *sizes)
                 for way in WAYS:
                     case = Case(trainer, model, **way)
                     found, told = peak(case, folder), planned(case, folder)

@@ -41,12 +41,14 @@ def config_of(model: str, width: int, layers: int, vocabulary: int) -> Any:
 
 def saved(folder: Path, model: str, width: int, layers: int, vocabulary: int) -> Path:
     """A model of random weights with a tokenizer of words, in a folder that may be there already."""
+    import torch
     from tokenizers import Tokenizer, models
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
 
     if folder.exists():
         return folder
     config = config_of(model, width, layers, vocabulary)
+    torch.manual_seed(0)
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     kind.from_config(config).save_pretrained(folder)
     words = {f"w{i}": i for i in range(vocabulary)}

@@ -1,5 +1,8 @@
 """Turns of a job: time limits, preemptions, lost nodes; a stage goes on where it was. Stages in several processes."""
 
+import os
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -98,6 +101,30 @@ def test_an_orphan_writes_into_nothing_that_the_next_turn_has(toy: Toy) -> None:
     toy.cluster.kill(toy.cluster.run("squeue", "-h", "-j", toy.job_of("pool[de]"), "-o", "%N").strip())
     toy.finish(240)
     assert toy.turns() == ["pool[de] turn 0", "pool[de] turn 1"] and not toy.doubles() and not toy.leftovers()
+
+
+def test_a_stage_may_take_longer_than_any_timeout(toy: Toy, tmp_path: Path) -> None:
+    """Its job's heartbeat keeps others out; while it is suspended, and gives none, the cluster is asked."""
+    toy.behaviour = {"sft[de]": f"until {toy.gate}; count {tmp_path}/count"}
+    toy.sources = toy.targets = ("de",)
+    toy.launch("hydra.launcher.claim_timeout_s=4")
+    job = toy.wait_running("sft[de]")
+    here = toy.command("hydra.launcher.claim_timeout_s=4", launcher="local")
+    here = [f"root={toy.root}" if word.startswith("root=") else word for word in here]
+    local = subprocess.Popen(here, env=toy.env, cwd=toy.folder, text=True, stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+    time.sleep(16)
+    local.terminate()
+    assert "sft[de]: waiting for n" in local.communicate(timeout=60)[1] and toy.is_at("sft[de]")
+    toy.cluster.run("scontrol", "suspend", job)
+    mine = [*toy.root.glob("stages/sft/*.claim"), *toy.root.glob("stages/sft/*.tmp-*")]
+    for path in mine:
+        os.utime(path, (0, 0))
+    assert len(mine) == 2 and "sft" not in toy.xling("gc", "--delete") and all(path.exists() for path in mine)
+    toy.cluster.run("scontrol", "resume", job)
+    toy.open_gate()
+    toy.finish()
+    assert toy.ran(tmp_path / "count") == {"sft[de]": 1} and not toy.doubles()
 
 
 # --- torchrun on each node of a job, gloo between them, one result ----------------------------------------------

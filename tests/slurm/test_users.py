@@ -12,11 +12,11 @@ from toy_grid import Toy
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root makes users")
 
 
-@pytest.fixture(params=["group-writable", "not group-writable"])
+@pytest.fixture(params=["shared", "closed"])
 def ann(request: pytest.FixtureRequest, plain_cluster: Cluster) -> Toy:
     """A grid of ann's whose fine-tuning waits for its gate."""
     plain_cluster.configure(PrivateData="jobs")
-    shared, folder = request.param == "group-writable", plain_cluster.home("ann") / "project"
+    shared, folder = request.param == "shared", plain_cluster.home("ann") / "project"
     folder.mkdir()
     os.chown(folder, USERS["ann"], GROUP_ID)
     folder.chmod(0o2775 if shared else 0o755)
@@ -48,3 +48,16 @@ def test_a_colleague_changes_nothing_of_what_he_cannot_see(ann: Toy) -> None:
     ann.finish()
     assert not ann.leftovers() and not ann.doubles()
     assert "1 of 1 cells done" in bob.xling("status")
+
+
+@pytest.mark.parametrize("ann", ["shared"], indirect=True)
+def test_a_larger_grid_of_a_colleague_waits_for_jobs_that_he_can_see(ann: Toy) -> None:
+    ann.cluster.configure(PrivateData="none")
+    bob = replace(ann, user="bob", name="wider", targets=("de", "en"))
+    ann.launch()
+    ann.wait_running("sft[de]")
+    assert "7 stages are queued or running already (toy)" in bob.launch()
+    assert "sft[de] was submitted by ann" in bob.xling("cancel", "sft[de]", "wider", code=2)
+    ann.open_gate()
+    bob.finish()
+    assert ann.matrix() == ann.expected() and not bob.leftovers() and not bob.doubles()

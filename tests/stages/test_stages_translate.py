@@ -26,7 +26,8 @@ from xling.tasks import micro_summarization
 from xling.tasks.files import Settings as Files
 from xling.tasks.micro import gold
 from xling.tasks.micro.writing import fact_set_of
-from xling.tasks.records import Pair, Rating
+from xling.tasks.records import Pair, Rating, turns_of
+from xling.tasks.render import SPEAKERS, dialog
 from xling.translators import seq2seq
 from xling.translators.micro_exact import Settings as MicroExact
 from xling.translators.micro_noisy import Settings as MicroNoisy
@@ -260,6 +261,15 @@ def test_recorded_translations_of_ones_own_files(tiny_folder: Path, tmp_path: Pa
     lacking = labelled(judge_stage(asked), "translate[ratings, en->tr]")
     with pytest.raises(DataError, match=rf"no translation en -> tr of 1 of \d+ texts, the first of them '{needed}'"):
         runs.folder(lacking)
+
+
+def test_a_translated_chat_has_its_turns_again(tmp_path: Path) -> None:
+    task = Files(str(tmp_path), ("tr",), template=Template(policy="Q: {text}"))
+    chat = dialog([("user", "a"), ("assistant", "b"), ("user", "c")])
+    record = Record("1", "tr", "1", str(chat), "d", rejected="e")
+    asked = item_of(task, "pairs", record, SPEAKERS).prompt
+    assert turns_of(asked.content) == turns_of(chat) and turns_of(asked.text) == (("system", "Q:"), *turns_of(chat))
+    assert turns_of(item_of(task, "pairs", record).prompt.content) == (("user", str(chat)),)
 
 
 def test_nothing_left_is_an_error_that_says_why(tiny_folder: Path, tmp_path: Path) -> None:
