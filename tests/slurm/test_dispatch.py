@@ -15,7 +15,7 @@ from xling.grid.stage import Cell, Context, Kind, Stage
 from xling.grid.store import Store
 from xling.runners.slurm.dispatch import arrays_of, assign, dependencies, dependency, is_held
 from xling.runners.slurm.record import Array, Place
-from xling.runners.slurm.settings import OWN, RESOURCES, Resources, Slurm
+from xling.runners.slurm.settings import OWN, RESOURCES, Resources, Slurm, parse_limits
 from xling.runners.slurm.settings import read as settings_from
 
 CHEAP: Mapping[str, float] = dict.fromkeys(("base", "sft", "reward", "pool", "gold", "score", "judge"), 0.001)
@@ -263,3 +263,17 @@ def test_several_processes_go_to_stages_that_can_use_them() -> None:
     assert settings.of("pool").processes == settings.of("reduce").processes == 1
     with pytest.raises(ConfigError, match=r"stages.pool: 1 nodes with 3 processes .* can be given to: sft, reward"):
         settings_from({"stages": {"pool": {"tasks_per_node": 3}}}, KINDS)
+
+
+def test_how_many_jobs_may_be_queued_and_how_many_calls_made() -> None:
+    facts = {"MaxJobCount": "10000", "AccountingStorageEnforce": "associations,limits,qos,safe"}
+    partitions = "PartitionName=gpu Default=YES QoS=short State=UP\nPartitionName=cpu QoS=N/A State=UP"
+    limits = parse_limits(facts, partitions, "", "normal|300|\nshort||200\nlong||", "mine|1000||long")
+    assert limits.at_once([Resources(partition="cpu")], None) == (1000, "MaxSubmitJobs of your account")
+    assert limits.at_once([Resources(partition="cpu", qos="normal")], None) == (300, "QOS normal")
+    assert limits.at_once([Resources(partition="cpu"), Resources()], None) == (200, "QOS short")
+    assert limits.at_once([Resources()], 50) == (50, "hydra.launcher.max_submit")
+    assert limits.qos == ("long", "normal", "short") and limits.accounts == ("mine",)
+    alone = parse_limits({"SlurmctldParameters": "rl_enable,rl_bucket_size=50"}, partitions, "", None, None)
+    assert alone.at_once([Resources()], None) == (5000, "MaxJobCount of the cluster") and alone.rate == 50
+    assert parse_limits({"SlurmctldParameters": "rl_enable"}, partitions, "", None, None).rate == 30 and not limits.rate

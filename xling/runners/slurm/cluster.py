@@ -268,8 +268,10 @@ def limits() -> Limits:
     if "slurmdbd" in config.get("AccountingStorageType", ""):
         me = f"user={os.environ.get('USER') or os.getuid()}"
         try:
-            qos = _run(["sacctmgr", "-nP", "show", "qos", "format=name"]).stdout
-            accounts = _run(["sacctmgr", "-nP", "show", "assoc", me, "format=account"]).stdout
+            qos = _run(["sacctmgr", "-nP", "show", "qos", "format=name,MaxSubmitPU,GrpSubmit"]).stdout
+            accounts = _run(
+                ["sacctmgr", "-nP", "show", "assoc", me, "format=account,MaxSubmit,GrpSubmit,DefaultQOS"]
+            ).stdout
         except ClusterError:
             pass  # SLURM itself will refuse them
     return parse_limits(config, partitions, nodes, qos, accounts)
@@ -404,6 +406,13 @@ def ours(prefix: str = "xling-") -> dict[str, str]:
     answer = _run(["squeue", "--me", "-h", "-a", "-O", "ArrayJobID:|,Name:|"]).stdout
     pairs = (line.split("|") for line in answer.splitlines() if line.count("|") >= 2)
     return {name: id_ for id_, name, *_ in pairs if name.startswith(prefix)}
+
+
+def mine() -> tuple[dict[str, str], int]:
+    """Names and (array) ids of all that this user has in the queue, and how many jobs that is."""
+    answer = _run(["squeue", "--me", "-h", "-a", "-O", "ArrayJobID:|,Name:|,JobArrayID:|"]).stdout
+    rows = [line.split("|") for line in answer.splitlines() if line.count("|") >= 3]
+    return {name: id_ for id_, name, *_ in rows}, sum(len(expanded(row[2])) for row in rows)
 
 
 def details(id_: str) -> dict[str, str] | None:

@@ -232,9 +232,12 @@ def dependencies(arrays: Sequence[Array], ids: Mapping[int, str]) -> dict[str, s
 
 
 def dependency(array: Array, arrays: Sequence[Array], ids: Mapping[int, str]) -> str:
-    """What a whole array waits for, in SLURM's words; "" if each of its tasks waits for its own, or for nothing."""
+    """What a whole array waits for, in SLURM's words; "" if each of its tasks waits for its own, or for nothing.
+
+    ids: of the arrays that are in the queue; others have ended, or are to come.
+    """
     tasks = array.tasks if array.together else ()
-    needs = sorted({need for task in tasks for need in task.needs})
+    needs = sorted({need for task in tasks for need in task.needs if need[0] in ids})
     others = sorted({other for task in tasks for other in task.others})
     return _condition(needs, others, _sizes(arrays), ids) if needs or others else ""
 

@@ -90,6 +90,7 @@ class Submission(msgspec.Struct, frozen=True):
     stages: tuple[Job, ...] = ()
     cluster: str = ""  # SLURM's ClusterName
     fold: str = "xling.folding:fold"  # module:name of what the last job calls; records of before it was named have none
+    at_once: int = 0  # jobs of this user's that may be in the queue; those that are too many come later. 0: any number
     cells: str = ""  # claim.digest_of: a name can become another grid's before the last job folds
     format: int = 1
     snapshot: str = ""  # folder with the copied code; "" where jobs run what they find
@@ -405,13 +406,14 @@ MOVED = "moved"  # a stage's end in a task that was cancelled because another su
 TOLD = ("failed", "blocked", MOVED)  # ends after which a stage's result is not expected from the task any more
 UNKNOWN = JobState("UNKNOWN", alive=True, reason="the cluster does not answer")
 HIDDEN = JobState("UNKNOWN", alive=True, reason="OtherUser")
+LATER = JobState("PENDING", alive=True, reason="Later")  # of a job that is submitted from inside the grid
 
 
 @dataclass(frozen=True)
 class Held:
     """A stage's job that is queued or running."""
 
-    job: str  # "123_4"
+    job: str  # "123_4"; "" if it is submitted later, from inside the grid
     state: JobState
     place: Place
     filed: Filed
@@ -445,6 +447,9 @@ def survey(store: Store, grid: str | None = None) -> Survey:
                 _close(one, states or {})
             continue
         open_.append(one)
+        if one.head.at_once and one.state == "released":
+            later = ((place, Held("", LATER, place, one)) for place, _, job in one.tasks() if job is None)
+            living |= {place: found for place, found in later}
         for place, found in living.items():
             keys = [job.key for job in one.submission.jobs(one.submission.task(place))]
             told = {event.key for event in one.events(place) if event.end in TOLD} if found.state.node else set()

@@ -7,8 +7,8 @@ hydra.launcher.stages.reward.gpus_per_node=8                       # for one kin
 import grp
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -64,6 +64,7 @@ class Slurm(Struct, frozen=True, tag_field="name", tag="slurm"):
     pack_minutes: Annotated[float, Meta(ge=0.0)] = (
         0.1  # predicted stages shorter than this share a job; 0: each has its own
     )
+    max_submit: Positive | None = None  # jobs of a grid in the queue at once; None: what QOS, account and cluster allow
     late_seconds: Annotated[float, Meta(ge=0.0)] = 60.0  # so long may a shared folder take to show a finished file
     poll_seconds: PositiveFloat = 5.0  # between two looks at the cluster, in `xling status --watch` and wait=true
     claim_timeout_s: Annotated[float, Meta(ge=1.0, le=1e6)] = (
@@ -197,6 +198,7 @@ class Partition:
     accounts: tuple[str, ...]
     qos: tuple[str, ...]
     kinds: tuple[NodeKind, ...] = ()
+    own_qos: str = ""  # whose limits hold for all its jobs
 
     def most(self, what: Callable[[NodeKind], int]) -> int:
         return max((what(kind) for kind in self.kinds), default=0)
@@ -210,7 +212,23 @@ class Limits:
     qos: tuple[str, ...] | None  # None: not known
     accounts: tuple[str, ...] | None  # of this user; None: not known or not enforced
     cluster: str = ""  # its name
+    submits: Mapping[str, int] = field(default_factory=dict)  # jobs that may be queued at once, by what says so
+    usual_qos: str = "normal"
+    rate: int = 0  # calls that may be made at once where the controller counts them (rl_enable); 0: it does not
 
+    def at_once(self, wanted: Iterable[Resources], max_submit: int | None) -> tuple[int, str]:
+        """Jobs of these that may be queued at once and what says so; 0: any number."""
+        words = {CLUSTER, ACCOUNT}
+        for asked in wanted:
+            named = (asked.partition or self.default or "").split(",")
+            own = [self.partitions[name].own_qos for name in named if name in self.partitions]
+            words |= {f"QOS {name}" for name in (asked.qos or self.usual_qos, *own)}
+        found = [(number, word) for word, number in self.submits.items() if word in words]
+        found += [(max_submit, f"{HERE}.max_submit")] if max_submit else []
+        return min(found, default=(0, ""))
+
+
+CLUSTER, ACCOUNT = "MaxJobCount of the cluster", "MaxSubmitJobs of your account"
 
 # --- reading ----------------------------------------------------------------------------------------------
 
@@ -218,7 +236,10 @@ class Limits:
 def parse_limits(
     facts: Mapping[str, str], partitions: str, nodes: str, qos: str | None, accounts: str | None
 ) -> Limits:
-    """From `scontrol show config`, `scontrol -o show partition`, `sinfo -e -o '%R|%D|%c|%m|%G|%f'`, sacctmgr."""
+    """From `scontrol show config`, `scontrol -o show partition`, `sinfo -e -o '%R|%D|%c|%m|%G|%f'`, sacctmgr.
+
+    qos: `name|MaxSubmitPU|GrpSubmit` a line; accounts: `account|MaxSubmit|GrpSubmit|DefaultQOS`.
+    """
     kinds: dict[str, list[NodeKind]] = {}
     for line in nodes.splitlines():
         name, count, cpus, memory, gres, features = line.split("|", 5)
@@ -239,22 +260,51 @@ def parse_limits(
         found,
         default,
         _number(facts.get("MaxArraySize", "")) or 1001,
-        _lines(qos),
-        _lines(accounts) if enforced else None,
+        _first(qos),
+        _first(accounts) if enforced else None,
         facts.get("ClusterName", ""),
+        _submits(facts, qos, accounts),
+        next((row[3] for row in _fields(accounts) if row[3]), "normal"),
+        _rate(facts.get("SlurmctldParameters", "")),
     )
+
+
+def _submits(facts: Mapping[str, str], qos: str | None, accounts: str | None) -> dict[str, int]:
+    """MaxJobCount counts everybody's jobs, and those that have ended a while ago: half of it may be ours."""
+    found = {CLUSTER: max(1, (_number(facts.get("MaxJobCount", "")) or 10000) // 2)}
+    enforced = facts.get("AccountingStorageEnforce", "")
+    for name, *numbers in (row[:3] for row in _fields(qos)) if "qos" in enforced or "limits" in enforced else ():
+        if values := [value for number in numbers if (value := _number(number))]:
+            found[f"QOS {name}"] = min(values)
+    if "limits" in enforced:
+        values = [value for row in _fields(accounts) for number in row[1:3] if (value := _number(number))]
+        found |= {ACCOUNT: min(values)} if values else {}
+    return found
+
+
+def _rate(parameters: str) -> int:
+    """The bucket of SLURM's limit of calls: so many at once, then two a second as a rule."""
+    if not re.search(r"(^|,)rl_enable(,|$)", parameters):
+        return 0
+    size = re.search(r"rl_bucket_size=(\d+)", parameters)
+    return int(size[1]) if size else 30
+
+
+def _fields(text: str | None) -> list[list[str]]:
+    """Lines of sacctmgr -P, each with four fields at least."""
+    return [[*line.split("|"), "", "", ""] for line in (text or "").splitlines() if line.strip()]
 
 
 def _partition(name: str, has: Mapping[str, str], kinds: Sequence[NodeKind]) -> Partition:
     return Partition(
         name, has.get("State", "UP"), minutes_in(has.get("MaxTime", "")), _number(has.get("MaxNodes", "")),
         _number(has.get("MaxCPUsPerNode", "")), _number(has.get("MaxMemPerNode", "")), _allowed(has, "AllowGroups"),
-        _allowed(has, "AllowAccounts"), _allowed(has, "AllowQos"), tuple(kinds),
+        _allowed(has, "AllowAccounts"), _allowed(has, "AllowQos"), tuple(kinds), "".join(_allowed(has, "QoS")),
     )  # fmt: skip
 
 
-def _lines(text: str | None) -> tuple[str, ...] | None:
-    return tuple(sorted(set(text.split()))) if text and text.strip() else None
+def _first(text: str | None) -> tuple[str, ...] | None:
+    return tuple(sorted({row[0] for row in _fields(text)})) or None
 
 
 def _allowed(has: Mapping[str, str], key: str) -> tuple[str, ...]:

@@ -10,9 +10,10 @@ are there, and an array whose id was never written down is found by its name.
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import xling
@@ -28,12 +29,13 @@ from xling.runners import HERE, Work
 from xling.runners.execute import own_paths
 from xling.runners.slurm import cluster, record, snapshot
 from xling.runners.slurm.cluster import HELD, ClusterError
-from xling.runners.slurm.dispatch import arrays_of, assign, dependencies, dependency, is_held
-from xling.runners.slurm.record import MOVED, Event, Filed, Held, Submission, Survey, survey
+from xling.runners.slurm.dispatch import BLOCKS, EDGES, arrays_of, assign, dependencies, dependency, is_held
+from xling.runners.slurm.record import MOVED, Array, Event, Filed, Held, Submission, Survey, survey
 from xling.runners.slurm.script import Refused, submit_array
 from xling.runners.slurm.settings import REDUCE, Limits, Slurm, check_resources
 
 PREFIX = "xling-"
+LOCK = "slurm.claim"
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,15 @@ class Made:
     calls: int = 0  # of sbatch
     let_go: int = 0  # jobs that SLURM held
     done: bool = False  # since it was planned, and no job is going to fold it
+    later: int = 0  # jobs that follow
+    limit: str = ""  # what allows no more at once, and how many it allows
 
     def sentence(self, grid: str) -> str:
         words = []
         if self.calls:
             words.append(f"submitted {self.stages} stages as {self.jobs} jobs in {self.calls} arrays")
+        if self.later:
+            words.append(f"{self.later} more jobs follow from inside the grid as these end ({self.limit} at once)")
         if self.waiting_for:
             names = ", ".join(sorted({held.filed.head.grid for held in self.waiting_for.values()}))
             words.append(f"{len(self.waiting_for)} stages are queued or running already ({names})")
@@ -119,16 +125,33 @@ def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None
         folds_later = any(one.filed.head.grid == plan.name for one in found.reducers.values())
         if not new and (folds_later or not held):
             return Made(held, let_go=let_go, done=not held and not folds_later)
-        filed = _write(plan, settings, work, held, limits)
-        _submit_arrays(filed)
-        sizes = [len(array.tasks) for array in filed.submission.arrays]
-        return Made(held, len(new), sum(sizes), len(sizes), let_go)
+        room, limit = _room(plan, settings, limits)
+        filed = _write(plan, settings, work, held, limits, room)
+        taken = _submit_arrays(filed, room)
+        jobs = sum(array.size for array in filed.head.arrays if array.number in taken)
+        later = sum(array.size for array in filed.head.arrays) - jobs
+        return Made(held, len(new), jobs, len(taken), let_go, later=later, limit=limit)
+
+
+def _room(plan: Plan, settings: Slurm, limits: Limits) -> tuple[int, str]:
+    """How many jobs can be added to the queue now, and the limit in words; ConfigError if it is none."""
+    kinds = dict.fromkeys([*(stage.kind for stage in plan.to_run), REDUCE])
+    at_once, word = limits.at_once([settings.of(kind) for kind in kinds], settings.max_submit)
+    if not at_once:
+        return sys.maxsize, ""
+    _, queued = cluster.mine()
+    if at_once - queued < 2:
+        raise ConfigError(
+            f"{queued} jobs of yours are in the queue, and {word} allows no more than {at_once}. The same command "
+            "submits the grid when some of them have ended."
+        )
+    return at_once - queued, f"{word}: {at_once}"
 
 
 def lock(store: Store) -> AbstractContextManager[None]:
     """One shell at a time looks at the queue and adds to it."""
     heart = claim.Heart(host.this_process())
-    return heart.alone(str(store.root / "slurm.claim"), f"submits to '{store.root}' or cancels there")
+    return heart.alone(str(store.root / LOCK), f"submits to '{store.root}' or cancels there")
 
 
 # --- what is there already --------------------------------------------------------------------------------
@@ -143,7 +166,8 @@ def recover(store: Store) -> None:
     for filed in begun:
         by_name = {array.name: array.number for array in filed.head.arrays}
         ids = {by_name[name]: job for name, job in queued.items() if name in by_name}
-        if filed.state == "submitting" and len(ids) == len(filed.head.arrays):
+        first, last = len(ids) == len(filed.head.arrays), len(filed.head.arrays) - 1 in ids  # which is submitted last
+        if filed.state == "submitting" and (last if filed.head.at_once else first):
             for number in ids.keys() - filed.refs.keys():
                 record.note_job(filed.folder, number, ids[number])
             _connect(record.read(filed.folder), again=True)
@@ -213,11 +237,11 @@ def _divide(plan: Plan, found: Survey) -> dict[str, Held]:
         grown = False
         for stage in plan.to_run:
             one = found.held.get(stage.key)
-            if one is None or one.job in vain:
+            if one is None or one.job in vain or not (one.job or one.filed.head.grid == plan.name):
                 new.add(stage.key)
             elif any(parent.key in new for parent in stage.parents.values()):
                 new.add(stage.key)
-                if not one.state.node and one.filed.own:
+                if one.job and not one.state.node and one.filed.own:
                     vain.add(one.job)
                     grown = True
             else:
@@ -248,13 +272,19 @@ def _write(
     work: Work,
     held: Mapping[str, Held],
     limits: Limits,
+    room: int,
 ) -> Filed:
     now = time.time()
     name = record.new_id(now)
     copied = snapshot.take(plan.store) if settings.snapshot else None
-    groups = assign(plan, settings, {key: one.job for key, one in held.items()})
-    after = sorted({one.job for one in held.values()})
-    jobs, arrays = arrays_of(groups, settings, limits.max_array_size, f"{PREFIX}{plan.name}-{name}", after)
+    groups = assign(plan, settings, {key: one.job for key, one in held.items() if one.job})
+    after = sorted({one.job for one in held.values() if one.job})
+    size, edges, blocks = limits.max_array_size, EDGES, BLOCKS
+    if limits.rate:
+        edges, blocks = limits.rate // 2, BLOCKS // 4
+    if waves := len(groups) + 1 > room:  # later jobs are not connected one by one, and come in parts that find room
+        size, edges = min(size, max(1, room // 4)), 0
+    jobs, arrays = arrays_of(groups, settings, size, f"{PREFIX}{plan.name}-{name}", after, edges=edges, blocks=blocks)
     submission = Submission(
         id=name,
         grid=plan.name,
@@ -277,28 +307,39 @@ def _write(
         cells=digest_of(plan.cells),
         snapshot="" if copied is None else str(copied),
         versions=host.installed(),
+        at_once=limits.at_once((array.resources for array in arrays), settings.max_submit)[0] if waves else 0,
     )
     folder = record.folder_of(plan.store, plan.name) / name
     return record.write(folder, submission)
 
 
-def _submit_arrays(filed: Filed) -> None:
-    """All arrays, those that wait for none of them held; then the edges of tasks; then the release.
+def _submit_arrays(filed: Filed, room: int) -> Mapping[int, str]:
+    """All arrays that find room, those that wait for none of them held; then the edges of tasks; then the release.
 
-    Taken back if SLURM refuses any of it.
+    Returns ids by array. Taken back if SLURM refuses any of it.
     """
     arrays, ids = filed.submission.arrays, dict[int, str]()
     try:
-        for array in arrays:
+        for array in [*_fitting(arrays[:-1], room - 1), arrays[-1]]:
             ids[array.number] = submit_array(filed, array, dependency(array, arrays, ids), is_held(array))
             record.note_job(filed.folder, array.number, ids[array.number])
         _connect(filed)
+        return ids
     except (ClusterError, Refused, OSError) as error:
         kept = _take_back(filed)
         if isinstance(error, OSError):
             raise StageError(f"{files.disk_error(error, filed.folder)} {kept}") from error
         what = f"array {len(ids) + 1} of {len(arrays)}" if len(ids) < len(arrays) else "the order of the jobs"
         raise StageError(f"SLURM did not take {what}: {error} {kept} The same command tries again.") from error
+
+
+def _fitting(arrays: Iterable[Array], room: int) -> Iterator[Array]:
+    """The first ones, for as many jobs as there is room for."""
+    for array in arrays:
+        room -= len(array.tasks)
+        if room < 0:
+            return
+        yield array
 
 
 def _take_back(filed: Filed) -> str:
@@ -327,5 +368,40 @@ def _connect(filed: Filed, again: bool = False) -> None:
 
     arrays, ids = filed.submission.arrays, {number: ref.id for number, ref in filed.refs.items()}
     check(cluster.update_dependencies(dependencies(arrays, ids)))
-    check(cluster.release([ids[array.number] for array in reversed(arrays) if is_held(array)]))
+    check(cluster.release([ids[array.number] for array in reversed(arrays) if is_held(array) and array.number in ids]))
     record.note_state(filed.folder, "released")
+
+
+# --- waves: what found no room in the queue comes later, from inside the grid's own jobs --------------------
+# A job that ends looks whether there is room now (not each of thousands does). The last job, which folds, starts when
+# nothing that was submitted before it is left in the queue: it submits more and goes back behind that.
+
+
+def feed(folder: Path) -> bool:
+    """Submit the next arrays that find room; whether some are left. Under the lock. Refused, in SLURM's words."""
+    filed = record.read(folder)
+    rest = [array.number for array in filed.head.arrays if array.number not in filed.refs]
+    if filed.state != "released" or not rest:
+        return False
+    queued, count = cluster.mine()
+    room = filed.head.at_once - count
+    if filed.head.arrays[rest[0]].size <= room:
+        arrays = filed.submission.arrays
+        ids = {array.number: queued[array.name] for array in arrays if array.name in queued}
+        for array in list(_fitting((arrays[number] for number in rest), room)):
+            ids[array.number] = submit_array(filed, array, dependency(array, arrays, ids), hold=False)
+            record.note_job(folder, array.number, ids[array.number])
+            rest.remove(array.number)
+    return bool(rest)
+
+
+def feed_unless_busy(store: Store, folder: Path) -> None:
+    """`feed`, if nobody else is at the queue of this root: who is, or the next job that ends, sees to it."""
+    path, who = str(store.root / LOCK), host.this_process()
+    heart = claim.Heart(who)
+    if claim.take(path, who) is None:
+        heart.hold(path)
+        try:
+            feed(folder)
+        finally:
+            heart.release(path)

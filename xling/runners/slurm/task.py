@@ -30,9 +30,10 @@ from xling.grid.records import Parent, Sheet, read
 from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Store
 from xling.runners.execute import Executor, Job, Report, load_catalogue, load_named, record_failure
-from xling.runners.slurm import cluster, ranks, record
+from xling.runners.slurm import cluster, ranks, record, submit
 from xling.runners.slurm.cluster import ClusterError
 from xling.runners.slurm.record import Event, Filed, Place, Task
+from xling.runners.slurm.script import Refused
 
 # --- whether the results that a stage needs are there ------------------------------------------------------
 # Their markers decide, whatever SLURM thinks of the jobs. A shared folder may show them late; a job may have started
@@ -155,6 +156,8 @@ class Stopper:
 
 
 READ_SECONDS = 60.0  # how long the shared folder may take to show the record itself
+LOOKS = 8  # tasks of an array that see whether there is room for more jobs
+TRIES, TRY_SECONDS = 20, 30.0  # where the last job finds none, since others have filled the queue
 CLAIM_SECONDS = 1.0  # between two looks at a stage that another runner is at
 EARLY = 5  # times that a job is put back behind one that it needs; an order that does not hold ends
 HEALS = 2  # times a damaged parent is made again
@@ -224,6 +227,7 @@ class Runner:
                 return self._reduce()
             for job in self.stages:
                 self._ends[job.key] = self._stage(job)
+            self._feed()
         except Interrupted:
             self._stopper.act()
         except Requeue as early:
@@ -250,6 +254,15 @@ class Runner:
         for text in texts:
             self._note(Event("note", text=text))
             print(f"xling: {text}", file=sys.stderr, flush=True)
+
+    def _feed(self) -> None:
+        """One of a few tasks of each array sees whether more jobs of the grid find room in the queue by now."""
+        array = self.filed.head.arrays[self.place[0]]
+        if self.filed.head.at_once and self.place[1] % max(1, array.size // LOOKS) == 0:
+            try:
+                submit.feed_unless_busy(self.store, self.filed.folder)
+            except (XlingError, Refused) as error:
+                print(f"xling: no more jobs were submitted: {error}", file=sys.stderr, flush=True)
 
     # --- one stage ----------------------------------------------------------------------------------------
 
@@ -524,9 +537,30 @@ class Runner:
 
     # --- the last task ------------------------------------------------------------------------------------
 
+    def _later(self) -> None:
+        """Submit what has found no room yet, and wait for it (Requeue). StageError if SLURM takes none of it."""
+        for _ in range(TRIES):
+            left, why = True, "no room"
+            try:
+                with submit.lock(self.store):
+                    left = submit.feed(self.filed.folder)
+            except Refused as error:
+                why = str(error)
+            queued, _count = cluster.mine()
+            waiting = [queued[array.name] for array in self.filed.head.arrays[:-1] if array.name in queued]
+            if waiting:
+                raise Requeue("other jobs of the grid are still to end", ":".join(waiting))
+            if not left:
+                return
+            print(f"xling: no more jobs were submitted: {why}", file=sys.stderr, flush=True)
+            time.sleep(TRY_SECONDS)
+        raise StageError(f"SLURM takes no more jobs of the grid: {why}. The same command submits what is missing.")
+
     def _reduce(self) -> int:
         """Say what became of jobs that ended without a word, then fold what is complete."""
         submission = self.filed.head
+        if submission.at_once:
+            self._later()
         refs = [ref for number, ref in self.filed.refs.items() if number != self.place[0]]
         states = cluster.states(refs, {job for place in self.task.needs if (job := self.filed.job(place))})
         if states is not None:

@@ -39,6 +39,7 @@ SILENT_SECONDS = 3600.0  # a cluster that does not answer for so long is not wai
 WHY = {
     "BadConstraints": "no node is left that could run it",
     "BeginTime": "queued again, starts soon",
+    "Later": "submitted when earlier jobs of the grid have ended",
     "ControllerAway": "SLURM's controller does not answer",
     "DependencyNeverSatisfied": "what it waits for can never end",
     "JobArrayTaskLimit": "array_parallelism jobs of its array run",
@@ -75,7 +76,8 @@ class View:
 
     def jobs(self) -> Counter[str]:
         """Living jobs by SLURM's state; several stages may share one."""
-        return Counter({held.job: held.state.state for held in [*self.held.values(), *self.folding]}.values())
+        living = [held for held in [*self.held.values(), *self.folding] if held.job]
+        return Counter({held.job: held.state.state for held in living}.values())
 
     @cached_property
     def _states(self) -> list[str]:
@@ -90,7 +92,7 @@ class View:
             turn = f"turn {held.state.restarts + 1}" if held and held.state.restarts else ""
             return f"{node or by.host}{job}", max(0.0, time.time() - row.claim.since), turn
         if row.state == "queued" and held is not None:
-            where = f"{held.state.node}, job {held.job}" if held.state.node else f"job {held.job}"
+            where = f"{held.state.node}, job {held.job}" if held.state.node else f"job {held.job}" if held.job else ""
             return where, held.state.seconds, self._why(row, held)
         if row.state in ("failed", "damaged", "unreadable"):
             return "", None, row.note
@@ -332,7 +334,7 @@ def cancel_grid(store: Store, name: str) -> str:
     if not mine:
         return f"{name}: nothing of it is queued or running on the cluster."
     living = {held.job: held.filed.head.id for held in [*view.held.values(), *view.folding]
-              if held.filed.own and held.filed.head.grid == name}  # fmt: skip
+              if held.job and held.filed.own and held.filed.head.grid == name}  # fmt: skip
     jobs = {job for job, submission in living.items() if submission in done}
     if refused:
         left = len(living) - len(jobs)
@@ -365,7 +367,7 @@ def cancel_stage(store: Store, name: str, handle: str) -> str:
     stage = stage_at(read_grid(store, name), handle)
     view = look(store, name)
     held = view.held.get(stage.key)
-    if held is None:
+    if held is None or not held.job:
         raise ConfigError(_no_job(next(row for row in view.status.rows if row.stage.key == stage.key), name))
     if not held.filed.own:
         raise ConfigError(_refusal(stage.label, held.filed))

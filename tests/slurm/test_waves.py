@@ -1,0 +1,51 @@
+"""Grids of more jobs than may be queued at once: they feed themselves, and nothing else about them is different."""
+
+import subprocess
+import time
+
+from cluster import Cluster
+from toy_grid import Toy
+
+MOST = 8  # jobs at once, for 20
+
+
+def most_at_once(toy: Toy, seconds: float = 400) -> int:
+    """Jobs in the queue, at most, until it is empty."""
+    most, deadline = 0, time.monotonic() + seconds
+    while queue := toy.queue():
+        most = max(most, len(queue))
+        assert time.monotonic() < deadline, queue
+        time.sleep(0.2)
+    return most
+
+
+def test_a_grid_of_more_jobs_than_may_be_queued_feeds_itself(toy: Toy) -> None:
+    toy.settings = (*toy.settings, f"max_submit={MOST}")
+    toy.behaviour = {"base": f"until {toy.gate}"}
+    said = toy.launch()
+    assert f"more jobs follow from inside the grid as these end (hydra.launcher.max_submit: {MOST} at once)" in said
+    assert 1 < len(toy.queue()) <= MOST
+    assert "19 stages are queued or running already" in toy.launch(), "those that are to come as well"
+    status = [*toy.command()[:1], "-m", "xling"]
+    told = subprocess.run([*status, "status", "toy", "--all", "--root", str(toy.root)], env=toy.env, text=True,
+                          capture_output=True, check=True)  # fmt: skip
+    assert "submitted when earlier jobs of the grid have ended" in told.stdout
+    subprocess.run([*status, "cancel", "all", "toy", "--root", str(toy.root)], env=toy.env, check=True)
+    assert most_at_once(toy) <= MOST
+    assert [one.state for one in toy.filed()] == ["cancelled"], "nothing follows a cancelled grid"
+    assert "submitted 19 stages" in toy.launch()
+    toy.open_gate()
+    assert most_at_once(toy) <= MOST
+    toy.finish()
+    assert not toy.leftovers() and not toy.doubles()
+
+
+def test_how_many_may_be_queued_is_asked_of_the_qos(with_accounting: Cluster, toy: Toy) -> None:
+    toy.cluster = with_accounting
+    toy.sources = ("de",)
+    with_accounting.limit(MaxSubmitJobsPerUser=5)
+    try:
+        assert "(QOS normal: 5 at once)" in toy.launch()
+        toy.finish()
+    finally:
+        with_accounting.empty()
