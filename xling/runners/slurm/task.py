@@ -30,7 +30,7 @@ from xling.grid.records import Parent, Sheet, read
 from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Store
 from xling.runners.execute import Executor, Job, Report, load_catalogue, load_named, record_failure
-from xling.runners.slurm import cluster, ranks, record, submit
+from xling.runners.slurm import cluster, ranks, record
 from xling.runners.slurm.cluster import ClusterError
 from xling.runners.slurm.record import Event, Filed, Place, Task
 from xling.runners.slurm.script import Refused
@@ -259,6 +259,8 @@ class Runner:
         """One of a few tasks of each array sees whether more jobs of the grid find room in the queue by now."""
         array = self.filed.head.arrays[self.place[0]]
         if self.filed.head.at_once and self.place[1] % max(1, array.size // LOOKS) == 0:
+            from xling.runners.slurm import submit
+
             try:
                 submit.feed_unless_busy(self.store, self.filed.folder)
             except (XlingError, Refused) as error:
@@ -539,6 +541,8 @@ class Runner:
 
     def _later(self) -> None:
         """Submit what has found no room yet, and wait for it (Requeue). StageError if SLURM takes none of it."""
+        from xling.runners.slurm import submit
+
         for _ in range(TRIES):
             left, why = True, "no room"
             try:
