@@ -27,6 +27,9 @@ def test_a_grid_runs_through_to_the_bytes_of_a_local_run(cluster: Cluster, tmp_p
     assert "submitted 19 stages as 20 jobs in 6 arrays" in said
     toy.finish()
     assert not toy.leftovers() and not toy.failures()
+    filed = toy.filed()[-1]
+    logs = {path.name.partition("_0_log")[0] for path in filed.folder.glob("logs/*_0_log.*")}
+    assert logs <= {filed.job((len(filed.head.arrays) - 1, 0))}, "jobs that had nothing to say leave no logs"
     again = toy.launch()
     assert "0 to run" in again and not toy.queue()
     assert [one.state for one in toy.filed()] == ["finished"], "as its last job has noted"

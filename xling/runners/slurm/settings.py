@@ -24,7 +24,7 @@ REDUCE = "reduce"  # the job that folds what is complete: resources as for a kin
 T = TypeVar("T", bound=Struct)
 
 
-class Resources(Struct, frozen=True):
+class Resources(Struct, frozen=True, omit_defaults=True):
     """Resources that one job requests; None leaves one to the cluster."""
 
     partition: str | None = None

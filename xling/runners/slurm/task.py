@@ -176,7 +176,17 @@ def main() -> None:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        _drop_silent(Path(sys.argv[1]) / "logs")
         os._exit(code)  # threads that stage code left behind do not keep the job
+
+
+def _drop_silent(logs: Path) -> None:
+    """Remove this job's own logs if they are empty: two files a job are many."""
+    for name in ("out", "err"):
+        path = logs / f"{host.this_process().slurm}_0_log.{name}"
+        with suppress(OSError):
+            if not path.stat().st_size:
+                path.unlink()
 
 
 def _read(folder: Path, place: Place) -> tuple[Filed, Task, Sequence[Job]]:
@@ -283,7 +293,8 @@ class Runner:
 
     def _end(self, job: Job, end: str, text: str = "", seconds: float = 0.0) -> str:
         self._note(Event("stage", key=job.key, end=end, text=text, seconds=seconds))
-        print(f"{job.sheet.label}: {end}{f' ({text})' if text else ''}", flush=True)
+        if end not in ("done", "found"):
+            print(f"{job.sheet.label}: {end}{f' ({text})' if text else ''}", flush=True)
         return end
 
     def _execute(self, job: Job) -> Report:
