@@ -476,15 +476,21 @@ def release(ids: Iterable[str]) -> list[str]:
     return scontrol([f"release {id_}" for id_ in ids])
 
 
+# SLURM ends a job's processes as soon as it is queued again, and with them whoever was to say what it has to wait for:
+# scontrol ignores the first signal, and is done before the second. A job that cannot be told stays held, else it would
+# start again and again.
+REQUEUE = """trap '' TERM
+if [ -z "$2" ]; then exec scontrol requeue "$1"; fi
+scontrol requeuehold "$1" && scontrol update JobId="$1" Dependency="$2" && scontrol release "$1"
+"""
+
+
 def requeue(id_: str, after: str = "") -> None:
     """Put a running task back into the queue, until the jobs in `after` ("afterany:...") have ended."""
-    if after:  # it stays held if it cannot be told what to wait for, else it would start again and again
-        steps = [[f"requeuehold {id_}", f"update JobId={id_} Dependency={after}"], [f"release {id_}"]]
-    else:
-        steps = [[f"requeue {id_}"]]
-    for commands in steps:
-        if complaints := scontrol(commands):
-            raise ClusterError(f"Job {id_} could not be queued again: {complaints[-1]}.")
+    answer = _run(["sh", "-c", REQUEUE, "requeue", id_, after], seconds=60, check=False)
+    if answer.returncode:
+        kind = Unreachable if _is_away(answer.stderr) else ClusterError
+        raise kind(f"Job {id_} could not be queued again: {_last_line(answer.stderr)}.")
 
 
 def cancel(ids: Sequence[str], pending_only: bool = False, name: str = "") -> None:
