@@ -2,6 +2,7 @@
 
     python benchmarks/slurm.py            # 6x6 and 30x30 stages: wall time and calls of sbatch
     python benchmarks/slurm.py --run      # besides: 6x6 stages of 1 s each, run to the end
+    python benchmarks/slurm.py --scale 100    # alone: 100x100 stages in 20,302 jobs that wait: submit, look, cancel
     python benchmarks/slurm.py --grid sweeps=embedded    # alone: a grid on 4 nodes and here, and whether they agree
     python benchmarks/slurm.py --grid sweeps=optimizers source_lang=en,tr target_lang=en,tr seed=0
 
@@ -26,6 +27,7 @@ from cluster import Cluster, wait_until  # noqa: E402
 from msgspec import structs  # noqa: E402
 from noop_stages import KINDS, grid  # noqa: E402
 
+from xling.grid import files  # noqa: E402
 from xling.grid.plan import Plan, make_plan  # noqa: E402
 from xling.grid.store import Store  # noqa: E402
 from xling.runners import Work  # noqa: E402
@@ -112,6 +114,29 @@ def bare_makespan(cluster: Cluster, plan: Plan) -> float:
         return max(map(float, log.read_text().split())) - begin
 
 
+def scale(folder: Path, size: int) -> None:
+    """A grid whose first stage waits: what its submission, a look and its cancellation cost, and what its jobs read."""
+    langs = [f"l{number:03}" for number in range(size)]
+    cells = grid(langs, langs, base={"do": f"until {folder / 'gate'}"})
+    plan = make_plan(cells, Store(folder / "out"), name=f"{size}x{size}", kinds=KINDS)
+    start = time.perf_counter()
+    made = submit(plan, ALONE, Work("noop_stages:KINDS", "xling.folding:fold", {"mode": "off"}))
+    print(
+        f"{made.stages} stages, {made.jobs} jobs in {made.calls} arrays: {time.perf_counter() - start:.1f} s",
+        flush=True,
+    )
+    [filed] = record.submissions(plan.store)
+    sizes = {path.name: path.stat().st_size for path in filed.folder.glob("*.json*")}
+    line = len(files.json_bytes(filed.task((filed.head.arrays[-2].number, 0))))
+    print(f"record: {sizes}; of it a job reads submission.json and about {line} bytes")
+    for verb, *more in (("status",), ("cancel", "all")):
+        command = [sys.executable, "-m", "xling", verb, *more, plan.name, "--root", str(plan.store.root)]
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        print(f"`xling {' '.join((verb, *more))}`: {time.perf_counter() - start:.1f} s", flush=True)
+    wait_until(lambda: not slurm.ours(), "an empty queue", 120, 0.5)
+
+
 def makespan(cluster: Cluster, plan: Plan) -> None:
     """Wait for the grid and say where its time went."""
     wait_until(lambda: not cluster.run("squeue", "-h", check=False).strip(), "the grid", 1800, 1.0)
@@ -133,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", action="store_true", help="run a grid of 1-second stages as well")
     parser.add_argument("--grid", nargs="+", metavar="OVERRIDE", help="run this grid on 4 nodes, then here")
+    parser.add_argument("--scale", type=int, metavar="SIZE", help="only submit a grid of SIZE x SIZE, look and cancel")
     options = parser.parse_args(arguments)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # jobs start from compiled modules, as they do elsewhere
     if options.grid:
@@ -141,9 +167,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tempfile.TemporaryDirectory() as name,
         ):
             return both_ways(cluster, Path(name), options.grid)
-    with Cluster(cpus=32) as cluster, tempfile.TemporaryDirectory() as name:
+    many = {"MaxJobCount": 60000} if options.scale else {}
+    with Cluster(cpus=32, options=many) as cluster, tempfile.TemporaryDirectory() as name:
         os.environ.update(cluster.env)
         os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:3])
+        if options.scale:
+            return scale(Path(name), options.scale)
         for size in (6, 30):
             withdraw(submitted(Path(name) / str(size), size))
         if options.run:
