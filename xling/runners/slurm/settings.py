@@ -64,7 +64,7 @@ class Slurm(Struct, frozen=True, tag_field="name", tag="slurm"):
     pack_minutes: Annotated[float, Meta(ge=0.0)] = (
         0.1  # predicted stages shorter than this share a job; 0: each has its own
     )
-    max_submit: Positive | None = None  # jobs of a grid in the queue at once; None: what QOS, account and cluster allow
+    max_submit: Annotated[int, Meta(ge=2)] | None = None  # jobs in the queue; None: what QOS, account and cluster allow
     late_seconds: Annotated[float, Meta(ge=0.0)] = 60.0  # so long may a shared folder take to show a finished file
     poll_seconds: PositiveFloat = 5.0  # between two looks at the cluster, in `xling status --watch` and wait=true
     claim_timeout_s: Annotated[float, Meta(ge=1.0, le=1e6)] = (

@@ -559,14 +559,15 @@ class Runner:
             try:
                 with submit.lock(self.store):
                     left = submit.feed(self.filed.folder)
-            except Refused as error:
+            except (XlingError, Refused) as error:
                 why = str(error)
-            queued, _count = cluster.mine()
-            waiting = [queued[array.name] for array in self.filed.head.arrays[:-1] if array.name in queued]
-            if waiting:
-                raise Requeue("other jobs of the grid are still to end", ":".join(waiting))
-            if not left:
-                return
+            with suppress(ClusterError):
+                queued, _ = cluster.mine()
+                waiting = [queued[array.name] for array in self.filed.head.arrays[:-1] if array.name in queued]
+                if waiting:
+                    raise Requeue("other jobs of the grid are still to end", ":".join(waiting))
+                if not left:
+                    return
             print(f"xling: no more jobs were submitted: {why}", file=sys.stderr, flush=True)
             time.sleep(TRY_SECONDS)
         raise StageError(f"SLURM takes no more jobs of the grid: {why}. The same command submits what is missing.")
