@@ -52,10 +52,14 @@ def followed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gradients]:
     yield seen
 
 
-def learner(name: str, folder: Path, scratch: Path, micro: int | None, **changed: Any) -> Any:
-    """Responses of one to four tokens; of dpo, pairs of such."""
+def learner(
+    name: str, folder: Path, scratch: Path, micro: int | None, dtype: torch.dtype = torch.float32, **changed: Any
+) -> Any:
+    """Responses of one to four tokens; of dpo, pairs of such. dtype: of policy and reference."""
     problem = bandit(folder, scratch, lambda ids: float(ids.count(2)), 2, 4, **changed)
     disturb(problem.reference)
+    for model in (problem.policy, problem.reference):
+        model.to(dtype)
     budget = FEW | {"micro_batch_size": micro}
     if name == "dpo":
         pairs: list[dpo.Pair] = [(0, [2 + i % 8, 3, 1], [4, 2 + i // 8, 5, 6][: 2 + i % 3]) for i in range(16)]
@@ -100,10 +104,7 @@ def test_what_is_left_between_them_is_float32s_own(
     """In float64 micro-batches have the gradients of the whole batch; in float32 neither is the nearer one to those."""
     for dtype in (torch.float32, torch.float64):
         for size in (None, 3):
-            made = learner(name, folder, tmp_path / f"{dtype}{size}", size)
-            for model in (made.policy, made.problem.reference):
-                model.to(dtype)
-            made.iterate(0)
+            learner(name, folder, tmp_path / f"{dtype}{size}", size, dtype).iterate(0)
     whole, parts, exact, same = followed
     assert apart(same, exact) < 1e-14
     assert apart(parts, exact) < 2 * apart(whole, exact) < 1e-5
