@@ -111,6 +111,7 @@ def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None
     limits = limits or check(plan, settings)
     plan.store.prepare()
     plan.write()
+    copied = snapshot.take(plan.store) if settings.snapshot else None  # it takes a moment, others need not wait for it
     with lock(plan.store):
         remove_leftovers(plan.store, plan.estimates)
         recover(plan.store)
@@ -126,7 +127,7 @@ def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None
         if not new and (folds_later or not held):
             return Made(held, let_go=let_go, done=not held and not folds_later)
         room, limit = _room(plan, settings, limits)
-        filed = _write(plan, settings, work, held, limits, room)
+        filed = _write(plan, settings, work, held, limits, room, copied)
         taken = _submit_arrays(filed, room)
         jobs = sum(array.size for array in filed.head.arrays if array.number in taken)
         later = sum(array.size for array in filed.head.arrays) - jobs
@@ -273,10 +274,10 @@ def _write(
     held: Mapping[str, Held],
     limits: Limits,
     room: int,
+    copied: Path | None,
 ) -> Filed:
     now = time.time()
     name = record.new_id(now)
-    copied = snapshot.take(plan.store) if settings.snapshot else None
     groups = assign(plan, settings, {key: one.job for key, one in held.items() if one.job})
     after = sorted({one.job for one in held.values() if one.job})
     size, edges, blocks = limits.max_array_size, EDGES, BLOCKS
