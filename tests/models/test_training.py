@@ -1,6 +1,7 @@
 """The training loop on a toy: it learns, keeps the best checkpoint, and goes on after a kill as if nothing had been."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from xling.config.common import Training
 from xling.errors import StageError
 from xling.grid.stage import Interrupted
+from xling.models.resuming import Checkpoints
 from xling.models.training import fit, write_curve
 
 TRUE = torch.tensor([1.0, -2.0, 0.5, 3.0])
@@ -203,11 +205,21 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def rotten(path: Path) -> None:
+    """One bit of the middle, size and time kept."""
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 SPOILT: dict[str, Callable[[Path], object]] = {
     "no state": lambda folder: (folder / "state.json").unlink(),
     "a cut state": lambda folder: cut(folder / "state.json"),
     "no tensors": lambda folder: next(folder.glob("*.safetensors")).unlink(),
     "cut tensors": lambda folder: cut(next(folder.glob("*.safetensors"))),
+    "a bit of the tensors": lambda folder: rotten(next(folder.glob("*.safetensors"))),
+    "a bit of the state": lambda folder: rotten(folder / "state.json"),
     "not yet renamed": lambda folder: shutil.move(folder, f"{folder}.partial"),
 }
 
@@ -215,6 +227,17 @@ SPOILT: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
 def test_a_checkpoint_that_is_not_whole_is_not_used(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
     assert resumed(tmp_path, BUDGET, 10, lambda scratch: spoil(scratch / "checkpoint-8"))[0] < 9
+
+
+def test_a_kept_checkpoint_that_rotted_is_named_and_none_is_gone_on_from(tmp_path: Path) -> None:
+    checkpoints, weight = Checkpoints(tmp_path), {"a": torch.arange(64.0)}
+    for step in (1, 2):
+        checkpoints.save(step, weight, {"loss": 0.5}, kept=1)
+    rotten(next((tmp_path / "checkpoint-1").glob("*.safetensors")))
+    assert Checkpoints(tmp_path).newest() is None
+    with pytest.raises(StageError, match="checkpoint-1, the checkpoint that was to be kept, has changed"):
+        checkpoints.load(1, weight)
+    assert not list(tmp_path.glob("checkpoint-*"))
 
 
 def test_an_only_checkpoint_that_was_being_written_means_a_fresh_start(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """What survives a kill of a training: folders `checkpoint-STEP` with its tensors, and its numbers in state.json.
 
-A folder is whole or not there. Several processes write one together, each its share; any number of them goes on.
+A folder is whole or not there. Several processes write one together, each its share; any number of them goes on. What
+has rotted meanwhile is no checkpoint: every file is read by its hash.
 """
 
+import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -11,8 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
+from xling.errors import StageError
 from xling.grid import files
-from xling.jsonfiles import read_json, write_json
+from xling.jsonfiles import sealed, unsealed
 from xling.models import parallel
 
 STATE = "state.json"  # of a checkpoint, besides its tensors
@@ -23,6 +26,7 @@ class Checkpoints:
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
+        self._sound = set[int]()  # steps of those that have been read by their hashes
 
     def folder(self, step: int) -> Path:
         return self.scratch / f"checkpoint-{step}"
@@ -40,9 +44,10 @@ class Checkpoints:
         parallel.meet()
 
     def _publish(self, partial: Path, step: int, numbers: Mapping[str, Any], kept: int | None) -> None:
-        sizes = {path.name: path.stat().st_size for path in files.matching(partial, "*.safetensors")}
-        state = {**numbers, "step": step, "processes": parallel.world_size(), "sizes": sizes}
-        write_json(partial / STATE, state)
+        hashes = {path.name: files.sha256_of(str(path)) for path in files.matching(partial, "*.safetensors")}
+        beside = kept if kept is not None and self.folder(kept).is_dir() else step
+        state = {**numbers, "step": step, "processes": parallel.world_size(), "sha256": hashes, "kept": beside}
+        (partial / STATE).write_bytes(sealed(json.dumps(state, sort_keys=True, allow_nan=False).encode()))
         files.share(str(partial))  # another user of the root may have to go on from it
         folder = self.folder(step)
         if folder.exists():
@@ -55,32 +60,55 @@ class Checkpoints:
     def newest(self) -> dict[str, Any] | None:
         """Numbers of the newest checkpoint that is whole, `step` and `processes` among them, the same in all processes.
 
-        Others (of a kill, or of an older version) are left out. That it is gone on from is said, for the stage's log.
+        Others (of a kill, of an older version, or with a byte that has changed since) are left out. That it is gone on
+        from is said, for the stage's log.
         """
         steps = {int(found[1]): path for path in files.matching(self.scratch, "checkpoint-*")
                  if (found := re.fullmatch(r"checkpoint-(\d+)", path.name))}  # fmt: skip
-        whole = (step for step in sorted(steps, reverse=True) if _is_whole(steps[step]))
-        step = parallel.agreed(next(whole, None))
-        if step is None:
+        found = None
+        if parallel.rank() == 0:
+            whole = (self._state(step) for step in sorted(steps, reverse=True))
+            found = next((state for state in whole if state is not None), None)
+        state: dict[str, Any] | None = parallel.agreed(found)
+        if state is None:
             return None
-        state: dict[str, Any] = read_json(steps[step] / STATE)
+        step = state["step"]
+        self._sound = {step, state["kept"]}
         before, now = state["processes"], parallel.world_size()
         if parallel.rank() == 0:
             print(f"Goes on after step {step} in {_counted(now)}{f', saved by {before}' if before != now else ''}.")
         return state
 
     def load(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Fill `tensors` with those of the checkpoint after `step` steps."""
+        """Fill `tensors` with those of the checkpoint after `step` steps. StageError if it has changed since."""
+        sound = step in self._sound or (parallel.rank() == 0 and _whole(self.folder(step)) is not None)
+        if not parallel.agreed(sound):
+            if parallel.rank() == 0:
+                for other in files.matching(self.scratch, "checkpoint-*"):
+                    shutil.rmtree(other, ignore_errors=True)
+            raise StageError(
+                f"{self.folder(step)}, the checkpoint that was to be kept, has changed since it was written: the disk "
+                "is damaged, or somebody wrote there. The same command trains anew."
+            )
         parallel.load(self.folder(step), tensors)
+
+    def _state(self, step: int) -> dict[str, Any] | None:
+        """The numbers of a checkpoint that is whole, and that which it keeps, too; else None."""
+        state = _whole(self.folder(step))
+        if state is None or (state["kept"] != step and _whole(self.folder(state["kept"])) is None):
+            return None
+        return state
 
 
 def _counted(processes: int) -> str:
     return f"{processes} process{'es' * (processes != 1)}"
 
 
-def _is_whole(folder: Path) -> bool:
+def _whole(folder: Path) -> dict[str, Any] | None:
+    """The numbers of a checkpoint of which no byte has changed; else None."""
     try:
-        sizes = read_json(folder / STATE)["sizes"]
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError):
-        return False
+        state: dict[str, Any] = unsealed((folder / STATE).read_bytes(), dict[str, Any])
+        same = all(files.sha256_of(str(folder / name)) == hashed for name, hashed in state["sha256"].items())
+        return state if same and isinstance(state["kept"], int) else None
+    except (OSError, ValueError, KeyError):
+        return None
