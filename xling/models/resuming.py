@@ -65,11 +65,11 @@ class Checkpoints:
         """
         steps = {int(found[1]): path for path in files.matching(self.scratch, "checkpoint-*")
                  if (found := re.fullmatch(r"checkpoint-(\d+)", path.name))}  # fmt: skip
-        found = None
+        newest: dict[str, Any] | None = None
         if parallel.rank() == 0:
             whole = (self._state(step) for step in sorted(steps, reverse=True))
-            found = next((state for state in whole if state is not None), None)
-        state: dict[str, Any] | None = parallel.agreed(found)
+            newest = next((state for state in whole if state is not None), None)
+        state = parallel.agreed(newest)
         if state is None:
             return None
         step = state["step"]
