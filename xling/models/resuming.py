@@ -63,8 +63,8 @@ class Checkpoints:
         Others (of a kill, of an older version, or with a byte that has changed since) are left out. That it is gone on
         from is said, for the stage's log.
         """
-        steps = {int(found[1]): path for path in files.matching(self.scratch, "checkpoint-*")
-                 if (found := re.fullmatch(r"checkpoint-(\d+)", path.name))}  # fmt: skip
+        names = [re.fullmatch(r"checkpoint-(\d+)", path.name) for path in files.matching(self.scratch, "checkpoint-*")]
+        steps = {int(name[1]) for name in names if name}
         newest: dict[str, Any] | None = None
         if parallel.rank() == 0:
             whole = (self._state(step) for step in sorted(steps, reverse=True))
