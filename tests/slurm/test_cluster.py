@@ -226,7 +226,7 @@ def test_a_controller_that_goes_away_while_jobs_are_changed(plain_cluster: Clust
     begin = time.monotonic()
     with pytest.raises(slurm.Unreachable):
         slurm.scontrol([f"release {number}" for number in range(1, 100)], seconds=5)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 15  # it is asked twice
 
 
 # --- limits -------------------------------------------------------------------------------------------------
