@@ -134,11 +134,12 @@ def check_processes(settings: PolicyTraining, processes: int, encoder_decoder: b
     if rows % processes:
         means = f"optimizer.batch_size={settings.batch_size}"
         if rows < settings.batch_size:
-            means += f" in optimizer.minibatches={settings.batch_size // rows}"
+            every = settings.batch_size // rows
+            means += f" in optimizer.minibatches={every}" if hasattr(settings, "minibatches") else f" / {every}"
         fitting = max(count for count in range(1, processes) if rows % count == 0)
         raise ConfigError(
             f"{processes} processes cannot share the {rows} responses of an update equally ({means}). Use {fitting} "
-            "processes, or another batch size."
+            f"process{'es' * (fitting > 1)}, or another batch size."
         )
 
 
