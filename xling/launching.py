@@ -31,7 +31,7 @@ from xling.measures.own import located, own_measure
 from xling.models.checkpoints import chat_template
 from xling.planning.dag import without_commits
 from xling.planning.judging import notes
-from xling.planning.pretrained import beyond
+from xling.planning.pretrained import beyond, strange
 from xling.planning.pretrained import notes as unsuited
 from xling.planning.refusals import cross_fitted, responses_recorded
 from xling.planning.translations import notes as untranslated
@@ -74,7 +74,8 @@ def plan_of(cells: Cells, catalogue: str, device: Callable[[], Speed | None] = l
         kinds=importlib.import_module(catalogue).KINDS,
         rates=rates if dry_run else None,
     )
-    said = [*_unsuited(asked, cells), *beyond(asked), *notes(plan), *_templates(asked), *_own_judges(plan)]
+    said = [*_unsuited(asked, cells), *beyond(asked), *strange(asked), *notes(plan), *_templates(asked)]
+    said += _own_judges(plan)
     warnings = [*plan.warnings, *remarks, *said, *replaced(plan)]
     told = [] if dry_run or not hasattr(dag, "language_rates") else dag.language_rates(asked, stage_cells)
     return replace(plan, warnings=warnings, language_rates=told, measures=_own_measures(settings["measures"]))

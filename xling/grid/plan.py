@@ -446,6 +446,7 @@ def _warnings(used: Sequence[Done], git: str | None) -> list[str]:
 
 
 WORTH = 2.0  # GiB of a GPU, from which on plans say how much their stages take
+CONSIDERABLE = 16.0  # from which on they say how to ask whether it fits
 
 
 def plan_table(plan: Plan, workers: int, said: str = "") -> RenderableType:
@@ -538,6 +539,11 @@ def _summary(reasons: Counter[str]) -> str:
 
 
 def _notes(plan: Plan) -> Iterable[str]:
+    if any(memory.gpus.gib is None and memory.gib >= CONSIDERABLE for _, memory in plan.needs.values()):
+        yield (
+            "GPU: what a stage takes of each at most. How much one has is not known here; with hydra/launcher=slurm "
+            "hydra.launcher.gpu_mem_gb=80 a dry run, which needs no cluster, says what does not fit and what to type."
+        )
     yield from (f"[yellow]Does not fit:[/yellow] {escape(sentence)}" for sentence, _ in too_large(plan))
     for warning in plan.warnings:
         yield f"[yellow]Warning:[/yellow] {escape(warning)}"

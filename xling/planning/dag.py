@@ -22,6 +22,7 @@ from xling.digests import file_digest
 from xling.errors import ConfigError
 from xling.experiment import Experiment
 from xling.grid.stage import WHERE, Cell, Json, Stage
+from xling.models.checkpoints import parameters_of
 from xling.models.encoder import encoder_identity
 from xling.models.hub import UNRESOLVED, HubUnreachable, commit_of, is_repository
 from xling.optimizers import OPTIMIZERS, trains
@@ -290,10 +291,15 @@ def without_commits(asked: Sequence[Experiment]) -> tuple[list[Experiment], list
     found = [_without_commits(experiment) for experiment in asked]
     if not (lost := frozenset[str]().union(*(names for _, names in found))):
         return list(asked), []
-    return [experiment for experiment, _ in found], [
+    said = (
         f"The hub cannot be reached: {', '.join(sorted(lost))} planned without a commit, as this dry run alone may. "
         "Nothing that depends on them counts as cached."
-    ]
+    )
+    if unsized := ", ".join(sorted(name for name in lost if parameters_of(name, None) is None)):
+        said += (
+            f" How large {unsized} is cannot be known either: its stages' times are guesses, their memory is left out."
+        )
+    return [experiment for experiment, _ in found], [said]
 
 
 def _without_commits(experiment: Experiment) -> tuple[Experiment, frozenset[str]]:

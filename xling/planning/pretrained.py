@@ -22,6 +22,7 @@ from xling.planning.refusals import responses_recorded
 from xling.rewards import Base
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.rewards.same_as_policy import start
+from xling.tasks.options import offers
 
 
 class Suited(NamedTuple):
@@ -107,6 +108,20 @@ def beyond(asked: Sequence[Experiment]) -> list[str]:
             f"what it says beyond is worth little. Type {' '.join(words)}."
         )
     return list(dict.fromkeys(sentences))
+
+
+def strange(asked: Sequence[Experiment]) -> list[str]:
+    """A sentence where the packaged model is to answer other texts than those of the world that it has read."""
+    ours = (e for e in asked if isinstance(e.policy, LanguageModel) and e.policy.checkpoint in OWN)
+    tasks = dict.fromkeys(e.task for e in ours if not responses_recorded(e))
+    names = dict.fromkeys(f"task={name_of(one)}" for one in tasks if "quality" not in offers(one))  # that world's alone
+    if not names:
+        return []
+    return [
+        f"{', '.join(names)}: the policy is the packaged model, which has a million weights and has read the embedded "
+        "world alone. It shows that a grid runs; what it answers to other texts says nothing. For results type "
+        "experiment=pretrained policy.checkpoint=FOLDER, or a hub id in place of the folder."
+    ]
 
 
 def _findings(experiment: Experiment) -> Iterator[Finding]:
