@@ -137,6 +137,9 @@ def test_the_page_says_what_the_presets_take(plans: dict[str, Plan]) -> None:
 def test_a_dry_run_says_what_is_not_here(plans: dict[str, Plan], capsys: pytest.CaptureFixture[str]) -> None:
     warnings = " ".join(plans["paper_dialog"].warnings)
     assert "The hub cannot be reached: Qwen/Qwen3-1.7B-Base, Qwen/Qwen3-4B-Instruct-2507 planned" in warnings
+    assert "How large" not in warnings  # of these a table tells
+    [unsized] = maker.planned("paper_dialog", "dry_run=true", "policy.checkpoint=owner/name").warnings[:1]
+    assert "How large owner/name is cannot be known either" in unsized
     plans["paper_dialog"].print()
     shown = capsys.readouterr().out
     assert "56,448 samples" in shown and "hours of H100 (9.89e+14 FLOP/s" in shown

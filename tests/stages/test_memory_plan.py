@@ -171,6 +171,13 @@ def shown(plan: Any) -> str:
 
 def test_the_plan_shows_what_is_worth_showing(tiny_folder: Path) -> None:
     large = shown(launched(tiny_folder, gpu_mem_gb=80, stages={"sft": {"gpu_mem_gb": 1.06}}))
-    assert re.search(r"sft +│.* GB !", large) and "Does not fit: sft[tr] takes up to" in large
+    assert re.search(r"sft  .* GB !", large) and "Does not fit: sft[tr] takes up to" in large
     small = launched(tiny_folder)
-    assert "│  GPU" not in shown(replace(small, needs=needs_of(small, lambda kind: Gpus())))
+    assert "GPU" not in shown(replace(small, needs=needs_of(small, lambda kind: Gpus())))
+
+
+def test_where_nobody_knows_the_gpus_the_plan_says_how_to_ask(tiny_folder: Path) -> None:
+    plan, parts = launched(tiny_folder), {"weights": 20.0 * 2**30}
+    for gpus, hinted in ((Gpus(), True), (Gpus(gib=80.0), False)):
+        text = shown(replace(plan, needs={"sft": ("sft[tr]", Memory(parts, gpus))}))
+        assert ("hydra.launcher.gpu_mem_gb=80 a dry run" in text) is hinted and "20 GB" in text

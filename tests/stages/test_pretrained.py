@@ -85,3 +85,13 @@ def test_more_tokens_than_a_model_was_trained_on_are_said(folder: str, tmp_path:
     [text] = past(folder, f"policy.max_new_tokens={most}")
     assert text.endswith(f"policy.max_prompt_tokens={most // 2} policy.max_new_tokens={most - most // 2}.")
     assert past(str(saved(tmp_path, "mt5")), "policy.max_prompt_tokens=9000") == past("packaged") == []
+
+
+def test_the_packaged_model_answers_in_its_own_world_alone(folder: str) -> None:
+    def strange(*asked: str) -> list[str]:
+        return [one for one in xling.plan(*asked).warnings if "the embedded world" in one]
+
+    real = ("task=oasst", "judge=target_rm", "judge.half=true", "source_lang=en", "target_lang=es")
+    [text] = strange(*real)
+    assert text.startswith("task=oasst: ") and "type experiment=pretrained policy.checkpoint=FOLDER" in text
+    assert strange() == strange(*real, "experiment=pretrained", f"policy.checkpoint={folder}") == []

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -451,17 +452,23 @@ CONSIDERABLE = 16.0  # from which on they say how to ask whether it fits
 
 def plan_table(plan: Plan, workers: int, said: str = "") -> RenderableType:
     title = f"{escape(plan.name)}: {len(plan.cells)} cells, {len(plan.steps)} stages"
-    table = Table(title=title, title_justify="left")
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+    )  # the paper's grids in the 80 columns of a terminal
     large = any(memory.gib >= WORTH or memory.gpus.gib is not None for _, memory in plan.needs.values())
     scale = ["GPU", "disk"] if large else []
-    for column in ("stage", "count", "cached", "to run", "not run", "est. time", *scale, "why"):
-        table.add_column(column, justify="left" if column in ("stage", "why") else "right")
+    left = any(step.state not in ("cached", "run") for step in plan.steps.values())
+    for column in ("stage", "count", "cached", "to run", *["not run"] * left, "est. time", *scale, "why"):
+        table.add_column(
+            column, justify="left" if column in ("stage", "why") else "right",
+            no_wrap=column in ("stage", "est. time"), overflow="fold",
+        )  # fmt: skip
     reasons = _reasons(plan)
     for kind, states in plan.count().items():
         estimate = plan.estimates[kind]
         time = duration(estimate.seconds * states["run"]) + _certainty(estimate)
         rest = states["failed"] + states["blocked"] + states["missing"]
-        table.add_row(kind, str(states.total()), str(states["cached"]), str(states["run"]), str(rest or ""),
+        table.add_row(kind, str(states.total()), str(states["cached"]), str(states["run"]), *[str(rest or "")] * left,
                       time if states["run"] else "", *(_scale(plan, kind) if large else ()), reasons[kind])  # fmt: skip
     cost = [*_cost(plan, workers, said), *_units(plan)] if plan.to_run else ["Nothing to run."]
     return Group(table, *cost, *_notes(plan))
