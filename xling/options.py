@@ -61,7 +61,7 @@ class Options(Generic[Module]):
         if name not in self._checked:
             modules = self.modules()
             if name not in modules:
-                hint = did_you_mean(name, list(modules))
+                hint = did_you_mean(name, list(modules)) or " One of your own: docs/adding.md."
                 raise ConfigError(f"{self.setting}={name} is unknown. Allowed: {', '.join(sorted(modules))}.{hint}")
             added = {point.value for point in _added(f"xling.{self.kind}") if point.name == name}
             if len(called := sorted({modules[name], *added})) > 1:

@@ -271,7 +271,9 @@ def _unknown_key(error: OmegaConfBaseException, option: str = "") -> str:
     key = str(error.full_key)
     root = error.parent_node._get_root() if error.parent_node is not None else None
     known = sorted(_paths(root, key.startswith("hydra"))) if isinstance(root, DictConfig) else []
-    return f"Unknown key '{key}'{f': {option} has none' if option else ''}.{nearest_key(key, known)}"
+    here = key.startswith("hydra.launcher.") and "hydra.launcher.workers" in known
+    cluster = " A cluster's come with hydra/launcher=slurm, which must be typed, too." if here else ""
+    return f"Unknown key '{key}'{f': {option} has none' if option else ''}.{nearest_key(key, known)}{cluster}"
 
 
 def nearest_key(key: str, known: list[str]) -> str:

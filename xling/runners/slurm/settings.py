@@ -1,7 +1,7 @@
 """Settings of `hydra/launcher=slurm`: resources by the submitit launcher plugin's names, and how jobs behave.
 
 hydra.launcher.partition=gpu hydra.launcher.timeout_min=240        # for all stages
-hydra.launcher.stages.reward.gpus_per_node=8                       # for one kind of stage
+hydra.launcher.stages.align.timeout_min=600                        # for one kind of stage
 """
 
 import grp
