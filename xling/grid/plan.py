@@ -294,12 +294,14 @@ def needs_of(plan: Plan, gpus: Callable[[str], Gpus]) -> dict[str, tuple[str, Me
 
 def too_large(plan: Plan) -> Iterator[tuple[str, Memory]]:
     """A sentence on each kind of stage that does not fit into its GPUs, and the memory."""
-    for label, memory in plan.needs.values():
+    for kind, (label, memory) in plan.needs.items():
         if not memory.fits:
             parts = sorted(memory.parts.items(), key=lambda part: -part[1])
             shown = ", ".join(f"{name} {size / 2**30:,.0f}" for name, size in parts if size >= 2**29)
+            trains = "optimizer" in memory.parts
+            adapters = f", {'rm_backbone' if kind == 'reward' else 'policy'}.tuning=lora" if trains else ""
             instead = memory.setting or (
-                "a smaller model, policy.tuning=lora or GPUs with more memory: no setting of memory makes it fit"
+                f"a smaller model{adapters} or GPUs with more memory: no setting of memory makes it fit"
             )
             verb = "Type" if memory.setting else "Take"
             known = memory.gpus.stated or f"it has {memory.gpus.gib:.0f}"
