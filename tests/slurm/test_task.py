@@ -152,6 +152,18 @@ def test_four_processes_on_two_nodes(several: Toy) -> None:
     assert read(Done, str(marker)).run.processes == 4
 
 
+def test_several_processes_run_the_code_that_was_submitted(several: Toy) -> None:
+    several.settings = (*several.settings[:-1], "stages.sft.nodes=1")
+    several.behaviour = {"base": f"until {several.gate}", "sft": "together"}
+    several.launch()
+    edited = several.folder / "xling"  # in the folder of the launch, where `python -m` looks first
+    edited.mkdir()
+    (edited / "__init__.py").write_text("raise RuntimeError('half edited')")
+    several.open_gate()
+    several.wait(300)
+    assert len(several.turns()) == 2 and not several.failures()
+
+
 def test_one_of_several_processes_fails(several: Toy) -> None:
     several.settings = (*several.settings[:-1], "stages.sft.nodes=1")
     several.behaviour = {"sft": "together 1"}

@@ -70,6 +70,7 @@ def run(
     payload = Payload(catalogue, kind.name, dict(context.spec), parents, str(context.out), str(context.scratch), cache)
     files.write_atomically(folder / "payload.json", files.json_bytes(payload))
     here = {name: value for name, value in os.environ.items() if name not in OF_THE_JOB}
+    here["PYTHONSAFEPATH"] = "1"  # torchrun's processes too look into no folder but those that the job looks into
     step = subprocess.Popen(command(resources, folder), stdin=subprocess.DEVNULL, env=here)
     try:
         while step.poll() is None:
