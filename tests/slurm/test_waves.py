@@ -6,6 +6,8 @@ import time
 from cluster import Cluster
 from toy_grid import Toy
 
+from xling.runners.slurm.submit import feed
+
 MOST = 8  # jobs at once, for 20
 
 
@@ -20,12 +22,18 @@ def most_at_once(toy: Toy, seconds: float = 400) -> int:
 
 
 def test_a_grid_of_more_jobs_than_may_be_queued_feeds_itself(toy: Toy) -> None:
-    toy.settings = (*toy.settings, f"max_submit={MOST}")
+    seen = toy.folder / "seen"
+    toy.settings = (*toy.settings, f"max_submit={MOST}", f"setup=['echo $PYTHONPATH >> {seen}']")
     toy.behaviour = {"base": f"until {toy.gate}"}
     said = toy.launch()
     assert f"more jobs follow from inside the grid as these end (hydra.launcher.max_submit: {MOST} at once)" in said
     assert 1 < len(toy.queue()) <= MOST
     assert "19 stages are queued or running already" in toy.launch(), "those that are to come as well"
+    noted = toy.filed()[-1].folder / "jobs.jsonl"
+    before = toy.filed()[-1].refs
+    noted.write_text("".join(line for line in noted.read_text().splitlines(True) if '"array":1,' not in line))
+    feed(noted.parent)  # a job that was killed before it noted what it had submitted
+    assert before.keys() == toy.filed()[-1].refs.keys() and toy.filed()[-1].refs[1].id == before[1].id
     status = [*toy.command()[:1], "-m", "xling"]
     told = subprocess.run([*status, "status", "toy", "--all", "--root", str(toy.root)], env=toy.env, text=True,
                           capture_output=True, check=True)  # fmt: skip
@@ -38,6 +46,7 @@ def test_a_grid_of_more_jobs_than_may_be_queued_feeds_itself(toy: Toy) -> None:
     assert most_at_once(toy) <= MOST
     toy.finish()
     assert not toy.leftovers() and not toy.doubles()
+    assert set(seen.read_text().splitlines()) == {toy.env["PYTHONPATH"]}, "setup runs as in the shell, in every wave"
 
 
 def test_how_many_may_be_queued_is_asked_of_the_qos(with_accounting: Cluster, toy: Toy) -> None:

@@ -93,13 +93,13 @@ def submit_array(filed: Filed, array: Array, after: str, hold: bool) -> str:
         def submit_array_of(self, size: int, command: str) -> str:
             self.parameters["map_count"] = size
             stated = re.findall(r"^#SBATCH --([\w-]+)", self._make_submission_file_text(command, ""), re.MULTILINE)
-            with _environment_for(stated, said=array.number == 0):
+            with _environment_for(stated, submission.path, said=array.number == 0):
                 return str(self._submit_command(command).job_id)
 
-    folder = filed.folder
+    folder, submission = filed.folder, filed.head
     executor = Executor(folder / "logs", max_num_timeout=array.resources.max_num_timeout)
     executor.update_parameters(**_parameters(filed, array, after, hold))
-    command = [filed.head.python, "-P", "-u", "-m", "xling.runners.slurm.task", str(folder), str(array.number)]
+    command = [submission.python, "-P", "-u", "-m", "xling.runners.slurm.task", str(folder), str(array.number)]
     try:
         # No shell in between, which would keep signals to itself.
         return executor.submit_array_of(len(array.tasks), f"exec {shlex.join(command)}")
@@ -170,17 +170,23 @@ def overruled(stated: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _environment_for(stated: Sequence[str], said: bool) -> Iterator[None]:
+def _environment_for(stated: Sequence[str], path: Sequence[str], said: bool) -> Iterator[None]:
     """Without SBATCH_* that would beat the script, and without what describes the job that this may run in.
 
-    said: whether somebody is to be told which those are.
+    path: what the script of that job has put before PYTHONPATH, as the next one's will; said: whether somebody is to be
+    told which variables are overruled.
     """
     names = overruled(stated)
     if names and said:
         words = ", ".join(f"{name}={os.environ[name]}" for name in names)
         print(harmless(f"xling: the launcher's settings are used, not the environment's {words}."), file=sys.stderr)
     names += [name for name in os.environ if name.startswith(("SLURM_", "SRUN_")) and name not in KEPT]
+    ours, found = os.pathsep.join(path), os.environ.get("PYTHONPATH", "")
+    inside = "SLURM_JOB_ID" in names and f"{found}{os.pathsep}".startswith(f"{ours}{os.pathsep}")
+    names += ["PYTHONPATH"] if inside else []
     hidden = {name: os.environ.pop(name) for name in names}
+    if inside and (before := found[len(ours) + 1 :]):
+        os.environ["PYTHONPATH"] = before
     try:
         yield
     finally:

@@ -385,10 +385,13 @@ def feed(folder: Path) -> bool:
     if filed.state != "released" or not rest:
         return False
     queued, count = cluster.mine()
+    ids = {array.number: queued[array.name] for array in filed.head.arrays if array.name in queued}
+    for number in [number for number in rest if number in ids]:  # by a job that was ended before it noted the answer
+        record.note_job(folder, number, ids[number])
+        rest.remove(number)
     room = filed.head.at_once - count
-    if filed.head.arrays[rest[0]].size <= room:
+    if rest and filed.head.arrays[rest[0]].size <= room:
         arrays = filed.submission.arrays
-        ids = {array.number: queued[array.name] for array in arrays if array.name in queued}
         for array in list(_fitting((arrays[number] for number in rest), room)):
             ids[array.number] = submit_array(filed, array, dependency(array, arrays, ids), hold=False)
             record.note_job(folder, array.number, ids[array.number])

@@ -158,6 +158,7 @@ class Stopper:
 READ_SECONDS = 60.0  # how long the shared folder may take to show the record itself
 LOOKS = 8  # tasks of an array that see whether there is room for more jobs
 TRIES, TRY_SECONDS = 20, 30.0  # where the last job finds none, since others have filled the queue
+NOT_FED = (XlingError, Refused, OSError, msgspec.DecodeError)  # by SLURM, or by a disk, which may do it later
 CLAIM_SECONDS = 1.0  # between two looks at a stage that another runner is at
 EARLY = 5  # times that a job is put back behind one that it needs; an order that does not hold ends
 HEALS = 2  # times a damaged parent is made again
@@ -273,7 +274,7 @@ class Runner:
 
             try:
                 submit.feed_unless_busy(self.store, self.filed.folder)
-            except (XlingError, Refused) as error:
+            except NOT_FED as error:
                 print(f"xling: no more jobs were submitted: {error}", file=sys.stderr, flush=True)
 
     # --- one stage ----------------------------------------------------------------------------------------
@@ -559,7 +560,7 @@ class Runner:
             try:
                 with submit.lock(self.store):
                     left = submit.feed(self.filed.folder)
-            except (XlingError, Refused) as error:
+            except NOT_FED as error:
                 why = str(error)
             with suppress(ClusterError):
                 queued, _ = cluster.mine()
