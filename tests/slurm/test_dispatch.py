@@ -268,12 +268,14 @@ def test_several_processes_go_to_stages_that_can_use_them() -> None:
 def test_how_many_jobs_may_be_queued_and_how_many_calls_made() -> None:
     facts = {"MaxJobCount": "10000", "AccountingStorageEnforce": "associations,limits,qos,safe"}
     partitions = "PartitionName=gpu Default=YES QoS=short State=UP\nPartitionName=cpu QoS=N/A State=UP"
-    limits = parse_limits(facts, partitions, "", "normal|300|\nshort||200\nlong||", "mine|1000||long")
-    assert limits.at_once([Resources(partition="cpu")], None) == (1000, "MaxSubmitJobs of your account")
+    accounts = "debug|1|||mine\nmine|1000||long|mine"
+    limits = parse_limits(facts, partitions, "", "normal|300|\nshort||200\nlong||", accounts)
+    assert limits.at_once([Resources(partition="cpu")], None) == (1000, "MaxSubmitJobs of account mine")
+    assert limits.at_once([Resources(partition="cpu", account="debug")], None) == (1, "MaxSubmitJobs of account debug")
     assert limits.at_once([Resources(partition="cpu", qos="normal")], None) == (300, "QOS normal")
     assert limits.at_once([Resources(partition="cpu"), Resources()], None) == (200, "QOS short")
     assert limits.at_once([Resources()], 50) == (50, "hydra.launcher.max_submit")
-    assert limits.qos == ("long", "normal", "short") and limits.accounts == ("mine",)
+    assert limits.qos == ("long", "normal", "short") and limits.accounts == ("debug", "mine")
     alone = parse_limits({"SlurmctldParameters": "rl_enable,rl_bucket_size=50"}, partitions, "", None, None)
     assert alone.at_once([Resources()], None) == (5000, "MaxJobCount of the cluster") and alone.rate == 50
     assert parse_limits({"SlurmctldParameters": "rl_enable"}, partitions, "", None, None).rate == 30 and not limits.rate

@@ -266,12 +266,12 @@ def limits() -> Limits:
     nodes = _run(["sinfo", "-h", "-a", "-e", "-o", "%R|%D|%c|%m|%G|%f"]).stdout
     qos = accounts = None
     if "slurmdbd" in config.get("AccountingStorageType", ""):
-        me = f"user={os.environ.get('USER') or os.getuid()}"
+        me = ["show", "user", os.environ.get("USER") or str(os.getuid()), "withassoc"]
+        here = f"cluster={config.get('ClusterName', '')}"
         try:
             qos = _run(["sacctmgr", "-nP", "show", "qos", "format=name,MaxSubmitPU,GrpSubmit"]).stdout
-            accounts = _run(
-                ["sacctmgr", "-nP", "show", "assoc", me, "format=account,MaxSubmit,GrpSubmit,DefaultQOS"]
-            ).stdout
+            fields = "format=account,MaxSubmit,GrpSubmit,DefaultQOS,DefaultAccount"
+            accounts = _run(["sacctmgr", "-nP", *me, here, fields]).stdout
         except ClusterError:
             pass  # SLURM itself will refuse them
     return parse_limits(config, partitions, nodes, qos, accounts)

@@ -214,12 +214,14 @@ class Limits:
     cluster: str = ""  # its name
     submits: Mapping[str, int] = field(default_factory=dict)  # jobs that may be queued at once, by what says so
     usual_qos: str = "normal"
+    usual_account: str = ""
     rate: int = 0  # calls that may be made at once where the controller counts them (rl_enable); 0: it does not
 
     def at_once(self, wanted: Iterable[Resources], max_submit: int | None) -> tuple[int, str]:
         """Jobs of these that may be queued at once and what says so; 0: any number."""
-        words = {CLUSTER, ACCOUNT}
+        words = {CLUSTER}
         for asked in wanted:
+            words.add(f"{ACCOUNT} {asked.account or os.environ.get('SBATCH_ACCOUNT') or self.usual_account}")
             named = (asked.partition or self.default or "").split(",")
             own = [self.partitions[name].own_qos for name in named if name in self.partitions]
             words |= {f"QOS {name}" for name in (asked.qos or self.usual_qos, *own)}
@@ -228,7 +230,7 @@ class Limits:
         return min(found, default=(0, ""))
 
 
-CLUSTER, ACCOUNT = "MaxJobCount of the cluster", "MaxSubmitJobs of your account"
+CLUSTER, ACCOUNT = "MaxJobCount of the cluster", "MaxSubmitJobs of account"
 
 # --- reading ----------------------------------------------------------------------------------------------
 
@@ -238,7 +240,7 @@ def parse_limits(
 ) -> Limits:
     """From `scontrol show config`, `scontrol -o show partition`, `sinfo -e -o '%R|%D|%c|%m|%G|%f'`, sacctmgr.
 
-    qos: `name|MaxSubmitPU|GrpSubmit` a line; accounts: `account|MaxSubmit|GrpSubmit|DefaultQOS`.
+    qos: `name|MaxSubmitPU|GrpSubmit` a line; accounts: `account|MaxSubmit|GrpSubmit|DefaultQOS|DefaultAccount`.
     """
     kinds: dict[str, list[NodeKind]] = {}
     for line in nodes.splitlines():
@@ -265,6 +267,7 @@ def parse_limits(
         facts.get("ClusterName", ""),
         _submits(facts, qos, accounts),
         next((row[3] for row in _fields(accounts) if row[3]), "normal"),
+        next((row[4] for row in _fields(accounts) if row[4]), ""),
         _rate(facts.get("SlurmctldParameters", "")),
     )
 
@@ -276,9 +279,10 @@ def _submits(facts: Mapping[str, str], qos: str | None, accounts: str | None) ->
     for name, *numbers in (row[:3] for row in _fields(qos)) if "qos" in enforced or "limits" in enforced else ():
         if values := [value for number in numbers if (value := _number(number))]:
             found[f"QOS {name}"] = min(values)
-    if "limits" in enforced:
-        values = [value for row in _fields(accounts) for number in row[1:3] if (value := _number(number))]
-        found |= {ACCOUNT: min(values)} if values else {}
+    for name, *numbers in (row[:3] for row in _fields(accounts)) if "limits" in enforced else ():
+        word = f"{ACCOUNT} {name}"  # several lines where it has partitions of its own
+        if values := [value for number in (*numbers, str(found.get(word, ""))) if (value := _number(number))]:
+            found[word] = min(values)
     return found
 
 
@@ -291,8 +295,8 @@ def _rate(parameters: str) -> int:
 
 
 def _fields(text: str | None) -> list[list[str]]:
-    """Lines of sacctmgr -P, each with four fields at least."""
-    return [[*line.split("|"), "", "", ""] for line in (text or "").splitlines() if line.strip()]
+    """Lines of sacctmgr -P that name something, each with four fields at least."""
+    return [[*line.split("|"), "", "", ""] for line in (text or "").splitlines() if line.partition("|")[0].strip()]
 
 
 def _partition(name: str, has: Mapping[str, str], kinds: Sequence[NodeKind]) -> Partition:
