@@ -123,7 +123,7 @@ def _in_child(
     log = folder / f"{to.tracker}.log"
     with open(log, "ab", opener=no_link) as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "xling.tracking.track", str(root), name, msgspec.json.encode(to).decode()],
+            [sys.executable, "-P", "-m", "xling.tracking.track", str(root), name, msgspec.json.encode(to).decode()],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
