@@ -214,7 +214,7 @@ def test_names_of_the_queue_and_cancelling_by_name(plain_cluster: Cluster) -> No
 def test_a_running_task_can_be_queued_again_behind_another(plain_cluster: Cluster) -> None:
     slow, early = (submit(plain_cluster, "sleep 60", name=f"{NAME}-{n}") for n in range(2))
     plain_cluster.wait_for(early.id, "RUNNING")
-    slurm.requeue(f"{early.id}_0", after=f"afterany:{slow.id}_0")
+    slurm.requeue(f"{early.id}_0", until=f"Dependency=afterany:{slow.id}_0")
     now = wait_until(lambda: (seen := state(early)).reason == "Dependency" and seen, "waits", 30, 0.2)
     assert now.alive and now.restarts == 1
     with pytest.raises(slurm.ClusterError, match="could not be queued again"):

@@ -3,9 +3,10 @@
 import subprocess
 import time
 
-from cluster import Cluster
+from cluster import Cluster, wait_until
 from toy_grid import Toy
 
+from xling.runners.slurm.cluster import details
 from xling.runners.slurm.submit import feed
 
 MOST = 8  # jobs at once, for 20
@@ -49,12 +50,30 @@ def test_a_grid_of_more_jobs_than_may_be_queued_feeds_itself(toy: Toy) -> None:
     assert set(seen.read_text().splitlines()) == {toy.env["PYTHONPATH"]}, "setup runs as in the shell, in every wave"
 
 
+def test_other_jobs_of_the_user_hold_a_grid_up_and_do_not_end_it(toy: Toy) -> None:
+    toy.sources, toy.settings = ("de",), (*toy.settings, f"max_submit={MOST}")
+    toy.behaviour = {"base": f"until {toy.gate}"}
+    toy.launch()
+    others = [toy.cluster.sbatch("true", "--hold") for _ in range(MOST - 1)]
+    toy.open_gate()
+    last = toy.filed()[-1].refs[len(toy.filed()[-1].head.arrays) - 1].id
+    wait_until(lambda: toy.queue().get(f"{last}_0") == "PENDING BeginTime" and len(toy.queue()) == MOST,
+               "the last job waits for room", 240, 0.2)  # fmt: skip
+    assert float((details(f"{last}_0") or {})["EligibleTime"]) > time.time() + 300
+    toy.cluster.run("scancel", *others)
+    toy.cluster.run("scontrol", "update", f"JobId={last}_0", "StartTime=now")
+    toy.finish()
+
+
 def test_how_many_may_be_queued_is_asked_of_the_qos(with_accounting: Cluster, toy: Toy) -> None:
     toy.cluster = with_accounting
     toy.sources = ("de",)
     with_accounting.limit(MaxSubmitJobsPerUser=5)
-    try:
-        assert "(QOS normal: 5 at once)" in toy.launch()
+    with_accounting.run("sacctmgr", "-iQ", "add", "qos", "tiny", "set", "MaxSubmitJobsPerUser=1")
+    with_accounting.run("sacctmgr", "-iQ", "modify", "user", "root", "set", "qos+=tiny")
+    try:  # the last job's own QOS, of which there is no more than one job, limits no other
+        assert "(QOS normal: 5 at once)" in toy.launch("hydra.launcher.stages.reduce.qos=tiny")
         toy.finish()
     finally:
         with_accounting.empty()
+        with_accounting.run("sacctmgr", "-iQ", "delete", "qos", "tiny")

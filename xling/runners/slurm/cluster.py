@@ -481,13 +481,13 @@ def release(ids: Iterable[str]) -> list[str]:
 # start again and again.
 REQUEUE = """trap '' TERM
 if [ -z "$2" ]; then exec scontrol requeue "$1"; fi
-scontrol requeuehold "$1" && scontrol update JobId="$1" Dependency="$2" && scontrol release "$1"
+scontrol requeuehold "$1" && scontrol update JobId="$1" "$2" && scontrol release "$1"
 """
 
 
-def requeue(id_: str, after: str = "") -> None:
-    """Put a running task back into the queue, until the jobs in `after` ("afterany:...") have ended."""
-    answer = _run(["sh", "-c", REQUEUE, "requeue", id_, after], seconds=60, check=False)
+def requeue(id_: str, until: str = "") -> None:
+    """Put a running task back into the queue; until: "Dependency=afterany:123:124", or "StartTime=now+600"."""
+    answer = _run(["sh", "-c", REQUEUE, "requeue", id_, until], seconds=60, check=False)
     if answer.returncode:
         kind = Unreachable if _is_away(answer.stderr) else ClusterError
         raise kind(f"Job {id_} could not be queued again: {_last_line(answer.stderr)}.")

@@ -136,7 +136,7 @@ def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None
 
 def _room(plan: Plan, settings: Slurm, limits: Limits) -> tuple[int, str]:
     """How many jobs can be added to the queue now, and the limit in words; ConfigError if it is none."""
-    kinds = dict.fromkeys([*(stage.kind for stage in plan.to_run), REDUCE])
+    kinds = dict.fromkeys(stage.kind for stage in plan.to_run)  # not of the one job that folds, whose QOS may be small
     at_once, word = limits.at_once([settings.of(kind) for kind in kinds], settings.max_submit)
     if not at_once:
         return sys.maxsize, ""
@@ -308,7 +308,7 @@ def _write(
         cells=digest_of(plan.cells),
         snapshot="" if copied is None else str(copied),
         versions=host.installed(),
-        at_once=limits.at_once((array.resources for array in arrays), settings.max_submit)[0] if waves else 0,
+        at_once=limits.at_once((array.resources for array in arrays[:-1]), settings.max_submit)[0] if waves else 0,
     )
     folder = record.folder_of(plan.store, plan.name) / name
     return record.write(folder, submission)

@@ -45,11 +45,14 @@ ASK_SECONDS = 15.0  # between two questions to the cluster
 
 
 class Requeue(Exception):
-    """This job has started too early: it has to wait for other jobs."""
+    """This job has started too early: it has to wait for other jobs.
 
-    def __init__(self, why: str, after: str) -> None:
+    until: in scontrol's words, see cluster.requeue.
+    """
+
+    def __init__(self, why: str, until: str) -> None:
         super().__init__(why)
-        self.after = after
+        self.until = until
 
 
 class Superseded(Exception):
@@ -157,7 +160,8 @@ class Stopper:
 
 READ_SECONDS = 60.0  # how long the shared folder may take to show the record itself
 LOOKS = 8  # tasks of an array that see whether there is room for more jobs
-TRIES, TRY_SECONDS = 20, 30.0  # where the last job finds none, since others have filled the queue
+TRIES, TRY_SECONDS = 20, 30.0  # where the last job finds none, since other users have filled the queue
+NO_ROOM, FULL = "no room", "StartTime=now+600"  # where this user's own jobs have, when it looks again
 NOT_FED = (XlingError, Refused, OSError, msgspec.DecodeError)  # by SLURM, or by a disk, which may do it later
 CLAIM_SECONDS = 1.0  # between two looks at a stage that another runner is at
 EARLY = 5  # times that a job is put back behind one that it needs; an order that does not hold ends
@@ -451,7 +455,7 @@ class Runner:
             still = f"still {state.state.lower()}"
             if self._early >= EARLY:
                 return f"{still}, and this job has started before its end {EARLY} times"
-            raise Requeue(f"{up.label} is {still}", job)
+            raise Requeue(f"{up.label} is {still}", f"Dependency=afterany:{job}")
         if settle and state is not None:
             record.settle(self.store, record.read(filed.folder), states, only=job)
         return f"missing: {state.cause or 'its job has ended'}" if state else "missing"
@@ -542,7 +546,7 @@ class Runner:
         self._note(Event("requeue", text=str(early)))
         print(f"xling: back into the queue: {early}", flush=True)
         try:
-            cluster.requeue(self.job, after=f"afterany:{early.after}")
+            cluster.requeue(self.job, early.until)
         except ClusterError as error:
             self._note(Event("refused", text=f"it started too early ({early}): {error}"))
             raise StageError(f"It started too early ({early}) and could not be requeued: {error}") from error
@@ -556,19 +560,21 @@ class Runner:
         from xling.runners.slurm import submit
 
         for _ in range(TRIES):
-            left, why = True, "no room"
+            left, why = True, NO_ROOM
             try:
                 with submit.lock(self.store):
                     left = submit.feed(self.filed.folder)
             except NOT_FED as error:
                 why = str(error)
             with suppress(ClusterError):
-                queued, _ = cluster.mine()
+                queued, count = cluster.mine()
                 waiting = [queued[array.name] for array in self.filed.head.arrays[:-1] if array.name in queued]
                 if waiting:
-                    raise Requeue("other jobs of the grid are still to end", ":".join(waiting))
+                    raise Requeue("other jobs of the grid are still to end", f"Dependency=afterany:{':'.join(waiting)}")
                 if not left:
                     return
+                if why == NO_ROOM and count > 1:
+                    raise Requeue("other jobs of the user's leave no room for those of the grid", FULL)
             print(f"xling: no more jobs were submitted: {why}", file=sys.stderr, flush=True)
             time.sleep(TRY_SECONDS)
         raise StageError(f"SLURM takes no more jobs of the grid: {why}. The same command submits what is missing.")
