@@ -283,8 +283,8 @@ def test_what_does_not_go_together_is_refused(no_model: Path, settings: dict[str
 @pytest.mark.parametrize(
     ("values", "rm", "sentence"),
     [
-        ({"demonstrations": 4}, None, r"task\.demonstrations=4 is less than one batch: sft\.batch_size=8"),
-        ({"ratings": 4}, None, r"task\.ratings=4 .* rm_backbone\.training\.batch_size=8"),
+        ({"demonstrations": 4}, None, r"task\.demonstrations=4 leaves 4 demonstrations of tr .*: sft\.batch_size=8"),
+        ({"ratings": 4}, None, r"task\.ratings=4 leaves 4 .* rm_backbone\.training\.batch_size=8"),
         ({"pairs": 4}, SameAsPolicy(objective="pairwise"), r"task\.pairs=4"),
     ],
 )

@@ -90,3 +90,30 @@ def test_sizes_that_a_paper_states_are_capped_too() -> None:
     assert [size(dialog, "en", "demonstrations", split) for split in ("train", "validation")] == [1000, 50]
     assert [size(dialog, "en", "pairs", split) for split in ("train", "validation")] == [500, 50]
     assert size(dialog, "en", "prompts", "test") == 472
+
+
+@pytest.mark.parametrize(
+    ("cap", "typed", "said"),
+    [
+        ("max_demonstrations", (), r"task\.max_demonstrations=4 leaves 4 demonstrations of de .*: sft\.batch_size=8\."),
+        (
+            "max_feedback",
+            (),
+            r"task\.max_feedback=4 leaves 4 ratings of en .*rm_backbone\.training\.batch_size=8\. Raise",
+        ),
+        ("max_feedback", ("rm_backbone.objective=pairwise",), r"task\.max_feedback=4 leaves 4 pairs of en"),
+        ("max_feedback", ("source_lang=de+en", "rm_backbone.training.batch_size=9"), r"leaves 8 ratings of de\+en"),
+    ],
+)
+def test_a_cap_below_a_batch_is_refused_while_planning(
+    cap: str, typed: Sequence[str], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for lang in ("en", "de") for row in rated(lang, 80)))
+    command = ["task=files", f"task.path={path}", "source_lang=en", "target_lang=de", "judge=target_rm",
+               "sft.batch_size=8", "rm_backbone.training.batch_size=8", *typed]  # fmt: skip
+    with pytest.raises(ConfigError, match=said):
+        xling.plan(*command, f"task.{cap}=4")
+    if typed:
+        return
+    xling.plan(*command, f"task.{cap}=8")

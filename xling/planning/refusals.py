@@ -72,7 +72,6 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
     module_of(judge).check(judge, experiment, judging)
     check_lengths(policy, (policy.max_prompt_tokens, policy.max_new_tokens), "policy")
     check_reward_model(experiment, rm)
-    _check_sft_batch(experiment)
     OPTIMIZERS.of(experiment.optimizer).check(experiment.optimizer, policy, rm)
     if trains(experiment.optimizer) and "demonstrations" not in offers(experiment.task):
         raise ConfigError(
@@ -188,16 +187,6 @@ def _task(task: Task, group: str = "task") -> str:
 
 def tasks_with(offer: Offer, group: str = "task") -> str:
     return ", ".join(f"{group}={name}" for name in tasks_offering(offer))
-
-
-def _check_sft_batch(experiment: Experiment) -> None:
-    task, training = experiment.task, experiment.sft
-    rows = task_module(task).counted(task, "demonstrations", "train")
-    if training.steps and rows is not None and rows < training.batch_size:
-        raise ConfigError(
-            f"task.demonstrations={rows} is less than one batch: sft.batch_size={training.batch_size}. "
-            "Raise task.demonstrations or lower sft.batch_size."
-        )
 
 
 def _check_recorded(experiment: Experiment, rm: RewardModel, judging: RewardModel) -> None:

@@ -54,11 +54,13 @@ from xling.rewards import (
     Model,
     Reader,
     RewardSettings,
+    budget_of,
     objective_of,
     reader_of,
 )
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
-from xling.tasks.options import Task, offers, task_module
+from xling.tasks.defaults import CAP_OF
+from xling.tasks.options import Kind, Task, offers, size, task_module
 from xling.tasks.records import Half, HasFolds, Use
 
 OWN_CODE = "local"  # of a folder whose own code may run, wherever that lies
@@ -203,6 +205,7 @@ def sft(task: Task, langs: tuple[str, ...], policy: LanguageModel, training: Tra
     """The policy of one language, or of several with their demonstrations pooled; without steps the base itself."""
     if not training.steps:
         return base(policy)
+    check_batch(task, langs, "demonstrations", training, "sft.batch_size")
     spec = fine_tuning(task, langs, policy, training, seed)
     return make("sft", label_of("sft", langs), spec, {"base": base(policy)})
 
@@ -220,6 +223,30 @@ def fine_tuning(task: Task, langs: tuple[str, ...], policy: LanguageModel, train
         lora=None if policy.tuning == "full" else policy.lora,
         seed=seed,
     )
+
+
+def check_batch(task: Task, langs: Sequence[str], what: Kind, training: Training, setting: str) -> None:
+    """ConfigError for a number of rows that the task's settings name if that leaves less than a batch to train on.
+
+    langs: whose rows they are, also where they are translated into another language; setting: the batch's size.
+    """
+    name = CAP_OF[what] if task_module(task).counted(task, what, "train") is None else what
+    if not training.steps or not (most := getattr(task, name, None)):
+        return
+    counts = [size(task, lang, what, "train") for lang in langs]
+    rows = sum(count for count in counts if count is not None)
+    if None not in counts and rows < training.batch_size:
+        raise ConfigError(
+            f"task.{name}={most} leaves {rows} {what} of {pooled(langs)} to train on, less than one batch: "
+            f"{setting}={training.batch_size}. Raise task.{name} or lower {setting}."
+        )
+
+
+def check_feedback_batch(task: Task, langs: Sequence[str], rm: RewardSettings) -> None:
+    """`check_batch` of a reward model, where it is trained by gradient descent."""
+    if (own := budget_of(rm)) is not None:
+        what: Kind = "pairs" if objective_of(task, rm) == "pairwise" else "ratings"
+        check_batch(task, langs, what, own.training, "rm_backbone.training.batch_size")
 
 
 @lru_cache(maxsize=4096)
@@ -340,6 +367,8 @@ def reward(
     """The reward model of one source, or of several pooled; or heads cross-fitted on recorded responses."""
     objective, reader = objective_of(task, rm), reader_of(rm, policy, side_of(task, rm, langs))
     data = shared_out(data_of(task, langs, "crossfitted" if crossfitted else objective), policy)
+    if not crossfitted:
+        check_feedback_batch(task, langs, rm)
     spec = RewardSpec(**data, langs=langs, rm=rm, objective=objective, seed=seed, half=half)
     parents: dict[str, Stage] = {}
     if crossfitted:

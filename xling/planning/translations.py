@@ -20,6 +20,8 @@ from xling.errors import ConfigError
 from xling.grid.stage import Context, Json, Stage
 from xling.planning.specs import (
     base,
+    check_batch,
+    check_feedback_batch,
     codes,
     data_of,
     features_stage,
@@ -175,6 +177,7 @@ def policy_of(experiment: "Experiment") -> Stage:
             there = translate(task, "demonstrations", target, source, translator)
             stage = translate(task, "demonstrations", source, target, translator, there)
         data[DATA + source.code] = stage
+    check_batch(task, codes(experiment.source_langs), "demonstrations", experiment.sft, "sft.batch_size")
     shared = (task, target.code, policy, experiment.sft, experiment.seed)
     return _translated_sft(*shared, tuple(sorted(data.items())), regime_of(experiment))
 
@@ -205,6 +208,7 @@ def silver(experiment: "Experiment", half: Half | None = None) -> Stage:
         for source in experiment.source_langs
     }
     sources, target = codes(experiment.source_langs), experiment.target_lang.code
+    check_feedback_batch(task, sources, rm)
     start = (target,) if translator.reward_init == "target" else sources
     shared = (experiment.policy, experiment.sft, rm, experiment.seed)
     return _silver(task, sources, target, start, *shared, tuple(sorted(data.items())), half)

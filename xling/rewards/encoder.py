@@ -29,7 +29,7 @@ class Settings(RewardSettings, frozen=True, tag="encoder"):
 
 
 def check(rm: Settings, choices: Choices) -> None:
-    """The checkpoint must be an encoder with room for a pair, and there must be enough data for a batch."""
+    """The checkpoint must be an encoder with room for a pair."""
 
     def check_config(config: Mapping[str, Any]) -> None:
         if config:
@@ -37,7 +37,7 @@ def check(rm: Settings, choices: Choices) -> None:
 
     own = start(rm, choices.policy)
     check_checkpoint(own.setting, own.model, "encoder", ("pad",), check_config)
-    same_as_policy.check_training(rm, choices)
+    same_as_policy.check_training(rm)
 
 
 def start(rm: Settings, policy: Policy) -> Base:

@@ -17,11 +17,10 @@ from xling.rewards import (
     Request,
     RewardSettings,
     Scorer,
-    objective_of,
     text_scorer,
 )
-from xling.tasks.options import offers, task_module
-from xling.tasks.records import Offer, TaskSettings
+from xling.tasks.options import offers
+from xling.tasks.records import TaskSettings
 
 
 class Settings(RewardSettings, frozen=True, tag="same_as_policy"):
@@ -42,7 +41,7 @@ class Settings(RewardSettings, frozen=True, tag="same_as_policy"):
 
 
 def check(rm: Settings, choices: Choices) -> None:
-    """There must be a language model, its checkpoint whole, and enough data for a batch."""
+    """There must be a language model, and its checkpoint whole."""
     policy, sides = choices.policy, (rm.max_prompt_tokens, rm.max_response_tokens)
     if not isinstance(policy, LanguageModel):
         raise ConfigError(
@@ -52,7 +51,7 @@ def check(rm: Settings, choices: Choices) -> None:
     own = start(rm, policy)
     if isinstance(own, Base) and rm.init != "base":
         check_checkpoint(own.setting, own.model, "reward", ("pad", "eos"), lambda c: check_table(c, sides))
-    check_training(rm, choices)
+    check_training(rm)
     check_policy(policy)
     if rm.init in ("sft", "base") and not choices.recorded:
         check_lengths(policy, sides, "rm_backbone")
@@ -60,8 +59,8 @@ def check(rm: Settings, choices: Choices) -> None:
         _check_demonstrations(choices.reward_task)
 
 
-def check_training(rm: Any, choices: Choices) -> None:
-    """ConfigError for batches that cannot be made, or a tuning whose package is not installed."""
+def check_training(rm: Any) -> None:
+    """ConfigError for micro-batches that cannot be made, or a tuning whose package is not installed."""
     micro, batch = rm.training.micro_batch_size, rm.training.batch_size
     if rm.training.steps and micro is not None and batch % micro:
         raise ConfigError(
@@ -70,13 +69,6 @@ def check_training(rm: Any, choices: Choices) -> None:
     for tuning, module, extra in (("lora", "peft", "lora"), ("qlora", "bitsandbytes", "qlora")):
         if rm.tuning == tuning and importlib.util.find_spec(module) is None:
             raise ConfigError(f"rm_backbone.tuning={tuning} needs {module}: {install(extra)}.")
-    kind: Offer = "pairs" if objective_of(choices.task, rm) == "pairwise" else "ratings"
-    rows = task_module(choices.task).counted(choices.task, kind, "train")
-    if rm.training.steps and rows is not None and rows < batch:
-        raise ConfigError(
-            f"task.{kind}={rows} is less than one batch: rm_backbone.training.batch_size={batch}. "
-            f"Raise task.{kind} or lower rm_backbone.training.batch_size."
-        )
 
 
 def _check_demonstrations(learned: TaskSettings) -> None:
