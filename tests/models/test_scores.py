@@ -386,10 +386,16 @@ def test_a_classifier_reads_a_chat_as_turns_of_which_the_oldest_questions_go_fir
     [(ids, _)], [border] = model._rows([talk], ["ja"])
     assert ids == list(model.tokenizer.apply_chat_template(own, tokenize=True, return_dict=False))
     assert 0 < border < len(ids)
+    other = Conversation("as text", turns[-1:])
+    assert other == talk and model._rows([talk, other], ["ja"] * 2)[0] == [
+        (ids, []),
+        model._rows([other], ["ja"])[0][0],
+    ]
+    assert model._rows([other], ["ja"])[0][0] != (ids, [])
     length = {text: len(pieces(model.tokenizer, [text])[0]) for _, text in turns}
     most = sum(length.values())
-    assert cut_turns(model.tokenizer, talk, most, "left") == tuple(turns)
-    assert cut_turns(model.tokenizer, talk, most - 1, "left") == (turns[0], turns[3])
-    left = cut_turns(model.tokenizer, talk, length["short"] + 1, "left")
+    assert cut_turns(model.tokenizer, turns, most, "left") == tuple(turns)
+    assert cut_turns(model.tokenizer, turns, most - 1, "left") == (turns[0], turns[3])
+    left = cut_turns(model.tokenizer, turns, length["short"] + 1, "left")
     assert left[0] == turns[0] and left[1][1] and turns[3][1].endswith(left[1][1]) and left[1][1] != turns[3][1]
-    assert [role for role, _ in cut_turns(model.tokenizer, talk, length["short"], "left")] == ["user"]
+    assert [role for role, _ in cut_turns(model.tokenizer, turns, length["short"], "left")] == ["user"]

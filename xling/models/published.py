@@ -59,9 +59,8 @@ def rendering(tokenizer: Any, render: str, otherwise: str) -> str:
     return render
 
 
-def cut_turns(tokenizer: Any, text: str, limit: int, side: str) -> Turns:
-    """The turns of a prompt, of at most `limit` tokens: the oldest questions go first, then part of the last one."""
-    turns = turns_of(text)
+def cut_turns(tokenizer: Any, turns: Turns, limit: int, side: str) -> Turns:
+    """Those of a prompt, of at most `limit` tokens: the oldest questions go first, then part of the last one."""
     told, rest = [one for one in turns if one[0] == "system"], [one for one in turns if one[0] != "system"]
     lengths = [len(ids) for ids in pieces(tokenizer, [text for _, text in (*told, *rest)])]
     while len(rest) > 2 and sum(lengths) > limit:
@@ -132,11 +131,12 @@ class Classifier:
         longest, longest_response, side = self.limits
         said = cut(self.tokenizer, responses, longest_response)
         if self._chat is not None:
-            asked = {text: cut_turns(self.tokenizer, text, longest, side) for text in dict.fromkeys(prompts)}
+            chats = [tuple(turns_of(text)) for text in prompts]  # equal texts may be other turns
+            asked = {turns: cut_turns(self.tokenizer, turns, longest, side) for turns in dict.fromkeys(chats)}
             begins = self._chat.rows([(turns, "") for turns in asked.values()], sys.maxsize, side)[0]
             read = dict(zip(asked, begins, strict=True))
-            answered = [([*asked[prompt], ("assistant", text)], "") for prompt, text in zip(prompts, said, strict=True)]
-            begun = [read[prompt] for prompt in prompts]
+            answered = [([*asked[turns], ("assistant", text)], "") for turns, text in zip(chats, said, strict=True)]
+            begun = [read[turns] for turns in chats]
             whole = self._chat.rows(answered, sys.maxsize, side)[0]
         else:
             texts = cut(self.tokenizer, prompts, longest, side)
