@@ -11,7 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, MT5Config, MT5ForConditionalGeneration
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MT5Config,
+    MT5ForConditionalGeneration,
+)
 
 from xling.config.common import Training
 from xling.config.policies import Lora
@@ -51,6 +58,16 @@ def encoder_decoder() -> Any:
     )  # fmt: skip
 
 
+def with_pictures() -> Any:
+    """It has weights that no text reaches."""
+    torch.manual_seed(0)
+    text = {"vocab_size": WORDS, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}  # fmt: skip
+    seen = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
+            "image_size": 28, "patch_size": 14}  # fmt: skip
+    return Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=seen, mm_tokens_per_image=1))
+
+
 def low_rank() -> Any:
     torch.manual_seed(0)
     return adapted(decoder(), "lora", Lora(r=4), "CAUSAL_LM")
@@ -64,6 +81,7 @@ MODELS: dict[str, tuple[Callable[[], Any], Any]] = {
     "decoder": (decoder, causal),
     "tied decoder": (lambda: decoder(True), causal),
     "encoder_decoder": (encoder_decoder, seq2seq_loss),
+    "with pictures": (with_pictures, causal),
     "adapters": (low_rank, causal),
 }
 CASES = [
@@ -73,6 +91,7 @@ CASES = [
         for optimizer, micro in (("adamw", 2), ("adafactor", None))
     ),
     *((model, "adafactor", "fsdp", 2) for model in ("tied decoder", "encoder_decoder")),
+    *(("with pictures", "adamw", how, 2) for how in ("ddp", "fsdp")),
     ("adapters", "adamw", "fsdp", None),
 ]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_grid import N, every, experiment
+from small_grid import N, changed, every, experiment
 
 from xling.console import Console
 from xling.errors import ConfigError
@@ -97,6 +97,10 @@ def test_activations_go_by_what_is_read_at_once() -> None:
     assert few == 12 * QWEN.vocabulary
 
 
+def test_a_micro_batch_above_a_share_is_the_share() -> None:
+    assert moments(task(QWEN), Way(4, True, 16)) == moments(task(QWEN), Way(4, True, 8))  # of 32 texts
+
+
 def test_the_cheapest_setting_comes_first() -> None:
     asked = [(task(QWEN, optimizer="adafactor"), 80), (task(QWEN), 80), (task(XL), 96), (task(SMALL), 40)]
     told = [trained(one, Way(), NAMES, "sft", Gpus(1, gib, more=True)) for one, gib in asked]
@@ -139,6 +143,21 @@ def test_an_optimizer_says_what_it_holds(tiny_folder: Path) -> None:
     whole, quarters = (align(PPO(steps=2, batch_size=4096, minibatches=parts)) for parts in (1, 4))
     assert quarters.parts["activations"] == whole.parts["activations"] / 4
     assert align(DPO(steps=2, batch_size=8)).parts["activations"] > 0
+
+
+def test_what_cannot_be_shared_out_is_not_planned_so(tiny_folder: Path) -> None:
+    """Fsdp is refused for 4 bits, and for the scaled losses of float16: a plan that names it would help nobody."""
+    asked = experiment(tiny_folder, optimizer=PPO(steps=2, batch_size=8))
+
+    def how(kind: str, **policy: Any) -> str:
+        return memory._how(stages(changed(asked, "policy", **policy))[kind])
+
+    for kind in ("sft", "reward", "align"):
+        assert (how(kind), how(kind, parallel="fsdp"), how(kind, dtype="bfloat16")) == ("auto", "fsdp", "auto")
+    assert [how(kind, dtype="float16") for kind in ("sft", "reward", "align")] == ["ddp", "ddp", "auto"]
+    assert [how(kind, tuning="qlora") for kind in ("sft", "align")] == ["ddp", "ddp"]
+    one = task(QWEN, nets=(Net(QWEN, 2),) * 2, how="ddp")
+    assert "fsdp" not in trained(one, Way(), NAMES, "sft", Gpus(1, 80, more=True)).setting
 
 
 def launched(folder: Path, **settings: Any) -> Any:

@@ -111,17 +111,19 @@ FILE_BYTES = 256 << 20  # of a checkpoint's file, unless one tensor is larger
 def chosen(how: str, model: nn.Module, optimizer: str, beside: int = 0) -> str:
     """`how`, where that is ddp or fsdp; of `auto` fsdp if training takes too much of a GPU for activations to fit.
 
+    The same in all processes, whose GPUs may differ in size. Weights in 4 bits cannot be shared out.
     beside: models of that size that are trained whole besides.
     """
-    weight = next(model.parameters())
+    weights = list(model.parameters())
     if how != "auto":
         return how
-    if weight.device.type != "cuda":
+    if weights[0].device.type != "cuda" or not all(weight.is_floating_point() for weight in weights):
         return "ddp"
     trained = 16 if optimizer == "adamw" else 8  # bytes: weight, gradient and, of AdamW, two moments, in float32
-    needed = sum(part.numel() * (trained if part.requires_grad else part.element_size()) for part in model.parameters())
-    needed += beside * trained * sum(part.numel() for part in model.parameters())
-    return "fsdp" if needed > SHARED_OUT * torch.cuda.get_device_properties(weight.device).total_memory else "ddp"
+    needed = sum(part.numel() * (trained if part.requires_grad else part.element_size()) for part in weights)
+    needed += beside * trained * sum(part.numel() for part in weights)
+    gpu = torch.cuda.get_device_properties(weights[0].device).total_memory
+    return agreed("fsdp" if needed > SHARED_OUT * gpu else "ddp")
 
 
 # --- one model in several processes ---------------------------------------------------------------------------
@@ -135,8 +137,11 @@ def spread(model: nn.Module, how: str) -> nn.Module:
     if world_size() == 1:
         return model
     if how == "ddp":
-        learns = any(weight.requires_grad for weight in model.parameters())
-        return DistributedDataParallel(model, broadcast_buffers=False) if learns else model
+        if not any(weight.requires_grad for weight in model.parameters()):
+            return model
+        models = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+        unused = any(part.config.get_text_config() is not part.config for part in models)  # what pictures are read by
+        return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
     # mT5's blocks return a view of the biases of attention, which nothing changes in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     empty = _emptied(model)

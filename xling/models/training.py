@@ -10,6 +10,7 @@ killed stage go on where it was, also in another number of processes.
 
 import contextlib
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -165,7 +166,8 @@ def fit(
             memory.losses.append(value)
             made = step + 1
             if made % every == 0 or made == training.steps:
-                memory.record({"loss": sum(memory.losses) / len(memory.losses), "grad_norm": norm,
+                followed = {"grad_norm": norm} if math.isfinite(norm) else {}  # else float16's, and the step left out
+                memory.record({"loss": sum(memory.losses) / len(memory.losses), **followed,
                                "learning_rate": rate(training, step)}, made)  # fmt: skip
                 memory.losses.clear()
             progress(made, training.steps)
@@ -206,6 +208,8 @@ class Fitting:
         parallel.join(self.device)
         self.collate, self.loss, self.training, self.precision, self.share = collate, loss, training, precision, share
         name, decay = training.optimizer, training.weight_decay
+        if precision == "float16":
+            how = "ddp"  # of shares each process would lower the scale of its losses by itself
         self.model = parallel.spread(model.train(), parallel.chosen(how, model, name))
         self.descent = Descent("model", self.model, name, "the learning rate", decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
@@ -283,7 +287,7 @@ def _share(training: Training, processes: int) -> int:
     if training.batch_size % processes:
         raise StageError(f"A global batch of {training.batch_size} cannot be shared by {processes} processes equally.")
     share, micro = training.batch_size // processes, training.micro_batch_size
-    if micro is not None and share % micro:
+    if micro is not None and micro < share and share % micro:
         raise StageError(
             f"micro_batch_size={micro} does not divide the {share} examples that each of {processes} processes has of "
             f"batch_size={training.batch_size}. Use a divisor."

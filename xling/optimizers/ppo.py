@@ -190,8 +190,7 @@ class Learner(training.Learner[Settings]):
         from xling.models import parallel
 
         self.beta, self.value = settings.beta, value_model(problem, settings)
-        how = parallel.chosen(problem.parallel, problem.policy, settings.optimizer)
-        self.spread = parallel.spread(self.value, how)
+        self.spread = parallel.spread(self.value, problem.parallel)
         self.value_descent = self.descending("value model", self.spread, "value_learning_rate")
 
     def iterate(self, number: int) -> Row:

@@ -134,7 +134,7 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
     }
     gradients = share * 4.0 * sum(net.learning for net in nets)
     buckets = 4.0 * sum(net.learning for net in nets) if way.gpus > 1 and not way.sharded else 0.0
-    items = way.micro or min(task.at_once, task.shared // way.gpus)
+    items = min(way.micro or task.at_once, task.shared // way.gpus)
     parts = items < task.batch // way.gpus
     texts = items * task.rows
     learning: Parts = {
@@ -287,7 +287,7 @@ def sft(stage: Stage, gpus: Gpus) -> Memory | None:
     task = Task(
         (Net(sizes, word, spec["tuning"], rank),), 0.0, training["batch_size"], training["batch_size"], 1,
         spec["max_prompt_tokens"], longest, True, word == 2, _drops(sizes, training), training["optimizer"], EVALUATED,
-        room({}, gpus), spec.get(WHERE, {}).get("parallel", "auto"),
+        room({}, gpus), _how(stage),
     )  # fmt: skip
     way = Way(1, False, training["micro_batch_size"], training["gradient_checkpointing"])
     return trained(task, way, ("sft.micro_batch_size", "sft.gradient_checkpointing"), stage.kind, gpus)
@@ -303,7 +303,7 @@ def reward(stage: Stage, gpus: Gpus) -> Memory | None:
     task = Task(
         (Net(sizes, word, tuning, rank, trunk=True),), 0.0, training["batch_size"], training["batch_size"],
         2 if spec["objective"] == "pairwise" else 1, *limits(rm, Tokens()), False, word == 2, _drops(sizes, training),
-        training["optimizer"], 0, 0.0, spec.get(WHERE, {}).get("parallel", "auto"),
+        training["optimizer"], 0, 0.0, _how(stage),
     )  # fmt: skip
     way = Way(1, False, training["micro_batch_size"], training["gradient_checkpointing"])
     here = "rm_backbone.training"
@@ -320,7 +320,7 @@ def align(stage: Stage, gpus: Gpus) -> Memory | None:
     policy = Net(sizes, word, spec["tuning"], (spec["lora"] or {}).get("r", 0))
     half = WORD.get(spec.get("precision") or "", word if policy.tuning != "full" else 4) == 2
     task = aligned(settings, policy, half, spec["max_prompt_tokens"], spec["max_new_tokens"], _scorer(stage),
-                   room({}, gpus), spec.get(WHERE, {}).get("parallel", "auto"))  # fmt: skip
+                   room({}, gpus), _how(stage))  # fmt: skip
     way = Way(1, False, spec["optimizer"].get("micro_batch_size"), bool(spec.get("gradient_checkpointing")))
     if not hasattr(settings, "micro_batch_size"):  # an optimizer that reads its batch at once
         return Memory(worst(task, way), gpus)
@@ -427,6 +427,13 @@ def _scorer(stage: Stage) -> float:
     """Bytes of the reward model that a policy is trained against."""
     model = sized(stage.parents["reward"]) if _is_network(stage.parents.get("reward")) else None
     return 0.0 if model is None else float(model[1] * model[0].trunk)
+
+
+def _how(stage: Stage) -> str:
+    """How processes share a stage's weights: policy.parallel, but none where 4 bits or float16 rule it out."""
+    base, own = base_of(stage), stage.spec["rm"] if stage.kind == "reward" else stage.spec
+    scaled = stage.kind != "align" and base is not None and base.spec["dtype"] == "float16"  # a policy's losses are not
+    return "ddp" if scaled or own["tuning"] == "qlora" else str(stage.spec.get(WHERE, {}).get("parallel", "auto"))
 
 
 def _drops(sizes: Sizes, training: Mapping[str, Any]) -> bool:

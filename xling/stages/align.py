@@ -79,28 +79,17 @@ def run(context: Context) -> None:
     spec = msgspec.convert(context.spec, AlignSpec)
     settings = _settings(spec)
     torch.manual_seed(spec.seed)
-    whole, tokenizer = trainable(context.parents["sft"], spec.tuning, spec.lora, 0.0)
-    policy = core(whole).eval()
-    reference = policy  # with its adapters switched off; of one that is trained whole a second model
-    if spec.lora is None:
-        reference = load_policy(context.parents["sft"], dtype=spec.precision or "float32")[0].requires_grad_(False)
-    check_processes(settings, parallel.world_size(), bool(policy.config.is_encoder_decoder))
-    parallel.join(policy.device)
-    asked = spec.where.get("parallel", "auto")
-    how = parallel.chosen(asked, policy, settings.optimizer, held_by(settings).values)
-    spread = parallel.spread(whole, how)
-    if reference is not policy:
-        reference = parallel.spread(reference, how)
-    both = Models(policy, spread, reference)
+    models, tokenizer, how = _models(context, spec, settings)
+    policy, own = models.policy, parallel.inner(models.spread)
     train, validation = (_texts(spec, tokenizer, policy, split) for split in ("train", "validation"))
     sides = spec.rm_truncation_side, spec.truncation_side
     request = Request(spec.task, spec.seed, *sides, spec.max_prompt_tokens, numbered=False)
     score = text_scores(context, spec.rm, spec.reading, request)
-    scale = _scale(spec, both, train, score)
-    validate = Validation(spec, both, _first(validation, settings.eval_prompts), score, scale)
+    scale = _scale(spec, models, train, score)
+    validate = Validation(spec, models, _first(validation, settings.eval_prompts), score, scale)
     problem = Problem(
         policy,
-        reference,
+        models.reference,
         tokenizer,
         train.names(),
         train.ids,
@@ -124,20 +113,40 @@ def run(context: Context) -> None:
         spec.precision or "float32",
         spec.gradient_checkpointing,
         how,
-        None if spread is policy else spread,
+        None if models.spread is policy else models.spread,
     )
-    with checkpointed(whole, spec.gradient_checkpointing):
+    with checkpointed(own, spec.gradient_checkpointing):
         report = OPTIMIZERS.of(settings).train(problem, settings)
-        whole, device = parallel.whole(spread), policy.device
+        whole = parallel.whole(models.spread)
     if parallel.rank() > 0:
         raise PartDone
-    store_trained(context.parents["sft"], context.out, whole.to(device), tokenizer, spec.lora)
+    # Where it is: what was shared out is on the CPU now, since beside all else a GPU may have no room for it whole.
+    store_trained(context.parents["sft"], context.out, whole, tokenizer, spec.lora)
     write_curve(context.out, problem.watch.curve)
     write_json(
         context.out / "align.json",
         {"step": problem.watch.kept, "reward_mean": scale[0], "reward_std": scale[1], "prompts": len(train.ids)}
         | {"prompts_cut": train.cut, **report},
     )
+
+
+def _models(context: Context, spec: AlignSpec, settings: PolicyTraining) -> tuple[Models, Any, str]:
+    """Policy and reference, the policy's tokenizer, and how they are shared out: ddp or fsdp.
+
+    Each is shared out before the next is read: a process has room for one whole model beside its shares.
+    """
+    start = context.parents["sft"]
+    whole, tokenizer = trainable(start, spec.tuning, spec.lora, 0.0)
+    policy = core(whole).eval()
+    check_processes(settings, parallel.world_size(), bool(policy.config.is_encoder_decoder))
+    parallel.join(policy.device)
+    asked = spec.where.get("parallel", "auto")
+    how = parallel.chosen(asked, policy, settings.optimizer, held_by(settings).values)
+    spread = parallel.spread(whole, how)
+    if spec.lora is not None:
+        return Models(policy, spread, policy), tokenizer, how  # its adapters are switched off
+    reference = load_policy(start, dtype=spec.precision or "float32")[0].requires_grad_(False)
+    return Models(policy, spread, parallel.spread(reference, how)), tokenizer, how
 
 
 def _settings(spec: AlignSpec) -> PolicyTraining:
@@ -173,7 +182,7 @@ def _pool(context: Context, train: Texts, score: Scores) -> Pool | None:
         name, context = f"ranking-{parallel.rank()}-of-{processes}", replace(context, stopping=lambda: False)
     own = parallel.share(pool)
     scored = zip((train.prompts[i] for i in parallel.share(numbers)), own, strict=True)
-    paths = kept_arrays(context, name, blocks_of(scored, PROMPTS), make, len(own))
+    paths = kept_arrays(context, name, blocks_of(scored, max(1, PROMPTS // processes)), make, len(own))
     rows = parallel.joined([row for path in paths for row in read_arrays(path)[0].tolist()])
     rewards = [row[: len(samples.responses)] for row, samples in zip(rows, pool, strict=True)]
     return Pool(numbers, [_ids(train.tokenizer, samples) for samples in pool], rewards)
@@ -188,7 +197,7 @@ def _ids(tokenizer: Any, samples: Samples) -> list[Ids]:
 # --- the reward ---------------------------------------------------------------------------------------------
 
 
-def _scale(spec: AlignSpec, models: "Models", train: Texts, score: Scores) -> tuple[float, float]:
+def _scale(spec: AlignSpec, models: Models, train: Texts, score: Scores) -> tuple[float, float]:
     """Mean and standard deviation of the rewards of SFT_t's own samples, one each of some training prompts."""
     count = min(_settings(spec).reward_samples, len(train.ids))
     chosen = parallel.share(prompts_of_step(len(train.ids), count, spec.seed, 0))
@@ -286,7 +295,7 @@ class Validation:
         if self.spec.quality:
             quality = task_module(self.spec.task).quality(self.spec.task, texts.prompts, written)
             row["quality"] = float(np.mean(quality))
-        return row
+        return parallel.agreed(row)  # by which each decides what to keep, and when to stop
 
 
 def watched_together() -> int:
