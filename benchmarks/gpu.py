@@ -401,7 +401,7 @@ def together(how: str) -> None:
     by = "nccl" if device.type == "cuda" and how != "one" else "gloo"
     try:
         parallel.join(device)
-        parallel.total(1.0, device)
+        parallel.total(1.0)
     except Exception:  # NCCL's errors are of several classes
         distributed.destroy_process_group()
         by = "gloo"

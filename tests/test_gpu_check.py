@@ -54,3 +54,7 @@ def test_the_page_has_every_part(root: Path) -> None:
     text = maker.page(root)
     assert all(f"## {name}\n" in text for name in maker.PARTS)
     assert text.count("not run") == len(maker.PARTS) - 3 and "| mt5_xl | ppo step |" in text
+
+
+def test_processes_meet_before_they_train(tmp_path: Path) -> None:
+    assert maker._launched("one", tmp_path)["loss"] > 0
