@@ -14,6 +14,7 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,12 +41,17 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+# For the others: process 0 alone hashes a checkpoint, which may have hundreds of GB, and the usual ten minutes would
+# end a training whose disk is slow. When one of them dies torchrun ends the others at once.
+PATIENCE = timedelta(hours=6)
+
+
 def join(device: torch.device) -> None:
     """Meet the other processes, if there are any; the second call does nothing."""
     if world_size() > 1 and not distributed.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)  # through which objects are sent
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
 
 
 def total(value: float) -> float:
