@@ -182,11 +182,11 @@ def fit(
             if stopped:
                 raise Interrupted(f"after step {made} of {training.steps}, with a checkpoint")
         memory.load_best()
-        whole, device = parallel.whole(fitting.model), fitting.device
+        whole, device, curve = parallel.whole(fitting.model), fitting.device, memory.curve
     if parallel.rank() > 0:
         raise PartDone
-    del fitting, model  # shares of the weights, where they were sharded
-    return whole.to(device), memory.curve
+    del fitting, memory, model  # shares of weights and of the optimizer's state, where they were sharded
+    return whole.to(device), curve
 
 
 class Fitting:
