@@ -181,5 +181,5 @@ def test_what_is_no_code_stays_as_it_is(code: str) -> None:
 def test_a_language_by_its_name_and_one_that_is_not_there() -> None:
     assert language_hint("Deutsch", ["de"], {"deutsch": "de"}) == " Did you mean 'de'? Type de."
     assert language_hint("cn", ["de", "zh"]) == " Did you mean 'zh'? Type zh."
-    assert language_hint("fil", ["de", "fi"]) == ""
+    assert language_hint("fil", ["de", "fi"]) == " Did you mean 'fi'? 'fil' is the code of another language."
     assert language_hint("pt-BR", ["de"]) == " 'pt-BR' is pt, which is not among them."

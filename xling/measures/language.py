@@ -319,4 +319,5 @@ def language_hint(code: str, known: Iterable[str], names: Mapping[str, str] | No
             return f" Did you mean '{one}'? Type {one}."
     if language_of_code(code) != code or standard(code) != code:
         return f" {shown(code)} is {language_of_code(code)}, which is not among them."
-    return "" if _is_valid(code) else did_you_mean(code, there)  # fil is Filipino and not near fi
+    near = did_you_mean(code, there)
+    return f"{near} {shown(code)} is the code of another language." if near and _is_valid(code) else near  # fil, not fi
