@@ -194,14 +194,14 @@ def test_a_reducer_that_is_cancelled_is_missed(toy: Toy) -> None:
 def test_a_full_disk_keeps_nobody_from_looking_and_cancelling(toy: Toy) -> None:
     toy.folder = toy.folder / "disk"
     toy.folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=755", "none", str(toy.folder)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=755", "none", str(toy.folder)], check=True)
     try:
         toy.behaviour = {"base": "sleep 60"}
         toy.cluster.partition("cpu", "DOWN")
         toy.launch()
         env = toy.env
         with contextlib.suppress(OSError):
-            (toy.folder / "filler").write_bytes(bytes(8_000_000))
+            (toy.folder / "filler").write_bytes(bytes(20_000_000))
         for command, words in (("status", "0 of 4 cells done"), ("cancel", "cancelled 20 jobs")):
             typed = [sys.executable, "-m", "xling", command, *(["all"] if command == "cancel" else [])]
             done = subprocess.run(

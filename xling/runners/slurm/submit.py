@@ -10,7 +10,7 @@ are there, and an array whose id was never written down is found by its name.
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -179,15 +179,17 @@ def recover(store: Store) -> None:
             record.note_state(filed.folder, "abandoned")
 
 
-def cancel_arrays(filed: Filed, queued: Mapping[str, str]) -> None:
+def cancel_arrays(filed: Filed, queued: Mapping[str, str], living: Collection[int] = ()) -> None:
     """Those that the queue has under their names: an id may have been given to another job, or its answer been lost.
 
-    The last first, so that none starts because what it waits for has ended.
+    The last first, so that none starts because what it waits for has ended. living: numbers of arrays that have not
+    ended; SLURM is asked to cancel those as well that it does not show as this user's, and says if it refuses.
     """
     cluster.cancel([queued[array.name] for array in reversed(filed.head.arrays) if array.name in queued])
-    if filed.owner != os.geteuid():  # the administrator's hand: another's jobs are not in `queued`
-        for number, ref in sorted(filed.refs.items(), reverse=True):
-            cluster.cancel([ref.id], name=filed.head.arrays[number].name)
+    others = filed.refs if filed.owner != os.geteuid() else living  # the administrator's hand, or not their owner's
+    for number in sorted(others, reverse=True):
+        if filed.head.arrays[number].name not in queued and number in filed.refs:
+            cluster.cancel([filed.refs[number].id], name=filed.head.arrays[number].name)
 
 
 def _refuse_hidden(plan: Plan, found: Survey) -> None:

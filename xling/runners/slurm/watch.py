@@ -323,9 +323,11 @@ def cancel_grid(store: Store, name: str) -> str:
         view = look(store, name)
         mine = [filed for filed in record.submissions(store, name, "submitting", "released") if filed.own]
         queued = cluster.ours()
+        living = [held for held in [*view.held.values(), *view.folding]
+                  if held.job and held.filed.own and held.filed.head.grid == name]  # fmt: skip
         for filed in mine:
             try:
-                cancel_arrays(filed, queued)
+                cancel_arrays(filed, queued, {held.place[0] for held in living if held.filed.head.id == filed.head.id})
             except ClusterError as error:
                 refused.append(str(error))
             else:
@@ -333,11 +335,9 @@ def cancel_grid(store: Store, name: str) -> str:
                 record.note_state(filed.folder, "cancelled")
     if not mine:
         return f"{name}: nothing of it is queued or running on the cluster."
-    living = {held.job: held.filed.head.id for held in [*view.held.values(), *view.folding]
-              if held.job and held.filed.own and held.filed.head.grid == name}  # fmt: skip
-    jobs = {job for job, submission in living.items() if submission in done}
+    jobs = {held.job for held in living if held.filed.head.id in done}
     if refused:
-        left = len(living) - len(jobs)
+        left = len({held.job for held in living}) - len(jobs)
         raise StageError(f"{name}: cancelled {_count(len(jobs), 'job')}, but not {left} others. {refused[0]}")
     others = _waiting_elsewhere(store, name, jobs)
     return f"{name}: cancelled {_count(len(jobs), 'job')}.{others} The same command as before submits what is missing."
