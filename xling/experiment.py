@@ -151,7 +151,8 @@ def _sentence(container: Mapping[str, Any], report: str) -> str:
         return f"{path}={shown} does not fit: {plain}. Type {path}={_EXAMPLES[kind[1]]}, or another."
     if plain.startswith("expected array") and not isinstance(value, (list, dict)) and value is not None:
         return f"{path}={shown} does not fit: expected a list. Type {path}=[{shown}], with all its values in brackets."
-    example = "VALUE" if bound is None else str(int(bound[1]) - 1) if re.search(r"< \d", plain) else bound[1]
+    beside = bool(re.search(r"> \d", plain)) - bool(re.search(r"< \d", plain))
+    example = "VALUE" if bound is None else str(int(bound[1]) + beside)
     return f"{path}={shown} does not fit: {plain}. Type {path}={example}."
 
 

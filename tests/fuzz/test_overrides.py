@@ -77,6 +77,8 @@ arguments = st.lists(st.one_of(assignments, assignments, st.sampled_from(FLAGS))
 @example(["seed=range(0,1,0)"])
 @example(["~translator=null,1"])
 @example(["root=" + "a" * 300])
+@example(["hydra.launcher.workers=" + "9" * 14])
+@example(["hydra.launcher.gpus=" + "9" * 14])
 def test_a_plan_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, drawn: list[str]) -> None:
     folder = tmp_path_factory.mktemp("cwd")
     before = os.getcwd()

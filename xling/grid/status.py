@@ -89,9 +89,8 @@ def _row(
         path = store.beside(kind, key, ".claim")
         held = claim.holder(path, clock())
         if held is not None and not cluster.gone(held):
-            slurm = f", SLURM job {held.by.slurm}" if held.by.slurm else ""
             seconds = max(0, round(time.time() - held.since))
-            note = f"on {held.by.host} (pid {held.by.pid}{slurm}) for {seconds} s"
+            note = f"{'on' if held.by.pid else 'by'} {held.who} for {seconds} s"
             if (silent := claim.silence(path, clock())) > 3 * held.beat and not host.sees(held.by):
                 note += f", last sign of life {silent:.0f} s ago"
             return Row(index, stage, "running", note, held)

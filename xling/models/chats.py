@@ -20,7 +20,7 @@ from xling.tasks.records import Turns
 # --- templates ----------------------------------------------------------------------------------------------
 
 EXPRESSION = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
-CHANCE = re.compile(r"\|\s*random\b|\blipsum\b")
+CHANCE = re.compile(r"""(?:\||\bfilter\b|\bmap\(\s*['"])\s*random\b|\blipsum\b""")  # as a filter, of a block, of each
 # The template's own `strftime_now`, in front of transformers', which asks the clock; functions cannot be handed over.
 CLOCK = (
     "{% macro strftime_now(format) %}{% set at = namespace(out='', sign=none) %}{% for c in format %}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta, Struct
 
-from xling.config.common import NonNegative, Positive, check_names, converted
+from xling.config.common import Positive, check_names, converted
 from xling.grid.estimate import Speed, of_processor, speed_of
 from xling.grid.stage import Gpus
 from xling.runners import HERE, Ended, Work
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from xling.grid.store import Store
     from xling.runners.local.crew import Seat
 
+MOST = 4096  # workers of a machine, and GPUs: a slip of the keyboard must not take all its memory
+
 
 class Settings(Struct, frozen=True, tag_field="name", tag="local"):
     """Those of conf/hydra/launcher/local.yaml."""
 
-    workers: Positive | None = None  # processes; None: as many as GPUs, cores and memory are enough for
-    gpus: NonNegative | None = None  # that they have, one each; None: all that are visible
+    workers: Annotated[int, Meta(ge=1, le=MOST)] | None = None  # None: as many as GPUs, cores, memory allow
+    gpus: Annotated[int, Meta(ge=0, le=MOST)] | None = None  # that they have, one each; None: all that are visible
     threads: Positive = 1  # of the numeric libraries in each
     claim_timeout_s: Annotated[float, Meta(ge=1.0, le=1e6)] = 180.0
 
