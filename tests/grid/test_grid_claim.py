@@ -188,9 +188,16 @@ def test_a_heart_beats_and_notices_that_its_claim_is_lost(path: str) -> None:
 
 
 def test_a_claim_of_which_nothing_can_be_read_is_somebodys(path: str) -> None:
-    for content in (b'{"by":{"host":"v\xff","pid":1,"start":"a","slurm":""},"since":1.0}', b"\0" * 90, b"[]"):
+    far = (
+        b'{"by":{"host":"v","pid":1,"start":"a"},"since":1e300}',
+        b'{"by":{"host":"v","pid":1,"start":"a"},"since":-1}',
+    )
+    rare = b'{"by":{"host":"v","pid":1,"start":"a"},"since":1,"beat":1e308}'
+    torn = b'{"by":{"host":"v\xff","pid":1,"start":"a","slurm":""},"since":1.0}', b"\0" * 90, b"[]"
+    for content in (*torn, *far, rare):
         Path(path).write_bytes(content)
-        assert claim.take(path, host.this_process()) is not None
+        held = claim.take(path, host.this_process())
+        assert held is not None and held.who == "somebody unknown"
         assert Path(path).read_bytes() == content
     looking = watch(path, 0.3)
     while looking.holder(path) is not None:

@@ -20,9 +20,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from xling.errors import ConfigError, StoreError
 from xling.grid import files
@@ -45,8 +46,8 @@ TURN_SECONDS = 120.0  # that a process waits for its turn where one at a time ma
 
 class Claim(msgspec.Struct, frozen=True):
     by: Process
-    since: float  # seconds since the epoch, by the clock of its maker
-    beat: float = 0.0  # seconds between its heartbeats
+    since: Annotated[float, Meta(ge=0.0, le=1e11)]  # seconds since the epoch, by the clock of its maker
+    beat: Annotated[float, Meta(ge=0.0, le=1e6)] = 0.0  # seconds between its heartbeats
 
     @property
     def who(self) -> str:
