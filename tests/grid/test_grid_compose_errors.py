@@ -109,7 +109,7 @@ def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, h
         ("optimizer.n=0", ["optimizer.n=0 does not fit"]),
         ("policy.n=many", ["policy.n=many does not fit: expected int", "Type policy.n=1, or another."]),
         ("seed=-1", ["seed=-1 does not fit: expected int >= 0"]),
-        ("policy.temperature=0", ["policy.temperature=0 does not fit: expected float > 0.0. Type policy.temperature=1."]),
+        ("policy.temperature=0", ["=0 does not fit: expected float > 0.0. Type policy.temperature=1."]),
         ("policy.top_p=true", ["policy.top_p=true does not fit", "Type policy.top_p=0.1, or another."]),
         ("rm_backbone.tuning=ful", ["allowed are frozen, full, lora", "Did you mean 'full'?"]),
         ("rm_backbone.training.steps=-1", ["rm_backbone.training.steps=-1 does not fit"]),
