@@ -137,13 +137,12 @@ def train(case: tuple[str, str, str, int | None], scratch: Path, stop: int | Non
     }
 
 
-def main(folder: Path, runs: list[str]) -> None:
+def main(runs: list[str], folder: Path, each: Callable[[str, int | None], dict[str, Any]]) -> None:
+    """Each run, `NAME[=SCRATCH[=STOP]]`: what `each` gives for its scratch and stop goes to NAME.json in `folder`."""
     torch.set_num_threads(1)
     for run in runs:
         name, scratch, stop = [*run.split("="), "", ""][:3]
-        results = {
-            name_of(case): train(case, folder / (scratch or name), int(stop) if stop else None) for case in CASES
-        }
+        results = each(scratch or name, int(stop) if stop else None)
         if parallel.rank() == 0:
             (folder / f"{name}.json").write_text(json.dumps(results), encoding="utf-8")
     if torch.distributed.is_initialized():
@@ -151,4 +150,5 @@ def main(folder: Path, runs: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    out = Path(sys.argv[1])
+    main(sys.argv[2:], out, lambda scratch, stop: {name_of(case): train(case, out / scratch, stop) for case in CASES})

@@ -4,7 +4,6 @@ python tests/optimizers/policies_in_processes.py FOLDER RUN...      torchrun --n
 A run: NAME, or NAME=SCRATCH=STOP. FOLDER/models has what `models` makes.
 """
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import transformers as hf
 from families import tokenizer
+from in_processes import main
 from problems import TEXTS, measure_with, problem_of
 
 from xling.config.policies import Lora
@@ -150,20 +150,8 @@ def _pool(problem: Problem) -> Pool:
     return Pool(numbers, responses, [[float(i % 3), 0.5] for i in numbers])
 
 
-def main(folder: Path, runs: list[str]) -> None:
-    torch.set_num_threads(1)
-    for run in runs:
-        name, scratch, stop = [*run.split("="), "", ""][:3]
-        results = {}
-        for case in CASES:
-            results[case.name] = train(
-                case, folder / "models", folder / (scratch or name) / case.name, int(stop) if stop else None
-            )
-        if parallel.rank() == 0:
-            (folder / f"{name}.json").write_text(json.dumps(results), encoding="utf-8")
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    out = Path(sys.argv[1])
+    main(sys.argv[2:], out, lambda scratch, stop: {
+        case.name: train(case, out / "models", out / scratch / case.name, stop) for case in CASES
+    })  # fmt: skip
