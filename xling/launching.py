@@ -22,13 +22,14 @@ from xling.errors import ConfigError, shown, while_running
 from xling.experiment import Experiment, experiment_from
 from xling.folding import fold
 from xling.grid.claim import check_own, digest_of, running
-from xling.grid.estimate import Speed, rates_from
+from xling.grid.estimate import Speed, in_processes, rates_from
 from xling.grid.plan import Plan, make_plan, needs_of, replaced, too_large
 from xling.grid.stage import Gpus
 from xling.grid.store import Store
 from xling.judges import judges_its_own
 from xling.measures.own import located, own_measure
 from xling.models.checkpoints import chat_template
+from xling.planning import sharing
 from xling.planning.dag import without_commits
 from xling.planning.judging import notes
 from xling.planning.pretrained import beyond, strange
@@ -250,16 +251,26 @@ def plan_by(cells: Cells, catalogue: str, launcher: Launcher, settings: Any) -> 
 
 
 def on_gpus(plan: Plan, launcher: Launcher, settings: Any) -> Plan:
-    """The plan with the memory that its stages take of the launcher's GPUs; nothing is asked where nobody reads it."""
+    """The plan with the memory that its stages take of the launcher's GPUs, and their hours in so many processes.
+
+    ConfigError where a stage is given more processes than can share its work. Of memory nothing is asked where nobody
+    reads it.
+    """
     hook, kinds = getattr(launcher, "gpus", None), plan.kinds
-
-    def gpus(kind: str) -> Gpus:
-        own = hook(settings, kind) if hook else Gpus()
-        return replace(own, more=kind in kinds and kinds[kind].parallel)
-
-    if plan.rates is None and all(gpus(kind).gib is None for kind in plan.estimates):
+    given = {
+        kind: replace(hook(settings, kind) if hook else Gpus(), more=kind in kinds and kinds[kind].parallel)
+        for kind in plan.estimates
+    }
+    gpus = given.__getitem__
+    sharing.check(plan, gpus)
+    if plan.rates is None and all(own.gib is None for own in given.values()):
         return plan
-    return replace(plan, needs=needs_of(plan, gpus))
+    estimates = {
+        kind: in_processes(one, gpus(kind).count, kinds[kind].seconds) if kind in kinds else one
+        for kind, one in plan.estimates.items()
+    }
+    warnings = [*plan.warnings, *sharing.notes(plan, gpus)]
+    return replace(plan, needs=needs_of(plan, gpus), estimates=estimates, warnings=warnings)
 
 
 def _intention(plan: Plan, workers: str) -> str:

@@ -11,6 +11,7 @@ from small_grid import N, changed, every, experiment
 
 from xling.console import Console
 from xling.errors import ConfigError
+from xling.grid.estimate import Rates, rates_from
 from xling.grid.plan import make_plan, needs_of, too_large
 from xling.grid.stage import Cell, Gpus, Memory, Stage, fits
 from xling.grid.store import Store
@@ -161,10 +162,10 @@ def test_what_cannot_be_shared_out_is_not_planned_so(tiny_folder: Path) -> None:
     assert "fsdp" not in trained(one, Way(), NAMES, "sft", Gpus(1, 80, more=True)).setting
 
 
-def launched(folder: Path, **settings: Any) -> Any:
+def launched(folder: Path, parallel: str = "auto", rates: Rates | None = None, **settings: Any) -> Any:
     """The plan of a small grid for a cluster with those settings of hydra.launcher."""
-    stage = judge_stage(experiment(folder))
-    plan = make_plan([Cell({}, stage)], Store(folder / "none"), kinds=KINDS)
+    stage = judge_stage(changed(experiment(folder), "policy", parallel=parallel))
+    plan = make_plan([Cell({}, stage)], Store(folder / "none"), kinds=KINDS, rates=rates)
     return on_gpus(plan, slurm, slurm.read(settings, KINDS))
 
 
@@ -175,6 +176,33 @@ def test_what_does_not_fit_is_said_with_what_to_type(tiny_folder: Path) -> None:
     (told, found) = next(iter(too_large(plan)))
     assert re.search(r"^sft\[\w+\] takes up to .* GB of a GPU .* hydra\.launcher\.stages\.sft\.gpu_mem_gb=1\.06", told)
     assert found.gpus.stated and not found.fits
+
+
+def test_processes_that_cannot_share_a_stage_are_refused_by_whoever_plans(tiny_folder: Path) -> None:
+    for kind in ("sft", "reward"):
+        said = rf"{kind}\[\w+\] has a global batch size of 8, which 3 processes .* that can: 1, 2, 4, 8;"
+        with pytest.raises(ConfigError, match=said):
+            launched(tiny_folder, stages={kind: {"tasks_per_node": 3}})
+        launched(tiny_folder, stages={kind: {"tasks_per_node": 2, "nodes": 2}})
+
+
+def test_sharing_out_a_model_that_fits_is_said(tiny_folder: Path) -> None:
+    two = {"gpu_mem_gb": 80, "stages": {"sft": {"tasks_per_node": 2}}}
+    [said] = [one for one in launched(tiny_folder, "fsdp", **two).warnings if "policy.parallel=fsdp" in one]
+    assert re.match(r"sft\[\w+\] takes \d+ GB of a GPU of 80 with all weights in each of 2 processes", said)
+    assert not [one for one in launched(tiny_folder, **two).warnings if "fsdp" in one]
+
+
+def test_hours_are_shared_by_processes(tiny_folder: Path) -> None:
+    """The hours of GPUs stay what they were."""
+    cost = {"flops_per_second": 1e4, "utilisation": dict.fromkeys(("training", "reading", "sampling"), 1.0)}
+    rates = rates_from(cost | {"prompt_tokens": None, "response_tokens": None})
+    plans = [launched(tiny_folder, rates=rates, stages={"sft": {"tasks_per_node": count}}) for count in (1, 2)]
+    one, two = (plan.estimates["sft"] for plan in plans)
+    assert one.modelled and two.seconds == one.seconds / 2 and (one.processes, two.processes) == (1, 2)
+    hours = [re.search(r"([\d,.]+) hours of", shown(plan)) for plan in plans]
+    assert hours[0] and hours[1] and hours[0][1] == hours[1][1]
+    assert "sft in 2 processes: taken to be as many times as fast" in shown(plans[1])
 
 
 def test_gib_are_left_to_cuda() -> None:

@@ -220,6 +220,7 @@ def test_controls_of_trained_policies(no_model: Path) -> None:
         (PPO(value_only="inside", value_only_steps=40), "leaves none of optimizer.steps=40"),
         (PPO(value_init="reward"), "rm_backbone=bag_of_words is no network.*value_init=sft"),
         (DPO(prompts=4), "optimizer.prompts=4 give at most 4 pairs"),
+        (DPO(prompts=None, batch_size=48), "The task's 40 training prompts give at most 40 pairs, .*batch_size=48"),
     ],
 )
 def test_what_does_not_go_together_is_refused(optimizer: PolicyTraining, words: str, no_model: Path) -> None:

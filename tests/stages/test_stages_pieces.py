@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,21 @@ def test_a_half_written_block_is_done_again(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "000001.partial").write_bytes(b"item 5")
     assert b"".join(kept_lines(context(tmp_path), "x", MIXED, work)) == expected()
+
+
+def test_processes_with_other_numbers_of_blocks_ask_equally_often(tmp_path: Path) -> None:
+    """So that none waits for an answer that another does not ask for; and a stop finds all of them."""
+    for scratch, count, stop in ((tmp_path / "a", 3, None), (tmp_path / "b", 2, None), (tmp_path / "b", 2, 3)):
+        asked = list[bool]()
+
+        def stopping(asked: list[bool] = asked, stop: int | None = stop) -> bool:
+            asked.append(True)
+            return len(asked) == stop
+
+        blocks = [[number] for number in range(count)]
+        with pytest.raises(Interrupted) if stop else nullcontext():
+            kept_arrays(context(scratch, stopping=stopping), "x", blocks, lambda block: [np.array(block)], count, 3)
+        assert len(asked) == 3
 
 
 def test_progress_and_a_stop_between_blocks(tmp_path: Path) -> None:

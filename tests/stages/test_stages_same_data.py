@@ -10,6 +10,7 @@ import msgspec
 import oasst_files
 import pytest
 import seahorse_files
+from families import saved_chat
 from own_files import Row, jsonl, parquet, rated, separated
 from releases import benchmark
 from small_grid import BUDGET, Runner, contents, every, experiment
@@ -26,6 +27,7 @@ from xling.planning.dag import judge_stage
 from xling.planning.specs import data_of
 from xling.results import specs as prompts
 from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.tasks.files import Settings as Files
 from xling.tasks.m_rewardbench import Settings as MRewardBench
 from xling.tasks.oasst import Settings as Oasst
@@ -36,6 +38,7 @@ from xling.translators import recorded
 from xling.translators.recorded import Settings as RecordedTranslations
 
 LANGS = ("de", "en")
+WORDS = BagOfWords()
 Keys = dict[str, str]  # a stage's label: its key
 
 
@@ -63,18 +66,18 @@ def rows() -> list[Row]:
     return [row | {"split": split[int(row["id"][2:]) % 4]} for lang in LANGS for row in rated(lang, 24)]
 
 
-def stages(checkpoint: Path, task: Task, target: str = "en") -> dict[str, Stage]:
+def stages(checkpoint: Path, task: Task, target: str = "en", rm: Any = WORDS) -> dict[str, Stage]:
     """All stages of a cell of each source, by label."""
     found: dict[str, Stage] = {}
     forget()
     for source in LANGS:
-        asked = experiment(checkpoint, source, target, task=task, judge="target_rm", rm=BagOfWords(), sft=BUDGET)
+        asked = experiment(checkpoint, source, target, task=task, judge="target_rm", rm=rm, sft=BUDGET)
         found |= {stage.label: stage for stage in every(judge_stage(asked)).values()}
     return found
 
 
-def keys(checkpoint: Path, task: Task, target: str = "en") -> Keys:
-    return {label: stage.key for label, stage in stages(checkpoint, task, target).items()}
+def keys(checkpoint: Path, task: Task, target: str = "en", rm: Any = WORDS) -> Keys:
+    return {label: stage.key for label, stage in stages(checkpoint, task, target, rm).items()}
 
 
 def own(path: Path, found: list[Row], **settings: Any) -> Files:
@@ -128,6 +131,35 @@ def test_a_text_that_is_read_counts_wherever_it_stands(no_model: Path, tmp_path:
             if row is one or (name == "prompt" and row["id"] == one["id"] and row["lang"] == "de"):
                 row[name] = value
         assert others(before, keys(no_model, own(tmp_path / "f.jsonl", changed))) >= {"reward[de]", "score[de, en]"}
+
+
+TOLD = [[("user", "why?"), ("assistant", "so"), ("user", "how?")], [("user", "why?\nAssistant: so\nHuman: how?")]]
+READ_BY_TURNS = {"sft[de]", "sft[en]", "pool[en]", "baseline[en]", "reward[de]", "reward[en]",
+                 "score[de, en]", "score[en, en]", "judge[de, en]", "judge[en, en]"}  # fmt: skip
+
+
+def told(number: int) -> list[Row]:
+    """Rows whose prompts are chats with one text, whose turns are others by `number`."""
+    turns = [{"role": role, "content": text} for role, text in TOLD[number]]
+    return [
+        row | {"prompt": [{"role": "system", "content": row["prompt"]}, *turns], "group": row["id"]} for row in rows()
+    ]
+
+
+def test_turns_are_data_to_what_reads_by_a_chat_template_and_to_nothing_else(no_model: Path, tmp_path: Path) -> None:
+    chatty = saved_chat(tmp_path / "gemma", "gemma")
+    one, other = (own(tmp_path / f"{n}.jsonl", told(n)) for n in range(2))
+    assert keys(no_model, one) == keys(no_model, other)
+    assert others(keys(chatty, one), keys(chatty, other)) == READ_BY_TURNS - {"reward[de]", "reward[en]", "sft[de]"}
+    network = SameAsPolicy(BUDGET)
+    assert others(keys(chatty, one, rm=network), keys(chatty, other, rm=network)) == READ_BY_TURNS
+    texts = own(tmp_path / "texts.jsonl", rows())
+    assert stages(chatty, texts)["sft[en]"].spec["digest"] == digest_of(texts, "en", "demonstrations")
+    made = stages(chatty, one)["baseline[en]"]
+    jsonl(Path(one.path), told(1))
+    forget()
+    with pytest.raises(DataError, match=r"0\.jsonl has changed since the grid was planned \(en prompts, test\)"):
+        prompts.unchanged(prompts.located(made.spec))
 
 
 def test_ratings_are_no_part_of_the_texts(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from toy_stages.behaviour import behave
 from xling.grid.stage import Context, Kind
+from xling.planning import sharing
 
 PROMPTS, SAMPLES, OPPONENTS = 24, 4, 2
 
@@ -62,6 +63,7 @@ def judge(context: Context) -> None:
 
 
 KINDS = {kind: Kind(kind, 1, note, 0.01) for kind in ("base", "pool", "baseline")}
-KINDS |= {kind: Kind(kind, 1, note, 0.01, parallel=True) for kind in ("sft", "reward")}
+KINDS["sft"] = Kind("sft", 1, note, 0.01, parallel=True, shared=sharing.sft)
+KINDS["reward"] = Kind("reward", 1, note, 0.01, parallel=True)
 KINDS |= {kind: Kind(kind, 1, scores, 0.01) for kind in ("score", "gold")}
 KINDS["judge"] = Kind("judge", 1, judge, 0.01)

@@ -12,7 +12,7 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -34,6 +34,7 @@ class Estimate:
     units: Mapping[str, int] = field(default_factory=dict)  # of all that run: {"samples": 4488064}
     flops: float = 0.0  # of all that run
     stored: float = 0.0  # bytes on disk of all that run
+    processes: int = 1  # that share a stage, where the time is modelled
 
 
 class Speed(NamedTuple):
@@ -132,6 +133,11 @@ def estimate(
         return Estimate(statistics.median(seconds), True, False, units, flops, stored)
     modelled = statistics.mean([rates.seconds(work) for work in works]) if works and rates else 0.0
     return Estimate(max(guess, modelled), False, modelled > guess, units, flops, stored)
+
+
+def in_processes(one: Estimate, count: int, guess: float) -> Estimate:
+    """An estimate by the work, where several processes share a stage equally; recorded runs were as they were."""
+    return replace(one, seconds=max(guess, one.seconds / count), processes=count) if one.modelled else one
 
 
 def _seconds_of(store: Store, kind: str, keys: Iterable[str], roots: Set[str] | None) -> list[float]:

@@ -521,12 +521,17 @@ def _cost(plan: Plan, workers: int, said: str) -> Iterable[str]:
     )
     modelled = [(kind, e) for kind, e in plan.estimates.items() if e.modelled]
     if modelled and plan.rates:
-        hours = sum(estimate.seconds * plan.count()[kind]["run"] for kind, estimate in modelled) / 3600
+        hours = sum(e.seconds * e.processes * plan.count()[kind]["run"] for kind, e in modelled) / 3600
         flops, shares = sum(estimate.flops for _, estimate in modelled), plan.rates.utilisation.items()
         yield (
             f"* = by its work: {flops:.3g} FLOP, {_few(hours)} hours of {plan.rates.speed.name} "
             f"({plan.rates.speed.flops:.3g} FLOP/s, in float32 {plan.rates.speed.single:.3g}), of which "
             f"{', '.join(f'{sort} gets {share:.0%}' for sort, share in shares)} (cost.*; docs/paper.md)"
+        )
+    if several := [f"{kind} in {e.processes}" for kind, e in modelled if e.processes > 1]:
+        yield (
+            f"{', '.join(several)} processes: taken to be as many times as fast. What messages between GPUs cost of "
+            "that was not measured."
         )
 
 

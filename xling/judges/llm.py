@@ -260,7 +260,7 @@ def _llm(judge: Settings, cell: Judged) -> Stage:
         "orders": judge.orders,
     }
     parents = {"score": cell.score, **cell.pools, **_model(judge)}
-    return make("llm", label_of("llm", cell.sources, (lang,)), spec, parents)
+    return make("llm", label_of("llm", cell.sources, (lang,)), spec, parents, by_text=True)
 
 
 def _accuracy(judge: Settings, experiment: "Experiment") -> Stage | None:
@@ -270,7 +270,7 @@ def _accuracy(judge: Settings, experiment: "Experiment") -> Stage | None:
     if data is None or not _held_out_count(experiment.task, lang, None, 0):
         return None
     spec = _asking(experiment, judge, data, judge.max_instances is not None)
-    return make("judge_accuracy", label_of("judge_accuracy", (lang,)), spec, _model(judge))
+    return make("judge_accuracy", label_of("judge_accuracy", (lang,)), spec, _model(judge), by_text=True)
 
 
 def _held_out(task: Task, lang: str) -> dict[str, Any] | None:

@@ -200,6 +200,9 @@ class Stages(Protocol):
     def pool(self) -> Stage:
         """policy.n samples of SFT_t to each test prompt, the same for all sources."""
 
+    def training_prompts(self) -> int | None:
+        """How many the task has of the cell's target; None where nobody knows yet."""
+
     def training_pool(self, n: int, prompts: int | None) -> Stage:
         """n samples of SFT_t to each of the first `prompts` training prompts (None: all), the same for all sources."""
 

@@ -49,20 +49,26 @@ class Settings(PolicyTraining, frozen=True, forbid_unknown_fields=True, kw_only=
 
 def check(settings: Settings, policy: LanguageModel, rm: RewardModel) -> None:
     """The pool must be able to give a batch of pairs."""
-    if settings.prompts is None:
-        return
-    each = 1 if settings.pairs == "extremes" else settings.n * (settings.n - 1) // 2
-    if settings.prompts * each < settings.batch_size:
-        raise ConfigError(
-            f"optimizer.prompts={settings.prompts} give at most {settings.prompts * each} pairs, and a batch has "
-            f"optimizer.batch_size={settings.batch_size}. Raise optimizer.prompts or lower optimizer.batch_size."
-        )
+    if settings.prompts is not None:
+        _check_pairs(settings, settings.prompts, f"optimizer.prompts={settings.prompts}", "Raise optimizer.prompts")
 
 
 def stages(settings: Settings, plan: Stages) -> Stage:
     """A training pool, and the training on it. What decides the pool is in its own spec, and not in the training's."""
+    if (there := plan.training_prompts()) is not None:
+        _check_pairs(settings, there, f"The task's {there} training prompts", "Give it more demonstrations")
     pool = plan.training_pool(settings.n, settings.prompts)
     return plan.aligned(msgspec.structs.replace(settings, n=Settings().n, prompts=None), pool=pool)
+
+
+def _check_pairs(settings: Settings, prompts: int, named: str, instead: str) -> None:
+    """ConfigError where so many prompts cannot give a batch; `instead`: what would."""
+    pairs = prompts * (1 if settings.pairs == "extremes" else settings.n * (settings.n - 1) // 2)
+    if pairs < settings.batch_size:
+        raise ConfigError(
+            f"{named} give at most {pairs} pairs, and a batch has optimizer.batch_size={settings.batch_size}. "
+            f"{instead} or lower optimizer.batch_size."
+        )
 
 
 def work(settings: Settings, costs: Costs) -> Work:

@@ -15,7 +15,7 @@ from typing import Any
 from xling.errors import ConfigError
 from xling.grid.stage import Kind
 from xling.judges import JUDGES
-from xling.planning import costs, memory
+from xling.planning import costs, memory, sharing
 from xling.results.specs import on_data
 
 
@@ -30,10 +30,30 @@ WHERE: dict[str, Any] = {"gpu": memory.on_gpu, "memory": memory.main_memory}
 OWN = (
     Kind("base", 2, _lazy("base:run"), seconds=1, lost=_lazy("base:lost")),
     Kind("translate", 1, _lazy("translate:run"), seconds=20, work=costs.translate, **WHERE),
-    Kind("sft", 3, _lazy("sft:run"), seconds=30, work=costs.sft, needs=memory.sft, parallel=True, **WHERE),
+    Kind(
+        "sft",
+        3,
+        _lazy("sft:run"),
+        seconds=30,
+        work=costs.sft,
+        needs=memory.sft,
+        parallel=True,
+        shared=sharing.sft,
+        **WHERE,
+    ),
     Kind("embed", 3, _lazy("features:run_embed"), seconds=10, **WHERE),
     Kind("features", 3, _lazy("features:run"), seconds=10, work=costs.features, needs=memory.reading, **WHERE),
-    Kind("reward", 4, _lazy("reward:run"), seconds=30, work=costs.reward, needs=memory.reward, parallel=True, **WHERE),
+    Kind(
+        "reward",
+        4,
+        _lazy("reward:run"),
+        seconds=30,
+        work=costs.reward,
+        needs=memory.reward,
+        parallel=True,
+        shared=sharing.reward,
+        **WHERE,
+    ),
     Kind("pool", 3, _lazy("pool:run"), seconds=20, work=costs.samples, needs=memory.samples, **WHERE),
     Kind("baseline", 3, _lazy("pool:run"), seconds=6, work=costs.samples, needs=memory.samples, **WHERE),
     Kind(
@@ -44,7 +64,7 @@ OWN = (
         work=costs.align,
         needs=memory.align,
         parallel=True,
-        shared=memory.share,
+        shared=sharing.align,
         **WHERE,
     ),
     Kind("aligned", 1, _lazy("pool:run"), seconds=8, work=costs.samples, needs=memory.samples, **WHERE),

@@ -20,7 +20,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from xling.grid.stage import WHERE, Gpus, Memory, Stage, Tokens
-from xling.models.checkpoints import config_of
 from xling.models.encoder import PACKAGE
 from xling.models.sizes import (
     ACCELERATOR_ROOM,
@@ -34,7 +33,7 @@ from xling.models.sizes import (
     rows_on_accelerator,
 )
 from xling.models.text import row_width
-from xling.optimizers import OPTIMIZERS, PolicyTraining, check_processes, held_by, trains
+from xling.optimizers import OPTIMIZERS, PolicyTraining, held_by, trains
 from xling.optimizers.training import ROWS_TOGETHER
 from xling.planning.costs import WORD, base_of, budget, limits, sized
 from xling.results.specs import located
@@ -440,14 +439,3 @@ def _drops(sizes: Sizes, training: Mapping[str, Any]) -> bool:
     """Whether dropout keeps its masks: as the setting says, else as such models do."""
     share = training["dropout"]
     return bool(share) if share is not None else sizes.family != "decoder"
-
-
-# --- several processes --------------------------------------------------------------------------------------
-
-
-def share(stage: Stage, processes: int) -> None:
-    """ConfigError unless so many processes can train the policy of an `align` together."""
-    settings, base = OPTIMIZERS.read(stage.spec["optimizer"]), base_of(stage)
-    assert trains(settings) and base is not None  # no other asks for this stage
-    config = config_of(located(base.spec)["checkpoint"], base.spec.get("commit") or None)
-    check_processes(settings, processes, bool(config.get("is_encoder_decoder")))

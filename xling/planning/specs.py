@@ -43,6 +43,7 @@ from xling.results.specs import (
     ScoreSpec,
     SftSpec,
     by_content,
+    by_turns,
     data_spec,
     without_memory,
 )
@@ -71,12 +72,19 @@ _CHANGED = "umt5 bart bigbird_pegasus blenderbot blenderbot-small led marian mba
 LOGITS_CHANGED = frozenset(_CHANGED.split())
 
 
-def make(kind: str, label: str, spec: Struct | Mapping[str, Any], parents: Mapping[str, Stage]) -> Stage:
-    """A stage of a kind; checkpoints in folders stand in its key as what is in them, settings of memory do not."""
+def make(
+    kind: str, label: str, spec: Struct | Mapping[str, Any], parents: Mapping[str, Stage], by_text: bool = False
+) -> Stage:
+    """A stage of a kind; checkpoints in folders stand in its key as what is in them, settings of memory do not.
+
+    by_text: chats are text to it also where its model has a chat template.
+    """
     from xling.planning import KINDS  # whose making imports the judges' modules, and these import this one
 
     own = msgspec.to_builtins(spec)
     own |= logits_changed(kind, own, parents)
+    if not by_text and _reads_by_template(parents):
+        own = dict(by_turns(own))
     return Stage.make(kind, KINDS[kind].version, label, by_content(without_memory(own)), parents)
 
 
@@ -94,6 +102,24 @@ def logits_changed(kind: str, spec: Mapping[str, Any], parents: Mapping[str, Sta
     commit = model.spec.get("commit")
     changed = commit is not None and _architecture(model.spec["checkpoint"], commit) in LOGITS_CHANGED
     return {"logits": "own forward"} if changed else {}
+
+
+MODELS = (
+    "base",
+    "sft",
+    "init",
+    "lm",
+    "reward",
+    "policy",
+    "reference",
+    "checkpoint",
+)  # roles of what a stage reads with
+
+
+def _reads_by_template(parents: Mapping[str, Stage]) -> bool:
+    """Whether one of a stage's models is asked by a chat template, so that chats are more to it than their text."""
+    models = [parents[role] for role in MODELS if role in parents]
+    return any(bool(up.spec.get("template")) if up.kind == "base" else _reads_by_template(up.parents) for up in models)
 
 
 @lru_cache(maxsize=64)
@@ -421,6 +447,10 @@ class TargetStages:
     def pool(self) -> Stage:
         """policy.n samples of the start to each test prompt."""
         return samples("pool", self.task, self.lang, self.policy, self.start, self.seed, self.regime)
+
+    def training_prompts(self) -> int | None:
+        """How many the task has, of its demonstrations."""
+        return size(self.task, self.lang, "demonstrations", "train")
 
     def training_pool(self, n: int, prompts: int | None) -> Stage:
         """n samples of the start to each of the first training prompts; it depends on no source."""

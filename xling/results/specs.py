@@ -49,6 +49,8 @@ WORDS = ("", "packaged", "pretrain", "sft", "base", "local")
 LOCAL = "local:"
 MODELS = "models"  # in `where`: where such content lies
 
+TURNS = "turns"  # in `where`: the stage reads chats by their turns, and its digest tells chats of the same text apart
+
 # Settings of memory that decide no result, and what keys say of them where they have always said something (of training
 # settings, and of samples). They stand in `where` by their paths in the spec: {"training.micro_batch_size": 4}.
 APART: dict[str, Json] = {"micro_batch_size": None, "gradient_checkpointing": False, "chunk": 32}
@@ -206,10 +208,14 @@ class JudgeSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Part(Struct, frozen=True, array_like=True):
-    """Rows read of one language, as `de ratings, train` names them: their number and digest."""
+    """Rows read of one language, as `de ratings, train` names them: their number and digest.
+
+    turns: the digest that tells chats of the same text apart.
+    """
 
     rows: int
     digest: str
+    turns: str
 
 
 Parts = dict[str, Part]
@@ -232,10 +238,23 @@ def data_spec(narrowed: Task, langs: Sequence[str], use: Use) -> dict[str, Any]:
     if digest := module.digest(narrowed):
         spec["digest"] = digest
     else:
-        parts = read_parts(narrowed, tuple(langs), use)
-        spec["digest"] = _digest_of(parts)
-        where |= {"use": use, "langs": list(langs), DATA: msgspec.to_builtins(parts)}
+        found = _told(read_parts(narrowed, tuple(langs), use), turns=False)
+        spec["digest"] = _digest_of(found)
+        where |= {"use": use, "langs": list(langs), DATA: found}
     return spec | {WHERE: where} if where else spec
+
+
+def by_turns(spec: Mapping[str, Json]) -> Mapping[str, Json]:
+    """The spec of a stage that reads chats by their turns, as by a chat template: these are in its digest.
+
+    The same spec where its data has no chats.
+    """
+    where = spec.get(WHERE, {})
+    if "use" not in where:
+        return spec
+    task: Task = msgspec.convert({**spec["task"], **_paths(spec)}, Task)
+    found = _told(read_parts(task, tuple(where["langs"]), where["use"]), turns=True)
+    return {**spec, "digest": _digest_of(found), WHERE: {**where, DATA: found, TURNS: True}}
 
 
 def by_content(spec: Mapping[str, Json]) -> Mapping[str, Json]:
@@ -350,8 +369,9 @@ def unchanged(spec: Mapping[str, Any]) -> None:
             parts = read_parts(task, tuple(where["langs"]), where["use"])
         except (ConfigError, DataError) as error:  # which planning has not found
             raise DataError(f"{lies} has changed since the grid was planned: {error}") from error
-        found, before = _digest_of(parts), msgspec.convert(where[DATA], Parts)
-        changed = ", ".join(name for name, part in parts.items() if before.get(name) != part)
+        told = _told(parts, where.get(TURNS, False))
+        found, before = _digest_of(told), where[DATA]
+        changed = ", ".join(name for name, part in told.items() if list(before.get(name, ())) != part)
     if found != spec["digest"]:
         raise DataError(
             f"{lies} has changed since the grid was planned{f' ({changed})' if changed else ''}. "
@@ -388,13 +408,29 @@ def _parts(task: Task, lang: str, use: Use) -> Iterable[tuple[str, Part]]:
 
 
 def _part(rows: Iterable[Any]) -> Part:
-    """Of rows in any order. A chat counts as its text."""
-    digests = sorted(hashlib.sha256(msgspec.msgpack.encode(row, enc_hook=str)).digest() for row in rows)
-    return Part(len(digests), hashlib.sha256(b"".join(digests)).hexdigest())
+    """Of rows in any order. A chat counts as its text, and in the second digest as its turns besides."""
+    digests, turned, turns = list[bytes](), list[bytes](), list[Any]()
+
+    def as_text(chat: Any) -> str:
+        turns.append(chat.turns)
+        return str(chat)
+
+    for row in rows:
+        turns.clear()
+        digests.append(hashlib.sha256(msgspec.msgpack.encode(row, enc_hook=as_text)).digest())
+        more = msgspec.msgpack.encode(turns) if turns else b""
+        turned.append(hashlib.sha256(digests[-1] + more).digest() if turns else digests[-1])
+    one, other = (hashlib.sha256(b"".join(sorted(each))).hexdigest() for each in (digests, turned))
+    return Part(len(digests), one, other)
 
 
-def _digest_of(parts: Parts) -> str:
-    return hashlib.sha256(canonical_json(msgspec.to_builtins(parts))).hexdigest()
+def _told(parts: Parts, turns: bool) -> dict[str, Json]:
+    """[rows, digest] of each part, by name; `turns`: the digest that tells chats of the same text apart."""
+    return {name: [part.rows, part.turns if turns else part.digest] for name, part in parts.items()}
+
+
+def _digest_of(told: Mapping[str, Json]) -> str:
+    return hashlib.sha256(canonical_json(told)).hexdigest()
 
 
 def code_digest(task: Task) -> str:

@@ -177,12 +177,15 @@ def _pool(context: Context, train: Texts, score: Scores) -> Pool | None:
     def make(block: list[tuple[Prompt, Samples]]) -> list[Any]:
         return [ragged(score([prompt for prompt, _ in block], [samples.responses for _, samples in block]))]
 
-    name, processes = "ranking", parallel.world_size()
-    if processes > 1:  # each has blocks of its own, and as many as it has: they could not ask together whether to stop
-        name, context = f"ranking-{parallel.rank()}-of-{processes}", replace(context, stopping=lambda: False)
-    own = parallel.share(pool)
+    processes, own = parallel.world_size(), parallel.share(pool)
+    size, most = max(1, PROMPTS // processes), -(-len(pool) // processes)
     scored = zip((train.prompts[i] for i in parallel.share(numbers)), own, strict=True)
-    paths = kept_arrays(context, name, blocks_of(scored, max(1, PROMPTS // processes)), make, len(own))
+    name, rounds = "ranking", 0
+    if (
+        processes > 1
+    ):  # each has blocks of its own, perhaps one less than another, and they ask whether to stop together
+        name, rounds = f"ranking-{parallel.rank()}-of-{processes}", -(-most // size)
+    paths = kept_arrays(context, name, blocks_of(scored, size), make, len(own), rounds)
     rows = parallel.joined([row for path in paths for row in read_arrays(path)[0].tolist()])
     rewards = [row[: len(samples.responses)] for row, samples in zip(rows, pool, strict=True)]
     return Pool(numbers, [_ids(train.tokenizer, samples) for samples in pool], rewards)

@@ -41,22 +41,31 @@ def both_samples(context: Context) -> Iterator[tuple[Samples, Samples]]:
 
 
 def kept_arrays(
-    context: Context, name: str, blocks: Iterable[list[T]], make: Callable[[list[T]], Sequence[Array]], total: int
+    context: Context,
+    name: str,
+    blocks: Iterable[list[T]],
+    make: Callable[[list[T]], Sequence[Array]],
+    total: int,
+    rounds: int = 0,
 ) -> list[Path]:
     """One .npz a block, in order, of `total` items in all.
 
-    Raises Interrupted before a block that is still to be made, once the runner has to stop.
+    Raises Interrupted before a block that is still to be made, once the runner has to stop. rounds: as often it is
+    asked, whatever there is to make, by processes that ask together and have blocks of their own.
     """
     folder, paths, done = context.scratch / name, list[Path](), 0
     folder.mkdir(parents=True, exist_ok=True)
     for number, block in enumerate(blocks):
         paths.append(folder / f"{number:06d}.npz")
-        if not _is_whole(paths[-1]):
-            if context.stopping():
-                raise Interrupted(f"after {done} of {total} items, which are kept")
+        left = not _is_whole(paths[-1])
+        if (left or rounds) and context.stopping():
+            raise Interrupted(f"after {done} of {total} items, which are kept")
+        if left:
             _write(paths[-1], lambda file, block: np.savez(file, *make(block)), block)
         done += len(block)
         context.progress(done, total)
+    if any(context.stopping() for _ in range(len(paths), rounds)):
+        raise Interrupted(f"after {done} of {total} items, which are kept")
     return paths
 
 

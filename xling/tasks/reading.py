@@ -25,7 +25,7 @@ from msgspec import Struct
 from xling.errors import ConfigError, shown
 from xling.measures.language import is_code
 from xling.tasks.defaults import share
-from xling.tasks.records import GOOD, Offer, Split
+from xling.tasks.records import GOOD, Offer, Split, turns_of
 from xling.tasks.rows import MISSING, Parser, Place, Reading, Row, Rows, Texts, Unrated, blank, is_number, read_code
 from xling.tasks.tables import is_table, open_table
 
@@ -172,6 +172,8 @@ class _Seen:
             alike = self._texts.matched(text) == self._texts.matched(row.prompt)
             form = " in Unicode form, case or spaces alone" if alike else ""
             return f"the prompt of id {shown(row.id)} differs from the one in {self._rows.name(first)}{form}"
+        if turns_of(text) != turns_of(row.prompt):
+            return f"the prompt of id {shown(row.id)} has other turns than the one in {self._rows.name(first)}"
         if row.split:
             split, first = self._splits.setdefault(row.group, (row.split, row.place))
             if split != row.split:

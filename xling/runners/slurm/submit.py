@@ -14,7 +14,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import xling
 from xling.console import harmless
@@ -23,7 +22,6 @@ from xling.grid import claim, files, host
 from xling.grid.claim import digest_of
 from xling.grid.cleanup import remove_leftovers
 from xling.grid.plan import Plan
-from xling.grid.stage import Stage
 from xling.grid.store import Store
 from xling.runners import HERE, Work
 from xling.runners.execute import own_paths
@@ -73,32 +71,7 @@ def check(plan: Plan, settings: Slurm) -> Limits:
     for kind in dict.fromkeys([*(stage.kind for stage in plan.to_run), REDUCE]):
         where = f"{HERE}.stages.{kind}" if kind in settings.stages else HERE
         check_resources(settings.of(kind), limits, where)
-    for stage in plan.to_run:
-        _check_batches(stage, settings.of(stage.kind).processes)
-        if (known := plan.kinds.get(stage.kind)) is not None and known.shared is not None:
-            known.shared(stage, settings.of(stage.kind).processes)
     return limits
-
-
-def _check_batches(stage: Stage, processes: int) -> None:
-    """Batch sizes are those of all processes together."""
-    size = _find(stage.spec, "batch_size")
-    if processes > 1 and size is not None and size % processes:
-        fitting = [number for number in range(2, size + 1) if size % number == 0]
-        raise ConfigError(
-            f"{stage.label} has a global batch size of {size}, which {processes} processes cannot share equally. "
-            f"Processes that can: {', '.join(map(str, fitting))}; they are nodes x tasks_per_node of "
-            f"{HERE}.stages.{stage.kind}."
-        )
-
-
-def _find(value: Any, name: str) -> int | None:
-    """The first number of that name in a spec."""
-    if isinstance(value, Mapping):
-        if isinstance(value.get(name), int):
-            return int(value[name])
-        return next((found for child in value.values() if (found := _find(child, name)) is not None), None)
-    return None
 
 
 def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None) -> Made:
