@@ -226,6 +226,7 @@ ORDER = """
     folding
     launching
     api
+    exports
     cli
     __main__
 """

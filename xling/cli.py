@@ -31,7 +31,7 @@ from xling.runners import jobs
 
 Command = Callable[[argparse.Namespace, Store], int]
 COMMANDS = ("run", "grids", "status", "logs", "cancel", "reduce", "report", "figures", "analyse", "compare", "wandb",
-            "data", "translate", "convert", "gc", "sheet")  # fmt: skip
+            "data", "translate", "convert", "gc", "sheet", "export", "path")  # fmt: skip
 
 
 def run(options: argparse.Namespace, store: Store) -> int:
@@ -244,6 +244,25 @@ def convert(options: argparse.Namespace, store: Store) -> int:
     return 0
 
 
+def export(options: argparse.Namespace, store: Store) -> int:
+    """Take a trained model, the matrix or its items out of the grid, as a folder that others read (docs/export.md)."""
+    from xling.exports import Asked
+    from xling.exports import export as run
+
+    asked = Asked(Path(options.out).expanduser(), options.push, options.license)
+    for sentence in run(store, chosen_grid(store, options.grid), options.what, asked):
+        print(harmless(sentence))
+    return 0
+
+
+def path(options: argparse.Namespace, store: Store) -> int:
+    """Print the folder of a stage's result."""
+    from xling.exports import located
+
+    print(harmless(str(located(store, chosen_grid(store, options.grid), options.stage))))
+    return 0
+
+
 def sheet_export(options: argparse.Namespace, store: Store) -> int:
     """Write blinded sheets of response pairs for people to judge, and the key that stays with you."""
     from xling.sheets import export
@@ -301,7 +320,7 @@ def parser() -> argparse.ArgumentParser:
         text = (command.__doc__ or "").rstrip(".")
         added = commands.add_parser(command.__name__, parents=[common], help=text, description=text)
         added.set_defaults(command=command)
-        if command in (logs, cancel):
+        if command in (logs, cancel, path):
             whole = " or `all`" if command is cancel else ""
             added.add_argument("stage", metavar="INDEX", help=f"index or label of a stage as in `xling status`{whole}")
         if grid:
@@ -354,6 +373,8 @@ def parser() -> argparse.ArgumentParser:
     collect.add_argument("--delete", action="store_true", help="delete what is listed")
     collect.add_argument("--verify", action="store_true", help="hash every stored file first; with --delete, damaged "
                          "results are set aside")  # fmt: skip
+    add(path)
+    _add_export(add(export, grid=False))
     _add_sheet(commands.add_parser("sheet", help="People judge a grid: sheets out, answers in"), common)
     return program
 
@@ -365,6 +386,14 @@ class _Version(argparse.Action):
         commit = git_sha()
         print(f"xling {__version__}" + (f" ({commit[:12]}{'+' if commit.endswith('+') else ''})" if commit else ""))
         parser.exit()
+
+
+def _add_export(out: argparse.ArgumentParser) -> None:
+    out.add_argument("what", metavar="WHAT", help="a trained stage by index or label, 'reward[en]'; matrix; or items")
+    out.add_argument("grid", nargs="?", metavar="GRID", help="name of the grid (default: the latest)")
+    out.add_argument("--out", required=True, metavar="FOLDER", help="a new folder")
+    out.add_argument("--push", metavar="OWNER/NAME", help="and upload it to the hub, as a new private repository")
+    out.add_argument("--license", metavar="ID", help="for its card, as the hub names it: apache-2.0, cc-by-4.0, ...")
 
 
 def _add_figures(drawn: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from xling.config.common import TEMPLATE_DATE
 from xling.errors import DataError
-from xling.models.text import Ids, located, pieces, without
+from xling.models.text import Around, Ids, located, pieces, without
 from xling.tasks.records import Turns
 
 # --- templates ----------------------------------------------------------------------------------------------
@@ -148,6 +148,16 @@ class Chat:
         """Token ids of what the assistant says, with the end of its turn; longer ones are cut and keep that."""
         said = pieces(self.tokenizer, [self._space + text.strip() for text in texts])
         return [[*ids[: limit - 1], self.ends[0]] for ids in said]
+
+    def around(self) -> Around:
+        """What stands around a prompt that is one turn of a user, and around its answer."""
+        form, _ = self._shaped((("user", "?"),))
+        if len(form.texts) != 1:
+            raise DataError("The tokenizer's chat template writes special tokens inside of a turn.")
+        [parts], (before, between) = form.texts, form.fixed
+        place = parts.index(0)
+        first, last = ("".join(map(str, half)) for half in (parts[:place], parts[place + 1 :]))
+        return Around(before, first, last, between, self._space, [self.ends[0]])
 
     def answer(self, ids: Sequence[int]) -> str:
         """The text of what a model said, up to the first end of a turn, without what it thought."""

@@ -160,6 +160,31 @@ def puts_bos(tokenizer: Any) -> bool:
     return named == OWN_TOKENS or list(tokenizer("a")["input_ids"][:1]) == [first]
 
 
+@dataclass(frozen=True)
+class Around:
+    """What is written around a prompt of one turn and around a response, for programs that read without xling.
+
+    before, between, after: token ids before the prompt, between the two, and after the response. text_before,
+    text_after, space: what is put around the prompt's text, and before the response's, before they are tokenised.
+    """
+
+    before: Ids
+    text_before: str
+    text_after: str
+    between: Ids
+    space: str
+    after: Ids
+
+
+def around(tokenizer: Any, encoder: bool) -> Around:
+    """As `text_ids` writes it."""
+    if chat := chat_of(tokenizer):
+        found: Around = chat.around()
+        return found
+    first, last = _frame(tokenizer, encoder)
+    return Around(first, "", "", last, "" if _prepends_space(tokenizer) else " ", [tokenizer.eos_token_id])
+
+
 def _prepends_space(tokenizer: Any) -> bool:
     """Whether the tokenizer itself puts a space before each text, as SentencePiece's do."""
     ids = tokenizer("a", add_special_tokens=False)["input_ids"]

@@ -1,0 +1,233 @@
+"""`xling export`: models, matrices and items as folders that others read without xling, and to the hub.
+
+export(store, "demo", "reward[en]", Asked(Path("rm-en")))     # a reward model; also sft[..], align[..]
+export(store, "demo", "matrix", Asked(Path("matrix")))        # a data set: cells, measures, accuracy
+export(store, "demo", "items", Asked(Path("items")))          # a data set: a row a prompt and cell, and all responses
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xling.api import Grid
+from xling.errors import ConfigError
+from xling.exports import card
+from xling.exports.push import check_push, push
+from xling.grid.files import disk_error
+from xling.grid.records import PlannedStage, Ref, Sheet, read_grid, stage_at
+from xling.grid.store import Store
+
+TABLES = {"matrix": ("cells", "measures", "accuracy"), "items": ("items", "samples", "baselines")}
+MODELS = ("reward", "sft", "align")  # kinds of stages that train one
+KEYS = ("source_lang", "target_lang")  # in front of the other axes
+
+
+@dataclass(frozen=True)
+class Asked:
+    """out: a new folder. push: OWNER/NAME on the hub. license: an id as the hub knows it."""
+
+    out: Path
+    push: str | None = None
+    license: str | None = None
+
+
+def export(store: Store, name: str, what: str, asked: Asked) -> list[str]:
+    """Write the folder, and push it if asked; sentences that say what was done. ConfigError: nothing was written."""
+    if asked.out.exists():
+        raise ConfigError(f"'{asked.out}' is there already. Give --out another folder, or delete that one.")
+    kind = "dataset" if what in TABLES else "model"
+    if asked.push:
+        check_push(asked.push, kind)
+    grid = Grid(store, name)
+    stage = None if what in TABLES else trained(store, name, what)
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{asked.out.name}.", dir=asked.out.parent))
+    try:
+        said = _tables(grid, what, made, asked) if stage is None else _model(grid, stage, made, asked)
+        os.chmod(made, 0o777 & ~_umask())
+        made.rename(asked.out)
+    except OSError as error:
+        raise disk_error(error, asked.out) from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    if asked.push:
+        said = f"{said} {push(asked.out, asked.push, kind)}"
+    return [said]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def trained(store: Store, name: str, what: str) -> PlannedStage:
+    """The stage of a model that can go out. ConfigError: there is none, it is not trained (yet), or it is no model."""
+    plan = read_grid(store, name)
+    try:
+        stage = stage_at(plan, what)
+    except ConfigError as error:
+        raise ConfigError(f"{error} Or give matrix or items.") from None
+    if stage.kind not in MODELS:
+        there = [one.label for one in plan.stages if one.kind in MODELS]
+        shown = f" Of this grid: {', '.join(there[:12])}{', ...' if len(there) > 12 else ''}." if there else ""
+        raise ConfigError(f"{stage.label} trains no model, so that there is none to export.{shown}")
+    state = store.examine(stage.kind, stage.key).state
+    if state != "done":
+        raise ConfigError(f"{stage.label} is {state}: there is no model to export yet. Run the grid's command again.")
+    return stage
+
+
+def located(store: Store, name: str, what: str) -> Path:
+    """The folder of a stage's result. ConfigError: it is not done."""
+    stage = stage_at(read_grid(store, name), what)
+    status = store.check(stage.kind, stage.key)
+    if status.state != "done":
+        raise ConfigError(
+            f"{stage.label} is {status.state}{f' ({status.why})' if status.why else ''}: it has no result."
+        )
+    return store.folder(stage.kind, stage.key).absolute()
+
+
+# --- models -------------------------------------------------------------------------------------------------
+
+
+def _model(grid: Grid, stage: PlannedStage, out: Path, asked: Asked) -> str:
+    from xling.exports.models import export_policy, export_reward
+
+    store, folder = grid.store, grid.store.load(stage.kind, stage.key)
+    sheet, done = store.sheet(stage.kind, stage.key), store.check(stage.kind, stage.key).done
+    assert sheet is not None and done is not None  # `load` has read both
+    is_reward = stage.kind == "reward"
+    made = export_reward(store, sheet, folder, out) if is_reward else export_policy(folder, out)
+    bases = _bases(store, sheet)
+    langs = list(sheet.spec.get("langs", ())) or [sheet.spec["lang"]]
+    fields: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-classification" if is_reward else "text-generation",
+        "base_model": [base for base in bases if "/" in base and not os.path.isabs(base)],
+        "language": langs,
+        "tags": ["xling", "reward-model" if is_reward else "policy"],
+    }
+    unknown = card.licence(fields, asked.license, f"what holds is that of {' and '.join(bases) or 'its data'}")
+    parts = [_told(sheet, langs, made.form), *made.notes]
+    if made.worst is not None:
+        parts.append(
+            f"Scores of this folder and xling's own differ by at most {made.worst:.1e} of the largest (5 texts)."
+        )
+    parts += ["", "## Use", "", "```python", *_use(made.form, asked.out.name), "```", "", "## Results", ""]
+    rows, axes = _cells_of(grid, Ref(stage.kind, stage.key))
+    parts += [*card.results(rows, axes), "", *card.provenance(sheet, done, _command(grid), bases), "", *unknown]
+    text = card.model_card(f"{stage.label} of grid {grid.name}", fields, [*parts, "", card.made_by()])
+    (out / "README.md").write_text(text, encoding="utf-8")
+    size = sum(path.stat().st_size for path in out.iterdir()) / 1e6
+    return f"{stage.label}: '{asked.out}' ({size:.1f} MB), to be read as {made.form}; README.md is its card."
+
+
+def _told(sheet: Sheet, langs: list[str], form: str) -> str:
+    task = sheet.spec.get("task", {}).get("name", "")
+    if sheet.kind == "reward":
+        learnt = f"the {', '.join(langs)} feedback of task {task}, {sheet.spec['objective']}"
+        return (
+            f"A reward model ({sheet.spec['rm']['name']}) trained on {learnt}. It is read as {form}; higher is better."
+        )
+    how = f"aligned by {sheet.spec['optimizer']['name']}" if sheet.kind == "align" else "fine-tuned on demonstrations"
+    return f"A policy for {', '.join(langs)}, {how}, of task {task}. It is read as {form}."
+
+
+def _use(form: str, name: str) -> list[str]:
+    if form.startswith("a linear"):
+        return [f'head = safetensors.numpy.load_file("{name}/head.safetensors")  # weight, bias']
+    if form.startswith("AutoModelFor") and "head" not in form and "Classification" not in form:
+        return [f'model = {form}.from_pretrained("{name}")', f'tokenizer = AutoTokenizer.from_pretrained("{name}")']
+    lines = [f'import sys; sys.path.insert(0, "{name}")', "from load_reward import Reward",
+             'Reward().score(["a prompt"], ["a response"])  # tokenises as in training']  # fmt: skip
+    if "Classification" in form:
+        lines += ["# the same model; texts are then yours to tokenise", f'{form}.from_pretrained("{name}")']
+    return lines
+
+
+def _bases(store: Store, sheet: Sheet) -> list[str]:
+    """Checkpoints that a result was trained from or reads with, as they were named."""
+    found = dict[str, None]()
+    for parent in sheet.parents.values():
+        above = store.sheet(parent.kind, parent.key)
+        if above is None:
+            continue
+        if parent.kind == "base":
+            found[_base(above.spec)] = None
+        else:
+            found |= dict.fromkeys(_bases(store, above))
+    return list(found)
+
+
+def _base(spec: Mapping[str, Any]) -> str:
+    named, commit = str(spec["checkpoint"]), str(spec.get("commit") or "")[:12]
+    if named in ("packaged", "pretrain"):
+        return "xling's packaged micro model (Apache-2.0)"
+    return f"{named}@{commit}" if commit else Path(named).name
+
+
+def _cells_of(grid: Grid, ref: Ref) -> tuple[list[dict[str, Any]], list[str]]:
+    """Finished cells of the folded matrix in which a stage takes part, and the axes that tell them apart."""
+    from xling.results.plan import Results, planned_entries, read_plan
+
+    if not (grid.folder / "matrix.json").is_file():
+        return [], []
+    plan = read_plan(grid.folder)
+    mine = [
+        entry.axes
+        for entry in planned_entries(plan, Results(grid.store, plan))
+        if any(ref in cell.stages.values() for cell in entry.cells)
+    ]
+    rows: list[dict[str, Any]] = grid.cells.to_dict("records")
+    used = [row for row in rows if row["status"] == "done" and any(_same(row, axes) for axes in mine)]
+    names = [name for name in rows[0] if any(name in axes for axes in mine)] if used else []
+    varying = [name for name in names if name in KEYS or len({str(row[name]) for row in rows}) > 1]
+    return used, varying
+
+
+def _same(row: Mapping[str, Any], axes: Mapping[str, str]) -> bool:
+    return all(str(row.get(name, value)) == value for name, value in axes.items())
+
+
+def _command(grid: Grid) -> list[str]:
+    return read_grid(grid.store, grid.name).command
+
+
+# --- data sets ----------------------------------------------------------------------------------------------
+
+
+def _tables(grid: Grid, what: str, out: Path, asked: Asked) -> str:
+    """One parquet file a table, and a card by which `datasets.load_dataset(FOLDER, TABLE)` finds them."""
+    counts, configs, columns = dict[str, int](), list[dict[str, Any]](), list[str]()
+    for table in TABLES[what]:
+        frame = getattr(grid, table)
+        if frame.empty:
+            continue
+        counts[table] = len(frame)
+        frame.to_parquet(out / f"{table}.parquet", index=False)
+        configs.append({"config_name": table, "data_files": f"{table}.parquet", "default": not configs})
+        columns.append(f"| {table} | {len(frame)} | {', '.join(map(str, frame.columns))} |")
+    if not counts:
+        raise ConfigError(f"Grid {grid.name} has no finished cell, so that there is nothing to export.")
+    langs = sorted({str(lang) for lang in grid.cells["target_lang"]})
+    fields: dict[str, Any] = {"configs": configs, "language": langs, "tags": ["xling", "cross-lingual-alignment"]}
+    unknown = card.licence(fields, asked.license, "what holds is that of the task's data")
+    plan = read_grid(grid.store, grid.name)
+    parts = [
+        f"The {what} of an xling grid: reward models per source language, policies per target language, and how often "
+        f"the aligned responses win. After the method of {card.CITE}. What the columns mean: docs/python.md of xling.",
+        "", "| table | rows | columns |", "|---|---|---|", *columns, "",
+        "```python", f'datasets.load_dataset("{asked.out.name}", "{next(iter(counts))}")', "```", "",
+        "## Provenance", "", f"- command: `{' '.join(plan.command)}`",
+        f"- commit of xling: `{plan.git}`", "", *unknown,
+    ]  # fmt: skip
+    text = card.model_card(f"{what} of grid {grid.name}", fields, [*parts, "", card.made_by()])
+    (out / "README.md").write_text(text, encoding="utf-8")
+    rows = ", ".join(f"{count} {table}" for table, count in counts.items())
+    return f"{what} of {grid.name}: '{asked.out}' ({rows}); datasets.load_dataset reads it."
