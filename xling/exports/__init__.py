@@ -48,7 +48,8 @@ def export(store: Store, name: str, what: str, asked: Asked) -> list[str]:
     made = Path(tempfile.mkdtemp(prefix=f".{asked.out.name}.", dir=asked.out.parent))
     try:
         said = _tables(grid, what, made, asked) if stage is None else _model(grid, stage, made, asked)
-        os.chmod(made, 0o777 & ~_umask())
+        for path in (made, *made.iterdir()):  # some writers give what they write to its owner alone
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
         made.rename(asked.out)
     except OSError as error:
         raise disk_error(error, asked.out) from error
@@ -224,7 +225,7 @@ def _tables(grid: Grid, what: str, out: Path, asked: Asked) -> str:
         f"the aligned responses win. After the method of {card.CITE}. What the columns mean: docs/python.md of xling.",
         "", "| table | rows | columns |", "|---|---|---|", *columns, "",
         "```python", f'datasets.load_dataset("{asked.out.name}", "{next(iter(counts))}")', "```", "",
-        "## Provenance", "", f"- command: `{' '.join(plan.command)}`",
+        "## Provenance", "", f"- command: `{card.asked(plan.command)}`",
         f"- commit of xling: `{plan.git}`", "", *unknown,
     ]  # fmt: skip
     text = card.model_card(f"{what} of grid {grid.name}", fields, [*parts, "", card.made_by()])

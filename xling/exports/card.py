@@ -1,6 +1,7 @@
 """README.md of an export: a card in the hub's form, with where every number and byte comes from."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ def provenance(sheet: Sheet, done: Done, command: Sequence[str], bases: Sequence
         "stage": f"`{sheet.label}`, key `{done.key}`",
         "starts from": ", ".join(bases),
         "digest of its data": f"`{sheet.spec['digest']}`" if sheet.spec.get("digest") else "",
-        "command": f"`{' '.join(command)}`" if command else "",
+        "command": f"`{asked(command)}`" if command else "",
         "commit of xling": f"`{run.git}`" if run.git else "",
         "versions": ", ".join(f"{name} {version}" for name, version in run.versions.items()),
         "computed": f"{run.when}, on {run.device}, in {run.seconds:.0f} s",
@@ -49,7 +50,22 @@ def provenance(sheet: Sheet, done: Done, command: Sequence[str], bases: Sequence
     lines = ["## Provenance", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in computed.items() if value]
     settings = {name: value for name, value in sheet.spec.items() if name not in ("where", "digest")}
+    settings = private(settings)
     return [*lines, "", "## Settings", "", "```json", json.dumps(settings, indent=2, ensure_ascii=False), "```"]
+
+
+def private(value: Any) -> Any:
+    """Settings and commands without the folders of this machine: of a path its last name."""
+    if isinstance(value, str):
+        return re.sub(r"(?<![\w/:])(?:~|\.{1,2})?/(?:[^\s,'\"]*/)?([^\s,'\"/]*)", r"\1", value)
+    if isinstance(value, Mapping):
+        return {name: private(one) for name, one in value.items()}
+    return [private(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def asked(command: Sequence[str]) -> str:
+    """The grid's command as somebody else would type it."""
+    return " ".join(["xling run", *(private(word) for word in command if not word.startswith("root="))])
 
 
 def made_by() -> str:

@@ -31,7 +31,10 @@ def push(folder: Path, repository: str, kind: str) -> str:
         api.upload_folder(repo_id=repository, repo_type=kind, folder_path=folder, commit_message="xling export")
         return str(where)
 
-    return f"Pushed to {_asked(repository, upload)}, private until its owner opens it."
+    try:
+        return f"Pushed to {_asked(repository, upload)}, private until its owner opens it."
+    except XlingError as error:
+        raise XlingError(f"{error} It is in '{folder}': `hf upload {repository} {folder}` sends it again.") from error
 
 
 def _asked(repository: str, question: Any) -> Any:
@@ -42,4 +45,5 @@ def _asked(repository: str, question: Any) -> Any:
         return question(HfApi())
     except (OSError, ValueError) as error:  # of the network, and the client's own of what the hub refused
         said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise XlingError(f"--push {repository}: the hub answers with {shown(said, 200)}. {TOKEN}.") from error
+        advice = f" {TOKEN}." if getattr(getattr(error, "response", None), "status_code", 0) in (401, 403) else ""
+        raise XlingError(f"--push {repository}: the hub answers with {shown(said, 200)}.{advice}") from error
