@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -117,6 +118,21 @@ def test_a_launch_whose_name_was_taken_from_it_folds_nothing_into_the_other_grid
     assert pairs(tmp_path) == {("de", "de")}
 
 
+def test_a_full_dry_run_has_every_stage_and_plus_adds_what_is_there(tmp_path: Path, planned: Planned) -> None:
+    code, out, error = planned(*TOY, "+sweeps=demo", "target_lang=all", "name=g", "dry_run=full")
+    assert code == 0, error
+    short = planned(*TOY, "-m", "sweeps=demo", "target_lang=glob(*)", "name=g", "dry_run=true")[1]
+    assert out.startswith(short.rstrip()) and len(out.splitlines()) > len(short.splitlines()) + 12
+    [line] = [line for line in out.splitlines() if " judge[en, tr] " in line]
+    assert re.search(r"\brun\b +[0-9a-f]{12} +missing$", line.rstrip())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_of_one_cell_are_shown_with_m_too(planned: Planned) -> None:
+    code, out, error = planned("-m", "--cfg", "job", "+experiment=recorded", "--package", "policy")
+    assert code == 0 and "name: recorded" in out, error
+
+
 def test_dry_run_writes_nothing(tmp_path: Path, planned: Planned) -> None:
     code, out, error = planned(*TOY, "sweeps=embedded", "dry_run=true")
     assert code == 0, error
@@ -163,8 +179,11 @@ def test_backbones_side_by_side_with_a_setting_that_the_default_one_lacks(planne
     [
         (["source_lang=deu"], "Unknown language 'deu' for source_lang."),
         (["sweeps=embeded", "seed=0,1"], "Unknown option 'embeded' for sweeps."),
+        (["hydra/launcher=submitit_slurm"], "In place of submitit_slurm type hydra/launcher=slurm."),
+        (["hydra.sweep.dir=x"], "All results lie below root=PATH"),
+        (["seed=${hydra.job.num}"], "seed=0,1,2 for seeds"),
         (["hydra/launcher=slrum"], "Unknown option 'slrum' for hydra/launcher."),
-        (["hydra/sweeper=basic", "hydra.sweep.dir=.", "seed=0,1"], "leave hydra/sweeper=xling as it is"),
+        (["hydra/sweeper=basic", "seed=0,1"], "leave hydra/sweeper=xling as it is"),
         (["hydra.launcher.workers=0"], "hydra.launcher.workers=0 does not fit"),
         (["hydra.launcher.wrkers=2"], "Did you mean 'hydra.launcher.workers'?"),
         (["mode=retri"], "mode=retri is unknown."),

@@ -44,6 +44,7 @@ from xling.tracking.base import MODES, TRACKERS
 
 FOLD = "xling.folding:fold"  # for jobs of a cluster, which are told as text what to call
 LEFT = 130  # exit code of somebody who has left a grid that goes on
+FULL = "full"  # dry_run=full
 HEALS = 2  # times that one command makes what has rotted again
 
 
@@ -52,7 +53,7 @@ def plan_of(cells: Cells, catalogue: str, device: Callable[[], Speed | None] = l
 
     device: asked by a dry run for what its hours are of.
     """
-    settings, dry_run = cells.settings, _switch("dry_run", cells.settings["dry_run"])
+    settings, dry_run = cells.settings, bool(_dry_run(cells))
     rates = rates_from(settings["cost"], device() if dry_run else None)
     dag = _package(f"{catalogue}.dag")
     asked, remarks = [experiment_from(cell) for cell in cells.cells], list[str]()
@@ -229,11 +230,11 @@ def _refuse_submitted(plan: Plan) -> None:
 
 def _planned(cells: Cells, catalogue: str, launcher: Launcher, settings: Any) -> Plan | None:
     """The plan, announced; None if showing it was all that was asked for."""
-    dry_run = _switch("dry_run", cells.settings["dry_run"])
+    dry_run = _dry_run(cells)
     plan = plan_by(cells, catalogue, launcher, settings)
     count, said = launcher.workers(plan, settings)
     if dry_run:
-        plan.print(workers=count, said=said)
+        plan.print(workers=count, said=said, every=dry_run == FULL)
         return None
     for sentence, memory in too_large(plan):
         if memory.gpus.stated:
@@ -242,6 +243,12 @@ def _planned(cells: Cells, catalogue: str, launcher: Launcher, settings: Any) ->
     print(harmless(_intention(plan, said)), file=sys.stderr)
     plan.clear_lost()
     return plan
+
+
+def _dry_run(cells: Cells) -> bool | str:
+    """Whether only to show the plan; FULL: with every stage."""
+    asked = cells.settings["dry_run"]
+    return FULL if asked == FULL else _switch("dry_run", asked)
 
 
 def plan_by(cells: Cells, catalogue: str, launcher: Launcher, settings: Any) -> Plan:

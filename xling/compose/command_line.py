@@ -31,6 +31,11 @@ SHOWING = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--
            "-sc", "--shell-completion")  # fmt: skip
 OPEN = ("hydra.launcher.stages.", "hydra.launcher.additional_parameters.")
 RUNNING = ("-m", "--multirun", "-r", "--run")
+THERE = ("experiment", "scale", "sweeps", *PLAIN_GROUPS)  # groups that the configuration has: `+` adds nothing
+# Settings of Hydra's own for a folder and a number a job, which nothing here would read.
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir", "hydra.job.chdir")
+NUMBERS = ("hydra.job.num", "hydra.job.id", "hydra.job.name")
+OTHER_LAUNCHERS = {"submitit": "slurm", "joblib": "local", "ray": "local", "rq": "local"}
 
 
 def run(main: Callable[[], Any]) -> int:
@@ -105,20 +110,37 @@ def _arguments(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         if "\0" in argument or any("\ud800" <= character <= "\udfff" for character in argument):
             raise ConfigError(f"{shown(argument)} is no text: it has bytes that are no UTF-8. Type it in UTF-8.")
+        _refuse_jobs(argument)
         flag, equals, value = argument.partition("=")
         setting = flag.removeprefix("--").replace("-", "_")
         if flag.startswith("--") and setting in (*SETTINGS, *SHARED_KEYS, *LANGUAGE_GROUPS):
             said = value if equals else "true" if setting in ("dry_run", "controls") else "VALUE"
             raise ConfigError(f"{shown(argument)}: settings have no dashes before them. Type {setting}={said}.")
     if any(argument.partition("=")[0] in SHOWING for argument in arguments):
-        return list(arguments)
+        return [argument for argument in map(_addable, arguments) if argument not in RUNNING]
     return ["--multirun", *(_addable(protected(quoted(a))) for a in arguments if a not in RUNNING)]
 
 
+def _refuse_jobs(argument: str) -> None:
+    """ConfigError for what speaks of Hydra's jobs: cells are not run one by one in folders of their own."""
+    key, _, value = argument.partition("=")
+    if key.lstrip("+~") in FOLDERS:
+        raise ConfigError(
+            f"{shown(argument)}: there is no folder a job. All results lie below root=PATH, and the grid's own in "
+            "PATH/grids/NAME with name=NAME. Type these."
+        )
+    if key.lstrip("+~") in NUMBERS or re.search(r"\$\{hydra[.:]job\.", value):
+        raise ConfigError(
+            f"{shown(argument)}: cells are no numbered jobs; they are told apart by their axes. Type name=NAME for the "
+            "grid's name, seed=0,1,2 for seeds."
+        )
+
+
 def _addable(argument: str) -> str:
-    """Settings by free names (kinds of stages, options of sbatch) need no `+` of Hydra's; `scale` is there already."""
-    if argument.startswith("+scale="):
-        return argument[1:]
+    """Settings by free names (kinds of stages, options of sbatch) need no `+` of Hydra's, and groups are there."""
+    key = argument.partition("=")[0]
+    if key.startswith("+") and key.lstrip("+") in THERE:
+        return argument.lstrip("+")
     return f"++{argument}" if argument.startswith(OPEN) else argument
 
 
@@ -208,6 +230,10 @@ def _unknown_option(error: MissingConfigException) -> str:
         known = f"Known (conf/lang): {', '.join(options)}."
         return f"Unknown language '{option}' for {group}. {known}{language_hint(option, options)}"
     allowed = ", ".join(options) or "none"
+    if group == "hydra/launcher" and (ours := OTHER_LAUNCHERS.get(option.partition("_")[0])):
+        return (
+            f"All cells are one plan, so that xling has launchers of its own. In place of {option} type {group}={ours}."
+        )
     if group in WITHOUT and option.lower() in ("off", "no", "none", "false"):
         return f"{group}={option} is unknown. For none type {WITHOUT[group]}. Allowed besides: {allowed}."
     return f"Unknown option '{option}' for {group}. Allowed: {allowed}.{did_you_mean(option, options)}"

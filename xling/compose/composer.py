@@ -149,7 +149,7 @@ class Composer:
 
 def _resolved(config: DictConfig) -> Container:
     known = (*SHARED_KEYS, *LANGUAGE_GROUPS, *SETTINGS)
-    if config.get("dry_run") is True and OmegaConf.is_missing(config.task, "path"):
+    if config.get("dry_run") in (True, "full") and OmegaConf.is_missing(config.task, "path"):
         config.task.path = PUBLISHED
     for key in map(str, config):
         if key in ("sweeps", "experiment"):

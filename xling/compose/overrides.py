@@ -216,6 +216,8 @@ def _language(key: str, item: Any) -> str | Glob:
         item = item.text
     if isinstance(item, Glob):
         return item
+    if item == "all":
+        return Glob(include=["*"])
     if isinstance(item, list):
         codes = [str(code) for code in Override._convert_value(item) or []]  # type: ignore[union-attr]
         raise _list_of_languages(key, codes)

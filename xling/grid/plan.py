@@ -183,9 +183,15 @@ class Plan:
             if step.lost and step.state == "run" and (name := self.store.set_aside(step.stage.kind, key)) is not None:
                 shutil.rmtree(self.store.kind_folder(step.stage.kind) / name, ignore_errors=True)
 
-    def print(self, console: Console | None = None, workers: int = 1, said: str = "") -> None:
-        """The dry-run table: stages by kind, reasons, cost, what was left out; `said`: of the workers."""
-        (console or Console(soft_wrap=True)).print(plan_table(self, workers, said))
+    def print(self, console: Console | None = None, workers: int = 1, said: str = "", every: bool = False) -> None:
+        """The dry-run table: stages by kind, reasons, cost, what was left out; `said`: of the workers.
+
+        every: every stage below it, with what is to be done about it and why.
+        """
+        console = console or Console(soft_wrap=True)
+        console.print(plan_table(self, workers, said))
+        if every:
+            console.print(stage_table(self))
 
     def write(self) -> None:
         """Write <root>/grids/<name>/plan.json, all or nothing."""
@@ -474,6 +480,16 @@ def plan_table(plan: Plan, workers: int, said: str = "") -> RenderableType:
                       time if states["run"] else "", *(_scale(plan, kind) if large else ()), reasons[kind])  # fmt: skip
     cost = [*_cost(plan, workers, said), *_units(plan)] if plan.to_run else ["Nothing to run."]
     return Group(table, *cost, *_notes(plan))
+
+
+def stage_table(plan: Plan) -> RenderableType:
+    """A line a stage, by the index and label that `xling status --all` shows once the plan is run."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("index", "stage", "", "key", "why"):
+        table.add_column(column, justify="right" if column == "index" else "left", no_wrap=column != "why")
+    for number, (key, step) in enumerate(plan.steps.items()):
+        table.add_row(str(number), escape(step.stage.label), step.state, key[:12], escape(step.reason))
+    return table
 
 
 def _scale(plan: Plan, kind: str) -> tuple[str, str]:
