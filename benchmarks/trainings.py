@@ -86,7 +86,7 @@ def prepared(case: Case, folder: Path, scratch: Path) -> Iterator[tuple[list[Any
         with checkpointed(net, case.again):
             yield [net], _fitting(case, net)
         return
-    whole, tokenizer = trainable(folder, case.tuning, lora, 0.0)
+    whole, tokenizer = trainable(folder, case.tuning, lora, 0.0, case.optimizer)
     with checkpointed(whole, case.again):
         if case.trainer == "sft":
             yield [whole], _fitting(case, whole)
@@ -96,10 +96,10 @@ def prepared(case: Case, folder: Path, scratch: Path) -> Iterator[tuple[list[Any
 
 def _reward_net(case: Case, folder: Path, lora: Any) -> Any:
     from xling.models.load import load_tokenizer, load_trunk
-    from xling.models.training import adapted
+    from xling.models.training import adapted, whole_in
     from xling.rewards.networks import RewardNet
 
-    net = RewardNet(load_trunk(folder, dtype="float32", dropout=0.0), load_tokenizer(folder), "last")
+    net = RewardNet(load_trunk(folder, dtype=whole_in(case.optimizer), dropout=0.0), load_tokenizer(folder), "last")
     if lora is not None:
         net.trunk.requires_grad_(False)
         net.trunk = adapted(net.trunk, case.tuning, lora)

@@ -222,7 +222,10 @@ def test_backbones_side_by_side_with_a_setting_that_the_default_one_lacks(planne
         (["--exp", "/nope"], "--experimental-rerun unpickles the file it is given"),
         (["--dry-run"], "'--dry-run': settings have no dashes before them. Type dry_run=true."),
         (["--name=x"], "Type name=x."),
-        (["sft.optimizer=" + "a" * 100_000], "aaa... does not fit: allowed are adafactor, adamw."),
+        (
+            ["sft.optimizer=" + "a" * 100_000],
+            "aaa... does not fit: allowed are adafactor, adamw, adamw_8bit",
+        ),
     ],
     ids=lambda value: str(value)[:60],
 )

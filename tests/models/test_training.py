@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from xling.config.common import Training
+from xling.config.common import IN_BFLOAT16, Training
 from xling.errors import StageError
 from xling.grid.stage import Interrupted
 from xling.models.resuming import Checkpoints
@@ -42,7 +42,7 @@ class Toy(nn.Module):
         self.layers = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1), nn.Linear(8, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layers(x)[:, 0]
+        out: Tensor = self.layers(x.to(self.layers[0].weight.dtype))[:, 0].float()
         return out
 
 
@@ -66,7 +66,7 @@ def train(
     data: list[Row] | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> tuple[Toy, list[dict[str, float]]]:
-    model = Toy()
+    model = Toy().to(torch.bfloat16 if budget.optimizer in IN_BFLOAT16 else torch.float32)
     _, curve = fit(model, data or rows(), collate, loss, metric, greater, budget, seed, scratch, progress, stopping)
     return model, curve
 
@@ -91,10 +91,12 @@ def killed_at(step: int) -> Callable[[int, int], None]:
     return progress
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "adamw_kahan", "adamw_stochastic"])
 def test_the_loss_falls(tmp_path: Path, optimizer: str) -> None:
     before = held_out(Toy().eval())
-    settings = {} if optimizer == "adamw" else {"optimizer": optimizer, "schedule": "constant"}
+    settings = (
+        {"optimizer": optimizer} if optimizer != "adafactor" else {"optimizer": optimizer, "schedule": "constant"}
+    )
     model, curve = train(tmp_path / "a", longer(steps=200, eval_every=50, **settings))
     losses = [row["loss"] for row in curve if "loss" in row]
     assert losses[-1] < 0.2 * losses[0]
@@ -197,7 +199,8 @@ def test_after_a_kill_the_result_is_the_same(tmp_path: Path, step: int) -> None:
 
 def test_other_optimizers_and_logged_losses_do_not_depend_on_a_kill_either(tmp_path: Path) -> None:
     """11 is no multiple of the steps between two logged losses."""
-    resumed(tmp_path / "adafactor", longer(optimizer="adafactor"), 7)
+    for optimizer in ("adafactor", "adamw_kahan", "adamw_stochastic"):
+        resumed(tmp_path / optimizer, longer(optimizer=optimizer), 7)
     resumed(tmp_path / "logging", longer(steps=22, eval_every=11), 12)
 
 

@@ -69,6 +69,10 @@ def test_what_an_update_holds() -> None:
     n = QWEN.weights
     adamw = moments(task(QWEN), Way())["updating"]
     assert sum(adamw.values()) == 16 * n  # weight, gradient and two moments
+    for optimizer, each in (("adamw_8bit", 10.03125), ("adamw_kahan", 10), ("adamw_stochastic", 8)):
+        lean = moments(task(QWEN, optimizer=optimizer), Way())
+        assert sum(lean["updating"].values()) - lean["updating"]["update"] == each * n
+        assert ("copies in 16 bits" in lean["learning"]) == (optimizer == "adamw_8bit")
     adafactor = moments(task(QWEN, optimizer="adafactor"), Way())["updating"]
     assert sum(adafactor.values()) == pytest.approx(8 * n + 12 * QWEN.table, rel=0.001)
     low_rank = moments(task(QWEN, nets=(Net(QWEN, 2, "lora", 16),)), Way())["updating"]

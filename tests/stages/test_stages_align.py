@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch
 from families import saved
 from small_grid import BUDGET, TASK, M, Runner, by_kind, changed, contents, counted, experiment, read, refused
 
@@ -265,6 +266,31 @@ def test_settings_of_memory_are_in_no_key(no_model: Path) -> None:
     assert (sft["micro_batch_size"], sft["gradient_checkpointing"]) == (4, True)
     reward = located(aligned(other).parents["reward"].spec)["rm"]["training"]
     assert (reward["micro_batch_size"], reward["gradient_checkpointing"]) == (1, False)
+
+
+def test_a_cell_whose_weights_are_trained_in_bfloat16(tiny_folder: Path, runner: Runner, tmp_path: Path) -> None:
+    """Fine-tuning, reward model, policy and value model; stopped and gone on with it is the same."""
+    half = changed(cell(tiny_folder, PPO_FEW, rm=SameAsPolicy(training=BUDGET)), "policy", dtype="bfloat16")
+    lean = changed(half, "optimizer", optimizer="adamw_kahan")
+    for part, inner in (("sft", None), ("rm_backbone", "training")):
+        lean = changed(lean, part, **(
+            {inner: msgspec.structs.replace(BUDGET, optimizer="adamw_stochastic")} if inner
+            else {"optimizer": "adamw_stochastic"}
+        ))  # fmt: skip
+    weights = []
+    for asked in (half, lean):
+        sft = aligned(judge_stage(asked)).parents["sft"]
+        model, _ = load_policy(runner.folder(sft))
+        weights.append(torch.cat([weight.float().flatten() for weight in model.parameters()]))
+    assert 0 < float((weights[0] - weights[1]).norm() / weights[0].norm()) < 0.05
+    stage = aligned(judge_stage(lean))
+    whole, cut = contents(runner.folder(stage)), Runner(tmp_path)
+    parents = {role: runner.folder(parent) for role, parent in stage.parents.items()}
+    with pytest.raises(Interrupted):
+        cut.run(stage, parents, tmp_path / "out", stopping=lambda: True)
+    cut.run(stage, parents, tmp_path / "out")
+    assert contents(tmp_path / "out") == whole
+    refused(changed(cell(tiny_folder, GRPO()), "optimizer", optimizer="adamw_kahan"), "is trl's trainer, which follows")
 
 
 @pytest.mark.parametrize("name", ["ppo", "grpo"])

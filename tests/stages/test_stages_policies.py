@@ -25,6 +25,7 @@ from xling.models.architecture import trunk_of
 from xling.models.load import load_policy, loading
 from xling.models.published import load_log_ratio
 from xling.models.text import LIMITS, policy_ids
+from xling.optimizers.ppo import Settings as PPO
 from xling.planning.dag import judge_stage
 from xling.planning.specs import base, samples, sft
 from xling.results.samples import read_samples
@@ -275,6 +276,27 @@ def test_decoding_by_length_gives_every_prompt_its_own_samples(folders: dict[str
 )
 def test_settings_that_cannot_work_are_refused(no_model: Path, settings: dict[str, Any], sentence: str) -> None:
     refused(changed(experiment(no_model), "policy", **settings), sentence)
+
+
+@pytest.mark.parametrize("part", ["sft", "rm_backbone", "optimizer"])
+def test_optimizers_that_take_less_memory_are_refused_where_they_cannot(part: str, no_model: Path) -> None:
+    def asked(optimizer: str, **policy: Any) -> Any:
+        whole = changed(experiment(no_model, optimizer=PPO()), "policy", **policy)
+        if part == "rm_backbone":
+            training = msgspec.structs.replace(BUDGET, optimizer=optimizer)
+            return changed(whole, part, training=training, tuning=policy.get("tuning", "full"))
+        return changed(whole, part, optimizer=optimizer)
+
+    setting = "rm_backbone.training.optimizer" if part == "rm_backbone" else f"{part}.optimizer"
+    half = {"dtype": "bfloat16"}
+    judge_stage(asked("adamw_kahan", **half))
+    for experiment_, sentence in (
+        (asked("adamw_kahan"), "adamw_kahan trains weights in bfloat16.*Type policy.dtype=bfloat16"),
+        (asked("adamw_stochastic", tuning="lora", **half), f"few learn. Type {setting}=adamw"),
+        (asked("adamw_8bit", parallel="fsdp"), f"does not share out what {setting}=adamw_8bit holds"),
+        (asked("adamw_8bit"), "needs bitsandbytes.*eightbit"),
+    ):
+        refused(experiment_, sentence)
 
 
 def test_how_processes_share_a_training_is_in_no_key(no_model: Path) -> None:

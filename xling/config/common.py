@@ -18,6 +18,10 @@ Limit = Annotated[int, Meta(ge=2)]  # tokens, those that the model adds included
 Side = Literal["left", "right"]
 Objective = Literal["pointwise", "pairwise"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+# What follows gradients. Beside AdamW and the paper's Adafactor: AdamW whose moments have 8 bits (bitsandbytes), and
+# AdamW on weights in bfloat16, with what rounding leaves over, or rounded by chance (xling/models/precision.py).
+Following = Literal["adamw", "adafactor", "adamw_8bit", "adamw_kahan", "adamw_stochastic"]
+IN_BFLOAT16 = ("adamw_kahan", "adamw_stochastic")
 TEMPLATE_DATE = "2024-07-26"  # what chat templates that ask for it are told is today, unless another day is named
 
 
@@ -71,7 +75,7 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
     warmup_steps: NonNegative = 20
     weight_decay: Annotated[float, Meta(ge=0.0)] = 0.0
     eval_every: Positive = 50
-    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    optimizer: Following = "adamw"
     schedule: Literal["linear", "constant"] = "linear"  # after the warm-up: down to 0, or on as it is
     dropout: Fraction | None = None  # None: what the model's config says
     gradient_checkpointing: bool = False  # less memory for more time: states are computed again for the gradients

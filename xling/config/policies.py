@@ -1,10 +1,12 @@
 """Settings of the policies."""
 
+import importlib.util
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from xling.config.common import Fraction, Positive, PositiveFloat
+from xling.config.common import IN_BFLOAT16, Fraction, Positive, PositiveFloat
+from xling.errors import ConfigError, install
 
 
 class Lora(Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,3 +55,30 @@ class Recorded(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"
 
 
 Policy = LanguageModel | Recorded
+
+
+def check_following(setting: str, optimizer: str, dtype: tuple[str, str], tuning: str, parallel: str) -> None:
+    """ConfigError for an optimizer that takes less memory (`Following`) where it cannot, or spares nothing.
+
+    setting, dtype: the optimizer's setting, and that of the model's dtype with its value; tuning: full, lora, ...
+    """
+    if optimizer in ("adamw", "adafactor"):
+        return
+    typed = f"{setting}={optimizer}"
+    if tuning != "full":
+        raise ConfigError(
+            f"{typed} spares memory of weights that are trained whole, and with tuning={tuning} few learn. Type "
+            f"{setting}=adamw."
+        )
+    if parallel == "fsdp":
+        raise ConfigError(
+            f"policy.parallel=fsdp does not share out what {typed} holds. Type {setting}=adamw, or "
+            "policy.parallel=ddp, where each process has all weights."
+        )
+    if optimizer in IN_BFLOAT16 and dtype[1] != "bfloat16":
+        raise ConfigError(
+            f"{typed} trains weights in bfloat16, and {dtype[0]}={dtype[1]}. Type {dtype[0]}=bfloat16, or "
+            f"{setting}=adamw."
+        )
+    if optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(f"{typed} needs bitsandbytes, which is not installed: {install('eightbit')}.")

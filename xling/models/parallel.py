@@ -117,12 +117,15 @@ FILE_BYTES = 256 << 20  # of a checkpoint's file, unless one tensor is larger
 def chosen(how: str, model: nn.Module, optimizer: str, beside: int = 0) -> str:
     """`how`, where that is ddp or fsdp; of `auto` fsdp if training takes too much of a GPU for activations to fit.
 
-    The same in all processes, whose GPUs may differ in size. Weights in 4 bits cannot be shared out.
+    The same in all processes, whose GPUs may differ in size. Weights in 4 bits cannot be shared out, nor what
+    optimizers that take less memory hold of them.
     beside: models of that size that are trained whole besides.
     """
     weights = list(model.parameters())
     if how != "auto":
         return how
+    if optimizer not in ("adamw", "adafactor"):  # whose state is in no form that can be shared out
+        return "ddp"
     if weights[0].device.type != "cuda" or not all(weight.is_floating_point() for weight in weights):
         return "ddp"
     trained = 16 if optimizer == "adamw" else 8  # bytes: weight, gradient and, of AdamW, two moments, in float32

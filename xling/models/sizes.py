@@ -15,6 +15,7 @@ from xling.models.weights import ENCODERS
 # --- what is computed at once: models keep to it, and the memory plan counts with it ------------------------
 
 VOCABULARY_AT_ONCE = 1 << 27  # numbers in a table of log-probabilities (512 MiB)
+WEIGHTS_AT_ONCE = 1 << 24  # that AdamW in bfloat16 updates together, in float32
 PROMPTS_PER_BATCH = 16  # at most
 ROWS_PER_BATCH = 32  # of short rows
 TOKENS_PER_BATCH = 2048  # of longer ones, on an accelerator
@@ -70,17 +71,17 @@ class Sizes(NamedTuple):
         """Numbers kept of a prompt and a response: keys and values of all layers that write."""
         return 2 * self.groups * self.decoder * (prompt + response)
 
-    def layers(self, prompt: int, response: int, half: bool, dropout: bool, frozen: bool = False) -> float:
+    def layers(self, prompt: int, response: int, half: bool, dropout: bool, lean: bool = False) -> float:
         """Bytes that all layers keep of one prompt and response for the way back.
 
-        half: computed in 16 bits from weights in 32; frozen: weights are, and adapters learn.
+        half: computed in 16 bits from weights in 32; lean: norms' weights do not learn, or weights are in 16 bits.
         """
-        writing, reading = self.layer(prompt, response, half, dropout, frozen)
+        writing, reading = self.layer(prompt, response, half, dropout, lean)
         return self.decoder * writing + self.encoder * reading
 
-    def layer(self, prompt: int, response: int, half: bool, dropout: bool, frozen: bool = False) -> tuple[float, float]:
+    def layer(self, prompt: int, response: int, half: bool, dropout: bool, lean: bool = False) -> tuple[float, float]:
         """The same of one layer that writes, and of one that reads the prompt alone (0: there is none)."""
-        less = 8 * self.width if frozen else 0  # inputs of norms whose own weights do not learn
+        less = 8 * self.width if lean else 0  # inputs of norms
         if self.family == "decoder":
             norms, attention, inner = (26, 13 if self.groups < self.heads else 8, 8) if half else (24, 22, 16)
             token = norms * self.width - less + attention * self.heads + inner * self.inner

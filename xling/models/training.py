@@ -22,12 +22,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from xling.config.common import Training
+from xling.config.common import IN_BFLOAT16, Training
 from xling.config.policies import Lora
 from xling.errors import StageError
 from xling.grid.stage import Interrupted, PartDone
 from xling.models import parallel
 from xling.models.load import DTYPES, in_dtype, load_policy, loading, save_policy
+from xling.models.precision import HalfAdamW, eight_bits
 from xling.models.resuming import Checkpoints
 from xling.models.weights import some
 
@@ -38,7 +39,7 @@ LARGEST_NORM = 1.0  # gradients are clipped to it
 
 
 class Descent:
-    """AdamW or Adafactor on the weights of a model that are trained, with gradients clipped to norm 1.
+    """AdamW (of a kind) or Adafactor on the weights of a model that are trained, with gradients clipped to norm 1.
 
     what, setting: the model and the setting of its learning rate, which errors name. Weight decay leaves out biases and
     the weights of norms, as transformers' Trainer does. The model may be `spread` over several processes.
@@ -56,8 +57,13 @@ class Descent:
              "weight_decay": 0.0},
         ]  # fmt: skip
         self.optimizer = gradient_optimizer(optimizer, [group for group in groups if group["params"]])
-        for weight in self.parameters.values():  # there from the start, so that a checkpoint has somewhere to go to
-            self.optimizer.state[weight] = parallel.optimizer_state(weight, optimizer)
+        # What it holds is there from the start, so that a checkpoint has somewhere to go to.
+        for number, group in enumerate(self.optimizer.param_groups):
+            for place, weight in enumerate(group["params"]):
+                if optimizer in ("adamw", "adafactor"):
+                    self.optimizer.state[weight] = parallel.optimizer_state(weight, optimizer)
+                else:
+                    self.optimizer.init_state(group, weight, number, place)
 
     def step(self, learning_rate: float, scaler: torch.amp.GradScaler | None = None) -> float:
         """Follow the gradients, and forget them; returns their norm before clipping. StageError if it is no number.
@@ -105,10 +111,14 @@ def _decayed(model: nn.Module) -> set[str]:
 
 
 def gradient_optimizer(name: str, groups: list[Any]) -> Any:
-    """AdamW or Adafactor on parameters, or on groups of them; without weight decay where a group does not say."""
+    """That of `Following` on parameters, or on groups of them; without weight decay where a group does not say."""
     if name == "adafactor":
         optimizer = parallel.adafactor()
         return optimizer(groups, lr=1.0, scale_parameter=False, relative_step=False)  # as transformers' Trainer
+    if name == "adamw_8bit":
+        return eight_bits(groups)
+    if name in IN_BFLOAT16:
+        return HalfAdamW(groups, kahan=name == "adamw_kahan")
     return torch.optim.AdamW(groups, lr=1.0, weight_decay=0.0, fused=True)
 
 
@@ -375,13 +385,18 @@ def write_curve(folder: Path, curve: Sequence[dict[str, float]]) -> None:
 # --- what is trained, whole or by adapters, and how a trained policy is stored ------------------------------
 
 
-def trainable(folder: Path, tuning: str, lora: Lora | None, dropout: float | None) -> tuple[Any, Any]:
-    """(model, tokenizer) of a stage's folder: whole and in float32, or frozen with adapters in its own dtype.
+def whole_in(optimizer: str) -> str:
+    """The dtype of weights that are trained whole."""
+    return "bfloat16" if optimizer in IN_BFLOAT16 else "float32"
+
+
+def trainable(folder: Path, tuning: str, lora: Lora | None, dropout: float | None, optimizer: str) -> tuple[Any, Any]:
+    """(model, tokenizer) of a stage's folder: whole in what `optimizer` trains, or frozen in its dtype, with adapters.
 
     For qlora the frozen weights are in 4 bits.
     """
     if lora is None:
-        return load_policy(folder, dtype="float32", dropout=dropout)
+        return load_policy(folder, dtype=whole_in(optimizer), dropout=dropout)
     check_gpu(tuning, "policy")
     model, tokenizer = load_policy(folder, dropout=dropout, quantized=tuning == "qlora")
     return adapted(model, tuning, lora, "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"), tokenizer

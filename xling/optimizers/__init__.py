@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from xling.config.common import NonNegative, Positive, PositiveFloat
+from xling.config.common import Following, NonNegative, Positive, PositiveFloat
 from xling.config.policies import LanguageModel
 from xling.errors import ConfigError
 from xling.grid.stage import Stage, Work
@@ -41,7 +41,7 @@ class PolicyTraining(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     learning_rate: PositiveFloat = 5e-4
     warmup_steps: NonNegative = 5
     schedule: Literal["linear", "constant"] = "constant"
-    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    optimizer: Following = "adamw"
     beta: NonNegativeFloat = 0.1  # weight of the KL divergence from SFT_t; the reward has a standard deviation of 1
     eval_every: Positive = 20
     eval_prompts: Positive = 64
@@ -103,6 +103,12 @@ def check_trl(name: str, settings: GroupTraining, policy: LanguageModel, instead
         raise ConfigError(
             f"{name} is trl's trainer, whose micro-batches are equal: optimizer.micro_batch_size={micro} does not "
             f"divide optimizer.batch_size={settings.batch_size}. Use a divisor."
+        )
+    if settings.optimizer not in ("adamw", "adafactor"):
+        raise ConfigError(
+            f"{name} is trl's trainer, which follows gradients by adamw or adafactor: optimizer.optimizer="
+            f"{settings.optimizer} is for ppo, dpo, and rloo with optimizer.trainer=own. Type one of these, or "
+            "optimizer.optimizer=adamw."
         )
     if is_encoder_decoder(policy):
         raise ConfigError(f"{name} takes decoder-only policies, and this one is an encoder-decoder. {instead}")

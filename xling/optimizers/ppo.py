@@ -332,18 +332,19 @@ def value_model(problem: Problem, settings: Settings) -> HeadedNet:
     import torch
 
     from xling.models.load import load_trunk
+    from xling.models.training import whole_in
     from xling.rewards.networks import HeadedNet, load_reward, scalar_head
 
     net = HeadedNet()
     if settings.value == "shared":
         net.head = scalar_head(problem.policy)
     elif settings.value_init == "sft":
-        net.trunk = load_trunk(problem.rooms["sft"], dtype="float32", dropout=0.0)
+        net.trunk = load_trunk(problem.rooms["sft"], dtype=whole_in(settings.optimizer), dropout=0.0)
         net.head = scalar_head(net.trunk)
     else:
         stored: Any = load_reward(problem.rooms["reward"])
         mean, deviation = problem.standardised
-        net.trunk = stored.trunk.float().eval()
+        net.trunk = stored.trunk.to(getattr(torch, whole_in(settings.optimizer))).eval()
         net.head = scalar_head(net.trunk)
         with torch.no_grad():
             net.head.weight.copy_(stored.head.weight / deviation)

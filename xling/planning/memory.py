@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from xling.config.common import IN_BFLOAT16
 from xling.grid.stage import WHERE, Gpus, Memory, Stage, Tokens
 from xling.models.encoder import PACKAGE
 from xling.models.sizes import (
@@ -29,6 +30,7 @@ from xling.models.sizes import (
     TOKENS_KEPT,
     VOCABULARY_AT_ONCE,
     WATCHED_TOGETHER,
+    WEIGHTS_AT_ONCE,
     Sizes,
     rows_on_accelerator,
 )
@@ -40,7 +42,12 @@ from xling.results.specs import located
 
 QUANTIZED = 0.56  # bytes of a weight in 4 bits, with its share of the scales
 STEP = 12  # bytes a weight that Adafactor computes the update of the largest matrix with
+STEP_IN_PARTS = 20  # bytes a weight of those that AdamW in bfloat16 updates together
 LOGIT = 12  # bytes of a token's logit on the way back: the log-probability, its gradient, the logit's gradient
+# Bytes of a weight that is trained whole (and of its gradient), and of what the optimizer holds of each that learns: of
+# Adafactor a row and a column of each matrix, by its width.
+HELD = {"adamw": (4, 8.0), "adafactor": (4, 0.0), "adamw_8bit": (4, 2 + 8 / 256), "adamw_kahan": (2, 6.0),
+        "adamw_stochastic": (2, 4.0)}  # fmt: skip
 PASSING = 0.6  # of what a layer would keep for the way back, while a text passes it
 EVALUATED = 32  # rows that are written together when a policy is measured
 USUAL = 80.0  # GiB of a GPU, where that is asked of `auto` and not known
@@ -68,21 +75,27 @@ class Net(NamedTuple):
         """Weights that learn."""
         return self.numbers if self.tuning == "full" else self.rank * self.sizes.linear
 
-    def weights(self) -> float:
+    def weights(self, optimizer: str) -> float:
         """Bytes."""
         if self.tuning == "full":
-            return 4.0 * self.numbers
+            return float(HELD[optimizer][0] * self.numbers)
         word = QUANTIZED if self.tuning == "qlora" else self.word
         root = self.sizes.table + (0 if self.trunk else self.sizes.head)
         return word * (self.numbers - root) + self.word * root + 4.0 * self.learning
 
     def state(self, optimizer: str) -> float:
-        """Bytes of the optimizer's: two moments, or of Adafactor a row and a column of each matrix."""
-        return 8.0 * self.learning if optimizer == "adamw" else 8.0 * self.learning / self.sizes.width
+        """Bytes of the optimizer's."""
+        return self.learning * (8.0 / self.sizes.width if optimizer == "adafactor" else HELD[optimizer][1])
+
+    def gradients(self, optimizer: str) -> float:
+        """Bytes."""
+        return float(HELD[optimizer][0] * self.learning)
 
     def computing(self, optimizer: str) -> float:
         """Bytes that an update computes with besides."""
         largest = self.sizes.table if self.tuning == "full" else self.rank * self.sizes.inner
+        if optimizer in IN_BFLOAT16:
+            return float(STEP_IN_PARTS * min(largest, WEIGHTS_AT_ONCE))
         return STEP * float(largest) if optimizer == "adafactor" else 0.0
 
 
@@ -127,12 +140,12 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
     share = 1 / way.gpus if way.sharded else 1.0
     nets, first = task.nets, task.nets[0].sizes
     held: Parts = {
-        "weights": share * sum(net.weights() for net in nets),
+        "weights": share * sum(net.weights(task.optimizer) for net in nets),
         "optimizer": share * sum(net.state(task.optimizer) for net in nets),
         "other models": task.others + share * task.anchor,
     }
-    gradients = share * 4.0 * sum(net.learning for net in nets)
-    buckets = 4.0 * sum(net.learning for net in nets) if way.gpus > 1 and not way.sharded else 0.0
+    own = sum(net.gradients(task.optimizer) for net in nets)
+    gradients, buckets = share * own, own if way.gpus > 1 and not way.sharded else 0.0
     items = min(way.micro or task.at_once, task.shared // way.gpus)
     parts = items < task.batch // way.gpus
     texts = items * task.rows
@@ -141,20 +154,22 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
         "activations": sum(texts * kept(net, task, way.again) for net in nets),
         "logits": table(first, texts * task.response) if task.logits else 0.0,
     }
-    if task.half:  # autocast's copies of the weights that learn whole
+    if task.half and task.optimizer not in IN_BFLOAT16:  # autocast's copies of the weights that learn whole
         learning["copies in 16 bits"] = 2.0 * sum(net.numbers for net in nets if net.tuning == "full")
     around = 0.0
     if way.sharded:
         around = sum(4.0 * (net.sizes.root + 2 * net.sizes.block) + 4.0 * (net.sizes.root + net.sizes.block)
                      for net in nets if net.tuning == "full")  # fmt: skip
         learning["gathered"] = around
-    whole = 4.0 * first.root if nets[0].tuning == "full" else 0.0  # the first gradient: of the head
+    whole = (
+        float(HELD[task.optimizer][0] * first.root) if nets[0].tuning == "full" else 0.0
+    )  # the first gradient: of the head
     learning["gradients"] = max(gradients if parts else min(gradients, whole), buckets)
     layer = max(texts * one_layer(net, task) for net in nets)
     ending = {**held, "gradients": gradients + buckets, "gathered": around, "activations": layer}
     updating = {**held, "gradients": gradients + buckets,
                 "update": share * max(net.computing(task.optimizer) for net in nets)}  # fmt: skip
-    sampling = {**held, "weights": held["weights"] + (nets[0].weights() if way.sharded else 0.0)}
+    sampling = {**held, "weights": held["weights"] + (nets[0].weights(task.optimizer) if way.sharded else 0.0)}
     sampling["other models"] += (1 - share) * task.anchor  # it reads validation samples whole
     rows = -(-task.written // way.gpus) if task.shares else task.written
     word = 2 if task.half else nets[0].word if nets[0].tuning != "full" else 4
@@ -167,7 +182,7 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
 
 def kept(net: Net, task: Task, again: bool) -> float:
     """Bytes of one text that a network keeps for the way back; of layers that are computed again their inputs alone."""
-    sizes, args = net.sizes, (task.prompt, task.response, task.half, task.dropout, net.tuning != "full")
+    sizes, args = net.sizes, (task.prompt, task.response, task.half, task.dropout, lean(net, task))
     if net.tuning == "frozen":
         return 0.0
     if not again:
@@ -177,11 +192,16 @@ def kept(net: Net, task: Task, again: bool) -> float:
     return 4.0 * sizes.width * between
 
 
+def lean(net: Net, task: Task) -> bool:
+    """Whether norms keep less: their weights do not learn, or what goes from layer to layer has 16 bits."""
+    return net.tuning != "full" or task.optimizer in IN_BFLOAT16
+
+
 def one_layer(net: Net, task: Task) -> float:
     """All that its largest layer keeps."""
     if net.tuning == "frozen":
         return 0.0
-    return max(net.sizes.layer(task.prompt, task.response, task.half, task.dropout, net.tuning != "full"))
+    return max(net.sizes.layer(task.prompt, task.response, task.half, task.dropout, lean(net, task)))
 
 
 def table(sizes: Sizes, tokens: int) -> float:
@@ -429,8 +449,11 @@ def _scorer(stage: Stage) -> float:
 
 
 def _how(stage: Stage) -> str:
-    """How processes share a stage's weights: policy.parallel, but none where 4 bits or float16 rule it out."""
+    """How processes share weights: policy.parallel, but none where 4 bits, float16 or the optimizer forbid it."""
     base, own = base_of(stage), stage.spec["rm"] if stage.kind == "reward" else stage.spec
+    follows = stage.spec["optimizer"] if stage.kind == "align" else own["training"]
+    if follows["optimizer"] not in ("adamw", "adafactor"):
+        return "ddp"
     scaled = stage.kind != "align" and base is not None and base.spec["dtype"] == "float16"  # a policy's losses are not
     return "ddp" if scaled or own["tuning"] == "qlora" else str(stage.spec.get(WHERE, {}).get("parallel", "auto"))
 

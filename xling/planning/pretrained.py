@@ -150,14 +150,14 @@ def _of_policy(policy: LanguageModel, sft: Training, optimizer: Struct) -> Itera
         place = Place(model, "optimizer", f"{name}_pretrained")
         yield from _rate(place, "optimizer", optimizer, RATES[name], adapters)
         value = getattr(optimizer, "value_learning_rate", None)
-        if value is not None and optimizer.optimizer == "adamw":
+        if value is not None and optimizer.optimizer != "adafactor":
             yield from _unsuited(place, "optimizer.value_learning_rate", value, VALUE_RATE, adapters)
 
 
 def _rate(
     place: Place, group: str, training: Training | PolicyTraining, suited: Suited, adapters: bool
 ) -> Iterator[Finding]:
-    if training.optimizer == "adamw":  # Adafactor's rates, as the paper's, are on another scale
+    if training.optimizer != "adafactor":  # Adafactor's rates, as the paper's, are on another scale
         yield from _unsuited(place, f"{group}.learning_rate", training.learning_rate, suited, adapters)
 
 

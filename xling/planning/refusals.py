@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from xling.config.common import Training, pooled
-from xling.config.policies import LanguageModel, Recorded
+from xling.config.policies import LanguageModel, Recorded, check_following
 from xling.errors import ConfigError, install
 from xling.experiment import Experiment
 from xling.measures.language import labels
@@ -73,6 +73,8 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
     check_lengths(policy, (policy.max_prompt_tokens, policy.max_new_tokens), "policy")
     check_reward_model(experiment, rm)
     OPTIMIZERS.of(experiment.optimizer).check(experiment.optimizer, policy, rm)
+    if trains(experiment.optimizer):
+        _check_following("optimizer", experiment.optimizer.optimizer, policy)
     if trains(experiment.optimizer) and "demonstrations" not in offers(experiment.task):
         raise ConfigError(
             f"optimizer={name_of(experiment.optimizer)} learns on the prompts of training demonstrations, and "
@@ -108,6 +110,8 @@ def _check_policy(policy: LanguageModel, sft: Training) -> None:
             f"policy.parallel=fsdp does not share out {wrong}. Type {instead}, or policy.parallel=ddp, where each "
             "process has all weights."
         )
+    if sft.steps:
+        _check_following("sft", sft.optimizer, policy)
     micro = sft.micro_batch_size
     if sft.steps and micro is not None and sft.batch_size % micro:
         raise ConfigError(f"sft.micro_batch_size={micro} does not divide sft.batch_size={sft.batch_size}.")
@@ -123,6 +127,10 @@ def _check_policy(policy: LanguageModel, sft: Training) -> None:
             raise ConfigError(f"{setting} needs {module}, which is not installed: {command}.")
     if policy.engine == "vllm" and is_encoder_decoder(policy):
         raise ConfigError("policy.engine=vllm samples decoder-only models. Type policy.engine=torch.")
+
+
+def _check_following(group: str, optimizer: str, policy: LanguageModel) -> None:
+    check_following(f"{group}.optimizer", optimizer, ("policy.dtype", policy.dtype), policy.tuning, policy.parallel)
 
 
 def check_reward_model(experiment: Experiment, rm: RewardModel) -> None:

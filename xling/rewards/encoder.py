@@ -37,7 +37,7 @@ def check(rm: Settings, choices: Choices) -> None:
 
     own = start(rm, choices.policy)
     check_checkpoint(own.setting, own.model, "encoder", ("pad",), check_config)
-    same_as_policy.check_training(rm)
+    same_as_policy.check_training(rm, choices.policy, ("rm_backbone.dtype", rm.dtype))
 
 
 def start(rm: Settings, policy: Policy) -> Base:

@@ -38,7 +38,7 @@ from xling.models.text import (
     separators,
     text_ids,
 )
-from xling.models.training import adapted, check_gpu, merged, write_curve
+from xling.models.training import adapted, check_gpu, merged, whole_in, write_curve
 from xling.models.training import fit as descend
 from xling.rewards import Feedback
 from xling.tasks.records import Pair, Rating
@@ -254,12 +254,12 @@ def train(context: Context, rm: Any, feedback: Feedback, kind: type[Net]) -> Non
 
 
 def new_net(context: Context, rm: Any, side: str, kind: type[Net]) -> Net:
-    """The parent `init` with a fresh head; in float32 if all of it is trained, else in its own dtype."""
+    """The parent `init` with a fresh head; trained whole it is in what its optimizer trains, else in its own dtype."""
     check_gpu(rm.tuning, "rm_backbone")
     tokenizer = load_tokenizer(context.parents["init"], kind.needed)
     trunk = load_trunk(
         context.parents["init"],
-        dtype="float32" if rm.tuning == "full" else None,
+        dtype=whole_in(rm.training.optimizer) if rm.tuning == "full" else None,
         dropout=rm.training.dropout,
         quantized=rm.tuning == "qlora",
         encoder=kind.pair,

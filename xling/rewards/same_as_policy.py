@@ -4,7 +4,7 @@ import importlib.util
 from typing import Any, Literal
 
 from xling.config.common import Limit, NonNegative, Objective, Side, Training
-from xling.config.policies import LanguageModel, Lora
+from xling.config.policies import LanguageModel, Lora, Policy, check_following
 from xling.errors import ConfigError, install
 from xling.grid.stage import Context
 from xling.models.checkpoints import check_checkpoint, check_lengths, check_policy, check_table
@@ -51,7 +51,7 @@ def check(rm: Settings, choices: Choices) -> None:
     own = start(rm, policy)
     if isinstance(own, Base) and rm.init != "base":
         check_checkpoint(own.setting, own.model, "reward", ("pad", "eos"), lambda c: check_table(c, sides))
-    check_training(rm)
+    check_training(rm, policy, ("policy.dtype", policy.dtype))
     check_policy(policy)
     if rm.init in ("sft", "base") and not choices.recorded:
         check_lengths(policy, sides, "rm_backbone")
@@ -59,13 +59,19 @@ def check(rm: Settings, choices: Choices) -> None:
         _check_demonstrations(choices.reward_task)
 
 
-def check_training(rm: Any) -> None:
-    """ConfigError for micro-batches that cannot be made, or a tuning whose package is not installed."""
+def check_training(rm: Any, policy: Policy, dtype: tuple[str, str]) -> None:
+    """ConfigError for micro-batches that cannot be made, or a tuning or optimizer that cannot be.
+
+    dtype: the setting of the model's, with its value.
+    """
     micro, batch = rm.training.micro_batch_size, rm.training.batch_size
     if rm.training.steps and micro is not None and batch % micro:
         raise ConfigError(
             f"rm_backbone.training.micro_batch_size={micro} does not divide rm_backbone.training.batch_size={batch}."
         )
+    if rm.training.steps:
+        parallel = policy.parallel if isinstance(policy, LanguageModel) else "auto"
+        check_following("rm_backbone.training.optimizer", rm.training.optimizer, dtype, rm.tuning, parallel)
     for tuning, module, extra in (("lora", "peft", "lora"), ("qlora", "bitsandbytes", "qlora")):
         if rm.tuning == tuning and importlib.util.find_spec(module) is None:
             raise ConfigError(f"rm_backbone.tuning={tuning} needs {module}: {install(extra)}.")

@@ -136,7 +136,7 @@ def _models(context: Context, spec: AlignSpec, settings: PolicyTraining) -> tupl
     Each is shared out before the next is read: a process has room for one whole model beside its shares.
     """
     start = context.parents["sft"]
-    whole, tokenizer = trainable(start, spec.tuning, spec.lora, 0.0)
+    whole, tokenizer = trainable(start, spec.tuning, spec.lora, 0.0, settings.optimizer)
     policy = core(whole).eval()
     check_processes(settings, parallel.world_size(), bool(policy.config.is_encoder_decoder))
     parallel.join(policy.device)

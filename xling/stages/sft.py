@@ -40,7 +40,9 @@ def run(context: Context) -> None:
     """Writes the model in Hugging Face format, curve.jsonl and sft.json."""
     spec = msgspec.convert(context.spec, SftSpec)
     torch.manual_seed(spec.seed)
-    model, tokenizer = trainable(context.parents["base"], spec.tuning, spec.lora, spec.training.dropout)
+    model, tokenizer = trainable(
+        context.parents["base"], spec.tuning, spec.lora, spec.training.dropout, spec.training.optimizer
+    )
     encoder = bool(model.config.is_encoder_decoder)
     demonstrations = _demonstrations(context, spec, "train", None)
     train, cut = token_rows(tokenizer, demonstrations, spec, encoder)
