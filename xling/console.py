@@ -187,7 +187,7 @@ def age(since: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def size(count: int) -> str:
+def size(count: float) -> str:
     """`512 B`, `1.5 MB`: powers of 1000."""
     amount, units = float(count), ["B", "kB", "MB", "GB"]
     while amount >= 1000 and len(units) > 1:

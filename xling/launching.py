@@ -17,7 +17,7 @@ from msgspec import to_builtins
 
 from xling.compose.grid import Cells, grid_name
 from xling.config.policies import LanguageModel
-from xling.console import harmless
+from xling.console import harmless, size
 from xling.errors import ConfigError, shown, while_running
 from xling.experiment import Experiment, experiment_from
 from xling.folding import fold
@@ -26,6 +26,7 @@ from xling.grid.estimate import Speed, in_processes, rates_from
 from xling.grid.plan import Plan, make_plan, needs_of, replaced, too_large
 from xling.grid.stage import Gpus
 from xling.grid.store import Store
+from xling.grid.weights import dropped_kinds
 from xling.judges import judges_its_own
 from xling.measures.own import located, own_measure
 from xling.models.checkpoints import chat_template
@@ -78,9 +79,11 @@ def plan_of(cells: Cells, catalogue: str, device: Callable[[], Speed | None] = l
     )
     said = [*_unsuited(asked, cells), *beyond(asked), *strange(asked), *notes(plan), *_templates(asked)]
     said += _own_judges(plan)
+    drops = dropped_kinds(settings["keep_weights"], plan.kinds)
     warnings = [*plan.warnings, *remarks, *said, *replaced(plan)]
     told = [] if dry_run or not hasattr(dag, "language_rates") else dag.language_rates(asked, stage_cells)
-    return replace(plan, warnings=warnings, language_rates=told, measures=_own_measures(settings["measures"]))
+    return replace(plan, warnings=warnings, language_rates=told, measures=_own_measures(settings["measures"]),
+                   drops=drops)  # fmt: skip
 
 
 def _unsuited(asked: Sequence[Experiment], cells: Cells) -> list[str]:
@@ -242,6 +245,10 @@ def _planned(cells: Cells, catalogue: str, launcher: Launcher, settings: Any) ->
         print(harmless(f"xling: {sentence}"), file=sys.stderr)
     print(harmless(_intention(plan, said)), file=sys.stderr)
     plan.clear_lost()
+    if freed := plan.drop_weights():
+        print(
+            f"xling: {size(freed)} of weights that nothing reads any more were dropped (keep_weights).", file=sys.stderr
+        )
     return plan
 
 
@@ -303,7 +310,9 @@ def _healing(plan: Plan, catalogue: str, mode: str) -> Plan:
         plan.store.damaged.pop((damaged.kind, damaged.key), None)
     kinds = importlib.import_module(catalogue).KINDS
     anew = make_plan(plan.cells, plan.store, mode, plan.name, plan.command, plan.left_out, kinds)
-    return replace(anew, warnings=plan.warnings, language_rates=plan.language_rates, measures=plan.measures)
+    anew.clear_lost()
+    return replace(anew, warnings=plan.warnings, language_rates=plan.language_rates, measures=plan.measures,
+                   drops=plan.drops)  # fmt: skip
 
 
 def _tracking(settings: Any) -> Mapping[str, Any]:

@@ -42,12 +42,12 @@ class Toy(nn.Module):
         self.layers = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1), nn.Linear(8, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layers(x.to(self.layers[0].weight.dtype))[:, 0].float()
+        out: Tensor = self.layers(x.to(self.layers[0].weight.dtype))[:, 0]
         return out
 
 
 def squared(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    return ((model(batch["x"]) - batch["y"]) ** 2).mean()
+    return ((model(batch["x"]).float() - batch["y"]) ** 2).mean()
 
 
 def held_out(model: Any) -> float:

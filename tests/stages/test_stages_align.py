@@ -281,7 +281,7 @@ def test_a_cell_whose_weights_are_trained_in_bfloat16(tiny_folder: Path, runner:
     for asked in (half, lean):
         sft = aligned(judge_stage(asked)).parents["sft"]
         model, _ = load_policy(runner.folder(sft))
-        weights.append(torch.cat([weight.float().flatten() for weight in model.parameters()]))
+        weights.append(torch.cat([weight.detach().float().flatten() for weight in model.parameters()]))
     assert 0 < float((weights[0] - weights[1]).norm() / weights[0].norm()) < 0.05
     stage = aligned(judge_stage(lean))
     whole, cut = contents(runner.folder(stage)), Runner(tmp_path)

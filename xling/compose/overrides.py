@@ -32,15 +32,16 @@ LANGUAGE_GROUPS = ("source_lang", "target_lang")
 NAMED_GROUPS = ("task", "policy", "rm_backbone", "optimizer", "judge")
 PLAIN_GROUPS = (*NAMED_GROUPS, "reward_task", "sft", "translator")  # their options fill their own sub-tree alone
 SHARED_KEYS = (*PLAIN_GROUPS, "seed", "reward_data", "sft_data", "lid")  # of an experiment, all but the languages
-SETTINGS = ("root", "name", "controls", "pairs", "scale", "dry_run", "cost", "mode", "measures", "tracking")
+SETTINGS = ("root", "name", "controls", "pairs", "scale", "dry_run", "cost", "mode", "keep_weights", "measures",
+            "tracking")  # fmt: skip
 WORDS = ("root", "name")  # settings of one text: nothing in it is grammar
 PATHS = ("path", "checkpoint", "encoder", "init", "policy", "reference", "articles", "model", "root")
 MOST_VALUES = 100_000  # of one range: more are a typing error, and take minutes to count
 LONE_CHOICE = re.compile(r"^(source_lang|target_lang)=choice\((.*)\)$")
 TWICE = re.compile(rf"^((?:{'|'.join(PLAIN_GROUPS)})\.[^=]+)=(.+),\2$")  # choice() takes no null and drops quotes
 # One value for the whole run: two of them would be two grids.
-RUN_SETTINGS = ("controls", "cost", "dry_run", "measures", "mode", "name", "pairs", "root", "scale", "sweeps",
-                "tracking")  # fmt: skip
+RUN_SETTINGS = ("controls", "cost", "dry_run", "keep_weights", "measures", "mode", "name", "pairs", "root", "scale",
+                "sweeps", "tracking")  # fmt: skip
 CHOOSING = ("controls", "pairs", "scale")  # those of them that decide which cells there are
 
 

@@ -80,6 +80,11 @@ def trained(store: Store, name: str, what: str) -> PlannedStage:
     state = store.examine(stage.kind, stage.key).state
     if state != "done":
         raise ConfigError(f"{stage.label} is {state}: there is no model to export yet. Run the grid's command again.")
+    if store.dropped(stage.kind, stage.key):
+        raise ConfigError(
+            f"The weights of {stage.label} were dropped (keep_weights). To train it again delete "
+            f"'{store.folder(stage.kind, stage.key)}' and run the grid's command with keep_weights=all."
+        )
     return stage
 
 

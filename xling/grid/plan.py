@@ -20,7 +20,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from xling.console import SHOWN, Console, duration
+from xling.console import SHOWN, Console, duration, size
 from xling.errors import ConfigError, did_you_mean
 from xling.grid import files
 from xling.grid.estimate import Estimate, Rates, estimate, path_lengths
@@ -28,6 +28,7 @@ from xling.grid.host import code_digest, git_sha
 from xling.grid.records import PLAN, AxisValue, Done, LeftOut, PlanFile, PlannedCell, PlannedStage, Ref, Sheet, planned
 from xling.grid.stage import DATA, WHERE, Cell, Gpus, Json, Kind, Memory, Stage, canonical_json
 from xling.grid.store import Listing, Status, Store
+from xling.grid.weights import drop
 
 # --- Why a stage has to run: what differs between its spec and the nearest result that is already stored ---
 
@@ -145,6 +146,7 @@ class Plan:
     git: str | None
     rates: Rates | None = None  # of a dry run, which estimates by what stages say of their work
     language_rates: Sequence[Json] = ()  # what stands beside the language shares: [{"rates": {...}, "cells": [places]}]
+    drops: Sequence[str] = ()  # kinds of stages whose weights go when all have read them (keep_weights)
     measures: Sequence[str] = ()  # of the user's own: FILE:FUNCTION
     kinds: Mapping[str, Kind] = field(default_factory=dict)  # how its stages are run, as far as whoever planned it said
     needs: Mapping[str, tuple[str, Memory]] = field(default_factory=dict)  # by kind: what takes most, by label
@@ -170,6 +172,17 @@ class Plan:
             for key, step in self.steps.items()
         }
 
+    @property
+    def dropping(self) -> list[str]:
+        """`drops`, for whoever runs the stages; none while all results are made anew: readers of old ones are done."""
+        return [] if self.mode in ("force", "read-only") else list(self.drops)
+
+    def drop_weights(self) -> int:
+        """Drop weights that nothing reads any more, also those of before; returns their bytes."""
+        asked = [(step.stage.kind, key) for key, step in self.steps.items()
+                 if step.stage.kind in self.dropping and step.state == "cached"]  # fmt: skip
+        return drop(self.store, self.kinds, asked, self._file())
+
     def cost(self, workers: int) -> tuple[float, float]:
         """(seconds of work, seconds until it is done): bounded by the critical path and by the workers."""
         seconds = self.seconds()
@@ -180,6 +193,8 @@ class Plan:
     def clear_lost(self) -> None:
         """Remove results that hold no longer, so that every runner takes them for missing."""
         for key, step in self.steps.items():
+            if step.reason.startswith(DROPPED) and not self.store.dropped(step.stage.kind, key):
+                continue  # somebody has trained it again since
             if step.lost and step.state == "run" and (name := self.store.set_aside(step.stage.kind, key)) is not None:
                 shutil.rmtree(self.store.kind_folder(step.stage.kind) / name, ignore_errors=True)
 
@@ -226,6 +241,7 @@ class Plan:
                 for stage in stages
             ],
             language_rates=list(self.language_rates),
+            drops=list(self.drops),
             measures=list(self.measures),
         )
 
@@ -427,9 +443,27 @@ def _steps(
                     return "blocked", f"below {parent.label}"
         return "run", why
 
+    statuses = {**statuses, **_needed_again(mode, stages, statuses)}
     for key, stage in stages.items():
         steps[key] = Step(stage, *decided(stage, statuses[key]), lost=statuses[key].state == "lost")
     return steps
+
+
+DROPPED = "its weights were dropped, and "  # how the reason begins why such a stage has to run
+
+
+def _needed_again(mode: Mode, stages: Mapping[str, Stage], statuses: Mapping[str, Status]) -> dict[str, Status]:
+    """Results whose weights were dropped, of which some stage that runs has to read them: as good as lost."""
+    again: dict[str, Status] = {}
+    running = {"retry": ("missing", "lost", "failed", "damaged"), "cached": ("missing", "lost")}.get(mode, ())
+    for key, stage in reversed(list(stages.items())):
+        if key not in again and statuses[key].state not in running:
+            continue
+        for up in stage.parents.values():
+            done = statuses[up.key].done
+            if done is not None and done.dropped and statuses[up.key].state == "done":
+                again.setdefault(up.key, Status("lost", f"{DROPPED}{stage.label} needs them"))
+    return again
 
 
 def _warnings(used: Sequence[Done], git: str | None) -> list[str]:
@@ -455,6 +489,7 @@ def _warnings(used: Sequence[Done], git: str | None) -> list[str]:
 
 
 WORTH = 2.0  # GiB of a GPU, from which on plans say how much their stages take
+SHOWN_BYTES = 1e9  # of results, from which on they say what weights are of it
 CONSIDERABLE = 16.0  # from which on they say how to ask whether it fits
 
 
@@ -535,6 +570,7 @@ def _cost(plan: Plan, workers: int, said: str) -> Iterable[str]:
     yield f"Work: {duration(total)}; about {duration(wall)} with {crew}." + (
         "  (? = guessed: no run of the kind is recorded yet)" if guessed else ""
     )
+    yield from _disk(plan)
     modelled = [(kind, e) for kind, e in plan.estimates.items() if e.modelled]
     if modelled and plan.rates:
         hours = sum(e.seconds * e.processes * plan.count()[kind]["run"] for kind, e in modelled) / 3600
@@ -549,6 +585,27 @@ def _cost(plan: Plan, workers: int, said: str) -> Iterable[str]:
             f"{', '.join(several)} processes: taken to be as many times as fast. What messages between GPUs cost of "
             "that was not measured."
         )
+
+
+def _disk(plan: Plan) -> Iterable[str]:
+    """What new results take, how much of it weights are, and what dropping those costs whoever needs them later."""
+    stored = {kind: estimate.stored for kind, estimate in plan.estimates.items()}
+    total, trained = sum(stored.values()), [kind for kind in stored if kind in plan.kinds and plan.kinds[kind].weights]
+    weights = {kind: stored[kind] for kind in trained if stored[kind]}
+    if total < SHOWN_BYTES or not weights:
+        return
+    parts = ", ".join(f"{kind} {size(part)}" for kind, part in weights.items())
+    gone = [kind for kind in weights if not plan.drops or kind in plan.drops]
+    left = size(total - sum(weights[kind] for kind in gone))
+    again = duration(sum(plan.estimates[kind].seconds * plan.count()[kind]["run"] for kind in gone))
+    how = f"Of these {left} stay" if plan.drops else f"keep_weights=none leaves {left}"
+    yield (
+        f"Disk: {size(total)} of results, most of it weights: {parts}. {escape(how)} once all stages have read them; "
+        f"to train all of {', '.join(gone)} again takes {again}, if a later command has to read them."
+    )
+    kept = [f"{kind} {size(memory.scratch)}" for kind, (_, memory) in plan.needs.items() if memory.scratch]
+    if kept:
+        yield f"Checkpoints, on disk while a stage runs, at most: {', '.join(kept)}."
 
 
 def _reasons(plan: Plan) -> dict[str, str]:

@@ -111,6 +111,7 @@ class Done(msgspec.Struct, frozen=True):
     files: dict[str, FileFact]
     run: Run
     format: int = RESULT
+    dropped: dict[str, FileFact] = {}  # weights that are gone on purpose (xling/grid/weights.py)
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -185,6 +186,7 @@ class PlanFile(msgspec.Struct, frozen=True, kw_only=True):
     left_out: list[LeftOut] = []
     stages: list[PlannedStage]
     language_rates: list[Any] = []
+    drops: list[str] = []  # kinds of stages whose weights go when all have read them (keep_weights)
     measures: list[str] = []  # FILE:FUNCTION of the user's own (xling/measures/own.py)
 
     def asked(self) -> list[Any]:

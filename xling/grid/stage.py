@@ -117,6 +117,7 @@ class Memory:
 
     parts: Mapping[str, float]  # bytes at the worst moment, by what they are for
     gpus: Gpus
+    scratch: float = 0.0  # bytes on disk of its checkpoints while it runs
     setting: str = ""  # where it does not fit: what to type so that it does, the cheapest; empty: nothing would do
 
     @property
@@ -146,6 +147,7 @@ class Kind:
     needs: Callable[[Stage, Gpus], Memory | None] | None = (
         None  # of a GPU, by formulas; None: no network worth the name
     )
+    weights: tuple[str, ...] = ()  # names (*: any) of the files of a result that keep_weights may drop
     memory: Callable[[Stage], float] | None = None  # bytes that a stage holds in main memory at its peak, roughly
 
 

@@ -99,7 +99,8 @@ def _row(
             status = store.check(kind, key)
         except Unreadable as error:
             return Row(index, stage, "unreadable", str(error))
-        return Row(index, stage, "done") if status.state == "done" else Row(index, stage, "damaged", status.why)
+        note = "its weights were dropped" if status.done is not None and status.done.dropped else ""
+        return Row(index, stage, "done", note) if status.state == "done" else Row(index, stage, "damaged", status.why)
     if key in cluster.queued:
         return Row(index, stage, "queued", f"SLURM job {cluster.queued[key]}")
     failure = store.failure_record(kind, key) if key in listing.failed else None
@@ -128,8 +129,13 @@ def count_table(status: GridStatus) -> RenderableType:
         table.add_column(state, justify="right")
     for kind, count in counts.items():
         table.add_row(kind, *(str(count[state] or "") for state in states))
+    gone = Counter(row.stage.kind for row in status.rows if row.state == "done" and row.note)
+    words = ", ".join(f"{count} {kind}" for kind, count in gone.items())
+    said = [Text(f"Weights were dropped on purpose (keep_weights) of {words}.")] if gone else []
     # not the table's own title, which is broken to the width of the table
-    return Group(Text(f"{status.plan.name}: {cells['done']} of {cells.total()} cells done", style="italic"), table)
+    return Group(
+        Text(f"{status.plan.name}: {cells['done']} of {cells.total()} cells done", style="italic"), table, *said
+    )
 
 
 def _status_lines(row: Row, store: Store) -> Iterable[Text]:

@@ -22,9 +22,10 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 
 import msgspec
@@ -303,6 +304,28 @@ class Store:
         if sheet is None:
             return "spec.json cannot be read"
         return "" if sheet.kind == kind and sheet.key() == key else "spec.json is not the spec of this key"
+
+    def dropped(self, kind: str, key: str) -> bool:
+        """Whether a result's weights are gone on purpose: whoever reads them has to make it again."""
+        status = self.check(kind, key)
+        return status.done is not None and bool(status.done.dropped)
+
+    def drop(self, kind: str, key: str, names: Collection[str]) -> int:
+        """Delete the files of a result that have such names (`*.safetensors`); returns their bytes.
+
+        The marker says so first: at no moment does a result look damaged, and what a kill leaves goes the next time.
+        """
+        done, folder = self._published(kind, key), self.folder(kind, key)
+        gone = {
+            name: fact for name, fact in done.files.items() if any(fnmatch(os.path.basename(name), n) for n in names)
+        }
+        if gone:
+            left = {name: fact for name, fact in done.files.items() if name not in gone}
+            marker = msgspec.structs.replace(done, files=left, dropped=done.dropped | gone)
+            files.write_atomically(folder / "done.json", files.sealed_json(marker))
+        for name in done.dropped | gone:
+            (folder / name).unlink(missing_ok=True)
+        return sum(fact.size for fact in gone.values())
 
     # --- making results -----------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ def _lazy(name: str) -> Callable[[Any], Any]:
     return lambda argument: getattr(importlib.import_module(f"xling.stages.{module}"), function)(argument)
 
 
+WEIGHTS = ("model*.safetensors", "tokenizer.json", "*.model")  # what takes room of a network: a tokenizer has 10 MB
 WHERE: dict[str, Any] = {"gpu": memory.on_gpu, "memory": memory.main_memory}
 
 OWN = (
@@ -39,6 +40,7 @@ OWN = (
         needs=memory.sft,
         parallel=True,
         shared=sharing.sft,
+        weights=WEIGHTS,
         **WHERE,
     ),
     Kind("embed", 3, _lazy("features:run_embed"), seconds=10, **WHERE),
@@ -52,6 +54,7 @@ OWN = (
         needs=memory.reward,
         parallel=True,
         shared=sharing.reward,
+        weights=WEIGHTS,
         **WHERE,
     ),
     Kind("pool", 3, _lazy("pool:run"), seconds=20, work=costs.samples, needs=memory.samples, **WHERE),
@@ -65,6 +68,7 @@ OWN = (
         needs=memory.align,
         parallel=True,
         shared=sharing.align,
+        weights=WEIGHTS,
         **WHERE,
     ),
     Kind("aligned", 1, _lazy("pool:run"), seconds=8, work=costs.samples, needs=memory.samples, **WHERE),

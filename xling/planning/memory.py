@@ -241,13 +241,19 @@ def trained(task: Task, way: Way, names: tuple[str, str], kind: str, gpus: Gpus)
 
     names: of the settings of micro-batches and of checkpointing.
     """
-    now = Memory(worst(task, _spread(task, way._replace(gpus=gpus.count), gpus)), gpus)
+    now = Memory(worst(task, _spread(task, way._replace(gpus=gpus.count), gpus)), gpus, checkpoints(task))
     if gpus.gib is None or now.fits:
         return now
     for other in _ways(task, way, gpus):
         if Memory(worst(task, other), gpus).fits:
-            return Memory(now.parts, gpus, _typed(other, way, task, names, kind, gpus))
+            return Memory(now.parts, gpus, now.scratch, _typed(other, way, task, names, kind, gpus))
     return now
+
+
+def checkpoints(task: Task) -> float:
+    """Bytes on disk at most: the newest, that whose weights are kept so far, and one that is being written."""
+    word = HELD[task.optimizer][0]
+    return 3.0 * sum(word * net.learning + net.state(task.optimizer) for net in task.nets)
 
 
 def worst(task: Task, way: Way) -> Parts:
@@ -342,7 +348,7 @@ def align(stage: Stage, gpus: Gpus) -> Memory | None:
                    room({}, gpus), _how(stage))  # fmt: skip
     way = Way(1, False, spec["optimizer"].get("micro_batch_size"), bool(spec.get("gradient_checkpointing")))
     if not hasattr(settings, "micro_batch_size"):  # an optimizer that reads its batch at once
-        return Memory(worst(task, way), gpus)
+        return Memory(worst(task, way), gpus, checkpoints(task))
     return trained(task, way, ("optimizer.micro_batch_size", "policy.gradient_checkpointing"), stage.kind, gpus)
 
 
@@ -382,7 +388,7 @@ def samples(stage: Stage, gpus: Gpus) -> Memory | None:
         return now
     for share in (ACCELERATOR_ROOM / parts for parts in (1, 2, 4, 16, 64)):
         if written(share * gpus.gib * 2**30).fits:
-            return Memory(now.parts, gpus, f"policy.sampling_memory={share * gpus.gib:.3g}")
+            return Memory(now.parts, gpus, setting=f"policy.sampling_memory={share * gpus.gib:.3g}")
     return now
 
 

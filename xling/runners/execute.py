@@ -9,7 +9,7 @@ import sys
 import sysconfig
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from xling.grid import claim, files, host
 from xling.grid.records import Failure, Run, Sheet
 from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Damaged, Store, now
+from xling.grid.weights import drop
 
 Progress = Callable[[int, int], None]
 TIDY_SECONDS = 1.0  # a stage that took so long may have left something behind
@@ -65,6 +66,7 @@ class Executor:
     note: str = ""  # said in the header of each stage's log
     stopping: Callable[[], bool] = lambda: False  # for stages: the runner has to stop
     call: Callable[[Kind, Context], None] = lambda kind, context: kind.run(context)
+    drops: Collection[str] = ()  # kinds of stages whose weights go when all have read them
     processes: int = 1  # that `call` runs a stage in
     heart: claim.Heart = field(init=False)
 
@@ -82,7 +84,7 @@ class Executor:
             return Report("claimed", job.key, living.who)
         self.heart.hold(path)
         try:
-            return self._claimed(job, progress)
+            report = self._claimed(job, progress)
         except Interrupted:
             raise
         except BaseException as error:
@@ -92,6 +94,9 @@ class Executor:
         finally:
             with suppress(OSError):
                 self.heart.release(path)
+        if self.drops and report.event in ("done", "found"):
+            self._drop(job)
+        return report
 
     def _claimed(self, job: Job, progress: Progress) -> Report:
         kind, key = job.sheet.kind, job.key
@@ -104,6 +109,9 @@ class Executor:
             parents = {role: self.store.load(up.kind, up.key) for role, up in job.sheet.parents.items()}
         except Damaged as damaged:
             return Report("damaged", key, damaged.why, parent=damaged.key)
+        for up in job.sheet.parents.values():
+            if self._weightless(up.kind, up.key):  # for somebody who had not planned this stage
+                return Report("damaged", key, "its weights were dropped (keep_weights)", parent=up.key)
         return self._run(job, parents, progress)
 
     def _state(self, job: Job) -> str:
@@ -113,7 +121,17 @@ class Executor:
                 self.store.load(job.sheet.kind, job.key)
             except Damaged:
                 return "damaged"
+            if self._weightless(job.sheet.kind, job.key):
+                return "damaged"
         return state
+
+    def _weightless(self, kind: str, key: str) -> bool:
+        return kind in self.kinds and bool(self.kinds[kind].weights) and self.store.dropped(kind, key)
+
+    def _drop(self, job: Job) -> None:
+        """The weights that this stage was the last to read, and its own if nothing is left to read them."""
+        refs = [(job.sheet.kind, job.key), *((up.kind, up.key) for up in job.sheet.parents.values())]
+        drop(self.store, self.kinds, [ref for ref in refs if ref[0] in self.drops])
 
     def _run(self, job: Job, parents: Mapping[str, Path], progress: Progress) -> Report:
         sheet, key = job.sheet, job.key

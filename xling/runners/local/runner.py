@@ -63,7 +63,9 @@ def run_local(
         remove_leftovers(plan.store, plan.estimates)
     force = plan.mode == "force"
     root = str(plan.store.root.absolute())
-    setting = Setting(root, catalogue, force, threads, plan.git, host.code_digest(), claim_timeout, os.getpid())
+    setting = Setting(
+        root, catalogue, force, threads, plan.git, host.code_digest(), claim_timeout, plan.dropping, os.getpid()
+    )
     run = _Run(plan, setting, seats, display_for(len(plan.steps), show))
     with while_running():
         outcome = run.outcome()

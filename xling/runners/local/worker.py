@@ -45,6 +45,7 @@ class Setting(msgspec.Struct, frozen=True):
     git: str | None
     code: str  # host.code_digest when it was planned
     timeout: float  # seconds without a heartbeat after which others may take a stage over
+    drops: list[str]  # kinds of stages whose weights go when all have read them
     parent: int  # pid of the process to die with
 
 
@@ -62,7 +63,7 @@ def main() -> None:
         return
     store = Store(setting.root)
     git = host.commit(setting.git, setting.code)
-    executor = Executor(store, kinds, setting.force, setting.threads, git, timeout=setting.timeout)
+    executor = Executor(store, kinds, setting.force, setting.threads, git, timeout=setting.timeout, drops=setting.drops)
     executor.heart.lost = lambda path: _give_up(replies, path)
     _send(replies, Report("ready", by=executor.who))
     serve(executor, commands, replies)

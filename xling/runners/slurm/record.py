@@ -94,6 +94,7 @@ class Submission(msgspec.Struct, frozen=True):
     cells: str = ""  # claim.digest_of: a name can become another grid's before the last job folds
     format: int = 1
     snapshot: str = ""  # folder with the copied code; "" where jobs run what they find
+    drops: tuple[str, ...] = ()  # kinds of stages whose weights go when all have read them
     versions: dict[str, str] = {}  # of packages, when it was submitted
 
     def task(self, place: Place) -> Task:

@@ -283,6 +283,7 @@ def _write(
         cells=digest_of(plan.cells),
         snapshot="" if copied is None else str(copied),
         versions=host.installed(),
+        drops=tuple(plan.dropping),
         at_once=limits.at_once((array.resources for array in arrays[:-1]), settings.max_submit)[0] if waves else 0,
     )
     folder = record.folder_of(plan.store, plan.name) / name

@@ -333,6 +333,7 @@ class Runner:
             timeout=submission.settings.claim_timeout_s,
             note=self._turn(),
             stopping=self._stopper.stopping,
+            drops=submission.drops,
         )
         resources = submission.arrays[self.place[0]].resources
         if resources.processes > 1:
