@@ -11,6 +11,7 @@ from noop_stages import TRAINED, TRAINING, grid
 from rich.console import Console
 
 from xling.errors import ConfigError
+from xling.exports import trained
 from xling.grid import claim, files, host
 from xling.grid.cleanup import damaged_results, garbage
 from xling.grid.plan import Plan, make_plan
@@ -59,6 +60,8 @@ def test_nothing_is_left_of_weights_that_all_have_read(tmp_path: Path) -> None:
     done = read(Done, str(store.folder("sft", sft.key) / "done.json"))
     assert set(done.dropped) == {"weights.bin"} and done.dropped["weights.bin"].size == 1000
     assert (store.load("sft", sft.key) / "result.json").exists()
+    with pytest.raises(ConfigError, match=r"weights of sft\[de\] were dropped.*keep_weights=all"):
+        trained(store, "one", "sft[de]")  # to be exported
 
 
 def test_kinds_that_keep_theirs_do(tmp_path: Path) -> None:
