@@ -174,6 +174,28 @@ def test_backbones_side_by_side_with_a_setting_that_the_default_one_lacks(planne
     assert code == 0 and "2 cells" in out, error
 
 
+def test_a_dry_run_shows_the_jobs_of_a_cluster_at_a_desk(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    asked = ("partition=gpu,big", "exclude=n[1-3],m2", "additional_parameters.mail-type=FAIL,END", "gpus_per_node=2",
+             "stages.score.array_parallelism=1", "setup=['module load a, b']", "pack_minutes=0", "gpu_mem_gb=80",
+             "stages.reduce.gpus_per_node=0", "timeout_min=2")  # fmt: skip
+    code, out, error = planned(
+        *TOY[:1], "tracking.mode=off", "hydra/launcher=slurm", *(f"hydra.launcher.{one}" for one in asked),
+        "source_lang=en,tr", "target_lang=de", "dry_run=true", "name=g",
+    )  # fmt: skip
+    assert code == 0, error
+    for line in ("--partition=gpu,big", "--exclude='n[1-3],m2'", "--mail-type=FAIL,END", "--gpus-per-node=2"):
+        assert f"  #SBATCH {line}\n" in out
+    assert "  module load a, b\n" in out and " -m xling.runners.slurm.task " in out
+    assert re.search(
+        r"^score +2 +1 .*2 GPUs a node, 1 core, 2 min, at most 1 of an array at once, partition gpu,big",
+        out,
+        re.MULTILINE,
+    ), out
+    assert "holds 2 GPUs and uses 1, since a process uses one" in out
+    assert "No cluster was asked. There is no SLURM on this machine" in out and not Path("outputs").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -186,6 +208,10 @@ def test_backbones_side_by_side_with_a_setting_that_the_default_one_lacks(planne
         (["hydra/sweeper=basic", "seed=0,1"], "leave hydra/sweeper=xling as it is"),
         (["hydra.launcher.workers=0"], "hydra.launcher.workers=0 does not fit"),
         (["hydra.launcher.wrkers=2"], "Did you mean 'hydra.launcher.workers'?"),
+        (["hydra.launcher.name=demo"], "Jobs are called after their grid: type name=demo for that."),
+        (["hydra.launcher.submitit_folder=jobs"], "scripts and logs of jobs are kept beside"),
+        (["hydra.launcher.stderr_to_stdout=true"], "is one log, `xling logs`. Leave it out."),
+        (["hydra.launcher.workers=1,2"], "hydra.launcher.workers=1,2 does not fit"),
         (["mode=retri"], "mode=retri is unknown."),
         (["tracking.mode=of"], "tracking.mode=of is unknown."),
         (["tracking.artifacts=file"], "tracking.artifacts=file is unknown. Allowed: references, files, none."),

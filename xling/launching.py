@@ -17,7 +17,7 @@ from msgspec import to_builtins
 
 from xling.compose.grid import Cells, grid_name
 from xling.config.policies import LanguageModel
-from xling.console import harmless, size
+from xling.console import Console, harmless, size
 from xling.errors import ConfigError, shown, while_running
 from xling.experiment import Experiment, experiment_from
 from xling.folding import fold
@@ -181,7 +181,7 @@ def _check_data(asked: Sequence[Experiment], known: Sequence[str]) -> None:
 
 def planned(cells: Cells, catalogue: str, launcher: str, values: Mapping[str, Any]) -> Plan:
     """What `launch` would do, with the same arguments."""
-    module = LAUNCHERS[launcher]
+    module = _launcher(launcher)
     return plan_by(cells, catalogue, module, module.read(values, _package(catalogue).KINDS))
 
 
@@ -190,10 +190,10 @@ def launch(cells: Cells, catalogue: str, launcher: str, values: Mapping[str, Any
 
     Exit code: 0 (done, or submitted), 1 if all has ended and a cell failed, 128 + signal if interrupted.
     """
-    module = LAUNCHERS[launcher]
+    module = _launcher(launcher)
     settings = module.read(values, _package(catalogue).KINDS)
     work = Work(f"{catalogue}:KINDS", FOLD, _tracking(cells.settings["tracking"]))
-    plan = _planned(cells, catalogue, module, settings)
+    plan = _planned(cells, catalogue, module, settings, work)
     if plan is None:
         return 0
     heals = 0
@@ -208,6 +208,16 @@ def launch(cells: Cells, catalogue: str, launcher: str, values: Mapping[str, Any
                 return code or ended.exit_code
             plan, heals = _healing(plan, catalogue, "cached" if ended.failures else "retry"), heals + 1
     return ended.exit_code if ended.wait is None else _shown_after(ended.wait, plan)
+
+
+def _launcher(name: str) -> Launcher:
+    """A launcher of the table; ConfigError for another name, which is likely to be meant for jobs."""
+    if name not in (known := LAUNCHERS.modules()):
+        raise ConfigError(
+            f"hydra.launcher.name={name}: that is the launcher itself ({', '.join(sorted(known))}), chosen by "
+            f"hydra/launcher=slurm. Jobs are called after their grid: type name={name} for that."
+        )
+    return LAUNCHERS[name]
 
 
 def _shown_after(wait: Callable[[], int], plan: Plan) -> int:
@@ -231,13 +241,16 @@ def _refuse_submitted(plan: Plan) -> None:
         )
 
 
-def _planned(cells: Cells, catalogue: str, launcher: Launcher, settings: Any) -> Plan | None:
+def _planned(cells: Cells, catalogue: str, launcher: Launcher, settings: Any, work: Work) -> Plan | None:
     """The plan, announced; None if showing it was all that was asked for."""
     dry_run = _dry_run(cells)
     plan = plan_by(cells, catalogue, launcher, settings)
     count, said = launcher.workers(plan, settings)
     if dry_run:
         plan.print(workers=count, said=said, every=dry_run == FULL)
+        console = Console(soft_wrap=True)
+        for part in launcher.preview(plan, settings, work) if hasattr(launcher, "preview") else ():
+            console.print(part)
         return None
     for sentence, memory in too_large(plan):
         if memory.gpus.stated:
@@ -261,7 +274,9 @@ def _dry_run(cells: Cells) -> bool | str:
 def plan_by(cells: Cells, catalogue: str, launcher: Launcher, settings: Any) -> Plan:
     """`plan_of` with the time and the memory that its stages take where the launcher runs them."""
     speed = getattr(launcher, "speed", lambda settings: None)
-    return on_gpus(plan_of(cells, catalogue, lambda: speed(settings)), launcher, settings)
+    plan = on_gpus(plan_of(cells, catalogue, lambda: speed(settings)), launcher, settings)
+    said = launcher.doubts(plan, settings) if hasattr(launcher, "doubts") else []
+    return replace(plan, warnings=[*plan.warnings, *said]) if said else plan
 
 
 def on_gpus(plan: Plan, launcher: Launcher, settings: Any) -> Plan:

@@ -2,19 +2,22 @@
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace as replaced
 
 from xling.errors import ConfigError
 from xling.grid.plan import Plan, make_plan
 from xling.grid.stage import Cell, Context, Kind, Stage
 from xling.grid.store import Store
 from xling.runners.slurm.dispatch import arrays_of, assign, dependencies, dependency, is_held
-from xling.runners.slurm.record import Array, Place
+from xling.runners.slurm.dryrun import course, doubts
+from xling.runners.slurm.record import Array, Place, Task
 from xling.runners.slurm.settings import OWN, RESOURCES, Resources, Slurm, parse_limits
 from xling.runners.slurm.settings import read as settings_from
 
@@ -168,6 +171,46 @@ def test_no_array_is_a_barrier(tmp_path: Path) -> None:
             assert slow not in ancestors(place), label
 
 
+@pytest.mark.parametrize("edges", [2000, 20])
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_no_more_jobs_run_at_once_than_may_whatever_order_they_take(tmp_path: Path, most: int, edges: int) -> None:
+    """Random times for the jobs, and some cancelled while they wait: SLURM's edges alone hold the others back."""
+    rng = random.Random(most)
+    plan = plan_of(tmp_path, 6, EMBEDDED | {"score": 20.0})
+    settings = Slurm(max_running=most, stages={"reward": Resources(gpus_per_node=1)})
+    jobs, arrays = arrays_of(assign(plan, settings, {}), settings, 1001, "x", edges=edges, before=["77"])
+    where = {
+        jobs[stage].sheet.label: (array.number, number)
+        for array in arrays
+        for number, task in enumerate(array.tasks)
+        for stage in task.stages
+    }
+    check(plan, where, arrays)
+    held_back = [condition for condition in all_edges(arrays, 100).values() if "77" in condition.split(":")]
+    assert 1 <= len(held_back) <= most, "what was submitted before counts among them"
+    for _ in range(5):
+        seconds = {
+            (array.number, number): rng.expovariate(1.0) for array in arrays for number in range(len(array.tasks))
+        }
+        busiest = course(arrays[:-1], seconds, {})[1]
+        assert busiest <= most
+    assert busiest == most, "and as many do run"
+    gone = {rng.choice([place for place in seconds if place[0] < len(arrays) - 1]) for _ in range(2)}
+    assert course([without(gone, array) for array in arrays[:-1]], seconds, {})[1] <= most
+    assert edges > 20 or len(arrays) <= 12
+
+
+def without(gone: set[Place], array: Array) -> Array:
+    """As when those are cancelled while they wait: nothing waits for them, and they never start."""
+    tasks = [
+        replaced(task, needs=((-1, 0),) if (array.number, number) in gone else tuple({*task.needs} - gone))
+        for number, task in enumerate(array.tasks)
+    ]
+    if not array.together:
+        return replaced(array, tasks=tuple(tasks))
+    return replaced(array, tasks=tuple(task for task in tasks if task.needs != ((-1, 0),)))
+
+
 def test_kinds_with_other_resources_have_their_own_arrays(tmp_path: Path) -> None:
     settings = Slurm(stages={"reward": Resources(gpus_per_node=8), "judge": Resources(partition="cpu")})
     where, arrays = arrays_for(plan_of(tmp_path, 6, EMBEDDED), settings)
@@ -279,3 +322,46 @@ def test_how_many_jobs_may_be_queued_and_how_many_calls_made() -> None:
     alone = parse_limits({"SlurmctldParameters": "rl_enable,rl_bucket_size=50"}, partitions, "", None, None)
     assert alone.at_once([Resources()], None) == (5000, "MaxJobCount of the cluster") and alone.rate == 50
     assert parse_limits({"SlurmctldParameters": "rl_enable"}, partitions, "", None, None).rate == 30 and not limits.rate
+
+
+# --- what a dry run says of jobs ----------------------------------------------------------------------------------
+
+
+def test_hours_are_those_of_the_jobs_that_run_at_once() -> None:
+    """Two jobs of 10 s, then four of 30 s in one array, each of which waits for one of the two."""
+    first = Array(0, "a", Resources(), (Task((0,)), Task((1,))))
+    needs = tuple(Task((2 + number,), ((0, number % 2),)) for number in range(4))
+    seconds = {(0, 0): 10.0, (0, 1): 20.0, **{(1, number): 30.0 for number in range(4)}}
+    assert course([first, Array(1, "b", Resources(), needs)], seconds, {}) == (50.0, 4)
+    assert course([first, Array(1, "b", Resources(), needs, together=True)], seconds, {}) == (50.0, 4)
+    assert course([first, Array(1, "b", Resources(array_parallelism=2), needs)], seconds, {}) == (70.0, 3)
+    of_gpus = Array(1, "b", Resources(partition="gpu", nodes=2, gpus_per_node=2), needs)
+    assert course([first, of_gpus], seconds, {"gpu": 8}) == (70.0, 3)
+    assert course([first, of_gpus], seconds, {"gpu": 7}) == (130.0, 2)
+
+
+def test_a_plan_warns_of_gpus_that_idle_and_of_time_that_is_short(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, 2, {**DEAR, "sft": 30000.0})
+    kinds = {name: replace(kind, gpu=lambda _: True, parallel=name == "sft") for name, kind in plan.kinds.items()}
+    plan = replace(plan, kinds=kinds)
+    assert not doubts(plan, settings_from({"gpus_per_node": 1, "timeout_min": 600, "gpu_mem_gb": 80}, kinds))
+    said = doubts(plan, settings_from({"gpu_mem_gb": 80, "timeout_min": 480}, kinds))
+    assert [one.partition(",")[0] for one in said] == [
+        "hydra.launcher.gpu_mem_gb=80 says how much memory a GPU has and asks for none",
+        "A stage of sft takes about 8 h 20 min",
+    ]
+    assert said[1].endswith(
+        "and its jobs end after 480 minutes: it goes on after 1 time limit. Type "
+        "hydra.launcher.stages.sft.timeout_min=630 for one job."
+    )
+    [fails] = doubts(plan, settings_from({"max_num_timeout": 2}, kinds))
+    assert "it goes on after 8 time limits, of which it may have 2 before it fails. Type " in fails
+    assert fails.endswith("timeout_min=630, or hydra.launcher.stages.sft.max_num_timeout=10.")
+    given = {
+        "gpus_per_node": 4,
+        "timeout_min": 600,
+        "stages": {"sft": {"tasks_per_node": 4}, "pool": {"gpus_per_node": 1}},
+    }
+    [idle] = doubts(plan, settings_from(given, kinds))
+    assert idle.startswith("Each job of base, reward, score, gold, judge holds 4 GPUs and uses 1,")
+    assert idle.endswith("Type hydra.launcher.gpus_per_node=1.")

@@ -53,14 +53,14 @@ def test_a_node_that_cannot_run_a_job_sends_it_to_another(small: Toy, what: str)
 def test_when_no_node_is_left_the_job_fails_and_says_so(small: Toy) -> None:
     """Of two nodes that it may use; the jobs below are taken away, since they would find the same."""
     lose(small, "no environment", "n1", "n2")
-    small.launch("hydra.launcher.exclude='n[3-6]'")
+    small.launch("hydra.launcher.exclude=n[3-6]")
     job = small.job_of("base")
     wait_until(lambda: small.cluster.state(job) == "FAILED", "base has failed", 120, 0.3)
     small.xling("status")
     last = small.failures()["base"]
     assert (
         f"'{sys.executable}' does not start" in last
-        and "on nodes n1, n2. If others are fit, type \"hydra.launcher.exclude='n[3-6],n1,n2'\"" in last
+        and "on nodes n1, n2. If others are fit, type 'hydra.launcher.exclude=n[3-6],n1,n2'" in last
     )
     small.xling("cancel", "all")
     for node in ("n1", "n2"):
@@ -71,7 +71,7 @@ def test_when_no_node_is_left_the_job_fails_and_says_so(small: Toy) -> None:
 
 def test_where_nothing_can_be_written_the_exit_code_says_it(small: Toy) -> None:
     lose(small, "not mounted", "n1")
-    small.launch("hydra.launcher.exclude='n[2-6]'")
+    small.launch("hydra.launcher.exclude=n[2-6]")
     job = small.job_of("base")
     wait_until(lambda: small.cluster.state(job) == "FAILED", "base has failed", 120, 0.3)
     small.xling("status")

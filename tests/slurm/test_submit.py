@@ -137,6 +137,26 @@ def test_what_cannot_be_is_refused_before_anything_is_submitted(
     assert not toy.queue() and not toy.root.exists()
 
 
+def test_a_dry_run_asks_what_submitting_asks_and_shows_what_it_submits(toy: Toy) -> None:
+    asked = ("hydra.launcher.partition=gpu", "hydra.launcher.stages.score.gpus_per_node=2",
+             "hydra.launcher.exclude=n[1-2],n3", "hydra.launcher.setup=['echo a, b']")  # fmt: skip
+    said = toy.launch(*asked, "hydra.launcher.timeout_min=2000000", "dry_run=true", code=2)
+    refused = toy.launch(*asked, "hydra.launcher.timeout_min=2000000", code=2)
+    assert refused.splitlines()[-1] in said and "partition gpu allows" in refused
+    said = toy.launch(*asked, "dry_run=true")
+    assert "Partition gpu allows" in said and "its nodes: 4 with 8 CPUs, 4,000 MB and 4 GPUs." in said
+    assert not toy.queue() and not toy.root.exists()
+    shown = [line.strip() for line in said.splitlines() if line.startswith("  #SBATCH")]
+    assert "#SBATCH --gpus-per-node=2" in shown and "#SBATCH --exclude='n[1-2],n3'" in shown
+    toy.launch(*asked)
+    scripts = [path.read_text().splitlines() for path in toy.filed()[-1].folder.glob("logs/*_submission.sh")]
+    added = ("#SBATCH --job-name", "#SBATCH --hold", "#SBATCH --dependency")
+    submitted = [[line for line in script if line.startswith("#SBATCH")] for script in scripts]
+    assert [line for line in shown if not line.startswith(added)] in [
+        [line for line in lines if not line.startswith(added)] for lines in submitted
+    ]
+
+
 LUA = """
 function slurm_job_submit(job, partitions, uid) %s return slurm.SUCCESS end
 function slurm_job_modify(change, job, partitions, uid) %s end

@@ -50,6 +50,27 @@ def test_a_grid_of_more_jobs_than_may_be_queued_feeds_itself(toy: Toy) -> None:
     assert set(seen.read_text().splitlines()) == {toy.env["PYTHONPATH"]}, "setup runs as in the shell, in every wave"
 
 
+def test_no_more_jobs_of_a_grid_run_at_once_than_may_also_when_one_is_queued_again(toy: Toy) -> None:
+    """Of all arrays together; a second command, which submits what had failed, adds none to them."""
+    toy.behaviour = {"sft": "sleep 1", "score": "sleep 1", "base": f"until {toy.gate}", "reward[en]": "raise bad luck"}
+    toy.launch("hydra.launcher.max_running=2")
+    toy.wait_running("base")
+    toy.cluster.run("scontrol", "requeue", toy.job_of("base"))
+    toy.open_gate()
+    most, again, deadline = set[str](), False, time.monotonic() + 300
+    while queue := toy.queue():
+        assert time.monotonic() < deadline, queue
+        folding = {f"{filed.refs[len(filed.head.arrays) - 1].id}_0" for filed in toy.filed() if filed.refs}
+        most = max(most, {job for job, state in queue.items() if state.startswith("RUNNING")} - folding, key=len)
+        if not again and "reward[en]" in toy.failures():
+            toy.behaviour["reward[en]"] = "sleep 1"
+            toy.launch("hydra.launcher.max_running=2")
+            again = True
+        time.sleep(0.1)
+    assert again and len(most) == 2, most
+    toy.finish()
+
+
 def test_other_jobs_of_the_user_hold_a_grid_up_and_do_not_end_it(toy: Toy) -> None:
     toy.sources, toy.settings = ("de",), (*toy.settings, f"max_submit={MOST}")
     toy.behaviour = {"base": f"until {toy.gate}"}

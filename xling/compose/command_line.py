@@ -36,6 +36,11 @@ THERE = ("experiment", "scale", "sweeps", *PLAIN_GROUPS)  # groups that the conf
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir", "hydra.job.chdir")
 NUMBERS = ("hydra.job.num", "hydra.job.id", "hydra.job.name")
 OTHER_LAUNCHERS = {"submitit": "slurm", "joblib": "local", "ray": "local", "rq": "local"}
+INSTEAD = {  # of settings that the submitit launcher plugin has besides
+    "hydra.launcher.submitit_folder": "scripts and logs of jobs are kept beside the grid's results, in "
+    "<root>/grids/<name>/slurm/. Type root=PATH.",
+    "hydra.launcher.stderr_to_stdout": "what a stage prints, to either, is one log, `xling logs`. Leave it out.",
+}
 
 
 def run(main: Callable[[], Any]) -> int:
@@ -124,6 +129,8 @@ def _arguments(arguments: Sequence[str]) -> list[str]:
 def _refuse_jobs(argument: str) -> None:
     """ConfigError for what speaks of Hydra's jobs: cells are not run one by one in folders of their own."""
     key, _, value = argument.partition("=")
+    if (said := INSTEAD.get(key.lstrip("+~"))) is not None:
+        raise ConfigError(f"{shown(argument)}: {said}")
     if key.lstrip("+~") in FOLDERS:
         raise ConfigError(
             f"{shown(argument)}: there is no folder a job. All results lie below root=PATH, and the grid's own in "

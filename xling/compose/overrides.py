@@ -69,13 +69,20 @@ def quoted(argument: str) -> str:
     """A path, name or other text with characters that Hydra's grammar has other uses for, quoted for it.
 
     `task.path=a=b,c.jsonl` cannot be read as it is, nor can umlauts. Where it can, a comma is a sweep, unless the
-    setting takes one value alone or there is such a file.
+    setting takes one value alone or there is such a file. What a launcher is told cannot be swept: nodes n1,n2 are one.
     """
     key, sign, value = argument.partition("=")
-    if not sign or not value or value[0] in "\"'" or "${" in value or key.lstrip("+~").startswith("hydra"):
+    launcher = key.lstrip("+").startswith("hydra.launcher.")
+    if (
+        not sign
+        or not value
+        or value[0] in "\"'"
+        or "${" in value
+        or (key.lstrip("+~").startswith("hydra") and not launcher)
+    ):
         return argument
     grammar = bool(set(value) & set(",(){}[]'\""))
-    names_one = key in WORDS and value[0] not in "[{"
+    names_one = (key in WORDS or launcher) and value[0] not in "[{" and not re.match(r"\w+\(", value)
     whole = grammar and (names_one or (_is_path(key) and os.path.exists(os.path.expanduser(value))))
     if not whole and (_read(argument) or not _may_be_text(key, value)):
         return argument

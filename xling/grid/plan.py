@@ -184,11 +184,11 @@ class Plan:
         return drop(self.store, self.kinds, asked, self._file())
 
     def cost(self, workers: int) -> tuple[float, float]:
-        """(seconds of work, seconds until it is done): bounded by the critical path and by the workers."""
+        """(seconds of work, seconds until it is done): bounded by the critical path and by workers (0: any number)."""
         seconds = self.seconds()
         lengths = path_lengths((step.stage for step in self.steps.values()), seconds)
         total = sum(seconds.values())
-        return total, max(max(lengths.values(), default=0.0), total / workers)
+        return total, max(max(lengths.values(), default=0.0), total / workers if workers else 0.0)
 
     def clear_lost(self) -> None:
         """Remove results that hold no longer, so that every runner takes them for missing."""
@@ -567,9 +567,8 @@ def _cost(plan: Plan, workers: int, said: str) -> Iterable[str]:
     found = [estimate for kind, estimate in plan.estimates.items() if plan.count()[kind]["run"]]
     guessed = any(not (estimate.recorded or estimate.modelled) for estimate in found)
     crew = escape(said) or f"{workers} worker{'s' * (workers > 1)}"
-    yield f"Work: {duration(total)}; about {duration(wall)} with {crew}." + (
-        "  (? = guessed: no run of the kind is recorded yet)" if guessed else ""
-    )
+    wait = f"; about {duration(wall)} with {crew}" if workers else ""
+    yield f"Work: {duration(total)}{wait}." + ("  (? = guessed: no run of the kind is recorded yet)" if guessed else "")
     yield from _disk(plan)
     modelled = [(kind, e) for kind, e in plan.estimates.items() if e.modelled]
     if modelled and plan.rates:

@@ -61,12 +61,13 @@ class Launcher(Protocol):
     def workers(self, plan: "Plan", settings: Any) -> tuple[int, str]:
         """How many stages run at once at most, for the time that a dry run states, and how that is said.
 
-        An empty text: the number alone, in dry runs alone.
+        An empty text: the number alone, in dry runs alone. 0: `preview` says how long it takes.
         """
 
     # A module may also have `gpus(settings, kind) -> Gpus`: the GPUs of a kind of stage, for the memory plan;
-    # `speed(settings) -> Speed | None`: that of the device of a stage, for the hours of a dry run; and
-    # `jobs() -> Jobs`, if its work goes on after `run` has returned.
+    # `speed(settings) -> Speed | None`: that of the device of a stage, for the hours of a dry run;
+    # `doubts(plan, settings) -> list[str]`: warnings for the plan; `preview(plan, settings, work) -> Iterator` of what
+    # a dry run shows besides the plan; and `jobs() -> Jobs`, if its work goes on after `run` has returned.
 
     def check(self, plan: "Plan", settings: Any) -> Any:
         """ConfigError for what cannot be granted, before the plan of a grid of that name is replaced.

@@ -1,11 +1,12 @@
 """Running a plan as jobs of a SLURM cluster: hooks of hydra/launcher=slurm (xling/runners/__init__.py); docs/slurm.md.
 
 settings.py: what can be asked for; dispatch.py: stages to jobs; submit.py, script.py, task.py, ranks.py: from the shell
-to the processes of a job; record.py: what has been submitted and what became of it; cluster.py: SLURM's commands;
-watch.py: `xling status`, `logs` and `cancel`.
+to the processes of a job; dryrun.py: what a dry run shows of jobs; record.py: what has been submitted and what became
+of it; cluster.py: SLURM's commands; watch.py: `xling status`, `logs` and `cancel`.
 """
 
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from xling.errors import while_running
@@ -16,16 +17,32 @@ from xling.runners.slurm.settings import Slurm as Settings
 from xling.runners.slurm.settings import asks_for_gpus, read
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from xling.grid.plan import Plan
     from xling.grid.store import Store
     from xling.runners.slurm.settings import Limits
 
-__all__ = ["Settings", "check", "gpus", "jobs", "others", "read", "run", "speed", "workers"]
+__all__ = ["Settings", "check", "doubts", "gpus", "jobs", "others", "preview", "read", "run", "speed", "workers"]
 
 
 def workers(plan: "Plan", settings: Settings) -> tuple[int, str]:
-    """How many jobs of one array run at once."""
-    return settings.common.array_parallelism, ""
+    """A dry run has it from `preview`: it is jobs that run at once, and stages may share one."""
+    return 0, ""
+
+
+def doubts(plan: "Plan", settings: Settings) -> list[str]:
+    """A sentence for each kind of stage whose jobs ask for what they do not use, or for less time than they take."""
+    from xling.runners.slurm.dryrun import doubts as found
+
+    return found(plan, settings) if _has_work(plan) else []
+
+
+def preview(plan: "Plan", settings: Settings, work: Work) -> "Iterator[RenderableType]":
+    """What a dry run shows of the jobs. ConfigError, at its end, for what submitting would refuse."""
+    from xling.runners.slurm.dryrun import preview as shown
+
+    return shown(plan, settings, work) if _has_work(plan) else iter(())
 
 
 def gpus(settings: Settings, kind: str) -> Gpus:

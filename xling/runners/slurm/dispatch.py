@@ -8,12 +8,18 @@ for a circle. Every task waits for its own parents' tasks and for no others, so 
 which is a call of the controller each. Where that would be thousands (or few calls are allowed, SLURM's `rl_enable`),
 a layer is cut into blocks of tasks with neighbouring parents; a block is an array, which waits for all that its tasks
 need by one edge that sbatch is given.
+
+`max_running` makes lanes, as many as jobs may run at once: every task is in one, and waits for those before it there
+besides its parents. That is SLURM's `afterany`, under which a job that goes back into the queue has not ended. Where
+those would be too many edges, whole arrays run one after another, each with so many tasks at once.
 """
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import msgspec
+from msgspec.structs import replace as replaced
 
 from xling.grid.plan import Plan
 from xling.grid.records import Sheet
@@ -24,6 +30,7 @@ from xling.runners.slurm.settings import REDUCE, Resources, Slurm
 
 EDGES = 2000  # of single tasks in a submission, at 2 to 5 ms each
 BLOCKS = 64  # that a layer of more edges is cut into
+LINKS = 3  # tasks before it in its lane that one waits for: two of them may be cancelled, and no more run at once
 DOUBT = 5  # how many times longer than guessed a kind that has never run may take; decides what counts as cheap
 
 
@@ -147,14 +154,21 @@ def arrays_of(
     after: Sequence[str] = (),
     edges: int = EDGES,
     blocks: int = BLOCKS,
+    before: Iterable[str] = (),
 ) -> tuple[tuple[Job, ...], tuple[Array, ...]]:
     """The stages in order, and the arrays of tasks over them; the last array is the reducer, after all the others.
 
     One array for each layer and each set of resources, in chunks that SLURM takes. prefix: of the jobs' names;
     after: jobs of other submissions that the reducer waits for as well; edges: of single tasks that may be made, at
-    most; blocks: into how many arrays a layer is cut that would have more.
+    most; blocks: into how many arrays a layer is cut that would have more; before: arrays of other submissions that
+    count among the jobs of which `max_running` may run at once, and so end first.
     """
+    most = settings.max_running
+    in_lanes = most is not None and len(groups) <= edges
     _layer(groups)
+    if most is not None and in_lanes:
+        _keep_lanes(groups, most, set(before))
+        _layer(groups)
     layers: dict[tuple[int, bytes], list[int]] = {}
     kinds = list(dict.fromkeys(stage.kind for group in groups for stage in group.stages))
     for number, group in sorted(enumerate(groups), key=lambda item: kinds.index(item[1].stages[0].kind)):
@@ -167,20 +181,52 @@ def arrays_of(
         needs = {number: tuple(sorted(places[need] for need in groups[number].needs)) for number in layer}
         alike = len({(needs[number], tuple(sorted(groups[number].others))) for number in layer}) == 1
         single = 0 if alike else sum(bool(needs[number] or groups[number].others) for number in layer)
-        parts = [layer] if single <= edges else _blocks(layer, needs, sizes, blocks)
-        together = alike or single > edges
+        parts = [layer] if single <= edges or most is not None else _blocks(layer, needs, sizes, blocks)
+        together = alike or single > edges or (most is not None and not in_lanes)
         edges -= 0 if together else single
         for part in parts:
             for start in range(0, len(part), max_array_size):
                 numbers = part[start : start + max_array_size]
                 tasks = tuple(_task(groups[number], needs[number], jobs) for number in numbers)
-                array = Array(len(arrays), f"{prefix}-{len(arrays)}", groups[numbers[0]].resources, tasks, together)
+                resources = groups[numbers[0]].resources
+                if most is not None and not in_lanes:
+                    tasks = (_behind(tasks[0], arrays, before), *tasks[1:])
+                    resources = replaced(resources, array_parallelism=min(most, resources.array_parallelism))
+                array = Array(len(arrays), f"{prefix}-{len(arrays)}", resources, tasks, together)
                 places |= {number: (array.number, task) for task, number in enumerate(numbers)}
                 sizes[array.number] = len(tasks)
                 arrays.append(array)
     last = Task((), tuple((a.number, t) for a in arrays for t in range(len(a.tasks))), tuple(after))
     arrays.append(Array(len(arrays), f"{prefix}-{len(arrays)}", settings.of(REDUCE), (last,), together=True))
     return tuple(jobs), tuple(arrays)
+
+
+def _keep_lanes(groups: Sequence[Group], most: int, before: Set[str]) -> None:
+    """Let each group wait for those before it in one of `most` lanes; the first of a lane for `before`.
+
+    In the order in which they could start; each goes to the lane that is predicted to be free first.
+    """
+    starts: dict[int, float] = {}
+    for number in sorted(range(len(groups)), key=lambda number: groups[number].layer):
+        starts[number] = max((starts[need] + groups[need].seconds for need in groups[number].needs), default=0.0)
+    lanes: list[list[int]] = [[] for _ in range(most)]
+    free = [(0.0, lane) for lane in range(most)]
+    ends: dict[int, float] = {}
+    for number in sorted(starts, key=lambda number: (starts[number], groups[number].layer)):
+        group = groups[number]
+        at, lane = heapq.heappop(free)
+        ends[number] = max([at, *(ends[need] for need in group.needs)]) + group.seconds
+        heapq.heappush(free, (ends[number], lane))
+        group.needs |= set(lanes[lane][-LINKS:])
+        group.others |= before if not lanes[lane] else set()
+        lanes[lane].append(number)
+
+
+def _behind(task: Task, arrays: Sequence[Array], before: Iterable[str]) -> Task:
+    """A task that waits for the whole array before its own as well; of the first one, for jobs submitted before."""
+    above = [(arrays[-1].number, number) for number in range(len(arrays[-1].tasks))] if arrays else []
+    others = task.others if arrays else {*task.others, *before}
+    return replaced(task, needs=tuple(sorted({*task.needs, *above})), others=tuple(sorted(others)))
 
 
 def _blocks(

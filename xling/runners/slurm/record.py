@@ -17,6 +17,7 @@ A job is recognised by its id and its name: SLURM may give an id a second time a
 
 import hashlib
 import os
+import shlex
 import sys
 import time
 import zlib
@@ -580,7 +581,8 @@ def cause_of(filed: Filed, place: Place, state: JobState | None) -> str:
     unfit = list(dict.fromkeys(event.node for event in events if event.event == "unfit"))
     if events and events[-1].event == "unfit":
         out = ",".join(filter(None, (filed.head.arrays[place[0]].resources.exclude, *unfit)))
-        return f"{events[-1].text} on {_nodes(unfit)}. If others are fit, type \"hydra.launcher.exclude='{out}'\""
+        typed = shlex.quote(f"hydra.launcher.exclude={out}")
+        return f"{events[-1].text} on {_nodes(unfit)}. If others are fit, type {typed}"
     if events and events[-1].event == "unready":
         return f"{events[-1].text} on node {events[-1].node}. Mend the line, or leave the node out (exclude)"
     if state and state.code == NO_FOLDER and not any(event.event == "start" for event in events):

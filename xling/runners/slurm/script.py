@@ -85,27 +85,41 @@ class Refused(Exception):
 def submit_array(filed: Filed, array: Array, after: str, hold: bool) -> str:
     """Submit an array that waits for `after` (`afterany:...`), held or not, and return its id."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
-    from submitit.slurm.slurm import SlurmExecutor
 
-    class Executor(SlurmExecutor):
-        """Submitit's script, submission and reading of the answer, for a command of ours in place of a pickle."""
-
-        def submit_array_of(self, size: int, command: str) -> str:
-            self.parameters["map_count"] = size
-            stated = re.findall(r"^#SBATCH --([\w-]+)", self._make_submission_file_text(command, ""), re.MULTILINE)
-            with _environment_for(stated, submission.path, said=array.number == 0):
-                return str(self._submit_command(command).job_id)
-
-    folder, submission = filed.folder, filed.head
-    executor = Executor(folder / "logs", max_num_timeout=array.resources.max_num_timeout)
-    executor.update_parameters(**_parameters(filed, array, after, hold))
-    command = [submission.python, "-P", "-u", "-m", "xling.runners.slurm.task", str(folder), str(array.number)]
+    executor, line = _executor(filed, array, after, hold), _command(filed, array)
     try:
-        # No shell in between, which would keep signals to itself.
-        return executor.submit_array_of(len(array.tasks), f"exec {shlex.join(command)}")
+        stated = re.findall(r"^#SBATCH --([\w-]+)", script(filed, array, after, hold), re.MULTILINE)
+        with _environment_for(stated, filed.head.path, said=array.number == 0):
+            return str(executor._submit_command(line).job_id)
     except (FailedJobError, FailedSubmissionError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise Refused(lines[-1].removeprefix("sbatch: error: ") if lines else type(error).__name__) from error
+
+
+def script(filed: Filed, array: Array, after: str = "", hold: bool = False) -> str:
+    """The job script that an array is submitted as."""
+    return str(_executor(filed, array, after, hold)._make_submission_file_text(_command(filed, array), ""))
+
+
+def _executor(filed: Filed, array: Array, after: str, hold: bool) -> Any:
+    """Submitit's script, submission and reading of the answer, for a command of ours in place of a pickle."""
+    from submitit.slurm.slurm import SlurmExecutor
+
+    class Executor(SlurmExecutor):
+        @classmethod
+        def affinity(cls) -> int:
+            return 1  # whether there is an srun here is no matter
+
+    executor = Executor(filed.folder / "logs", max_num_timeout=array.resources.max_num_timeout)
+    executor.update_parameters(**_parameters(filed, array, after, hold))
+    executor.parameters["map_count"] = len(array.tasks)
+    return executor
+
+
+def _command(filed: Filed, array: Array) -> str:
+    command = ["-P", "-u", "-m", "xling.runners.slurm.task", str(filed.folder), str(array.number)]
+    # No shell in between, which would keep signals to itself.
+    return f"exec {shlex.join([filed.head.python, *command])}"
 
 
 def _parameters(filed: Filed, array: Array, after: str, hold: bool) -> dict[str, Any]:

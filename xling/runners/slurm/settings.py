@@ -65,6 +65,7 @@ class Slurm(Struct, frozen=True, tag_field="name", tag="slurm"):
         0.1  # predicted stages shorter than this share a job; 0: each has its own
     )
     max_submit: Annotated[int, Meta(ge=2)] | None = None  # jobs in the queue; None: what QOS, account and cluster allow
+    max_running: Positive | None = None  # jobs of the grid that run at once, whatever array they are in
     late_seconds: Annotated[float, Meta(ge=0.0)] = 60.0  # so long may a shared folder take to show a finished file
     poll_seconds: PositiveFloat = 5.0  # between two looks at the cluster, in `xling status --watch` and wait=true
     claim_timeout_s: Annotated[float, Meta(ge=1.0, le=1e6)] = (
@@ -168,7 +169,7 @@ DECIDED = ("array", "chdir", "clusters", "dependency", "error", "help", "hold", 
            "ntasks", "open-mode", "output", "parsable", "quiet", "requeue", "test-only", "usage", "version", "wait",
            "wrap")  # fmt: skip
 NULL_IS_NONE = ("setup", "additional_parameters")
-EXAMPLES = {"partition": "gpu", "setup": "'[module load cuda]'", "exclude": "node17", "qos": "normal", "wait": "true",
+EXAMPLES = {"partition": "gpu", "setup": "'[module load cuda]'", "exclude": "n1,n2", "qos": "normal", "wait": "true",
             "additional_parameters": "'{mail-type: FAIL}'", "pack_minutes": "5", "timeout_min": "240"}  # fmt: skip
 
 
@@ -469,6 +470,12 @@ def asks_for_gpus(asked: Resources) -> bool:
     """Whether a job gets any, in whatever words."""
     own = any("gpu" in f"{name} {value}".lower() for name, value in asked.additional_parameters.items())
     return _gpus(asked) > 0 or asked.gpu_mem_gb is not None or own
+
+
+def job_gpus(asked: Resources) -> int:
+    """GPUs that a job holds, as far as its settings say."""
+    total = re.search(r"\d+$", str(asked.additional_parameters.get("gpus", "")))
+    return max(asked.nodes * _gpus(asked), int(total[0]) if total else 0)
 
 
 def _gpus(asked: Resources) -> int:

@@ -68,10 +68,15 @@ def check(plan: Plan, settings: Slurm) -> Limits:
     """ConfigError if this is no SLURM cluster or some stage asks for what it does not have; submits nothing."""
     cluster.require()
     limits = cluster.limits()
+    refuse(plan, settings, limits)
+    return limits
+
+
+def refuse(plan: Plan, settings: Slurm, limits: Limits) -> None:
+    """ConfigError if some stage asks for what the cluster does not have."""
     for kind in dict.fromkeys([*(stage.kind for stage in plan.to_run), REDUCE]):
         where = f"{HERE}.stages.{kind}" if kind in settings.stages else HERE
         check_resources(settings.of(kind), limits, where)
-    return limits
 
 
 def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None) -> Made:
@@ -100,7 +105,8 @@ def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None
         if not new and (folds_later or not held):
             return Made(held, let_go=let_go, done=not held and not folds_later)
         room, limit = _room(plan, settings, limits)
-        filed = _write(plan, settings, work, held, limits, room, copied)
+        drafted = draft(plan, settings, work, held, limits, room, copied)
+        filed = record.write(record.folder_of(plan.store, plan.name) / drafted.id, drafted)
         taken = _submit_arrays(filed, room)
         jobs = sum(array.size for array in filed.head.arrays if array.number in taken)
         later = sum(array.size for array in filed.head.arrays) - jobs
@@ -242,26 +248,29 @@ def _withdraw(jobs: list[Held]) -> None:
 # --- writing down and submitting --------------------------------------------------------------------------
 
 
-def _write(
+def draft(
     plan: Plan,
     settings: Slurm,
     work: Work,
     held: Mapping[str, Held],
     limits: Limits,
-    room: int,
-    copied: Path | None,
-) -> Filed:
+    room: int = sys.maxsize,
+    copied: Path | None = None,
+) -> Submission:
+    """What would be submitted now: held: stages that are queued; room: in the queue; copied: the code that jobs run."""
     now = time.time()
     name = record.new_id(now)
     groups = assign(plan, settings, {key: one.job for key, one in held.items() if one.job})
     after = sorted({one.job for one in held.values() if one.job})
+    own = sorted({one.job.partition("_")[0] for one in held.values() if one.job and one.filed.head.grid == plan.name})
     size, edges, blocks = limits.max_array_size, EDGES, BLOCKS
     if limits.rate:
         edges, blocks = limits.rate // 2, BLOCKS // 4
     if waves := len(groups) + 1 > room:  # later jobs are not connected one by one, and come in parts that find room
         size, edges = min(size, max(1, room // 4)), 0
-    jobs, arrays = arrays_of(groups, settings, size, f"{PREFIX}{plan.name}-{name}", after, edges=edges, blocks=blocks)
-    submission = Submission(
+    jobs, arrays = arrays_of(groups, settings, size, f"{PREFIX}{plan.name}-{name}", after, edges=edges, blocks=blocks,
+                             before=own)  # fmt: skip
+    return Submission(
         id=name,
         grid=plan.name,
         root=str(plan.store.root.absolute()),
@@ -286,8 +295,6 @@ def _write(
         drops=tuple(plan.dropping),
         at_once=limits.at_once((array.resources for array in arrays[:-1]), settings.max_submit)[0] if waves else 0,
     )
-    folder = record.folder_of(plan.store, plan.name) / name
-    return record.write(folder, submission)
 
 
 def _submit_arrays(filed: Filed, room: int) -> Mapping[int, str]:

@@ -41,6 +41,7 @@ WHY = {
     "BeginTime": "queued again, starts soon",
     "Later": "submitted when earlier jobs of the grid have ended",
     "ControllerAway": "SLURM's controller does not answer",
+    "Dependency": "waits for jobs of the grid that come first",
     "DependencyNeverSatisfied": "what it waits for can never end",
     "JobArrayTaskLimit": "array_parallelism jobs of its array run",
     "JobHeldAdmin": "held by an administrator",
