@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from synthetic import SyntheticGrid, five, realistic
 
-from xling.analysis.matrix.verdicts import headline, many, what_settles
+from xling.analysis.matrix.verdicts import answers, headline, many, what_settles
 from xling.analysis.statistics.intervals import Difference, Estimate, judged, prompts_needed
 from xling.report.tables.table import needed
 
@@ -136,6 +136,37 @@ def test_several_matrices_say_so(tmp_path):
 
 def test_many():
     assert [many(n, "cell") for n in (0, 1, 2, 1500)] == ["0 cells", "1 cell", "2 cells", "1,500 cells"]
+
+
+# --- a line a target -----------------------------------------------------------------------------------------
+
+
+def test_a_target_has_its_line(tmp_path: Path) -> None:
+    random, grid = np.random.default_rng(0), SyntheticGrid(tmp_path)
+    hard = random.random(120) < 0.8
+    for source, wins in (
+        ("de", hard),
+        ("en", np.roll(hard, 7) | (np.arange(120) < 12)),
+        ("es", hard & (np.arange(120) < 60)),
+    ):
+        grid.cell(source, "de", wins)
+    grid.cell("en", "en", hard)
+    for_de, for_en = answers(grid.folded())
+    [tied] = [entry for entry in grid.panel().entries if entry.tied and not entry.best]
+    assert for_de.startswith("For de: en and de are not told apart (") and "; home is not better; " in for_de
+    assert f"; {tied.versus_best.more:,} more prompts would settle it at 80 % power" in for_de
+    assert for_en.startswith("For en: en, the only source, beats the baseline (") and for_en.endswith(" %).")
+
+
+def test_what_is_settled_and_what_is_nothing_is_said(tmp_path: Path) -> None:
+    random, grid = np.random.default_rng(1), SyntheticGrid(tmp_path)
+    for target, rates in (("de", (0.9, 0.6)), ("tr", (0.5, 0.48))):
+        for source, rate in zip(("de", "en"), rates, strict=True):
+            grid.cell(source, target, random.random(300) < rate)
+    for_de, for_tr = answers(grid.folded())
+    assert for_de.startswith("For de: de is the best source (") and "home is better" not in for_de
+    assert for_tr.startswith("For tr: none of 2 sources beats the baseline with its whole interval (")
+    assert answers(grid.folded(), most=1) == [for_de, "And 1 target more, in matrix.md."]
 
 
 # --- the headline --------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A matrix in counts and sentences: numbers that documents quote are made here, nowhere else.
 
-`counts` and `verdicts` are of a panel; `headline` is the one to three sentences of a matrix that people read first.
+`counts` and `verdicts` are of a panel; `headline` is the one to three sentences of a matrix that people read first, and
+`answers` has a line a target on what people ask: which source to take, and is it better than the target's own language.
 """
 
 from collections.abc import Callable, Sequence
@@ -206,6 +207,82 @@ def what_settles(unsettled: Sequence[Difference]) -> str:
 def many(count: int, noun: str) -> str:
     """`1 cell`, `2 cells`, `0 cells`."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+# --- a line a target -----------------------------------------------------------------------------------------
+
+
+def answers(matrix: Matrix, most: int = 8) -> list[str]:
+    """`For tr: en and de are not told apart (76.0 to 77.2 %); ...`, a line a target of every panel, `most` of them."""
+    panels = [panel for block in matrix.blocks for panel in block.panels]
+    varying = [axis for axis in (panels[0].axes if panels else ()) if len({p.axes.get(axis) for p in panels}) > 1]
+    lines = list[str]()
+    for panel in panels:
+        title = ", ".join(panel.axes[axis] for axis in varying if panel.axes.get(axis))
+        for target in panel.targets:
+            column = [e for e in panel.entries if e.target == target and e.win is not None and not e.own_judge]
+            if column:
+                lines.append(f"For {target}{f' ({title})' if title else ''}: {_answer(column)}.")
+    left = len(lines) - most
+    return lines if left <= 0 else [*lines[:most], f"And {many(left, 'target')} more, in matrix.md."]
+
+
+def _answer(column: Sequence[Entry]) -> str:
+    """column: a target's finished cells."""
+    ranked = sorted(column, key=lambda entry: -_won(entry))
+    best = next((entry for entry in ranked if entry.best), ranked[0])
+    among = [best, *(entry for entry in ranked if entry.tied and entry is not best)]
+    if not any(_above_chance(entry) for entry in column):
+        which = "the only source" if len(column) == 1 else f"none of {many(len(column), 'source')}"
+        said = "does not beat" if len(column) == 1 else "beats"
+        return f"{which} {said} the baseline with its whole interval ({_span(ranked)})"
+    if len(column) == 1:
+        return f"{best.source}, the only source, beats the baseline ({_span(column)})"
+    parts = [_first(best, among, ranked), _against_home(best, among, column)]
+    unsettled = [entry.versus_best for entry in among[1:] if entry.versus_best is not None]
+    return "; ".join(part for part in (*parts, _would_settle(unsettled)) if part)
+
+
+def _won(entry: Entry) -> float:
+    return entry.win.value if entry.win is not None else 0.0
+
+
+def _span(entries: Sequence[Entry]) -> str:
+    low, high = min(map(_won, entries)), max(map(_won, entries))
+    return f"{low:.1f} %" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f} %"
+
+
+def _first(best: Entry, among: Sequence[Entry], ranked: Sequence[Entry]) -> str:
+    if len(among) > 1:
+        names = [entry.source for entry in among]
+        return f"{', '.join(names[:-1])} and {names[-1]} are not told apart ({_span(among)})"
+    return f"{best.source} is the best source ({_won(best):.1f} %, the next has {_won(ranked[1]):.1f} %)"
+
+
+def _against_home(best: Entry, among: Sequence[Entry], column: Sequence[Entry]) -> str:
+    """Whether the target's own language would be worth collecting preferences in."""
+    home = next((entry for entry in column if entry.home), None)
+    foreign = [entry.versus_home for entry in column if entry.versus_home is not None]
+    if home is None or not foreign:
+        return ""
+    if any(difference.estimate.above(0) for difference in foreign):
+        return f"home is worse than {many(sum(d.estimate.above(0) for d in foreign), 'foreign source')}"
+    if all(difference.estimate.below(0) for difference in foreign):
+        return "" if home is best else "home is better than every foreign source"
+    return "home is not better" if home in among else "home is not told from some foreign source"
+
+
+def _would_settle(unsettled: Sequence[Difference]) -> str:
+    """What would tell the best from those tied with it, at 80 % power; nothing where that is absurd, or not known."""
+    if not unsettled:
+        return ""
+    needs = [one.more for one in unsettled if one.more is not None]
+    if len(needs) < len(unsettled):
+        return "no number of prompts or seeds worth having would settle all of it"
+    unit, more = unsettled[0].more_unit, max(needs)
+    return (
+        f"{more:,} more {unit[:-1] if more == 1 else unit} would settle it at 80 % power, if it is as large as it looks"
+    )
 
 
 # --- the headline --------------------------------------------------------------------------------------------

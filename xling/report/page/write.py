@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from xling.analysis.matrix.types import Matrix, read_matrix
-from xling.analysis.matrix.verdicts import headline
+from xling.analysis.matrix.verdicts import answers, headline
 from xling.analysis.tidy.entries import Draws
 from xling.console import shown
 from xling.grid.files import disk_error, sha256_of, write_atomically
@@ -107,6 +107,7 @@ def page_bytes(document: Document) -> bytes:
         "NAME": html.escape(_visible(matrix.name)),
         "TASK": html.escape(_visible(task_names(matrix))),
         "HEADLINE": html.escape(_visible(headline(matrix))),
+        "ANSWERS": "".join(f"<li>{html.escape(_visible(line))}</li>" for line in answers(matrix, 3)),
         "INTERVALS": html.escape(_visible(matrix.interval_note)),
         "DATA": json_in_html(everywhere(encode(document), _visible)),
     }

@@ -1,7 +1,10 @@
 """matrix.md: the same tables as in the terminal, for a README, an issue or a paper's draft."""
 
+import sys
+
 from xling.analysis.matrix.names import heading_of
 from xling.analysis.matrix.types import Block, Matrix, Panel
+from xling.analysis.matrix.verdicts import answers
 from xling.console import harmless
 from xling.report.tables.comparisons import comparison_tables
 from xling.report.tables.panel import panel_tables
@@ -14,6 +17,8 @@ def markdown(matrix: Matrix) -> str:
     marks = f"{HOME} home, {BEST} best source of its column, {TIED} tied with it"
     lines += [f"Task: {task_names(matrix)}. {marks}."]
     lines += [f"{matrix.interval_note}. Made by `xling reduce {matrix.name}`.", ""]
+    said = answers(matrix, most=sys.maxsize)
+    lines += [*(f"- {escaped(line)}" for line in said), *([""] if said else [])]
     notes = [*mixes(matrix), *(f"left out: {note}" for note in matrix.left_out)]
     lines += [f"- {escaped(note)}" for note in notes]
     lines += [""] if notes else []

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from xling.analysis.matrix.names import heading_of
 from xling.analysis.matrix.types import Block, Matrix, Panel
+from xling.analysis.matrix.verdicts import answers
 from xling.console import Console, harmless
 from xling.report.tables.colours import TERMINAL
 from xling.report.tables.comparisons import comparison_tables
@@ -54,6 +55,8 @@ def print_matrix(matrix: Matrix, console: Console | None = None, full: bool = Fa
         console.print(Text(mix, style="dim"))
     for note in matrix.left_out:
         console.print(Text(f"Left out: {note}", style="dim"))
+    for line in answers(matrix):
+        console.print(Text(line, style="bold"))
     if not full:
         console.print()
         more = "More tables: `xling report --full`; what each difference needs: matrix.md; all as a page: report.html."
