@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 LIMIT = 0.15
+ON_PROCESSOR = 24  # bytes of a logit in trl's tiles, besides the tile: six tensors in float32
 LARGE, SMALL = (320, 6, 8000), (128, 4, 2000)  # width, layers, vocabulary
 # what differs from 8 texts at once, all weights, AdamW, float32
 WAYS: list[dict[str, Any]] = [
@@ -31,7 +32,7 @@ def planned(case: Any, folder: Path) -> float:
 
     from xling.models.sizes import sizes_of
     from xling.optimizers import OPTIMIZERS
-    from xling.planning.memory import Net, Task, Way, aligned, worst
+    from xling.planning.memory import TILE_TOKENS, TILE_WORDS, Net, Task, Way, aligned, worst
 
     sizes = sizes_of(str(folder), None)
     assert sizes is not None
@@ -45,7 +46,11 @@ def planned(case: Any, folder: Path) -> float:
         settings = OPTIMIZERS.read({"name": case.trainer, "optimizer": case.optimizer, "batch_size": case.batch} | own)
         task = aligned(settings, net, half, case.prompt, case.response, 0.0, 2.0 * 2**30, "auto")
         task = task._replace(written=case.batch if task.written else 0)  # nothing is measured in between
-    return sum(worst(task, Way(1, False, case.micro, case.again)).values())
+    told = sum(worst(task, Way(1, False, case.micro, case.again)).values())
+    if task.tiled:  # what Triton does in place on a GPU, torch's operations do with copies here
+        tokens = (case.micro or case.batch) * (case.prompt + case.response)
+        told += ON_PROCESSOR * min(tokens, TILE_TOKENS) * min(sizes.vocabulary, TILE_WORDS)
+    return told
 
 
 def main(trainers: list[str]) -> int:

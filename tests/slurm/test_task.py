@@ -139,6 +139,16 @@ def several(plain_cluster: Cluster, tmp_path: Path) -> Toy:
     return toy
 
 
+def test_weights_that_all_have_read_go_and_come_again(toy: Toy) -> None:
+    """keep_weights=none: by the task that ends the last reader; with a target more some that read them are to run."""
+    for targets in (("de",), ("de", "en")):
+        toy.targets = targets
+        toy.launch("keep_weights=none")
+        toy.finish()
+        assert not list(toy.root.glob("stages/*/*/weights.bin")) and not toy.leftovers()
+    assert "Weights were dropped on purpose (keep_weights) of 2 sft, 2 reward." in toy.xling("status", toy.name)
+
+
 def test_four_processes_on_two_nodes(several: Toy) -> None:
     several.behaviour = {"sft": "together"}
     several.launch()

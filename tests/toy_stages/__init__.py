@@ -17,6 +17,7 @@ from xling.grid.stage import Context, Kind
 from xling.planning import sharing
 
 PROMPTS, SAMPLES, OPPONENTS = 24, 4, 2
+TRAINED = ("sft", "reward")
 
 
 def _write(path: Path, content: Any) -> None:
@@ -28,10 +29,21 @@ def note(context: Context) -> None:
     if context.spec.get("permutation") == 99:
         raise ValueError("permutation 99 is the toy's failure")
     _write(context.out / "note.json", dict(context.spec))
+    read_weights(context)
+    if context.out.parent.name in TRAINED:
+        (context.out / "weights.bin").write_bytes(bytes(1000))
+
+
+def read_weights(context: Context) -> None:
+    """Of all parents that have some: FileNotFoundError where they were dropped."""
+    for parent in context.parents.values():
+        if parent.parent.name in TRAINED:
+            (parent / "weights.bin").read_bytes()
 
 
 def scores(context: Context) -> None:
     behave(context)
+    read_weights(context)
     generator = np.random.default_rng(random.Random(str(sorted(context.spec.items()))).randrange(2**32))
     np.save(context.out / "pool.npy", generator.random((PROMPTS, SAMPLES)))
     np.save(context.out / "baseline.npy", generator.random((PROMPTS, OPPONENTS)))
@@ -63,7 +75,7 @@ def judge(context: Context) -> None:
 
 
 KINDS = {kind: Kind(kind, 1, note, 0.01) for kind in ("base", "pool", "baseline")}
-KINDS["sft"] = Kind("sft", 1, note, 0.01, parallel=True, shared=sharing.sft)
-KINDS["reward"] = Kind("reward", 1, note, 0.01, parallel=True)
+KINDS["sft"] = Kind("sft", 1, note, 0.01, parallel=True, shared=sharing.sft, weights=("*.bin",))
+KINDS["reward"] = Kind("reward", 1, note, 0.01, parallel=True, weights=("*.bin",))
 KINDS |= {kind: Kind(kind, 1, scores, 0.01) for kind in ("score", "gold")}
 KINDS["judge"] = Kind("judge", 1, judge, 0.01)

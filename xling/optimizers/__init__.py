@@ -188,6 +188,7 @@ class Held(NamedTuple):
     rows: int = 1  # texts an item
     values: int = 0  # value models with weights of their own
     samples: bool = True  # whether the policy writes while it is trained
+    tiled: bool = False  # whether trl computes the logits of decoder-only policies
     tables: bool = False  # whether so few are read at once that their logits are not too many
 
 

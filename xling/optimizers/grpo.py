@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from xling.config.policies import LanguageModel
-from xling.optimizers import GroupTraining, check_groups, check_trl, group_work, trained_policy
+from xling.optimizers import GroupTraining, Held, check_groups, check_trl, group_work, trained_policy
 from xling.optimizers.problem import Problem
 from xling.rewards.settings import RewardModel
 
@@ -26,6 +26,11 @@ def check(settings: Settings, policy: LanguageModel, rm: RewardModel) -> None:
 
 stages = trained_policy
 work = group_work
+
+
+def held(settings: Settings) -> Held:
+    """The whole batch, whose logits trl computes."""
+    return Held(settings.batch_size, settings.batch_size, tiled=True)
 
 
 def alone(settings: Settings, encoder_decoder: bool) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from xling.config.policies import LanguageModel
 from xling.optimizers import (
     GroupTraining,
+    Held,
     check_groups,
     check_trl,
     group_work,
@@ -64,6 +65,11 @@ def check(settings: Settings, policy: LanguageModel, rm: RewardModel) -> None:
 
 stages = trained_policy
 work = group_work
+
+
+def held(settings: Settings) -> Held:
+    """The whole batch; trl computes the logits of decoder-only policies unless optimizer.trainer=own."""
+    return Held(settings.batch_size, settings.batch_size, tiled=settings.by_trl(encoder_decoder=False))
 
 
 def alone(settings: Settings, encoder_decoder: bool) -> str:

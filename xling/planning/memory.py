@@ -48,6 +48,7 @@ LOGIT = 12  # bytes of a token's logit on the way back: the log-probability, its
 # Adafactor a row and a column of each matrix, by its width.
 HELD = {"adamw": (4, 8.0), "adafactor": (4, 0.0), "adamw_8bit": (4, 2 + 8 / 256), "adamw_kahan": (2, 6.0),
         "adamw_stochastic": (2, 4.0)}  # fmt: skip
+TILE_TOKENS, TILE_WORDS = 4096, 1 << 15  # of trl's kernel (trl/kernels/chunked_logprob.py), of whatever vocabulary
 PASSING = 0.6  # of what a layer would keep for the way back, while a text passes it
 EVALUATED = 32  # rows that are written together when a policy is measured
 USUAL = 80.0  # GiB of a GPU, where that is asked of `auto` and not known
@@ -128,6 +129,7 @@ class Task(NamedTuple):
     anchor: float = 0.0  # bytes of a reference with weights of its own, which are shared out like the policy's
     update: int = 0  # items that an update reads, of all processes; 0: the batch
     shares: bool = False  # whether processes share what is sampled
+    tiled: bool = False  # whether trl's kernel computes the logits
 
     @property
     def shared(self) -> int:
@@ -154,6 +156,8 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
         "activations": sum(texts * kept(net, task, way.again) for net in nets),
         "logits": table(first, texts * task.response) if task.logits else 0.0,
     }
+    if task.tiled:
+        learning["logits"] = tiles(first, texts * (task.prompt + task.response), 2 if task.half else 4)
     if task.half and task.optimizer not in IN_BFLOAT16:  # autocast's copies of the weights that learn whole
         learning["copies in 16 bits"] = 2.0 * sum(net.numbers for net in nets if net.tuning == "full")
     around = 0.0
@@ -161,9 +165,8 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
         around = sum(4.0 * (net.sizes.root + 2 * net.sizes.block) + 4.0 * (net.sizes.root + net.sizes.block)
                      for net in nets if net.tuning == "full")  # fmt: skip
         learning["gathered"] = around
-    whole = (
-        float(HELD[task.optimizer][0] * first.root) if nets[0].tuning == "full" else 0.0
-    )  # the first gradient: of the head
+    head = HELD[task.optimizer][0] * first.root  # whose gradient is the first
+    whole = float(head) if nets[0].tuning == "full" else 0.0
     learning["gradients"] = max(gradients if parts else min(gradients, whole), buckets)
     layer = max(texts * one_layer(net, task) for net in nets)
     ending = {**held, "gradients": gradients + buckets, "gathered": around, "activations": layer}
@@ -207,6 +210,11 @@ def one_layer(net: Net, task: Task) -> float:
 def table(sizes: Sizes, tokens: int) -> float:
     """Bytes of the logits of so many tokens, as far as they are there at once."""
     return float(LOGIT * min(tokens * sizes.vocabulary, VOCABULARY_AT_ONCE))
+
+
+def tiles(sizes: Sizes, tokens: int, word: int) -> float:
+    """Bytes that trl's trainers compute logits with: a tile of tokens and words, and gradients of head and states."""
+    return float(word * min(tokens, TILE_TOKENS) * TILE_WORDS + 4 * (sizes.table + tokens * sizes.width))
 
 
 def passing(sizes: Sizes, rows: int, prompt: int, response: int) -> float:
@@ -366,7 +374,8 @@ def aligned(
     nets = policy, *[Net(sizes, 4, trunk=True)] * own.values
     written = max(min(own.batch, ROWS_TOGETHER) if own.samples else 0, min(settings.eval_prompts, WATCHED_TOGETHER))
     return Task(nets, scorer, own.batch, at_once, own.rows, prompt, response, True, half, False,
-                settings.optimizer, written, room, how, reference, own.at_once, True)  # fmt: skip
+                settings.optimizer, written, room, how, reference, own.at_once, True,
+                own.tiled and not sizes.encoder)  # fmt: skip
 
 
 def samples(stage: Stage, gpus: Gpus) -> Memory | None:
