@@ -19,7 +19,9 @@ from xling.launching import on_gpus
 from xling.models.checkpoints import KNOWN
 from xling.models.sizes import Sizes, sizes_of
 from xling.optimizers.dpo import Settings as DPO
+from xling.optimizers.grpo import Settings as GRPO
 from xling.optimizers.ppo import Settings as PPO
+from xling.optimizers.rloo import Settings as RLOO
 from xling.planning import KINDS, memory
 from xling.planning.dag import judge_stage
 from xling.planning.memory import Net, Task, Way, moments, trained
@@ -98,6 +100,8 @@ def test_activations_go_by_what_is_read_at_once() -> None:
     assert again < micro / 8
     assert moments(task(QWEN, batch=64, at_once=64), Way(micro=4)) == moments(task(QWEN), Way(micro=4))
     assert moments(task(QWEN), Way())["learning"]["logits"] == 12 * 2**27  # in chunks
+    tiled = moments(task(QWEN, tiled=True), Way())["learning"]["logits"]  # by trl, in tiles of 16 bits
+    assert tiled == 2 * 4096 * 2**15 + 4 * (QWEN.table + 32 * (1024 + 512) * QWEN.width)
     few = moments(task(QWEN, response=1), Way(micro=1))["learning"]["logits"]
     assert few == 12 * QWEN.vocabulary
 
@@ -148,6 +152,8 @@ def test_an_optimizer_says_what_it_holds(tiny_folder: Path) -> None:
     whole, quarters = (align(PPO(steps=2, batch_size=4096, minibatches=parts)) for parts in (1, 4))
     assert quarters.parts["activations"] == whole.parts["activations"] / 4
     assert align(DPO(steps=2, batch_size=8)).parts["activations"] > 0
+    ours, theirs, grpo = align(RLOO(k=2, trainer="own")), align(RLOO(k=2)), align(GRPO(k=2))
+    assert ours.parts["logits"] < theirs.parts["logits"] == grpo.parts["logits"]
 
 
 def test_what_cannot_be_shared_out_is_not_planned_so(tiny_folder: Path) -> None:
