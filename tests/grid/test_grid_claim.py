@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,20 @@ def test_a_heart_beats_and_notices_that_its_claim_is_lost(path: str) -> None:
     os.unlink(path)
     time.sleep(0.2)
     assert claim.read(path) is None  # it is not made again by who has let go of it
+
+
+def test_a_heart_with_nothing_to_hold_ends_its_thread_and_begins_again(path: str) -> None:
+    me = host.this_process()
+    heart = Heart(me, 0.3)
+    for _ in range(2):
+        assert claim.take(path, me, 0.3) is None
+        heart.hold(path)
+        assert "heartbeat" in {thread.name for thread in threading.enumerate()}
+        heart.release(path)
+        deadline = time.monotonic() + 30
+        while "heartbeat" in {thread.name for thread in threading.enumerate()}:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_a_claim_of_which_nothing_can_be_read_is_somebodys(path: str) -> None:

@@ -278,9 +278,9 @@ class Heart:
     def hold(self, path: str) -> None:
         with self._lock:
             self._held.add(path)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-            self._thread.start()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+                self._thread.start()
 
     def ours(self, path: str) -> bool:
         """Look, and beat, now."""
@@ -323,6 +323,10 @@ class Heart:
     def _run(self) -> None:
         while True:
             time.sleep(self._timeout / BEATS)
+            with self._lock:
+                if not self._held:  # a notebook that runs grid after grid does not gather threads
+                    self._thread = None
+                    return
             for path in sorted(self._held):
                 with self._lock:
                     lost = path in self._held and not beat(path, self._who, self._timeout)
