@@ -1,4 +1,4 @@
-"""Trainings of policies by optimizers of our own, written down: in one process or, by torchrun, in several.
+"""Trainings of policies, written down: in one process or, by torchrun, in several.
 
 python tests/optimizers/policies_in_processes.py FOLDER RUN...      torchrun --nproc-per-node 2 ... the same
 A run: NAME, or NAME=SCRATCH=STOP. FOLDER/models has what `models` makes.
@@ -21,7 +21,7 @@ from xling.models import parallel
 from xling.models.load import save_policy
 from xling.models.text import Ids
 from xling.models.training import core, trainable
-from xling.optimizers import OPTIMIZERS, dpo, ppo, rloo
+from xling.optimizers import OPTIMIZERS, by_trl, dpo, grpo, ppo, rloo
 from xling.optimizers.problem import Pool, Problem
 from xling.stages.align import Models
 
@@ -32,7 +32,7 @@ class Case(NamedTuple):
     """A training of a model (llama or mt5)."""
 
     model: str
-    trainer: str  # ppo, ppo shared, rloo or dpo
+    trainer: str  # ppo, ppo shared, rloo or dpo; trl's: grpo, trl rloo
     how: str  # ddp or fsdp
     optimizer: str = "adamw"
     micro: int | None = None
@@ -54,6 +54,8 @@ CASES = [
     Case("mt5", "dpo", "ddp"),
     Case("llama", "ppo", "fsdp", lora=True),
     Case("llama", "dpo", "fsdp", lora=True),
+    Case("llama", "grpo", "ddp"),
+    Case("llama", "trl rloo", "ddp", "adafactor", micro=2, lora=True),
 ]
 
 
@@ -83,6 +85,10 @@ def settings_of(case: Case) -> Any:
     same |= {"optimizer": case.optimizer, "micro_batch_size": case.micro, "keep": "best"}
     if case.trainer == "dpo":
         return dpo.Settings(**same)
+    if case.trainer == "grpo":
+        return grpo.Settings(k=4, **same)
+    if case.trainer == "trl rloo":
+        return rloo.Settings(k=4, **same)
     if case.trainer == "rloo":
         return rloo.Settings(trainer="own", k=4, **same)
     value: Any = case.trainer.partition(" ")[2] or "own"
@@ -107,7 +113,7 @@ def train(case: Case, where: Path, scratch: Path, stop: int | None) -> dict[str,
     said = _sampled(problem)
     problem.pool = _pool(problem)
     parallel.join(torch.device("cpu"))
-    problem.spread = parallel.spread(whole, case.how)
+    problem.spread = whole if by_trl(settings, False) else parallel.spread(whole, case.how)
     if not case.lora:
         problem.reference = parallel.spread(problem.reference, case.how)
     held = Models(policy, problem.spread, problem.reference)  # each process measures it all

@@ -1,4 +1,4 @@
-"""Two processes train the policy that one trains: by DDP and by FSDP2, stopped and gone on with in another number."""
+"""Two processes train the policy that one trains: by DDP, FSDP2 and trl, stopped and gone on with in another number."""
 
 import json
 import os
@@ -70,8 +70,8 @@ def test_what_goes_on_makes_the_iterations_that_are_left_and_says_where(results:
         (ppo.Settings(), 3, r"3 processes .* 16 responses of an update equally .*minibatches=2\)\. Use 2 processes"),
         (rloo.Settings(trainer="own", k=8), 8, r"8 processes cannot share a step's 4 prompts .*k=8\)\. Use at most 4"),
         (dpo.Settings(batch_size=12), 8, "8 processes .* 12 responses .*batch_size=12.*Use 6 processes"),
-        (grpo.Settings(), 2, "optimizer=grpo is trl's trainer here, .* 2 are asked for. Use ppo, dpo or rloo with"),
-        (rloo.Settings(), 2, "optimizer=rloo is trl's trainer here, .* Type optimizer.trainer=own"),
+        (grpo.Settings(), 3, r"3 processes cannot share a step's 8 prompts .* equally, as trl needs it\. Use 2"),
+        (rloo.Settings(batch_size=24, micro_batch_size=6), 3, "micro_batch_size=6 does not divide the 8 responses"),
     ],
 )
 def test_what_processes_cannot_share_is_refused(settings: Any, processes: int, said: str) -> None:
@@ -81,6 +81,14 @@ def test_what_processes_cannot_share_is_refused(settings: Any, processes: int, s
 
 
 def test_what_processes_can_share_is_not() -> None:
-    for settings in (ppo.Settings(), rloo.Settings(trainer="own"), dpo.Settings()):
+    own = (ppo.Settings(), rloo.Settings(trainer="own"), dpo.Settings())
+    for settings in (*own, rloo.Settings(), grpo.Settings(), grpo.Settings(micro_batch_size=16)):
         check_processes(settings, 4, encoder_decoder=False)
-    check_processes(rloo.Settings(), 4, encoder_decoder=True)
+    for settings in own:
+        check_processes(settings, 4, encoder_decoder=False, how="fsdp")
+    check_processes(rloo.Settings(), 4, encoder_decoder=True, how="fsdp")
+    for settings in (rloo.Settings(), grpo.Settings()):
+        with pytest.raises(
+            ConfigError, match=r"policy\.parallel=fsdp: .* is trl's trainer here.* Type policy.parallel=ddp"
+        ):
+            check_processes(settings, 4, encoder_decoder=False, how="fsdp")

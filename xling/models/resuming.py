@@ -74,9 +74,7 @@ class Checkpoints:
             return None
         step = state["step"]
         self._sound = {step, state["kept"]}
-        before, now = state["processes"], parallel.world_size()
-        if parallel.rank() == 0:
-            print(f"Goes on after step {step} in {_counted(now)}{f', saved by {before}' if before != now else ''}.")
+        say_gone_on(step, state["processes"])
         return state
 
     def load(self, step: int, tensors: Mapping[str, Tensor]) -> None:
@@ -100,8 +98,12 @@ class Checkpoints:
         return state
 
 
-def _counted(processes: int) -> str:
-    return f"{processes} process{'es' * (processes != 1)}"
+def say_gone_on(step: int, before: int) -> None:
+    """Into the stage's log; before: how many processes have saved the checkpoint."""
+    now = parallel.world_size()
+    if parallel.rank() == 0:
+        saved = f", saved by {before}" if before != now else ""
+        print(f"Goes on after step {step} in {now} process{'es' * (now != 1)}{saved}.")
 
 
 def _whole(folder: Path) -> dict[str, Any] | None:

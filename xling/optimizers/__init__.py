@@ -119,23 +119,39 @@ def check_trl(name: str, settings: GroupTraining, policy: LanguageModel, instead
         )
 
 
-def check_processes(settings: PolicyTraining, processes: int, encoder_decoder: bool) -> None:
-    """ConfigError unless so many processes can train a policy together, each with a part of every update."""
+def by_trl(settings: PolicyTraining, encoder_decoder: bool) -> bool:
+    """Whether trl's trainer trains the policy; several processes then share out no weights (trl_trainers.py)."""
+    return bool(getattr(OPTIMIZERS.of(settings), "by_trl", lambda *_: False)(settings, encoder_decoder))
+
+
+def check_processes(settings: PolicyTraining, processes: int, encoder_decoder: bool, how: str = "auto") -> None:
+    """ConfigError unless so many processes can train a policy together, each with a part of every update.
+
+    how: policy.parallel.
+    """
     if processes == 1:
         return
-    module = OPTIMIZERS.of(settings)
-    rows = held_by(settings).at_once
-    if instead := getattr(module, "alone", lambda *_: "")(settings, encoder_decoder):
-        raise ConfigError(
-            f"optimizer={name_of(settings)} is trl's trainer here, which trains in one process, and {processes} are "
-            f"asked for. {instead}, or give align one process."
-        )
+    rows, trl = held_by(settings).at_once, by_trl(settings, encoder_decoder)
     k = settings.k if isinstance(settings, GroupTraining) else 1
     prompts = settings.batch_size // k
-    if processes > prompts:
-        each = f" (optimizer.batch_size={settings.batch_size} / optimizer.k={k})" if k > 1 else ""
+    each = f" (optimizer.batch_size={settings.batch_size} / optimizer.k={k})" if k > 1 else ""
+    if trl and how == "fsdp":
+        own = " or optimizer.trainer=own" if name_of(settings) == "rloo" else ""
         raise ConfigError(
-            f"{processes} processes cannot share a step's {prompts} prompts{each}. Use at most {prompts}."
+            f"policy.parallel=fsdp: optimizer={name_of(settings)} is trl's trainer here, each of whose processes has "
+            f"all weights (docs/optimizers.md). Type policy.parallel=ddp, optimizer=ppo{own}."
+        )
+    if processes > prompts or (trl and prompts % processes):
+        most = max(count for count in range(1, min(processes, prompts) + 1) if not trl or prompts % count == 0)
+        raise ConfigError(
+            f"{processes} processes cannot share a step's {prompts} prompts{each}"
+            f"{' equally, as trl needs it' * trl}. Use {'' if trl else 'at most '}{most}."
+        )
+    micro = settings.micro_batch_size
+    if trl and micro is not None and (share := settings.batch_size // processes) % min(micro, share):
+        raise ConfigError(
+            f"optimizer.micro_batch_size={micro} does not divide the {share} responses that each of {processes} "
+            f"processes has of optimizer.batch_size={settings.batch_size}, as trl needs it. Use a divisor."
         )
     if rows % processes:
         means = f"optimizer.batch_size={settings.batch_size}"
@@ -228,7 +244,7 @@ def trained_policy(settings: PolicyTraining, plan: Stages) -> Stage:
 class Optimizer(Protocol):
     """The hooks of an optimizer's module; `settings` are its own.
 
-    Modules that train may have `held`, and `alone`: what to type for several processes where they have but one.
+    Modules that train may have `held`, and `by_trl`: whether a policy is trained by trl's trainer.
     One that trains has no `picked_from`, `pick`, `curve` and `kl_bound`, one that picks no `work` and `train`.
     """
 

@@ -33,9 +33,9 @@ def held(settings: Settings) -> Held:
     return Held(settings.batch_size, settings.batch_size, tiled=True)
 
 
-def alone(settings: Settings, encoder_decoder: bool) -> str:
-    """What trains in several processes instead."""
-    return "Use ppo, dpo or rloo with optimizer.trainer=own"
+def by_trl(settings: Settings, encoder_decoder: bool) -> bool:
+    """It is trl's trainer that trains a policy."""
+    return True
 
 
 def train(problem: Problem, settings: Settings) -> dict[str, Any]:

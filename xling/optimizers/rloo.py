@@ -72,9 +72,9 @@ def held(settings: Settings) -> Held:
     return Held(settings.batch_size, settings.batch_size, tiled=settings.by_trl(encoder_decoder=False))
 
 
-def alone(settings: Settings, encoder_decoder: bool) -> str:
-    """What is typed for several processes where trl's trainer has one."""
-    return "Type optimizer.trainer=own" if settings.by_trl(encoder_decoder) else ""
+def by_trl(settings: Settings, encoder_decoder: bool) -> bool:
+    """Whether it is trl's trainer that trains a policy."""
+    return settings.by_trl(encoder_decoder)
 
 
 def train(problem: Problem, settings: Settings) -> dict[str, Any]:

@@ -3,6 +3,10 @@
 trl makes the responses, the advantages and the loss. From here come the prompts (token ids, never tokenised again),
 their order, the reward of a response's ids, the reference, the updates, and what is watched and kept for a killed run.
 trl's version is pinned: what `_Ours` overrides is not all public.
+
+Several processes train by accelerate's DDP, each with all weights and whole groups of responses. Responses are drawn by
+torch's one stream of random numbers: each process draws all of a step's, as one process would, and keeps its own, so
+that their number decides nothing but rounding.
 """
 
 import contextlib
@@ -29,13 +33,15 @@ from xling.grid import files
 from xling.grid.stage import Interrupted
 from xling.jsonfiles import read_json
 from xling.models.lean import without_adapters
-from xling.models.parallel import world_size
+from xling.models.parallel import agreed, joined, meet, rank, share, world_size
+from xling.models.resuming import say_gone_on
 from xling.models.text import Ids
 from xling.models.training import LARGEST_NORM, gradient_optimizer
 from xling.optimizers import GroupTraining, learning_rate
 from xling.optimizers.problem import Problem, Row, prompts_of_step
 
 WATCHED = "watched.pt"  # in a checkpoint of the Trainer
+RANDOM_STATES = ("rng_state.pth", "rng_state_0.pth")  # process 0's, where it is the only one and where it is not
 CHECKPOINT = ("optimizer.pt", "scheduler.pt", "trainer_state.json")  # besides weights and random states
 
 # transformers 5.0's name and, of the same, later ones'
@@ -84,7 +90,7 @@ def _train(problem: Problem, settings: GroupTraining, kind: Any, arguments: Any)
         names = r"`(is_gradient_checkpointing|gradient_checkpointing_(en|dis)able)` is deprecated"
         warnings.filterwarnings("ignore", names, FutureWarning)
         trainer = _trainer(problem, settings, kind, arguments, watching)
-        _go_on(trainer, last_checkpoint(problem.scratch))
+        _go_on(trainer, agreed(last_checkpoint(problem.scratch) if rank() == 0 else None))
     if watching.stopped:
         raise Interrupted(f"after step {trainer.state.global_step} of {settings.steps}, with a checkpoint")
     if watching.best is not None:
@@ -97,11 +103,34 @@ class _Ours:
     problem: Problem
     watching: "_Watching"
     args: Any
+    accelerator: Any
     state: TrainerState
+    stream: torch.Tensor | None = None  # of several processes: torch's random state for the next responses
 
     def _tokenize_prompts(self, prompts: list[Ids]) -> tuple[list[Ids], None, dict[str, Any]]:
         """The prompts are token ids."""
         return prompts, None, {}
+
+    def _generate_single_turn(self, prompt_ids: list[Ids], *rest: Any) -> Any:
+        """Of the prompts of all processes, as one would draw them; returns what belongs to this one's."""
+        if world_size() == 1:
+            return super()._generate_single_turn(prompt_ids, *rest)  # type: ignore[misc]
+        every, device = joined(prompt_ids), self.accelerator.device
+        self._continue_stream()
+        torch.set_rng_state(agreed(torch.get_rng_state()))
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(agreed(torch.cuda.get_rng_state(device)), device)
+        said = super()._generate_single_turn(every, *rest)  # type: ignore[misc]
+        now = torch.get_rng_state()
+        torch.randperm(len(every))  # trl shuffles a step's responses: a process its own, one process all of them
+        self.stream = torch.get_rng_state()
+        torch.set_rng_state(now)
+        return (share(said[0]), *said[1:]) if isinstance(said, tuple) else share(said)
+
+    def _continue_stream(self) -> None:
+        """Random numbers from where one process would be."""
+        if self.stream is not None:
+            torch.set_rng_state(self.stream)
 
     def _get_train_sampler(self, dataset: Any = None) -> Sampler[int]:
         return _Order(len(self.problem.prompts), self.args)
@@ -110,7 +139,10 @@ class _Ours:
         """The watch's state is saved first: a checkpoint is whole once the Trainer's own state, the last, is there."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         folder.mkdir(exist_ok=True)
-        save(folder / WATCHED, {**self.problem.watch.state(), "best_weights": self.watching.best})
+        if rank() == 0:
+            more = {"best_weights": self.watching.best, "processes": world_size()}
+            save(folder / WATCHED, self.problem.watch.state() | more)
+        self._continue_stream()
         super()._save_checkpoint(model, trial)  # type: ignore[misc]  # of the trainer beside this class
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
@@ -239,12 +271,14 @@ def _reference(problem: Problem) -> Any:
 
 def _arguments(problem: Problem, settings: GroupTraining) -> dict[str, Any]:
     """Our settings in trl's words, as far as both trainers have them."""
-    micro = settings.micro_batch_size or settings.batch_size
+    own = settings.batch_size // world_size()
+    micro = min(own, settings.micro_batch_size or own)
     return {
         "output_dir": str(problem.scratch),
         "max_steps": settings.steps,
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": settings.batch_size // micro,  # of a step, whose responses are made together
+        "gradient_accumulation_steps": own // micro,  # of a step, whose responses are made together
+        "ddp_find_unused_parameters": False,
         "num_generations": settings.k,
         "num_iterations": 1,
         "max_completion_length": problem.max_new_tokens,
@@ -276,10 +310,17 @@ def _go_on(trainer: Any, checkpoint: Path | None) -> None:
     if checkpoint is None:
         trainer.train()
         return
+    if (
+        rank() == 0 and not (checkpoint / RANDOM_STATES[world_size() > 1]).exists()
+    ):  # saved by another number of processes
+        saved = next(name for name in RANDOM_STATES if (checkpoint / name).exists())
+        shutil.copyfile(checkpoint / saved, checkpoint / RANDOM_STATES[world_size() > 1])
+    meet()
     watched = torch.load(checkpoint / WATCHED, map_location="cpu", weights_only=True)
     trainer.problem.watch.restore(watched)
     trainer.watching.best = watched["best_weights"]
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    say_gone_on(state.global_step, watched.get("processes", 1))
     if state.global_step < trainer.args.max_steps:
         trainer.train(resume_from_checkpoint=str(checkpoint))
     else:
@@ -306,7 +347,7 @@ def last_checkpoint(scratch: Path) -> Path | None:
 
 def _is_whole(checkpoint: Path) -> bool:
     """The Trainer writes the weights first and its state last; files go in any order."""
-    if len(files.matching(checkpoint, "rng_state*.pth")) < world_size():
+    if not any((checkpoint / name).exists() for name in RANDOM_STATES):
         return False
     if not all((checkpoint / name).exists() for name in CHECKPOINT) or not files.matching(checkpoint, "*.safetensors"):
         return False

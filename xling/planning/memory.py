@@ -35,7 +35,7 @@ from xling.models.sizes import (
     rows_on_accelerator,
 )
 from xling.models.text import row_width
-from xling.optimizers import OPTIMIZERS, PolicyTraining, held_by, trains
+from xling.optimizers import OPTIMIZERS, PolicyTraining, by_trl, held_by, trains
 from xling.optimizers.training import ROWS_TOGETHER
 from xling.planning.costs import WORD, base_of, budget, limits, sized
 from xling.results.specs import located
@@ -364,8 +364,8 @@ def aligned(
     settings: PolicyTraining, policy: Net, half: bool, prompt: int, response: int, scorer: float, room: float, how: str
 ) -> Task:
     """What an optimizer trains; scorer: bytes of the reward model."""
-    own = held_by(settings)
-    sizes = policy.sizes
+    own, sizes = held_by(settings), policy.sizes
+    trl = by_trl(settings, sizes.encoder > 0)  # whose processes share neither weights nor what is sampled
     # A policy with adapters is its own reference, with these switched off.
     reference = (2.0 if half else 4.0) * sizes.weights if policy.tuning == "full" else 0.0
     at_once = own.at_once
@@ -374,7 +374,7 @@ def aligned(
     nets = policy, *[Net(sizes, 4, trunk=True)] * own.values
     written = max(min(own.batch, ROWS_TOGETHER) if own.samples else 0, min(settings.eval_prompts, WATCHED_TOGETHER))
     return Task(nets, scorer, own.batch, at_once, own.rows, prompt, response, True, half, False,
-                settings.optimizer, written, room, how, reference, own.at_once, True,
+                settings.optimizer, written, room, "ddp" if trl else how, reference, own.at_once, not trl,
                 own.tiled and not sizes.encoder)  # fmt: skip
 
 

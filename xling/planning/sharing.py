@@ -32,7 +32,8 @@ def align(stage: Stage, processes: int) -> None:
     settings, base = OPTIMIZERS.read(stage.spec["optimizer"]), base_of(stage)
     assert trains(settings) and base is not None  # no other asks for this stage
     config = config_of(located(base.spec)["checkpoint"], base.spec.get("commit") or None)
-    check_processes(settings, processes, bool(config.get("is_encoder_decoder")))
+    how = stage.spec.get(WHERE, {}).get("parallel", "auto")
+    check_processes(settings, processes, bool(config.get("is_encoder_decoder")), how)
 
 
 def _equally(stage: Stage, setting: str, size: int, processes: int) -> None:

@@ -26,7 +26,7 @@ from xling.models.sizes import WATCHED_TOGETHER
 from xling.models.states import kl_along, of_tokens, predicting_states, responses_of
 from xling.models.text import Ids, decode_response, ends, policy_ids, response_ids
 from xling.models.training import checkpointed, computing_in, core, store_trained, trainable, write_curve
-from xling.optimizers import OPTIMIZERS, PolicyTraining, check_processes, held_by, trains
+from xling.optimizers import OPTIMIZERS, PolicyTraining, by_trl, check_processes, held_by, trains
 from xling.optimizers.problem import Pool, Problem, Reward, Row, Watch, prompts_of_step
 from xling.results.samples import Samples, iterate_samples, ragged
 from xling.results.specs import AlignSpec
@@ -138,11 +138,12 @@ def _models(context: Context, spec: AlignSpec, settings: PolicyTraining) -> tupl
     start = context.parents["sft"]
     whole, tokenizer = trainable(start, spec.tuning, spec.lora, 0.0, settings.optimizer)
     policy = core(whole).eval()
-    check_processes(settings, parallel.world_size(), bool(policy.config.is_encoder_decoder))
+    asked, encoder_decoder = spec.where.get("parallel", "auto"), bool(policy.config.is_encoder_decoder)
+    check_processes(settings, parallel.world_size(), encoder_decoder, asked)
     parallel.join(policy.device)
-    asked = spec.where.get("parallel", "auto")
-    how = parallel.chosen(asked, policy, settings.optimizer, held_by(settings).values)
-    spread = parallel.spread(whole, how)
+    trl = by_trl(settings, encoder_decoder)  # accelerate spreads it then
+    how = "ddp" if trl else parallel.chosen(asked, policy, settings.optimizer, held_by(settings).values)
+    spread = whole if trl else parallel.spread(whole, how)
     if spec.lora is not None:
         return Models(policy, spread, policy), tokenizer, how  # its adapters are switched off
     reference = load_policy(start, dtype=spec.precision or "float32")[0].requires_grad_(False)
