@@ -13,6 +13,7 @@ from noop_stages import COMPUTING, KINDS, grid
 from xling.errors import ConfigError
 from xling.grid.plan import Plan, make_plan
 from xling.grid.store import Store
+from xling.runners import local
 from xling.runners.local.crew import Seat, chosen, cores, crew, free_memory, listed_gpus, visible
 from xling.runners.local.runner import run_local
 
@@ -51,6 +52,33 @@ def test_each_gpu_has_one_worker_and_the_rest_runs_beside_them(tmp_path: Path, m
         processes[rest[0]].add(rest[1])
     assert kinds == {True: {"3", "GPU-ab12"}, False: {""}}
     assert [len(processes[name]) for name in ("3", "GPU-ab12")] == [1, 1]
+
+
+def test_a_stage_in_several_processes_has_as_many_gpus_and_gives_them_back(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    action = {"do": f"gpu {seen}"}
+    plan = plan_of(tmp_path / "root", base=action, sft=action)
+    seats = [Seat(True, "3"), Seat(True, "GPU-ab12")]
+    outcome = run_local(plan, "noop_stages:KINDS", seats, show=False, processes={"base": 2})
+    assert outcome.exit_code == 0
+    lines = [line.split(" ") for line in seen.read_text(encoding="utf-8").splitlines()]
+    assert [set(gpu.split(",")) for _, gpu, _ in lines if "," in gpu] == [{"3", "GPU-ab12"}] * 2
+    assert {gpu for kind, gpu, _ in lines if kind == "sft"} <= {"3", "GPU-ab12"}
+
+
+def test_more_processes_than_gpus_and_stages_that_cannot_have_them_are_refused(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    kinds = plan.kinds | {"sft": replace(plan.kinds["sft"], parallel=True)}
+    asked = local.read({"gpus": 2, "stages": {"sft": {"tasks_per_node": 3}}}, kinds)
+    assert asked.processes == {"sft": 3} and local.gpus(asked, "sft").count == 3
+    with pytest.raises(ConfigError, match=r"sft\.tasks_per_node=3: a process has a GPU of its own, and 2 .*\(0, 1\)"):
+        local.check(plan, asked)
+    with pytest.raises(ConfigError, match=r"stages 'judge' run in one process\. Several can be given to: sft"):
+        local.read({"stages": {"judge": {"tasks_per_node": 2}}}, kinds)
+    with pytest.raises(ConfigError, match=r"Unknown key 'hydra\.launcher\.stages\.sfd'"):
+        local.read({"stages": {"sfd": {"tasks_per_node": 2}}}, kinds)
+    with pytest.raises(ConfigError, match=r"Unknown key 'hydra\.launcher\.stages\.sft\.gpus_per_node'"):
+        local.read({"stages": {"sft": {"gpus_per_node": 2}}}, kinds)
 
 
 def test_a_dead_worker_gives_its_gpu_back(tmp_path: Path) -> None:

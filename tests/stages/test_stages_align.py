@@ -1,9 +1,14 @@
 """Policies trained against a reward model: every optimizer on both architectures, from the plan to the verdict."""
 
+import contextlib
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +22,9 @@ from small_grid import BUDGET, TASK, M, Runner, by_kind, changed, contents, coun
 from xling.config.policies import Lora
 from xling.errors import ConfigError, StageError
 from xling.experiment import Experiment
-from xling.grid.stage import Interrupted, Stage
+from xling.grid.plan import make_plan
+from xling.grid.stage import Cell, Interrupted, Stage
+from xling.grid.store import Store
 from xling.judges.target_rm import Settings as TargetRM
 from xling.models.load import load_policy
 from xling.models.states import kl_along
@@ -26,6 +33,7 @@ from xling.optimizers.dpo import Settings as DPO
 from xling.optimizers.grpo import Settings as GRPO
 from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.rloo import Settings as RLOO
+from xling.planning import KINDS
 from xling.planning.dag import REFERENCES_TRAINED, cells_from, judge_stage
 from xling.results.samples import read_samples
 from xling.results.specs import AlignSpec, located
@@ -33,7 +41,9 @@ from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.frozen_lm import Settings as FrozenLM
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.rewards.untrained import Settings as Untrained
-from xling.runners.slurm.ranks import Payload
+from xling.runners.local.runner import run_local
+from xling.runners.local.schedule import Outcome
+from xling.runners.ranks import Payload
 
 FEW: dict[str, Any] = {"steps": 4, "batch_size": 8, "eval_every": 2, "eval_prompts": 6, "reward_samples": 12}
 PPO_FEW = PPO(**FEW, value_only_steps=1)
@@ -108,16 +118,62 @@ def test_the_stage_in_two_processes_is_the_stage_in_one(
     payload = Payload("xling.planning:KINDS", "align", spec, parents, str(out), str(scratch))
     (tmp_path / "payload.json").write_bytes(msgspec.json.encode(payload))
     command = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "xling.runners.slurm.ranks", str(tmp_path)]
+    command += ["-m", "xling.runners.ranks", str(tmp_path)]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    curves = [[json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()] for folder in (one, out)]
-    for row, other in zip(*curves, strict=True):
-        assert other == pytest.approx(row, rel=1e-3, abs=1e-4)  # samples are the same, so that rewards and lengths are
-        assert other.get("validation_length") == row.get("validation_length")
-    assert read(out / "align.json") == pytest.approx(read(one / "align.json"))
-    weights = [dict(load_policy(folder)[0].named_parameters()) for folder in (one, out)]
+    _are_the_same(one, out)
+
+
+def _are_the_same(one: Path, other: Path) -> None:
+    """But for rounding; samples are the same, so that rewards and lengths are."""
+    curves = [
+        [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()] for folder in (one, other)
+    ]
+    for row, its in zip(*curves, strict=True):
+        assert its == pytest.approx(row, rel=1e-3, abs=1e-4)
+        assert its.get("validation_length") == row.get("validation_length")
+    assert read(other / "align.json") == pytest.approx(read(one / "align.json"))
+    weights = [dict(load_policy(folder)[0].named_parameters()) for folder in (one, other)]
     assert weights[0].keys() == weights[1].keys()
+
+
+@pytest.mark.nightly
+def test_this_machine_trains_in_two_processes_and_goes_on_after_a_kill(
+    tiny_folder: Path, runner: Runner, tmp_path: Path
+) -> None:
+    """The pool is ranked by both; one of them is killed once there is a checkpoint, and the stage is run again."""
+    stage = aligned(judge_stage(cell(tiny_folder, DPO(**FEW | {"steps": 60, "eval_every": 10}, n=3, prompts=20))))
+    store = Store(tmp_path / "root")
+
+    def launched() -> Outcome:
+        plan = make_plan([Cell({}, stage)], store, kinds=KINDS)
+        return run_local(plan, workers=2, show=False, processes={"align": 2})
+
+    killer = threading.Thread(target=_kill_a_rank, args=(store.root,))
+    killer.start()
+    [failed] = launched().failures
+    killer.join()
+    assert "processes were killed by signal 9" in failed.last or "Process " in failed.last
+    again = launched()
+    assert again.executed == {"align": 1} and again.exit_code == 0
+    assert re.search(r"Goes on after step \d+ in 2 processes\.", store.log("align", stage.key).read_text())
+    done = store.check("align", stage.key).done
+    assert done is not None and done.run.processes == 2
+    _are_the_same(runner.folder(stage), store.folder("align", stage.key))
+
+
+def _kill_a_rank(root: Path) -> None:
+    """Process 1 of the stage of that root that is running, once it has a checkpoint."""
+    deadline, found = time.monotonic() + 300, list[Path]()
+    while time.monotonic() < deadline and not found:
+        time.sleep(0.02)
+        with contextlib.suppress(OSError):  # folders come and go
+            found = list((root / "stages" / "align").rglob("checkpoint-*/state.json"))
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            words = (path.parent / "cmdline").read_bytes()
+            if str(root).encode() in words and b"ranks" in words and b"\0RANK=1\0" in b"\0" + path.read_bytes():
+                os.kill(int(path.parent.name), signal.SIGKILL)
 
 
 def test_the_divergence_of_test_samples_is_that_of_the_stored_policies(tiny_folder: Path, runner: Runner) -> None:

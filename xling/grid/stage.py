@@ -100,7 +100,9 @@ class Gpus:
     count: int = 1
     gib: float | None = None  # of one; None: not known
     stated: str = ""  # the setting that says so; what takes more is refused then
-    more: bool = False  # whether more of them could run it together
+    more: bool = False  # whether more of them could run it together,
+    most: int = 64  # how many,
+    settings: tuple[str, ...] = ("tasks_per_node", "gpus_per_node")  # and what is typed of the stage's kind then
 
 
 RESERVED, FRAGMENTS = 1.0, 0.05  # GiB of CUDA itself, and the share of a GPU that its allocator cannot use

@@ -279,7 +279,8 @@ def _spread(task: Task, way: Way, gpus: Gpus) -> Way:
 
 def _ways(task: Task, way: Way, gpus: Gpus) -> Iterator[Way]:
     """Other ways to train, cheap ones first: smaller micro-batches, states computed again, more GPUs."""
-    counts = [one for one in MORE if one > gpus.count and task.shared % one == 0] if gpus.more else []
+    most = gpus.most if gpus.more else 0
+    counts = [one for one in MORE if gpus.count < one <= most and task.shared % one == 0]
     for count in (gpus.count, *counts):
         share = task.shared // count
         sizes = [size for size in range(share, 0, -1) if share % size == 0 and size <= (way.micro or share)]
@@ -299,7 +300,7 @@ def _typed(other: Way, way: Way, task: Task, names: tuple[str, str], kind: str, 
         words.append(f"{names[1]}=true")
     if other.gpus > gpus.count:
         here, nodes = f"hydra.launcher.stages.{kind}", max(1, other.gpus // A_NODE)
-        words += [f"{here}.{name}={other.gpus // nodes}" for name in ("tasks_per_node", "gpus_per_node")]
+        words += [f"{here}.{name}={other.gpus // nodes}" for name in gpus.settings]
         words += [f"{here}.nodes={nodes}"] if nodes > 1 else []
         if other.sharded and not _spread(task, other._replace(sharded=False), gpus).sharded:
             words.append("policy.parallel=fsdp")

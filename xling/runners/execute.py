@@ -36,6 +36,7 @@ class Job(msgspec.Struct, frozen=True):
     key: str
     sheet: Sheet
     suspect: bool = False  # a result that is there has been found damaged: hash it before trusting it
+    gpus: str = ""  # of a stage in several processes on this machine: all that they have; empty: what the worker has
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -67,7 +68,7 @@ class Executor:
     stopping: Callable[[], bool] = lambda: False  # for stages: the runner has to stop
     call: Callable[[Kind, Context], None] = lambda kind, context: kind.run(context)
     drops: Collection[str] = ()  # kinds of stages whose weights go when all have read them
-    processes: int = 1  # that `call` runs a stage in
+    processes: Callable[[str], int] = lambda kind: 1  # that `call` runs a stage of a kind in
     heart: claim.Heart = field(init=False)
 
     def __post_init__(self) -> None:
@@ -147,7 +148,7 @@ class Executor:
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
             if not self.heart.ours(self.store.beside(sheet.kind, key, ".claim")):
                 raise StageError("Another runner has taken this stage over, since this one gave no sign of life.")
-            self.store.publish(sheet, key, out, self._record(seconds, cpu, attempt), replace=self.force)
+            self.store.publish(sheet, key, out, self._record(sheet.kind, seconds, cpu, attempt), replace=self.force)
         except BaseException:
             files.share(self.store.beside(sheet.kind, key, ".partial"))  # another user of the root may go on from it
             raise
@@ -157,7 +158,7 @@ class Executor:
                 host.release()
         return Report("done", key, seconds=seconds)
 
-    def _record(self, seconds: float, cpu: float, attempt: int) -> Run:
+    def _record(self, kind: str, seconds: float, cpu: float, attempt: int) -> Run:
         return Run(
             seconds=round(seconds, 6),
             cpu_seconds=round(cpu, 6),
@@ -169,7 +170,7 @@ class Executor:
             git=self.git,
             code=self.code,
             versions=host.versions(),
-            processes=self.processes,
+            processes=self.processes(kind),
         )
 
     def _kind(self, sheet: Sheet) -> Kind:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from msgspec import Meta, Struct
 
 from xling.config.common import Positive, check_names, converted
+from xling.errors import ConfigError
 from xling.grid.estimate import Speed, of_processor, speed_of
 from xling.grid.stage import Gpus
 from xling.runners import HERE, Ended, Work
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 MOST = 4096  # workers of a machine, and GPUs: a slip of the keyboard must not take all its memory
 
 
+class Share(Struct, frozen=True, forbid_unknown_fields=True):
+    """Of one kind of stage."""
+
+    tasks_per_node: Annotated[int, Meta(ge=1, le=MOST)] = 1  # processes, one a GPU
+
+
 class Settings(Struct, frozen=True, tag_field="name", tag="local"):
     """Those of conf/hydra/launcher/local.yaml."""
 
@@ -30,11 +37,29 @@ class Settings(Struct, frozen=True, tag_field="name", tag="local"):
     gpus: Annotated[int, Meta(ge=0, le=MOST)] | None = None  # that they have, one each; None: all that are visible
     threads: Positive = 1  # of the numeric libraries in each
     claim_timeout_s: Annotated[float, Meta(ge=1.0, le=1e6)] = 180.0
+    stages: dict[str, Share] = {}  # by kind
+
+    @property
+    def processes(self) -> dict[str, int]:
+        """By kind, where it is not one."""
+        return {kind: own.tasks_per_node for kind, own in self.stages.items() if own.tasks_per_node > 1}
 
 
 def read(values: Mapping[str, Any], kinds: Mapping[str, "Kind"]) -> Settings:
     """Settings from those of the YAML; ConfigError names the first that does not fit."""
     check_names(values, Settings.__struct_fields__, HERE)
+    stages = values.get("stages") or {}
+    if not isinstance(stages, Mapping):
+        raise ConfigError(f"{HERE}.stages={stages} does not fit. Type {HERE}.stages.align.tasks_per_node=2.")
+    check_names(stages, list(kinds), f"{HERE}.stages")
+    for kind, own in stages.items():
+        check_names(own if isinstance(own, Mapping) else {}, Share.__struct_fields__, f"{HERE}.stages.{kind}")
+        if not kinds[kind].parallel:
+            able = ", ".join(name for name, one in kinds.items() if one.parallel)
+            raise ConfigError(
+                f"{HERE}.stages.{kind}: stages '{kind}' run in one process. Several can be given to: {able}."
+            )
+    values = {**values, "stages": stages}
     return converted(Settings, values, HERE, {"workers": "2", "gpus": "2", "claim_timeout_s": "180"})
 
 
@@ -50,14 +75,26 @@ def check(plan: "Plan", settings: Settings) -> "list[Seat]":
     """The workers; ConfigError for GPUs that are not there."""
     from xling.runners.local.crew import crew
 
-    return crew(plan, settings.workers, settings.threads, settings.gpus)[0]
+    seats = crew(plan, settings.workers, settings.threads, settings.gpus)[0]
+    with_gpus = [seat.gpu for seat in seats if seat.heavy and seat.gpu]
+    asked = {stage.kind for stage in plan.to_run} & settings.processes.keys()
+    for kind in sorted(asked):
+        if with_gpus and settings.processes[kind] > len(with_gpus):
+            raise ConfigError(
+                f"{HERE}.stages.{kind}.tasks_per_node={settings.processes[kind]}: a process has a GPU of its own, and "
+                f"{len(with_gpus)} are used here ({', '.join(with_gpus)}). Type {HERE}.stages.{kind}.tasks_per_node="
+                f"{len(with_gpus)} or less."
+            )
+    return seats
 
 
 def gpus(settings: Settings, kind: str) -> Gpus:
-    """One a stage, the smallest of those that its workers have; if there is none, no memory is known."""
+    """One a process, the smallest of those that its workers have; if there is none, no memory is known."""
     from xling.runners.local.crew import chosen, gib_of, visible
 
-    return Gpus(gib=gib_of(tuple(chosen(settings.gpus, list(visible())))))
+    found = tuple(chosen(settings.gpus, list(visible())))
+    count, own = settings.processes.get(kind, 1), ("tasks_per_node",)
+    return Gpus(count, gib_of(found), most=max(1, len(found)), settings=own)
 
 
 def speed(settings: Settings) -> Speed | None:
@@ -72,7 +109,8 @@ def run(plan: "Plan", settings: Settings, work: Work, checked: "list[Seat]") -> 
     """Run everything, and say what became of it."""
     from xling.runners.local.runner import run_local
 
-    outcome = run_local(plan, work.kinds, checked, settings.threads, claim_timeout=settings.claim_timeout_s)
+    its = settings.claim_timeout_s, settings.processes
+    outcome = run_local(plan, work.kinds, checked, settings.threads, True, *its)
     if outcome.interrupted:
         print(f"xling: stopped. The same command goes on; `xling reduce {plan.name}` folds what is there.")
     return Ended(outcome.exit_code, whole=not outcome.interrupted, failures=bool(outcome.failures))

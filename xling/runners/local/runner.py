@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -47,12 +47,14 @@ def run_local(
     threads: int = 1,
     show: bool = True,
     claim_timeout: float = claim.TIMEOUT,
+    processes: Mapping[str, int] | None = None,
 ) -> Outcome:
     """Run what the plan says, and say how it ended.
 
     catalogue: `module:name` of the dict of kinds; workers: processes, or what each takes and which GPU it has, None:
     one per core; threads: of the numeric libraries in each; show: progress and end table on stderr; claim_timeout:
-    seconds without a heartbeat after which a runner that cannot be seen from here counts as dead. Raises StoreError if
+    seconds without a heartbeat after which a runner that cannot be seen from here counts as dead; processes: by kind,
+    of its stages, each of which takes as many workers' GPUs or cores. Raises StoreError if
     the root cannot be written, StageError if no worker can start.
     """
     seats = workers if isinstance(workers, Sequence) else [Seat()] * (workers or max(1, cores() // threads))
@@ -63,9 +65,8 @@ def run_local(
         remove_leftovers(plan.store, plan.estimates)
     force = plan.mode == "force"
     root = str(plan.store.root.absolute())
-    setting = Setting(
-        root, catalogue, force, threads, plan.git, host.code_digest(), claim_timeout, plan.dropping, os.getpid()
-    )
+    own = (plan.git, host.code_digest(), claim_timeout, plan.dropping, os.getpid(), dict(processes or {}))
+    setting = Setting(root, catalogue, force, threads, *own)
     run = _Run(plan, setting, seats, display_for(len(plan.steps), show))
     with while_running():
         outcome = run.outcome()
@@ -145,16 +146,45 @@ class _Run:
     def _feed(self) -> None:
         for worker in self._workers:
             heavy = worker.seat.heavy
-            if worker.ready and not worker.jobs and self._schedule.ready(heavy):
-                stages = self._schedule.take(self._seats[heavy], heavy)
-                healed = self._schedule.healed
-                worker.send([Job(stage.key, Sheet.of(stage), stage.key in healed) for stage in stages])
+            if worker.idle and self._schedule.ready(heavy):
+                count = min(self._setting.processes.get(self._schedule.next(heavy).kind, 1), self._seats[heavy])
+                if count > 1 and not self._borrowed(worker, count - 1):
+                    continue  # until as many are idle: what comes after it in the plan's order waits too
+                stages = self._schedule.take(self._seats[heavy], heavy) if count == 1 else [self._schedule.pop(heavy)]
+                healed, gpus = self._schedule.healed, self._gpus(worker) if count > 1 else ""
+                worker.send([Job(stage.key, Sheet.of(stage), stage.key in healed, gpus) for stage in stages])
                 self._display.started(stages[0].label)
         for heavy in self._seats:
             starting = sum(not worker.ready and worker.seat.heavy == heavy for worker in self._workers)
             free = [seat for seat in self._free if seat.heavy == heavy]
             for seat in free[: max(0, self._schedule.ready(heavy) - starting)]:
                 self._start(seat)
+
+    def _borrowed(self, worker: Worker, count: int) -> bool:
+        """Whether `count` other seats of its sort are idle, which are the worker's then until its stage has ended."""
+        heavy = worker.seat.heavy
+        idle = [one for one in self._workers if one is not worker and one.idle and one.seat.heavy == heavy]
+        free = [seat for seat in self._free if seat.heavy == heavy]
+        if len(idle) + len(free) < count:
+            return False
+        for one in idle[:count]:
+            one.lent = worker
+        for seat in free[: max(0, count - len(idle))]:
+            self._free.remove(seat)
+            worker.borrowed.append(seat)
+        return True
+
+    def _gpus(self, worker: Worker) -> str:
+        """All that the worker's stage has, as CUDA_VISIBLE_DEVICES; empty where seats have none of their own."""
+        lent = [one.seat for one in self._workers if one.lent is worker]
+        return ",".join(seat.gpu for seat in (worker.seat, *lent, *worker.borrowed) if seat.gpu)
+
+    def _given_back(self, worker: Worker) -> None:
+        """The seats that others lent to a worker's stage, which has ended."""
+        for one in self._workers:
+            one.lent = None if one.lent is worker else one.lent
+        self._free += worker.borrowed
+        worker.borrowed = []
 
     def _start(self, seat: Seat) -> None:
         self._free.remove(seat)
@@ -186,6 +216,7 @@ class _Run:
             self._display.progress(label, *report.numbers)
             return
         job = worker.jobs.popleft()
+        self._given_back(worker)
         self._ended(report, label)
         if report.leaving:
             self._clear(worker, job)
@@ -307,7 +338,8 @@ class _Run:
     def _remove(self, worker: Worker) -> None:
         """Kill it if it lives, and clear away what it held: its claim, its unfinished result."""
         self._workers.remove(worker)
-        self._free.append(worker.seat)
+        self._given_back(worker)
+        (self._free if worker.lent is None else worker.lent.borrowed).append(worker.seat)
         self._selector.unregister(worker.stdout)
         worker.discard()
         for job in worker.jobs:

@@ -75,10 +75,18 @@ class Schedule:
     def index(self, key: str) -> int:
         return self._order[key]
 
+    def next(self, heavy: bool = True) -> Stage:
+        """The one that goes first."""
+        return self.steps[self._ready[heavy][0][2]].stage
+
+    def pop(self, heavy: bool = True) -> Stage:
+        """Take that one alone."""
+        return self.steps[heapq.heappop(self._ready[heavy])[2]].stage
+
     def take(self, workers: int, heavy: bool = True) -> list[Stage]:
         """The next stage; cheap ones of its kind with it, a fair share for `workers`."""
         heap = self._ready[heavy]
-        first = self.steps[heapq.heappop(heap)[2]].stage
+        first = self.pop(heavy)
         batch = [first]
         size = min(self._batch(first.kind), len(heap) // workers + 1)
         while len(batch) < size and heap:

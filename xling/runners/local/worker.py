@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -27,10 +27,12 @@ import msgspec
 
 from xling.console import lasting_output
 from xling.grid import files, host
+from xling.grid.stage import Context, Kind
 from xling.grid.store import Store
 from xling.jsonfiles import decode
+from xling.runners import ranks
 from xling.runners.execute import Executor, Job, Report, fixed_environment, last_line, load_catalogue, open_log
-from xling.runners.local.crew import Seat
+from xling.runners.local.crew import VISIBLE, Seat
 
 PROGRESS_SECONDS = 0.2  # at most one progress report in this time
 GUARD_SECONDS = 2.0  # between two looks of the guard, should no signal tell it
@@ -47,6 +49,7 @@ class Setting(msgspec.Struct, frozen=True):
     timeout: float  # seconds without a heartbeat after which others may take a stage over
     drops: list[str]  # kinds of stages whose weights go when all have read them
     parent: int  # pid of the process to die with
+    processes: dict[str, int] = {}  # by kind: that its stages run in, where that is not one
 
 
 def main() -> None:
@@ -64,22 +67,38 @@ def main() -> None:
     store = Store(setting.root)
     git = host.commit(setting.git, setting.code)
     executor = Executor(store, kinds, setting.force, setting.threads, git, timeout=setting.timeout, drops=setting.drops)
+    executor.processes = lambda kind: setting.processes.get(kind, 1)
     executor.heart.lost = lambda path: _give_up(replies, path)
     _send(replies, Report("ready", by=executor.who))
-    serve(executor, commands, replies)
+    serve(executor, setting.catalogue, commands, replies)
     sys.stdout.flush()
     os._exit(0)  # threads that stage code left behind do not keep the worker
 
 
-def serve(executor: Executor, commands: BinaryIO, replies: int) -> None:
+def serve(executor: Executor, catalogue: str, commands: BinaryIO, replies: int) -> None:
     """Until the other end closes the pipe: one line with a list of jobs, one line back for each."""
     decoder = msgspec.json.Decoder(list[Job])
     for line in commands:
         for job in decoder.decode(line):
+            executor.call = _caller(executor, catalogue, job)
             report = executor.execute(job, _Progress(replies, job.key))
             _send(replies, report)
             if report.leaving:
                 return
+
+
+def _caller(executor: Executor, catalogue: str, job: Job) -> Callable[[Kind, Context], None]:
+    """What runs the job's stage: this process, or several that it starts on the job's GPUs."""
+    count = executor.processes(job.sheet.kind)
+    if count == 1:
+        return lambda kind, context: kind.run(context)
+    gpus = {VISIBLE: job.gpus} if job.gpus else {}
+
+    def together(kind: Kind, context: Context) -> None:
+        folder = context.scratch / f"processes-{os.getpid()}"  # of this turn, and gone with the rest if it is killed
+        ranks.run(kind, context, catalogue, ranks.here(count, folder), folder, {**os.environ, **gpus})
+
+    return together
 
 
 def _give_up(replies: int, path: str) -> None:
@@ -247,6 +266,12 @@ class Worker:
         self._buffer = b""
         self.who: host.Process | None = None  # the process that works, once it is ready
         self.jobs: deque[Job] = deque()
+        self.lent: Worker | None = None  # to whom its seat is, while that one's stage runs in several processes
+        self.borrowed: list[Seat] = []  # of those that no worker has
+
+    @property
+    def idle(self) -> bool:
+        return self.ready and not self.jobs and self.lent is None
 
     @property
     def ready(self) -> bool:

@@ -29,11 +29,13 @@ from xling.grid.claim import check_own
 from xling.grid.records import Parent, Sheet, read
 from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Store
+from xling.runners import ranks
 from xling.runners.execute import Executor, Job, Report, load_catalogue, load_named, record_failure
-from xling.runners.slurm import cluster, ranks, record
+from xling.runners.slurm import cluster, record
 from xling.runners.slurm.cluster import ClusterError
 from xling.runners.slurm.record import Event, Filed, Place, Task
 from xling.runners.slurm.script import Refused
+from xling.runners.slurm.step import OF_THE_JOB, step_of
 
 # --- whether the results that a stage needs are there ------------------------------------------------------
 # Their markers decide, whatever SLURM thinks of the jobs. A shared folder may show them late; a job may have started
@@ -337,7 +339,7 @@ class Runner:
         )
         resources = submission.arrays[self.place[0]].resources
         if resources.processes > 1:
-            executor.processes, executor.call = resources.processes, self._in_processes
+            executor.processes, executor.call = (lambda kind: resources.processes), self._in_processes
         return executor
 
     def _in_processes(self, kind: Kind, context: Context) -> None:
@@ -345,7 +347,9 @@ class Runner:
         resources = self.filed.head.arrays[self.place[0]].resources
         folder = self.filed.folder / "tasks" / f"{self.place[0]}_{self.place[1]}.{host.this_process().name}"
         self._stopper.asked = True  # they come to an end by themselves
-        ranks.run(kind, context, self.filed.head.catalogue, resources, folder, lambda: self._stopper.why)
+        own = {name: value for name, value in os.environ.items() if name not in OF_THE_JOB}
+        command = step_of(resources, folder)
+        ranks.run(kind, context, self.filed.head.catalogue, command, folder, own, lambda: self._stopper.why)
 
     def _heal(self, job: Job, key: str) -> bool:
         """Make a damaged parent again from its own sheet, unless another job is at that already."""

@@ -1,20 +1,18 @@
-"""One stage in several processes: torchrun on each node of the job, over SLURM's allocation.
+"""One stage in several processes, which torchrun starts: on this machine, or on each node of a job.
 
-The job itself (task.py) stays one process: it claims the stage and publishes its result. Here it starts a step with
-one torchrun a node, whose processes all run the stage's function; what process 0 writes is the result. They are told
-to stop, and tell how they ended, through files beside the payload.
+Who has claimed the stage, and publishes its result, stays one process: a worker, or a job of a cluster. It starts a
+command with a torchrun, or one a node, whose processes all run the stage's function; what process 0 writes is the
+result. They are told to stop, and tell how they ended, through files beside the payload.
 """
 
 import os
-import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,12 +23,9 @@ from xling.grid import files
 from xling.grid.stage import Context, Interrupted, Json, Kind, PartDone
 from xling.jsonfiles import decode
 from xling.runners.execute import last_line, load_catalogue
-from xling.runners.slurm.settings import Resources
 
 POLL_SECONDS = 0.2
 END_SECONDS = 10.0  # for the step to end after it has been told to
-OF_THE_JOB = ("SLURM_CPUS_PER_TASK", "SRUN_CPUS_PER_TASK", "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NTASKS_PER_NODE",
-              "SLURM_TASKS_PER_NODE")  # the step has other numbers  # fmt: skip
 
 
 class Payload(msgspec.Struct, frozen=True):
@@ -58,20 +53,26 @@ class RankError(StageError):
 
 
 def run(
-    kind: Kind, context: Context, catalogue: str, resources: Resources, folder: Path, why: Callable[[], str]
+    kind: Kind,
+    context: Context,
+    catalogue: str,
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    why: Callable[[], str] = lambda: "",
 ) -> None:
-    """Run a stage in `resources.processes` processes and wait. Raises RankError, or Interrupted.
+    """Run a stage in the processes that `command` starts, and wait. Raises RankError, or Interrupted.
 
-    folder: of this turn of the job alone, on the shared file system; why: not empty once the job has to stop.
+    folder: of this turn alone, where all of them see it; why: not empty once the stage has to stop.
     """
     folder.mkdir(parents=True)
     parents = {role: str(path) for role, path in context.parents.items()}
     cache = None if context.cache is None else str(context.cache)
     payload = Payload(catalogue, kind.name, dict(context.spec), parents, str(context.out), str(context.scratch), cache)
     files.write_atomically(folder / "payload.json", files.json_bytes(payload))
-    here = {name: value for name, value in os.environ.items() if name not in OF_THE_JOB}
-    here["PYTHONSAFEPATH"] = "1"  # torchrun's processes too look into no folder but those that the job looks into
-    step = subprocess.Popen(command(resources, folder), stdin=subprocess.DEVNULL, env=here)
+    # torchrun's processes too look into no folder but those that this one looks into
+    own = {**environment, "PYTHONSAFEPATH": "1"}
+    step = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=own)
     try:
         while step.poll() is None:
             if why():
@@ -85,22 +86,15 @@ def run(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def command(resources: Resources, folder: Path) -> list[str]:
-    """srun with one torchrun a node."""
-    here = socket.gethostname()
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
-    torchrun = [
-        sys.executable, "-P", "-m", "torch.distributed.run", f"--nnodes={resources.nodes}",
-        f"--nproc-per-node={resources.tasks_per_node}", f"--master-addr={here}", f"--master-port={port}",
-    ]  # fmt: skip
-    line = (
-        f"exec {shlex.join(torchrun)} --node-rank=$SLURM_NODEID -m xling.runners.slurm.ranks {shlex.quote(str(folder))}"
-    )
-    cpus = resources.tasks_per_node * (resources.cpus_per_task or 1)
-    return ["srun", f"--nodes={resources.nodes}", f"--ntasks={resources.nodes}", "--ntasks-per-node=1",
-            f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1", "--unbuffered", "bash", "-c", line]  # fmt: skip
+def torchrun(processes: int, *options: str) -> list[str]:
+    """The command of so many processes on one machine, as far as it is the same everywhere."""
+    started = [sys.executable, "-P", "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+    return [*started, *options]
+
+
+def here(processes: int, folder: Path) -> list[str]:
+    """The command of a stage on this machine alone."""
+    return [*torchrun(processes, "--standalone"), "-m", __name__, str(folder)]
 
 
 def _end(step: "subprocess.Popen[bytes]") -> None:
@@ -125,7 +119,7 @@ def _judge(code: int | None, folder: Path) -> None:
         raise Interrupted(ending.last)
     if code:
         killed = f"were killed by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
-        memory = ", as SLURM does when they take more memory than mem_gb" if code == 137 else ""
+        memory = ", as the system, or SLURM's mem_gb, does where they take too much memory" if code == 137 else ""
         raise RankError(f"The stage's processes {killed}{memory}; the log has their words.")
 
 
