@@ -198,8 +198,8 @@ def test_several_processes_are_told_to_stop_before_the_time_limit(several: Toy) 
 
 def test_a_batch_that_cannot_be_shared_is_refused(several: Toy) -> None:
     """By a dry run, which needs no cluster, in the same words."""
-    several.settings = (*several.settings[:-2], "stages.sft.tasks_per_node=3")
+    several.settings = (*several.settings[:-2], "stages.reward.tasks_per_node=3")
     for words in ((), ("dry_run=true",)):
         said = several.launch(*words, code=2)
-        assert "sft[de] has a global batch size of 32, which 3 processes cannot share equally" in said
-        assert "hydra.launcher.stages.sft" in said and not several.queue()
+        assert "reward[de] has a global batch size of 32, which 3 processes cannot share equally" in said
+        assert "hydra.launcher.stages.reward" in said and not several.queue()

@@ -75,7 +75,7 @@ def judge(context: Context) -> None:
 
 
 KINDS = {kind: Kind(kind, 1, note, 0.01) for kind in ("base", "pool", "baseline")}
-KINDS["sft"] = Kind("sft", 1, note, 0.01, parallel=True, shared=sharing.sft, weights=("*.bin",))
-KINDS["reward"] = Kind("reward", 1, note, 0.01, parallel=True, weights=("*.bin",))
+KINDS["sft"] = Kind("sft", 1, note, 0.01, parallel=True, weights=("*.bin",))
+KINDS["reward"] = Kind("reward", 1, note, 0.01, parallel=True, shared=sharing.reward, weights=("*.bin",))
 KINDS |= {kind: Kind(kind, 1, scores, 0.01) for kind in ("score", "gold")}
 KINDS["judge"] = Kind("judge", 1, judge, 0.01)

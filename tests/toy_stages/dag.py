@@ -24,7 +24,7 @@ def _judge(experiment: Experiment) -> Stage:
         return Stage.make("sft", 1, f"sft[{lang}]", spec, {"base": base})
 
     backbone = msgspec.to_builtins(experiment.rm_backbone)
-    spec = {"lang": source, "seed": seed, "permutation": backbone.get("permutation"), "backbone": backbone}
+    spec = {"lang": source, "seed": seed, "permutation": backbone.get("permutation"), "rm": backbone}
     reward = Stage.make("reward", 1, f"reward[{source}]", spec, {"sft": sft(source)})
     pool = Stage.make("pool", 1, f"pool[{target}]", {"lang": target}, {"sft": sft(target)})
     baseline = Stage.make("baseline", 1, f"baseline[{target}]", {"lang": target}, {"sft": sft(target)})
