@@ -25,16 +25,18 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from xling.grid.files import json_bytes
+from xling.grid import joined
+from xling.grid.files import json_bytes, sealed_json
 from xling.grid.host import this_process
 from xling.grid.plan import make_plan
-from xling.grid.records import Done, FileFact, Run, Sheet
+from xling.grid.records import JOINED, Done, FileFact, JoinedDone, Run, Sheet
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
+from xling.planning import KINDS
 from xling.results.samples import Samples
 
 SAMPLES, OPPONENTS, HELD_OUT, VARIANTS = 16, 4, 256, 7
-MOST_CPU, MOST_MEGABYTES = 60.0, 2000
+MOST_CPU, MOST_MEGABYTES = 40.0, 2000
 ANALYSES = """
 from xling.analysis.catalogue import findings_of
 from xling.analysis.tidy.entries import Draws
@@ -77,10 +79,11 @@ class Size:
 class Made:
     """Publishes results as the store does, but for syncing; equal content is one file with many names."""
 
-    def __init__(self, root: Path) -> None:
-        self.store, self.blobs = Store(root), root / "blobs"
+    def __init__(self, root: Path, apart: bool = False) -> None:
+        self.store, self.blobs, self.apart = Store(root), root / "blobs", apart
         self.blobs.mkdir(parents=True)
         self.facts: dict[str, FileFact] = {}
+        self.inside: dict[str, dict[str, str]] = {}
         self.run = Run(1.0, 1.0, "2026-01-01T00:00:00+00:00", 1, this_process(), 1, "cpu", "abc", {})
 
     def blob(self, name: str, content: bytes) -> str:
@@ -95,16 +98,34 @@ class Made:
         """files: name in the result -> name of a blob."""
         folder = self.store.folder(stage.kind, stage.key)
         folder.mkdir(parents=True)
-        for name, blob in files.items():
-            os.link(self.blobs / blob, folder / name)
-        sheet = json_bytes(Sheet.of(stage))
-        (folder / "spec.json").write_bytes(sheet)
-        facts = {name: self.facts[blob] for name, blob in files.items()}
-        facts["spec.json"] = FileFact(
-            hashlib.sha256(sheet).hexdigest(), len(sheet), (folder / "spec.json").stat().st_mtime_ns
-        )
-        done = Done(stage.kind, stage.key, stage.label, facts, self.run)
-        (folder / "done.json").write_bytes(json_bytes(done))
+        about = (stage.kind, stage.key, stage.label)
+        if KINDS[stage.kind].joined and not self.apart:
+            name, inside = self._joined(files)
+            os.link(self.blobs / name, folder / joined.NAME)
+            facts = {joined.NAME: self.facts[name]}
+            done: Done = JoinedDone(*about, facts, self.run, JOINED, inside=inside, sheet=Sheet.of(stage))
+        else:
+            for name, blob in files.items():
+                os.link(self.blobs / blob, folder / name)
+            facts = {name: self.facts[blob] for name, blob in files.items()}
+            path, sheet = folder / "spec.json", json_bytes(Sheet.of(stage))
+            path.write_bytes(sheet)
+            facts["spec.json"] = FileFact(hashlib.sha256(sheet).hexdigest(), len(sheet), path.stat().st_mtime_ns)
+            done = Done(*about, facts, self.run)
+        (folder / "done.json").write_bytes(sealed_json(done))
+
+    def _joined(self, files: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+        """The name of a blob with several in it, and their digests."""
+        name = "+".join(files.values())
+        if name not in self.inside:
+            folder = self.blobs / "folder"
+            folder.mkdir()
+            for inner, blob in files.items():
+                os.link(self.blobs / blob, folder / inner)
+            self.inside[name] = joined.join(os.fspath(folder))
+            self.blob(name, (folder / joined.NAME).read_bytes())
+            shutil.rmtree(folder)
+        return name, self.inside[name]
 
 
 def array(values: np.ndarray[Any, Any]) -> bytes:
@@ -149,9 +170,9 @@ def samples(size: Size) -> bytes:
     return b"".join(msgspec.json.encode(row, order="sorted") + b"\n" for row in rows)
 
 
-def make_grid(root: Path, size: Size) -> None:
+def make_grid(root: Path, size: Size, apart: bool) -> None:
     """All stages of a cell that reduce reads, published; plan.json by the real planner."""
-    made = Made(root)
+    made = Made(root, apart)
     made.blob("samples", samples(size))
     made.blob("summary", b'{"n_samples": 16, "kl_bound": 1.835}')
     made.blob("summary_trained", b'{"n_samples": 4, "kl_bound": null}')
@@ -238,9 +259,9 @@ def measured(work: str, root: Path, profile: bool) -> tuple[float, float, float]
     return cpu, megabytes, time.perf_counter() - began
 
 
-def benchmark(root: Path, size: Size, parts: Sequence[str], profile: bool) -> int:
+def benchmark(root: Path, size: Size, parts: Sequence[str], profile: bool, apart: bool) -> int:
     began = time.process_time()
-    make_grid(root, size)
+    make_grid(root, size, apart)
     took = time.process_time() - began
     print(f"made {size.cells:,} cells x {size.prompts:,} prompts in {took:.0f} CPU-s", flush=True)
     limited, peak = None, 0.0
@@ -266,12 +287,13 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=1000)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--profile", action="store_true", help="show where each part spends its time")
+    parser.add_argument("--apart", action="store_true", help="each file of a result by itself, as in older roots")
     parser.add_argument("--within", help="a folder on the disk to measure (default: the temporary one)")
     options = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="reduce-", dir=options.within))
     try:
         size = Size(options.languages, options.optimizers, options.prompts)
-        return benchmark(root, size, options.parts, options.profile)
+        return benchmark(root, size, options.parts, options.profile, options.apart)
     finally:
         shutil.rmtree(root)
 

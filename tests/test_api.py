@@ -49,9 +49,9 @@ def test_a_run_gives_its_grid_and_what_failed_in_it(tmp_path: Path, monkeypatch:
     assert xling.load().name == "g"
 
     items = grid.items
-    judged = [path for path in tmp_path.glob("outputs/stages/judge/*/items.json")]
+    judged = [path for path in tmp_path.glob("outputs/stages/judge/*/files.zip")]
     judged[0].write_text("{}")
-    with pytest.warns(UserWarning, match=r"damaged are left out: .*items\.json"):
+    with pytest.warns(UserWarning, match=r"damaged are left out: .*files\.zip"):
         left = xling.load().items
     assert 0 < len(left) == len(items) // 2
 

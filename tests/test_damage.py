@@ -14,8 +14,9 @@ from xling.analysis.matrix.types import read_matrix
 from xling.cli import main
 from xling.compose.grid import composed_grid
 from xling.errors import StoreError
-from xling.grid import claim
+from xling.grid import claim, files, host, joined
 from xling.grid.cleanup import garbage
+from xling.grid.records import Done, read
 from xling.grid.store import Store
 from xling.jsonfiles import decode, sealed, unsealed
 from xling.launching import launch
@@ -72,7 +73,9 @@ def matrix(root: Path) -> bytes:
 # --- results --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pattern", ["judge/*/items.json", "gold/*/pool.npy", "judge/*/spec.json"])
+@pytest.mark.parametrize(
+    "pattern", ["judge/*/files.zip", "gold/*/files.zip", "baseline/*/note.json", "baseline/*/spec.json"]
+)
 def test_what_rotted_is_named_and_the_same_command_makes_it_again(
     root: Path, pattern: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,7 +99,7 @@ def test_a_rotted_gold_pool_does_not_drop_the_ceiling(root: Path) -> None:
     folder = root / "grids" / "g"
     bounds = [panel.bounds for block in read_matrix(folder).blocks for panel in block.panels]
     assert all(bounds)
-    rot(one(root, "stages/gold/*/pool.npy"))
+    rot(one(root, "stages/gold/*/files.zip"))
     assert launched(root) == 0
     assert [panel.bounds for block in read_matrix(folder).blocks for panel in block.panels] == bounds
 
@@ -114,19 +117,68 @@ def test_a_ceiling_that_is_gone_is_said(root: Path, capsys: pytest.CaptureFixtur
 def test_modes_that_make_nothing_again_say_so_and_fail(
     root: Path, mode: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rot(one(root, "stages/judge/*/items.json"))
+    rot(one(root, "stages/judge/*/files.zip"))
     assert launched(root, f"mode={mode}") == 1
-    assert "items.json does not have the bytes that were published" in capsys.readouterr().err
+    assert "files.zip does not have the bytes that were published" in capsys.readouterr().err
     assert not list(root.glob("stages/judge/*damaged*"))
 
 
 def test_a_damaged_parent_is_made_again_before_its_child(root: Path) -> None:
     before = matrix(root)
     shutil.rmtree(one(root, "stages/judge/*"))
-    for path in root.glob("stages/score/*/pool.npy"):
+    for path in root.glob("stages/score/*/files.zip"):
         rot(path)
     assert launched(root) == 0
     assert matrix(root) == before
+
+
+# --- results of before: each file by itself -------------------------------------------------------------------
+
+
+def inodes(root: Path, kind: str) -> int:
+    """Files and folders of a kind's stages, logs and all."""
+    found = [*root.glob(f"stages/{kind}/**/*"), *root.glob(f"logs/{kind}/*")]
+    return len(found)
+
+
+def unjoin(store: Store, kind: str, key: str) -> None:
+    """A result as xling wrote it before: each file by itself, and spec.json."""
+    folder, sheet = store.folder(kind, key), store.sheet(kind, key)
+    assert sheet is not None
+    done = read(Done, f"{folder}/done.json")
+    temporary = store.begin(kind, key, host.this_process())
+    for name in done.inside:
+        (temporary / name).write_bytes(joined.content(folder / name))
+    shutil.rmtree(folder)
+    store.publish(sheet, key, temporary, done.run)
+    marker = json.loads((folder / "done.json").read_bytes())
+    for name in ("inside", "checksum"):
+        del marker[name]
+    (folder / "done.json").write_bytes(files.json_bytes(marker))
+
+
+def test_cells_leave_three_files_a_stage_and_a_root_of_before_is_read_and_gone_on_with(root: Path) -> None:
+    store = Store(root)
+    for kind, count in (("score", 4), ("gold", 2), ("judge", 4)):
+        assert len(store.listing(kind).results) == count and inodes(root, kind) == 3 * count
+    before = matrix(root)
+    for kind in ("score", "gold", "judge"):
+        for key in sorted(store.listing(kind).results)[::2]:
+            unjoin(store, kind, key)
+    times = {path: path.stat().st_mtime_ns for path in root.glob("stages/*/*/done.json")}
+    assert main(["reduce", "g", "--root", str(root)]) == 0
+    assert matrix(root) == before
+    shutil.rmtree(next(path for path in root.glob("stages/judge/*") if (path / "files.zip").exists()))
+    assert launched(root) == 0  # its parents are of both layouts; nothing else runs again
+    assert matrix(root) == before
+    again = {path for path in root.glob("stages/*/*/done.json") if times.get(path) != path.stat().st_mtime_ns}
+    assert len(again) == 1 and next(iter(again)).parent.parent.name == "judge"
+
+
+def test_a_stage_without_a_word_has_no_log_and_logs_says_so(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not list(root.glob("logs/judge/*")) and len(list(root.glob("logs/sft/*"))) == 2
+    assert main(["logs", "judge[de, en]", "g", "--root", str(root)]) == 0
+    assert "is done, and had nothing to say" in capsys.readouterr().err
 
 
 # --- records --------------------------------------------------------------------------------------------------
@@ -165,7 +217,7 @@ def test_a_damaged_marker_is_made_again(root: Path) -> None:
 def test_a_file_that_the_marker_does_not_name_any_more_is_no_way_around_its_hash(root: Path) -> None:
     path = one(root, "stages/judge/*/done.json")
     content = json.loads(path.read_bytes())
-    del content["files"]["curve.npy"]
+    del content["files"]["files.zip"]
     path.write_text(json.dumps(content))
     assert Store(root).state("judge", path.parent.name) == "damaged"
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from xling.errors import ConfigError
+from xling.grid import joined
 from xling.judges import JUDGES
 from xling.optimizers import HOOKS_OF_PICKING, HOOKS_OF_TRAINING, OPTIMIZERS
 from xling.options import Options
@@ -176,7 +177,7 @@ def test_a_judge_of_ones_own_decides(tmp_path: Path) -> None:
     lengths = [[min(len(text), 40) for text in samples.responses] for samples in read_samples(pool)]
     assert np.load(longest / "pool.npy").tolist() == lengths
     [judged] = stages(tmp_path, "judge")
-    items = json.loads((judged / "items.json").read_text("utf-8"))
+    items = json.loads(joined.content(judged / "items.json"))
     assert items["quality"] == [row[pick] for row, pick in zip(lengths, items["index"], strict=True)]
     assert float(row["win_rate"]) == pytest.approx(100 * np.mean(items["win"]), abs=0.01)
 
@@ -207,8 +208,8 @@ def test_an_optimizer_of_ones_own_picks(tmp_path: Path) -> None:
     [row] = results(tmp_path, "g")
     assert (row["optimizer"], row["status"], row["n"]) == ("mine", "done", "12")
     [judged], [scored] = stages(tmp_path, "judge"), stages(tmp_path, "score")
-    items = json.loads((judged / "items.json").read_text("utf-8"))
-    rewards = np.load(scored / "pool.npy")
+    items = json.loads(joined.content(judged / "items.json"))
+    rewards = np.load(joined.opened(scored / "pool.npy"))
     assert items["index"] == np.argsort(-rewards, axis=1, kind="stable")[:, 1].tolist()
 
 
@@ -220,7 +221,8 @@ def test_a_reward_model_of_ones_own_is_trained_and_scores(tmp_path: Path) -> Non
     [trained], [scored], [pool] = (stages(tmp_path, kind) for kind in ("reward", "score", "pool"))
     usual = json.loads((trained / "usual.json").read_text("utf-8"))["length"]
     lengths = [[min(len(text), 60) for text in samples.responses] for samples in read_samples(pool)]
-    assert 0 < usual <= 60 and np.load(scored / "pool.npy") == pytest.approx(-np.abs(np.array(lengths) - usual))
+    scores = np.load(joined.opened(scored / "pool.npy"))
+    assert 0 < usual <= 60 and scores == pytest.approx(-np.abs(np.array(lengths) - usual))
 
 
 TRAINS = "An optimizer that trains"

@@ -167,6 +167,7 @@ class Grid:
         """
         import numpy as np
 
+        from xling.grid import joined
         from xling.results.items import read_array
         from xling.results.reading import SampleReader
 
@@ -175,7 +176,7 @@ class Grid:
 
         def scores(results: "Results", ref: "Ref | None", at: tuple[list[int], list[int]]) -> Any:
             path = None if ref is None else results.folder(ref) / "pool.npy"
-            return read_array(path)[at] if path is not None and path.exists() else np.full(len(at[0]), np.nan)
+            return read_array(path)[at] if path is not None and joined.exists(path) else np.full(len(at[0]), np.nan)
 
         def of(results: "Results", cell: "SeedCell") -> dict[str, Any]:
             judged, known = reader.cell(cell.judge, cell.stages).all(), texts(cell.stages["baseline"])

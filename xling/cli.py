@@ -88,6 +88,9 @@ def logs(options: argparse.Namespace, store: Store) -> int:
         print(harmless(f"{stage.label}: {path}"), file=sys.stderr)
         return found.follow(store, name, stage, path)
     paths = [path] if path.exists() else found.logs(store, name, stage)
+    if not paths and store.state(stage.kind, stage.key) == "done":
+        print(harmless(f"{stage.label} is done, and had nothing to say."), file=sys.stderr)
+        return 0
     if not paths:
         raise ConfigError(f"{stage.label} has no log yet: it has not been started with this root.")
     for path in paths:

@@ -99,8 +99,8 @@ def test_a_result_of_another_format_is_neither_trusted_nor_set_aside(made, folde
     marker = store.folder(stage.kind, stage.key) / "done.json"
     content = msgspec.json.decode(marker.read_bytes())
     content.pop("checksum")
-    marker.write_bytes(msgspec.json.encode({**content, "format": 2}))
-    with pytest.raises(StoreError, match=r"done.json' has format 2 and was written by a newer xling.*root=PATH"):
+    marker.write_bytes(msgspec.json.encode({**content, "format": 3}))
+    with pytest.raises(StoreError, match=r"done.json' has format 3 and was written by a newer xling.*root=PATH"):
         grid_status(store, folder.name)
         store.check(stage.kind, stage.key)
     assert marker.exists()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from toy_stages.behaviour import behave
+from xling.grid import joined
 from xling.grid.stage import Context, Kind
 from xling.planning import sharing
 
@@ -51,8 +52,8 @@ def scores(context: Context) -> None:
 
 def judge(context: Context) -> None:
     behave(context)
-    score, verdict = (np.load(context.parents[role] / "pool.npy") for role in ("score", "verdict"))
-    opponents = np.load(context.parents["verdict"] / "baseline.npy")
+    score, verdict = (np.load(joined.opened(context.parents[role] / "pool.npy")) for role in ("score", "verdict"))
+    opponents = np.load(joined.opened(context.parents["verdict"] / "baseline.npy"))
     picked = score.argmax(axis=1)
     quality = verdict[np.arange(PROMPTS), picked]
     win = (quality[:, None] > opponents).mean(axis=1)
@@ -77,5 +78,5 @@ def judge(context: Context) -> None:
 KINDS = {kind: Kind(kind, 1, note, 0.01) for kind in ("base", "pool", "baseline")}
 KINDS["sft"] = Kind("sft", 1, note, 0.01, parallel=True, weights=("*.bin",))
 KINDS["reward"] = Kind("reward", 1, note, 0.01, parallel=True, shared=sharing.reward, weights=("*.bin",))
-KINDS |= {kind: Kind(kind, 1, scores, 0.01) for kind in ("score", "gold")}
-KINDS["judge"] = Kind("judge", 1, judge, 0.01)
+KINDS |= {kind: Kind(kind, 1, scores, 0.01, joined=True) for kind in ("score", "gold")}
+KINDS["judge"] = Kind("judge", 1, judge, 0.01, joined=True)

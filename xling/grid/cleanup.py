@@ -16,7 +16,7 @@ from xling.console import age, size
 from xling.errors import ConfigError, StoreError
 from xling.grid import claim, files, host
 from xling.grid.files import files_below
-from xling.grid.records import Failure, PlannedStage, Sheet, chosen_grid, grids, read, read_grid
+from xling.grid.records import Failure, PlannedStage, chosen_grid, grids, read, read_grid, read_sheet
 from xling.grid.store import Damaged, Listing, Store
 
 
@@ -130,7 +130,7 @@ def _stages(store: Store, name: str) -> Sequence[PlannedStage]:
 def _label(path: Path) -> str:
     """The stage's label, from a result, a part of one or a failure."""
     with contextlib.suppress(OSError, msgspec.DecodeError):
-        return read(Failure, str(path)).label if path.suffix == ".json" else read(Sheet, f"{path}/spec.json").label
+        return read(Failure, str(path)).label if path.suffix == ".json" else read_sheet(str(path)).label
     return ""
 
 

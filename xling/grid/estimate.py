@@ -19,7 +19,7 @@ import msgspec
 
 from xling.config.common import Positive, PositiveFloat, Share, check_names, fitting
 from xling.errors import ConfigError
-from xling.grid.records import Done, Sheet, read
+from xling.grid.records import Done, read, read_sheet
 from xling.grid.stage import Stage, Tokens, Work
 from xling.grid.store import Store
 
@@ -153,14 +153,14 @@ def _seconds_of(store: Store, kind: str, keys: Iterable[str], roots: Set[str] | 
 
 def _alike(store: Store, kind: str, key: str, roots: Set[str]) -> bool:
     """Whether a result was made from one of the first stages `roots`; what was made from nothing is alike."""
-    parents = read(Sheet, str(store.folder(kind, key) / "spec.json")).parents.values()
+    parents = read_sheet(str(store.folder(kind, key))).parents.values()
     return not parents or any(_is_above(store, up.kind, up.key, roots) for up in parents)
 
 
 def _is_above(store: Store, kind: str, key: str, roots: Set[str]) -> bool:
     if key in roots:
         return True
-    parents = read(Sheet, str(store.folder(kind, key) / "spec.json")).parents.values()
+    parents = read_sheet(str(store.folder(kind, key))).parents.values()
     return any(_is_above(store, up.kind, up.key, roots) for up in parents)
 
 

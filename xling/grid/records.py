@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PLAN = 1  # plan.json
 PLAN_AGAIN = "run the grid's command again: it writes the plan anew, and finished results are found by their keys"
-RESULT = 1  # done.json of a stage's result
+RESULT, JOINED = 1, 2  # done.json of a stage's result: with files, with files.zip
 MATRIX = 1  # matrix.json
 
 
@@ -62,7 +62,7 @@ class Parent(msgspec.Struct, frozen=True):
 
 
 class Sheet(msgspec.Struct, frozen=True):
-    """spec.json: all that the key of a result is computed from, and the label people read."""
+    """spec.json, or a part of done.json: all that the key of a result is computed from, and the label people read."""
 
     kind: str
     version: int
@@ -112,6 +112,24 @@ class Done(msgspec.Struct, frozen=True):
     run: Run
     format: int = RESULT
     dropped: dict[str, FileFact] = {}  # weights that are gone on purpose (xling/grid/weights.py)
+    inside: dict[str, str] = {}  # SHA-256 of each file in files.zip (joined.py)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each file of the result, wherever it stands."""
+        return self.inside or {name: fact.sha256 for name, fact in self.files.items()}
+
+
+class JoinedDone(Done, frozen=True, kw_only=True):
+    """done.json of a result with files.zip."""
+
+    sheet: Sheet
+
+
+class _Sheet(msgspec.Struct, frozen=True):
+    """What is read of it for the sheet alone."""
+
+    sheet: Sheet | None = None
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -132,6 +150,17 @@ T = TypeVar("T", bound=msgspec.Struct)
 def read(of: type[T], path: str) -> T:
     """Read one of the above; OSError if it is not there, msgspec.DecodeError if it is not what was written."""
     return unsealed(files.content_of(path), of)
+
+
+def read_sheet(folder: str) -> Sheet:
+    """The spec of a result, or of a part of one; errors as above."""
+    try:
+        return read(Sheet, f"{folder}/spec.json")
+    except FileNotFoundError:
+        sheet = read(_Sheet, f"{folder}/done.json").sheet
+        if sheet is None:
+            raise
+        return sheet
 
 
 # --- plan.json: what a grid asked for. Written before anything runs; whoever looks at the grid afterwards reads it. ---

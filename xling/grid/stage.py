@@ -150,6 +150,7 @@ class Kind:
         None  # of a GPU, by formulas; None: no network worth the name
     )
     weights: tuple[str, ...] = ()  # names (*: any) of the files of a result that keep_weights may drop
+    joined: bool = False  # a grid has many of them, with small files: these become one (joined.py), and no log is empty
     memory: Callable[[Stage], float] | None = None  # bytes that a stage holds in main memory at its peak, roughly
 
 

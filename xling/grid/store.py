@@ -1,6 +1,6 @@
 """The store: results of stages on disk, one folder each, named by the stage's key. The files are the truth.
 
-    <root>/stages/<kind>/<key>/              the result's files, spec.json, done.json (written last)
+    <root>/stages/<kind>/<key>/              the result's files, spec.json (or files.zip), done.json (written last)
                         <key>.failed.json    how it failed, until it succeeds
                         <key>.claim          who runs it now (claim.py)
                         <key>.partial/<process>/  scratch of a stage that has not succeeded yet
@@ -31,9 +31,21 @@ from pathlib import Path
 import msgspec
 
 from xling.errors import ConfigError, StageError, StoreError
-from xling.grid import files
+from xling.grid import files, joined
 from xling.grid.host import Process
-from xling.grid.records import RESULT, Done, Failure, FileFact, Run, Sheet, check_format, read
+from xling.grid.records import (
+    JOINED,
+    RESULT,
+    Done,
+    Failure,
+    FileFact,
+    JoinedDone,
+    Run,
+    Sheet,
+    check_format,
+    read,
+    read_sheet,
+)
 
 # --- What stands in one kind's folder of the store, told by its names alone -------------------------------
 
@@ -191,9 +203,9 @@ class Store:
             return Status("damaged", f"done.json cannot be read ({error})")
         if (done.kind, done.key) != (kind, key):
             return Status("damaged", "done.json is not that of this key")
-        if done.format != RESULT:
+        if done.format not in (RESULT, JOINED):
             again = "give another root=PATH, where results are made anew"
-            check_format(f"'{folder}/done.json'", done.format, RESULT, again)
+            check_format(f"'{folder}/done.json'", done.format, JOINED, again)
         why = _differs(folder, done)
         return Status("damaged", why, done) if why else Status("done", "", done)
 
@@ -232,15 +244,15 @@ class Store:
 
     def sheet(self, kind: str, key: str) -> Sheet | None:
         """The spec a stored result was made from; None if there is none to read."""
-        path = f"{self._stages}/{kind}/{key}/spec.json"
+        folder = f"{self._stages}/{kind}/{key}"
         try:
-            return read(Sheet, path)
+            return read_sheet(folder)
         except msgspec.DecodeError:
             return None
         except OSError as error:
             if error.errno in files.ABSENT:
                 return None
-            raise files.Unreadable(error, path) from error
+            raise files.Unreadable(error, f"{folder}/spec.json") from error
 
     def load(self, kind: str, key: str) -> Path:
         """The folder of a result, after its hashes and its spec have been checked; `Damaged` names the file.
@@ -263,15 +275,17 @@ class Store:
     def content(self, kind: str, key: str, name: str) -> bytes:
         """One file of a finished result, its hash checked, the others not read; `Damaged` says what is wrong."""
         with self._remembering(kind, key):
-            fact = self._published(kind, key).files.get(name)
-            if fact is None:
+            digest = self._published(kind, key).digests.get(name)
+            if digest is None:
                 raise Damaged(kind, key, f"{name} is not there")
             path = self.folder(kind, key) / name
             try:
-                content = path.read_bytes()
+                content = joined.content(path)
+            except FileNotFoundError:
+                raise self._met(kind, key, f"file {name} is missing") from None
             except OSError as error:
                 raise files.Unreadable(error, os.fspath(path)) from error
-            if hashlib.sha256(content).hexdigest() != fact.sha256:
+            if hashlib.sha256(content).hexdigest() != digest:
                 raise self._met(kind, key, f"file {name} does not have the bytes that were published")
             return content
 
@@ -362,18 +376,24 @@ class Store:
         os.makedirs(mine, exist_ok=True)
         return Path(mine)
 
-    def publish(self, sheet: Sheet, key: str, temporary: Path, run: Run, replace: bool = False) -> bool:
+    def publish(
+        self, sheet: Sheet, key: str, temporary: Path, run: Run, replace: bool = False, join: bool = False
+    ) -> bool:
         """Make a finished folder the result of its key, all or nothing; False if there was one already.
 
         Everything reaches the disk before the rename. A result that is there is never overwritten: the second
-        is dropped and noted in doubles.jsonl. `replace` (mode=force) swaps the old out.
+        is dropped and noted in doubles.jsonl. `replace` (mode=force) swaps the old out. join: its files
+        become one (joined.py).
         """
         folder = os.fspath(temporary)
-        for name in ("spec.json", "done.json"):
+        for name in ("spec.json", "done.json", joined.NAME):
             if os.path.lexists(f"{folder}/{name}"):
                 raise StageError(f"The stage {sheet.label} wrote '{name}', a name that is the store's own.")
-        files.write_new(f"{folder}/spec.json", files.json_bytes(sheet))
-        done = Done(sheet.kind, key, sheet.label, _facts(folder), run)
+        inside = joined.join(folder) if join else {}
+        if not inside:
+            files.write_new(f"{folder}/spec.json", files.json_bytes(sheet))
+        about = (sheet.kind, key, sheet.label, _facts(folder), run)
+        done = JoinedDone(*about, JOINED, inside=inside, sheet=sheet) if inside else Done(*about)
         files.write_new(f"{folder}/done.json", files.sealed_json(done))
         _sync(folder, done)
         published = self._move_in(sheet.kind, key, folder, done, replace)
@@ -400,8 +420,7 @@ class Store:
 
     def _note_double(self, kind: str, key: str, second: Done) -> None:
         first = self.check(kind, key).done
-        before = {name: fact.sha256 for name, fact in first.files.items()} if first else {}
-        after = {name: fact.sha256 for name, fact in second.files.items()}
+        before, after = first.digests if first else {}, second.digests
         differing = sorted(
             name
             for name in before.keys() | after.keys()
@@ -522,7 +541,7 @@ def _sha256(folder: str, name: str) -> str:
     """Of one file of a result; "" if it is gone."""
     path = f"{folder}/{name}"
     try:
-        return files.sha256_of(path)
+        return joined.sha256_of(path)
     except OSError as error:
         if error.errno in files.ABSENT:
             return ""

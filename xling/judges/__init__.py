@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import Struct
 
 from xling.config.common import Language
+from xling.grid import joined
 from xling.grid.stage import Context
 from xling.options import Options
 from xling.rewards.settings import RewardModel
@@ -104,8 +105,8 @@ def by_scores(context: Context, reward: Array, answers: Places, items: Mapping[s
 
     A prompt's win is the mean over the responses that the cell answers with.
     """
-    quality = np.load(context.parents["verdict"] / "pool.npy")[:, : reward.shape[1]]
-    opposed = np.load(context.parents["verdict"] / "baseline.npy")
+    quality = np.load(joined.opened(context.parents["verdict"] / "pool.npy"))[:, : reward.shape[1]]
+    opposed = np.load(joined.opened(context.parents["verdict"] / "baseline.npy"))
     wins = win_shares(quality, opposed)
     columns = {
         "win": mean_of(wins, answers),

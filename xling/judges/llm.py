@@ -22,6 +22,7 @@ from msgspec import Meta, Struct
 from xling.config.common import TEMPLATE_DATE, Date, Dtype, Fraction, NonNegative, Positive, PositiveFloat, Seed
 from xling.config.policies import LanguageModel
 from xling.errors import ConfigError, StageError
+from xling.grid import joined
 from xling.grid.plan import Plan
 from xling.grid.stage import WHERE, Context, Kind, Stage, Tokens, Work, canonical_json
 from xling.jsonfiles import decode, read_json, write_json
@@ -425,7 +426,7 @@ def run(context: Context) -> None:
 
 def responses_judged(context: Context, spec: LlmSpec) -> list[list[int]]:
     """A prompt's samples that the cell answers with: best-of-n's pick, or all that a trained policy said."""
-    reward = np.load(context.parents["score"] / "pool.npy")[:, : spec.n]
+    reward = np.load(joined.opened(context.parents["score"] / "pool.npy"))[:, : spec.n]
     places: list[list[int]] = answers(reward, spec.trained, spec.optimizer).tolist()
     return places
 

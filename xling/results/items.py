@@ -16,6 +16,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from xling.errors import StoreError
+from xling.grid import joined
 from xling.jsonfiles import decode
 
 Floats = npt.NDArray[np.float64]
@@ -106,7 +107,7 @@ class Heldout(Struct, frozen=True):
 def read_json(path: Path, type_: type[_T]) -> _T:
     """Decode a typed record; StoreError names the file."""
     try:
-        return decode(path.read_bytes(), type=type_)
+        return decode(joined.content(path), type=type_)
     except FileNotFoundError:
         raise StoreError(f"{path.name} is missing from the finished stage {_stage(path)}.") from None
     except (OSError, msgspec.DecodeError) as error:
@@ -116,7 +117,7 @@ def read_json(path: Path, type_: type[_T]) -> _T:
 def read_array(path: Path) -> Floats:
     """A float64 matrix (prompts, columns)."""
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(joined.opened(path), allow_pickle=False)
     except FileNotFoundError:
         raise StoreError(f"{path.name} is missing from the finished stage {_stage(path)}.") from None
     except Exception as error:  # numpy raises whatever its parsers of headers, archives and pickles do
@@ -154,7 +155,7 @@ class Subsets(Struct, frozen=True):
 def read_subsets(folder: Path) -> Subsets | None:
     """subsets.json of a recorded stage, or None where prompts have no subsets."""
     path = folder / "subsets.json"
-    if not path.exists():
+    if not joined.exists(path):
         return None
     subsets = read_json(path, Subsets)
     _same_length(path, subsets)
@@ -170,13 +171,13 @@ class Notes(Struct, frozen=True):
 def read_notes(folder: Path) -> Notes:
     """notes.json of a score stage; empty where there is none."""
     path = folder / "notes.json"
-    return read_json(path, Notes) if path.exists() else Notes()
+    return read_json(path, Notes) if joined.exists(path) else Notes()
 
 
 def read_heldout(folder: Path) -> Heldout | None:
     """heldout.json of a score stage, or None where the task has no held-out preferences."""
     path = folder / "heldout.json"
-    if not path.exists():
+    if not joined.exists(path):
         return None
     heldout = read_json(path, Heldout)
     pairs = ("chosen", "rejected", "chosen_length", "rejected_length")
@@ -229,10 +230,12 @@ class Record(Struct, frozen=True):
 def read_record(folder: Path) -> Record:
     """Read a judge stage's folder; StoreError names the file that does not fit."""
     items = read_items(folder)
-    curve = read_array(folder / "curve.npy") if (folder / "curve.npy").exists() else np.empty((len(items.prompt), 0))
+    curve = (
+        read_array(folder / "curve.npy") if joined.exists(folder / "curve.npy") else np.empty((len(items.prompt), 0))
+    )
     if len(curve) != len(items.prompt):
         raise StoreError(f"curve.npy of {_stage(folder / 'x')} has {len(curve)} rows, items.json {len(items.prompt)}.")
-    recorded = (folder / "pairs.json").exists()
+    recorded = joined.exists(folder / "pairs.json")
     return Record(
         items,
         curve,

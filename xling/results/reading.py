@@ -210,7 +210,7 @@ class SampleReader:
     def has(self, ref: Ref, name: str) -> bool:
         """A finished stage has written a file of this name."""
         done = self.store.check(ref.kind, ref.key).done
-        return done is not None and name in done.files
+        return done is not None and name in done.digests
 
     def _lines(self, ref: Ref) -> list[bytes]:
         """samples.jsonl, a line a prompt, not decoded: of a large pool few are looked at."""

@@ -144,11 +144,14 @@ class Executor:
             scratch = self.store.scratch(sheet.kind, key, self.who)
             with self._logged(job, attempt):
                 cache = self.store.cache()
-                self.call(self._kind(sheet), Context(sheet.spec, parents, out, scratch, progress, self.stopping, cache))
+                kind = self._kind(sheet)
+                self.call(kind, Context(sheet.spec, parents, out, scratch, progress, self.stopping, cache))
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
             if not self.heart.ours(self.store.beside(sheet.kind, key, ".claim")):
                 raise StageError("Another runner has taken this stage over, since this one gave no sign of life.")
-            self.store.publish(sheet, key, out, self._record(sheet.kind, seconds, cpu, attempt), replace=self.force)
+            self.store.publish(sheet, key, out, self._record(sheet.kind, seconds, cpu, attempt), self.force, kind.joined)
+            if kind.joined:
+                drop_silent(self.store.log(sheet.kind, key))
         except BaseException:
             files.share(self.store.beside(sheet.kind, key, ".partial"))  # another user of the root may go on from it
             raise
@@ -244,6 +247,14 @@ def redirected(path: Path, header: str) -> Iterator[None]:
         for number, descriptor in zip((1, 2), saved, strict=True):
             os.dup2(descriptor, number)
             os.close(descriptor)
+
+
+def drop_silent(path: Path) -> None:
+    """Remove a log that has one header, and no word of the stage."""
+    with suppress(OSError):
+        said = path.read_bytes()
+        if said.startswith(b"--- ") and said.find(b"\n") == len(said) - 1:
+            path.unlink()
 
 
 def open_log(path: Path) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 
 from xling.digests import file_digest
 from xling.errors import DataError
+from xling.grid import joined
 from xling.grid.stage import Context
 from xling.jsonfiles import write_json
 from xling.judges import JUDGES, Places, mean_of
@@ -33,12 +34,14 @@ def run(context: Context) -> None:
     """Writes items.json and summary.json; of best-of-n curve.npy; of recorded systems pairs.json, spearman.json too."""
     spec = msgspec.convert(context.spec, JudgeSpec)
     samples, opponents = (read_samples(context.parents[role]) for role in ("pool", "baseline"))
-    reward = np.load(context.parents["score"] / "pool.npy")[:, : spec.n]
+    score = context.parents["score"]
+    reward = np.load(joined.opened(score / "pool.npy"))[:, : spec.n]
+    opposed = np.load(joined.opened(score / "baseline.npy"))
     said: Places = answers(reward, spec.trained, spec.optimizer)
     language = partial(_language, spec.lang, _detector(spec))
     items = described(samples, said, language) | {
         "reward": mean_of(reward, said),
-        "baseline_reward": np.nanmean(np.load(context.parents["score"] / "baseline.npy"), axis=1).tolist(),
+        "baseline_reward": np.nanmean(opposed, axis=1).tolist(),
     }
     items |= {f"baseline_{name}": value for name, value in measures(opponents, every(opponents), language).items()}
     if spec.trained:
@@ -57,7 +60,7 @@ def run(context: Context) -> None:
     if spec.task is not None:
         from xling.stages.score import write_agreement
 
-        write_agreement(task_module(spec.task).recorded(spec.task, spec.lang), context.parents["score"], context.out)
+        write_agreement(task_module(spec.task).recorded(spec.task, spec.lang), score, context.out)
 
 
 def described(samples: list[Samples], said: Places, language: Language) -> dict[str, list[Any]]:

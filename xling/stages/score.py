@@ -16,6 +16,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from xling.errors import StageError
+from xling.grid import joined
 from xling.grid.stage import Context
 from xling.jsonfiles import read_json, write_json
 from xling.models.encoder import knows
@@ -258,7 +259,7 @@ def write_agreement(recorded: Recorded, score: Path, out: Path) -> None:
     mean: its floor is 25, its ceiling 75.
     spearman.json: rank correlation of reward and rating over all n responses; null for a constant reward.
     """
-    table = np.load(score / "pool.npy")
+    table = np.load(joined.opened(score / "pool.npy"))
     pairs = _rated_pairs(recorded, table)
     margin = np.array(pairs["chosen"]) - np.array(pairs["rejected"])
     correct = ((np.sign(margin) + 1) / 2).tolist()

@@ -18,6 +18,7 @@ from xling.analysis.matrix.types import Matrix, read_matrix
 from xling.analysis.tidy.tables import Rows, counts, tables
 from xling.console import shown
 from xling.errors import StoreError
+from xling.grid import joined
 from xling.grid.records import Done, Sheet
 from xling.grid.store import Store
 from xling.jsonfiles import decode
@@ -151,8 +152,8 @@ def read_result(store: Store, kind: str, key: str) -> Result:
 
 def _read(folder: Path, done: Done, name: str) -> bytes:
     """A file's content, its hash checked; the others, weights above all, are not read."""
-    content = (folder / name).read_bytes()
-    if hashlib.sha256(content).hexdigest() != done.files[name].sha256:
+    content = joined.content(folder / name)
+    if hashlib.sha256(content).hexdigest() != done.digests[name]:
         raise StoreError(f"{name} of {done.label} has other bytes than were published. Type `xling gc --verify`.")
     return content
 
@@ -178,7 +179,7 @@ def summary(folder: Path, done: Done, sheet: Sheet) -> dict[str, Any]:
         "versions": dict(run.versions),
         "bytes": sum(fact.size for fact in done.files.values()),
     }
-    if "items.json" in done.files:
+    if "items.json" in done.digests:
         items = decode(_read(folder, done, "items.json"), type=Items)
         wins = [win for win in items.win if win is not None]
         # a name of its own: not to be averaged with the others

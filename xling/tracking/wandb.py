@@ -271,6 +271,9 @@ def artifact_of(result: "Result", to: Destination) -> "wandb.Artifact":
             artifact.add_file(str(path), name, skip_cache=True, policy="immutable")
         else:
             artifact.add_reference(path.absolute().as_uri(), name, checksum=False)
+    if "spec.json" not in files:  # it stands in done.json
+        with artifact.new_file("spec.json", mode="wb") as file:
+            file.write(json_bytes(sheet))
     return artifact
 
 

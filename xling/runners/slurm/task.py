@@ -26,7 +26,7 @@ from xling.console import lasting_output
 from xling.errors import StageError, XlingError
 from xling.grid import claim, files, host
 from xling.grid.claim import check_own
-from xling.grid.records import Parent, Sheet, read
+from xling.grid.records import Parent, Sheet, read_sheet
 from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Store
 from xling.runners import ranks
@@ -366,7 +366,7 @@ class Runner:
         """Of a result, or of a damaged copy of it that has been set aside."""
         for folder in files.matching(self.store.kind_folder(up.kind), f"{up.key}*"):
             with suppress(OSError, msgspec.DecodeError):
-                sheet = read(Sheet, str(folder / "spec.json"))
+                sheet = read_sheet(str(folder))
                 if sheet.key() == up.key:
                     return sheet
         return None
