@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from xling.analysis.statistics.bootstrap import HUGE, SHARE, difference, draw, resample, weighted
+from xling.analysis.statistics.bootstrap import HUGE, SHARE, difference, draw, ends_of, resample, weighted
 from xling.analysis.statistics.draws import errors_of
 from xling.analysis.statistics.intervals import MOST_PROMPTS, Estimate, fold, holm, judged, prompts_needed, seeds_needed
 
@@ -392,6 +392,23 @@ def test_not_a_bit_differs_from_double_precision():
     found, plain = weighted(clusters.weights, sums), clusters.weights.astype(np.float64) @ sums
     assert (found[:, :41] == plain[:, :41]).all()
     assert np.abs(found - plain).max() < 1e-9  # of the rest, the order of summation
+
+
+@pytest.mark.parametrize("of", ["normal", "few values", "constant", "skewed", "in order", "short"])
+def test_the_ends_are_those_of_all_values_in_order(of):
+    random = np.random.default_rng(0)
+    values = {
+        "normal": random.normal(size=2000),
+        "few values": random.integers(0, 3, 2000) / 7,
+        "constant": np.full(2000, 12.5),
+        "skewed": random.exponential(size=2000) ** 5,
+        "in order": np.arange(2000.0),
+        "short": random.normal(size=300),
+    }[of]
+    for below, above in ((0, len(values) - 2), (49, len(values) - 51), (len(values) // 2, len(values) // 2)):
+        ordered = np.sort(values)
+        expected = [ordered[at] for at in (below, below + 1, above, above + 1)]
+        assert list(ends_of(values, below, above)) == expected
 
 
 def test_six_digits_of_very_many_quantities():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xling.errors import StoreError
-from xling.results.items import read_items, read_judge_accuracy, read_learning, read_record
+from xling.results.items import read_array, read_items, read_judge_accuracy, read_learning, read_record
 
 ITEMS = {"prompt": ["p", "q"], "group": ["g", "h"], "dataset": ["", ""], "in_language": [1.0, 0.5], "length": [3, 4]}
 
@@ -44,6 +44,26 @@ def test_a_trained_policy_has_no_curve_and_a_judge_of_picks_needs_none(tmp_path)
         (tmp_path / "summary.json").write_text(json.dumps({"n_samples": 4, "kl_bound": bound}))
         record = read_record(tmp_path)
         assert record.curve.shape == (2, 0) and record.trained == (bound is None)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.arange(6.0).reshape(2, 3), np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.zeros((2, 0)),
+     np.arange(4, dtype=np.float32).reshape(2, 2), np.eye(2, dtype=np.int64), np.eye(2, dtype=">f8"), np.eye(2) > 0],
+)  # fmt: skip
+def test_arrays_are_read_as_numpy_reads_them(tmp_path, values):
+    np.save(tmp_path / "pool.npy", values)
+    found, plain = read_array(tmp_path / "pool.npy"), np.load(tmp_path / "pool.npy")
+    assert found.dtype == np.float64 and np.array_equal(found, plain)
+    content = (tmp_path / "pool.npy").read_bytes()
+    for end in (0, 7, 9, 40, len(content) - 1):
+        (tmp_path / "pool.npy").write_bytes(content[:end])
+        if values.size or end < 100:
+            with pytest.raises(StoreError, match=r"not a numpy array"):
+                read_array(tmp_path / "pool.npy")
+    np.save(tmp_path / "pool.npy", np.array([[{}]], dtype=object))
+    with pytest.raises(StoreError, match="objects are not loaded"):
+        read_array(tmp_path / "pool.npy")
 
 
 def test_validation_rows_are_told_from_training_rows(tmp_path):

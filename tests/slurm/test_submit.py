@@ -30,6 +30,10 @@ def test_a_grid_runs_through_to_the_bytes_of_a_local_run(cluster: Cluster, tmp_p
     filed = toy.filed()[-1]
     logs = {path.name.partition("_0_log")[0] for path in filed.folder.glob("logs/*_0_log.*")}
     assert logs <= {filed.job((len(filed.head.arrays) - 1, 0))}, "jobs that had nothing to say leave no logs"
+    cells = [path for kind in ("score", "gold", "judge") for top in ("stages", "logs")
+             for path in toy.root.glob(f"{top}/{kind}/**/*")]  # fmt: skip
+    assert len(cells) == 3 * 10, "a folder with two files each"
+    assert len(list(filed.folder.glob("tasks/*"))) == 20, "and one for each job, however many stages that has"
     again = toy.launch()
     assert "0 to run" in again and not toy.queue()
     assert [one.state for one in toy.filed()] == ["finished"], "as its last job has noted"

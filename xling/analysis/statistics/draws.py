@@ -33,7 +33,7 @@ import numpy.typing as npt
 from scipy.special import chdtri, ndtri
 from scipy.stats import rankdata
 
-from xling.analysis.statistics.bootstrap import RESAMPLES, SEED, Floats, Sample, select
+from xling.analysis.statistics.bootstrap import RESAMPLES, SEED, Floats, Sample, ends_of, select
 from xling.analysis.statistics.intervals import (
     LEVEL,
     MOST_FREEDOM,
@@ -149,19 +149,15 @@ def with_tails(value: float, errors: Floats | Small, freedom: float, span: Float
 
 
 def percentile(draws: Floats) -> Interval:
-    """The central 95 % of (draws,); NaN where there are none."""
-    ordered = np.sort(draws)  # a tenth of the time of np.quantile, which big matrices ask for ten thousands of times
-    if not len(draws) or np.isnan(ordered[-1]):
+    """The central 95 % of (draws,), by linear interpolation; NaN where there are none."""
+    if not len(draws) or np.isnan(draws).any():
         return NONE
-    return _at(ordered, (1 - LEVEL) / 2), _at(ordered, (1 + LEVEL) / 2)
-
-
-def _at(ordered: Floats, share: float) -> float:
-    """A quantile of sorted values, by linear interpolation."""
-    place = share * (len(ordered) - 1)
-    below = min(int(place), len(ordered) - 2) if len(ordered) > 1 else 0
-    low, high = float(ordered[below]), float(ordered[min(below + 1, len(ordered) - 1)])
-    return low + (high - low) * (place - below)
+    if len(draws) == 1:
+        return float(draws[0]), float(draws[0])
+    places = [share * (len(draws) - 1) for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2)]
+    below, above = (min(int(place), len(draws) - 2) for place in places)
+    a, b, c, d = map(float, ends_of(draws, below, above))
+    return a + (b - a) * (places[0] - below), c + (d - c) * (places[1] - above)
 
 
 def spanning(value: float, draws: Floats) -> Interval:

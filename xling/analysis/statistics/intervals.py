@@ -41,7 +41,7 @@ import numpy.typing as npt
 from msgspec import Struct, structs
 from scipy.special import nctdtr, ndtri, stdtr, stdtridf, stdtrit
 
-from xling.analysis.statistics.bootstrap import RESAMPLES, SEED, Floats, Ints, Sample, select
+from xling.analysis.statistics.bootstrap import RESAMPLES, SEED, Floats, Ints, Sample, ends_of, select
 
 LEVEL = 0.95
 POWER = 0.8
@@ -342,16 +342,22 @@ def _of_one(point: Sample) -> list[Estimate | None]:
     ]
 
 
+BLOCK = 64  # columns that stay in a processor's cache
+
+
 def _quantiles(resamples: Floats) -> tuple[Floats, Floats, Floats]:
     """(low, high, standard deviation) of each column, quantiles by linear interpolation."""
-    columns = np.array(resamples.T, order="C")
-    deviation = columns.std(axis=1, ddof=1)
     tail = (1 - LEVEL) / 2 * (RESAMPLES - 1)
     below, above = math.floor(tail), math.floor(RESAMPLES - 1 - tail)
-    columns.sort(axis=1)  # numpy's vectorised sort takes a quarter of the time of its partition
+    ends, deviation = np.full((resamples.shape[1], 4), np.nan), np.empty(resamples.shape[1])
+    for at in range(0, resamples.shape[1], BLOCK):
+        columns = np.array(resamples[:, at : at + BLOCK].T, order="C")
+        deviation[at : at + BLOCK] = columns.std(axis=1, ddof=1)
+        for number in np.flatnonzero(~np.isnan(deviation[at : at + BLOCK])).tolist():
+            ends[at + number] = ends_of(columns[number], below, above)
     part = tail - below
-    low = columns[:, below] * (1 - part) + columns[:, below + 1] * part
-    high = columns[:, above] * part + columns[:, above + 1] * (1 - part)
+    low = ends[:, 0] * (1 - part) + ends[:, 1] * part
+    high = ends[:, 2] * part + ends[:, 3] * (1 - part)
     return low, high, deviation
 
 

@@ -112,11 +112,9 @@ class Entries:
         drawn = self.errors[measure]
         errors = np.full((len(drawn), *value.shape), np.nan, dtype=np.float32)
         normal = np.full_like(errors, np.nan)
-        for row, (source, target, number) in enumerate(table[[*PLACE, DRAWN[measure]]].itertuples(index=False)):
-            at = sources.index(source), targets.index(target)
-            value[at] = number
-            errors[:, *at] = drawn[:, row]
-            normal[:, *at] = self.normal[:, row]
+        at = table["source_lang"].map(sources.index).to_numpy(), table["target_lang"].map(targets.index).to_numpy()
+        value[at] = table[DRAWN[measure]].to_numpy()
+        errors[:, *at], normal[:, *at] = drawn, self.normal
         return Square(sources, targets, value, errors, normal)
 
     def finding(
