@@ -149,7 +149,8 @@ class Executor:
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
             if not self.heart.ours(self.store.beside(sheet.kind, key, ".claim")):
                 raise StageError("Another runner has taken this stage over, since this one gave no sign of life.")
-            self.store.publish(sheet, key, out, self._record(sheet.kind, seconds, cpu, attempt), self.force, kind.joined)
+            record = self._record(sheet.kind, seconds, cpu, attempt)
+            self.store.publish(sheet, key, out, record, self.force, kind.joined)
             if kind.joined:
                 drop_silent(self.store.log(sheet.kind, key))
         except BaseException:
