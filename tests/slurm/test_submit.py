@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,6 +155,9 @@ def test_a_dry_run_asks_what_submitting_asks_and_shows_what_it_submits(toy: Toy)
     shown = [line.strip() for line in said.splitlines() if line.startswith("  #SBATCH")]
     assert "#SBATCH --gpus-per-node=2" in shown and "#SBATCH --exclude='n[1-2],n3'" in shown
     toy.launch(*asked)
+    seen = toy.cluster.run("squeue", "-h", "-O", "Name:.90,Comment:.90").splitlines()
+    assert any(re.search(r"xling-toy-\w+-0-base +xling toy: base$", line) for line in seen), seen
+    assert any(re.search(r"-reduce +xling toy: folds the matrix$", line) for line in seen), seen
     scripts = [path.read_text().splitlines() for path in toy.filed()[-1].folder.glob("logs/*_submission.sh")]
     added = ("#SBATCH --job-name", "#SBATCH --hold", "#SBATCH --dependency")
     submitted = [[line for line in script if line.startswith("#SBATCH")] for script in scripts]
@@ -269,6 +274,16 @@ def test_jobs_run_the_code_that_was_submitted_whatever_becomes_of_the_checkout(t
     for path, content in zip(edited, before, strict=True):
         path.write_text(content)
     assert "code that no submission needs" in toy.xling("gc", "--delete") and not copied.exists()
+
+
+def test_jobs_run_in_a_container(toy: Toy) -> None:
+    """A program before Python, which keeps SLURM's commands out, as images do that have none."""
+    container, seen = toy.folder / "my container", toy.folder / "seen"
+    container.write_text(f'#!/bin/sh\necho "$1 $2" >> {seen}\nshift 2\nPATH=/nowhere exec "$@"\n')
+    container.chmod(0o755)
+    toy.launch(f"hydra.launcher.python='\"{container}\" exec image.sif {sys.executable}'")
+    toy.finish()
+    assert set(seen.read_text().splitlines()) == {"exec image.sif"}
 
 
 def test_the_record_is_there_before_the_jobs(toy: Toy) -> None:

@@ -86,15 +86,14 @@ def run(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def torchrun(processes: int, *options: str) -> list[str]:
-    """The command of so many processes on one machine, as far as it is the same everywhere."""
-    started = [sys.executable, "-P", "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
-    return [*started, *options]
+def torchrun(program: Sequence[str], processes: int, *options: str) -> list[str]:
+    """The command of so many processes on one machine, as far as it is the same everywhere; program starts Python."""
+    return [*program, "-P", "-m", "torch.distributed.run", f"--nproc-per-node={processes}", *options]
 
 
 def here(processes: int, folder: Path) -> list[str]:
     """The command of a stage on this machine alone."""
-    return [*torchrun(processes, "--standalone"), "-m", __name__, str(folder)]
+    return [*torchrun([sys.executable], processes, "--standalone"), "-m", __name__, str(folder)]
 
 
 def _end(step: "subprocess.Popen[bytes]") -> None:

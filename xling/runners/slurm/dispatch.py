@@ -192,12 +192,13 @@ def arrays_of(
                 if most is not None and not in_lanes:
                     tasks = (_behind(tasks[0], arrays, before), *tasks[1:])
                     resources = replaced(resources, array_parallelism=min(most, resources.array_parallelism))
-                array = Array(len(arrays), f"{prefix}-{len(arrays)}", resources, tasks, together)
+                runs = "-".join(dict.fromkeys(stage.kind for number in numbers for stage in groups[number].stages))
+                array = Array(len(arrays), f"{prefix}-{len(arrays)}-{runs}", resources, tasks, together)
                 places |= {number: (array.number, task) for task, number in enumerate(numbers)}
                 sizes[array.number] = len(tasks)
                 arrays.append(array)
     last = Task((), tuple((a.number, t) for a in arrays for t in range(len(a.tasks))), tuple(after))
-    arrays.append(Array(len(arrays), f"{prefix}-{len(arrays)}", settings.of(REDUCE), (last,), together=True))
+    arrays.append(Array(len(arrays), f"{prefix}-{len(arrays)}-{REDUCE}", settings.of(REDUCE), (last,), together=True))
     return tuple(jobs), tuple(arrays)
 
 

@@ -40,7 +40,7 @@ from xling.jsonfiles import decode, unsealed
 from xling.runners.execute import Job, record_failure
 from xling.runners.slurm import cluster
 from xling.runners.slurm.cluster import JobRef, JobState
-from xling.runners.slurm.settings import Resources, Slurm
+from xling.runners.slurm.settings import Resources, Slurm, words_of
 
 FORMAT = 2  # of submission.json
 INDEX = 22  # bytes of an entry in the index of tasks.jsonl
@@ -97,6 +97,11 @@ class Submission(msgspec.Struct, frozen=True):
     snapshot: str = ""  # folder with the copied code; "" where jobs run what they find
     drops: tuple[str, ...] = ()  # kinds of stages whose weights go when all have read them
     versions: dict[str, str] = {}  # of packages, when it was submitted
+
+    @property
+    def program(self) -> list[str]:
+        """Words that start Python in a job."""
+        return words_of(self.settings.python) if self.settings.python is not None else [self.python]
 
     def task(self, place: Place) -> Task:
         return self.arrays[place[0]].tasks[place[1]]

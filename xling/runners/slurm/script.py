@@ -22,6 +22,7 @@ from xling.runners.execute import fixed_environment
 from xling.runners.slurm.record import NO_FOLDER, Array, Filed, tasks_of
 
 NO_PROGRAM = 127  # exit code, as a shell's own
+LONGEST = 250  # characters of a comment
 TRIES = 3  # nodes on which a job may fail to start
 
 # SLURM itself opens no file below the root: a node that has not mounted it would end the job without a word of ours.
@@ -71,9 +72,9 @@ exit $xling_code' EXIT
 )
 
 AFTER = r"""export PYTHONPATH=$xling_path${PYTHONPATH:+:$PYTHONPATH}
-xling_said=$("$xling_python" -P -c 'import xling' 2>&1) || {
+xling_said=$("${xling_python[@]}" -P -c 'import xling' 2>&1) || {
   xling_said=${xling_said##*$'\n'}
-  xling_unfit "$xling_no_program" "'$xling_python' does not start: ${xling_said#*: line [0-9]*: }"
+  xling_unfit "$xling_no_program" "'${xling_python[*]}' does not start: ${xling_said#*: line [0-9]*: }"
 }
 """
 
@@ -119,7 +120,7 @@ def _executor(filed: Filed, array: Array, after: str, hold: bool) -> Any:
 def _command(filed: Filed, array: Array) -> str:
     command = ["-P", "-u", "-m", "xling.runners.slurm.task", str(filed.folder), str(array.number)]
     # No shell in between, which would keep signals to itself.
-    return f"exec {shlex.join([filed.head.python, *command])}"
+    return f"exec {shlex.join([*filed.head.program, *command])}"
 
 
 def _parameters(filed: Filed, array: Array, after: str, hold: bool) -> dict[str, Any]:
@@ -128,6 +129,7 @@ def _parameters(filed: Filed, array: Array, after: str, hold: bool) -> dict[str,
     wanted["time"] = wanted.pop("timeout_min")
     wanted["ntasks_per_node"] = wanted.pop("tasks_per_node")
     memory = wanted.pop("mem_gb")
+    wanted["comment"] = wanted["comment"] or _comment(filed, array)
     wanted["mem"] = None if memory is None else f"{round(memory * 1024)}MB"
     del wanted["max_num_timeout"], wanted["gpu_mem_gb"]
     wanted["setup"] = _lines(filed, array, wanted["setup"])
@@ -140,6 +142,13 @@ def _parameters(filed: Filed, array: Array, after: str, hold: bool) -> dict[str,
     return {**wanted, "job_name": array.name, "wckey": None} | {"stderr_to_stdout": False}
 
 
+def _comment(filed: Filed, array: Array) -> str:
+    """What an array runs, for administrators: its tasks' stages in order."""
+    labels = [job.sheet.label for task in array.tasks for job in filed.submission.jobs(task)]
+    text = f"xling {filed.head.grid}: {', '.join(labels) or 'folds the matrix'}".replace("'", "")
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+
+
 def _lines(filed: Filed, array: Array, setup: Sequence[str]) -> list[str]:
     """Of the script, before the command."""
     submission, logs = filed.head, filed.folder / "logs"
@@ -148,7 +157,6 @@ def _lines(filed: Filed, array: Array, setup: Sequence[str]) -> list[str]:
         "xling_logs": str(logs),
         "xling_tasks": str(tasks_of(filed.folder, array.number)),
         "xling_path": os.pathsep.join(submission.path),
-        "xling_python": submission.python,
         "xling_excluded": array.resources.exclude or "",
         "xling_tries": str(TRIES),
         "xling_no_folder": str(NO_FOLDER),
@@ -159,6 +167,7 @@ def _lines(filed: Filed, array: Array, setup: Sequence[str]) -> list[str]:
     if array.resources.cpus_per_task is not None:  # since 22.05 a step does not take it over from its job
         fixed["SRUN_CPUS_PER_TASK"] = str(array.resources.cpus_per_task)
     lines = [f"{name}={shlex.quote(value)}" for name, value in known.items()]
+    lines.append(f"xling_python=({shlex.join(submission.program)})")
     lines += [BEFORE, *(f"export {name}={shlex.quote(value)}" for name, value in fixed.items())]
     return [*lines, AROUND[0], *setup, AROUND[1], AFTER] if setup else [*lines, AFTER]
 

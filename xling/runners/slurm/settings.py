@@ -7,6 +7,7 @@ hydra.launcher.stages.align.timeout_min=600                        # for one kin
 import grp
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeVar
@@ -71,6 +72,7 @@ class Slurm(Struct, frozen=True, tag_field="name", tag="slurm"):
     claim_timeout_s: Annotated[float, Meta(ge=1.0, le=1e6)] = (
         180.0  # without a heartbeat, after which a runner counts as dead
     )
+    python: str | None = None  # shell words that start Python in a job, as in a container; None: the one that submits
     snapshot: bool = True  # jobs run a copy of the code as it was when they were submitted
     wait: bool = False
     threads: Positive = 1  # torch threads a process
@@ -118,6 +120,8 @@ def _read(values: Mapping[str, Any], kinds: Sequence[str]) -> Slurm:
             )
     special = {kind: _special(common, kind, given) for kind, given in stages.items()}
     rest = _read_values(Slurm, own, HERE)
+    if rest.python is not None:
+        words_of(rest.python)
     return msgspec.structs.replace(rest, common=common, stages=special)
 
 
@@ -128,6 +132,20 @@ def _special(common: Resources, kind: str, given: Any) -> Resources:
     more = {**common.additional_parameters, **_mapping(given.get("additional_parameters"), path)}
     values = {**msgspec.to_builtins(common), **given, "additional_parameters": more}
     return _asked(_read_values(Resources, values, path), path)
+
+
+def words_of(command: str) -> list[str]:
+    """A command that starts Python, as words; ConfigError unless it is one."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ConfigError(f"{HERE}.python={command} cannot be read: {error}. {EXAMPLE}") from error
+    if not words:
+        raise ConfigError(f"{HERE}.python= names no program. {EXAMPLE}")
+    return words
+
+
+EXAMPLE = f"Type \"{HERE}.python='apptainer exec --nv IMAGE.sif python'\", or leave it out."
 
 
 def _asked(asked: Resources, path: str) -> Resources:

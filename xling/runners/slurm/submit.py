@@ -291,7 +291,7 @@ def draft(
         cluster=limits.cluster,
         cells=digest_of(plan.cells),
         snapshot="" if copied is None else str(copied),
-        versions=host.installed(),
+        versions=host.installed() if settings.python is None else {},  # another Python has its own
         drops=tuple(plan.dropping),
         at_once=limits.at_once((array.resources for array in arrays[:-1]), settings.max_submit)[0] if waves else 0,
     )

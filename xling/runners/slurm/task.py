@@ -348,7 +348,7 @@ class Runner:
         folder = self.filed.folder / "tasks" / f"{self.place[0]}_{self.place[1]}.{host.this_process().name}"
         self._stopper.asked = True  # they come to an end by themselves
         own = {name: value for name, value in os.environ.items() if name not in OF_THE_JOB}
-        command = step_of(resources, folder)
+        command = step_of(self.filed.head.program, resources, folder)
         ranks.run(kind, context, self.filed.head.catalogue, command, folder, own, lambda: self._stopper.why)
 
     def _heal(self, job: Job, key: str) -> bool:
