@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from xling.config.policies import Lora
 from xling.errors import ConfigError, StageError
 from xling.experiment import Experiment
 from xling.grid.plan import make_plan
+from xling.grid.records import Done, Sheet
+from xling.grid.records import read as read_record
 from xling.grid.stage import Cell, Interrupted, Stage
 from xling.grid.store import Store
 from xling.judges.target_rm import Settings as TargetRM
@@ -41,6 +45,7 @@ from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.frozen_lm import Settings as FrozenLM
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.rewards.untrained import Settings as Untrained
+from xling.runners.execute import Executor, Job
 from xling.runners.local.runner import run_local
 from xling.runners.local.schedule import Outcome
 from xling.runners.ranks import Payload
@@ -234,6 +239,39 @@ def test_a_policy_that_goes_too_far_stops_with_the_reason(tiny_folder: Path, run
     asked = cell(tiny_folder, msgspec.structs.replace(PPO_FEW, kl_budget=1e-6, learning_rate=1e-2))
     with pytest.raises(StageError, match=r"diverged: KL .* above optimizer.kl_budget=1e-06"):
         runner.folder(aligned(judge_stage(asked)))
+
+
+@pytest.mark.nightly
+def test_weights_that_were_dropped_are_trained_again_to_the_same_bytes(
+    tiny_folder: Path, runner: Runner, tmp_path: Path
+) -> None:
+    """keep_weights=none: the verdicts are the same without them; a stage that comes new reads them anew."""
+    asked = cell(tiny_folder, PPO_FEW, rm=SameAsPolicy(training=BUDGET))
+    drops, store = ["sft", "reward", "align"], Store(tmp_path)
+
+    def ran(asked: Experiment) -> list[str]:
+        plan = replace(make_plan([Cell({}, judge_stage(asked))], store, kinds=KINDS, name="one"), drops=drops)
+        plan.clear_lost()
+        plan.write()
+        executor = Executor(store, KINDS, drops=plan.dropping)
+        assert {executor.execute(Job(stage.key, Sheet.of(stage))).event for stage in plan.to_run} == {"done"}
+        return [stage.label for stage in plan.to_run]
+
+    def dropped(stage: Stage) -> Mapping[str, str]:
+        done = read_record(Done, str(store.folder(stage.kind, stage.key) / "done.json"))
+        return {name: fact.sha256 for name, fact in done.dropped.items()}
+
+    ran(asked)
+    stage = judge_stage(asked)
+    assert not list(tmp_path.glob("stages/*/*/model*.safetensors"))
+    whole, lean = runner.folder(stage), store.folder(stage.kind, stage.key)
+    assert (lean / "items.json").read_bytes() == (whole / "items.json").read_bytes()
+    trained = [aligned(stage), *(aligned(stage).parents[role] for role in ("sft", "reward"))]
+    first = [dropped(one) for one in trained]
+    assert all({"model.safetensors", "tokenizer.json"} <= names.keys() for names in first)
+    assert (store.folder("align", aligned(stage).key) / "curve.jsonl").exists()
+    again = ran(changed(asked, "policy", baseline_samples=M + 1))
+    assert {one.label for one in trained} <= set(again) and [dropped(one) for one in trained] == first
 
 
 # --- keys, counts, refusals ---------------------------------------------------------------------------------
