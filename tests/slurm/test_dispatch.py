@@ -18,7 +18,7 @@ from xling.grid.store import Store
 from xling.runners.slurm.dispatch import arrays_of, assign, dependencies, dependency, is_held
 from xling.runners.slurm.dryrun import course, doubts
 from xling.runners.slurm.record import Array, Place, Task
-from xling.runners.slurm.settings import OWN, RESOURCES, Resources, Slurm, parse_limits
+from xling.runners.slurm.settings import OWN, RESOURCES, Resources, Slurm, mixed_gpus, parse_limits
 from xling.runners.slurm.settings import read as settings_from
 
 CHEAP: Mapping[str, float] = dict.fromkeys(("base", "sft", "reward", "pool", "gold", "score", "judge"), 0.001)
@@ -322,6 +322,18 @@ def test_how_many_jobs_may_be_queued_and_how_many_calls_made() -> None:
     alone = parse_limits({"SlurmctldParameters": "rl_enable,rl_bucket_size=50"}, partitions, "", None, None)
     assert alone.at_once([Resources()], None) == (5000, "MaxJobCount of the cluster") and alone.rate == 50
     assert parse_limits({"SlurmctldParameters": "rl_enable"}, partitions, "", None, None).rate == 30 and not limits.rate
+
+
+def test_nodes_of_one_job_with_gpus_of_several_types_are_said() -> None:
+    nodes = "gpu|2|64|500000|gpu:a100:4(S:0-1)|(null)\ngpu|2|64|500000|gpu:v100:8|old\ngpu|9|64|500000|(null)|(null)"
+    limits = parse_limits({}, "PartitionName=gpu Default=YES State=UP", nodes, None, None)
+    two = Resources(nodes=2, tasks_per_node=4, gpus_per_node=4)
+    said = mixed_gpus(two, limits, "here")
+    assert said.startswith("here.nodes=2: nodes of partition gpu have GPUs of several types (a100, v100),")
+    assert said.endswith("Type here.gres=gpu:a100:4 in place of gpus_per_node for one type.")
+    same = ({"nodes": 1}, {"constraint": "old"}, {"gpus_per_node": 8, "tasks_per_node": 8}, {"gres": "gpu:v100:4"})
+    for one in same:
+        assert not mixed_gpus(replaced(two, **one), limits, "here"), one
 
 
 # --- what a dry run says of jobs ----------------------------------------------------------------------------------

@@ -131,8 +131,8 @@ def chosen(how: str, model: nn.Module, optimizer: str, beside: int = 0) -> str:
     trained = 16 if optimizer == "adamw" else 8  # bytes: weight, gradient and, of AdamW, two moments, in float32
     needed = sum(part.numel() * (trained if part.requires_grad else part.element_size()) for part in weights)
     needed += beside * trained * sum(part.numel() for part in weights)
-    gpu = torch.cuda.get_device_properties(weights[0].device).total_memory
-    return agreed("fsdp" if needed > SHARED_OUT * gpu else "ddp")
+    smallest = min(joined([torch.cuda.get_device_properties(weights[0].device).total_memory]))
+    return "fsdp" if needed > SHARED_OUT * smallest else "ddp"
 
 
 # --- one model in several processes ---------------------------------------------------------------------------

@@ -390,7 +390,9 @@ def whole_in(optimizer: str) -> str:
     return "bfloat16" if optimizer in IN_BFLOAT16 else "float32"
 
 
-def trainable(folder: Path, tuning: str, lora: Lora | None, dropout: float | None, optimizer: str) -> tuple[Any, Any]:
+def trainable(
+    folder: Path, tuning: str, lora: Lora | None, dropout: float | None, optimizer: str = "adamw"
+) -> tuple[Any, Any]:
     """(model, tokenizer) of a stage's folder: whole in what `optimizer` trains, or frozen in its dtype, with adapters.
 
     For qlora the frozen weights are in 4 bits.

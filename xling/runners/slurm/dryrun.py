@@ -52,7 +52,7 @@ def preview(plan: Plan, settings: Slurm, work: Work) -> Iterator[RenderableType]
         yield escape(f"No cluster was asked. {said}")
         return
     yield escape("\n".join(_allowed(filed, settings, limits)))
-    refuse(plan, settings, limits)
+    yield from map(escape, refuse(plan, settings, limits))
 
 
 def _limits() -> tuple[Limits | None, str]:

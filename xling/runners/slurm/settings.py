@@ -203,6 +203,7 @@ class NodeKind:
     memory_mb: int
     gpus: int
     features: frozenset[str]
+    types: frozenset[str] = frozenset()  # of its GPUs, as the cluster calls them
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +267,9 @@ def parse_limits(
         name, count, cpus, memory, gres, features = line.split("|", 5)
         words = frozenset(re.split(r"[,&]", features)) - {"(null)", ""}
         kinds.setdefault(name, []).append(
-            NodeKind(_number(count) or 0, _number(cpus) or 0, _number(memory) or 0, gpus_in(gres), words)
+            NodeKind(
+                _number(count) or 0, _number(cpus) or 0, _number(memory) or 0, gpus_in(gres), words, gpu_types(gres)
+            )
         )
     found, default = {}, None
     for line in partitions.splitlines():
@@ -354,6 +357,11 @@ def gpus_in(gres: str) -> int:
     """GPUs in a gres word: `gpu:a100:4(S:0-1),gpu:v100:2` has 6."""
     inner = re.sub(r"\([^)]*\)", "", gres)
     return sum(int(count) for count in re.findall(r"(?:^|,)(?:gres/)?gpu(?::[a-zA-Z]\w*)?[:=](\d+)", inner))
+
+
+def gpu_types(gres: str) -> frozenset[str]:
+    """Their names in a gres word: `gpu:a100:4(S:0-1),gpu:v100:2` has a100 and v100."""
+    return frozenset(re.findall(r"(?:^|,)(?:gres/)?gpu:([a-zA-Z]\w*)", gres))
 
 
 def megabytes(amount: str) -> float:
@@ -478,6 +486,23 @@ def _cut(kind: NodeKind, partition: Partition) -> NodeKind:
         cpus=min(kind.cpus, partition.cpus or kind.cpus),
         memory_mb=min(kind.memory_mb, partition.memory_mb or kind.memory_mb),
     )
+
+
+def mixed_gpus(asked: Resources, limits: Limits, where: str) -> str:
+    """A sentence where one job's nodes may have GPUs of different types; else empty."""
+    if asked.nodes == 1 or not _gpus(asked) or gpu_types(asked.gres or ""):
+        return ""
+    wanted = frozenset(asked.constraint.split("&")) if asked.constraint else frozenset[str]()
+    for name in _names(asked, limits, where):
+        fit = [kind for kind in limits.partitions[name].kinds if kind.gpus >= _gpus(asked) and wanted <= kind.features]
+        types = sorted(frozenset().union(*(kind.types for kind in fit)))
+        if len(types) > 1:
+            return (
+                f"{where}.nodes={asked.nodes}: nodes of partition {name} have GPUs of several types "
+                f"({', '.join(types)}), and processes share a stage equally: the smallest and the slowest decide. Type "
+                f"{where}.gres=gpu:{types[0]}:{_gpus(asked)} in place of gpus_per_node for one type."
+            )
+    return ""
 
 
 def _elsewhere(need: float, most: int, unit: str) -> str:

@@ -30,7 +30,7 @@ from xling.runners.slurm.cluster import HELD, ClusterError
 from xling.runners.slurm.dispatch import BLOCKS, EDGES, arrays_of, assign, dependencies, dependency, is_held
 from xling.runners.slurm.record import MOVED, Array, Event, Filed, Held, Submission, Survey, survey
 from xling.runners.slurm.script import Refused, submit_array
-from xling.runners.slurm.settings import REDUCE, Limits, Slurm, check_resources
+from xling.runners.slurm.settings import REDUCE, Limits, Slurm, check_resources, mixed_gpus
 
 PREFIX = "xling-"
 LOCK = "slurm.claim"
@@ -68,15 +68,19 @@ def check(plan: Plan, settings: Slurm) -> Limits:
     """ConfigError if this is no SLURM cluster or some stage asks for what it does not have; submits nothing."""
     cluster.require()
     limits = cluster.limits()
-    refuse(plan, settings, limits)
+    for said in refuse(plan, settings, limits):
+        print(harmless(f"xling: {said}"), file=sys.stderr)
     return limits
 
 
-def refuse(plan: Plan, settings: Slurm, limits: Limits) -> None:
-    """ConfigError if some stage asks for what the cluster does not have."""
+def refuse(plan: Plan, settings: Slurm, limits: Limits) -> list[str]:
+    """ConfigError if some stage asks for what the cluster does not have; sentences on what it may get besides."""
+    found = list[str]()
     for kind in dict.fromkeys([*(stage.kind for stage in plan.to_run), REDUCE]):
         where = f"{HERE}.stages.{kind}" if kind in settings.stages else HERE
         check_resources(settings.of(kind), limits, where)
+        found.append(mixed_gpus(settings.of(kind), limits, where))
+    return [said for said in dict.fromkeys(found) if said]
 
 
 def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None) -> Made:
