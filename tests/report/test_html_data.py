@@ -18,12 +18,14 @@ from synthetic import realistic
 from xling.analysis.matrix.types import read_matrix
 from xling.analysis.tidy.finding import Finding
 from xling.errors import StoreError
+from xling.grid import joined
 from xling.grid.store import Store
 from xling.report.files import reduce_grid
 from xling.report.page.data import Document, encode, thinned
 from xling.report.page.stages import LONGEST, MOST_PROMPTS, Sample, chosen, cut, learning, origin, select, within
 from xling.report.page.write import page_bytes, update
 from xling.report.tables.findings import write_findings
+from xling.results.items import read_array
 from xling.results.plan import Results, planned_entries, read_plan
 from xling.webpage import everywhere
 
@@ -49,9 +51,9 @@ def test_samples_have_the_scores_and_verdicts_of_the_stages(recorded: Store) -> 
     assert len(found.samples) == 4 * 20
     for entry in entries:
         cell = entry.cells[0]
-        items = json.loads((results.folder(cell.judge) / "items.json").read_bytes())
-        reward = np.load(results.folder(cell.stages["score"]) / "pool.npy")
-        people = np.load(results.folder(cell.stages["verdict"]) / "pool.npy")
+        items = json.loads(joined.content(results.folder(cell.judge) / "items.json"))
+        reward = read_array(results.folder(cell.stages["score"]) / "pool.npy")
+        people = read_array(results.folder(cell.stages["verdict"]) / "pool.npy")
         own = [
             s for s in found.samples if (s.source, s.target) == (entry.axes["source_lang"], entry.axes["target_lang"])
         ]

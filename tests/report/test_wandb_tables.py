@@ -9,6 +9,7 @@ from synthetic import realistic
 from xling.analysis.catalogue import OF_ENTRIES, grid_findings
 from xling.console import shown
 from xling.report.files import reduce_grid
+from xling.results.items import read_array
 from xling.results.plan import read_plan
 from xling.tracking.runs import PROMPTS, sample_rows
 
@@ -23,11 +24,11 @@ def test_every_row_says_what_its_stages_say(tmp_path):
         place = {axis: cell.axes[axis] for axis in ("source_lang", "target_lang")}
         found = [row for row in rows if place.items() <= row.items()]
         folders = {role: store.folder(ref.kind, ref.key) for role, ref in cell.stages.items()}
-        items = json.loads((store.folder(cell.judge.kind, cell.judge.key) / "items.json").read_bytes())
+        items = json.loads(store.content(cell.judge.kind, cell.judge.key, "items.json"))
         said = {line["prompt"]: line["responses"] for line in lines(folders["pool"] / "samples.jsonl")}
         order = [line["prompt"] for line in lines(folders["pool"] / "samples.jsonl")]
         opposed = {line["prompt"]: line["responses"] for line in lines(folders["baseline"] / "samples.jsonl")}
-        scores, qualities = (np.load(folders[role] / "pool.npy") for role in ("score", "verdict"))
+        scores, qualities = (read_array(folders[role] / "pool.npy") for role in ("score", "verdict"))
         assert len(found) == PROMPTS
         for row in found:
             number = items["prompt"].index(row["prompt"])

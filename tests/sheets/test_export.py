@@ -14,9 +14,11 @@ from grids import Row, table
 
 from xling.cli import main
 from xling.errors import ConfigError, DataError, StoreError
+from xling.grid import joined
 from xling.grid.host import this_process
 from xling.grid.records import Ref
 from xling.grid.store import Store
+from xling.results.items import read_array
 from xling.results.plan import read_plan
 from xling.sheets.export import COLUMNS, Asked, Exported, export, parse_filters
 from xling.sheets.key import Key, digest, read_key, unguarded
@@ -47,7 +49,7 @@ def test_a_sheet_holds_prompts_picks_and_opponents(sampled: Store, tmp_path: Pat
     assert len(rows) == 5 and tuple(rows[0]) == COLUMNS and {row["preference"] for row in rows} == {""}
     pool, baseline = responses(sampled, "pool", "tr"), responses(sampled, "baseline", "tr")
     [cell] = key.cells
-    items = json.loads((sampled.folder("judge", cell.judge) / "items.json").read_text())
+    items = json.loads(sampled.content("judge", cell.judge, "items.json"))
     pick = dict(zip(items["prompt"], items["index"], strict=True))
     row_of = {row.id: row for row in key.sheets[0].rows}
     for row in rows:
@@ -62,7 +64,7 @@ def test_the_judges_points_are_of_the_very_pair(sampled: Store, tmp_path: Path) 
     exported(sampled, tmp_path, "judge=target_rm")
     key = read_key(tmp_path)
     verdict = sampled.folder("score", key.cells[0].verdict)
-    quality, opponents = np.load(verdict / "pool.npy"), np.load(verdict / "baseline.npy")
+    quality, opponents = (read_array(verdict / f"{name}.npy") for name in ("pool", "baseline"))
     pool, baseline = responses(sampled, "pool", "tr"), responses(sampled, "baseline", "tr")
     prompts = list(pool)
     for cell in key.cells:
@@ -165,7 +167,7 @@ def test_a_trained_policys_first_sample_is_taken(sampled: Store, tmp_path: Path)
     ref = plan.cells[0].judge
     old = store.load(ref.kind, ref.key)
     new = store.begin(ref.kind, ref.key, this_process())
-    items = json.loads((old / "items.json").read_text())
+    items = json.loads(joined.content(old / "items.json"))
     del items["index"]
     items["win"] = [0.25] * len(items["win"])
     items = {name: column[1:] for name, column in items.items()}
@@ -193,7 +195,7 @@ def test_people_are_asked_about_the_pairs_that_a_language_model_saw(sampled: Sto
     """Verdicts in place of scores: on the last of the baseline's samples alone; one is a tie, one is not answered."""
     store = copied(sampled, tmp_path / "root")
     cell = next(c for c in read_plan(store.grid_folder("g")).cells if c.axes["judge"] == "gold")
-    items = json.loads((store.folder("judge", cell.judge.key) / "items.json").read_text())
+    items = json.loads(store.content("judge", cell.judge.key, "items.json"))
     rows = len(items["prompt"])
     preferences = [0.5, None, *([0.75, 0.25] * rows)][:rows]
     columns = {
@@ -241,7 +243,7 @@ def test_a_prompt_that_a_cell_lacks_moves_no_other(sampled: Store, tmp_path: Pat
     before = read_key(tmp_path / "s")
     order = [before.pairs[n].prompt for n in before.cells[0].pairs]
     ref = next(c for c in read_plan(store.grid_folder("g")).cells if c.judge.key == before.cells[0].judge).judge
-    items = json.loads((store.folder("judge", ref.key) / "items.json").read_text())
+    items = json.loads(store.content("judge", ref.key, "items.json"))
     items["win"][items["prompt"].index(order[3])] = None
     republished(store, ref, {"items.json": json.dumps(items)})
     exported(store, tmp_path / "t", "source=en,judge=gold")
