@@ -165,8 +165,8 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
         around = sum(4.0 * (net.sizes.root + 2 * net.sizes.block) + 4.0 * (net.sizes.root + net.sizes.block)
                      for net in nets if net.tuning == "full")  # fmt: skip
         learning["gathered"] = around
-    head = HELD[task.optimizer][0] * (first.head or first.table)  # whose gradient is the first
-    whole = float(head) if nets[0].tuning == "full" else 0.0
+    head = HELD[task.optimizer][0] * (first.head or first.table)  # whose gradient is the first, if there is one
+    whole = float(head) if nets[0].tuning == "full" and not nets[0].trunk else 0.0
     learning["gradients"] = max(gradients if parts else min(gradients, whole), buckets)
     layer = max(texts * one_layer(net, task) for net in nets)
     ending = {**held, "gradients": gradients + buckets, "gathered": around, "activations": layer}
