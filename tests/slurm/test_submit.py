@@ -286,6 +286,18 @@ def test_jobs_run_in_a_container(toy: Toy) -> None:
     assert set(seen.read_text().splitlines()) == {"exec image.sif"}
 
 
+def test_a_step_that_starts_python_passes_the_signal_on(toy: Toy) -> None:
+    """As pyxis and MPI clusters want it: warned, the job goes back into the queue and goes on."""
+    toy.sources = toy.targets = ("de",)
+    toy.behaviour = {"sft[de]": "train 100"}
+    toy.launch(f"hydra.launcher.python=srun --ntasks=1 {sys.executable}", "hydra.launcher.mem_gb=1")
+    job = toy.wait_running("sft[de]")
+    wait_until(lambda: toy.turns(), "a step of training", 60)
+    toy.cluster.run("scancel", "--signal=USR2", "--batch", job)
+    toy.finish()
+    assert [event.event for event in toy.events("sft[de]")] == ["start", "requeue", "start", "stage", "end"]
+
+
 def test_the_record_is_there_before_the_jobs(toy: Toy) -> None:
     process = toy.start()
     first = wait_until(lambda: list(toy.root.glob("grids/toy/slurm/*/submission.json")), "the record")
