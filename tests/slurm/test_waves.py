@@ -1,13 +1,15 @@
 """Grids of more jobs than may be queued at once: they feed themselves, and nothing else about them is different."""
 
 import subprocess
+import sys
 import time
 
 from cluster import Cluster, wait_until
 from toy_grid import Toy
 
+from xling.grid import claim
 from xling.runners.slurm.cluster import details
-from xling.runners.slurm.submit import feed
+from xling.runners.slurm.submit import LOCK, feed
 
 MOST = 8  # jobs at once, for 20
 
@@ -43,6 +45,9 @@ def test_a_grid_of_more_jobs_than_may_be_queued_feeds_itself(toy: Toy) -> None:
     assert most_at_once(toy) <= MOST
     assert [one.state for one in toy.filed()] == ["cancelled"], "nothing follows a cancelled grid"
     assert "submitted 19 stages" in toy.launch()
+    noted = toy.filed()[-1].folder / "jobs.jsonl"  # as of a shell that died when it had let the jobs go
+    noted.write_text("".join(line for line in noted.read_text().splitlines(True) if '"released"' not in line))
+    assert toy.filed()[-1].state == "submitting"
     toy.open_gate()
     assert most_at_once(toy) <= MOST
     toy.finish()
@@ -69,6 +74,29 @@ def test_no_more_jobs_of_a_grid_run_at_once_than_may_also_when_one_is_queued_aga
         time.sleep(0.1)
     assert again and len(most) == 2, most
     toy.finish()
+
+
+HOLD = """import sys, time
+from xling.grid.store import Store
+from xling.runners.slurm import submit
+with submit.lock(Store(sys.argv[1])):
+    time.sleep(300)
+"""
+
+
+def test_a_job_that_was_killed_while_it_submitted_keeps_nobody_waiting(toy: Toy) -> None:
+    """Its claim is of another host than the shell's, and its heartbeat would be waited for."""
+    toy.sources = toy.targets = ("de",)
+    path, program = toy.root / LOCK, toy.folder / "hold.py"
+    program.write_text(HOLD)
+    job = toy.cluster.sbatch(f"{sys.executable} {program} {toy.root}")
+    by = wait_until(lambda: claim.read(str(path)), "the job has the claim", 60).by
+    assert (by.host[0], by.slurm, by.cluster) == ("n", job, toy.cluster.name)
+    toy.cluster.run("scancel", "--signal=KILL", "--full", job)
+    toy.cluster.wait_for(job, "FAILED", "CANCELLED", "")
+    begin = time.monotonic()
+    assert path.exists() and "submitted 7 stages" in toy.launch()
+    assert time.monotonic() - begin < 60 and claim.read(str(path)) is None
 
 
 def test_other_jobs_of_the_user_hold_a_grid_up_and_do_not_end_it(toy: Toy) -> None:

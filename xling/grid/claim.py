@@ -41,7 +41,8 @@ BEATS = 12  # heartbeats in that time
 SIZE = 4096  # bytes; a claim is smaller
 EMPTY_SECONDS = 5.0  # after which a claim without content is not being written any more
 GAP_SECONDS = 5.0  # at most so much silence is counted between two looks: the observer may have slept itself
-TURN_SECONDS = 120.0  # that a process waits for its turn where one at a time may do something
+TURN_SECONDS = 120.0  # that a process waits for a living one where one at a time may do something
+ASK_SECONDS = 5.0  # between two questions whether the one that is waited for has ended
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -293,26 +294,35 @@ class Heart:
         release(path, self._who)
 
     @contextlib.contextmanager
-    def alone(self, path: str, doing: str) -> Iterator[None]:
+    def alone(self, path: str, doing: str, gone: Callable[[Claim], bool] = lambda claim: False) -> Iterator[None]:
         """Do what one process at a time may do, under a claim: wait for a turn, and say so if it takes a while.
 
-        ConfigError where somebody has the claim for longer than TURN_SECONDS; `doing` says of them what they do.
+        gone: whether something else than a heartbeat tells that a holder has ended. One that is silent is waited for
+        until it is known to live or to be dead; ConfigError where one that lives has the claim for longer than
+        TURN_SECONDS. `doing` says of them what they do.
         """
         watch = Watch(lambda: files.clock(Path(path).parent), self._timeout)
-        start, told = time.monotonic(), False
+        before, start, asked, told = None, 0.0, -ASK_SECONDS, False
         while take(path, self._who, self._timeout) is not None:
-            other = watch.holder(path)
+            other, now = watch.holder(path), time.monotonic()
             if other is None:
                 continue
-            waited = time.monotonic() - start
-            if waited > TURN_SECONDS:
+            if other != before:
+                before, start = other, now
+            if now - start > 1.0 and not told:
+                print(f"xling: waiting for {other.who}, which {doing}.", file=sys.stderr)
+                told = True
+            if now - start > 1.0 and now - asked > ASK_SECONDS:
+                asked = now
+                if gone(other):
+                    drop(path, other)
+                    continue
+            lives = watch.silent(path)[0] <= 2 * (other.beat or self._timeout / BEATS)
+            if lives and now - start > TURN_SECONDS:
                 raise ConfigError(
                     f"{other.who} {doing}, and has been at it for more than {TURN_SECONDS:.0f} seconds. Try again when "
                     f"it is done; if you know that it is gone, type: rm '{path}'"
                 )
-            if waited > 1.0 and not told:
-                print(f"xling: waiting for {other.who}, which {doing}.", file=sys.stderr)
-                told = True
             time.sleep(0.02)
         self.hold(path)
         try:

@@ -18,7 +18,7 @@ import msgspec
 import xling
 
 
-class Process(msgspec.Struct, frozen=True):
+class Process(msgspec.Struct, frozen=True, omit_defaults=True):
     """A process as others can recognise it: a pid alone is reused, with its start time it is not.
 
     Containers can share a host name and have the same pids: who sees which processes is a part of `start`.
@@ -28,6 +28,7 @@ class Process(msgspec.Struct, frozen=True):
     pid: int
     start: str  # boot id, PID namespace and clock ticks since boot, joined by dots; empty without /proc
     slurm: str = ""  # SLURM_JOB_ID, with the array index if any
+    cluster: str = ""  # whose job that is: several clusters can share a root, and each has its own job 12
 
     @property
     def name(self) -> str:
@@ -36,8 +37,9 @@ class Process(msgspec.Struct, frozen=True):
 
 
 def this_process() -> Process:
-    pid = os.getpid()
-    return Process(hostname(), pid, start_of(pid), _slurm_id())
+    pid, job = os.getpid(), _slurm_id()
+    cluster = os.environ.get("SLURM_CLUSTER_NAME", "") if job else ""
+    return Process(hostname(), pid, start_of(pid), job, cluster)
 
 
 @functools.cache

@@ -17,6 +17,7 @@ import msgspec
 
 from xling.errors import ConfigError, XlingError
 from xling.grid import files
+from xling.grid.host import Process, this_process
 from xling.runners.slurm.settings import Limits, parse_limits
 
 # --- reading the answers of squeue, sacct and the job-completion log -----------------------------------------
@@ -424,6 +425,17 @@ def details(id_: str) -> dict[str, str] | None:
     if answer.returncode and "Invalid job id" not in answer.stderr:
         return None
     return dict(word.split("=", 1) for word in answer.stdout.split() if "=" in word)
+
+
+def may_live(by: Process) -> bool:
+    """Whether a process of a job may run now, its heartbeat apart.
+
+    One may of which the controller tells nothing: the job is another user's or cluster's, or forgotten.
+    """
+    if by.cluster and by.cluster != (this_process().cluster or name()):
+        return True
+    told = details(by.slurm) if by.slurm else None
+    return not told or told.get("JobState") in ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "CONFIGURING")
 
 
 def seconds_in(details: Mapping[str, str], name: str) -> float | None:

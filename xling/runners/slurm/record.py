@@ -241,6 +241,11 @@ def task_file(folder: Path, place: Place) -> Path:
     return Path(f"{tasks_of(folder, place[0])}{place[1]}.jsonl")
 
 
+def has_begun(filed: Filed, array: int) -> bool:
+    """Whether some job of an array has written a word, so that the array was released."""
+    return bool(files.matching(filed.folder, f"tasks/{array}_*.jsonl"))
+
+
 def write(folder: Path, submission: Submission) -> Filed:
     """Before anything is submitted: the folder and what is to be done."""
     (folder / "tasks").mkdir(parents=True)

@@ -135,7 +135,8 @@ def _room(plan: Plan, settings: Slurm, limits: Limits) -> tuple[int, str]:
 def lock(store: Store) -> AbstractContextManager[None]:
     """One shell at a time looks at the queue and adds to it."""
     heart = claim.Heart(host.this_process())
-    return heart.alone(str(store.root / LOCK), f"submits to '{store.root}' or cancels there")
+    doing = f"submits to '{store.root}' or cancels there"
+    return heart.alone(str(store.root / LOCK), doing, lambda held: not cluster.may_live(held.by))
 
 
 # --- what is there already --------------------------------------------------------------------------------
@@ -148,18 +149,29 @@ def recover(store: Store) -> None:
         return
     queued = cluster.ours(PREFIX)
     for filed in begun:
-        by_name = {array.name: array.number for array in filed.head.arrays}
-        ids = {by_name[name]: job for name, job in queued.items() if name in by_name}
-        first, last = len(ids) == len(filed.head.arrays), len(filed.head.arrays) - 1 in ids  # which is submitted last
-        if filed.state == "submitting" and (last if filed.head.at_once else first):
-            for number in ids.keys() - filed.refs.keys():
-                record.note_job(filed.folder, number, ids[number])
-            _connect(record.read(filed.folder), again=True)
+        if filed.state == "submitting" and _complete(filed, queued):
             continue
-        if ids:
+        if any(array.name in queued for array in filed.head.arrays):
             cancel_arrays(filed, queued)
         if filed.state == "submitting":
             record.note_state(filed.folder, "abandoned")
+
+
+def _complete(filed: Filed, queued: Mapping[str, str]) -> bool:
+    """Order and release what a shell has submitted that died then; False if it had not submitted all of it.
+
+    Some may have been released before, and have begun or ended.
+    """
+    ids = {array.number: queued[array.name] for array in filed.head.arrays if array.name in queued}
+    if len(filed.head.arrays) - 1 not in ids:  # which is submitted last, and taken back first
+        return False
+    lacking = [] if filed.head.at_once else [one.number for one in filed.head.arrays if one.number not in ids]
+    if any(number not in filed.refs or not record.has_begun(filed, number) for number in lacking):
+        return False
+    for number in ids.keys() - filed.refs.keys():
+        record.note_job(filed.folder, number, ids[number])
+    _connect(record.read(filed.folder), again=True)
+    return True
 
 
 def cancel_arrays(filed: Filed, queued: Mapping[str, str], living: Collection[int] = ()) -> None:
@@ -369,9 +381,11 @@ def feed(folder: Path) -> bool:
     """Submit the next arrays that find room; whether some are left. Under the lock. Refused, in SLURM's words."""
     filed = record.read(folder)
     rest = [array.number for array in filed.head.arrays if array.number not in filed.refs]
-    if filed.state != "released" or not rest:
+    if filed.state not in ("submitting", "released") or not rest:
         return False
     queued, count = cluster.mine()
+    if filed.state == "submitting":  # by a shell that has died: one that lives has the lock
+        return _complete(filed, queued) and feed(folder)
     ids = {array.number: queued[array.name] for array in filed.head.arrays if array.name in queued}
     for number in [number for number in rest if number in ids]:  # by a job that was ended before it noted the answer
         record.note_job(folder, number, ids[number])
@@ -389,8 +403,11 @@ def feed(folder: Path) -> bool:
 def feed_unless_busy(store: Store, folder: Path) -> None:
     """`feed`, if nobody else is at the queue of this root: who is, or the next job that ends, sees to it."""
     path, who = str(store.root / LOCK), host.this_process()
-    heart = claim.Heart(who)
-    if claim.take(path, who) is None:
+    heart, other = claim.Heart(who), claim.take(path, who)
+    if other is not None and not cluster.may_live(other.by):
+        claim.drop(path, other)
+        other = claim.take(path, who)
+    if other is None:
         heart.hold(path)
         try:
             feed(folder)

@@ -380,9 +380,9 @@ class Runner:
             return
         if host.sees(held.by):
             time.sleep(CLAIM_SECONDS)  # it lives, whatever SLURM thinks of its job
-        elif held.by.slurm == self.job:
+        elif held.by.slurm == self.job and held.by.cluster in ("", host.this_process().cluster):
             claim.drop(path, held)  # of this job's turn before, on another node
-        elif held.by.slurm and not self._may_live(held.by.slurm):
+        elif not cluster.may_live(held.by):
             claim.drop(path, held)
         else:
             time.sleep(CLAIM_SECONDS)
@@ -390,11 +390,6 @@ class Runner:
     def _refuse_orphan(self) -> None:
         if any(event.event == "start" and event.restarts > _restarts() for event in self.filed.events(self.place)):
             raise Superseded
-
-    def _may_live(self, job: str) -> bool:
-        """A job of which the controller tells nothing (of another user, or forgotten) may: its heartbeat decides."""
-        told = cluster.details(job)
-        return not told or told.get("JobState") in ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "CONFIGURING")
 
     # --- parents ------------------------------------------------------------------------------------------
 

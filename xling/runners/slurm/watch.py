@@ -164,14 +164,15 @@ def look(store: Store, name: str) -> View:
     """How a grid stands; the cluster is asked once if anything of this root is open there."""
     found = survey(store)
     living = {held.job for held in found.held.values()}
-    arrays: set[str] = set()
+    arrays: set[tuple[str, str]] = set()  # ids, with and without the cluster
 
     def gone(held: Claim) -> bool:
         if not found.answered or not held.by.slurm or held.by.slurm in living:
             return False
         if not arrays:  # rare: all that were ever submitted are read
-            arrays.update(ref.id for filed in record.submissions(store) for ref in filed.refs.values())
-        return held.by.slurm.partition("_")[0] in arrays
+            known = [ref for filed in record.submissions(store) for ref in filed.refs.values()]
+            arrays.update((ref.id, name) for ref in known for name in ("", ref.cluster))
+        return (held.by.slurm.partition("_")[0], held.by.cluster) in arrays
 
     status = grid_status(store, name, Cluster({key: held.job for key, held in found.held.items()}, gone))
     keys = {row.stage.key for row in status.rows if row.state in ("queued", "running")}
