@@ -27,7 +27,7 @@ from xling.grid.records import chosen_grid, read_grid, stage_at
 from xling.grid.records import grids as known_grids
 from xling.grid.status import grid_status
 from xling.grid.store import Store
-from xling.runners import jobs
+from xling.runners import all_jobs, jobs
 
 Command = Callable[[argparse.Namespace, Store], int]
 COMMANDS = ("run", "grids", "status", "logs", "cancel", "reduce", "report", "figures", "analyse", "compare", "wandb",
@@ -166,13 +166,13 @@ def gc(options: argparse.Namespace, store: Store) -> int:
         console.print(f"damaged: {result.kind}/{result.key[:12]}: {result.why}" + (" (set aside)" if moved else ""))
     if options.verify and not damaged:
         console.print("Every result has the bytes that were published.")
-    out = jobs(store)
-    busy = out.busy(store)
+    out = all_jobs()
+    busy = {key for one in out for key in one.busy(store)}
     if options.grid:
         _refuse_submitted(store, options.grid)
         items = grid_garbage(store, options.grid, busy=busy)
     else:
-        items = [*garbage(store, busy=busy), *out.garbage(store)]
+        items = [*garbage(store, busy=busy), *(item for one in out for item in one.garbage(store))]
     for line in garbage_lines(items, store.root):
         console.print(line, highlight=False)
     count, bytes_ = kept(store, items)

@@ -13,6 +13,10 @@ from pathlib import Path
 from cluster import Cluster, wait_until
 from toy_grid import Toy
 
+from xling.runners.slurm import record
+from xling.runners.slurm.record import Event
+from xling.runners.slurm.task import EARLY
+
 KILLS = 10
 
 # --- submissions: half-way deaths, two shells, refusals, a controller that is killed ---------------------------
@@ -320,10 +324,20 @@ def test_a_damaged_result_is_made_again_by_the_job_that_needs_it(toy: Toy) -> No
 
 
 def test_a_job_that_starts_too_early_goes_back_behind_its_parents(toy: Toy) -> None:
-    """SLURM takes an edge to a job that it has forgotten for fulfilled."""
-    toy.behaviour = {"sft[de]": "sleep 6"}
+    """SLURM takes an edge to a job that it has forgotten for fulfilled. One may go back five times, or not at all."""
+    toy.behaviour = {"sft": "sleep 8"}
     toy.launch()
-    toy.cluster.run("scontrol", "update", f"JobId={toy.job_of('pool[de]')}", "Dependency=")
-    toy.finish()
+    filed = toy.filed()[-1]
+    for _ in range(EARLY):
+        record.note_event(filed.folder, filed.places[toy.stages()["pool[en]"][1]], Event("requeue", text="too early"))
+    toy.cluster.run("scontrol", "update", f"JobId={toy.job_of('baseline[en]')}", "Requeue=0")
+    for label in ("pool[de]", "pool[en]", "baseline[en]"):
+        toy.cluster.run("scontrol", "update", f"JobId={toy.job_of(label)}", "Dependency=")
+    toy.wait()
     words = [event.text for event in toy.events("pool[de]") if event.event == "requeue"]
     assert words and words[0].startswith("sft[de] is still ")
+    [end] = [event for event in toy.events("pool[en]") if event.event == "stage"]
+    assert end.end == "blocked" and f"this job has started before its end {EARLY} times" in end.text
+    last = toy.failures()["baseline[en]"]
+    assert "it said: it started too early (sft[en] is still " in last and "could not be queued again" in last
+    mend(toy)

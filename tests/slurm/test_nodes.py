@@ -1,5 +1,6 @@
 """Before Python starts: nodes that cannot run a job, lines of `setup`, signals; what the job's own environment is."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -50,23 +51,55 @@ def test_a_node_that_cannot_run_a_job_sends_it_to_another(small: Toy, what: str)
     assert not small.leftovers()
 
 
-def test_when_no_node_is_left_the_job_fails_and_says_so(small: Toy) -> None:
-    """Of two nodes that it may use; the jobs below are taken away, since they would find the same."""
-    lose(small, "no environment", "n1", "n2")
-    small.launch("hydra.launcher.exclude=n[3-6]")
+@pytest.mark.parametrize(
+    ("exclude", "unfit"), [("n[3-6]", ["n1", "n2"]), ("", ["n1", "n2", "n3"])], ids=["none is left", "three are enough"]
+)
+def test_when_no_node_is_left_or_three_have_failed_the_job_fails_and_says_so(
+    small: Toy, exclude: str, unfit: list[str]
+) -> None:
+    """The jobs below are taken away, since they would find the same."""
+    lose(small, "no environment", *unfit)
+    small.launch(*([f"hydra.launcher.exclude={exclude}"] if exclude else []))
     job = small.job_of("base")
     wait_until(lambda: small.cluster.state(job) == "FAILED", "base has failed", 120, 0.3)
     small.xling("status")
-    last = small.failures()["base"]
-    assert (
-        f"'{sys.executable}' does not start" in last
-        and "on nodes n1, n2. If others are fit, type 'hydra.launcher.exclude=n[3-6],n1,n2'" in last
-    )
+    last, out = small.failures()["base"], ",".join(filter(None, (exclude, *unfit)))
+    assert f"'{sys.executable}' does not start" in last
+    assert f"on nodes {', '.join(unfit)}. If others are fit, type 'hydra.launcher.exclude={out}'" in last
     small.xling("cancel", "all")
-    for node in ("n1", "n2"):
+    for node in unfit:
         small.cluster.reopen(node)
     small.launch()
     base_is_made(small)
+
+
+def test_a_job_on_several_nodes_leaves_out_each_that_cannot_run_it(small: Toy) -> None:
+    lose(small, "no environment", "n2")
+    lose(small, "not mounted", "n3")
+    small.launch("hydra.launcher.stages.sft.nodes=3", "hydra.launcher.stages.sft.mem_gb=2")
+    stage = small.stages()["sft[de]"]
+    wait_until(lambda: small.store.state(*stage) == "done", "the fine-tuning", 180, 0.2)
+    small.cluster.run("scancel", "--me")
+    small.wait()
+    unfit = [event.node for event in small.events("sft[de]") if event.event == "unfit"]
+    assert unfit == ["n2", "n3"] and [event.event for event in small.events("sft[de]")].count("start") == 1
+
+
+def test_what_cannot_be_imported_after_all_is_said(small: Toy) -> None:
+    """xling itself can, as the check before has found."""
+    checkout = small.folder / "checkout"
+    for name in ("xling", "conf", "hydra_plugins", "tests/toy_stages"):
+        shutil.copytree(ROOT / name, checkout / name)
+    shutil.copy(ROOT / "launch.py", checkout)
+    small.code, small.behaviour = checkout, {"base": f"until {small.gate}"}
+    small.launch("hydra.launcher.snapshot=false")
+    small.wait_running("base")
+    (checkout / "xling/runners/slurm/ranks.py").write_text("import a_library_that_is_not_there")
+    small.open_gate()
+    small.wait()
+    small.xling("status")
+    assert "exit code 1 on node n" in small.failures()["sft[de]"]
+    assert "ModuleNotFoundError: No module named 'a_library_that_is_not_there'" in small.failures()["sft[de]"]
 
 
 def test_where_nothing_can_be_written_the_exit_code_says_it(small: Toy) -> None:

@@ -25,7 +25,7 @@ from xling.runners.slurm.submit import submit
 
 def test_a_grid_runs_through_to_the_bytes_of_a_local_run(cluster: Cluster, tmp_path: Path) -> None:
     toy = Toy(cluster, tmp_path)
-    said = toy.launch("hydra.launcher.stages.reduce.mem_gb=1")
+    said = toy.launch()
     assert "submitted 19 stages as 20 jobs in 6 arrays" in said
     toy.finish()
     assert not toy.leftovers() and not toy.failures()
@@ -252,8 +252,11 @@ def test_jobs_run_the_code_that_was_submitted_whatever_becomes_of_the_checkout(t
     for name in ("xling", "conf", "hydra_plugins", "tests/toy_stages"):
         shutil.copytree(ROOT / name, checkout / name)
     shutil.copy(ROOT / "launch.py", checkout)
-    toy.code, toy.behaviour = checkout, {"base": f"until {toy.gate}"}
-    digest, edited = host.code_digest(), [checkout / "tests/toy_stages/behaviour.py", checkout / "xling/grid/store.py"]
+    later = checkout / "imported_later.py"  # by a stage, when it runs
+    later.touch()
+    toy.code, toy.behaviour = checkout, {"base": f"until {toy.gate}", "judge": f"import {later.stem}"}
+    digest = host.code_digest()
+    edited = [checkout / "tests/toy_stages/behaviour.py", checkout / "xling/grid/store.py", later]
     toy.expected()
     toy.launch()
     [copied] = toy.root.glob("code/*")

@@ -174,17 +174,18 @@ def test_a_cancel_that_slurm_refuses_is_said_and_not_noted(toy: Toy) -> None:
     assert "cancelled 20 jobs" in toy.xling("cancel", "all")
 
 
-def test_a_reducer_that_is_cancelled_is_missed(toy: Toy) -> None:
+@pytest.mark.parametrize(("memory", "words"), [("1", "cancelled"), ("0.03", "killed .*memory")])
+def test_a_reducer_that_is_cancelled_or_killed_is_missed(toy: Toy, memory: str, words: str) -> None:
     toy.sources = toy.targets = ("de",)
     toy.behaviour = {"base": f"until {toy.gate}"}
-    toy.launch()
-    toy.cluster.run("scancel", f"{max(int(job.partition('_')[0]) for job in toy.queue())}_0")
+    toy.launch(f"hydra.launcher.stages.reduce.mem_gb={memory}")
+    if words == "cancelled":
+        toy.cluster.run("scancel", f"{max(int(job.partition('_')[0]) for job in toy.queue())}_0")
     toy.open_gate()
     toy.wait()
-    said = toy.xling("status", "--watch", code=1)
-    assert "1 of 1 cells done" in said and re.search(
-        r"there is no matrix of it yet: its job \d+_0 ended: cancelled", said
-    )
+    said = " ".join(toy.xling("status", "--watch", code=1).split())
+    assert "1 of 1 cells done" in said
+    assert re.search(rf"there is no matrix of it yet: its job \d+_0 ended: {words}", said)
     assert "Type `xling reduce toy`" in said
     toy.xling("reduce")
     assert "no matrix" not in toy.xling("status", "--watch")
@@ -192,16 +193,30 @@ def test_a_reducer_that_is_cancelled_is_missed(toy: Toy) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root mounts a small disk")
 def test_a_full_disk_keeps_nobody_from_looking_and_cancelling(toy: Toy) -> None:
+    """Nor does it leave anything behind in the queue of what could not be submitted."""
     toy.folder = toy.folder / "disk"
     toy.folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=755", "none", str(toy.folder)], check=True)
+    filler = toy.folder / "filler"
+
+    def fill() -> None:
+        with contextlib.suppress(OSError):
+            filler.write_bytes(bytes(20_000_000))
+
     try:
         toy.behaviour = {"base": "sleep 60"}
         toy.cluster.partition("cpu", "DOWN")
+        shell = toy.start()
+        wait_until(lambda: list(toy.root.glob("grids/toy/slurm/*/submission.json")), "the record", 60, 0.001)
+        fill()
+        said = shell.communicate(timeout=120)[1]
+        assert shell.returncode == 1 and "No space left on device" in said and "has been taken back" in said, said
+        assert "Traceback" not in said
+        wait_until(lambda: not toy.queue(), "an empty queue", 30, 0.2)
+        filler.unlink()
         toy.launch()
         env = toy.env
-        with contextlib.suppress(OSError):
-            (toy.folder / "filler").write_bytes(bytes(20_000_000))
+        fill()
         for command, words in (("status", "0 of 4 cells done"), ("cancel", "cancelled 20 jobs")):
             typed = [sys.executable, "-m", "xling", command, *(["all"] if command == "cancel" else [])]
             done = subprocess.run(

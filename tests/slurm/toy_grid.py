@@ -34,7 +34,8 @@ class Toy:
     user: str = ""  # who types the commands, on login1: one of cluster.USERS; else root, on this host
     umask: int = -1
     code: Path = ROOT  # the checkout
-    settings: tuple[str, ...] = ("pack_minutes=0", "mem_gb=0.2", "timeout_min=10", "late_seconds=5", "partition=cpu")
+    settings: tuple[str, ...] = ("pack_minutes=0", "mem_gb=0.2", "timeout_min=10", "late_seconds=5", "partition=cpu",
+                                 "stages.reduce.mem_gb=0.6")  # fmt: skip  # it takes 0.2 for a handful of cells
 
     @property
     def gate(self) -> Path:

@@ -4,6 +4,7 @@ The environment's TOY_BEHAVIOUR names a JSON file: {"sft[de]": "sleep 3", "score
 kind with its languages first, then for its kind. Actions are joined by `; `.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -36,6 +37,10 @@ def label(context: Context) -> str:
 
 def _sleep(value: str, _: Context) -> None:
     time.sleep(float(value))
+
+
+def _import(name: str, _: Context) -> None:
+    importlib.import_module(name)
 
 
 def _until(path: str, _: Context) -> None:
@@ -124,5 +129,6 @@ def _blocks(gate: str, context: Context) -> None:
             raise ValueError(f"{path} is of another turn than {turn}")
 
 
-ACTIONS = {"blocks": _blocks, "sleep": _sleep, "until": _until, "raise": _raise, "exit": _exit, "kill": _kill,
-           "memory": _memory, "train": _train, "count": _count, "together": _together, "wait": _wait}  # fmt: skip
+ACTIONS = {"blocks": _blocks, "sleep": _sleep, "import": _import, "until": _until, "raise": _raise, "exit": _exit,
+           "kill": _kill, "memory": _memory, "train": _train, "count": _count, "together": _together,
+           "wait": _wait}  # fmt: skip

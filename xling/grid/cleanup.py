@@ -182,13 +182,21 @@ def _size(path: Path, status: os.stat_result) -> int:
 
 
 def delete(items: Iterable[Garbage]) -> None:
-    """Folders are renamed first, so that a kill half way leaves no result with files missing."""
+    """Folders are renamed first, so that a kill half way leaves no result with files missing.
+
+    What somebody has touched since it was listed may be needed again, and is left.
+    """
     for item in items:
         with contextlib.suppress(FileNotFoundError):
+            if os.lstat(item.path).st_mtime != item.modified:
+                continue
             if item.path.is_dir() and not item.path.is_symlink():
                 doomed = item.path.with_name(f"{item.path.name[:64]}.tmp-{host.this_process().name}.gc")
                 os.rename(item.path, doomed)
-                shutil.rmtree(doomed)
+                if os.lstat(doomed).st_mtime == item.modified:
+                    shutil.rmtree(doomed)
+                elif not os.path.lexists(item.path):
+                    os.rename(doomed, item.path)
             else:
                 item.path.unlink()
 

@@ -113,9 +113,14 @@ class Jobs(Protocol):
         """Cancel the job of a stage, by its handle, or `all` of a grid; a sentence. XlingError if that is refused."""
 
 
+def all_jobs() -> list[Jobs]:
+    """Of every launcher whose work outlives its process."""
+    return [module.jobs() for module in LAUNCHERS.usable().values() if hasattr(module, "jobs")]
+
+
 def jobs(store: "Store", grid: str | None = None) -> Jobs:
     """Those of the launcher that has submitted a grid (any); else the house's, which see what runs here as well."""
-    offered = [module.jobs() for module in LAUNCHERS.usable().values() if hasattr(module, "jobs")]
+    offered = all_jobs()
     found: Jobs = next((one for one in offered if one.submitted(store, grid)), offered[-1])
     return found
 

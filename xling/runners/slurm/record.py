@@ -32,7 +32,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from xling.console import harmless
+from xling.console import harmless, without_secrets
 from xling.grid import files
 from xling.grid.records import Sheet
 from xling.grid.store import Listing, Store
@@ -597,9 +597,19 @@ def cause_of(filed: Filed, place: Place, state: JobState | None) -> str:
         return f"{events[-1].text} on node {events[-1].node}. Mend the line, or leave the node out (exclude)"
     if state and state.code == NO_FOLDER and not any(event.event == "start" for event in events):
         return f"'{filed.folder}' or '{filed.head.cwd}' is not there or cannot be written{on} and those tried before"
-    if events and events[-1].event == "refused":
-        return f"{cause}{on}; it said: {events[-1].text}"
-    return f"{cause}{on}"
+    said = events[-1].text if events and events[-1].event == "refused" else ""
+    if state and state.code and not any(event.event == "start" for event in events):  # an import has failed, say
+        said = _last_words(filed, place)
+    return f"{cause}{on}; it said: {said}" if said else f"{cause}{on}"
+
+
+def _last_words(filed: Filed, place: Place) -> str:
+    """The last line of a job's own log of errors."""
+    with suppress(OSError), open(filed.folder / "logs" / f"{filed.job(place)}_0_log.err", "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
+        lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+        return without_secrets(lines[-1].strip()) if lines else ""
+    return ""
 
 
 def _nodes(names: Sequence[str]) -> str:

@@ -28,23 +28,25 @@ TRIES = 3  # nodes on which a job may fail to start
 # SLURM itself opens no file below the root: a node that has not mounted it would end the job without a word of ours.
 OPTIONS: dict[str, Any] = {"requeue": True, "export": "ALL", "output": "/dev/null", "error": "/dev/null"}
 
-# bash. xling_unfit CODE WHY: this node cannot run the job, so another one has to; on no more than $xling_tries nodes.
-# ExcNodeList holds those that have failed (and what the user excludes), so that nothing need be written to a disk.
+# bash. xling_unfit CODE WHY [NODES]: this node, or others of the job's, cannot run it, so others have to; on no more
+# than $xling_tries nodes. ExcNodeList holds those that have failed (and what the user excludes), so that nothing has to
+# be written to a disk.
 BEFORE = r"""trap '' USR2 TERM  # until Python listens
 xling_job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 xling_event() {
   local text=${2//\\/\\\\}; text=${text//\"/\\\"}; text=${text//[[:cntrl:]]/ }
   printf '{"event":"%s","at":%s,"job":"%s","node":"%s","text":"%s"}\n' "$1" "$(date +%s)" "$xling_job" \
-    "$SLURMD_NODENAME" "$text" >> "$xling_tasks$SLURM_ARRAY_TASK_ID.jsonl"
+    "${3:-$SLURMD_NODENAME}" "$text" >> "$xling_tasks$SLURM_ARRAY_TASK_ID.jsonl"
 } 2>/dev/null
 xling_count() { if [ -n "$1" ]; then scontrol show hostnames "$1" | wc -l; else echo 0; fi; }
 xling_unfit() {
-  echo "xling: node $SLURMD_NODENAME cannot run this job: $2" >&2
-  xling_event unfit "$2"
+  local nodes=${3:-$SLURMD_NODENAME} node
+  echo "xling: node $nodes cannot run this job: $2" >&2
+  for node in ${nodes//,/ }; do xling_event unfit "$2" "$node"; done
   local left; left=$(scontrol show job "$xling_job" | sed -n 's/.* ExcNodeList=\([^ ]*\).*/\1/p')
   [ -n "$left" ] || exit "$1"  # else it would go on for ever
   left=${left#(null)}
-  left=$left${left:+,}$SLURMD_NODENAME
+  left=$left${left:+,}$nodes
   if (( $(xling_count "$left") - $(xling_count "$xling_excluded") < xling_tries )) &&
     ! sbatch --test-only --exclude="$left" "$0" 2>&1 | grep -q 'configuration is not available'; then
     local said; said=$(printf 'requeuehold %s\nupdate JobId=%s ExcNodeList=%s\n' "$xling_job" "$xling_job" "$left" |
@@ -72,10 +74,34 @@ exit $xling_code' EXIT
 )
 
 AFTER = r"""export PYTHONPATH=$xling_path${PYTHONPATH:+:$PYTHONPATH}
-xling_said=$("${xling_python[@]}" -P -c 'import xling' 2>&1) || {
-  xling_said=${xling_said##*$'\n'}
-  xling_unfit "$xling_no_program" "'${xling_python[*]}' does not start: ${xling_said#*: line [0-9]*: }"
+xling_fit() {
+  local said
+  if [ ! -w "$1" ]; then said="'$1' cannot be written"
+  elif [ ! -d "$2" ]; then said="there is no '$2'"
+  elif said=$("${@:3}" -P -c 'import xling' 2>&1); then said=fit
+  else said=${said##*$'\n'}; said="'${*:3}' does not start: ${said#*: line [0-9]*: }"
+  fi
+  echo "$SLURMD_NODENAME $said"
 }
+xling_said=$(xling_fit "$xling_logs" "$xling_folder" "${xling_python[@]}")
+[ "${xling_said#* }" = fit ] || xling_unfit "$xling_no_program" "${xling_said#* }"
+"""
+
+# On several nodes: the same on all of them, at once. Where not even this node answers the step itself has failed, which
+# says nothing of nodes.
+OTHERS = r"""xling_step=(--ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=1 --chdir=/)
+xling_said=$(srun "${xling_step[@]}" --kill-on-bad-exit=0 bash -c "$(declare -f xling_fit); xling_fit \"\$@\"" \
+  bash "$xling_logs" "$xling_folder" "${xling_python[@]}" 2>&1 </dev/null)
+xling_fits=, xling_why= xling_lacking=
+while read -r xling_node xling_word; do
+  if [ "$xling_word" = fit ]; then xling_fits+=$xling_node,; else xling_why=$xling_word; fi
+done <<< "$xling_said"
+for xling_node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
+  [[ $xling_fits == *,$xling_node,* ]] || xling_lacking+=${xling_lacking:+,}$xling_node
+done
+if [ -n "$xling_lacking" ] && [[ $xling_fits == *,$SLURMD_NODENAME,* ]]; then
+  xling_unfit "$xling_no_program" "$xling_why" "$xling_lacking"
+fi
 """
 
 
@@ -169,7 +195,8 @@ def _lines(filed: Filed, array: Array, setup: Sequence[str]) -> list[str]:
     lines = [f"{name}={shlex.quote(value)}" for name, value in known.items()]
     lines.append(f"xling_python=({shlex.join(submission.program)})")
     lines += [BEFORE, *(f"export {name}={shlex.quote(value)}" for name, value in fixed.items())]
-    return [*lines, AROUND[0], *setup, AROUND[1], AFTER] if setup else [*lines, AFTER]
+    after = [AFTER, OTHERS] if (array.resources.nodes or 1) > 1 else [AFTER]
+    return [*lines, AROUND[0], *setup, AROUND[1], *after] if setup else [*lines, *after]
 
 
 # --- the environment that sbatch reads: what is typed wins over it ---------------------------------------------
