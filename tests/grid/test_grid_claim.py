@@ -12,12 +12,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from xling.errors import ConfigError
+from xling.errors import ConfigError, StoreError
 from xling.grid import claim, files, host
 from xling.grid.claim import Claim, Heart, Watch
 from xling.grid.host import Process
+from xling.grid.records import Sheet
 from xling.grid.store import Store
 from xling.runners import local
+from xling.runners.execute import Executor, Job
 from xling.runners.slurm.settings import read as settings_from
 
 AWAY = Process("elsewhere", 1, "boot.ns.7", slurm="77")
@@ -53,6 +55,30 @@ def test_the_claim_of_a_dead_process_is_taken_over(path: str) -> None:
     assert claim.holder(path) is None
     assert claim.take(path, host.this_process()) is None
     assert os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
+
+
+@pytest.mark.parametrize("what", ["folder", "link"])
+def test_what_is_no_file_in_the_place_of_a_claim_is_named_and_left_alone(path: str, what: str) -> None:
+    """A link to itself, which no process can read; to lookers it is somebody's whom they do not know."""
+    if what == "folder":
+        os.makedirs(path)
+    else:
+        os.symlink(path, path)
+    sentence = re.escape(f"'{path}' is a {what}, where a claim")
+    held = claim.holder(path)
+    assert held is not None and held.who == "somebody unknown"
+    with pytest.raises(StoreError, match=sentence):
+        claim.take(path, host.this_process())
+    with pytest.raises(StoreError, match=sentence):
+        claim.drop(path, held)
+    assert os.path.lexists(path)
+
+
+def test_a_stage_whose_claim_is_a_folder_fails_and_says_so(tmp_path: Path) -> None:
+    job, store = Job("a" * 64, Sheet("noop", 1, "noop", {}, {})), Store(tmp_path)
+    os.makedirs(store.beside("noop", job.key, ".claim"))
+    report = Executor(store, {}).execute(job)
+    assert report.event == "failed" and "is a folder, where a claim" in report.text
 
 
 @pytest.mark.skipif(not host.start_of(os.getpid()), reason="needs /proc")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from xling.errors import StoreError
 from xling.grid.stage import Interrupted
 from xling.judges.cache import READERS, Answer, Cache, Pace, request_key
 
@@ -33,6 +34,21 @@ def test_what_is_put_is_got(tmp_path: Path) -> None:
         cache.put(key, answer)
         assert cache.get(key) == Cache(tmp_path / "new").get(key) == answer
     assert [path.name for path in (tmp_path / "new").rglob("*.*")] == [f"{key}.json"]
+
+
+def test_what_is_no_file_in_the_place_of_an_answer_is_named_before_anybody_is_asked(tmp_path: Path) -> None:
+    cache, keys = Cache(tmp_path), [request_key({}, word) for word in "xyz"]
+    for key in keys:
+        (tmp_path / key[:2]).mkdir()
+    places = [tmp_path / key[:2] / f"{key}{end}" for key, end in zip(keys, (".json", ".json", ".lock"), strict=True)]
+    places[0].mkdir()
+    places[1].symlink_to(places[1])
+    places[2].mkdir()
+    for key, place, what in zip(keys[:2], places, ("folder", "link"), strict=False):
+        with pytest.raises(StoreError, match=f"{place}' is a {what}, where an answer"):
+            cache.get(key)
+    with pytest.raises(StoreError, match=f"{places[2]}' is a folder, where the lock"), cache.asking(keys[2]):
+        pass
 
 
 def test_a_damaged_file_is_asked_again(tmp_path: Path) -> None:

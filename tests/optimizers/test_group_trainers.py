@@ -184,8 +184,10 @@ def test_goes_on_after_a_stop_as_if_nothing_had_been(kind: Any, tiny_folder: Pat
     assert same(weights(whole.policy), weights(cut.policy)) and whole.watch.curve == cut.watch.curve
 
 
-def test_goes_on_after_a_kill_from_the_last_whole_checkpoint(tiny_folder: Path, tmp_path: Path) -> None:
-    """Killed while it saved step 6: what was watched is there, the Trainer's own state is not."""
+def test_goes_on_after_a_kill_from_the_last_whole_checkpoint(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed while it saved step 6: what was watched is there, the Trainer's own state is not. Then the disk rots."""
     whole = run(RLOO, tiny_folder, tmp_path / "whole")
     with pytest.raises(Interrupted):
         asked = iter([False, False, False, True])
@@ -195,6 +197,14 @@ def test_goes_on_after_a_kill_from_the_last_whole_checkpoint(tiny_folder: Path, 
     (half / "watched.pt").write_bytes((tmp_path / "cut" / "checkpoint-4" / "watched.pt").read_bytes())
     cut = run(RLOO, tiny_folder, tmp_path / "cut")
     assert same(weights(whole.policy), weights(cut.policy)) and whole.watch.curve == cut.watch.curve
+    [last] = (tmp_path / "cut").glob("checkpoint-*")
+    optimizer = last / "optimizer.pt"  # which nothing but its hash tells from a whole one
+    content = bytearray(optimizer.read_bytes())
+    content[len(content) // 2] ^= 1
+    optimizer.write_bytes(content)
+    again = run(RLOO, tiny_folder, tmp_path / "cut")
+    assert f"{last} has changed since it was written" in capsys.readouterr().out
+    assert same(weights(whole.policy), weights(again.policy)) and whole.watch.curve == again.watch.curve
 
 
 def test_a_run_that_was_killed_at_its_end_trains_no_further(tiny_folder: Path, tmp_path: Path) -> None:

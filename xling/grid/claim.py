@@ -118,10 +118,14 @@ def _patience(sight: _Sight, timeout: float) -> float:
 
 
 def take(path: str, who: Process, timeout: float = TIMEOUT) -> Claim | None:
-    """Claim a stage: None if it is ours now, else the claim that is in the way. Hold it with a `Heart`."""
+    """Claim a stage: None if it is ours now, else the claim that is in the way. Hold it with a `Heart`.
+
+    StoreError where a folder or a link is in its place.
+    """
     for _ in range(10):  # each turn ends unless another process takes or releases at the same moment
         if _create(path, _content(who, timeout)):
             return None
+        _refuse_no_file(path)
         sight = _look(path)
         if sight is not None and is_alive(sight.claim.by):
             return sight.claim
@@ -175,6 +179,7 @@ def _remove(path: str, seen: _Sight) -> bool:
 
     It is moved away first and looked at again.
     """
+    _refuse_no_file(path)
     if _look(path) != seen:
         return False
     grabbed = f"{path.removesuffix('.claim')}.stale-{secrets.token_hex(4)}"
@@ -188,6 +193,12 @@ def _remove(path: str, seen: _Sight) -> bool:
             os.link(grabbed, path)
     os.unlink(grabbed)
     return same
+
+
+def _refuse_no_file(path: str) -> None:
+    """StoreError for a folder, or a link (to itself, say): no runner leaves that, and none can take its place."""
+    with contextlib.suppress(FileNotFoundError):
+        files.refuse_no_file(path, "a claim, the file that says who runs a stage,")
 
 
 def _create(path: str, content: bytes) -> bool:

@@ -56,6 +56,14 @@ def no_link(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
+def refuse_no_file(path: str, what: str) -> None:
+    """StoreError for a folder, a link or another thing where `what` belongs; FileNotFoundError if nothing is there."""
+    mode = os.lstat(path).st_mode
+    if not stat.S_ISREG(mode):
+        found = "folder" if stat.S_ISDIR(mode) else "link" if stat.S_ISLNK(mode) else "special file"
+        raise StoreError(f"'{path}' is a {found}, where {what} belongs. Delete it: rm -r '{path}'")
+
+
 def own_folder(path: Path) -> None:
     """A folder to write in, made if it is not there; one that is a link, or has links in it, is emptied first."""
     try:

@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from xling.grid.files import json_bytes, no_link, sync, write_new
+from xling.grid.files import json_bytes, no_link, refuse_no_file, sync, write_new
 from xling.grid.stage import Interrupted, canonical_json
 
 # by which rules an answer was read, by kind of model: raise it when they change, and what was read before is asked anew
@@ -66,11 +66,18 @@ class Cache:
         self.folder = folder
 
     def get(self, key: str) -> Answer | None:
-        """None: it has not been asked yet, or its file is damaged; then it is asked anew."""
+        """None: it has not been asked yet, or its file is damaged; then it is asked anew.
+
+        StoreError where a folder, or a link to itself, is in its place, before an answer is paid for which is lost.
+        """
+        path = self._path(key)
         try:
-            stored = msgspec.json.decode(self._path(key).read_bytes(), type=Kept)
+            stored = msgspec.json.decode(path.read_bytes(), type=Kept)
         except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
+        except OSError:
+            refuse_no_file(str(path), "an answer of a judge")
+            raise
         return stored.answer if stored.sha256 == _sum(key, stored.answer) else None
 
     def put(self, key: str, answer: Answer, durable: bool = True) -> None:
@@ -105,7 +112,12 @@ class Cache:
 def _alone(path: Path, over: Callable[[], bool]) -> int:
     """A descriptor of the file at `path`, locked; not locked where the file system has no locks."""
     while True:
-        descriptor = no_link(str(path), os.O_RDWR | os.O_CREAT)
+        try:
+            descriptor = no_link(str(path), os.O_RDWR | os.O_CREAT)
+        except OSError:
+            with suppress(FileNotFoundError):
+                refuse_no_file(str(path), "the lock of a judge's answer")
+            raise
         try:
             _wait(descriptor, over)
             with suppress(FileNotFoundError):

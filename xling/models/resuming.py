@@ -19,6 +19,7 @@ from xling.jsonfiles import sealed, unsealed
 from xling.models import parallel
 
 STATE = "state.json"  # of a checkpoint, besides its tensors
+SEAL = "sha256.json"  # of one that another library has made, besides its files
 
 
 class Checkpoints:
@@ -108,9 +109,33 @@ def say_gone_on(step: int, before: int) -> None:
 
 def _whole(folder: Path) -> dict[str, Any] | None:
     """The numbers of a checkpoint of which no byte has changed; else None."""
+    state = _unchanged(folder, STATE)
+    return state if state is not None and isinstance(state.get("kept"), int) else None
+
+
+def _unchanged(folder: Path, name: str) -> dict[str, Any] | None:
+    """What stands in a sealed file that has the hashes of others beside it; None if any byte of them has changed."""
     try:
-        state: dict[str, Any] = unsealed((folder / STATE).read_bytes(), dict[str, Any])
-        same = all(files.sha256_of(str(folder / name)) == hashed for name, hashed in state["sha256"].items())
-        return state if same and isinstance(state["kept"], int) else None
+        found: dict[str, Any] = unsealed((folder / name).read_bytes(), dict[str, Any])
+        same = all(files.sha256_of(str(folder / file)) == hashed for file, hashed in found["sha256"].items())
+        return found if same else None
     except (OSError, ValueError, KeyError):
         return None
+
+
+# --- checkpoints that another library makes: any files ------------------------------------------------------
+
+
+def seal(folder: Path) -> None:
+    """Write down the hashes of a checkpoint's files, last: with them it is whole."""
+    hashes = {name: files.sha256_of(entry.path) for name, entry in files.files_below(str(folder)) if name != SEAL}
+    files.write_atomically(folder / SEAL, sealed(json.dumps({"sha256": hashes}, sort_keys=True).encode()))
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether all files are there with the bytes that were written. That one has changed since is said, for the log."""
+    whole = _unchanged(folder, SEAL) is not None
+    if not whole and (folder / SEAL).exists():
+        print(f"{folder} has changed since it was written, and is not gone on from: the disk is damaged, or somebody "
+              "wrote there.")  # fmt: skip
+    return whole

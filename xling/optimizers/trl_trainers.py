@@ -31,10 +31,9 @@ from trl.trainer.utils import add_fused_lm_head
 from xling.errors import StageError
 from xling.grid import files
 from xling.grid.stage import Interrupted
-from xling.jsonfiles import read_json
 from xling.models.lean import without_adapters
 from xling.models.parallel import agreed, joined, meet, rank, share, world_size
-from xling.models.resuming import say_gone_on
+from xling.models.resuming import is_sealed, say_gone_on, seal
 from xling.models.text import Ids
 from xling.models.training import LARGEST_NORM, gradient_optimizer
 from xling.optimizers import GroupTraining, learning_rate
@@ -42,7 +41,6 @@ from xling.optimizers.problem import Problem, Row, prompts_of_step
 
 WATCHED = "watched.pt"  # in a checkpoint of the Trainer
 RANDOM_STATES = ("rng_state.pth", "rng_state_0.pth")  # process 0's, where it is the only one and where it is not
-CHECKPOINT = ("optimizer.pt", "scheduler.pt", "trainer_state.json")  # besides weights and random states
 
 # transformers 5.0's name and, of the same, later ones'
 CHECKPOINTING = (
@@ -136,7 +134,7 @@ class _Ours:
         return _Order(len(self.problem.prompts), self.args)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """The watch's state is saved first: a checkpoint is whole once the Trainer's own state, the last, is there."""
+        """With the watch's state; the hashes of all files are written last, and older checkpoints go after that."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         folder.mkdir(exist_ok=True)
         if rank() == 0:
@@ -144,6 +142,13 @@ class _Ours:
             save(folder / WATCHED, self.problem.watch.state() | more)
         self._continue_stream()
         super()._save_checkpoint(model, trial)  # type: ignore[misc]  # of the trainer beside this class
+        meet()
+        if rank() == 0:
+            seal(folder)
+            for other in files.matching(folder.parent, "checkpoint-*"):
+                if other.name != folder.name:
+                    shutil.rmtree(other, ignore_errors=True)
+        meet()
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None: a checkpoint is not published."""
@@ -291,7 +296,6 @@ def _arguments(problem: Problem, settings: GroupTraining) -> dict[str, Any]:
         "max_grad_norm": LARGEST_NORM,
         "save_strategy": "steps",
         "save_steps": settings.eval_every,
-        "save_total_limit": 1,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "use_cpu": not torch.cuda.is_available(),
@@ -337,25 +341,12 @@ def save(file: Path, state: dict[str, Any]) -> None:
 
 
 def last_checkpoint(scratch: Path) -> Path | None:
-    """The Trainer's newest whole checkpoint; those that a kill left half written or half deleted are removed."""
-    found = sorted(scratch.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    whole = [path for path in found if _is_whole(path)]
-    for path in set(found) - set(whole):
-        shutil.rmtree(path, ignore_errors=True)  # another process may be at it
-    return whole[0] if whole else None
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """The Trainer writes the weights first and its state last; files go in any order."""
-    if not any((checkpoint / name).exists() for name in RANDOM_STATES):
-        return False
-    if not all((checkpoint / name).exists() for name in CHECKPOINT) or not files.matching(checkpoint, "*.safetensors"):
-        return False
-    try:
-        read_json(checkpoint / "trainer_state.json")
-    except (ValueError, OSError):
-        return False
-    return True
+    """The Trainer's newest whole checkpoint; those half written or half deleted, or that have rotted, are removed."""
+    for path in sorted(scratch.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        if is_sealed(path):
+            return path
+        shutil.rmtree(path, ignore_errors=True)
+    return None
 
 
 @contextlib.contextmanager

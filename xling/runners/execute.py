@@ -81,6 +81,8 @@ class Executor:
             living = claim.take(path, self.who, self.timeout)
         except OSError as error:
             return self._failed(job, files.disk_error(error, self.store.root))
+        except StoreError as error:
+            return self._failed(job, error)
         if living is not None:
             return Report("claimed", job.key, living.who)
         self.heart.hold(path)
