@@ -93,3 +93,7 @@ def test_what_is_refused_names_a_command_that_works(target: Path, tmp_path: Path
     command = [sys.executable, "-S", "-c", ask]
     said = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     assert said.stdout == "pip install 'bitsandbytes>=0.45' 'peft>=0.17'\n"
+    (tmp_path / "xling").symlink_to(ROOT / "xling")  # a copy of a checkout that was never installed
+    alone = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    said = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True)
+    assert said.stdout == "pip install -e '.[qlora]' in the folder of launch.py\n", said.stderr

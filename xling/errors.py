@@ -59,7 +59,10 @@ def install(extra: str) -> str:
     checkout = Path(__file__).absolute().parents[1]
     if (checkout / "pyproject.toml").exists():
         return f"pip install -e '{checkout}[{extra}]'"
-    needed = [line.partition(";") for line in metadata.requires("xling") or ()]
+    try:
+        needed = [line.partition(";") for line in metadata.requires("xling") or ()]
+    except metadata.PackageNotFoundError:  # a copy, as jobs of a cluster run it, of a checkout that is not installed
+        return f"pip install -e '.[{extra}]' in the folder of launch.py"
     packages = [name.strip() for name, _, when in needed if re.search(rf"""extra == ['"]{extra}['"]""", when)]
     return f"pip install {shlex.join(packages)}"
 

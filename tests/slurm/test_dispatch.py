@@ -308,19 +308,32 @@ def test_several_processes_go_to_stages_that_can_use_them() -> None:
         settings_from({"stages": {"pool": {"tasks_per_node": 3}}}, KINDS)
 
 
-def test_how_many_jobs_may_be_queued_and_how_many_calls_made() -> None:
+def test_how_many_jobs_may_be_queued_and_how_many_calls_made(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = {"MaxJobCount": "10000", "AccountingStorageEnforce": "associations,limits,qos,safe"}
     partitions = "PartitionName=gpu Default=YES QoS=short State=UP\nPartitionName=cpu QoS=N/A State=UP"
     accounts = "debug|1|||mine\nmine|1000||long|mine"
     limits = parse_limits(facts, partitions, "", "normal|300|\nshort||200\nlong||", accounts)
-    assert limits.at_once([Resources(partition="cpu")], None) == (1000, "MaxSubmitJobs of account mine")
-    assert limits.at_once([Resources(partition="cpu", account="debug")], None) == (1, "MaxSubmitJobs of account debug")
-    assert limits.at_once([Resources(partition="cpu", qos="normal")], None) == (300, "QOS normal")
-    assert limits.at_once([Resources(partition="cpu"), Resources()], None) == (200, "QOS short")
-    assert limits.at_once([Resources()], 50) == (50, "hydra.launcher.max_submit")
+
+    def at_once(*asked: Resources, jobs: int = 10**5, most: int | None = None) -> tuple[int, str]:
+        return limits.at_once([(one, jobs) for one in asked], most)
+
+    assert at_once(Resources(partition="cpu")) == (1000, "MaxSubmitJobs of account mine")
+    assert at_once(Resources(partition="cpu", account="debug")) == (1, "MaxSubmitJobs of account debug")
+    assert at_once(Resources(partition="cpu", qos="normal")) == (300, "QOS normal")
+    assert at_once(Resources(partition="cpu"), Resources()) == (200, "QOS short")
+    assert at_once(Resources(), most=50) == (50, "hydra.launcher.max_submit")
+    assert at_once(Resources(), jobs=100) == (0, "")
+    few = [(Resources(qos="normal", partition="cpu"), 100), (Resources(partition="cpu"), 10**5)]
+    assert limits.at_once(few, None)[0] == 1000, "where all of its own find room a QOS limits no others"
+    assert limits.at_once(few, None, queued=250)[0] == 300
+    with monkeypatch.context() as typed:
+        typed.setenv("SBATCH_PARTITION", "cpu")
+        assert at_once(Resources())[0] == 1000
+        typed.setenv("SBATCH_QOS", "normal")
+        assert at_once(Resources())[0] == 300
     assert limits.qos == ("long", "normal", "short") and limits.accounts == ("debug", "mine")
     alone = parse_limits({"SlurmctldParameters": "rl_enable,rl_bucket_size=50"}, partitions, "", None, None)
-    assert alone.at_once([Resources()], None) == (5000, "MaxJobCount of the cluster") and alone.rate == 50
+    assert alone.at_once([(Resources(), 10**5)], None) == (5000, "MaxJobCount of the cluster") and alone.rate == 50
     assert parse_limits({"SlurmctldParameters": "rl_enable"}, partitions, "", None, None).rate == 30 and not limits.rate
 
 

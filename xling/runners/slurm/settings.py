@@ -8,6 +8,7 @@ import grp
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeVar
@@ -237,17 +238,28 @@ class Limits:
     usual_account: str = ""
     rate: int = 0  # calls that may be made at once where the controller counts them (rl_enable); 0: it does not
 
-    def at_once(self, wanted: Iterable[Resources], max_submit: int | None) -> tuple[int, str]:
-        """Jobs of these that may be queued at once and what says so; 0: any number."""
-        words = {CLUSTER}
-        for asked in wanted:
-            words.add(f"{ACCOUNT} {asked.account or os.environ.get('SBATCH_ACCOUNT') or self.usual_account}")
-            named = (asked.partition or self.default or "").split(",")
+    def at_once(
+        self, wanted: Iterable[tuple[Resources, int]], max_submit: int | None, queued: int = 0
+    ) -> tuple[int, str]:
+        """Jobs that may be queued at once and what says so; 0: all of these (resources, and how many ask for them).
+
+        queued: jobs of this user's that are there already. A QOS that has room for all that go there limits none.
+        """
+        jobs = Counter[str]()
+        for asked, number in wanted:
+            named = (_or_environment(asked.partition, "PARTITION") or self.default or "").split(",")
             own = [self.partitions[name].own_qos for name in named if name in self.partitions]
-            words |= {f"QOS {name}" for name in (asked.qos or self.usual_qos, *own)}
-        found = [(number, word) for word, number in self.submits.items() if word in words]
+            words = {f"QOS {name}" for name in (_or_environment(asked.qos, "QOS") or self.usual_qos, *own)}
+            words |= {CLUSTER, f"{ACCOUNT} {_or_environment(asked.account, 'ACCOUNT') or self.usual_account}"}
+            jobs.update(dict.fromkeys(words, number))
+        found = [(most, word) for word, most in self.submits.items() if word in jobs and jobs[word] + queued >= most]
         found += [(max_submit, f"{HERE}.max_submit")] if max_submit else []
         return min(found, default=(0, ""))
+
+
+def _or_environment(typed: str | None, option: str) -> str | None:
+    """What sbatch reads where nothing is typed."""
+    return typed or os.environ.get(f"SBATCH_{option}")
 
 
 CLUSTER, ACCOUNT = "MaxJobCount of the cluster", "MaxSubmitJobs of account"
@@ -392,7 +404,7 @@ def check_resources(resources: Resources, limits: Limits, where: str = "hydra.la
 
 def _names(resources: Resources, limits: Limits, where: str) -> list[str]:
     known = list(limits.partitions)
-    named = resources.partition or os.environ.get("SBATCH_PARTITION")  # which sbatch reads where none is typed
+    named = _or_environment(resources.partition, "PARTITION")
     if not named:
         if limits.default is None:
             raise ConfigError(

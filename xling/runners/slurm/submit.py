@@ -10,6 +10,7 @@ are there, and an array whose id was never written down is found by its name.
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -108,28 +109,40 @@ def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None
         folds_later = any(one.filed.head.grid == plan.name for one in found.reducers.values())
         if not new and (folds_later or not held):
             return Made(held, let_go=let_go, done=not held and not folds_later)
-        room, limit = _room(plan, settings, limits)
+        room = _room(Counter(stage.kind for stage in new), settings, limits)
         drafted = draft(plan, settings, work, held, limits, room, copied)
         filed = record.write(record.folder_of(plan.store, plan.name) / drafted.id, drafted)
-        taken = _submit_arrays(filed, room)
+        taken = _submit_arrays(filed, room.free)
         jobs = sum(array.size for array in filed.head.arrays if array.number in taken)
         later = sum(array.size for array in filed.head.arrays) - jobs
-        return Made(held, len(new), jobs, len(taken), let_go, later=later, limit=limit)
+        return Made(held, len(new), jobs, len(taken), let_go, later=later, limit=f"{room.word}: {room.at_once}")
 
 
-def _room(plan: Plan, settings: Slurm, limits: Limits) -> tuple[int, str]:
-    """How many jobs can be added to the queue now, and the limit in words; ConfigError if it is none."""
-    kinds = dict.fromkeys(stage.kind for stage in plan.to_run)  # not of the one job that folds, whose QOS may be small
-    at_once, word = limits.at_once([settings.of(kind) for kind in kinds], settings.max_submit)
-    if not at_once:
-        return sys.maxsize, ""
+@dataclass(frozen=True)
+class Room:
+    """In the queue."""
+
+    free: int = sys.maxsize  # jobs that can be added now
+    at_once: int = 0  # that may be there; 0: any number
+    word: str = ""  # what says so
+
+
+ROOM = Room()  # for any number of jobs
+
+
+def _room(kinds: Mapping[str, int], settings: Slurm, limits: Limits) -> Room:
+    """For so many stages of each kind, but not for the job that folds, whose QOS may be small. ConfigError if none."""
     _, queued = cluster.mine()
+    wanted = [(settings.of(kind), number) for kind, number in kinds.items()]
+    at_once, word = limits.at_once(wanted, settings.max_submit, queued)
+    if not at_once:
+        return ROOM
     if at_once - queued < 2:
         raise ConfigError(
             f"{queued} jobs of yours are in the queue, and {word} allows no more than {at_once}. The same command "
             "submits the grid when some of them have ended."
         )
-    return at_once - queued, f"{word}: {at_once}"
+    return Room(at_once - queued, at_once, word)
 
 
 def lock(store: Store) -> AbstractContextManager[None]:
@@ -270,7 +283,7 @@ def draft(
     work: Work,
     held: Mapping[str, Held],
     limits: Limits,
-    room: int = sys.maxsize,
+    room: Room = ROOM,
     copied: Path | None = None,
 ) -> Submission:
     """What would be submitted now: held: stages that are queued; room: in the queue; copied: the code that jobs run."""
@@ -282,8 +295,9 @@ def draft(
     size, edges, blocks = limits.max_array_size, EDGES, BLOCKS
     if limits.rate:
         edges, blocks = limits.rate // 2, BLOCKS // 4
-    if waves := len(groups) + 1 > room:  # later jobs are not connected one by one, and come in parts that find room
-        size, edges = min(size, max(1, room // 4)), 0
+    waves = len(groups) + 1 > room.free
+    if waves:  # later jobs are not connected one by one, and come in parts that find room
+        size, edges = min(size, max(1, room.free // 4)), 0
     jobs, arrays = arrays_of(groups, settings, size, f"{PREFIX}{plan.name}-{name}", after, edges=edges, blocks=blocks,
                              before=own)  # fmt: skip
     return Submission(
@@ -309,7 +323,7 @@ def draft(
         snapshot="" if copied is None else str(copied),
         versions=host.installed() if settings.python is None else {},  # another Python has its own
         drops=tuple(plan.dropping),
-        at_once=limits.at_once((array.resources for array in arrays[:-1]), settings.max_submit)[0] if waves else 0,
+        at_once=room.at_once if waves else 0,
     )
 
 
