@@ -267,6 +267,9 @@ def test_a_submission_that_rotted_is_named(root: Path) -> None:
     assert record.submissions(Store(root), "g") == []
     [said] = record.unreadable(Store(root), "g")
     assert str(folder / "submission.json") in said and "checksum" in said
+    (folder / "submission.json").write_bytes(sealed(b'{"id": "s", "format": 9}'))
+    [said] = record.unreadable(Store(root), "g")
+    assert "a newer version of xling wrote it, in format 9" in said
 
 
 @pytest.mark.parametrize("command", ["reduce", "figures", "analyse"])

@@ -203,8 +203,7 @@ def test_dependencies_of_tasks_then_release(plain_cluster: Cluster) -> None:
 def test_names_of_the_queue_and_cancelling_by_name(plain_cluster: Cluster) -> None:
     refs = [submit(plain_cluster, "true", "--hold", name=f"{NAME}-{n}", tasks="0-2") for n in range(2)]
     other = submit(plain_cluster, "true", "--hold", name="other")
-    assert slurm.ours("xling-") == {ref.name: ref.id for ref in refs}
-    assert slurm.ours("")["other"] == other.id
+    assert slurm.mine() == ({**{ref.name: ref.id for ref in refs}, "other": other.id}, 3 * len(refs) + 1)
     slurm.cancel([f"{refs[0].id}_1", "999_3"])
     assert [state(refs[0], n).alive for n in range(3)] == [True, False, True]
     slurm.cancel([refs[0].id, refs[1].id], name=refs[1].name)

@@ -402,13 +402,6 @@ def _last_seen(row: Row) -> JobState:
     return JobState(row.word, True, "ControllerAway", row.node, state.seconds) if state.alive else state
 
 
-def ours(prefix: str = "xling-") -> dict[str, str]:
-    """Names of this user's queued and running jobs that begin so, and their (array) job ids."""
-    answer = _run(["squeue", "--me", "-h", "-a", "-O", "ArrayJobID:|,Name:|"]).stdout
-    pairs = (line.split("|") for line in answer.splitlines() if line.count("|") >= 2)
-    return {name: id_ for id_, name, *_ in pairs if name.startswith(prefix)}
-
-
 def mine() -> tuple[dict[str, str], int]:
     """Names and (array) ids of all that this user has in the queue, and how many jobs that is."""
     answer = _run(["squeue", "--me", "-h", "-a", "-O", "ArrayJobID:|,Name:|,JobArrayID:|"]).stdout

@@ -110,6 +110,10 @@ class Submission(msgspec.Struct, frozen=True):
         return [self.stages[number] for number in task.stages]
 
 
+class _Form(msgspec.Struct, frozen=True):
+    format: int = 1
+
+
 class _Row(msgspec.Struct, frozen=True, array_like=True):
     """A line of tasks.jsonl."""
 
@@ -271,7 +275,10 @@ def write(folder: Path, submission: Submission) -> Filed:
 def read(folder: Path) -> Filed:
     """OSError or msgspec.DecodeError if there is no whole submission in the folder."""
     path = folder / "submission.json"
-    return Filed(folder, unsealed(path.read_bytes(), Submission), _state(folder), path.stat().st_uid)
+    content = path.read_bytes()
+    if (newer := unsealed(content, _Form).format) > FORMAT:
+        raise msgspec.DecodeError(f"a newer version of xling wrote it, in format {newer}; this one reads {FORMAT}")
+    return Filed(folder, decode(content, Submission), _state(folder), path.stat().st_uid)
 
 
 def _row(folder: Path, number: int) -> _Row:

@@ -160,7 +160,7 @@ def recover(store: Store) -> None:
     begun = [filed for filed in record.submissions(store, None, "submitting", "abandoned") if filed.own]
     if not begun:
         return
-    queued = cluster.ours(PREFIX)
+    queued, _ = cluster.mine()
     for filed in begun:
         if filed.state == "submitting" and _complete(filed, queued):
             continue
@@ -359,7 +359,7 @@ def _fitting(arrays: Iterable[Array], room: int) -> Iterator[Array]:
 def _take_back(filed: Filed) -> str:
     """Cancel what has been submitted, by id and by name; what cannot be reached now, the next run finds."""
     try:
-        cancel_arrays(record.read(filed.folder), cluster.ours(PREFIX))
+        cancel_arrays(record.read(filed.folder), cluster.mine()[0])
     except ClusterError:
         return "What it had taken before is held, and is taken back by the next run."
     record.note_state(filed.folder, "abandoned")

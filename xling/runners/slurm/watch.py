@@ -324,7 +324,7 @@ def cancel_grid(store: Store, name: str) -> str:
             stack.enter_context(lock(store))  # another shell may be adding arrays at this moment
         view = look(store, name)
         mine = [filed for filed in record.submissions(store, name, "submitting", "released") if filed.own]
-        queued = cluster.ours()
+        queued, _ = cluster.mine()
         living = [held for held in [*view.held.values(), *view.folding]
                   if held.job and held.filed.own and held.filed.head.grid == name]  # fmt: skip
         for filed in mine:
