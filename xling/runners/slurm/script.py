@@ -94,7 +94,11 @@ xling_said=$(srun "${xling_step[@]}" --kill-on-bad-exit=0 bash -c "$(declare -f 
   bash "$xling_logs" "$xling_folder" "${xling_python[@]}" 2>&1 </dev/null)
 xling_fits=, xling_why= xling_lacking=
 while read -r xling_node xling_word; do
-  if [ "$xling_word" = fit ]; then xling_fits+=$xling_node,; else xling_why=$xling_word; fi
+  case $xling_node:$xling_word in
+    *:fit) xling_fits+=$xling_node, ;;
+    srun::*) xling_why=${xling_why:-$xling_word} ;;
+    *) xling_why=$xling_word
+  esac
 done <<< "$xling_said"
 for xling_node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
   [[ $xling_fits == *,$xling_node,* ]] || xling_lacking+=${xling_lacking:+,}$xling_node
