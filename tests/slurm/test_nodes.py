@@ -76,7 +76,7 @@ def test_when_no_node_is_left_or_three_have_failed_the_job_fails_and_says_so(
 def test_a_job_on_several_nodes_leaves_out_each_that_cannot_run_it(small: Toy) -> None:
     lose(small, "no environment", "n2")
     lose(small, "not mounted", "n3")
-    small.launch("hydra.launcher.stages.sft.nodes=3", "hydra.launcher.stages.sft.mem_gb=2")
+    small.launch("hydra.launcher.stages.sft.nodes=4", "hydra.launcher.stages.sft.mem_gb=2")
     stage = small.stages()["sft[de]"]
     wait_until(lambda: small.store.state(*stage) == "done", "the fine-tuning", 180, 0.2)
     small.cluster.run("scancel", "--me")

@@ -95,7 +95,7 @@ def test_a_job_that_was_killed_while_it_submitted_keeps_nobody_waiting(toy: Toy)
     toy.cluster.run("scancel", "--signal=KILL", "--full", job)
     toy.cluster.wait_for(job, "FAILED", "CANCELLED", "")
     begin = time.monotonic()
-    assert path.exists() and "submitted 7 stages" in toy.launch()
+    assert path.exists() and "submitted 8 stages" in toy.launch()
     assert time.monotonic() - begin < 60 and claim.read(str(path)) is None
 
 

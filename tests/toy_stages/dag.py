@@ -20,7 +20,8 @@ def _judge(experiment: Experiment) -> Stage:
     base = Stage.make("base", 1, "base", {}, {})
 
     def sft(lang: str) -> Stage:
-        spec = {"lang": lang, "steps": experiment.sft.steps, "seed": seed}
+        training = {"steps": experiment.sft.steps, "batch_size": experiment.sft.batch_size}
+        spec = {"lang": lang, "training": training, "seed": seed}
         return Stage.make("sft", 1, f"sft[{lang}]", spec, {"base": base})
 
     backbone = msgspec.to_builtins(experiment.rm_backbone)

@@ -123,8 +123,8 @@ def _importable(folder: Path) -> Iterator[tuple[str, Path]]:
     for name in sorted(name.removesuffix(".py") for name in names):
         if not name.isidentifier() or name in LEFT_OUT or name in sys.modules:
             continue
-        path = folder / f"{name}.py"
-        if not path.is_file() and not (path := folder / name / "__init__.py").is_file():
+        path = folder / name / "__init__.py"
+        if not path.is_file() and not (path := folder / f"{name}.py").is_file():
             continue
         with suppress(ImportError, ValueError, AttributeError):
             spec = importlib.util.find_spec(name)
