@@ -223,7 +223,8 @@ def _allowed(filed: Filed, settings: Slurm, limits: Limits) -> Iterator[str]:
                  for kind in partition.kinds]  # fmt: skip
         longest = "any time" if partition.minutes is None else f"{partition.minutes:,} minutes"
         yield f"Partition {partition.name} allows {longest}; its nodes: {'; '.join(nodes)}."
-    most, word = limits.at_once(wanted[:-1], settings.max_submit)
+    jobs = [(array.resources, len(array.tasks)) for array in filed.head.arrays[:-1]]
+    most, word = limits.at_once(jobs, settings.max_submit)
     if most:
         later = "; others follow from inside the grid" if sum(len(a.tasks) for a in filed.head.arrays) > most else ""
         yield f"In the queue at once: {most:,} ({word}){later}."
