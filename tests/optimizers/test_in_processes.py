@@ -92,3 +92,10 @@ def test_what_processes_can_share_is_not() -> None:
             ConfigError, match=r"policy\.parallel=fsdp: .* is trl's trainer here.* Type policy.parallel=ddp"
         ):
             check_processes(settings, 4, encoder_decoder=False, how="fsdp")
+
+
+def test_an_optimizer_of_yours_that_has_one_process_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ppo, "alone", lambda settings, encoder_decoder: "Use optimizer=dpo", raising=False)
+    said = r"optimizer=ppo trains in one process, and 2 are asked for\. Use optimizer=dpo, or give align one process"
+    with pytest.raises(ConfigError, match=said):
+        check_processes(ppo.Settings(), 2, encoder_decoder=False)

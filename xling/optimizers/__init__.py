@@ -131,6 +131,11 @@ def check_processes(settings: PolicyTraining, processes: int, encoder_decoder: b
     """
     if processes == 1:
         return
+    if instead := getattr(OPTIMIZERS.of(settings), "alone", lambda *_: "")(settings, encoder_decoder):
+        raise ConfigError(
+            f"optimizer={name_of(settings)} trains in one process, and {processes} are asked for. {instead}, or give "
+            "align one process."
+        )
     rows, trl = held_by(settings).at_once, by_trl(settings, encoder_decoder)
     k = settings.k if isinstance(settings, GroupTraining) else 1
     prompts = settings.batch_size // k
@@ -244,7 +249,8 @@ def trained_policy(settings: PolicyTraining, plan: Stages) -> Stage:
 class Optimizer(Protocol):
     """The hooks of an optimizer's module; `settings` are its own.
 
-    Modules that train may have `held`, and `by_trl`: whether a policy is trained by trl's trainer.
+    Modules that train may have `held`; `by_trl`: whether a policy is trained by trl's trainer; and `alone`: what to type
+    for several processes where they have but one.
     One that trains has no `picked_from`, `pick`, `curve` and `kl_bound`, one that picks no `work` and `train`.
     """
 
