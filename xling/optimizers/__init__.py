@@ -249,8 +249,8 @@ def trained_policy(settings: PolicyTraining, plan: Stages) -> Stage:
 class Optimizer(Protocol):
     """The hooks of an optimizer's module; `settings` are its own.
 
-    Modules that train may have `held`; `by_trl`: whether a policy is trained by trl's trainer; and `alone`: what to type
-    for several processes where they have but one.
+    Modules that train may have `held`; `by_trl`: whether trl's trainer trains a policy; and `alone`: what to type for
+    several processes where they have but one.
     One that trains has no `picked_from`, `pick`, `curve` and `kl_bound`, one that picks no `work` and `train`.
     """
 
