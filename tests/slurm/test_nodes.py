@@ -94,7 +94,7 @@ def test_what_cannot_be_imported_after_all_is_said(small: Toy) -> None:
     small.code, small.behaviour = checkout, {"base": f"until {small.gate}"}
     small.launch("hydra.launcher.snapshot=false")
     small.wait_running("base")
-    (checkout / "xling/runners/slurm/ranks.py").write_text("import a_library_that_is_not_there")
+    (checkout / "xling/runners/slurm/task.py").write_text("import a_library_that_is_not_there")
     small.open_gate()
     small.wait()
     small.xling("status")
