@@ -68,7 +68,30 @@ def test_every_finished_stage_has_one_run_with_its_key_as_id(tracked):
     (judge,) = [run for run in runs if run.id == stages["judge"].key]
     assert judge.name == "judge[de, de]"
     assert judge.config["parents"]["score"] == stages["score"].key
-    assert judge.summary["win_rate"] == 75.0
+    assert judge.summary["win_rate"] == 75.0 and judge.summary["prompts"] == 2
+    assert judge.summary["win_rate_low"] < 75.0 < judge.summary["win_rate_high"]
+
+
+def test_runs_are_filtered_by_target_and_grouped_by_seed(tmp_path):
+    """As W&B's own filters and groups do it: by the config that stands in its files."""
+    grid = SyntheticGrid(tmp_path, "seeds")
+    stages = {}
+    for source, target in (("de", "de"), ("en", "de"), ("de", "en")):
+        for seed in (0, 1):
+            stages[source, target, seed] = grid.cell(source, target, [1.0, 0.5], seed=seed)
+    grid.publish(stages["de", "de", 0]["pool"], {"samples.json": {}})
+    reduce_grid(tmp_path, grid.write().name)
+    track_grid(tmp_path, "seeds", OFFLINE)
+    judges = of_type(tmp_path, "judge")
+    into_de = [run for run in judges if run.config["target_lang"] == "de"]
+    assert sorted(run.config["source_lang"] for run in into_de) == ["de", "de", "en", "en"]
+    by_seed = {seed: [run.id for run in judges if run.config["seed"] == seed] for seed in ("0", "1")}
+    assert [len(ids) for ids in by_seed.values()] == [3, 3]
+    assert all(run.config["grid"] == run.group == "seeds" and "judge" in run.tags for run in judges)
+    assert len({run.name for run in judges}) == 6 and "judge[de, en] seed=1" in {run.name for run in judges}
+    pools = {run.id: run for run in of_type(tmp_path, "pool")}
+    pool = pools[stages["de", "de", 0]["pool"].key]
+    assert pool.config["target_lang"] == "de" and "source_lang" not in pool.config  # it serves both
 
 
 def test_training_curves_are_the_lines_of_the_stage(tracked):

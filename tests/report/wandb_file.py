@@ -45,6 +45,7 @@ class OfflineRun:
         self.folder = folder
         (path,) = folder.glob("run-*.wandb")
         self.id = self.job_type = self.name = self.group = self.project = ""
+        self.tags: list[str] = []
         self.config: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
         self.summary: dict[str, Any] = {}
@@ -55,7 +56,7 @@ class OfflineRun:
             if kind == "run":
                 run = record.run
                 self.id, self.job_type, self.name = run.run_id, run.job_type, run.display_name
-                self.group, self.project = run.run_group, run.project
+                self.group, self.project, self.tags = run.run_group, run.project, list(run.tags)
                 self.config |= {item.key: json.loads(item.value_json) for item in run.config.update}
             elif kind == "config":
                 self.config |= {_key(item): json.loads(item.value_json) for item in record.config.update}

@@ -7,19 +7,23 @@ its id comes from the grid's name and cells.
 import hashlib
 import random
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from xling.analysis.matrix.names import told_apart
 from xling.analysis.matrix.types import Matrix, read_matrix
+from xling.analysis.statistics.bootstrap import SHARE, draw, resample
+from xling.analysis.statistics.intervals import Estimate, fold
 from xling.analysis.tidy.tables import Rows, counts, tables
 from xling.console import shown
 from xling.errors import StoreError
 from xling.grid import joined
-from xling.grid.records import Done, Sheet
+from xling.grid.records import Done, PlannedStage, Sheet
 from xling.grid.store import Store
 from xling.jsonfiles import decode
 from xling.judges import judges_its_own
@@ -44,6 +48,9 @@ class StageRun:
 
     store: Store
     result: Result
+    grid: str = ""  # of which it is written: a stage that several share is the run of the first
+    axes: Mapping[str, str] = field(default_factory=dict)  # of the grid's cells that need it, as far as these agree
+    name: str = ""  # for people: the label, and the axes that tell stages of one label apart
 
     @property
     def id(self) -> str:
@@ -52,9 +59,12 @@ class StageRun:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings that the result depends on."""
+        """What it is filtered and grouped by: grid, kind and axes; and the settings that the result depends on."""
         sheet = self.result.sheet
         return {
+            **self.axes,
+            "grid": self.grid,
+            "kind": sheet.kind,
             "label": sheet.label,
             "version": sheet.version,
             "spec": sheet.spec,
@@ -105,11 +115,50 @@ class GridRun:
                 yield read_result(self.store, kind, key)
 
 
-def stage_run(store: Store, kind: str, key: str) -> StageRun:
-    """The run of a stage. StoreError: it has not finished, or what is read of it are not the published bytes."""
-    run = StageRun(store, read_result(store, kind, key))
-    _ = run.curve, run.summary  # whatever is wrong with them, before anything is written
-    return run
+def stage_runs(store: Store, plan: Plan) -> Callable[[PlannedStage], StageRun]:
+    """The run of a stage of the plan. StoreError: it has not finished, or what is read are not the published bytes."""
+    axes = axes_of(plan)
+    alike: dict[str, list[dict[str, str]]] = {}
+    for stage in plan.stages:
+        alike.setdefault(stage.label, []).append(axes.get(stage.key, {}))
+
+    def run_of(stage: PlannedStage) -> StageRun:
+        own, others = axes.get(stage.key, {}), alike[stage.label]
+        told = [f"{axis}={value}" for axis, value in own.items() if len({one.get(axis) for one in others}) > 1]
+        result = read_result(store, stage.kind, stage.key)
+        run = StageRun(store, result, plan.name, own, " ".join([stage.label, *told]))
+        _ = run.curve, run.summary  # whatever is wrong with them, before anything is written
+        return run
+
+    return run_of
+
+
+CONSTANT = ("task", "policy")  # that are worth naming where they are the same in the whole grid
+
+
+def axes_of(plan: Plan) -> dict[str, dict[str, str]]:
+    """Key of a stage -> axes of the cells that need it, where these agree.
+
+    A judge's stage has all; another those that vary in the grid: with a single source a pool is not that source's.
+    """
+    cells = [(cell.judge.key, axes_text(cell.axes)) for cell in plan.cells]
+    varying = {axis for axis in (cells[0][1] if cells else {}) if len({axes.get(axis) for _, axes in cells}) > 1}
+    known: dict[str, set[tuple[str, str]]] = {}
+
+    def agree(key: str, axes: set[tuple[str, str]]) -> None:
+        known[key] = known[key] & axes if key in known else set(axes)
+
+    for key, axes in cells:
+        agree(key, set(axes.items()))
+    order = list(cells[0][1]) if cells else []
+    found = {key: {axis: dict(axes)[axis] for axis in order if axis in dict(axes)} for key, axes in known.items()}
+    for stage in reversed(plan.stages):
+        for parent in stage.parents if stage.key in known else ():
+            agree(plan.stages[parent].key, known[stage.key])
+    for key in known.keys() - found.keys():
+        own = dict(known[key])
+        found[key] = {axis: own[axis] for axis in order if axis in own and (axis in varying or axis in CONSTANT)}
+    return found
 
 
 def grid_run(store: Store, plan: Plan, ident: str, times: int) -> GridRun:
@@ -181,11 +230,21 @@ def summary(folder: Path, done: Done, sheet: Sheet) -> dict[str, Any]:
     }
     if "items.json" in done.digests:
         items = decode(_read(folder, done, "items.json"), type=Items)
-        wins = [win for win in items.win if win is not None]
         # a name of its own: not to be averaged with the others
         name = "win_rate_own_judge" if judges_its_own(sheet.parents) else "win_rate"
-        found |= {name: 100 * sum(wins) / len(wins)} if wins else {}
+        if (win := _win_rate(items)) is not None:
+            found |= {name: win.value, f"{name}_low": win.low, f"{name}_high": win.high, "prompts": win.n}
     return found
+
+
+def _win_rate(items: Items) -> Estimate | None:
+    """In percent, with its interval over the prompts of this one seed, as the matrix has it."""
+    groups, datasets = items.group or items.prompt, items.dataset or [""] * len(items.prompt)
+    judged = [one for one in zip(groups, datasets, items.win, strict=True) if one[2] is not None]
+    if not judged:
+        return None
+    [clusters] = draw([([group for group, _, _ in judged], [dataset for _, dataset, _ in judged])])
+    return fold([resample(clusters, 100 * np.array([[win] for _, _, win in judged]), span=SHARE)])[0]
 
 
 # --- of a grid --------------------------------------------------------------------------------------------

@@ -178,7 +178,7 @@ def _lock(folder: Path) -> Iterator[None]:
 
 def write_runs(store: Store, name: str, to: Destination) -> TrackingResult:
     """Write what is missing. A run that fails is passed over, or the tracker names another destination for the rest."""
-    from xling.tracking.runs import grid_run, stage_run  # pandas and numpy, which the launch need not wait for
+    from xling.tracking.runs import grid_run, stage_runs  # pandas and numpy, which the launch need not wait for
 
     folder, tracker = store.root / "tracking", TRACKERS[to.tracker]
     plan = read_plan(store.grid_folder(name))
@@ -186,8 +186,10 @@ def write_runs(store: Store, name: str, to: Destination) -> TrackingResult:
     stages, reduce_key = missing(store, plan, to)
     writing = _Writing(folder, to, tracker)
 
+    run_of = stage_runs(store, plan)
+
     def write_stage(stage: PlannedStage) -> str | None:
-        return tracker.write_stage(stage_run(store, stage.kind, stage.key), to)
+        return tracker.write_stage(run_of(stage), to)
 
     def write_grid() -> str | None:
         ident = reduce_id(plan)

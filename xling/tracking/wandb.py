@@ -157,7 +157,10 @@ def start(store: "Store", to: Destination, **about: Any) -> "Run":
 def write_stage(run: "StageRun", to: Destination) -> str | None:
     """Write the run of a finished stage: its curve, its numbers, its artifact, and those of the stages it needed."""
     sheet = run.result.sheet
-    made = start(run.store, to, id=run.id, name=sheet.label, job_type=sheet.kind, config=run.config)
+    tags = [*dict.fromkeys(value[:64] for value in (sheet.kind, *run.axes.values()) if value)]
+    made = start(
+        run.store, to, id=run.id, name=run.name, job_type=sheet.kind, group=run.grid, tags=tags, config=run.config
+    )
     try:
         for step, values in run.curve:
             made.log(values, step=step)
