@@ -179,6 +179,8 @@ class Plan:
 
     def drop_weights(self) -> int:
         """Drop weights that nothing reads any more, also those of before; returns their bytes."""
+        if not self.dropping:
+            return 0
         asked = [(step.stage.kind, key) for key, step in self.steps.items()
                  if step.stage.kind in self.dropping and step.state == "cached"]  # fmt: skip
         return drop(self.store, self.kinds, asked, self._file())
