@@ -34,7 +34,7 @@ def write_value(context: Context) -> None:
 
 
 NAMES = ("base", "sft", "reward", "pool", "score")
-KINDS = {name: Kind(name, 1, write_value, seconds=0.001) for name in NAMES}
+KINDS = {name: Kind(name, 1, write_value, seconds=0.001, gpu=lambda stage: False) for name in NAMES}
 
 
 def cells(languages: int) -> list[Cell]:

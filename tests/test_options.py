@@ -294,6 +294,7 @@ def test_each_hook_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ki
         found["mine"]
 
 
+UNSAID = "from xling.grid.stage import Kind\nKINDS = (Kind('x', 1, print, seconds=1),)"
 ALIEN = "import msgspec\nclass Settings(msgspec.Struct, tag_field='name', tag='mine'): ..."
 
 
@@ -303,6 +304,7 @@ ALIEN = "import msgspec\nclass Settings(msgspec.Struct, tag_field='name', tag='m
         ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero."),
         ("def (:", "cannot be imported: SyntaxError: invalid syntax"),
         ("import no_such_package", "cannot be imported: No module named 'no_such_package'."),
+        (UNSAID, "cannot be imported: the kind of stage 'x' does not say whether it computes on a GPU"),
         ("class Settings: ...", "needs `Settings`, a msgspec Struct derived from xling.judges.JudgeSettings"),
         (ALIEN, "needs `Settings`, a msgspec Struct derived from xling.judges.JudgeSettings"),
     ],

@@ -104,7 +104,7 @@ class Options(Generic[Module]):
         try:
             found = importlib.import_module(module)
         except Exception as error:
-            kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+            kind = "" if isinstance(error, (ImportError, ConfigError)) else f"{type(error).__name__}: "
             reason = f"{kind}{error}".strip().rstrip(".")
             raise ConfigError(f"{self.kind}={name}: the module {module} cannot be imported: {reason}.") from error
         own = getattr(found, "Settings", None)

@@ -45,7 +45,8 @@ def run(context: Context) -> None:
         np.save(context.out / f"{role}.npy", ragged(scores))
 
 
-KINDS = (Kind("brevity", 1, run),)  # the version is part of the key: raise it when `run` gives other numbers
+# the version is part of the key: raise it when `run` gives other numbers
+KINDS = (Kind("brevity", 1, run, gpu=lambda stage: False),)
 fold = by_scores  # 1 where the response has the higher score, 0.5 for a tie, mean over the opponents
 
 

@@ -22,7 +22,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "planner.py"
 
 
 def plan_of(tmp_path: Path, *stages: Stage, seconds: float = 1.0) -> Plan:
-    kinds = {name: Kind(name, 1, kind.run, seconds) for name, kind in KINDS.items()}
+    kinds = {name: Kind(name, 1, kind.run, seconds, gpu=kind.gpu) for name, kind in KINDS.items()}
     return make_plan([Cell({}, what) for what in stages], Store(tmp_path), kinds=kinds)
 
 

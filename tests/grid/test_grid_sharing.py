@@ -88,7 +88,7 @@ def weights(context: Context) -> None:
         raise ValueError("after a checkpoint")
 
 
-KINDS = {"weights": Kind("weights", 1, weights)}
+KINDS = {"weights": Kind("weights", 1, weights, gpu=lambda stage: False)}
 
 
 def modes(folder: Path) -> dict[str, int]:

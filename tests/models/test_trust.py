@@ -44,7 +44,7 @@ class CodedConfig(LlamaConfig):
 class CodedForCausalLM(LlamaForCausalLM):
     config_class = CodedConfig
 """
-COPY = Kind("sft", KINDS["sft"].version, lambda context: _copy(context))
+COPY = Kind("sft", KINDS["sft"].version, lambda context: _copy(context), gpu=lambda stage: False)
 
 
 def _copy(context: Context) -> None:

@@ -1,12 +1,14 @@
 """What can be asked for; stages to jobs, jobs to arrays, edges between jobs: no array is a barrier. Needs no SLURM."""
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from msgspec.structs import replace as replaced
@@ -18,7 +20,7 @@ from xling.grid.store import Store
 from xling.runners.slurm.dispatch import arrays_of, assign, dependencies, dependency, is_held
 from xling.runners.slurm.dryrun import course, doubts
 from xling.runners.slurm.record import Array, Place, Task
-from xling.runners.slurm.settings import OWN, RESOURCES, Resources, Slurm, mixed_gpus, parse_limits
+from xling.runners.slurm.settings import OWN, RESOURCES, Resources, Slurm, check_resources, mixed_gpus, parse_limits
 from xling.runners.slurm.settings import read as settings_from
 
 CHEAP: Mapping[str, float] = dict.fromkeys(("base", "sft", "reward", "pool", "gold", "score", "judge"), 0.001)
@@ -28,6 +30,10 @@ LANGUAGES = [f"l{number:02}" for number in range(30)]
 
 
 def run(_: Context) -> None: ...
+
+
+def on_gpu(stage: Stage) -> bool:
+    return stage.kind in ("sft", "reward", "pool", "score")
 
 
 def plan_of(folder: Path, size: int, seconds: Mapping[str, float] = DEAR) -> Plan:
@@ -48,7 +54,7 @@ def plan_of(folder: Path, size: int, seconds: Mapping[str, float] = DEAR) -> Pla
             score = make("score", s, t, reward=reward[s], pool=pool[t])
             judge = make("judge", s, t, score=score, verdict=gold[t], pool=pool[t])
             cells.append(Cell({"source_lang": s, "target_lang": t}, judge))
-    kinds = {kind: Kind(kind, 1, run, guess) for kind, guess in seconds.items()}
+    kinds = {kind: Kind(kind, 1, run, guess, gpu=on_gpu) for kind, guess in seconds.items()}
     return make_plan(cells, Store(folder), kinds=kinds)
 
 
@@ -152,7 +158,7 @@ def test_few_calls_of_sbatch(tmp_path: Path, size: int, calls: int) -> None:
 
 def test_a_verdict_rides_with_its_score_and_waits_for_the_gold_of_its_target_only(tmp_path: Path) -> None:
     where, arrays = arrays_for(plan_of(tmp_path, 6, EMBEDDED), Slurm())
-    assert where["judge[l00, l01]"] == where["score[l00, l01]"]
+    assert where["judge[l00, l01]"] == where["score[l00, l01]"] and where["gold[l00]"] == where["pool[l00]"]
     assert where["gold[l01]"] == where["pool[l01]"]
     array, task = where["score[l00, l01]"]
     assert set(arrays[array].tasks[task].needs) == {where["reward[l00]"], where["pool[l01]"]}
@@ -254,7 +260,10 @@ def test_an_array_that_is_needed_whole_is_named_by_its_id(tmp_path: Path) -> Non
 
 # --- settings: overrides by stage, and a sentence for what does not fit ------------------------------------------
 
-KINDS = {kind: Kind(kind, 1, run, parallel=kind in ("sft", "reward")) for kind in ("base", "sft", "reward", "pool")}
+KINDS = {
+    kind: Kind(kind, 1, run, parallel=kind in ("sft", "reward"), gpu=on_gpu)
+    for kind in ("base", "sft", "reward", "pool")
+}
 
 
 def test_the_yaml_file_gives_the_defaults_and_names_everything() -> None:
@@ -306,6 +315,88 @@ def test_several_processes_go_to_stages_that_can_use_them() -> None:
     assert settings.of("pool").processes == settings.of("reduce").processes == 1
     with pytest.raises(ConfigError, match=r"stages.pool: 1 nodes with 3 processes .* can be given to: sft, reward"):
         settings_from({"stages": {"pool": {"tasks_per_node": 3}}}, KINDS)
+
+
+def test_what_computes_on_no_gpu_asks_for_none() -> None:
+    given: dict[str, Any] = {
+        "partition": "gpu",
+        "gpus_per_node": 1,
+        "gres": "gpu:a100:2,nvme:1",
+        "mem_per_gpu": "8G",
+        "cpus_per_gpu": 4,
+        "additional_parameters": {"gpu-bind": "closest", "mail-type": "FAIL"},
+        "cpu": {"partition": "small"},
+        "stages": {
+            "base": {"gpus_per_node": 2, "timeout_min": 5},
+            "reduce": {"mem_gb": 3},
+            "sft": {"gpus_per_node": 4},
+        },
+    }
+    settings = settings_from(given, KINDS)
+    assert settings.of("sft").gpus_per_node == 4 and settings.of("base").gpus_per_node == 2
+    bare = Resources(partition="small", gres="nvme:1", mem_gb=16, additional_parameters={"mail-type": "FAIL"})
+    assert settings.of("sft", gpu=False) == bare
+    assert settings.of("base", gpu=False) == msgspec.structs.replace(bare, timeout_min=5)
+    assert settings.of("reduce") == msgspec.structs.replace(bare, mem_gb=3)
+    assert settings.where("reward", gpu=False) == "hydra.launcher.cpu"
+    held = settings_from({**given, "cpu": {"gpus_per_node": 1}}, KINDS)
+    assert held.of("reduce").gpus_per_node == 1, "where every job has to hold one"
+
+
+def test_what_takes_seconds_rides_along_with_what_it_follows(tmp_path: Path) -> None:
+    settings = settings_from({"gpus_per_node": 1, "pack_minutes": 0.1, "cpu": {"partition": "cpu"}}, {})
+    where, arrays = arrays_for(plan_of(tmp_path, 2, EMBEDDED), settings)
+    gpus = {label: arrays[place[0]].resources.gpus_per_node for label, place in where.items()}
+    assert {label for label, number in gpus.items() if not number} == {"base"}
+    assert where["judge[l00, l01]"] == where["score[l00, l01]"] and where["gold[l00]"] == where["pool[l00]"]
+    where, arrays = arrays_for(plan_of(tmp_path, 2, DEAR), settings)
+    assert {label[:4] for label, place in where.items() if arrays[place[0]].resources.partition == "cpu"} == {
+        "base",
+        "gold",
+        "judg",
+    }
+    assert arrays[-1].resources.gpus_per_node is None
+
+
+GPU_NODES = "gpu|2|64|512000|gpu:a100:4(S:0-1)|fast\ngpu|1|32|256000|gpu:v100:2|slow\nsmall|9|1|4000|(null)|(null)"
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"gpus_per_node": 1}, "Type hydra.launcher.mem_gb=125 hydra.launcher.cpu.mem_gb=4"),
+        ({}, "Type hydra.launcher.mem_gb=7."),
+        ({"gpus_per_node": 4}, ""),
+        ({"gpus_per_node": 1, "mem_gb": 20}, ""),
+        ({"gpus_per_node": 1, "mem_per_gpu": "20G"}, ""),
+        ({"additional_parameters": {"exclusive": True}}, ""),
+        ({"partition": "small"}, ""),  # a job a node
+    ],
+)
+def test_a_job_that_would_take_a_nodes_whole_memory_is_refused(asked: dict[str, Any], words: str) -> None:
+    facts = {"SelectTypeParameters": "CR_CORE_MEMORY", "SelectType": "select/cons_tres", "DefMemPerNode": "UNLIMITED"}
+    partitions = "PartitionName=gpu Default=YES State=UP DefMemPerNode=UNLIMITED\nPartitionName=small State=UP"
+    limits = parse_limits(facts, partitions, GPU_NODES, None, None)
+    if words:
+        with pytest.raises(ConfigError, match=re.escape(words)):
+            check_resources(Resources(**asked), limits)
+    else:
+        check_resources(Resources(**asked), limits)
+    for usual in ({"DefMemPerCPU": "2000"}, {"SelectTypeParameters": "CR_CORE"}, {"SelectType": "select/linear"}):
+        check_resources(Resources(**asked), parse_limits({**facts, **usual}, partitions, GPU_NODES, None, None))
+    per_gpu = parse_limits({**facts, "JobDefaults": "DefMemPerGPU=9000"}, partitions, GPU_NODES, None, None)
+    check_resources(Resources(gpus_per_node=1), per_gpu)
+    with pytest.raises(ConfigError, match=r"Type hydra.launcher.cpu.mem_gb=7\."):
+        check_resources(Resources(), per_gpu)
+
+
+def test_a_qos_for_gpus_alone_is_named() -> None:
+    facts = {"AccountingStorageEnforce": "associations,limits,qos"}
+    partitions = "PartitionName=gpu Default=YES QoS=N/A State=UP"
+    limits = parse_limits(facts, partitions, "", "normal|||\nfast|||cpu=1,gres/gpu=1", None)
+    check_resources(Resources(qos="fast", gpus_per_node=1), limits)
+    with pytest.raises(ConfigError, match=r"QOS fast takes only jobs with GPUs.* hydra.launcher.cpu.gpus_per_node=1"):
+        check_resources(Resources(qos="fast"), limits)
 
 
 def test_how_many_jobs_may_be_queued_and_how_many_calls_made(monkeypatch: pytest.MonkeyPatch) -> None:

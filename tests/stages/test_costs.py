@@ -232,7 +232,7 @@ def test_kinds_know_what_computes_and_how_much_memory_it_takes(tiny_folder: Path
     assert model is not None
 
     def computing(asked: Any) -> set[str]:
-        return {kind for kind, stage in stages(asked).items() if (on := KINDS[kind].gpu) is not None and on(stage)}
+        return {kind for kind, stage in stages(asked).items() if KINDS[kind].gpu(stage)}
 
     policies = {"sft", "pool", "baseline"}
     assert computing(experiment(tiny_folder)) == {*policies, "reward", "score"}

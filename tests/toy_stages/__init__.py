@@ -14,7 +14,7 @@ import numpy as np
 
 from toy_stages.behaviour import behave
 from xling.grid import joined
-from xling.grid.stage import Context, Kind
+from xling.grid.stage import Context, Kind, Stage
 from xling.planning import sharing
 
 PROMPTS, SAMPLES, OPPONENTS = 24, 4, 2
@@ -75,8 +75,12 @@ def judge(context: Context) -> None:
     _write(context.out / "summary.json", {"n_samples": SAMPLES, "kl_bound": bound})
 
 
-KINDS = {kind: Kind(kind, 1, note, 0.01) for kind in ("base", "pool", "baseline")}
-KINDS["sft"] = Kind("sft", 1, note, 0.01, parallel=True, weights=("*.bin",))
-KINDS["reward"] = Kind("reward", 1, note, 0.01, parallel=True, shared=sharing.reward, weights=("*.bin",))
-KINDS |= {kind: Kind(kind, 1, scores, 0.01, joined=True) for kind in ("score", "gold")}
-KINDS["judge"] = Kind("judge", 1, judge, 0.01, joined=True)
+def _on_gpu(stage: Stage) -> bool:
+    return stage.kind not in ("base", "gold", "judge")
+
+
+KINDS = {kind: Kind(kind, 1, note, 0.01, gpu=_on_gpu) for kind in ("base", "pool", "baseline")}
+KINDS["sft"] = Kind("sft", 1, note, 0.01, parallel=True, weights=("*.bin",), gpu=_on_gpu)
+KINDS["reward"] = Kind("reward", 1, note, 0.01, parallel=True, shared=sharing.reward, weights=("*.bin",), gpu=_on_gpu)
+KINDS |= {kind: Kind(kind, 1, scores, 0.01, joined=True, gpu=_on_gpu) for kind in ("score", "gold")}
+KINDS["judge"] = Kind("judge", 1, judge, 0.01, joined=True, gpu=_on_gpu)

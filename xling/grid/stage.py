@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xling.errors import ConfigError
+
 WHERE = "where"  # in a spec: where things lie; no part of the key, and nothing that it holds may change a result
 DATA = "data"  # in `where`: what a stage reads, {part: [rows, digest]}, so that the plan can say what has changed
 OTHERS = "others"  # a cell's source: all languages of the task but the target, pooled
@@ -132,9 +134,16 @@ class Memory:
         return self.gpus.gib is None or fits(self.gib, self.gpus.gib)
 
 
+def _unsaid(_: Stage) -> bool:
+    raise NotImplementedError
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How stages of one name run. `run` imports what it needs itself: a catalogue loads without torch."""
+    """How stages of one name run. `run` imports what it needs itself: a catalogue loads without torch.
+
+    ConfigError unless it says which of its stages compute on a GPU: the others are given none.
+    """
 
     name: str
     version: int
@@ -145,13 +154,20 @@ class Kind:
     lost: Callable[[Path], str] | None = None
     parallel: bool = False  # may run in several processes at once (torch.distributed), all with the same arguments
     shared: Callable[[Stage, int], None] | None = None  # ConfigError unless that many can share a stage's work
-    gpu: Callable[[Stage], bool] | None = None  # whether a stage computes on a GPU where there is one; None: none does
+    gpu: Callable[[Stage], bool] = _unsaid  # whether a stage computes on a GPU where there is one
     needs: Callable[[Stage, Gpus], Memory | None] | None = (
         None  # of a GPU, by formulas; None: no network worth the name
     )
     weights: tuple[str, ...] = ()  # names (*: any) of the files of a result that keep_weights may drop
     joined: bool = False  # a grid has many of them, with small files: these become one (joined.py), and no log is empty
     memory: Callable[[Stage], float] | None = None  # bytes that a stage holds in main memory at its peak, roughly
+
+    def __post_init__(self) -> None:
+        if self.gpu is _unsaid:
+            raise ConfigError(
+                f"the kind of stage '{self.name}' does not say whether it computes on a GPU; what does not is given "
+                f"none. Add gpu=lambda stage: False, or True, to Kind('{self.name}', ...)."
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,10 @@ def _lazy(name: str) -> Callable[[Any], Any]:
 
 WEIGHTS = ("model*.safetensors", "tokenizer.json", "*.model")  # what takes room of a network: a tokenizer has 10 MB
 WHERE: dict[str, Any] = {"gpu": memory.on_gpu, "memory": memory.main_memory}
+NOWHERE: dict[str, Any] = {"gpu": lambda stage: False}  # no network of theirs runs
 
 OWN = (
-    Kind("base", 2, _lazy("base:run"), seconds=1, lost=_lazy("base:lost")),
+    Kind("base", 2, _lazy("base:run"), seconds=1, lost=_lazy("base:lost"), **NOWHERE),
     Kind("translate", 1, _lazy("translate:run"), seconds=20, work=costs.translate, **WHERE),
     Kind(
         "sft",
@@ -72,11 +73,11 @@ OWN = (
         **WHERE,
     ),
     Kind("aligned", 1, _lazy("pool:run"), seconds=8, work=costs.samples, needs=memory.samples, **WHERE),
-    Kind("recorded", 2, _lazy("pool:run_recorded"), seconds=1),
+    Kind("recorded", 2, _lazy("pool:run_recorded"), seconds=1, **NOWHERE),
     Kind("score", 4, _lazy("score:run"), seconds=10, work=costs.score, needs=memory.reading, joined=True, **WHERE),
-    Kind("gold", 1, _lazy("score:run_gold"), seconds=2, joined=True),
+    Kind("gold", 1, _lazy("score:run_gold"), seconds=2, joined=True, **NOWHERE),
 )
-JUDGE = Kind("judge", 2, _lazy("judge:run"), seconds=0.1, joined=True)
+JUDGE = Kind("judge", 2, _lazy("judge:run"), seconds=0.1, joined=True, **NOWHERE)
 
 KINDS: dict[str, Kind]
 

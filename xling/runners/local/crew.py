@@ -79,7 +79,7 @@ def _beside(count: int) -> str:
 def is_heavy(kinds: Mapping[str, Kind], stage: Stage) -> bool:
     """Whether a stage computes with a network, as its kind says."""
     kind = kinds.get(stage.kind)
-    return kind is not None and kind.gpu is not None and kind.gpu(stage)
+    return kind is not None and kind.gpu(stage)
 
 
 def _sizes(plan: Plan) -> Iterator[tuple[Stage, float]]:

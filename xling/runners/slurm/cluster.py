@@ -270,7 +270,7 @@ def limits() -> Limits:
         me = ["show", "user", os.environ.get("USER") or str(os.getuid()), "withassoc"]
         here = f"cluster={config.get('ClusterName', '')}"
         try:
-            qos = _run(["sacctmgr", "-nP", "show", "qos", "format=name,MaxSubmitPU,GrpSubmit"]).stdout
+            qos = _run(["sacctmgr", "-nP", "show", "qos", "format=name,MaxSubmitPU,GrpSubmit,MinTRES"]).stdout
             fields = "format=account,MaxSubmit,GrpSubmit,DefaultQOS,DefaultAccount"
             accounts = _run(["sacctmgr", "-nP", *me, here, fields]).stdout
         except ClusterError:

@@ -23,7 +23,7 @@ from msgspec.structs import replace as replaced
 
 from xling.grid.plan import Plan
 from xling.grid.records import Sheet
-from xling.grid.stage import Stage
+from xling.grid.stage import Kind, Stage
 from xling.runners.execute import Job
 from xling.runners.slurm.record import Array, Place, Task
 from xling.runners.slurm.settings import REDUCE, Resources, Slurm
@@ -53,12 +53,17 @@ def assign(plan: Plan, settings: Slurm, elsewhere: Mapping[str, str]) -> list[Gr
 
     elsewhere: stages that another submission's job is going to make or is making, key -> job id.
     """
-    packer = _Packer(settings, elsewhere)
+    packer = _Packer(settings, plan.kinds, elsewhere)
     for stage in plan.to_run:
         if stage.key not in elsewhere:
             estimate = plan.estimates[stage.kind]
             packer.add(stage, estimate.seconds * (1 if estimate.recorded else DOUBT))
     return packer.groups
+
+
+def on_gpu(stage: Stage, kinds: Mapping[str, Kind]) -> bool:
+    """Whether a stage computes on a GPU, as its kind says; of an unknown kind that is assumed."""
+    return stage.kind not in kinds or kinds[stage.kind].gpu(stage)
 
 
 class _Packer:
@@ -68,26 +73,28 @@ class _Packer:
     to start much later for it; a sibling joins stages of its kind that wait for exactly the same, if they are cheap.
     """
 
-    def __init__(self, settings: Slurm, elsewhere: Mapping[str, str]) -> None:
-        self._settings, self._elsewhere = settings, elsewhere
+    def __init__(self, settings: Slurm, kinds: Mapping[str, Kind], elsewhere: Mapping[str, str]) -> None:
+        self._settings, self._kinds, self._elsewhere = settings, kinds, elsewhere
         self.groups: list[Group] = []
         self._group_of: dict[str, int] = {}
         self._starts: list[float] = []  # predicted, by group
         self._siblings: dict[tuple[object, ...], int] = {}
         self._budget = settings.pack_minutes * 60
-        self._shapes: dict[str, bytes] = {}
+        self._shapes: dict[tuple[str, bool], bytes] = {}
 
     def add(self, stage: Stage, seconds: float) -> None:
         parents = {parent.key for parent in stage.parents.values()}
         needs = {self._group_of[key] for key in parents if key in self._group_of}
         others = {self._elsewhere[key] for key in parents if key in self._elsewhere}
-        shape = self._shape(stage.kind)
-        number = self._follow(shape, needs, others, seconds)
-        sibling = (stage.kind, frozenset(needs), frozenset(others))
+        gpu = on_gpu(stage, self._kinds)
+        shape = self._shape(stage.kind, gpu)
+        # what takes seconds rides along with the job that it follows, on a GPU or not
+        number = self._follow({shape, self._shape(stage.kind, True)}, needs, others, seconds)
+        sibling = (stage.kind, shape, frozenset(needs), frozenset(others))
         if number is None:
             number = self._join(sibling, seconds)
         if number is None:
-            number = self._new(stage.kind, shape, needs, others)
+            number = self._new(self._settings.of(stage.kind, gpu), shape, needs, others)
         group = self.groups[number]
         group.riding += seconds if group.stages else 0.0
         group.seconds += seconds
@@ -95,17 +102,17 @@ class _Packer:
         self._group_of[stage.key] = number
         self._siblings[sibling] = number
 
-    def _shape(self, kind: str) -> bytes:
-        if kind not in self._shapes:
-            self._shapes[kind] = msgspec.json.encode(self._settings.of(kind))
-        return self._shapes[kind]
+    def _shape(self, kind: str, gpu: bool) -> bytes:
+        if (kind, gpu) not in self._shapes:
+            self._shapes[kind, gpu] = msgspec.json.encode(self._settings.of(kind, gpu))
+        return self._shapes[kind, gpu]
 
-    def _follow(self, shape: bytes, needs: set[int], others: set[str], seconds: float) -> int | None:
+    def _follow(self, shapes: set[bytes], needs: set[int], others: set[str], seconds: float) -> int | None:
         """The latest of the parents' groups, if all the others end before it needs to start."""
         for number in sorted(needs, key=self._end, reverse=True):
             group = self.groups[number]
             rest = needs - {number}
-            if not self._fits(group, shape, seconds) or any(self._reaches(other, number) for other in rest):
+            if not self._fits(group, shapes, seconds) or any(self._reaches(other, number) for other in rest):
                 continue
             later = max((self._end(other) for other in rest), default=0.0)
             if later <= self._starts[number] + self._budget and others <= group.others:
@@ -120,15 +127,15 @@ class _Packer:
             return None
         group = self.groups[number]
         cheap = group.seconds + seconds <= self._budget
-        return number if cheap and self._fits(group, group.shape, seconds) else None
+        return number if cheap and self._fits(group, {group.shape}, seconds) else None
 
-    def _new(self, kind: str, shape: bytes, needs: set[int], others: set[str]) -> int:
-        self.groups.append(Group(self._settings.of(kind), shape, needs=set(needs), others=set(others)))
+    def _new(self, resources: Resources, shape: bytes, needs: set[int], others: set[str]) -> int:
+        self.groups.append(Group(resources, shape, needs=set(needs), others=set(others)))
         self._starts.append(max((self._end(need) for need in needs), default=0.0))
         return len(self.groups) - 1
 
-    def _fits(self, group: Group, shape: bytes, seconds: float) -> bool:
-        return group.shape == shape and 0 < self._budget >= group.riding + seconds
+    def _fits(self, group: Group, shapes: set[bytes], seconds: float) -> bool:
+        return group.shape in shapes and 0 < self._budget >= group.riding + seconds
 
     def _end(self, number: int) -> float:
         return self._starts[number] + self.groups[number].seconds

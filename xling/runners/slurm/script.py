@@ -20,6 +20,7 @@ import msgspec
 from xling.console import harmless
 from xling.runners.execute import fixed_environment
 from xling.runners.slurm.record import NO_FOLDER, Array, Filed, tasks_of
+from xling.runners.slurm.settings import asks_for_gpus
 
 NO_PROGRAM = 127  # exit code, as a shell's own
 LONGEST = 250  # characters of a comment
@@ -120,6 +121,7 @@ def submit_array(filed: Filed, array: Array, after: str, hold: bool) -> str:
     executor, line = _executor(filed, array, after, hold), _command(filed, array)
     try:
         stated = re.findall(r"^#SBATCH --([\w-]+)", script(filed, array, after, hold), re.MULTILINE)
+        stated += ["gpus"] if _goes_without(filed, array) else []
         with _environment_for(stated, filed.head.path, said=array.number == 0):
             return str(executor._submit_command(line).job_id)
     except (FailedJobError, FailedSubmissionError) as error:
@@ -151,6 +153,11 @@ def _command(filed: Filed, array: Array) -> str:
     command = ["-P", "-u", "-m", "xling.runners.slurm.task", str(filed.folder), str(array.number)]
     # No shell in between, which would keep signals to itself.
     return f"exec {shlex.join([*filed.head.program, *command])}"
+
+
+def _goes_without(filed: Filed, array: Array) -> bool:
+    """Whether other jobs of the submission ask for GPUs and this one does not."""
+    return asks_for_gpus(filed.head.settings.common) and not asks_for_gpus(array.resources)
 
 
 def _parameters(filed: Filed, array: Array, after: str, hold: bool) -> dict[str, Any]:
@@ -194,6 +201,8 @@ def _lines(filed: Filed, array: Array, setup: Sequence[str]) -> list[str]:
     }
     fixed = fixed_environment(submission.settings.threads)
     del fixed["PYTHONPATH"]  # not for what `setup` runs
+    if _goes_without(filed, array):
+        fixed["CUDA_VISIBLE_DEVICES"] = ""  # of a node whose SLURM does not keep jobs apart
     if array.resources.cpus_per_task is not None:  # since 22.05 a step does not take it over from its job
         fixed["SRUN_CPUS_PER_TASK"] = str(array.resources.cpus_per_task)
     lines = [f"{name}={shlex.quote(value)}" for name, value in known.items()]

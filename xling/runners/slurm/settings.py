@@ -63,6 +63,8 @@ class Slurm(Struct, frozen=True, tag_field="name", tag="slurm"):
 
     common: Resources = Resources()
     stages: dict[str, Resources] = {}  # by kind, whole: what is not overridden is as in `common`
+    cpu: Resources | None = None  # of what computes on no GPU, the reducer too: without any. None: as all others
+    light: dict[str, Resources] = {}  # of those, by kind
     pack_minutes: Annotated[float, Meta(ge=0.0)] = (
         0.1  # predicted stages shorter than this share a job; 0: each has its own
     )
@@ -78,12 +80,20 @@ class Slurm(Struct, frozen=True, tag_field="name", tag="slurm"):
     wait: bool = False
     threads: Positive = 1  # torch threads a process
 
-    def of(self, kind: str) -> Resources:
-        return self.stages.get(kind, self.common)
+    def of(self, kind: str, gpu: bool = True) -> Resources:
+        """gpu: whether it is for stages of the kind that compute on one (Kind.gpu)."""
+        own = self.stages.get(kind, self.common)
+        return own if self.cpu is None or (gpu and kind != REDUCE) else self.light.get(kind, self.cpu)
+
+    def where(self, kind: str, gpu: bool = True) -> str:
+        """The path of the settings of `of`, where they are typed."""
+        if kind in self.stages:
+            return f"{HERE}.stages.{kind}"
+        return HERE if gpu or self.cpu in (None, self.common) else f"{HERE}.cpu"
 
 
 RESOURCES = Resources.__struct_fields__
-OWN = tuple(name for name in Slurm.__struct_fields__ if name != "common")
+OWN = tuple(name for name in Slurm.__struct_fields__ if name not in ("common", "light"))
 
 
 def read(values: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Slurm:
@@ -93,25 +103,32 @@ def read(values: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Slurm:
     processes have one, unless just that is asked for, which is refused.
     """
     settings = _read(values, [*kinds, REDUCE])
-    single = {}
+    single: dict[str, Resources] = {}
+    light: dict[str, Resources] = {}
     for kind in [*kinds, REDUCE]:
-        wanted = settings.of(kind)
-        if wanted.processes > 1 and not (kind in kinds and kinds[kind].parallel):
+        able = kind in kinds and kinds[kind].parallel
+        for gpu, found in ((True, single), (False, light)):
+            wanted = settings.of(kind, gpu)
+            if wanted.processes == 1 or able:
+                continue
             if kind in settings.stages and wanted.processes != settings.common.processes:
-                able = ", ".join(name for name, one in kinds.items() if one.parallel)
+                names = ", ".join(name for name, one in kinds.items() if one.parallel)
                 raise ConfigError(
                     f"{HERE}.stages.{kind}: {wanted.nodes} nodes with {wanted.tasks_per_node} processes each, "
-                    f"but '{kind}' runs in one process. Several processes can be given to: {able}."
+                    f"but '{kind}' runs in one process. Several processes can be given to: {names}."
                 )
-            single[kind] = msgspec.structs.replace(wanted, nodes=1, tasks_per_node=1)
-    return msgspec.structs.replace(settings, stages={**settings.stages, **single})
+            found[kind] = msgspec.structs.replace(wanted, nodes=1, tasks_per_node=1)
+    return msgspec.structs.replace(settings, stages={**settings.stages, **single}, light={**settings.light, **light})
 
 
 def _read(values: Mapping[str, Any], kinds: Sequence[str]) -> Slurm:
     check_names(values, (*RESOURCES, *OWN), HERE)
     shared = {name: value for name, value in values.items() if name in RESOURCES}
-    own = {name: value for name, value in values.items() if name in OWN and name != "stages"}
+    own = {name: value for name, value in values.items() if name in OWN and name not in ("stages", "cpu")}
     common = _asked(_read_values(Resources, shared, HERE), HERE)
+    memory = {"mem_gb": _memory(common) / 1024} if common.mem_per_gpu and not common.mem_gb else {}
+    bare = msgspec.convert({**_without_gpus(msgspec.to_builtins(common)), **memory}, Resources)
+    cpu = _special(bare, values.get("cpu"), f"{HERE}.cpu")
     stages = _mapping(values.get("stages"), f"{HERE}.stages")
     for kind in stages:
         if kind not in kinds:
@@ -119,15 +136,34 @@ def _read(values: Mapping[str, Any], kinds: Sequence[str]) -> Slurm:
             raise ConfigError(
                 f"{HERE}.stages.{kind}: there is no stage '{kind}'. Stages: {allowed}.{did_you_mean(kind, kinds)}"
             )
-    special = {kind: _special(common, kind, given) for kind, given in stages.items()}
+    special = {kind: _special(common, given, f"{HERE}.stages.{kind}") for kind, given in stages.items()}
+    light = {
+        kind: _special(cpu, _without_gpus(_mapping(given, "")), f"{HERE}.stages.{kind}")
+        for kind, given in stages.items()
+    }
     rest = _read_values(Slurm, own, HERE)
     if rest.python is not None:
         words_of(rest.python)
-    return msgspec.structs.replace(rest, common=common, stages=special)
+    return msgspec.structs.replace(rest, common=common, stages=special, cpu=cpu, light=light)
 
 
-def _special(common: Resources, kind: str, given: Any) -> Resources:
-    path = f"{HERE}.stages.{kind}"
+def _without_gpus(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked for by name, but for GPUs and what goes by their number."""
+    left = {name: value for name, value in values.items() if name not in GPUS}
+    if left.get("gres"):
+        words = str(left["gres"]).split(",")
+        left["gres"] = ",".join(word for word in words if not re.match(r"(gres[/:])?gpu\b", word)) or None
+    if isinstance(more := left.get("additional_parameters"), Mapping):
+        left["additional_parameters"] = {name: value for name, value in more.items() if not _is_of_gpus(name, value)}
+    return left
+
+
+def _is_of_gpus(option: str, value: Any) -> bool:
+    word = option.replace("_", "-").strip("-")
+    return word.startswith("gpu") or (word.startswith("tres-per") and "gpu" in str(value))
+
+
+def _special(common: Resources, given: Any, path: str) -> Resources:
     given = _mapping(given, path)
     check_names(given, RESOURCES, path)
     more = {**common.additional_parameters, **_mapping(given.get("additional_parameters"), path)}
@@ -184,6 +220,7 @@ TYPED = {"time": "timeout_min", "mem": "mem_gb", "ntasks-per-node": "tasks_per_n
          **{name.replace("_", "-"): name for name in (
              "partition", "gpus_per_node", "cpus_per_task", "nodes", "qos", "account", "constraint", "exclude", "gres",
              "mem_per_gpu", "mem_per_cpu", "cpus_per_gpu", "gpus_per_task", "comment")}}  # fmt: skip
+GPUS = ("gpus_per_node", "gpu_mem_gb", "mem_per_gpu", "cpus_per_gpu", "gpus_per_task")
 DECIDED = ("array", "chdir", "clusters", "dependency", "error", "help", "hold", "input", "job-name", "no-requeue",
            "ntasks", "open-mode", "output", "parsable", "quiet", "requeue", "test-only", "usage", "version", "wait",
            "wrap")  # fmt: skip
@@ -220,6 +257,8 @@ class Partition:
     qos: tuple[str, ...]
     kinds: tuple[NodeKind, ...] = ()
     own_qos: str = ""  # whose limits hold for all its jobs
+    memory_of: str = ""  # what a job gets that asks for none goes by: CPU, GPU or Node
+    divided: bool = False  # jobs share its nodes, and each has memory of its own
 
     def most(self, what: Callable[[NodeKind], int]) -> int:
         return max((what(kind) for kind in self.kinds), default=0)
@@ -237,6 +276,7 @@ class Limits:
     usual_qos: str = "normal"
     usual_account: str = ""
     rate: int = 0  # calls that may be made at once where the controller counts them (rl_enable); 0: it does not
+    gpu_qos: frozenset[str] = frozenset()  # which take only jobs with GPUs
 
     def at_once(
         self, wanted: Iterable[tuple[Resources, int]], max_submit: int | None, queued: int = 0
@@ -272,7 +312,7 @@ def parse_limits(
 ) -> Limits:
     """From `scontrol show config`, `scontrol -o show partition`, `sinfo -e -o '%R|%D|%c|%m|%G|%f'`, sacctmgr.
 
-    qos: `name|MaxSubmitPU|GrpSubmit` a line; accounts: `account|MaxSubmit|GrpSubmit|DefaultQOS|DefaultAccount`.
+    qos: `name|MaxSubmitPU|GrpSubmit|MinTRES` a line; accounts: `account|MaxSubmit|GrpSubmit|DefaultQOS|DefaultAccount`.
     """
     kinds: dict[str, list[NodeKind]] = {}
     for line in nodes.splitlines():
@@ -289,7 +329,7 @@ def parse_limits(
         if "PartitionName" not in has:
             continue
         name = has["PartitionName"]
-        found[name] = _partition(name, has, kinds.get(name, []))
+        found[name] = _partition(name, has, facts, kinds.get(name, []))
         default = name if has.get("Default") == "YES" else default
     enforced = "associations" in facts.get("AccountingStorageEnforce", "")
     return Limits(
@@ -303,6 +343,9 @@ def parse_limits(
         next((row[3] for row in _fields(accounts) if row[3]), "normal"),
         next((row[4] for row in _fields(accounts) if row[4]), ""),
         _rate(facts.get("SlurmctldParameters", "")),
+        frozenset(
+            row[0] for row in _fields(qos) if gpus_in(row[3]) and "limits" in facts.get("AccountingStorageEnforce", "")
+        ),
     )
 
 
@@ -333,12 +376,23 @@ def _fields(text: str | None) -> list[list[str]]:
     return [[*line.split("|"), "", "", ""] for line in (text or "").splitlines() if line.partition("|")[0].strip()]
 
 
-def _partition(name: str, has: Mapping[str, str], kinds: Sequence[NodeKind]) -> Partition:
+def _partition(name: str, has: Mapping[str, str], facts: Mapping[str, str], kinds: Sequence[NodeKind]) -> Partition:
+    select = [has.get("SelectTypeParameters", "NONE"), facts.get("SelectTypeParameters", "")]
+    counted = "MEMORY" in select[select[0] == "NONE"].upper() and "linear" not in facts.get("SelectType", "")
     return Partition(
         name, has.get("State", "UP"), minutes_in(has.get("MaxTime", "")), _number(has.get("MaxNodes", "")),
         _number(has.get("MaxCPUsPerNode", "")), _number(has.get("MaxMemPerNode", "")), _allowed(has, "AllowGroups"),
         _allowed(has, "AllowAccounts"), _allowed(has, "AllowQos"), tuple(kinds), "".join(_allowed(has, "QoS")),
+        _memory_of(has) or _memory_of(facts), counted and has.get("OverSubscribe") != "EXCLUSIVE",
     )  # fmt: skip
+
+
+def _memory_of(has: Mapping[str, str]) -> str:
+    """What the memory of jobs that ask for none goes by; empty where they get all that a node has."""
+    for word in ("CPU", "Node"):
+        if (_number(has.get(f"DefMemPer{word}", "")) or 0) > 0:
+            return word
+    return "GPU" if "DefMemPerGPU=" in has.get("JobDefaults", "") else ""
 
 
 def _first(text: str | None) -> tuple[str, ...] | None:
@@ -400,6 +454,13 @@ def check_resources(resources: Resources, limits: Limits, where: str = "hydra.la
         raise refusals[0]
     _check_word(resources.qos, limits.qos, f"{where}.qos", "QOS")
     _check_word(resources.account, limits.accounts, f"{where}.account", "account of yours")
+    strict = limits.gpu_qos & {resources.qos or limits.usual_qos, limits.partitions[names[0]].own_qos}
+    if strict and not asks_for_gpus(resources):
+        raise ConfigError(
+            f"QOS {', '.join(strict)} takes only jobs with GPUs, and stages that compute on none ask for none. Type "
+            f"{HERE}.cpu.partition=NAME or {HERE}.cpu.qos=NAME of others, or, if there are none that you may use, "
+            f"{HERE}.cpu.gpus_per_node=1, so that they hold one."
+        )
 
 
 def _names(resources: Resources, limits: Limits, where: str) -> list[str]:
@@ -475,6 +536,40 @@ def _check_nodes(asked: Resources, partition: Partition, where: str) -> None:
                 f"{_elsewhere(need, most, unit)}"
             )
     _check_count(asked, cut, where, lambda k: k.gpus >= gpus and k.cpus >= cpus and k.memory_mb >= memory)
+    fitting = [kind for kind in cut.kinds if kind.gpus >= gpus and kind.cpus >= cpus]
+    if partition.divided and not memory and not _takes_nodes(asked):
+        _check_memory(gpus, cpus, replace(partition, kinds=tuple(fitting)))
+
+
+def _takes_nodes(asked: Resources) -> bool:
+    """Whether it has whole nodes to itself, or memory by the environment, which holds where nothing is typed."""
+    words = {word.replace("_", "-").strip("-") for word in asked.additional_parameters}
+    said = ("SBATCH_MEM_PER_NODE", "SBATCH_MEM_PER_CPU", "SBATCH_MEM_PER_GPU", "SBATCH_EXCLUSIVE")
+    return "exclusive" in words or any(name in os.environ for name in said)
+
+
+def _check_memory(gpus: int, cpus: int, partition: Partition) -> None:
+    """ConfigError for a job that asks for no memory where it would get all of a node that has room for several."""
+    if partition.memory_of and (gpus or partition.memory_of != "GPU"):
+        return
+    beside = [min(kind.cpus // cpus, kind.gpus // gpus if gpus else kind.cpus) for kind in partition.kinds]
+    if max(beside) < 2:
+        return
+    share = min(kind.memory_mb // count for kind, count in zip(partition.kinds, beside, strict=True) if count)
+    path = HERE if gpus or not partition.memory_of else f"{HERE}.cpu"
+    idle = f"{max(kind.gpus for kind in partition.kinds) - gpus} GPUs" if gpus else "CPUs and GPUs"
+    most = max(kind.memory_mb for kind in partition.kinds) / 1024
+    light = f" {HERE}.cpu.mem_gb=4, the latter for stages that compute on no GPU" if gpus else ""
+    raise ConfigError(
+        f"{path}.mem_gb is not set, and partition {partition.name} has no default (DefMemPerCPU): SLURM would give "
+        f"each job all the memory of its node, up to {most:.3g} GB, and the node's other {idle} to nobody. Type "
+        f"{path}.mem_gb={_rounded(share / 1024)}{light}."
+    )
+
+
+def _rounded(gb: float) -> str:
+    """Down to a number that people would type."""
+    return f"{int(gb)}" if gb >= 2 else f"{int(gb * 10) / 10:g}"
 
 
 def _check_count(asked: Resources, partition: Partition, where: str, fits: Callable[[NodeKind], bool]) -> None:

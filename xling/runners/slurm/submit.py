@@ -28,7 +28,7 @@ from xling.runners import HERE, Work
 from xling.runners.execute import own_paths
 from xling.runners.slurm import cluster, record, snapshot
 from xling.runners.slurm.cluster import HELD, ClusterError
-from xling.runners.slurm.dispatch import BLOCKS, EDGES, arrays_of, assign, dependencies, dependency, is_held
+from xling.runners.slurm.dispatch import BLOCKS, EDGES, arrays_of, assign, dependencies, dependency, is_held, on_gpu
 from xling.runners.slurm.record import MOVED, Array, Event, Filed, Held, Submission, Survey, survey
 from xling.runners.slurm.script import Refused, submit_array
 from xling.runners.slurm.settings import REDUCE, Limits, Slurm, check_resources, mixed_gpus
@@ -77,10 +77,11 @@ def check(plan: Plan, settings: Slurm) -> Limits:
 def refuse(plan: Plan, settings: Slurm, limits: Limits) -> list[str]:
     """ConfigError if some stage asks for what the cluster does not have; sentences on what it may get besides."""
     found = list[str]()
-    for kind in dict.fromkeys([*(stage.kind for stage in plan.to_run), REDUCE]):
-        where = f"{HERE}.stages.{kind}" if kind in settings.stages else HERE
-        check_resources(settings.of(kind), limits, where)
-        found.append(mixed_gpus(settings.of(kind), limits, where))
+    asked = ((stage.kind, on_gpu(stage, plan.kinds)) for stage in plan.to_run)
+    for kind, gpu in sorted(dict.fromkeys([*asked, (REDUCE, False)]), key=lambda one: not one[1]):  # GPUs cost most
+        wanted, where = settings.of(kind, gpu), settings.where(kind, gpu)
+        check_resources(wanted, limits, where)
+        found.append(mixed_gpus(wanted, limits, where))
     return [said for said in dict.fromkeys(found) if said]
 
 
@@ -109,7 +110,7 @@ def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None
         folds_later = any(one.filed.head.grid == plan.name for one in found.reducers.values())
         if not new and (folds_later or not held):
             return Made(held, let_go=let_go, done=not held and not folds_later)
-        room = _room(Counter(stage.kind for stage in new), settings, limits)
+        room = _room(Counter((stage.kind, on_gpu(stage, plan.kinds)) for stage in new), settings, limits)
         drafted = draft(plan, settings, work, held, limits, room, copied)
         filed = record.write(record.folder_of(plan.store, plan.name) / drafted.id, drafted)
         taken = _submit_arrays(filed, room.free)
@@ -130,10 +131,10 @@ class Room:
 ROOM = Room()  # for any number of jobs
 
 
-def _room(kinds: Mapping[str, int], settings: Slurm, limits: Limits) -> Room:
+def _room(kinds: Mapping[tuple[str, bool], int], settings: Slurm, limits: Limits) -> Room:
     """For so many stages of each kind, but not for the job that folds, whose QOS may be small. ConfigError if none."""
     _, queued = cluster.mine()
-    wanted = [(settings.of(kind), number) for kind, number in kinds.items()]
+    wanted = [(settings.of(*kind), number) for kind, number in kinds.items()]
     at_once, word = limits.at_once(wanted, settings.max_submit, queued)
     if not at_once:
         return ROOM
