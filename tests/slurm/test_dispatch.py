@@ -95,8 +95,21 @@ def check(plan: Plan, where: Mapping[str, Place], arrays: tuple[Array, ...]) -> 
     by_place: dict[Place, list[str]] = {}
     for label, place in where.items():
         by_place.setdefault(place, []).append(label)
-    for labels in by_place.values():
+    stages = {stage.label: stage for stage in plan.to_run}
+    for (array, number), labels in by_place.items():
         assert all(order[a] < order[b] for a, b in pairwise(labels))
+        task = arrays[array].tasks[number]
+        for above in task.sure:
+            first = by_place[above][0]
+            assert above in task.needs and all(first in ancestors(stages[label]) for label in labels)
+        alone = len(labels) == 1 and all(len(by_place[above]) == 1 for above in task.needs)
+        assert not alone or task.sure == task.needs
+    assert not arrays[-1].tasks[0].sure, "the last job folds what is complete, whatever has failed"
+
+
+def ancestors(stage: Stage) -> set[str]:
+    """Labels of all that a stage is made from."""
+    return {up.label for up in stage.parents.values()}.union(*map(ancestors, stage.parents.values()))
 
 
 @pytest.mark.parametrize("seconds", [CHEAP, DEAR, EMBEDDED], ids=["cheap", "dear", "embedded"])
@@ -130,7 +143,13 @@ def test_thousands_of_edges_are_those_of_a_few_arrays(tmp_path: Path, array_size
     waits = {array.number: dependency(array, arrays, ids) for array in arrays}
     for array in arrays:
         for task in array.tasks if array.together else ():
-            named = waits[array.number].removeprefix("afterany:").split(":")
+            named = re.split("[:,]", waits[array.number])
+            well = (
+                waits[array.number].partition("afterany")[0].split(":")
+            )  # of the first of an array, all of the others
+            assert all(
+                f"{ids[above]}_{number}" not in well or (above, number) in task.sure for above, number in task.needs
+            )
             assert all(ids[above] in named or f"{ids[above]}_{number}" in named for above, number in task.needs)
         assert is_held(array) == (array.number == 0 or not array.together)
     if array_size > 36:
@@ -167,14 +186,14 @@ def test_a_verdict_rides_with_its_score_and_waits_for_the_gold_of_its_target_onl
 def test_no_array_is_a_barrier(tmp_path: Path) -> None:
     where, arrays = arrays_for(plan_of(tmp_path, 6), Slurm())
 
-    def ancestors(place: Place) -> set[Place]:
+    def above(place: Place) -> set[Place]:
         needs = set(arrays[place[0]].tasks[place[1]].needs)
-        return needs.union(*(ancestors(need) for need in needs))
+        return needs.union(*(above(need) for need in needs))
 
     slow = where["sft[l00]"]
     for label, place in where.items():
         if "l00" not in label:
-            assert slow not in ancestors(place), label
+            assert slow not in above(place), label
 
 
 @pytest.mark.parametrize("edges", [2000, 20])
@@ -242,6 +261,12 @@ def test_stages_that_run_elsewhere_are_waited_for(tmp_path: Path) -> None:
     labels = {group.stages[0].label: group.others for group in groups}
     assert "sft[l00]" not in labels
     assert labels["sft[l01]"] == labels["reward[l00]"] == {"99_3"} and labels["reward[l01]"] == set()
+    assert not any("99_3" in group.sure for group in groups)
+    alone = assign(plan, Slurm(), elsewhere, first=[key for key in elsewhere if plan.steps[key].stage.label == "base"])
+    sure = {group.stages[0].label for group in alone if "99_3" in group.sure}
+    assert "sft[l01]" in sure and "reward[l00]" not in sure, (
+        "the job may fail when it has made the base, the first of it"
+    )
     jobs, arrays = arrays_of(groups, Slurm(), 1001, "x", after=["99_3"])
     edges = all_edges(arrays, 500)
     first = next(place for place, group in zip(range(9), groups, strict=False) if group.stages[0].label == "sft[l01]")
@@ -254,7 +279,7 @@ def test_an_array_that_is_needed_whole_is_named_by_its_id(tmp_path: Path) -> Non
     edges = all_edges(arrays, 100)
     last = arrays[-1].number
     assert edges[f"{100 + last}_0"] == "afterany:" + ":".join(str(100 + number) for number in range(last))
-    assert edges["101_0"] == "afterany:100"  # base is an array of one
+    assert edges["101_0"] == "afterok:100"  # base is an array of one
     assert "100_0" not in edges
 
 

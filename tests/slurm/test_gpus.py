@@ -43,3 +43,55 @@ def test_jobs_that_would_take_whole_nodes_are_refused(toy: Toy) -> None:
     assert "Type hydra.launcher.mem_gb=0.9 hydra.launcher.cpu.mem_gb=4" in said and not toy.root.exists()
     toy.launch("hydra.launcher.mem_gb=0.3")
     toy.finish()
+
+
+def started(toy: Toy) -> set[str]:
+    return {label for label in toy.stages() if any(event.event == "start" for event in toy.events(label))}
+
+
+def test_what_is_below_a_failure_is_never_started(toy: Toy) -> None:
+    """However a stage's job has ended: by itself, by a signal that nobody hears of, or cancelled."""
+    toy.sources, toy.targets = ("de", "en", "es", "tr"), ("tr",)
+    toy.behaviour = {"sft[de]": "raise no luck", "reward[en]": "kill SIGKILL", "reward[es]": f"until {toy.gate}"}
+    toy.launch("hydra.launcher.late_seconds=60")
+    toy.wait_running("reward[es]")
+    assert "cancelled" in toy.xling("cancel", "reward[es]")
+    toy.wait(60)
+    lost = {"reward[de]", *(f"{kind}[{lang}, tr]" for kind in ("score", "judge") for lang in ("de", "en", "es"))}
+    assert started(toy) == toy.stages().keys() - lost
+    assert toy.failures().keys() == {"sft[de]", "reward[en]", "reward[es]"}
+    said = toy.xling("status", "--all")
+    assert {line.split("  ")[-1].strip() for line in said.splitlines() if " blocked " in line} == {
+        "below sft[de]", "below reward[de]", "below reward[en]", "below reward[es]",
+        *(f"below score[{lang}, tr]" for lang in ("de", "en", "es")),
+    }  # fmt: skip
+    rows = toy.matrix().decode().splitlines()
+    assert sum("done" in row for row in rows) == 1 and sum(",blocked," in row for row in rows) == 3, rows
+    if toy.cluster.accounting:
+        told = toy.cluster.run(
+            "sacct",
+            "-X",
+            "-n",
+            "-P",
+            "-o",
+            "JobID,State",
+            "-j",
+            ",".join(ref.id for ref in toy.filed()[-1].refs.values()),
+        )
+        failed = {row.partition("|")[0] for row in told.splitlines() if "FAILED" in row}
+        assert failed <= {toy.job_of("sft[de]"), toy.job_of("reward[en]")}, told
+    toy.behaviour = {}
+    assert "submitted 10 stages as 11 jobs" in toy.launch()
+    toy.finish()
+
+
+def test_a_job_of_a_block_that_finds_what_it_needs_dead_ends_at_once(toy: Toy) -> None:
+    """Jobs that wait for a whole array are started, whoever of it has failed."""
+    toy.sources, toy.behaviour = ("de", "en", "tr"), {"reward[en]": "kill SIGKILL"}
+    toy.launch("hydra.launcher.late_seconds=60", "hydra.launcher.max_submit=8")
+    toy.wait()
+    events = toy.events("score[en, de]")
+    at = {event.event: event.at for event in events}
+    assert at["stage"] - at["start"] < 20 and [event.end for event in events if event.end] == ["blocked"]
+    assert toy.failures().keys() == {"reward[en]"} and "score[en, de]" in started(toy)
+    assert toy.cluster.state(toy.job_of("score[en, de]")) == "CANCELLED"

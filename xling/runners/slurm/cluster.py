@@ -61,6 +61,8 @@ class JobState(msgspec.Struct, frozen=True):
 # node or prolog, a controller that was killed before it had written down that the job runs).
 HELD = ("JobHeldUser", "launch_failed_requeued_held")
 
+NEVER = "DependencyNeverSatisfied"  # of a job that SLURM has cancelled, or will, since one that it needs has failed
+
 GONE = JobState("GONE", alive=False, cause="SLURM has forgotten it")
 ELSEWHERE = JobState("UNKNOWN", alive=True, reason="OtherCluster")
 LOST = JobState("GONE", alive=False, cause="SLURM lost it: its controller was killed before the job was saved")
@@ -94,7 +96,8 @@ class Row:
         begin = self.started if self.word == "RUNNING" else self.submitted
         seconds = max(0.0, (time.time() if now is None else now) - begin)
         alive = self.word not in DEAD
-        reason = self.reason.replace(" ", "_") if alive and self.reason not in ("None", "N/A", "(null)") else ""
+        said = self.reason == NEVER or (alive and self.reason not in ("None", "N/A", "(null)"))
+        reason = self.reason.replace(" ", "_") if said else ""
         cause = "" if alive else self._cause()
         return JobState(self.word, alive, reason, self.node, seconds, cause, self.restarts, self.code)
 
@@ -296,14 +299,15 @@ def states(refs: Sequence[JobRef], tasks: Collection[str] | None = None) -> dict
     open_ = {task for task in tasks if task not in now} if tasks is not None else set(by_id)
     elsewhere = _elsewhere(open_, by_id) if rows is not None else set()
     open_ -= elsewhere
-    open_ |= {id_ for id_, row in now.items() if row.word == "CANCELLED" and (tasks is None or id_ in tasks)}
+    by_whom = {id_ for id_, row in now.items() if row.word == "CANCELLED" and row.reason != NEVER}
+    open_ |= by_whom if tasks is None else by_whom & set(tasks)
     before = _history({task.partition("_")[0] for task in open_}, by_id) if open_ else {}
     if rows is None:
         return None if before is None else {id_: _last_seen(row) for id_, row in before.items()}
     found = {id_: _ended(row) for id_, row in (before or {}).items()}
     told: dict[str, JobState] = {}  # by the id of a row
     for id_, row in now.items():
-        if row.word != "CANCELLED" or found.get(id_, GONE).state != "CANCELLED":
+        if id_ not in by_whom or found.get(id_, GONE).state != "CANCELLED":
             if row.id not in told:
                 told[row.id] = row.state()
             found[id_] = told[row.id]

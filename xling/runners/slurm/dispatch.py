@@ -15,7 +15,7 @@ those would be too many edges, whole arrays run one after another, each with so 
 """
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import msgspec
@@ -45,15 +45,19 @@ class Group:
     stages: list[Stage] = field(default_factory=list)
     needs: set[int] = field(default_factory=set)  # groups that end before it starts
     others: set[str] = field(default_factory=set)  # jobs of other submissions
+    # groups and jobs without whose first stage none of its stages can be made
+    sure: frozenset[int | str] = frozenset()
+    light: list[int] = field(default_factory=list)  # places of stages that compute on no GPU
     layer: int = 0
 
 
-def assign(plan: Plan, settings: Slurm, elsewhere: Mapping[str, str]) -> list[Group]:
+def assign(plan: Plan, settings: Slurm, elsewhere: Mapping[str, str], first: Collection[str] = ()) -> list[Group]:
     """Groups of stages to run in one job each, in an order that respects their needs.
 
-    elsewhere: stages that another submission's job is going to make or is making, key -> job id.
+    elsewhere: stages that another submission's job is going to make or is making, key -> job id; first: those of them
+    that are the first, or only, ones of their jobs.
     """
-    packer = _Packer(settings, plan.kinds, elsewhere)
+    packer = _Packer(settings, plan.kinds, elsewhere, first)
     for stage in plan.to_run:
         if stage.key not in elsewhere:
             estimate = plan.estimates[stage.kind]
@@ -73,8 +77,11 @@ class _Packer:
     to start much later for it; a sibling joins stages of its kind that wait for exactly the same, if they are cheap.
     """
 
-    def __init__(self, settings: Slurm, kinds: Mapping[str, Kind], elsewhere: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: Slurm, kinds: Mapping[str, Kind], elsewhere: Mapping[str, str], first: Collection[str]
+    ) -> None:
         self._settings, self._kinds, self._elsewhere = settings, kinds, elsewhere
+        self._first, self._below = set(first), dict[str, frozenset[int | str]]()  # by key; see Group.sure
         self.groups: list[Group] = []
         self._group_of: dict[str, int] = {}
         self._starts: list[float] = []  # predicted, by group
@@ -96,11 +103,22 @@ class _Packer:
         if number is None:
             number = self._new(self._settings.of(stage.kind, gpu), shape, needs, others)
         group = self.groups[number]
-        group.riding += seconds if group.stages else 0.0
+        below = frozenset[int | str]().union(*map(self._with_its_job, parents))
+        if group.stages:
+            group.riding += seconds
+        else:
+            self._first.add(stage.key)
+        group.sure = group.sure & below if group.stages else below
         group.seconds += seconds
+        group.light += [] if gpu else [len(group.stages)]
         group.stages.append(stage)
-        self._group_of[stage.key] = number
+        self._group_of[stage.key], self._below[stage.key] = number, below
         self._siblings[sibling] = number
+
+    def _with_its_job(self, key: str) -> frozenset[int | str]:
+        """What a stage cannot be made without, and its own job if its end is that stage's."""
+        job = self._group_of.get(key, self._elsewhere.get(key))
+        return self._below.get(key, frozenset()) | (frozenset() if job is None or key not in self._first else {job})
 
     def _shape(self, kind: str, gpu: bool) -> bytes:
         if (kind, gpu) not in self._shapes:
@@ -186,6 +204,9 @@ def arrays_of(
     arrays: list[Array] = []
     for _, layer in sorted(layers.items(), key=lambda item: (item[0][0], item[1][0])):
         needs = {number: tuple(sorted(places[need] for need in groups[number].needs)) for number in layer}
+        sure = {
+            number: tuple(sorted(places[up] for up in groups[number].needs & groups[number].sure)) for number in layer
+        }
         alike = len({(needs[number], tuple(sorted(groups[number].others))) for number in layer}) == 1
         single = 0 if alike else sum(bool(needs[number] or groups[number].others) for number in layer)
         parts = [layer] if single <= edges or most is not None else _blocks(layer, needs, sizes, blocks)
@@ -194,7 +215,7 @@ def arrays_of(
         for part in parts:
             for start in range(0, len(part), max_array_size):
                 numbers = part[start : start + max_array_size]
-                tasks = tuple(_task(groups[number], needs[number], jobs) for number in numbers)
+                tasks = tuple(_task(groups[number], needs[number], sure[number], jobs) for number in numbers)
                 resources = groups[numbers[0]].resources
                 if most is not None and not in_lanes:
                     tasks = (_behind(tasks[0], arrays, before), *tasks[1:])
@@ -265,14 +286,15 @@ def _layer(groups: Sequence[Group]) -> None:
         group.layer = of(number)
 
 
-def _task(group: Group, needs: tuple[Place, ...], jobs: list[Job]) -> Task:
+def _task(group: Group, needs: tuple[Place, ...], sure: tuple[Place, ...], jobs: list[Job]) -> Task:
     numbers = tuple(range(len(jobs), len(jobs) + len(group.stages)))
     jobs.extend(Job(stage.key, Sheet.of(stage)) for stage in group.stages)
-    return Task(numbers, needs, tuple(sorted(group.others)))
+    others = tuple(sorted(group.others))
+    return Task(numbers, needs, others, sure, tuple(job for job in others if job in group.sure), tuple(group.light))
 
 
 def dependencies(arrays: Sequence[Array], ids: Mapping[int, str]) -> dict[str, str]:
-    """The edges of single tasks as SLURM takes them: {"124_3": "afterany:123_0:123_7"}.
+    """The edges of single tasks as SLURM takes them: {"124_3": "afterok:123_0:123_7"}.
 
     ids: SLURM's id of each array, by its number.
     """
@@ -281,7 +303,7 @@ def dependencies(arrays: Sequence[Array], ids: Mapping[int, str]) -> dict[str, s
     for array in arrays:
         for number, task in enumerate(array.tasks if not array.together else ()):
             if task.needs or task.others:
-                edges[f"{ids[array.number]}_{number}"] = _condition(task.needs, task.others, sizes, ids)
+                edges[f"{ids[array.number]}_{number}"] = _condition([task], sizes, ids)
     return edges
 
 
@@ -290,10 +312,7 @@ def dependency(array: Array, arrays: Sequence[Array], ids: Mapping[int, str]) ->
 
     ids: of the arrays that are in the queue; others have ended, or are to come.
     """
-    tasks = array.tasks if array.together else ()
-    needs = sorted({need for task in tasks for need in task.needs if need[0] in ids})
-    others = sorted({other for task in tasks for other in task.others})
-    return _condition(needs, others, _sizes(arrays), ids) if needs or others else ""
+    return _condition(array.tasks, _sizes(arrays), ids) if array.together else ""
 
 
 def is_held(array: Array) -> bool:
@@ -305,13 +324,26 @@ def _sizes(arrays: Sequence[Array]) -> dict[int, int]:
     return {array.number: len(array.tasks) for array in arrays}
 
 
-def _condition(needs: Sequence[Place], others: Sequence[str], sizes: Mapping[int, int], ids: Mapping[int, str]) -> str:
-    """A whole array is named by its id alone."""
-    by_array: dict[int, list[int]] = {}
-    for number, task in needs:
-        by_array.setdefault(number, []).append(task)
-    names = []
-    for number, tasks in by_array.items():
-        whole = len(tasks) == sizes[number]
-        names += [ids[number]] if whole else [f"{ids[number]}_{task}" for task in tasks]
-    return f"afterany:{':'.join([*names, *others])}"
+def _condition(tasks: Sequence[Task], sizes: Mapping[int, int], ids: Mapping[int, str]) -> str:
+    """What tasks wait for. Jobs without which none of them can do anything have to end well: else SLURM cancels these.
+
+    A whole array is named by its id alone.
+    """
+    sure = set[Place | str]().union(*((*task.sure, *task.sure_others) for task in tasks[:1]))
+    for task in tasks[1:]:
+        sure &= {*task.sure, *task.sure_others}
+    needs = sorted({need for task in tasks for need in task.needs if need[0] in ids})
+    others = sorted({other for task in tasks for other in task.others})
+    words = []
+    for word, well in (("afterok", True), ("afterany", False)):
+        by_array: dict[int, list[int]] = {}
+        for place in needs:
+            if (place in sure) == well:
+                by_array.setdefault(place[0], []).append(place[1])
+        names = []
+        for number, numbers in by_array.items():
+            whole = len(numbers) == sizes[number]
+            names += [ids[number]] if whole else [f"{ids[number]}_{one}" for one in numbers]
+        names += [other for other in others if (other in sure) == well]
+        words += [":".join([word, *names])] if names else []
+    return ",".join(words)

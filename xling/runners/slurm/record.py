@@ -54,6 +54,9 @@ class Task(msgspec.Struct, frozen=True):
     stages: tuple[int, ...]  # into Submission.stages
     needs: tuple[Place, ...] = ()  # tasks of this submission that end before it starts
     others: tuple[str, ...] = ()  # jobs of other submissions, "99_3"
+    sure: tuple[Place, ...] = ()  # of `needs`: if it fails, so do all stages of this task
+    sure_others: tuple[str, ...] = ()
+    light: tuple[int, ...] = ()  # of its stages, by place: those that compute on no GPU
 
 
 class Array(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -120,6 +123,9 @@ class _Row(msgspec.Struct, frozen=True, array_like=True):
     needs: tuple[Place, ...]
     others: tuple[str, ...]
     stages: tuple[Job, ...]
+    sure: tuple[Place, ...] = ()
+    sure_others: tuple[str, ...] = ()
+    light: tuple[int, ...] = ()
 
 
 class _Label(msgspec.Struct, frozen=True):
@@ -140,6 +146,9 @@ class _Light(msgspec.Struct, frozen=True, array_like=True):
     needs: tuple[Place, ...]
     others: tuple[str, ...]
     stages: tuple[_Named, ...]
+    sure: tuple[Place, ...] = ()
+    sure_others: tuple[str, ...] = ()
+    light: tuple[int, ...] = ()
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -209,7 +218,7 @@ class Filed:
             task = self.head.task(place)
             return task, self.head.jobs(task)
         row = _row(self.folder, self.head.arrays[place[0]].first + place[1])
-        return Task(tuple(range(len(row.stages))), row.needs, row.others), row.stages
+        return _task(row), row.stages
 
     @cached_property
     def places(self) -> dict[str, Place]:
@@ -258,7 +267,10 @@ def write(folder: Path, submission: Submission) -> Filed:
     arrays = []
     for array in submission.arrays:
         arrays.append(msgspec.structs.replace(array, tasks=(), size=len(array.tasks), first=len(rows)))
-        rows += [_Row(task.needs, task.others, tuple(submission.jobs(task))) for task in array.tasks]
+        rows += [
+            _Row(task.needs, task.others, tuple(submission.jobs(task)), task.sure, task.sure_others, task.light)
+            for task in array.tasks
+        ]
     lines = [msgspec.json.encode(row) for row in rows]
     index, start = [], (len(lines) + 1) * INDEX
     for line in [*lines, b""]:
@@ -290,6 +302,12 @@ def _row(folder: Path, number: int) -> _Row:
         return decode(_checked(os.pread(file.fileno(), end - start - 1, start), checksum), _Row)
 
 
+def _task(row: _Row | _Light, first: int = 0) -> Task:
+    """first: number of its first stage in the submission."""
+    numbers = tuple(range(first, first + len(row.stages)))
+    return Task(numbers, row.needs, row.others, row.sure, row.sure_others, row.light)
+
+
 def _entry(line: bytes) -> tuple[int, int]:
     try:
         return int(line[:12]), int(line[13:21], 16)
@@ -314,7 +332,7 @@ def _whole(folder: Path, head: Submission) -> Submission:
     for array in head.arrays:
         tasks = []
         for line in rows[array.first : array.first + array.size]:
-            tasks.append(Task(tuple(range(len(stages), len(stages) + len(line.stages))), line.needs, line.others))
+            tasks.append(_task(line, len(stages)))
             stages += [Job(one.key, Sheet(one.sheet.kind, 0, one.sheet.label, {}, {})) for one in line.stages]
         arrays.append(msgspec.structs.replace(array, tasks=tuple(tasks)))
     return msgspec.structs.replace(head, stages=tuple(stages), arrays=tuple(arrays))
@@ -437,6 +455,12 @@ class Held:
     place: Place
     filed: Filed
 
+    @property
+    def first(self) -> str:
+        """Key of the first stage of the job: that of its last if it has but one."""
+        jobs = self.filed.submission.jobs(self.filed.submission.task(self.place))
+        return jobs[0].key if jobs else ""
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -558,15 +582,31 @@ def settle(
     if not filed.own:
         return
     listings = {} if listings is None else listings
-    for place, _, job in filed.tasks():
+    for place, task, job in filed.tasks():
         state = states.get(job) if job else None
         if job is None or (only is not None and job != only) or (state is not None and state.alive):
             continue
         if left := _without_result(store, filed, place, listings):
-            told = {event.key for event in filed.events(place) if event.end}
+            events = filed.events(place)
+            told = {event.key for event in events if event.end}
+            above = "" if any(event.event == "start" for event in events) else _failed_above(filed, task, state)
             for stage in left:
-                if stage.key not in told and not _failed_since(store, stage, filed.head.created):
+                if stage.key in told or _failed_since(store, stage, filed.head.created):
+                    continue
+                if above:
+                    note_event(filed.folder, place, Event("stage", key=stage.key, end="blocked", text=above))
+                else:
                     _blame(store, filed, place, stage, job, state)
+
+
+def _failed_above(filed: Filed, task: Task, state: JobState | None) -> str:
+    """What a job waited for that was never started, since that has failed; empty if it ended for another reason."""
+    for need in task.sure:
+        for event in filed.events(need):
+            if event.end in ("failed", "blocked"):
+                labels = {job.key: job.sheet.label for job in filed.submission.jobs(filed.submission.task(need))}
+                return f"{labels.get(event.key, 'a stage above')} {event.end}"
+    return "a stage above failed" if state is not None and state.reason == cluster.NEVER else ""
 
 
 def _failed_since(store: Store, job: Job, created: float) -> bool:

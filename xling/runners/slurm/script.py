@@ -27,7 +27,8 @@ LONGEST = 250  # characters of a comment
 TRIES = 3  # nodes on which a job may fail to start
 
 # SLURM itself opens no file below the root: a node that has not mounted it would end the job without a word of ours.
-OPTIONS: dict[str, Any] = {"requeue": True, "export": "ALL", "output": "/dev/null", "error": "/dev/null"}
+OPTIONS: dict[str, Any] = {"requeue": True, "export": "ALL", "output": "/dev/null", "error": "/dev/null",
+                           "kill-on-invalid-dep": "yes"}  # fmt: skip
 
 # bash. xling_unfit CODE WHY [NODES]: this node, or others of the job's, cannot run it, so others have to; on no more
 # than $xling_tries nodes. ExcNodeList holds those that have failed (and what the user excludes), so that nothing has to

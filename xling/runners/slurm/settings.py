@@ -221,9 +221,9 @@ TYPED = {"time": "timeout_min", "mem": "mem_gb", "ntasks-per-node": "tasks_per_n
              "partition", "gpus_per_node", "cpus_per_task", "nodes", "qos", "account", "constraint", "exclude", "gres",
              "mem_per_gpu", "mem_per_cpu", "cpus_per_gpu", "gpus_per_task", "comment")}}  # fmt: skip
 GPUS = ("gpus_per_node", "gpu_mem_gb", "mem_per_gpu", "cpus_per_gpu", "gpus_per_task")
-DECIDED = ("array", "chdir", "clusters", "dependency", "error", "help", "hold", "input", "job-name", "no-requeue",
-           "ntasks", "open-mode", "output", "parsable", "quiet", "requeue", "test-only", "usage", "version", "wait",
-           "wrap")  # fmt: skip
+DECIDED = ("array", "chdir", "clusters", "dependency", "error", "help", "hold", "input", "job-name",
+           "kill-on-invalid-dep", "no-requeue", "ntasks", "open-mode", "output", "parsable", "quiet", "requeue",
+           "test-only", "usage", "version", "wait", "wrap")  # fmt: skip
 NULL_IS_NONE = ("setup", "additional_parameters")
 EXAMPLES = {"partition": "gpu", "setup": "'[module load cuda]'", "exclude": "n1,n2", "qos": "normal", "wait": "true",
             "additional_parameters": "'{mail-type: FAIL}'", "pack_minutes": "5", "timeout_min": "240"}  # fmt: skip

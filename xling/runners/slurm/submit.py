@@ -290,7 +290,8 @@ def draft(
     """What would be submitted now: held: stages that are queued; room: in the queue; copied: the code that jobs run."""
     now = time.time()
     name = record.new_id(now)
-    groups = assign(plan, settings, {key: one.job for key, one in held.items() if one.job})
+    elsewhere = {key: one.job for key, one in held.items() if one.job}
+    groups = assign(plan, settings, elsewhere, [key for key in elsewhere if held[key].first == key])
     after = sorted({one.job for one in held.values() if one.job})
     own = sorted({one.job.partition("_")[0] for one in held.values() if one.job and one.filed.head.grid == plan.name})
     size, edges, blocks = limits.max_array_size, EDGES, BLOCKS

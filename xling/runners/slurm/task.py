@@ -44,6 +44,7 @@ from xling.runners.slurm.step import OF_THE_JOB, step_of
 
 LOOK_SECONDS = 0.5  # between two looks for a marker
 ASK_SECONDS = 15.0  # between two questions to the cluster
+DIED = ("CANCELLED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "TIMEOUT")
 
 
 class Requeue(Exception):
@@ -234,7 +235,7 @@ class Runner:
         self._noted = self._refused = False
 
     def run(self) -> int:
-        """All stages of the task; 0 if each of them is done."""
+        """All stages of the task; 0 if the first of them is done."""
         self._stopper.listen()
         self._note_unfit()
         self._note(Event("start", job=self.job, node=_node(), pid=os.getpid(), restarts=_restarts()))
@@ -253,7 +254,15 @@ class Runner:
             self._note(Event("note", text=f"{_node()}: left what it was at to a later turn of this job"))
             return 1
         self._note(Event("end"))
-        return 0 if set(self._ends.values()) <= {"done", "found"} else 1
+        if set(self._ends.values()) == {"blocked"}:
+            self._withdraw()
+        return 0 if self._ends[self.stages[0].key] in ("done", "found") else 1  # jobs wait for the first one's good end
+
+    def _withdraw(self) -> None:
+        """No failure: in accounts and mails this job is a cancelled one, as those that SLURM has not even started."""
+        self._stopper.asked = True
+        with suppress(ClusterError):
+            cluster.cancel([self.job])
 
     @cached_property
     def _copied(self) -> bool:
@@ -406,7 +415,7 @@ class Runner:
     def _missing(self, up: Parent) -> str:
         """Wait until a result is there; why it is not going to be, or nothing. Requeue if it is still to come."""
         deadline = time.monotonic() + self.filed.head.settings.late_seconds
-        asked, state = -ASK_SECONDS, "neither there nor in the queue"
+        asked, state, over = -ASK_SECONDS, "neither there nor in the queue", False
         while (found := self._state(up)) != "done":
             source = self._source(up)
             said = self._said(*source, up.key) if source else ""
@@ -416,8 +425,8 @@ class Runner:
             if late and found == "damaged":
                 return ""  # loading it says what is damaged; until now it may have been shown in part
             if source and (late or time.monotonic() - asked >= ASK_SECONDS):
-                asked, state = time.monotonic(), self._ask(*source, up, settle=late)
-            if late:
+                asked, (state, over) = time.monotonic(), self._ask(*source, up, settle=late)
+            if late or over:
                 return f"{up.label} is {state}"
             time.sleep(LOOK_SECONDS)
         return ""
@@ -444,21 +453,26 @@ class Runner:
         ends = [event.end for event in filed.events(place) if event.key == key]
         return ends[-1] if ends else ""
 
-    def _ask(self, filed: Filed, place: Place, up: Parent, settle: bool) -> str:
-        """Why a parent is not there, by the state of the job that makes it; Requeue if that job is still to end."""
+    def _ask(self, filed: Filed, place: Place, up: Parent, settle: bool) -> tuple[str, bool]:
+        """Why a parent is not there, by the state of the job that makes it, and whether it will not be any more.
+
+        Requeue if that job is still to end.
+        """
         job, ref = filed.job(place), filed.refs.get(place[0])
         states = cluster.states([ref], {job}) if ref and job else {}
         if states is None or job is None:
-            return "not there, and the cluster does not answer"
+            return "not there, and the cluster does not answer", False
         state = states.get(job)
         if state is not None and state.alive and job != self.job:
             still = f"still {state.state.lower()}"
             if self._early >= EARLY:
-                return f"{still}, and this job has started before its end {EARLY} times"
+                return f"{still}, and this job has started before its end {EARLY} times", False
             raise Requeue(f"{up.label} is {still}", f"Dependency=afterany:{job}")
-        if settle and state is not None:
+        # of a job with this stage alone, which has not ended well, nothing is shown late
+        over = state is not None and state.state in DIED and len(filed.task(place)[0].stages) == 1
+        if (settle or over) and state is not None:
             record.settle(self.store, record.read(filed.folder), states, only=job)
-        return f"missing: {state.cause or 'its job has ended'}" if state else "missing"
+        return (f"missing: {state.cause or 'its job has ended'}", over) if state else ("missing", False)
 
     @cached_property
     def _early(self) -> int:

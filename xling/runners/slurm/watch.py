@@ -42,7 +42,7 @@ WHY = {
     "Later": "submitted when earlier jobs of the grid have ended",
     "ControllerAway": "SLURM's controller does not answer",
     "Dependency": "waits for jobs of the grid that come first",
-    "DependencyNeverSatisfied": "what it waits for can never end",
+    "DependencyNeverSatisfied": "what it waits for has failed",
     "JobArrayTaskLimit": "array_parallelism jobs of its array run",
     "JobHeldAdmin": "held by an administrator",
     "JobHeldUser": "held: the same command lets it go",
