@@ -24,7 +24,7 @@ from xling.grid.claim import digest_of
 from xling.grid.cleanup import remove_leftovers
 from xling.grid.plan import Plan
 from xling.grid.store import Store
-from xling.runners import HERE, Work
+from xling.runners import Work
 from xling.runners.execute import own_paths
 from xling.runners.slurm import cluster, record, snapshot
 from xling.runners.slurm.cluster import HELD, ClusterError
