@@ -12,11 +12,13 @@ import contextlib
 import itertools
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
 from rich.markup import escape
+from rich.table import Table
 
 from xling import __version__
 from xling.console import Console, harmless, is_gone, lasting_output, print_bytes, size
@@ -27,7 +29,7 @@ from xling.grid.records import chosen_grid, read_grid, stage_at
 from xling.grid.records import grids as known_grids
 from xling.grid.status import grid_status
 from xling.grid.store import Store
-from xling.runners import all_jobs, jobs
+from xling.runners import GpuTime, all_jobs, gpu_time, jobs
 
 Command = Callable[[argparse.Namespace, Store], int]
 COMMANDS = ("run", "grids", "status", "logs", "cancel", "reduce", "report", "figures", "analyse", "compare", "wandb",
@@ -74,8 +76,30 @@ def status(options: argparse.Namespace, store: Store) -> int:
     found = jobs(store, name)
     if options.watch:
         return found.watch(store, name, every=options.all)
-    Console(soft_wrap=True).print(found.status(store, name, options.all))
+    if options.cost:
+        done = ((stage.kind, store.check(stage.kind, stage.key).done) for stage in read_grid(store, name).stages)
+        shown = gpu_table(name, gpu_time(store, name, ((kind, one.run) for kind, one in done if one is not None)))
+    else:
+        shown = found.status(store, name, options.all)
+    Console(soft_wrap=True).print(shown)
     return 0
+
+
+def gpu_table(name: str, spent: Mapping[str, GpuTime]) -> RenderableType:
+    """GPU hours by kind of stage, and all together."""
+    if not spent:
+        return f"{name}: no stage of it has had a GPU."
+    table = Table(title=f"{name}: GPU hours", title_justify="left")
+    table.add_column("stage")
+    for column in ("jobs", "asked for", "held", "used", "idle"):
+        table.add_column(column, justify="right")
+    total = sum(spent.values(), GpuTime())
+    for kind, one in [*sorted(spent.items(), key=lambda item: -item[1].held), ("all", total)]:
+        hours = [f"{seconds / 3600:.2f}" for seconds in (one.asked, one.held, one.used)]
+        idle = max(0.0, one.held - one.used)
+        share = f" ({100 * idle / one.held:.0f} %)" if one.held else ""
+        table.add_row(kind, str(one.jobs), *hours, f"{idle / 3600:.2f}{share}", end_section=kind == "all")
+    return table
 
 
 def logs(options: argparse.Namespace, store: Store) -> int:
@@ -335,6 +359,7 @@ def parser() -> argparse.ArgumentParser:
     shown = add(status)
     shown.add_argument("--all", action="store_true", help="list every stage with its index")
     shown.add_argument("--watch", action="store_true", help="stay until nothing runs or is queued any more")
+    shown.add_argument("--cost", action="store_true", help="GPU hours asked for, held, used and idle, by kind of stage")
     add(logs).add_argument("--follow", action="store_true", help="stay until the stage has ended")
     add(cancel)
     add(reduce)

@@ -1,10 +1,22 @@
 """GPUs go to stages that compute on one, and to no job whose parents have failed; what a grid has had of them."""
 
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from cluster import Cluster
 from toy_grid import Toy
+
+from xling.grid.records import Sheet
+from xling.grid.store import Store
+from xling.runners import GpuTime
+from xling.runners.execute import Job
+from xling.runners.slurm import record
+from xling.runners.slurm.cost import cost
+from xling.runners.slurm.record import Array, Event, Submission, Task
+from xling.runners.slurm.settings import Resources, Slurm
+from xling.runners.slurm.task import TIME_LIMIT
 
 GPUS = ("partition=gpu", "gpus_per_node=1", "cpu.partition=cpu")
 
@@ -15,7 +27,7 @@ def toy(cluster: Cluster, tmp_path: Path) -> Toy:
 
 
 def test_what_computes_on_no_gpu_holds_none(toy: Toy) -> None:
-    toy.behaviour = {"base": f"until {toy.gate}"}
+    toy.behaviour = {"base": f"until {toy.gate}", "sft": "sleep 2"}
     toy.launch()
     filed = toy.filed()[-1]
     rows = [
@@ -34,6 +46,51 @@ def test_what_computes_on_no_gpu_holds_none(toy: Toy) -> None:
     assert sum("CUDA_VISIBLE_DEVICES=''" in script for script in scripts) == sum(
         "--partition=cpu" in s for s in scripts
     )
+    # and what it has cost
+    spent = cost(toy.store, toy.name)
+    assert spent.keys() == on_gpu
+    assert (spent["sft"].jobs, spent["sft"].asked) == (2, 2 * 600.0) and 4 <= spent["sft"].used <= spent[
+        "sft"
+    ].held < 60
+    if toy.cluster.accounting:
+        answer = toy.cluster.run("sacct", "-X", "-n", "-P", "-o", "ElapsedRaw,AllocTRES")
+        had = sum(int(row.partition("|")[0]) for row in answer.splitlines() if "gres/gpu=1" in row)
+        jobs = sum(one.jobs for one in spent.values())
+        assert abs(sum(one.held for one in spent.values()) - had) <= jobs, "seconds are whole ones there"
+    said = toy.xling("status", "--cost")
+    assert re.search(r"sft .* 2 .* 0\.33 ", said) and re.search(r"all .* %\)", said), said
+    assert '"asked":1200' in (toy.root / "grids" / toy.name / "report.html").read_text()
+
+
+def test_what_jobs_say_is_counted_where_there_are_no_accounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job of two GPUs and one process: to its time limit, then to its end; a verdict rides along."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    store, sheet = Store(tmp_path), Sheet("sft", 1, "sft[de]", {}, {})
+    array = Array(0, "xling-g-0", Resources(gpus_per_node=2), (Task((0, 1, 2), light=(2,)),))
+    kinds = ("sft", "pool", "judge")
+    stages = tuple(Job(f"{kind:0<64}", msgspec.structs.replace(sheet, kind=kind)) for kind in kinds)
+    submission = Submission(
+        "s", "g", str(tmp_path), 0.0, (), "c", False, None, "", "", "", (), Slurm(), {}, (array,), stages
+    )
+    filed = record.write(record.folder_of(store, "g") / "s", submission)
+    record.note_job(filed.folder, 0, "7")
+    sft, pool, judge = (job.key for job in stages)
+    for event in (
+        Event("unfit", at=900.0),
+        Event("start", at=1000.0),
+        Event("requeue", at=1110.0, text=TIME_LIMIT),
+        Event("start", at=2000.0),
+        Event("stage", at=2050.0, key=sft, end="done", seconds=40.0),
+        Event("stage", at=2060.0, key=pool, end="failed"),
+        Event("stage", at=2065.0, key=judge, end="done", seconds=5.0),
+        Event("end", at=2066.0),
+    ):
+        record.note_event(filed.folder, (0, 0), event)
+    assert cost(store, "g") == {
+        "sft": GpuTime(1, asked=2 * 3600.0, held=2 * (110.0 + 50.0 + 1.0), used=110.0 + 40.0),
+        "pool": GpuTime(0, held=2 * 10.0, used=10.0),
+        "judge": GpuTime(0, held=2 * 5.0),
+    }
 
 
 def test_jobs_that_would_take_whole_nodes_are_refused(toy: Toy) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from xling.grid.cleanup import Garbage
     from xling.grid.plan import Plan
-    from xling.grid.records import PlannedStage
+    from xling.grid.records import PlannedStage, Run
     from xling.grid.stage import Kind
     from xling.grid.store import Store
 
@@ -48,6 +48,19 @@ class Ended:
     whole: bool
     failures: bool = False  # some stage has failed: what is damaged is then made again without trying that again
     wait: Callable[[], int] | None = None
+
+
+@dataclass(frozen=True)
+class GpuTime:
+    """GPU seconds of jobs, or of workers; what is held and not used is idle."""
+
+    jobs: int = 0
+    asked: float = 0.0  # by their time limits
+    held: float = 0.0
+    used: float = 0.0
+
+    def __add__(self, other: "GpuTime") -> "GpuTime":
+        return GpuTime(self.jobs + other.jobs, self.asked + other.asked, self.held + other.held, self.used + other.used)
 
 
 class Launcher(Protocol):
@@ -103,6 +116,9 @@ class Jobs(Protocol):
     def watch(self, store: "Store", grid: str, seconds: float = 5.0, every: bool = False) -> int:
         """The same until nothing of it runs or is queued. 0: all cells are done and folded."""
 
+    def cost(self, store: "Store", grid: str) -> Mapping[str, GpuTime]:
+        """What a grid's jobs have had of GPUs, by kind of stage; kinds that had none are left out."""
+
     def logs(self, store: "Store", grid: str, stage: "PlannedStage") -> list[Path]:
         """Of a stage's job itself, for one that died before the stage began."""
 
@@ -123,6 +139,19 @@ def jobs(store: "Store", grid: str | None = None) -> Jobs:
     offered = all_jobs()
     found: Jobs = next((one for one in offered if one.submitted(store, grid)), offered[-1])
     return found
+
+
+def gpu_time(store: "Store", grid: str, runs: "Iterable[tuple[str, Run]]") -> dict[str, GpuTime]:
+    """What a grid has had of GPUs, by kind: of a cluster's, and of those of machines where stages computed without one.
+
+    runs: of its finished stages, with their kinds.
+    """
+    spent = dict(jobs(store, grid).cost(store, grid))
+    for kind, run in runs:
+        if not run.by.slurm and run.device != "cpu":
+            seconds = run.seconds * run.processes
+            spent[kind] = spent.get(kind, GpuTime()) + GpuTime(0, 0.0, seconds, seconds)
+    return spent
 
 
 LAUNCHERS: Options[Launcher] = Options(

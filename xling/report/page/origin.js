@@ -12,6 +12,7 @@ function costsSection(box) {
       el("caption", { class: "unseen" }, "Stages by kind"),
       el("thead", {}, el("tr", {}, ["kind", "done", "time", "a stage", "processor", "longest", ""].map((text) => el("th", { scope: "col" }, text)))),
       el("tbody", {}, origin.costs.map(costRow)))),
+    ...gpuTable(origin.gpus),
     notes([`Devices: ${Object.entries(origin.devices).map(([name, seconds]) => `${name} (${duration(seconds)})`).join(", ") || "none"}.`])));
 }
 
@@ -19,6 +20,17 @@ function costRow(cost) {
   const time = cost.done ? [duration(cost.seconds), duration(cost.seconds / cost.done), duration(cost.cpu_seconds), duration(cost.longest), cost.longest_label] : ["", "", "", "", ""];
   return el("tr", {}, el("th", { scope: "row" }, cost.kind), el("td", {}, `${cost.done}/${cost.planned}` + (cost.again ? `, ${cost.again} again` : "")),
     time.slice(0, 4).map((text) => el("td", {}, text)), el("td", { class: "words" }, time[4]));
+}
+
+function gpuTable(gpus) {
+  if (!gpus.length) return [];
+  const all = gpus.reduce((sum, one) => ({ kind: "all", asked: sum.asked + one.asked, held: sum.held + one.held, used: sum.used + one.used }));
+  const row = (one) => el("tr", {}, el("th", { scope: "row" }, one.kind), [one.asked ? duration(one.asked) : "", duration(one.held), duration(one.used),
+    `${duration(Math.max(0, one.held - one.used))} (${share(Math.max(0, one.held - one.used), one.held)})`].map((text) => el("td", {}, text)));
+  return [el("figure", { class: "table" }, titleOf("GPU time by kind of stage"), el("div", { class: "scroll", tabindex: "0" }, el("table", { class: "plain" },
+    el("caption", { class: "unseen" }, "GPU time by kind of stage"),
+    el("thead", {}, el("tr", {}, ["kind", "asked for", "held", "used", "idle"].map((text) => el("th", { scope: "col" }, text)))),
+    el("tbody", {}, [...gpus, ...(gpus.length > 1 ? [{ ...all, kind: "all" }] : [])].map(row)))))];
 }
 
 const share = (part, whole) => (whole ? ((100 * part) / whole).toFixed(0) + " %" : "0 %");

@@ -25,6 +25,7 @@ from xling.grid.store import Store
 from xling.results.items import validation_rows
 from xling.results.plan import NO_SOURCE, SEED_AXES, Plan, PlannedEntry, SeedCell, axes_text
 from xling.results.reading import SampleReader
+from xling.runners import gpu_time
 
 
 def panel_numbers(matrix: Matrix) -> dict[tuple[tuple[str, str], ...], int]:
@@ -228,6 +229,16 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuCost:
+    """GPU seconds of the stages of one kind."""
+
+    kind: str
+    asked: float  # by the time limits of their jobs; 0: they were no jobs of a cluster
+    held: float
+    used: float
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """All that the page says about it."""
 
@@ -238,9 +249,10 @@ class Origin:
     ended: str
     facts: list[tuple[str, list[str]]]  # command, code, versions, seeds, digests
     settings: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # kind -> setting -> its values as JSON
+    gpus: list[GpuCost] = field(default_factory=list)  # of those that had any
 
 
-def origin(matrix: Matrix, plan: Plan, store: Store) -> Origin:
+def origin(name: str, matrix: Matrix, plan: Plan, store: Store) -> Origin:
     """Of all stages of the plan, whichever grid had them made: what their done.json and spec.json say.
 
     Names of machines are left out: the page is made to be passed on.
@@ -251,6 +263,7 @@ def origin(matrix: Matrix, plan: Plan, store: Store) -> Origin:
     for run in runs.values():
         devices[run.device] = devices.get(run.device, 0.0) + run.seconds
     settings = _settings(plan, store)
+    made = [(stage.kind, runs[stage.key]) for stage in plan.stages if stage.key in runs]
     return Origin(
         _costs(plan.stages, runs),
         devices,
@@ -259,6 +272,7 @@ def origin(matrix: Matrix, plan: Plan, store: Store) -> Origin:
         max((run.when for run in runs.values()), default=""),
         _facts(matrix, plan, runs.values(), settings),
         settings,
+        [GpuCost(kind, one.asked, one.held, one.used) for kind, one in gpu_time(store, name, made).items()],
     )
 
 

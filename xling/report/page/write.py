@@ -74,7 +74,7 @@ def _document(store: Store, name: str, digest: str, folded: tuple[Matrix, Draws]
         digest,
         select(matrix, store, entries),
         learning(matrix, store, entries),
-        origin(matrix, plan, store),
+        origin(name, matrix, plan, store),
         shown_findings(store, name, folded),
     )
 

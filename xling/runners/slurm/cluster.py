@@ -370,6 +370,30 @@ def _history(ids: Collection[str], by_id: Mapping[str, JobRef]) -> dict[str, Row
         return _logged(by_id)
 
 
+def accounted(refs: Sequence[JobRef]) -> dict[str, tuple[float, float]] | None:
+    """By task ("123_4"), over all its turns: seconds, and seconds times GPUs (0 if they are not accounted for).
+
+    None where there are no accounts.
+    """
+    by_id, found = {ref.id: ref for ref in refs}, dict[str, tuple[float, float]]()
+    if not by_id:
+        return found
+    fields = "JobID,JobName,Submit,ElapsedRaw,AllocTRES"
+    try:
+        answer = _run(["sacct", "-X", "-D", "-n", "-P", "-o", fields, "-j", ",".join(by_id)])
+    except ClusterError:
+        return None
+    for line in answer.stdout.splitlines():
+        id_, name, submitted, elapsed, given = [*line.split("|"), *[""] * 5][:5]
+        ref = by_id.get(id_.partition("_")[0])
+        if ref is not None and Row(id_, name, "", "", "", _epoch(submitted), 0.0, 0, 0).belongs_to(ref):
+            gpus = re.search(r"gres/gpu=(\d+)", given)
+            seconds, gpu_seconds = found.get(id_, (0.0, 0.0))
+            more = float(_number(elapsed))
+            found[id_] = (seconds + more, gpu_seconds + more * (int(gpus[1]) if gpus else 0))
+    return found
+
+
 def _logged(by_id: Mapping[str, JobRef]) -> dict[str, Row] | None:
     try:
         facts = _configuration()

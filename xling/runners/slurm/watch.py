@@ -30,6 +30,7 @@ from xling.grid.status import Cluster, GridStatus, Row, count_table, grid_status
 from xling.grid.store import Store
 from xling.runners.slurm import cluster, record
 from xling.runners.slurm.cluster import ClusterError
+from xling.runners.slurm.cost import cost as cost
 from xling.runners.slurm.record import Filed, Held, Survey, survey
 from xling.runners.slurm.submit import cancel_arrays, lock
 
