@@ -129,13 +129,13 @@ def test_learning_is_the_mean_over_cells_and_its_range(five_panels: Path) -> Non
 def test_costs_count_every_stage_of_the_plan(five_panels: Path) -> None:
     store = Store(five_panels.parents[1])
     plan = read_plan(five_panels)
-    found = origin(read_matrix(five_panels), plan, store)
+    found = origin(five_panels.name, read_matrix(five_panels), plan, store)
     assert {cost.kind: cost.planned for cost in found.costs} == {
         kind: sum(stage.kind == kind for stage in plan.stages) for kind in {stage.kind for stage in plan.stages}
     }
     align = next(cost for cost in found.costs if cost.kind == "align")
     assert align.done == align.seconds == 36 and align.planned == 37  # a second each; one waits for its reward model
-    assert found.devices == {"cpu": sum(cost.done for cost in found.costs)}
+    assert found.devices == {"cpu": sum(cost.done for cost in found.costs)} and not found.gpus
     assert found.machines == 1 and found.began == "2025-12-31T23:59:59+00:00" < found.ended
     facts = dict(found.facts)
     assert facts["command"] == ["python launch.py -m x=y"] and facts["results made with code"] == ["abc"]

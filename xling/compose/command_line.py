@@ -29,7 +29,7 @@ LONGEST = 4000  # characters of a sentence
 # that hydra.mode is MULTIRUN in a configuration that it is unable to compose.
 SHOWING = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info",
            "-sc", "--shell-completion")  # fmt: skip
-OPEN = ("hydra.launcher.stages.", "hydra.launcher.additional_parameters.")
+OPEN = ("hydra.launcher.stages.", "hydra.launcher.cpu.", "hydra.launcher.additional_parameters.")
 RUNNING = ("-m", "--multirun", "-r", "--run")
 THERE = ("experiment", "scale", "sweeps", *PLAIN_GROUPS)  # groups that the configuration has: `+` adds nothing
 # Settings of Hydra's own for a folder and a number a job, which nothing here would read.
