@@ -115,7 +115,10 @@ def train(context: Context) -> None:
 
 
 TRAINED = ("sft", "reward")
-TRAINING = {name: Kind(name, 1, train, seconds=0.01, weights=("*.bin",) if name in TRAINED else ()) for name in NAMES}
+TRAINING = {
+    name: Kind(name, 1, train, 0.01, weights=("*.bin",) if name in TRAINED else (), gpu=lambda stage: False)
+    for name in NAMES
+}
 
 
 def stage(kind: str, label: str, parents: Mapping[str, Stage] | None = None, **spec: Any) -> Stage:
