@@ -11,7 +11,7 @@ import math
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -25,6 +25,7 @@ from xling.errors import XlingError
 from xling.grid.plan import Plan
 from xling.runners import HERE, Work
 from xling.runners.slurm import cluster, record
+from xling.runners.slurm.dispatch import on_gpu
 from xling.runners.slurm.record import Array, Filed, Place
 from xling.runners.slurm.script import script
 from xling.runners.slurm.settings import Limits, Resources, Slurm, asks_for_gpus, job_gpus
@@ -235,18 +236,17 @@ def _allowed(filed: Filed, settings: Slurm, limits: Limits) -> Iterator[str]:
 
 def doubts(plan: Plan, settings: Slurm) -> list[str]:
     """Sentences on kinds of stages whose jobs hold idle GPUs, get none, or have less time than they take."""
-    kinds = list(dict.fromkeys(stage.kind for stage in plan.to_run))
-    return [*_without(plan, settings, kinds), *_idle(plan, settings, kinds), *_short(plan, settings, kinds)]
+    kinds = dict.fromkeys((stage.kind, on_gpu(stage, plan.kinds)) for stage in plan.to_run)
+    computing = [kind for kind, gpu in kinds if gpu]
+    return [*_without(settings, computing), *_idle(plan, settings, computing), *_short(plan, settings, kinds)]
 
 
-def _without(plan: Plan, settings: Slurm, kinds: Sequence[str]) -> Iterator[str]:
-    known = {kind: plan.kinds[kind].gpu for kind in kinds if kind in plan.kinds}
-    computes = {stage.kind for stage in plan.to_run if (on := known.get(stage.kind)) and on(stage)}
+def _without(settings: Slurm, kinds: Sequence[str]) -> Iterator[str]:
     lacking: dict[float, list[str]] = {}
     for kind in kinds:
         asked = settings.of(kind)
         bare = msgspec.structs.replace(asked, gpu_mem_gb=None)
-        if asked.gpu_mem_gb is not None and kind in computes and not asks_for_gpus(bare):
+        if asked.gpu_mem_gb is not None and not asks_for_gpus(bare):
             lacking.setdefault(asked.gpu_mem_gb, []).append(kind)
     for size, names in lacking.items():
         yield (
@@ -272,9 +272,9 @@ def _idle(plan: Plan, settings: Slurm, kinds: Sequence[str]) -> Iterator[str]:
         )
 
 
-def _short(plan: Plan, settings: Slurm, kinds: Sequence[str]) -> Iterator[str]:
-    for kind in kinds:
-        asked, seconds = settings.of(kind), plan.estimates[kind].seconds
+def _short(plan: Plan, settings: Slurm, kinds: Iterable[tuple[str, bool]]) -> Iterator[str]:
+    for kind, gpu in kinds:
+        asked, seconds = settings.of(kind, gpu), plan.estimates[kind].seconds
         limit = asked.timeout_min * 60
         if seconds <= limit:
             continue
