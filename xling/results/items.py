@@ -78,7 +78,7 @@ _COMMON |= {f"baseline_{name}" for name in ("in_language", "length", "eos", "rep
 
 
 def _items(content: bytes) -> Items:
-    """Columns that many cells have in common are decoded once: half of the work in a big grid."""
+    """Columns that many cells have in common are decoded once: 9 of 17 that are there, mostly the longest."""
     raw = decode(content, type=_Raw)
     parts = ((name, bytes(getattr(raw, name))) for name in _TYPES)
     return Items(**{name: (_common if name in _COMMON else _column)(part, name) for name, part in parts if part})
