@@ -185,6 +185,6 @@ def test_options_in_the_environment_do_not_beat_settings(small: Toy, monkeypatch
     told = dict(word.split("=", 1) for word in small.cluster.run("scontrol", "-o", "show", "job", small.job_of("base")
                                                                 ).split() if "=" in word)  # fmt: skip
     assert (told["TimeLimit"], told["Requeue"], told["Partition"]) == ("00:10:00", "1", "gpu")
-    assert told["JobName"].startswith("xling-toy-")
+    assert told["JobName"].startswith("xling-toy-") and told["Comment"] == "xling"
     small.open_gate()
     base_is_made(small)

@@ -49,7 +49,8 @@ def index_of(toy: Toy, label: str) -> str:
 
 
 def test_status_says_what_runs_where_and_what_waits_for_what(cluster: Cluster, tmp_path: Path, capsys: Said) -> None:
-    toy = Toy(cluster, tmp_path, behaviour={"sft[de]": "sleep 6", "reward[en]": "raise no luck"})
+    toy = Toy(cluster, tmp_path, behaviour={"reward[en]": "raise no luck"})
+    toy.behaviour["sft[de]"] = f"until {toy.gate}"
     toy.launch()
     job = toy.wait_running("sft[de]")
     wait_until(lambda: toy.failures(), "the failure", 30)
@@ -59,6 +60,7 @@ def test_status_says_what_runs_where_and_what_waits_for_what(cluster: Cluster, t
     assert re.search(r"^ +\d+ +reward\[de\] +queued +job \d+_\d+ +[\d.]+ s +waits for sft\[de\] *$", out, re.MULTILINE)
     assert re.search(r"^ +\d+ +reward\[en\] +failed +ValueError: no luck *$", out, re.MULTILINE)
     assert re.search(r"^Jobs: .*running.* The last one folds the matrix\.$", out, re.MULTILINE)
+    toy.open_gate()
     toy.wait()
     code, out, _ = xling(capsys, toy, "status", "--all")
     assert re.search(r"score\[en, de\] +blocked +below reward\[en\] *$", out, re.MULTILINE)
